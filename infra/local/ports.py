@@ -1,0 +1,62 @@
+"""Loopback ports that a state folder keeps from one run to the next."""
+
+from __future__ import annotations
+
+import random
+import socket
+from pathlib import Path
+
+from infra.local.files import read_json, write_json
+from schemas.errors import BrokerError
+
+LOOPBACK = "127.0.0.1"
+FIRST_PORT = 10240
+_TRIES = 200
+
+
+def is_free(port: int, host: str = LOOPBACK) -> bool:
+    """Whether a server could listen on `port` now. Connections of its predecessor in TIME_WAIT do not count."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
+def free_port() -> int:
+    """A free loopback port below the range that the kernel gives to outgoing connections.
+
+    Inside that range a client that dials a dead server again and again would one day be given the server's own
+    port as its source, be connected to itself, and keep the server from coming back.
+    Raises BrokerError when none of many tries is free.
+    """
+    low = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    ceiling = low if low > FIRST_PORT + _TRIES else 65536
+    for _ in range(_TRIES):
+        port = random.randrange(FIRST_PORT, ceiling)
+        if is_free(port):
+            return port
+    raise BrokerError(f"expected a free loopback port between {FIRST_PORT} and {ceiling}, {_TRIES} tries found none")
+
+
+class Ports:
+    """Ports by name, remembered in `folder`/ports.json. One supervisor at a time uses a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "ports.json"
+        self._ports: dict[str, int] = {
+            name: port for name, port in read_json(self._path).items() if isinstance(port, int)
+        }
+
+    def take(self, name: str) -> int:
+        """The port remembered for `name` when it is free, else another, remembered from now on."""
+        port = self._ports.get(name)
+        if port is None or not is_free(port):
+            port = free_port()
+            while port in self._ports.values():
+                port = free_port()
+            self._ports[name] = port
+            write_json(self._path, self._ports)
+        return port

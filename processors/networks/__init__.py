@@ -1,0 +1,1 @@
+"""Networks that the shipped bundles name as their factory."""

@@ -1,0 +1,174 @@
+"""One loader for each weight format that a bundle may name: safetensors, TorchScript, ONNX.
+
+A bundle runs code (its factory, its TorchScript): load only bundles that you trust. Pickles are never read.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from schemas.errors import BundleError
+
+Network = Callable[[Tensor], Tensor]
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its type when it has none."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+def load_safetensors(
+    weights: Path, factory: str, arguments: Mapping[str, Any], folder: Path, device: torch.device
+) -> nn.Module:
+    """The module that `factory(**arguments)` makes, with the weights of a safetensors file, in evaluation mode.
+
+    `factory` is `package.module:function`, or `file.py:function` with the file inside `folder`. Raises BundleError
+    when there is no such function, it fails or makes no module, or the weights do not fit.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    function = _factory(factory, folder)
+    try:
+        network = function(**arguments)
+    except Exception as error:  # whatever a factory of the user's raises
+        raise BundleError(
+            f"factory {factory} called with {dict(arguments)} failed: {type(error).__name__}: {first_line(error)}"
+        ) from error
+    if not isinstance(network, nn.Module):
+        raise BundleError(f"factory {factory}: expected a torch.nn.Module, got {type(network).__name__}")
+    try:
+        state = load_file(weights)
+    except (SafetensorError, OSError) as error:
+        raise BundleError(f"{weights.name}: expected a safetensors file: {first_line(error)}") from error
+    _check_fit(network.state_dict(), state, weights.name, factory)
+    network.load_state_dict(state)
+    return network.requires_grad_(False).eval().to(device)
+
+
+def _check_fit(expected: Mapping[str, Tensor], got: Mapping[str, Tensor], name: str, factory: str) -> None:
+    problems = [f"lacks {key}" for key in expected if key not in got]
+    problems += [f"has {key} which the network lacks" for key in got if key not in expected]
+    problems += [
+        f"has {key} of shape {tuple(got[key].shape)} where {tuple(expected[key].shape)} is expected"
+        for key in expected
+        if key in got and got[key].shape != expected[key].shape
+    ]
+    if problems:
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise BundleError(f"{name} does not fit the network of {factory}: {'; '.join(problems[:3])}{more}")
+
+
+def _factory(spec: str, folder: Path) -> Callable[..., object]:
+    source, _, attribute = spec.partition(":")
+    if not source or not attribute:
+        raise BundleError(f"factory: expected package.module:function or file.py:function, got {spec!r}")
+    try:
+        module = (
+            _module_of_file(folder, source) if source.endswith(".py") else importlib.import_module(source)
+        )
+    except BundleError:
+        raise
+    except Exception as error:  # whatever the module's own code raises
+        raise BundleError(
+            f"factory {spec}: {source} cannot be imported: {type(error).__name__}: {first_line(error)}"
+        ) from error
+    function = getattr(module, attribute, None)
+    if not callable(function):
+        raise BundleError(f"factory {spec}: expected a function {attribute} in {source}, found none")
+    checked: Callable[..., object] = function
+    return checked
+
+
+def _module_of_file(folder: Path, name: str) -> ModuleType:
+    path = inside(folder, name, "factory")
+    # Two bundles may both bring a network.py: the module's name carries the folder.
+    spec = importlib.util.spec_from_file_location(f"pointillist_bundle_{abs(hash(path))}_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise BundleError(f"factory: expected a Python file, got {name}")
+    module = importlib.util.module_from_spec(spec)
+    # Dataclasses and pickling look their module up by name while it is executed.
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def inside(folder: Path, name: str, field: str) -> Path:
+    """The existing file `name` inside `folder`; raises BundleError when it is missing or lies elsewhere."""
+    path = (folder / name).resolve()
+    if not path.is_relative_to(folder.resolve()):
+        raise BundleError(f"{field}: expected a file inside the bundle's folder, got {name}")
+    if not path.is_file():
+        raise BundleError(f"{field}: no file {name} in {folder}")
+    return path
+
+
+def load_torchscript(weights: Path, device: torch.device) -> Network:
+    """The scripted or traced module of a TorchScript file, in evaluation mode. Raises BundleError."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"`torch\.jit\.load` is", category=DeprecationWarning)
+        try:
+            module = torch.jit.load(weights, map_location=device)  # type: ignore[no-untyped-call]  # no annotations
+        except (RuntimeError, ValueError, OSError) as error:
+            raise BundleError(f"{weights.name}: expected a TorchScript file: {first_line(error)}") from error
+    module.eval()
+    for parameter in module.parameters():
+        parameter.requires_grad_(False)
+    network: Network = module
+    return network
+
+
+def load_onnx(weights: Path, device: torch.device) -> Network:
+    """An ONNX graph with one picture input, run by onnxruntime with as many threads as torch uses.
+
+    A graph exported for a fixed batch size is called in chunks of that size, the last one padded with zeros. It runs
+    on `device` when that is CUDA and onnxruntime was built with it, else on the CPU. Raises BundleError.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise BundleError("format onnx: expected the package onnxruntime, which is not installed") from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4  # its warnings go to stderr unasked; errors come as exceptions
+    wanted = ["CUDAExecutionProvider"] if device.type == "cuda" else []
+    available = onnxruntime.get_available_providers()
+    providers = [name for name in [*wanted, "CPUExecutionProvider"] if name in available]
+    try:
+        session = onnxruntime.InferenceSession(weights, options, providers=providers)
+    except Exception as error:  # onnxruntime's exceptions share no base but Exception
+        raise BundleError(f"{weights.name}: expected an ONNX graph: {first_line(error)}") from error
+    inputs = session.get_inputs()
+    if len(inputs) != 1 or inputs[0].type not in ("tensor(float)", "tensor(float16)"):
+        got = ", ".join(f"{i.name}: {i.type}" for i in inputs) or "none"
+        raise BundleError(f"{weights.name}: expected one float input, got {got}")
+    name, kind = inputs[0].name, np.float16 if inputs[0].type == "tensor(float16)" else np.float32
+    batch = inputs[0].shape[0] if inputs[0].shape else None
+    output = session.get_outputs()[0].name
+
+    def run(frames: Tensor) -> Tensor:
+        array = frames.detach().cpu().numpy().astype(kind, copy=False)
+        if isinstance(batch, int) and len(array) != batch:
+            margins = [(0, -len(array) % batch)] + [(0, 0)] * (array.ndim - 1)
+            chunks = np.split(np.pad(array, margins), range(batch, len(array), batch))
+            result = np.concatenate([session.run([output], {name: chunk})[0] for chunk in chunks])[
+                : len(array)
+            ]
+        else:
+            result = session.run([output], {name: array})[0]
+        return torch.from_numpy(np.ascontiguousarray(result, np.float32)).to(frames.device)
+
+    return run

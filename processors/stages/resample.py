@@ -1,0 +1,66 @@
+"""From the camera's size to the network's: the three policies that a bundle can name.
+
+All take frames (B, C, H, W) and give pictures of `height` × `width`; frames of that size already pass
+unchanged.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from processors.stages.shapes import check_frames, check_size
+
+
+def resize(frames: Tensor, height: int, width: int) -> Tensor:
+    """The whole frame, squeezed to (B, C, height, width): bilinear, low-passed first where it shrinks.
+
+    The aspect ratio is not kept. Values stay in [0, 1], for every output is a weighted mean of inputs.
+    """
+    check_frames(frames)
+    check_size(height, width)
+    if frames.shape[2:] == (height, width):
+        return frames
+    return F.interpolate(frames, (height, width), mode="bilinear", align_corners=False, antialias=True)
+
+
+def centre_crop(frames: Tensor, height: int, width: int) -> Tensor:
+    """The middle `height` × `width` pixels at full resolution: (B, C, height, width).
+
+    Where an odd number of pixels is cut, the extra one goes from the lower or right side. A side that is too
+    short is extended on both ends by its edge pixel.
+    """
+    check_frames(frames)
+    check_size(height, width)
+    frames = _at_least(frames, height, width)
+    top, left = (frames.shape[2] - height) // 2, (frames.shape[3] - width) // 2
+    return frames[:, :, top : top + height, left : left + width]
+
+
+def tiles(frames: Tensor, height: int, width: int) -> tuple[Tensor, int]:
+    """Every pixel at full resolution, as T tiles a frame: (B · T, C, height, width) and T.
+
+    The tiles of one frame stand together, row by row, so that `logits.view(B, T, -1)` groups them. They are
+    the fewest that cover the frame, spread evenly: they overlap where a side is no multiple of the tile's,
+    and none reaches outside. A side that is too short is extended on both ends by its edge pixel.
+    """
+    check_frames(frames)
+    check_size(height, width)
+    frames = _at_least(frames, height, width)
+    tops, lefts = _starts(frames.shape[2], height), _starts(frames.shape[3], width)
+    cut = [frames[:, :, top : top + height, left : left + width] for top in tops for left in lefts]
+    return torch.stack(cut, dim=1).flatten(0, 1), len(cut)
+
+
+def _starts(side: int, tile: int) -> list[int]:
+    count = -(-side // tile)
+    return [round(i * (side - tile) / max(1, count - 1)) for i in range(count)]
+
+
+def _at_least(frames: Tensor, height: int, width: int) -> Tensor:
+    rows, columns = max(0, height - frames.shape[2]), max(0, width - frames.shape[3])
+    if not rows and not columns:
+        return frames
+    margins = (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2)
+    return F.pad(frames, margins, mode="replicate")

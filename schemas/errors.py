@@ -1,0 +1,103 @@
+"""Every error the project raises on purpose.
+
+    PointillistError
+    ├── UserError                 the person at the command line can mend it: one line, exit code 2
+    │   ├── ConfigError           a setting, scenario or option has the wrong name, type or range
+    │   ├── SecretError           the fleet secret or a camera key is missing or malformed
+    │   ├── SourceError           a camera source cannot be opened or read
+    │   │   └── SourceHung        it gave no frame for the stated time
+    │   ├── BundleError           a model bundle is incomplete or does not do what its model.toml says
+    │   ├── BrokerError           MQTT, Kafka or the database does not answer
+    │   └── StateError            a state folder is in use, or is not one
+    ├── WireError                 a payload was refused; `reason` is its name in metrics and dead letters
+    │   ├── Malformed             not the expected message, or a field out of its range
+    │   ├── BadTag                the authentication tag does not match
+    │   ├── RevokedKey            signed under a key generation that is no longer accepted
+    │   ├── BadSize               frame sides, channels or message size out of bounds
+    │   └── BadPixels             the pixel data does not decode to what the header announces
+    └── StageError                a stage failed on frames that were well formed
+
+Messages say what was expected and what came.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class PointillistError(Exception):
+    """The root of the tree."""
+
+
+class UserError(PointillistError):
+    """Something that the person who started the command can mend."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class ConfigError(UserError):
+    """A setting, scenario or option has the wrong name, type or range."""
+
+
+class SecretError(UserError):
+    """The fleet secret or a camera key is missing or malformed."""
+
+
+class SourceError(UserError):
+    """A camera source cannot be opened or read."""
+
+
+class SourceHung(SourceError):  # noqa: N818  # a state of the source, as its status says it
+    """A source gave no frame for the stated time."""
+
+
+class BundleError(UserError):
+    """A model bundle is incomplete or does not do what its model.toml says."""
+
+
+class BrokerError(UserError):
+    """MQTT, Kafka or the database does not answer."""
+
+
+class StateError(UserError):
+    """A state folder is in use, or is not one."""
+
+
+class WireError(PointillistError):
+    """A payload was refused."""
+
+    reason: ClassVar[str] = "wire"
+
+
+class Malformed(WireError):  # noqa: N818  # an adjective that names the payload
+    """Not the expected message, or a field out of its range."""
+
+    reason: ClassVar[str] = "malformed"
+
+
+class BadTag(WireError):  # noqa: N818
+    """The authentication tag does not match."""
+
+    reason: ClassVar[str] = "bad_tag"
+
+
+class RevokedKey(WireError):  # noqa: N818
+    """Signed under a key generation that is no longer accepted."""
+
+    reason: ClassVar[str] = "revoked_key"
+
+
+class BadSize(WireError):  # noqa: N818
+    """Frame sides, channels or message size out of bounds."""
+
+    reason: ClassVar[str] = "bad_size"
+
+
+class BadPixels(WireError):  # noqa: N818
+    """The pixel data does not decode to what the header announces."""
+
+    reason: ClassVar[str] = "bad_pixels"
+
+
+class StageError(PointillistError):
+    """A stage failed on frames that were well formed."""

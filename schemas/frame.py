@@ -1,0 +1,176 @@
+"""Frames on the wire: encode at the camera, open (parse, check, verify) at the bridge and the processor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, NamedTuple, TypeVar
+
+from google.protobuf.message import DecodeError, Message
+
+from schemas.errors import BadSize, ConfigError, Malformed
+from schemas.identity import BOOT_ID_LIMIT, SEQ_LIMIT, CameraId
+from schemas.keys import CameraKey, KeyRing, Purpose
+from schemas.limits import (
+    MAX_DROPPED_PER_BLOCK,
+    MAX_FRAME_BYTES,
+    MAX_MESSAGE_BYTES,
+    MAX_SIDE,
+)
+from schemas.masks import Mask, kept_mask
+from schemas.packing import Picture, pack, unpack
+from schemas.pointillist_pb2 import LOSSLESS, RAW, Command, Confirm, Frame, Ledger
+
+CHANNELS: Final = (1, 3)
+TIME_LIMIT: Final = 2**53
+
+Signed = TypeVar("Signed", Confirm, Ledger, Command)
+_PURPOSES: Final[dict[type[Message], Purpose]] = {
+    Confirm: Purpose.CONFIRM,
+    Ledger: Purpose.LEDGER,
+    Command: Purpose.COMMAND,
+}
+
+
+class Truth(NamedTuple):
+    """What a simulated source knows about its frame; never reaches a stage."""
+
+    class_id: int
+    sticker: bool = False
+
+    def to_wire(self) -> int:
+        """The integer of the field `truth`."""
+        return 1 + 2 * self.class_id + self.sticker
+
+    @classmethod
+    def from_wire(cls, value: int) -> Truth | None:
+        """Read the field `truth` back; None when nothing is known."""
+        return cls((value - 1) >> 1, bool((value - 1) & 1)) if value else None
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """How a camera encodes its frames: the part of its settings that may change from frame to frame."""
+
+    dropped_per_block: int = 16
+    probe_share: float = 0.0
+    profile: int = RAW
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.dropped_per_block <= MAX_DROPPED_PER_BLOCK:
+            raise ConfigError(
+                f"expected 0 to {MAX_DROPPED_PER_BLOCK} dropped pixels a block, got {self.dropped_per_block}"
+            )
+        if not 0 <= self.probe_share <= 1:
+            raise ConfigError(f"expected a probe share from 0 to 1, got {self.probe_share}")
+        if self.profile not in (RAW, LOSSLESS):
+            raise ConfigError(f"expected profile {RAW} (raw) or {LOSSLESS} (lossless), got {self.profile}")
+
+
+def check_frame_size(height: int, width: int, channels: int) -> None:
+    """Raise `BadSize` unless a frame of this size may travel."""
+    if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE and channels in CHANNELS):
+        raise BadSize(f"expected sides from 1 to {MAX_SIDE} and 1 or 3 channels, got {height}x{width}x{channels}")
+    if height * width * channels > MAX_FRAME_BYTES:
+        raise BadSize(f"expected at most {MAX_FRAME_BYTES} bytes a frame, got {height}x{width}x{channels}")
+
+
+def encode_frame(
+    key: CameraKey,
+    boot_id: int,
+    seq: int,
+    captured_ms: int,
+    picture: Picture,
+    encoding: Encoding,
+    truth: Truth | None = None,
+) -> bytes:
+    """The signed message of a `picture` (H, W, C) uint8: kept pixels, or all when the key makes it a probe."""
+    height, width, channels = picture.shape
+    check_frame_size(height, width, channels)
+    whole = key.is_probe(boot_id, seq, encoding.probe_share)
+    sent = 0 if whole else encoding.dropped_per_block
+    kept = kept_mask(key, boot_id, seq, height, width, sent)
+    message = Frame(
+        boot_id=boot_id,
+        seq=seq,
+        captured_ms=captured_ms,
+        width=width,
+        height=height,
+        channels=channels,
+        dropped_per_block=encoding.dropped_per_block,
+        whole=whole,
+        profile=encoding.profile,  # type: ignore[arg-type]  # checked in Encoding
+        key_generation=key.generation,
+        truth=truth.to_wire() if truth else 0,
+        pixels=pack(picture, kept, encoding.profile),
+    )
+    return key.sign(Purpose.FRAME, message.SerializeToString())
+
+
+def parse_frame(payload: bytes) -> Frame:
+    """Parse and check a frame message without its tag; `WireError` when a field is out of its range."""
+    if len(payload) > MAX_MESSAGE_BYTES:
+        raise BadSize(f"expected at most {MAX_MESSAGE_BYTES} bytes a message, got {len(payload)}")
+    try:
+        frame = Frame.FromString(payload)
+    except DecodeError:
+        raise Malformed("expected a pointillist.v1.Frame") from None
+    if not (0 < frame.boot_id < BOOT_ID_LIMIT and frame.seq < SEQ_LIMIT and frame.captured_ms < TIME_LIMIT):
+        raise Malformed(
+            "expected 0 < boot_id < 2**63, seq and captured_ms < 2**53, "
+            f"got {frame.boot_id}, {frame.seq}, {frame.captured_ms}"
+        )
+    check_frame_size(frame.height, frame.width, frame.channels)
+    if frame.dropped_per_block > MAX_DROPPED_PER_BLOCK:
+        raise Malformed(
+            f"expected at most {MAX_DROPPED_PER_BLOCK} dropped pixels a block, got {frame.dropped_per_block}"
+        )
+    if frame.profile not in (RAW, LOSSLESS):
+        raise Malformed(f"expected profile {RAW} (raw) or {LOSSLESS} (lossless), got {frame.profile}")
+    return frame
+
+
+def open_frame(camera_id: CameraId, payload: bytes, keys: KeyRing) -> Frame:
+    """Parse, check and verify a frame; `WireError` says what is wrong with it."""
+    frame = parse_frame(payload)
+    keys.key(camera_id, frame.key_generation).verify(Purpose.FRAME, payload)
+    return frame
+
+
+def decode_picture(key: CameraKey, frame: Frame) -> tuple[Picture, Mask]:
+    """A verified frame's picture (H, W, C) with zero at what was not sent, and its mask (H, W), True where it was kept.
+
+    A probe comes whole; its mask is the one that the camera's drop would have used.
+    """
+    height, width = frame.height, frame.width
+    kept = kept_mask(key, frame.boot_id, frame.seq, height, width, frame.dropped_per_block)
+    sent = kept if not frame.whole else kept_mask(key, frame.boot_id, frame.seq, height, width, 0)
+    return unpack(frame.pixels, sent, frame.channels, frame.profile), kept
+
+
+def sign_message(key: CameraKey, message: Confirm | Ledger | Command) -> bytes:
+    """Serialise and sign a control message under `key`."""
+    message.key_generation = key.generation
+    message.ClearField("tag")
+    return key.sign(_PURPOSES[type(message)], message.SerializeToString())
+
+
+def parse_message(kind: type[Signed], payload: bytes) -> Signed:
+    """Parse a control message without its tag."""
+    try:
+        return kind.FromString(payload)
+    except DecodeError:
+        raise Malformed(f"expected a pointillist.v1.{kind.__name__}") from None
+
+
+def open_message(kind: type[Signed], camera_id: CameraId, payload: bytes, keys: KeyRing) -> Signed:
+    """Parse and verify a control message on the server."""
+    message = parse_message(kind, payload)
+    keys.key(camera_id, message.key_generation).verify(_PURPOSES[kind], payload)
+    return message
+
+
+def open_own_message(kind: type[Signed], key: CameraKey, payload: bytes) -> Signed:
+    """Parse and verify a control message at the camera, which has one key."""
+    message = parse_message(kind, payload)
+    key.verify(_PURPOSES[kind], payload)
+    return message

@@ -1,0 +1,45 @@
+"""Names: the camera's and the frame's."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple, NewType
+
+from schemas.errors import ConfigError, Malformed
+
+CameraId = NewType("CameraId", str)
+"""`site/camera`, taken from the topic only."""
+
+_NAME = r"[a-z0-9][a-z0-9_.-]{0,62}"
+_CAMERA_ID = re.compile(f"{_NAME}/{_NAME}")
+
+BOOT_ID_LIMIT = 2**63
+"""Boot ids are below it, so that a database's signed 64-bit integer holds them."""
+SEQ_LIMIT = 2**53
+
+
+class Identity(NamedTuple):
+    """The identity of a frame, the only key by which duplicates are removed."""
+
+    camera_id: CameraId
+    boot_id: int
+    seq: int
+
+    def __str__(self) -> str:
+        return f"{self.camera_id}/{self.boot_id:016x}/{self.seq}"
+
+
+def camera_id(text: str) -> CameraId:
+    """Check a name that a person typed; `ConfigError` says the form."""
+    if not _CAMERA_ID.fullmatch(text):
+        raise ConfigError(
+            f"a camera is named site/camera, of a-z 0-9 _ . - with at most 63 characters each; got {text!r}"
+        )
+    return CameraId(text)
+
+
+def camera_id_on_wire(text: str) -> CameraId:
+    """Check a name that came in a topic or a record key; `Malformed` when it is none."""
+    if not _CAMERA_ID.fullmatch(text):
+        raise Malformed(f"expected a camera id site/camera, got {text[:140]!r}")
+    return CameraId(text)

@@ -1,0 +1,147 @@
+"""Camera keys: derived from the fleet secret, they sign messages and hide which pixels were kept."""
+
+from __future__ import annotations
+
+import hmac
+import struct
+from collections import OrderedDict
+from collections.abc import Mapping
+from enum import Enum
+from hashlib import blake2b
+from typing import Final
+
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from schemas.errors import BadTag, RevokedKey, SecretError
+from schemas.identity import CameraId
+
+KEY_BYTES: Final = 32
+MAX_GENERATION: Final = 2**16 - 1
+TAG_BYTES: Final = 8
+TAG_FIELD: Final = b"\x79"
+"""Key byte of protobuf field 15 with wire type fixed64."""
+
+_IDENTITY = struct.Struct("<QQ")
+
+
+class Purpose(Enum):
+    """What a keyed hash is for: one key never gives the same hash for two purposes."""
+
+    FRAME = b"pl-frame"
+    CONFIRM = b"pl-confirm"
+    LEDGER = b"pl-ledger"
+    COMMAND = b"pl-command"
+
+
+class CameraKey:
+    """The key of one camera in one generation. It never leaves the process in a log or a metric."""
+
+    __slots__ = ("_key", "_tags", "camera_id", "generation")
+
+    def __init__(self, camera_id: CameraId, generation: int, key: bytes) -> None:
+        if len(key) != KEY_BYTES:
+            raise SecretError(f"a camera key has {KEY_BYTES} bytes, got {len(key)}")
+        self.camera_id = camera_id
+        self.generation = generation
+        self._key = key
+        name = camera_id.encode() + b"\0"
+        self._tags = {p: blake2b(name, digest_size=TAG_BYTES, key=key, person=p.value) for p in Purpose}
+
+    def __repr__(self) -> str:
+        return f"CameraKey({self.camera_id!r}, generation={self.generation})"
+
+    def export(self) -> str:
+        """The text that `pointillist key` prints and a device is given: generation and key in hexadecimal."""
+        return f"{self.generation}:{self._key.hex()}"
+
+    @classmethod
+    def from_export(cls, camera_id: CameraId, text: str) -> CameraKey:
+        """Read back what `export` wrote."""
+        generation, _, key = text.strip().partition(":")
+        try:
+            return cls(camera_id, int(generation), bytes.fromhex(key))
+        except ValueError:
+            raise SecretError(
+                "a camera key is written generation:64 hexadecimal digits, as `pointillist key` prints it"
+            ) from None
+
+    def sign(self, purpose: Purpose, body: bytes) -> bytes:
+        """`body`, a serialised message without its tag, followed by the tag field."""
+        tag = self._tags[purpose].copy()
+        tag.update(body)
+        return body + TAG_FIELD + tag.digest()
+
+    def verify(self, purpose: Purpose, payload: bytes) -> None:
+        """Raise `BadTag` unless `payload` ends in the tag that `sign` gives."""
+        tag = self._tags[purpose].copy()
+        tag.update(memoryview(payload)[: -TAG_BYTES - 1])
+        if not (
+            payload[-TAG_BYTES - 1 : -TAG_BYTES] == TAG_FIELD
+            and hmac.compare_digest(tag.digest(), payload[-TAG_BYTES:])
+        ):
+            raise BadTag(f"the tag does not match the key of {self.camera_id}, generation {self.generation}")
+
+    def frame_seed(self, boot_id: int, seq: int) -> tuple[int, int]:
+        """Seed of a frame's mask: the two key words of its Philox generator."""
+        return self._words(_IDENTITY.pack(boot_id, seq), b"pl-mask")
+
+    def codebook_seed(self, dropped_per_block: int) -> tuple[int, int]:
+        """Seed of the camera's codebook for one number of dropped pixels."""
+        return self._words(bytes((dropped_per_block,)), b"pl-codebook")
+
+    def is_probe(self, boot_id: int, seq: int, probe_share: float) -> bool:
+        """Whether this frame is sent whole: one at a keyed position in every run of round(1 / share) frames."""
+        if probe_share <= 0:
+            return False
+        run = max(1, round(1 / probe_share))
+        word, _ = self._words(_IDENTITY.pack(boot_id, seq // run), b"pl-probe")
+        return seq % run == word % run
+
+    def _words(self, data: bytes, person: bytes) -> tuple[int, int]:
+        digest = blake2b(data, digest_size=8, key=self._key, person=person).digest()
+        first, second = struct.unpack("<II", digest)
+        return first, second
+
+
+def derive_camera_key(fleet_secret: bytes, camera_id: CameraId, generation: int = 0) -> CameraKey:
+    """HKDF-SHA256 (RFC 5869) of the fleet secret over the camera id and the key generation."""
+    info = b"pointillist v1 camera key\0" + camera_id.encode() + b"\0" + generation.to_bytes(4, "big")
+    return CameraKey(camera_id, generation, HKDF(SHA256(), KEY_BYTES, salt=None, info=info).derive(fleet_secret))
+
+
+class KeyRing:
+    """The server's view of all keys: derived when needed, a bounded number kept at hand.
+
+    `accepted_from` names, per camera, the lowest key generation that is still accepted (0 where it says nothing):
+    raising it revokes a stolen key.
+    """
+
+    def __init__(
+        self, fleet_secret: bytes, accepted_from: Mapping[str, int] | None = None, capacity: int = 4096
+    ) -> None:
+        if len(fleet_secret) < 16:
+            raise SecretError(f"the fleet secret has at least 16 bytes, got {len(fleet_secret)}")
+        self._secret = fleet_secret
+        self._accepted_from = dict(accepted_from or {})
+        self._capacity = capacity
+        self._keys: OrderedDict[tuple[CameraId, int], CameraKey] = OrderedDict()
+
+    def key(self, camera_id: CameraId, generation: int) -> CameraKey:
+        """The key under which a message claims to be signed; `RevokedKey` when that generation is not accepted."""
+        found = self._keys.get((camera_id, generation))
+        if found is not None:
+            self._keys.move_to_end((camera_id, generation))
+            return found
+        lowest = self._accepted_from.get(camera_id, 0)
+        if not lowest <= generation <= MAX_GENERATION:
+            raise RevokedKey(f"{camera_id} is accepted from key generation {lowest} on, got {generation}")
+        key = derive_camera_key(self._secret, camera_id, generation)
+        self._keys[camera_id, generation] = key
+        if len(self._keys) > self._capacity:
+            self._keys.popitem(last=False)
+        return key
+
+    def current(self, camera_id: CameraId) -> CameraKey:
+        """The key that the server signs with: the lowest accepted generation."""
+        return self.key(camera_id, self._accepted_from.get(camera_id, 0))

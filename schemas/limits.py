@@ -1,0 +1,24 @@
+"""Bounds that every role agrees on: what is larger is refused before it costs memory."""
+
+from __future__ import annotations
+
+from typing import Final
+
+BLOCK: Final = 8
+"""Side of the blocks in which pixels are dropped."""
+BLOCK_PIXELS: Final = BLOCK * BLOCK
+MAX_DROPPED_PER_BLOCK: Final = 56
+MAX_SIDE: Final = 8192
+MAX_FRAME_BYTES: Final = 14 * 2**20
+"""Of the decoded frame, height x width x channels: 2560x1440 RGB fits."""
+MAX_MESSAGE_BYTES: Final = 15 * 2**20
+"""Of one MQTT payload or Kafka record value."""
+MAX_BROKER_BYTES: Final = 16 * 2**20
+"""What the brokers are set to accept: a message with its headers and key."""
+DEAD_LETTER_PAYLOAD_BYTES: Final = 4096
+"""How much of a refused payload its dead letter keeps."""
+
+
+def dropped_per_block(drop_ratio: float) -> int:
+    """Pixels dropped in each block of 64 for a drop ratio in [0, 0.875]."""
+    return round(drop_ratio * BLOCK_PIXELS)

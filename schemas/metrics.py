@@ -1,0 +1,146 @@
+"""Names, labels and buckets of all metrics: the contract between the roles, the dashboards and the alert rules.
+
+Base units, ratios from 0 to 1, counters end in `_total`. A role makes its metrics with `METRIC.on(registry)`.
+`camera_id` is a label only where the series are bounded in number.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+Kind = TypeVar("Kind", Counter, Gauge, Histogram)
+
+SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+FRAMES: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)
+BITS: Final = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 5.0)
+
+
+@dataclass(frozen=True)
+class Metric(Generic[Kind]):
+    """One metric family, before it is registered."""
+
+    kind: type[Kind]
+    name: str
+    help: str
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
+
+    def on(self, registry: CollectorRegistry) -> Kind:
+        """Register the family and return it."""
+        if self.kind is Histogram:
+            return self.kind(self.name, self.help, self.labels, registry=registry, buckets=self.buckets)
+        return self.kind(self.name, self.help, self.labels, registry=registry)
+
+
+# Every role
+BUILD_INFO = Metric(Gauge, "pointillist_build_info", "1, with the role and its version as labels", ("role", "version"))
+
+# Cameras and the simulated fleet
+CAMERA_FRAMES = Metric(
+    Counter,
+    "pointillist_camera_frames_total",
+    "Frames at the cameras, by outcome: published, confirmed, resent, shed, skipped",
+    ("outcome",),
+)
+CAMERA_BYTES = Metric(
+    Counter,
+    "pointillist_camera_bytes_total",
+    "Bytes of published frames: raw as captured, sent as messages (first sends only), resent",
+    ("kind",),
+)
+CAMERAS = Metric(
+    Gauge, "pointillist_cameras", "Cameras of this process by state: online, offline, degraded", ("state",)
+)
+SPOOL_FRAMES = Metric(Gauge, "pointillist_spool_frames", "Frames in the spools that Kafka is not yet known to hold")
+SPOOL_BYTES = Metric(Gauge, "pointillist_spool_bytes", "Bytes that the spools take on disk")
+SPOOL_OLDEST = Metric(Gauge, "pointillist_spool_oldest_age_seconds", "Age of the oldest frame in any spool")
+CAMERA_RECONNECTS = Metric(Counter, "pointillist_camera_reconnects_total", "MQTT connections made again")
+SOURCE_RESTARTS = Metric(
+    Counter, "pointillist_source_restarts_total", "Sources opened again, by cause: hung, failed", ("cause",)
+)
+
+# Bridge
+BRIDGE_MESSAGES = Metric(
+    Counter,
+    "pointillist_bridge_messages_total",
+    "Messages received from MQTT, by channel and outcome: forwarded, dead_lettered",
+    ("channel", "outcome"),
+)
+BRIDGE_BYTES = Metric(Counter, "pointillist_bridge_bytes_total", "Payload bytes received from MQTT")
+BRIDGE_UNACKNOWLEDGED = Metric(
+    Gauge, "pointillist_bridge_unacknowledged_messages", "Messages received and not yet acknowledged to MQTT"
+)
+BRIDGE_KAFKA = Metric(
+    Histogram,
+    "pointillist_bridge_kafka_seconds",
+    "Time from the first message of a batch to Kafka's acknowledgement",
+    buckets=SECONDS,
+)
+BRIDGE_CONFIRMATIONS = Metric(Counter, "pointillist_bridge_confirmations_total", "Confirmations sent to cameras")
+BRIDGE_KAFKA_ERRORS = Metric(Counter, "pointillist_bridge_kafka_errors_total", "Batches that Kafka refused at first")
+
+# Processors
+FRAMES_TOTAL = Metric(
+    Counter,
+    "pointillist_frames_total",
+    "Frames taken from Kafka, by outcome: classified, dead_lettered",
+    ("outcome",),
+)
+FRAME_BYTES = Metric(
+    Counter, "pointillist_frame_bytes_total", "Bytes of the frames taken from Kafka: raw as captured, sent", ("kind",)
+)
+STAGE = Metric(
+    Histogram, "pointillist_stage_seconds", "Time that a stage took for one batch", ("stage",), buckets=SECONDS
+)
+STAGE_ERRORS = Metric(Counter, "pointillist_stage_errors_total", "Batches on which a stage failed", ("stage",))
+BATCH = Metric(Histogram, "pointillist_batch_frames", "Frames in a batch", buckets=FRAMES)
+QUEUE = Metric(Gauge, "pointillist_queue_frames", "Frames waiting in a queue: batch, strip", ("queue",))
+LAG = Metric(Gauge, "pointillist_lag_frames", "Frames in Kafka that this processor's partitions still hold for it")
+PAUSED = Metric(Gauge, "pointillist_paused_partitions", "Partitions paused by back-pressure")
+STRIP_FRAMES = Metric(
+    Counter, "pointillist_strip_frames_total", "Probe frames, by outcome: checked, flagged, shed", ("outcome",)
+)
+STRIP_ENTROPY = Metric(
+    Histogram, "pointillist_strip_entropy_bits", "Mean entropy over the overlays of a checked frame", buckets=BITS
+)
+DEVICE_BUSY = Metric(Counter, "pointillist_device_busy_seconds_total", "Time for which the device thread was at work")
+
+# Recorder
+RECORDED = Metric(
+    Counter, "pointillist_recorded_frames_total", "Verdicts, by outcome: recorded, duplicate", ("outcome",)
+)
+END_TO_END = Metric(
+    Histogram, "pointillist_end_to_end_seconds", "Time from capture to the record in the database", buckets=SECONDS
+)
+NEGATIVE_LATENCY = Metric(
+    Counter, "pointillist_negative_latency_total", "Frames captured in the future by the recorder's clock"
+)
+CLOCK_SKEW = Metric(
+    Gauge, "pointillist_clock_skew_seconds", "Largest amount by which a camera's clock is ahead of the recorder's"
+)
+TRUTH = Metric(
+    Counter, "pointillist_truth_frames_total", "Frames with a known class, by result: correct, wrong", ("result",)
+)
+ALERTS = Metric(Counter, "pointillist_alerts_total", "Alerts raised, by kind", ("kind",))
+DEAD_LETTERS = Metric(
+    Counter, "pointillist_dead_letters_total", "Payloads refused, by stage and reason", ("stage", "reason")
+)
+STORE_BYTES = Metric(Gauge, "pointillist_store_bytes", "Bytes on disk: database, quarantine, dead_letters", ("store",))
+RECORDER_LAG = Metric(Gauge, "pointillist_recorder_lag_records", "Records in Kafka that the recorder has not yet taken")
+CAMERA_AGE = Metric(
+    Gauge,
+    "pointillist_camera_age_seconds",
+    "Time since the last frame of a camera, at most 200 cameras",
+    ("camera_id",),
+)
+CAMERA_FLAGGED = Metric(
+    Gauge,
+    "pointillist_camera_flagged_ratio",
+    "Share of flagged frames among a camera's recent probes, at most 200 cameras",
+    ("camera_id",),
+)
+
+MAX_CAMERA_SERIES: Final = 200

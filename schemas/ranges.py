@@ -1,0 +1,93 @@
+"""Sets of sequence numbers, held as ranges: what a ledger, a confirmation or the audit speaks of."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator
+
+
+class RangeSet:
+    """A set of non-negative integers as sorted ranges that neither touch nor overlap; both ends are included."""
+
+    __slots__ = ("_firsts", "_lasts")
+
+    def __init__(self, ranges: Iterable[tuple[int, int]] = ()) -> None:
+        self._firsts: list[int] = []
+        self._lasts: list[int] = []
+        for first, last in ranges:
+            self.add(first, last)
+
+    @classmethod
+    def of(cls, numbers: Iterable[int]) -> RangeSet:
+        """The set of these numbers."""
+        found = cls()
+        for number in sorted(numbers):
+            found.add(number)
+        return found
+
+    def add(self, first: int, last: int | None = None) -> None:
+        """Add first .. last; an empty range (last < first) adds nothing."""
+        last = first if last is None else last
+        if last < first:
+            return
+        if self._lasts and first == self._lasts[-1] + 1:
+            self._lasts[-1] = last
+            return
+        low = bisect_left(self._lasts, first - 1)
+        high = bisect_right(self._firsts, last + 1)
+        if low < high:
+            first = min(first, self._firsts[low])
+            last = max(last, self._lasts[high - 1])
+        self._firsts[low:high] = [first]
+        self._lasts[low:high] = [last]
+
+    def remove(self, first: int, last: int | None = None) -> None:
+        """Take first .. last out, as far as it is in."""
+        last = first if last is None else last
+        low = bisect_left(self._lasts, first)
+        high = bisect_right(self._firsts, last)
+        if low >= high:
+            return
+        before = (self._firsts[low], first - 1)
+        after = (last + 1, self._lasts[high - 1])
+        left = [r for r in (before, after) if r[0] <= r[1]]
+        self._firsts[low:high] = [r[0] for r in left]
+        self._lasts[low:high] = [r[1] for r in left]
+
+    def update(self, other: RangeSet) -> None:
+        """Add all of another set."""
+        for first, last in other.ranges():
+            self.add(first, last)
+
+    def minus(self, other: RangeSet) -> RangeSet:
+        """What is here and not in `other`."""
+        left = RangeSet(self.ranges())
+        for first, last in other.ranges():
+            left.remove(first, last)
+        return left
+
+    def ranges(self) -> Iterator[tuple[int, int]]:
+        """The ranges (first, last), ascending."""
+        return zip(self._firsts, self._lasts, strict=True)
+
+    def __contains__(self, number: int) -> bool:
+        index = bisect_left(self._lasts, number)
+        return index < len(self._firsts) and self._firsts[index] <= number
+
+    def __iter__(self) -> Iterator[int]:
+        for first, last in self.ranges():
+            yield from range(first, last + 1)
+
+    def __len__(self) -> int:
+        return sum(last - first + 1 for first, last in self.ranges())
+
+    def __bool__(self) -> bool:
+        return bool(self._firsts)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RangeSet) and self._firsts == other._firsts and self._lasts == other._lasts
+
+    __hash__ = None  # type: ignore[assignment]  # mutable
+
+    def __repr__(self) -> str:
+        return f"RangeSet({list(self.ranges())})"
