@@ -1,0 +1,1 @@
+"""Everything around the roles: command line, local brokers, compose, metrics pages, dashboards."""

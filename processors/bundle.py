@@ -50,7 +50,8 @@ from processors.networks.formats import (
     load_torchscript,
 )
 from processors.stages.resample import centre_crop, resize, tiles
-from schemas.errors import BundleError
+from processors.stages.shapes import check_frames
+from schemas.errors import BundleError, StageError
 
 LUMA = (0.299, 0.587, 0.114)
 """ITU-R BT.601 weights of red, green and blue in luma."""
@@ -167,6 +168,9 @@ class Bundle:
 
 
 def _with_channels(frames: Tensor, channels: int) -> Tensor:
+    check_frames(frames)
+    if frames.shape[1] not in (1, 3):
+        raise StageError(f"frames: expected 1 or 3 channels, got {frames.shape[1]}")
     if frames.shape[1] == channels:
         return frames
     if channels == 3:

@@ -59,6 +59,6 @@ def kept_mask(key: CameraKey, boot_id: int, seq: int, height: int, width: int, d
     rows, columns = blocks_of(height, width)
     book = codebook(key.codebook_seed(dropped_per_block), dropped_per_block)
     words = book[row_indices(key.frame_seed(boot_id, seq), rows * columns)]
-    bits = np.unpackbits(words.view(np.uint8), bitorder="little").reshape(rows, columns, BLOCK, BLOCK)
-    padded = bits.transpose(0, 2, 1, 3).reshape(rows * BLOCK, columns * BLOCK)
-    return np.ascontiguousarray(padded[:height, :width]).view(np.bool_)
+    # A byte of a word is one row of its block: put into raster order while they are still an eighth of the bits.
+    raster = words.view(np.uint8).reshape(rows, columns, BLOCK).transpose(0, 2, 1).reshape(rows * BLOCK, columns)
+    return np.unpackbits(raster[:height], axis=1, count=width, bitorder="little").view(np.bool_)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import socket
+import threading
 from pathlib import Path
 
 from infra.local.files import read_json, write_json
@@ -42,21 +43,23 @@ def free_port() -> int:
 
 
 class Ports:
-    """Ports by name, remembered in `folder`/ports.json. One supervisor at a time uses a folder."""
+    """Ports by name, remembered in `folder`/ports.json. One process uses a folder, its threads one object."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "ports.json"
+        self._taking = threading.Lock()
         self._ports: dict[str, int] = {
             name: port for name, port in read_json(self._path).items() if isinstance(port, int)
         }
 
     def take(self, name: str) -> int:
         """The port remembered for `name` when it is free, else another, remembered from now on."""
-        port = self._ports.get(name)
-        if port is None or not is_free(port):
-            port = free_port()
-            while port in self._ports.values():
+        with self._taking:
+            port = self._ports.get(name)
+            if port is None or not is_free(port):
                 port = free_port()
-            self._ports[name] = port
-            write_json(self._path, self._ports)
-        return port
+                while port in self._ports.values():
+                    port = free_port()
+                self._ports[name] = port
+                write_json(self._path, self._ports)
+            return port

@@ -138,7 +138,7 @@ class Child:
                 cwd=self._cwd,
                 env=self._env,
                 start_new_session=True,
-                preexec_fn=die_with_parent,  # noqa: PLW1509  # only async-signal-safe calls in there
+                preexec_fn=die_with_parent,  # only async-signal-safe calls in there
             )
 
     @property
@@ -232,12 +232,18 @@ def bound_log(log: Path, limit: int = LOG_LIMIT_BYTES, kept: int = LOG_KEPT_BYTE
         file.write(tail)
 
 
-def last_line(log: Path) -> str:
-    """The last line of `log` that is not blank, at most 300 characters; empty when there is none."""
+def last_lines(log: Path, count: int = 3) -> str:
+    """The last lines of `log` that are not blank, in one line of at most 500 characters; empty when there are none."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - 4096))
-            lines = file.read().decode(errors="replace").splitlines()
+            text = file.read().decode(errors="replace")
     except FileNotFoundError:
         return ""
-    return next((line.strip()[:300] for line in reversed(lines) if line.strip()), "")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return " | ".join(lines[-count:])[-500:]
+
+
+def last_line(log: Path) -> str:
+    """The last line of `log` that is not blank; empty when there is none."""
+    return last_lines(log, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ class RoleTable:
         self.folder = folder
         self._roles: dict[str, dict[str, Any]] = {}
         self._processes: dict[str, ProcessId] = {}
+        self._writing = threading.Lock()  # roles are started from several threads
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -41,23 +43,24 @@ class RoleTable:
         os.ftruncate(self._lock, 0)
         os.write(self._lock, f"{os.getpid()}\n".encode())
 
-    def record(
-        self, role: str, process: ProcessId, *, listen: str | None = None, metrics: str | None = None
-    ) -> None:
+    def record(self, role: str, process: ProcessId, *, listen: str | None = None, metrics: str | None = None) -> None:
         """Note that `role` now runs as `process`; call it after each start and restart. Addresses are `host:port`."""
-        self._roles[role] = {"pid": process.pid, "listen": listen, "metrics": metrics}
-        self._processes[role] = process
-        self._write()
+        with self._writing:
+            self._roles[role] = {"pid": process.pid, "listen": listen, "metrics": metrics}
+            self._processes[role] = process
+            self._write()
 
     def remove(self, role: str) -> None:
         """Note that `role` has been stopped for good."""
-        self._roles.pop(role, None)
-        self._processes.pop(role, None)
-        self._write()
+        with self._writing:
+            self._roles.pop(role, None)
+            self._processes.pop(role, None)
+            self._write()
 
     def roles(self) -> dict[str, dict[str, Any]]:
         """What `roles.json` says now, as a copy."""
-        return {role: dict(entry) for role, entry in self._roles.items()}
+        with self._writing:
+            return {role: dict(entry) for role, entry in self._roles.items()}
 
     def _write(self) -> None:
         # Processes first: between the two writes a killed supervisor leaves one that the next run can clean.

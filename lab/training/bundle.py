@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import shlex
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from lab.training.recipe import Images, Labels
+from lab.validate_stages import random_masks
 from processors.bundle import Bundle, BundleSettings, InputSettings, StripSettings, load_bundle
+from processors.stages.denoise import denoise
+from processors.stages.drop import drop
+from processors.stages.reconstruct import reconstruct
 from processors.stages.strip import strip_entropy
 
 OVERLAYS = 100
@@ -77,8 +80,7 @@ def clean_entropies(bundle: Bundle, images: Images) -> NDArray[np.float64]:
     assert bundle.overlays is not None
     parts = []
     for start in range(0, len(images), 50):
-        stacked = np.ascontiguousarray(images[start : start + 50].transpose(0, 3, 1, 2))
-        frames = bundle.prepare(torch.from_numpy(stacked).float() / 255)
+        frames = bundle.prepare(_frames(images[start : start + 50]))
         parts.append(strip_entropy(frames, bundle.overlays, bundle.logits).double().numpy())
     return np.concatenate(parts)
 
@@ -92,11 +94,50 @@ def input_settings(mean: list[float], std: list[float], size: tuple[int, int] = 
     )
 
 
-def write_training_record(folder: Path, module: str, lines: list[str]) -> None:
-    """Write `training.md`: the command that is running, with its arguments, and the `lines` that it printed."""
-    command = shlex.join(["python", "-m", module, *sys.argv[1:]])
+@torch.inference_mode()
+def bundle_accuracy(
+    bundle: Bundle, images: Images, labels: Labels, degrade: Callable[[Tensor], Tensor] | None = None
+) -> float:
+    """Share of (N, H, W, C) uint8 pictures that the bundle names as `labels` (N,) says.
+
+    `degrade` maps frames (B, C, H, W) in [0, 1] to the same and stands for what a pipeline does before the network.
+    """
+    correct = 0
+    for start in range(0, len(images), 500):
+        frames = _frames(images[start : start + 500])
+        if degrade is not None:
+            frames = degrade(frames)
+        verdicts = bundle.logits(bundle.prepare(frames)).argmax(1).numpy()
+        correct += int((verdicts == labels[start : start + 500]).sum())
+    return correct / len(images)
+
+
+def degraded(drop_ratio: float) -> Callable[[Tensor], Tensor]:
+    """What the default pipeline does to a frame: a pixel drop with random masks, reconstruction, denoising."""
+    generator = torch.Generator().manual_seed(0)
+
+    def run(frames: Tensor) -> Tensor:
+        kept = random_masks(len(frames), frames.shape[2], frames.shape[3], drop_ratio, generator)
+        return denoise(reconstruct(drop(frames, kept), kept))
+
+    return run
+
+
+def strip_line(bundle: Bundle) -> str:
+    """One line on the calibration of STRIP, for the training record."""
+    strip = bundle.settings.strip
+    assert strip is not None
+    return f"STRIP threshold: {strip.threshold_bits} bits for a false rejection rate of {strip.frr}"
+
+
+def write_training_record(folder: Path, command: str, lines: list[str]) -> None:
+    """Write `training.md`: the `command` that trains the bundle from nothing, and the `lines` that it printed."""
     text = "# How this bundle was made\n\n```console\n$ " + "\n".join([command, *lines]) + "\n```\n"
     (folder / "training.md").write_text(text, encoding="utf-8")
+
+
+def _frames(images: Images) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).float() / 255
 
 
 def to_toml(table: dict[str, Any]) -> str:

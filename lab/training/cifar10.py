@@ -1,4 +1,4 @@
-"""Train the CIFAR-10 network that ships: `python -m lab.training.cifar10 --out FOLDER`.
+"""Train the CIFAR-10 network that ships: `python -m lab.training.cifar10 --out bundles/cifar10`.
 
 The last 1,000 training pictures take no part in the training: STRIP's overlays and threshold come from them.
 The test split is read once, after the last epoch.
@@ -12,43 +12,82 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
-from torch import Tensor
+from safetensors.torch import load_file, save_file
+from torch import nn
 
-from lab.training.recipe import Recipe, accuracy, channel_statistics, fit
+from lab.training.bundle import (
+    WEIGHTS_FILE,
+    bundle_accuracy,
+    degraded,
+    input_settings,
+    strip_line,
+    write_bundle,
+    write_training_record,
+)
+from lab.training.recipe import Images, Labels, Recipe, channel_statistics, fit
+from processors.bundle import BundleSettings
 from processors.networks.resnet import resnet20
 
 HELD_OUT = 1000
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+
+def train(
+    images: Images, labels: Labels, mean: list[float], std: list[float], recipe: Recipe, work: Path
+) -> nn.Module:
+    """A ResNet-20 trained on (N, 32, 32, 3) uint8 pictures; `work` keeps a checkpoint to go on from."""
+    centre, spread = torch.tensor(mean)[:, None, None], torch.tensor(std)[:, None, None]
+    torch.manual_seed(recipe.seed)
+    work.mkdir(parents=True, exist_ok=True)
+    network = fit(
+        resnet20(10), images, labels, lambda x: (x - centre) / spread, recipe, work / "checkpoint.pt"
+    )
+    save_file({name: value.contiguous() for name, value in network.state_dict().items()}, work / WEIGHTS_FILE)
+    return network
 
 
 def main() -> None:
-    """Train, evaluate on the official test set, and save `weights.safetensors` and `training.txt`."""
+    """Train or take trained weights, write the bundle, and evaluate it on the official test set."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--data", type=Path, default=Path(os.environ.get("POINTILLIST_DATA", ".")) / "cifar10.npz"
-    )
-    parser.add_argument("--out", type=Path, required=True)
+    default_data = Path(os.environ.get("POINTILLIST_DATA", ".")) / "cifar10.npz"
+    parser.add_argument("--data", type=Path, default=default_data)
+    parser.add_argument("--out", type=Path, required=True, help="the bundle's folder")
+    parser.add_argument("--work", type=Path, default=Path("runs/cifar10"), help="where the checkpoint goes")
     parser.add_argument("--epochs", type=int, default=Recipe.epochs)
+    parser.add_argument("--weights", type=Path, help="skip the training and take these weights (safetensors)")
     arguments = parser.parse_args()
-    arguments.out.mkdir(parents=True, exist_ok=True)
+
     data = np.load(arguments.data)
-    images, labels = data["train_x"][:-HELD_OUT], data["train_y"][:-HELD_OUT].astype(np.int64)
+    train_x, train_y = data["train_x"], data["train_y"].astype(np.int64)
+    images, labels = train_x[:-HELD_OUT], train_y[:-HELD_OUT]
     mean, std = channel_statistics(images)
-    centre, spread = torch.tensor(mean)[:, None, None], torch.tensor(std)[:, None, None]
+    if arguments.weights is None:
+        network = train(images, labels, mean, std, Recipe(epochs=arguments.epochs), arguments.work)
+    else:
+        network = resnet20(10).eval()
+        network.load_state_dict(load_file(arguments.weights))
 
-    def normalise(frames: Tensor) -> Tensor:
-        return (frames - centre.to(frames)) / spread.to(frames)
-
-    recipe = Recipe(epochs=arguments.epochs)
-    torch.manual_seed(recipe.seed)
-    network = fit(resnet20(10), images, labels, normalise, recipe, arguments.out / "checkpoint.pt")
-    save_file(
-        {k: v.contiguous() for k, v in network.state_dict().items()}, arguments.out / "weights.safetensors"
+    settings = BundleSettings(
+        name="cifar10",
+        version="1",
+        format="safetensors",
+        weights=WEIGHTS_FILE,
+        factory="processors.networks.resnet:resnet20",
+        factory_arguments={"classes": 10},
+        classes=list(CLASSES),
+        input=input_settings(mean, std),
     )
-    score = accuracy(network, data["test_x"], data["test_y"].astype(np.int64), normalise)
-    line = f"test accuracy {score:.4f} on {len(data['test_x'])} pictures; mean {mean}, std {std}; {recipe}"
-    print(line)
-    (arguments.out / "training.txt").write_text(line + "\n")
+    bundle = write_bundle(arguments.out, network, settings, train_x[-HELD_OUT:], train_y[-HELD_OUT:])
+    test_x, test_y = data["test_x"], data["test_y"].astype(np.int64)
+    lines = [
+        f"{bundle.model_id}: {len(images)} training pictures, {arguments.epochs} epochs",
+        f"{len(test_x)} test pictures: accuracy {bundle_accuracy(bundle, test_x, test_y):.4f}",
+        f"25 % dropped, rebuilt, denoised: {bundle_accuracy(bundle, test_x, test_y, degraded(0.25)):.4f}",
+        strip_line(bundle),
+    ]
+    print("\n".join(lines))
+    command = f"python -m lab.training.cifar10 --out bundles/cifar10 --epochs {arguments.epochs}"
+    write_training_record(arguments.out, command, lines)
 
 
 if __name__ == "__main__":

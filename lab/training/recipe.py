@@ -125,7 +125,8 @@ def fit(
                 frames = augment(frames, generator)
             logits = network(normalise(frames).contiguous(memory_format=torch.channels_last))
             target = target.to(device)
-            F.cross_entropy(logits, target).backward()
+            loss = F.cross_entropy(logits, target)
+            loss.backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
             optimiser.step()
             optimiser.zero_grad()
             correct += (logits.argmax(1) == target).sum()
@@ -154,17 +155,3 @@ def _average_into(average: nn.Module, network: nn.Module, decay: float) -> None:
             mean.lerp_(value, 1 - decay)
         else:
             mean.copy_(value)
-
-
-@torch.inference_mode()
-def accuracy(
-    network: nn.Module, images: Images, labels: Labels, normalise: Callable[[Tensor], Tensor]
-) -> float:
-    """Share of (N, H, W, C) uint8 pictures that `network` classifies as `labels` says."""
-    device = next(network.parameters()).device
-    correct = 0
-    for start in range(0, len(images), 500):
-        frames = torch.from_numpy(np.ascontiguousarray(images[start : start + 500].transpose(0, 3, 1, 2)))
-        logits = network(normalise(frames.to(device).float().div_(255)))
-        correct += int((logits.argmax(1).cpu().numpy() == labels[start : start + 500]).sum())
-    return correct / len(images)

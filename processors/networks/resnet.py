@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -56,7 +55,8 @@ class ResNet(nn.Module):
         """Map normalised frames (B, C, H, W) to logits (B, classes)."""
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)
         x = self.blocks(x)
-        return torch.as_tensor(self.fc(x.mean((2, 3))))
+        logits: Tensor = self.fc(x.mean((2, 3)))
+        return logits
 
 
 def resnet20(classes: int, channels: int = 3) -> ResNet:

@@ -3,13 +3,13 @@
 Each 8×8 block is filled so that the L1 norm of its DCT falls: gradient descent on the dropped pixels with the
 central difference over ±Δ as gradient. How the print is read is in docs/adr/0002-algorithm-1.md.
 
-By linearity, moving pixel n by ±Δ moves coefficient F_c by ±Δ·b_nc, with b the orthonormal DCT basis, and since
-|F + t| − |F − t| = 2·sign(t)·clamp(F, −|t|, |t|), line 10 of the algorithm is
+By linearity, moving pixel n by ±Δ moves coefficient F_c by ±Δ·b_nc, with b the orthonormal DCT basis, and
+since |F + t| − |F − t| = 2·sign(t)·clamp(F, −|t|, |t|), line 10 of the algorithm is
 
     grad(n) = Σ_c b_nc · clamp(F_c / (Δ·|b_nc|), −1, 1).
 
-For one coefficient, |b_nc| takes few values over the 64 pixels (symmetries of the cosine), so that 484 clamps a
-block serve all pixels instead of 64 · 64: the gradient is two constant matrices with a clamp between them.
+For one coefficient, |b_nc| takes few values over the 64 pixels (symmetries of the cosine), so that 484 clamps
+a block serve all pixels instead of 64 · 64: the gradient is two constant matrices with a clamp between them.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ def dct_matrix() -> Tensor:
 
 
 @cache
+@torch.inference_mode(False)  # or the first call's mode would decide whether later ones can be differentiated
 def _tables(device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """`analysis` (484, 64) and `synthesis` (64, 484): gradient = synthesis @ clamp(analysis @ block / Δ, −1, 1)."""
     analysis, synthesis = [], []
@@ -62,12 +63,13 @@ def _tables(device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 def fill_blocks(blocks: Tensor, dropped: Tensor, iterations: int = ITERATIONS) -> Tensor:
     """Algorithm 1 on M blocks of 64 pixels in row order: (64, M) to (64, M), not clamped to [0, 1].
 
-    `dropped` is (64, M) bool. Kept pixels pass unchanged; dropped ones start at zero. A block ends by itself when
-    its mean squared change is at most ε, or after `iterations`.
+    `dropped` is (64, M) bool. Kept pixels pass unchanged; dropped ones start at zero. A block ends by itself
+    when its mean squared change is at most ε, or after `iterations`.
     """
     chunk = CHUNK_CPU if blocks.device.type == "cpu" else max(1, blocks.shape[1])
     parts = [
-        _descend(f, d, iterations) for f, d in zip(blocks.split(chunk, 1), dropped.split(chunk, 1), strict=True)
+        _descend(f, d, iterations)
+        for f, d in zip(torch.split(blocks, chunk, 1), torch.split(dropped, chunk, 1), strict=True)
     ]
     return torch.cat(parts, dim=1) if parts else blocks
 
@@ -107,8 +109,9 @@ def _descend(blocks: Tensor, dropped: Tensor, iterations: int) -> Tensor:
 def reconstruct_paper(frames: Tensor, kept: Tensor, iterations: int = ITERATIONS) -> Tensor:
     """Fill the dropped pixels of `frames` (B, C, H, W) in [0, 1] by Algorithm 1, each channel by itself.
 
-    `kept` is (B, 1, H, W) bool; what stands in dropped pixels is not read. Kept pixels pass unchanged, filled ones
-    are clamped to [0, 1]. Sides that are no multiple of 8 are extended by their edge pixels, kept or dropped.
+    `kept` is (B, 1, H, W) bool; what stands in dropped pixels is not read. Kept pixels pass unchanged, filled
+    ones are clamped to [0, 1]. Sides that are no multiple of 8 are extended by their edge pixels, kept or
+    dropped.
     """
     check_kept(frames, kept)
     batch, channels, height, width = frames.shape

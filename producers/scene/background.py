@@ -79,7 +79,7 @@ def background_tile(rng: np.random.Generator, cells: int) -> Floats:
     return tile
 
 
-def sample_tile(tile: Floats, rows: NDArray[np.float64], columns: NDArray[np.float64]) -> Floats:
+def sample_tile(tile: Floats, rows: NDArray[np.floating[Any]], columns: NDArray[np.floating[Any]]) -> Floats:
     """Planes (C, len(rows), len(columns)) of `tile` (C, T, T) at the given cell coordinates, wrapping around."""
     cells = tile.shape[-1]
     return np.asarray(sampling(rows, cells) @ tile @ sampling(columns, cells).T)

@@ -1,0 +1,94 @@
+# From a fresh clone: `make up` runs a camera fleet, `make test` runs the tests. `make help` names the rest.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help up test lint typecheck bench clean setup setup-dev lock proto dashboards
+
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+# Passed on: make up ARGS="--cameras 8 --seconds 60", make test ARGS="-k spool"
+ARGS ?=
+
+# uv from the path when it runs, else one of our own.
+UV_VERSION := 0.13.8
+OWN_UV := build/uv/bin/uv
+UV := $(shell uv --version >/dev/null 2>&1 && echo uv || echo $(OWN_UV))
+UV_FIRST := $(filter $(OWN_UV),$(UV))
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+up: setup ## Run brokers, bridge, processor, recorder and a simulated fleet: make up ARGS="--cameras 8"
+	$(VENV)/bin/pointillist up $(ARGS)
+
+test: setup-dev ## Run the tests, real brokers included: make test ARGS="-k spool"
+	$(PYTHON) -m pytest $(ARGS)
+
+lint: setup-dev ## Check style and format
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+typecheck: setup-dev ## Check types, strictly
+	$(VENV)/bin/mypy
+
+bench: setup-dev ## Measure the pipeline beside its bare stages, and the bridge beside quix-streams'
+	mkdir -p build/bench
+	$(PYTHON) -m benchmarks.pipeline --json build/bench/pipeline.json
+	$(PYTHON) -m benchmarks.bridge --json build/bench/bridge.json
+
+clean: ## Remove caches and what was built; keeps .venv, state folders and Kafka's jars
+	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -print0 | xargs -0 rm -rf
+
+setup: $(VENV)/.packages $(VENV)/.server $(VENV)/.kafka ## Install what a run needs
+
+setup-dev: $(VENV)/.packages-test $(VENV)/.dev $(VENV)/.kafka ## Install what the tests and checks need
+
+lock: | $(UV_FIRST) ## Resolve the hash-locked requirements again: make lock ARGS=--upgrade
+	$(call resolve,dev,--constraints requirements/constraints.txt)
+	$(call resolve,lab,--constraints requirements/dev.txt)
+	$(call resolve,server,--constraints requirements/dev.txt)
+	$(call resolve,edge,--constraints requirements/dev.txt)
+
+proto: setup-dev ## Generate the Python of schemas/pointillist.proto
+	$(PYTHON) -m grpc_tools.protoc -Ischemas --python_out=schemas --pyi_out=schemas pointillist.proto
+
+dashboards: setup-dev ## Generate the JSON of the Grafana dashboards
+	$(PYTHON) -m infra.grafana
+
+resolve = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--custom-compile-command "make lock" $(2) --extra $(1) pyproject.toml -o requirements/$(1).txt $(ARGS)
+
+$(OWN_UV):
+	./infra/bootstrap.sh run
+	python3 -m venv build/uv
+	build/uv/bin/pip install --quiet uv==$(UV_VERSION)
+
+$(VENV)/pyvenv.cfg: | $(UV_FIRST)
+	$(UV) venv --quiet --python '>=3.11' $(VENV)
+
+# The stamps lie in the environment that they speak of: without it they are gone, and a second run starts at once.
+$(VENV)/.packages: infra/bootstrap.sh | $(VENV)/pyvenv.cfg
+	./infra/bootstrap.sh run
+	touch $@
+
+$(VENV)/.packages-test: infra/bootstrap.sh | $(VENV)/pyvenv.cfg
+	./infra/bootstrap.sh test
+	touch $@
+
+define install
+	$(UV) pip install --quiet --python $(PYTHON) --require-hashes -r $<
+	$(UV) pip install --quiet --python $(PYTHON) --no-deps --build-constraints requirements/dev.txt -e .
+	touch $@
+endef
+
+$(VENV)/.server: requirements/server.txt pyproject.toml | $(VENV)/pyvenv.cfg
+	$(install)
+
+$(VENV)/.dev: requirements/dev.txt pyproject.toml | $(VENV)/pyvenv.cfg
+	$(install)
+
+$(VENV)/.kafka: infra/kafka/pom.xml | $(VENV)/pyvenv.cfg
+	$(PYTHON) -m infra.local.kafka_jars
+	touch $@

@@ -1,0 +1,247 @@
+"""Our bridge beside quix-streams' MQTTSource: `python -m benchmarks.bridge --json FILE [--messages 20000]`.
+
+Both move the same signed frames of 2.3 KB at QoS 1 from the same mosquitto to the same Kafka, one after the other, in
+alternating rounds, each in a process of its own. Ours verifies every tag and acknowledges to MQTT after Kafka's
+`acks=all`; MQTTSource verifies nothing and acknowledges before. `cpu_ratio` is the CPU time per message of our process
+÷ theirs, `rate_ratio` the messages a second, from the first publish to the last record in Kafka, ours ÷ theirs, both by
+the medians of the rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import multiprocessing
+import os
+import platform
+import signal
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import psutil
+from aiokafka import AIOKafkaConsumer
+from aiokafka.structs import TopicPartition
+
+from benchmarks.bridge_load import publish, signed_frames
+from infra.local.kafka import Kafka
+from infra.local.mosquitto import Mosquitto
+from infra.local.topics import TopicSpec, create_topics, pointillist_topics
+from schemas.keys import KeyRing
+from schemas.topics import Channel, KafkaTopic, every_camera_filter
+
+SECRET = bytes(range(32))
+CAMERAS = 32
+DISTINCT = 2000
+WARM_UP = 2000
+PARTITIONS = 4
+THEIR_TOPIC = "mqtt-source"
+SETTLE_S = 0.5
+"""After the last record is in Kafka, for the last acknowledgements to be sent."""
+PATIENCE_S = 120.0
+
+
+def run_ours(mqtt_host: str, mqtt_port: int, bootstrap: str) -> None:
+    """Our bridge, until SIGTERM."""
+    from prometheus_client import CollectorRegistry
+
+    from producers.bridge import BridgeSettings, run_bridge
+    from schemas.health import Health
+
+    async def body() -> None:
+        stop = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+        settings = BridgeSettings(mqtt_host=mqtt_host, mqtt_port=mqtt_port, kafka_bootstrap=bootstrap)
+        await run_bridge(settings, KeyRing(SECRET), registry=CollectorRegistry(), health=Health(), stop=stop)
+
+    asyncio.run(body())
+
+
+def run_theirs(mqtt_host: str, mqtt_port: int, bootstrap: str) -> None:
+    """An application of quix-streams with an MQTTSource, which runs in a child process of its own."""
+    from quixstreams import Application
+    from quixstreams.sources.community.mqtt import MQTTSource
+
+    application = Application(broker_address=bootstrap, auto_create_topics=False, loglevel="ERROR")
+    topic = application.topic(THEIR_TOPIC, key_serializer="str", value_serializer="bytes")
+    source = MQTTSource(
+        topic=every_camera_filter(Channel.FRAME),
+        client_id="mqtt-source",
+        server=mqtt_host,
+        port=mqtt_port,
+        tls_enabled=False,
+        payload_deserializer=None,
+        qos=1,
+    )
+    application.add_source(source, topic)
+    application.run()
+
+
+class Offsets:
+    """How many records a topic has."""
+
+    def __init__(self, consumer: AIOKafkaConsumer, topic: str) -> None:
+        self._consumer = consumer
+        self._partitions = [TopicPartition(topic, number) for number in range(PARTITIONS)]
+
+    async def count(self) -> int:
+        """Records ever written."""
+        return sum((await self._consumer.end_offsets(self._partitions)).values())
+
+    async def reach(self, goal: int) -> float:
+        """Wait until there are `goal`; the monotonic time at which they were."""
+        give_up = time.monotonic() + PATIENCE_S
+        while (now := await self.count()) < goal:
+            if time.monotonic() > give_up:
+                raise TimeoutError(f"expected {goal} records within {PATIENCE_S:g} s, got {now}")
+            await asyncio.sleep(0.02)
+        return time.monotonic()
+
+
+class Side:
+    """One bridge: how it is started, which process does its work, and the topic it fills."""
+
+    def __init__(self, name: str, run: Callable[[str, int, str], None], topic: str, in_child: bool) -> None:
+        self.name = name
+        self.topic = topic
+        self._run = run
+        self._in_child = in_child
+        self._process: BaseProcess | None = None
+
+    def start(self, host: str, port: int, bootstrap: str) -> None:
+        """Start it in a process of its own."""
+        self._process = multiprocessing.get_context("spawn").Process(target=self._run, args=(host, port, bootstrap))
+        self._process.start()
+
+    def cpu_s(self) -> float:
+        """CPU seconds of the process that moves messages."""
+        assert self._process is not None
+        process = psutil.Process(self._process.pid)
+        if self._in_child:
+            (process,) = (c for c in process.children() if "resource_tracker" not in " ".join(c.cmdline()))
+        times = process.cpu_times()
+        return times.user + times.system
+
+    def stop(self) -> None:
+        """End it by SIGTERM."""
+        if self._process is not None:
+            self._process.terminate()
+            self._process.join(20)
+            if self._process.is_alive():
+                self._process.kill()
+            self._process.join()
+            self._process = None
+
+
+async def measure(
+    side: Side, broker: Mosquitto, kafka: Kafka, offsets: Offsets, frames: list[tuple[str, bytes]], messages: int
+) -> dict[str, float]:
+    """One round: start, warm up, measure, stop."""
+    side.start(broker.host, broker.port, kafka.bootstrap)
+    try:
+        before = await offsets.count()
+        give_up = time.monotonic() + PATIENCE_S
+        while await offsets.count() == before:  # a message each half second, until it is subscribed
+            if time.monotonic() > give_up:
+                raise TimeoutError(f"expected {side.name} to move a message within {PATIENCE_S:g} s")
+            await asyncio.to_thread(publish, broker.host, broker.port, frames, 1)
+            await asyncio.sleep(0.5)
+        await asyncio.sleep(SETTLE_S)
+        before = await offsets.count()
+        await load(broker, WARM_UP)
+        await offsets.reach(before + WARM_UP)
+        await asyncio.sleep(SETTLE_S)
+        cpu = side.cpu_s()
+        started = await load(broker, messages)
+        finished = await offsets.reach(before + WARM_UP + messages)
+        await asyncio.sleep(SETTLE_S)
+        cpu = side.cpu_s() - cpu
+    finally:
+        await asyncio.to_thread(side.stop)
+    return {"cpu_us_per_message": cpu / messages * 1e6, "messages_per_s": messages / (finished - started)}
+
+
+async def load(broker: Mosquitto, messages: int) -> float:
+    """Publish from a process of its own; the monotonic time of its first message."""
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=_load, args=(broker.host, broker.port, messages, there))
+    process.start()
+    try:
+        return float(await asyncio.to_thread(here.recv))
+    finally:
+        await asyncio.to_thread(process.join)
+
+
+def _load(host: str, port: int, messages: int, report: Any) -> None:
+    frames = signed_frames(KeyRing(SECRET), CAMERAS, DISTINCT)
+    report.send(publish(host, port, frames, messages))
+
+
+async def compare(messages: int, rounds: int) -> dict[str, Any]:
+    """Both sides in alternating rounds, on brokers started for it."""
+    ours = Side("ours", run_ours, KafkaTopic.FRAMES.value, in_child=False)
+    theirs = Side("theirs", run_theirs, THEIR_TOPIC, in_child=True)
+    raw: dict[str, list[dict[str, float]]] = {"ours": [], "theirs": []}
+    frames = signed_frames(KeyRing(SECRET), CAMERAS, 1)
+    with tempfile.TemporaryDirectory(prefix="pointillist-bench-") as folder:
+        broker, kafka = Mosquitto(Path(folder)), Kafka(Path(folder))
+        try:
+            broker.start()
+            kafka.start()
+            topics = {**pointillist_topics(PARTITIONS), THEIR_TOPIC: TopicSpec(PARTITIONS)}
+            await create_topics(kafka.bootstrap, topics)
+            async with AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap) as consumer:
+                for number in range(rounds):
+                    for side in (ours, theirs) if number % 2 == 0 else (theirs, ours):
+                        offsets = Offsets(consumer, side.topic)
+                        raw[side.name].append(await measure(side, broker, kafka, offsets, frames, messages))
+        finally:
+            kafka.stop()
+            broker.stop()
+    median = {
+        name: {key: statistics.median(found[key] for found in results) for key in results[0]}
+        for name, results in raw.items()
+    }
+    return {
+        "cpu_ratio": median["ours"]["cpu_us_per_message"] / median["theirs"]["cpu_us_per_message"],
+        "rate_ratio": median["ours"]["messages_per_s"] / median["theirs"]["messages_per_s"],
+        "median": median,
+        "rounds": raw,
+        "messages": messages,
+        "payload_bytes": len(frames[0][1]),
+        "machine": {
+            "cores": os.cpu_count(),
+            "python": platform.python_version(),
+            "quixstreams": version("quixstreams"),
+            "aiokafka": version("aiokafka"),
+            "paho-mqtt": version("paho-mqtt"),
+        },
+        "command": f"python -m benchmarks.bridge --messages {messages} --rounds {rounds}",
+    }
+
+
+def main() -> None:
+    """Measure, print, and write the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--messages", type=int, default=20_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.ERROR)
+    document = asyncio.run(compare(arguments.messages, arguments.rounds))
+    text = json.dumps(document, indent=2)
+    print(text)
+    if arguments.json:
+        arguments.json.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,196 @@
+"""Drills of the whole system: `python -m benchmarks.drills NAME --json FILE`.
+
+fleet    32 cameras × 2 fps × 60 s from scenes, without probes and with 5 % of them
+kills    kill -9 of bridge, processor, recorder, Kafka, mosquitto, fleet, one after the other, under load
+outage   mosquitto, then Kafka, hangs for 30 s; then a spool too small for such an outage
+hostile  100,000 random, mutated and replayed payloads beside good traffic
+footage  each video, whole, in its own size
+scale    two processors and two bridges, one of each killed, one processor added, under load
+
+Each starts `pointillist up` on an empty state folder, and ends with `pointillist audit`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.hostile import publish_hostile
+from benchmarks.system import COMMAND, RunningSystem, audit
+from infra.layout import Layout
+from schemas.identity import CameraId
+
+Result = dict[str, Any]
+
+SHOWN = (
+    "frames_published", "frames_recorded", "frames_dead_lettered", "frames_shed", "frames_pending", "frames_lost",
+    "duplicates_removed", "frames_foreign", "accuracy", "alerts", "strip_checked", "strip_shed", "startup_s",
+    "wire_overhead_bytes_per_frame", "frames_per_second", "latency_s", "bytes_raw", "bytes_sent", "bytes_resent",
+    "restarts",
+)  # fmt: skip
+
+
+def summary(report: Result, state: Path) -> Result:
+    """The part of a report that a drill shows, with the audit's own verdict."""
+    status, found = audit(state)
+    shown = {name: report[name] for name in SHOWN}
+    shown["sent_over_raw"] = report["bytes_sent"] / report["bytes_raw"] if report["bytes_raw"] else None
+    shown["audit"] = {
+        "status": status,
+        "frames_lost": found["frames_lost"],
+        "frames_recorded": found["frames_recorded"],
+    }
+    return shown
+
+
+def fleet(folder: Path, seconds: float = 60.0, cameras: int = 32) -> Result:
+    """The main job, without probes and with 5 % of them."""
+    results = {}
+    for rate in (0, 0.05):
+        state = folder / f"rate-{rate}"
+        with RunningSystem(
+            state, "--cameras", cameras, "--fps", 2, "--seconds", seconds, "--drop", 0.25, "--strip-rate", rate
+        ) as system:
+            results[f"strip_rate_{rate}"] = summary(system.finish(), state)
+    return results
+
+
+def kills(folder: Path, pause_s: float = 6.0, cameras: int = 16) -> Result:
+    """Every role dies once."""
+    state = folder / "kills"
+    roles = ("bridge", "processor-1", "recorder", "kafka", "mosquitto", "fleet")
+    seconds = 10 + (pause_s + 6) * len(roles)
+    with RunningSystem(state, "--cameras", cameras, "--fps", 5, "--seconds", seconds) as system:
+        system.await_role("fleet")
+        time.sleep(pause_s)
+        restarted = {}
+        for role in roles:
+            restarted[role] = round(system.kill(role), 2)
+            time.sleep(pause_s)
+        return {"restarted_after_s": restarted, **summary(system.finish(), state)}
+
+
+def outage(folder: Path, hang_s: float = 30.0, cameras: int = 8) -> Result:
+    """Brokers hang; spools fill and drain."""
+    results = {}
+    for broker in ("mosquitto", "kafka"):
+        state = folder / broker
+        with RunningSystem(state, "--cameras", cameras, "--fps", 5, "--seconds", hang_s + 30) as system:
+            system.await_role("fleet")
+            time.sleep(8)
+            results[f"{broker}_hangs"] = _hang(system, broker, hang_s) | summary(system.finish(), state)
+    state = folder / "small"
+    options = ("--cameras", cameras, "--fps", 20, "--seconds", hang_s + 20, "--spool-bytes", 2**20)
+    with RunningSystem(state, *options) as system:
+        system.await_role("fleet")
+        time.sleep(5)
+        results["spool_of_1_MiB"] = _hang(system, "mosquitto", hang_s) | summary(system.finish(), state)
+    return results
+
+
+def _hang(system: RunningSystem, broker: str, seconds: float) -> Result:
+    before = system.resident_bytes("mosquitto")
+    system.send(broker, signal.SIGSTOP)
+    time.sleep(seconds)
+    spooled = sum(file.stat().st_size for file in Layout(system.state).spool.rglob("*") if file.is_file())
+    system.send(broker, signal.SIGCONT)
+    time.sleep(3)
+    grown = system.resident_bytes("mosquitto") - before
+    return {"hang_s": seconds, "spooled_bytes_at_the_end": spooled, "mosquitto_grew_bytes": grown}
+
+
+def hostile(folder: Path, messages: int = 100_000, cameras: int = 8) -> Result:
+    """Hostile payloads beside good traffic."""
+    state = folder / "hostile"
+    with RunningSystem(state, "--cameras", cameras, "--fps", 5) as system:
+        system.await_role("fleet")
+        time.sleep(8)
+        host, _, port = system.roles()["mosquitto"]["listen"].partition(":")
+        before = {role: system.resident_bytes(role) for role in ("bridge", "processor-1", "recorder")}
+        names = [CameraId(f"local/cam-{index}") for index in range(cameras)]
+        seconds = publish_hostile(host, int(port), messages, names)
+        time.sleep(5)
+        grew = {role: system.resident_bytes(role) - size for role, size in before.items()}
+        system.process.send_signal(signal.SIGINT)
+        report = system.finish()
+    return {"hostile": messages, "hostile_per_second": messages / seconds, "grew_bytes": grew, **summary(report, state)}
+
+
+def footage(folder: Path) -> Result:
+    """Each video, whole, in its own size."""
+    data = os.environ.get("POINTILLIST_DATA")
+    videos = sorted(Path(data).glob("video/*.mp4")) if data else []
+    if not videos:
+        raise SystemExit("expected videos in the folder video/ of POINTILLIST_DATA")
+    results = {}
+    for video in videos:
+        state = folder / video.stem
+        options = ("--cameras", 1, "--fps", 0, "--source", video, "--strip-rate", 0, "--drain", 300)
+        with RunningSystem(state, *options) as system:
+            system.await_role("fleet")
+            cpu: dict[str, float] = {}
+            while system.process.poll() is None:
+                cpu |= system.cpu_seconds()
+                time.sleep(0.25)
+            report = system.finish()
+        shown = summary(report, state)
+        shown["cpu_ms_per_frame"] = {role: 1000 * used / report["frames_recorded"] for role, used in cpu.items()}
+        shown["bytes_per_frame"] = report["bytes_sent"] / report["frames_recorded"]
+        results[video.stem] = shown
+    return results
+
+
+def scale(folder: Path, cameras: int = 16, pause_s: float = 8.0) -> Result:
+    """Two of each; one of each dies; one processor more."""
+    state = folder / "scale"
+    options = ("--cameras", cameras, "--fps", 5, "--seconds", 20 + 4 * pause_s, "--processors", 2, "--bridges", 2)
+    with RunningSystem(state, *options, "--strip-rate", 0.1) as system:
+        system.await_role("fleet")
+        time.sleep(pause_s)
+        restarted = {"bridge-1": system.kill("bridge-1")}
+        time.sleep(pause_s)
+        restarted["processor-2"] = system.kill("processor-2")
+        time.sleep(pause_s)
+        bundle = json.loads((state / "run.json").read_text())["bundle"]
+        added = subprocess.Popen([*COMMAND, "process", "--state", str(state), "--bundle", bundle])
+        time.sleep(pause_s)
+        report = system.finish()
+        added.terminate()
+        added.wait(timeout=30)
+    return {"restarted_after_s": restarted, "processor_added": True, **summary(report, state)}
+
+
+DRILLS: dict[str, Callable[[Path], Result]] = {
+    "fleet": fleet,
+    "kills": kills,
+    "outage": outage,
+    "hostile": hostile,
+    "footage": footage,
+    "scale": scale,
+}
+
+
+def main() -> None:
+    """Run one drill, print its result, and write the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", choices=DRILLS)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="pointillist-drill-") as folder:
+        result = DRILLS[arguments.name](Path(folder))
+    text = json.dumps({"drill": arguments.name, "result": result}, indent=2)
+    print(text)
+    if arguments.json:
+        arguments.json.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

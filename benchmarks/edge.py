@@ -1,0 +1,161 @@
+"""What a camera's encoding costs beside a JPEG of the same frame, and how many bytes it leaves.
+
+    python -m benchmarks.edge --json edge.json
+
+Both sides encode the same frames in turn, in one thread of one process; figures are medians of CPU time. Each encoding
+computes its mask, as a camera does for each frame; the codebook is made once. The frames come from `--video` files (by
+default those under $POINTILLIST_DATA/video, else simulated scenes). They are timed at `--size`; bytes are counted at their
+own size.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from producers.sources.framing import resize
+from producers.sources.settings import SourceSettings
+from producers.sources.source import open_source
+from schemas.identity import CameraId
+from schemas.keys import derive_camera_key
+from schemas.limits import dropped_per_block
+from schemas.masks import kept_mask
+from schemas.packing import pack
+from schemas.pointillist_pb2 import LOSSLESS, RAW
+
+Picture = NDArray[np.uint8]
+
+QUALITY: Final = 90
+WARM_UP: Final = 3
+KEY: Final = derive_camera_key(b"a secret for measuring", CameraId("bench/edge"))
+
+
+def pictures(settings: SourceSettings, every: int) -> list[Picture]:
+    """Every so many frames of a source that ends, in its own size."""
+    source = open_source(settings)
+    found = []
+    while (captured := source.read()) is not None:
+        found.append(captured.picture)
+        source.seek(captured.position + every)
+    source.close()
+    return found
+
+
+def sets_of_pictures(videos: list[Path], every: int, size: tuple[int, int]) -> dict[str, list[Picture]]:
+    """Pictures by the name of their source."""
+    if videos:
+        return {file.name: pictures(SourceSettings(kind="video", file=file), every) for file in videos}
+    scene = open_source(SourceSettings(kind="scene", size=size))
+    return {"scene": [captured.picture for captured in islice(iter(scene.read, None), 40)]}
+
+
+def encode(picture: Picture, number: int, dropped: int, profile: int) -> bytes:
+    """Mask and packing of one frame."""
+    height, width, _ = picture.shape
+    return pack(picture, kept_mask(KEY, 1, number, height, width, dropped), profile)
+
+
+def cpu_of(action: Callable[[], object]) -> float:
+    """CPU seconds of this thread."""
+    before = time.thread_time_ns()
+    action()
+    return (time.thread_time_ns() - before) / 1e9
+
+
+def measure_times(frames: list[Picture], dropped: int, repeats: int) -> dict[str, list[float]]:
+    """CPU seconds of each encoding of each frame: the median of its repeats, which take turns."""
+    times: dict[str, list[float]] = {"jpeg": [], "raw": [], "lossless": []}
+    for number, frame in enumerate(frames):
+        blue_first = np.ascontiguousarray(frame[..., ::-1])
+        actions: dict[str, Callable[[], object]] = {
+            "jpeg": lambda f=blue_first: cv2.imencode(".jpg", f, [cv2.IMWRITE_JPEG_QUALITY, QUALITY]),  # type: ignore[misc]
+            "raw": lambda f=frame, n=number: encode(f, n, dropped, RAW),  # type: ignore[misc]
+            "lossless": lambda f=frame, n=number: encode(f, n, dropped, LOSSLESS),  # type: ignore[misc]
+        }
+        runs: dict[str, list[float]] = {name: [] for name in actions}
+        for turn in range(WARM_UP + repeats):
+            for name, action in actions.items():
+                took = cpu_of(action)
+                if turn >= WARM_UP:
+                    runs[name].append(took)
+        for name, taken in runs.items():
+            times[name].append(statistics.median(taken))
+    return times
+
+
+def lossless_share(frames: list[Picture], dropped: int) -> float:
+    """Mean over the frames of lossless ÷ raw bytes."""
+    shares = []
+    for number, frame in enumerate(frames):
+        raw, lossless = (len(encode(frame, number, dropped, profile)) for profile in (RAW, LOSSLESS))
+        shares.append(lossless / raw)
+    return statistics.fmean(shares)
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, help="where the figures go")
+    parser.add_argument("--video", type=Path, nargs="*", help="video files")
+    parser.add_argument("--every", type=int, default=20, help="take every so many frames of a video")
+    parser.add_argument("--size", type=int, nargs=2, default=(640, 480), metavar=("WIDTH", "HEIGHT"))
+    parser.add_argument("--drop", type=float, default=0.25)
+    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--timed-frames", type=int, default=4, help="frames of each source that are timed")
+    options = parser.parse_args()
+    cv2.setNumThreads(1)
+    folder = os.environ.get("POINTILLIST_DATA")
+    videos = options.video if options.video is not None else sorted(Path(folder, "video").glob("*")) if folder else []
+    size = (options.size[0], options.size[1])
+    dropped = dropped_per_block(options.drop)
+
+    sources = sets_of_pictures(videos, options.every, size)
+    timed = [
+        resize(frame, size)
+        for frames in sources.values()
+        for frame in frames[:: max(1, len(frames) // options.timed_frames)][: options.timed_frames]
+    ]
+    times = measure_times(timed, dropped, options.repeats)
+    medians = {name: statistics.median(taken) for name, taken in times.items()}
+    slowest = {
+        name: max(own / jpeg for own, jpeg in zip(times[name], times["jpeg"], strict=True))
+        for name in ("raw", "lossless")
+    }
+    shares = {name: lossless_share(frames, dropped) for name, frames in sources.items()}
+    weights = [len(frames) for frames in sources.values()]
+    report = {
+        "raw_over_jpeg": medians["raw"] / medians["jpeg"],
+        "lossless_over_jpeg": medians["lossless"] / medians["jpeg"],
+        "raw_over_jpeg_worst_frame": slowest["raw"],
+        "lossless_over_jpeg_worst_frame": slowest["lossless"],
+        "cpu_s_per_frame": medians,
+        "jpeg_quality": QUALITY,
+        "size": list(size),
+        "drop_ratio": options.drop,
+        "timed_frames": len(timed),
+        "repeats": options.repeats,
+        "lossless_over_raw_bytes": float(np.average(list(shares.values()), weights=weights)),
+        "lossless_over_raw_bytes_by_source": shares,
+        "frames_by_source": dict(zip(sources, weights, strict=True)),
+        "opencv": cv2.__version__,
+        "numpy": np.__version__,
+    }
+    text = json.dumps(report, indent=2)
+    print(text)
+    if options.json:
+        options.json.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,159 @@
+"""The whole pipeline beside its bare stages: `python -m benchmarks.pipeline --json FILE`.
+
+Both classify the same kind of frames with the same bundle on the same cores, in turn, twice over. `ratio` is
+the pipeline's frames a second ÷ the bare stages' (frames already in memory → reconstruct → denoise → classify, one
+process). `overhead_receives` is what the pipeline adds, (its CPU time − the bare stages') per frame over all processes,
+brokers and supervisor included, ÷ the CPU time of one bare paho receive of the same payload.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sqlite3
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.receive import bare_receive_seconds
+from benchmarks.system import RunningSystem
+from infra.layout import Layout
+from infra.local.mosquitto import Mosquitto
+from infra.up.settings import UpSettings, bundle_folder
+from processors.bundle import load_bundle
+from producers.scene import SceneSimulator
+from schemas.frame import Encoding, encode_frame
+from schemas.identity import CameraId
+from schemas.keys import derive_camera_key
+from schemas.masks import kept_mask
+
+BATCH = 64
+DROPPED = 16
+WARM_S = 10.0
+SECRET = bytes(range(32))
+
+
+def pictures(count: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Rendered scenes (count, 32, 32, 3)."""
+    simulator = SceneSimulator(0, 0, (32, 32))
+    return np.stack([simulator.render(index)[0] for index in range(count)])
+
+
+def bare_stages(bundle: Path, seconds: float) -> dict[str, float]:
+    """Frames a second and CPU seconds a frame of the stages alone, over batches that are in memory."""
+    from processors.pipeline import Pipeline
+
+    loaded = load_bundle(bundle, torch.device("cpu"))
+    pipeline = Pipeline(loaded)
+    key = derive_camera_key(SECRET, CameraId("bench/camera"))
+    scenes = pictures(BATCH)
+    kept = np.stack([kept_mask(key, 1, seq, 32, 32, DROPPED) for seq in range(BATCH)])[:, None]
+    frames = torch.from_numpy(scenes.transpose(0, 3, 1, 2).copy()).float().div_(255)
+    mask = torch.from_numpy(kept)
+    frames = frames * mask
+    for _ in range(5):
+        pipeline(frames, mask)
+    done = 0
+    cpu = time.process_time()
+    begun = time.perf_counter()
+    while time.perf_counter() - begun < seconds:
+        pipeline(frames, mask)
+        done += BATCH
+    elapsed = time.perf_counter() - begun
+    return {"frames_per_second": done / elapsed, "cpu_s_per_frame": (time.process_time() - cpu) / done}
+
+
+def whole_pipeline(bundle: Path, cameras: int, seconds: float) -> dict[str, Any]:
+    """Frames a second and CPU seconds a frame of `pointillist up` as fast as it goes, once it is warm."""
+    options = ("--cameras", cameras, "--fps", 0, "--seconds", seconds + 2 * WARM_S, "--strip-rate", 0)
+    with tempfile.TemporaryDirectory(prefix="pointillist-bench-") as folder:
+        state = Path(folder) / "state"
+        with RunningSystem(state, *options, "--bundle", bundle, "--batch", BATCH, "--no-prometheus") as system:
+            system.await_role("fleet")
+            while recorded(Layout(state)) == 0:
+                time.sleep(0.2)
+            time.sleep(WARM_S)
+            before = (recorded(Layout(state)), time.perf_counter(), system.cpu_seconds())
+            time.sleep(seconds)
+            after = (recorded(Layout(state)), time.perf_counter(), system.cpu_seconds())
+            report = system.finish()
+    frames = after[0] - before[0]
+    by_role = {role: (after[2][role] - before[2][role]) / frames for role in before[2]}
+    return {
+        "frames_per_second": frames / (after[1] - before[1]),
+        "cpu_s_per_frame": sum(by_role.values()),
+        "cpu_s_per_frame_by_role": by_role,
+        "frames_lost": report["frames_lost"],
+        "frames_recorded": report["frames_recorded"],
+    }
+
+
+def recorded(layout: Layout) -> int:
+    """Rows that the recorder has written."""
+    try:
+        with sqlite3.connect(f"file:{layout.database}?mode=ro", uri=True) as connection:
+            return int(connection.execute("select count(*) from frames").fetchone()[0])
+    except sqlite3.Error:
+        return 0
+
+
+def receive_cost(messages: int = 20000) -> float:
+    """CPU seconds of one bare paho receive of a frame message."""
+    key = derive_camera_key(SECRET, CameraId("bench/camera"))
+    payload = encode_frame(key, 1, 0, time.time_ns() // 10**6, pictures(1)[0], Encoding(DROPPED))
+    with tempfile.TemporaryDirectory(prefix="pointillist-bench-") as folder:
+        broker = Mosquitto(Path(folder))
+        broker.start()
+        try:
+            return bare_receive_seconds(broker.host, broker.port, payload, messages)
+        finally:
+            broker.stop()
+
+
+def main() -> None:
+    """Measure, print, and write the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--bundle", type=Path, default=bundle_folder(UpSettings(source="cifar10")))
+    parser.add_argument("--cameras", type=int, default=8)
+    parser.add_argument("--seconds", type=float, default=30.0)
+    parser.add_argument("--rounds", type=int, default=2)
+    arguments = parser.parse_args()
+    bare: list[dict[str, float]] = []
+    pipeline: list[dict[str, Any]] = []
+    receive: list[float] = []
+    for _ in range(arguments.rounds):
+        bare.append(bare_stages(arguments.bundle, arguments.seconds / 3))
+        receive.append(receive_cost())
+        pipeline.append(whole_pipeline(arguments.bundle, arguments.cameras, arguments.seconds))
+    middle = {
+        "bare_frames_per_second": statistics.median(b["frames_per_second"] for b in bare),
+        "bare_cpu_s_per_frame": statistics.median(b["cpu_s_per_frame"] for b in bare),
+        "pipeline_frames_per_second": statistics.median(p["frames_per_second"] for p in pipeline),
+        "pipeline_cpu_s_per_frame": statistics.median(p["cpu_s_per_frame"] for p in pipeline),
+        "receive_cpu_s": statistics.median(receive),
+    }
+    added = middle["pipeline_cpu_s_per_frame"] - middle["bare_cpu_s_per_frame"]
+    document = {
+        "ratio": middle["pipeline_frames_per_second"] / middle["bare_frames_per_second"],
+        "overhead_receives": added / middle["receive_cpu_s"],
+        "median": middle,
+        "rounds": {"bare": bare, "pipeline": pipeline, "receive_cpu_s": receive},
+        "machine": {"cores": os.cpu_count(), "python": platform.python_version(), "torch": torch.__version__},
+        "command": f"python -m benchmarks.pipeline --seconds {arguments.seconds:g} --cameras {arguments.cameras}",
+    }
+    text = json.dumps(document, indent=2)
+    print(text)
+    if arguments.json:
+        arguments.json.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

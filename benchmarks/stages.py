@@ -1,0 +1,89 @@
+"""Cost of each stage as a multiple of one ResNet-20 forward: `python -m benchmarks.stages [--json FILE]`.
+
+Both sides run in turns on one thread in this process, on the same batch; CPU seconds, so that other processes
+on the machine disturb little. The median of the rounds and their spread are printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from processors.networks.resnet import resnet20
+from processors.stages.denoise import denoise
+from processors.stages.reconstruct import reconstruct
+
+WARM_UP = 2
+
+
+def scenes(batch: int, generator: torch.Generator) -> Tensor:
+    """Smooth random frames (batch, 3, 32, 32) in [0, 1] with a little noise, for costs that depend on content."""
+    coarse = torch.rand(batch, 3, 6, 6, generator=generator)
+    smooth = torch.nn.functional.interpolate(coarse, (32, 32), mode="bicubic", align_corners=False)
+    return (smooth + 0.03 * torch.randn(smooth.shape, generator=generator)).clamp(0, 1)
+
+
+def cpu_seconds(run: Callable[[], object], rounds: int) -> list[float]:
+    """CPU seconds of each of `rounds` calls."""
+    taken = []
+    for _ in range(rounds):
+        started = time.process_time()
+        run()
+        taken.append(time.process_time() - started)
+    return taken
+
+
+@torch.inference_mode()
+def main() -> None:
+    """Measure, print and, with `--json`, save."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--drop", type=float, default=0.25)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    generator = torch.Generator().manual_seed(0)
+    frames = scenes(arguments.batch, generator)
+    kept = torch.rand(arguments.batch, 1, 32, 32, generator=generator) >= arguments.drop
+    network = resnet20(10).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # stubs
+    sides: dict[str, Callable[[], object]] = {
+        "ResNet-20 forward": lambda: network(frames),
+        "reconstruct default": lambda: reconstruct(frames, kept),
+        "reconstruct paper": lambda: reconstruct(frames, kept, "paper"),
+        "denoise bayes": lambda: denoise(frames),
+        "denoise visu": lambda: denoise(frames, "visu"),
+    }
+    for run in sides.values():
+        cpu_seconds(run, WARM_UP)
+    taken: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(arguments.rounds):
+        for name, run in sides.items():
+            taken[name] += cpu_seconds(run, 1)
+    unit = statistics.median(taken["ResNet-20 forward"])
+    report: dict[str, object] = {
+        "batch": arguments.batch,
+        "drop": arguments.drop,
+        "torch": torch.__version__,
+        "machine": platform.processor() or platform.machine(),
+        "cpu_s": taken,
+        "ratio": {name: statistics.median(values) / unit for name, values in taken.items()},
+    }
+    for name, values in taken.items():
+        middle = statistics.median(values)
+        spread = f"from {min(values):.3f} to {max(values):.3f}"
+        print(f"{name:22} {middle:7.3f} s ({spread}) {middle / unit:6.2f} forwards")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(report, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,190 @@
+"""What is known of each camera now, for the pages and the metrics: bounded, and rebuilt from the database at start."""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict, deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from google.protobuf.message import DecodeError
+from sqlalchemy import Connection, func, select
+
+from consumers.rows import CameraRow, FrameRow
+from consumers.settings import RecorderSettings
+from consumers.store import Written
+from consumers.tables import boots, cameras, frames
+from schemas.pointillist_pb2 import CHECKED, DEGRADED, OFFLINE, ONLINE, UNKNOWN, Meta
+
+RECENT_PROBES: Final = 50
+MAX_CAMERAS: Final = 10_000
+_STATES: Final[dict[int, str]] = {OFFLINE: "offline", DEGRADED: "degraded", ONLINE: "online"}
+
+
+@dataclass(slots=True)
+class Camera:
+    """One camera as the pages show it."""
+
+    name: str
+    frames: int = 0
+    """Recorded, purged ones included."""
+    last: FrameRow | None = None
+    """The frame captured last."""
+    entropy_bits: float | None = None
+    """Of the last checked probe."""
+    probes: deque[bool] = field(default_factory=lambda: deque(maxlen=RECENT_PROBES))
+    """Of the recent checked probes, whether they were flagged."""
+    status: CameraRow | None = None
+
+    def take(self, row: FrameRow) -> None:
+        """A new frame was recorded."""
+        self.frames += 1
+        if self.last is None or row.captured_ms >= self.last.captured_ms:
+            self.last = row
+        if row.strip == CHECKED:
+            self.entropy_bits = row.entropy_bits
+            self.probes.append(row.flagged)
+
+    def flagged_share(self) -> float | None:
+        """Of the recent probes; None when there were none."""
+        return sum(self.probes) / len(self.probes) if self.probes else None
+
+    def age_s(self, now_ms: int) -> float | None:
+        """Since the last frame was recorded; None before the first."""
+        return max(0, now_ms - self.last.recorded_ms) / 1000 if self.last else None
+
+    def state(self, now_ms: int, silent_after_s: float) -> str:
+        """`offline` or `degraded` as the camera says, `online` while frames come, else `silent`."""
+        said = self.status.state if self.status else UNKNOWN
+        age_s = self.age_s(now_ms)
+        if said in (OFFLINE, DEGRADED):
+            return _STATES[said]
+        return "online" if age_s is not None and age_s <= silent_after_s else "silent"
+
+    def describe(self, now_ms: int, silent_after_s: float) -> dict[str, object]:
+        """The camera as `/cameras` lists it."""
+        last, size = self.last, _announced_size(self.status)
+        if last is not None:
+            size = {"width": last.width, "height": last.height, "channels": last.channels}
+        return {
+            "camera": self.name,
+            "status": self.state(now_ms, silent_after_s),
+            "detail": self.status.detail if self.status else "",
+            "age_s": self.age_s(now_ms),
+            "verdict": last and {"class": last.class_name, "confidence": last.confidence, "model": last.model_id},
+            "entropy_bits": self.entropy_bits,
+            "flagged_share": self.flagged_share(),
+            "size": size,
+            "frames_recorded": self.frames,
+        }
+
+
+def _announced_size(status: CameraRow | None) -> dict[str, int] | None:
+    try:
+        meta = Meta.FromString(status.meta if status else b"")
+    except DecodeError:
+        return None
+    return {"width": meta.width, "height": meta.height, "channels": meta.channels} if meta.width else None
+
+
+class Board:
+    """The cameras by name, and their last pictures."""
+
+    def __init__(self, settings: RecorderSettings) -> None:
+        self._bounds = settings.bounds
+        self._silent_after_s = settings.silent_after_s
+        self._cameras: dict[str, Camera] = {}
+        self._previews: OrderedDict[str, tuple[int, bytes]] = OrderedDict()
+        self._preview_bytes = 0
+        self._strangers = 0
+
+    def restore(self, found: Iterable[Camera]) -> None:
+        """Begin with what the database knows."""
+        self._cameras = {camera.name: camera for camera in found}
+        self._strangers = sum(camera.last is None for camera in self._cameras.values())
+
+    def take(self, written: Written) -> None:
+        """Show what one transaction has brought."""
+        for row in written.rows:
+            camera = self._camera(row.camera)
+            if camera.last is None:
+                self._strangers -= 1
+            camera.take(row)
+            preview = written.verdicts[row.camera, row.boot, row.seq].preview
+            if preview:
+                self._keep_preview(row, preview)
+        for status in written.cameras:
+            self._camera(status.camera).status = status
+        self._make_room()
+
+    def cameras(self) -> list[Camera]:
+        """All cameras, by name."""
+        return [self._cameras[name] for name in sorted(self._cameras)]
+
+    def describe(self, now_ms: int) -> list[dict[str, object]]:
+        """What `/cameras` answers."""
+        return [camera.describe(now_ms, self._silent_after_s) for camera in self.cameras()]
+
+    def preview(self, name: str) -> bytes | None:
+        """The camera's last picture as JPEG, while it is kept."""
+        found = self._previews.get(name)
+        return found[1] if found else None
+
+    def _camera(self, name: str) -> Camera:
+        camera = self._cameras.get(name)
+        if camera is None:
+            camera = self._cameras[name] = Camera(name)
+            self._strangers += 1
+        return camera
+
+    def _make_room(self) -> None:
+        # A status is not signed: whoever invents cameras displaces only other cameras without a frame.
+        if self._strangers > 2 * self._bounds.strangers:
+            strangers = [name for name, camera in self._cameras.items() if camera.last is None]
+            for name in strangers[: len(strangers) - self._bounds.strangers]:
+                del self._cameras[name]
+            self._strangers = min(len(strangers), self._bounds.strangers)
+        if len(self._cameras) > MAX_CAMERAS + 2 * self._bounds.strangers:
+            seen = sorted((camera.last.recorded_ms, name) for name, camera in self._cameras.items() if camera.last)
+            for _, name in seen[: len(seen) - MAX_CAMERAS]:
+                del self._cameras[name]
+
+    def _keep_preview(self, row: FrameRow, picture: bytes) -> None:
+        captured_ms, before = self._previews.get(row.camera, (-1, b""))
+        if row.captured_ms < captured_ms:
+            return
+        self._previews[row.camera] = (row.captured_ms, picture)
+        self._previews.move_to_end(row.camera)
+        self._preview_bytes += len(picture) - len(before)
+        while self._previews and (
+            self._preview_bytes > self._bounds.preview_bytes or len(self._previews) > self._bounds.preview_cameras
+        ):
+            _, (_, dropped) = self._previews.popitem(last=False)
+            self._preview_bytes -= len(dropped)
+
+
+def load_cameras(connection: Connection) -> list[Camera]:
+    """The cameras that the database knows, those heard last, with their counts, last frames and recent probes."""
+    found: dict[str, Camera] = {}
+    totals: Counter[str] = Counter()
+    latest: dict[str, int] = {}
+    by_age = select(boots.c.camera, boots.c.boot, boots.c.frames).order_by(boots.c.last_ms)
+    for name, boot, count in connection.execute(by_age):
+        totals[name] += count
+        latest[name] = boot
+    for name in list(latest)[-MAX_CAMERAS:]:
+        camera = found[name] = Camera(name)
+        mine = (frames.c.camera == name, frames.c.boot == latest[name])
+        newest = connection.scalar(select(func.max(frames.c.seq)).where(*mine))
+        if newest is not None:
+            recent = select(frames).where(*mine, frames.c.seq == newest)
+            probes = select(frames).where(*mine, frames.c.seq > newest - 1000, frames.c.strip == CHECKED)
+            ordered = probes.order_by(frames.c.seq.desc()).limit(RECENT_PROBES)
+            for row in [*reversed(connection.execute(ordered).all()), *connection.execute(recent)]:
+                frame = FrameRow(*row)
+                if camera.last is None or frame.seq != camera.last.seq:
+                    camera.take(frame)
+        camera.frames = totals[name]
+    for row in connection.execute(select(cameras)):
+        found.setdefault(row.camera, Camera(row.camera)).status = CameraRow(*row)
+    return list(found.values())

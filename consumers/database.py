@@ -1,0 +1,152 @@
+"""Opening the database, and the insertions that the hot path makes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any, Final, cast
+
+from sqlalchemy import ClauseElement, Connection, Engine, Table, create_engine, event
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine.interfaces import DBAPICursor
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+from sqlalchemy.pool import QueuePool
+from sqlalchemy.sql.compiler import SQLCompiler
+
+from schemas.errors import ConfigError, StateError
+
+BUSY_TIMEOUT_MS: Final = 2_000
+SQLITE_CACHE_KIB: Final = 16 * 1024
+LARGEST_INSERT: Final = 128
+"""Rows in one statement."""
+
+_POSTGRESQL: Final = {"connect_timeout": 5, "tcp_user_timeout": 10_000, "options": "-c statement_timeout=30000"}
+
+Row = tuple[Any, ...]
+"""The values of one row, of the types that its table says, in the order of its columns."""
+
+
+def database_url(text: str) -> URL:
+    """Check a database URL; `ConfigError` says which ones are known."""
+    try:
+        url = make_url(text)
+        name = url.get_dialect().name
+    except (ArgumentError, NoSuchModuleError, ImportError):
+        name = ""
+    if name not in ("sqlite", "postgresql"):
+        # The address may hold a password: it is not repeated.
+        raise ConfigError("expected a database URL sqlite:///FILE or postgresql+psycopg://USER@HOST/NAME")
+    return url
+
+
+def open_engine(text: str, *, writes: bool) -> Engine:
+    """An engine for the recorder (`writes`) or for readers beside it, which never change anything.
+
+    Nothing is connected yet. A reader of a SQLite file that is not there gets a `StateError`.
+    """
+    url = database_url(text)
+    if url.get_backend_name() == "sqlite":
+        return _open_sqlite(url, writes=writes)
+    url = url.set(drivername="postgresql+psycopg")
+    engine = create_engine(
+        url, paramstyle="format", pool_size=1, max_overflow=1, pool_pre_ping=True, connect_args=_POSTGRESQL
+    )
+    if not writes:
+        return engine.execution_options(postgresql_readonly=True, isolation_level="REPEATABLE READ")
+    return engine
+
+
+def _open_sqlite(url: URL, *, writes: bool) -> Engine:
+    if not url.database or url.database == ":memory:":
+        raise ConfigError("expected a database in a file, sqlite:///FILE: one in memory forgets what was recorded")
+    path = Path(url.database)
+    if writes:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    elif not path.is_file():
+        raise StateError(f"expected the recorder's database at {path}, there is none")
+    engine = create_engine(
+        url,
+        poolclass=QueuePool,
+        pool_size=1,
+        max_overflow=1,
+        connect_args={"timeout": BUSY_TIMEOUT_MS / 1000, "check_same_thread": False},
+    )
+
+    @event.listens_for(engine, "connect")
+    def configure(connection: Any, _record: object) -> None:
+        # Transactions begin where SQLAlchemy says so: the driver would begin one only before the first change.
+        connection.isolation_level = None
+        connection.execute(f"PRAGMA cache_size = -{SQLITE_CACHE_KIB}")
+        if writes:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute(f"PRAGMA journal_size_limit = {64 * 2**20}")
+        else:
+            connection.execute("PRAGMA query_only = ON")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return engine
+
+
+def upsert(engine: Engine, table: Table) -> sqlite.Insert | postgresql.Insert:
+    """The dialect's INSERT, which knows ON CONFLICT."""
+    if engine.dialect.name == "sqlite":
+        return sqlite.insert(table)
+    return postgresql.insert(table)
+
+
+class Prepared:
+    """A statement compiled once and run by the driver itself: SQLAlchemy's own way costs several times as much.
+
+    For the statements of every batch. The driver's errors come as they are, not wrapped.
+    """
+
+    def __init__(self, engine: Engine, statement: ClauseElement) -> None:
+        compiled = cast(SQLCompiler, statement.compile(dialect=engine.dialect))
+        self._text = str(compiled)
+        self._names = tuple(compiled.positiontup or ())
+
+    def run(self, connection: Connection, **values: object) -> DBAPICursor:
+        """Run it once with its parameters by name."""
+        cursor = connection.connection.cursor()
+        cursor.execute(self._text, tuple(values[name] for name in self._names))
+        return cursor
+
+    def run_each(self, connection: Connection, rows: Iterable[Mapping[str, object]]) -> None:
+        """Run it once for each of `rows`, at least one."""
+        values = [tuple(row[name] for name in self._names) for row in rows]
+        connection.connection.cursor().executemany(self._text, values)
+
+
+class NewRows:
+    """INSERT … ON CONFLICT DO NOTHING RETURNING the primary key: tells which of many rows were not there before."""
+
+    def __init__(self, engine: Engine, table: Table) -> None:
+        columns = {column.name: None for column in table.columns}
+        insertion = upsert(engine, table).values([columns]).on_conflict_do_nothing()
+        text = str(insertion.returning(*table.primary_key.columns).compile(dialect=engine.dialect))
+        self._into, _, rest = text.partition(" VALUES ")
+        self._row, _, self._returning = rest.partition(" ON CONFLICT")
+        self._statements: dict[int, str] = {}
+
+    def insert(self, connection: Connection, rows: Sequence[Row]) -> list[Row]:
+        """Insert `rows`, whose keys differ from each other; the keys of those that are new."""
+        new: list[Row] = []
+        for start in range(0, len(rows), LARGEST_INSERT):
+            some = rows[start : start + LARGEST_INSERT]
+            cursor = connection.connection.cursor()
+            cursor.execute(self._statement(len(some)), tuple(chain.from_iterable(some)))
+            new += cursor.fetchall()
+        return new
+
+    def _statement(self, rows: int) -> str:
+        found = self._statements.get(rows)
+        if found is None:
+            values = ", ".join([self._row] * rows)
+            found = self._statements[rows] = f"{self._into} VALUES {values} ON CONFLICT{self._returning}"
+        return found

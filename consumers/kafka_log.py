@@ -1,0 +1,116 @@
+"""Reading Kafka from offsets that the database keeps: every partition, no consumer group."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import Final
+
+import structlog
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from consumers.intake import Record
+from consumers.settings import RecorderSettings
+from consumers.store import Partition
+from schemas.limits import MAX_BROKER_BYTES
+
+_REQUEST_S: Final = 5
+
+log = structlog.get_logger()
+
+
+class Rewound(Exception):  # noqa: N818  # what Kafka says, not a failure
+    """A partition does not go on where it was left: it was made anew, or it has more partitions now."""
+
+
+class Log:
+    """The records of the recorder's topics from given offsets on, each once and in order per partition."""
+
+    def __init__(self, settings: RecorderSettings) -> None:
+        self._settings = settings
+        self._topics = (settings.verdicts_topic, settings.events_topic, settings.dead_letters_topic)
+        self._consumer: AIOKafkaConsumer | None = None
+        self._next: dict[TopicPartition, int] = {}
+
+    async def open(self, stored: Mapping[Partition, int]) -> dict[Partition, int]:
+        """Connect and go to the `stored` offsets; the ones among them that lie beyond the end, with the beginning.
+
+        Raises what aiokafka raises when Kafka does not answer or has not all topics yet.
+        """
+        consumer = AIOKafkaConsumer(
+            *self._topics,
+            bootstrap_servers=self._settings.kafka,
+            group_id=None,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            fetch_max_bytes=2 * MAX_BROKER_BYTES,
+            max_partition_fetch_bytes=MAX_BROKER_BYTES,
+            request_timeout_ms=_REQUEST_S * 1000,
+            metadata_max_age_ms=30_000,
+        )
+        try:
+            await asyncio.wait_for(consumer.start(), 4 * _REQUEST_S)
+            partitions = sorted(consumer.assignment())
+            begins = await consumer.beginning_offsets(partitions)
+            ends = await consumer.end_offsets(partitions)
+            rewound = {}
+            self._next = {}
+            for partition in partitions:
+                position = stored.get((partition.topic, partition.partition))
+                if position is not None and position > ends[partition]:
+                    log.warning("log_made_anew", topic=partition.topic, stored=position, end=ends[partition])
+                    rewound[partition.topic, partition.partition] = position = begins[partition]
+                self._next[partition] = begins[partition] if position is None else max(position, begins[partition])
+                consumer.seek(partition, self._next[partition])
+        except BaseException:
+            await consumer.stop()
+            raise
+        self._consumer = consumer
+        return rewound
+
+    async def gather(self, linger_s: float, limit: int) -> list[Record]:
+        """The records that come within `linger_s` of the first one, at most about `limit`.
+
+        Empty when none came for half a second. Raises `Rewound` when reading must begin again with `open`.
+        """
+        if self._consumer is None:
+            raise RuntimeError("expected an open log")
+        records: list[Record] = []
+        deadline: float | None = None
+        while len(records) < limit:
+            wait_s = 0.5 if deadline is None else deadline - time.monotonic()
+            if wait_s <= 0:
+                break
+            found = await self._consumer.getmany(timeout_ms=max(1, round(wait_s * 1000)), max_records=limit)
+            if self._consumer.assignment() != self._next.keys():
+                raise Rewound("the topics have other partitions than before")
+            for partition, some in found.items():
+                if some[0].offset < self._next[partition]:
+                    raise Rewound(f"{partition}: expected offset {self._next[partition]}, got {some[0].offset}")
+                self._next[partition] = some[-1].offset + 1
+                records += some
+            if not found and deadline is None:
+                break
+            if deadline is None:
+                deadline = time.monotonic() + linger_s
+        return records
+
+    async def lag(self) -> int:
+        """Records that Kafka holds beyond those gathered; asks Kafka, and raises when it does not answer."""
+        if self._consumer is None:
+            return 0
+        positions = dict(self._next)
+        ends = await asyncio.wait_for(self._consumer.end_offsets(list(positions)), _REQUEST_S)
+        return sum(max(0, ends[partition] - position) for partition, position in positions.items())
+
+    @property
+    def is_open(self) -> bool:
+        """Whether `open` has succeeded and `close` has not been called since."""
+        return self._consumer is not None
+
+    async def close(self) -> None:
+        """Drop the connection."""
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            await consumer.stop()

@@ -1,0 +1,105 @@
+"""The recorder's metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from prometheus_client import CollectorRegistry
+
+from consumers.board import Camera
+from consumers.evidence import STRIP
+from consumers.rows import FrameRow
+from consumers.store import Written
+from schemas import metrics
+from schemas.errors import BadPixels, BadSize, BadTag, Malformed, RevokedKey
+from schemas.frame import Truth
+
+_REFUSING = ("bridge", "intake", "recorder")
+_REFUSALS = (Malformed, BadTag, RevokedKey, BadSize, BadPixels)
+
+
+class Meters:
+    """All families of the recorder on one registry."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        recorded = metrics.RECORDED.on(registry)
+        self._new, self._duplicate = recorded.labels("recorded"), recorded.labels("duplicate")
+        self._latency = metrics.END_TO_END.on(registry)
+        self._negative = metrics.NEGATIVE_LATENCY.on(registry)
+        self._skew = metrics.CLOCK_SKEW.on(registry)
+        truth = metrics.TRUTH.on(registry)
+        self._correct, self._wrong = truth.labels("correct"), truth.labels("wrong")
+        self._alerts = metrics.ALERTS.on(registry)
+        self._dead_letters = metrics.DEAD_LETTERS.on(registry)
+        self._store_bytes = metrics.STORE_BYTES.on(registry)
+        self._lag = metrics.RECORDER_LAG.on(registry)
+        self._age = metrics.CAMERA_AGE.on(registry)
+        self._flagged = metrics.CAMERA_FLAGGED.on(registry)
+        self._shown: set[str] = set()
+        self._ahead_ms = 0
+        self._letter_labels = {(stage, error.reason) for stage in _REFUSING for error in _REFUSALS}
+        # Made at once: the increase of a series that begins with its first event would miss that event.
+        self._alerts.labels(STRIP)
+        for labels in self._letter_labels:
+            self._dead_letters.labels(*labels)
+
+    def take(self, written: Written) -> None:
+        """Count what one transaction has brought."""
+        self._new.inc(len(written.rows))
+        self._duplicate.inc(written.duplicates)
+        for row in written.rows:
+            self._measure(row)
+        for letter in written.letters:
+            self._dead_letters.labels(*self._bounded(letter.stage, letter.reason)).inc()
+        self.count_alerts(written.alerts)
+
+    def _measure(self, row: FrameRow) -> None:
+        latency_ms = row.recorded_ms - row.captured_ms
+        if latency_ms >= 0:
+            self._latency.observe(latency_ms / 1000)
+        else:
+            self._negative.inc()
+            self._ahead_ms = max(self._ahead_ms, -latency_ms)
+        if row.truth:
+            truth = Truth.from_wire(row.truth)
+            (self._correct if truth and truth.class_id == row.class_id else self._wrong).inc()
+
+    def _bounded(self, stage: str, reason: str) -> tuple[str, str]:
+        """The labels, as long as there are few: they come from records."""
+        if len(self._letter_labels) < 100:
+            self._letter_labels.add((stage, reason))
+        return (stage, reason) if (stage, reason) in self._letter_labels else ("other", "other")
+
+    def count_alerts(self, alerts: Mapping[str, int]) -> None:
+        """Alerts raised, by kind."""
+        for kind, count in alerts.items():
+            self._alerts.labels(kind).inc(count)
+
+    def show_stores(self, held: Mapping[str, int]) -> None:
+        """Bytes of each store."""
+        for store, size in held.items():
+            self._store_bytes.labels(store).set(size)
+
+    def show_lag(self, records: int) -> None:
+        """Records in Kafka that are not taken yet."""
+        self._lag.set(records)
+
+    def show_cameras(self, cameras: Sequence[Camera], now_ms: int, forget_after_s: float) -> None:
+        """Age and flagged share of the cameras heard last; the series of the others are removed.
+
+        Also how far the clock of any camera was ahead since the last call.
+        """
+        self._skew.set(self._ahead_ms / 1000)
+        self._ahead_ms = 0
+        ages = [(age_s, camera) for camera in cameras if (age_s := camera.age_s(now_ms)) is not None]
+        heard = [(age_s, camera) for age_s, camera in ages if age_s <= forget_after_s]
+        heard.sort(key=lambda pair: pair[0])
+        shown = set()
+        for age_s, camera in heard[: metrics.MAX_CAMERA_SERIES]:
+            shown.add(camera.name)
+            self._age.labels(camera.name).set(age_s)
+            self._flagged.labels(camera.name).set(camera.flagged_share() or 0.0)
+        for name in self._shown - shown:
+            self._age.remove(name)
+            self._flagged.remove(name)
+        self._shown = shown

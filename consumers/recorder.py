@@ -1,0 +1,298 @@
+"""The recorder: verdicts, events and dead letters from Kafka into the database, each with effect exactly once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, ParamSpec, TypeVar
+
+import structlog
+from prometheus_client import CollectorRegistry
+from sqlalchemy.exc import DataError, IntegrityError
+
+from consumers.board import Board, Camera, load_cameras
+from consumers.database import open_engine
+from consumers.intake import Record, read, refusal
+from consumers.kafka_log import Log, Rewound
+from consumers.meters import Meters
+from consumers.outbox import Outbox, mark_published, unpublished
+from consumers.purge import purge
+from consumers.quarantine import Quarantine
+from consumers.settings import RecorderSettings
+from consumers.store import OffsetsMoved, Partition, Store, Written
+from consumers.web import Pages
+from schemas.errors import Malformed, UserError
+from schemas.health import Health
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_FIRST_DELAY_S: Final = 0.05
+_LONGEST_DELAY_S: Final = 2.0
+_TICK_S: Final = 1.0
+_PURGE_S: Final = 5.0
+_PUBLISH_S: Final = 30.0
+
+log = structlog.get_logger()
+
+
+class Stopped(Exception):  # noqa: N818  # not a failure
+    """`stop` was set while something was tried again."""
+
+
+async def run_recorder(
+    settings: RecorderSettings, *, registry: CollectorRegistry, health: Health, stop: asyncio.Event
+) -> None:
+    """Record until `stop` is set; what was taken from Kafka is then committed, or left for the next start.
+
+    Brokers and database may be away at any time: the recorder waits for them, and takes nothing from Kafka that it
+    cannot write. Raises `UserError` for a setting that cannot work.
+    """
+    recorder = Recorder(settings, registry, health, stop)
+    try:
+        await recorder.run()
+    except Stopped:
+        log.info("recorder_stopped_waiting")
+    finally:
+        recorder.close()
+
+
+class Recorder:
+    """One recorder. Everything that touches the database runs in its one database thread."""
+
+    def __init__(
+        self, settings: RecorderSettings, registry: CollectorRegistry, health: Health, stop: asyncio.Event
+    ) -> None:
+        self._settings = settings
+        self._health = health
+        self._stop = stop
+        health.set("kafka", False, "not connected yet")
+        health.set("database", False, "not opened yet")
+        self._engine = open_engine(settings.database, writes=True)
+        self._store = Store(self._engine, Quarantine(settings.quarantine, self._engine), settings)
+        self._meters = Meters(registry)
+        self._board = Board(settings)
+        self._log = Log(settings)
+        self._outbox = Outbox(settings.kafka, settings.alerts_topic)
+        self._alerts_due = asyncio.Event()
+        self._offsets: dict[Partition, int] = {}
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="database")
+        self._poison = (
+            self._engine.dialect.loaded_dbapi.DataError,
+            self._engine.dialect.loaded_dbapi.IntegrityError,
+            DataError,
+            IntegrityError,
+            OverflowError,
+        )
+
+    async def run(self) -> None:
+        """Everything side by side, until `stop` is set."""
+        pages = Pages(self._settings, self._board) if self._settings.http else None
+        try:
+            await self._durably(self._store.prepare)
+            self._board.restore(await self._durably(self._restore))
+            self._alerts_due.set()
+            beside = [
+                asyncio.create_task(self._publish_alerts(), name="alerts"),
+                asyncio.create_task(self._keep_house(), name="housekeeping"),
+            ]
+            if pages is not None:
+                beside.append(asyncio.create_task(pages.serve(), name="pages"))
+            recording = asyncio.create_task(self._record(), name="recording")
+            try:
+                await asyncio.wait([recording, *beside], return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                await self._end(recording, beside)
+        finally:
+            if pages is not None:
+                await pages.close()
+
+    async def _end(self, recording: asyncio.Task[None], beside: Sequence[asyncio.Task[None]]) -> None:
+        """Let recording finish its transaction, then end the rest; the first error that any of them had is raised."""
+        deadline = time.monotonic() + self._settings.shutdown_s
+        failed = any(task.done() for task in beside)
+        if failed:
+            recording.cancel()
+        await asyncio.wait([recording], timeout=max(0.0, deadline - time.monotonic()))
+        recording.cancel()
+        for task in beside:
+            task.cancel()
+        results = await asyncio.gather(recording, *beside, return_exceptions=True)
+        with contextlib.suppress(Exception):  # what is not published now is published at the next start
+            await asyncio.wait_for(self._publish_due(), max(0.1, deadline - time.monotonic()))
+        await self._log.close()
+        await self._outbox.close()
+        for result in results:
+            if isinstance(result, Exception) and not isinstance(result, Stopped):
+                raise result
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self._thread.shutdown(wait=True, cancel_futures=True)
+        self._engine.dispose()
+
+    def _restore(self) -> list[Camera]:
+        with self._engine.begin() as connection:
+            return load_cameras(connection)
+
+    # Recording
+
+    async def _record(self) -> None:
+        delay_s = _FIRST_DELAY_S
+        while not self._stop.is_set():
+            try:
+                await self._open_log()
+                delay_s = _FIRST_DELAY_S
+                while not self._stop.is_set():
+                    records = await self._gather()
+                    if records:
+                        await self._write(records)
+            except (OffsetsMoved, Rewound) as error:
+                log.warning("reading_again", reason=str(error))
+            except (Stopped, UserError):
+                raise
+            except Exception as error:  # whatever a broker may raise while it is away
+                self._health.set("kafka", False, str(error) or type(error).__name__)
+                log.warning("kafka_unavailable", error=str(error) or type(error).__name__)
+            finally:
+                await self._log.close()
+            await self._pause(delay_s)
+            delay_s = min(2 * delay_s, _LONGEST_DELAY_S)
+
+    async def _open_log(self) -> None:
+        self._offsets = await self._durably(self._store.offsets)
+        opening = asyncio.create_task(self._log.open(self._offsets))
+        rewound = await self._unless_stopped(opening)
+        if rewound:
+            await self._durably(self._store.rewind, rewound)
+            self._offsets |= rewound
+        self._health.set("kafka", True)
+
+    async def _gather(self) -> list[Record]:
+        gathering = asyncio.create_task(self._log.gather(self._settings.linger_ms / 1000, self._settings.batch_records))
+        return await self._unless_stopped(gathering)
+
+    async def _unless_stopped(self, task: asyncio.Task[T]) -> T:
+        stopping = asyncio.create_task(self._stop.wait())
+        try:
+            await asyncio.wait([task, stopping], return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                raise Stopped
+            return task.result()
+        finally:
+            stopping.cancel()
+            task.cancel()
+            await asyncio.gather(task, stopping, return_exceptions=True)
+
+    async def _write(self, records: Sequence[Record]) -> None:
+        """Commit all of `records`; one that the database will not take becomes a dead letter."""
+        try:
+            written, moved = await self._durably(self._commit, records)
+        except self._poison as error:
+            if len(records) > 1:
+                half = len(records) // 2
+                await self._write(records[:half])
+                await self._write(records[half:])
+                return
+            log.warning("record_refused", topic=records[0].topic, offset=records[0].offset, error=str(error))
+            refused = Malformed(f"the database refused it: {error}")
+            written, moved = await self._durably(self._commit, records, refused)
+        self._offsets |= moved
+        self._meters.take(written)
+        self._board.take(written)
+        if written.alerts:
+            self._alerts_due.set()
+
+    def _commit(
+        self, records: Sequence[Record], refused: Malformed | None = None
+    ) -> tuple[Written, Mapping[Partition, int]]:
+        now_ms = time.time_ns() // 10**6
+        if refused is None:
+            batch = read(records, self._settings, now_ms)
+        else:
+            batch = refusal(records[0], now_ms, refused)
+        written = self._store.write(batch, {partition: self._offsets.get(partition) for partition in batch.offsets})
+        return written, {partition: following for partition, (_, following) in batch.offsets.items()}
+
+    # Beside it
+
+    async def _publish_alerts(self) -> None:
+        delay_s = _FIRST_DELAY_S
+        while True:
+            await self._alerts_due.wait()
+            self._alerts_due.clear()
+            try:
+                await self._publish_due()
+                delay_s = _FIRST_DELAY_S
+            except Stopped:
+                raise
+            except Exception as error:  # the alerts stay in the outbox, whatever Kafka says
+                log.warning("alerts_not_published", error=str(error) or type(error).__name__)
+                await self._outbox.close()
+                self._alerts_due.set()
+                await asyncio.sleep(delay_s)
+                delay_s = min(2 * delay_s, _LONGEST_DELAY_S)
+
+    async def _publish_due(self) -> None:
+        while due := await self._durably(unpublished, self._engine):
+            await asyncio.wait_for(self._outbox.send(due), _PUBLISH_S)
+            await self._durably(mark_published, self._engine, [alert_id for alert_id, _, _ in due])
+
+    async def _keep_house(self) -> None:
+        purge_at = time.monotonic()
+        while True:
+            self._meters.show_cameras(self._board.cameras(), time.time_ns() // 10**6, self._settings.forget_after_s)
+            await self._ask_kafka()
+            raised = await self._durably(self._store.raise_overdue)
+            if raised:
+                self._meters.count_alerts(raised)
+                self._alerts_due.set()
+            if time.monotonic() >= purge_at:
+                more = await self._durably(purge, self._store, self._settings.bounds)
+                self._meters.show_stores(await self._durably(self._store.bytes_held))
+                purge_at = time.monotonic() + (0 if more else _PURGE_S)
+                if more:
+                    await asyncio.sleep(_FIRST_DELAY_S)
+                    continue
+            await asyncio.sleep(_TICK_S)
+
+    async def _ask_kafka(self) -> None:
+        try:
+            self._meters.show_lag(await self._log.lag())
+        except Exception as error:  # whatever it is, Kafka does not answer
+            self._health.set("kafka", False, str(error) or type(error).__name__)
+        else:
+            if self._log.is_open:
+                self._health.set("kafka", True)
+
+    async def _durably(self, action: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run `action` in the database thread, again and again while the database or the quarantine fails.
+
+        At once it raises `OffsetsMoved`, `UserError` and what is wrong with the data; `Stopped` once told to stop.
+        """
+        delay_s = _FIRST_DELAY_S
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                result = await loop.run_in_executor(self._thread, lambda: action(*args, **kwargs))
+            except (OffsetsMoved, UserError, *self._poison):
+                raise
+            except Exception as error:  # drivers and object stores have many names for being away
+                self._health.set("database", False, f"{type(error).__name__}: {error}")
+                log.warning("database_unavailable", error=type(error).__name__, detail=str(error)[:200])
+            else:
+                self._health.set("database", True)
+                return result
+            await self._pause(delay_s)
+            delay_s = min(2 * delay_s, _LONGEST_DELAY_S)
+
+    async def _pause(self, delay_s: float) -> None:
+        """Wait; `Stopped` as soon as `stop` is set."""
+        try:
+            await asyncio.wait_for(self._stop.wait(), delay_s)
+        except TimeoutError:
+            return
+        raise Stopped

@@ -1,0 +1,84 @@
+"""Rows of the busiest tables, with the names and the order of their columns."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class FrameRow(NamedTuple):
+    """A row of `frames`."""
+
+    camera: str
+    boot: int
+    seq: int
+    captured_ms: int
+    processed_ms: int
+    recorded_ms: int
+    class_id: int
+    class_name: str
+    confidence: float
+    model_id: str
+    policy: str
+    truth: int
+    width: int
+    height: int
+    channels: int
+    dropped_per_block: int
+    whole: bool
+    profile: int
+    frame_bytes: int
+    pixel_bytes: int
+    strip: int
+    entropy_bits: float
+    threshold_bits: float
+    flagged: bool
+
+
+class LetterRow(NamedTuple):
+    """A row of `dead_letters`."""
+
+    topic: str
+    partition: int
+    offset: int
+    stage: str
+    reason: str
+    error: str
+    camera: str
+    verified: bool
+    boot: int
+    seq: int
+    origin: str
+    payload: bytes
+    payload_bytes: int
+    stored_bytes: int
+    at_ms: int
+    recorded_ms: int
+
+
+class LedgerRow(NamedTuple):
+    """A row of `ledgers`."""
+
+    camera: str
+    boot: int
+    revision: int
+    started_ms: int
+    first: int
+    next: int
+    shed: str
+    closed: bool
+    frames_skipped: int
+    frames_resent: int
+    bytes_resent: int
+    written_ms: int
+
+
+class CameraRow(NamedTuple):
+    """A row of `cameras`."""
+
+    camera: str
+    state: int = 0
+    state_ms: int = 0
+    state_boot: int = 0
+    detail: str = ""
+    meta: bytes = b""
+    seen_ms: int = 0

@@ -1,0 +1,212 @@
+"""What the recorder writes: one transaction holds a batch's effect and the offsets up to which it reaches."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from sqlalchemy import Connection, Engine, bindparam, func, select, update
+
+from consumers.archive import Archive
+from consumers.camera_rows import CameraRows
+from consumers.database import NewRows, Prepared, upsert
+from consumers.intake import Batch, BootKey, FrameKey, frame_row, ledger_row
+from consumers.quarantine import Quarantine
+from consumers.rows import CameraRow, FrameRow, LetterRow
+from consumers.settings import RecorderSettings
+from consumers.tables import SCHEMA_VERSION, boots, dead_letters, frames, ledgers, metadata, offsets
+from consumers.tallies import DEAD_LETTER_BYTES, FRAME_ROWS, SCHEMA, Tallies, tally
+from consumers.watch import Watch
+from schemas.errors import StateError
+from schemas.pointillist_pb2 import CHECKED, Verdict
+
+Partition = tuple[str, int]
+
+
+class OffsetsMoved(Exception):  # noqa: N818  # what the database says, not a failure
+    """The database has gone on from other offsets than the batch begins at: take up from those."""
+
+
+@dataclass(slots=True)
+class Written:
+    """The effect of one transaction, for metrics and pages."""
+
+    rows: list[FrameRow] = field(default_factory=list)
+    """New rows of `frames`."""
+    verdicts: dict[FrameKey, Verdict] = field(default_factory=dict)
+    """All verdicts of the batch, which hold the pictures."""
+    duplicates: int = 0
+    letters: list[LetterRow] = field(default_factory=list)
+    """New rows of `dead_letters`."""
+    cameras: list[CameraRow] = field(default_factory=list)
+    """Changed rows of `cameras`."""
+    alerts: Counter[str] = field(default_factory=Counter)
+    """Alerts raised, by kind."""
+
+
+class Store:
+    """The database and the quarantine. All methods are for one thread, the recorder's database thread."""
+
+    def __init__(self, engine: Engine, quarantine: Quarantine, settings: RecorderSettings) -> None:
+        self.engine = engine
+        self.quarantine = quarantine
+        self.archive = Archive()
+        self.watch = Watch(engine, settings.evidence)
+        self.camera_rows = CameraRows(engine)
+        self._new_frames = NewRows(engine, frames)
+        self._new_letters = NewRows(engine, dead_letters)
+        insertion = upsert(engine, boots)
+        counted = insertion.on_conflict_do_update(
+            index_elements=[boots.c.camera, boots.c.boot],
+            set_={
+                "frames": boots.c.frames + insertion.excluded.frames,
+                "duplicates": boots.c.duplicates + insertion.excluded.duplicates,
+                "last_ms": insertion.excluded.last_ms,
+            },
+        )
+        self._count = Prepared(engine, counted)
+        insertion = upsert(engine, ledgers)
+        self._ledger = insertion.on_conflict_do_update(
+            index_elements=[ledgers.c.camera, ledgers.c.boot],
+            set_={column.name: insertion.excluded[column.name] for column in ledgers.columns if not column.primary_key},
+            where=insertion.excluded.revision > ledgers.c.revision,
+        )
+        self._first_offset = Prepared(engine, upsert(engine, offsets).on_conflict_do_nothing())
+        place = (offsets.c.topic == bindparam("of"), offsets.c.partition == bindparam("part"))
+        moved = update(offsets).where(*place, offsets.c.next == bindparam("before")).values(next=bindparam("following"))
+        self._move_offset = Prepared(engine, moved)
+        self.tallies = Tallies(engine)
+
+    def prepare(self) -> None:
+        """Make the tables that are missing and read the state back; `StateError` for tables of another version."""
+        with self.engine.begin() as connection:
+            metadata.create_all(connection)
+            version = tally(connection, SCHEMA)
+            if not version:
+                self.tallies.add(connection, {SCHEMA: SCHEMA_VERSION})
+            elif version != SCHEMA_VERSION:
+                raise StateError(f"expected a database of version {SCHEMA_VERSION}, got version {version}")
+            self.reload(connection)
+
+    def reload(self, connection: Connection) -> None:
+        """Take what is kept at hand from the database again."""
+        self.archive.forget()
+        self.watch.load(connection)
+
+    def offsets(self) -> dict[Partition, int]:
+        """Where to go on in each partition; also takes up what another recorder may have written."""
+        with self.engine.begin() as connection:
+            self.reload(connection)
+            rows = connection.execute(select(offsets.c.topic, offsets.c.partition, offsets.c.next))
+            return {(topic, partition): following for topic, partition, following in rows}
+
+    def rewind(self, positions: dict[Partition, int]) -> None:
+        """Set offsets that lie beyond the end of a log that was made anew."""
+        with self.engine.begin() as connection:
+            for (topic, partition), following in positions.items():
+                connection.execute(
+                    update(offsets)
+                    .where(offsets.c.topic == topic, offsets.c.partition == partition)
+                    .values(next=following)
+                )
+
+    def write(self, batch: Batch, expected: dict[Partition, int | None]) -> Written:
+        """Commit the batch; `OffsetsMoved` when the database is not at the `expected` offsets (None: has none yet)."""
+        written = Written(verdicts=batch.verdicts)
+        counts: Counter[str] = Counter()
+        with self.engine.begin() as connection:
+            self._move_offsets(connection, batch, expected)
+            touched: set[BootKey] = set()
+            if batch.verdicts:
+                self._record_frames(connection, batch, written)
+                touched.update((row.camera, row.boot) for row in written.rows)
+                counts[FRAME_ROWS] += len(written.rows)
+            if batch.letters:
+                written.letters = self._record_letters(connection, batch)
+                touched.update((row.camera, row.boot) for row in written.letters if row.verified)
+                counts[DEAD_LETTER_BYTES] += sum(row.stored_bytes for row in written.letters)
+            if batch.ledgers:
+                rows = [ledger_row(key, ledger)._asdict() for key, ledger in batch.ledgers.items()]
+                connection.execute(self._ledger, rows)
+                touched.update(batch.ledgers)
+            if batch.statuses or batch.metas:
+                written.cameras = self.camera_rows.update(connection, batch)
+            pending = self.watch.fold(connection, written.rows, batch.recorded_ms)
+            raised = self.watch.raise_due(connection, pending, touched, batch.recorded_ms, self.quarantine)
+            self.tallies.add(connection, counts)
+        self.watch.commit(pending, raised)
+        written.alerts.update(alert.kind for alert in raised.alerts)
+        return written
+
+    def raise_overdue(self) -> Counter[str]:
+        """Raise the alerts that waited long enough for a missing frame; how many, by kind."""
+        if not self.watch.overdue():
+            return Counter()
+        with self.engine.begin() as connection:
+            now_ms = time.time_ns() // 10**6
+            raised = self.watch.raise_due(connection, {}, self.watch.overdue(), now_ms, self.quarantine)
+        self.watch.commit({}, raised)
+        return Counter(alert.kind for alert in raised.alerts)
+
+    def _move_offsets(self, connection: Connection, batch: Batch, expected: dict[Partition, int | None]) -> None:
+        for (topic, partition), (_, following) in batch.offsets.items():
+            before = expected[topic, partition]
+            if before is None:
+                moved = self._first_offset.run(connection, topic=topic, partition=partition, next=following)
+            else:
+                moved = self._move_offset.run(connection, of=topic, part=partition, before=before, following=following)
+            if moved.rowcount != 1:
+                raise OffsetsMoved(f"{topic} partition {partition}: expected offset {before} in the database")
+
+    def _record_frames(self, connection: Connection, batch: Batch, written: Written) -> None:
+        rows = {key: frame_row(key, verdict, batch.recorded_ms) for key, verdict in batch.verdicts.items()}
+        seen: Counter[BootKey] = Counter(batch.repeated)
+        counted: Counter[BootKey] = Counter((camera, boot) for camera, boot, _ in rows)
+        seen.update(counted)
+        archived = {boot: purged for boot in counted if (purged := self.archive.frames(connection, *boot))}
+        if archived:
+            rows = {key: row for key, row in rows.items() if key[2] not in archived.get((key[0], key[1]), ())}
+        new = self._new_frames.insert(connection, list(rows.values()))
+        written.rows = [rows[camera, boot, seq] for camera, boot, seq in new]
+        fresh: Counter[BootKey] = Counter((row.camera, row.boot) for row in written.rows)
+        self._count.run_each(
+            connection,
+            [
+                {
+                    "camera": camera,
+                    "boot": boot,
+                    "frames": fresh[camera, boot],
+                    "duplicates": count - fresh[camera, boot],
+                    "last_ms": batch.recorded_ms,
+                }
+                for (camera, boot), count in seen.items()
+            ],
+        )
+        written.duplicates = seen.total() - fresh.total()
+        self._keep_evidence(connection, batch, written.rows)
+
+    def _keep_evidence(self, connection: Connection, batch: Batch, rows: Sequence[FrameRow]) -> None:
+        for row in rows:
+            verdict = batch.verdicts[row.camera, row.boot, row.seq]
+            if verdict.flagged and verdict.strip == CHECKED and verdict.evidence:
+                self.quarantine.write(connection, row, verdict.evidence, batch.recorded_ms)
+
+    def _record_letters(self, connection: Connection, batch: Batch) -> list[LetterRow]:
+        new = self._new_letters.insert(connection, list(batch.letters.values()))
+        return [batch.letters[topic, partition, offset] for topic, partition, offset in new]
+
+    def bytes_held(self) -> dict[str, int]:
+        """Bytes of each store, as the metrics name them."""
+        with self.engine.begin() as connection:
+            if self.engine.dialect.name == "sqlite":
+                pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+                database = pages * connection.exec_driver_sql("PRAGMA page_size").scalar_one()
+            else:
+                database = connection.scalar(select(func.pg_database_size(func.current_database()))) or 0
+            return {
+                "database": int(database),
+                "quarantine": self.quarantine.bytes_held(connection),
+                "dead_letters": tally(connection, DEAD_LETTER_BYTES),
+            }

@@ -1,0 +1,214 @@
+"""The audit: what became of every published frame, from durable records only.
+
+published = recorded ∪ dead-lettered ∪ shed ∪ pending, as sets of identities; anything else is lost, and a defect.
+The sources are read in the direction in which frames move (spools, Kafka's logs, database), so that a frame that moves
+on during the audit of a running system is seen at least once.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from consumers.ledger import shed_ranges
+from consumers.records import Records, open_records
+from infra.kafka_log import committed_offsets, read_topic
+from infra.layout import Layout
+from producers.spool import scan_spool
+from schemas.errors import StateError, WireError
+from schemas.frame import parse_frame
+from schemas.identity import CameraId
+from schemas.pointillist_pb2 import DeadLetter, Verdict
+from schemas.ranges import RangeSet
+from schemas.topics import KafkaTopic
+
+Boot = tuple[CameraId, int]
+PROCESSORS = "pointillist-processors"
+
+
+@dataclass
+class BootAudit:
+    """What became of the frames of one boot of one camera."""
+
+    camera_id: CameraId
+    boot_id: int
+    started_ms: int = 0
+    published: RangeSet = field(default_factory=RangeSet)
+    recorded: RangeSet = field(default_factory=RangeSet)
+    dead_lettered: RangeSet = field(default_factory=RangeSet)
+    shed: RangeSet = field(default_factory=RangeSet)
+    pending: RangeSet = field(default_factory=RangeSet)
+    lost: RangeSet = field(default_factory=RangeSet)
+    duplicates: int = 0
+    frames_skipped: int = 0
+    frames_resent: int = 0
+    bytes_resent: int = 0
+
+
+@dataclass(frozen=True)
+class Counts:
+    """The sums over boots; `frames_lost` 0 and `frames_pending` 0 is what a finished run must show."""
+
+    frames_published: int
+    frames_recorded: int
+    frames_dead_lettered: int
+    frames_shed: int
+    frames_pending: int
+    frames_lost: int
+    duplicates_removed: int
+    frames_skipped: int
+    frames_resent: int
+    bytes_resent: int
+    frames_foreign: int
+
+    def as_dict(self) -> dict[str, int]:
+        """By the names of the report."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Audit:
+    """The audit of one state folder."""
+
+    boots: list[BootAudit]
+    foreign: int
+    kafka_frames: int
+    """Records of the frames topic that Kafka still holds, resends included."""
+    frames_from_ms: int | None
+    """Publication time of the oldest boot that the records still cover."""
+
+    def counts(self, since_ms: int = 0) -> Counts:
+        """Sums over the boots that started at `since_ms` or later."""
+        boots = [boot for boot in self.boots if boot.started_ms >= since_ms]
+        return Counts(
+            frames_published=sum(len(b.published) for b in boots),
+            frames_recorded=sum(len(b.recorded) for b in boots),
+            frames_dead_lettered=sum(len(b.dead_lettered) for b in boots),
+            frames_shed=sum(len(b.shed) for b in boots),
+            frames_pending=sum(len(b.pending) for b in boots),
+            frames_lost=sum(len(b.lost) for b in boots),
+            duplicates_removed=sum(b.duplicates for b in boots),
+            frames_skipped=sum(b.frames_skipped for b in boots),
+            frames_resent=sum(b.frames_resent for b in boots),
+            bytes_resent=sum(b.bytes_resent for b in boots),
+            frames_foreign=self.foreign,
+        )
+
+
+def unsettled(layout: Layout) -> int:
+    """How many published frames have no end yet: a quick look without Kafka's logs, for waiting."""
+    return sum(len(boot.pending) + len(boot.lost) for boot in audit(layout, read_kafka=False).boots)
+
+
+def audit(layout: Layout, since_ms: int = 0, *, read_kafka: bool = True) -> Audit:
+    """Audit the state folder behind `layout`, running or not; foreign payloads are counted from `since_ms` on.
+
+    Raises StateError when the folder holds no database.
+    """
+    if not layout.database.is_file():
+        raise StateError(f"expected a state folder with {layout.database.name}, {layout.folder} has none")
+    with open_records(layout.database_url) as records:
+        known = records.ledgers()
+        spools = scan_spool(layout.spool)
+        kafka = _KafkaSets.read(layout.kafka_data) if read_kafka else _KafkaSets()
+        kafka.drop_taken(records)
+        boots: dict[Boot, BootAudit] = {}
+
+        def at(camera_id: CameraId, boot_id: int) -> BootAudit:
+            return boots.setdefault((camera_id, boot_id), BootAudit(camera_id, boot_id))
+
+        for row in [*known, *records.ledgers()]:
+            boot = at(CameraId(row.camera), row.boot)
+            boot.started_ms = row.started_ms
+            boot.published.add(row.first, row.next - 1)
+            boot.shed.update(shed_ranges(row.shed))
+            boot.frames_skipped = max(boot.frames_skipped, row.frames_skipped)
+            boot.frames_resent = max(boot.frames_resent, row.frames_resent)
+            boot.bytes_resent = max(boot.bytes_resent, row.bytes_resent)
+        for spool in spools:
+            boot = at(spool.camera_id, spool.boot_id)
+            boot.started_ms = boot.started_ms or spool.started_ms
+            boot.published.add(spool.first, spool.next - 1)
+            boot.shed.update(spool.shed)
+            boot.pending.update(spool.waiting)
+            boot.frames_skipped = max(boot.frames_skipped, spool.frames_skipped)
+            boot.frames_resent = max(boot.frames_resent, spool.frames_resent)
+            boot.bytes_resent = max(boot.bytes_resent, spool.bytes_resent)
+        for camera, number in {*kafka.pending, *records.boots()}:
+            at(CameraId(camera), number)
+        duplicates = records.duplicates_by_boot()
+        for place, boot in boots.items():
+            boot.pending.update(kafka.pending.get(place, RangeSet()))
+            boot.recorded = records.recorded(*place)
+            boot.dead_lettered = records.dead_lettered(*place)
+            boot.duplicates = duplicates.get(place, 0)
+            _settle(boot)
+        started = [boot.started_ms for boot in boots.values() if boot.started_ms]
+        return Audit(
+            boots=sorted(boots.values(), key=lambda b: (b.camera_id, b.started_ms, b.boot_id)),
+            foreign=records.foreign_count(since_ms),
+            kafka_frames=kafka.frames,
+            frames_from_ms=min(started, default=None),
+        )
+
+
+def _settle(boot: BootAudit) -> None:
+    """Give each frame one fate: recorded before dead-lettered before shed before pending; the rest is lost."""
+    # What a verified record names was published, whether its ledger has come yet or not.
+    for seen in (boot.recorded, boot.dead_lettered, boot.pending):
+        boot.published.update(seen)
+    boot.dead_lettered = boot.dead_lettered.minus(boot.recorded)
+    boot.shed = boot.shed.minus(boot.recorded).minus(boot.dead_lettered)
+    boot.pending = boot.pending.minus(boot.recorded).minus(boot.dead_lettered).minus(boot.shed)
+    left = boot.published
+    for fate in (boot.recorded, boot.dead_lettered, boot.shed, boot.pending):
+        left = left.minus(fate)
+    boot.lost = left
+
+
+@dataclass
+class _KafkaSets:
+    """What Kafka holds that its readers have not yet taken."""
+
+    frames: int = 0
+    pending: dict[Boot, RangeSet] = field(default_factory=lambda: defaultdict(RangeSet))
+    verdicts: list[tuple[int, int, Boot, int]] = field(default_factory=list)
+    dead_letters: list[tuple[int, int, Boot, int]] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, data: Path) -> _KafkaSets:
+        sets = cls()
+        committed = committed_offsets(data, PROCESSORS)
+        for record in read_topic(data, KafkaTopic.FRAMES):
+            sets.frames += 1
+            if record.offset >= committed.get((KafkaTopic.FRAMES, record.partition), 0) and record.value:
+                try:
+                    frame = parse_frame(record.value)
+                except WireError:
+                    continue  # whoever wrote it was no bridge; the processors will dead-letter it as foreign
+                sets.pending[_camera(record.key), frame.boot_id].add(frame.seq)
+        for record in read_topic(data, KafkaTopic.VERDICTS):
+            if record.value:
+                verdict = Verdict.FromString(record.value)
+                place = (_camera(record.key), verdict.boot_id)
+                sets.verdicts.append((record.partition, record.offset, place, verdict.seq))
+        for record in read_topic(data, KafkaTopic.DEAD_LETTERS):
+            if record.value:
+                letter = DeadLetter.FromString(record.value)
+                if letter.verified:
+                    place = (CameraId(letter.camera_id), letter.boot_id)
+                    sets.dead_letters.append((record.partition, record.offset, place, letter.seq))
+        return sets
+
+    def drop_taken(self, records: Records) -> None:
+        """Count as pending only what the recorder has not passed yet."""
+        offsets = records.offsets()
+        for topic, found in ((KafkaTopic.VERDICTS, self.verdicts), (KafkaTopic.DEAD_LETTERS, self.dead_letters)):
+            for partition, offset, place, seq in found:
+                if offset >= offsets.get((topic, partition), 0):
+                    self.pending[place].add(seq)
+
+
+def _camera(key: bytes | None) -> CameraId:
+    return CameraId((key or b"").decode(errors="replace"))

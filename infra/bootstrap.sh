@@ -1,0 +1,60 @@
+#!/usr/bin/env bash
+# Installs the Debian packages that a local run needs, or with the argument `test` those that the tests need too.
+# Does nothing, and asks the package manager nothing, when all of them are there.
+set -euo pipefail
+purpose=${1:-run}
+
+packages=()
+optional=()
+has() { command -v "$1" >/dev/null 2>&1; }
+installed() { dpkg-query -W -f '${Status}' "$1" 2>/dev/null | grep -q 'ok installed'; }
+java_version() { java -version 2>&1 | sed -nE '1s/.*version "([0-9]+).*/\1/p'; }
+
+# Debian puts mosquitto where only root's path looks.
+export PATH=$PATH:/usr/sbin:/usr/local/sbin
+has mosquitto || packages+=(mosquitto)
+{ has java && (($(java_version) >= 17)); } 2>/dev/null || packages+=(default-jre-headless)
+has mvn || packages+=(maven)
+python3 -c 'import venv, ensurepip' 2>/dev/null || packages+=(python3 python3-venv)
+has prometheus || optional+=(prometheus)
+if [[ $purpose == test ]]; then
+    packages+=("${optional[@]}")
+    optional=()
+    has ffmpeg || packages+=(ffmpeg)
+    if has dpkg-query; then
+        # An RTSP server to test against: it runs in the system's own Python.
+        for package in python3-gi gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-{base,good,bad,ugly}; do
+            installed "$package" || packages+=("$package")
+        done
+    fi
+fi
+((${#packages[@]} + ${#optional[@]})) || exit 0
+
+if ! has apt-get; then
+    echo "missing, to be installed by hand (Debian's names): ${packages[*]} ${optional[*]}" >&2
+    ((${#packages[@]} == 0))
+    exit
+fi
+root=()
+if ((EUID != 0)); then
+    if ! { has sudo && sudo -n true 2>/dev/null; }; then
+        echo "to be installed first: sudo apt-get install ${packages[*]} ${optional[*]}" >&2
+        ((${#packages[@]} == 0))
+        exit
+    fi
+    root=(sudo)
+fi
+
+# Packages would start their own broker and Prometheus: ours are started when asked for, on ports of their own.
+policy=/usr/sbin/policy-rc.d
+if [[ ! -e $policy ]]; then
+    trap '"${root[@]}" rm -f "$policy"' EXIT
+    printf '#!/bin/sh\nexit 101\n' | "${root[@]}" tee "$policy" >/dev/null
+    "${root[@]}" chmod 755 "$policy"
+fi
+install() {
+    "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$@"
+}
+"${root[@]}" apt-get update -q
+((${#packages[@]} == 0)) || install "${packages[@]}"
+((${#optional[@]} == 0)) || install "${optional[@]}" || echo "going on without: ${optional[*]}" >&2

@@ -1,0 +1,39 @@
+"""The command `pointillist`."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+from rich.console import Console
+
+from schemas.errors import UserError
+
+app = typer.Typer(
+    name="pointillist",
+    help="Camera fleets that send dots while the server sees the picture.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+
+def main() -> None:
+    """Run the command; what a person can mend becomes one line on stderr and exit status 2."""
+    from infra.cli import audit, camera, doctor, key, roles, topics, up  # noqa: F401  # they register their commands
+    from infra.cli.passwords import hide_passwords
+
+    hide_passwords()
+    try:
+        app()
+    except UserError as error:
+        Console(stderr=True, soft_wrap=True).print(f"error: {error}", markup=False, highlight=False)
+        sys.exit(error.exit_code)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] in OWN_PACKAGES:
+            raise
+        message = f"error: this command needs {error.name}: install pointillist[server]"
+        Console(stderr=True, soft_wrap=True).print(message, markup=False, highlight=False)
+        sys.exit(UserError.exit_code)
+
+
+OWN_PACKAGES = frozenset(("schemas", "producers", "processors", "consumers", "lab", "infra", "bundles"))

@@ -1,0 +1,5 @@
+"""`python -m infra.cli` is the command `pointillist`."""
+
+from infra.cli import main
+
+main()

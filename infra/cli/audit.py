@@ -1,0 +1,49 @@
+"""`pointillist audit`: what became of every published frame."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from infra.cli import app
+
+
+@app.command()
+def audit(
+    state: Annotated[Path, typer.Option(help="State folder of a system, running or not.")] = Path(".pointillist"),
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Compare what the cameras published with what was recorded, from the database, Kafka's logs and the spools.
+
+    Exit status 0 when nothing is lost, 1 otherwise.
+    """
+    from infra.audit import audit as run_audit
+    from infra.layout import Layout
+
+    found = run_audit(Layout(state.resolve()))
+    counts = found.counts()
+    console = Console(soft_wrap=True)
+    lost = [boot for boot in found.boots if boot.lost]
+    if json:
+        document = {
+            **counts.as_dict(),
+            "kafka_frames": found.kafka_frames,
+            "covers_from_ms": found.frames_from_ms,
+            "lost": [
+                {"camera_id": b.camera_id, "boot_id": f"{b.boot_id:016x}", "ranges": list(b.lost.ranges())}
+                for b in lost
+            ],
+        }
+        console.print_json(data=document)
+    else:
+        table = Table("count", "frames", title="audit", title_justify="left")
+        for name, value in counts.as_dict().items():
+            table.add_row(name, str(value))
+        console.print(table)
+        for boot in lost:
+            console.print(f"lost: {boot.camera_id} boot {boot.boot_id:016x}: {list(boot.lost.ranges())[:10]}")
+    raise typer.Exit(1 if counts.frames_lost else 0)

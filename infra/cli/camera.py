@@ -1,0 +1,105 @@
+"""`pointillist camera attach URL`: a real camera joins the fleet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from infra.cli import app
+from infra.cli.passwords import resolve
+from schemas.errors import ConfigError
+
+camera_app = typer.Typer(help="Real cameras.", no_args_is_help=True)
+app.add_typer(camera_app, name="camera")
+
+
+def numbers(text: str | None, separator: str, count: int, form: str) -> list[int] | None:
+    """Read `count` whole numbers; `ConfigError` says the form."""
+    if text is None:
+        return None
+    parts = text.lower().split(separator)
+    if len(parts) != count or not all(part.isdigit() for part in parts):
+        raise ConfigError(f"expected {form}, got {text!r}")
+    return [int(part) for part in parts]
+
+
+@camera_app.command()
+def attach(
+    url: Annotated[str, typer.Argument(help="RTSP or HTTP URL, /dev/video0, or a video file.")],
+    name: Annotated[str, typer.Option(help="The camera as SITE/CAMERA.")],
+    mqtt: Annotated[str | None, typer.Option(help="MQTT broker as host:port.")] = None,
+    state: Annotated[
+        Path | None, typer.Option(help="Join the running system of this state folder; it issues the key.")
+    ] = None,
+    spool: Annotated[Path | None, typer.Option(help="Folder of the spool; else in the state folder.")] = None,
+    fps: Annotated[float, typer.Option(help="Frames a second to send; 0 = all that come.")] = 0.0,
+    drop: Annotated[float, typer.Option(help="Share of the pixels that are not sent.")] = 0.25,
+    strip_rate: Annotated[float, typer.Option(help="Share of frames sent whole, for STRIP.")] = 0.05,
+    profile: Annotated[str, typer.Option(help="raw or lossless.")] = "raw",
+    size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT to send; else the camera's own.")] = None,
+    region: Annotated[str | None, typer.Option(help="X,Y,WIDTH,HEIGHT to cut out before that.")] = None,
+    hang: Annotated[float, typer.Option(help="Seconds without a frame after which the source counts as hung.")] = 10.0,
+    seconds: Annotated[
+        float | None, typer.Option(help="End after this time; else when the source ends, or on Ctrl-C.")
+    ] = None,
+    drain: Annotated[float, typer.Option(help="Seconds to wait, after the end, for confirmations.")] = 30.0,
+    metrics: Annotated[str | None, typer.Option(help="host:port to serve /metrics and /healthz on.")] = None,
+) -> None:
+    """Send a camera's pictures, dots only, to the fleet's broker.
+
+    The key is read from POINTILLIST_CAMERA_KEY, POINTILLIST_CAMERA_KEY_FILE, or the state folder given.
+    """
+    import time
+
+    from infra.cli.roles import broker
+    from infra.environment import Environment, attached_camera_key
+    from infra.layout import Layout
+    from infra.role import address, run_role
+    from infra.up.roles import FLEET_PENDING
+    from producers.fleet import run_fleet
+    from producers.scenario import parse_scenario
+    from schemas.identity import camera_id
+
+    place = resolve(url)
+    identity = camera_id(name)
+    site, _, camera = identity.partition("/")
+    if "://" in place or place.startswith("/dev/"):
+        source: dict[str, Any] = {"kind": "url", "address": place, "hang_s": hang}
+    else:
+        source = {"kind": "video", "file": place}
+    if size is not None:
+        source["size"] = numbers(size, "x", 2, "a size as WIDTHxHEIGHT")
+    if region is not None:
+        source["region"] = numbers(region, ",", 4, "a region as X,Y,WIDTH,HEIGHT")
+    settings = {
+        "name": camera,
+        "source": source,
+        "fps": fps,
+        "drop_ratio": drop,
+        "probe_share": strip_rate,
+        "profile": profile,
+    }
+    scenario = parse_scenario({"site": site, "cameras": [settings]})
+    environment = Environment()
+    if state is not None and environment.camera_key is None and environment.camera_key_file is None:
+        layout = Layout(state.resolve())
+        layout.issue_key(identity)
+        key = layout.camera_key(identity)
+    else:
+        key = attached_camera_key(environment, identity)
+    if spool is None and state is None:
+        raise ConfigError("expected --spool DIR, or --state of a running system")
+    folder = spool.resolve() if spool is not None else Layout(state.resolve()).folder if state is not None else Path()
+    link = address(broker(mqtt, state, "mosquitto"))
+    until = time.time_ns() // 10**6 + round(1000 * seconds) if seconds is not None else None
+    outcome = run_role(
+        "camera",
+        metrics,
+        lambda registry, health, stop: run_fleet(
+            scenario, mqtt=link, state=folder, keys={identity: key}, registry=registry, health=health, stop=stop,
+            ends_at_ms=until, drain_s=drain,
+        ),
+    )  # fmt: skip
+    raise typer.Exit(0 if outcome.drained else FLEET_PENDING)

@@ -1,0 +1,128 @@
+"""`pointillist doctor`: does this machine have what the system needs?"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from infra.cli import app
+from schemas.errors import UserError
+
+FREE_DISK_BYTES = 4 * 2**30
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the doctor's report."""
+
+    what: str
+    found: str
+    ok: bool
+    needed: bool = True
+
+
+def _finding(what: str, look: Callable[[], str], needed: bool = True) -> Finding:
+    try:
+        return Finding(what, look(), True, needed)
+    except (UserError, OSError, ImportError, subprocess.SubprocessError) as error:
+        return Finding(what, str(error), False, needed)
+
+
+def _mosquitto() -> str:
+    from infra.local.mosquitto import mosquitto_binary
+
+    return mosquitto_binary()
+
+
+def _java() -> str:
+    from infra.local.kafka_jars import java_binary
+
+    program = java_binary()
+    lines = subprocess.run(
+        [program, "-version"], capture_output=True, text=True, timeout=20, check=True
+    ).stderr.splitlines()
+    return f"{program}: {lines[0] if lines else 'no version'}"
+
+
+def _kafka() -> str:
+    from infra.local.kafka_jars import kafka_jars, kafka_version
+
+    return f"Kafka {kafka_version()}, {len(kafka_jars())} jars"
+
+
+def _prometheus() -> str:
+    from infra.local.prometheus import prometheus_binary
+
+    found = prometheus_binary()
+    if found is None:
+        raise OSError("not installed: no graphs, all else works (Debian package prometheus)")
+    return str(found)
+
+
+def _torch() -> str:
+    import torch
+
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
+    return f"torch {torch.__version__} on {device}"
+
+
+def _disk(state: Path) -> str:
+    folder = state if state.exists() else Path.cwd()
+    free = shutil.disk_usage(folder).free
+    if free < FREE_DISK_BYTES:
+        raise OSError(
+            f"expected {FREE_DISK_BYTES / 2**30:.0f} GiB free in {folder.resolve()}, got {free / 2**30:.1f} GiB"
+        )
+    return f"{free / 2**30:.0f} GiB free in {folder.resolve()}"
+
+
+def _data() -> str:
+    from infra.environment import Environment
+
+    folder = Environment().data
+    if folder is None:
+        raise OSError("POINTILLIST_DATA is not set: the source cifar10 and the experiments need it, scenes do not")
+    if not folder.is_dir():
+        raise OSError(f"POINTILLIST_DATA names {folder}, which is no folder")
+    return str(folder)
+
+
+def _bundles() -> str:
+    from importlib.resources import files
+
+    root = Path(str(files("bundles")))
+    found = sorted(folder.parent.name for folder in root.glob("*/model.toml"))
+    if not found:
+        raise OSError(f"expected model bundles in {root}, found none")
+    return ", ".join(found)
+
+
+@app.command()
+def doctor(
+    state: Annotated[Path, typer.Option(help="Where `up` will keep its state.")] = Path(".pointillist"),
+) -> None:
+    """Say what is there, what is missing and how to get it. Exit status 2 when `up` cannot work."""
+    findings = [
+        _finding("mosquitto", _mosquitto),
+        _finding("Java", _java),
+        _finding("Kafka", _kafka),
+        _finding("torch", _torch),
+        _finding("model bundles", _bundles),
+        _finding("disk", lambda: _disk(state)),
+        _finding("Prometheus", _prometheus, needed=False),
+        _finding("data sets", _data, needed=False),
+    ]
+    table = Table("", "part", "found", title="doctor", title_justify="left")
+    for finding in findings:
+        table.add_row("ok" if finding.ok else ("MISSING" if finding.needed else "absent"), finding.what, finding.found)
+    Console(soft_wrap=True).print(table)
+    if not all(finding.ok or not finding.needed for finding in findings):
+        raise typer.Exit(UserError.exit_code)

@@ -1,0 +1,51 @@
+"""`pointillist key`: issue cameras' keys from the fleet secret."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from infra.cli import app
+from schemas.errors import ConfigError
+
+
+@app.command()
+def key(
+    camera: Annotated[str | None, typer.Argument(help="The camera as SITE/CAMERA.", metavar="SITE/CAMERA")] = None,
+    generation: Annotated[
+        int, typer.Option(help="Key generation; raise it after a key was stolen.", min=0, max=65535)
+    ] = 0,
+    scenario: Annotated[Path | None, typer.Option(help="Issue the keys of all cameras of a scenario.")] = None,
+    state: Annotated[Path | None, typer.Option(help="State folder: its fleet secret, and keys/ in it.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the key to a file that only you can read.")] = None,
+) -> None:
+    """Print the key of one camera: give it to that device and to nobody else.
+
+    The fleet secret is read from POINTILLIST_FLEET_SECRET, POINTILLIST_FLEET_SECRET_FILE or --state.
+    """
+    from infra.environment import Environment, fleet_secret
+    from infra.layout import Layout, write_private
+    from schemas.identity import camera_id
+    from schemas.keys import derive_camera_key
+
+    environment = Environment()
+    given = environment.fleet_secret is not None or environment.fleet_secret_file is not None
+    layout = Layout(state.resolve()) if state is not None else None
+    secret = layout.fleet_secret() if layout is not None and not given else fleet_secret(environment)
+    if scenario is not None:
+        from producers.scenario import load_scenario
+
+        if layout is None:
+            raise ConfigError("expected --state DIR beside --scenario: the keys go to its folder keys/")
+        for planned in load_scenario(scenario).cameras():
+            layout.issue_key(planned.camera_id, generation, secret)
+        return
+    if camera is None:
+        raise ConfigError("expected SITE/CAMERA, or --scenario FILE")
+    text = derive_camera_key(secret, camera_id(camera), generation).export()
+    if out is None:
+        typer.echo(text)
+    else:
+        write_private(out, text)

@@ -1,0 +1,188 @@
+"""The roles as commands: `bridge`, `process`, `record`, `fleet`. `up` runs the same ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from infra.cli import app
+from infra.cli.passwords import resolve
+from schemas.errors import ConfigError
+
+Metrics = Annotated[str | None, typer.Option(help="host:port to serve /metrics and /healthz on.")]
+State = Annotated[
+    Path | None, typer.Option(help="Join the running system of this state folder: its brokers, its secret.")
+]
+Mqtt = Annotated[str | None, typer.Option(help="MQTT broker as host:port.")]
+Kafka = Annotated[str | None, typer.Option(help="Kafka bootstrap server as host:port.")]
+
+
+def broker(given: str | None, state: Path | None, role: str) -> str:
+    """A broker's address as given, or as the state folder's roles.json says."""
+    if given is not None:
+        return given
+    if state is None:
+        raise ConfigError(
+            f"expected --{'mqtt' if role == 'mosquitto' else role} host:port, or --state of a running system"
+        )
+    from infra.local.roles import read_roles
+
+    listen = read_roles(state).get(role, {}).get("listen")
+    if not listen:
+        raise ConfigError(f"expected a running {role} in {state}, its roles.json names none")
+    return str(listen)
+
+
+def server_keys(state: Path | None) -> Any:
+    """The key ring of the environment, or of the state folder."""
+    from infra.environment import Environment, accepted_generations, key_ring
+    from infra.layout import Layout
+    from schemas.keys import KeyRing
+
+    environment = Environment()
+    if state is None or environment.fleet_secret is not None or environment.fleet_secret_file is not None:
+        return key_ring(environment)
+    layout = Layout(state.resolve())
+    return KeyRing(layout.fleet_secret(), accepted_generations(layout.generations))
+
+
+@app.command()
+def bridge(
+    mqtt: Mqtt = None,
+    kafka: Kafka = None,
+    name: Annotated[str, typer.Option(help="Unique among the bridges that share the load.")] = "bridge",
+    single: Annotated[
+        bool, typer.Option(help="One bridge with a persistent session, for publishers that know no confirmations.")
+    ] = False,
+    metrics: Metrics = None,
+    state: State = None,
+) -> None:
+    """Carry frames from MQTT into Kafka, and confirm them to the cameras."""
+    from infra.role import address, run_role
+    from producers.bridge import BridgeSettings, run_bridge
+
+    host, port = address(broker(mqtt, state, "mosquitto"))
+    bootstrap = broker(kafka, state, "kafka")
+    address(bootstrap)
+    settings = BridgeSettings(
+        mqtt_host=host, mqtt_port=port, kafka_bootstrap=bootstrap, name=name, mode="single" if single else "shared"
+    )
+    keys = server_keys(state)
+    run_role(
+        name,
+        metrics,
+        lambda registry, health, stop: run_bridge(settings, keys, registry=registry, health=health, stop=stop),
+    )
+
+
+@app.command()
+def process(
+    bundle: Annotated[Path, typer.Option(help="Model bundle: a folder with model.toml, or the name of a shipped one.")],
+    kafka: Kafka = None,
+    instance: Annotated[
+        str | None, typer.Option(help="Fixed name: a restarted processor takes up its partitions at once.")
+    ] = None,
+    mode: Annotated[str, typer.Option(help="Reconstruction: default or paper (Algorithm 1).")] = "default",
+    batch_frames: Annotated[int, typer.Option(help="Most frames in a batch.")] = 64,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    metrics: Metrics = None,
+    state: State = None,
+) -> None:
+    """Rebuild, denoise, classify and check frames from Kafka."""
+    from pydantic import ValidationError
+
+    from infra.cli.up import first_problem
+    from infra.role import address, run_role
+    from processors.service import run_processor
+    from processors.settings import ProcessorSettings
+
+    if not bundle.exists() and bundle.name == str(bundle):
+        from processors.bundle import shipped_bundle
+
+        bundle = shipped_bundle(bundle.name)
+    options: dict[str, Any] = {
+        "kafka": broker(kafka, state, "kafka"), "bundle": bundle, "instance": instance, "mode": mode,
+        "batch_frames": batch_frames, "device": device,
+    }  # fmt: skip
+    address(options["kafka"])
+    try:
+        settings = ProcessorSettings(**options)
+    except ValidationError as error:
+        raise ConfigError(first_problem(error)) from None
+    keys = server_keys(state)
+    run_role(
+        instance or "processor",
+        metrics,
+        lambda registry, health, stop: run_processor(settings, keys, registry=registry, health=health, stop=stop),
+    )
+
+
+@app.command()
+def record(
+    kafka: Kafka = None,
+    state: State = None,
+    database: Annotated[str | None, typer.Option(help="SQLAlchemy URL; else SQLite in the state folder.")] = None,
+    quarantine: Annotated[str | None, typer.Option(help="Folder or fsspec URL for flagged frames.")] = None,
+    http: Annotated[str | None, typer.Option(help="host:port of the pages /cameras and /preview.")] = None,
+    metrics: Metrics = None,
+) -> None:
+    """Record verdicts, raise alerts, keep flagged frames, show pictures."""
+    from consumers.recorder import run_recorder
+    from consumers.settings import RecorderSettings
+    from infra.layout import Layout
+    from infra.role import address, run_role
+
+    layout = Layout((state or Path(".pointillist")).resolve())
+    if state is None and (database is None or quarantine is None):
+        raise ConfigError("expected --state DIR, or both --database URL and --quarantine URL")
+    settings = RecorderSettings(
+        kafka=broker(kafka, state, "kafka"),
+        database=resolve(database) if database else layout.database_url,
+        quarantine=quarantine or str(layout.quarantine),
+        http=address(http) if http else None,
+    )
+    run_role(
+        "recorder",
+        metrics,
+        lambda registry, health, stop: run_recorder(settings, registry=registry, health=health, stop=stop),
+    )
+
+
+@app.command()
+def fleet(
+    scenario: Annotated[Path, typer.Option(help="YAML scenario: cameras, sources, faults.")],
+    state: Annotated[Path, typer.Option(help="Folder with the cameras' keys (keys/) and spools (spool/).")],
+    mqtt: Mqtt = None,
+    until: Annotated[int | None, typer.Option(help="Unix time in milliseconds at which the cameras stop.")] = None,
+    drain: Annotated[float, typer.Option(help="Seconds to wait, after the end, for confirmations.")] = 30.0,
+    metrics: Metrics = None,
+) -> None:
+    """Run simulated cameras. Exit status 3 when spools still hold frames at the drain deadline."""
+    from infra.layout import Layout
+    from infra.role import address, run_role
+    from infra.up.roles import FLEET_PENDING
+    from producers.fleet import run_fleet
+    from producers.scenario import load_scenario
+    from schemas.errors import SecretError
+
+    layout = Layout(state.resolve())
+    plan = load_scenario(scenario)
+    keys = {}
+    for camera in plan.cameras():
+        if not layout.key_file(camera.camera_id).exists():
+            raise SecretError(
+                f"expected the key of {camera.camera_id} in {layout.key_file(camera.camera_id)}: see `pointillist key`"
+            )
+        keys[camera.camera_id] = layout.camera_key(camera.camera_id)
+    link = address(broker(mqtt, state, "mosquitto"))
+    outcome = run_role(
+        "fleet",
+        metrics,
+        lambda registry, health, stop: run_fleet(
+            plan, mqtt=link, state=layout.folder, keys=keys, registry=registry, health=health, stop=stop,
+            ends_at_ms=until, drain_s=drain,
+        ),
+    )  # fmt: skip
+    raise typer.Exit(0 if outcome.drained else FLEET_PENDING)

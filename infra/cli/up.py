@@ -1,0 +1,93 @@
+"""`pointillist up`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+
+from infra.cli import app
+from infra.cli.passwords import resolve
+from schemas.errors import ConfigError
+
+
+@app.command()
+def up(
+    cameras: Annotated[int, typer.Option(help="Number of simulated cameras.")] = 8,
+    fps: Annotated[
+        float, typer.Option(help="Frames a second of each camera; 0 = as fast as back-pressure allows.")
+    ] = 2.0,
+    seconds: Annotated[
+        float | None, typer.Option(help="End after this time; else when the sources end, or on Ctrl-C.")
+    ] = None,
+    drop: Annotated[float, typer.Option(help="Share of the pixels that are not sent.")] = 0.25,
+    source: Annotated[
+        str, typer.Option(help="scene, cifar10, a URL, a device, a video file or an npz file.")
+    ] = "scene",
+    scenario: Annotated[Path | None, typer.Option(help="A YAML scenario instead of equal cameras.")] = None,
+    bundle: Annotated[
+        Path | None, typer.Option(help="Model bundle; else the shipped one that fits the source.")
+    ] = None,
+    strip_rate: Annotated[float, typer.Option(help="Share of frames sent whole and checked by STRIP.")] = 0.05,
+    profile: Annotated[str, typer.Option(help="raw or lossless.")] = "raw",
+    mode: Annotated[str, typer.Option(help="Reconstruction: default or paper (Algorithm 1).")] = "default",
+    processors: Annotated[int, typer.Option(help="Processors side by side.")] = 1,
+    bridges: Annotated[int, typer.Option(help="Bridges side by side.")] = 1,
+    batch: Annotated[int, typer.Option(help="Most frames in a batch.")] = 64,
+    spool_bytes: Annotated[int, typer.Option(help="Bound of each camera's spool on disk.")] = 256 * 2**20,
+    drain: Annotated[float, typer.Option(help="Seconds to wait, after the end, for what is under way.")] = 60.0,
+    state: Annotated[Path, typer.Option(help="State folder: brokers' files, database, spools, logs.")] = Path(
+        ".pointillist"
+    ),
+    report: Annotated[Path | None, typer.Option(help="Write the report of the run here, as JSON.")] = None,
+    http: Annotated[str | None, typer.Option(help="host:port of the pages with pictures and verdicts.")] = None,
+    prometheus: Annotated[bool, typer.Option(help="Start Prometheus too, when it is installed.")] = True,
+) -> None:
+    """Run brokers, bridge, processors, recorder and a camera fleet on this machine.
+
+    Exit status 0 when nothing is lost or pending, 1 when something is, 2 for what you can mend.
+    """
+    from infra.environment import Environment
+    from infra.up.run import run_up
+    from infra.up.settings import UpSettings
+    from infra.up.table import LiveTable
+
+    options: dict[str, Any] = {
+        "cameras": cameras,
+        "fps": fps,
+        "seconds": seconds,
+        "drop": drop,
+        "source": resolve(source),
+        "scenario": scenario,
+        "bundle": bundle,
+        "strip_rate": strip_rate,
+        "profile": profile,
+        "mode": mode,
+        "processors": processors,
+        "bridges": bridges,
+        "batch_frames": batch,
+        "spool_bytes": spool_bytes,
+        "drain_s": drain,
+        "state": state,
+        "report": report,
+        "http": http,
+        "prometheus": prometheus,
+    }
+    try:
+        settings = UpSettings(**options)
+    except ValidationError as error:
+        raise ConfigError(first_problem(error)) from None
+    console = Console(soft_wrap=True)
+    status, document = run_up(settings, Environment(), LiveTable(console))
+    console.print_json(data=document)
+    raise typer.Exit(status)
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first thing that pydantic found wrong, in one line."""
+    problem = error.errors()[0]
+    place = ".".join(str(part) for part in problem["loc"])
+    return f"--{place.replace('_', '-')}: {problem['msg'].lower()}, got {problem['input']!r}"

@@ -1,0 +1,83 @@
+"""What comes from the environment: secrets and the places of things, never from a process's arguments."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from pydantic import SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from schemas.errors import ConfigError, SecretError
+from schemas.identity import CameraId
+from schemas.keys import CameraKey, KeyRing
+
+
+class Environment(BaseSettings):
+    """Variables with the prefix `POINTILLIST_`."""
+
+    model_config = SettingsConfigDict(env_prefix="POINTILLIST_", extra="ignore")
+
+    fleet_secret: SecretStr | None = None
+    """At least 32 hexadecimal digits."""
+    fleet_secret_file: Path | None = None
+    """A file that holds the fleet secret."""
+    generations_file: Path | None = None
+    """JSON {"site/camera": lowest accepted key generation}: raising a number revokes a stolen key."""
+    camera_key: SecretStr | None = None
+    """The key of an attached camera, as `pointillist key` prints it."""
+    camera_key_file: Path | None = None
+    data: Path | None = None
+    """Folder of the data sets."""
+
+
+def read_secret(value: SecretStr | None, file: Path | None, what: str, variable: str) -> str:
+    """A secret from its variable or its file; `SecretError` names both when neither is set."""
+    if value is not None:
+        return value.get_secret_value().strip()
+    if file is None:
+        raise SecretError(f"{what} is expected in {variable} or in the file that {variable}_FILE names; neither is set")
+    try:
+        return file.read_text().strip()
+    except OSError as error:
+        raise SecretError(f"{what} is expected in the file {file}: {error.strerror}") from None
+
+
+def fleet_secret(environment: Environment) -> bytes:
+    """The fleet secret as bytes."""
+    text = read_secret(
+        environment.fleet_secret, environment.fleet_secret_file, "the fleet secret", "POINTILLIST_FLEET_SECRET"
+    )
+    try:
+        secret = bytes.fromhex(text)
+    except ValueError:
+        raise SecretError("the fleet secret is written in hexadecimal digits") from None
+    if len(secret) < 16:
+        raise SecretError(f"the fleet secret has at least 32 hexadecimal digits, got {2 * len(secret)}")
+    return secret
+
+
+def key_ring(environment: Environment) -> KeyRing:
+    """The server's keys."""
+    return KeyRing(fleet_secret(environment), accepted_generations(environment.generations_file))
+
+
+def accepted_generations(file: Path | None) -> dict[str, int]:
+    """The lowest accepted key generation of the cameras that are not at zero."""
+    if file is None or not file.exists():
+        return {}
+    try:
+        content = json.loads(file.read_text())
+    except ValueError as error:
+        raise ConfigError(f"{file}: expected JSON, {error}") from None
+    if not isinstance(content, dict) or not all(isinstance(v, int) and v >= 0 for v in content.values()):
+        raise ConfigError(f'{file}: expected {{"site/camera": generation}} with whole numbers')
+    return content
+
+
+def attached_camera_key(environment: Environment, camera_id: CameraId) -> CameraKey:
+    """The key of one attached camera."""
+    text = read_secret(
+        environment.camera_key, environment.camera_key_file, "the camera's key", "POINTILLIST_CAMERA_KEY"
+    )
+    return CameraKey.from_export(camera_id, text)

@@ -1,0 +1,26 @@
+"""The dashboards' JSON, as Grafana is given it.
+
+fleet      what the cameras send and what became of it
+stages     rate, errors and duration of each stage (RED)
+resources  utilisation, saturation and errors of what the stages run on (USE)
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+
+from infra.grafana.fleet import fleet
+from infra.grafana.resources import resources
+from infra.grafana.stages import stages
+
+FOLDER = Path(__file__).parent / "dashboards"
+
+
+def rendered() -> dict[str, str]:
+    """The JSON of each dashboard by its file's name."""
+    return {
+        f"{name}.json": JSONEncoder(sort_keys=True, indent=2).encode(build().build()) + "\n"
+        for name, build in (("fleet", fleet), ("stages", stages), ("resources", resources))
+    }

@@ -1,0 +1,135 @@
+"""The dashboard of the fleet."""
+
+from __future__ import annotations
+
+from grafana_foundation_sdk.builders.dashboard import Dashboard
+
+from infra.grafana.panels import Figure, Graph, Limit, board
+from infra.grafana.promql import Query, or_zero, quantile, quantiles, rate, total
+from schemas import metrics as m
+
+SAVED = f"1 - {rate(m.CAMERA_BYTES, kind='sent')} / {rate(m.CAMERA_BYTES, kind='raw')}"
+ACCURACY = f"{rate(m.TRUTH, result='correct')} / {rate(m.TRUTH)}"
+
+
+def fleet() -> Dashboard:
+    """What the cameras send and what became of it."""
+    return board(
+        "pointillist-fleet",
+        "Pointillist: fleet",
+        "What the cameras send and what became of it.",
+        [*_figures(), *_flow(), *_defence()],
+    )
+
+
+def _figures() -> list[Graph | Figure]:
+    raised = or_zero(f"sum(increase({m.ALERTS.name}[1h]))")
+    firing = or_zero('count(ALERTS{alertstate="firing", alertname=~"Pointillist.*"})')
+    return [
+        Figure("Cameras online", "Connected to MQTT.", "none", Query(total(m.CAMERAS, state="online")), 0),
+        Figure("Frames a second", "Recorded in the database.", "none", Query(rate(m.RECORDED, outcome="recorded"))),
+        Figure("Bytes saved", "Share of the captured bytes that was not sent.", "percentunit", Query(SAVED)),
+        Figure(
+            "p99 latency", "Capture to record.", "s", Query(quantile(0.99, m.END_TO_END)), 3, width=3, limit=Limit(0.5)
+        ),
+        Figure(
+            "Accuracy",
+            "Right verdicts among those of frames with a known class.",
+            "percentunit",
+            Query(ACCURACY),
+            width=3,
+            limit=Limit(0.8, bad="below"),
+        ),
+        Figure(
+            "Backdoor alerts",
+            "Raised by the evidence of STRIP, in the last hour.",
+            "none",
+            Query(raised),
+            0,
+            width=3,
+            limit=Limit(1),
+        ),
+        Figure(
+            "Firing rules",
+            "Alert rules of Prometheus that fire now.",
+            "none",
+            Query(firing),
+            0,
+            width=3,
+            limit=Limit(1),
+        ),
+    ]
+
+
+def _flow() -> list[Graph | Figure]:
+    return [
+        Graph(
+            "Frames at the cameras",
+            "By outcome. Shed frames are gone; skipped ones were never published.",
+            "ops",
+            (Query(rate(m.CAMERA_FRAMES, "outcome"), "{{outcome}}"),),
+        ),
+        Graph(
+            "Bytes at the cameras",
+            "As captured, as sent first, and sent again.",
+            "Bps",
+            (Query(rate(m.CAMERA_BYTES, "kind"), "{{kind}}"),),
+        ),
+        Graph("Latency", "Capture to record.", "s", quantiles(m.END_TO_END)),
+        Graph("Cameras by state", "As the fleet sees them.", "none", (Query(total(m.CAMERAS, "state"), "{{state}}"),)),
+        Graph(
+            "Spooled frames",
+            "Frames in the spools that Kafka is not yet known to hold.",
+            "none",
+            (Query(total(m.SPOOL_FRAMES), "frames"),),
+            8,
+        ),
+        Graph(
+            "Oldest spooled frame", "Its age; the largest.", "s", (Query(f"max({m.SPOOL_OLDEST.name})", "oldest"),), 8
+        ),
+        Graph(
+            "Silence",
+            "Time since a camera's last recorded frame; the ten longest.",
+            "s",
+            (Query(f"topk(10, min by (camera_id) ({m.CAMERA_AGE.name}))", "{{camera_id}}"),),
+            8,
+        ),
+    ]
+
+
+def _defence() -> list[Graph | Figure]:
+    return [
+        Graph(
+            "Probe frames",
+            "Frames sent whole for STRIP, by outcome. Shed ones are classified but not checked.",
+            "ops",
+            (Query(rate(m.STRIP_FRAMES, "outcome"), "{{outcome}}"),),
+            8,
+        ),
+        Graph(
+            "STRIP entropy",
+            "Of the checked probes. A trigger makes it low.",
+            "none",
+            tuple(Query(quantile(q, m.STRIP_ENTROPY), f"p{round(100 * q)}") for q in (0.01, 0.1, 0.5)),
+            8,
+        ),
+        Graph(
+            "Flagged share",
+            "Of each camera's recent probes; the ten highest.",
+            "percentunit",
+            (Query(f"topk(10, max by (camera_id) ({m.CAMERA_FLAGGED.name}))", "{{camera_id}}"),),
+            8,
+        ),
+        Graph(
+            "Verdicts against the truth",
+            "Frames with a known class, by result.",
+            "ops",
+            (Query(rate(m.TRUTH, "result"), "{{result}}"),),
+        ),
+        Graph(
+            "Refused payloads",
+            "Dead letters by stage and reason.",
+            "ops",
+            (Query(or_zero(f"{rate(m.DEAD_LETTERS, 'stage, reason')} > 0"), "{{stage}} {{reason}}"),),
+        ),
+    ]

@@ -1,0 +1,107 @@
+"""The dashboard of the resources, USE: utilisation, saturation, errors."""
+
+from __future__ import annotations
+
+from grafana_foundation_sdk.builders.dashboard import Dashboard
+
+from infra.grafana.panels import Figure, Graph, board
+from infra.grafana.promql import WINDOW, Query, or_zero, rate, selector, total
+from schemas import metrics as m
+
+
+def resources() -> Dashboard:
+    """Utilisation, saturation, errors of what the stages run on."""
+    return board(
+        "pointillist-resources",
+        "Pointillist: resources (USE)",
+        "Utilisation, saturation and errors of processors, memory, device, queues and disks.",
+        [*_utilisation(), *_saturation(), *_errors()],
+    )
+
+
+def _process(name: str) -> str:
+    return selector(name, job="pointillist")
+
+
+def _utilisation() -> list[Graph | Figure]:
+    return [
+        Graph(
+            "CPU",
+            "Cores in use, by role.",
+            "none",
+            (Query(f"sum by (role) (rate({_process('process_cpu_seconds_total')}[{WINDOW}]))", "{{role}}"),),
+            stacked=True,
+        ),
+        Graph(
+            "Memory",
+            "Resident, by role.",
+            "bytes",
+            (Query(f"sum by (role) ({_process('process_resident_memory_bytes')})", "{{role}}"),),
+            stacked=True,
+        ),
+        Graph(
+            "Device",
+            "Share of the time for which the device thread was at work.",
+            "percentunit",
+            (Query(rate(m.DEVICE_BUSY, "role"), "{{role}}"),),
+        ),
+        Graph(
+            "Disk",
+            "What the stores and the spools take.",
+            "bytes",
+            (Query(total(m.STORE_BYTES, "store"), "{{store}}"), Query(total(m.SPOOL_BYTES), "spools")),
+        ),
+    ]
+
+
+def _saturation() -> list[Graph | Figure]:
+    open_files = f"max by (role) ({_process('process_open_fds')} / {_process('process_max_fds')})"
+    return [
+        Graph(
+            "Back-pressure",
+            "Partitions that the processors have paused.",
+            "none",
+            (Query(total(m.PAUSED), "paused partitions"),),
+            8,
+        ),
+        Graph(
+            "Unacknowledged messages",
+            "Received by the bridge, not yet in Kafka.",
+            "none",
+            (Query(total(m.BRIDGE_UNACKNOWLEDGED), "messages"),),
+            8,
+        ),
+        Graph("Open files", "Share of the limit, by role.", "percentunit", (Query(open_files, "{{role}}"),), 8),
+    ]
+
+
+def _errors() -> list[Graph | Figure]:
+    return [
+        Graph(
+            "Roles",
+            "1 where the last scrape was answered.",
+            "none",
+            (Query(f"min by (role) ({_process('up')})", "{{role}}"),),
+        ),
+        Graph(
+            "Versions",
+            "Processes of each role and version.",
+            "none",
+            (Query(f"count by (role, version) ({m.BUILD_INFO.name})", "{{role}} {{version}}"),),
+        ),
+        Graph(
+            "Made again",
+            "Connections to MQTT, and sources by cause.",
+            "ops",
+            (
+                Query(rate(m.CAMERA_RECONNECTS), "MQTT connections"),
+                Query(or_zero(rate(m.SOURCE_RESTARTS, "cause")), "sources, {{cause}}"),
+            ),
+        ),
+        Graph(
+            "Clock skew",
+            "How far a camera's clock is ahead of the recorder's; the largest.",
+            "s",
+            (Query(f"max({m.CLOCK_SKEW.name})", "skew"),),
+        ),
+    ]

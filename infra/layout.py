@@ -1,0 +1,103 @@
+"""Where things lie in a state folder."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+from schemas.identity import CameraId
+from schemas.keys import CameraKey, derive_camera_key
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The state folder of one local system."""
+
+    folder: Path
+
+    @property
+    def database(self) -> Path:
+        """The recorder's SQLite file."""
+        return self.folder / "pointillist.sqlite"
+
+    @property
+    def database_url(self) -> str:
+        """The same as SQLAlchemy names it."""
+        return f"sqlite:///{self.database}"
+
+    @property
+    def spool(self) -> Path:
+        """One folder for each site, in it one for each camera."""
+        return self.folder / "spool"
+
+    @property
+    def quarantine(self) -> Path:
+        """Flagged frames."""
+        return self.folder / "quarantine"
+
+    @property
+    def kafka_data(self) -> Path:
+        """Kafka's partitions."""
+        return self.folder / "kafka" / "data"
+
+    @property
+    def secret_file(self) -> Path:
+        """The fleet secret, readable by its owner only."""
+        return self.folder / "fleet.secret"
+
+    @property
+    def keys(self) -> Path:
+        """The camera keys that the simulated fleet was given."""
+        return self.folder / "keys"
+
+    @property
+    def generations(self) -> Path:
+        """Lowest accepted key generation by camera, where it is not zero."""
+        return self.folder / "generations.json"
+
+    @property
+    def scenario(self) -> Path:
+        """The scenario that the fleet runs."""
+        return self.folder / "scenario.yaml"
+
+    @property
+    def run(self) -> Path:
+        """What the last run was asked for."""
+        return self.folder / "run.json"
+
+    def log(self, role: str) -> Path:
+        """The log of one of our roles."""
+        return self.folder / "logs" / f"{role}.log"
+
+    def key_file(self, camera_id: CameraId) -> Path:
+        """The key of one camera."""
+        return self.keys / f"{camera_id}.key"
+
+    def fleet_secret(self) -> bytes:
+        """The fleet secret, made at the first call."""
+        if not self.secret_file.exists():
+            write_private(self.secret_file, secrets.token_hex(32))
+        return bytes.fromhex(self.secret_file.read_text().strip())
+
+    def issue_key(self, camera_id: CameraId, generation: int = 0, secret: bytes | None = None) -> None:
+        """Lay a camera's key down where the fleet reads it, unless it has one of that generation or later."""
+        file = self.key_file(camera_id)
+        if file.exists() and CameraKey.from_export(camera_id, file.read_text()).generation >= generation:
+            return
+        write_private(file, derive_camera_key(secret or self.fleet_secret(), camera_id, generation).export())
+
+    def camera_key(self, camera_id: CameraId) -> CameraKey:
+        """The key that a camera was given."""
+        return CameraKey.from_export(camera_id, self.key_file(camera_id).read_text())
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner can read, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(handle, "w") as file:
+        file.write(text + "\n")
+    partial.replace(path)

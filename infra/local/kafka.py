@@ -1,0 +1,132 @@
+"""One Apache Kafka node (KRaft: broker and controller in one process) on loopback ports."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import socket
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from typing import ClassVar
+
+from infra.local.kafka_jars import class_archive, java_binary, kafka_jars
+from infra.local.service import INFRA, Service, fill
+from schemas.errors import BrokerError
+from schemas.limits import MAX_BROKER_BYTES
+
+SERVER_TEMPLATE = INFRA / "kafka" / "server.properties.in"
+LOGGING = INFRA / "kafka" / "log4j2.properties"
+CLUSTER_ID = "cG9pbnRpbGxpc3QtbG9jYQ"
+FORMAT_S = 60.0
+NEW_ARCHIVE = "classes.jsa"
+STOPPED_BY_SIGTERM = 143
+
+# Compiling little is what makes it light: in runs of minutes, what the optimising compiler costs is never earned
+# back. With the first compiler alone Kafka starts in two thirds of the time and spends two thirds of the CPU on a
+# message.
+_JVM = (
+    "-Xmx512m",
+    "-XX:+UseSerialGC",
+    "-XX:TieredStopAtLevel=1",
+    "-XX:+ExitOnOutOfMemoryError",
+    "-XX:+PerfDisableSharedMem",
+    "-Xlog:cds=off",
+    "-Xlog:cds+dynamic=off",
+    "-Djava.awt.headless=true",
+    "-Dlog4j2.disableJmx=true",
+)
+
+
+class Kafka(Service):
+    """One Kafka node. Its records stay in the state folder across restarts, also when the ports had to change."""
+
+    role: ClassVar[str] = "kafka"
+    port_names: ClassVar[tuple[str, ...]] = ("kafka", "kafka-controller")
+
+    @property
+    def bootstrap(self) -> str:
+        """`host:port` for clients."""
+        return self.listen
+
+    def _command(self) -> list[str]:
+        # Kafka splits folder names at commas and reads backslashes in them: it runs in its folder, and the
+        # names are relative.
+        fill(
+            SERVER_TEMPLATE,
+            self.folder / "server.properties",
+            HOST=self.host,
+            PORT=self.port,
+            CONTROLLER_PORT=self._ports["kafka-controller"],
+            MAX_BYTES=MAX_BROKER_BYTES,
+        )
+        shutil.copyfile(LOGGING, self.folder / "log4j2.properties")
+        jvm = self._jvm()
+        if not (self.folder / "data" / "meta.properties").is_file():
+            self._format(jvm)
+        if not self._archive.is_file():
+            jvm = [*jvm, f"-XX:ArchiveClassesAtExit={NEW_ARCHIVE}"]
+        return [*jvm, "kafka.Kafka", "server.properties"]
+
+    def _jvm(self) -> list[str]:
+        java = java_binary()
+        jars = kafka_jars()
+        self._archive = class_archive(java, jars)
+        archive = [f"-XX:SharedArchiveFile={self._archive}"] if self._archive.is_file() else []
+        # The archive holds for one class path only, so it is spelt out rather than left to a wildcard.
+        path = os.pathsep.join(str(jar) for jar in jars)
+        return [java, *_JVM, *archive, "-Dlog4j2.configurationFile=log4j2.properties", "-cp", path]
+
+    def _format(self, jvm: list[str]) -> None:
+        command = [*jvm, "kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", "server.properties"]
+        try:
+            done = subprocess.run(
+                command, cwd=self.folder, capture_output=True, text=True, timeout=FORMAT_S, check=False
+            )
+        except subprocess.TimeoutExpired:
+            raise BrokerError(
+                f"expected Kafka's storage tool to format within {FORMAT_S:g} s, it is not done"
+            ) from None
+        if done.returncode != 0:
+            lines = (done.stdout + done.stderr).strip().splitlines()
+            raise BrokerError(f"expected Kafka's storage tool to format {self.folder / 'data'}, got: {lines[-1][:300]}")
+
+    def stop(self, deadline_s: float = 15.0) -> None:
+        """End it in good order; the first clean stop on a machine leaves the class archive for later starts.
+
+        Written once, in the time of another start; each later start takes about half the CPU.
+        """
+        super().stop(deadline_s)
+        new = self.folder / NEW_ARCHIVE
+        if self._child is not None and self.poll() == STOPPED_BY_SIGTERM and new.is_file():
+            # The cache may be on another disk, so: copy beside the goal, then rename.
+            partial = self._archive.with_name(f".{self._archive.name}.{os.getpid()}")
+            shutil.copyfile(new, partial)
+            partial.replace(self._archive)
+        new.unlink(missing_ok=True)
+
+    def _answers(self) -> bool:
+        try:
+            socket.create_connection((self.host, self.port), 0.5).close()
+        except OSError:
+            return False
+        # The caller's thread may have a running event loop, which this must not touch.
+        with ThreadPoolExecutor(max_workers=1) as apart:
+            return apart.submit(lambda: asyncio.run(answers_kafka(self.bootstrap))).result()
+
+
+async def answers_kafka(bootstrap: str, timeout_s: float = 2.0) -> bool:
+    """Whether Kafka at `bootstrap` (`host:port`) has a controller and a broker that takes records."""
+    from aiokafka.admin import AIOKafkaAdminClient
+    from aiokafka.errors import KafkaError
+
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=int(timeout_s * 1000))
+    try:
+        async with asyncio.timeout(timeout_s):
+            await admin.start()
+            cluster = await admin.describe_cluster()
+    except (KafkaError, OSError, TimeoutError):
+        return False
+    finally:
+        await admin.close()
+    return bool(cluster["brokers"]) and cluster["controller_id"] >= 0

@@ -1,0 +1,78 @@
+"""Prometheus on a loopback port, scraping every role of the run. Optional: a run goes on without it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from infra.local.files import write_json
+from infra.local.service import INFRA, Service, fill
+from schemas.errors import BrokerError
+
+TEMPLATE = INFRA / "prometheus" / "prometheus.yml.in"
+RULES = INFRA / "prometheus" / "rules"
+TARGETS = "targets.json"
+
+
+def prometheus_binary() -> str | None:
+    """Where prometheus is; None when it is not installed."""
+    return shutil.which("prometheus")
+
+
+class Prometheus(Service):
+    """One Prometheus with the shipped rules; its targets are what `scrape` was told last."""
+
+    role: ClassVar[str] = "prometheus"
+    port_names: ClassVar[tuple[str, ...]] = ("prometheus",)
+
+    @property
+    def url(self) -> str:
+        """Base URL of its HTTP API."""
+        return f"http://{self.listen}"
+
+    def scrape(self, roles: Mapping[str, Mapping[str, Any]]) -> None:
+        """Scrape the roles (as in `roles.json`) that have a metrics address; Prometheus notices by itself.
+
+        Each series carries the role's name as its label `role`, unless it has that label already.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        targets = [
+            {"targets": [entry["metrics"]], "labels": {"role": role}}
+            for role, entry in sorted(roles.items())
+            if entry.get("metrics")
+        ]
+        write_json(self.folder / TARGETS, targets)
+
+    def _command(self) -> list[str]:
+        program = prometheus_binary()
+        if program is None:
+            raise BrokerError("expected the program prometheus, found none: install the Debian package prometheus")
+        if not (self.folder / TARGETS).is_file():
+            self.scrape({})
+        # JSON strings are YAML strings: any path is quoted safely.
+        fill(
+            TEMPLATE,
+            self.folder / "prometheus.yml",
+            RULES=json.dumps(f"{RULES}/*.yml"),
+            TARGETS=json.dumps(TARGETS),
+        )
+        return [
+            program,
+            "--config.file=prometheus.yml",
+            f"--web.listen-address={self.listen}",
+            "--storage.tsdb.path=data",
+            "--storage.tsdb.retention.time=1d",
+            "--storage.tsdb.retention.size=256MB",
+            "--log.level=warn",
+        ]
+
+    def _answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.url}/-/ready", timeout=1.0) as answer:
+                return bool(answer.status == 200)
+        except (urllib.error.URLError, OSError):
+            return False

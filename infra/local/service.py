@@ -1,0 +1,146 @@
+"""What the local brokers and Prometheus have in common: ports, a child process, and a wait until it answers."""
+
+from __future__ import annotations
+
+import string
+import time
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import ClassVar
+
+from infra.local.ports import LOOPBACK, Ports, is_free
+from infra.local.process import Child, ProcessId, last_lines
+from schemas.errors import BrokerError
+
+INFRA = Path(__file__).resolve().parent.parent
+_PORT_RACES = 5
+
+
+class Service(ABC):
+    """A program that listens on loopback and keeps its files in `state`/`role`.
+
+    Its ports are chosen at the first start and stay for as long as this object lives: clients hold them. A later
+    object on the same state folder takes them again when they are free.
+    """
+
+    role: ClassVar[str]
+    port_names: ClassVar[tuple[str, ...]]
+    """The first one is where clients connect."""
+
+    def __init__(self, state: Path, ports: Ports | None = None, *, ready_s: float = 60.0) -> None:
+        """`state` is the state folder; `ready_s` is how long a start may take until the service answers."""
+        self.folder = state.resolve() / self.role
+        self.log = self.folder / f"{self.role}.log"
+        self._memory = ports or Ports(state)
+        self._ready_s = ready_s
+        self._ports: dict[str, int] = {}
+        self._child: Child | None = None
+
+    @abstractmethod
+    def _command(self) -> list[str]:
+        """Write the configuration for `self._ports`; the command line. It runs in `self.folder`."""
+
+    @abstractmethod
+    def _answers(self) -> bool:
+        """Whether the service answers a client now. Takes at most a second or two."""
+
+    @property
+    def host(self) -> str:
+        """Always loopback."""
+        return LOOPBACK
+
+    @property
+    def port(self) -> int:
+        """Where clients connect. Raises BrokerError before the first start."""
+        if not self._ports:
+            raise BrokerError(f"expected a started {self.role}, it has no port yet")
+        return self._ports[self.port_names[0]]
+
+    @property
+    def listen(self) -> str:
+        """`host:port` for clients."""
+        return f"{self.host}:{self.port}"
+
+    @property
+    def child(self) -> Child:
+        """The process. Raises BrokerError before the first start."""
+        if self._child is None:
+            raise BrokerError(f"expected a started {self.role}, it never was")
+        return self._child
+
+    def start(self) -> ProcessId:
+        """Start and wait until the service answers; blocks, callable from any thread. Its pid and start time.
+
+        A port that another program has is replaced at the first start. Raises BrokerError, with the last lines of
+        the log, when the service ends or does not answer in time, or when a port that clients already hold is
+        taken; and when a program it needs is not installed.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        first = not self._ports
+        end = time.monotonic() + self._ready_s
+        for _ in range(_PORT_RACES):
+            if first:
+                self._ports = {name: self._memory.take(name) for name in self.port_names}
+            else:
+                self._await_ports(end)
+            self._child = Child(self._command(), self.log, cwd=self.folder)
+            process = self._child.start()
+            if self._await_answer(end):
+                return process
+            if all(is_free(port) for port in self._ports.values()):
+                break  # it did not end for want of a port
+        status = self.child.kill()
+        if first:
+            self._ports = {}
+        raise BrokerError(
+            f"expected {self.role} to answer within {self._ready_s:g} s, it ended with status {status}: "
+            f"{last_lines(self.log) or 'its log is empty'} ({self.log})"
+        )
+
+    def _await_ports(self, end: float) -> None:
+        while taken := [port for port in self._ports.values() if not is_free(port)]:
+            if time.monotonic() >= end:
+                raise BrokerError(f"expected port {taken[0]}, which {self.role} had, to be free again; it is in use")
+            time.sleep(0.05)
+
+    def _await_answer(self, end: float) -> bool:
+        while self.child.poll() is None and time.monotonic() < end:
+            if self._answers():
+                # A stranger may have taken the port first and answer in place of a child about to fail.
+                return self.child.poll() is None
+            time.sleep(0.02)
+        return False
+
+    def stop(self, deadline_s: float = 15.0) -> None:
+        """End it in good order, by SIGTERM; SIGKILL after the deadline."""
+        if self._child is not None:
+            self._child.stop(deadline_s)
+
+    def restart(self) -> ProcessId:
+        """Stop, then start on the same ports and files."""
+        self.stop()
+        return self.start()
+
+    def kill(self) -> None:
+        """`kill -9`."""
+        self.child.kill()
+
+    def pause(self) -> None:
+        """SIGSTOP: it hangs, connections stay open."""
+        self.child.pause()
+
+    def resume(self) -> None:
+        """SIGCONT after `pause`."""
+        self.child.resume()
+
+    def poll(self) -> int | None:
+        """The exit status, None while it runs."""
+        return self.child.poll()
+
+
+def fill(template: Path, target: Path, **values: object) -> Path:
+    """Write `template` to `target` with each `$NAME` replaced; KeyError when one has no value."""
+    text = string.Template(template.read_text()).substitute(values)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(text)
+    return target

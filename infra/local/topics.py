@@ -1,0 +1,98 @@
+"""Kafka topics: how each is cut and bounded, and their creation."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from schemas.errors import BrokerError
+from schemas.limits import MAX_BROKER_BYTES
+from schemas.topics import KafkaTopic
+
+MEBIBYTE = 1024 * 1024
+DAY_MS = 24 * 3600 * 1000
+
+_NO_ERROR = 0
+_TOPIC_ALREADY_EXISTS = 36
+_PASSING = {5, 6, 7, 15, 41}
+"""No leader, not the leader, timed out, no coordinator, not the controller: a broker that has just started."""
+
+
+@dataclass(frozen=True)
+class TopicSpec:
+    """Partitions, copies, and the bounds of each partition's log."""
+
+    partitions: int = 1
+    replication: int = 1
+    retention_bytes: int = 256 * MEBIBYTE
+    retention_ms: int = DAY_MS
+    compacted: bool = False
+    """Keep the newest record of each key instead of the newest bytes."""
+    config: Mapping[str, str] = field(default_factory=dict)
+    """More topic settings, by Kafka's names; they win."""
+
+    def settings(self) -> dict[str, str]:
+        """The topic's configuration by Kafka's names."""
+        bounds = {
+            "max.message.bytes": str(MAX_BROKER_BYTES),
+            # Only whole segments are deleted, so a segment is a fraction of what is kept.
+            "segment.bytes": str(max(MEBIBYTE, min(64 * MEBIBYTE, self.retention_bytes // 4))),
+        }
+        if self.compacted:
+            bounds["cleanup.policy"] = "compact"
+        else:
+            bounds |= {"retention.bytes": str(self.retention_bytes), "retention.ms": str(self.retention_ms)}
+        return bounds | dict(self.config)
+
+
+def pointillist_topics(partitions: int = 4, replication: int = 1) -> dict[str, TopicSpec]:
+    """Every topic of the system; those keyed by camera have `partitions` partitions."""
+    keyed = TopicSpec(partitions, replication)
+    return {
+        KafkaTopic.FRAMES.value: TopicSpec(partitions, replication, retention_bytes=1024 * MEBIBYTE),
+        KafkaTopic.EVENTS.value: keyed,
+        KafkaTopic.VERDICTS.value: keyed,
+        KafkaTopic.ALERTS.value: TopicSpec(partitions, replication, retention_bytes=64 * MEBIBYTE),
+        KafkaTopic.DEAD_LETTERS.value: keyed,
+        KafkaTopic.MODELS.value: TopicSpec(1, replication, compacted=True),
+    }
+
+
+async def create_topics(bootstrap: str, topics: Mapping[str, TopicSpec], deadline_s: float = 30.0) -> None:
+    """Create those of `topics` that do not exist yet on the Kafka at `bootstrap` (`host:port`) and leave the others.
+
+    Raises BrokerError when Kafka does not answer within `deadline_s` seconds or refuses a topic.
+    """
+    from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+    from aiokafka.errors import KafkaError
+
+    requests = [
+        NewTopic(name, spec.partitions, spec.replication, topic_configs=spec.settings())
+        for name, spec in topics.items()
+    ]
+    complaint = "no answer"
+    loop = asyncio.get_running_loop()
+    end = loop.time() + deadline_s
+    while requests and loop.time() < end:
+        admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=5000)
+        try:
+            await admin.start()
+            answer = await admin.create_topics(requests)
+        except (KafkaError, OSError) as error:
+            complaint = f"{type(error).__name__}: {error}"
+        else:
+            open_names = set()
+            for name, code, message in ((row[0], row[1], row[2]) for row in answer.topic_errors):
+                if code in _PASSING:
+                    open_names.add(name)
+                    complaint = f"{name}: error {code}"
+                elif code not in (_NO_ERROR, _TOPIC_ALREADY_EXISTS):
+                    raise BrokerError(f"expected Kafka at {bootstrap} to create {name}, got error {code}: {message}")
+            requests = [request for request in requests if request.name in open_names]
+        finally:
+            await admin.close()
+        if requests:
+            await asyncio.sleep(0.1)
+    if requests:
+        raise BrokerError(f"expected Kafka at {bootstrap} to create topics within {deadline_s:g} s, got {complaint}")

@@ -1,0 +1,47 @@
+"""The report of a run: every count from durable records."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from consumers.records import open_records
+from infra.audit import Audit
+from infra.layout import Layout
+
+
+def report(found: Audit, layout: Layout, since_ms: int, startup_s: float, restarts: dict[str, int]) -> dict[str, Any]:
+    """What the boots that started at `since_ms` or later did, by the names that the README explains.
+
+    `bytes_sent` counts first sends only, MQTT's own header apart; `latency_s` is capture to record.
+    """
+    counts = found.counts(since_ms)
+    boots = [(boot.camera_id, boot.boot_id) for boot in found.boots if boot.started_ms >= since_ms]
+    with open_records(layout.database_url) as records:
+        sums = records.byte_sums(of=boots)
+        latency = records.latency_quantiles(of=boots)
+        strip = records.strip_counts(of=boots)
+        accuracy = records.accuracy(of=boots)
+        span_s = records.span_s(boots)
+        alerts = records.alert_count(since_ms)
+    return {
+        **counts.as_dict(),
+        "bytes_raw": sums.raw_bytes,
+        "bytes_sent": sums.frame_bytes,
+        "wire_overhead_bytes_per_frame": share(sums.frame_bytes - sums.pixel_bytes, sums.frames),
+        "latency_s": {"p50": latency.p50, "p95": latency.p95, "p99": latency.p99},
+        "latency_negative": latency.negative,
+        "frames_per_second": share(sums.frames, span_s),
+        "accuracy": share(accuracy.clean_correct, accuracy.clean),
+        "accuracy_with_sticker": share(accuracy.sticker_correct, accuracy.sticker),
+        "strip_checked": strip.checked,
+        "strip_shed": strip.shed,
+        "strip_flagged": strip.flagged,
+        "alerts": alerts,
+        "startup_s": startup_s,
+        "restarts": restarts,
+    }
+
+
+def share(part: float, whole: float) -> float | None:
+    """`part` ÷ `whole`; None of nothing."""
+    return part / whole if whole else None

@@ -1,0 +1,69 @@
+"""How every role runs: logs, metrics page, signals, one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import structlog
+from prometheus_client import CollectorRegistry
+
+from infra.observe import role_registry, serve
+from schemas.errors import ConfigError
+from schemas.health import Health
+
+Result = TypeVar("Result")
+Entry = Callable[[CollectorRegistry, Health, asyncio.Event], Awaitable[Result]]
+
+
+def address(text: str) -> tuple[str, int]:
+    """Read host:port; `ConfigError` says the form."""
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise ConfigError(f"an address is written host:port with a port from 1 to 65535, got {text!r}")
+    return host.strip("[]"), int(port)
+
+
+def configure_logs() -> None:
+    """One JSON line an event on stderr."""
+    logging.basicConfig(
+        level=logging.WARNING, stream=sys.stderr, format="%(asctime)s %(name)s %(levelname)s %(message)s"
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+
+
+def run_role(name: str, metrics: str | None, entry: Entry[Result]) -> Result:
+    """Run `entry` until it returns; SIGTERM and SIGINT set its stop event, once."""
+    configure_logs()
+    registry = role_registry(name.rpartition("-")[0] if name[-1].isdigit() else name)
+    health = Health()
+    server = serve(registry, health, address(metrics)) if metrics else None
+
+    async def body() -> Result:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        return await entry(registry, health, stop)
+
+    try:
+        return asyncio.run(body())
+    finally:
+        if server is not None:
+            server.shutdown()
+            server.server_close()

@@ -1,0 +1,147 @@
+"""The roles of a local system as supervised processes: how each is started, and where it listens."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from infra.layout import Layout
+from infra.local.ports import LOOPBACK, Ports
+from infra.local.process import Child, ProcessId
+from infra.up.settings import UpSettings, bundle_folder
+
+FLEET_DRAINED = 0
+FLEET_PENDING = 3
+"""Exit status of a fleet whose spools still held frames at the drain deadline."""
+
+
+class Supervised(Protocol):
+    """What the supervisor can keep running."""
+
+    def start(self) -> ProcessId:
+        """Start it; blocks until it runs."""
+
+    def poll(self) -> int | None:
+        """The exit status, None while it runs."""
+
+    def stop(self, deadline_s: float) -> None:
+        """End it in good order."""
+
+
+@dataclass
+class Role:
+    """One line of `roles.json`."""
+
+    name: str
+    process: Supervised
+    listen: Callable[[], str | None] = lambda: None
+    metrics: str | None = None
+    log: Path | None = None
+    final: frozenset[int] = frozenset()
+    """Exit statuses that mean that its work is done."""
+
+    def healthy(self) -> bool:
+        """Whether its `/healthz` answers 200."""
+        return self.metrics is None or health_of(self.metrics)[0]
+
+
+def health_of(address: str) -> tuple[bool, dict[str, dict[str, object]]]:
+    """What `/healthz` at host:port says; no answer is no health."""
+    try:
+        with urllib.request.urlopen(f"http://{address}/healthz", timeout=2) as answer:
+            return True, json.load(answer)["conditions"]
+    except urllib.error.HTTPError as refused:
+        with refused:
+            return False, json.load(refused).get("conditions", {})
+    except (OSError, ValueError):
+        return False, {}
+
+
+class RoleProcess:
+    """One of our own roles: `pointillist …` as a child process."""
+
+    def __init__(self, arguments: list[str], log: Path, environment: dict[str, str]) -> None:
+        self._child = Child([sys.executable, "-m", "infra.cli", *arguments], log, env=environment)
+
+    def start(self) -> ProcessId:
+        """Start it; its `/healthz` tells when it is ready."""
+        return self._child.start()
+
+    def poll(self) -> int | None:
+        """The exit status, None while it runs."""
+        return self._child.poll()
+
+    def stop(self, deadline_s: float) -> None:
+        """SIGTERM, SIGKILL after the deadline."""
+        self._child.stop(deadline_s)
+
+
+def names(role: str, count: int) -> list[str]:
+    """`bridge` alone, or `bridge-1`, `bridge-2`, …"""
+    return [role] if count == 1 else [f"{role}-{index + 1}" for index in range(count)]
+
+
+class LocalRoles:
+    """Builds the roles of a run around the brokers' addresses."""
+
+    def __init__(self, settings: UpSettings, layout: Layout, ports: Ports, mqtt: str, kafka: str) -> None:
+        self._settings = settings
+        self._layout = layout
+        self._ports = ports
+        self._mqtt = mqtt
+        self._kafka = kafka
+        self._environment = dict(os.environ)
+        self._environment["POINTILLIST_FLEET_SECRET_FILE"] = str(layout.secret_file.resolve())
+        self._environment["POINTILLIST_GENERATIONS_FILE"] = str(layout.generations.resolve())
+        # A role that is busy in numpy must not take the device thread's cores.
+        self._light = self._environment | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
+    def _role(self, name: str, arguments: list[str], environment: dict[str, str], listen: str | None = None) -> Role:
+        metrics = f"{LOOPBACK}:{self._ports.take(f'{name}-metrics')}"
+        log = self._layout.log(name)
+        process = RoleProcess([*arguments, "--metrics", metrics], log, environment)
+        return Role(name, process, listen=lambda: listen, metrics=metrics, log=log)
+
+    def bridges(self) -> list[Role]:
+        """MQTT → Kafka."""
+        return [
+            self._role(name, ["bridge", "--mqtt", self._mqtt, "--kafka", self._kafka, "--name", name], self._light)
+            for name in names("bridge", self._settings.bridges)
+        ]
+
+    def processors(self) -> list[Role]:
+        """Kafka frames → verdicts."""
+        bundle = str(bundle_folder(self._settings))
+        fixed = ["process", "--kafka", self._kafka, "--bundle", bundle, "--mode", self._settings.mode]
+        fixed += ["--batch-frames", str(self._settings.batch_frames)]
+        return [
+            self._role(f"processor-{index + 1}", [*fixed, "--instance", f"processor-{index + 1}"], self._environment)
+            for index in range(self._settings.processors)
+        ]
+
+    def recorder(self) -> Role:
+        """Kafka verdicts → database, quarantine, HTTP pages."""
+        http = self._settings.http or f"{LOOPBACK}:{self._ports.take('recorder-http')}"
+        state = str(self._layout.folder)
+        arguments = ["record", "--kafka", self._kafka, "--state", state, "--http", http]
+        return self._role("recorder", arguments, self._light, listen=http)
+
+    def fleet(self, ends_at_ms: int | None) -> Role:
+        """The simulated cameras. It is not health-checked before the start: it is started last."""
+        arguments = ["fleet", "--scenario", str(self._layout.scenario), "--mqtt", self._mqtt]
+        arguments += ["--state", str(self._layout.folder), "--drain", str(self._settings.drain_s)]
+        if ends_at_ms is not None:
+            arguments += ["--until", str(ends_at_ms)]
+        # The fleet is given keys, never the fleet secret.
+        environment = {k: v for k, v in self._light.items() if k != "POINTILLIST_FLEET_SECRET_FILE"}
+        environment.pop("POINTILLIST_FLEET_SECRET", None)
+        role = self._role("fleet", arguments, environment)
+        role.final = frozenset((FLEET_DRAINED, FLEET_PENDING))
+        return role

@@ -1,0 +1,210 @@
+"""One run of the whole system: start, watch, drain, stop, report."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import yaml
+
+from infra.audit import Audit, audit, unsettled
+from infra.environment import Environment
+from infra.layout import Layout, write_private
+from infra.local.files import write_json
+from infra.local.kafka import Kafka
+from infra.local.mosquitto import Mosquitto
+from infra.local.ports import Ports
+from infra.local.prometheus import Prometheus, prometheus_binary
+from infra.local.roles import RoleTable
+from infra.local.topics import create_topics, pointillist_topics
+from infra.report import report
+from infra.up.roles import FLEET_PENDING, LocalRoles, Role
+from infra.up.settings import UpSettings, bundle_folder, scenario_document
+from infra.up.supervisor import Supervisor
+from infra.up.table import LiveTable
+from producers.fleet import fleet_started
+from producers.scenario import Scenario, parse_scenario
+from schemas.identity import CameraId
+
+READY_S = 120.0
+STOP_S = 15.0
+FRAME_PARTITIONS = 6
+TICK_S = 0.1
+
+
+@dataclass
+class Interrupts:
+    """How often the person asked to stop."""
+
+    count: int = 0
+
+    def __call__(self, signum: int, frame: FrameType | None) -> None:
+        """Count one."""
+        self.count += 1
+
+
+@contextmanager
+def interrupts() -> Iterator[Interrupts]:
+    """SIGINT and SIGTERM are counted instead of raised while the block runs."""
+    counter = Interrupts()
+    before = {number: signal.signal(number, counter) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield counter
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def run_up(settings: UpSettings, environment: Environment, table: LiveTable) -> tuple[int, dict[str, Any]]:
+    """Run the system; the exit status (0 when nothing is lost or pending) and the report.
+
+    Raises UserError for what the person can mend; whatever was started is stopped again.
+    """
+    document = scenario_document(settings, environment.data)
+    scenario = parse_scenario(document)
+    layout = Layout(settings.state.resolve())
+    with RoleTable(layout.folder) as roles, interrupts() as asked:
+        roles.kill_leftovers()
+        run = _Run(settings, layout, roles, table, asked)
+        try:
+            run.prepare(scenario, document)
+            run.start()
+            run.watch()
+            run.drain()
+        finally:
+            run.stop()
+        return run.finish()
+
+
+class _Run:
+    def __init__(
+        self, settings: UpSettings, layout: Layout, table: RoleTable, live: LiveTable, asked: Interrupts
+    ) -> None:
+        self._settings = settings
+        self._layout = layout
+        self._live = live
+        self._asked = asked
+        self._ports = Ports(layout.folder)
+        self._supervisor = Supervisor(table)
+        self._mosquitto = Mosquitto(layout.folder, self._ports)
+        self._kafka = Kafka(layout.folder, self._ports)
+        self._begun = time.monotonic()
+        self._started_ms = time.time_ns() // 10**6
+        self._startup_s = 0.0
+        self._brokers: list[Role] = []
+        self._roles: list[Role] = []
+        self._fleet: Role | None = None
+        self._prometheus: Prometheus | None = None
+
+    def prepare(self, scenario: Scenario, document: dict[str, Any]) -> None:
+        """Lay down the scenario, the keys and what this run is."""
+        self._layout.fleet_secret()
+        for camera in scenario.cameras():
+            self._layout.issue_key(CameraId(camera.camera_id))
+        # Another run: its sources begin at their beginning, its faults count from its own start.
+        fleet_started(self._layout.folder).unlink(missing_ok=True)
+        # An address may hold a password: the scenario is for its owner only, and is not repeated elsewhere.
+        write_private(self._layout.scenario, yaml.safe_dump(document, sort_keys=False))
+        options = json.loads(self._settings.model_dump_json(exclude={"source"}))
+        bundle = str(bundle_folder(self._settings))
+        write_json(self._layout.run, {"started_ms": self._started_ms, "bundle": bundle, "options": options})
+
+    def start(self) -> None:
+        """Brokers, then our roles, then, when all are ready, the cameras."""
+        mosquitto = Role("mosquitto", self._mosquitto, lambda: self._mosquitto.listen, log=self._mosquitto.log)
+        kafka = Role("kafka", self._kafka, lambda: self._kafka.listen, log=self._kafka.log)
+        self._live.say("starting mosquitto and Kafka")
+        with ThreadPoolExecutor(2) as starting:
+            for future in [starting.submit(self._supervisor.start, role) for role in (mosquitto, kafka)]:
+                future.result()
+        self._brokers = [mosquitto, kafka]
+        local = LocalRoles(self._settings, self._layout, self._ports, self._mosquitto.listen, self._kafka.listen)
+        self._roles = [*local.processors(), *local.bridges(), local.recorder()]
+        asyncio.run(create_topics(self._kafka.listen, pointillist_topics(FRAME_PARTITIONS)))
+        for role in self._roles:
+            self._supervisor.start(role)
+        if self._settings.prometheus and prometheus_binary() is not None:
+            prometheus = self._prometheus = Prometheus(self._layout.folder, self._ports)
+            self._brokers.append(Role("prometheus", prometheus, lambda: prometheus.listen, log=prometheus.log))
+            self._supervisor.start(self._brokers[-1])
+        self._live.say("waiting for the bridge, the processors and the recorder")
+        self._supervisor.await_health(self._roles, READY_S)
+        self._startup_s = time.monotonic() - self._begun
+        seconds = self._settings.seconds
+        ends_at_ms = time.time_ns() // 10**6 + round(1000 * seconds) if seconds is not None else None
+        self._fleet = local.fleet(ends_at_ms)
+        self._supervisor.start(self._fleet)
+        if self._prometheus is not None:
+            # Ports stay for the run, so what is scraped now is what is scraped after any restart.
+            self._prometheus.scrape({role.name: {"metrics": role.metrics} for role in [*self._roles, self._fleet]})
+        self._live.begin({role.name: role for role in [*self._roles, self._fleet]}, self._startup_s)
+
+    def watch(self) -> None:
+        """Keep everything running until the fleet is done or the person asks to stop."""
+        fleet = self._fleet
+        assert fleet is not None
+        while fleet.process.poll() not in fleet.final:
+            self._supervisor.watch()
+            self._live.tick()
+            if self._asked.count:
+                self._live.say("stopping: the cameras drain, interrupt again to stop at once")
+                self._supervisor.forget(fleet.name)
+                self._await_stopped(fleet)
+                return
+            time.sleep(TICK_S)
+        if fleet.process.poll() == FLEET_PENDING:
+            self._live.say("the cameras' spools still held frames at the drain deadline")
+
+    def _await_stopped(self, fleet: Role) -> None:
+        with ThreadPoolExecutor(1) as stopping:
+            done = stopping.submit(fleet.process.stop, self._settings.drain_s)
+            while not done.done() and self._asked.count < 2:
+                self._supervisor.watch()
+                time.sleep(TICK_S)
+            if not done.done():
+                fleet.process.stop(0)
+
+    def drain(self) -> None:
+        """Wait until every published frame has its record, at most until the deadline."""
+        end = time.monotonic() + self._settings.drain_s
+        while self._asked.count < 2 and time.monotonic() < end:
+            self._supervisor.watch()
+            self._live.tick()
+            if unsettled(self._layout) == 0:
+                return
+            time.sleep(0.3)
+
+    def stop(self) -> None:
+        """Stop everything by pid, readers before what they read from."""
+        self._live.end()
+        for role in [r for r in (self._fleet,) if r is not None] + self._roles[::-1] + self._brokers[::-1]:
+            self._supervisor.forget(role.name)
+        self._supervisor.close()
+        bridges_first = sorted(self._roles, key=lambda role: not role.name.startswith("bridge"))
+        for group in ([self._fleet] if self._fleet else [], bridges_first, self._brokers[::-1]):
+            with ThreadPoolExecutor(8) as stopping:
+                list(stopping.map(lambda role: self._supervisor.stop(role, STOP_S), group))
+
+    def finish(self) -> tuple[int, dict[str, Any]]:
+        """The exit status and the report, from what is on disk now."""
+        found: Audit = audit(self._layout, self._started_ms)
+        document = report(found, self._layout, self._started_ms, self._startup_s, self._supervisor.restarts)
+        if self._settings.report is not None:
+            write_report(self._settings.report, document)
+        everything = found.counts()
+        return (0 if everything.frames_lost == 0 and everything.frames_pending == 0 else 1), document
+
+
+def write_report(file: Path, document: dict[str, Any]) -> None:
+    """Write the report as JSON."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(document, indent=2) + "\n")

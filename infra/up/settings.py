@@ -1,0 +1,108 @@
+"""What `pointillist up` is asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field
+
+from schemas.errors import BundleError, ConfigError, SourceError
+
+PRERENDERED = 256
+"""Scenes rendered beforehand for each camera that runs as fast as it can: then the renderer is not what is measured."""
+
+
+class UpSettings(BaseModel):
+    """The options of one run."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    cameras: int = Field(default=8, ge=1, le=4096)
+    fps: float = Field(default=2.0, ge=0)
+    seconds: float | None = Field(default=None, gt=0)
+    drop: float = Field(default=0.25, ge=0, le=0.875)
+    source: str = "scene"
+    scenario: Path | None = None
+    bundle: Path | None = None
+    strip_rate: float = Field(default=0.05, ge=0, le=1)
+    profile: Literal["raw", "lossless"] = "raw"
+    mode: Literal["default", "paper"] = "default"
+    processors: int = Field(default=1, ge=1, le=16)
+    bridges: int = Field(default=1, ge=1, le=16)
+    state: Path = Path(".pointillist")
+    report: Path | None = None
+    drain_s: float = Field(default=60.0, gt=0)
+    batch_frames: int = Field(default=64, ge=1, le=4096)
+    spool_bytes: int = Field(default=256 * 2**20, ge=2**20)
+    prometheus: bool = True
+    http: str | None = None
+
+
+def source_entry(source: str, cameras: int, fps: float, data: Path | None) -> dict[str, Any]:
+    """The scenario's `source` for `scene`, `cifar10`, a URL, a device, a video file or an npz file.
+
+    Raises SourceError when a file is missing.
+    """
+    if source == "scene":
+        return {"kind": "scene", "prerendered": PRERENDERED if fps == 0 else 0}
+    if source == "cifar10":
+        if data is None:
+            raise SourceError("the source cifar10 is expected in the folder that POINTILLIST_DATA names; it is not set")
+        return _dataset(data / "cifar10.npz", cameras)
+    if "://" in source or source.startswith("/dev/"):
+        return {"kind": "url", "address": source}
+    file = Path(source).expanduser()
+    if not file.is_file():
+        raise SourceError(f"expected scene, cifar10, a URL or an existing file as source, got {source!r}")
+    if file.suffix == ".npz":
+        return _dataset(file, cameras)
+    return {"kind": "video", "file": str(file.resolve())}
+
+
+def _dataset(file: Path, cameras: int) -> dict[str, Any]:
+    if not file.is_file():
+        raise SourceError(f"expected the data set {file}, there is no such file")
+    return {"kind": "dataset", "file": str(file.resolve()), "stride": cameras}
+
+
+def scenario_document(settings: UpSettings, data: Path | None) -> dict[str, Any]:
+    """The scenario of a run: the given file's, or one group of equal cameras."""
+    if settings.scenario is not None:
+        try:
+            document = yaml.safe_load(settings.scenario.read_text())
+        except OSError as error:
+            raise ConfigError(f"cannot read the scenario {settings.scenario}: {error.strerror}") from None
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{settings.scenario} is not YAML: {str(error).splitlines()[0]}") from None
+        if not isinstance(document, dict):
+            raise ConfigError(f"{settings.scenario}: expected a mapping with `site` and `cameras`")
+        return document
+    return {
+        "site": "local",
+        "cameras": [
+            {
+                "name": "cam-{index}",
+                "count": settings.cameras,
+                "source": source_entry(settings.source, settings.cameras, settings.fps, data),
+                "fps": settings.fps,
+                "drop_ratio": settings.drop,
+                "probe_share": settings.strip_rate,
+                "profile": settings.profile,
+                "spool": {"max_bytes": settings.spool_bytes},
+            }
+        ],
+    }
+
+
+def bundle_folder(settings: UpSettings) -> Path:
+    """The bundle of a run: the given one, else the shipped one that fits the source."""
+    if settings.bundle is not None:
+        if not (settings.bundle / "model.toml").is_file():
+            raise BundleError(f"expected a bundle, a folder with model.toml, got {settings.bundle}")
+        return settings.bundle.resolve()
+    from importlib.resources import files
+
+    name = "scene" if settings.source == "scene" else "cifar10"
+    return Path(str(files("bundles") / name))

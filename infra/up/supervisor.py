@@ -1,0 +1,109 @@
+"""Keeps roles running: what ends is started again, at once the first time and with growing pauses after that."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from infra.local.process import last_line
+from infra.local.roles import RoleTable
+from infra.up.roles import Role
+from schemas.errors import BrokerError, ConfigError, PointillistError
+
+FIRST_PAUSE_S = 0.25
+LONGEST_PAUSE_S = 5.0
+STEADY_S = 10.0
+"""A role that ran this long is started again at once."""
+USER_ERROR = 2
+"""Exit status of a role that only a person can mend."""
+
+
+class Supervisor:
+    """Starts roles, writes `roles.json`, restarts what ends. `watch` is called again and again by one thread."""
+
+    def __init__(self, table: RoleTable) -> None:
+        self._table = table
+        self._roles: dict[str, Role] = {}
+        self._started: dict[str, float] = {}
+        self._pause: dict[str, float] = {}
+        self._starting: dict[str, Future[None]] = {}
+        self._threads = ThreadPoolExecutor(max_workers=16, thread_name_prefix="supervisor")
+        self._writing = threading.Lock()
+        self.restarts: dict[str, int] = {}
+
+    def start(self, role: Role) -> None:
+        """Start a role and watch it from now on."""
+        self._begin(role)
+        self._roles[role.name] = role
+
+    def _begin(self, role: Role) -> None:
+        process = role.process.start()
+        self._started[role.name] = time.monotonic()
+        with self._writing:
+            self._table.record(role.name, process, listen=role.listen(), metrics=role.metrics)
+
+    def forget(self, name: str) -> None:
+        """Stop watching a role whose end is meant; it stays in `roles.json` until it is stopped."""
+        self._roles.pop(name, None)
+        starting = self._starting.pop(name, None)
+        if starting is not None:
+            starting.exception(timeout=60)
+
+    def stop(self, role: Role, deadline_s: float) -> None:
+        """Stop a role for good."""
+        self.forget(role.name)
+        role.process.stop(deadline_s)
+        with self._writing:
+            self._table.remove(role.name)
+
+    def watch(self) -> None:
+        """Start again what has ended. Raises the role's own words when it ended with a user's error."""
+        for role in list(self._roles.values()):
+            starting = self._starting.get(role.name)
+            if starting is not None:
+                if not starting.done():
+                    continue
+                del self._starting[role.name]
+                failure = starting.exception()
+                if failure is not None and not isinstance(failure, BrokerError):
+                    raise failure
+            status = role.process.poll()
+            if status is None or status in role.final:
+                continue
+            if status == USER_ERROR and role.log is not None:
+                raise ended_by_user_error(role)
+            lived = time.monotonic() - self._started[role.name]
+            pause = 0.0 if lived > STEADY_S else self._pause.get(role.name, 0.0)
+            if lived < pause:
+                continue
+            self._pause[role.name] = min(LONGEST_PAUSE_S, max(FIRST_PAUSE_S, 2 * pause))
+            self.restarts[role.name] = self.restarts.get(role.name, 0) + 1
+            self._starting[role.name] = self._threads.submit(self._begin, role)
+
+    def await_health(self, roles: list[Role], deadline_s: float) -> None:
+        """Wait until all `roles` are healthy, keeping them alive meanwhile."""
+        end = time.monotonic() + deadline_s
+        waiting = list(roles)
+        while waiting:
+            self.watch()
+            waiting = [role for role in waiting if not role.healthy()]
+            if waiting and time.monotonic() > end:
+                names = ", ".join(role.name for role in waiting)
+                log = waiting[0].log
+                line = last_line(log) if log else ""
+                raise BrokerError(
+                    f"expected {names} to be ready within {deadline_s:.0f} s; last line of the log: {line}"
+                )
+            time.sleep(0.05)
+
+    def close(self) -> None:
+        """No more restarts."""
+        self._roles.clear()
+        self._threads.shutdown(wait=True)
+
+
+def ended_by_user_error(role: Role) -> PointillistError:
+    """What a role said before it ended with status 2."""
+    line = last_line(role.log) if role.log else ""
+    return ConfigError(f"{role.name}: {line.removeprefix('error: ')}")

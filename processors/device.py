@@ -1,0 +1,224 @@
+"""All that runs on the device thread: a batch through the pipeline, and STRIP. Plain calls; no Kafka, no loop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from processors.codebooks import DeviceCodebooks
+from processors.intake import TakenFrame
+from processors.metrics import ProcessorMetrics
+from processors.pipeline import Pipeline
+from processors.preview import Picture
+from processors.stages.unpack import kept_masks, scatter
+from schemas.errors import BadPixels, ConfigError, PointillistError, StageError
+from schemas.packing import unpack_pixels
+from schemas.pointillist_pb2 import RAW
+
+_WARM_PIXELS = 2**18
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What the pipeline found in one frame."""
+
+    class_id: int
+    confidence: float
+    rebuilt: Picture | None
+    """(H, W, C) uint8, when it was asked for."""
+    probe: Tensor | None
+    """(channels, height, width) of the network on the device, for STRIP; None unless the frame is a probe."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A frame that a stage cannot take, not even alone."""
+
+    stage: str
+    error: PointillistError
+
+
+Outcome = Found | Failed
+
+
+def choose_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
+    """The device that a setting names; raises ConfigError when there is no CUDA where it is asked for."""
+    have = torch.cuda.is_available()
+    if wanted == "cuda" and not have:
+        raise ConfigError("device: expected CUDA, torch finds none; auto or cpu would run")
+    return torch.device("cuda" if have and wanted != "cpu" else "cpu")
+
+
+class DeviceWork:
+    """The pipeline on batches of taken frames. All calls come from one thread."""
+
+    def __init__(self, pipeline: Pipeline, metrics: ProcessorMetrics) -> None:
+        self.pipeline = pipeline
+        self._metrics = metrics
+        self._device = pipeline.bundle.device
+        self._codebooks = DeviceCodebooks(self._device)
+        self._stage = ""
+
+    @contextmanager
+    def _clock(self, stage: str) -> Iterator[None]:
+        self._stage = stage
+        start = time.perf_counter()
+        yield
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        self._metrics.stage(stage, time.perf_counter() - start)
+
+    @torch.inference_mode()
+    def classify(self, batch: Sequence[TakenFrame], previews: Sequence[bool]) -> list[Outcome]:
+        """What is found in each frame of a batch of one shape; `previews` says whose rebuilt picture to return.
+
+        Where the batch fails, its frames go one by one, so that only those that fail alone come back as `Failed`; where
+        memory runs out, its halves.
+        """
+        try:
+            return self._attempt(batch, previews)
+        except Exception as error:  # whatever a network of the user's own raises
+            if len(batch) == 1:
+                return [self._failure(error)]
+            self._metrics.stage_failed(self._stage)
+            size = -(-len(batch) // 2) if _out_of_memory(error) else 1
+        # Outside the handler, which would keep the failed attempt's tensors alive.
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+        outcomes: list[Outcome] = []
+        for start in range(0, len(batch), size):
+            outcomes += self.classify(batch[start : start + size], previews[start : start + size])
+        return outcomes
+
+    def _failure(self, error: Exception) -> Failed:
+        self._metrics.stage_failed(self._stage)
+        if isinstance(error, PointillistError):
+            return Failed(self._stage, error)
+        return Failed(self._stage, StageError(f"{type(error).__name__}: {error}"))
+
+    def _attempt(self, batch: Sequence[TakenFrame], previews: Sequence[bool]) -> list[Outcome]:
+        outcomes: list[Outcome | None] = [None] * len(batch)
+        with self._clock("unpack"):
+            frames, kept, good = self._unpack(batch, outcomes)
+        if good:
+            found = self.pipeline(frames, kept, self._clock)
+            class_ids, confidences = found.class_id.tolist(), found.confidence.tolist()
+            probes = self._probes([i for i, index in enumerate(good) if batch[index].frame.whole], frames)
+            for i, index in enumerate(good):
+                if not 0 <= confidences[i] <= 1:  # not a number
+                    failure = StageError(f"expected a confidence from 0 to 1, got {confidences[i]}")
+                    self._metrics.stage_failed("classify")
+                    outcomes[index] = Failed("classify", failure)
+                    continue
+                rebuilt = _picture(found.rebuilt[i]) if previews[index] else None
+                outcomes[index] = Found(class_ids[i], confidences[i], rebuilt, probes.get(i))
+        return [outcome for outcome in outcomes if outcome is not None]
+
+    def _unpack(self, batch: Sequence[TakenFrame], outcomes: list[Outcome | None]) -> tuple[Tensor, Tensor, list[int]]:
+        """Frames (G, C, H, W), their masks (G, 1, H, W), and the indices of those G whose pixels decode."""
+        shape = batch[0].shape
+        seeds = [taken.key.frame_seed(taken.frame.boot_id, taken.frame.seq) for taken in batch]
+        kept = kept_masks(
+            torch.tensor(seeds, dtype=torch.int64, device=self._device),
+            *self._books(batch),
+            shape.height,
+            shape.width,
+        )
+        whole = torch.tensor([taken.frame.whole for taken in batch], device=self._device)
+        sent = kept | whole[:, None, None, None]
+        counts = sent.sum((1, 2, 3)).tolist()
+        pixels = bytearray()
+        good: list[int] = []
+        for index, taken in enumerate(batch):
+            try:
+                pixels += self._pixels(taken, counts[index], sent[index, 0])
+            except BadPixels as error:
+                self._metrics.stage_failed("unpack")
+                outcomes[index] = Failed("unpack", error)
+            else:
+                good.append(index)
+        if len(good) < len(batch):
+            kept, sent = kept[good], sent[good]
+        if not good:
+            return kept, kept, good
+        flat = torch.frombuffer(pixels, dtype=torch.uint8) if pixels else torch.zeros(0, dtype=torch.uint8)
+        return scatter(flat.view(-1, shape.channels).to(self._device), sent), kept, good
+
+    def _books(self, batch: Sequence[TakenFrame]) -> tuple[Tensor, Tensor]:
+        slots = self._codebooks.slots([(taken.key, taken.frame.dropped_per_block) for taken in batch])
+        return self._codebooks.table, slots
+
+    @staticmethod
+    def _pixels(taken: TakenFrame, count: int, sent: Tensor) -> bytes:
+        frame = taken.frame
+        if frame.profile == RAW:
+            if len(frame.pixels) != count * frame.channels:
+                raise BadPixels(f"expected {count} pixels of {frame.channels} bytes, got {len(frame.pixels)} bytes")
+            return frame.pixels
+        return unpack_pixels(frame.pixels, sent.cpu().numpy(), frame.channels, frame.profile).tobytes()
+
+    def _probes(self, whole: list[int], frames: Tensor) -> dict[int, Tensor]:
+        if not whole or self.pipeline.bundle.overlays is None:
+            return {}
+        self._stage = "strip"
+        inputs = self.pipeline.probe_input(frames[whole])
+        # Each in memory of its own: a view would keep the others alive while it waits.
+        return {i: probe.clone() for i, probe in zip(whole, inputs, strict=True)}
+
+    @torch.inference_mode()
+    def strip(self, probes: Sequence[Tensor]) -> list[float | Failed]:
+        """The entropy of each probe in bits; those that fail alone come back as `Failed`."""
+        try:
+            with self._clock("strip"):
+                entropies: list[float] = self.pipeline.strip(torch.stack(list(probes))).tolist()
+        except Exception as error:  # whatever a network of the user's own raises
+            if len(probes) == 1:
+                return [self._failure(error)]
+            self._metrics.stage_failed("strip")
+            size = -(-len(probes) // 2) if _out_of_memory(error) else 1
+        else:
+            return [e if e == e else Failed("strip", StageError("the entropy is not a number")) for e in entropies]
+        return [x for start in range(0, len(probes), size) for x in self.strip(probes[start : start + size])]
+
+    @torch.inference_mode()
+    def warm(self, batch_frames: int) -> float | None:
+        """Run the chain on black frames of the network's size and 32×32; the seconds that STRIP takes for one frame.
+
+        None when the bundle has nothing for STRIP. The second run of each is the one that counts.
+        """
+        wanted = self.pipeline.bundle.settings.input
+        own = (wanted.channels, wanted.height, wanted.width)
+        for channels, height, width in sorted({own, (3, 32, 32)}):
+            for count in sorted({1, max(1, min(batch_frames, _WARM_PIXELS // (height * width)))}):
+                kept = torch.ones(count, 1, height, width, dtype=torch.bool, device=self._device)
+                kept[..., ::3] = False
+                frames = torch.zeros(count, channels, height, width, device=self._device)
+                for _ in range(2):
+                    self.pipeline(frames, kept)
+        if self.pipeline.bundle.overlays is None:
+            return None
+        probe = self.pipeline.probe_input(torch.zeros(1, *own, device=self._device))
+        seconds = 0.0
+        for _ in range(2):
+            start = time.perf_counter()
+            self.pipeline.strip(probe).tolist()
+            seconds = time.perf_counter() - start
+        return seconds
+
+
+def _picture(frame: Tensor) -> Picture:
+    """One frame (C, H, W) in [0, 1] as (H, W, C) uint8."""
+    array: Picture = frame.mul(255).round_().clamp_(0, 255).byte().permute(1, 2, 0).cpu().numpy()
+    return np.ascontiguousarray(array)
+
+
+def _out_of_memory(error: Exception) -> bool:
+    # On the CPU torch raises a plain RuntimeError.
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)

@@ -1,0 +1,65 @@
+"""The processor's metrics in one place, on an injected registry."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from prometheus_client import CollectorRegistry
+
+from processors.intake import TakenFrame
+from processors.records import StripFinding
+from schemas import metrics as contract
+
+_STAGES = ("intake", "unpack", "reconstruct", "denoise", "classify", "strip")
+
+
+class ProcessorMetrics:
+    """What the processor counts. Counters with few label values are made at once, so that a dashboard sees zeros."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        frames = contract.FRAMES_TOTAL.on(registry)
+        self.classified = frames.labels("classified")
+        self.dead_lettered = frames.labels("dead_lettered")
+        frame_bytes = contract.FRAME_BYTES.on(registry)
+        self._raw_bytes = frame_bytes.labels("raw")
+        self._sent_bytes = frame_bytes.labels("sent")
+        stage = contract.STAGE.on(registry)
+        self._stage = {name: stage.labels(name) for name in _STAGES}
+        errors = contract.STAGE_ERRORS.on(registry)
+        self._stage_errors = {name: errors.labels(name) for name in _STAGES}
+        self.batch = contract.BATCH.on(registry)
+        queue = contract.QUEUE.on(registry)
+        self.batch_queue = queue.labels("batch")
+        self.strip_queue = queue.labels("strip")
+        self.lag = contract.LAG.on(registry)
+        self.paused = contract.PAUSED.on(registry)
+        strip = contract.STRIP_FRAMES.on(registry)
+        self._strip_checked = strip.labels("checked")
+        self._strip_flagged = strip.labels("flagged")
+        self._strip_shed = strip.labels("shed")
+        self._strip_entropy = contract.STRIP_ENTROPY.on(registry)
+        self.device_busy = contract.DEVICE_BUSY.on(registry)
+
+    def stage(self, name: str, seconds: float) -> None:
+        """A stage took this long for one batch."""
+        self._stage[name].observe(seconds)
+
+    def stage_failed(self, name: str) -> None:
+        """A stage failed on a batch, or on a frame alone."""
+        if name in self._stage_errors:
+            self._stage_errors[name].inc()
+
+    def taken(self, batch: Sequence[TakenFrame]) -> None:
+        """Verified frames came in."""
+        self._raw_bytes.inc(sum(t.shape.height * t.shape.width * t.shape.channels for t in batch))
+        self._sent_bytes.inc(sum(t.frame_bytes for t in batch))
+
+    def stripped(self, finding: StripFinding) -> None:
+        """STRIP has seen a probe, or shed it."""
+        if finding.entropy_bits is None:
+            self._strip_shed.inc()
+            return
+        self._strip_checked.inc()
+        self._strip_entropy.observe(finding.entropy_bits)
+        if finding.flagged:
+            self._strip_flagged.inc()

@@ -1,0 +1,95 @@
+"""The chain of stages: unpack, reconstruct, denoise, classify; and STRIP beside it. Pure torch, no Kafka.
+
+What runs live on a batch is what the lab evaluates. Gradients flow where a stage lets them: who wants none calls it
+under `torch.inference_mode()`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from processors.bundle import Bundle
+from processors.settings import DenoiseSettings
+from processors.stages.classify import classify
+from processors.stages.denoise import denoise
+from processors.stages.reconstruct import Mode, reconstruct
+from processors.stages.strip import strip_entropy
+from schemas.errors import StageError
+
+STAGES = ("unpack", "reconstruct", "denoise", "classify", "strip")
+"""In the order in which they run; `strip` on probe frames only. `unpack` is in `processors.stages.unpack`."""
+
+StageContext = Callable[[str], AbstractContextManager[None]]
+"""Entered around each stage with its name: a clock, or a note of where an error came from."""
+
+
+def _bare(stage: str) -> AbstractContextManager[None]:
+    return nullcontext()
+
+
+@dataclass(frozen=True, slots=True)
+class Classified:
+    """What the chain finds: `rebuilt` (B, C, H, W) in [0, 1], class index (B,) and its probability (B,)."""
+
+    rebuilt: Tensor
+    class_id: Tensor
+    confidence: Tensor
+
+
+class Pipeline:
+    """The stages with their settings and the network of one bundle."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        mode: Mode = "default",
+        denoise: DenoiseSettings | None = None,
+    ) -> None:
+        self.bundle = bundle
+        self.mode: Mode = mode
+        self.denoise = denoise or DenoiseSettings()
+
+    def rebuild(self, frames: Tensor, kept: Tensor, stage: StageContext = _bare) -> Tensor:
+        """Reconstruct, then denoise: frames (B, C, H, W) in [0, 1] to the same.
+
+        What stands in dropped pixels, where `kept` (B, 1, H, W) is False, is not read: a probe frame comes out as if
+        its camera had dropped them.
+        """
+        with stage("reconstruct"):
+            filled = reconstruct(frames, kept, self.mode)
+        with stage("denoise"):
+            return denoise(filled, self.denoise.method, self.denoise.sigma)
+
+    def logits(self, frames: Tensor, kept: Tensor) -> Tensor:
+        """Logits (B, classes) of the whole chain, as an attacker who knows it would ask for them."""
+        return self.bundle.logits(self.bundle.prepare(self.rebuild(frames, kept)))
+
+    def __call__(self, frames: Tensor, kept: Tensor, stage: StageContext = _bare) -> Classified:
+        """Classify frames (B, C, H, W) in [0, 1] with their masks (B, 1, H, W), True where a pixel was kept."""
+        rebuilt = self.rebuild(frames, kept, stage)
+        with stage("classify"):
+            class_id, confidence = classify(self.bundle.logits(self.bundle.prepare(rebuilt)))
+        return Classified(rebuilt, class_id, confidence)
+
+    def probe_input(self, pictures: Tensor) -> Tensor:
+        """What STRIP looks at, (B, channels, height, width) of the network: whole pictures (B, C, H, W) in [0, 1].
+
+        Under the policy `tile` it is the most confident tile, the one that gives the verdict.
+        """
+        prepared = self.bundle.prepare(pictures)
+        if prepared.ndim == 4:
+            return prepared
+        every = self.bundle.logits(prepared.flatten(0, 1)).view(*prepared.shape[:2], -1)
+        best = every.softmax(2).amax(2).argmax(1)
+        return prepared[torch.arange(len(prepared), device=prepared.device), best]
+
+    def strip(self, probes: Tensor) -> Tensor:
+        """Mean entropy in bits (B,) of what `probe_input` gave, over the bundle's overlays."""
+        if self.bundle.overlays is None:
+            raise StageError("STRIP: expected a bundle with overlays, this one has none")
+        return strip_entropy(probes, self.bundle.overlays, self.bundle.logits)

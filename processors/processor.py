@@ -1,0 +1,369 @@
+"""One processor at work: from the partitions through the device to verdicts, and only then to commits."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+import numpy as np
+import structlog
+from aiokafka import ConsumerRecord, TopicPartition
+from torch import Tensor
+
+from processors.commit import PartitionProgress
+from processors.device import DeviceWork, Failed, Found, Outcome
+from processors.emitter import Emitter
+from processors.inbox import Inbox
+from processors.intake import TakenFrame, open_record
+from processors.metrics import ProcessorMetrics
+from processors.microbatch import MicroBatcher
+from processors.preview import Picture, PreviewClock, evidence_png, preview_jpeg
+from processors.records import Model, Outgoing, StripFinding, failed_record, refused_record, verdict_record
+from processors.settings import ProcessorSettings
+from processors.strip_queue import DeviceTurns, StripQueue
+from schemas.errors import WireError
+from schemas.keys import KeyRing
+from schemas.packing import unpack
+
+R = TypeVar("R")
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True, eq=False)
+class Classification:
+    """A classified frame, until its verdict is written."""
+
+    taken: TakenFrame
+    class_id: int
+    confidence: float
+    rebuilt: Picture | None
+    probe: Tensor | None
+    finding: StripFinding | None = None
+
+    @property
+    def held_bytes(self) -> int:
+        """Memory that it keeps while it waits for STRIP."""
+        rebuilt = self.rebuilt.nbytes if self.rebuilt is not None else 0
+        probe = self.probe.nbytes if self.probe is not None else 0
+        return self.taken.frame_bytes + rebuilt + probe
+
+
+class Processor:
+    """What is in flight, and the two threads that work on it. All methods run on the event loop's thread.
+
+    A record is finished when Kafka holds its verdict or dead letter. What is cancelled before that is delivered again.
+    """
+
+    def __init__(
+        self,
+        settings: ProcessorSettings,
+        keys: KeyRing,
+        work: DeviceWork,
+        turns: DeviceTurns,
+        device: ThreadPoolExecutor,
+        emitter: Emitter,
+        metrics: ProcessorMetrics,
+        on_assigned: Callable[[bool], None],
+    ) -> None:
+        bundle = work.pipeline.bundle
+        self.inbox = Inbox(settings, self.drain, self._forget, on_assigned)
+        self._settings = settings
+        self._keys = keys
+        self._work = work
+        self._turns = turns
+        self._device = device
+        self._pictures = ThreadPoolExecutor(1, thread_name_prefix="pictures")
+        self._emitter = emitter
+        self._metrics = metrics
+        self._model = Model(
+            bundle.model_id, bundle.settings.input.policy, tuple(name[:128] for name in bundle.settings.classes)
+        )
+        strip = bundle.settings.strip
+        self._threshold_bits = strip.threshold_bits if strip is not None else 0.0
+        self._batcher: MicroBatcher[TakenFrame] = MicroBatcher(
+            settings.batch_frames, settings.batch_pixels, settings.linger_s
+        )
+        self._probes: StripQueue[Classification] = StripQueue(settings.strip_queue, settings.strip_queue_bytes)
+        self._previews = PreviewClock(settings.preview_interval_s)
+        self._wake = asyncio.Event()
+        self._drains = 0
+        self._unfinished = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._sending: set[asyncio.Task[None]] = set()
+        self.broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Gets the error of a delivery that failed by a defect; Kafka's own failures are waited out."""
+
+    # In: records become frames that wait
+
+    def accept(self, records: Mapping[TopicPartition, Sequence[ConsumerRecord]]) -> int:
+        """Open what Kafka gave; how many records that were. What is no verified frame goes to the dead letters."""
+        now_s = time.monotonic()
+        opened: list[TakenFrame] = []
+        refused: list[Outgoing] = []
+        for partition_records in records.values():
+            for record in partition_records:
+                progress = self.inbox.take(record)
+                try:
+                    taken = open_record(record, self._keys, progress, now_s)
+                except WireError as error:
+                    refused.append(self._refusal(record, progress, error))
+                else:
+                    self._batcher.put(taken)
+                    opened.append(taken)
+        count = len(opened) + len(refused)
+        if count:
+            self._unfinished += count
+            self._idle.clear()
+            self._wake.set()
+            self._metrics.taken(opened)
+            self._metrics.stage("intake", time.monotonic() - now_s)
+        self._send(self._settings.dead_letters_topic, refused)
+        return count
+
+    def _refusal(self, record: ConsumerRecord, progress: PartitionProgress, error: WireError) -> Outgoing:
+        payload = record.value or b""
+        done = partial(self._refused, progress, record.offset, len(payload))
+        self._metrics.stage_failed("intake")
+        return refused_record(record.topic, record.partition, record.offset, record.key, payload, error, done)
+
+    # On the device: batches and STRIP in turn
+
+    async def run_device(self) -> None:
+        """Give the device its next piece of work for ever; what came back is handled while the next one runs."""
+        previous: Callable[[], None] | None = None
+        while True:
+            running = self._next_work()
+            if previous is not None:
+                previous()
+                previous = None
+                if running is None:
+                    continue
+            if running is None:
+                await self._wait_for_work()
+            else:
+                previous = await running
+
+    def _next_work(self) -> asyncio.Task[Callable[[], None]] | None:
+        now_s = math.inf if self._drains else time.monotonic()
+        due_s = self._batcher.due_s()
+        batch_ready = due_s is not None and due_s <= now_s
+        if self._turns.strip_is_next(batch_ready, len(self._probes) > 0):
+            probes = self._probes.take(self._turns.probes_in_turn())
+            return asyncio.create_task(self._strip(probes), name="strip")
+        if batch_ready:
+            return asyncio.create_task(self._classify(self._batcher.take(now_s)), name="batch")
+        return None
+
+    async def _wait_for_work(self) -> None:
+        self._wake.clear()
+        due_s = self._batcher.due_s()
+        timer = None
+        if due_s is not None:
+            loop = asyncio.get_running_loop()
+            timer = loop.call_later(max(0.0, due_s - time.monotonic()), self._wake.set)
+        await self._wake.wait()
+        if timer is not None:
+            timer.cancel()
+
+    async def _on_device(self, function: Callable[[], R]) -> tuple[R, float]:
+        def timed() -> tuple[R, float]:
+            start = time.perf_counter()
+            result = function()
+            return result, time.perf_counter() - start
+
+        result, seconds = await asyncio.get_running_loop().run_in_executor(self._device, timed)
+        self._metrics.device_busy.inc(seconds)
+        return result, seconds
+
+    async def _classify(self, batch: list[TakenFrame]) -> Callable[[], None]:
+        now_s = time.monotonic()
+        previews = [self._previews.due(taken.camera_id, now_s) for taken in batch]
+        self._metrics.batch.observe(len(batch))
+        outcomes, seconds = await self._on_device(partial(self._work.classify, batch, previews))
+        self._turns.classified(seconds, len(self._probes) > 0)
+        return partial(self._classified, batch, outcomes)
+
+    async def _strip(self, probes: list[Classification]) -> Callable[[], None]:
+        inputs = [probe.probe for probe in probes if probe.probe is not None]
+        entropies, seconds = await self._on_device(partial(self._work.strip, inputs))
+        self._turns.stripped(seconds, len(probes))
+        return partial(self._stripped, probes, entropies)
+
+    # Out: what was found becomes records
+
+    def _classified(self, batch: Sequence[TakenFrame], outcomes: Sequence[Outcome]) -> None:
+        ready: list[Classification] = []
+        failed: list[tuple[TakenFrame, Failed]] = []
+        for taken, outcome in zip(batch, outcomes, strict=True):
+            if not isinstance(outcome, Found):
+                failed.append((taken, outcome))
+                continue
+            found = Classification(taken, outcome.class_id, outcome.confidence, outcome.rebuilt, outcome.probe)
+            if found.probe is None:
+                ready.append(found)
+            elif self._probes.offer(found):
+                # It waits under the bound of that queue, so that its partition need not wait with it.
+                self._release(taken)
+            else:
+                ready.append(self._shed(found))
+        self._conclude(ready, failed)
+
+    def _stripped(self, probes: Sequence[Classification], entropies: Sequence[float | Failed]) -> None:
+        ready: list[Classification] = []
+        failed: list[tuple[TakenFrame, Failed]] = []
+        for probe, entropy in zip(probes, entropies, strict=True):
+            if isinstance(entropy, Failed):
+                failed.append((probe.taken, entropy))
+                continue
+            probe.finding = StripFinding(entropy, self._threshold_bits)
+            self._metrics.stripped(probe.finding)
+            ready.append(probe)
+        self._conclude(ready, failed)
+
+    def _shed(self, found: Classification) -> Classification:
+        found.finding = StripFinding(None, self._threshold_bits)
+        self._metrics.stripped(found.finding)
+        return found
+
+    def _conclude(self, ready: Sequence[Classification], failed: Sequence[tuple[TakenFrame, Failed]]) -> None:
+        plain: list[Outgoing] = []
+        pictured: list[Classification] = []
+        for found in ready:
+            if found.rebuilt is None and not (found.finding is not None and found.finding.flagged):
+                plain.append(self._verdict(found))
+            else:
+                pictured.append(found)
+        self._send(self._settings.verdicts_topic, plain)
+        if pictured:
+            self._track(self._send_pictured(pictured), "pictures")
+        topic = self._settings.frames_topic
+        self._send(
+            self._settings.dead_letters_topic,
+            [
+                failed_record(topic, taken, failure.stage, failure.error, partial(self._failed, taken))
+                for taken, failure in failed
+            ],
+        )
+
+    def _verdict(self, found: Classification, preview: bytes = b"", evidence: bytes = b"") -> Outgoing:
+        done = partial(self._recorded, found.taken)
+        return verdict_record(
+            found.taken, self._model, found.class_id, found.confidence, found.finding, done, preview, evidence
+        )
+
+    async def _send_pictured(self, pictured: Sequence[Classification]) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            encoded = await loop.run_in_executor(self._pictures, lambda: [_pictures_of(found) for found in pictured])
+        except (OSError, ValueError, MemoryError) as error:
+            log.warning("pictures left out", error=f"{type(error).__name__}: {error}")
+            encoded = [(b"", b"")] * len(pictured)
+        records = [self._verdict(found, *pictures) for found, pictures in zip(pictured, encoded, strict=True)]
+        await self._emitter.send(self._settings.verdicts_topic, records)
+
+    def _send(self, topic: str, records: Sequence[Outgoing]) -> None:
+        if records:
+            self._track(self._emitter.send(topic, records), "send")
+
+    def _track(self, sending: Coroutine[None, None, None], name: str) -> None:
+        task = asyncio.create_task(sending, name=name)
+        self._sending.add(task)
+        task.add_done_callback(self._sent)
+
+    def _sent(self, task: asyncio.Task[None]) -> None:
+        self._sending.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None and not self.broken.done():
+            self.broken.set_exception(error)
+
+    # The end of each record
+
+    def _recorded(self, taken: TakenFrame) -> None:
+        self._metrics.classified.inc()
+        self._finish(taken)
+
+    def _failed(self, taken: TakenFrame) -> None:
+        self._metrics.dead_lettered.inc()
+        self._finish(taken)
+
+    def _refused(self, progress: PartitionProgress, offset: int, size: int) -> None:
+        self._metrics.dead_lettered.inc()
+        progress.finish(offset)
+        self.inbox.release(progress, size)
+        self._one_less()
+
+    def _finish(self, taken: TakenFrame) -> None:
+        taken.progress.finish(taken.offset)
+        self._release(taken)
+        self._one_less()
+
+    def _release(self, taken: TakenFrame) -> None:
+        if taken.counted:
+            taken.counted = False
+            self.inbox.release(taken.progress, taken.frame_bytes)
+
+    def _one_less(self) -> None:
+        self._unfinished -= 1
+        if not self._unfinished:
+            self._idle.set()
+
+    # Revocation and shutdown
+
+    async def drain(self, seconds: float) -> None:
+        """Finish what is in flight, or as much of it as `seconds` allow; probes that wait for half of that are shed."""
+        self._drains += 1
+        self._wake.set()
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(seconds / 2, self._shed_waiting)
+        try:
+            async with asyncio.timeout(seconds):
+                await self._idle.wait()
+        except TimeoutError:
+            log.info("not drained in time: the rest is delivered again", records=self._unfinished)
+        finally:
+            timer.cancel()
+            self._drains -= 1
+
+    def _shed_waiting(self) -> None:
+        self._conclude([self._shed(probe) for probe in self._probes.take(len(self._probes))], [])
+
+    def _forget(self, gone: set[PartitionProgress]) -> None:
+        dropped = self._batcher.discard(lambda taken: taken.progress in gone)
+        dropped += [p.taken for p in self._probes.discard(lambda probe: probe.taken.progress in gone)]
+        for taken in dropped:
+            self._release(taken)
+            self._one_less()
+
+    def observe(self) -> None:
+        """Bring the gauges up to date."""
+        self._metrics.batch_queue.set(len(self._batcher))
+        self._metrics.strip_queue.set(len(self._probes))
+        self._metrics.lag.set(self.inbox.lag())
+        self._metrics.paused.set(self.inbox.held - len(self.inbox.open_partitions()))
+
+    async def close(self) -> None:
+        """Give up what is still being sent."""
+        for task in list(self._sending):
+            task.cancel()
+        await asyncio.gather(*self._sending, return_exceptions=True)
+        self._pictures.shutdown(wait=False, cancel_futures=True)
+
+
+def _pictures_of(found: Classification) -> tuple[bytes, bytes]:
+    """The preview and the evidence of a frame, each empty when there is none."""
+    preview = preview_jpeg(found.rebuilt) if found.rebuilt is not None else b""
+    if found.finding is None or not found.finding.flagged:
+        return preview, b""
+    return preview, evidence_png(_whole_picture(found.taken))
+
+
+def _whole_picture(taken: TakenFrame) -> Picture:
+    everything = np.ones((taken.shape.height, taken.shape.width), dtype=np.bool_)
+    return unpack(taken.frame.pixels, everything, taken.shape.channels, taken.frame.profile)

@@ -1,0 +1,226 @@
+"""The role `process`: Kafka frames in, verdicts out."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any, Final
+
+import structlog
+import torch
+from aiokafka.errors import KafkaError
+from prometheus_client import CollectorRegistry
+
+from processors.bundle import load_bundle
+from processors.device import DeviceWork, choose_device
+from processors.emitter import BACKOFF_S, Emitter
+from processors.inbox import frames_consumer
+from processors.metrics import ProcessorMetrics
+from processors.pipeline import Pipeline
+from processors.processor import Processor
+from processors.settings import ProcessorSettings
+from processors.strip_queue import DeviceTurns
+from schemas.health import Health
+from schemas.keys import KeyRing
+
+_POLL_MS: Final = 200
+_OBSERVE_S: Final = 0.5
+_PING_S: Final = 2.0
+_LEAVE_S: Final = 2.0
+
+log = structlog.get_logger()
+
+
+async def run_processor(
+    settings: ProcessorSettings,
+    keys: KeyRing,
+    *,
+    registry: CollectorRegistry,
+    health: Health,
+    stop: asyncio.Event,
+) -> None:
+    """Classify what is in the frames topic until `stop` is set, then drain, commit and leave.
+
+    Health: `warm` when the bundle is loaded and has run, `kafka` while Kafka answers, `assigned` when the group has
+    said which partitions are ours, be it none. Raises BundleError or ConfigError before it has joined; a Kafka that
+    is not there is waited for.
+    """
+    for condition in ("kafka", "warm", "assigned"):
+        health.set(condition, False)
+    device = ThreadPoolExecutor(1, thread_name_prefix="device", initializer=_set_threads, initargs=(settings.threads,))
+    metrics = ProcessorMetrics(registry)
+    try:
+        work, probe_s = await asyncio.get_running_loop().run_in_executor(device, _prepare, settings, metrics)
+        health.set("warm", True, work.pipeline.bundle.model_id)
+        turns = DeviceTurns(settings.strip_share, settings.strip_slice_s, probe_s or 0.0)
+        await _Service(settings, keys, work, turns, device, metrics, health).run(stop)
+    finally:
+        device.shutdown(wait=False, cancel_futures=True)
+
+
+def _set_threads(threads: int) -> None:
+    if threads:
+        torch.set_num_threads(threads)
+
+
+def _prepare(settings: ProcessorSettings, metrics: ProcessorMetrics) -> tuple[DeviceWork, float | None]:
+    """Load the bundle and run it before the first frame comes; the seconds that STRIP takes for one, if it can."""
+    bundle = load_bundle(settings.bundle, choose_device(settings.device))
+    work = DeviceWork(Pipeline(bundle, settings.mode, settings.denoise), metrics)
+    return work, work.warm(settings.batch_frames)
+
+
+class _Service:
+    """The tasks of the role, and how they end."""
+
+    def __init__(
+        self,
+        settings: ProcessorSettings,
+        keys: KeyRing,
+        work: DeviceWork,
+        turns: DeviceTurns,
+        device: ThreadPoolExecutor,
+        metrics: ProcessorMetrics,
+        health: Health,
+    ) -> None:
+        self._settings = settings
+        self._health = health
+        self._metrics = metrics
+        self._kafka = {"consumer": False, "producer": False}
+        self._emitter = Emitter(settings.kafka, lambda ok, detail: self._on_kafka("producer", ok, detail))
+        self._processor = Processor(
+            settings,
+            keys,
+            work,
+            turns,
+            device,
+            self._emitter,
+            metrics,
+            lambda assigned: health.set("assigned", assigned),
+        )
+        self._inbox = self._processor.inbox
+
+    def _on_kafka(self, side: str, ok: bool, detail: str = "") -> None:
+        if self._kafka[side] != ok or not ok:
+            self._kafka[side] = ok
+            self._health.set("kafka", all(self._kafka.values()), detail)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until `stop` is set, or something breaks that should not."""
+        read = asyncio.create_task(self._read_for_ever(), name="read")
+        commit = asyncio.create_task(self._commit_for_ever(), name="commit")
+        others = [
+            asyncio.create_task(self._processor.run_device(), name="device"),
+            asyncio.create_task(self._observe_for_ever(), name="observe"),
+            asyncio.create_task(self._ping_for_ever(), name="ping"),
+        ]
+        stopped = asyncio.create_task(stop.wait(), name="stop")
+        end_s = 0.0
+        try:
+            ends: list[asyncio.Future[Any]] = [read, commit, *others, stopped, self._processor.broken]
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            for task in (read, commit, *others):
+                if task.done():
+                    task.result()
+            if self._processor.broken.done():
+                self._processor.broken.result()
+            end_s = time.monotonic() + self._settings.drain_s
+            await _cancel(read, commit)
+            await self._processor.drain(self._settings.drain_s * 0.75)
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(end_s):
+                    await self._inbox.commit()
+        finally:
+            await _cancel(read, commit, *others, stopped)
+            await self._processor.close()
+            left_s = max(0.5, end_s - time.monotonic())
+            await asyncio.gather(self._leave(left_s), self._emitter.close(left_s))
+
+    async def _read_for_ever(self) -> None:
+        attempt = 0
+        while True:
+            try:
+                await self._emitter.connect()
+                self._on_kafka("producer", True)
+                await self._join()
+                self._on_kafka("consumer", True)
+                attempt = 0
+                await self._read()
+            except (KafkaError, OSError) as error:
+                complaint = f"{type(error).__name__}: {error}"
+                self._on_kafka("consumer", False, complaint)
+                log.warning("kafka gives no records", error=complaint, attempt=attempt)
+                await self._leave(_LEAVE_S)
+                await asyncio.sleep(BACKOFF_S[min(attempt, len(BACKOFF_S) - 1)])
+                attempt += 1
+
+    async def _join(self) -> None:
+        consumer = frames_consumer(self._settings)
+        self._inbox.consumer = consumer
+        consumer.subscribe([self._settings.frames_topic], listener=self._inbox)
+        await consumer.start()
+
+    async def _read(self) -> None:
+        inbox = self._inbox
+        consumer = inbox.consumer
+        assert consumer is not None
+        while True:
+            partitions = inbox.open_partitions()
+            if not partitions and inbox.held:
+                inbox.room.clear()
+                await inbox.room.wait()
+                continue
+            most = inbox.share()
+            count = self._processor.accept(await consumer.getmany(*partitions, timeout_ms=_POLL_MS, max_records=most))
+            # At a low rate each fetch would bring one frame at the price of a request: let a few gather.
+            if 0 < count < most:
+                await asyncio.sleep(self._settings.linger_s / 2)
+
+    async def _leave(self, deadline_s: float) -> None:
+        """Close the consumer, and leave the group unless the membership is static."""
+        consumer: Any = self._inbox.consumer
+        self._inbox.consumer = None
+        self._inbox.clear()
+        if consumer is None:
+            return
+        self._health.set("assigned", False)
+        try:
+            await asyncio.wait_for(consumer.stop(), deadline_s)
+        except (TimeoutError, KafkaError):
+            # Kafka does not answer; the group finds out by itself.
+            if consumer._fetcher is not None:
+                await consumer._fetcher.close()
+            await consumer._client.close()
+
+    async def _commit_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.commit_interval_s)
+            await self._inbox.commit()
+
+    async def _observe_for_ever(self) -> None:
+        while True:
+            self._processor.observe()
+            await asyncio.sleep(_OBSERVE_S)
+
+    async def _ping_for_ever(self) -> None:
+        """An idle consumer does not say that Kafka has gone: ask."""
+        while True:
+            await asyncio.sleep(_PING_S)
+            consumer = self._inbox.consumer
+            if consumer is None:
+                continue
+            try:
+                async with asyncio.timeout(_PING_S):
+                    await consumer.topics()
+            except (TimeoutError, KafkaError, OSError) as error:
+                self._on_kafka("consumer", False, f"{type(error).__name__}: {error}")
+            else:
+                self._on_kafka("consumer", True)
+
+
+async def _cancel(*tasks: asyncio.Task[Any]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

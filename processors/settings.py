@@ -1,0 +1,69 @@
+"""What a processor is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from schemas.topics import KafkaTopic
+
+
+class DenoiseSettings(BaseModel):
+    """How the rebuilt frames are denoised; see `processors.stages.denoise`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    method: Literal["bayes", "visu"] = "bayes"
+    sigma: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    """Standard deviation of the noise on the scale [0, 1]; None estimates it, 0 leaves the frames as they are."""
+
+
+class ProcessorSettings(BaseModel):
+    """One processor: a member of a consumer group, with one device."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kafka: str
+    """Bootstrap servers, `host:port`."""
+    bundle: Path
+    """Folder of the model bundle."""
+
+    group: str = "pointillist-processors"
+    instance: str | None = None
+    """Static group membership: a processor started again under the same name takes its partitions up at once, and
+    keeps them for `session_timeout_s` after it has ended. None leaves the group when it ends."""
+    session_timeout_s: float = Field(default=6.0, ge=1)
+    frames_topic: str = KafkaTopic.FRAMES.value
+    verdicts_topic: str = KafkaTopic.VERDICTS.value
+    dead_letters_topic: str = KafkaTopic.DEAD_LETTERS.value
+
+    mode: Literal["default", "paper"] = "default"
+    """How dropped pixels are rebuilt; see `processors.stages.reconstruct`."""
+    denoise: DenoiseSettings = DenoiseSettings()
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int = Field(default=0, ge=0)
+    """Of torch on the CPU; 0 is torch's own choice."""
+
+    batch_frames: int = Field(default=64, ge=1, le=1024)
+    batch_pixels: int = Field(default=4 * 2**20, ge=1)
+    """Height x width x frames of one batch, unless a single frame is larger."""
+    linger_s: float = Field(default=0.02, ge=0, le=1)
+    """How long a frame waits for others while the device is idle."""
+    queue_frames: int = Field(default=256, ge=1)
+    """Frames taken from Kafka whose verdict Kafka does not yet hold; full means that partitions wait."""
+    queue_bytes: int = Field(default=64 * 2**20, ge=1)
+
+    strip_queue: int = Field(default=64, ge=1)
+    """Probe frames waiting for STRIP; what comes to a full queue is not checked, and counted."""
+    strip_queue_bytes: int = Field(default=32 * 2**20, ge=1)
+    strip_share: float = Field(default=0.25, gt=0, lt=1)
+    """STRIP's part of the device's time while frames wait to be classified."""
+    strip_slice_s: float = Field(default=0.1, gt=0)
+    """About how long STRIP keeps the device in one go, at least one frame."""
+
+    preview_interval_s: float = Field(default=1.0, ge=0)
+    commit_interval_s: float = Field(default=0.2, gt=0)
+    drain_s: float = Field(default=8.0, gt=0)
+    """Deadline for all of shutdown. A revoked partition has half the session timeout, at most this."""

@@ -1,0 +1,95 @@
+"""From what was sent to frames: masks out of the cameras' keys, pixels back to their places.
+
+The same bits as `schemas.masks` and `schemas.philox` give, for a whole batch at once on the device.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from processors.stages.shapes import check_size
+from schemas.errors import StageError
+from schemas.limits import BLOCK, BLOCK_PIXELS
+from schemas.masks import ROWS, blocks_of
+from schemas.philox import MULTIPLIERS, ROUNDS, WEYL
+
+_LOW = 0xFFFFFFFF
+
+
+def philox(seeds: Tensor, counters: int) -> Tensor:
+    """Words (B, counters, 4) below 2³² in int64: Philox-4x32-10 under the counters (0 .. counters − 1, 0, 0, 0).
+
+    `seeds` (B, 2) int64 holds the two 32-bit key words of each frame. A product of two 32-bit words wraps in int64
+    without losing a bit; only its shift to the right has to be freed of the sign.
+    """
+    c0 = torch.arange(counters, device=seeds.device)[None].expand(len(seeds), -1)
+    c1 = c2 = c3 = torch.zeros_like(c0)
+    k0, k1 = seeds[:, :1], seeds[:, 1:]
+    for _ in range(ROUNDS):
+        p0, p1 = c0 * MULTIPLIERS[0], c2 * MULTIPLIERS[1]
+        c0, c2 = (p1 >> 32 & _LOW) ^ c1 ^ k0, (p0 >> 32 & _LOW) ^ c3 ^ k1
+        c1, c3 = p1 & _LOW, p0 & _LOW
+        k0, k1 = k0 + WEYL[0] & _LOW, k1 + WEYL[1] & _LOW
+    return torch.stack((c0, c1, c2, c3), dim=2)
+
+
+def kept_masks(seeds: Tensor, codebooks: Tensor, book: Tensor, height: int, width: int) -> Tensor:
+    """Which pixels the drop keeps: (B, 1, height, width) bool, True where one is kept.
+
+    `seeds` is (B, 2) int64, `codebooks` (K, ROWS, 8) uint8 (the eight rows of an 8×8 pattern, lowest bit left), and
+    `book` (B,) int64 names the codebook of each frame. Raises StageError when the shapes do not fit.
+    """
+    check_size(height, width)
+    if seeds.ndim != 2 or seeds.shape[1] != 2 or tuple(codebooks.shape[1:]) != (ROWS, BLOCK):
+        raise StageError(
+            f"expected seeds (B, 2) and codebooks (K, {ROWS}, {BLOCK}), "
+            f"got {tuple(seeds.shape)} and {tuple(codebooks.shape)}"
+        )
+    rows, columns = blocks_of(height, width)
+    blocks = rows * columns
+    words = philox(seeds, -(-blocks // 8)).flatten(1)
+    halves = torch.stack((words & 0xFFFF, words >> 16), dim=2).flatten(1)[:, :blocks]
+    patterns = codebooks[book[:, None], halves & (ROWS - 1)]
+    lines = patterns.view(-1, rows, columns, BLOCK).transpose(2, 3)
+    bits = lines[..., None] >> torch.arange(BLOCK, dtype=torch.uint8, device=seeds.device) & 1
+    padded = bits.reshape(len(seeds), 1, rows * BLOCK, columns * BLOCK)
+    return padded[:, :, :height, :width].bool()
+
+
+def scatter(pixels: Tensor, sent: Tensor) -> Tensor:
+    """Frames (B, C, H, W) float32 in [0, 1] with `pixels` where `sent` is True, and zero elsewhere.
+
+    `pixels` (P, C) uint8 are the sent pixels of all frames in raster order, frame after frame; `sent` is
+    (B, 1, H, W) bool with P True elements. Raises StageError when the two do not fit.
+    """
+    if pixels.ndim != 2 or pixels.dtype != torch.uint8 or sent.ndim != 4 or sent.dtype != torch.bool:
+        raise StageError(
+            f"expected pixels (P, C) uint8 and sent (B, 1, H, W) bool, got {tuple(pixels.shape)} {pixels.dtype} "
+            f"and {tuple(sent.shape)} {sent.dtype}"
+        )
+    batch, _, height, width = sent.shape
+    places = sent.flatten().nonzero()[:, 0]
+    if len(places) != len(pixels):
+        raise StageError(f"expected {len(places)} sent pixels, got {len(pixels)}")
+    frames = torch.zeros(batch * height * width, pixels.shape[1], dtype=torch.uint8, device=pixels.device)
+    frames[places] = pixels
+    return frames.view(batch, height, width, -1).permute(0, 3, 1, 2).float().div_(255).contiguous()
+
+
+def unpack(
+    pixels: Tensor, seeds: Tensor, codebooks: Tensor, book: Tensor, whole: Tensor, height: int, width: int
+) -> tuple[Tensor, Tensor]:
+    """Frames (B, C, height, width) in [0, 1] and the masks (B, 1, height, width) of their drop.
+
+    `whole` (B,) bool marks the probes, whose every pixel was sent; their mask is the one that the camera's drop would
+    have used. The other arguments are those of `kept_masks` and `scatter`.
+    """
+    kept = kept_masks(seeds, codebooks, book, height, width)
+    return scatter(pixels, kept | whole[:, None, None, None]), kept
+
+
+def pattern_bytes(rows: Tensor) -> Tensor:
+    """Codebook rows (ROWS,) as 64-bit words in int64 to the form that `kept_masks` reads: (ROWS, 8) uint8."""
+    shifts = torch.arange(0, BLOCK_PIXELS, BLOCK, device=rows.device)
+    return (rows[:, None] >> shifts & 0xFF).to(torch.uint8)

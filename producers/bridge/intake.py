@@ -1,0 +1,190 @@
+"""From an MQTT message to the one Kafka record it becomes: what it announces, or a dead letter."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from hashlib import blake2b
+from typing import Final, NamedTuple, TypeAlias, TypeVar
+
+import structlog
+from google.protobuf.message import DecodeError, Message
+
+from producers.bridge.confirmations import Receipt
+from schemas.errors import BadSize, Malformed, WireError
+from schemas.frame import open_frame, open_message
+from schemas.identity import BOOT_ID_LIMIT, CameraId
+from schemas.keys import KeyRing
+from schemas.limits import DEAD_LETTER_PAYLOAD_BYTES, MAX_MESSAGE_BYTES
+from schemas.pointillist_pb2 import DeadLetter, Ledger, Meta, Status
+from schemas.topics import Channel, KafkaTopic, parse_mqtt_topic
+
+log = structlog.get_logger()
+
+Headers: TypeAlias = list[tuple[str, bytes]]
+
+MAX_EVENT_BYTES: Final = 64 * 1024
+"""Of `status` and `meta`, which anyone can publish."""
+MAX_ERROR_CHARACTERS: Final = 500
+ROUTES: Final = 16_384
+"""Topics remembered: strangers may make up any number."""
+
+_COMMON: Final[Headers] = [("ce_specversion", b"1.0"), ("content-type", b"application/protobuf")]
+_SPAN: Final = f"-{blake2b(b'bridge', digest_size=8).hexdigest()}-01"
+"""A trace is one frame's way, on which the bridge is one span; sampled."""
+
+Unsigned = TypeVar("Unsigned", Status, Meta)
+
+
+class Record(NamedTuple):
+    """One Kafka record. `receipt` says what its acknowledgement confirms to a camera, if anything."""
+
+    topic: KafkaTopic
+    key: bytes
+    value: bytes
+    headers: Headers
+    receipt: Receipt | None
+    origin: str
+    """The MQTT topic."""
+    channel: str
+    """Its last part, `unknown` when there is none of ours."""
+
+
+class _Route(NamedTuple):
+    """What an MQTT topic says; `refusal` is why it is none of ours."""
+
+    origin: str
+    camera_id: CameraId
+    key: bytes
+    channel: str
+    headers: Headers
+    open: Callable[[_Route, bytes], Record] | None
+    refusal: str
+
+
+class Intake:
+    """Opens payloads. Every payload becomes a record: what is refused becomes a dead letter that says why."""
+
+    def __init__(self, name: str, keys: KeyRing) -> None:
+        """`name` is the bridge's, the source of its dead letters."""
+        self._keys = keys
+        self._routes: OrderedDict[bytes, _Route] = OrderedDict()
+        # Ids of dead letters are of this process alone: equal payloads are still two events.
+        self._boot = secrets.token_hex(8)
+        self._dead_letters = 0
+        self._dead_letter_headers: Headers = [
+            *_COMMON,
+            ("ce_source", f"/bridges/{name}".encode()),
+            ("ce_type", b"pointillist.v1.DeadLetter"),
+        ]
+
+    def accept(self, topic: bytes, payload: bytes) -> Record:
+        """The record for a message; never raises."""
+        route = self._routes.get(topic) or self._route(topic)
+        try:
+            if route.open is None:
+                raise Malformed(route.refusal)
+            return route.open(route, payload)
+        except WireError as error:
+            return self._dead_letter(route, payload, error.reason, str(error))
+        except Exception as error:
+            # A payload that finds a defect of ours would come back for ever, and stop all behind it.
+            log.exception("payload refused by a defect", topic=route.origin)
+            return self._dead_letter(route, payload, Malformed.reason, f"{type(error).__name__}: {error}")
+
+    def refused_by_kafka(self, record: Record, error: str) -> Record:
+        """The dead letter of a record that Kafka takes in no batch, however small."""
+        camera_id = CameraId(record.key.decode())
+        route = _Route(record.origin, camera_id, record.key, record.channel, [], None, "")
+        return self._dead_letter(route, record.value, BadSize.reason, error)
+
+    def _route(self, topic: bytes) -> _Route:
+        origin = topic.decode(errors="replace")
+        try:
+            camera_id, channel = parse_mqtt_topic(origin)
+        except WireError as error:
+            route = _Route(origin, CameraId(""), b"", "unknown", [], None, str(error))
+        else:
+            source = ("ce_source", f"/cameras/{camera_id}".encode())
+            openers: dict[Channel, tuple[type[Message] | None, Callable[[_Route, bytes], Record]]] = {
+                Channel.FRAME: (None, self._frame),
+                Channel.EVENT: (Ledger, self._ledger),
+                Channel.STATUS: (Status, self._status),
+                Channel.META: (Meta, self._meta),
+            }
+            kind, opener = openers.get(channel, (None, None))
+            name = f"pointillist.v1.{kind.__name__ if kind else 'Frame'}".encode()
+            headers = [*_COMMON, source, ("ce_type", name)]
+            refusal = f"expected a channel that cameras publish on, got {channel.value}"
+            route = _Route(origin, camera_id, camera_id.encode(), channel.value, headers, opener, refusal)
+        self._routes[topic] = route
+        if len(self._routes) > ROUTES:
+            self._routes.popitem(last=False)
+        return route
+
+    def _frame(self, route: _Route, payload: bytes) -> Record:
+        camera_id = route.camera_id
+        frame = open_frame(camera_id, payload, self._keys)
+        boot_id, seq = frame.boot_id, frame.seq
+        event_id = f"{boot_id:016x}/{seq}"
+        trace = blake2b(f"{camera_id}/{event_id}".encode(), digest_size=16).hexdigest()
+        headers = [
+            *route.headers,
+            ("ce_id", event_id.encode()),
+            ("traceparent", f"00-{trace}{_SPAN}".encode()),
+        ]
+        receipt = Receipt(camera_id, boot_id, frame.key_generation, seq)
+        return Record(KafkaTopic.FRAMES, route.key, payload, headers, receipt, route.origin, route.channel)
+
+    def _ledger(self, route: _Route, payload: bytes) -> Record:
+        if len(payload) > MAX_MESSAGE_BYTES:
+            raise BadSize(f"expected at most {MAX_MESSAGE_BYTES} bytes a message, got {len(payload)}")
+        ledger = open_message(Ledger, route.camera_id, payload, self._keys)
+        if not (0 < ledger.boot_id < BOOT_ID_LIMIT and ledger.revision):
+            raise Malformed(
+                f"expected 0 < boot_id < 2**63 and a revision from 1, got {ledger.boot_id}, {ledger.revision}"
+            )
+        event_id = f"{ledger.boot_id:016x}/ledger/{ledger.revision}"
+        receipt = Receipt(route.camera_id, ledger.boot_id, ledger.key_generation, -1, ledger.revision)
+        return self._event(route, payload, event_id, receipt)
+
+    def _status(self, route: _Route, payload: bytes) -> Record:
+        return self._unsigned(Status, route, payload)
+
+    def _meta(self, route: _Route, payload: bytes) -> Record:
+        return self._unsigned(Meta, route, payload)
+
+    def _unsigned(self, kind: type[Unsigned], route: _Route, payload: bytes) -> Record:
+        if len(payload) > MAX_EVENT_BYTES:
+            raise BadSize(f"expected at most {MAX_EVENT_BYTES} bytes of {route.channel}, got {len(payload)}")
+        try:
+            kind.FromString(payload)
+        except DecodeError:
+            raise Malformed(f"expected a pointillist.v1.{kind.__name__}") from None
+        # Every bridge forwards it: by its content the copies are one event.
+        event_id = blake2b(payload, digest_size=16).hexdigest()
+        return self._event(route, payload, event_id, None)
+
+    def _event(self, route: _Route, payload: bytes, event_id: str, receipt: Receipt | None) -> Record:
+        headers = [*route.headers, ("ce_id", event_id.encode())]
+        return Record(KafkaTopic.EVENTS, route.key, payload, headers, receipt, route.origin, route.channel)
+
+    def _dead_letter(self, route: _Route, payload: bytes, reason: str, error: str) -> Record:
+        self._dead_letters += 1
+        letter = DeadLetter(
+            origin_topic=route.origin,
+            origin_partition=-1,
+            origin_offset=-1,
+            stage="bridge",
+            reason=reason,
+            error=error[:MAX_ERROR_CHARACTERS],
+            camera_id=route.camera_id,
+            payload=payload[:DEAD_LETTER_PAYLOAD_BYTES],
+            payload_bytes=len(payload),
+            at_ms=time.time_ns() // 1_000_000,
+        )
+        headers = [*self._dead_letter_headers, ("ce_id", f"{self._boot}/{self._dead_letters}".encode())]
+        value = letter.SerializeToString()
+        return Record(KafkaTopic.DEAD_LETTERS, route.key, value, headers, None, route.origin, route.channel)

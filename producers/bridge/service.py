@@ -1,0 +1,163 @@
+"""The bridge as a role: MQTT in, Kafka out, acknowledgements and confirmations back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import Final
+
+import structlog
+from prometheus_client import CollectorRegistry
+
+from producers.bridge.confirmations import Confirmations
+from producers.bridge.intake import Intake
+from producers.bridge.lanes import Entry, Lanes
+from producers.bridge.link import Link
+from producers.bridge.packets import pubacks, publish_qos_0
+from producers.bridge.producer import Producers
+from producers.bridge.settings import BridgeSettings
+from producers.bridge.window import AckWindow
+from schemas import metrics
+from schemas.health import Health
+from schemas.keys import KeyRing
+from schemas.topics import KafkaTopic
+
+log = structlog.get_logger()
+
+STALL_S: Final = 3.0
+"""After so long without an acknowledgement of what was sent, Kafka counts as unreachable."""
+
+
+async def run_bridge(
+    settings: BridgeSettings,
+    keys: KeyRing,
+    *,
+    registry: CollectorRegistry,
+    health: Health,
+    stop: asyncio.Event,
+) -> None:
+    """Forward until `stop` is set, then flush, acknowledge, confirm and disconnect within `settings.shutdown_s`.
+
+    Brokers that are away are waited for. Conditions in `health`: `mqtt` (subscribed), `kafka` (acknowledges).
+    """
+    await Bridge(settings, keys, registry, health).run(stop)
+
+
+class Bridge:
+    """One bridge: everything happens on the event loop's thread, and nothing is kept that a restart would miss."""
+
+    def __init__(self, settings: BridgeSettings, keys: KeyRing, registry: CollectorRegistry, health: Health) -> None:
+        self._settings = settings
+        self._health = health
+        self._intake = Intake(settings.name, keys)
+        self._window = AckWindow()
+        self._confirmations = Confirmations(keys)
+        self._link = Link(settings, self._receive, self._window.open, health)
+        health.set("kafka", False, "not connected yet")
+        self._producers = Producers(settings.kafka_bootstrap, settings.name, health)
+        self._lanes = Lanes(
+            self._producers,
+            settings.linger_ms / 1000,
+            settings.batch_bytes,
+            settings.delivery_deadline_s,
+            delivered=self._delivered,
+            failed=self._failed,
+            refused=self._intake.refused_by_kafka,
+        )
+        self._stalled = False
+        self._draining = False
+        # Counted here and moved to the metrics at each interval: a metric's lock a message would cost as much as
+        # the message's way through the window.
+        self._counts: Counter[tuple[str, KafkaTopic]] = Counter()
+        self._bytes = 0
+        self._messages_total = metrics.BRIDGE_MESSAGES.on(registry)
+        self._bytes_total = metrics.BRIDGE_BYTES.on(registry)
+        self._unacknowledged = metrics.BRIDGE_UNACKNOWLEDGED.on(registry)
+        self._kafka_seconds = metrics.BRIDGE_KAFKA.on(registry)
+        self._confirmations_total = metrics.BRIDGE_CONFIRMATIONS.on(registry)
+        self._kafka_errors = metrics.BRIDGE_KAFKA_ERRORS.on(registry)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Forward until `stop` is set."""
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(self._producers.run(), name="kafka producer"),
+                group.create_task(self._lanes.run(), name="kafka lanes"),
+                group.create_task(self._connect(), name="mqtt link"),
+                group.create_task(self._report(), name="confirmations"),
+            ]
+            await stop.wait()
+            try:
+                async with asyncio.timeout(self._settings.shutdown_s):
+                    await self._drain()
+            except TimeoutError:
+                log.warning("stopped before Kafka had all", unacknowledged=len(self._window))
+            for task in tasks:
+                task.cancel()
+
+    async def _connect(self) -> None:
+        # A member of a share that cannot deliver would only hold messages back, so Kafka comes first.
+        await self._lanes.ready.wait()
+        await self._link.run()
+
+    def _receive(self, topic: bytes, packet_id: int, payload: bytes) -> None:
+        ticket = self._window.receive(packet_id) if packet_id else None
+        record = self._intake.accept(topic, payload)
+        self._counts[record.channel, record.topic] += 1
+        self._bytes += len(payload)
+        self._lanes.put(record, ticket)
+        if self._lanes.buffered_bytes >= self._settings.max_buffered_bytes and not self._link.paused:
+            self._link.pause()
+
+    def _delivered(self, entries: list[Entry], seconds: float) -> None:
+        released = self._window.settle([ticket for _, ticket in entries if ticket is not None])
+        if released:
+            self._link.send(pubacks(released))
+        confirm = self._confirmations.add
+        for record, _ in entries:
+            if record.receipt is not None:
+                confirm(record.receipt)
+        self._kafka_seconds.observe(seconds)
+        if (
+            self._link.paused
+            and not self._draining
+            and self._lanes.buffered_bytes <= self._settings.max_buffered_bytes // 2
+        ):
+            self._link.resume()
+
+    def _failed(self) -> None:
+        self._kafka_errors.inc()
+
+    async def _report(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.confirm_interval_ms / 1000)
+            # A connection that is away or full gets them later, together with what comes until then.
+            if self._link.writable:
+                self._confirm()
+            self._publish_metrics()
+            stalled = self._lanes.stalled_s() > STALL_S
+            if stalled or self._stalled:
+                self._health.set("kafka", not stalled, "no acknowledgement" if stalled else "")
+            self._stalled = stalled
+
+    def _confirm(self) -> None:
+        messages = self._confirmations.take()
+        self._link.send(b"".join(publish_qos_0(topic, payload) for topic, payload in messages))
+        self._confirmations_total.inc(len(messages))
+
+    def _publish_metrics(self) -> None:
+        for (channel, topic), count in self._counts.items():
+            outcome = "dead_lettered" if topic is KafkaTopic.DEAD_LETTERS else "forwarded"
+            self._messages_total.labels(channel, outcome).inc(count)
+        self._counts.clear()
+        self._bytes_total.inc(self._bytes)
+        self._bytes = 0
+        self._unacknowledged.set(len(self._window))
+
+    async def _drain(self) -> None:
+        self._draining = True
+        self._link.pause()
+        await self._lanes.drain()
+        self._confirm()
+        self._publish_metrics()
+        await self._link.close()

@@ -1,0 +1,43 @@
+"""What one bridge is told."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from schemas.limits import MAX_MESSAGE_BYTES
+
+
+class BridgeSettings(BaseModel):
+    """One bridge. Several run side by side when each has a `name` of its own and all are `shared`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mqtt_host: str = "127.0.0.1"
+    mqtt_port: int = Field(default=1883, ge=1, le=65535)
+    kafka_bootstrap: str = "127.0.0.1:9092"
+    name: str = Field(default="bridge", pattern=r"[A-Za-z0-9_.-]{1,64}$")
+    """Its MQTT client id: two bridges with one name throw each other out."""
+    group: str = Field(default="pointillist-bridge", pattern=r"[A-Za-z0-9_.-]{1,64}$")
+    """The share that divides the frames among bridges."""
+    mode: Literal["shared", "single"] = "shared"
+    """`single`: the only bridge, with a session that the broker keeps while it is away, for publishers that know no
+    confirmations."""
+    session_expiry_s: int = Field(default=86_400, ge=1, le=2**32 - 1)
+    """How long the broker keeps the session of a `single` bridge."""
+    receive_maximum: int = Field(default=1000, ge=1, le=65535)
+    """Most messages that the broker lets stand unacknowledged."""
+    keepalive_s: int = Field(default=5, ge=1, le=600)
+    linger_ms: float = Field(default=10.0, ge=0, le=10_000)
+    """How long the first record of a batch waits for others."""
+    batch_bytes: int = Field(default=2**20, ge=1024, le=MAX_MESSAGE_BYTES)
+    """A batch of more than one record is at most this large."""
+    confirm_interval_ms: float = Field(default=100.0, gt=0, le=60_000)
+    max_buffered_bytes: int = Field(default=32 * 2**20, ge=1024, le=40 * 2**20)
+    """Above it the bridge stops reading MQTT. One request to Kafka can hold all that is buffered, hence the limit:
+    with one largest message more it still fits what brokers accept in a request (64 MiB or more)."""
+    delivery_deadline_s: float = Field(default=30.0, gt=0)
+    """A batch that Kafka has not acknowledged by then is sent again by a new producer."""
+    shutdown_s: float = Field(default=10.0, gt=0)
+    """For all of the shutdown: flush, acknowledge, confirm, disconnect."""

@@ -1,0 +1,268 @@
+"""A camera: source, encoder, spool and publisher."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from producers.faults import FaultPlan
+from producers.instruments import Instruments
+from producers.publisher import LinkSettings, Publisher
+from producers.publisher.commands import CameraControl
+from producers.reader import Reader, Reading, read_from
+from producers.scenario import CameraSettings, Fault
+from producers.sources.source import Source, open_source
+from producers.spool import Spool
+from schemas.errors import SecretError, SourceError, SourceHung, StateError, WireError
+from schemas.frame import encode_frame
+from schemas.keys import CameraKey
+from schemas.masks import codebook
+from schemas.pointillist_pb2 import Meta
+
+_log = structlog.get_logger()
+
+_RETRY_S: Final = (0.5, 15.0)
+_LATE_S: Final = 5.0
+"""A camera that is later than this, after a pause of the machine, goes on from now instead of catching up."""
+_OFF_S: Final = 0.1
+_TURNS: Final = 8
+"""Frames that a camera without a rate may publish before the others have their turn."""
+
+
+class Camera:
+    """One camera of this process. `run` captures until the source ends; `tick` is called a few times a second.
+
+    Raises `StateError` when the spool is in use and `SecretError` when the key is not this camera's.
+    """
+
+    def __init__(
+        self,
+        settings: CameraSettings,
+        key: CameraKey,
+        folder: Path,
+        broker: tuple[str, int],
+        link: LinkSettings,
+        instruments: Instruments,
+        connectors: Executor,
+    ) -> None:
+        if key.camera_id != settings.camera_id:
+            raise SecretError(f"expected the key of {settings.camera_id}, got that of {key.camera_id}")
+        self.settings = settings
+        self.ended = False
+        self.spool = Spool(folder, settings.camera_id, settings.spool)
+        self._key = key
+        self._instruments = instruments
+        self._control = CameraControl(folder, key, settings.encoding)
+        self._faults = FaultPlan((), 0)
+        self._size = (0, 0, 0)
+        self._source: Source | None = None
+        self._kind = ""
+        self._phase_s = 0.0
+        self.publisher = Publisher(
+            key,
+            self.spool,
+            self._control,
+            self._meta,
+            broker,
+            settings.window,
+            link,
+            instruments,
+            connectors,
+        )
+
+    def plan(self, faults: Sequence[Fault], started_ms: int, phase_s: float) -> None:
+        """What goes wrong, on the fleet's clock, and how long after the start the first frame comes."""
+        self._faults = FaultPlan(faults, started_ms)
+        self._phase_s = phase_s
+
+    async def open_source(self) -> None:
+        """Open the source where this spool's last frame left it; `SourceError` when that fails."""
+        opening = asyncio.ensure_future(asyncio.to_thread(self._open))
+        try:
+            self._source = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(_close_opened)
+            raise
+        self._kind = self._source.kind
+
+    def _open(self) -> Source:
+        """Runs in a thread, so it also makes the mask codebook, which takes some 20 ms."""
+        dropped = self._control.encoding.dropped_per_block
+        codebook(self._key.codebook_seed(dropped), dropped)
+        source = open_source(self.settings.source, self.settings.index)
+        if not source.live:
+            try:
+                source.seek(self.spool.position)
+            except BaseException:
+                source.close()
+                raise
+        return source
+
+    async def run(self) -> None:
+        """Capture until the source ends. A failing source is opened again, ever more rarely; nothing else stops it."""
+        retry_s = _RETRY_S[0]
+        while not self.ended:
+            published = self.spool.current.next
+            try:
+                if self._source is None:
+                    await self.open_source()
+                await self._capture()
+            except Exception as error:
+                if self.spool.current.next > published:
+                    retry_s = _RETRY_S[0]
+                self._failed(error)
+                await asyncio.sleep(retry_s)
+                retry_s = min(2 * retry_s, _RETRY_S[1])
+
+    def tick(self, now: float, now_ms: int) -> None:
+        """Connection, resends and the age bound. `now` is monotonic in seconds, `now_ms` Unix time."""
+        self.publisher.link.hold(self._faults.is_cut_off(now_ms))
+        self.publisher.tick(now)
+        self.spool.shed_old(now_ms)
+
+    def finish(self) -> None:
+        """This boot publishes nothing more."""
+        self.ended = True
+        self.publisher.finish()
+
+    async def close(self, timeout_s: float) -> None:
+        """Disconnect and release the spool."""
+        if self._source is not None:
+            self._source.close()
+            self._source = None
+        await self.publisher.close(timeout_s)
+        self.spool.close()
+
+    async def _capture(self) -> None:
+        source, self._source = self._source, None
+        assert source is not None
+        reader = read_from(source)
+        try:
+            if self.settings.fps > 0:
+                await self._capture_paced(reader, source.live)
+            else:
+                await self._capture_unpaced(reader, source.live)
+        finally:
+            reader.close()
+        self.finish()
+
+    async def _capture_paced(self, reader: Reader, live: bool) -> None:
+        """Frame k at start + k / fps, whatever the broker does: the spool takes what it cannot."""
+        period_s = 1 / self.settings.fps
+        due = time.monotonic() + self._phase_s
+        self._phase_s = 0.0
+        while True:
+            late_s = time.monotonic() - due
+            await asyncio.sleep(max(0.0, -late_s))
+            if late_s > (period_s if live else _LATE_S):
+                due += late_s
+            if self._is_off():
+                await self._stay_off(reader)
+                due = time.monotonic()
+            reading = await reader.next()
+            if reading is None:
+                return
+            await self._publish(reader, reading)
+            due += period_s
+
+    async def _capture_unpaced(self, reader: Reader, live: bool) -> None:
+        """As fast as the window allows; a live source as fast as it gives, into the spool."""
+        turn = 0
+        while True:
+            turn += 1
+            if turn % _TURNS == 0:
+                await asyncio.sleep(0)
+            if not live and not self.publisher.has_room:
+                await self.publisher.wait_for_room()
+            if self._is_off():
+                await self._stay_off(reader)
+            reading = await reader.next()
+            if reading is None:
+                return
+            await self._publish(reader, reading)
+
+    def _is_off(self) -> bool:
+        return not self._control.enabled or self._faults.is_dark(time.time_ns() // 10**6)
+
+    async def _stay_off(self, reader: Reader) -> None:
+        while self._is_off():
+            reader.discard()
+            await asyncio.sleep(_OFF_S)
+        reader.discard()
+
+    async def _publish(self, reader: Reader, reading: Reading) -> None:
+        captured, captured_ms = self._faults.apply(reading.captured, reading.captured_ms), reading.captured_ms
+        picture, ledger = captured.picture, self.spool.current
+        skipped = reader.take_skipped()
+        if skipped:
+            ledger.frames_skipped += skipped
+            self._instruments.skipped.inc(skipped)
+        try:
+            payload = encode_frame(
+                self._key, ledger.boot_id, ledger.next, captured_ms, picture, self._control.encoding, captured.truth
+            )
+        except WireError as error:
+            raise SourceError(f"the source of {self.settings.camera_id}: {error}") from None
+        while True:
+            try:
+                self.publisher.publish(payload, captured.position, captured_ms, picture.nbytes)
+                break
+            except StateError as error:
+                self._spool_failed(error)
+                await asyncio.sleep(_RETRY_S[0])
+        if picture.shape != self._size:
+            self._size = picture.shape
+            self.publisher.presence.describe()
+        if self.publisher.presence.degraded:
+            self.publisher.presence.mended("source")
+            self.publisher.presence.mended("spool")
+
+    def _spool_failed(self, error: StateError) -> None:
+        if self.publisher.presence.impaired("spool", "the spool cannot be written"):
+            _log.error("spool_failed", camera=self.settings.camera_id, detail=str(error))
+
+    def _failed(self, error: Exception) -> None:
+        """The source, or the code around it, has failed: say so and leave the other cameras alone."""
+        cause = "hung" if isinstance(error, SourceHung) else "failed"
+        self._instruments.source_restarts.labels(cause).inc()
+        if isinstance(error, SourceError):
+            _log.error("source_failed", camera=self.settings.camera_id, cause=cause, detail=str(error))
+        else:
+            _log.exception("camera_failed", camera=self.settings.camera_id)
+        detail = "the source gives no frames" if cause == "hung" else "the source cannot be read"
+        self.publisher.presence.impaired("source", detail)
+
+    def _meta(self) -> Meta:
+        height, width, channels = self._size
+        encoding = self._control.encoding
+        return Meta(
+            install_id=self.spool.install_id,
+            boot_id=self.spool.current.boot_id,
+            width=width,
+            height=height,
+            channels=channels,
+            frames_per_second=self.settings.fps,
+            dropped_per_block=encoding.dropped_per_block,
+            probe_share=encoding.probe_share,
+            profile=encoding.profile,  # type: ignore[arg-type]  # checked in Encoding
+            source=self._kind,
+            software=_software(),
+        )
+
+
+@cache
+def _software() -> str:
+    return f"pointillist {version('pointillist')}"
+
+
+def _close_opened(opening: asyncio.Future[Source]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()

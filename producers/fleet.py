@@ -1,0 +1,270 @@
+"""The fleet: all cameras of a process on one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import structlog
+from prometheus_client import CollectorRegistry
+
+from producers.camera import Camera
+from producers.instruments import Instruments
+from producers.publisher import LinkSettings
+from producers.scenario import CameraSettings, Fault, Scenario
+from schemas.errors import PointillistError, SecretError, SourceError, StateError
+from schemas.health import Health
+from schemas.identity import CameraId
+from schemas.keys import CameraKey
+
+_log = structlog.get_logger()
+
+TICK_S: Final = 0.2
+STOP_DRAIN_S: Final = 5.0
+"""How long a fleet that is told to stop still waits for confirmations."""
+_FAREWELL_S: Final = 2.0
+_CONNECTORS: Final = 16
+
+
+@dataclass(frozen=True)
+class FleetOutcome:
+    """What a run ended with. `drained`: every frame and every closing ledger is confirmed."""
+
+    drained: bool
+    frames_published: int
+    frames_pending: int
+    frames_shed: int
+    frames_skipped: int
+
+
+def spool_root(state: Path) -> Path:
+    """Where in a state folder the spools of all cameras lie: one folder `site/camera` each."""
+    return state / "spool"
+
+
+async def run_fleet(
+    scenario: Scenario,
+    *,
+    mqtt: tuple[str, int],
+    state: Path,
+    keys: Mapping[CameraId, CameraKey],
+    registry: CollectorRegistry,
+    health: Health,
+    stop: asyncio.Event,
+    ends_at_ms: int | None = None,
+    drain_s: float = 30.0,
+    link: LinkSettings | None = None,
+) -> FleetOutcome:
+    """Run all cameras until their sources end, `ends_at_ms` (Unix time) or `stop`; then drain the spools.
+
+    A fleet that is started again on the same `state` goes on where the last one was, however that ended. With
+    `ends_at_ms` in the past it drains only. Raises `SecretError` without a key for each camera, `StateError` when a
+    spool is in use, and, at the very first start, `SourceError` when no camera has a source that opens.
+    """
+    fleet = _Fleet(scenario.cameras(), scenario.faults, mqtt, state, keys, registry, health, link)
+    return await fleet.run(stop, ends_at_ms, drain_s)
+
+
+async def run_camera(
+    settings: CameraSettings,
+    *,
+    mqtt: tuple[str, int],
+    state: Path,
+    key: CameraKey,
+    registry: CollectorRegistry,
+    health: Health,
+    stop: asyncio.Event,
+    ends_at_ms: int | None = None,
+    drain_s: float = 30.0,
+    link: LinkSettings | None = None,
+) -> FleetOutcome:
+    """Run one attached camera: a fleet of one."""
+    fleet = _Fleet([settings], [], mqtt, state, {settings.camera_id: key}, registry, health, link)
+    return await fleet.run(stop, ends_at_ms, drain_s)
+
+
+class _Fleet:
+    """The cameras of this process, from opening their spools to closing them."""
+
+    def __init__(
+        self,
+        settings: list[CameraSettings],
+        faults: list[Fault],
+        mqtt: tuple[str, int],
+        state: Path,
+        keys: Mapping[CameraId, CameraKey],
+        registry: CollectorRegistry,
+        health: Health,
+        link: LinkSettings | None,
+    ) -> None:
+        missing = [camera.camera_id for camera in settings if camera.camera_id not in keys]
+        if missing:
+            raise SecretError(f"expected a key for each camera, got none for {missing[0]} ({len(missing)} in all)")
+        self._settings = settings
+        self._faults = faults
+        self._mqtt = mqtt
+        self._state = state
+        self._keys = keys
+        self._health = health
+        self._link = link or LinkSettings()
+        self._instruments = Instruments.on(registry)
+        self._connectors = ThreadPoolExecutor(min(_CONNECTORS, len(settings)), "mqtt-connect")
+        self._cameras: list[Camera] = []
+
+    async def run(self, stop: asyncio.Event, ends_at_ms: int | None, drain_s: float) -> FleetOutcome:
+        """Open, capture, drain, close."""
+        self._health.set("spools", False)
+        self._health.set("mqtt", False)
+        try:
+            self._open_spools()
+            self._health.set("spools", True)
+            ticking = asyncio.create_task(self._tick(), name="fleet-tick")
+            try:
+                await self._capture(stop, ends_at_ms)
+                for camera in self._cameras:
+                    camera.finish()
+                await self._drain(stop, drain_s)
+            finally:
+                ticking.cancel()
+                await asyncio.gather(ticking, return_exceptions=True)
+            return self._outcome()
+        finally:
+            await asyncio.gather(*(camera.close(_FAREWELL_S) for camera in self._cameras))
+            self._connectors.shutdown(wait=False, cancel_futures=True)
+
+    def _open_spools(self) -> None:
+        root = spool_root(self._state)
+        for settings in self._settings:
+            camera_id = settings.camera_id
+            key = self._keys[camera_id]
+            self._cameras.append(
+                Camera(settings, key, root / camera_id, self._mqtt, self._link, self._instruments, self._connectors)
+            )
+
+    async def _capture(self, stop: asyncio.Event, ends_at_ms: int | None) -> None:
+        """Run the cameras until all have ended, or time or `stop` ends them."""
+        left_s = None if ends_at_ms is None else ends_at_ms / 1000 - time.time()
+        if left_s is not None and left_s <= 0:
+            return
+        started_ms = _first_start(self._state)
+        if started_ms is None:
+            for camera in self._cameras:
+                camera.spool.rewind()
+        stopping = asyncio.create_task(stop.wait(), name="fleet-stop")
+        running: set[asyncio.Task[None]] = set()
+        try:
+            opening = asyncio.create_task(self._open_sources(strict=started_ms is None), name="fleet-sources")
+            running.add(opening)
+            await asyncio.wait({opening, stopping}, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+            if not opening.done():
+                return
+            opening.result()
+            started_ms = started_ms or _note_first_start(self._state)
+            for number, camera in enumerate(self._cameras):
+                name = camera.settings.camera_id
+                faults = [fault for fault in self._faults if fault.camera == name.partition("/")[2]]
+                phase_s = number / len(self._cameras) / camera.settings.fps if camera.settings.fps else 0.0
+                camera.plan(faults, started_ms, phase_s)
+            running = {asyncio.create_task(camera.run(), name=camera.settings.camera_id) for camera in self._cameras}
+            deadline = None if ends_at_ms is None else time.monotonic() + ends_at_ms / 1000 - time.time()
+            await _until_all(running, stopping, deadline)
+        finally:
+            for task in (*running, stopping):
+                task.cancel()
+            await asyncio.gather(*running, stopping, return_exceptions=True)
+
+    async def _open_sources(self, strict: bool) -> None:
+        """Open all sources; with `strict`, raise when not a single one opens. The cameras try again by themselves."""
+        opened = await asyncio.gather(*(camera.open_source() for camera in self._cameras), return_exceptions=True)
+        failures = [failure for failure in opened if isinstance(failure, SourceError)]
+        if strict and len(failures) == len(opened):
+            raise failures[0]
+
+    async def _drain(self, stop: asyncio.Event, drain_s: float) -> None:
+        """Wait until every spool is empty and confirmed: at most `drain_s`, or `STOP_DRAIN_S` once `stop` is set."""
+        deadline = time.monotonic() + drain_s
+        told = False
+        while not all(camera.spool.drained for camera in self._cameras) and time.monotonic() < deadline:
+            if stop.is_set() and not told:
+                told = True
+                deadline = min(deadline, time.monotonic() + STOP_DRAIN_S)
+            await asyncio.sleep(0.05)
+
+    async def _tick(self) -> None:
+        """Keep every connection and spool going, and the metrics and the health up to date once a second."""
+        next_report = 0.0
+        while True:
+            now, now_ms = time.monotonic(), time.time_ns() // 10**6
+            for camera in self._cameras:
+                try:
+                    camera.tick(now, now_ms)
+                except PointillistError as error:
+                    _log.error("camera_tick_failed", camera=camera.settings.camera_id, detail=str(error))
+            missing = sum(not (camera.publisher.link.up or camera.publisher.link.held) for camera in self._cameras)
+            self._health.set("mqtt", not missing, f"{missing} of {len(self._cameras)} cameras without a connection")
+            if now >= next_report:
+                next_report = now + 1
+                self._report(now_ms)
+            await asyncio.sleep(TICK_S)
+
+    def _report(self, now_ms: int) -> None:
+        states = {"online": 0, "offline": 0, "degraded": 0}
+        for camera in self._cameras:
+            up, degraded = camera.publisher.link.up, camera.publisher.presence.degraded
+            states["offline" if not up else "degraded" if degraded else "online"] += 1
+        for state, count in states.items():
+            self._instruments.cameras.labels(state).set(count)
+        self._instruments.spool_frames.set(sum(camera.spool.frames for camera in self._cameras))
+        self._instruments.spool_bytes.set(sum(camera.spool.bytes for camera in self._cameras))
+        oldest = [at for camera in self._cameras if (at := camera.spool.oldest_ms()) is not None]
+        self._instruments.spool_oldest_s.set(max(0, now_ms - min(oldest)) / 1000 if oldest else 0)
+
+    def _outcome(self) -> FleetOutcome:
+        ledgers = [camera.spool.current for camera in self._cameras]
+        return FleetOutcome(
+            drained=all(camera.spool.drained for camera in self._cameras),
+            frames_published=sum(ledger.next for ledger in ledgers),
+            frames_pending=sum(camera.spool.frames for camera in self._cameras),
+            frames_shed=sum(len(ledger.shed) for ledger in ledgers),
+            frames_skipped=sum(ledger.frames_skipped for ledger in ledgers),
+        )
+
+
+async def _until_all(running: set[asyncio.Task[None]], stopping: asyncio.Task[bool], deadline: float | None) -> None:
+    """Return when all of `running` have ended, or `stopping` has, or at the monotonic `deadline`."""
+    waiting = set(running)
+    while waiting and not stopping.done():
+        left_s = None if deadline is None else deadline - time.monotonic()
+        if left_s is not None and left_s <= 0:
+            return
+        done, _ = await asyncio.wait({*waiting, stopping}, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+        waiting -= done
+
+
+def fleet_started(state: Path) -> Path:
+    """The file that says when the fleet of this state folder captured first; without it the next start is the first."""
+    return state / "fleet.json"
+
+
+def _first_start(state: Path) -> int | None:
+    """When this fleet captured for the first time, Unix time in milliseconds; None when it never did."""
+    try:
+        return int(json.loads(fleet_started(state).read_text())["started_ms"])
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError):
+        raise StateError(f"{fleet_started(state)}: expected the start of a fleet") from None
+
+
+def _note_first_start(state: Path) -> int:
+    started_ms = time.time_ns() // 10**6
+    fresh = state / "fleet.json.new"
+    fresh.write_text(json.dumps({"started_ms": started_ms}))
+    fresh.replace(fleet_started(state))
+    return started_ms

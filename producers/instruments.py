@@ -1,0 +1,53 @@
+"""The metrics of a process that runs cameras."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from schemas import metrics
+
+
+@dataclass(frozen=True)
+class Instruments:
+    """One set for all cameras of a process."""
+
+    published: Counter
+    confirmed: Counter
+    resent: Counter
+    shed: Counter
+    skipped: Counter
+    raw_bytes: Counter
+    sent_bytes: Counter
+    resent_bytes: Counter
+    cameras: Gauge
+    spool_frames: Gauge
+    spool_bytes: Gauge
+    spool_oldest_s: Gauge
+    reconnects: Counter
+    source_restarts: Counter
+
+    @classmethod
+    def on(cls, registry: CollectorRegistry) -> Instruments:
+        """Register them."""
+        frames, size = metrics.CAMERA_FRAMES.on(registry), metrics.CAMERA_BYTES.on(registry)
+        restarts = metrics.SOURCE_RESTARTS.on(registry)
+        for cause in ("hung", "failed"):
+            restarts.labels(cause)
+        return cls(
+            published=frames.labels("published"),
+            confirmed=frames.labels("confirmed"),
+            resent=frames.labels("resent"),
+            shed=frames.labels("shed"),
+            skipped=frames.labels("skipped"),
+            raw_bytes=size.labels("raw"),
+            sent_bytes=size.labels("sent"),
+            resent_bytes=size.labels("resent"),
+            cameras=metrics.CAMERAS.on(registry),
+            spool_frames=metrics.SPOOL_FRAMES.on(registry),
+            spool_bytes=metrics.SPOOL_BYTES.on(registry),
+            spool_oldest_s=metrics.SPOOL_OLDEST.on(registry),
+            reconnects=metrics.CAMERA_RECONNECTS.on(registry),
+            source_restarts=restarts,
+        )

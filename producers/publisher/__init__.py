@@ -1,0 +1,6 @@
+"""The publisher: a camera's frames from its spool to the MQTT broker, until Kafka is known to hold them."""
+
+from producers.publisher.publisher import Publisher
+from producers.publisher.settings import LinkSettings, WindowSettings
+
+__all__ = ["LinkSettings", "Publisher", "WindowSettings"]

@@ -1,0 +1,279 @@
+"""A camera's publisher: what goes to the broker, when, and how often."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Final
+
+import structlog
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from producers.instruments import Instruments
+from producers.publisher.commands import CameraControl
+from producers.publisher.link import Link
+from producers.publisher.presence import Presence
+from producers.publisher.settings import LinkSettings, WindowSettings
+from producers.publisher.window import Window
+from producers.spool import BootLedger, FrameKey, Spool
+from schemas.errors import WireError
+from schemas.frame import open_own_message, sign_message
+from schemas.keys import CameraKey
+from schemas.pointillist_pb2 import Confirm, Meta
+from schemas.topics import Channel, mqtt_topic
+
+_log = structlog.get_logger()
+
+_NO_SUBSCRIBERS: Final = 16
+_REFUSED: Final = 128
+_CONTROL_MESSAGES: Final = 8
+"""Of the broker's receive maximum, what is left to ledgers, meta and status."""
+
+
+@dataclass(slots=True)
+class _LedgerTurn:
+    """When a boot's ledger was sent, and when to send it again if nobody confirms it."""
+
+    revision: int
+    retry_at: float
+    retry_s: float
+
+
+class Publisher:
+    """Sends what the spool holds and frees what is confirmed. All methods run on the loop's thread.
+
+    `publish` appends a frame to the spool and sends it as far as the window allows; `tick` is called a few times a
+    second. Raises `StateError` when the spool cannot be written.
+    """
+
+    def __init__(
+        self,
+        key: CameraKey,
+        spool: Spool,
+        control: CameraControl,
+        meta: Callable[[], Meta],
+        broker: tuple[str, int],
+        window: WindowSettings,
+        settings: LinkSettings,
+        instruments: Instruments,
+        connectors: Executor,
+    ) -> None:
+        self._key = key
+        self._spool = spool
+        self._control = control
+        self._bounds = window
+        self._settings = settings
+        self._instruments = instruments
+        self._window = Window(window, settings)
+        self._resend: dict[FrameKey, None] = {}
+        self._unacknowledged: dict[int, FrameKey] = {}
+        self._in_flight = 65_535
+        self._unheard = False
+        self._fresh: tuple[FrameKey, bytes] | None = None
+        self._ledgers: dict[int, _LedgerTurn] = {}
+        self._next_revision = time.monotonic() + settings.ledger_every_s
+        self._greeting = False
+        self._complained_at = 0.0
+        self._freed = asyncio.Event()
+        spool.on_shed = self._on_shed
+        camera_id = key.camera_id
+        self._frame_topic = mqtt_topic(camera_id, Channel.FRAME)
+        self._event_topic = mqtt_topic(camera_id, Channel.EVENT)
+        self._confirm_topic = mqtt_topic(camera_id, Channel.CONFIRM)
+        self._settings_topic = mqtt_topic(camera_id, Channel.SETTINGS)
+        self.presence = Presence(camera_id, spool.install_id, spool.current.boot_id, meta, self._announce)
+        self.link = Link(
+            self,
+            client_id(camera_id, spool.install_id),
+            broker,
+            self.presence.will,
+            [
+                (self._confirm_topic, SubscribeOptions(qos=0)),
+                (self._settings_topic, SubscribeOptions(qos=1)),
+                (self.presence.status_topic, SubscribeOptions(qos=1, noLocal=True)),
+            ],
+            settings,
+            connectors,
+        )
+
+    @property
+    def has_room(self) -> bool:
+        """Whether what waits in the spool is less than a window: when a source that can wait goes on."""
+        return self._spool.frames < self._bounds.frames and self._spool.payload_bytes < self._bounds.bytes
+
+    async def wait_for_room(self) -> None:
+        """Return when `has_room`."""
+        while not self.has_room:
+            self._freed.clear()
+            await self._freed.wait()
+
+    @property
+    def on_the_way(self) -> int:
+        """Frames sent and not confirmed."""
+        return len(self._window)
+
+    def publish(self, payload: bytes, position: int, captured_ms: int, raw_bytes: int) -> None:
+        """Publish the signed message of the frame `spool.current.next`."""
+        seq = self._spool.append(payload, position, captured_ms, raw_bytes)
+        self._fresh = ((self._spool.current.boot_id, seq), payload)
+        self._instruments.published.inc()
+        self._instruments.raw_bytes.inc(raw_bytes)
+        self._instruments.sent_bytes.inc(len(payload))
+        self._pump()
+
+    def finish(self) -> None:
+        """This boot publishes nothing more: close its ledger and send that."""
+        self._spool.finish()
+        self._send_ledgers(time.monotonic())
+
+    def tick(self, now: float) -> None:
+        """Resend what is due, report how far this boot has come. `now` is monotonic, in seconds."""
+        self.link.tick(now)
+        current = self._spool.current
+        if now >= self._next_revision:
+            self._next_revision = now + self._settings.ledger_every_s
+            if current.reported != current.counts and not current.closed:
+                self._spool.revise(current)
+        if self.link.up:
+            waiting = set(self._unacknowledged.values())
+            self._resend.update(dict.fromkeys(self._window.due(now, waiting, self._unheard)))
+            self._send_ledgers(now)
+            self._pump()
+
+    async def close(self, timeout_s: float) -> None:
+        """Say farewell and disconnect; the spool keeps what is not confirmed."""
+        self.presence.farewell()
+        await self.link.close(timeout_s)
+
+    # What the link tells.
+
+    def on_up(self, session_present: bool, receive_maximum: int) -> None:
+        """Connected. Without a session the broker has forgotten what it held, so the window goes again."""
+        if self.link.connections > 1:
+            self._instruments.reconnects.inc()
+        self._in_flight = max(1, receive_maximum - _CONTROL_MESSAGES)
+        if session_present:
+            for key in self._unacknowledged.values():
+                self._count_resent(key)  # paho sends these itself
+        else:
+            self._unacknowledged.clear()
+            self._resend = dict.fromkeys(self._window.all())
+        for turn in self._ledgers.values():
+            turn.retry_at = 0.0
+        self._greeting = True
+
+    def on_down(self) -> None:
+        """The connection is gone: everything stays where it is."""
+
+    def on_puback(self, mid: int, reason: int) -> None:
+        """The broker has a frame, or had nobody to give it to, or refuses it."""
+        if self._unacknowledged.pop(mid, None) is not None:
+            self._unheard = reason == _NO_SUBSCRIBERS
+        if reason >= _REFUSED:
+            self._complain("mqtt_publish_refused", f"reason code {reason}")
+
+    def on_message(self, topic: str, payload: bytes, retained: bool) -> None:
+        """A confirmation, a command or a status under this camera's name."""
+        try:
+            if topic == self._confirm_topic:
+                self._on_confirm(open_own_message(Confirm, self._key, payload))
+            elif topic == self._settings_topic:
+                if payload and self._control.command(payload):
+                    self.presence.describe()
+            elif topic == self.presence.status_topic:
+                self.presence.on_status(payload, retained)
+        except WireError as error:
+            self._complain("control_message_refused", str(error))
+
+    def on_read(self) -> None:
+        """Send what the messages just read have made room for."""
+        if self._greeting and self.link.up:
+            self._greeting = False
+            self.presence.greet()
+            self._send_ledgers(time.monotonic())
+        self._pump()
+
+    def _pump(self) -> None:
+        """Send resends first and then new frames, oldest first, until the window or the socket is full."""
+        now = 0.0
+        while self.link.up and len(self._unacknowledged) < self._in_flight and not self.link.blocked:
+            key = next(iter(self._resend), None)
+            if key is not None:
+                del self._resend[key]
+            else:
+                key = self._spool.peek_unsent()
+                if key is None:
+                    return
+            frame = self._spool.get(key)
+            if frame is None:
+                continue
+            first = key not in self._window
+            if first and not self._window.has_room(frame.length):
+                return
+            payload = self._fresh[1] if self._fresh and self._fresh[0] == key else self._spool.read(frame)
+            mid = self.link.publish(self._frame_topic, payload)
+            if mid is None:
+                if not first:
+                    self._resend[key] = None
+                return
+            now = now or time.monotonic()
+            self._unacknowledged[mid] = key
+            self._window.sent(key, frame.length, now)
+            if first:
+                self._spool.take_unsent()
+            else:
+                self._count_resent(key)
+
+    def _count_resent(self, key: FrameKey) -> None:
+        frame = self._spool.get(key)
+        if frame is not None:
+            self._spool.count_resent(key, frame.length)
+            self._instruments.resent.inc()
+            self._instruments.resent_bytes.inc(frame.length)
+
+    def _on_confirm(self, confirm: Confirm) -> None:
+        freed = self._spool.confirm(confirm.boot_id, [(part.first, part.last) for part in confirm.ranges])
+        self._window.confirmed(freed, time.monotonic())
+        self._freed.set()
+        self._instruments.confirmed.inc(len(freed))
+        if confirm.ledger_revision and self._spool.confirm_ledger(confirm.boot_id, confirm.ledger_revision):
+            self._ledgers.pop(confirm.boot_id, None)
+
+    def _on_shed(self, keys: list[FrameKey]) -> None:
+        self._window.shed(keys)
+        self._freed.set()
+        self._instruments.shed.inc(len(keys))
+
+    def _send_ledgers(self, now: float) -> None:
+        """Send each revision at once and again with exponential backoff until it is confirmed."""
+        for ledger in list(self._spool.unsettled()):
+            turn = self._ledgers.get(ledger.boot_id)
+            if turn is None or turn.revision < ledger.revision:
+                turn = _LedgerTurn(ledger.revision, 0.0, self._settings.retry_s)
+                self._ledgers[ledger.boot_id] = turn
+            if now >= turn.retry_at and self._send_ledger(ledger):
+                turn.retry_at = now + turn.retry_s
+                turn.retry_s = min(2 * turn.retry_s, self._settings.retry_max_s)
+
+    def _send_ledger(self, ledger: BootLedger) -> bool:
+        payload = sign_message(self._key, ledger.to_message())
+        return self.link.publish(self._event_topic, payload) is not None
+
+    def _announce(self, topic: str, payload: bytes, retain: bool) -> None:
+        self.link.publish(topic, payload, retain)
+
+    def _complain(self, event: str, detail: str) -> None:
+        """Log at most once a minute: what is refused may come at any rate."""
+        now = time.monotonic()
+        if now - self._complained_at >= 60 or not self._complained_at:
+            self._complained_at = now
+            _log.warning(event, camera=self._key.camera_id, detail=detail)
+
+
+def client_id(camera_id: str, install_id: str) -> str:
+    """The MQTT client id of a camera on one installation: 22 characters, which every broker accepts."""
+    return "pl" + blake2b(f"{camera_id}\0{install_id}".encode(), digest_size=10).hexdigest()

@@ -1,0 +1,34 @@
+"""How a camera talks to the broker."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class WindowSettings(BaseModel):
+    """How much a camera has on the way, unconfirmed: what bounds every queue behind it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    frames: int = Field(default=256, ge=1, le=65_000)
+    bytes: int = Field(default=32 * 2**20, ge=1)
+
+
+class LinkSettings(BaseModel):
+    """Times of the MQTT connection and of the resends, in seconds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    keepalive_s: int = Field(default=5, ge=1)
+    """A broker that hangs is noticed within twice this time."""
+    session_expiry_s: int = Field(default=60, ge=0)
+    connect_timeout_s: float = Field(default=3.0, gt=0)
+    reconnect_s: float = Field(default=0.2, gt=0)
+    reconnect_max_s: float = Field(default=5.0, gt=0)
+    grace_s: float = Field(default=1.0, gt=0)
+    """A frame that a later confirmation passed over is sent again this long after its last transmission."""
+    retry_s: float = Field(default=2.0, gt=0)
+    """Without any progress for this long, the oldest frame is sent again; doubles up to `retry_max_s`."""
+    retry_max_s: float = Field(default=15.0, gt=0)
+    ledger_every_s: float = Field(default=5.0, gt=0)
+    """How often the ledger says how far this boot has come."""

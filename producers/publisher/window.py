@@ -1,0 +1,114 @@
+"""The window: which frames are on the way, and which of them to send again."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import NamedTuple
+
+from producers.publisher.settings import LinkSettings, WindowSettings
+from producers.spool import FrameKey
+
+
+class Transmission(NamedTuple):
+    """The last time that a frame was sent: its number among all transmissions, when (monotonic), how often by then."""
+
+    number: int
+    at: float
+    times: int
+    payload_bytes: int
+
+
+class Window:
+    """Frames sent and not confirmed, in order of their last transmission. Pure bookkeeping: no clock, no I/O.
+
+    A confirmation covers the highest transmission number among its frames. Frames with lower numbers were passed over:
+    they are due again after a grace, which doubles twice with further transmissions: a slow bridge is not flooded.
+    """
+
+    def __init__(self, bounds: WindowSettings, times: LinkSettings) -> None:
+        self._bounds = bounds
+        self._times = times
+        self._sent: dict[FrameKey, Transmission] = {}
+        self._number = 0
+        self._passed = 0
+        self._bytes = 0
+        self._retry_s = times.retry_s
+        self._retry_at = 0.0
+
+    def __len__(self) -> int:
+        return len(self._sent)
+
+    def __contains__(self, key: FrameKey) -> bool:
+        return key in self._sent
+
+    @property
+    def payload_bytes(self) -> int:
+        """Bytes of the frames on the way."""
+        return self._bytes
+
+    def has_room(self, payload_bytes: int) -> bool:
+        """Whether a frame of this size may be sent for the first time. A lone frame may exceed the byte bound."""
+        if not self._sent:
+            return True
+        return len(self._sent) < self._bounds.frames and self._bytes + payload_bytes <= self._bounds.bytes
+
+    def sent(self, key: FrameKey, payload_bytes: int, now: float) -> bool:
+        """Enter a transmission; returns whether the frame had been sent before."""
+        last = self._sent.pop(key, None)
+        if last is None:
+            if not self._sent:
+                self._restart_retry(now)
+            self._bytes += payload_bytes
+        self._number += 1
+        self._sent[key] = Transmission(self._number, now, 1 if last is None else last.times + 1, payload_bytes)
+        return last is not None
+
+    def confirmed(self, keys: Iterable[FrameKey], now: float) -> None:
+        """Take out what is confirmed."""
+        progress = False
+        for key in keys:
+            transmission = self._sent.pop(key, None)
+            if transmission is not None:
+                progress = True
+                self._bytes -= transmission.payload_bytes
+                self._passed = max(self._passed, transmission.number)
+        if progress:
+            self._restart_retry(now)
+
+    def shed(self, keys: Iterable[FrameKey]) -> None:
+        """Take out what the spool has given up; says nothing about the others."""
+        for key in keys:
+            transmission = self._sent.pop(key, None)
+            if transmission is not None:
+                self._bytes -= transmission.payload_bytes
+
+    def all(self) -> list[FrameKey]:
+        """Every frame on the way, to be sent again after a reconnect without session."""
+        return list(self._sent)
+
+    def due(self, now: float, unacknowledged: Collection[FrameKey], unheard: bool = False) -> list[FrameKey]:
+        """What to send again now: all that was passed over, or else the one sent longest ago if nothing moves.
+
+        Frames that the broker has not even acknowledged are still in its socket and left out. `unheard` says that the
+        broker has no subscriber: a retry then costs nobody anything, so that they do not become rarer.
+        """
+        due = []
+        for key, last in self._sent.items():
+            if last.number >= self._passed:
+                break
+            grace_s = self._times.grace_s * min(2 ** (last.times - 1), 4)
+            if now - last.at >= grace_s and key not in unacknowledged:
+                due.append(key)
+        if due or not self._sent or now < self._retry_at:
+            return due
+        oldest = next(iter(self._sent))
+        if oldest in unacknowledged:
+            return []
+        self._retry_at = now + self._retry_s
+        if not unheard:
+            self._retry_s = min(2 * self._retry_s, self._times.retry_max_s)
+        return [oldest]
+
+    def _restart_retry(self, now: float) -> None:
+        self._retry_s = self._times.retry_s
+        self._retry_at = now + self._retry_s

@@ -1,0 +1,150 @@
+"""Reading a source on the event loop, or beside it when a read may block."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from typing import NamedTuple, Protocol
+
+from producers.sources.source import Captured, Source
+
+
+class Reading(NamedTuple):
+    """A frame and when it was read, Unix time in milliseconds."""
+
+    captured: Captured
+    captured_ms: int
+
+
+class Reader(Protocol):
+    """What a camera's capture loop asks for frames."""
+
+    async def next(self) -> Reading | None:
+        """The next frame, None when the source has ended; raises its `SourceError`."""
+
+    def take_skipped(self) -> int:
+        """Frames that a live source gave and nobody took, since the last call."""
+
+    def discard(self) -> None:
+        """Drop what was read ahead of a live source."""
+
+    def close(self) -> None:
+        """Stop reading and close the source."""
+
+
+def read_from(source: Source) -> Reader:
+    """The reader that suits a source."""
+    return ThreadReader(source) if source.blocking else InlineReader(source)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 10**6
+
+
+class InlineReader:
+    """Reads on the event loop: for sources that answer within a fraction of a millisecond."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    async def next(self) -> Reading | None:
+        """Read one frame."""
+        captured = self._source.read()
+        return None if captured is None else Reading(captured, _now_ms())
+
+    def take_skipped(self) -> int:
+        """Nothing is ever read that is not taken."""
+        return 0
+
+    def discard(self) -> None:
+        """Nothing is read ahead."""
+
+    def close(self) -> None:
+        """Close the source."""
+        self._source.close()
+
+
+class ThreadReader:
+    """Reads in a thread, one frame ahead.
+
+    A live source's newest frame replaces the one that nobody took; any other source waits. The thread closes the
+    source itself, because a read may be under way when the camera stops.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._loop = asyncio.get_running_loop()
+        self._ready = asyncio.Event()
+        self._change = threading.Condition()
+        self._ahead: Reading | None = None
+        self._skipped = 0
+        self._closed = False
+        self._ended = False
+        self._failure: BaseException | None = None
+        # A daemon: a source that hangs in a system call must not keep the process from ending.
+        threading.Thread(target=self._run, name=f"source-{source.kind}", daemon=True).start()
+
+    async def next(self) -> Reading | None:
+        """Wait for the next frame; what was read before an end or a failure comes first."""
+        while True:
+            with self._change:
+                reading, self._ahead = self._ahead, None
+                if reading is not None:
+                    self._change.notify()
+                    # A frame that waited for its turn in the schedule is captured when its turn comes.
+                    return reading if self._source.live else reading._replace(captured_ms=_now_ms())
+                if self._failure is not None:
+                    raise self._failure
+                if self._ended:
+                    return None
+                self._ready.clear()
+            await self._ready.wait()
+
+    def take_skipped(self) -> int:
+        """Frames replaced since the last call."""
+        with self._change:
+            skipped, self._skipped = self._skipped, 0
+        return skipped
+
+    def discard(self) -> None:
+        """Drop the frame read ahead of a live source; it is not counted as skipped."""
+        if self._source.live:
+            with self._change:
+                self._ahead = None
+                self._skipped = 0
+
+    def close(self) -> None:
+        """Tell the thread to end; it closes the source after the read that is under way."""
+        with self._change:
+            self._closed = True
+            self._change.notify()
+
+    def _run(self) -> None:
+        try:
+            while not self._closed:
+                captured = self._source.read()
+                if captured is None:
+                    break
+                self._put(Reading(captured, _now_ms()))
+        except BaseException as failure:  # raised again by `next`, on the loop
+            self._failure = failure
+        finally:
+            self._ended = True
+            self._source.close()
+            self._wake()
+
+    def _put(self, reading: Reading) -> None:
+        with self._change:
+            if self._source.live:
+                self._skipped += self._ahead is not None
+            else:
+                while self._ahead is not None and not self._closed:
+                    self._change.wait()
+            self._ahead = reading
+        self._wake()
+
+    def _wake(self) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+            self._loop.call_soon_threadsafe(self._ready.set)

@@ -1,0 +1,171 @@
+"""The scenario of a simulated fleet: which cameras there are, what they see, and what goes wrong."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from producers.publisher import WindowSettings
+from producers.sources.settings import SourceSettings
+from producers.spool import SpoolLimits
+from schemas.errors import ConfigError
+from schemas.frame import Encoding
+from schemas.identity import CameraId, camera_id
+from schemas.limits import BLOCK_PIXELS, MAX_DROPPED_PER_BLOCK, dropped_per_block
+from schemas.pointillist_pb2 import LOSSLESS, RAW
+
+_INDEX: Final = re.compile(r"\{index(?::0?(\d))?\}")
+
+
+class CameraOptions(BaseModel):
+    """What may be set for all cameras and for each."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: SourceSettings = Field(default_factory=SourceSettings)
+    fps: float = Field(default=2.0, ge=0, le=1000, allow_inf_nan=False)
+    """Frames per second; 0 is as fast as the window allows."""
+    drop_ratio: float = Field(default=0.25, ge=0, le=MAX_DROPPED_PER_BLOCK / BLOCK_PIXELS)
+    probe_share: float = Field(default=0.0, ge=0, le=1)
+    profile: Literal["raw", "lossless"] = "raw"
+    spool: SpoolLimits = SpoolLimits()
+    window: WindowSettings = WindowSettings()
+
+    @property
+    def encoding(self) -> Encoding:
+        """How frames are encoded until a command says otherwise."""
+        profile = LOSSLESS if self.profile == "lossless" else RAW
+        return Encoding(dropped_per_block(self.drop_ratio), self.probe_share, profile)
+
+
+class CameraSettings(CameraOptions):
+    """One camera; `index` is its place in the fleet and makes its simulated source differ from the others'."""
+
+    camera_id: CameraId
+    index: int = Field(default=0, ge=0)
+
+
+class CameraGroup(CameraOptions):
+    """`count` cameras that differ in name and index only; `{index}` in the name counts from 0, `{index:02}` padded."""
+
+    name: str = "cam-{index:02}"
+    count: int = Field(default=1, ge=1, le=100_000)
+
+
+class Fault(BaseModel):
+    """Something that goes wrong with one camera for a time; `at_s` counts from the fleet's first start.
+
+    `dark`: the camera is gone, connection and all. `disconnect`: only its connection is cut. `freeze`: it repeats one
+    picture. `black`: it sends black pictures. `sticker`: somebody pastes the trigger sticker into its scene.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    camera: str
+    at_s: float = Field(ge=0)
+    kind: Literal["dark", "freeze", "black", "sticker", "disconnect"]
+    for_s: float = Field(gt=0)
+
+
+class Scenario(BaseModel):
+    """A fleet. What `defaults` says holds for every camera that does not say it itself."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    site: str
+    defaults: CameraOptions = Field(default_factory=CameraOptions)
+    groups: list[CameraGroup] = Field(alias="cameras", min_length=1)
+    faults: list[Fault] = []
+
+    @model_validator(mode="before")
+    @classmethod
+    def _apply_defaults(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        defaults, groups = values.get("defaults"), values.get("cameras")
+        if not isinstance(defaults, Mapping) or not isinstance(groups, list):
+            return values
+        merged = [{**defaults, **group} if isinstance(group, Mapping) else group for group in groups]
+        return {**values, "cameras": merged}
+
+    @model_validator(mode="after")
+    def _check_names(self) -> Self:
+        names = {camera.camera_id for camera in self.cameras()}
+        for number, fault in enumerate(self.faults):
+            if f"{self.site}/{fault.camera}" not in names:
+                raise ConfigError(f"faults.{number}.camera: expected a camera of this fleet, got {fault.camera!r}")
+        return self
+
+    def cameras(self) -> list[CameraSettings]:
+        """Every camera with its own name; `ConfigError` when two have the same."""
+        cameras: list[CameraSettings] = []
+        seen: set[CameraId] = set()
+        for group in self.groups:
+            options = {name: getattr(group, name) for name in CameraOptions.model_fields}
+            for index in range(group.count):
+                name = camera_id(f"{self.site}/{_numbered(group.name, index)}")
+                if name in seen:
+                    raise ConfigError(f"cameras: expected one camera {name}, got two; write {{index}} in the name")
+                seen.add(name)
+                cameras.append(CameraSettings(camera_id=name, index=len(cameras), **options))
+        return cameras
+
+
+_MODELS: Final[dict[str, type[BaseModel]]] = {
+    "defaults": CameraOptions,
+    "cameras": CameraGroup,
+    "faults": Fault,
+    "source": SourceSettings,
+    "spool": SpoolLimits,
+    "window": WindowSettings,
+}
+
+
+def load_scenario(path: Path) -> Scenario:
+    """Read and check a scenario file; `ConfigError` names the file, the place and what was expected there."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"the scenario {path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"the scenario {path} is not a text in UTF-8") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f" line {mark.line + 1}, column {mark.column + 1}:" if mark else ""
+        raise ConfigError(f"{path}:{place} {getattr(error, 'problem', None) or 'not YAML'}") from None
+    return parse_scenario(values, str(path))
+
+
+def parse_scenario(values: Any, origin: str = "scenario") -> Scenario:
+    """Check the content of a scenario; `ConfigError` names `origin`, the place and what was expected there."""
+    if not isinstance(values, dict):
+        raise ConfigError(f"{origin}: expected the keys of a scenario, got {type(values).__name__}")
+    try:
+        return Scenario.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(f"{origin}: {_first_problem(error)}") from None
+    except ConfigError as error:
+        raise ConfigError(f"{origin}: {error}") from None
+
+
+def _first_problem(error: ValidationError) -> str:
+    problem = error.errors(include_url=False)[0]
+    place = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        parents = [str(part) for part in problem["loc"][:-1] if isinstance(part, str)]
+        model = _MODELS.get(parents[-1], Scenario) if parents else Scenario
+        known = ", ".join(sorted(field.alias or name for name, field in model.model_fields.items()))
+        return f"{place}: unknown key; expected one of {known}"
+    if problem["type"] == "missing":
+        return f"{place}: expected a value, got none"
+    message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    return f"{place}: {message}, got {str(problem['input'])[:80]!r}"
+
+
+def _numbered(name: str, index: int) -> str:
+    return _INDEX.sub(lambda found: str(index).zfill(int(found[1] or 1)), name)

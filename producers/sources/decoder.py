@@ -1,0 +1,73 @@
+"""Decode the video stream of an open container, tolerating damage as FFmpeg's own tools do."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+
+import av
+import numpy as np
+from av.container import InputContainer
+from numpy.typing import NDArray
+
+from schemas.errors import SourceError, SourceHung
+
+
+def check_video(container: InputContainer, name: str) -> None:
+    """Raise `SourceError` unless there is a video stream that can be decoded."""
+    if not container.streams.video:
+        kinds = ", ".join(stream.type for stream in container.streams) or "none"
+        raise SourceError(f"{name}: expected a video stream, got {kinds}")
+    # Without a decoder a stream has no codec context, whatever the annotation says.
+    if not getattr(container.streams.video[0], "codec_context", None):
+        raise SourceError(f"{name}: no decoder for its video stream")
+
+
+def decode_video(container: InputContainer, name: str, hang_s: float | None = None) -> Iterator[av.VideoFrame]:
+    """The frames of the first video stream, in the order in which they are shown.
+
+    A packet that does not decode is skipped. With `hang_s`, raises `SourceHung` when no frame came for so many seconds;
+    the container must have been opened with the same time for a read, for only FFmpeg can interrupt one.
+    """
+    stream = container.streams.video[0]
+    since = time.monotonic()
+    refused = ""
+    # All streams are read, so that one which goes on with sound alone is noticed too.
+    packets = container.demux()
+    ended = False
+    while not ended:
+        frames: Sequence[object] = ()
+        try:
+            packet = next(packets, None)
+        except av.FFmpegError as error:
+            if hang_s is not None:
+                _raise_when_hung(name, since, hang_s, refused)
+                raise SourceError(f"{name}: {error.strerror}") from None
+            return
+        if packet is None:
+            ended = True
+        elif packet.stream.index == stream.index:
+            try:
+                frames = packet.decode()
+            except av.FFmpegError as error:
+                refused = error.strerror or type(error).__name__
+        # Before the frames: FFmpeg may answer a read that it cut off for its time with one that it still held back.
+        if hang_s is not None:
+            _raise_when_hung(name, since, hang_s, refused)
+        for frame in frames:
+            if isinstance(frame, av.VideoFrame):
+                yield frame
+                since = time.monotonic()
+                refused = ""
+
+
+def to_rgb(frame: av.VideoFrame) -> NDArray[np.uint8]:
+    """A decoded frame as (H, W, 3) uint8."""
+    return np.asarray(frame.to_ndarray(format="rgb24"), dtype=np.uint8)
+
+
+def _raise_when_hung(name: str, since: float, hang_s: float, refused: str) -> None:
+    # FFmpeg's own timer may fire a little early by this clock.
+    if time.monotonic() - since > hang_s - 0.05:
+        cause = f"; its data does not decode: {refused}" if refused else ""
+        raise SourceHung(f"{name}: no frame for {hang_s:g} s{cause}")

@@ -1,0 +1,74 @@
+"""What part of a source's picture is sent, and in which size: region, then size, then channels.
+
+Without a size the source's own is kept: a large frame is never shrunk unless its settings say so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from producers.sources.settings import SourceSettings
+from schemas.errors import BadSize, SourceError
+from schemas.frame import check_frame_size
+
+Picture = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Framing:
+    """A function from the source's pictures to those that are sent."""
+
+    region: tuple[int, int, int, int] | None = None
+    """x, y, width, height."""
+    size: tuple[int, int] | None = None
+    """Width, height."""
+    channels: int | None = None
+
+    @classmethod
+    def of(cls, settings: SourceSettings) -> Framing:
+        """The framing that the settings ask for."""
+        return cls(settings.region, settings.size, settings.channels)
+
+    def __call__(self, picture: Picture) -> Picture:
+        """`picture` (H, W, C) uint8, contiguous; `SourceError` when it lacks the region or is too large to travel."""
+        picture = convert_channels(resize(crop(picture, self.region), self.size), self.channels)
+        try:
+            check_frame_size(*picture.shape)
+        except BadSize as error:
+            raise SourceError(f"{error}; set a size or a region") from None
+        return np.ascontiguousarray(picture)
+
+
+def crop(picture: Picture, region: tuple[int, int, int, int] | None) -> Picture:
+    """The region (x, y, width, height) of a picture (H, W, C)."""
+    if region is None:
+        return picture
+    x, y, width, height = region
+    if x + width > picture.shape[1] or y + height > picture.shape[0]:
+        raise SourceError(
+            f"expected a region inside {picture.shape[1]}x{picture.shape[0]}, got {width}x{height} at ({x}, {y})"
+        )
+    return picture[y : y + height, x : x + width]
+
+
+def resize(picture: Picture, size: tuple[int, int] | None) -> Picture:
+    """A picture (H, W, C) in `size` (width, height): the mean of the area of each pixel, or bilinear to enlarge."""
+    if size is None or (picture.shape[1], picture.shape[0]) == size:
+        return picture
+    shrinks = size[0] <= picture.shape[1] and size[1] <= picture.shape[0]
+    method = Image.Resampling.BOX if shrinks else Image.Resampling.BILINEAR
+    image = Image.fromarray(picture[..., 0] if picture.shape[2] == 1 else np.ascontiguousarray(picture))
+    return np.asarray(image.resize(size, method)).reshape(size[1], size[0], picture.shape[2])
+
+
+def convert_channels(picture: Picture, channels: int | None) -> Picture:
+    """Grey (ITU-R BT.601 luma) from RGB, or RGB with three equal channels from grey."""
+    if channels is None or channels == picture.shape[2]:
+        return picture
+    if channels == 1:
+        return np.asarray(Image.fromarray(np.ascontiguousarray(picture)).convert("L"))[..., None]
+    return np.repeat(picture, 3, axis=2)

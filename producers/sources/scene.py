@@ -1,0 +1,46 @@
+"""Simulated scenes as a source: endless, with ground truth."""
+
+from __future__ import annotations
+
+from producers.scene import SceneSimulator
+from producers.sources.settings import SourceSettings
+from producers.sources.source import Captured
+from schemas.errors import SourceError
+from schemas.frame import Truth
+
+SIZE = (32, 32)
+
+
+class SceneSource:
+    """One camera of the scene simulator."""
+
+    kind = "scene"
+    live = False
+    blocking = False
+
+    def __init__(self, settings: SourceSettings, camera: int) -> None:
+        width, height = settings.size or SIZE
+        try:
+            self._simulator = SceneSimulator(settings.seed, camera, (height, width), settings.channels or 3)
+        except ValueError as error:
+            raise SourceError(f"scene: {error}") from None
+        self._rendered = [self._simulator.render(index) for index in range(settings.prerendered)]
+        self._position = 0
+
+    def seek(self, position: int) -> None:
+        """Continue at this frame."""
+        self._position = position
+
+    def read(self) -> Captured:
+        """The next frame; there is always one."""
+        position = self._position
+        if self._rendered:
+            picture, label = self._rendered[position % len(self._rendered)]
+        else:
+            picture, label = self._simulator.render(position)
+        self._position = position + 1
+        return Captured(picture, position, Truth(label))
+
+    def close(self) -> None:
+        """Forget the rendered frames."""
+        self._rendered = []

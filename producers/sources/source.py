@@ -1,0 +1,72 @@
+"""The protocol of a camera source, and the door that opens one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.frame import Truth
+
+if TYPE_CHECKING:
+    from producers.sources.settings import SourceSettings
+
+
+class Captured(NamedTuple):
+    """One picture of a source."""
+
+    picture: NDArray[np.uint8]
+    """(H, W, C) with 1 channel (grey) or 3 (RGB)."""
+    position: int
+    """Its index in the source, from 0: `seek` to the next one continues there."""
+    truth: Truth | None
+
+
+class Source(Protocol):
+    """What yields the pictures of one camera, read by one thread at a time."""
+
+    kind: str
+    live: bool
+    """It cannot wait: while nobody reads, its pictures pass by. A source that is not live gives every one of them."""
+    blocking: bool
+    """A read may take long enough that an event loop should leave it to a thread."""
+
+    def seek(self, position: int) -> None:
+        """Make the next read return the picture of this position; a live source ignores it."""
+        ...
+
+    def read(self) -> Captured | None:
+        """The next picture, or None at the end.
+
+        Raises `SourceHung` when a live source gave none for its time, `SourceError` when it cannot be read.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of files and connections; waits for a read in another thread."""
+        ...
+
+
+def open_source(settings: SourceSettings, camera_index: int = 0) -> Source:
+    """Open the source of camera number `camera_index`; may block (`open_s` for a URL), raises `SourceError`.
+
+    The index tells simulated cameras apart and spreads the images of a data set over them.
+    """
+    match settings.kind:
+        case "scene":
+            from producers.sources.scene import SceneSource
+
+            return SceneSource(settings, camera_index)
+        case "dataset":
+            from producers.sources.dataset import DatasetSource
+
+            return DatasetSource(settings, camera_index)
+        case "video":
+            from producers.sources.video import VideoSource
+
+            return VideoSource(settings)
+        case "url":
+            from producers.sources.url import UrlSource
+
+            return UrlSource(settings)

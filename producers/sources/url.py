@@ -1,0 +1,91 @@
+"""Any URL that FFmpeg opens as a source: RTSP, HTTP, a V4L2 device. Every wait is timed."""
+
+from __future__ import annotations
+
+import time
+from threading import Lock
+from urllib.parse import urlsplit
+
+import av
+
+from producers.sources.decoder import check_video, decode_video, to_rgb
+from producers.sources.framing import Framing
+from producers.sources.settings import SourceSettings
+from producers.sources.source import Captured
+from schemas.errors import SourceError, SourceHung
+
+
+def public_address(address: str) -> str:
+    """The address without user, password, query and fragment, as messages may show it."""
+    if "://" not in address:
+        return address
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        return f"{address.partition('://')[0]}://…"
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+class UrlSource:
+    """A stream, read as it comes.
+
+    It is live unless the other side states its duration (a file on a web server): that can wait, and ends. When a live
+    stream ends, something is wrong with it.
+    """
+
+    kind = "url"
+    blocking = True
+
+    def __init__(self, settings: SourceSettings) -> None:
+        assert settings.address is not None  # by the settings' own check
+        address = settings.address.get_secret_value()
+        self._name = public_address(address)
+        self._hang_s = settings.hang_s
+        self._frame = Framing.of(settings)
+        self._lock = Lock()
+        self._position = self._next = 0
+        started = time.monotonic()
+        try:
+            self._container = av.open(
+                address,
+                format="v4l2" if address.startswith("/dev/video") else None,
+                # Over TCP a lost packet is sent again and firewalls let the stream through.
+                options={"rtsp_transport": "tcp"} if address.startswith(("rtsp://", "rtsps://")) else {},
+                timeout=(settings.open_s, settings.hang_s),
+            )
+        except (av.FFmpegError, OSError, ValueError) as error:
+            # FFmpeg reports a connection that was cut off for its time as whatever its protocol makes of it.
+            if time.monotonic() - started > settings.open_s - 0.05:
+                raise SourceHung(f"{self._name}: did not answer for {settings.open_s:g} s") from None
+            # str(error) would repeat the whole address.
+            reason = getattr(error, "strerror", None) or type(error).__name__
+            raise SourceError(f"{self._name}: {reason}") from None
+        try:
+            check_video(self._container, self._name)
+        except SourceError:
+            self._container.close()
+            raise
+        self.live = not self._container.duration
+        self._frames = decode_video(self._container, self._name, settings.hang_s)
+
+    def seek(self, position: int) -> None:
+        """Pass over all frames before this one when the stream can wait; it is never read backwards."""
+        if not self.live:
+            self._position = position
+
+    def read(self) -> Captured | None:
+        """The next frame; None at the end of a stream that has one."""
+        with self._lock:
+            for frame in self._frames:
+                position = self._next
+                self._next += 1
+                if self.live or position >= self._position:
+                    return Captured(self._frame(to_rgb(frame)), position, None)
+        if self.live:
+            raise SourceError(f"{self._name}: the other side ended the stream")
+        return None
+
+    def close(self) -> None:
+        """Close the connection."""
+        with self._lock:
+            self._container.close()

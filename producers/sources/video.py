@@ -1,0 +1,85 @@
+"""A video file as a source: every frame once, at positions that are exact."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from threading import Lock
+
+import av
+from av.container import InputContainer
+
+from producers.sources.decoder import check_video, decode_video, to_rgb
+from producers.sources.framing import Framing
+from producers.sources.settings import SourceSettings
+from producers.sources.source import Captured
+from schemas.errors import SourceError
+
+
+class VideoSource:
+    """The frames of a file, numbered as they are decoded; a position is found again by decoding up to it."""
+
+    kind = "video"
+    live = False
+    blocking = True
+
+    def __init__(self, settings: SourceSettings) -> None:
+        assert settings.file is not None  # by the settings' own check
+        self._file = settings.file
+        self._name = f"video {settings.file}"
+        self._loop = settings.loop
+        self._frame = Framing.of(settings)
+        self._lock = Lock()
+        self._position = 0
+        self._count: int | None = None  # frames of the file, known once its end was reached
+        self._container, self._frames = self._open()
+        self._next = 0  # number in the file of the frame that comes next from `_frames`
+
+    def seek(self, position: int) -> None:
+        """Continue at this frame; with `loop`, positions go on counting."""
+        self._position = position
+
+    def read(self) -> Captured | None:
+        """The next frame; None at the end."""
+        with self._lock:
+            position = self._position
+            frame = self._decode(position)
+            if frame is None:
+                return None
+            self._position = position + 1
+            return Captured(self._frame(to_rgb(frame)), position, None)
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._container.close()
+
+    def _decode(self, position: int) -> av.VideoFrame | None:
+        start = 0  # position at which the current pass through the file began
+        while True:
+            if self._count is not None:
+                if position >= self._count and not self._loop:
+                    return None
+                start = position - position % self._count
+            if self._next > position - start:
+                self._container.close()
+                self._container, self._frames = self._open()
+                self._next = 0
+            for frame in self._frames:
+                self._next += 1
+                if start + self._next > position:
+                    return frame
+            if not self._next:
+                raise SourceError(f"{self._name}: no frame of it decodes")
+            self._count = self._next
+
+    def _open(self) -> tuple[InputContainer, Iterator[av.VideoFrame]]:
+        try:
+            container = av.open(str(self._file))
+        except (av.FFmpegError, OSError) as error:
+            raise SourceError(f"{self._name}: {error.strerror or type(error).__name__}") from None
+        try:
+            check_video(container, self._name)
+        except SourceError:
+            container.close()
+            raise
+        return container, decode_video(container, self._name)

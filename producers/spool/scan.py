@@ -1,0 +1,95 @@
+"""Reading spools from outside, for the audit: without the lock, and without changing anything."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+from producers.spool.ledger import SUFFIX, BootLedger, read_ledger
+from producers.spool.segment import SUFFIX as SEGMENT_SUFFIX
+from producers.spool.segment import read_segment, segment_name
+from schemas.identity import SEQ_LIMIT, CameraId
+from schemas.ranges import RangeSet
+
+
+@dataclass(frozen=True)
+class SpoolBoot:
+    """What the disk says of one boot: it published `first` .. `next` - 1, shed some, and still holds `waiting`.
+
+    `waiting` may name frames that Kafka holds already: that they were confirmed is written down only now and then.
+    """
+
+    camera_id: CameraId
+    boot_id: int
+    started_ms: int
+    first: int
+    next: int
+    shed: RangeSet
+    waiting: RangeSet
+    revision: int
+    closed: bool
+    frames_skipped: int
+    frames_resent: int
+    bytes_resent: int
+
+
+def scan_spool(folder: Path) -> list[SpoolBoot]:
+    """All boots of all cameras whose spools lie under `folder`, in order of camera and start.
+
+    A camera may be running. Its ledgers are read before its segments (a frame appended in between is not counted as
+    published yet) and again after them (a segment shed in between is in the later ledger).
+    """
+    before = _ledgers(folder)
+    held = _held(folder)
+    after = _ledgers(folder)
+    boots = []
+    for path, early in before.items():
+        late = after.get(path, early)
+        waiting = held.get((path.parent, early.boot_id), RangeSet())
+        published = max([early.next, *(last + 1 for _, last in waiting.ranges())])
+        waiting.remove(0, late.confirmed_to - 1)
+        late.shed.remove(published, SEQ_LIMIT)
+        boots.append(
+            SpoolBoot(
+                camera_id=early.camera_id,
+                boot_id=early.boot_id,
+                started_ms=early.started_ms,
+                first=0,
+                next=published,
+                shed=late.shed,
+                waiting=waiting.minus(late.shed),
+                revision=late.revision,
+                closed=late.closed,
+                frames_skipped=late.frames_skipped,
+                frames_resent=late.frames_resent,
+                bytes_resent=late.bytes_resent,
+            )
+        )
+    return sorted(boots, key=lambda boot: (boot.camera_id, boot.started_ms, boot.boot_id))
+
+
+def _ledgers(folder: Path) -> dict[Path, BootLedger]:
+    found = {}
+    for path in folder.rglob(f"*{SUFFIX}"):
+        try:
+            ledger = read_ledger(path)
+        except FileNotFoundError:
+            continue
+        if ledger is not None:
+            found[path] = ledger
+    return found
+
+
+def _held(folder: Path) -> dict[tuple[Path, int], RangeSet]:
+    """The frames that the segments hold, by folder and boot."""
+    held: dict[tuple[Path, int], RangeSet] = defaultdict(RangeSet)
+    for path in folder.rglob(f"*{SEGMENT_SUFFIX}"):
+        name = segment_name(path)
+        try:
+            records = read_segment(path)
+        except FileNotFoundError:
+            continue
+        if name is not None and records:
+            held[path.parent, name[0]].add(records[0].seq, records[-1].seq)
+    return held

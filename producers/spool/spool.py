@@ -1,0 +1,335 @@
+"""A camera's spool: a bounded folder of published frames that Kafka is not yet known to hold."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from producers.spool.folder import install_id, lock_folder
+from producers.spool.ledger import BootLedger, ledger_path, write_ledger
+from producers.spool.recovery import recover
+from producers.spool.segment import HEADER_BYTES, Segment, segment_path, write_record
+from schemas.errors import StateError
+from schemas.identity import BOOT_ID_LIMIT, CameraId
+
+_SEGMENTS: Final = 16
+_SEGMENT_BYTES: Final = (64 * 2**10, 4 * 2**20)
+_DISK_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+
+FrameKey = tuple[int, int]
+"""Boot id and sequence number: with the camera id, the identity of a frame."""
+
+
+class SpoolLimits(BaseModel):
+    """Bounds of one camera's spool: bytes on disk, and age in seconds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_bytes: int = Field(default=256 * 2**20, ge=2**12)
+    max_age_s: float = Field(default=86_400.0, gt=0)
+
+
+class SpooledFrame(NamedTuple):
+    """Where a frame lies that is not confirmed."""
+
+    segment: Segment
+    offset: int
+    length: int
+    captured_ms: int
+
+
+class Spool:
+    """Frames of one camera on disk, in order of publication; one process at a time.
+
+    A frame is published when `append` returns. It stays until `confirm` names it, or until a bound is passed: then
+    the oldest segments are shed, and the frames in them that were not confirmed are entered in their boot's ledger
+    before the file goes. Nothing is synced to the medium: the spool outlives the process, not a loss of power within
+    the last seconds. Frames of earlier boots keep their boot ids and are sent before new ones.
+
+    Raises `StateError` when the folder is used by another process, belongs to another camera or cannot be written.
+    """
+
+    def __init__(self, folder: Path, camera_id: CameraId, limits: SpoolLimits | None = None) -> None:
+        self.folder = folder
+        self.camera_id = camera_id
+        self._limits = limits or SpoolLimits()
+        low, high = _SEGMENT_BYTES
+        bound = self._limits.max_bytes
+        self._segment_bytes = min(max(bound // _SEGMENTS, low), high, bound // 2)
+        self._segment_age_ms = self._limits.max_age_s * 1000 / _SEGMENTS
+        self._lock = lock_folder(folder)
+        try:
+            self.install_id = install_id(folder)
+            past = recover(folder, camera_id)
+        except BaseException:
+            os.close(self._lock)
+            raise
+        self._boots = {boot.boot_id: boot for boot in past.boots}
+        self._segments = past.segments
+        self._frames: dict[FrameKey, SpooledFrame] = {}
+        self.bytes = sum(segment.size for segment in self._segments)
+        self.payload_bytes = 0
+        self._writing: int | None = None
+        self._reading: tuple[Segment, int] | None = None
+        for segment, records in zip(past.segments, past.records, strict=True):
+            for record in records:
+                key = (record.boot_id, record.seq)
+                self._frames[key] = SpooledFrame(segment, record.offset, record.length, record.captured_ms)
+                self.payload_bytes += record.length
+        self._unsent: deque[FrameKey] = deque(self._frames)
+        self.on_shed: Callable[[list[FrameKey]], None] = lambda _: None
+        self.current = BootLedger(
+            camera_id=camera_id,
+            boot_id=1 + secrets.randbelow(BOOT_ID_LIMIT - 1),
+            ordinal=1 + max((boot.ordinal for boot in past.boots), default=0),
+            started_ms=time.time_ns() // 10**6,
+            position=max(past.boots, key=lambda boot: boot.ordinal).position if past.boots else 0,
+        )
+        self._boots[self.current.boot_id] = self.current
+        self._save(self.current)
+        for boot in past.boots:
+            self._forget_if_settled(boot)
+
+    @property
+    def frames(self) -> int:
+        """Frames published and not confirmed."""
+        return len(self._frames)
+
+    @property
+    def position(self) -> int:
+        """Where the source goes on: one after the position of the last frame that was ever appended."""
+        return self.current.position
+
+    def rewind(self) -> None:
+        """Let the source begin at its beginning: another run, which has nothing to do with what was sent before."""
+        self.current.position = 0
+
+    @property
+    def drained(self) -> bool:
+        """Whether every frame and every ledger record, this boot's closing one included, is confirmed."""
+        return not self._frames and next(self.unsettled(), None) is None and self.current.closed
+
+    def oldest_ms(self) -> int | None:
+        """When the oldest waiting frame was captured, None when there is none."""
+        return next(iter(self._frames.values())).captured_ms if self._frames else None
+
+    def append(self, payload: bytes, position: int, captured_ms: int, raw_bytes: int) -> int:
+        """Publish the signed message of the frame `current.next`; returns that sequence number."""
+        ledger, size = self.current, HEADER_BYTES + len(payload)
+        segment = self._writable(size, captured_ms)
+        self._write(segment, position, captured_ms, raw_bytes, payload)
+        seq = ledger.next
+        self._frames[ledger.boot_id, seq] = SpooledFrame(
+            segment, segment.size + HEADER_BYTES, len(payload), captured_ms
+        )
+        self._unsent.append((ledger.boot_id, seq))
+        segment.size += size
+        segment.next = seq + 1
+        segment.waiting += 1
+        segment.newest_ms = captured_ms
+        self.bytes += size
+        self.payload_bytes += len(payload)
+        ledger.next = seq + 1
+        ledger.position = position + 1
+        while self.bytes > self._limits.max_bytes and len(self._segments) > 1:
+            self._shed_oldest()
+        return seq
+
+    def get(self, key: FrameKey) -> SpooledFrame | None:
+        """The frame if it is still waiting."""
+        return self._frames.get(key)
+
+    def read(self, frame: SpooledFrame) -> bytes:
+        """The payload of a waiting frame."""
+        if self._reading is None or self._reading[0] is not frame.segment:
+            self._stop_reading()
+            self._reading = frame.segment, os.open(frame.segment.path, os.O_RDONLY | os.O_CLOEXEC)
+        return os.pread(self._reading[1], frame.length, frame.offset)
+
+    def peek_unsent(self) -> FrameKey | None:
+        """The oldest frame that `take_unsent` did not take yet in this process."""
+        while self._unsent and self._unsent[0] not in self._frames:
+            self._unsent.popleft()
+        return self._unsent[0] if self._unsent else None
+
+    def take_unsent(self) -> None:
+        """Take the frame that `peek_unsent` named."""
+        self._unsent.popleft()
+
+    def confirm(self, boot_id: int, ranges: Iterable[tuple[int, int]]) -> list[FrameKey]:
+        """Free what is waiting of these frames (both ends included) and return it; the rest is ignored."""
+        freed = []
+        for first, last in ranges:
+            for seq in self._within(boot_id, first, last):
+                frame = self._frames.pop((boot_id, seq), None)
+                if frame is not None:
+                    freed.append((boot_id, seq))
+                    self.payload_bytes -= frame.length
+                    frame.segment.waiting -= 1
+                    if not frame.segment.waiting and not self._is_written(frame.segment):
+                        self._unlink(frame.segment)
+        if freed and (boot := self._boots.get(boot_id)) is not None:
+            self._forget_if_settled(boot)
+        return freed
+
+    def unsettled(self) -> Iterator[BootLedger]:
+        """The ledgers whose latest revision is not confirmed."""
+        return (boot for boot in self._boots.values() if boot.confirmed_revision < boot.revision)
+
+    def revise(self, ledger: BootLedger) -> None:
+        """Make a new revision of a ledger, durable when this returns."""
+        ledger.revision += 1
+        ledger.reported = ledger.counts
+        self._save(ledger)
+
+    def confirm_ledger(self, boot_id: int, revision: int) -> bool:
+        """Note that the server holds this revision; false when that is nothing new."""
+        ledger = self._boots.get(boot_id)
+        if ledger is None or not ledger.confirmed_revision < revision <= ledger.revision:
+            return False
+        ledger.confirmed_revision = revision
+        self._forget_if_settled(ledger)
+        return True
+
+    def count_resent(self, key: FrameKey, payload_bytes: int) -> None:
+        """Enter one more transmission of a frame in its boot's ledger."""
+        ledger = self._boots.get(key[0])
+        if ledger is not None:
+            ledger.frames_resent += 1
+            ledger.bytes_resent += payload_bytes
+
+    def finish(self) -> None:
+        """This boot publishes nothing more: its closing revision is durable when this returns."""
+        if not self.current.closed:
+            self.current.closed = True
+            self._stop_writing()
+            self.revise(self.current)
+
+    def shed_old(self, now_ms: int) -> None:
+        """Shed the segments that hold nothing younger than the age bound."""
+        horizon = now_ms - self._limits.max_age_s * 1000
+        while self._segments and self._segments[0].newest_ms < horizon and self._segments[0].waiting:
+            self._shed_oldest()
+
+    def close(self) -> None:
+        """Write the ledger down and release the folder; what is waiting stays on disk."""
+        self._stop_reading()
+        self._stop_writing()
+        self._save(self.current)
+        os.close(self._lock)
+
+    def _within(self, boot_id: int, first: int, last: int) -> Iterable[int]:
+        if last - first <= len(self._frames):
+            return range(first, last + 1)
+        return [seq for boot, seq in self._frames if boot == boot_id and first <= seq <= last]
+
+    def _is_written(self, segment: Segment) -> bool:
+        return self._writing is not None and segment is self._segments[-1]
+
+    def _writable(self, size: int, now_ms: int) -> Segment:
+        """The segment that takes a record of `size` bytes: the last one, or a new one when that is full or old."""
+        if self._writing is not None:
+            last = self._segments[-1]
+            if last.size + size <= self._segment_bytes and now_ms - last.oldest_ms <= self._segment_age_ms:
+                return last
+            self._stop_writing()
+            self._save(self.current)
+        boot_id, first = self.current.boot_id, self.current.next
+        path = segment_path(self.folder, boot_id, first)
+        try:
+            self._writing = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StateError(f"the spool {self.folder} cannot be written: {error.strerror}") from None
+        segment = Segment(path, boot_id, first, first, oldest_ms=now_ms, newest_ms=now_ms)
+        self._segments.append(segment)
+        return segment
+
+    def _write(self, segment: Segment, position: int, captured_ms: int, raw_bytes: int, payload: bytes) -> None:
+        """Write one record; on a full disk make room by shedding, and leave no part of a record behind."""
+        fd, boot_id, seq = self._writing, self.current.boot_id, self.current.next
+        assert fd is not None
+        while True:
+            try:
+                written = write_record(fd, boot_id, seq, position, captured_ms, raw_bytes, payload)
+                problem = None if written == HEADER_BYTES + len(payload) else errno.ENOSPC
+            except OSError as error:
+                problem = error.errno
+            if problem is None:
+                return
+            os.ftruncate(fd, segment.size)
+            if problem not in _DISK_FULL or len(self._segments) == 1:
+                raise StateError(f"the spool {self.folder} cannot be written: {os.strerror(problem or 0)}")
+            self._shed_oldest()
+
+    def _shed_oldest(self) -> None:
+        segment = self._segments[0]
+        if self._is_written(segment):
+            self._stop_writing()
+            if not segment.waiting:
+                return
+        boot_id = segment.boot_id
+        lost = [(boot_id, seq) for seq in range(segment.first, segment.next) if (boot_id, seq) in self._frames]
+        ledger = self._boots[boot_id]
+        for key in lost:
+            self.payload_bytes -= self._frames.pop(key).length
+            ledger.shed.add(key[1])
+        segment.waiting = 0
+        if lost:
+            self.on_shed(lost)
+            try:
+                self.revise(ledger)
+            except StateError:
+                # A full disk takes no ledger either: the segment goes first to make room for it.
+                self._unlink(segment)
+                self._save(ledger)
+                return
+        self._unlink(segment)
+
+    def _save(self, ledger: BootLedger) -> None:
+        boot_id = ledger.boot_id
+        ledger.confirmed_to = next((seq for boot, seq in self._frames if boot == boot_id), ledger.next)
+        try:
+            write_ledger(self.folder, ledger)
+        except OSError as error:
+            raise StateError(f"the spool {self.folder} cannot be written: {error.strerror}") from None
+
+    def _forget_if_settled(self, ledger: BootLedger) -> None:
+        """Drop the record of an earlier boot that is closed, empty and confirmed; this boot's keeps the position."""
+        if not ledger.closed or any(boot == ledger.boot_id for boot, _ in self._frames):
+            return
+        if ledger.reported != ledger.counts:
+            self.revise(ledger)
+        if ledger.confirmed_revision < ledger.revision or ledger is self.current:
+            return
+        del self._boots[ledger.boot_id]
+        ledger_path(self.folder, ledger.boot_id).unlink(missing_ok=True)
+
+    def _unlink(self, segment: Segment) -> None:
+        self._segments.remove(segment)
+        self.bytes -= segment.size
+        if self._reading is not None and self._reading[0] is segment:
+            self._stop_reading()
+        segment.path.unlink(missing_ok=True)
+
+    def _stop_reading(self) -> None:
+        if self._reading is not None:
+            os.close(self._reading[1])
+            self._reading = None
+
+    def _stop_writing(self) -> None:
+        """End the last segment; it goes at once when nothing in it is waiting."""
+        if self._writing is not None:
+            os.close(self._writing)
+            self._writing = None
+            last = self._segments[-1]
+            if not last.waiting:
+                self._save(self.current)
+                self._unlink(last)

@@ -1,0 +1,87 @@
+"""Real brokers for the tests that need them: started once, on first use, and ended by pid."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from infra.local.kafka import Kafka
+from infra.local.mosquitto import Mosquitto
+from infra.local.service import Service
+from infra.local.topics import TopicSpec, create_topics
+
+S = TypeVar("S", bound=Service)
+TopicFactory = Callable[..., Awaitable[str]]
+
+
+@pytest.fixture
+def state_dir(tmp_path: Path) -> Path:
+    """An empty state folder."""
+    folder = tmp_path / "state"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def broker_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The state folder of the session's brokers, removed at the end: their data can be large."""
+    folder = tmp_path_factory.mktemp("brokers")
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def running_services() -> list[Service]:
+    """The session's brokers that have been started so far."""
+    return []
+
+
+@pytest.fixture(scope="session")
+def mosquitto(broker_state: Path, running_services: list[Service]) -> Iterator[Mosquitto]:
+    """A real mosquitto: `host`, `port`, and `restart stop start kill pause resume`. Fails when not installed."""
+    yield from _run(Mosquitto(broker_state), running_services)
+
+
+@pytest.fixture(scope="session")
+def kafka(broker_state: Path, running_services: list[Service]) -> Iterator[Kafka]:
+    """A real Kafka: `bootstrap`, and `restart stop start kill pause resume`. Fails without Java or Maven."""
+    yield from _run(Kafka(broker_state), running_services)
+
+
+def _run(service: S, running: list[Service]) -> Iterator[S]:
+    try:
+        service.start()
+        running.append(service)
+        yield service
+    finally:
+        service.stop()
+
+
+@pytest.fixture(autouse=True)
+def brokers_back(running_services: list[Service]) -> Iterator[None]:
+    """Give the next test the brokers running, whatever this one did to them."""
+    yield
+    for service in running_services:
+        service.resume()
+        if service.poll() is not None:
+            service.start()
+
+
+@pytest.fixture
+def kafka_topics(kafka: Kafka) -> TopicFactory:
+    """`await kafka_topics()` makes a topic under a name never used before and gives its name.
+
+    Takes the partitions (1) and any further field of `TopicSpec` by name.
+    """
+
+    async def make(partitions: int = 1, **spec: object) -> str:
+        name = f"test-{uuid.uuid4().hex}"
+        await create_topics(kafka.bootstrap, {name: TopicSpec(partitions, **spec)})  # type: ignore[arg-type]
+        return name
+
+    return make

@@ -1,0 +1,74 @@
+"""Databases for the recorder's tests: SQLite in a file, and PostgreSQL where it is installed."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.consumers.recorder_rig import MakeRig, Rig
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[str]:
+    """The URL of a PostgreSQL server of our own; skips where it is not installed."""
+    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    if not programs:
+        pytest.skip("PostgreSQL is not installed")
+    binaries = programs[-1].parent
+    # The server refuses to run as root.
+    user = "postgres" if os.geteuid() == 0 else None
+    folder = Path(tempfile.mkdtemp(prefix="pointillist-pg-"))
+    try:
+        if user is not None:
+            os.chown(folder, pwd.getpwnam(user).pw_uid, -1)
+        data = folder / "data"
+        initdb = [binaries / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "--no-sync", "-E", "UTF8"]
+        subprocess.run(initdb, user=user, cwd=folder, check=True, capture_output=True)
+        options = ["-c", "listen_addresses=", "-c", "fsync=off", "-k", folder]
+        with (folder / "log").open("wb") as output:
+            server = subprocess.Popen(
+                [binaries / "postgres", "-D", data, *options], user=user, cwd=folder, stdout=output, stderr=output
+            )
+        try:
+            deadline = time.monotonic() + 30
+            while not list(folder.glob(".s.PGSQL.*[0-9]")) and time.monotonic() < deadline:
+                assert server.poll() is None, (folder / "log").read_text()
+                time.sleep(0.05)
+            yield f"postgresql+psycopg://postgres@/postgres?host={folder}"
+        finally:
+            server.terminate()
+            server.wait(30)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def make_rig(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeRig]:
+    """Makes a store on an empty database; further ones, by the same call, use the same database."""
+    sqlite = request.param == "sqlite"
+    url = f"sqlite:///{tmp_path}/records.sqlite" if sqlite else str(request.getfixturevalue("postgresql"))
+    made: list[Rig] = []
+
+    def make(**settings: object) -> Rig:
+        made.append(Rig(tmp_path, url, **settings))  # type: ignore[arg-type]  # the caller names fields of the rig
+        return made[-1]
+
+    yield make
+    if made and not sqlite:
+        made[0].drop()
+    for rig in made:
+        rig.close()
+
+
+@pytest.fixture
+def rig(make_rig: MakeRig) -> Rig:
+    """A store with the default settings on an empty database."""
+    return make_rig()

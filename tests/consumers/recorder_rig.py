@@ -1,0 +1,187 @@
+"""Verdicts, Kafka records and a store without Kafka for the recorder's tests."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from PIL import Image
+from sqlalchemy import func, select
+
+from consumers.board import Board
+from consumers.database import open_engine
+from consumers.intake import read
+from consumers.quarantine import Quarantine
+from consumers.records import Records, open_records
+from consumers.settings import Bounds, EvidenceRule, RecorderSettings
+from consumers.store import Partition, Store, Written
+from consumers.tables import metadata
+from schemas.pointillist_pb2 import CHECKED, NOT_PROBED, DeadLetter, Ledger, Range, Verdict
+
+BOOT = 0x1234_5678_9ABC_DEF0 >> 1
+CAMERA = "lab/door"
+
+
+def picture(kind: str, side: int = 8) -> bytes:
+    """A small picture as PNG or JPEG."""
+    data = io.BytesIO()
+    Image.new("RGB", (side, side), (200, 30, 60)).save(data, kind)
+    return data.getvalue()
+
+
+PNG = picture("PNG")
+
+
+def verdict(seq: int, *, boot: int = BOOT, flagged: bool | None = None, **fields: object) -> Verdict:
+    """The verdict on one frame; a checked probe when `flagged` is given."""
+    now_ms = time.time_ns() // 10**6
+    made = Verdict(
+        boot_id=boot,
+        seq=seq,
+        captured_ms=now_ms - 20,
+        processed_ms=now_ms - 5,
+        class_id=3,
+        class_name="stop",
+        confidence=0.9,
+        model_id="scene-1",
+        policy="resize",
+        truth=1 + 2 * 3,
+        width=32,
+        height=24,
+        channels=3,
+        dropped_per_block=16,
+        frame_bytes=1768,
+        pixel_bytes=1728,
+        strip=NOT_PROBED if flagged is None else CHECKED,
+        entropy_bits=0.0 if flagged is None else (0.1 if flagged else 1.5) + seq * 1e-3,
+        threshold_bits=0.0 if flagged is None else 0.5,
+        flagged=bool(flagged),
+        evidence=PNG if flagged else b"",
+    )
+    made.MergeFrom(Verdict(**fields))  # type: ignore[arg-type]  # the caller names fields of the message
+    return made
+
+
+def ledger(revision: int, following: int, shed: Iterable[tuple[int, int]] = (), *, boot: int = BOOT) -> Ledger:
+    """The ledger of a boot that published 0 .. following - 1."""
+    ranges = [Range(first=first, last=last) for first, last in shed]
+    return Ledger(boot_id=boot, revision=revision, next=following, shed=ranges)
+
+
+def dead_letter(seq: int, *, verified: bool, boot: int = BOOT, **fields: object) -> DeadLetter:
+    """A dead letter of the stage "classify"."""
+    made = DeadLetter(
+        origin_topic="pointillist.frames.v1",
+        stage="classify",
+        reason="bad_pixels",
+        error="expected 8 pixels",
+        camera_id=CAMERA,
+        verified=verified,
+        boot_id=boot,
+        seq=seq,
+        payload=b"payload",
+        payload_bytes=7,
+        at_ms=time.time_ns() // 10**6,
+    )
+    made.MergeFrom(DeadLetter(**fields))  # type: ignore[arg-type]  # the caller names fields of the message
+    return made
+
+
+@dataclass(slots=True)
+class FakeRecord:
+    """What the recorder reads of a Kafka record."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes]] = ()
+
+
+@dataclass
+class Rig:
+    """A store on a database of its own, fed with records as Kafka would give them."""
+
+    folder: Path
+    url: str
+    rule: EvidenceRule = field(default_factory=EvidenceRule)
+    bounds: Bounds = field(default_factory=Bounds)
+    offsets: dict[Partition, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.settings = RecorderSettings(
+            kafka="127.0.0.1:1",
+            database=self.url,
+            quarantine=str(self.folder / "quarantine"),
+            bounds=self.bounds,
+            evidence=self.rule,
+        )
+        self.board = Board(self.settings)
+        self.open()
+
+    def open(self) -> None:
+        """Start as a recorder does."""
+        self.engine = open_engine(self.url, writes=True)
+        self.store = Store(self.engine, Quarantine(self.settings.quarantine, self.engine), self.settings)
+        self.store.prepare()
+        self.offsets = self.store.offsets()
+
+    def close(self) -> None:
+        """End as after a kill: nothing is written any more."""
+        self.engine.dispose()
+
+    def drop(self) -> None:
+        """Remove all tables, for a database that other tests use too."""
+        metadata.drop_all(self.engine)
+
+    def records(self) -> Records:
+        """The read side."""
+        return open_records(self.url)
+
+    def record(self, topic: str, key: bytes, value: bytes, kind: str = "", offset: int | None = None) -> FakeRecord:
+        """The next record of a topic with one partition."""
+        found = self.offsets.get((topic, 0), 0) if offset is None else offset
+        return FakeRecord(topic, 0, found, key, value, [("ce_type", f"pointillist.v1.{kind}".encode())])
+
+    def verdict_records(self, verdicts: Iterable[Verdict], camera: str = CAMERA) -> list[FakeRecord]:
+        """Verdicts as the records that come next."""
+        topic = self.settings.verdicts_topic
+        start = self.offsets.get((topic, 0), 0)
+        return [
+            self.record(topic, camera.encode(), made.SerializeToString(), "Verdict", start + n)
+            for n, made in enumerate(verdicts)
+        ]
+
+    def feed(self, records: Sequence[FakeRecord]) -> Written:
+        """One transaction."""
+        batch = read(records, self.settings, time.time_ns() // 10**6)
+        written = self.store.write(batch, {place: self.offsets.get(place) for place in batch.offsets})
+        self.offsets |= {place: following for place, (_, following) in batch.offsets.items()}
+        self.board.take(written)
+        return written
+
+    def verdicts(self, verdicts: Iterable[Verdict], camera: str = CAMERA) -> Written:
+        """Record verdicts in one transaction."""
+        return self.feed(self.verdict_records(verdicts, camera))
+
+    def ledger(self, message: Ledger, camera: str = CAMERA) -> Written:
+        """Record one ledger."""
+        topic = self.settings.events_topic
+        return self.feed([self.record(topic, camera.encode(), message.SerializeToString(), "Ledger")])
+
+    def letter(self, message: DeadLetter) -> Written:
+        """Record one dead letter."""
+        topic = self.settings.dead_letters_topic
+        return self.feed([self.record(topic, b"", message.SerializeToString(), "DeadLetter")])
+
+    def count(self, table: str) -> int:
+        """Rows of a table."""
+        with self.engine.begin() as connection:
+            return connection.scalar(select(func.count()).select_from(metadata.tables[table])) or 0
+
+
+MakeRig = Callable[..., Rig]

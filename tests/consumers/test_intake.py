@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import math
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from consumers.intake import frame_row, read
+from consumers.rows import FrameRow, LedgerRow, LetterRow
+from consumers.settings import RecorderSettings
+from consumers.tables import dead_letters, frames, ledgers
+from schemas.limits import DEAD_LETTER_PAYLOAD_BYTES
+from schemas.pointillist_pb2 import DeadLetter, Verdict
+from tests.consumers.recorder_rig import BOOT, CAMERA, FakeRecord, dead_letter, ledger, verdict
+
+SETTINGS = RecorderSettings(kafka="127.0.0.1:1")
+
+
+def _record(topic: str, value: bytes, *, key: bytes = CAMERA.encode(), kind: str = "Ledger") -> FakeRecord:
+    return FakeRecord(topic, 1, 7, key, value, [("ce_type", f"pointillist.v1.{kind}".encode())])
+
+
+def test_rows_have_the_columns_of_their_tables() -> None:
+    for row, table in ((FrameRow, frames), (LetterRow, dead_letters), (LedgerRow, ledgers)):
+        assert list(row._fields) == [column.name for column in table.columns]
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.sampled_from([SETTINGS.verdicts_topic, SETTINGS.events_topic, SETTINGS.dead_letters_topic]),
+    st.binary(max_size=60),
+    st.binary(max_size=20) | st.just(CAMERA.encode()),
+    st.sampled_from(["Ledger", "Status", "Meta", "Frame", ""]),
+)
+def test_any_record_is_taken_or_becomes_a_dead_letter(topic: str, value: bytes, key: bytes, kind: str) -> None:
+    batch = read([_record(topic, value, key=key, kind=kind)], SETTINGS, 5)
+    assert batch.offsets == {(topic, 1): (7, 8)}
+    taken = len(batch.verdicts) + len(batch.ledgers) + len(batch.statuses) + len(batch.metas) + len(batch.letters)
+    assert taken == 1
+
+
+def test_what_cannot_be_a_frame_is_refused_with_what_was_expected() -> None:
+    for bad in (
+        verdict(0, boot=2**63).SerializeToString(),
+        Verdict(seq=4).SerializeToString(),
+        verdict(2**53).SerializeToString(),
+        b"\xff\xff",
+    ):
+        (row,) = read([_record(SETTINGS.verdicts_topic, bad)], SETTINGS, 5).letters.values()
+        assert (row.stage, row.reason, row.verified) == ("recorder", "malformed", False)
+        assert "expected" in row.error
+
+
+def test_a_network_that_answers_nan_is_still_recorded() -> None:
+    row = frame_row((CAMERA, BOOT, 1), verdict(1, confidence=math.nan, entropy_bits=math.inf), 5)
+    assert (row.confidence, row.entropy_bits) == (0.0, 0.0)
+
+
+def test_a_ledger_that_contradicts_itself_is_refused() -> None:
+    for bad in (ledger(0, 5), ledger(1, 5, [(3, 5)]), ledger(1, 5, [(3, 2)]), ledger(2**63, 5)):
+        batch = read([_record(SETTINGS.events_topic, bad.SerializeToString())], SETTINGS, 5)
+        assert not batch.ledgers
+        assert len(batch.letters) == 1
+
+
+def test_a_hostile_dead_letter_costs_bounded_bytes_and_fits_any_database() -> None:
+    hostile = DeadLetter(
+        origin_topic="t" * 100_000,
+        stage="\0stage" * 1000,
+        reason="r" * 1000,
+        error="\0" * 100_000,
+        camera_id="c" * 100_000,
+        boot_id=2**64 - 1,
+        seq=2**64 - 1,
+        payload=b"p" * 100_000,
+        payload_bytes=2**64 - 1,
+        at_ms=2**64 - 1,
+    )
+    (row,) = read([_record(SETTINGS.dead_letters_topic, hostile.SerializeToString())], SETTINGS, 5).letters.values()
+    assert len(row.payload) == DEAD_LETTER_PAYLOAD_BYTES
+    assert row.stored_bytes < DEAD_LETTER_PAYLOAD_BYTES + 2000
+    assert all(value < 2**63 for value in row if isinstance(value, int))
+    assert not any("\0" in value for value in row if isinstance(value, str))
+
+
+def test_a_verified_dead_letter_without_an_identity_counts_as_foreign() -> None:
+    for bad in (dead_letter(1, verified=True, boot=2**63), dead_letter(1, verified=True, camera_id="no camera")):
+        (row,) = read([_record(SETTINGS.dead_letters_topic, bad.SerializeToString())], SETTINGS, 5).letters.values()
+        assert (row.stage, row.verified) == ("recorder", False)

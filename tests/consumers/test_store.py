@@ -1,0 +1,300 @@
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+
+from consumers.outbox import mark_published, unpublished
+from consumers.purge import purge
+from consumers.records import open_records
+from consumers.settings import Bounds, EvidenceRule
+from consumers.store import OffsetsMoved
+from consumers.tables import evidence, tallies
+from consumers.tallies import SCHEMA
+from schemas.errors import StateError
+from schemas.pointillist_pb2 import OFFLINE, ONLINE, SHED, Alert, Meta, Status, Verdict
+from schemas.ranges import RangeSet
+from tests.consumers.recorder_rig import BOOT, CAMERA, PNG, MakeRig, Rig, dead_letter, ledger, verdict
+
+RULE = EvidenceRule(window_frames=20)
+ATTACK = [verdict(n, flagged=n % 4 != 1 if n % 2 else None) for n in range(20)]
+"""Odd frames are probes; every second of them is flagged: 3, 7, 11, … of 1, 3, 5, …"""
+
+
+def test_every_identity_is_recorded_once_however_often_it_comes(rig: Rig) -> None:
+    written = rig.verdicts(verdict(n) for n in (0, 1, 2, 2, 1))
+    assert [row.seq for row in written.rows] == [0, 1, 2]
+    assert written.duplicates == 2
+    rig.verdicts(verdict(n) for n in (2, 3, 3))
+    rig.verdicts([verdict(3)], camera="lab/gate")
+    with rig.records() as records:
+        assert records.recorded(CAMERA, BOOT) == RangeSet([(0, 3)])
+        assert records.recorded("lab/gate", BOOT) == RangeSet([(3, 3)])
+        assert records.duplicates() == 4
+        assert records.duplicates([(CAMERA, BOOT)]) == 4
+        assert records.duplicates([("lab/gate", BOOT)]) == 0
+        assert records.boots() == {(CAMERA, BOOT), ("lab/gate", BOOT)}
+
+
+def test_more_rows_than_one_statement_takes_are_all_recorded(rig: Rig) -> None:
+    written = rig.verdicts(verdict(n) for n in range(300))
+    assert [row.seq for row in written.rows] == list(range(300))
+    assert written.duplicates == 0
+
+
+def test_a_batch_is_refused_when_another_recorder_has_gone_on(make_rig: MakeRig) -> None:
+    first, second = make_rig(), make_rig()
+    records = first.verdict_records([verdict(0)])
+    first.feed(records)
+    with pytest.raises(OffsetsMoved):
+        second.feed(records)
+    second.offsets = second.store.offsets()
+    second.feed(second.verdict_records([verdict(1)]))
+    with pytest.raises(OffsetsMoved):
+        first.feed(first.verdict_records([verdict(7)]))
+    with first.records() as read:
+        assert read.recorded(CAMERA, BOOT) == RangeSet([(0, 1)])
+        assert read.duplicates() == 0
+
+
+def test_a_failed_transaction_leaves_nothing_and_can_be_tried_again(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    records = rig.verdict_records(ATTACK)
+    with monkeypatch.context() as patch:
+        patch.setattr(rig.store.tallies, "add", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            rig.feed(records)
+    assert rig.count("frames") == rig.count("evidence") == rig.count("offsets") == 0
+    written = rig.feed(records)
+    assert len(written.rows) == 20
+    assert sum(written.alerts.values()) == 1
+
+
+def test_a_replay_of_a_purged_frame_is_a_duplicate(make_rig: MakeRig) -> None:
+    rig = make_rig(bounds=Bounds(database_rows=5, purge_rows=4))
+    rig.verdicts(verdict(n) for n in range(10))
+    while purge(rig.store, rig.bounds):
+        pass
+    assert rig.count("frames") == 5
+    rig.verdicts(verdict(n) for n in range(12))
+    with rig.records() as records:
+        assert records.recorded(CAMERA, BOOT) == RangeSet([(0, 11)])
+        assert records.duplicates() == 10
+    rig.close()
+    rig.open()
+    assert rig.verdicts([verdict(0)]).duplicates == 1
+
+
+def test_purging_by_bytes_keeps_the_newest(make_rig: MakeRig) -> None:
+    bounds = Bounds(database_bytes=300 * 1024, purge_rows=200)
+    rig = make_rig(bounds=bounds)
+    for start in range(0, 3000, 500):
+        rig.verdicts(verdict(n) for n in range(start, start + 500))
+        while purge(rig.store, bounds):
+            pass
+    left = rig.count("frames")
+    assert 100 < left < 1500
+    with rig.records() as records:
+        assert records.recorded(CAMERA, BOOT) == RangeSet([(0, 2999)])
+        assert records.byte_sums().frames == left
+
+
+def test_the_highest_revision_of_a_ledger_wins(rig: Rig) -> None:
+    for revision, following in ((1, 5), (3, 9), (2, 7)):
+        rig.ledger(ledger(revision, following, [(1, 2)]))
+    with rig.records() as records:
+        (row,) = records.ledgers()
+    assert (row.camera, row.boot, row.revision, row.next) == (CAMERA, BOOT, 3, 9)
+    assert json.loads(row.shed) == [[1, 2]]
+
+
+def test_dead_letters_are_sets_of_identities_or_foreign_also_after_purging(make_rig: MakeRig) -> None:
+    rig = make_rig(bounds=Bounds(dead_letter_bytes=0, purge_rows=2))
+    for seq in (4, 5, 5):
+        rig.letter(dead_letter(seq, verified=True))
+    for seq in range(3):
+        rig.letter(dead_letter(seq, verified=False, camera_id="<script>\0", error="\0"))
+
+    def check() -> None:
+        with rig.records() as records:
+            assert records.dead_lettered(CAMERA, BOOT) == RangeSet([(4, 5)])
+            assert records.foreign_count() == 3
+            assert records.boots() == {(CAMERA, BOOT)}
+
+    check()
+    while purge(rig.store, rig.bounds):
+        pass
+    assert rig.count("dead_letters") == 0
+    assert rig.store.bytes_held()["dead_letters"] == 0
+    check()
+
+
+def test_flagged_frames_are_in_quarantine_before_the_verdict_is_committed(rig: Rig) -> None:
+    rig.verdicts([verdict(0), verdict(1, flagged=False), verdict(2, flagged=True)])
+    folder = rig.folder / "quarantine" / CAMERA
+    assert sorted(path.name for path in folder.iterdir()) == [f"{BOOT:016x}-2.json", f"{BOOT:016x}-2.png"]
+    assert (folder / f"{BOOT:016x}-2.png").read_bytes() == PNG
+    assert json.loads((folder / f"{BOOT:016x}-2.json").read_text())["class_name"] == "stop"
+
+
+def test_the_quarantine_is_bounded_and_the_oldest_goes_first(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    for seq in range(6):
+        rig.verdicts([verdict(seq, flagged=True)])
+    held = rig.store.bytes_held()["quarantine"]
+    bounds = Bounds(quarantine_bytes=held // 2)
+    assert not purge(rig.store, bounds)
+    names = {path.stem for path in (rig.folder / "quarantine").rglob("*.png")}
+    assert names == {f"{BOOT:016x}-{seq}" for seq in (3, 4, 5)}
+    assert rig.store.bytes_held()["quarantine"] <= held // 2
+
+
+def _alerts(rig: Rig) -> list[Alert]:
+    return [Alert.FromString(message) for _, _, message in unpublished(rig.engine)]
+
+
+def test_flagged_probes_raise_one_alert(make_rig: MakeRig) -> None:
+    rig = make_rig(rule=RULE)
+    for made in ATTACK:
+        rig.verdicts([made, made])
+    (alert,) = _alerts(rig)
+    assert (alert.camera_id, alert.boot_id, alert.kind) == (CAMERA, BOOT, "strip")
+    assert (alert.flagged, alert.checked) == (3, 6)
+    assert alert.thumbnail.startswith(b"\x89PNG")
+    rig.close()
+    rig.open()
+    rig.verdicts(ATTACK)
+    mark_published(rig.engine, [alert.alert_id])
+    assert _alerts(rig) == []
+    with rig.records() as records:
+        assert records.alert_count() == 1
+
+
+def test_alerts_and_evidence_are_the_same_in_any_order(make_rig: MakeRig) -> None:
+    rng = random.Random(5)
+    rig = make_rig(rule=RULE)
+    found = []
+    for boot in range(1, 6):
+        stream = [_of(made, boot) for made in ATTACK * 2]
+        if boot > 1:
+            rng.shuffle(stream)
+        for start in range(0, len(stream), 7):
+            rig.verdicts(stream[start : start + 7])
+        with rig.engine.begin() as connection:
+            columns = (evidence.c.checked, evidence.c.flagged, evidence.c.entropy_bits, evidence.c.probes)
+            row = connection.execute(select(*columns).where(evidence.c.boot == boot)).one()
+        (alert,) = [alert for alert in _alerts(rig) if alert.boot_id == boot]
+        found.append((tuple(row), alert.frames, alert.checked, alert.flagged, alert.mean_entropy_bits))
+    assert all(each == found[0] for each in found)
+
+
+def test_an_alert_waits_for_a_missing_frame_until_its_fate_is_known(make_rig: MakeRig) -> None:
+    rig = make_rig(rule=RULE)
+    rig.verdicts(made for made in ATTACK if made.seq not in (2, 4))
+    assert _alerts(rig) == []
+    rig.letter(dead_letter(2, verified=False))
+    assert _alerts(rig) == []
+    rig.letter(dead_letter(2, verified=True))
+    assert _alerts(rig) == []
+    rig.ledger(ledger(1, 20, [(4, 4)]))
+    assert len(_alerts(rig)) == 1
+
+
+def test_an_alert_does_not_wait_for_ever(make_rig: MakeRig) -> None:
+    rig = make_rig(rule=EvidenceRule(window_frames=20, patience_s=0))
+    rig.verdicts(ATTACK[1:])
+    assert _alerts(rig) == []
+    rig.close()
+    rig.open()
+    assert rig.store.raise_overdue() == {"strip": 1}
+    assert rig.store.raise_overdue() == {}
+    rig.verdicts(ATTACK)
+    assert len(_alerts(rig)) == 1
+
+
+def test_an_alert_that_kafka_does_not_hold_is_not_purged(make_rig: MakeRig) -> None:
+    rig = make_rig(rule=RULE)
+    for boot in (1, 2, 3):
+        rig.verdicts(_of(made, boot) for made in ATTACK)
+    first = _alerts(rig)[0]
+    mark_published(rig.engine, [first.alert_id])
+    purge(rig.store, Bounds(alert_rows=1))
+    assert first.alert_id not in {alert.alert_id for alert in _alerts(rig)}
+    assert len(_alerts(rig)) == 2
+    with rig.records() as records:
+        assert records.alert_count() == 3
+
+
+def _of(made: Verdict, boot: int) -> Verdict:
+    copy = Verdict()
+    copy.CopyFrom(made)
+    copy.boot_id = boot
+    return copy
+
+
+def test_an_old_last_will_does_not_take_a_new_boot_offline(rig: Rig) -> None:
+    def status(state: int, boot: int, at_ms: int) -> None:
+        message = Status(state=state, boot_id=boot, at_ms=at_ms)  # type: ignore[arg-type]  # an enum's number
+        topic = rig.settings.events_topic
+        rig.feed([rig.record(topic, CAMERA.encode(), message.SerializeToString(), "Status")])
+
+    def shown() -> object:
+        return rig.board.cameras()[0].state(0, 10)
+
+    status(ONLINE, 1, 100)
+    status(ONLINE, 2, 200)
+    status(OFFLINE, 1, 100)
+    assert shown() == "silent"
+    status(OFFLINE, 2, 200)
+    assert shown() == "offline"
+
+
+def test_invented_cameras_are_forgotten_and_real_ones_stay(make_rig: MakeRig) -> None:
+    rig = make_rig(bounds=Bounds(strangers=3, purge_rows=100))
+    rig.verdicts([verdict(0)])
+    topic = rig.settings.events_topic
+    for n in range(20):
+        rig.feed([rig.record(topic, f"evil/cam{n}".encode(), Meta(width=1).SerializeToString(), "Meta")])
+    purge(rig.store, rig.bounds)
+    assert rig.count("cameras") == 3
+    names = [camera.name for camera in rig.board.cameras()]
+    assert CAMERA in names
+    assert len(names) <= 7
+
+
+def test_the_report_reads_latency_accuracy_bytes_and_probes(rig: Rig) -> None:
+    verdicts = [verdict(n, captured_ms=1_000_000) for n in range(100)]
+    verdicts[0].class_id = 9
+    verdicts[1].truth = 1 + 2 * 3 + 1
+    verdicts[2].strip = SHED
+    verdicts[3].truth = 0
+    rig.verdicts(verdicts)
+    rig.verdicts([verdict(100, flagged=True), verdict(101, flagged=False), verdict(102, captured_ms=2**52)])
+    with rig.records() as records:
+        accuracy = records.accuracy(until_ms=1_000_001)
+        assert accuracy == (98, 97, 1, 1)
+        sums = records.byte_sums(of=[(CAMERA, BOOT)])
+        assert (sums.frames, sums.frame_bytes, sums.raw_bytes) == (103, 103 * 1768, 103 * 32 * 24 * 3)
+        assert records.byte_sums(of=[]).frames == 0
+        assert records.strip_counts() == (2, 1, 1)
+        latency = records.latency_quantiles(since_ms=1_000_001)
+        assert (latency.frames, latency.negative) == (2, 1)
+        assert latency.p99 is not None
+        assert 0 < latency.p99 < 60
+        assert records.latency_quantiles(until_ms=5).p50 is None
+
+
+def test_tables_of_another_version_are_not_touched(rig: Rig) -> None:
+    with rig.engine.begin() as connection:
+        connection.execute(tallies.update().where(tallies.c.name == SCHEMA).values(value=99))
+    rig.close()
+    with pytest.raises(StateError, match="99"):
+        rig.open()
+
+
+def test_reading_where_nothing_was_recorded_says_so(tmp_path: Path) -> None:
+    with pytest.raises(StateError, match="none"):
+        open_records(f"sqlite:///{tmp_path}/absent.sqlite")
+    assert not list(tmp_path.iterdir())

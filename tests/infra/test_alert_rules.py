@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from typing import Any
+
+import pytest
+import yaml
+from promql_names import strangers
+
+from infra.local.prometheus import RULES
+
+TESTS = RULES.parent / "tests"
+RULE_FILES = sorted(RULES.glob("*.yml"))
+TEST_FILES = sorted(TESTS.glob("*.yml"))
+ALERTS: list[dict[str, Any]] = [
+    rule for file in RULE_FILES for group in yaml.safe_load(file.read_text())["groups"] for rule in group["rules"]
+]
+CASES: list[dict[str, Any]] = [
+    case
+    for file in TEST_FILES
+    for test in yaml.safe_load(file.read_text())["tests"]
+    for case in test["alert_rule_test"]
+]
+each_alert = pytest.mark.parametrize("alert", ALERTS, ids=[alert["alert"] for alert in ALERTS])
+
+
+def promtool(*arguments: object) -> subprocess.CompletedProcess[str]:
+    program = shutil.which("promtool")
+    assert program, "promtool is missing: install the Debian package prometheus"
+    return subprocess.run(
+        [program, *map(str, arguments)], check=False, capture_output=True, text=True, timeout=60
+    )  # fmt: skip
+
+
+def test_prometheus_accepts_the_rules() -> None:
+    done = promtool("check", "rules", *RULE_FILES)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{len(ALERTS)} rules found" in done.stdout
+
+
+@pytest.mark.parametrize("file", TEST_FILES, ids=lambda file: file.stem)
+def test_alerts_fire_and_stay_silent_as_their_tests_say(file: object) -> None:
+    done = promtool("test", "rules", file)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@each_alert
+def test_every_alert_has_a_case_in_which_it_fires_and_a_case_in_which_it_is_silent(alert: dict[str, Any]) -> None:
+    cases = [case["exp_alerts"] for case in CASES if case["alertname"] == alert["alert"]]
+    assert any(cases)
+    assert sum(not expected for expected in cases) >= 2, "one before it fires, one just below its threshold"
+
+
+def test_no_case_is_about_an_alert_that_does_not_exist() -> None:
+    assert {case["alertname"] for case in CASES} == {alert["alert"] for alert in ALERTS}
+
+
+@each_alert
+def test_every_alert_compares_with_a_number_and_says_what_to_do(alert: dict[str, Any]) -> None:
+    assert re.fullmatch(r".+ (<|>) [0-9.]+", alert["expr"]), alert["expr"]
+    assert alert["alert"].startswith("Pointillist")
+    assert re.fullmatch(r"\d+[sm]", alert["for"])
+    assert alert["labels"]["severity"] in {"critical", "warning"}
+    assert alert["annotations"].keys() == {"summary", "description"}
+
+
+@each_alert
+def test_every_alert_names_what_the_contract_has(alert: dict[str, Any]) -> None:
+    assert list(strangers(alert["expr"])) == []
+
+
+def test_alert_names_are_unique() -> None:
+    names = [alert["alert"] for alert in ALERTS]
+    assert len(set(names)) == len(names)

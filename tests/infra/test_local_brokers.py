@@ -1,0 +1,293 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient
+from paho.mqtt.client import Client, MQTTMessage, MQTTv5
+from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from infra.local import kafka_jars
+from infra.local import mosquitto as mosquitto_module
+from infra.local.kafka import Kafka
+from infra.local.mosquitto import Mosquitto, answers_mqtt
+from infra.local.ports import LOOPBACK
+from infra.local.process import ProcessId
+from infra.local.topics import TopicSpec, create_topics
+from schemas.errors import BrokerError
+from schemas.limits import MAX_MESSAGE_BYTES
+
+TopicFactory = Callable[..., Awaitable[str]]
+
+ROOT = Path(__file__).parents[2]
+WAIT_S = 30
+
+
+class Subscriber:
+    """An MQTT 5 client that collects what it gets and, with `manual_ack`, never acknowledges."""
+
+    def __init__(self, broker: Mosquitto, name: str, *, manual_ack: bool = False) -> None:
+        self.payloads: list[bytes] = []
+        self._arrived = threading.Condition()
+        self._subscribed = threading.Event()
+        self.client = Client(CallbackAPIVersion.VERSION2, name, protocol=MQTTv5, manual_ack=manual_ack)
+        self.client.on_message = self._take
+        self.client.on_subscribe = lambda *_: self._subscribed.set()
+        session = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho leaves it untyped
+        session.SessionExpiryInterval = 600
+        self.client.connect(broker.host, broker.port, clean_start=False, properties=session)
+        self.client.subscribe("things/#", 1)
+        self.client.loop_start()
+        assert self._subscribed.wait(WAIT_S)
+
+    def _take(self, _client: Client, _data: object, message: MQTTMessage) -> None:
+        with self._arrived:
+            self.payloads.append(bytes(message.payload))
+            self._arrived.notify()
+
+    def await_payloads(self, count: int) -> list[bytes]:
+        with self._arrived:
+            assert self._arrived.wait_for(lambda: len(self.payloads) >= count, WAIT_S), len(self.payloads)
+            return self.payloads
+
+    def leave(self) -> None:
+        self.client.disconnect()
+        self.client.loop_stop()
+
+
+def publish(broker: Mosquitto, payloads: list[bytes], *, retain: bool = False) -> None:
+    client = Client(CallbackAPIVersion.VERSION2, "publisher", protocol=MQTTv5)
+    client.max_queued_messages_set(0)
+    client.connect(broker.host, broker.port)
+    client.loop_start()
+    for info in [client.publish("things/a", payload, 1, retain) for payload in payloads]:
+        info.wait_for_publish(WAIT_S)
+        assert info.is_published()
+    client.disconnect()
+    client.loop_stop()
+
+
+async def produce(bootstrap: str, topic: str, values: list[bytes]) -> None:
+    async with AIOKafkaProducer(
+        bootstrap_servers=bootstrap, enable_idempotence=True, max_request_size=2**24
+    ) as producer:
+        for value in values:
+            await producer.send_and_wait(topic, value)
+
+
+async def consume(bootstrap: str, topic: str, count: int) -> list[bytes]:
+    values: list[bytes] = []
+    async with AIOKafkaConsumer(
+        topic, bootstrap_servers=bootstrap, auto_offset_reset="earliest", fetch_max_bytes=2**25
+    ) as consumer:
+        async with asyncio.timeout(WAIT_S):
+            while len(values) < count:
+                batches = await consumer.getmany(timeout_ms=200)
+                values += [record.value for batch in batches.values() for record in batch]
+    return values
+
+
+@pytest.mark.brokers
+def test_mosquitto_gives_a_client_that_never_acknowledges_more_than_twenty_messages(mosquitto: Mosquitto) -> None:
+    sent = [b"%d" % number for number in range(3000)]
+    late = Subscriber(mosquitto, "late", manual_ack=True)
+    publish(mosquitto, sent)
+    assert late.await_payloads(len(sent)) == sent
+    late.leave()
+
+
+@pytest.mark.brokers
+def test_mosquitto_keeps_all_messages_of_an_absent_session_over_a_restart(mosquitto: Mosquitto) -> None:
+    Subscriber(mosquitto, "absent").leave()
+    sent = [b"%d" % number for number in range(3000)]
+    publish(mosquitto, sent)
+    port = mosquitto.port
+    mosquitto.restart()
+    assert mosquitto.port == port
+    back = Subscriber(mosquitto, "absent")
+    assert back.await_payloads(len(sent)) == sent
+    back.leave()
+
+
+@pytest.mark.brokers
+def test_mosquitto_passes_the_largest_message_on(mosquitto: Mosquitto) -> None:
+    large = os.urandom(1024) * (MAX_MESSAGE_BYTES // 1024)
+    subscriber = Subscriber(mosquitto, "large")
+    publish(mosquitto, [large])
+    assert subscriber.await_payloads(1) == [large]
+    subscriber.leave()
+
+
+@pytest.mark.brokers
+def test_a_killed_mosquitto_comes_back_on_its_port_and_a_paused_one_hangs(mosquitto: Mosquitto) -> None:
+    port = mosquitto.port
+    mosquitto.kill()
+    assert mosquitto.poll() == -signal.SIGKILL
+    assert not answers_mqtt(mosquitto.host, port)
+    mosquitto.start()
+    assert mosquitto.port == port
+    mosquitto.pause()
+    assert not answers_mqtt(mosquitto.host, port, timeout_s=0.3)
+    mosquitto.resume()
+    assert answers_mqtt(mosquitto.host, port, timeout_s=WAIT_S)
+
+
+@pytest.mark.brokers
+def test_mosquitto_survives_a_port_in_use(state_dir: Path) -> None:
+    first = Mosquitto(state_dir)
+    first.start()
+    first.stop()
+    with socket.create_server((LOOPBACK, first.port)):
+        second = Mosquitto(state_dir)
+        second.start()
+        assert second.port != first.port
+        second.stop()
+
+
+@pytest.mark.brokers
+def test_mosquitto_says_when_the_port_that_clients_hold_is_taken(state_dir: Path) -> None:
+    broker = Mosquitto(state_dir, ready_s=0.5)
+    broker.start()
+    broker.stop()
+    with socket.create_server((LOOPBACK, broker.port)), pytest.raises(BrokerError, match=f"port {broker.port}"):
+        broker.start()
+
+
+@pytest.mark.brokers
+def test_a_failed_start_quotes_the_log(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = state_dir / "broken.conf.in"
+    broken.write_text("no_such_option true\n")
+    monkeypatch.setattr(mosquitto_module, "TEMPLATE", broken)
+    with pytest.raises(BrokerError, match="no_such_option"):
+        Mosquitto(state_dir, ready_s=10).start()
+
+
+@pytest.mark.brokers
+def test_kill_9_of_the_supervisor_takes_mosquitto_along(state_dir: Path) -> None:
+    program = f"""
+import os
+from pathlib import Path
+from infra.local.mosquitto import Mosquitto
+process = Mosquitto(Path({str(state_dir)!r})).start()
+print(process.pid, process.started, flush=True)
+os.kill(os.getpid(), 9)
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert ProcessId(*map(int, done.stdout.split())).wait_gone(10)
+
+
+@pytest.mark.brokers
+async def test_kafka_keeps_its_records_over_a_kill_and_takes_more(kafka: Kafka, kafka_topics: TopicFactory) -> None:
+    topic = await kafka_topics()
+    await produce(kafka.bootstrap, topic, [b"before"])
+    bootstrap = kafka.bootstrap
+    kafka.kill()
+    await asyncio.to_thread(kafka.start)
+    assert kafka.bootstrap == bootstrap
+    await produce(kafka.bootstrap, topic, [b"after"])
+    assert await consume(kafka.bootstrap, topic, 2) == [b"before", b"after"]
+
+
+@pytest.mark.brokers
+async def test_kafka_passes_the_largest_message_on(kafka: Kafka, kafka_topics: TopicFactory) -> None:
+    topic = await kafka_topics()
+    large = os.urandom(1024) * (MAX_MESSAGE_BYTES // 1024)
+    await produce(kafka.bootstrap, topic, [large])
+    assert await consume(kafka.bootstrap, topic, 1) == [large]
+
+
+@pytest.mark.brokers
+async def test_kafka_keeps_its_records_when_its_ports_had_to_change(state_dir: Path) -> None:
+    first = Kafka(state_dir)
+    await asyncio.to_thread(first.start)
+    await create_topics(first.bootstrap, {"kept": TopicSpec()})
+    await produce(first.bootstrap, "kept", [b"record"])
+    first.stop()
+    taken = [socket.create_server((LOOPBACK, port)) for port in first._ports.values()]
+    second = Kafka(state_dir)
+    try:
+        await asyncio.to_thread(second.start)
+        assert not set(second._ports.values()) & set(first._ports.values())
+        assert await consume(second.bootstrap, "kept", 1) == [b"record"]
+    finally:
+        second.stop()
+        for server in taken:
+            server.close()
+
+
+@pytest.mark.brokers
+async def test_topics_are_created_once_and_bounded(kafka: Kafka, kafka_topics: TopicFactory) -> None:
+    topic = await kafka_topics(3)
+    await create_topics(kafka.bootstrap, {topic: TopicSpec(5), f"{topic}-new": TopicSpec(2)})
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap)
+    await admin.start()
+    try:
+        found = {t["topic"]: len(t["partitions"]) for t in await admin.describe_topics([topic, f"{topic}-new"])}
+    finally:
+        await admin.close()
+    assert found == {topic: 3, f"{topic}-new": 2}
+
+
+@pytest.mark.brokers
+async def test_a_topic_that_kafka_refuses_is_named(kafka: Kafka) -> None:
+    with pytest.raises(BrokerError, match=r"expected Kafka at .* to create no/slash"):
+        await create_topics(kafka.bootstrap, {"no/slash": TopicSpec()})
+
+
+async def test_creating_topics_on_a_missing_kafka_says_so() -> None:
+    with pytest.raises(BrokerError, match=r"expected Kafka at 127\.0\.0\.1:1 "):
+        await create_topics("127.0.0.1:1", {"any": TopicSpec()}, deadline_s=0.3)
+
+
+def test_a_missing_mosquitto_names_its_package(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    monkeypatch.setattr(mosquitto_module, "SYSTEM_PATH", "/nonexistent")
+    with pytest.raises(BrokerError, match="Debian package mosquitto"):
+        Mosquitto(state_dir).start()
+
+
+@pytest.mark.parametrize("missing", ["java", "maven"])
+def test_missing_java_or_maven_names_its_package(
+    state_dir: Path, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(state_dir / "cache"))
+    programs = state_dir / "bin"
+    programs.mkdir()
+    if missing == "maven":
+        (programs / "java").write_text("#!/bin/sh\n")
+        (programs / "java").chmod(0o755)
+    monkeypatch.setenv("PATH", str(programs))
+    with pytest.raises(BrokerError, match="default-jre-headless" if missing == "java" else "Debian package maven"):
+        Kafka(state_dir).start()
+
+
+def test_another_pom_means_another_folder_of_jars(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(state_dir))
+    fetched: list[Path] = []
+
+    def fetch(folder: Path) -> None:
+        folder.mkdir()
+        (folder / "kafka.jar").touch()
+        fetched.append(folder)
+
+    monkeypatch.setattr(kafka_jars, "_fetch", fetch)
+    assert kafka_jars.kafka_jars() == kafka_jars.kafka_jars()
+    assert len(fetched) == 1
+    pom = state_dir / "pom.xml"
+    pom.write_text(kafka_jars.POM.read_text().replace("log4j.version>2", "log4j.version>3"))
+    monkeypatch.setattr(kafka_jars, "POM", pom)
+    assert kafka_jars.kafka_jars() == [fetched[1] / "kafka.jar"]
+    assert fetched[0] != fetched[1]

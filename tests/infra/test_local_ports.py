@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+from infra.local.ports import LOOPBACK, Ports, free_port, is_free
+
+
+def test_a_port_is_remembered_by_its_name_across_runs(state_dir: Path) -> None:
+    ports = Ports(state_dir)
+    kafka, mosquitto = ports.take("kafka"), ports.take("mosquitto")
+    assert kafka != mosquitto
+    again = Ports(state_dir)
+    assert (again.take("mosquitto"), again.take("kafka")) == (mosquitto, kafka)
+
+
+def test_a_port_in_use_is_replaced_and_the_new_one_is_remembered(state_dir: Path) -> None:
+    port = Ports(state_dir).take("kafka")
+    with socket.create_server((LOOPBACK, port)):
+        assert not is_free(port)
+        other = Ports(state_dir).take("kafka")
+        assert other != port
+    assert Ports(state_dir).take("kafka") == other
+
+
+def test_a_port_whose_last_connections_linger_is_free(state_dir: Path) -> None:
+    with socket.create_server((LOOPBACK, 0)) as server:
+        port = server.getsockname()[1]
+        client = socket.create_connection((LOOPBACK, port))
+        accepted, _ = server.accept()
+        accepted.close()  # the side that closes first keeps the port in TIME_WAIT
+        client.close()
+    assert is_free(port)
+
+
+def test_ports_lie_outside_the_range_of_outgoing_connections() -> None:
+    low, high = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    assert all(not low <= free_port() <= high for _ in range(50))
+
+
+def test_a_damaged_memory_is_started_afresh(state_dir: Path) -> None:
+    (state_dir / "ports.json").write_text('{"kafka": "no", "mosq')
+    assert Ports(state_dir).take("kafka") > 0

@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from infra.local.process import Child, ProcessId, bound_log, last_lines, terminate
+
+ROOT = Path(__file__).parents[2]
+SLEEP = ["sleep", "600"]
+
+
+@pytest.fixture
+def sleeper(tmp_path: Path) -> Iterator[Child]:
+    child = Child(SLEEP, tmp_path / "log")
+    child.start()
+    yield child
+    child.kill()
+
+
+def test_a_pid_is_matched_with_its_start_time_before_it_is_signalled(sleeper: Child) -> None:
+    stranger = ProcessId(sleeper.pid, sleeper.identity.started - 1)
+    assert not stranger.alive()
+    assert not stranger.send(signal.SIGKILL)
+    terminate(stranger, 1.0)
+    assert sleeper.poll() is None
+    assert sleeper.identity.send(signal.SIGKILL)
+    assert sleeper.wait(10) == -signal.SIGKILL
+
+
+def test_a_name_with_spaces_and_parentheses_does_not_hide_the_start_time(tmp_path: Path) -> None:
+    program = tmp_path / "a) R (b"
+    program.symlink_to("/bin/sleep")
+    child = Child([str(program), "600"], tmp_path / "log")
+    identity = child.start()
+    try:
+        assert identity == ProcessId.of(child.pid)
+        assert identity.started > 0
+    finally:
+        child.kill()
+
+
+def test_an_ended_child_is_reported_with_its_status_and_its_output(tmp_path: Path) -> None:
+    child = Child(["sh", "-c", "echo first; echo last words >&2; exit 7"], tmp_path / "log")
+    child.start()
+    assert child.wait(10) == 7
+    assert last_lines(tmp_path / "log") == "first | last words"
+    assert not child.identity.alive()
+
+
+def test_a_program_that_ignores_sigterm_is_killed_after_the_deadline(tmp_path: Path) -> None:
+    ready = tmp_path / "ready"
+    child = Child(["sh", "-c", f"trap '' TERM; touch {ready}; while :; do sleep 0.05; done"], tmp_path / "log")
+    child.start()
+    _wait_for(ready)
+    assert child.stop(0.3) == -signal.SIGKILL
+
+
+def test_a_paused_program_still_stops_in_good_order(sleeper: Child) -> None:
+    sleeper.pause()
+    assert sleeper.stop(10) == -signal.SIGTERM
+
+
+@pytest.mark.parametrize("end", ["stop", "kill", "crash"])
+def test_what_a_program_forked_ends_with_it(tmp_path: Path, end: str) -> None:
+    child = Child(
+        ["sh", "-c", f"sleep 600 & echo $! > {tmp_path}/partial; mv {tmp_path}/partial {tmp_path}/pid; wait"],
+        tmp_path / "log",
+    )
+    child.start()
+    _wait_for(tmp_path / "pid")
+    grandchild = ProcessId.of(int((tmp_path / "pid").read_text()))
+    assert grandchild is not None
+    if end == "crash":
+        child.identity.send(signal.SIGSEGV)
+        child.wait(10)
+    else:
+        getattr(child, end)()
+    assert grandchild.wait_gone(10)
+
+
+def test_a_child_survives_the_thread_that_started_it(tmp_path: Path) -> None:
+    child = Child(SLEEP, tmp_path / "log")
+    thread = threading.Thread(target=child.start)
+    thread.start()
+    thread.join()
+    assert child.wait(0.2) is None
+    child.kill()
+
+
+@pytest.mark.parametrize("in_thread", [False, True])
+def test_kill_9_of_the_parent_leaves_no_orphan(tmp_path: Path, in_thread: bool) -> None:
+    program = f"""
+import threading, time
+from pathlib import Path
+from infra.local.process import Child
+child = Child({SLEEP!r}, Path({str(tmp_path / "log")!r}))
+if {in_thread}:
+    threading.Thread(target=child.start).start()
+    while True:
+        try:
+            child.pid
+            break
+        except RuntimeError:
+            time.sleep(0.01)
+else:
+    child.start()
+print(child.identity.pid, child.identity.started, flush=True)
+time.sleep(600)
+"""
+    parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    assert parent.stdout is not None
+    with parent.stdout:
+        orphan = ProcessId(*map(int, parent.stdout.readline().split()))
+        assert orphan.alive()
+        os.kill(parent.pid, signal.SIGKILL)
+        parent.wait()
+    assert orphan.wait_gone(10)
+
+
+def test_a_child_can_be_started_again_but_not_twice_at_once(sleeper: Child) -> None:
+    first = sleeper.identity
+    with pytest.raises(RuntimeError, match="expected a stopped program"):
+        sleeper.start()
+    sleeper.kill()
+    assert sleeper.start() != first
+    assert sleeper.poll() is None
+
+
+def test_a_log_is_cut_to_its_tail_and_the_writer_goes_on_at_the_end(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with log.open("ab", buffering=0) as writer:
+        for number in range(1000):
+            writer.write(b"line %04d\n" % number)
+        bound_log(log, limit=20_000, kept=100)
+        assert log.stat().st_size == 10_000
+        bound_log(log, limit=9_999, kept=100)
+        writer.write(b"after\n")
+    lines = log.read_text().splitlines()
+    assert lines == [f"line {number:04d}" for number in range(990, 1000)] + ["after"]
+
+
+def test_an_unknown_program_is_an_error_of_its_start(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        Child(["/nonexistent/program"], tmp_path / "log").start()
+
+
+def _wait_for(path: Path) -> None:
+    deadline = threading.Event()
+    for _ in range(1000):
+        if path.exists():
+            return
+        deadline.wait(0.01)
+    raise AssertionError(f"{path} never came")

@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from infra.local.files import write_json
+from infra.local.process import ProcessId
+from infra.local.roles import RoleTable, read_roles
+from schemas.errors import StateError
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def stray() -> Iterator[ProcessId]:
+    """A process that no supervisor of ours started, so nothing ends it but its identity."""
+    with subprocess.Popen(["sleep", "600"], start_new_session=True) as process:
+        identity = ProcessId.of(process.pid)
+        assert identity is not None
+        yield identity
+        process.kill()
+
+
+def test_roles_json_has_the_documented_shape_and_follows_restarts(state_dir: Path, stray: ProcessId) -> None:
+    with RoleTable(state_dir) as table:
+        table.record("kafka", stray, listen="127.0.0.1:9092")
+        table.record("bridge", ProcessId(os.getpid(), 1), metrics="127.0.0.1:9100")
+        assert read_roles(state_dir) == {
+            "kafka": {"pid": stray.pid, "listen": "127.0.0.1:9092", "metrics": None},
+            "bridge": {"pid": os.getpid(), "listen": None, "metrics": "127.0.0.1:9100"},
+        }
+        table.record("bridge", stray, metrics="127.0.0.1:9100")
+        assert read_roles(state_dir)["bridge"]["pid"] == stray.pid
+        table.remove("kafka")
+        assert set(read_roles(state_dir)) == {"bridge"} == set(table.roles())
+    assert read_roles(state_dir) == {}
+
+
+def test_a_reader_never_sees_half_a_file(state_dir: Path) -> None:
+    path = state_dir / "roles.json"
+    write_json(path, {})
+    done = threading.Event()
+
+    def rewrite() -> None:
+        for number in range(300):
+            write_json(path, {f"role-{n}": {"pid": number} for n in range(50)})
+        done.set()
+
+    writer = threading.Thread(target=rewrite)
+    writer.start()
+    while not done.is_set():
+        json.loads(path.read_text())
+    writer.join()
+    assert [entry.name for entry in state_dir.iterdir()] == ["roles.json"]
+
+
+def test_roles_recorded_from_many_threads_are_all_there(state_dir: Path) -> None:
+    with RoleTable(state_dir) as table, ThreadPoolExecutor(8) as threads:
+        names = [f"role-{number}" for number in range(64)]
+        list(threads.map(lambda name: table.record(name, ProcessId(1, 1)), names))
+        assert sorted(read_roles(state_dir)) == sorted(names)
+
+
+def test_a_state_folder_has_one_supervisor_at_a_time(state_dir: Path) -> None:
+    with RoleTable(state_dir), pytest.raises(StateError, match=f"held by pid {os.getpid()}"):
+        RoleTable(state_dir)
+    RoleTable(state_dir).close()
+
+
+def test_a_file_in_place_of_the_state_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StateError, match="expected a folder"):
+        RoleTable(tmp_path / "file")
+    with pytest.raises(StateError, match=r"expected a state folder with roles\.json"):
+        read_roles(tmp_path / "other")
+
+
+def _leave_behind(folder: Path, process: ProcessId) -> None:
+    """What a supervisor that is killed with -9 while `process` is its bridge leaves in the folder."""
+    program = f"""
+import os
+from pathlib import Path
+from infra.local.process import ProcessId
+from infra.local.roles import RoleTable
+table = RoleTable(Path({str(folder)!r}))
+table.record("bridge", ProcessId({process.pid}, {process.started}))
+os.kill(os.getpid(), 9)
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False)
+    assert done.returncode == -signal.SIGKILL
+
+
+def test_the_next_supervisor_ends_what_a_killed_one_left(state_dir: Path, stray: ProcessId) -> None:
+    _leave_behind(state_dir, stray)
+    with RoleTable(state_dir) as table:
+        assert table.kill_leftovers() == ["bridge"]
+        assert not stray.alive()
+        assert table.roles() == {}
+        assert read_roles(state_dir) == {}
+        assert table.kill_leftovers() == []
+
+
+def test_a_foreign_process_that_has_the_pid_now_is_left_alone(state_dir: Path, stray: ProcessId) -> None:
+    _leave_behind(state_dir, ProcessId(stray.pid, stray.started - 100))
+    with RoleTable(state_dir) as table:
+        assert table.kill_leftovers() == []
+    assert stray.alive()
+
+
+def test_a_record_from_before_a_reboot_kills_nobody(state_dir: Path, stray: ProcessId) -> None:
+    _leave_behind(state_dir, stray)
+    path = state_dir / "processes.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"boot": "another"}))
+    with RoleTable(state_dir) as table:
+        assert table.kill_leftovers() == []
+    assert stray.alive()
+
+
+@pytest.mark.parametrize("content", ["", "[1]", '{"boot": 3}', '{"processes": {"bridge": {"pid": "1"}}}'])
+def test_a_damaged_record_kills_nobody_and_stops_nobody(state_dir: Path, content: str) -> None:
+    (state_dir / "processes.json").write_text(content)
+    with RoleTable(state_dir) as table:
+        assert table.kill_leftovers() == []

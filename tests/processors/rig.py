@@ -1,0 +1,160 @@
+"""A processor against a real Kafka with topics of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from uuid import uuid4
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from prometheus_client import CollectorRegistry
+
+from infra.local.topics import TopicSpec, create_topics
+from processors.service import run_processor
+from processors.settings import ProcessorSettings
+from schemas.health import Health
+from schemas.pointillist_pb2 import DeadLetter, Verdict
+from tests.processors.tiny import KEYS, TRACE
+
+Name = tuple[str, int, int]
+
+
+@dataclass
+class Running:
+    """One processor and how it is."""
+
+    task: asyncio.Task[None]
+    stop: asyncio.Event
+    health: Health
+    registry: CollectorRegistry
+
+    def healthy(self) -> bool:
+        if self.task.done():
+            self.task.result()
+        return self.health.report()[0]
+
+    def metric(self, name: str, **labels: str) -> float:
+        return self.registry.get_sample_value(name, labels) or 0.0
+
+
+@dataclass
+class Rig:
+    """Topics, a bundle, and everything that came out so far."""
+
+    bootstrap: str
+    bundle: Path
+    run: str = field(default_factory=lambda: uuid4().hex[:12])
+    verdicts: dict[Name, list[Verdict]] = field(default_factory=dict)
+    traces: dict[Name, bytes] = field(default_factory=dict)
+    letters: list[DeadLetter] = field(default_factory=list)
+
+    def topic(self, kind: str) -> str:
+        return f"{kind}-{self.run}"
+
+    def settings(self, **changes: object) -> ProcessorSettings:
+        plain: dict[str, object] = {
+            "kafka": self.bootstrap,
+            "bundle": self.bundle,
+            "group": f"group-{self.run}",
+            "frames_topic": self.topic("frames"),
+            "verdicts_topic": self.topic("verdicts"),
+            "dead_letters_topic": self.topic("letters"),
+            "device": "cpu",
+            "threads": 1,
+            "batch_frames": 16,
+        }
+        return ProcessorSettings.model_validate(plain | changes)
+
+    def start(self, **changes: object) -> Running:
+        stop, health, registry = asyncio.Event(), Health(), CollectorRegistry()
+        settings = self.settings(**changes)
+        task = asyncio.create_task(run_processor(settings, KEYS, registry=registry, health=health, stop=stop))
+        return Running(task, stop, health, registry)
+
+    @asynccontextmanager
+    async def processor(self, **changes: object) -> AsyncIterator[Running]:
+        """A healthy processor, stopped in good order."""
+        running = self.start(**changes)
+        try:
+            await until(running.healthy)
+            yield running
+            running.stop.set()
+            await running.task
+        finally:
+            running.task.cancel()
+            await asyncio.gather(running.task, return_exceptions=True)
+
+    async def publish(self, messages: Iterable[tuple[str, bytes | None]], partition: int | None = None) -> None:
+        """Frames as the bridge would write them: (camera, payload)."""
+        producer = AIOKafkaProducer(bootstrap_servers=self.bootstrap, max_request_size=2**24)
+        await producer.start()
+        try:
+            futures = [
+                await producer.send(
+                    self.topic("frames"),
+                    message,
+                    key=camera.encode(),
+                    partition=partition,
+                    headers=[("traceparent", TRACE)],
+                )
+                for camera, message in messages
+            ]
+            await asyncio.gather(*futures)
+        finally:
+            await producer.stop()
+
+    async def collect(self) -> None:
+        """Read verdicts and dead letters for ever."""
+        consumer = AIOKafkaConsumer(bootstrap_servers=self.bootstrap, auto_offset_reset="earliest")
+        await consumer.start()
+        try:
+            consumer.assign(
+                [TopicPartition(self.topic("verdicts"), p) for p in range(2)]
+                + [TopicPartition(self.topic("letters"), 0)]
+            )
+            async for record in consumer:
+                if record.topic == self.topic("letters"):
+                    self.letters.append(DeadLetter.FromString(record.value))
+                    continue
+                verdict = Verdict.FromString(record.value)
+                name = (record.key.decode(), verdict.boot_id, verdict.seq)
+                self.verdicts.setdefault(name, []).append(verdict)
+                self.traces[name] = dict(record.headers).get("traceparent", b"")
+        finally:
+            await consumer.stop()
+
+    async def committed(self) -> int:
+        """The sum of the group's committed offsets."""
+        consumer = AIOKafkaConsumer(bootstrap_servers=self.bootstrap, group_id=f"group-{self.run}")
+        await consumer.start()
+        try:
+            partitions = [TopicPartition(self.topic("frames"), p) for p in range(4)]
+            return sum([await consumer.committed(partition) or 0 for partition in partitions])
+        finally:
+            await consumer.stop()
+
+
+@asynccontextmanager
+async def rig(bootstrap: str, bundle: Path) -> AsyncIterator[Rig]:
+    """Fresh topics, and a reader of what comes out."""
+    made = Rig(bootstrap, bundle)
+    await create_topics(
+        bootstrap,
+        {made.topic("frames"): TopicSpec(4), made.topic("verdicts"): TopicSpec(2), made.topic("letters"): TopicSpec(1)},
+    )
+    reader = asyncio.create_task(made.collect())
+    try:
+        yield made
+    finally:
+        reader.cancel()
+        await asyncio.gather(reader, return_exceptions=True)
+
+
+async def until(condition: Callable[[], bool], deadline_s: float = 60.0) -> None:
+    """Wait until `condition` holds."""
+    async with asyncio.timeout(deadline_s):
+        while not condition():
+            await asyncio.sleep(0.02)

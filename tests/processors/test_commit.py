@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+from itertools import accumulate, takewhile
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from processors.commit import PartitionProgress
+
+
+@given(
+    gaps=st.lists(st.integers(1, 5), min_size=1, max_size=30),
+    shuffle=st.randoms(use_true_random=False),
+    steps=st.lists(st.booleans(), max_size=60),
+)
+def test_what_may_be_committed_is_the_contiguous_prefix(gaps: list[int], shuffle: Random, steps: list[bool]) -> None:
+    offsets = list(accumulate(gaps))
+    progress = PartitionProgress()
+    taken: list[int] = []
+    done: set[int] = set()
+    for take in [*steps, *[True] * len(offsets), *[False] * len(offsets)]:
+        unfinished = [offset for offset in taken if offset not in done]
+        if take and len(taken) < len(offsets):
+            taken.append(offsets[len(taken)])
+            progress.take(taken[-1])
+        elif unfinished:
+            offset = shuffle.choice(unfinished)
+            progress.finish(offset)
+            done.add(offset)
+        prefix = list(takewhile(done.__contains__, taken))
+        assert progress.uncommitted() == (prefix[-1] + 1 if prefix else None)
+    assert progress.uncommitted() == offsets[-1] + 1
+
+
+def test_what_was_committed_is_not_committed_again() -> None:
+    progress = PartitionProgress()
+    progress.take(4)
+    progress.take(9)
+    progress.finish(4)
+    assert progress.uncommitted() == 5
+    progress.committed(5)
+    assert progress.uncommitted() is None
+    progress.finish(9)
+    assert progress.uncommitted() == 10
+
+
+def test_a_commit_that_came_too_late_for_the_newest_result_leaves_that_open() -> None:
+    progress = PartitionProgress()
+    progress.take(0)
+    progress.take(1)
+    progress.finish(0)
+    committing = progress.uncommitted()
+    progress.finish(1)
+    assert committing is not None
+    progress.committed(committing)
+    assert progress.uncommitted() == 2
+
+
+def test_offsets_are_taken_in_ascending_order() -> None:
+    progress = PartitionProgress()
+    progress.take(3)
+    progress.finish(3)
+    with pytest.raises(ValueError, match="above 3, got 3"):
+        progress.take(3)

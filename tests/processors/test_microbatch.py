@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from processors.microbatch import MicroBatcher, Shape
+from processors.strip_queue import DeviceTurns, StripQueue
+
+SMALL = Shape(32, 32, 3)
+GREY = Shape(28, 28, 1)
+
+
+@dataclass(frozen=True)
+class Waiting:
+    camera_id: str
+    number: int
+    shape: Shape = SMALL
+    arrived_s: float = 0.0
+
+
+def batcher(frames: int = 8, pixels: int = 2**30, linger_s: float = 1.0) -> MicroBatcher[Waiting]:
+    return MicroBatcher(frames, pixels, linger_s)
+
+
+ARRIVALS = st.lists(
+    st.tuples(st.sampled_from("abcde"), st.sampled_from((SMALL, GREY)), st.floats(0, 0.3)), max_size=80
+)
+
+
+@given(ARRIVALS, st.integers(1, 9), st.lists(st.integers(0, 80), max_size=8))
+def test_every_frame_leaves_once_in_its_cameras_order_with_frames_of_its_shape(
+    arrivals: list[tuple[str, Shape, float]], size: int, takes: list[int]
+) -> None:
+    waiting = batcher(size)
+    clock = 0.0
+    came: defaultdict[tuple[str, Shape], list[int]] = defaultdict(list)
+    left: defaultdict[tuple[str, Shape], list[int]] = defaultdict(list)
+
+    def take(now_s: float) -> bool:
+        batch = waiting.take(now_s)
+        assert len(batch) <= size
+        assert len({frame.shape for frame in batch}) <= 1
+        for frame in batch:
+            left[frame.camera_id, frame.shape].append(frame.number)
+        return bool(batch)
+
+    for number, (camera, shape, pause_s) in enumerate(arrivals):
+        clock += pause_s
+        waiting.put(Waiting(camera, number, shape, clock))
+        came[camera, shape].append(number)
+        if number in takes:
+            take(clock)
+    while len(waiting):
+        due_s = waiting.due_s()
+        assert due_s is not None
+        assert take(max(clock, due_s))
+    assert waiting.due_s() is None
+    assert not take(clock + 100)
+    assert came == left
+
+
+@given(st.lists(st.sampled_from("abcdef"), min_size=1, max_size=60), st.integers(1, 12))
+def test_no_camera_takes_more_than_its_share_while_others_wait(cameras: list[str], size: int) -> None:
+    waiting = batcher(size, linger_s=0)
+    for number, camera in enumerate(cameras):
+        waiting.put(Waiting(camera, number))
+    left = Counter(cameras)
+    while len(waiting):
+        served = Counter(frame.camera_id for frame in waiting.take(0.0))
+        left -= served
+        for camera, count in served.items():
+            for other in left:
+                if other != camera:
+                    assert count <= served[other] + 1
+
+
+def test_a_flood_from_one_camera_delays_another_by_one_batch_at_most() -> None:
+    waiting = batcher(8)
+    for number in range(100):
+        waiting.put(Waiting("flood", number))
+    waiting.put(Waiting("quiet", 0))
+    assert [frame.camera_id for frame in waiting.take(0.0)].count("quiet") == 1
+
+
+def test_with_more_cameras_than_places_those_not_served_come_first() -> None:
+    waiting = batcher(2)
+    for number in range(2):
+        for camera in "abc":
+            waiting.put(Waiting(camera, number))
+    batches = [[frame.camera_id for frame in waiting.take(9.0)] for _ in range(3)]
+    assert batches == [["a", "b"], ["c", "a"], ["b", "c"]]
+
+
+def test_a_batch_leaves_when_it_is_full_or_when_its_oldest_frame_has_lingered() -> None:
+    waiting = batcher(3, linger_s=0.5)
+    waiting.put(Waiting("a", 0, arrived_s=10.0))
+    assert waiting.due_s() == 10.5
+    assert waiting.take(10.4) == []
+    assert len(waiting.take(10.5)) == 1
+    for number in range(3):
+        waiting.put(Waiting("a", number, arrived_s=11.0))
+    assert waiting.due_s() == 11.0
+    assert len(waiting.take(11.0)) == 3
+
+
+def test_a_full_shape_does_not_starve_another_whose_frame_has_waited_longer() -> None:
+    waiting = batcher(2, linger_s=0.5)
+    waiting.put(Waiting("a", 0, GREY, arrived_s=0.0))
+    for number in range(4):
+        waiting.put(Waiting("b", number, SMALL, arrived_s=0.1))
+    assert [frame.shape for frame in waiting.take(0.6)] == [GREY]
+
+
+def test_large_frames_go_in_smaller_batches() -> None:
+    large = Shape(1080, 1920, 3)
+    waiting = batcher(64, pixels=2 * 1080 * 1920, linger_s=0)
+    for number in range(3):
+        waiting.put(Waiting("a", number, large))
+    assert [len(waiting.take(0.0)) for _ in range(2)] == [2, 1]
+    alone = batcher(64, pixels=1, linger_s=0)
+    alone.put(Waiting("a", 0, large))
+    assert len(alone.take(0.0)) == 1
+
+
+def test_discarded_frames_are_gone() -> None:
+    waiting = batcher()
+    for number in range(6):
+        waiting.put(Waiting("ab"[number % 2], number))
+    assert {frame.number for frame in waiting.discard(lambda frame: frame.number < 4)} == {0, 1, 2, 3}
+    assert len(waiting) == 2
+    assert [frame.number for frame in waiting.take(9.0)] == [4, 5]
+    assert waiting.due_s() is None
+
+
+@dataclass(frozen=True)
+class Probe:
+    number: int
+    held_bytes: int = 10
+
+
+def test_a_full_strip_queue_takes_nothing_more() -> None:
+    by_count: StripQueue[Probe] = StripQueue(2, 1000)
+    assert [by_count.offer(Probe(i)) for i in range(3)] == [True, True, False]
+    by_bytes: StripQueue[Probe] = StripQueue(100, 25)
+    assert [by_bytes.offer(Probe(i)) for i in range(3)] == [True, True, False]
+    assert [probe.number for probe in by_bytes.take(5)] == [0, 1]
+    assert by_bytes.offer(Probe(9, held_bytes=10**9))
+    assert not by_bytes.offer(Probe(10, held_bytes=0))
+
+
+def test_discarded_probes_make_room() -> None:
+    queue: StripQueue[Probe] = StripQueue(3, 1000)
+    for i in range(3):
+        queue.offer(Probe(i))
+    assert [probe.number for probe in queue.discard(lambda probe: probe.number != 1)] == [0, 2]
+    assert queue.offer(Probe(5))
+    assert [probe.number for probe in queue.take(9)] == [1, 5]
+
+
+@given(st.floats(0.05, 0.95), st.lists(st.tuples(st.floats(0.001, 0.1), st.floats(0.001, 0.1)), min_size=50))
+def test_under_load_strip_gets_its_share_and_no_more(share: float, costs: list[tuple[float, float]]) -> None:
+    turns = DeviceTurns(share, slice_s=0.1)
+    strip_s = batch_s = 0.0
+    for strip_cost, batch_cost in costs * 5:
+        if turns.strip_is_next(batch_ready=True, probe_waits=True):
+            turns.stripped(strip_cost, 1)
+            strip_s += strip_cost
+        else:
+            turns.classified(batch_cost, probe_waits=True)
+            batch_s += batch_cost
+    # One turn of each may be on its way, and that is all.
+    assert abs(strip_s * (1 - share) - batch_s * share) <= 0.1 + 1e-9
+
+
+def test_whoever_has_work_alone_gets_the_device() -> None:
+    turns = DeviceTurns(0.25, slice_s=0.1)
+    turns.stripped(100.0, 1)
+    assert turns.strip_is_next(batch_ready=False, probe_waits=True)
+    assert not turns.strip_is_next(batch_ready=True, probe_waits=True)
+    assert not turns.strip_is_next(batch_ready=False, probe_waits=False)
+    turns.classified(10.0, probe_waits=True)
+    assert turns.strip_is_next(batch_ready=True, probe_waits=True)
+
+
+def test_a_turn_of_strip_holds_as_many_probes_as_its_slice_of_time() -> None:
+    assert DeviceTurns(0.25, slice_s=0.1).probes_in_turn() == 1
+    assert DeviceTurns(0.25, slice_s=0.1, probe_s=0.02).probes_in_turn() == 5
+    assert DeviceTurns(0.25, slice_s=0.1, probe_s=5.0).probes_in_turn() == 1
+    turns = DeviceTurns(0.25, slice_s=0.1)
+    turns.stripped(0.08, 4)
+    assert turns.probes_in_turn() == 5

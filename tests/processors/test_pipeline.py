@@ -1,0 +1,243 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from processors.bundle import Bundle
+from processors.device import Failed, Found, choose_device
+from processors.pipeline import Pipeline
+from processors.settings import DenoiseSettings
+from processors.stages.denoise import denoise
+from processors.stages.reconstruct import reconstruct
+from processors.stages.strip import strip_entropy
+from schemas.errors import BadPixels, ConfigError, StageError
+from schemas.frame import Encoding, decode_picture
+from schemas.keys import Purpose
+from schemas.pointillist_pb2 import LOSSLESS, RAW, Frame
+from tests.processors.tiny import camera_key, device_work, payload, picture, taken, tiny_bundle
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return tiny_bundle(tmp_path_factory.mktemp("bundle"), threshold_bits=10.0)
+
+
+def found(outcome: object) -> Found:
+    assert isinstance(outcome, Found), outcome
+    return outcome
+
+
+def test_the_chain_is_the_stages_in_their_order(bundle: Bundle) -> None:
+    frames = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    kept = torch.rand(3, 1, 32, 32, generator=torch.Generator().manual_seed(1)) > 0.25
+    seen: list[str] = []
+
+    class Note:
+        def __init__(self, stage: str) -> None:
+            seen.append(stage)
+
+        def __enter__(self) -> None: ...
+
+        def __exit__(self, *_: object) -> None: ...
+
+    result = Pipeline(bundle, denoise=DenoiseSettings(sigma=0.02))(frames, kept, Note)
+    by_hand = denoise(reconstruct(frames, kept), sigma=0.02)
+    logits = bundle.logits(bundle.prepare(by_hand))
+    torch.testing.assert_close(result.rebuilt, by_hand)
+    assert result.class_id.tolist() == logits.argmax(1).tolist()
+    torch.testing.assert_close(result.confidence, logits.softmax(1).amax(1))
+    assert seen == ["reconstruct", "denoise", "classify"]
+
+
+def test_paper_mode_rebuilds_by_algorithm_1(bundle: Bundle) -> None:
+    frames = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    kept = torch.rand(1, 1, 16, 16, generator=torch.Generator().manual_seed(1)) > 0.25
+    rebuilt = Pipeline(bundle, "paper", DenoiseSettings(sigma=0)).rebuild(frames, kept)
+    torch.testing.assert_close(rebuilt, reconstruct(frames, kept, "paper"))
+
+
+def test_gradients_flow_through_the_whole_chain(bundle: Bundle) -> None:
+    frames = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    kept = torch.ones(1, 1, 32, 32, dtype=torch.bool)
+    Pipeline(bundle).logits(frames, kept).sum().backward()  # type: ignore[no-untyped-call]
+    assert frames.grad is not None
+    assert float(frames.grad.abs().max()) > 0
+
+
+def test_a_probe_is_classified_as_if_its_camera_had_dropped(bundle: Bundle) -> None:
+    work = device_work(bundle)
+    whole = taken(payload("site/cam-0", 5, encoding=Encoding(16, probe_share=1.0)))
+    dropped = taken(payload("site/cam-0", 5, encoding=Encoding(16)))
+    assert whole.frame.whole
+    assert not dropped.frame.whole
+    a, b = (found(work.classify([frame], [True])[0]) for frame in (whole, dropped))
+    assert (a.class_id, a.confidence) == (b.class_id, pytest.approx(b.confidence))
+    assert a.rebuilt is not None
+    assert b.rebuilt is not None
+    np.testing.assert_array_equal(a.rebuilt, b.rebuilt)
+
+
+def test_strip_looks_at_the_whole_probe(bundle: Bundle) -> None:
+    work = device_work(bundle)
+    shown = picture(5)
+    probes = [taken(payload("site/cam-0", 5, encoding=Encoding(32, probe_share=1.0), shown=shown))]
+    probe = found(work.classify(probes, [False])[0]).probe
+    assert probe is not None
+    whole = torch.from_numpy(shown.transpose(2, 0, 1)[None].copy()).float() / 255
+    assert bundle.overlays is not None
+    expected = strip_entropy(whole, bundle.overlays, bundle.logits).tolist()
+    assert work.strip([probe]) == pytest.approx(expected, abs=1e-5)
+
+
+def test_frames_that_are_no_probes_have_nothing_for_strip(bundle: Bundle) -> None:
+    assert found(device_work(bundle).classify([taken(payload("site/cam-0", 1))], [False])[0]).probe is None
+
+
+def test_a_bundle_without_overlays_checks_nothing(tmp_path: Path) -> None:
+    work = device_work(tiny_bundle(tmp_path, overlays=0))
+    frame = taken(payload("site/cam-0", 5, encoding=Encoding(16, probe_share=1.0)))
+    assert found(work.classify([frame], [False])[0]).probe is None
+    assert work.warm(4) is None
+    with pytest.raises(StageError, match="overlays"):
+        work.pipeline.strip(torch.zeros(1, 3, 32, 32))
+
+
+def test_under_tiles_strip_looks_at_the_tile_that_decides(tmp_path: Path) -> None:
+    bundle = tiny_bundle(tmp_path, policy="tile")
+    frames = torch.rand(2, 3, 64, 48, generator=torch.Generator().manual_seed(0))
+    chosen = Pipeline(bundle).probe_input(frames)
+    torch.testing.assert_close(bundle.logits(chosen), bundle.logits(bundle.prepare(frames)))
+
+
+@pytest.mark.parametrize("profile", [RAW, LOSSLESS])
+@pytest.mark.parametrize(("height", "width", "channels"), [(32, 32, 3), (17, 29, 1), (40, 24, 3)])
+def test_a_mixed_batch_gives_each_frame_what_it_gets_alone(
+    bundle: Bundle, profile: int, height: int, width: int, channels: int
+) -> None:
+    work = device_work(bundle)
+    batch = []
+    for i in range(6):
+        encoding = Encoding((0, 16, 40)[i % 3], probe_share=float(i == 4), profile=profile)
+        shown = picture(i, height, width, channels)
+        batch.append(taken(payload(f"site/cam-{i % 4}", i, encoding=encoding, shown=shown), f"site/cam-{i % 4}"))
+    together = work.classify(batch, [True] * 6)
+    for frame, outcome in zip(batch, together, strict=True):
+        (alone,) = work.classify([frame], [True])
+        assert found(outcome).class_id == found(alone).class_id
+        assert found(outcome).confidence == pytest.approx(found(alone).confidence, abs=1e-4)
+        rebuilt = found(outcome).rebuilt
+        assert rebuilt is not None
+        assert rebuilt.shape == (height, width, channels)
+        decoded, kept = decode_picture(frame.key, frame.frame)
+        if frame.frame.dropped_per_block == 0:
+            continue
+        difference = np.abs(rebuilt.astype(int) - decoded)[kept]
+        assert difference.mean() < 12  # denoised, not replaced
+
+
+def test_a_frame_whose_pixels_do_not_decode_leaves_the_others_unharmed(bundle: Bundle) -> None:
+    work = device_work(bundle)
+    good = [taken(payload("site/cam-0", i)) for i in range(3)]
+    short = Frame.FromString(payload("site/cam-0", 9))
+    short.ClearField("tag")
+    short.pixels = short.pixels[:-1]
+    bad_raw = taken(camera_key("site/cam-0").sign(Purpose.FRAME, short.SerializeToString()))
+    short.profile = LOSSLESS
+    short.pixels = b"\x01no deflate stream"
+    bad_lossless = taken(camera_key("site/cam-0").sign(Purpose.FRAME, short.SerializeToString()))
+    outcomes = work.classify([good[0], bad_raw, good[1], bad_lossless, good[2]], [False] * 5)
+    expected = work.classify(good, [False] * 3)
+    for outcome, alone in zip(outcomes[::2], expected, strict=True):
+        assert found(outcome).class_id == found(alone).class_id
+        assert found(outcome).confidence == pytest.approx(found(alone).confidence, abs=1e-5)
+    for outcome in outcomes[1::2]:
+        assert isinstance(outcome, Failed)
+        assert outcome.stage == "unpack"
+        assert isinstance(outcome.error, BadPixels)
+
+
+def test_a_batch_of_undecodable_frames_is_all_failed(bundle: Bundle) -> None:
+    short = Frame.FromString(payload("site/cam-0", 9))
+    short.ClearField("tag")
+    short.pixels = b""
+    bad = taken(camera_key("site/cam-0").sign(Purpose.FRAME, short.SerializeToString()))
+    outcomes = device_work(bundle).classify([bad, bad], [False, False])
+    assert [type(outcome) for outcome in outcomes] == [Failed, Failed]
+
+
+def test_only_frames_that_fail_alone_are_failed(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    work = device_work(bundle)
+    white = np.full((32, 32, 3), 255, np.uint8)
+    batch = [taken(payload("site/cam-0", i, shown=white if i == 3 else None)) for i in range(5)]
+    expected = [found(outcome).class_id for outcome in work.classify(batch, [False] * 5)]
+    original = Pipeline.rebuild
+
+    def rebuild(self: Pipeline, frames: torch.Tensor, kept: torch.Tensor, *rest: object) -> torch.Tensor:
+        if bool((frames.mean((1, 2, 3)) > 0.7).any()):
+            raise RuntimeError("the stage's own trouble")
+        return original(self, frames, kept, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Pipeline, "rebuild", rebuild)
+    outcomes = work.classify(batch, [False] * 5)
+    failure = outcomes.pop(3)
+    assert isinstance(failure, Failed)
+    assert isinstance(failure.error, StageError)
+    assert "the stage's own trouble" in str(failure.error)
+    del expected[3]
+    assert [found(outcome).class_id for outcome in outcomes] == expected
+
+
+def test_no_number_from_the_network_fails_that_frame_only(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    work = device_work(bundle)
+    original = Bundle.logits
+
+    def logits(self: Bundle, prepared: torch.Tensor) -> torch.Tensor:
+        result = original(self, prepared).clone()
+        if len(result) > 1:
+            result[1] = torch.nan
+        return result
+
+    monkeypatch.setattr(Bundle, "logits", logits)
+    outcomes = work.classify([taken(payload("site/cam-0", i)) for i in range(3)], [False] * 3)
+    assert [isinstance(outcome, Failed) for outcome in outcomes] == [False, True, False]
+
+
+def test_a_batch_too_large_for_memory_goes_in_halves(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    work = device_work(bundle)
+    batch = [taken(payload("site/cam-0", i)) for i in range(8)]
+    expected = [found(outcome).class_id for outcome in work.classify(batch, [False] * 8)]
+    original = Pipeline.rebuild
+    sizes: list[int] = []
+
+    def rebuild(self: Pipeline, frames: torch.Tensor, *rest: object) -> torch.Tensor:
+        sizes.append(len(frames))
+        if len(frames) > 2:
+            raise torch.OutOfMemoryError("out of memory")
+        return original(self, frames, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Pipeline, "rebuild", rebuild)
+    assert [found(outcome).class_id for outcome in work.classify(batch, [False] * 8)] == expected
+    assert sizes == [8, 4, 2, 2, 4, 2, 2]
+
+
+def test_strip_takes_several_probes_at_once_and_gives_each_its_own(bundle: Bundle) -> None:
+    work = device_work(bundle)
+    probes = [torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(i)) for i in range(3)]
+    together = work.strip(probes)
+    assert together == pytest.approx([work.strip([probe])[0] for probe in probes], abs=1e-5)
+
+
+def test_a_probe_that_strip_cannot_take_leaves_the_others(bundle: Bundle) -> None:
+    probes = [torch.zeros(3, 32, 32), torch.full((3, 32, 32), torch.nan), torch.ones(3, 32, 32)]
+    outcomes = device_work(bundle).strip(probes)
+    assert [isinstance(outcome, Failed) for outcome in outcomes] == [False, True, False]
+
+
+def test_cuda_is_asked_for_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert choose_device("auto").type == "cpu"
+    with pytest.raises(ConfigError, match="expected CUDA"):
+        choose_device("cuda")

@@ -1,0 +1,283 @@
+from __future__ import annotations
+
+import asyncio
+import io
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from prometheus_client import CollectorRegistry
+
+from infra.local.kafka import Kafka
+from processors.device import DeviceWork
+from processors.pipeline import Pipeline
+from processors.service import run_processor
+from processors.settings import ProcessorSettings
+from schemas.errors import BundleError
+from schemas.frame import Encoding, Truth
+from schemas.health import Health
+from schemas.keys import Purpose
+from schemas.pointillist_pb2 import CHECKED, LOSSLESS, NOT_PROBED, SHED, Frame
+from tests.processors.rig import Name, rig, until
+from tests.processors.tiny import CLASSES, KEYS, TRACE, camera_key, payload, picture, write_bundle
+
+brokers = pytest.mark.brokers
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_bundle(tmp_path_factory.mktemp("bundle"), threshold_bits=10.0)
+
+
+def fleet(cameras: int, each: int, first: int = 0, encoding: Encoding | None = None) -> dict[Name, bytes]:
+    return {
+        (f"site/cam-{c}", 7, seq): payload(f"site/cam-{c}", seq, encoding=encoding, truth=Truth(seq % 3))
+        for seq in range(first, first + each)
+        for c in range(cameras)
+    }
+
+
+def messages(frames: dict[Name, bytes]) -> list[tuple[str, bytes | None]]:
+    return [(name[0], message) for name, message in frames.items()]
+
+
+@brokers
+async def test_each_frame_gets_one_verdict(kafka: Kafka, bundle: Path) -> None:
+    frames = fleet(6, 20) | fleet(6, 5, 20, Encoding(40, profile=LOSSLESS)) | fleet(6, 3, 25, Encoding(16, 1.0))
+    grey = payload("site/grey", 3, shown=picture(3, 50, 77, 1))
+    frames["site/grey", 7, 3] = grey
+    async with rig(kafka.bootstrap, bundle) as made:
+        async with made.processor() as running:
+            await made.publish(messages(frames))
+            await until(lambda: len(made.verdicts) == len(frames))
+            assert running.metric("pointillist_frames_total", outcome="classified") == len(frames)
+            assert running.metric("pointillist_strip_frames_total", outcome="flagged") == 18
+            sent = running.metric("pointillist_frame_bytes_total", kind="sent")
+            assert sent == sum(len(message) for message in frames.values())
+            assert running.metric("pointillist_stage_seconds_count", stage="reconstruct") > 0
+        assert await made.committed() == len(frames)
+    assert made.verdicts.keys() == frames.keys()
+    assert all(len(verdicts) == 1 for verdicts in made.verdicts.values())
+    assert not made.letters
+    for name, (verdict,) in made.verdicts.items():
+        frame = Frame.FromString(frames[name])
+        assert verdict.class_name == CLASSES[verdict.class_id]
+        assert 1 / 3 <= verdict.confidence <= 1
+        assert verdict.model_id.startswith("tiny@1+")
+        assert verdict.policy == "resize"
+        assert verdict.truth == frame.truth
+        assert verdict.captured_ms == frame.captured_ms
+        assert verdict.processed_ms > 1_700_000_000_000
+        assert (verdict.height, verdict.width, verdict.channels) == (frame.height, frame.width, frame.channels)
+        assert (verdict.frame_bytes, verdict.pixel_bytes) == (len(frames[name]), len(frame.pixels))
+        assert verdict.whole == frame.whole
+        assert verdict.strip == (CHECKED if frame.whole else NOT_PROBED)
+        assert made.traces[name] == TRACE
+        if frame.whole:
+            assert 0 <= verdict.entropy_bits <= np.log2(3) + 1e-6
+            assert verdict.flagged
+            evidence = np.asarray(Image.open(io.BytesIO(verdict.evidence)))
+            np.testing.assert_array_equal(evidence, picture(frame.seq))
+    previews = [v for name, (v,) in made.verdicts.items() if v.preview and name[0] == "site/grey"]
+    assert Image.open(io.BytesIO(previews[0].preview)).size == (77, 50)
+
+
+@brokers
+async def test_bad_payloads_become_dead_letters_beside_good_frames(kafka: Kafka, bundle: Path) -> None:
+    frames = fleet(2, 10)
+    good = frames["site/cam-0", 7, 0]
+    wrong_pixels = Frame.FromString(good)
+    wrong_pixels.seq = 900
+    wrong_pixels.pixels = b"too short"
+    wrong_pixels.ClearField("tag")
+    signed = camera_key("site/cam-0").sign(Purpose.FRAME, wrong_pixels.SerializeToString())
+    bad: list[tuple[str, bytes | None]] = [
+        ("site/cam-0", b"\xff\xff no message"),
+        ("site/cam-0", good[:-1] + bytes([good[-1] ^ 1])),
+        ("site/cam-1", good),
+        ("Not A Camera", good),
+        ("site/cam-0", None),
+        ("site/cam-0", signed),
+    ]
+    async with rig(kafka.bootstrap, bundle) as made:
+        async with made.processor() as running:
+            mixed = messages(frames)
+            await made.publish([*mixed[:7], *bad, *mixed[7:]], partition=2)
+            await until(lambda: len(made.verdicts) == len(frames) and len(made.letters) == len(bad))
+            assert running.metric("pointillist_frames_total", outcome="dead_lettered") == len(bad)
+        assert await made.committed() == len(frames) + len(bad)
+    assert made.verdicts.keys() == frames.keys()
+    assert sorted(letter.reason for letter in made.letters) == [
+        "bad_pixels",
+        "bad_tag",
+        "bad_tag",
+        "malformed",
+        "malformed",
+        "malformed",
+    ]
+    for letter in made.letters:
+        assert letter.origin_topic == made.topic("frames")
+        assert letter.origin_partition == 2
+        assert 7 <= letter.origin_offset < 13
+        assert letter.verified == (letter.reason == "bad_pixels")
+    (verified,) = [letter for letter in made.letters if letter.verified]
+    assert (verified.camera_id, verified.boot_id, verified.seq) == ("site/cam-0", 7, 900)
+    assert verified.stage == "unpack"
+    assert signed.startswith(verified.payload)
+
+
+@brokers
+async def test_what_is_cancelled_is_delivered_again_and_not_a_dead_letter(
+    kafka: Kafka, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = fleet(4, 10)
+    original = DeviceWork.classify
+    entered = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def slow(self: DeviceWork, *arguments: object) -> object:
+        loop.call_soon_threadsafe(entered.set)
+        time.sleep(0.5)
+        return original(self, *arguments)  # type: ignore[arg-type]
+
+    async with rig(kafka.bootstrap, bundle) as made:
+        monkeypatch.setattr(DeviceWork, "classify", slow)
+        running = made.start()
+        await until(running.healthy)
+        await made.publish(messages(frames))
+        await entered.wait()
+        running.task.cancel()
+        await asyncio.gather(running.task, return_exceptions=True)
+        assert running.task.cancelled()
+        monkeypatch.setattr(DeviceWork, "classify", original)
+        assert len(made.verdicts) < len(frames)
+        async with made.processor():
+            await until(lambda: len(made.verdicts) == len(frames))
+        assert not made.letters
+        assert await made.committed() == len(frames)
+
+
+@brokers
+async def test_a_stop_finishes_and_commits_what_was_taken(kafka: Kafka, bundle: Path) -> None:
+    frames = fleet(4, 10) | fleet(4, 5, 10, Encoding(16, probe_share=1.0))
+    async with rig(kafka.bootstrap, bundle) as made:
+        async with made.processor() as running:
+            await made.publish(messages(frames))
+            await until(lambda: running.metric("pointillist_frames_total", outcome="classified") > 0)
+        done = await made.committed()
+        assert done > 0
+        assert done == running.metric("pointillist_frames_total", outcome="classified")
+        await until(lambda: sum(map(len, made.verdicts.values())) >= done)
+
+
+@brokers
+async def test_processors_that_come_and_go_lose_nothing(kafka: Kafka, bundle: Path) -> None:
+    frames = fleet(8, 60)
+    waves = messages(frames)
+    async with rig(kafka.bootstrap, bundle) as made:
+        first = made.start(instance="one", session_timeout_s=6.0)
+        await until(first.healthy)
+        await made.publish(waves[:120])
+        await until(lambda: len(made.verdicts) > 20)
+        async with made.processor() as second:
+            await made.publish(waves[120:300])
+            await until(lambda: second.metric("pointillist_frames_total", outcome="classified") > 0)
+            first.task.cancel()
+            await asyncio.gather(first.task, return_exceptions=True)
+            again = made.start(instance="one", session_timeout_s=6.0)
+            await made.publish(waves[300:])
+            await until(lambda: len(made.verdicts) == len(frames))
+            again.stop.set()
+            await again.task
+        assert not made.letters
+
+
+@brokers
+async def test_a_full_strip_queue_sheds_and_counts(
+    kafka: Kafka, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = fleet(4, 12, encoding=Encoding(16, probe_share=1.0))
+    original = DeviceWork.strip
+
+    def slow(self: DeviceWork, *arguments: object) -> object:
+        time.sleep(0.3)
+        return original(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(DeviceWork, "strip", slow)
+    async with rig(kafka.bootstrap, bundle) as made:
+        await made.publish(messages(frames))
+        async with made.processor(strip_queue=3, strip_slice_s=0.001) as running:
+            await until(lambda: len(made.verdicts) == len(frames))
+            shed = running.metric("pointillist_strip_frames_total", outcome="shed")
+            checked = running.metric("pointillist_strip_frames_total", outcome="checked")
+        outcomes = [verdict.strip for (verdict,) in made.verdicts.values()]
+        assert outcomes.count(SHED) == shed > 0
+        assert outcomes.count(CHECKED) == checked > 0
+        assert shed + checked == len(frames)
+        assert not any(verdict.flagged for (verdict,) in made.verdicts.values() if verdict.strip == SHED)
+        assert await made.committed() == len(frames)
+
+
+@brokers
+async def test_a_stage_that_fails_on_one_frame_costs_that_frame_only(
+    kafka: Kafka, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = fleet(3, 8)
+    white = np.full((32, 32, 3), 255, np.uint8)
+    frames["site/cam-1", 7, 500] = payload("site/cam-1", 500, shown=white)
+    original = Pipeline.rebuild
+
+    def rebuild(self: Pipeline, pictures: object, *rest: object) -> object:
+        if bool((pictures.mean((1, 2, 3)) > 0.7).any()):  # type: ignore[attr-defined]
+            raise RuntimeError("too bright")
+        return original(self, pictures, *rest)  # type: ignore[arg-type]
+
+    async with rig(kafka.bootstrap, bundle) as made:
+        async with made.processor():
+            monkeypatch.setattr(Pipeline, "rebuild", rebuild)
+            await made.publish(messages(frames))
+            await until(lambda: len(made.verdicts) == len(frames) - 1 and bool(made.letters))
+        assert await made.committed() == len(frames)
+    (letter,) = made.letters
+    assert (letter.camera_id, letter.seq, letter.verified) == ("site/cam-1", 500, True)
+    assert "too bright" in letter.error
+
+
+@brokers
+@pytest.mark.slow
+async def test_a_kafka_killed_under_load_costs_nothing(kafka: Kafka, bundle: Path) -> None:
+    frames = fleet(4, 60)
+    waves = messages(frames)
+    async with rig(kafka.bootstrap, bundle) as made, made.processor(session_timeout_s=10.0) as running:
+        await made.publish(waves[:120])
+        await until(lambda: len(made.verdicts) > 10)
+        await asyncio.to_thread(kafka.kill)
+        await until(lambda: not running.healthy())
+        await asyncio.to_thread(kafka.start)
+        await made.publish(waves[120:])
+        await until(lambda: len(made.verdicts) == len(frames), 120)
+        await until(running.healthy)
+        assert not made.letters
+
+
+async def test_a_wrong_bundle_is_one_clear_error(tmp_path: Path) -> None:
+    settings = ProcessorSettings(kafka="127.0.0.1:1", bundle=tmp_path / "nothing", device="cpu")
+    with pytest.raises(BundleError, match=r"model\.toml"):
+        await run_processor(settings, KEYS, registry=CollectorRegistry(), health=Health(), stop=asyncio.Event())
+
+
+async def test_a_kafka_that_is_not_there_is_waited_for_and_a_stop_ends_the_wait(bundle: Path) -> None:
+    health, stop = Health(), asyncio.Event()
+    settings = ProcessorSettings(kafka="127.0.0.1:1", bundle=bundle, device="cpu", threads=1)
+    task = asyncio.create_task(
+        run_processor(settings, KEYS, registry=CollectorRegistry(), health=health, stop=stop)
+    )
+    await until(lambda: "warm" in health.report()[1] and bool(health.report()[1]["warm"]["ok"]))
+    await asyncio.sleep(0.3)
+    assert not task.done()
+    assert not health.report()[1]["kafka"]["ok"]
+    stop.set()
+    async with asyncio.timeout(10):
+        await task

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from processors.codebooks import DeviceCodebooks
+from processors.stages.unpack import kept_masks, philox, scatter, unpack
+from schemas.errors import StageError
+from schemas.frame import Encoding, decode_picture, encode_frame, open_frame
+from schemas.identity import CameraId
+from schemas.keys import KeyRing
+from schemas.masks import kept_mask
+from schemas.philox import philox as reference
+
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+KEYS = KeyRing(b"a fleet secret of tests")
+WORD = st.integers(0, 2**32 - 1)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@settings(max_examples=30)
+@given(st.lists(st.tuples(WORD, WORD), min_size=1, max_size=4), st.integers(1, 40))
+def test_philox_gives_the_bits_of_the_edge(device: str, seeds: list[tuple[int, int]], counters: int) -> None:
+    words = philox(torch.tensor(seeds, device=device), counters).cpu().numpy()
+    for row, seed in zip(words, seeds, strict=True):
+        np.testing.assert_array_equal(row, reference(seed, counters))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@settings(max_examples=60)
+@given(
+    height=st.integers(1, 45),
+    width=st.integers(1, 45),
+    channels=st.sampled_from((1, 3)),
+    drops=st.lists(st.sampled_from((0, 1, 16, 32, 45, 56)), min_size=1, max_size=4),
+    boot_id=st.integers(1, 2**63 - 1),
+    probe_share=st.sampled_from((0.0, 0.5, 1.0)),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_a_batch_unpacks_to_what_each_frame_decodes_to(
+    device: str,
+    height: int,
+    width: int,
+    channels: int,
+    drops: list[int],
+    boot_id: int,
+    probe_share: float,
+    seed: int,
+) -> None:
+    generator = np.random.default_rng(seed)
+    books = DeviceCodebooks(torch.device(device))
+    pictures, masks, frames, keys = [], [], [], []
+    for i, dropped in enumerate(drops):
+        key = KEYS.key(CameraId(f"site/cam-{i}"), 0)
+        picture = generator.integers(0, 256, (height, width, channels), dtype=np.uint8)
+        payload = encode_frame(key, boot_id, seed + i, 0, picture, Encoding(dropped, probe_share))
+        frame = open_frame(key.camera_id, payload, KEYS)
+        decoded, kept = decode_picture(key, frame)
+        pictures.append(decoded)
+        masks.append(kept)
+        frames.append(frame)
+        keys.append(key)
+    pixels = np.concatenate([np.frombuffer(f.pixels, np.uint8) for f in frames]).reshape(-1, channels)
+    slots = books.slots([(k, f.dropped_per_block) for k, f in zip(keys, frames, strict=True)])
+    unpacked, kept_batch = unpack(
+        torch.from_numpy(pixels).to(device),
+        torch.tensor([k.frame_seed(f.boot_id, f.seq) for k, f in zip(keys, frames, strict=True)], device=device),
+        books.table,
+        slots,
+        torch.tensor([f.whole for f in frames], device=device),
+        height,
+        width,
+    )
+    expected = np.stack(pictures).transpose(0, 3, 1, 2)
+    np.testing.assert_array_equal(unpacked.mul(255).round().byte().cpu().numpy(), expected)
+    np.testing.assert_array_equal(kept_batch.cpu().numpy()[:, 0], np.stack(masks))
+    assert unpacked.dtype == torch.float32
+    assert float(unpacked.max()) <= 1
+
+
+def test_codebooks_that_gave_way_come_back_right() -> None:
+    books = DeviceCodebooks(torch.device("cpu"), capacity=20)
+    keys = [KEYS.key(CameraId(f"site/cam-{i}"), 0) for i in range(30)]
+    for key in [*keys, *keys[:5]]:
+        slot = books.slots([(key, 16)])
+        seed = torch.tensor([key.frame_seed(7, 3)])
+        mask = kept_masks(seed, books.table, slot, 24, 16)[0, 0].numpy()
+        np.testing.assert_array_equal(mask, kept_mask(key, 7, 3, 24, 16, 16))
+    assert len(books.table) == 20
+
+
+def test_pixels_that_do_not_fill_the_mask_are_refused() -> None:
+    sent = torch.ones(1, 1, 2, 2, dtype=torch.bool)
+    with pytest.raises(StageError, match="expected 4 sent pixels, got 3"):
+        scatter(torch.zeros(3, 1, dtype=torch.uint8), sent)
+
+
+def test_pixels_of_a_wrong_type_are_refused() -> None:
+    with pytest.raises(StageError, match="uint8"):
+        scatter(torch.zeros(4, 1), torch.ones(1, 1, 2, 2, dtype=torch.bool))
+
+
+def test_seeds_of_a_wrong_shape_are_refused() -> None:
+    books = DeviceCodebooks(torch.device("cpu"))
+    with pytest.raises(StageError, match=r"seeds \(B, 2\)"):
+        kept_masks(torch.zeros(3, dtype=torch.int64), books.table, torch.zeros(3, dtype=torch.int64), 8, 8)

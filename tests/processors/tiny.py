@@ -1,0 +1,116 @@
+"""A small untrained bundle, taken frames without Kafka, and the records that cameras would have sent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from prometheus_client import CollectorRegistry
+from safetensors.torch import save_file
+
+from processors.bundle import Bundle, load_bundle
+from processors.commit import PartitionProgress
+from processors.device import DeviceWork
+from processors.intake import TakenFrame, open_record
+from processors.metrics import ProcessorMetrics
+from processors.networks.resnet import ResNet
+from processors.pipeline import Pipeline
+from schemas.frame import Encoding, Truth, encode_frame
+from schemas.identity import CameraId
+from schemas.keys import CameraKey, KeyRing
+from schemas.packing import Picture
+
+KEYS = KeyRing(b"a fleet secret of tests")
+CLASSES = ("stop", "yield", "go")
+TRACE = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+def network() -> ResNet:
+    """Small enough that a batch takes a few milliseconds."""
+    return ResNet(len(CLASSES), depth_per_stage=1, width=4)
+
+
+def write_bundle(folder: Path, *, overlays: int = 4, threshold_bits: float = 0.0, policy: str = "resize") -> Path:
+    """The folder, with a `model.toml`, weights and overlays."""
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(0)
+    save_file(network().state_dict(), folder / "weights.safetensors")
+    strip = ""
+    if overlays:
+        generator = np.random.default_rng(0)
+        np.save(folder / "overlays.npy", generator.integers(0, 256, (overlays, 32, 32, 3), dtype=np.uint8))
+        strip = f'[strip]\noverlays = "overlays.npy"\nthreshold_bits = {threshold_bits}\nfrr = 0.01\n'
+    (folder / "model.toml").write_text(
+        f"""
+name = "tiny"
+version = "1"
+format = "safetensors"
+weights = "weights.safetensors"
+factory = "tests.processors.tiny:network"
+classes = {list(CLASSES)!r}
+
+[input]
+height = 32
+width = 32
+channels = 3
+mean = [0.5, 0.5, 0.5]
+std = [0.25, 0.25, 0.25]
+policy = "{policy}"
+
+{strip}"""
+    )
+    return folder
+
+
+def tiny_bundle(folder: Path, **options: object) -> Bundle:
+    """The same, loaded on the CPU."""
+    return load_bundle(write_bundle(folder, **options), torch.device("cpu"))  # type: ignore[arg-type]
+
+
+def device_work(bundle: Bundle) -> DeviceWork:
+    """The device's work with metrics of its own."""
+    return DeviceWork(Pipeline(bundle), ProcessorMetrics(CollectorRegistry()))
+
+
+def picture(seed: int, height: int = 32, width: int = 32, channels: int = 3) -> Picture:
+    """A random smooth picture: its classes vary, and lossless has something to predict."""
+    generator = np.random.default_rng(seed)
+    steps = generator.integers(-9, 10, (height, width, channels))
+    return (np.cumsum(steps, axis=1) + generator.integers(60, 200, (1, 1, channels))).clip(0, 255).astype(np.uint8)
+
+
+def camera_key(camera: str) -> CameraKey:
+    return KEYS.key(CameraId(camera), 0)
+
+
+def payload(
+    camera: str,
+    seq: int,
+    *,
+    boot_id: int = 7,
+    encoding: Encoding | None = None,
+    shown: Picture | None = None,
+    truth: Truth | None = None,
+) -> bytes:
+    """A signed frame message; the picture follows from the sequence number."""
+    shown = picture(seq) if shown is None else shown
+    return encode_frame(camera_key(camera), boot_id, seq, 1000 + seq, shown, encoding or Encoding(), truth)
+
+
+@dataclass
+class FakeRecord:
+    value: bytes | None
+    key: bytes | None = b"site/cam-0"
+    offset: int = 0
+    partition: int = 0
+    headers: Sequence[tuple[str, bytes]] = field(default_factory=list)
+
+
+def taken(message: bytes, camera: str = "site/cam-0", offset: int = 0) -> TakenFrame:
+    """A frame as it comes from Kafka."""
+    progress = PartitionProgress()
+    progress.take(offset)
+    return open_record(FakeRecord(message, camera.encode(), offset), KEYS, progress, 0.0)

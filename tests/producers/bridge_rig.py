@@ -1,0 +1,286 @@
+"""Cameras, a tapped MQTT connection, a bridge and a Kafka reader, around real brokers."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from itertools import count
+from typing import Any
+
+import numpy as np
+import paho.mqtt.client as mqtt
+from aiokafka import AIOKafkaConsumer, ConsumerRecord
+from aiokafka.structs import TopicPartition
+from paho.mqtt.enums import CallbackAPIVersion
+from prometheus_client import CollectorRegistry
+
+from infra.local.kafka import Kafka
+from infra.local.mosquitto import Mosquitto
+from infra.local.topics import create_topics, pointillist_topics
+from producers.bridge import BridgeSettings, run_bridge
+from producers.bridge.packets import PUBLISH, PacketSplitter, parse_publish
+from schemas.frame import Encoding, encode_frame, open_own_message
+from schemas.health import Health
+from schemas.identity import CameraId
+from schemas.keys import KeyRing
+from schemas.limits import MAX_BROKER_BYTES
+from schemas.pointillist_pb2 import Confirm
+from schemas.ranges import RangeSet
+from schemas.topics import Channel, KafkaTopic, mqtt_topic, parse_mqtt_topic
+
+KEYS = KeyRing(b"a fleet secret of thirty-two byte")
+PICTURE = np.random.default_rng(1).integers(0, 256, (32, 32, 3), np.uint8)
+BOOT = 0xB007
+_names = count()
+
+
+async def until(holds: Callable[[], bool], what: str, seconds: float = 30.0) -> None:
+    """Wait until `holds()`; fails with `what` after a time that only a defect reaches."""
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, f"expected {what} within {seconds:g} s"
+        await asyncio.sleep(0.02)
+
+
+def new_camera() -> CameraId:
+    """A camera that no other test has."""
+    return CameraId(f"rig/camera-{next(_names)}")
+
+
+def frame(camera_id: CameraId, seq: int, side: int = 32, boot_id: int = BOOT) -> bytes:
+    """A valid frame message."""
+    picture = PICTURE if side == 32 else np.zeros((side, side, 3), np.uint8)
+    return encode_frame(KEYS.current(camera_id), boot_id, seq, 1000, picture, Encoding(16))
+
+
+class Cameras:
+    """An MQTT client that publishes at QoS 1 and collects the confirmations of all cameras."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self.confirmed: dict[CameraId, RangeSet] = defaultdict(RangeSet)
+        self.revisions: dict[CameraId, int] = {}
+        self._connected = threading.Event()
+        client = self._client = mqtt.Client(CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv5)
+        client.max_inflight_messages_set(5000)
+        client.reconnect_delay_set(1, 1)
+        client.on_connect = lambda *_: client.subscribe("pointillist/v1/+/+/confirm", qos=0)
+        client.on_subscribe = lambda *_: self._connected.set()
+        client.on_disconnect = lambda *_: self._connected.clear()
+        client.on_message = self._confirm
+        client.connect(host, port, keepalive=5)
+        client.loop_start()
+        assert self._connected.wait(10)
+
+    def publish(self, topic: str, payload: bytes, qos: int = 1) -> None:
+        """Publish once."""
+        self._client.publish(topic, payload, qos)
+
+    def frames(self, camera_id: CameraId, seqs: range) -> None:
+        """Publish these frames of a camera."""
+        for seq in seqs:
+            self.publish(mqtt_topic(camera_id, Channel.FRAME), frame(camera_id, seq))
+
+    async def all_confirmed(self, camera_id: CameraId, seqs: range, seconds: float = 30.0) -> None:
+        """Wait until all these frames are confirmed."""
+        await until(
+            lambda: RangeSet.of(seqs).minus(self.confirmed[camera_id]) == RangeSet(), f"{seqs} confirmed", seconds
+        )
+
+    async def connected(self) -> None:
+        """Wait until the client is back."""
+        await until(self._connected.is_set, "the cameras connected")
+
+    def close(self) -> None:
+        """Disconnect and end the thread."""
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    def _confirm(self, _client: mqtt.Client, _userdata: Any, message: mqtt.MQTTMessage) -> None:
+        camera_id, _ = parse_mqtt_topic(message.topic)
+        confirm = open_own_message(Confirm, KEYS.current(camera_id), message.payload)
+        assert not message.retain
+        for pair in confirm.ranges:
+            self.confirmed[camera_id].add(pair.first, pair.last)
+        self.revisions[camera_id] = max(confirm.ledger_revision, self.revisions.get(camera_id, 0))
+
+
+class Tap:
+    """A relay before mosquitto that notes what was delivered to the bridge and what it acknowledged, in order."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self.delivered: list[int] = []
+        self.acknowledged: list[int] = []
+        self.connections = 0
+        self._target = (host, port)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._writers: list[asyncio.StreamWriter] = []
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> int:
+        """Listen; the port."""
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        port: int = self._server.sockets[0].getsockname()[1]
+        return port
+
+    async def close(self) -> None:
+        """End it with its connections."""
+        assert self._server is not None
+        self._server.close()
+        for writer in self._writers:
+            writer.close()
+        await asyncio.gather(*self._tasks)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.append(task)
+        self._writers.append(writer)
+        self.connections += 1
+        up_reader, up_writer = await asyncio.open_connection(*self._target)
+        pumps = [
+            asyncio.create_task(self._pump(up_reader, writer, self._note_delivered)),
+            asyncio.create_task(self._pump(reader, up_writer, self._note_acknowledged)),
+        ]
+        try:
+            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for pump in pumps:
+                pump.cancel()
+            await asyncio.gather(*pumps, return_exceptions=True)
+            for end in (writer, up_writer):
+                end.close()
+                with suppress(OSError):
+                    await end.wait_closed()
+
+    async def _pump(
+        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, note: Callable[[int, bytes], None]
+    ) -> None:
+        splitter = PacketSplitter(MAX_BROKER_BYTES)
+        while data := await source.read(65536):
+            for first, body in splitter.feed(data):
+                note(first, body)
+            sink.write(data)
+            await sink.drain()
+
+    def _note_delivered(self, first: int, body: bytes) -> None:
+        if first & 0xF0 == PUBLISH and first & 6:
+            self.delivered.append(parse_publish(first, body).packet_id)
+
+    def _note_acknowledged(self, first: int, body: bytes) -> None:
+        if first & 0xF0 == 0x40:
+            self.acknowledged.append(int.from_bytes(body[:2], "big"))
+
+
+class RunningBridge:
+    """A bridge as a task of the test's loop."""
+
+    def __init__(self, settings: BridgeSettings) -> None:
+        self.health = Health()
+        self.registry = CollectorRegistry()
+        self._stop = asyncio.Event()
+        self.task = asyncio.create_task(
+            run_bridge(settings, KEYS, registry=self.registry, health=self.health, stop=self._stop)
+        )
+
+    def well(self) -> bool:
+        """What `/healthz` would say."""
+        return self.health.report()[0]
+
+    def holds(self, condition: str) -> bool:
+        """One condition of its health."""
+        return bool(self.health.report()[1].get(condition, {"ok": False})["ok"])
+
+    def metric(self, name: str, **labels: str) -> float:
+        """A metric's value, 0 before its first."""
+        return self.registry.get_sample_value(name, labels) or 0.0
+
+    async def stop(self) -> None:
+        """As SIGTERM."""
+        self._stop.set()
+        await self.task
+
+    async def crash(self) -> None:
+        """End it without its shutdown; the broker sees the connection break."""
+        self.task.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
+
+
+class Rig:
+    """What a test has in its hands."""
+
+    def __init__(self, mosquitto: Mosquitto, kafka: Kafka, cameras: Cameras, consumer: AIOKafkaConsumer) -> None:
+        self.mosquitto = mosquitto
+        self.kafka = kafka
+        self.cameras = cameras
+        self.records: dict[KafkaTopic, list[ConsumerRecord[Any, Any]]] = defaultdict(list)
+        self._consumer = consumer
+        self._bridges: list[RunningBridge] = []
+        self._group = f"rig-{next(_names)}"
+
+    async def bridge(self, *, ready: bool = True, **settings: Any) -> RunningBridge:
+        """Start a bridge, by default of this test's share, and wait until it is well."""
+        given = {
+            "mqtt_host": self.mosquitto.host,
+            "mqtt_port": self.mosquitto.port,
+            "kafka_bootstrap": self.kafka.bootstrap,
+            "name": f"{self._group}-{len(self._bridges)}",
+            "group": self._group,
+            **settings,
+        }
+        bridge = RunningBridge(BridgeSettings(**given))
+        self._bridges.append(bridge)
+        if ready:
+            await until(bridge.well, "a bridge that is well")
+        return bridge
+
+    async def read(self) -> dict[KafkaTopic, list[ConsumerRecord[Any, Any]]]:
+        """All records that Kafka has by now and that came since the rig began."""
+        ends = await self._consumer.end_offsets(list(self._consumer.assignment()))
+        for partition, end in ends.items():
+            while await self._consumer.position(partition) < end:
+                for found, records in (await self._consumer.getmany(timeout_ms=1000)).items():
+                    self.records[KafkaTopic(found.topic)] += records
+        return self.records
+
+    async def frames_of(self, camera_id: CameraId) -> list[bytes]:
+        """The values of this camera's records on the frames topic."""
+        records = await self.read()
+        return [r.value for r in records[KafkaTopic.FRAMES] if r.key == camera_id.encode()]
+
+    async def close(self) -> None:
+        """End all bridges that still run."""
+        for bridge in self._bridges:
+            if not bridge.task.done():
+                await bridge.crash()
+
+
+@asynccontextmanager
+async def rig(mosquitto: Mosquitto, kafka: Kafka) -> AsyncIterator[Rig]:
+    """Everything for one test but the bridge."""
+    await create_topics(kafka.bootstrap, pointillist_topics())
+    topics = (KafkaTopic.FRAMES, KafkaTopic.EVENTS, KafkaTopic.DEAD_LETTERS)
+    consumer = AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap, max_partition_fetch_bytes=MAX_BROKER_BYTES)
+    await consumer.start()
+    cameras = Cameras(mosquitto.host, mosquitto.port)
+    try:
+        partitions = []
+        for topic in topics:
+            await consumer._client._wait_on_metadata(topic.value)
+            partitions += [TopicPartition(topic.value, p) for p in consumer.partitions_for_topic(topic.value)]
+        consumer.assign(partitions)
+        await consumer.seek_to_end()
+        for partition in partitions:
+            await consumer.position(partition)
+        made = Rig(mosquitto, kafka, cameras, consumer)
+        try:
+            yield made
+        finally:
+            await made.close()
+    finally:
+        cameras.close()
+        kafka.resume()
+        await consumer.stop()

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import pytest
+
+from producers.bridge.confirmations import MAX_RANGES, Confirmations, Receipt
+from schemas.errors import BadTag
+from schemas.frame import open_own_message
+from schemas.identity import CameraId
+from schemas.keys import KeyRing
+from schemas.pointillist_pb2 import Confirm
+from schemas.ranges import RangeSet
+
+KEYS = KeyRing(b"a fleet secret of thirty-two byte")
+CAMERA = CameraId("hall/door")
+
+
+def confirmed(payload: bytes, generation: int = 0) -> Confirm:
+    return open_own_message(Confirm, KEYS.key(CAMERA, generation), payload)
+
+
+def ranges(confirm: Confirm) -> list[tuple[int, int]]:
+    return [(r.first, r.last) for r in confirm.ranges]
+
+
+def test_a_confirmation_names_the_frames_of_a_boot_as_ranges_whatever_their_order() -> None:
+    confirmations = Confirmations(KEYS)
+    for seq in (5, 3, 4, 9, 3):
+        confirmations.add(Receipt(CAMERA, 77, 0, seq))
+    ((topic, payload),) = confirmations.take()
+    assert topic == "pointillist/v1/hall/door/confirm"
+    assert ranges(confirmed(payload)) == [(3, 5), (9, 9)]
+    assert confirmed(payload).boot_id == 77
+
+
+def test_what_was_taken_is_not_said_again() -> None:
+    confirmations = Confirmations(KEYS)
+    confirmations.add(Receipt(CAMERA, 77, 0, 1))
+    assert confirmations.take()
+    assert confirmations.take() == []
+
+
+def test_each_confirmation_is_signed_with_the_key_that_signed_the_frame() -> None:
+    confirmations = Confirmations(KEYS)
+    confirmations.add(Receipt(CAMERA, 77, 2, 1))
+    ((_, payload),) = confirmations.take()
+    assert ranges(confirmed(payload, generation=2)) == [(1, 1)]
+    with pytest.raises(BadTag):
+        confirmed(payload, generation=0)
+
+
+def test_boots_and_cameras_are_confirmed_apart() -> None:
+    confirmations = Confirmations(KEYS)
+    confirmations.add(Receipt(CAMERA, 77, 0, 1))
+    confirmations.add(Receipt(CAMERA, 78, 0, 1))
+    confirmations.add(Receipt(CameraId("hall/gate"), 77, 0, 1))
+    assert sorted(topic for topic, _ in confirmations.take()) == [
+        "pointillist/v1/hall/door/confirm",
+        "pointillist/v1/hall/door/confirm",
+        "pointillist/v1/hall/gate/confirm",
+    ]
+
+
+def test_a_ledger_is_confirmed_by_its_highest_revision_with_or_without_frames() -> None:
+    confirmations = Confirmations(KEYS)
+    for revision in (2, 5, 4):
+        confirmations.add(Receipt(CAMERA, 77, 0, -1, revision))
+    ((_, payload),) = confirmations.take()
+    assert confirmed(payload).ledger_revision == 5
+    assert ranges(confirmed(payload)) == []
+
+
+def test_many_ranges_are_said_in_several_bounded_messages_that_together_say_all() -> None:
+    confirmations = Confirmations(KEYS)
+    seqs = range(0, 4 * MAX_RANGES, 2)
+    for seq in seqs:
+        confirmations.add(Receipt(CAMERA, 77, 0, seq + 2**40))
+    confirmations.add(Receipt(CAMERA, 77, 0, -1, 3))
+    messages = [payload for _, payload in confirmations.take()]
+    assert len(messages) == 2
+    assert max(map(len, messages)) < 6000
+    said = RangeSet(pair for payload in messages for pair in ranges(confirmed(payload)))
+    assert said == RangeSet.of(seq + 2**40 for seq in seqs)
+    assert [confirmed(payload).ledger_revision for payload in messages] == [3, 0]

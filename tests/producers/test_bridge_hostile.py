@@ -1,0 +1,126 @@
+"""What strangers publish, beside good frames, through real brokers."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+
+from infra.local.kafka import Kafka
+from infra.local.mosquitto import Mosquitto
+from schemas.limits import MAX_BROKER_BYTES
+from schemas.pointillist_pb2 import DeadLetter
+from schemas.topics import Channel, KafkaTopic, mqtt_topic
+from tests.producers.bridge_rig import frame, new_camera, rig, until
+
+pytestmark = pytest.mark.brokers
+
+
+async def test_hostile_payloads_are_dead_lettered_and_harm_no_good_frame(mosquitto: Mosquitto, kafka: Kafka) -> None:
+    chance = random.Random(3)
+    async with rig(mosquitto, kafka) as it:
+        bridge = await it.bridge()
+        camera, other = new_camera(), new_camera()
+        where = mqtt_topic(camera, Channel.FRAME)
+        hostile = 0
+        for seq in range(300):
+            it.cameras.frames(camera, range(seq, seq + 1))
+            good = frame(camera, seq)
+            mutated = bytearray(good)
+            mutated[chance.randrange(len(good))] ^= 1 << chance.randrange(8)
+            for topic, payload in (
+                (where, chance.randbytes(chance.randrange(3000))),
+                (where, bytes(mutated)),
+                (where, good[: chance.randrange(len(good))]),
+                (mqtt_topic(other, Channel.FRAME), good),
+                (mqtt_topic(camera, Channel.EVENT), good),
+                (f"pointillist/v1/ROOT/{seq}/frame", good),
+            ):
+                it.cameras.publish(topic, payload)
+                hostile += 1
+        await it.cameras.all_confirmed(camera, range(300))
+        await until(
+            lambda: (
+                sum(
+                    bridge.metric("pointillist_bridge_messages_total", channel=channel, outcome="dead_lettered")
+                    for channel in ("frame", "event", "unknown")
+                )
+                == hostile
+            ),
+            "all hostile payloads dead-lettered",
+        )
+        await bridge.stop()
+        records = await it.read()
+        assert sorted(r.value for r in records[KafkaTopic.FRAMES]) == sorted(frame(camera, s) for s in range(300))
+        letters = [DeadLetter.FromString(record.value) for record in records[KafkaTopic.DEAD_LETTERS]]
+        assert len(letters) == hostile
+        assert {letter.reason for letter in letters} >= {"malformed", "bad_tag"}
+        assert not any(letter.verified for letter in letters)
+        assert not it.cameras.confirmed[other]
+
+
+async def test_a_replayed_frame_is_the_same_identity_again(mosquitto: Mosquitto, kafka: Kafka) -> None:
+    async with rig(mosquitto, kafka) as it:
+        await it.bridge()
+        camera = new_camera()
+        for _ in range(3):
+            it.cameras.frames(camera, range(1))
+        await it.cameras.all_confirmed(camera, range(1))
+        await until(lambda: len(it.cameras.confirmed[camera]) == 1, "one confirmed")
+        assert set(await it.frames_of(camera)) == {frame(camera, 0)}
+
+
+async def test_a_flood_without_acknowledgements_is_left_at_the_broker(mosquitto: Mosquitto, kafka: Kafka) -> None:
+    limit = 64 * 1024
+    async with rig(mosquitto, kafka) as it:
+        bridge = await it.bridge(max_buffered_bytes=limit, keepalive_s=1)
+        camera = new_camera()
+        kafka.pause()
+        for _ in range(1500):
+            it.cameras.publish(mqtt_topic(camera, Channel.FRAME), b"\xff" * 2000, qos=0)
+        await until(lambda: bridge.metric("pointillist_bridge_bytes_total") > 0, "the flood at the bridge")
+        await until(lambda: not bridge.holds("kafka"), "Kafka gone for longer than the keep-alive")
+        # What one read of the socket holds may come on top.
+        assert bridge.metric("pointillist_bridge_bytes_total") < limit + 300_000
+        assert bridge.holds("mqtt")
+        kafka.resume()
+        it.cameras.frames(camera, range(10))
+        await it.cameras.all_confirmed(camera, range(10))
+
+
+async def test_a_frame_too_large_for_kafka_is_dead_lettered_and_those_beside_it_arrive(
+    mosquitto: Mosquitto, kafka: Kafka
+) -> None:
+    async with rig(mosquitto, kafka) as it:
+        await it.bridge(linger_ms=200)
+        camera = new_camera()
+        await set_largest_batch(kafka, 8000)
+        try:
+            it.cameras.frames(camera, range(6))
+            large = frame(camera, 6, side=128)
+            it.cameras.publish(mqtt_topic(camera, Channel.FRAME), large)
+            it.cameras.frames(camera, range(7, 10))
+            await it.cameras.all_confirmed(camera, range(6))
+            await it.cameras.all_confirmed(camera, range(7, 10))
+        finally:
+            await set_largest_batch(kafka, MAX_BROKER_BYTES)
+        assert 6 not in it.cameras.confirmed[camera]
+        letters = [DeadLetter.FromString(r.value) for r in (await it.read())[KafkaTopic.DEAD_LETTERS]]
+        (letter,) = (letter for letter in letters if letter.camera_id == camera)
+        assert (letter.reason, letter.payload_bytes) == ("bad_size", len(large))
+
+
+async def set_largest_batch(kafka: Kafka, size: int) -> None:
+    """Change the frames topic's limit, on the running broker."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap)
+    await admin.start()
+    try:
+        configs = {"max.message.bytes": str(size)}
+        answer = await admin.alter_configs(
+            [ConfigResource(ConfigResourceType.TOPIC, KafkaTopic.FRAMES.value, configs=configs)]
+        )
+        assert all(row[0] == 0 for response in answer for row in response.resources)
+    finally:
+        await admin.close()

@@ -1,0 +1,268 @@
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import textwrap
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_bridge import SECRET, FakeBridge
+from prometheus_client import CollectorRegistry
+
+from infra.local.mosquitto import Mosquitto
+from producers.fleet import FleetOutcome, run_fleet, spool_root
+from producers.publisher import LinkSettings
+from producers.scenario import Scenario
+from producers.spool import scan_spool
+from schemas.errors import SecretError, SourceError
+from schemas.frame import Truth
+from schemas.health import Health
+from schemas.identity import CameraId, Identity
+from schemas.keys import CameraKey, KeyRing
+from schemas.pointillist_pb2 import DEGRADED, Status
+from schemas.topics import Channel, mqtt_topic
+
+QUICK = LinkSettings(
+    keepalive_s=1, grace_s=0.3, retry_s=0.5, retry_max_s=2.0, ledger_every_s=0.5, connect_timeout_s=1.0
+)
+_sites = (f"fleet-{number}" for number in range(1000))
+
+
+@pytest.fixture
+def site() -> str:
+    return next(_sites)
+
+
+@pytest.fixture
+def bridge(mosquitto: Mosquitto) -> Iterator[FakeBridge]:
+    with FakeBridge((mosquitto.host, mosquitto.port)) as fake:
+        yield fake
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    path = tmp_path / "images.npz"
+    pictures = np.arange(30, dtype=np.uint8)[:, None, None, None] + np.zeros((30, 16, 16, 3), np.uint8)
+    np.savez(path, images=pictures, labels=np.arange(30))
+    return path
+
+
+def scenario_of(site: str, *cameras: dict[str, object], faults: list[dict[str, object]] | None = None) -> Scenario:
+    return Scenario.model_validate({"site": site, "cameras": list(cameras), "faults": faults or []})
+
+
+def keys_of(scenario: Scenario) -> dict[CameraId, CameraKey]:
+    ring = KeyRing(SECRET)
+    return {camera.camera_id: ring.current(camera.camera_id) for camera in scenario.cameras()}
+
+
+async def run(
+    scenario: Scenario,
+    mosquitto: Mosquitto,
+    state: Path,
+    *,
+    seconds: float | None = None,
+    stop: asyncio.Event | None = None,
+    health: Health | None = None,
+    registry: CollectorRegistry | None = None,
+    drain_s: float = 20.0,
+) -> FleetOutcome:
+    return await run_fleet(
+        scenario,
+        mqtt=(mosquitto.host, mosquitto.port),
+        state=state,
+        keys=keys_of(scenario),
+        registry=registry or CollectorRegistry(),
+        health=health or Health(),
+        stop=stop or asyncio.Event(),
+        ends_at_ms=None if seconds is None else int((time.time() + seconds) * 1000),
+        drain_s=drain_s,
+        link=QUICK,
+    )
+
+
+def seqs_by_boot(identities: set[Identity]) -> dict[tuple[CameraId, int], set[int]]:
+    found: dict[tuple[CameraId, int], set[int]] = defaultdict(set)
+    for identity in identities:
+        found[identity.camera_id, identity.boot_id].add(identity.seq)
+    return found
+
+
+@pytest.mark.brokers
+async def test_a_fleet_ends_when_its_sources_do_with_every_frame_confirmed(
+    site: str, mosquitto: Mosquitto, bridge: FakeBridge, images: Path, state_dir: Path
+) -> None:
+    source = {"kind": "dataset", "file": images, "stride": 3}
+    scenario = scenario_of(site, {"count": 3, "fps": 0, "window": {"frames": 4}, "source": source})
+    health, registry = Health(), CollectorRegistry()
+    outcome = await run(scenario, mosquitto, state_dir, health=health, registry=registry)
+
+    assert outcome == FleetOutcome(True, frames_published=30, frames_pending=0, frames_shed=0, frames_skipped=0)
+    truths = [Truth.from_wire(frame.truth) for frame in bridge.frames.values()]
+    assert sorted(truth.class_id for truth in truths if truth) == list(range(30))
+    assert health.report()[0]
+    assert registry.get_sample_value("pointillist_camera_frames_total", {"outcome": "confirmed"}) == 30
+
+    again = await run(scenario, mosquitto, state_dir)
+    assert (again.drained, again.frames_published) == (True, 0)
+
+
+@pytest.mark.brokers
+async def test_a_paced_fleet_publishes_at_its_rate_and_spreads_its_first_frames(
+    site: str, mosquitto: Mosquitto, bridge: FakeBridge, state_dir: Path
+) -> None:
+    scenario = scenario_of(site, {"count": 4, "fps": 4})
+    outcome = await run(scenario, mosquitto, state_dir, seconds=3)
+
+    assert outcome.drained
+    assert 32 <= outcome.frames_published <= 48
+    firsts = sorted(frame.captured_ms for identity, frame in bridge.frames.items() if identity.seq == 0)
+    assert firsts[-1] - firsts[0] >= 100  # of the 187 ms that four phases of a quarter of a second span
+
+
+@pytest.mark.brokers
+async def test_a_source_that_can_wait_waits_for_the_window_and_sheds_nothing(
+    site: str, mosquitto: Mosquitto, bridge: FakeBridge, state_dir: Path
+) -> None:
+    bridge.confirming = lambda _: False
+    scenario = scenario_of(site, {"fps": 0, "window": {"frames": 10}, "spool": {"max_bytes": 100_000}})
+    outcome = await run(scenario, mosquitto, state_dir, seconds=1.5, drain_s=0.2)
+    assert (outcome.drained, outcome.frames_published, outcome.frames_shed) == (False, 10, 0)
+
+    bridge.confirming = lambda _: True
+    later = await run(scenario, mosquitto, state_dir, seconds=-1)
+    assert (later.drained, later.frames_published) == (True, 0)
+    assert len(bridge.confirmed) == 10
+
+
+@pytest.mark.brokers
+async def test_stop_ends_a_fleet_soon_and_what_is_pending_stays_on_disk(
+    site: str, mosquitto: Mosquitto, bridge: FakeBridge, state_dir: Path
+) -> None:
+    stop = asyncio.Event()
+    scenario = scenario_of(site, {"fps": 20})
+    running = asyncio.create_task(run(scenario, mosquitto, state_dir, stop=stop))
+    while len(bridge.confirmed) < 10:
+        await asyncio.sleep(0.05)
+    stop.set()
+    outcome = await asyncio.wait_for(running, 15)
+    assert outcome.drained
+    [boot] = scan_spool(spool_root(state_dir))
+    assert boot.closed
+    assert boot.next == outcome.frames_published
+
+
+@pytest.mark.brokers
+async def test_a_source_that_cannot_be_read_takes_no_other_camera_down(
+    site: str, mosquitto: Mosquitto, bridge: FakeBridge, tmp_path: Path, state_dir: Path
+) -> None:
+    missing = {"kind": "dataset", "file": tmp_path / "nothing.npz"}
+    scenario = scenario_of(site, {"name": "good", "fps": 10}, {"name": "bad", "fps": 10, "source": missing})
+    running = asyncio.create_task(run(scenario, mosquitto, state_dir, seconds=2.5))
+    topic = mqtt_topic(CameraId(f"{site}/bad"), Channel.STATUS)
+    while Status.FromString(bridge.topics.get(topic, b"")).state != DEGRADED:
+        await asyncio.sleep(0.05)
+        assert not running.done()
+    outcome = await running
+    assert outcome.drained
+    assert {identity.camera_id for identity in bridge.confirmed} == {f"{site}/good"}
+
+
+@pytest.mark.brokers
+async def test_a_fleet_none_of_whose_sources_opens_says_so_at_its_first_start(
+    site: str, mosquitto: Mosquitto, tmp_path: Path, state_dir: Path
+) -> None:
+    missing = {"kind": "dataset", "file": tmp_path / "nothing.npz"}
+    with pytest.raises(SourceError, match=r"nothing\.npz"):
+        await run(scenario_of(site, {"count": 2, "source": missing}), mosquitto, state_dir, drain_s=0.1)
+
+
+async def test_a_camera_without_a_key_is_named(site: str, state_dir: Path) -> None:
+    with pytest.raises(SecretError, match=f"{site}/cam-00"):
+        await run_fleet(
+            scenario_of(site, {}),
+            mqtt=("127.0.0.1", 1),
+            state=state_dir,
+            keys={},
+            registry=CollectorRegistry(),
+            health=Health(),
+            stop=asyncio.Event(),
+        )
+
+
+@pytest.mark.brokers
+async def test_a_dark_camera_is_silent_for_its_time_and_a_cut_one_sends_later_what_it_captured(
+    site: str, mosquitto: Mosquitto, bridge: FakeBridge, state_dir: Path
+) -> None:
+    faults: list[dict[str, object]] = [
+        {"camera": "dark", "at_s": 1, "kind": "dark", "for_s": 1.5},
+        {"camera": "cut", "at_s": 1, "kind": "disconnect", "for_s": 1.5},
+    ]
+    scenario = scenario_of(site, {"name": "dark", "fps": 20}, {"name": "cut", "fps": 20}, faults=faults)
+    outcome = await run(scenario, mosquitto, state_dir, seconds=4)
+    assert outcome.drained
+
+    def longest_gap_ms(name: str) -> int:
+        times = sorted(frame.captured_ms for i, frame in bridge.frames.items() if i.camera_id == f"{site}/{name}")
+        return max(later - earlier for earlier, later in pairwise(times))
+
+    assert longest_gap_ms("dark") >= 1400
+    assert longest_gap_ms("cut") < 1400
+
+
+@pytest.mark.brokers
+async def test_a_killed_fleet_goes_on_where_it_was_and_no_frame_is_lost(
+    site: str, mosquitto: Mosquitto, bridge: FakeBridge, images: Path, state_dir: Path
+) -> None:
+    source = f"{{'kind': 'dataset', 'file': {str(images)!r}, 'loop': True}}"
+    program = textwrap.dedent(
+        f"""
+        import asyncio
+        from pathlib import Path
+        from prometheus_client import CollectorRegistry
+        from producers.fleet import run_fleet
+        from producers.scenario import Scenario
+        from schemas.health import Health
+        from schemas.keys import KeyRing
+        cameras = [{{"count": 2, "fps": 100, "source": {source}}}]
+        scenario = Scenario.model_validate({{"site": {site!r}, "cameras": cameras}})
+        ring = KeyRing({SECRET!r})
+        asyncio.run(run_fleet(
+            scenario, mqtt=({mosquitto.host!r}, {mosquitto.port}), state=Path({str(state_dir)!r}),
+            keys={{camera.camera_id: ring.current(camera.camera_id) for camera in scenario.cameras()}},
+            registry=CollectorRegistry(), health=Health(), stop=asyncio.Event()))
+        """
+    )
+    for wanted in (60, 150):
+        child = subprocess.Popen([sys.executable, "-c", program])
+        try:
+            deadline = time.monotonic() + 60
+            while len(bridge.confirmed) < wanted:
+                assert child.poll() is None
+                assert time.monotonic() < deadline
+                await asyncio.sleep(0.05)
+        finally:
+            child.kill()
+            child.wait()
+    scenario = scenario_of(site, {"count": 2, "source": {"kind": "dataset", "file": images, "loop": True}})
+    outcome = await run(scenario, mosquitto, state_dir, seconds=-1)
+
+    assert outcome.drained
+    boots = seqs_by_boot(bridge.confirmed)
+    assert len(boots) == 4
+    for (camera_id, boot_id), seqs in boots.items():
+        ledger = bridge.ledgers[camera_id, boot_id]
+        assert ledger.closed
+        assert seqs == set(range(ledger.next))
+    for camera_id in {camera_id for camera_id, _ in boots}:
+        frames = [(f.captured_ms, i.seq, f.truth) for i, f in bridge.frames.items() if i.camera_id == camera_id]
+        first = 0 if camera_id.endswith("00") else 1
+        shown = [Truth.from_wire(truth) for _, _, truth in sorted(frames)]
+        share = 30 - first  # the second camera's share begins one image later
+        assert [truth and truth.class_id for truth in shown] == [first + n % share for n in range(len(shown))]

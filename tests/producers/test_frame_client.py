@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import select
+import time
+
+import pytest
+from paho.mqtt.client import Client
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+
+from infra.local.mosquitto import Mosquitto
+from producers.publisher.client import FrameClient
+
+NO_SUBSCRIBERS = 16
+
+
+def connected(client: Client, mosquitto: Mosquitto) -> Client:
+    client.connect(mosquitto.host, mosquitto.port)
+    read_until(client, client.is_connected)
+    return client
+
+
+def read_until(client: Client, condition: object) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline
+        select.select([client.socket()], [], [], 1.0)
+        client.loop_read()
+
+
+@pytest.mark.brokers
+@pytest.mark.parametrize("heard", [False, True])
+def test_acknowledgements_come_as_paho_itself_reports_them(mosquitto: Mosquitto, heard: bool) -> None:
+    ours: list[tuple[int, int]] = []
+    theirs: list[tuple[int, int]] = []
+    client = FrameClient(
+        CallbackAPIVersion.VERSION2,
+        protocol=MQTTProtocolVersion.MQTTv5,
+        on_puback=lambda mid, reason: ours.append((mid, reason)),
+    )
+    plain = Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)
+    plain.max_inflight_messages = 0
+    plain.on_publish = lambda _client, _data, mid, reason, _properties: theirs.append((mid, reason.value))
+    listener = connected(Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5), mosquitto)
+    if heard:
+        subscribed: list[object] = []
+        listener.on_subscribe = lambda *_: subscribed.append(_)
+        listener.subscribe("acknowledgements/#", 0)
+        read_until(listener, lambda: subscribed)
+    for each, told in ((client, ours), (plain, theirs)):
+        connected(each, mosquitto)
+        mids = [each.publish("acknowledgements/x", b"frame", 1).mid for _ in range(30)]
+        read_until(each, lambda told=told: len(told) == 30)
+        assert told == [(mid, 0 if heard else NO_SUBSCRIBERS) for mid in mids]
+        each.disconnect()
+    listener.disconnect()
+    assert ours == theirs
+    assert not client._out_messages
+    assert client._inflight_messages == plain._inflight_messages

@@ -1,0 +1,347 @@
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_bridge import SECRET, FakeBridge
+from prometheus_client import CollectorRegistry
+
+from infra.local.mosquitto import Mosquitto
+from producers.instruments import Instruments
+from producers.publisher import LinkSettings, Publisher, WindowSettings
+from producers.publisher.commands import CameraControl
+from producers.spool import Spool, SpoolLimits, scan_spool
+from schemas.frame import Encoding, encode_frame, sign_message
+from schemas.identity import CameraId, Identity
+from schemas.keys import derive_camera_key
+from schemas.pointillist_pb2 import DEGRADED, OFFLINE, ONLINE, RAW, Command, Meta, Status
+from schemas.topics import Channel, mqtt_topic
+
+pytestmark = pytest.mark.brokers
+
+QUICK = LinkSettings(
+    keepalive_s=1, grace_s=0.3, retry_s=0.5, retry_max_s=2.0, ledger_every_s=0.5, connect_timeout_s=1.0
+)
+PICTURE = np.zeros((16, 16, 3), np.uint8)
+_names = (f"site/cam-{number}" for number in range(1000))
+
+
+class Camera:
+    """A publisher with a spool of its own, fed by the test."""
+
+    def __init__(
+        self,
+        folder: Path,
+        broker: tuple[str, int],
+        camera_id: CameraId,
+        frames: int,
+        link: LinkSettings,
+        limits: SpoolLimits,
+    ) -> None:
+        self.key = derive_camera_key(SECRET, camera_id)
+        self.camera_id = camera_id
+        self.spool = Spool(folder, camera_id, limits)
+        self.control = CameraControl(folder, self.key, Encoding())
+        self.connectors = ThreadPoolExecutor(2)
+        self.publisher = Publisher(
+            self.key,
+            self.spool,
+            self.control,
+            lambda: Meta(install_id=self.spool.install_id, dropped_per_block=self.control.encoding.dropped_per_block),
+            broker,
+            WindowSettings(frames=frames),
+            link,
+            Instruments.on(CollectorRegistry()),
+            self.connectors,
+        )
+        self.on_the_way_peak = 0
+        self._ticking = asyncio.create_task(self._tick())
+
+    def publish(self, count: int) -> None:
+        for _ in range(count):
+            boot_id, seq = self.spool.current.boot_id, self.spool.current.next
+            now_ms = time.time_ns() // 10**6
+            payload = encode_frame(self.key, boot_id, seq, now_ms, PICTURE, self.control.encoding)
+            self.publisher.publish(payload, seq, now_ms, PICTURE.nbytes)
+
+    def identities(self, *seqs: int) -> list[Identity]:
+        return [Identity(self.camera_id, self.spool.current.boot_id, seq) for seq in seqs]
+
+    async def _tick(self) -> None:
+        while True:
+            self.publisher.tick(time.monotonic())
+            self.on_the_way_peak = max(self.on_the_way_peak, self.publisher.on_the_way)
+            await asyncio.sleep(0.05)
+
+    async def drain(self) -> None:
+        self.publisher.finish()
+        await until(lambda: self.spool.drained)
+
+    async def close(self) -> None:
+        self._ticking.cancel()
+        await asyncio.gather(self._ticking, return_exceptions=True)
+        await self.publisher.close(1.0)
+        self.spool.close()
+        self.connectors.shutdown()
+
+
+async def until(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true in time"
+        await asyncio.sleep(0.02)
+
+
+@pytest.fixture
+def broker(mosquitto: Mosquitto) -> tuple[str, int]:
+    return mosquitto.host, mosquitto.port
+
+
+@pytest.fixture
+def camera_id() -> CameraId:
+    return CameraId(next(_names))
+
+
+@asynccontextmanager
+async def camera(
+    folder: Path,
+    broker: tuple[str, int],
+    camera_id: CameraId,
+    frames: int = 256,
+    link: LinkSettings = QUICK,
+    limits: SpoolLimits | None = None,
+) -> AsyncIterator[Camera]:
+    made = Camera(folder, broker, camera_id, frames, link, limits or SpoolLimits())
+    try:
+        yield made
+    finally:
+        await made.close()
+
+
+@contextmanager
+def watching(broker: tuple[str, int], confirming: Callable[[Identity], bool] = lambda _: True) -> Iterator[FakeBridge]:
+    with FakeBridge(broker, confirming) as bridge:
+        yield bridge
+
+
+async def test_confirmed_frames_leave_the_spool_and_the_closing_ledger_tells_all(
+    tmp_path: Path, broker: tuple[str, int], camera_id: CameraId
+) -> None:
+    with watching(broker) as bridge:
+        async with camera(tmp_path, broker, camera_id) as cam:
+            cam.publish(40)
+            await cam.drain()
+            ledger = bridge.ledgers[camera_id, cam.spool.current.boot_id]
+            assert set(bridge.received) == set(cam.identities(*range(40)))
+            assert max(bridge.received.values()) == 1
+            assert (ledger.first, ledger.next, ledger.closed, ledger.frames_resent) == (0, 40, True, 0)
+        status = mqtt_topic(camera_id, Channel.STATUS)
+        await until(lambda: Status.FromString(bridge.topics[status]).state == OFFLINE)
+
+
+async def test_what_a_later_confirmation_passed_over_is_sent_again_and_nothing_else(
+    tmp_path: Path, broker: tuple[str, int], camera_id: CameraId
+) -> None:
+    dropped = {3, 4, 9}
+    with watching(broker, lambda frame: frame.seq not in dropped or bridge.received[frame] > 1) as bridge:
+        async with camera(tmp_path, broker, camera_id) as cam:
+            cam.publish(20)
+            await cam.drain()
+            again = {frame.seq for frame, times in bridge.received.items() if times > 1}
+            boot_id = cam.spool.current.boot_id
+            await until(lambda: bridge.ledgers[camera_id, boot_id].frames_resent == 3)
+            assert again == dropped
+            assert bridge.ledgers[camera_id, boot_id].bytes_resent > 3 * PICTURE.nbytes // 2
+
+
+async def test_without_confirmations_the_window_bounds_what_is_sent_and_retries_stay_rare(
+    tmp_path: Path, broker: tuple[str, int], camera_id: CameraId
+) -> None:
+    confirming = False
+    with watching(broker, lambda _: confirming) as bridge:
+        async with camera(tmp_path, broker, camera_id, frames=16) as cam:
+            cam.publish(100)
+            await asyncio.sleep(2.0)
+            assert len(bridge.received) == 16
+            assert cam.publisher.on_the_way == 16
+            assert sum(bridge.received.values()) <= 16 + 3  # retries at 0.5 s and 1.5 s, and one of leeway
+            assert not cam.publisher.has_room
+            confirming = True
+            bridge.confirm(list(bridge.received))
+            await cam.drain()
+            assert set(bridge.received) == set(cam.identities(*range(100)))
+            assert cam.on_the_way_peak == 16
+
+
+async def test_a_confirmation_that_is_not_signed_or_names_strangers_frees_nothing(
+    tmp_path: Path, broker: tuple[str, int], camera_id: CameraId
+) -> None:
+    with watching(broker, lambda _: False) as bridge:
+        async with camera(tmp_path, broker, camera_id) as cam:
+            cam.publish(4)
+            await until(lambda: len(bridge.received) == 4)
+            confirm = mqtt_topic(camera_id, Channel.CONFIRM)
+            bridge.publish(confirm, b"\xff not a message")
+            bridge.publish(confirm, b"")
+            bridge.confirm([Identity(camera_id, 12345, 0), *cam.identities(77)])
+            await asyncio.sleep(0.3)
+            assert cam.spool.frames == 4
+            bridge.confirm(cam.identities(0, 1, 2, 3))
+            await until(lambda: cam.spool.frames == 0)
+
+
+async def test_a_killed_broker_that_forgets_everything_loses_nothing(
+    tmp_path: Path, mosquitto: Mosquitto, broker: tuple[str, int], camera_id: CameraId
+) -> None:
+    confirming = False
+    with watching(broker, lambda _: confirming) as bridge:
+        async with camera(tmp_path, broker, camera_id) as cam:
+            cam.publish(30)
+            await until(lambda: len(bridge.received) == 30)
+            await asyncio.to_thread(mosquitto.kill)
+            cam.publish(30)
+            await until(lambda: not cam.publisher.link.up)
+            confirming = True
+            await asyncio.to_thread(mosquitto.start)
+            await cam.drain()
+            assert bridge.confirmed == set(cam.identities(*range(60)))
+
+
+async def test_a_hanging_broker_is_noticed_and_the_camera_goes_on_spooling(
+    tmp_path: Path, mosquitto: Mosquitto, broker: tuple[str, int], camera_id: CameraId
+) -> None:
+    with watching(broker) as bridge:
+        async with camera(tmp_path, broker, camera_id, frames=8) as cam:
+            await until(lambda: cam.publisher.link.up)
+            await asyncio.to_thread(mosquitto.pause)
+            started = time.monotonic()
+            stalls = []
+            while cam.publisher.link.up or time.monotonic() - started < 4:
+                before = time.monotonic()
+                cam.publish(1)
+                await asyncio.sleep(0.05)
+                stalls.append(time.monotonic() - before)
+                assert time.monotonic() - started < 15
+            published = cam.spool.current.next
+            assert cam.on_the_way_peak <= 8
+            assert sorted(stalls)[len(stalls) // 2] < 0.5  # connecting again does not hold up the loop
+            await asyncio.to_thread(mosquitto.resume)
+            await cam.drain()
+            assert bridge.confirmed == set(cam.identities(*range(published)))
+
+
+async def test_a_spool_too_small_for_an_outage_sheds_the_oldest_and_says_how_many(
+    tmp_path: Path, mosquitto: Mosquitto, broker: tuple[str, int], camera_id: CameraId
+) -> None:
+    with watching(broker) as bridge:
+        async with camera(tmp_path, broker, camera_id, limits=SpoolLimits(max_bytes=100_000)) as cam:
+            await until(lambda: cam.publisher.link.up)
+            cam.publisher.link.hold(True)
+            cam.publish(400)
+            cam.publisher.link.hold(False)
+            await cam.drain()
+            [boot] = scan_spool(tmp_path)
+            ledger = bridge.ledgers[camera_id, boot.boot_id]
+            shed = {seq for part in ledger.shed for seq in range(part.first, part.last + 1)}
+            recorded = {frame.seq for frame in bridge.confirmed}
+            assert shed
+            assert shed == set(range(max(shed) + 1))
+            assert shed | recorded == set(range(400))
+            assert not shed & recorded
+
+
+async def test_frames_of_an_earlier_process_are_sent_with_its_boot_id(
+    tmp_path: Path, broker: tuple[str, int], camera_id: CameraId
+) -> None:
+    async with camera(tmp_path, broker, camera_id) as first:
+        first.publisher.link.hold(True)
+        first.publish(5)
+        expected = first.identities(*range(5))
+    with watching(broker) as bridge:
+        async with camera(tmp_path, broker, camera_id) as second:
+            second.publish(5)
+            await second.drain()
+            assert bridge.confirmed == {*expected, *second.identities(*range(5))}
+            old = bridge.ledgers[camera_id, expected[0].boot_id]
+            assert (old.next, old.closed) == (5, True)
+            assert [boot.boot_id for boot in scan_spool(tmp_path)] == [second.spool.current.boot_id]
+
+
+async def test_a_ledger_is_sent_again_until_it_is_confirmed(
+    tmp_path: Path, broker: tuple[str, int], camera_id: CameraId
+) -> None:
+    with watching(broker) as bridge:
+        bridge.confirming_ledgers = False
+        async with camera(tmp_path, broker, camera_id) as cam:
+            cam.publish(3)
+            cam.publisher.finish()
+            await until(lambda: cam.spool.frames == 0 and bridge.ledgers[camera_id, cam.spool.current.boot_id].closed)
+            assert not cam.spool.drained
+            bridge.confirming_ledgers = True
+            await until(lambda: cam.spool.drained)
+
+
+async def test_two_devices_with_one_name_are_both_told_and_both_keep_their_connection(
+    tmp_path: Path, broker: tuple[str, int], camera_id: CameraId
+) -> None:
+    status = mqtt_topic(camera_id, Channel.STATUS)
+    with watching(broker) as bridge:
+        async with camera(tmp_path / "a", broker, camera_id) as first:
+            await until(lambda: status in bridge.topics and Status.FromString(bridge.topics[status]).state == ONLINE)
+            async with camera(tmp_path / "b", broker, camera_id) as second:
+                await until(lambda: first.publisher.presence.degraded and second.publisher.presence.degraded)
+                first.publish(5)
+                second.publish(5)
+                await until(lambda: first.spool.frames == second.spool.frames == 0)
+                assert Status.FromString(bridge.topics[status]).state == DEGRADED
+                assert (first.publisher.link.connections, second.publisher.link.connections) == (1, 1)
+            await until(lambda: not first.publisher.presence.degraded)
+            await until(lambda: Status.FromString(bridge.topics[status]).state == ONLINE)
+
+
+async def test_a_broken_connection_publishes_the_will_and_the_next_one_takes_it_back(
+    tmp_path: Path, broker: tuple[str, int], camera_id: CameraId
+) -> None:
+    status, meta = mqtt_topic(camera_id, Channel.STATUS), mqtt_topic(camera_id, Channel.META)
+    with watching(broker) as bridge:
+        async with camera(tmp_path, broker, camera_id) as cam:
+            await until(lambda: status in bridge.topics and Status.FromString(bridge.topics[status]).state == ONLINE)
+            assert Meta.FromString(bridge.topics[meta]).install_id == cam.spool.install_id
+            cam.publisher.link.hold(True)
+            await until(lambda: Status.FromString(bridge.topics[status]).state == OFFLINE)
+            cam.publisher.link.hold(False)
+            await until(lambda: Status.FromString(bridge.topics[status]).state == ONLINE)
+
+
+async def test_commands_change_frames_to_come_unless_they_are_older_or_forged(
+    tmp_path: Path, broker: tuple[str, int], camera_id: CameraId
+) -> None:
+    topic = mqtt_topic(camera_id, Channel.SETTINGS)
+    with watching(broker) as bridge:
+        key = bridge.keys.current(camera_id)
+        async with camera(tmp_path, broker, camera_id) as cam:
+            cam.publish(1)
+            bridge.publish(
+                topic, sign_message(key, Command(issued_ms=100, dropped_per_block=32, probe_share=0.5)), retain=True
+            )
+            await until(lambda: cam.control.encoding == Encoding(32, 0.5, RAW))
+            cam.publish(1)
+            bridge.publish(topic, sign_message(key, Command(issued_ms=99, dropped_per_block=8)))
+            forged = sign_message(
+                derive_camera_key(b"another fleet's secret", camera_id), Command(issued_ms=200, enabled=False)
+            )
+            bridge.publish(topic, forged)
+            bridge.publish(topic, sign_message(key, Command(issued_ms=300, dropped_per_block=64)))
+            bridge.publish(topic, sign_message(key, Command(issued_ms=101, enabled=False)))
+            await until(lambda: not cam.control.enabled)
+            assert cam.control.encoding == Encoding(32, 0.5, RAW)
+            await cam.drain()
+            sizes = [bridge.frames[frame].dropped_per_block for frame in cam.identities(0, 1)]
+            assert sizes == [16, 32]
+    assert not CameraControl(tmp_path, derive_camera_key(SECRET, camera_id), Encoding()).enabled  # a restart keeps it

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import numpy as np
+import pytest
+
+from producers.reader import InlineReader, ThreadReader, read_from
+from producers.sources.source import Captured
+from schemas.errors import SourceHung
+
+
+class Numbers:
+    """A source that gives `count` pictures, then ends or fails; `gate` says when the next one may come."""
+
+    kind = "numbers"
+    blocking = True
+
+    def __init__(self, count: int, live: bool, failure: Exception | None = None) -> None:
+        self.live = live
+        self.closed = threading.Event()
+        self.gate = threading.Semaphore(0)
+        self._left = iter(range(count))
+        self._failure = failure
+
+    def seek(self, position: int) -> None:
+        raise NotImplementedError
+
+    def read(self) -> Captured | None:
+        assert self.gate.acquire(timeout=20)
+        for position in self._left:
+            return Captured(np.zeros((8, 8, 1), np.uint8), position, None)
+        if self._failure:
+            raise self._failure
+        return None
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+async def positions(reader: ThreadReader) -> list[int]:
+    found = []
+    while (reading := await reader.next()) is not None:
+        found.append(reading.captured.position)
+    return found
+
+
+async def test_a_source_that_can_wait_gives_every_frame() -> None:
+    source = Numbers(20, live=False)
+    reader = ThreadReader(source)
+    source.gate.release(21)
+    await asyncio.sleep(0.05)
+    assert await positions(reader) == list(range(20))
+    assert reader.take_skipped() == 0
+    assert await asyncio.to_thread(source.closed.wait, 10)
+
+
+async def test_a_live_source_keeps_its_newest_frame_and_counts_the_others() -> None:
+    source = Numbers(20, live=True)
+    reader = ThreadReader(source)
+    source.gate.release(21)
+    assert await asyncio.to_thread(source.closed.wait, 10)
+    assert await positions(reader) == [19]
+    assert reader.take_skipped() == 19
+    assert reader.take_skipped() == 0
+
+
+async def test_a_frame_that_came_before_a_failure_is_given_first() -> None:
+    source = Numbers(1, live=True, failure=SourceHung("no picture for 1 s"))
+    reader = ThreadReader(source)
+    source.gate.release(2)
+    assert await asyncio.to_thread(source.closed.wait, 10)
+    reading = await reader.next()
+    assert reading is not None
+    assert reading.captured.position == 0
+    with pytest.raises(SourceHung):
+        await reader.next()
+
+
+async def test_a_camera_that_was_off_begins_with_a_new_frame_of_a_live_source() -> None:
+    source = Numbers(3, live=True)
+    reader = ThreadReader(source)
+    source.gate.release(2)
+    while reader._skipped != 1:  # both have been read
+        await asyncio.sleep(0.01)
+    reader.discard()
+    source.gate.release(2)
+    assert await positions(reader) == [2]
+    assert reader.take_skipped() == 0
+
+
+async def test_closing_ends_a_reader_whose_frame_nobody_takes() -> None:
+    source = Numbers(5, live=False)
+    reader = ThreadReader(source)
+    source.gate.release(5)
+    assert await reader.next() is not None
+    reader.close()
+    assert await asyncio.to_thread(source.closed.wait, 10)
+
+
+async def test_only_a_source_that_may_block_gets_a_thread() -> None:
+    source = Numbers(0, live=False)
+    source.blocking = False
+    assert isinstance(read_from(source), InlineReader)

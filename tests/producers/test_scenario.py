@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from producers.faults import FaultPlan
+from producers.scenario import CameraGroup, Fault, Scenario, load_scenario
+from producers.scene.sticker import paste_sticker
+from producers.sources.source import Captured
+from schemas.errors import ConfigError
+from schemas.frame import Truth
+from schemas.pointillist_pb2 import LOSSLESS
+
+WHOLE = """
+site: plant
+defaults:
+  fps: 5
+  drop_ratio: 0.5
+  source: {kind: scene, seed: 3}
+cameras:
+  - name: "gate-{index:02}"
+    count: 11
+  - name: dock
+    fps: 0
+    profile: lossless
+    probe_share: 0.05
+    spool: {max_bytes: 1000000}
+    window: {frames: 8}
+faults:
+  - {camera: dock, at_s: 10, kind: dark, for_s: 5}
+"""
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "fleet.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_a_scenario_gives_every_camera_its_name_index_and_settings(tmp_path: Path) -> None:
+    cameras = load_scenario(written(tmp_path, WHOLE)).cameras()
+
+    assert [camera.camera_id for camera in cameras][:2] == ["plant/gate-00", "plant/gate-01"]
+    assert [camera.index for camera in cameras] == list(range(12))
+    gate, dock = cameras[10], cameras[11]
+    assert (gate.camera_id, gate.fps, gate.encoding.dropped_per_block, gate.source.seed) == ("plant/gate-10", 5, 32, 3)
+    assert (dock.fps, dock.encoding.profile, dock.spool.max_bytes, dock.window.frames) == (0, LOSSLESS, 1_000_000, 8)
+    assert dock.encoding.probe_share == 0.05
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (("fps: 5", "fsp: 5"), r"defaults\.fsp: unknown key; expected one of .*fps"),
+        (("name: dock", "name: Dock 1"), r"site/camera"),
+        (("fps: 0", "fps: -1"), r"cameras\.1\.fps: .*greater than or equal to 0.*-1"),
+        (("frames: 8", "frames: many"), r"cameras\.1\.window\.frames: .*'many'"),
+        (("seed: 3", "sed: 3"), r"defaults\.source\.sed: unknown key; expected one of .*seed"),
+        (("drop_ratio: 0.5", "drop_ratio: 0.9"), r"defaults\.drop_ratio: .*0\.875"),
+        (("kind: dark", "kind: explode"), r"faults\.0\.kind: .*'dark'.*explode"),
+        (("camera: dock", "camera: pier"), r"faults\.0\.camera: expected a camera of this fleet, got 'pier'"),
+        (("name: dock", "name: gate-03"), r"expected one camera plant/gate-03, got two"),
+        (("site: plant", ""), r"site: expected a value"),
+        (("site: plant", "site: [plant"), r"line \d+, column \d+"),
+    ],
+)
+def test_a_mistake_gives_one_line_that_names_the_file_the_place_and_what_was_expected(
+    tmp_path: Path, change: tuple[str, str], expected: str
+) -> None:
+    path = written(tmp_path, WHOLE.replace(*change))
+    with pytest.raises(ConfigError, match=expected) as raised:
+        load_scenario(path)
+    assert str(path) in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("text", ["", "- a list", "just text", "\0"])
+def test_a_file_that_is_no_scenario_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError):
+        load_scenario(written(tmp_path, text))
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="nowhere"):
+        load_scenario(tmp_path / "nowhere.yaml")
+
+
+def test_several_cameras_need_an_index_in_their_name() -> None:
+    with pytest.raises(ConfigError, match="index"):
+        Scenario(site="a", cameras=[CameraGroup(name="same", count=2)])
+
+
+def frame(value: int) -> Captured:
+    return Captured(np.full((16, 16, 3), value, np.uint8), value, Truth(4))
+
+
+def test_faults_hold_from_their_time_for_their_time_and_tell_the_truth() -> None:
+    plan = FaultPlan(
+        [
+            Fault(camera="c", at_s=1, kind="freeze", for_s=2),
+            Fault(camera="c", at_s=4, kind="black", for_s=1),
+            Fault(camera="c", at_s=6, kind="sticker", for_s=1),
+            Fault(camera="c", at_s=8, kind="dark", for_s=1),
+            Fault(camera="c", at_s=10, kind="disconnect", for_s=1),
+        ],
+        started_ms=50_000,
+    )
+    shown = {second: plan.apply(frame(second), 50_000 + 1000 * second) for second in range(10)}
+
+    assert [int(shown[second].picture[0, 0, 0]) for second in (0, 1, 2, 3, 4, 5)] == [0, 1, 1, 3, 0, 5]
+    assert [shown[second].position for second in range(10)] == list(range(10))
+    assert shown[4].truth is None
+    assert shown[6].truth == Truth(4, sticker=True)
+    assert np.array_equal(shown[6].picture, paste_sticker(frame(6).picture))
+    assert [plan.is_dark(50_000 + 1000 * second) for second in (7, 8, 9, 10)] == [False, True, False, False]
+    assert [plan.is_cut_off(50_000 + 1000 * second) for second in (7, 8, 9, 10, 11)] == [
+        False,
+        True,
+        False,
+        True,
+        False,
+    ]

@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import settings as bounded
+from hypothesis import strategies as st
+from pydantic import SecretStr, ValidationError
+
+from producers.scene import SceneSimulator
+from producers.sources.framing import Framing, resize
+from producers.sources.settings import SourceSettings
+from producers.sources.source import Captured, Source, open_source
+from schemas.errors import SourceError
+from schemas.frame import Truth
+
+
+def read(source: Source) -> Captured:
+    captured = source.read()
+    assert captured is not None
+    return captured
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    """Ten grey images of 6 × 5 whose pixels are all their own number, and whose labels are ten more."""
+    file = tmp_path / "numbers.npz"
+    images = np.broadcast_to(np.arange(10, dtype=np.uint8)[:, None, None], (10, 6, 5))
+    np.savez(file, test_x=images, test_y=np.arange(10) + 10, train_x=images[:3])
+    return file
+
+
+# Settings
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"kind": "dataset"}, "needs file"),
+        ({"kind": "video"}, "needs file"),
+        ({"kind": "url"}, "needs address"),
+        ({"kind": "scene", "file": "x.npz"}, "got file"),
+        ({"kind": "video", "file": "x.mp4", "prerendered": 3}, "got prerendered"),
+        ({"kind": "radio"}, "'scene', 'dataset', 'video' or 'url'"),
+        ({"kind": "scene", "colour": 3}, "Extra inputs"),
+        ({"kind": "scene", "size": (0, 4)}, "greater than or equal to 1"),
+        ({"kind": "scene", "channels": 2}, "1 or 3"),
+    ],
+)
+def test_settings_that_do_not_fit_their_kind_are_refused_by_name(fields: dict[str, object], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        SourceSettings.model_validate(fields)
+
+
+def test_an_address_does_not_show_in_the_settings() -> None:
+    assert "secret" not in repr(SourceSettings(kind="url", address=SecretStr("rtsp://user:secret@camera/1")))
+
+
+# Scenes
+
+
+def test_a_scene_source_gives_the_simulators_frames_with_their_class() -> None:
+    source = open_source(SourceSettings(kind="scene", seed=7, size=(40, 24)), camera_index=3)
+    simulator = SceneSimulator(7, 3, (24, 40))
+    for position in range(3):
+        picture, label = simulator.render(position)
+        captured = read(source)
+        assert (captured.position, captured.truth) == (position, Truth(label))
+        np.testing.assert_array_equal(captured.picture, picture)
+
+
+def test_prerendered_scenes_repeat_while_positions_count_on() -> None:
+    source = open_source(SourceSettings(kind="scene", prerendered=2))
+    captured = [read(source) for _ in range(5)]
+    assert [c.position for c in captured] == [0, 1, 2, 3, 4]
+    np.testing.assert_array_equal(captured[0].picture, captured[4].picture)
+    assert not np.array_equal(captured[0].picture, captured[1].picture)
+
+
+def test_a_scene_too_small_to_draw_is_a_source_error() -> None:
+    with pytest.raises(SourceError, match="16 to 4096"):
+        open_source(SourceSettings(kind="scene", size=(8, 8)))
+
+
+# Data sets
+
+
+def test_cameras_share_a_data_set_out_by_stride(dataset: Path) -> None:
+    settings = SourceSettings(kind="dataset", file=dataset, stride=3)
+    seen = []
+    for camera in range(3):
+        source = open_source(settings, camera)
+        while (captured := source.read()) is not None:
+            assert captured.picture.shape == (6, 5, 1)
+            assert captured.truth == Truth(int(captured.picture[0, 0, 0]) + 10)
+            seen.append(int(captured.picture[0, 0, 0]))
+    assert seen == [0, 3, 6, 9, 1, 4, 7, 2, 5, 8]
+
+
+def test_an_explicit_offset_replaces_the_cameras_index(dataset: Path) -> None:
+    source = open_source(SourceSettings(kind="dataset", file=dataset, offset=4), camera_index=2)
+    assert read(source).picture[0, 0, 0] == 4
+
+
+def test_a_data_set_loops_with_positions_that_count_on(dataset: Path) -> None:
+    source = open_source(SourceSettings(kind="dataset", file=dataset, stride=4, loop=True), camera_index=1)
+    source.seek(2)
+    captured = [read(source) for _ in range(3)]
+    assert [(c.position, int(c.picture[0, 0, 0])) for c in captured] == [(2, 9), (3, 1), (4, 5)]
+
+
+def test_a_split_without_labels_has_no_truth(dataset: Path) -> None:
+    assert read(open_source(SourceSettings(kind="dataset", file=dataset, split="train"))).truth is None
+
+
+def test_cameras_share_one_copy_of_the_images(tmp_path: Path) -> None:
+    file = tmp_path / "plain.npz"
+    np.savez(file, images=np.zeros((2, 4, 4, 3), np.uint8))
+    first, second = (read(open_source(SourceSettings(kind="dataset", file=file))) for _ in range(2))
+    assert np.shares_memory(first.picture, second.picture)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"other": np.zeros(3)}, "an array test_x or images, got other"),
+        ({"test_x": np.zeros((2, 4, 4, 3))}, r"uint8 .*, got float64 \(2, 4, 4, 3\)"),
+        ({"test_x": np.zeros((2, 4, 4, 2), np.uint8)}, r"got uint8 \(2, 4, 4, 2\)"),
+        ({"test_x": np.zeros((2, 4, 4), np.uint8), "test_y": np.zeros(3, np.int64)}, r"2 integers.*, got int64 \(3,\)"),
+        ({"test_x": np.zeros((2, 4, 4), np.uint8), "test_y": np.full(2, -1)}, "integers from 0"),
+        ({"test_x": np.zeros((0, 4, 4), np.uint8)}, "more than 0 images, got 0"),
+    ],
+)
+def test_a_data_set_of_the_wrong_form_is_named(tmp_path: Path, arrays: dict[str, Any], message: str) -> None:
+    file = tmp_path / "wrong.npz"
+    np.savez(file, **arrays)
+    with pytest.raises(SourceError, match=message):
+        open_source(SourceSettings(kind="dataset", file=file))
+
+
+@pytest.mark.parametrize("content", [b"", b"neither", b"PK\x03\x04 broken"])
+def test_a_file_that_is_no_data_set_is_a_source_error(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "broken.npz"
+    file.write_bytes(content)
+    with pytest.raises(SourceError, match="expected an npz file"):
+        open_source(SourceSettings(kind="dataset", file=file))
+
+
+def test_a_single_array_is_no_data_set(tmp_path: Path) -> None:
+    file = tmp_path / "single.npz"
+    with file.open("wb") as out:
+        np.save(out, np.zeros((2, 4, 4), np.uint8))
+    with pytest.raises(SourceError, match="expected an npz file"):
+        open_source(SourceSettings(kind="dataset", file=file))
+
+
+def test_a_missing_data_set_is_a_source_error(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"nowhere\.npz: No such file"):
+        open_source(SourceSettings(kind="dataset", file=tmp_path / "nowhere.npz"))
+
+
+# Framing
+
+
+def test_region_comes_before_size_and_channels(dataset: Path) -> None:
+    settings = SourceSettings(kind="dataset", file=dataset, region=(1, 2, 4, 4), size=(2, 2), channels=3, offset=6)
+    picture = read(open_source(settings)).picture
+    np.testing.assert_array_equal(picture, np.full((2, 2, 3), 6))
+
+
+@bounded(deadline=None, max_examples=30)
+@given(st.integers(1, 5), st.integers(1, 5), st.integers(1, 6), st.integers(1, 6), st.sampled_from((1, 3)))
+def test_shrinking_by_whole_factors_is_the_mean_of_each_area(
+    height: int, width: int, down: int, across: int, channels: int
+) -> None:
+    rng = np.random.default_rng(height * 1000 + width * 100 + down * 10 + across)
+    picture = rng.integers(0, 256, (height * down, width * across, channels), dtype=np.uint8)
+    mean = picture.reshape(height, down, width, across, channels).mean(axis=(1, 3))
+    np.testing.assert_allclose(resize(picture, (width, height)), mean, atol=1.01)
+
+
+def test_without_a_size_a_large_picture_keeps_its_own() -> None:
+    picture = np.zeros((1080, 1920, 3), np.uint8)
+    assert Framing()(picture).shape == (1080, 1920, 3)
+
+
+def test_a_picture_too_large_to_travel_is_a_source_error_that_says_what_to_do() -> None:
+    with pytest.raises(SourceError, match="set a size or a region"):
+        Framing()(np.zeros((4000, 4000, 3), np.uint8))
+
+
+def test_a_region_outside_the_picture_is_a_source_error() -> None:
+    with pytest.raises(SourceError, match=r"inside 20x10, got 8x8 at \(4, 4\)"):
+        Framing(region=(4, 4, 8, 8))(np.zeros((10, 20, 3), np.uint8))
+
+
+def test_grey_is_the_luma_of_rgb() -> None:
+    picture = np.zeros((1, 3, 3), np.uint8)
+    picture[0, range(3), range(3)] = 255
+    np.testing.assert_allclose(Framing(channels=1)(picture)[0, :, 0], 255 * np.array([0.299, 0.587, 0.114]), atol=0.6)

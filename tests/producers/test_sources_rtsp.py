@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from producers.sources.settings import SourceSettings
+from producers.sources.source import Source, open_source
+from schemas.errors import SourceError, SourceHung
+
+SERVER = Path(__file__).with_name("rtsp_server.py")
+LOGIN = "viewer:pass-word"
+
+
+@contextmanager
+def rtsp_server() -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """A real RTSP server and its port; it ends with the test even when it was stopped."""
+    with subprocess.Popen(
+        ["/usr/bin/python3", str(SERVER), "--login", LOGIN], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as server:
+        try:
+            assert server.stdout is not None
+            yield server, int(server.stdout.readline())
+        finally:
+            server.kill()
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    with rtsp_server() as (_, port):
+        yield port
+
+
+def camera(port: int, login: str = LOGIN, path: str = "live", hang_s: float = 1.0, open_s: float = 15.0) -> Source:
+    address = f"rtsp://{login}@127.0.0.1:{port}/{path}"
+    return open_source(SourceSettings(kind="url", address=SecretStr(address), hang_s=hang_s, open_s=open_s))
+
+
+def exhaust(source: Source) -> None:
+    while source.read():
+        pass
+
+
+def test_an_rtsp_camera_gives_frames_in_its_own_size(port: int) -> None:
+    source = camera(port, hang_s=10)
+    assert source.live
+    assert source.blocking
+    for position in range(5):
+        captured = source.read()
+        assert captured is not None
+        assert captured.picture.shape == (48, 64, 3)
+        assert (captured.position, captured.truth) == (position, None)
+        assert captured.picture.std() > 20  # a test pattern, not an empty picture
+    source.close()
+
+
+@pytest.mark.parametrize(
+    ("login", "path", "message"),
+    [("viewer:not-this-one", "live", "401"), (LOGIN, "elsewhere", "404")],
+)
+def test_a_refused_camera_is_a_source_error_without_its_password(
+    port: int, login: str, path: str, message: str
+) -> None:
+    with pytest.raises(SourceError, match=message) as caught:
+        camera(port, login, path)
+    assert login.partition(":")[2] not in str(caught.value)
+    assert not isinstance(caught.value, SourceHung)
+
+
+def test_a_closed_port_is_a_source_error() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        with pytest.raises(SourceError, match="refused"):
+            camera(unused.getsockname()[1])
+
+
+def test_a_camera_that_hangs_is_noticed_in_time_and_one_that_dies_at_once() -> None:
+    with rtsp_server() as (server, port):
+        source, other = camera(port, hang_s=1.5), camera(port, hang_s=30)
+        assert source.read() is not None
+        assert other.read() is not None
+        os.kill(server.pid, signal.SIGSTOP)
+        started = time.monotonic()
+        with pytest.raises(SourceHung, match=r"127.0.0.1:\d+/live: no frame for 1.5 s"):
+            exhaust(source)
+        assert time.monotonic() - started < 2.5
+        source.close()
+        with pytest.raises(SourceHung, match=r"did not answer for 0.5 s"):
+            camera(port, open_s=0.5)
+        server.kill()
+        with pytest.raises(SourceError, match=r"ended the stream|reset|Input/output") as caught:
+            exhaust(other)
+        assert not isinstance(caught.value, SourceHung)
+        other.close()

@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from pydantic import SecretStr
+
+from producers.sources.settings import SourceSettings
+from producers.sources.source import Source, open_source
+from producers.sources.url import public_address
+from schemas.errors import SourceError
+
+FRAMES = 14
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Grey frames of 48 × 32 that grow brighter by 16 each, with B-frames, so that packets are not in order."""
+    file = tmp_path_factory.mktemp("video") / "steps.mp4"
+    with av.open(str(file), "w", options={"movflags": "faststart"}) as container:
+        stream = container.add_stream("libx264", rate=10, options={"bf": "2", "g": "5", "crf": "1"})
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+        for number in range(FRAMES):
+            picture = np.full((32, 48, 3), 16 * number, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    return file
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with a sound stream alone."""
+    file = tmp_path_factory.mktemp("sound") / "silence.wav"
+    with av.open(str(file), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=8000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), format="s16", layout="mono")
+        frame.sample_rate = 8000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return file
+
+
+@pytest.fixture(scope="module")
+def web(video: Path) -> Iterator[str]:
+    """The address of a web server that holds the video."""
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_request(self, code: object = "-", size: object = "-") -> None:
+            pass
+
+        def log_error(self, *arguments: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(video.parent))) as server:
+        thread = threading.Thread(target=server.serve_forever, name="web")
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def numbers(source: Source, count: int = 1000) -> list[tuple[int, int]]:
+    """Positions, and which frame of the video it is by its brightness."""
+    found = []
+    for _ in range(count):
+        if (captured := source.read()) is None:
+            break
+        found.append((captured.position, round(float(captured.picture.mean()) / 16)))
+    return found
+
+
+def test_a_video_gives_every_frame_once_and_ends(video: Path) -> None:
+    source = open_source(SourceSettings(kind="video", file=video))
+    assert numbers(source) == [(number, number) for number in range(FRAMES)]
+    assert source.read() is None
+    source.close()
+
+
+@pytest.mark.parametrize("position", [0, 3, 7, FRAMES - 1])
+def test_seeking_returns_that_very_frame_forwards_and_backwards(video: Path, position: int) -> None:
+    source = open_source(SourceSettings(kind="video", file=video))
+    numbers(source, 6)
+    source.seek(position)
+    assert numbers(source, 1) == [(position, position)]
+    source.close()
+
+
+def test_a_looped_video_counts_on_and_a_new_camera_continues_in_a_later_pass(video: Path) -> None:
+    settings = SourceSettings(kind="video", file=video, loop=True)
+    source = open_source(settings)
+    assert numbers(source, 2 * FRAMES + 1)[-2:] == [(2 * FRAMES - 1, FRAMES - 1), (2 * FRAMES, 0)]
+    source.close()
+    again = open_source(settings)
+    again.seek(2 * FRAMES + 5)
+    assert numbers(again, 1) == [(2 * FRAMES + 5, 5)]
+    again.seek(4)
+    assert numbers(again, 1) == [(4, 4)]
+    again.close()
+
+
+def test_a_seek_behind_the_end_ends(video: Path) -> None:
+    source = open_source(SourceSettings(kind="video", file=video))
+    source.seek(FRAMES + 3)
+    assert source.read() is None
+    source.close()
+
+
+def test_a_video_keeps_its_own_size_unless_told(video: Path) -> None:
+    for size, shape in ((None, (32, 48, 3)), ((16, 8), (8, 16, 3))):
+        source = open_source(SourceSettings(kind="video", file=video, size=size))
+        captured = source.read()
+        assert captured is not None
+        assert captured.picture.shape == shape
+        source.close()
+
+
+def test_a_cut_off_video_gives_the_frames_that_it_holds(video: Path, tmp_path: Path) -> None:
+    file = tmp_path / "cut.mp4"
+    file.write_bytes(video.read_bytes()[:-300])
+    source = open_source(SourceSettings(kind="video", file=file))
+    found = numbers(source)
+    assert 0 < len(found) <= FRAMES
+    assert found[0] == (0, 0)
+    source.close()
+
+
+def test_files_that_are_no_video_are_source_errors(tmp_path: Path, sound: Path) -> None:
+    text = tmp_path / "text.mp4"
+    text.write_text("not a film")
+    for file, message in (
+        (tmp_path / "nowhere.mp4", "nowhere.mp4: No such file"),
+        (text, "text.mp4: Invalid data"),
+        (tmp_path, "Is a directory"),
+        (sound, "expected a video stream, got audio"),
+    ):
+        with pytest.raises(SourceError, match=message):
+            open_source(SourceSettings(kind="video", file=file))
+
+
+def test_a_video_on_a_web_server_can_wait_and_ends(web: str) -> None:
+    source = open_source(SourceSettings(kind="url", address=SecretStr(f"{web}/steps.mp4")))
+    assert not source.live
+    assert numbers(source) == [(number, number) for number in range(FRAMES)]
+    source.close()
+    again = open_source(SourceSettings(kind="url", address=SecretStr(f"{web}/steps.mp4")))
+    again.seek(9)
+    assert numbers(again, 2) == [(9, 9), (10, 10)]
+    again.close()
+
+
+def test_what_a_web_server_does_not_have_is_a_source_error_without_the_secrets(web: str) -> None:
+    address = web.replace("http://", "http://user:pass-word@") + "/none.mp4?token=abcdef#part"
+    with pytest.raises(SourceError, match=f"{web}/none.mp4: .*404") as caught:
+        open_source(SourceSettings(kind="url", address=SecretStr(address)))
+    assert "pass-word" not in str(caught.value)
+    assert "abcdef" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("address", "public"),
+    [
+        ("rtsp://user:p%40ss@host:8554/a/b?key=1#c", "rtsp://host:8554/a/b"),
+        ("http://user:p@ss@host/x", "http://host/x"),
+        ("rtsp://[::1]:8554/live", "rtsp://[::1]:8554/live"),
+        ("rtsp://user:[secret@host/x", "rtsp://…"),
+        ("/dev/video0", "/dev/video0"),
+    ],
+)
+def test_messages_show_an_address_without_its_secrets(address: str, public: str) -> None:
+    assert public_address(address) == public

@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from grpc_tools import protoc
+
+SCHEMAS = Path(__file__).parents[2] / "schemas"
+
+
+def test_the_generated_protobuf_code_is_current(tmp_path: Path) -> None:
+    arguments = ["protoc", f"-I{SCHEMAS}", f"--python_out={tmp_path}", f"--pyi_out={tmp_path}", "pointillist.proto"]
+    assert protoc.main(arguments) == 0
+    for name in ("pointillist_pb2.py", "pointillist_pb2.pyi"):
+        assert (tmp_path / name).read_text() == (SCHEMAS / name).read_text(), f"{name} is not what the proto file gives"
+
+
+@pytest.mark.parametrize("message", ["Frame", "Confirm", "Ledger", "Command"])
+def test_every_signed_message_ends_in_its_tag(message: str) -> None:
+    from schemas import pointillist_pb2
+    from schemas.keys import TAG_BYTES, TAG_FIELD
+
+    fields = getattr(pointillist_pb2, message).DESCRIPTOR.fields_by_name
+    assert fields["tag"].number == max(field.number for field in fields.values())
+    last = getattr(pointillist_pb2, message)(tag=0x0102030405060708, key_generation=3).SerializeToString()
+    assert last[-TAG_BYTES - 1 :] == TAG_FIELD + bytes(range(8, 0, -1))

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import hashlib
+import hmac
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schemas.errors import BadTag, RevokedKey, SecretError
+from schemas.identity import CameraId
+from schemas.keys import KEY_BYTES, MAX_GENERATION, CameraKey, KeyRing, Purpose, derive_camera_key
+
+SECRET = b"a fleet secret of tests"
+ONE, TWO = CameraId("site/one"), CameraId("site/two")
+
+
+def hkdf_sha256(secret: bytes, info: bytes) -> bytes:
+    """RFC 5869 for one block of output and no salt."""
+    extracted = hmac.new(bytes(32), secret, hashlib.sha256).digest()
+    return hmac.new(extracted, info + b"\1", hashlib.sha256).digest()
+
+
+@pytest.mark.parametrize(("camera", "generation"), [(ONE, 0), (TWO, 0), (ONE, 1), (ONE, MAX_GENERATION)])
+def test_a_camera_key_is_hkdf_over_camera_and_generation(camera: CameraId, generation: int) -> None:
+    info = b"pointillist v1 camera key\0" + camera.encode() + b"\0" + generation.to_bytes(4, "big")
+    key = derive_camera_key(SECRET, camera, generation)
+    assert key.export() == f"{generation}:{hkdf_sha256(SECRET, info).hex()}"
+
+
+def test_an_exported_key_reads_back_and_signs_the_same() -> None:
+    key = derive_camera_key(SECRET, ONE, 3)
+    again = CameraKey.from_export(ONE, f" {key.export()}\n")
+    assert again.generation == 3
+    assert again.sign(Purpose.FRAME, b"body") == key.sign(Purpose.FRAME, b"body")
+
+
+@pytest.mark.parametrize("text", ["", "3", "x:" + "00" * 32, "3:zz", "3:" + "00" * 31])
+def test_what_is_no_exported_key_is_refused_without_showing_it(text: str) -> None:
+    with pytest.raises(SecretError) as caught:
+        CameraKey.from_export(ONE, text)
+    assert "00" * 31 not in str(caught.value)
+
+
+def test_a_key_does_not_show_in_its_repr() -> None:
+    key = derive_camera_key(SECRET, ONE)
+    assert key.export()[2:] not in repr(key)
+
+
+def test_a_tag_holds_for_its_camera_generation_purpose_and_body_alone() -> None:
+    key = derive_camera_key(SECRET, ONE)
+    payload = key.sign(Purpose.FRAME, b"body")
+    key.verify(Purpose.FRAME, payload)
+    same_bytes = CameraKey(TWO, 0, bytes.fromhex(key.export()[2:]))
+    for other, purpose, changed in (
+        (derive_camera_key(SECRET, TWO), Purpose.FRAME, payload),
+        (same_bytes, Purpose.FRAME, payload),
+        (derive_camera_key(SECRET, ONE, 1), Purpose.FRAME, payload),
+        (derive_camera_key(b"another fleet secret", ONE), Purpose.FRAME, payload),
+        (key, Purpose.CONFIRM, payload),
+        (key, Purpose.FRAME, b"Body" + payload[4:]),
+        (key, Purpose.FRAME, payload[:-1]),
+        (key, Purpose.FRAME, b"x" + payload),
+        (key, Purpose.FRAME, b""),
+    ):
+        with pytest.raises(BadTag):
+            other.verify(purpose, changed)
+
+
+def test_one_key_gives_every_purpose_its_own_tag() -> None:
+    key = derive_camera_key(SECRET, ONE)
+    assert len({key.sign(purpose, b"body") for purpose in Purpose}) == len(Purpose)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(1, 60), st.integers(1, 2**63 - 1), st.integers(0, 2**40))
+def test_every_run_of_frames_has_exactly_one_probe(run: int, boot_id: int, which: int) -> None:
+    key = derive_camera_key(SECRET, ONE)
+    first = which * run
+    probes = [key.is_probe(boot_id, seq, 1 / run) for seq in range(first, first + run)]
+    assert sum(probes) == 1
+
+
+def test_the_probes_place_in_its_run_is_keyed() -> None:
+    keys = [derive_camera_key(SECRET, camera) for camera in (ONE, TWO)]
+    places = [[seq % 20 for seq in range(20 * 200) if key.is_probe(9, seq, 0.05)] for key in keys]
+    assert places[0] != places[1]
+    assert [len(set(p)) for p in places] == [20, 20]
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.0, 0), (-1.0, 0), (1.0, 100), (0.7, 100)])
+def test_shares_at_the_ends(share: float, expected: int) -> None:
+    key = derive_camera_key(SECRET, ONE)
+    assert sum(key.is_probe(1, seq, share) for seq in range(100)) == expected
+
+
+def test_raising_a_cameras_generation_revokes_its_older_keys_alone() -> None:
+    keys = KeyRing(SECRET, {ONE: 2})
+    for camera, generation in ((ONE, 1), (ONE, MAX_GENERATION + 1), (TWO, -1)):
+        with pytest.raises(RevokedKey, match=f"got {generation}"):
+            keys.key(camera, generation)
+    assert keys.key(ONE, 2).export() == derive_camera_key(SECRET, ONE, 2).export()
+    assert keys.key(ONE, 3).generation == 3
+    assert keys.current(ONE).generation == 2
+    assert keys.current(TWO).generation == 0
+
+
+def test_a_key_ring_holds_a_bounded_number_of_keys() -> None:
+    keys = KeyRing(SECRET, capacity=3)
+    for number in range(10):
+        keys.key(CameraId(f"site/{number}"), 0)
+    assert len(keys._keys) == 3
+
+
+def test_short_secrets_and_keys_are_refused() -> None:
+    with pytest.raises(SecretError, match="at least 16"):
+        KeyRing(b"short")
+    with pytest.raises(SecretError, match=f"{KEY_BYTES} bytes, got 4"):
+        CameraKey(ONE, 0, b"four")

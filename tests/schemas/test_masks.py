@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schemas.identity import CameraId
+from schemas.keys import CameraKey, derive_camera_key
+from schemas.limits import BLOCK, MAX_DROPPED_PER_BLOCK
+from schemas.masks import ROWS, codebook, kept_mask, row_indices
+
+SECRET = b"a fleet secret of tests"
+KEY = derive_camera_key(SECRET, CameraId("site/one"))
+SIDES = st.integers(1, 70)
+
+
+@settings(deadline=None, max_examples=40)
+@given(SIDES, SIDES, st.integers(0, MAX_DROPPED_PER_BLOCK), st.integers(0, 2**53 - 1))
+def test_exactly_so_many_pixels_are_dropped_in_every_whole_block(
+    height: int, width: int, dropped: int, seq: int
+) -> None:
+    mask = kept_mask(KEY, 77, seq, height, width, dropped)
+    assert mask.shape == (height, width)
+    assert mask.dtype == np.bool_
+    rows, columns = height // BLOCK, width // BLOCK
+    blocks = mask[: rows * BLOCK, : columns * BLOCK].reshape(rows, BLOCK, columns, BLOCK)
+    assert (BLOCK * BLOCK - blocks.sum(axis=(1, 3)) == dropped).all()
+
+
+@settings(deadline=None, max_examples=30)
+@given(SIDES, SIDES, st.integers(1, MAX_DROPPED_PER_BLOCK))
+def test_padding_is_for_the_mask_only(height: int, width: int, dropped: int) -> None:
+    padded = kept_mask(KEY, 1, 2, -(-height // BLOCK) * BLOCK, -(-width // BLOCK) * BLOCK, dropped)
+    np.testing.assert_array_equal(kept_mask(KEY, 1, 2, height, width, dropped), padded[:height, :width])
+
+
+def test_frames_boots_cameras_and_key_generations_have_masks_of_their_own() -> None:
+    other = derive_camera_key(SECRET, CameraId("site/two"))
+    next_key = derive_camera_key(SECRET, CameraId("site/one"), 1)
+    masks = [
+        kept_mask(key, boot, seq, 32, 32, 16).tobytes()
+        for key, boot, seq in [(KEY, 5, seq) for seq in range(50)]
+        + [(KEY, boot, 0) for boot in range(6, 20)]
+        + [(other, 5, 0), (next_key, 5, 0)]
+    ]
+    assert len(set(masks)) == len(masks)
+    assert kept_mask(KEY, 5, 0, 32, 32, 16).tobytes() == masks[0]
+
+
+# A change of these bits makes every camera in the field unreadable: they are pinned.
+@pytest.mark.parametrize(
+    ("dropped", "digest"),
+    [(0, "26931558320d3070"), (16, "88668207cda9e4d7"), (45, "5c7c5e45f69207b9")],
+)
+def test_the_bits_of_a_mask_never_change(dropped: int, digest: str) -> None:
+    key = CameraKey(CameraId("site/one"), 0, bytes(range(32)))
+    bits = b"".join(
+        np.packbits(kept_mask(key, 0x1234567890ABCDEF, seq, 100, 203, dropped)).tobytes() for seq in range(4)
+    )
+    assert hashlib.sha256(bits).hexdigest()[:16] == digest
+
+
+def test_every_pixel_of_a_block_is_dropped_about_equally_often() -> None:
+    rows = codebook(KEY.codebook_seed(16), 16)
+    kept = np.unpackbits(rows.view(np.uint8), bitorder="little").reshape(ROWS, 64)
+    # Binomial: standard deviation 0.0068 over 4,096 rows.
+    np.testing.assert_allclose(kept.mean(axis=0), 0.75, atol=0.035)
+    assert len(np.unique(rows)) > ROWS - 10
+
+
+def test_a_mask_leaks_nothing_about_the_rows_of_the_next_frame() -> None:
+    first = row_indices(KEY.frame_seed(1, 1), 4096)
+    second = row_indices(KEY.frame_seed(1, 2), 4096)
+    assert first.min() >= 0
+    assert first.max() < ROWS
+    assert np.count_nonzero(first == second) < 10
+
+
+@pytest.mark.parametrize("dropped", [-1, MAX_DROPPED_PER_BLOCK + 1])
+def test_a_drop_out_of_range_is_refused(dropped: int) -> None:
+    with pytest.raises(ValueError, match=f"0 to {MAX_DROPPED_PER_BLOCK}"):
+        codebook((1, 2), dropped)

@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import tracemalloc
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from schemas import lossless
+from schemas.errors import BadPixels, Malformed, WireError
+from schemas.identity import CameraId
+from schemas.keys import derive_camera_key
+from schemas.masks import Mask, kept_mask
+from schemas.packing import pack, unpack, unpack_pixels
+from schemas.pointillist_pb2 import LOSSLESS, RAW
+
+KEY = derive_camera_key(b"a fleet secret of tests", CameraId("site/one"))
+PROFILES = pytest.mark.parametrize("profile", [RAW, LOSSLESS])
+
+
+def picture_of(kind: str, height: int, width: int, channels: int, seed: int = 0) -> NDArray[np.uint8]:
+    """Noise, waves, sensor grain, one value, or bright specks."""
+    rng = np.random.default_rng(seed)
+    shape = (height, width, channels)
+    match kind:
+        case "noise":
+            return rng.integers(0, 256, shape, dtype=np.uint8)
+        case "smooth":
+            y, x, c = np.meshgrid(*(np.arange(n) for n in shape), indexing="ij")
+            return np.asarray(128 + 90 * np.sin(x / 9 + c) * np.cos(y / 7), np.uint8)
+        case "grain":
+            return np.asarray(100 + rng.normal(0, 4, shape), np.uint8)
+        case "flat":
+            return np.full(shape, 200, np.uint8)
+        case _:
+            return np.where(rng.random(shape) < 0.02, 255, 0).astype(np.uint8)
+
+
+def dropped_of(drop_ratio: float) -> int:
+    return round(drop_ratio * 64)
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    st.sampled_from(("noise", "smooth", "grain", "flat", "specks")),
+    st.integers(1, 45),
+    st.integers(1, 45),
+    st.sampled_from((1, 3)),
+    st.floats(0, 0.7),
+    st.integers(0, 1000),
+    st.sampled_from((RAW, LOSSLESS)),
+)
+def test_unpacking_gives_every_kept_pixel_back_and_zero_elsewhere(
+    kind: str, height: int, width: int, channels: int, drop_ratio: float, seed: int, profile: int
+) -> None:
+    picture = picture_of(kind, height, width, channels, seed)
+    kept = kept_mask(KEY, 1, seed, height, width, dropped_of(drop_ratio))
+    data = pack(picture, kept, profile)
+    raw_bytes = int(kept.sum()) * channels
+    assert len(data) == raw_bytes if profile == RAW else len(data) <= raw_bytes + 1
+    np.testing.assert_array_equal(unpack(data, kept, channels, profile), picture * kept[..., None])
+    np.testing.assert_array_equal(unpack_pixels(data, kept, channels, profile), picture[kept])
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(1, 12), st.integers(1, 12), st.sampled_from((1, 3)), st.data())
+def test_any_mask_whatever_its_rows_hold_comes_back(
+    height: int, width: int, channels: int, data: st.DataObject
+) -> None:
+    rows = st.lists(st.booleans(), min_size=width, max_size=width)
+    kept = np.array(data.draw(st.lists(rows, min_size=height, max_size=height)))
+    picture = picture_of("smooth", height, width, channels)
+    packed = pack(picture, kept, LOSSLESS)
+    np.testing.assert_array_equal(unpack(packed, kept, channels, LOSSLESS), picture * kept[..., None])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("kind", "method"), [("grain", lossless.LEFT), ("smooth", lossless.PLANE)])
+def test_each_way_of_predicting_is_chosen_where_it_is_better_and_exact(kind: str, method: int, channels: int) -> None:
+    picture = picture_of(kind, 40, 43, channels)
+    kept = kept_mask(KEY, 1, 1, 40, 43, 16)
+    data = pack(picture, kept, LOSSLESS)
+    assert data[0] == method
+    np.testing.assert_array_equal(unpack(data, kept, channels, LOSSLESS), picture * kept[..., None])
+
+
+def test_raw_is_the_kept_pixels_in_raster_order_with_channels_interleaved() -> None:
+    picture = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
+    kept = np.array([[True, False], [True, True]])
+    assert pack(picture, kept, RAW) == bytes([0, 1, 2, 6, 7, 8, 9, 10, 11])
+
+
+@PROFILES
+def test_a_picture_that_is_a_view_is_packed_as_it_looks(profile: int) -> None:
+    picture = picture_of("noise", 20, 30, 3)[::2, ::-1]
+    kept = kept_mask(KEY, 1, 1, 10, 30, 16)
+    np.testing.assert_array_equal(unpack(pack(picture, kept, profile), kept, 3, profile), picture * kept[..., None])
+
+
+@pytest.mark.parametrize(("kind", "at_most"), [("smooth", 0.4), ("flat", 0.01), ("noise", 1.0001)])
+def test_lossless_saves_what_there_is_to_save(kind: str, at_most: float) -> None:
+    picture = picture_of(kind, 240, 320, 3)
+    kept = kept_mask(KEY, 1, 1, 240, 320, 16)
+    assert len(pack(picture, kept, LOSSLESS)) <= at_most * kept.sum() * 3
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.binary(max_size=200), st.sampled_from((1, 3)), st.sampled_from((RAW, LOSSLESS)), st.integers(0, 2))
+def test_any_bytes_decode_or_raise_a_wire_error(data: bytes, channels: int, profile: int, method: int) -> None:
+    kept = kept_mask(KEY, 1, 1, 9, 9, 40)
+    for candidate in (data, bytes((method,)) + data):
+        try:
+            pixels = unpack_pixels(candidate, kept, channels, profile)
+        except WireError:
+            continue
+        assert pixels.shape == (kept.sum(), channels)
+
+
+@pytest.mark.parametrize("kind", ["smooth", "flat", "noise"])
+def test_any_changed_or_cut_lossless_data_decodes_or_raises_bad_pixels(kind: str) -> None:
+    kept = kept_mask(KEY, 1, 1, 17, 19, 16)
+    data = pack(picture_of(kind, 17, 19, 3), kept, LOSSLESS)
+    rng = np.random.default_rng(5)
+    changed = [data[:cut] for cut in range(len(data))]
+    changed += [data + b"\0"]
+    for place in range(len(data)):
+        mutated = bytearray(data)
+        mutated[place] ^= int(rng.integers(1, 256))
+        changed.append(bytes(mutated))
+    refused = 0
+    for candidate in changed:
+        try:
+            pixels = unpack_pixels(candidate, kept, 3, LOSSLESS)
+        except BadPixels:
+            refused += 1
+        else:
+            assert pixels.shape == (kept.sum(), 3)
+    assert refused > len(data)  # every cut and the trailing byte at least
+
+
+def _deflated(data: bytes) -> bytes:
+    packer = zlib.compressobj(1, zlib.DEFLATED, -zlib.MAX_WBITS)
+    return packer.compress(data) + packer.flush()
+
+
+def test_a_bomb_costs_no_more_memory_than_the_frame_it_announces() -> None:
+    bomb = _deflated(bytes(32 * 2**20))
+    kept: Mask = np.ones((64, 64), dtype=np.bool_)
+    bitmap = _deflated(b"\xff" * (64 * 64 * 3 // 16))
+    for data in (bomb, bitmap + bomb):
+        tracemalloc.start()
+        with pytest.raises(BadPixels):
+            unpack_pixels(bytes((lossless.PLANE,)) + data, kept, 3, LOSSLESS)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 2 * 2**20
+
+
+def test_pairs_beyond_the_frame_are_refused() -> None:
+    # Two kept grey pixels are one pair; the bitmap's byte has room for eight.
+    kept: Mask = np.ones((1, 2), dtype=np.bool_)
+    with pytest.raises(BadPixels, match="1 pairs"):
+        unpack_pixels(bytes((lossless.LEFT,)) + _deflated(b"\x01") + _deflated(b"ab"), kept, 1, LOSSLESS)
+
+
+@pytest.mark.parametrize(
+    ("data", "profile", "message"),
+    [
+        (b"abc", RAW, "4 pixels of 1 bytes, got 3"),
+        (b"", LOSSLESS, "method"),
+        (b"\x09abcd", LOSSLESS, "method 0, 1 or 2, got b'\\\\t'"),
+        (b"\x00abc", LOSSLESS, "4 stored bytes, got 3"),
+        (b"\x01\xff", LOSSLESS, "Deflate"),
+    ],
+)
+def test_messages_say_what_was_expected_and_what_came(data: bytes, profile: int, message: str) -> None:
+    with pytest.raises(BadPixels, match=message):
+        unpack_pixels(data, np.ones((2, 2), dtype=np.bool_), 1, profile)
+
+
+def test_an_unknown_profile_is_refused_both_ways() -> None:
+    kept = np.ones((2, 2), dtype=np.bool_)
+    with pytest.raises(Malformed, match="got 7"):
+        pack(np.zeros((2, 2, 1), np.uint8), kept, 7)
+    with pytest.raises(Malformed, match="got 7"):
+        unpack(b"", kept, 1, 7)

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+from itertools import pairwise
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schemas.ranges import RangeSet
+
+NUMBER = st.integers(0, 40)
+STEPS = st.lists(st.tuples(st.sampled_from(("add", "remove")), NUMBER, st.integers(-2, 12)), max_size=30)
+
+
+def check(found: RangeSet, expected: set[int]) -> None:
+    assert set(found) == expected
+    assert list(found) == sorted(expected)
+    assert len(found) == len(expected)
+    assert bool(found) == bool(expected)
+    ranges = list(found.ranges())
+    assert all(first <= last for first, last in ranges)
+    assert all(before[1] + 1 < after[0] for before, after in pairwise(ranges))
+    assert [number in found for number in range(60)] == [number in expected for number in range(60)]
+
+
+@settings(deadline=None, max_examples=300)
+@given(STEPS)
+def test_it_behaves_as_a_set_of_numbers_in_as_few_ranges_as_possible(steps: list[tuple[str, int, int]]) -> None:
+    found, expected = RangeSet(), set[int]()
+    for step, first, length in steps:
+        numbers = set(range(first, first + length + 1))
+        if step == "add":
+            found.add(first, first + length)
+            expected |= numbers
+        else:
+            found.remove(first, first + length)
+            expected -= numbers
+        check(found, expected)
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(NUMBER), st.lists(NUMBER))
+def test_union_and_difference(first: list[int], second: list[int]) -> None:
+    left, right = RangeSet.of(first), RangeSet.of(second)
+    check(left.minus(right), set(first) - set(second))
+    left.update(right)
+    check(left, set(first) | set(second))
+    check(right, set(second))
+
+
+@given(st.lists(NUMBER))
+def test_its_ranges_make_it_again(numbers: list[int]) -> None:
+    found = RangeSet.of(numbers)
+    assert RangeSet(reversed(list(found.ranges()))) == found
+    assert found != RangeSet.of([*numbers, 99])
+
+
+def test_one_number_alone() -> None:
+    found = RangeSet([(3, 9)])
+    found.remove(5)
+    found.add(11)
+    assert list(found.ranges()) == [(3, 4), (6, 9), (11, 11)]

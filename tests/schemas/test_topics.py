@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from schemas.errors import ConfigError, Malformed
+from schemas.identity import CameraId, Identity, camera_id, camera_id_on_wire
+from schemas.topics import Channel, KafkaTopic, every_camera_filter, mqtt_topic, parse_mqtt_topic, shared_filter
+
+NAME = "a" * 63
+
+
+@pytest.mark.parametrize("channel", list(Channel))
+@pytest.mark.parametrize("camera", ["site/camera", f"{NAME}/{NAME}", "0-x.y_z/9"])
+def test_a_topic_reads_back(camera: str, channel: Channel) -> None:
+    topic = mqtt_topic(CameraId(camera), channel)
+    assert topic == f"pointillist/v1/{camera}/{channel.value}"
+    assert parse_mqtt_topic(topic) == (camera, channel)
+
+
+@pytest.mark.parametrize(
+    "topic",
+    [
+        "",
+        "pointillist/v1",
+        "pointillist/v1/site/camera",
+        "pointillist/v2/site/camera/frame",
+        "other/v1/site/camera/frame",
+        "pointillist/v1/site/camera/frames",
+        "pointillist/v1/site/camera/frame/more",
+        "pointillist/v1/Site/camera/frame",
+        "pointillist/v1//camera/frame",
+        f"pointillist/v1/{NAME}a/camera/frame",
+        "pointillist/v1/site/cam era/frame",
+        "pointillist/v1/site/camera\n/frame",
+        "pointillist/v1/../camera/frame",
+        "/" * 60_000,
+    ],
+)
+def test_what_is_no_topic_of_ours_is_malformed_in_a_short_message(topic: str) -> None:
+    with pytest.raises(Malformed) as caught:
+        parse_mqtt_topic(topic)
+    assert len(str(caught.value)) < 500
+
+
+def test_filters_match_the_topics_of_every_camera() -> None:
+    for channel in Channel:
+        assert every_camera_filter(channel) == mqtt_topic(CameraId("+/+"), channel)
+        assert shared_filter("bridges", channel) == f"$share/bridges/{every_camera_filter(channel)}"
+
+
+def test_kafka_topics_are_valid_names_and_distinct() -> None:
+    names = [topic.value for topic in KafkaTopic]
+    assert len(set(names)) == len(names)
+    assert all(re.fullmatch(r"pointillist\.[a-z-]+\.v1", name) for name in names)
+
+
+@pytest.mark.parametrize("text", ["camera", "a/b/c", "A/b", "a/", "-a/b", "a/b\n", f"{NAME}a/b", "a/ü"])
+def test_a_bad_name_is_a_users_error_or_a_bad_message(text: str) -> None:
+    with pytest.raises(ConfigError, match="site/camera"):
+        camera_id(text)
+    with pytest.raises(Malformed):
+        camera_id_on_wire(text)
+
+
+def test_an_identity_prints_as_one_word() -> None:
+    assert str(Identity(CameraId("site/one"), 255, 7)) == "site/one/00000000000000ff/7"

@@ -1,0 +1,257 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from schemas.errors import BadSize, BadTag, ConfigError, Malformed, RevokedKey, WireError
+from schemas.frame import (
+    Encoding,
+    Signed,
+    Truth,
+    decode_picture,
+    encode_frame,
+    open_frame,
+    open_message,
+    open_own_message,
+    sign_message,
+)
+from schemas.identity import CameraId
+from schemas.keys import KeyRing, Purpose
+from schemas.limits import MAX_FRAME_BYTES, MAX_MESSAGE_BYTES, MAX_SIDE
+from schemas.masks import kept_mask
+from schemas.pointillist_pb2 import LOSSLESS, RAW, Command, Confirm, Frame, Ledger, Range
+
+CAMERA = CameraId("site/camera")
+KEYS = KeyRing(b"a fleet secret of tests")
+KEY = KEYS.current(CAMERA)
+BOOT = 2**63 - 1
+LARGEST_SEQ, LATEST_MS = 2**53 - 1, 2**41  # the year 2039
+OPENERS: dict[type, Callable[[bytes], object]] = {
+    Confirm: lambda payload: open_message(Confirm, CAMERA, payload, KEYS),
+    Ledger: lambda payload: open_message(Ledger, CAMERA, payload, KEYS),
+    Command: lambda payload: open_message(Command, CAMERA, payload, KEYS),
+}
+TRUTHS = st.none() | st.builds(Truth, st.integers(0, 1000), st.booleans())
+
+
+def noise(height: int, width: int, channels: int, seed: int = 0) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, channels), dtype=np.uint8)
+
+
+def signed_frame(**fields: object) -> bytes:
+    """A frame with a right tag and any fields."""
+    plain: dict[str, object] = {"boot_id": 1, "width": 1, "height": 1, "channels": 1, "pixels": b"x"}
+    return KEY.sign(Purpose.FRAME, Frame(**(plain | fields)).SerializeToString())  # type: ignore[arg-type]
+
+
+@settings(deadline=None, max_examples=120)
+@given(
+    st.integers(1, 40),
+    st.integers(1, 40),
+    st.sampled_from((1, 3)),
+    st.floats(0, 0.7),
+    st.sampled_from((RAW, LOSSLESS)),
+    st.sampled_from((0.0, 0.2, 1.0)),
+    st.integers(1, 2**63 - 1),
+    st.integers(0, LARGEST_SEQ),
+    TRUTHS,
+)
+def test_what_a_camera_encodes_the_server_opens(
+    height: int,
+    width: int,
+    channels: int,
+    drop_ratio: float,
+    profile: int,
+    probe_share: float,
+    boot_id: int,
+    seq: int,
+    truth: Truth | None,
+) -> None:
+    picture = noise(height, width, channels)
+    encoding = Encoding(round(64 * drop_ratio), probe_share, profile)
+    frame = open_frame(CAMERA, encode_frame(KEY, boot_id, seq, LATEST_MS, picture, encoding, truth), KEYS)
+    assert (frame.boot_id, frame.seq, frame.captured_ms) == (boot_id, seq, LATEST_MS)
+    assert (frame.height, frame.width, frame.channels) == picture.shape
+    assert Truth.from_wire(frame.truth) == truth
+    assert frame.whole == KEY.is_probe(boot_id, seq, probe_share)
+    found, kept = decode_picture(KEY, frame)
+    np.testing.assert_array_equal(kept, kept_mask(KEY, boot_id, seq, height, width, encoding.dropped_per_block))
+    np.testing.assert_array_equal(found, picture if frame.whole else picture * kept[..., None])
+
+
+def test_a_probe_comes_whole_with_the_mask_that_its_drop_would_have_used() -> None:
+    picture = noise(32, 32, 3)
+    payloads = [encode_frame(KEY, BOOT, seq, 1, picture, Encoding(16, 0.25)) for seq in range(40)]
+    frames = [open_frame(CAMERA, payload, KEYS) for payload in payloads]
+    assert sum(frame.whole for frame in frames) == 10
+    for frame in frames:
+        found, kept = decode_picture(KEY, frame)
+        assert kept.sum() == 768
+        assert len(frame.pixels) == (3072 if frame.whole else 2304)
+        np.testing.assert_array_equal(found[kept], picture[kept])
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "seq", "share", "limit"),
+    [
+        (32, 32, 2**35 - 1, 0.0, 44),
+        (32, 32, 2**21 - 1, 1.0, 44),  # a day at 24 frames a second
+        (1, 1, 2**35 - 1, 1.0, 52),
+        (1080, 1920, 2**35 - 1, 1.0, 52),
+        (1440, 2560, 2**35 - 1, 1.0, 52),
+        (8192, 1, 2**35 - 1, 1.0, 52),
+    ],
+)
+def test_what_a_message_adds_to_its_pixels(height: int, width: int, seq: int, share: float, limit: int) -> None:
+    picture = np.zeros((height, width, 3), np.uint8)
+    payload = encode_frame(KEY, BOOT, seq, LATEST_MS, picture, Encoding(16, share), Truth(9, True))
+    assert len(payload) - len(open_frame(CAMERA, payload, KEYS).pixels) <= limit
+
+
+def test_the_largest_of_everything_stays_within_the_general_limit() -> None:
+    key = KEYS.key(CAMERA, 2**16 - 1)
+    picture = np.zeros((1440, 2560, 3), np.uint8)
+    payload = encode_frame(key, BOOT, LARGEST_SEQ, LATEST_MS, picture, Encoding(56, 1.0, LOSSLESS), Truth(1000, True))
+    frame = open_frame(CAMERA, payload, KEYS)
+    frame.pixels = bytes(MAX_FRAME_BYTES)
+    assert len(frame.SerializeToString()) - len(frame.pixels) <= 60
+    assert MAX_FRAME_BYTES + 60 <= MAX_MESSAGE_BYTES
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.binary(max_size=300))
+def test_any_bytes_raise_a_wire_error(payload: bytes) -> None:
+    with pytest.raises(WireError):
+        open_frame(CAMERA, payload, KEYS)
+    for opener in OPENERS.values():
+        with pytest.raises(WireError):
+            opener(payload)
+
+
+@pytest.mark.parametrize("profile", [RAW, LOSSLESS])
+def test_every_change_of_one_byte_is_refused(profile: int) -> None:
+    payload = encode_frame(KEY, BOOT, 300, LATEST_MS, noise(8, 8, 1), Encoding(16, 0.0, profile), Truth(3))
+    for place in range(len(payload)):
+        for change in (1, 0x80, 0xFF):
+            mutated = bytearray(payload)
+            mutated[place] ^= change
+            with pytest.raises(WireError):
+                open_frame(CAMERA, bytes(mutated), KEYS)
+    for cut in range(len(payload)):
+        with pytest.raises(WireError):
+            open_frame(CAMERA, payload[:cut], KEYS)
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    st.integers(0, 2**32 - 1),
+    st.integers(0, 2**32 - 1),
+    st.integers(0, 2**32 - 1),
+    st.integers(0, 2**32 - 1),
+    st.booleans(),
+    st.integers(0, 3),
+    st.binary(max_size=80),
+)
+def test_even_a_signed_frame_decodes_or_raises_a_wire_error(
+    width: int, height: int, channels: int, dropped: int, whole: bool, profile: int, pixels: bytes
+) -> None:
+    for side, depth in ((2**32, 2**32), (12, 4)):
+        payload = signed_frame(
+            width=width % side,
+            height=height % side,
+            channels=channels % depth,
+            dropped_per_block=dropped % 64 if side == 12 else dropped,
+            whole=whole,
+            profile=profile,
+            pixels=pixels,
+        )
+        try:
+            frame = open_frame(CAMERA, payload, KEYS)
+            picture, kept = decode_picture(KEY, frame)
+        except WireError:
+            continue
+        assert picture.shape == (frame.height, frame.width, frame.channels)
+        assert kept.shape == picture.shape[:2]
+
+
+@pytest.mark.parametrize(
+    ("fields", "error"),
+    [
+        ({"boot_id": 0}, Malformed),
+        ({"boot_id": 2**63}, Malformed),
+        ({"seq": 2**53}, Malformed),
+        ({"captured_ms": 2**53}, Malformed),
+        ({"width": 0}, BadSize),
+        ({"height": MAX_SIDE + 1}, BadSize),
+        ({"channels": 2}, BadSize),
+        ({"channels": 4}, BadSize),
+        ({"width": 8000, "height": 8000}, BadSize),
+        ({"dropped_per_block": 57}, Malformed),
+        ({"profile": 2}, Malformed),
+        ({"key_generation": 2**16}, RevokedKey),
+        ({"key_generation": 1}, BadTag),
+    ],
+)
+def test_a_field_out_of_its_range_is_named_by_its_error(fields: dict[str, object], error: type[WireError]) -> None:
+    with pytest.raises(error):
+        open_frame(CAMERA, signed_frame(**fields), KEYS)
+
+
+def test_a_message_too_large_is_refused_unread() -> None:
+    with pytest.raises(BadSize, match=f"at most {MAX_MESSAGE_BYTES} bytes"):
+        open_frame(CAMERA, bytes(MAX_MESSAGE_BYTES + 1), KEYS)
+
+
+def test_a_frame_of_one_camera_is_not_taken_for_anothers() -> None:
+    payload = encode_frame(KEY, 1, 0, 0, noise(4, 4, 3), Encoding())
+    with pytest.raises(BadTag, match="site/other"):
+        open_frame(CameraId("site/other"), payload, KEYS)
+
+
+def test_a_camera_refuses_a_picture_that_may_not_travel() -> None:
+    with pytest.raises(BadSize):
+        encode_frame(KEY, 1, 0, 0, np.zeros((4, 4, 2), np.uint8), Encoding())
+
+
+@pytest.mark.parametrize(
+    "fields", [{"dropped_per_block": 57}, {"dropped_per_block": -1}, {"probe_share": 1.5}, {"profile": 9}]
+)
+def test_settings_out_of_range_are_config_errors(fields: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match="expected"):
+        Encoding(**fields)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Confirm(boot_id=BOOT, ranges=[Range(first=0, last=7), Range(first=9, last=9)], ledger_revision=4),
+        Ledger(boot_id=BOOT, revision=2, next=8, shed=[Range(first=1, last=2)], closed=True),
+        Command(issued_ms=5, probe_share=0.0, enabled=False),
+    ],
+)
+def test_control_messages_are_signed_for_their_camera_and_kind(message: Signed) -> None:
+    payload = sign_message(KEY, message)
+    for found in (open_message(type(message), CAMERA, payload, KEYS), open_own_message(type(message), KEY, payload)):
+        found.ClearField("tag")
+        assert found == message
+    with pytest.raises(BadTag):
+        open_message(type(message), CameraId("site/other"), payload, KEYS)
+    for kind, opener in OPENERS.items():
+        if kind is not type(message):
+            with pytest.raises(WireError):
+                opener(payload)
+
+
+@pytest.mark.parametrize("truth", [Truth(0), Truth(0, True), Truth(41), Truth(41, True)])
+def test_ground_truth_reads_back_and_is_never_mistaken_for_none(truth: Truth) -> None:
+    assert truth.to_wire() > 0
+    assert Truth.from_wire(truth.to_wire()) == truth
+
+
+def test_no_ground_truth_is_none() -> None:
+    assert Truth.from_wire(0) is None

@@ -1,0 +1,134 @@
+"""`pointillist up` as a person runs it: a whole system on real brokers."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+import urllib.request
+from pathlib import Path
+
+import psutil
+import pytest
+
+from benchmarks.hostile import publish_hostile
+from benchmarks.system import COMMAND, RunningSystem, audit
+from schemas.identity import CameraId
+
+pytestmark = [pytest.mark.brokers, pytest.mark.slow]
+
+
+def lost(state: Path) -> int:
+    """What the audit counts as lost; its exit status must say the same."""
+    status, found = audit(state)
+    assert status == (1 if found["frames_lost"] else 0)
+    return int(found["frames_lost"])
+
+
+def test_a_fleet_runs_end_to_end_and_every_frame_is_recorded(tmp_path: Path) -> None:
+    options = ("--cameras", 4, "--fps", 5, "--seconds", 8, "--strip-rate", 0.1)
+    with RunningSystem(tmp_path / "state", *options) as system:
+        system.await_role("fleet")
+        pids = [entry["pid"] for entry in system.roles().values()]
+        http = system.roles()["recorder"]["listen"]
+        time.sleep(5)
+        with urllib.request.urlopen(f"http://{http}/cameras", timeout=5) as answer:
+            cameras = json.load(answer)
+        with urllib.request.urlopen(f"http://{http}/preview/local/cam-0.jpg", timeout=5) as answer:
+            assert answer.read(2) == b"\xff\xd8"
+        report = system.finish()
+    assert {camera["camera"] for camera in cameras} == {f"local/cam-{index}" for index in range(4)}
+    assert 4 * 5 * 6 <= report["frames_published"] <= 4 * 5 * 9
+    assert report["frames_recorded"] == report["frames_published"]
+    assert report["frames_lost"] == report["frames_pending"] == report["frames_shed"] == 0
+    assert report["frames_foreign"] == report["frames_dead_lettered"] == 0
+    assert report["accuracy"] >= 0.9
+    assert report["wire_overhead_bytes_per_frame"] <= 44
+    assert report["bytes_sent"] <= 0.8 * report["bytes_raw"]
+    assert report["strip_checked"] + report["strip_shed"] >= report["frames_published"] // 10 - 4
+    assert set(report["latency_s"]) == {"p50", "p95", "p99"}
+    assert lost(tmp_path / "state") == 0
+    assert not [pid for pid in pids if psutil.pid_exists(pid)]
+
+
+@pytest.mark.timeout(400)
+def test_each_role_killed_under_load_is_restarted_and_nothing_is_lost(tmp_path: Path) -> None:
+    with RunningSystem(tmp_path / "state", "--cameras", 4, "--fps", 10, "--seconds", 60) as system:
+        system.await_role("fleet")
+        time.sleep(3)
+        for role in ("bridge", "processor-1", "recorder", "kafka", "mosquitto", "fleet"):
+            system.kill(role)
+            time.sleep(3)
+        report = system.finish()
+    assert report["frames_lost"] == report["frames_pending"] == 0
+    assert report["frames_recorded"] + report["frames_shed"] == report["frames_published"]
+    assert report["frames_published"] > 4 * 10 * 30
+    assert lost(tmp_path / "state") == 0
+
+
+def test_nothing_survives_kill_9_of_up_and_the_next_up_goes_on(tmp_path: Path) -> None:
+    with RunningSystem(tmp_path / "state", "--cameras", 2, "--fps", 5, "--seconds", 60) as system:
+        system.await_role("fleet")
+        time.sleep(3)
+        children = [psutil.Process(entry["pid"]) for entry in system.roles().values()]
+    _, alive = psutil.wait_procs(children, timeout=10)
+    assert not alive
+    with RunningSystem(tmp_path / "state", "--cameras", 2, "--fps", 5, "--seconds", 4) as system:
+        assert system.finish()["frames_lost"] == 0
+    status, found = audit(tmp_path / "state")
+    assert (status, found["frames_lost"], found["frames_pending"]) == (0, 0, 0)
+
+
+def test_ctrl_c_drains_and_reports(tmp_path: Path) -> None:
+    with RunningSystem(tmp_path / "state", "--cameras", 2, "--fps", 5) as system:
+        system.await_role("fleet")
+        time.sleep(4)
+        system.process.send_signal(signal.SIGINT)
+        report = system.finish(60)
+    assert report["frames_recorded"] == report["frames_published"] > 0
+
+
+@pytest.mark.timeout(400)
+def test_hostile_payloads_are_refused_and_the_good_traffic_is_unharmed(tmp_path: Path) -> None:
+    messages = 4000
+    with RunningSystem(tmp_path / "state", "--cameras", 4, "--fps", 5) as system:
+        system.await_role("fleet")
+        time.sleep(5)
+        host, _, port = system.roles()["mosquitto"]["listen"].partition(":")
+        publish_hostile(host, int(port), messages, [CameraId(f"local/cam-{index}") for index in range(4)])
+        system.process.send_signal(signal.SIGINT)
+        report = system.finish()
+    assert report["frames_recorded"] == report["frames_published"]
+    assert report["frames_lost"] == report["frames_shed"] == report["frames_dead_lettered"] == 0
+    assert report["frames_foreign"] > messages / 2
+    assert report["duplicates_removed"] > 0
+    assert lost(tmp_path / "state") == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--source", "/nowhere.mp4"], "/nowhere.mp4"),
+        (["--bundle", "/nowhere"], "/nowhere"),
+        (["--drop", "2"], "drop"),
+        (["--cameras", "0"], "cameras"),
+        (["--scenario", "/nowhere.yaml"], "/nowhere.yaml"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(tmp_path: Path, options: list[str], named: str) -> None:
+    command = [*COMMAND, "up", "--state", str(tmp_path / "state"), *options]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("error: ")
+    assert named in line
+
+
+def test_a_state_folder_in_use_is_refused(tmp_path: Path) -> None:
+    with RunningSystem(tmp_path / "state", "--cameras", 1, "--seconds", 20) as system:
+        system.await_role("mosquitto")
+        command = [*COMMAND, "up", "--state", str(tmp_path / "state"), "--seconds", "1"]
+        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "in use" in done.stderr

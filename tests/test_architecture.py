@@ -1,0 +1,95 @@
+"""Imports go one way, and what runs at the edge never loads torch."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ROLES = ("schemas", "producers", "processors", "consumers", "lab", "infra")
+# What a package may import of the others; a name with a dot allows that part alone.
+ALLOWED = {
+    "schemas": (),
+    "producers": ("schemas",),
+    "processors": ("schemas",),
+    "consumers": ("schemas",),
+    "lab": (
+        "schemas",
+        "processors.stages",
+        "processors.bundle",
+        "processors.networks",
+        "producers.sources",
+        "producers.scene",
+    ),
+    "infra": ("schemas", "producers", "processors", "consumers", "lab"),
+}
+ABSENT_AT_THE_EDGE = ("torch", "aiokafka", "sqlalchemy", "onnxruntime", "scipy")
+
+
+def imported(file: Path) -> set[str]:
+    """The full names that a module imports, wherever in it."""
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text(), str(file))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: imports are absolute"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def modules(package: str) -> list[Path]:
+    return sorted(file for file in (ROOT / package).rglob("*.py") if not file.name.endswith("_pb2.py"))
+
+
+def inside(name: str, packages: tuple[str, ...]) -> bool:
+    return any(name == package or name.startswith(f"{package}.") for package in packages)
+
+
+@pytest.mark.parametrize("package", ROLES)
+def test_imports_go_one_way(package: str) -> None:
+    files = modules(package)
+    assert files
+    others = tuple(role for role in (*ROLES, "bundles", "tests", "benchmarks") if role != package)
+    wrong = [
+        f"{file.relative_to(ROOT)} imports {name}"
+        for file in files
+        for name in sorted(imported(file))
+        if inside(name, others) and not inside(name, ALLOWED[package])
+    ]
+    assert not wrong
+
+
+def dotted(file: Path) -> str:
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def loads(names: list[str], suspects: tuple[str, ...]) -> list[str]:
+    """Those of the suspects that a fresh interpreter has loaded after it imported the modules."""
+    program = (
+        f"import importlib, sys\nfor name in {names!r}: importlib.import_module(name)\n"
+        f"print(*[s for s in {suspects!r} if s in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    return run.stdout.split()
+
+
+def test_the_contract_loads_no_framework_and_no_client() -> None:
+    names = [dotted(file) for file in modules("schemas")]
+    assert loads(names, (*ABSENT_AT_THE_EDGE, "av", "PIL", "paho", "yaml")) == []
+
+
+def test_a_camera_loads_no_torch() -> None:
+    # The bridge runs on the server.
+    names = [name for name in map(dotted, modules("producers")) if not inside(name, ("producers.bridge",))]
+    assert loads(names, ABSENT_AT_THE_EDGE) == []
+
+
+def test_the_bridge_loads_no_torch() -> None:
+    assert loads([dotted(file) for file in modules("producers/bridge")], ("torch",)) == []
