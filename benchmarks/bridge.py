@@ -18,6 +18,7 @@ import os
 import platform
 import signal
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -27,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import structlog
 from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import TopicPartition
 
@@ -54,6 +56,8 @@ def run_ours(mqtt_host: str, mqtt_port: int, bootstrap: str) -> None:
 
     from producers.bridge import BridgeSettings, run_bridge
     from schemas.health import Health
+
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
 
     async def body() -> None:
         stop = asyncio.Event()

@@ -4,8 +4,8 @@
 
 Both sides encode the same frames in turn, in one thread of one process; figures are medians of CPU time. Each encoding
 computes its mask, as a camera does for each frame; the codebook is made once. The frames come from `--video` files (by
-default those under $POINTILLIST_DATA/video, else simulated scenes). They are timed at `--size`; bytes are counted at their
-own size.
+default those under $POINTILLIST_DATA/video, else simulated scenes). They are timed at `--size`; bytes are counted at
+their own size.
 """
 
 from __future__ import annotations

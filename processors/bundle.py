@@ -79,9 +79,7 @@ class InputSettings(_Table):
     def _one_per_channel(self) -> Self:
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) != self.channels:
-                raise ValueError(
-                    f"expected {self.channels} values in {name}, one per channel, got {len(values)}"
-                )
+                raise ValueError(f"expected {self.channels} values in {name}, one per channel, got {len(values)}")
         return self
 
 
@@ -194,9 +192,7 @@ def read_settings(folder: Path) -> BundleSettings:
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise BundleError(
-            f"expected a bundle folder with model.toml, cannot read {path}: {error.strerror}"
-        ) from error
+        raise BundleError(f"expected a bundle folder with model.toml, cannot read {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BundleError(f"{path}: expected TOML: {first_line(error)}") from error
     try:
@@ -254,12 +250,7 @@ def _load_overlays(settings: BundleSettings, folder: Path) -> Tensor:
     except (ValueError, OSError, EOFError) as error:
         raise BundleError(f"{path.name}: expected an .npy array: {first_line(error)}") from error
     wanted = settings.input.height, settings.input.width, settings.input.channels
-    if (
-        not isinstance(array, np.ndarray)
-        or array.dtype != np.uint8
-        or array.shape[1:] != wanted
-        or not len(array)
-    ):
+    if not isinstance(array, np.ndarray) or array.dtype != np.uint8 or array.shape[1:] != wanted or not len(array):
         got = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else "an archive"
         raise BundleError(f"{path.name}: expected uint8 (N, {', '.join(map(str, wanted))}), got {got}")
     return torch.from_numpy(np.ascontiguousarray(array.transpose(0, 3, 1, 2))).float() / 255

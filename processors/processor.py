@@ -5,16 +5,13 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
-import numpy as np
 import structlog
 from aiokafka import ConsumerRecord, TopicPartition
-from torch import Tensor
 
 from processors.commit import PartitionProgress
 from processors.device import DeviceWork, Failed, Found, Outcome
@@ -23,36 +20,17 @@ from processors.inbox import Inbox
 from processors.intake import TakenFrame, open_record
 from processors.metrics import ProcessorMetrics
 from processors.microbatch import MicroBatcher
-from processors.preview import Picture, PreviewClock, evidence_png, preview_jpeg
-from processors.records import Model, Outgoing, StripFinding, failed_record, refused_record, verdict_record
+from processors.outbox import Classification, Outbox
+from processors.preview import PreviewClock
+from processors.records import StripFinding
 from processors.settings import ProcessorSettings
 from processors.strip_queue import DeviceTurns, StripQueue
 from schemas.errors import WireError
 from schemas.keys import KeyRing
-from schemas.packing import unpack
 
 R = TypeVar("R")
 
 log = structlog.get_logger()
-
-
-@dataclass(slots=True, eq=False)
-class Classification:
-    """A classified frame, until its verdict is written."""
-
-    taken: TakenFrame
-    class_id: int
-    confidence: float
-    rebuilt: Picture | None
-    probe: Tensor | None
-    finding: StripFinding | None = None
-
-    @property
-    def held_bytes(self) -> int:
-        """Memory that it keeps while it waits for STRIP."""
-        rebuilt = self.rebuilt.nbytes if self.rebuilt is not None else 0
-        probe = self.probe.nbytes if self.probe is not None else 0
-        return self.taken.frame_bytes + rebuilt + probe
 
 
 class Processor:
@@ -74,17 +52,13 @@ class Processor:
     ) -> None:
         bundle = work.pipeline.bundle
         self.inbox = Inbox(settings, self.drain, self._forget, on_assigned)
+        self.outbox = Outbox(settings, bundle, emitter, self._recorded, self._failed)
         self._settings = settings
         self._keys = keys
         self._work = work
         self._turns = turns
         self._device = device
-        self._pictures = ThreadPoolExecutor(1, thread_name_prefix="pictures")
-        self._emitter = emitter
         self._metrics = metrics
-        self._model = Model(
-            bundle.model_id, bundle.settings.input.policy, tuple(name[:128] for name in bundle.settings.classes)
-        )
         strip = bundle.settings.strip
         self._threshold_bits = strip.threshold_bits if strip is not None else 0.0
         self._batcher: MicroBatcher[TakenFrame] = MicroBatcher(
@@ -97,9 +71,6 @@ class Processor:
         self._unfinished = 0
         self._idle = asyncio.Event()
         self._idle.set()
-        self._sending: set[asyncio.Task[None]] = set()
-        self.broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        """Gets the error of a delivery that failed by a defect; Kafka's own failures are waited out."""
 
     # In: records become frames that wait
 
@@ -107,14 +78,16 @@ class Processor:
         """Open what Kafka gave; how many records that were. What is no verified frame goes to the dead letters."""
         now_s = time.monotonic()
         opened: list[TakenFrame] = []
-        refused: list[Outgoing] = []
+        refused: list[tuple[ConsumerRecord, WireError, Callable[[], None]]] = []
         for partition_records in records.values():
             for record in partition_records:
                 progress = self.inbox.take(record)
                 try:
                     taken = open_record(record, self._keys, progress, now_s)
                 except WireError as error:
-                    refused.append(self._refusal(record, progress, error))
+                    size = len(record.value or b"")
+                    refused.append((record, error, partial(self._refused, progress, record.offset, size)))
+                    self._metrics.stage_failed("intake")
                 else:
                     self._batcher.put(taken)
                     opened.append(taken)
@@ -125,14 +98,8 @@ class Processor:
             self._wake.set()
             self._metrics.taken(opened)
             self._metrics.stage("intake", time.monotonic() - now_s)
-        self._send(self._settings.dead_letters_topic, refused)
+        self.outbox.refuse(refused)
         return count
-
-    def _refusal(self, record: ConsumerRecord, progress: PartitionProgress, error: WireError) -> Outgoing:
-        payload = record.value or b""
-        done = partial(self._refused, progress, record.offset, len(payload))
-        self._metrics.stage_failed("intake")
-        return refused_record(record.topic, record.partition, record.offset, record.key, payload, error, done)
 
     # On the device: batches and STRIP in turn
 
@@ -214,7 +181,7 @@ class Processor:
                 self._release(taken)
             else:
                 ready.append(self._shed(found))
-        self._conclude(ready, failed)
+        self.outbox.conclude(ready, failed)
 
     def _stripped(self, probes: Sequence[Classification], entropies: Sequence[float | Failed]) -> None:
         ready: list[Classification] = []
@@ -226,62 +193,12 @@ class Processor:
             probe.finding = StripFinding(entropy, self._threshold_bits)
             self._metrics.stripped(probe.finding)
             ready.append(probe)
-        self._conclude(ready, failed)
+        self.outbox.conclude(ready, failed)
 
     def _shed(self, found: Classification) -> Classification:
         found.finding = StripFinding(None, self._threshold_bits)
         self._metrics.stripped(found.finding)
         return found
-
-    def _conclude(self, ready: Sequence[Classification], failed: Sequence[tuple[TakenFrame, Failed]]) -> None:
-        plain: list[Outgoing] = []
-        pictured: list[Classification] = []
-        for found in ready:
-            if found.rebuilt is None and not (found.finding is not None and found.finding.flagged):
-                plain.append(self._verdict(found))
-            else:
-                pictured.append(found)
-        self._send(self._settings.verdicts_topic, plain)
-        if pictured:
-            self._track(self._send_pictured(pictured), "pictures")
-        topic = self._settings.frames_topic
-        self._send(
-            self._settings.dead_letters_topic,
-            [
-                failed_record(topic, taken, failure.stage, failure.error, partial(self._failed, taken))
-                for taken, failure in failed
-            ],
-        )
-
-    def _verdict(self, found: Classification, preview: bytes = b"", evidence: bytes = b"") -> Outgoing:
-        done = partial(self._recorded, found.taken)
-        return verdict_record(
-            found.taken, self._model, found.class_id, found.confidence, found.finding, done, preview, evidence
-        )
-
-    async def _send_pictured(self, pictured: Sequence[Classification]) -> None:
-        loop = asyncio.get_running_loop()
-        try:
-            encoded = await loop.run_in_executor(self._pictures, lambda: [_pictures_of(found) for found in pictured])
-        except (OSError, ValueError, MemoryError) as error:
-            log.warning("pictures left out", error=f"{type(error).__name__}: {error}")
-            encoded = [(b"", b"")] * len(pictured)
-        records = [self._verdict(found, *pictures) for found, pictures in zip(pictured, encoded, strict=True)]
-        await self._emitter.send(self._settings.verdicts_topic, records)
-
-    def _send(self, topic: str, records: Sequence[Outgoing]) -> None:
-        if records:
-            self._track(self._emitter.send(topic, records), "send")
-
-    def _track(self, sending: Coroutine[None, None, None], name: str) -> None:
-        task = asyncio.create_task(sending, name=name)
-        self._sending.add(task)
-        task.add_done_callback(self._sent)
-
-    def _sent(self, task: asyncio.Task[None]) -> None:
-        self._sending.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None and not self.broken.done():
-            self.broken.set_exception(error)
 
     # The end of each record
 
@@ -332,7 +249,7 @@ class Processor:
             self._drains -= 1
 
     def _shed_waiting(self) -> None:
-        self._conclude([self._shed(probe) for probe in self._probes.take(len(self._probes))], [])
+        self.outbox.conclude([self._shed(probe) for probe in self._probes.take(len(self._probes))], [])
 
     def _forget(self, gone: set[PartitionProgress]) -> None:
         dropped = self._batcher.discard(lambda taken: taken.progress in gone)
@@ -347,23 +264,3 @@ class Processor:
         self._metrics.strip_queue.set(len(self._probes))
         self._metrics.lag.set(self.inbox.lag())
         self._metrics.paused.set(self.inbox.held - len(self.inbox.open_partitions()))
-
-    async def close(self) -> None:
-        """Give up what is still being sent."""
-        for task in list(self._sending):
-            task.cancel()
-        await asyncio.gather(*self._sending, return_exceptions=True)
-        self._pictures.shutdown(wait=False, cancel_futures=True)
-
-
-def _pictures_of(found: Classification) -> tuple[bytes, bytes]:
-    """The preview and the evidence of a frame, each empty when there is none."""
-    preview = preview_jpeg(found.rebuilt) if found.rebuilt is not None else b""
-    if found.finding is None or not found.finding.flagged:
-        return preview, b""
-    return preview, evidence_png(_whole_picture(found.taken))
-
-
-def _whole_picture(taken: TakenFrame) -> Picture:
-    everything = np.ones((taken.shape.height, taken.shape.width), dtype=np.bool_)
-    return unpack(taken.frame.pixels, everything, taken.shape.channels, taken.frame.profile)

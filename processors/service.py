@@ -119,13 +119,13 @@ class _Service:
         stopped = asyncio.create_task(stop.wait(), name="stop")
         end_s = 0.0
         try:
-            ends: list[asyncio.Future[Any]] = [read, commit, *others, stopped, self._processor.broken]
+            ends: list[asyncio.Future[Any]] = [read, commit, *others, stopped, self._processor.outbox.broken]
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             for task in (read, commit, *others):
                 if task.done():
                     task.result()
-            if self._processor.broken.done():
-                self._processor.broken.result()
+            if self._processor.outbox.broken.done():
+                self._processor.outbox.broken.result()
             end_s = time.monotonic() + self._settings.drain_s
             await _cancel(read, commit)
             await self._processor.drain(self._settings.drain_s * 0.75)
@@ -134,7 +134,7 @@ class _Service:
                     await self._inbox.commit()
         finally:
             await _cancel(read, commit, *others, stopped)
-            await self._processor.close()
+            await self._processor.outbox.close()
             left_s = max(0.5, end_s - time.monotonic())
             await asyncio.gather(self._leave(left_s), self._emitter.close(left_s))
 

@@ -64,6 +64,7 @@ class Camera:
         self._faults = FaultPlan((), 0)
         self._size = (0, 0, 0)
         self._source: Source | None = None
+        self._opening: asyncio.Future[Source] | None = None
         self._kind = ""
         self._phase_s = 0.0
         self.publisher = Publisher(
@@ -84,13 +85,17 @@ class Camera:
         self._phase_s = phase_s
 
     async def open_source(self) -> None:
-        """Open the source where this spool's last frame left it; `SourceError` when that fails."""
-        opening = asyncio.ensure_future(asyncio.to_thread(self._open))
+        """Open the source where this spool's last frame left it; `SourceError` when that fails.
+
+        When this is cancelled the opening goes on, and the next call waits for it.
+        """
+        if self._opening is None:
+            self._opening = asyncio.ensure_future(asyncio.to_thread(self._open))
         try:
-            self._source = await asyncio.shield(opening)
-        except asyncio.CancelledError:
-            opening.add_done_callback(_close_opened)
-            raise
+            self._source = await asyncio.shield(self._opening)
+        finally:
+            if self._opening.done():
+                self._opening = None
         self._kind = self._source.kind
 
     def _open(self) -> Source:
@@ -135,6 +140,8 @@ class Camera:
 
     async def close(self, timeout_s: float) -> None:
         """Disconnect and release the spool."""
+        if self._opening is not None:
+            self._opening.add_done_callback(_close_opened)
         if self._source is not None:
             self._source.close()
             self._source = None

@@ -28,6 +28,8 @@ _log = structlog.get_logger()
 TICK_S: Final = 0.2
 STOP_DRAIN_S: Final = 5.0
 """How long a fleet that is told to stop still waits for confirmations."""
+_OPENING_S: Final = 3.0
+"""How long the cameras wait for each other's sources before the first frames."""
 _FAREWELL_S: Final = 2.0
 _CONNECTORS: Final = 16
 
@@ -180,10 +182,22 @@ class _Fleet:
             await asyncio.gather(*running, stopping, return_exceptions=True)
 
     async def _open_sources(self, strict: bool) -> None:
-        """Open all sources; with `strict`, raise when not a single one opens. The cameras try again by themselves."""
-        opened = await asyncio.gather(*(camera.open_source() for camera in self._cameras), return_exceptions=True)
-        failures = [failure for failure in opened if isinstance(failure, SourceError)]
-        if strict and len(failures) == len(opened):
+        """Open the sources; slow ones are left to their cameras, which also try again where one fails.
+
+        With `strict`, raises the first `SourceError` when not a single source opens.
+        """
+        opening = {asyncio.create_task(camera.open_source()) for camera in self._cameras}
+        try:
+            done, waiting = await asyncio.wait(opening, timeout=_OPENING_S)
+            while strict and waiting and all(task.exception() for task in done):
+                more, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                done |= more
+        finally:
+            for task in opening:
+                task.cancel()
+            results = await asyncio.gather(*opening, return_exceptions=True)
+        failures = [result for result in results if isinstance(result, SourceError)]
+        if strict and len(failures) == len(results):
             raise failures[0]
 
     async def _drain(self, stop: asyncio.Event, drain_s: float) -> None:

@@ -30,7 +30,7 @@ class Instruments:
 
     @classmethod
     def on(cls, registry: CollectorRegistry) -> Instruments:
-        """Register them."""
+        """Register them, every series at zero."""
         frames, size = metrics.CAMERA_FRAMES.on(registry), metrics.CAMERA_BYTES.on(registry)
         restarts = metrics.SOURCE_RESTARTS.on(registry)
         for cause in ("hung", "failed"):

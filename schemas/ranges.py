@@ -42,8 +42,10 @@ class RangeSet:
         self._lasts[low:high] = [last]
 
     def remove(self, first: int, last: int | None = None) -> None:
-        """Take first .. last out, as far as it is in."""
+        """Take first .. last out, as far as it is in; an empty range (last < first) takes nothing."""
         last = first if last is None else last
+        if last < first:
+            return
         low = bisect_left(self._lasts, first)
         high = bisect_right(self._firsts, last)
         if low >= high:

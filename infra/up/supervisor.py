@@ -15,6 +15,8 @@ FIRST_PAUSE_S = 0.25
 LONGEST_PAUSE_S = 5.0
 STEADY_S = 10.0
 """A role that ran this long is started again at once."""
+MOST_FAILURES = 8
+"""A role that ends so often in a row without running steadily cannot work."""
 USER_ERROR = 2
 """Exit status of a role that only a person can mend."""
 
@@ -27,6 +29,7 @@ class Supervisor:
         self._roles: dict[str, Role] = {}
         self._started: dict[str, float] = {}
         self._pause: dict[str, float] = {}
+        self._failures: dict[str, int] = {}
         self._starting: dict[str, Future[None]] = {}
         self._threads = ThreadPoolExecutor(max_workers=16, thread_name_prefix="supervisor")
         self._writing = threading.Lock()
@@ -74,9 +77,13 @@ class Supervisor:
             if status == USER_ERROR and role.log is not None:
                 raise ended_by_user_error(role)
             lived = time.monotonic() - self._started[role.name]
-            pause = 0.0 if lived > STEADY_S else self._pause.get(role.name, 0.0)
+            steady = lived > STEADY_S
+            pause = 0.0 if steady else self._pause.get(role.name, 0.0)
             if lived < pause:
                 continue
+            self._failures[role.name] = 0 if steady else self._failures.get(role.name, 0) + 1
+            if self._failures[role.name] > MOST_FAILURES:
+                raise BrokerError(f"{role.name} ended {MOST_FAILURES} times in a row: {last_words(role)}")
             self._pause[role.name] = min(LONGEST_PAUSE_S, max(FIRST_PAUSE_S, 2 * pause))
             self.restarts[role.name] = self.restarts.get(role.name, 0) + 1
             self._starting[role.name] = self._threads.submit(self._begin, role)
@@ -105,5 +112,10 @@ class Supervisor:
 
 def ended_by_user_error(role: Role) -> PointillistError:
     """What a role said before it ended with status 2."""
+    return ConfigError(f"{role.name}: {last_words(role)}")
+
+
+def last_words(role: Role) -> str:
+    """The last line of a role's log."""
     line = last_line(role.log) if role.log else ""
-    return ConfigError(f"{role.name}: {line.removeprefix('error: ')}")
+    return line.removeprefix("error: ") or "its log is empty"

@@ -49,6 +49,8 @@ def write_bundle(
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     save_file(state, folder / WEIGHTS_FILE)
+    # safetensors writes for the owner alone; a container may read as somebody else.
+    (folder / WEIGHTS_FILE).chmod(0o644)
     np.save(folder / OVERLAYS_FILE, images[chosen])
 
     def store(threshold_bits: float) -> Bundle:

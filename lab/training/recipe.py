@@ -60,12 +60,8 @@ def augmented_batches(
     for start in range(0, n - recipe.batch + 1, recipe.batch):
         index = order[start : start + recipe.batch]
         padded = F.pad(images[index], (recipe.pad,) * 4)
-        rows = torch.randint(0, 2 * recipe.pad + 1, (recipe.batch, 1), generator=generator) + torch.arange(
-            height
-        )
-        columns = torch.randint(0, 2 * recipe.pad + 1, (recipe.batch, 1), generator=generator) + torch.arange(
-            width
-        )
+        rows = torch.randint(0, 2 * recipe.pad + 1, (recipe.batch, 1), generator=generator) + torch.arange(height)
+        columns = torch.randint(0, 2 * recipe.pad + 1, (recipe.batch, 1), generator=generator) + torch.arange(width)
         if recipe.flip:
             flipped = torch.rand(recipe.batch, 1, generator=generator) < 0.5
             columns = torch.where(flipped, columns.flip(1), columns)

@@ -41,9 +41,7 @@ SQUARE, WIDE = (SIDE, SIDE), (54, 96)
 PER_CAMERA = 10
 
 
-def scenes(
-    seed: int, count: int, size: tuple[int, int] = SQUARE, first_camera: int = 0
-) -> tuple[Images, Labels]:
+def scenes(seed: int, count: int, size: tuple[int, int] = SQUARE, first_camera: int = 0) -> tuple[Images, Labels]:
     """`count` scenes, each another place: frames (count, 32, 32, 3) uint8 and classes (count,).
 
     Frames of another `size` (height, width) are rendered in it and then resized as the bundle does.

@@ -76,9 +76,7 @@ def _factory(spec: str, folder: Path) -> Callable[..., object]:
     if not source or not attribute:
         raise BundleError(f"factory: expected package.module:function or file.py:function, got {spec!r}")
     try:
-        module = (
-            _module_of_file(folder, source) if source.endswith(".py") else importlib.import_module(source)
-        )
+        module = _module_of_file(folder, source) if source.endswith(".py") else importlib.import_module(source)
     except BundleError:
         raise
     except Exception as error:  # whatever the module's own code raises
@@ -164,9 +162,7 @@ def load_onnx(weights: Path, device: torch.device) -> Network:
         if isinstance(batch, int) and len(array) != batch:
             margins = [(0, -len(array) % batch)] + [(0, 0)] * (array.ndim - 1)
             chunks = np.split(np.pad(array, margins), range(batch, len(array), batch))
-            result = np.concatenate([session.run([output], {name: chunk})[0] for chunk in chunks])[
-                : len(array)
-            ]
+            result = np.concatenate([session.run([output], {name: chunk})[0] for chunk in chunks])[: len(array)]
         else:
             result = session.run([output], {name: array})[0]
         return torch.from_numpy(np.ascontiguousarray(result, np.float32)).to(frames.device)

@@ -26,16 +26,12 @@ NORMAL_QUARTILE = 0.6744897501960817
 SIGMA = 0.01
 
 
-def denoise(
-    frames: Tensor, method: Method = "bayes", sigma: float | None = SIGMA, levels: int | None = None
-) -> Tensor:
+def denoise(frames: Tensor, method: Method = "bayes", sigma: float | None = SIGMA, levels: int | None = None) -> Tensor:
     """`shrink`, clamped to [0, 1]: frames (B, C, H, W) to the same shape."""
     return shrink(frames, method, sigma, levels).clamp(0, 1)
 
 
-def shrink(
-    frames: Tensor, method: Method = "bayes", sigma: float | None = None, levels: int | None = None
-) -> Tensor:
+def shrink(frames: Tensor, method: Method = "bayes", sigma: float | None = None, levels: int | None = None) -> Tensor:
     """Threshold the detail coefficients of each frame, channel and sub-band; frames (B, C, H, W) to the same.
 
     `bayes`: BayesShrink, a soft threshold σ² / σ_x for each sub-band, with σ_x² = max(mean(d²) − σ², machine

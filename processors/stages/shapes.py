@@ -21,9 +21,7 @@ def check_kept(frames: Tensor, kept: Tensor) -> None:
     check_frames(frames)
     expected = (frames.shape[0], 1, *frames.shape[2:])
     if tuple(kept.shape) != expected:
-        raise StageError(
-            f"kept: expected shape {expected} for frames {tuple(frames.shape)}, got {tuple(kept.shape)}"
-        )
+        raise StageError(f"kept: expected shape {expected} for frames {tuple(frames.shape)}, got {tuple(kept.shape)}")
     if kept.dtype != torch.bool:
         raise StageError(f"kept: expected torch.bool, got {kept.dtype}")
 

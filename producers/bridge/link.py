@@ -25,8 +25,8 @@ CONNECT_S: Final = 5.0
 BACKOFF_S: Final = (0.1, 2.0)
 """First and longest wait between two tries to connect."""
 STEADY_S: Final = 10.0
-"""A connection that lasted so long is made again at once. Two bridges of one name, which throw each other out, or a broker
-that accepts and hangs, are given ever longer waits instead."""
+"""A connection that lasted so long is made again at once. Two bridges of one name, which throw each other out, or a
+broker that accepts and hangs, are given ever longer waits instead."""
 TICK_S: Final = 0.5
 """How often keep-alive is looked at."""
 TAKEN_OVER: Final = 0x8E

@@ -103,7 +103,8 @@ class Publisher:
     @property
     def has_room(self) -> bool:
         """Whether what waits in the spool is less than a window: when a source that can wait goes on."""
-        return self._spool.frames < self._bounds.frames and self._spool.payload_bytes < self._bounds.bytes
+        spool, bounds = self._spool, self._bounds
+        return spool.frames < bounds.frames and spool.payload_bytes < bounds.bytes and spool.has_room
 
     async def wait_for_room(self) -> None:
         """Return when `has_room`."""

@@ -100,9 +100,7 @@ class SceneSimulator:
         np.clip(planes, 0, 255, out=planes)
         return np.ascontiguousarray(planes.astype(np.uint8).transpose(1, 2, 0)), scene.label
 
-    def _draw_sign(
-        self, planes: Floats, scene: _Scene, x: float, y: float, radius: float, roll: float
-    ) -> None:
+    def _draw_sign(self, planes: Floats, scene: _Scene, x: float, y: float, radius: float, roll: float) -> None:
         """Paint the sign over `planes` (C, H, W), only where its bounding box lies."""
         reach = 1.5 * radius
         top, bottom = np.searchsorted(self._rows, (y - reach, y + reach))
@@ -139,9 +137,7 @@ class SceneSimulator:
         """Sensor noise (C, H, W): the sum of two uniform bytes is close enough to Gaussian and cheap at any size."""
         count = self.channels * self.size[0] * self.size[1]
         words = self._bits(_PURPOSE_NOISE, index).random_raw(-(-count // 4))
-        pairs = (
-            words.astype("<u8", copy=False).view(np.uint8)[: 2 * count].reshape(2, self.channels, *self.size)
-        )
+        pairs = words.astype("<u8", copy=False).view(np.uint8)[: 2 * count].reshape(2, self.channels, *self.size)
         noise: Floats = pairs[0].astype(np.float32)
         noise += pairs[1]
         noise -= np.float32(255)
@@ -188,6 +184,4 @@ class SceneSimulator:
         """The random stream of one purpose and number: the Philox key names both, so streams never overlap."""
         if not 0 <= number < 1 << 40:
             raise ValueError(f"expected an index of 0 to 2**40 - 1, got {number}")
-        return np.random.Philox(
-            key=np.array([self.seed, self.camera << 44 | purpose << 42 | number], np.uint64)
-        )
+        return np.random.Philox(key=np.array([self.seed, self.camera << 44 | purpose << 42 | number], np.uint64))

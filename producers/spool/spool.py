@@ -117,6 +117,11 @@ class Spool:
         """Whether every frame and every ledger record, this boot's closing one included, is confirmed."""
         return not self._frames and next(self.unsettled(), None) is None and self.current.closed
 
+    @property
+    def has_room(self) -> bool:
+        """Whether the byte bound is far enough that a frame of a usual size sheds nothing."""
+        return not self._frames or self.bytes < 3 * self._limits.max_bytes // 4
+
     def oldest_ms(self) -> int | None:
         """When the oldest waiting frame was captured, None when there is none."""
         return next(iter(self._frames.values())).captured_ms if self._frames else None
@@ -221,10 +226,12 @@ class Spool:
 
     def close(self) -> None:
         """Write the ledger down and release the folder; what is waiting stays on disk."""
-        self._stop_reading()
-        self._stop_writing()
-        self._save(self.current)
-        os.close(self._lock)
+        try:
+            self._stop_reading()
+            self._stop_writing()
+            self._save(self.current)
+        finally:
+            os.close(self._lock)
 
     def _within(self, boot_id: int, first: int, last: int) -> Iterable[int]:
         if last - first <= len(self._frames):

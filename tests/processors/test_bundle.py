@@ -222,17 +222,15 @@ def test_crop_takes_the_middle(bundle_folder: WriteBundle) -> None:
 def test_the_most_confident_tile_gives_the_verdict(bundle_folder: WriteBundle, network: Means) -> None:
     bundle = load_bundle(bundle_folder(policy="tile"), CPU)
     generator = torch.Generator().manual_seed(1)
-    frames = torch.rand(3, 3, 2 * SIDE, 3 * SIDE, generator=generator) * torch.rand(
-        3, 1, 2, 3, generator=generator
-    )[..., None, :, None].expand(3, 1, 2, SIDE, 3, SIDE).reshape(3, 1, 2 * SIDE, 3 * SIDE)
+    frames = torch.rand(3, 3, 2 * SIDE, 3 * SIDE, generator=generator) * torch.rand(3, 1, 2, 3, generator=generator)[
+        ..., None, :, None
+    ].expand(3, 1, 2, SIDE, 3, SIDE).reshape(3, 1, 2 * SIDE, 3 * SIDE)
     prepared = bundle.prepare(frames)
     assert prepared.shape == (3, 6, 3, SIDE, SIDE)
     logits = bundle.logits(prepared)
     for frame, found in zip(frames, logits, strict=True):
         parts = [
-            frame[:, y : y + SIDE, x : x + SIDE]
-            for y in range(0, 2 * SIDE, SIDE)
-            for x in range(0, 3 * SIDE, SIDE)
+            frame[:, y : y + SIDE, x : x + SIDE] for y in range(0, 2 * SIDE, SIDE) for x in range(0, 3 * SIDE, SIDE)
         ]
         every = by_hand(network, torch.stack(parts))
         assert_close(found, every[every.softmax(1).amax(1).argmax()])
@@ -317,9 +315,7 @@ def test_each_wrong_thing_is_named_in_one_line(
 
 
 @pytest.mark.parametrize("array", [np.zeros((2, SIDE, SIDE, 1), np.uint8), np.zeros((2, SIDE, SIDE, 3))])
-def test_overlays_of_another_shape_or_type_are_refused(
-    bundle_folder: WriteBundle, array: np.ndarray[Any, Any]
-) -> None:
+def test_overlays_of_another_shape_or_type_are_refused(bundle_folder: WriteBundle, array: np.ndarray[Any, Any]) -> None:
     folder = bundle_folder(strip={"overlays": "overlays.npy", "threshold_bits": 0.3, "frr": 0.01})
     np.save(folder / "overlays.npy", array)
     with pytest.raises(BundleError, match=r"expected uint8 \(N, 16, 16, 3\), got"):
@@ -372,9 +368,7 @@ def test_a_written_bundle_flags_the_stated_share_of_clean_frames(tmp_path: Path)
     images = rng.integers(0, 256, (400, SIDE, SIDE, 3), dtype=np.uint8)
     images = (images * rng.uniform(0, 1, (400, 1, 1, 3))).astype(np.uint8)
     labels = np.arange(400) % 3
-    settings = BundleSettings.model_validate(
-        table(factory=f"{Means.__module__}:Means", factory_arguments=None)
-    )
+    settings = BundleSettings.model_validate(table(factory=f"{Means.__module__}:Means", factory_arguments=None))
     network = Means()
     with torch.no_grad():
         network.fc.weight *= 10

@@ -28,9 +28,7 @@ def noisy(shape: tuple[int, ...], device: torch.device, dtype: torch.dtype = tor
     return torch.tensor(picture + np.random.default_rng(3).normal(0, 0.08, shape), dtype=dtype, device=device)
 
 
-def oracle(
-    frames: torch.Tensor, method: str, mode: str, sigma: float | None, levels: int | None
-) -> np.ndarray:
+def oracle(frames: torch.Tensor, method: str, mode: str, sigma: float | None, levels: int | None) -> np.ndarray:
     pictures = frames.cpu().numpy()
     out = np.empty_like(pictures)
     for b, c in np.ndindex(pictures.shape[:2]):
@@ -49,9 +47,7 @@ def oracle(
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("levels", [1, 2, 3])
 @pytest.mark.filterwarnings("ignore:Level value")
-def test_the_coefficients_are_those_of_pywavelets(
-    size: tuple[int, int], levels: int, device: torch.device
-) -> None:
+def test_the_coefficients_are_those_of_pywavelets(size: tuple[int, int], levels: int, device: torch.device) -> None:
     frames = noisy((2, 3, *size), device)
     approximation, details = analyse(frames, levels)
     expected = pywt.wavedec2(frames.cpu().numpy(), "db1", mode="symmetric", level=levels, axes=(2, 3))
@@ -89,9 +85,7 @@ def test_the_published_figures_for_a_noisy_photograph_hold(device: torch.device)
     from skimage.data import camera
 
     clean = camera() / 255
-    frames = torch.tensor(clean + np.random.default_rng(0).normal(0, 0.1, clean.shape), device=device)[
-        None, None
-    ]
+    frames = torch.tensor(clean + np.random.default_rng(0).normal(0, 0.1, clean.shape), device=device)[None, None]
 
     def psnr(found: torch.Tensor) -> float:
         return float(-10 * np.log10(((found[0, 0].cpu().numpy() - clean) ** 2).mean()))

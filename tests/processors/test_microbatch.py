@@ -25,9 +25,7 @@ def batcher(frames: int = 8, pixels: int = 2**30, linger_s: float = 1.0) -> Micr
     return MicroBatcher(frames, pixels, linger_s)
 
 
-ARRIVALS = st.lists(
-    st.tuples(st.sampled_from("abcde"), st.sampled_from((SMALL, GREY)), st.floats(0, 0.3)), max_size=80
-)
+ARRIVALS = st.lists(st.tuples(st.sampled_from("abcde"), st.sampled_from((SMALL, GREY)), st.floats(0, 0.3)), max_size=80)
 
 
 @given(ARRIVALS, st.integers(1, 9), st.lists(st.integers(0, 80), max_size=8))

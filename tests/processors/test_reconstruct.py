@@ -21,9 +21,7 @@ def device(request: pytest.FixtureRequest) -> torch.device:
     return torch.device(request.param)
 
 
-def random_case(
-    shape: tuple[int, int, int, int], ratio: float, seed: int = 0
-) -> tuple[torch.Tensor, torch.Tensor]:
+def random_case(shape: tuple[int, int, int, int], ratio: float, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     frames = torch.rand(shape, generator=generator, dtype=torch.float64)
     return frames, torch.rand(shape[0], 1, *shape[2:], generator=generator) >= ratio
@@ -62,9 +60,7 @@ def test_repeated_steps_reach_the_thin_plate_through_the_kept_pixels(device: tor
     energy = laplacian @ laplacian
     free = ~kept[0, 0].numpy().ravel()
     expected = frames[0, 0].numpy().ravel().copy()
-    expected[free] = np.linalg.solve(
-        energy[np.ix_(free, free)], -energy[np.ix_(free, ~free)] @ expected[~free]
-    )
+    expected[free] = np.linalg.solve(energy[np.ix_(free, free)], -energy[np.ix_(free, ~free)] @ expected[~free])
     np.testing.assert_allclose(found.ravel(), expected, atol=1e-5)
 
 

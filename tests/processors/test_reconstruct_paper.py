@@ -97,9 +97,7 @@ def test_the_batched_version_agrees_with_the_literal_one(iterations: int, device
         np.testing.assert_allclose(found[:, number].view(8, 8).cpu().numpy(), expected, atol=1e-10)
         ended.append(used)
     if iterations == 40:
-        assert len(set(ended)) > 1, (
-            "the blocks must end at different iterations for this test to mean anything"
-        )
+        assert len(set(ended)) > 1, "the blocks must end at different iterations for this test to mean anything"
 
 
 def test_it_runs_in_single_precision_close_to_double(device: torch.device) -> None:
@@ -138,9 +136,7 @@ def test_dropped_pixels_are_found_by_the_mask_and_their_values_are_not_read(devi
     assert torch.equal(reconstruct_paper(frames.masked_fill(~kept, 0.7), kept), expected)
 
 
-def test_a_frame_does_not_depend_on_the_frames_beside_it(
-    device: torch.device, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_frame_does_not_depend_on_the_frames_beside_it(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
     frames, kept = smooth_frames(3, 1, 16, 16).to(device), random_mask(3, 16, 16, 0.25).to(device)
     together = reconstruct_paper(frames, kept)
     monkeypatch.setattr(paper, "CHUNK_CPU", 3)
@@ -150,9 +146,7 @@ def test_a_frame_does_not_depend_on_the_frames_beside_it(
 
 def test_nothing_dropped_or_nothing_there_passes_through(device: torch.device) -> None:
     frames = smooth_frames(1, 3, 8, 8).to(device)
-    assert torch.equal(
-        reconstruct_paper(frames, torch.ones(1, 1, 8, 8, dtype=torch.bool, device=device)), frames
-    )
+    assert torch.equal(reconstruct_paper(frames, torch.ones(1, 1, 8, 8, dtype=torch.bool, device=device)), frames)
     empty = reconstruct_paper(frames[:0], torch.ones(0, 1, 8, 8, dtype=torch.bool, device=device))
     assert empty.shape == (0, 3, 8, 8)
 

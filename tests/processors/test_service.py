@@ -195,9 +195,7 @@ async def test_processors_that_come_and_go_lose_nothing(kafka: Kafka, bundle: Pa
 
 
 @brokers
-async def test_a_full_strip_queue_sheds_and_counts(
-    kafka: Kafka, bundle: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_full_strip_queue_sheds_and_counts(kafka: Kafka, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     frames = fleet(4, 12, encoding=Encoding(16, probe_share=1.0))
     original = DeviceWork.strip
 
@@ -271,9 +269,7 @@ async def test_a_wrong_bundle_is_one_clear_error(tmp_path: Path) -> None:
 async def test_a_kafka_that_is_not_there_is_waited_for_and_a_stop_ends_the_wait(bundle: Path) -> None:
     health, stop = Health(), asyncio.Event()
     settings = ProcessorSettings(kafka="127.0.0.1:1", bundle=bundle, device="cpu", threads=1)
-    task = asyncio.create_task(
-        run_processor(settings, KEYS, registry=CollectorRegistry(), health=health, stop=stop)
-    )
+    task = asyncio.create_task(run_processor(settings, KEYS, registry=CollectorRegistry(), health=health, stop=stop))
     await until(lambda: "warm" in health.report()[1] and bool(health.report()[1]["warm"]["ok"]))
     await asyncio.sleep(0.3)
     assert not task.done()

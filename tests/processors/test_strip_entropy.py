@@ -88,9 +88,7 @@ def test_a_trigger_that_decides_alone_gives_less_entropy_than_a_clean_frame(devi
 
 
 def test_no_frame_gives_no_value(device: torch.device) -> None:
-    found = strip_entropy(
-        torch.zeros(0, 1, 2, 2, device=device), torch.zeros(3, 1, 2, 2, device=device), lambda x: x
-    )
+    found = strip_entropy(torch.zeros(0, 1, 2, 2, device=device), torch.zeros(3, 1, 2, 2, device=device), lambda x: x)
     assert found.shape == (0,)
 
 

@@ -36,6 +36,8 @@ KEYS = KeyRing(b"a fleet secret of thirty-two byte")
 PICTURE = np.random.default_rng(1).integers(0, 256, (32, 32, 3), np.uint8)
 BOOT = 0xB007
 _names = count()
+_prepared: set[str] = set()
+"""Brokers that have the topics, which outlive their restarts."""
 
 
 async def until(holds: Callable[[], bool], what: str, seconds: float = 30.0) -> None:
@@ -67,7 +69,7 @@ class Cameras:
         client = self._client = mqtt.Client(CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv5)
         client.max_inflight_messages_set(5000)
         client.reconnect_delay_set(1, 1)
-        client.on_connect = lambda *_: client.subscribe("pointillist/v1/+/+/confirm", qos=0)
+        client.on_connect = self._subscribe
         client.on_subscribe = lambda *_: self._connected.set()
         client.on_disconnect = lambda *_: self._connected.clear()
         client.on_message = self._confirm
@@ -99,9 +101,12 @@ class Cameras:
         self._client.disconnect()
         self._client.loop_stop()
 
+    def _subscribe(self, client: mqtt.Client, *_: Any) -> None:
+        client.subscribe("pointillist/v1/+/+/confirm", qos=0)
+
     def _confirm(self, _client: mqtt.Client, _userdata: Any, message: mqtt.MQTTMessage) -> None:
         camera_id, _ = parse_mqtt_topic(message.topic)
-        confirm = open_own_message(Confirm, KEYS.current(camera_id), message.payload)
+        confirm = open_own_message(Confirm, KEYS.current(camera_id), bytes(message.payload))
         assert not message.retain
         for pair in confirm.ranges:
             self.confirmed[camera_id].add(pair.first, pair.last)
@@ -261,7 +266,9 @@ class Rig:
 @asynccontextmanager
 async def rig(mosquitto: Mosquitto, kafka: Kafka) -> AsyncIterator[Rig]:
     """Everything for one test but the bridge."""
-    await create_topics(kafka.bootstrap, pointillist_topics())
+    if kafka.bootstrap not in _prepared:
+        await create_topics(kafka.bootstrap, pointillist_topics())
+        _prepared.add(kafka.bootstrap)
     topics = (KafkaTopic.FRAMES, KafkaTopic.EVENTS, KafkaTopic.DEAD_LETTERS)
     consumer = AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap, max_partition_fetch_bytes=MAX_BROKER_BYTES)
     await consumer.start()

@@ -149,6 +149,7 @@ async def test_stop_ends_a_fleet_soon_and_what_is_pending_stays_on_disk(
     scenario = scenario_of(site, {"fps": 20})
     running = asyncio.create_task(run(scenario, mosquitto, state_dir, stop=stop))
     while len(bridge.confirmed) < 10:
+        assert not running.done()
         await asyncio.sleep(0.05)
     stop.set()
     outcome = await asyncio.wait_for(running, 15)

@@ -39,9 +39,7 @@ def test_seed_camera_and_index_each_change_the_frame(other: tuple[int, int, int]
     index=st.integers(0, 2**40 // SCENE_FRAMES),
     seed=st.integers(0, 2**64 - 1),
 )
-def test_any_size_gives_a_frame_of_that_size(
-    height: int, width: int, channels: int, index: int, seed: int
-) -> None:
+def test_any_size_gives_a_frame_of_that_size(height: int, width: int, channels: int, index: int, seed: int) -> None:
     frame, label = SceneSimulator(seed, 7, (height, width), channels).render(index)
     assert frame.shape == (height, width, channels)
     assert frame.dtype == np.uint8

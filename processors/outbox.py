@@ -1,0 +1,145 @@
+"""From what was found to what Kafka holds: verdicts with their pictures, and dead letters."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import structlog
+from aiokafka import ConsumerRecord
+from torch import Tensor
+
+from processors.bundle import Bundle
+from processors.device import Failed
+from processors.emitter import Emitter
+from processors.intake import TakenFrame
+from processors.preview import Picture, evidence_png, preview_jpeg
+from processors.records import Model, Outgoing, StripFinding, failed_record, refused_record, verdict_record
+from processors.settings import ProcessorSettings
+from schemas.errors import WireError
+from schemas.packing import unpack
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True, eq=False)
+class Classification:
+    """A classified frame, until its verdict is written."""
+
+    taken: TakenFrame
+    class_id: int
+    confidence: float
+    rebuilt: Picture | None
+    probe: Tensor | None
+    finding: StripFinding | None = None
+
+    @property
+    def held_bytes(self) -> int:
+        """Memory that it keeps while it waits for STRIP."""
+        rebuilt = self.rebuilt.nbytes if self.rebuilt is not None else 0
+        probe = self.probe.nbytes if self.probe is not None else 0
+        return self.taken.frame_bytes + rebuilt + probe
+
+
+class Outbox:
+    """Sends results in tasks of its own; the frame's or record's `done` is called when Kafka holds its result."""
+
+    def __init__(
+        self,
+        settings: ProcessorSettings,
+        bundle: Bundle,
+        emitter: Emitter,
+        recorded: Callable[[TakenFrame], None],
+        failed: Callable[[TakenFrame], None],
+    ) -> None:
+        """`recorded` and `failed` hear of the frames whose verdict or dead letter Kafka holds."""
+        self._settings = settings
+        self._emitter = emitter
+        self._recorded = recorded
+        self._failed = failed
+        self._model = Model(bundle.model_id, bundle.settings.input.policy, tuple(bundle.settings.classes))
+        self._pictures = ThreadPoolExecutor(1, thread_name_prefix="pictures")
+        self._sending: set[asyncio.Task[None]] = set()
+        self.broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Gets the error of a delivery that failed by a defect; Kafka's own failures are waited out."""
+
+    def conclude(self, ready: Sequence[Classification], failed: Sequence[tuple[TakenFrame, Failed]]) -> None:
+        """Write the verdicts of `ready` and the dead letters of `failed`."""
+        plain: list[Outgoing] = []
+        pictured: list[Classification] = []
+        for found in ready:
+            if found.rebuilt is None and not (found.finding is not None and found.finding.flagged):
+                plain.append(self._verdict(found))
+            else:
+                pictured.append(found)
+        self._send(self._settings.verdicts_topic, plain)
+        if pictured:
+            self._track(self._send_pictured(pictured), "pictures")
+        topic = self._settings.frames_topic
+        letters = [
+            failed_record(topic, taken, failure.stage, failure.error, partial(self._failed, taken))
+            for taken, failure in failed
+        ]
+        self._send(self._settings.dead_letters_topic, letters)
+
+    def refuse(self, refused: Sequence[tuple[ConsumerRecord, WireError, Callable[[], None]]]) -> None:
+        """Write the dead letters of records that are no verified frames."""
+        letters = [
+            refused_record(record.topic, record.partition, record.offset, record.key, record.value or b"", error, done)
+            for record, error, done in refused
+        ]
+        self._send(self._settings.dead_letters_topic, letters)
+
+    def _verdict(self, found: Classification, preview: bytes = b"", evidence: bytes = b"") -> Outgoing:
+        done = partial(self._recorded, found.taken)
+        return verdict_record(
+            found.taken, self._model, found.class_id, found.confidence, found.finding, done, preview, evidence
+        )
+
+    async def _send_pictured(self, pictured: Sequence[Classification]) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            encoded = await loop.run_in_executor(self._pictures, lambda: [_pictures_of(found) for found in pictured])
+        except (OSError, ValueError, MemoryError) as error:
+            log.warning("pictures left out", error=f"{type(error).__name__}: {error}")
+            encoded = [(b"", b"")] * len(pictured)
+        records = [self._verdict(found, *pictures) for found, pictures in zip(pictured, encoded, strict=True)]
+        await self._emitter.send(self._settings.verdicts_topic, records)
+
+    def _send(self, topic: str, records: Sequence[Outgoing]) -> None:
+        if records:
+            self._track(self._emitter.send(topic, records), "send")
+
+    def _track(self, sending: Coroutine[None, None, None], name: str) -> None:
+        task = asyncio.create_task(sending, name=name)
+        self._sending.add(task)
+        task.add_done_callback(self._sent)
+
+    def _sent(self, task: asyncio.Task[None]) -> None:
+        self._sending.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None and not self.broken.done():
+            self.broken.set_exception(error)
+
+    async def close(self) -> None:
+        """Give up what is still being sent."""
+        for task in list(self._sending):
+            task.cancel()
+        await asyncio.gather(*self._sending, return_exceptions=True)
+        self._pictures.shutdown(wait=False, cancel_futures=True)
+
+
+def _pictures_of(found: Classification) -> tuple[bytes, bytes]:
+    """The preview and the evidence of a frame, each empty when there is none."""
+    preview = preview_jpeg(found.rebuilt) if found.rebuilt is not None else b""
+    if found.finding is None or not found.finding.flagged:
+        return preview, b""
+    return preview, evidence_png(_whole_picture(found.taken))
+
+
+def _whole_picture(taken: TakenFrame) -> Picture:
+    everything = np.ones((taken.shape.height, taken.shape.width), dtype=np.bool_)
+    return unpack(taken.frame.pixels, everything, taken.shape.channels, taken.frame.profile)

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from aiokafka import TopicPartition
+from aiokafka.errors import CommitFailedError, KafkaError
+
+from processors.commit import PartitionProgress
+from processors.inbox import Inbox
+from processors.settings import ProcessorSettings
+
+
+@dataclass
+class Record:
+    partition: int
+    offset: int
+    topic: str = "frames"
+    value: bytes = b"0123456789"
+
+
+@dataclass
+class Consumer:
+    commits: list[dict[TopicPartition, int]] = field(default_factory=list)
+    failures: list[Exception] = field(default_factory=list)
+
+    async def commit(self, offsets: dict[TopicPartition, int]) -> None:
+        if self.failures:
+            raise self.failures.pop(0)
+        self.commits.append(offsets)
+
+
+class Bench:
+    def __init__(self, **changes: object) -> None:
+        plain: dict[str, object] = {"kafka": "none", "bundle": Path("none")}
+        settings = ProcessorSettings.model_validate(plain | changes)
+        self.drained: list[float] = []
+        self.forgotten: list[set[PartitionProgress]] = []
+        self.assigned: list[bool] = []
+        self.consumer = Consumer()
+        self.when_drained: list[tuple[PartitionProgress, int]] = []
+        self.inbox = Inbox(settings, self.drain, self.forgotten.append, self.assigned.append)
+        self.inbox.consumer = self.consumer
+
+    async def drain(self, seconds: float) -> None:
+        self.drained.append(seconds)
+        for progress, offset in self.when_drained:
+            progress.finish(offset)
+
+
+def partition(number: int) -> TopicPartition:
+    return TopicPartition("frames", number)
+
+
+async def test_a_revoked_partition_is_drained_then_committed_then_forgotten() -> None:
+    bench = Bench(session_timeout_s=6.0)
+    await bench.inbox.on_partitions_assigned({partition(0)})
+    progress = bench.inbox.take(Record(0, 41))
+    bench.when_drained = [(progress, 41)]
+    await bench.inbox.on_partitions_revoked({partition(0)})
+    assert bench.consumer.commits == [{partition(0): 42}]
+    assert bench.forgotten == [{progress}]
+    assert 0 < bench.drained[0] < 3
+    assert bench.inbox.held == 0
+    assert bench.assigned == [True, False]
+
+
+async def test_what_is_not_done_in_time_is_not_committed() -> None:
+    bench = Bench()
+    progress = bench.inbox.take(Record(0, 0))
+    bench.inbox.take(Record(0, 1))
+    bench.when_drained = [(progress, 1)]
+    await bench.inbox.on_partitions_revoked({partition(0)})
+    assert bench.consumer.commits == []
+
+
+async def test_partitions_that_were_lost_are_forgotten_without_a_commit() -> None:
+    bench = Bench()
+    progress = bench.inbox.take(Record(0, 0))
+    progress.finish(0)
+    bench.consumer.failures = [CommitFailedError("rebalanced")]
+    await bench.inbox.on_partitions_revoked({partition(0)})
+    assert bench.inbox.held == 0
+    assert bench.consumer.commits == []
+    again = bench.inbox.take(Record(0, 0))
+    assert again is not progress
+
+
+async def test_a_commit_that_failed_is_made_again() -> None:
+    bench = Bench()
+    progress = bench.inbox.take(Record(3, 7))
+    progress.finish(7)
+    bench.consumer.failures = [KafkaError("down")]
+    await bench.inbox.commit()
+    await bench.inbox.commit()
+    await bench.inbox.commit()
+    assert bench.consumer.commits == [{partition(3): 8}]
+
+
+async def test_a_result_for_a_forgotten_partition_changes_nothing() -> None:
+    bench = Bench()
+    old = bench.inbox.take(Record(0, 5))
+    bench.inbox.clear()
+    new = bench.inbox.take(Record(0, 5))
+    old.finish(5)
+    bench.inbox.release(old, 10)
+    await bench.inbox.commit()
+    assert bench.consumer.commits == []
+    assert (bench.inbox.frames, bench.inbox.bytes, new.in_flight) == (1, 10, 1)
+
+
+@pytest.mark.parametrize(("bound", "taken"), [({"queue_frames": 10}, 10), ({"queue_bytes": 100}, 10)])
+async def test_full_means_that_no_partition_is_asked_until_there_is_room(bound: dict[str, int], taken: int) -> None:
+    bench = Bench(**bound)
+    await bench.inbox.on_partitions_assigned({partition(0), partition(1)})
+    progress = [bench.inbox.take(Record(number % 2, number)) for number in range(taken)]
+    assert bench.inbox.open_partitions() == []
+    bench.inbox.room.clear()
+    bench.inbox.release(progress[0], 10)
+    assert bench.inbox.room.is_set()
+    assert len(bench.inbox.open_partitions()) == 2
+
+
+async def test_a_partition_with_more_than_its_share_waits_while_the_others_go_on() -> None:
+    bench = Bench(queue_frames=100, batch_frames=20)
+    await bench.inbox.on_partitions_assigned({partition(number) for number in range(4)})
+    for offset in range(25):
+        bench.inbox.take(Record(2, offset))
+    assert set(bench.inbox.open_partitions()) == {partition(0), partition(1), partition(3)}

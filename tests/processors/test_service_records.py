@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import asyncio
+import io
+from functools import partial
+
+import numpy as np
+import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from PIL import Image
+
+from infra.local.kafka import Kafka
+from processors.emitter import Emitter
+from processors.preview import MAX_EVIDENCE_BYTES, MAX_PREVIEW_BYTES, PreviewClock, evidence_png, preview_jpeg
+from processors.records import Model, StripFinding, refused_record, verdict_record
+from schemas.errors import Malformed
+from schemas.limits import DEAD_LETTER_PAYLOAD_BYTES
+from schemas.pointillist_pb2 import CHECKED, NOT_PROBED, SHED, DeadLetter, Verdict
+from tests.conftest import TopicFactory
+from tests.processors.tiny import payload, picture, taken
+
+MODEL = Model("m@1+0", "resize", ("a", "b"))
+
+
+def nothing() -> None: ...
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_preview_has_the_frames_own_size(channels: int) -> None:
+    shown = Image.open(io.BytesIO(preview_jpeg(picture(0, 50, 77, channels))))
+    assert shown.format == "JPEG"
+    assert shown.size == (77, 50)
+    assert len(shown.getbands()) == channels
+
+
+def test_a_preview_of_noise_stays_within_its_bound() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (1600, 1600, 3), dtype=np.uint8)
+    data = preview_jpeg(noise)
+    assert 0 < len(data) <= MAX_PREVIEW_BYTES
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_evidence_is_exact_when_it_is_small(channels: int) -> None:
+    shown = picture(0, 50, 77, channels)
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(evidence_png(shown)))), shown.squeeze())
+
+
+def test_evidence_of_noise_is_made_smaller() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (1200, 800, 3), dtype=np.uint8)
+    data = evidence_png(noise)
+    assert len(data) <= MAX_EVIDENCE_BYTES
+    assert Image.open(io.BytesIO(data)).size == (400, 600)
+
+
+def test_one_preview_for_each_camera_in_an_interval() -> None:
+    clock = PreviewClock(1.0, capacity=2)
+    assert [clock.due("a", t) for t in (0.0, 0.5, 1.0, 1.9)] == [True, False, True, False]
+    assert clock.due("b", 1.9)
+    assert clock.due("c", 1.9)
+    assert clock.due("a", 1.95)  # forgotten: the memory is bounded
+
+
+@pytest.mark.parametrize(
+    ("finding", "strip", "flagged"),
+    [
+        (None, NOT_PROBED, False),
+        (StripFinding(None, 0.5), SHED, False),
+        (StripFinding(0.4, 0.5), CHECKED, True),
+        (StripFinding(0.6, 0.5), CHECKED, False),
+    ],
+)
+def test_a_verdict_says_what_strip_said(finding: StripFinding | None, strip: int, flagged: bool) -> None:
+    record = verdict_record(taken(payload("site/cam-0", 3)), MODEL, 1, 0.75, finding, nothing)
+    verdict = Verdict.FromString(record.value)
+    assert (verdict.strip, verdict.flagged) == (strip, flagged)
+    assert (verdict.seq, verdict.class_name, verdict.confidence) == (3, "b", 0.75)
+    assert dict(record.headers)["ce_type"] == b"pointillist.v1.Verdict"
+    assert dict(record.headers)["ce_id"] == b"site/cam-0/0000000000000007/3"
+
+
+def test_a_dead_letter_keeps_the_beginning_of_what_was_refused() -> None:
+    record = refused_record("frames", 3, 17, b"\xff", b"x" * 10_000, Malformed("expected better"), nothing)
+    letter = DeadLetter.FromString(record.value)
+    assert (letter.origin_topic, letter.origin_partition, letter.origin_offset) == ("frames", 3, 17)
+    assert letter.payload == b"x" * DEAD_LETTER_PAYLOAD_BYTES
+    assert letter.payload_bytes == 10_000
+    assert (letter.reason, letter.error, letter.verified) == ("malformed", "expected better", False)
+
+
+@pytest.mark.brokers
+async def test_a_verdict_too_large_for_kafka_goes_without_its_pictures(
+    kafka: Kafka, kafka_topics: TopicFactory
+) -> None:
+    topic = await kafka_topics(config={"max.message.bytes": "4000"})
+    done: list[int] = []
+    records = [
+        verdict_record(
+            taken(payload("site/cam-0", seq)), MODEL, 0, 0.5, None, partial(done.append, seq), b"p" * 5000 * (seq % 2)
+        )
+        for seq in range(20)
+    ]
+    emitter = Emitter(kafka.bootstrap, lambda ok, detail: None)
+    consumer = AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap, auto_offset_reset="earliest")
+    await consumer.start()
+    try:
+        async with asyncio.timeout(60):
+            await emitter.send(topic, records)
+            assert sorted(done) == list(range(20))
+            consumer.assign([TopicPartition(topic, 0)])
+            seen = {Verdict.FromString((await consumer.getone()).value).seq for _ in range(20)}
+            assert seen == set(range(20))
+    finally:
+        await consumer.stop()
+        await emitter.close(5.0)
