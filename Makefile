@@ -78,7 +78,7 @@ $(VENV)/.packages-test: infra/bootstrap.sh | $(VENV)/pyvenv.cfg
 	touch $@
 
 define install
-	$(UV) pip install --quiet --python $(PYTHON) --require-hashes -r $<
+	$(UV) pip install --quiet --compile-bytecode --python $(PYTHON) --require-hashes -r $<
 	$(UV) pip install --quiet --python $(PYTHON) --no-deps --build-constraints requirements/dev.txt -e .
 	touch $@
 endef

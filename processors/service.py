@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -61,8 +62,7 @@ async def run_processor(
 
 
 def _set_threads(threads: int) -> None:
-    if threads:
-        torch.set_num_threads(threads)
+    torch.set_num_threads(threads or max(1, len(os.sched_getaffinity(0)) // 2))
 
 
 def _prepare(settings: ProcessorSettings, metrics: ProcessorMetrics) -> tuple[DeviceWork, float | None]:

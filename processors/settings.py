@@ -44,7 +44,8 @@ class ProcessorSettings(BaseModel):
     denoise: DenoiseSettings = DenoiseSettings()
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = Field(default=0, ge=0)
-    """Of torch on the CPU; 0 is torch's own choice."""
+    """Of torch on the CPU; 0 is half of the cores, at least one: the brokers and the other roles need the rest, and
+    torch's threads that wait for each other spin, which costs several times the work itself when cores are short."""
 
     batch_frames: int = Field(default=64, ge=1, le=1024)
     batch_pixels: int = Field(default=4 * 2**20, ge=1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from concurrent.futures import Executor
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -15,7 +14,7 @@ import structlog
 
 from producers.faults import FaultPlan
 from producers.instruments import Instruments
-from producers.publisher import LinkSettings, Publisher
+from producers.publisher import Broker, LinkSettings, Publisher
 from producers.publisher.commands import CameraControl
 from producers.reader import Reader, Reading, read_from
 from producers.scenario import CameraSettings, Fault
@@ -48,10 +47,9 @@ class Camera:
         settings: CameraSettings,
         key: CameraKey,
         folder: Path,
-        broker: tuple[str, int],
+        broker: Broker,
         link: LinkSettings,
         instruments: Instruments,
-        connectors: Executor,
     ) -> None:
         if key.camera_id != settings.camera_id:
             raise SecretError(f"expected the key of {settings.camera_id}, got that of {key.camera_id}")
@@ -76,7 +74,6 @@ class Camera:
             settings.window,
             link,
             instruments,
-            connectors,
         )
 
     def plan(self, faults: Sequence[Fault], started_ms: int, phase_s: float) -> None:
@@ -99,7 +96,7 @@ class Camera:
         self._kind = self._source.kind
 
     def _open(self) -> Source:
-        """Runs in a thread, so it also makes the mask codebook, which takes some 20 ms."""
+        """Runs in a thread, so that neither this nor the mask codebook, made here, holds up other cameras."""
         dropped = self._control.encoding.dropped_per_block
         codebook(self._key.codebook_seed(dropped), dropped)
         source = open_source(self.settings.source, self.settings.index)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import time
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 
 from producers.camera import Camera
 from producers.instruments import Instruments
-from producers.publisher import LinkSettings
+from producers.publisher import Broker, LinkSettings
 from producers.scenario import CameraSettings, Fault, Scenario
 from schemas.errors import PointillistError, SecretError, SourceError, StateError
 from schemas.health import Health
@@ -26,8 +26,8 @@ from schemas.keys import CameraKey
 _log = structlog.get_logger()
 
 TICK_S: Final = 0.2
-STOP_DRAIN_S: Final = 5.0
-"""How long a fleet that is told to stop still waits for confirmations."""
+STOP_PATIENCE_S: Final = 5.0
+"""How long a fleet that was told to stop waits for the next confirmation."""
 _OPENING_S: Final = 3.0
 """How long the cameras wait for each other's sources before the first frames."""
 _FAREWELL_S: Final = 2.0
@@ -60,17 +60,20 @@ async def run_fleet(
     health: Health,
     stop: asyncio.Event,
     ends_at_ms: int | None = None,
+    run_s: float | None = None,
     drain_s: float = 30.0,
     link: LinkSettings | None = None,
 ) -> FleetOutcome:
-    """Run all cameras until their sources end, `ends_at_ms` (Unix time) or `stop`; then drain the spools.
+    """Run all cameras until their sources end, `ends_at_ms` (Unix time), `run_s` or `stop`; then drain the spools.
 
-    A fleet that is started again on the same `state` goes on where the last one was, however that ended. With
-    `ends_at_ms` in the past it drains only. Raises `SecretError` without a key for each camera, `StateError` when a
-    spool is in use, and, at the very first start, `SourceError` when no camera has a source that opens.
+    A fleet that is started again on the same `state` goes on where the last one was, however that ended; `run_s`
+    seconds count from its first capture. When its time is over it drains only.
+
+    Raises `SecretError` without a key for each camera, `StateError` when a spool is in use, and, at the very first
+    start, `SourceError` when no camera has a source that opens.
     """
     fleet = _Fleet(scenario.cameras(), scenario.faults, mqtt, state, keys, registry, health, link)
-    return await fleet.run(stop, ends_at_ms, drain_s)
+    return await fleet.run(stop, ends_at_ms, drain_s, run_s)
 
 
 async def run_camera(
@@ -110,16 +113,17 @@ class _Fleet:
             raise SecretError(f"expected a key for each camera, got none for {missing[0]} ({len(missing)} in all)")
         self._settings = settings
         self._faults = faults
-        self._mqtt = mqtt
         self._state = state
         self._keys = keys
         self._health = health
         self._link = link or LinkSettings()
         self._instruments = Instruments.on(registry)
-        self._connectors = ThreadPoolExecutor(min(_CONNECTORS, len(settings)), "mqtt-connect")
+        self._broker = Broker(*mqtt, threads=min(_CONNECTORS, len(settings)))
         self._cameras: list[Camera] = []
 
-    async def run(self, stop: asyncio.Event, ends_at_ms: int | None, drain_s: float) -> FleetOutcome:
+    async def run(
+        self, stop: asyncio.Event, ends_at_ms: int | None, drain_s: float, run_s: float | None = None
+    ) -> FleetOutcome:
         """Open, capture, drain, close."""
         self._health.set("spools", False)
         self._health.set("mqtt", False)
@@ -128,7 +132,7 @@ class _Fleet:
             self._health.set("spools", True)
             ticking = asyncio.create_task(self._tick(), name="fleet-tick")
             try:
-                await self._capture(stop, ends_at_ms)
+                await self._capture(stop, ends_at_ms, run_s)
                 for camera in self._cameras:
                     camera.finish()
                 await self._drain(stop, drain_s)
@@ -138,23 +142,23 @@ class _Fleet:
             return self._outcome()
         finally:
             await asyncio.gather(*(camera.close(_FAREWELL_S) for camera in self._cameras))
-            self._connectors.shutdown(wait=False, cancel_futures=True)
+            self._broker.close()
 
     def _open_spools(self) -> None:
         root = spool_root(self._state)
         for settings in self._settings:
             camera_id = settings.camera_id
             key = self._keys[camera_id]
-            self._cameras.append(
-                Camera(settings, key, root / camera_id, self._mqtt, self._link, self._instruments, self._connectors)
-            )
+            self._cameras.append(Camera(settings, key, root / camera_id, self._broker, self._link, self._instruments))
 
-    async def _capture(self, stop: asyncio.Event, ends_at_ms: int | None) -> None:
+    async def _capture(self, stop: asyncio.Event, ends_at_ms: int | None, run_s: float | None) -> None:
         """Run the cameras until all have ended, or time or `stop` ends them."""
+        started_ms = _first_start(self._state)
+        if run_s is not None and started_ms is not None:
+            ends_at_ms = started_ms + round(1000 * run_s)
         left_s = None if ends_at_ms is None else ends_at_ms / 1000 - time.time()
         if left_s is not None and left_s <= 0:
             return
-        started_ms = _first_start(self._state)
         if started_ms is None:
             for camera in self._cameras:
                 camera.spool.rewind()
@@ -167,7 +171,10 @@ class _Fleet:
             if not opening.done():
                 return
             opening.result()
-            started_ms = started_ms or _note_first_start(self._state)
+            if started_ms is None:
+                started_ms = _note_first_start(self._state)
+                if run_s is not None:
+                    ends_at_ms = started_ms + round(1000 * run_s)
             for number, camera in enumerate(self._cameras):
                 name = camera.settings.camera_id
                 faults = [fault for fault in self._faults if fault.camera == name.partition("/")[2]]
@@ -201,13 +208,14 @@ class _Fleet:
             raise failures[0]
 
     async def _drain(self, stop: asyncio.Event, drain_s: float) -> None:
-        """Wait until every spool is empty and confirmed: at most `drain_s`, or `STOP_DRAIN_S` once `stop` is set."""
+        """Wait until every spool is empty and confirmed: at most `drain_s`; once `stop` is set, only while it helps."""
         deadline = time.monotonic() + drain_s
-        told = False
-        while not all(camera.spool.drained for camera in self._cameras) and time.monotonic() < deadline:
-            if stop.is_set() and not told:
-                told = True
-                deadline = min(deadline, time.monotonic() + STOP_DRAIN_S)
+        patience, left = math.inf, -1
+        while not all(camera.spool.drained for camera in self._cameras) and time.monotonic() < min(deadline, patience):
+            if stop.is_set():
+                now_left = sum(camera.spool.frames for camera in self._cameras)
+                if now_left != left:
+                    patience, left = time.monotonic() + STOP_PATIENCE_S, now_left
             await asyncio.sleep(0.05)
 
     async def _tick(self) -> None:

@@ -9,6 +9,7 @@ import typer
 
 from infra.cli import app
 from infra.cli.passwords import resolve
+from infra.cli.roles import BROKER_WAIT_S, BrokerWait, broker, require_brokers
 from schemas.errors import ConfigError
 
 camera_app = typer.Typer(help="Real cameras.", no_args_is_help=True)
@@ -46,6 +47,7 @@ def attach(
     ] = None,
     drain: Annotated[float, typer.Option(help="Seconds to wait, after the end, for confirmations.")] = 30.0,
     metrics: Annotated[str | None, typer.Option(help="host:port to serve /metrics and /healthz on.")] = None,
+    broker_wait: BrokerWait = BROKER_WAIT_S,
 ) -> None:
     """Send a camera's pictures, dots only, to the fleet's broker.
 
@@ -53,7 +55,6 @@ def attach(
     """
     import time
 
-    from infra.cli.roles import broker
     from infra.environment import Environment, attached_camera_key
     from infra.layout import Layout
     from infra.role import address, run_role
@@ -92,7 +93,9 @@ def attach(
     if spool is None and state is None:
         raise ConfigError("expected --spool DIR, or --state of a running system")
     folder = spool.resolve() if spool is not None else Layout(state.resolve()).folder if state is not None else Path()
-    link = address(broker(mqtt, state, "mosquitto"))
+    broker_place = broker(mqtt, state, "mosquitto")
+    require_brokers(broker_wait, mqtt=broker_place)
+    link = address(broker_place)
     until = time.time_ns() // 10**6 + round(1000 * seconds) if seconds is not None else None
     outcome = run_role(
         "camera",

@@ -17,6 +17,10 @@ State = Annotated[
 ]
 Mqtt = Annotated[str | None, typer.Option(help="MQTT broker as host:port.")]
 Kafka = Annotated[str | None, typer.Option(help="Kafka bootstrap server as host:port.")]
+BrokerWait = Annotated[
+    float, typer.Option(help="Seconds to wait for a broker at the start before giving up; 0 = for ever.", min=0)
+]
+BROKER_WAIT_S = 10.0
 
 
 def broker(given: str | None, state: Path | None, role: str) -> str:
@@ -33,6 +37,18 @@ def broker(given: str | None, state: Path | None, role: str) -> str:
     if not listen:
         raise ConfigError(f"expected a running {role} in {state}, its roles.json names none")
     return str(listen)
+
+
+def require_brokers(wait_s: float, mqtt: str | None = None, kafka: str | None = None) -> None:
+    """Check addresses, and that brokers answer there unless `wait_s` is 0."""
+    from infra.reach import require_kafka, require_mqtt
+    from infra.role import address
+
+    for require, place in ((require_mqtt, mqtt), (require_kafka, kafka)):
+        if place is not None:
+            parsed = address(place)
+            if wait_s:
+                require(parsed, wait_s)
 
 
 def server_keys(state: Path | None) -> Any:
@@ -58,14 +74,15 @@ def bridge(
     ] = False,
     metrics: Metrics = None,
     state: State = None,
+    broker_wait: BrokerWait = BROKER_WAIT_S,
 ) -> None:
     """Carry frames from MQTT into Kafka, and confirm them to the cameras."""
     from infra.role import address, run_role
     from producers.bridge import BridgeSettings, run_bridge
 
-    host, port = address(broker(mqtt, state, "mosquitto"))
-    bootstrap = broker(kafka, state, "kafka")
-    address(bootstrap)
+    place, bootstrap = broker(mqtt, state, "mosquitto"), broker(kafka, state, "kafka")
+    require_brokers(broker_wait, mqtt=place, kafka=bootstrap)
+    host, port = address(place)
     settings = BridgeSettings(
         mqtt_host=host, mqtt_port=port, kafka_bootstrap=bootstrap, name=name, mode="single" if single else "shared"
     )
@@ -89,12 +106,13 @@ def process(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     metrics: Metrics = None,
     state: State = None,
+    broker_wait: BrokerWait = BROKER_WAIT_S,
 ) -> None:
     """Rebuild, denoise, classify and check frames from Kafka."""
     from pydantic import ValidationError
 
     from infra.cli.up import first_problem
-    from infra.role import address, run_role
+    from infra.role import run_role
     from processors.service import run_processor
     from processors.settings import ProcessorSettings
 
@@ -106,7 +124,7 @@ def process(
         "kafka": broker(kafka, state, "kafka"), "bundle": bundle, "instance": instance, "mode": mode,
         "batch_frames": batch_frames, "device": device,
     }  # fmt: skip
-    address(options["kafka"])
+    require_brokers(broker_wait, kafka=options["kafka"])
     try:
         settings = ProcessorSettings(**options)
     except ValidationError as error:
@@ -127,6 +145,7 @@ def record(
     quarantine: Annotated[str | None, typer.Option(help="Folder or fsspec URL for flagged frames.")] = None,
     http: Annotated[str | None, typer.Option(help="host:port of the pages /cameras and /preview.")] = None,
     metrics: Metrics = None,
+    broker_wait: BrokerWait = BROKER_WAIT_S,
 ) -> None:
     """Record verdicts, raise alerts, keep flagged frames, show pictures."""
     from consumers.recorder import run_recorder
@@ -137,8 +156,10 @@ def record(
     layout = Layout((state or Path(".pointillist")).resolve())
     if state is None and (database is None or quarantine is None):
         raise ConfigError("expected --state DIR, or both --database URL and --quarantine URL")
+    bootstrap = broker(kafka, state, "kafka")
+    require_brokers(broker_wait, kafka=bootstrap)
     settings = RecorderSettings(
-        kafka=broker(kafka, state, "kafka"),
+        kafka=bootstrap,
         database=resolve(database) if database else layout.database_url,
         quarantine=quarantine or str(layout.quarantine),
         http=address(http) if http else None,
@@ -155,9 +176,12 @@ def fleet(
     scenario: Annotated[Path, typer.Option(help="YAML scenario: cameras, sources, faults.")],
     state: Annotated[Path, typer.Option(help="Folder with the cameras' keys (keys/) and spools (spool/).")],
     mqtt: Mqtt = None,
-    until: Annotated[int | None, typer.Option(help="Unix time in milliseconds at which the cameras stop.")] = None,
+    seconds: Annotated[
+        float | None, typer.Option(help="How long the cameras run, counted from their first start.")
+    ] = None,
     drain: Annotated[float, typer.Option(help="Seconds to wait, after the end, for confirmations.")] = 30.0,
     metrics: Metrics = None,
+    broker_wait: BrokerWait = BROKER_WAIT_S,
 ) -> None:
     """Run simulated cameras. Exit status 3 when spools still hold frames at the drain deadline."""
     from infra.layout import Layout
@@ -176,13 +200,15 @@ def fleet(
                 f"expected the key of {camera.camera_id} in {layout.key_file(camera.camera_id)}: see `pointillist key`"
             )
         keys[camera.camera_id] = layout.camera_key(camera.camera_id)
-    link = address(broker(mqtt, state, "mosquitto"))
+    place = broker(mqtt, state, "mosquitto")
+    require_brokers(broker_wait, mqtt=place)
+    link = address(place)
     outcome = run_role(
         "fleet",
         metrics,
         lambda registry, health, stop: run_fleet(
             plan, mqtt=link, state=layout.folder, keys=keys, registry=registry, health=health, stop=stop,
-            ends_at_ms=until, drain_s=drain,
+            run_s=seconds, drain_s=drain,
         ),
     )  # fmt: skip
     raise typer.Exit(0 if outcome.drained else FLEET_PENDING)

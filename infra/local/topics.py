@@ -79,7 +79,8 @@ async def create_topics(bootstrap: str, topics: Mapping[str, TopicSpec], deadlin
         try:
             await admin.start()
             answer = await admin.create_topics(requests)
-        except (KafkaError, OSError) as error:
+        except (KafkaError, OSError, AttributeError) as error:
+            # aiokafka trips over a missing controller (AttributeError) when Kafka knows none yet.
             complaint = f"{type(error).__name__}: {error}"
         else:
             open_names = set()

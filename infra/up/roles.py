@@ -106,7 +106,8 @@ class LocalRoles:
     def _role(self, name: str, arguments: list[str], environment: dict[str, str], listen: str | None = None) -> Role:
         metrics = f"{LOOPBACK}:{self._ports.take(f'{name}-metrics')}"
         log = self._layout.log(name)
-        process = RoleProcess([*arguments, "--metrics", metrics], log, environment)
+        # Brokers come and go under a role that is supervised: it waits for them as long as it takes.
+        process = RoleProcess([*arguments, "--metrics", metrics, "--broker-wait", "0"], log, environment)
         return Role(name, process, listen=lambda: listen, metrics=metrics, log=log)
 
     def bridges(self) -> list[Role]:
@@ -133,12 +134,12 @@ class LocalRoles:
         arguments = ["record", "--kafka", self._kafka, "--state", state, "--http", http]
         return self._role("recorder", arguments, self._light, listen=http)
 
-    def fleet(self, ends_at_ms: int | None) -> Role:
+    def fleet(self) -> Role:
         """The simulated cameras. It is not health-checked before the start: it is started last."""
         arguments = ["fleet", "--scenario", str(self._layout.scenario), "--mqtt", self._mqtt]
         arguments += ["--state", str(self._layout.folder), "--drain", str(self._settings.drain_s)]
-        if ends_at_ms is not None:
-            arguments += ["--until", str(ends_at_ms)]
+        if self._settings.seconds is not None:
+            arguments += ["--seconds", str(self._settings.seconds)]
         # The fleet is given keys, never the fleet secret.
         environment = {k: v for k, v in self._light.items() if k != "POINTILLIST_FLEET_SECRET_FILE"}
         environment.pop("POINTILLIST_FLEET_SECRET", None)

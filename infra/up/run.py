@@ -139,9 +139,7 @@ class _Run:
         self._live.say("waiting for the bridge, the processors and the recorder")
         self._supervisor.await_health(self._roles, READY_S)
         self._startup_s = time.monotonic() - self._begun
-        seconds = self._settings.seconds
-        ends_at_ms = time.time_ns() // 10**6 + round(1000 * seconds) if seconds is not None else None
-        self._fleet = local.fleet(ends_at_ms)
+        self._fleet = local.fleet()
         self._supervisor.start(self._fleet)
         if self._prometheus is not None:
             # Ports stay for the run, so what is scraped now is what is scraped after any restart.
@@ -166,7 +164,7 @@ class _Run:
 
     def _await_stopped(self, fleet: Role) -> None:
         with ThreadPoolExecutor(1) as stopping:
-            done = stopping.submit(fleet.process.stop, self._settings.drain_s)
+            done = stopping.submit(fleet.process.stop, self._settings.drain_s + STOP_S)
             while not done.done() and self._asked.count < 2:
                 self._supervisor.watch()
                 time.sleep(TICK_S)

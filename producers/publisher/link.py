@@ -8,7 +8,6 @@ import random
 import socket
 import time
 from collections.abc import Callable
-from concurrent.futures import Executor
 from typing import Final, Protocol
 
 import structlog
@@ -19,6 +18,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
+from producers.publisher.broker import Broker
 from producers.publisher.client import FrameClient
 from producers.publisher.settings import LinkSettings
 
@@ -50,29 +50,28 @@ class LinkUser(Protocol):
 class Link:
     """Connects, reconnects with exponential backoff and jitter, and never waits on the loop's thread.
 
-    paho's `reconnect` blocks while it connects, so it runs in `connectors`; in that time nobody else touches the
-    client. Writes go to the socket at once; the loop watches for writability only when the socket took not all.
+    paho's `reconnect` blocks while it connects, so it runs in a thread of `broker.connectors`; in that time nobody
+    else touches the client. Writes go to the socket at once; the loop watches for writability only when the socket
+    took not all.
     """
 
     def __init__(
         self,
         user: LinkUser,
         client_id: str,
-        broker: tuple[str, int],
+        broker: Broker,
         will: Callable[[], tuple[str, bytes]],
         subscriptions: list[tuple[str, SubscribeOptions]],
         settings: LinkSettings,
-        connectors: Executor,
     ) -> None:
         self.up = False
         self.held = False
         self.connections = 0
         self._user = user
-        self._host, self._port = broker
+        self._broker = broker
         self._will = will
         self._subscriptions = subscriptions
         self._settings = settings
-        self._connectors = connectors
         self._loop = asyncio.get_running_loop()
         self._connecting: asyncio.Future[MQTTErrorCode] | None = None
         self._watched: socket.socket | None = None
@@ -80,7 +79,6 @@ class Link:
         self._closed = False
         self._retry_at = 0.0
         self._backoff_s = settings.reconnect_s
-        self._complaint = ""
         self._gone = asyncio.Event()
         self._client = self._make_client(client_id)
 
@@ -151,13 +149,15 @@ class Link:
         client.on_socket_close = self._on_socket_close
         session = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho's own class has no types
         session.SessionExpiryInterval = self._settings.session_expiry_s
-        client.connect_async(self._host, self._port, self._settings.keepalive_s, clean_start=False, properties=session)
+        client.connect_async(
+            self._broker.host, self._broker.port, self._settings.keepalive_s, clean_start=False, properties=session
+        )
         return client
 
     def _connect(self) -> None:
         topic, payload = self._will()
         self._client.will_set(topic, payload, 1, retain=True)
-        self._connecting = self._loop.run_in_executor(self._connectors, self._client.reconnect)
+        self._connecting = self._loop.run_in_executor(self._broker.connectors, self._client.reconnect)
         self._connecting.add_done_callback(self._connected)
 
     def _connected(self, attempt: asyncio.Future[MQTTErrorCode]) -> None:
@@ -166,7 +166,7 @@ class Link:
         failure = None if attempt.cancelled() else attempt.exception()
         sock = self._client.socket()
         if failure is not None or not isinstance(sock, socket.socket):
-            self._complain("mqtt_unreachable", str(failure or "connection closed"))
+            self._broker.complain("mqtt_unreachable", str(failure or "connection closed"))
             self._retry_later()
             return
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -209,17 +209,11 @@ class Link:
         self._retry_at = time.monotonic() + self._backoff_s * random.uniform(0.5, 1.0)
         self._backoff_s = min(2 * self._backoff_s, self._settings.reconnect_max_s)
 
-    def _complain(self, event: str, detail: str) -> None:
-        """Log a problem once, not at every attempt."""
-        if detail != self._complaint:
-            self._complaint = detail
-            _log.warning(event, broker=f"{self._host}:{self._port}", detail=detail)
-
     def _on_connect(
         self, client: Client, _: object, flags: ConnectFlags, reason: ReasonCode, properties: Properties | None
     ) -> None:
         if reason.is_failure:
-            self._complain("mqtt_refused", str(reason))
+            self._broker.complain("mqtt_refused", str(reason))
             return
         if not flags.session_present:
             # The broker forgot what it had not handled: the window sends it again, so paho must not.
@@ -228,7 +222,6 @@ class Link:
             client.subscribe(self._subscriptions)
         self.up = True
         self.connections += 1
-        self._complaint = ""
         self._backoff_s = self._settings.reconnect_s
         self._user.on_up(flags.session_present, getattr(properties, "ReceiveMaximum", 65_535))
 
@@ -240,7 +233,7 @@ class Link:
         was_up, self.up = self.up, False
         self._retry_later()
         if not self._closed and not self.held:
-            self._complain("mqtt_disconnected", str(reason))
+            self._broker.complain("mqtt_disconnected", str(reason))
         if was_up:
             self._user.on_down()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from concurrent.futures import Executor
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Final
@@ -14,6 +13,7 @@ import structlog
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from producers.instruments import Instruments
+from producers.publisher.broker import Broker
 from producers.publisher.commands import CameraControl
 from producers.publisher.link import Link
 from producers.publisher.presence import Presence
@@ -56,11 +56,10 @@ class Publisher:
         spool: Spool,
         control: CameraControl,
         meta: Callable[[], Meta],
-        broker: tuple[str, int],
+        broker: Broker,
         window: WindowSettings,
         settings: LinkSettings,
         instruments: Instruments,
-        connectors: Executor,
     ) -> None:
         self._key = key
         self._spool = spool
@@ -97,7 +96,6 @@ class Publisher:
                 (self.presence.status_topic, SubscribeOptions(qos=1, noLocal=True)),
             ],
             settings,
-            connectors,
         )
 
     @property

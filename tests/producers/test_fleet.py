@@ -4,6 +4,7 @@ import asyncio
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -19,6 +20,8 @@ from infra.local.mosquitto import Mosquitto
 from producers.fleet import FleetOutcome, run_fleet, spool_root
 from producers.publisher import LinkSettings
 from producers.scenario import Scenario
+from producers.sources.settings import SourceSettings
+from producers.sources.source import Source, open_source
 from producers.spool import scan_spool
 from schemas.errors import SecretError, SourceError
 from schemas.frame import Truth
@@ -173,6 +176,32 @@ async def test_a_source_that_cannot_be_read_takes_no_other_camera_down(
     outcome = await running
     assert outcome.drained
     assert {identity.camera_id for identity in bridge.confirmed} == {f"{site}/good"}
+
+
+@pytest.mark.brokers
+async def test_a_source_that_is_slow_to_open_holds_no_other_camera_up(
+    site: str, mosquitto: Mosquitto, bridge: FakeBridge, state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = threading.Event()
+
+    def open_slowly(settings: SourceSettings, camera_index: int) -> Source:
+        if camera_index == 1:
+            assert answer.wait(20)
+        return open_source(settings, camera_index)
+
+    monkeypatch.setattr("producers.camera.open_source", open_slowly)
+    monkeypatch.setattr("producers.fleet._OPENING_S", 0.1)
+    scenario = scenario_of(site, {"count": 2, "fps": 20})
+    stop = asyncio.Event()
+    running = asyncio.create_task(run(scenario, mosquitto, state_dir, stop=stop))
+    for name in ("cam-00", "cam-01"):
+        while not any(identity.camera_id == f"{site}/{name}" for identity in bridge.confirmed):
+            assert not running.done()
+            await asyncio.sleep(0.05)
+        assert answer.is_set() == (name == "cam-01")
+        answer.set()
+    stop.set()
+    assert (await running).drained
 
 
 @pytest.mark.brokers

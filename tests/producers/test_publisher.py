@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from infra.local.mosquitto import Mosquitto
 from producers.instruments import Instruments
-from producers.publisher import LinkSettings, Publisher, WindowSettings
+from producers.publisher import Broker, LinkSettings, Publisher, WindowSettings
 from producers.publisher.commands import CameraControl
 from producers.spool import Spool, SpoolLimits, scan_spool
 from schemas.frame import Encoding, encode_frame, sign_message
@@ -48,17 +47,16 @@ class Camera:
         self.camera_id = camera_id
         self.spool = Spool(folder, camera_id, limits)
         self.control = CameraControl(folder, self.key, Encoding())
-        self.connectors = ThreadPoolExecutor(2)
+        self.broker = Broker(*broker, threads=2)
         self.publisher = Publisher(
             self.key,
             self.spool,
             self.control,
             lambda: Meta(install_id=self.spool.install_id, dropped_per_block=self.control.encoding.dropped_per_block),
-            broker,
+            self.broker,
             WindowSettings(frames=frames),
             link,
             Instruments.on(CollectorRegistry()),
-            self.connectors,
         )
         self.on_the_way_peak = 0
         self._ticking = asyncio.create_task(self._tick())
@@ -88,7 +86,7 @@ class Camera:
         await asyncio.gather(self._ticking, return_exceptions=True)
         await self.publisher.close(1.0)
         self.spool.close()
-        self.connectors.shutdown()
+        self.broker.close()
 
 
 async def until(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
