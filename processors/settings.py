@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from processors.stages.denoise import SIGMA
 from schemas.topics import KafkaTopic
 
 
@@ -16,7 +17,7 @@ class DenoiseSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     method: Literal["bayes", "visu"] = "bayes"
-    sigma: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    sigma: float | None = Field(default=SIGMA, ge=0, allow_inf_nan=False)
     """Standard deviation of the noise on the scale [0, 1]; None estimates it, 0 leaves the frames as they are."""
 
 
