@@ -18,7 +18,8 @@ from producers.publisher import Broker, LinkSettings, Publisher
 from producers.publisher.commands import CameraControl
 from producers.reader import Reader, Reading, read_from
 from producers.scenario import CameraSettings, Fault
-from producers.sources.source import Source, open_source
+from producers.sources.opening import open_source
+from producers.sources.source import Source
 from producers.spool import Spool
 from schemas.errors import SecretError, SourceError, SourceHung, StateError, WireError
 from schemas.frame import encode_frame

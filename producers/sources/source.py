@@ -1,16 +1,13 @@
-"""The protocol of a camera source, and the door that opens one."""
+"""The protocol of a camera source."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from schemas.frame import Truth
-
-if TYPE_CHECKING:
-    from producers.sources.settings import SourceSettings
 
 
 class Captured(NamedTuple):
@@ -46,27 +43,3 @@ class Source(Protocol):
     def close(self) -> None:
         """Let go of files and connections; waits for a read in another thread."""
         ...
-
-
-def open_source(settings: SourceSettings, camera_index: int = 0) -> Source:
-    """Open the source of camera number `camera_index`; may block (`open_s` for a URL), raises `SourceError`.
-
-    The index tells simulated cameras apart and spreads the images of a data set over them.
-    """
-    match settings.kind:
-        case "scene":
-            from producers.sources.scene import SceneSource
-
-            return SceneSource(settings, camera_index)
-        case "dataset":
-            from producers.sources.dataset import DatasetSource
-
-            return DatasetSource(settings, camera_index)
-        case "video":
-            from producers.sources.video import VideoSource
-
-            return VideoSource(settings)
-        case "url":
-            from producers.sources.url import UrlSource
-
-            return UrlSource(settings)

@@ -20,8 +20,9 @@ from infra.local.mosquitto import Mosquitto
 from producers.fleet import FleetOutcome, run_fleet, spool_root
 from producers.publisher import LinkSettings
 from producers.scenario import Scenario
+from producers.sources.opening import open_source
 from producers.sources.settings import SourceSettings
-from producers.sources.source import Source, open_source
+from producers.sources.source import Source
 from producers.spool import scan_spool
 from schemas.errors import SecretError, SourceError
 from schemas.frame import Truth

@@ -12,8 +12,9 @@ from pydantic import SecretStr, ValidationError
 
 from producers.scene import SceneSimulator
 from producers.sources.framing import Framing, resize
+from producers.sources.opening import open_source
 from producers.sources.settings import SourceSettings
-from producers.sources.source import Captured, Source, open_source
+from producers.sources.source import Captured, Source
 from schemas.errors import SourceError
 from schemas.frame import Truth
 

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
+from producers.sources.opening import open_source
 from producers.sources.settings import SourceSettings
-from producers.sources.source import Source, open_source
+from producers.sources.source import Source
 from schemas.errors import SourceError, SourceHung
 
 SERVER = Path(__file__).with_name("rtsp_server.py")

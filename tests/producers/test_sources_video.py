@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from pydantic import SecretStr
 
+from producers.sources.opening import open_source
 from producers.sources.settings import SourceSettings
-from producers.sources.source import Source, open_source
+from producers.sources.source import Source
 from producers.sources.url import public_address
 from schemas.errors import SourceError
 

@@ -1,0 +1,30 @@
+"""From settings to a source. What a kind needs is imported when it is asked for: a scene needs no video library."""
+
+from __future__ import annotations
+
+from producers.sources.settings import SourceSettings
+from producers.sources.source import Source
+
+
+def open_source(settings: SourceSettings, camera_index: int = 0) -> Source:
+    """Open the source of camera number `camera_index`; may block (`open_s` for a URL), raises `SourceError`.
+
+    The index tells simulated cameras apart and spreads the images of a data set over them.
+    """
+    match settings.kind:
+        case "scene":
+            from producers.sources.scene import SceneSource
+
+            return SceneSource(settings, camera_index)
+        case "dataset":
+            from producers.sources.dataset import DatasetSource
+
+            return DatasetSource(settings, camera_index)
+        case "video":
+            from producers.sources.video import VideoSource
+
+            return VideoSource(settings)
+        case "url":
+            from producers.sources.url import UrlSource
+
+            return UrlSource(settings)
