@@ -15,7 +15,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
+import shutil
 import signal
+import sqlite3
 import subprocess
 import tempfile
 import time
@@ -25,8 +28,14 @@ from typing import Any
 
 from benchmarks.hostile import publish_hostile
 from benchmarks.system import COMMAND, RunningSystem, audit
+from consumers.evidence import STRIP, Probe, Window, strip_alarm
+from consumers.settings import EvidenceRule
+from infra.kafka_log import read_topic
 from infra.layout import Layout
+from processors.bundle import shipped_bundle
 from schemas.identity import CameraId
+from schemas.pointillist_pb2 import CHECKED, Alert
+from schemas.topics import KafkaTopic
 
 Result = dict[str, Any]
 
@@ -149,23 +158,55 @@ def footage(folder: Path) -> Result:
 
 
 def scale(folder: Path, cameras: int = 16, pause_s: float = 8.0) -> Result:
-    """Two of each; one of each dies; one processor more."""
+    """Two of each; one of each dies; one processor more. The bundle flags every probe, so that there are alerts."""
     state = folder / "scale"
+    bundle = suspicious_bundle(folder / "suspicious")
     options = ("--cameras", cameras, "--fps", 5, "--seconds", 20 + 4 * pause_s, "--processors", 2, "--bridges", 2)
-    with RunningSystem(state, *options, "--strip-rate", 0.1) as system:
+    with RunningSystem(state, *options, "--strip-rate", 0.1, "--bundle", bundle) as system:
         system.await_role("fleet")
         time.sleep(pause_s)
-        restarted = {"bridge-1": system.kill("bridge-1")}
+        restarted = {"bridge-1": round(system.kill("bridge-1"), 2)}
         time.sleep(pause_s)
-        restarted["processor-2"] = system.kill("processor-2")
+        restarted["processor-2"] = round(system.kill("processor-2"), 2)
         time.sleep(pause_s)
-        bundle = json.loads((state / "run.json").read_text())["bundle"]
-        added = subprocess.Popen([*COMMAND, "process", "--state", str(state), "--bundle", bundle])
+        added = subprocess.Popen([*COMMAND, "process", "--state", str(state), "--bundle", str(bundle)])
         time.sleep(pause_s)
         report = system.finish()
         added.terminate()
         added.wait(timeout=30)
-    return {"restarted_after_s": restarted, "processor_added": True, **summary(report, state)}
+    expected = expected_alerts(Layout(state))
+    published = [
+        Alert.FromString(record.value).alert_id
+        for record in read_topic(Layout(state).kafka_data, KafkaTopic.ALERTS)
+        if record.value
+    ]
+    return {
+        "restarted_after_s": restarted,
+        "processor_added": True,
+        "alerts_expected": len(expected),
+        "alerts_published_are_the_expected": set(published) == expected,
+        **summary(report, state),
+    }
+
+
+def suspicious_bundle(folder: Path) -> Path:
+    """The scene bundle with a STRIP threshold above any entropy."""
+    shutil.copytree(shipped_bundle("scene"), folder)
+    file = folder / "model.toml"
+    file.write_text(re.sub(r"threshold_bits = .*", "threshold_bits = 100.0", file.read_text()))
+    return folder
+
+
+def expected_alerts(layout: Layout) -> set[str]:
+    """The alerts that the rule gives on the recorded probes, worked out again from the frames alone."""
+    rule = EvidenceRule()
+    windows: dict[Window, list[Probe]] = {}
+    query = "select camera, boot, seq, entropy_bits, threshold_bits, flagged from frames where strip = ? order by seq"
+    with sqlite3.connect(f"file:{layout.database}?mode=ro", uri=True) as connection:
+        for camera, boot, seq, entropy, threshold, flagged in connection.execute(query, (CHECKED,)):
+            window = Window(camera, boot, seq // rule.window_frames)
+            windows.setdefault(window, []).append(Probe(seq, entropy, threshold, bool(flagged)))
+    return {window.alert_id(STRIP) for window, probes in windows.items() if strip_alarm(probes, rule) is not None}
 
 
 DRILLS: dict[str, Callable[[Path], Result]] = {

@@ -25,8 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from producers.sources.framing import resize
+from producers.sources.opening import open_source
 from producers.sources.settings import SourceSettings
-from producers.sources.source import open_source
 from schemas.identity import CameraId
 from schemas.keys import derive_camera_key
 from schemas.limits import dropped_per_block

@@ -1,0 +1,182 @@
+"""The table of figures in the README, made from what the measuring commands wrote: `python -m benchmarks.figures`.
+
+Each measurement's JSON lies in `docs/results/trunk`; this puts their numbers, and nothing else, between the marks.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "docs" / "results" / "trunk"
+README = ROOT / "README.md"
+BEGIN, END = "<!-- figures: python -m benchmarks.figures -->", "<!-- end of figures -->"
+
+Row = tuple[str, str, str, str]
+MIB = 2**20
+
+
+def rendered() -> str:
+    """The table, of all measurements that have been made."""
+    rows: list[Row] = []
+    for name, rows_of in SOURCES.items():
+        file = RESULTS / f"{name}.json"
+        if file.is_file():
+            rows += rows_of(json.loads(file.read_text()))
+        else:
+            rows.append((name, "", "not measured", f"`{command(name)}`"))
+    lines = ["| what | asked for | measured | command |", "| --- | --- | --- | --- |"]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def command(name: str) -> str:
+    """What writes the measurement `name`."""
+    place = f"--json docs/results/trunk/{name}.json"
+    if name in ("pipeline", "bridge", "edge", "stages"):
+        return f"python -m benchmarks.{name} {place}"
+    return f"python -m benchmarks.drills {name} {place}"
+
+
+def _fleet(document: dict[str, Any]) -> list[Row]:
+    rows = []
+    for name, bound in (("strip_rate_0", 0.765), ("strip_rate_0.05", 0.78)):
+        found = document["result"][name]
+        probes = "without probes" if name == "strip_rate_0" else "5 % probes"
+        rows.append((
+            f"32 cameras × 2 fps × 60 s, r = .25, {probes}",
+            f"0 lost, accuracy ≥ .95, p99 ≤ .5 s, sent ≤ {bound} × raw, ≤ 44 bytes overhead",
+            f"{found['frames_lost']} lost of {found['frames_published']}, accuracy {found['accuracy']:.3f}, "
+            f"p99 {found['latency_s']['p99']:.3f} s, sent {found['sent_over_raw']:.4f} × raw, "
+            f"{found['wire_overhead_bytes_per_frame']:.1f} bytes overhead",
+            f"`{command('fleet')}`",
+        ))  # fmt: skip
+    return rows
+
+
+def _outcome(found: dict[str, Any]) -> str:
+    return (
+        f"{found['frames_lost']} lost of {found['frames_published']}, {found['frames_shed']} shed, "
+        f"{found['duplicates_removed']} duplicates removed"
+    )
+
+
+def _kills(document: dict[str, Any]) -> list[Row]:
+    found = document["result"]
+    slowest = max(found["restarted_after_s"].items(), key=lambda item: item[1])
+    return [(
+        "kill -9 of bridge, processor, recorder, Kafka, mosquitto, fleet, in turn, under load",
+        "0 lost, each restarted within seconds",
+        f"{_outcome(found)}; restarted within {slowest[1]:.1f} s ({slowest[0]} the slowest)",
+        f"`{command('kills')}`",
+    )]  # fmt: skip
+
+
+def _outage(document: dict[str, Any]) -> list[Row]:
+    rows = []
+    for name, found in document["result"].items():
+        small = name.startswith("spool")
+        rows.append((
+            f"{name.replace('_', ' ')}, {found['hang_s']:.0f} s",
+            "drops oldest, counts each, 0 lost" if small else "spools fill, then drain; 0 lost",
+            f"{_outcome(found)}; {found['spooled_bytes_at_the_end'] / MIB:.1f} MiB spooled, "
+            f"mosquitto grew by {found['mosquitto_grew_bytes'] / MIB:.1f} MiB",
+            f"`{command('outage')}`",
+        ))  # fmt: skip
+    return rows
+
+
+def _hostile(document: dict[str, Any]) -> list[Row]:
+    found = document["result"]
+    grew = ", ".join(f"{role} {size / MIB:.0f} MiB" for role, size in found["grew_bytes"].items())
+    return [(
+        f"{found['hostile']} random, mutated and replayed payloads beside good traffic",
+        "all dead-lettered or duplicates, good traffic unharmed, memory bounded",
+        f"{found['frames_foreign']} foreign, {found['duplicates_removed']} duplicates; good traffic: "
+        f"{found['frames_lost']} lost of {found['frames_published']}, p99 {found['latency_s']['p99']:.2f} s; "
+        f"memory grew: {grew}",
+        f"`{command('hostile')}`",
+    )]  # fmt: skip
+
+
+def _footage(document: dict[str, Any]) -> list[Row]:
+    return [
+        (
+            f"video {name}, whole, in its own size",
+            "every frame recorded once",
+            f"{found['frames_recorded']} of {found['frames_published']} recorded, "
+            f"{found['duplicates_removed']} duplicates; {found['bytes_per_frame'] / 1000:.0f} kB and "
+            f"{sum(found['cpu_ms_per_frame'].values()):.0f} ms CPU a frame, all processes",
+            f"`{command('footage')}`",
+        )
+        for name, found in document["result"].items()
+    ]
+
+
+def _scale(document: dict[str, Any]) -> list[Row]:
+    found = document["result"]
+    return [(
+        "two processors, two bridges, one of each killed, a processor added, under load",
+        "0 lost; alerts neither doubled nor forgotten",
+        f"{_outcome(found)}; {found['strip_checked']} probes checked, {found['strip_shed']} shed; "
+        f"{found['alerts']} alerts, {found['alerts_expected']} expected from the recorded probes",
+        f"`{command('scale')}`",
+    )]  # fmt: skip
+
+
+def _pipeline(document: dict[str, Any]) -> list[Row]:
+    middle = document["median"]
+    return [
+        (
+            "pipeline ÷ bare stages, frames a second",
+            "≥ .45",
+            f"{document['ratio']:.2f} "
+            f"({middle['pipeline_frames_per_second']:.0f} ÷ {middle['bare_frames_per_second']:.0f})",
+            f"`{command('pipeline')}`",
+        ),
+        (
+            "what the pipeline adds, in bare paho receives",
+            "≤ 12, aim 6",
+            f"{document['overhead_receives']:.1f} (a receive: {1e6 * middle['receive_cpu_s']:.0f} µs)",
+            f"`{command('pipeline')}`",
+        ),
+    ]
+
+
+def _bridge(document: dict[str, Any]) -> list[Row]:
+    return [(
+        "bridge ÷ quix-streams' MQTTSource: CPU a message, messages/s",
+        "≤ 1.1 (aim .9), ≥ 1",
+        f"{document['cpu_ratio']:.2f}, {document['rate_ratio']:.2f}",
+        f"`{command('bridge')}`",
+    )]  # fmt: skip
+
+
+SOURCES: dict[str, Callable[[dict[str, Any]], list[Row]]] = {
+    "fleet": _fleet,
+    "pipeline": _pipeline,
+    "bridge": _bridge,
+    "kills": _kills,
+    "outage": _outage,
+    "hostile": _hostile,
+    "footage": _footage,
+    "scale": _scale,
+}
+
+
+def with_table(text: str) -> str:
+    """`text` with the table between its marks."""
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n{rendered()}\n{END}{after}"
+
+
+def main() -> None:
+    """Put the table into the README."""
+    README.write_text(with_table(README.read_text()))
+
+
+if __name__ == "__main__":
+    main()
