@@ -37,7 +37,20 @@ def command(name: str) -> str:
     place = f"--json docs/results/trunk/{name}.json"
     if name in ("pipeline", "bridge", "edge", "stages"):
         return f"python -m benchmarks.{name} {place}"
+    if name == "fresh":
+        return f"python -m benchmarks.fresh --test {place}"
     return f"python -m benchmarks.drills {name} {place}"
+
+
+def _fresh(document: dict[str, Any]) -> list[Row]:
+    found = document["result"]
+    return [(
+        "fresh clone, empty caches: `make up` to the first recorded frame; `make test`",
+        "both work",
+        f"{found['first_record_s'] / 60:.1f} minutes; "
+        f"{found['make_test_s'] / 60:.1f} minutes: {found['make_test_said']}",
+        f"`{command('fresh')}`",
+    )]  # fmt: skip
 
 
 def _fleet(document: dict[str, Any]) -> list[Row]:
@@ -155,6 +168,7 @@ def _bridge(document: dict[str, Any]) -> list[Row]:
 
 
 SOURCES: dict[str, Callable[[dict[str, Any]], list[Row]]] = {
+    "fresh": _fresh,
     "fleet": _fleet,
     "pipeline": _pipeline,
     "bridge": _bridge,

@@ -241,6 +241,7 @@ def ledger_row(key: BootKey, ledger: Ledger) -> LedgerRow:
         ledger.frames_resent,
         ledger.bytes_resent,
         ledger.written_ms,
+        min(ledger.confirmed_to, ledger.next),
     )
 
 

@@ -5,17 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
-from typing import Final
 
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from consumers.intake import Record
+from consumers.kafka_client import REQUEST_S, start
 from consumers.settings import RecorderSettings
 from consumers.store import Partition
 from schemas.limits import MAX_BROKER_BYTES
-
-_REQUEST_S: Final = 5
 
 log = structlog.get_logger()
 
@@ -46,11 +44,11 @@ class Log:
             auto_offset_reset="earliest",
             fetch_max_bytes=2 * MAX_BROKER_BYTES,
             max_partition_fetch_bytes=MAX_BROKER_BYTES,
-            request_timeout_ms=_REQUEST_S * 1000,
+            request_timeout_ms=REQUEST_S * 1000,
             metadata_max_age_ms=30_000,
         )
+        await start(consumer)
         try:
-            await asyncio.wait_for(consumer.start(), 4 * _REQUEST_S)
             partitions = sorted(consumer.assignment())
             begins = await consumer.beginning_offsets(partitions)
             ends = await consumer.end_offsets(partitions)
@@ -101,7 +99,7 @@ class Log:
         if self._consumer is None:
             return 0
         positions = dict(self._next)
-        ends = await asyncio.wait_for(self._consumer.end_offsets(list(positions)), _REQUEST_S)
+        ends = await asyncio.wait_for(self._consumer.end_offsets(list(positions)), REQUEST_S)
         return sum(max(0, ends[partition] - position) for partition, position in positions.items())
 
     @property

@@ -9,11 +9,11 @@ import structlog
 from aiokafka import AIOKafkaProducer
 from sqlalchemy import Engine, select, update
 
+from consumers.kafka_client import REQUEST_S, start
 from consumers.tables import alerts
 from schemas.limits import MAX_BROKER_BYTES
 from schemas.pointillist_pb2 import Alert
 
-_SEND_S: Final = 10
 _AT_ONCE: Final = 100
 
 log = structlog.get_logger()
@@ -53,13 +53,9 @@ class Outbox:
                 acks="all",
                 enable_idempotence=True,
                 max_request_size=MAX_BROKER_BYTES,
-                request_timeout_ms=_SEND_S * 1000,
+                request_timeout_ms=REQUEST_S * 1000,
             )
-            try:
-                await producer.start()
-            except BaseException:
-                await producer.stop()
-                raise
+            await start(producer)
             self._producer = producer
         for alert_id, camera, message in due:
             await self._producer.send(self._topic, message, key=camera.encode(), headers=_headers(alert_id, camera))

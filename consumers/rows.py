@@ -70,6 +70,7 @@ class LedgerRow(NamedTuple):
     frames_resent: int
     bytes_resent: int
     written_ms: int
+    confirmed_to: int
 
 
 class CameraRow(NamedTuple):

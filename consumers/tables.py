@@ -104,6 +104,7 @@ ledgers = Table(
     _integer("frames_resent"),
     _integer("bytes_resent"),
     _integer("written_ms"),
+    _integer("confirmed_to"),
     sqlite_with_rowid=False,
 )
 """The highest revision of each boot's ledger; `shed` is a JSON list of [first, last]."""

@@ -12,10 +12,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from consumers.ledger import shed_ranges
-from consumers.records import Records, open_records
+from consumers.records import open_records
+from consumers.rows import LedgerRow
 from infra.kafka_log import committed_offsets, read_topic
 from infra.layout import Layout
-from producers.spool import scan_spool
+from producers.spool import SpoolBoot, scan_spool
 from schemas.errors import StateError, WireError
 from schemas.frame import parse_frame
 from schemas.identity import CameraId
@@ -96,65 +97,78 @@ class Audit:
         )
 
 
-def unsettled(layout: Layout) -> int:
-    """How many published frames have no end yet: a quick look without Kafka's logs, for waiting."""
-    return sum(len(boot.pending) + len(boot.lost) for boot in audit(layout, read_kafka=False).boots)
+def unsettled(layout: Layout, since_ms: int = 0) -> int:
+    """How many frames of the boots since then have no end yet: a look without Kafka's logs, for waiting."""
+    boots = audit(layout, read_kafka=False).boots
+    return sum(len(boot.pending) + len(boot.lost) for boot in boots if boot.started_ms >= since_ms)
 
 
-def audit(layout: Layout, since_ms: int = 0, *, read_kafka: bool = True) -> Audit:
-    """Audit the state folder behind `layout`, running or not; foreign payloads are counted from `since_ms` on.
-
-    Raises StateError when the folder holds no database.
-    """
+def audit(layout: Layout, *, read_kafka: bool = True) -> Audit:
+    """Audit the state folder behind `layout`, running or not. Raises StateError when it holds no database."""
     if not layout.database.is_file():
         raise StateError(f"expected a state folder with {layout.database.name}, {layout.folder} has none")
     with open_records(layout.database_url) as records:
-        known = records.ledgers()
-        spools = scan_spool(layout.spool)
-        kafka = _KafkaSets.read(layout.kafka_data) if read_kafka else _KafkaSets()
-        kafka.drop_taken(records)
-        boots: dict[Boot, BootAudit] = {}
-
-        def at(camera_id: CameraId, boot_id: int) -> BootAudit:
-            return boots.setdefault((camera_id, boot_id), BootAudit(camera_id, boot_id))
-
-        for row in [*known, *records.ledgers()]:
-            boot = at(CameraId(row.camera), row.boot)
-            boot.started_ms = row.started_ms
-            boot.published.add(row.first, row.next - 1)
-            boot.shed.update(shed_ranges(row.shed))
-            boot.frames_skipped = max(boot.frames_skipped, row.frames_skipped)
-            boot.frames_resent = max(boot.frames_resent, row.frames_resent)
-            boot.bytes_resent = max(boot.bytes_resent, row.bytes_resent)
-        for spool in spools:
-            boot = at(spool.camera_id, spool.boot_id)
-            boot.started_ms = boot.started_ms or spool.started_ms
-            boot.published.add(spool.first, spool.next - 1)
-            boot.shed.update(spool.shed)
-            boot.pending.update(spool.waiting)
-            boot.frames_skipped = max(boot.frames_skipped, spool.frames_skipped)
-            boot.frames_resent = max(boot.frames_resent, spool.frames_resent)
-            boot.bytes_resent = max(boot.bytes_resent, spool.bytes_resent)
-        for camera, number in {*kafka.pending, *records.boots()}:
-            at(CameraId(camera), number)
+        early = {(CameraId(row.camera), row.boot): row for row in records.ledgers()}
+        spools = {(spool.camera_id, spool.boot_id): spool for spool in scan_spool(layout.spool)}
+        kafka = _KafkaSets.read(layout.kafka_data, records.offsets()) if read_kafka else _KafkaSets()
+        late = {(CameraId(row.camera), row.boot): row for row in records.ledgers()}
+        places: set[Boot] = {*early, *spools, *late, *kafka.pending}
+        places |= {(CameraId(camera), boot) for camera, boot in records.boots()}
         duplicates = records.duplicates_by_boot()
-        for place, boot in boots.items():
+        boots = []
+        for place in sorted(places):
+            boot = BootAudit(*place)
+            _take_ledger(boot, early.get(place), late.get(place), place in spools)
+            if place in spools:
+                _take_spool(boot, spools[place])
             boot.pending.update(kafka.pending.get(place, RangeSet()))
             boot.recorded = records.recorded(*place)
             boot.dead_lettered = records.dead_lettered(*place)
             boot.duplicates = duplicates.get(place, 0)
-            _settle(boot)
-        started = [boot.started_ms for boot in boots.values() if boot.started_ms]
+            confirmed_to = late[place].confirmed_to if place in late and place not in spools else None
+            _settle(boot, confirmed_to)
+            boots.append(boot)
+        started = [boot.started_ms for boot in boots if boot.started_ms]
         return Audit(
-            boots=sorted(boots.values(), key=lambda b: (b.camera_id, b.started_ms, b.boot_id)),
-            foreign=records.foreign_count(since_ms),
+            boots=sorted(boots, key=lambda b: (b.camera_id, b.started_ms, b.boot_id)),
+            foreign=records.foreign_count() + kafka.foreign,
             kafka_frames=kafka.frames,
             frames_from_ms=min(started, default=None),
         )
 
 
-def _settle(boot: BootAudit) -> None:
-    """Give each frame one fate: recorded before dead-lettered before shed before pending; the rest is lost."""
+def _take_ledger(boot: BootAudit, early: LedgerRow | None, late: LedgerRow | None, spooled: bool) -> None:
+    """What was published comes from the ledger read first: what a later one adds may still be on its way.
+
+    A boot that only the later reading knows, and no spool, is one of an unreachable camera.
+    """
+    first = early or (late if not spooled else None)
+    if first is not None:
+        boot.published.add(first.first, first.next - 1)
+    for row in (early, late):
+        if row is not None:
+            boot.started_ms = row.started_ms
+            boot.shed.update(shed_ranges(row.shed))
+            boot.frames_skipped = max(boot.frames_skipped, row.frames_skipped)
+            boot.frames_resent = max(boot.frames_resent, row.frames_resent)
+            boot.bytes_resent = max(boot.bytes_resent, row.bytes_resent)
+
+
+def _take_spool(boot: BootAudit, spool: SpoolBoot) -> None:
+    boot.started_ms = boot.started_ms or spool.started_ms
+    boot.published.add(spool.first, spool.next - 1)
+    boot.shed.update(spool.shed)
+    boot.pending.update(spool.waiting)
+    boot.frames_skipped = max(boot.frames_skipped, spool.frames_skipped)
+    boot.frames_resent = max(boot.frames_resent, spool.frames_resent)
+    boot.bytes_resent = max(boot.bytes_resent, spool.bytes_resent)
+
+
+def _settle(boot: BootAudit, confirmed_to: int | None) -> None:
+    """Give each frame one fate: recorded before dead-lettered before shed before pending; the rest is lost.
+
+    `confirmed_to` is for a boot whose spool cannot be read: what is missing from there on may wait in it.
+    """
     # What a verified record names was published, whether its ledger has come yet or not.
     for seen in (boot.recorded, boot.dead_lettered, boot.pending):
         boot.published.update(seen)
@@ -164,6 +178,10 @@ def _settle(boot: BootAudit) -> None:
     left = boot.published
     for fate in (boot.recorded, boot.dead_lettered, boot.shed, boot.pending):
         left = left.minus(fate)
+    if confirmed_to is not None:
+        out_of_sight = RangeSet((max(first, confirmed_to), last) for first, last in left.ranges())
+        boot.pending.update(out_of_sight)
+        left = left.minus(out_of_sight)
     boot.lost = left
 
 
@@ -172,12 +190,12 @@ class _KafkaSets:
     """What Kafka holds that its readers have not yet taken."""
 
     frames: int = 0
+    foreign: int = 0
     pending: dict[Boot, RangeSet] = field(default_factory=lambda: defaultdict(RangeSet))
-    verdicts: list[tuple[int, int, Boot, int]] = field(default_factory=list)
-    dead_letters: list[tuple[int, int, Boot, int]] = field(default_factory=list)
 
     @classmethod
-    def read(cls, data: Path) -> _KafkaSets:
+    def read(cls, data: Path, recorder: dict[tuple[str, int], int]) -> _KafkaSets:
+        """Read Kafka's `data` folder; `recorder` holds the offsets at which the recorder goes on."""
         sets = cls()
         committed = committed_offsets(data, PROCESSORS)
         for record in read_topic(data, KafkaTopic.FRAMES):
@@ -188,26 +206,22 @@ class _KafkaSets:
                 except WireError:
                     continue  # whoever wrote it was no bridge; the processors will dead-letter it as foreign
                 sets.pending[_camera(record.key), frame.boot_id].add(frame.seq)
-        for record in read_topic(data, KafkaTopic.VERDICTS):
-            if record.value:
-                verdict = Verdict.FromString(record.value)
-                place = (_camera(record.key), verdict.boot_id)
-                sets.verdicts.append((record.partition, record.offset, place, verdict.seq))
-        for record in read_topic(data, KafkaTopic.DEAD_LETTERS):
-            if record.value:
-                letter = DeadLetter.FromString(record.value)
-                if letter.verified:
-                    place = (CameraId(letter.camera_id), letter.boot_id)
-                    sets.dead_letters.append((record.partition, record.offset, place, letter.seq))
+        for topic in (KafkaTopic.VERDICTS, KafkaTopic.DEAD_LETTERS):
+            for record in read_topic(data, topic):
+                if record.offset >= recorder.get((topic, record.partition), 0) and record.value:
+                    sets._take(topic, record.key, record.value)
         return sets
 
-    def drop_taken(self, records: Records) -> None:
-        """Count as pending only what the recorder has not passed yet."""
-        offsets = records.offsets()
-        for topic, found in ((KafkaTopic.VERDICTS, self.verdicts), (KafkaTopic.DEAD_LETTERS, self.dead_letters)):
-            for partition, offset, place, seq in found:
-                if offset >= offsets.get((topic, partition), 0):
-                    self.pending[place].add(seq)
+    def _take(self, topic: KafkaTopic, key: bytes | None, value: bytes) -> None:
+        if topic is KafkaTopic.VERDICTS:
+            verdict = Verdict.FromString(value)
+            self.pending[_camera(key), verdict.boot_id].add(verdict.seq)
+            return
+        letter = DeadLetter.FromString(value)
+        if letter.verified:
+            self.pending[CameraId(letter.camera_id), letter.boot_id].add(letter.seq)
+        else:
+            self.foreign += 1
 
 
 def _camera(key: bytes | None) -> CameraId:

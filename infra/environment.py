@@ -9,7 +9,7 @@ from pydantic import SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from schemas.errors import ConfigError, SecretError
-from schemas.identity import CameraId
+from schemas.identity import CameraId, camera_id
 from schemas.keys import CameraKey, KeyRing
 
 
@@ -45,9 +45,15 @@ def read_secret(value: SecretStr | None, file: Path | None, what: str, variable:
 
 def fleet_secret(environment: Environment) -> bytes:
     """The fleet secret as bytes."""
-    text = read_secret(
-        environment.fleet_secret, environment.fleet_secret_file, "the fleet secret", "POINTILLIST_FLEET_SECRET"
+    return parse_fleet_secret(
+        read_secret(
+            environment.fleet_secret, environment.fleet_secret_file, "the fleet secret", "POINTILLIST_FLEET_SECRET"
+        )
     )
+
+
+def parse_fleet_secret(text: str) -> bytes:
+    """Read the hexadecimal digits of a fleet secret; `SecretError` says what is expected, and never the text."""
     try:
         secret = bytes.fromhex(text)
     except ValueError:
@@ -64,20 +70,22 @@ def key_ring(environment: Environment) -> KeyRing:
 
 def accepted_generations(file: Path | None) -> dict[str, int]:
     """The lowest accepted key generation of the cameras that are not at zero."""
-    if file is None or not file.exists():
+    if file is None:
         return {}
     try:
         content = json.loads(file.read_text())
+    except OSError as error:
+        raise ConfigError(f"the lowest key generations are expected in {file}: {error.strerror}") from None
     except ValueError as error:
         raise ConfigError(f"{file}: expected JSON, {error}") from None
     if not isinstance(content, dict) or not all(isinstance(v, int) and v >= 0 for v in content.values()):
         raise ConfigError(f'{file}: expected {{"site/camera": generation}} with whole numbers')
-    return content
+    return {str(camera_id(name)): generation for name, generation in content.items()}
 
 
-def attached_camera_key(environment: Environment, camera_id: CameraId) -> CameraKey:
+def attached_camera_key(environment: Environment, camera: CameraId) -> CameraKey:
     """The key of one attached camera."""
     text = read_secret(
         environment.camera_key, environment.camera_key_file, "the camera's key", "POINTILLIST_CAMERA_KEY"
     )
-    return CameraKey.from_export(camera_id, text)
+    return CameraKey.from_export(camera, text)

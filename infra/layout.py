@@ -7,6 +7,8 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
+from infra.environment import parse_fleet_secret
+from producers.fleet import spool_root
 from schemas.identity import CameraId
 from schemas.keys import CameraKey, derive_camera_key
 
@@ -30,7 +32,7 @@ class Layout:
     @property
     def spool(self) -> Path:
         """One folder for each site, in it one for each camera."""
-        return self.folder / "spool"
+        return spool_root(self.folder)
 
     @property
     def quarantine(self) -> Path:
@@ -79,7 +81,7 @@ class Layout:
         """The fleet secret, made at the first call."""
         if not self.secret_file.exists():
             write_private(self.secret_file, secrets.token_hex(32))
-        return bytes.fromhex(self.secret_file.read_text().strip())
+        return parse_fleet_secret(self.secret_file.read_text().strip())
 
     def issue_key(self, camera_id: CameraId, generation: int = 0, secret: bytes | None = None) -> None:
         """Lay a camera's key down where the fleet reads it, unless it has one of that generation or later."""

@@ -9,10 +9,13 @@ from infra.audit import Audit
 from infra.layout import Layout
 
 
-def report(found: Audit, layout: Layout, since_ms: int, startup_s: float, restarts: dict[str, int]) -> dict[str, Any]:
-    """What the boots that started at `since_ms` or later did, by the names that the README explains.
+def report(
+    found: Audit, layout: Layout, since_ms: int, foreign_before: int, startup_s: float, restarts: dict[str, int]
+) -> dict[str, Any]:
+    """What the boots that started at `since_ms` or later did, by the names that `docs/operations.md` explains.
 
-    `bytes_sent` counts first sends only, MQTT's own header apart; `latency_s` is capture to record.
+    `bytes_sent` counts first sends only, MQTT's own header apart; `latency_s` is capture to record. Sums, latency and
+    accuracy are of the `frames_measured` that the bounded database still holds.
     """
     counts = found.counts(since_ms)
     boots = [(boot.camera_id, boot.boot_id) for boot in found.boots if boot.started_ms >= since_ms]
@@ -25,6 +28,8 @@ def report(found: Audit, layout: Layout, since_ms: int, startup_s: float, restar
         alerts = records.alert_count(since_ms)
     return {
         **counts.as_dict(),
+        "frames_foreign": found.foreign - foreign_before,
+        "frames_measured": sums.frames,
         "bytes_raw": sums.raw_bytes,
         "bytes_sent": sums.frame_bytes,
         "wire_overhead_bytes_per_frame": share(sums.frame_bytes - sums.pixel_bytes, sums.frames),

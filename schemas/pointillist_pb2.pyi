@@ -87,7 +87,7 @@ class Confirm(_message.Message):
     def __init__(self, boot_id: _Optional[int] = ..., ranges: _Optional[_Iterable[_Union[Range, _Mapping]]] = ..., ledger_revision: _Optional[int] = ..., key_generation: _Optional[int] = ..., tag: _Optional[int] = ...) -> None: ...
 
 class Ledger(_message.Message):
-    __slots__ = ("boot_id", "revision", "started_ms", "first", "next", "shed", "closed", "frames_skipped", "bytes_resent", "key_generation", "frames_resent", "written_ms", "tag")
+    __slots__ = ("boot_id", "revision", "started_ms", "first", "next", "shed", "closed", "frames_skipped", "bytes_resent", "key_generation", "frames_resent", "written_ms", "confirmed_to", "tag")
     BOOT_ID_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
     STARTED_MS_FIELD_NUMBER: _ClassVar[int]
@@ -100,6 +100,7 @@ class Ledger(_message.Message):
     KEY_GENERATION_FIELD_NUMBER: _ClassVar[int]
     FRAMES_RESENT_FIELD_NUMBER: _ClassVar[int]
     WRITTEN_MS_FIELD_NUMBER: _ClassVar[int]
+    CONFIRMED_TO_FIELD_NUMBER: _ClassVar[int]
     TAG_FIELD_NUMBER: _ClassVar[int]
     boot_id: int
     revision: int
@@ -113,8 +114,9 @@ class Ledger(_message.Message):
     key_generation: int
     frames_resent: int
     written_ms: int
+    confirmed_to: int
     tag: int
-    def __init__(self, boot_id: _Optional[int] = ..., revision: _Optional[int] = ..., started_ms: _Optional[int] = ..., first: _Optional[int] = ..., next: _Optional[int] = ..., shed: _Optional[_Iterable[_Union[Range, _Mapping]]] = ..., closed: _Optional[bool] = ..., frames_skipped: _Optional[int] = ..., bytes_resent: _Optional[int] = ..., key_generation: _Optional[int] = ..., frames_resent: _Optional[int] = ..., written_ms: _Optional[int] = ..., tag: _Optional[int] = ...) -> None: ...
+    def __init__(self, boot_id: _Optional[int] = ..., revision: _Optional[int] = ..., started_ms: _Optional[int] = ..., first: _Optional[int] = ..., next: _Optional[int] = ..., shed: _Optional[_Iterable[_Union[Range, _Mapping]]] = ..., closed: _Optional[bool] = ..., frames_skipped: _Optional[int] = ..., bytes_resent: _Optional[int] = ..., key_generation: _Optional[int] = ..., frames_resent: _Optional[int] = ..., written_ms: _Optional[int] = ..., confirmed_to: _Optional[int] = ..., tag: _Optional[int] = ...) -> None: ...
 
 class Meta(_message.Message):
     __slots__ = ("install_id", "boot_id", "width", "height", "channels", "frames_per_second", "dropped_per_block", "probe_share", "profile", "source", "software")

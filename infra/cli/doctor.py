@@ -53,9 +53,14 @@ def _java() -> str:
 
 
 def _kafka() -> str:
-    from infra.local.kafka_jars import kafka_jars, kafka_version
+    from infra.local.kafka_jars import jar_folder, kafka_version
 
-    return f"Kafka {kafka_version()}, {len(kafka_jars())} jars"
+    folder = jar_folder()
+    if folder.is_dir():
+        return f"Kafka {kafka_version()} in {folder}"
+    if shutil.which("mvn") is None:
+        raise OSError("its jars are fetched by Maven, which is missing (Debian package maven)")
+    return f"Kafka {kafka_version()}, to be fetched by Maven at the first start"
 
 
 def _prometheus() -> str:

@@ -23,17 +23,16 @@ def key(
 ) -> None:
     """Print the key of one camera: give it to that device and to nobody else.
 
-    The fleet secret is read from POINTILLIST_FLEET_SECRET, POINTILLIST_FLEET_SECRET_FILE or --state.
+    The fleet secret is the one of --state, else POINTILLIST_FLEET_SECRET or POINTILLIST_FLEET_SECRET_FILE.
     """
     from infra.environment import Environment, fleet_secret
     from infra.layout import Layout, write_private
     from schemas.identity import camera_id
     from schemas.keys import derive_camera_key
 
-    environment = Environment()
-    given = environment.fleet_secret is not None or environment.fleet_secret_file is not None
     layout = Layout(state.resolve()) if state is not None else None
-    secret = layout.fleet_secret() if layout is not None and not given else fleet_secret(environment)
+    has_secret = layout is not None and layout.secret_file.is_file()
+    secret = layout.fleet_secret() if layout is not None and has_secret else fleet_secret(Environment())
     if scenario is not None:
         from producers.scenario import load_scenario
 

@@ -90,4 +90,9 @@ def first_problem(error: ValidationError) -> str:
     """The first thing that pydantic found wrong, in one line."""
     problem = error.errors()[0]
     place = ".".join(str(part) for part in problem["loc"])
-    return f"--{place.replace('_', '-')}: {problem['msg'].lower()}, got {problem['input']!r}"
+    option = _OPTIONS.get(place, place).replace("_", "-")
+    return f"--{option}: {problem['msg'].lower()}, got {problem['input']!r}"
+
+
+_OPTIONS = {"drain_s": "drain", "batch_frames": "batch"}
+"""Options whose name differs from that of the setting."""

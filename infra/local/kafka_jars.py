@@ -44,14 +44,18 @@ def java_binary() -> str:
     return found
 
 
+def jar_folder() -> Path:
+    """Where the jars are once they have been fetched: another pom makes another folder, so none is ever out of date."""
+    digest = hashlib.sha256(POM.read_bytes()).hexdigest()[:8]
+    return cache_folder() / f"kafka-{kafka_version()}-{digest}"
+
+
 def kafka_jars() -> list[Path]:
     """Kafka's jars in a fixed order, fetched when the cache has none.
 
     Raises BrokerError when Maven is missing or cannot fetch them.
     """
-    # Another pom makes another folder, so a cached one is never out of date.
-    digest = hashlib.sha256(POM.read_bytes()).hexdigest()[:8]
-    folder = cache_folder() / f"kafka-{kafka_version()}-{digest}"
+    folder = jar_folder()
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
         with (folder.parent / "fetch.lock").open("w") as lock:

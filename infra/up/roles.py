@@ -98,6 +98,8 @@ class LocalRoles:
         self._mqtt = mqtt
         self._kafka = kafka
         self._environment = dict(os.environ)
+        # Here the state folder's secret holds, whatever the person has exported for other systems.
+        self._environment.pop("POINTILLIST_FLEET_SECRET", None)
         self._environment["POINTILLIST_FLEET_SECRET_FILE"] = str(layout.secret_file.resolve())
         self._environment["POINTILLIST_GENERATIONS_FILE"] = str(layout.generations.resolve())
         # A role that is busy in numpy must not take the device thread's cores.
@@ -142,7 +144,6 @@ class LocalRoles:
             arguments += ["--seconds", str(self._settings.seconds)]
         # The fleet is given keys, never the fleet secret.
         environment = {k: v for k, v in self._light.items() if k != "POINTILLIST_FLEET_SECRET_FILE"}
-        environment.pop("POINTILLIST_FLEET_SECRET", None)
         role = self._role("fleet", arguments, environment)
         role.final = frozenset((FLEET_DRAINED, FLEET_PENDING))
         return role

@@ -16,8 +16,8 @@ from typing import Any
 
 import yaml
 
-from infra.audit import Audit, audit, unsettled
-from infra.environment import Environment
+from infra.audit import audit, unsettled
+from infra.environment import Environment, accepted_generations
 from infra.layout import Layout, write_private
 from infra.local.files import write_json
 from infra.local.kafka import Kafka
@@ -33,7 +33,7 @@ from infra.up.supervisor import Supervisor
 from infra.up.table import LiveTable
 from producers.fleet import fleet_started
 from producers.scenario import Scenario, parse_scenario
-from schemas.identity import CameraId
+from schemas.errors import ConfigError, UserError
 
 READY_S = 120.0
 STOP_S = 15.0
@@ -41,11 +41,26 @@ FRAME_PARTITIONS = 6
 TICK_S = 0.1
 
 
+INTERRUPTED = 130
+"""Exit status of a run that was interrupted before its cameras started."""
+
+
+class InterruptedStart(UserError):  # noqa: N818  # what happened, not an error
+    """The person asked to stop before the cameras started."""
+
+    exit_code = INTERRUPTED
+
+
 @dataclass
 class Interrupts:
     """How often the person asked to stop."""
 
     count: int = 0
+
+    def stop_here(self) -> None:
+        """Raise when the person has asked to stop."""
+        if self.count:
+            raise InterruptedStart("stopped before the cameras started")
 
     def __call__(self, signum: int, frame: FrameType | None) -> None:
         """Count one."""
@@ -102,14 +117,22 @@ class _Run:
         self._startup_s = 0.0
         self._brokers: list[Role] = []
         self._roles: list[Role] = []
+        self._foreign_before = 0
         self._fleet: Role | None = None
         self._prometheus: Prometheus | None = None
 
     def prepare(self, scenario: Scenario, document: dict[str, Any]) -> None:
         """Lay down the scenario, the keys and what this run is."""
         self._layout.fleet_secret()
+        if not self._layout.generations.exists():
+            write_json(self._layout.generations, {})
+        generations = accepted_generations(self._layout.generations)
         for camera in scenario.cameras():
-            self._layout.issue_key(CameraId(camera.camera_id))
+            self._layout.issue_key(camera.camera_id, generations.get(camera.camera_id, 0))
+        if self._settings.report is not None:
+            write_report(self._settings.report, {})
+        if self._layout.database.exists():
+            self._foreign_before = audit(self._layout).foreign
         # Another run: its sources begin at their beginning, its faults count from its own start.
         fleet_started(self._layout.folder).unlink(missing_ok=True)
         # An address may hold a password: the scenario is for its owner only, and is not repeated elsewhere.
@@ -131,13 +154,14 @@ class _Run:
         self._roles = [*local.processors(), *local.bridges(), local.recorder()]
         asyncio.run(create_topics(self._kafka.listen, pointillist_topics(FRAME_PARTITIONS)))
         for role in self._roles:
+            self._asked.stop_here()
             self._supervisor.start(role)
         if self._settings.prometheus and prometheus_binary() is not None:
             prometheus = self._prometheus = Prometheus(self._layout.folder, self._ports)
             self._brokers.append(Role("prometheus", prometheus, lambda: prometheus.listen, log=prometheus.log))
             self._supervisor.start(self._brokers[-1])
         self._live.say("waiting for the bridge, the processors and the recorder")
-        self._supervisor.await_health(self._roles, READY_S)
+        self._supervisor.await_health(self._roles, READY_S, self._asked.stop_here)
         self._startup_s = time.monotonic() - self._begun
         self._fleet = local.fleet()
         self._supervisor.start(self._fleet)
@@ -177,9 +201,11 @@ class _Run:
         while self._asked.count < 2 and time.monotonic() < end:
             self._supervisor.watch()
             self._live.tick()
-            if unsettled(self._layout) == 0:
+            looked = time.monotonic()
+            if unsettled(self._layout, self._started_ms) == 0:
                 return
-            time.sleep(0.3)
+            # Looking must not slow down what it waits for.
+            time.sleep(max(0.3, 3 * (time.monotonic() - looked)))
 
     def stop(self) -> None:
         """Stop everything by pid, readers before what they read from."""
@@ -194,15 +220,22 @@ class _Run:
 
     def finish(self) -> tuple[int, dict[str, Any]]:
         """The exit status and the report, from what is on disk now."""
-        found: Audit = audit(self._layout, self._started_ms)
-        document = report(found, self._layout, self._started_ms, self._startup_s, self._supervisor.restarts)
+        found = audit(self._layout)
+        restarts = self._supervisor.restarts
+        document = report(found, self._layout, self._started_ms, self._foreign_before, self._startup_s, restarts)
         if self._settings.report is not None:
             write_report(self._settings.report, document)
-        everything = found.counts()
-        return (0 if everything.frames_lost == 0 and everything.frames_pending == 0 else 1), document
+        everything, here = found.counts(), found.counts(self._started_ms)
+        older = everything.frames_lost + everything.frames_pending - here.frames_lost - here.frames_pending
+        if older:
+            self._live.say(f"{older} frames of earlier runs are lost or pending: see `pointillist audit`")
+        return (0 if here.frames_lost == 0 and here.frames_pending == 0 else 1), document
 
 
 def write_report(file: Path, document: dict[str, Any]) -> None:
-    """Write the report as JSON."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(document, indent=2) + "\n")
+    """Write the report as JSON; `ConfigError` when that cannot be done."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(document, indent=2) + "\n")
+    except OSError as error:
+        raise ConfigError(f"--report: cannot write {file}: {error.strerror}") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,7 +35,7 @@ class UpSettings(BaseModel):
     state: Path = Path(".pointillist")
     report: Path | None = None
     drain_s: float = Field(default=60.0, gt=0)
-    batch_frames: int = Field(default=64, ge=1, le=4096)
+    batch_frames: int = Field(default=64, ge=1, le=1024)
     spool_bytes: int = Field(default=256 * 2**20, ge=2**20)
     prometheus: bool = True
     http: str | None = None
@@ -98,11 +99,13 @@ def scenario_document(settings: UpSettings, data: Path | None) -> dict[str, Any]
 
 def bundle_folder(settings: UpSettings) -> Path:
     """The bundle of a run: the given one, else the shipped one that fits the source."""
-    if settings.bundle is not None:
-        if not (settings.bundle / "model.toml").is_file():
-            raise BundleError(f"expected a bundle, a folder with model.toml, got {settings.bundle}")
+    shipped = Path(str(files("bundles")))
+    if settings.bundle is None:
+        return shipped / ("scene" if settings.source == "scene" else "cifar10")
+    if (settings.bundle / "model.toml").is_file():
         return settings.bundle.resolve()
-    from importlib.resources import files
-
-    name = "scene" if settings.source == "scene" else "cifar10"
-    return Path(str(files("bundles") / name))
+    if settings.bundle.name == str(settings.bundle) and (shipped / settings.bundle / "model.toml").is_file():
+        return shipped / settings.bundle
+    raise BundleError(
+        f"expected a bundle, a folder with model.toml, or the name of a shipped one, got {settings.bundle}"
+    )

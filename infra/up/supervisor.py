@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from infra.local.process import last_line
@@ -41,8 +42,8 @@ class Supervisor:
         self._roles[role.name] = role
 
     def _begin(self, role: Role) -> None:
-        process = role.process.start()
         self._started[role.name] = time.monotonic()
+        process = role.process.start()
         with self._writing:
             self._table.record(role.name, process, listen=role.listen(), metrics=role.metrics)
 
@@ -88,11 +89,12 @@ class Supervisor:
             self.restarts[role.name] = self.restarts.get(role.name, 0) + 1
             self._starting[role.name] = self._threads.submit(self._begin, role)
 
-    def await_health(self, roles: list[Role], deadline_s: float) -> None:
-        """Wait until all `roles` are healthy, keeping them alive meanwhile."""
+    def await_health(self, roles: list[Role], deadline_s: float, check: Callable[[], None]) -> None:
+        """Wait until all `roles` are healthy, keeping them alive meanwhile; what `check` raises ends the wait."""
         end = time.monotonic() + deadline_s
         waiting = list(roles)
         while waiting:
+            check()
             self.watch()
             waiting = [role for role in waiting if not role.healthy()]
             if waiting and time.monotonic() > end:

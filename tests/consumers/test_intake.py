@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consumers.intake import frame_row, read
-from consumers.rows import FrameRow, LedgerRow, LetterRow
+from consumers.rows import CameraRow, FrameRow, LedgerRow, LetterRow
 from consumers.settings import RecorderSettings
-from consumers.tables import dead_letters, frames, ledgers
+from consumers.tables import cameras, dead_letters, frames, ledgers
 from schemas.limits import DEAD_LETTER_PAYLOAD_BYTES
 from schemas.pointillist_pb2 import DeadLetter, Verdict
 from tests.consumers.recorder_rig import BOOT, CAMERA, FakeRecord, dead_letter, ledger, verdict
@@ -21,7 +21,7 @@ def _record(topic: str, value: bytes, *, key: bytes = CAMERA.encode(), kind: str
 
 
 def test_rows_have_the_columns_of_their_tables() -> None:
-    for row, table in ((FrameRow, frames), (LetterRow, dead_letters), (LedgerRow, ledgers)):
+    for row, table in ((FrameRow, frames), (LetterRow, dead_letters), (LedgerRow, ledgers), (CameraRow, cameras)):
         assert list(row._fields) == [column.name for column in table.columns]
 
 

@@ -6,13 +6,16 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import select
+from sqlalchemy.schema import CreateTable
 
+from consumers.database import open_engine
 from consumers.outbox import mark_published, unpublished
 from consumers.purge import purge
+from consumers.quarantine import Quarantine
 from consumers.records import open_records
-from consumers.settings import Bounds, EvidenceRule
-from consumers.store import OffsetsMoved
-from consumers.tables import evidence, tallies
+from consumers.settings import Bounds, EvidenceRule, RecorderSettings
+from consumers.store import OffsetsMoved, Store
+from consumers.tables import evidence, metadata, tallies
 from consumers.tallies import SCHEMA
 from schemas.errors import StateError
 from schemas.pointillist_pb2 import OFFLINE, ONLINE, SHED, Alert, Meta, Status, Verdict
@@ -292,6 +295,15 @@ def test_tables_of_another_version_are_not_touched(rig: Rig) -> None:
     rig.close()
     with pytest.raises(StateError, match="99"):
         rig.open()
+
+
+def test_every_statement_of_the_hot_path_compiles_for_postgresql_without_a_server(tmp_path: Path) -> None:
+    engine = open_engine("postgresql+psycopg://nobody@127.0.0.1:1/none", writes=True)
+    settings = RecorderSettings(kafka="127.0.0.1:1", quarantine=str(tmp_path))
+    Store(engine, Quarantine(settings.quarantine, engine), settings)
+    for table in metadata.sorted_tables:
+        assert "WITHOUT ROWID" not in str(CreateTable(table).compile(dialect=engine.dialect))
+    assert not engine.pool.checkedout()  # type: ignore[attr-defined]  # its pool counts
 
 
 def test_reading_where_nothing_was_recorded_says_so(tmp_path: Path) -> None:
