@@ -10,7 +10,7 @@ import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from consumers.intake import Record
-from consumers.kafka_client import REQUEST_S, start
+from consumers.kafka_client import REQUEST_S, start, stop
 from consumers.settings import RecorderSettings
 from consumers.store import Partition
 from schemas.limits import MAX_BROKER_BYTES
@@ -62,7 +62,7 @@ class Log:
                 self._next[partition] = begins[partition] if position is None else max(position, begins[partition])
                 consumer.seek(partition, self._next[partition])
         except BaseException:
-            await consumer.stop()
+            await stop(consumer)
             raise
         self._consumer = consumer
         return rewound
@@ -111,4 +111,4 @@ class Log:
         """Drop the connection."""
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
-            await consumer.stop()
+            await stop(consumer)

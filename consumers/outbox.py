@@ -9,7 +9,7 @@ import structlog
 from aiokafka import AIOKafkaProducer
 from sqlalchemy import Engine, select, update
 
-from consumers.kafka_client import REQUEST_S, start
+from consumers.kafka_client import REQUEST_S, start, stop
 from consumers.tables import alerts
 from schemas.limits import MAX_BROKER_BYTES
 from schemas.pointillist_pb2 import Alert
@@ -66,7 +66,7 @@ class Outbox:
         """Drop the connection."""
         producer, self._producer = self._producer, None
         if producer is not None:
-            await producer.stop()
+            await stop(producer)
 
 
 def _headers(alert_id: str, camera: str) -> list[tuple[str, bytes]]:

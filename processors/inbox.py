@@ -16,6 +16,8 @@ from schemas.limits import MAX_BROKER_BYTES
 
 HEARTBEAT_MS: Final = 500
 _FETCH_WAIT_MS: Final = 250
+_COMMIT_S: Final = 5.0
+"""aiokafka looks for the group's coordinator for ever, even for a consumer that was closed meanwhile."""
 
 log = structlog.get_logger()
 
@@ -135,10 +137,11 @@ class Inbox(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no
         if not offsets:
             return
         try:
-            await consumer.commit(offsets)
+            async with asyncio.timeout(_COMMIT_S):
+                await consumer.commit(offsets)
         except CommitFailedError:
             log.info("partitions were lost before their offsets were committed", partitions=len(offsets))
-        except (KafkaError, IllegalStateError) as error:
+        except (KafkaError, IllegalStateError, TimeoutError) as error:
             log.warning("commit failed", error=f"{type(error).__name__}: {error}")
         else:
             for progress, offset in marks:

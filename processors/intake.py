@@ -10,7 +10,7 @@ from typing import Final, Protocol
 from processors.commit import PartitionProgress
 from processors.microbatch import Shape
 from schemas.errors import Malformed
-from schemas.frame import open_frame
+from schemas.frame import open_keyed_frame
 from schemas.identity import CameraId, Identity, camera_id_on_wire
 from schemas.keys import CameraKey, KeyRing
 from schemas.pointillist_pb2 import Frame
@@ -65,14 +65,14 @@ def open_record(record: Record, keys: KeyRing, progress: PartitionProgress, now_
     if record.key is None or record.value is None:
         raise Malformed("expected a record with a camera id as key and a frame as value")
     camera_id = _camera_of(record.key)
-    frame = open_frame(camera_id, record.value, keys)
+    frame, key = open_keyed_frame(camera_id, record.value, keys)
     traceparent = None
     for name, value in record.headers:
         if name == TRACEPARENT:
             traceparent = value
     return TakenFrame(
         camera_id,
-        keys.key(camera_id, frame.key_generation),
+        key,
         frame,
         Shape(frame.height, frame.width, frame.channels),
         now_s,

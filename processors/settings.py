@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from processors.stages.denoise import SIGMA
-from schemas.topics import KafkaTopic
+from schemas.topics import PROCESSORS_GROUP, KafkaTopic
 
 
 class DenoiseSettings(BaseModel):
@@ -31,7 +31,7 @@ class ProcessorSettings(BaseModel):
     bundle: Path
     """Folder of the model bundle."""
 
-    group: str = "pointillist-processors"
+    group: str = PROCESSORS_GROUP
     instance: str | None = None
     """Static group membership: a processor started again under the same name takes its partitions up at once, and
     keeps them for `session_timeout_s` after it has ended. None leaves the group when it ends."""

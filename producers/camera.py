@@ -40,6 +40,8 @@ _TURNS: Final = 8
 class Camera:
     """One camera of this process. `run` captures until the source ends; `tick` is called a few times a second.
 
+    What an earlier process left in the spool under another key generation is shed: nobody takes it any more.
+
     Raises `StateError` when the spool is in use and `SecretError` when the key is not this camera's.
     """
 
@@ -76,6 +78,9 @@ class Camera:
             link,
             instruments,
         )
+        refused = self.spool.shed_signed_otherwise(key.generation)
+        if refused:
+            _log.warning("key_generation_changed", camera=key.camera_id, generation=key.generation, frames_shed=refused)
 
     def plan(self, faults: Sequence[Fault], started_ms: int, phase_s: float) -> None:
         """What goes wrong, on the fleet's clock, and how long after the start the first frame comes."""
@@ -130,21 +135,30 @@ class Camera:
         self.publisher.link.hold(self._faults.is_cut_off(now_ms))
         self.publisher.tick(now)
         self.spool.shed_old(now_ms)
+        if self.ended and not self.spool.current.closed:
+            self.finish()
 
     def finish(self) -> None:
-        """This boot publishes nothing more."""
+        """This boot publishes nothing more. Where the spool cannot note that, `tick` tries again."""
         self.ended = True
-        self.publisher.finish()
+        try:
+            self.publisher.finish()
+        except StateError as error:
+            self._spool_failed(error)
+        else:
+            self.publisher.presence.mended("spool")
 
     async def close(self, timeout_s: float) -> None:
         """Disconnect and release the spool."""
-        if self._opening is not None:
-            self._opening.add_done_callback(_close_opened)
-        if self._source is not None:
-            self._source.close()
-            self._source = None
-        await self.publisher.close(timeout_s)
-        self.spool.close()
+        try:
+            if self._opening is not None:
+                self._opening.add_done_callback(_close_opened)
+            if self._source is not None:
+                source, self._source = self._source, None
+                source.close()
+            await self.publisher.close(timeout_s)
+        finally:
+            self.spool.close()
 
     async def _capture(self) -> None:
         source, self._source = self._source, None

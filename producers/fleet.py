@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import resource
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -32,6 +33,10 @@ _OPENING_S: Final = 3.0
 """How long the cameras wait for each other's sources before the first frames."""
 _FAREWELL_S: Final = 2.0
 _CONNECTORS: Final = 16
+_AGAIN_S: Final = 60.0
+"""A camera that fails at every tick says so once in this time."""
+_FILES: Final = (256, 8)
+"""Files that a process may need to hold open: so many, and so many more for each camera."""
 
 
 @dataclass(frozen=True)
@@ -63,16 +68,19 @@ async def run_fleet(
     run_s: float | None = None,
     drain_s: float = 30.0,
     link: LinkSettings | None = None,
+    mark: Path | None = None,
 ) -> FleetOutcome:
     """Run all cameras until their sources end, `ends_at_ms` (Unix time), `run_s` or `stop`; then drain the spools.
 
-    A fleet that is started again on the same `state` goes on where the last one was, however that ended; `run_s`
-    seconds count from its first capture. When its time is over it drains only.
+    A fleet that is started again with the same `mark` goes on where the last one was, however that ended; `run_s`
+    seconds count from its first capture. When its time is over it drains only. `mark` is the file that says when that
+    was, by default the one of `fleet_started`.
 
     Raises `SecretError` without a key for each camera, `StateError` when a spool is in use, and, at the very first
     start, `SourceError` when no camera has a source that opens.
     """
-    fleet = _Fleet(scenario.cameras(), scenario.faults, mqtt, state, keys, registry, health, link)
+    start = _Start(mark or fleet_started(state))
+    fleet = _Fleet(scenario.cameras(), scenario.faults, mqtt, state, keys, registry, health, link, start)
     return await fleet.run(stop, ends_at_ms, drain_s, run_s)
 
 
@@ -89,9 +97,25 @@ async def run_camera(
     drain_s: float = 30.0,
     link: LinkSettings | None = None,
 ) -> FleetOutcome:
-    """Run one attached camera: a fleet of one."""
-    fleet = _Fleet([settings], [], mqtt, state, {settings.camera_id: key}, registry, health, link)
+    """Run one attached camera: a fleet of one that has nothing to do with others in the same `state`.
+
+    Its source has to open at every start. It goes on where a killed process left it, and begins anew after one that
+    ended in good order. Raises `StateError` when its spool is in use and `SourceError` when its source does not open.
+    """
+    start = _Start(spool_root(state) / settings.camera_id / "started.json", attached=True)
+    fleet = _Fleet([settings], [], mqtt, state, {settings.camera_id: key}, registry, health, link, start)
     return await fleet.run(stop, ends_at_ms, drain_s)
+
+
+@dataclass(frozen=True)
+class _Start:
+    """How a fleet knows its first start: by the absence of the file `mark`.
+
+    An `attached` one removes it when it ends in good order, and asks for a source that opens at every start.
+    """
+
+    mark: Path
+    attached: bool = False
 
 
 class _Fleet:
@@ -107,6 +131,7 @@ class _Fleet:
         registry: CollectorRegistry,
         health: Health,
         link: LinkSettings | None,
+        start: _Start,
     ) -> None:
         missing = [camera.camera_id for camera in settings if camera.camera_id not in keys]
         if missing:
@@ -117,6 +142,8 @@ class _Fleet:
         self._keys = keys
         self._health = health
         self._link = link or LinkSettings()
+        self._start = start
+        self._complained: dict[CameraId, float] = {}
         self._instruments = Instruments.on(registry)
         self._broker = Broker(*mqtt, threads=min(_CONNECTORS, len(settings)))
         self._cameras: list[Camera] = []
@@ -127,6 +154,7 @@ class _Fleet:
         """Open, capture, drain, close."""
         self._health.set("spools", False)
         self._health.set("mqtt", False)
+        _allow_open_files(_FILES[0] + _FILES[1] * len(self._settings))
         try:
             self._open_spools()
             self._health.set("spools", True)
@@ -135,13 +163,19 @@ class _Fleet:
                 await self._capture(stop, ends_at_ms, run_s)
                 for camera in self._cameras:
                     camera.finish()
+                if self._start.attached:
+                    self._start.mark.unlink(missing_ok=True)
                 await self._drain(stop, drain_s)
             finally:
                 ticking.cancel()
                 await asyncio.gather(ticking, return_exceptions=True)
             return self._outcome()
         finally:
-            await asyncio.gather(*(camera.close(_FAREWELL_S) for camera in self._cameras))
+            closing = (camera.close(_FAREWELL_S) for camera in self._cameras)
+            closed = await asyncio.gather(*closing, return_exceptions=True)
+            for camera, failure in zip(self._cameras, closed, strict=True):
+                if failure is not None:
+                    _log.error("camera_close_failed", camera=camera.settings.camera_id, detail=str(failure))
             self._broker.close()
 
     def _open_spools(self) -> None:
@@ -153,7 +187,7 @@ class _Fleet:
 
     async def _capture(self, stop: asyncio.Event, ends_at_ms: int | None, run_s: float | None) -> None:
         """Run the cameras until all have ended, or time or `stop` ends them."""
-        started_ms = _first_start(self._state)
+        started_ms = _first_start(self._start.mark)
         if run_s is not None and started_ms is not None:
             ends_at_ms = started_ms + round(1000 * run_s)
         left_s = None if ends_at_ms is None else ends_at_ms / 1000 - time.time()
@@ -165,14 +199,15 @@ class _Fleet:
         stopping = asyncio.create_task(stop.wait(), name="fleet-stop")
         running: set[asyncio.Task[None]] = set()
         try:
-            opening = asyncio.create_task(self._open_sources(strict=started_ms is None), name="fleet-sources")
+            strict = started_ms is None or self._start.attached
+            opening = asyncio.create_task(self._open_sources(strict), name="fleet-sources")
             running.add(opening)
             await asyncio.wait({opening, stopping}, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
             if not opening.done():
                 return
             opening.result()
             if started_ms is None:
-                started_ms = _note_first_start(self._state)
+                started_ms = _note_first_start(self._start.mark)
                 if run_s is not None:
                     ends_at_ms = started_ms + round(1000 * run_s)
             for number, camera in enumerate(self._cameras):
@@ -226,14 +261,22 @@ class _Fleet:
             for camera in self._cameras:
                 try:
                     camera.tick(now, now_ms)
-                except PointillistError as error:
-                    _log.error("camera_tick_failed", camera=camera.settings.camera_id, detail=str(error))
+                except Exception as error:
+                    self._tick_failed(camera.settings.camera_id, error, now)
             missing = sum(not (camera.publisher.link.up or camera.publisher.link.held) for camera in self._cameras)
             self._health.set("mqtt", not missing, f"{missing} of {len(self._cameras)} cameras without a connection")
             if now >= next_report:
                 next_report = now + 1
                 self._report(now_ms)
             await asyncio.sleep(TICK_S)
+
+    def _tick_failed(self, camera_id: CameraId, error: Exception, now: float) -> None:
+        """Say it now and then; the tick of every camera goes on, this one's too."""
+        last = self._complained.get(camera_id)
+        if last is None or now - last >= _AGAIN_S:
+            self._complained[camera_id] = now
+            unforeseen = not isinstance(error, PointillistError)
+            _log.error("camera_tick_failed", camera=camera_id, detail=str(error), exc_info=unforeseen)
 
     def _report(self, now_ms: int) -> None:
         states = {"online": 0, "offline": 0, "degraded": 0}
@@ -274,19 +317,32 @@ def fleet_started(state: Path) -> Path:
     return state / "fleet.json"
 
 
-def _first_start(state: Path) -> int | None:
+def _first_start(mark: Path) -> int | None:
     """When this fleet captured for the first time, Unix time in milliseconds; None when it never did."""
     try:
-        return int(json.loads(fleet_started(state).read_text())["started_ms"])
+        return int(json.loads(mark.read_text())["started_ms"])
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise StateError(f"{mark} cannot be read: {error.strerror}") from None
     except (ValueError, KeyError, TypeError):
-        raise StateError(f"{fleet_started(state)}: expected the start of a fleet") from None
+        raise StateError(f"{mark}: expected the start of a fleet") from None
 
 
-def _note_first_start(state: Path) -> int:
+def _note_first_start(mark: Path) -> int:
     started_ms = time.time_ns() // 10**6
-    fresh = state / "fleet.json.new"
-    fresh.write_text(json.dumps({"started_ms": started_ms}))
-    fresh.replace(fleet_started(state))
+    fresh = mark.with_suffix(".json.new")
+    try:
+        fresh.write_text(json.dumps({"started_ms": started_ms}))
+        fresh.replace(mark)
+    except OSError as error:
+        raise StateError(f"{mark} cannot be written: {error.strerror}") from None
     return started_ms
+
+
+def _allow_open_files(wanted: int) -> None:
+    """Raise this process's own bound on open files to `wanted`, as far as the system lets it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))

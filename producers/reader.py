@@ -8,7 +8,11 @@ import threading
 import time
 from typing import NamedTuple, Protocol
 
+import structlog
+
 from producers.sources.source import Captured, Source
+
+_log = structlog.get_logger()
 
 
 class Reading(NamedTuple):
@@ -132,8 +136,12 @@ class ThreadReader:
             self._failure = failure
         finally:
             self._ended = True
-            self._source.close()
-            self._wake()
+            try:
+                self._source.close()
+            except Exception:
+                _log.exception("source_close_failed", source=self._source.kind)
+            finally:
+                self._wake()
 
     def _put(self, reading: Reading) -> None:
         with self._change:

@@ -155,7 +155,7 @@ def parse_scenario(values: Any, origin: str = "scenario") -> Scenario:
 
 def _first_problem(error: ValidationError) -> str:
     problem = error.errors(include_url=False)[0]
-    place = ".".join(str(part) for part in problem["loc"])
+    place = ".".join(_shown(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         parents = [str(part) for part in problem["loc"][:-1] if isinstance(part, str)]
         model = _MODELS.get(parents[-1], Scenario) if parents else Scenario
@@ -164,7 +164,17 @@ def _first_problem(error: ValidationError) -> str:
     if problem["type"] == "missing":
         return f"{place}: expected a value, got none"
     message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    return f"{place}: {message}, got {str(problem['input'])[:80]!r}"
+    value = problem["input"]
+    # The address of a source may hold a password.
+    if "source" in problem["loc"] or not isinstance(value, str | int | float | None):
+        return f"{place}: {message}" + ("" if problem["type"] == "value_error" else f", got {type(value).__name__}")
+    return f"{place}: {message}, got {_shown(value)!r}"
+
+
+def _shown(value: object) -> str:
+    """A key or value as a message may repeat it: an address is not, wherever it was written by mistake."""
+    text = str(value)
+    return text[:80] if "://" not in text else "an address"
 
 
 def _numbered(name: str, index: int) -> str:

@@ -13,6 +13,10 @@ MAX_FRAME_BYTES: Final = 14 * 2**20
 """Of the decoded frame, height x width x channels: 2560x1440 RGB fits."""
 MAX_MESSAGE_BYTES: Final = 15 * 2**20
 """Of one MQTT payload or Kafka record value."""
+MAX_CONTROL_BYTES: Final = 256 * 1024
+"""Of a ledger, confirmation or command: parsed, one of empty ranges takes 20 times as much."""
+PLAIN_MESSAGE_BYTES: Final = 64 * 1024
+"""A frame message above it shows that it is mostly pixels before it is parsed."""
 MAX_BROKER_BYTES: Final = 16 * 2**20
 """What the brokers are set to accept: a message with its headers and key."""
 DEAD_LETTER_PAYLOAD_BYTES: Final = 4096

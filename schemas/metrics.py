@@ -79,6 +79,14 @@ BRIDGE_KAFKA = Metric(
     "Time from the first message of a batch to Kafka's acknowledgement",
     buckets=SECONDS,
 )
+BRIDGE_BACKLOG = Metric(
+    Gauge,
+    "pointillist_bridge_backlog_bytes",
+    "Estimated bytes of the frames in Kafka that are not processed, of the partition that has most",
+)
+BRIDGE_HOLDING = Metric(
+    Gauge, "pointillist_bridge_holding", "1 while the bridge leaves frames to the cameras because of that backlog"
+)
 BRIDGE_CONFIRMATIONS = Metric(Counter, "pointillist_bridge_confirmations_total", "Confirmations sent to cameras")
 BRIDGE_KAFKA_ERRORS = Metric(Counter, "pointillist_bridge_kafka_errors_total", "Batches that Kafka refused at first")
 

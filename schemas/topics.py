@@ -49,6 +49,10 @@ def parse_mqtt_topic(topic: str) -> tuple[CameraId, Channel]:
     return camera_id_on_wire(f"{parts[2]}/{parts[3]}"), channel
 
 
+PROCESSORS_GROUP: Final = "pointillist-processors"
+"""The consumer group of the frames topic, whose committed offsets say what is done."""
+
+
 class KafkaTopic(StrEnum):
     """The Kafka topics; the record key is the camera id."""
 

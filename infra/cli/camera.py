@@ -51,6 +51,7 @@ def attach(
 ) -> None:
     """Send a camera's pictures, dots only, to the fleet's broker.
 
+    Exit status 2 when the source cannot be read at the start, 3 when the spool still holds frames at the drain deadline.
     The key is read from POINTILLIST_CAMERA_KEY, POINTILLIST_CAMERA_KEY_FILE, or the state folder given.
     """
     import time
@@ -59,7 +60,7 @@ def attach(
     from infra.layout import Layout
     from infra.role import address, run_role
     from infra.up.roles import FLEET_PENDING
-    from producers.fleet import run_fleet
+    from producers.fleet import run_camera
     from producers.scenario import parse_scenario
     from schemas.identity import camera_id
 
@@ -82,7 +83,7 @@ def attach(
         "probe_share": strip_rate,
         "profile": profile,
     }
-    scenario = parse_scenario({"site": site, "cameras": [settings]})
+    [plan] = parse_scenario({"site": site, "cameras": [settings]}, "camera").cameras()
     environment = Environment()
     if state is not None and environment.camera_key is None and environment.camera_key_file is None:
         layout = Layout(state.resolve())
@@ -100,8 +101,8 @@ def attach(
     outcome = run_role(
         "camera",
         metrics,
-        lambda registry, health, stop: run_fleet(
-            scenario, mqtt=link, state=folder, keys={identity: key}, registry=registry, health=health, stop=stop,
+        lambda registry, health, stop: run_camera(
+            plan, mqtt=link, state=folder, key=key, registry=registry, health=health, stop=stop,
             ends_at_ms=until, drain_s=drain,
         ),
     )  # fmt: skip

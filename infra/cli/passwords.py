@@ -1,35 +1,59 @@
-"""Keeps passwords in URLs out of the process's arguments, where every user of the machine could read them."""
+"""Keeps URLs, which may hold passwords, out of the process's arguments, where every user of the machine reads them.
+
+Where a password stands in a URL is up to the camera: before the host, in the query, in the path. So no URL stays.
+"""
 
 from __future__ import annotations
 
 import os
 import re
 import sys
+from collections.abc import Mapping
 
-_WITH_PASSWORD = re.compile(r"^(--[a-z-]+=)?([a-z][a-z0-9+.-]*://[^/@\s]*:[^/@\s]*@.*)$", re.IGNORECASE)
 _PREFIX = "env:"
+_NAME = "POINTILLIST_URL_"
+_OPTION = re.compile(r"(--[a-z][a-z-]*=)?(.*)", re.DOTALL)
+_HIDDEN = re.compile(rf"(--[a-z][a-z-]*=)?{_PREFIX}({_NAME}\d+)")
 
 
-def hidden(arguments: list[str]) -> tuple[list[str], dict[str, str]]:
-    """`arguments` with each URL that holds a password replaced by env:NAME, and those variables."""
+def hidden(arguments: list[str], taken: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
+    """`arguments` with each that holds a URL replaced by env:NAME, and those variables; none of them is in `taken`."""
     shown: list[str] = []
     variables: dict[str, str] = {}
+    number = 0
     for argument in arguments:
-        found = _WITH_PASSWORD.match(argument)
-        if found is None:
+        found = _OPTION.fullmatch(argument)
+        if "://" not in argument or found is None:
             shown.append(argument)
             continue
-        name = f"POINTILLIST_URL_{len(variables) + 1}"
+        number += 1
+        while f"{_NAME}{number}" in taken:
+            number += 1
+        name = f"{_NAME}{number}"
         variables[name] = found[2]
         shown.append(f"{found[1] or ''}{_PREFIX}{name}")
     return shown, variables
 
 
+def revealed(arguments: list[str], variables: Mapping[str, str]) -> list[str]:
+    """What `hidden` made its first result of, given its second among `variables`."""
+    texts = []
+    for argument in arguments:
+        found = _HIDDEN.fullmatch(argument)
+        known = found is not None and found[2] in variables
+        texts.append(f"{found[1] or ''}{variables[found[2]]}" if found is not None and known else argument)
+    return texts
+
+
 def hide_passwords() -> None:
-    """Start this very command again without passwords in its arguments, if there are any."""
-    shown, variables = hidden(sys.argv[1:])
+    """Start this very command again without URLs in its arguments if there are any; else put them back in `sys.argv`.
+
+    The system shows the arguments that a process was started with, not what it makes of them.
+    """
+    shown, variables = hidden(sys.argv[1:], os.environ)
     if variables:
         os.execve(sys.executable, [sys.executable, "-m", "infra.cli", *shown], os.environ | variables)
+    sys.argv[1:] = revealed(sys.argv[1:], os.environ)
 
 
 def resolve(text: str) -> str:

@@ -72,20 +72,36 @@ def bridge(
     single: Annotated[
         bool, typer.Option(help="One bridge with a persistent session, for publishers that know no confirmations.")
     ] = False,
+    max_backlog: Annotated[
+        int,
+        typer.Option(
+            help="MiB of a Kafka partition that processors may be behind before frames are left to the cameras; at "
+            "most half of what the frames topic retains of one.",
+            min=1,
+        ),
+    ] = 256,
     metrics: Metrics = None,
     state: State = None,
     broker_wait: BrokerWait = BROKER_WAIT_S,
 ) -> None:
     """Carry frames from MQTT into Kafka, and confirm them to the cameras."""
+    from pydantic import ValidationError
+
+    from infra.cli.up import first_problem
     from infra.role import address, run_role
     from producers.bridge import BridgeSettings, run_bridge
 
     place, bootstrap = broker(mqtt, state, "mosquitto"), broker(kafka, state, "kafka")
-    require_brokers(broker_wait, mqtt=place, kafka=bootstrap)
     host, port = address(place)
-    settings = BridgeSettings(
-        mqtt_host=host, mqtt_port=port, kafka_bootstrap=bootstrap, name=name, mode="single" if single else "shared"
-    )
+    options: dict[str, Any] = {
+        "mqtt_host": host, "mqtt_port": port, "kafka_bootstrap": bootstrap, "name": name,
+        "mode": "single" if single else "shared", "max_backlog_bytes": max_backlog * 2**20,
+    }  # fmt: skip
+    try:
+        settings = BridgeSettings(**options)
+    except ValidationError as error:
+        raise ConfigError(first_problem(error)) from None
+    require_brokers(broker_wait, mqtt=place, kafka=bootstrap)
     keys = server_keys(state)
     run_role(
         name,

@@ -59,9 +59,9 @@ def _saturation() -> list[Graph | Figure]:
     return [
         Graph(
             "Back-pressure",
-            "Partitions that the processors have paused.",
+            "Partitions that the processors have paused, and bridges that leave frames to the cameras.",
             "none",
-            (Query(total(m.PAUSED), "paused partitions"),),
+            (Query(total(m.PAUSED), "paused partitions"), Query(total(m.BRIDGE_HOLDING), "bridges holding back")),
             8,
         ),
         Graph(

@@ -125,11 +125,20 @@ def _between() -> list[Graph | Figure]:
                 Query(rate(m.BRIDGE_BYTES), "bridge"),
                 Query(rate(m.FRAME_BYTES, "kind"), "processors, {{kind}}"),
             ),
+            THIRD,
         ),
         Graph(
             "Confirmations",
             "Messages from the bridge that tell cameras which frames Kafka has.",
             "ops",
             (Query(rate(m.BRIDGE_CONFIRMATIONS), "confirmations"),),
+            THIRD,
+        ),
+        Graph(
+            "Backlog",
+            "Frames in Kafka that are not processed, in the partition that has most; bridges hold frames back above a limit.",
+            "bytes",
+            (Query(f"max({m.BRIDGE_BACKLOG.name})", "fullest partition"),),
+            THIRD,
         ),
     ]

@@ -50,6 +50,7 @@ def pointillist_topics(partitions: int = 4, replication: int = 1) -> dict[str, T
     """Every topic of the system; those keyed by camera have `partitions` partitions."""
     keyed = TopicSpec(partitions, replication)
     return {
+        # Bridges take no more frames well before a partition is full: BridgeSettings.max_backlog_bytes.
         KafkaTopic.FRAMES.value: TopicSpec(partitions, replication, retention_bytes=1024 * MEBIBYTE),
         KafkaTopic.EVENTS.value: keyed,
         KafkaTopic.VERDICTS.value: keyed,

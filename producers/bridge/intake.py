@@ -17,7 +17,7 @@ from schemas.errors import BadSize, Malformed, WireError
 from schemas.frame import open_frame, open_message
 from schemas.identity import BOOT_ID_LIMIT, CameraId
 from schemas.keys import KeyRing
-from schemas.limits import DEAD_LETTER_PAYLOAD_BYTES, MAX_MESSAGE_BYTES
+from schemas.limits import DEAD_LETTER_PAYLOAD_BYTES
 from schemas.pointillist_pb2 import DeadLetter, Ledger, Meta, Status
 from schemas.topics import Channel, KafkaTopic, parse_mqtt_topic
 
@@ -29,7 +29,9 @@ MAX_EVENT_BYTES: Final = 64 * 1024
 """Of `status` and `meta`, which anyone can publish."""
 MAX_ERROR_CHARACTERS: Final = 500
 ROUTES: Final = 16_384
-"""Topics remembered: strangers may make up any number."""
+"""Topics remembered: strangers may make up any number. Only well-formed ones are, which are short."""
+MAX_ORIGIN_CHARACTERS: Final = 200
+"""Of a topic in a dead letter. Ours are shorter; a stranger's has up to 64 KiB."""
 
 _COMMON: Final[Headers] = [("ce_specversion", b"1.0"), ("content-type", b"application/protobuf")]
 _SPAN: Final = f"-{blake2b(b'bridge', digest_size=8).hexdigest()}-01"
@@ -47,7 +49,7 @@ class Record(NamedTuple):
     headers: Headers
     receipt: Receipt | None
     origin: str
-    """The MQTT topic."""
+    """The MQTT topic, or the beginning of a long one."""
     channel: str
     """Its last part, `unknown` when there is none of ours."""
 
@@ -101,24 +103,25 @@ class Intake:
         return self._dead_letter(route, record.value, BadSize.reason, error)
 
     def _route(self, topic: bytes) -> _Route:
-        origin = topic.decode(errors="replace")
+        text = topic.decode(errors="replace")
+        origin = text[:MAX_ORIGIN_CHARACTERS]
         try:
-            camera_id, channel = parse_mqtt_topic(origin)
+            camera_id, channel = parse_mqtt_topic(text)
         except WireError as error:
-            route = _Route(origin, CameraId(""), b"", "unknown", [], None, str(error))
-        else:
-            source = ("ce_source", f"/cameras/{camera_id}".encode())
-            openers: dict[Channel, tuple[type[Message] | None, Callable[[_Route, bytes], Record]]] = {
-                Channel.FRAME: (None, self._frame),
-                Channel.EVENT: (Ledger, self._ledger),
-                Channel.STATUS: (Status, self._status),
-                Channel.META: (Meta, self._meta),
-            }
-            kind, opener = openers.get(channel, (None, None))
-            name = f"pointillist.v1.{kind.__name__ if kind else 'Frame'}".encode()
-            headers = [*_COMMON, source, ("ce_type", name)]
-            refusal = f"expected a channel that cameras publish on, got {channel.value}"
-            route = _Route(origin, camera_id, camera_id.encode(), channel.value, headers, opener, refusal)
+            # Not remembered: it would be a stranger's 64 KiB, and there is no end of them.
+            return _Route(origin, CameraId(""), b"", "unknown", [], None, str(error))
+        source = ("ce_source", f"/cameras/{camera_id}".encode())
+        openers: dict[Channel, tuple[type[Message] | None, Callable[[_Route, bytes], Record]]] = {
+            Channel.FRAME: (None, self._frame),
+            Channel.EVENT: (Ledger, self._ledger),
+            Channel.STATUS: (Status, self._status),
+            Channel.META: (Meta, self._meta),
+        }
+        kind, opener = openers.get(channel, (None, None))
+        name = f"pointillist.v1.{kind.__name__ if kind else 'Frame'}".encode()
+        headers = [*_COMMON, source, ("ce_type", name)]
+        refusal = f"expected a channel that cameras publish on, got {channel.value}"
+        route = _Route(origin, camera_id, camera_id.encode(), channel.value, headers, opener, refusal)
         self._routes[topic] = route
         if len(self._routes) > ROUTES:
             self._routes.popitem(last=False)
@@ -139,8 +142,6 @@ class Intake:
         return Record(KafkaTopic.FRAMES, route.key, payload, headers, receipt, route.origin, route.channel)
 
     def _ledger(self, route: _Route, payload: bytes) -> Record:
-        if len(payload) > MAX_MESSAGE_BYTES:
-            raise BadSize(f"expected at most {MAX_MESSAGE_BYTES} bytes a message, got {len(payload)}")
         ledger = open_message(Ledger, route.camera_id, payload, self._keys)
         if not (0 < ledger.boot_id < BOOT_ID_LIMIT and ledger.revision):
             raise Malformed(

@@ -15,6 +15,7 @@ from aiokafka.partitioner import DefaultPartitioner
 from producers.bridge.intake import Record
 from producers.bridge.producer import Producers
 from producers.bridge.window import Ticket
+from schemas.limits import MAX_BROKER_BYTES
 from schemas.topics import KafkaTopic
 
 log = structlog.get_logger()
@@ -90,6 +91,10 @@ def size_of(record: Record) -> int:
     return len(record.value) + RECORD_OVERHEAD
 
 
+class BatchFull(Exception):  # noqa: N818  # a state of the batch
+    """The client library's batch had no room for all records: nothing was sent."""
+
+
 class Lanes:
     """All lanes. `delivered` is called with each batch that Kafka has acknowledged by all in-sync replicas.
 
@@ -103,11 +108,12 @@ class Lanes:
         linger_s: float,
         batch_bytes: int,
         deadline_s: float,
-        delivered: Callable[[list[Entry], float], None],
+        delivered: Callable[[Lane, list[Entry], int, float], None],
         failed: Callable[[], None],
         refused: Callable[[Record, str], Record],
     ) -> None:
-        """`delivered` also gets the seconds since the batch's first record came; `failed` counts refused batches."""
+        """`delivered` gets the lane, the batch with its size as `size_of` counts, and the seconds since its first
+        record came; `failed` counts refused batches."""
         self.buffered_bytes = 0
         self.ready = asyncio.Event()
         self._producers = producers
@@ -142,6 +148,10 @@ class Lanes:
             self._empty.clear()
         self.buffered_bytes += size
         lane.put((record, ticket), size)
+
+    def partitions(self, topic: KafkaTopic) -> list[int]:
+        """The partitions of a topic, once `ready`."""
+        return [lane.partition for lane in self._lanes[topic]]
 
     async def drain(self) -> None:
         """Wait until Kafka has all."""
@@ -181,9 +191,10 @@ class Lanes:
             producer = await self._producers.current()
             try:
                 await self._send(producer, lane, entries)
-            except (MessageSizeTooLargeError, RecordListTooLargeError) as error:
+            except (MessageSizeTooLargeError, RecordListTooLargeError, BatchFull) as error:
                 self._failed()
-                self._producers.replace(producer, error)
+                if not isinstance(error, BatchFull):
+                    self._producers.replace(producer, error)
                 if len(entries) > 1:
                     middle = len(entries) // 2
                     await self._deliver(lane, entries[:middle], first_at)
@@ -199,17 +210,18 @@ class Lanes:
                 self._producers.replace(producer, error)
                 await asyncio.sleep(BACKOFF_S)
             else:
-                self._release(entries)
-                self._delivered(entries, time.monotonic() - first_at)
+                size = self._release(entries)
+                self._delivered(lane, entries, size, time.monotonic() - first_at)
                 return
 
     async def _send(self, producer: AIOKafkaProducer, lane: Lane, entries: list[Entry]) -> None:
-        """Send one batch and wait for its acknowledgement; raises what Kafka says, or TimeoutError."""
+        """Send one batch and wait for its acknowledgement; raises what Kafka says, BatchFull or TimeoutError."""
         now_ms = time.time_ns() // 1_000_000
         batch = producer.create_batch()
         append = batch.append
         for record, _ in entries:
-            append(timestamp=now_ms, key=record.key, value=record.value, headers=record.headers)
+            if append(timestamp=now_ms, key=record.key, value=record.value, headers=record.headers) is None:
+                raise BatchFull(f"expected room for {len(entries)} records in {MAX_BROKER_BYTES} bytes")
         batch.close()
         future = await producer.send_batch(batch, lane.topic.value, partition=lane.partition)
         given_up = self._producers.given_up
@@ -219,7 +231,9 @@ class Lanes:
             raise TimeoutError(f"expected Kafka's acknowledgement within {self._deadline_s:g} s")
         future.result()
 
-    def _release(self, entries: list[Entry]) -> None:
-        self.buffered_bytes -= sum(size_of(record) for record, _ in entries)
+    def _release(self, entries: list[Entry]) -> int:
+        size = sum(len(record.value) for record, _ in entries) + len(entries) * RECORD_OVERHEAD
+        self.buffered_bytes -= size
         if not self.buffered_bytes:
             self._empty.set()
+        return size

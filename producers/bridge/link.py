@@ -33,17 +33,21 @@ TAKEN_OVER: Final = 0x8E
 
 # The broker hands what it retains (`status`, `meta`) to plain filters only, so each bridge forwards those of all
 # cameras; equal ones have equal event ids.
-_SHARED: Final = (Channel.FRAME, Channel.EVENT)
 _PLAIN: Final = (Channel.STATUS, Channel.META)
 
 
-def filters(settings: BridgeSettings) -> list[str]:
-    """What the bridge subscribes to."""
-    shared = [
-        shared_filter(settings.group, channel) if settings.mode == "shared" else every_camera_filter(channel)
-        for channel in _SHARED
-    ]
-    return shared + [every_camera_filter(channel) for channel in _PLAIN]
+def frame_filter(settings: BridgeSettings) -> str:
+    """By which the bridge gets frames."""
+    return _shared(settings, Channel.FRAME)
+
+
+def event_filters(settings: BridgeSettings) -> list[str]:
+    """By which it gets everything else."""
+    return [_shared(settings, Channel.EVENT), *(every_camera_filter(channel) for channel in _PLAIN)]
+
+
+def _shared(settings: BridgeSettings, channel: Channel) -> str:
+    return shared_filter(settings.group, channel) if settings.mode == "shared" else every_camera_filter(channel)
 
 
 class Link:
@@ -60,6 +64,7 @@ class Link:
         self._closed: asyncio.Future[str] = self._loop.create_future()
         self._subscribed = False
         self._paused = False
+        self._holds_frames = False
         self._closing = False
         self._reading: socket.socket | None = None
         client = self._client = PacketClient(settings.name, on_publish)
@@ -92,14 +97,28 @@ class Link:
     def pause(self) -> None:
         """Stop reading: what comes waits at the broker."""
         self._paused = True
-        if self._reading is not None:
-            self._loop.remove_reader(self._reading)
+        self._read_or_wait()
 
     def resume(self) -> None:
         """Read again."""
         self._paused = False
-        if self._reading is not None:
-            self._loop.add_reader(self._reading, self._guarded, self._client.loop_read)
+        self._read_or_wait()
+
+    def hold_frames(self, hold: bool) -> None:
+        """Take no more frames for now, or take them again.
+
+        Without a subscriber the broker keeps none, and cameras send again what is not confirmed. The publishers behind
+        a `single` bridge may know no confirmations: there the subscription stays and nothing at all is read, so that
+        the broker has to keep it.
+        """
+        self._holds_frames = hold
+        if self._settings.mode == "single":
+            self._read_or_wait()
+        elif self._client.is_connected():
+            if hold:
+                self._client.unsubscribe(frame_filter(self._settings))
+            else:
+                self._client.subscribe(frame_filter(self._settings), qos=1)
 
     def send(self, packets: bytes) -> None:
         """Write whole packets; without a connection they are dropped."""
@@ -142,7 +161,7 @@ class Link:
         self._client.adopt(connected)
         while not self._closed.done():
             await asyncio.wait({self._closed}, timeout=TICK_S)
-            if self._paused:
+            if not self._reads:
                 self._client.excuse_silence()
             self._client.loop_misc()
         return self._closed.result()
@@ -167,6 +186,20 @@ class Link:
                     return sock
         raise refusal
 
+    @property
+    def _reads(self) -> bool:
+        # A new connection is read until it is subscribed, so that the broker's answers are seen.
+        held = self._holds_frames and self._settings.mode == "single" and self._subscribed
+        return not (self._paused or held)
+
+    def _read_or_wait(self) -> None:
+        if self._reading is None:
+            return
+        if self._reads:
+            self._loop.add_reader(self._reading, self._guarded, self._client.loop_read)
+        else:
+            self._loop.remove_reader(self._reading)
+
     def _guarded(self, step: Callable[[], object]) -> None:
         try:
             step()
@@ -177,8 +210,7 @@ class Link:
 
     def _socket_open(self, _client: Client, _userdata: Any, sock: Any) -> None:
         self._reading = sock
-        if not self._paused:
-            self._loop.add_reader(sock, self._guarded, self._client.loop_read)
+        self._read_or_wait()
 
     def _socket_close(self, _client: Client, _userdata: Any, sock: Any) -> None:
         self._reading = None
@@ -197,7 +229,10 @@ class Link:
         if reason.is_failure:
             log.error("mqtt broker refused the connection", reason=str(reason))
             return
-        client.subscribe([(name, SubscribeOptions(qos=1)) for name in filters(self._settings)])
+        names = event_filters(self._settings)
+        if self._settings.mode == "single" or not self._holds_frames:
+            names.append(frame_filter(self._settings))
+        client.subscribe([(name, SubscribeOptions(qos=1)) for name in names])
 
     def _suback(
         self, client: Client, _userdata: Any, _mid: int, reasons: list[ReasonCode], _properties: Properties | None
@@ -207,6 +242,7 @@ class Link:
             client.disconnect()
             return
         self._subscribed = True
+        self._read_or_wait()
         self._health.set("mqtt", True)
         log.info("subscribed", broker=f"{self._settings.mqtt_host}:{self._settings.mqtt_port}")
 

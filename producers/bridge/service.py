@@ -9,9 +9,10 @@ from typing import Final
 import structlog
 from prometheus_client import CollectorRegistry
 
+from producers.bridge.backlog import Backlog
 from producers.bridge.confirmations import Confirmations
 from producers.bridge.intake import Intake
-from producers.bridge.lanes import Entry, Lanes
+from producers.bridge.lanes import Entry, Lane, Lanes
 from producers.bridge.link import Link
 from producers.bridge.packets import pubacks, publish_qos_0
 from producers.bridge.producer import Producers
@@ -64,6 +65,14 @@ class Bridge:
             failed=self._failed,
             refused=self._intake.refused_by_kafka,
         )
+        self._backlog = Backlog(
+            settings.kafka_bootstrap,
+            settings.name,
+            settings.processors_group,
+            settings.max_backlog_bytes,
+            settings.backlog_interval_s,
+            self._link.hold_frames,
+        )
         self._stalled = False
         self._draining = False
         # Counted here and moved to the metrics at each interval: a metric's lock a message would cost as much as
@@ -75,6 +84,8 @@ class Bridge:
         self._unacknowledged = metrics.BRIDGE_UNACKNOWLEDGED.on(registry)
         self._kafka_seconds = metrics.BRIDGE_KAFKA.on(registry)
         self._confirmations_total = metrics.BRIDGE_CONFIRMATIONS.on(registry)
+        self._backlog_bytes = metrics.BRIDGE_BACKLOG.on(registry)
+        self._holding = metrics.BRIDGE_HOLDING.on(registry)
         self._kafka_errors = metrics.BRIDGE_KAFKA_ERRORS.on(registry)
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -84,6 +95,7 @@ class Bridge:
                 group.create_task(self._producers.run(), name="kafka producer"),
                 group.create_task(self._lanes.run(), name="kafka lanes"),
                 group.create_task(self._connect(), name="mqtt link"),
+                group.create_task(self._watch_backlog(), name="backlog"),
                 group.create_task(self._report(), name="confirmations"),
             ]
             await stop.wait()
@@ -100,6 +112,10 @@ class Bridge:
         await self._lanes.ready.wait()
         await self._link.run()
 
+    async def _watch_backlog(self) -> None:
+        await self._lanes.ready.wait()
+        await self._backlog.run(self._lanes.partitions(KafkaTopic.FRAMES))
+
     def _receive(self, topic: bytes, packet_id: int, payload: bytes) -> None:
         ticket = self._window.receive(packet_id) if packet_id else None
         record = self._intake.accept(topic, payload)
@@ -109,7 +125,9 @@ class Bridge:
         if self._lanes.buffered_bytes >= self._settings.max_buffered_bytes and not self._link.paused:
             self._link.pause()
 
-    def _delivered(self, entries: list[Entry], seconds: float) -> None:
+    def _delivered(self, lane: Lane, entries: list[Entry], size: int, seconds: float) -> None:
+        if lane.topic is KafkaTopic.FRAMES:
+            self._backlog.sizes.add(lane.partition, len(entries), size)
         released = self._window.settle([ticket for _, ticket in entries if ticket is not None])
         if released:
             self._link.send(pubacks(released))
@@ -153,6 +171,8 @@ class Bridge:
         self._bytes_total.inc(self._bytes)
         self._bytes = 0
         self._unacknowledged.set(len(self._window))
+        self._backlog_bytes.set(self._backlog.bytes)
+        self._holding.set(self._backlog.holding)
 
     async def _drain(self) -> None:
         self._draining = True

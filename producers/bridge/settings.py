@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.limits import MAX_MESSAGE_BYTES
+from schemas.topics import PROCESSORS_GROUP
 
 
 class BridgeSettings(BaseModel):
@@ -17,9 +18,9 @@ class BridgeSettings(BaseModel):
     mqtt_host: str = "127.0.0.1"
     mqtt_port: int = Field(default=1883, ge=1, le=65535)
     kafka_bootstrap: str = "127.0.0.1:9092"
-    name: str = Field(default="bridge", pattern=r"[A-Za-z0-9_.-]{1,64}$")
+    name: str = Field(default="bridge", pattern=r"^[A-Za-z0-9_.-]{1,64}$")
     """Its MQTT client id: two bridges with one name throw each other out."""
-    group: str = Field(default="pointillist-bridge", pattern=r"[A-Za-z0-9_.-]{1,64}$")
+    group: str = Field(default="pointillist-bridge", pattern=r"^[A-Za-z0-9_.-]{1,64}$")
     """The share that divides the frames among bridges."""
     mode: Literal["shared", "single"] = "shared"
     """`single`: the only bridge, with a session that the broker keeps while it is away, for publishers that know no
@@ -37,6 +38,13 @@ class BridgeSettings(BaseModel):
     max_buffered_bytes: int = Field(default=32 * 2**20, ge=1024, le=40 * 2**20)
     """Above it the bridge stops reading MQTT. One request to Kafka can hold all that is buffered, hence the limit:
     with one largest message more it still fits what brokers accept in a request (64 MiB or more)."""
+    max_backlog_bytes: int = Field(default=256 * 2**20, ge=1)
+    """While any partition of the frames topic holds more that the processors have not done, no frames are taken; the
+    cameras keep them. At most a half of what the topic's retention keeps of a partition, for the size of what waits is
+    estimated, about once a second."""
+    backlog_interval_s: float = Field(default=1.0, gt=0)
+    processors_group: str = PROCESSORS_GROUP
+    """The consumer group whose committed offsets say what is done; none committed yet means nothing is."""
     delivery_deadline_s: float = Field(default=30.0, gt=0)
     """A batch that Kafka has not acknowledged by then is sent again by a new producer."""
     shutdown_s: float = Field(default=10.0, gt=0)

@@ -20,7 +20,8 @@ class CameraControl:
     """The camera's encoding and whether it is on: its own settings, then whatever a newer command changed.
 
     The last command that was obeyed is kept in `folder`, so that neither a restart nor a replayed older command undoes
-    it. Commands change frames to come, never those that are published.
+    it; where it cannot be written it holds all the same, and `persist` tries again. Commands change frames to come,
+    never those that are published.
     """
 
     def __init__(self, folder: Path, key: CameraKey, encoding: Encoding) -> None:
@@ -29,6 +30,7 @@ class CameraControl:
         self._path = folder / "command"
         self._key = key
         self._issued_ms = 0
+        self._unwritten: bytes | None = None
         with contextlib.suppress(FileNotFoundError, WireError, ConfigError):  # none yet, or one under another key
             self._obey(self._path.read_bytes())
 
@@ -43,10 +45,23 @@ class CameraControl:
         except ConfigError as error:
             _log.warning("command_out_of_range", camera=self._key.camera_id, detail=str(error))
             return False
-        fresh = self._path.with_suffix(".new")
-        fresh.write_bytes(payload)
-        fresh.replace(self._path)
+        self._unwritten = payload
+        if (problem := self.persist()) is not None:
+            _log.warning("command_not_kept", camera=self._key.camera_id, detail=problem)
         return True
+
+    def persist(self) -> str | None:
+        """Write down the last command that was obeyed, if that is still to do; returns what prevents it."""
+        if self._unwritten is None:
+            return None
+        fresh = self._path.with_suffix(".new")
+        try:
+            fresh.write_bytes(self._unwritten)
+            fresh.replace(self._path)
+        except OSError as error:
+            return error.strerror or type(error).__name__
+        self._unwritten = None
+        return None
 
     def _obey(self, payload: bytes) -> bool:
         command = open_own_message(Command, self._key, payload)

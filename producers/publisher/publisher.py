@@ -20,7 +20,7 @@ from producers.publisher.presence import Presence
 from producers.publisher.settings import LinkSettings, WindowSettings
 from producers.publisher.window import Window
 from producers.spool import BootLedger, FrameKey, Spool
-from schemas.errors import WireError
+from schemas.errors import StateError, WireError
 from schemas.frame import open_own_message, sign_message
 from schemas.keys import CameraKey
 from schemas.pointillist_pb2 import Confirm, Meta
@@ -132,11 +132,11 @@ class Publisher:
     def tick(self, now: float) -> None:
         """Resend what is due, report how far this boot has come. `now` is monotonic, in seconds."""
         self.link.tick(now)
-        current = self._spool.current
         if now >= self._next_revision:
             self._next_revision = now + self._settings.ledger_every_s
-            if current.reported != current.counts and not current.closed:
-                self._spool.revise(current)
+            self._control.persist()
+            for ledger in self._spool.outdated():
+                self._spool.revise(ledger)
         if self.link.up:
             waiting = set(self._unacknowledged.values())
             self._resend.update(dict.fromkeys(self._window.due(now, waiting, self._unheard)))
@@ -213,7 +213,13 @@ class Publisher:
             first = key not in self._window
             if first and not self._window.has_room(frame.length):
                 return
-            payload = self._fresh[1] if self._fresh and self._fresh[0] == key else self._spool.read(frame)
+            try:
+                payload = self._fresh[1] if self._fresh and self._fresh[0] == key else self._spool.read(frame)
+            except StateError as error:
+                if not first:
+                    self._resend[key] = None
+                self._complain("spool_unreadable", str(error))
+                return
             mid = self.link.publish(self._frame_topic, payload)
             if mid is None:
                 if not first:

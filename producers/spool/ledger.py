@@ -20,7 +20,8 @@ class BootLedger:
     """One process start of one camera. Frames 0 .. `next` - 1 were published by it.
 
     `ordinal` counts the boots of the spool, `position` is where the source goes on, frames below `confirmed_to` are
-    known to be held by Kafka or shed. `confirmed_revision` is the highest that the server is known to hold.
+    known to be held by Kafka or shed. `confirmed_revision` is the highest that the server is known to hold, `reported`
+    are the counts that the latest revision was made for.
     """
 
     camera_id: CameraId
@@ -37,12 +38,12 @@ class BootLedger:
     frames_skipped: int = 0
     frames_resent: int = 0
     bytes_resent: int = 0
-    reported: tuple[int, int, int] = (0, 0, 0)
+    reported: tuple[int, ...] = (0, 0, 0, 0)
 
     @property
-    def counts(self) -> tuple[int, int, int]:
-        """What may move without a new revision: `next`, frames skipped, frames resent."""
-        return self.next, self.frames_skipped, self.frames_resent
+    def counts(self) -> tuple[int, ...]:
+        """What may move without a new revision: `next`, frames skipped, frames resent, `confirmed_to`."""
+        return self.next, self.frames_skipped, self.frames_resent, self.confirmed_to
 
     def to_message(self) -> Ledger:
         """The record for the audit, unsigned."""
@@ -58,6 +59,7 @@ class BootLedger:
             frames_resent=self.frames_resent,
             bytes_resent=self.bytes_resent,
             written_ms=time.time_ns() // 10**6,
+            confirmed_to=self.confirmed_to,
         )
 
 
@@ -84,6 +86,7 @@ def write_ledger(folder: Path, ledger: BootLedger) -> None:
             "frames_skipped": ledger.frames_skipped,
             "frames_resent": ledger.frames_resent,
             "bytes_resent": ledger.bytes_resent,
+            "reported": ledger.reported,
         }
     )
     path = ledger_path(folder, ledger.boot_id)
@@ -97,8 +100,7 @@ def read_ledger(path: Path) -> BootLedger | None:
     try:
         values = json.loads(path.read_text())
         values["shed"] = RangeSet((int(first), int(last)) for first, last in values["shed"])
-        ledger = BootLedger(**values)
-    except (ValueError, TypeError, KeyError):
+        values["reported"] = tuple(int(count) for count in values.get("reported", ()))
+        return BootLedger(**values)
+    except (ValueError, TypeError, KeyError, AttributeError):
         return None
-    ledger.reported = ledger.counts
-    return ledger

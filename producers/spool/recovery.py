@@ -10,7 +10,7 @@ from pathlib import Path
 
 import structlog
 
-from producers.spool.ledger import SUFFIX, BootLedger, read_ledger, write_ledger
+from producers.spool.ledger import SUFFIX, BootLedger, ledger_path, read_ledger, write_ledger
 from producers.spool.segment import SUFFIX as SEGMENT_SUFFIX
 from producers.spool.segment import Record, Segment, read_segment, segment_name
 from schemas.errors import StateError
@@ -50,13 +50,18 @@ def recover(folder: Path, camera_id: CameraId) -> Past:
         ledger = boots[segment.boot_id]
         if segment.next > ledger.next:
             ledger.next, ledger.position = segment.next, records[-1].position + 1
+    _drop_unused(folder, boots)
+    kept = _waiting(found, boots)
+    first_waiting: dict[int, int] = {}
+    for segment, records in kept:
+        first_waiting.setdefault(segment.boot_id, records[0].seq)
     for ledger in boots.values():
+        ledger.confirmed_to = first_waiting.get(ledger.boot_id, ledger.next)
         if not ledger.closed or ledger.reported != ledger.counts:
             ledger.closed = True
             ledger.revision += 1
             ledger.reported = ledger.counts
             write_ledger(folder, ledger)
-    kept = _waiting(found, boots)
     return Past(list(boots.values()), deque(segment for segment, _ in kept), [records for _, records in kept])
 
 
@@ -72,6 +77,18 @@ def _ledgers(folder: Path, camera_id: CameraId) -> list[BootLedger]:
         else:
             ledgers.append(ledger)
     return ledgers
+
+
+def _drop_unused(folder: Path, boots: dict[int, BootLedger]) -> None:
+    """Forget boots that published nothing and that nobody knows of: starts that failed may be many.
+
+    The last boot stays, for the position of the source.
+    """
+    last = max((ledger.ordinal for ledger in boots.values()), default=0)
+    for ledger in list(boots.values()):
+        if not (ledger.next or ledger.frames_skipped or ledger.confirmed_revision) and ledger.ordinal != last:
+            ledger_path(folder, ledger.boot_id).unlink(missing_ok=True)
+            del boots[ledger.boot_id]
 
 
 def _read(path: Path) -> tuple[Segment, list[Record]]:

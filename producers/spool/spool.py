@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import secrets
@@ -15,9 +16,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from producers.spool.folder import install_id, lock_folder
 from producers.spool.ledger import BootLedger, ledger_path, write_ledger
+from producers.spool.reading import SegmentReader
 from producers.spool.recovery import recover
 from producers.spool.segment import HEADER_BYTES, Segment, segment_path, write_record
-from schemas.errors import StateError
+from schemas.errors import StateError, WireError
+from schemas.frame import parse_frame
 from schemas.identity import BOOT_ID_LIMIT, CameraId
 
 _SEGMENTS: Final = 16
@@ -69,8 +72,10 @@ class Spool:
         try:
             self.install_id = install_id(folder)
             past = recover(folder, camera_id)
-        except BaseException:
+        except BaseException as error:
             os.close(self._lock)
+            if isinstance(error, OSError):
+                raise StateError(f"the spool {folder} cannot be opened: {error.strerror}") from None
             raise
         self._boots = {boot.boot_id: boot for boot in past.boots}
         self._segments = past.segments
@@ -78,7 +83,7 @@ class Spool:
         self.bytes = sum(segment.size for segment in self._segments)
         self.payload_bytes = 0
         self._writing: int | None = None
-        self._reading: tuple[Segment, int] | None = None
+        self._reader = SegmentReader()
         for segment, records in zip(past.segments, past.records, strict=True):
             for record in records:
                 key = (record.boot_id, record.seq)
@@ -109,13 +114,18 @@ class Spool:
         return self.current.position
 
     def rewind(self) -> None:
-        """Let the source begin at its beginning: another run, which has nothing to do with what was sent before."""
+        """Let the source begin at its beginning: another run, which has nothing to do with what was sent before.
+
+        Durable when this returns.
+        """
         self.current.position = 0
+        self._save(self.current)
 
     @property
     def drained(self) -> bool:
-        """Whether every frame and every ledger record, this boot's closing one included, is confirmed."""
-        return not self._frames and next(self.unsettled(), None) is None and self.current.closed
+        """Whether every frame is confirmed, and every boot's last revision, which says so."""
+        settled = self.current.closed and not self._frames and next(self.unsettled(), None) is None
+        return settled and not self.outdated()
 
     @property
     def has_room(self) -> bool:
@@ -144,8 +154,10 @@ class Spool:
         self.payload_bytes += len(payload)
         ledger.next = seq + 1
         ledger.position = position + 1
-        while self.bytes > self._limits.max_bytes and len(self._segments) > 1:
-            self._shed_oldest()
+        # From here on the frame is published, so that no error may make the caller try again: the next one sheds.
+        with contextlib.suppress(StateError):
+            while self.bytes > self._limits.max_bytes and len(self._segments) > 1:
+                self._shed(self._segments[0])
         return seq
 
     def get(self, key: FrameKey) -> SpooledFrame | None:
@@ -153,11 +165,15 @@ class Spool:
         return self._frames.get(key)
 
     def read(self, frame: SpooledFrame) -> bytes:
-        """The payload of a waiting frame."""
-        if self._reading is None or self._reading[0] is not frame.segment:
-            self._stop_reading()
-            self._reading = frame.segment, os.open(frame.segment.path, os.O_RDONLY | os.O_CLOEXEC)
-        return os.pread(self._reading[1], frame.length, frame.offset)
+        """The payload of a waiting frame.
+
+        Raises `StateError` when it cannot be read. A file that does not hold it any more is shed, for all its frames.
+        """
+        payload = self._reader.read(frame.segment, frame.offset, frame.length)
+        if payload is None:
+            self._shed(frame.segment)
+            raise StateError(f"the spool file {frame.segment.path} has lost frames that it held")
+        return payload
 
     def peek_unsent(self) -> FrameKey | None:
         """The oldest frame that `take_unsent` did not take yet in this process."""
@@ -172,6 +188,7 @@ class Spool:
     def confirm(self, boot_id: int, ranges: Iterable[tuple[int, int]]) -> list[FrameKey]:
         """Free what is waiting of these frames (both ends included) and return it; the rest is ignored."""
         freed = []
+        emptied = []
         for first, last in ranges:
             for seq in self._within(boot_id, first, last):
                 frame = self._frames.pop((boot_id, seq), None)
@@ -180,7 +197,10 @@ class Spool:
                     self.payload_bytes -= frame.length
                     frame.segment.waiting -= 1
                     if not frame.segment.waiting and not self._is_written(frame.segment):
-                        self._unlink(frame.segment)
+                        emptied.append(frame.segment)
+        for segment in emptied:
+            with contextlib.suppress(StateError):  # what is confirmed stays so; the next start removes the file
+                self._unlink(segment)
         if freed and (boot := self._boots.get(boot_id)) is not None:
             self._forget_if_settled(boot)
         return freed
@@ -189,11 +209,23 @@ class Spool:
         """The ledgers whose latest revision is not confirmed."""
         return (boot for boot in self._boots.values() if boot.confirmed_revision < boot.revision)
 
+    def outdated(self) -> list[BootLedger]:
+        """The ledgers whose latest revision does not tell any more how things stand."""
+        for boot in self._boots.values():
+            boot.confirmed_to = self._first_waiting(boot)
+        return [boot for boot in self._boots.values() if boot.reported != boot.counts]
+
     def revise(self, ledger: BootLedger) -> None:
-        """Make a new revision of a ledger, durable when this returns."""
+        """Make a new revision of a ledger, durable when this returns; there is none when it fails."""
+        before = ledger.revision, ledger.reported
+        ledger.confirmed_to = self._first_waiting(ledger)
         ledger.revision += 1
         ledger.reported = ledger.counts
-        self._save(ledger)
+        try:
+            self._save(ledger)
+        except StateError:
+            ledger.revision, ledger.reported = before
+            raise
 
     def confirm_ledger(self, boot_id: int, revision: int) -> bool:
         """Note that the server holds this revision; false when that is nothing new."""
@@ -212,22 +244,47 @@ class Spool:
             ledger.bytes_resent += payload_bytes
 
     def finish(self) -> None:
-        """This boot publishes nothing more: its closing revision is durable when this returns."""
+        """This boot publishes nothing more: its closing revision is durable when this returns.
+
+        Where that fails the boot is not closed, and this may be called again.
+        """
         if not self.current.closed:
-            self.current.closed = True
             self._stop_writing()
-            self.revise(self.current)
+            self.current.closed = True
+            try:
+                self.revise(self.current)
+            except StateError:
+                self.current.closed = False
+                raise
 
     def shed_old(self, now_ms: int) -> None:
         """Shed the segments that hold nothing younger than the age bound."""
         horizon = now_ms - self._limits.max_age_s * 1000
-        while self._segments and self._segments[0].newest_ms < horizon and self._segments[0].waiting:
-            self._shed_oldest()
+        while self._segments and self._segments[0].newest_ms < horizon:
+            oldest = self._segments[0]
+            if not oldest.waiting and self._is_written(oldest):
+                return
+            self._shed(oldest)
+
+    def shed_signed_otherwise(self, generation: int) -> int:
+        """Shed what another key generation than this one signed: nobody takes it any more. Returns how many frames.
+
+        A boot signs all its frames with one key, so that one of them tells.
+        """
+        before = self.frames
+        refused: dict[int, bool] = {}
+        for segment in list(self._segments):
+            if segment.boot_id not in refused:
+                with contextlib.suppress(StateError):  # unreadable for now, or shed for that
+                    refused[segment.boot_id] = self._generation(segment) != generation
+            if refused.get(segment.boot_id) and segment.waiting:
+                self._shed(segment)
+        return before - self.frames
 
     def close(self) -> None:
         """Write the ledger down and release the folder; what is waiting stays on disk."""
         try:
-            self._stop_reading()
+            self._reader.close()
             self._stop_writing()
             self._save(self.current)
         finally:
@@ -237,6 +294,27 @@ class Spool:
         if last - first <= len(self._frames):
             return range(first, last + 1)
         return [seq for boot, seq in self._frames if boot == boot_id and first <= seq <= last]
+
+    def _first_waiting(self, ledger: BootLedger) -> int:
+        """The first frame of a boot that is neither confirmed nor shed; `next` when there is none."""
+        boot_id = ledger.boot_id
+        waiting = (
+            seq
+            for segment in self._segments
+            if segment.waiting and segment.boot_id == boot_id
+            for seq in range(segment.first, segment.next)
+            if (boot_id, seq) in self._frames
+        )
+        return next(waiting, ledger.next)
+
+    def _generation(self, segment: Segment) -> int | None:
+        """The key generation that signed the first waiting frame of a segment; None when that is no frame."""
+        keys = ((segment.boot_id, seq) for seq in range(segment.first, segment.next))
+        frame = next(frame for key in keys if (frame := self._frames.get(key)) is not None)
+        try:
+            return parse_frame(self.read(frame)).key_generation
+        except WireError:
+            return None
 
     def _is_written(self, segment: Segment) -> bool:
         return self._writing is not None and segment is self._segments[-1]
@@ -254,7 +332,7 @@ class Spool:
         try:
             self._writing = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise StateError(f"the spool {self.folder} cannot be written: {error.strerror}") from None
+            raise self._unwritable(error.errno) from None
         segment = Segment(path, boot_id, first, first, oldest_ms=now_ms, newest_ms=now_ms)
         self._segments.append(segment)
         return segment
@@ -271,13 +349,20 @@ class Spool:
                 problem = error.errno
             if problem is None:
                 return
-            os.ftruncate(fd, segment.size)
+            try:
+                os.ftruncate(fd, segment.size)
+            except OSError as error:
+                self._stop_writing()  # a record behind half of one would not be found again
+                raise self._unwritable(error.errno) from None
             if problem not in _DISK_FULL or len(self._segments) == 1:
-                raise StateError(f"the spool {self.folder} cannot be written: {os.strerror(problem or 0)}")
-            self._shed_oldest()
+                raise self._unwritable(problem)
+            self._shed(self._segments[0])
 
-    def _shed_oldest(self) -> None:
-        segment = self._segments[0]
+    def _unwritable(self, problem: int | None) -> StateError:
+        return StateError(f"the spool {self.folder} cannot be written: {os.strerror(problem or 0)}")
+
+    def _shed(self, segment: Segment) -> None:
+        """Give up what is waiting in a segment, and its file."""
         if self._is_written(segment):
             self._stop_writing()
             if not segment.waiting:
@@ -296,46 +381,49 @@ class Spool:
             except StateError:
                 # A full disk takes no ledger either: the segment goes first to make room for it.
                 self._unlink(segment)
-                self._save(ledger)
+                self.revise(ledger)
                 return
         self._unlink(segment)
 
     def _save(self, ledger: BootLedger) -> None:
-        boot_id = ledger.boot_id
-        ledger.confirmed_to = next((seq for boot, seq in self._frames if boot == boot_id), ledger.next)
+        ledger.confirmed_to = self._first_waiting(ledger)
         try:
             write_ledger(self.folder, ledger)
         except OSError as error:
-            raise StateError(f"the spool {self.folder} cannot be written: {error.strerror}") from None
+            raise self._unwritable(error.errno) from None
 
     def _forget_if_settled(self, ledger: BootLedger) -> None:
         """Drop the record of an earlier boot that is closed, empty and confirmed; this boot's keeps the position."""
-        if not ledger.closed or any(boot == ledger.boot_id for boot, _ in self._frames):
+        ledger.confirmed_to = self._first_waiting(ledger)
+        if not ledger.closed or ledger.confirmed_to < ledger.next:
             return
         if ledger.reported != ledger.counts:
-            self.revise(ledger)
+            with contextlib.suppress(StateError):  # it stays outdated, so that it is tried again
+                self.revise(ledger)
+            return
         if ledger.confirmed_revision < ledger.revision or ledger is self.current:
             return
         del self._boots[ledger.boot_id]
-        ledger_path(self.folder, ledger.boot_id).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the next start finds it settled
+            ledger_path(self.folder, ledger.boot_id).unlink(missing_ok=True)
 
     def _unlink(self, segment: Segment) -> None:
         self._segments.remove(segment)
         self.bytes -= segment.size
-        if self._reading is not None and self._reading[0] is segment:
-            self._stop_reading()
-        segment.path.unlink(missing_ok=True)
-
-    def _stop_reading(self) -> None:
-        if self._reading is not None:
-            os.close(self._reading[1])
-            self._reading = None
+        try:
+            self._reader.forget(segment)
+            segment.path.unlink(missing_ok=True)
+        except OSError as error:
+            raise StateError(f"the spool file {segment.path} cannot be removed: {error.strerror}") from None
 
     def _stop_writing(self) -> None:
         """End the last segment; it goes at once when nothing in it is waiting."""
         if self._writing is not None:
-            os.close(self._writing)
-            self._writing = None
+            fd, self._writing = self._writing, None
+            try:
+                os.close(fd)
+            except OSError as error:
+                raise self._unwritable(error.errno) from None
             last = self._segments[-1]
             if not last.waiting:
                 self._save(self.current)

@@ -1,0 +1,136 @@
+"""The audit says what is true: a frame that is missing is lost, one that is on its way is not."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.system import COMMAND
+from consumers.database import open_engine
+from consumers.tables import metadata
+from infra.audit import audit, unsettled
+from infra.layout import Layout
+from producers.spool import Spool
+from schemas.errors import StateError
+from schemas.frame import Encoding, encode_frame
+from schemas.identity import CameraId
+
+CAMERA = CameraId("site/cam")
+BOOT = 77
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    """A state folder with an empty database."""
+    found = Layout(tmp_path)
+    engine = open_engine(found.database_url, writes=True)
+    metadata.create_all(engine)
+    engine.dispose()
+    return found
+
+
+def write(layout: Layout, table: str, **values: object) -> None:
+    names, marks = ", ".join(f'"{name}"' for name in values), ", ".join("?" for _ in values)
+    with sqlite3.connect(layout.database) as connection:
+        connection.execute(f"insert into {table} ({names}) values ({marks})", tuple(values.values()))
+
+
+def record(layout: Layout, *seqs: int) -> None:
+    with sqlite3.connect(layout.database) as connection:
+        columns = [row[1] for row in connection.execute("pragma table_info(frames)")]
+    for seq in seqs:
+        fixed: dict[str, object] = {
+            "camera": CAMERA,
+            "boot": BOOT,
+            "seq": seq,
+            "class_name": "",
+            "model_id": "",
+            "policy": "",
+        }
+        write(layout, "frames", **{name: fixed.get(name, 0) for name in columns})
+
+
+def publish(layout: Layout, following: int, shed: str = "[]", confirmed_to: int | None = None) -> None:
+    write(
+        layout, "ledgers", camera=CAMERA, boot=BOOT, revision=1, started_ms=1000, first=0, next=following, shed=shed,
+        closed=True, frames_skipped=2, frames_resent=1, bytes_resent=10, written_ms=2000,
+        confirmed_to=following if confirmed_to is None else confirmed_to,
+    )  # fmt: skip
+
+
+def test_all_recorded_is_nothing_lost(layout: Layout) -> None:
+    publish(layout, 3)
+    record(layout, 0, 1, 2)
+    counts = audit(layout).counts()
+    assert (counts.frames_published, counts.frames_recorded, counts.frames_lost, counts.frames_pending) == (3, 3, 0, 0)
+    assert (counts.frames_skipped, counts.bytes_resent) == (2, 10)
+    assert unsettled(layout) == 0
+
+
+def test_a_confirmed_frame_without_a_record_is_lost_and_the_command_says_so(layout: Layout) -> None:
+    publish(layout, 3)
+    record(layout, 0, 2)
+    found = audit(layout)
+    assert list(found.boots[0].lost) == [1]
+    assert unsettled(layout) == 1
+    done = subprocess.run(
+        [*COMMAND, "audit", "--state", str(layout.folder)], check=False, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 1
+    assert "(1, 1)" in done.stdout
+
+
+def test_shed_and_dead_lettered_frames_are_accounted_for(layout: Layout) -> None:
+    publish(layout, 4, shed="[[1, 1]]")
+    record(layout, 0, 3)
+    with sqlite3.connect(layout.database) as connection:
+        columns = [row[1] for row in connection.execute("pragma table_info(dead_letters)")]
+    fixed: dict[str, object] = {"camera": CAMERA, "boot": BOOT, "seq": 2, "verified": True, "payload": b""}
+    write(layout, "dead_letters", **{name: fixed.get(name, "") for name in columns})
+    counts = audit(layout).counts()
+    assert (counts.frames_shed, counts.frames_dead_lettered, counts.frames_lost) == (1, 1, 0)
+
+
+def test_a_frame_that_was_shed_and_yet_recorded_counts_as_recorded(layout: Layout) -> None:
+    publish(layout, 2, shed="[[0, 1]]")
+    record(layout, 0)
+    counts = audit(layout).counts()
+    assert (counts.frames_recorded, counts.frames_shed, counts.frames_lost) == (1, 1, 0)
+
+
+def test_what_waits_in_a_spool_out_of_sight_is_pending_and_what_it_has_freed_is_not(layout: Layout) -> None:
+    publish(layout, 10, confirmed_to=6)
+    record(layout, 0, 1, 2, 3, 5)
+    boot = audit(layout).boots[0]
+    assert list(boot.lost) == [4]
+    assert list(boot.pending) == [6, 7, 8, 9]
+
+
+def test_what_waits_in_a_spool_at_hand_is_pending(layout: Layout) -> None:
+    layout.issue_key(CAMERA)
+    spool = Spool(layout.spool / CAMERA, CAMERA)
+    picture = np.zeros((8, 8, 3), np.uint8)
+    for seq in range(3):
+        payload = encode_frame(layout.camera_key(CAMERA), spool.current.boot_id, seq, 1, picture, Encoding())
+        spool.append(payload, seq, 1, picture.nbytes)
+    try:
+        counts = audit(layout).counts()
+        assert (counts.frames_published, counts.frames_pending, counts.frames_lost) == (3, 3, 0)
+    finally:
+        spool.close()
+
+
+def test_boots_of_earlier_runs_are_left_out_when_asked(layout: Layout) -> None:
+    publish(layout, 3)
+    record(layout, 0)
+    assert audit(layout).counts(since_ms=1001).frames_published == 0
+    assert unsettled(layout, since_ms=1001) == 0
+
+
+def test_a_folder_without_a_database_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StateError, match=r"pointillist\.sqlite"):
+        audit(Layout(tmp_path))

@@ -1,0 +1,183 @@
+"""The commands that need no brokers, and what all of them say when something is missing."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from benchmarks.system import COMMAND
+from infra.environment import Environment, accepted_generations, fleet_secret
+from infra.layout import Layout
+from infra.local.ports import free_port
+from infra.observe import role_registry, serve
+from infra.up.scrape import Samples
+from infra.up.settings import UpSettings, bundle_folder, scenario_document, source_entry
+from producers.scenario import parse_scenario
+from schemas.errors import BundleError, ConfigError, SecretError, SourceError
+from schemas.health import Health
+from schemas.identity import CameraId
+from schemas.keys import CameraKey, derive_camera_key
+from schemas.metrics import END_TO_END
+
+SECRET = "00112233445566778899aabbccddeeff"
+
+
+def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    surroundings = {name: value for name, value in os.environ.items() if not name.startswith("POINTILLIST_")}
+    return subprocess.run(
+        [*COMMAND, *arguments], check=False, capture_output=True, text=True, timeout=60, env=surroundings | variables
+    )
+
+
+def refusal(done: subprocess.CompletedProcess[str]) -> str:
+    """The one line that a refused command prints."""
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("error: ")
+    return line
+
+
+def test_key_prints_the_key_that_the_server_derives() -> None:
+    done = run("key", "site/door", "--generation", "3", POINTILLIST_FLEET_SECRET=SECRET)
+    assert done.returncode == 0
+    expected = derive_camera_key(bytes.fromhex(SECRET), CameraId("site/door"), 3)
+    assert done.stdout.strip() == expected.export()
+    assert CameraKey.from_export(CameraId("site/door"), done.stdout).generation == 3
+
+
+def test_key_goes_to_a_private_file_when_asked(tmp_path: Path) -> None:
+    file = tmp_path / "door.key"
+    done = run("key", "site/door", "--out", str(file), POINTILLIST_FLEET_SECRET=SECRET)
+    assert done.stdout == ""
+    assert file.stat().st_mode & 0o077 == 0
+    assert CameraKey.from_export(CameraId("site/door"), file.read_text()).generation == 0
+
+
+def test_key_of_a_state_folder_is_that_systems_and_no_folder_is_made_for_a_typo(tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "state")
+    secret = layout.fleet_secret()
+    done = run("key", "site/door", "--state", str(layout.folder), POINTILLIST_FLEET_SECRET=SECRET)
+    assert done.stdout.strip() == derive_camera_key(secret, CameraId("site/door")).export()
+    assert "POINTILLIST_FLEET_SECRET" in refusal(run("key", "site/door", "--state", str(tmp_path / "typo")))
+    assert not (tmp_path / "typo").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["key", "Door"], "site/camera"),
+        (["bridge", "--mqtt", "127.0.0.1:1", "--kafka", "127.0.0.1:1", "--broker-wait", "0.3"], "MQTT"),
+        (["process", "--bundle", "scene", "--kafka", "127.0.0.1:1", "--broker-wait", "0.3"], "Kafka"),
+        (["process", "--bundle", "scene", "--kafka", "nowhere"], "host:port"),
+        (["record", "--kafka", "127.0.0.1:1", "--state", "/nowhere", "--broker-wait", "0.3"], "Kafka"),
+        (["fleet", "--scenario", "/nowhere.yaml", "--state", "/nowhere"], "/nowhere.yaml"),
+        (["audit", "--state", "/nowhere"], "/nowhere"),
+        (["bridge"], "--mqtt"),
+    ],
+)
+def test_what_is_missing_is_named_in_one_line_with_status_2(arguments: list[str], named: str) -> None:
+    assert named in refusal(run(*arguments, POINTILLIST_FLEET_SECRET=SECRET))
+
+
+def test_doctor_names_every_part() -> None:
+    done = run("doctor")
+    for part in ("mosquitto", "Java", "Kafka", "torch", "model bundles", "disk", "Prometheus", "data sets"):
+        assert part in done.stdout
+
+
+def test_fleet_secret_is_read_from_variable_or_file_and_never_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("POINTILLIST_FLEET_SECRET", "POINTILLIST_FLEET_SECRET_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    file = tmp_path / "secret"
+    file.write_text(SECRET + "\n")
+    assert fleet_secret(Environment(fleet_secret_file=file)) == bytes.fromhex(SECRET)
+    for wrong in ("abcd", "hunter2 hunter2 hunter2 hunter2"):
+        file.write_text(wrong)
+        with pytest.raises(SecretError) as refused:
+            fleet_secret(Environment(fleet_secret_file=file))
+        assert wrong not in str(refused.value)
+    with pytest.raises(SecretError, match="neither is set"):
+        fleet_secret(Environment())
+
+
+def test_generations_are_checked(tmp_path: Path) -> None:
+    file = tmp_path / "generations.json"
+    with pytest.raises(ConfigError, match=r"generations\.json"):
+        accepted_generations(file)
+    file.write_text('{"site/door": 2}')
+    assert accepted_generations(file) == {"site/door": 2}
+    for wrong in ("{", "[]", '{"door": 1}', '{"site/door": -1}'):
+        file.write_text(wrong)
+        with pytest.raises(ConfigError):
+            accepted_generations(file)
+
+
+def test_health_page_answers_503_until_all_conditions_hold() -> None:
+    health, port = Health(), free_port()
+    server = serve(role_registry("test"), health, ("127.0.0.1", port))
+    try:
+        url = f"http://127.0.0.1:{port}/healthz"
+        for ready in (False, True):
+            if ready:
+                health.set("kafka", True)
+                with urllib.request.urlopen(url, timeout=5) as answer:
+                    assert json.load(answer)["conditions"]["kafka"]["ok"]
+            else:
+                health.set("kafka", False, "not connected")
+                with pytest.raises(urllib.error.HTTPError) as refused:
+                    urllib.request.urlopen(url, timeout=5)
+                assert refused.value.code == 503
+                refused.value.close()
+        samples = Samples.scrape([f"127.0.0.1:{port}"])
+        assert samples.sum("pointillist_build_info", role="test") == 1
+        with pytest.raises(ConfigError, match="cannot serve metrics"):
+            serve(role_registry("other"), health, ("127.0.0.1", port))
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_quantile_of_scraped_buckets_is_the_upper_bound() -> None:
+    samples = Samples()
+    name = END_TO_END.name
+    samples.add(
+        f"# TYPE {name} histogram\n"
+        f'{name}_bucket{{le="0.1"}} 90\n{name}_bucket{{le="0.5"}} 99\n{name}_bucket{{le="+Inf"}} 100\n'
+    )
+    assert samples.quantile(0.9, name) == 0.1
+    assert samples.quantile(0.99, name) == 0.5
+    assert samples.quantile(0.5, "nothing") is None
+
+
+def test_sources_become_scenarios(tmp_path: Path) -> None:
+    video, data = tmp_path / "street.mp4", tmp_path / "cifar10.npz"
+    video.touch()
+    data.touch()
+    assert source_entry("scene", 4, 2, None)["kind"] == "scene"
+    assert source_entry("rtsp://camera/1", 1, 2, None) == {"kind": "url", "address": "rtsp://camera/1"}
+    assert source_entry(str(video), 1, 0, None) == {"kind": "video", "file": str(video)}
+    assert source_entry("cifar10", 4, 0, tmp_path)["stride"] == 4
+    for missing in ("cifar11", "/nowhere.mp4"):
+        with pytest.raises(SourceError, match=missing):
+            source_entry(missing, 1, 2, None)
+    with pytest.raises(SourceError, match="POINTILLIST_DATA"):
+        source_entry("cifar10", 1, 2, None)
+    scenario = parse_scenario(scenario_document(UpSettings(cameras=3, fps=4, drop=0.5, strip_rate=0.1), None))
+    cameras = scenario.cameras()
+    assert [camera.camera_id for camera in cameras] == ["local/cam-0", "local/cam-1", "local/cam-2"]
+    assert (cameras[0].fps, cameras[0].encoding.dropped_per_block, cameras[0].probe_share) == (4, 32, 0.1)
+
+
+def test_bundles_are_found_by_folder_and_by_name(tmp_path: Path) -> None:
+    assert bundle_folder(UpSettings()).name == "scene"
+    assert bundle_folder(UpSettings(bundle=Path("scene"))) == bundle_folder(UpSettings())
+    with pytest.raises(BundleError, match="nowhere"):
+        bundle_folder(UpSettings(bundle=tmp_path / "nowhere"))
