@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import math
 import resource
@@ -164,7 +165,8 @@ class _Fleet:
                 for camera in self._cameras:
                     camera.finish()
                 if self._start.attached:
-                    self._start.mark.unlink(missing_ok=True)
+                    with contextlib.suppress(OSError):  # then the next one goes on where this one ended
+                        self._start.mark.unlink(missing_ok=True)
                 await self._drain(stop, drain_s)
             finally:
                 ticking.cancel()

@@ -51,7 +51,7 @@ def attach(
 ) -> None:
     """Send a camera's pictures, dots only, to the fleet's broker.
 
-    Exit status 2 when the source cannot be read at the start, 3 when the spool still holds frames at the drain deadline.
+    Exit status 2 when the source cannot be opened, 3 when the spool still holds frames at the drain deadline.
     The key is read from POINTILLIST_CAMERA_KEY, POINTILLIST_CAMERA_KEY_FILE, or the state folder given.
     """
     import time

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 _PREFIX = "env:"
 _NAME = "POINTILLIST_URL_"
 _OPTION = re.compile(r"(--[a-z][a-z-]*=)?(.*)", re.DOTALL)
-_HIDDEN = re.compile(rf"(--[a-z][a-z-]*=)?{_PREFIX}({_NAME}\d+)")
+_HIDDEN = re.compile(rf"^(--[a-z][a-z-]*=)?{_PREFIX}({_NAME}\d+)$")
 
 
 def hidden(arguments: list[str], taken: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
@@ -37,12 +37,11 @@ def hidden(arguments: list[str], taken: Mapping[str, str]) -> tuple[list[str], d
 
 def revealed(arguments: list[str], variables: Mapping[str, str]) -> list[str]:
     """What `hidden` made its first result of, given its second among `variables`."""
-    texts = []
-    for argument in arguments:
-        found = _HIDDEN.fullmatch(argument)
-        known = found is not None and found[2] in variables
-        texts.append(f"{found[1] or ''}{variables[found[2]]}" if found is not None and known else argument)
-    return texts
+
+    def text(found: re.Match[str]) -> str:
+        return f"{found[1] or ''}{variables[found[2]]}" if found[2] in variables else found[0]
+
+    return [_HIDDEN.sub(text, argument) for argument in arguments]
 
 
 def hide_passwords() -> None:

@@ -136,7 +136,7 @@ def _between() -> list[Graph | Figure]:
         ),
         Graph(
             "Backlog",
-            "Frames in Kafka that are not processed, in the partition that has most; bridges hold frames back above a limit.",
+            "Frames in Kafka that are not processed; above a limit the bridges leave more of them to the cameras.",
             "bytes",
             (Query(f"max({m.BRIDGE_BACKLOG.name})", "fullest partition"),),
             THIRD,

@@ -18,6 +18,8 @@ log = structlog.get_logger()
 
 ANSWER_S: Final = 5.0
 CLOSE_S: Final = 2.0
+COMPLAIN_AFTER: Final = 3
+"""Failures in a row: a Kafka that has just started knows no coordinator yet."""
 RECENT: Final = 1000
 """Records over which a mean size is taken, once there are as many, or twice as many."""
 
@@ -70,7 +72,7 @@ class Backlog:
 
     async def run(self, partitions: list[int]) -> None:
         """Ask until cancelled. While Kafka gives no answer, the last one stands."""
-        answered = True
+        failures = 0
         while True:
             consumer = AIOKafkaConsumer(bootstrap_servers=self._bootstrap, client_id=f"{self._client}-backlog")
             admin = AIOKafkaAdminClient(bootstrap_servers=self._bootstrap, client_id=f"{self._client}-backlog")
@@ -82,14 +84,14 @@ class Backlog:
                 while True:
                     async with asyncio.timeout(ANSWER_S):
                         undone = await self._undone(consumer, admin, coordinator, partitions)
-                    answered = True
+                    failures = 0
                     self.observe(undone)
                     await asyncio.sleep(self._interval_s)
             except Exception as error:
                 # Whatever the client library reports: frames must not stop because nobody can say how many wait.
-                if answered:
+                failures += 1
+                if failures == COMPLAIN_AFTER:
                     log.warning("the processors' backlog is unknown", group=self._group, cause=repr(error)[:300])
-                answered = False
             finally:
                 for client in (consumer.stop, admin.close):
                     with contextlib.suppress(Exception):
@@ -103,7 +105,7 @@ class Backlog:
         wanted = self.bytes > self._limit_bytes // 2 if self.holding else self.bytes > self._limit_bytes
         if wanted != self.holding:
             self.holding = wanted
-            log.warning("frames held back" if wanted else "frames taken again", backlog_bytes=self.bytes)
+            log.info("frames held back" if wanted else "frames taken again", backlog_bytes=self.bytes)
             self._hold(wanted)
 
     async def _undone(

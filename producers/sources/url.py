@@ -16,13 +16,19 @@ from schemas.errors import SourceError, SourceHung
 
 
 def public_address(address: str) -> str:
-    """The address without user, password, query and fragment, as messages may show it."""
+    """The address without user, password, query and fragment, as messages may show it.
+
+    Where an @ comes late, a password may hold the character that seems to end the host: then only the scheme is shown.
+    """
     if "://" not in address:
         return address
+    scheme = address.partition("://")[0]
     try:
         parts = urlsplit(address)
     except ValueError:
-        return f"{address.partition('://')[0]}://…"
+        return f"{scheme}://…"
+    if "@" in f"{parts.path}{parts.query}{parts.fragment}":
+        return f"{scheme}://…"
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.errors import CommitFailedError, KafkaError
 
+from processors import inbox as inbox_module
 from processors.commit import PartitionProgress
 from processors.inbox import Inbox
 from processors.settings import ProcessorSettings
@@ -24,8 +26,11 @@ class Record:
 class Consumer:
     commits: list[dict[TopicPartition, int]] = field(default_factory=list)
     failures: list[Exception] = field(default_factory=list)
+    hangs: bool = False
 
     async def commit(self, offsets: dict[TopicPartition, int]) -> None:
+        if self.hangs:
+            await asyncio.Event().wait()
         if self.failures:
             raise self.failures.pop(0)
         self.commits.append(offsets)
@@ -51,6 +56,18 @@ class Bench:
 
 def partition(number: int) -> TopicPartition:
     return TopicPartition("frames", number)
+
+
+async def test_a_commit_that_hangs_is_given_up_and_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inbox_module, "_COMMIT_S", 0.05)
+    bench = Bench()
+    bench.inbox.take(Record(0, 0)).finish(0)
+    bench.consumer.hangs = True
+    async with asyncio.timeout(10):
+        await bench.inbox.commit()
+    bench.consumer.hangs = False
+    await bench.inbox.commit()
+    assert bench.consumer.commits == [{partition(0): 1}]
 
 
 async def test_a_revoked_partition_is_drained_then_committed_then_forgotten() -> None:

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from producers.bridge import intake as intake_module
 from producers.bridge.confirmations import Receipt
-from producers.bridge.intake import MAX_EVENT_BYTES, Intake, Record
+from producers.bridge.intake import MAX_EVENT_BYTES, MAX_ORIGIN_CHARACTERS, Intake, Record
 from schemas.frame import Encoding, encode_frame, sign_message
 from schemas.identity import CameraId
 from schemas.keys import KeyRing
-from schemas.limits import DEAD_LETTER_PAYLOAD_BYTES
-from schemas.pointillist_pb2 import DeadLetter, Ledger, Meta, State, Status
+from schemas.limits import DEAD_LETTER_PAYLOAD_BYTES, MAX_CONTROL_BYTES
+from schemas.pointillist_pb2 import DeadLetter, Ledger, Meta, Range, State, Status
 from schemas.topics import Channel, KafkaTopic, mqtt_topic
 
 SECRET = b"a fleet secret of thirty-two byte"
@@ -129,8 +129,31 @@ def test_topics_made_up_by_strangers_cost_bounded_memory(monkeypatch: pytest.Mon
     intake = Intake("b1", KEYS)
     for number in range(100):
         intake.accept(f"pointillist/v1/x/{number}/frame".encode(), b"")
-    assert len(intake._routes) <= 10
+    assert len(intake._routes) == 10
     assert intake.accept(topic(Channel.FRAME), frame()).topic is KafkaTopic.FRAMES
+
+
+def test_a_topic_that_is_none_of_ours_is_not_remembered_and_its_dead_letter_has_its_beginning() -> None:
+    intake = Intake("b1", KEYS)
+    for number in range(5):
+        record = intake.accept(f"pointillist/v1/{'x' * 60_000}/{number}/frame".encode(), b"")
+        assert letter(record).origin_topic == f"pointillist/v1/{'x' * 60_000}"[:MAX_ORIGIN_CHARACTERS]
+        assert len(record.value) < 1000
+        assert len(record.origin) == MAX_ORIGIN_CHARACTERS
+    intake.accept(b"pointillist/v1/hall/door/" + bytes(60_000), b"")
+    assert not intake._routes
+
+
+def test_the_longest_name_of_a_camera_is_whole_in_a_dead_letter() -> None:
+    longest = CameraId(f"{'s' * 63}/{'c' * 63}")
+    assert letter(Intake("b1", KEYS).accept(topic(Channel.SETTINGS, longest), b"")).origin_topic.endswith("settings")
+
+
+def test_a_ledger_above_the_limit_is_refused() -> None:
+    shed = [Range(first=3 * n, last=3 * n) for n in range(30_000)]
+    payload = sign_message(KEYS.key(CAMERA, 0), Ledger(boot_id=9, revision=1, next=90_000, shed=shed))
+    assert len(payload) > MAX_CONTROL_BYTES
+    assert letter(Intake("b1", KEYS).accept(topic(Channel.EVENT), payload)).reason == "bad_size"
 
 
 def test_a_payload_that_finds_a_defect_is_dead_lettered_rather_than_redelivered_for_ever(

@@ -16,6 +16,8 @@ from producers.instruments import Instruments
 from producers.publisher import Broker, LinkSettings, Publisher, WindowSettings
 from producers.publisher.commands import CameraControl
 from producers.spool import Spool, SpoolLimits, scan_spool
+from producers.spool.reading import SegmentReader
+from schemas.errors import StateError
 from schemas.frame import Encoding, encode_frame, sign_message
 from schemas.identity import CameraId, Identity
 from schemas.keys import derive_camera_key
@@ -241,6 +243,7 @@ async def test_a_spool_too_small_for_an_outage_sheds_the_oldest_and_says_how_man
         async with camera(tmp_path, broker, camera_id, limits=SpoolLimits(max_bytes=100_000)) as cam:
             await until(lambda: cam.publisher.link.up)
             cam.publisher.link.hold(True)
+            await until(lambda: not cam.publisher.link.up)
             cam.publish(400)
             cam.publisher.link.hold(False)
             await cam.drain()
@@ -343,3 +346,38 @@ async def test_commands_change_frames_to_come_unless_they_are_older_or_forged(
             sizes = [bridge.frames[frame].dropped_per_block for frame in cam.identities(0, 1)]
             assert sizes == [16, 32]
     assert not CameraControl(tmp_path, derive_camera_key(SECRET, camera_id), Encoding()).enabled  # a restart keeps it
+
+
+async def test_a_spool_that_cannot_be_read_for_a_time_makes_no_frame_be_published_twice(
+    tmp_path: Path, broker: tuple[str, int], camera_id: CameraId, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> bytes:
+        raise StateError("too many open files")
+
+    with watching(broker) as bridge:
+        async with camera(tmp_path, broker, camera_id) as cam:
+            with monkeypatch.context() as patch:
+                patch.setattr(SegmentReader, "read", fail)
+                cam.publish(3)  # not connected yet: only the last one need not be read back
+                await until(lambda: cam.publisher.link.up)
+                cam.publish(3)
+                assert cam.spool.current.next == 6
+            await cam.drain()
+            assert bridge.confirmed == set(cam.identities(*range(6)))
+            assert cam.publisher.link.connections == 1
+
+
+async def test_the_ledger_says_how_far_everything_is_confirmed_while_the_camera_runs(
+    tmp_path: Path, broker: tuple[str, int], camera_id: CameraId
+) -> None:
+    held = {7}
+    with watching(broker, lambda frame: frame.seq not in held) as bridge:
+        async with camera(tmp_path, broker, camera_id) as cam:
+            cam.publish(10)
+            place = camera_id, cam.spool.current.boot_id
+            await until(lambda: place in bridge.ledgers and bridge.ledgers[place].confirmed_to == 7)
+            held.clear()
+            await until(lambda: bridge.ledgers[place].confirmed_to == 10)
+            await cam.drain()
+            last = bridge.ledgers[place]
+            assert (last.closed, last.next, last.confirmed_to) == (True, 10, 10)

@@ -103,3 +103,18 @@ async def test_only_a_source_that_may_block_gets_a_thread() -> None:
     source = Numbers(0, live=False)
     source.blocking = False
     assert isinstance(read_from(source), InlineReader)
+
+
+@pytest.mark.parametrize("live", [False, True])
+async def test_a_source_that_fails_to_close_has_ended_all_the_same(live: bool) -> None:
+    class Stubborn(Numbers):
+        def close(self) -> None:
+            super().close()
+            raise RuntimeError("the device is gone")
+
+    source = Stubborn(0, live)
+    reader = ThreadReader(source)
+    waiting = asyncio.create_task(reader.next())
+    await asyncio.sleep(0.01)
+    source.gate.release()
+    assert await asyncio.wait_for(waiting, 10) is None

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from producers.faults import FaultPlan
-from producers.scenario import CameraGroup, Fault, Scenario, load_scenario
+from producers.scenario import CameraGroup, Fault, Scenario, load_scenario, parse_scenario
 from producers.scene.sticker import paste_sticker
 from producers.sources.source import Captured
 from schemas.errors import ConfigError
@@ -74,6 +74,30 @@ def test_a_mistake_gives_one_line_that_names_the_file_the_place_and_what_was_exp
         load_scenario(path)
     assert str(path) in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("source", "place"),
+    [
+        ("rtsp://u:hidden@h/x", "defaults.source"),
+        ("{kind: url, address: [rtsp://u:hidden@h/x]}", "defaults.source.address"),
+        ("{kind: url, address: rtsp://u:hidden@h/x, file: clip.mp4}", "defaults.source"),
+        ("{kind: video, file: clip.mp4, size: [hidden, 3]}", "defaults.source.size.0"),
+        ("{rtsp://u:hidden@h/x}", "defaults.source"),
+        ("scene, rtsp://u:hidden@h/x: 1", "defaults.source"),
+    ],
+)
+def test_a_mistake_at_a_source_never_repeats_what_may_hold_a_password(tmp_path: Path, source: str, place: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        load_scenario(written(tmp_path, WHOLE.replace("{kind: scene, seed: 3}", source)))
+    assert "hidden" not in str(raised.value)
+    assert place in str(raised.value) or "line" in str(raised.value)
+
+
+def test_an_address_in_the_place_of_a_camera_is_not_repeated() -> None:
+    with pytest.raises(ConfigError, match=r"cameras\.0") as raised:
+        parse_scenario({"site": "a", "cameras": ["rtsp://u:hidden@h/x"]})
+    assert "hidden" not in str(raised.value)
 
 
 @pytest.mark.parametrize("text", ["", "- a list", "just text", "\0"])

@@ -171,6 +171,10 @@ def test_what_a_web_server_does_not_have_is_a_source_error_without_the_secrets(w
         ("http://user:p@ss@host/x", "http://host/x"),
         ("rtsp://[::1]:8554/live", "rtsp://[::1]:8554/live"),
         ("rtsp://user:[secret@host/x", "rtsp://…"),
+        ("rtsp://user:sec/ret@host/x", "rtsp://…"),
+        ("rtsp://user:sec?ret@host/x", "rtsp://…"),
+        ("http://cam/video?mail=a@b&pwd=secret", "http://…"),
+        ("rtsp://token@host/x", "rtsp://host/x"),
         ("/dev/video0", "/dev/video0"),
     ],
 )

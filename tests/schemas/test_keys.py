@@ -94,6 +94,25 @@ def test_shares_at_the_ends(share: float, expected: int) -> None:
     assert sum(key.is_probe(1, seq, share) for seq in range(100)) == expected
 
 
+def test_a_codebooks_seed_is_hashed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    key = derive_camera_key(SECRET, ONE)
+    seeds = [key.codebook_seed(dropped) for dropped in (16, 17)]
+    assert seeds[0] != seeds[1]
+    monkeypatch.setattr(CameraKey, "_words", None)
+    assert [key.codebook_seed(dropped) for dropped in (16, 17)] == seeds
+
+
+def test_seeds_are_keyed_hashes_of_what_they_are_for() -> None:
+    key = derive_camera_key(SECRET, ONE)
+    secret = bytes.fromhex(key.export().partition(":")[2])
+    for seed, data, person in (
+        (key.frame_seed(9, 7), (9).to_bytes(8, "little") + (7).to_bytes(8, "little"), b"pl-mask"),
+        (key.codebook_seed(16), b"\x10", b"pl-codebook"),
+    ):
+        expected = hashlib.blake2b(data, digest_size=8, key=secret, person=person).digest()
+        assert b"".join(word.to_bytes(4, "little") for word in seed) == expected
+
+
 def test_raising_a_cameras_generation_revokes_its_older_keys_alone() -> None:
     keys = KeyRing(SECRET, {ONE: 2})
     for camera, generation in ((ONE, 1), (ONE, MAX_GENERATION + 1), (TWO, -1)):

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from schemas import frame as frame_module
 from schemas.errors import BadSize, BadTag, ConfigError, Malformed, RevokedKey, WireError
 from schemas.frame import (
     Encoding,
@@ -22,7 +23,7 @@ from schemas.frame import (
 )
 from schemas.identity import CameraId
 from schemas.keys import KeyRing, Purpose
-from schemas.limits import MAX_FRAME_BYTES, MAX_MESSAGE_BYTES, MAX_SIDE
+from schemas.limits import MAX_CONTROL_BYTES, MAX_FRAME_BYTES, MAX_MESSAGE_BYTES, MAX_SIDE, PLAIN_MESSAGE_BYTES
 from schemas.masks import kept_mask
 from schemas.pointillist_pb2 import LOSSLESS, RAW, Command, Confirm, Frame, Ledger, Range
 
@@ -205,6 +206,58 @@ def test_a_field_out_of_its_range_is_named_by_its_error(fields: dict[str, object
 def test_a_message_too_large_is_refused_unread() -> None:
     with pytest.raises(BadSize, match=f"at most {MAX_MESSAGE_BYTES} bytes"):
         open_frame(CAMERA, bytes(MAX_MESSAGE_BYTES + 1), KEYS)
+
+
+@pytest.mark.parametrize("profile", [RAW, LOSSLESS])
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_a_large_frame_opens(profile: int, share: float) -> None:
+    key = KEYS.key(CAMERA, 2**16 - 1)
+    payload = encode_frame(key, BOOT, 2**53 - 1, LATEST_MS, noise(300, 400, 3), Encoding(16, share, profile), Truth(9))
+    assert len(payload) > PLAIN_MESSAGE_BYTES
+    assert open_frame(CAMERA, payload, KEYS).whole == (share == 1)
+
+
+def of_many_fields(field: bytes) -> bytes:
+    return field * (PLAIN_MESSAGE_BYTES // len(field) + 1)
+
+
+LARGE = encode_frame(KEY, BOOT, 1, 1, noise(300, 400, 3), Encoding(0))
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        of_many_fields(b"\x10\x01"),  # seq, over and over
+        of_many_fields(b"\x80\x01\x00"),  # a field that no message has
+        of_many_fields(b"\x72\x00"),  # empty pixels
+        of_many_fields(b"\x80"),  # a number without end
+        b"\x72" + of_many_fields(b"\xff"),  # a length without end
+        of_many_fields(b"\x0b\x0c"),  # groups
+        b"\x62\x04\x72\x80\x80\x04" + bytes(2**16 + 9),  # a length within another field
+        LARGE + b"\x10\x01",
+        LARGE[:-9] + of_many_fields(b"\x10\x01") + LARGE[-9:],
+        of_many_fields(b"\x10\x01") + LARGE,
+    ],
+)
+def test_a_large_message_that_is_not_mostly_pixels_is_refused_unparsed(
+    payload: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frame_module, "Frame", None)
+    with pytest.raises(Malformed, match="whose pixels begin within"):
+        open_frame(CAMERA, payload, KEYS)
+
+
+@pytest.mark.parametrize("kind", list(OPENERS))
+def test_a_control_message_too_large_is_refused_unparsed(kind: type) -> None:
+    payload = b"\xff" * (MAX_CONTROL_BYTES + 1)
+    for opener in (OPENERS[kind], lambda payload: open_own_message(kind, KEY, payload)):
+        with pytest.raises(BadSize, match=f"at most {MAX_CONTROL_BYTES} bytes of {kind.__name__}"):
+            opener(payload)
+
+
+def test_a_camera_parses_only_what_is_signed() -> None:
+    with pytest.raises(BadTag):
+        open_own_message(Confirm, KEY, b"\xff" * 1000)
 
 
 def test_a_frame_of_one_camera_is_not_taken_for_anothers() -> None:

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from infra.cli.passwords import hidden, resolve, revealed
+
+URLS = [
+    "rtsp://user:secret@host/x",
+    "http://cam/video?user=a&pwd=secret",
+    "rtsp://u:sec/ret@h/x",
+    "rtsp://secret@h/x",
+    "postgresql+psycopg://u:secret@db/pointillist",
+    "cache:http://u:secret@h/a b\nc",
+]
+
+
+@pytest.mark.parametrize("url", URLS)
+@pytest.mark.parametrize("option", ["", "--database=", "--broker-wait="])
+def test_no_url_stays_among_the_arguments_and_each_comes_back(url: str, option: str) -> None:
+    arguments = ["camera", "attach", f"{option}{url}", "--name", "lab/door", f"{option}{url}"]
+    shown, variables = hidden(arguments, {})
+    assert "://" not in " ".join(shown)
+    assert shown[2].startswith(f"{option}env:")
+    assert len(variables) == 2
+    assert revealed(shown, variables) == arguments
+    assert resolve("env:NOT_SET") == "env:NOT_SET"
+
+
+def test_a_variable_that_is_set_already_is_left_alone_and_so_is_what_names_it() -> None:
+    taken = {"POINTILLIST_URL_1": "sqlite://", "MY_URL": "sqlite://"}
+    arguments = ["record", "--database", "env:MY_URL", "--quarantine", "s3://bucket"]
+    shown, variables = hidden(arguments, taken)
+    assert shown[:4] == arguments[:4]
+    assert variables == {"POINTILLIST_URL_2": "s3://bucket"}
+    assert revealed(shown, taken | variables) == arguments
+
+
+@pytest.mark.parametrize("option", [["--kafka", "tcp://nowhere"], ["--kafka=tcp://nowhere"]])
+def test_a_command_started_again_gets_its_options_as_they_were(option: list[str]) -> None:
+    command = [sys.executable, "-m", "infra.cli", "topics", *option]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert "host:port" in done.stderr
+    assert "'tcp://nowhere'" in done.stderr
+
+
+def test_a_running_command_shows_no_url_to_others(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "infra.cli", "camera", "attach", "rtsp://u:sec/ret@127.0.0.1:9/x"]
+    options = ["--name", "lab/door", "--mqtt", "127.0.0.1:9", "--spool", str(tmp_path), "--broker-wait", "0"]
+    environment = os.environ | {"POINTILLIST_CAMERA_KEY": f"0:{'00' * 32}"}
+    child = subprocess.Popen([*command, *options], stderr=subprocess.PIPE, text=True, env=environment)
+    try:
+        arguments = Path(f"/proc/{child.pid}/cmdline")
+        deadline = time.monotonic() + 60
+        while "env:POINTILLIST_URL_1" not in arguments.read_text():
+            assert child.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        assert "ret@" not in arguments.read_text()
+        _, said = child.communicate(timeout=60)
+    finally:
+        child.kill()
+        child.wait()
+    assert child.returncode == 2
+    assert said.splitlines()[-1].startswith("error: rtsp://")  # the address has arrived
+    assert "sec/ret" not in said

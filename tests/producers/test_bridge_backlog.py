@@ -1,0 +1,231 @@
+"""The bridge when the processors are behind: frames stay with the cameras, nothing else does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from aiokafka import AIOKafkaConsumer
+from aiokafka.structs import TopicPartition
+
+from infra.local.kafka import Kafka
+from infra.local.mosquitto import Mosquitto
+from infra.local.topics import pointillist_topics
+from producers.bridge import BridgeSettings
+from producers.bridge.backlog import RECENT, Backlog, RecordSizes
+from producers.bridge.lanes import RECORD_OVERHEAD
+from schemas.frame import sign_message
+from schemas.identity import CameraId
+from schemas.pointillist_pb2 import Ledger
+from schemas.ranges import RangeSet
+from schemas.topics import Channel, KafkaTopic, mqtt_topic
+from tests.producers.bridge_rig import BOOT, KEYS, Rig, RunningBridge, frame, new_camera, rig, until
+
+FRAME_BYTES = len(frame(CameraId("hall/door"), 1)) + RECORD_OVERHEAD
+
+
+def backlog(limit_bytes: int, heard: list[bool]) -> Backlog:
+    return Backlog("nowhere:1", "b1", "processors", limit_bytes, 1.0, heard.append)
+
+
+def test_frames_are_held_back_above_the_limit_until_less_than_half_of_it_is_undone() -> None:
+    heard: list[bool] = []
+    found = backlog(1000, heard)
+    found.sizes.add(0, 10, 1000)
+    for undone, expected in ((10, False), (11, True), (9, True), (6, True), (5, False), (10, False), (11, True)):
+        found.observe({0: undone, 1: 0})
+        assert (found.holding, found.bytes) == (expected, 100 * undone)
+    assert heard == [True, False, True]
+
+
+def test_one_full_partition_is_enough_and_each_has_records_of_its_own_size() -> None:
+    found = backlog(1000, [])
+    found.sizes.add(0, 100, 100)
+    found.sizes.add(1, 1, 600)
+    found.observe({0: 500, 1: 1})
+    assert (found.holding, found.bytes) == (False, 600)
+    found.observe({0: 500, 1: 2})
+    assert found.holding
+
+
+def test_a_bridge_that_has_sent_nothing_yet_knows_no_sizes_and_holds_nothing_back() -> None:
+    found = backlog(1, [])
+    found.observe({0: 10**9})
+    assert not found.holding
+
+
+def test_a_partition_without_records_of_ours_has_the_mean_of_the_others() -> None:
+    sizes = RecordSizes()
+    sizes.add(0, 3, 300)
+    sizes.add(1, 1, 500)
+    assert sizes.mean(7) == 200
+
+
+def test_the_mean_size_follows_what_was_sent_lately() -> None:
+    sizes = RecordSizes()
+    sizes.add(0, 100 * RECENT, 100 * RECENT * 100)
+    for _ in range(20):
+        sizes.add(0, RECENT, RECENT * 5000)
+    assert sizes.mean(0) == pytest.approx(5000, rel=0.02)
+
+
+def test_the_limit_is_at_most_half_of_what_kafka_keeps_of_a_partition() -> None:
+    frames = pointillist_topics()[KafkaTopic.FRAMES.value].settings()
+    # Kafka deletes whole segments.
+    kept = int(frames["retention.bytes"]) - int(frames["segment.bytes"])
+    assert 2 * BridgeSettings().max_backlog_bytes <= kept
+
+
+class Processors:
+    """A consumer group that has done all that Kafka holds whenever it is told to catch up."""
+
+    def __init__(self, consumer: AIOKafkaConsumer, group: str) -> None:
+        self.group = group
+        self._consumer = consumer
+
+    async def catch_up(self) -> None:
+        """Commit the end of every partition."""
+        await self._consumer.commit(await self._consumer.end_offsets(list(self._consumer.assignment())))
+
+
+@asynccontextmanager
+async def processors(kafka: Kafka) -> AsyncIterator[Processors]:
+    group = f"test-{new_camera().replace('/', '-')}"
+    consumer = AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap, group_id=group, enable_auto_commit=False)
+    await consumer.start()
+    try:
+        await consumer._client._wait_on_metadata(KafkaTopic.FRAMES.value)
+        numbers = consumer.partitions_for_topic(KafkaTopic.FRAMES.value)
+        consumer.assign([TopicPartition(KafkaTopic.FRAMES.value, number) for number in numbers])
+        made = Processors(consumer, group)
+        await made.catch_up()
+        yield made
+    finally:
+        await consumer.stop()
+
+
+async def resend(it: Rig, camera: CameraId, seqs: range, behind: Processors) -> None:
+    """Publish what is not confirmed, a window at a time, as a camera does, until all is; the processors keep up."""
+    async with asyncio.timeout(60):
+        while missing := list(RangeSet.of(seqs).minus(it.cameras.confirmed[camera])):
+            for seq in missing[:40]:
+                it.cameras.frames(camera, range(seq, seq + 1))
+            await asyncio.sleep(0.2)
+            await behind.catch_up()
+
+
+def holding(bridge: RunningBridge) -> bool:
+    return bridge.metric("pointillist_bridge_holding") == 1
+
+
+@pytest.mark.brokers
+async def test_frames_stay_with_the_cameras_while_the_processors_are_behind_and_none_is_lost(
+    mosquitto: Mosquitto, kafka: Kafka
+) -> None:
+    limit = 100 * FRAME_BYTES
+    async with rig(mosquitto, kafka) as it, processors(kafka) as behind:
+        given: dict[str, Any] = {
+            "processors_group": behind.group,
+            "max_backlog_bytes": limit,
+            "backlog_interval_s": 0.1,
+        }
+        bridges = [await it.bridge(**given), await it.bridge(**given)]
+        camera, seqs = new_camera(), range(400)
+        for first in range(0, 400, 40):
+            it.cameras.frames(camera, seqs[first : first + 40])
+            await asyncio.sleep(0.2)
+        await until(lambda: all(map(holding, bridges)), "both bridges holding frames back")
+        assert max(b.metric("pointillist_bridge_backlog_bytes") for b in bridges) > limit
+        taken = len(await it.frames_of(camera))
+        assert 100 < taken < 400
+        # Frames are left, events are not.
+        it.cameras.frames(camera, range(390, 400))
+        ledger = sign_message(KEYS.current(camera), Ledger(boot_id=BOOT, revision=3, next=400))
+        it.cameras.publish(mqtt_topic(camera, Channel.EVENT), ledger)
+        await until(lambda: it.cameras.revisions.get(camera) == 3, "the ledger confirmed")
+        assert len(await it.frames_of(camera)) == taken
+        assert all(bridge.well() for bridge in bridges)
+        await behind.catch_up()
+        await until(lambda: not any(map(holding, bridges)), "both bridges taking frames")
+        await resend(it, camera, seqs, behind)
+        assert set(await it.frames_of(camera)) == {frame(camera, seq) for seq in seqs}
+
+
+@pytest.mark.brokers
+async def test_a_bridge_that_holds_frames_back_goes_on_doing_so_when_the_mqtt_broker_was_away(
+    mosquitto: Mosquitto, kafka: Kafka
+) -> None:
+    async with rig(mosquitto, kafka) as it, processors(kafka) as behind:
+        bridge = await it.bridge(processors_group=behind.group, max_backlog_bytes=1, backlog_interval_s=0.1)
+        camera = new_camera()
+        it.cameras.frames(camera, range(10))
+        await until(lambda: holding(bridge), "frames held back")
+        mosquitto.kill()
+        await until(lambda: not bridge.holds("mqtt"), "the bridge to notice")
+        await asyncio.to_thread(mosquitto.start)
+        await until(bridge.well, "the bridge to be back")
+        await it.cameras.connected()
+        it.cameras.frames(camera, range(10, 20))
+        ledger = sign_message(KEYS.current(camera), Ledger(boot_id=BOOT, revision=1, next=20))
+        it.cameras.publish(mqtt_topic(camera, Channel.EVENT), ledger)
+        await until(lambda: it.cameras.revisions.get(camera) == 1, "the ledger confirmed")
+        assert len(await it.frames_of(camera)) == 10
+        await behind.catch_up()
+        await until(lambda: not holding(bridge), "frames taken again")
+        it.cameras.frames(camera, range(10, 20))
+        await it.cameras.all_confirmed(camera, range(20))
+
+
+@pytest.mark.brokers
+async def test_a_single_bridge_leaves_frames_to_the_broker_for_publishers_that_send_them_once(
+    mosquitto: Mosquitto, kafka: Kafka
+) -> None:
+    async with rig(mosquitto, kafka) as it, processors(kafka) as behind:
+        camera = new_camera()
+        name = camera.replace("/", "-")
+        bridge = await it.bridge(
+            mode="single",
+            name=name,
+            session_expiry_s=1,
+            keepalive_s=1,
+            processors_group=behind.group,
+            max_backlog_bytes=1,
+            backlog_interval_s=0.1,
+        )
+        it.cameras.frames(camera, range(10))
+        await until(lambda: holding(bridge), "frames held back")
+        it.cameras.frames(camera, range(10, 30))
+        await asyncio.sleep(2.5)  # more than the keep-alive
+        assert bridge.holds("mqtt")
+        assert len(await it.frames_of(camera)) == 10
+        async with asyncio.timeout(30):
+            while len(it.cameras.confirmed[camera]) < 30:
+                await behind.catch_up()
+                await asyncio.sleep(0.2)
+        assert await it.frames_of(camera) == [frame(camera, seq) for seq in range(30)]
+        await bridge.stop()
+
+
+@pytest.mark.brokers
+async def test_a_kafka_that_does_not_say_how_much_waits_stops_nothing(
+    mosquitto: Mosquitto, kafka: Kafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries = 0
+
+    async def broken(*_: object) -> dict[int, int]:
+        nonlocal tries
+        tries += 1
+        raise AttributeError("a controller that is not known")
+
+    monkeypatch.setattr(Backlog, "_undone", broken)
+    async with rig(mosquitto, kafka) as it:
+        bridge = await it.bridge(max_backlog_bytes=1, backlog_interval_s=0.05)
+        await until(lambda: tries > 2, "the backlog asked for again")
+        camera = new_camera()
+        it.cameras.frames(camera, range(10))
+        await it.cameras.all_confirmed(camera, range(10))
+        assert bridge.well()
+        await bridge.stop()

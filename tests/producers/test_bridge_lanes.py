@@ -1,0 +1,95 @@
+"""Lanes against a producer whose batches have little room."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from producers.bridge.intake import Record
+from producers.bridge.lanes import Entry, Lane, Lanes
+from schemas.topics import KafkaTopic
+
+
+class Batch:
+    """Takes as many bytes of values as it has room for; what comes then is refused by None."""
+
+    def __init__(self, room: int) -> None:
+        self.values: list[bytes] = []
+        self._room = room
+
+    def append(self, *, value: bytes, **_: Any) -> object | None:
+        if len(value) > self._room:
+            return None
+        self._room -= len(value)
+        self.values.append(value)
+        return object()
+
+    def close(self) -> None: ...
+
+
+class Producers:
+    """Stands for `producers.bridge.producer.Producers` and for its producer."""
+
+    def __init__(self, room: int) -> None:
+        self.given_up: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.sent: dict[str, list[list[bytes]]] = {topic.value: [] for topic in KafkaTopic}
+        self.replaced = 0
+        self._room = room
+
+    async def partitions(self, topics: Any) -> dict[KafkaTopic, list[int]]:
+        return {topic: [0] for topic in topics}
+
+    async def current(self) -> Producers:
+        return self
+
+    def replace(self, *_: object) -> None:
+        self.replaced += 1
+
+    def create_batch(self) -> Batch:
+        return Batch(self._room)
+
+    async def send_batch(self, batch: Batch, topic: str, partition: int) -> asyncio.Future[None]:
+        assert partition == 0
+        self.sent[topic].append(batch.values)
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        done.set_result(None)
+        return done
+
+
+def record(topic: KafkaTopic, value: bytes) -> Record:
+    return Record(topic, b"hall/door", value, [], None, "pointillist/v1/hall/door/frame", "frame")
+
+
+async def test_records_for_which_a_batch_has_no_room_are_sent_in_others_and_only_sent_ones_are_delivered() -> None:
+    producers = Producers(room=100)
+    delivered: list[bytes] = []
+
+    def note(lane: Lane, entries: list[Entry], size: int, seconds: float) -> None:
+        sent = {value for batch in producers.sent[lane.topic.value] for value in batch}
+        assert sent >= {entry.value for entry, _ in entries}
+        delivered.extend(entry.value for entry, _ in entries)
+
+    lanes = Lanes(
+        producers,  # type: ignore[arg-type]  # a stand-in
+        0.001,
+        2**20,
+        5.0,
+        delivered=note,
+        failed=lambda: None,
+        refused=lambda refused, error: record(KafkaTopic.DEAD_LETTERS, b"letter: " + refused.value[:2]),
+    )
+    running = asyncio.create_task(lanes.run())
+    try:
+        await lanes.ready.wait()
+        frames = [f"{number:02}".encode() * 15 for number in range(10)] + [b"xx" * 60]
+        for value in frames:
+            lanes.put(record(KafkaTopic.FRAMES, value), None)
+        async with asyncio.timeout(10):
+            await lanes.drain()
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    assert sorted(delivered) == sorted([*frames[:10], b"letter: xx"])
+    assert [value for batch in producers.sent[KafkaTopic.FRAMES.value] for value in batch] == frames[:10]
+    assert producers.sent[KafkaTopic.DEAD_LETTERS.value] == [[b"letter: xx"]]
+    assert producers.replaced == 0

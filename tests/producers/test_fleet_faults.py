@@ -1,0 +1,162 @@
+"""One camera's trouble is its own: a fleet whose spools fail, and an attached camera beside a fleet."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_bridge import SECRET, FakeBridge
+from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
+
+from infra.local.mosquitto import Mosquitto
+from producers.camera import Camera
+from producers.fleet import FleetOutcome, _allow_open_files, fleet_started, run_camera, run_fleet, spool_root
+from producers.publisher import LinkSettings
+from producers.scenario import Scenario
+from producers.spool import Spool
+from schemas.errors import SourceError, StateError
+from schemas.health import Health
+from schemas.keys import KeyRing
+
+QUICK = LinkSettings(
+    keepalive_s=1, grace_s=0.3, retry_s=0.5, retry_max_s=2.0, ledger_every_s=0.5, connect_timeout_s=1.0
+)
+_sites = (f"faulty-{number}" for number in range(1000))
+
+
+@pytest.fixture
+def bridge(mosquitto: Mosquitto) -> Iterator[FakeBridge]:
+    with FakeBridge((mosquitto.host, mosquitto.port)) as fake:
+        yield fake
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    path = tmp_path / "images.npz"
+    np.savez(path, images=np.zeros((10, 16, 16, 3), np.uint8))
+    return path
+
+
+async def two_cameras(mosquitto: Mosquitto, state: Path, images: Path, drain_s: float = 20.0) -> FleetOutcome:
+    source = {"kind": "dataset", "file": images, "offset": 0}
+    cameras = [{"count": 2, "fps": 0, "source": source}]
+    scenario = Scenario.model_validate({"site": next(_sites), "cameras": cameras})
+    ring = KeyRing(SECRET)
+    return await run_fleet(
+        scenario,
+        mqtt=(mosquitto.host, mosquitto.port),
+        state=state,
+        keys={camera.camera_id: ring.current(camera.camera_id) for camera in scenario.cameras()},
+        registry=CollectorRegistry(),
+        health=Health(),
+        stop=asyncio.Event(),
+        drain_s=drain_s,
+        link=QUICK,
+    )
+
+
+async def attach(mosquitto: Mosquitto, state: Path, site: str, file: Path) -> FleetOutcome:
+    camera = {"name": "door", "fps": 0, "source": {"kind": "dataset", "file": file}}
+    [settings] = Scenario.model_validate({"site": site, "cameras": [camera]}).cameras()
+    return await run_camera(
+        settings,
+        mqtt=(mosquitto.host, mosquitto.port),
+        state=state,
+        key=KeyRing(SECRET).current(settings.camera_id),
+        registry=CollectorRegistry(),
+        health=Health(),
+        stop=asyncio.Event(),
+        link=QUICK,
+    )
+
+
+@pytest.mark.brokers
+async def test_an_unforeseen_error_in_one_camera_leaves_the_others_connected_and_is_said_once(
+    mosquitto: Mosquitto, bridge: FakeBridge, state_dir: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tick = Camera.tick
+
+    def fail(self: Camera, now: float, now_ms: int) -> None:
+        if self.settings.index == 0:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        tick(self, now, now_ms)
+
+    monkeypatch.setattr(Camera, "tick", fail)
+    with capture_logs() as logs:
+        outcome = await two_cameras(mosquitto, state_dir, images, drain_s=2.0)
+    assert (outcome.frames_published, outcome.frames_pending) == (20, 10)
+    assert {identity.camera_id.partition("/")[2] for identity in bridge.confirmed} >= {"cam-01"}
+    assert [entry["event"] for entry in logs if entry["log_level"] == "error"] == ["camera_tick_failed"]
+
+
+@pytest.mark.brokers
+async def test_a_camera_whose_spool_cannot_be_closed_at_once_ends_no_fleet(
+    mosquitto: Mosquitto, bridge: FakeBridge, state_dir: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish, close = Spool.finish, Spool.close
+    failed = []
+
+    def fail_at_first(self: Spool) -> None:
+        if self.camera_id.endswith("cam-00") and len(failed) < 3:
+            failed.append(self.camera_id)
+            raise StateError("the disk is full")
+        finish(self)
+
+    def fail(self: Spool) -> None:
+        close(self)
+        raise StateError("the disk is full")
+
+    monkeypatch.setattr(Spool, "finish", fail_at_first)
+    monkeypatch.setattr(Spool, "close", fail)
+    outcome = await two_cameras(mosquitto, state_dir, images)
+    assert outcome == FleetOutcome(True, frames_published=20, frames_pending=0, frames_shed=0, frames_skipped=0)
+    assert len(failed) == 3
+
+
+@pytest.mark.brokers
+async def test_an_attached_file_begins_anew_after_a_good_end_and_goes_on_after_a_bad_one(
+    mosquitto: Mosquitto, bridge: FakeBridge, state_dir: Path, images: Path
+) -> None:
+    site = next(_sites)
+    fleet_started(state_dir).write_text('{"started_ms": 1}')  # of the fleet beside it
+    for _ in range(2):
+        assert (await attach(mosquitto, state_dir, site, images)).frames_published == 10
+    assert fleet_started(state_dir).read_text() == '{"started_ms": 1}'
+    mark = spool_root(state_dir) / site / "door" / "started.json"
+    assert not mark.exists()
+
+    mark.write_text('{"started_ms": 1}')  # as a killed process leaves it
+    assert (await attach(mosquitto, state_dir, site, images)).frames_published == 0
+
+
+@pytest.mark.brokers
+async def test_an_attached_source_has_to_open_at_every_start(
+    mosquitto: Mosquitto, state_dir: Path, tmp_path: Path
+) -> None:
+    site = next(_sites)
+    for _ in range(2):
+        with pytest.raises(SourceError, match=r"nothing\.npz"):
+            await attach(mosquitto, state_dir, site, tmp_path / "nothing.npz")
+        (spool_root(state_dir) / site / "door" / "started.json").write_text('{"started_ms": 1}')
+
+
+def test_a_large_fleet_may_open_as_many_files_as_the_system_lets_it() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (512, hard))
+        _allow_open_files(600)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (600, hard)
+        _allow_open_files(550)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (600, hard)
+        if hard != resource.RLIM_INFINITY:
+            _allow_open_files(hard + 1)
+            assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
