@@ -56,9 +56,17 @@ class Backlog:
     """
 
     def __init__(
-        self, bootstrap: str, client: str, group: str, limit_bytes: int, interval_s: float, hold: Callable[[bool], None]
+        self,
+        bootstrap: str,
+        client: str,
+        group: str,
+        limit_bytes: int,
+        interval_s: float,
+        hold: Callable[[bool], None],
+        advance: Callable[[Mapping[int, int] | None], None],
     ) -> None:
-        """`hold` hears whether frames are to be held back, whenever that changes."""
+        """`hold` hears whether frames are to be held back, whenever that changes; `advance` hears each time which
+        offset of each partition the group takes next, None when that can no longer be known."""
         self.sizes = RecordSizes()
         self.bytes = 0
         """Of the partition that has most."""
@@ -69,6 +77,7 @@ class Backlog:
         self._limit_bytes = limit_bytes
         self._interval_s = interval_s
         self._hold = hold
+        self._advance = advance
 
     async def run(self, partitions: list[int]) -> None:
         """Ask until cancelled. While Kafka gives no answer, the last one stands."""
@@ -83,14 +92,16 @@ class Backlog:
                     coordinator = await admin.find_coordinator(self._group)
                 while True:
                     async with asyncio.timeout(ANSWER_S):
-                        undone = await self._undone(consumer, admin, coordinator, partitions)
+                        places = await self._places(consumer, admin, coordinator, partitions)
                     failures = 0
-                    self.observe(undone)
+                    self._advance({partition: done for partition, (done, _) in places.items()})
+                    self.observe({partition: end - done for partition, (done, end) in places.items()})
                     await asyncio.sleep(self._interval_s)
             except Exception as error:
                 # Whatever the client library reports: frames must not stop because nobody can say how many wait.
                 failures += 1
                 if failures == COMPLAIN_AFTER:
+                    self._advance(None)
                     log.warning("the processors' backlog is unknown", group=self._group, cause=repr(error)[:300])
             finally:
                 for client in (consumer.stop, admin.close):
@@ -108,15 +119,16 @@ class Backlog:
             log.info("frames held back" if wanted else "frames taken again", backlog_bytes=self.bytes)
             self._hold(wanted)
 
-    async def _undone(
+    async def _places(
         self, consumer: AIOKafkaConsumer, admin: AIOKafkaAdminClient, coordinator: int, partitions: list[int]
-    ) -> dict[int, int]:
+    ) -> dict[int, tuple[int, int]]:
+        """Of each partition, the offset that the group takes next and the one that the next record will get."""
         places = [TopicPartition(KafkaTopic.FRAMES.value, partition) for partition in partitions]
         committed = await admin.list_consumer_group_offsets(self._group, coordinator)
         firsts = await consumer.beginning_offsets(places)
         ends = await consumer.end_offsets(places)
-        undone = {}
+        found = {}
         for place in places:
-            done = committed[place].offset if place in committed else -1
-            undone[place.partition] = max(0, ends[place] - max(done, firsts[place]))
-        return undone
+            done = max(committed[place].offset if place in committed else -1, firsts[place])
+            found[place.partition] = (done, max(done, ends[place]))
+        return found

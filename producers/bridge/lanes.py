@@ -108,12 +108,12 @@ class Lanes:
         linger_s: float,
         batch_bytes: int,
         deadline_s: float,
-        delivered: Callable[[Lane, list[Entry], int, float], None],
+        delivered: Callable[[Lane, list[Entry], int, int, float], None],
         failed: Callable[[], None],
         refused: Callable[[Record, str], Record],
     ) -> None:
-        """`delivered` gets the lane, the batch with its size as `size_of` counts, and the seconds since its first
-        record came; `failed` counts refused batches."""
+        """`delivered` gets the lane, the batch with its first offset in Kafka (negative when unknown) and its size as
+        `size_of` counts, and the seconds since its first record came; `failed` counts refused batches."""
         self.buffered_bytes = 0
         self.ready = asyncio.Event()
         self._producers = producers
@@ -190,7 +190,7 @@ class Lanes:
         while True:
             producer = await self._producers.current()
             try:
-                await self._send(producer, lane, entries)
+                offset = await self._send(producer, lane, entries)
             except (MessageSizeTooLargeError, RecordListTooLargeError, BatchFull) as error:
                 self._failed()
                 if not isinstance(error, BatchFull):
@@ -211,11 +211,11 @@ class Lanes:
                 await asyncio.sleep(BACKOFF_S)
             else:
                 size = self._release(entries)
-                self._delivered(lane, entries, size, time.monotonic() - first_at)
+                self._delivered(lane, entries, offset, size, time.monotonic() - first_at)
                 return
 
-    async def _send(self, producer: AIOKafkaProducer, lane: Lane, entries: list[Entry]) -> None:
-        """Send one batch and wait for its acknowledgement; raises what Kafka says, BatchFull or TimeoutError."""
+    async def _send(self, producer: AIOKafkaProducer, lane: Lane, entries: list[Entry]) -> int:
+        """Send one batch; its first offset, once Kafka has it. Raises what Kafka says, BatchFull or TimeoutError."""
         now_ms = time.time_ns() // 1_000_000
         batch = producer.create_batch()
         append = batch.append
@@ -229,7 +229,8 @@ class Lanes:
         if not future.done():
             future.cancel()
             raise TimeoutError(f"expected Kafka's acknowledgement within {self._deadline_s:g} s")
-        future.result()
+        # Of a batch that Kafka had already, sent again after a lost answer, it may not say where that lies.
+        return int(future.result().offset)
 
     def _release(self, entries: list[Entry]) -> int:
         size = sum(len(record.value) for record, _ in entries) + len(entries) * RECORD_OVERHEAD

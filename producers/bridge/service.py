@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Mapping
 from typing import Final
 
 import structlog
@@ -11,6 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from producers.bridge.backlog import Backlog
 from producers.bridge.confirmations import Confirmations
+from producers.bridge.credit import Credit
 from producers.bridge.intake import Intake
 from producers.bridge.lanes import Entry, Lane, Lanes
 from producers.bridge.link import Link
@@ -72,7 +74,9 @@ class Bridge:
             settings.max_backlog_bytes,
             settings.backlog_interval_s,
             self._link.hold_frames,
+            self._advance,
         )
+        self._credit = Credit(settings.credit_frames, settings.credit_bytes, self._confirmations.add)
         self._stalled = False
         self._draining = False
         # Counted here and moved to the metrics at each interval: a metric's lock a message would cost as much as
@@ -125,16 +129,18 @@ class Bridge:
         if self._lanes.buffered_bytes >= self._settings.max_buffered_bytes and not self._link.paused:
             self._link.pause()
 
-    def _delivered(self, lane: Lane, entries: list[Entry], size: int, seconds: float) -> None:
-        if lane.topic is KafkaTopic.FRAMES:
-            self._backlog.sizes.add(lane.partition, len(entries), size)
+    def _delivered(self, lane: Lane, entries: list[Entry], offset: int, size: int, seconds: float) -> None:
         released = self._window.settle([ticket for _, ticket in entries if ticket is not None])
         if released:
             self._link.send(pubacks(released))
-        confirm = self._confirmations.add
-        for record, _ in entries:
-            if record.receipt is not None:
-                confirm(record.receipt)
+        receipts = (record.receipt for record, _ in entries)
+        if lane.topic is KafkaTopic.FRAMES:
+            self._backlog.sizes.add(lane.partition, len(entries), size)
+            self._credit.add(lane.partition, offset, receipts)
+        else:
+            for receipt in receipts:
+                if receipt is not None:
+                    self._confirmations.add(receipt)
         self._kafka_seconds.observe(seconds)
         if (
             self._link.paused
@@ -142,6 +148,12 @@ class Bridge:
             and self._lanes.buffered_bytes <= self._settings.max_buffered_bytes // 2
         ):
             self._link.resume()
+
+    def _advance(self, done: Mapping[int, int] | None) -> None:
+        if done is None:
+            self._credit.forget()
+        else:
+            self._credit.advance(done, self._backlog.sizes.mean)
 
     def _failed(self) -> None:
         self._kafka_errors.inc()

@@ -42,7 +42,10 @@ class BridgeSettings(BaseModel):
     """While any partition of the frames topic holds more that the processors have not done, no frames are taken; the
     cameras keep them. At most a half of what the topic's retention keeps of a partition, for the size of what waits is
     estimated, about once a second."""
-    backlog_interval_s: float = Field(default=1.0, gt=0)
+    backlog_interval_s: float = Field(default=0.25, gt=0)
+    credit_frames: int = Field(default=512, ge=1)
+    credit_bytes: int = Field(default=128 * 2**20, ge=1)
+    """A frame is confirmed when the processors are at most so many frames, and about so many bytes, behind it."""
     processors_group: str = PROCESSORS_GROUP
     """The consumer group whose committed offsets say what is done; none committed yet means nothing is."""
     delivery_deadline_s: float = Field(default=30.0, gt=0)

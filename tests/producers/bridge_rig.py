@@ -234,6 +234,8 @@ class Rig:
             "kafka_bootstrap": self.kafka.bootstrap,
             "name": f"{self._group}-{len(self._bridges)}",
             "group": self._group,
+            # Nobody reads what these tests send.
+            "credit_frames": 10**9,
             **settings,
         }
         bridge = RunningBridge(BridgeSettings(**given))

@@ -28,7 +28,7 @@ FRAME_BYTES = len(frame(CameraId("hall/door"), 1)) + RECORD_OVERHEAD
 
 
 def backlog(limit_bytes: int, heard: list[bool]) -> Backlog:
-    return Backlog("nowhere:1", "b1", "processors", limit_bytes, 1.0, heard.append)
+    return Backlog("nowhere:1", "b1", "processors", limit_bytes, 1.0, heard.append, lambda _: None)
 
 
 def test_frames_are_held_back_above_the_limit_until_less_than_half_of_it_is_undone() -> None:

@@ -64,7 +64,7 @@ async def test_records_for_which_a_batch_has_no_room_are_sent_in_others_and_only
     producers = Producers(room=100)
     delivered: list[bytes] = []
 
-    def note(lane: Lane, entries: list[Entry], size: int, seconds: float) -> None:
+    def note(lane: Lane, entries: list[Entry], offset: int, size: int, seconds: float) -> None:
         sent = {value for batch in producers.sent[lane.topic.value] for value in batch}
         assert sent >= {entry.value for entry, _ in entries}
         delivered.extend(entry.value for entry, _ in entries)

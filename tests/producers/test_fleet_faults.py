@@ -101,7 +101,7 @@ async def test_a_camera_whose_spool_cannot_be_closed_at_once_ends_no_fleet(
     mosquitto: Mosquitto, bridge: FakeBridge, state_dir: Path, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     finish, close = Spool.finish, Spool.close
-    failed = []
+    failed: list[str] = []
 
     def fail_at_first(self: Spool) -> None:
         if self.camera_id.endswith("cam-00") and len(failed) < 3:

@@ -73,11 +73,11 @@ def test_a_boot_is_drained_when_the_server_holds_a_revision_that_says_so(tmp_pat
     confirm_revision(spool, spool.current)
     spool.confirm(spool.current.boot_id, [(0, 1)])
 
-    assert not spool.drained
+    before = spool.drained
     [last] = spool.unsettled()
     assert (last.to_message().confirmed_to, last.to_message().next) == (2, 2)
     confirm_revision(spool, last)
-    assert spool.drained
+    assert (before, spool.drained) == (False, True)
     spool.close()
 
 

@@ -1,0 +1,56 @@
+"""Back-pressure on the cameras: a frame is confirmed only when the processors are not too far behind it.
+
+Kafka never refuses, so without this a fleet that sends as fast as it is confirmed would run away from its processors. A
+confirmation that waits keeps the camera's window shut, and the camera its frame.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+
+from producers.bridge.confirmations import Receipt
+
+
+class Credit:
+    """Receipts of frames in Kafka, let go in the order of their offsets. Pure bookkeeping, bounded by the windows."""
+
+    def __init__(self, frames: int, size_bytes: int, let_go: Callable[[Receipt], None]) -> None:
+        """Of each partition, at most `frames` records or about `size_bytes` beyond what is done are confirmed."""
+        self._frames = frames
+        self._size_bytes = size_bytes
+        self._let_go = let_go
+        self._limits: dict[int, int] = {}
+        self._waiting: dict[int, deque[tuple[int, Receipt]]] = {}
+
+    def __len__(self) -> int:
+        return sum(len(waiting) for waiting in self._waiting.values())
+
+    def add(self, partition: int, first_offset: int, receipts: Iterable[Receipt | None]) -> None:
+        """Kafka holds these records from `first_offset` on; a negative one is unknown, and nothing waits for it."""
+        limit = self._limits.get(partition)
+        waiting = self._waiting.setdefault(partition, deque())
+        for offset, receipt in enumerate(receipts, first_offset):
+            if receipt is None:
+                continue
+            if limit is None or first_offset < 0 or (offset < limit and not waiting):
+                self._let_go(receipt)
+            else:
+                waiting.append((offset, receipt))
+
+    def advance(self, done: Mapping[int, int], mean_bytes: Callable[[int], float]) -> None:
+        """The readers next take these offsets; `mean_bytes` gives the size of a partition's records, 0 if unknown."""
+        for partition, offset in done.items():
+            mean = mean_bytes(partition)
+            ahead = min(self._frames, max(1, int(self._size_bytes / mean))) if mean else self._frames
+            limit = self._limits[partition] = offset + ahead
+            waiting = self._waiting.get(partition)
+            while waiting and waiting[0][0] < limit:
+                self._let_go(waiting.popleft()[1])
+
+    def forget(self) -> None:
+        """Nobody knows how far the readers are: nothing waits until somebody does."""
+        self._limits.clear()
+        for waiting in self._waiting.values():
+            while waiting:
+                self._let_go(waiting.popleft()[1])
