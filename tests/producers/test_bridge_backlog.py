@@ -220,7 +220,7 @@ async def test_a_kafka_that_does_not_say_how_much_waits_stops_nothing(
         tries += 1
         raise AttributeError("a controller that is not known")
 
-    monkeypatch.setattr(Backlog, "_undone", broken)
+    monkeypatch.setattr(Backlog, "_places", broken)
     async with rig(mosquitto, kafka) as it:
         bridge = await it.bridge(max_backlog_bytes=1, backlog_interval_s=0.05)
         await until(lambda: tries > 2, "the backlog asked for again")

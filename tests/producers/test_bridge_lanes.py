@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 from producers.bridge.intake import Record
@@ -48,11 +49,11 @@ class Producers:
     def create_batch(self) -> Batch:
         return Batch(self._room)
 
-    async def send_batch(self, batch: Batch, topic: str, partition: int) -> asyncio.Future[None]:
+    async def send_batch(self, batch: Batch, topic: str, partition: int) -> asyncio.Future[SimpleNamespace]:
         assert partition == 0
+        done: asyncio.Future[SimpleNamespace] = asyncio.get_running_loop().create_future()
+        done.set_result(SimpleNamespace(offset=sum(map(len, self.sent[topic]))))
         self.sent[topic].append(batch.values)
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        done.set_result(None)
         return done
 
 
