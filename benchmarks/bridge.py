@@ -73,7 +73,8 @@ def run_theirs(mqtt_host: str, mqtt_port: int, bootstrap: str) -> None:
     from quixstreams import Application
     from quixstreams.sources.community.mqtt import MQTTSource
 
-    application = Application(broker_address=bootstrap, auto_create_topics=False, loglevel="ERROR")
+    state_dir = tempfile.mkdtemp(prefix="quixstreams-")
+    application = Application(broker_address=bootstrap, auto_create_topics=False, loglevel="ERROR", state_dir=state_dir)
     topic = application.topic(THEIR_TOPIC, key_serializer="str", value_serializer="bytes")
     source = MQTTSource(
         topic=every_camera_filter(Channel.FRAME),

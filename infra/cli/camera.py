@@ -56,7 +56,7 @@ def attach(
     """
     import time
 
-    from infra.environment import Environment, attached_camera_key
+    from infra.environment import Environment, accepted_generations, attached_camera_key
     from infra.layout import Layout
     from infra.role import address, run_role
     from infra.up.roles import FLEET_PENDING
@@ -87,7 +87,10 @@ def attach(
     environment = Environment()
     if state is not None and environment.camera_key is None and environment.camera_key_file is None:
         layout = Layout(state.resolve())
-        layout.issue_key(identity)
+        if not layout.secret_file.is_file():
+            raise ConfigError(f"expected the state folder of a system, {state} holds no fleet secret")
+        generations = accepted_generations(layout.generations if layout.generations.is_file() else None)
+        layout.issue_key(identity, generations.get(identity, 0))
         key = layout.camera_key(identity)
     else:
         key = attached_camera_key(environment, identity)

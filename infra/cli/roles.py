@@ -52,16 +52,16 @@ def require_brokers(wait_s: float, mqtt: str | None = None, kafka: str | None = 
 
 
 def server_keys(state: Path | None) -> Any:
-    """The key ring of the environment, or of the state folder."""
+    """The key ring of the state folder when it has a fleet secret, else of the environment."""
     from infra.environment import Environment, accepted_generations, key_ring
     from infra.layout import Layout
     from schemas.keys import KeyRing
 
-    environment = Environment()
-    if state is None or environment.fleet_secret is not None or environment.fleet_secret_file is not None:
-        return key_ring(environment)
-    layout = Layout(state.resolve())
-    return KeyRing(layout.fleet_secret(), accepted_generations(layout.generations))
+    layout = Layout(state.resolve()) if state is not None else None
+    if layout is None or not layout.secret_file.is_file():
+        return key_ring(Environment())
+    generations = layout.generations if layout.generations.is_file() else None
+    return KeyRing(layout.fleet_secret(), accepted_generations(generations))
 
 
 @app.command()

@@ -79,6 +79,7 @@ def test_key_of_a_state_folder_is_that_systems_and_no_folder_is_made_for_a_typo(
         (["fleet", "--scenario", "/nowhere.yaml", "--state", "/nowhere"], "/nowhere.yaml"),
         (["audit", "--state", "/nowhere"], "/nowhere"),
         (["bridge"], "--mqtt"),
+        (["camera", "attach", "rtsp://127.0.0.1:1/x", "--name", "a/b", "--state", "/nowhere"], "/nowhere"),
     ],
 )
 def test_what_is_missing_is_named_in_one_line_with_status_2(arguments: list[str], named: str) -> None:
