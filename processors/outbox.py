@@ -19,6 +19,7 @@ from processors.emitter import Emitter
 from processors.intake import TakenFrame
 from processors.preview import Picture, evidence_png, preview_jpeg
 from processors.records import Model, Outgoing, StripFinding, failed_record, refused_record, verdict_record
+from processors.repeats import Repeats
 from processors.settings import ProcessorSettings
 from schemas.errors import WireError
 from schemas.packing import unpack
@@ -63,6 +64,8 @@ class Outbox:
         self._failed = failed
         self._model = Model(bundle.model_id, bundle.settings.input.policy, tuple(bundle.settings.classes))
         self._pictures = ThreadPoolExecutor(1, thread_name_prefix="pictures")
+        self._repeats = Repeats()
+        self._again: list[Outgoing] = []
         self._sending: set[asyncio.Task[None]] = set()
         self.broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Gets the error of a delivery that failed by a defect; Kafka's own failures are waited out."""
@@ -86,6 +89,20 @@ class Outbox:
         ]
         self._send(self._settings.dead_letters_topic, letters)
 
+    def repeat(self, taken: TakenFrame) -> bool:
+        """Give a frame that has come again the verdict that it was given; False when that is not known."""
+        known = self._repeats.find(taken.identity)
+        if known is None:
+            return False
+        again = Outgoing(known.key, known.value, known.headers, partial(self._recorded, taken))
+        self._again.append(again)
+        return True
+
+    def send_repeats(self) -> None:
+        """Write what `repeat` has gathered."""
+        again, self._again = self._again, []
+        self._send(self._settings.verdicts_topic, again)
+
     def refuse(self, refused: Sequence[tuple[ConsumerRecord, WireError, Callable[[], None]]]) -> None:
         """Write the dead letters of records that are no verified frames."""
         letters = [
@@ -95,10 +112,20 @@ class Outbox:
         self._send(self._settings.dead_letters_topic, letters)
 
     def _verdict(self, found: Classification, preview: bytes = b"", evidence: bytes = b"") -> Outgoing:
-        done = partial(self._recorded, found.taken)
-        return verdict_record(
-            found.taken, self._model, found.class_id, found.confidence, found.finding, done, preview, evidence
+        taken = found.taken
+        record = verdict_record(
+            taken, self._model, found.class_id, found.confidence, found.finding, _nothing, preview, evidence
         )
+        record.done = partial(self._written, taken, record)
+        return record
+
+    def _written(self, taken: TakenFrame, record: Outgoing) -> None:
+        if record.smaller is not None:
+            record.value, record.smaller = record.smaller, None
+        self._repeats.remember(taken.identity, record)
+        # What is remembered must not keep the frame.
+        record.done = _nothing
+        self._recorded(taken)
 
     async def _send_pictured(self, pictured: Sequence[Classification]) -> None:
         loop = asyncio.get_running_loop()
@@ -130,6 +157,10 @@ class Outbox:
             task.cancel()
         await asyncio.gather(*self._sending, return_exceptions=True)
         self._pictures.shutdown(wait=False, cancel_futures=True)
+
+
+def _nothing() -> None:
+    """For a record that nobody waits for any more."""
 
 
 def _pictures_of(found: Classification) -> tuple[bytes, bytes]:

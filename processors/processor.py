@@ -89,7 +89,8 @@ class Processor:
                     refused.append((record, error, partial(self._refused, progress, record.offset, size)))
                     self._metrics.stage_failed("intake")
                 else:
-                    self._batcher.put(taken)
+                    if not self.outbox.repeat(taken):
+                        self._batcher.put(taken)
                     opened.append(taken)
         count = len(opened) + len(refused)
         if count:
@@ -98,6 +99,7 @@ class Processor:
             self._wake.set()
             self._metrics.taken(opened)
             self._metrics.stage("intake", time.monotonic() - now_s)
+        self.outbox.send_repeats()
         self.outbox.refuse(refused)
         return count
 

@@ -85,6 +85,31 @@ async def test_each_frame_gets_one_verdict(kafka: Kafka, bundle: Path) -> None:
 
 
 @brokers
+async def test_a_frame_that_comes_again_gets_the_same_verdict_and_costs_the_device_nothing(
+    kafka: Kafka, bundle: Path
+) -> None:
+    frames = fleet(3, 8) | fleet(3, 2, 8, Encoding(16, 1.0))
+    async with rig(kafka.bootstrap, bundle) as made:
+        async with made.processor() as running:
+            await made.publish(messages(frames))
+            await until(lambda: running.metric("pointillist_frames_total", outcome="classified") == len(frames))
+            batched, checked = (
+                running.metric("pointillist_batch_frames_sum"),
+                running.metric("pointillist_strip_entropy_bits_count"),
+            )
+            await made.publish([*messages(frames), *messages(frames)])
+            await until(lambda: sum(map(len, made.verdicts.values())) == 3 * len(frames))
+            assert running.metric("pointillist_batch_frames_sum") == batched == len(frames)
+            assert running.metric("pointillist_strip_entropy_bits_count") == checked
+        assert await made.committed() == 3 * len(frames)
+    for first, *again in made.verdicts.values():
+        for verdict in again:
+            assert not verdict.evidence
+            assert (verdict.class_id, verdict.processed_ms) == (first.class_id, first.processed_ms)
+            assert (verdict.strip, verdict.entropy_bits) == (first.strip, first.entropy_bits)
+
+
+@brokers
 async def test_bad_payloads_become_dead_letters_beside_good_frames(kafka: Kafka, bundle: Path) -> None:
     frames = fleet(2, 10)
     good = frames["site/cam-0", 7, 0]
