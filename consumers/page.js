@@ -44,7 +44,7 @@ async function refresh() {
     const names = new Set(cameras.map((camera) => camera.camera));
     for (const [name, { root }] of cards) if (!names.has(name)) { root.remove(); cards.delete(name); }
     cameras.forEach(show);
-    summary.textContent = cameras.length ? `${cameras.length} cameras` : "No camera has sent anything yet.";
+    summary.textContent = cameras.length ? `${cameras.length} camera${cameras.length === 1 ? "" : "s"}` : "No camera has sent anything yet.";
   } catch {
     summary.textContent = "The recorder does not answer.";
   }
