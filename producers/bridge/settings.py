@@ -43,8 +43,8 @@ class BridgeSettings(BaseModel):
     cameras keep them. At most a half of what the topic's retention keeps of a partition, for the size of what waits is
     estimated, about once a second."""
     backlog_interval_s: float = Field(default=0.25, gt=0)
-    credit_frames: int = Field(default=512, ge=1)
-    credit_bytes: int = Field(default=128 * 2**20, ge=1)
+    credit_frames: int = Field(default=256, ge=1)
+    credit_bytes: int = Field(default=16 * 2**20, ge=1)
     """A frame is confirmed when the processors are at most so many frames, and about so many bytes, behind it."""
     processors_group: str = PROCESSORS_GROUP
     """The consumer group whose committed offsets say what is done; none committed yet means nothing is."""

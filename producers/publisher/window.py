@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from producers.publisher.settings import LinkSettings, WindowSettings
 from producers.spool import FrameKey
+
+PATIENCE: Final = 3.0
+"""A confirmation is overdue after so many times what it lately took: the bridge keeps it back while processors lag."""
+LONGEST_S: Final = 60.0
+_FADING: Final = 0.95
 
 
 class Transmission(NamedTuple):
@@ -23,6 +28,8 @@ class Window:
 
     A confirmation covers the highest transmission number among its frames. Frames with lower numbers were passed over:
     they are due again after a grace, which doubles twice with further transmissions: a slow bridge is not flooded.
+    Grace and retries also grow with the time that confirmations take. As in TCP (Karn and Partridge 1987), only frames
+    sent once tell that time: of others nobody knows which transmission was confirmed.
     """
 
     def __init__(self, bounds: WindowSettings, times: LinkSettings) -> None:
@@ -34,6 +41,7 @@ class Window:
         self._bytes = 0
         self._retry_s = times.retry_s
         self._retry_at = 0.0
+        self._delay_s = 0.0
 
     def __len__(self) -> int:
         return len(self._sent)
@@ -66,13 +74,17 @@ class Window:
     def confirmed(self, keys: Iterable[FrameKey], now: float) -> None:
         """Take out what is confirmed."""
         progress = False
+        delay_s = 0.0
         for key in keys:
             transmission = self._sent.pop(key, None)
             if transmission is not None:
                 progress = True
                 self._bytes -= transmission.payload_bytes
                 self._passed = max(self._passed, transmission.number)
+                if transmission.times == 1:
+                    delay_s = max(delay_s, now - transmission.at)
         if progress:
+            self._delay_s = max(delay_s, _FADING * self._delay_s)
             self._restart_retry(now)
 
     def shed(self, keys: Iterable[FrameKey]) -> None:
@@ -96,7 +108,7 @@ class Window:
         for key, last in self._sent.items():
             if last.number >= self._passed:
                 break
-            grace_s = self._times.grace_s * min(2 ** (last.times - 1), 4)
+            grace_s = self._patient(self._times.grace_s) * min(2 ** (last.times - 1), 4)
             if now - last.at >= grace_s and key not in unacknowledged:
                 due.append(key)
         if due or not self._sent or now < self._retry_at:
@@ -106,9 +118,13 @@ class Window:
             return []
         self._retry_at = now + self._retry_s
         if not unheard:
-            self._retry_s = min(2 * self._retry_s, self._times.retry_max_s)
+            self._retry_s = min(2 * self._retry_s, max(self._retry_s, self._times.retry_max_s))
         return [oldest]
 
     def _restart_retry(self, now: float) -> None:
-        self._retry_s = self._times.retry_s
+        self._retry_s = self._patient(self._times.retry_s)
         self._retry_at = now + self._retry_s
+
+    def _patient(self, seconds: float) -> float:
+        """At least `seconds`, and longer where confirmations take long."""
+        return max(seconds, min(PATIENCE * self._delay_s, LONGEST_S))

@@ -121,3 +121,18 @@ def test_every_frame_is_confirmed_in_the_end_and_the_window_never_exceeds_its_bo
         sent.confirmed([key for at, key in waiting if at <= now], now)
         waiting = [(at, key) for at, key in waiting if at > now]
     assert sent.payload_bytes == 0
+
+
+def test_confirmations_that_take_long_make_resends_rare_and_quick_ones_make_them_quick_again() -> None:
+    times = LinkSettings()
+    window = Window(WindowSettings(), times)
+    for seq in range(4):
+        window.sent((1, seq), 100, 0.0)
+    window.confirmed([(1, 0)], 10.0)
+    assert window.due(10.0 + 2 * times.retry_s, ()) == []
+    assert window.due(10.0 + 29.0, ()) == []
+    assert window.due(10.0 + 31.0, ()) == [(1, 1)]
+    for step in range(200):
+        window.sent((2, step), 100, 50.0 + step)
+        window.confirmed([(2, step)], 50.05 + step)
+    assert set(window.due(251.0 + times.grace_s, ())) == {(1, 1), (1, 2), (1, 3)}
