@@ -22,10 +22,9 @@ from schemas.frame import parse_frame
 from schemas.identity import CameraId
 from schemas.pointillist_pb2 import DeadLetter, Verdict
 from schemas.ranges import RangeSet
-from schemas.topics import KafkaTopic
+from schemas.topics import PROCESSORS_GROUP, KafkaTopic
 
 Boot = tuple[CameraId, int]
-PROCESSORS = "pointillist-processors"
 
 
 @dataclass
@@ -197,7 +196,7 @@ class _KafkaSets:
     def read(cls, data: Path, recorder: dict[tuple[str, int], int]) -> _KafkaSets:
         """Read Kafka's `data` folder; `recorder` holds the offsets at which the recorder goes on."""
         sets = cls()
-        committed = committed_offsets(data, PROCESSORS)
+        committed = committed_offsets(data, PROCESSORS_GROUP)
         for record in read_topic(data, KafkaTopic.FRAMES):
             sets.frames += 1
             if record.offset >= committed.get((KafkaTopic.FRAMES, record.partition), 0) and record.value:
