@@ -1,8 +1,12 @@
 """Which pixels of a frame are kept: keyed masks drawn from a per-camera codebook.
 
-A codebook holds `ROWS` patterns of an 8×8 block, each with exactly the same number of dropped pixels. The frame's seed
-(camera key, boot id, sequence number) picks one row for each block, so the mask is never sent and one that leaks tells
-nothing about the next. A mask carries log2(`ROWS`) = 12 bits of entropy a block: 192 bits at 32×32.
+A codebook holds `ROWS` patterns of an 8×8 block, each with exactly the same number of dropped pixels, spread out so
+that a dropped pixel has kept ones beside it: 2 dB more of the picture comes back than from uniformly random rows. All
+cameras draw them from one public pool of 4,096 patterns, each shifted around the block and mirrored by the camera's
+key, in 512 ways. The frame's seed (camera key, boot id, sequence number) picks one row of the camera's for each block,
+so the mask is never sent and one that leaks tells nothing about the next. A mask carries log2(`ROWS`) = 12 bits of
+entropy a block, 192 bits at 32×32, even for who knows the camera's codebook; for who does not, a block's row is one of
+4,096 × 512 = 2^21, of which 98 % are distinct at r = .25, 65 % at r = .15 and few below r = .1.
 """
 
 from __future__ import annotations
@@ -20,6 +24,12 @@ from schemas.philox import philox
 ROWS: Final = 4096
 """Rows of a codebook, a power of two up to 65,536."""
 
+CLUMPING_SIGMA: Final = 0.7
+"""Range in pixels of the clumping energy; from .5 to .8 the pictures come back equally well."""
+
+SWAP_TRIES: Final = 200
+"""Exchanges tried on each pattern of the pool: more bring little and make patterns alike."""
+
 Mask = NDArray[np.bool_]
 
 
@@ -32,20 +42,88 @@ def blocks_of(height: int, width: int) -> tuple[int, int]:
 def codebook(seed: tuple[int, int], dropped_per_block: int) -> NDArray[np.uint64]:
     """The rows (ROWS,) as 64-bit words: bit 8·y + x is set where the pixel (y, x) of the block is kept.
 
-    Each row keeps the 64 − `dropped_per_block` pixels with the largest random words.
+    Each word of Philox under `seed` picks a pattern of the pool, a shift around the block and a mirroring.
     """
+    _check_drop(dropped_per_block)
+    words = philox(seed, ROWS // 4).reshape(-1)
+    chosen = _spread_patterns(dropped_per_block)[words & (ROWS - 1)]
+    return _as_words(np.take_along_axis(chosen, _symmetries()[words >> 23], axis=1))
+
+
+def uniform_codebook(seed: tuple[int, int], dropped_per_block: int) -> NDArray[np.uint64]:
+    """The rows (ROWS,) of a codebook without spreading, for comparison: uniformly random patterns."""
+    _check_drop(dropped_per_block)
+    return _as_words(_uniform_patterns(seed, dropped_per_block))
+
+
+def _check_drop(dropped_per_block: int) -> None:
     if not 0 <= dropped_per_block <= MAX_DROPPED_PER_BLOCK:
         raise ValueError(f"expected 0 to {MAX_DROPPED_PER_BLOCK} dropped pixels a block, got {dropped_per_block}")
+
+
+def _as_words(kept: Mask) -> NDArray[np.uint64]:
+    words: NDArray[np.uint64] = np.packbits(kept, axis=1, bitorder="little").view("<u8")[:, 0]
+    words.flags.writeable = False
+    return words
+
+
+def _uniform_patterns(seed: tuple[int, int], dropped_per_block: int) -> Mask:
+    """Kept pixels (ROWS, 64): in each row the ones with the largest random words."""
+    order = np.argsort(philox(seed, ROWS * BLOCK_PIXELS // 4).reshape(ROWS, BLOCK_PIXELS), axis=1, kind="stable")
     kept = np.ones((ROWS, BLOCK_PIXELS), dtype=np.bool_)
-    if dropped_per_block:
-        words = philox(seed, ROWS * BLOCK_PIXELS // 4).reshape(ROWS, BLOCK_PIXELS)
-        # The pixel's number below the word decides between equal words, and makes a partition enough.
-        ranked = (words.astype(np.uint64) << np.uint64(6)) | np.arange(BLOCK_PIXELS, dtype=np.uint64)
-        last_dropped = np.partition(ranked, dropped_per_block - 1, axis=1)[:, dropped_per_block - 1]
-        kept = ranked > last_dropped[:, None]
-    rows: NDArray[np.uint64] = np.packbits(kept, axis=1, bitorder="little").view("<u8")[:, 0]
-    rows.flags.writeable = False
-    return rows
+    np.put_along_axis(kept, order[:, :dropped_per_block], False, axis=1)
+    return kept
+
+
+@lru_cache(maxsize=MAX_DROPPED_PER_BLOCK + 1)
+def _spread_patterns(dropped_per_block: int) -> Mask:
+    """The pool: kept pixels (ROWS, 64) whose dropped pixels keep apart.
+
+    Uniform patterns in which `SWAP_TRIES` random pairs of a dropped and a kept pixel are exchanged whenever that lowers
+    the clumping energy, the sum of a Gaussian of the distance around the block over all pairs of dropped pixels. It is
+    counted in integers, so that every machine makes the same exchanges.
+    """
+    if dropped_per_block == 0:
+        return np.ones((ROWS, BLOCK_PIXELS), dtype=np.bool_)
+    energy = _pair_energy()
+    kept = _uniform_patterns((dropped_per_block, 0), dropped_per_block)
+    # Dropped pixels first in each row, then the kept ones.
+    order = np.argsort(kept, axis=1, kind="stable")
+    field = energy[order[:, :dropped_per_block]].sum(axis=1)
+    draws = philox((dropped_per_block, 1), ROWS * SWAP_TRIES // 4).reshape(SWAP_TRIES, ROWS).astype(np.int64)
+    rows = np.arange(ROWS)
+    for draw in draws:
+        leaving = (draw & 0xFFFF) * dropped_per_block >> 16
+        entering = dropped_per_block + ((draw >> 16) * (BLOCK_PIXELS - dropped_per_block) >> 16)
+        old, new = order[rows, leaving], order[rows, entering]
+        better = np.flatnonzero(field[rows, new] - energy[old, new] < field[rows, old] - energy[0, 0])
+        old, new = old[better], new[better]
+        order[better, leaving[better]], order[better, entering[better]] = new, old
+        field[better] += energy[new] - energy[old]
+    spread = np.ones((ROWS, BLOCK_PIXELS), dtype=np.bool_)
+    np.put_along_axis(spread, order[:, :dropped_per_block], False, axis=1)
+    return spread
+
+
+def _pair_energy() -> NDArray[np.int64]:
+    """Clumping energy (64, 64) of two dropped pixels, in units of 2^-16, by their distance on the block's torus."""
+    along = np.abs(np.arange(BLOCK)[:, None] - np.arange(BLOCK))
+    along = np.minimum(along, BLOCK - along) ** 2
+    squared = along[:, None, :, None] + along[None, :, None, :]
+    energy: NDArray[np.float64] = np.exp(-squared / (2 * CLUMPING_SIGMA**2)) * 2**16
+    return np.rint(energy).astype(np.int64).reshape(BLOCK_PIXELS, BLOCK_PIXELS)
+
+
+@lru_cache(maxsize=1)
+def _symmetries() -> NDArray[np.int64]:
+    """Where each pixel of a pattern comes from (512, 64): shifts around the block, mirrored, transposed."""
+    number = np.arange(8 * BLOCK_PIXELS)[:, None]
+    y, x = np.divmod(np.arange(BLOCK_PIXELS), BLOCK)
+    down, right = (number >> 3) & 7, number & 7
+    y, x = np.where(number & 64, y, BLOCK - 1 - y), np.where(number & 128, x, BLOCK - 1 - x)
+    y, x = np.where(number & 256, x, y), np.where(number & 256, y, x)
+    source: NDArray[np.int64] = (y + down) % BLOCK * BLOCK + (x + right) % BLOCK
+    return source
 
 
 def row_indices(seed: tuple[int, int], blocks: int) -> NDArray[np.int64]:

@@ -21,7 +21,7 @@ WORD = st.integers(0, 2**32 - 1)
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@settings(max_examples=30)
+@settings(deadline=None, max_examples=30)
 @given(st.lists(st.tuples(WORD, WORD), min_size=1, max_size=4), st.integers(1, 40))
 def test_philox_gives_the_bits_of_the_edge(device: str, seeds: list[tuple[int, int]], counters: int) -> None:
     words = philox(torch.tensor(seeds, device=device), counters).cpu().numpy()
@@ -30,7 +30,7 @@ def test_philox_gives_the_bits_of_the_edge(device: str, seeds: list[tuple[int, i
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@settings(max_examples=60)
+@settings(deadline=None, max_examples=60)
 @given(
     height=st.integers(1, 45),
     width=st.integers(1, 45),
