@@ -46,7 +46,7 @@ def codebook(seed: tuple[int, int], dropped_per_block: int) -> NDArray[np.uint64
     """
     _check_drop(dropped_per_block)
     words = philox(seed, ROWS // 4).reshape(-1)
-    chosen = _spread_patterns(dropped_per_block)[words & (ROWS - 1)]
+    chosen = spread_patterns(dropped_per_block)[words & (ROWS - 1)]
     return _as_words(np.take_along_axis(chosen, _symmetries()[words >> 23], axis=1))
 
 
@@ -76,21 +76,21 @@ def _uniform_patterns(seed: tuple[int, int], dropped_per_block: int) -> Mask:
 
 
 @lru_cache(maxsize=MAX_DROPPED_PER_BLOCK + 1)
-def _spread_patterns(dropped_per_block: int) -> Mask:
+def spread_patterns(dropped_per_block: int, sigma: float = CLUMPING_SIGMA, tries: int = SWAP_TRIES) -> Mask:
     """The pool: kept pixels (ROWS, 64) whose dropped pixels keep apart.
 
-    Uniform patterns in which `SWAP_TRIES` random pairs of a dropped and a kept pixel are exchanged whenever that lowers
-    the clumping energy, the sum of a Gaussian of the distance around the block over all pairs of dropped pixels. It is
-    counted in integers, so that every machine makes the same exchanges.
+    Uniform patterns in which `tries` random pairs of a dropped and a kept pixel are exchanged whenever that lowers
+    the clumping energy, a Gaussian of `sigma` pixels of the distance around the block, summed over all pairs of
+    dropped pixels. It is counted in integers, so that every machine makes the same exchanges.
     """
     if dropped_per_block == 0:
         return np.ones((ROWS, BLOCK_PIXELS), dtype=np.bool_)
-    energy = _pair_energy()
+    energy = _pair_energy(sigma)
     kept = _uniform_patterns((dropped_per_block, 0), dropped_per_block)
     # Dropped pixels first in each row, then the kept ones.
     order = np.argsort(kept, axis=1, kind="stable")
     field = energy[order[:, :dropped_per_block]].sum(axis=1)
-    draws = philox((dropped_per_block, 1), ROWS * SWAP_TRIES // 4).reshape(SWAP_TRIES, ROWS).astype(np.int64)
+    draws = philox((dropped_per_block, 1), ROWS * tries // 4).reshape(tries, ROWS).astype(np.int64)
     rows = np.arange(ROWS)
     for draw in draws:
         leaving = (draw & 0xFFFF) * dropped_per_block >> 16
@@ -105,12 +105,12 @@ def _spread_patterns(dropped_per_block: int) -> Mask:
     return spread
 
 
-def _pair_energy() -> NDArray[np.int64]:
+def _pair_energy(sigma: float) -> NDArray[np.int64]:
     """Clumping energy (64, 64) of two dropped pixels, in units of 2^-16, by their distance on the block's torus."""
     along = np.abs(np.arange(BLOCK)[:, None] - np.arange(BLOCK))
     along = np.minimum(along, BLOCK - along) ** 2
     squared = along[:, None, :, None] + along[None, :, None, :]
-    energy: NDArray[np.float64] = np.exp(-squared / (2 * CLUMPING_SIGMA**2)) * 2**16
+    energy: NDArray[np.float64] = np.exp(-squared / (2 * sigma**2)) * 2**16
     return np.rint(energy).astype(np.int64).reshape(BLOCK_PIXELS, BLOCK_PIXELS)
 
 
