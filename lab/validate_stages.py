@@ -1,6 +1,6 @@
 """Choose the stages' parameters on pictures no network was trained on: `python -m lab.validate_stages`.
 
-Prints the PSNR (mean over frames, dB) of candidates for reconstruction and denoising on the last 1,000
+Prints the PSNR (mean over frames, dB) of candidates for masks, reconstruction and denoising on the last 1,000
 training pictures of CIFAR-10; with `--bundle`, the accuracy of that bundle behind each candidate as well.
 """
 
@@ -16,11 +16,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lab.masks import random_masks
 from processors.bundle import Bundle, load_bundle
 from processors.stages.denoise import denoise
 from processors.stages.drop import drop
 from processors.stages.paper import reconstruct_paper
-from processors.stages.reconstruct import reconstruct, reconstruct_default
+from processors.stages.plate import reconstruct_plate
+from processors.stages.reconstruct import reconstruct
+from schemas.limits import dropped_per_block
+from schemas.masks import ROWS, spread_patterns
 
 HELD_OUT = 1000
 RATIOS = (0.1, 0.25, 0.5, 0.7)
@@ -28,14 +32,6 @@ NOISES = (0.0, 0.02, 0.05)
 SIGMAS = (None, 0.005, 0.01, 0.02, 0.03, 0.05)
 
 Stage = Callable[[Tensor, Tensor], Tensor]
-
-
-def random_masks(count: int, height: int, width: int, ratio: float, generator: torch.Generator) -> Tensor:
-    """Kept masks (count, 1, height, width) bool with round(64 · ratio) pixels dropped in each 8×8 block."""
-    rows, columns = -(-height // 8), -(-width // 8)
-    order = torch.rand(count, rows, columns, 64, generator=generator).argsort(-1)
-    kept = (order >= round(64 * ratio)).view(count, rows, columns, 8, 8)
-    return kept.permute(0, 1, 3, 2, 4).reshape(count, 1, 8 * rows, 8 * columns)[:, :, :height, :width]
 
 
 def mean_psnr(found: Tensor, clean: Tensor) -> float:
@@ -60,14 +56,25 @@ def reconstructions() -> dict[str, Stage]:
     """The candidates by name."""
     candidates: dict[str, Stage] = {"dropped pixels left black": drop}
     for sigma in (0.4, 0.48, 0.56, 0.64, 0.8):
-        candidates[f"convolution σ {sigma}"] = partial(reconstruct_default, sigma=sigma, steps=0)
+        candidates[f"convolution σ {sigma}"] = partial(reconstruct_plate, sigma=sigma, steps=0)
     for steps in (2, 3, 4, 5, 6):
         for lowest in (1.0, 3.0, 8.0):
             name = f"plate, {steps} steps above {lowest:g}"
-            candidates[name] = partial(reconstruct_default, steps=steps, lowest=lowest)
-    candidates["default"] = reconstruct
-    candidates["Algorithm 1"] = reconstruct_paper
+            candidates[name] = partial(reconstruct_plate, steps=steps, lowest=lowest)
+    candidates |= modes()
     return candidates
+
+
+def modes() -> dict[str, Stage]:
+    """What a user can choose from."""
+    return {"default": reconstruct, "thin plate": reconstruct_plate, "Algorithm 1": reconstruct_paper}
+
+
+def pool_masks(count: int, ratio: float, sigma: float, tries: int) -> Tensor:
+    """Masks (count, 1, 32, 32) bool with rows of a pool that was spread with these parameters."""
+    pool = torch.from_numpy(spread_patterns(dropped_per_block(ratio), sigma, tries).copy())
+    rows = torch.randint(ROWS, (count, 4, 4), generator=torch.Generator().manual_seed(0))
+    return pool[rows].view(count, 4, 4, 8, 8).permute(0, 1, 3, 2, 4).reshape(count, 1, 32, 32)
 
 
 @torch.inference_mode()
@@ -88,7 +95,17 @@ def main() -> None:
     masks = [random_masks(len(clean), 32, 32, ratio, generator) for ratio in RATIOS]
 
     print("whole frames:" + score(clean, clean, labels, bundle))
-    print("reconstruction".ljust(30) + "".join(f"r = {ratio}".rjust(16) for ratio in RATIOS))
+    print("pools of masks, thin plate".ljust(30) + "".join(f"r = {ratio}".rjust(16) for ratio in RATIOS))
+    for clumping, tries in ((0.7, 0), (0.5, 200), (0.7, 200), (1.0, 200), (1.5, 200), (0.7, 400), (0.7, 1000)):
+        pools = [pool_masks(len(clean), ratio, clumping, tries) for ratio in RATIOS]
+        cells = [score(reconstruct_plate(clean, kept), clean, labels, bundle).rjust(16) for kept in pools]
+        print(f"σ {clumping}, {tries} exchanges tried".ljust(30) + "".join(cells), flush=True)
+    print("uniform masks".ljust(30) + "".join(f"r = {ratio}".rjust(16) for ratio in RATIOS))
+    uniform = [random_masks(len(clean), 32, 32, ratio, generator, spread=False) for ratio in RATIOS]
+    for name, stage in modes().items():
+        cells = [score(stage(drop(clean, kept), kept), clean, labels, bundle).rjust(16) for kept in uniform]
+        print(name.ljust(30) + "".join(cells), flush=True)
+    print("spread masks".ljust(30) + "".join(f"r = {ratio}".rjust(16) for ratio in RATIOS))
     for name, stage in reconstructions().items():
         cells = [score(stage(drop(clean, kept), kept), clean, labels, bundle).rjust(16) for kept in masks]
         print(name.ljust(30) + "".join(cells), flush=True)

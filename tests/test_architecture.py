@@ -22,6 +22,7 @@ ALLOWED = {
         "processors.stages",
         "processors.bundle",
         "processors.networks",
+        "processors.pipeline",
         "producers.sources",
         "producers.scene",
     ),

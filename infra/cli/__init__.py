@@ -19,7 +19,7 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command; what a person can mend becomes one line on stderr and exit status 2."""
-    from infra.cli import audit, camera, doctor, key, roles, topics, up  # noqa: F401  # they register their commands
+    from infra.cli import audit, camera, doctor, key, lab, lab_super_iot, roles, topics, up  # noqa: F401  # they register their commands
     from infra.cli.passwords import hide_passwords
 
     hide_passwords()

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from lab.masks import random_masks
 from lab.training.recipe import Images, Labels
-from lab.validate_stages import random_masks
 from processors.bundle import Bundle, BundleSettings, InputSettings, StripSettings, load_bundle
 from processors.stages.denoise import denoise
 from processors.stages.drop import drop

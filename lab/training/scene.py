@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from lab.masks import random_masks
 from lab.training.bundle import (
     WEIGHTS_FILE,
     bundle_accuracy,
@@ -24,7 +25,6 @@ from lab.training.bundle import (
     write_training_record,
 )
 from lab.training.recipe import Images, Labels, Recipe, channel_statistics, fit
-from lab.validate_stages import random_masks
 from processors.bundle import BundleSettings
 from processors.networks.resnet import ResNet
 from processors.stages.denoise import denoise

@@ -1,0 +1,58 @@
+"""Every attack by its name, with the settings that the experiments print."""
+
+from __future__ import annotations
+
+import math
+
+from lab.attacks.contract import Attack
+from schemas.errors import ConfigError
+
+NAMES: tuple[str, ...] = (
+    "fgsm", "ifgsm", "pgd", "l2pgd", "deepfool", "lbfgs", "cw", "cw10", "lbfgs10", "rotation",
+)  # fmt: skip
+"""`cw10` and `lbfgs10` ask for a confidence of 10 between the logits, within L2 .5."""
+
+CONFIDENT = 10.0
+
+
+def make_attack(name: str, eps: float | None = None) -> Attack:
+    """The attack `name` with the bound `eps`, or with its usual one.
+
+    The usual bounds: L∞ .005 for fgsm and ifgsm (10 steps), L∞ .01 for pgd (10 steps), L2 .5 for l2pgd (20 steps),
+    cw10 and lbfgs10, none for deepfool, lbfgs and cw, 15 degrees for rotation. Raises ConfigError for an unknown
+    name or a bound that is not positive.
+    """
+    if name not in NAMES:
+        raise ConfigError(f"attack: expected one of {', '.join(NAMES)}, got {name!r}")
+    if eps is not None and not 0 < eps < math.inf:
+        raise ConfigError(f"eps: expected a positive number, got {eps}")
+    if name == "rotation":
+        from lab.attacks.rotation import Rotation
+
+        return Rotation(15.0 if eps is None else eps)
+    if name in ("lbfgs", "lbfgs10"):
+        from lab.attacks.lbfgs import Lbfgs
+
+        return Lbfgs("lbfgs", eps) if name == "lbfgs" else Lbfgs("lbfgs10", eps or 0.5, CONFIDENT)
+    return _foolbox_attack(name, eps)
+
+
+def _foolbox_attack(name: str, eps: float | None) -> Attack:
+    # Foolbox takes seconds to import: only who attacks pays.
+    from lab.attacks.carlini_wagner import AGAIN, FAR, CarliniWagner
+    from lab.attacks.deepfool import DeepFool
+    from lab.attacks.gradient_sign import GradientDescent
+
+    if name == "fgsm":
+        return GradientDescent(name, eps or 0.005, "linf", steps=1, step=1.0, random_start=False)
+    if name == "ifgsm":
+        return GradientDescent(name, eps or 0.005, "linf", steps=10, step=0.2, random_start=False)
+    if name == "pgd":
+        return GradientDescent(name, eps or 0.01, "linf", steps=10, step=0.25, random_start=True)
+    if name == "l2pgd":
+        return GradientDescent(name, eps or 0.5, "l2", steps=20, step=0.125, random_start=True)
+    if name == "deepfool":
+        return DeepFool(eps)
+    if name == "cw":
+        return CarliniWagner(name, eps)
+    return CarliniWagner(name, eps or 0.5, CONFIDENT, (FAR, AGAIN))

@@ -1,0 +1,49 @@
+"""Feature Distillation (Liu et al., CVPR 2019): a DCT quantisation with steps chosen against perturbations.
+
+Each channel's 8×8 blocks are transformed by the orthonormal DCT-II on the scale 0–255; the coefficients of the
+accuracy-sensitive band are rounded to multiples of one step, those of the malicious band to multiples of a larger one.
+The paper derives band and steps from statistics of its own training pictures and leaves them open for other data; the
+defaults are those of the authors' released code: the 4×4 lowest frequencies by steps of 25, all others by 30, the
+channels red, green and blue each on its own, no entropy coding (it would change no pixel).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lab.baselines.contract import SIDE, from_blocks, to_blocks
+from processors.stages.paper import dct_matrix
+from schemas.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class FeatureDistillation:
+    """Steps on the scale 0–255: `sensitive_step` in the lowest `band` × `band` frequencies, `step` in the others."""
+
+    step: float = 30.0
+    sensitive_step: float = 25.0
+    band: int = 4
+
+    def __post_init__(self) -> None:
+        if not (self.step > 0 and self.sensitive_step > 0 and 0 <= self.band <= SIDE):
+            raise ConfigError(
+                f"feature distillation: expected steps above 0 and a band of 0 to {SIDE} frequencies, "
+                f"got {self.step}, {self.sensitive_step} and {self.band}"
+            )
+
+    def __call__(self, frames: Tensor, generator: torch.Generator) -> Tensor:
+        """See `Baseline`; the generator is not used."""
+        steps = torch.full((SIDE, SIDE), self.step / 255)
+        steps[: self.band, : self.band] = self.sensitive_step / 255
+        return quantise(frames, steps)
+
+
+def quantise(frames: Tensor, steps: Tensor) -> Tensor:
+    """Frames (B, C, H, W) in [0, 1] with their DCT coefficients rounded to multiples of `steps` (8, 8), clamped."""
+    dct, steps = dct_matrix().to(frames), steps.to(frames)
+    coefficients = dct @ to_blocks(frames) @ dct.T
+    restored = dct.T @ ((coefficients / steps).round() * steps) @ dct
+    return from_blocks(restored, *frames.shape[2:]).clamp(0, 1)

@@ -1,0 +1,1 @@
+"""Whole experiments: commands that write tables and plots into `docs/results`."""

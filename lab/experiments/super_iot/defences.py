@@ -1,0 +1,107 @@
+"""What stands between a picture and the judge: the product's two modes at a drop ratio, or a baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from lab.experiments.super_iot.cache import digest, source_digest
+from lab.masks import random_masks
+from processors.networks.restorer import Restorer
+from processors.pipeline import Pipeline
+from processors.stages.denoise import denoise
+from processors.stages.drop import drop
+from processors.stages.learned import reconstruct_learned
+from schemas.errors import ConfigError
+
+Repair = Callable[[Tensor, torch.Generator], Tensor]
+"""Frames (B, C, H, W) in [0, 1] to what the judge is shown, all randomness from the generator, which is the CPU's."""
+
+NONE: Final = "none"
+DEFAULT: Final = "default"
+PAPER: Final = "paper"
+WITHOUT_ATTACKS: Final = "default trained without attacks"
+
+
+@dataclass(frozen=True)
+class Defence:
+    """A way to repair frames. `ratio` is None for what drops no pixels; `made_from` names its code and settings."""
+
+    name: str
+    ratio: float | None
+    repeats: int
+    repair: Repair
+    made_from: str
+
+    @property
+    def id(self) -> str:
+        """A name for files."""
+        ratio = "" if self.ratio is None else f"-r{self.ratio:g}"
+        return self.name.replace(" ", "-").replace("/", "-") + ratio
+
+
+def undefended() -> Defence:
+    """The bare network on the whole frame."""
+    return Defence(NONE, None, 1, lambda frames, generator: frames, NONE)
+
+
+def product_code() -> str:
+    """The state of the code, settings and weights that make the product's two modes."""
+    code = Path(str(files("processors")))
+    weights = Path(str(files("bundles"))) / "restorer" / "weights.safetensors"
+    return source_digest(code / "stages", code / "networks", weights, Path(str(files("schemas"))))
+
+
+def product(pipeline: Pipeline, ratio: float, repeats: int, code: str) -> Defence:
+    """Drop under fresh masks and rebuild, exactly as the pipeline does: the name is its mode."""
+    repair = _dropping(pipeline.rebuild, ratio)
+    return Defence(pipeline.mode, ratio, repeats, repair, digest(pipeline.mode, pipeline.denoise, ratio, code))
+
+
+@dataclass(frozen=True)
+class OtherWeights:
+    """The restorer with weights that do not ship; `made_from` is their digest."""
+
+    network: Restorer
+    made_from: str
+
+
+def read_weights(file: Path, device: torch.device) -> OtherWeights:
+    """Weights of the restorer (safetensors); raises ConfigError for a file that does not hold them."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    network = Restorer()
+    try:
+        data = file.read_bytes()
+        network.load_state_dict(load(data))
+    except (SafetensorError, OSError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"{file}: expected weights of the learned reconstruction: {reason}") from None
+    return OtherWeights(network.requires_grad_(False).eval().to(device), digest(data))
+
+
+def without_attacks(weights: OtherWeights, pipeline: Pipeline, ratio: float, repeats: int, code: str) -> Defence:
+    """The default with other weights of its network, trained without any attacked picture."""
+
+    def rebuild(frames: Tensor, kept: Tensor) -> Tensor:
+        restored = reconstruct_learned(frames, kept, weights.network)
+        return denoise(restored, pipeline.denoise.method, pipeline.denoise.sigma)
+
+    made_from = digest(weights.made_from, pipeline.denoise, ratio, code)
+    return Defence(WITHOUT_ATTACKS, ratio, repeats, _dropping(rebuild, ratio), made_from)
+
+
+def _dropping(rebuild: Callable[[Tensor, Tensor], Tensor], ratio: float) -> Repair:
+    def repair(frames: Tensor, generator: torch.Generator) -> Tensor:
+        height, width = frames.shape[2:]
+        kept = random_masks(len(frames), height, width, ratio, generator).to(frames.device)
+        return rebuild(drop(frames, kept), kept)
+
+    return repair

@@ -1,0 +1,107 @@
+"""A judge: a network that classifies what attacks and defences leave of pictures it knows without them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lab.attacks import random_targets, to_8_bits
+from lab.data import LabelledPictures, batch_slices, to_frames, to_images
+from lab.experiments.super_iot.cache import Arrays, Cache, digest
+from lab.experiments.super_iot.plan import AttackRow, Plan
+from processors.bundle import Bundle
+from schemas.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A bundle, and the pictures that its bare network classifies correctly, in the order of the data set.
+
+    `targets` (N,) int64 holds for every picture a random other class, the same one for all attacks.
+    """
+
+    bundle: Bundle
+    pictures: LabelledPictures
+    targets: NDArray[np.int64]
+    total: int
+    """Pictures that were looked at."""
+    correct: int
+    """Pictures of these that it classifies correctly; `pictures` may be fewer."""
+
+    @property
+    def name(self) -> str:
+        """For files and rows."""
+        return self.bundle.settings.name
+
+    def logits(self, frames: Tensor) -> Tensor:
+        """What an attacker who knows the network, and no defence, differentiates: (B, C, H, W) to (B, classes)."""
+        return self.bundle.logits(self.bundle.prepare(frames))
+
+    def made_from(self) -> tuple[object, ...]:
+        """What the judge's results depend on."""
+        pixels = digest(self.pictures.images.tobytes(), self.pictures.labels.tobytes(), self.targets.tobytes())
+        return (self.bundle.model_id, pixels)
+
+
+def judge_of(bundle: Bundle, pictures: LabelledPictures, seed: int, limit: int | None) -> Judge:
+    """The first `limit` pictures that the network gets right, with their targets. ConfigError when there is none."""
+    correct = []
+    with torch.inference_mode():
+        for frames, labels in pictures.batches(bundle.device):
+            correct.append((bundle.logits(bundle.prepare(frames)).argmax(1) == labels).cpu().numpy())
+    positions = np.flatnonzero(np.concatenate(correct))
+    if not len(positions):
+        raise ConfigError(f"{bundle.model_id}: expected pictures that it classifies correctly, found none")
+    generator = torch.Generator().manual_seed(seed)
+    targets = random_targets(torch.from_numpy(pictures.labels), len(bundle.settings.classes), generator).numpy()
+    chosen = positions[:limit]
+    return Judge(bundle, pictures.take(chosen), targets[chosen], len(pictures), len(positions))
+
+
+@dataclass(frozen=True)
+class Adversarial:
+    """A judge's pictures under one attack: (n, H, W, C) uint8, and of the first ones the frames before rounding."""
+
+    images: NDArray[np.uint8]
+    unrounded: NDArray[np.float32]
+    """(m, C, H, W) in [0, 1]."""
+    made_from: str
+
+    def frames(self, part: slice, rounded: bool, device: torch.device) -> Tensor:
+        """A batch (B, C, H, W) in [0, 1]."""
+        if rounded:
+            return to_frames(self.images[part], device)
+        return torch.from_numpy(self.unrounded[part]).to(device)
+
+
+def adversarial(judge: Judge, row: AttackRow, plan: Plan, cache: Cache, attack_code: str) -> Adversarial:
+    """The pictures of a row: attacked on the bare network when they are not in the cache. The clean row is as it is."""
+    count = len(judge.pictures.first(plan.pictures_of(row)))
+    keep = min(count, plan.sweep_images)
+    made_from = digest(judge.made_from(), row, count, keep, plan.seed, attack_code)
+    if row.attack() is None:
+        return Adversarial(judge.pictures.images[:count], np.zeros((0,), np.float32), made_from)
+    found = cache.get(f"{judge.name}/attacked/{row.id}", made_from, lambda: _attack(judge, row, plan, count, keep))
+    unrounded = found["unrounded"].astype(np.float32, copy=False)
+    return Adversarial(found["images"].astype(np.uint8, copy=False), unrounded, made_from)
+
+
+def _attack(judge: Judge, row: AttackRow, plan: Plan, count: int, keep: int) -> Arrays:
+    attack = row.attack()
+    assert attack is not None
+    device = judge.bundle.device
+    generator = torch.Generator().manual_seed(plan.seed + 1)
+    rounded, unrounded = [], []
+    for part in batch_slices(count, *judge.pictures.images.shape[1:3]):
+        clean = to_frames(judge.pictures.images[part], device)
+        labels = torch.from_numpy(judge.pictures.labels[part]).to(device)
+        targets = torch.from_numpy(judge.targets[part]).to(device) if row.targeted else None
+        found = attack(judge.logits, clean, labels, targets, generator).detach()
+        rounded.append(to_images(to_8_bits(found)))
+        if part.start < keep:
+            unrounded.append(found[: keep - part.start].cpu().numpy())
+    return {"images": np.concatenate(rounded), "unrounded": np.concatenate(unrounded)}

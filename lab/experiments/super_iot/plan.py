@@ -1,0 +1,120 @@
+"""What is measured, and on how many pictures how often: the budget of the experiment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+from lab.attacks import Attack, make_attack
+
+RATIOS: Final = (0.01, 0.05, 0.10, 0.15, 0.20, 0.25, 0.30, 0.40, 0.50)
+"""The paper's drop ratios. An 8×8 block loses whole pixels, so that .01 is 1/64 and .05 is 3/64."""
+KEY_RATIOS: Final = (0.25, 0.50)
+"""Those that figures are asked for; rows beside the paper's are measured at these."""
+
+
+@dataclass(frozen=True)
+class AttackRow:
+    """A row of the tables: an attack with its bound, `targeted` at a random other class or not."""
+
+    key: str
+    label: str
+    name: str
+    eps: float | None
+    targeted: bool
+    gradient: bool = False
+    """Cheap enough for every correctly classified picture."""
+    outside: bool = False
+    """Unlike anything that the learned reconstruction was trained on, and not in the paper."""
+
+    @property
+    def minimises(self) -> bool:
+        """Searches for the smallest change, which takes hundreds of passes a picture."""
+        return self.name.startswith(("deepfool", "lbfgs", "cw"))
+
+    @property
+    def id(self) -> str:
+        """A name for files: `pgd-targeted`."""
+        return self.key if self.key == "clean" else f"{self.key}-{'targeted' if self.targeted else 'untargeted'}"
+
+    def attack(self) -> Attack | None:
+        """None for the clean row."""
+        return None if self.key == "clean" else make_attack(self.name, self.eps)
+
+
+def _both(row: AttackRow) -> list[AttackRow]:
+    return [row, replace(row, targeted=False)]
+
+
+CLEAN: Final = AttackRow("clean", "clean", "clean", None, False, gradient=True)
+PAPER_ROWS: Final = (
+    CLEAN,
+    *_both(AttackRow("fgsm", "FGSM .005", "fgsm", 0.005, True, gradient=True)),
+    *_both(AttackRow("ifgsm", "I-FGSM .005", "ifgsm", 0.005, True, gradient=True)),
+    *_both(AttackRow("pgd", "PGD .01", "pgd", 0.01, True, gradient=True)),
+    AttackRow("deepfool", "DeepFool", "deepfool", None, False),
+    *_both(AttackRow("lbfgs", "L-BFGS", "lbfgs", None, True)),
+    *_both(AttackRow("cw", "C&W", "cw", None, True)),
+)
+"""The rows of Tables I and II; the paper's are targeted, DeepFool has no targeted form."""
+OUTSIDE_ROWS: Final = (
+    *_both(AttackRow("pgd8", "PGD 8/255", "pgd", 8 / 255, True, outside=True)),
+    *_both(AttackRow("l2pgd", "L2-PGD .5", "l2pgd", 0.5, True, outside=True)),
+    *_both(AttackRow("lbfgs10", "L-BFGS κ=10", "lbfgs10", 0.5, True, outside=True)),
+    *_both(AttackRow("cw10", "C&W κ=10", "cw10", 0.5, True, outside=True)),
+    *_both(AttackRow("rotation", "rotation 15°", "rotation", 15.0, True, outside=True)),
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much of everything. Pictures are the first ones that the judge classifies correctly."""
+
+    images: int | None = None
+    """Of the gradient attacks at the key ratios, one mask each; None is all."""
+    slow_images: int = 1000
+    """Of the attacks that minimise; those beyond `sweep_images` are shown at the key ratios, one mask each."""
+    sweep_images: int = 1000
+    """Of every row at all ratios with all repeats, and at most of the attacks outside the training."""
+    repeats: int = 10
+    """Fresh masks, or fresh draws of a random baseline, for every picture of the sweep."""
+    paper_repeats: int = 3
+    """The same for paper mode, which costs several times as much."""
+    eot_images: int = 1000
+    eot_steps: int = 10
+    eot_samples: int = 10
+    ratios: tuple[float, ...] = RATIOS
+    attacks: tuple[str, ...] | None = None
+    """Keys of the rows wanted; None is all. The clean row is always there."""
+    seed: int = 0
+
+    def rows(self) -> tuple[AttackRow, ...]:
+        """The rows in the tables' order."""
+        every = (*PAPER_ROWS, *OUTSIDE_ROWS)
+        return tuple(row for row in every if self.attacks is None or row.key in (*self.attacks, "clean"))
+
+    def pictures_of(self, row: AttackRow) -> int | None:
+        """How many pictures are attacked for a row."""
+        if row.gradient:
+            return self.images
+        if not row.minimises:
+            return self.within(self.sweep_images)
+        return self.within(min(self.sweep_images, self.slow_images) if row.outside else self.slow_images)
+
+    def within(self, count: int) -> int:
+        """`count`, or the limit of all pictures when that is less."""
+        return count if self.images is None else min(count, self.images)
+
+    def ratios_of(self, row: AttackRow) -> tuple[float, ...]:
+        """The drop ratios that a row is measured at."""
+        return tuple(ratio for ratio in self.ratios if ratio in KEY_RATIOS) if row.outside else self.ratios
+
+    def smaller(self, images: int, repeats: int, slow_images: int) -> Plan:
+        """The same for a judge beside the first one, on fewer pictures and with fewer repeats."""
+        return replace(
+            self,
+            images=self.within(images),
+            slow_images=min(self.slow_images, slow_images),
+            repeats=min(self.repeats, repeats),
+            paper_repeats=min(self.paper_repeats, repeats),
+        )

@@ -1,0 +1,211 @@
+"""The Markdown of the experiment, made from its CSV files alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lab.experiments.super_iot import tables
+from lab.experiments.super_iot.adaptive import SCOPE as EOT
+from lab.experiments.super_iot.defences import DEFAULT, PAPER
+from lab.experiments.super_iot.rows import Comparison, QualityRow, Row, SizeRow, read_rows
+from lab.experiments.super_iot.verdict import ComparisonVerdict, Finding, compared, findings, quality_findings
+
+SETTINGS = "settings.json"
+PSNR = "psnr.csv"
+BYTES = "bytes.csv"
+
+
+def accuracy_file(out: Path, judge: str) -> Path:
+    """The rows of one judge."""
+    return out / f"{judge}.csv"
+
+
+def adaptive_file(out: Path, judge: str) -> Path:
+    """The rows of one judge under EOT-PGD."""
+    return out / f"{judge}-adaptive.csv"
+
+
+def comparisons_file(out: Path, judge: str) -> Path:
+    """The comparisons of one judge."""
+    return out / f"{judge}-comparisons.csv"
+
+
+def plot_file(out: Path, name: str) -> Path:
+    """A plot."""
+    return out / f"{name}.png"
+
+
+@dataclass(frozen=True)
+class JudgeResults:
+    """All that was measured with one judge."""
+
+    name: str
+    rows: list[Row]
+    adaptive: list[Row]
+    comparisons: list[Comparison]
+
+    @property
+    def findings(self) -> list[Finding]:
+        """The requirements beside the measured figures."""
+        return findings(self.name, self.rows)
+
+
+def read_results(out: Path) -> tuple[dict[str, Any], list[JudgeResults]]:
+    """The settings and every judge's rows, as the CSV files in `out` say."""
+    file = out / SETTINGS
+    settings: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    judges = [
+        JudgeResults(
+            name,
+            read_rows(accuracy_file(out, name), Row),
+            read_rows(adaptive_file(out, name), Row),
+            read_rows(comparisons_file(out, name), Comparison),
+        )
+        for name in settings.get("judges", {})
+    ]
+    return settings, judges
+
+
+def verdict_lines(judges: Sequence[JudgeResults], quality: Sequence[QualityRow]) -> list[str]:
+    """What holds and what does not, one line each."""
+    lines = []
+    for judge in judges:
+        reached = [finding.verdict for finding in judge.findings]
+        counts = ", ".join(f"{reached.count(word)} {word}" for word in ("aim", "must", "missed", "not measured"))
+        lines.append(f"{judge.name}: figures asked for: {counts}")
+        paper, matched = compared(judge.comparisons, "paper"), compared(judge.comparisons, "matched")
+        lines.append(f"{judge.name}: nowhere below paper mode: {_said(paper)}")
+        lines.append(f"{judge.name}: at matched clean accuracy nowhere below the best baseline: {_said(matched)}")
+    lines += [
+        f"PSNR at r = {finding.requirement.r:.2f}: {finding.verdict}"
+        + ("" if finding.measured is None else f", {finding.measured:.2f} dB")
+        for finding in quality_findings(quality)
+    ]
+    return lines
+
+
+def _said(verdict: ComparisonVerdict) -> str:
+    if not verdict.cells:
+        return "not measured"
+    if verdict.holds:
+        return f"holds in all {verdict.cells} cells ({verdict.behind} of them behind, within the interval)"
+    worst = verdict.below[0]
+    ratio = "" if worst.r is None else f" at r = {worst.r:.2f}"
+    return (
+        f"FAILS in {len(verdict.below)} of {verdict.cells} cells; the worst is {tables.attack_name(worst)} against "
+        f"{worst.against}{ratio}: {worst.difference:+.3f} [{worst.ci_low:+.3f}, {worst.ci_high:+.3f}]"
+    )
+
+
+def write_report(out: Path) -> list[str]:
+    """Write README.md and one page a judge into `out`; the verdict's lines."""
+    settings, judges = read_results(out)
+    quality = read_rows(out / PSNR, QualityRow)
+    lines = verdict_lines(judges, quality)
+    for judge in judges:
+        (out / f"{judge.name}.md").write_text(_judge_page(judge, settings, out), encoding="utf-8")
+    page = _front_page(settings, judges, quality, read_rows(out / BYTES, SizeRow), lines, out)
+    (out / "README.md").write_text(page, encoding="utf-8")
+    return lines
+
+
+def _front_page(
+    settings: dict[str, Any],
+    judges: Sequence[JudgeResults],
+    quality: Sequence[QualityRow],
+    sizes: Sequence[SizeRow],
+    verdict: list[str],
+    out: Path,
+) -> str:
+    parts = ["# SUPER-IoT, measured", _how(settings), "## Verdict", "\n".join(f"- {line}" for line in verdict)]
+    for number, judge in enumerate(judges):
+        found = judge.findings + (quality_findings(quality) if number == 0 else [])
+        parts += [f"### Figures asked for, judge {judge.name}", tables.requirements(found)]
+    if any(judge.adaptive for judge in judges):
+        parts += ["## The attacker who knows the defence", EOT_TEXT]
+        parts += [tables.key_ratios(judge.adaptive, EOT) for judge in judges if judge.adaptive]
+    if quality:
+        parts += ["## PSNR on clean pictures", tables.quality(quality)]
+    if sizes:
+        parts += ["## Bytes", BYTES_TEXT]
+        if any(row.accuracy is not None for row in sizes):
+            parts += [tables.at_equal_accuracy(sizes)]
+        parts += [_plot(out, "bytes", "accuracy over bytes a frame"), tables.sizes(sizes)]
+    plots = [_plot(out, name, title) for name, title in PLOTS]
+    if any(plots):
+        parts += ["## Figures of the paper", *plots]
+    parts += ["\n".join(f"- [{judge.name}]({judge.name}.md): all rows" for judge in judges)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _how(settings: dict[str, Any]) -> str:
+    heads = ["judge", "model", "pictures", "classified correctly, bare"]
+    lines = [
+        [name, f"`{judge['model_id']}`", str(judge["pictures"]), str(judge["correct"])]
+        for name, judge in settings.get("judges", {}).items()
+    ]
+    command = f"`{settings.get('command', 'pointillist lab super-iot')}`"
+    return "\n\n".join((
+        f"Made by {command} from {settings.get('data', '')}; its settings are in `{SETTINGS}`.",
+        "Every share is of the pictures that the bare network classifies correctly, ± half of its 95 % interval. The "
+        "attacker knows the network and not the defence, unless said otherwise. Adversarial pictures are rounded to 8 "
+        "bits before the drop. A block of 64 pixels loses whole ones: r = .01 drops 1 of 64, r = .05 drops 3.",
+        tables.markdown(heads, lines),
+    ))  # fmt: skip
+
+
+def _plot(out: Path, name: str, title: str) -> str:
+    return f"![{title}]({plot_file(out, name).name})" if plot_file(out, name).is_file() else ""
+
+
+EOT_TEXT = (
+    "EOT-PGD descends through the whole default: drop under fresh masks that the attacker cannot know, reconstruction, "
+    "denoising, network; the gradient is the mean over masks at the current iterate. `worst of all resubmissions` "
+    "counts a picture only when it survives every one of the repeats."
+)
+BYTES_TEXT = (
+    "Ours are the bytes of the pixels, without the message around them (at most 44 bytes at 32×32, 52 at any size). "
+    "Accuracy is of all pictures, clean, with the defence behind ours and none behind the others. Between qualities, "
+    "bytes are interpolated linearly in their logarithm."
+)
+PLOTS = (
+    ("figure-3", "a picture by drop ratio"),
+    ("figure-4", "Algorithm 1 round by round, one picture at r = .25"),
+    ("figure-5", "Algorithm 1 by step sizes, mean of a few pictures at r = .25"),
+    ("figure-6", "accuracy and share not sent by drop ratio"),
+)
+MATCHED_TEXT = (
+    "A baseline's setting has some clean accuracy; the default is taken at the drop ratio where its own is the same, "
+    "mixed linearly between neighbouring ratios (what a camera gets that draws between the two, frame by frame). The "
+    "difference is paired over pictures. Each cell is the setting that comes closest, or gets ahead."
+)
+
+
+def _judge_page(judge: JudgeResults, settings: dict[str, Any], out: Path) -> str:
+    model = settings.get("judges", {}).get(judge.name, {}).get("model_id", "")
+    parts = [
+        f"# {judge.name}",
+        f"`{model}`. Files: [rows]({accuracy_file(out, judge.name).name}), "
+        f"[comparisons]({comparisons_file(out, judge.name).name}).",
+        _section("Table I, default", tables.by_ratio(judge.rows, DEFAULT)),
+        _section("Table I, paper mode", tables.by_ratio(judge.rows, PAPER)),
+        _section("Table II", tables.beside_baselines(judge.rows, (tables.PAPER_RATIO, 0.25, 0.50))),
+        _section("Table II as the paper has it", tables.printed_table_2()),
+        _section("Every picture, one mask each", tables.key_ratios(judge.rows)),
+        _section(
+            "At matched clean accuracy", tables.comparisons_with_baselines(judge.comparisons), before=MATCHED_TEXT
+        ),
+        _section("Before and after rounding to 8 bits", tables.beside_unrounded(judge.rows)),
+        _section("Trained without any attack", tables.without_attacks(judge.rows)),
+        _section("The attacker who knows the defence", tables.key_ratios(judge.adaptive, EOT), before=EOT_TEXT),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _section(title: str, table: str, before: str = "") -> str:
+    """A table under its title, or nothing without one."""
+    return "\n\n".join(part for part in (f"## {title}", before, table) if part) if table else ""

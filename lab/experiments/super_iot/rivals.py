@@ -1,0 +1,51 @@
+"""The baselines at the settings of their papers, and at others: what each can trade of clean for attacked accuracy."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Final
+
+from lab.baselines import Baseline, FeatureDistillation, Jpeg, PixelDeflection, Shield
+from lab.experiments.super_iot.cache import digest, source_digest
+from lab.experiments.super_iot.defences import Defence
+
+STANDARD: Final[dict[str, Baseline]] = {
+    "Shield": Shield(),
+    "Feature Distillation": FeatureDistillation(),
+    "Pixel Deflection": PixelDeflection(),
+    "JPEG": Jpeg(75),
+}
+"""At the settings of the papers; 75 is the codec's usual quality."""
+
+OTHERS: Final[dict[str, Baseline]] = {
+    "Shield (qualities 5–20)": Shield((5, 10, 15, 20)),
+    "Shield (qualities 10–40)": Shield((10, 20, 30, 40)),
+    "Shield (qualities 60–90)": Shield((60, 70, 80, 90)),
+    "Shield (qualities 80–95)": Shield((80, 85, 90, 95)),
+    **{
+        f"Feature Distillation (steps × {factor:g})": FeatureDistillation(30 * factor, 25 * factor)
+        for factor in (0.25, 0.5, 0.75, 1.5)
+    },
+    **{f"Pixel Deflection (σ {sigma:g})": PixelDeflection(sigma=sigma) for sigma in (0.01, 0.02, 0.06, 0.08)},
+    "Pixel Deflection (share .05)": PixelDeflection(share=0.05),
+    "Pixel Deflection (share .2)": PixelDeflection(share=0.2),
+    **{f"JPEG (quality {quality})": Jpeg(quality) for quality in (20, 40, 60, 85, 90, 95)},
+}
+"""The sweep of each baseline's parameter."""
+
+OTHER_REPEATS: Final = 1
+
+
+def rivals(repeats: int) -> list[Defence]:
+    """All settings. Random ones are repeated as often as ours at their paper's setting, less often at the others."""
+    code = source_digest(Path(str(files("lab"))) / "baselines")
+    return [
+        Defence(name, None, _repeats(baseline, most), baseline, digest(baseline, code))
+        for known, most in ((STANDARD, repeats), (OTHERS, min(repeats, OTHER_REPEATS)))
+        for name, baseline in known.items()
+    ]
+
+
+def _repeats(baseline: Baseline, repeats: int) -> int:
+    return repeats if isinstance(baseline, Shield | PixelDeflection) else 1

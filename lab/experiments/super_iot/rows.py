@@ -1,0 +1,143 @@
+"""Results as CSV: one dataclass a table, written and read back without loss of what the tables show."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from schemas.errors import ConfigError
+
+PLACES = 5
+"""Decimal places of the figures."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """Accuracy of a judge behind one defence under one attack, of the pictures that it classifies correctly bare."""
+
+    judge: str
+    scope: str
+    """`all`: every picture once; `sweep`: fewer pictures, several repeats; `eot`: attacked through the default."""
+    attack: str
+    label: str
+    targeted: bool
+    rounded: bool
+    """To 8 bits before the drop."""
+    defence: str
+    r: float | None
+    repeats: int
+    n: int
+    accuracy: float
+    ci_low: float
+    ci_high: float
+    undefended: float
+    restored: float | None
+    """Share of the pictures that the attack broke which the defence classifies correctly."""
+    restored_low: float | None
+    restored_high: float | None
+    l_inf: float
+    l2: float
+    psnr: float | None
+    """dB of what the judge is shown against the clean picture."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The default against paper mode, or against a baseline at the same clean accuracy, picture by picture."""
+
+    judge: str
+    kind: str
+    """`paper` or `matched`."""
+    attack: str
+    label: str
+    targeted: bool
+    against: str
+    r: float | None
+    """The drop ratio of both, or the one (interpolated) at which the default is as accurate on clean pictures."""
+    n: int
+    clean: float
+    """Clean accuracy of what the default is compared with."""
+    ours: float
+    theirs: float
+    difference: float
+    ci_low: float
+    ci_high: float
+
+    @property
+    def verdict(self) -> str:
+        """`below` and `above` when the 95 % interval of the difference leaves out zero, else `level`."""
+        return "below" if self.ci_high < 0 else "above" if self.ci_low > 0 else "level"
+
+
+@dataclass(frozen=True)
+class QualityRow:
+    """PSNR of a reconstruction on clean pictures."""
+
+    mode: str
+    masks: str
+    r: float
+    n: int
+    psnr: float
+    ci_low: float
+    ci_high: float
+
+
+@dataclass(frozen=True)
+class SizeRow:
+    """Mean bytes a frame of one encoding, and what the judge makes of what comes out of it."""
+
+    source: str
+    encoding: str
+    setting: float | None
+    """Drop ratio or quality."""
+    n: int
+    bytes: float
+    raw_bytes: float
+    judge: str
+    accuracy: float | None
+    """Of all pictures, not only of those classified correctly; None where only bytes are counted."""
+
+
+Record = TypeVar("Record", Row, Comparison, QualityRow, SizeRow)
+
+
+def write_rows(file: Path, rows: Iterable[Record], kind: type[Record]) -> None:
+    """Write a CSV with a header; numbers to five places, None as nothing."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    names = [field.name for field in fields(kind)]
+    with file.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(names)
+        writer.writerows([_text(getattr(row, name)) for name in names] for row in rows)
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.{PLACES}f}".rstrip("0").rstrip(".")
+    return str(value)
+
+
+def read_rows(file: Path, kind: type[Record]) -> list[Record]:
+    """Read back what `write_rows` wrote; no row when there is no file. ConfigError when it is something else."""
+    if not file.is_file():
+        return []
+    types = {field.name: str(field.type) for field in fields(kind)}
+    with file.open(newline="", encoding="utf-8") as stream:
+        reader = csv.DictReader(stream)
+        if set(reader.fieldnames or ()) != set(types):
+            raise ConfigError(f"{file}: expected the columns {', '.join(types)}, got {reader.fieldnames}")
+        return [kind(**{name: _value(text, types[name]) for name, text in line.items()}) for line in reader]
+
+
+def _value(text: str, kind: str) -> Any:
+    if not text and "None" in kind:
+        return None
+    plain = kind.removesuffix(" | None")
+    if plain == "bool":
+        return text == "True"
+    return {"int": int, "float": float, "str": str}[plain](text)

@@ -1,0 +1,96 @@
+"""Does it hold? The figures asked for beside the measured ones, and the two comparisons that must not be lost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from lab.experiments.super_iot.defences import DEFAULT
+from lab.experiments.super_iot.plan import PAPER_ROWS
+from lab.experiments.super_iot.published import PSNR_REQUIREMENTS, REQUIREMENTS, Requirement
+from lab.experiments.super_iot.rows import Comparison, QualityRow, Row
+
+LABELS: Final = {row.key: row.label for row in PAPER_ROWS}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A requirement and what was measured: None where no row says it."""
+
+    requirement: Requirement
+    label: str
+    judge: str
+    measured: float | None
+    low: float | None
+    high: float | None
+    n: int
+
+    @property
+    def verdict(self) -> str:
+        """`aim`, `must`, `missed` or `not measured`, by the measured value itself."""
+        if self.measured is None:
+            return "not measured"
+        if self.measured >= self.requirement.aim:
+            return "aim"
+        return "must" if self.measured >= self.requirement.must else "missed"
+
+
+def row_for(rows: Sequence[Row], requirement: Requirement, defence: str = DEFAULT) -> Row | None:
+    """The row that a requirement is about: rounded, of all pictures when there is one, else of the sweep."""
+    for scope in ("all", "sweep"):
+        for row in rows:
+            place = (row.scope, row.attack, row.targeted, row.rounded, row.defence, row.r)
+            if place == (scope, requirement.attack, requirement.targeted, True, defence, requirement.r):
+                return row
+    return None
+
+
+def findings(judge: str, rows: Sequence[Row]) -> list[Finding]:
+    """Every requirement on accuracy and restored shares, of one judge."""
+    found = []
+    for requirement in REQUIREMENTS:
+        row = row_for(rows, requirement)
+        if row is None:
+            found.append(Finding(requirement, LABELS[requirement.attack], judge, None, None, None, 0))
+        elif requirement.what == "restored":
+            found.append(
+                Finding(requirement, row.label, judge, row.restored, row.restored_low, row.restored_high, row.n)
+            )
+        else:
+            found.append(Finding(requirement, row.label, judge, row.accuracy, row.ci_low, row.ci_high, row.n))
+    return found
+
+
+def quality_findings(rows: Sequence[QualityRow]) -> list[Finding]:
+    """The requirements on the PSNR of the default, with the cameras' masks."""
+    found = []
+    for requirement in PSNR_REQUIREMENTS:
+        row = next((x for x in rows if (x.mode, x.masks, x.r) == (DEFAULT, "spread", requirement.r)), None)
+        if row is None:
+            found.append(Finding(requirement, "PSNR in dB", "", None, None, None, 0))
+        else:
+            found.append(Finding(requirement, "PSNR in dB", "", row.psnr, row.ci_low, row.ci_high, row.n))
+    return found
+
+
+@dataclass(frozen=True)
+class ComparisonVerdict:
+    """What a set of comparisons says together: it holds when no interval lies wholly below zero."""
+
+    cells: int
+    below: tuple[Comparison, ...]
+    behind: int
+    """Cells whose difference is negative while its interval holds zero."""
+
+    @property
+    def holds(self) -> bool:
+        """False also when there is nothing to judge by."""
+        return bool(self.cells) and not self.below
+
+
+def compared(comparisons: Sequence[Comparison], kind: str) -> ComparisonVerdict:
+    """Sum up the comparisons of one kind, `paper` or `matched`."""
+    chosen = [c for c in comparisons if c.kind == kind]
+    below = tuple(sorted((c for c in chosen if c.verdict == "below"), key=lambda c: c.difference))
+    return ComparisonVerdict(len(chosen), below, sum(c.verdict == "level" and c.difference < 0 for c in chosen))

@@ -1,0 +1,72 @@
+"""Intervals of 95 % for shares and means over pictures."""
+
+from __future__ import annotations
+
+import math
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+NORMAL_975: Final = 1.959963984540054
+"""The 97.5 % quantile of the standard normal distribution."""
+DRAWS: Final = 5000
+"""Of the bootstrap."""
+MOST_DISTINCT: Final = 1000
+"""Distinct values up to which pictures are resampled; means of more are normal for all purposes."""
+_SEED: Final = 0
+
+
+class Interval(NamedTuple):
+    """An estimate and the bounds of its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def wilson(successes: int, count: int) -> Interval:
+    """A share and its score interval (Wilson 1927), which stays inside [0, 1] and has a width at 0 and 1.
+
+    Raises ValueError unless 0 ≤ `successes` ≤ `count` and `count` is at least 1.
+    """
+    if not 0 <= successes <= count or count < 1:
+        raise ValueError(f"expected 0 to {count} successes of at least 1, got {successes}")
+    share, z2 = successes / count, NORMAL_975**2
+    middle = (share + z2 / (2 * count)) / (1 + z2 / count)
+    half = NORMAL_975 / (1 + z2 / count) * math.sqrt(share * (1 - share) / count + z2 / (4 * count**2))
+    # At the ends rounding would put the bound on the wrong side of the share.
+    return Interval(share, max(0.0, min(share, middle - half)), min(1.0, max(share, middle + half)))
+
+
+def mean_interval(values: NDArray[np.float64]) -> Interval:
+    """The mean of `values` (n,), one a picture, and its percentile bootstrap interval over pictures (Efron 1979).
+
+    A picture's value may be its mean over repeats, or the difference of two defences on it: then the interval is the
+    paired one. Resampling n of n values is a multinomial draw over the distinct ones, which are few where the values
+    are counts; of more than `MOST_DISTINCT` the interval is the normal one. Raises ValueError without a value.
+    """
+    if not len(values):
+        raise ValueError("expected at least one value")
+    distinct, counts = np.unique(values, return_counts=True)
+    mean = float(values.mean())
+    if len(distinct) == 1:
+        return Interval(mean, mean, mean)
+    if len(distinct) > MOST_DISTINCT:
+        half = NORMAL_975 * float(values.std(ddof=1)) / math.sqrt(len(values))
+        return Interval(mean, mean - half, mean + half)
+    draws = np.random.default_rng(_SEED).multinomial(len(values), counts / len(values), size=DRAWS)
+    low, high = np.quantile(draws @ distinct / len(values), (0.025, 0.975))
+    return Interval(mean, min(mean, float(low)), max(mean, float(high)))
+
+
+def share_interval(correct: NDArray[np.bool_]) -> Interval:
+    """The share of `correct` (repeats, n), n pictures judged under each of the repeats' masks.
+
+    One repeat gives Wilson's interval; of several, the pictures are what is resampled. Where every picture has the same
+    outcome in every repeat, Wilson's interval over the pictures stands in for a bootstrap without a width.
+    """
+    repeats, count = correct.shape
+    if repeats == 1 or correct.all() or not correct.any():
+        return wilson(int(correct[0].sum()), count)
+    return mean_interval(correct.mean(0, dtype=np.float64))

@@ -1,0 +1,72 @@
+"""Pictures that the learned reconstruction is trained on: CIFAR-10 beside crops of larger ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lab.training.cifar10 import HELD_OUT
+from lab.training.recipe import Images
+from producers.scene.simulator import SceneSimulator
+from producers.sources.opening import open_source
+from producers.sources.settings import SourceSettings
+
+SIDE = 32
+
+
+def cifar_pictures(data: Path) -> Images:
+    """The (49000, 32, 32, 3) uint8 training pictures that are not held out."""
+    with np.load(data / "cifar10.npz") as archive:
+        pictures: Images = archive["train_x"][:-HELD_OUT]
+    return pictures
+
+
+def crops_of_larger(data: Path, count: int, seed: int) -> Images:
+    """`count` crops (32, 32, 3) uint8: a third each from videos, simulated scenes and CIFAR-10 pictures enlarged.
+
+    Videos and scenes are cut at their own size, or after halving with area averaging, which keeps more detail a pixel.
+    """
+    generator = np.random.default_rng(seed)
+    third = count // 3
+    frames = [*_video_frames(sorted((data / "video").glob("*.mp4"))), *_scenes(24)]
+    frames += [_halved(frame) for frame in frames]
+    large = [_random_crop(frames[i % len(frames)], generator) for i in range(2 * third)]
+    small = cifar_pictures(data)[generator.choice(49_000, count - 2 * third, replace=False)]
+    enlarged = F.interpolate(_stacked(small), scale_factor=2.0, mode="bicubic", align_corners=False).clamp_(0, 255)
+    cut = [_random_crop(picture, generator) for picture in enlarged.round_().byte().permute(0, 2, 3, 1).numpy()]
+    return np.stack([*large, *cut])
+
+
+def _stacked(pictures: Images) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(pictures.transpose(0, 3, 1, 2))).float()
+
+
+def _video_frames(files: list[Path], every: int = 60) -> list[Images]:
+    frames = []
+    for file in files:
+        source = open_source(SourceSettings(kind="video", file=file))
+        while (captured := source.read()) is not None:
+            frames.append(captured.picture)
+            source.seek(captured.position + every)
+        source.close()
+    return frames
+
+
+def _scenes(count: int) -> list[Images]:
+    return [SceneSimulator(seed=1, camera=i, size=(256, 256)).render(7 * i)[0] for i in range(count)]
+
+
+def _halved(picture: Images) -> Images:
+    halved = F.avg_pool2d(_stacked(picture[None]), 2).round_().byte()
+    result: Images = halved[0].permute(1, 2, 0).numpy()
+    return result
+
+
+def _random_crop(picture: Images, generator: np.random.Generator) -> Images:
+    height, width, _ = picture.shape
+    y, x = generator.integers(height - SIDE + 1), generator.integers(width - SIDE + 1)
+    return picture[y : y + SIDE, x : x + SIDE]

@@ -1,0 +1,230 @@
+"""Train the learned reconstruction: `python -m lab.training.restorer --out FILE [--attacked FOLDER --start FILE]`.
+
+Without `--attacked` it learns to fill what was dropped. With it, most pictures were attacked through surrogate networks
+before the drop, some twice as strongly as they were saved (up to 8/255), and the answer is the picture before the
+attack; `--start` goes on from earlier weights. The drop ratio is drawn per picture. The loss is the mean logarithm of
+each picture's squared error, which is its PSNR, and, with `--likeness`, the distance between what a surrogate says of
+the restored and of the clean picture (Liao et al. 2018).
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from lab.networks.families import SURROGATES
+from lab.training.families import NETWORKS
+from lab.training.pictures import cifar_pictures, crops_of_larger
+from processors.bundle import Bundle, load_bundle
+from processors.networks.restorer import Restorer
+from processors.stages.plate import reconstruct_plate
+from schemas.masks import ROWS, codebook
+
+LARGER = 12_000
+MOST_DROPPED = 40
+CLEAN_SHARE = 0.25
+DOUBLED_SHARE = 0.4
+STRONGEST = 8
+FEW_DROPPED = 10
+ERROR_FLOOR = 1e-5
+AVERAGE_DECAY = 0.998
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast: one cycle of AdamW, linear up and then down along a cosine."""
+
+    steps: int
+    batch: int = 64
+    peak_rate: float = 2e-3
+    warmup: int = 500
+    until: int | None = None
+    """Stop after so many steps of the cycle."""
+    few: float = 0.0
+    """Share of pictures with few pixels dropped, half of whose attacks are left out."""
+
+    def rate(self, step: int) -> float:
+        """Learning rate of one step."""
+        if step < self.warmup:
+            return self.peak_rate * (step + 1) / self.warmup
+        progress = (step - self.warmup) / max(1, self.steps - self.warmup)
+        return self.peak_rate * (0.01 + 0.99 * 0.5 * (1 + float(np.cos(np.pi * progress))))
+
+
+class MaskBank:
+    """Spread masks (B, 1, 32, 32) bool for training, with a number of dropped pixels of its own for each picture."""
+
+    def __init__(self) -> None:
+        books = [codebook((11, 13), dropped).copy().view(np.uint8) for dropped in range(MOST_DROPPED + 1)]
+        bits = np.unpackbits(np.stack(books), axis=1, bitorder="little")
+        self._patterns = torch.from_numpy(bits.reshape(MOST_DROPPED + 1, ROWS, 8, 8)).bool()
+
+    def draw(self, count: int, generator: torch.Generator, few: float = 0.0) -> tuple[Tensor, Tensor]:
+        """Masks, and which (B,) have fewer than `FEW_DROPPED` pixels dropped in a block.
+
+        A third is at 25 %, a third at 50 %, the others at anything up to 62 %; of all, a share `few` is replaced by
+        masks with few pixels dropped.
+        """
+        usual = torch.tensor([16, 32])[torch.randint(2, (count,), generator=generator)]
+        other = torch.randint(MOST_DROPPED + 1, (count,), generator=generator)
+        dropped = torch.where(torch.rand(count, generator=generator) < 2 / 3, usual, other)
+        if few:
+            low = torch.randint(FEW_DROPPED, (count,), generator=generator)
+            dropped = torch.where(torch.rand(count, generator=generator) < few, low, dropped)
+        rows = torch.randint(ROWS, (count, 4, 4), generator=generator)
+        chosen = self._patterns[dropped[:, None, None], rows]
+        return chosen.permute(0, 1, 3, 2, 4).reshape(count, 1, 32, 32), dropped < FEW_DROPPED
+
+
+class Examples:
+    """Endless batches of what the camera sees and what it should have been, (B, 3, 32, 32) in [0, 1]."""
+
+    def __init__(self, clean: Tensor, larger: Tensor, attacked: list[Tensor], generator: torch.Generator) -> None:
+        self._clean, self._larger, self._attacked = clean, larger, attacked
+        self._generator = generator
+
+    def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Shuffled pictures, a fifth of each batch from larger ones; mirrored half of the time."""
+        few = size // 5
+        while True:
+            order = torch.randperm(len(self._clean), generator=self._generator)
+            for part in torch.split(order, size - few)[:-1]:
+                other = torch.randint(len(self._larger), (few,), generator=self._generator)
+                wanted = torch.cat((self._clean[part], self._larger[other]))
+                seen = torch.cat((self._seen(part), self._larger[other]))
+                mirrored = torch.rand(size, 1, 1, 1, generator=self._generator) < 0.5
+                yield tuple(torch.where(mirrored, x.flip(3), x).float().div_(255) for x in (seen, wanted))  # type: ignore[misc]  # a pair
+
+    def _seen(self, part: Tensor) -> Tensor:
+        if not self._attacked:
+            return self._clean[part]
+        version = int(torch.randint(len(self._attacked), (1,), generator=self._generator))
+        clean = self._clean[part].short()
+        change = self._attacked[version][part].short() - clean
+        draw = torch.rand(len(part), 1, 1, 1, generator=self._generator)
+        doubled = torch.where(draw < DOUBLED_SHARE, 2 * change, change).clamp(-STRONGEST, STRONGEST)
+        return (clean + torch.where(draw < 1 - CLEAN_SHARE, doubled, 0)).clamp_(0, 255).byte()
+
+
+def disagreement(surrogate: Bundle, restored: Tensor, clean: Tensor) -> Tensor:
+    """Mean absolute difference between the surrogate's logits on both."""
+    with torch.no_grad():
+        wanted = surrogate.logits(clean)
+    return (surrogate.logits(restored.clamp(0, 1)) - wanted).abs().mean()
+
+
+def fit(
+    network: Restorer,
+    examples: Examples,
+    schedule: Schedule,
+    surrogates: list[Bundle],
+    likeness: float,
+    checkpoint: Path,
+) -> Restorer:
+    """Train in place and return the averaged weights. A run that was stopped goes on from `checkpoint`."""
+    generator = torch.Generator().manual_seed(1)
+    masks = MaskBank()
+    average = copy.deepcopy(network)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=schedule.peak_rate, weight_decay=1e-4)
+    first = 0
+    if checkpoint.exists():
+        saved = torch.load(checkpoint, weights_only=True)
+        network.load_state_dict(saved["network"])
+        average.load_state_dict(saved["average"])
+        optimiser.load_state_dict(saved["optimiser"])
+        first = saved["step"] + 1
+        generator.manual_seed(first)
+    started, shown, psnr, distance = time.monotonic(), first, 0.0, 0.0
+    for step, (seen, clean) in zip(
+        range(first, schedule.until or schedule.steps), examples.batches(schedule.batch), strict=False
+    ):
+        for group in optimiser.param_groups:
+            group["lr"] = schedule.rate(step)
+        kept, few = masks.draw(len(seen), generator, schedule.few)
+        if schedule.few:
+            spared = few & (torch.rand(len(seen), generator=generator) < 0.5)
+            seen = torch.where(spared[:, None, None, None], clean, seen)
+        restored = network(reconstruct_plate(seen, kept), kept)
+        errors = (restored - clean).square().mean((1, 2, 3))
+        loss = (errors + ERROR_FLOOR).log().mean()
+        psnr -= 10 * float(errors.detach().log10().mean())
+        if likeness:
+            half = len(seen) // 2
+            unlike = disagreement(surrogates[step % len(surrogates)], restored[:half], clean[:half])
+            distance += float(unlike.detach())
+            loss = loss + likeness * unlike
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimiser.step()
+        with torch.no_grad():
+            decay = min(AVERAGE_DECAY, (step + 1) / (step + 10))
+            for mean, value in zip(average.parameters(), network.parameters(), strict=True):
+                mean.lerp_(value, 1 - decay)
+        if (step + 1) % 1000 == 0:
+            count = step + 1 - shown
+            print(
+                f"step {step + 1}/{schedule.steps}: PSNR {psnr / count:.2f} dB, logits off by {distance / count:.3f},"
+                f" {time.monotonic() - started:.0f} s",
+                flush=True,
+            )
+            started, shown, psnr, distance = time.monotonic(), step + 1, 0.0, 0.0
+            state = {"network": network.state_dict(), "average": average.state_dict()}
+            torch.save(state | {"optimiser": optimiser.state_dict(), "step": step}, checkpoint)
+    return average.eval()
+
+
+def main() -> None:
+    """Train and write the weights."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path(os.environ.get("POINTILLIST_DATA", ".")))
+    parser.add_argument("--out", type=Path, required=True, help="weights (safetensors)")
+    parser.add_argument("--attacked", type=Path, help="folder of lab.training.surrogate_attacks")
+    parser.add_argument("--start", type=Path, help="weights to start from")
+    parser.add_argument("--steps", type=int, default=20_000)
+    parser.add_argument("--batch", type=int, default=Schedule.batch)
+    parser.add_argument("--rate", type=float, default=Schedule.peak_rate)
+    parser.add_argument("--until", type=int, help="stop after so many steps of the cycle")
+    parser.add_argument("--few", type=float, default=0.0, help="share of pictures with few pixels dropped")
+    parser.add_argument("--likeness", type=float, default=0.0, help="weight of the surrogates' disagreement")
+    parser.add_argument("--work", type=Path, default=Path("runs/restorer"), help="where the checkpoint goes")
+    arguments = parser.parse_args()
+
+    torch.manual_seed(0)
+    network = Restorer().to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing from the stubs
+    if arguments.start:
+        network.load_state_dict(load_file(arguments.start))
+    attacked = (
+        [_tensor(np.load(file)) for file in sorted(arguments.attacked.glob("*.npy"))] if arguments.attacked else []
+    )
+    larger = _tensor(crops_of_larger(arguments.data, LARGER, seed=0))
+    generator = torch.Generator().manual_seed(2)
+    examples = Examples(_tensor(cifar_pictures(arguments.data)), larger, attacked, generator)
+    surrogates = (
+        [load_bundle(NETWORKS / name, torch.device("cpu")) for name in SURROGATES] if arguments.likeness else []
+    )
+    schedule = Schedule(arguments.steps, arguments.batch, arguments.rate, until=arguments.until, few=arguments.few)
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    checkpoint = arguments.work / f"{arguments.out.stem}.pt"
+    trained = fit(network, examples, schedule, surrogates, arguments.likeness, checkpoint)
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    save_file({name: value.contiguous() for name, value in trained.state_dict().items()}, arguments.out)
+    arguments.out.chmod(0o644)
+
+
+def _tensor(pictures: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(pictures.transpose(0, 3, 1, 2)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""A judge that answers with the strongest colour: exact, fast, and easy to attack."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+from torch import nn
+
+from lab.data import LabelledPictures
+
+CLASSES = ("red", "green", "blue")
+GAIN = 60.0
+
+
+def network() -> nn.Module:
+    """Mean of each channel, times a gain."""
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 3))
+
+
+def write_bundle(folder: Path, *, name: str = "colours", size: int = 16) -> Path:
+    """The folder of a bundle around it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {"2.weight": GAIN * torch.eye(3), "2.bias": torch.zeros(3)}
+    save_file(state, folder / "weights.safetensors")
+    (folder / "model.toml").write_text(
+        f"""
+name = "{name}"
+version = "1"
+format = "safetensors"
+weights = "weights.safetensors"
+factory = "tests.lab.colour_judge:network"
+classes = {list(CLASSES)!r}
+
+[input]
+height = {size}
+width = {size}
+channels = 3
+mean = [0.5, 0.5, 0.5]
+std = [1.0, 1.0, 1.0]
+policy = "resize"
+"""
+    )
+    return folder
+
+
+def coloured(count: int, *, lead: int = 3, size: int = 16, seed: int = 0) -> LabelledPictures:
+    """Smooth pictures whose colour of their label leads by about `lead` levels of 255."""
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(0, 3, count)
+    ramp = np.add.outer(np.arange(size), np.arange(size))[None, :, :, None] * generator.uniform(0, 3, (count, 1, 1, 1))
+    images: NDArray[np.float64] = np.repeat(60 + ramp, 3, axis=3)
+    images[np.arange(count), :, :, labels] += lead
+    return LabelledPictures("coloured", np.rint(images).astype(np.uint8), labels.astype(np.int64))
+
+
+def save(file: Path, pictures: LabelledPictures) -> Path:
+    """As the npz that the commands read."""
+    np.savez(file, images=pictures.images, labels=pictures.labels)
+    return file

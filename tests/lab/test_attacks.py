@@ -1,0 +1,261 @@
+"""Every attack keeps its bounds and its contract; the minimising ones come near distances known in closed form.
+
+The judge is linear, z = W·x, so that the nearest adversarial frame of (x, label) is at the distance
+min_k (z_label − z_k) / ‖w_label − w_k‖, as long as no pixel reaches 0 or 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lab.attacks import NAMES, make_attack, random_targets, to_8_bits
+from lab.attacks.contract import in_batches, margins
+from schemas.errors import BundleError, ConfigError
+
+SHAPE = (3, 8, 8)
+CLASSES = 4
+GRADIENT_ATTACKS = tuple(name for name in NAMES if name != "rotation")
+TARGETED = tuple(name for name in GRADIENT_ATTACKS if name != "deepfool")
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@dataclass(frozen=True)
+class Judge:
+    weights: Tensor  # (classes, pixels)
+
+    def __call__(self, frames: Tensor) -> Tensor:
+        return frames.flatten(1) @ self.weights.T
+
+    def distances(self, frames: Tensor, labels: Tensor) -> Tensor:
+        logits = self(frames)
+        gaps = logits.gather(1, labels[:, None]) - logits
+        apart = torch.cdist(self.weights, self.weights)[labels]
+        return (gaps / apart.clamp_min(1e-9)).scatter(1, labels[:, None], torch.inf).amin(1)
+
+
+@pytest.fixture(scope="module")
+def judge() -> Judge:
+    weights = torch.randn(CLASSES, 3 * 8 * 8, generator=generator(1))
+    return Judge(weights - weights.mean(1, keepdim=True))  # so that the mean brightness decides nothing
+
+
+@pytest.fixture(scope="module")
+def frames() -> Tensor:
+    return 0.25 + 0.5 * torch.rand(12, *SHAPE, generator=generator(2))
+
+
+@pytest.fixture(scope="module")
+def labels(judge: Judge, frames: Tensor) -> Tensor:
+    return judge(frames).argmax(1)
+
+
+@pytest.fixture(scope="module")
+def targets(labels: Tensor) -> Tensor:
+    return random_targets(labels, CLASSES, generator(3))
+
+
+def l2(difference: Tensor) -> Tensor:
+    return difference.flatten(1).norm(dim=1)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_gives_unrounded_frames_in_range_and_the_same_ones_for_the_same_seed(
+    name: str, judge: Judge, frames: Tensor, labels: Tensor
+) -> None:
+    attack = make_attack(name)
+
+    first = attack(judge, frames, labels, None, generator())
+    again = attack(judge, frames, labels, None, generator())
+
+    assert attack.name == name
+    assert first.shape == frames.shape
+    assert not first.requires_grad
+    assert first.min() >= 0
+    assert first.max() <= 1
+    assert not torch.equal(first, frames)
+    assert not torch.equal(first, to_8_bits(first))
+    assert torch.equal(first, again)
+
+
+@pytest.mark.parametrize("name", TARGETED)
+def test_a_targeted_attack_raises_the_targets_probability(
+    name: str, judge: Judge, frames: Tensor, labels: Tensor, targets: Tensor
+) -> None:
+    adversarial = make_attack(name)(judge, frames, labels, targets, generator())
+
+    before = F.cross_entropy(judge(frames), targets, reduction="none")
+    after = F.cross_entropy(judge(adversarial), targets, reduction="none")
+    assert (after < before).all()
+
+
+def test_deepfool_refuses_targets(judge: Judge, frames: Tensor, labels: Tensor, targets: Tensor) -> None:
+    with pytest.raises(ConfigError, match="untargeted"):
+        make_attack("deepfool")(judge, frames, labels, targets, generator())
+
+
+@pytest.mark.parametrize("name", GRADIENT_ATTACKS)
+def test_a_network_without_gradients_is_refused(name: str, judge: Judge, frames: Tensor, labels: Tensor) -> None:
+    def without_graph(pictures: Tensor) -> Tensor:
+        return judge(pictures.detach())
+
+    with pytest.raises(BundleError, match="expected a network that gives gradients"):
+        make_attack(name)(without_graph, frames, labels, None, generator())
+
+
+def test_rotation_asks_for_no_gradients(judge: Judge, frames: Tensor, labels: Tensor) -> None:
+    turned = make_attack("rotation")(lambda pictures: judge(pictures.detach()), frames, labels, None, generator())
+    assert (margins(judge(turned), labels, None) > margins(judge(frames), labels, None)).any()
+
+
+@pytest.mark.parametrize("name", ["fgsm", "ifgsm", "pgd"])
+@pytest.mark.parametrize("eps", [0.005, 8 / 255])
+def test_linf_attacks_use_their_bound_and_keep_it(
+    name: str, eps: float, judge: Judge, frames: Tensor, labels: Tensor, targets: Tensor
+) -> None:
+    for wanted in (None, targets):
+        change = make_attack(name, eps)(judge, frames, labels, wanted, generator()) - frames
+        assert change.abs().amax() <= eps + 1e-6
+        assert change.abs().amax() >= 0.99 * eps
+
+
+@pytest.mark.parametrize("name", ["l2pgd", "deepfool", "lbfgs", "cw", "lbfgs10", "cw10"])
+def test_l2_bounds_are_kept(name: str, judge: Judge, frames: Tensor, labels: Tensor) -> None:
+    change = make_attack(name, 0.05)(judge, frames, labels, None, generator()) - frames
+    assert l2(change).max() <= 0.05 * (1 + 1e-5)
+
+
+def test_fgsm_is_one_step_of_the_sign(judge: Judge, frames: Tensor, labels: Tensor, targets: Tensor) -> None:
+    leaf = frames.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(F.cross_entropy(judge(leaf), targets, reduction="sum"), leaf)
+
+    adversarial = make_attack("fgsm", 0.02)(judge, frames, labels, targets, generator())
+
+    torch.testing.assert_close(adversarial, frames - 0.02 * gradient.sign())
+
+
+def test_success_rises_with_the_bound_to_all_frames(judge: Judge, frames: Tensor, labels: Tensor) -> None:
+    successes = []
+    for eps in (0.001, 0.01, 0.2):
+        adversarial = make_attack("pgd", eps)(judge, frames, labels, None, generator())
+        successes.append((judge(adversarial).argmax(1) != labels).float().mean().item())
+    assert successes[0] < successes[1] < successes[2] == 1
+
+
+@pytest.mark.parametrize(("name", "excess"), [("deepfool", 1.05), ("lbfgs", 1.06), ("cw", 1.1)])
+def test_minimising_attacks_come_near_the_smallest_distance(
+    name: str, excess: float, judge: Judge, frames: Tensor, labels: Tensor
+) -> None:
+    adversarial = make_attack(name)(judge, frames, labels, None, generator())
+
+    assert (judge(adversarial).argmax(1) != labels).all()
+    ratio = l2(adversarial - frames) / judge.distances(frames, labels)
+    assert ratio.min() >= 1 - 1e-4
+    assert ratio.mean() <= excess
+
+
+@pytest.mark.parametrize("targeted", [False, True])
+def test_lbfgs_needs_at_most_5_per_cent_more_than_carlini_and_wagner(
+    targeted: bool, judge: Judge, frames: Tensor, labels: Tensor, targets: Tensor
+) -> None:
+    wanted = targets if targeted else None
+    ours = make_attack("lbfgs")(judge, frames, labels, wanted, generator())
+    theirs = make_attack("cw")(judge, frames, labels, wanted, generator())
+
+    assert (margins(judge(ours), labels, wanted) > 0).all()
+    assert (margins(judge(theirs), labels, wanted) > 0).all()
+    assert l2(ours - frames).mean() <= 1.05 * l2(theirs - frames).mean()
+
+
+@pytest.mark.parametrize("name", ["cw10", "lbfgs10"])
+def test_confident_examples_have_a_margin_of_ten(
+    name: str, judge: Judge, frames: Tensor, labels: Tensor, targets: Tensor
+) -> None:
+    adversarial = make_attack(name, 100.0)(judge, frames, labels, targets, generator())
+    margin = margins(judge(adversarial), labels, targets)
+    assert (margin >= 10 - 1e-3).all()
+    assert margin.median() < 11
+
+
+def test_a_confident_example_beyond_its_bound_is_moved_back_along_its_line(
+    judge: Judge, frames: Tensor, labels: Tensor, targets: Tensor
+) -> None:
+    free = make_attack("lbfgs10", 100.0)(judge, frames, labels, targets, generator()) - frames
+    bounded = make_attack("lbfgs10", 0.1)(judge, frames, labels, targets, generator()) - frames
+
+    assert (l2(free) > 0.1).all()
+    torch.testing.assert_close(bounded, free * (0.1 / l2(free))[:, None, None, None], atol=1e-6, rtol=1e-4)
+
+
+def test_a_frame_that_errs_already_stays_as_it_is(judge: Judge, frames: Tensor, labels: Tensor) -> None:
+    wrong = (labels + 1) % CLASSES
+    assert torch.equal(make_attack("lbfgs")(judge, frames, wrong, None, generator()), frames)
+
+
+def test_carlini_and_wagner_give_back_the_frame_where_nothing_is_found(frames: Tensor) -> None:
+    def stubborn(pictures: Tensor) -> Tensor:
+        return torch.stack((1000 + 0 * pictures.sum((1, 2, 3)), pictures.mean((1, 2, 3))), 1)
+
+    labels = torch.zeros(len(frames), dtype=torch.int64)
+    assert torch.equal(make_attack("cw")(stubborn, frames, labels, None, generator()), frames)
+
+
+def test_unknown_names_and_bounds_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"fgsm, ifgsm, pgd.*got 'jsma'"):
+        make_attack("jsma")
+    for eps in (0.0, -1.0, float("inf"), float("nan")):
+        with pytest.raises(ConfigError, match="eps"):
+            make_attack("pgd", eps)
+
+
+def test_targets_are_uniform_over_the_other_classes() -> None:
+    labels = torch.arange(5).repeat(2000)
+    targets = random_targets(labels, 5, generator())
+    counts = torch.zeros(5, 5).index_put_((labels, targets), torch.ones(len(labels)), accumulate=True)
+    assert (counts.diagonal() == 0).all()
+    assert counts[~torch.eye(5, dtype=torch.bool)].min() > 400
+    with pytest.raises(ConfigError, match="at least 2"):
+        random_targets(labels, 1, generator())
+
+
+def test_rounding_gives_what_eight_bits_hold() -> None:
+    frames = torch.rand(2, 3, 5, 7, generator=generator())
+    rounded = to_8_bits(frames)
+    held = (rounded * 255).round().to(torch.uint8)
+    torch.testing.assert_close(rounded, held.float() / 255, atol=0, rtol=0)
+    assert (rounded - frames).abs().max() <= 0.5 / 255 + 1e-7
+
+
+def test_margins_say_who_wins() -> None:
+    logits = torch.tensor([[3.0, 1.0, 2.0], [0.0, 5.0, 4.0]])
+    labels = torch.tensor([0, 0])
+    assert margins(logits, labels, None).tolist() == [-1.0, 5.0]
+    assert margins(logits, labels, torch.tensor([2, 1])).tolist() == [-1.0, 1.0]
+
+
+def test_batches_cover_all_frames_in_order() -> None:
+    frames, labels = torch.arange(5.0)[:, None, None, None], torch.arange(5)
+    parts = list(in_batches(frames, labels, None, size=2))
+    assert [part[1].tolist() for part in parts] == [[0, 1], [2, 3], [4]]
+    assert torch.equal(torch.cat([part[0] for part in parts]), frames)
+
+
+@pytest.mark.parametrize("name", ["pgd", "deepfool", "lbfgs"])
+def test_frames_do_not_influence_each_other(
+    name: str, judge: Judge, frames: Tensor, labels: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Line searches and stopping are per frame: alone, a frame gets the same change as among others."""
+    attack: Callable[..., Tensor] = make_attack(name)
+    if name == "pgd":
+        attack = make_attack("ifgsm")  # the same iterations, from a start that needs no draws
+    together = attack(judge, frames[:4], labels[:4], None, generator())
+    alone = torch.cat([attack(judge, frames[i : i + 1], labels[i : i + 1], None, generator()) for i in range(4)])
+    torch.testing.assert_close(together, alone, atol=2e-5, rtol=0)

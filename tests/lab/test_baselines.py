@@ -1,0 +1,189 @@
+"""The baseline defences against independent oracles: the codec itself, scipy's DCT, scikit-image's wavelets."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import scipy.fft
+import torch
+from PIL import Image
+from skimage.color import rgb2ycbcr
+from skimage.restoration import denoise_wavelet
+from torch import Tensor
+
+from lab.baselines import Baseline, FeatureDistillation, Jpeg, PixelDeflection, Shield
+from lab.baselines.contract import from_blocks, to_blocks
+from lab.baselines.pixel_deflection import deflect
+from schemas.errors import ConfigError, StageError
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def smooth(batch: int = 3, channels: int = 3, height: int = 32, width: int = 32) -> Tensor:
+    """Pictures with a little texture, rounded to 8 bits."""
+    coarse = torch.rand(batch, channels, 5, 5, generator=generator(1))
+    fine = 0.1 * torch.rand(batch, channels, height, width, generator=generator(2))
+    frames = torch.nn.functional.interpolate(coarse, (height, width), mode="bicubic") + fine
+    return (frames.clamp(0, 1) * 255).round() / 255
+
+
+def codec(frames: Tensor, quality: int) -> np.ndarray:
+    pictures = []
+    for picture in (frames * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy():
+        buffer = io.BytesIO()
+        Image.fromarray(picture.squeeze()).save(buffer, format="jpeg", quality=quality)
+        pictures.append(np.asarray(Image.open(io.BytesIO(buffer.getvalue()))).reshape(picture.shape))
+    return np.stack(pictures).transpose(0, 3, 1, 2) / 255
+
+
+@pytest.mark.parametrize("make", [Shield, FeatureDistillation, PixelDeflection, lambda: Jpeg(75)])
+@pytest.mark.parametrize("shape", [(2, 3, 32, 32), (2, 1, 28, 28), (1, 3, 13, 21)])
+def test_a_baseline_keeps_shape_and_range(make: Callable[[], Baseline], shape: tuple[int, ...]) -> None:
+    frames = smooth(*shape)
+    before = frames.clone()
+    cleaned = make()(frames, generator())
+    assert cleaned.shape == frames.shape
+    assert cleaned.dtype == frames.dtype
+    assert cleaned.min() >= 0
+    assert cleaned.max() <= 1
+    assert not torch.equal(cleaned, frames)
+    assert (cleaned - frames).square().mean() < 0.03
+    assert torch.equal(frames, before)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("quality", [10, 50, 90])
+def test_jpeg_is_the_codecs_round_trip(quality: int, channels: int) -> None:
+    frames = smooth(channels=channels)
+    np.testing.assert_allclose(Jpeg(quality)(frames, generator()), codec(frames, quality), atol=1e-6)
+
+
+def test_jpeg_rounds_what_eight_bits_cannot_hold() -> None:
+    frames = smooth()
+    between = (frames + 0.4 / 255).clamp(0, 1)
+    assert torch.equal(Jpeg(80)(between, generator()), Jpeg(80)(frames, generator()))
+
+
+def test_jpeg_refuses_other_qualities_and_shapes() -> None:
+    for quality in (0, 96):
+        with pytest.raises(ConfigError, match=f"1 to 95, got {quality}"):
+            Jpeg(quality)
+    with pytest.raises(StageError, match="1 or 3"):
+        Jpeg(50)(torch.zeros(1, 2, 8, 8), generator())
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (13, 21)])
+def test_shield_takes_each_block_from_one_quality(shape: tuple[int, int]) -> None:
+    frames = smooth(6, 3, *shape)
+    qualities = (10, 50, 90)
+    blocks = to_blocks(Shield(qualities)(frames, generator()))
+    sources = torch.stack([to_blocks(Jpeg(quality)(frames, generator())) for quality in qualities])
+
+    # A side that is no multiple of 8 ends in a part of a block, extended alike on both sides.
+    same = (sources - blocks).abs().amax((2, 5, 6)) < 1e-6
+    assert same.any(0).all()
+    shares = same.float().mean((1, 2, 3))
+    assert shares.min() > 0.15
+    assert shares.max() < 0.55
+
+
+def test_shields_choice_comes_from_the_generator_and_differs_between_frames() -> None:
+    frame = smooth(1)
+    frames = frame.expand(4, -1, -1, -1)
+    shield = Shield()
+    first = shield(frames, generator(1))
+    assert torch.equal(first, shield(frames, generator(1)))
+    assert not torch.equal(first, shield(frames, generator(2)))
+    assert not torch.equal(first[0], first[1])
+    with pytest.raises(ConfigError, match="qualities"):
+        Shield(())
+
+
+def test_feature_distillation_quantises_each_blocks_dct() -> None:
+    frames = smooth(2)
+    steps = np.full((8, 8), 60.0)
+    steps[:3, :3] = 12.0
+    expected = frames.numpy().astype(np.float64) * 255
+    for picture in expected:
+        for channel in picture:
+            for row in range(0, 32, 8):
+                for column in range(0, 32, 8):
+                    block = channel[row : row + 8, column : column + 8]
+                    rounded = np.round(scipy.fft.dctn(block, norm="ortho") / steps) * steps
+                    block[:] = scipy.fft.idctn(rounded, norm="ortho")
+
+    cleaned = FeatureDistillation(step=60, sensitive_step=12, band=3)(frames.double(), generator())
+
+    np.testing.assert_allclose(cleaned, (expected / 255).clip(0, 1), atol=1e-9)
+
+
+def test_feature_distillation_spares_more_of_what_it_quantises_less() -> None:
+    frames = smooth()
+    errors = [(FeatureDistillation(s, s)(frames, generator()) - frames).square().mean() for s in (1.0, 10.0, 80.0)]
+    assert errors[0] < errors[1] < errors[2]
+    assert errors[0] < 1e-5
+    with pytest.raises(ConfigError, match="steps above 0"):
+        FeatureDistillation(step=0)
+
+
+def test_blocks_come_back_as_the_frames_they_were_cut_from() -> None:
+    frames = smooth(2, 3, 13, 21)
+    assert torch.equal(from_blocks(to_blocks(frames), 13, 21), frames)
+    assert to_blocks(frames).shape == (2, 3, 2, 3, 8, 8)
+
+
+def test_deflected_pixels_come_whole_from_within_the_window() -> None:
+    height, width, window = 24, 40, 5
+    place = torch.arange(height * width, dtype=torch.float64).view(1, 1, height, width)
+    frames = torch.cat((place, 2 * place), 1).expand(50, -1, -1, -1)
+
+    moved = deflect(frames, 1, window, generator())
+
+    changed = (moved != frames)[:, 0].nonzero()
+    assert 40 < len(changed) <= 50  # now and then a pixel draws itself
+    assert torch.equal(moved[:, 1], 2 * moved[:, 0])
+    batch, row, column = changed.T
+    origin = moved[batch, 0, row, column].long()
+    down, right = origin // width - row, origin % width - column
+    assert max(down.abs().max(), right.abs().max()) <= window
+    for offset in (down, right):
+        assert offset.min() <= -window + 1
+        assert offset.max() >= window - 1
+
+
+def test_deflections_fall_on_all_of_the_picture() -> None:
+    place = torch.arange(64, dtype=torch.float64).view(1, 1, 8, 8)
+    moved = deflect(place.expand(3000, -1, -1, -1), 2, 10, generator())
+    hits = (moved != place).float().mean((0, 1)) * 64 / 2
+    assert hits.min() > 0.6
+    assert hits.max() < 1.4
+
+
+def test_pixel_deflection_denoises_luma_and_colour_as_scikit_image_does() -> None:
+    frames = smooth(2).double()
+    cleaned = PixelDeflection(share=0.0, sigma=0.04)(frames, generator())
+    for before, after in zip(frames.permute(0, 2, 3, 1).numpy(), cleaned.permute(0, 2, 3, 1).numpy(), strict=True):
+        inside = (after > 0).all(2) & (after < 1).all(2)
+        for channel, got in zip(rgb2ycbcr(before).transpose(2, 0, 1), rgb2ycbcr(after).transpose(2, 0, 1), strict=True):
+            low, span = channel.min(), np.ptp(channel)
+            stretched = (channel - low) / span
+            denoised = denoise_wavelet(
+                stretched, sigma=0.04, wavelet="db1", mode="soft", method="BayesShrink", rescale_sigma=False
+            )
+            assert np.abs(denoised - stretched).max() > 1e-3
+            np.testing.assert_allclose(got[inside], (low + span * denoised)[inside], atol=0.02)  # of 219
+
+
+def test_pixel_deflection_is_seeded_and_says_what_it_takes() -> None:
+    frames = smooth()
+    defence = PixelDeflection(share=0.05)
+    assert torch.equal(defence(frames, generator(1)), defence(frames, generator(1)))
+    assert not torch.equal(defence(frames, generator(1)), defence(frames, generator(2)))
+    for wrong in ({"share": 1.5}, {"window": 0}, {"sigma": -0.1}):
+        with pytest.raises(ConfigError, match="pixel deflection"):
+            PixelDeflection(**wrong)  # type: ignore[arg-type]

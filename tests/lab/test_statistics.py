@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lab.statistics import mean_interval, share_interval, wilson
+
+
+def test_wilson_agrees_with_a_published_example() -> None:
+    # Newcombe 1998, table I: 81 of 263.
+    found = wilson(81, 263)
+    assert found.low == pytest.approx(0.2553, abs=5e-5)
+    assert found.high == pytest.approx(0.3662, abs=5e-5)
+
+
+@given(st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_wilson_holds_the_share_and_mirrors(pair: tuple[int, int]) -> None:
+    successes, count = pair
+    found, mirrored = wilson(successes, count), wilson(count - successes, count)
+    assert 0 <= found.low <= found.value <= found.high <= 1
+    assert found.low < found.high
+    assert found.low == pytest.approx(1 - mirrored.high, abs=1e-12)
+
+
+@pytest.mark.parametrize(("successes", "count"), [(-1, 5), (6, 5), (0, 0)])
+def test_wilson_refuses_what_is_no_share(successes: int, count: int) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        wilson(successes, count)
+
+
+@pytest.mark.parametrize("count", [900, 3000])
+def test_the_interval_of_a_mean_has_the_width_of_the_normal_one(count: int) -> None:
+    values = np.random.default_rng(1).normal(2.0, 0.5, count)
+    found = mean_interval(values)
+    assert found.value == pytest.approx(values.mean())
+    assert found.high - found.low == pytest.approx(2 * 1.96 * values.std() / math.sqrt(count), rel=0.06)
+
+
+def test_pairing_removes_what_two_defences_share() -> None:
+    rng = np.random.default_rng(2)
+    difficulty = rng.integers(0, 2, 500).astype(float)
+    better = np.where(rng.random(500) < 0.06, 1.0, difficulty)
+    paired = mean_interval(better - difficulty)
+    assert paired.low > 0
+    assert paired.high - paired.low < 0.5 * (mean_interval(better).high - mean_interval(better).low)
+
+
+def test_repeats_of_the_same_pictures_do_not_narrow_the_interval() -> None:
+    once = np.random.default_rng(3).random((1, 400)) < 0.7
+    single, repeated = share_interval(once), share_interval(np.repeat(once, 10, axis=0))
+    assert repeated.value == single.value
+    assert repeated.high - repeated.low == pytest.approx(single.high - single.low, rel=0.08)
+
+
+def test_the_interval_has_a_width_where_every_picture_is_right() -> None:
+    found = share_interval(np.ones((10, 100), np.bool_))
+    assert found.value == 1
+    assert found.low == wilson(100, 100).low < 1
+
+
+def test_a_mean_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        mean_interval(np.zeros(0))

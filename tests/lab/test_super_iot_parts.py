@@ -1,0 +1,231 @@
+"""The pieces that the SUPER-IoT experiment is made of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from lab.experiments.super_iot.algorithm import blocks_of_frame, descend, mean_psnr, traced
+from lab.experiments.super_iot.cache import Arrays, Cache, source_digest
+from lab.experiments.super_iot.compare import Setting, against_paper, at_clean_accuracy, matched
+from lab.experiments.super_iot.plan import CLEAN, OUTSIDE_ROWS, PAPER_ROWS, Plan
+from lab.experiments.super_iot.published import REQUIREMENTS, TABLE_1
+from lab.experiments.super_iot.rows import Comparison, Row, SizeRow, read_rows, write_rows
+from lab.experiments.super_iot.sizes import JPEG, JPEG_WITHOUT_TABLES, LOSSY, WHOLE, decoded, encoded, packed_bytes
+from lab.experiments.super_iot.tables import at_equal_accuracy, bytes_for, share
+from lab.experiments.super_iot.verdict import compared, findings
+from processors.stages.paper import fill_blocks
+from schemas.errors import ConfigError
+from tests.lab.colour_judge import coloured
+
+PGD = next(row for row in PAPER_ROWS if row.id == "pgd-targeted")
+
+
+def test_the_rows_are_the_papers_and_those_beside() -> None:
+    assert [row.id for row in PAPER_ROWS] == [
+        "clean",
+        *(f"{key}-{way}" for key in ("fgsm", "ifgsm", "pgd") for way in ("targeted", "untargeted")),
+        "deepfool-untargeted",
+        *(f"{key}-{way}" for key in ("lbfgs", "cw") for way in ("targeted", "untargeted")),
+    ]
+    assert all(row.attack() is not None for row in (*PAPER_ROWS[1:], *OUTSIDE_ROWS))
+    assert all(len(values) == 1 + len(Plan().ratios) for values in TABLE_1.values())
+
+
+def test_a_limit_on_pictures_holds_for_every_row() -> None:
+    plan = Plan(images=50, attacks=("pgd", "cw", "pgd8"))
+    assert {plan.pictures_of(row) for row in plan.rows()} == {50}
+    assert [row.key for row in plan.rows()] == ["clean", *["pgd"] * 2, *["cw"] * 2, *["pgd8"] * 2]
+    assert Plan().pictures_of(CLEAN) is None
+    assert Plan().smaller(2000, 3, 100).pictures_of(CLEAN) == 2000
+    assert plan.ratios_of(plan.rows()[-1]) == (0.25, 0.5)
+
+
+def test_a_finished_step_is_not_done_again_until_what_it_was_made_from_changes(tmp_path: Path) -> None:
+    made = []
+
+    def make() -> Arrays:
+        made.append(1)
+        return {"numbers": np.arange(len(made) * 3)}
+
+    cache = Cache(tmp_path)
+    first, again = (cache.get("a/b", "v1", make)["numbers"] for _ in range(2))
+    assert (len(made), first.tolist()) == (1, again.tolist())
+    assert len(cache.get("a/b", "v2", make)["numbers"]) == 6
+    (tmp_path / "a" / "b.npz").write_bytes(b"cut off")
+    assert len(cache.get("a/b", "v2", make)["numbers"]) == 9
+    assert [file.name for file in (tmp_path / "a").iterdir()] == ["b.npz"]
+
+
+def test_a_step_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    def fail() -> Arrays:
+        raise RuntimeError("stopped")
+
+    with pytest.raises(RuntimeError):
+        Cache(tmp_path).get("a", "v1", fail)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_digest_of_code_changes_with_any_of_its_files(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("1")
+    before = source_digest(tmp_path)
+    assert source_digest(tmp_path) == before
+    (tmp_path / "a.py").write_text("2")
+    changed = source_digest(tmp_path)
+    (tmp_path / "a.py").rename(tmp_path / "b.py")
+    assert len({before, changed, source_digest(tmp_path)}) == 3
+
+
+def pattern(shares: float, count: int = 100) -> NDArray[np.bool_]:
+    """One repeat in which the first pictures are right."""
+    return (np.arange(count) < round(shares * count))[None]
+
+
+def setting(name: str, ratio: float | None, clean: float, attacked: float) -> Setting:
+    return Setting(name, ratio, {CLEAN: pattern(clean), PGD: pattern(attacked)})
+
+
+BARE = setting("none", None, 1.0, 0.0)
+OURS = [setting("default", 0.25, 0.96, 0.80), setting("default", 0.5, 0.90, 0.86)]
+
+
+@pytest.mark.parametrize(
+    ("clean", "ratio", "attacked"), [(0.93, 0.375, 0.83), (0.98, 0.125, 0.40), (0.90, 0.5, 0.86), (0.70, 0.5, 0.86)]
+)
+def test_the_default_is_taken_where_it_is_as_accurate_on_clean_pictures(
+    clean: float, ratio: float, attacked: float
+) -> None:
+    mixture = at_clean_accuracy(clean, BARE, OURS)
+    assert mixture.ratio == pytest.approx(ratio)
+    assert mixture.share(PGD).mean() == pytest.approx(attacked)
+    assert mixture.share(CLEAN).mean() == pytest.approx(max(clean, 0.90))
+
+
+def test_a_baseline_ahead_at_equal_clean_accuracy_is_said_to_be() -> None:
+    strong, weak = setting("Strong (1)", None, 0.93, 0.95), setting("Weak (1)", None, 0.93, 0.6)
+    found = matched("judge", BARE, OURS, [strong, weak], [CLEAN, PGD])
+    assert [(c.against, c.verdict) for c in found] == [("Strong (1)", "below"), ("Weak (1)", "above")]
+    assert found[0].difference == pytest.approx(0.83 - 0.95)
+    verdict = compared(found, "matched")
+    assert not verdict.holds
+    assert verdict.below == (found[0],)
+
+
+def test_paper_mode_is_compared_at_the_same_ratio_alone() -> None:
+    paper = [setting("paper", 0.25, 0.80, 0.80), setting("paper", 0.5, 0.5, 0.6)]
+    found = against_paper("judge", OURS, paper, [CLEAN, PGD])
+    assert [(c.r, c.attack, c.verdict) for c in found] == [
+        (0.25, "clean", "above"), (0.25, "pgd", "level"), (0.5, "clean", "above"), (0.5, "pgd", "above"),
+    ]  # fmt: skip
+    assert compared(found, "paper").holds
+    assert not compared([], "paper").holds
+
+
+def test_the_opened_algorithm_is_the_one_that_runs() -> None:
+    rng = np.random.default_rng(4)
+    frame = np.clip(np.cumsum(rng.normal(0, 0.05, (16, 16)), axis=1) + 0.5, 0, 1)
+    kept = rng.random((16, 16)) > 0.3
+    blocks, holes = blocks_of_frame(frame), blocks_of_frame(~kept)
+    ours = np.stack([descend(b, h, iterations=25)[0] for b, h in zip(blocks, holes, strict=True)])
+    columns = torch.from_numpy(blocks.reshape(4, 64).T.copy()), torch.from_numpy(holes.reshape(4, 64).T.copy())
+    np.testing.assert_allclose(ours.reshape(4, 64).T, fill_blocks(*columns, iterations=25).numpy(), atol=1e-10)
+    rounds = traced(frame, kept, 25)
+    assert len(rounds) == 25
+    assert rounds[-1].error == pytest.approx(((ours - blocks) ** 2).mean())
+    assert rounds[-1].error < rounds[0].error
+    assert mean_psnr([frame], [kept], 0.03, 0.02) > mean_psnr([frame], [kept], 0.03, 0.02, iterations=2)
+
+
+def row(**changes: object) -> Row:
+    values: dict[str, object] = {
+        "judge": "j", "scope": "sweep", "attack": "pgd", "label": "PGD .01", "targeted": True, "rounded": True,
+        "defence": "default", "r": 0.25, "repeats": 10, "n": 100, "accuracy": 0.8, "ci_low": 0.75, "ci_high": 0.85,
+        "undefended": 0.0, "restored": 0.79, "restored_low": 0.7, "restored_high": 0.9, "l_inf": 0.01176, "l2": 0.5,
+        "psnr": None,
+    }  # fmt: skip
+    return Row(**(values | changes))  # type: ignore[arg-type]  # a test's shorthand
+
+
+def test_rows_come_back_from_csv_as_they_were(tmp_path: Path) -> None:
+    rows = [row(), row(r=None, defence="JPEG (q = 75)", targeted=False, restored=None)]
+    write_rows(tmp_path / "rows.csv", rows, Row)
+    assert read_rows(tmp_path / "rows.csv", Row) == rows
+    assert read_rows(tmp_path / "absent.csv", Row) == []
+    with pytest.raises(ConfigError, match="expected the columns"):
+        read_rows(tmp_path / "rows.csv", Comparison)
+
+
+def test_requirements_are_judged_by_the_widest_row_there_is() -> None:
+    found = {
+        (f.requirement.what, f.requirement.attack, f.requirement.targeted, f.requirement.r): f
+        for f in findings("j", [row(accuracy=0.5), row(scope="all", n=9000), row(targeted=False, accuracy=0.2)])
+    }
+    assert len(found) == len(REQUIREMENTS)
+    quarter = found["accuracy", "pgd", True, 0.25]
+    assert (quarter.measured, quarter.n, quarter.verdict) == (0.8, 9000, "must")
+    assert found["restored", "pgd", True, 0.25].verdict == "must"
+    assert found["accuracy", "pgd", False, 0.25].verdict == "missed"
+    assert found["accuracy", "pgd", True, 0.5].verdict == "not measured"
+
+
+PICTURE = coloured(1, size=32).images[0]
+
+
+@pytest.mark.parametrize("encoding", LOSSY)
+def test_more_quality_costs_bytes_and_comes_closer(encoding: str) -> None:
+    noisy = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    assert len(encoded(noisy, encoding, 90)) > len(encoded(noisy, encoding, 20))
+    if encoding != JPEG_WITHOUT_TABLES:
+        error = [np.abs(decoded(encoded(PICTURE, encoding, q), 3).astype(int) - PICTURE).mean() for q in (95, 5)]
+        assert error[0] < error[1]
+
+
+def test_a_jpeg_without_tables_lacks_just_them() -> None:
+    whole, rest = encoded(PICTURE, JPEG, 75), encoded(PICTURE, JPEG_WITHOUT_TABLES, 75)
+    assert b"\xff\xdb" in whole
+    assert b"\xff\xdb" not in rest
+    assert whole.endswith(rest[-20:])
+
+
+@pytest.mark.parametrize("encoding", WHOLE)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_whole_encodings_lose_nothing(encoding: str, channels: int) -> None:
+    picture = PICTURE[..., :channels]
+    np.testing.assert_array_equal(decoded(encoded(picture, encoding), channels), picture)
+
+
+def test_packed_bytes_are_those_of_the_kept_pixels() -> None:
+    images = coloured(4, size=32).images
+    assert packed_bytes(images, 0.25, "raw", 0) == 32 * 32 * 3 * 0.75
+    assert packed_bytes(images, 0.25, "lossless", 0) < 32 * 32 * 3 * 0.75
+
+
+def size(encoding: str, setting: float, count: float, accuracy: float | None) -> SizeRow:
+    return SizeRow("pictures", encoding, setting, 100, count, 3072, "j", accuracy)
+
+
+def test_bytes_at_equal_accuracy_are_interpolated_and_the_fewest_win() -> None:
+    rows = [
+        size("JPEG", 20, 400, 0.6), size("JPEG", 80, 1600, 0.8), size("WebP", 50, 300, 0.5),
+        size("lossless", 0.25, 1500, 0.7), size("lossless", 0.5, 350, 0.55), size("raw", 0.5, 1536, None),
+        size("PNG", 0, 2000, 0.85),
+    ]  # fmt: skip
+    assert bytes_for(0.7, rows, "JPEG") == pytest.approx(800)
+    assert bytes_for(0.5, rows, "JPEG") == 400
+    assert bytes_for(0.9, rows, "JPEG") is None
+    lines = at_equal_accuracy(rows).splitlines()[2:]
+    assert [[cell.strip() for cell in line.strip("|").split("|")] for line in lines] == [
+        ["0.25", ".700", "1500", "800", "never reaches it", "2000", "JPEG"],
+        ["0.50", ".550", "350", "400", "never reaches it", "2000", "ours"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.0, ".000"), (0.8124, ".812"), (0.99999, "1.000"), (1.0, "1.000"), (None, "–")]
+)
+def test_shares_are_written_to_three_places(value: float | None, text: str) -> None:
+    assert share(value) == text
