@@ -1,107 +1,32 @@
-"""Filling the dropped pixels: Algorithm 1 of the paper, or the fast default.
-
-The default is normalised convolution (Knutsson and Westin 1993) followed by a few steps towards the thin
-plate through the kept pixels. Everything before the last clamp is linear in the kept pixels of a channel, and
-a frame's result does not depend on the frames beside it.
-"""
+"""Filling the dropped pixels: learned, by Algorithm 1 of the paper, or by a thin plate."""
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from processors.stages.learned import reconstruct_learned
 from processors.stages.paper import reconstruct_paper
-from processors.stages.shapes import check_kept
+from processors.stages.plate import reconstruct_plate
 from schemas.errors import StageError
 
-Mode = Literal["default", "paper"]
-
-# Chosen by `python -m lab.validate_stages` on training pictures that no network was trained on.
-SIGMA = 0.56
-PLATE_STEPS = 3
-PLATE_LOWEST = 3.0
-# The discrete Laplacian's eigenvalues lie in [−8, 0], so those of its square in [0, 64].
-PLATE_HIGHEST = 64.0
+Mode = Literal["default", "paper", "plate"]
 
 
 def reconstruct(frames: Tensor, kept: Tensor, mode: Mode = "default") -> Tensor:
     """Fill the dropped pixels of `frames` (B, C, H, W) in [0, 1], where `kept` (B, 1, H, W) is False.
 
-    Kept pixels pass unchanged and what stands in dropped ones is not read; filled ones lie in [0, 1]. Any
-    size and any mask will do: a frame without a kept pixel becomes black.
+    What stands in dropped pixels is not read, and the result lies in [0, 1]. Any size and any mask will do. The modes
+    `paper` and `plate` hand kept pixels on unchanged; `default`, which is learned, also undoes what an attacker did to
+    them. A frame's result does not depend on the frames beside it.
 
     Raises StageError when shapes or types do not fit, or for an unknown mode.
     """
+    if mode == "default":
+        return reconstruct_learned(frames, kept)
     if mode == "paper":
         return reconstruct_paper(frames, kept)
-    if mode == "default":
-        return reconstruct_default(frames, kept)
-    raise StageError(f"mode: expected 'default' or 'paper', got {mode!r}")
-
-
-def reconstruct_default(
-    frames: Tensor,
-    kept: Tensor,
-    *,
-    sigma: float = SIGMA,
-    steps: int = PLATE_STEPS,
-    lowest: float = PLATE_LOWEST,
-) -> Tensor:
-    """Normalised convolution with a 3×3 Gaussian of `sigma` pixels, then `steps` towards the thin plate."""
-    check_kept(frames, kept)
-    weight = kept.to(frames.dtype)
-    smooth = _normalised_convolution(frames.masked_fill(~kept, 0), weight, math.exp(-0.5 / sigma**2))
-    filled = _towards_thin_plate(torch.where(kept, frames, smooth), 1 - weight, steps, lowest)
-    return torch.where(kept, frames, filled.clamp(0, 1))
-
-
-def _normalised_convolution(weighted: Tensor, weight: Tensor, side: float) -> Tensor:
-    """(g ∗ weighted) / (g ∗ weight) with the separable kernel g = (side, 1, side).
-
-    A pixel with no kept one in reach takes its value from the same at half the resolution, and so on.
-    """
-    weighted, weight = _blur(weighted, side), _blur(weight, side)
-    reached = weight > 0
-    near = weighted / torch.where(reached, weight, 1)
-    height, width = weight.shape[2:]
-    if height * width == 1 or bool(reached.all()):
-        return near
-    halves = [F.avg_pool2d(x, 2, ceil_mode=True) for x in (weighted, weight)]
-    coarse = _normalised_convolution(halves[0], halves[1], side)
-    far = F.interpolate(coarse, scale_factor=2.0, mode="bilinear", align_corners=False)
-    return torch.where(reached, near, far[:, :, :height, :width])
-
-
-def _blur(x: Tensor, side: float) -> Tensor:
-    padded = F.pad(x, (1, 1, 0, 0))
-    rows = (padded[..., :-2] + padded[..., 2:]).mul_(side).add_(x)
-    padded = F.pad(rows, (0, 0, 1, 1))
-    return (padded[:, :, :-2] + padded[:, :, 2:]).mul_(side).add_(rows)
-
-
-def _towards_thin_plate(filled: Tensor, free: Tensor, steps: int, lowest: float) -> Tensor:
-    """Lower the bending energy Σ(∇²f)² over the pixels where `free` (B, 1, H, W) is 1, the others held.
-
-    Chebyshev semi-iteration: the step sizes are one over the roots of the Chebyshev polynomial on [`lowest`,
-    64], whose value is at most 1 on all of [0, 64]; so no mask makes it diverge (as long as `steps` is a
-    dozen or so: rounding grows with the partial products of many). Stopping after a few steps leaves the
-    smooth part of the first guess, which measures better than the exact plate.
-    """
-    middle, half = (PLATE_HIGHEST + lowest) / 2, (PLATE_HIGHEST - lowest) / 2
-    for i in range(steps):
-        root = middle + half * math.cos(math.pi * (2 * i + 1) / (2 * steps))
-        filled = torch.addcmul(filled, _laplacian(_laplacian(filled)), free, value=-1 / root)
-    return filled
-
-
-def _laplacian(x: Tensor) -> Tensor:
-    """The 5-point Laplacian with the edge pixels repeated outside, which keeps it symmetric."""
-    padded = F.pad(x, (1, 1, 1, 1), mode="replicate")
-    result = padded[:, :, :-2, 1:-1] + padded[:, :, 2:, 1:-1]
-    result += padded[:, :, 1:-1, :-2]
-    result += padded[:, :, 1:-1, 2:]
-    return result.sub_(x, alpha=4)
+    if mode == "plate":
+        return reconstruct_plate(frames, kept)
+    raise StageError(f"mode: expected 'default', 'paper' or 'plate', got {mode!r}")

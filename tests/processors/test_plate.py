@@ -7,10 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import convolve
 
-from processors.stages import reconstruct as stage
+from processors.stages import plate as stage
 from processors.stages.drop import drop
-from processors.stages.paper import reconstruct_paper
-from processors.stages.reconstruct import reconstruct, reconstruct_default
+from processors.stages.plate import reconstruct_plate
 from schemas.errors import StageError
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -29,7 +28,7 @@ def random_case(shape: tuple[int, int, int, int], ratio: float, seed: int = 0) -
 
 def test_normalised_convolution_is_the_weighted_mean_of_the_kept_neighbours(device: torch.device) -> None:
     frames, kept = random_case((2, 3, 17, 12), 0.2)
-    found = reconstruct_default(frames.to(device), kept.to(device), sigma=0.7, steps=0).cpu().numpy()
+    found = reconstruct_plate(frames.to(device), kept.to(device), sigma=0.7, steps=0).cpu().numpy()
     x = np.arange(-1, 2)
     kernel = np.exp(-(x[:, None] ** 2 + x**2) / (2 * 0.7**2))
     for b in range(2):
@@ -69,7 +68,7 @@ def test_a_plane_comes_back_where_isolated_pixels_were_dropped(device: torch.dev
     plane = (0.1 + rows / 40 + columns / 60)[None, None].to(device)
     kept = torch.ones(1, 1, 16, 24, dtype=torch.bool, device=device)
     kept[..., 3:-3:4, 3:-3:4] = False
-    torch.testing.assert_close(reconstruct(plane, kept), plane, atol=1e-5, rtol=0)
+    torch.testing.assert_close(reconstruct_plate(plane, kept), plane, atol=1e-5, rtol=0)
 
 
 @given(
@@ -85,7 +84,7 @@ def test_any_size_and_mask_keeps_the_kept_pixels_and_the_range(
     batch: int, channels: int, height: int, width: int, ratio: float, seed: int
 ) -> None:
     frames, kept = random_case((batch, channels, height, width), ratio, seed)
-    found = reconstruct(frames.float(), kept)
+    found = reconstruct_plate(frames.float(), kept)
     assert found.shape == frames.shape
     assert torch.equal(torch.where(kept, found, 0), torch.where(kept, frames.float(), 0))
     assert found.isfinite().all()
@@ -97,25 +96,25 @@ def test_a_constant_survives_a_hole_of_any_size(device: torch.device) -> None:
     frames = torch.full((1, 1, 70, 50), 0.625, device=device)
     kept = torch.zeros(1, 1, 70, 50, dtype=torch.bool, device=device)
     kept[0, 0, 69, 0] = True
-    torch.testing.assert_close(reconstruct(frames, kept), frames)
+    torch.testing.assert_close(reconstruct_plate(frames, kept), frames)
 
 
 def test_a_frame_without_a_kept_pixel_is_black_and_harms_no_other(device: torch.device) -> None:
     frames, kept = random_case((3, 3, 20, 20), 0.25)
     frames, kept = frames.to(device), kept.to(device)
     kept[1] = False
-    found = reconstruct(frames, kept)
+    found = reconstruct_plate(frames, kept)
     assert not found[1].any()
     for b in (0, 2):
-        torch.testing.assert_close(reconstruct(frames[b : b + 1], kept[b : b + 1]), found[b : b + 1])
+        torch.testing.assert_close(reconstruct_plate(frames[b : b + 1], kept[b : b + 1]), found[b : b + 1])
 
 
 def test_what_stands_in_dropped_pixels_is_not_read(device: torch.device) -> None:
     frames, kept = random_case((2, 3, 16, 16), 0.4)
     frames, kept = frames.to(device), kept.to(device)
-    expected = reconstruct(frames, kept)
-    assert torch.equal(reconstruct(frames.masked_fill(~kept, torch.nan), kept), expected)
-    assert torch.equal(reconstruct(drop(frames, kept), kept), expected)
+    expected = reconstruct_plate(frames, kept)
+    assert torch.equal(reconstruct_plate(frames.masked_fill(~kept, torch.nan), kept), expected)
+    assert torch.equal(reconstruct_plate(drop(frames, kept), kept), expected)
 
 
 def test_the_plate_steps_are_stable_for_every_mask(device: torch.device) -> None:
@@ -127,37 +126,29 @@ def test_the_plate_steps_are_stable_for_every_mask(device: torch.device) -> None
     assert abs(np.prod(1 - spectrum[:, None] / roots, axis=1)).max() <= 1 + 1e-12
 
 
-def test_the_default_is_nearer_than_the_mean_of_the_neighbours_on_a_curved_picture(
+def test_the_plate_is_nearer_than_the_mean_of_the_neighbours_on_a_curved_picture(
     device: torch.device,
 ) -> None:
     rows, columns = torch.arange(32.0)[:, None], torch.arange(32.0)
     wave = (0.5 + 0.4 * torch.sin(rows / 3) * torch.cos(columns / 4))[None, None].to(device)
     kept = random_case((1, 1, 32, 32), 0.25)[1].to(device)
-    plain = (reconstruct_default(wave, kept, steps=0) - wave).square().mean()
-    assert (reconstruct(wave, kept) - wave).square().mean() < 0.5 * plain
+    plain = (reconstruct_plate(wave, kept, steps=0) - wave).square().mean()
+    assert (reconstruct_plate(wave, kept) - wave).square().mean() < 0.5 * plain
 
 
 def test_gradients_flow_to_the_kept_pixels_only(device: torch.device) -> None:
     frames, kept = random_case((1, 1, 12, 12), 0.25)
     frames, kept = frames.to(device).requires_grad_(), kept.to(device)
-    reconstruct(frames, kept).sum().backward()
+    reconstruct_plate(frames, kept).sum().backward()
     assert frames.grad is not None
     assert not frames.grad[~kept].any()
     assert frames.grad[kept].any()
 
 
-def test_the_paper_mode_is_algorithm_1(device: torch.device) -> None:
-    frames, kept = random_case((1, 3, 16, 16), 0.25)
-    frames, kept = frames.to(device), kept.to(device)
-    assert torch.equal(reconstruct(frames, kept, "paper"), reconstruct_paper(frames, kept))
-
-
-def test_an_unknown_mode_and_a_wrong_mask_are_named() -> None:
+def test_a_wrong_mask_is_named() -> None:
     frames, kept = random_case((1, 3, 8, 8), 0.25)
-    with pytest.raises(StageError, match="expected 'default' or 'paper', got 'fast'"):
-        reconstruct(frames, kept, "fast")  # type: ignore[arg-type]
     with pytest.raises(StageError, match=r"expected shape \(1, 1, 8, 8\)"):
-        reconstruct(frames, kept[:, 0])
+        reconstruct_plate(frames, kept[:, 0])
 
 
 def test_drop_blackens_dropped_pixels_in_all_channels(device: torch.device) -> None:

@@ -1,0 +1,62 @@
+"""The default reconstruction: a trained network that fills dropped pixels and undoes small changes to the kept ones.
+
+It estimates the frame before the attack from perturbed kept pixels and the mask; `lab.training.restorer` trains it. It
+starts from the thin plate's answer and knows nothing of the classifier behind it.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from importlib.resources import as_file, files
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from processors.networks.restorer import Restorer
+from processors.stages.plate import reconstruct_plate
+from processors.stages.shapes import check_kept
+from schemas.errors import StageError
+
+PIXELS_AT_ONCE = 1 << 16
+"""On the CPU, frames go through in groups of about so many pixels: larger ones leave the processor's caches."""
+
+
+@lru_cache(maxsize=4)
+@torch.inference_mode(False)  # else no gradient would ever pass a network that a live batch loaded
+def shipped_restorer(device: torch.device) -> Restorer:
+    """The trained network that ships, on `device`, loaded once."""
+    network = Restorer()
+    with as_file(files("bundles") / "restorer" / "weights.safetensors") as path:
+        network.load_state_dict(load_file(path))
+    network.to(device, memory_format=torch.channels_last).requires_grad_(False)  # type: ignore[call-overload]  # missing from stubs
+    return network.eval()
+
+
+def reconstruct_learned(frames: Tensor, kept: Tensor, network: Restorer | None = None) -> Tensor:
+    """Restore `frames` (B, 1 or 3, H, W) in [0, 1], of which pixels are missing where `kept` (B, 1, H, W) is False.
+
+    What stands in dropped pixels is not read. Grey frames are restored as three equal channels whose mean is the
+    result. `network` is the shipped one unless another is given. Raises StageError when shapes or types do not fit.
+    """
+    check_kept(frames, kept)
+    if frames.shape[1] not in (1, 3):
+        raise StageError(f"frames: expected 1 or 3 channels, got {frames.shape[1]}")
+    network = network or shipped_restorer(frames.device)
+    at_once = len(frames)
+    if frames.device.type == "cpu":
+        at_once = max(1, PIXELS_AT_ONCE // (frames.shape[2] * frames.shape[3]))
+    if len(frames) <= at_once:
+        return _restore(network, frames, kept)
+    parts = zip(torch.split(frames, at_once), torch.split(kept, at_once), strict=True)
+    return torch.cat([_restore(network, *part) for part in parts])
+
+
+def _restore(network: Restorer, frames: Tensor, kept: Tensor) -> Tensor:
+    filled = reconstruct_plate(frames, kept)
+    own = network.enter.weight.dtype
+    if filled.shape[1] == 3:
+        restored: Tensor = network(filled.to(own), kept)
+    else:
+        restored = network(filled.to(own).expand(-1, 3, -1, -1), kept).mean(1, keepdim=True)
+    return restored.to(filled.dtype).clamp(0, 1)

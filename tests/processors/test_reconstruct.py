@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from processors.networks.restorer import MULTIPLE, Restorer
+from processors.stages import learned
+from processors.stages.learned import reconstruct_learned, shipped_restorer
+from processors.stages.paper import reconstruct_paper
+from processors.stages.plate import reconstruct_plate
+from processors.stages.reconstruct import reconstruct
+from producers.scene.simulator import SceneSimulator
+from schemas.errors import StageError
+from schemas.masks import codebook
+
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+
+
+@pytest.fixture(params=DEVICES)
+def device(request: pytest.FixtureRequest) -> torch.device:
+    return torch.device(request.param)
+
+
+def random_case(shape: tuple[int, int, int, int], ratio: float, seed: int = 0) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    frames = torch.rand(shape, generator=generator)
+    return frames, torch.rand(shape[0], 1, *shape[2:], generator=generator) >= ratio
+
+
+def scenes(count: int, dropped: int) -> tuple[Tensor, Tensor]:
+    """Simulated frames (count, 3, 64, 64) and masks of a camera."""
+    pictures = [SceneSimulator(3, camera, (64, 64)).render(0)[0] for camera in range(count)]
+    frames = torch.stack([torch.from_numpy(picture).permute(2, 0, 1) for picture in pictures]).float() / 255
+    words = codebook((1, 2), dropped)[: 64 * count]
+    blocks = np.unpackbits(words.view(np.uint8), bitorder="little").reshape(count, 8, 8, 8, 8)
+    kept = torch.from_numpy(blocks).permute(0, 1, 3, 2, 4).reshape(count, 1, 64, 64)
+    return frames, kept.bool()
+
+
+def mean_psnr(found: Tensor, wanted: Tensor) -> float:
+    return float(-10 * (found - wanted).square().mean((1, 2, 3)).log10().mean())
+
+
+def test_learning_brings_back_more_than_the_plate_and_algorithm_1() -> None:
+    for dropped in (16, 32):
+        frames, kept = scenes(24, dropped)
+        by_mode = {mode: mean_psnr(reconstruct(frames, kept, mode), frames) for mode in ("default", "plate", "paper")}
+        assert by_mode["default"] > by_mode["plate"] + 0.3
+        assert by_mode["plate"] > by_mode["paper"]
+
+
+def test_small_changes_of_kept_pixels_are_undone() -> None:
+    frames, kept = scenes(24, 16)
+    signs = torch.randint(0, 2, frames.shape, generator=torch.Generator().manual_seed(1)) * 2.0 - 1
+    changed = (frames + signs * 3 / 255).clamp(0, 1)
+    assert mean_psnr(reconstruct(changed, kept), frames) > mean_psnr(reconstruct(changed, kept, "plate"), frames) + 1
+
+
+@given(
+    batch=st.integers(1, 3),
+    channels=st.sampled_from([1, 3]),
+    height=st.integers(1, 40),
+    width=st.integers(1, 40),
+    ratio=st.sampled_from([0.0, 0.25, 0.7, 1.0]),
+    seed=st.integers(0, 1000),
+)
+@settings(max_examples=25, deadline=None)
+def test_any_size_and_mask_stays_in_range(
+    batch: int, channels: int, height: int, width: int, ratio: float, seed: int
+) -> None:
+    frames, kept = random_case((batch, channels, height, width), ratio, seed)
+    found = reconstruct(frames, kept)
+    assert found.shape == frames.shape
+    assert found.isfinite().all()
+    assert found.min() >= 0
+    assert found.max() <= 1
+
+
+def test_a_frame_depends_neither_on_its_batch_nor_on_how_the_batch_is_split(
+    device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames, kept = random_case((5, 3, 24, 20), 0.25)
+    frames, kept = frames.to(device), kept.to(device)
+    together = reconstruct(frames, kept)
+    torch.testing.assert_close(reconstruct(frames[2:3], kept[2:3]), together[2:3], atol=1e-5, rtol=0)
+    monkeypatch.setattr(learned, "PIXELS_AT_ONCE", 2 * 24 * 20)
+    torch.testing.assert_close(reconstruct(frames, kept), together, atol=1e-5, rtol=0)
+
+
+def test_what_stands_in_dropped_pixels_is_not_read(device: torch.device) -> None:
+    frames, kept = random_case((2, 3, 16, 16), 0.4)
+    frames, kept = frames.to(device), kept.to(device)
+    assert torch.equal(reconstruct(frames.masked_fill(~kept, torch.nan), kept), reconstruct(frames, kept))
+
+
+def test_far_from_the_edges_a_part_comes_out_as_in_the_whole(device: torch.device) -> None:
+    frames, kept = random_case((1, 3, 256, 256), 0.25)
+    frames, kept = frames.to(device), kept.to(device)
+    part = (..., slice(64, 240), slice(48, 224))
+    reach = (..., slice(64, -64), slice(64, -64))
+    assert all(cut.start % MULTIPLE == 0 for cut in part[1:])
+    whole = reconstruct(frames, kept)[part]
+    torch.testing.assert_close(reconstruct(frames[part], kept[part])[reach], whole[reach], atol=1e-5, rtol=0)
+
+
+def test_grey_frames_are_restored_as_grey_colours(device: torch.device) -> None:
+    frames, kept = random_case((2, 1, 16, 16), 0.25)
+    frames, kept = frames.to(device), kept.to(device)
+    coloured = reconstruct(frames.expand(-1, 3, -1, -1), kept)
+    torch.testing.assert_close(reconstruct(frames, kept), coloured.mean(1, keepdim=True), atol=1e-5, rtol=0)
+
+
+def test_gradients_flow_to_the_kept_pixels_only(device: torch.device) -> None:
+    frames, kept = random_case((1, 3, 16, 16), 0.25)
+    frames, kept = frames.to(device).requires_grad_(), kept.to(device)
+    reconstruct(frames, kept).sum().backward()
+    assert frames.grad is not None
+    assert not frames.grad[(~kept).expand_as(frames)].any()
+    assert frames.grad[kept.expand_as(frames)].any()
+
+
+def test_an_untrained_network_gives_the_plate() -> None:
+    frames, kept = random_case((2, 3, 21, 13), 0.3)
+    found = reconstruct_learned(frames, kept, Restorer().eval())
+    torch.testing.assert_close(found, reconstruct_plate(frames, kept), atol=1e-6, rtol=0)
+
+
+def test_the_weights_are_loaded_once() -> None:
+    assert shipped_restorer(torch.device("cpu")) is shipped_restorer(torch.device("cpu"))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_devices_agree() -> None:
+    frames, kept = scenes(8, 16)
+    there = reconstruct(frames.cuda(), kept.cuda()).cpu()
+    torch.testing.assert_close(there, reconstruct(frames, kept), atol=2e-3, rtol=0)
+
+
+def test_the_paper_mode_is_algorithm_1(device: torch.device) -> None:
+    frames, kept = random_case((1, 3, 16, 16), 0.25)
+    frames, kept = frames.to(device), kept.to(device)
+    assert torch.equal(reconstruct(frames, kept, "paper"), reconstruct_paper(frames, kept))
+
+
+def test_what_does_not_fit_is_named() -> None:
+    frames, kept = random_case((1, 3, 8, 8), 0.25)
+    with pytest.raises(StageError, match="expected 'default', 'paper' or 'plate', got 'fast'"):
+        reconstruct(frames, kept, "fast")  # type: ignore[arg-type]
+    with pytest.raises(StageError, match=r"expected shape \(1, 1, 8, 8\)"):
+        reconstruct(frames, kept[:, 0])
+    with pytest.raises(StageError, match="expected 1 or 3 channels, got 2"):
+        reconstruct(frames[:, :2], kept)
+
+
+def test_gradients_flow_through_weights_that_a_live_batch_loaded() -> None:
+    shipped_restorer.cache_clear()
+    frames, kept = random_case((1, 3, 16, 16), 0.25)
+    with torch.inference_mode():
+        reconstruct(frames, kept)
+    frames.requires_grad_()
+    reconstruct(frames, kept).sum().backward()
+    assert frames.grad is not None
