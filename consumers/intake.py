@@ -204,8 +204,8 @@ def _take_event(batch: Batch, record: Record) -> None:
         if len(record.value or b"") > MAX_META_BYTES:
             raise Malformed(f"expected a Meta of at most {MAX_META_BYTES} bytes, got {len(record.value or b'')}")
         batch.metas[camera] = record.value or b""
-    else:
-        raise Malformed(f"expected ce_type pointillist.v1.Ledger, Status or Meta, got {kind[:80]!r}")
+    elif kind != b"pointillist.v1.KeyRequest":  # for the bridges
+        raise Malformed(f"expected ce_type pointillist.v1.Ledger, Status, Meta or KeyRequest, got {kind[:80]!r}")
 
 
 def _check_ledger(ledger: Ledger) -> None:

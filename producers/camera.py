@@ -22,10 +22,11 @@ from producers.sources.opening import open_source
 from producers.sources.source import Source
 from producers.spool import Spool
 from schemas.errors import SecretError, SourceError, SourceHung, StateError, WireError
-from schemas.frame import encode_frame
+from schemas.frame import encode_next_frame
 from schemas.keys import CameraKey
 from schemas.masks import codebook
 from schemas.pointillist_pb2 import Meta
+from schemas.temporal_encoder import KeyCause, TemporalEncoder
 
 _log = structlog.get_logger()
 
@@ -62,6 +63,7 @@ class Camera:
         self._key = key
         self._instruments = instruments
         self._control = CameraControl(folder, key, settings.encoding)
+        self._temporal = TemporalEncoder(settings.unchanged_rms)
         self._faults = FaultPlan((), 0)
         self._size = (0, 0, 0)
         self._source: Source | None = None
@@ -224,9 +226,17 @@ class Camera:
         if skipped:
             ledger.frames_skipped += skipped
             self._instruments.skipped.inc(skipped)
+        self._look_after_key()
         try:
-            payload = encode_frame(
-                self._key, ledger.boot_id, ledger.next, captured_ms, picture, self._control.encoding, captured.truth
+            payload, coded = encode_next_frame(
+                self._key,
+                ledger.boot_id,
+                ledger.next,
+                captured_ms,
+                picture,
+                self._control.encoding,
+                captured.truth,
+                self._temporal,
             )
         except WireError as error:
             raise SourceError(f"the source of {self.settings.camera_id}: {error}") from None
@@ -237,12 +247,25 @@ class Camera:
             except StateError as error:
                 self._spool_failed(error)
                 await asyncio.sleep(_RETRY_S[0])
+        if coded is not None:
+            self._temporal.published()
+            self._instruments.coded(coded)
         if picture.shape != self._size:
             self._size = picture.shape
             self.publisher.presence.describe()
         if self.publisher.presence.degraded:
             self.publisher.presence.mended("source")
             self.publisher.presence.mended("spool")
+
+    def _look_after_key(self) -> None:
+        """A key frame that the server misses, or that the full spool has shed, must not be named again."""
+        key = self._temporal.key
+        if key is None:
+            return
+        if key == self._control.key_wanted:
+            self._temporal.renew(KeyCause.ASKED)
+        elif key[0] == self.spool.current.boot_id and key[1] in self.spool.current.shed:
+            self._temporal.renew(KeyCause.SHED)
 
     def _spool_failed(self, error: StateError) -> None:
         if self.publisher.presence.impaired("spool", "the spool cannot be written"):

@@ -14,10 +14,10 @@ from producers.publisher import WindowSettings
 from producers.sources.settings import SourceSettings
 from producers.spool import SpoolLimits
 from schemas.errors import ConfigError
-from schemas.frame import Encoding
+from schemas.frame import PROFILES, Encoding
 from schemas.identity import CameraId, camera_id
 from schemas.limits import BLOCK_PIXELS, MAX_DROPPED_PER_BLOCK, dropped_per_block
-from schemas.pointillist_pb2 import LOSSLESS, RAW
+from schemas.temporal_encoder import MOST_RMS, UNCHANGED_RMS
 
 _INDEX: Final = re.compile(r"\{index(?::0?(\d))?\}")
 
@@ -32,15 +32,16 @@ class CameraOptions(BaseModel):
     """Frames per second; 0 is as fast as the window allows."""
     drop_ratio: float = Field(default=0.25, ge=0, le=MAX_DROPPED_PER_BLOCK / BLOCK_PIXELS)
     probe_share: float = Field(default=0.0, ge=0, le=1)
-    profile: Literal["raw", "lossless"] = "raw"
+    profile: Literal["raw", "lossless", "temporal"] = "raw"
+    unchanged_rms: float = Field(default=UNCHANGED_RMS, ge=0, le=MOST_RMS)
+    """Temporal: up to this difference to the key frame, in grey levels, a block is not sent again."""
     spool: SpoolLimits = SpoolLimits()
     window: WindowSettings = WindowSettings()
 
     @property
     def encoding(self) -> Encoding:
         """How frames are encoded until a command says otherwise."""
-        profile = LOSSLESS if self.profile == "lossless" else RAW
-        return Encoding(dropped_per_block(self.drop_ratio), self.probe_share, profile)
+        return Encoding(dropped_per_block(self.drop_ratio), self.probe_share, PROFILES[self.profile])
 
 
 class CameraSettings(CameraOptions):

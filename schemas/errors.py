@@ -14,7 +14,8 @@
     │   ├── BadTag                the authentication tag does not match
     │   ├── RevokedKey            signed under a key generation that is no longer accepted
     │   ├── BadSize               frame sides, channels or message size out of bounds
-    │   └── BadPixels             the pixel data does not decode to what the header announces
+    │   ├── BadPixels             the pixel data does not decode to what the header announces
+    │   └── NoKeyFrame            the key frame that it names is not there
     └── StageError                a stage failed on frames that were well formed
 
 Messages say what was expected and what came.
@@ -97,6 +98,12 @@ class BadPixels(WireError):  # noqa: N818
     """The pixel data does not decode to what the header announces."""
 
     reason: ClassVar[str] = "bad_pixels"
+
+
+class NoKeyFrame(WireError):  # noqa: N818
+    """The key frame that it names is not there."""
+
+    reason: ClassVar[str] = "no_key_frame"
 
 
 class StageError(PointillistError):

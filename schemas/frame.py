@@ -7,7 +7,7 @@ from typing import Final, NamedTuple, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
-from schemas.errors import BadSize, ConfigError, Malformed
+from schemas.errors import BadSize, ConfigError, Malformed, NoKeyFrame
 from schemas.identity import BOOT_ID_LIMIT, SEQ_LIMIT, CameraId
 from schemas.keys import TAG_BYTES, CameraKey, KeyRing, Purpose
 from schemas.limits import (
@@ -20,21 +20,26 @@ from schemas.limits import (
 )
 from schemas.masks import Mask, kept_mask
 from schemas.packing import Picture, pack, unpack
-from schemas.pointillist_pb2 import LOSSLESS, RAW, Command, Confirm, Frame, Ledger
+from schemas.pointillist_pb2 import LOSSLESS, RAW, TEMPORAL, Command, Confirm, Frame, KeyRequest, Ledger
+from schemas.temporal import KeyPicture, unpack_delta
+from schemas.temporal_encoder import Coded, TemporalEncoder
 
 CHANNELS: Final = (1, 3)
 TIME_LIMIT: Final = 2**53
+PROFILES: Final = {"raw": RAW, "lossless": LOSSLESS, "temporal": TEMPORAL}
+"""By the names that people write."""
 
 _MOST_HEADER_BYTES: Final = 64
 _PIXELS_FIELD: Final = 14 << 3 | 2
 _FIXED_BYTES: Final = {1: 8, 5: 4}
 """Of protobuf's wire types."""
 
-Signed = TypeVar("Signed", Confirm, Ledger, Command)
+Signed = TypeVar("Signed", Confirm, Ledger, Command, KeyRequest)
 _PURPOSES: Final[dict[type[Message], Purpose]] = {
     Confirm: Purpose.CONFIRM,
     Ledger: Purpose.LEDGER,
     Command: Purpose.COMMAND,
+    KeyRequest: Purpose.KEY_REQUEST,
 }
 
 
@@ -69,8 +74,8 @@ class Encoding:
             )
         if not 0 <= self.probe_share <= 1:
             raise ConfigError(f"expected a probe share from 0 to 1, got {self.probe_share}")
-        if self.profile not in (RAW, LOSSLESS):
-            raise ConfigError(f"expected profile {RAW} (raw) or {LOSSLESS} (lossless), got {self.profile}")
+        if self.profile not in PROFILES.values():
+            raise ConfigError(f"expected one of the profiles {PROFILES}, got {self.profile}")
 
 
 def check_frame_size(height: int, width: int, channels: int) -> None:
@@ -90,12 +95,32 @@ def encode_frame(
     encoding: Encoding,
     truth: Truth | None = None,
 ) -> bytes:
-    """The signed message of a `picture` (H, W, C) uint8: kept pixels, or all when the key makes it a probe."""
+    """The signed message of a `picture` (H, W, C) uint8: kept pixels, or all when the key makes it a probe.
+
+    Under the profile `temporal` every frame is then a key frame.
+    """
+    return encode_next_frame(key, boot_id, seq, captured_ms, picture, encoding, truth)[0]
+
+
+def encode_next_frame(
+    key: CameraKey,
+    boot_id: int,
+    seq: int,
+    captured_ms: int,
+    picture: Picture,
+    encoding: Encoding,
+    truth: Truth | None = None,
+    temporal: TemporalEncoder | None = None,
+) -> tuple[bytes, Coded | None]:
+    """`encode_frame`, and how `temporal` coded the frame; None for a probe and under the other profiles."""
     height, width, channels = picture.shape
     check_frame_size(height, width, channels)
     whole = key.is_probe(boot_id, seq, encoding.probe_share)
     sent = 0 if whole else encoding.dropped_per_block
     kept = kept_mask(key, boot_id, seq, height, width, sent)
+    coded = None
+    if encoding.profile == TEMPORAL and not whole and temporal is not None:
+        coded = temporal.encode(picture, kept, boot_id, seq, captured_ms, sent)
     message = Frame(
         boot_id=boot_id,
         seq=seq,
@@ -108,9 +133,10 @@ def encode_frame(
         profile=encoding.profile,  # type: ignore[arg-type]  # checked in Encoding
         key_generation=key.generation,
         truth=truth.to_wire() if truth else 0,
-        pixels=pack(picture, kept, encoding.profile),
+        key_distance=coded.key_distance if coded is not None else 0,
+        pixels=coded.data if coded is not None else pack(picture, kept, encoding.profile),
     )
-    return key.sign(Purpose.FRAME, message.SerializeToString())
+    return key.sign(Purpose.FRAME, message.SerializeToString()), coded
 
 
 def parse_frame(payload: bytes) -> Frame:
@@ -133,8 +159,13 @@ def parse_frame(payload: bytes) -> Frame:
         raise Malformed(
             f"expected at most {MAX_DROPPED_PER_BLOCK} dropped pixels a block, got {frame.dropped_per_block}"
         )
-    if frame.profile not in (RAW, LOSSLESS):
-        raise Malformed(f"expected profile {RAW} (raw) or {LOSSLESS} (lossless), got {frame.profile}")
+    if frame.profile not in PROFILES.values():
+        raise Malformed(f"expected one of the profiles {PROFILES}, got {frame.profile}")
+    if frame.key_distance and (frame.profile != TEMPORAL or frame.whole or frame.key_distance > frame.seq):
+        raise Malformed(
+            f"expected a key frame before frame {frame.seq} of the profile temporal that is no probe, "
+            f"got {frame.key_distance} before it, profile {frame.profile}, whole {frame.whole}"
+        )
     return frame
 
 
@@ -185,18 +216,48 @@ def open_keyed_frame(camera_id: CameraId, payload: bytes, keys: KeyRing) -> tupl
     return frame, key
 
 
-def decode_picture(key: CameraKey, frame: Frame) -> tuple[Picture, Mask]:
-    """A verified frame's picture (H, W, C) with zero at what was not sent, and its mask (H, W), True where it was kept.
+def is_key_frame(frame: Frame) -> bool:
+    """Whether other frames may name this one."""
+    return frame.profile == TEMPORAL and not frame.whole and not frame.key_distance
 
-    A probe comes whole; its mask is the one that the camera's drop would have used.
+
+def check_names_key(frame: Frame, key_frame: Frame) -> None:
+    """Raise `Malformed` unless `key_frame` can be what the delta `frame` was made from."""
+    if not is_key_frame(key_frame) or _setup(frame) != _setup(key_frame):
+        raise Malformed(
+            f"expected a key frame of height, width, channels, dropped pixels and key generation {_setup(frame)}, "
+            f"got profile {key_frame.profile}, whole {key_frame.whole}, {_setup(key_frame)}"
+        )
+
+
+def _setup(frame: Frame) -> tuple[int, int, int, int, int]:
+    return frame.height, frame.width, frame.channels, frame.dropped_per_block, frame.key_generation
+
+
+def decode_key(key: CameraKey, frame: Frame) -> KeyPicture:
+    """What a verified key frame gives to those that name it; `BadPixels` when its pixels do not decode."""
+    picture, kept = decode_picture(key, frame)
+    return KeyPicture(frame.boot_id, frame.seq, frame.dropped_per_block, picture, kept)
+
+
+def decode_picture(key: CameraKey, frame: Frame, key_picture: KeyPicture | None = None) -> tuple[Picture, Mask]:
+    """A verified frame's picture (H, W, C) with zero at what is not known, and its mask (H, W), True where it was kept.
+
+    A probe comes whole; its mask is the one that the camera's drop would have used. A delta needs the `key_picture`
+    that it names, else this raises `NoKeyFrame`; that the two fit has been checked (`check_names_key`).
     """
     height, width = frame.height, frame.width
     kept = kept_mask(key, frame.boot_id, frame.seq, height, width, frame.dropped_per_block)
+    if frame.key_distance:
+        named = (frame.boot_id, frame.seq - frame.key_distance)
+        if key_picture is None or (key_picture.boot_id, key_picture.seq) != named:
+            raise NoKeyFrame(f"expected the key frame {named[0]:016x}/{named[1]}")
+        return unpack_delta(frame.pixels, kept, key_picture)
     sent = kept if not frame.whole else kept_mask(key, frame.boot_id, frame.seq, height, width, 0)
     return unpack(frame.pixels, sent, frame.channels, frame.profile), kept
 
 
-def sign_message(key: CameraKey, message: Confirm | Ledger | Command) -> bytes:
+def sign_message(key: CameraKey, message: Confirm | Ledger | Command | KeyRequest) -> bytes:
     """Serialise and sign a control message under `key`."""
     message.key_generation = key.generation
     message.ClearField("tag")

@@ -36,6 +36,7 @@ class Purpose(Enum):
     CONFIRM = b"pl-confirm"
     LEDGER = b"pl-ledger"
     COMMAND = b"pl-command"
+    KEY_REQUEST = b"pl-key-request"
 
 
 class CameraKey:

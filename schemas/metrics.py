@@ -54,6 +54,18 @@ CAMERA_BYTES = Metric(
 CAMERAS = Metric(
     Gauge, "pointillist_cameras", "Cameras of this process by state: online, offline, degraded", ("state",)
 )
+CAMERA_KEY_FRAMES = Metric(
+    Counter,
+    "pointillist_camera_key_frames_total",
+    "Key frames of the profile temporal, by cause: first, settings, cut, renewed, aged, asked, shed",
+    ("cause",),
+)
+CAMERA_DELTA_FRAMES = Metric(
+    Counter, "pointillist_camera_delta_frames_total", "Frames of the profile temporal that name a key frame"
+)
+CAMERA_BLOCKS = Metric(
+    Counter, "pointillist_camera_blocks_total", "8x8 blocks of those frames, by fate: sent, unchanged", ("fate",)
+)
 SPOOL_FRAMES = Metric(Gauge, "pointillist_spool_frames", "Frames in the spools that Kafka is not yet known to hold")
 SPOOL_BYTES = Metric(Gauge, "pointillist_spool_bytes", "Bytes that the spools take on disk")
 SPOOL_OLDEST = Metric(Gauge, "pointillist_spool_oldest_age_seconds", "Age of the oldest frame in any spool")
@@ -88,6 +100,9 @@ BRIDGE_HOLDING = Metric(
     Gauge, "pointillist_bridge_holding", "1 while the bridge leaves frames to the cameras because of that backlog"
 )
 BRIDGE_CONFIRMATIONS = Metric(Counter, "pointillist_bridge_confirmations_total", "Confirmations sent to cameras")
+BRIDGE_KEY_REQUESTS = Metric(
+    Counter, "pointillist_bridge_key_requests_total", "Requests for a key frame sent to cameras"
+)
 BRIDGE_KAFKA_ERRORS = Metric(Counter, "pointillist_bridge_kafka_errors_total", "Batches that Kafka refused at first")
 
 # Processors
@@ -104,6 +119,18 @@ STAGE = Metric(
     Histogram, "pointillist_stage_seconds", "Time that a stage took for one batch", ("stage",), buckets=SECONDS
 )
 STAGE_ERRORS = Metric(Counter, "pointillist_stage_errors_total", "Batches on which a stage failed", ("stage",))
+KEY_FRAMES = Metric(
+    Counter,
+    "pointillist_key_frames_total",
+    "Key frames at the processors: taken, read_back from Kafka, asked for at the camera",
+    ("outcome",),
+)
+DELTA_FRAMES = Metric(
+    Counter,
+    "pointillist_delta_frames_total",
+    "Frames that name a key frame: with_key, waited for it, without_key and so dead-lettered",
+    ("outcome",),
+)
 BATCH = Metric(Histogram, "pointillist_batch_frames", "Frames in a batch", buckets=FRAMES)
 QUEUE = Metric(Gauge, "pointillist_queue_frames", "Frames waiting in a queue: batch, strip", ("queue",))
 LAG = Metric(Gauge, "pointillist_lag_frames", "Frames in Kafka that this processor's partitions still hold for it")

@@ -1,4 +1,4 @@
-"""Kept pixels as bytes: the profiles `raw` and `lossless`.
+"""Kept pixels as bytes: the profiles `raw` and `lossless`; `temporal` codes its key frames as the latter.
 
 `pack` and `unpack` are inverse on the kept pixels; what was dropped comes back as zero.
 """
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from schemas import lossless
 from schemas.errors import BadPixels, Malformed
 from schemas.masks import Mask
-from schemas.pointillist_pb2 import LOSSLESS, RAW
+from schemas.pointillist_pb2 import LOSSLESS, RAW, TEMPORAL
 
 Picture = NDArray[np.uint8]
 
@@ -24,9 +24,9 @@ def pack(frame: Picture, kept: Mask, profile: int) -> bytes:
     if profile == RAW:
         # Seven times as fast as indexing with the mask itself.
         return frame.reshape(-1, frame.shape[2]).take(np.flatnonzero(kept), axis=0).tobytes()
-    if profile == LOSSLESS:
+    if profile in (LOSSLESS, TEMPORAL):
         return lossless.encode(frame, kept)
-    raise Malformed(f"expected profile RAW ({RAW}) or LOSSLESS ({LOSSLESS}), got {profile}")
+    raise Malformed(f"expected profile RAW ({RAW}), LOSSLESS ({LOSSLESS}) or TEMPORAL ({TEMPORAL}), got {profile}")
 
 
 def unpack_pixels(data: bytes, kept: Mask, channels: int, profile: int) -> Picture:
@@ -36,9 +36,9 @@ def unpack_pixels(data: bytes, kept: Mask, channels: int, profile: int) -> Pictu
         if len(data) != count * channels:
             raise BadPixels(f"expected {count} pixels of {channels} bytes, got {len(data)} bytes")
         return np.frombuffer(data, dtype=np.uint8).reshape(count, channels)
-    if profile == LOSSLESS:
+    if profile in (LOSSLESS, TEMPORAL):
         return lossless.decode(data, kept, channels)
-    raise Malformed(f"expected profile RAW ({RAW}) or LOSSLESS ({LOSSLESS}), got {profile}")
+    raise Malformed(f"expected profile RAW ({RAW}), LOSSLESS ({LOSSLESS}) or TEMPORAL ({TEMPORAL}), got {profile}")
 
 
 def unpack(data: bytes, kept: Mask, channels: int, profile: int) -> Picture:

@@ -11,6 +11,7 @@ class Profile(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     RAW: _ClassVar[Profile]
     LOSSLESS: _ClassVar[Profile]
+    TEMPORAL: _ClassVar[Profile]
 
 class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -26,6 +27,7 @@ class StripOutcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     SHED: _ClassVar[StripOutcome]
 RAW: Profile
 LOSSLESS: Profile
+TEMPORAL: Profile
 UNKNOWN: State
 ONLINE: State
 OFFLINE: State
@@ -35,7 +37,7 @@ CHECKED: StripOutcome
 SHED: StripOutcome
 
 class Frame(_message.Message):
-    __slots__ = ("boot_id", "seq", "captured_ms", "width", "height", "channels", "dropped_per_block", "whole", "profile", "key_generation", "truth", "pixels", "tag")
+    __slots__ = ("boot_id", "seq", "captured_ms", "width", "height", "channels", "dropped_per_block", "whole", "profile", "key_generation", "truth", "key_distance", "pixels", "tag")
     BOOT_ID_FIELD_NUMBER: _ClassVar[int]
     SEQ_FIELD_NUMBER: _ClassVar[int]
     CAPTURED_MS_FIELD_NUMBER: _ClassVar[int]
@@ -47,6 +49,7 @@ class Frame(_message.Message):
     PROFILE_FIELD_NUMBER: _ClassVar[int]
     KEY_GENERATION_FIELD_NUMBER: _ClassVar[int]
     TRUTH_FIELD_NUMBER: _ClassVar[int]
+    KEY_DISTANCE_FIELD_NUMBER: _ClassVar[int]
     PIXELS_FIELD_NUMBER: _ClassVar[int]
     TAG_FIELD_NUMBER: _ClassVar[int]
     boot_id: int
@@ -60,9 +63,10 @@ class Frame(_message.Message):
     profile: Profile
     key_generation: int
     truth: int
+    key_distance: int
     pixels: bytes
     tag: int
-    def __init__(self, boot_id: _Optional[int] = ..., seq: _Optional[int] = ..., captured_ms: _Optional[int] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., channels: _Optional[int] = ..., dropped_per_block: _Optional[int] = ..., whole: _Optional[bool] = ..., profile: _Optional[_Union[Profile, str]] = ..., key_generation: _Optional[int] = ..., truth: _Optional[int] = ..., pixels: _Optional[bytes] = ..., tag: _Optional[int] = ...) -> None: ...
+    def __init__(self, boot_id: _Optional[int] = ..., seq: _Optional[int] = ..., captured_ms: _Optional[int] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., channels: _Optional[int] = ..., dropped_per_block: _Optional[int] = ..., whole: _Optional[bool] = ..., profile: _Optional[_Union[Profile, str]] = ..., key_generation: _Optional[int] = ..., truth: _Optional[int] = ..., key_distance: _Optional[int] = ..., pixels: _Optional[bytes] = ..., tag: _Optional[int] = ...) -> None: ...
 
 class Range(_message.Message):
     __slots__ = ("first", "last")
@@ -157,6 +161,18 @@ class Status(_message.Message):
     at_ms: int
     detail: str
     def __init__(self, state: _Optional[_Union[State, str]] = ..., install_id: _Optional[str] = ..., boot_id: _Optional[int] = ..., at_ms: _Optional[int] = ..., detail: _Optional[str] = ...) -> None: ...
+
+class KeyRequest(_message.Message):
+    __slots__ = ("boot_id", "seq", "key_generation", "tag")
+    BOOT_ID_FIELD_NUMBER: _ClassVar[int]
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    KEY_GENERATION_FIELD_NUMBER: _ClassVar[int]
+    TAG_FIELD_NUMBER: _ClassVar[int]
+    boot_id: int
+    seq: int
+    key_generation: int
+    tag: int
+    def __init__(self, boot_id: _Optional[int] = ..., seq: _Optional[int] = ..., key_generation: _Optional[int] = ..., tag: _Optional[int] = ...) -> None: ...
 
 class Command(_message.Message):
     __slots__ = ("issued_ms", "dropped_per_block", "probe_share", "profile", "enabled", "key_generation", "tag")

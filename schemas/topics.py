@@ -20,6 +20,7 @@ class Channel(StrEnum):
     STATUS = "status"
     EVENT = "event"
     SETTINGS = "cmd/settings"
+    KEY_REQUEST = "cmd/key"
 
 
 def mqtt_topic(camera_id: CameraId, channel: Channel) -> str:

@@ -38,7 +38,7 @@ def attach(
     fps: Annotated[float, typer.Option(help="Frames a second to send; 0 = all that come.")] = 0.0,
     drop: Annotated[float, typer.Option(help="Share of the pixels that are not sent.")] = 0.25,
     strip_rate: Annotated[float, typer.Option(help="Share of frames sent whole, for STRIP.")] = 0.05,
-    profile: Annotated[str, typer.Option(help="raw or lossless.")] = "raw",
+    profile: Annotated[str, typer.Option(help="raw, lossless or temporal.")] = "raw",
     size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT to send; else the camera's own.")] = None,
     region: Annotated[str | None, typer.Option(help="X,Y,WIDTH,HEIGHT to cut out before that.")] = None,
     hang: Annotated[float, typer.Option(help="Seconds without a frame after which the source counts as hung.")] = 10.0,

@@ -32,7 +32,7 @@ def up(
         Path | None, typer.Option(help="Model bundle; else the shipped one that fits the source.")
     ] = None,
     strip_rate: Annotated[float, typer.Option(help="Share of frames sent whole and checked by STRIP.")] = 0.05,
-    profile: Annotated[str, typer.Option(help="raw or lossless.")] = "raw",
+    profile: Annotated[str, typer.Option(help="raw, lossless or temporal.")] = "raw",
     mode: Annotated[str, typer.Option(help="Reconstruction: default or paper (Algorithm 1).")] = "default",
     processors: Annotated[int, typer.Option(help="Processors side by side.")] = 1,
     bridges: Annotated[int, typer.Option(help="Bridges side by side.")] = 1,

@@ -9,6 +9,7 @@ from infra.grafana.promql import Query, or_zero, quantile, quantiles, rate, tota
 from schemas import metrics as m
 
 SAVED = f"1 - {rate(m.CAMERA_BYTES, kind='sent')} / {rate(m.CAMERA_BYTES, kind='raw')}"
+UNCHANGED = f"{rate(m.CAMERA_BLOCKS, fate='unchanged')} / {rate(m.CAMERA_BLOCKS)}"
 ACCURACY = f"{rate(m.TRUTH, result='correct')} / {rate(m.TRUTH)}"
 
 
@@ -18,7 +19,7 @@ def fleet() -> Dashboard:
         "pointillist-fleet",
         "Pointillist: fleet",
         "What the cameras send and what became of it.",
-        [*_figures(), *_flow(), *_defence()],
+        [*_figures(), *_flow(), *_temporal(), *_defence()],
     )
 
 
@@ -92,6 +93,39 @@ def _flow() -> list[Graph | Figure]:
             "Time since a camera's last recorded frame; the ten longest.",
             "s",
             (Query(f"topk(10, min by (camera_id) ({m.CAMERA_AGE.name}))", "{{camera_id}}"),),
+            8,
+        ),
+    ]
+
+
+def _temporal() -> list[Graph | Figure]:
+    return [
+        Graph(
+            "Temporal: frames",
+            "Of cameras under the profile temporal: key frames by cause, and those that name one.",
+            "ops",
+            (
+                Query(or_zero(f"{rate(m.CAMERA_KEY_FRAMES, 'cause')} > 0"), "key frames, {{cause}}"),
+                Query(rate(m.CAMERA_DELTA_FRAMES), "others"),
+            ),
+            8,
+        ),
+        Graph(
+            "Temporal: blocks left out",
+            "Share of the blocks that are as in the key frame and not sent again.",
+            "percentunit",
+            (Query(UNCHANGED, "unchanged"),),
+            8,
+        ),
+        Graph(
+            "Temporal: key frames at the processors",
+            "Key frames taken, read back and asked for; frames that had to wait for theirs, or are given up without.",
+            "ops",
+            (
+                Query(rate(m.KEY_FRAMES, "outcome"), "key frames, {{outcome}}"),
+                Query(rate(m.DELTA_FRAMES, "outcome"), "others, {{outcome}}"),
+                Query(rate(m.BRIDGE_KEY_REQUESTS), "requests sent to cameras"),
+            ),
             8,
         ),
     ]

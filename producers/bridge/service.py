@@ -14,6 +14,7 @@ from producers.bridge.backlog import Backlog
 from producers.bridge.confirmations import Confirmations
 from producers.bridge.credit import Credit
 from producers.bridge.intake import Intake
+from producers.bridge.key_requests import KeyRequests
 from producers.bridge.lanes import Entry, Lane, Lanes
 from producers.bridge.link import Link
 from producers.bridge.packets import pubacks, publish_qos_0
@@ -77,6 +78,7 @@ class Bridge:
             self._advance,
         )
         self._credit = Credit(settings.credit_frames, settings.credit_bytes, self._confirmations.add)
+        self._key_requests = KeyRequests(settings.kafka_bootstrap, settings.name, keys, self._request_key)
         self._stalled = False
         self._draining = False
         # Counted here and moved to the metrics at each interval: a metric's lock a message would cost as much as
@@ -90,6 +92,7 @@ class Bridge:
         self._confirmations_total = metrics.BRIDGE_CONFIRMATIONS.on(registry)
         self._backlog_bytes = metrics.BRIDGE_BACKLOG.on(registry)
         self._holding = metrics.BRIDGE_HOLDING.on(registry)
+        self._key_requests_total = metrics.BRIDGE_KEY_REQUESTS.on(registry)
         self._kafka_errors = metrics.BRIDGE_KAFKA_ERRORS.on(registry)
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -100,6 +103,7 @@ class Bridge:
                 group.create_task(self._lanes.run(), name="kafka lanes"),
                 group.create_task(self._connect(), name="mqtt link"),
                 group.create_task(self._watch_backlog(), name="backlog"),
+                group.create_task(self._pass_requests(), name="key requests"),
                 group.create_task(self._report(), name="confirmations"),
             ]
             await stop.wait()
@@ -119,6 +123,16 @@ class Bridge:
     async def _watch_backlog(self) -> None:
         await self._lanes.ready.wait()
         await self._backlog.run(self._lanes.partitions(KafkaTopic.FRAMES))
+
+    async def _pass_requests(self) -> None:
+        await self._lanes.ready.wait()
+        await self._key_requests.run()
+
+    def _request_key(self, topic: str, payload: bytes) -> None:
+        # What cannot be written now is not kept: the processors ask again.
+        if self._link.writable:
+            self._link.send(publish_qos_0(topic, payload))
+            self._key_requests_total.inc()
 
     def _receive(self, topic: bytes, packet_id: int, payload: bytes) -> None:
         ticket = self._window.receive(packet_id) if packet_id else None

@@ -11,7 +11,7 @@ import structlog
 from schemas.errors import ConfigError, WireError
 from schemas.frame import Encoding, open_own_message
 from schemas.keys import CameraKey
-from schemas.pointillist_pb2 import Command
+from schemas.pointillist_pb2 import Command, KeyRequest
 
 _log = structlog.get_logger()
 
@@ -27,6 +27,8 @@ class CameraControl:
     def __init__(self, folder: Path, key: CameraKey, encoding: Encoding) -> None:
         self.encoding = encoding
         self.enabled = True
+        self.key_wanted: tuple[int, int] | None = None
+        """Boot id and sequence number of the key frame that the server asked for last, because it misses it."""
         self._path = folder / "command"
         self._key = key
         self._issued_ms = 0
@@ -49,6 +51,15 @@ class CameraControl:
         if (problem := self.persist()) is not None:
             _log.warning("command_not_kept", camera=self._key.camera_id, detail=problem)
         return True
+
+    def request_key(self, payload: bytes) -> None:
+        """Note which key frame a signed request calls missing.
+
+        Only the one that frames still name matters, so that a request replayed later does nothing. Raises `WireError`
+        for one that is not signed under this camera's key.
+        """
+        request = open_own_message(KeyRequest, self._key, payload)
+        self.key_wanted = (request.boot_id, request.seq)
 
     def persist(self) -> str | None:
         """Write down the last command that was obeyed, if that is still to do; returns what prevents it."""

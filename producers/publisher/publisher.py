@@ -84,6 +84,7 @@ class Publisher:
         self._event_topic = mqtt_topic(camera_id, Channel.EVENT)
         self._confirm_topic = mqtt_topic(camera_id, Channel.CONFIRM)
         self._settings_topic = mqtt_topic(camera_id, Channel.SETTINGS)
+        self._key_topic = mqtt_topic(camera_id, Channel.KEY_REQUEST)
         self.presence = Presence(camera_id, spool.install_id, spool.current.boot_id, meta, self._announce)
         self.link = Link(
             self,
@@ -93,6 +94,7 @@ class Publisher:
             [
                 (self._confirm_topic, SubscribeOptions(qos=0)),
                 (self._settings_topic, SubscribeOptions(qos=1)),
+                (self._key_topic, SubscribeOptions(qos=0)),
                 (self.presence.status_topic, SubscribeOptions(qos=1, noLocal=True)),
             ],
             settings,
@@ -183,6 +185,8 @@ class Publisher:
             elif topic == self._settings_topic:
                 if payload and self._control.command(payload):
                     self.presence.describe()
+            elif topic == self._key_topic:
+                self._control.request_key(payload)
             elif topic == self.presence.status_topic:
                 self.presence.on_status(payload, retained)
         except WireError as error:

@@ -56,6 +56,12 @@ def test_a_network_that_answers_nan_is_still_recorded() -> None:
     assert (row.confidence, row.entropy_bits) == (0.0, 0.0)
 
 
+def test_a_request_for_a_key_frame_is_left_to_the_bridges() -> None:
+    batch = read([_record(SETTINGS.events_topic, b"\x09", kind="KeyRequest")], SETTINGS, 5)
+    assert batch.offsets == {(SETTINGS.events_topic, 1): (7, 8)}
+    assert not batch.letters
+
+
 def test_a_ledger_that_contradicts_itself_is_refused() -> None:
     for bad in (ledger(0, 5), ledger(1, 5, [(3, 5)]), ledger(1, 5, [(3, 2)]), ledger(2**63, 5)):
         batch = read([_record(SETTINGS.events_topic, bad.SerializeToString())], SETTINGS, 5)

@@ -25,7 +25,7 @@ from schemas.identity import CameraId
 from schemas.keys import KeyRing, Purpose
 from schemas.limits import MAX_CONTROL_BYTES, MAX_FRAME_BYTES, MAX_MESSAGE_BYTES, MAX_SIDE, PLAIN_MESSAGE_BYTES
 from schemas.masks import kept_mask
-from schemas.pointillist_pb2 import LOSSLESS, RAW, Command, Confirm, Frame, Ledger, Range
+from schemas.pointillist_pb2 import LOSSLESS, RAW, TEMPORAL, Command, Confirm, Frame, Ledger, Range
 
 CAMERA = CameraId("site/camera")
 KEYS = KeyRing(b"a fleet secret of tests")
@@ -56,7 +56,7 @@ def signed_frame(**fields: object) -> bytes:
     st.integers(1, 40),
     st.sampled_from((1, 3)),
     st.floats(0, 0.7),
-    st.sampled_from((RAW, LOSSLESS)),
+    st.sampled_from((RAW, LOSSLESS, TEMPORAL)),
     st.sampled_from((0.0, 0.2, 1.0)),
     st.integers(1, 2**63 - 1),
     st.integers(0, LARGEST_SEQ),
@@ -134,7 +134,7 @@ def test_any_bytes_raise_a_wire_error(payload: bytes) -> None:
             opener(payload)
 
 
-@pytest.mark.parametrize("profile", [RAW, LOSSLESS])
+@pytest.mark.parametrize("profile", [RAW, LOSSLESS, TEMPORAL])
 def test_every_change_of_one_byte_is_refused(profile: int) -> None:
     payload = encode_frame(KEY, BOOT, 300, LATEST_MS, noise(8, 8, 1), Encoding(16, 0.0, profile), Truth(3))
     for place in range(len(payload)):
@@ -193,7 +193,7 @@ def test_even_a_signed_frame_decodes_or_raises_a_wire_error(
         ({"channels": 4}, BadSize),
         ({"width": 8000, "height": 8000}, BadSize),
         ({"dropped_per_block": 57}, Malformed),
-        ({"profile": 2}, Malformed),
+        ({"profile": 3}, Malformed),
         ({"key_generation": 2**16}, RevokedKey),
         ({"key_generation": 1}, BadTag),
     ],
@@ -208,7 +208,7 @@ def test_a_message_too_large_is_refused_unread() -> None:
         open_frame(CAMERA, bytes(MAX_MESSAGE_BYTES + 1), KEYS)
 
 
-@pytest.mark.parametrize("profile", [RAW, LOSSLESS])
+@pytest.mark.parametrize("profile", [RAW, LOSSLESS, TEMPORAL])
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_a_large_frame_opens(profile: int, share: float) -> None:
     key = KEYS.key(CAMERA, 2**16 - 1)
