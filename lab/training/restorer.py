@@ -24,13 +24,14 @@ from torch import Tensor
 
 from lab.networks.families import SURROGATES
 from lab.training.families import NETWORKS
-from lab.training.pictures import cifar_pictures, crops_of_larger
+from lab.training.pictures import cifar_pictures, crops_of_larger, crops_of_photographs
 from processors.bundle import Bundle, load_bundle
 from processors.networks.restorer import Restorer
 from processors.stages.plate import reconstruct_plate
 from schemas.masks import ROWS, codebook
 
 LARGER = 12_000
+PHOTOGRAPHS = 12_000
 MOST_DROPPED = 40
 CLEAN_SHARE = 0.25
 DOUBLED_SHARE = 0.4
@@ -50,6 +51,10 @@ class Schedule:
     warmup: int = 500
     until: int | None = None
     """Stop after so many steps of the cycle."""
+    larger: float = 0.2
+    """Share of each batch that comes from larger pictures."""
+    larger_weight: float = 1.0
+    """What their error counts beside that of the small ones."""
     few: float = 0.0
     """Share of pictures with few pixels dropped, half of whose attacks are left out."""
 
@@ -93,9 +98,9 @@ class Examples:
         self._clean, self._larger, self._attacked = clean, larger, attacked
         self._generator = generator
 
-    def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Shuffled pictures, a fifth of each batch from larger ones; mirrored half of the time."""
-        few = size // 5
+    def batches(self, size: int, larger: float) -> Iterator[tuple[Tensor, Tensor]]:
+        """Shuffled pictures, a share `larger` of each batch from larger ones; mirrored half of the time."""
+        few = int(size * larger)
         while True:
             order = torch.randperm(len(self._clean), generator=self._generator)
             for part in torch.split(order, size - few)[:-1]:
@@ -146,7 +151,7 @@ def fit(
         generator.manual_seed(first)
     started, shown, psnr, distance = time.monotonic(), first, 0.0, 0.0
     for step, (seen, clean) in zip(
-        range(first, schedule.until or schedule.steps), examples.batches(schedule.batch), strict=False
+        range(first, schedule.until or schedule.steps), examples.batches(schedule.batch, schedule.larger), strict=False
     ):
         for group in optimiser.param_groups:
             group["lr"] = schedule.rate(step)
@@ -156,7 +161,10 @@ def fit(
             seen = torch.where(spared[:, None, None, None], clean, seen)
         restored = network(reconstruct_plate(seen, kept), kept)
         errors = (restored - clean).square().mean((1, 2, 3))
-        loss = (errors + ERROR_FLOOR).log().mean()
+        logarithms = (errors + ERROR_FLOOR).log()
+        if schedule.larger_weight != 1:
+            logarithms[-int(len(seen) * schedule.larger) :] *= schedule.larger_weight
+        loss = logarithms.mean()
         psnr -= 10 * float(errors.detach().log10().mean())
         if likeness:
             half = len(seen) // 2
@@ -195,6 +203,9 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=Schedule.batch)
     parser.add_argument("--rate", type=float, default=Schedule.peak_rate)
     parser.add_argument("--until", type=int, help="stop after so many steps of the cycle")
+    parser.add_argument("--larger", type=float, default=Schedule.larger, help="share of crops of larger pictures")
+    parser.add_argument("--larger-weight", type=float, default=1.0, help="what their error counts beside the others'")
+    parser.add_argument("--photographs", type=Path, help="folder of photographs to cut from beside videos and scenes")
     parser.add_argument("--few", type=float, default=0.0, help="share of pictures with few pixels dropped")
     parser.add_argument("--likeness", type=float, default=0.0, help="weight of the surrogates' disagreement")
     parser.add_argument("--work", type=Path, default=Path("runs/restorer"), help="where the checkpoint goes")
@@ -207,13 +218,23 @@ def main() -> None:
     attacked = (
         [_tensor(np.load(file)) for file in sorted(arguments.attacked.glob("*.npy"))] if arguments.attacked else []
     )
-    larger = _tensor(crops_of_larger(arguments.data, LARGER, seed=0))
+    larger = crops_of_larger(arguments.data, LARGER, seed=0)
+    if arguments.photographs:
+        larger = np.concatenate((larger, crops_of_photographs(arguments.photographs, PHOTOGRAPHS, seed=0)))
     generator = torch.Generator().manual_seed(2)
-    examples = Examples(_tensor(cifar_pictures(arguments.data)), larger, attacked, generator)
+    examples = Examples(_tensor(cifar_pictures(arguments.data)), _tensor(larger), attacked, generator)
     surrogates = (
         [load_bundle(NETWORKS / name, torch.device("cpu")) for name in SURROGATES] if arguments.likeness else []
     )
-    schedule = Schedule(arguments.steps, arguments.batch, arguments.rate, until=arguments.until, few=arguments.few)
+    schedule = Schedule(
+        arguments.steps,
+        arguments.batch,
+        arguments.rate,
+        until=arguments.until,
+        larger=arguments.larger,
+        larger_weight=arguments.larger_weight,
+        few=arguments.few,
+    )
     arguments.work.mkdir(parents=True, exist_ok=True)
     checkpoint = arguments.work / f"{arguments.out.stem}.pt"
     trained = fit(network, examples, schedule, surrogates, arguments.likeness, checkpoint)

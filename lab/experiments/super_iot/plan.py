@@ -73,7 +73,8 @@ class Plan:
     images: int | None = None
     """Of the gradient attacks at the key ratios, one mask each; None is all."""
     slow_images: int = 1000
-    """Of the attacks that minimise; those beyond `sweep_images` are shown at the key ratios, one mask each."""
+    """Of the attacks that minimise, in the paper's form; those beyond `sweep_images` are shown at the key ratios, one
+    mask each. In the other form at most `sweep_images`, outside the paper at most a fifth."""
     sweep_images: int = 1000
     """Of every row at all ratios with all repeats, and at most of the attacks outside the training."""
     repeats: int = 10
@@ -99,7 +100,10 @@ class Plan:
             return self.images
         if not row.minimises:
             return self.within(self.sweep_images)
-        return self.within(min(self.sweep_images, self.slow_images) if row.outside else self.slow_images)
+        if row.outside:
+            return self.within(min(self.sweep_images, max(1, self.slow_images // 5)))
+        paper = row.targeted or row.name == "deepfool"
+        return self.within(self.slow_images if paper else min(self.sweep_images, self.slow_images))
 
     def within(self, count: int) -> int:
         """`count`, or the limit of all pictures when that is less."""
