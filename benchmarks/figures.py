@@ -1,6 +1,6 @@
-"""The table of figures in the README, made from what the measuring commands wrote: `python -m benchmarks.figures`.
+"""The tables of figures in the README, made from what the measuring commands wrote: `python -m benchmarks.figures`.
 
-Each measurement's JSON lies in `docs/results/trunk`; this puts their numbers, and nothing else, between the marks.
+What the measurements wrote lies in `docs/results`; this puts their numbers, and nothing else, between the marks.
 """
 
 from __future__ import annotations
@@ -10,10 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks import defence
+
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results" / "trunk"
 README = ROOT / "README.md"
 BEGIN, END = "<!-- figures: python -m benchmarks.figures -->", "<!-- end of figures -->"
+DEFENCE_BEGIN = "<!-- defence: python -m benchmarks.figures -->"
+DEFENCE_END = "<!-- end of defence -->"
 
 Row = tuple[str, str, str, str]
 MIB = 2**20
@@ -180,16 +184,18 @@ SOURCES: dict[str, Callable[[dict[str, Any]], list[Row]]] = {
 }
 
 
-def with_table(text: str) -> str:
-    """`text` with the table between its marks."""
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n{rendered()}\n{END}{after}"
+def with_tables(text: str) -> str:
+    """`text` with each block of tables between its marks."""
+    for begin, end, make in ((BEGIN, END, rendered), (DEFENCE_BEGIN, DEFENCE_END, defence.rendered)):
+        before, _, rest = text.partition(begin)
+        _, _, after = rest.partition(end)
+        text = f"{before}{begin}\n{make()}\n{end}{after}"
+    return text
 
 
 def main() -> None:
-    """Put the table into the README."""
-    README.write_text(with_table(README.read_text()))
+    """Put the tables into the README."""
+    README.write_text(with_tables(README.read_text()))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ class PartitionProgress:
     object is thrown away; results that still come in for it change nothing.
     """
 
-    __slots__ = ("_done", "_next", "_open", "_sent", "in_flight", "last")
+    __slots__ = ("_done", "_next", "_open", "_sent", "in_flight", "last", "recalling")
 
     def __init__(self) -> None:
         self._open: deque[int] = deque()
@@ -23,6 +23,8 @@ class PartitionProgress:
         """Taken and not yet released by whoever bounds what is in flight."""
         self.last: int | None = None
         """The offset taken last."""
+        self.recalling = False
+        """Nothing may be taken yet: key frames from before the committed offset are being read back."""
 
     def take(self, offset: int) -> None:
         """A record was taken; offsets come in ascending order."""

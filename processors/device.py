@@ -15,12 +15,16 @@ from torch import Tensor
 from processors.codebooks import DeviceCodebooks
 from processors.intake import TakenFrame
 from processors.metrics import ProcessorMetrics
+from processors.microbatch import Shape
 from processors.pipeline import Pipeline
 from processors.preview import Picture
-from processors.stages.unpack import kept_masks, scatter
-from schemas.errors import BadPixels, ConfigError, PointillistError, StageError
+from processors.program import Program
+from schemas.errors import BadPixels, ConfigError, NoKeyFrame, PointillistError, StageError, WireError
+from schemas.limits import BLOCK, BLOCK_PIXELS
+from schemas.masks import Mask
 from schemas.packing import unpack_pixels
-from schemas.pointillist_pb2 import RAW
+from schemas.pointillist_pb2 import RAW, TEMPORAL
+from schemas.temporal import unpack_delta
 
 _WARM_PIXELS = 2**18
 
@@ -59,8 +63,10 @@ def choose_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
 class DeviceWork:
     """The pipeline on batches of taken frames. All calls come from one thread."""
 
-    def __init__(self, pipeline: Pipeline, metrics: ProcessorMetrics) -> None:
+    def __init__(self, pipeline: Pipeline, metrics: ProcessorMetrics, program: Program | None = None) -> None:
+        """`program` is of the same pipeline; without one, nothing is compiled."""
         self.pipeline = pipeline
+        self.program = program or Program(pipeline)
         self._metrics = metrics
         self._device = pipeline.bundle.device
         self._codebooks = DeviceCodebooks(self._device)
@@ -105,12 +111,25 @@ class DeviceWork:
 
     def _attempt(self, batch: Sequence[TakenFrame], previews: Sequence[bool]) -> list[Outcome]:
         outcomes: list[Outcome | None] = [None] * len(batch)
-        with self._clock("unpack"):
-            frames, kept, good = self._unpack(batch, outcomes)
-        if good:
-            found = self.pipeline(frames, kept, self._clock)
+        good: list[int] = []
+
+        def decode(kept: Tensor, sent: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            return self._decode(batch, kept, sent, good, outcomes)
+
+        seeds = [taken.key.frame_seed(taken.frame.boot_id, taken.frame.seq) for taken in batch]
+        whole = [taken.frame.whole for taken in batch]
+        done = self.program(
+            torch.tensor(seeds, dtype=torch.int64, device=self._device),
+            self._books(batch),
+            torch.tensor(whole, device=self._device),
+            batch[0].shape,
+            decode,
+            self._clock,
+        )
+        if done is not None:
+            frames, found = done
             class_ids, confidences = found.class_id.tolist(), found.confidence.tolist()
-            probes = self._probes([i for i, index in enumerate(good) if batch[index].frame.whole], frames)
+            probes = self._probes([i for i, index in enumerate(good) if whole[index]], frames)
             for i, index in enumerate(good):
                 if not 0 <= confidences[i] <= 1:  # not a number
                     failure = StageError(f"expected a confidence from 0 to 1, got {confidences[i]}")
@@ -121,48 +140,53 @@ class DeviceWork:
                 outcomes[index] = Found(class_ids[i], confidences[i], rebuilt, probes.get(i))
         return [outcome for outcome in outcomes if outcome is not None]
 
-    def _unpack(self, batch: Sequence[TakenFrame], outcomes: list[Outcome | None]) -> tuple[Tensor, Tensor, list[int]]:
-        """Frames (G, C, H, W), their masks (G, 1, H, W), and the indices of those G whose pixels decode."""
+    def _decode(
+        self,
+        batch: Sequence[TakenFrame],
+        kept: Tensor,
+        sent: Tensor,
+        good: list[int],
+        outcomes: list[Outcome | None],
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The pixels (P, C) of the frames that decode, whose indices go to `good`, and their two masks."""
         shape = batch[0].shape
-        seeds = [taken.key.frame_seed(taken.frame.boot_id, taken.frame.seq) for taken in batch]
-        kept = kept_masks(
-            torch.tensor(seeds, dtype=torch.int64, device=self._device),
-            *self._books(batch),
-            shape.height,
-            shape.width,
-        )
-        whole = torch.tensor([taken.frame.whole for taken in batch], device=self._device)
-        sent = kept | whole[:, None, None, None]
-        counts = sent.sum((1, 2, 3)).tolist()
+        # To fetch the masks from a GPU is to wait for it: only for what cannot be decoded without.
+        on_host = shape.height % BLOCK or shape.width % BLOCK or any(taken.frame.profile != RAW for taken in batch)
+        host_kept, host_sent = (x[:, 0].cpu().numpy() if on_host else None for x in (kept, sent))
+        composed = False
         pixels = bytearray()
-        good: list[int] = []
         for index, taken in enumerate(batch):
             try:
-                pixels += self._pixels(taken, counts[index], sent[index, 0])
-            except BadPixels as error:
+                if host_kept is None or host_sent is None:
+                    pixels += _raw_pixels(taken)
+                elif taken.frame.profile == TEMPORAL and not taken.frame.whole:
+                    picture, known = _composed(taken, host_kept[index])
+                    host_kept[index] = host_sent[index] = known
+                    composed = True
+                    pixels += picture.reshape(-1, shape.channels).take(np.flatnonzero(known), axis=0).tobytes()
+                else:
+                    frame = taken.frame
+                    pixels += unpack_pixels(frame.pixels, host_sent[index], frame.channels, frame.profile).tobytes()
+            except WireError as error:
                 self._metrics.stage_failed("unpack")
                 outcomes[index] = Failed("unpack", error)
             else:
                 good.append(index)
+        if composed:
+            kept, sent = (torch.from_numpy(x)[:, None].to(self._device) for x in (host_kept, host_sent))
         if len(good) < len(batch):
             kept, sent = kept[good], sent[good]
-        if not good:
-            return kept, kept, good
-        flat = torch.frombuffer(pixels, dtype=torch.uint8) if pixels else torch.zeros(0, dtype=torch.uint8)
-        return scatter(flat.view(-1, shape.channels).to(self._device), sent), kept, good
+        return self._upload(pixels, shape.channels), kept, sent
 
-    def _books(self, batch: Sequence[TakenFrame]) -> tuple[Tensor, Tensor]:
+    def _upload(self, pixels: bytearray, channels: int) -> Tensor:
+        flat = torch.frombuffer(pixels or bytearray(channels), dtype=torch.uint8).view(-1, channels)
+        if self._device.type != "cuda":
+            return flat
+        return flat.pin_memory().to(self._device, non_blocking=True)
+
+    def _books(self, batch: Sequence[TakenFrame]) -> Tensor:
         slots = self._codebooks.slots([(taken.key, taken.frame.dropped_per_block) for taken in batch])
-        return self._codebooks.table, slots
-
-    @staticmethod
-    def _pixels(taken: TakenFrame, count: int, sent: Tensor) -> bytes:
-        frame = taken.frame
-        if frame.profile == RAW:
-            if len(frame.pixels) != count * frame.channels:
-                raise BadPixels(f"expected {count} pixels of {frame.channels} bytes, got {len(frame.pixels)} bytes")
-            return frame.pixels
-        return unpack_pixels(frame.pixels, sent.cpu().numpy(), frame.channels, frame.profile).tobytes()
+        return self._codebooks.table[slots]
 
     def _probes(self, whole: list[int], frames: Tensor) -> dict[int, Tensor]:
         if not whole or self.pipeline.bundle.overlays is None:
@@ -188,29 +212,55 @@ class DeviceWork:
         return [x for start in range(0, len(probes), size) for x in self.strip(probes[start : start + size])]
 
     @torch.inference_mode()
-    def warm(self, batch_frames: int) -> float | None:
+    def warm(self, batch_frames: int, batch_pixels: int = _WARM_PIXELS) -> float | None:
         """Run the chain on black frames of the network's size and 32×32; the seconds that STRIP takes for one frame.
 
-        None when the bundle has nothing for STRIP. The second run of each is the one that counts.
+        None when the bundle has nothing for STRIP. The second run of each is the one that counts. A program that
+        compiles does so for these two sizes.
         """
         wanted = self.pipeline.bundle.settings.input
-        own = (wanted.channels, wanted.height, wanted.width)
-        for channels, height, width in sorted({own, (3, 32, 32)}):
-            for count in sorted({1, max(1, min(batch_frames, _WARM_PIXELS // (height * width)))}):
-                kept = torch.ones(count, 1, height, width, dtype=torch.bool, device=self._device)
+        own = Shape(wanted.height, wanted.width, wanted.channels)
+        for shape in sorted({own, Shape(32, 32, 3)}):
+            area = shape.height * shape.width
+            self.program.compile_for(shape, max(1, min(batch_frames, batch_pixels // area)))
+            for count in sorted({1, max(1, min(batch_frames, batch_pixels // area, _WARM_PIXELS // area))}):
+                kept = torch.ones(count, 1, shape.height, shape.width, dtype=torch.bool, device=self._device)
                 kept[..., ::3] = False
-                frames = torch.zeros(count, channels, height, width, device=self._device)
+                frames = torch.zeros(count, shape.channels, shape.height, shape.width, device=self._device)
                 for _ in range(2):
                     self.pipeline(frames, kept)
         if self.pipeline.bundle.overlays is None:
             return None
-        probe = self.pipeline.probe_input(torch.zeros(1, *own, device=self._device))
+        probe = self.pipeline.probe_input(torch.zeros(1, own.channels, own.height, own.width, device=self._device))
         seconds = 0.0
         for _ in range(2):
             start = time.perf_counter()
             self.pipeline.strip(probe).tolist()
             seconds = time.perf_counter() - start
         return seconds
+
+
+def _raw_pixels(taken: TakenFrame) -> bytes:
+    """The pixels of a frame of the profile `raw` of whole blocks: how many there are follows without the mask."""
+    frame, shape = taken.frame, taken.shape
+    dropped = 0 if frame.whole else frame.dropped_per_block
+    count = shape.height * shape.width // BLOCK_PIXELS * (BLOCK_PIXELS - dropped)
+    if len(frame.pixels) != count * shape.channels:
+        raise BadPixels(f"expected {count} pixels of {shape.channels} bytes, got {len(frame.pixels)} bytes")
+    return frame.pixels
+
+
+def _composed(taken: TakenFrame, kept: Mask) -> tuple[Picture, Mask]:
+    """Pixels (H, W, C) and mask (H, W) of a frame of the profile `temporal`, unchanged blocks from its key frame.
+
+    `kept` (H, W) is the frame's own mask: in each block, the pixels of one mask are known.
+    """
+    if taken.key_frame is None:
+        raise NoKeyFrame(f"expected the key frame of {taken.identity}, got none")
+    key = taken.key_frame.picture()
+    if taken.frame.key_distance:
+        return unpack_delta(taken.frame.pixels, kept, key)
+    return key.pixels, key.kept
 
 
 def _picture(frame: Tensor) -> Picture:

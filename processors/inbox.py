@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Final
+from functools import partial
+from typing import Any, Final
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
@@ -54,12 +55,20 @@ class Inbox(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no
         drain: Callable[[float], Awaitable[None]],
         forget: Callable[[set[PartitionProgress]], None],
         on_assigned: Callable[[bool], None],
+        note: Callable[[int, int], str] = lambda _partition, _offset: "",
+        recall: Callable[[int, str, Callable[[], None]], bool] = lambda _partition, _note, _done: False,
     ) -> None:
-        """`drain` finishes what is in flight within so many seconds, `forget` drops what revoked partitions left."""
+        """`drain` finishes what is in flight within so many seconds, `forget` drops what revoked partitions left.
+
+        `note` says what is committed along with an offset of a partition; `recall` gets it back when a partition is
+        assigned, and either returns false or calls what it is given once records may be taken.
+        """
         self._settings = settings
         self._drain = drain
         self._forget = forget
         self._on_assigned = on_assigned
+        self._note = note
+        self._recall = recall
         self._progress: dict[TopicPartition, PartitionProgress] = {}
         self.consumer: AIOKafkaConsumer | None = None
         self.frames = 0
@@ -93,7 +102,7 @@ class Inbox(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no
         if self.frames >= settings.queue_frames or self.bytes >= settings.queue_bytes:
             return []
         share = self.share()
-        return [tp for tp, progress in self._progress.items() if progress.in_flight < share]
+        return [tp for tp, p in self._progress.items() if p.in_flight < share and not p.recalling]
 
     def share(self) -> int:
         """Frames that one partition may have in flight before the others are preferred; it may reach twice that."""
@@ -127,12 +136,13 @@ class Inbox(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no
         consumer = self.consumer
         if consumer is None:
             return
-        offsets: dict[TopicPartition, int] = {}
+        offsets: dict[TopicPartition, int | tuple[int, str]] = {}
         marks: list[tuple[PartitionProgress, int]] = []
         for partition, progress in self._progress.items():
             offset = progress.uncommitted()
             if offset is not None:
-                offsets[partition] = offset
+                note = self._note(partition.partition, offset)
+                offsets[partition] = (offset, note) if note else offset
                 marks.append((progress, offset))
         if not offsets:
             return
@@ -172,8 +182,30 @@ class Inbox(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no
 
     async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
         """Start anew with these, possibly none when there are more members than partitions."""
+        notes = await self._committed_notes(assigned)
         for partition in assigned:
-            self._progress.setdefault(partition, PartitionProgress())
+            progress = self._progress.setdefault(partition, PartitionProgress())
+            progress.recalling = self._recall(
+                partition.partition, notes.get(partition, ""), partial(self._recalled, progress)
+            )
         log.info("partitions assigned", partitions=sorted(tp.partition for tp in assigned))
         self._on_assigned(True)
+        self.room.set()
+
+    async def _committed_notes(self, partitions: set[TopicPartition]) -> dict[TopicPartition, str]:
+        """What was committed along with the offsets; without it key frames are asked for at the cameras."""
+        consumer: Any = self.consumer
+        if consumer is None or not partitions:
+            return {}
+        try:
+            async with asyncio.timeout(_COMMIT_S):
+                # `committed` gives the offset alone.
+                found = await consumer._coordinator.fetch_committed_offsets(list(partitions))
+        except (KafkaError, TimeoutError) as error:
+            log.warning("the notes of the last commits are unknown", error=f"{type(error).__name__}: {error}")
+            return {}
+        return {partition: each.metadata or "" for partition, each in found.items()}
+
+    def _recalled(self, progress: PartitionProgress) -> None:
+        progress.recalling = False
         self.room.set()

@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Final, Protocol
 
 from processors.commit import PartitionProgress
+from processors.key_frames import KeyFrame
 from processors.microbatch import Shape
 from schemas.errors import Malformed
 from schemas.frame import open_keyed_frame
@@ -45,6 +46,8 @@ class TakenFrame:
     traceparent: bytes | None
     counted: bool = True
     """Whether it still counts as in flight from its partition."""
+    key_frame: KeyFrame | None = None
+    """Under the profile `temporal`: the key frame that it names, or itself as one."""
 
     @property
     def identity(self) -> Identity:

@@ -27,6 +27,9 @@ class ProcessorMetrics:
         self._stage = {name: stage.labels(name) for name in _STAGES}
         errors = contract.STAGE_ERRORS.on(registry)
         self._stage_errors = {name: errors.labels(name) for name in _STAGES}
+        key_frames, delta_frames = contract.KEY_FRAMES.on(registry), contract.DELTA_FRAMES.on(registry)
+        self.key_frames = {name: key_frames.labels(name) for name in ("taken", "read_back", "asked")}
+        self.delta_frames = {name: delta_frames.labels(name) for name in ("with_key", "waited", "without_key")}
         self.batch = contract.BATCH.on(registry)
         queue = contract.QUEUE.on(registry)
         self.batch_queue = queue.labels("batch")

@@ -18,7 +18,15 @@ from processors.device import Failed
 from processors.emitter import Emitter
 from processors.intake import TakenFrame
 from processors.preview import Picture, evidence_png, preview_jpeg
-from processors.records import Model, Outgoing, StripFinding, failed_record, refused_record, verdict_record
+from processors.records import (
+    Model,
+    Outgoing,
+    StripFinding,
+    failed_record,
+    key_request_record,
+    refused_record,
+    verdict_record,
+)
 from processors.repeats import Repeats
 from processors.settings import ProcessorSettings
 from schemas.errors import WireError
@@ -110,6 +118,10 @@ class Outbox:
             for record, error, done in refused
         ]
         self._send(self._settings.dead_letters_topic, letters)
+
+    def request_key(self, taken: TakenFrame) -> None:
+        """Ask the camera for a new key frame instead of the one that a frame names."""
+        self._send(self._settings.events_topic, [key_request_record(taken, _nothing)])
 
     def _verdict(self, found: Classification, preview: bytes = b"", evidence: bytes = b"") -> Outgoing:
         taken = found.taken

@@ -17,6 +17,7 @@ from processors.bundle import Bundle
 from processors.settings import DenoiseSettings
 from processors.stages.classify import classify
 from processors.stages.denoise import denoise
+from processors.stages.learned import reconstruct_learned, shipped_restorer
 from processors.stages.reconstruct import Mode, reconstruct
 from processors.stages.strip import strip_entropy
 from schemas.errors import StageError
@@ -28,7 +29,8 @@ StageContext = Callable[[str], AbstractContextManager[None]]
 """Entered around each stage with its name: a clock, or a note of where an error came from."""
 
 
-def _bare(stage: str) -> AbstractContextManager[None]:
+def bare(stage: str) -> AbstractContextManager[None]:
+    """No context around a stage."""
     return nullcontext()
 
 
@@ -53,15 +55,20 @@ class Pipeline:
         self.bundle = bundle
         self.mode: Mode = mode
         self.denoise = denoise or DenoiseSettings()
+        # Loaded now, for a compiler cannot look into the loading of a file.
+        self._restorer = shipped_restorer(bundle.device) if mode == "default" else None
 
-    def rebuild(self, frames: Tensor, kept: Tensor, stage: StageContext = _bare) -> Tensor:
+    def rebuild(self, frames: Tensor, kept: Tensor, stage: StageContext = bare) -> Tensor:
         """Reconstruct, then denoise: frames (B, C, H, W) in [0, 1] to the same.
 
         What stands in dropped pixels, where `kept` (B, 1, H, W) is False, is not read: a probe frame comes out as if
         its camera had dropped them.
         """
         with stage("reconstruct"):
-            filled = reconstruct(frames, kept, self.mode)
+            if self._restorer is not None:
+                filled = reconstruct_learned(frames, kept, self._restorer)
+            else:
+                filled = reconstruct(frames, kept, self.mode)
         with stage("denoise"):
             return denoise(filled, self.denoise.method, self.denoise.sigma)
 
@@ -69,11 +76,11 @@ class Pipeline:
         """Logits (B, classes) of the whole chain, as an attacker who knows it would ask for them."""
         return self.bundle.logits(self.bundle.prepare(self.rebuild(frames, kept)))
 
-    def __call__(self, frames: Tensor, kept: Tensor, stage: StageContext = _bare) -> Classified:
+    def __call__(self, frames: Tensor, kept: Tensor, stage: StageContext = bare) -> Classified:
         """Classify frames (B, C, H, W) in [0, 1] with their masks (B, 1, H, W), True where a pixel was kept."""
         rebuilt = self.rebuild(frames, kept, stage)
         with stage("classify"):
-            class_id, confidence = classify(self.bundle.logits(self.bundle.prepare(rebuilt)))
+            class_id, confidence = classify(self.bundle.logits(self.bundle.prepare(rebuilt)).float())
         return Classified(rebuilt, class_id, confidence)
 
     def probe_input(self, pictures: Tensor) -> Tensor:

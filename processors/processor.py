@@ -14,10 +14,12 @@ import structlog
 from aiokafka import ConsumerRecord, TopicPartition
 
 from processors.commit import PartitionProgress
+from processors.deltas import Deltas
 from processors.device import DeviceWork, Failed, Found, Outcome
 from processors.emitter import Emitter
 from processors.inbox import Inbox
 from processors.intake import TakenFrame, open_record
+from processors.key_recall import KeyRecall
 from processors.metrics import ProcessorMetrics
 from processors.microbatch import MicroBatcher
 from processors.outbox import Classification, Outbox
@@ -26,6 +28,7 @@ from processors.records import StripFinding
 from processors.settings import ProcessorSettings
 from processors.strip_queue import DeviceTurns, StripQueue
 from schemas.errors import WireError
+from schemas.frame import is_key_frame
 from schemas.keys import KeyRing
 
 R = TypeVar("R")
@@ -51,8 +54,20 @@ class Processor:
         on_assigned: Callable[[bool], None],
     ) -> None:
         bundle = work.pipeline.bundle
-        self.inbox = Inbox(settings, self.drain, self._forget, on_assigned)
         self.outbox = Outbox(settings, bundle, emitter, self._recorded, self._failed)
+        self.recall = KeyRecall(settings.kafka, settings.frames_topic, lambda *found: self.deltas.recalled(*found))
+        self.deltas = Deltas(
+            settings,
+            keys,
+            metrics,
+            ready=self._ready,
+            failed=self._has_no_key,
+            ask=self.outbox.request_key,
+            recall=self.recall.want,
+        )
+        self.inbox = Inbox(
+            settings, self.drain, self._forget, on_assigned, self.deltas.held.note, self.deltas.recall_partition
+        )
         self._settings = settings
         self._keys = keys
         self._work = work
@@ -67,6 +82,7 @@ class Processor:
         self._probes: StripQueue[Classification] = StripQueue(settings.strip_queue, settings.strip_queue_bytes)
         self._previews = PreviewClock(settings.preview_interval_s)
         self._wake = asyncio.Event()
+        self._accepted_s = 0.0
         self._drains = 0
         self._unfinished = 0
         self._idle = asyncio.Event()
@@ -76,7 +92,7 @@ class Processor:
 
     def accept(self, records: Mapping[TopicPartition, Sequence[ConsumerRecord]]) -> int:
         """Open what Kafka gave; how many records that were. What is no verified frame goes to the dead letters."""
-        now_s = time.monotonic()
+        now_s = self._accepted_s = time.monotonic()
         opened: list[TakenFrame] = []
         refused: list[tuple[ConsumerRecord, WireError, Callable[[], None]]] = []
         for partition_records in records.values():
@@ -89,8 +105,7 @@ class Processor:
                     refused.append((record, error, partial(self._refused, progress, record.offset, size)))
                     self._metrics.stage_failed("intake")
                 else:
-                    if not self.outbox.repeat(taken):
-                        self._batcher.put(taken)
+                    self._admit(taken, now_s)
                     opened.append(taken)
         count = len(opened) + len(refused)
         if count:
@@ -102,6 +117,26 @@ class Processor:
         self.outbox.send_repeats()
         self.outbox.refuse(refused)
         return count
+
+    def _admit(self, taken: TakenFrame, now_s: float) -> None:
+        repeated = self.outbox.repeat(taken)
+        if is_key_frame(taken.frame):
+            self.deltas.take_key(taken, repeated)
+        if repeated:
+            return
+        if taken.frame.key_distance:
+            self.deltas.take(taken, now_s)
+        else:
+            self._batcher.put(taken)
+
+    def _ready(self, taken: TakenFrame) -> None:
+        """A frame has its key frame; if it waited for that, it has not waited for its batch."""
+        taken.arrived_s = self._accepted_s
+        self._batcher.put(taken)
+        self._wake.set()
+
+    def _has_no_key(self, taken: TakenFrame, error: WireError) -> None:
+        self.outbox.conclude([], [(taken, Failed("key", error))])
 
     # On the device: batches and STRIP in turn
 
@@ -239,6 +274,8 @@ class Processor:
         """Finish what is in flight, or as much of it as `seconds` allow; probes that wait for half of that are shed."""
         self._drains += 1
         self._wake.set()
+        # What waits for a key frame is left to whoever gets the partition next, and with it perhaps the key frame.
+        self._give_back(self.deltas.discard(lambda _: True))
         loop = asyncio.get_running_loop()
         timer = loop.call_later(seconds / 2, self._shed_waiting)
         try:
@@ -256,12 +293,17 @@ class Processor:
     def _forget(self, gone: set[PartitionProgress]) -> None:
         dropped = self._batcher.discard(lambda taken: taken.progress in gone)
         dropped += [p.taken for p in self._probes.discard(lambda probe: probe.taken.progress in gone)]
-        for taken in dropped:
+        self._give_back(dropped + self.deltas.discard(lambda taken: taken.progress in gone))
+
+    def _give_back(self, frames: Sequence[TakenFrame]) -> None:
+        """They are delivered again."""
+        for taken in frames:
             self._release(taken)
             self._one_less()
 
     def observe(self) -> None:
-        """Bring the gauges up to date."""
+        """Bring the gauges up to date, and give up what waited too long for its key frame."""
+        self.deltas.tick(time.monotonic())
         self._metrics.batch_queue.set(len(self._batcher))
         self._metrics.strip_queue.set(len(self._probes))
         self._metrics.lag.set(self.inbox.lag())

@@ -10,7 +10,7 @@ from typing import Final
 from processors.intake import TRACEPARENT, TakenFrame
 from schemas.errors import PointillistError, WireError
 from schemas.limits import DEAD_LETTER_PAYLOAD_BYTES
-from schemas.pointillist_pb2 import CHECKED, NOT_PROBED, SHED, DeadLetter, Verdict
+from schemas.pointillist_pb2 import CHECKED, NOT_PROBED, SHED, DeadLetter, KeyRequest, Verdict
 
 Headers = list[tuple[str, bytes]]
 
@@ -22,6 +22,7 @@ _FIXED: Final[Headers] = [
 ]
 _VERDICT: Final[Headers] = [*_FIXED, ("ce_type", b"pointillist.v1.Verdict")]
 _DEAD_LETTER: Final[Headers] = [*_FIXED, ("ce_type", b"pointillist.v1.DeadLetter")]
+_KEY_REQUEST: Final[Headers] = [*_FIXED, ("ce_type", b"pointillist.v1.KeyRequest")]
 _ERROR_LENGTH: Final = 500
 
 
@@ -109,6 +110,15 @@ def verdict_record(
     if taken.traceparent is not None:
         headers.append((TRACEPARENT, taken.traceparent))
     return Outgoing(taken.camera_id.encode(), verdict.SerializeToString(), headers, done, smaller)
+
+
+def key_request_record(taken: TakenFrame, done: Callable[[], None]) -> Outgoing:
+    """The event by which the bridges ask a camera for a new key frame instead of the one that `taken` names."""
+    frame = taken.frame
+    seq = frame.seq - frame.key_distance
+    request = KeyRequest(boot_id=frame.boot_id, seq=seq, key_generation=frame.key_generation)
+    headers = [*_KEY_REQUEST, ("ce_id", f"{frame.boot_id:016x}/key/{seq}/{time.time_ns()}".encode())]
+    return Outgoing(taken.camera_id.encode(), request.SerializeToString(), headers, done)
 
 
 def refused_record(

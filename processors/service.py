@@ -20,7 +20,9 @@ from processors.emitter import BACKOFF_S, Emitter
 from processors.inbox import frames_consumer
 from processors.metrics import ProcessorMetrics
 from processors.pipeline import Pipeline
+from processors.precision import choose_precision
 from processors.processor import Processor
+from processors.program import Program
 from processors.settings import ProcessorSettings
 from processors.strip_queue import DeviceTurns
 from schemas.health import Health
@@ -68,8 +70,17 @@ def _set_threads(threads: int) -> None:
 def _prepare(settings: ProcessorSettings, metrics: ProcessorMetrics) -> tuple[DeviceWork, float | None]:
     """Load the bundle and run it before the first frame comes; the seconds that STRIP takes for one, if it can."""
     bundle = load_bundle(settings.bundle, choose_device(settings.device))
-    work = DeviceWork(Pipeline(bundle, settings.mode, settings.denoise), metrics)
-    return work, work.warm(settings.batch_frames)
+    pipeline = Pipeline(bundle, settings.mode, settings.denoise)
+    on_gpu = bundle.device.type == "cuda"
+    program = Program(
+        pipeline,
+        compiles=on_gpu if settings.compile is None else settings.compile,
+        precision=choose_precision(pipeline),
+    )
+    work = DeviceWork(pipeline, metrics, program)
+    probe_s = work.warm(settings.batch_frames, settings.batch_pixels)
+    log.info("device is ready", device=str(bundle.device), precision=program.precision, compiled=program.shapes)
+    return work, probe_s
 
 
 class _Service:
@@ -113,6 +124,7 @@ class _Service:
         commit = asyncio.create_task(self._commit_for_ever(), name="commit")
         others = [
             asyncio.create_task(self._processor.run_device(), name="device"),
+            asyncio.create_task(self._processor.recall.run(), name="key recall"),
             asyncio.create_task(self._observe_for_ever(), name="observe"),
             asyncio.create_task(self._ping_for_ever(), name="ping"),
         ]

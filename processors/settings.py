@@ -39,11 +39,15 @@ class ProcessorSettings(BaseModel):
     frames_topic: str = KafkaTopic.FRAMES.value
     verdicts_topic: str = KafkaTopic.VERDICTS.value
     dead_letters_topic: str = KafkaTopic.DEAD_LETTERS.value
+    events_topic: str = KafkaTopic.EVENTS.value
 
-    mode: Literal["default", "paper"] = "default"
+    mode: Literal["default", "paper", "plate"] = "default"
     """How dropped pixels are rebuilt; see `processors.stages.reconstruct`."""
     denoise: DenoiseSettings = DenoiseSettings()
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    compile: bool | None = None
+    """Compile the chain for frames of the network's size and of 32×32, which takes a minute or so at the start; None
+    does so on CUDA. What cannot be compiled runs as it is, and the log says so."""
     threads: int = Field(default=0, ge=0)
     """Of torch on the CPU; 0 is half of the cores, at least one: the brokers and the other roles need the rest, and
     torch's threads that wait for each other spin, which costs several times the work itself when cores are short."""
@@ -65,6 +69,13 @@ class ProcessorSettings(BaseModel):
     """STRIP's part of the device's time while frames wait to be classified."""
     strip_slice_s: float = Field(default=0.1, gt=0)
     """About how long STRIP keeps the device in one go, at least one frame."""
+
+    key_cache_bytes: int = Field(default=128 * 2**20, ge=1)
+    """Key frames of the profile `temporal`, decoded; those that give way are read back from Kafka when named."""
+    key_wait_s: float = Field(default=2.0, gt=0, le=10)
+    """How long a frame waits for a key frame that has not come, before it is dead-lettered."""
+    key_wait_frames: int = Field(default=32, ge=1)
+    """And how many may; below the share of one partition, so that the key frame can come in behind them."""
 
     preview_interval_s: float = Field(default=1.0, ge=0)
     commit_interval_s: float = Field(default=0.2, gt=0)

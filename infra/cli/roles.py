@@ -117,7 +117,12 @@ def process(
     instance: Annotated[
         str | None, typer.Option(help="Fixed name: a restarted processor takes up its partitions at once.")
     ] = None,
-    mode: Annotated[str, typer.Option(help="Reconstruction: default or paper (Algorithm 1).")] = "default",
+    mode: Annotated[
+        str, typer.Option(help="Reconstruction: default, paper (Algorithm 1) or plate (not learned).")
+    ] = "default",
+    compiled: Annotated[
+        bool | None, typer.Option("--compile/--no-compile", help="One compiled device program; else on CUDA only.")
+    ] = None,
     batch_frames: Annotated[int, typer.Option(help="Most frames in a batch.")] = 64,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     metrics: Metrics = None,
@@ -137,7 +142,7 @@ def process(
 
         bundle = shipped_bundle(bundle.name)
     options: dict[str, Any] = {
-        "kafka": broker(kafka, state, "kafka"), "bundle": bundle, "instance": instance, "mode": mode,
+        "kafka": broker(kafka, state, "kafka"), "bundle": bundle, "instance": instance, "mode": mode, "compile": compiled,
         "batch_frames": batch_frames, "device": device,
     }  # fmt: skip
     require_brokers(broker_wait, kafka=options["kafka"])

@@ -33,7 +33,9 @@ def up(
     ] = None,
     strip_rate: Annotated[float, typer.Option(help="Share of frames sent whole and checked by STRIP.")] = 0.05,
     profile: Annotated[str, typer.Option(help="raw, lossless or temporal.")] = "raw",
-    mode: Annotated[str, typer.Option(help="Reconstruction: default or paper (Algorithm 1).")] = "default",
+    mode: Annotated[
+        str, typer.Option(help="Reconstruction: default, paper (Algorithm 1) or plate (not learned).")
+    ] = "default",
     processors: Annotated[int, typer.Option(help="Processors side by side.")] = 1,
     bridges: Annotated[int, typer.Option(help="Bridges side by side.")] = 1,
     batch: Annotated[int, typer.Option(help="Most frames in a batch.")] = 64,

@@ -29,7 +29,7 @@ class UpSettings(BaseModel):
     bundle: Path | None = None
     strip_rate: float = Field(default=0.05, ge=0, le=1)
     profile: Literal["raw", "lossless", "temporal"] = "raw"
-    mode: Literal["default", "paper"] = "default"
+    mode: Literal["default", "paper", "plate"] = "default"
     processors: int = Field(default=1, ge=1, le=16)
     bridges: int = Field(default=1, ge=1, le=16)
     state: Path = Path(".pointillist")

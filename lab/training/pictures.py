@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
 from lab.training.cifar10 import HELD_OUT
@@ -40,18 +39,6 @@ def crops_of_larger(data: Path, count: int, seed: int) -> Images:
     enlarged = F.interpolate(_stacked(small), scale_factor=2.0, mode="bicubic", align_corners=False).clamp_(0, 255)
     cut = [_random_crop(picture, generator) for picture in enlarged.round_().byte().permute(0, 2, 3, 1).numpy()]
     return np.stack([*large, *cut])
-
-
-def crops_of_photographs(folder: Path, count: int, seed: int) -> Images:
-    """`count` crops (32, 32, 3) uint8 of the pictures in `folder`: in turn as they are, halved, and halved twice."""
-    generator = np.random.default_rng(seed)
-    photographs = []
-    for file in sorted(folder.iterdir()):
-        with Image.open(file) as picture:
-            photographs.append(np.asarray(picture.convert("RGB")))
-    halves = [_halved(photograph) for photograph in photographs]
-    every = [*photographs, *halves, *(_halved(half) for half in halves)]
-    return np.stack([_random_crop(every[i % len(every)], generator) for i in range(count)])
 
 
 def _stacked(pictures: Images) -> Tensor:

@@ -24,14 +24,13 @@ from torch import Tensor
 
 from lab.networks.families import SURROGATES
 from lab.training.families import NETWORKS
-from lab.training.pictures import cifar_pictures, crops_of_larger, crops_of_photographs
+from lab.training.pictures import cifar_pictures, crops_of_larger
 from processors.bundle import Bundle, load_bundle
 from processors.networks.restorer import Restorer
 from processors.stages.plate import reconstruct_plate
 from schemas.masks import ROWS, codebook
 
 LARGER = 12_000
-PHOTOGRAPHS = 12_000
 MOST_DROPPED = 40
 CLEAN_SHARE = 0.25
 DOUBLED_SHARE = 0.4
@@ -53,8 +52,6 @@ class Schedule:
     """Stop after so many steps of the cycle."""
     larger: float = 0.2
     """Share of each batch that comes from larger pictures."""
-    larger_weight: float = 1.0
-    """What their error counts beside that of the small ones."""
     few: float = 0.0
     """Share of pictures with few pixels dropped, half of whose attacks are left out."""
 
@@ -161,10 +158,7 @@ def fit(
             seen = torch.where(spared[:, None, None, None], clean, seen)
         restored = network(reconstruct_plate(seen, kept), kept)
         errors = (restored - clean).square().mean((1, 2, 3))
-        logarithms = (errors + ERROR_FLOOR).log()
-        if schedule.larger_weight != 1:
-            logarithms[-int(len(seen) * schedule.larger) :] *= schedule.larger_weight
-        loss = logarithms.mean()
+        loss = (errors + ERROR_FLOOR).log().mean()
         psnr -= 10 * float(errors.detach().log10().mean())
         if likeness:
             half = len(seen) // 2
@@ -204,8 +198,6 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=Schedule.peak_rate)
     parser.add_argument("--until", type=int, help="stop after so many steps of the cycle")
     parser.add_argument("--larger", type=float, default=Schedule.larger, help="share of crops of larger pictures")
-    parser.add_argument("--larger-weight", type=float, default=1.0, help="what their error counts beside the others'")
-    parser.add_argument("--photographs", type=Path, help="folder of photographs to cut from beside videos and scenes")
     parser.add_argument("--few", type=float, default=0.0, help="share of pictures with few pixels dropped")
     parser.add_argument("--likeness", type=float, default=0.0, help="weight of the surrogates' disagreement")
     parser.add_argument("--work", type=Path, default=Path("runs/restorer"), help="where the checkpoint goes")
@@ -219,8 +211,6 @@ def main() -> None:
         [_tensor(np.load(file)) for file in sorted(arguments.attacked.glob("*.npy"))] if arguments.attacked else []
     )
     larger = crops_of_larger(arguments.data, LARGER, seed=0)
-    if arguments.photographs:
-        larger = np.concatenate((larger, crops_of_photographs(arguments.photographs, PHOTOGRAPHS, seed=0)))
     generator = torch.Generator().manual_seed(2)
     examples = Examples(_tensor(cifar_pictures(arguments.data)), _tensor(larger), attacked, generator)
     surrogates = (
@@ -232,7 +222,6 @@ def main() -> None:
         arguments.rate,
         until=arguments.until,
         larger=arguments.larger,
-        larger_weight=arguments.larger_weight,
         few=arguments.few,
     )
     arguments.work.mkdir(parents=True, exist_ok=True)

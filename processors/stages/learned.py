@@ -1,7 +1,9 @@
 """The default reconstruction: a trained network that fills dropped pixels and undoes small changes to the kept ones.
 
 It estimates the frame before the attack from perturbed kept pixels and the mask; `lab.training.restorer` trains it. It
-starts from the thin plate's answer and knows nothing of the classifier behind it.
+starts from the thin plate's answer and knows nothing of the classifier behind it. Large frames go through the same
+network with weights that were trained on the drop alone: no attack on them took part in the training, and a network
+that expects one takes fine texture for it.
 """
 
 from __future__ import annotations
@@ -22,12 +24,17 @@ PIXELS_AT_ONCE = 1 << 16
 """On the CPU, frames go through in groups of about so many pixels: larger ones leave the processor's caches."""
 
 
-@lru_cache(maxsize=4)
+SMALL_SIDE = 128
+"""Up to this shorter side in pixels a frame is restored with the weights that were trained on attacked pictures."""
+
+
+@lru_cache(maxsize=8)
 @torch.inference_mode(False)  # else no gradient would ever pass a network that a live batch loaded
-def shipped_restorer(device: torch.device) -> Restorer:
-    """The trained network that ships, on `device`, loaded once."""
+def shipped_restorer(device: torch.device, large: bool = False) -> Restorer:
+    """The trained network that ships, on `device`, loaded once; `large` frames have weights of their own."""
     network = Restorer()
-    with as_file(files("bundles") / "restorer" / "weights.safetensors") as path:
+    name = "without-attack.safetensors" if large else "weights.safetensors"
+    with as_file(files("bundles") / "restorer" / name) as path:
         network.load_state_dict(load_file(path))
     network.to(device, memory_format=torch.channels_last).requires_grad_(False)  # type: ignore[call-overload]  # missing from stubs
     return network.eval()
@@ -42,7 +49,7 @@ def reconstruct_learned(frames: Tensor, kept: Tensor, network: Restorer | None =
     check_kept(frames, kept)
     if frames.shape[1] not in (1, 3):
         raise StageError(f"frames: expected 1 or 3 channels, got {frames.shape[1]}")
-    network = network or shipped_restorer(frames.device)
+    network = network or shipped_restorer(frames.device, min(frames.shape[2:]) > SMALL_SIDE)
     at_once = len(frames)
     if frames.device.type == "cpu":
         at_once = max(1, PIXELS_AT_ONCE // (frames.shape[2] * frames.shape[3]))

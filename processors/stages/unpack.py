@@ -68,13 +68,25 @@ def scatter(pixels: Tensor, sent: Tensor) -> Tensor:
             f"expected pixels (P, C) uint8 and sent (B, 1, H, W) bool, got {tuple(pixels.shape)} {pixels.dtype} "
             f"and {tuple(sent.shape)} {sent.dtype}"
         )
+    places = int(sent.count_nonzero())
+    if places != len(pixels):
+        raise StageError(f"expected {places} sent pixels, got {len(pixels)}")
+    if not places:
+        batch, _, height, width = sent.shape
+        return torch.zeros(batch, pixels.shape[1], height, width, device=sent.device)
+    return place(pixels, sent)
+
+
+def place(pixels: Tensor, sent: Tensor) -> Tensor:
+    """What `scatter` does, without a question to the device: the caller knows that the pixels fill the mask.
+
+    `pixels` may hold more than `sent` asks for, so that its shape need not change from batch to batch; at least one.
+    """
     batch, _, height, width = sent.shape
-    places = sent.flatten().nonzero()[:, 0]
-    if len(places) != len(pixels):
-        raise StageError(f"expected {len(places)} sent pixels, got {len(pixels)}")
-    frames = torch.zeros(batch * height * width, pixels.shape[1], dtype=torch.uint8, device=pixels.device)
-    frames[places] = pixels
-    return frames.view(batch, height, width, -1).permute(0, 3, 1, 2).float().div_(255).contiguous()
+    flat = sent.flatten()
+    source = (flat.cumsum(0) - 1).clamp_(0, len(pixels) - 1)
+    frames = (pixels.index_select(0, source) * flat[:, None]).view(batch, height, width, -1)
+    return frames.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
 
 
 def unpack(

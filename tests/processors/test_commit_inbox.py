@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.errors import CommitFailedError, KafkaError
+from aiokafka.structs import OffsetAndMetadata
 
 from processors import inbox as inbox_module
 from processors.commit import PartitionProgress
@@ -24,11 +26,19 @@ class Record:
 
 @dataclass
 class Consumer:
-    commits: list[dict[TopicPartition, int]] = field(default_factory=list)
+    commits: list[dict[TopicPartition, int | tuple[int, str]]] = field(default_factory=list)
+    notes: dict[TopicPartition, str] = field(default_factory=dict)
     failures: list[Exception] = field(default_factory=list)
     hangs: bool = False
 
-    async def commit(self, offsets: dict[TopicPartition, int]) -> None:
+    @property
+    def _coordinator(self) -> Consumer:
+        return self
+
+    async def fetch_committed_offsets(self, partitions: list[TopicPartition]) -> dict[TopicPartition, object]:
+        return {p: OffsetAndMetadata(0, self.notes[p]) for p in partitions if p in self.notes}
+
+    async def commit(self, offsets: dict[TopicPartition, int | tuple[int, str]]) -> None:
         if self.hangs:
             await asyncio.Event().wait()
         if self.failures:
@@ -45,8 +55,21 @@ class Bench:
         self.assigned: list[bool] = []
         self.consumer = Consumer()
         self.when_drained: list[tuple[PartitionProgress, int]] = []
-        self.inbox = Inbox(settings, self.drain, self.forgotten.append, self.assigned.append)
+        self.noted: dict[int, str] = {}
+        self.recalls: dict[int, tuple[str, Callable[[], None]]] = {}
+        self.inbox = Inbox(
+            settings,
+            self.drain,
+            self.forgotten.append,
+            self.assigned.append,
+            lambda number, offset: f"{self.noted[number]}<{offset}" if number in self.noted else "",
+            self.recall,
+        )
         self.inbox.consumer = self.consumer
+
+    def recall(self, number: int, note: str, done: Callable[[], None]) -> bool:
+        self.recalls[number] = (note, done)
+        return bool(note)
 
     async def drain(self, seconds: float) -> None:
         self.drained.append(seconds)
@@ -145,3 +168,31 @@ async def test_a_partition_with_more_than_its_share_waits_while_the_others_go_on
     for offset in range(25):
         bench.inbox.take(Record(2, offset))
     assert set(bench.inbox.open_partitions()) == {partition(0), partition(1), partition(3)}
+
+
+async def test_a_note_is_committed_with_its_offset_and_given_back_with_the_partition() -> None:
+    bench = Bench()
+    bench.noted[0] = "keys"
+    for number in (0, 1):
+        bench.inbox.take(Record(number, 4)).finish(4)
+    await bench.inbox.commit()
+    assert bench.consumer.commits == [{partition(0): (5, "keys<5"), partition(1): 5}]
+
+    taking_over = Bench()
+    taking_over.consumer.notes = {partition(0): "keys<5", partition(1): ""}
+    await taking_over.inbox.on_partitions_assigned({partition(0), partition(1), partition(2)})
+    assert {number: note for number, (note, _) in taking_over.recalls.items()} == {0: "keys<5", 1: "", 2: ""}
+    assert set(taking_over.inbox.open_partitions()) == {partition(1), partition(2)}
+    taking_over.recalls[0][1]()
+    assert set(taking_over.inbox.open_partitions()) == {partition(0), partition(1), partition(2)}
+    assert taking_over.inbox.room.is_set()
+
+
+async def test_a_partition_opens_when_kafka_does_not_say_what_was_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail(*_: object) -> dict[TopicPartition, object]:
+        raise KafkaError("down")
+
+    monkeypatch.setattr(Consumer, "fetch_committed_offsets", fail)
+    bench = Bench()
+    await bench.inbox.on_partitions_assigned({partition(0)})
+    assert bench.inbox.open_partitions() == [partition(0)]

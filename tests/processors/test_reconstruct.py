@@ -129,6 +129,14 @@ def test_an_untrained_network_gives_the_plate() -> None:
     torch.testing.assert_close(found, reconstruct_plate(frames, kept), atol=1e-6, rtol=0)
 
 
+def test_large_frames_have_weights_of_their_own() -> None:
+    for side, large in ((learned.SMALL_SIDE, False), (learned.SMALL_SIDE + 1, True)):
+        frames, kept = random_case((1, 3, side, 160), 0.25)
+        network = shipped_restorer(torch.device("cpu"), large)
+        assert torch.equal(reconstruct(frames, kept), reconstruct_learned(frames, kept, network))
+        assert network is not shipped_restorer(torch.device("cpu"), not large)
+
+
 def test_the_weights_are_loaded_once() -> None:
     assert shipped_restorer(torch.device("cpu")) is shipped_restorer(torch.device("cpu"))
 

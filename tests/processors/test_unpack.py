@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from processors.codebooks import DeviceCodebooks
-from processors.stages.unpack import kept_masks, philox, scatter, unpack
+from processors.stages.unpack import kept_masks, philox, place, scatter, unpack
 from schemas.errors import StageError
 from schemas.frame import Encoding, decode_picture, encode_frame, open_frame
 from schemas.identity import CameraId
@@ -107,3 +107,17 @@ def test_seeds_of_a_wrong_shape_are_refused() -> None:
     books = DeviceCodebooks(torch.device("cpu"))
     with pytest.raises(StageError, match=r"seeds \(B, 2\)"):
         kept_masks(torch.zeros(3, dtype=torch.int64), books.table, torch.zeros(3, dtype=torch.int64), 8, 8)
+
+
+def test_pixels_beyond_the_mask_do_no_harm() -> None:
+    sent = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(0)) > 0.4
+    count = int(sent.sum())
+    pixels = torch.randint(0, 256, (count, 3), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+    longer = torch.cat((pixels, torch.full((50, 3), 255, dtype=torch.uint8)))
+    assert torch.equal(place(longer, sent), scatter(pixels, sent))
+
+
+def test_frames_of_which_nothing_was_sent_are_black() -> None:
+    nothing = torch.zeros(2, 1, 8, 8, dtype=torch.bool)
+    assert torch.equal(scatter(torch.zeros(0, 3, dtype=torch.uint8), nothing), torch.zeros(2, 3, 8, 8))
+    assert not place(torch.full((1, 3), 255, dtype=torch.uint8), nothing).any()

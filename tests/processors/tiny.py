@@ -18,10 +18,12 @@ from processors.intake import TakenFrame, open_record
 from processors.metrics import ProcessorMetrics
 from processors.networks.resnet import ResNet
 from processors.pipeline import Pipeline
-from schemas.frame import Encoding, Truth, encode_frame
+from schemas.frame import Encoding, Truth, encode_frame, encode_next_frame
 from schemas.identity import CameraId
 from schemas.keys import CameraKey, KeyRing
 from schemas.packing import Picture
+from schemas.pointillist_pb2 import TEMPORAL
+from schemas.temporal_encoder import TemporalEncoder
 
 KEYS = KeyRing(b"a fleet secret of tests")
 CLASSES = ("stop", "yield", "go")
@@ -114,3 +116,30 @@ def taken(message: bytes, camera: str = "site/cam-0", offset: int = 0) -> TakenF
     progress = PartitionProgress()
     progress.take(offset)
     return open_record(FakeRecord(message, camera.encode(), offset), KEYS, progress, 0.0)
+
+
+class TemporalCamera:
+    """A temporal camera: its frames, and what comes of them from Kafka with their sequence numbers as offsets."""
+
+    def __init__(self, name: str = "site/cam-0", boot_id: int = 7, drop: int = 16, size: int = 32) -> None:
+        self.name = name
+        self.encoder = TemporalEncoder()
+        self._boot_id = boot_id
+        self._drop = drop
+        self._size = size
+        self._seq = 0
+
+    def message(self) -> bytes:
+        seq, self._seq = self._seq, self._seq + 1
+        shown = picture(1, self._size, self._size)
+        shown[:8, :8] = 20 * seq % 256
+        encoding = Encoding(self._drop, 0.0, TEMPORAL)
+        payload, _ = encode_next_frame(
+            camera_key(self.name), self._boot_id, seq, 1000 + seq, shown, encoding, None, self.encoder
+        )
+        self.encoder.published()
+        return payload
+
+    def frame(self) -> TakenFrame:
+        seq = self._seq
+        return taken(self.message(), self.name, seq)

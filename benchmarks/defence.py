@@ -1,0 +1,86 @@
+"""What the defence does and costs, for the README: from the experiment's CSV files and the measuring commands' JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lab.experiments.super_iot import report, tables
+from lab.experiments.super_iot.rows import QualityRow, read_rows
+from lab.experiments.super_iot.verdict import quality_findings
+
+RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results" / "super-iot"
+
+Row = tuple[str, str, str, str]
+
+
+def rendered() -> str:
+    """Figures asked for beside the measured ones, of the first judge; the verdicts; and the costs."""
+    _, judges = report.read_results(RESULTS)
+    quality = read_rows(RESULTS / report.PSNR, QualityRow)
+    parts = []
+    if judges:
+        parts = [
+            tables.requirements(judges[0].findings + quality_findings(quality)),
+            "\n".join(f"- {line}" for line in report.verdict_lines(judges, quality)),
+        ]
+    costs = [row for name, rows_of in SOURCES.items() for row in _rows(name, rows_of)]
+    return "\n\n".join([*parts, tables.markdown(["cost", "asked for", "measured", "command"], costs)])
+
+
+def _rows(name: str, rows_of: Callable[[dict[str, Any]], list[tuple[str, str, str]]]) -> list[Row]:
+    file, command = RESULTS / f"{name}.json", f"`{COMMANDS[name]} --json docs/results/super-iot/{name}.json`"
+    if not file.is_file():
+        return [(name, "", "not measured", command)]
+    return [(*row, command) for row in rows_of(json.loads(file.read_text(encoding="utf-8")))]
+
+
+def _stages(document: dict[str, Any]) -> list[tuple[str, str, str]]:
+    return [
+        ("default, in ResNet-20 forwards, batch 256, CPU", "≤ 1, aim .5", f"{document['default_over_classifier']:.2f}"),
+        ("Algorithm 1, in the same", "≤ 6", f"{document['paper_over_classifier']:.2f}"),
+    ]
+
+
+def _edge(document: dict[str, Any]) -> list[tuple[str, str, str]]:
+    return [
+        ("edge: drop + `raw`, ÷ JPEG at quality 90", "≤ 3, aim 1", f"{document['raw_over_jpeg']:.2f}"),
+        ("edge: drop + `lossless`, ÷ the same", "≤ 10", f"{document['lossless_over_jpeg']:.2f}"),
+        ("`lossless` bytes ÷ `raw` bytes, videos", "≤ .25", f"{document['lossless_over_raw_bytes']:.3f}"),
+    ]
+
+
+def _temporal(document: dict[str, Any]) -> list[tuple[str, str, str]]:
+    return [
+        (
+            "`temporal`, bytes ÷ raw frame, r = .25, three videos",
+            f"≤ .04, below JPEG 90 ({document['jpeg_bytes_over_raw']:.3f})",
+            f"{document['bytes_over_raw']:.3f}",
+        ),
+        ("its display picture", "≥ 36 dB", f"{document['psnr_db']:.1f} dB ({document['mode']})"),
+        ("edge: drop + `temporal`, ÷ JPEG at quality 90", "–", f"{document['cpu_over_jpeg']:.1f}"),
+    ]
+
+
+def _large(document: dict[str, Any]) -> list[tuple[str, str, str]]:
+    gain = document["psnr_db"] - document["biharmonic_psnr_db"]
+    return [
+        ("large photographs, dB above biharmonic, r = .25", "≥ 1.3, aim 2.5", f"{gain:.2f}"),
+        ("its time ÷ biharmonic's", "≤ .5", f"{document['seconds'] / document['biharmonic_seconds']:.2f}"),
+    ]
+
+
+SOURCES: dict[str, Callable[[dict[str, Any]], list[tuple[str, str, str]]]] = {
+    "stages": _stages,
+    "edge": _edge,
+    "temporal": _temporal,
+    "photographs": _large,
+}
+COMMANDS = {
+    "stages": "python -m benchmarks.stages",
+    "edge": "python -m benchmarks.edge",
+    "temporal": "python -m benchmarks.temporal --every 10",
+    "photographs": "pointillist lab psnr --images PHOTOGRAPHS --drop .25",
+}

@@ -1,0 +1,86 @@
+"""The arithmetic of a GPU's tensor units: faster and coarser than float32, used only where it changes no verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import structlog
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from processors.pipeline import Pipeline
+
+Precision = Literal["float32", "tf32", "bf16"]
+"""`tf32` rounds the factors of products to 10 bits, `bf16` (autocast) factors and activations to 7."""
+
+LOGIT_TOLERANCE = 0.02
+"""How far a logit may move, as a share of the range of all logits in the check."""
+
+SIMULATED_FRAMES = 64
+OVERLAY_FRAMES = 192
+DROP_RATIO = 0.25
+
+log = structlog.get_logger()
+
+
+@contextmanager
+def arithmetic(device: torch.device, precision: Precision) -> Iterator[None]:
+    """Compute with `precision` inside. On a CPU `tf32` is float32."""
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        if device.type != "cuda":
+            yield
+            return
+        before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = precision != "float32"
+        try:
+            yield
+        finally:
+            torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
+
+
+def choose_precision(pipeline: Pipeline) -> Precision:
+    """The coarsest arithmetic under which `verdicts_hold`; float32 on a CPU, which gains nothing from the others."""
+    if pipeline.bundle.device.type != "cuda":
+        return "float32"
+    candidates: tuple[Precision, ...] = ("bf16", "tf32") if torch.cuda.is_bf16_supported() else ("tf32",)
+    for candidate in candidates:
+        try:
+            if verdicts_hold(pipeline, candidate):
+                return candidate
+        except RuntimeError as error:  # a network that cannot be run so
+            log.info("precision not taken", precision=candidate, error=str(error).partition("\n")[0])
+    return "float32"
+
+
+@torch.inference_mode()
+def verdicts_hold(pipeline: Pipeline, precision: Precision, tolerance: float = LOGIT_TOLERANCE) -> bool:
+    """Whether the whole chain says the same under `precision` as in float32, on fixed frames with a quarter dropped.
+
+    The frames are the bundle's STRIP overlays and simulated smooth ones, of the network's size. No class may change and
+    no logit move by more than `tolerance` of the logits' range.
+    """
+    frames, kept = _fixed_frames(pipeline)
+    device = pipeline.bundle.device
+    with arithmetic(device, "float32"):
+        exact = pipeline.logits(frames, kept).float()
+    with arithmetic(device, precision):
+        coarse = pipeline.logits(frames, kept).float()
+    moved = (coarse - exact).abs().amax()
+    same = bool((coarse.argmax(1) == exact.argmax(1)).all())
+    return same and bool(moved <= tolerance * (exact.amax() - exact.amin()))
+
+
+def _fixed_frames(pipeline: Pipeline) -> tuple[Tensor, Tensor]:
+    wanted, overlays = pipeline.bundle.settings.input, pipeline.bundle.overlays
+    size = wanted.height, wanted.width
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.rand(SIMULATED_FRAMES, wanted.channels, 6, 6, generator=generator)
+    smooth = F.interpolate(coarse, size, mode="bicubic", align_corners=False)
+    frames = (smooth + 0.03 * torch.randn(smooth.shape, generator=generator)).clamp(0, 1).to(pipeline.bundle.device)
+    if overlays is not None:
+        frames = torch.cat((overlays[:OVERLAY_FRAMES], frames))
+    kept = torch.rand(len(frames), 1, *size, generator=generator) >= DROP_RATIO
+    return frames, kept.to(pipeline.bundle.device)

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from processors.key_frames import MAX_NOTE, OF_A_CAMERA, KeyFrame, KeyFrames, read_note, write_note
+from schemas.frame import Encoding
+from schemas.identity import CameraId, Identity
+from schemas.pointillist_pb2 import TEMPORAL, Frame
+from tests.processors.tiny import camera_key, payload, taken
+
+
+def key_frame(camera: str, seq: int, offset: int = 0, partition: int = 0) -> KeyFrame:
+    frame = taken(payload(camera, seq, encoding=Encoding(16, 0.0, TEMPORAL)), camera).frame
+    return KeyFrame(Identity(CameraId(camera), 7, seq), camera_key(camera), frame, partition, offset)
+
+
+def name(camera: str, seq: int) -> Identity:
+    return Identity(CameraId(camera), 7, seq)
+
+
+def test_the_least_recently_used_give_way_and_leave_their_place() -> None:
+    one = key_frame("site/a", 0).held_bytes
+    held = KeyFrames(3 * one + one // 2)
+    for number, camera in enumerate(("site/a", "site/b", "site/c")):
+        held.put(key_frame(camera, 0, offset=10 + number))
+    assert held.find(name("site/a", 0)) is not None
+    held.put(key_frame("site/d", 0, offset=20))
+    assert held.find(name("site/b", 0)) is None
+    assert held.place(name("site/b", 0)) == (0, 11)
+    assert held.find(name("site/a", 0)) is not None
+    assert held.bytes <= 3 * one + one // 2
+    assert held.places() == {(0, 10), (0, 12), (0, 20)}
+
+
+def test_one_camera_holds_a_few_and_pushes_out_its_own() -> None:
+    held = KeyFrames(2**30)
+    held.put(key_frame("site/quiet", 0))
+    for seq in range(50):
+        held.put(key_frame("site/busy", seq, offset=seq))
+    assert len(held) == 1 + OF_A_CAMERA
+    assert held.find(name("site/quiet", 0)) is not None
+    assert held.place(name("site/busy", 45)) == (0, 45)
+    assert held.bytes == sum(key_frame("site/busy", seq).held_bytes for seq in range(46, 50)) + (
+        key_frame("site/quiet", 0).held_bytes
+    )
+
+
+def test_places_are_bounded_too() -> None:
+    held = KeyFrames(1, places=3)
+    for number in range(10):
+        held.put(key_frame(f"site/cam-{number}", 0))
+    assert [held.place(name(f"site/cam-{number}", 0)) is not None for number in range(10)] == [False] * 7 + [True] * 3
+    assert len(held) == 1
+
+
+def test_a_frame_larger_than_the_bound_is_held_alone_and_one_put_twice_counts_once() -> None:
+    held = KeyFrames(1)
+    for _ in range(3):
+        held.put(key_frame("site/a", 0))
+    assert held.bytes == key_frame("site/a", 0).held_bytes
+
+
+def test_the_note_names_the_last_key_frames_of_each_camera_before_the_offset() -> None:
+    held = KeyFrames(2**30)
+    for seq in range(5):
+        held.put(key_frame("site/a", seq, offset=100 + seq))
+    held.put(key_frame("site/b", 0, offset=7))
+    held.put(key_frame("site/c", 0, offset=50, partition=1))
+    assert read_note(held.note(0, 100)) == [7]
+    assert read_note(held.note(0, 102)) == [101, 100, 7]
+    assert read_note(held.note(0, 1000)) == [104, 103, 102, 7]
+    assert read_note(held.note(1, 1000)) == [50]
+    assert held.note(2, 1000) == ""
+
+
+def test_key_frames_taken_ahead_of_the_commit_leave_those_before_it_in_the_note() -> None:
+    held = KeyFrames(2**30)
+    for seq in range(40):
+        held.put(key_frame("site/a", seq, offset=10 * seq))
+    assert len(held) == OF_A_CAMERA
+    assert read_note(held.note(0, 31)) == [30, 20, 10]
+    assert read_note(held.note(0, 205)) == [200, 190, 180]
+    assert held.place(name("site/a", 3)) is None
+    assert held.place(name("site/a", 18)) == (0, 180)
+
+
+def test_a_key_frame_that_was_sent_again_keeps_its_first_place() -> None:
+    held = KeyFrames(2**30)
+    for offset in (5, 9):
+        held.put(key_frame("site/a", 0, offset=offset))
+    assert held.place(name("site/a", 0)) == (0, 5)
+    held.put(key_frame("site/a", 0, offset=2))
+    assert read_note(held.note(0, 100)) == [2]
+    held.put(key_frame("site/a", 0, offset=1, partition=3))
+    assert (read_note(held.note(0, 100)), read_note(held.note(3, 100))) == ([], [1])
+
+
+@given(st.sets(st.integers(0, 2**63 - 1), max_size=50))
+def test_a_note_is_read_as_it_was_written(offsets: set[int]) -> None:
+    assert read_note(write_note(offsets)) == sorted(offsets, reverse=True)
+
+
+def test_a_full_note_keeps_the_newest_within_what_kafka_takes() -> None:
+    offsets = range(10**12, 10**12 + 10**7, 1000)
+    note = write_note(offsets)
+    assert len(note) <= MAX_NOTE
+    found = read_note(note)
+    assert len(found) > 1200
+    assert found == sorted(offsets, reverse=True)[: len(found)]
+
+
+@settings(deadline=None)
+@given(st.one_of(st.text(max_size=20), st.binary(max_size=12).map(lambda b: "keys:" + b.hex())))
+def test_a_strangers_note_names_nothing_impossible(note: str) -> None:
+    assert all(0 <= offset < 2**63 for offset in read_note(note))
+
+
+@pytest.mark.parametrize("note", ["", "a word", "keys:!", "keys:gA==", "keys:" + "A" * MAX_NOTE, "keys:AQI="])
+def test_a_broken_note_names_nothing(note: str) -> None:
+    assert read_note(note) == []
+
+
+def test_the_picture_is_decoded_once() -> None:
+    found = key_frame("site/a", 3)
+    assert found.picture() is found.picture()
+    assert found.picture().seq == 3
+    assert isinstance(found.frame, Frame)

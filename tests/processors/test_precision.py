@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from processors.bundle import Bundle
+from processors.pipeline import Pipeline
+from processors.precision import arithmetic, choose_precision, verdicts_hold
+from processors.settings import DenoiseSettings
+from tests.processors.tiny import tiny_bundle
+
+CPU = torch.device("cpu")
+
+
+class Judge(nn.Module):
+    """Class 0 where a frame's mean is above `border`. The mean is rounded as a number near 10 would be."""
+
+    def __init__(self, border: float) -> None:
+        super().__init__()
+        self.mean = nn.Conv2d(3, 1, 32)
+        nn.init.constant_(self.mean.weight, 1 / (3 * 32 * 32))
+        nn.init.constant_(self.mean.bias, 10.0)  # type: ignore[arg-type]  # there is one
+        self.border = border
+
+    def forward(self, x: Tensor) -> Tensor:
+        above = self.mean(x).flatten(1) - 10 - self.border
+        return torch.cat((above, -above), 1)
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    return tiny_bundle(tmp_path)
+
+
+def pipeline(bundle: Bundle, border: float) -> Pipeline:
+    object.__setattr__(bundle, "network", Judge(border).eval())
+    return Pipeline(bundle, "plate", DenoiseSettings(sigma=0))
+
+
+def test_bf16_is_taken_where_no_frame_is_near_the_border(bundle: Bundle) -> None:
+    assert verdicts_hold(pipeline(bundle, -20.0), "bf16")
+
+
+def test_bf16_is_refused_where_it_changes_verdicts(bundle: Bundle) -> None:
+    assert not verdicts_hold(pipeline(bundle, 0.0), "bf16", tolerance=float("inf"))
+
+
+def test_bf16_is_refused_where_logits_move_too_far(bundle: Bundle) -> None:
+    steady = pipeline(bundle, -20.0)
+    assert not verdicts_hold(steady, "bf16", tolerance=1e-9)
+    assert verdicts_hold(steady, "float32", tolerance=1e-9)
+
+
+def test_a_cpu_computes_in_float32(bundle: Bundle) -> None:
+    assert choose_precision(Pipeline(bundle)) == "float32"
+
+
+def test_the_arithmetic_ends_with_its_block() -> None:
+    weights = torch.rand(4, 4)
+    with arithmetic(CPU, "bf16"):
+        assert (weights @ weights).dtype == torch.bfloat16
+    assert (weights @ weights).dtype == torch.float32
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_tf32_is_put_back() -> None:
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    with arithmetic(torch.device("cuda"), "float32"):
+        assert not torch.backends.cudnn.allow_tf32
+    with arithmetic(torch.device("cuda"), "tf32"):
+        assert torch.backends.cuda.matmul.allow_tf32
+    assert (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32) == before
