@@ -142,8 +142,8 @@ def process(
 
         bundle = shipped_bundle(bundle.name)
     options: dict[str, Any] = {
-        "kafka": broker(kafka, state, "kafka"), "bundle": bundle, "instance": instance, "mode": mode, "compile": compiled,
-        "batch_frames": batch_frames, "device": device,
+        "kafka": broker(kafka, state, "kafka"), "bundle": bundle, "instance": instance, "mode": mode,
+        "compile": compiled, "batch_frames": batch_frames, "device": device,
     }  # fmt: skip
     require_brokers(broker_wait, kafka=options["kafka"])
     try:
