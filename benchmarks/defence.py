@@ -81,6 +81,6 @@ SOURCES: dict[str, Callable[[dict[str, Any]], list[tuple[str, str, str]]]] = {
 COMMANDS = {
     "stages": "python -m benchmarks.stages",
     "edge": "python -m benchmarks.edge",
-    "temporal": "python -m benchmarks.temporal --every 10",
+    "temporal": "python -m benchmarks.temporal --every 30",
     "photographs": "pointillist lab psnr --images PHOTOGRAPHS --drop .25",
 }

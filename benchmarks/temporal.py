@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from processors.settings import DenoiseSettings
+from processors.settings import usual_denoise
 from processors.stages.denoise import denoise
 from processors.stages.reconstruct import Mode, reconstruct
 from producers.sources.opening import open_source
@@ -70,7 +70,7 @@ def jpeg(picture: Picture) -> tuple[int, float]:
 @torch.inference_mode()
 def psnr_db(pixels: Picture, kept: Mask, picture: Picture, mode: Mode) -> float:
     """Of the picture that is shown for these known pixels, against the camera's."""
-    settings = DenoiseSettings()
+    settings = usual_denoise(mode)
     frames = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
     rebuilt = reconstruct(frames, torch.from_numpy(np.ascontiguousarray(kept))[None, None], mode)
     shown = denoise(rebuilt, settings.method, settings.sigma)[0].permute(1, 2, 0).numpy() * 255

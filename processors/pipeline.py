@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from processors.bundle import Bundle
-from processors.settings import DenoiseSettings
+from processors.settings import DenoiseSettings, usual_denoise
 from processors.stages.classify import classify
 from processors.stages.denoise import denoise
 from processors.stages.learned import reconstruct_learned, shipped_restorer
@@ -54,7 +54,7 @@ class Pipeline:
     ) -> None:
         self.bundle = bundle
         self.mode: Mode = mode
-        self.denoise = denoise or DenoiseSettings()
+        self.denoise = denoise or usual_denoise(mode)
         # Loaded now, for a compiler cannot look into the loading of a file.
         self._restorer = shipped_restorer(bundle.device) if mode == "default" else None
 

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from processors.stages.denoise import SIGMA
+from processors.stages.reconstruct import Mode
 from schemas.topics import PROCESSORS_GROUP, KafkaTopic
 
 
@@ -19,6 +20,11 @@ class DenoiseSettings(BaseModel):
     method: Literal["bayes", "visu"] = "bayes"
     sigma: float | None = Field(default=SIGMA, ge=0, allow_inf_nan=False)
     """Standard deviation of the noise on the scale [0, 1]; None estimates it, 0 leaves the frames as they are."""
+
+
+def usual_denoise(mode: Mode) -> DenoiseSettings:
+    """What helps after each reconstruction: nothing after the learned one, which has taken the noise out itself."""
+    return DenoiseSettings(sigma=0.0 if mode == "default" else SIGMA)
 
 
 class ProcessorSettings(BaseModel):
@@ -41,9 +47,10 @@ class ProcessorSettings(BaseModel):
     dead_letters_topic: str = KafkaTopic.DEAD_LETTERS.value
     events_topic: str = KafkaTopic.EVENTS.value
 
-    mode: Literal["default", "paper", "plate"] = "default"
+    mode: Mode = "default"
     """How dropped pixels are rebuilt; see `processors.stages.reconstruct`."""
-    denoise: DenoiseSettings = DenoiseSettings()
+    denoise: DenoiseSettings | None = None
+    """None is `usual_denoise` of the mode."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     compile: bool | None = None
     """Compile the chain for frames of the network's size and of 32×32, which takes a minute or so at the start; None

@@ -36,6 +36,8 @@ class Restorer(nn.Module):
 
     def __init__(self, widths: tuple[int, int, int] = (48, 64, 96), depths: tuple[int, ...] = (1, 1, 2, 1, 1)) -> None:
         super().__init__()
+        self.kept_gain = 1.0
+        """What the changes of kept pixels are multiplied by: above 1, more of an attack goes, and of fine texture."""
         wide, middle, deep = widths
         self.enter = nn.Conv2d(16, wide, 3, padding=1)
         self.fine_in = _residuals(wide, depths[0])
@@ -71,4 +73,6 @@ class Restorer(nn.Module):
         middle = self.middle_out(middle + F.pixel_shuffle(self.from_deep(deep), 2))
         fine = self.fine_out(fine + F.pixel_shuffle(self.from_middle(middle), 2))
         change = F.pixel_shuffle(self.leave(fine), 2)[:, :, :height, :width]
+        if self.kept_gain != 1:
+            change = change * (1 + (self.kept_gain - 1) * kept.to(change.dtype))
         return filled + change

@@ -151,7 +151,8 @@ class Measurement:
         count = len(pictures.images)
         if count > self.plan.sweep_images:
             shown = Shown(self.judge, row, pictures, count, rounded=True)
-            self._rows(shown, [undefended(), *self.products(self._key_ratios(), 1, 1)], "all")
+            default = [product(self.pipelines["default"], ratio, 1, self.code) for ratio in self._key_ratios()]
+            self._rows(shown, [undefended(), *default], "all")
 
     def _key_ratios(self) -> tuple[float, ...]:
         return tuple(ratio for ratio in self.plan.ratios if ratio in KEY_RATIOS)
