@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import torch
@@ -15,6 +16,9 @@ from lab.experiments.super_iot.cache import Arrays, Cache, digest
 from lab.experiments.super_iot.plan import AttackRow, Plan
 from processors.bundle import Bundle
 from schemas.errors import ConfigError
+
+UNROUNDED_PICTURES: Final = 300
+"""Of a row, so many are also kept as they were before rounding."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,7 @@ class Adversarial:
 def adversarial(judge: Judge, row: AttackRow, plan: Plan, cache: Cache, attack_code: str) -> Adversarial:
     """The pictures of a row: attacked on the bare network when they are not in the cache. The clean row is as it is."""
     count = len(judge.pictures.first(plan.pictures_of(row)))
-    keep = min(count, plan.sweep_images)
+    keep = min(count, UNROUNDED_PICTURES)
     made_from = digest(judge.made_from(), row, count, keep, plan.seed, attack_code)
     if row.attack() is None:
         return Adversarial(judge.pictures.images[:count], np.zeros((0,), np.float32), made_from)

@@ -142,7 +142,8 @@ class Measurement:
 
     def _unrounded(self, row: AttackRow, pictures: Adversarial) -> None:
         if len(pictures.unrounded):
-            shown = Shown(self.judge, row, pictures, len(pictures.unrounded), rounded=False)
+            count = min(len(pictures.unrounded), self.plan.sweep_images)
+            shown = Shown(self.judge, row, pictures, count, rounded=False)
             repeats = min(self.plan.repeats, UNROUNDED_REPEATS)
             defences = [product(self.pipelines["default"], ratio, repeats, self.code) for ratio in self._key_ratios()]
             self._rows(shown, [undefended(), *defences], "sweep")
