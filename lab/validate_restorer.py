@@ -1,8 +1,8 @@
 """Choose how far the default goes, on pictures no network was trained on: `python -m lab.validate_restorer`.
 
-Of the last 1,000 training pictures of CIFAR-10, those that a bundle classifies correctly, clean and attacked: prints the
-accuracy behind the drop and the learned reconstruction for several gains on the kept pixels' changes, each with and
-without wavelet denoising.
+Prints accuracies behind the drop and the learned reconstruction, of those of the last 1,000 training pictures of
+CIFAR-10 that a bundle classifies correctly, clean and attacked: for several gains on the changes of kept pixels, each
+with and without wavelet denoising.
 """
 
 from __future__ import annotations
