@@ -10,9 +10,11 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
+import torch
 
 from infra.cli import main
 from lab.experiments.super_iot import judges, run
+from processors.stages.learned import shipped_restorer
 from tests.lab.colour_judge import coloured, save, write_bundle
 
 
@@ -37,6 +39,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     second = write_bundle(place / "second", name="others")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run, "STEP_SIZES", (0.02, 0.03))
+        # Other weights come without a gain of their own: so that the same weights are the same defence.
+        patch.setattr(shipped_restorer(torch.device("cpu")), "kept_gain", 1.0)
         patch.setattr(run, "TRACED_PICTURES", 1)
         patch.delenv("POINTILLIST_DATA", raising=False)
         status = super_iot(
