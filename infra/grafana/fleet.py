@@ -114,7 +114,7 @@ def _temporal() -> list[Graph | Figure]:
             "Temporal: blocks left out",
             "Share of the blocks that are as in the key frame and not sent again.",
             "percentunit",
-            (Query(UNCHANGED, "unchanged"),),
+            (Query(or_zero(f"{UNCHANGED} > 0"), "unchanged"),),
             8,
         ),
         Graph(
