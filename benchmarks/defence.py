@@ -82,5 +82,5 @@ COMMANDS = {
     "stages": "python -m benchmarks.stages",
     "edge": "python -m benchmarks.edge",
     "temporal": "python -m benchmarks.temporal --every 30",
-    "photographs": "pointillist lab psnr --images PHOTOGRAPHS --drop .25",
+    "photographs": "pointillist lab psnr --images runs/photographs --drop .25",
 }
