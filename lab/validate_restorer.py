@@ -18,11 +18,11 @@ from torch import Tensor
 
 from lab.attacks import make_attack, random_targets, to_8_bits
 from lab.masks import random_masks
+from lab.training.cifar10 import HELD_OUT
 from processors.bundle import Bundle, load_bundle, shipped_bundle
 from processors.stages.denoise import denoise
 from processors.stages.learned import reconstruct_learned, shipped_restorer
 
-HELD_OUT = 1000
 RATIOS = (0.01, 0.25, 0.5)
 GAINS = (1.0, 1.25, 1.5, 2.0)
 ATTACKS = ("fgsm", "ifgsm", "pgd")

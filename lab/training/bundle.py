@@ -16,9 +16,8 @@ from torch import Tensor, nn
 from lab.masks import random_masks
 from lab.training.recipe import Images, Labels
 from processors.bundle import Bundle, BundleSettings, InputSettings, StripSettings, load_bundle
-from processors.stages.denoise import denoise
+from processors.pipeline import Pipeline
 from processors.stages.drop import drop
-from processors.stages.reconstruct import reconstruct
 from processors.stages.strip import strip_entropy
 
 OVERLAYS = 100
@@ -114,13 +113,14 @@ def bundle_accuracy(
     return correct / len(images)
 
 
-def degraded(drop_ratio: float) -> Callable[[Tensor], Tensor]:
-    """What the default pipeline does to a frame: a pixel drop with random masks, reconstruction, denoising."""
+def degraded(bundle: Bundle, drop_ratio: float) -> Callable[[Tensor], Tensor]:
+    """What the default pipeline does to a frame: a pixel drop with random masks, then all that it rebuilds with."""
     generator = torch.Generator().manual_seed(0)
+    pipeline = Pipeline(bundle)
 
     def run(frames: Tensor) -> Tensor:
         kept = random_masks(len(frames), frames.shape[2], frames.shape[3], drop_ratio, generator)
-        return denoise(reconstruct(drop(frames, kept), kept))
+        return pipeline.rebuild(drop(frames, kept), kept)
 
     return run
 

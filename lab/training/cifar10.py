@@ -78,7 +78,7 @@ def main() -> None:
     lines = [
         f"{bundle.model_id}: {len(images)} training pictures, {arguments.epochs} epochs",
         f"{len(test_x)} test pictures: accuracy {bundle_accuracy(bundle, test_x, test_y):.4f}",
-        f"25 % dropped, rebuilt, denoised: {bundle_accuracy(bundle, test_x, test_y, degraded(0.25)):.4f}",
+        f"25 % dropped and rebuilt: {bundle_accuracy(bundle, test_x, test_y, degraded(bundle, 0.25)):.4f}",
         strip_line(bundle),
     ]
     print("\n".join(lines))

@@ -126,7 +126,7 @@ def fit(
             optimiser.step()
             optimiser.zero_grad()
             correct += (logits.argmax(1) == target).sum()
-            _average_into(average, network, min(recipe.average_decay, (step + 1) / (step + 10)))
+            average_into(average, network, min(recipe.average_decay, (step + 1) / (step + 10)))
         share = correct.item() / (steps_per_epoch * recipe.batch)
         print(
             f"epoch {epoch + 1}/{recipe.epochs}: train accuracy {share:.4f}, {time.monotonic() - started:.0f} s",
@@ -145,7 +145,8 @@ def fit(
 
 
 @torch.no_grad()
-def _average_into(average: nn.Module, network: nn.Module, decay: float) -> None:
+def average_into(average: nn.Module, network: nn.Module, decay: float) -> None:
+    """Move `average` towards `network` by 1 − `decay`, in place; counters are copied."""
     for mean, value in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
         if mean.is_floating_point():
             mean.lerp_(value, 1 - decay)

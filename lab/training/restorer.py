@@ -25,6 +25,7 @@ from torch import Tensor
 from lab.networks.families import SURROGATES
 from lab.training.families import NETWORKS
 from lab.training.pictures import cifar_pictures, crops_of_larger
+from lab.training.recipe import average_into
 from processors.bundle import Bundle, load_bundle
 from processors.networks.restorer import Restorer
 from processors.stages.plate import reconstruct_plate
@@ -169,10 +170,7 @@ def fit(
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimiser.step()
-        with torch.no_grad():
-            decay = min(AVERAGE_DECAY, (step + 1) / (step + 10))
-            for mean, value in zip(average.parameters(), network.parameters(), strict=True):
-                mean.lerp_(value, 1 - decay)
+        average_into(average, network, min(AVERAGE_DECAY, (step + 1) / (step + 10)))
         if (step + 1) % 1000 == 0:
             count = step + 1 - shown
             print(

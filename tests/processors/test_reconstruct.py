@@ -133,6 +133,19 @@ def test_an_untrained_network_gives_the_plate() -> None:
     torch.testing.assert_close(found, reconstruct_plate(frames, kept), atol=1e-6, rtol=0)
 
 
+def test_a_gain_multiplies_the_changes_of_kept_pixels_alone() -> None:
+    frames, kept = random_case((2, 3, 24, 24), 0.25)
+    network = Restorer().eval()
+    generator = torch.Generator().manual_seed(0)
+    torch.nn.init.normal_(network.leave.weight, std=0.02, generator=generator)
+    changes = []
+    for gain in (1.0, 1.25):
+        network.kept_gain = gain
+        changes.append((network(frames, kept) - frames).detach())
+    assert changes[0].abs().max() > 1e-3
+    torch.testing.assert_close(changes[1], torch.where(kept, 1.25 * changes[0], changes[0]), atol=1e-6, rtol=0)
+
+
 def test_large_frames_have_weights_of_their_own() -> None:
     for side, large in ((learned.SMALL_SIDE, False), (learned.SMALL_SIDE + 1, True)):
         frames, kept = random_case((1, 3, side, 160), 0.25)

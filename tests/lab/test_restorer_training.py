@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lab.training.families import NETWORKS
+from lab.training.restorer import FEW_DROPPED, STRONGEST, Examples, MaskBank
+from lab.training.surrogate_attacks import few_steps
+from processors.bundle import load_bundle
+
+
+def test_masks_in_training_drop_as_many_pixels_in_every_block_of_a_picture() -> None:
+    kept, few = MaskBank().draw(200, torch.Generator().manual_seed(0), few=0.5)
+    dropped = (~kept).view(200, 4, 8, 4, 8).sum((2, 4)).flatten(1)
+    assert (dropped == dropped[:, :1]).all()
+    assert torch.equal(dropped[:, 0] < FEW_DROPPED, few)
+    assert 0.4 < few.float().mean() < 0.8
+    assert {16, 32} <= set(dropped[:, 0].tolist())
+
+
+@pytest.mark.parametrize("targeted", [True, False])
+def test_attacks_in_training_keep_their_bound_and_8_bits_and_move_the_loss(targeted: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    frames = torch.randint(0, 256, (8, 3, 32, 32), generator=generator) / 255
+    surrogate = load_bundle(NETWORKS / "vgg", torch.device("cpu"))
+    labels = surrogate.logits(frames).argmax(1)
+    attacked = few_steps(surrogate, frames, labels, 3, targeted, generator)
+    levels = (attacked - frames) * 255
+    assert torch.allclose(levels, levels.round(), atol=1e-3)
+    assert 0 < levels.abs().max() <= STRONGEST + 1e-3
+    before, after = (surrogate.logits(x).softmax(1).gather(1, labels[:, None]).mean() for x in (frames, attacked))
+    assert after < before
+
+
+def test_attacked_pictures_are_what_is_seen_and_clean_ones_what_is_wanted() -> None:
+    clean = torch.full((64, 3, 32, 32), 100, dtype=torch.uint8)
+    attacked = clean + 5
+    examples = Examples(clean, clean[:4] + 50, [attacked], torch.Generator().manual_seed(0))
+    seen, wanted = next(examples.batches(32, 0.25))
+    levels = ((seen - wanted) * 255).round().amax((1, 2, 3))
+    assert set(wanted.mul(255).round().flatten().tolist()) == {100, 150}
+    # As saved, doubled up to the bound, left out; larger pictures are never attacked.
+    assert set(levels[:24].tolist()) == {0, 5, STRONGEST}
+    assert not levels[24:].any()
