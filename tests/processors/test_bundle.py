@@ -407,7 +407,7 @@ def test_the_scene_bundle_knows_the_simulators_scenes_after_a_pixel_drop() -> No
     assert bundle.settings.classes == list(SCENE_CLASSES)
     images, labels = scenes(seed=99, count=300)
     assert bundle_accuracy(bundle, images, labels) >= 0.97
-    assert bundle_accuracy(bundle, images, labels, degraded(0.25)) >= 0.95
+    assert bundle_accuracy(bundle, images, labels, degraded(bundle, 0.25)) >= 0.95
 
 
 @pytest.mark.parametrize("name", ["scene", "cifar10"])
