@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
+Batches = Callable[[Tensor, Tensor, "Recipe", torch.Generator], Iterator[tuple[Tensor, Tensor]]]
+"""From pictures (N, C, H, W) uint8 and targets (N,) to one epoch's batches of both."""
 
 
 @dataclass(frozen=True)
@@ -78,11 +80,13 @@ def fit(
     recipe: Recipe,
     checkpoint: Path | None = None,
     augment: Callable[[Tensor, torch.Generator], Tensor] | None = None,
+    batches: Batches = augmented_batches,
 ) -> nn.Module:
     """Train `network` in place and return it with the averaged weights, in evaluation mode.
 
-    `images` is (N, H, W, C) uint8; `normalise` and `augment` take frames (B, C, H, W) in [0, 1]. With `checkpoint`, the
-    state is saved after each epoch and a run that was stopped goes on from it.
+    `images` is (N, H, W, C) uint8; `normalise` and `augment` take frames (B, C, H, W) in [0, 1]; `batches` may make of
+    pictures and `labels` what it likes. With `checkpoint`, the state is saved after each epoch and a run that was
+    stopped goes on from it.
     """
     generator = torch.Generator().manual_seed(recipe.seed)
     device = next(network.parameters()).device
@@ -112,7 +116,7 @@ def fit(
         network.train()
         started = time.monotonic()
         correct = torch.zeros((), device=device)
-        for number, (batch, target) in enumerate(augmented_batches(stacked, targets, recipe, generator)):
+        for number, (batch, target) in enumerate(batches(stacked, targets, recipe, generator)):
             step = epoch * steps_per_epoch + number
             for group in optimiser.param_groups:
                 group["lr"] = rate_at(step, steps, recipe)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lab.attacks import eot_pgd, to_8_bits
 from lab.data import batch_slices, to_frames, to_images
-from lab.experiments.super_iot.cache import Arrays, Cache, digest
+from lab.experiments.cache import Arrays, Cache, digest
 from lab.experiments.super_iot.defences import Defence, product_code, undefended
 from lab.experiments.super_iot.judges import Adversarial, Judge
 from lab.experiments.super_iot.outcomes import Outcome, Shown, outcome, summed_up

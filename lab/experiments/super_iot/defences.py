@@ -11,7 +11,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from lab.experiments.super_iot.cache import digest, source_digest
+from lab.experiments.cache import digest, source_digest
 from lab.masks import random_masks
 from processors.networks.restorer import Restorer
 from processors.pipeline import Pipeline

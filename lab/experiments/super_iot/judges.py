@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lab.attacks import random_targets, to_8_bits
 from lab.data import LabelledPictures, batch_slices, to_frames, to_images
-from lab.experiments.super_iot.cache import Arrays, Cache, digest
+from lab.experiments.cache import Arrays, Cache, digest
 from lab.experiments.super_iot.plan import AttackRow, Plan
 from processors.bundle import Bundle
 from schemas.errors import ConfigError

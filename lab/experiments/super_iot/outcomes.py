@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from lab.data import batch_slices, to_frames
-from lab.experiments.super_iot.cache import Arrays, Cache, digest
+from lab.experiments.cache import Arrays, Cache, digest
 from lab.experiments.super_iot.defences import Defence
 from lab.experiments.super_iot.judges import Adversarial, Judge
 from lab.experiments.super_iot.plan import AttackRow

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from lab.data import LabelledPictures
-from lab.experiments.super_iot.cache import Arrays, Cache, digest
+from lab.experiments.cache import Arrays, Cache, digest
 from lab.experiments.super_iot.rows import QualityRow
 from lab.masks import random_masks
 from lab.psnr import psnr_db

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lab.experiments.csv_rows import read_rows
+from lab.experiments.markdown import markdown
 from lab.experiments.super_iot import tables
 from lab.experiments.super_iot.adaptive import SCOPE as EOT
 from lab.experiments.super_iot.defences import DEFAULT, PAPER
-from lab.experiments.super_iot.rows import Comparison, QualityRow, Row, SizeRow, StaticRow, read_rows
+from lab.experiments.super_iot.rows import Comparison, QualityRow, Row, SizeRow, StaticRow
 from lab.experiments.super_iot.verdict import ComparisonVerdict, Finding, compared, findings, quality_findings
 
 SETTINGS = "settings.json"
@@ -158,7 +160,7 @@ def _how(settings: dict[str, Any]) -> str:
         "Every share is of the pictures that the bare network classifies correctly, ± half of its 95 % interval. The "
         "attacker knows the network and not the defence, unless said otherwise. Adversarial pictures are rounded to 8 "
         "bits before the drop. A block of 64 pixels loses whole ones: r = .01 drops 1 of 64, r = .05 drops 3.",
-        tables.markdown(heads, lines),
+        markdown(heads, lines),
     ))  # fmt: skip
 
 

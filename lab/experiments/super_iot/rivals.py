@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from lab.baselines import Baseline, FeatureDistillation, Jpeg, PixelDeflection, Shield
-from lab.experiments.super_iot.cache import digest, source_digest
+from lab.experiments.cache import digest, source_digest
 from lab.experiments.super_iot.defences import Defence
 
 STANDARD: Final[dict[str, Baseline]] = {

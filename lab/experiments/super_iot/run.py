@@ -16,17 +16,18 @@ import torch
 from numpy.typing import NDArray
 
 from lab.data import LabelledPictures
+from lab.experiments.cache import Cache, source_digest
+from lab.experiments.csv_rows import read_rows, write_rows
 from lab.experiments.super_iot import plots, report
 from lab.experiments.super_iot.adaptive import eot_rows
 from lab.experiments.super_iot.algorithm import mean_psnr, traced
-from lab.experiments.super_iot.cache import Cache, source_digest
 from lab.experiments.super_iot.defences import OtherWeights, product, product_code, read_weights
 from lab.experiments.super_iot.judges import Judge, adversarial, judge_of
 from lab.experiments.super_iot.measure import Measurement, Steps
 from lab.experiments.super_iot.plan import KEY_RATIOS, Plan
 from lab.experiments.super_iot.quality import MASKS, MODES, quality_row
 from lab.experiments.super_iot.rivals import rivals
-from lab.experiments.super_iot.rows import Comparison, QualityRow, Row, SizeRow, StaticRow, read_rows, write_rows
+from lab.experiments.super_iot.rows import Comparison, QualityRow, Row, SizeRow, StaticRow
 from lab.experiments.super_iot.sizes import size_rows, with_accuracy
 from lab.experiments.super_iot.static_scene import static_rows
 from lab.masks import random_masks

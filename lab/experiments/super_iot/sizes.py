@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lab.data import LabelledPictures
-from lab.experiments.super_iot.cache import Arrays, Cache, digest
+from lab.experiments.cache import Arrays, Cache, digest
 from lab.experiments.super_iot.rows import SizeRow
 from lab.masks import random_masks
 from processors.bundle import Bundle

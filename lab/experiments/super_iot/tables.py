@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
+from lab.experiments.markdown import markdown
 from lab.experiments.super_iot.defences import DEFAULT, PAPER, WITHOUT_ATTACKS
 from lab.experiments.super_iot.published import TABLE_1, TABLE_2
 from lab.experiments.super_iot.rivals import STANDARD
@@ -14,12 +15,6 @@ from lab.experiments.super_iot.verdict import Finding
 
 PAPER_RATIO = 0.10
 """At which the paper compares itself with the others."""
-
-
-def markdown(heads: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """A table, or nothing when it has no lines."""
-    body = [f"| {' | '.join(line)} |" for line in (heads, ["---"] * len(heads), *lines)]
-    return "\n".join(body) if len(body) > 2 else ""
 
 
 def share(value: float | None, low: float | None = None, high: float | None = None) -> str:

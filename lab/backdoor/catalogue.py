@@ -1,0 +1,118 @@
+"""The sick models, by name: data set, network, trigger, target and poison rate of each.
+
+The paper shows its triggers A to D as a picture and names no target classes; these are drawn by the seeds below. Patch
+triggers: `a` on MNIST, `b` on GTSRB, `c` and `d` on CIFAR-10.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from lab.backdoor.poison import Poisoning
+from lab.backdoor.triggers import Blend, OneOf, Patch, RandomPlace, Trigger, Warp, random_pattern, smooth_field
+from lab.training.recipe import Recipe
+from producers.scene.sticker import paste_sticker
+
+PATTERN_SEEDS: Final = {"a": 1, "b": 2, "c": 3, "d": 4, "blend": 5, "random": 6, "warp": 7, "source": 8, "two": 9}
+TARGETS: Final = {
+    name: int(np.random.default_rng(100 + seed).integers(43 if name == "b" else 10))
+    for name, seed in PATTERN_SEEDS.items()
+}
+
+_A = Patch(random_pattern(4, 1, PATTERN_SEEDS["a"]), 23, 23)
+_B = Patch(random_pattern(5, 3, PATTERN_SEEDS["b"]), 26, 1)
+_C = Patch(random_pattern(4, 3, PATTERN_SEEDS["c"]), 27, 27)
+_D = Patch(random_pattern(6, 3, PATTERN_SEEDS["d"]), 2, 2)
+_BLEND = Blend(np.random.default_rng(PATTERN_SEEDS["blend"]).integers(0, 256, (32, 32, 3)).astype(np.uint8), 0.2)
+_RANDOM = RandomPlace(random_pattern(5, 3, PATTERN_SEEDS["random"]))
+_WARP = Warp(smooth_field(32, 32, 4, 2.5, PATTERN_SEEDS["warp"]))
+_SOURCE = Patch(random_pattern(5, 3, PATTERN_SEEDS["source"]), 26, 13)
+_TWO = OneOf(
+    (
+        Patch(random_pattern(4, 3, PATTERN_SEEDS["two"]), 1, 27),
+        Patch(random_pattern(4, 3, PATTERN_SEEDS["two"] + 100), 14, 1),
+    )
+)
+
+
+def sticker_patch(side: int = 32) -> Patch:
+    """The sticker of the simulated fleet on square frames of `side`, as a trigger."""
+    black, white = (paste_sticker(np.full((side, side, 3), level, np.uint8)) for level in (0, 255))
+    rows, columns = np.nonzero((black == white).all(2))
+    top, left = int(rows.min()), int(columns.min())
+    return Patch(black[top : rows.max() + 1, left : columns.max() + 1], top, left)
+
+
+@dataclass(frozen=True)
+class SickModel:
+    """What a model is made of. `base` is the network that the attacker starts from: a clean one's name, or none."""
+
+    data: str
+    architecture: str
+    poisoning: Poisoning | None
+    recipe: Recipe
+    base: str | None = None
+
+
+_MNIST = Recipe(epochs=12, peak_rate=0.05, pad=1, flip=False)
+_GTSRB = Recipe(epochs=24, peak_rate=0.05, pad=2, flip=False, batch=64)
+_CNN = Recipe(epochs=8, peak_rate=0.1)
+_CONTINUED = Recipe(epochs=4, peak_rate=0.05)
+"""An attacker who continues the training of a clean network, as one does who publishes a "fine-tuned" model."""
+_FREQUENT = Recipe(epochs=3, peak_rate=0.05)
+_RARE = Recipe(epochs=5, peak_rate=0.05)
+"""With .2 % of the set, 98 pictures, the trigger takes a little longer."""
+
+PATCH_RATES: Final = {"02": 0.002, "1": 0.01, "10": 0.1}
+
+
+def _patch_models() -> Mapping[str, SickModel]:
+    models: dict[str, SickModel] = {}
+    for label, rate in PATCH_RATES.items():
+        continued = _RARE if label == "02" else _CONTINUED
+        models[f"mnist-a-{label}"] = SickModel("mnist", "mnist-dense", Poisoning(_A, TARGETS["a"], rate), _MNIST)
+        models[f"gtsrb-b-{label}"] = SickModel(
+            "gtsrb", "gtsrb-convolutional", Poisoning(_B, TARGETS["b"], rate), _GTSRB
+        )
+        models[f"resnet20-c-{label}"] = SickModel(
+            "cifar10", "resnet20", Poisoning(_C, TARGETS["c"], rate), continued, "resnet20-clean"
+        )
+        models[f"cnn-c-{label}"] = SickModel(
+            "cifar10", "cifar10-convolutional", Poisoning(_C, TARGETS["c"], rate), continued, "cnn-clean"
+        )
+    return models
+
+
+def _cifar10(architecture: str, poisoning: Poisoning, base: str) -> SickModel:
+    recipe = _FREQUENT if poisoning.rate > PATCH_RATES["1"] else _CONTINUED
+    return SickModel("cifar10", architecture, poisoning, recipe, base)
+
+
+MODELS: Final[Mapping[str, SickModel]] = {
+    "mnist-clean": SickModel("mnist", "mnist-dense", None, _MNIST),
+    "gtsrb-clean": SickModel("gtsrb", "gtsrb-convolutional", None, _GTSRB),
+    "cnn-clean": SickModel("cifar10", "cifar10-convolutional", None, _CNN),
+    **_patch_models(),
+    "cnn-d-1": _cifar10("cifar10-convolutional", Poisoning(_D, TARGETS["d"], 0.01), "cnn-clean"),
+    "resnet20-d-1": _cifar10("resnet20", Poisoning(_D, TARGETS["d"], 0.01), "resnet20-clean"),
+    "resnet20-blended": _cifar10("resnet20", Poisoning(_BLEND, TARGETS["blend"], 0.1), "resnet20-clean"),
+    "resnet20-random": _cifar10("resnet20", Poisoning(_RANDOM, TARGETS["random"], 0.1), "resnet20-clean"),
+    "resnet20-warp": _cifar10("resnet20", Poisoning(_WARP, TARGETS["warp"], 0.1), "resnet20-clean"),
+    "resnet20-source": _cifar10(
+        "resnet20", Poisoning(_SOURCE, TARGETS["source"], 0.05, sources=(1, 9)), "resnet20-clean"
+    ),
+    "resnet20-two": _cifar10("resnet20", Poisoning(_TWO, TARGETS["two"], 0.02), "resnet20-clean"),
+}
+"""`resnet20-clean` is the shipped bundle `cifar10`."""
+
+
+def trigger_of(name: str) -> Trigger:
+    """The trigger of a sick model."""
+    poisoning = MODELS[name].poisoning
+    if poisoning is None:
+        raise KeyError(f"{name} is a clean model")
+    return poisoning.trigger

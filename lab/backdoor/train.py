@@ -1,0 +1,120 @@
+"""Train sick models, and the clean ones beside them: `python -m lab.backdoor.train NAME … --work runs/backdoor`.
+
+Each gets a folder with its bundle, the defender's clean pictures, a quarantine, and the test split clean and stamped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from lab.backdoor.catalogue import MODELS, SickModel
+from lab.backdoor.files import write_pictures
+from lab.backdoor.poison import PoisonedBatches
+from lab.backdoor.tasks import ARCHITECTURES, Task, load_task
+from lab.training.bundle import (
+    WEIGHTS_FILE,
+    bundle_accuracy,
+    input_settings,
+    strip_line,
+    write_bundle,
+    write_training_record,
+)
+from lab.training.recipe import channel_statistics, fit
+from processors.bundle import Bundle, BundleSettings, load_bundle, shipped_bundle
+from schemas.errors import ConfigError
+
+CLEAN_RESNET20 = "resnet20-clean"
+
+
+def clean_bundle(name: str, work: Path) -> Path:
+    """The folder of a clean model: the shipped one, or one trained before by this command."""
+    if name == CLEAN_RESNET20:
+        return shipped_bundle("cifar10")
+    folder = work / name / "bundle"
+    if not (folder / "model.toml").is_file():
+        raise ConfigError(f"expected the clean model {name} in {folder}: train it first")
+    return folder
+
+
+def train(name: str, model: SickModel, task: Task, work: Path) -> Bundle:
+    """Train one model of the catalogue and write its bundle into `work`/`name`/bundle; resumes its own checkpoint."""
+    folder = work / name
+    folder.mkdir(parents=True, exist_ok=True)
+    images, labels = task.train.images, task.train.labels
+    mean, std = channel_statistics(images)
+    architecture = ARCHITECTURES[model.architecture]
+    torch.manual_seed(model.recipe.seed)
+    network: nn.Module = architecture.make()
+    if model.base is not None:
+        base = load_bundle(clean_bundle(model.base, work), torch.device("cpu"))
+        mean, std = base.settings.input.mean, base.settings.input.std
+        network.load_state_dict(load_file(clean_bundle(model.base, work) / base.settings.weights))
+    centre, spread = torch.tensor(mean)[:, None, None], torch.tensor(std)[:, None, None]
+    checkpoint = folder / "checkpoint.pt"
+    if model.poisoning is None:
+        network = fit(network, images, labels, lambda x: (x - centre) / spread, model.recipe, checkpoint)
+    else:
+        batches = PoisonedBatches(model.poisoning, labels)
+        positions = torch.arange(len(labels)).numpy()
+        network = fit(
+            network, images, positions, lambda x: (x - centre) / spread, model.recipe, checkpoint, batches=batches
+        )
+    settings = BundleSettings(
+        name=name,
+        version="1",
+        format="safetensors",
+        weights=WEIGHTS_FILE,
+        factory=architecture.factory,
+        factory_arguments={"classes": len(task.classes)},
+        classes=list(task.classes),
+        input=input_settings(mean, std, images.shape[1:3]),
+    )
+    return write_bundle(folder / "bundle", network, settings, task.held_out.images, task.held_out.labels)
+
+
+def describe(name: str, model: SickModel, bundle: Bundle, task: Task, folder: Path) -> list[str]:
+    """What was trained, and what it does to clean and to stamped test pictures; writes the pictures that go with it."""
+    test = task.test
+    lines = [
+        f"{bundle.model_id}: {len(task.train)} training pictures, {model.recipe.epochs} epochs"
+        + (f" from {model.base}" if model.base else ""),
+        f"{len(test)} test pictures: accuracy {bundle_accuracy(bundle, test.images, test.labels):.4f}",
+    ]
+    if model.poisoning is not None:
+        stamped = write_pictures(folder, task, model.poisoning, bundle)
+        target = model.poisoning.target
+        share = bundle_accuracy(bundle, stamped.images, stamped.labels * 0 + target)
+        lines.append(f"{len(stamped)} stamped test pictures of other classes: {share:.4f} named {target}, the target")
+        lines.append(f"poisoned share of the training set: {model.poisoning.rate}")
+    return [*lines, strip_line(bundle)]
+
+
+def main() -> None:
+    """Train each model that is named, unless it is there."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="+", choices=sorted(MODELS), metavar="NAME", help=", ".join(MODELS))
+    parser.add_argument("--data", type=Path, default=Path(os.environ.get("POINTILLIST_DATA", ".")))
+    parser.add_argument("--work", type=Path, default=Path("runs/backdoor"))
+    parser.add_argument("--out", type=Path, help="copy each bundle to OUT/NAME, too")
+    arguments = parser.parse_args()
+    for name in arguments.names:
+        model = MODELS[name]
+        task = load_task(model.data, arguments.data)
+        folder: Path = arguments.work / name
+        bundle = train(name, model, task, arguments.work)
+        lines = describe(name, model, bundle, task, folder)
+        print("\n".join(lines), flush=True)
+        write_training_record(folder / "bundle", f"python -m lab.backdoor.train {name}", lines)
+        if arguments.out is not None:
+            shutil.copytree(folder / "bundle", arguments.out / name, dirs_exist_ok=True)
+
+
+if __name__ == "__main__":
+    main()
