@@ -28,11 +28,11 @@ from typing import Any
 
 from benchmarks.hostile import publish_hostile
 from benchmarks.system import COMMAND, RunningSystem, audit
-from consumers.evidence import STRIP, Probe, Window, strip_alarm
-from consumers.settings import EvidenceRule
+from consumers.evidence import Chain, alert_id
 from infra.kafka_log import read_topic
 from infra.layout import Layout
 from processors.bundle import shipped_bundle
+from schemas.evidence import EvidenceRule, Probe
 from schemas.identity import CameraId
 from schemas.pointillist_pb2 import CHECKED, Alert
 from schemas.topics import KafkaTopic
@@ -199,14 +199,25 @@ def suspicious_bundle(folder: Path) -> Path:
 
 def expected_alerts(layout: Layout) -> set[str]:
     """The alerts that the rule gives on the recorded probes, worked out again from the frames alone."""
-    rule = EvidenceRule()
-    windows: dict[Window, list[Probe]] = {}
-    query = "select camera, boot, seq, entropy_bits, threshold_bits, flagged from frames where strip = ? order by seq"
+    probes: dict[tuple[str, int], list[Probe]] = {}
+    classes: dict[tuple[str, int], list[int]] = {}
+    columns = "camera, boot, seq, strip, entropy_bits, threshold_bits, flagged, whole, class_id"
     with sqlite3.connect(f"file:{layout.database}?mode=ro", uri=True) as connection:
-        for camera, boot, seq, entropy, threshold, flagged in connection.execute(query, (CHECKED,)):
-            window = Window(camera, boot, seq // rule.window_frames)
-            windows.setdefault(window, []).append(Probe(seq, entropy, threshold, bool(flagged)))
-    return {window.alert_id(STRIP) for window, probes in windows.items() if strip_alarm(probes, rule) is not None}
+        for camera, boot, seq, strip, entropy, threshold, flagged, whole, class_id in connection.execute(
+            f"select {columns} from frames order by seq"
+        ):
+            # No frame is missing after a run, so the place of a verdict is its sequence number.
+            classes.setdefault((camera, boot), []).append(class_id)
+            if strip == CHECKED:
+                found = Probe(seq, entropy, threshold, bool(flagged), bool(whole), class_id)
+                probes.setdefault((camera, boot), []).append(found)
+    expected = set()
+    for (camera, boot), found_in in probes.items():
+        verdicts = classes[camera, boot]
+        chain = Chain().fold(found_in)
+        _, alarms = chain.read(found_in[-1].seq + 1, EvidenceRule(), lambda a, b, of=verdicts: of[a : b + 1])  # type: ignore[misc]  # the default binds the loop's value
+        expected |= {alert_id(camera, boot, alarm.run[-1].seq) for alarm in alarms}
+    return expected
 
 
 DRILLS: dict[str, Callable[[Path], Result]] = {

@@ -10,6 +10,7 @@ from typing import Final
 from google.protobuf.message import DecodeError
 from sqlalchemy import Connection, func, select
 
+from consumers.probe_plan import Seen
 from consumers.rows import CameraRow, FrameRow
 from consumers.settings import RecorderSettings
 from consumers.store import Written
@@ -35,6 +36,14 @@ class Camera:
     probes: deque[bool] = field(default_factory=lambda: deque(maxlen=RECENT_PROBES))
     """Of the recent checked probes, whether they were flagged."""
     status: CameraRow | None = None
+    boot: int = 0
+    """The boot that the evidence is of."""
+    level: float = 0.0
+    """How far its evidence is on its way to an alert, 1 during an episode."""
+    is_new: bool = True
+    """Whether it has no baseline of evidence yet."""
+    alerts: int = 0
+    """Raised since this process began."""
 
     def take(self, row: FrameRow) -> None:
         """A new frame was recorded."""
@@ -44,6 +53,11 @@ class Camera:
         if row.strip == CHECKED:
             self.entropy_bits = row.entropy_bits
             self.probes.append(row.flagged)
+
+    def probe_share(self) -> float | None:
+        """Share of its frames that it says it sends whole; None when it has not said."""
+        meta = _announced(self.status)
+        return meta.probe_share if meta is not None else None
 
     def flagged_share(self) -> float | None:
         """Of the recent probes; None when there were none."""
@@ -74,17 +88,23 @@ class Camera:
             "verdict": last and {"class": last.class_name, "confidence": last.confidence, "model": last.model_id},
             "entropy_bits": self.entropy_bits,
             "flagged_share": self.flagged_share(),
+            "evidence": self.level,
+            "probe_share": self.probe_share(),
             "size": size,
             "frames_recorded": self.frames,
         }
 
 
-def _announced_size(status: CameraRow | None) -> dict[str, int] | None:
+def _announced(status: CameraRow | None) -> Meta | None:
     try:
-        meta = Meta.FromString(status.meta if status else b"")
+        return Meta.FromString(status.meta) if status and status.meta else None
     except DecodeError:
         return None
-    return {"width": meta.width, "height": meta.height, "channels": meta.channels} if meta.width else None
+
+
+def _announced_size(status: CameraRow | None) -> dict[str, int] | None:
+    meta = _announced(status)
+    return {"width": meta.width, "height": meta.height, "channels": meta.channels} if meta and meta.width else None
 
 
 class Board:
@@ -97,6 +117,7 @@ class Board:
         self._previews: OrderedDict[str, tuple[int, bytes]] = OrderedDict()
         self._preview_bytes = 0
         self._strangers = 0
+        self._rule = settings.evidence
 
     def restore(self, found: Iterable[Camera]) -> None:
         """Begin with what the database knows."""
@@ -115,7 +136,18 @@ class Board:
                 self._keep_preview(row, preview)
         for status in written.cameras:
             self._camera(status.camera).status = status
+        self.take_evidence(written)
         self._make_room()
+
+    def take_evidence(self, written: Written) -> None:
+        """Show how far the evidence of each camera is, by its newest boot."""
+        for (name, boot), chain in written.chains.items():
+            camera = self._cameras.get(name)
+            if camera is not None and camera.last is not None and boot in (camera.last.boot, camera.boot):
+                camera.boot, camera.level, camera.is_new = boot, chain.level(self._rule), chain.is_new(self._rule)
+        for alert in written.alerts:
+            if alert.camera_id in self._cameras:
+                self._cameras[alert.camera_id].alerts += 1
 
     def cameras(self) -> list[Camera]:
         """All cameras, by name."""
@@ -124,6 +156,16 @@ class Board:
     def describe(self, now_ms: int) -> list[dict[str, object]]:
         """What `/cameras` answers."""
         return [camera.describe(now_ms, self._silent_after_s) for camera in self.cameras()]
+
+    def sending(self, now_ms: int) -> list[Seen]:
+        """The cameras that send frames and have said what they do, as the plan of probes asks."""
+        return [
+            Seen(camera.name, camera.level, camera.is_new, camera.status.meta)
+            for camera in self._cameras.values()
+            if camera.status is not None
+            and camera.status.meta
+            and camera.state(now_ms, self._silent_after_s) in ("online", "degraded")
+        ]
 
     def preview(self, name: str) -> bytes | None:
         """The camera's last picture as JPEG, while it is kept."""

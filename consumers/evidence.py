@@ -1,118 +1,94 @@
-"""Evidence of a backdoor trigger, per camera: checked probes folded by identity into windows of sequence numbers.
+"""Evidence of a backdoor trigger, per boot of a camera: checked frames folded by identity, in their order.
 
-Frames come in any order and more than once, so nothing here depends on either: a window is the set of its probes, and
-the rule reads them in the order of their sequence numbers, up to the first frame that is not accounted for yet.
-`strip_alarm` is the rule; a sequential test over the same ordered entropies can take its place.
+Frames come in any order and more than once. So frames wait until every one before them is accounted for, and the rule
+of `schemas.evidence` reads them in the order of their sequence numbers: what it makes of them does not depend on how
+they came.
 """
 
 from __future__ import annotations
 
 import math
-import struct
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable
 from hashlib import blake2b
 from typing import Final, NamedTuple
 
-from consumers.settings import EvidenceRule
+from schemas.evidence import Alarm, Classes, EvidenceRule, Probe, Track, advance
 from schemas.pointillist_pb2 import Alert, Range
-from schemas.ranges import RangeSet
 
 STRIP: Final = "strip"
 """The kind of the alerts that this evidence raises."""
 
-_PROBE = struct.Struct("<QffB")
-
-
-class Probe(NamedTuple):
-    """What STRIP found in one checked frame."""
-
-    seq: int
-    entropy_bits: float
-    threshold_bits: float
-    flagged: bool
-
-
-class Window(NamedTuple):
-    """`number` × W to (`number` + 1) × W − 1 of the sequence numbers of one boot."""
-
-    camera: str
-    boot: int
-    number: int
-
-    def alert_id(self, kind: str) -> str:
-        """The same for the same window and kind, whoever computes it."""
-        name = f"{kind}\0{self.camera}\0{self.boot}\0{self.number}".encode()
-        return blake2b(name, digest_size=16, person=b"pl-alert").hexdigest()
-
-    def span(self, rule: EvidenceRule) -> tuple[int, int]:
-        """The first and the last sequence number."""
-        first = self.number * rule.window_frames
-        return first, first + rule.window_frames - 1
-
-
 Probes = tuple[Probe, ...]
-"""The probes of one window, in the order of their sequence numbers, each once."""
+"""Checked frames in the order of their sequence numbers, each once."""
 
 
-def fold(probes: Probes, new: Iterable[Probe]) -> Probes:
-    """The window's probes with `new` ones; a sequence number that is there already stays as it is."""
-    known = {probe.seq: probe for probe in new} | {probe.seq: probe for probe in probes}
-    return tuple(known[seq] for seq in sorted(known))
+class Chain(NamedTuple):
+    """What is known of one boot of a camera. A value: folding and reading make a new one."""
+
+    following: int = 0
+    """The first sequence number that the rule has not passed."""
+    waiting: Probes = ()
+    """Checked frames from there on."""
+    whole: Track = Track()
+    dropped: Track = Track()
+
+    def fold(self, new: Iterable[Probe]) -> Chain:
+        """With `new` frames waiting; one that is there already, or that the rule has passed, changes nothing."""
+        known = {each.seq: each for each in new if each.seq >= self.following}
+        known |= {each.seq: each for each in self.waiting}
+        return self._replace(waiting=tuple(known[seq] for seq in sorted(known)))
+
+    def level(self, rule: EvidenceRule) -> float:
+        """How far the evidence is on its way to an alarm, 0 to 1."""
+        return max(self.whole.level(rule, True), self.dropped.level(rule, False))
+
+    def is_new(self, rule: EvidenceRule) -> bool:
+        """Whether the camera has no baseline for whole frames yet."""
+        return len(self.whole.history) < rule.baseline_probes
+
+    def read(self, until: int, rule: EvidenceRule, classes: Classes) -> tuple[Chain, list[Alarm]]:
+        """Let the rule read the waiting frames before `until`; the alarms that it raises."""
+        whole, dropped = self.whole, self.dropped
+        alarms = []
+        for probe in self.waiting:
+            if probe.seq >= until:
+                break
+            track, alarm = advance(whole if probe.whole else dropped, probe, rule, classes)
+            if alarm is not None:
+                alarms.append(alarm)
+            if probe.whole:
+                whole = track
+            else:
+                dropped = track
+        left = tuple(each for each in self.waiting if each.seq >= until)
+        return Chain(max(self.following, until), left, whole, dropped), alarms
 
 
-def entropy_sum(probes: Probes) -> float:
-    """Bits, exactly rounded, so that the order of the additions does not show."""
-    return math.fsum(probe.entropy_bits for probe in probes)
+def alert_id(camera: str, boot: int, seq: int, kind: str = STRIP) -> str:
+    """The same for the same camera, boot, kind and frame at which the sum reached its limit, whoever computes it."""
+    name = f"{kind}\0{camera}\0{boot}\0{seq}".encode()
+    return blake2b(name, digest_size=16, person=b"pl-alert").hexdigest()
 
 
-def pack(probes: Probes) -> bytes:
-    """The probes as the database keeps them."""
-    return b"".join(_PROBE.pack(*probe) for probe in probes)
-
-
-def unpack(data: bytes) -> Probes:
-    """The inverse of `pack`."""
-    return tuple(
-        Probe(seq, entropy, threshold, bool(flag)) for seq, entropy, threshold, flag in _PROBE.iter_unpack(data)
-    )
-
-
-def is_candidate(probes: Probes, rule: EvidenceRule) -> bool:
-    """Whether so many are flagged that the rule may hold somewhere."""
-    return sum(probe.flagged for probe in probes) >= rule.min_flagged
-
-
-def accounted_until(window: Window, accounted: RangeSet, rule: EvidenceRule) -> int:
-    """The first sequence number of the window that is neither recorded, dead-lettered nor shed; its end if all are."""
-    start, last = window.span(rule)
-    for first, until in accounted.ranges():
-        if first <= start <= until:
-            return min(until, last) + 1
-    return start
-
-
-def strip_alarm(probes: Sequence[Probe], rule: EvidenceRule) -> int | None:
-    """How many of the ordered probes it takes until the rule holds; None when it never does."""
-    flagged = 0
-    for checked, probe in enumerate(probes, 1):
-        flagged += probe.flagged
-        if flagged >= rule.min_flagged and flagged >= rule.min_flagged_share * checked:
-            return checked
-    return None
-
-
-def raise_alert(window: Window, probes: Sequence[Probe], raised_ms: int, thumbnail: bytes = b"") -> Alert:
-    """The alert for `probes`, the ones up to which the rule holds."""
+def raise_alert(camera: str, boot: int, alarm: Alarm, raised_ms: int, thumbnail: bytes = b"") -> Alert:
+    """The alert for an alarm, with its evidence."""
+    run = alarm.run
+    ((class_id, _),) = Counter(each.class_id for each in run).most_common(1)
     return Alert(
-        alert_id=window.alert_id(STRIP),
-        camera_id=window.camera,
+        alert_id=alert_id(camera, boot, run[-1].seq),
+        camera_id=camera,
         kind=STRIP,
         raised_ms=raised_ms,
-        boot_id=window.boot,
-        frames=Range(first=probes[0].seq, last=probes[-1].seq),
-        checked=len(probes),
-        flagged=sum(probe.flagged for probe in probes),
-        mean_entropy_bits=math.fsum(probe.entropy_bits for probe in probes) / len(probes),
-        threshold_bits=probes[-1].threshold_bits,
+        boot_id=boot,
+        frames=Range(first=run[0].seq, last=run[-1].seq),
+        checked=len(run),
+        flagged=sum(each.flagged for each in run),
+        mean_entropy_bits=math.fsum(each.entropy_bits for each in run) / len(run),
+        threshold_bits=run[-1].threshold_bits,
         thumbnail=thumbnail,
+        baseline_bits=alarm.baseline_bits or 0.0,
+        evidence_octaves=alarm.total,
+        whole=run[-1].whole,
+        class_id=class_id,
     )

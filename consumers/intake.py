@@ -29,6 +29,7 @@ MAX_META_BYTES: Final = 4096
 _COUNT_LIMIT: Final = 2**63
 _TEXT: Final = 500
 _LETTER_OVERHEAD: Final = 200
+_FOR_BRIDGES: Final = (b"pointillist.v1.KeyRequest", b"pointillist.v1.ProbeRequest")
 
 Place = tuple[str, int, int]
 """Topic, partition and offset of a record."""
@@ -204,8 +205,8 @@ def _take_event(batch: Batch, record: Record) -> None:
         if len(record.value or b"") > MAX_META_BYTES:
             raise Malformed(f"expected a Meta of at most {MAX_META_BYTES} bytes, got {len(record.value or b'')}")
         batch.metas[camera] = record.value or b""
-    elif kind != b"pointillist.v1.KeyRequest":  # for the bridges
-        raise Malformed(f"expected ce_type pointillist.v1.Ledger, Status, Meta or KeyRequest, got {kind[:80]!r}")
+    elif kind not in _FOR_BRIDGES:
+        raise Malformed(f"expected ce_type pointillist.v1.Ledger, Status, Meta or a request, got {kind[:80]!r}")
 
 
 def _check_ledger(ledger: Ledger) -> None:

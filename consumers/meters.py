@@ -13,6 +13,7 @@ from consumers.store import Written
 from schemas import metrics
 from schemas.errors import BadPixels, BadSize, BadTag, Malformed, RevokedKey
 from schemas.frame import Truth
+from schemas.pointillist_pb2 import Alert
 
 _REFUSING = ("bridge", "intake", "recorder")
 _REFUSALS = (Malformed, BadTag, RevokedKey, BadSize, BadPixels)
@@ -35,6 +36,10 @@ class Meters:
         self._lag = metrics.RECORDER_LAG.on(registry)
         self._age = metrics.CAMERA_AGE.on(registry)
         self._flagged = metrics.CAMERA_FLAGGED.on(registry)
+        self._evidence = metrics.CAMERA_EVIDENCE.on(registry)
+        self._probe_share = metrics.CAMERA_PROBE_SHARE.on(registry)
+        self._camera_alerts = metrics.CAMERA_ALERTS.on(registry)
+        self._alerted: set[str] = set()
         self._shown: set[str] = set()
         self._ahead_ms = 0
         self._letter_labels = {(stage, error.reason) for stage in _REFUSING for error in _REFUSALS}
@@ -70,10 +75,14 @@ class Meters:
             self._letter_labels.add((stage, reason))
         return (stage, reason) if (stage, reason) in self._letter_labels else ("other", "other")
 
-    def count_alerts(self, alerts: Mapping[str, int]) -> None:
-        """Alerts raised, by kind."""
-        for kind, count in alerts.items():
-            self._alerts.labels(kind).inc(count)
+    def count_alerts(self, alerts: Sequence[Alert]) -> None:
+        """Alerts raised, by kind and by camera."""
+        for alert in alerts:
+            self._alerts.labels(alert.kind).inc()
+            if len(self._alerted) < metrics.MAX_CAMERA_SERIES:
+                self._alerted.add(alert.camera_id)
+            known = alert.camera_id in self._alerted
+            self._camera_alerts.labels(alert.camera_id if known else "other").inc()
 
     def show_stores(self, held: Mapping[str, int]) -> None:
         """Bytes of each store."""
@@ -85,7 +94,7 @@ class Meters:
         self._lag.set(records)
 
     def show_cameras(self, cameras: Sequence[Camera], now_ms: int, forget_after_s: float) -> None:
-        """Age and flagged share of the cameras heard last; the series of the others are removed.
+        """Age, flagged share, evidence and probe share of the cameras heard last; the series of the others are removed.
 
         Also how far the clock of any camera was ahead since the last call.
         """
@@ -99,7 +108,9 @@ class Meters:
             shown.add(camera.name)
             self._age.labels(camera.name).set(age_s)
             self._flagged.labels(camera.name).set(camera.flagged_share() or 0.0)
+            self._evidence.labels(camera.name).set(camera.level)
+            self._probe_share.labels(camera.name).set(camera.probe_share() or 0.0)
         for name in self._shown - shown:
-            self._age.remove(name)
-            self._flagged.remove(name)
+            for family in (self._age, self._flagged, self._evidence, self._probe_share):
+                family.remove(name)
         self._shown = shown

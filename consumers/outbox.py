@@ -1,7 +1,11 @@
-"""Alerts from the database to Kafka, at least once: each stays in the outbox until Kafka holds it."""
+"""Alerts from the database to Kafka, at least once: each stays in the outbox until Kafka holds it.
+
+Requests for probes go the same way, but are made again while they are not obeyed, so they are not kept.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Final
 
@@ -12,7 +16,7 @@ from sqlalchemy import Engine, select, update
 from consumers.kafka_client import REQUEST_S, start, stop
 from consumers.tables import alerts
 from schemas.limits import MAX_BROKER_BYTES
-from schemas.pointillist_pb2 import Alert
+from schemas.pointillist_pb2 import Alert, ProbeRequest
 
 _AT_ONCE: Final = 100
 
@@ -38,29 +42,31 @@ def mark_published(engine: Engine, alert_ids: Sequence[str]) -> None:
 
 
 class Outbox:
-    """Sends alerts; started when the first one is due, since most recorders never have any."""
+    """Sends alerts and requests; started when the first one is due, since most recorders never have any."""
 
-    def __init__(self, bootstrap: str, topic: str) -> None:
+    def __init__(self, bootstrap: str, alerts_topic: str, events_topic: str) -> None:
         self._bootstrap = bootstrap
-        self._topic = topic
+        self._alerts_topic = alerts_topic
+        self._events_topic = events_topic
         self._producer: AIOKafkaProducer | None = None
+        self._starting = asyncio.Lock()
 
     async def send(self, due: Sequence[tuple[str, str, bytes]]) -> None:
-        """Return when Kafka has acknowledged all of them; any error means that none is known to be there."""
-        if self._producer is None:
-            producer = AIOKafkaProducer(
-                bootstrap_servers=self._bootstrap,
-                acks="all",
-                enable_idempotence=True,
-                max_request_size=MAX_BROKER_BYTES,
-                request_timeout_ms=REQUEST_S * 1000,
-            )
-            await start(producer)
-            self._producer = producer
+        """Return when Kafka has acknowledged these alerts; any error means that none is known to be there."""
+        producer = await self._started()
         for alert_id, camera, message in due:
-            await self._producer.send(self._topic, message, key=camera.encode(), headers=_headers(alert_id, camera))
-        await self._producer.flush()
+            headers = _headers(alert_id, camera, Alert.DESCRIPTOR.full_name)
+            await producer.send(self._alerts_topic, message, key=camera.encode(), headers=headers)
+        await producer.flush()
         log.info("alerts_published", count=len(due))
+
+    async def request(self, requests: Sequence[tuple[str, ProbeRequest]]) -> None:
+        """Return when Kafka has acknowledged these requests to cameras."""
+        producer = await self._started()
+        for camera, request in requests:
+            headers = _headers(f"{camera}/{request.issued_ms}", camera, ProbeRequest.DESCRIPTOR.full_name)
+            await producer.send(self._events_topic, request.SerializeToString(), key=camera.encode(), headers=headers)
+        await producer.flush()
 
     async def close(self) -> None:
         """Drop the connection."""
@@ -68,12 +74,26 @@ class Outbox:
         if producer is not None:
             await stop(producer)
 
+    async def _started(self) -> AIOKafkaProducer:
+        async with self._starting:
+            if self._producer is None:
+                producer = AIOKafkaProducer(
+                    bootstrap_servers=self._bootstrap,
+                    acks="all",
+                    enable_idempotence=True,
+                    max_request_size=MAX_BROKER_BYTES,
+                    request_timeout_ms=REQUEST_S * 1000,
+                )
+                await start(producer)
+                self._producer = producer
+            return self._producer
 
-def _headers(alert_id: str, camera: str) -> list[tuple[str, bytes]]:
+
+def _headers(event_id: str, camera: str, kind: str) -> list[tuple[str, bytes]]:
     return [
         ("ce_specversion", b"1.0"),
-        ("ce_id", alert_id.encode()),
+        ("ce_id", event_id.encode()),
         ("ce_source", f"pointillist/recorder/{camera}".encode()),
-        ("ce_type", Alert.DESCRIPTOR.full_name.encode()),
+        ("ce_type", kind.encode()),
         ("content-type", b"application/protobuf"),
     ]

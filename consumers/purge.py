@@ -105,7 +105,7 @@ def _purge_dead_letters(store: Store, connection: Connection, bounds: Bounds, no
 
 
 def _purge_evidence(connection: Connection, bounds: Bounds, now_ms: int) -> int:
-    key = (evidence.c.camera, evidence.c.boot, evidence.c.window)
+    key = (evidence.c.camera, evidence.c.boot)
     excess = (connection.scalar(select(func.count()).select_from(evidence)) or 0) - bounds.evidence_rows
     oldest = select(*key).order_by(evidence.c.updated_ms)
     if excess > 0:

@@ -19,6 +19,7 @@ from consumers.intake import Record, read, refusal
 from consumers.kafka_log import Log, Rewound
 from consumers.meters import Meters
 from consumers.outbox import Outbox, mark_published, unpublished
+from consumers.probe_plan import Probing, load_told, store_told
 from consumers.purge import purge
 from consumers.quarantine import Quarantine
 from consumers.settings import RecorderSettings
@@ -26,6 +27,7 @@ from consumers.store import OffsetsMoved, Partition, Store, Written
 from consumers.web import Pages
 from schemas.errors import Malformed, UserError
 from schemas.health import Health
+from schemas.pointillist_pb2 import SHED
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -35,6 +37,8 @@ _LONGEST_DELAY_S: Final = 2.0
 _TICK_S: Final = 1.0
 _PURGE_S: Final = 5.0
 _PUBLISH_S: Final = 30.0
+_STRAINED_S: Final = 10.0
+"""So long after a probe that was not checked for want of time the processors count as strained."""
 
 log = structlog.get_logger()
 
@@ -76,7 +80,10 @@ class Recorder:
         self._meters = Meters(registry)
         self._board = Board(settings)
         self._log = Log(settings)
-        self._outbox = Outbox(settings.kafka, settings.alerts_topic)
+        self._outbox = Outbox(settings.kafka, settings.alerts_topic, settings.events_topic)
+        self._probing = Probing(settings.probes)
+        self._plan_due = asyncio.Event()
+        self._strained_until_s = 0.0
         self._alerts_due = asyncio.Event()
         self._offsets: dict[Partition, int] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="database")
@@ -98,6 +105,7 @@ class Recorder:
             beside = [
                 asyncio.create_task(self._publish_alerts(), name="alerts"),
                 asyncio.create_task(self._keep_house(), name="housekeeping"),
+                asyncio.create_task(self._plan_probes(), name="probes"),
             ]
             if pages is not None:
                 beside.append(asyncio.create_task(pages.serve(), name="pages"))
@@ -136,6 +144,7 @@ class Recorder:
 
     def _restore(self) -> list[Camera]:
         with self._engine.begin() as connection:
+            self._probing.told = load_told(connection)
             return load_cameras(connection)
 
     # Recording
@@ -205,6 +214,10 @@ class Recorder:
         self._board.take(written)
         if written.alerts:
             self._alerts_due.set()
+        if written.chains:
+            self._plan_due.set()
+        if any(row.strip == SHED for row in written.rows):
+            self._strained_until_s = time.monotonic() + _STRAINED_S
 
     def _commit(
         self, records: Sequence[Record], refused: Malformed | None = None
@@ -241,14 +254,34 @@ class Recorder:
             await asyncio.wait_for(self._outbox.send(due), _PUBLISH_S)
             await self._durably(mark_published, self._engine, [alert_id for alert_id, _, _ in due])
 
+    async def _plan_probes(self) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._plan_due.wait(), _TICK_S)
+            self._plan_due.clear()
+            now_ms = time.time_ns() // 10**6
+            now_s = time.monotonic()
+            strained = now_s < self._strained_until_s
+            changes = self._probing.changes(self._board.sending(now_ms), now_s, now_ms, strained=strained)
+            if not changes:
+                continue
+            # Remembered first: a camera that is told must find its way back whatever dies here.
+            await self._durably(store_told, self._engine, self._probing.remember(changes))
+            requests = [(each.camera, each.request) for each in changes if each.request is not None]
+            try:
+                await asyncio.wait_for(self._outbox.request(requests), _PUBLISH_S)
+            except Exception as error:  # the plan asks again, whatever Kafka says
+                log.warning("requests_not_published", error=str(error) or type(error).__name__)
+
     async def _keep_house(self) -> None:
         purge_at = time.monotonic()
         while True:
             self._meters.show_cameras(self._board.cameras(), time.time_ns() // 10**6, self._settings.forget_after_s)
             await self._ask_kafka()
-            raised = await self._durably(self._store.raise_overdue)
-            if raised:
-                self._meters.count_alerts(raised)
+            read_on = await self._durably(self._store.read_overdue)
+            self._board.take_evidence(read_on)
+            if read_on.alerts:
+                self._meters.count_alerts(read_on.alerts)
                 self._alerts_due.set()
             if time.monotonic() >= purge_at:
                 more = await self._durably(purge, self._store, self._settings.bounds)

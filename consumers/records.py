@@ -52,6 +52,15 @@ class Bytes(NamedTuple):
     """Width × height × channels."""
 
 
+class StripTruth(NamedTuple):
+    """Checked frames whose truth is known, and how many of each were flagged; those with a sticker apart."""
+
+    clean: int
+    clean_flagged: int
+    sticker: int
+    sticker_flagged: int
+
+
 class StripCounts(NamedTuple):
     """Probes by outcome; the flagged are among the checked."""
 
@@ -194,6 +203,20 @@ class Records:
         flagged = case((frames.c.flagged & (frames.c.strip == CHECKED), 1), else_=0)
         shed = case((frames.c.strip == SHED, 1), else_=0)
         return StripCounts(*self._sums((checked, flagged, shed), since_ms, until_ms, of))
+
+    def strip_truth(self, since_ms: int = 0, until_ms: int = _FOREVER_MS, of: Boots | None = None) -> StripTruth:
+        """Of the checked frames captured from `since_ms` to before `until_ms` whose truth is known."""
+        sticker = (frames.c.truth - 1) % 2
+        flagged = case((frames.c.flagged, 1), else_=0)
+        sums = (1 - sticker, (1 - sticker) * flagged, sticker, sticker * flagged)
+        known = (frames.c.truth > 0, frames.c.strip == CHECKED)
+        return StripTruth(*self._sums(sums, since_ms, until_ms, of, *known))
+
+    def alerts_by_camera(self, since_ms: int = 0) -> dict[str, int]:
+        """Alerts raised since then that the bounded database still holds, by camera."""
+        query = select(alerts.c.camera, func.count()).where(alerts.c.raised_ms >= since_ms).group_by(alerts.c.camera)
+        with self._engine.begin() as connection:
+            return {camera: int(count) for camera, count in connection.execute(query.order_by(alerts.c.camera))}
 
     def _sums(
         self,

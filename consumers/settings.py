@@ -1,28 +1,32 @@
-"""What a recorder is told: addresses, bounds and the rule of evidence."""
+"""What a recorder is told: addresses, bounds, the rule of evidence and the plan of probes."""
 
 from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from schemas.evidence import EvidenceRule
 from schemas.topics import KafkaTopic
 
 _DAY_S = 86_400.0
 
 
-class EvidenceRule(BaseModel):
-    """When the probes of one camera are evidence of a backdoor trigger.
+class ProbePlan(BaseModel):
+    """When a camera is told to send more of its frames whole, so that STRIP sees more of it.
 
-    The checked probes of `window_frames` consecutive sequence numbers of one boot are read in their order; an alert is
-    raised at the first one up to which at least `min_flagged` were flagged, and at least the share `min_flagged_share`
-    of all. A missing frame is waited for at most `patience_s`.
+    What all of them send beyond their own settings is at most `extra_per_s` frames a second; 0 tells none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    window_frames: int = Field(default=200, ge=1, le=100_000)
-    min_flagged: int = Field(default=3, ge=1)
-    min_flagged_share: float = Field(default=0.5, ge=0, le=1)
-    patience_s: float = Field(default=5.0, ge=0)
+    extra_per_s: float = Field(default=8.0, ge=0)
+    rising_share: float = Field(default=1.0, gt=0, le=1)
+    """Of a camera whose evidence is on its way to an alarm."""
+    rising_level: float = Field(default=0.2, gt=0, le=1)
+    """How far on its way it must be, 1 being the alarm."""
+    new_share: float = Field(default=0.5, gt=0, le=1)
+    """Of a camera without a baseline."""
+    again_s: float = Field(default=3.0, gt=0)
+    """A camera that has not obeyed is told again after so long."""
 
 
 class Bounds(BaseModel):
@@ -62,6 +66,7 @@ class RecorderSettings(BaseModel):
     """Where the pages listen; port 0 takes a free one."""
     bounds: Bounds = Bounds()
     evidence: EvidenceRule = EvidenceRule()
+    probes: ProbePlan = ProbePlan()
     linger_ms: int = Field(default=50, ge=0, le=10_000)
     """How long records are gathered for one transaction."""
     batch_records: int = Field(default=2_000, ge=1)

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Engine, bindparam, func, select, update
 from consumers.archive import Archive
 from consumers.camera_rows import CameraRows
 from consumers.database import NewRows, Prepared, upsert
+from consumers.evidence import Chain
 from consumers.intake import Batch, BootKey, FrameKey, frame_row, ledger_row
 from consumers.quarantine import Quarantine
 from consumers.rows import CameraRow, FrameRow, LetterRow
@@ -20,7 +21,7 @@ from consumers.tables import SCHEMA_VERSION, boots, dead_letters, frames, ledger
 from consumers.tallies import DEAD_LETTER_BYTES, FRAME_ROWS, SCHEMA, Tallies, tally
 from consumers.watch import Watch
 from schemas.errors import StateError
-from schemas.pointillist_pb2 import CHECKED, Verdict
+from schemas.pointillist_pb2 import CHECKED, Alert, Verdict
 
 Partition = tuple[str, int]
 
@@ -42,8 +43,10 @@ class Written:
     """New rows of `dead_letters`."""
     cameras: list[CameraRow] = field(default_factory=list)
     """Changed rows of `cameras`."""
-    alerts: Counter[str] = field(default_factory=Counter)
-    """Alerts raised, by kind."""
+    alerts: list[Alert] = field(default_factory=list)
+    """Alerts raised."""
+    chains: dict[BootKey, Chain] = field(default_factory=dict)
+    """The evidence that was read, as it is now."""
 
 
 class Store:
@@ -133,22 +136,23 @@ class Store:
                 touched.update(batch.ledgers)
             if batch.statuses or batch.metas:
                 written.cameras = self.camera_rows.update(connection, batch)
-            pending = self.watch.fold(connection, written.rows, batch.recorded_ms)
-            raised = self.watch.raise_due(connection, pending, touched, batch.recorded_ms, self.quarantine)
+            pending = self.watch.fold(connection, written.rows)
+            raised = self.watch.read(connection, pending, touched, batch.recorded_ms, self.quarantine)
             self.tallies.add(connection, counts)
-        self.watch.commit(pending, raised)
-        written.alerts.update(alert.kind for alert in raised.alerts)
+        self.watch.commit(raised)
+        written.alerts = raised.alerts
+        written.chains = raised.chains
         return written
 
-    def raise_overdue(self) -> Counter[str]:
-        """Raise the alerts that waited long enough for a missing frame; how many, by kind."""
-        if not self.watch.overdue():
-            return Counter()
+    def read_overdue(self) -> Written:
+        """Read on where a missing frame was waited for long enough; what came of it."""
+        overdue = self.watch.overdue()
+        if not overdue:
+            return Written()
         with self.engine.begin() as connection:
-            now_ms = time.time_ns() // 10**6
-            raised = self.watch.raise_due(connection, {}, self.watch.overdue(), now_ms, self.quarantine)
-        self.watch.commit({}, raised)
-        return Counter(alert.kind for alert in raised.alerts)
+            raised = self.watch.read(connection, {}, overdue, time.time_ns() // 10**6, self.quarantine)
+        self.watch.commit(raised)
+        return Written(alerts=raised.alerts, chains=raised.chains)
 
     def _move_offsets(self, connection: Connection, batch: Batch, expected: dict[Partition, int | None]) -> None:
         for (topic, partition), (_, following) in batch.offsets.items():

@@ -6,7 +6,7 @@ from sqlalchemy import BigInteger, Boolean, Column, Float, Index, LargeBinary, M
 
 metadata = MetaData()
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised when a table changes its meaning; kept in `tallies`."""
 
 
@@ -144,16 +144,17 @@ evidence = Table(
     metadata,
     _text("camera", primary_key=True),
     _integer("boot", primary_key=True),
-    _integer("window", primary_key=True),
-    _integer("checked"),
-    _integer("flagged"),
-    _number("entropy_bits"),
-    _bytes("probes"),
-    _flag("settled"),
+    _integer("following"),
+    _bytes("waiting"),
+    _bytes("whole"),
+    _bytes("dropped"),
     _integer("updated_ms"),
     Index("evidence_by_age", "updated_ms"),
 )
-"""The checked probes of one window of sequence numbers; `entropy_bits` is their sum, `settled` that no alert is due."""
+"""What is known of one boot of a camera, see `consumers.evidence.Chain`; it changes with the offsets."""
+
+probing = Table("probing", metadata, _text("camera", primary_key=True), _number("own_share"), _number("told_share"))
+"""Cameras that were told to send more probes, and the share that is their own setting."""
 
 alerts = Table(
     "alerts",
@@ -169,6 +170,8 @@ alerts = Table(
     _integer("flagged"),
     _number("mean_entropy_bits"),
     _number("threshold_bits"),
+    _number("baseline_bits"),
+    _number("evidence_octaves"),
     _bytes("message"),
     _flag("published"),
     Index("alerts_by_age", "raised_ms"),

@@ -1,4 +1,4 @@
-"""Evidence in the database: folding new frames into windows, raising alerts, and which windows are being watched."""
+"""Evidence in the database: folding new frames into their chains, raising alerts, and which chains are waiting."""
 
 from __future__ import annotations
 
@@ -10,159 +10,161 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from PIL import Image
-from sqlalchemy import Connection, Engine, and_, bindparam, select, update
-from sqlalchemy.sql.elements import ColumnElement
+from sqlalchemy import Connection, Engine, bindparam, func, select
 
 from consumers.archive import Kind, load
 from consumers.database import Prepared, upsert
-from consumers.evidence import (
-    Probe,
-    Probes,
-    Window,
-    accounted_until,
-    entropy_sum,
-    fold,
-    is_candidate,
-    pack,
-    raise_alert,
-    strip_alarm,
-    unpack,
-)
+from consumers.evidence import Chain, raise_alert
 from consumers.intake import BootKey
 from consumers.ledger import shed_ranges
 from consumers.quarantine import Quarantine
 from consumers.rows import FrameRow
-from consumers.settings import EvidenceRule
 from consumers.tables import alerts, dead_letters, evidence, frames, ledgers
+from schemas.evidence import (
+    Alarm,
+    EvidenceRule,
+    Probe,
+    pack_probes,
+    pack_track,
+    unpack_probes,
+    unpack_track,
+)
 from schemas.pointillist_pb2 import CHECKED, Alert
 from schemas.ranges import RangeSet
 
 THUMBNAIL_SIDE: Final = 128
 _LARGEST_PNG: Final = 4 * 2**20
 
-Pending = dict[Window, Probes]
-"""Windows that a transaction changes."""
+Pending = dict[BootKey, Chain]
+"""Chains that a transaction has folded frames into."""
 
 
 @dataclass(slots=True)
 class Raised:
-    """What a transaction decided on watched windows."""
+    """What a transaction has read."""
 
     alerts: list[Alert] = field(default_factory=list)
-    done: list[Window] = field(default_factory=list)
-    """Windows that need no watching until more is folded into them."""
+    chains: Pending = field(default_factory=dict)
+    """Every chain that was looked at, as it is now."""
 
 
 class Watch:
-    """The windows in which enough was flagged that an alert may be due. For the database thread only.
+    """The chains with checked frames that wait for one before them. For the database thread only.
 
     What is at hand changes in `commit`, after the database has it.
     """
 
     def __init__(self, engine: Engine, rule: EvidenceRule) -> None:
         self._rule = rule
-        self._watched: dict[Window, float] = {}
+        self._waiting: dict[BootKey, tuple[int, float]] = {}
+        """Where each waiting chain stands, and since when."""
         insertion = upsert(engine, evidence)
-        changed = ("checked", "flagged", "entropy_bits", "probes", "updated_ms")
-        folded = insertion.on_conflict_do_update(
+        changed = [column.name for column in evidence.columns if not column.primary_key]
+        stored = insertion.on_conflict_do_update(
             index_elements=list(evidence.primary_key.columns),
             set_={name: insertion.excluded[name] for name in changed},
         )
-        self._upsert = Prepared(engine, folded)
-        key = (evidence.c.camera == bindparam("of"), evidence.c.boot == bindparam("in_boot"))
-        found = select(evidence.c.probes).where(*key, evidence.c.window == bindparam("number"))
-        self._select = Prepared(engine, found)
+        self._upsert = Prepared(engine, stored)
+        of_boot = (evidence.c.camera == bindparam("of"), evidence.c.boot == bindparam("in_boot"))
+        columns = (evidence.c.following, evidence.c.waiting, evidence.c.whole, evidence.c.dropped)
+        self._select = Prepared(engine, select(*columns).where(*of_boot))
+        mine = (frames.c.camera == bindparam("of"), frames.c.boot == bindparam("in_boot"))
+        span = (frames.c.seq >= bindparam("since"), frames.c.seq <= bindparam("until"))
+        self._count = Prepared(engine, select(func.count()).select_from(frames).where(*mine, *span))
+        self._classes = Prepared(engine, select(frames.c.class_id).where(*mine, *span))
         self._alert = upsert(engine, alerts).on_conflict_do_nothing()
 
     def load(self, connection: Connection) -> None:
-        """Take up the windows that an earlier recorder left undecided."""
+        """Take up the chains that an earlier recorder left waiting."""
         rows = connection.execute(
-            select(evidence.c.camera, evidence.c.boot, evidence.c.window).where(
-                evidence.c.flagged >= self._rule.min_flagged, ~evidence.c.settled
-            )
+            select(evidence.c.camera, evidence.c.boot, evidence.c.following).where(evidence.c.waiting != b"")
         )
-        self._watched = {Window(*row): time.monotonic() for row in rows}
+        self._waiting = {(camera, boot): (following, time.monotonic()) for camera, boot, following in rows}
 
-    def fold(self, connection: Connection, rows: Sequence[FrameRow], now_ms: int) -> Pending:
-        """Fold the new rows of `frames` that STRIP checked into their windows."""
-        new: defaultdict[Window, list[Probe]] = defaultdict(list)
-        for frame in rows:
-            if frame.strip == CHECKED:
-                window = Window(frame.camera, frame.boot, frame.seq // self._rule.window_frames)
-                new[window].append(Probe(frame.seq, frame.entropy_bits, frame.threshold_bits, frame.flagged))
-        if not new:
-            return {}
-        pending: Pending = {}
-        for window, probes in new.items():
-            known = self._select.run(connection, of=window.camera, in_boot=window.boot, number=window.number)
-            row = known.fetchone()
-            pending[window] = fold(unpack(row[0]) if row else (), probes)
-        self._upsert.run_each(connection, [_evidence_row(window, probes, now_ms) for window, probes in pending.items()])
-        return pending
+    def fold(self, connection: Connection, rows: Sequence[FrameRow]) -> Pending:
+        """Fold the new rows of `frames` that STRIP checked into their chains."""
+        new: defaultdict[BootKey, list[Probe]] = defaultdict(list)
+        for row in rows:
+            if row.strip == CHECKED:
+                probe = Probe(
+                    row.seq, row.entropy_bits, row.threshold_bits, bool(row.flagged), bool(row.whole), row.class_id
+                )
+                new[row.camera, row.boot].append(probe)
+        return {boot: self._chain(connection, boot).fold(probes) for boot, probes in new.items()}
 
     def overdue(self) -> set[BootKey]:
-        """Boots with a window that has waited long enough for a missing frame."""
+        """Boots that have waited long enough for a missing frame."""
         before = time.monotonic() - self._rule.patience_s
-        return {(window.camera, window.boot) for window, since in self._watched.items() if since <= before}
+        return {boot for boot, (_, since) in self._waiting.items() if since <= before}
 
-    def raise_due(
+    def read(
         self, connection: Connection, pending: Pending, touched: Collection[BootKey], now_ms: int, pictures: Quarantine
     ) -> Raised:
-        """Decide on the watched windows of the boots that were `touched`; alerts are written, not yet published."""
+        """Let the rule read the `pending` chains, and those of `touched` boots that waited.
+
+        Chains and alerts are written, the latter not yet published.
+        """
         raised = Raised()
-        candidates = {window for window in self._watched if (window.camera, window.boot) in touched}
-        candidates |= {window for window, probes in pending.items() if is_candidate(probes, self._rule)}
-        patient_from = time.monotonic() - self._rule.patience_s
-        for window in sorted(candidates):
-            probes, settled = self._current(connection, window, pending)
-            start, last = window.span(self._rule)
-            late = window not in pending and self._watched[window] <= patient_from
-            if not settled:
-                until = accounted_until(window, _accounted(connection, window, start, last), self._rule)
-                ordered = [probe for probe in probes if late or probe.seq < until]
-                count = strip_alarm(ordered, self._rule)
-                if count is not None:
-                    alert = raise_alert(window, ordered[:count], now_ms, _thumbnail(window, ordered[:count], pictures))
-                    if connection.execute(self._alert, _alert_row(alert)).rowcount:
-                        raised.alerts.append(alert)
-                settled = count is not None or until > last
-                if settled:
-                    connection.execute(update(evidence).where(_is(window)).values(settled=True))
-            if settled or late:
-                raised.done.append(window)
+        overdue = self.overdue()
+        for boot in sorted({*pending, *(self._waiting.keys() & set(touched))}):
+            chain = pending.get(boot) or self._chain(connection, boot)
+            late = boot not in pending and boot in overdue
+            until = self._accounted_until(connection, boot, chain, late)
+
+            def classes(first: int, last: int, boot: BootKey = boot) -> list[int]:
+                cursor = self._classes.run(connection, of=boot[0], in_boot=boot[1], since=first, until=last)
+                return [class_id for (class_id,) in cursor.fetchall()]
+
+            after, alarms = chain.read(until, self._rule, classes)
+            for alarm in alarms:
+                alert = raise_alert(*boot, alarm, now_ms, _thumbnail(boot, alarm, pictures))
+                if connection.execute(self._alert, _alert_row(alert)).rowcount:
+                    raised.alerts.append(alert)
+            raised.chains[boot] = after
+        if raised.chains:
+            self._upsert.run_each(connection, [_row(boot, chain, now_ms) for boot, chain in raised.chains.items()])
         return raised
 
-    def commit(self, pending: Pending, raised: Raised) -> None:
-        """The transaction that `pending` and `raised` were part of is durable."""
+    def commit(self, raised: Raised) -> None:
+        """The transaction that `raised` was part of is durable."""
         now = time.monotonic()
-        for window, probes in pending.items():
-            if is_candidate(probes, self._rule):
-                self._watched[window] = now
-        for window in raised.done:
-            self._watched.pop(window, None)
+        for boot, chain in raised.chains.items():
+            if not chain.waiting:
+                self._waiting.pop(boot, None)
+            elif boot not in self._waiting or self._waiting[boot][0] != chain.following:
+                self._waiting[boot] = (chain.following, now)
 
-    def _current(self, connection: Connection, window: Window, pending: Pending) -> tuple[Probes, bool]:
-        row = connection.execute(select(evidence.c.probes, evidence.c.settled).where(_is(window))).one_or_none()
+    def _chain(self, connection: Connection, boot: BootKey) -> Chain:
+        row = self._select.run(connection, of=boot[0], in_boot=boot[1]).fetchone()
         if row is None:
-            return (), True
-        return pending.get(window) or unpack(row.probes), row.settled
+            return Chain()
+        following, waiting, whole, dropped = row
+        return Chain(following, unpack_probes(waiting), unpack_track(whole), unpack_track(dropped))
+
+    def _accounted_until(self, connection: Connection, boot: BootKey, chain: Chain, late: bool) -> int:
+        """The first sequence number from the chain's own on whose fate is not known, as far as frames wait there."""
+        if not chain.waiting:
+            return chain.following
+        last = chain.waiting[-1].seq
+        if late:
+            return last + 1
+        row = self._count.run(connection, of=boot[0], in_boot=boot[1], since=chain.following, until=last).fetchone()
+        if row is not None and row[0] == last + 1 - chain.following:
+            return last + 1
+        for first, until in _accounted(connection, boot, chain.following, last).ranges():
+            if first <= chain.following <= until:
+                return min(until, last) + 1
+        return chain.following
 
 
-def _is(window: Window) -> ColumnElement[bool]:
-    key = (evidence.c.camera, evidence.c.boot, evidence.c.window)
-    return and_(*(column == value for column, value in zip(key, window, strict=True)))
-
-
-def _evidence_row(window: Window, probes: Probes, now_ms: int) -> dict[str, object]:
+def _row(boot: BootKey, chain: Chain, now_ms: int) -> dict[str, object]:
     return {
-        "camera": window.camera,
-        "boot": window.boot,
-        "window": window.number,
-        "checked": len(probes),
-        "flagged": sum(probe.flagged for probe in probes),
-        "entropy_bits": entropy_sum(probes),
-        "probes": pack(probes),
-        "settled": False,
+        "camera": boot[0],
+        "boot": boot[1],
+        "following": chain.following,
+        "waiting": pack_probes(chain.waiting),
+        "whole": pack_track(chain.whole),
+        "dropped": pack_track(chain.dropped),
         "updated_ms": now_ms,
     }
 
@@ -180,24 +182,27 @@ def _alert_row(alert: Alert) -> dict[str, object]:
         "flagged": alert.flagged,
         "mean_entropy_bits": alert.mean_entropy_bits,
         "threshold_bits": alert.threshold_bits,
+        "baseline_bits": alert.baseline_bits,
+        "evidence_octaves": alert.evidence_octaves,
         "message": alert.SerializeToString(),
         "published": False,
     }
 
 
-def _accounted(connection: Connection, window: Window, start: int, last: int) -> RangeSet:
-    """What is known to have become of the window's frames: recorded, dead-lettered or shed."""
+def _accounted(connection: Connection, boot: BootKey, start: int, last: int) -> RangeSet:
+    """What is known to have become of the frames `start` to `last`: recorded, dead-lettered or shed."""
+    camera, boot_id = boot
     found = RangeSet()
     for table in (frames, dead_letters):
-        condition = [table.c.camera == window.camera, table.c.boot == window.boot, table.c.seq.between(start, last)]
+        condition = [table.c.camera == camera, table.c.boot == boot_id, table.c.seq.between(start, last)]
         if table is dead_letters:
             condition.append(dead_letters.c.verified)
         for (seq,) in connection.execute(select(table.c.seq).where(*condition).order_by(table.c.seq)):
             found.add(seq)
     for kind in Kind:
-        found.update(load(connection, kind, window.camera, window.boot))
+        found.update(load(connection, kind, camera, boot_id))
     ledger = connection.execute(
-        select(ledgers.c.first, ledgers.c.shed).where(ledgers.c.camera == window.camera, ledgers.c.boot == window.boot)
+        select(ledgers.c.first, ledgers.c.shed).where(ledgers.c.camera == camera, ledgers.c.boot == boot_id)
     ).one_or_none()
     if ledger is not None:
         found.add(0, ledger.first - 1)
@@ -205,10 +210,10 @@ def _accounted(connection: Connection, window: Window, start: int, last: int) ->
     return found
 
 
-def _thumbnail(window: Window, probes: Sequence[Probe], pictures: Quarantine) -> bytes:
+def _thumbnail(boot: BootKey, alarm: Alarm, pictures: Quarantine) -> bytes:
     """A small PNG of the last flagged frame; empty when its picture was not kept."""
-    flagged = max(probe.seq for probe in probes if probe.flagged)
-    picture = pictures.read((window.camera, window.boot, flagged))
+    flagged = max((probe.seq for probe in alarm.run if probe.flagged), default=None)
+    picture = pictures.read((*boot, flagged)) if flagged is not None else b""
     if not picture or len(picture) > _LARGEST_PNG:
         return b""
     try:

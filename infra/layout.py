@@ -40,6 +40,16 @@ class Layout:
         return self.folder / "quarantine"
 
     @property
+    def models(self) -> Path:
+        """Published bundles, each in a folder named by its content."""
+        return self.folder / "models"
+
+    @property
+    def model_cache(self) -> Path:
+        """The copies that the processors of this machine have loaded."""
+        return self.folder / "cache" / "models"
+
+    @property
     def kafka_data(self) -> Path:
         """Kafka's partitions."""
         return self.folder / "kafka" / "data"

@@ -15,7 +15,8 @@ def report(
     """What the boots that started at `since_ms` or later did, by the names that `docs/operations.md` explains.
 
     `bytes_sent` counts first sends only, MQTT's own header apart; `latency_s` is capture to record. Sums, latency and
-    accuracy are of the `frames_measured` that the bounded database still holds.
+    accuracy are of the `frames_measured` that the bounded database still holds. `strip_frr` is the share of checked
+    frames without a sticker that were flagged, `strip_far` the share of those with one that were not.
     """
     counts = found.counts(since_ms)
     boots = [(boot.camera_id, boot.boot_id) for boot in found.boots if boot.started_ms >= since_ms]
@@ -26,6 +27,8 @@ def report(
         accuracy = records.accuracy(of=boots)
         span_s = records.span_s(boots)
         alerts = records.alert_count(since_ms)
+        alerted = records.alerts_by_camera(since_ms)
+        truth = records.strip_truth(of=boots)
     return {
         **counts.as_dict(),
         "frames_foreign": found.foreign - foreign_before,
@@ -41,7 +44,10 @@ def report(
         "strip_checked": strip.checked,
         "strip_shed": strip.shed,
         "strip_flagged": strip.flagged,
+        "strip_frr": share(truth.clean_flagged, truth.clean),
+        "strip_far": share(truth.sticker - truth.sticker_flagged, truth.sticker),
         "alerts": alerts,
+        "alerts_by_camera": alerted,
         "startup_s": startup_s,
         "restarts": restarts,
     }

@@ -21,8 +21,19 @@
 
     [strip]                              # optional: without it no frame is checked for triggers
     overlays = "overlays.npy"            # (N, height, width, channels) uint8
-    threshold_bits = 0.4
+    threshold_bits = 0.4                 # of whole frames
     frr = 0.01
+    statistic = "mixture"                # optional: which entropy; else "mean", the paper's
+    clamped = false                      # optional: whether frame + overlay is clamped to [0, 1]
+    accept_after = [2, 4, 8]             # optional: a frame is accepted after so many overlays
+    accept_bits = [2.1, 1.8, 1.3]        # if it reaches this
+
+    [[strip.dropped]]                    # optional: the same for frames that lost so many of each 64 pixels
+    dropped_per_block = 16
+    threshold_bits = 1.2
+    frr = 0.01
+
+`pointillist lab calibrate` writes the strip tables.
 
 Every wrong thing raises BundleError in one line, when the bundle is loaded and not when frames arrive.
 """
@@ -51,6 +62,7 @@ from processors.networks.formats import (
 )
 from processors.stages.resample import centre_crop, resize, tiles
 from processors.stages.shapes import check_frames
+from processors.strip_table import StripSettings
 from schemas.errors import BundleError, StageError
 
 LUMA = (0.299, 0.587, 0.114)
@@ -81,14 +93,6 @@ class InputSettings(_Table):
             if len(values) != self.channels:
                 raise ValueError(f"expected {self.channels} values in {name}, one per channel, got {len(values)}")
         return self
-
-
-class StripSettings(_Table):
-    """STRIP's overlays and the entropy in bits below which a frame is suspect; `frr` is what it was set for."""
-
-    overlays: str
-    threshold_bits: _Finite = Field(ge=0)
-    frr: float = Field(gt=0, lt=1)
 
 
 class BundleSettings(_Table):

@@ -17,8 +17,11 @@ from processors.intake import TakenFrame
 from processors.metrics import ProcessorMetrics
 from processors.microbatch import Shape
 from processors.pipeline import Pipeline
+from processors.precision import arithmetic
 from processors.preview import Picture
+from processors.probes import Probe, probes_of
 from processors.program import Program
+from processors.records import StripFinding
 from schemas.errors import BadPixels, ConfigError, NoKeyFrame, PointillistError, StageError, WireError
 from schemas.limits import BLOCK, BLOCK_PIXELS
 from schemas.masks import Mask
@@ -37,8 +40,8 @@ class Found:
     confidence: float
     rebuilt: Picture | None
     """(H, W, C) uint8, when it was asked for."""
-    probe: Tensor | None
-    """(channels, height, width) of the network on the device, for STRIP; None unless the frame is a probe."""
+    probe: Probe | None
+    """What STRIP is to look at; None unless the frame is a probe or one of the sample of the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +66,23 @@ def choose_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
 class DeviceWork:
     """The pipeline on batches of taken frames. All calls come from one thread."""
 
-    def __init__(self, pipeline: Pipeline, metrics: ProcessorMetrics, program: Program | None = None) -> None:
-        """`program` is of the same pipeline; without one, nothing is compiled."""
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        metrics: ProcessorMetrics,
+        program: Program | None = None,
+        strip_dropped: float = 0.0,
+    ) -> None:
+        """`program` is of the same pipeline; without one, nothing is compiled.
+
+        `strip_dropped` is the share of the frames without some of their pixels that STRIP is to check, where the bundle
+        has a threshold for them.
+        """
         self.pipeline = pipeline
         self.program = program or Program(pipeline)
         self._metrics = metrics
         self._device = pipeline.bundle.device
+        self._strip_dropped = strip_dropped
         self._codebooks = DeviceCodebooks(self._device)
         self._stage = ""
 
@@ -112,9 +126,12 @@ class DeviceWork:
     def _attempt(self, batch: Sequence[TakenFrame], previews: Sequence[bool]) -> list[Outcome]:
         outcomes: list[Outcome | None] = [None] * len(batch)
         good: list[int] = []
+        masks: list[Tensor] = []
 
         def decode(kept: Tensor, sent: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            return self._decode(batch, kept, sent, good, outcomes)
+            pixels, kept, sent = self._decode(batch, kept, sent, good, outcomes)
+            masks.append(sent)
+            return pixels, kept, sent
 
         seeds = [taken.key.frame_seed(taken.frame.boot_id, taken.frame.seq) for taken in batch]
         whole = [taken.frame.whole for taken in batch]
@@ -129,14 +146,16 @@ class DeviceWork:
         if done is not None:
             frames, found = done
             class_ids, confidences = found.class_id.tolist(), found.confidence.tolist()
-            probes = self._probes([i for i, index in enumerate(good) if whole[index]], frames)
+            self._stage = "strip"
+            taken = [batch[index] for index in good]
+            probes = probes_of(self.pipeline, taken, frames, masks[-1], self._strip_dropped)
             for i, index in enumerate(good):
                 if not 0 <= confidences[i] <= 1:  # not a number
                     failure = StageError(f"expected a confidence from 0 to 1, got {confidences[i]}")
                     self._metrics.stage_failed("classify")
                     outcomes[index] = Failed("classify", failure)
                     continue
-                rebuilt = _picture(found.rebuilt[i]) if previews[index] else None
+                rebuilt = picture_of(found.rebuilt[i]) if previews[index] else None
                 outcomes[index] = Found(class_ids[i], confidences[i], rebuilt, probes.get(i))
         return [outcome for outcome in outcomes if outcome is not None]
 
@@ -188,28 +207,43 @@ class DeviceWork:
         slots = self._codebooks.slots([(taken.key, taken.frame.dropped_per_block) for taken in batch])
         return self._codebooks.table[slots]
 
-    def _probes(self, whole: list[int], frames: Tensor) -> dict[int, Tensor]:
-        if not whole or self.pipeline.bundle.overlays is None:
-            return {}
-        self._stage = "strip"
-        inputs = self.pipeline.probe_input(frames[whole])
-        # Each in memory of its own: a view would keep the others alive while it waits.
-        return {i: probe.clone() for i, probe in zip(whole, inputs, strict=True)}
-
     @torch.inference_mode()
-    def strip(self, probes: Sequence[Tensor]) -> list[float | Failed]:
-        """The entropy of each probe in bits; those that fail alone come back as `Failed`."""
+    def strip(self, probes: Sequence[Probe]) -> list[StripFinding | Failed]:
+        """What STRIP says of each probe; those that fail alone come back as `Failed`."""
+        findings: list[StripFinding | Failed | None] = [None] * len(probes)
+        for dropped in sorted({probe.dropped_per_block for probe in probes}):
+            places = [i for i, probe in enumerate(probes) if probe.dropped_per_block == dropped]
+            found = self._strip_alike([probes[i].picture for i in places], dropped)
+            for i, finding in zip(places, found, strict=True):
+                findings[i] = finding
+        return [finding for finding in findings if finding is not None]
+
+    def _strip_alike(self, pictures: Sequence[Tensor], dropped_per_block: int) -> list[StripFinding | Failed]:
         try:
-            with self._clock("strip"):
-                entropies: list[float] = self.pipeline.strip(torch.stack(list(probes))).tolist()
+            with self._clock("strip"), arithmetic(self._device, self.program.precision):
+                found = self.pipeline.strip(torch.stack(list(pictures)), dropped_per_block)
+                bits, passes = found.entropy_bits.tolist(), found.passes.tolist()
         except Exception as error:  # whatever a network of the user's own raises
-            if len(probes) == 1:
+            if len(pictures) == 1:
                 return [self._failure(error)]
             self._metrics.stage_failed("strip")
-            size = -(-len(probes) // 2) if _out_of_memory(error) else 1
+            size = -(-len(pictures) // 2) if _out_of_memory(error) else 1
         else:
-            return [e if e == e else Failed("strip", StageError("the entropy is not a number")) for e in entropies]
-        return [x for start in range(0, len(probes), size) for x in self.strip(probes[start : start + size])]
+            threshold = self.strip_threshold_bits(dropped_per_block)
+            return [
+                StripFinding(entropy, threshold, count)
+                if entropy == entropy
+                else Failed("strip", StageError("the entropy is not a number"))
+                for entropy, count in zip(bits, passes, strict=True)
+            ]
+        parts = [pictures[start : start + size] for start in range(0, len(pictures), size)]
+        return [finding for part in parts for finding in self._strip_alike(part, dropped_per_block)]
+
+    def strip_threshold_bits(self, dropped_per_block: int) -> float:
+        """The entropy in bits below which frames that lost so many pixels a block are suspect; 0 without any."""
+        strip = self.pipeline.bundle.settings.strip
+        threshold = None if strip is None else strip.threshold(dropped_per_block)
+        return 0.0 if threshold is None else threshold.threshold_bits
 
     @torch.inference_mode()
     def warm(self, batch_frames: int, batch_pixels: int = _WARM_PIXELS) -> float | None:
@@ -235,7 +269,7 @@ class DeviceWork:
         seconds = 0.0
         for _ in range(2):
             start = time.perf_counter()
-            self.pipeline.strip(probe).tolist()
+            self.pipeline.strip(probe).entropy_bits.tolist()
             seconds = time.perf_counter() - start
         return seconds
 
@@ -263,7 +297,7 @@ def _composed(taken: TakenFrame, kept: Mask) -> tuple[Picture, Mask]:
     return key.pixels, key.kept
 
 
-def _picture(frame: Tensor) -> Picture:
+def picture_of(frame: Tensor) -> Picture:
     """One frame (C, H, W) in [0, 1] as (H, W, C) uint8."""
     array: Picture = frame.mul(255).round_().clamp_(0, 255).byte().permute(1, 2, 0).cpu().numpy()
     return np.ascontiguousarray(array)

@@ -30,6 +30,7 @@ def frames_consumer(settings: ProcessorSettings) -> AIOKafkaConsumer:
         bootstrap_servers=settings.kafka,
         group_id=settings.group,
         group_instance_id=settings.instance,
+        client_id=settings.name,
         auto_offset_reset="earliest",
         enable_auto_commit=False,
         session_timeout_ms=session_ms,

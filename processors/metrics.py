@@ -40,7 +40,12 @@ class ProcessorMetrics:
         self._strip_checked = strip.labels("checked")
         self._strip_flagged = strip.labels("flagged")
         self._strip_shed = strip.labels("shed")
+        self._strip_passes = contract.STRIP_PASSES.on(registry)
         self._strip_entropy = contract.STRIP_ENTROPY.on(registry)
+        self._model_info = contract.MODEL_INFO.on(registry)
+        swaps = contract.MODEL_SWAPS.on(registry)
+        self.model_swaps = {name: swaps.labels(name) for name in ("switched", "refused", "superseded")}
+        self.model_load = contract.MODEL_LOAD.on(registry)
         self.device_busy = contract.DEVICE_BUSY.on(registry)
 
     def stage(self, name: str, seconds: float) -> None:
@@ -52,17 +57,23 @@ class ProcessorMetrics:
         if name in self._stage_errors:
             self._stage_errors[name].inc()
 
+    def serves(self, model_id: str) -> None:
+        """This model serves, and no other."""
+        self._model_info.clear()
+        self._model_info.labels(model_id).set(1)
+
     def taken(self, batch: Sequence[TakenFrame]) -> None:
         """Verified frames came in."""
         self._raw_bytes.inc(sum(t.shape.height * t.shape.width * t.shape.channels for t in batch))
         self._sent_bytes.inc(sum(t.frame_bytes for t in batch))
 
     def stripped(self, finding: StripFinding) -> None:
-        """STRIP has seen a probe, or shed it."""
+        """STRIP has seen a frame, or shed it."""
         if finding.entropy_bits is None:
             self._strip_shed.inc()
             return
         self._strip_checked.inc()
+        self._strip_passes.inc(finding.passes)
         self._strip_entropy.observe(finding.entropy_bits)
         if finding.flagged:
             self._strip_flagged.inc()

@@ -11,15 +11,13 @@ from functools import partial
 import numpy as np
 import structlog
 from aiokafka import ConsumerRecord
-from torch import Tensor
 
-from processors.bundle import Bundle
-from processors.device import Failed
+from processors.device import Failed, picture_of
 from processors.emitter import Emitter
 from processors.intake import TakenFrame
 from processors.preview import Picture, evidence_png, preview_jpeg
+from processors.probes import Probe
 from processors.records import (
-    Model,
     Outgoing,
     StripFinding,
     failed_record,
@@ -28,6 +26,7 @@ from processors.records import (
     verdict_record,
 )
 from processors.repeats import Repeats
+from processors.serving import Serving
 from processors.settings import ProcessorSettings
 from schemas.errors import WireError
 from schemas.packing import unpack
@@ -40,10 +39,11 @@ class Classification:
     """A classified frame, until its verdict is written."""
 
     taken: TakenFrame
+    serving: Serving
     class_id: int
     confidence: float
     rebuilt: Picture | None
-    probe: Tensor | None
+    probe: Probe | None
     finding: StripFinding | None = None
 
     @property
@@ -60,7 +60,6 @@ class Outbox:
     def __init__(
         self,
         settings: ProcessorSettings,
-        bundle: Bundle,
         emitter: Emitter,
         recorded: Callable[[TakenFrame], None],
         failed: Callable[[TakenFrame], None],
@@ -70,7 +69,6 @@ class Outbox:
         self._emitter = emitter
         self._recorded = recorded
         self._failed = failed
-        self._model = Model(bundle.model_id, bundle.settings.input.policy, tuple(bundle.settings.classes))
         self._pictures = ThreadPoolExecutor(1, thread_name_prefix="pictures")
         self._repeats = Repeats()
         self._again: list[Outgoing] = []
@@ -126,7 +124,7 @@ class Outbox:
     def _verdict(self, found: Classification, preview: bytes = b"", evidence: bytes = b"") -> Outgoing:
         taken = found.taken
         record = verdict_record(
-            taken, self._model, found.class_id, found.confidence, found.finding, _nothing, preview, evidence
+            taken, found.serving.model, found.class_id, found.confidence, found.finding, _nothing, preview, evidence
         )
         record.done = partial(self._written, taken, record)
         return record
@@ -180,6 +178,8 @@ def _pictures_of(found: Classification) -> tuple[bytes, bytes]:
     preview = preview_jpeg(found.rebuilt) if found.rebuilt is not None else b""
     if found.finding is None or not found.finding.flagged:
         return preview, b""
+    if found.probe is not None and not found.taken.frame.whole:
+        return preview, evidence_png(picture_of(found.probe.picture))
     return preview, evidence_png(_whole_picture(found.taken))
 
 

@@ -18,12 +18,13 @@ from processors.settings import DenoiseSettings, usual_denoise
 from processors.stages.classify import classify
 from processors.stages.denoise import denoise
 from processors.stages.learned import reconstruct_learned, shipped_restorer
+from processors.stages.plate import reconstruct_plate
 from processors.stages.reconstruct import Mode, reconstruct
-from processors.stages.strip import strip_entropy
+from processors.stages.strip import StripResult, strip
 from schemas.errors import StageError
 
 STAGES = ("unpack", "reconstruct", "denoise", "classify", "strip")
-"""In the order in which they run; `strip` on probe frames only. `unpack` is in `processors.stages.unpack`."""
+"""In the order in which they run; `strip` on a sample of frames only. `unpack` is in `processors.stages.unpack`."""
 
 StageContext = Callable[[str], AbstractContextManager[None]]
 """Entered around each stage with its name: a clock, or a note of where an error came from."""
@@ -95,8 +96,31 @@ class Pipeline:
         best = every.softmax(2).amax(2).argmax(1)
         return prepared[torch.arange(len(prepared), device=prepared.device), best]
 
-    def strip(self, probes: Tensor) -> Tensor:
-        """Mean entropy in bits (B,) of what `probe_input` gave, over the bundle's overlays."""
-        if self.bundle.overlays is None:
+    def dropped_input(self, frames: Tensor, kept: Tensor) -> Tensor:
+        """What STRIP looks at of frames (B, C, H, W) whose pixels are missing where `kept` (B, 1, H, W) is False.
+
+        Kept pixels as they were sent, between them a thin plate: the classifier's reconstruction weakens what is left
+        of a trigger, as it should, and would hide it here.
+        """
+        return self.probe_input(reconstruct_plate(frames, kept))
+
+    def strip(self, probes: Tensor, dropped_per_block: int = 0, *, sequential: bool = True) -> StripResult:
+        """Judge what `probe_input` gave, or `dropped_input` where frames lack some pixels, by the bundle's overlays.
+
+        Sequential where the bundle has limits for it. Raises StageError when it has no threshold for such frames.
+        """
+        settings = self.bundle.settings.strip
+        if settings is None or self.bundle.overlays is None:
             raise StageError("STRIP: expected a bundle with overlays, this one has none")
-        return strip_entropy(probes, self.bundle.overlays, self.bundle.logits)
+        threshold = settings.threshold(dropped_per_block)
+        if threshold is None:
+            raise StageError(f"STRIP: expected a threshold for {dropped_per_block} dropped pixels a block, found none")
+        return strip(
+            probes,
+            self.bundle.overlays,
+            self.bundle.logits,
+            threshold_bits=threshold.threshold_bits,
+            rounds=threshold.rounds if sequential else (),
+            statistic=threshold.statistic,
+            clamped=settings.clamped,
+        )

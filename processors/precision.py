@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Literal
 
 import structlog
@@ -29,16 +30,44 @@ log = structlog.get_logger()
 @contextmanager
 def arithmetic(device: torch.device, precision: Precision) -> Iterator[None]:
     """Compute with `precision` inside. On a CPU `tf32` is float32."""
-    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-        if device.type != "cuda":
-            yield
-            return
-        before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = precision != "float32"
+    tf32 = _TF32.be(precision != "float32") if device.type == "cuda" else nullcontext()
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"), tf32:
+        yield
+
+
+class _Switch:
+    """torch's permission of tf32, one for the whole process: threads that want the same share it, others wait.
+
+    A model that is loaded beside the one that serves must change neither its arithmetic nor what its compiled programs
+    are guarded by. A thread does not ask twice.
+    """
+
+    def __init__(self) -> None:
+        self._free = threading.Condition()
+        self._users = 0
+        self._on = False
+        self._before = (False, False)
+
+    @contextmanager
+    def be(self, on: bool) -> Iterator[None]:
+        """Permit tf32 inside, or not."""
+        with self._free:
+            self._free.wait_for(lambda: not self._users or self._on == on)
+            if not self._users:
+                self._before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+                torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = self._on = on
+            self._users += 1
         try:
             yield
         finally:
-            torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
+            with self._free:
+                self._users -= 1
+                if not self._users:
+                    torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = self._before
+                    self._free.notify_all()
+
+
+_TF32 = _Switch()
 
 
 def choose_precision(pipeline: Pipeline) -> Precision:

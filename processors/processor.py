@@ -6,8 +6,8 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import groupby
 from typing import TypeVar
 
 import structlog
@@ -15,7 +15,7 @@ from aiokafka import ConsumerRecord, TopicPartition
 
 from processors.commit import PartitionProgress
 from processors.deltas import Deltas
-from processors.device import DeviceWork, Failed, Found, Outcome
+from processors.device import Failed, Found, Outcome
 from processors.emitter import Emitter
 from processors.inbox import Inbox
 from processors.intake import TakenFrame, open_record
@@ -25,6 +25,7 @@ from processors.microbatch import MicroBatcher
 from processors.outbox import Classification, Outbox
 from processors.preview import PreviewClock
 from processors.records import StripFinding
+from processors.serving import Serving
 from processors.settings import ProcessorSettings
 from processors.strip_queue import DeviceTurns, StripQueue
 from schemas.errors import WireError
@@ -46,15 +47,13 @@ class Processor:
         self,
         settings: ProcessorSettings,
         keys: KeyRing,
-        work: DeviceWork,
+        serving: Serving,
         turns: DeviceTurns,
-        device: ThreadPoolExecutor,
         emitter: Emitter,
         metrics: ProcessorMetrics,
         on_assigned: Callable[[bool], None],
     ) -> None:
-        bundle = work.pipeline.bundle
-        self.outbox = Outbox(settings, bundle, emitter, self._recorded, self._failed)
+        self.outbox = Outbox(settings, emitter, self._recorded, self._failed)
         self.recall = KeyRecall(settings.kafka, settings.frames_topic, lambda *found: self.deltas.recalled(*found))
         self.deltas = Deltas(
             settings,
@@ -70,12 +69,9 @@ class Processor:
         )
         self._settings = settings
         self._keys = keys
-        self._work = work
+        self._serving = serving
         self._turns = turns
-        self._device = device
         self._metrics = metrics
-        strip = bundle.settings.strip
-        self._threshold_bits = strip.threshold_bits if strip is not None else 0.0
         self._batcher: MicroBatcher[TakenFrame] = MicroBatcher(
             settings.batch_frames, settings.batch_pixels, settings.linger_s
         )
@@ -177,41 +173,58 @@ class Processor:
         if timer is not None:
             timer.cancel()
 
-    async def _on_device(self, function: Callable[[], R]) -> tuple[R, float]:
+    def switch(self, serving: Serving) -> None:
+        """Classify with another model from the next batch on.
+
+        What was classified by the one before is checked by STRIP with that one's network, overlays and threshold.
+        """
+        self._serving = serving
+
+    async def _on_device(self, serving: Serving, function: Callable[[], R]) -> tuple[R, float]:
         def timed() -> tuple[R, float]:
             start = time.perf_counter()
             result = function()
             return result, time.perf_counter() - start
 
-        result, seconds = await asyncio.get_running_loop().run_in_executor(self._device, timed)
+        result, seconds = await asyncio.get_running_loop().run_in_executor(serving.device, timed)
         self._metrics.device_busy.inc(seconds)
         return result, seconds
 
     async def _classify(self, batch: list[TakenFrame]) -> Callable[[], None]:
+        serving = self._serving
         now_s = time.monotonic()
         previews = [self._previews.due(taken.camera_id, now_s) for taken in batch]
         self._metrics.batch.observe(len(batch))
-        outcomes, seconds = await self._on_device(partial(self._work.classify, batch, previews))
+        outcomes, seconds = await self._on_device(serving, partial(serving.work.classify, batch, previews))
         self._turns.classified(seconds, len(self._probes) > 0)
-        return partial(self._classified, batch, outcomes)
+        return partial(self._classified, serving, batch, outcomes)
 
     async def _strip(self, probes: list[Classification]) -> Callable[[], None]:
-        inputs = [probe.probe for probe in probes if probe.probe is not None]
-        entropies, seconds = await self._on_device(partial(self._work.strip, inputs))
-        self._turns.stripped(seconds, len(probes))
-        return partial(self._stripped, probes, entropies)
+        findings: list[StripFinding | Failed] = []
+        total_s = 0.0
+        for serving, group in groupby(probes, lambda probe: probe.serving):
+            inputs = [probe.probe for probe in group if probe.probe is not None]
+            some, seconds = await self._on_device(serving, partial(serving.work.strip, inputs))
+            findings += some
+            total_s += seconds
+        self._turns.stripped(total_s, len(probes))
+        return partial(self._stripped, probes, findings)
 
     # Out: what was found becomes records
 
-    def _classified(self, batch: Sequence[TakenFrame], outcomes: Sequence[Outcome]) -> None:
+    def _classified(self, serving: Serving, batch: Sequence[TakenFrame], outcomes: Sequence[Outcome]) -> None:
         ready: list[Classification] = []
         failed: list[tuple[TakenFrame, Failed]] = []
         for taken, outcome in zip(batch, outcomes, strict=True):
             if not isinstance(outcome, Found):
                 failed.append((taken, outcome))
                 continue
-            found = Classification(taken, outcome.class_id, outcome.confidence, outcome.rebuilt, outcome.probe)
+            found = Classification(taken, serving, outcome.class_id, outcome.confidence, outcome.rebuilt, outcome.probe)
             if found.probe is None:
+                ready.append(found)
+            elif not taken.frame.whole and 2 * len(self._probes) >= self._settings.strip_queue:
+                # The sample of the other frames must not crowd out the probes.
+                found.probe = None
                 ready.append(found)
             elif self._probes.offer(found):
                 # It waits under the bound of that queue, so that its partition need not wait with it.
@@ -220,20 +233,21 @@ class Processor:
                 ready.append(self._shed(found))
         self.outbox.conclude(ready, failed)
 
-    def _stripped(self, probes: Sequence[Classification], entropies: Sequence[float | Failed]) -> None:
+    def _stripped(self, probes: Sequence[Classification], findings: Sequence[StripFinding | Failed]) -> None:
         ready: list[Classification] = []
         failed: list[tuple[TakenFrame, Failed]] = []
-        for probe, entropy in zip(probes, entropies, strict=True):
-            if isinstance(entropy, Failed):
-                failed.append((probe.taken, entropy))
+        for probe, finding in zip(probes, findings, strict=True):
+            if isinstance(finding, Failed):
+                failed.append((probe.taken, finding))
                 continue
-            probe.finding = StripFinding(entropy, self._threshold_bits)
-            self._metrics.stripped(probe.finding)
+            probe.finding = finding
+            self._metrics.stripped(finding)
             ready.append(probe)
         self.outbox.conclude(ready, failed)
 
     def _shed(self, found: Classification) -> Classification:
-        found.finding = StripFinding(None, self._threshold_bits)
+        dropped = found.probe.dropped_per_block if found.probe is not None else 0
+        found.finding = StripFinding(None, found.serving.work.strip_threshold_bits(dropped))
         self._metrics.stripped(found.finding)
         return found
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from types import FunctionType
+from typing import Any, ParamSpec, TypeVar, cast
 
 import structlog
 import torch
@@ -26,6 +27,8 @@ from schemas.masks import ROWS
 
 log = structlog.get_logger()
 
+P = ParamSpec("P")
+R = TypeVar("R")
 
 Decode = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 """From the masks `kept` and `sent` (B, 1, H, W) to pixels (P, C) uint8 on the device and the masks of the G frames that
@@ -77,8 +80,8 @@ class Program:
         try:
             self._compiled[shape] = _Compiled(
                 batch,
-                torch.compile(_masks_of(shape), mode=mode, dynamic=False, fullgraph=True),
-                torch.compile(_verdicts_of(self.pipeline), mode=mode, dynamic=False, fullgraph=True),
+                torch.compile(_own_code(_masks_of(shape)), mode=mode, dynamic=False, fullgraph=True),
+                torch.compile(_own_code(_verdicts_of(self.pipeline)), mode=mode, dynamic=False, fullgraph=True),
             )
             # The first run compiles, the second records the graph, the third replays it.
             for _ in range(3):
@@ -132,6 +135,19 @@ class Program:
     def _give_up(self, shape: Shape, error: Exception) -> None:
         if self._compiled.pop(shape, None) is not None:
             log.warning("runs uncompiled", shape=shape, error=f"{type(error).__name__}: {first_line(error)}")
+
+
+def _own_code(function: Callable[P, R]) -> Callable[P, R]:
+    """The same function with code of its own, for torch keeps what it has compiled by code.
+
+    Two models alike would share a program, though a CUDA graph is for one thread; and of one code torch compiles eight
+    programs at most.
+    """
+    assert isinstance(function, FunctionType)
+    own = FunctionType(
+        function.__code__.replace(), function.__globals__, function.__name__, closure=function.__closure__
+    )
+    return cast("Callable[P, R]", own)
 
 
 def _masks_of(shape: Shape) -> Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]:

@@ -10,7 +10,7 @@ from typing import Final
 from processors.intake import TRACEPARENT, TakenFrame
 from schemas.errors import PointillistError, WireError
 from schemas.limits import DEAD_LETTER_PAYLOAD_BYTES
-from schemas.pointillist_pb2 import CHECKED, NOT_PROBED, SHED, DeadLetter, KeyRequest, Verdict
+from schemas.pointillist_pb2 import CHECKED, NOT_PROBED, SHED, DeadLetter, KeyRequest, ServedModel, Verdict
 
 Headers = list[tuple[str, bytes]]
 
@@ -23,6 +23,7 @@ _FIXED: Final[Headers] = [
 _VERDICT: Final[Headers] = [*_FIXED, ("ce_type", b"pointillist.v1.Verdict")]
 _DEAD_LETTER: Final[Headers] = [*_FIXED, ("ce_type", b"pointillist.v1.DeadLetter")]
 _KEY_REQUEST: Final[Headers] = [*_FIXED, ("ce_type", b"pointillist.v1.KeyRequest")]
+_SERVED: Final[Headers] = [*_FIXED, ("ce_type", b"pointillist.v1.ServedModel")]
 _ERROR_LENGTH: Final = 500
 
 
@@ -31,7 +32,8 @@ class Outgoing:
     """A record to send, and what is to happen when Kafka holds it."""
 
     key: bytes
-    value: bytes
+    value: bytes | None
+    """None removes the key from a compacted topic."""
     headers: Headers
     done: Callable[[], None]
     smaller: bytes | None = None
@@ -40,10 +42,11 @@ class Outgoing:
 
 @dataclass(frozen=True, slots=True)
 class StripFinding:
-    """What STRIP said about one frame. `entropy_bits` is None when it was shed."""
+    """What STRIP said about one frame, after `passes` overlays. `entropy_bits` is None when it was shed."""
 
     entropy_bits: float | None
     threshold_bits: float
+    passes: int = 0
 
     @property
     def flagged(self) -> bool:
@@ -119,6 +122,16 @@ def key_request_record(taken: TakenFrame, done: Callable[[], None]) -> Outgoing:
     request = KeyRequest(boot_id=frame.boot_id, seq=seq, key_generation=frame.key_generation)
     headers = [*_KEY_REQUEST, ("ce_id", f"{frame.boot_id:016x}/key/{seq}/{time.time_ns()}".encode())]
     return Outgoing(taken.camera_id.encode(), request.SerializeToString(), headers, done)
+
+
+def served_record(key: bytes, served: ServedModel | None) -> Outgoing:
+    """Which model a processor serves; None when it serves none any more."""
+    headers = [*_SERVED, ("ce_id", key + b"/" + str(time.time_ns()).encode())]
+    return Outgoing(key, served.SerializeToString() if served is not None else None, headers, _nobody_waits)
+
+
+def _nobody_waits() -> None:
+    """What there is to do when Kafka holds a record that nothing depends on."""
 
 
 def refused_record(

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, Final
 
 import structlog
-import torch
 from aiokafka.errors import KafkaError
 from prometheus_client import CollectorRegistry
 
-from processors.bundle import load_bundle
-from processors.device import DeviceWork, choose_device
 from processors.emitter import BACKOFF_S, Emitter
 from processors.inbox import frames_consumer
 from processors.metrics import ProcessorMetrics
-from processors.pipeline import Pipeline
-from processors.precision import choose_precision
+from processors.model_feed import ModelFeed
+from processors.model_swap import ModelLoader, ModelSwap, first_serving
 from processors.processor import Processor
-from processors.program import Program
+from processors.serving import Serving
 from processors.settings import ProcessorSettings
 from processors.strip_queue import DeviceTurns
 from schemas.health import Health
@@ -52,35 +47,17 @@ async def run_processor(
     """
     for condition in ("kafka", "warm", "assigned"):
         health.set(condition, False)
-    device = ThreadPoolExecutor(1, thread_name_prefix="device", initializer=_set_threads, initargs=(settings.threads,))
     metrics = ProcessorMetrics(registry)
+    feed = ModelFeed(settings.kafka, settings.models_topic, keys, metrics)
+    loader = ModelLoader(settings, metrics)
+    following = asyncio.create_task(feed.run(), name="model feed")
     try:
-        work, probe_s = await asyncio.get_running_loop().run_in_executor(device, _prepare, settings, metrics)
-        health.set("warm", True, work.pipeline.bundle.model_id)
-        turns = DeviceTurns(settings.strip_share, settings.strip_slice_s, probe_s or 0.0)
-        await _Service(settings, keys, work, turns, device, metrics, health).run(stop)
+        # Not kept here: a model that was replaced is to leave memory.
+        service = _Service(settings, keys, await first_serving(feed, loader), feed, loader, metrics, health)
+        await service.run(stop, following)
     finally:
-        device.shutdown(wait=False, cancel_futures=True)
-
-
-def _set_threads(threads: int) -> None:
-    torch.set_num_threads(threads or max(1, len(os.sched_getaffinity(0)) // 2))
-
-
-def _prepare(settings: ProcessorSettings, metrics: ProcessorMetrics) -> tuple[DeviceWork, float | None]:
-    """Load the bundle and run it before the first frame comes; the seconds that STRIP takes for one, if it can."""
-    bundle = load_bundle(settings.bundle, choose_device(settings.device))
-    pipeline = Pipeline(bundle, settings.mode, settings.denoise)
-    on_gpu = bundle.device.type == "cuda"
-    program = Program(
-        pipeline,
-        compiles=on_gpu if settings.compile is None else settings.compile,
-        precision=choose_precision(pipeline),
-    )
-    work = DeviceWork(pipeline, metrics, program)
-    probe_s = work.warm(settings.batch_frames, settings.batch_pixels)
-    log.info("device is ready", device=str(bundle.device), precision=program.precision, compiled=program.shapes)
-    return work, probe_s
+        await _cancel(following)
+        loader.close()
 
 
 class _Service:
@@ -90,9 +67,9 @@ class _Service:
         self,
         settings: ProcessorSettings,
         keys: KeyRing,
-        work: DeviceWork,
-        turns: DeviceTurns,
-        device: ThreadPoolExecutor,
+        serving: Serving,
+        feed: ModelFeed,
+        loader: ModelLoader,
         metrics: ProcessorMetrics,
         health: Health,
     ) -> None:
@@ -104,22 +81,22 @@ class _Service:
         self._processor = Processor(
             settings,
             keys,
-            work,
-            turns,
-            device,
+            serving,
+            DeviceTurns(settings.strip_share, settings.strip_slice_s, serving.probe_s or 0.0),
             self._emitter,
             metrics,
             lambda assigned: health.set("assigned", assigned),
         )
         self._inbox = self._processor.inbox
+        self._swap = ModelSwap(settings, feed, loader, serving, self._processor.switch, self._emitter, metrics, health)
 
     def _on_kafka(self, side: str, ok: bool, detail: str = "") -> None:
         if self._kafka[side] != ok or not ok:
             self._kafka[side] = ok
             self._health.set("kafka", all(self._kafka.values()), detail)
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Work until `stop` is set, or something breaks that should not."""
+    async def run(self, stop: asyncio.Event, following: asyncio.Task[None]) -> None:
+        """Work until `stop` is set, or something breaks that should not, the `following` of the models included."""
         read = asyncio.create_task(self._read_for_ever(), name="read")
         commit = asyncio.create_task(self._commit_for_ever(), name="commit")
         others = [
@@ -127,6 +104,8 @@ class _Service:
             asyncio.create_task(self._processor.recall.run(), name="key recall"),
             asyncio.create_task(self._observe_for_ever(), name="observe"),
             asyncio.create_task(self._ping_for_ever(), name="ping"),
+            asyncio.create_task(self._swap.run(), name="model swap"),
+            following,
         ]
         stopped = asyncio.create_task(stop.wait(), name="stop")
         end_s = 0.0
@@ -148,7 +127,8 @@ class _Service:
             await _cancel(read, commit, *others, stopped)
             await self._processor.outbox.close()
             left_s = max(0.5, end_s - time.monotonic())
-            await asyncio.gather(self._leave(left_s), self._emitter.close(left_s))
+            await asyncio.gather(self._leave(left_s), self._swap.close(left_s / 2))
+            await self._emitter.close(max(0.5, end_s - time.monotonic()))
 
     async def _read_for_ever(self) -> None:
         attempt = 0
@@ -169,6 +149,8 @@ class _Service:
                 attempt += 1
 
     async def _join(self) -> None:
+        # No frame is classified by a model that is not live any more.
+        await self._swap.settled.wait()
         consumer = frames_consumer(self._settings)
         self._inbox.consumer = consumer
         consumer.subscribe([self._settings.frames_topic], listener=self._inbox)

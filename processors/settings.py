@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from pathlib import Path
 from typing import Literal
 
@@ -35,7 +37,11 @@ class ProcessorSettings(BaseModel):
     kafka: str
     """Bootstrap servers, `host:port`."""
     bundle: Path
-    """Folder of the model bundle."""
+    """Folder of the model bundle that serves while none is published."""
+    model_cache: Path | None = None
+    """Folder for copies of published bundles; None makes one and removes it in the end."""
+    model_load_s: float = Field(default=600.0, gt=0)
+    """How long a bundle may take to be fetched, loaded and warmed."""
 
     group: str = PROCESSORS_GROUP
     instance: str | None = None
@@ -46,6 +52,7 @@ class ProcessorSettings(BaseModel):
     verdicts_topic: str = KafkaTopic.VERDICTS.value
     dead_letters_topic: str = KafkaTopic.DEAD_LETTERS.value
     events_topic: str = KafkaTopic.EVENTS.value
+    models_topic: str = KafkaTopic.MODELS.value
 
     mode: Mode = "default"
     """How dropped pixels are rebuilt; see `processors.stages.reconstruct`."""
@@ -74,6 +81,9 @@ class ProcessorSettings(BaseModel):
     strip_queue_bytes: int = Field(default=32 * 2**20, ge=1)
     strip_share: float = Field(default=0.25, gt=0, lt=1)
     """STRIP's part of the device's time while frames wait to be classified."""
+    strip_dropped: float = Field(default=0.0, ge=0, le=1)
+    """Share of the frames sent without some of their pixels that STRIP checks too, with less power, where the bundle
+    has a threshold for their drop ratio. They take what room probe frames leave in the queue."""
     strip_slice_s: float = Field(default=0.1, gt=0)
     """About how long STRIP keeps the device in one go, at least one frame."""
 
@@ -88,3 +98,8 @@ class ProcessorSettings(BaseModel):
     commit_interval_s: float = Field(default=0.2, gt=0)
     drain_s: float = Field(default=8.0, gt=0)
     """Deadline for all of shutdown. A revoked partition has half the session timeout, at most this."""
+
+    @property
+    def name(self) -> str:
+        """What the processor is called in its group, and where it says which model it serves."""
+        return self.instance or f"{socket.gethostname()}-{os.getpid()}"

@@ -103,6 +103,9 @@ BRIDGE_CONFIRMATIONS = Metric(Counter, "pointillist_bridge_confirmations_total",
 BRIDGE_KEY_REQUESTS = Metric(
     Counter, "pointillist_bridge_key_requests_total", "Requests for a key frame sent to cameras"
 )
+BRIDGE_PROBE_REQUESTS = Metric(
+    Counter, "pointillist_bridge_probe_requests_total", "Changes of the share of probes sent to cameras"
+)
 BRIDGE_KAFKA_ERRORS = Metric(Counter, "pointillist_bridge_kafka_errors_total", "Batches that Kafka refused at first")
 
 # Processors
@@ -136,10 +139,26 @@ QUEUE = Metric(Gauge, "pointillist_queue_frames", "Frames waiting in a queue: ba
 LAG = Metric(Gauge, "pointillist_lag_frames", "Frames in Kafka that this processor's partitions still hold for it")
 PAUSED = Metric(Gauge, "pointillist_paused_partitions", "Partitions paused by back-pressure")
 STRIP_FRAMES = Metric(
-    Counter, "pointillist_strip_frames_total", "Probe frames, by outcome: checked, flagged, shed", ("outcome",)
+    Counter, "pointillist_strip_frames_total", "Frames for STRIP, by outcome: checked, flagged, shed", ("outcome",)
 )
 STRIP_ENTROPY = Metric(
     Histogram, "pointillist_strip_entropy_bits", "Mean entropy over the overlays of a checked frame", buckets=BITS
+)
+MODEL_INFO = Metric(Gauge, "pointillist_model_info", "1, with the model that this processor serves", ("model_id",))
+MODEL_SWAPS = Metric(
+    Counter,
+    "pointillist_model_swaps_total",
+    "Published models at a processor, by outcome: switched, refused, superseded by a newer one while it was loaded",
+    ("outcome",),
+)
+MODEL_LOAD = Metric(
+    Histogram,
+    "pointillist_model_load_seconds",
+    "Time to fetch, load and warm a published model beside the one that serves",
+    buckets=SECONDS,
+)
+STRIP_PASSES = Metric(
+    Counter, "pointillist_strip_passes_total", "Overlays that the checked frames went through the network with"
 )
 DEVICE_BUSY = Metric(Counter, "pointillist_device_busy_seconds_total", "Time for which the device thread was at work")
 
@@ -175,6 +194,24 @@ CAMERA_FLAGGED = Metric(
     Gauge,
     "pointillist_camera_flagged_ratio",
     "Share of flagged frames among a camera's recent probes, at most 200 cameras",
+    ("camera_id",),
+)
+CAMERA_EVIDENCE = Metric(
+    Gauge,
+    "pointillist_camera_evidence_ratio",
+    "How far the evidence of a trigger is on its way to an alert, 1 during an episode, at most 200 cameras",
+    ("camera_id",),
+)
+CAMERA_PROBE_SHARE = Metric(
+    Gauge,
+    "pointillist_camera_probe_share_ratio",
+    "Share of its frames that a camera says it sends whole, at most 200 cameras",
+    ("camera_id",),
+)
+CAMERA_ALERTS = Metric(
+    Counter,
+    "pointillist_camera_alerts_total",
+    "Alerts raised on a camera; those of cameras beyond the first 200 count under the camera_id `other`",
     ("camera_id",),
 )
 

@@ -192,6 +192,18 @@ class Command(_message.Message):
     tag: int
     def __init__(self, issued_ms: _Optional[int] = ..., dropped_per_block: _Optional[int] = ..., probe_share: _Optional[float] = ..., profile: _Optional[_Union[Profile, str]] = ..., enabled: _Optional[bool] = ..., key_generation: _Optional[int] = ..., tag: _Optional[int] = ...) -> None: ...
 
+class ProbeRequest(_message.Message):
+    __slots__ = ("issued_ms", "probe_share", "dropped_per_block", "profile")
+    ISSUED_MS_FIELD_NUMBER: _ClassVar[int]
+    PROBE_SHARE_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_PER_BLOCK_FIELD_NUMBER: _ClassVar[int]
+    PROFILE_FIELD_NUMBER: _ClassVar[int]
+    issued_ms: int
+    probe_share: float
+    dropped_per_block: int
+    profile: Profile
+    def __init__(self, issued_ms: _Optional[int] = ..., probe_share: _Optional[float] = ..., dropped_per_block: _Optional[int] = ..., profile: _Optional[_Union[Profile, str]] = ...) -> None: ...
+
 class Verdict(_message.Message):
     __slots__ = ("boot_id", "seq", "captured_ms", "processed_ms", "class_id", "class_name", "confidence", "model_id", "policy", "truth", "width", "height", "channels", "dropped_per_block", "whole", "profile", "frame_bytes", "pixel_bytes", "strip", "entropy_bits", "threshold_bits", "flagged", "preview", "evidence")
     BOOT_ID_FIELD_NUMBER: _ClassVar[int]
@@ -245,7 +257,7 @@ class Verdict(_message.Message):
     def __init__(self, boot_id: _Optional[int] = ..., seq: _Optional[int] = ..., captured_ms: _Optional[int] = ..., processed_ms: _Optional[int] = ..., class_id: _Optional[int] = ..., class_name: _Optional[str] = ..., confidence: _Optional[float] = ..., model_id: _Optional[str] = ..., policy: _Optional[str] = ..., truth: _Optional[int] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., channels: _Optional[int] = ..., dropped_per_block: _Optional[int] = ..., whole: _Optional[bool] = ..., profile: _Optional[_Union[Profile, str]] = ..., frame_bytes: _Optional[int] = ..., pixel_bytes: _Optional[int] = ..., strip: _Optional[_Union[StripOutcome, str]] = ..., entropy_bits: _Optional[float] = ..., threshold_bits: _Optional[float] = ..., flagged: _Optional[bool] = ..., preview: _Optional[bytes] = ..., evidence: _Optional[bytes] = ...) -> None: ...
 
 class Alert(_message.Message):
-    __slots__ = ("alert_id", "camera_id", "kind", "raised_ms", "boot_id", "frames", "checked", "flagged", "mean_entropy_bits", "threshold_bits", "thumbnail")
+    __slots__ = ("alert_id", "camera_id", "kind", "raised_ms", "boot_id", "frames", "checked", "flagged", "mean_entropy_bits", "threshold_bits", "thumbnail", "baseline_bits", "evidence_octaves", "whole", "class_id")
     ALERT_ID_FIELD_NUMBER: _ClassVar[int]
     CAMERA_ID_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
@@ -257,6 +269,10 @@ class Alert(_message.Message):
     MEAN_ENTROPY_BITS_FIELD_NUMBER: _ClassVar[int]
     THRESHOLD_BITS_FIELD_NUMBER: _ClassVar[int]
     THUMBNAIL_FIELD_NUMBER: _ClassVar[int]
+    BASELINE_BITS_FIELD_NUMBER: _ClassVar[int]
+    EVIDENCE_OCTAVES_FIELD_NUMBER: _ClassVar[int]
+    WHOLE_FIELD_NUMBER: _ClassVar[int]
+    CLASS_ID_FIELD_NUMBER: _ClassVar[int]
     alert_id: str
     camera_id: str
     kind: str
@@ -268,17 +284,69 @@ class Alert(_message.Message):
     mean_entropy_bits: float
     threshold_bits: float
     thumbnail: bytes
-    def __init__(self, alert_id: _Optional[str] = ..., camera_id: _Optional[str] = ..., kind: _Optional[str] = ..., raised_ms: _Optional[int] = ..., boot_id: _Optional[int] = ..., frames: _Optional[_Union[Range, _Mapping]] = ..., checked: _Optional[int] = ..., flagged: _Optional[int] = ..., mean_entropy_bits: _Optional[float] = ..., threshold_bits: _Optional[float] = ..., thumbnail: _Optional[bytes] = ...) -> None: ...
+    baseline_bits: float
+    evidence_octaves: float
+    whole: bool
+    class_id: int
+    def __init__(self, alert_id: _Optional[str] = ..., camera_id: _Optional[str] = ..., kind: _Optional[str] = ..., raised_ms: _Optional[int] = ..., boot_id: _Optional[int] = ..., frames: _Optional[_Union[Range, _Mapping]] = ..., checked: _Optional[int] = ..., flagged: _Optional[int] = ..., mean_entropy_bits: _Optional[float] = ..., threshold_bits: _Optional[float] = ..., thumbnail: _Optional[bytes] = ..., baseline_bits: _Optional[float] = ..., evidence_octaves: _Optional[float] = ..., whole: _Optional[bool] = ..., class_id: _Optional[int] = ...) -> None: ...
+
+class SignedModels(_message.Message):
+    __slots__ = ("models", "tag")
+    MODELS_FIELD_NUMBER: _ClassVar[int]
+    TAG_FIELD_NUMBER: _ClassVar[int]
+    models: bytes
+    tag: bytes
+    def __init__(self, models: _Optional[bytes] = ..., tag: _Optional[bytes] = ...) -> None: ...
+
+class Models(_message.Message):
+    __slots__ = ("published",)
+    PUBLISHED_FIELD_NUMBER: _ClassVar[int]
+    published: _containers.RepeatedCompositeFieldContainer[Model]
+    def __init__(self, published: _Optional[_Iterable[_Union[Model, _Mapping]]] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("model_id", "location", "published_ms")
+    __slots__ = ("model_id", "location", "published_ms", "digest", "files", "classes", "withdrawn_ms", "strip")
     MODEL_ID_FIELD_NUMBER: _ClassVar[int]
     LOCATION_FIELD_NUMBER: _ClassVar[int]
     PUBLISHED_MS_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    FILES_FIELD_NUMBER: _ClassVar[int]
+    CLASSES_FIELD_NUMBER: _ClassVar[int]
+    WITHDRAWN_MS_FIELD_NUMBER: _ClassVar[int]
+    STRIP_FIELD_NUMBER: _ClassVar[int]
     model_id: str
     location: str
     published_ms: int
-    def __init__(self, model_id: _Optional[str] = ..., location: _Optional[str] = ..., published_ms: _Optional[int] = ...) -> None: ...
+    digest: str
+    files: _containers.RepeatedCompositeFieldContainer[BundleFile]
+    classes: _containers.RepeatedScalarFieldContainer[str]
+    withdrawn_ms: int
+    strip: bool
+    def __init__(self, model_id: _Optional[str] = ..., location: _Optional[str] = ..., published_ms: _Optional[int] = ..., digest: _Optional[str] = ..., files: _Optional[_Iterable[_Union[BundleFile, _Mapping]]] = ..., classes: _Optional[_Iterable[str]] = ..., withdrawn_ms: _Optional[int] = ..., strip: _Optional[bool] = ...) -> None: ...
+
+class BundleFile(_message.Message):
+    __slots__ = ("name", "size", "sha256")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    size: int
+    sha256: bytes
+    def __init__(self, name: _Optional[str] = ..., size: _Optional[int] = ..., sha256: _Optional[bytes] = ...) -> None: ...
+
+class ServedModel(_message.Message):
+    __slots__ = ("model_id", "digest", "since_ms", "refused_digest", "error")
+    MODEL_ID_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    SINCE_MS_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    model_id: str
+    digest: str
+    since_ms: int
+    refused_digest: str
+    error: str
+    def __init__(self, model_id: _Optional[str] = ..., digest: _Optional[str] = ..., since_ms: _Optional[int] = ..., refused_digest: _Optional[str] = ..., error: _Optional[str] = ...) -> None: ...
 
 class DeadLetter(_message.Message):
     __slots__ = ("origin_topic", "origin_partition", "origin_offset", "stage", "reason", "error", "camera_id", "verified", "boot_id", "seq", "payload", "payload_bytes", "at_ms")

@@ -55,7 +55,7 @@ PROCESSORS_GROUP: Final = "pointillist-processors"
 
 
 class KafkaTopic(StrEnum):
-    """The Kafka topics; the record key is the camera id."""
+    """The Kafka topics; the record key is the camera id, for models see `schemas.models`."""
 
     FRAMES = "pointillist.frames.v1"
     EVENTS = "pointillist.events.v1"

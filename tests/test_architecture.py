@@ -23,6 +23,7 @@ ALLOWED = {
         "processors.bundle",
         "processors.networks",
         "processors.pipeline",
+        "processors.strip_table",
         "producers.sources",
         "producers.scene",
     ),

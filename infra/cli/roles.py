@@ -125,6 +125,9 @@ def process(
     ] = None,
     batch_frames: Annotated[int, typer.Option(help="Most frames in a batch.")] = 64,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    model_cache: Annotated[
+        Path | None, typer.Option(help="Folder for copies of published models; else in the state folder, or passing.")
+    ] = None,
     metrics: Metrics = None,
     state: State = None,
     broker_wait: BrokerWait = BROKER_WAIT_S,
@@ -133,6 +136,7 @@ def process(
     from pydantic import ValidationError
 
     from infra.cli.up import first_problem
+    from infra.layout import Layout
     from infra.role import run_role
     from processors.service import run_processor
     from processors.settings import ProcessorSettings
@@ -141,9 +145,11 @@ def process(
         from processors.bundle import shipped_bundle
 
         bundle = shipped_bundle(bundle.name)
+    if model_cache is None and state is not None:
+        model_cache = Layout(state.resolve()).model_cache
     options: dict[str, Any] = {
         "kafka": broker(kafka, state, "kafka"), "bundle": bundle, "instance": instance, "mode": mode,
-        "compile": compiled, "batch_frames": batch_frames, "device": device,
+        "compile": compiled, "batch_frames": batch_frames, "device": device, "model_cache": model_cache,
     }  # fmt: skip
     require_brokers(broker_wait, kafka=options["kafka"])
     try:

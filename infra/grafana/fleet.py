@@ -141,6 +141,30 @@ def _defence() -> list[Graph | Figure]:
             8,
         ),
         Graph(
+            "STRIP passes",
+            "Overlays that a checked frame goes through the network with, on average; the sequential mode saves most.",
+            "none",
+            (Query(f"{rate(m.STRIP_PASSES)} / {rate(m.STRIP_FRAMES, outcome='checked')}", "overlays a frame"),),
+            8,
+        ),
+        Graph(
+            "Models served",
+            "Processors by the model that they serve; and the outcomes of published ones.",
+            "none",
+            (
+                Query(total(m.MODEL_INFO, "model_id"), "{{model_id}}"),
+                Query(or_zero(f"sum by (outcome) (increase({m.MODEL_SWAPS.name}[1h])) > 0"), "{{outcome}}, last hour"),
+            ),
+            8,
+        ),
+        Graph(
+            "Loading a model",
+            "Fetched, loaded and warmed beside the one that serves: 95th percentile.",
+            "s",
+            (Query(quantile(0.95, m.MODEL_LOAD), "p95"),),
+            8,
+        ),
+        Graph(
             "STRIP entropy",
             "Of the checked probes. A trigger makes it low.",
             "none",
@@ -152,6 +176,35 @@ def _defence() -> list[Graph | Figure]:
             "Of each camera's recent probes; the ten highest.",
             "percentunit",
             (Query(f"topk(10, max by (camera_id) ({m.CAMERA_FLAGGED.name}))", "{{camera_id}}"),),
+            8,
+        ),
+        Graph(
+            "Evidence of a trigger",
+            "How far each camera is on its way to an alert, 1 being the alert; the ten highest.",
+            "percentunit",
+            (Query(f"topk(10, max by (camera_id) ({m.CAMERA_EVIDENCE.name}))", "{{camera_id}}"),),
+            8,
+        ),
+        Graph(
+            "Probe share",
+            "Share of its frames that a camera sends whole, the ten highest; and how often cameras are told another.",
+            "percentunit",
+            (
+                Query(f"topk(10, max by (camera_id) ({m.CAMERA_PROBE_SHARE.name}))", "{{camera_id}}"),
+                Query(f"avg({m.CAMERA_PROBE_SHARE.name})", "mean"),
+                Query(rate(m.BRIDGE_PROBE_REQUESTS), "changes a second"),
+            ),
+            8,
+        ),
+        Graph(
+            "Alerts by camera",
+            "Raised in the last hour; the ten that raised most.",
+            "none",
+            (
+                Query(
+                    or_zero(f"topk(10, sum by (camera_id) (increase({m.CAMERA_ALERTS.name}[1h])) > 0)"), "{{camera_id}}"
+                ),
+            ),
             8,
         ),
         Graph(

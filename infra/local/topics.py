@@ -56,7 +56,10 @@ def pointillist_topics(partitions: int = 4, replication: int = 1) -> dict[str, T
         KafkaTopic.VERDICTS.value: keyed,
         KafkaTopic.ALERTS.value: TopicSpec(partitions, replication, retention_bytes=64 * MEBIBYTE),
         KafkaTopic.DEAD_LETTERS.value: keyed,
-        KafkaTopic.MODELS.value: TopicSpec(1, replication, compacted=True),
+        # Processors read it whole when they start: small segments, for the newest one is never compacted.
+        KafkaTopic.MODELS.value: TopicSpec(
+            1, replication, compacted=True, config={"segment.bytes": str(MEBIBYTE), "segment.ms": str(DAY_MS)}
+        ),
     }
 
 

@@ -7,13 +7,44 @@ zero.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from processors.stages.shapes import check_frames
 from schemas.errors import StageError
+
+Logits = Callable[[Tensor], Tensor]
+"""Maps pictures (M, C, H, W) to logits (M, classes)."""
+
+Statistic = Literal["mean", "mixture"]
+"""What is taken of a frame's verdicts, see `spread_bits`: their mean entropy, or the entropy of their mixture."""
+
+CPU_PIXELS = 1 << 16
+"""On the CPU, about so many pixels go through the network together: more of them leave the processor's caches."""
+GPU_PIXELS = 1 << 22
+
+
+class Round(NamedTuple):
+    """After `passes` overlays a frame of at least `accept_bits` is clean enough to stop."""
+
+    passes: int
+    accept_bits: float
+
+
+@dataclass(frozen=True, slots=True)
+class StripResult:
+    """Of each frame: entropy in bits over the overlays that it saw, how many those were, and whether it is suspect.
+
+    All are (B,). An accepted frame lies at or above the limit of its round, a suspect one below the threshold.
+    """
+
+    entropy_bits: Tensor
+    passes: Tensor
+    flagged: Tensor
 
 
 def class_entropy(logits: Tensor) -> Tensor:
@@ -23,18 +54,16 @@ def class_entropy(logits: Tensor) -> Tensor:
     return -(log_p.exp() * log_p.clamp_min(torch.finfo(log_p.dtype).min)).sum(1) / math.log(2)
 
 
-def strip_entropy(
-    frames: Tensor, overlays: Tensor, logits: Callable[[Tensor], Tensor], *, max_batch: int = 1024
+def overlaid_logits(
+    frames: Tensor, overlays: Tensor, logits: Logits, *, clamped: bool = False, max_batch: int | None = None
 ) -> Tensor:
-    """Mean entropy in bits of the verdicts on `frames + overlay`, over the N overlays: (B,).
+    """Logits (B, N, classes) of `frames + overlay` for each of the N overlays.
 
-    `frames` is (B, C, H, W) and `overlays` (N, C, H, W), both in [0, 1]; the sum is neither blended nor
-    clamped, so `logits` sees values in [0, 2]. `logits` maps (M, C, H, W) to (M, classes) and is called with
-    M ≤ `max_batch`, overlays of several frames together. The paper's entropy is a sum over overlays, divided
-    by N as in its eq. 4; the entropy of each verdict is over classes. A frame is suspect when its value lies
-    below the bundle's threshold.
-
-    Raises StageError when the shapes do not fit each other or there is no overlay.
+    `frames` is (B, C, H, W) and `overlays` (N, C, H, W), both in [0, 1]; the sum is not blended and, unless `clamped`,
+    not clamped, so `logits` sees values in [0, 2]. Clamping is for strokes on black, where it joins two drawings into
+    one and the unclamped sum makes them bolder; in natural pictures it wipes out whatever is bright. `logits` is called
+    with at most `max_batch` pictures, overlays of several frames together; None is what suits the device. Raises
+    StageError when the shapes do not fit each other or there is no overlay.
     """
     check_frames(frames)
     check_frames(overlays, "overlays")
@@ -43,17 +72,98 @@ def strip_entropy(
             f"overlays: expected (N, {', '.join(map(str, frames.shape[1:]))}) with N at least 1, "
             f"got {tuple(overlays.shape)}"
         )
+    if max_batch is None:
+        pixels = GPU_PIXELS if frames.device.type == "cuda" else CPU_PIXELS
+        max_batch = max(1, pixels // (frames.shape[2] * frames.shape[3]))
     if max_batch < 1:
         raise StageError(f"max_batch: expected at least 1, got {max_batch}")
     n = len(overlays)
     total = len(frames) * n
-    entropies = []
+    parts = []
     for start in range(0, total, max_batch):
         pair = torch.arange(start, min(start + max_batch, total), device=frames.device)
-        verdicts = logits(frames[pair // n] + overlays[pair % n])
+        summed = frames[pair // n] + overlays[pair % n]
+        verdicts = logits(summed.clamp_(0, 1) if clamped else summed)
         if verdicts.ndim != 2 or len(verdicts) != len(pair):
             raise StageError(f"logits: expected ({len(pair)}, classes), got {tuple(verdicts.shape)}")
-        entropies.append(class_entropy(verdicts))
-    if not entropies:
-        return frames.new_zeros(0)
-    return torch.cat(entropies).view(-1, n).mean(1)
+        parts.append(verdicts)
+    if not parts:
+        return frames.new_zeros(0, n, 1)
+    together = torch.cat(parts)
+    return together.view(-1, n, together.shape[1])
+
+
+def strip_entropy(frames: Tensor, overlays: Tensor, logits: Logits, *, max_batch: int | None = None) -> Tensor:
+    """Mean entropy in bits of the verdicts on `frames + overlay`, over the N overlays: (B,).
+
+    Arguments and errors are those of `overlaid_logits`. The paper's entropy is a sum over overlays, divided by N as in
+    its eq. 4; the entropy of each verdict is over classes. A frame is suspect when its value lies below the bundle's
+    threshold.
+    """
+    verdicts = overlaid_logits(frames, overlays, logits, max_batch=max_batch)
+    return class_entropy(verdicts.flatten(0, 1)).view(verdicts.shape[:2]).mean(1)
+
+
+def strip(
+    frames: Tensor,
+    overlays: Tensor,
+    logits: Logits,
+    *,
+    threshold_bits: float,
+    rounds: Sequence[Round] = (),
+    statistic: Statistic = "mean",
+    clamped: bool = False,
+    max_batch: int | None = None,
+) -> StripResult:
+    """Judge frames (B, C, H, W): suspect are those whose `statistic` over all overlays lies below `threshold_bits`.
+
+    Sequential with `rounds`: overlays are taken in their order, and after each round the frames that have reached its
+    limit are accepted; the others go on together. No frame is flagged before it has seen every overlay: a stop in both
+    directions doubles the false rejections. Rounds of as many passes as there are overlays, or more, say nothing.
+    Other arguments and errors are those of `overlaid_logits`.
+    """
+    count = len(overlays)
+    stops = sorted(stop for stop in rounds if 0 < stop.passes < count)
+    bits = frames.new_zeros(len(frames))
+    passes = torch.full((len(frames),), count, device=frames.device)
+    going = torch.arange(len(frames), device=frames.device)
+    total: Tensor | None = None
+    seen = 0
+    for stop in (*stops, Round(count, math.inf)):
+        some = overlays[seen : stop.passes] if seen or stops else overlays
+        verdicts = overlaid_logits(frames[going], some, logits, clamped=clamped, max_batch=max_batch)
+        new = contributions(verdicts, statistic).sum(1)
+        total = new if total is None else total + new
+        seen = stop.passes
+        found = spread_bits(total / seen, statistic)
+        bits[going] = found.to(bits.dtype)
+        if seen == count:
+            break
+        clean = found >= stop.accept_bits
+        passes[going[clean]] = seen
+        going, total = going[~clean], total[~clean]
+        if not len(going):
+            break
+    return StripResult(bits, passes, (passes == count) & (bits < threshold_bits))
+
+
+def contributions(verdicts: Tensor, statistic: Statistic) -> Tensor:
+    """What each of the verdicts (B, N, classes), logits, adds to its frame's mean: (B, N, S).
+
+    S is 1 for `mean`, the entropy; it is the number of classes for `mixture`, the probabilities.
+    """
+    if statistic == "mixture":
+        return verdicts.float().softmax(2) if verdicts.dtype.itemsize < 4 else verdicts.softmax(2)
+    return class_entropy(verdicts.flatten(0, 1)).view(*verdicts.shape[:2], 1)
+
+
+def spread_bits(mean: Tensor, statistic: Statistic) -> Tensor:
+    """The statistic in bits (B,) of a frame's mean contribution (B, S): how far its verdicts are spread.
+
+    `mean` is the paper's, the mean entropy of the verdicts. `mixture` is the entropy of their mean distribution, never
+    less: it also counts how the verdicts differ from each other. A trigger that lost pixels no longer makes every
+    verdict certain but still pulls all of them to one class, which the second one sees better.
+    """
+    if statistic == "mixture":
+        return -torch.xlogy(mean, mean).sum(1) / math.log(2)
+    return mean[:, 0]

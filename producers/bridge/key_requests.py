@@ -6,15 +6,12 @@ more. Nothing is kept: a request that no bridge hears is made again while the ke
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Final
 
 import structlog
-from aiokafka import AIOKafkaConsumer, ConsumerRecord
+from aiokafka import ConsumerRecord
 from google.protobuf.message import DecodeError
 
 from schemas.errors import Malformed, WireError
@@ -22,7 +19,7 @@ from schemas.frame import sign_message
 from schemas.identity import CameraId, camera_id_on_wire
 from schemas.keys import KeyRing
 from schemas.pointillist_pb2 import KeyRequest
-from schemas.topics import Channel, KafkaTopic, mqtt_topic
+from schemas.topics import Channel, mqtt_topic
 
 log = structlog.get_logger()
 
@@ -31,51 +28,15 @@ MAX_REQUEST_BYTES: Final = 64
 APART_S: Final = 1.0
 """A key frame is asked for at most once in this time: others may write to Kafka too."""
 REMEMBERED: Final = 4096
-START_S: Final = 10.0
-STOP_S: Final = 2.0
-AGAIN_S: Final = 1.0
-COMPLAIN_AFTER: Final = 3
 
 
 class KeyRequests:
-    """Reads the requests that come from now on and hands them to `publish` as MQTT topic and payload."""
+    """Hands the requests among Kafka's events to `publish` as MQTT topic and payload."""
 
-    def __init__(self, bootstrap: str, client: str, keys: KeyRing, publish: Callable[[str, bytes], None]) -> None:
-        self._bootstrap = bootstrap
-        self._client = client
+    def __init__(self, keys: KeyRing, publish: Callable[[str, bytes], None]) -> None:
         self._keys = keys
         self._publish = publish
         self._last_s: OrderedDict[tuple[CameraId, int, int], float] = OrderedDict()
-
-    async def run(self) -> None:
-        """Pass requests on until cancelled; a Kafka that is away is waited for."""
-        failures = 0
-        while True:
-            consumer = AIOKafkaConsumer(
-                KafkaTopic.EVENTS.value,
-                bootstrap_servers=self._bootstrap,
-                client_id=f"{self._client}-key-requests",
-                auto_offset_reset="latest",
-                enable_auto_commit=False,
-            )
-            try:
-                async with asyncio.timeout(START_S):
-                    await consumer.start()
-                while True:
-                    records = await consumer.getmany(timeout_ms=60_000)
-                    failures = 0
-                    for part in records.values():
-                        self.take(part, time.monotonic())
-            except Exception as error:
-                # Whatever the client library reports: the frames' way must not end with the requests'.
-                failures += 1
-                if failures == COMPLAIN_AFTER:
-                    log.warning("requests for key frames are not heard", cause=repr(error)[:300])
-            finally:
-                with contextlib.suppress(Exception):
-                    async with asyncio.timeout(STOP_S):
-                        await consumer.stop()
-            await asyncio.sleep(AGAIN_S)
 
     def take(self, records: Sequence[ConsumerRecord], now_s: float) -> None:
         """Pass on what of these `records` asks for a key frame; `now_s` is monotonic."""

@@ -115,8 +115,8 @@ def pubacks(packet_ids: Iterable[int]) -> bytes:
     return b"".join(_PUBACK.pack(_PUBACK_HEAD, packet_id) for packet_id in packet_ids)
 
 
-def publish_qos_0(topic: str, payload: bytes) -> bytes:
-    """A PUBLISH packet at QoS 0, not retained, without properties."""
+def publish_qos_0(topic: str, payload: bytes, *, retain: bool = False) -> bytes:
+    """A PUBLISH packet at QoS 0 without properties."""
     name = topic.encode()
     body = struct.pack(">H", len(name)) + name + b"\0" + payload
     length = bytearray()
@@ -125,4 +125,4 @@ def publish_qos_0(topic: str, payload: bytes) -> bytes:
         left, low = left >> 7, left & 127
         length.append(low | 128 if left else low)
         if not left:
-            return bytes((PUBLISH,)) + bytes(length) + body
+            return bytes((PUBLISH | retain,)) + bytes(length) + body

@@ -18,7 +18,9 @@ from producers.bridge.key_requests import KeyRequests
 from producers.bridge.lanes import Entry, Lane, Lanes
 from producers.bridge.link import Link
 from producers.bridge.packets import pubacks, publish_qos_0
+from producers.bridge.probe_requests import ProbeRequests
 from producers.bridge.producer import Producers
+from producers.bridge.requests import Requests
 from producers.bridge.settings import BridgeSettings
 from producers.bridge.window import AckWindow
 from schemas import metrics
@@ -78,7 +80,8 @@ class Bridge:
             self._advance,
         )
         self._credit = Credit(settings.credit_frames, settings.credit_bytes, self._confirmations.add)
-        self._key_requests = KeyRequests(settings.kafka_bootstrap, settings.name, keys, self._request_key)
+        takers = (KeyRequests(keys, self._request_key).take, ProbeRequests(keys, self._request_probes).take)
+        self._requests = Requests(settings.kafka_bootstrap, settings.name, takers)
         self._stalled = False
         self._draining = False
         # Counted here and moved to the metrics at each interval: a metric's lock a message would cost as much as
@@ -93,6 +96,7 @@ class Bridge:
         self._backlog_bytes = metrics.BRIDGE_BACKLOG.on(registry)
         self._holding = metrics.BRIDGE_HOLDING.on(registry)
         self._key_requests_total = metrics.BRIDGE_KEY_REQUESTS.on(registry)
+        self._probe_requests_total = metrics.BRIDGE_PROBE_REQUESTS.on(registry)
         self._kafka_errors = metrics.BRIDGE_KAFKA_ERRORS.on(registry)
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -103,7 +107,7 @@ class Bridge:
                 group.create_task(self._lanes.run(), name="kafka lanes"),
                 group.create_task(self._connect(), name="mqtt link"),
                 group.create_task(self._watch_backlog(), name="backlog"),
-                group.create_task(self._pass_requests(), name="key requests"),
+                group.create_task(self._pass_requests(), name="requests"),
                 group.create_task(self._report(), name="confirmations"),
             ]
             await stop.wait()
@@ -126,13 +130,19 @@ class Bridge:
 
     async def _pass_requests(self) -> None:
         await self._lanes.ready.wait()
-        await self._key_requests.run()
+        await self._requests.run()
 
     def _request_key(self, topic: str, payload: bytes) -> None:
         # What cannot be written now is not kept: the processors ask again.
         if self._link.writable:
             self._link.send(publish_qos_0(topic, payload))
             self._key_requests_total.inc()
+
+    def _request_probes(self, topic: str, payload: bytes) -> None:
+        # Retained, for a camera that is away just now; what cannot be written is asked for again.
+        if self._link.writable:
+            self._link.send(publish_qos_0(topic, payload, retain=True))
+            self._probe_requests_total.inc()
 
     def _receive(self, topic: bytes, packet_id: int, payload: bytes) -> None:
         ticket = self._window.receive(packet_id) if packet_id else None

@@ -22,16 +22,17 @@ from prometheus_client import CollectorRegistry
 
 from consumers.recorder import run_recorder
 from consumers.records import Records, open_records
-from consumers.settings import EvidenceRule, RecorderSettings
+from consumers.settings import RecorderSettings
 from infra.local.kafka import Kafka
 from schemas.errors import ConfigError
+from schemas.evidence import EvidenceRule
 from schemas.health import Health
 from schemas.pointillist_pb2 import ONLINE, Alert, Status, Verdict
 from schemas.ranges import RangeSet
 from tests.conftest import TopicFactory
 from tests.consumers.recorder_rig import BOOT, CAMERA, dead_letter, ledger, picture, verdict
 
-RULE = EvidenceRule(window_frames=20, patience_s=1)
+RULE = EvidenceRule(patience_s=1)
 WAIT_S = 60.0
 
 PROGRAM = """
@@ -234,7 +235,7 @@ async def test_killed_again_and_again_it_records_and_alerts_exactly_once(scene: 
     again = [asyncio.Event() for _ in range(kills)]
 
     def made(seq: int) -> Verdict:
-        return verdict(seq, flagged=seq < 20 and seq % 4 == 3 if seq % 2 else None)
+        return verdict(seq, flagged=60 <= seq < 80 if seq % 2 else None, whole=seq % 2 == 1)
 
     async def publish() -> None:
         for start in range(0, frames, 10):
@@ -273,16 +274,16 @@ async def test_killed_again_and_again_it_records_and_alerts_exactly_once(scene: 
         process.wait()
     with scene.records() as records:
         assert records.byte_sums().frames == 4 * frames
-        assert records.strip_counts() == (4 * frames // 2, 4 * 5, 0)
+        assert records.strip_counts() == (4 * frames // 2, 4 * 10, 0)
     alerts = await scene.alerts()
     assert {alert.camera_id for alert in alerts} == set(cameras)
     assert len({alert.alert_id for alert in alerts}) == 4
-    assert {(alert.checked, alert.flagged) for alert in alerts} == {(6, 3)}
+    assert {(alert.checked, alert.flagged) for alert in alerts} == {(2, 2)}
 
 
 @pytest.mark.brokers
 async def test_an_alert_that_was_not_published_is_published_at_the_next_start(scene: Scene) -> None:
-    attack = [verdict(n, flagged=True) for n in range(5)]
+    attack = [verdict(n, flagged=True, whole=True) for n in range(12)]
     async with scene.recorder(alerts_topic="no such topic", shutdown_s=1.0):
         await scene.verdicts(attack)
         await until(lambda: scene.metric("pointillist_alerts_total", kind="strip") == 1)
@@ -290,9 +291,9 @@ async def test_an_alert_that_was_not_published_is_published_at_the_next_start(sc
     async with scene.recorder():
         await until(lambda: sqlite_value(scene, "SELECT published FROM alerts") == 1)
         await scene.verdicts(attack)
-        await until(lambda: scene.metric("pointillist_recorded_frames_total", outcome="duplicate") == 5)
+        await until(lambda: scene.metric("pointillist_recorded_frames_total", outcome="duplicate") == 12)
     (alert,) = await scene.alerts()
-    assert alert.flagged == 3
+    assert alert.flagged == alert.checked
 
 
 def sqlite_value(scene: Scene, query: str) -> object:

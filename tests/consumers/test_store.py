@@ -13,18 +13,18 @@ from consumers.outbox import mark_published, unpublished
 from consumers.purge import purge
 from consumers.quarantine import Quarantine
 from consumers.records import open_records
-from consumers.settings import Bounds, EvidenceRule, RecorderSettings
+from consumers.settings import Bounds, RecorderSettings
 from consumers.store import OffsetsMoved, Store
 from consumers.tables import evidence, metadata, tallies
 from consumers.tallies import SCHEMA
 from schemas.errors import StateError
+from schemas.evidence import EvidenceRule
 from schemas.pointillist_pb2 import OFFLINE, ONLINE, SHED, Alert, Meta, Status, Verdict
 from schemas.ranges import RangeSet
 from tests.consumers.recorder_rig import BOOT, CAMERA, PNG, MakeRig, Rig, dead_letter, ledger, verdict
 
-RULE = EvidenceRule(window_frames=20)
-ATTACK = [verdict(n, flagged=n % 4 != 1 if n % 2 else None) for n in range(20)]
-"""Odd frames are probes; every second of them is flagged: 3, 7, 11, … of 1, 3, 5, …"""
+ATTACK = [verdict(n, flagged=n > 40 if n % 2 else None, whole=n % 2 == 1) for n in range(60)]
+"""Odd frames are probes; those after frame 40 are flagged, and the second of them is one too many."""
 
 
 def test_every_identity_is_recorded_once_however_often_it_comes(rig: Rig) -> None:
@@ -71,8 +71,8 @@ def test_a_failed_transaction_leaves_nothing_and_can_be_tried_again(rig: Rig, mo
             rig.feed(records)
     assert rig.count("frames") == rig.count("evidence") == rig.count("offsets") == 0
     written = rig.feed(records)
-    assert len(written.rows) == 20
-    assert sum(written.alerts.values()) == 1
+    assert len(written.rows) == 60
+    assert len(written.alerts) == 1
 
 
 def test_a_replay_of_a_purged_frame_is_a_duplicate(make_rig: MakeRig) -> None:
@@ -159,12 +159,14 @@ def _alerts(rig: Rig) -> list[Alert]:
 
 
 def test_flagged_probes_raise_one_alert(make_rig: MakeRig) -> None:
-    rig = make_rig(rule=RULE)
+    rig = make_rig()
     for made in ATTACK:
         rig.verdicts([made, made])
     (alert,) = _alerts(rig)
     assert (alert.camera_id, alert.boot_id, alert.kind) == (CAMERA, BOOT, "strip")
-    assert (alert.flagged, alert.checked) == (3, 6)
+    assert (alert.flagged, alert.checked, alert.whole, alert.class_id) == (2, 2, True, 3)
+    assert alert.baseline_bits == pytest.approx(1.5)
+    assert alert.evidence_octaves >= EvidenceRule().whole.limit
     assert alert.thumbnail.startswith(b"\x89PNG")
     rig.close()
     rig.open()
@@ -177,7 +179,7 @@ def test_flagged_probes_raise_one_alert(make_rig: MakeRig) -> None:
 
 def test_alerts_and_evidence_are_the_same_in_any_order(make_rig: MakeRig) -> None:
     rng = random.Random(5)
-    rig = make_rig(rule=RULE)
+    rig = make_rig()
     found = []
     for boot in range(1, 6):
         stream = [_of(made, boot) for made in ATTACK * 2]
@@ -186,7 +188,7 @@ def test_alerts_and_evidence_are_the_same_in_any_order(make_rig: MakeRig) -> Non
         for start in range(0, len(stream), 7):
             rig.verdicts(stream[start : start + 7])
         with rig.engine.begin() as connection:
-            columns = (evidence.c.checked, evidence.c.flagged, evidence.c.entropy_bits, evidence.c.probes)
+            columns = (evidence.c.following, evidence.c.waiting, evidence.c.whole, evidence.c.dropped)
             row = connection.execute(select(*columns).where(evidence.c.boot == boot)).one()
         (alert,) = [alert for alert in _alerts(rig) if alert.boot_id == boot]
         found.append((tuple(row), alert.frames, alert.checked, alert.flagged, alert.mean_entropy_bits))
@@ -194,31 +196,31 @@ def test_alerts_and_evidence_are_the_same_in_any_order(make_rig: MakeRig) -> Non
 
 
 def test_an_alert_waits_for_a_missing_frame_until_its_fate_is_known(make_rig: MakeRig) -> None:
-    rig = make_rig(rule=RULE)
+    rig = make_rig()
     rig.verdicts(made for made in ATTACK if made.seq not in (2, 4))
     assert _alerts(rig) == []
     rig.letter(dead_letter(2, verified=False))
     assert _alerts(rig) == []
     rig.letter(dead_letter(2, verified=True))
     assert _alerts(rig) == []
-    rig.ledger(ledger(1, 20, [(4, 4)]))
+    rig.ledger(ledger(1, 60, [(4, 4)]))
     assert len(_alerts(rig)) == 1
 
 
 def test_an_alert_does_not_wait_for_ever(make_rig: MakeRig) -> None:
-    rig = make_rig(rule=EvidenceRule(window_frames=20, patience_s=0))
+    rig = make_rig(rule=EvidenceRule(patience_s=0))
     rig.verdicts(ATTACK[1:])
     assert _alerts(rig) == []
     rig.close()
     rig.open()
-    assert rig.store.raise_overdue() == {"strip": 1}
-    assert rig.store.raise_overdue() == {}
+    assert [alert.kind for alert in rig.store.read_overdue().alerts] == ["strip"]
+    assert rig.store.read_overdue().alerts == []
     rig.verdicts(ATTACK)
     assert len(_alerts(rig)) == 1
 
 
 def test_an_alert_that_kafka_does_not_hold_is_not_purged(make_rig: MakeRig) -> None:
-    rig = make_rig(rule=RULE)
+    rig = make_rig()
     for boot in (1, 2, 3):
         rig.verdicts(_of(made, boot) for made in ATTACK)
     first = _alerts(rig)[0]
@@ -310,3 +312,25 @@ def test_reading_where_nothing_was_recorded_says_so(tmp_path: Path) -> None:
     with pytest.raises(StateError, match="none"):
         open_records(f"sqlite:///{tmp_path}/absent.sqlite")
     assert not list(tmp_path.iterdir())
+
+
+def test_flagged_frames_are_told_apart_by_the_truth_about_the_sticker(rig: Rig) -> None:
+    clean, sticker = 1 + 2 * 3, 2 + 2 * 3
+    rig.verdicts(verdict(n, flagged=n < 1, truth=clean) for n in range(5))
+    rig.verdicts(verdict(n, flagged=n < 12, truth=sticker) for n in range(10, 13))
+    rig.verdicts([verdict(20, truth=sticker), verdict(21, flagged=True, truth=0)])
+    with rig.records() as records:
+        # A verdict without a truth keeps the one that the rig gives it, so only the known ones are compared.
+        found = records.strip_truth()
+        assert (found.sticker, found.sticker_flagged) == (3, 2)
+        assert (found.clean - 1, found.clean_flagged - 1) == (5, 1)
+
+
+def test_alerts_are_counted_by_camera(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    rig.verdicts(ATTACK)
+    rig.verdicts(ATTACK, camera="lab/gate")
+    rig.verdicts([_of(made, 9) for made in ATTACK], camera="lab/gate")
+    with rig.records() as records:
+        assert records.alerts_by_camera() == {CAMERA: 1, "lab/gate": 2}
+        assert records.alerts_by_camera(2**60) == {}

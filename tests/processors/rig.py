@@ -62,6 +62,7 @@ class Rig:
             "frames_topic": self.topic("frames"),
             "verdicts_topic": self.topic("verdicts"),
             "dead_letters_topic": self.topic("letters"),
+            "models_topic": self.topic("models"),
             "device": "cpu",
             "threads": 1,
             "batch_frames": 16,

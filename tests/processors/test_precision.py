@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,7 @@ from torch import Tensor, nn
 
 from processors.bundle import Bundle
 from processors.pipeline import Pipeline
-from processors.precision import arithmetic, choose_precision, verdicts_hold
+from processors.precision import _Switch, arithmetic, choose_precision, verdicts_hold
 from processors.settings import DenoiseSettings
 from tests.processors.tiny import tiny_bundle
 
@@ -63,6 +65,29 @@ def test_the_arithmetic_ends_with_its_block() -> None:
     with arithmetic(CPU, "bf16"):
         assert (weights @ weights).dtype == torch.bfloat16
     assert (weights @ weights).dtype == torch.float32
+
+
+def test_threads_share_one_setting_of_tf32_and_one_that_wants_another_waits() -> None:
+    switch, entered = _Switch(), threading.Event()
+
+    def exact() -> bool:
+        with switch.be(False):
+            entered.set()
+            return bool(torch.backends.cuda.matmul.allow_tf32)
+
+    def coarse() -> bool:
+        with switch.be(True):
+            return bool(torch.backends.cuda.matmul.allow_tf32)
+
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    with ThreadPoolExecutor(2) as threads:
+        with switch.be(True):
+            assert threads.submit(coarse).result(10)
+            waiting = threads.submit(exact)
+            assert not entered.wait(0.1)
+            assert torch.backends.cuda.matmul.allow_tf32
+        assert not waiting.result(10)
+    assert (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32) == before
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -108,6 +108,19 @@ def test_without_padding_only_full_batches_are_compiled_and_larger_ones_never(
     assert seen == [2]
 
 
+def test_two_models_never_share_a_compiled_program(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiler, graphs = torch.compile, []
+
+    def backend(graph: torch.fx.GraphModule, _: object) -> Callable[..., Any]:
+        graphs.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", lambda function, **_: compiler(function, backend=backend, dynamic=False))
+    programs = [Program(Pipeline(bundle, "plate"), compiles=True) for _ in range(3)]
+    assert all(program.compile_for(SHAPE, 2) for program in programs)
+    assert len(graphs) == 2 * len(programs)
+
+
 def test_what_cannot_be_compiled_runs_as_it_is(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(function: object, **_: object) -> Callable[..., Any]:
         def fail(*_: object) -> None:

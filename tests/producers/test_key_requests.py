@@ -31,7 +31,7 @@ class Event:
 
 def passed_on(*rounds: tuple[float, list[Any]]) -> list[tuple[str, bytes]]:
     out: list[tuple[str, bytes]] = []
-    requests = KeyRequests("none", "bridge", KEYS, lambda topic, payload: out.append((topic, payload)))
+    requests = KeyRequests(KEYS, lambda topic, payload: out.append((topic, payload)))
     for now_s, events in rounds:
         requests.take(events, now_s)
     return out

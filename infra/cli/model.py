@@ -1,0 +1,276 @@
+"""`pointillist model …`: which model the processors serve."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from infra.cli import app
+from infra.cli.roles import BROKER_WAIT_S, Kafka, State, broker, require_brokers, server_keys
+from schemas.errors import BundleError, ConfigError
+
+if TYPE_CHECKING:
+    from infra.models import ModelsTopic
+    from processors.model_store import ModelStore
+    from schemas.pointillist_pb2 import Model, Models
+
+R = TypeVar("R")
+
+model_app = typer.Typer(
+    help="Which model the processors serve. The brokers and the fleet secret are those of --state, else --kafka and "
+    "POINTILLIST_FLEET_SECRET or POINTILLIST_FLEET_SECRET_FILE.",
+    no_args_is_help=True,
+)
+app.add_typer(model_app, name="model")
+
+Wait = Annotated[float, typer.Option(help="Seconds to wait until the running processors serve it.", min=0)]
+BrokerWait = Annotated[float, typer.Option(help="Seconds to wait for Kafka before giving up.", min=0.1)]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@model_app.command()
+def publish(
+    bundle: Annotated[Path, typer.Argument(help="A folder with model.toml, or the name of a shipped bundle.")],
+    state: State = None,
+    kafka: Kafka = None,
+    store: Annotated[
+        str | None, typer.Option(help="Folder or fsspec URL that every processor can read; else in the state folder.")
+    ] = None,
+    force: Annotated[bool, typer.Option(help="Even with other classes than the live model, or without STRIP.")] = False,
+    wait: Wait = 60.0,
+    broker_wait: BrokerWait = BROKER_WAIT_S,
+) -> None:
+    """Make a bundle the live model: every processor loads it beside the one that it serves, and switches.
+
+    Exit status 1 when a processor refuses it or has not said anything in time, 2 when it is not published.
+    """
+    from infra.layout import Layout
+    from infra.models import check_successor
+    from processors.model_store import ModelStore
+    from schemas import models as listed
+
+    if store is None and state is None:
+        raise ConfigError("expected --store, a folder or URL that every processor can read, or --state")
+    folder = _folder(bundle)
+    model_id = _checked(folder)
+    place = ModelStore(store or str(Layout((state or Path()).resolve()).models))
+
+    async def run(topic: ModelsTopic) -> bool:
+        before = topic.models if topic.models.published else _initial(state, place)
+        live = listed.live(before)
+        if not force and live is not None:
+            check_successor(_described(folder, model_id), live)
+        model = place.add(folder, model_id)
+        if live is not None and live.digest == model.digest:
+            return await _told(topic, f"{model_id} is live already", wait)
+        after = listed.publish(before, model)
+        await topic.write(after)
+        kept = {each.digest for each in after.published}
+        for forgotten in before.published:
+            if forgotten.digest not in kept:
+                place.discard(forgotten)
+        return await _told(topic, f"published {model_id}", wait)
+
+    raise typer.Exit(0 if _with_topic(state, kafka, broker_wait, run) else 1)
+
+
+@model_app.command()
+def rollback(
+    state: State = None,
+    kafka: Kafka = None,
+    own: Annotated[
+        bool, typer.Option(help="To each processor's own --bundle: withdraw all that is published.")
+    ] = False,
+    wait: Wait = 60.0,
+    broker_wait: BrokerWait = BROKER_WAIT_S,
+) -> None:
+    """Withdraw the live model: the one published before it, and not withdrawn, is live again.
+
+    Exit status 1 when a processor refuses that or has not said anything in time.
+    """
+    from schemas import models as listed
+
+    async def run(topic: ModelsTopic) -> bool:
+        live = listed.live(topic.models)
+        if live is None:
+            raise ConfigError("no model is published, or all are withdrawn: each processor serves its own bundle")
+        after = listed.withdraw(topic.models, time.time_ns() // 1_000_000, everything=own)
+        await topic.write(after)
+        now = listed.live(after)
+        name = now.model_id if now is not None else "each processor's own bundle"
+        return await _told(topic, f"withdrawn {live.model_id}; live is {name}", wait)
+
+    raise typer.Exit(0 if _with_topic(state, kafka, broker_wait, run) else 1)
+
+
+@model_app.command(name="list")
+def show_list(
+    state: State = None, kafka: Kafka = None, json: Json = False, broker_wait: BrokerWait = BROKER_WAIT_S
+) -> None:
+    """What was published, newest first."""
+
+    async def run(topic: ModelsTopic) -> list[dict[str, Any]]:
+        newest = next((i for i, model in enumerate(topic.models.published) if not model.withdrawn_ms), -1)
+        return [
+            {
+                "model_id": model.model_id,
+                "state": "withdrawn" if model.withdrawn_ms else "before" if place > newest else "live",
+                "published_ms": model.published_ms,
+                "withdrawn_ms": model.withdrawn_ms or None,
+                "digest": model.digest,
+                "location": model.location,
+            }
+            for place, model in enumerate(topic.models.published)
+        ]
+
+    rows = _with_topic(state, kafka, broker_wait, run)
+    console = Console(soft_wrap=True)
+    if json:
+        console.print_json(data=rows)
+        return
+    table = _table("model", "state", "published", "location")
+    for row in rows:
+        table.add_row(row["model_id"], row["state"], _at(row["published_ms"]), row["location"])
+    console.print(table if rows else "nothing is published: each processor serves its own bundle", markup=False)
+
+
+@model_app.command()
+def status(
+    state: State = None, kafka: Kafka = None, json: Json = False, broker_wait: BrokerWait = BROKER_WAIT_S
+) -> None:
+    """The live model, and what each processor serves."""
+    from schemas import models as listed
+
+    async def run(topic: ModelsTopic) -> dict[str, Any]:
+        live = listed.live(topic.models)
+        running = await topic.running()
+        digest = live.digest if live is not None else ""
+        processors = []
+        for name, served in sorted(topic.served.items()):
+            processors.append(
+                {
+                    "processor": name,
+                    "running": name in running,
+                    "model_id": served.model_id,
+                    "is_live": served.digest == digest,
+                    "since_ms": served.since_ms,
+                    "error": served.error or None,
+                }
+            )
+        error = str(topic.refused) if topic.refused is not None else None
+        return {"live": live.model_id if live is not None else None, "error": error, "processors": processors}
+
+    found = _with_topic(state, kafka, broker_wait, run)
+    console = Console(soft_wrap=True)
+    if json:
+        console.print_json(data=found)
+        return
+    console.print(f"live: {found['live'] or 'each processor serves its own bundle'}", markup=False)
+    if found["error"]:
+        console.print(f"the newest list of models is refused: {found['error']}", markup=False)
+    table = _table("processor", "running", "serves", "is live", "since", "refused")
+    for row in found["processors"]:
+        plain = (row["processor"], _yes(row["running"]), row["model_id"], _yes(row["is_live"]))
+        table.add_row(*plain, _at(row["since_ms"]), row["error"] or "")
+    console.print(table)
+
+
+def _table(*names: str) -> Table:
+    table = Table()
+    for name in names:
+        table.add_column(name, overflow="fold")
+    return table
+
+
+def _yes(holds: bool) -> str:
+    return "yes" if holds else "no"
+
+
+def _at(ms: int) -> str:
+    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def _with_topic(
+    state: Path | None, kafka: str | None, broker_wait: float, run: Callable[[ModelsTopic], Awaitable[R]]
+) -> R:
+    from infra.models import ModelsTopic
+
+    bootstrap = broker(kafka, state, "kafka")
+    require_brokers(broker_wait, kafka=bootstrap)
+    keys = server_keys(state)
+
+    async def body() -> R:
+        async with ModelsTopic(bootstrap, keys) as topic:
+            return await run(topic)
+
+    return asyncio.run(body())
+
+
+def _folder(bundle: Path) -> Path:
+    if bundle.exists() or bundle.name != str(bundle):
+        return bundle
+    from processors.bundle import shipped_bundle
+
+    return shipped_bundle(bundle.name)
+
+
+def _checked(folder: Path) -> str:
+    """The id of the bundle in `folder`, which has been loaded and tried."""
+    import torch
+
+    from processors.bundle import load_bundle
+
+    return load_bundle(folder, torch.device("cpu")).model_id
+
+
+def _described(folder: Path, model_id: str) -> Model:
+    from processors.bundle import read_settings
+    from schemas.pointillist_pb2 import Model
+
+    settings = read_settings(folder)
+    return Model(model_id=model_id, classes=settings.classes, strip=settings.strip is not None)
+
+
+def _initial(state: Path | None, place: ModelStore) -> Models:
+    """What `up` was told to serve, as the first entry of the list: so that it can be rolled back to for good."""
+    from infra.layout import Layout
+    from infra.local.files import read_json
+    from schemas.pointillist_pb2 import Models
+
+    run = read_json(Layout(state.resolve()).run) if state is not None else {}
+    if "bundle" not in run:
+        return Models()
+    folder = Path(str(run["bundle"]))
+    try:
+        first = place.add(folder, _checked(folder))
+    except BundleError as error:
+        Console(stderr=True, soft_wrap=True).print(f"not kept as the model before: {error}", markup=False)
+        return Models()
+    first.published_ms = int(run.get("started_ms", first.published_ms))
+    return Models(published=[first])
+
+
+async def _told(topic: ModelsTopic, done: str, wait_s: float) -> bool:
+    """Say what was done and what the processors make of it; whether all that run serve the live model."""
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(done, markup=False)
+    start_s = time.monotonic()
+    serve, refuse, silent = await topic.wait(wait_s)
+    seconds = time.monotonic() - start_s
+    if serve:
+        console.print(f"served after {seconds:.1f} s by {', '.join(sorted(serve))}", markup=False)
+    for name, error in sorted(refuse.items()):
+        console.print(f"refused by {name}: {error}", markup=False)
+    if silent:
+        console.print(f"nothing heard for {wait_s:g} s from {', '.join(sorted(silent))}", markup=False)
+    if not serve and not refuse and not silent:
+        console.print("no processor runs: those that start serve it", markup=False)
+    return not refuse and not silent

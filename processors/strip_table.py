@@ -1,0 +1,74 @@
+"""The `strip` table of a bundle's `model.toml`: overlays, thresholds and the limits of the sequential mode."""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from processors.stages.strip import Round, Statistic
+from schemas.limits import MAX_DROPPED_PER_BLOCK
+
+_Bits = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class StripThreshold(BaseModel):
+    """The entropy in bits below which a frame is suspect; `frr` is the share of clean frames it was set for.
+
+    `statistic` says which entropy; see `processors.stages.strip.spread_bits`.
+    A frame that reaches `accept_bits[i]` after `accept_after[i]` overlays is accepted without the others.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    threshold_bits: _Bits
+    frr: float = Field(gt=0, lt=1)
+    statistic: Statistic = "mean"
+    accept_after: list[Annotated[int, Field(ge=1)]] = Field(default_factory=list)
+    accept_bits: list[_Bits] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _one_limit_a_round(self) -> Self:
+        if len(self.accept_bits) != len(self.accept_after):
+            raise ValueError(
+                f"expected as many accept_bits as accept_after, got {len(self.accept_bits)} for "
+                f"{len(self.accept_after)}"
+            )
+        if sorted(set(self.accept_after)) != self.accept_after:
+            raise ValueError(f"accept_after: expected ascending numbers, got {self.accept_after}")
+        if any(bits < self.threshold_bits for bits in self.accept_bits):
+            raise ValueError(f"accept_bits: expected at least threshold_bits, got {min(self.accept_bits)}")
+        return self
+
+    @property
+    def rounds(self) -> tuple[Round, ...]:
+        """The limits of the sequential mode."""
+        return tuple(map(Round, self.accept_after, self.accept_bits))
+
+
+class DroppedStripThreshold(StripThreshold):
+    """The threshold for frames of which `dropped_per_block` of 64 pixels are missing."""
+
+    dropped_per_block: int = Field(ge=1, le=MAX_DROPPED_PER_BLOCK)
+
+
+class StripSettings(StripThreshold):
+    """STRIP's overlays, the threshold of whole frames, and those of frames with dropped pixels."""
+
+    overlays: str
+    clamped: bool = False
+    """Whether the sum of frame and overlay is clamped to [0, 1]; see `processors.stages.strip.overlaid_logits`."""
+    dropped: list[DroppedStripThreshold] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _one_threshold_a_ratio(self) -> Self:
+        ratios = [each.dropped_per_block for each in self.dropped]
+        if len(set(ratios)) != len(ratios):
+            raise ValueError(f"dropped: expected one table for each dropped_per_block, got {ratios}")
+        return self
+
+    def threshold(self, dropped_per_block: int) -> StripThreshold | None:
+        """That of frames with so many pixels of each block missing, 0 for whole ones; None when none was calibrated."""
+        if not dropped_per_block:
+            return self
+        return next((each for each in self.dropped if each.dropped_per_block == dropped_per_block), None)

@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+from consumers.probe_plan import Change, Probing, Seen, load_told, store_told
+from consumers.settings import ProbePlan
+from schemas.pointillist_pb2 import TEMPORAL, Meta
+from tests.consumers.recorder_rig import MakeRig
+
+PLAN = ProbePlan(extra_per_s=4.0, rising_share=1.0, new_share=0.5, rising_level=0.2, again_s=3.0)
+
+
+class Fleet:
+    """Cameras of 2 frames a second and 20 % probes that obey, or not."""
+
+    def __init__(self, count: int = 3, plan: ProbePlan = PLAN) -> None:
+        self.probing = Probing(plan)
+        self.share = {f"lab/{n}": 0.2 for n in range(count)}
+        self.level = dict.fromkeys(self.share, 0.0)
+        self.new = set[str]()
+        self.now_s = 100.0
+
+    def plan(self, *, obey: bool = True, strained: bool = False) -> dict[str, float]:
+        """What is told now, by camera."""
+        seen = [
+            Seen(
+                camera,
+                self.level[camera],
+                camera in self.new,
+                Meta(
+                    probe_share=share, frames_per_second=2.0, dropped_per_block=16, profile=TEMPORAL
+                ).SerializeToString(),
+            )
+            for camera, share in self.share.items()
+        ]
+        changes = self.probing.changes(seen, self.now_s, round(1000 * self.now_s), strained=strained)
+        self.probing.remember(changes)
+        told = {each.camera: each.request.probe_share for each in changes if each.request is not None}
+        if obey:
+            self.share |= told
+        return told
+
+
+def test_a_camera_on_its_way_to_an_alert_probes_more_and_goes_back_when_calm() -> None:
+    fleet = Fleet()
+    assert fleet.plan() == {}
+    fleet.level["lab/1"] = 0.5
+    assert fleet.plan() == {"lab/1": 1.0}
+    assert fleet.plan() == {}
+    fleet.level["lab/1"] = 0.0
+    assert fleet.plan() == {"lab/1": 0.2}
+    assert fleet.plan() == {}
+    assert fleet.probing.told == {}
+
+
+def test_a_new_camera_probes_more_until_it_has_a_baseline() -> None:
+    fleet = Fleet()
+    fleet.new = {"lab/0"}
+    assert fleet.plan() == {"lab/0": 0.5}
+    fleet.new = set()
+    assert fleet.plan() == {"lab/0": 0.2}
+
+
+def test_processors_that_leave_probes_unchecked_get_no_more_of_new_cameras() -> None:
+    fleet = Fleet()
+    fleet.new = {"lab/0"}
+    fleet.level["lab/1"] = 0.4
+    assert fleet.plan(strained=True) == {"lab/1": 1.0}
+    assert fleet.plan() == {"lab/0": 0.5}
+    assert fleet.plan(strained=True) == {"lab/0": 0.2}
+
+
+def test_the_budget_goes_to_the_most_suspect_first() -> None:
+    fleet = Fleet(8)
+    fleet.new = set(fleet.share)
+    fleet.level["lab/7"] = 0.9
+    # 1.6 extra frames a second for the suspect one, 0.6 for each new one: 1.6 + 4 · 0.6 = 4.
+    assert fleet.plan() == {"lab/7": 1.0, **{f"lab/{n}": 0.5 for n in range(4)}}
+    assert Fleet(8, ProbePlan(extra_per_s=0)).plan() == {}
+
+
+def test_a_camera_that_does_not_obey_is_told_again_after_a_while() -> None:
+    fleet = Fleet()
+    fleet.level["lab/2"] = 1.0
+    assert fleet.plan(obey=False) == {"lab/2": 1.0}
+    fleet.now_s += 1
+    assert fleet.plan(obey=False) == {}
+    fleet.now_s += 3
+    assert fleet.plan(obey=False) == {"lab/2": 1.0}
+
+
+def test_a_setting_that_somebody_else_has_changed_becomes_the_cameras_own() -> None:
+    fleet = Fleet()
+    fleet.level["lab/0"] = 1.0
+    fleet.plan()
+    fleet.share["lab/0"] = 0.3
+    fleet.plan()
+    fleet.level["lab/0"] = 0.0
+    fleet.plan()
+    assert fleet.share["lab/0"] == 0.3
+
+
+def test_a_camera_without_probes_of_its_own_is_left_alone() -> None:
+    fleet = Fleet()
+    fleet.share["lab/0"] = 0.0
+    fleet.level["lab/0"] = 1.0
+    fleet.new = {"lab/0"}
+    assert fleet.plan() == {}
+
+
+def test_a_request_repeats_all_other_settings_for_a_command_replaces_the_one_before() -> None:
+    probing = Probing(PLAN)
+    meta = Meta(probe_share=0.2, frames_per_second=2.0, dropped_per_block=32, profile=TEMPORAL)
+    (change,) = probing.changes([Seen("lab/0", 1.0, False, meta.SerializeToString())], 5.0, 5000)
+    request = change.request
+    assert request is not None
+    assert (request.issued_ms, request.probe_share, request.dropped_per_block) == (5000, 1.0, 32)
+    assert request.profile == TEMPORAL
+
+
+def test_an_announcement_that_cannot_be_read_is_no_camera_to_tell() -> None:
+    assert Probing(PLAN).changes([Seen("lab/0", 1.0, True, b"\xff\xff"), Seen("lab/1", 1.0, True, b"")], 5.0, 5) == []
+
+
+def test_what_was_told_is_known_after_a_restart(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    fleet = Fleet()
+    fleet.level["lab/1"] = 1.0
+    fleet.plan()
+    store_told(rig.engine, dict(fleet.probing.told))
+    rig.close()
+    rig.open()
+    with rig.engine.begin() as connection:
+        again = load_told(connection)
+    assert again == fleet.probing.told
+    fleet.probing = Probing(PLAN)
+    fleet.probing.told = again
+    fleet.level["lab/1"] = 0.0
+    assert fleet.plan() == {"lab/1": 0.2}
+    store_told(rig.engine, fleet.probing.remember([Change("lab/1", None, None)]))
+    with rig.engine.begin() as connection:
+        assert load_told(connection) == {}

@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from processors import model_store
+from processors.model_store import CACHED, ModelStore, Unreachable, bundle_files, fetch_bundle
+from schemas.errors import BundleError, ConfigError
+from schemas.models import bundle_digest
+from schemas.pointillist_pb2 import Model
+from tests.processors.tiny import CLASSES, write_bundle
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = write_bundle(tmp_path / "bundle")
+    (made / "code").mkdir()
+    (made / "code" / "network.py").write_text("x = 1\n")
+    (made / "__pycache__").mkdir()
+    (made / "__pycache__" / "network.pyc").write_bytes(b"1")
+    (made / ".hidden").write_text("1")
+    return made
+
+
+@pytest.mark.parametrize("kind", ["folder", "memory"])
+def test_what_is_fetched_is_what_was_published_even_when_the_original_is_gone(
+    folder: Path, tmp_path: Path, kind: str
+) -> None:
+    store = ModelStore(str(tmp_path / "store") if kind == "folder" else f"memory://{tmp_path.name}")
+    before = bundle_files(folder)
+    model = store.add(folder, "tiny@1+0")
+    assert list(model.classes) == list(CLASSES)
+    assert model.location.startswith("file://" if kind == "folder" else "memory://")
+    assert store.add(folder, "tiny@1+0").location == model.location
+    shutil.rmtree(folder)
+    fetched = fetch_bundle(model, tmp_path / "cache")
+    assert bundle_files(fetched) == before
+    assert {file.name for file in before} == {
+        "model.toml", "weights.safetensors", "overlays.npy", "code/network.py"
+    }  # fmt: skip
+    store.discard(model)
+    assert fetch_bundle(model, tmp_path / "cache") == fetched
+    with pytest.raises(Unreachable, match="cannot fetch"):
+        fetch_bundle(model, tmp_path / "other")
+    assert list((tmp_path / "other").iterdir()) == []
+
+
+def test_a_copy_that_another_processor_has_made_meanwhile_stays_as_it_is(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = ModelStore(str(tmp_path / "store")).add(folder, "tiny@1+0")
+    fetch_file = model_store._fetch
+    made: list[int] = []
+
+    def late(*arguments: object) -> None:
+        monkeypatch.setattr(model_store, "_fetch", fetch_file)
+        made.append((fetch_bundle(model, tmp_path / "cache") / "model.toml").stat().st_ino)
+        (tmp_path / "cache" / f".{model.digest}.{os.getpid()}").mkdir()
+        fetch_file(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(model_store, "_fetch", late)
+    fetched = fetch_bundle(model, tmp_path / "cache")
+    assert [(fetched / "model.toml").stat().st_ino] == made
+    assert list((tmp_path / "cache").iterdir()) == [fetched]
+
+
+def test_another_content_is_another_folder(folder: Path, tmp_path: Path) -> None:
+    store = ModelStore(str(tmp_path / "store"))
+    first = store.add(folder, "tiny@1+0")
+    (folder / "model.toml").write_text((folder / "model.toml").read_text().replace("0.01", "0.02"))
+    second = store.add(folder, "tiny@1+0")
+    assert first.digest != second.digest
+    assert first.location != second.location
+    assert fetch_bundle(first, tmp_path / "cache") != fetch_bundle(second, tmp_path / "cache")
+
+
+def location(model: Model) -> Path:
+    return Path(model.location.removeprefix("file://"))
+
+
+@pytest.mark.parametrize("content", [b"other weights", b""])
+def test_a_file_that_is_not_what_was_published_is_refused(folder: Path, tmp_path: Path, content: bytes) -> None:
+    model = ModelStore(str(tmp_path / "store")).add(folder, "tiny@1+0")
+    (location(model) / "weights.safetensors").write_bytes(content)
+    with pytest.raises(BundleError, match="not what was published"):
+        fetch_bundle(model, tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_a_longer_file_costs_no_more_than_what_was_announced(folder: Path, tmp_path: Path) -> None:
+    model = ModelStore(str(tmp_path / "store")).add(folder, "tiny@1+0")
+    weights = location(model) / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes() + bytes(10))
+    with pytest.raises(BundleError, match="not what was published"):
+        fetch_bundle(model, tmp_path / "cache")
+
+
+def test_a_damaged_copy_is_fetched_again_and_a_damaged_store_is_mended_by_publishing_again(
+    folder: Path, tmp_path: Path
+) -> None:
+    store = ModelStore(str(tmp_path / "store"))
+    model = store.add(folder, "tiny@1+0")
+    copy = fetch_bundle(model, tmp_path / "cache")
+    (copy / "weights.safetensors").write_bytes(b"damaged")
+    assert bundle_digest(bundle_files(fetch_bundle(model, tmp_path / "cache"))) == model.digest
+    (location(model) / "overlays.npy").write_bytes(bytes((folder / "overlays.npy").stat().st_size))
+    store.add(folder, "tiny@1+0")
+    assert fetch_bundle(model, tmp_path / "another").is_dir()
+
+
+def test_a_cache_keeps_the_bundles_used_last(folder: Path, tmp_path: Path) -> None:
+    store = ModelStore(str(tmp_path / "store"))
+    cache = tmp_path / "cache"
+    kept = []
+    for number in range(CACHED + 2):
+        (folder / "note").write_text(str(number))
+        kept.append(fetch_bundle(store.add(folder, "tiny@1+0"), cache))
+        os.utime(kept[-1], (number, number))
+    assert sorted(path for path in cache.iterdir()) == sorted(kept[2:])
+
+
+def test_only_what_lies_in_the_store_is_discarded(folder: Path, tmp_path: Path) -> None:
+    model = ModelStore(str(tmp_path / "store")).add(folder, "tiny@1+0")
+    ModelStore(str(tmp_path / "elsewhere")).discard(model)
+    assert location(model).is_dir()
+
+
+def test_a_store_that_cannot_be_opened_or_would_give_a_password_away_is_a_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="fsspec"):
+        ModelStore("nonsense://place")
+    with pytest.raises(ConfigError, match="password"):
+        ModelStore("ftp://user:hidden@host/models")
+
+
+def test_a_folder_without_files_is_no_bundle(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="got 0 of 0"):
+        bundle_files(tmp_path)

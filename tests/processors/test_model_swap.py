@@ -1,0 +1,317 @@
+"""Published models at a running processor, with a real Kafka."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import itertools
+import shutil
+import time
+import weakref
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from infra.local.kafka import Kafka
+from infra.local.topics import TopicSpec, create_topics
+from infra.models import ModelsTopic
+from processors import model_swap
+from processors.bundle import load_bundle
+from processors.device import DeviceWork
+from processors.intake import TakenFrame
+from processors.model_feed import ModelFeed
+from processors.model_store import ModelStore
+from processors.serving import Serving, load_serving
+from schemas.frame import Encoding
+from schemas.keys import KeyRing
+from schemas.models import publish, withdraw
+from schemas.pointillist_pb2 import CHECKED
+from tests.processors.rig import Name, Rig, Running, rig, until
+from tests.processors.tiny import KEYS, network, payload, write_bundle
+
+pytestmark = pytest.mark.brokers
+
+
+@dataclass
+class Bundled:
+    """A bundle and its model id."""
+
+    folder: Path
+    model_id: str
+
+
+def bundled(folder: Path, version: str, threshold_bits: float = 0.0) -> Bundled:
+    """A bundle with weights of its own."""
+    made = write_bundle(folder / f"bundle-{version}", threshold_bits=threshold_bits)
+    torch.manual_seed(int(version))
+    save_file(network().state_dict(), made / "weights.safetensors")
+    settings = made / "model.toml"
+    settings.write_text(settings.read_text().replace('version = "1"', f'version = "{version}"'))
+    return Bundled(made, load_bundle(made, torch.device("cpu")).model_id)
+
+
+class System:
+    """Frames without end, and the topic and the store of models as `model publish` uses them."""
+
+    def __init__(self, made: Rig, folder: Path, probe_share: float) -> None:
+        self.made = made
+        self.sent = 0
+        self.store = ModelStore(str(folder / "store"))
+        self._encoding = Encoding(16, probe_share)
+
+    async def send(self, count: int) -> None:
+        numbers = range(self.sent, self.sent + count)
+        self.sent += count
+        await self.made.publish(
+            [(f"site/cam-{n % 4}", payload(f"site/cam-{n % 4}", n, encoding=self._encoding)) for n in numbers]
+        )
+
+    async def send_until_served(self, running: Running, model: Bundled) -> None:
+        async with asyncio.timeout(60):
+            while running.metric("pointillist_model_info", model_id=model.model_id) != 1:
+                await self.send(8)
+                await asyncio.sleep(0.01)
+
+    def done(self) -> bool:
+        return len(self.made.verdicts) == self.sent
+
+    def topic(self, keys: KeyRing = KEYS) -> ModelsTopic:
+        return ModelsTopic(self.made.bootstrap, keys, self.made.topic("models"), f"group-{self.made.run}")
+
+    async def publish(self, model: Bundled, keys: KeyRing = KEYS) -> None:
+        async with self.topic(keys) as topic:
+            await topic.write(publish(topic.models, self.store.add(model.folder, model.model_id)))
+
+    async def rollback(self) -> None:
+        async with self.topic() as topic:
+            await topic.write(withdraw(topic.models, 1))
+
+    def used(self) -> list[str]:
+        """The ids of the models, in the order in which they gave verdicts."""
+        verdicts = sorted((v for (v,) in self.made.verdicts.values()), key=lambda v: v.processed_ms)
+        return [model_id for model_id, _ in itertools.groupby(v.model_id for v in verdicts)]
+
+
+@asynccontextmanager
+async def system(kafka: Kafka, first: Bundled, folder: Path, probe_share: float = 0.0) -> AsyncIterator[System]:
+    async with rig(kafka.bootstrap, first.folder) as made:
+        await create_topics(kafka.bootstrap, {made.topic("models"): TopicSpec(1, compacted=True)})
+        yield System(made, folder, probe_share)
+    assert not made.letters
+    assert all(len(verdicts) == 1 for verdicts in made.verdicts.values())
+
+
+def swaps(running: Running, outcome: str) -> float:
+    return running.metric("pointillist_model_swaps_total", outcome=outcome)
+
+
+def detail(running: Running) -> str:
+    return str(running.health.report()[1]["model"]["detail"])
+
+
+async def test_a_swap_under_load_and_the_way_back_give_each_frame_one_verdict_of_the_network_that_saw_it(
+    kafka: Kafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = bundled(tmp_path, "1"), bundled(tmp_path, "2")
+    saw: dict[Name, str] = {}
+    original = DeviceWork.classify
+
+    def noted(self: DeviceWork, batch: Sequence[TakenFrame], previews: Sequence[bool]) -> object:
+        for taken in batch:
+            saw[taken.camera_id, taken.frame.boot_id, taken.frame.seq] = self.pipeline.bundle.model_id
+        return original(self, batch, previews)
+
+    monkeypatch.setattr(DeviceWork, "classify", noted)
+    async with system(kafka, first, tmp_path) as it:
+        async with it.made.processor(instance="processor-1") as running:
+            await it.send(24)
+            await until(lambda: len(it.made.verdicts) > 0)
+            await it.publish(first)
+            await until(lambda: swaps(running, "switched") == 1)
+            await it.publish(second)
+            await it.send_until_served(running, second)
+            shutil.rmtree(first.folder)
+            await it.send(24)
+            await until(it.done)
+            await it.rollback()
+            await it.send_until_served(running, first)
+            await it.send(24)
+            await until(it.done)
+            assert running.healthy()
+            assert detail(running) == first.model_id
+            assert running.metric("pointillist_model_info", model_id=second.model_id) == 0
+            assert running.metric("pointillist_model_load_seconds_count") == swaps(running, "switched") == 3
+            assert swaps(running, "refused") == 0
+        assert await it.made.committed() == it.sent
+    assert it.used() == [first.model_id, second.model_id, first.model_id]
+    assert {name: verdict.model_id for name, (verdict,) in it.made.verdicts.items()} == saw
+
+
+async def test_probes_that_wait_are_checked_with_the_model_that_classified_them_which_is_then_freed(
+    kafka: Kafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = [bundled(tmp_path, "1", 0.25), bundled(tmp_path, "2", 1.5)]
+    thresholds = {models[0].model_id: 0.25, models[1].model_id: 1.5}
+    works: list[weakref.ref[DeviceWork]] = []
+    original = DeviceWork.strip
+
+    def slow(self: DeviceWork, *arguments: object) -> object:
+        if self not in [work() for work in works]:
+            works.append(weakref.ref(self))
+        time.sleep(0.02)
+        return original(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(DeviceWork, "strip", slow)
+    async with (
+        system(kafka, models[0], tmp_path, probe_share=1.0) as it,
+        it.made.processor(strip_queue=10_000, strip_slice_s=0.0001) as running,
+    ):
+        await it.send(200)
+        await until(lambda: running.metric("pointillist_queue_frames", queue="strip") > 60)
+        await it.publish(models[1])
+        await until(lambda: swaps(running, "switched") == 1)
+        await running_probes(running)
+        await it.send(20)
+        await until(it.done)
+        gc.collect()
+        assert len(works) == 2
+        assert works[0]() is None
+        assert works[1]() is not None
+    for (verdict,) in it.made.verdicts.values():
+        assert verdict.strip == CHECKED
+        assert verdict.threshold_bits == pytest.approx(thresholds[verdict.model_id])
+    late = [v for (v,) in it.made.verdicts.values() if v.model_id == models[0].model_id]
+    assert len(late) > 60
+
+
+async def running_probes(running: Running) -> None:
+    """Some probes of the model before still wait."""
+    await asyncio.sleep(0.6)  # the gauge is brought up to date twice a second
+    assert running.metric("pointillist_queue_frames", queue="strip") > 0
+
+
+async def test_what_cannot_be_loaded_is_refused_and_the_model_before_goes_on(kafka: Kafka, tmp_path: Path) -> None:
+    first, broken, other = (bundled(tmp_path, version) for version in "123")
+    save_file({"x": torch.zeros(1)}, broken.folder / "weights.safetensors")
+    async with system(kafka, first, tmp_path) as it:
+        async with it.made.processor(instance="processor-1") as running:
+            await it.publish(broken)
+            await until(lambda: swaps(running, "refused") == 1)
+            assert running.healthy()
+            assert "does not fit" in detail(running)
+            async with it.topic() as topic:
+                serve, refuse, silent = await topic.wait(10)
+                assert not serve | silent
+                assert refuse.keys() == {"processor-1"}
+                assert first.model_id in refuse["processor-1"]
+                assert await topic.running() == {"processor-1"}
+            await it.publish(other, KeyRing(b"a secret of someone else"))
+            await until(lambda: swaps(running, "refused") == 2)
+            await it.send(8)
+            await until(it.done)
+            assert it.used() == [first.model_id]
+            # The next good one is taken.
+            await it.publish(other)
+            await it.send_until_served(running, other)
+            assert detail(running) == other.model_id
+        async with it.topic() as topic:
+            assert topic.served == {}
+            assert await topic.running() == set()
+
+
+async def test_a_bundle_that_was_tampered_with_or_is_unreachable_is_refused(kafka: Kafka, tmp_path: Path) -> None:
+    first, second, third = (bundled(tmp_path, version) for version in "123")
+    async with system(kafka, first, tmp_path) as it:
+        place = Path(it.store.add(second.folder, second.model_id).location.removeprefix("file://"))
+        gone = Path(it.store.add(third.folder, third.model_id).location.removeprefix("file://"))
+        async with it.made.processor() as running:
+            async with it.topic() as topic:
+                both = publish(topic.models, it.store.add(third.folder, third.model_id))
+                both = publish(both, it.store.add(second.folder, second.model_id))
+                (place / "weights.safetensors").write_bytes((first.folder / "weights.safetensors").read_bytes())
+                shutil.rmtree(gone)
+                await topic.write(both)
+                await until(lambda: "not what was published" in detail(running))
+                await topic.write(withdraw(both, 1))
+                await until(lambda: "cannot fetch" in detail(running))
+                await topic.write(withdraw(both, 1, everything=True))
+                await until(lambda: detail(running) == first.model_id)
+            assert swaps(running, "refused") == 2
+            assert swaps(running, "switched") == 0
+
+
+async def test_a_processor_that_starts_late_serves_the_live_model_from_its_first_frame(
+    kafka: Kafka, tmp_path: Path
+) -> None:
+    first, second, broken = (bundled(tmp_path, version) for version in "123")
+    save_file({"x": torch.zeros(1)}, broken.folder / "weights.safetensors")
+    async with system(kafka, first, tmp_path) as it:
+        await it.send(20)
+        await it.publish(first)
+        await it.publish(second)
+        shutil.rmtree(first.folder)
+        async with it.made.processor() as running:
+            await until(it.done)
+            assert it.used() == [second.model_id]
+            assert swaps(running, "switched") == 0
+        await it.publish(broken)
+        async with it.made.processor() as running:
+            await it.send(20)
+            await until(it.done)
+            assert it.used() == [second.model_id]
+            assert "does not fit" in detail(running)
+
+
+async def test_a_kafka_that_answers_only_later_still_means_the_live_model_from_the_first_frame(
+    kafka: Kafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = bundled(tmp_path, "1"), bundled(tmp_path, "2")
+
+    async def given_up(self: ModelFeed, deadline_s: float) -> None:
+        """What the first attempt comes to when Kafka is away."""
+
+    monkeypatch.setattr(ModelFeed, "tried", given_up)
+    async with system(kafka, first, tmp_path) as it:
+        await it.send(20)
+        await it.publish(second)
+        async with it.made.processor() as running:
+            await until(it.done)
+            assert swaps(running, "switched") == 1
+            assert it.used() == [second.model_id]
+
+
+async def test_of_two_publications_the_newer_one_is_served_and_the_load_of_the_older_is_dropped(
+    kafka: Kafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, third = (bundled(tmp_path, version) for version in "123")
+    loading, go = asyncio.Event(), asyncio.Event()
+
+    async def slow(*arguments: object) -> Serving:
+        ready = await load_serving(*arguments)  # type: ignore[arg-type]
+        if ready.model.model_id == second.model_id:
+            loading.set()
+            await go.wait()
+        return ready
+
+    monkeypatch.setattr(model_swap, "load_serving", slow)
+    async with system(kafka, first, tmp_path) as it, it.made.processor() as running:
+        await it.publish(second)
+        await loading.wait()
+        # The old model serves while the new one is loaded.
+        await it.send(20)
+        await until(it.done)
+        await it.publish(third)
+        async with it.topic() as topic:
+            assert len(topic.models.published) == 2
+        await asyncio.sleep(1.0)
+        go.set()
+        await it.send_until_served(running, third)
+        await it.send(8)
+        await until(it.done)
+        assert swaps(running, "superseded") == 1
+        assert it.used() == [first.model_id, third.model_id]

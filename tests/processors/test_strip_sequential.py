@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import entropy
+from torch import Tensor
+
+from processors.stages.strip import Round, strip
+
+NEVER = Round(2, math.inf)
+
+
+def pictures(count: int, seed: int) -> Tensor:
+    return torch.rand(count, 1, 4, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def weights() -> Tensor:
+    return torch.randn(16, 5, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+
+
+def logits(batch: Tensor) -> Tensor:
+    """A linear judge, whom a frame's first pixel at 1 or more convinces of class 0 alone."""
+    found = batch.flatten(1) @ weights()
+    found[:, 0] += 100 * (batch[:, 0, 0, 0] >= 5)
+    return found
+
+
+def frames_with_a_trigger() -> Tensor:
+    """Eight frames, of which the last two carry the trigger."""
+    frames = pictures(8, 0)
+    frames[6:, 0, 0, 0] = 5
+    return frames
+
+
+def probabilities(frames: Tensor, overlays: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    sums = (frames[:, None] + overlays[None]).flatten(0, 1)
+    found = logits(sums).softmax(1).view(len(frames), len(overlays), -1).numpy()
+    return np.asarray(found, np.float64)
+
+
+def test_the_mixture_is_the_entropy_of_the_mean_distribution() -> None:
+    frames, overlays = pictures(3, 1), pictures(6, 2)
+    found = strip(frames, overlays, logits, threshold_bits=0.0, statistic="mixture").entropy_bits
+    expected = entropy(probabilities(frames, overlays).mean(1), base=2, axis=1)
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+def test_a_clamped_sum_stays_in_the_range_of_pictures() -> None:
+    seen: list[Tensor] = []
+
+    def record(batch: Tensor) -> Tensor:
+        seen.append(batch.clone())
+        return torch.zeros(len(batch), 4)
+
+    ones = torch.ones(1, 1, 2, 2)
+    strip(ones, ones, record, threshold_bits=0.0, clamped=True)
+    assert torch.equal(seen[0], ones)
+
+
+@pytest.mark.parametrize("statistic", ["mean", "mixture"])
+def test_without_an_accepted_frame_sequential_is_the_same_as_all_at_once(statistic: str) -> None:
+    frames, overlays = frames_with_a_trigger(), pictures(10, 2)
+    plain, sequential = (
+        strip(frames, overlays, logits, threshold_bits=0.1, rounds=rounds, statistic=statistic)  # type: ignore[arg-type]
+        for rounds in ((), (NEVER, Round(5, math.inf)))
+    )
+    torch.testing.assert_close(sequential.entropy_bits, plain.entropy_bits)
+    assert sequential.flagged.tolist() == plain.flagged.tolist() == [False] * 6 + [True] * 2
+    assert sequential.passes.tolist() == [10] * 8
+
+
+def counted(sizes: list[int]) -> object:
+    def run(batch: Tensor) -> Tensor:
+        sizes.append(len(batch))
+        return logits(batch)
+
+    return run
+
+
+def test_a_frame_that_reaches_a_limit_stops_there_and_the_others_go_on_together() -> None:
+    frames, overlays = frames_with_a_trigger(), pictures(10, 2)
+    p = probabilities(frames, overlays)
+    after_two = entropy(p[:, :2].mean(1), base=2, axis=1)
+    limit = float(np.sort(after_two)[5])  # three frames reach it
+    sizes: list[int] = []
+    found = strip(
+        frames,
+        overlays,
+        counted(sizes),  # type: ignore[arg-type]
+        threshold_bits=0.1,
+        rounds=[Round(2, limit)],
+        statistic="mixture",
+    )
+    early = after_two >= limit
+    assert sizes == [16, 5 * 8]
+    assert found.passes.tolist() == np.where(early, 2, 10).tolist()
+    np.testing.assert_allclose(found.entropy_bits[early], after_two[early], atol=1e-12)
+    np.testing.assert_allclose(found.entropy_bits[~early], entropy(p[~early].mean(1), base=2, axis=1), atol=1e-12)
+
+
+@pytest.mark.parametrize("rounds", [[Round(1, 0.0)], [Round(1, 5.0), Round(2, 0.0)]])
+def test_when_all_are_accepted_no_further_overlay_is_tried(rounds: Sequence[Round]) -> None:
+    sizes: list[int] = []
+    found = strip(
+        pictures(4, 0),
+        pictures(9, 2),
+        counted(sizes),  # type: ignore[arg-type]
+        threshold_bits=9.0,
+        rounds=rounds,
+    )
+    assert sum(sizes) == 4 * rounds[-1].passes
+    # However high the threshold: nothing is flagged before it has seen every overlay.
+    assert not found.flagged.any()
+
+
+def test_rounds_beyond_the_overlays_say_nothing() -> None:
+    frames, overlays = pictures(3, 0), pictures(4, 2)
+    found = strip(frames, overlays, logits, threshold_bits=9.0, rounds=[Round(4, 0.0), Round(8, 0.0)])
+    assert found.passes.tolist() == [4] * 3
+    assert found.flagged.all()
+
+
+def test_a_frame_that_is_not_a_number_is_neither_accepted_nor_flagged() -> None:
+    frames = pictures(2, 0)
+    frames[0] = torch.nan
+    found = strip(frames, pictures(4, 2), logits, threshold_bits=9.0, rounds=[Round(2, 0.0)])
+    assert found.passes.tolist() == [4, 2]
+    assert found.entropy_bits.isnan().tolist() == [True, False]
+    assert not found.flagged.any()

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from processors.strip_table import StripSettings
+
+PLAIN: dict[str, object] = {"overlays": "overlays.npy", "threshold_bits": 0.3, "frr": 0.01}
+
+
+def dropped(count: int) -> dict[str, object]:
+    return {"dropped_per_block": count, "threshold_bits": 0.5, "frr": 0.02}
+
+
+def test_a_table_of_old_is_the_papers_entropy_over_all_overlays_on_whole_frames_alone() -> None:
+    strip = StripSettings.model_validate(PLAIN)
+    assert (strip.statistic, strip.clamped, strip.rounds, strip.dropped) == ("mean", False, (), [])
+    assert strip.threshold(0) is strip
+    assert strip.threshold(16) is None
+
+
+def test_each_drop_ratio_has_a_threshold_of_its_own() -> None:
+    strip = StripSettings.model_validate(PLAIN | {"dropped": [dropped(16), dropped(32)]})
+    found = strip.threshold(32)
+    assert found is not None
+    assert (found.threshold_bits, found.frr) == (0.5, 0.02)
+    assert strip.threshold(8) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"accept_after": [2, 4], "accept_bits": [1.0]}, "expected as many accept_bits as accept_after, got 1 for 2"),
+        ({"accept_after": [4, 2], "accept_bits": [1.0, 1.0]}, "accept_after: expected ascending numbers"),
+        ({"accept_after": [2], "accept_bits": [0.2]}, "accept_bits: expected at least threshold_bits, got 0.2"),
+        ({"statistic": "median"}, "statistic"),
+        ({"dropped": [dropped(64)]}, "dropped_per_block"),
+        ({"dropped": [dropped(8), dropped(8)]}, "expected one table for each dropped_per_block"),
+    ],
+)
+def test_what_is_wrong_is_named(changes: dict[str, object], complaint: str) -> None:
+    with pytest.raises(ValidationError, match=complaint):
+        StripSettings.model_validate(PLAIN | changes)

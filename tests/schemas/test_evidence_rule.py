@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schemas.errors import StateError
+from schemas.evidence import (
+    EvidenceRule,
+    Probe,
+    Track,
+    advance,
+    flips,
+    pack_probes,
+    pack_track,
+    unpack_probes,
+    unpack_track,
+)
+
+RULE = EvidenceRule()
+THRESHOLD = 0.1
+
+
+def probe(seq: int, bits: float, whole: bool = True, class_id: int = 0) -> Probe:
+    return Probe(seq, bits, THRESHOLD, bits < THRESHOLD, whole, class_id)
+
+
+def alarms(
+    bits: Iterable[float], *, every: int = 5, whole: bool = True, classes: Sequence[int] = (0,) * 20_000
+) -> list[int]:
+    """The positions in `bits` at which the rule raises an alarm; every `every`th frame of the camera is checked."""
+    track, found = Track(), []
+    for number, value in enumerate(bits):
+        track, alarm = advance(
+            track,
+            probe(every * number, value, whole, classes[every * number]),
+            RULE,
+            lambda first, last: classes[first : last + 1],
+        )
+        if alarm is not None:
+            found.append(number)
+    return found
+
+
+def scenes(count: int, seed: int, each: int = 3) -> list[float]:
+    """Entropies of a camera that passes scenes: far apart between them, close together within one."""
+    rng = np.random.default_rng(seed)
+    levels = np.repeat(rng.beta(3.5, 2, count), each)
+    return [float(max(0.02, level * 2 ** rng.normal(0, 0.1))) for level in levels]
+
+
+def static(level: float, count: int, seed: int) -> list[float]:
+    """Entropies of a camera before one scene."""
+    return [float(level * 2**noise) for noise in np.random.default_rng(seed).normal(0, 0.12, count)]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_sudden_fall_to_nearly_nothing_alarms_within_three_probes(seed: int) -> None:
+    for before in (scenes(12, seed), static(0.8, 36, seed), static(0.09, 36, seed)):
+        found = alarms([*before, *[2e-4] * 6])
+        assert found[0] - len(before) <= 2
+        assert len(found) == 1
+
+
+@pytest.mark.parametrize("level", [1.5, 0.3, 0.09, 0.03, 0.01])
+def test_a_clean_static_scene_of_any_entropy_never_alarms(level: float) -> None:
+    assert alarms(static(level, 3000, 1)) == []
+    assert alarms(static(level, 3000, 2), every=1, whole=False) == []
+
+
+def test_a_camera_that_passes_scenes_some_of_them_suspect_does_not_alarm() -> None:
+    for seed in range(5):
+        assert alarms(scenes(400, seed)) == []
+
+
+def test_a_slow_drift_does_not_alarm_however_deep_it_leads() -> None:
+    drift = [1.5 * 2 ** (-7 * n / 700) for n in range(1000)]
+    noise = static(1.0, 1000, 3)
+    assert alarms([a * b for a, b in zip(drift, noise, strict=True)]) == []
+
+
+def test_something_that_passes_before_the_camera_does_not_alarm() -> None:
+    calm = static(0.8, 60, 4)
+    assert alarms([*calm, 0.05, 0.05, *calm]) == []
+    assert alarms([*calm, *[0.15] * 4, *calm], every=1, whole=False) == []
+
+
+def test_on_dropped_frames_a_trigger_that_works_now_and_then_alarms_within_twenty_frames() -> None:
+    rng = np.random.default_rng(6)
+    for seed in range(20):
+        before = static(0.8, 60, seed)
+        # Three quarters of the frames fall, many of them not below the threshold: one alone proves nothing.
+        after = [0.06 * 2 ** rng.normal(0, 1) if rng.random() < 0.76 else 0.8 for _ in range(20)]
+        found = alarms([*before, *after], every=1, whole=False)
+        assert found
+        assert found[0] >= 60
+
+
+def test_verdicts_that_begin_to_turn_with_the_mask_alarm_and_those_that_always_did_do_not() -> None:
+    calm = static(0.8, 60, 10)
+    turning = [0, 1] * 15
+    steady_before, turning_before = [0] * 60 + turning, [0, 1] * 30 + turning
+    found = alarms([*calm, *[0.7] * 30], every=1, whole=False, classes=steady_before)
+    assert 60 <= found[0] < 80
+    assert alarms([*calm, *[0.7] * 30], every=1, whole=False, classes=turning_before) == []
+    passing = [0] * 60 + [1] * 10 + [0] * 20
+    assert alarms([*calm, *[0.8] * 30], every=1, whole=False, classes=passing) == []
+
+
+def test_an_episode_raises_one_alert_and_a_later_one_another() -> None:
+    calm = static(0.8, 40, 7)
+    assert len(alarms([*calm, *[1e-4] * 50])) == 1
+    assert len(alarms([*calm, *[1e-4] * 50, *calm, *[1e-4] * 5])) == 2
+
+
+def test_probes_close_together_count_for_less_than_those_apart() -> None:
+    calm = static(0.8, 40, 8)
+    apart = alarms([*calm, *[1e-3] * 20], every=4)[0]
+    close = alarms([*calm, *[1e-3] * 20], every=1)[0]
+    assert close - 40 >= 2 * (apart - 40)
+
+
+def test_a_camera_suspect_from_its_first_frame_alarms_when_its_verdicts_flip_or_the_depth_is_beyond_scenes() -> None:
+    steady, flipping = [3] * 1000, ([3] * 9 + [1]) * 100
+    low = [0.004] * 40
+    assert alarms(low, classes=flipping)
+    assert alarms(low, classes=steady) == []
+    assert alarms([1e-4] * 40, classes=steady)
+
+
+def test_after_a_clean_scene_of_low_entropy_became_the_baseline_a_trigger_still_alarms() -> None:
+    before = static(0.004, 60, 9)
+    assert alarms([*before, *[2e-5] * 8]) != []
+    assert min(alarms([*before, *[2e-5] * 8])) >= 60
+
+
+def test_flips_are_the_share_beside_the_most_frequent_verdict() -> None:
+    assert flips([]) == 0
+    assert flips([4, 4, 4]) == 0
+    assert flips([4, 1, 4, 2]) == 0.5
+
+
+values = st.floats(0, 4, width=32)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(values, st.booleans(), st.integers(0, 2**31)), max_size=30))
+def test_what_the_database_keeps_is_what_was_known(found: list[tuple[float, bool, int]]) -> None:
+    probes = tuple(Probe(n, bits, 0.5, bits < 0.5, whole, kind) for n, (bits, whole, kind) in enumerate(found))
+    assert unpack_probes(pack_probes(probes)) == probes
+    track = Track()
+    for each in probes:
+        track, _ = advance(track, each._replace(whole=True), RULE, lambda *_: [0] * 20)
+        assert unpack_track(pack_track(track)) == track
+
+
+def test_a_track_that_nobody_wrote_is_refused() -> None:
+    with pytest.raises(StateError, match="track"):
+        unpack_track(b"no track")
+    with pytest.raises(StateError, match="run"):
+        unpack_track(pack_track(Track(run=(probe(1, 0.5),)))[:-21])
