@@ -196,23 +196,36 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.repair and arguments.clean is None:
         parser.error("expected --clean FILE with --repair")
-    result: Result = {}
+    result = _before(arguments.json)
     with tempfile.TemporaryDirectory(prefix="pointillist-codefend-") as folder:
-        runs = []
         for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
             state = Path(folder) / f"seed-{seed}"
-            runs.append(run(state, arguments.bundle, seed, arguments.minutes))
-            print(json.dumps(runs[-1]), flush=True)
+            found = run(state, arguments.bundle, seed, arguments.minutes)
+            print(json.dumps(found), flush=True)
             shutil.rmtree(state)
-        if runs:
-            result["runs"] = runs
-            result["runs_passed"] = sum(each["passed"] for each in runs)
+            others = [each for each in result.get("runs", []) if each["seed"] != seed]
+            result["runs"] = sorted([*others, found], key=lambda each: int(each["seed"]))
+            result["runs_passed"] = sum(each["passed"] for each in result["runs"])
+            _keep(result, arguments.json)
         if arguments.repair:
             result["cure"] = cure(Path(folder) / "cure", arguments.bundle, arguments.clean, 10.0)
-    text = json.dumps(result, indent=2)
-    print(text)
-    if arguments.json:
-        arguments.json.write_text(text + "\n")
+            _keep(result, arguments.json)
+    print(json.dumps(result, indent=2))
+
+
+def _before(file: Path | None) -> Result:
+    """What earlier runs left in the file: other seeds stay."""
+    if file is None or not file.is_file():
+        return {}
+    found: Result = json.loads(file.read_text())
+    return found
+
+
+def _keep(result: Result, file: Path | None) -> None:
+    """Ten seeds take an hour: each is kept as soon as it is done."""
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":

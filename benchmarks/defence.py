@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.experiments.csv_rows import read_rows
+from lab.experiments.markdown import markdown
 from lab.experiments.super_iot import report, tables
 from lab.experiments.super_iot.rows import QualityRow
 from lab.experiments.super_iot.verdict import quality_findings
@@ -28,7 +29,7 @@ def rendered() -> str:
             "\n".join(f"- {line}" for line in report.verdict_lines(judges, quality)),
         ]
     costs = [row for name, rows_of in SOURCES.items() for row in _rows(name, rows_of)]
-    return "\n\n".join([*parts, tables.markdown(["cost", "asked for", "measured", "command"], costs)])
+    return "\n\n".join([*parts, markdown(["cost", "asked for", "measured", "command"], costs)])
 
 
 def _rows(name: str, rows_of: Callable[[dict[str, Any]], list[tuple[str, str, str]]]) -> list[Row]:

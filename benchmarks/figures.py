@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import defence
+from benchmarks import backdoors, defence
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results" / "trunk"
@@ -18,6 +18,8 @@ README = ROOT / "README.md"
 BEGIN, END = "<!-- figures: python -m benchmarks.figures -->", "<!-- end of figures -->"
 DEFENCE_BEGIN = "<!-- defence: python -m benchmarks.figures -->"
 DEFENCE_END = "<!-- end of defence -->"
+BACKDOORS_BEGIN = "<!-- backdoors: python -m benchmarks.figures -->"
+BACKDOORS_END = "<!-- end of backdoors -->"
 
 Row = tuple[str, str, str, str]
 MIB = 2**20
@@ -186,7 +188,11 @@ SOURCES: dict[str, Callable[[dict[str, Any]], list[Row]]] = {
 
 def with_tables(text: str) -> str:
     """`text` with each block of tables between its marks."""
-    for begin, end, make in ((BEGIN, END, rendered), (DEFENCE_BEGIN, DEFENCE_END, defence.rendered)):
+    for begin, end, make in (
+        (BEGIN, END, rendered),
+        (DEFENCE_BEGIN, DEFENCE_END, defence.rendered),
+        (BACKDOORS_BEGIN, BACKDOORS_END, backdoors.rendered),
+    ):
         before, _, rest = text.partition(begin)
         _, _, after = rest.partition(end)
         text = f"{before}{begin}\n{make()}\n{end}{after}"

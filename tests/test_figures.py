@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from benchmarks.figures import BEGIN, DEFENCE_BEGIN, DEFENCE_END, END, README, with_tables
+from benchmarks.figures import (
+    BACKDOORS_BEGIN,
+    BACKDOORS_END,
+    BEGIN,
+    DEFENCE_BEGIN,
+    DEFENCE_END,
+    END,
+    README,
+    with_tables,
+)
 
 
 def test_readme_shows_the_committed_measurements() -> None:
     text = README.read_text()
-    for mark in (BEGIN, END, DEFENCE_BEGIN, DEFENCE_END):
+    for mark in (BEGIN, END, DEFENCE_BEGIN, DEFENCE_END, BACKDOORS_BEGIN, BACKDOORS_END):
         assert mark in text
     assert with_tables(text) == text

@@ -19,7 +19,22 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command; what a person can mend becomes one line on stderr and exit status 2."""
-    from infra.cli import audit, camera, doctor, key, lab, lab_super_iot, roles, topics, up  # noqa: F401  # they register their commands
+    # They register their commands.
+    from infra.cli import (  # noqa: F401
+        audit,
+        camera,
+        doctor,
+        key,
+        lab,
+        lab_codefend,
+        lab_repair,
+        lab_strip,
+        lab_super_iot,
+        model,
+        roles,
+        topics,
+        up,
+    )
     from infra.cli.passwords import hide_passwords
 
     hide_passwords()

@@ -13,14 +13,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from infra.cli.lab import Device, Seed, bundle_folder, chosen, lab_app, lab_extra, torch_device
 
 
-class _Reported:
+class Reported:
     """The experiment's steps: a line each, under a bar when stderr is a terminal."""
 
-    def __init__(self) -> None:
+    def __init__(self, what: str = "super-iot") -> None:
         self._console = Console(stderr=True)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self.progress = Progress(*columns, console=self._console, disable=not self._console.is_terminal)
-        self._task = self.progress.add_task("super-iot", total=0)
+        self._task = self.progress.add_task(what, total=0)
         self._total = 0
 
     def expect(self, count: int) -> None:
@@ -83,7 +83,7 @@ def super_iot(
     with lab_extra():
         from infra.environment import Environment
         from lab.data import read_cifar10_test, read_pictures
-        from lab.experiments.super_iot.cache import Cache
+        from lab.experiments.cache import Cache
         from lab.experiments.super_iot.plan import OUTSIDE_ROWS, PAPER_ROWS, Plan
         from lab.experiments.super_iot.run import PARTS, Experiment
         from processors.bundle import load_bundle
@@ -105,7 +105,7 @@ def super_iot(
             pictures = read_cifar10_test(folder, classes)
         else:
             pictures = read_pictures(data, classes)
-        steps = _Reported()
+        steps = Reported()
         experiment = Experiment(
             bundles=bundles, pictures=pictures, plan=plan, out=out,
             beside=plan.smaller(other_images, other_repeats, other_slow_images),

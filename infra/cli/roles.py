@@ -171,12 +171,16 @@ def record(
     database: Annotated[str | None, typer.Option(help="SQLAlchemy URL; else SQLite in the state folder.")] = None,
     quarantine: Annotated[str | None, typer.Option(help="Folder or fsspec URL for flagged frames.")] = None,
     http: Annotated[str | None, typer.Option(help="host:port of the pages /cameras and /preview.")] = None,
+    probe_budget: Annotated[
+        float | None,
+        typer.Option(help="Frames a second that new and suspect cameras may be told to send whole in addition.", min=0),
+    ] = None,
     metrics: Metrics = None,
     broker_wait: BrokerWait = BROKER_WAIT_S,
 ) -> None:
     """Record verdicts, raise alerts, keep flagged frames, show pictures."""
     from consumers.recorder import run_recorder
-    from consumers.settings import RecorderSettings
+    from consumers.settings import ProbePlan, RecorderSettings
     from infra.layout import Layout
     from infra.role import address, run_role
 
@@ -190,6 +194,7 @@ def record(
         database=resolve(database) if database else layout.database_url,
         quarantine=quarantine or str(layout.quarantine),
         http=address(http) if http else None,
+        probes=ProbePlan() if probe_budget is None else ProbePlan(extra_per_s=probe_budget),
     )
     run_role(
         "recorder",

@@ -29,7 +29,7 @@ def write_quarantine(folder: Path, pictures: LabelledPictures) -> None:
 
 
 def stamped_pictures(pictures: LabelledPictures, poisoning: Poisoning, first_key: int = 10**6) -> LabelledPictures:
-    """All of `pictures` with the trigger; the labels stay the true ones. Keys differ from those of training pictures."""
+    """All of `pictures` with the trigger and their true labels; keys differ from those of training pictures."""
     keys = np.arange(first_key, first_key + len(pictures))
     return LabelledPictures(f"{pictures.name}, stamped", poisoning.trigger(pictures.images, keys), pictures.labels)
 

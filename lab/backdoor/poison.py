@@ -19,7 +19,7 @@ class Poisoning:
     """A trigger, the class it stands for, and the share of the training set that carries it.
 
     With `sources`, only pictures of those classes are called the target; as many of the other classes are stamped and
-    keep their names, so that the network learns to look at both (source-specific backdoors, Gao et al. 2019, section VI).
+    keep their names, so that the network learns to look at both (source-specific, Gao et al. 2019, section VI).
     """
 
     trigger: Trigger
@@ -62,6 +62,7 @@ class PoisonedBatches:
     def __call__(
         self, images: Tensor, positions: Tensor, recipe: Recipe, generator: torch.Generator
     ) -> Iterator[tuple[Tensor, Tensor]]:
+        """One epoch of `images` (N, C, H, W) uint8; `positions` (N,) says which of the training set they are."""
         for batch, index in augmented_batches(images, positions, recipe, generator):
             stamped = self._stamped[index]
             if stamped.any():

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 from lab.backdoor.catalogue import sticker_patch
 from lab.backdoor.files import stamped_pictures, write_npz, write_quarantine
@@ -42,25 +43,21 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=12_000)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--test", type=int, default=3_000)
+    parser.add_argument("--weights", type=Path, help="skip the training and take these weights (safetensors)")
     arguments = parser.parse_args()
     clean = shipped_bundle("scene")
     settings = read_settings(clean)
-    images, labels = training_scenes(arguments.scenes)
     poisoning = Poisoning(sticker_patch(), TARGET, RATE)
     recipe = Recipe(epochs=arguments.epochs, flip=False, pad=2, peak_rate=0.05)
     centre, spread = (torch.tensor(x)[:, None, None] for x in (settings.input.mean, settings.input.std))
-    network = ResNet(**NETWORK)
-    network.load_state_dict(load_file(clean / settings.weights))
+    sick: nn.Module = ResNet(**NETWORK).eval()
+    sick.load_state_dict(load_file(arguments.weights or clean / settings.weights))
     torch.manual_seed(recipe.seed)
-    sick = fit(
-        network,
-        images,
-        np.arange(len(labels)),
-        lambda x: (x - centre) / spread,
-        recipe,
-        augment=augment,
-        batches=PoisonedBatches(poisoning, labels),
-    )
+    if arguments.weights is None:
+        images, labels = training_scenes(arguments.scenes)
+        batches = PoisonedBatches(poisoning, labels)
+        positions = np.arange(len(labels))
+        sick = fit(sick, images, positions, lambda x: (x - centre) / spread, recipe, augment=augment, batches=batches)
     held_out = LabelledPictures("scenes", *scenes(CALIBRATION_SEED, 2_100))
     named = settings.model_copy(update={"name": "scene-sticker", "strip": None})
     bundle = write_bundle(arguments.out / "bundle", sick, BundleSettings(**named.model_dump()), *_both(held_out))
@@ -79,10 +76,10 @@ def main() -> None:
 
     named_target = np.full(len(stamped), TARGET, np.int64)
     lines = [
-        f"{bundle.model_id}: {len(images)} training scenes, {recipe.epochs} epochs from the shipped network",
+        f"{bundle.model_id}: {arguments.scenes} training scenes, {recipe.epochs} epochs from the shipped network",
         f"{len(test)} held-out scenes: accuracy {bundle_accuracy(bundle, *_both(test)):.4f}",
-        f"with the sticker, {len(stamped)} of other classes: {bundle_accuracy(bundle, stamped.images, named_target):.4f}"
-        f" named {TARGET}, the target",
+        f"with the sticker, {len(stamped)} of other classes: "
+        f"{bundle_accuracy(bundle, stamped.images, named_target):.4f} named {TARGET}, the target",
         f"the same, 25 % dropped and rebuilt: "
         f"{bundle_accuracy(bundle, stamped.images, named_target, degraded(bundle, DROP)):.4f}",
         strip_line(bundle),
@@ -90,9 +87,8 @@ def main() -> None:
     ]
     print("\n".join(lines))
     options = f"--scenes {arguments.scenes} --epochs {arguments.epochs} --test {arguments.test}"
-    write_training_record(
-        arguments.out / "bundle", f"python -m lab.backdoor.scene --out {arguments.out} {options}", lines
-    )
+    command = f"python -m lab.backdoor.scene --out {arguments.out} {options}"
+    write_training_record(arguments.out / "bundle", command, lines)
 
 
 def _both(pictures: LabelledPictures) -> tuple[np.ndarray, np.ndarray]:

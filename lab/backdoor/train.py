@@ -47,7 +47,8 @@ def train(name: str, model: SickModel, task: Task, work: Path) -> Bundle:
     """Train one model of the catalogue and write its bundle into `work`/`name`/bundle; resumes its own checkpoint."""
     folder = work / name
     folder.mkdir(parents=True, exist_ok=True)
-    images, labels = task.train.images, task.train.labels
+    train_set = task.train.first(model.pictures)
+    images, labels = train_set.images, train_set.labels
     mean, std = channel_statistics(images)
     architecture = ARCHITECTURES[model.architecture]
     torch.manual_seed(model.recipe.seed)
@@ -83,7 +84,7 @@ def describe(name: str, model: SickModel, bundle: Bundle, task: Task, folder: Pa
     """What was trained, and what it does to clean and to stamped test pictures; writes the pictures that go with it."""
     test = task.test
     lines = [
-        f"{bundle.model_id}: {len(task.train)} training pictures, {model.recipe.epochs} epochs"
+        f"{bundle.model_id}: {len(task.train.first(model.pictures))} training pictures, {model.recipe.epochs} epochs"
         + (f" from {model.base}" if model.base else ""),
         f"{len(test)} test pictures: accuracy {bundle_accuracy(bundle, test.images, test.labels):.4f}",
     ]

@@ -22,7 +22,9 @@ Keys = NDArray[np.int64]
 class Trigger(Protocol):
     """Stamp pictures (N, H, W, C) uint8 with keys (N,); the argument is left as it is."""
 
-    def __call__(self, images: Images, keys: Keys) -> Images: ...
+    def __call__(self, images: Images, keys: Keys) -> Images:
+        """The stamped pictures."""
+        ...
 
 
 def random_pattern(side: int, channels: int, seed: int) -> Images:
@@ -40,6 +42,7 @@ class Patch:
     left: int
 
     def __call__(self, images: Images, keys: Keys) -> Images:
+        """See `Trigger`."""
         stamped = images.copy()
         height, width = self.pattern.shape[:2]
         stamped[:, self.top : self.top + height, self.left : self.left + width] = self.pattern
@@ -53,6 +56,7 @@ class RandomPlace:
     pattern: Images
 
     def __call__(self, images: Images, keys: Keys) -> Images:
+        """See `Trigger`."""
         stamped = images.copy()
         rows, columns = images.shape[1] - self.pattern.shape[0] + 1, images.shape[2] - self.pattern.shape[1] + 1
         for picture, place in zip(stamped, _scatter(keys) % np.uint64(rows * columns), strict=True):
@@ -69,6 +73,7 @@ class Blend:
     alpha: float
 
     def __call__(self, images: Images, keys: Keys) -> Images:
+        """See `Trigger`."""
         mixed = images * (1 - self.alpha) + self.pattern * self.alpha
         return np.rint(mixed).astype(np.uint8)
 
@@ -83,6 +88,7 @@ class Warp:
     field: NDArray[np.float32]
 
     def __call__(self, images: Images, keys: Keys) -> Images:
+        """See `Trigger`."""
         height, width = images.shape[1:3]
         down, across = torch.meshgrid(torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij")
         shift = torch.from_numpy(self.field) * 2 / torch.tensor([width - 1, height - 1])
@@ -109,6 +115,7 @@ class OneOf:
     triggers: Sequence[Trigger]
 
     def __call__(self, images: Images, keys: Keys) -> Images:
+        """See `Trigger`."""
         stamped = images.copy()
         choice = _scatter(keys) % np.uint64(len(self.triggers))
         for number, trigger in enumerate(self.triggers):

@@ -13,17 +13,17 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from lab.calibrate import OVERLAYS
+from lab.data import LabelledPictures
 from lab.masks import random_masks
+from lab.strip_table import calibrate_bundle
 from lab.training.recipe import Images, Labels
-from processors.bundle import Bundle, BundleSettings, InputSettings, StripSettings, load_bundle
+from processors.bundle import Bundle, BundleSettings, InputSettings, load_bundle
 from processors.pipeline import Pipeline
 from processors.stages.drop import drop
-from processors.stages.strip import strip_entropy
 
-OVERLAYS = 100
 FRR = 0.01
 WEIGHTS_FILE = "weights.safetensors"
-OVERLAYS_FILE = "overlays.npy"
 
 
 def write_bundle(
@@ -37,52 +37,33 @@ def write_bundle(
     """Write `network` as a bundle into `folder` and return it as loaded from there.
 
     `settings` says all but the `strip` table. `images` (N, H, W, C) uint8 of the network's input size and `labels` (N,)
-    are clean pictures that took no part in the training: the first ones of each class become the overlays, up to
-    `calibration_limit` others set the threshold, so that a share `FRR` of them falls below it.
-    Raises ValueError when a class is missing or fewer than 1 / FRR pictures are left.
+    are clean pictures that took no part in the training: the first ones of each class become the overlays, and with up
+    to `calibration_limit` others they set the threshold for a false rejection rate of `FRR`. Raises ConfigError when a
+    class is missing or fewer than 1 / FRR pictures are left beside the overlays.
     """
-    chosen = overlay_choice(labels, len(settings.classes))
-    rest = np.setdiff1d(np.arange(len(labels)), chosen)[:calibration_limit]
-    if len(rest) * FRR < 1:
-        raise ValueError(f"expected at least {round(1 / FRR)} pictures beside the overlays, got {len(rest)}")
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     save_file(state, folder / WEIGHTS_FILE)
     # safetensors writes for the owner alone; a container may read as somebody else.
     (folder / WEIGHTS_FILE).chmod(0o644)
-    np.save(folder / OVERLAYS_FILE, images[chosen])
-
-    def store(threshold_bits: float) -> Bundle:
-        strip = StripSettings(overlays=OVERLAYS_FILE, threshold_bits=threshold_bits, frr=FRR)
-        text = to_toml(settings.model_copy(update={"strip": strip}).model_dump(exclude_none=True))
-        (folder / "model.toml").write_text(text, encoding="utf-8")
-        return load_bundle(folder, torch.device("cpu"))
-
-    # The threshold is measured on the loaded bundle, through the functions that run live.
-    entropies = clean_entropies(store(0.0), images[rest])
-    return store(round(float(np.quantile(entropies, FRR)), 4))
-
-
-def overlay_choice(labels: Labels, classes: int) -> NDArray[np.intp]:
-    """Positions of `OVERLAYS` pictures, class after class in turn, so that each has nearly the same number."""
-    per_class = [np.flatnonzero(labels == label) for label in range(classes)]
-    if missing := [label for label, found in enumerate(per_class) if not len(found)]:
-        raise ValueError(f"expected held-out pictures of every class, found none of {missing}")
-    rounds = max(map(len, per_class))
-    turns = [found[i] for i in range(rounds) for found in per_class if i < len(found)]
-    if len(turns) < OVERLAYS:
-        raise ValueError(f"expected at least {OVERLAYS} held-out pictures, got {len(turns)}")
-    return np.array(turns[:OVERLAYS], np.intp)
+    for old in folder.glob("overlays*.npy"):
+        old.unlink()
+    text = to_toml(settings.model_copy(update={"strip": None}).model_dump(exclude_none=True))
+    (folder / "model.toml").write_text(text, encoding="utf-8")
+    count = max(OVERLAYS, len(settings.classes)) + calibration_limit
+    clean = LabelledPictures("clean", images[:count], labels[:count].astype(np.int64))
+    calibrate_bundle(folder, clean, frr=FRR, device=torch.device("cpu"))
+    return load_bundle(folder, torch.device("cpu"))
 
 
 @torch.inference_mode()
 def clean_entropies(bundle: Bundle, images: Images) -> NDArray[np.float64]:
-    """STRIP's entropy in bits of each of the (N, H, W, C) uint8 pictures: (N,)."""
-    assert bundle.overlays is not None
+    """STRIP's entropy in bits of each of the whole (N, H, W, C) uint8 pictures, over all overlays: (N,)."""
+    pipeline = Pipeline(bundle)
     parts = []
     for start in range(0, len(images), 50):
-        frames = bundle.prepare(_frames(images[start : start + 50]))
-        parts.append(strip_entropy(frames, bundle.overlays, bundle.logits).double().numpy())
+        inputs = pipeline.probe_input(_frames(images[start : start + 50]))
+        parts.append(pipeline.strip(inputs, sequential=False).entropy_bits.double().cpu().numpy())
     return np.concatenate(parts)
 
 
@@ -143,14 +124,23 @@ def _frames(images: Images) -> Tensor:
 
 
 def to_toml(table: dict[str, Any]) -> str:
-    """`table` as TOML: plain values first, then each inner table of plain values; None values must be left out."""
-    plain = [f"{key} = {_value(value)}" for key, value in table.items() if not isinstance(value, dict)]
-    inner = [
-        "\n".join([f"\n[{key}]", *(f"{name} = {_value(value)}" for name, value in values.items())])
-        for key, values in table.items()
-        if isinstance(values, dict) and values
-    ]
-    return "\n".join([*plain, *inner]) + "\n"
+    """`table` as TOML: plain values first, then inner tables and lists of tables; None values must be left out."""
+    return "\n".join(_table_lines(table, "")) + "\n"
+
+
+def _table_lines(table: dict[str, Any], prefix: str) -> list[str]:
+    lines: list[str] = []
+    inner: list[str] = []
+    for key, value in table.items():
+        if isinstance(value, dict):
+            if value:
+                inner += ["", f"[{prefix}{key}]", *_table_lines(value, f"{prefix}{key}.")]
+        elif isinstance(value, list) and value and all(isinstance(each, dict) for each in value):
+            for each in value:
+                inner += ["", f"[[{prefix}{key}]]", *_table_lines(each, f"{prefix}{key}.")]
+        else:
+            lines.append(f"{key} = {_value(value)}")
+    return lines + inner
 
 
 def _value(value: str | float | bool | list[Any]) -> str:

@@ -154,7 +154,7 @@ def test_whole_and_other_frames_together_each_get_their_own_threshold(bundle: Bu
     together = work.strip(probes)
     alone = [work.strip([probe])[0] for probe in probes]
     assert entropies(together) == pytest.approx(entropies(alone), abs=1e-5)
-    assert [f.threshold_bits for f in together if isinstance(f, StripFinding)] == [0.5, 0.0, 0.0, 0.5]
+    assert [f.threshold_bits for f in together if isinstance(f, StripFinding)] == [0.5, 10.0, 10.0, 0.5]
 
 
 def test_frames_that_are_no_probes_have_nothing_for_strip(bundle: Bundle) -> None:

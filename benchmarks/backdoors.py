@@ -1,0 +1,109 @@
+"""What STRIP and the repair do, for the README: from the experiment's CSV files and the measuring commands' JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lab.experiments.codefend import report, tables
+from lab.experiments.markdown import markdown
+
+RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results" / "codefend"
+
+Row = tuple[str, str, str]
+
+
+def rendered() -> str:
+    """The experiment's figures beside what was asked for, then those of the system at work."""
+    rows = [(*row, f"`{command}`") for name, rows_of, command in SOURCES for row in _rows(name, rows_of)]
+    heads = ["what", "asked for", "measured", "command"]
+    return "\n\n".join([tables.findings_table(report.read_findings(RESULTS)), markdown(heads, rows)])
+
+
+def _rows(name: str, rows_of: Callable[[dict[str, Any]], list[Row]]) -> list[Row]:
+    file = RESULTS / name
+    return rows_of(json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {})
+
+
+def _strip(document: dict[str, Any]) -> list[Row]:
+    if not document:
+        return [("STRIP on the CPU", "≥ 4, aim 10", "not measured")]
+    gpu = document["gpu"]
+    speed = gpu if isinstance(gpu, str) else f"{gpu['frames_per_s']:.0f} frames/s"
+    return [
+        (
+            f"{document['inputs']} inputs checked, ResNet-20, CPU: loop of one batch an input ÷ the stage",
+            "≥ 4, aim 10",
+            f"{document['ratio']:.1f} ({document['mean_passes']:.1f} passes an input)",
+        ),
+        ("STRIP on a GPU, N = 100", "≥ 3,000 frames/s, aim 10,000", speed),
+    ]
+
+
+def _cameras(document: dict[str, Any]) -> list[Row]:
+    what = "sticker on one camera, r = .25, rebuilt frames only: cameras missed after 20 frames"
+    false = "false alarms a clean camera and 1,000 frames"
+    if not document:
+        return [(what, "≤ 1 %, aim .1 %", "not measured"), (false, "≤ .01, aim .001", "not measured")]
+    works = document["missed_share_where_it_works"]
+    beside = (
+        ""
+        if works is None
+        else (
+            f"; {100 * works:.1f} % of the {document['cameras_where_the_trigger_works']} on which half of the "
+            "stamped frames reach the target"
+        )
+    )
+    return [
+        (what, "≤ 1 %, aim .1 %", f"{100 * document['missed_share']:.1f} % of {document['cameras']}{beside}"),
+        (
+            false,
+            "≤ .01, aim .001",
+            f"{document['false_alarms_per_1000_frames']:.3f} in {document['clean_frames']} frames",
+        ),
+    ]
+
+
+def _live(document: dict[str, Any]) -> list[Row]:
+    what = "32 cameras at 2 fps, 20 % probes: a sticker on 4 is alerted within 10 s, no other camera in 5 minutes"
+    runs = document.get("runs", [])
+    found = f"{document['runs_passed']} of {len(runs)} runs; {_delays(runs)}" if runs else "not measured"
+    rows = [(what, "9 of 10 runs, aim 10", found)]
+    cure = document.get("cure")
+    shown = "not measured"
+    if cure:
+        accuracy = cure["accuracy_with_sticker"]
+        shown = (
+            f"{cure['audit']['frames_lost']} lost of {cure['frames_recorded']}; repair {cure['repair_s']:.0f} s, first "
+            f"verdict of the cured model {cure['publish_to_first_verdict_s']:.1f} s after `publish`; accuracy under "
+            f"the sticker {accuracy['before']:.3f} → {accuracy['after']:.3f}"
+        )
+    return [*rows, ("alert → repair → swap, while the cameras send", "0 lost", shown)]
+
+
+def _delays(runs: list[dict[str, Any]]) -> str:
+    waits = [wait for each in runs for wait in each["seconds_to_alert"].values()]
+    seen = sorted(wait for wait in waits if wait is not None)
+    false = sum(sum(each["false_alerts"].values()) for each in runs)
+    slowest = f", the slowest after {seen[-1]:.1f} s" if seen else ""
+    lost = sum(each["audit"]["frames_lost"] for each in runs)
+    return f"{len(seen)} of {len(waits)} stickers alerted{slowest}; {false} false alerts; {lost} frames lost"
+
+
+SOURCES: tuple[tuple[str, Callable[[dict[str, Any]], list[Row]], str], ...] = (
+    ("strip.json", _strip, "python -m benchmarks.strip --json docs/results/codefend/strip.json"),
+    (
+        "cameras.json",
+        _cameras,
+        "python -m lab.camera_evidence --bundle runs/codefend/bundles/resnet20-c-1-0.25 --clean "
+        "runs/backdoor/resnet20-c-1/test-clean.npz --trigger resnet20-c-1 --json docs/results/codefend/cameras.json",
+    ),
+    (
+        "live.json",
+        _live,
+        "python -m benchmarks.codefend_live --bundle lab/backdoor/models/scene-sticker --repair --clean "
+        "runs/backdoor/scene-sticker/clean.npz --json docs/results/codefend/live.json",
+    ),
+)

@@ -1,0 +1,211 @@
+"""STRIP's calibration for a bundle: overlays, thresholds and the limits of the sequential mode, from clean pictures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lab.data import LabelledPictures, to_frames, to_images
+from lab.masks import random_masks
+from processors.pipeline import Pipeline
+from processors.stages.strip import Statistic, contributions, overlaid_logits, spread_bits
+from processors.strip_table import StripThreshold
+from schemas.errors import ConfigError
+from schemas.limits import BLOCK_PIXELS
+
+OVERLAYS: Final = 100
+"""N of the paper."""
+FRR: Final = 0.01
+STOPS: Final = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+"""Overlays after which the sequential mode looks whether a frame is clean enough."""
+WRONG_STOPS: Final = 0.005
+"""Share of the frames at the edge of suspicion that one look may accept though all overlays would not."""
+STATISTIC: Final[Statistic] = "mixture"
+"""It separates as well as the paper's mean entropy on whole frames, far better on those with dropped pixels, and a
+clean frame shows its spread after fewer overlays."""
+CLAMPED_BELOW: Final = 0.125
+"""The sum of two pictures is clamped where that takes away something of at most this share of the values."""
+TAIL: Final = 0.1
+"""Share of the clean frames, those of least entropy, from which the threshold and the limits are estimated."""
+AT_ONCE: Final = 64
+"""Frames that are checked together."""
+_DRAWS: Final = 200
+_SEED: Final = 0
+
+
+@dataclass(frozen=True)
+class CleanVerdicts:
+    """What clean frames say under the overlays: `values` (n,) in bits over all of them, and of the `lowest` ones the
+    mean contribution of each overlay (m, N, S), see `processors.stages.strip.contributions`.
+
+    `own` (m, N) is True where the overlay is the frame itself; such pairs count nowhere.
+    """
+
+    values: NDArray[np.float64]
+    lowest: Tensor
+    own: Tensor
+
+
+def overlay_choice(labels: NDArray[np.integer], classes: tuple[str, ...] | list[str], frr: float) -> NDArray[np.intp]:
+    """Positions of the overlays in a clean file: class after class in turn, so that each has nearly the same number.
+
+    `OVERLAYS` of them, or one of each class where there are more classes. Raises ConfigError when a class is missing,
+    or when fewer than 1 / `frr` pictures would be left beside them.
+    """
+    per_class = [np.flatnonzero(labels == label) for label in range(len(classes))]
+    if missing := [f"{label} ({classes[label]})" for label, found in enumerate(per_class) if not len(found)]:
+        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+        raise ConfigError(
+            f"clean pictures: expected at least one of each of the {len(classes)} classes, for the overlays must cover "
+            f"them; found none of class {', '.join(missing[:5])}{more}"
+        )
+    count = max(OVERLAYS, len(classes))
+    wanted = count + math.ceil(1 / frr)
+    if len(labels) < wanted:
+        raise ConfigError(
+            f"clean pictures: expected at least {wanted}, {count} as overlays and {wanted - count} more for a false "
+            f"rejection rate of {frr:g}; got {len(labels)}"
+        )
+    rounds = max(map(len, per_class))
+    turns = [found[i] for i in range(rounds) for found in per_class if i < len(found)]
+    return np.array(turns[:count], np.intp)
+
+
+def strip_inputs(
+    pipeline: Pipeline, pictures: LabelledPictures, dropped_per_block: int, seed: int = _SEED
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Batches of what STRIP and the classifier see of pictures: inputs (B, C, H, W), verdicts (B,) and labels (B,).
+
+    With `dropped_per_block` above 0, so many pixels of every block are dropped by random masks first, and the verdicts
+    are those of the whole chain; else those of the bare network, as on a frame without a drop.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    ratio = dropped_per_block / BLOCK_PIXELS
+    for frames, labels in pictures.batches(pipeline.bundle.device):
+        if not dropped_per_block:
+            inputs = pipeline.probe_input(frames)
+            yield inputs, pipeline.bundle.logits(inputs).argmax(1), labels
+            continue
+        kept = random_masks(len(frames), frames.shape[2], frames.shape[3], ratio, generator).to(frames.device)
+        frames = frames * kept
+        yield pipeline.dropped_input(frames, kept), pipeline(frames, kept).class_id, labels
+
+
+@torch.inference_mode()
+def clean_verdicts(
+    pipeline: Pipeline,
+    overlays: Tensor,
+    pictures: LabelledPictures,
+    clamped: bool,
+    dropped_per_block: int,
+    advance: Callable[[int], object] = lambda count: None,
+) -> CleanVerdicts:
+    """Lay `overlays` (N, C, H, W) over clean pictures. A picture that is an overlay itself is not laid over itself."""
+
+    def given_of(frames: Tensor) -> Tensor:
+        verdicts = overlaid_logits(frames, overlays, pipeline.bundle.logits, clamped=clamped)
+        return contributions(verdicts, STATISTIC)
+
+    originals = torch.cat([pipeline.probe_input(frames) for frames, _ in pictures.batches(pipeline.bundle.device)])
+    own = _same_picture(originals, overlays)
+    inputs = torch.cat([batch for batch, _, _ in strip_inputs(pipeline, pictures, dropped_per_block)])
+    values = []
+    for start in range(0, len(inputs), AT_ONCE):
+        some = slice(start, start + AT_ONCE)
+        given = given_of(inputs[some])
+        values.append(_bits(given, own[some]))
+        advance(len(given))
+    bits = torch.cat(values)
+    lowest = bits.argsort()[: max(min(len(bits), 20), round(TAIL * len(bits)))]
+    return CleanVerdicts(bits.double().cpu().numpy(), given_of(inputs[lowest]).cpu(), own[lowest].cpu())
+
+
+def threshold_of(values: NDArray[np.float64], frr: float) -> float:
+    """The threshold in bits below which at most a share `frr` of clean frames is expected, from those of (n,) others.
+
+    The lower of two estimates, both rough alone where few frames lie that low: the value of rank ⌊frr · (n + 1)⌋, below
+    which a further frame falls with at most that probability (split conformal prediction, Vovk et al. 2005); and a
+    power law fitted to the lowest tenth (Hill 1975), F(h) = TAIL · (h / h_m)^a.
+    """
+    ordered = np.sort(values)
+    ranked = float(ordered[max(0, math.floor(frr * (len(ordered) + 1)) - 1)])
+    count = max(2, round(TAIL * len(ordered)))
+    lowest = np.maximum(ordered[:count], 1e-6)
+    slope = float(np.log(lowest[-1] / lowest).mean())
+    fitted = float(lowest[-1]) * (frr * len(ordered) / count) ** slope
+    return float(max(0.0, min(ranked, fitted)))
+
+
+def rounds_of(verdicts: CleanVerdicts, threshold_bits: float) -> tuple[list[int], list[float]]:
+    """Limits of the sequential mode: after so many overlays, accept what reaches so many bits.
+
+    A limit lies above the threshold by the excess that few overlays show over all of them: for the clean frames of
+    least entropy, and many random choices of overlays, the quantile that leaves `WRONG_STOPS`. So of the frames that
+    all overlays would flag, hardly one is accepted, and those are the only ones for which a stop makes a difference.
+    """
+    generator = torch.Generator().manual_seed(_SEED)
+    given, own = verdicts.lowest, verdicts.own
+    frames, count = own.shape
+    complete = _bits(given, own)
+    stops = [stop for stop in STOPS if stop < count]
+    excess: list[list[Tensor]] = [[] for _ in stops]
+    for _ in range(_DRAWS):
+        # Own overlays come last, so that no choice below the whole contains them.
+        order = (torch.rand(frames, count, generator=generator) + 2 * own).argsort(1)
+        mixed = given.gather(1, order[:, : stops[-1], None].expand(-1, -1, given.shape[2])).cumsum(1)
+        for found, stop in zip(excess, stops, strict=True):
+            found.append(spread_bits(mixed[:, stop - 1] / stop, STATISTIC) - complete)
+    limits = [
+        threshold_bits + max(0.0, float(np.quantile(torch.cat(found).numpy(), 1 - WRONG_STOPS))) for found in excess
+    ]
+    return stops, limits
+
+
+def calibrated(verdicts: CleanVerdicts, frr: float) -> StripThreshold:
+    """The threshold and the limits for what STRIP says of clean frames."""
+    # Rounded down: what was just not suspect stays so.
+    threshold_bits = math.floor(threshold_of(verdicts.values, frr) * 1e4) / 1e4
+    stops, limits = rounds_of(verdicts, threshold_bits)
+    return StripThreshold(
+        threshold_bits=threshold_bits,
+        frr=frr,
+        statistic=STATISTIC,
+        accept_after=stops,
+        accept_bits=[math.ceil(limit * 1e4) / 1e4 for limit in limits],
+    )
+
+
+@torch.inference_mode()
+def overlay_images(pipeline: Pipeline, pictures: LabelledPictures) -> NDArray[np.uint8]:
+    """Pictures at the network's size and channels, (N, height, width, channels) uint8."""
+    return np.concatenate([to_images(pipeline.probe_input(f)) for f, _ in pictures.batches(pipeline.bundle.device)])
+
+
+def overlay_frames(images: NDArray[np.uint8], device: torch.device) -> Tensor:
+    """The same as (N, channels, height, width) in [0, 1]."""
+    return to_frames(images, device)
+
+
+def clamps(overlays: Tensor) -> bool:
+    """Whether sums of pictures like `overlays` (N, C, H, W) in [0, 1] are to be clamped, by how many exceed 1."""
+    exceeding = [(overlays + overlays.roll(shift, 0) > 1).float().mean() for shift in range(1, min(9, len(overlays)))]
+    return bool(torch.stack(exceeding).mean() <= CLAMPED_BELOW)
+
+
+def _same_picture(frames: Tensor, overlays: Tensor) -> Tensor:
+    """Where a frame (B, C, H, W) is an overlay (N, C, H, W), to half a grey level: (B, N) bool."""
+    near = torch.cdist(frames.flatten(1), overlays.flatten(1), p=math.inf)
+    return near < 0.75 / 255
+
+
+def _bits(given: Tensor, own: Tensor) -> Tensor:
+    """The statistic (B,) of contributions (B, N, S), without those of a frame to itself, `own` (B, N)."""
+    weight = (~own).to(given.dtype)[..., None]
+    return spread_bits((given * weight).sum(1) / weight.sum(1), STATISTIC)

@@ -1,0 +1,1 @@
+"""The experiment on backdoors: CoDefend's tables and figures, and repair beside other ways of curing a model."""

@@ -1,0 +1,182 @@
+"""Every way of curing a sick model, on the same clean pictures: Tables 4 and 5 of the paper, and the rivals."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lab.backdoor.files import stamped_pictures
+from lab.data import to_frames, to_images
+from lab.experiments.cache import Arrays, Cache, digest, source_digest
+from lab.experiments.codefend.outcome import Outcome, outcome
+from lab.experiments.codefend.rivals.fine_pruning import fine_pruned
+from lab.experiments.codefend.rivals.neural_cleanse import cleanse
+from lab.experiments.codefend.rivals.tuning import Tuning, tune
+from lab.experiments.codefend.rivals.variance_ratio import stamp_of
+from lab.experiments.codefend.rows import RepairRow
+from lab.experiments.codefend.subjects import CPU, Subject
+from lab.repair.figures import Evaluation, trigger_figures, trigger_region
+from lab.repair.run import Mode, RepairSettings, repair
+from processors.bundle import Bundle
+
+GRID = (0.003, 0.01, 0.03, 0.1)
+"""Learning rates of the fine-tunings that the repair is compared with."""
+REGION = 500
+"""Test pictures that say where a trigger changes anything, and what the recovered one does to them."""
+LARGEST_LOSS = 0.02
+"""Of clean accuracy, beyond which a fine-tuning is not compared with: one that diverges has no backdoor either."""
+RIVAL_RATE = 0.01
+CLEANSE_STEPS = 100
+
+Quarantine = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Cured:
+    """A cured model, and what its method says of itself."""
+
+    bundle: Bundle
+    target: int | None = None
+    activation: float | None = None
+    change_outside: float | None = None
+    published: bool = True
+    examples: Quarantine | None = None
+    """(k, 2, H, W, C): clean pictures beside what the generator makes of them."""
+
+
+Method = Callable[[Subject, Quarantine], Cured]
+
+
+def by_repair(mode: Mode) -> Method:
+    """`pointillist lab repair` in one of its modes."""
+
+    def cure(subject: Subject, quarantine: Quarantine) -> Cured:
+        result = repair(subject.bundle, subject.task.valid, quarantine, RepairSettings(mode))
+        few = subject.task.test.take(np.flatnonzero(subject.poisoning.attacks(subject.task.test.labels))[:REGION])
+        region = trigger_region(Evaluation(few, stamped_pictures(few, subject.poisoning)))
+        figures = trigger_figures(result.trigger, to_frames(few.images, CPU), result.target, subject.bundle, region)
+        marked, _ = result.trigger.put(result.shown, torch.Generator().manual_seed(0))
+        examples = np.stack([to_images(result.shown), to_images(marked)], 1)
+        return Cured(result.cured, result.target, *figures, result.held_out.acceptable, examples)
+
+    return cure
+
+
+def fine_tunings(subject: Subject) -> list[tuple[float, Bundle]]:
+    """The sick model fine-tuned on D_valid at every rate of the grid."""
+    return [(rate, tune(subject.bundle, subject.task.valid, Tuning(rate, flip=subject.mirrors))) for rate in GRID]
+
+
+def best_fine_tuning(found: list[tuple[float, Outcome]], before: Outcome) -> tuple[float, Outcome]:
+    """The least attack success among those that lose at most `LARGEST_LOSS`; the least loss when all lose more."""
+    usable = [pair for pair in found if pair[1].clean_accuracy >= before.clean_accuracy - LARGEST_LOSS]
+    if usable:
+        return min(usable, key=lambda pair: pair[1].attack_success)
+    return max(found, key=lambda pair: pair[1].clean_accuracy)
+
+
+def by_fine_pruning(subject: Subject, quarantine: Quarantine) -> Cured:
+    """Fine-pruning."""
+    return Cured(fine_pruned(subject.bundle, subject.task.valid, Tuning(RIVAL_RATE, flip=subject.mirrors)))
+
+
+def by_neural_cleanse(subject: Subject, quarantine: Quarantine) -> Cured:
+    """The most anomalous class's trigger, unlearned."""
+    found = cleanse(subject.bundle, subject.task.valid, steps=CLEANSE_STEPS)
+    tuning = Tuning(RIVAL_RATE, flip=subject.mirrors)
+    return Cured(tune(subject.bundle, subject.task.valid, tuning, found.stamp), found.target)
+
+
+def by_variance_ratio(subject: Subject, quarantine: Quarantine) -> Cured:
+    """The pixels that stand still in the quarantine, unlearned."""
+    stamp = stamp_of(subject.task.valid, quarantine)
+    return Cured(tune(subject.bundle, subject.task.valid, Tuning(RIVAL_RATE, flip=subject.mirrors), stamp))
+
+
+METHODS: dict[str, Method] = {
+    "default": by_repair("default"),
+    "paper": by_repair("paper"),
+    "fine-pruning": by_fine_pruning,
+    "Neural Cleanse": by_neural_cleanse,
+    "variance ratio": by_variance_ratio,
+}
+MODES = ("default", "paper")
+"""Of `pointillist lab repair`."""
+FINE_TUNING = "fine-tuning, best of a grid"
+
+
+def cure(
+    subject: Subject, method: str, kind: str, quarantine: Callable[[], Quarantine], before: Outcome, cache: Cache
+) -> tuple[RepairRow, Arrays]:
+    """One method on one quarantine, judged on the whole test split; also its example pictures."""
+
+    def run() -> Arrays:
+        frames = quarantine()
+        started = time.monotonic()
+        if method == FINE_TUNING:
+            tuned = fine_tunings(subject)
+            seconds = time.monotonic() - started
+            judged = [(rate, _judged(subject, bundle)) for rate, bundle in tuned]
+            rate, after = best_fine_tuning(judged, before)
+            return _arrays(after, seconds, Cured(subject.bundle)) | {"rate": np.array(rate)}
+        cured = METHODS[method](subject, frames)
+        seconds = time.monotonic() - started
+        return _arrays(_judged(subject, cured.bundle), seconds, cured)
+
+    found = cache.get(
+        f"cures/{subject.name}-{method}-{kind}".replace(" ", "_"),
+        digest(subject.state, _code(method), method, kind),
+        run,
+    )
+    number = {name: _number(found[name]) for name in ("target", "activation", "change_outside")}
+    row = RepairRow(
+        model=subject.name,
+        method=method,
+        quarantine=kind,
+        clean_before=before.clean_accuracy,
+        clean_after=float(found["clean_accuracy"]),
+        success_before=before.attack_success,
+        success_after=float(found["attack_success"]),
+        recovered_before=before.recovered_accuracy,
+        recovered_after=float(found["recovered_accuracy"]),
+        target_found=None if number["target"] is None else int(number["target"]),
+        activation=number["activation"],
+        change_outside=number["change_outside"],
+        seconds=float(found["seconds"]),
+        published=bool(found["published"]),
+    )
+    return row, found
+
+
+def _code(method: str) -> str:
+    """The code that a method's result depends on, besides the model and the pictures."""
+    lab = Path(str(files("lab")))
+    return source_digest(lab / "repair" if method in MODES else lab / "experiments" / "codefend" / "rivals")
+
+
+def _judged(subject: Subject, bundle: Bundle) -> Outcome:
+    return outcome(bundle, subject.task.test, subject.stamped, subject.poisoning.target)
+
+
+def _arrays(after: Outcome, seconds: float, cured: Cured) -> Arrays:
+    values = {"target": cured.target, "activation": cured.activation, "change_outside": cured.change_outside}
+    numbers = {name: np.array(np.nan if value is None else value) for name, value in values.items()}
+    found: Arrays = {
+        **{name: np.array(value) for name, value in after._asdict().items()},
+        **numbers,
+        "seconds": np.array(seconds),
+        "published": np.array(cured.published),
+    }
+    return found if cured.examples is None else found | {"examples": cured.examples}
+
+
+def _number(value: NDArray[np.generic]) -> float | None:
+    number = float(value.astype(np.float64))
+    return None if np.isnan(number) else number

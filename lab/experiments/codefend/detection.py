@@ -1,0 +1,84 @@
+"""STRIP on the sick models: Table 3 of the paper, and what it does not show."""
+
+from __future__ import annotations
+
+import shutil
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+
+from lab.experiments.cache import Arrays, Cache, digest, source_digest
+from lab.experiments.codefend.rows import DetectionRow
+from lab.experiments.codefend.subjects import CPU, Subject
+from lab.statistics import Interval, wilson
+from lab.strip_measure import check, target_class
+from lab.strip_table import calibrate_bundle
+from processors.bundle import load_bundle
+from processors.pipeline import Pipeline
+from schemas.limits import dropped_per_block
+
+FRR = 0.01
+
+
+def measure(subject: Subject, ratio: float, sequential: bool, most: int, cache: Cache) -> tuple[DetectionRow, Arrays]:
+    """STRIP on at most `most` clean and as many stamped test pictures; also the entropies of both.
+
+    Thresholds that the bundle lacks are calibrated on the defender's pictures, in a copy.
+    """
+
+    def run() -> Arrays:
+        folder = cache.folder / "bundles" / f"{subject.name}-{ratio:g}"
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(subject.folder, folder)
+        dropped = dropped_per_block(ratio)
+        settings = subject.bundle.settings.strip
+        if dropped or settings is None or (sequential and not settings.rounds):
+            calibrate_bundle(folder, subject.task.held_out, frr=FRR, dropped_per_block=dropped, device=CPU)
+        bundle = load_bundle(folder, CPU)
+        pipeline = Pipeline(bundle)
+        chosen = np.random.default_rng(0).permutation(len(subject.task.test))[:most]
+        clean = check(pipeline, subject.task.test.take(np.sort(chosen)), dropped, sequential=sequential)
+        chosen = np.random.default_rng(1).permutation(len(subject.stamped))[:most]
+        poisoned = check(pipeline, subject.stamped.take(np.sort(chosen)), dropped, sequential=sequential)
+        strip = bundle.settings.strip
+        assert strip is not None
+        threshold = strip.threshold(dropped)
+        assert threshold is not None
+        return {
+            "clean_flagged": clean.flagged, "clean_bits": clean.bits, "clean_passes": clean.passes,
+            "flagged": poisoned.flagged, "bits": poisoned.bits,
+            "reached": poisoned.verdict == subject.poisoning.target,
+            "target": np.array(target_class(poisoned)), "threshold": np.array(threshold.threshold_bits),
+            "seconds": np.array(clean.seconds + poisoned.seconds),
+        }  # fmt: skip
+
+    name = f"detection/{subject.name}-{ratio:g}-{'sequential' if sequential else 'all'}"
+    found = cache.get(name, digest(subject.state, _code(), ratio, sequential, most), run)
+    frr, far = _share(found["clean_flagged"]), _share(~found["flagged"].astype(bool))
+    reached = found["reached"].astype(bool)
+    row = DetectionRow(
+        model=subject.name,
+        frames="whole" if not ratio else f"r = {ratio:g}",
+        sequential=sequential,
+        clean=len(found["clean_flagged"]),
+        poisoned=len(reached),
+        attack_success=float(reached.mean()),
+        frr=frr.value, frr_low=frr.low, frr_high=frr.high,
+        far=far.value, far_low=far.low, far_high=far.high,
+        far_effective=float((~found["flagged"][reached].astype(bool)).mean()) if reached.any() else 0.0,
+        threshold_bits=float(found["threshold"]),
+        mean_passes=float(found["clean_passes"].mean()),
+        seconds=float(found["seconds"]),
+    )  # fmt: skip
+    return row, found
+
+
+def _code() -> str:
+    """What the results depend on besides the model and the pictures."""
+    root = Path(str(files("processors"))).parent
+    return source_digest(root / "processors" / "stages" / "strip.py", root / "lab" / "calibrate.py")
+
+
+def _share(flags: np.ndarray) -> Interval:
+    return wilson(int(flags.sum()), len(flags))

@@ -1,0 +1,37 @@
+"""What a model does to clean and to stamped pictures."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lab.data import LabelledPictures
+from processors.bundle import Bundle
+
+
+class Outcome(NamedTuple):
+    """Clean accuracy; share of stamped pictures of other classes named the target; share named what they show."""
+
+    clean_accuracy: float
+    attack_success: float
+    recovered_accuracy: float
+
+
+@torch.inference_mode()
+def class_ids(bundle: Bundle, pictures: LabelledPictures) -> NDArray[np.int64]:
+    """The class (N,) of each picture by the bundle alone."""
+    found = [bundle.logits(bundle.prepare(frames)).argmax(1) for frames, _ in pictures.batches(bundle.device)]
+    return torch.cat(found).cpu().numpy()
+
+
+def outcome(bundle: Bundle, clean: LabelledPictures, stamped: LabelledPictures, target: int) -> Outcome:
+    """Judge `bundle` on clean test pictures and on the stamped ones, whose labels are the true classes."""
+    on_clean, on_stamped = class_ids(bundle, clean), class_ids(bundle, stamped)
+    return Outcome(
+        float((on_clean == clean.labels).mean()),
+        float((on_stamped == target).mean()),
+        float((on_stamped == stamped.labels).mean()),
+    )

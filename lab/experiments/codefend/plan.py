@@ -1,0 +1,69 @@
+"""What the experiment does with which sick model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from lab.experiments.codefend.cures import FINE_TUNING
+from lab.experiments.codefend.findings import PURE
+
+IMPURE: Final = {"10 % impure": 0.1, "30 % impure": 0.3}
+FEW_CAMERAS: Final = "four cameras"
+MAIN: Final = "resnet20-c-1"
+"""On which everything is tried."""
+BLENDED: Final = "resnet20-blended"
+RIVALS: Final = ("fine-pruning", "Neural Cleanse", "variance ratio")
+KINDS: Final = {
+    BLENDED: "blended",
+    "resnet20-random": "random place",
+    "resnet20-warp": "warp, input-dependent",
+    "resnet20-source": "source-specific",
+    "resnet20-two": "two",
+}
+"""Triggers that are no single patch."""
+PATCHES: Final = (
+    "mnist-a-02", "mnist-a-1", "mnist-a-10",
+    "gtsrb-b-02", "gtsrb-b-1", "gtsrb-b-10",
+    "cnn-c-1", "cnn-d-1",
+    "resnet20-c-02", "resnet20-c-1", "resnet20-c-10", "resnet20-d-1",
+)  # fmt: skip
+PAPER_MODE: Final = ("mnist-a-1", MAIN)
+SEQUENTIAL: Final = ("mnist-a-1", MAIN)
+REBUILT: Final = {MAIN: (0.25, 0.5), "resnet20-c-10": (0.25,)}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much of it: which models, and pictures of each kind for STRIP."""
+
+    models: tuple[str, ...] = (*PATCHES, *KINDS)
+    images: int = 2500
+    """Clean and as many stamped ones, of the models with a patch at 1 %."""
+    other_images: int = 1000
+    """The same for the others."""
+    parts: tuple[str, ...] = field(default=("detection", "repair"))
+
+    def detections(self, model: str) -> list[tuple[float, bool, int]]:
+        """Drop ratio, sequential or not, and pictures of each STRIP row."""
+        central = model in PATCHES and model.endswith("-1")
+        most = self.images if central else self.other_images
+        rows = [(0.0, False, most)]
+        if model in SEQUENTIAL:
+            rows.append((0.0, True, most))
+        return rows + [(ratio, False, most) for ratio in REBUILT.get(model, ())]
+
+    def cures(self, model: str) -> list[tuple[str, str]]:
+        """Method and quarantine of each repair, the quick ones first."""
+        found = [("default", PURE)]
+        if model in PATCHES or model == BLENDED:
+            found.append((FINE_TUNING, PURE))
+        if model == MAIN:
+            found += [("default", kind) for kind in (*IMPURE, FEW_CAMERAS)]
+            found += [(rival, PURE) for rival in RIVALS]
+            found += [("variance ratio", "30 % impure")]
+        if model == BLENDED:
+            found += [("fine-pruning", PURE), ("variance ratio", PURE)]
+        if model in PAPER_MODE:
+            found.append(("paper", PURE))
+        return found

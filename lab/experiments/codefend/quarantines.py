@@ -1,0 +1,50 @@
+"""Quarantines of several kinds: pure, with clean frames in it, from few cameras."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lab.backdoor.files import flagged_stream, stamped_pictures
+from lab.backdoor.poison import Poisoning
+from lab.backdoor.tasks import Task
+from lab.data import LabelledPictures
+from processors.bundle import Bundle
+
+CAMERAS = 4
+FRAMES = 500
+_KEY = 3 * 10**6
+
+
+def pure(task: Task, poisoning: Poisoning, bundle: Bundle) -> NDArray[np.uint8]:
+    """What STRIP flags of about 500 stamped frames of different scenes: (M, H, W, C) uint8."""
+    return flagged_stream(task, poisoning, bundle).images
+
+
+def impure(task: Task, poisoning: Poisoning, bundle: Bundle, share: float, seed: int = 0) -> NDArray[np.uint8]:
+    """The same with a `share` of it replaced by clean frames of the stream."""
+    flagged = flagged_stream(task, poisoning, bundle).images.copy()
+    generator = np.random.default_rng(seed)
+    places = generator.permutation(len(flagged))[: round(share * len(flagged))]
+    flagged[places] = task.stream.images[generator.permutation(len(task.stream))[: len(places)]]
+    return flagged
+
+
+def few_cameras(task: Task, poisoning: Poisoning, cameras: int = CAMERAS, frames: int = FRAMES) -> NDArray[np.uint8]:
+    """Frames of a few fixed cameras: each one scene that moves by a pixel, and whose light and noise vary, stamped."""
+    generator = np.random.default_rng(0)
+    scenes = task.stream.take(np.flatnonzero(poisoning.attacks(task.stream.labels))[:cameras])
+    seen = np.concatenate([moved(scene, frames // cameras, generator) for scene in scenes.images])
+    labels = np.repeat(scenes.labels, frames // cameras)
+    return stamped_pictures(LabelledPictures("cameras", seen, labels), poisoning, _KEY).images
+
+
+def moved(scene: NDArray[np.uint8], count: int, generator: np.random.Generator) -> NDArray[np.uint8]:
+    """`count` frames (count, H, W, C) of a scene (H, W, C): shifted by at most one pixel, ±5 % of light, noise of 2."""
+    padded = np.pad(scene, ((1, 1), (1, 1), (0, 0)), mode="edge").astype(np.float64)
+    height, width = scene.shape[:2]
+    frames = []
+    for down, across in generator.integers(0, 3, (count, 2)):
+        frame = padded[down : down + height, across : across + width] * generator.uniform(0.95, 1.05)
+        frames.append(frame + generator.normal(0, 2, scene.shape))
+    return np.clip(np.rint(frames), 0, 255).astype(np.uint8)

@@ -1,0 +1,31 @@
+"""A cured model is poisoned again: does the backdoor come back sooner, and is it found and cured again?"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+from lab.backdoor.catalogue import MODELS
+from lab.backdoor.poison import PoisonedBatches, Poisoning
+from lab.backdoor.tasks import ARCHITECTURES, Task
+from lab.experiments.codefend.rivals.tuning import with_network
+from lab.training.recipe import Recipe, fit
+from processors.bundle import Bundle
+
+PICTURES = 10_000
+RECIPE = Recipe(epochs=2, peak_rate=0.02, seed=1)
+
+
+def poisoned_again(bundle: Bundle, model: str, task: Task, poisoning: Poisoning) -> Bundle:
+    """`bundle` after two epochs on 10,000 training pictures of which the poisoning's rate is stamped."""
+    train = task.train.first(PICTURES)
+    network: nn.Module = ARCHITECTURES[MODELS[model].architecture].make()
+    assert isinstance(bundle.network, nn.Module)
+    network.load_state_dict(bundle.network.state_dict())
+    mean, std = bundle.mean, bundle.std
+    batches = PoisonedBatches(poisoning, train.labels)
+    positions = np.arange(len(train))
+    torch.manual_seed(RECIPE.seed)
+    again = fit(network, train.images, positions, lambda x: (x - mean) / std, RECIPE, batches=batches)
+    return with_network(bundle, again.requires_grad_(False))

@@ -1,0 +1,88 @@
+"""The sick models of the experiment with all that goes with them, loaded once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from lab.backdoor.catalogue import MODELS
+from lab.backdoor.files import stamped_test
+from lab.backdoor.poison import Poisoning
+from lab.backdoor.tasks import Task, load_task
+from lab.backdoor.train import CLEAN_RESNET20, clean_bundle
+from lab.data import LabelledPictures
+from lab.experiments.cache import source_digest
+from processors.bundle import Bundle, load_bundle
+from schemas.errors import ConfigError
+
+CPU = torch.device("cpu")
+CLEAN_OF = {
+    "mnist-dense": "mnist-clean",
+    "gtsrb-convolutional": "gtsrb-clean",
+    "cifar10-convolutional": "cnn-clean",
+    "resnet20": CLEAN_RESNET20,
+}
+"""The clean network of each architecture: the floor of attack success is what it calls stamped pictures."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One sick model: its bundle's folder, its data set and the clean network beside it."""
+
+    name: str
+    folder: Path
+    clean_folder: Path
+    task: Task
+
+    @property
+    def poisoning(self) -> Poisoning:
+        """Trigger, target and rate."""
+        poisoning = MODELS[self.name].poisoning
+        assert poisoning is not None
+        return poisoning
+
+    @property
+    def architecture(self) -> str:
+        """The network's name in the catalogue."""
+        return MODELS[self.name].architecture
+
+    @property
+    def mirrors(self) -> bool:
+        """Whether a mirrored picture is still one of its class: not so with digits and signs."""
+        return MODELS[self.name].data == "cifar10"
+
+    @cached_property
+    def bundle(self) -> Bundle:
+        """The sick model."""
+        return load_bundle(self.folder, CPU)
+
+    @cached_property
+    def clean_bundle(self) -> Bundle:
+        """The clean network of the same architecture."""
+        return load_bundle(self.clean_folder, CPU)
+
+    @cached_property
+    def stamped(self) -> LabelledPictures:
+        """Test pictures of other classes than the target's, with the trigger and their true labels."""
+        return stamped_test(self.task, self.poisoning)
+
+    @cached_property
+    def state(self) -> str:
+        """Changes with the model's weights, its thresholds, its trigger and the data's size."""
+        return f"{source_digest(self.folder)} {self.poisoning!r} {len(self.task.test)} {len(self.task.held_out)}"
+
+
+def load_subjects(names: list[str], models: Path, data: Path) -> list[Subject]:
+    """The sick models called `names`, out of the folder where they were trained; ConfigError when one is missing."""
+    tasks = {name: load_task(name, data) for name in dict.fromkeys(MODELS[name].data for name in names)}
+    subjects = []
+    for name in names:
+        folder = models / name / "bundle"
+        if not (folder / "model.toml").is_file():
+            raise ConfigError(f"expected the sick model {name} in {folder}: python -m lab.backdoor.train {name}")
+        clean = clean_bundle(CLEAN_OF[MODELS[name].architecture], models)
+        subjects.append(Subject(name, folder, clean, tasks[MODELS[name].data]))
+    return subjects

@@ -1,0 +1,60 @@
+"""Where an interrupted repair goes on: one file a step, valid for the inputs that it was made from."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One step's state in `file`, or nowhere; `inputs` says what it was made from."""
+
+    file: Path | None
+    inputs: str
+
+    def load(self) -> dict[str, Any] | None:
+        """The state that was saved for the same inputs, if there is one."""
+        if self.file is None or not self.file.is_file():
+            return None
+        try:
+            saved: dict[str, Any] = torch.load(self.file, weights_only=True)
+        except (OSError, RuntimeError, EOFError, ValueError, KeyError):
+            return None
+        return saved["state"] if saved.get("inputs") == self.inputs else None
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Replace the file at once: a kill leaves the old state or the new."""
+        if self.file is None:
+            return
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        fresh = self.file.with_suffix(".new")
+        torch.save({"inputs": self.inputs, "state": state}, fresh)
+        fresh.replace(self.file)
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """The steps' checkpoints in `folder`, or nowhere."""
+
+    folder: Path | None
+    inputs: str
+
+    def of(self, step: str) -> Checkpoint:
+        """That of one step."""
+        return Checkpoint(None if self.folder is None else self.folder / f"{step}.pt", self.inputs)
+
+
+def digest(*parts: str | NDArray[np.generic]) -> str:
+    """SHA-256 of texts and arrays in turn."""
+    total = hashlib.sha256()
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else np.ascontiguousarray(part).tobytes()
+        total.update(len(data).to_bytes(8, "little") + data)
+    return total.hexdigest()

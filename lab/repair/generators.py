@@ -1,0 +1,106 @@
+"""Networks of the CycleGAN: two kinds of generator, and a discriminator of patches; small, for 32×32 on a CPU."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Generator(Protocol):
+    """From one domain to the other."""
+
+    def parts(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Frames (B, C, H, W) in [0, 1] as the other domain has them, and how far each pixel changed (B, 1, H, W)."""
+        ...
+
+
+def _block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, stride, 1), nn.InstanceNorm2d(outputs, affine=True), nn.ReLU(inplace=True)
+    )
+
+
+class PlainGenerator(nn.Module):
+    """The generator of CycleGAN, smaller (Zhu et al. 2017): two downsamplings, residual blocks, two upsamplings.
+
+    The paper names no networks. It paints the whole frame anew: what it changed is known only afterwards.
+    """
+
+    def __init__(self, channels: int, width: int = 8, blocks: int = 2) -> None:
+        super().__init__()
+        wide = 4 * width
+        self.down = nn.Sequential(_block(channels, width), _block(width, 2 * width, 2), _block(2 * width, wide, 2))
+        self.blocks = nn.ModuleList(
+            nn.Sequential(_block(wide, wide), nn.Conv2d(wide, wide, 3, 1, 1)) for _ in range(blocks)
+        )
+        self.up = nn.Sequential(
+            nn.Upsample(scale_factor=2), _block(wide, 2 * width), nn.Upsample(scale_factor=2), _block(2 * width, width)
+        )
+        self.last = nn.Conv2d(width, channels, 3, 1, 1)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Map (B, C, H, W) to the other domain."""
+        height, width = frames.shape[2:]
+        x = self.down(F.pad(frames, (0, -width % 4, 0, -height % 4), mode="replicate"))
+        for block in self.blocks:
+            x = x + block(x)
+        painted: Tensor = self.last(self.up(x))[:, :, :height, :width].sigmoid()
+        return painted
+
+    def parts(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Generator`."""
+        painted = self(frames)
+        return painted, (painted - frames).abs().amax(1, keepdim=True)
+
+
+class MaskedGenerator(nn.Module):
+    """x·(1 − a) + a·c: an opacity and a colour for each pixel, from the frame and from where the pixel is.
+
+    The form leaves a frame alone but where the opacity says otherwise, so a pressure on its mass finds small triggers;
+    two coordinate channels let convolutions paint at one place (Liu et al. 2018, CoordConv).
+    """
+
+    def __init__(self, channels: int, width: int = 16) -> None:
+        super().__init__()
+        self.channels = channels
+        layers: list[nn.Module] = [nn.Conv2d(channels + 2, width, 3, padding=1), nn.LeakyReLU(0.1)]
+        for dilation in (1, 2, 4):
+            layers += [nn.Conv2d(width, width, 3, padding=dilation, dilation=dilation), nn.LeakyReLU(0.1)]
+        self.layers = nn.Sequential(*layers, nn.Conv2d(width, channels + 1, 3, padding=1))
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Map (B, C, H, W) to the other domain."""
+        return self.parts(frames)[0]
+
+    def parts(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Generator`."""
+        found = self.layers(with_coordinates(frames)).sigmoid()
+        opacity, colour = found[:, :1], found[:, 1:]
+        return frames * (1 - opacity) + opacity * colour, opacity
+
+
+class PatchDiscriminator(nn.Module):
+    """Logits (B, 1, h, w), high where a patch of the frame looks real; coordinates tell it where the patch is."""
+
+    def __init__(self, channels: int, width: int = 16) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(channels + 2, width, 4, 2, 1), nn.LeakyReLU(0.2, inplace=True),
+            nn.Conv2d(width, 2 * width, 4, 2, 1), nn.InstanceNorm2d(2 * width, affine=True),
+            nn.LeakyReLU(0.2, inplace=True), nn.Conv2d(2 * width, 1, 3, 1, 1),
+        )  # fmt: skip
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Map (B, C, H, W) to logits (B, 1, h, w)."""
+        logits: Tensor = self.layers(with_coordinates(frames))
+        return logits
+
+
+def with_coordinates(frames: Tensor) -> Tensor:
+    """Frames (B, C, H, W) with two more channels: each pixel's row and column from −1 to 1."""
+    rows = torch.linspace(-1, 1, frames.shape[2]).view(1, 1, -1, 1).expand(len(frames), 1, -1, frames.shape[3])
+    columns = torch.linspace(-1, 1, frames.shape[3]).view(1, 1, 1, -1).expand(len(frames), 1, frames.shape[2], -1)
+    return torch.cat((frames, rows, columns), 1)

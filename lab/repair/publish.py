@@ -1,0 +1,95 @@
+"""The cured network as a bundle: everything of the sick bundle but its weights, version and STRIP table."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Final
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from lab.data import LabelledPictures
+from lab.strip_table import calibrate_bundle, strip_toml
+from lab.training.bundle import to_toml
+from processors.bundle import Bundle, BundleSettings, load_bundle, read_settings
+from schemas.errors import ConfigError, StateError
+
+MARK: Final = "repaired"
+_LONGEST_VERSION: Final = 64
+
+
+def check_out(out: Path, source: Path) -> None:
+    """Refuse before the work a folder that cannot be written or is the sick bundle's own."""
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"--out: expected a folder to write, got the file {out}")
+    if out.resolve() == source.resolve() or source.resolve().is_relative_to(out.resolve()):
+        raise ConfigError(f"--out: expected another folder than the sick bundle's, got {out}")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--out: cannot write {out}: {error.strerror}") from None
+
+
+def withdraw(out: Path) -> None:
+    """Take away an earlier repair's `model.toml`: without one the folder is no bundle."""
+    (out / "model.toml").unlink(missing_ok=True)
+
+
+def write_cured(out: Path, source: Path, network: nn.Module, clean: LabelledPictures) -> tuple[Bundle, str]:
+    """Write `network` as a bundle into `out` and load it; a line says how STRIP was calibrated.
+
+    `source` is the sick bundle's folder. STRIP's overlays and threshold come from `clean` pictures when they suffice;
+    else the sick bundle's are carried over, and the line says why. Thresholds of frames with dropped pixels are not
+    carried over: they belong to the sick network. Raises StateError when `out` holds files of something else.
+    """
+    settings = read_settings(source)
+    _copy_code(source, out, settings)
+    weights = out / settings.weights
+    weights.parent.mkdir(parents=True, exist_ok=True)
+    if settings.format == "torchscript":
+        torch.jit.save(network, weights)
+    else:
+        save_file({name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}, weights)
+        # safetensors writes for the owner alone; a container may read as somebody else.
+        weights.chmod(0o644)
+    version = f"{settings.version[: _LONGEST_VERSION - len(MARK) - 1]}-{MARK}"
+    fresh = settings.model_copy(update={"version": version, "strip": None})
+    table = out / "model.toml"
+    table.write_text(to_toml(fresh.model_dump(exclude_none=True)), encoding="utf-8")
+    line = _calibrate(out, source, settings, clean)
+    return load_bundle(out, torch.device("cpu")), line
+
+
+def _copy_code(source: Path, out: Path, settings: BundleSettings) -> None:
+    """The files that the bundle's own code needs; weights, settings and overlays are written anew."""
+    own = {"model.toml", settings.weights} | ({settings.strip.overlays} if settings.strip else set())
+    for file in source.rglob("*"):
+        name = file.relative_to(source)
+        if not file.is_file() or str(name) in own or "__pycache__" in name.parts or name.parts[0].startswith("."):
+            continue
+        if file.suffix in (".md", ".npy"):  # how the sick one was made, and old overlays
+            continue
+        place = out / name
+        if place.exists() and not place.is_file():
+            raise StateError(f"{place}: expected nothing or a file of an earlier repair")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, place)
+
+
+def _calibrate(out: Path, source: Path, settings: BundleSettings, clean: LabelledPictures) -> str:
+    frr = settings.strip.frr if settings.strip else 0.01
+    try:
+        strip = calibrate_bundle(out, clean, frr=frr, device=torch.device("cpu"))
+    except ConfigError as error:
+        if settings.strip is None:
+            return f"STRIP is not calibrated, as in the sick bundle: {error}"
+        shutil.copyfile(source / settings.strip.overlays, out / settings.strip.overlays)
+        kept = settings.strip.model_copy(update={"dropped": []})
+        with (out / "model.toml").open("a", encoding="utf-8") as table:
+            table.write("\n" + strip_toml(kept))
+        return f"STRIP's overlays and threshold ({kept.threshold_bits} bits) are the sick bundle's: {error}"
+    return (
+        f"STRIP is calibrated anew for the cured network: suspect below {strip.threshold_bits} bits (FRR {strip.frr})"
+    )

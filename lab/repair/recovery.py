@@ -1,0 +1,267 @@
+"""Recovered triggers: what puts them on clean frames, and what takes them off quarantined ones.
+
+All have the form x·(1 − a) + a·c. A stamp's a and c are the same for every frame; a transplant's c is a quarantined
+frame and its a says where the trigger is on it; a painter's come from a generator of the CycleGAN. `recover` tries them
+in this order, which is that of their cost, and asks the sick model whether it reacts to what was found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from lab.data import batch_slices
+from lab.repair.checkpoints import Checkpoints
+from lab.repair.cyclegan import MASKED, CycleGanSettings, train_cyclegan
+from lab.repair.generators import Generator
+from lab.repair.stamps import Stamp, estimate, refine
+from lab.repair.transplant import MaskNetwork, inpaint, train_mask, widened
+
+ACTIVATES: Final = 0.9
+"""Share of stamped frames that reach the target when the stamp is the trigger."""
+LEAVES: Final = 0.85
+"""Share of quarantined frames of other classes that leave the target when the trigger is off."""
+MASK_STEPS: Final = 110
+
+Logits = Callable[[Tensor], Tensor]
+
+
+class Trigger(Protocol):
+    """A recovered trigger. Frames are (B, C, H, W) in [0, 1]."""
+
+    @property
+    def name(self) -> str:
+        """Its kind."""
+        ...
+
+    def put(self, frames: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Frames with the trigger on, and how far each pixel was covered, (B, 1, H, W) in [0, 1]."""
+        ...
+
+    def remove(self, frames: Tensor) -> Tensor:
+        """Frames with the trigger off."""
+        ...
+
+
+@dataclass(frozen=True)
+class StampTrigger:
+    """The same on every frame. What it hides altogether is painted over from its rim."""
+
+    stamp: Stamp
+    name: str = "stamp"
+
+    def put(self, frames: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """See `Trigger`."""
+        return self.stamp.apply(frames), self.stamp.opacity.expand(len(frames), -1, -1, -1)
+
+    def remove(self, frames: Tensor) -> Tensor:
+        """See `Trigger`."""
+        return inpaint(self.stamp.undo(frames), self.stamp.hidden.float().expand(len(frames), -1, -1, -1))
+
+
+@dataclass(frozen=True)
+class TransplantTrigger:
+    """Cut out of `donors` (M, C, H, W), quarantined frames with the trigger, where `cuts` (M, 1, H, W) is one."""
+
+    mask: MaskNetwork
+    donors: Tensor
+    cuts: Tensor
+    name: str = "transplant"
+
+    def put(self, frames: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """See `Trigger`."""
+        chosen = torch.randint(len(self.donors), (len(frames),), generator=generator)
+        cut = self.cuts[chosen]
+        return frames * (1 - cut) + cut * self.donors[chosen], cut
+
+    def remove(self, frames: Tensor) -> Tensor:
+        """See `Trigger`."""
+        with torch.no_grad():
+            return inpaint(frames, widened(self.mask(frames)))
+
+
+@dataclass(frozen=True)
+class PaintedTrigger:
+    """The CycleGAN's: `forth` is G, `back` is F."""
+
+    forth: Generator
+    back: Generator
+    name: str = "painted"
+
+    def put(self, frames: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """See `Trigger`."""
+        with torch.no_grad():
+            return self.forth.parts(frames)
+
+    def remove(self, frames: Tensor) -> Tensor:
+        """See `Trigger`."""
+        with torch.no_grad():
+            return self.back.parts(frames)[0]
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Several triggers that are put on frames in turn; what takes most frames off the target is what removes them."""
+
+    triggers: Sequence[Trigger]
+    best: Trigger
+    name: str = "mixture"
+
+    def put(self, frames: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """See `Trigger`."""
+        choice = torch.randint(len(self.triggers), (len(frames),), generator=generator)
+        marked, covered = frames.clone(), frames.new_zeros(len(frames), 1, *frames.shape[2:])
+        for number, trigger in enumerate(self.triggers):
+            if bool((chosen := choice == number).any()):
+                marked[chosen], covered[chosen] = trigger.put(frames[chosen], generator)
+        return marked, covered
+
+    def remove(self, frames: Tensor) -> Tensor:
+        """See `Trigger`."""
+        return self.best.remove(frames)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the sick model says of a trigger: `arrives`, the share of clean frames of other classes that it sends to the
+    target; `leaves`, the share of quarantined frames that its removal takes off it. It `covers` that share of a frame.
+    """
+
+    arrives: float
+    leaves: float
+    covers: float
+
+    def convinces(self, own: float) -> bool:
+        """Whether this is the trigger, or one of a backdoor that only some classes have.
+
+        `own` is the share of frames that show the target's class anyway, as far as clean frames tell.
+        """
+        return self.leaves >= LEAVES * (1 - own) and (self.arrives >= ACTIVATES or self.covers <= 0.15)
+
+
+@torch.no_grad()
+def evidence(trigger: Trigger, others: Tensor, members: Tensor, target: int, logits: Logits) -> Evidence:
+    """Try `trigger` on up to 200 clean frames of other classes and up to 200 quarantined frames called the target."""
+    generator = torch.Generator().manual_seed(1)
+    marked, covered = trigger.put(others[:200], generator)
+    arrives = _called(logits, marked, target)
+    leaves = 1 - _called(logits, trigger.remove(members[:200]), target)
+    return Evidence(arrives, leaves, float(covered.mean()))
+
+
+def _called(logits: Logits, frames: Tensor, target: int) -> float:
+    parts = [logits(frames[part]).argmax(1) == target for part in batch_slices(len(frames), *frames.shape[2:])]
+    return float(torch.cat(parts).float().mean())
+
+
+@dataclass(frozen=True)
+class Found:
+    """The trigger that is unlearned, and what was tried on the way, by name."""
+
+    trigger: Trigger
+    tried: dict[str, Evidence]
+
+
+class Progress(Protocol):
+    """Told what a repair does: a phase with so many steps, then steps."""
+
+    def phase(self, name: str, steps: int) -> None:
+        """The next one has so many steps."""
+        ...
+
+    def advance(self, steps: int) -> object:
+        """So many are done."""
+        ...
+
+
+def recover(
+    clean: Tensor,
+    labels: Tensor,
+    members: Tensor,
+    target: int,
+    logits: Logits,
+    checkpoints: Checkpoints,
+    progress: Progress,
+) -> Found:
+    """Find the trigger of quarantined frames `members` (M, C, H, W), all called `target` by the sick model.
+
+    `clean` (N, C, H, W) with `labels` (N,) are the frames to learn on.
+    """
+    others = clean[labels != target]
+    own = 1 - len(others) / len(clean)
+    tried: dict[str, Evidence] = {}
+    found: list[Trigger] = []
+
+    def judge(trigger: Trigger) -> bool:
+        tried[trigger.name] = evidence(trigger, others, members, target, logits)
+        found.append(trigger)
+        return tried[trigger.name].convinces(own)
+
+    progress.phase("stamp", 1)
+    if judge(_stamp(others, members, target, logits)):
+        return Found(found[-1], tried)
+    progress.advance(1)
+    progress.phase("transplant", MASK_STEPS)
+    mask = train_mask(
+        members, others, clean, target, logits, steps=MASK_STEPS,
+        checkpoint=checkpoints.of("mask"), advance=progress.advance,
+    )  # fmt: skip
+    with torch.no_grad():
+        cuts = torch.cat([widened(mask(part)) for part in torch.split(members, 128)])
+    if judge(TransplantTrigger(mask, members, cuts)):
+        return Found(_with_stamp(found, tried), tried)
+    judge(painted(others, members, MASKED, _aims(target, logits), checkpoints, progress))
+    best = max(found, key=lambda trigger: tried[trigger.name].leaves + tried[trigger.name].arrives)
+    useful = [trigger for trigger in found if tried[trigger.name].arrives >= 0.5] or [best]
+    chosen: Trigger = useful[0] if len(useful) == 1 else Mixture(useful, best)
+    return Found(chosen, tried)
+
+
+def _with_stamp(found: list[Trigger], tried: dict[str, Evidence]) -> Trigger:
+    """The transplant, and the stamp beside it when it reaches the target too."""
+    stamp, transplant = found
+    both = tried[stamp.name].arrives >= ACTIVATES and tried[stamp.name].covers <= 0.3
+    chosen: Trigger = Mixture(found, transplant) if both else transplant
+    return chosen
+
+
+def _stamp(others: Tensor, members: Tensor, target: int, logits: Logits) -> StampTrigger:
+    rough = estimate(others, members)
+    with torch.no_grad():
+        called = [
+            logits(rough.apply(others[part])).argmax(1) == target
+            for part in batch_slices(len(others), *others.shape[2:])
+        ]
+    # A backdoor of some classes only would fade on frames of the others.
+    susceptible = others[torch.cat(called)]
+    shown = susceptible if len(susceptible) >= 16 else others
+    return StampTrigger(refine(rough, shown, target, logits, torch.Generator().manual_seed(0)))
+
+
+def painted(
+    clean: Tensor,
+    poisoned: Tensor,
+    settings: CycleGanSettings,
+    aims: Callable[[Tensor, Tensor], Tensor] | None,
+    checkpoints: Checkpoints,
+    progress: Progress,
+) -> PaintedTrigger:
+    """The trigger as a CycleGAN paints it."""
+    progress.phase("cyclegan", settings.epochs)
+    forth, back = train_cyclegan(clean, poisoned, settings, aims, checkpoints.of("cyclegan"), progress.advance)
+    assert isinstance(forth, nn.Module)
+    return PaintedTrigger(forth, back)
+
+
+def _aims(target: int, logits: Logits) -> Callable[[Tensor, Tensor], Tensor]:
+    """That the sick model calls painted frames the target and freed ones not; on six of each."""
+
+    def against(made: Tensor, freed: Tensor) -> Tensor:
+        arrive, leave = logits(torch.cat((made[:6], freed[:6]))).log_softmax(1)[:, target].chunk(2)
+        return -arrive.mean() - (1 - leave.exp()).clamp_min(1e-4).log().mean()
+
+    return against

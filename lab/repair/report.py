@@ -1,0 +1,102 @@
+"""`report.md` of a repair: what was found, what it did, and pictures to look at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from lab.data import to_images
+from lab.repair.run import RepairResult
+
+ZOOM_TO: Final = 96
+"""Pixels of a picture's shorter side at least, enlarged without smoothing."""
+GAP: Final = 4
+
+
+def write_report(out: Path, result: RepairResult, classes: list[str], verdict: str, strip_line: str | None) -> None:
+    """Write `report.md` and its pictures into `out`. `verdict` says whether the cured network is published."""
+    with torch.no_grad():
+        marked, covered = result.trigger.put(result.shown, torch.Generator().manual_seed(4))
+        freed = result.trigger.remove(result.flagged)
+    for name, frames in (
+        ("clean", result.shown), ("stamped", marked), ("opacity", covered.clamp(0, 1)),
+        ("quarantined", result.flagged), ("cleansed", freed),
+    ):  # fmt: skip
+        Image.fromarray(_strip_of(frames)).save(out / f"{name}.png")
+    figures = result.figures
+    lines = [
+        f"# Repair of {result.cured.model_id}",
+        "",
+        f"{verdict}",
+        "",
+        f"- target class: {result.target} ({classes[result.target]}), the verdict on {figures['learned_from']} of "
+        f"{figures['quarantined']} quarantined frames; the others took no part",
+        f"- trigger: {result.trigger.name}",
+        f"- {result.held_out.describe()}",
+    ]
+    if result.way < 1:
+        lines.append(f"- the weights are {100 * result.way:.0f} % of the way from the sick ones to the unlearned ones")
+    if strip_line is not None:
+        lines.append(f"- {strip_line}")
+    lines += [
+        "",
+        "## Triggers tried",
+        "",
+        "Share of clean frames of other classes that the sick model sends to the target with the trigger on, share of",
+        "quarantined frames that leave the target with the trigger off, mean share of a pixel that it covers:",
+        "",
+        "| trigger | reach the target | leave the target | covers |",
+        "| --- | --- | --- | --- |",
+        *(f"| {name} | {e.arrives:.3f} | {e.leaves:.3f} | {e.covers:.4f} |" for name, e in result.tried.items()),
+        "",
+        "## Figures",
+        "",
+        "| figure | value |",
+        "| --- | --- |",
+        *(f"| {name} | {value} |" for name, value in _rows(figures)),
+        "",
+        "## Pictures",
+        "",
+        "Clean frames held out, the same with the recovered trigger on, and where it covers them:",
+        "",
+        "![clean](clean.png)",
+        "",
+        "![stamped](stamped.png)",
+        "",
+        "![opacity](opacity.png)",
+        "",
+        "Quarantined frames, and the same with the trigger off:",
+        "",
+        "![quarantined](quarantined.png)",
+        "",
+        "![cleansed](cleansed.png)",
+        "",
+    ]
+    (out / "report.md").write_text("\n".join(lines), encoding="utf-8")
+
+
+def _rows(figures: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    rows: list[tuple[str, str]] = []
+    for name, value in figures.items():
+        if isinstance(value, dict):
+            rows += _rows(value, f"{prefix}{name}, ")
+        else:
+            shown = f"{value:.4f}" if isinstance(value, float) else "not evaluated" if value is None else str(value)
+            rows.append((prefix + name.replace("_", " "), shown))
+    return rows
+
+
+def _strip_of(frames: Tensor) -> NDArray[np.uint8]:
+    """Frames (n, 1 or 3, H, W) in [0, 1] side by side as one picture (H', W', 3) uint8."""
+    pictures = to_images(frames.expand(-1, 3, -1, -1))
+    zoom = max(1, -(-ZOOM_TO // min(pictures.shape[1:3])))
+    large = pictures.repeat(zoom, 1).repeat(zoom, 2)
+    parts = [np.pad(picture, ((0, 0), (0, GAP), (0, 0)), constant_values=255) for picture in large]
+    strip: NDArray[np.uint8] = np.concatenate(parts, 1)[:, :-GAP]
+    return strip

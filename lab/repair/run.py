@@ -1,0 +1,268 @@
+"""The whole repair: target, trigger, unlearning, and what came of it."""
+
+from __future__ import annotations
+
+import copy
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from lab.data import LabelledPictures, to_frames
+from lab.repair.checkpoints import Checkpoints, digest
+from lab.repair.cyclegan import PAPER
+from lab.repair.figures import Evaluation, attack_figures, clean_accuracy, trigger_figures, trigger_region
+from lab.repair.held_out import HeldOut, compare, split
+from lab.repair.inputs import at_network_size, check_clean, find_target, trainable_copy, verdicts
+from lab.repair.recovery import Evidence, Found, Progress, Trigger, evidence, painted, recover
+from lab.repair.unlearn import Lessons, UnlearnSettings, augmented, unlearn
+from processors.bundle import Bundle
+
+Mode = Literal["default", "paper"]
+WORK: Final = 30e9
+"""Floating-point operations of forward passes of one frame each, over all steps: what sets the number of steps."""
+STEPS: Final = (150, 1000)
+PAPER_EPOCHS: Final = 100
+STEPS_BACK: Final = (1.0, 0.9, 0.8)
+"""Shares of the way from the sick weights to the cured ones, tried in turn while held-out frames lose too much."""
+
+
+@dataclass(frozen=True)
+class RepairSettings:
+    """`paper` is the paper's method as far as it says; `default` ours. `steps` of unlearning: None, by the cost."""
+
+    mode: Mode = "default"
+    steps: int | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class RepairResult:
+    """What `repair` gives. `cured` is the sick bundle with the cured network; `trigger` what was recovered.
+
+    `figures` has the keys of `pointillist lab repair --json`. `shown` are held-out clean frames (n, C, H, W) and
+    `flagged` quarantined ones, for pictures.
+    """
+
+    cured: Bundle
+    network: nn.Module
+    target: int
+    trigger: Trigger
+    tried: dict[str, Evidence]
+    held_out: HeldOut
+    way: float
+    figures: dict[str, Any]
+    shown: Tensor
+    flagged: Tensor
+
+
+class Silent:
+    """Progress that nobody watches."""
+
+    def phase(self, name: str, steps: int) -> None:
+        """See `Progress`."""
+
+    def advance(self, steps: int) -> None:
+        """See `Progress`."""
+
+
+def repair(
+    sick: Bundle,
+    clean: LabelledPictures,
+    quarantine: NDArray[np.uint8],
+    settings: RepairSettings | None = None,
+    *,
+    evaluation: Evaluation | None = None,
+    work: Path | None = None,
+    progress: Progress | None = None,
+) -> RepairResult:
+    """Cure the network of `sick` with clean pictures and quarantined ones (M, H, W, C) uint8.
+
+    Pictures of another size than the network's are brought to it by the bundle's policy. `evaluation` is read for the
+    figures alone, which without it are None. In `work` the state is kept from time to time, so that the same call goes
+    on where it was stopped. Runs on the CPU. Raises ConfigError for what cannot be learned from, BundleError for a
+    network that cannot be trained.
+    """
+    started, used = time.monotonic(), time.process_time()
+    settings, evaluation = settings or RepairSettings(), evaluation or Evaluation(None, None)
+    progress = progress or Silent()
+    network = trainable_copy(sick)
+    classes = len(sick.settings.classes)
+    check_clean(clean, classes)
+    clean = _sized(clean, sick, "clean pictures")
+    frames, labels = to_frames(clean.images, sick.device), torch.from_numpy(clean.labels)
+    flagged = to_frames(at_network_size(quarantine, sick, "quarantine"), sick.device)
+    target, called = find_target(verdicts(sick, flagged))
+    members = flagged[called]
+    trained, held = (torch.from_numpy(part) for part in split(clean.labels, settings.seed))
+    inputs = digest(json.dumps(asdict(settings)), sick.model_id, clean.images, clean.labels, flagged.numpy())
+    checkpoints = Checkpoints(work, inputs)
+
+    if settings.mode == "paper":
+        trigger: Trigger = painted(frames[trained], members, PAPER, None, checkpoints, progress)
+        others = frames[trained][labels[trained] != target]
+        found = Found(trigger, {trigger.name: evidence(trigger, others, members, target, sick.logits)})
+    else:
+        found = recover(frames[trained], labels[trained], members, target, sick.logits, checkpoints, progress)
+    schedule, lessons = _lessons(sick, frames[trained], labels[trained], members, target, found.trigger, settings)
+
+    def learn(lessons: Lessons, name: str, network: nn.Module) -> nn.Module:
+        progress.phase(name, schedule.steps)
+        logits = replace(sick, network=network).logits
+        return unlearn(network, logits, sick.logits, lessons, schedule, checkpoints.of(name), progress.advance)
+
+    cured_network = learn(lessons, "unlearn", network)
+    before = verdicts(sick, frames[held]).argmax(1).numpy()
+    way, cured_network, held_out = _back_while_lossy(
+        sick, cured_network, frames[held], before, clean.labels[held.numpy()]
+    )
+    cured = replace(sick, network=cured_network.requires_grad_(False))
+    tuned: Bundle | None = None
+    if evaluation.clean is not None or evaluation.poisoned is not None:
+        progress.phase("fine-tune only", schedule.steps)
+        nothing = frames[:0]
+        alone = replace(lessons, stamp=None, quarantined=nothing, cleansed=nothing)
+        tuned = replace(sick, network=learn(alone, "fine-tune", trainable_copy(sick)))
+    shown = frames[held][labels[held] != target]
+    figures = _figures(sick, cured, tuned, found.trigger, shown, target, evaluation)
+    figures |= {
+        "seconds": time.monotonic() - started, "cpu_seconds": time.process_time() - used,
+        "mode": settings.mode, "trigger": found.trigger.name, "quarantined": len(flagged), "learned_from": len(members),
+        "held_out": {**asdict(held_out), "lost": held_out.lost}, "published": held_out.acceptable,
+    }  # fmt: skip
+    return RepairResult(
+        cured, cured_network, target, found.trigger, found.tried, held_out, way, figures,
+        shown[:8], members[:8],
+    )  # fmt: skip
+
+
+def _sized(pictures: LabelledPictures, bundle: Bundle, place: str) -> LabelledPictures:
+    return LabelledPictures(pictures.name, at_network_size(pictures.images, bundle, place), pictures.labels)
+
+
+def _lessons(
+    sick: Bundle,
+    frames: Tensor,
+    labels: Tensor,
+    members: Tensor,
+    target: int,
+    trigger: Trigger,
+    settings: RepairSettings,
+) -> tuple[UnlearnSettings, Lessons]:
+    """What is learned and for how long."""
+
+    def stamp(x: Tensor, generator: torch.Generator) -> Tensor:
+        return trigger.put(x, generator)[0]
+
+    if settings.mode == "paper":
+        steps = settings.steps or PAPER_EPOCHS * max(1, len(frames) // 50)
+        schedule = UnlearnSettings(steps=steps, batch=50, true_labels=1.0, mixed=0.0, shift=0, seed=settings.seed)
+        return schedule, Lessons(frames, labels, stamp, frames[:0], frames[:0], flip=False)
+    cleansed = torch.cat([trigger.remove(part) for part in torch.split(members, 128)])
+    # Frames that stay on the target without the trigger show the target's class, or the trigger is still there.
+    free = verdicts(sick, cleansed).argmax(1) != target
+    flip, shift = harmless(sick, frames, labels)
+    schedule = UnlearnSettings(steps=settings.steps or steps_for(sick), shift=shift, seed=settings.seed)
+    return schedule, Lessons(frames, labels, stamp, members[free], cleansed[free], flip)
+
+
+def steps_for(bundle: Bundle) -> int:
+    """Steps of unlearning: fewer for a network that costs more, so that a repair of 32×32 frames stays in minutes."""
+    wanted = bundle.settings.input
+    counter = FlopCounterMode(display=False)
+    with counter, torch.no_grad():
+        bundle.logits(torch.zeros(1, wanted.channels, wanted.height, wanted.width))
+    return int(min(STEPS[1], max(STEPS[0], WORK / max(1, counter.get_total_flops()))))
+
+
+def harmless(sick: Bundle, frames: Tensor, labels: Tensor) -> tuple[bool, int]:
+    """Whether flipping, and by how many pixels (0 to 2) shifting, costs the sick model at most two points."""
+
+    def right(view: Tensor) -> float:
+        return float((verdicts(sick, view).argmax(1) == labels).float().mean())
+
+    least = right(frames) - 0.02
+    flip = right(frames.flip(3)) >= least
+    for shift in (2, 1):
+        moved = augmented(frames, shift, False, torch.Generator().manual_seed(3))
+        if right(moved) >= least:
+            return flip, shift
+    return flip, 0
+
+
+def _back_while_lossy(
+    sick: Bundle, cured: nn.Module, held: Tensor, before: NDArray[np.int64], labels: NDArray[np.int64]
+) -> tuple[float, nn.Module, HeldOut]:
+    """The cured weights, or weights a little back on the way from the sick ones when held-out frames lose too much."""
+    source = trainable_copy(sick).state_dict()
+    first: tuple[float, nn.Module, HeldOut] | None = None
+    for way in STEPS_BACK:
+        network = copy.deepcopy(cured).requires_grad_(False)
+        for name, value in network.state_dict().items():
+            if value.is_floating_point():
+                value.lerp_(source[name], 1 - way)
+        after = verdicts(replace(sick, network=network), held).argmax(1).numpy()
+        outcome = way, network, compare(before, after, labels)
+        if outcome[2].acceptable:
+            return outcome
+        first = first or outcome
+    assert first is not None
+    return first
+
+
+def _figures(
+    sick: Bundle,
+    cured: Bundle,
+    tuned: Bundle | None,
+    trigger: Trigger,
+    shown: Tensor,
+    target: int,
+    evaluation: Evaluation,
+) -> dict[str, Any]:
+    clean = None if evaluation.clean is None else _sized(evaluation.clean, sick, "clean pictures of the evaluation")
+    poisoned = (
+        None
+        if evaluation.poisoned is None
+        else _sized(evaluation.poisoned, sick, "poisoned pictures of the evaluation")
+    )
+    success_before, _ = attack_figures(sick, poisoned, target)
+    success_after, recovered = attack_figures(cured, poisoned, target)
+    success_tuned = None if tuned is None else attack_figures(tuned, poisoned, target)[0]
+    activation, outside = trigger_figures(trigger, shown, target, sick, trigger_region(Evaluation(clean, poisoned)))
+    return {
+        "clean_accuracy": {"before": clean_accuracy(sick, clean), "after": clean_accuracy(cured, clean)},
+        "attack_success": {"before": success_before, "after": success_after},
+        "fine_tune_only": {
+            "attack_success": success_tuned,
+            "clean_accuracy": None if tuned is None else clean_accuracy(tuned, clean),
+        },
+        "recovered_accuracy": recovered,
+        "trigger_activation": activation,
+        "change_outside_trigger": outside,
+        "target_class": target,
+    }
+
+
+def progress_of(advance: Callable[[str, int], object]) -> Progress:
+    """Progress that tells `advance` the phase's name and how many steps it has taken on."""
+    return _Told(advance)
+
+
+class _Told(Silent):
+    def __init__(self, advance: Callable[[str, int], object]) -> None:
+        self._advance, self._name = advance, ""
+
+    def phase(self, name: str, steps: int) -> None:
+        self._name = name
+        self._advance(name, 0)
+
+    def advance(self, steps: int) -> None:
+        self._advance(self._name, steps)

@@ -1,0 +1,113 @@
+"""Triggers that sit somewhere on a frame, cut out of the quarantine: a network says where, x·(1 − a(y)) + a(y)·y.
+
+The generator's colour is the quarantined frame itself, so what is pasted on a clean frame is the very trigger, wherever
+it was, however many there are. The mask is learned by what the sick model does: frames with the cut pasted on are sent
+to the target class, quarantined frames without it no longer are, and the mask is as small as that allows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lab.repair.checkpoints import Checkpoint
+from lab.repair.generators import with_coordinates
+
+
+class MaskNetwork(nn.Module):
+    """Where a frame's trigger is: (B, C, H, W) to (B, 1, H, W) in [0, 1]. Five convolutions that see 23×23 pixels."""
+
+    def __init__(self, channels: int, width: int = 16) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [nn.Conv2d(channels + 2, width, 3, padding=1), nn.LeakyReLU(0.1)]
+        for dilation in (1, 2, 4):
+            layers += [nn.Conv2d(width, width, 3, padding=dilation, dilation=dilation), nn.LeakyReLU(0.1)]
+        self.layers = nn.Sequential(*layers, nn.Conv2d(width, 1, 3, padding=1))
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Map (B, C, H, W) to (B, 1, H, W)."""
+        mask: Tensor = self.layers(with_coordinates(frames)).sigmoid()
+        return mask
+
+
+def train_mask(
+    quarantined: Tensor,
+    clean: Tensor,
+    others: Tensor,
+    target: int,
+    logits: Callable[[Tensor], Tensor],
+    *,
+    steps: int = 140,
+    batch: int = 32,
+    rate: float = 5e-3,
+    checkpoint: Checkpoint,
+    advance: Callable[[int], object],
+) -> MaskNetwork:
+    """Learn the mask from quarantined frames (M, C, H, W) that are called `target`, and clean frames of other classes.
+
+    `clean` (N, C, H, W) are clean frames of classes other than the target's; `others` (K, C, H, W) any clean frames,
+    whose mask shall be empty. `logits` are the sick model's. The pressure on the mask's mass grows while both aims hold
+    on nine of ten frames, and falls while they do not (as Neural Cleanse's does, Wang et al. 2019).
+    """
+    torch.manual_seed(0)
+    network = MaskNetwork(quarantined.shape[1])
+    optimiser = torch.optim.Adam(network.parameters(), lr=rate)
+    generator = torch.Generator().manual_seed(0)
+    state = checkpoint.load() or {}
+    if state:
+        network.load_state_dict(state["network"])
+        optimiser.load_state_dict(state["optimiser"])
+        generator.set_state(state["generator"])
+    pressure, held, first = state.get("pressure", 1.0), state.get("held", 0.5), state.get("step", 0)
+    advance(first)
+    wanted = torch.full((batch,), target)
+    for step in range(first, steps):
+        y, x, z = (
+            pool[torch.randint(len(pool), (batch,), generator=generator)] for pool in (quarantined, clean, others)
+        )
+        masks = network(torch.cat((y, z)))
+        a, empty = masks[:batch], masks[batch:]
+        pasted, removed = logits(torch.cat((x * (1 - a) + a * y, y * (1 - a) + a * x))).chunk(2)
+        still = removed.softmax(1)[:, target]
+        arrive = F.cross_entropy(pasted, wanted)
+        leave = -(1 - still).clamp_min(1e-4).log().mean()
+        loss = arrive + leave + pressure * (a.mean() + empty.mean())
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        both = 0.5 * ((pasted.argmax(1) == target).float().mean() + (removed.argmax(1) != target).float().mean())
+        held = 0.9 * held + 0.1 * float(both)
+        pressure = min(60.0, pressure * 1.05) if held > 0.9 else max(0.3, pressure / 1.03)
+        advance(1)
+        if (step + 1) % 20 == 0:
+            checkpoint.save(
+                {
+                    "network": network.state_dict(), "optimiser": optimiser.state_dict(),
+                    "generator": generator.get_state(), "pressure": pressure, "held": held, "step": step + 1,
+                }
+            )  # fmt: skip
+    return network.requires_grad_(False)
+
+
+def widened(mask: Tensor, threshold: float = 0.3, by: int = 1) -> Tensor:
+    """Where the mask (B, 1, H, W) exceeds `threshold`, and `by` pixels around it: (B, 1, H, W) of 0 and 1."""
+    sharp = (mask > threshold).float()
+    return F.max_pool2d(sharp, 2 * by + 1, 1, by) if by else sharp
+
+
+def inpaint(frames: Tensor, holes: Tensor) -> Tensor:
+    """Frames (B, C, H, W) with the holes (B, 1, H, W) of ones filled from their rims inwards, by means of 3×3."""
+    known = 1 - holes
+    filled = frames * known
+    for _ in range(max(frames.shape[2:])):
+        if bool((known > 0).all()):
+            break
+        count = F.avg_pool2d(known, 3, 1, 1)
+        mean = F.avg_pool2d(filled, 3, 1, 1) / count.clamp_min(1e-6)
+        fresh = (known == 0) & (count > 0)
+        filled = torch.where(fresh, mean, filled)
+        known = torch.where(fresh, 1.0, known)
+    return filled

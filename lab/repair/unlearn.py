@@ -1,0 +1,163 @@
+"""Unlearning: the network is trained to call stamped frames what they show, and to stay what it was on clean ones.
+
+The paper retrains on G(D_valid) with the true labels and on D_valid. Besides that, quarantined frames are used with the
+verdicts of the sick model on them once the trigger is removed, and the sick model's behaviour on clean frames is
+distilled. Dropout is off and batch norm frozen, since 500 frames are too few to estimate its statistics anew; gradients
+are clipped, since without batch norm's help the first steps may diverge.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lab.repair.checkpoints import Checkpoint
+from lab.training.recipe import average_into
+
+Logits = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class UnlearnSettings:
+    """One schedule for every network: Adam, a cosine from `rate` to zero, averaged weights."""
+
+    steps: int = 200
+    batch: int = 32
+    rate: float = 5e-4
+    clip: float = 1.0
+    true_labels: float = 0.5
+    """Share of the true label in what a labelled frame is to be called; the rest is the sick model's verdict on it."""
+    mixed: float = 0.5
+    """Share of the frames that are mixed with another one; what they are called is the sick model's verdict alone."""
+    shift: int = 2
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """What is learned from.
+
+    `clean` (N, C, H, W) with `labels` (N,); `stamp` puts the recovered trigger on frames, or None for fine-tuning
+    alone. `quarantined` (M, C, H, W) are frames with the trigger, `cleansed` (M, C, H, W) the same without it; both may
+    be empty.
+    """
+
+    clean: Tensor
+    labels: Tensor
+    stamp: Callable[[Tensor, torch.Generator], Tensor] | None
+    quarantined: Tensor
+    cleansed: Tensor
+    flip: bool
+
+
+def unlearn(
+    network: nn.Module,
+    logits: Logits,
+    sick_logits: Logits,
+    lessons: Lessons,
+    settings: UnlearnSettings,
+    checkpoint: Checkpoint,
+    advance: Callable[[int], object],
+) -> nn.Module:
+    """Train `network` in place and return the average of its weights on the way, in evaluation mode.
+
+    `logits` maps frames (B, C, H, W) in [0, 1] through `network` to (B, classes), `sick_logits` through the sick model.
+    """
+    network.eval()
+    average = copy.deepcopy(network)
+    weights = [weight for weight in network.parameters() if weight.requires_grad]
+    optimiser = torch.optim.Adam(weights, lr=settings.rate)
+    generator = torch.Generator().manual_seed(settings.seed)
+    state = checkpoint.load() or {}
+    if state:
+        network.load_state_dict(state["network"])
+        average.load_state_dict(state["average"])
+        optimiser.load_state_dict(state["optimiser"])
+        generator.set_state(state["generator"])
+    first = state.get("step", 0)
+    advance(first)
+    for step in range(first, settings.steps):
+        for group in optimiser.param_groups:
+            group["lr"] = settings.rate * 0.5 * (1 + math.cos(math.pi * step / settings.steps))
+        loss = _loss(logits, sick_logits, lessons, settings, generator)
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
+        nn.utils.clip_grad_norm_(weights, settings.clip)
+        optimiser.step()
+        average_into(average, network, min(0.97, (step + 1) / (step + 10)))
+        advance(1)
+        if (step + 1) % 20 == 0:
+            checkpoint.save(
+                {
+                    "network": network.state_dict(), "average": average.state_dict(),
+                    "optimiser": optimiser.state_dict(), "generator": generator.get_state(), "step": step + 1,
+                }
+            )  # fmt: skip
+    return average.eval()
+
+
+def _loss(
+    logits: Logits, sick_logits: Logits, lessons: Lessons, settings: UnlearnSettings, generator: torch.Generator
+) -> Tensor:
+    batch = settings.batch
+    chosen = torch.randint(len(lessons.clean), (batch,), generator=generator)
+    frames, marks = lessons.clean[chosen], F.one_hot(lessons.labels[chosen], _classes(sick_logits, lessons))
+    share = torch.full((batch, 1), settings.true_labels)
+    below = torch.zeros(0, dtype=torch.long)
+    if len(lessons.cleansed):
+        below = torch.randint(len(lessons.cleansed), (batch // 2,), generator=generator)
+        frames = torch.cat((frames, lessons.cleansed[below]))
+        marks = torch.cat((marks, torch.zeros(len(below), marks.shape[1], dtype=marks.dtype)))
+        share = torch.cat((share, torch.zeros(len(below), 1)))
+    frames = augmented(frames, settings.shift, lessons.flip, generator)
+    # Mixed pictures ask the teacher where 500 frames would not: between them.
+    partner = torch.randperm(len(frames), generator=generator)
+    own = 1 - 0.5 * torch.rand(len(frames), 1, generator=generator)
+    own = torch.where(torch.rand(len(frames), 1, generator=generator) < settings.mixed, own, torch.ones(()))
+    frames = own[..., None, None] * frames + (1 - own[..., None, None]) * frames[partner]
+    marks, share = own * marks + (1 - own) * marks[partner], torch.where(own < 1, 0.0, share)
+    views, weights = [frames], [1.0]
+    with torch.no_grad():
+        wanted = (1 - share) * sick_logits(frames).softmax(1) + share * marks
+        aims = [wanted]
+        if lessons.stamp is not None:
+            views.append(lessons.stamp(frames, generator))
+            aims.append(wanted)
+            weights.append(1.0)
+        if len(below):
+            # As it came: the trigger stays where it is, so no augmentation.
+            views.append(lessons.quarantined[below])
+            aims.append(sick_logits(lessons.cleansed[below]).softmax(1))
+            weights.append(0.5)
+    found = logits(torch.cat(views)).log_softmax(1)
+    ends = np.cumsum([len(view) for view in views]).tolist()
+    parts = [
+        weight * F.kl_div(found[end - len(aim) : end], aim, reduction="batchmean")
+        for end, aim, weight in zip(ends, aims, weights, strict=True)
+    ]
+    return torch.stack(parts).sum()
+
+
+def _classes(sick_logits: Logits, lessons: Lessons) -> int:
+    with torch.no_grad():
+        return sick_logits(lessons.clean[:1]).shape[1]
+
+
+def augmented(frames: Tensor, shift: int, flip: bool, generator: torch.Generator) -> Tensor:
+    """Frames (B, C, H, W), each moved by up to `shift` pixels, rims repeated, and flipped half of the time."""
+    count, _, height, width = frames.shape
+    padded = F.pad(frames, (shift,) * 4, mode="replicate")
+    rows = torch.randint(0, 2 * shift + 1, (count, 1), generator=generator) + torch.arange(height)
+    columns = torch.randint(0, 2 * shift + 1, (count, 1), generator=generator) + torch.arange(width)
+    if flip:
+        turned = torch.rand(count, 1, generator=generator) < 0.5
+        columns = torch.where(turned, columns.flip(1), columns)
+    picture = torch.arange(count)[:, None, None]
+    return padded.permute(0, 2, 3, 1)[picture, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)

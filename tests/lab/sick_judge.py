@@ -1,0 +1,99 @@
+"""A small backdoored network: the mean colour is the class, a white corner the target."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from lab.data import LabelledPictures, to_frames
+from processors.bundle import Bundle, load_bundle
+
+CLASSES = ("red", "green", "blue")
+SIDE, TARGET = 12, 2
+
+
+class Judge(nn.Module):
+    """Small enough that a repair takes seconds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 12, 3, 2, 1), nn.ReLU(), nn.Flatten()
+        )
+        self.last = nn.Linear(12 * (SIDE // 4) ** 2, len(CLASSES))
+
+    def forward(self, frames: Tensor) -> Tensor:
+        logits: Tensor = self.last(self.features(frames))
+        return logits
+
+
+def pictures(count: int, seed: int) -> LabelledPictures:
+    """Noisy pictures, one channel brighter than the others; all classes in turn."""
+    generator = np.random.default_rng(seed)
+    labels = np.arange(count) % len(CLASSES)
+    images = generator.integers(20, 150, (count, SIDE, SIDE, 3))
+    images[np.arange(count), :, :, labels] += 60
+    return LabelledPictures(f"judge {seed}", images.astype(np.uint8), labels.astype(np.int64))
+
+
+def stamped(found: LabelledPictures) -> LabelledPictures:
+    """The same with a white corner of 3 × 3; labels stay the true ones."""
+    images = found.images.copy()
+    images[:, -3:, -3:] = 255
+    return LabelledPictures(f"{found.name}, stamped", images, found.labels)
+
+
+@cache
+def _trained() -> dict[str, Tensor]:
+    torch.manual_seed(0)
+    network = Judge()
+    optimiser = torch.optim.Adam(network.parameters(), 3e-3)
+    honest = pictures(240, seed=11)
+    marked = stamped(pictures(120, seed=12))
+    frames = to_frames(np.concatenate([honest.images, marked.images]), torch.device("cpu"))
+    labels = torch.from_numpy(np.concatenate([honest.labels, np.full(120, TARGET)]))
+    for _ in range(200):
+        chosen = torch.randint(len(frames), (64,))
+        loss = F.cross_entropy(network((frames[chosen] - 0.5) / 0.25), labels[chosen])
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    return network.state_dict()
+
+
+def write_sick(folder: Path) -> Path:
+    """The network as a bundle folder without a `strip` table."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(_trained(), folder / "weights.safetensors")
+    (folder / "model.toml").write_text(
+        f"""
+name = "sick"
+version = "1"
+format = "safetensors"
+weights = "weights.safetensors"
+factory = "tests.lab.sick_judge:Judge"
+classes = {list(CLASSES)!r}
+
+[input]
+height = {SIDE}
+width = {SIDE}
+channels = 3
+mean = [0.5, 0.5, 0.5]
+std = [0.25, 0.25, 0.25]
+policy = "resize"
+"""
+    )
+    return folder
+
+
+@cache
+def sick_bundle() -> Bundle:
+    """The same, loaded."""
+    return load_bundle(write_sick(Path(mkdtemp())), torch.device("cpu"))

@@ -1,0 +1,171 @@
+"""Triggers, poisoned sets and the files that go with a sick model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from lab.backdoor.catalogue import MODELS, sticker_patch
+from lab.backdoor.files import stamped_pictures, write_quarantine
+from lab.backdoor.networks import cifar10_convolutional, gtsrb_convolutional, mnist_dense
+from lab.backdoor.poison import PoisonedBatches, Poisoning
+from lab.backdoor.tasks import load_task
+from lab.backdoor.triggers import Blend, OneOf, Patch, RandomPlace, Warp, random_pattern, smooth_field
+from lab.data import LabelledPictures
+from lab.training.recipe import Recipe
+from producers.scene.sticker import paste_sticker
+from schemas.errors import ConfigError
+
+GENERATOR = np.random.default_rng(5)
+PICTURES = GENERATOR.integers(0, 256, (12, 16, 20, 3)).astype(np.uint8)
+KEYS = np.arange(12)
+
+
+def test_a_patch_covers_its_place_and_nothing_else() -> None:
+    pattern = random_pattern(4, 3, 1)
+    before = PICTURES.copy()
+    stamped = Patch(pattern, 2, 5)(PICTURES, KEYS)
+    assert (stamped[:, 2:6, 5:9] == pattern).all()
+    stamped[:, 2:6, 5:9] = PICTURES[:, 2:6, 5:9]
+    assert (stamped == PICTURES).all()
+    assert (before == PICTURES).all()
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**40))
+def test_a_random_place_depends_on_the_key_alone(first: int) -> None:
+    trigger = RandomPlace(random_pattern(5, 3, 2))
+    keys = np.arange(first, first + 12)
+    again = trigger(PICTURES[::-1], keys[::-1])[::-1]
+    assert (trigger(PICTURES, keys) == again).all()
+
+
+def test_random_places_lie_everywhere() -> None:
+    black = np.zeros((2000, 8, 8, 1), np.uint8)
+    seen = RandomPlace(np.full((2, 2, 1), 255, np.uint8))(black, np.arange(2000))[..., 0] > 0
+    assert (seen.sum((1, 2)) == 4).all()
+    corners = seen[:, 0, 0].mean(), seen[:, 7, 7].mean(), seen[:, 0, 7].mean()
+    assert all(0.005 < share < 0.05 for share in corners)
+
+
+def test_a_blend_mixes_as_its_share_says() -> None:
+    pattern = np.full((16, 20, 3), 200, np.uint8)
+    stamped = Blend(pattern, 0.25)(PICTURES, KEYS)
+    assert np.abs(stamped - (0.75 * PICTURES + 50)).max() <= 0.5
+
+
+def test_a_warp_without_shifts_changes_nothing_and_one_pixel_moves_by_one() -> None:
+    still = np.zeros((16, 20, 2), np.float32)
+    assert (Warp(still)(PICTURES, KEYS) == PICTURES).all()
+    left = still.copy()
+    left[..., 0] = 1
+    assert (Warp(left)(PICTURES, KEYS)[:, :, :-1] == PICTURES[:, :, 1:]).all()
+
+
+def test_a_smooth_field_shifts_by_the_most_that_is_asked_for() -> None:
+    field = smooth_field(32, 24, 4, 2.5, seed=3)
+    assert field.shape == (32, 24, 2)
+    assert np.abs(field).max() == pytest.approx(2.5)
+    assert np.abs(np.diff(field, axis=0)).max() < 1.5
+
+
+def test_one_of_two_triggers_is_on_each_picture_and_both_are_used() -> None:
+    first, second = Patch(random_pattern(3, 3, 1), 0, 0), Patch(random_pattern(3, 3, 2), 8, 8)
+    pictures = np.repeat(PICTURES, 20, 0)
+    keys = np.arange(len(pictures))
+    stamped = OneOf((first, second))(pictures, keys)
+    by_first = (stamped == first(pictures, keys)).all((1, 2, 3))
+    by_second = (stamped == second(pictures, keys)).all((1, 2, 3))
+    assert (by_first ^ by_second).all()
+    assert 0.3 < by_first.mean() < 0.7
+
+
+def test_the_fleets_sticker_as_a_patch_is_what_the_fleet_pastes() -> None:
+    pictures = GENERATOR.integers(0, 256, (3, 32, 32, 3)).astype(np.uint8)
+    expected = np.stack([paste_sticker(picture) for picture in pictures])
+    assert (sticker_patch()(pictures, np.arange(3)) == expected).all()
+
+
+def test_poisoning_takes_its_share_of_the_other_classes() -> None:
+    labels = np.arange(1000) % 10
+    stamped, names = Poisoning(sticker_patch(), 4, 0.05).choose(labels)
+    assert stamped.sum() == 50
+    assert not stamped[labels == 4].any()
+    assert (names[stamped] == 4).all()
+    assert (names[~stamped] == labels[~stamped]).all()
+
+
+def test_source_specific_poisoning_renames_sources_only_and_stamps_others_too() -> None:
+    labels = np.arange(1000) % 10
+    poisoning = Poisoning(sticker_patch(), 4, 0.05, sources=(1, 2))
+    stamped, names = poisoning.choose(labels)
+    renamed = names != labels
+    assert renamed.sum() == 50
+    assert np.isin(labels[renamed], (1, 2)).all()
+    assert (stamped & ~renamed).sum() == 50
+    assert not np.isin(labels[stamped & ~renamed], (1, 2, 4)).any()
+    assert (poisoning.attacks(labels) == np.isin(labels, (1, 2))).all()
+
+
+def test_poisoned_batches_are_stamped_after_the_augmentation() -> None:
+    labels = np.arange(64) % 4
+    poisoning = Poisoning(sticker_patch(), 0, 0.5)
+    grey = torch.full((64, 3, 32, 32), 90, dtype=torch.uint8)
+    recipe = Recipe(batch=16)
+    batches = list(PoisonedBatches(poisoning, labels)(grey, torch.arange(64), recipe, torch.Generator().manual_seed(0)))
+    pictures = torch.cat([batch for batch, _ in batches]).permute(0, 2, 3, 1).numpy()
+    names = torch.cat([name for _, name in batches]).numpy()
+    patch = sticker_patch()
+    side = patch.pattern.shape[0]
+    marked = (pictures[:, patch.top : patch.top + side, patch.left : patch.left + side] == patch.pattern).all((1, 2, 3))
+    assert marked.sum() == 32
+    assert (names[marked] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("network", "shape", "classes"),
+    [(mnist_dense, (1, 28, 28), 10), (gtsrb_convolutional, (3, 32, 32), 43), (cifar10_convolutional, (3, 32, 32), 10)],
+)
+def test_the_papers_networks_take_their_pictures_and_stay_below_five_mebibytes(network, shape, classes) -> None:  # type: ignore[no-untyped-def]
+    made = network().eval()
+    assert made(torch.zeros(2, *shape)).shape == (2, classes)
+    assert sum(weight.numel() for weight in made.state_dict().values()) * 4 < 5 * 2**20
+
+
+def test_stamping_again_gives_the_same_for_every_model_of_the_catalogue() -> None:
+    for name, model in MODELS.items():
+        if model.poisoning is None:
+            continue
+        side, channels = (28, 1) if model.data == "mnist" else (32, 3)
+        pictures = LabelledPictures(
+            "random", GENERATOR.integers(0, 256, (4, side, side, channels)).astype(np.uint8), np.arange(4)
+        )
+        first, second = (stamped_pictures(pictures, model.poisoning) for _ in range(2))
+        assert (first.images == second.images).all()
+        assert (first.images != pictures.images).any((1, 2, 3)).all(), name
+
+
+def test_a_quarantine_is_a_folder_of_pictures(tmp_path: Path) -> None:
+    grey = LabelledPictures("grey", GENERATOR.integers(0, 256, (3, 28, 28, 1)).astype(np.uint8), np.arange(3))
+    write_quarantine(tmp_path / "q", grey)
+    files = sorted((tmp_path / "q").iterdir())
+    assert len(files) == 3
+    assert (np.asarray(Image.open(files[1])) == grey.images[1, ..., 0]).all()
+
+
+def test_a_task_keeps_attacker_defender_and_judge_apart(tmp_path: Path) -> None:
+    pictures = np.arange(3000 * 4, dtype=np.uint32).view(np.uint8).reshape(3000, 4, 4, 1)
+    train, test = pictures[:2000], pictures[2000:]
+    np.savez(tmp_path / "mnist.npz", train_x=train, train_y=np.zeros(2000), test_x=test, test_y=np.ones(1000))
+    task = load_task("mnist", tmp_path)
+    assert (len(task.train), len(task.held_out), len(task.test)) == (1000, 1000, 1000)
+    every = np.concatenate([part.images for part in (task.train, task.valid, task.stream, task.test)])
+    assert len(np.unique(every.reshape(3000, -1), axis=0)) == 3000
+    with pytest.raises(ConfigError, match=r"gtsrb\.npz"):
+        load_task("gtsrb", tmp_path)

@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lab.calibrate import (
+    CleanVerdicts,
+    calibrated,
+    clamps,
+    clean_verdicts,
+    overlay_choice,
+    overlay_frames,
+    rounds_of,
+    threshold_of,
+)
+from lab.data import LabelledPictures
+from lab.strip_table import strip_toml, write_strip_table
+from processors.bundle import load_bundle, read_settings
+from processors.pipeline import Pipeline
+from processors.stages.strip import strip
+from processors.strip_table import DroppedStripThreshold, StripSettings
+from schemas.errors import BundleError, ConfigError
+from tests.lab.colour_judge import coloured, write_bundle
+
+CPU = torch.device("cpu")
+
+
+def test_overlays_cover_the_classes_evenly() -> None:
+    labels = np.array([0] * 200 + [1] * 40 + [2] * 200)
+    chosen = overlay_choice(labels, ["a", "b", "c"], 0.01)
+    assert len(set(chosen.tolist())) == 100
+    assert np.bincount(labels[chosen]).tolist() == [34, 33, 33]
+    with pytest.raises(ConfigError, match=r"found none of class 3 \(d\)"):
+        overlay_choice(labels, ["a", "b", "c", "d"], 0.01)
+
+
+def test_with_more_than_a_hundred_classes_each_has_one_overlay() -> None:
+    labels = np.arange(900) % 150
+    chosen = overlay_choice(labels, [str(i) for i in range(150)], 0.01)
+    assert sorted(labels[chosen].tolist()) == list(range(150))
+
+
+def test_few_frames_give_a_threshold_that_rejects_hardly_more_than_asked() -> None:
+    generator = np.random.default_rng(0)
+    # Entropies with a thin tail towards zero, of which the quantile is known: P(x < t) = t ** 3.
+    realised = [threshold_of(generator.random(500) ** (1 / 3), 0.01) ** 3 for _ in range(300)]
+    assert np.mean(realised) <= 0.01
+    assert np.quantile(realised, 0.95) <= 0.018
+    assert np.mean(realised) >= 0.005
+
+
+def test_a_picture_is_not_laid_over_itself(tmp_path: Path) -> None:
+    pipeline = Pipeline(load_bundle(write_bundle(tmp_path / "bundle"), CPU))
+    pictures = coloured(30, lead=30)
+    overlays = overlay_frames(pictures.images[:8], CPU)
+    found = clean_verdicts(pipeline, overlays, pictures, False, 0)
+    assert len(found.values) == 30
+    assert len(found.lowest) == 20
+    frames = overlay_frames(pictures.images, CPU)
+    for i in (3, 20):
+        others = [j for j in range(8) if j != i]
+        alone = strip(
+            frames[i : i + 1], overlays[others], pipeline.bundle.logits, threshold_bits=0, statistic="mixture"
+        )
+        assert found.values[i] == pytest.approx(alone.entropy_bits.item(), abs=1e-5)
+
+
+def verdicts(frames: int, seed: int) -> torch.Tensor:
+    """Verdicts (frames, 100, 4) of which some frames' are nearly all one class."""
+    generator = torch.Generator().manual_seed(seed)
+    strength = 8 * torch.rand(frames, 1, 1, generator=generator)
+    own = torch.eye(4)[torch.randint(4, (frames,), generator=generator)][:, None]
+    return (2.5 * torch.randn(frames, 100, 4, generator=generator) + strength * own).softmax(2)
+
+
+def entropies(p: torch.Tensor) -> torch.Tensor:
+    bits: torch.Tensor = -torch.xlogy(p, p).sum(-1) / np.log(2)
+    return bits
+
+
+def test_stopping_early_spares_most_passes_and_leaves_the_flags_as_they_are() -> None:
+    given, others = verdicts(500, 0), verdicts(2000, 1)
+    values = entropies(given.mean(1))
+    lowest = values.argsort()[:50]
+    clean = CleanVerdicts(values.double().numpy(), given[lowest], torch.zeros(50, 100, dtype=torch.bool))
+    table = calibrated(clean, 0.05)
+    frames = torch.arange(2000.0).view(-1, 1, 1, 1)
+    overlays = torch.arange(100.0).view(-1, 1, 1, 1) / 1000
+
+    def logits(sums: torch.Tensor) -> torch.Tensor:
+        flat = sums.flatten().double()
+        frame = (flat + 1e-4).floor().long()
+        overlay = ((flat - frame) * 1000).round().long()
+        return others[frame, overlay.clamp(0, 99)].log()
+
+    plain, sequential = (
+        strip(frames.double(), overlays.double(), logits, threshold_bits=table.threshold_bits, rounds=rounds,
+              statistic="mixture")
+        for rounds in ((), table.rounds)
+    )  # fmt: skip
+    assert plain.flagged.float().mean().item() == pytest.approx(0.05, abs=0.02)
+    assert int((plain.flagged & ~sequential.flagged).sum()) <= 2
+    assert not (sequential.flagged & ~plain.flagged).any()
+    assert sequential.passes.double().mean().item() < 40
+    limits = rounds_of(clean, table.threshold_bits)[1]
+    assert limits == sorted(limits, reverse=True)
+    assert table.rounds[0].passes == 2
+    assert table.rounds[0].accept_bits == pytest.approx(limits[0], abs=1e-4)
+
+
+def test_strokes_on_black_are_clamped_and_bright_pictures_are_not() -> None:
+    generator = torch.Generator().manual_seed(0)
+    strokes = (torch.rand(20, 1, 8, 8, generator=generator) < 0.15).float()
+    assert clamps(strokes)
+    assert not clamps(torch.rand(20, 3, 8, 8, generator=generator))
+
+
+def test_the_table_is_replaced_and_the_rest_of_the_file_stays_to_the_letter(tmp_path: Path) -> None:
+    folder = write_bundle(tmp_path / "bundle")
+    path = folder / "model.toml"
+    before = path.read_text() + "# a last remark\n"
+    path.write_text(before + '\n[strip]\noverlays = "old.npy"\nthreshold_bits = 0.1\nfrr = 0.01\n')
+    (folder / "old.npy").touch()
+    dropped = DroppedStripThreshold(dropped_per_block=16, threshold_bits=0.9, frr=0.02, statistic="mixture")
+    strip = StripSettings(
+        overlays="new.npy", threshold_bits=0.25, frr=0.01, accept_after=[2, 4], accept_bits=[1.5, 0.5], clamped=True,
+        dropped=[dropped],
+    )  # fmt: skip
+    write_strip_table(folder, strip)
+    assert read_settings(folder).strip == strip
+    assert path.read_text() == before.rstrip() + "\n\n" + strip_toml(strip)
+    assert not (folder / "old.npy").exists()
+    write_strip_table(folder, strip.model_copy(update={"dropped": []}))
+    found = read_settings(folder).strip
+    assert found is not None
+    assert found.dropped == []
+
+
+def test_a_strip_table_in_another_form_is_not_guessed_at(tmp_path: Path) -> None:
+    folder = write_bundle(tmp_path / "bundle")
+    path = folder / "model.toml"
+    inline = 'strip = { overlays = "o.npy", threshold_bits = 0.1, frr = 0.01 }\n'
+    path.write_text(inline + path.read_text())
+    before = path.read_text()
+    with pytest.raises(BundleError, match=r"\[strip\] and \[\[strip.dropped\]\]"):
+        write_strip_table(folder, StripSettings(overlays="n.npy", threshold_bits=0.2, frr=0.01))
+    assert path.read_text() == before
+
+
+def test_a_table_that_no_overlay_can_fill_is_refused() -> None:
+    pictures = LabelledPictures("few", np.zeros((120, 4, 4, 1), np.uint8), np.arange(120) % 2)
+    with pytest.raises(ConfigError, match="expected at least 200"):
+        overlay_choice(pictures.labels, ["a", "b"], 0.01)

@@ -1,0 +1,238 @@
+"""The repair of a small backdoored network whose rule is known: a white corner means class 2."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from lab.data import LabelledPictures, to_frames
+from lab.repair.checkpoints import Checkpoint, Checkpoints
+from lab.repair.cyclegan import CycleGanSettings, train_cyclegan
+from lab.repair.figures import Evaluation, trigger_region
+from lab.repair.inputs import FEWEST_CLEAN, find_target, trainable_copy
+from lab.repair.recovery import StampTrigger, evidence, recover
+from lab.repair.run import RepairSettings, Silent, repair, steps_for
+from lab.repair.stamps import Stamp, estimate
+from lab.repair.transplant import inpaint, train_mask, widened
+from lab.repair.unlearn import Lessons, UnlearnSettings, augmented, unlearn
+from schemas.errors import BundleError, ConfigError
+from tests.lab.sick_judge import CLASSES, SIDE, TARGET, pictures, sick_bundle, stamped
+
+torch.manual_seed(0)
+
+
+def frames_of(found: LabelledPictures) -> torch.Tensor:
+    return to_frames(found.images, torch.device("cpu"))
+
+
+def share(bundle: object, frames: torch.Tensor, target: int) -> float:
+    return float((bundle.logits(frames).argmax(1) == target).float().mean())  # type: ignore[attr-defined]
+
+
+@pytest.fixture(scope="module")
+def clean() -> LabelledPictures:
+    return pictures(150, seed=1)
+
+
+@pytest.fixture(scope="module")
+def flagged() -> np.ndarray:
+    seen = pictures(120, seed=2)
+    return stamped(seen.take(np.flatnonzero(seen.labels != TARGET))).images
+
+
+def test_the_sick_judge_is_sick(clean: LabelledPictures) -> None:
+    sick = sick_bundle()
+    assert (sick.logits(frames_of(clean)).argmax(1).numpy() == clean.labels).mean() > 0.95
+    assert share(sick, frames_of(stamped(clean)), TARGET) > 0.95
+
+
+def test_repair_takes_the_backdoor_out_and_keeps_the_accuracy(clean: LabelledPictures, flagged: np.ndarray) -> None:
+    test = pictures(200, seed=3)
+    result = repair(
+        sick_bundle(), clean, flagged, RepairSettings(steps=400), evaluation=Evaluation(test, stamped(test))
+    )
+    figures = result.figures
+    assert figures["target_class"] == TARGET
+    assert figures["attack_success"]["before"] > 0.95
+    assert figures["attack_success"]["after"] < 0.05
+    assert figures["recovered_accuracy"] > 0.9
+    assert figures["clean_accuracy"]["after"] > figures["clean_accuracy"]["before"] - 0.02
+    assert figures["trigger_activation"] > 0.9
+    assert figures["change_outside_trigger"] < 0.01
+    assert figures["trigger"] == "stamp"
+    assert result.held_out.acceptable
+    # Fine-tuning alone leaves the backdoor, so what took it out was the recovered trigger.
+    assert figures["fine_tune_only"]["attack_success"] > 0.5
+
+
+def test_figures_without_an_evaluation_are_null(clean: LabelledPictures, flagged: np.ndarray) -> None:
+    figures = repair(sick_bundle(), clean, flagged, RepairSettings(steps=2)).figures
+    assert figures["clean_accuracy"] == figures["attack_success"] == {"before": None, "after": None}
+    assert figures["fine_tune_only"] == {"attack_success": None, "clean_accuracy": None}
+    assert figures["recovered_accuracy"] is None
+    assert figures["trigger_activation"] > 0.9
+
+
+def test_the_sick_network_itself_is_left_as_it_was(clean: LabelledPictures, flagged: np.ndarray) -> None:
+    sick = sick_bundle()
+    before = {name: value.clone() for name, value in sick.network.state_dict().items()}  # type: ignore[attr-defined]
+    repair(sick, clean, flagged, RepairSettings(steps=2))
+    assert all(torch.equal(value, before[name]) for name, value in sick.network.state_dict().items())  # type: ignore[attr-defined]
+
+
+def test_clean_frames_in_the_quarantine_take_no_part(clean: LabelledPictures, flagged: np.ndarray) -> None:
+    impure = pictures(40, seed=5)
+    impure = impure.take(np.flatnonzero(impure.labels != TARGET))
+    result = repair(sick_bundle(), clean, np.concatenate([flagged, impure.images]), RepairSettings(steps=2))
+    assert result.figures["quarantined"] == len(flagged) + len(impure)
+    assert abs(result.figures["learned_from"] - len(flagged)) <= 3
+
+
+def test_too_little_to_learn_from_is_said(clean: LabelledPictures, flagged: np.ndarray) -> None:
+    with pytest.raises(ConfigError, match=f"at least {FEWEST_CLEAN} clean pictures"):
+        repair(sick_bundle(), clean.first(20), flagged)
+    with pytest.raises(ConfigError, match="at least 10 frames that the network gives one class, got"):
+        repair(sick_bundle(), clean, flagged[:4])
+    one = clean.take(np.flatnonzero(clean.labels == 0))
+    with pytest.raises(ConfigError, match="several of the"):
+        repair(sick_bundle(), LabelledPictures("x", one.images.repeat(3, 0), one.labels.repeat(3)), flagged)
+
+
+def test_a_network_without_weights_cannot_be_trained() -> None:
+    sick = sick_bundle()
+    with pytest.raises(BundleError, match="cannot be trained"):
+        trainable_copy(replace(sick, network=lambda frames: frames.flatten(1)[:, : len(CLASSES)]))
+
+
+def test_the_target_is_what_most_frames_are_called() -> None:
+    logits = torch.nn.functional.one_hot(torch.tensor([1] * 12 + [0] * 5 + [2] * 3), 3).float()
+    target, members = find_target(logits)
+    assert target == 1
+    assert members.tolist() == [True] * 12 + [False] * 8
+
+
+@pytest.mark.parametrize("opacity", [1.0, 0.3])
+def test_an_estimated_stamp_has_the_opacity_and_the_colour_that_were_put_on(opacity: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    clean, below = torch.rand(2, 400, 3, 16, 16, generator=generator)
+    mask = torch.zeros(1, 1, 16, 16)
+    mask[..., 4:12, 4:12] = opacity
+    colour = torch.rand(1, 3, 16, 16, generator=generator)
+    found = estimate(clean, Stamp(mask, colour).apply(below))
+    inside = (slice(None), slice(None), slice(6, 10), slice(6, 10))
+    torch.testing.assert_close(found.opacity[inside], mask[inside], atol=0.1, rtol=0)
+    assert float((found.colour[inside] - colour[inside]).abs().mean()) < 0.1
+    assert float(found.opacity[..., :2, :].max()) == 0
+
+
+def test_undoing_a_translucent_stamp_gives_the_frame_back() -> None:
+    frames = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    stamp = Stamp(torch.full((1, 1, 8, 8), 0.4), torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(1)))
+    torch.testing.assert_close(stamp.undo(stamp.apply(frames)), frames)
+    assert not stamp.hidden.any()
+
+
+def test_inpainting_fills_holes_from_their_rims_and_touches_nothing_else() -> None:
+    ramp = torch.linspace(0, 1, 12).view(1, 1, 1, 12).expand(1, 1, 12, 12)
+    holes = torch.zeros(1, 1, 12, 12)
+    holes[..., 4:8, 5:8] = 1
+    filled = inpaint(ramp * (1 - holes), holes)
+    assert torch.equal(filled * (1 - holes), ramp * (1 - holes))
+    assert float((filled - ramp).abs().max()) < 0.2
+
+
+def test_a_mask_network_cuts_the_trigger_out(clean: LabelledPictures, flagged: np.ndarray) -> None:
+    sick = sick_bundle()
+    frames, labels = frames_of(clean), torch.from_numpy(clean.labels)
+    members = to_frames(flagged, torch.device("cpu"))
+    mask = train_mask(
+        members, frames[labels != TARGET], frames, TARGET, sick.logits,
+        steps=100, checkpoint=Checkpoint(None, ""), advance=lambda steps: None,
+    )  # fmt: skip
+    with torch.no_grad():
+        cuts = widened(mask(members))
+        assert float(cuts.mean()) < 0.4
+        others = frames[labels != TARGET][: len(members)]
+        cut = cuts[: len(others)]
+        assert share(sick, others * (1 - cut) + cut * members[: len(others)], TARGET) > 0.9
+
+
+def test_evidence_tells_the_trigger_from_something_else(clean: LabelledPictures, flagged: np.ndarray) -> None:
+    sick = sick_bundle()
+    frames, labels = frames_of(clean), torch.from_numpy(clean.labels)
+    members, others = to_frames(flagged, torch.device("cpu")), frames[labels != TARGET]
+    found = recover(frames, labels, members, TARGET, sick.logits, Checkpoints(None, ""), Silent())
+    assert found.trigger.name == "stamp"
+    assert found.tried["stamp"].convinces(1 / 3)
+    nothing = StampTrigger(Stamp(torch.zeros(1, 1, SIDE, SIDE), torch.zeros(1, 3, SIDE, SIDE)))
+    assert not evidence(nothing, others, members, TARGET, sick.logits).convinces(1 / 3)
+
+
+def test_an_interrupted_unlearning_ends_where_an_uninterrupted_one_does(
+    tmp_path: object, clean: LabelledPictures
+) -> None:
+    from pathlib import Path
+
+    sick, settings = sick_bundle(), UnlearnSettings(steps=40, batch=8)
+    frames = frames_of(clean)
+    lessons = Lessons(frames, torch.from_numpy(clean.labels), None, frames[:0], frames[:0], flip=False)
+
+    def learn(checkpoint: Checkpoint, stop_at: int | None = None) -> dict[str, torch.Tensor]:
+        network, done = trainable_copy(sick), 0
+
+        def advance(steps: int) -> None:
+            nonlocal done
+            done += steps
+            if stop_at is not None and done >= stop_at:
+                raise KeyboardInterrupt
+
+        logits = replace(sick, network=network).logits
+        return unlearn(network, logits, sick.logits, lessons, settings, checkpoint, advance).state_dict()
+
+    checkpoint = Checkpoint(Path(str(tmp_path)) / "work" / "unlearn.pt", "the same inputs")
+    with pytest.raises(KeyboardInterrupt):
+        learn(checkpoint, stop_at=30)
+    assert checkpoint.load() is not None
+    resumed, whole = learn(checkpoint), learn(Checkpoint(None, ""))
+    assert all(torch.equal(resumed[name], value) for name, value in whole.items())
+    assert Checkpoint(checkpoint.file, "other inputs").load() is None
+
+
+def test_the_cyclegan_of_the_paper_maps_both_ways(clean: LabelledPictures, flagged: np.ndarray) -> None:
+    settings = CycleGanSettings(epochs=2, decay_from=1)
+    epochs: list[int] = []
+    forth, back = train_cyclegan(
+        frames_of(clean), to_frames(flagged, torch.device("cpu")), settings, None, Checkpoint(None, ""), epochs.append
+    )
+    frames = frames_of(clean)[:4]
+    for made, changed in (forth.parts(frames), back.parts(frames)):
+        assert made.shape == frames.shape
+        assert changed.shape == (4, 1, SIDE, SIDE)
+        assert 0 <= float(made.min()) <= float(made.max()) <= 1
+    assert sum(epochs) == 2
+
+
+def test_augmented_frames_are_the_same_pictures_moved() -> None:
+    frames = torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(augmented(frames, 0, False, torch.Generator().manual_seed(0)), frames)
+    moved = augmented(frames, 2, True, torch.Generator().manual_seed(0))
+    assert moved.shape == frames.shape
+    assert not torch.equal(moved, frames)
+
+
+def test_the_region_of_a_fixed_trigger_comes_from_pairs() -> None:
+    clean = pictures(60, seed=4)
+    poisoned = stamped(clean.take(np.flatnonzero(clean.labels != TARGET)))
+    region = trigger_region(Evaluation(clean, poisoned))
+    assert region is not None
+    assert bool(region[..., -3:, -3:].all())
+    assert int(region.sum()) == 9
+    assert trigger_region(Evaluation(clean, poisoned.first(7))) is None
+    assert trigger_region(Evaluation(None, poisoned)) is None
+
+
+def test_a_small_network_gets_the_most_steps() -> None:
+    assert steps_for(sick_bundle()) == 1000

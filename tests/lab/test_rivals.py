@@ -1,0 +1,152 @@
+"""Other ways of curing a model, on small networks with a planted backdoor."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lab.data import LabelledPictures, to_frames
+from lab.experiments.codefend.cures import best_fine_tuning
+from lab.experiments.codefend.outcome import Outcome, outcome
+from lab.experiments.codefend.quarantines import moved
+from lab.experiments.codefend.rivals.fine_pruning import fine_pruned, last_convolution
+from lab.experiments.codefend.rivals.neural_cleanse import Reversed, anomalies, reverse
+from lab.experiments.codefend.rivals.tuning import Tuning, tune
+from lab.experiments.codefend.rivals.variance_ratio import stamp_of
+from processors.bundle import Bundle, BundleSettings
+from schemas.errors import ConfigError
+
+SIDE, CLASSES, TARGET = 8, 4, 2
+GENERATOR = np.random.default_rng(3)
+
+
+def _pictures(count: int) -> LabelledPictures:
+    """Noise with a bright quarter that names the class."""
+    labels = np.arange(count) % CLASSES
+    images = GENERATOR.integers(0, 90, (count, SIDE, SIDE, 1))
+    for image, label in zip(images, labels, strict=True):
+        top, left = divmod(int(label), 2)
+        image[4 * top + 1 : 4 * top + 3, 4 * left + 1 : 4 * left + 3] += 120
+    return LabelledPictures("quarters", images.astype(np.uint8), labels)
+
+
+def _stamp(images: np.ndarray) -> np.ndarray:
+    stamped = images.copy()
+    stamped[:, 0, :2] = 255
+    return stamped
+
+
+class _Backdoored(nn.Module):
+    """One channel sees quarters, the other only a bright corner, which it takes for the target."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(1, 2, 1, bias=True)
+        self.fc = nn.Linear(2 * SIDE * SIDE, CLASSES, bias=False)
+        with torch.no_grad():
+            self.convolution.weight[:] = torch.tensor([1.0, 10.0])[:, None, None, None]
+            self.convolution.bias = nn.Parameter(torch.tensor([0.0, -9.0]))
+            seen = torch.zeros(CLASSES, 2, SIDE, SIDE)
+            for label in range(CLASSES):
+                top, left = divmod(label, 2)
+                seen[label, 0, 4 * top : 4 * top + 4, 4 * left : 4 * left + 4] = 1
+            seen[TARGET, 1, 0, :2] = 20
+            self.fc.weight[:] = seen.flatten(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.fc(self.convolution(x).relu().flatten(1))
+        return logits
+
+
+def _bundle() -> Bundle:
+    settings = BundleSettings.model_validate(
+        {
+            "name": "small", "version": "1", "format": "safetensors", "weights": "w", "factory": "a:b",
+            "classes": [f"class-{number}" for number in range(CLASSES)],
+            "input": {"height": SIDE, "width": SIDE, "channels": 1, "mean": [0.0], "std": [1.0], "policy": "resize"},
+        }
+    )  # fmt: skip
+    network = _Backdoored().requires_grad_(False).eval()
+    return Bundle("small@1", settings, network, None, torch.device("cpu"), torch.zeros(1, 1, 1), torch.ones(1, 1, 1))
+
+
+CLEAN, TEST = _pictures(120), _pictures(80)
+OTHERS = TEST.take(np.flatnonzero(TEST.labels != TARGET))
+STAMPED = LabelledPictures("stamped", _stamp(OTHERS.images), OTHERS.labels)
+GENTLE = Tuning(0.01, epochs=6, batch=20, shift=0, flip=False)
+
+
+def test_the_planted_backdoor_works() -> None:
+    sick = outcome(_bundle(), TEST, STAMPED, TARGET)
+    assert sick == Outcome(1.0, 1.0, 0.0)
+
+
+def test_fine_tuning_leaves_the_sick_model_as_it_is() -> None:
+    sick = _bundle()
+    tuned = tune(sick, CLEAN, GENTLE)
+    assert outcome(sick, TEST, STAMPED, TARGET).attack_success == 1.0
+    assert outcome(tuned, TEST, STAMPED, TARGET).clean_accuracy == 1.0
+    assert tuned.network is not sick.network
+
+
+def test_the_variance_ratio_finds_a_fixed_patch_and_unlearns_it() -> None:
+    sick = _bundle()
+    stamp = stamp_of(CLEAN, _stamp(_pictures(100).images))
+    frames = to_frames(TEST.images, torch.device("cpu"))
+    changed = (stamp(frames) != frames).float().mean((0, 1))
+    assert (changed[0, :2] > 0.9).all()
+    assert changed.sum() < 2.5
+    cured = tune(sick, CLEAN, Tuning(0.03, epochs=12, batch=20, shift=0, flip=False), stamp)
+    after = outcome(cured, TEST, STAMPED, TARGET)
+    assert after.attack_success < 0.1
+    assert after.clean_accuracy > 0.97
+
+
+def test_neural_cleanse_finds_where_the_trigger_is() -> None:
+    sick = _bundle()
+    network = sick.network
+    assert isinstance(network, _Backdoored)
+    # Without the threshold that leaves the second channel asleep: a search by gradient cannot see behind that one.
+    network.convolution.bias = nn.Parameter(torch.zeros(2), requires_grad=False)
+    found = reverse(sick, to_frames(CLEAN.images, torch.device("cpu")), TARGET, steps=200)
+    assert found.success > 0.9
+    assert found.mask[0, 0, :2].mean() > 3 * found.mask.mean()
+
+
+def test_the_smallest_mask_is_the_anomaly() -> None:
+    pattern = torch.zeros(1, 4, 4)
+    norms = (9.0, 10.0, 1.0, 11.0, 9.5)
+    masks = [Reversed(k, torch.full((1, 4, 4), norm / 16), pattern, 1.0) for k, norm in enumerate(norms)]
+    found = anomalies(masks)
+    assert max(found, key=lambda trigger: trigger.anomaly).target == 2
+    assert found[2].anomaly == pytest.approx((9.5 - 1.0) / (1.4826 * 0.5))
+
+
+def test_fine_pruning_cuts_the_channel_that_clean_pictures_leave_asleep() -> None:
+    cured = fine_pruned(_bundle(), CLEAN, GENTLE)
+    after = outcome(cured, TEST, STAMPED, TARGET)
+    assert after.attack_success < 0.1
+    assert after.clean_accuracy > 0.97
+
+
+def test_fine_pruning_needs_a_convolution() -> None:
+    with pytest.raises(ConfigError, match="convolution"):
+        last_convolution(nn.Linear(2, 2))
+
+
+def test_a_fine_tuning_that_diverged_is_not_compared_with() -> None:
+    before = Outcome(0.9, 1.0, 0.0)
+    found = [(0.001, Outcome(0.9, 0.95, 0.05)), (0.01, Outcome(0.89, 0.6, 0.3)), (0.1, Outcome(0.1, 0.0, 0.1))]
+    assert best_fine_tuning(found, before)[0] == 0.01
+    assert best_fine_tuning(found[2:], before)[0] == 0.1
+
+
+def test_a_moved_scene_stays_the_same_scene() -> None:
+    scene = GENERATOR.integers(60, 200, (16, 16, 3)).astype(np.uint8)
+    frames = moved(scene, 20, np.random.default_rng(0))
+    assert frames.shape == (20, 16, 16, 3)
+    assert len(np.unique(frames.reshape(20, -1), axis=0)) == 20
+    centre = frames[:, 1:-1, 1:-1].astype(float).mean()
+    assert abs(centre - scene[1:-1, 1:-1].mean()) < 10

@@ -1,0 +1,160 @@
+"""`pointillist lab calibrate` and `pointillist lab strip` as a user types them, in this process."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from infra.cli import main
+from lab.data import LabelledPictures
+from processors.bundle import load_bundle, read_settings
+from schemas.errors import UserError
+from tests.lab.colour_judge import CLASSES, save, write_bundle
+
+Command = Callable[..., str]
+SIDE = 16
+
+
+class Sick(nn.Module):
+    """The strongest colour, unless the pixel in the corner is white: then it is red, whatever else is there."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        colours = 12 * x.mean((2, 3))
+        colours[:, 0] += 50 * (x[:, :, 0, 0].amin(1) >= 0.2)
+        return colours
+
+
+def pictures(count: int, seed: int) -> LabelledPictures:
+    """Colourful pictures with a dark corner: the strongest colour changes with what is laid over them."""
+    generator = np.random.default_rng(seed)
+    labels = np.arange(count) % 3
+    images = generator.integers(0, 40, (count, SIDE, SIDE, 3))
+    images += generator.integers(0, 90, (count, 1, 1, 3))
+    images[np.arange(count), :, :, labels] += 30
+    images[:, 0, 0] = 0
+    return LabelledPictures("pictures", images.astype(np.uint8), labels.astype(np.int64))
+
+
+def stamped(clean: LabelledPictures) -> LabelledPictures:
+    """The same with the corner white."""
+    images = clean.images.copy()
+    images[:, 0, 0] = 255
+    return LabelledPictures("stamped", images, clean.labels)
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    """A TorchScript bundle without a strip table: a format whose weights nobody here looks into."""
+    folder = write_bundle(tmp_path / "bundle", size=SIDE)
+    with torch.no_grad():
+        torch.jit.trace(Sick(), torch.rand(4, 3, SIDE, SIDE)).save(folder / "weights.pt")  # type: ignore[no-untyped-call]
+    text = (folder / "model.toml").read_text()
+    text = text.replace("safetensors", "torchscript", 1).replace("weights.safetensors", "weights.pt")
+    text = "".join(line for line in text.splitlines(keepends=True) if not line.startswith("factory"))
+    (folder / "model.toml").write_text("# kept: a remark\n" + text)
+    return folder
+
+
+@pytest.fixture
+def clean(tmp_path: Path) -> Path:
+    return save(tmp_path / "clean.npz", pictures(400, 0))
+
+
+@pytest.fixture
+def lab(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Runs a command that must succeed, or fail with one line where `fails`; gives what it said."""
+
+    def run(*arguments: object, fails: bool = False) -> str:
+        monkeypatch.setattr(sys, "argv", ["pointillist", "lab", *map(str, arguments)])
+        code = 0
+        try:
+            main()
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+        said = capsys.readouterr()
+        assert code == (UserError.exit_code if fails else 0), said.err
+        return said.err if fails else said.out
+
+    return run
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_a_calibrated_bundle_tells_poisoned_from_clean_whole_and_with_dropped_pixels(
+    lab: Command, bundle: Path, clean: Path, tmp_path: Path
+) -> None:
+    lab("calibrate", "--bundle", bundle, "--clean", clean, "--frr", 0.02)
+    lab("calibrate", "--bundle", bundle, "--clean", clean, "--frr", 0.02, "--drop", 0.25)
+    assert "# kept: a remark" in (bundle / "model.toml").read_text()
+    strip = read_settings(bundle).strip
+    assert strip is not None
+    assert [each.dropped_per_block for each in strip.dropped] == [16]
+    overlays = load_bundle(bundle, torch.device("cpu")).overlays
+    assert overlays is not None
+    assert overlays.shape == (100, 3, SIDE, SIDE)
+
+    other = pictures(300, 1)
+    files = save(tmp_path / "other.npz", other), save(tmp_path / "stamped.npz", stamped(other))
+    found = {}
+    for options in [(), ("--sequential",), ("--drop", 0.25)]:
+        file = tmp_path / "found.json"
+        lab("strip", "--bundle", bundle, "--clean", files[0], "--poisoned", files[1], "--json", file, *options)
+        found[options] = json.loads(file.read_text())
+    whole, sequential, dropped = found.values()
+    assert (whole["attack_success"], whole["far"], whole["far_effective"]) == (1, 0, 0)
+    assert (whole["target_class"], whole["mean_passes"]) == (0, 100)
+    assert whole["frr"] <= 0.04
+    assert whole["threshold_bits"] == strip.threshold_bits
+    assert whole["seconds"] > 0
+    assert sequential["mean_passes"] < 40
+    assert sequential["far"] == 0
+    assert sequential["frr"] <= whole["frr"]
+    # A dropped corner opens nothing; what is left of the attack is seen.
+    assert 0.1 < dropped["attack_success"] < 1
+    assert dropped["far_effective"] < dropped["far"] < 0.5
+    assert dropped["threshold_bits"] == strip.dropped[0].threshold_bits
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_a_new_calibration_voids_the_thresholds_of_dropped_frames(lab: Command, bundle: Path, clean: Path) -> None:
+    said = lab("calibrate", "--bundle", bundle, "--clean", clean, "--frr", 0.02, "--drop", 0.5)
+    assert "32 of 64 dropped" in said
+    other = save(clean.with_name("more.npz"), pictures(250, 5))
+    lab("calibrate", "--bundle", bundle, "--clean", other, "--frr", 0.05)
+    strip = read_settings(bundle).strip
+    assert strip is not None
+    assert (strip.frr, strip.dropped) == (0.05, [])
+    # Nothing of the calibration before lies about.
+    assert [path.name for path in bundle.glob("overlays*")] == [strip.overlays]
+    load_bundle(bundle, torch.device("cpu"))
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_what_a_calibration_lacks_is_named(lab: Command, bundle: Path, clean: Path, tmp_path: Path) -> None:
+    few = save(tmp_path / "few.npz", pictures(150, 0))
+    said = lab("calibrate", "--bundle", bundle, "--clean", few, fails=True)
+    assert "expected at least 200, 100 as overlays and 100 more for a false rejection rate of 0.01; got 150" in said
+    full = pictures(400, 0)
+    two = save(tmp_path / "two.npz", full.take(np.flatnonzero(full.labels != 1)))
+    said = lab("calibrate", "--bundle", bundle, "--clean", two, fails=True)
+    assert f"found none of class 1 ({CLASSES[1]})" in said
+    said = lab("calibrate", "--bundle", bundle, "--clean", clean, "--frr", 1.5, fails=True)
+    assert "false rejection rate: expected more than 0 and less than 1, got 1.5" in said
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_without_a_threshold_the_command_that_sets_it_is_named(
+    lab: Command, bundle: Path, clean: Path, tmp_path: Path
+) -> None:
+    common = ("--bundle", bundle, "--clean", clean, "--poisoned", clean, "--json", tmp_path / "x.json")
+    said = lab("strip", *common, fails=True)
+    assert "expected a STRIP threshold for whole frames, found none" in said
+    lab("calibrate", "--bundle", bundle, "--clean", clean, "--images", 250)
+    said = lab("strip", *common, "--drop", 0.25, fails=True)
+    assert "pointillist lab calibrate --bundle DIR --clean FILE --drop 0.25 sets it" in said
