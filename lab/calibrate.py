@@ -25,15 +25,18 @@ OVERLAYS: Final = 100
 FRR: Final = 0.01
 STOPS: Final = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 """Overlays after which the sequential mode looks whether a frame is clean enough."""
-WRONG_STOPS: Final = 0.005
+WRONG_STOPS: Final = 0.02
 """Share of the frames at the edge of suspicion that one look may accept though all overlays would not."""
-STATISTIC: Final[Statistic] = "mixture"
-"""It separates as well as the paper's mean entropy on whole frames, far better on those with dropped pixels, and a
-clean frame shows its spread after fewer overlays."""
+WRONG_STOPS_DROPPED: Final = 0.005
+"""The same with dropped pixels, where poisoned frames may lie close to that edge; whole ones lie far below it."""
 CLAMPED_BELOW: Final = 0.125
 """The sum of two pictures is clamped where that takes away something of at most this share of the values."""
 TAIL: Final = 0.1
-"""Share of the clean frames, those of least entropy, from which the threshold and the limits are estimated."""
+"""Share of the clean frames, those of least entropy, to which the threshold is fitted."""
+EDGE: Final = 0.05
+"""And from which the limits are estimated."""
+LEAST: Final = 20
+"""Frames at least for either."""
 AT_ONCE: Final = 64
 """Frames that are checked together."""
 _DRAWS: Final = 200
@@ -48,6 +51,7 @@ class CleanVerdicts:
     `own` (m, N) is True where the overlay is the frame itself; such pairs count nowhere.
     """
 
+    statistic: Statistic
     values: NDArray[np.float64]
     lowest: Tensor
     own: Tensor
@@ -108,10 +112,11 @@ def clean_verdicts(
     advance: Callable[[int], object] = lambda count: None,
 ) -> CleanVerdicts:
     """Lay `overlays` (N, C, H, W) over clean pictures. A picture that is an overlay itself is not laid over itself."""
+    statistic = usual_statistic(clamped)
 
     def given_of(frames: Tensor) -> Tensor:
         verdicts = overlaid_logits(frames, overlays, pipeline.bundle.logits, clamped=clamped)
-        return contributions(verdicts, STATISTIC)
+        return contributions(verdicts, statistic)
 
     originals = torch.cat([pipeline.probe_input(frames) for frames, _ in pictures.batches(pipeline.bundle.device)])
     own = _same_picture(originals, overlays)
@@ -120,11 +125,11 @@ def clean_verdicts(
     for start in range(0, len(inputs), AT_ONCE):
         some = slice(start, start + AT_ONCE)
         given = given_of(inputs[some])
-        values.append(_bits(given, own[some]))
+        values.append(_bits(given, own[some], statistic))
         advance(len(given))
     bits = torch.cat(values)
-    lowest = bits.argsort()[: max(min(len(bits), 20), round(TAIL * len(bits)))]
-    return CleanVerdicts(bits.double().cpu().numpy(), given_of(inputs[lowest]).cpu(), own[lowest].cpu())
+    lowest = bits.argsort()[: max(LEAST, round(EDGE * len(bits)))]
+    return CleanVerdicts(statistic, bits.double().cpu().numpy(), given_of(inputs[lowest]).cpu(), own[lowest].cpu())
 
 
 def threshold_of(values: NDArray[np.float64], frr: float) -> float:
@@ -136,24 +141,24 @@ def threshold_of(values: NDArray[np.float64], frr: float) -> float:
     """
     ordered = np.sort(values)
     ranked = float(ordered[max(0, math.floor(frr * (len(ordered) + 1)) - 1)])
-    count = max(2, round(TAIL * len(ordered)))
+    count = min(len(ordered), max(LEAST, round(TAIL * len(ordered))))
     lowest = np.maximum(ordered[:count], 1e-6)
     slope = float(np.log(lowest[-1] / lowest).mean())
     fitted = float(lowest[-1]) * (frr * len(ordered) / count) ** slope
     return float(max(0.0, min(ranked, fitted)))
 
 
-def rounds_of(verdicts: CleanVerdicts, threshold_bits: float) -> tuple[list[int], list[float]]:
+def rounds_of(verdicts: CleanVerdicts, threshold_bits: float, wrong_stops: float) -> tuple[list[int], list[float]]:
     """Limits of the sequential mode: after so many overlays, accept what reaches so many bits.
 
     A limit lies above the threshold by the excess that few overlays show over all of them: for the clean frames of
-    least entropy, and many random choices of overlays, the quantile that leaves `WRONG_STOPS`. So of the frames that
+    least entropy, and many random choices of overlays, the quantile that leaves `wrong_stops`. So of the frames that
     all overlays would flag, hardly one is accepted, and those are the only ones for which a stop makes a difference.
     """
     generator = torch.Generator().manual_seed(_SEED)
     given, own = verdicts.lowest, verdicts.own
     frames, count = own.shape
-    complete = _bits(given, own)
+    complete = _bits(given, own, verdicts.statistic)
     stops = [stop for stop in STOPS if stop < count]
     excess: list[list[Tensor]] = [[] for _ in stops]
     for _ in range(_DRAWS):
@@ -161,22 +166,22 @@ def rounds_of(verdicts: CleanVerdicts, threshold_bits: float) -> tuple[list[int]
         order = (torch.rand(frames, count, generator=generator) + 2 * own).argsort(1)
         mixed = given.gather(1, order[:, : stops[-1], None].expand(-1, -1, given.shape[2])).cumsum(1)
         for found, stop in zip(excess, stops, strict=True):
-            found.append(spread_bits(mixed[:, stop - 1] / stop, STATISTIC) - complete)
+            found.append(spread_bits(mixed[:, stop - 1] / stop, verdicts.statistic) - complete)
     limits = [
-        threshold_bits + max(0.0, float(np.quantile(torch.cat(found).numpy(), 1 - WRONG_STOPS))) for found in excess
+        threshold_bits + max(0.0, float(np.quantile(torch.cat(found).numpy(), 1 - wrong_stops))) for found in excess
     ]
     return stops, limits
 
 
-def calibrated(verdicts: CleanVerdicts, frr: float) -> StripThreshold:
+def calibrated(verdicts: CleanVerdicts, frr: float, wrong_stops: float = WRONG_STOPS) -> StripThreshold:
     """The threshold and the limits for what STRIP says of clean frames."""
     # Rounded down: what was just not suspect stays so.
-    threshold_bits = math.floor(threshold_of(verdicts.values, frr) * 1e4) / 1e4
-    stops, limits = rounds_of(verdicts, threshold_bits)
+    threshold_bits = math.floor(threshold_of(verdicts.values, frr) * 1e6) / 1e6
+    stops, limits = rounds_of(verdicts, threshold_bits, wrong_stops)
     return StripThreshold(
         threshold_bits=threshold_bits,
         frr=frr,
-        statistic=STATISTIC,
+        statistic=verdicts.statistic,
         accept_after=stops,
         accept_bits=[math.ceil(limit * 1e4) / 1e4 for limit in limits],
     )
@@ -193,6 +198,15 @@ def overlay_frames(images: NDArray[np.uint8], device: torch.device) -> Tensor:
     return to_frames(images, device)
 
 
+def usual_statistic(clamped: bool) -> Statistic:
+    """The one that separates better: the paper's for strokes, the entropy of the mixture for natural pictures.
+
+    On those the mixture separates whole frames as well as the mean entropy, frames with dropped pixels far better, and
+    a clean frame shows its spread after fewer overlays. Of strokes, clean sums often keep the class of the bolder one.
+    """
+    return "mean" if clamped else "mixture"
+
+
 def clamps(overlays: Tensor) -> bool:
     """Whether sums of pictures like `overlays` (N, C, H, W) in [0, 1] are to be clamped, by how many exceed 1."""
     exceeding = [(overlays + overlays.roll(shift, 0) > 1).float().mean() for shift in range(1, min(9, len(overlays)))]
@@ -205,7 +219,7 @@ def _same_picture(frames: Tensor, overlays: Tensor) -> Tensor:
     return near < 0.75 / 255
 
 
-def _bits(given: Tensor, own: Tensor) -> Tensor:
+def _bits(given: Tensor, own: Tensor, statistic: Statistic) -> Tensor:
     """The statistic (B,) of contributions (B, N, S), without those of a frame to itself, `own` (B, N)."""
     weight = (~own).to(given.dtype)[..., None]
-    return spread_bits((given * weight).sum(1) / weight.sum(1), STATISTIC)
+    return spread_bits((given * weight).sum(1) / weight.sum(1), statistic)

@@ -18,7 +18,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lab.calibrate import calibrated, clamps, clean_verdicts, overlay_choice, overlay_frames, overlay_images
+from lab.calibrate import (
+    WRONG_STOPS_DROPPED,
+    calibrated,
+    clamps,
+    clean_verdicts,
+    overlay_choice,
+    overlay_frames,
+    overlay_images,
+)
 from lab.data import LabelledPictures
 from processors.bundle import BundleSettings, load_bundle, read_settings
 from processors.pipeline import Pipeline
@@ -76,7 +84,8 @@ def _with_dropped(
     wanted = len(overlays) + round(1 / frr)
     if len(pictures) < wanted:
         raise ConfigError(f"clean pictures: expected at least {wanted}, got {len(pictures)}")
-    found = calibrated(clean_verdicts(pipeline, overlays, pictures, strip.clamped, dropped_per_block, advance), frr)
+    verdicts = clean_verdicts(pipeline, overlays, pictures, strip.clamped, dropped_per_block, advance)
+    found = calibrated(verdicts, frr, WRONG_STOPS_DROPPED)
     others = [each for each in strip.dropped if each.dropped_per_block != dropped_per_block]
     table = DroppedStripThreshold(**found.model_dump(), dropped_per_block=dropped_per_block)
     return strip.model_copy(update={"dropped": sorted([*others, table], key=lambda each: each.dropped_per_block)})

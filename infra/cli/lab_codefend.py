@@ -14,15 +14,22 @@ from schemas.errors import ConfigError
 
 @lab_app.command("codefend")
 def codefend(
-    models: Annotated[Path, typer.Option(help="Where python -m lab.backdoor.train left the sick models.")] = Path(
-        "runs/backdoor"
-    ),
+    models: Annotated[
+        Path | None, typer.Option(help="Where python -m lab.backdoor.train left sick models; else those that ship.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Where CSV, Markdown and plots go.")] = Path("docs/results/codefend"),
     runs: Annotated[
         Path, typer.Option(help="Where finished steps are kept: the same command goes on where it stopped.")
     ] = Path("runs/codefend"),
     model: Annotated[list[str] | None, typer.Option(help="Only these sick models, by name; else all.")] = None,
     part: Annotated[list[str] | None, typer.Option(help="detection or repair; else both.")] = None,
+    method: Annotated[
+        list[str] | None, typer.Option(help="Only these ways of curing: default, paper, fine-tuning, …; else all.")
+    ] = None,
+    quarantine: Annotated[
+        list[str] | None, typer.Option(help="Only these: pure, 10 % impure, 30 % impure, four cameras; else all.")
+    ] = None,
+    ratio: Annotated[list[float] | None, typer.Option(help="Only these drop ratios: 0.25, 0.5; else both.")] = None,
     images: Annotated[int, typer.Option(help="Clean pictures for STRIP, and as many stamped ones.", min=100)] = 2500,
     other_images: Annotated[
         int, typer.Option(help="The same for models other than those with a patch at 1 %.", min=100)
@@ -35,9 +42,11 @@ def codefend(
     with lab_extra():
         from infra.environment import Environment
         from lab.experiments.cache import Cache
-        from lab.experiments.codefend.plan import Plan
+        from lab.experiments.codefend.cures import FINE_TUNING, METHODS
+        from lab.experiments.codefend.findings import PURE
+        from lab.experiments.codefend.plan import FEW_CAMERAS, IMPURE, Plan
         from lab.experiments.codefend.run import PARTS, Experiment
-        from lab.experiments.codefend.subjects import load_subjects
+        from lab.experiments.codefend.subjects import load_subjects, shipped_models
 
         data = Environment().data
         if data is None:
@@ -45,8 +54,13 @@ def codefend(
         every = Plan().models
         names = tuple(chosen(name, *every, option="--model") for name in model or every)
         parts = tuple(chosen(name, *PARTS, option="--part") for name in part or PARTS)
-        plan = Plan(models=names, images=images, other_images=other_images, parts=parts)
-        subjects = load_subjects(list(names), models, data)
+        methods = tuple(chosen(name, *METHODS, FINE_TUNING, option="--method") for name in method or ())
+        kinds = tuple(chosen(name, PURE, *IMPURE, FEW_CAMERAS, option="--quarantine") for name in quarantine or ())
+        plan = Plan(
+            models=names, images=images, other_images=other_images, parts=parts, methods=methods, quarantines=kinds,
+            ratios=tuple(ratio or Plan.ratios),
+        )  # fmt: skip
+        subjects = load_subjects(list(names), models or shipped_models(), data)
         steps = Reported("codefend")
         experiment = Experiment(subjects, plan, Cache(runs), out, shown_command())
         with steps.progress:

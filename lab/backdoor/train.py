@@ -103,7 +103,7 @@ def main() -> None:
     parser.add_argument("names", nargs="+", choices=sorted(MODELS), metavar="NAME", help=", ".join(MODELS))
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("POINTILLIST_DATA", ".")))
     parser.add_argument("--work", type=Path, default=Path("runs/backdoor"))
-    parser.add_argument("--out", type=Path, help="copy each bundle to OUT/NAME, too")
+    parser.add_argument("--out", type=Path, help="copy each bundle to OUT/NAME/bundle, too")
     arguments = parser.parse_args()
     for name in arguments.names:
         model = MODELS[name]
@@ -114,7 +114,7 @@ def main() -> None:
         print("\n".join(lines), flush=True)
         write_training_record(folder / "bundle", f"python -m lab.backdoor.train {name}", lines)
         if arguments.out is not None:
-            shutil.copytree(folder / "bundle", arguments.out / name, dirs_exist_ok=True)
+            shutil.copytree(folder / "bundle", arguments.out / name / "bundle", dirs_exist_ok=True)
 
 
 if __name__ == "__main__":

@@ -109,7 +109,7 @@ METHODS: dict[str, Method] = {
 }
 MODES = ("default", "paper")
 """Of `pointillist lab repair`."""
-FINE_TUNING = "fine-tuning, best of a grid"
+FINE_TUNING = "fine-tuning"
 
 
 def cure(

@@ -28,9 +28,9 @@ PATCHES: Final = (
     "cnn-c-1", "cnn-d-1",
     "resnet20-c-02", "resnet20-c-1", "resnet20-c-10", "resnet20-d-1",
 )  # fmt: skip
-PAPER_MODE: Final = ("mnist-a-1", MAIN)
+PAPER_MODE: Final = (MAIN,)
 SEQUENTIAL: Final = ("mnist-a-1", MAIN)
-REBUILT: Final = {MAIN: (0.25, 0.5), "resnet20-c-10": (0.25,)}
+REBUILT: Final = {MAIN: (0.25, 0.5)}
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,14 @@ class Plan:
     images: int = 2500
     """Clean and as many stamped ones, of the models with a patch at 1 %."""
     other_images: int = 1000
-    """The same for the others."""
+    """The same for the others, and for dropped and rebuilt frames."""
     parts: tuple[str, ...] = field(default=("detection", "repair"))
+    ratios: tuple[float, ...] = (0.25, 0.5)
+    """Of dropped and rebuilt frames."""
+    methods: tuple[str, ...] = ()
+    """Only these ways of curing; none named is all."""
+    quarantines: tuple[str, ...] = ()
+    """Only these quarantines; none named is all."""
 
     def detections(self, model: str) -> list[tuple[float, bool, int]]:
         """Drop ratio, sequential or not, and pictures of each STRIP row."""
@@ -51,7 +57,8 @@ class Plan:
         rows = [(0.0, False, most)]
         if model in SEQUENTIAL:
             rows.append((0.0, True, most))
-        return rows + [(ratio, False, most) for ratio in REBUILT.get(model, ())]
+        rebuilt = [ratio for ratio in REBUILT.get(model, ()) if ratio in self.ratios]
+        return rows + [(ratio, False, self.other_images) for ratio in rebuilt]
 
     def cures(self, model: str) -> list[tuple[str, str]]:
         """Method and quarantine of each repair, the quick ones first."""
@@ -66,4 +73,8 @@ class Plan:
             found += [("fine-pruning", PURE), ("variance ratio", PURE)]
         if model in PAPER_MODE:
             found.append(("paper", PURE))
-        return found
+        return [
+            (method, kind)
+            for method, kind in found
+            if (not self.methods or method in self.methods) and (not self.quarantines or kind in self.quarantines)
+        ]
