@@ -15,7 +15,7 @@ from torch import Tensor
 from lab.data import LabelledPictures, to_frames, to_images
 from lab.masks import random_masks
 from processors.pipeline import Pipeline
-from processors.stages.strip import Statistic, contributions, overlaid_logits, spread_bits
+from processors.stages.strip import Statistic, contributions, log_odds_bits, overlaid_logits, spread_bits
 from processors.strip_table import StripThreshold
 from schemas.errors import ConfigError
 from schemas.limits import BLOCK_PIXELS
@@ -39,6 +39,8 @@ LEAST: Final = 20
 """Frames at least for either."""
 AT_ONCE: Final = 64
 """Frames that are checked together."""
+UNUSUAL: Final = 0.03
+"""Share of the clean frames whose odds of a class exceed what is called usual for it."""
 _DRAWS: Final = 200
 _SEED: Final = 0
 
@@ -52,6 +54,8 @@ class CleanVerdicts:
     """
 
     statistic: Statistic
+    usual: Tensor | None
+    """What clean frames hardly exceed, for the statistic `odds`: (classes,) on the CPU."""
     values: NDArray[np.float64]
     lowest: Tensor
     own: Tensor
@@ -112,7 +116,7 @@ def clean_verdicts(
     advance: Callable[[int], object] = lambda count: None,
 ) -> CleanVerdicts:
     """Lay `overlays` (N, C, H, W) over clean pictures. A picture that is an overlay itself is not laid over itself."""
-    statistic = usual_statistic(clamped)
+    statistic = usual_statistic(clamped, dropped_per_block)
 
     def given_of(frames: Tensor) -> Tensor:
         verdicts = overlaid_logits(frames, overlays, pipeline.bundle.logits, clamped=clamped)
@@ -121,15 +125,23 @@ def clean_verdicts(
     originals = torch.cat([pipeline.probe_input(frames) for frames, _ in pictures.batches(pipeline.bundle.device)])
     own = _same_picture(originals, overlays)
     inputs = torch.cat([batch for batch, _, _ in strip_inputs(pipeline, pictures, dropped_per_block)])
-    values = []
+    means = []
     for start in range(0, len(inputs), AT_ONCE):
         some = slice(start, start + AT_ONCE)
         given = given_of(inputs[some])
-        values.append(_bits(given, own[some], statistic))
+        means.append(_mean(given, own[some]))
         advance(len(given))
-    bits = torch.cat(values)
+    mean = torch.cat(means)
+    usual = log_odds_bits(mean).quantile(1 - UNUSUAL, dim=0) if statistic == "odds" else None
+    bits = spread_bits(mean, statistic, usual)
     lowest = bits.argsort()[: max(LEAST, round(EDGE * len(bits)))]
-    return CleanVerdicts(statistic, bits.double().cpu().numpy(), given_of(inputs[lowest]).cpu(), own[lowest].cpu())
+    return CleanVerdicts(
+        statistic,
+        None if usual is None else usual.cpu(),
+        bits.double().cpu().numpy(),
+        given_of(inputs[lowest]).cpu(),
+        own[lowest].cpu(),
+    )
 
 
 def threshold_of(values: NDArray[np.float64], frr: float) -> float:
@@ -158,7 +170,7 @@ def rounds_of(verdicts: CleanVerdicts, threshold_bits: float, wrong_stops: float
     generator = torch.Generator().manual_seed(_SEED)
     given, own = verdicts.lowest, verdicts.own
     frames, count = own.shape
-    complete = _bits(given, own, verdicts.statistic)
+    complete = spread_bits(_mean(given, own), verdicts.statistic, verdicts.usual)
     stops = [stop for stop in STOPS if stop < count]
     excess: list[list[Tensor]] = [[] for _ in stops]
     for _ in range(_DRAWS):
@@ -166,7 +178,7 @@ def rounds_of(verdicts: CleanVerdicts, threshold_bits: float, wrong_stops: float
         order = (torch.rand(frames, count, generator=generator) + 2 * own).argsort(1)
         mixed = given.gather(1, order[:, : stops[-1], None].expand(-1, -1, given.shape[2])).cumsum(1)
         for found, stop in zip(excess, stops, strict=True):
-            found.append(spread_bits(mixed[:, stop - 1] / stop, verdicts.statistic) - complete)
+            found.append(spread_bits(mixed[:, stop - 1] / stop, verdicts.statistic, verdicts.usual) - complete)
     limits = [
         threshold_bits + max(0.0, float(np.quantile(torch.cat(found).numpy(), 1 - wrong_stops))) for found in excess
     ]
@@ -182,6 +194,7 @@ def calibrated(verdicts: CleanVerdicts, frr: float, wrong_stops: float = WRONG_S
         threshold_bits=threshold_bits,
         frr=frr,
         statistic=verdicts.statistic,
+        usual_odds_bits=[] if verdicts.usual is None else [round(bits, 4) for bits in verdicts.usual.tolist()],
         accept_after=stops,
         accept_bits=[math.ceil(limit * 1e4) / 1e4 for limit in limits],
     )
@@ -198,12 +211,15 @@ def overlay_frames(images: NDArray[np.uint8], device: torch.device) -> Tensor:
     return to_frames(images, device)
 
 
-def usual_statistic(clamped: bool) -> Statistic:
+def usual_statistic(clamped: bool, dropped_per_block: int = 0) -> Statistic:
     """The one that separates better: the paper's for strokes, the entropy of the mixture for natural pictures.
 
     On those the mixture separates whole frames as well as the mean entropy, frames with dropped pixels far better, and
     a clean frame shows its spread after fewer overlays. Of strokes, clean sums often keep the class of the bolder one.
+    Of frames that lost pixels, a class whose odds are unusual tells more than any entropy.
     """
+    if dropped_per_block:
+        return "odds"
     return "mean" if clamped else "mixture"
 
 
@@ -219,7 +235,7 @@ def _same_picture(frames: Tensor, overlays: Tensor) -> Tensor:
     return near < 0.75 / 255
 
 
-def _bits(given: Tensor, own: Tensor, statistic: Statistic) -> Tensor:
-    """The statistic (B,) of contributions (B, N, S), without those of a frame to itself, `own` (B, N)."""
+def _mean(given: Tensor, own: Tensor) -> Tensor:
+    """The mean (B, S) of contributions (B, N, S), without those of a frame to itself, `own` (B, N)."""
     weight = (~own).to(given.dtype)[..., None]
-    return spread_bits((given * weight).sum(1) / weight.sum(1), statistic)
+    return (given * weight).sum(1) / weight.sum(1)

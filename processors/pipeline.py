@@ -18,7 +18,7 @@ from processors.settings import DenoiseSettings, usual_denoise
 from processors.stages.classify import classify
 from processors.stages.denoise import denoise
 from processors.stages.learned import reconstruct_learned, shipped_restorer
-from processors.stages.plate import reconstruct_plate
+from processors.stages.nearest import reconstruct_nearest
 from processors.stages.reconstruct import Mode, reconstruct
 from processors.stages.strip import StripResult, strip
 from schemas.errors import StageError
@@ -99,10 +99,13 @@ class Pipeline:
     def dropped_input(self, frames: Tensor, kept: Tensor) -> Tensor:
         """What STRIP looks at of frames (B, C, H, W) whose pixels are missing where `kept` (B, 1, H, W) is False.
 
-        Kept pixels as they were sent, between them a thin plate: the classifier's reconstruction weakens what is left
-        of a trigger, as it should, and would hide it here.
+        Each dropped pixel is the nearest kept one, as it was sent: the classifier's reconstruction weakens what is left
+        of a trigger, as it should, and would hide it here; so does whatever mixes pixels.
         """
-        return self.probe_input(reconstruct_plate(frames, kept))
+        return self.probe_input(reconstruct_nearest(frames, kept))
+
+    def _usual(self, odds_bits: list[float]) -> Tensor | None:
+        return torch.tensor(odds_bits, device=self.bundle.device) if odds_bits else None
 
     def strip(self, probes: Tensor, dropped_per_block: int = 0, *, sequential: bool = True) -> StripResult:
         """Judge what `probe_input` gave, or `dropped_input` where frames lack some pixels, by the bundle's overlays.
@@ -122,5 +125,6 @@ class Pipeline:
             threshold_bits=threshold.threshold_bits,
             rounds=threshold.rounds if sequential else (),
             statistic=threshold.statistic,
+            usual=self._usual(threshold.usual_odds_bits),
             clamped=settings.clamped,
         )

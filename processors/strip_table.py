@@ -24,6 +24,8 @@ class StripThreshold(BaseModel):
     threshold_bits: _Bits
     frr: float = Field(gt=0, lt=1)
     statistic: Statistic = "mean"
+    usual_odds_bits: list[Annotated[float, Field(allow_inf_nan=False)]] = Field(default_factory=list)
+    """For the statistic `odds`: log odds of each class that clean frames hardly exceed."""
     accept_after: list[Annotated[int, Field(ge=1)]] = Field(default_factory=list)
     accept_bits: list[_Bits] = Field(default_factory=list)
 
@@ -34,6 +36,8 @@ class StripThreshold(BaseModel):
                 f"expected as many accept_bits as accept_after, got {len(self.accept_bits)} for "
                 f"{len(self.accept_after)}"
             )
+        if (self.statistic == "odds") != bool(self.usual_odds_bits):
+            raise ValueError("usual_odds_bits: expected one number a class with the statistic odds, and none without")
         if sorted(set(self.accept_after)) != self.accept_after:
             raise ValueError(f"accept_after: expected ascending numbers, got {self.accept_after}")
         if any(bits < self.threshold_bits for bits in self.accept_bits):

@@ -20,8 +20,12 @@ from schemas.errors import StageError
 Logits = Callable[[Tensor], Tensor]
 """Maps pictures (M, C, H, W) to logits (M, classes)."""
 
-Statistic = Literal["mean", "mixture"]
-"""What is taken of a frame's verdicts, see `spread_bits`: their mean entropy, or the entropy of their mixture."""
+Statistic = Literal["mean", "mixture", "odds"]
+"""What is taken of a frame's verdicts, see `spread_bits`: their mean entropy, the entropy of their mixture, or how far
+a class of the mixture exceeds what is usual for it."""
+
+LEAST_SHARE = 1e-4
+"""Shares of a mixture are taken as at least this, and at most one less this, for their odds."""
 
 CPU_PIXELS = 1 << 16
 """On the CPU, about so many pixels go through the network together: more of them leave the processor's caches."""
@@ -112,6 +116,7 @@ def strip(
     threshold_bits: float,
     rounds: Sequence[Round] = (),
     statistic: Statistic = "mean",
+    usual: Tensor | None = None,
     clamped: bool = False,
     max_batch: int | None = None,
 ) -> StripResult:
@@ -120,6 +125,7 @@ def strip(
     Sequential with `rounds`: overlays are taken in their order, and after each round the frames that have reached its
     limit are accepted; the others go on together. No frame is flagged before it has seen every overlay: a stop in both
     directions doubles the false rejections. Rounds of as many passes as there are overlays, or more, say nothing.
+    `usual` (classes,) goes with the statistic `odds`.
     Other arguments and errors are those of `overlaid_logits`.
     """
     count = len(overlays)
@@ -135,7 +141,7 @@ def strip(
         new = contributions(verdicts, statistic).sum(1)
         total = new if total is None else total + new
         seen = stop.passes
-        found = spread_bits(total / seen, statistic)
+        found = spread_bits(total / seen, statistic, usual)
         bits[going] = found.to(bits.dtype)
         if seen == count:
             break
@@ -150,20 +156,34 @@ def strip(
 def contributions(verdicts: Tensor, statistic: Statistic) -> Tensor:
     """What each of the verdicts (B, N, classes), logits, adds to its frame's mean: (B, N, S).
 
-    S is 1 for `mean`, the entropy; it is the number of classes for `mixture`, the probabilities.
+    S is 1 for `mean`, the entropy; it is the number of classes for the others, the probabilities.
     """
-    if statistic == "mixture":
+    if statistic != "mean":
         return verdicts.float().softmax(2) if verdicts.dtype.itemsize < 4 else verdicts.softmax(2)
     return class_entropy(verdicts.flatten(0, 1)).view(*verdicts.shape[:2], 1)
 
 
-def spread_bits(mean: Tensor, statistic: Statistic) -> Tensor:
+def log_odds_bits(mixture: Tensor) -> Tensor:
+    """The odds of each class in mixtures (B, classes), in bits: log₂(p / (1 − p)), p kept off 0 and 1."""
+    share = mixture.clamp(LEAST_SHARE, 1 - LEAST_SHARE)
+    return (share / (1 - share)).log2()
+
+
+def spread_bits(mean: Tensor, statistic: Statistic, usual: Tensor | None = None) -> Tensor:
     """The statistic in bits (B,) of a frame's mean contribution (B, S): how far its verdicts are spread.
 
     `mean` is the paper's, the mean entropy of the verdicts. `mixture` is the entropy of their mean distribution, never
     less: it also counts how the verdicts differ from each other. A trigger that lost pixels no longer makes every
-    verdict certain but still pulls all of them to one class, which the second one sees better.
+    verdict certain but still pulls all of them to one class, which the second one sees better. `odds` compares with
+    what is usual: the overlays themselves favour some classes, and a trigger shows where another one is favoured. Of
+    the classes' log odds in the mixture, less `usual` (classes,), what clean frames hardly exceed, the largest is x;
+    the statistic is 2^−x, so that it is positive, small for a suspect frame, and its logarithm is in bits.
     """
+    if statistic == "odds":
+        if usual is None or usual.shape != mean.shape[1:]:
+            got = "none" if usual is None else str(tuple(usual.shape))
+            raise StageError(f"usual: expected log odds of {mean.shape[1]} classes for the statistic odds, got {got}")
+        return torch.exp2(-(log_odds_bits(mean) - usual).amax(1))
     if statistic == "mixture":
         return -torch.xlogy(mean, mean).sum(1) / math.log(2)
     return mean[:, 0]

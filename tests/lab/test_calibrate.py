@@ -85,8 +85,10 @@ def test_stopping_early_spares_most_passes_and_leaves_the_flags_as_they_are() ->
     given, others = verdicts(500, 0), verdicts(2000, 1)
     values = entropies(given.mean(1))
     lowest = values.argsort()[:50]
-    clean = CleanVerdicts("mixture", values.double().numpy(), given[lowest], torch.zeros(50, 100, dtype=torch.bool))
-    table = calibrated(clean, 0.05)
+    clean = CleanVerdicts(
+        "mixture", None, values.double().numpy(), given[lowest], torch.zeros(50, 100, dtype=torch.bool)
+    )
+    table = calibrated(clean, 0.05, 0.005)
     frames = torch.arange(2000.0).view(-1, 1, 1, 1)
     overlays = torch.arange(100.0).view(-1, 1, 1, 1) / 1000
 
@@ -102,10 +104,10 @@ def test_stopping_early_spares_most_passes_and_leaves_the_flags_as_they_are() ->
         for rounds in ((), table.rounds)
     )  # fmt: skip
     assert plain.flagged.float().mean().item() == pytest.approx(0.05, abs=0.02)
-    assert int((plain.flagged & ~sequential.flagged).sum()) <= 2
+    assert int((plain.flagged & ~sequential.flagged).sum()) <= 4
     assert not (sequential.flagged & ~plain.flagged).any()
     assert sequential.passes.double().mean().item() < 40
-    limits = rounds_of(clean, table.threshold_bits, 0.02)[1]
+    limits = rounds_of(clean, table.threshold_bits, 0.005)[1]
     assert limits == sorted(limits, reverse=True)
     assert table.rounds[0].passes == 2
     assert table.rounds[0].accept_bits == pytest.approx(limits[0], abs=1e-4)

@@ -9,7 +9,8 @@ import torch
 from scipy.stats import entropy
 from torch import Tensor
 
-from processors.stages.strip import Round, strip
+from processors.stages.strip import Round, log_odds_bits, spread_bits, strip
+from schemas.errors import StageError
 
 NEVER = Round(2, math.inf)
 
@@ -131,3 +132,22 @@ def test_a_frame_that_is_not_a_number_is_neither_accepted_nor_flagged() -> None:
     assert found.passes.tolist() == [4, 2]
     assert found.entropy_bits.isnan().tolist() == [True, False]
     assert not found.flagged.any()
+
+
+def test_odds_see_a_class_that_the_overlays_do_not_favour() -> None:
+    # The overlays favour the first class; a frame that favours it no more than usual is not suspect, one that moves
+    # a little of the share to a class that is never named is, though its entropy is the higher one.
+    mixtures = torch.tensor([[0.9, 0.09, 0.01], [0.8, 0.09, 0.11]])
+    usual = log_odds_bits(torch.tensor([[0.92, 0.12, 0.02]]))[0]
+    clean, suspect = spread_bits(mixtures, "odds", usual).tolist()
+    expected = max(math.log2(0.11 / 0.89) - math.log2(0.02 / 0.98), math.log2(0.8 / 0.2) - math.log2(0.92 / 0.08))
+    assert suspect == pytest.approx(2**-expected, rel=1e-5)
+    assert suspect < 1 < clean
+    entropies = spread_bits(mixtures, "mixture").tolist()
+    assert entropies[0] < entropies[1]
+
+
+def test_odds_need_what_is_usual_for_every_class() -> None:
+    for usual in (None, torch.zeros(2)):
+        with pytest.raises(StageError, match="3 classes"):
+            spread_bits(torch.full((1, 3), 1 / 3), "odds", usual)
