@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lab.backdoor.files import stamped_pictures
+from lab.backdoor.files import flagged_stream, stamped_pictures
 from lab.data import to_frames, to_images
 from lab.experiments.cache import Arrays, Cache, digest, source_digest
 from lab.experiments.codefend.outcome import Outcome, outcome
+from lab.experiments.codefend.re_poisoning import poisoned_again
 from lab.experiments.codefend.rivals.fine_pruning import fine_pruned
 from lab.experiments.codefend.rivals.neural_cleanse import cleanse
 from lab.experiments.codefend.rivals.tuning import Tuning, tune
@@ -100,12 +101,28 @@ def by_variance_ratio(subject: Subject, quarantine: Quarantine) -> Cured:
     return Cured(tune(subject.bundle, subject.task.valid, Tuning(RIVAL_RATE, flip=subject.mirrors), stamp))
 
 
+def by_poisoning_again(subject: Subject, quarantine: Quarantine) -> Cured:
+    """No cure: the repaired model after an attacker had it once more."""
+    repaired = by_repair("default")(subject, quarantine)
+    return Cured(poisoned_again(repaired.bundle, subject.name, subject.task, subject.poisoning))
+
+
+def by_curing_again(subject: Subject, quarantine: Quarantine) -> Cured:
+    """The repaired model, poisoned again, with a quarantine of its own, repaired again."""
+    again = by_poisoning_again(subject, quarantine).bundle
+    flagged = flagged_stream(subject.task, subject.poisoning, again).images
+    result = repair(again, subject.task.valid, flagged, RepairSettings("default"))
+    return Cured(result.cured, result.target, published=result.held_out.acceptable)
+
+
 METHODS: dict[str, Method] = {
     "default": by_repair("default"),
     "paper": by_repair("paper"),
     "fine-pruning": by_fine_pruning,
     "Neural Cleanse": by_neural_cleanse,
     "variance ratio": by_variance_ratio,
+    "poisoned again": by_poisoning_again,
+    "poisoned again, then default": by_curing_again,
 }
 MODES = ("default", "paper")
 """Of `pointillist lab repair`."""
@@ -158,7 +175,8 @@ def cure(
 def _code(method: str) -> str:
     """The code that a method's result depends on, besides the model and the pictures."""
     lab = Path(str(files("lab")))
-    return source_digest(lab / "repair" if method in MODES else lab / "experiments" / "codefend" / "rivals")
+    by_repair_code = method in MODES or method.startswith("poisoned again")
+    return source_digest(lab / "repair" if by_repair_code else lab / "experiments" / "codefend" / "rivals")
 
 
 def _judged(subject: Subject, bundle: Bundle) -> Outcome:

@@ -28,6 +28,7 @@ PATCHES: Final = (
     "cnn-c-1", "cnn-d-1",
     "resnet20-c-02", "resnet20-c-1", "resnet20-c-10", "resnet20-d-1",
 )  # fmt: skip
+POISONED_AGAIN: Final = "mnist-a-1"
 PAPER_MODE: Final = (MAIN,)
 SEQUENTIAL: Final = ("mnist-a-1", MAIN)
 REBUILT: Final = {MAIN: (0.25, 0.5)}
@@ -71,6 +72,8 @@ class Plan:
             found += [("variance ratio", "30 % impure")]
         if model == BLENDED:
             found += [("fine-pruning", PURE), ("variance ratio", PURE)]
+        if model == POISONED_AGAIN:
+            found += [("poisoned again", PURE), ("poisoned again, then default", PURE)]
         if model in PAPER_MODE:
             found.append(("paper", PURE))
         return [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import nn
@@ -10,11 +12,11 @@ from lab.backdoor.catalogue import MODELS
 from lab.backdoor.poison import PoisonedBatches, Poisoning
 from lab.backdoor.tasks import ARCHITECTURES, Task
 from lab.experiments.codefend.rivals.tuning import with_network
-from lab.training.recipe import Recipe, fit
+from lab.training.recipe import fit
 from processors.bundle import Bundle
 
 PICTURES = 10_000
-RECIPE = Recipe(epochs=2, peak_rate=0.02, seed=1)
+EPOCHS, PEAK_RATE, SEED = 2, 0.02, 1
 
 
 def poisoned_again(bundle: Bundle, model: str, task: Task, poisoning: Poisoning) -> Bundle:
@@ -26,6 +28,7 @@ def poisoned_again(bundle: Bundle, model: str, task: Task, poisoning: Poisoning)
     mean, std = bundle.mean, bundle.std
     batches = PoisonedBatches(poisoning, train.labels)
     positions = np.arange(len(train))
-    torch.manual_seed(RECIPE.seed)
-    again = fit(network, train.images, positions, lambda x: (x - mean) / std, RECIPE, batches=batches)
+    recipe = replace(MODELS[model].recipe, epochs=EPOCHS, peak_rate=PEAK_RATE, seed=SEED)
+    torch.manual_seed(SEED)
+    again = fit(network, train.images, positions, lambda x: (x - mean) / std, recipe, batches=batches)
     return with_network(bundle, again.requires_grad_(False))
