@@ -48,11 +48,15 @@ class Plan:
     """Of dropped and rebuilt frames."""
     methods: tuple[str, ...] = ()
     """Only these ways of curing; none named is all."""
+    without_strip: tuple[str, ...] = ()
+    """Models on which STRIP is not measured."""
     quarantines: tuple[str, ...] = ()
     """Only these quarantines; none named is all."""
 
     def detections(self, model: str) -> list[tuple[float, bool, int]]:
         """Drop ratio, sequential or not, and pictures of each STRIP row."""
+        if model in self.without_strip:
+            return []
         central = model in PATCHES and model.endswith("-1")
         most = self.images if central else self.other_images
         rows = [(0.0, False, most)]
