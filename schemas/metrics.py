@@ -142,7 +142,7 @@ STRIP_FRAMES = Metric(
     Counter, "pointillist_strip_frames_total", "Frames for STRIP, by outcome: checked, flagged, shed", ("outcome",)
 )
 STRIP_ENTROPY = Metric(
-    Histogram, "pointillist_strip_entropy_bits", "Entropy of a checked frame over the overlays that it saw", buckets=BITS
+    Histogram, "pointillist_strip_entropy_bits", "Entropy of a checked frame, over the overlays seen", buckets=BITS
 )
 MODEL_INFO = Metric(Gauge, "pointillist_model_info", "1, with the model that this processor serves", ("model_id",))
 MODEL_SWAPS = Metric(
