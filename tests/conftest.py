@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import uuid
 from collections.abc import Awaitable, Callable, Iterator
@@ -14,6 +15,10 @@ from infra.local.kafka import Kafka
 from infra.local.mosquitto import Mosquitto
 from infra.local.service import Service
 from infra.local.topics import TopicSpec, create_topics
+
+# Before anything imports torch, and for every process that a test starts: the tensors here are small, and threads that
+# wait for each other beside the brokers take minutes where one thread takes seconds.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 S = TypeVar("S", bound=Service)
 TopicFactory = Callable[..., Awaitable[str]]
