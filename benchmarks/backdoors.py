@@ -98,12 +98,13 @@ SOURCES: tuple[tuple[str, Callable[[dict[str, Any]], list[Row]], str], ...] = (
         "cameras.json",
         _cameras,
         "python -m lab.camera_evidence --bundle runs/codefend/bundles/resnet20-c-1-0.25 --clean "
-        "runs/backdoor/resnet20-c-1/test-clean.npz --trigger resnet20-c-1 --json docs/results/codefend/cameras.json",
+        "runs/backdoor/resnet20-c-1/test-clean.npz --trigger resnet20-c-1 --cameras 60 --clean-frames 60 --json "
+        "docs/results/codefend/cameras.json",
     ),
     (
         "live.json",
         _live,
-        "python -m benchmarks.codefend_live --bundle lab/backdoor/models/scene-sticker --repair --clean "
+        "python -m benchmarks.codefend_live --bundle lab/backdoor/models/scene-sticker/bundle --repair --clean "
         "runs/backdoor/scene-sticker/clean.npz --json docs/results/codefend/live.json",
     ),
 )

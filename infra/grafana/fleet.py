@@ -159,9 +159,9 @@ def _defence() -> list[Graph | Figure]:
         ),
         Graph(
             "Loading a model",
-            "Fetched, loaded and warmed beside the one that serves: 95th percentile.",
+            "Time in the last hour for which models were fetched, loaded and warmed beside the one that serves.",
             "s",
-            (Query(quantile(0.95, m.MODEL_LOAD), "p95"),),
+            (Query(f"sum(increase({m.MODEL_LOAD.name}_sum[1h]))", "all processors"),),
             8,
         ),
         Graph(
