@@ -45,7 +45,8 @@ def test_a_fleet_runs_end_to_end_and_every_frame_is_recorded(tmp_path: Path) -> 
     assert report["frames_foreign"] == report["frames_dead_lettered"] == 0
     assert report["accuracy"] >= 0.9
     assert report["wire_overhead_bytes_per_frame"] <= 44
-    assert report["bytes_sent"] <= 0.8 * report["bytes_raw"]
+    # A quarter is dropped, but new cameras send up to half of their first frames whole, until STRIP has a baseline.
+    assert report["bytes_sent"] <= 0.9 * report["bytes_raw"]
     assert report["strip_checked"] + report["strip_shed"] >= report["frames_published"] // 10 - 4
     assert set(report["latency_s"]) == {"p50", "p95", "p99"}
     assert lost(tmp_path / "state") == 0
