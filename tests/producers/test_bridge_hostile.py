@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 
 import pytest
@@ -113,14 +114,19 @@ async def test_a_frame_too_large_for_kafka_is_dead_lettered_and_those_beside_it_
 
 
 async def set_largest_batch(kafka: Kafka, size: int) -> None:
-    """Change the frames topic's limit, on the running broker."""
+    """Change the frames topic's limit, on the running broker, and wait until the broker says so itself."""
     admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap)
     await admin.start()
     try:
-        configs = {"max.message.bytes": str(size)}
-        answer = await admin.alter_configs(
-            [ConfigResource(ConfigResourceType.TOPIC, KafkaTopic.FRAMES.value, configs=configs)]
-        )
+        name, topic = "max.message.bytes", KafkaTopic.FRAMES.value
+        answer = await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, {name: str(size)})])
         assert all(row[0] == 0 for response in answer for row in response.resources)
+        async with asyncio.timeout(20):
+            while True:
+                described = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)])
+                entries = [entry for response in described for row in response.resources for entry in row[4]]
+                if (name, str(size)) in [tuple(entry[:2]) for entry in entries]:
+                    return
+                await asyncio.sleep(0.05)
     finally:
         await admin.close()
