@@ -182,6 +182,7 @@ def frame_row(key: FrameKey, verdict: Verdict, recorded_ms: int) -> FrameRow:
         entropy,
         threshold,
         verdict.flagged,
+        verdict.composed,
     )
 
 

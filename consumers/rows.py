@@ -32,6 +32,7 @@ class FrameRow(NamedTuple):
     entropy_bits: float
     threshold_bits: float
     flagged: bool
+    composed: bool
 
 
 class LetterRow(NamedTuple):

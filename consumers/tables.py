@@ -6,7 +6,7 @@ from sqlalchemy import BigInteger, Boolean, Column, Float, Index, LargeBinary, M
 
 metadata = MetaData()
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Raised when a table changes its meaning; kept in `tallies`."""
 
 
@@ -57,6 +57,7 @@ frames = Table(
     _number("entropy_bits"),
     _number("threshold_bits"),
     _flag("flagged"),
+    _flag("composed"),
     Index("frames_by_age", "recorded_ms"),
 )
 """One row for each verdict, by the frame's identity.

@@ -1,9 +1,9 @@
 """One camera before one scene, a sticker appears: what the evidence per camera makes of it. Offline, by the live rule.
 
 Each picture becomes a camera: it trembles by up to a pixel, its light drifts slowly, its sensor adds noise, and every
-frame has a mask of its own. STRIP looks at each frame as it does live; the rule of `schemas.evidence` reads what it
-found. Then the trigger is stamped on and the rule reads on. Entropies can be kept in a file, so that the rule may be
-changed without looking at the frames again. `python -m lab.camera_evidence --help`.
+frame has a mask of its own. STRIP looks at each frame as it does live, filled from the frames before it; the rule of
+`schemas.evidence` reads what it found. Then the trigger is stamped on and the rule reads on. Entropies can be kept in a
+file, so that the rule may be changed without looking at the frames again. `python -m lab.camera_evidence --help`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from lab.masks import check_drop_ratio, random_masks
 from lab.statistics import share_interval
 from processors.bundle import load_bundle
 from processors.pipeline import Pipeline
+from processors.stages.recent_pixels import RecentPixels, enough
 from schemas.errors import ConfigError
 from schemas.evidence import EvidenceRule, Probe, Track, advance
 from schemas.limits import dropped_per_block
@@ -51,15 +52,16 @@ WORKS: Final = 0.5
 class Watched:
     """What STRIP and the classifier found on each camera's frames: arrays (cameras, frames), clean ones first.
 
-    Frames from `clean_frames` on carry the trigger. `labels` (cameras,) are the scenes' true classes.
+    `whole` says which frames it saw whole or composed, with their threshold; the entropy is not a number where it saw
+    nothing. Frames from `clean_frames` on carry the trigger. `labels` (cameras,) are the scenes' true classes.
     """
 
     entropy_bits: NDArray[np.float32]
+    threshold_bits: NDArray[np.float32]
+    whole: NDArray[np.bool_]
     class_id: NDArray[np.int64]
     labels: NDArray[np.int64]
     clean_frames: int
-    threshold_bits: float
-    whole: bool
 
     def save(self, file: Path) -> None:
         """Keep it for other rules."""
@@ -80,20 +82,21 @@ class Watched:
         with np.load(file) as kept:
             return cls(
                 kept["entropy_bits"],
+                kept["threshold_bits"],
+                kept["whole"],
                 kept["class_id"],
                 kept["labels"],
                 int(kept["clean_frames"]),
-                float(kept["threshold_bits"]),
-                bool(kept["whole"]),
             )
 
     def probes(self, camera: int, frames: slice, every: int = 1) -> Iterator[Probe]:
         """The camera's frames as the recorder has them, every `every`th of them checked."""
         chosen = np.arange(self.entropy_bits.shape[1])[frames]
         for seq in chosen[chosen % every == 0]:
-            bits = float(self.entropy_bits[camera, seq])
-            flagged = bits < self.threshold_bits
-            yield Probe(int(seq), bits, self.threshold_bits, flagged, self.whole, int(self.class_id[camera, seq]))
+            bits, threshold = (float(of[camera, seq]) for of in (self.entropy_bits, self.threshold_bits))
+            if bits == bits:
+                whole, class_id = bool(self.whole[camera, seq]), int(self.class_id[camera, seq])
+                yield Probe(int(seq), bits, threshold, bits < threshold, whole, class_id)
 
 
 def shots(picture: NDArray[np.uint8], count: int, first: int, generator: np.random.Generator) -> NDArray[np.uint8]:
@@ -110,6 +113,10 @@ def shots(picture: NDArray[np.uint8], count: int, first: int, generator: np.rand
     return np.stack(frames)
 
 
+View = Literal["composed", "alone", "whole"]
+"""What STRIP sees of a frame: it with what it dropped filled from those before, as live; it alone; it undropped."""
+
+
 @torch.inference_mode()
 def watch(
     pipeline: Pipeline,
@@ -120,16 +127,14 @@ def watch(
     trigger_frames: int,
     seed: int,
     *,
-    whole: bool = False,
+    view: View = "composed",
 ) -> Watched:
-    """Look at a camera for each picture; with `whole` STRIP sees the frames undropped, as it does probes.
+    """Look at a camera for each picture.
 
-    Raises StageError when the bundle has no threshold for frames with this drop.
+    A frame that is seen alone, or cannot be composed yet, is checked only if the bundle has a threshold for its drop.
     """
-    dropped = 0 if whole else dropped_per_block(drop)
     masks = torch.Generator().manual_seed(seed)
-    entropies, classes = [], []
-    threshold = 0.0
+    entropies, thresholds, wholes, classes = [], [], [], []
     for number, picture in enumerate(pictures.images):
         generator = np.random.default_rng((seed, number))
         taken = shots(picture, clean_frames + trigger_frames, 0, generator)
@@ -139,16 +144,43 @@ def watch(
         height, width = frames.shape[2:]
         kept = random_masks(len(frames), height, width, drop, masks).to(frames.device)
         classes.append(pipeline(frames, kept).class_id.cpu().numpy())
-        seen = _strip_input(pipeline, frames, kept, dropped)
-        entropies.append(pipeline.strip(seen, dropped).entropy_bits.cpu().numpy())
+        bits, threshold, whole = _checked(pipeline, frames, kept, drop, view)
+        entropies.append(bits)
+        thresholds.append(threshold)
+        wholes.append(whole)
+    return Watched(
+        np.stack(entropies), np.stack(thresholds), np.stack(wholes), np.stack(classes), pictures.labels, clean_frames
+    )
+
+
+def _checked(
+    pipeline: Pipeline, frames: Tensor, kept: Tensor, drop: float, view: View
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
+    """Entropy and threshold in bits of each frame of one camera, and whether it was seen whole or composed."""
     settings = pipeline.bundle.settings.strip
-    found = settings.threshold(dropped) if settings is not None else None
-    threshold = found.threshold_bits if found is not None else threshold
-    return Watched(np.stack(entropies), np.stack(classes), pictures.labels, clean_frames, threshold, whole)
-
-
-def _strip_input(pipeline: Pipeline, frames: Tensor, kept: Tensor, dropped: int) -> Tensor:
-    return pipeline.dropped_input(frames, kept) if dropped else pipeline.probe_input(frames)
+    if settings is None:
+        raise ConfigError("--bundle: expected one with a threshold for STRIP, this one has none")
+    filled, known = frames, torch.ones_like(kept)
+    whole = torch.ones(len(frames), dtype=torch.bool)
+    if view == "composed":
+        filled, known = RecentPixels(2**30).compose(["camera"] * len(frames), range(len(frames)), frames, kept)
+        whole = enough(known, kept).cpu()
+    elif view == "alone":
+        whole = ~whole
+    bits = torch.full((len(frames),), float("nan"))
+    threshold = torch.zeros(len(frames))
+    lost = dropped_per_block(drop)
+    for chosen, dropped in ((whole, 0), (~whole, lost)):
+        found = settings.threshold(dropped)
+        if found is None or not chosen.any():
+            continue
+        if dropped:
+            seen = pipeline.dropped_input(frames[chosen], kept[chosen])
+        else:
+            seen = pipeline.composed_input(filled[chosen], known[chosen])
+        bits[chosen] = pipeline.strip(seen, dropped).entropy_bits.cpu().float()
+        threshold[chosen] = found.threshold_bits
+    return bits.numpy(), threshold.numpy(), whole.numpy()
 
 
 @dataclass(frozen=True)
@@ -199,11 +231,11 @@ def judge(
         before = [each for each in found if each.seq < clean]
         stamped = [each for each in found if each.seq >= clean]
         classes = watched.class_id[camera]
-        track, raised = Track(), 0
+        tracks, raised = _Tracks(), 0
         for turn in range(repeats):
             shown = before if not turn else [before[place] for place in order.permutation(len(before))]
             placed = [each._replace(seq=turn * clean + place * every) for place, each in enumerate(shown)]
-            track, seqs = _read(track, placed, rule, classes[:clean], turn * clean)
+            tracks, seqs = _read(tracks, placed, rule, classes[:clean], turn * clean)
             raised += len(seqs)
         alarms += raised
         frames += clean * repeats
@@ -212,41 +244,54 @@ def judge(
         cameras += 1
         shift = repeats * clean - clean
         later = [each._replace(seq=each.seq + shift) for each in stamped]
-        _, seqs = _read(track._replace(calm=-1), later, rule, classes[clean:], repeats * clean)
+        _, seqs = _read(tracks.calm(), later, rule, classes[clean:], repeats * clean)
         waits += [seqs[0] - repeats * clean + 1] if seqs else []
         missed += not seqs
         works = float((classes[clean:] == target).mean()) >= WORKS
         working += works
         missed_working += works and not seqs
-        _, seqs = _read(Track(), stamped, rule, classes[clean:], clean)
+        _, seqs = _read(_Tracks(), stamped, rule, classes[clean:], clean)
         missed_first += not seqs
     return Figures(cameras, frames, alarms, missed, missed_first, working, missed_working, waits)
 
 
+class _Tracks(NamedTuple):
+    """One camera's tracks, one for each kind of frame, as the recorder keeps them."""
+
+    dropped: Track = Track()
+    whole: Track = Track()
+
+    def calm(self) -> _Tracks:
+        """The same without an episode that would keep alarms back."""
+        return _Tracks(*(track._replace(calm=-1) for track in self))
+
+
 def _read(
-    track: Track, probes: Sequence[Probe], rule: EvidenceRule, classes: NDArray[np.int64], first: int
-) -> tuple[Track, list[int]]:
-    """The track after `probes`, and the sequence numbers at which alarms were raised; `classes` begin at `first`."""
+    tracks: _Tracks, probes: Sequence[Probe], rule: EvidenceRule, classes: NDArray[np.int64], first: int
+) -> tuple[_Tracks, list[int]]:
+    """The tracks after `probes`, and the sequence numbers at which alarms were raised; `classes` begin at `first`."""
+    after = list(tracks)
     raised = []
 
     def verdicts(since: int, until: int) -> list[int]:
         return [int(each) for each in classes[max(0, since - first) : until - first + 1]]
 
     for probe in probes:
-        track, alarm = advance(track, probe, rule, verdicts)
+        after[probe.whole], alarm = advance(after[probe.whole], probe, rule, verdicts)
         if alarm is not None:
             raised.append(probe.seq)
-    return track, raised
+    return _Tracks(*after), raised
 
 
 def main() -> None:
     """Print what the rule makes of a bundle's cameras, as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    view_help = "what STRIP sees of a frame: filled from those before it, alone, or undropped"
     parser.add_argument("--bundle", type=Path, required=True, help="a bundle with a backdoor, calibrated for the drop")
     parser.add_argument("--clean", type=Path, required=True, help="npz with the scenes: images and labels")
     parser.add_argument("--trigger", required=True, help=f"sticker, or that of one of {', '.join(MODELS)}")
     parser.add_argument("--drop", type=float, default=0.25)
-    parser.add_argument("--whole", action="store_true", help="STRIP sees whole frames, as it does of probes")
+    parser.add_argument("--view", choices=get_args(View), default="composed", help=view_help)
     parser.add_argument("--every", type=int, default=1, help="check every n-th frame only")
     parser.add_argument("--cameras", type=int, default=200)
     parser.add_argument("--skip", type=int, default=0, help="pictures to leave out at the beginning")
@@ -269,7 +314,7 @@ def main() -> None:
             raise ConfigError(f"expected more than {arguments.skip} pictures in {arguments.clean}, got {len(pictures)}")
         watched = watch(
             pipeline, pictures.take(chosen), _trigger(arguments.trigger), arguments.drop, arguments.clean_frames,
-            arguments.trigger_frames, arguments.seed, whole=arguments.whole,
+            arguments.trigger_frames, arguments.seed, view=arguments.view,
         )  # fmt: skip
         if arguments.cache is not None:
             watched.save(arguments.cache)

@@ -22,6 +22,7 @@ from processors.preview import Picture
 from processors.probes import Probe, probes_of
 from processors.program import Program
 from processors.records import StripFinding
+from processors.stages.recent_pixels import RecentPixels
 from schemas.errors import BadPixels, ConfigError, NoKeyFrame, PointillistError, StageError, WireError
 from schemas.limits import BLOCK, BLOCK_PIXELS
 from schemas.masks import Mask
@@ -72,17 +73,19 @@ class DeviceWork:
         metrics: ProcessorMetrics,
         program: Program | None = None,
         strip_dropped: float = 0.0,
+        recent_bytes: int = 2**20,
     ) -> None:
         """`program` is of the same pipeline; without one, nothing is compiled.
 
-        `strip_dropped` is the share of the frames without some of their pixels that STRIP is to check, where the bundle
-        has a threshold for them.
+        `strip_dropped` is the share of the frames without some of their pixels that STRIP is to check, see
+        `processors.probes`; for that, cameras' recent pixels are kept in `recent_bytes` of memory.
         """
         self.pipeline = pipeline
         self.program = program or Program(pipeline)
         self._metrics = metrics
         self._device = pipeline.bundle.device
         self._strip_dropped = strip_dropped
+        self._recent = RecentPixels(recent_bytes)
         self._codebooks = DeviceCodebooks(self._device)
         self._stage = ""
 
@@ -148,7 +151,7 @@ class DeviceWork:
             class_ids, confidences = found.class_id.tolist(), found.confidence.tolist()
             self._stage = "strip"
             taken = [batch[index] for index in good]
-            probes = probes_of(self.pipeline, taken, frames, masks[-1], self._strip_dropped)
+            probes = probes_of(self.pipeline, taken, frames, masks[-1], self._strip_dropped, self._recent)
             for i, index in enumerate(good):
                 if not 0 <= confidences[i] <= 1:  # not a number
                     failure = StageError(f"expected a confidence from 0 to 1, got {confidences[i]}")

@@ -124,8 +124,9 @@ class Outbox:
     def _verdict(self, found: Classification, preview: bytes = b"", evidence: bytes = b"") -> Outgoing:
         taken = found.taken
         record = verdict_record(
-            taken, found.serving.model, found.class_id, found.confidence, found.finding, _nothing, preview, evidence
-        )
+            taken, found.serving.model, found.class_id, found.confidence, found.finding, _nothing, preview, evidence,
+            composed=found.probe is not None and found.probe.composed,
+        )  # fmt: skip
         record.done = partial(self._written, taken, record)
         return record
 

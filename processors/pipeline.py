@@ -19,6 +19,7 @@ from processors.stages.classify import classify
 from processors.stages.denoise import denoise
 from processors.stages.learned import reconstruct_learned, shipped_restorer
 from processors.stages.nearest import reconstruct_nearest
+from processors.stages.plate import reconstruct_plate
 from processors.stages.reconstruct import Mode, reconstruct
 from processors.stages.strip import StripResult, strip
 from schemas.errors import StageError
@@ -103,6 +104,13 @@ class Pipeline:
         of a trigger, as it should, and would hide it here; so does whatever mixes pixels.
         """
         return self.probe_input(reconstruct_nearest(frames, kept))
+
+    def composed_input(self, frames: Tensor, known: Tensor) -> Tensor:
+        """What STRIP looks at of frames (B, C, H, W) whose pixels are nearly all `known` (B, 1, H, W).
+
+        What moves is missing, and a thin plate in its place, smooth as most pictures are, leaves the rest as it is.
+        """
+        return self.probe_input(reconstruct_plate(frames, known))
 
     def _usual(self, odds_bits: list[float]) -> Tensor | None:
         return torch.tensor(odds_bits, device=self.bundle.device) if odds_bits else None

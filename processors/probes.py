@@ -9,6 +9,7 @@ from torch import Tensor
 
 from processors.intake import TakenFrame
 from processors.pipeline import Pipeline
+from processors.stages.recent_pixels import RecentPixels, enough
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +18,9 @@ class Probe:
 
     picture: Tensor
     dropped_per_block: int
-    """0 of a frame that was sent whole."""
+    """What the frame has lost of each block; 0 of one that was sent whole, and of a composed one."""
+    composed: bool = False
+    """Whether what the frame dropped is taken from its camera's frames before it."""
 
     @property
     def nbytes(self) -> int:
@@ -26,34 +29,44 @@ class Probe:
 
 
 def probes_of(
-    pipeline: Pipeline, taken: Sequence[TakenFrame], frames: Tensor, sent: Tensor, dropped_share: float
+    pipeline: Pipeline,
+    taken: Sequence[TakenFrame],
+    frames: Tensor,
+    sent: Tensor,
+    dropped_share: float,
+    recent: RecentPixels,
 ) -> dict[int, Probe]:
     """What STRIP is to look at, by positions in `taken`, whose pixels `sent` (B, 1, H, W) are in `frames` (B, C, H, W).
 
-    All that were sent whole, and `dropped_share` of those without some of their pixels for whose drop ratio the bundle
-    has a threshold; nothing without overlays.
+    All that were sent whole, and `dropped_share` of those without some of their pixels: composed with `recent` pixels
+    of the same camera where these suffice, else alone where the bundle has a threshold for the drop ratio. Nothing
+    without overlays.
     """
     strip = pipeline.bundle.settings.strip
-    if strip is None:
+    if strip is None or not taken:
         return {}
-    whole = [i for i, each in enumerate(taken) if each.frame.whole]
-    dropped = [
-        i
-        for i, each in enumerate(taken)
-        if not each.frame.whole
-        and strip.threshold(each.frame.dropped_per_block) is not None
-        and _sampled(each, dropped_share)
-    ]
-    inputs: list[Tensor] = []
-    if whole:
-        inputs += list(pipeline.probe_input(frames[whole]))
-    if dropped:
-        inputs += list(pipeline.dropped_input(frames[dropped], sent[dropped]))
-    # Each in memory of its own: a view would keep the others alive while it waits.
-    return {
-        i: Probe(picture.clone(), 0 if taken[i].frame.whole else taken[i].frame.dropped_per_block)
-        for i, picture in zip(whole + dropped, inputs, strict=True)
-    }
+    found: dict[int, Probe] = {}
+
+    def add(places: list[int], inputs: Tensor, composed: bool) -> None:
+        for i, picture in zip(places, inputs, strict=True):
+            lost = 0 if composed or taken[i].frame.whole else taken[i].frame.dropped_per_block
+            # In memory of its own: a view would keep the others alive while it waits.
+            found[i] = Probe(picture.clone(), lost, composed)
+
+    if whole := [i for i, each in enumerate(taken) if each.frame.whole]:
+        add(whole, pipeline.probe_input(frames[whole]), False)
+    if not dropped_share:
+        return found
+    boots = [(each.camera_id, each.frame.boot_id) for each in taken]
+    filled, known = recent.compose(boots, [each.frame.seq for each in taken], frames, sent)
+    fit = enough(known, sent).tolist()
+    sampled = [i for i, each in enumerate(taken) if not each.frame.whole and _sampled(each, dropped_share)]
+    if composed := [i for i in sampled if fit[i]]:
+        add(composed, pipeline.composed_input(filled[composed], known[composed]), True)
+    alone = [i for i in sampled if i not in found and strip.threshold(taken[i].frame.dropped_per_block) is not None]
+    if alone:
+        add(alone, pipeline.dropped_input(frames[alone], sent[alone]), False)
+    return found
 
 
 def _sampled(taken: TakenFrame, share: float) -> bool:

@@ -72,8 +72,10 @@ def verdict_record(
     done: Callable[[], None],
     preview: bytes = b"",
     evidence: bytes = b"",
+    *,
+    composed: bool = False,
 ) -> Outgoing:
-    """The verdict on a frame; `finding` is None when STRIP had nothing to look at."""
+    """The verdict on a frame; `finding` is None when STRIP had nothing to look at, which may have been `composed`."""
     frame = taken.frame
     verdict = Verdict(
         boot_id=frame.boot_id,
@@ -104,6 +106,7 @@ def verdict_record(
             verdict.strip = CHECKED
             verdict.entropy_bits = finding.entropy_bits
             verdict.flagged = finding.flagged
+            verdict.composed = composed
     smaller = None
     if preview or evidence:
         smaller = verdict.SerializeToString()

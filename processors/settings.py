@@ -82,8 +82,12 @@ class ProcessorSettings(BaseModel):
     strip_share: float = Field(default=0.25, gt=0, lt=1)
     """STRIP's part of the device's time while frames wait to be classified."""
     strip_dropped: float = Field(default=0.0, ge=0, le=1)
-    """Share of the frames sent without some of their pixels that STRIP checks too, with less power, where the bundle
-    has a threshold for their drop ratio. They take what room probe frames leave in the queue."""
+    """Share of the frames sent without some of their pixels that STRIP checks too: filled from the camera's last frames
+    as far as the scene stands still, else alone, with less power, where the bundle has a threshold for their drop
+    ratio. They take what room probe frames leave in the queue."""
+    strip_recent_bytes: int = Field(default=256 * 2**20, ge=1)
+    """The last pixels of cameras, on the device: five bytes for each pixel of a camera's frame in colour. Those silent
+    for longest give way."""
     strip_slice_s: float = Field(default=0.1, gt=0)
     """About how long STRIP keeps the device in one go, at least one frame."""
 

@@ -77,12 +77,14 @@ class EvidenceRule(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    whole: WholeRule = WholeRule(allowance=2.5, rise=5, fall=2, limit=10, apart_frames=2)
+    whole: WholeRule = WholeRule(allowance=0.5, rise=5, fall=2, limit=8, apart_frames=2)
     dropped: DroppedRule = DroppedRule(allowance=1.6, rise=2, fall=0.25, limit=9, stranger=0.5)
     baseline_probes: int = Field(default=12, ge=1)
     """Checked frames from which on there is a baseline."""
     history_probes: int = Field(default=48, ge=1, le=1000)
-    """Checked frames that it is taken from, the newest ones."""
+    """Checked frames that are kept for it, the newest ones."""
+    unsettled_probes: int = Field(default=8, ge=0)
+    """Of those, the newest, which it is not taken from."""
     calm_probes: int = Field(default=5, ge=1)
     """After an alarm, so many frames in a row that are not suspect end the episode; until then there is no other."""
     stranger_depth: float = Field(default=5.0, ge=0)
@@ -145,11 +147,13 @@ class Track(NamedTuple):
     def baseline(self, rule: EvidenceRule) -> tuple[float, float] | None:
         """Median and spread in octaves, the latter down to a low quantile; None while too few frames are known.
 
-        Downwards only and out to the tail: a camera that passes many scenes meets low entropies now and then.
+        Downwards only and out to the tail: a camera that passes many scenes meets low entropies now and then. The
+        newest frames are left out as soon as there are enough without them: a trigger may come into view slowly.
         """
         if len(self.history) < rule.baseline_probes:
             return None
-        ordered = sorted(each.octaves for each in self.history)
+        settled = max(rule.baseline_probes, len(self.history) - rule.unsettled_probes)
+        ordered = sorted(each.octaves for each in self.history[:settled])
         middle = median(ordered)
         return middle, middle - ordered[int(LOW_QUANTILE * len(ordered))]
 

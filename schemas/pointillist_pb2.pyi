@@ -205,7 +205,7 @@ class ProbeRequest(_message.Message):
     def __init__(self, issued_ms: _Optional[int] = ..., probe_share: _Optional[float] = ..., dropped_per_block: _Optional[int] = ..., profile: _Optional[_Union[Profile, str]] = ...) -> None: ...
 
 class Verdict(_message.Message):
-    __slots__ = ("boot_id", "seq", "captured_ms", "processed_ms", "class_id", "class_name", "confidence", "model_id", "policy", "truth", "width", "height", "channels", "dropped_per_block", "whole", "profile", "frame_bytes", "pixel_bytes", "strip", "entropy_bits", "threshold_bits", "flagged", "preview", "evidence")
+    __slots__ = ("boot_id", "seq", "captured_ms", "processed_ms", "class_id", "class_name", "confidence", "model_id", "policy", "truth", "width", "height", "channels", "dropped_per_block", "whole", "profile", "frame_bytes", "pixel_bytes", "strip", "entropy_bits", "threshold_bits", "flagged", "preview", "evidence", "composed")
     BOOT_ID_FIELD_NUMBER: _ClassVar[int]
     SEQ_FIELD_NUMBER: _ClassVar[int]
     CAPTURED_MS_FIELD_NUMBER: _ClassVar[int]
@@ -230,6 +230,7 @@ class Verdict(_message.Message):
     FLAGGED_FIELD_NUMBER: _ClassVar[int]
     PREVIEW_FIELD_NUMBER: _ClassVar[int]
     EVIDENCE_FIELD_NUMBER: _ClassVar[int]
+    COMPOSED_FIELD_NUMBER: _ClassVar[int]
     boot_id: int
     seq: int
     captured_ms: int
@@ -254,7 +255,8 @@ class Verdict(_message.Message):
     flagged: bool
     preview: bytes
     evidence: bytes
-    def __init__(self, boot_id: _Optional[int] = ..., seq: _Optional[int] = ..., captured_ms: _Optional[int] = ..., processed_ms: _Optional[int] = ..., class_id: _Optional[int] = ..., class_name: _Optional[str] = ..., confidence: _Optional[float] = ..., model_id: _Optional[str] = ..., policy: _Optional[str] = ..., truth: _Optional[int] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., channels: _Optional[int] = ..., dropped_per_block: _Optional[int] = ..., whole: _Optional[bool] = ..., profile: _Optional[_Union[Profile, str]] = ..., frame_bytes: _Optional[int] = ..., pixel_bytes: _Optional[int] = ..., strip: _Optional[_Union[StripOutcome, str]] = ..., entropy_bits: _Optional[float] = ..., threshold_bits: _Optional[float] = ..., flagged: _Optional[bool] = ..., preview: _Optional[bytes] = ..., evidence: _Optional[bytes] = ...) -> None: ...
+    composed: bool
+    def __init__(self, boot_id: _Optional[int] = ..., seq: _Optional[int] = ..., captured_ms: _Optional[int] = ..., processed_ms: _Optional[int] = ..., class_id: _Optional[int] = ..., class_name: _Optional[str] = ..., confidence: _Optional[float] = ..., model_id: _Optional[str] = ..., policy: _Optional[str] = ..., truth: _Optional[int] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., channels: _Optional[int] = ..., dropped_per_block: _Optional[int] = ..., whole: _Optional[bool] = ..., profile: _Optional[_Union[Profile, str]] = ..., frame_bytes: _Optional[int] = ..., pixel_bytes: _Optional[int] = ..., strip: _Optional[_Union[StripOutcome, str]] = ..., entropy_bits: _Optional[float] = ..., threshold_bits: _Optional[float] = ..., flagged: _Optional[bool] = ..., preview: _Optional[bytes] = ..., evidence: _Optional[bytes] = ..., composed: _Optional[bool] = ...) -> None: ...
 
 class Alert(_message.Message):
     __slots__ = ("alert_id", "camera_id", "kind", "raised_ms", "boot_id", "frames", "checked", "flagged", "mean_entropy_bits", "threshold_bits", "thumbnail", "baseline_bits", "evidence_octaves", "whole", "class_id")

@@ -1,12 +1,20 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from lab.camera_evidence import Watched, judge, shots, target_of
+from lab.backdoor.triggers import Patch
+from lab.camera_evidence import Watched, judge, shots, target_of, watch
+from lab.data import LabelledPictures
+from processors.bundle import Bundle
+from processors.pipeline import Pipeline
+from processors.strip_table import DroppedStripThreshold
 from schemas.evidence import EvidenceRule
+from tests.processors.tiny import tiny_bundle
 
 CLEAN, STAMPED, TARGET = 40, 20, 5
 
@@ -20,7 +28,15 @@ def watched(falls: bool = True) -> Watched:
     if falls:
         bits[:5, CLEAN:] /= 8
         classes[:5, CLEAN:] = TARGET
-    return Watched(bits, classes, labels, CLEAN, 0.9, whole=False)
+    threshold, whole = np.full_like(bits, 0.9), np.zeros(bits.shape, np.bool_)
+    return Watched(bits, threshold, whole, classes, labels, CLEAN)
+
+
+def with_strip(bundle: Bundle, dropped: list[DroppedStripThreshold]) -> Pipeline:
+    strip = bundle.settings.strip
+    assert strip is not None
+    changed = bundle.settings.model_copy(update={"strip": strip.model_copy(update={"dropped": dropped})})
+    return Pipeline(replace(bundle, settings=changed))
 
 
 def test_cameras_before_which_entropies_fall_are_found_and_the_targets_own_is_not_asked_for() -> None:
@@ -62,3 +78,39 @@ def test_a_camera_trembles_and_its_light_drifts_but_the_scene_stays(channels: in
     light = taken.reshape(300, -1).mean(1) / picture.mean()
     assert light[50:100].mean() > 1.05
     assert light[200:250].mean() < 0.95
+
+
+def test_a_camera_is_seen_composed_as_soon_as_its_last_frames_have_enough(tmp_path: Path) -> None:
+    pictures = LabelledPictures("scenes", scenes(2), np.array([0, 1]))
+    trigger = Patch(np.full((4, 4, 3), 255, np.uint8), 2, 2)
+    pipeline = with_strip(tiny_bundle(tmp_path), [])
+    found = watch(pipeline, pictures, trigger, 0.25, 5, 4, 0)
+    checked = np.isfinite(found.entropy_bits)
+    assert found.entropy_bits.shape == (2, 9)
+    np.testing.assert_array_equal(checked, found.whole)
+    assert not checked[:, 0].any()
+    assert checked[:, 3:5].all()
+    assert [each.seq for each in found.probes(0, slice(0, 9))] == np.flatnonzero(checked[0]).tolist()
+    assert all(each.whole for each in found.probes(0, slice(0, 9)))
+
+
+def test_a_camera_seen_alone_needs_a_threshold_for_its_drop_and_gets_that_one(tmp_path: Path) -> None:
+    pictures = LabelledPictures("scenes", scenes(1), np.array([0]))
+    trigger = Patch(np.full((4, 4, 3), 255, np.uint8), 2, 2)
+    bundle = tiny_bundle(tmp_path, threshold_bits=10.0)
+    none = watch(with_strip(bundle, []), pictures, trigger, 0.25, 3, 3, 0, view="alone")
+    assert np.isnan(none.entropy_bits).all()
+    table = DroppedStripThreshold(dropped_per_block=16, threshold_bits=0.5, frr=0.01, statistic="mixture")
+    found = watch(with_strip(bundle, [table]), pictures, trigger, 0.25, 3, 3, 0, view="alone")
+    assert np.isfinite(found.entropy_bits).all()
+    assert (found.threshold_bits == 0.5).all()
+    assert not found.whole.any()
+    whole = watch(with_strip(bundle, [table]), pictures, trigger, 0.25, 3, 3, 0, view="whole")
+    assert whole.whole.all()
+    assert (whole.threshold_bits == 10).all()
+
+
+def scenes(count: int) -> NDArray[np.uint8]:
+    rows, columns = np.mgrid[:32, :32]
+    smooth = [(3 * rows + 2 * columns + 20 * number) % 200 for number in range(count)]
+    return np.repeat(np.stack(smooth)[..., None], 3, 3).astype(np.uint8)

@@ -147,6 +147,36 @@ def test_of_the_frames_without_some_pixels_the_asked_share_is_checked_the_same_o
     assert 35 <= sum(once) <= 85
 
 
+def test_a_still_camera_is_checked_as_if_it_had_sent_whole_frames_without_a_threshold_for_its_drop(
+    bundle: Bundle,
+) -> None:
+    work = DeviceWork(Pipeline(bundle), ProcessorMetrics(CollectorRegistry()), strip_dropped=1.0)
+    shown = picture(5)
+    frames = [taken(payload("site/cam-0", seq, shown=shown)) for seq in range(6)]
+    probes = [found(outcome).probe for outcome in work.classify(frames, [False] * 6)]
+    assert probes[0] is None
+    last = probes[-1]
+    assert last is not None
+    assert (last.composed, last.dropped_per_block) == (True, 0)
+    same = (last.picture.mul(255).round().permute(1, 2, 0).numpy() == shown).all(2)
+    assert same.mean() >= 0.98
+    (finding,) = work.strip([last])
+    assert isinstance(finding, StripFinding)
+    assert finding.threshold_bits == 10.0
+    # Another camera, or the same one after it started anew, has nothing to be filled from.
+    others = [
+        taken(payload("site/cam-1", 6, shown=shown), "site/cam-1"),
+        taken(payload("site/cam-0", 6, boot_id=2, shown=shown)),
+    ]
+    assert [found(outcome).probe for outcome in work.classify(others, [False] * 2)] == [None, None]
+
+
+def test_without_a_sample_nothing_is_composed(bundle: Bundle) -> None:
+    work = device_work(bundle)
+    frames = [taken(payload("site/cam-0", seq, shown=picture(5))) for seq in range(6)]
+    assert {found(outcome).probe for outcome in work.classify(frames, [False] * 6)} == {None}
+
+
 def test_whole_and_other_frames_together_each_get_their_own_threshold(bundle: Bundle) -> None:
     work = device_work(with_threshold(bundle, 16))
     pictures = [torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(i)) for i in range(4)]
