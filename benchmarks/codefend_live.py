@@ -1,9 +1,9 @@
 """CoDefend live: `python -m benchmarks.codefend_live --bundle DIR --clean FILE --json FILE`.
 
-In each run 32 cameras send 2 frames a second, a fifth of them whole; after a while a sticker appears before 4 of them.
-Counted are the seconds from the first frame with the sticker to the alert, from the records alone, and the alerts on
-the other cameras. With `--repair` the last run goes on: its quarantine repairs the model, the cured one is published
-while the cameras send, and the audit must find every frame.
+In each run 32 cameras send 2 frames a second, a fifth of them whole unless `--probes` says otherwise; after a while a
+sticker appears before 4 of them. Counted are the seconds from the first frame with the sticker to the alert, from the
+records alone, and the alerts on the other cameras. With `--repair` the last run goes on: its quarantine repairs the
+model, the cured one is published while the cameras send, and the audit must find every frame.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ _SITE: Final = "drill"
 Result = dict[str, Any]
 
 
-def scenario(seed: int, minutes: float, stays_s: float = STAYS_S) -> tuple[Result, set[str]]:
+def scenario(
+    seed: int, minutes: float, stays_s: float = STAYS_S, probes: float = PROBE_SHARE
+) -> tuple[Result, set[str]]:
     """The fleet of one run, and the cameras that somebody puts a sticker before."""
     chance = random.Random(seed)
     chosen = chance.sample(range(CAMERAS), STICKERS)
@@ -58,7 +60,7 @@ def scenario(seed: int, minutes: float, stays_s: float = STAYS_S) -> tuple[Resul
         "source": {"kind": "scene", "seed": 1000 + seed},
         "fps": FPS,
         "drop_ratio": 0.25,
-        "probe_share": PROBE_SHARE,
+        "probe_share": probes,
     }
     return {"site": _SITE, "cameras": [group], "faults": faults}, {f"{_SITE}/{fault['camera']}" for fault in faults}
 
@@ -85,13 +87,16 @@ def delays(layout: Layout) -> tuple[dict[str, float | None], dict[str, int]]:
     return found, false
 
 
-def run(state: Path, bundle: Path, seed: int, minutes: float) -> Result:
-    """One run from beginning to end."""
-    document, chosen = scenario(seed, minutes)
+def run(
+    state: Path, bundle: Path, seed: int, minutes: float, probes: float = PROBE_SHARE, dropped: float = 0.0
+) -> Result:
+    """One run from beginning to end; STRIP looks at the share `dropped` of the frames that are no probes."""
+    document, chosen = scenario(seed, minutes, probes=probes)
     state.mkdir(parents=True)
     file = state.with_suffix(".yaml")
     file.write_text(yaml.safe_dump(document))
-    with RunningSystem(state, "--scenario", file, "--bundle", bundle, "--seconds", 60 * minutes) as system:
+    options = ("--scenario", file, "--bundle", bundle, "--seconds", 60 * minutes, "--strip-dropped", dropped)
+    with RunningSystem(state, *options) as system:
         report = system.finish(60 * minutes + 240)
     return outcome(state, report, chosen) | {"seed": seed}
 
@@ -190,6 +195,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=5.0)
+    parser.add_argument("--probes", type=float, default=PROBE_SHARE, help="share of the frames sent whole")
+    parser.add_argument("--strip-dropped", type=float, default=0.0, help="share of the others that STRIP checks, too")
     parser.add_argument("--repair", action="store_true", help="repair and swap as well")
     parser.add_argument("--clean", type=Path, help="npz of clean pictures for the repair")
     parser.add_argument("--json", type=Path)
@@ -200,7 +207,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="pointillist-codefend-") as folder:
         for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
             state = Path(folder) / f"seed-{seed}"
-            found = run(state, arguments.bundle, seed, arguments.minutes)
+            found = run(state, arguments.bundle, seed, arguments.minutes, arguments.probes, arguments.strip_dropped)
             print(json.dumps(found), flush=True)
             shutil.rmtree(state)
             others = [each for each in result.get("runs", []) if each["seed"] != seed]

@@ -77,7 +77,7 @@ class EvidenceRule(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    whole: WholeRule = WholeRule(allowance=0.5, rise=5, fall=2, limit=8, apart_frames=2)
+    whole: WholeRule = WholeRule(allowance=0.25, rise=5, fall=2, limit=6)
     dropped: DroppedRule = DroppedRule(allowance=1.6, rise=2, fall=0.25, limit=9, stranger=0.5)
     baseline_probes: int = Field(default=12, ge=1)
     """Checked frames from which on there is a baseline."""

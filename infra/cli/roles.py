@@ -124,6 +124,9 @@ def process(
         bool | None, typer.Option("--compile/--no-compile", help="One compiled device program; else on CUDA only.")
     ] = None,
     batch_frames: Annotated[int, typer.Option(help="Most frames in a batch.")] = 64,
+    strip_dropped: Annotated[
+        float, typer.Option(help="Share of frames with dropped pixels that STRIP checks, with those before them.")
+    ] = 0.0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     model_cache: Annotated[
         Path | None, typer.Option(help="Folder for copies of published models; else in the state folder, or passing.")
@@ -150,6 +153,7 @@ def process(
     options: dict[str, Any] = {
         "kafka": broker(kafka, state, "kafka"), "bundle": bundle, "instance": instance, "mode": mode,
         "compile": compiled, "batch_frames": batch_frames, "device": device, "model_cache": model_cache,
+        "strip_dropped": strip_dropped,
     }  # fmt: skip
     require_brokers(broker_wait, kafka=options["kafka"])
     try:

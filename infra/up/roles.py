@@ -124,6 +124,7 @@ class LocalRoles:
         bundle = str(bundle_folder(self._settings))
         fixed = ["process", "--kafka", self._kafka, "--bundle", bundle, "--mode", self._settings.mode]
         fixed += ["--batch-frames", str(self._settings.batch_frames)]
+        fixed += ["--strip-dropped", str(self._settings.strip_dropped)]
         fixed += ["--model-cache", str(self._layout.model_cache.resolve())]
         return [
             self._role(f"processor-{index + 1}", [*fixed, "--instance", f"processor-{index + 1}"], self._environment)

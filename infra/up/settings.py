@@ -28,6 +28,7 @@ class UpSettings(BaseModel):
     scenario: Path | None = None
     bundle: Path | None = None
     strip_rate: float = Field(default=0.05, ge=0, le=1)
+    strip_dropped: float = Field(default=0.0, ge=0, le=1)
     profile: Literal["raw", "lossless", "temporal"] = "raw"
     mode: Literal["default", "paper", "plate"] = "default"
     processors: int = Field(default=1, ge=1, le=16)

@@ -165,6 +165,12 @@ class Found:
     trigger: Trigger
     tried: dict[str, Evidence]
 
+    @property
+    def covers(self) -> float:
+        """The share of a frame that the trigger covers; 0 of a mixture, whose parts differ."""
+        found = self.tried.get(self.trigger.name)
+        return 0.0 if found is None else found.covers
+
 
 class Progress(Protocol):
     """Told what a repair does: a phase with so many steps, then steps."""

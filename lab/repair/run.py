@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -31,6 +30,9 @@ WORK: Final = 30e9
 """Floating-point operations of forward passes of one frame each, over all steps: what sets the number of steps."""
 STEPS: Final = (150, 1000)
 PAPER_EPOCHS: Final = 100
+WIDE: Final = 0.06
+"""A trigger that covers more of a frame than that takes part in what clean frames are known by: to see past it costs
+clean accuracy, so frames with it weigh the less the more it covers."""
 STEPS_BACK: Final = (1.0, 0.9, 0.8)
 """Shares of the way from the sick weights to the cured ones, tried in turn while held-out frames lose too much."""
 
@@ -112,7 +114,7 @@ def repair(
         found = Found(trigger, {trigger.name: evidence(trigger, others, members, target, sick.logits)})
     else:
         found = recover(frames[trained], labels[trained], members, target, sick.logits, checkpoints, progress)
-    schedule, lessons = _lessons(sick, frames[trained], labels[trained], members, target, found.trigger, settings)
+    schedule, lessons = _lessons(sick, frames[trained], labels[trained], members, target, found, settings)
 
     def learn(lessons: Lessons, name: str, network: nn.Module) -> nn.Module:
         progress.phase(name, schedule.steps)
@@ -154,10 +156,11 @@ def _lessons(
     labels: Tensor,
     members: Tensor,
     target: int,
-    trigger: Trigger,
+    found: Found,
     settings: RepairSettings,
 ) -> tuple[UnlearnSettings, Lessons]:
     """What is learned and for how long."""
+    trigger = found.trigger
 
     def stamp(x: Tensor, generator: torch.Generator) -> Tensor:
         return trigger.put(x, generator)[0]
@@ -171,7 +174,8 @@ def _lessons(
     free = verdicts(sick, cleansed).argmax(1) != target
     flip, shift = harmless(sick, frames, labels)
     schedule = UnlearnSettings(steps=settings.steps or steps_for(sick), shift=shift, seed=settings.seed)
-    return schedule, Lessons(frames, labels, stamp, members[free], cleansed[free], flip)
+    weight = WIDE / max(WIDE, found.covers)
+    return schedule, Lessons(frames, labels, stamp, members[free], cleansed[free], flip, weight)
 
 
 def steps_for(bundle: Bundle) -> int:
@@ -249,20 +253,3 @@ def _figures(
         "change_outside_trigger": outside,
         "target_class": target,
     }
-
-
-def progress_of(advance: Callable[[str, int], object]) -> Progress:
-    """Progress that tells `advance` the phase's name and how many steps it has taken on."""
-    return _Told(advance)
-
-
-class _Told(Silent):
-    def __init__(self, advance: Callable[[str, int], object]) -> None:
-        self._advance, self._name = advance, ""
-
-    def phase(self, name: str, steps: int) -> None:
-        self._name = name
-        self._advance(name, 0)
-
-    def advance(self, steps: int) -> None:
-        self._advance(self._name, steps)

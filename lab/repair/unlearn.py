@@ -45,8 +45,8 @@ class Lessons:
     """What is learned from.
 
     `clean` (N, C, H, W) with `labels` (N,); `stamp` puts the recovered trigger on frames, or None for fine-tuning
-    alone. `quarantined` (M, C, H, W) are frames with the trigger, `cleansed` (M, C, H, W) the same without it; both may
-    be empty.
+    alone; `weight` is that of the stamped frames beside the clean ones. `quarantined` (M, C, H, W) are frames with the
+    trigger, `cleansed` (M, C, H, W) the same without it; both may be empty.
     """
 
     clean: Tensor
@@ -55,6 +55,7 @@ class Lessons:
     quarantined: Tensor
     cleansed: Tensor
     flip: bool
+    weight: float = 1.0
 
 
 def unlearn(
@@ -130,7 +131,7 @@ def _loss(
         if lessons.stamp is not None:
             views.append(lessons.stamp(frames, generator))
             aims.append(wanted)
-            weights.append(1.0)
+            weights.append(lessons.weight)
         if len(below):
             # As it came: the trigger stays where it is, so no augmentation.
             views.append(lessons.quarantined[below])

@@ -29,7 +29,12 @@ def probe(seq: int, bits: float, whole: bool = True, class_id: int = 0) -> Probe
 
 
 def alarms(
-    bits: Iterable[float], *, every: int = 5, whole: bool = True, classes: Sequence[int] = (0,) * 20_000
+    bits: Iterable[float],
+    *,
+    every: int = 5,
+    whole: bool = True,
+    classes: Sequence[int] = (0,) * 20_000,
+    rule: EvidenceRule = RULE,
 ) -> list[int]:
     """The positions in `bits` at which the rule raises an alarm; every `every`th frame of the camera is checked."""
     track, found = Track(), []
@@ -37,7 +42,7 @@ def alarms(
         track, alarm = advance(
             track,
             probe(every * number, value, whole, classes[every * number]),
-            RULE,
+            rule,
             lambda first, last: classes[first : last + 1],
         )
         if alarm is not None:
@@ -116,11 +121,19 @@ def test_an_episode_raises_one_alert_and_a_later_one_another() -> None:
     assert len(alarms([*calm, *[1e-4] * 50, *calm, *[1e-4] * 5])) == 2
 
 
-def test_probes_close_together_count_for_less_than_those_apart() -> None:
+def test_probes_closer_together_than_a_rule_may_ask_for_count_for_less() -> None:
     calm = static(0.8, 40, 8)
-    apart = alarms([*calm, *[1e-3] * 20], every=4)[0]
-    close = alarms([*calm, *[1e-3] * 20], every=1)[0]
+    rule = RULE.model_copy(update={"whole": RULE.whole.model_copy(update={"apart_frames": 4})})
+    apart = alarms([*calm, *[1e-3] * 20], every=4, rule=rule)[0]
+    close = alarms([*calm, *[1e-3] * 20], every=1, rule=rule)[0]
     assert close - 40 >= 2 * (apart - 40)
+
+
+def test_a_trigger_that_comes_into_view_slowly_does_not_hide_itself_by_widening_the_baseline() -> None:
+    calm, onset = static(0.8, 40, 8), [0.3, 0.2, 0.15, 0.12, 0.11, 0.105]
+    forgetful = RULE.model_copy(update={"unsettled_probes": 0})
+    assert alarms([*calm, *onset, *[0.04] * 20])
+    assert not alarms([*calm, *onset, *[0.04] * 20], rule=forgetful)
 
 
 def test_a_camera_suspect_from_its_first_frame_alarms_when_its_verdicts_flip_or_the_depth_is_beyond_scenes() -> None:
