@@ -7,29 +7,27 @@ import contextlib
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
+from schemas import kafka_clients
+
 REQUEST_S = 5
-"""How long Kafka may take for an answer: it bounds a start too."""
+"""How long Kafka may take for an answer: it bounds a consumer's start too."""
 STOP_S = 3.0
 
 
 async def start(client: AIOKafkaConsumer | AIOKafkaProducer) -> None:
-    """Start `client`; when that fails or is cancelled, it is stopped again.
-
-    A start that is under way is not interrupted at once: aiokafka would forget the connection that it is making. But an
-    idempotent producer starts for ever while Kafka hangs, so the wait has an end.
-    """
-    starting = asyncio.create_task(client.start())
+    """Start `client`; when that fails or is cancelled, it is stopped again."""
     try:
-        await asyncio.shield(starting)
+        await kafka_clients.start(client)
     except BaseException:
-        await asyncio.wait([starting], timeout=2 * REQUEST_S)
-        starting.cancel()
         await stop(client)
         raise
 
 
 async def stop(client: AIOKafkaConsumer | AIOKafkaProducer) -> None:
     """Stop `client` within `STOP_S` seconds: what is not delivered by then is sent again after the next start."""
+    if isinstance(client, AIOKafkaProducer):
+        await kafka_clients.stop(client, STOP_S)
+        return
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(STOP_S):
             await client.stop()

@@ -13,6 +13,7 @@ from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaError
 from google.protobuf.message import DecodeError
 
 from schemas.errors import BrokerError, BundleError, WireError
+from schemas.kafka_clients import start, stop
 from schemas.keys import KeyRing
 from schemas.limits import MAX_BROKER_BYTES
 from schemas.models import LIVE_KEY, PROCESSOR_PREFIX, live, seal, unseal
@@ -20,6 +21,7 @@ from schemas.pointillist_pb2 import Model, Models, ServedModel
 from schemas.topics import PROCESSORS_GROUP, KafkaTopic
 
 _CALL_S: Final = 10.0
+_STOP_S: Final = 2.0
 _LOOK_S: Final = 0.3
 _TRIES: Final = 5
 """A broker does not know at once of a topic that was made a moment ago."""
@@ -54,7 +56,7 @@ class ModelsTopic:
     async def __aenter__(self) -> Self:
         try:
             async with asyncio.timeout(_CALL_S):
-                await self._consumer.start()
+                await start(self._consumer)
                 for _ in range(_TRIES):
                     if self._partition.topic in await self._consumer.topics():
                         break
@@ -127,7 +129,7 @@ class ModelsTopic:
         admin = AIOKafkaAdminClient(bootstrap_servers=self._bootstrap, request_timeout_ms=int(_CALL_S * 1000))
         try:
             async with asyncio.timeout(_CALL_S):
-                await admin.start()
+                await start(admin)
                 answers = await self._groups(admin)
         except (KafkaError, OSError) as error:
             raise self._no_answer(error) from error
@@ -161,14 +163,14 @@ class ModelsTopic:
         ]
         try:
             async with asyncio.timeout(_CALL_S):
-                await producer.start()
+                await start(producer)
                 await producer.send_and_wait(
                     self._partition.topic, seal(models, self._keys), key=LIVE_KEY, partition=0, headers=headers
                 )
         except (KafkaError, OSError) as error:
             raise self._no_answer(error) from error
         finally:
-            await producer.stop()
+            await stop(producer, _STOP_S)
         self.models = models
 
     async def wait(self, deadline_s: float) -> tuple[set[str], dict[str, str], set[str]]:

@@ -6,7 +6,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any, Final
+from typing import Final
 
 import structlog
 from aiokafka import AIOKafkaProducer
@@ -14,9 +14,11 @@ from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 from aiokafka.partitioner import murmur2
 
 from processors.records import Outgoing
+from schemas.kafka_clients import end, start, stop
 from schemas.limits import MAX_BROKER_BYTES
 
 BACKOFF_S: Final = (0.1, 0.2, 0.5, 1.0)
+CLOSE_S: Final = 1.0
 _BATCH_BYTES: Final = 2**20
 
 log = structlog.get_logger()
@@ -71,7 +73,7 @@ class Emitter:
                 connection = _Connection(producer)
                 self._open.add(connection)
                 try:
-                    await producer.start()
+                    await start(producer)
                     self._connection = connection
                 except (KafkaError, OSError) as error:
                     await self._close(connection, 1.0)
@@ -166,16 +168,10 @@ class Emitter:
         if connection not in self._open:
             return
         self._open.remove(connection)
-        producer: Any = connection.producer
         try:
-            await asyncio.wait_for(producer.stop(), deadline_s)
-        except (TimeoutError, KafkaError):
-            # `stop` waits for Kafka to take what is pending, which may be never.
-            sender = producer._sender
-            if sender is not None and sender.sender_task is not None:
-                sender.sender_task.cancel()
-                await asyncio.wait([sender.sender_task], timeout=1.0)
-            await producer.client.close()
+            await stop(connection.producer, deadline_s)
+        except KafkaError:
+            await end(connection.producer, CLOSE_S)
 
     async def close(self, deadline_s: float) -> None:
         """Let go of Kafka; what it has not acknowledged by then is given up."""

@@ -11,6 +11,8 @@ import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
+from schemas.kafka_clients import start
+
 log = structlog.get_logger()
 
 Place = tuple[int, int]
@@ -63,7 +65,7 @@ class KeyRecall:
         )
         try:
             async with asyncio.timeout(_READ_S):
-                await consumer.start()
+                await start(consumer)
             while self._wanted:
                 place = min(self._wanted)
                 self._wanted[place] += 1

@@ -13,6 +13,7 @@ from aiokafka.errors import KafkaError
 from processors.emitter import BACKOFF_S
 from processors.metrics import ProcessorMetrics
 from schemas.errors import WireError
+from schemas.kafka_clients import start
 from schemas.keys import KeyRing
 from schemas.limits import MAX_BROKER_BYTES
 from schemas.models import LIVE_KEY, unseal
@@ -62,7 +63,7 @@ class ModelFeed:
             )
             try:
                 async with asyncio.timeout(2 * _CALL_S):
-                    await consumer.start()
+                    await start(consumer)
                 await self._open(consumer)
                 attempt = 0
                 await self._follow(consumer)

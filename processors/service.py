@@ -21,6 +21,7 @@ from processors.serving import Serving
 from processors.settings import ProcessorSettings
 from processors.strip_queue import DeviceTurns
 from schemas.health import Health
+from schemas.kafka_clients import start
 from schemas.keys import KeyRing
 
 _POLL_MS: Final = 200
@@ -154,7 +155,7 @@ class _Service:
         consumer = frames_consumer(self._settings)
         self._inbox.consumer = consumer
         consumer.subscribe([self._settings.frames_topic], listener=self._inbox)
-        await consumer.start()
+        await start(consumer)
 
     async def _read(self) -> None:
         inbox = self._inbox

@@ -13,6 +13,7 @@ from typing import ClassVar
 from infra.local.kafka_jars import class_archive, java_binary, kafka_jars
 from infra.local.service import INFRA, Service, fill
 from schemas.errors import BrokerError
+from schemas.kafka_clients import start
 from schemas.limits import MAX_BROKER_BYTES
 
 SERVER_TEMPLATE = INFRA / "kafka" / "server.properties.in"
@@ -123,7 +124,7 @@ async def answers_kafka(bootstrap: str, timeout_s: float = 2.0) -> bool:
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=int(timeout_s * 1000))
     try:
         async with asyncio.timeout(timeout_s):
-            await admin.start()
+            await start(admin)
             cluster = await admin.describe_cluster()
     except (KafkaError, OSError, TimeoutError):
         return False

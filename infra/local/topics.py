@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from schemas.errors import BrokerError
+from schemas.kafka_clients import start
 from schemas.limits import MAX_BROKER_BYTES
 from schemas.topics import KafkaTopic
 
@@ -81,7 +82,7 @@ async def create_topics(bootstrap: str, topics: Mapping[str, TopicSpec], deadlin
     while requests and loop.time() < end:
         admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=5000)
         try:
-            await admin.start()
+            await start(admin)
             answer = await admin.create_topics(requests)
         except (KafkaError, OSError, AttributeError) as error:
             # aiokafka trips over a missing controller (AttributeError) when Kafka knows none yet.

@@ -12,6 +12,7 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.structs import TopicPartition
 
+from schemas.kafka_clients import start
 from schemas.topics import KafkaTopic
 
 log = structlog.get_logger()
@@ -87,8 +88,8 @@ class Backlog:
             admin = AIOKafkaAdminClient(bootstrap_servers=self._bootstrap, client_id=f"{self._client}-backlog")
             try:
                 async with asyncio.timeout(ANSWER_S):
-                    await consumer.start()
-                    await admin.start()
+                    await start(consumer)
+                    await start(admin)
                     coordinator = await admin.find_coordinator(self._group)
                 while True:
                     async with asyncio.timeout(ANSWER_S):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Iterable, Mapping
 from typing import Final
 
@@ -12,6 +11,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from schemas.health import Health
+from schemas.kafka_clients import end, start
 from schemas.limits import MAX_BROKER_BYTES
 from schemas.topics import KafkaTopic
 
@@ -19,6 +19,7 @@ log = structlog.get_logger()
 
 START_S: Final = 15.0
 REQUEST_MS: Final = 10_000
+CLOSE_S: Final = 2.0
 BACKOFF_S: Final = (0.1, 2.0)
 """First and longest wait between two tries to start."""
 
@@ -54,7 +55,7 @@ class Producers:
             finally:
                 self._producer = None
                 self._working.clear()
-                await _close(producer)
+                await end(producer, CLOSE_S)
 
     async def current(self) -> AIOKafkaProducer:
         """The producer, once there is one."""
@@ -100,29 +101,14 @@ class Producers:
             )
             try:
                 async with asyncio.timeout(START_S):
-                    await producer.start()
+                    await start(producer)
             except (KafkaError, OSError, TimeoutError) as error:
-                await _close(producer)
+                await end(producer, CLOSE_S)
                 self._health.set("kafka", False, f"no answer from {self._bootstrap}: {type(error).__name__}")
                 await asyncio.sleep(wait_s)
                 wait_s = min(longest_s, wait_s * 2)
             except BaseException:
-                await _close(producer)
+                await end(producer, CLOSE_S)
                 raise
             else:
                 return producer
-
-
-async def _close(producer: AIOKafkaProducer) -> None:
-    """End a producer without waiting for what it has not delivered, as its own `stop` would for ever."""
-    sender = producer._sender.sender_task
-    if sender is not None:
-        sender.cancel()
-    with contextlib.suppress(KafkaError, OSError, TimeoutError):
-        async with asyncio.timeout(2.0):
-            await producer.client.close()
-    while sender is not None and not sender.done():
-        # The first cancel waits for requests in flight; the next one ends that as well.
-        await asyncio.wait([sender], timeout=0.5)
-        sender.cancel()
-    producer._closed = True

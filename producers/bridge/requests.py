@@ -11,6 +11,7 @@ from typing import Final
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRecord
 
+from schemas.kafka_clients import start
 from schemas.topics import KafkaTopic
 
 log = structlog.get_logger()
@@ -45,7 +46,7 @@ class Requests:
             )
             try:
                 async with asyncio.timeout(START_S):
-                    await consumer.start()
+                    await start(consumer)
                 while True:
                     records = await consumer.getmany(timeout_ms=60_000)
                     failures = 0

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
+from typing import Any
+
+import aiokafka.client
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient
+
+from infra.local.kafka import Kafka
+from schemas.kafka_clients import end, start, stop
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The connections that aiokafka has made during the test."""
+    connections: list[Any] = []
+    create = aiokafka.client.create_conn
+
+    async def noted(*args: Any, **options: Any) -> Any:
+        connections.append(await create(*args, **options))
+        return connections[-1]
+
+    monkeypatch.setattr(aiokafka.client, "create_conn", noted)
+    return connections
+
+
+@pytest.mark.brokers
+@pytest.mark.parametrize("client", [AIOKafkaConsumer, AIOKafkaProducer, AIOKafkaAdminClient])
+async def test_a_start_that_hangs_and_is_given_up_leaves_no_connection(
+    client: Any, kafka: Kafka, made: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hanging = client(bootstrap_servers=kafka.bootstrap)
+    asked = asyncio.Event()
+    send = aiokafka.conn.AIOKafkaConnection.send
+
+    def unanswered(connection: Any, request: Any, *options: Any) -> Any:
+        if type(request).__name__ != "MetadataRequest":
+            return send(connection, request, *options)
+        asked.set()
+        return asyncio.Event().wait()
+
+    monkeypatch.setattr(aiokafka.conn.AIOKafkaConnection, "send", unanswered)
+    starting = asyncio.create_task(start(hanging))
+    await asyncio.wait_for(asked.wait(), 30)
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    await (hanging.close() if client is AIOKafkaAdminClient else hanging.stop())
+    assert [connection.connected() for connection in made] == [False]
+
+
+@pytest.mark.brokers
+async def test_a_producer_that_cannot_deliver_is_stopped_in_time_with_its_connections(
+    kafka: Kafka, kafka_topics: Callable[[], Awaitable[str]], made: list[Any]
+) -> None:
+    topic = await kafka_topics()
+    producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap, enable_idempotence=True)
+    try:
+        await start(producer)
+        await producer.send_and_wait(topic, b"")
+        kafka.pause()
+        undelivered = await producer.send(topic, b"")
+    finally:
+        await asyncio.wait_for(stop(producer, 0.2), 30)
+    assert not undelivered.done()
+    assert not any(connection.connected() for connection in made)
+    assert producer._sender.sender_task.done()
+
+
+async def test_a_connection_that_a_producer_makes_while_it_ends_is_closed() -> None:
+    closed: list[str] = []
+    connections: dict[str, Any] = {}
+    waiting = asyncio.Event()
+
+    async def close() -> None:
+        for connection in connections.values():
+            connection.close()
+
+    async def sends() -> None:
+        try:
+            await waiting.wait()
+        except asyncio.CancelledError:
+            await asyncio.sleep(0)
+            connections["late"] = SimpleNamespace(close=lambda: closed.append("late"))
+
+    sender = asyncio.create_task(sends())
+    await asyncio.sleep(0)
+    producer = SimpleNamespace(
+        client=SimpleNamespace(close=close, _conns=connections), _sender=SimpleNamespace(sender_task=sender)
+    )
+    await end(producer, 1.0)
+    assert closed == ["late"]
+    assert sender.done()
