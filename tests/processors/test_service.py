@@ -220,6 +220,27 @@ async def test_processors_that_come_and_go_lose_nothing(kafka: Kafka, bundle: Pa
 
 
 @brokers
+async def test_a_still_camera_that_sends_no_probes_is_checked_by_its_frames_together(
+    kafka: Kafka, bundle: Path
+) -> None:
+    shown = picture(3)
+    frames = {("site/cam-0", 7, seq): payload("site/cam-0", seq, shown=shown) for seq in range(8)}
+    async with rig(kafka.bootstrap, bundle) as made, made.processor(strip_dropped=1.0) as running:
+        await made.publish(messages(frames))
+        await until(lambda: len(made.verdicts) == len(frames))
+        checked = running.metric("pointillist_strip_frames_total", outcome="checked")
+    verdicts = [made.verdicts["site/cam-0", 7, seq][0] for seq in range(8)]
+    assert [verdict.composed for verdict in verdicts[4:]] == [True] * 4
+    assert [verdict.strip == CHECKED for verdict in verdicts] == [verdict.composed for verdict in verdicts]
+    assert checked == sum(verdict.composed for verdict in verdicts)
+    assert not any(verdict.whole for verdict in verdicts)
+    # Flagged under this bundle's threshold: the picture that is kept is the composed one.
+    with Image.open(io.BytesIO(verdicts[-1].evidence)) as kept:
+        same = (np.asarray(kept) == shown).all(2)
+    assert same.mean() > 0.98
+
+
+@brokers
 async def test_a_full_strip_queue_sheds_and_counts(kafka: Kafka, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     frames = fleet(4, 12, encoding=Encoding(16, probe_share=1.0))
     original = DeviceWork.strip
