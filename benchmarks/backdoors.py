@@ -61,7 +61,8 @@ def _cameras(document: dict[str, Any]) -> list[Row]:
         (
             false,
             "≤ .01, aim .001",
-            f"{document['false_alarms_per_1000_frames']:.3f} in {document['clean_frames']} frames",
+            f"{document['false_alarms_per_1000_frames']:.3f} in {document['clean_frames']} frames, of which "
+            f"{document['distinct_clean_frames']} differ",
         ),
     ]
 
@@ -83,6 +84,12 @@ def _live(document: dict[str, Any]) -> list[Row]:
     return [*rows, ("alert → repair → swap, while the cameras send", "0 lost", shown)]
 
 
+def _live_without_probes(document: dict[str, Any]) -> list[Row]:
+    runs = document.get("runs", [])
+    found = f"{document['runs_passed']} of {len(runs)} runs; {_delays(runs)}" if runs else "not measured"
+    return [("the same without probes, STRIP on half of the frames, composed", "–", found)]
+
+
 def _delays(runs: list[dict[str, Any]]) -> str:
     waits = [wait for each in runs for wait in each["seconds_to_alert"].values()]
     seen = sorted(wait for wait in waits if wait is not None)
@@ -97,14 +104,20 @@ SOURCES: tuple[tuple[str, Callable[[dict[str, Any]], list[Row]], str], ...] = (
     (
         "cameras.json",
         _cameras,
-        "python -m lab.camera_evidence --bundle runs/codefend/bundles/resnet20-c-1-0.25 --clean "
-        "runs/backdoor/resnet20-c-1/test-clean.npz --trigger resnet20-c-1 --cameras 60 --clean-frames 60 --json "
-        "docs/results/codefend/cameras.json",
+        "python -m lab.camera_evidence --bundle lab/backdoor/models/resnet20-c-1/bundle --clean "
+        "runs/backdoor/resnet20-c-1/test-clean.npz --trigger resnet20-c-1 --cameras 150 --clean-frames 60 "
+        "--repeats 12 --json docs/results/codefend/cameras.json",
     ),
     (
         "live.json",
         _live,
         "python -m benchmarks.codefend_live --bundle lab/backdoor/models/scene-sticker/bundle --repair --clean "
         "runs/backdoor/scene-sticker/clean.npz --json docs/results/codefend/live.json",
+    ),
+    (
+        "live-without-probes.json",
+        _live_without_probes,
+        "python -m benchmarks.codefend_live --bundle lab/backdoor/models/scene-sticker/bundle --seeds 2 --probes 0 "
+        "--strip-dropped .5 --json docs/results/codefend/live-without-probes.json",
     ),
 )

@@ -8,8 +8,9 @@ import pytest
 from numpy.typing import NDArray
 
 from lab.backdoor.triggers import Patch
-from lab.camera_evidence import Watched, judge, shots, target_of, watch
+from lab.camera_evidence import judge, target_of
 from lab.data import LabelledPictures
+from lab.watched_cameras import Watched, shots, watch
 from processors.bundle import Bundle
 from processors.pipeline import Pipeline
 from processors.strip_table import DroppedStripThreshold
