@@ -57,6 +57,13 @@ class Pipeline:
         self.bundle = bundle
         self.mode: Mode = mode
         self.denoise = denoise or usual_denoise(mode)
+        strip = bundle.settings.strip
+        tables = [] if strip is None else [(0, strip), *((each.dropped_per_block, each) for each in strip.dropped)]
+        self._usual = {
+            dropped: torch.tensor(table.usual_odds_bits, device=bundle.device)
+            for dropped, table in tables
+            if table.usual_odds_bits
+        }
         # Loaded now, for a compiler cannot look into the loading of a file.
         self._restorer = shipped_restorer(bundle.device) if mode == "default" else None
 
@@ -112,9 +119,6 @@ class Pipeline:
         """
         return self.probe_input(reconstruct_plate(frames, known))
 
-    def _usual(self, odds_bits: list[float]) -> Tensor | None:
-        return torch.tensor(odds_bits, device=self.bundle.device) if odds_bits else None
-
     def strip(self, probes: Tensor, dropped_per_block: int = 0, *, sequential: bool = True) -> StripResult:
         """Judge what `probe_input` gave, or `dropped_input` where frames lack some pixels, by the bundle's overlays.
 
@@ -133,6 +137,6 @@ class Pipeline:
             threshold_bits=threshold.threshold_bits,
             rounds=threshold.rounds if sequential else (),
             statistic=threshold.statistic,
-            usual=self._usual(threshold.usual_odds_bits),
+            usual=self._usual.get(dropped_per_block),
             clamped=settings.clamped,
         )
