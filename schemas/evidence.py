@@ -53,6 +53,10 @@ class WholeRule(SumRule):
 
     spreads: float = Field(default=2.0, ge=0)
     least_spread: float = Field(default=0.15, gt=0)
+    passing: float = Field(default=0.0, ge=0)
+    """What a camera that passes scenes is allowed on top, in octaves: one scene in some hundred lies deep."""
+    passing_turns: float = Field(default=0.08, gt=0, le=1)
+    """Such a camera is known by its verdict, which turns at this share of its frames or more."""
 
 
 class DroppedRule(SumRule):
@@ -77,7 +81,7 @@ class EvidenceRule(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    whole: WholeRule = WholeRule(allowance=0.25, rise=5, fall=2, limit=6)
+    whole: WholeRule = WholeRule(allowance=0.25, rise=5, fall=2, limit=6, passing=1.75)
     dropped: DroppedRule = DroppedRule(allowance=1.6, rise=2, fall=0.25, limit=9, stranger=0.5)
     baseline_probes: int = Field(default=12, ge=1)
     """Checked frames from which on there is a baseline."""
@@ -185,7 +189,8 @@ def gain(track: Track, probe: Probe, rule: EvidenceRule) -> float:
     elif probe.whole:
         middle, spread = base
         own = middle - rule.whole.spreads * max(spread, rule.whole.least_spread)
-        said = min(probe.depth, own - probe.octaves)
+        passing = min(1.0, _turning(track) / rule.whole.passing_turns)
+        said = min(probe.depth, own - probe.octaves) - passing * rule.whole.passing
     else:
         middle, spread = base
         said = (middle - probe.octaves) / max(spread, rule.dropped.least_spread)
@@ -193,6 +198,11 @@ def gain(track: Track, probe: Probe, rule: EvidenceRule) -> float:
     apart = probe.seq - track.last if track.last >= 0 else kind.apart_frames
     weight = min(1.0, apart / kind.apart_frames)
     return weight * max(-kind.fall, min(kind.rise, said - kind.allowance)) + turns
+
+
+def _turning(track: Track) -> float:
+    """The share of a track's frames, as far as it learned them, at which the verdict turned."""
+    return sum(each.turned for each in track.history) / max(1, len(track.history))
 
 
 def _turn(track: Track, probe: Probe, kind: DroppedRule) -> float:

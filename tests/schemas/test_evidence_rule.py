@@ -129,6 +129,14 @@ def test_probes_closer_together_than_a_rule_may_ask_for_count_for_less() -> None
     assert close - 40 >= 2 * (apart - 40)
 
 
+def test_a_camera_whose_verdict_turns_as_scenes_pass_is_allowed_a_deep_scene_and_a_fixed_one_is_not() -> None:
+    calm, deep = static(0.8, 48, 8), [THRESHOLD / 3] * 12
+    still, turning = [0] * 1000, [place // 50 for place in range(1000)]
+    assert alarms([*calm, *deep], classes=still)
+    assert not alarms([*calm, *deep], classes=turning)
+    assert alarms([*calm, *[1e-3] * 12], classes=turning)
+
+
 def test_a_trigger_that_comes_into_view_slowly_does_not_hide_itself_by_widening_the_baseline() -> None:
     calm, onset = static(0.8, 40, 8), [0.3, 0.2, 0.15, 0.12, 0.11, 0.105]
     forgetful = RULE.model_copy(update={"unsettled_probes": 0})
