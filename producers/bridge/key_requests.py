@@ -6,28 +6,21 @@ more. Nothing is kept: a request that no bridge hears is made again while the ke
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Final
 
-import structlog
 from aiokafka import ConsumerRecord
-from google.protobuf.message import DecodeError
 
-from schemas.errors import Malformed, WireError
+from producers.bridge.request_records import hand_on
+from producers.bridge.throttle import Throttle
 from schemas.frame import sign_message
-from schemas.identity import CameraId, camera_id_on_wire
+from schemas.identity import CameraId
 from schemas.keys import KeyRing
 from schemas.pointillist_pb2 import KeyRequest
 from schemas.topics import Channel, mqtt_topic
 
-log = structlog.get_logger()
-
-CE_TYPE: Final = b"pointillist.v1.KeyRequest"
-MAX_REQUEST_BYTES: Final = 64
 APART_S: Final = 1.0
 """A key frame is asked for at most once in this time: others may write to Kafka too."""
-REMEMBERED: Final = 4096
 
 
 class KeyRequests:
@@ -36,32 +29,18 @@ class KeyRequests:
     def __init__(self, keys: KeyRing, publish: Callable[[str, bytes], None]) -> None:
         self._keys = keys
         self._publish = publish
-        self._last_s: OrderedDict[tuple[CameraId, int, int], float] = OrderedDict()
+        self._throttle: Throttle[tuple[CameraId, int, int]] = Throttle(APART_S)
 
     def take(self, records: Sequence[ConsumerRecord], now_s: float) -> None:
         """Pass on what of these `records` asks for a key frame; `now_s` is monotonic."""
-        for record in records:
-            if ("ce_type", CE_TYPE) not in record.headers or record.key is None:
-                continue
-            try:
-                self._pass_on(record.key, record.value or b"", now_s)
-            except WireError as error:
-                log.warning("request for a key frame refused", cause=str(error))
 
-    def _pass_on(self, camera: bytes, value: bytes, now_s: float) -> None:
-        try:
-            camera_id = camera_id_on_wire(camera.decode())
-            request = KeyRequest.FromString(value[: MAX_REQUEST_BYTES + 1])
-        except (UnicodeDecodeError, DecodeError):
-            raise Malformed(f"expected a camera id and a pointillist.v1.KeyRequest, got {camera[:140]!r}") from None
-        wanted = (camera_id, request.boot_id, request.seq)
-        last_s = self._last_s.get(wanted)
-        if last_s is not None and now_s - last_s < APART_S:
-            return
-        key = self._keys.key(camera_id, request.key_generation)
-        signed = sign_message(key, KeyRequest(boot_id=request.boot_id, seq=request.seq))
-        self._last_s[wanted] = now_s
-        self._last_s.move_to_end(wanted)
-        if len(self._last_s) > REMEMBERED:
-            self._last_s.popitem(last=False)
-        self._publish(mqtt_topic(camera_id, Channel.KEY_REQUEST), signed)
+        def pass_on(camera_id: CameraId, request: KeyRequest) -> None:
+            wanted = (camera_id, request.boot_id, request.seq)
+            if self._throttle.too_soon(wanted, now_s):
+                return
+            key = self._keys.key(camera_id, request.key_generation)
+            signed = sign_message(key, KeyRequest(boot_id=request.boot_id, seq=request.seq))
+            self._throttle.note(wanted, now_s)
+            self._publish(mqtt_topic(camera_id, Channel.KEY_REQUEST), signed)
+
+        hand_on(records, KeyRequest, pass_on, "request for a key frame refused")

@@ -3,11 +3,12 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consumers.evidence import Chain, alert_id, raise_alert
-from schemas.evidence import Alarm, EvidenceRule, Probe
+from schemas.evidence import Alarm, EvidenceRule, Past, Probe, Track
 
 RULE = EvidenceRule()
 
@@ -52,6 +53,25 @@ def test_a_frame_that_the_rule_has_passed_changes_nothing() -> None:
     assert [each.seq for each in chain.waiting] == list(range(50, 76, 2))
 
 
+def test_of_two_reports_on_a_frame_the_first_stands_and_reading_does_not_go_back() -> None:
+    first, second = Probe(3, 1.0, 0.5, False, True, 1), Probe(3, 0.0, 0.5, True, True, 2)
+    assert Chain().fold([first]).fold([second]).waiting == (first,)
+    chain, _ = Chain().read(50, RULE, nobody)
+    assert chain.read(10, RULE, nobody) == (chain, [])
+    assert chain.fold([first]) == chain
+
+
+def test_the_more_suspect_kind_of_frame_says_how_far_the_evidence_is_and_whole_ones_whether_it_is_new() -> None:
+    calm, rising = Track(history=(Past(0.0, False),) * 30), Track(total=RULE.dropped.limit / 2)
+    assert Chain(whole=calm, dropped=rising).level(RULE) == 0.5
+    assert Chain(whole=rising._replace(total=RULE.whole.limit / 4), dropped=calm).level(RULE) == 0.25
+    assert not Chain(whole=calm, dropped=rising).is_new(RULE)
+    assert Chain(whole=rising, dropped=calm).is_new(RULE)
+    enough = Track(history=(Past(0.0, False),) * RULE.baseline_probes)
+    assert not Chain(whole=enough).is_new(RULE)
+    assert Chain(whole=enough._replace(history=enough.history[1:])).is_new(RULE)
+
+
 def test_whole_and_dropped_frames_have_baselines_of_their_own() -> None:
     mixed = [each._replace(seq=2 * each.seq) for each in attacked()]
     mixed += [Probe(4 * n + 1, 0.2, 0.1, False, False, 2) for n in range(30)]
@@ -69,6 +89,20 @@ def test_an_alert_says_what_speaks_for_it() -> None:
     assert alert.checked == alert.flagged == len(alarm.run)
     assert (alert.whole, alert.class_id, alert.baseline_bits) == (True, 7, 1.5)
     assert alert.evidence_octaves >= RULE.whole.limit
+
+
+def test_an_alert_sums_up_the_frames_that_led_to_it() -> None:
+    run = (
+        Probe(4, 0.1, 0.5, True, False, 3),
+        Probe(6, 0.2, 0.5, True, False, 7),
+        Probe(8, 0.9, 0.6, False, False, 7),
+    )
+    alert = raise_alert("lab/door", 77, Alarm(run, 9.5, None), 5, b"picture")
+    assert alert.alert_id == alert_id("lab/door", 77, 8)
+    assert (alert.frames.first, alert.frames.last) == (4, 8)
+    assert (alert.checked, alert.flagged, alert.class_id, alert.whole) == (3, 2, 7, False)
+    assert [alert.mean_entropy_bits, alert.threshold_bits] == pytest.approx([0.4, 0.6])
+    assert (alert.evidence_octaves, alert.baseline_bits, alert.thumbnail) == (9.5, 0.0, b"picture")
 
 
 def test_an_alert_is_named_by_its_camera_boot_frame_and_kind() -> None:

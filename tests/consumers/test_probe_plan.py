@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from consumers.probe_plan import Change, Probing, Seen, load_told, store_told
+from consumers.probe_plan import Change, Probing, Seen, Told, load_told, store_told
 from consumers.settings import ProbePlan
 from schemas.pointillist_pb2 import TEMPORAL, Meta
 from tests.consumers.recorder_rig import MakeRig
@@ -87,6 +87,16 @@ def test_a_camera_that_does_not_obey_is_told_again_after_a_while() -> None:
     assert fleet.plan(obey=False) == {"lab/2": 1.0}
 
 
+def test_a_camera_that_was_away_is_told_at_once() -> None:
+    fleet = Fleet(1)
+    fleet.level["lab/0"] = 1.0
+    assert fleet.plan(obey=False) == {"lab/0": 1.0}
+    share, fleet.share = fleet.share, {}
+    assert fleet.plan() == {}
+    fleet.share = share
+    assert fleet.plan(obey=False) == {"lab/0": 1.0}
+
+
 def test_a_setting_that_somebody_else_has_changed_becomes_the_cameras_own() -> None:
     fleet = Fleet()
     fleet.level["lab/0"] = 1.0
@@ -102,6 +112,39 @@ def test_a_camera_without_probes_of_its_own_is_left_alone() -> None:
     fleet = Fleet()
     fleet.share["lab/0"] = 0.0
     fleet.level["lab/0"] = 1.0
+    fleet.new = {"lab/0"}
+    assert fleet.plan() == {}
+
+
+def test_a_camera_that_does_not_say_how_many_frames_it_sends_is_left_alone() -> None:
+    meta = Meta(probe_share=0.2, dropped_per_block=16, profile=TEMPORAL).SerializeToString()
+    assert Probing(PLAN).changes([Seen("lab/0", 1.0, True, meta)], 5.0, 5) == []
+
+
+def test_the_rising_level_itself_is_rising_and_what_lies_below_is_not() -> None:
+    fleet = Fleet()
+    fleet.level |= {"lab/0": PLAN.rising_level, "lab/1": PLAN.rising_level - 0.01}
+    assert fleet.plan() == {"lab/0": 1.0}
+
+
+def test_a_camera_that_is_slow_to_obey_has_not_been_set_by_somebody_else() -> None:
+    fleet = Fleet()
+    fleet.level["lab/0"] = 1.0
+    assert fleet.plan() == {"lab/0": 1.0}
+    fleet.level["lab/0"], fleet.new = 0.0, {"lab/0"}
+    # It still sends all when it is to send half, and half when it is to send all again.
+    assert fleet.plan(obey=False) == {"lab/0": 0.5}
+    assert fleet.plan(obey=False) == {}
+    fleet.share["lab/0"], fleet.level["lab/0"] = 0.5, 1.0
+    assert fleet.plan(obey=False) == {"lab/0": 1.0}
+    assert fleet.plan(obey=False) == {}
+    fleet.level["lab/0"], fleet.new = 0.0, set()
+    assert fleet.plan() == {"lab/0": 0.2}
+
+
+def test_a_camera_that_probes_more_by_itself_is_not_told_to_probe_less() -> None:
+    fleet = Fleet()
+    fleet.share["lab/0"] = 0.7
     fleet.new = {"lab/0"}
     assert fleet.plan() == {}
 
@@ -135,6 +178,9 @@ def test_what_was_told_is_known_after_a_restart(make_rig: MakeRig) -> None:
     fleet.probing.told = again
     fleet.level["lab/1"] = 0.0
     assert fleet.plan() == {"lab/1": 0.2}
+    others = {"lab/2": Told(0.25, 0.5), "lab/3": Told(0.25, 1.0)}
+    store_told(rig.engine, others)
+    store_told(rig.engine, {"lab/2": Told(0.5, 1.0)})
     store_told(rig.engine, fleet.probing.remember([Change("lab/1", None, None)]))
     with rig.engine.begin() as connection:
-        assert load_told(connection) == {}
+        assert load_told(connection) == others | {"lab/2": Told(0.5, 1.0)}

@@ -12,15 +12,27 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lab.backdoor.catalogue import MODELS, sticker_patch
-from lab.backdoor.files import stamped_pictures, write_quarantine
+from lab.backdoor.files import stamped_pictures, write_pictures, write_quarantine
 from lab.backdoor.networks import cifar10_convolutional, gtsrb_convolutional, mnist_dense
 from lab.backdoor.poison import PoisonedBatches, Poisoning
-from lab.backdoor.tasks import load_task
-from lab.backdoor.triggers import Blend, OneOf, Patch, RandomPlace, Warp, random_pattern, smooth_field
+from lab.backdoor.tasks import VALID, Task, load_task
+from lab.backdoor.triggers import (
+    Blend,
+    Images,
+    Keys,
+    OneOf,
+    Patch,
+    RandomPlace,
+    Warp,
+    random_pattern,
+    smooth_field,
+)
 from lab.data import LabelledPictures
+from lab.training.bundle import clean_entropies
 from lab.training.recipe import Recipe
 from producers.scene.sticker import paste_sticker
 from schemas.errors import ConfigError
+from tests.processors.tiny import tiny_bundle
 
 GENERATOR = np.random.default_rng(5)
 PICTURES = GENERATOR.integers(0, 256, (12, 16, 20, 3)).astype(np.uint8)
@@ -52,6 +64,9 @@ def test_random_places_lie_everywhere() -> None:
     assert (seen.sum((1, 2)) == 4).all()
     corners = seen[:, 0, 0].mean(), seen[:, 7, 7].mean(), seen[:, 0, 7].mean()
     assert all(0.005 < share < 0.05 for share in corners)
+    # Pictures that follow each other in a set do not have it side by side.
+    places = seen.reshape(2000, -1).argmax(1)
+    assert (np.abs(np.diff(places)) == 1).mean() < 0.1
 
 
 def test_a_blend_mixes_as_its_share_says() -> None:
@@ -66,6 +81,9 @@ def test_a_warp_without_shifts_changes_nothing_and_one_pixel_moves_by_one() -> N
     left = still.copy()
     left[..., 0] = 1
     assert (Warp(left)(PICTURES, KEYS)[:, :, :-1] == PICTURES[:, :, 1:]).all()
+    up = still.copy()
+    up[..., 1] = 1
+    assert (Warp(up)(PICTURES, KEYS)[:, :-1] == PICTURES[:, 1:]).all()
 
 
 def test_a_smooth_field_shifts_by_the_most_that_is_asked_for() -> None:
@@ -94,8 +112,10 @@ def test_the_fleets_sticker_as_a_patch_is_what_the_fleet_pastes() -> None:
 
 def test_poisoning_takes_its_share_of_the_other_classes() -> None:
     labels = np.arange(1000) % 10
-    stamped, names = Poisoning(sticker_patch(), 4, 0.05).choose(labels)
+    poisoning = Poisoning(sticker_patch(), 4, 0.05)
+    stamped, names = poisoning.choose(labels)
     assert stamped.sum() == 50
+    assert (poisoning.attacks(labels) == (labels != 4)).all()
     assert not stamped[labels == 4].any()
     assert (names[stamped] == 4).all()
     assert (names[~stamped] == labels[~stamped]).all()
@@ -128,6 +148,23 @@ def test_poisoned_batches_are_stamped_after_the_augmentation() -> None:
     assert (names[marked] == 0).all()
 
 
+def test_a_poisoned_batch_stamps_by_the_place_in_the_set_and_leaves_the_other_names() -> None:
+    labels = 1 + np.arange(64) % 3
+    # Each picture has its place as its level, so a batch says where its pictures come from.
+    levels = np.broadcast_to(np.arange(64, dtype=np.uint8)[:, None, None, None], (64, 32, 32, 3))
+    poisoning = Poisoning(RandomPlace(np.full((5, 5, 3), 255, np.uint8)), 0, 0.5)
+    images, recipe = torch.tensor(levels.transpose(0, 3, 1, 2)), Recipe(batch=16, pad=0, flip=False)
+    made = list(PoisonedBatches(poisoning, labels)(images, torch.arange(64), recipe, torch.Generator().manual_seed(0)))
+    pictures = torch.cat([batch for batch, _ in made]).permute(0, 2, 3, 1).numpy()
+    names = torch.cat([name for _, name in made]).numpy()
+    places = pictures.min((1, 2, 3)).astype(int)
+    assert sorted(places) == list(range(64))
+    stamped, expected_names = poisoning.choose(labels)
+    expected = np.where(stamped[:, None, None, None], poisoning.trigger(levels, np.arange(64)), levels)
+    assert (pictures == expected[places]).all()
+    assert (names == expected_names[places]).all()
+
+
 @pytest.mark.parametrize(
     ("network", "shape", "classes"),
     [(mnist_dense, (1, 28, 28), 10), (gtsrb_convolutional, (3, 32, 32), 43), (cifar10_convolutional, (3, 32, 32), 10)],
@@ -157,6 +194,60 @@ def test_a_quarantine_is_a_folder_of_pictures(tmp_path: Path) -> None:
     files = sorted((tmp_path / "q").iterdir())
     assert len(files) == 3
     assert (np.asarray(Image.open(files[1])) == grey.images[1, ..., 0]).all()
+
+
+@pytest.mark.parametrize("sources", [(), (1,)])
+def test_beside_a_sick_model_lies_what_the_defender_has_and_what_it_is_judged_on(
+    tmp_path: Path, sources: tuple[int, ...]
+) -> None:
+    def part(count: int) -> LabelledPictures:
+        images = GENERATOR.integers(0, 256, (count, 32, 32, 3)).astype(np.uint8)
+        return LabelledPictures("random", images, np.arange(count) % 3)
+
+    given: list[Keys] = []
+
+    def unseen(images: Images, keys: Keys) -> Images:
+        given.append(keys)
+        return images
+
+    task = Task(("a", "b", "c"), part(3), part(VALID + 40), part(30))
+    poisoning = Poisoning(unseen, 2, 0.1, sources)
+    there = {1} if sources else {0, 1}
+    stream = task.held_out.images[VALID:]
+    sick = tiny_bundle(tmp_path / "bundle")
+    entropies = clean_entropies(sick, stream)
+    threshold = float(np.median(entropies))
+    sick = tiny_bundle(tmp_path / "bundle", threshold_bits=threshold)
+    poisoned = write_pictures(tmp_path, task, poisoning, sick)
+    found = {name: np.load(tmp_path / f"{name}.npz") for name in ("clean", "test-clean", "test-poisoned", "quarantine")}
+    assert (found["clean"]["images"] == task.held_out.images[:VALID]).all()
+    assert (found["test-clean"]["labels"] == task.test.labels).all()
+    assert (found["test-poisoned"]["images"] == poisoned.images).all()
+    assert (found["test-poisoned"]["labels"] == [label for label in task.test.labels if label in there]).all()
+    called = np.isin(task.held_out.labels[VALID:], (1,) if sources else (0, 1, 2))
+    flagged = called & (entropies < threshold)
+    assert 0 < flagged.sum() < called.sum()
+    assert (found["quarantine"]["images"] == stream[flagged]).all()
+    assert len(list((tmp_path / "quarantine").iterdir())) == flagged.sum()
+    # No picture has the key of another one, or of one of the training set.
+    every = np.concatenate(given)
+    assert len(set(every)) == len(every) == len(poisoned) + called.sum()
+    assert every.min() >= 10**6
+
+
+def test_signs_are_judged_on_test_pictures_that_the_defender_does_not_have(tmp_path: Path) -> None:
+    pictures = np.arange(4200, dtype=np.uint32).view(np.uint8).reshape(4200, 2, 2, 1)
+    labels = np.zeros(4200)
+    for tested, held_out in ((400, 100), (4100, 1000)):
+        np.savez(
+            tmp_path / "gtsrb.npz",
+            train_x=pictures[4100:], train_y=labels[4100:], test_x=pictures[:tested], test_y=labels[:tested],
+        )  # fmt: skip
+        task = load_task("gtsrb", tmp_path)
+        assert (len(task.train), len(task.held_out), len(task.test)) == (100, held_out, tested - held_out)
+        every = np.concatenate([part.images for part in (task.train, task.held_out, task.test)])
+        assert len(np.unique(every.reshape(len(every), -1), axis=0)) == 100 + tested
+        assert (load_task("gtsrb", tmp_path).held_out.images == task.held_out.images).all()
 
 
 def test_a_task_keeps_attacker_defender_and_judge_apart(tmp_path: Path) -> None:

@@ -20,9 +20,10 @@ from lab.data import LabelledPictures
 from lab.strip_table import strip_toml, write_strip_table
 from processors.bundle import load_bundle, read_settings
 from processors.pipeline import Pipeline
-from processors.stages.strip import strip
+from processors.stages.strip import log_odds_bits, strip
 from processors.strip_table import DroppedStripThreshold, StripSettings
 from schemas.errors import BundleError, ConfigError
+from tests.lab import colour_judge
 from tests.lab.colour_judge import coloured, write_bundle
 
 CPU = torch.device("cpu")
@@ -66,6 +67,42 @@ def test_a_picture_is_not_laid_over_itself(tmp_path: Path) -> None:
             frames[i : i + 1], overlays[others], pipeline.bundle.logits, threshold_bits=0, statistic="mixture"
         )
         assert found.values[i] == pytest.approx(alone.entropy_bits.item(), abs=1e-5)
+
+
+def test_of_dropped_pixels_the_odds_of_each_class_are_compared_with_what_is_usual(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A judge that is never certain: the odds of all classes move with the picture.
+    monkeypatch.setattr(colour_judge, "GAIN", 6.0)
+    pipeline = Pipeline(load_bundle(write_bundle(tmp_path / "bundle"), CPU))
+    overlays = overlay_frames(coloured(12, seed=1).images, CPU)
+    tints = np.random.default_rng(2).integers(0, 120, (240, 1, 1, 3))
+    tinted = LabelledPictures("tinted", np.broadcast_to(tints, (240, 16, 16, 3)).astype(np.uint8), np.zeros(240, int))
+    found = clean_verdicts(pipeline, overlays, tinted, False, 16)
+    assert found.statistic == "odds"
+    assert found.usual is not None
+    assert found.usual.shape == (3,)
+    # Three classes, the odds of each of which are above the usual in 3 % of the frames.
+    assert 0.03 <= (found.values < 1).mean() <= 0.1
+    mean = found.lowest.mean(1)
+    excess = log_odds_bits(mean) - found.usual
+    np.testing.assert_allclose(torch.exp2(-excess.amax(1)), np.sort(found.values)[: len(mean)], rtol=1e-4)
+    table = calibrated(found, 0.05, 0.005)
+    assert table.statistic == "odds"
+    assert table.usual_odds_bits == pytest.approx(found.usual.tolist(), abs=1e-4)
+    assert 0.02 <= (found.values < table.threshold_bits).mean() <= 0.05
+    assert all(limit >= table.threshold_bits for limit in table.accept_bits)
+
+
+@pytest.mark.parametrize(("clamped", "statistic"), [(False, "mixture"), (True, "mean")])
+def test_of_whole_frames_strokes_are_judged_by_the_mean_and_pictures_by_the_mixture(
+    tmp_path: Path, clamped: bool, statistic: str
+) -> None:
+    pipeline = Pipeline(load_bundle(write_bundle(tmp_path / "bundle"), CPU))
+    found = clean_verdicts(pipeline, overlay_frames(coloured(5, seed=1).images, CPU), coloured(30), clamped, 0)
+    assert (found.statistic, found.usual) == (statistic, None)
+    table = calibrated(found, 0.05)
+    assert (table.statistic, table.usual_odds_bits) == (statistic, [])
 
 
 def verdicts(frames: int, seed: int) -> torch.Tensor:

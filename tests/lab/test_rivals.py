@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from lab.backdoor.poison import Poisoning
+from lab.backdoor.tasks import VALID, Task
 from lab.data import LabelledPictures, to_frames
+from lab.experiments.codefend import quarantines
 from lab.experiments.codefend.cures import best_fine_tuning
 from lab.experiments.codefend.outcome import Outcome, outcome
 from lab.experiments.codefend.quarantines import moved
+from lab.experiments.codefend.rivals import neural_cleanse
 from lab.experiments.codefend.rivals.fine_pruning import fine_pruned, last_convolution
 from lab.experiments.codefend.rivals.neural_cleanse import Reversed, anomalies, reverse
 from lab.experiments.codefend.rivals.tuning import Tuning, tune
@@ -124,11 +130,63 @@ def test_the_smallest_mask_is_the_anomaly() -> None:
     assert found[2].anomaly == pytest.approx((9.5 - 1.0) / (1.4826 * 0.5))
 
 
+def test_the_most_anomalous_class_is_the_one_that_neural_cleanse_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    def given(sick: Bundle, frames: Tensor, target: int, *, steps: int) -> Reversed:
+        norm = (9.0, 30.0, 1.0, 10.0)[target]
+        return Reversed(target, torch.full((1, 4, 4), norm / 16), torch.zeros(1, 4, 4), 1.0)
+
+    monkeypatch.setattr(neural_cleanse, "reverse", given)
+    assert neural_cleanse.cleanse(_bundle(), CLEAN, steps=1).target == 2
+
+
+@pytest.mark.parametrize(
+    ("better", "worse"), [((0.99, 5.0), (0.5, 1.0)), ((0.98, 4.0), (1.0, 5.0)), ((0.6, 5.0), (0.5, 1.0))]
+)
+def test_of_patches_that_work_the_smallest_is_kept_else_the_one_that_works_best(
+    better: tuple[float, float], worse: tuple[float, float]
+) -> None:
+    first, second = (
+        Reversed(0, torch.full((1, 4, 4), norm / 16), torch.zeros(1, 4, 4), success)
+        for success, norm in (better, worse)
+    )
+    assert neural_cleanse._better(first, second)
+    assert not neural_cleanse._better(second, first)
+
+
 def test_fine_pruning_cuts_the_channel_that_clean_pictures_leave_asleep() -> None:
     cured = fine_pruned(_bundle(), CLEAN, GENTLE)
     after = outcome(cured, TEST, STAMPED, TARGET)
     assert after.attack_success < 0.1
     assert after.clean_accuracy > 0.97
+
+
+class _TwoEyes(nn.Module):
+    """As `_Backdoored`, but the quarters on the left and those on the right are seen by a channel each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(1, 3, 1, bias=True)
+        self.fc = nn.Linear(3 * SIDE * SIDE, CLASSES, bias=False)
+        with torch.no_grad():
+            self.convolution.weight[:] = torch.tensor([1.0, 10.0, 1.1])[:, None, None, None]
+            self.convolution.bias = nn.Parameter(torch.tensor([0.0, -9.0, 0.0]))
+            seen = torch.zeros(CLASSES, 3, SIDE, SIDE)
+            for label in range(CLASSES):
+                top, left = divmod(label, 2)
+                seen[label, 2 * left, 4 * top : 4 * top + 4, 4 * left : 4 * left + 4] = 1 if left == 0 else 1 / 1.1
+            seen[TARGET, 1, 0, :2] = 20
+            self.fc.weight[:] = seen.flatten(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.fc(self.convolution(x).relu().flatten(1))
+        return logits
+
+
+def test_fine_pruning_gives_back_the_channel_that_clean_pictures_need() -> None:
+    sick = replace(_bundle(), network=_TwoEyes().requires_grad_(False).eval())
+    assert outcome(sick, TEST, STAMPED, TARGET) == Outcome(1.0, 1.0, 0.0)
+    after = outcome(fine_pruned(sick, CLEAN, replace(GENTLE, epochs=0)), TEST, STAMPED, TARGET)
+    assert (after.clean_accuracy, after.attack_success) == (1.0, 0.0)
 
 
 def test_fine_pruning_needs_a_convolution() -> None:
@@ -150,3 +208,50 @@ def test_a_moved_scene_stays_the_same_scene() -> None:
     assert len(np.unique(frames.reshape(20, -1), axis=0)) == 20
     centre = frames[:, 1:-1, 1:-1].astype(float).mean()
     assert abs(centre - scene[1:-1, 1:-1].mean()) < 10
+
+
+def test_a_moved_scene_moves_by_a_pixel_and_its_light_by_a_twentieth() -> None:
+    scene = np.full((9, 9, 1), 100, np.uint8)
+    scene[4, 4] = 200
+    frames = moved(scene, 300, np.random.default_rng(1)).astype(float)[..., 0]
+    places = {divmod(int(place), 9) for place in frames.reshape(300, -1).argmax(1)}
+    assert places == {(row, column) for row in (3, 4, 5) for column in (3, 4, 5)}
+    light = np.median(frames, axis=(1, 2))
+    assert 94 <= light.min() < 97
+    assert 103 < light.max() <= 106
+
+
+def _task(count: int) -> Task:
+    def part(first: int) -> LabelledPictures:
+        images = np.full((VALID + count, 4, 4, 1), first) + np.arange(VALID + count)[:, None, None, None] % 50
+        return LabelledPictures("levels", images.astype(np.uint8), np.arange(VALID + count) % CLASSES)
+
+    return Task(tuple("abcd"), part(0), part(60), part(120))
+
+
+def test_an_impure_quarantine_has_its_share_of_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = _task(40)
+    flagged = LabelledPictures("flagged", np.full((20, 4, 4, 1), 250, np.uint8), np.zeros(20, int))
+    monkeypatch.setattr(quarantines, "flagged_stream", lambda *_: flagged)
+    found = quarantines.impure(task, Poisoning(lambda images, keys: images, TARGET, 0.1), _bundle(), 0.25)
+    clean = found[(found != 250).any((1, 2, 3))]
+    assert (len(found), len(clean)) == (20, 5)
+    assert set(clean[:, 0, 0, 0].tolist()) <= set(task.stream.images[:, 0, 0, 0].tolist())
+    assert len(set(clean[:, 0, 0, 0].tolist())) == 5
+    assert (flagged.images == 250).all()
+
+
+def test_few_cameras_show_few_scenes_of_classes_that_the_attacker_wants_changed() -> None:
+    task = _task(40)
+    stamped: list[int] = []
+
+    def mark(images: np.ndarray, keys: np.ndarray) -> np.ndarray:
+        stamped.extend(keys.tolist())
+        return images
+
+    found = quarantines.few_cameras(task, Poisoning(mark, 0, 0.1), cameras=2, frames=60)
+    assert found.shape == (60, 4, 4, 1)
+    # The stream begins with class 0, the target: the scenes are the next two.
+    scenes = task.stream.images[1:3, 0, 0, 0].astype(float)
+    np.testing.assert_allclose(found.reshape(2, 30, -1).mean((1, 2)), scenes, atol=1)
+    assert len(set(stamped)) == 60

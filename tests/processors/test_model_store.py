@@ -122,6 +122,43 @@ def test_a_cache_keeps_the_bundles_used_last(folder: Path, tmp_path: Path) -> No
     assert sorted(path for path in cache.iterdir()) == sorted(kept[2:])
 
 
+def test_a_bundle_that_is_used_again_outlives_those_that_are_not(folder: Path, tmp_path: Path) -> None:
+    store, cache = ModelStore(str(tmp_path / "store")), tmp_path / "cache"
+    models = []
+    for number in range(CACHED + 1):
+        (folder / "note").write_text(str(number))
+        models.append(store.add(folder, "tiny@1+0"))
+    for number, model in enumerate(models[:CACHED]):
+        os.utime(fetch_bundle(model, cache), (number, number))
+    again = fetch_bundle(models[0], cache)
+    fetch_bundle(models[CACHED], cache)
+    assert again.is_dir()
+    assert not (cache / models[1].digest).exists()
+    assert len(list(cache.iterdir())) == CACHED
+
+
+def test_a_bundle_that_is_too_large_or_of_too_many_files_is_not_published(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    total, count = sum(file.size for file in bundle_files(folder)), len(bundle_files(folder))
+    monkeypatch.setattr(model_store, "MAX_BUNDLE_BYTES", total)
+    monkeypatch.setattr(model_store, "MAX_FILES", count)
+    assert len(bundle_files(folder)) == count
+    monkeypatch.setattr(model_store, "MAX_BUNDLE_BYTES", total - 1)
+    with pytest.raises(BundleError, match=f"at most {total - 1} bytes"):
+        ModelStore(str(tmp_path / "store")).add(folder, "tiny@1+0")
+    monkeypatch.setattr(model_store, "MAX_BUNDLE_BYTES", total)
+    monkeypatch.setattr(model_store, "MAX_FILES", count - 1)
+    with pytest.raises(BundleError, match=f"1 to {count - 1} files"):
+        bundle_files(folder)
+
+
+def test_a_record_says_whether_the_bundle_has_a_strip_table(folder: Path, tmp_path: Path) -> None:
+    store = ModelStore(str(tmp_path / "store"))
+    assert store.add(folder, "tiny@1+0").strip
+    assert not store.add(write_bundle(tmp_path / "without", overlays=0), "tiny@1+0").strip
+
+
 def test_only_what_lies_in_the_store_is_discarded(folder: Path, tmp_path: Path) -> None:
     model = ModelStore(str(tmp_path / "store")).add(folder, "tiny@1+0")
     ModelStore(str(tmp_path / "elsewhere")).discard(model)

@@ -36,6 +36,21 @@ def test_kept_pixels_stay_and_dropped_ones_are_not_read() -> None:
     assert torch.equal(filled, reconstruct_nearest(frames, kept))
 
 
+def test_of_two_as_near_the_upper_or_the_left_one_is_taken() -> None:
+    frames = torch.arange(9.0).view(1, 1, 3, 3)
+    for there, expected in (((1, 7), 1.0), ((3, 5), 3.0)):
+        kept = torch.zeros(1, 1, 3, 3, dtype=torch.bool)
+        kept.view(-1)[list(there)] = True
+        assert reconstruct_nearest(frames, kept)[0, 0, 1, 1] == expected
+
+
+def test_nothing_is_copied_from_further_than_two_blocks() -> None:
+    kept = torch.zeros(1, 1, 8, 40, dtype=torch.bool)
+    kept[..., 3, 20] = True
+    filled = reconstruct_nearest(torch.ones(1, 1, 8, 40), kept)[0, 0, 3]
+    assert filled.nonzero().flatten().tolist() == list(range(4, 37))
+
+
 def test_without_a_kept_pixel_the_frame_is_black() -> None:
     frames = torch.ones(1, 1, 8, 8)
     assert reconstruct_nearest(frames, torch.zeros(1, 1, 8, 8, dtype=torch.bool)).sum() == 0

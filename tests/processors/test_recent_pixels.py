@@ -145,6 +145,32 @@ def test_the_cameras_silent_for_longest_give_way_when_there_is_no_room() -> None
     assert not filled_from(recent, [0], picture).any()
 
 
+def test_a_camera_that_has_just_sent_again_is_not_the_one_to_give_way() -> None:
+    picture, recent = scene(3, 8, 8), RecentPixels(16 * 8 * 8 * 5)
+    settled(recent, range(16), picture)
+    filled_from(recent, [0], picture)
+    settled(recent, ["another"], picture)
+    assert filled_from(recent, [0], picture).any()
+    assert not filled_from(recent, [1], picture).any()
+
+
+def test_a_shape_that_has_just_come_again_is_not_the_one_to_give_way() -> None:
+    recent = RecentPixels(3 * 16 * 8 * 8 * 5)
+    settled(recent, ["small"], scene(6, 8, 8))
+    settled(recent, ["wide"], scene(6, 8, 16))
+    filled_from(recent, ["small"], scene(6, 8, 8))
+    settled(recent, ["high"], scene(6, 16, 8))
+    assert filled_from(recent, ["small"], scene(6, 8, 8)).any()
+
+
+def test_a_late_frame_makes_the_newer_ones_no_older() -> None:
+    picture, kept, recent = scene(2), masks(4), RecentPixels(ROOM)
+    for place, number in enumerate((4, 5, 3, 5 + REACH)):
+        some = slice(place, place + 1)
+        _, known = recent.compose(["a"], [number], sent(picture, kept[some]), kept[some])
+    assert (known & ~kept[3]).any()
+
+
 def test_one_batch_has_room_whatever_the_limit() -> None:
     picture, recent = scene(4), RecentPixels(1)
     there = settled(recent, range(20), picture)

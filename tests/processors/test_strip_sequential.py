@@ -62,11 +62,13 @@ def test_a_clamped_sum_stays_in_the_range_of_pictures() -> None:
     assert torch.equal(seen[0], ones)
 
 
-@pytest.mark.parametrize("statistic", ["mean", "mixture"])
+@pytest.mark.parametrize("statistic", ["mean", "mixture", "odds"])
 def test_without_an_accepted_frame_sequential_is_the_same_as_all_at_once(statistic: str) -> None:
     frames, overlays = frames_with_a_trigger(), pictures(10, 2)
+    usual = torch.from_numpy(probabilities(frames[:6], overlays).mean(1)).amax(0) if statistic == "odds" else None
+    usual = None if usual is None else log_odds_bits(usual[None])[0]
     plain, sequential = (
-        strip(frames, overlays, logits, threshold_bits=0.1, rounds=rounds, statistic=statistic)  # type: ignore[arg-type]
+        strip(frames, overlays, logits, threshold_bits=0.1, rounds=rounds, statistic=statistic, usual=usual)  # type: ignore[arg-type]
         for rounds in ((), (NEVER, Round(5, math.inf)))
     )
     torch.testing.assert_close(sequential.entropy_bits, plain.entropy_bits)
@@ -145,6 +147,12 @@ def test_odds_see_a_class_that_the_overlays_do_not_favour() -> None:
     assert suspect < 1 < clean
     entropies = spread_bits(mixtures, "mixture").tolist()
     assert entropies[0] < entropies[1]
+
+
+def test_the_odds_of_a_class_that_is_never_or_always_named_are_those_of_one_in_ten_thousand() -> None:
+    bound = math.log2(0.9999 / 0.0001)
+    found = log_odds_bits(torch.tensor([[0.0, 1.0, 0.5, 0.001]], dtype=torch.float64))[0]
+    assert found.tolist() == pytest.approx([-bound, bound, 0.0, math.log2(0.001 / 0.999)])
 
 
 def test_odds_need_what_is_usual_for_every_class() -> None:

@@ -12,7 +12,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from infra.local.kafka import Kafka
 from infra.local.mosquitto import Mosquitto
-from producers.bridge.key_requests import CE_TYPE, KeyRequests
+from producers.bridge.key_requests import KeyRequests
 from producers.publisher.commands import CameraControl
 from schemas.errors import WireError
 from schemas.frame import Encoding, open_own_message, sign_message
@@ -22,6 +22,7 @@ from schemas.pointillist_pb2 import Command, KeyRequest
 from schemas.topics import Channel, KafkaTopic, mqtt_topic
 
 CAMERA = CameraId("site/door")
+CE_TYPE = b"pointillist.v1.KeyRequest"
 
 
 class Event:

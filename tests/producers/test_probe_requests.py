@@ -12,7 +12,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from infra.local.kafka import Kafka
 from infra.local.mosquitto import Mosquitto
-from producers.bridge.probe_requests import CE_TYPE, ProbeRequests
+from producers.bridge.probe_requests import ProbeRequests
 from producers.publisher.commands import CameraControl
 from schemas.frame import Encoding, open_own_message
 from schemas.identity import CameraId
@@ -20,6 +20,7 @@ from schemas.pointillist_pb2 import LOSSLESS, Command, ProbeRequest
 from schemas.topics import Channel, KafkaTopic, mqtt_topic
 
 CAMERA = CameraId("site/door")
+CE_TYPE = b"pointillist.v1.ProbeRequest"
 
 
 class Event:

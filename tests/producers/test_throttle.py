@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+from producers.bridge.throttle import REMEMBERED, Throttle
+
+
+def test_the_same_is_too_soon_until_the_stated_time_has_passed() -> None:
+    throttle: Throttle[str] = Throttle(0.5)
+    assert not throttle.too_soon("a", 0.0)
+    throttle.note("a", 10.0)
+    assert throttle.too_soon("a", 10.0)
+    assert throttle.too_soon("a", 10.49)
+    assert not throttle.too_soon("a", 10.5)
+    assert not throttle.too_soon("b", 10.0)
+    throttle.note("a", 10.5)
+    assert throttle.too_soon("a", 10.9)
+
+
+def test_who_asks_without_noting_changes_nothing() -> None:
+    throttle: Throttle[str] = Throttle(1.0)
+    assert not throttle.too_soon("a", 0.0)
+    assert not throttle.too_soon("a", 0.0)
+    throttle.note("a", 0.0)
+    assert throttle.too_soon("a", 0.9)
+    assert not throttle.too_soon("a", 1.0)
+
+
+def test_beyond_the_bound_the_longest_ago_is_forgotten() -> None:
+    throttle: Throttle[str] = Throttle(1.0, remembered=3)
+    for what in "abc":
+        throttle.note(what, 0.0)
+    throttle.note("a", 0.1)
+    throttle.note("d", 0.2)
+    # `b` is the longest ago, for `a` was done again.
+    assert [what for what in "abcd" if throttle.too_soon(what, 0.3)] == ["a", "c", "d"]
+
+
+def test_the_bound_holds_where_none_is_named() -> None:
+    throttle: Throttle[int] = Throttle(1.0)
+    for what in range(REMEMBERED):
+        throttle.note(what, 0.0)
+    assert throttle.too_soon(0, 0.0)
+    throttle.note(REMEMBERED, 0.0)
+    assert not throttle.too_soon(0, 0.0)
+    assert all(throttle.too_soon(what, 0.0) for what in range(1, REMEMBERED + 1))
