@@ -50,6 +50,8 @@ class Plan:
     """Only these ways of curing; none named is all."""
     without_strip: tuple[str, ...] = ()
     """Models on which STRIP is not measured."""
+    without_tuning: tuple[str, ...] = ()
+    """Models beside whose repair no fine-tuning is measured."""
     quarantines: tuple[str, ...] = ()
     """Only these quarantines; none named is all."""
 
@@ -68,7 +70,7 @@ class Plan:
     def cures(self, model: str) -> list[tuple[str, str]]:
         """Method and quarantine of each repair, the quick ones first."""
         found = [("default", PURE)]
-        if model in PATCHES or model == BLENDED:
+        if (model in PATCHES or model == BLENDED) and model not in self.without_tuning:
             found.append((FINE_TUNING, PURE))
         if model == MAIN:
             found += [("default", kind) for kind in (*IMPURE, FEW_CAMERAS)]
