@@ -40,8 +40,6 @@ class SumRule(BaseModel):
     limit: float = Field(gt=0)
     stranger: float = Field(default=0.0, ge=0)
     """Octaves below the threshold from which on frames of a camera without a baseline count."""
-    apart_frames: int = Field(default=1, ge=1)
-    """Frames after which a scene counts as looked at anew: one sooner after the last adds that share only."""
 
 
 class WholeRule(SumRule):
@@ -195,9 +193,7 @@ def gain(track: Track, probe: Probe, rule: EvidenceRule) -> float:
         middle, spread = base
         said = (middle - probe.octaves) / max(spread, rule.dropped.least_spread)
         turns = _turn(track, probe, rule.dropped)
-    apart = probe.seq - track.last if track.last >= 0 else kind.apart_frames
-    weight = min(1.0, apart / kind.apart_frames)
-    return weight * max(-kind.fall, min(kind.rise, said - kind.allowance)) + turns
+    return max(-kind.fall, min(kind.rise, said - kind.allowance)) + turns
 
 
 def _turning(track: Track) -> float:

@@ -135,7 +135,7 @@ def _defence() -> list[Graph | Figure]:
     return [
         Graph(
             "Probe frames",
-            "Frames sent whole for STRIP, by outcome. Shed ones are classified but not checked.",
+            "Frames that STRIP looks at, by outcome. Shed ones are classified but not checked.",
             "ops",
             (Query(rate(m.STRIP_FRAMES, "outcome"), "{{outcome}}"),),
             8,

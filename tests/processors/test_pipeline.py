@@ -175,6 +175,7 @@ def test_without_a_sample_nothing_is_composed(bundle: Bundle) -> None:
     work = device_work(bundle)
     frames = [taken(payload("site/cam-0", seq, shown=picture(5))) for seq in range(6)]
     assert {found(outcome).probe for outcome in work.classify(frames, [False] * 6)} == {None}
+    assert work._recent.nbytes == 0
 
 
 def test_whole_and_other_frames_together_each_get_their_own_threshold(bundle: Bundle) -> None:

@@ -73,6 +73,7 @@ async def test_each_frame_gets_one_verdict(kafka: Kafka, bundle: Path) -> None:
         assert (verdict.height, verdict.width, verdict.channels) == (frame.height, frame.width, frame.channels)
         assert (verdict.frame_bytes, verdict.pixel_bytes) == (len(frames[name]), len(frame.pixels))
         assert verdict.whole == frame.whole
+        assert not verdict.composed
         assert verdict.strip == (CHECKED if frame.whole else NOT_PROBED)
         assert made.traces[name] == TRACE
         if frame.whole:

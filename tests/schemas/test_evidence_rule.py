@@ -121,14 +121,6 @@ def test_an_episode_raises_one_alert_and_a_later_one_another() -> None:
     assert len(alarms([*calm, *[1e-4] * 50, *calm, *[1e-4] * 5])) == 2
 
 
-def test_probes_closer_together_than_a_rule_may_ask_for_count_for_less() -> None:
-    calm = static(0.8, 40, 8)
-    rule = RULE.model_copy(update={"whole": RULE.whole.model_copy(update={"apart_frames": 4})})
-    apart = alarms([*calm, *[1e-3] * 20], every=4, rule=rule)[0]
-    close = alarms([*calm, *[1e-3] * 20], every=1, rule=rule)[0]
-    assert close - 40 >= 2 * (apart - 40)
-
-
 def test_a_camera_whose_verdict_turns_as_scenes_pass_is_allowed_a_deep_scene_and_a_fixed_one_is_not() -> None:
     calm, deep = static(0.8, 48, 8), [THRESHOLD / 3] * 12
     still, turning = [0] * 1000, [place // 50 for place in range(1000)]
