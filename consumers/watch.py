@@ -86,8 +86,11 @@ class Watch:
         new: defaultdict[BootKey, list[Probe]] = defaultdict(list)
         for row in rows:
             if row.strip == CHECKED:
-                shown = bool(row.whole or row.composed)
-                probe = Probe(row.seq, row.entropy_bits, row.threshold_bits, bool(row.flagged), shown, row.class_id)
+                composed = bool(row.composed)
+                probe = Probe(
+                    row.seq, row.entropy_bits, row.threshold_bits, bool(row.flagged),
+                    bool(row.whole) or composed, row.class_id, composed,
+                )  # fmt: skip
                 new[row.camera, row.boot].append(probe)
         return {boot: self._chain(connection, boot).fold(probes) for boot, probes in new.items()}
 

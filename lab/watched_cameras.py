@@ -41,13 +41,15 @@ NOISE: Final = 2.0
 class Watched:
     """What STRIP and the classifier found on each camera's frames: arrays (cameras, frames), clean ones first.
 
-    `whole` says which frames it saw whole or composed, with their threshold; the entropy is not a number where it saw
-    nothing. Frames from `clean_frames` on carry the trigger. `labels` (cameras,) are the scenes' true classes.
+    `whole` says which frames it saw whole or composed, with their threshold, `composed` which of them were composed;
+    the entropy is not a number where it saw nothing. Frames from `clean_frames` on carry the trigger. `labels`
+    (cameras,) are the scenes' true classes.
     """
 
     entropy_bits: NDArray[np.float32]
     threshold_bits: NDArray[np.float32]
     whole: NDArray[np.bool_]
+    composed: NDArray[np.bool_]
     class_id: NDArray[np.int64]
     labels: NDArray[np.int64]
     clean_frames: int
@@ -63,6 +65,7 @@ class Watched:
             clean_frames=self.clean_frames,
             threshold_bits=self.threshold_bits,
             whole=self.whole,
+            composed=self.composed,
         )
 
     @classmethod
@@ -73,6 +76,7 @@ class Watched:
                 kept["entropy_bits"],
                 kept["threshold_bits"],
                 kept["whole"],
+                kept["composed"],
                 kept["class_id"],
                 kept["labels"],
                 int(kept["clean_frames"]),
@@ -84,8 +88,9 @@ class Watched:
         for seq in chosen[chosen % every == 0]:
             bits, threshold = (float(of[camera, seq]) for of in (self.entropy_bits, self.threshold_bits))
             if bits == bits:
-                whole, class_id = bool(self.whole[camera, seq]), int(self.class_id[camera, seq])
-                yield Probe(int(seq), bits, threshold, bits < threshold, whole, class_id)
+                whole, composed = (bool(of[camera, seq]) for of in (self.whole, self.composed))
+                class_id = int(self.class_id[camera, seq])
+                yield Probe(int(seq), bits, threshold, bits < threshold, whole, class_id, composed)
 
 
 def shots(picture: NDArray[np.uint8], count: int, first: int, generator: np.random.Generator) -> NDArray[np.uint8]:
@@ -133,12 +138,14 @@ def watch(
         height, width = frames.shape[2:]
         kept = random_masks(len(frames), height, width, drop, masks).to(frames.device)
         classes.append(pipeline(frames, kept).class_id.cpu().numpy())
-        bits, threshold, whole = _checked(pipeline, frames, kept, drop, view)
+        bits, threshold, shown = _checked(pipeline, frames, kept, drop, view)
         entropies.append(bits)
         thresholds.append(threshold)
-        wholes.append(whole)
+        wholes.append(shown)
+    whole = np.stack(wholes)
+    composed = whole if view == "composed" else np.zeros_like(whole)
     return Watched(
-        np.stack(entropies), np.stack(thresholds), np.stack(wholes), np.stack(classes), pictures.labels, clean_frames
+        np.stack(entropies), np.stack(thresholds), whole, composed, np.stack(classes), pictures.labels, clean_frames
     )
 
 

@@ -74,12 +74,26 @@ class DroppedRule(SumRule):
     """A turn adds nothing unless there were so many among the `recent_frames` before it."""
 
 
+class ComposedRule(BaseModel):
+    """Frames that were composed count as whole ones do, with this difference: their scene has stood still.
+
+    So none is allowed for scenes that pass, although the verdict on such frames turns with the mask.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    allowance: float = 0.1
+    own: float = Field(default=0.25, ge=0, le=1)
+    """Share that counts of how much farther a frame lies below the camera's own baseline than below the threshold."""
+
+
 class EvidenceRule(BaseModel):
     """When checked frames of a camera are evidence of a trigger; a missing frame is waited for `patience_s` at most."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     whole: WholeRule = WholeRule(allowance=0.25, rise=5, fall=2, limit=6, passing=1.75)
+    composed: ComposedRule = ComposedRule()
     dropped: DroppedRule = DroppedRule(allowance=1.6, rise=2, fall=0.25, limit=9, stranger=0.5)
     baseline_probes: int = Field(default=12, ge=1)
     """Checked frames from which on there is a baseline."""
@@ -108,7 +122,10 @@ class Probe(NamedTuple):
     threshold_bits: float
     flagged: bool
     whole: bool
+    """Sent whole, or composed."""
     class_id: int
+    composed: bool = False
+    """What it dropped was filled with the camera's recent pixels."""
 
     @property
     def octaves(self) -> float:
@@ -181,19 +198,23 @@ def gain(track: Track, probe: Probe, rule: EvidenceRule) -> float:
     """What `probe` adds to the sum of `track`."""
     kind = _kind(rule, probe.whole)
     base = track.baseline(rule)
-    turns = 0.0
+    allowance, turns = kind.allowance, 0.0
     if base is None:
         said = probe.depth - kind.stranger
     elif probe.whole:
         middle, spread = base
-        own = middle - rule.whole.spreads * max(spread, rule.whole.least_spread)
-        passing = min(1.0, _turning(track) / rule.whole.passing_turns)
-        said = min(probe.depth, own - probe.octaves) - passing * rule.whole.passing
+        fallen = middle - rule.whole.spreads * max(spread, rule.whole.least_spread) - probe.octaves
+        said = min(probe.depth, fallen)
+        if probe.composed:
+            said += rule.composed.own * (fallen - said)
+            allowance = rule.composed.allowance
+        else:
+            allowance += rule.whole.passing * min(1.0, _turning(track) / rule.whole.passing_turns)
     else:
         middle, spread = base
         said = (middle - probe.octaves) / max(spread, rule.dropped.least_spread)
         turns = _turn(track, probe, rule.dropped)
-    return max(-kind.fall, min(kind.rise, said - kind.allowance)) + turns
+    return max(-kind.fall, min(kind.rise, said - allowance)) + turns
 
 
 def _turning(track: Track) -> float:
@@ -280,15 +301,18 @@ _PROBE: Final = struct.Struct("<QffBI")
 def pack_probes(probes: Iterable[Probe]) -> bytes:
     """Probes as the database keeps them."""
     return b"".join(
-        _PROBE.pack(each.seq, each.entropy_bits, each.threshold_bits, each.flagged | each.whole << 1, each.class_id)
+        _PROBE.pack(
+            each.seq, each.entropy_bits, each.threshold_bits,
+            each.flagged | each.whole << 1 | each.composed << 2, each.class_id,
+        )
         for each in probes
-    )
+    )  # fmt: skip
 
 
 def unpack_probes(data: bytes) -> tuple[Probe, ...]:
     """The inverse of `pack_probes`."""
     return tuple(
-        Probe(seq, entropy, threshold, bool(flags & 1), bool(flags & 2), class_id)
+        Probe(seq, entropy, threshold, bool(flags & 1), bool(flags & 2), class_id, bool(flags & 4))
         for seq, entropy, threshold, flags, class_id in _PROBE.iter_unpack(data)
     )
 

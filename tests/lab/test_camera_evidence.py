@@ -30,7 +30,7 @@ def watched(falls: bool = True) -> Watched:
         bits[:5, CLEAN:] /= 8
         classes[:5, CLEAN:] = TARGET
     threshold, whole = np.full_like(bits, 0.9), np.zeros(bits.shape, np.bool_)
-    return Watched(bits, threshold, whole, classes, labels, CLEAN)
+    return Watched(bits, threshold, whole, whole, classes, labels, CLEAN)
 
 
 def with_strip(bundle: Bundle, dropped: list[DroppedStripThreshold]) -> Pipeline:
@@ -92,7 +92,7 @@ def test_a_camera_is_seen_composed_as_soon_as_its_last_frames_have_enough(tmp_pa
     assert not checked[:, 0].any()
     assert checked[:, 3:5].all()
     assert [each.seq for each in found.probes(0, slice(0, 9))] == np.flatnonzero(checked[0]).tolist()
-    assert all(each.whole for each in found.probes(0, slice(0, 9)))
+    assert all(each.whole and each.composed for each in found.probes(0, slice(0, 9)))
 
 
 def test_a_camera_seen_alone_needs_a_threshold_for_its_drop_and_gets_that_one(tmp_path: Path) -> None:
@@ -108,6 +108,7 @@ def test_a_camera_seen_alone_needs_a_threshold_for_its_drop_and_gets_that_one(tm
     assert not found.whole.any()
     whole = watch(with_strip(bundle, [table]), pictures, trigger, 0.25, 3, 3, 0, view="whole")
     assert whole.whole.all()
+    assert not any(each.composed for each in whole.probes(0, slice(0, 6)))
     assert (whole.threshold_bits == 10).all()
 
 

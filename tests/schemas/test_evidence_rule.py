@@ -24,8 +24,8 @@ RULE = EvidenceRule()
 THRESHOLD = 0.1
 
 
-def probe(seq: int, bits: float, whole: bool = True, class_id: int = 0) -> Probe:
-    return Probe(seq, bits, THRESHOLD, bits < THRESHOLD, whole, class_id)
+def probe(seq: int, bits: float, whole: bool = True, class_id: int = 0, composed: bool = False) -> Probe:
+    return Probe(seq, bits, THRESHOLD, bits < THRESHOLD, whole, class_id, composed)
 
 
 def alarms(
@@ -35,13 +35,14 @@ def alarms(
     whole: bool = True,
     classes: Sequence[int] = (0,) * 20_000,
     rule: EvidenceRule = RULE,
+    composed: bool = False,
 ) -> list[int]:
     """The positions in `bits` at which the rule raises an alarm; every `every`th frame of the camera is checked."""
     track, found = Track(), []
     for number, value in enumerate(bits):
         track, alarm = advance(
             track,
-            probe(every * number, value, whole, classes[every * number]),
+            probe(every * number, value, whole, classes[every * number], composed),
             rule,
             lambda first, last: classes[first : last + 1],
         )
@@ -127,6 +128,20 @@ def test_a_camera_whose_verdict_turns_as_scenes_pass_is_allowed_a_deep_scene_and
     assert alarms([*calm, *deep], classes=still)
     assert not alarms([*calm, *deep], classes=turning)
     assert alarms([*calm, *[1e-3] * 12], classes=turning)
+    # Composed frames show that the scene stood still: there a verdict turns with the mask.
+    assert alarms([*calm, *deep], classes=turning, composed=True)
+
+
+def test_on_composed_frames_a_part_of_the_own_fall_counts_beyond_that_below_the_threshold() -> None:
+    # Just below the threshold, far below what is usual for the camera.
+    calm, after = static(8 * THRESHOLD, 48, 8), [THRESHOLD * 2**-0.1] * 30
+    ignoring = RULE.model_copy(update={"composed": RULE.composed.model_copy(update={"own": 0.0})})
+    assert 48 <= alarms([*calm, *after], composed=True)[0] < 48 + 20
+    assert not alarms([*calm, *after], composed=True, rule=ignoring)
+    assert not alarms([*calm, *after])
+    # What is not below the threshold, and what is usual for the camera, is no evidence.
+    assert not alarms([*calm, *[THRESHOLD * 2**1.2] * 30], composed=True)
+    assert not alarms(static(THRESHOLD / 4, 200, 8), composed=True)
 
 
 def test_a_trigger_that_comes_into_view_slowly_does_not_hide_itself_by_widening_the_baseline() -> None:
@@ -160,9 +175,11 @@ values = st.floats(0, 4, width=32)
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.lists(st.tuples(values, st.booleans(), st.integers(0, 2**31)), max_size=30))
-def test_what_the_database_keeps_is_what_was_known(found: list[tuple[float, bool, int]]) -> None:
-    probes = tuple(Probe(n, bits, 0.5, bits < 0.5, whole, kind) for n, (bits, whole, kind) in enumerate(found))
+@given(st.lists(st.tuples(values, st.booleans(), st.integers(0, 2**31), st.booleans()), max_size=30))
+def test_what_the_database_keeps_is_what_was_known(found: list[tuple[float, bool, int, bool]]) -> None:
+    probes = tuple(
+        Probe(n, bits, 0.5, bits < 0.5, whole, kind, composed) for n, (bits, whole, kind, composed) in enumerate(found)
+    )
     assert unpack_probes(pack_probes(probes)) == probes
     track = Track()
     for each in probes:
