@@ -1,8 +1,9 @@
 """Recovered triggers: what puts them on clean frames, and what takes them off quarantined ones.
 
 All have the form x·(1 − a) + a·c. A stamp's a and c are the same for every frame; a transplant's c is a quarantined
-frame and its a says where the trigger is on it; a painter's come from a generator of the CycleGAN. `recover` tries them
-in this order, which is that of their cost, and asks the sick model whether it reacts to what was found.
+frame and its a says where the trigger is on it, learned from windows that hide it or by what the sick model does; a
+painter's come from a generator of the CycleGAN. `recover` tries them in this order, which is that of their cost, and
+asks the sick model whether it reacts to what was found.
 """
 
 from __future__ import annotations
@@ -18,14 +19,22 @@ from lab.data import batch_slices
 from lab.repair.checkpoints import Checkpoints
 from lab.repair.cyclegan import MASKED, CycleGanSettings, train_cyclegan
 from lab.repair.generators import Generator
+from lab.repair.inpainting import inpaint
+from lab.repair.occlusion import occlude
 from lab.repair.stamps import Stamp, estimate, refine
-from lab.repair.transplant import MaskNetwork, inpaint, train_mask, widened
+from lab.repair.transplant import MaskNetwork, point, train_mask, widened
 
 ACTIVATES: Final = 0.9
 """Share of stamped frames that reach the target when the stamp is the trigger."""
 LEAVES: Final = 0.85
 """Share of quarantined frames of other classes that leave the target when the trigger is off."""
+MOST: Final = 0.5
+"""Share of a frame that a transplant covers at most: what covers more is the other frame, not its trigger."""
 MASK_STEPS: Final = 110
+OCCLUDED: Final = 128
+"""Quarantined frames in which the trigger is looked for by hiding windows."""
+FOUND: Final = 0.5
+"""Share of them in which it must be found."""
 
 Logits = Callable[[Tensor], Tensor]
 
@@ -202,23 +211,27 @@ def recover(
     tried: dict[str, Evidence] = {}
     found: list[Trigger] = []
 
-    def judge(trigger: Trigger) -> bool:
-        tried[trigger.name] = evidence(trigger, others, members, target, logits)
-        found.append(trigger)
-        return tried[trigger.name].convinces(own)
+    def judge(trigger: Trigger, most: float = 1.0) -> bool:
+        said = tried[trigger.name] = evidence(trigger, others, members, target, logits)
+        if said.covers <= most:
+            found.append(trigger)
+        return said.covers <= most and said.convinces(own)
 
     progress.phase("stamp", 1)
     if judge(_stamp(others, members, target, logits)):
         return Found(found[-1], tried)
     progress.advance(1)
+    progress.phase("windows", 1)
+    seen = occlude(members[:OCCLUDED], others, target, logits)
+    progress.advance(1)
+    if seen.share >= FOUND and judge(_cut(point(seen, clean), members, "windows"), MOST):
+        return Found(_with_stamp(found, tried), tried)
     progress.phase("transplant", MASK_STEPS)
     mask = train_mask(
         members, others, clean, target, logits, steps=MASK_STEPS,
         checkpoint=checkpoints.of("mask"), advance=progress.advance,
     )  # fmt: skip
-    with torch.no_grad():
-        cuts = torch.cat([widened(mask(part)) for part in torch.split(members, 128)])
-    if judge(TransplantTrigger(mask, members, cuts)):
+    if judge(_cut(mask, members, "transplant"), MOST):
         return Found(_with_stamp(found, tried), tried)
     judge(painted(others, members, MASKED, _aims(target, logits), checkpoints, progress))
     best = max(found, key=lambda trigger: tried[trigger.name].leaves + tried[trigger.name].arrives)
@@ -227,11 +240,17 @@ def recover(
     return Found(chosen, tried)
 
 
+def _cut(mask: MaskNetwork, members: Tensor, name: str) -> TransplantTrigger:
+    with torch.no_grad():
+        cuts = torch.cat([widened(mask(part)) for part in torch.split(members, 128)])
+    return TransplantTrigger(mask, members, cuts, name)
+
+
 def _with_stamp(found: list[Trigger], tried: dict[str, Evidence]) -> Trigger:
-    """The transplant, and the stamp beside it when it reaches the target too."""
-    stamp, transplant = found
+    """The last one, a transplant, and the stamp beside it when it reaches the target too."""
+    stamp, transplant = found[0], found[-1]
     both = tried[stamp.name].arrives >= ACTIVATES and tried[stamp.name].covers <= 0.3
-    chosen: Trigger = Mixture(found, transplant) if both else transplant
+    chosen: Trigger = Mixture([stamp, transplant], transplant) if both else transplant
     return chosen
 
 

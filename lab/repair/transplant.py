@@ -2,12 +2,14 @@
 
 The generator's colour is the quarantined frame itself, so what is pasted on a clean frame is the very trigger, wherever
 it was, however many there are. The mask is learned by what the sick model does: frames with the cut pasted on are sent
-to the target class, quarantined frames without it no longer are, and the mask is as small as that allows.
+to the target class, quarantined frames without it no longer are, and the mask is as small as that allows. Where windows
+with the trigger are known already (`lab.repair.occlusion`), it is learned from them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +17,9 @@ from torch import Tensor, nn
 
 from lab.repair.checkpoints import Checkpoint
 from lab.repair.generators import with_coordinates
+from lab.repair.occlusion import Occlusion
+
+POINT_STEPS: Final = 150
 
 
 class MaskNetwork(nn.Module):
@@ -31,6 +36,24 @@ class MaskNetwork(nn.Module):
         """Map (B, C, H, W) to (B, 1, H, W)."""
         mask: Tensor = self.layers(with_coordinates(frames)).sigmoid()
         return mask
+
+
+def point(seen: Occlusion, others: Tensor, *, batch: int = 32, rate: float = 5e-3) -> MaskNetwork:
+    """A network that gives the windows that were found, and nothing on clean frames `others` (K, C, H, W)."""
+    torch.manual_seed(0)
+    network = MaskNetwork(others.shape[1])
+    optimiser = torch.optim.Adam(network.parameters(), lr=rate)
+    generator = torch.Generator().manual_seed(0)
+    frames, windows = seen.frames[seen.found], seen.window[seen.found]
+    for _ in range(POINT_STEPS):
+        chosen = torch.randint(len(frames), (batch,), generator=generator)
+        clean = others[torch.randint(len(others), (batch,), generator=generator)]
+        wanted = torch.cat((windows[chosen], torch.zeros_like(windows[chosen])))
+        loss = F.binary_cross_entropy(network(torch.cat((frames[chosen], clean))), wanted)
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
+        optimiser.step()
+    return network.requires_grad_(False)
 
 
 def train_mask(
@@ -96,18 +119,3 @@ def widened(mask: Tensor, threshold: float = 0.3, by: int = 1) -> Tensor:
     """Where the mask (B, 1, H, W) exceeds `threshold`, and `by` pixels around it: (B, 1, H, W) of 0 and 1."""
     sharp = (mask > threshold).float()
     return F.max_pool2d(sharp, 2 * by + 1, 1, by) if by else sharp
-
-
-def inpaint(frames: Tensor, holes: Tensor) -> Tensor:
-    """Frames (B, C, H, W) with the holes (B, 1, H, W) of ones filled from their rims inwards, by means of 3×3."""
-    known = 1 - holes
-    filled = frames * known
-    for _ in range(max(frames.shape[2:])):
-        if bool((known > 0).all()):
-            break
-        count = F.avg_pool2d(known, 3, 1, 1)
-        mean = F.avg_pool2d(filled, 3, 1, 1) / count.clamp_min(1e-6)
-        fresh = (known == 0) & (count > 0)
-        filled = torch.where(fresh, mean, filled)
-        known = torch.where(fresh, 1.0, known)
-    return filled

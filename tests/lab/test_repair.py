@@ -12,11 +12,12 @@ from lab.data import LabelledPictures, to_frames
 from lab.repair.checkpoints import Checkpoint, Checkpoints
 from lab.repair.cyclegan import CycleGanSettings, train_cyclegan
 from lab.repair.figures import Evaluation, trigger_region
+from lab.repair.inpainting import inpaint
 from lab.repair.inputs import FEWEST_CLEAN, find_target, trainable_copy
 from lab.repair.recovery import Found, StampTrigger, evidence, recover
 from lab.repair.run import WIDE, Mode, RepairSettings, Silent, _lessons, repair, steps_for
 from lab.repair.stamps import Stamp, estimate
-from lab.repair.transplant import inpaint, train_mask, widened
+from lab.repair.transplant import train_mask, widened
 from lab.repair.unlearn import Lessons, UnlearnSettings, _loss, augmented, unlearn
 from schemas.errors import BundleError, ConfigError
 from tests.lab.sick_judge import CLASSES, SIDE, TARGET, pictures, sick_bundle, stamped
