@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from infra.cli.lab import chosen, lab_app, lab_extra
-from infra.cli.lab_super_iot import Reported, shown_command
+from infra.cli.lab_super_iot import Reported
 from schemas.errors import ConfigError
 
 
@@ -41,7 +41,8 @@ def codefend(
 ) -> None:
     """CoDefend's tables and figures beside ours, and other ways of curing a model.
 
-    Hours on a CPU. Verdicts go to stdout, files to --out.
+    Hours on a CPU. Verdicts go to stdout, files to --out; rows there that still hold are not made again, and rows that
+    were not asked for stay.
     """
     with lab_extra():
         from infra.environment import Environment
@@ -67,7 +68,7 @@ def codefend(
         )  # fmt: skip
         subjects = load_subjects(list(names), models or shipped_models(), data)
         steps = Reported("codefend")
-        experiment = Experiment(subjects, plan, Cache(runs), out, shown_command())
+        experiment = Experiment(subjects, plan, Cache(runs), out)
         with steps.progress:
             verdict = experiment.run(steps)
     for line in verdict:

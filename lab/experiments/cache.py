@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,11 +33,22 @@ def source_digest(*places: Path) -> str:
     return state.hexdigest()
 
 
+class Step(NamedTuple):
+    """What is kept under `name` holds as long as `made_from` stays the same."""
+
+    name: str
+    made_from: str
+
+
 @dataclass(frozen=True)
 class Cache:
     """A folder of npz files."""
 
     folder: Path
+
+    def has(self, step: Step) -> bool:
+        """Whether `get` would read it."""
+        return _read(self.folder / f"{step.name}.npz", step.made_from) is not None
 
     def get(self, name: str, made_from: str, make: Callable[[], Arrays]) -> Arrays:
         """The arrays called `name`, read when they were made from the same, else made and written."""

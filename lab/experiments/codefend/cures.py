@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from lab.backdoor.files import flagged_stream, stamped_pictures
 from lab.data import to_frames, to_images
-from lab.experiments.cache import Arrays, Cache, digest, source_digest
+from lab.experiments.cache import Arrays, Cache, Step, digest, source_digest
 from lab.experiments.codefend.outcome import Outcome, outcome
 from lab.experiments.codefend.re_poisoning import poisoned_again
 from lab.experiments.codefend.rivals.fine_pruning import fine_pruned
@@ -129,6 +129,12 @@ MODES = ("default", "paper")
 FINE_TUNING = "fine-tuning"
 
 
+def step_of(subject: Subject, method: str, kind: str) -> Step:
+    """Where one method's result on one quarantine is kept."""
+    name = f"cures/{subject.name}-{method}-{kind}".replace(" ", "_")
+    return Step(name, digest(subject.state, _code(method), method, kind))
+
+
 def cure(
     subject: Subject, method: str, kind: str, quarantine: Callable[[], Quarantine], before: Outcome, cache: Cache
 ) -> tuple[RepairRow, Arrays]:
@@ -147,11 +153,8 @@ def cure(
         seconds = time.monotonic() - started
         return _arrays(_judged(subject, cured.bundle), seconds, cured)
 
-    found = cache.get(
-        f"cures/{subject.name}-{method}-{kind}".replace(" ", "_"),
-        digest(subject.state, _code(method), method, kind),
-        run,
-    )
+    step = step_of(subject, method, kind)
+    found = cache.get(step.name, step.made_from, run)
     number = {name: _number(found[name]) for name in ("target", "activation", "change_outside")}
     row = RepairRow(
         model=subject.name,
@@ -168,6 +171,7 @@ def cure(
         change_outside=number["change_outside"],
         seconds=float(found["seconds"]),
         published=bool(found["published"]),
+        made_from=step.made_from,
     )
     return row, found
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 
-from lab.experiments.cache import Arrays, Cache, digest, source_digest
+from lab.experiments.cache import Arrays, Cache, Step, digest, source_digest
 from lab.experiments.codefend.rows import DetectionRow
 from lab.experiments.codefend.subjects import CPU, Subject
 from lab.statistics import Interval, wilson
@@ -21,11 +22,31 @@ from schemas.limits import dropped_per_block
 FRR = 0.01
 
 
-def measure(subject: Subject, ratio: float, sequential: bool, most: int, cache: Cache) -> tuple[DetectionRow, Arrays]:
-    """STRIP on at most `most` clean and as many stamped test pictures; also the entropies of both.
+@dataclass(frozen=True)
+class Detection:
+    """STRIP on frames of one drop ratio, on at most `most` clean and as many stamped test pictures."""
+
+    ratio: float
+    sequential: bool
+    most: int
+
+    @property
+    def frames(self) -> str:
+        """What it sees."""
+        return "whole" if not self.ratio else f"r = {self.ratio:g}"
+
+    def step(self, subject: Subject) -> Step:
+        """Where it is kept."""
+        name = f"detection/{subject.name}-{self.ratio:g}-{'sequential' if self.sequential else 'all'}"
+        return Step(name, digest(subject.state, _code(), self.ratio, self.sequential, self.most))
+
+
+def measure(subject: Subject, detection: Detection, cache: Cache) -> tuple[DetectionRow, Arrays]:
+    """STRIP's row; also the entropies of clean and stamped pictures.
 
     Thresholds that the bundle lacks are calibrated on the defender's pictures, in a copy.
     """
+    ratio, sequential, most = detection.ratio, detection.sequential, detection.most
 
     def run() -> Arrays:
         folder = cache.folder / "bundles" / f"{subject.name}-{ratio:g}"
@@ -53,13 +74,13 @@ def measure(subject: Subject, ratio: float, sequential: bool, most: int, cache: 
             "seconds": np.array(clean.seconds + poisoned.seconds),
         }  # fmt: skip
 
-    name = f"detection/{subject.name}-{ratio:g}-{'sequential' if sequential else 'all'}"
-    found = cache.get(name, digest(subject.state, _code(), ratio, sequential, most), run)
+    step = detection.step(subject)
+    found = cache.get(step.name, step.made_from, run)
     frr, far = _share(found["clean_flagged"]), _share(~found["flagged"].astype(bool))
     reached = found["reached"].astype(bool)
     row = DetectionRow(
         model=subject.name,
-        frames="whole" if not ratio else f"r = {ratio:g}",
+        frames=detection.frames,
         sequential=sequential,
         clean=len(found["clean_flagged"]),
         poisoned=len(reached),
@@ -70,6 +91,7 @@ def measure(subject: Subject, ratio: float, sequential: bool, most: int, cache: 
         threshold_bits=float(found["threshold"]),
         mean_passes=float(found["clean_passes"].mean()),
         seconds=float(found["seconds"]),
+        made_from=step.made_from,
     )  # fmt: skip
     return row, found
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from lab.experiments.codefend.cures import FINE_TUNING
+from lab.experiments.codefend.detection import Detection
 from lab.experiments.codefend.findings import PURE
 
 IMPURE: Final = {"10 % impure": 0.1, "30 % impure": 0.3}
@@ -55,20 +56,26 @@ class Plan:
     quarantines: tuple[str, ...] = ()
     """Only these quarantines; none named is all."""
 
-    def detections(self, model: str) -> list[tuple[float, bool, int]]:
-        """Drop ratio, sequential or not, and pictures of each STRIP row."""
-        if model in self.without_strip:
+    def everything(self) -> Plan:
+        """The whole experiment with as many pictures: the order of the tables."""
+        return Plan(images=self.images, other_images=self.other_images)
+
+    def detections(self, model: str) -> list[Detection]:
+        """The rows of STRIP."""
+        if model not in self.models or "detection" not in self.parts or model in self.without_strip:
             return []
         central = model in PATCHES and model.endswith("-1")
         most = self.images if central else self.other_images
-        rows = [(0.0, False, most)]
+        rows = [Detection(0.0, False, most)]
         if model in SEQUENTIAL:
-            rows.append((0.0, True, most))
+            rows.append(Detection(0.0, True, most))
         rebuilt = [ratio for ratio in REBUILT.get(model, ()) if ratio in self.ratios]
-        return rows + [(ratio, False, self.other_images) for ratio in rebuilt]
+        return rows + [Detection(ratio, False, self.other_images) for ratio in rebuilt]
 
     def cures(self, model: str) -> list[tuple[str, str]]:
         """Method and quarantine of each repair, the quick ones first."""
+        if model not in self.models or "repair" not in self.parts:
+            return []
         found = [("default", PURE)]
         if (model in PATCHES or model == BLENDED) and model not in self.without_tuning:
             found.append((FINE_TUNING, PURE))

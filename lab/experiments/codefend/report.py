@@ -2,37 +2,39 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from pathlib import Path
 
-from lab.experiments.codefend import tables
+from lab.experiments.codefend import plots, tables
 from lab.experiments.codefend.findings import Finding, findings
 from lab.experiments.codefend.plan import MAIN
 from lab.experiments.codefend.rows import DetectionRow, ModelRow, RepairRow
 from lab.experiments.csv_rows import read_rows
 
-SETTINGS = "settings.json"
+MODELS_FILE, DETECTION_FILE, REPAIR_FILE = "models.csv", "detection.csv", "repair.csv"
+COMMAND = "pointillist lab codefend"
 
 
 def read_findings(out: Path) -> list[Finding]:
     """The figures asked for, from the CSV files in `out`."""
     return findings(
-        read_rows(out / "models.csv", ModelRow),
-        read_rows(out / "detection.csv", DetectionRow),
-        read_rows(out / "repair.csv", RepairRow),
+        read_rows(out / MODELS_FILE, ModelRow),
+        read_rows(out / DETECTION_FILE, DetectionRow),
+        read_rows(out / REPAIR_FILE, RepairRow),
     )
 
 
 def write_report(out: Path) -> list[str]:
     """Write README.md into `out`; the verdicts, a line each."""
-    command = json.loads((out / SETTINGS).read_text(encoding="utf-8"))["command"]
-    models = read_rows(out / "models.csv", ModelRow)
-    detections = read_rows(out / "detection.csv", DetectionRow)
-    repairs = read_rows(out / "repair.csv", RepairRow)
+    models = read_rows(out / MODELS_FILE, ModelRow)
+    detections = read_rows(out / DETECTION_FILE, DetectionRow)
+    repairs = read_rows(out / REPAIR_FILE, RepairRow)
     found = findings(models, detections, repairs)
     parts = [
         "# CoDefend: detection and repair of backdoored models",
-        f"Made by `{command}`; the sick models by `python -m lab.backdoor.train`, see `lab/backdoor/catalogue.py`.",
+        f"Made by `{COMMAND}`, which makes what is missing or was made from another state of a model or of the code "
+        "(`made_from` in the CSV files), or a part of it: `--model`, `--part`, `--method`, `--quarantine`, "
+        "`--ratio`. The sick models are made by `python -m lab.backdoor.train`, see `lab/backdoor/catalogue.py`.",
         "CA: clean accuracy on the test split. ASR: share of stamped test pictures of other classes that go to the "
         "target. Recovered: share of them that get their true class. Floor: what the clean network of the same kind "
         "sends to the target. FRR, FAR: clean frames flagged, stamped frames not flagged. The defender has 500 clean "
@@ -43,17 +45,19 @@ def write_report(out: Path) -> list[str]:
         tables.findings_table(found),
         "## The sick models (the paper's Table 1 and Figure 5)",
         tables.models_table(models),
-        "![triggers](triggers.png)",
+        _pictures(out, plots.TRIGGERS, [(row.model,) for row in models]),
         "## Detection (Table 3, Figure 6)",
         tables.detection_table(detections),
         "The paper's, on 500 + 500 pictures:",
         tables.published_detection(),
-        "![entropies](entropies.png)",
+        _pictures(
+            out, plots.ENTROPIES, [(row.model,) for row in detections if row.frames == "whole" and not row.sequential]
+        ),
         "## Repair (Table 4, Figures 7 and 8)",
         tables.repair_table(repairs),
         "The paper's:",
         tables.published_repair(),
-        "![generated](generated.png)",
+        _pictures(out, plots.GENERATED, [row.key for row in repairs]),
         f"## Beside other methods (Table 5): {MAIN}",
         "Printed figures are for the paper's own network and trigger C; those measured here share the sick model and "
         "the 500 clean pictures. The best fine-tuning is the one of the grid with the least ASR that loses at most 2 "
@@ -63,3 +67,9 @@ def write_report(out: Path) -> list[str]:
     text = "\n\n".join(part for part in parts if part) + "\n"
     (out / "README.md").write_text(text, encoding="utf-8")
     return [f"{each.what}: {each.verdict}" for each in found]
+
+
+def _pictures(out: Path, folder: str, keys: Sequence[Sequence[object]]) -> str:
+    """Those that are there."""
+    names = [plots.file_name(key) for key in keys]
+    return "\n".join(f"![{name}]({folder}/{name}.png)" for name in names if (out / folder / f"{name}.png").is_file())

@@ -1,4 +1,7 @@
-"""The experiment's results: one dataclass a CSV file."""
+"""The experiment's results: one dataclass a CSV file.
+
+`made_from` stands for the model, the pictures and the code that a row was made from: one that holds is not made again.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,14 @@ class ModelRow:
     """Share of the stamped pictures that the clean network of the same kind sends to the target."""
     clean_network: float
     """That network's accuracy."""
+    recovered: float
+    """Share of the stamped pictures that the sick model names what they show."""
+    made_from: str
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What it is a row of."""
+        return (self.model,)
 
 
 @dataclass(frozen=True)
@@ -47,6 +58,12 @@ class DetectionRow:
     mean_passes: float
     """Of clean frames."""
     seconds: float
+    made_from: str
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What it is a row of."""
+        return self.model, self.frames, self.sequential
 
 
 @dataclass(frozen=True)
@@ -71,3 +88,9 @@ class RepairRow:
     seconds: float
     published: bool
     """False when the repair refused its own result."""
+    made_from: str
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What it is a row of."""
+        return self.model, self.method, self.quarantine
