@@ -105,7 +105,7 @@ SOURCES: tuple[tuple[str, Callable[[dict[str, Any]], list[Row]], str], ...] = (
         "cameras.json",
         _cameras,
         "python -m lab.camera_evidence --bundle lab/backdoor/models/resnet20-c-1/bundle --clean "
-        "runs/backdoor/resnet20-c-1/test-clean.npz --trigger resnet20-c-1 --cameras 150 --clean-frames 60 "
+        "runs/backdoor/resnet20-c-1/test-clean.npz --trigger resnet20-c-1 --cameras 300 --clean-frames 60 "
         "--repeats 12 --json docs/results/codefend/cameras.json",
     ),
     (

@@ -46,12 +46,13 @@ def codefend(
     """
     with lab_extra():
         from infra.environment import Environment
+        from lab.backdoor.train import shipped_models
         from lab.experiments.cache import Cache
         from lab.experiments.codefend.cures import FINE_TUNING, METHODS
         from lab.experiments.codefend.findings import PURE
         from lab.experiments.codefend.plan import FEW_CAMERAS, IMPURE, Plan
         from lab.experiments.codefend.run import PARTS, Experiment
-        from lab.experiments.codefend.subjects import load_subjects, shipped_models
+        from lab.experiments.codefend.subjects import load_subjects
 
         data = Environment().data
         if data is None:

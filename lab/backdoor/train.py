@@ -1,6 +1,7 @@
 """Train sick models, and the clean ones beside them: `python -m lab.backdoor.train NAME … --work runs/backdoor`.
 
 Each gets a folder with its bundle, the defender's clean pictures, a quarantine, and the test split clean and stamped.
+With `--shipped` nothing is trained: the models that ship get such a folder.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+from importlib.resources import files
 from pathlib import Path
 
 import torch
@@ -31,6 +33,12 @@ from processors.bundle import Bundle, BundleSettings, load_bundle, shipped_bundl
 from schemas.errors import ConfigError
 
 CLEAN_RESNET20 = "resnet20-clean"
+CPU = torch.device("cpu")
+
+
+def shipped_models() -> Path:
+    """The folder of the models that ship."""
+    return Path(str(files("lab"))) / "backdoor" / "models"
 
 
 def clean_bundle(name: str, work: Path) -> Path:
@@ -54,7 +62,7 @@ def train(name: str, model: SickModel, task: Task, work: Path) -> Bundle:
     torch.manual_seed(model.recipe.seed)
     network: nn.Module = architecture.make()
     if model.base is not None:
-        base = load_bundle(clean_bundle(model.base, work), torch.device("cpu"))
+        base = load_bundle(clean_bundle(model.base, work), CPU)
         mean, std = base.settings.input.mean, base.settings.input.std
         network.load_state_dict(load_file(clean_bundle(model.base, work) / base.settings.weights))
     centre, spread = torch.tensor(mean)[:, None, None], torch.tensor(std)[:, None, None]
@@ -98,17 +106,24 @@ def describe(name: str, model: SickModel, bundle: Bundle, task: Task, folder: Pa
 
 
 def main() -> None:
-    """Train each model that is named, unless it is there."""
+    """Train each model that is named, or take it as it ships, and write the pictures that go with it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="+", choices=sorted(MODELS), metavar="NAME", help=", ".join(MODELS))
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("POINTILLIST_DATA", ".")))
     parser.add_argument("--work", type=Path, default=Path("runs/backdoor"))
+    parser.add_argument("--shipped", action="store_true", help="take the models that ship instead of training")
     parser.add_argument("--out", type=Path, help="copy each bundle to OUT/NAME/bundle, too")
     arguments = parser.parse_args()
     for name in arguments.names:
         model = MODELS[name]
         task = load_task(model.data, arguments.data)
         folder: Path = arguments.work / name
+        if arguments.shipped:
+            if not (shipped_models() / name).is_dir():
+                raise ConfigError(f"expected a model that ships, {name} is to be trained: without --shipped")
+            bundle = load_bundle(shutil.copytree(shipped_models() / name, folder, dirs_exist_ok=True) / "bundle", CPU)
+            print("\n".join(describe(name, model, bundle, task, folder)), flush=True)
+            continue
         bundle = train(name, model, task, arguments.work)
         lines = describe(name, model, bundle, task, folder)
         print("\n".join(lines), flush=True)

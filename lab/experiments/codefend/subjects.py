@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.resources import files
 from pathlib import Path
 
 import torch
@@ -74,11 +73,6 @@ class Subject:
     def state(self) -> str:
         """Changes with the model's weights, its thresholds, its trigger and the data's size."""
         return f"{source_digest(self.folder)} {self.poisoning!r} {len(self.task.test)} {len(self.task.held_out)}"
-
-
-def shipped_models() -> Path:
-    """The folder of the sick models that ship."""
-    return Path(str(files("lab"))) / "backdoor" / "models"
 
 
 def load_subjects(names: list[str], models: Path, data: Path) -> list[Subject]:
