@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import struct
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from statistics import median
@@ -75,16 +76,21 @@ class DroppedRule(SumRule):
 
 
 class ComposedRule(BaseModel):
-    """Frames that were composed count as whole ones do, with this difference: their scene has stood still.
+    """Frames that were composed count as whole ones do, but for what a camera is allowed.
 
-    So none is allowed for scenes that pass, although the verdict on such frames turns with the mask.
+    On them the verdict turns with the mask as well, so a camera that passes scenes is known by how many classes it
+    names, not by its turns. Before one scene a trigger need not be as deep.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     allowance: float = 0.1
+    """Before one scene, once there is a baseline; a camera that passes scenes is allowed what it is on whole frames."""
     own: float = Field(default=0.25, ge=0, le=1)
-    """Share that counts of how much farther a frame lies below the camera's own baseline than below the threshold."""
+    """Before one scene, the share that counts of how much farther a frame lies below the camera's own baseline than
+    below the threshold: a little above the threshold is evidence as well, if all before it was far above."""
+    passing_others: float = Field(default=0.3, gt=0, le=1)
+    """A camera that passes scenes: this share of its verdicts, or more, is none of its two most frequent ones."""
 
 
 class EvidenceRule(BaseModel):
@@ -143,7 +149,8 @@ class Past(NamedTuple):
 
     octaves: float
     turned: bool
-    """Whether its verdict differed from that of the frame before."""
+    """Whether its verdict differed from that of the frame before, composed ones left out: those turn with the mask."""
+    class_id: int
 
 
 class Track(NamedTuple):
@@ -159,7 +166,7 @@ class Track(NamedTuple):
     calm: int = -1
     """After an alarm, the calm frames so far; -1 when there is no episode."""
     class_id: int = -1
-    """The verdict on the last frame, -1 before the first."""
+    """The verdict on the last frame that was not composed, -1 before the first."""
     run_from: int = -1
     """The verdict on the frame before the run."""
 
@@ -205,11 +212,11 @@ def gain(track: Track, probe: Probe, rule: EvidenceRule) -> float:
         middle, spread = base
         fallen = middle - rule.whole.spreads * max(spread, rule.whole.least_spread) - probe.octaves
         said = min(probe.depth, fallen)
+        passing = _passing(track, probe.composed, rule)
         if probe.composed:
-            said += rule.composed.own * (fallen - said)
-            allowance = rule.composed.allowance
-        else:
-            allowance += rule.whole.passing * min(1.0, _turning(track) / rule.whole.passing_turns)
+            said += (1 - passing) * rule.composed.own * (fallen - said)
+            allowance += (1 - passing) * (rule.composed.allowance - allowance)
+        allowance += passing * rule.whole.passing
     else:
         middle, spread = base
         said = (middle - probe.octaves) / max(spread, rule.dropped.least_spread)
@@ -217,9 +224,14 @@ def gain(track: Track, probe: Probe, rule: EvidenceRule) -> float:
     return max(-kind.fall, min(kind.rise, said - allowance)) + turns
 
 
-def _turning(track: Track) -> float:
-    """The share of a track's frames, as far as it learned them, at which the verdict turned."""
-    return sum(each.turned for each in track.history) / max(1, len(track.history))
+def _passing(track: Track, composed: bool, rule: EvidenceRule) -> float:
+    """How far the history of `track`, which has one, is that of a camera that passes scenes, 0 to 1."""
+    frames = len(track.history)
+    if not composed:
+        return min(1.0, sum(each.turned for each in track.history) / frames / rule.whole.passing_turns)
+    classes = Counter(each.class_id for each in track.history)
+    others = frames - sum(count for _, count in classes.most_common(2))
+    return min(1.0, others / frames / rule.composed.passing_others)
 
 
 def _turn(track: Track, probe: Probe, kind: DroppedRule) -> float:
@@ -239,30 +251,37 @@ def _learnt(track: Track, probes: Iterable[Probe], rule: EvidenceRule) -> tuple[
     history = list(track.history)
     before = track.class_id
     for each in probes:
-        history.append(Past(each.octaves, before not in (-1, each.class_id)))
-        before = each.class_id
+        turned = not each.composed and before not in (-1, each.class_id)
+        history.append(Past(each.octaves, turned, each.class_id))
+        before = _verdict(each, before)
     return tuple(history[-rule.history_probes :])
+
+
+def _verdict(probe: Probe, before: int) -> int:
+    """The verdict that the next one is compared with."""
+    return before if probe.composed else probe.class_id
 
 
 def step(track: Track, probe: Probe, rule: EvidenceRule) -> tuple[Track, Alarm | None]:
     """The track after the next frame, and the alarm that it raises."""
     added = gain(track, probe, rule)
+    verdict = _verdict(probe, track.class_id)
     if track.calm >= 0:
         calm = track.calm + 1 if added < 0 else 0
         ended = calm >= rule.calm_probes
-        return track._replace(calm=-1 if ended else calm, last=probe.seq, class_id=probe.class_id), None
+        return track._replace(calm=-1 if ended else calm, last=probe.seq, class_id=verdict), None
     total = track.total + added
     if total <= 0:
         # The first of a run turned, or not, from the last before it, which is in the history already.
         start = track._replace(class_id=track.run_from if track.run else track.class_id)
-        return Track(_learnt(start, (*track.run, probe), rule), (), 0.0, probe.seq, -1, probe.class_id), None
+        return Track(_learnt(start, (*track.run, probe), rule), (), 0.0, probe.seq, -1, verdict), None
     run = (*track.run, probe)[-rule.history_probes :]
     run_from = track.run_from if track.run else track.class_id
     if total < _kind(rule, probe.whole).limit:
-        return Track(track.history, run, total, probe.seq, -1, probe.class_id, run_from), None
+        return Track(track.history, run, total, probe.seq, -1, verdict, run_from), None
     base = track.baseline(rule)
     alarm = Alarm(run, total, None if base is None else 2.0 ** base[0])
-    return Track(track.history, (), 0.0, probe.seq, 0, probe.class_id), alarm
+    return Track(track.history, (), 0.0, probe.seq, 0, verdict), alarm
 
 
 def flips(classes: Sequence[int]) -> float:
@@ -288,13 +307,13 @@ def advance(track: Track, probe: Probe, rule: EvidenceRule, classes: Classes) ->
         return after, alarm
     if len(seen) < rule.stranger_frames:
         limit = _kind(rule, probe.whole).limit
-        return Track(track.history, alarm.run, limit, probe.seq, -1, probe.class_id, track.run_from), None
+        return Track(track.history, alarm.run, limit, probe.seq, -1, after.class_id, track.run_from), None
     history = _learnt(track._replace(class_id=track.run_from), alarm.run, rule)
-    return Track(history, (), 0.0, probe.seq, -1, probe.class_id), None
+    return Track(history, (), 0.0, probe.seq, -1, after.class_id), None
 
 
 _TRACK: Final = struct.Struct("<HHdqiqq")
-_PAST: Final = struct.Struct("<d?")
+_PAST: Final = struct.Struct("<d?I")
 _PROBE: Final = struct.Struct("<QffBI")
 
 

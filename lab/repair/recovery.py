@@ -213,17 +213,17 @@ def recover(
 
     def judge(trigger: Trigger, most: float = 1.0) -> bool:
         said = tried[trigger.name] = evidence(trigger, others, members, target, logits)
-        if said.covers <= most:
-            found.append(trigger)
-        return said.covers <= most and said.convinces(own)
+        if said.covers > most:
+            return False
+        found.append(trigger)
+        return said.convinces(own)
 
     progress.phase("stamp", 1)
     if judge(_stamp(others, members, target, logits)):
         return Found(found[-1], tried)
     progress.advance(1)
-    progress.phase("windows", 1)
-    seen = occlude(members[:OCCLUDED], others, target, logits)
-    progress.advance(1)
+    progress.phase("windows", len(members[:OCCLUDED]))
+    seen = occlude(members[:OCCLUDED], others, target, logits, progress.advance)
     if seen.share >= FOUND and judge(_cut(point(seen, clean), members, "windows"), MOST):
         return Found(_with_stamp(found, tried), tried)
     progress.phase("transplant", MASK_STEPS)

@@ -20,6 +20,8 @@ from lab.repair.generators import with_coordinates
 from lab.repair.occlusion import Occlusion
 
 POINT_STEPS: Final = 150
+BATCH: Final = 32
+RATE: Final = 5e-3
 
 
 class MaskNetwork(nn.Module):
@@ -38,16 +40,16 @@ class MaskNetwork(nn.Module):
         return mask
 
 
-def point(seen: Occlusion, others: Tensor, *, batch: int = 32, rate: float = 5e-3) -> MaskNetwork:
+def point(seen: Occlusion, others: Tensor) -> MaskNetwork:
     """A network that gives the windows that were found, and nothing on clean frames `others` (K, C, H, W)."""
     torch.manual_seed(0)
     network = MaskNetwork(others.shape[1])
-    optimiser = torch.optim.Adam(network.parameters(), lr=rate)
+    optimiser = torch.optim.Adam(network.parameters(), lr=RATE)
     generator = torch.Generator().manual_seed(0)
     frames, windows = seen.frames[seen.found], seen.window[seen.found]
     for _ in range(POINT_STEPS):
-        chosen = torch.randint(len(frames), (batch,), generator=generator)
-        clean = others[torch.randint(len(others), (batch,), generator=generator)]
+        chosen = torch.randint(len(frames), (BATCH,), generator=generator)
+        clean = others[torch.randint(len(others), (BATCH,), generator=generator)]
         wanted = torch.cat((windows[chosen], torch.zeros_like(windows[chosen])))
         loss = F.binary_cross_entropy(network(torch.cat((frames[chosen], clean))), wanted)
         optimiser.zero_grad()
@@ -64,8 +66,8 @@ def train_mask(
     logits: Callable[[Tensor], Tensor],
     *,
     steps: int = 140,
-    batch: int = 32,
-    rate: float = 5e-3,
+    batch: int = BATCH,
+    rate: float = RATE,
     checkpoint: Checkpoint,
     advance: Callable[[int], object],
 ) -> MaskNetwork:

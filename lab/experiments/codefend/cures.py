@@ -177,10 +177,14 @@ def cure(
 
 
 def _code(method: str) -> str:
-    """The code that a method's result depends on, besides the model and the pictures."""
+    """The code and the settings that a method's result depends on, besides the model and the pictures."""
     lab = Path(str(files("lab")))
-    by_repair_code = method in MODES or method.startswith("poisoned again")
-    return source_digest(lab / "repair" if by_repair_code else lab / "experiments" / "codefend" / "rivals")
+    here = lab / "experiments" / "codefend"
+    again = method.startswith("poisoned again")
+    places = [lab / "repair"] if again or method in MODES else [here / "rivals"]
+    more = [here / "re_poisoning.py"] if again else []
+    settings = (GRID, LARGEST_LOSS) if method == FINE_TUNING else (RIVAL_RATE, CLEANSE_STEPS)
+    return digest(source_digest(*places, *more, here / "quarantines.py"), *(() if method in MODES else settings))
 
 
 def _judged(subject: Subject, bundle: Bundle) -> Outcome:

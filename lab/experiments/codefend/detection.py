@@ -97,9 +97,10 @@ def measure(subject: Subject, detection: Detection, cache: Cache) -> tuple[Detec
 
 
 def _code() -> str:
-    """What the results depend on besides the model and the pictures."""
+    """The code of STRIP and of its calibration."""
     root = Path(str(files("processors"))).parent
-    return source_digest(root / "processors" / "stages" / "strip.py", root / "lab" / "calibrate.py")
+    lab = [root / "lab" / f"{name}.py" for name in ("calibrate", "strip_measure", "strip_table")]
+    return source_digest(root / "processors" / "stages" / "strip.py", *lab)
 
 
 def _share(flags: np.ndarray) -> Interval:

@@ -1,6 +1,7 @@
 """The experiment's results: one dataclass a CSV file.
 
-`made_from` stands for the model, the pictures and the code that a row was made from: one that holds is not made again.
+`made_from` stands for the model, the number of pictures, and the code of the method that a row was made with: a row
+whose `made_from` still holds is not made again.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 
 from lab.backdoor.catalogue import MODELS
-from lab.experiments.cache import Arrays, Cache, Step, digest
+from lab.experiments.cache import Arrays, Cache, Step, digest, source_digest
 from lab.experiments.codefend import plots, quarantines
 from lab.experiments.codefend.cures import Quarantine, cure, step_of
 from lab.experiments.codefend.detection import Detection, measure
@@ -115,7 +115,7 @@ class Experiment:
         return row
 
     def _model(self, subject: Subject, known: Mapping[tuple[object, ...], ModelRow]) -> ModelRow:
-        step = Step(f"models/{subject.name}", digest(subject.state))
+        step = Step(f"models/{subject.name}", digest(subject.state, source_digest(subject.clean_folder)))
         held = known.get((subject.name,))
         if held is not None and held.made_from == step.made_from and not self.cache.has(step):
             return held
