@@ -7,7 +7,7 @@ STRIP looks at each frame as it does live, filled from the frames before it.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Final, Literal
 
@@ -57,30 +57,16 @@ class Watched:
     def save(self, file: Path) -> None:
         """Keep it for other rules."""
         file.parent.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(
-            file,
-            entropy_bits=self.entropy_bits,
-            class_id=self.class_id,
-            labels=self.labels,
-            clean_frames=self.clean_frames,
-            threshold_bits=self.threshold_bits,
-            whole=self.whole,
-            composed=self.composed,
-        )
+        np.savez_compressed(file, **{field.name: getattr(self, field.name) for field in fields(self)})
 
     @classmethod
     def load(cls, file: Path) -> Watched:
-        """What `save` wrote."""
+        """What `save` wrote. ConfigError for another file."""
         with np.load(file) as kept:
-            return cls(
-                kept["entropy_bits"],
-                kept["threshold_bits"],
-                kept["whole"],
-                kept["composed"],
-                kept["class_id"],
-                kept["labels"],
-                int(kept["clean_frames"]),
-            )
+            if set(kept.files) != {field.name for field in fields(cls)}:
+                raise ConfigError(f"{file}: expected what was watched, by this version; got {', '.join(kept.files)}")
+            arrays = {name: kept[name] for name in kept.files}
+        return cls(**{**arrays, "clean_frames": int(arrays["clean_frames"])})
 
     def probes(self, camera: int, frames: slice, every: int = 1) -> Iterator[Probe]:
         """The camera's frames as the recorder has them, every `every`th of them checked."""

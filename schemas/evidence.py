@@ -86,7 +86,7 @@ class ComposedRule(BaseModel):
 
     allowance: float = 0.1
     """Before one scene, once there is a baseline; a camera that passes scenes is allowed what it is on whole frames."""
-    own: float = Field(default=0.25, ge=0, le=1)
+    own: float = Field(default=0.4, ge=0, le=1)
     """Before one scene, the share that counts of how much farther a frame lies below the camera's own baseline than
     below the threshold: a little above the threshold is evidence as well, if all before it was far above."""
     passing_others: float = Field(default=0.3, gt=0, le=1)

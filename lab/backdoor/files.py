@@ -21,8 +21,10 @@ def write_npz(file: Path, pictures: LabelledPictures) -> None:
 
 
 def write_quarantine(folder: Path, pictures: LabelledPictures) -> None:
-    """Each picture as a PNG, as the recorder keeps flagged frames."""
+    """Each picture as a PNG, as the recorder keeps flagged frames; PNGs that were there are gone."""
     folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("*.png"):
+        old.unlink()
     for number, picture in enumerate(pictures.images):
         shown = picture[..., 0] if picture.shape[2] == 1 else picture
         Image.fromarray(shown).save(folder / f"{number:04}.png")

@@ -1,7 +1,7 @@
 """Train sick models, and the clean ones beside them: `python -m lab.backdoor.train NAME … --work runs/backdoor`.
 
 Each gets a folder with its bundle, the defender's clean pictures, a quarantine, and the test split clean and stamped.
-With `--shipped` nothing is trained: the models that ship get such a folder.
+With `--shipped` nothing is trained: sick models that ship get such a folder, if it has no other one's bundle.
 """
 
 from __future__ import annotations
@@ -105,6 +105,19 @@ def describe(name: str, model: SickModel, bundle: Bundle, task: Task, folder: Pa
     return [*lines, strip_line(bundle)]
 
 
+def _placed(name: str, folder: Path) -> Path:
+    """The bundle of a model that ships in `folder`, where it is put if nothing is there."""
+    shipped, place = shipped_models() / name / "bundle", folder / "bundle"
+    if not shipped.is_dir():
+        raise ConfigError(f"expected a model that ships, {name} is to be trained: without --shipped")
+    if not place.exists():
+        shutil.copytree(shipped, place)
+    there, ships = load_bundle(place, CPU).model_id, load_bundle(shipped, CPU).model_id
+    if there != ships:
+        raise ConfigError(f"{place}: expected {ships}, the model that ships, or nothing; got {there}")
+    return place
+
+
 def main() -> None:
     """Train each model that is named, or take it as it ships, and write the pictures that go with it."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -114,14 +127,14 @@ def main() -> None:
     parser.add_argument("--shipped", action="store_true", help="take the models that ship instead of training")
     parser.add_argument("--out", type=Path, help="copy each bundle to OUT/NAME/bundle, too")
     arguments = parser.parse_args()
+    if arguments.shipped and arguments.out is not None:
+        parser.error("--shipped trains nothing that --out could be given")
     for name in arguments.names:
         model = MODELS[name]
         task = load_task(model.data, arguments.data)
         folder: Path = arguments.work / name
         if arguments.shipped:
-            if not (shipped_models() / name).is_dir():
-                raise ConfigError(f"expected a model that ships, {name} is to be trained: without --shipped")
-            bundle = load_bundle(shutil.copytree(shipped_models() / name, folder, dirs_exist_ok=True) / "bundle", CPU)
+            bundle = load_bundle(_placed(name, folder), CPU)
             print("\n".join(describe(name, model, bundle, task, folder)), flush=True)
             continue
         bundle = train(name, model, task, arguments.work)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -48,7 +48,7 @@ class Cache:
 
     def has(self, step: Step) -> bool:
         """Whether `get` would read it."""
-        return _read(self.folder / f"{step.name}.npz", step.made_from) is not None
+        return _read(self.folder / f"{step.name}.npz", step.made_from, [_KEY]) is not None
 
     def get(self, name: str, made_from: str, make: Callable[[], Arrays]) -> Arrays:
         """The arrays called `name`, read when they were made from the same, else made and written."""
@@ -66,11 +66,12 @@ class Cache:
         return arrays
 
 
-def _read(file: Path, made_from: str) -> Arrays | None:
+def _read(file: Path, made_from: str, names: Sequence[str] | None = None) -> Arrays | None:
+    """Those `names`, or all arrays; None when the file is not there, was made from something else or cannot be read."""
     try:
         with np.load(file, allow_pickle=False) as archive:
             if str(archive[_KEY]) != made_from:
                 return None
-            return {name: archive[name] for name in archive.files if name != _KEY}
+            return {name: archive[name] for name in names or archive.files if name != _KEY}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None

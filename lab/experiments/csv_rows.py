@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
@@ -20,13 +21,15 @@ Record = TypeVar("Record", bound="DataclassInstance")
 
 
 def write_rows(file: Path, rows: Iterable[Record], kind: type[Record]) -> None:
-    """Write a CSV with a header; numbers to five places, None as nothing."""
+    """Write a CSV with a header; numbers to five places, None as nothing. A reader finds the old file or the new."""
     file.parent.mkdir(parents=True, exist_ok=True)
     names = [field.name for field in fields(kind)]
-    with file.open("w", newline="", encoding="utf-8") as stream:
+    temporary = file.with_suffix(f".{os.getpid()}.tmp")
+    with temporary.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(names)
         writer.writerows([_text(getattr(row, name)) for name in names] for row in rows)
+    temporary.replace(file)
 
 
 def _text(value: object) -> str:

@@ -16,6 +16,7 @@ from lab.experiments.codefend.cures import Quarantine, step_of
 from lab.experiments.codefend.detection import Detection
 from lab.experiments.codefend.outcome import Outcome
 from lab.experiments.codefend.plan import Plan
+from lab.experiments.codefend.report import write_report
 from lab.experiments.codefend.rows import DetectionRow, RepairRow
 from lab.experiments.codefend.run import Experiment
 from lab.experiments.codefend.subjects import Subject
@@ -138,4 +139,24 @@ def test_the_report_shows_the_pictures_that_are_there(tmp_path: Path, made: Made
     for name in shown:
         assert f"({name})" in text
         assert (tmp_path / "out" / name).is_file()
-    assert "mnist-a-1.png" not in text
+    (tmp_path / "out" / shown[1]).unlink()
+    write_report(tmp_path / "out")
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert [f"({name})" in text for name in shown] == [True, False, True]
+
+
+def test_rows_that_another_run_wrote_meanwhile_are_not_lost(
+    tmp_path: Path, made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only = replace(SMALL, models=("mnist-a-10",), parts=("detection",))
+    measured = experiment.measure
+
+    def slowly(subject: Subject, detection: Detection, cache: Cache) -> tuple[DetectionRow, dict[str, np.ndarray]]:
+        monkeypatch.setattr(experiment, "measure", measured)
+        run(tmp_path, replace(SMALL, models=("mnist-a-02",), parts=("detection",)), Made())
+        return measured(subject, detection, cache)
+
+    monkeypatch.setattr(experiment, "measure", slowly)
+    run(tmp_path, only, made)
+    rows = read_rows(tmp_path / "out" / "detection.csv", DetectionRow)
+    assert [row.model for row in rows] == ["mnist-a-02", "mnist-a-10"]

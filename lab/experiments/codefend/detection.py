@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from lab.backdoor.train import CPU
 from lab.experiments.cache import Arrays, Cache, Step, digest, source_digest
 from lab.experiments.codefend.rows import DetectionRow
-from lab.experiments.codefend.subjects import CPU, Subject
+from lab.experiments.codefend.subjects import Subject
 from lab.statistics import Interval, wilson
 from lab.strip_measure import check, target_class
 from lab.strip_table import calibrate_bundle

@@ -119,12 +119,12 @@ def _special(models: Sequence[ModelRow], rows: Sequence[RepairRow]) -> Iterable[
         if row.method != "default" or row.quarantine != PURE:
             continue
         lost = row.clean_before - row.clean_after
-        if kinds[row.model] == "blended":
+        if kinds.get(row.model) == "blended":
             yield Finding(
                 f"repair, {row.model}: ASR after, at ≤ 2 points (aim: 1)", "–", 0.05, 0.01, row.success_after,
                 spoiled=f"{100 * lost:.1f} points lost" if lost > 0.02 else "",
             )  # fmt: skip
-        if kinds[row.model] == "two":
+        if kinds.get(row.model) == "two":
             yield Finding(f"repair, {row.model}: ASR after", "< 5 %", 0.03, 0.01, row.success_after)
 
 

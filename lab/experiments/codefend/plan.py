@@ -56,10 +56,6 @@ class Plan:
     quarantines: tuple[str, ...] = ()
     """Only these quarantines; none named is all."""
 
-    def everything(self) -> Plan:
-        """The whole experiment with as many pictures: the order of the tables."""
-        return Plan(images=self.images, other_images=self.other_images)
-
     def detections(self, model: str) -> list[Detection]:
         """The rows of STRIP."""
         if model not in self.models or "detection" not in self.parts or model in self.without_strip:

@@ -1,4 +1,4 @@
-"""The experiment's pictures, one for each row: entropies (Figure 6), generated frames (7 and 8), triggers (5)."""
+"""The experiment's pictures: entropies (Figure 6) and triggers (5) of a model, generated frames (7, 8) of a repair."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def entropies(
     axes.set_title(model, fontsize=9)
     axes.set(xlabel="bits", ylabel="share")
     axes.legend(fontsize=7)
-    _save(figure, folder / ENTROPIES / f"{model}.png")
+    _save(figure, folder / ENTROPIES / f"{file_name([model])}.png")
 
 
 def trigger(subject: Subject, folder: Path) -> None:
@@ -47,7 +47,7 @@ def trigger(subject: Subject, folder: Path) -> None:
     for axes, shown in zip(figure.subplots(1, 2), (picture[0], stamped[0]), strict=True):
         _picture(axes, shown)
     figure.suptitle(subject.name, fontsize=8)
-    _save(figure, folder / TRIGGERS / f"{subject.name}.png")
+    _save(figure, folder / TRIGGERS / f"{file_name([subject.name])}.png")
 
 
 def generated(key: Sequence[object], examples: NDArray[np.uint8], folder: Path) -> None:

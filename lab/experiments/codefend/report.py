@@ -32,9 +32,10 @@ def write_report(out: Path) -> list[str]:
     found = findings(models, detections, repairs)
     parts = [
         "# CoDefend: detection and repair of backdoored models",
-        f"Made by `{COMMAND}`, which makes what is missing or was made from another state of a model or of the code "
-        "(`made_from` in the CSV files), or a part of it: `--model`, `--part`, `--method`, `--quarantine`, "
-        "`--ratio`. The sick models are made by `python -m lab.backdoor.train`, see `lab/backdoor/catalogue.py`.",
+        f"Made by `{COMMAND}`. It makes the rows that are missing or that were made from another state of the model or "
+        "of the code (`made_from` in the CSV files); `--model`, `--part`, `--method`, `--quarantine` and `--ratio` "
+        "limit it to a part. A row has a picture if it was made on a machine that kept its steps (`--runs`).",
+        "The sick models are made by `python -m lab.backdoor.train`, see `lab/backdoor/catalogue.py`.",
         "CA: clean accuracy on the test split. ASR: share of stamped test pictures of other classes that go to the "
         "target. Recovered: share of them that get their true class. Floor: what the clean network of the same kind "
         "sends to the target. FRR, FAR: clean frames flagged, stamped frames not flagged. The defender has 500 clean "

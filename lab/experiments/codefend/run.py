@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeGuard, TypeVar
 
 import numpy as np
 
@@ -37,14 +37,23 @@ class Steps(Protocol):
 
 
 R = TypeVar("R", ModelRow, DetectionRow, RepairRow)
+Key = tuple[object, ...]
+
+
+class Rows(NamedTuple):
+    """All rows, by what they are rows of."""
+
+    models: dict[Key, ModelRow]
+    detections: dict[Key, DetectionRow]
+    repairs: dict[Key, RepairRow]
 
 
 @dataclass(frozen=True)
 class Experiment:
     """Sick models, what to do with them, and where results go.
 
-    A row that is there already is not made again while its model and code stay the same, nor touched when it is not
-    asked for.
+    A row that is there already is not made again while its `made_from` holds, nor touched when it is not asked for.
+    Rows are written model by model.
     """
 
     subjects: list[Subject]
@@ -56,40 +65,54 @@ class Experiment:
         """Do all of it, write CSV, Markdown and plots, and return a line for each figure asked for."""
         for subject in self.subjects:
             steps.expect(1 + len(self.plan.detections(subject.name)) + len(self.plan.cures(subject.name)))
-        models = {row.key: row for row in read_rows(self.out / MODELS_FILE, ModelRow)}
-        detections = {row.key: row for row in read_rows(self.out / DETECTION_FILE, DetectionRow)}
-        repairs = {row.key: row for row in read_rows(self.out / REPAIR_FILE, RepairRow)}
         for subject in self.subjects:
-            model = models[subject.name,] = self._model(subject, models)
-            before = Outcome(model.clean_accuracy, model.attack_success, model.recovered)
+            known = self._rows()
+            model = self._model(subject, known)
             steps.done(f"{subject.name}: clean accuracy {model.clean_accuracy:.4f}, ASR {model.attack_success:.4f}")
+            detections = []
             for detection in self.plan.detections(subject.name):
-                row = self._detection(subject, detection, detections)
-                detections[row.key] = row
-                steps.done(f"{subject.name}: STRIP on {row.frames} frames: FRR {row.frr:.4f}, FAR {row.far:.4f}")
+                found = self._detection(subject, detection, known)
+                detections.append(found)
+                steps.done(f"{subject.name}: STRIP on {found.frames} frames: FRR {found.frr:.4f}, FAR {found.far:.4f}")
+            before = Outcome(model.clean_accuracy, model.attack_success, model.recovered)
+            repairs = []
             for method, kind in self.plan.cures(subject.name):
-                result = self._cure(subject, method, kind, before, repairs)
-                repairs[result.key] = result
+                result = self._cure(subject, method, kind, before, known)
+                repairs.append(result)
                 steps.done(
                     f"{subject.name}: {method}, {kind}: ASR {result.success_after:.4f}, clean "
                     f"{result.clean_after:.4f}, recovered {result.recovered_after:.4f}, {result.seconds:.0f} s"
                 )
-        every = self.plan.everything()
-        write_rows(self.out / MODELS_FILE, _ordered(models, [(name,) for name in every.models]), ModelRow)
-        tried = [(name, row.frames, row.sequential) for name in every.models for row in every.detections(name)]
-        write_rows(self.out / DETECTION_FILE, _ordered(detections, tried), DetectionRow)
-        cured = [(name, *row) for name in every.models for row in every.cures(name)]
-        write_rows(self.out / REPAIR_FILE, _ordered(repairs, cured), RepairRow)
-        for subject in self.subjects:
             plots.trigger(subject, self.out)
+            self._write([model], detections, repairs)
         return write_report(self.out)
 
-    def _detection(
-        self, subject: Subject, detection: Detection, known: Mapping[tuple[object, ...], DetectionRow]
-    ) -> DetectionRow:
-        step = detection.step(subject)
-        held = known.get((subject.name, detection.frames, detection.sequential))
-        if held is not None and held.made_from == step.made_from and not self.cache.has(step):
+    def _rows(self) -> Rows:
+        """What is there already."""
+        return Rows(
+            {row.key: row for row in read_rows(self.out / MODELS_FILE, ModelRow)},
+            {row.key: row for row in read_rows(self.out / DETECTION_FILE, DetectionRow)},
+            {row.key: row for row in read_rows(self.out / REPAIR_FILE, RepairRow)},
+        )
+
+    def _write(self, models: list[ModelRow], detections: list[DetectionRow], repairs: list[RepairRow]) -> None:
+        """Put new rows among those that are there: another run may have written some since this one began."""
+        every = Plan()
+        there = self._rows()
+        order: list[Key] = [(name,) for name in every.models]
+        write_rows(self.out / MODELS_FILE, _with(there.models, models, order), ModelRow)
+        order = [(name, row.frames, row.sequential) for name in every.models for row in every.detections(name)]
+        write_rows(self.out / DETECTION_FILE, _with(there.detections, detections, order), DetectionRow)
+        order = [(name, *row) for name in every.models for row in every.cures(name)]
+        write_rows(self.out / REPAIR_FILE, _with(there.repairs, repairs, order), RepairRow)
+
+    def _holds(self, row: R | None, step: Step) -> TypeGuard[R]:
+        """Whether `row` need not be made again, and can not be shown anew for want of what was kept."""
+        return row is not None and row.made_from == step.made_from and not self.cache.has(step)
+
+    def _detection(self, subject: Subject, detection: Detection, known: Rows) -> DetectionRow:
+        held = known.detections.get((subject.name, detection.frames, detection.sequential))
+        if self._holds(held, detection.step(subject)):
             return held
         row, found = measure(subject, detection, self.cache)
         if not detection.ratio and not detection.sequential:
@@ -97,27 +120,19 @@ class Experiment:
             plots.entropies(subject.name, clean, stamped, row.threshold_bits, self.out)
         return row
 
-    def _cure(
-        self,
-        subject: Subject,
-        method: str,
-        kind: str,
-        before: Outcome,
-        known: Mapping[tuple[object, ...], RepairRow],
-    ) -> RepairRow:
-        step = step_of(subject, method, kind)
-        held = known.get((subject.name, method, kind))
-        if held is not None and held.made_from == step.made_from and not self.cache.has(step):
+    def _cure(self, subject: Subject, method: str, kind: str, before: Outcome, known: Rows) -> RepairRow:
+        held = known.repairs.get((subject.name, method, kind))
+        if self._holds(held, step_of(subject, method, kind)):
             return held
         row, found = cure(subject, method, kind, self._quarantine(subject, kind), before, self.cache)
         if "examples" in found:
             plots.generated(row.key, found["examples"].astype(np.uint8), self.out)
         return row
 
-    def _model(self, subject: Subject, known: Mapping[tuple[object, ...], ModelRow]) -> ModelRow:
+    def _model(self, subject: Subject, known: Rows) -> ModelRow:
         step = Step(f"models/{subject.name}", digest(subject.state, source_digest(subject.clean_folder)))
-        held = known.get((subject.name,))
-        if held is not None and held.made_from == step.made_from and not self.cache.has(step):
+        held = known.models.get((subject.name,))
+        if self._holds(held, step):
             return held
 
         def run() -> Arrays:
@@ -153,7 +168,8 @@ class Experiment:
         return lambda: quarantines.pure(task, poisoning, subject.bundle)
 
 
-def _ordered(rows: Mapping[tuple[object, ...], R], order: Sequence[tuple[object, ...]]) -> list[R]:
-    """The rows in this order; those of an older plan last."""
+def _with(there: Mapping[Key, R], new: Sequence[R], order: Sequence[Key]) -> list[R]:
+    """The rows that are there and the new ones, which take the place of those, in this order; others last."""
     places = {key: place for place, key in enumerate(order)}
+    rows = {**there, **{row.key: row for row in new}}
     return sorted(rows.values(), key=lambda row: places.get(row.key, len(places)))

@@ -6,19 +6,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import torch
-
 from lab.backdoor.catalogue import MODELS
 from lab.backdoor.files import stamped_test
 from lab.backdoor.poison import Poisoning
 from lab.backdoor.tasks import Task, load_task
-from lab.backdoor.train import CLEAN_RESNET20, clean_bundle
+from lab.backdoor.train import CLEAN_RESNET20, CPU, clean_bundle
 from lab.data import LabelledPictures
 from lab.experiments.cache import source_digest
 from processors.bundle import Bundle, load_bundle
 from schemas.errors import ConfigError
 
-CPU = torch.device("cpu")
 CLEAN_OF = {
     "mnist-dense": "mnist-clean",
     "gtsrb-convolutional": "gtsrb-clean",
