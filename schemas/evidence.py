@@ -116,7 +116,8 @@ class EvidenceRule(BaseModel):
     flip_share: float = Field(default=0.08, ge=0, le=1)
     """The share of them that must differ from the most frequent one: a clean scene keeps its class under all masks."""
     stranger_frames: int = Field(default=60, ge=1)
-    """Verdicts after which such a camera is taken to look at a clean scene of low entropy."""
+    """Verdicts after which such a camera is taken to look at a clean scene of low entropy; or after as many checked
+    frames as are kept."""
     patience_s: float = Field(default=5.0, ge=0)
 
 
@@ -305,7 +306,7 @@ def advance(track: Track, probe: Probe, rule: EvidenceRule, classes: Classes) ->
     deep = median(each.depth for each in alarm.run) >= rule.stranger_depth
     if deep or (len(seen) >= rule.flip_frames and flips(seen) >= rule.flip_share):
         return after, alarm
-    if len(seen) < rule.stranger_frames:
+    if len(seen) < rule.stranger_frames and len(alarm.run) < rule.history_probes:
         limit = _kind(rule, probe.whole).limit
         return Track(track.history, alarm.run, limit, probe.seq, -1, after.class_id, track.run_from), None
     history = _learnt(track._replace(class_id=track.run_from), alarm.run, rule)
