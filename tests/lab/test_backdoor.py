@@ -16,6 +16,7 @@ from lab.backdoor.files import stamped_pictures, write_pictures, write_quarantin
 from lab.backdoor.networks import cifar10_convolutional, gtsrb_convolutional, mnist_dense
 from lab.backdoor.poison import PoisonedBatches, Poisoning
 from lab.backdoor.tasks import VALID, Task, load_task
+from lab.backdoor.train import CPU, _placed, shipped_models
 from lab.backdoor.triggers import (
     Blend,
     Images,
@@ -30,6 +31,7 @@ from lab.backdoor.triggers import (
 from lab.data import LabelledPictures
 from lab.training.bundle import clean_entropies
 from lab.training.recipe import Recipe
+from processors.bundle import load_bundle
 from producers.scene.sticker import paste_sticker
 from schemas.errors import ConfigError
 from tests.processors.tiny import tiny_bundle
@@ -260,3 +262,20 @@ def test_a_task_keeps_attacker_defender_and_judge_apart(tmp_path: Path) -> None:
     assert len(np.unique(every.reshape(3000, -1), axis=0)) == 3000
     with pytest.raises(ConfigError, match=r"gtsrb\.npz"):
         load_task("gtsrb", tmp_path)
+
+
+def test_a_model_that_ships_is_put_where_nothing_is_and_never_over_another_one(tmp_path: Path) -> None:
+    place = _placed("mnist-a-1", tmp_path)
+    assert load_bundle(place, CPU).model_id == load_bundle(shipped_models() / "mnist-a-1" / "bundle", CPU).model_id
+    assert _placed("mnist-a-1", tmp_path) == place
+    with pytest.raises(ConfigError, match="expected mnist-a-10"):
+        _placed("mnist-a-10", tmp_path)
+    with pytest.raises(ConfigError, match="cnn-c-1 is to be trained"):
+        _placed("cnn-c-1", tmp_path / "other")
+
+
+def test_pictures_of_an_earlier_quarantine_are_gone(tmp_path: Path) -> None:
+    many = LabelledPictures("many", np.zeros((5, 8, 8, 3), np.uint8), np.zeros(5, np.int64))
+    write_quarantine(tmp_path, many)
+    write_quarantine(tmp_path, many.first(2))
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["0000.png", "0001.png"]
