@@ -67,6 +67,13 @@ def _cameras(document: dict[str, Any]) -> list[Row]:
     ]
 
 
+def _cameras_first(document: dict[str, Any]) -> list[Row]:
+    what = "the same before the first 300 test pictures, on which a mistake of the rule was found"
+    if not document:
+        return [(what, "–", "not measured")]
+    return [(what, "–", f"{100 * document['missed_share']:.1f} % of {document['cameras']}")]
+
+
 def _live(document: dict[str, Any]) -> list[Row]:
     what = "32 cameras at 2 fps, 20 % probes: a sticker on 4 is alerted within 10 s, no other camera in 5 minutes"
     runs = document.get("runs", [])
@@ -105,8 +112,15 @@ SOURCES: tuple[tuple[str, Callable[[dict[str, Any]], list[Row]], str], ...] = (
         "cameras.json",
         _cameras,
         "python -m lab.camera_evidence --bundle lab/backdoor/models/resnet20-c-1/bundle --clean "
-        "runs/backdoor/resnet20-c-1/test-clean.npz --trigger resnet20-c-1 --cameras 300 --clean-frames 60 "
+        "runs/backdoor/resnet20-c-1/test-clean.npz --trigger resnet20-c-1 --skip 300 --cameras 250 --clean-frames 60 "
         "--repeats 12 --json docs/results/codefend/cameras.json",
+    ),
+    (
+        "cameras-first.json",
+        _cameras_first,
+        "python -m lab.camera_evidence --bundle lab/backdoor/models/resnet20-c-1/bundle --clean "
+        "runs/backdoor/resnet20-c-1/test-clean.npz --trigger resnet20-c-1 --cameras 300 --clean-frames 60 "
+        "--repeats 12 --json docs/results/codefend/cameras-first.json",
     ),
     (
         "live.json",

@@ -21,7 +21,9 @@ def codefend(
     runs: Annotated[
         Path, typer.Option(help="Where finished steps are kept: the same command goes on where it stopped.")
     ] = Path("runs/codefend"),
-    model: Annotated[list[str] | None, typer.Option(help="Only these sick models, by name; else all.")] = None,
+    model: Annotated[
+        list[str] | None, typer.Option(help="Only these sick models, by name; else all that are there.")
+    ] = None,
     part: Annotated[list[str] | None, typer.Option(help="detection or repair; else both.")] = None,
     method: Annotated[
         list[str] | None, typer.Option(help="Only these ways of curing: default, paper, fine-tuning, …; else all.")
@@ -57,8 +59,9 @@ def codefend(
         data = Environment().data
         if data is None:
             raise ConfigError("expected POINTILLIST_DATA, the folder with mnist.npz, gtsrb.npz and cifar10.npz")
-        every = Plan().models
-        names = tuple(chosen(name, *every, option="--model") for name in model or every)
+        every, folder = Plan().models, models or shipped_models()
+        there = [name for name in every if (folder / name).is_dir()]
+        names = tuple(chosen(name, *every, option="--model") for name in model or there)
         parts = tuple(chosen(name, *PARTS, option="--part") for name in part or PARTS)
         methods = tuple(chosen(name, *METHODS, FINE_TUNING, option="--method") for name in method or ())
         kinds = tuple(chosen(name, PURE, *IMPURE, FEW_CAMERAS, option="--quarantine") for name in quarantine or ())
@@ -67,7 +70,7 @@ def codefend(
             ratios=tuple(ratio or Plan.ratios), without_strip=tuple(without_strip or ()),
             without_tuning=tuple(without_tuning or ()),
         )  # fmt: skip
-        subjects = load_subjects(list(names), models or shipped_models(), data)
+        subjects = load_subjects(list(names), folder, data)
         steps = Reported("codefend")
         experiment = Experiment(subjects, plan, Cache(runs), out)
         with steps.progress:
