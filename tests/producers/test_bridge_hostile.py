@@ -107,9 +107,14 @@ async def test_a_frame_too_large_for_kafka_is_dead_lettered_and_those_beside_it_
             await it.cameras.all_confirmed(camera, range(7, 10))
         finally:
             await set_largest_batch(kafka, MAX_BROKER_BYTES)
+        letters: list[DeadLetter] = []
+        async with asyncio.timeout(30):
+            while not letters:
+                found = [DeadLetter.FromString(r.value) for r in (await it.read())[KafkaTopic.DEAD_LETTERS]]
+                letters = [letter for letter in found if letter.camera_id == camera]
+                await asyncio.sleep(0.05)
+        (letter,) = letters
         assert 6 not in it.cameras.confirmed[camera]
-        letters = [DeadLetter.FromString(r.value) for r in (await it.read())[KafkaTopic.DEAD_LETTERS]]
-        (letter,) = (letter for letter in letters if letter.camera_id == camera)
         assert (letter.reason, letter.payload_bytes) == ("bad_size", len(large))
 
 
