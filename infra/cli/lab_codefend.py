@@ -29,7 +29,8 @@ def codefend(
         list[str] | None, typer.Option(help="Only these ways of curing: default, paper, fine-tuning, …; else all.")
     ] = None,
     quarantine: Annotated[
-        list[str] | None, typer.Option(help="Only these: pure, 10 % impure, 30 % impure, four cameras; else all.")
+        list[str] | None,
+        typer.Option(help="Only these: pure, 10 % impure, 30 % impure, four cameras, all stamped; else all."),
     ] = None,
     ratio: Annotated[list[float] | None, typer.Option(help="Only these drop ratios: 0.25, 0.5; else both.")] = None,
     without_strip: Annotated[list[str] | None, typer.Option(help="Models on which STRIP is not measured.")] = None,
@@ -52,7 +53,7 @@ def codefend(
         from lab.experiments.cache import Cache
         from lab.experiments.codefend.cures import FINE_TUNING, METHODS
         from lab.experiments.codefend.findings import PURE
-        from lab.experiments.codefend.plan import FEW_CAMERAS, IMPURE, Plan
+        from lab.experiments.codefend.plan import EVERY, FEW_CAMERAS, IMPURE, Plan
         from lab.experiments.codefend.run import PARTS, Experiment
         from lab.experiments.codefend.subjects import load_subjects
 
@@ -64,7 +65,9 @@ def codefend(
         names = tuple(chosen(name, *every, option="--model") for name in model or there)
         parts = tuple(chosen(name, *PARTS, option="--part") for name in part or PARTS)
         methods = tuple(chosen(name, *METHODS, FINE_TUNING, option="--method") for name in method or ())
-        kinds = tuple(chosen(name, PURE, *IMPURE, FEW_CAMERAS, option="--quarantine") for name in quarantine or ())
+        kinds = tuple(
+            chosen(name, PURE, *IMPURE, FEW_CAMERAS, EVERY, option="--quarantine") for name in quarantine or ()
+        )
         plan = Plan(
             models=names, images=images, other_images=other_images, parts=parts, methods=methods, quarantines=kinds,
             ratios=tuple(ratio or Plan.ratios), without_strip=tuple(without_strip or ()),

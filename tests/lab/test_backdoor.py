@@ -270,8 +270,8 @@ def test_a_model_that_ships_is_put_where_nothing_is_and_never_over_another_one(t
     assert _placed("mnist-a-1", tmp_path) == place
     with pytest.raises(ConfigError, match="expected mnist-a-10"):
         _placed("mnist-a-10", tmp_path)
-    with pytest.raises(ConfigError, match="cnn-c-1 is to be trained"):
-        _placed("cnn-c-1", tmp_path / "other")
+    with pytest.raises(ConfigError, match="cnn-d-1 is to be trained"):
+        _placed("cnn-d-1", tmp_path / "other")
 
 
 def test_pictures_of_an_earlier_quarantine_are_gone(tmp_path: Path) -> None:

@@ -160,3 +160,8 @@ def test_rows_that_another_run_wrote_meanwhile_are_not_lost(
     run(tmp_path, only, made)
     rows = read_rows(tmp_path / "out" / "detection.csv", DetectionRow)
     assert [row.model for row in rows] == ["mnist-a-02", "mnist-a-10"]
+
+
+def test_a_trigger_that_strip_cannot_see_is_cured_from_frames_that_somebody_else_noticed() -> None:
+    assert Plan().cures("resnet20-warp") == [("default", "all stamped")]
+    assert all(kind != "all stamped" for name in Plan().models if "warp" not in name for _, kind in Plan().cures(name))

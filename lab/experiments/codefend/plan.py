@@ -11,14 +11,17 @@ from lab.experiments.codefend.findings import PURE
 
 IMPURE: Final = {"10 % impure": 0.1, "30 % impure": 0.3}
 FEW_CAMERAS: Final = "four cameras"
+EVERY: Final = "all stamped"
+"""What somebody else noticed, where STRIP flags nothing."""
 MAIN: Final = "resnet20-c-1"
 """On which everything is tried."""
 BLENDED: Final = "resnet20-blended"
 RIVALS: Final = ("fine-pruning", "Neural Cleanse", "variance ratio")
+WARP: Final = "resnet20-warp"
 KINDS: Final = {
     BLENDED: "blended",
     "resnet20-random": "random place",
-    "resnet20-warp": "warp, input-dependent",
+    WARP: "warp, input-dependent",
     "resnet20-source": "source-specific",
     "resnet20-two": "two",
 }
@@ -72,7 +75,7 @@ class Plan:
         """Method and quarantine of each repair, the quick ones first."""
         if model not in self.models or "repair" not in self.parts:
             return []
-        found = [("default", PURE)]
+        found = [("default", EVERY if model == WARP else PURE)]
         if (model in PATCHES or model == BLENDED) and model not in self.without_tuning:
             found.append((FINE_TUNING, PURE))
         if model == MAIN:

@@ -10,12 +10,13 @@ from typing import NamedTuple, Protocol, TypeGuard, TypeVar
 import numpy as np
 
 from lab.backdoor.catalogue import MODELS
+from lab.backdoor.files import stamped_pictures
 from lab.experiments.cache import Arrays, Cache, Step, digest, source_digest
 from lab.experiments.codefend import plots, quarantines
 from lab.experiments.codefend.cures import Quarantine, cure, step_of
 from lab.experiments.codefend.detection import Detection, measure
 from lab.experiments.codefend.outcome import Outcome, outcome
-from lab.experiments.codefend.plan import FEW_CAMERAS, IMPURE, KINDS, PATCHES, Plan
+from lab.experiments.codefend.plan import EVERY, FEW_CAMERAS, IMPURE, KINDS, PATCHES, Plan
 from lab.experiments.codefend.report import DETECTION_FILE, MODELS_FILE, REPAIR_FILE, write_report
 from lab.experiments.codefend.rows import DetectionRow, ModelRow, RepairRow
 from lab.experiments.codefend.subjects import Subject
@@ -163,6 +164,9 @@ class Experiment:
         task, poisoning = subject.task, subject.poisoning
         if kind in IMPURE:
             return lambda: quarantines.impure(task, poisoning, subject.bundle, IMPURE[kind])
+        if kind == EVERY:
+            seen = task.stream.take(np.flatnonzero(poisoning.attacks(task.stream.labels)))
+            return lambda: stamped_pictures(seen, poisoning, first_key=2 * 10**6).images
         if kind == FEW_CAMERAS:
             return lambda: quarantines.few_cameras(task, poisoning)
         return lambda: quarantines.pure(task, poisoning, subject.bundle)
