@@ -33,10 +33,6 @@ def codefend(
         typer.Option(help="Only these: pure, 10 % impure, 30 % impure, four cameras, all stamped; else all."),
     ] = None,
     ratio: Annotated[list[float] | None, typer.Option(help="Only these drop ratios: 0.25, 0.5; else both.")] = None,
-    without_strip: Annotated[list[str] | None, typer.Option(help="Models on which STRIP is not measured.")] = None,
-    without_tuning: Annotated[
-        list[str] | None, typer.Option(help="Models beside whose repair no fine-tuning is measured.")
-    ] = None,
     images: Annotated[int, typer.Option(help="Clean pictures for STRIP, and as many stamped ones.", min=100)] = 2500,
     other_images: Annotated[
         int, typer.Option(help="The same for models other than those with a patch at 1 %.", min=100)
@@ -70,8 +66,7 @@ def codefend(
         )
         plan = Plan(
             models=names, images=images, other_images=other_images, parts=parts, methods=methods, quarantines=kinds,
-            ratios=tuple(ratio or Plan.ratios), without_strip=tuple(without_strip or ()),
-            without_tuning=tuple(without_tuning or ()),
+            ratios=tuple(ratio or Plan.ratios),
         )  # fmt: skip
         subjects = load_subjects(list(names), folder, data)
         steps = Reported("codefend")

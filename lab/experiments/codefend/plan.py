@@ -52,16 +52,12 @@ class Plan:
     """Of dropped and rebuilt frames."""
     methods: tuple[str, ...] = ()
     """Only these ways of curing; none named is all."""
-    without_strip: tuple[str, ...] = ()
-    """Models on which STRIP is not measured."""
-    without_tuning: tuple[str, ...] = ()
-    """Models beside whose repair no fine-tuning is measured."""
     quarantines: tuple[str, ...] = ()
     """Only these quarantines; none named is all."""
 
     def detections(self, model: str) -> list[Detection]:
         """The rows of STRIP."""
-        if model not in self.models or "detection" not in self.parts or model in self.without_strip:
+        if model not in self.models or "detection" not in self.parts:
             return []
         central = model in PATCHES and model.endswith("-1")
         most = self.images if central else self.other_images
@@ -76,7 +72,7 @@ class Plan:
         if model not in self.models or "repair" not in self.parts:
             return []
         found = [("default", EVERY if model == WARP else PURE)]
-        if (model in PATCHES or model == BLENDED) and model not in self.without_tuning:
+        if model in PATCHES or model == BLENDED:
             found.append((FINE_TUNING, PURE))
         if model == MAIN:
             found += [("default", kind) for kind in (*IMPURE, FEW_CAMERAS)]
