@@ -32,7 +32,8 @@ from consumers.evidence import Chain, alert_id
 from infra.kafka_log import read_topic
 from infra.layout import Layout
 from processors.bundle import shipped_bundle
-from schemas.evidence import EvidenceRule, Probe
+from schemas.evidence import Probe
+from schemas.evidence_rule import EvidenceRule
 from schemas.identity import CameraId
 from schemas.pointillist_pb2 import CHECKED, Alert
 from schemas.topics import KafkaTopic

@@ -13,7 +13,8 @@ from collections.abc import Iterable
 from hashlib import blake2b
 from typing import Final, NamedTuple
 
-from schemas.evidence import Alarm, Classes, EvidenceRule, Probe, Track, advance
+from schemas.evidence import Alarm, Classes, Probe, Track, advance
+from schemas.evidence_rule import EvidenceRule
 from schemas.pointillist_pb2 import Alert, Range
 
 STRIP: Final = "strip"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from schemas.evidence import EvidenceRule
+from schemas.evidence_rule import EvidenceRule
 from schemas.topics import KafkaTopic
 
 _DAY_S = 86_400.0

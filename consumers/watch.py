@@ -20,15 +20,9 @@ from consumers.ledger import shed_ranges
 from consumers.quarantine import Quarantine
 from consumers.rows import FrameRow
 from consumers.tables import alerts, dead_letters, evidence, frames, ledgers
-from schemas.evidence import (
-    Alarm,
-    EvidenceRule,
-    Probe,
-    pack_probes,
-    pack_track,
-    unpack_probes,
-    unpack_track,
-)
+from schemas.evidence import Alarm, Probe
+from schemas.evidence_bytes import pack_probes, pack_track, unpack_probes, unpack_track
+from schemas.evidence_rule import EvidenceRule
 from schemas.pointillist_pb2 import CHECKED, Alert
 from schemas.ranges import RangeSet
 

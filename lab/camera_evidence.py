@@ -28,7 +28,8 @@ from lab.watched_cameras import View, Watched, watch
 from processors.bundle import load_bundle
 from processors.pipeline import Pipeline
 from schemas.errors import ConfigError
-from schemas.evidence import EvidenceRule, Probe, Track, advance
+from schemas.evidence import Probe, Track, advance
+from schemas.evidence_rule import EvidenceRule
 
 WORKS: Final = 0.5
 """Share of a camera's stamped frames that must reach the target class for the trigger to count as working there."""

@@ -19,7 +19,7 @@ from consumers.records import Records, open_records
 from consumers.settings import Bounds, RecorderSettings
 from consumers.store import Partition, Store, Written
 from consumers.tables import metadata
-from schemas.evidence import EvidenceRule
+from schemas.evidence_rule import EvidenceRule
 from schemas.pointillist_pb2 import CHECKED, NOT_PROBED, DeadLetter, Ledger, Range, Verdict
 
 BOOT = 0x1234_5678_9ABC_DEF0 >> 1

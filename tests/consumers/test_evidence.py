@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consumers.evidence import Chain, alert_id, raise_alert
-from schemas.evidence import Alarm, EvidenceRule, Past, Probe, Track
+from schemas.evidence import Alarm, Past, Probe, Track
+from schemas.evidence_rule import EvidenceRule
 
 RULE = EvidenceRule()
 

@@ -25,7 +25,7 @@ from consumers.records import Records, open_records
 from consumers.settings import RecorderSettings
 from infra.local.kafka import Kafka
 from schemas.errors import ConfigError
-from schemas.evidence import EvidenceRule
+from schemas.evidence_rule import EvidenceRule
 from schemas.health import Health
 from schemas.pointillist_pb2 import ONLINE, Alert, Status, Verdict
 from schemas.ranges import RangeSet

@@ -18,7 +18,7 @@ from consumers.store import OffsetsMoved, Store
 from consumers.tables import evidence, metadata, tallies
 from consumers.tallies import SCHEMA
 from schemas.errors import StateError
-from schemas.evidence import EvidenceRule
+from schemas.evidence_rule import EvidenceRule
 from schemas.pointillist_pb2 import OFFLINE, ONLINE, SHED, Alert, Meta, Status, Verdict
 from schemas.ranges import RangeSet
 from tests.consumers.recorder_rig import BOOT, CAMERA, PNG, MakeRig, Rig, dead_letter, ledger, verdict

@@ -14,7 +14,7 @@ from lab.watched_cameras import Watched, shots, watch
 from processors.bundle import Bundle
 from processors.pipeline import Pipeline
 from processors.strip_table import DroppedStripThreshold
-from schemas.evidence import EvidenceRule
+from schemas.evidence_rule import EvidenceRule
 from tests.processors.tiny import tiny_bundle
 
 CLEAN, STAMPED, TARGET = 40, 20, 5
