@@ -123,23 +123,37 @@ class Probing:
         return changed
 
     def _wanted(self, known: Mapping[str, tuple[Seen, Meta]], strained: bool) -> dict[str, float]:
-        """The share of each camera: the most suspect first, as far as the budget reaches."""
+        """The share of each camera: the most suspect first, then the new ones, as far as the budgets reach."""
         left = self._plan.extra_per_s
+        left_of_new = self._plan.new_extra * sum(meta.frames_per_second for _, meta in known.values())
         wanted = {}
-        for camera, (seen, meta) in sorted(known.items(), key=lambda item: (-item[1][0].level, item[0])):
+        for camera in sorted(known, key=lambda camera: self._turn_of(known[camera][0])):
+            seen, meta = known[camera]
             told = self.told.get(camera)
             own = told.own_share if told is not None else meta.probe_share
             share = max(own, self._asked_for(seen, strained))
             extra = (share - own) * meta.frames_per_second
+            is_suspect = self._is_suspect(seen)
+            is_within = extra <= left + _SAME and (is_suspect or left_of_new > 0)
             # Without probes of its own it is not watched at all, and without a rate nobody knows what it would cost.
-            if not own or not meta.frames_per_second or extra > left + _SAME:
+            if not own or not meta.frames_per_second or not is_within:
                 share, extra = own, 0.0
             wanted[camera] = share
             left -= extra
+            left_of_new -= 0.0 if is_suspect else extra
         return wanted
 
+    def _turn_of(self, seen: Seen) -> tuple[float, bool, str]:
+        """Who comes first. A new camera that was told to send more goes on until it has its baseline."""
+        told = self.told.get(seen.camera)
+        waits = told is None or told.told_share <= told.own_share
+        return -seen.level if self._is_suspect(seen) else 0.0, waits, seen.camera
+
+    def _is_suspect(self, seen: Seen) -> bool:
+        return seen.level >= self._plan.rising_level
+
     def _asked_for(self, seen: Seen, strained: bool) -> float:
-        if seen.level >= self._plan.rising_level:
+        if self._is_suspect(seen):
             return self._plan.rising_share
         return self._plan.new_share if seen.is_new and not strained else 0.0
 

@@ -25,6 +25,9 @@ class ProbePlan(BaseModel):
     """How far on its way it must be, 1 being the alarm."""
     new_share: float = Field(default=0.5, gt=0, le=1)
     """Of a camera without a baseline."""
+    new_extra: float = Field(default=0.01, ge=0, le=1)
+    """Of the frames that the fleet sends, what such cameras may send whole beyond their own settings. They take turns:
+    the last one that is told may exceed it."""
     again_s: float = Field(default=3.0, gt=0)
     """A camera that has not obeyed is told again after so long."""
 

@@ -5,7 +5,7 @@ from consumers.settings import ProbePlan
 from schemas.pointillist_pb2 import TEMPORAL, Meta
 from tests.consumers.recorder_rig import MakeRig
 
-PLAN = ProbePlan(extra_per_s=4.0, rising_share=1.0, new_share=0.5, rising_level=0.2, again_s=3.0)
+PLAN = ProbePlan(extra_per_s=4.0, rising_share=1.0, new_share=0.5, new_extra=1.0, rising_level=0.2, again_s=3.0)
 
 
 class Fleet:
@@ -75,6 +75,28 @@ def test_the_budget_goes_to_the_most_suspect_first() -> None:
     # 1.6 extra frames a second for the suspect one, 0.6 for each new one: 1.6 + 4 · 0.6 = 4.
     assert fleet.plan() == {"lab/7": 1.0, **{f"lab/{n}": 0.5 for n in range(4)}}
     assert Fleet(8, ProbePlan(extra_per_s=0)).plan() == {}
+
+
+def test_new_cameras_take_turns_so_that_the_fleet_sends_little_more() -> None:
+    # A tenth of 16 frames a second: two cameras with 0.6 extra frames each, and the third that exceeds it.
+    fleet = Fleet(8, PLAN.model_copy(update={"new_extra": 0.1}))
+    fleet.new = {f"lab/{n}" for n in range(2, 8)}
+    assert fleet.plan() == {f"lab/{n}": 0.5 for n in (2, 3, 4)}
+    # Whoever comes in between, a camera that was told goes on until it has its baseline.
+    fleet.new.add("lab/0")
+    assert fleet.plan() == {}
+    fleet.level["lab/7"] = PLAN.rising_level / 2
+    assert fleet.plan() == {}
+    fleet.new.discard("lab/3")
+    assert fleet.plan() == {"lab/3": 0.2, "lab/0": 0.5}
+
+
+def test_what_new_cameras_may_cost_leaves_suspect_ones_alone() -> None:
+    fleet = Fleet(8, PLAN.model_copy(update={"new_extra": 0.0}))
+    fleet.new = set(fleet.share)
+    fleet.level["lab/7"] = 0.9
+    assert fleet.plan() == {"lab/7": 1.0}
+    assert fleet.plan() == {}
 
 
 def test_a_camera_that_does_not_obey_is_told_again_after_a_while() -> None:
