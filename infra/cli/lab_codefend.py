@@ -58,6 +58,8 @@ def codefend(
             raise ConfigError("expected POINTILLIST_DATA, the folder with mnist.npz, gtsrb.npz and cifar10.npz")
         every, folder = Plan().models, models or shipped_models()
         there = [name for name in every if (folder / name).is_dir()]
+        if not model and not there:
+            raise ConfigError(f"expected sick models in {folder}: a checkout has them, lab.backdoor.train makes them")
         names = tuple(chosen(name, *every, option="--model") for name in model or there)
         parts = tuple(chosen(name, *PARTS, option="--part") for name in part or PARTS)
         methods = tuple(chosen(name, *METHODS, FINE_TUNING, option="--method") for name in method or ())

@@ -37,7 +37,7 @@ CPU = torch.device("cpu")
 
 
 def shipped_models() -> Path:
-    """The folder of the models that ship."""
+    """The folder of the models that ship with a checkout; a wheel has none."""
     return Path(str(files("lab"))) / "backdoor" / "models"
 
 
@@ -109,7 +109,7 @@ def _placed(name: str, folder: Path) -> Path:
     """The bundle of a model that ships in `folder`, where it is put if nothing is there."""
     shipped, place = shipped_models() / name / "bundle", folder / "bundle"
     if not shipped.is_dir():
-        raise ConfigError(f"expected a model that ships, {name} is to be trained: without --shipped")
+        raise ConfigError(f"expected a model that ships with a checkout, {name} is to be trained: without --shipped")
     if not place.exists():
         shutil.copytree(shipped, place)
     there, ships = load_bundle(place, CPU).model_id, load_bundle(shipped, CPU).model_id

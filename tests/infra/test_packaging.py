@@ -41,7 +41,9 @@ def tracked_files() -> set[str]:
 def test_wheel_has_every_package_and_file(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         inside = {name for name in archive.namelist() if ".dist-info/" not in name}
-    assert inside == tracked_files()
+    sick = {name for name in tracked_files() if name.startswith("lab/backdoor/models/")}
+    assert inside == tracked_files() - sick
+    assert wheel.stat().st_size < 20 * 2**20
 
 
 def test_wheel_has_what_is_not_python(wheel: Path) -> None:

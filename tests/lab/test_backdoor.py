@@ -270,8 +270,12 @@ def test_a_model_that_ships_is_put_where_nothing_is_and_never_over_another_one(t
     assert _placed("mnist-a-1", tmp_path) == place
     with pytest.raises(ConfigError, match="expected mnist-a-10"):
         _placed("mnist-a-10", tmp_path)
-    with pytest.raises(ConfigError, match="cnn-d-1 is to be trained"):
-        _placed("cnn-d-1", tmp_path / "other")
+
+
+def test_a_model_that_does_not_ship_is_to_be_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lab.backdoor.train.shipped_models", lambda: tmp_path)
+    with pytest.raises(ConfigError, match="mnist-a-1 is to be trained"):
+        _placed("mnist-a-1", tmp_path / "place")
 
 
 def test_pictures_of_an_earlier_quarantine_are_gone(tmp_path: Path) -> None:
