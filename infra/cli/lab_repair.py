@@ -91,8 +91,7 @@ def repair(
                 for file in (evaluate_clean, evaluate_poisoned)
             )
         )
-        check_out(out, source)
-        withdraw(out)
+        check_out(out, source, quarantine)
         shown = _Shown()
         with shown.bars:
             result = run_repair(
@@ -100,6 +99,8 @@ def repair(
                 evaluation=evaluation, work=out / ".work", progress=shown,
             )  # fmt: skip
         good = result.held_out.acceptable
+        if not good:
+            withdraw(out)
         line = write_cured(out, source, result.network, pictures)[1] if good else None
         verdict = "The cured network is published." if good else "The cured network is NOT published: it lost too much."
         write_report(out, result, classes, verdict, line)

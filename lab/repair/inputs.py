@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+from scipy.stats import binom  # type: ignore[import-untyped]  # scipy ships no annotations
 from torch import Tensor, nn
 
 from lab.data import LabelledPictures, batch_slices, to_frames, to_images
@@ -18,6 +19,9 @@ from schemas.errors import BundleError, ConfigError
 
 FEWEST_CLEAN: Final = 50
 FEWEST_QUARANTINED: Final = 10
+FEWEST_OTHERS: Final = 10
+LIKELY: Final = 1e-3
+"""Of so many frames of one class by chance: what is likelier than that is no quarantine of a trigger."""
 
 
 def read_quarantine(folder: Path, bundle: Bundle) -> NDArray[np.uint8]:
@@ -28,7 +32,7 @@ def read_quarantine(folder: Path, bundle: Bundle) -> NDArray[np.uint8]:
     """
     if not folder.is_dir():
         raise ConfigError(f"--quarantine: expected a folder of PNG files, got {folder}")
-    files = sorted(file for file in folder.rglob("*.png") if file.is_file())
+    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() == ".png" and file.is_file())
     if not files:
         raise ConfigError(f"--quarantine: expected at least one PNG file in {folder}, found none")
     return np.concatenate([at_network_size(_picture(file)[None], bundle, str(file)) for file in files])
@@ -37,8 +41,11 @@ def read_quarantine(folder: Path, bundle: Bundle) -> NDArray[np.uint8]:
 def _picture(file: Path) -> NDArray[np.uint8]:
     try:
         with Image.open(file) as opened:
-            grey = opened.mode in ("1", "L", "LA", "I", "I;16", "F")
-            array = np.asarray(opened.convert("L" if grey else "RGB"))
+            if opened.mode in ("I", "I;16", "I;16B"):
+                # Pillow would cut sixteen bits off at 255.
+                array = (np.asarray(opened) >> 8).astype(np.uint8)
+            else:
+                array = np.asarray(opened.convert("L" if opened.mode in ("1", "L", "LA") else "RGB"))
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
         raise ConfigError(f"{file}: expected a PNG picture, cannot read it: {error}") from None
     return array[..., None] if array.ndim == 2 else array
@@ -83,6 +90,19 @@ def trainable_copy(bundle: Bundle) -> nn.Module:
     return network
 
 
+def frozen(network: nn.Module) -> nn.Module:
+    """`network`, whose weights need no gradient any more; a scripted module has no method for it."""
+    for weight in network.parameters():
+        weight.requires_grad_(False)
+    return network
+
+
+@torch.no_grad()
+def copied(network: nn.Module) -> nn.Module:
+    """A copy whose weights are its own; with gradients on, those of a scripted module would depend on the first's."""
+    return copy.deepcopy(network)
+
+
 @torch.inference_mode()
 def verdicts(bundle: Bundle, frames: Tensor) -> Tensor:
     """The bundle's logits (N, classes) of frames (N, C, H, W) in [0, 1] at the network's size."""
@@ -106,6 +126,28 @@ def find_target(logits: Tensor) -> tuple[int, Tensor]:
             f"{int(members.sum())} of {len(called)}: no trigger can be learned from them"
         )
     return target, members
+
+
+def check_called(called: int, count: int, target: int, usual: float) -> None:
+    """Raise ConfigError when `called` of `count` quarantined frames are no more than chance sends to the target.
+
+    `usual` is the share of the clean pictures that the sick model calls so: a trigger brings more (binomial test).
+    """
+    if binom.sf(called - 1, count, usual) > LIKELY:
+        raise ConfigError(
+            "--quarantine: expected more frames of one class than there are among clean pictures, since a trigger "
+            f"sends its frames to one; the network calls {called} of {count} class {target}, and "
+            f"{100 * usual:.0f} % of the clean pictures"
+        )
+
+
+def check_others(labels: Tensor, target: int) -> None:
+    """Raise ConfigError when too few of the frames to learn on, by `labels`, are of other classes than the target."""
+    if (others := int((labels != target).sum())) < FEWEST_OTHERS:
+        raise ConfigError(
+            f"--clean: expected at least {FEWEST_OTHERS} pictures to learn on that are not of class {target}, which "
+            f"the quarantined frames are called; got {others}"
+        )
 
 
 def check_clean(clean: LabelledPictures, classes: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import time
 from dataclasses import asdict, dataclass, replace
@@ -20,7 +19,17 @@ from lab.repair.checkpoints import Checkpoints, digest
 from lab.repair.cyclegan import PAPER
 from lab.repair.figures import Evaluation, attack_figures, clean_accuracy, trigger_figures, trigger_region
 from lab.repair.held_out import HeldOut, compare, split
-from lab.repair.inputs import at_network_size, check_clean, find_target, trainable_copy, verdicts
+from lab.repair.inputs import (
+    at_network_size,
+    check_called,
+    check_clean,
+    check_others,
+    copied,
+    find_target,
+    frozen,
+    trainable_copy,
+    verdicts,
+)
 from lab.repair.recovery import Evidence, Found, Progress, Trigger, evidence, painted, recover
 from lab.repair.unlearn import Lessons, UnlearnSettings, augmented, unlearn
 from processors.bundle import Bundle
@@ -105,6 +114,9 @@ def repair(
     target, called = find_target(verdicts(sick, flagged))
     members = flagged[called]
     trained, held = (torch.from_numpy(part) for part in split(clean.labels, settings.seed))
+    check_others(labels[trained], target)
+    usual = float((verdicts(sick, frames).argmax(1) == target).float().mean())
+    check_called(len(members), len(flagged), target, usual)
     inputs = digest(json.dumps(asdict(settings)), sick.model_id, clean.images, clean.labels, flagged.numpy())
     checkpoints = Checkpoints(work, inputs)
 
@@ -126,10 +138,9 @@ def repair(
     way, cured_network, held_out = _back_while_lossy(
         sick, cured_network, frames[held], before, clean.labels[held.numpy()]
     )
-    cured = replace(sick, network=cured_network.requires_grad_(False))
+    cured = replace(sick, network=frozen(cured_network))
     tuned: Bundle | None = None
     if evaluation.clean is not None or evaluation.poisoned is not None:
-        progress.phase("fine-tune only", schedule.steps)
         nothing = frames[:0]
         alone = replace(lessons, stamp=None, quarantined=nothing, cleansed=nothing)
         tuned = replace(sick, network=learn(alone, "fine-tune", trainable_copy(sick)))
@@ -209,9 +220,12 @@ def _back_while_lossy(
     source = trainable_copy(sick).state_dict()
     first: tuple[float, nn.Module, HeldOut] | None = None
     for way in STEPS_BACK:
-        network = copy.deepcopy(cured).requires_grad_(False)
+        network = frozen(copied(cured))
+        moved = set[int]()
         for name, value in network.state_dict().items():
-            if value.is_floating_point():
+            # Tied weights have several names.
+            if value.is_floating_point() and value.data_ptr() not in moved:
+                moved.add(value.data_ptr())
                 value.lerp_(source[name], 1 - way)
         after = verdicts(replace(sick, network=network), held).argmax(1).numpy()
         outcome = way, network, compare(before, after, labels)

@@ -8,7 +8,6 @@ are clipped, since without batch norm's help the first steps may diverge.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lab.repair.checkpoints import Checkpoint
+from lab.repair.inputs import copied
 from lab.training.recipe import average_into
 
 Logits = Callable[[Tensor], Tensor]
@@ -72,7 +72,7 @@ def unlearn(
     `logits` maps frames (B, C, H, W) in [0, 1] through `network` to (B, classes), `sick_logits` through the sick model.
     """
     network.eval()
-    average = copy.deepcopy(network)
+    average = copied(network)
     weights = [weight for weight in network.parameters() if weight.requires_grad]
     optimiser = torch.optim.Adam(weights, lr=settings.rate)
     generator = torch.Generator().manual_seed(settings.seed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from processors.stages.drop import drop
 
 FRR = 0.01
 WEIGHTS_FILE = "weights.safetensors"
+_BARE = re.compile(r"[A-Za-z0-9_-]+")
+"""Keys that TOML takes without quotes."""
 
 
 def write_bundle(
@@ -132,8 +135,10 @@ def _table_lines(table: dict[str, Any], prefix: str) -> list[str]:
     lines: list[str] = []
     inner: list[str] = []
     for key, value in table.items():
+        key = key if _BARE.fullmatch(key) else json.dumps(key, ensure_ascii=False)
         if isinstance(value, dict):
-            if value:
+            # Nothing at the top is what the settings take for granted; further in it may be an argument.
+            if value or prefix:
                 inner += ["", f"[{prefix}{key}]", *_table_lines(value, f"{prefix}{key}.")]
         elif isinstance(value, list) and value and all(isinstance(each, dict) for each in value):
             for each in value:

@@ -261,6 +261,9 @@ def test_an_interrupted_unlearning_ends_where_an_uninterrupted_one_does(
     resumed, whole = learn(checkpoint), learn(Checkpoint(None, ""))
     assert all(torch.equal(resumed[name], value) for name, value in whole.items())
     assert Checkpoint(checkpoint.file, "other inputs").load() is None
+    assert checkpoint.file is not None
+    checkpoint.file.write_text("no checkpoint")
+    assert checkpoint.load() is None
 
 
 def test_the_cyclegan_of_the_paper_maps_both_ways(clean: LabelledPictures, flagged: np.ndarray) -> None:

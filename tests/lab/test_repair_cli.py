@@ -12,11 +12,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
 import lab.repair.run as run_module
 from infra.cli import main
 from lab.data import LabelledPictures
 from lab.repair.held_out import HeldOut, compare, split
+from lab.repair.inputs import read_quarantine, trainable_copy
 from lab.repair.publish import write_cured
 from processors.bundle import load_bundle
 from schemas.errors import UserError
@@ -68,6 +71,12 @@ def repair(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     return run
 
 
+def an_earlier_repair(out: Path) -> str:
+    text = (write_sick(out) / "model.toml").read_text().replace('version = "1"', 'version = "1-repaired"')
+    (out / "model.toml").write_text(text)
+    return text
+
+
 def refusal(ended: tuple[int, str]) -> str:
     code, err = ended
     assert code == UserError.exit_code, err
@@ -94,8 +103,7 @@ def test_repair_writes_a_bundle_a_report_and_the_documented_keys(folder: Path, r
 def test_a_network_that_loses_accuracy_is_refused_and_the_report_stays(
     folder: Path, repair: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (folder / "out").mkdir()
-    (folder / "out" / "model.toml").write_text("of an earlier repair")
+    an_earlier_repair(folder / "out")
     monkeypatch.setattr(run_module, "compare", lambda before, after, labels: HeldOut(100, 95, 4, 1))
     line = refusal(repair())
     assert "not published" in line
@@ -117,6 +125,100 @@ def test_bad_input_is_named(folder: Path, repair: Command) -> None:
     assert "another folder" in refusal(repair(out=folder / "bundle"))
 
 
+def test_a_refused_run_leaves_what_is_there(folder: Path, repair: Command) -> None:
+    before = an_earlier_repair(folder / "out")
+    (folder / "three").mkdir()
+    for file in sorted((folder / "quarantine").rglob("*.png"))[:3]:
+        shutil.copyfile(file, folder / "three" / file.name)
+    assert "at least 10 frames" in refusal(repair(quarantine=folder / "three"))
+    assert (folder / "out" / "model.toml").read_text() == before
+    other = (write_sick(folder / "other") / "model.toml").read_text()
+    assert "another bundle" in refusal(repair(out=folder / "other"))
+    assert (folder / "other" / "model.toml").read_text() == other
+    assert "outside of the quarantine" in refusal(repair(out=folder / "quarantine" / "out"))
+
+
+def test_a_stop_before_the_end_leaves_no_bundle(folder: Path, repair: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*_arguments: object, **_options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lab.repair.publish.calibrate_bundle", stopped)
+    assert repair()[0] != 0
+    assert not (folder / "out" / "model.toml").exists()
+    monkeypatch.undo()
+
+
+def test_frames_that_show_nothing_but_the_target_are_too_few_to_learn_on(folder: Path, repair: Command) -> None:
+    many = pictures(240, seed=1)
+    only = np.flatnonzero(many.labels == TARGET)
+    save(folder / "clean.npz", many.take(np.append(only, np.flatnonzero(many.labels != TARGET)[:4])))
+    assert f"not of class {TARGET}" in refusal(repair())
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_a_scripted_network_is_cured(folder: Path, repair: Command) -> None:
+    torch.jit.save(torch.jit.script(sick_bundle().network), folder / "bundle" / "weights.pt")
+    table = (folder / "bundle" / "model.toml").read_text().replace("weights.safetensors", "weights.pt")
+    lines = [line for line in table.replace("safetensors", "torchscript").splitlines() if "factory" not in line]
+    (folder / "bundle" / "model.toml").write_text("\n".join(lines))
+    code, err = repair(evaluate_clean=folder / "clean.npz")
+    assert code == 0, err
+    assert load_bundle(folder / "out", torch.device("cpu")).settings.format == "torchscript"
+
+
+def test_pictures_of_sixteen_bits_keep_their_brightness(folder: Path) -> None:
+    levels = np.arange(SIDE * SIDE, dtype=np.uint16).reshape(SIDE, SIDE) * 400
+    Image.fromarray(levels).save(folder / "deep.PNG")
+    (folder / "deep").mkdir()
+    shutil.move(folder / "deep.PNG", folder / "deep" / "deep.PNG")
+    (read,) = read_quarantine(folder / "deep", sick_bundle())
+    assert (read == (levels >> 8)[..., None]).all()
+
+
+def test_a_quarantine_of_clean_frames_is_refused(folder: Path, repair: Command) -> None:
+    shutil.rmtree(folder / "quarantine")
+    (folder / "quarantine").mkdir()
+    for number, picture in enumerate(pictures(60, seed=2).images):
+        Image.fromarray(picture).save(folder / "quarantine" / f"{number}.png")
+    line = refusal(repair())
+    assert "more frames of one class than there are among clean pictures" in line
+    assert "20 of 60" in line
+    assert not (folder / "out" / "model.toml").exists()
+
+
+class Tied(nn.Module):
+    """Two names for one weight, a table of its own, and arguments that TOML has to quote or keep empty."""
+
+    def __init__(self, rates: dict[str, float], nothing: dict[str, int]) -> None:
+        super().__init__()
+        assert rates == {"conv.1": 0.5}
+        assert nothing == {}
+        self.first = nn.Linear(3 * SIDE * SIDE, 3)
+        self.second = nn.Linear(3 * SIDE * SIDE, 3)
+        self.second.weight = self.first.weight
+
+    def forward(self, frames: Tensor) -> Tensor:
+        logits: Tensor = self.first(frames.flatten(1)) + self.second(frames.flatten(1))
+        return logits
+
+
+def test_a_cured_bundle_keeps_files_and_arguments_and_writes_tied_weights(tmp_path: Path) -> None:
+    source = write_sick(tmp_path / "sick")
+    network = Tied({"conv.1": 0.5}, {})
+    weights = {name: value.clone() for name, value in network.state_dict().items()}
+    save_file(weights, source / "weights.safetensors")
+    table = (source / "model.toml").read_text()
+    table = table.replace("tests.lab.sick_judge:Judge", "tests.lab.test_repair_cli:Tied")
+    table += '\n[factory_arguments]\nrates = { "conv.1" = 0.5 }\nnothing = {}\n'
+    (source / "model.toml").write_text(table)
+    np.save(source / "table.npy", np.arange(3))
+    np.save(source / "overlays-01234567.npy", np.arange(3))
+    cured, _ = write_cured(tmp_path / "cured", source, network, pictures(60, seed=1))
+    assert cured.settings.factory_arguments == {"rates": {"conv.1": 0.5}, "nothing": {}}
+    assert (tmp_path / "cured" / "table.npy").exists()
+    assert sorted(file.suffix for file in (tmp_path / "cured").iterdir()) == [".npy", ".safetensors", ".toml"]
+
+
 def test_frames_of_another_size_are_brought_to_the_networks(folder: Path, repair: Command) -> None:
     for file in (folder / "quarantine").rglob("*.png"):
         with Image.open(file) as picture:
@@ -131,9 +233,7 @@ def test_strip_of_the_sick_bundle_is_carried_over_when_clean_frames_are_too_few(
     np.save(source / "overlays.npy", pictures(5, seed=9).images)
     with (source / "model.toml").open("a") as table:
         table.write('\n[strip]\noverlays = "overlays.npy"\nthreshold_bits = 0.25\nfrr = 0.01\n')
-    cured, line = write_cured(
-        tmp_path / "cured", source, run_module.trainable_copy(sick_bundle()), pictures(60, seed=1)
-    )
+    cured, line = write_cured(tmp_path / "cured", source, trainable_copy(sick_bundle()), pictures(60, seed=1))
     assert cured.settings.strip is not None
     assert cured.settings.strip.threshold_bits == 0.25
     assert "the sick bundle's" in line

@@ -29,7 +29,7 @@ KINDS: Final = {
 PATCHES: Final = (
     "mnist-a-02", "mnist-a-1", "mnist-a-10",
     "gtsrb-b-02", "gtsrb-b-1", "gtsrb-b-10",
-    "cnn-c-1", "cnn-d-1",
+    "cnn-c-02", "cnn-c-1", "cnn-c-10", "cnn-d-1",
     "resnet20-c-02", "resnet20-c-1", "resnet20-c-10", "resnet20-d-1",
 )  # fmt: skip
 POISONED_AGAIN: Final = "mnist-a-1"
