@@ -39,6 +39,7 @@ WORK: Final = 30e9
 """Floating-point operations of forward passes of one frame each, over all steps: what sets the number of steps."""
 STEPS: Final = (150, 1000)
 PAPER_EPOCHS: Final = 100
+PAPER_RATE: Final = 5e-4
 WIDE: Final = 0.06
 """A trigger that covers more of a frame than that takes part in what clean frames are known by: to see past it costs
 clean accuracy, so frames with it weigh the less the more it covers."""
@@ -178,7 +179,7 @@ def _lessons(
 
     if settings.mode == "paper":
         steps = settings.steps or PAPER_EPOCHS * max(1, len(frames) // 50)
-        schedule = UnlearnSettings(steps=steps, batch=50, true_labels=1.0, mixed=0.0, shift=0, seed=settings.seed)
+        schedule = UnlearnSettings(steps, 50, PAPER_RATE, true_labels=1.0, mixed=0.0, shift=0, seed=settings.seed)
         return schedule, Lessons(frames, labels, stamp, frames[:0], frames[:0], flip=False)
     cleansed = torch.cat([trigger.remove(part) for part in torch.split(members, 128)])
     # Frames that stay on the target without the trigger show the target's class, or the trigger is still there.

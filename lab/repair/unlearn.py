@@ -30,7 +30,7 @@ class UnlearnSettings:
 
     steps: int = 200
     batch: int = 32
-    rate: float = 5e-4
+    rate: float = 3e-4
     clip: float = 1.0
     true_labels: float = 0.5
     """Share of the true label in what a labelled frame is to be called; the rest is the sick model's verdict on it."""
