@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import shutil
 import signal
 import sqlite3
@@ -31,7 +30,9 @@ from benchmarks.system import COMMAND, RunningSystem, audit
 from consumers.evidence import Chain, alert_id
 from infra.kafka_log import read_topic
 from infra.layout import Layout
-from processors.bundle import shipped_bundle
+from lab.strip_table import write_strip_table
+from processors.bundle import read_settings, shipped_bundle
+from processors.strip_table import StripSettings
 from schemas.evidence import Probe
 from schemas.evidence_rule import EvidenceRule
 from schemas.identity import CameraId
@@ -193,8 +194,9 @@ def scale(folder: Path, cameras: int = 16, pause_s: float = 8.0) -> Result:
 def suspicious_bundle(folder: Path) -> Path:
     """The scene bundle with a STRIP threshold above any entropy."""
     shutil.copytree(shipped_bundle("scene"), folder)
-    file = folder / "model.toml"
-    file.write_text(re.sub(r"threshold_bits = .*", "threshold_bits = 100.0", file.read_text()))
+    strip = read_settings(folder).strip
+    assert strip is not None
+    write_strip_table(folder, StripSettings(overlays=strip.overlays, threshold_bits=100.0, frr=strip.frr))
     return folder
 
 
