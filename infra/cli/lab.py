@@ -97,7 +97,8 @@ def write_json(file: Path, document: dict[str, Any]) -> None:
 
 def require_writable(file: Path) -> None:
     """Refuse before the work what could not be written after it."""
-    if file.is_dir() or (file.parent.exists() and not file.parent.is_dir()):
+    there = next(folder for folder in file.absolute().parents if folder.exists())
+    if file.is_dir() or not there.is_dir():
         raise ConfigError(f"--json: expected a file to write, got {file}")
 
 

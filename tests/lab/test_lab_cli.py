@@ -185,8 +185,9 @@ def test_evaluate_refuses_wrong_options_in_one_line(
 def test_results_that_cannot_be_written_are_refused_before_the_work(
     lab: Command, bundle: Path, data: Path, tmp_path: Path
 ) -> None:
-    ended = lab("evaluate", "--bundle", bundle, "--data", data, "--drop", 0.25, "--json", tmp_path)
-    assert "--json: expected a file to write" in ended.refusal()
+    for place in (tmp_path, data / "below" / "a" / "file.json"):
+        ended = lab("evaluate", "--bundle", bundle, "--data", data, "--drop", 0.25, "--json", place)
+        assert "--json: expected a file to write" in ended.refusal()
 
 
 def test_psnr_writes_means_rows_and_what_it_skipped(lab: Command, tmp_path: Path) -> None:
