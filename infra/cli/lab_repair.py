@@ -99,9 +99,11 @@ def repair(
                 evaluation=evaluation, work=out / ".work", progress=shown,
             )  # fmt: skip
         good = result.held_out.acceptable
-        if not good:
+        line = None
+        if good:
+            line = write_cured(out, source, result.network, pictures)[1]
+        else:
             withdraw(out)
-        line = write_cured(out, source, result.network, pictures)[1] if good else None
         verdict = "The cured network is published." if good else "The cured network is NOT published: it lost too much."
         write_report(out, result, classes, verdict, line)
         document = result.figures | {"bundle": sick.model_id, "threads": torch.get_num_threads()}

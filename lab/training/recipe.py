@@ -34,7 +34,7 @@ class Recipe:
     pad: int = 4
     flip: bool = True
     bfloat16: bool = False
-    """Layers in bfloat16, weights and loss in float32: about twice as fast on processors that multiply such numbers."""
+    """Layers in bfloat16, weights and loss in float32: faster on processors that multiply such numbers."""
     seed: int = 0
 
 

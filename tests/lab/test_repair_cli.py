@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 import lab.repair.run as run_module
 from infra.cli import main
-from lab.data import LabelledPictures
+from lab.data import LabelledPictures, to_frames
 from lab.repair.held_out import HeldOut, compare, split
 from lab.repair.inputs import read_quarantine, trainable_copy
 from lab.repair.publish import write_cured
@@ -145,7 +146,6 @@ def test_a_stop_before_the_end_leaves_no_bundle(folder: Path, repair: Command, m
     monkeypatch.setattr("lab.repair.publish.calibrate_bundle", stopped)
     assert repair()[0] != 0
     assert not (folder / "out" / "model.toml").exists()
-    monkeypatch.undo()
 
 
 def test_frames_that_show_nothing_but_the_target_are_too_few_to_learn_on(folder: Path, repair: Command) -> None:
@@ -217,6 +217,19 @@ def test_a_cured_bundle_keeps_files_and_arguments_and_writes_tied_weights(tmp_pa
     assert cured.settings.factory_arguments == {"rates": {"conv.1": 0.5}, "nothing": {}}
     assert (tmp_path / "cured" / "table.npy").exists()
     assert sorted(file.suffix for file in (tmp_path / "cured").iterdir()) == [".npy", ".safetensors", ".toml"]
+
+
+def test_a_step_back_moves_tied_weights_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    sick, cured = Tied({"conv.1": 0.5}, {}), Tied({"conv.1": 0.5}, {})
+    few = pictures(30, seed=1)
+    outcomes = iter([HeldOut(100, 95, 4, 1), HeldOut(100, 95, 0, 0)])
+    monkeypatch.setattr(run_module, "compare", lambda before, after, labels: next(outcomes))
+    frames = to_frames(few.images, torch.device("cpu"))
+    bundle = replace(sick_bundle(), network=sick)
+    way, back, _ = run_module._back_while_lossy(bundle, cured, frames, few.labels, few.labels)
+    assert isinstance(back, Tied)
+    assert way < 1
+    torch.testing.assert_close(back.first.weight, way * cured.first.weight + (1 - way) * sick.first.weight)
 
 
 def test_frames_of_another_size_are_brought_to_the_networks(folder: Path, repair: Command) -> None:
