@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import secrets
 import time
@@ -18,14 +17,14 @@ from producers.spool.folder import install_id, lock_folder
 from producers.spool.ledger import BootLedger, ledger_path, write_ledger
 from producers.spool.reading import SegmentReader
 from producers.spool.recovery import recover
-from producers.spool.segment import HEADER_BYTES, Segment, segment_path, write_record
+from producers.spool.segment import HEADER_BYTES, Segment
+from producers.spool.writing import DiskFullError, SegmentWriter, unwritable
 from schemas.errors import StateError, WireError
 from schemas.frame import parse_frame
 from schemas.identity import BOOT_ID_LIMIT, CameraId
 
 _SEGMENTS: Final = 16
 _SEGMENT_BYTES: Final = (64 * 2**10, 4 * 2**20)
-_DISK_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 FrameKey = tuple[int, int]
 """Boot id and sequence number: with the camera id, the identity of a frame."""
@@ -66,8 +65,8 @@ class Spool:
         self._limits = limits or SpoolLimits()
         low, high = _SEGMENT_BYTES
         bound = self._limits.max_bytes
-        self._segment_bytes = min(max(bound // _SEGMENTS, low), high, bound // 2)
-        self._segment_age_ms = self._limits.max_age_s * 1000 / _SEGMENTS
+        segment_bytes = min(max(bound // _SEGMENTS, low), high, bound // 2)
+        self._writer = SegmentWriter(folder, segment_bytes, self._limits.max_age_s * 1000 / _SEGMENTS)
         self._lock = lock_folder(folder)
         try:
             self.install_id = install_id(folder)
@@ -82,7 +81,6 @@ class Spool:
         self._frames: dict[FrameKey, SpooledFrame] = {}
         self.bytes = sum(segment.size for segment in self._segments)
         self.payload_bytes = 0
-        self._writing: int | None = None
         self._reader = SegmentReader()
         for segment, records in zip(past.segments, past.records, strict=True):
             for record in records:
@@ -138,19 +136,13 @@ class Spool:
 
     def append(self, payload: bytes, position: int, captured_ms: int, raw_bytes: int) -> int:
         """Publish the signed message of the frame `current.next`; returns that sequence number."""
-        ledger, size = self.current, HEADER_BYTES + len(payload)
-        segment = self._writable(size, captured_ms)
-        self._write(segment, position, captured_ms, raw_bytes, payload)
+        ledger = self.current
+        segment = self._writable(len(payload), captured_ms)
+        offset = self._write(segment, position, captured_ms, raw_bytes, payload)
         seq = ledger.next
-        self._frames[ledger.boot_id, seq] = SpooledFrame(
-            segment, segment.size + HEADER_BYTES, len(payload), captured_ms
-        )
+        self._frames[ledger.boot_id, seq] = SpooledFrame(segment, offset, len(payload), captured_ms)
         self._unsent.append((ledger.boot_id, seq))
-        segment.size += size
-        segment.next = seq + 1
-        segment.waiting += 1
-        segment.newest_ms = captured_ms
-        self.bytes += size
+        self.bytes += HEADER_BYTES + len(payload)
         self.payload_bytes += len(payload)
         ledger.next = seq + 1
         ledger.position = position + 1
@@ -196,7 +188,7 @@ class Spool:
                     freed.append((boot_id, seq))
                     self.payload_bytes -= frame.length
                     frame.segment.waiting -= 1
-                    if not frame.segment.waiting and not self._is_written(frame.segment):
+                    if not frame.segment.waiting and not self._writer.writes(frame.segment):
                         emptied.append(frame.segment)
         for segment in emptied:
             with contextlib.suppress(StateError):  # what is confirmed stays so; the next start removes the file
@@ -262,7 +254,7 @@ class Spool:
         horizon = now_ms - self._limits.max_age_s * 1000
         while self._segments and self._segments[0].newest_ms < horizon:
             oldest = self._segments[0]
-            if not oldest.waiting and self._is_written(oldest):
+            if not oldest.waiting and self._writer.writes(oldest):
                 return
             self._shed(oldest)
 
@@ -316,54 +308,32 @@ class Spool:
         except WireError:
             return None
 
-    def _is_written(self, segment: Segment) -> bool:
-        return self._writing is not None and segment is self._segments[-1]
+    def _writable(self, payload_bytes: int, now_ms: int) -> Segment:
+        """The segment that takes such a record: the last one, or a new one when that is full or old."""
+        if not self._writer.takes(payload_bytes, now_ms):
+            if self._writer.writes_any:
+                self._stop_writing()
+                self._save(self.current)
+            self._segments.append(self._writer.begin(self.current.boot_id, self.current.next, now_ms))
+        return self._segments[-1]
 
-    def _writable(self, size: int, now_ms: int) -> Segment:
-        """The segment that takes a record of `size` bytes: the last one, or a new one when that is full or old."""
-        if self._writing is not None:
-            last = self._segments[-1]
-            if last.size + size <= self._segment_bytes and now_ms - last.oldest_ms <= self._segment_age_ms:
-                return last
-            self._stop_writing()
-            self._save(self.current)
-        boot_id, first = self.current.boot_id, self.current.next
-        path = segment_path(self.folder, boot_id, first)
-        try:
-            self._writing = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise self._unwritable(error.errno) from None
-        segment = Segment(path, boot_id, first, first, oldest_ms=now_ms, newest_ms=now_ms)
-        self._segments.append(segment)
-        return segment
-
-    def _write(self, segment: Segment, position: int, captured_ms: int, raw_bytes: int, payload: bytes) -> None:
-        """Write one record; on a full disk make room by shedding, and leave no part of a record behind."""
-        fd, boot_id, seq = self._writing, self.current.boot_id, self.current.next
-        assert fd is not None
+    def _write(self, segment: Segment, position: int, captured_ms: int, raw_bytes: int, payload: bytes) -> int:
+        """Write one record, on a full disk after making room by shedding; returns where its payload lies."""
         while True:
             try:
-                written = write_record(fd, boot_id, seq, position, captured_ms, raw_bytes, payload)
-                problem = None if written == HEADER_BYTES + len(payload) else errno.ENOSPC
-            except OSError as error:
-                problem = error.errno
-            if problem is None:
-                return
-            try:
-                os.ftruncate(fd, segment.size)
-            except OSError as error:
-                self._stop_writing()  # a record behind half of one would not be found again
-                raise self._unwritable(error.errno) from None
-            if problem not in _DISK_FULL or len(self._segments) == 1:
-                raise self._unwritable(problem)
-            self._shed(self._segments[0])
-
-    def _unwritable(self, problem: int | None) -> StateError:
-        return StateError(f"the spool {self.folder} cannot be written: {os.strerror(problem or 0)}")
+                return self._writer.append(position, captured_ms, raw_bytes, payload)
+            except DiskFullError:
+                if len(self._segments) == 1:
+                    raise
+                self._shed(self._segments[0])
+            except StateError:
+                if not self._writer.writes(segment):
+                    self._drop_if_done(segment)
+                raise
 
     def _shed(self, segment: Segment) -> None:
         """Give up what is waiting in a segment, and its file."""
-        if self._is_written(segment):
+        if self._writer.writes(segment):
             self._stop_writing()
             if not segment.waiting:
                 return
@@ -390,7 +360,7 @@ class Spool:
         try:
             write_ledger(self.folder, ledger)
         except OSError as error:
-            raise self._unwritable(error.errno) from None
+            raise unwritable(self.folder, error.errno) from None
 
     def _forget_if_settled(self, ledger: BootLedger) -> None:
         """Drop the record of an earlier boot that is closed, empty and confirmed; this boot's keeps the position."""
@@ -418,13 +388,11 @@ class Spool:
 
     def _stop_writing(self) -> None:
         """End the last segment; it goes at once when nothing in it is waiting."""
-        if self._writing is not None:
-            fd, self._writing = self._writing, None
-            try:
-                os.close(fd)
-            except OSError as error:
-                raise self._unwritable(error.errno) from None
-            last = self._segments[-1]
-            if not last.waiting:
-                self._save(self.current)
-                self._unlink(last)
+        last = self._writer.end()
+        if last is not None:
+            self._drop_if_done(last)
+
+    def _drop_if_done(self, segment: Segment) -> None:
+        if not segment.waiting:
+            self._save(self.current)
+            self._unlink(segment)
