@@ -269,7 +269,7 @@ class _Fleet:
             self._health.set("mqtt", not missing, f"{missing} of {len(self._cameras)} cameras without a connection")
             if now >= next_report:
                 next_report = now + 1
-                self._report(now_ms)
+                self._report()
             await asyncio.sleep(TICK_S)
 
     def _tick_failed(self, camera_id: CameraId, error: Exception, now: float) -> None:
@@ -280,7 +280,7 @@ class _Fleet:
             unforeseen = not isinstance(error, PointillistError)
             _log.error("camera_tick_failed", camera=camera_id, detail=str(error), exc_info=unforeseen)
 
-    def _report(self, now_ms: int) -> None:
+    def _report(self) -> None:
         states = {"online": 0, "offline": 0, "degraded": 0}
         for camera in self._cameras:
             up, degraded = camera.publisher.link.up, camera.publisher.presence.degraded
@@ -289,8 +289,8 @@ class _Fleet:
             self._instruments.cameras.labels(state).set(count)
         self._instruments.spool_frames.set(sum(camera.spool.frames for camera in self._cameras))
         self._instruments.spool_bytes.set(sum(camera.spool.bytes for camera in self._cameras))
-        oldest = [at for camera in self._cameras if (at := camera.spool.oldest_ms()) is not None]
-        self._instruments.spool_oldest_s.set(max(0, now_ms - min(oldest)) / 1000 if oldest else 0)
+        oldest_s = max((camera.spool.oldest_age_s() for camera in self._cameras), default=0.0)
+        self._instruments.spool_oldest_s.set(oldest_s)
 
     def _outcome(self) -> FleetOutcome:
         ledgers = [camera.spool.current for camera in self._cameras]

@@ -68,7 +68,15 @@ CAMERA_BLOCKS = Metric(
 )
 SPOOL_FRAMES = Metric(Gauge, "pointillist_spool_frames", "Frames in the spools that Kafka is not yet known to hold")
 SPOOL_BYTES = Metric(Gauge, "pointillist_spool_bytes", "Bytes that the spools take on disk")
-SPOOL_OLDEST = Metric(Gauge, "pointillist_spool_oldest_age_seconds", "Age of the oldest frame in any spool")
+SPOOL_OLDEST = Metric(
+    Gauge, "pointillist_spool_oldest_age_seconds", "For how long the oldest frame in any spool has waited"
+)
+SPOOL_DAMAGED = Metric(
+    Counter,
+    "pointillist_spool_damaged_total",
+    "What the medium of spools has damaged: frame (which then is shed), ledger",
+    ("what",),
+)
 CAMERA_RECONNECTS = Metric(Counter, "pointillist_camera_reconnects_total", "MQTT connections made again")
 SOURCE_RESTARTS = Metric(
     Counter, "pointillist_source_restarts_total", "Sources opened again, by cause: hung, failed", ("cause",)

@@ -80,9 +80,12 @@ def _flow() -> list[Graph | Figure]:
         Graph("Cameras by state", "As the fleet sees them.", "none", (Query(total(m.CAMERAS, "state"), "{{state}}"),)),
         Graph(
             "Spooled frames",
-            "Frames in the spools that Kafka is not yet known to hold.",
+            "Frames in the spools that Kafka is not yet known to hold; and what was damaged there since the start.",
             "none",
-            (Query(total(m.SPOOL_FRAMES), "frames"),),
+            (
+                Query(total(m.SPOOL_FRAMES), "frames"),
+                Query(f"sum by (what) ({m.SPOOL_DAMAGED.name})", "damaged, {{what}}"),
+            ),
             8,
         ),
         Graph(

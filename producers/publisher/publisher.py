@@ -79,6 +79,7 @@ class Publisher:
         self._complained_at = 0.0
         self._freed = asyncio.Event()
         spool.on_shed = self._on_shed
+        instruments.shed.inc(self._count_damage())  # found at the start, before anybody listened
         camera_id = key.camera_id
         self._frame_topic = mqtt_topic(camera_id, Channel.FRAME)
         self._event_topic = mqtt_topic(camera_id, Channel.EVENT)
@@ -134,6 +135,7 @@ class Publisher:
     def tick(self, now: float) -> None:
         """Resend what is due, report how far this boot has come. `now` is monotonic, in seconds."""
         self.link.tick(now)
+        self._count_damage()
         if now >= self._next_revision:
             self._next_revision = now + self._settings.ledger_every_s
             self._control.persist()
@@ -256,6 +258,13 @@ class Publisher:
         self._window.shed(keys)
         self._freed.set()
         self._instruments.shed.inc(len(keys))
+
+    def _count_damage(self) -> int:
+        """Count what the spool has found damaged; returns how many frames."""
+        found = self._spool.take_damage()
+        self._instruments.damaged_frames.inc(found.frames)
+        self._instruments.damaged_ledgers.inc(found.ledgers)
+        return found.frames
 
     def _send_ledgers(self, now: float) -> None:
         """Send each revision at once and again with exponential backoff until it is confirmed."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from pathlib import Path
 from typing import Final
 
-from producers.spool.segment import HEADER_BYTES, Segment, segment_path, write_record
+from producers.spool.segment import HEADER_BYTES, Segment, segment_path, write_end, write_record
 from schemas.errors import StateError
 
 _DISK_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
@@ -18,7 +19,7 @@ class DiskFullError(StateError):
 
 
 class SegmentWriter:
-    """Appends to the newest segment of a boot until that is `segment_bytes` large or `segment_age_ms` old."""
+    """Appends to a boot's newest segment until that is `segment_bytes` large or `segment_age_ms` of spool time old."""
 
     def __init__(self, folder: Path, segment_bytes: int, segment_age_ms: float) -> None:
         self._folder = folder
@@ -53,8 +54,10 @@ class SegmentWriter:
         self._open = segment, fd
         return segment
 
-    def append(self, position: int, captured_ms: int, raw_bytes: int, payload: bytes) -> int:
+    def append(self, position: int, captured_ms: int, now_ms: int, raw_bytes: int, payload: bytes) -> int:
         """Write the next frame into the open segment and enter it there; returns where in the file its payload lies.
+
+        `now_ms` is spool time.
 
         Where that fails no part of a record stays behind. Raises `DiskFullError`, or another `StateError`.
         """
@@ -62,7 +65,8 @@ class SegmentWriter:
         segment, fd = self._open
         size = HEADER_BYTES + len(payload)
         try:
-            written = write_record(fd, segment.boot_id, segment.next, position, captured_ms, raw_bytes, payload)
+            boot_id, seq = segment.boot_id, segment.next
+            written = write_record(fd, boot_id, seq, position, captured_ms, now_ms, raw_bytes, payload)
             problem = None if written == size else errno.ENOSPC
         except OSError as error:
             problem = error.errno
@@ -70,26 +74,37 @@ class SegmentWriter:
             try:
                 os.ftruncate(fd, segment.size)
             except OSError as error:
-                self.end()  # a record behind half of one would not be found again
+                self._close()  # a record behind half of one would cost a search
                 raise unwritable(self._folder, error.errno) from None
             raise unwritable(self._folder, problem)
         offset = segment.size + HEADER_BYTES
         segment.size += size
         segment.next += 1
         segment.waiting += 1
-        segment.newest_ms = captured_ms
+        segment.newest_ms = now_ms
         return offset
 
     def end(self) -> Segment | None:
-        """Close the open segment and return it; None when there was none."""
+        """Note in the open segment that it is ended, close and return it; None when there was none."""
         if self._open is None:
             return None
-        (segment, fd), self._open = self._open, None
+        segment, fd = self._open
+        with contextlib.suppress(OSError):  # a full disk: the next start does it
+            written = write_end(fd, segment.boot_id, segment.next)
+            if written == HEADER_BYTES:
+                segment.size += written
+            else:
+                os.ftruncate(fd, segment.size)
+        self._close()
+        return segment
+
+    def _close(self) -> None:
+        assert self._open is not None
+        (_, fd), self._open = self._open, None
         try:
             os.close(fd)
         except OSError as error:
             raise unwritable(self._folder, error.errno) from None
-        return segment
 
 
 def unwritable(folder: Path, problem: int | None) -> StateError:

@@ -71,8 +71,9 @@ def test_frames_whose_file_does_not_hold_them_any_more_are_shed_and_counted(tmp_
         os.truncate(frames[0].segment.path, 10)
     shed: list[tuple[int, int]] = []
     spool.on_shed = shed.extend
-    with pytest.raises(StateError):
-        spool.read(frames[0])
+    for frame in frames[:1] if how == "removed" else frames:
+        with pytest.raises(StateError):
+            spool.read(frame)
     assert [seq for _, seq in shed] == [0, 1, 2]
     assert spool.peek_unsent() is None
     fill(spool, 1)
