@@ -216,6 +216,13 @@ def fleet(
         float | None, typer.Option(help="How long the cameras run, counted from their first start.")
     ] = None,
     drain: Annotated[float, typer.Option(help="Seconds to wait, after the end, for confirmations.")] = 30.0,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            help="After a run that is over, only drain what it left, for whoever starts a fleet that died again; "
+            "without this, begin another run then."
+        ),
+    ] = False,
     metrics: Metrics = None,
     broker_wait: BrokerWait = BROKER_WAIT_S,
 ) -> None:
@@ -244,7 +251,7 @@ def fleet(
         metrics,
         lambda registry, health, stop: run_fleet(
             plan, mqtt=link, state=layout.folder, keys=keys, registry=registry, health=health, stop=stop,
-            run_s=seconds, drain_s=drain,
+            run_s=seconds, drain_s=drain, again=not resume,
         ),
     )  # fmt: skip
     raise typer.Exit(0 if outcome.drained else FLEET_PENDING)

@@ -141,7 +141,7 @@ class LocalRoles:
     def fleet(self) -> Role:
         """The simulated cameras. It is not health-checked before the start: it is started last."""
         arguments = ["fleet", "--scenario", str(self._layout.scenario), "--mqtt", self._mqtt]
-        arguments += ["--state", str(self._layout.folder), "--drain", str(self._settings.drain_s)]
+        arguments += ["--state", str(self._layout.folder), "--drain", str(self._settings.drain_s), "--resume"]
         if self._settings.seconds is not None:
             arguments += ["--seconds", str(self._settings.seconds)]
         # The fleet is given keys, never the fleet secret.
