@@ -13,7 +13,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 from sqlalchemy.exc import DataError, IntegrityError
 
-from consumers.board import Board, Camera, load_cameras
+from consumers.board import Board, Camera, load_cameras, monotonic_ms
 from consumers.database import open_engine
 from consumers.intake import Record, read, refusal
 from consumers.kafka_log import Log, Rewound
@@ -262,7 +262,7 @@ class Recorder:
             now_ms = time.time_ns() // 10**6
             now_s = time.monotonic()
             strained = now_s < self._strained_until_s
-            changes = self._probing.changes(self._board.sending(now_ms), now_s, now_ms, strained=strained)
+            changes = self._probing.changes(self._board.sending(monotonic_ms()), now_s, now_ms, strained=strained)
             if not changes:
                 continue
             # Remembered first: a camera that is told must find its way back whatever dies here.
@@ -276,7 +276,7 @@ class Recorder:
     async def _keep_house(self) -> None:
         purge_at = time.monotonic()
         while True:
-            self._meters.show_cameras(self._board.cameras(), time.time_ns() // 10**6, self._settings.forget_after_s)
+            self._meters.show_cameras(self._board.cameras(), monotonic_ms(), self._settings.forget_after_s)
             await self._ask_kafka()
             read_on = await self._durably(self._store.read_overdue)
             self._board.take_evidence(read_on)
