@@ -160,6 +160,25 @@ async def test_what_a_later_confirmation_passed_over_is_sent_again_and_nothing_e
             assert bridge.ledgers[camera_id, boot_id].bytes_resent > 3 * PICTURE.nbytes // 2
 
 
+async def test_a_frame_that_the_medium_damages_is_shed_and_those_behind_it_are_sent(
+    tmp_path: Path, broker: tuple[str, int], camera_id: CameraId
+) -> None:
+    confirming = False
+    with watching(broker, lambda _: confirming) as bridge:
+        async with camera(tmp_path, broker, camera_id, frames=2) as cam:
+            cam.publish(10)
+            frame = cam.spool.get((cam.spool.current.boot_id, 5))
+            assert frame is not None
+            with frame.segment.path.open("r+b") as file:
+                file.seek(frame.offset + frame.length // 2)
+                file.write(b"decay")
+            confirming = True
+            await cam.drain()
+            assert set(bridge.received) == set(cam.identities(0, 1, 2, 3, 4, 6, 7, 8, 9))
+            [shed] = bridge.ledgers[camera_id, cam.spool.current.boot_id].shed
+            assert (shed.first, shed.last) == (5, 5)
+
+
 async def test_without_confirmations_the_window_bounds_what_is_sent_and_retries_stay_rare(
     tmp_path: Path, broker: tuple[str, int], camera_id: CameraId
 ) -> None:
