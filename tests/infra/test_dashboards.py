@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import yaml
-from promql_names import CONTRACT, family, named_metrics, strangers
 
 from infra.grafana.build import FOLDER, rendered
+from tests.infra.promql_names import CONTRACT, family, named_metrics, strangers
 
 PROVISIONING = FOLDER.parent / "provisioning"
 COLUMNS = 24

@@ -8,12 +8,12 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_bridge import SECRET, FakeBridge
 from prometheus_client import CollectorRegistry
 
 from infra.local.mosquitto import Mosquitto
@@ -31,6 +31,8 @@ from schemas.identity import CameraId, Identity
 from schemas.keys import CameraKey, KeyRing
 from schemas.pointillist_pb2 import DEGRADED, Status
 from schemas.topics import Channel, mqtt_topic
+from tests.producers.fake_bridge import SECRET, FakeBridge
+from tests.waiting import until
 
 QUICK = LinkSettings(
     keepalive_s=1, grace_s=0.3, retry_s=0.5, retry_max_s=2.0, ledger_every_s=0.5, connect_timeout_s=1.0
@@ -152,9 +154,12 @@ async def test_stop_ends_a_fleet_soon_and_what_is_pending_stays_on_disk(
     stop = asyncio.Event()
     scenario = scenario_of(site, {"fps": 20})
     running = asyncio.create_task(run(scenario, mosquitto, state_dir, stop=stop))
-    while len(bridge.confirmed) < 10:
+
+    def confirmed() -> bool:
         assert not running.done()
-        await asyncio.sleep(0.05)
+        return len(bridge.confirmed) >= 10
+
+    await until(confirmed, "10 frames confirmed")
     stop.set()
     outcome = await asyncio.wait_for(running, 15)
     assert outcome.drained
@@ -171,9 +176,12 @@ async def test_a_source_that_cannot_be_read_takes_no_other_camera_down(
     scenario = scenario_of(site, {"name": "good", "fps": 10}, {"name": "bad", "fps": 10, "source": missing})
     running = asyncio.create_task(run(scenario, mosquitto, state_dir, seconds=2.5))
     topic = mqtt_topic(CameraId(f"{site}/bad"), Channel.STATUS)
-    while Status.FromString(bridge.topics.get(topic, b"")).state != DEGRADED:
-        await asyncio.sleep(0.05)
+
+    def degraded() -> bool:
         assert not running.done()
+        return Status.FromString(bridge.topics.get(topic, b"")).state == DEGRADED
+
+    await until(degraded, "a camera that says so")
     outcome = await running
     assert outcome.drained
     assert {identity.camera_id for identity in bridge.confirmed} == {f"{site}/good"}
@@ -195,10 +203,13 @@ async def test_a_source_that_is_slow_to_open_holds_no_other_camera_up(
     scenario = scenario_of(site, {"count": 2, "fps": 20})
     stop = asyncio.Event()
     running = asyncio.create_task(run(scenario, mosquitto, state_dir, stop=stop))
+
+    def confirmed(name: str) -> bool:
+        assert not running.done()
+        return any(identity.camera_id == f"{site}/{name}" for identity in bridge.confirmed)
+
     for name in ("cam-00", "cam-01"):
-        while not any(identity.camera_id == f"{site}/{name}" for identity in bridge.confirmed):
-            assert not running.done()
-            await asyncio.sleep(0.05)
+        await until(partial(confirmed, name), f"a frame of {name}")
         assert answer.is_set() == (name == "cam-01")
         answer.set()
     stop.set()
@@ -270,14 +281,15 @@ async def test_a_killed_fleet_goes_on_where_it_was_and_no_frame_is_lost(
             registry=CollectorRegistry(), health=Health(), stop=asyncio.Event()))
         """
     )
+
+    def confirmed(wanted: int, child: subprocess.Popen[bytes]) -> bool:
+        assert child.poll() is None
+        return len(bridge.confirmed) >= wanted
+
     for wanted in (60, 150):
         child = subprocess.Popen([sys.executable, "-c", program])
         try:
-            deadline = time.monotonic() + 60
-            while len(bridge.confirmed) < wanted:
-                assert child.poll() is None
-                assert time.monotonic() < deadline
-                await asyncio.sleep(0.05)
+            await until(partial(confirmed, wanted, child), f"{wanted} frames confirmed")
         finally:
             child.kill()
             child.wait()
