@@ -30,9 +30,11 @@ async def until(
         await asyncio.sleep(POLL_S)
 
 
-def wait_until(holds: Condition, what: str = "the condition", within_s: float = PATIENCE_S) -> None:
-    """`until` for tests without an event loop."""
+def wait_until(
+    holds: Condition, what: str = "the condition", within_s: float = PATIENCE_S, every_s: float = POLL_S
+) -> None:
+    """`until` for tests without an event loop; what costs something to ask is asked less often."""
     end = time.monotonic() + within_s
     while not holds():
         assert time.monotonic() < end, f"expected {what} within {within_s:g} s"
-        time.sleep(POLL_S)
+        time.sleep(every_s)

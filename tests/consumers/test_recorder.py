@@ -357,7 +357,7 @@ async def test_without_kafka_it_waits_and_still_stops_when_told(tmp_path: Path) 
 )
 async def test_a_setting_that_cannot_work_is_named_without_its_secrets(tmp_path: Path, wrong: dict[str, str]) -> None:
     good = {"database": f"sqlite:///{tmp_path}/records.sqlite", "quarantine": str(tmp_path)}
-    settings = RecorderSettings(kafka="127.0.0.1:1", **(good | wrong))
+    settings = RecorderSettings.model_validate({"kafka": "127.0.0.1:1"} | good | wrong)
     with pytest.raises(ConfigError, match="expected") as caught:
         await run_recorder(settings, registry=CollectorRegistry(), health=Health(), stop=asyncio.Event())
     assert "secret" not in str(caught.value)

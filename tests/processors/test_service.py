@@ -306,7 +306,7 @@ async def test_a_kafka_killed_under_load_costs_nothing(kafka: Kafka, bundle: Pat
         await until(lambda: not running.healthy())
         await asyncio.to_thread(kafka.start)
         await made.publish(waves[120:])
-        await until(lambda: len(made.verdicts) == len(frames), 120)
+        await until(lambda: len(made.verdicts) == len(frames), within_s=120)
         await until(running.healthy)
         assert not made.letters
 

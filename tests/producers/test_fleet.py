@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import subprocess
 import sys
 import textwrap
@@ -78,6 +79,8 @@ async def run(
     health: Health | None = None,
     registry: CollectorRegistry | None = None,
     drain_s: float = 20.0,
+    run_s: float | None = None,
+    mark: Path | None = None,
 ) -> FleetOutcome:
     return await run_fleet(
         scenario,
@@ -89,6 +92,8 @@ async def run(
         stop=stop or asyncio.Event(),
         ends_at_ms=None if seconds is None else int((time.time() + seconds) * 1000),
         drain_s=drain_s,
+        run_s=run_s,
+        mark=mark,
         link=QUICK,
     )
 
@@ -145,6 +150,19 @@ async def test_a_source_that_can_wait_waits_for_the_window_and_sheds_nothing(
     later = await run(scenario, mosquitto, state_dir, seconds=-1)
     assert (later.drained, later.frames_published) == (True, 0)
     assert len(bridge.confirmed) == 10
+
+
+@pytest.mark.brokers
+async def test_a_fleet_that_was_killed_runs_for_the_rest_of_its_time(
+    site: str, mosquitto: Mosquitto, bridge: FakeBridge, state_dir: Path
+) -> None:
+    mark = state_dir / "started.json"
+    started_ms = time.time_ns() // 10**6 - 59_000
+    mark.write_text(json.dumps({"started_ms": started_ms}))  # as a killed process leaves it
+    outcome = await run(scenario_of(site, {"fps": 20}), mosquitto, state_dir, run_s=60, mark=mark)
+    assert outcome.drained
+    assert 0 < outcome.frames_published <= 20
+    assert json.loads(mark.read_text()) == {"started_ms": started_ms}
 
 
 @pytest.mark.brokers
