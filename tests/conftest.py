@@ -34,13 +34,16 @@ def pytest_xdist_auto_num_workers() -> int:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Say which tests share a worker when they run in several (`--dist loadgroup`).
 
-    Real brokers run once, for the one worker that all their tests are in; what a module makes once for all its tests is
-    made in one worker; every other test runs wherever there is room.
+    The session's brokers run once, for the one worker that all their tests are in. Tests that start brokers of their
+    own, such as a whole system, never run beside each other. What a module makes once for all its tests is made in one
+    worker; every other test runs wherever there is room.
     """
     for item in items:
         assert isinstance(item, pytest.Function)
-        if item.get_closest_marker("brokers") or BROKERS & set(item.fixturenames):
+        if BROKERS & set(item.fixturenames):
             item.add_marker(pytest.mark.xdist_group("brokers"))
+        elif item.get_closest_marker("brokers"):
+            item.add_marker(pytest.mark.xdist_group("own-brokers"))
         elif _shares_a_fixture(item):
             item.add_marker(pytest.mark.xdist_group(item.module.__name__))
 

@@ -68,12 +68,12 @@ def test_imports_go_one_way(package: str) -> None:
 
 def test_tests_and_benchmarks_stand_apart() -> None:
     own = {*modules("tests/benchmarks"), ROOT / "tests" / "test_figures.py"}  # the tests of the benchmarks
-    wrong = [file for file in modules("tests") if file not in own and imports_of(file, "benchmarks")]
+    wrong = [file for file in modules("tests") if file not in own and uses(file, "benchmarks")]
     assert not wrong
-    assert not [file for file in modules("benchmarks") if imports_of(file, "tests")]
+    assert not [file for file in modules("benchmarks") if uses(file, "tests")]
 
 
-def imports_of(file: Path, package: str) -> bool:
+def uses(file: Path, package: str) -> bool:
     """Whether a module imports of `package`."""
     return any(inside(name, (package,)) for name in imported(file))
 
