@@ -20,37 +20,9 @@ from infra.local.topics import TopicSpec, create_topics
 # wait for each other beside the brokers take minutes where one thread takes seconds.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-BROKERS = {"mosquitto", "kafka"}
+pytest_plugins = ["tests.scheduling"]
 S = TypeVar("S", bound=Service)
 TopicFactory = Callable[..., Awaitable[str]]
-
-
-def pytest_xdist_auto_num_workers() -> int:
-    """`--numprocesses auto`: as many as the cores that this process may use, whatever the machine has."""
-    return len(os.sched_getaffinity(0))
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say which tests share a worker when they run in several (`--dist loadgroup`).
-
-    The session's brokers run once, for the one worker that all their tests are in. Tests that start brokers of their
-    own, such as a whole system, never run beside each other. What a module makes once for all its tests is made in one
-    worker; every other test runs wherever there is room.
-    """
-    for item in items:
-        assert isinstance(item, pytest.Function)
-        if BROKERS & set(item.fixturenames):
-            item.add_marker(pytest.mark.xdist_group("brokers"))
-        elif item.get_closest_marker("brokers"):
-            item.add_marker(pytest.mark.xdist_group("own-brokers"))
-        elif _shares_a_fixture(item):
-            item.add_marker(pytest.mark.xdist_group(item.module.__name__))
-
-
-def _shares_a_fixture(item: pytest.Function) -> bool:
-    found = item._fixtureinfo.name2fixturedefs.values()
-    return any(fixtures[-1].scope == "module" for fixtures in found)
 
 
 @pytest.fixture
