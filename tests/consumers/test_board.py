@@ -6,11 +6,11 @@ import time
 
 import pytest
 from prometheus_client import CollectorRegistry
-from recorder_rig import CAMERA, PNG, Rig, verdict
 
 from consumers.board import Board, load_cameras
 from consumers.meters import Meters
 from schemas.pointillist_pb2 import ONLINE, Status
+from tests.consumers.recorder_rig import CAMERA, PNG, Rig, verdict
 
 SILENT_AFTER_S = 10.0
 HOUR_MS = 3_600_000
