@@ -150,7 +150,7 @@ def read_ledger(path: Path) -> BootLedger | None:
 def _parse(data: bytes, boot_id: int) -> BootLedger | None:
     text, _, checksum = data.removesuffix(b"\n").partition(b"\n")
     try:
-        if checksum and int(checksum, 16) != crc32(text):
+        if checksum and checksum != f"{crc32(text):08x}".encode():
             return None
         values = json.loads(text)
         values["shed"] = RangeSet((int(first), int(last)) for first, last in values["shed"])
