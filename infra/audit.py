@@ -110,12 +110,14 @@ def unsettled(layout: Layout, since_ms: int = 0) -> int:
 def audit(layout: Layout, *, read_kafka: bool = True) -> Audit:
     """Audit the state folder behind `layout`, running or not.
 
-    Raises StateError when it holds no database and SecretError without the fleet secret, under which cameras sign.
+    Raises StateError when it holds no database, or one of another version, and SecretError without the fleet secret,
+    under which cameras sign.
     """
     if not layout.database.is_file():
         raise StateError(f"expected a state folder with {layout.database.name}, {layout.folder} has none")
     keys = _keys(layout)
     with open_records(layout.database_url) as records:
+        records.check_version()
         signed = SignedLedgers.read(records, keys)
         early = signed.rows
         spools = {(spool.camera_id, spool.boot_id): spool for spool in scan_spool(layout.spool)}

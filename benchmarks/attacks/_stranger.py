@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -49,17 +48,14 @@ class Stranger:
         """Publish over MQTT, retained."""
         self._client.publish(topic, payload, qos=1, retain=True).wait_for_publish(10)
 
-    def produce(self, events: list[tuple[CameraId, Message]], value: Callable[[Message], bytes] | None = None) -> None:
-        """Write events into Kafka as a bridge or the recorder does, but for their signature."""
+    def produce(self, kind: type[Message], events: list[tuple[CameraId, bytes]]) -> None:
+        """Write events of a kind into Kafka as a bridge or the recorder does, but for their signature."""
+        headers = [("ce_type", kind.DESCRIPTOR.full_name.encode())]
 
         async def run() -> None:
             async with AIOKafkaProducer(bootstrap_servers=self._kafka) as producer:
-                for camera, message in events:
-                    kind = message.DESCRIPTOR.full_name.encode()
-                    payload = value(message) if value is not None else message.SerializeToString()
-                    await producer.send_and_wait(
-                        KafkaTopic.EVENTS.value, payload, key=camera.encode(), headers=[("ce_type", kind)]
-                    )
+                for camera, payload in events:
+                    await producer.send_and_wait(KafkaTopic.EVENTS.value, payload, key=camera.encode(), headers=headers)
 
         asyncio.run(run())
 

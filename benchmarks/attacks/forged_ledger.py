@@ -64,4 +64,4 @@ def _forge(stranger: Stranger, camera: CameraId, boot_id: int) -> None:
     own = derive_camera_key(b"the secret of a stranger's fleet", camera)
     for payload in (ledger.SerializeToString(), sign_message(own, ledger)):
         stranger.publish(mqtt_topic(camera, Channel.EVENT), payload)
-        stranger.produce([(camera, ledger)], lambda _, payload=payload: payload)  # type: ignore[misc]
+        stranger.produce(Ledger, [(camera, payload)])

@@ -56,7 +56,7 @@ def attack(folder: Path) -> Outcome:
                 time.sleep(1)
             future_ms = now_ms()
             far = ProbeRequest(issued_ms=7_258_118_400_000, probe_share=0.0)
-            stranger.produce([(camera, far) for camera in first])
+            stranger.produce(ProbeRequest, [(camera, far.SerializeToString()) for camera in first])
             for camera in first:
                 stranger.publish(f"pointillist/v1/{camera}/cmd/probes", far.SerializeToString())
             time.sleep(5)
@@ -90,8 +90,8 @@ def _claim(stranger: Stranger, first: dict[CameraId, bytes], fps: float, share: 
         meta = Meta.FromString(payload)
         meta.dropped_per_block, meta.frames_per_second, meta.probe_share = 0, fps, share
         stranger.publish(mqtt_topic(camera, Channel.META), meta.SerializeToString())
-        events.append((camera, meta))
-    stranger.produce(list(events))
+        events.append((camera, meta.SerializeToString()))
+    stranger.produce(Meta, events)
 
 
 def _changed(layout: Layout, since_ms: int, until_ms: int) -> list[str]:

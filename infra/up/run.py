@@ -152,8 +152,8 @@ class _Run:
                 found.append(camera.camera_id)
         if found:
             self._live.say(
-                f"{len(found)} cameras obey commands instead of what this run asks, the first is {found[0]}: "
-                f"see `pointillist camera told {found[0]}`"
+                f"{len(found)} of {len(scenario.cameras())} cameras obey commands instead of what this run asks, "
+                f"the first is {found[0]}: see `pointillist camera told {found[0]}`"
             )
 
     def start(self) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import random
 import socket
 import sqlite3
@@ -22,13 +23,15 @@ from prometheus_client import CollectorRegistry
 
 from consumers.recorder import run_recorder
 from consumers.records import Records, open_records
-from consumers.settings import RecorderSettings
+from consumers.settings import ProbePlan, RecorderSettings
 from infra.local.kafka import Kafka
 from schemas.announcement import turn
 from schemas.errors import ConfigError
 from schemas.evidence_rule import EvidenceRule
+from schemas.frame import open_message
 from schemas.health import Health
-from schemas.pointillist_pb2 import ONLINE, Alert, Status, Verdict
+from schemas.identity import CameraId
+from schemas.pointillist_pb2 import ONLINE, Alert, Meta, ProbeRequest, Status, Verdict
 from schemas.ranges import RangeSet
 from tests.conftest import TopicFactory
 from tests.consumers.recorder_rig import BOOT, CAMERA, KEYS, SECRET, dead_letter, ledger, picture, signed, verdict
@@ -103,6 +106,28 @@ class Scene:
         kind = [("ce_type", message.DESCRIPTOR.full_name.encode())]
         value = signed(message, camera) if "tag" in message.DESCRIPTOR.fields_by_name else message.SerializeToString()
         await self.producer.send_and_wait(self.settings.events_topic, value, key=camera.encode(), headers=kind)
+
+    async def unsigned(self, message: Any, camera: str = CAMERA) -> None:
+        """Publish an event that its camera has not signed."""
+        kind = [("ce_type", message.DESCRIPTOR.full_name.encode())]
+        value = message.SerializeToString()
+        await self.producer.send_and_wait(self.settings.events_topic, value, key=camera.encode(), headers=kind)
+
+    async def request(self) -> tuple[str, ProbeRequest]:
+        """The first request to a camera on the events topic, verified as bridges do."""
+        consumer = AIOKafkaConsumer(
+            self.settings.events_topic, bootstrap_servers=self.settings.kafka, auto_offset_reset="earliest"
+        )
+        await consumer.start()
+        try:
+            async with asyncio.timeout(WAIT_S):
+                async for record in consumer:
+                    if ("ce_type", b"pointillist.v1.ProbeRequest") in record.headers:
+                        camera = CameraId(record.key.decode())
+                        return camera, open_message(ProbeRequest, camera, record.value, KEYS)
+        finally:
+            await consumer.stop()
+        raise AssertionError("the consumer has ended")
 
     async def letter(self, value: bytes) -> None:
         """Publish a record on the topic of the dead letters."""
@@ -228,6 +253,28 @@ async def test_what_comes_over_kafka_is_recorded_shown_and_counted(scene: Scene)
         assert records.foreign_count() == 3
         (row,) = records.ledgers()
         assert (row.revision, row.next, json.loads(row.shed)) == (2, 13, [[10, 10]])
+
+
+@pytest.mark.brokers
+async def test_only_what_cameras_signed_is_planned_with_and_what_is_asked_of_them_is_signed(scene: Scene) -> None:
+    def meta(fps: float, message: int) -> Meta:
+        return Meta(boot_id=BOOT, probe_share=0.1, frames_per_second=fps, dropped_per_block=16, turn=turn(1, message))
+
+    gate = "lab/gate"
+    async with scene.recorder():
+        await scene.verdicts(verdict(n) for n in range(3))
+        await scene.verdicts((verdict(n) for n in range(3)), gate)
+        await scene.event(meta(0.5, 1))
+        for forged in (meta(math.nan, 2), Meta(boot_id=BOOT, turn=turn(9, 9)), ledger(9, 999_900)):
+            await scene.unsigned(forged)
+            await scene.unsigned(forged, gate)
+        await scene.event(meta(math.nan, 1), gate)  # its camera has signed it, and is the only one to lose by it
+        await until(lambda: scene.metric("pointillist_dead_letters_total", stage="recorder", reason="bad_tag") == 6)
+        await until(lambda: scene.metric("pointillist_dead_letters_total", stage="recorder", reason="malformed") == 1)
+        camera, request = await scene.request()
+    assert (camera, request.probe_share) == (CAMERA, ProbePlan().new_share)
+    with scene.records() as records:
+        assert records.ledgers() == []
 
 
 @pytest.mark.brokers

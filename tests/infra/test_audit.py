@@ -14,6 +14,7 @@ from benchmarks.system import COMMAND
 from consumers.database import open_engine
 from consumers.intake import ledger_row
 from consumers.tables import metadata
+from consumers.tallies import SCHEMA
 from infra.audit import audit, unsettled
 from infra.layout import Layout
 from producers.spool import Spool
@@ -180,3 +181,15 @@ def test_boots_of_earlier_runs_are_left_out_when_asked(layout: Layout) -> None:
 def test_a_folder_without_a_database_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StateError, match=r"pointillist\.sqlite"):
         audit(Layout(tmp_path))
+
+
+def test_a_database_of_another_version_is_one_line(layout: Layout) -> None:
+    write(layout, "tallies", name=SCHEMA, value=4)
+    with sqlite3.connect(layout.database) as connection:
+        connection.execute("alter table ledgers drop column message")
+    done = subprocess.run(
+        [*COMMAND, "audit", "--state", str(layout.folder)], check=False, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: expected a database of version ")
+    assert len(done.stderr.splitlines()) == 1

@@ -108,8 +108,12 @@ async def test_a_bridge_retains_the_request_for_a_camera_that_is_away(mosquitto:
         await producer.start()
         try:
             bridge = await made.bridge()
+            forged = ProbeRequest(issued_ms=2**62, probe_share=0.0).SerializeToString()
             # A bridge that has just started may not hear the first one: the recorder asks again.
             for _ in range(100):
+                await producer.send_and_wait(
+                    KafkaTopic.EVENTS.value, forged, key=camera_id.encode(), headers=[("ce_type", CE_TYPE)]
+                )
                 await producer.send_and_wait(
                     KafkaTopic.EVENTS.value,
                     asked(issued_ms=time.time_ns() // 10**6, camera_id=camera_id),
@@ -119,6 +123,7 @@ async def test_a_bridge_retains_the_request_for_a_camera_that_is_away(mosquitto:
                 await asyncio.sleep(0.2)
                 if bridge.metric("pointillist_bridge_probe_requests_total"):
                     break
+            assert bridge.metric("pointillist_bridge_refused_requests_total", kind="ProbeRequest") >= 1
         finally:
             await producer.stop()
         client = Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)
