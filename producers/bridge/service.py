@@ -26,6 +26,7 @@ from producers.bridge.window import AckWindow
 from schemas import metrics
 from schemas.health import Health
 from schemas.keys import KeyRing
+from schemas.pointillist_pb2 import KeyRequest, ProbeRequest
 from schemas.topics import KafkaTopic
 
 log = structlog.get_logger()
@@ -101,6 +102,8 @@ class Bridge:
         self._key_requests_total = metrics.BRIDGE_KEY_REQUESTS.on(registry)
         self._probe_requests_total = metrics.BRIDGE_PROBE_REQUESTS.on(registry)
         self._refused_requests_total = metrics.BRIDGE_REFUSED_REQUESTS.on(registry)
+        for request in (KeyRequest, ProbeRequest):  # from 0 on, so that the first one is an increase
+            self._refused_requests_total.labels(request.__name__)
         self._kafka_errors = metrics.BRIDGE_KAFKA_ERRORS.on(registry)
 
     async def run(self, stop: asyncio.Event) -> None:
