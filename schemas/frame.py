@@ -272,7 +272,9 @@ def decode_picture(key: CameraKey, frame: Frame, key_picture: KeyPicture | None 
     return unpack(frame.pixels, sent, frame.channels, frame.profile), kept
 
 
-def sign_message(key: CameraKey, message: Signed) -> bytes:
+def sign_message(
+    key: CameraKey, message: Confirm | Ledger | Command | KeyRequest | ProbeRequest | Meta | Status
+) -> bytes:
     """Serialise and sign a control message under `key`."""
     message.key_generation = key.generation
     message.ClearField("tag")

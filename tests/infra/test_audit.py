@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.system import COMMAND
 from consumers.database import open_engine
 from consumers.intake import ledger_row
 from consumers.tables import metadata
 from consumers.tallies import SCHEMA
 from infra.audit import audit, unsettled
 from infra.layout import Layout
+from infra.local.process import COMMAND
 from producers.spool import Spool
 from schemas.errors import SecretError, StateError
 from schemas.frame import Encoding, encode_frame, sign_message

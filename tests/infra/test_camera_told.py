@@ -14,8 +14,8 @@ import pytest
 from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
-from benchmarks.system import COMMAND
 from infra.local.mosquitto import Mosquitto
+from infra.local.process import COMMAND
 from producers.publisher.commands import CameraControl
 from schemas.announcement import turn
 from schemas.frame import Encoding, sign_message
@@ -23,6 +23,7 @@ from schemas.identity import CameraId
 from schemas.keys import KeyRing
 from schemas.pointillist_pb2 import Command, Meta, ProbeRequest
 from schemas.topics import Channel, mqtt_topic
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.brokers
 
@@ -100,10 +101,7 @@ def test_what_a_camera_was_told_is_shown_and_forgotten(mosquitto: Mosquitto, cam
     camera.publish(Channel.SETTINGS, sign_message(camera.key, command))
     request = ProbeRequest(issued_ms=now_ms - 1, probe_share=0.5)
     camera.publish(Channel.PROBES, sign_message(camera.key, request))
-    end = time.monotonic() + 10
-    while camera.control.encoding != Encoding(32, 0.5):
-        assert time.monotonic() < end
-        time.sleep(0.02)
+    wait_until(lambda: camera.control.encoding == Encoding(32, 0.5), "both obeyed")
 
     shown = told(mosquitto, "--json")
     assert shown.returncode == 0, shown.stderr
@@ -128,10 +126,7 @@ def test_a_reset_waits_for_a_camera_that_is_away(mosquitto: Mosquitto, camera: C
     assert "it will when it is back" in done.stdout
     back = Camera(mosquitto, tmp_path)
     try:
-        end = time.monotonic() + 10
-        while not back.control.told.issued_ms:
-            assert time.monotonic() < end
-            time.sleep(0.02)
+        wait_until(lambda: back.control.told.issued_ms, "the reset obeyed")
     finally:
         back.close()
 

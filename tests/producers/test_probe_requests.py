@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-import asyncio
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaProducer
-from bridge_rig import KEYS, new_camera, rig, until
 from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
@@ -21,6 +19,8 @@ from schemas.identity import CameraId
 from schemas.limits import MAX_AHEAD_MS
 from schemas.pointillist_pb2 import LOSSLESS, ProbeRequest
 from schemas.topics import Channel, KafkaTopic, mqtt_topic
+from tests.producers.bridge_rig import KEYS, new_camera, rig
+from tests.waiting import until
 
 CAMERA = CameraId("site/door")
 CE_TYPE = b"pointillist.v1.ProbeRequest"
@@ -109,20 +109,16 @@ async def test_a_bridge_retains_the_request_for_a_camera_that_is_away(mosquitto:
         try:
             bridge = await made.bridge()
             forged = ProbeRequest(issued_ms=2**62, probe_share=0.0).SerializeToString()
-            # A bridge that has just started may not hear the first one: the recorder asks again.
-            for _ in range(100):
-                await producer.send_and_wait(
-                    KafkaTopic.EVENTS.value, forged, key=camera_id.encode(), headers=[("ce_type", CE_TYPE)]
-                )
-                await producer.send_and_wait(
-                    KafkaTopic.EVENTS.value,
-                    asked(issued_ms=time.time_ns() // 10**6, camera_id=camera_id),
-                    key=camera_id.encode(),
-                    headers=[("ce_type", CE_TYPE)],
-                )
-                await asyncio.sleep(0.2)
-                if bridge.metric("pointillist_bridge_probe_requests_total"):
-                    break
+
+            async def asked_until_passed_on() -> bool:
+                # A bridge that has just started may not hear the first one: the recorder asks again.
+                for payload in (forged, asked(issued_ms=time.time_ns() // 10**6, camera_id=camera_id)):
+                    await producer.send_and_wait(
+                        KafkaTopic.EVENTS.value, payload, key=camera_id.encode(), headers=[("ce_type", CE_TYPE)]
+                    )
+                return bool(bridge.metric("pointillist_bridge_probe_requests_total"))
+
+            await until(asked_until_passed_on, "a request passed on")
             assert bridge.metric("pointillist_bridge_refused_requests_total", kind="ProbeRequest") >= 1
         finally:
             await producer.stop()
