@@ -472,7 +472,7 @@ class Meter:
                 if first & 0xF0 == 0x20:  # CONNACK: flags, reason, then our own properties
                     body = body[:2] + bytes((3, 0x21)) + self._receive_maximum.to_bytes(2, "big")
                 if first & 0xF0 == 0x40:  # PUBACK
-                    await asyncio.sleep(0.01)
+                    await asyncio.sleep(0.01)  # a broker that takes its time
                     self._open -= 1
                 sink.write(bytes((first,)) + variable_length(len(body)) + body)
         sink.close()
