@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
@@ -28,6 +30,18 @@ def address(text: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
+class _Lines:
+    """Standard error, a write each line. Where a full disk takes none, it is lost: no role ends for its log."""
+
+    def write(self, text: str) -> None:
+        """Write the line at once."""
+        with contextlib.suppress(OSError):
+            os.write(sys.stderr.fileno(), text.encode(errors="replace"))
+
+    def flush(self) -> None:
+        """Nothing waits."""
+
+
 def configure_logs() -> None:
     """One JSON line an event on stderr."""
     logging.basicConfig(
@@ -42,7 +56,7 @@ def configure_logs() -> None:
             structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(_Lines()),  # type: ignore[arg-type]  # all that it uses of a file
         cache_logger_on_first_use=True,
     )
 

@@ -24,7 +24,7 @@ from consumers.recorder import run_recorder
 from consumers.records import Records, open_records
 from consumers.settings import RecorderSettings
 from infra.local.kafka import Kafka
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, TryAgain
 from schemas.evidence_rule import EvidenceRule
 from schemas.health import Health
 from schemas.pointillist_pb2 import ONLINE, Alert, Status, Verdict
@@ -381,3 +381,20 @@ async def test_an_address_in_use_is_named(tmp_path: Path) -> None:
         )
         with pytest.raises(ConfigError, match="free address"):
             await run_recorder(settings, registry=CollectorRegistry(), health=Health(), stop=asyncio.Event())
+
+
+@pytest.mark.brokers
+async def test_a_damaged_database_is_set_aside_and_a_new_one_takes_what_kafka_still_holds(
+    scene: Scene,
+) -> None:
+    async with scene.recorder():
+        await scene.verdicts(verdict(seq) for seq in range(3))
+        await until(lambda: scene.recorded() == RangeSet([(0, 2)]))
+    database = Path(scene.settings.database.removeprefix("sqlite:///"))
+    database.write_bytes(b"no database at all" * 100)
+    with pytest.raises(TryAgain, match="set aside"):
+        await run_recorder(scene.settings, registry=CollectorRegistry(), health=Health(), stop=asyncio.Event())
+    async with scene.recorder():
+        await until(lambda: scene.recorded() == RangeSet([(0, 2)]))
+        assert scene.metric("pointillist_databases_set_aside") == 1
+        assert scene.metric("pointillist_disk_free_bytes", holds="database") > 0
