@@ -69,7 +69,7 @@ class Meters:
         aside = metrics.DATABASES_SET_ASIDE.on(registry)
         if places.database is not None:
             aside.set_function(partial(_count_damaged, places.database))
-        self._kafka_damaged = metrics.KAFKA_DAMAGED.on(registry)
+        self._kafka_damaged = metrics.KAFKA_DAMAGED.on(registry).labels("recorder")
         self._lag = metrics.RECORDER_LAG.on(registry)
         self._age = metrics.CAMERA_AGE.on(registry)
         self._flagged = metrics.CAMERA_FLAGGED.on(registry)
@@ -125,6 +125,10 @@ class Meters:
         """Bytes of each store."""
         for store, size in held.items():
             self._store_bytes.labels(store).set(size)
+
+    def count_damaged(self, records: int) -> None:
+        """Records in damaged batches of Kafka's log that were passed over."""
+        self._kafka_damaged.inc(records)
 
     def show_lag(self, records: int) -> None:
         """Records in Kafka that are not taken yet."""

@@ -91,7 +91,7 @@ class Recorder:
         self._store = Store(self._engine, Quarantine(settings.quarantine, self._engine), settings)
         self._meters = Meters(registry, places_of(settings))
         self._board = Board(settings)
-        self._log = Log(settings)
+        self._log = Log(settings, self._meters.count_damaged)
         self._outbox = Outbox(settings.kafka, settings.alerts_topic, settings.events_topic)
         self._probing = Probing(settings.probes)
         self._plan_due = asyncio.Event()

@@ -47,8 +47,8 @@ DISK_FREE = Metric(
 KAFKA_DAMAGED = Metric(
     Counter,
     "pointillist_kafka_damaged_records_total",
-    "Records in damaged batches of Kafka's log that a reader has passed over, by topic",
-    ("topic",),
+    "Records in damaged batches of Kafka's log that were passed over, by reader: processor, recorder",
+    ("reader",),
 )
 
 # Cameras and the simulated fleet

@@ -83,7 +83,7 @@ def _saturation() -> list[Graph | Figure]:
             "Records a second that are passed over in damaged batches of Kafka's log, and databases set aside.",
             "none",
             (
-                Query(or_zero(rate(m.KAFKA_DAMAGED, "topic")), "{{topic}}"),
+                Query(or_zero(rate(m.KAFKA_DAMAGED, "reader")), "{{reader}}"),
                 Query(f"max({m.DATABASES_SET_ASIDE.name})", "databases"),
             ),
         ),

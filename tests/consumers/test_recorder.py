@@ -6,6 +6,7 @@ import json
 import random
 import socket
 import sqlite3
+import struct
 import subprocess
 import sys
 import urllib.error
@@ -398,3 +399,26 @@ async def test_a_damaged_database_is_set_aside_and_a_new_one_takes_what_kafka_st
         await until(lambda: scene.recorded() == RangeSet([(0, 2)]))
         assert scene.metric("pointillist_databases_set_aside") == 1
         assert scene.metric("pointillist_disk_free_bytes", holds="database") > 0
+
+
+@pytest.mark.brokers
+async def test_a_damaged_batch_in_kafkas_log_is_passed_over_and_counted_and_those_behind_it_are_recorded(
+    scene: Scene, kafka: Kafka
+) -> None:
+    for first in range(0, 40, 4):
+        await scene.verdicts(verdict(seq) for seq in range(first, first + 4))
+    log = kafka.folder / "data" / f"{scene.settings.verdicts_topic}-0" / f"{0:020d}.log"
+    other = log.parent.with_name(f"{scene.settings.verdicts_topic}-1") / log.name
+    log = max(log, other, key=lambda file: file.stat().st_size)
+    content = log.read_bytes()
+    head = struct.Struct(">qi")
+    _, length = head.unpack_from(content)
+    with log.open("r+b") as file:
+        file.seek(head.size + length + 80)  # in the body of the second batch
+        file.write(bytes([content[file.tell()] ^ 16]))
+    async with scene.recorder():
+        await until(lambda: len(scene.recorded()) == 36)
+        assert scene.metric("pointillist_kafka_damaged_records_total", reader="recorder") == 4
+        await scene.verdicts([verdict(40)])
+        await until(lambda: 40 in scene.recorded())
+        assert scene.recorded() == RangeSet([(0, 3), (8, 40)])
