@@ -181,11 +181,13 @@ class _Service:
     async def _getmany(
         self, consumer: AIOKafkaConsumer, partitions: list[TopicPartition], most: int
     ) -> dict[TopicPartition, list[ConsumerRecord]]:
-        if not (self._damage.careful and partitions):
+        if not self._damage.careful:
             found: dict[TopicPartition, list[ConsumerRecord]] = await consumer.getmany(
                 *partitions, timeout_ms=_POLL_MS, max_records=most
             )
             return found
+        if not partitions:  # none is assigned yet, and asking for none is asking for all
+            await asyncio.sleep(_POLL_MS / 1000)
         found, passed = await self._damage.getmany(consumer, partitions, most)
         if passed:
             log.error("damaged records passed over: their frames are lost", records=passed)

@@ -6,7 +6,6 @@ import json
 import random
 import socket
 import sqlite3
-import struct
 import subprocess
 import sys
 import urllib.error
@@ -32,6 +31,7 @@ from schemas.pointillist_pb2 import ONLINE, Alert, Status, Verdict
 from schemas.ranges import RangeSet
 from tests.conftest import TopicFactory
 from tests.consumers.recorder_rig import BOOT, CAMERA, dead_letter, ledger, picture, verdict
+from tests.kafka_files import damage_batch
 
 RULE = EvidenceRule(patience_s=1)
 WAIT_S = 60.0
@@ -410,12 +410,7 @@ async def test_a_damaged_batch_in_kafkas_log_is_passed_over_and_counted_and_thos
     log = kafka.folder / "data" / f"{scene.settings.verdicts_topic}-0" / f"{0:020d}.log"
     other = log.parent.with_name(f"{scene.settings.verdicts_topic}-1") / log.name
     log = max(log, other, key=lambda file: file.stat().st_size)
-    content = log.read_bytes()
-    head = struct.Struct(">qi")
-    _, length = head.unpack_from(content)
-    with log.open("r+b") as file:
-        file.seek(head.size + length + 80)  # in the body of the second batch
-        file.write(bytes([content[file.tell()] ^ 16]))
+    damage_batch(log, 1)
     async with scene.recorder():
         await until(lambda: len(scene.recorded()) == 36)
         assert scene.metric("pointillist_kafka_damaged_records_total", reader="recorder") == 4
