@@ -23,7 +23,9 @@ Entry = Callable[[CollectorRegistry, Health, asyncio.Event], Awaitable[Result]]
 
 
 def address(text: str) -> tuple[str, int]:
-    """Read host:port; `ConfigError` says the form."""
+    """Read host:port; `ConfigError` says the form, and repeats no password."""
+    if "@" in text:
+        raise ConfigError("an address is written host:port, without a user and a password; got one with an @")
     host, _, port = text.rpartition(":")
     if not host or not port.isdigit() or not 0 < int(port) < 65536:
         raise ConfigError(f"an address is written host:port with a port from 1 to 65535, got {text!r}")

@@ -21,6 +21,8 @@ from infra.local.topics import TopicSpec, create_topics
 # Before anything imports torch, and for every process that a test starts: the tensors here are small, and threads that
 # wait for each other beside the brokers take minutes where one thread takes seconds.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# The tests' own bundles name their factories here.
+os.environ["POINTILLIST_FACTORIES"] = "tests"
 
 S = TypeVar("S", bound=Service)
 TopicFactory = Callable[..., Awaitable[str]]

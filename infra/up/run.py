@@ -29,7 +29,7 @@ from infra.local.room import Room
 from infra.local.topics import create_topics, pointillist_topics
 from infra.report import report
 from infra.up.roles import FLEET_PENDING, LocalRoles, Role
-from infra.up.settings import UpSettings, bundle_folder, scenario_document
+from infra.up.settings import UpSettings, bundle_folder, checks_for_triggers, scenario_document
 from infra.up.supervisor import Supervisor
 from infra.up.table import LiveTable
 from producers.fleet import fleet_started
@@ -142,6 +142,7 @@ class _Run:
             found = audit(self._layout)
             self._foreign_before = found.foreign
             self._say_unread(found)
+        self._say_unchecked(scenario)
         # Another run: its sources begin at their beginning, its faults count from its own start.
         fleet_started(self._layout.folder).unlink(missing_ok=True)
         # An address may hold a password: the scenario is for its owner only, and is not repeated elsewhere.
@@ -248,6 +249,16 @@ class _Run:
                 self._live.say(str(error))
                 status = 1
         return status, document
+
+    def _say_unchecked(self, scenario: Scenario) -> None:
+        """Probes cost bytes and accuracy against an attacker; without STRIP they buy nothing."""
+        probing = any(camera.probe_share > 0 for camera in scenario.cameras())
+        folder = bundle_folder(self._settings)
+        if probing and not checks_for_triggers(folder):
+            self._live.say(
+                f"the bundle {folder} has no [strip] table: no frame is checked for triggers, though cameras send some "
+                "whole for that; `pointillist lab calibrate` makes the table, --strip-rate 0 sends none whole"
+            )
 
     def _say_unread(self, found: Audit) -> None:
         for line in found.unread:
