@@ -165,22 +165,23 @@ class _Database:
         self._records = records
         aside = damaged_files(file)
         self._complete_from_ms = max((set_aside_ms(each) for each in aside), default=0)
-        self._said: dict[str, str] = {
-            each.name: f"{each.name}: a damaged database that was set aside; what only it holds is not counted"
-            for each in aside
-        }
+        self._aside = [
+            f"{each.name}: a damaged database that was set aside; what only it holds is not counted" for each in aside
+        ]
+        self._failed: dict[str, dict[str, None]] = {}
 
     @property
     def unread(self) -> list[str]:
-        """One line for each thing that could not be read."""
-        return list(self._said.values())
+        """One line for each reason, with all that could not be read for it."""
+        failed = (f"{self._name}: {why}: cannot read {', '.join(what)}" for why, what in self._failed.items())
+        return [*self._aside, *failed]
 
     def ask(self, what: str, query: Callable[[], T]) -> T | None:
         """What `query` gives; None where the database does not give it."""
         try:
             return query()
         except (*UNREADABLE, ValueError, TypeError) as error:
-            self._said[what] = f"{self._name}: {what} cannot be read: {reason(error)}"
+            self._failed.setdefault(reason(error), {})[what] = None
             return None
 
     def ledgers(self) -> dict[Boot, LedgerRow]:
