@@ -43,8 +43,12 @@ class RoleTable:
             holder = os.read(self._lock, 32).decode(errors="replace").strip() or "unknown"
             os.close(self._lock)
             raise StateError(f"expected a state folder not in use, {folder} is held by pid {holder}") from None
-        os.ftruncate(self._lock, 0)
-        os.write(self._lock, f"{os.getpid()}\n".encode())
+        try:
+            os.ftruncate(self._lock, 0)
+            os.write(self._lock, f"{os.getpid()}\n".encode())
+        except OSError as error:
+            if not is_full(error):  # the lock holds all the same, only whose it is stays unsaid
+                raise
 
     def record(self, role: str, process: ProcessId, *, listen: str | None = None, metrics: str | None = None) -> None:
         """Note that `role` now runs as `process`; call it after each start and restart. Addresses are `host:port`."""

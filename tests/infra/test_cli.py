@@ -24,6 +24,8 @@ from schemas.health import Health
 from schemas.identity import CameraId
 from schemas.keys import CameraKey, derive_camera_key
 from schemas.metrics import END_TO_END
+from tests.conftest import fill
+from tests.processors.tiny import write_bundle
 
 SECRET = "00112233445566778899aabbccddeeff"
 
@@ -134,6 +136,19 @@ def test_a_bundle_that_checks_for_no_triggers_is_told_apart(tmp_path: Path) -> N
     assert checks_for_triggers(bundle_folder(UpSettings(source="scene")))
     (tmp_path / "model.toml").write_text('name = "street"\n')
     assert not checks_for_triggers(tmp_path)
+
+
+def test_a_package_of_ones_own_is_named_with_an_option_that_reaches_every_command(tmp_path: Path) -> None:
+    folder = write_bundle(tmp_path / "bundle")
+    publish = ["model", "publish", str(folder), "--kafka", "127.0.0.1:1", "--store", str(tmp_path / "store")]
+    publish += ["--broker-wait", "0.1"]
+    assert "--factories" in refusal(run(*publish, POINTILLIST_FLEET_SECRET=SECRET))
+    assert "Kafka" in refusal(run("--factories", "tests.processors", *publish, POINTILLIST_FLEET_SECRET=SECRET))
+
+
+def test_up_on_a_full_disk_says_so_in_one_line(small_disk: Path) -> None:
+    fill(small_disk)
+    assert "is full" in refusal(run("up", "--state", str(small_disk / "state"), "--seconds", "1"))
 
 
 def test_doctor_names_every_part() -> None:
