@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import time
@@ -14,6 +15,7 @@ import pytest
 
 from benchmarks.hostile import publish_hostile
 from benchmarks.system import COMMAND, RunningSystem, audit
+from processors.bundle import shipped_bundle
 from schemas.identity import CameraId
 
 pytestmark = [pytest.mark.brokers, pytest.mark.slow]
@@ -105,6 +107,19 @@ def test_hostile_payloads_are_refused_and_the_good_traffic_is_unharmed(tmp_path:
     assert report["frames_foreign"] > messages / 2
     assert report["duplicates_removed"] > 0
     assert lost(tmp_path / "state") == 0
+
+
+def test_probes_that_nobody_will_check_are_told_of(tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(shipped_bundle("scene"), bundle)
+    settings = bundle / "model.toml"
+    settings.write_text(settings.read_text().partition("[strip]")[0])
+    with RunningSystem(tmp_path / "state", "--cameras", 1, "--bundle", bundle) as system:
+        system.await_role("mosquitto")
+        assert f"the bundle {bundle} has no [strip] table" in system.output()
+    with RunningSystem(tmp_path / "other", "--cameras", 1, "--bundle", bundle, "--strip-rate", 0) as system:
+        system.await_role("mosquitto")
+        assert "[strip]" not in system.output()
 
 
 @pytest.mark.parametrize(
