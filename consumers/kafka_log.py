@@ -104,9 +104,7 @@ class Log:
     ) -> dict[TopicPartition, list[Record]]:
         if self._damage.careful:
             found, passed = await self._damage.getmany(consumer, list(self._next), limit)
-            if passed:
-                log.error("damaged_records_passed_over", records=passed)
-                self._on_damaged(passed)
+            self._passed_over(passed)
             return found
         try:
             got: dict[TopicPartition, list[Record]] = await consumer.getmany(
@@ -115,7 +113,14 @@ class Log:
         except CorruptRecordException as error:
             self._damage.met()
             raise Rewound(f"{error}: reading carefully") from None
+        if not got:
+            self._passed_over(await self._damage.pass_stalls(consumer, list(self._next)))
         return got
+
+    def _passed_over(self, records: int) -> None:
+        if records:
+            log.error("damaged_records_passed_over", records=records)
+            self._on_damaged(records)
 
     async def lag(self) -> int:
         """Records that Kafka holds beyond those gathered; asks Kafka, and raises when it does not answer."""

@@ -174,6 +174,7 @@ class _Service:
                 continue
             most = inbox.share()
             count = self._processor.accept(await self._getmany(consumer, partitions, most))
+            self._passed_over(await self._damage.pass_stalls(consumer, partitions))
             # At a low rate each fetch would bring one frame at the price of a request: let a few gather.
             if 0 < count < most:
                 await asyncio.sleep(self._settings.linger_s / 2)
@@ -189,10 +190,13 @@ class _Service:
         if not partitions:  # none is assigned yet, and asking for none is asking for all
             await asyncio.sleep(_POLL_MS / 1000)
         found, passed = await self._damage.getmany(consumer, partitions, most)
-        if passed:
-            log.error("damaged records passed over: their frames are lost", records=passed)
-            self._metrics.kafka_damaged.inc(passed)
+        self._passed_over(passed)
         return found
+
+    def _passed_over(self, records: int) -> None:
+        if records:
+            log.error("damaged records passed over: their frames are lost", records=records)
+            self._metrics.kafka_damaged.inc(records)
 
     async def _leave(self, deadline_s: float) -> None:
         """Close the consumer, and leave the group unless the membership is static."""

