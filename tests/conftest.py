@@ -24,6 +24,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # The tests' own bundles name their factories here.
 os.environ["POINTILLIST_FACTORIES"] = "tests"
 
+pytest_plugins = ["tests.scheduling"]
 S = TypeVar("S", bound=Service)
 TopicFactory = Callable[..., Awaitable[str]]
 

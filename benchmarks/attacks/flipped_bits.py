@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from benchmarks.attacks.outcome import Outcome
-from benchmarks.system import RunningSystem, audit
 from infra.kafka_log import committed_offsets
 from infra.layout import Layout
+from infra.up.background import RunningSystem, audit
 from infra.up.scrape import Samples
 from schemas.metrics import DATABASES_SET_ASIDE, KAFKA_DAMAGED
 from schemas.topics import PROCESSORS_GROUP, KafkaTopic

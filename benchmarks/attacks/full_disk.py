@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.attacks.outcome import Outcome
-from benchmarks.system import RunningSystem, audit
 from consumers.records import open_records
 from infra.layout import Layout
+from infra.up.background import RunningSystem, audit
 from infra.up.scrape import Samples
 from schemas.metrics import DISK_FREE, RECORDED
 

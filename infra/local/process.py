@@ -6,6 +6,7 @@ import ctypes
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,8 @@ from pathlib import Path
 
 from schemas.disk import is_full
 
+COMMAND = (sys.executable, "-m", "infra.cli")
+"""`pointillist` by this very interpreter, whatever lies on the path."""
 LOG_LIMIT_BYTES = 4 * 1024 * 1024
 LOG_KEPT_BYTES = 256 * 1024
 POLL_S = 0.01

@@ -9,8 +9,9 @@ import pytest
 from infra.local.kafka import Kafka
 from schemas import kafka_damage
 from tests.kafka_files import damage_batch, damage_length
-from tests.processors.rig import Running, rig, until
+from tests.processors.rig import Running, rig
 from tests.processors.tiny import payload, write_bundle
+from tests.waiting import until
 
 CAMERA = "site/cam"
 BATCH = 4
