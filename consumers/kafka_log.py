@@ -113,8 +113,7 @@ class Log:
         except CorruptRecordException as error:
             self._damage.met()
             raise Rewound(f"{error}: reading carefully") from None
-        if not got:
-            self._passed_over(await self._damage.pass_stalls(consumer, list(self._next)))
+        self._passed_over(await self._damage.pass_stalls(consumer, list(self._next)))
         return got
 
     def _passed_over(self, records: int) -> None:

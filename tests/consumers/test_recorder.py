@@ -24,6 +24,7 @@ from consumers.recorder import run_recorder
 from consumers.records import Records, open_records
 from consumers.settings import RecorderSettings
 from infra.local.kafka import Kafka
+from schemas import kafka_damage
 from schemas.errors import ConfigError, TryAgain
 from schemas.evidence_rule import EvidenceRule
 from schemas.health import Health
@@ -31,7 +32,7 @@ from schemas.pointillist_pb2 import ONLINE, Alert, Status, Verdict
 from schemas.ranges import RangeSet
 from tests.conftest import TopicFactory
 from tests.consumers.recorder_rig import BOOT, CAMERA, dead_letter, ledger, picture, verdict
-from tests.kafka_files import damage_batch
+from tests.kafka_files import damage_batch, damage_length
 from tests.waiting import until
 
 RULE = EvidenceRule(patience_s=1)
@@ -414,3 +415,23 @@ async def test_a_damaged_batch_in_kafkas_log_is_passed_over_and_counted_and_thos
         (missing,) = RangeSet([(0, 40)]).minus(scene.recorded()).ranges()
         assert missing[1] - missing[0] + 1 == passed
         assert 0 < passed <= 4
+
+
+@pytest.mark.brokers
+async def test_a_partition_of_verdicts_that_stands_still_goes_on_where_kafka_gives_records_again(
+    scene: Scene, kafka: Kafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kafka_damage, "LOOK_S", 1.0)
+    monkeypatch.setattr(kafka_damage, "STALL_S", 2.0)
+    for seq in range(30):
+        # Each larger than the 4 KiB between two entries of Kafka's index, and in a batch of its own.
+        await scene.verdicts([verdict(seq, preview=bytes(8000))])
+    logs = (kafka.folder / "data").glob(f"{scene.settings.verdicts_topic}-*/{0:020d}.log")
+    damage_length(max(logs, key=lambda file: file.stat().st_size), 10)
+    async with scene.recorder():
+        await until(lambda: 29 in scene.recorded())
+        (missing,) = RangeSet([(0, 29)]).minus(scene.recorded()).ranges()
+        assert missing[0] == 10
+        passed = missing[1] - missing[0] + 1
+        assert passed <= 3
+        assert scene.metric("pointillist_kafka_damaged_records_total", reader="recorder") == passed
