@@ -144,7 +144,8 @@ def _parse(kind: type[Any], value: bytes | None) -> Any:
         raise Malformed(f"expected a pointillist.v1.{kind.__name__}") from None
 
 
-def _check_identity(boot_id: int, seq: int) -> None:
+def check_identity(boot_id: int, seq: int) -> None:
+    """Raise Malformed for a boot id or a sequence number out of its range."""
     if not (0 < boot_id < BOOT_ID_LIMIT and seq < SEQ_LIMIT):
         raise Malformed(f"expected 0 < boot_id < 2**63 and seq < 2**53, got {boot_id} and {seq}")
 
@@ -154,7 +155,7 @@ def _take_verdict(batch: Batch, record: Record) -> None:
     verdict: Verdict = _parse(Verdict, record.value)
     boot, seq = verdict.boot_id, verdict.seq
     if not (0 < boot < BOOT_ID_LIMIT and seq < SEQ_LIMIT):
-        _check_identity(boot, seq)
+        check_identity(boot, seq)
     if (camera, boot, seq) in batch.verdicts:
         batch.repeated[camera, boot] += 1
     else:
@@ -221,7 +222,7 @@ def _take_event(batch: Batch, record: Record, keys: KeyRing) -> None:
 
 
 def _check_ledger(ledger: Ledger) -> None:
-    _check_identity(ledger.boot_id, ledger.next)
+    check_identity(ledger.boot_id, ledger.next)
     counts = (
         ledger.revision,
         ledger.frames_skipped,
@@ -261,7 +262,7 @@ def ledger_row(key: BootKey, ledger: Ledger, message: bytes) -> LedgerRow:
 def _take_dead_letter(batch: Batch, record: Record) -> None:
     letter: DeadLetter = _parse(DeadLetter, record.value)
     if letter.verified:
-        _check_identity(letter.boot_id, letter.seq)
+        check_identity(letter.boot_id, letter.seq)
         camera_id_on_wire(letter.camera_id)
     batch.letters[record.topic, record.partition, record.offset] = _letter_row(record, letter, batch.recorded_ms)
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from consumers.intake import ledger_row
-from consumers.records import Records
 from consumers.rows import LedgerRow
 from schemas.errors import WireError
 from schemas.frame import open_message
@@ -22,10 +22,10 @@ class SignedLedgers:
     refused: list[tuple[CameraId, int]] = field(default_factory=list)
 
     @classmethod
-    def read(cls, records: Records, keys: KeyRing) -> SignedLedgers:
-        """Read what the cameras signed, under any generation that `keys` accept; the other columns are not believed."""
+    def read(cls, rows: Iterable[LedgerRow], keys: KeyRing) -> SignedLedgers:
+        """What the cameras signed, under any generation that `keys` accept; the other columns are not believed."""
         found = cls()
-        for row in records.ledgers():
+        for row in rows:
             boot = (CameraId(row.camera), row.boot)
             try:
                 ledger = open_message(Ledger, boot[0], row.message, keys)

@@ -129,6 +129,11 @@ _MODELS: Final[dict[str, type[BaseModel]]] = {
 
 def load_scenario(path: Path) -> Scenario:
     """Read and check a scenario file; `ConfigError` names the file, the place and what was expected there."""
+    return parse_scenario(read_scenario(path), str(path))
+
+
+def read_scenario(path: Path) -> Any:
+    """What a scenario file says, unchecked; `ConfigError` when it cannot be read or is not YAML."""
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -139,7 +144,7 @@ def load_scenario(path: Path) -> Scenario:
         mark = getattr(error, "problem_mark", None)
         place = f" line {mark.line + 1}, column {mark.column + 1}:" if mark else ""
         raise ConfigError(f"{path}:{place} {getattr(error, 'problem', None) or 'not YAML'}") from None
-    return parse_scenario(values, str(path))
+    return values
 
 
 def parse_scenario(values: Any, origin: str = "scenario") -> Scenario:

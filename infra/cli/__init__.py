@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -15,6 +17,22 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+
+
+@app.callback()
+def options(
+    factories: Annotated[
+        str | None,
+        typer.Option(
+            help="Packages of your own, with commas between them, whose factories bundles may call: their code runs. "
+            "POINTILLIST_FACTORIES says the same."
+        ),
+    ] = None,
+) -> None:
+    """Camera fleets that send dots while the server sees the picture."""
+    if factories is not None:
+        # For what runs here and for every role that is started from here.
+        os.environ["POINTILLIST_FACTORIES"] = factories
 
 
 def main() -> None:

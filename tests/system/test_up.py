@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 import subprocess
 import time
@@ -19,6 +20,7 @@ from infra.audit import audit as count_frames
 from infra.layout import Layout
 from infra.local.process import COMMAND
 from infra.up.background import RunningSystem, audit
+from processors.bundle import shipped_bundle
 from schemas.frame import sign_message
 from schemas.identity import CameraId
 from schemas.pointillist_pb2 import LOSSLESS, Command
@@ -117,6 +119,19 @@ def test_ctrl_c_drains_and_reports(tmp_path: Path) -> None:
         system.interrupt()
         report = system.finish(60)
     assert report["frames_recorded"] == report["frames_published"] > 0
+
+
+def test_probes_that_nobody_will_check_are_told_of(tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(shipped_bundle("scene"), bundle)
+    settings = bundle / "model.toml"
+    settings.write_text(settings.read_text().partition("[strip]")[0])
+    with RunningSystem(tmp_path / "state", "--cameras", 1, "--bundle", bundle) as system:
+        system.await_role("mosquitto")
+        assert f"the bundle {bundle} has no [strip] table" in system.output()
+    with RunningSystem(tmp_path / "other", "--cameras", 1, "--bundle", bundle, "--strip-rate", 0) as system:
+        system.await_role("mosquitto")
+        assert "[strip]" not in system.output()
 
 
 @pytest.mark.parametrize(
