@@ -8,9 +8,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from consumers.board import Board, load_cameras
-from consumers.meters import Meters
+from consumers.meters import Meters, places_of
 from schemas.pointillist_pb2 import ONLINE, Status
-from tests.consumers.recorder_rig import CAMERA, PNG, Rig, verdict
+from tests.consumers.recorder_rig import CAMERA, PNG, Rig, signed, verdict
 
 SILENT_AFTER_S = 10.0
 HOUR_MS = 3_600_000
@@ -29,9 +29,8 @@ class Clock:
 def clock(rig: Rig) -> Clock:
     clock = Clock()
     rig.board = Board(rig.settings, clock)
-    rig.feed(
-        [rig.record(rig.settings.events_topic, CAMERA.encode(), Status(state=ONLINE).SerializeToString(), "Status")]
-    )
+    online = signed(Status(state=ONLINE))
+    rig.feed([rig.record(rig.settings.events_topic, CAMERA.encode(), online, "Status")])
     return clock
 
 
@@ -52,7 +51,7 @@ def test_a_camera_whose_clock_was_set_back_an_hour_is_not_silent(rig: Rig, clock
     assert shown(rig, clock)["verdict"] == {"class": "after", "confidence": pytest.approx(0.9), "model": "scene-1"}
     assert rig.board.preview(CAMERA) == b"JPEG"
     registry = CollectorRegistry()
-    Meters(registry).show_cameras(rig.board.cameras(), clock(), 3600)
+    Meters(registry, places_of(rig.settings)).show_cameras(rig.board.cameras(), clock(), 3600)
     assert registry.get_sample_value("pointillist_camera_age_seconds", {"camera_id": CAMERA}) == 0
 
 
