@@ -26,7 +26,7 @@ class ProcessorMetrics:
         stage = contract.STAGE.on(registry)
         self._stage = {name: stage.labels(name) for name in _STAGES}
         errors = contract.STAGE_ERRORS.on(registry)
-        self._stage_errors = {name: errors.labels(name) for name in _STAGES}
+        self._stage_errors = {name: errors.labels(name) for name in (*_STAGES, "pictures")}
         key_frames, delta_frames = contract.KEY_FRAMES.on(registry), contract.DELTA_FRAMES.on(registry)
         self.key_frames = {name: key_frames.labels(name) for name in ("taken", "read_back", "asked")}
         self.delta_frames = {name: delta_frames.labels(name) for name in ("with_key", "waited", "without_key")}

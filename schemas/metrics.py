@@ -121,7 +121,12 @@ FRAME_BYTES = Metric(
 STAGE = Metric(
     Histogram, "pointillist_stage_seconds", "Time that a stage took for one batch", ("stage",), buckets=SECONDS
 )
-STAGE_ERRORS = Metric(Counter, "pointillist_stage_errors_total", "Batches on which a stage failed", ("stage",))
+STAGE_ERRORS = Metric(
+    Counter,
+    "pointillist_stage_errors_total",
+    "Batches on which a stage failed; for the stage `pictures`, verdicts that went without preview and evidence",
+    ("stage",),
+)
 KEY_FRAMES = Metric(
     Counter,
     "pointillist_key_frames_total",
