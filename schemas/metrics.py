@@ -14,6 +14,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 Kind = TypeVar("Kind", Counter, Gauge, Histogram)
 
 SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+LOAD_SECONDS: Final = (0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+"""Up to the time that a model may take by default: compiling one takes minutes."""
 FRAMES: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)
 BITS: Final = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 5.0)
 
@@ -160,7 +162,7 @@ MODEL_LOAD = Metric(
     Histogram,
     "pointillist_model_load_seconds",
     "Time to fetch, load and warm a published model beside the one that serves",
-    buckets=SECONDS,
+    buckets=LOAD_SECONDS,
 )
 STRIP_PASSES = Metric(
     Counter, "pointillist_strip_passes_total", "Overlays that the checked frames went through the network with"

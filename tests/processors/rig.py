@@ -10,6 +10,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
 from prometheus_client import CollectorRegistry
 
 from infra.local.topics import TopicSpec, create_topics
@@ -152,6 +153,19 @@ async def rig(bootstrap: str, bundle: Path) -> AsyncIterator[Rig]:
     finally:
         reader.cancel()
         await asyncio.gather(reader, return_exceptions=True)
+
+
+async def delete_topics(bootstrap: str, *names: str) -> None:
+    """Delete topics with all that is in them; returns when Kafka does not know them any more."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    try:
+        await admin.delete_topics(list(names))
+        async with asyncio.timeout(30):
+            while set(names) & set(await admin.list_topics()):
+                await asyncio.sleep(0.05)
+    finally:
+        await admin.close()
 
 
 async def until(condition: Callable[[], bool], deadline_s: float = 60.0) -> None:
