@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry
 from processors.intake import TakenFrame
 from processors.records import StripFinding
 from schemas import metrics as contract
+from schemas.errors import OverQuota, OverSize
 
 _STAGES = ("intake", "unpack", "reconstruct", "denoise", "classify", "strip")
 
@@ -20,6 +21,8 @@ class ProcessorMetrics:
         frames = contract.FRAMES_TOTAL.on(registry)
         self.classified = frames.labels("classified")
         self.dead_lettered = frames.labels("dead_lettered")
+        refused = contract.REFUSED.on(registry)
+        self.refused = {kind.reason: refused.labels(kind.reason) for kind in (OverSize, OverQuota)}
         frame_bytes = contract.FRAME_BYTES.on(registry)
         self._raw_bytes = frame_bytes.labels("raw")
         self._sent_bytes = frame_bytes.labels("sent")

@@ -117,6 +117,12 @@ FRAMES_TOTAL = Metric(
     "Frames taken from Kafka, by outcome: classified, dead_lettered",
     ("outcome",),
 )
+REFUSED = Metric(
+    Counter,
+    "pointillist_refused_frames_total",
+    "Frames with a valid tag that a processor dead-lettered without looking at them, by reason: over_size, over_quota",
+    ("reason",),
+)
 FRAME_BYTES = Metric(
     Counter, "pointillist_frame_bytes_total", "Bytes of the frames taken from Kafka: raw as captured, sent", ("kind",)
 )
