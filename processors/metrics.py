@@ -38,6 +38,7 @@ class ProcessorMetrics:
         self.batch_queue = queue.labels("batch")
         self.strip_queue = queue.labels("strip")
         self.lag = contract.LAG.on(registry)
+        self.unread = contract.UNREAD.on(registry)
         self.paused = contract.PAUSED.on(registry)
         strip = contract.STRIP_FRAMES.on(registry)
         self._strip_checked = strip.labels("checked")

@@ -224,6 +224,7 @@ class _Service:
             say("frames are not read" if complaint else "frames are read", why=complaint)
             self._unread = complaint
         self._health.set("read", not complaint, complaint)
+        self._metrics.unread.set(bool(complaint))
         if not complaint and self._inbox.lost and self._inbox.held:
             # The group did not notice, so that nothing has made us begin the new topic at its beginning.
             self._join_again()

@@ -150,6 +150,11 @@ DELTA_FRAMES = Metric(
 BATCH = Metric(Histogram, "pointillist_batch_frames", "Frames in a batch", buckets=FRAMES)
 QUEUE = Metric(Gauge, "pointillist_queue_frames", "Frames waiting in a queue: batch, strip", ("queue",))
 LAG = Metric(Gauge, "pointillist_lag_frames", "Frames in Kafka that this processor's partitions still hold for it")
+UNREAD = Metric(
+    Gauge,
+    "pointillist_frames_unread",
+    "1 while some partition of the frames topic has no processor that reads it, or there is no such topic",
+)
 PAUSED = Metric(Gauge, "pointillist_paused_partitions", "Partitions paused by back-pressure")
 STRIP_FRAMES = Metric(
     Counter, "pointillist_strip_frames_total", "Frames for STRIP, by outcome: checked, flagged, shed", ("outcome",)

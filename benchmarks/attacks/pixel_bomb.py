@@ -59,8 +59,8 @@ def bombed(state: Path, shape: tuple[int, int]) -> Outcome:
     during_s = p99_s(layout, begun_ms, ended_ms, attacker)
     lost = report.get("frames_lost", audit(state)[1]["frames_lost"])
     return Outcome(
-        what=f"{BOMBS} frames of at most {max(map(len, bombs))} bytes that unpack to {shape[1]}x{shape[0]} pixels, from "
-        "one camera with a valid key",
+        what=f"{BOMBS} frames of at most {max(map(len, bombs))} bytes that unpack to {shape[1]}x{shape[0]} pixels, "
+        "from one camera with a valid key",
         succeeded=lost > 0 or before_s is None or during_s is None or during_s > 2 * before_s,
         lost=lost,
         p99_before_s=before_s,
