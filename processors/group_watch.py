@@ -83,7 +83,7 @@ class GroupWatch:
         if not there:
             self._lost()
             return f"expected the topic {topic} in Kafka, which has none of that name"
-        held = await self._held(admin, group, topic)
+        held = await held_partitions(admin, group, topic)
         if held is None:
             return None
         unread = sorted(there - held)
@@ -96,21 +96,19 @@ class GroupWatch:
             self._deaf()
         return f"expected a reader in {group} for each partition of {topic}, there is none for {unread}"
 
-    @staticmethod
-    async def _held(admin: AIOKafkaAdminClient, group: str, topic: str) -> set[int] | None:
-        """The partitions of the topic that the members of the group hold; None when the group is not settled."""
-        try:
-            answers = await admin.describe_consumer_groups([group])
-        except GroupCoordinatorNotAvailableError:
-            return None  # Kafka has just started
-        held: set[int] = set()
-        for answer in answers:
-            # A group is: error, name, state, protocol type, protocol, members; a member ends with its assignment.
-            for described in answer.groups:
-                if described[0] or described[2] in _SHARING_OUT:
-                    return None
-                found: list[Any] = [
-                    ConsumerProtocol.ASSIGNMENT.decode(member[-1]) for member in described[5] if member[-1]
-                ]
-                held |= {tp.partition for each in found for tp in each.partitions() if tp.topic == topic}
-        return held
+
+async def held_partitions(admin: AIOKafkaAdminClient, group: str, topic: str) -> set[int] | None:
+    """The partitions of the topic that the members of the group hold; None when the group is not settled."""
+    try:
+        answers = await admin.describe_consumer_groups([group])
+    except GroupCoordinatorNotAvailableError:
+        return None  # Kafka has just started
+    held: set[int] = set()
+    for answer in answers:
+        # A group is: error, name, state, protocol type, protocol, members; a member ends with its assignment.
+        for described in answer.groups:
+            if described[0] or described[2] in _SHARING_OUT:
+                return None
+            found: list[Any] = [ConsumerProtocol.ASSIGNMENT.decode(member[-1]) for member in described[5] if member[-1]]
+            held |= {tp.partition for each in found for tp in each.partitions() if tp.topic == topic}
+    return held

@@ -7,10 +7,12 @@ import time
 from pathlib import Path
 
 import pytest
+from aiokafka.admin import AIOKafkaAdminClient
 
 from infra.local.kafka import Kafka
 from infra.local.topics import TopicSpec, create_topics
 from processors import group_watch, inbox
+from processors.group_watch import held_partitions
 from tests.conftest import TopicFactory
 from tests.processors.rig import Rig, Running, delete_topics, rig, until
 from tests.processors.tiny import payload, write_bundle
@@ -91,11 +93,11 @@ def assigned(running: Running) -> bool:
 
 async def shared_out(made: Rig, partitions: int) -> None:
     """Return when the members of the group hold so many partitions."""
-    admin = group_watch.AIOKafkaAdminClient(bootstrap_servers=made.bootstrap)
+    admin = AIOKafkaAdminClient(bootstrap_servers=made.bootstrap)
     await admin.start()
     try:
         while True:
-            held = await group_watch.GroupWatch._held(admin, f"group-{made.run}", made.topic("frames"))
+            held = await held_partitions(admin, f"group-{made.run}", made.topic("frames"))
             if held is not None and len(held) == partitions:
                 return
             await asyncio.sleep(0.1)
