@@ -7,7 +7,7 @@ starts where those that are served stand now, so that nobody saves time up and n
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 _REMEMBERED: Final = 8
@@ -28,15 +28,27 @@ class DeviceShares:
         """What a camera has had so far, on a scale that means something only beside the others'."""
         return max(self._floor_s, self._had_s.get(camera_id, 0.0))
 
+    def least_s(self, cameras: Collection[str]) -> float:
+        """What that of `cameras` has had that has had least."""
+        # Most have had as much as the floor, and have no entry.
+        if len(cameras) > len(self._had_s):
+            return self._floor_s
+        return min(map(self.had_s, cameras))
+
+    def ahead(self, cameras: Collection[str]) -> list[str]:
+        """Those of `cameras` that have had more than the least, in ascending order of it."""
+        return sorted((camera_id for camera_id in self._had_s if camera_id in cameras), key=self.had_s)
+
     def charge(self, cameras: Sequence[str], pixels: int, seconds: float) -> None:
         """A batch with a frame of `pixels` (height x width) of each of `cameras` had the device for `seconds`."""
         each_s = seconds / len(cameras)
         self._per_pixel[pixels.bit_length()].append(each_s / pixels)
-        floor_s = min(self.had_s(camera_id) for camera_id in cameras)
+        floor_s = self.least_s(set(cameras))
         for camera_id in cameras:
             self._had_s[camera_id] = self.had_s(camera_id) + each_s
-        self._floor_s = floor_s
-        self._had_s = {camera_id: had_s for camera_id, had_s in self._had_s.items() if had_s > floor_s}
+        if floor_s > self._floor_s:
+            self._floor_s = floor_s
+            self._had_s = {camera_id: had_s for camera_id, had_s in self._had_s.items() if had_s > floor_s}
 
     def frame_s(self, pixels: int) -> float:
         """What a frame of so many pixels takes: the least of what such frames lately took; 0 before that is known.

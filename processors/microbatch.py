@@ -7,7 +7,7 @@ bounded too, where it is more than others have: its frames stand in partitions t
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
 from processors.device_shares import DeviceShares
@@ -113,7 +113,7 @@ class MicroBatcher(Generic[W]):
         least; those that were served go behind those that were not.
         """
         ready = [
-            (min(map(self._shares.had_s, queue.cameras)), queue.oldest_s(), shape)
+            (self._shares.least_s(queue.cameras), queue.oldest_s(), shape)
             for shape, queue in self._queues.items()
             if self._ready_s(queue) <= now_s
         ]
@@ -121,7 +121,8 @@ class MicroBatcher(Generic[W]):
             return []
         shape = min(ready)[2]
         queue = self._queues[shape]
-        queue.cameras = OrderedDict(sorted(queue.cameras.items(), key=lambda each: self._shares.had_s(each[0])))
+        for camera_id in self._shares.ahead(queue.cameras):
+            queue.cameras.move_to_end(camera_id)
         batch = list(_in_turn(queue))
         self._left(shape, len(batch))
         return batch
@@ -143,34 +144,34 @@ class MicroBatcher(Generic[W]):
         Only of a camera that has more waiting than the others have on average, so that in an overload by all of them,
         such as after an outage, frames wait. The newest of its dearest frames go, and one always stays.
         """
-        if len(self._present) < 2:
+        frame_s = {shape: self._shares.frame_s(shape.pixels) for shape in self._queues}
+        all_s = sum(frame_s[shape] * queue.size for shape, queue in self._queues.items())
+        if all_s <= quota_s or len(self._present) < 2:
             return []
         waiting_s: dict[str, float] = {}
         for shape, queue in self._queues.items():
-            frame_s = self._shares.frame_s(shape.pixels)
             for camera_id, frames in queue.cameras.items():
-                waiting_s[camera_id] = waiting_s.get(camera_id, 0.0) + frame_s * len(frames)
-        all_s = sum(waiting_s.values())
+                waiting_s[camera_id] = waiting_s.get(camera_id, 0.0) + frame_s[shape] * len(frames)
         out: list[W] = []
         for camera_id, own_s in waiting_s.items():
             others = len(self._present) - (camera_id in self._present)
             if others:
                 limit_s = max(quota_s, _OF_THE_OTHERS * (all_s - own_s) / others)
-                out += self._beyond(camera_id, own_s - limit_s)
+                out += self._beyond(camera_id, own_s - limit_s, frame_s)
         return out
 
-    def _beyond(self, camera_id: str, excess_s: float) -> list[W]:
+    def _beyond(self, camera_id: str, excess_s: float, frame_s: Mapping[Shape, float]) -> list[W]:
         """Take out the newest of a camera's dearest frames until the rest takes `excess_s` less; one stays."""
         out: list[W] = []
         own = [shape for shape, queue in self._queues.items() if camera_id in queue.cameras]
-        own.sort(key=lambda shape: self._shares.frame_s(shape.pixels))
+        own.sort(key=frame_s.__getitem__)
         while excess_s > 0:
             shape = own[-1]
             frames = self._queues[shape].cameras[camera_id]
             if len(frames) == len(own) == 1:
                 break
             out.append(frames.pop())
-            excess_s -= self._shares.frame_s(shape.pixels)
+            excess_s -= frame_s[shape]
             if not frames:
                 del self._queues[shape].cameras[camera_id]
                 own.pop()

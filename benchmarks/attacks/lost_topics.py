@@ -57,6 +57,7 @@ def attack(folder: Path) -> Outcome:
             "healthy_looks_while_there_is_no_topic": healthy_while_deaf,
             "frames_recorded_again_after_s": back_s,
             "exit_status": status,
+            "frames_pending": report.get("frames_pending"),
             "restarts": report.get("restarts"),
         },
     )
