@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, Final
 
 from aiokafka.admin import AIOKafkaAdminClient
@@ -17,7 +16,7 @@ from aiokafka.coordinator.protocol import ConsumerProtocol
 from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaError
 
 from processors.settings import ProcessorSettings
-from schemas.kafka_clients import start
+from schemas.kafka_clients import leave, start
 
 LOOK_S: Final = 2.0
 _SOON_S: Final = 0.25
@@ -69,9 +68,7 @@ class GroupWatch:
             except (TimeoutError, KafkaError, OSError) as error:
                 self._answers(f"{type(error).__name__}: {error}")
             finally:
-                with suppress(TimeoutError, KafkaError, OSError):
-                    async with asyncio.timeout(_ANSWER_S):
-                        await admin.close()
+                await leave(admin.close, deadline_s=_ANSWER_S)
             await asyncio.sleep(_SOON_S)
 
     async def _look(self, admin: AIOKafkaAdminClient) -> str | None:

@@ -37,11 +37,11 @@ def attack(folder: Path) -> Outcome:
         asyncio.run(delete(kafka))
         lost_at = time.monotonic()
         noticed_s = wait_for(lambda: not health_of(health)[0], NOTICED_S)
-        said = {name: found["detail"] for name, found in health_of(health)[1].items() if not found["ok"]}
         healthy_while_deaf = 0
         while time.monotonic() < lost_at + AWAY_S:
             healthy_while_deaf += health_of(health)[0] and time.monotonic() > lost_at + NOTICED_S
             time.sleep(0.5)
+        said = {name: found["detail"] for name, found in health_of(health)[1].items() if not found["ok"]}
         asyncio.run(create_topics(kafka, {TOPIC: pointillist_topics(PARTITIONS)[TOPIC]}))
         before = recorded(layout)
         back_s = wait_for(lambda: recorded(layout) > before + 20 and health_of(health)[0], BACK_S)

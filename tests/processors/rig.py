@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,7 @@ from processors.settings import ProcessorSettings
 from schemas.health import Health
 from schemas.pointillist_pb2 import DeadLetter, Verdict
 from tests.processors.tiny import KEYS, TRACE
+from tests.waiting import until
 
 Name = tuple[str, int, int]
 
@@ -161,15 +162,10 @@ async def delete_topics(bootstrap: str, *names: str) -> None:
     await admin.start()
     try:
         await admin.delete_topics(list(names))
-        async with asyncio.timeout(30):
-            while set(names) & set(await admin.list_topics()):
-                await asyncio.sleep(0.05)
+
+        async def gone() -> bool:
+            return not set(names) & set(await admin.list_topics())
+
+        await until(gone, "Kafka to delete the topics")
     finally:
         await admin.close()
-
-
-async def until(condition: Callable[[], bool], deadline_s: float = 60.0) -> None:
-    """Wait until `condition` holds."""
-    async with asyncio.timeout(deadline_s):
-        while not condition():
-            await asyncio.sleep(0.02)

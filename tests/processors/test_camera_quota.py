@@ -14,8 +14,9 @@ from processors.device import DeviceWork, Outcome
 from processors.intake import TakenFrame
 from schemas.frame import Encoding
 from schemas.pointillist_pb2 import LOSSLESS
-from tests.processors.rig import rig, until
+from tests.processors.rig import rig
 from tests.processors.tiny import payload, picture, write_bundle
+from tests.waiting import until
 
 pytestmark = pytest.mark.brokers
 
@@ -40,7 +41,7 @@ async def test_a_few_hundred_bytes_that_unpack_to_more_than_any_camera_has_cost_
     async with rig(kafka.bootstrap, bundle) as made:
         async with made.processor() as running:
             await made.publish(mixed, partition=1)
-            await until(lambda: len(made.verdicts) == len(good) and len(made.letters) == len(bombs), 30.0)
+            await until(lambda: len(made.verdicts) == len(good) and len(made.letters) == len(bombs), within_s=30.0)
             assert running.metric("pointillist_refused_frames_total", reason="over_size") == len(bombs)
             assert running.metric("pointillist_frames_total", outcome="dead_lettered") == len(bombs)
         assert await made.committed() == len(good) + len(bombs)
@@ -67,11 +68,11 @@ async def test_a_camera_that_asks_for_more_than_its_quota_loses_frames_and_those
     async with rig(kafka.bootstrap, bundle) as made:
         async with made.processor(batch_pixels=40 * 40) as running:
             await made.publish([*good[:50], *dear, *good[50:]], partition=0)
-            await until(lambda: sum(name[0] != "site/dear" for name in made.verdicts) == len(good), 60.0)
+            await until(lambda: sum(name[0] != "site/dear" for name in made.verdicts) == len(good))
             done = sum(name[0] == "site/dear" for name in made.verdicts)
             # Without a quota, all but those that wait beside them would have had to be done before.
             assert done * SLOW_S <= 10.0
-            await until(lambda: len(made.verdicts) + len(made.letters) == len(dear) + len(good), 60.0)
+            await until(lambda: len(made.verdicts) + len(made.letters) == len(dear) + len(good))
             assert running.metric("pointillist_refused_frames_total", reason="over_quota") == len(made.letters)
         assert await made.committed() == len(dear) + len(good)
     assert {(x.camera_id, x.stage, x.reason, x.verified) for x in made.letters} == {

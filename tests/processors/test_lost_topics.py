@@ -14,8 +14,9 @@ from infra.local.topics import TopicSpec, create_topics
 from processors import group_watch, inbox
 from processors.group_watch import held_partitions
 from tests.conftest import TopicFactory
-from tests.processors.rig import Rig, Running, delete_topics, rig, until
+from tests.processors.rig import Rig, Running, delete_topics, rig
 from tests.processors.tiny import payload, write_bundle
+from tests.waiting import until
 
 pytestmark = pytest.mark.brokers
 
@@ -53,8 +54,8 @@ async def test_without_its_topic_a_processor_is_not_healthy_and_it_reads_the_nex
         await publish(made, 0, 40)
         await until(lambda: len(made.verdicts) == 40)
         await delete_topics(kafka.bootstrap, made.topic("frames"))
-        await until(lambda: not running.healthy() and "none of that name" in why(running), 20.0)
-        await asyncio.wait_for(shared_out(made, 0), 30.0)
+        await until(lambda: not running.healthy() and "none of that name" in why(running), within_s=20.0)
+        await shared_out(made, 0)
         await remake(made)
         await publish(made, 100, 40)
         await until(lambda: len(made.verdicts) == 80 and running.healthy())
@@ -70,14 +71,14 @@ async def test_a_processor_that_was_restarted_while_the_group_gave_it_nothing_is
     async with rig(kafka.bootstrap, bundle) as made:
         async with made.processor(instance="processor-1") as running:
             await delete_topics(kafka.bootstrap, made.topic("frames"))
-            await until(lambda: not running.healthy() and "none of that name" in why(running), 20.0)
-            await asyncio.wait_for(shared_out(made, 0), 30.0)
+            await until(lambda: not running.healthy() and "none of that name" in why(running), within_s=20.0)
+            await shared_out(made, 0)
             await remake(made)
         # The group keeps the place of its static member, with the nothing that it had, and has no leader.
         again = made.start(instance="processor-1")
         try:
             await publish(made, 0, 40)
-            await until(lambda: assigned(again) and "there is none for [0, 1, 2, 3]" in why(again), 20.0)
+            await until(lambda: assigned(again) and "there is none for [0, 1, 2, 3]" in why(again), within_s=20.0)
             assert not again.healthy()
             await until(lambda: len(made.verdicts) == 40 and again.healthy())
             again.stop.set()
@@ -96,11 +97,12 @@ async def shared_out(made: Rig, partitions: int) -> None:
     admin = AIOKafkaAdminClient(bootstrap_servers=made.bootstrap)
     await admin.start()
     try:
-        while True:
+
+        async def settled() -> bool:
             held = await held_partitions(admin, f"group-{made.run}", made.topic("frames"))
-            if held is not None and len(held) == partitions:
-                return
-            await asyncio.sleep(0.1)
+            return held is not None and len(held) == partitions
+
+        await until(settled, f"the group to hold {partitions} partitions")
     finally:
         await admin.close()
 
@@ -125,11 +127,14 @@ async def test_a_processor_to_spare_is_healthy_and_stays_in_the_group(
         made.processor(instance="one", frames_topic=topic) as first,
         made.processor(instance="two", frames_topic=topic) as second,
     ):
-        until_s = time.monotonic() + 4 * group_watch.PATIENCE_S
-        while time.monotonic() < until_s:
+        end_s = time.monotonic() + 4 * group_watch.PATIENCE_S
+
+        def steady() -> bool:
             assert assigned(first)
             assert assigned(second)
             assert why(first) == why(second) == ""
-            await asyncio.sleep(0.05)
+            return time.monotonic() > end_s
+
+        await until(steady)
         assert first.healthy()
         assert second.healthy()

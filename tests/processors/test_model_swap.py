@@ -30,10 +30,11 @@ from processors.model_store import ModelStore
 from processors.serving import Serving, load_serving
 from schemas.frame import Encoding
 from schemas.keys import KeyRing
-from schemas.models import publish, withdraw
+from schemas.models import live, publish, withdraw
 from schemas.pointillist_pb2 import CHECKED
-from tests.processors.rig import Name, Rig, Running, delete_topics, rig, until
+from tests.processors.rig import Name, Rig, Running, delete_topics, rig
 from tests.processors.tiny import KEYS, network, payload, write_bundle
+from tests.waiting import until
 
 pytestmark = pytest.mark.brokers
 
@@ -73,10 +74,13 @@ class System:
         )
 
     async def send_until_served(self, running: Running, model: Bundled) -> None:
-        async with asyncio.timeout(60):
-            while running.metric("pointillist_model_info", model_id=model.model_id) != 1:
-                await self.send(8)
-                await asyncio.sleep(0.01)
+        async def served() -> bool:
+            if running.metric("pointillist_model_info", model_id=model.model_id) == 1:
+                return True
+            await self.send(8)
+            return False
+
+        await until(served, f"{model.model_id} served")
 
     def done(self) -> bool:
         return len(self.made.verdicts) == self.sent
@@ -164,7 +168,7 @@ async def test_probes_that_wait_are_checked_with_the_model_that_classified_them_
     def slow(self: DeviceWork, *arguments: object) -> object:
         if self not in [work() for work in works]:
             works.append(weakref.ref(self))
-        time.sleep(0.02)
+        time.sleep(0.02)  # a device that leaves probes waiting
         return original(self, *arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(DeviceWork, "strip", slow)
@@ -192,7 +196,9 @@ async def test_probes_that_wait_are_checked_with_the_model_that_classified_them_
 
 async def running_probes(running: Running) -> None:
     """Some probes of the model before still wait."""
-    await asyncio.sleep(0.6)  # the gauge is brought up to date twice a second
+    before = running.metric("pointillist_queue_frames", queue="strip")
+    # The gauge is brought up to date twice a second; a stale one says nothing.
+    await until(lambda: running.metric("pointillist_queue_frames", queue="strip") != before, "a gauge of now")
     assert running.metric("pointillist_queue_frames", queue="strip") > 0
 
 
@@ -291,6 +297,16 @@ async def test_of_two_publications_the_newer_one_is_served_and_the_load_of_the_o
 ) -> None:
     first, second, third = (bundled(tmp_path, version) for version in "123")
     loading, go = asyncio.Event(), asyncio.Event()
+    feeds: list[ModelFeed] = []
+    follow = ModelFeed.run
+
+    async def followed(self: ModelFeed) -> None:
+        feeds.append(self)
+        await follow(self)
+
+    def heard(model: Bundled) -> bool:
+        newest = live(feeds[0].models)
+        return newest is not None and newest.model_id == model.model_id
 
     async def slow(*arguments: object) -> Serving:
         ready = await load_serving(*arguments)  # type: ignore[arg-type]
@@ -300,6 +316,7 @@ async def test_of_two_publications_the_newer_one_is_served_and_the_load_of_the_o
         return ready
 
     monkeypatch.setattr(model_swap, "load_serving", slow)
+    monkeypatch.setattr(ModelFeed, "run", followed)
     async with system(kafka, first, tmp_path) as it, it.made.processor() as running:
         await it.publish(second)
         await loading.wait()
@@ -309,7 +326,7 @@ async def test_of_two_publications_the_newer_one_is_served_and_the_load_of_the_o
         await it.publish(third)
         async with it.topic() as topic:
             assert len(topic.models.published) == 2
-        await asyncio.sleep(1.0)
+        await until(lambda: heard(third), "the third model heard of")
         go.set()
         await it.send_until_served(running, third)
         await it.send(8)
@@ -343,10 +360,13 @@ async def test_a_processor_whose_models_topic_was_lost_says_what_it_serves_to_th
 
 async def said(it: System, processor: str) -> str:
     """What a processor says that it serves, once it has said it."""
-    async with asyncio.timeout(30), it.topic() as topic:
-        while processor not in topic.served:
-            await asyncio.sleep(0.05)
+    async with it.topic() as topic:
+
+        async def heard() -> bool:
             await topic.refresh()
+            return processor in topic.served
+
+        await until(heard, f"{processor} to say what it serves", 30.0)
         return topic.served[processor].model_id
 
 

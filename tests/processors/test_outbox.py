@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,6 +21,7 @@ from processors.settings import ProcessorSettings
 from schemas.frame import Encoding
 from schemas.pointillist_pb2 import CHECKED, Verdict
 from tests.processors.tiny import CLASSES, payload, picture, taken
+from tests.waiting import until
 
 FLAGGED = StripFinding(0.1, 1.0, 4)
 SERVING = cast(Serving, SimpleNamespace(model=Model("m@1+0", "resize", CLASSES)))
@@ -66,9 +66,7 @@ async def concluded(ready: Sequence[Classification]) -> list[Verdict]:
     outbox = Outbox(settings, cast(Emitter, told), recorded.append, lambda _: None)
     try:
         outbox.conclude(ready, [])
-        async with asyncio.timeout(20):
-            while len(recorded) < len(ready) and not outbox.broken.done():
-                await asyncio.sleep(0.01)
+        await until(lambda: len(recorded) == len(ready) or outbox.broken.done(), "the verdicts")
     finally:
         await outbox.close()
     if outbox.broken.done():
