@@ -33,6 +33,7 @@ class Meters:
         self._alerts = metrics.ALERTS.on(registry)
         self._dead_letters = metrics.DEAD_LETTERS.on(registry)
         self._store_bytes = metrics.STORE_BYTES.on(registry)
+        self._unpublished = metrics.ALERTS_UNPUBLISHED.on(registry)
         self._lag = metrics.RECORDER_LAG.on(registry)
         self._age = metrics.CAMERA_AGE.on(registry)
         self._flagged = metrics.CAMERA_FLAGGED.on(registry)
@@ -88,6 +89,10 @@ class Meters:
         """Bytes of each store."""
         for store, size in held.items():
             self._store_bytes.labels(store).set(size)
+
+    def show_unpublished(self, alerts: int) -> None:
+        """Alerts that Kafka does not hold yet."""
+        self._unpublished.set(alerts)
 
     def show_lag(self, records: int) -> None:
         """Records in Kafka that are not taken yet."""

@@ -18,14 +18,14 @@ from consumers.database import open_engine
 from consumers.intake import Record, read, refusal
 from consumers.kafka_log import Log, Rewound
 from consumers.meters import Meters
-from consumers.outbox import Outbox, mark_published, unpublished
+from consumers.outbox import Due, Outbox, count_unpublished, mark_published, unpublished
 from consumers.probe_plan import Probing, load_told, store_told
 from consumers.purge import purge
 from consumers.quarantine import Quarantine
 from consumers.settings import RecorderSettings
 from consumers.store import OffsetsMoved, Partition, Store, Written
 from consumers.web import Pages
-from schemas.errors import Malformed, UserError
+from schemas.errors import BrokerError, Malformed, UserError
 from schemas.health import Health
 from schemas.pointillist_pb2 import SHED
 
@@ -250,9 +250,16 @@ class Recorder:
                 delay_s = min(2 * delay_s, _LONGEST_DELAY_S)
 
     async def _publish_due(self) -> None:
-        while due := await self._durably(unpublished, self._engine):
-            await asyncio.wait_for(self._outbox.send(due), _PUBLISH_S)
-            await self._durably(mark_published, self._engine, [alert_id for alert_id, _, _ in due])
+        """Publish what waits, the oldest first; one that Kafka refuses stays and holds none back."""
+        after: Due | None = None
+        refused = 0
+        while due := await self._durably(unpublished, self._engine, after):
+            sent = await asyncio.wait_for(self._outbox.send(due), _PUBLISH_S)
+            await self._durably(mark_published, self._engine, sent)
+            refused += len(due) - len(sent)
+            after = due[-1]
+        if refused:
+            raise BrokerError(f"expected Kafka to take every alert, it refused {refused}: they stay, and go again")
 
     async def _plan_probes(self) -> None:
         while True:
@@ -286,6 +293,7 @@ class Recorder:
             if time.monotonic() >= purge_at:
                 more = await self._durably(purge, self._store, self._settings.bounds)
                 self._meters.show_stores(await self._durably(self._store.bytes_held))
+                self._meters.show_unpublished(await self._durably(count_unpublished, self._engine))
                 purge_at = time.monotonic() + (0 if more else _PURGE_S)
                 if more:
                     await asyncio.sleep(_FIRST_DELAY_S)

@@ -179,6 +179,9 @@ TRUTH = Metric(
     Counter, "pointillist_truth_frames_total", "Frames with a known class, by result: correct, wrong", ("result",)
 )
 ALERTS = Metric(Counter, "pointillist_alerts_total", "Alerts raised, by kind", ("kind",))
+ALERTS_UNPUBLISHED = Metric(
+    Gauge, "pointillist_alerts_unpublished", "Alerts that wait in the recorder's database until Kafka takes them"
+)
 DEAD_LETTERS = Metric(
     Counter, "pointillist_dead_letters_total", "Payloads refused, by stage and reason", ("stage", "reason")
 )

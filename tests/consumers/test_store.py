@@ -9,7 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.schema import CreateTable
 
 from consumers.database import open_engine
-from consumers.outbox import mark_published, unpublished
+from consumers.outbox import count_unpublished, mark_published, unpublished
 from consumers.purge import purge
 from consumers.quarantine import Quarantine
 from consumers.records import open_records
@@ -155,7 +155,7 @@ def test_the_quarantine_is_bounded_and_the_oldest_goes_first(make_rig: MakeRig) 
 
 
 def _alerts(rig: Rig) -> list[Alert]:
-    return [Alert.FromString(message) for _, _, message in unpublished(rig.engine)]
+    return [Alert.FromString(due.message) for due in unpublished(rig.engine)]
 
 
 def test_composed_frames_are_evidence_as_whole_ones_are(make_rig: MakeRig) -> None:
@@ -239,6 +239,23 @@ def test_an_alert_that_kafka_does_not_hold_is_not_purged(make_rig: MakeRig) -> N
     assert len(_alerts(rig)) == 2
     with rig.records() as records:
         assert records.alert_count() == 3
+
+
+def test_alerts_that_wait_are_gone_through_to_the_last_though_the_first_are_refused(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for boot in range(1, 6):
+        rig.verdicts(_of(made, boot) for made in ATTACK)
+    monkeypatch.setattr("consumers.outbox._AT_ONCE", 2)
+    assert count_unpublished(rig.engine) == 5
+    seen, page = [], unpublished(rig.engine)
+    while page:
+        seen += [each.alert_id for each in page]
+        page = unpublished(rig.engine, page[-1])
+    assert len(seen) == len(set(seen)) == 5
+    mark_published(rig.engine, seen[3:])
+    assert [each.alert_id for each in unpublished(rig.engine)] == seen[:2]
+    assert count_unpublished(rig.engine) == 3
 
 
 def _of(made: Verdict, boot: int) -> Verdict:
