@@ -213,6 +213,8 @@ def load_cameras(connection: Connection) -> list[Camera]:
     by_age = select(boots.c.camera, boots.c.boot, boots.c.frames).order_by(boots.c.last_ms)
     for name, boot, count in connection.execute(by_age):
         totals[name] += count
+        # A key keeps its place in a dictionary when its value changes: out with it, so that those heard last are last.
+        latest.pop(name, None)
         latest[name] = boot
     for name in list(latest)[-MAX_CAMERAS:]:
         camera = found[name] = Camera(name)
