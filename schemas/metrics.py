@@ -185,7 +185,13 @@ ALERTS_UNPUBLISHED = Metric(
 DEAD_LETTERS = Metric(
     Counter, "pointillist_dead_letters_total", "Payloads refused, by stage and reason", ("stage", "reason")
 )
-STORE_BYTES = Metric(Gauge, "pointillist_store_bytes", "Bytes on disk: database, quarantine, dead_letters", ("store",))
+STORE_BYTES = Metric(
+    Gauge,
+    "pointillist_store_bytes",
+    "Bytes held: database (the whole of it) and, of it, frames, dead_letters (of verified frames), foreign_letters "
+    "(payloads without a verified identity); quarantine",
+    ("store",),
+)
 RECORDER_LAG = Metric(Gauge, "pointillist_recorder_lag_records", "Records in Kafka that the recorder has not yet taken")
 CAMERA_AGE = Metric(
     Gauge,
