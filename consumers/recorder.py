@@ -27,6 +27,7 @@ from consumers.store import OffsetsMoved, Partition, Store, Written
 from consumers.web import Pages
 from schemas.errors import BrokerError, Malformed, UserError
 from schemas.health import Health
+from schemas.limits import MAX_BROKER_BYTES
 from schemas.pointillist_pb2 import SHED
 
 P = ParamSpec("P")
@@ -34,6 +35,9 @@ T = TypeVar("T")
 
 _FIRST_DELAY_S: Final = 0.05
 _LONGEST_DELAY_S: Final = 2.0
+_LETTERS_AT_ONCE: Final = 200
+"""Dead letters in one transaction: verdicts wait for no longer one."""
+_LETTER_FETCH_BYTES: Final = 2**20
 _TICK_S: Final = 1.0
 _PURGE_S: Final = 5.0
 _PUBLISH_S: Final = 30.0
@@ -79,7 +83,9 @@ class Recorder:
         self._store = Store(self._engine, Quarantine(settings.quarantine, self._engine), settings)
         self._meters = Meters(registry)
         self._board = Board(settings)
-        self._log = Log(settings)
+        # Letters on a way of their own: what strangers send, and much of it, must not stand before verdicts.
+        self._log = Log(settings, (settings.verdicts_topic, settings.events_topic), MAX_BROKER_BYTES)
+        self._letters = Log(settings, (settings.dead_letters_topic,), _LETTER_FETCH_BYTES)
         self._outbox = Outbox(settings.kafka, settings.alerts_topic, settings.events_topic)
         self._probing = Probing(settings.probes)
         self._plan_due = asyncio.Event()
@@ -109,29 +115,31 @@ class Recorder:
             ]
             if pages is not None:
                 beside.append(asyncio.create_task(pages.serve(), name="pages"))
-            recording = asyncio.create_task(self._record(), name="recording")
+            recording = [
+                asyncio.create_task(self._record(self._log, self._settings.batch_records), name="recording"),
+                asyncio.create_task(self._record(self._letters, _LETTERS_AT_ONCE), name="letters"),
+            ]
             try:
-                await asyncio.wait([recording, *beside], return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait([*recording, *beside], return_when=asyncio.FIRST_COMPLETED)
             finally:
                 await self._end(recording, beside)
         finally:
             if pages is not None:
                 await pages.close()
 
-    async def _end(self, recording: asyncio.Task[None], beside: Sequence[asyncio.Task[None]]) -> None:
+    async def _end(self, recording: Sequence[asyncio.Task[None]], beside: Sequence[asyncio.Task[None]]) -> None:
         """Let recording finish its transaction, then end the rest; the first error that any of them had is raised."""
         deadline = time.monotonic() + self._settings.shutdown_s
-        failed = any(task.done() for task in beside)
+        failed = any(task.done() for task in beside) or not self._stop.is_set()
         if failed:
-            recording.cancel()
-        await asyncio.wait([recording], timeout=max(0.0, deadline - time.monotonic()))
-        recording.cancel()
-        for task in beside:
+            for task in recording:
+                task.cancel()
+        await asyncio.wait(recording, timeout=max(0.0, deadline - time.monotonic()))
+        for task in [*recording, *beside]:
             task.cancel()
-        results = await asyncio.gather(recording, *beside, return_exceptions=True)
+        results = await asyncio.gather(*recording, *beside, return_exceptions=True)
         with contextlib.suppress(Exception):  # what is not published now is published at the next start
             await asyncio.wait_for(self._publish_due(), max(0.1, deadline - time.monotonic()))
-        await self._log.close()
         await self._outbox.close()
         for result in results:
             if isinstance(result, Exception) and not isinstance(result, Stopped):
@@ -149,14 +157,15 @@ class Recorder:
 
     # Recording
 
-    async def _record(self) -> None:
+    async def _record(self, source: Log, at_once: int) -> None:
         delay_s = _FIRST_DELAY_S
         while not self._stop.is_set():
             try:
-                await self._open_log()
+                await self._open(source)
                 delay_s = _FIRST_DELAY_S
                 while not self._stop.is_set():
-                    records = await self._gather()
+                    gathering = source.gather(self._settings.linger_ms / 1000, at_once)
+                    records = await self._unless_stopped(asyncio.create_task(gathering))
                     if records:
                         await self._write(records)
             except (OffsetsMoved, Rewound) as error:
@@ -167,22 +176,19 @@ class Recorder:
                 self._health.set("kafka", False, str(error) or type(error).__name__)
                 log.warning("kafka_unavailable", error=str(error) or type(error).__name__)
             finally:
-                await self._log.close()
+                await source.close()
             await self._pause(delay_s)
             delay_s = min(2 * delay_s, _LONGEST_DELAY_S)
 
-    async def _open_log(self) -> None:
-        self._offsets = await self._durably(self._store.offsets)
-        opening = asyncio.create_task(self._log.open(self._offsets))
-        rewound = await self._unless_stopped(opening)
+    async def _open(self, source: Log) -> None:
+        stored = await self._durably(self._store.offsets)
+        mine = {place: following for place, following in stored.items() if place[0] in source.topics}
+        rewound = await self._unless_stopped(asyncio.create_task(source.open(mine)))
         if rewound:
             await self._durably(self._store.rewind, rewound)
-            self._offsets |= rewound
-        self._health.set("kafka", True)
-
-    async def _gather(self) -> list[Record]:
-        gathering = asyncio.create_task(self._log.gather(self._settings.linger_ms / 1000, self._settings.batch_records))
-        return await self._unless_stopped(gathering)
+        self._offsets |= mine | rewound
+        if self._log.is_open and self._letters.is_open:
+            self._health.set("kafka", True)
 
     async def _unless_stopped(self, task: asyncio.Task[T]) -> T:
         stopping = asyncio.create_task(self._stop.wait())
@@ -302,11 +308,11 @@ class Recorder:
 
     async def _ask_kafka(self) -> None:
         try:
-            self._meters.show_lag(await self._log.lag())
+            self._meters.show_lag(await self._log.lag() + await self._letters.lag())
         except Exception as error:  # whatever it is, Kafka does not answer
             self._health.set("kafka", False, str(error) or type(error).__name__)
         else:
-            if self._log.is_open:
+            if self._log.is_open and self._letters.is_open:
                 self._health.set("kafka", True)
 
     async def _durably(self, action: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
