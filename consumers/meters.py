@@ -16,6 +16,7 @@ from schemas.frame import Truth
 from schemas.pointillist_pb2 import Alert
 
 _REFUSING = ("bridge", "intake", "recorder")
+VISITS = ("answered", "crowded", "late", "misdirected")
 _REFUSALS = (Malformed, BadTag, RevokedKey, BadSize, BadPixels)
 
 
@@ -34,6 +35,9 @@ class Meters:
         self._dead_letters = metrics.DEAD_LETTERS.on(registry)
         self._store_bytes = metrics.STORE_BYTES.on(registry)
         self._unpublished = metrics.ALERTS_UNPUBLISHED.on(registry)
+        self._visits = metrics.PAGE_VISITS.on(registry)
+        for outcome in VISITS:
+            self._visits.labels(outcome)
         self._lag = metrics.RECORDER_LAG.on(registry)
         self._age = metrics.CAMERA_AGE.on(registry)
         self._flagged = metrics.CAMERA_FLAGGED.on(registry)
@@ -89,6 +93,10 @@ class Meters:
         """Bytes of each store."""
         for store, size in held.items():
             self._store_bytes.labels(store).set(size)
+
+    def count_visits(self, outcome: str, number: int) -> None:
+        """Connections to the pages, by how they fared."""
+        self._visits.labels(outcome if outcome in VISITS else "other").inc(number)
 
     def show_unpublished(self, alerts: int) -> None:
         """Alerts that Kafka does not hold yet."""

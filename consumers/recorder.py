@@ -19,12 +19,12 @@ from consumers.intake import Record, read, refusal
 from consumers.kafka_log import Log, Rewound
 from consumers.meters import Meters
 from consumers.outbox import Due, Outbox, count_unpublished, mark_published, unpublished
+from consumers.pages import Pages
 from consumers.probe_plan import Probing, load_told, store_told
 from consumers.purge import purge
 from consumers.quarantine import Quarantine
 from consumers.settings import RecorderSettings
 from consumers.store import OffsetsMoved, Partition, Store, Written
-from consumers.web import Pages
 from schemas.errors import BrokerError, Malformed, UserError
 from schemas.health import Health
 from schemas.limits import MAX_BROKER_BYTES
@@ -103,7 +103,9 @@ class Recorder:
 
     async def run(self) -> None:
         """Everything side by side, until `stop` is set."""
-        pages = Pages(self._settings, self._board) if self._settings.http else None
+        pages = None
+        if self._settings.http:
+            pages = Pages(self._settings, self._board, self._health, self._meters.count_visits)
         try:
             await self._durably(self._store.prepare)
             self._board.restore(await self._durably(self._restore))

@@ -71,6 +71,8 @@ class RecorderSettings(BaseModel):
     """A folder, or any URL that fsspec opens, such as s3://bucket/prefix."""
     http: tuple[str, int] | None = None
     """Where the pages listen; port 0 takes a free one."""
+    served_as: tuple[str, ...] = ()
+    """Names of hosts that the pages answer to, besides the address itself."""
     bounds: Bounds = Bounds()
     evidence: EvidenceRule = EvidenceRule()
     probes: ProbePlan = ProbePlan()

@@ -192,6 +192,13 @@ STORE_BYTES = Metric(
     "(payloads without a verified identity); quarantine",
     ("store",),
 )
+PAGE_VISITS = Metric(
+    Counter,
+    "pointillist_page_visits_total",
+    "The pages: requests answered and, of others, connections ended: crowded by too many, late with a request, "
+    "misdirected to a host that they are not served as (answered too)",
+    ("outcome",),
+)
 RECORDER_LAG = Metric(Gauge, "pointillist_recorder_lag_records", "Records in Kafka that the recorder has not yet taken")
 CAMERA_AGE = Metric(
     Gauge,
