@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from schemas.evidence_rule import EvidenceRule
 from schemas.topics import KafkaTopic
 
 _DAY_S = 86_400.0
+
+HostName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:\[\]-]+$")]
 
 
 class ProbePlan(BaseModel):
@@ -71,7 +75,7 @@ class RecorderSettings(BaseModel):
     """A folder, or any URL that fsspec opens, such as s3://bucket/prefix."""
     http: tuple[str, int] | None = None
     """Where the pages listen; port 0 takes a free one."""
-    served_as: tuple[str, ...] = ()
+    served_as: tuple[HostName, ...] = ()
     """Names of hosts that the pages answer to, besides the address itself."""
     bounds: Bounds = Bounds()
     evidence: EvidenceRule = EvidenceRule()
