@@ -8,10 +8,11 @@ from typing import Final
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-MAX_CONNECTIONS: Final = 100
+MAX_CONNECTIONS: Final = 256
+"""Well above what one look accepts, so that a request that has come is read before its connection can be in the way."""
 REQUEST_S: Final = 5.0
 """From its opening, or from the last answer, to the end of the next request's head."""
-ANSWER_S: Final = 30.0
+ANSWER_S: Final = 10.0
 """For an answer to be made and read."""
 _LOOK_S: Final = 1.0
 

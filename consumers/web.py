@@ -52,7 +52,7 @@ _FRESH_S: Final = 0.5
 """Answers that cost the recorder or the database something are given again for so long."""
 _PATIENCE_S: Final = 5.0
 _COUNT_S: Final = 1.0
-_BACKLOG: Final = 128
+_BACKLOG: Final = 64
 _NICENESS: Final = 10
 """Recording goes first."""
 

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
-from sqlalchemy import Engine, func, select
+from sqlalchemy import func, select
 
 from benchmarks.attacks.outcome import Outcome
+from benchmarks.attacks.recording import recording_p99_s
 from benchmarks.system import RunningSystem, audit
 from consumers.database import open_engine
 from consumers.records import open_records
@@ -80,14 +81,6 @@ class Disk:
         self._engine.dispose()
 
 
-def _recording_p99_s(engine: Engine, since_ms: int, until_ms: int) -> float | None:
-    """From verdict to record: the recorder's own part of what a frame waits, without the processors'."""
-    waited = frames.c.recorded_ms - frames.c.processed_ms
-    with engine.begin() as connection:
-        found = sorted(connection.scalars(select(waited).where(frames.c.captured_ms.between(since_ms, until_ms))))
-    return found[int(0.99 * len(found))] / 1000 if found else None
-
-
 def attack(folder: Path) -> Outcome:
     """Flood beside eight cameras."""
     state = folder / "system"
@@ -123,7 +116,6 @@ def attack(folder: Path) -> Outcome:
     with engine.begin() as connection:
         kept = connection.scalar(select(func.count()).select_from(frames)) or 0
         recorded = int(connection.scalar(select(func.sum(boots.c.frames))) or 0)
-    waited = [_recording_p99_s(engine, begun_ms, flood_ms), _recording_p99_s(engine, flood_ms, ended_ms)]
     engine.dispose()
     limits = Bounds()
     bound = limits.dead_letter_bytes + limits.foreign_letter_bytes
@@ -142,6 +134,9 @@ def attack(folder: Path) -> Outcome:
             "most_database_bytes": disk.files,
             "frames_recorded": recorded,
             "frames_kept": kept,
-            "p99_verdict_to_record_s": {"before": waited[0], "during": waited[1]},
+            "p99_verdict_to_record_s": {
+                "before": recording_p99_s(layout, begun_ms, flood_ms),
+                "during": recording_p99_s(layout, flood_ms, ended_ms),
+            },
         },
     )
