@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib.resources import files
+from operator import itemgetter
 from typing import Final
 
 import uvicorn
@@ -79,11 +80,15 @@ def recent_alerts(engine: Engine) -> list[dict[str, object]]:
 
 
 def recent_dead_letters(engine: Engine) -> list[dict[str, object]]:
-    """The newest dead letters first, without their payloads."""
+    """The newest dead letters first, without their payloads: as many of each kind, for one could hide the other."""
     columns = [column for column in dead_letters.columns if column.name not in ("payload", "stored_bytes")]
+    found: list[dict[str, object]] = []
     with engine.begin() as connection:
-        rows = connection.execute(select(*columns).order_by(dead_letters.c.recorded_ms.desc()).limit(RECENT))
-        return [dict(row) | {"boot": f"{row['boot']:016x}"} for row in rows.mappings()]
+        for verified in (False, True):
+            newest = select(*columns).where(dead_letters.c.verified == verified)
+            rows = connection.execute(newest.order_by(dead_letters.c.recorded_ms.desc()).limit(RECENT))
+            found += [dict(row) | {"boot": f"{row['boot']:016x}"} for row in rows.mappings()]
+    return sorted(found, key=itemgetter("recorded_ms"), reverse=True)
 
 
 class Recorder:
