@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import errno
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -115,7 +116,9 @@ def _say(writer: asyncio.StreamWriter, message: bytes) -> None:
 def _start(*inherited: socket.socket) -> subprocess.Popen[bytes]:
     numbers = [each.fileno() for each in inherited]
     command = [sys.executable, "-m", "consumers.web", *map(str, numbers)]
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=numbers)
+    # Strangers talk to it: the fleet secret is not its business.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("POINTILLIST_")}
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=numbers, env=environment)
 
 
 def _ended(process: subprocess.Popen[bytes]) -> int:

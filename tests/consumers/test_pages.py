@@ -89,8 +89,8 @@ def pages_process() -> psutil.Process:
     return found
 
 
-@pytest_asyncio.fixture
-async def served(tmp_path: Path) -> AsyncIterator[Served]:
+@contextlib.asynccontextmanager
+async def serving(tmp_path: Path) -> AsyncIterator[Served]:
     """The pages of a recorder that has no Kafka."""
     made = Served(free_port())
     settings = RecorderSettings(
@@ -108,6 +108,13 @@ async def served(tmp_path: Path) -> AsyncIterator[Served]:
     finally:
         stop.set()
         await asyncio.wait_for(task, 30)
+
+
+@pytest_asyncio.fixture
+async def served(tmp_path: Path) -> AsyncIterator[Served]:
+    """The same for a whole test."""
+    async with serving(tmp_path) as made:
+        yield made
 
 
 async def test_visitors_are_answered_beside_a_crowd_of_half_open_requests(served: Served) -> None:
@@ -137,6 +144,12 @@ async def test_only_the_hosts_that_the_pages_are_served_as_are_answered(served: 
         assert status == 421
         assert "attacker.example" in json.loads(body)["error"]
     await until(lambda: served.visits("misdirected") == 4)
+
+
+async def test_the_fleet_secret_is_not_told_to_the_pages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("POINTILLIST_FLEET_SECRET", "11" * 32)
+    async with serving(tmp_path):
+        assert not [name for name in pages_process().environ() if name.startswith("POINTILLIST_")]
 
 
 async def test_pages_that_have_died_are_served_again(served: Served) -> None:
