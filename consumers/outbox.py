@@ -1,6 +1,6 @@
 """Alerts from the database to Kafka, at least once: each stays in the outbox until Kafka holds it.
 
-Requests for probes go the same way, but are made again while they are not obeyed, so they are not kept.
+Requests for probes go the same way, signed, but are made again while they are not obeyed, so they are not kept.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ from sqlalchemy import Engine, func, select, tuple_, update
 
 from consumers.kafka_client import REQUEST_S, start, stop
 from consumers.tables import alerts
+from schemas.frame import sign_message
+from schemas.identity import CameraId
+from schemas.keys import KeyRing
 from schemas.limits import MAX_BROKER_BYTES
 from schemas.pointillist_pb2 import Alert, ProbeRequest
 
@@ -67,7 +70,9 @@ class Outbox:
     refused. What therefore comes twice is the same by its id.
     """
 
-    def __init__(self, bootstrap: str, alerts_topic: str, events_topic: str) -> None:
+    def __init__(self, bootstrap: str, alerts_topic: str, events_topic: str, keys: KeyRing) -> None:
+        """`keys` sign the requests: whoever else may write to Kafka can make none."""
+        self._keys = keys
         self._bootstrap = bootstrap
         self._alerts_topic = alerts_topic
         self._events_topic = events_topic
@@ -106,7 +111,13 @@ class Outbox:
         """Return when Kafka has acknowledged these requests to cameras; raises what it says of one that it refuses."""
         kind = ProbeRequest.DESCRIPTOR.full_name
         sending = [
-            self._send(self._events_topic, f"{camera}/{request.issued_ms}", camera, request.SerializeToString(), kind)
+            self._send(
+                self._events_topic,
+                f"{camera}/{request.issued_ms}",
+                camera,
+                sign_message(self._keys.current(CameraId(camera)), request),
+                kind,
+            )
             for camera, request in requests
         ]
         for answer in await asyncio.gather(*sending, return_exceptions=True):

@@ -14,7 +14,7 @@ from consumers.camera_rows import CameraRows
 from consumers.database import NewRows, Prepared, upsert
 from consumers.dead_letters import DeadLetters
 from consumers.evidence import Chain
-from consumers.intake import Batch, BootKey, FrameKey, frame_row, ledger_row
+from consumers.intake import Batch, BootKey, FrameKey, frame_row
 from consumers.quarantine import Quarantine
 from consumers.rows import CameraRow, FrameRow, LetterRow, frame_bytes
 from consumers.settings import RecorderSettings
@@ -151,7 +151,7 @@ class Store:
                 written.letters = self.dead_letters.record(connection, list(batch.letters.values()))
                 touched.update((row.camera, row.boot) for row in written.letters if row.verified)
             if batch.ledgers:
-                rows = [ledger_row(key, ledger)._asdict() for key, ledger in batch.ledgers.items()]
+                rows = [row._asdict() for row in batch.ledgers.values()]
                 connection.execute(self._ledger, rows)
                 touched.update(batch.ledgers)
             if batch.statuses or batch.metas:

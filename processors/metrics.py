@@ -46,6 +46,7 @@ class ProcessorMetrics:
         swaps = contract.MODEL_SWAPS.on(registry)
         self.model_swaps = {name: swaps.labels(name) for name in ("switched", "refused", "superseded")}
         self.model_load = contract.MODEL_LOAD.on(registry)
+        self.kafka_damaged = contract.KAFKA_DAMAGED.on(registry).labels("processor")
         self.device_busy = contract.DEVICE_BUSY.on(registry)
 
     def stage(self, name: str, seconds: float) -> None:

@@ -8,7 +8,8 @@ from contextlib import suppress
 from typing import Any, Final
 
 import structlog
-from aiokafka.errors import KafkaError
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.errors import CorruptRecordException, KafkaError
 from prometheus_client import CollectorRegistry
 
 from processors.emitter import BACKOFF_S, Emitter
@@ -22,6 +23,7 @@ from processors.settings import ProcessorSettings
 from processors.strip_queue import DeviceTurns
 from schemas.health import Health
 from schemas.kafka_clients import start
+from schemas.kafka_damage import DamagePasser
 from schemas.keys import KeyRing
 
 _POLL_MS: Final = 200
@@ -89,6 +91,7 @@ class _Service:
             lambda assigned: health.set("assigned", assigned),
         )
         self._inbox = self._processor.inbox
+        self._damage = DamagePasser(CorruptRecordException)
         self._swap = ModelSwap(settings, feed, loader, serving, self._processor.switch, self._emitter, metrics, health)
 
     def _on_kafka(self, side: str, ok: bool, detail: str = "") -> None:
@@ -142,6 +145,8 @@ class _Service:
                 attempt = 0
                 await self._read()
             except (KafkaError, OSError) as error:
+                if isinstance(error, CorruptRecordException):
+                    self._damage.met()
                 complaint = f"{type(error).__name__}: {error}"
                 self._on_kafka("consumer", False, complaint)
                 log.warning("kafka gives no records", error=complaint, attempt=attempt)
@@ -168,10 +173,30 @@ class _Service:
                 await inbox.room.wait()
                 continue
             most = inbox.share()
-            count = self._processor.accept(await consumer.getmany(*partitions, timeout_ms=_POLL_MS, max_records=most))
+            count = self._processor.accept(await self._getmany(consumer, partitions, most))
+            self._passed_over(await self._damage.pass_stalls(consumer, partitions))
             # At a low rate each fetch would bring one frame at the price of a request: let a few gather.
             if 0 < count < most:
                 await asyncio.sleep(self._settings.linger_s / 2)
+
+    async def _getmany(
+        self, consumer: AIOKafkaConsumer, partitions: list[TopicPartition], most: int
+    ) -> dict[TopicPartition, list[ConsumerRecord]]:
+        if not self._damage.careful:
+            found: dict[TopicPartition, list[ConsumerRecord]] = await consumer.getmany(
+                *partitions, timeout_ms=_POLL_MS, max_records=most
+            )
+            return found
+        if not partitions:  # none is assigned yet, and asking for none is asking for all
+            await asyncio.sleep(_POLL_MS / 1000)
+        found, passed = await self._damage.getmany(consumer, partitions, most)
+        self._passed_over(passed)
+        return found
+
+    def _passed_over(self, records: int) -> None:
+        if records:
+            log.error("damaged records passed over: their frames are lost", records=records)
+            self._metrics.kafka_damaged.inc(records)
 
     async def _leave(self, deadline_s: float) -> None:
         """Close the consumer, and leave the group unless the membership is static."""

@@ -79,6 +79,8 @@ def _prepare(settings: ProcessorSettings, metrics: ProcessorMetrics, folder: Pat
     )
     work = DeviceWork(pipeline, metrics, program, settings.strip_dropped, settings.strip_recent_bytes)
     probe_s = work.warm(settings.batch_frames, settings.batch_pixels)
+    if bundle.settings.strip is None:
+        log.warning("no frame is checked for triggers: the bundle has no [strip] table", model=bundle.model_id)
     log.info(
         "device is ready",
         model=bundle.model_id,

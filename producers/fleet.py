@@ -10,6 +10,7 @@ import resource
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -20,10 +21,12 @@ from producers.camera import Camera
 from producers.instruments import Instruments
 from producers.publisher import Broker, LinkSettings
 from producers.scenario import CameraSettings, Fault, Scenario
+from schemas.disk import free_bytes
 from schemas.errors import PointillistError, SecretError, SourceError, StateError
 from schemas.health import Health
 from schemas.identity import CameraId
 from schemas.keys import CameraKey
+from schemas.metrics import DISK_FREE
 
 _log = structlog.get_logger()
 
@@ -146,6 +149,7 @@ class _Fleet:
         self._start = start
         self._complained: dict[CameraId, float] = {}
         self._instruments = Instruments.on(registry)
+        DISK_FREE.on(registry).labels("spools").set_function(partial(free_bytes, spool_root(state)))
         self._broker = Broker(*mqtt, threads=min(_CONNECTORS, len(settings)))
         self._cameras: list[Camera] = []
 

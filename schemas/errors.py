@@ -9,6 +9,7 @@
     │   ├── BundleError           a model bundle is incomplete or does not do what its model.toml says
     │   ├── BrokerError           MQTT, Kafka or the database does not answer
     │   └── StateError            a state folder is in use, or is not one
+    │       └── TryAgain          its disk is full, or a damaged file was set aside: another start may go well (code 75)
     ├── WireError                 a payload was refused; `reason` is its name in metrics and dead letters
     │   ├── Malformed             not the expected message, or a field out of its range
     │   ├── BadTag                the authentication tag does not match
@@ -62,6 +63,13 @@ class BrokerError(UserError):
 
 class StateError(UserError):
     """A state folder is in use, or is not one."""
+
+
+class TryAgain(StateError):  # noqa: N818  # what to do, not what happened
+    """The disk is full, or a damaged file was set aside: the next start may go well, without a person."""
+
+    exit_code = 75
+    """`EX_TEMPFAIL` of sysexits.h."""
 
 
 class WireError(PointillistError):

@@ -38,6 +38,19 @@ class Metric(Generic[Kind]):
 # Every role
 BUILD_INFO = Metric(Gauge, "pointillist_build_info", "1, with the role and its version as labels", ("role", "version"))
 
+DISK_FREE = Metric(
+    Gauge,
+    "pointillist_disk_free_bytes",
+    "Bytes free on the disk that holds: database, quarantine, spools",
+    ("holds",),
+)
+KAFKA_DAMAGED = Metric(
+    Counter,
+    "pointillist_kafka_damaged_records_total",
+    "Records in damaged batches of Kafka's log that were passed over, by reader: processor, recorder",
+    ("reader",),
+)
+
 # Cameras and the simulated fleet
 CAMERA_FRAMES = Metric(
     Counter,
@@ -105,6 +118,12 @@ BRIDGE_KEY_REQUESTS = Metric(
 )
 BRIDGE_PROBE_REQUESTS = Metric(
     Counter, "pointillist_bridge_probe_requests_total", "Changes of the share of probes sent to cameras"
+)
+BRIDGE_REFUSED_REQUESTS = Metric(
+    Counter,
+    "pointillist_bridge_refused_requests_total",
+    "Requests to cameras among Kafka's events that the server did not sign or that are not of now, by kind",
+    ("kind",),
 )
 BRIDGE_KAFKA_ERRORS = Metric(Counter, "pointillist_bridge_kafka_errors_total", "Batches that Kafka refused at first")
 
@@ -198,6 +217,9 @@ PAGE_VISITS = Metric(
     "The pages: requests answered and, of others, connections ended: crowded by too many, late with a request, "
     "misdirected to a host that they are not served as (answered too)",
     ("outcome",),
+)
+DATABASES_SET_ASIDE = Metric(
+    Gauge, "pointillist_databases_set_aside", "Damaged databases that lie beside the recorder's until they are removed"
 )
 RECORDER_LAG = Metric(Gauge, "pointillist_recorder_lag_records", "Records in Kafka that the recorder has not yet taken")
 CAMERA_AGE = Metric(

@@ -212,10 +212,11 @@ def record(
         )
     except ValidationError as error:
         raise ConfigError(first_problem(error)) from None
+    keys = server_keys(state)
     run_role(
         "recorder",
         metrics,
-        lambda registry, health, stop: run_recorder(settings, registry=registry, health=health, stop=stop),
+        lambda registry, health, stop: run_recorder(settings, keys, registry=registry, health=health, stop=stop),
     )
 
 

@@ -63,6 +63,7 @@ def up(
     from infra.up.run import run_up
     from infra.up.settings import UpSettings
     from infra.up.table import LiveTable
+    from infra.up.terminal import own_foreground
 
     options: dict[str, Any] = {
         "cameras": cameras,
@@ -92,7 +93,8 @@ def up(
     except ValidationError as error:
         raise ConfigError(first_problem(error)) from None
     console = Console(soft_wrap=True)
-    status, document = run_up(settings, Environment(), LiveTable(console))
+    with own_foreground():
+        status, document = run_up(settings, Environment(), LiveTable(console))
     console.print_json(data=document)
     raise typer.Exit(status)
 

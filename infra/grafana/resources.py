@@ -82,6 +82,21 @@ def _saturation() -> list[Graph | Figure]:
             6,
         ),
         Graph("Open files", "Share of the limit, by role.", "percentunit", (Query(open_files, "{{role}}"),), 6),
+        Graph(
+            "Room",
+            "Bytes free on the disk that holds these.",
+            "bytes",
+            (Query(f"min by (holds) ({m.DISK_FREE.name})", "{{holds}}"),),
+        ),
+        Graph(
+            "Damage",
+            "Records a second that are passed over in damaged batches of Kafka's log, and databases set aside.",
+            "none",
+            (
+                Query(or_zero(rate(m.KAFKA_DAMAGED, "reader")), "{{reader}}"),
+                Query(f"max({m.DATABASES_SET_ASIDE.name})", "databases"),
+            ),
+        ),
     ]
 
 

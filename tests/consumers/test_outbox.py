@@ -11,6 +11,7 @@ from consumers.outbox import Due, Outbox
 from infra.local.kafka import Kafka
 from schemas.pointillist_pb2 import Alert, ProbeRequest
 from tests.conftest import TopicFactory
+from tests.consumers.recorder_rig import KEYS
 
 LIMIT = {"max.message.bytes": "4000"}
 
@@ -40,7 +41,7 @@ async def held(kafka: Kafka, topic: str) -> list[Alert]:
 async def outbox(kafka: Kafka, kafka_topics: TopicFactory) -> AsyncIterator[tuple[Outbox, str]]:
     """An outbox whose topics take no message above 4000 bytes, and the alerts' topic."""
     alerts = await kafka_topics(config=LIMIT)
-    made = Outbox(kafka.bootstrap, alerts, await kafka_topics(config={"max.message.bytes": "10"}))
+    made = Outbox(kafka.bootstrap, alerts, await kafka_topics(config={"max.message.bytes": "10"}), KEYS)
     yield made, alerts
     await made.close()
 
