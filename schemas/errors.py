@@ -15,6 +15,8 @@
     │   ├── BadTag                the authentication tag does not match
     │   ├── RevokedKey            signed under a key generation that is no longer accepted
     │   ├── BadSize               frame sides, channels or message size out of bounds
+    │   ├── OverSize              a frame has more pixels than this fleet's cameras have
+    │   ├── OverQuota             a camera has more waiting than it may while others need the device
     │   ├── BadPixels             the pixel data does not decode to what the header announces
     │   └── NoKeyFrame            the key frame that it names is not there
     └── StageError                a stage failed on frames that were well formed
@@ -100,6 +102,18 @@ class BadSize(WireError):  # noqa: N818
     """Frame sides, channels or message size out of bounds."""
 
     reason: ClassVar[str] = "bad_size"
+
+
+class OverSize(WireError):  # noqa: N818
+    """A frame has more pixels than this fleet's cameras have."""
+
+    reason: ClassVar[str] = "over_size"
+
+
+class OverQuota(WireError):  # noqa: N818
+    """A camera has more waiting than it may while others need the device."""
+
+    reason: ClassVar[str] = "over_quota"
 
 
 class BadPixels(WireError):  # noqa: N818

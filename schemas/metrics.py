@@ -14,6 +14,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 Kind = TypeVar("Kind", Counter, Gauge, Histogram)
 
 SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+LOAD_SECONDS: Final = (0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+"""Up to the time that a model may take by default: compiling one takes minutes."""
 FRAMES: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)
 BITS: Final = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 5.0)
 
@@ -134,13 +136,24 @@ FRAMES_TOTAL = Metric(
     "Frames taken from Kafka, by outcome: classified, dead_lettered",
     ("outcome",),
 )
+REFUSED = Metric(
+    Counter,
+    "pointillist_refused_frames_total",
+    "Frames with a valid tag that a processor dead-lettered without looking at them, by reason: over_size, over_quota",
+    ("reason",),
+)
 FRAME_BYTES = Metric(
     Counter, "pointillist_frame_bytes_total", "Bytes of the frames taken from Kafka: raw as captured, sent", ("kind",)
 )
 STAGE = Metric(
     Histogram, "pointillist_stage_seconds", "Time that a stage took for one batch", ("stage",), buckets=SECONDS
 )
-STAGE_ERRORS = Metric(Counter, "pointillist_stage_errors_total", "Batches on which a stage failed", ("stage",))
+STAGE_ERRORS = Metric(
+    Counter,
+    "pointillist_stage_errors_total",
+    "Batches on which a stage failed; for the stage `pictures`, verdicts that went without preview and evidence",
+    ("stage",),
+)
 KEY_FRAMES = Metric(
     Counter,
     "pointillist_key_frames_total",
@@ -156,6 +169,11 @@ DELTA_FRAMES = Metric(
 BATCH = Metric(Histogram, "pointillist_batch_frames", "Frames in a batch", buckets=FRAMES)
 QUEUE = Metric(Gauge, "pointillist_queue_frames", "Frames waiting in a queue: batch, strip", ("queue",))
 LAG = Metric(Gauge, "pointillist_lag_frames", "Frames in Kafka that this processor's partitions still hold for it")
+UNREAD = Metric(
+    Gauge,
+    "pointillist_frames_unread",
+    "1 while some partition of the frames topic has no processor that reads it, or there is no such topic",
+)
 PAUSED = Metric(Gauge, "pointillist_paused_partitions", "Partitions paused by back-pressure")
 STRIP_FRAMES = Metric(
     Counter, "pointillist_strip_frames_total", "Frames for STRIP, by outcome: checked, flagged, shed", ("outcome",)
@@ -174,7 +192,7 @@ MODEL_LOAD = Metric(
     Histogram,
     "pointillist_model_load_seconds",
     "Time to fetch, load and warm a published model beside the one that serves",
-    buckets=SECONDS,
+    buckets=LOAD_SECONDS,
 )
 STRIP_PASSES = Metric(
     Counter, "pointillist_strip_passes_total", "Overlays that the checked frames went through the network with"

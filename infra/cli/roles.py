@@ -131,6 +131,9 @@ def process(
     strip_dropped: Annotated[
         float, typer.Option(help="Share of frames with dropped pixels that STRIP checks, with those before them.")
     ] = 0.0,
+    max_pixels: Annotated[
+        int, typer.Option(help="Height x width of the largest frame; what is larger goes to the dead letters.")
+    ] = 4096 * 2160,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     model_cache: Annotated[
         Path | None, typer.Option(help="Folder for copies of published models; else in the state folder, or passing.")
@@ -157,7 +160,7 @@ def process(
     options: dict[str, Any] = {
         "kafka": broker(kafka, state, "kafka"), "bundle": bundle, "instance": instance, "mode": mode,
         "compile": compiled, "batch_frames": batch_frames, "device": device, "model_cache": model_cache,
-        "strip_dropped": strip_dropped,
+        "strip_dropped": strip_dropped, "max_frame_pixels": max_pixels,
     }  # fmt: skip
     require_brokers(broker_wait, kafka=options["kafka"])
     try:

@@ -218,8 +218,11 @@ def _defence() -> list[Graph | Figure]:
         ),
         Graph(
             "Refused payloads",
-            "Dead letters by stage and reason.",
+            "Dead letters by stage and reason; and what processors refused of cameras with a valid key.",
             "ops",
-            (Query(or_zero(f"{rate(m.DEAD_LETTERS, 'stage, reason')} > 0"), "{{stage}} {{reason}}"),),
+            (
+                Query(or_zero(f"{rate(m.DEAD_LETTERS, 'stage, reason')} > 0"), "{{stage}} {{reason}}"),
+                Query(rate(m.REFUSED, "reason"), "processors, {{reason}}"),
+            ),
         ),
     ]

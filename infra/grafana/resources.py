@@ -64,7 +64,11 @@ def _saturation() -> list[Graph | Figure]:
             "Back-pressure",
             "Partitions that the processors have paused, and bridges that leave frames to the cameras.",
             "none",
-            (Query(total(m.PAUSED), "paused partitions"), Query(total(m.BRIDGE_HOLDING), "bridges holding back")),
+            (
+                Query(total(m.PAUSED), "paused partitions"),
+                Query(total(m.BRIDGE_HOLDING), "bridges holding back"),
+                Query(f"max({m.UNREAD.name})", "frames that nobody reads"),
+            ),
             6,
         ),
         Graph(

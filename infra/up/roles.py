@@ -123,6 +123,7 @@ class LocalRoles:
         bundle = str(bundle_folder(self._settings))
         fixed = ["process", "--kafka", self._kafka, "--bundle", bundle, "--mode", self._settings.mode]
         fixed += ["--batch-frames", str(self._settings.batch_frames)]
+        fixed += ["--max-pixels", str(self._settings.max_frame_pixels)]
         fixed += ["--strip-dropped", str(self._settings.strip_dropped)]
         fixed += ["--model-cache", str(self._layout.model_cache.resolve())]
         return [

@@ -38,6 +38,7 @@ class UpSettings(BaseModel):
     report: Path | None = None
     drain_s: float = Field(default=60.0, gt=0)
     batch_frames: int = Field(default=64, ge=1, le=1024)
+    max_frame_pixels: int = Field(default=4096 * 2160, ge=64)
     spool_bytes: int = Field(default=256 * 2**20, ge=2**20)
     prometheus: bool = True
     http: str | None = None
