@@ -38,6 +38,8 @@ class Camera:
     """The newest frame of the boot that was heard last."""
     heard_ms: int = 0
     """When a frame was recorded last."""
+    said_ms: int = 0
+    """When it was heard last how the camera is."""
     entropy_bits: float | None = None
     """Of the last checked probe."""
     probes: deque[bool] = field(default_factory=lambda: deque(maxlen=RECENT_PROBES))
@@ -84,8 +86,8 @@ class Camera:
         said = self.status.state if self.status else UNKNOWN
         age_s = self.age_s(now_ms)
         sends = age_s is not None and age_s <= silent_after_s
-        if self.status is not None and self.last is not None and said == OFFLINE and sends:
-            said = ONLINE if self.last.recorded_ms - self.status.state_ms > 1000 * silent_after_s else said
+        if said == OFFLINE and sends and self.heard_ms - self.said_ms > 1000 * silent_after_s:
+            said = ONLINE
         if said in (OFFLINE, DEGRADED):
             return _STATES[said]
         return "online" if sends else "silent"
@@ -152,6 +154,8 @@ class Board:
         for camera in self._cameras.values():
             if camera.last is not None:
                 camera.heard_ms = self._clock_ms() - max(0, now_ms - camera.last.recorded_ms)
+            if camera.status is not None:
+                camera.said_ms = self._clock_ms() - max(0, now_ms - camera.status.state_ms)
         self._strangers = sum(camera.last is None for camera in self._cameras.values())
 
     def take(self, written: Written) -> None:
@@ -166,7 +170,10 @@ class Board:
             if preview:
                 self._keep_preview(row, preview)
         for status in written.cameras:
-            self._camera(status.camera).status = status
+            camera = self._camera(status.camera)
+            if camera.status is None or camera.status.state_ms != status.state_ms:
+                camera.said_ms = now_ms
+            camera.status = status
         self.take_evidence(written)
         self._make_room()
 
@@ -244,6 +251,8 @@ def load_cameras(connection: Connection) -> list[Camera]:
     by_age = select(boots.c.camera, boots.c.boot, boots.c.frames).order_by(boots.c.last_ms)
     for name, boot, count in connection.execute(by_age):
         totals[name] += count
+        # A key keeps its place in a dictionary when its value changes: out with it, so that those heard last are last.
+        latest.pop(name, None)
         latest[name] = boot
     for name in list(latest)[-MAX_CAMERAS:]:
         camera = found[name] = Camera(name)

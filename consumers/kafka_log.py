@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -25,14 +25,24 @@ class Rewound(Exception):  # noqa: N818  # what Kafka says, not a failure
 
 
 class Log:
-    """The records of the recorder's topics from given offsets on, each once and in order per partition."""
+    """The records of some topics from given offsets on, each once and in order per partition."""
 
-    def __init__(self, settings: RecorderSettings, on_damaged: Callable[[int], None] = lambda _: None) -> None:
-        """`on_damaged` is told how many records in damaged batches were passed over."""
+    def __init__(
+        self,
+        settings: RecorderSettings,
+        topics: Collection[str],
+        partition_bytes: int,
+        on_damaged: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        """At most about `partition_bytes` of each partition are fetched at once, a larger record alone.
+
+        `on_damaged` is told how many records in damaged batches were passed over.
+        """
         self._settings = settings
         self._on_damaged = on_damaged
         self._damage = DamagePasser(CorruptRecordException)
-        self._topics = (settings.verdicts_topic, settings.events_topic, settings.dead_letters_topic)
+        self.topics = frozenset(topics)
+        self._partition_bytes = partition_bytes
         self._consumer: AIOKafkaConsumer | None = None
         self._next: dict[TopicPartition, int] = {}
 
@@ -42,13 +52,13 @@ class Log:
         Raises what aiokafka raises when Kafka does not answer or has not all topics yet.
         """
         consumer = AIOKafkaConsumer(
-            *self._topics,
+            *sorted(self.topics),
             bootstrap_servers=self._settings.kafka,
             group_id=None,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             fetch_max_bytes=2 * MAX_BROKER_BYTES,
-            max_partition_fetch_bytes=MAX_BROKER_BYTES,
+            max_partition_fetch_bytes=self._partition_bytes,
             request_timeout_ms=REQUEST_S * 1000,
             metadata_max_age_ms=30_000,
         )

@@ -23,6 +23,7 @@ from schemas.frame import Truth
 from schemas.pointillist_pb2 import Alert
 
 _REFUSING = ("bridge", "intake", "recorder")
+VISITS = ("answered", "crowded", "late", "misdirected")
 _REFUSALS = (Malformed, BadTag, RevokedKey, BadSize, BadPixels)
 
 
@@ -62,6 +63,10 @@ class Meters:
         self._alerts = metrics.ALERTS.on(registry)
         self._dead_letters = metrics.DEAD_LETTERS.on(registry)
         self._store_bytes = metrics.STORE_BYTES.on(registry)
+        self._unpublished = metrics.ALERTS_UNPUBLISHED.on(registry)
+        self._visits = metrics.PAGE_VISITS.on(registry)
+        for outcome in VISITS:
+            self._visits.labels(outcome)
         free = metrics.DISK_FREE.on(registry)
         for name, folder in places.folders.items():
             # Asked at each scrape: the recorder itself may be waiting for room.
@@ -125,6 +130,14 @@ class Meters:
         """Bytes of each store."""
         for store, size in held.items():
             self._store_bytes.labels(store).set(size)
+
+    def count_visits(self, outcome: str, number: int) -> None:
+        """Connections to the pages, by how they fared."""
+        self._visits.labels(outcome if outcome in VISITS else "other").inc(number)
+
+    def show_unpublished(self, alerts: int) -> None:
+        """Alerts that Kafka does not hold yet."""
+        self._unpublished.set(alerts)
 
     def count_damaged(self, records: int) -> None:
         """Records in damaged batches of Kafka's log that were passed over."""

@@ -136,6 +136,7 @@ dead_letters = Table(
 )
 """What was refused, by the place of the Kafka record that says so."""
 Index("dead_letters_by_age", dead_letters.c.recorded_ms)
+Index("dead_letters_by_kind", dead_letters.c.verified, dead_letters.c.recorded_ms)
 Index(
     "dead_letters_verified",
     dead_letters.c.camera,

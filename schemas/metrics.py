@@ -224,10 +224,26 @@ TRUTH = Metric(
     Counter, "pointillist_truth_frames_total", "Frames with a known class, by result: correct, wrong", ("result",)
 )
 ALERTS = Metric(Counter, "pointillist_alerts_total", "Alerts raised, by kind", ("kind",))
+ALERTS_UNPUBLISHED = Metric(
+    Gauge, "pointillist_alerts_unpublished", "Alerts that wait in the recorder's database until Kafka takes them"
+)
 DEAD_LETTERS = Metric(
     Counter, "pointillist_dead_letters_total", "Payloads refused, by stage and reason", ("stage", "reason")
 )
-STORE_BYTES = Metric(Gauge, "pointillist_store_bytes", "Bytes on disk: database, quarantine, dead_letters", ("store",))
+STORE_BYTES = Metric(
+    Gauge,
+    "pointillist_store_bytes",
+    "Bytes held: database (the whole of it) and, of it, frames, dead_letters (of verified frames), foreign_letters "
+    "(payloads without a verified identity); quarantine",
+    ("store",),
+)
+PAGE_VISITS = Metric(
+    Counter,
+    "pointillist_page_visits_total",
+    "The pages: requests answered and, of others, connections ended: crowded by too many, late with a request, "
+    "misdirected to a host that they are not served as (answered too)",
+    ("outcome",),
+)
 DATABASES_SET_ASIDE = Metric(
     Gauge, "pointillist_databases_set_aside", "Damaged databases that lie beside the recorder's until they are removed"
 )

@@ -20,6 +20,10 @@ Kafka = Annotated[str | None, typer.Option(help="Kafka bootstrap server as host:
 BrokerWait = Annotated[
     float, typer.Option(help="Seconds to wait for a broker at the start before giving up; 0 = for ever.", min=0)
 ]
+ServedAs = Annotated[
+    list[str] | None,
+    typer.Option(help="A host name that the pages answer to, besides their address; can be given again."),
+]
 BROKER_WAIT_S = 10.0
 
 
@@ -178,6 +182,7 @@ def record(
     database: Annotated[str | None, typer.Option(help="SQLAlchemy URL; else SQLite in the state folder.")] = None,
     quarantine: Annotated[str | None, typer.Option(help="Folder or fsspec URL for flagged frames.")] = None,
     http: Annotated[str | None, typer.Option(help="host:port of the pages /cameras and /preview.")] = None,
+    served_as: ServedAs = None,
     probe_budget: Annotated[
         float | None,
         typer.Option(help="Frames a second that new and suspect cameras may be told to send whole in addition.", min=0),
@@ -186,8 +191,11 @@ def record(
     broker_wait: BrokerWait = BROKER_WAIT_S,
 ) -> None:
     """Record verdicts, raise alerts, keep flagged frames, show pictures."""
+    from pydantic import ValidationError
+
     from consumers.recorder import run_recorder
     from consumers.settings import ProbePlan, RecorderSettings
+    from infra.cli.up import first_problem
     from infra.layout import Layout
     from infra.role import address, run_role
 
@@ -196,13 +204,17 @@ def record(
         raise ConfigError("expected --state DIR, or both --database URL and --quarantine URL")
     bootstrap = broker(kafka, state, "kafka")
     require_brokers(broker_wait, kafka=bootstrap)
-    settings = RecorderSettings(
-        kafka=bootstrap,
-        database=resolve(database) if database else layout.database_url,
-        quarantine=quarantine or str(layout.quarantine),
-        http=address(http) if http else None,
-        probes=ProbePlan() if probe_budget is None else ProbePlan(extra_per_s=probe_budget),
-    )
+    try:
+        settings = RecorderSettings(
+            kafka=bootstrap,
+            database=resolve(database) if database else layout.database_url,
+            quarantine=quarantine or str(layout.quarantine),
+            http=address(http) if http else None,
+            served_as=tuple(served_as or ()),
+            probes=ProbePlan() if probe_budget is None else ProbePlan(extra_per_s=probe_budget),
+        )
+    except ValidationError as error:
+        raise ConfigError(first_problem(error)) from None
     keys = server_keys(state)
     run_role(
         "recorder",

@@ -52,6 +52,10 @@ def up(
     ),
     report: Annotated[Path | None, typer.Option(help="Write the report of the run here, as JSON.")] = None,
     http: Annotated[str | None, typer.Option(help="host:port of the pages with pictures and verdicts.")] = None,
+    served_as: Annotated[
+        list[str] | None,
+        typer.Option(help="A host name that the pages answer to, besides their address; can be given again."),
+    ] = None,
     prometheus: Annotated[bool, typer.Option(help="Start Prometheus too, when it is installed.")] = True,
 ) -> None:
     """Run brokers, bridge, processors, recorder and a camera fleet on this machine.
@@ -85,6 +89,7 @@ def up(
         "state": state,
         "report": report,
         "http": http,
+        "served_as": tuple(served_as or ()),
         "prometheus": prometheus,
     }
     try:

@@ -203,12 +203,13 @@ def _defence() -> list[Graph | Figure]:
         ),
         Graph(
             "Alerts by camera",
-            "Raised in the last hour; the ten that raised most.",
+            "Raised in the last hour, the ten that raised most; and those that Kafka has not taken yet.",
             "none",
             (
                 Query(
                     or_zero(f"topk(10, sum by (camera_id) (increase({m.CAMERA_ALERTS.name}[1h])) > 0)"), "{{camera_id}}"
                 ),
+                Query(total(m.ALERTS_UNPUBLISHED), "wait for Kafka"),
             ),
             8,
         ),

@@ -49,7 +49,10 @@ def _utilisation() -> list[Graph | Figure]:
             "Disk",
             "What the stores and the spools take.",
             "bytes",
-            (Query(total(m.STORE_BYTES, "store"), "{{store}}"), Query(total(m.SPOOL_BYTES), "spools")),
+            (
+                *(Query(total(m.STORE_BYTES, store=store), store) for store in ("database", "quarantine")),
+                Query(total(m.SPOOL_BYTES), "spools"),
+            ),
         ),
     ]
 
@@ -66,16 +69,23 @@ def _saturation() -> list[Graph | Figure]:
                 Query(total(m.BRIDGE_HOLDING), "bridges holding back"),
                 Query(f"max({m.UNREAD.name})", "frames that nobody reads"),
             ),
-            8,
+            6,
+        ),
+        Graph(
+            "Visitors of the pages",
+            "Requests answered, and connections ended: too many, too late, or for another host.",
+            "ops",
+            (Query(rate(m.PAGE_VISITS, "outcome"), "{{outcome}}"),),
+            6,
         ),
         Graph(
             "Unacknowledged messages",
             "Received by the bridge, not yet in Kafka.",
             "none",
             (Query(total(m.BRIDGE_UNACKNOWLEDGED), "messages"),),
-            8,
+            6,
         ),
-        Graph("Open files", "Share of the limit, by role.", "percentunit", (Query(open_files, "{{role}}"),), 8),
+        Graph("Open files", "Share of the limit, by role.", "percentunit", (Query(open_files, "{{role}}"),), 6),
         Graph(
             "Room",
             "Bytes free on the disk that holds these.",

@@ -136,6 +136,8 @@ class LocalRoles:
         http = self._settings.http or f"{LOOPBACK}:{self._ports.take('recorder-http')}"
         state = str(self._layout.folder)
         arguments = ["record", "--kafka", self._kafka, "--state", state, "--http", http]
+        for name in self._settings.served_as:
+            arguments += ["--served-as", name]
         return self._role("recorder", arguments, self._light, listen=http)
 
     def fleet(self) -> Role:

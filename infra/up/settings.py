@@ -42,6 +42,7 @@ class UpSettings(BaseModel):
     spool_bytes: int = Field(default=256 * 2**20, ge=2**20)
     prometheus: bool = True
     http: str | None = None
+    served_as: tuple[str, ...] = ()
 
 
 def source_entry(source: str, cameras: int, fps: float, data: Path | None) -> dict[str, Any]:

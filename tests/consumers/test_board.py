@@ -6,11 +6,13 @@ import time
 
 import pytest
 from prometheus_client import CollectorRegistry
+from sqlalchemy import update
 
 from consumers.board import Board, load_cameras
 from consumers.meters import Meters, places_of
-from schemas.pointillist_pb2 import ONLINE, Status
-from tests.consumers.recorder_rig import CAMERA, PNG, Rig, signed, verdict
+from consumers.tables import boots
+from schemas.pointillist_pb2 import OFFLINE, ONLINE, Status, Turn
+from tests.consumers.recorder_rig import BOOT, CAMERA, PNG, Rig, signed, verdict
 
 SILENT_AFTER_S = 10.0
 HOUR_MS = 3_600_000
@@ -29,7 +31,7 @@ class Clock:
 def clock(rig: Rig) -> Clock:
     clock = Clock()
     rig.board = Board(rig.settings, clock)
-    online = signed(Status(state=ONLINE))
+    online = signed(Status(state=ONLINE, boot_id=BOOT))
     rig.feed([rig.record(rig.settings.events_topic, CAMERA.encode(), online, "Status")])
     return clock
 
@@ -97,3 +99,39 @@ def test_a_recorder_that_starts_again_knows_how_long_a_camera_was_silent(rig: Ri
     assert age_s is not None
     assert 60 <= age_s < 120
     assert camera.state(clock(), SILENT_AFTER_S) == "silent"
+
+
+def test_the_cameras_heard_last_are_restored_whenever_they_were_first_heard(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("consumers.board.MAX_CAMERAS", 2)
+    heard = [("lab/a", 1, 10), ("lab/b", 1, 20), ("lab/c", 1, 30), ("lab/a", 2, 40)]
+    for camera, boot, _ in heard:
+        rig.verdicts([verdict(0, boot=boot)], camera)
+    with rig.engine.begin() as connection:
+        for camera, boot, last_ms in heard:
+            of_boot = (boots.c.camera == camera, boots.c.boot == boot)
+            connection.execute(update(boots).where(*of_boot).values(last_ms=last_ms))
+        restored = {camera.name: camera for camera in load_cameras(connection)}
+    assert set(restored) == {"lab/a", "lab/c"}
+    assert restored["lab/a"].frames == 2
+    assert restored["lab/a"].last is not None
+    assert restored["lab/a"].last.boot == 2
+
+
+def test_frames_show_that_a_camera_is_not_offline_though_the_recorders_clock_jumps(
+    rig: Rig, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig.verdicts([verdict(0)])
+    gone = Status(state=OFFLINE, boot_id=BOOT, turn=Turn(connection=1, message=1, at_ms=100))
+    rig.feed([rig.record(rig.settings.events_topic, CAMERA.encode(), signed(gone), "Status")])
+    now_ns = time.time_ns()
+    monkeypatch.setattr(time, "time_ns", lambda: now_ns - HOUR_MS * 10**6)
+    clock.now_ms += 5000
+    rig.verdicts([verdict(1)])
+    assert shown(rig, clock)["status"] == "offline"
+    clock.now_ms += 6000
+    rig.verdicts([verdict(2)])
+    assert shown(rig, clock)["status"] == "online"
+    clock.now_ms += 11_000
+    assert shown(rig, clock)["status"] == "offline"

@@ -35,6 +35,7 @@ from schemas.identity import CameraId
 from schemas.pointillist_pb2 import ONLINE, Alert, Meta, ProbeRequest, Status, Verdict
 from schemas.ranges import RangeSet
 from tests.conftest import TopicFactory
+from tests.consumers.pages_rig import half_open
 from tests.consumers.recorder_rig import BOOT, CAMERA, KEYS, SECRET, dead_letter, ledger, picture, signed, verdict
 from tests.kafka_files import damage_batch, damage_length
 from tests.waiting import until
@@ -87,9 +88,12 @@ class Scene:
             async with asyncio.timeout(WAIT_S):
                 await task
 
-    def process(self) -> subprocess.Popen[bytes]:
-        """A recorder in a process of its own."""
-        return subprocess.Popen([sys.executable, "-c", PROGRAM, self.settings.model_dump_json(), SECRET.hex()])
+    def process(self, descriptors: int = 1024, **changed: object) -> subprocess.Popen[bytes]:
+        """A recorder in a process of its own, which may open so many files."""
+        settings = self.settings.model_copy(update=changed)
+        limit = f'ulimit -n {descriptors} && exec "$@"'
+        program = [sys.executable, "-c", PROGRAM, settings.model_dump_json(), SECRET.hex()]
+        return subprocess.Popen(["sh", "-c", limit, "sh", *program])
 
     async def verdicts(self, verdicts: Iterable[Verdict], camera: str = CAMERA) -> None:
         """Publish verdicts."""
@@ -486,3 +490,41 @@ async def test_a_partition_of_verdicts_that_stands_still_goes_on_where_kafka_giv
         passed = missing[1] - missing[0] + 1
         assert passed <= 3
         assert scene.metric("pointillist_kafka_damaged_records_total", reader="recorder") == passed
+
+
+@pytest.mark.brokers
+async def test_half_open_requests_do_not_stop_recording(scene: Scene) -> None:
+    port = _free_port()
+    process = scene.process(descriptors=200, http=("127.0.0.1", port))
+    try:
+        await until(lambda: _answers(port))
+        with half_open(port, 600):
+            # A flagged frame goes to the quarantine: a file has to be opened for it.
+            await scene.verdicts(verdict(n, flagged=n % 10 == 0) for n in range(50))
+            await until(lambda: len(scene.recorded()) == 50)
+            assert (await _get(f"http://127.0.0.1:{port}/cameras"))[0] == 200
+        process.terminate()
+        assert await asyncio.to_thread(process.wait, WAIT_S) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.brokers
+async def test_the_pages_of_a_killed_recorder_leave_their_address_to_the_next_one(scene: Scene) -> None:
+    port = _free_port()
+    for _ in range(3):
+        process = scene.process(http=("127.0.0.1", port))
+        try:
+            await until(lambda: _answers(port))
+        finally:
+            process.kill()
+            process.wait()
+
+
+def _answers(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/cameras", timeout=5) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False

@@ -11,7 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.schema import CreateTable
 
 from consumers.database import open_engine
-from consumers.outbox import mark_published, unpublished
+from consumers.outbox import count_unpublished, mark_published, unpublished
 from consumers.purge import purge
 from consumers.quarantine import Quarantine
 from consumers.records import open_records
@@ -120,7 +120,7 @@ def test_the_highest_revision_of_a_ledger_wins(rig: Rig) -> None:
 
 
 def test_dead_letters_are_sets_of_identities_or_foreign_also_after_purging(make_rig: MakeRig) -> None:
-    rig = make_rig(bounds=Bounds(dead_letter_bytes=0, purge_rows=2))
+    rig = make_rig()
     for seq in (4, 5, 5):
         rig.letter(dead_letter(seq, verified=True))
     for seq in range(3):
@@ -133,10 +133,11 @@ def test_dead_letters_are_sets_of_identities_or_foreign_also_after_purging(make_
             assert records.boots() == {(CAMERA, BOOT)}
 
     check()
-    while purge(rig.store, rig.bounds):
+    while purge(rig.store, Bounds(dead_letter_bytes=0, foreign_letter_bytes=0, purge_rows=2)):
         pass
     assert rig.count("dead_letters") == 0
-    assert rig.store.bytes_held()["dead_letters"] == 0
+    held = rig.store.bytes_held()
+    assert held["dead_letters"] == held["foreign_letters"] == 0
     check()
 
 
@@ -161,7 +162,7 @@ def test_the_quarantine_is_bounded_and_the_oldest_goes_first(make_rig: MakeRig) 
 
 
 def _alerts(rig: Rig) -> list[Alert]:
-    return [Alert.FromString(message) for _, _, message in unpublished(rig.engine)]
+    return [Alert.FromString(due.message) for due in unpublished(rig.engine)]
 
 
 def test_composed_frames_are_evidence_as_whole_ones_are(make_rig: MakeRig) -> None:
@@ -245,6 +246,23 @@ def test_an_alert_that_kafka_does_not_hold_is_not_purged(make_rig: MakeRig) -> N
     assert len(_alerts(rig)) == 2
     with rig.records() as records:
         assert records.alert_count() == 3
+
+
+def test_alerts_that_wait_are_gone_through_to_the_last_though_the_first_are_refused(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for boot in range(1, 6):
+        rig.verdicts(_of(made, boot) for made in ATTACK)
+    monkeypatch.setattr("consumers.outbox._AT_ONCE", 2)
+    assert count_unpublished(rig.engine) == 5
+    seen, page = [], unpublished(rig.engine)
+    while page:
+        seen += [each.alert_id for each in page]
+        page = unpublished(rig.engine, page[-1])
+    assert len(seen) == len(set(seen)) == 5
+    mark_published(rig.engine, seen[3:])
+    assert [each.alert_id for each in unpublished(rig.engine)] == seen[:2]
+    assert count_unpublished(rig.engine) == 3
 
 
 def _of(made: Verdict, boot: int) -> Verdict:
@@ -338,20 +356,6 @@ def test_a_rate_that_is_no_rate_is_refused_even_when_its_camera_has_signed_it(ma
     written = rig.feed([rig.record(rig.settings.events_topic, CAMERA.encode(), payload, "Meta")])
     assert [letter.reason for letter in written.letters] == ["malformed"]
     assert "frames per second" in written.letters[0].error
-
-
-def test_frames_show_that_a_camera_is_not_offline(rig: Rig) -> None:
-    says = Announcements(rig)
-    rig.verdicts([verdict(0)])
-    says.status(OFFLINE, BOOT, (1, LAST_MESSAGE), 100)
-    (camera,) = rig.board.cameras()
-    now_ms = time.time_ns() // 10**6
-    rig.verdicts([verdict(1)])
-    assert camera.state(now_ms, 10) == "offline"
-    assert camera.last is not None
-    camera.last = camera.last._replace(recorded_ms=now_ms + 11_000)
-    assert camera.state(now_ms + 12_000, 10) == "online"
-    assert camera.state(now_ms + 22_000, 10) == "offline"
 
 
 def test_invented_cameras_are_forgotten_and_real_ones_stay(make_rig: MakeRig) -> None:
