@@ -39,8 +39,8 @@ class Found:
 
     class_id: int
     confidence: float
-    rebuilt: Picture | None
-    """(H, W, C) uint8, when it was asked for."""
+    shown: Picture | None
+    """(h, w, C) uint8 for people, when it was asked for; see `Pipeline.show`."""
     probe: Probe | None
     """What STRIP is to look at; None unless the frame is a probe or one of the sample of the others."""
 
@@ -74,11 +74,13 @@ class DeviceWork:
         program: Program | None = None,
         strip_dropped: float = 0.0,
         recent_bytes: int = 2**20,
+        preview_side: int = 384,
     ) -> None:
         """`program` is of the same pipeline; without one, nothing is compiled.
 
         `strip_dropped` is the share of the frames without some of their pixels that STRIP is to check, see
-        `processors.probes`; for that, cameras' recent pixels are kept in `recent_bytes` of memory.
+        `processors.probes`; for that, cameras' recent pixels are kept in `recent_bytes` of memory. Previews have at
+        most `preview_side` pixels on their longer side.
         """
         self.pipeline = pipeline
         self.program = program or Program(pipeline)
@@ -86,6 +88,7 @@ class DeviceWork:
         self._device = pipeline.bundle.device
         self._strip_dropped = strip_dropped
         self._recent = RecentPixels(recent_bytes)
+        self._preview_side = preview_side
         self._codebooks = DeviceCodebooks(self._device)
         self._stage = ""
 
@@ -100,7 +103,7 @@ class DeviceWork:
 
     @torch.inference_mode()
     def classify(self, batch: Sequence[TakenFrame], previews: Sequence[bool]) -> list[Outcome]:
-        """What is found in each frame of a batch of one shape; `previews` says whose rebuilt picture to return.
+        """What is found in each frame of a batch of one shape; `previews` says whose picture to return for people.
 
         Where the batch fails, its frames go one by one, so that only those that fail alone come back as `Failed`; where
         memory runs out, its halves.
@@ -129,11 +132,11 @@ class DeviceWork:
     def _attempt(self, batch: Sequence[TakenFrame], previews: Sequence[bool]) -> list[Outcome]:
         outcomes: list[Outcome | None] = [None] * len(batch)
         good: list[int] = []
-        masks: list[Tensor] = []
+        masks: list[tuple[Tensor, Tensor]] = []
 
         def decode(kept: Tensor, sent: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             pixels, kept, sent = self._decode(batch, kept, sent, good, outcomes)
-            masks.append(sent)
+            masks.append((kept, sent))
             return pixels, kept, sent
 
         seeds = [taken.key.frame_seed(taken.frame.boot_id, taken.frame.seq) for taken in batch]
@@ -149,18 +152,28 @@ class DeviceWork:
         if done is not None:
             frames, found = done
             class_ids, confidences = found.class_id.tolist(), found.confidence.tolist()
+            kept, sent = masks[-1]
+            shown = self._show(frames, kept, found.rebuilt, [i for i, index in enumerate(good) if previews[index]])
             self._stage = "strip"
             taken = [batch[index] for index in good]
-            probes = probes_of(self.pipeline, taken, frames, masks[-1], self._strip_dropped, self._recent)
+            probes = probes_of(self.pipeline, taken, frames, sent, self._strip_dropped, self._recent)
             for i, index in enumerate(good):
                 if not 0 <= confidences[i] <= 1:  # not a number
                     failure = StageError(f"expected a confidence from 0 to 1, got {confidences[i]}")
                     self._metrics.stage_failed("classify")
                     outcomes[index] = Failed("classify", failure)
                     continue
-                rebuilt = picture_of(found.rebuilt[i]) if previews[index] else None
-                outcomes[index] = Found(class_ids[i], confidences[i], rebuilt, probes.get(i))
+                outcomes[index] = Found(class_ids[i], confidences[i], shown.get(i), probes.get(i))
         return [outcome for outcome in outcomes if outcome is not None]
+
+    def _show(self, frames: Tensor, kept: Tensor, rebuilt: Tensor | None, due: list[int]) -> dict[int, Picture]:
+        """The pictures for people of the frames at the positions `due`."""
+        if not due:
+            return {}
+        with self._clock("preview"):
+            whole = None if rebuilt is None else rebuilt[due]
+            shown = self.pipeline.show(frames[due], kept[due], self._preview_side, whole)
+            return {i: picture_of(picture) for i, picture in zip(due, shown, strict=True)}
 
     def _decode(
         self,

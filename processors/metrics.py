@@ -10,7 +10,7 @@ from processors.intake import TakenFrame
 from processors.records import StripFinding
 from schemas import metrics as contract
 
-_STAGES = ("intake", "unpack", "reconstruct", "denoise", "classify", "strip")
+_STAGES = ("intake", "unpack", "reconstruct", "denoise", "classify", "preview", "strip")
 
 
 class ProcessorMetrics:

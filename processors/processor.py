@@ -219,7 +219,7 @@ class Processor:
             if not isinstance(outcome, Found):
                 failed.append((taken, outcome))
                 continue
-            found = Classification(taken, serving, outcome.class_id, outcome.confidence, outcome.rebuilt, outcome.probe)
+            found = Classification(taken, serving, outcome.class_id, outcome.confidence, outcome.shown, outcome.probe)
             if found.probe is None:
                 ready.append(found)
             elif not taken.frame.whole and 2 * len(self._probes) >= self._settings.strip_queue:

@@ -77,7 +77,9 @@ def _prepare(settings: ProcessorSettings, metrics: ProcessorMetrics, folder: Pat
         compiles=on_gpu if settings.compile is None else settings.compile,
         precision=choose_precision(pipeline),
     )
-    work = DeviceWork(pipeline, metrics, program, settings.strip_dropped, settings.strip_recent_bytes)
+    work = DeviceWork(
+        pipeline, metrics, program, settings.strip_dropped, settings.strip_recent_bytes, settings.preview_side
+    )
     probe_s = work.warm(settings.batch_frames, settings.batch_pixels)
     log.info(
         "device is ready",

@@ -99,6 +99,9 @@ class ProcessorSettings(BaseModel):
     """And how many may; below the share of one partition, so that the key frame can come in behind them."""
 
     preview_interval_s: float = Field(default=1.0, ge=0)
+    """At most one preview of each camera in this time."""
+    preview_side: int = Field(default=384, ge=16, le=8192)
+    """Of its longer side in pixels, at most; see `processors.pipeline.Pipeline.show`."""
     commit_interval_s: float = Field(default=0.2, gt=0)
     drain_s: float = Field(default=8.0, gt=0)
     """Deadline for all of shutdown. A revoked partition has half the session timeout, at most this."""

@@ -23,7 +23,7 @@ from schemas.masks import ROWS
 from schemas.pointillist_pb2 import LOSSLESS, RAW
 from tests.processors.tiny import device_work, payload, picture, taken, tiny_bundle, write_bundle
 
-SHAPE = Shape(32, 40, 3)
+SHAPE = Shape(24, 40, 3)
 
 
 @pytest.fixture(scope="module")
