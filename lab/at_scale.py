@@ -26,7 +26,7 @@ from torch import Tensor
 
 from lab.attacks import make_attack, to_8_bits
 from lab.data import LabelledPictures, to_frames
-from lab.experiments.csv_rows import write_rows
+from lab.experiments.csv_rows import read_rows, write_rows
 from lab.experiments.markdown import markdown
 from lab.masks import random_masks
 from lab.networks.families import densenet, mobilenet
@@ -278,19 +278,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--share", type=float, default=1.0, help="of the usual number of frames")
+    parser.add_argument("--only", choices=CONDITIONS, nargs="*", help="measure these scenes, keep the others' rows")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     pipeline = Pipeline(load_bundle(shipped_bundle("scene"), torch.device("cpu")))
-    rows: list[Row] = []
-    for name, attacked in (("hard", False), ("usual", True), ("dim", True)):
+    chosen = list(CONDITIONS) if arguments.only is None else arguments.only
+    accuracy, cost = arguments.out / "accuracy.csv", arguments.out / "costs.csv"
+    rows = [row for row in read_rows(accuracy, Row) if row.scenes not in chosen]
+    for name in chosen:
         for size, counts in SIZES.items():
+            attacked = name != "hard"
             count = max(2, round(arguments.share * counts[attacked]))
             for row in measure(pipeline, name, size, count, attacked):
                 rows.append(row)
                 print(" ".join(_line(row)), flush=True)
-            write_rows(arguments.out / "accuracy.csv", rows, Row)
+            write_rows(accuracy, rows, Row)
     parts = list(costs())
-    write_rows(arguments.out / "costs.csv", parts, Cost)
+    write_rows(cost, parts, Cost)
     (arguments.out / "README.md").write_text(tables(rows, parts) + "\n", encoding="utf-8")
 
 

@@ -22,6 +22,7 @@ from processors.preview import Picture
 from processors.probes import Probe, probes_of
 from processors.program import Program
 from processors.records import StripFinding
+from processors.settings import ProcessorSettings
 from processors.stages.recent_pixels import RecentPixels
 from schemas.errors import BadPixels, ConfigError, NoKeyFrame, PointillistError, StageError, WireError
 from schemas.limits import BLOCK, BLOCK_PIXELS
@@ -30,7 +31,8 @@ from schemas.packing import unpack_pixels
 from schemas.pointillist_pb2 import RAW, TEMPORAL
 from schemas.temporal import unpack_delta
 
-_WARM_PIXELS = 2**18
+_CPU_PIXELS = 2**18
+_GPU_PIXELS = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,12 @@ def choose_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
     if wanted == "cuda" and not have:
         raise ConfigError("device: expected CUDA, torch finds none; auto or cpu would run")
     return torch.device("cuda" if have and wanted != "cpu" else "cpu")
+
+
+def most_pixels(settings: ProcessorSettings) -> int:
+    """Height × width × frames of one batch at most, on the device of these settings."""
+    on_gpu = choose_device(settings.device).type == "cuda"
+    return settings.batch_pixels or (_GPU_PIXELS if on_gpu else _CPU_PIXELS)
 
 
 class DeviceWork:
@@ -262,7 +270,7 @@ class DeviceWork:
         return 0.0 if threshold is None else threshold.threshold_bits
 
     @torch.inference_mode()
-    def warm(self, batch_frames: int, batch_pixels: int = _WARM_PIXELS) -> float | None:
+    def warm(self, batch_frames: int, batch_pixels: int = _CPU_PIXELS) -> float | None:
         """Run the chain on black frames of the network's size and 32×32; the seconds that STRIP takes for one frame.
 
         None when the bundle has nothing for STRIP. The second run of each is the one that counts. A program that
@@ -273,7 +281,7 @@ class DeviceWork:
         for shape in sorted({own, Shape(32, 32, 3)}):
             area = shape.height * shape.width
             self.program.compile_for(shape, max(1, min(batch_frames, batch_pixels // area)))
-            for count in sorted({1, max(1, min(batch_frames, batch_pixels // area, _WARM_PIXELS // area))}):
+            for count in sorted({1, max(1, min(batch_frames, batch_pixels // area, _CPU_PIXELS // area))}):
                 kept = torch.ones(count, 1, shape.height, shape.width, dtype=torch.bool, device=self._device)
                 kept[..., ::3] = False
                 frames = torch.zeros(count, shape.channels, shape.height, shape.width, device=self._device)

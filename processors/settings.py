@@ -67,9 +67,9 @@ class ProcessorSettings(BaseModel):
     torch's threads that wait for each other spin, which costs several times the work itself when cores are short."""
 
     batch_frames: int = Field(default=64, ge=1, le=1024)
-    batch_pixels: int = Field(default=2**20, ge=1)
+    batch_pixels: int | None = Field(default=None, ge=1)
     """Height x width x frames of one batch, unless a single frame is larger. A batch of large frames that leaves the
-    processor's caches takes about twice as long for each."""
+    processor's caches takes about twice as long for each: None is 2**18 on a CPU, 2**20 on CUDA."""
     linger_s: float = Field(default=0.02, ge=0, le=1)
     """How long a frame waits for others while the device is idle."""
     queue_frames: int = Field(default=256, ge=1)
