@@ -98,7 +98,7 @@ class Pipeline:
         larger = height >= wanted.height and width >= wanted.width and height * width > wanted.height * wanted.width
         return larger and wanted.policy == "resize"
 
-    def rebuild(self, frames: Tensor, kept: Tensor, stage: StageContext = bare, *, denoised: bool = True) -> Tensor:
+    def rebuild(self, frames: Tensor, kept: Tensor, stage: StageContext = bare, denoised: bool = True) -> Tensor:
         """Reconstruct whole frames, then denoise them: (B, C, H, W) in [0, 1] to the same.
 
         What stands in dropped pixels, where `kept` (B, 1, H, W) is False, is not read: a probe frame comes out as if
@@ -132,9 +132,9 @@ class Pipeline:
             )
             if rows.cut or columns.cut:
                 part = (..., rows.outer, columns.outer)
-                around = self.rebuild(frames[part], kept[part], stage, denoised=denoised)
+                around = self.rebuild(frames[part], kept[part], stage, denoised)
                 return self.bundle.prepare(around[..., rows.inner, columns.inner]), None
-        rebuilt = self.rebuild(frames, kept, stage, denoised=denoised)
+        rebuilt = self.rebuild(frames, kept, stage, denoised)
         return self.bundle.prepare(rebuilt), rebuilt
 
     def _see_scaled(
@@ -143,15 +143,15 @@ class Pipeline:
         whole, restored, filled = self.ways(kept)
         size = self._size
         if len(whole) == len(frames):
-            rebuilt = self.rebuild(frames, kept, stage, denoised=denoised)
+            rebuilt = self.rebuild(frames, kept, stage, denoised)
             return self.bundle.prepare(rebuilt), rebuilt
         parts = []
         if whole:
-            parts.append(resize(self.rebuild(*_some(whole, frames, kept), stage, denoised=denoised), *size))
+            parts.append(resize(self.rebuild(*_some(whole, frames, kept), stage, denoised), *size))
         if restored:
             with stage("reconstruct"):
                 pictures, known = at_scale(*_some(restored, frames, kept), *size)
-            parts.append(self.rebuild(pictures, known, stage, denoised=denoised))
+            parts.append(self.rebuild(pictures, known, stage, denoised))
         if filled:
             with stage("reconstruct"):
                 pictures = reconstruct_plate(*at_scale(*_some(filled, frames, kept), *size))

@@ -11,12 +11,12 @@ import torch
 from prometheus_client import CollectorRegistry
 
 from processors.bundle import Bundle
-from processors.device import DeviceWork, Failed, Found, choose_device
+from processors.device import DeviceWork, Failed, Found, choose_device, most_pixels
 from processors.metrics import ProcessorMetrics
 from processors.pipeline import Pipeline
 from processors.probes import Probe
 from processors.records import StripFinding
-from processors.settings import DenoiseSettings
+from processors.settings import DenoiseSettings, ProcessorSettings
 from processors.stages.denoise import denoise
 from processors.stages.reconstruct import reconstruct
 from processors.stages.strip import strip_entropy
@@ -338,3 +338,11 @@ def test_cuda_is_asked_for_where_there_is_none(monkeypatch: pytest.MonkeyPatch) 
     assert choose_device("auto").type == "cpu"
     with pytest.raises(ConfigError, match="expected CUDA"):
         choose_device("cuda")
+
+
+def test_large_frames_go_one_by_one_through_a_cpu_and_together_through_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = ProcessorSettings(kafka="nowhere:1", bundle=Path())
+    assert most_pixels(plain.model_copy(update={"device": "cpu"})) < 2 * 432 * 768
+    assert most_pixels(plain.model_copy(update={"device": "cpu", "batch_pixels": 5})) == 5
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert most_pixels(plain) >= 3 * 432 * 768
