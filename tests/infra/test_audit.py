@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.system import COMMAND
 from consumers.database import open_engine
 from consumers.tables import metadata
 from infra.audit import audit, unsettled
 from infra.layout import Layout
+from infra.local.process import COMMAND
 from producers.spool import Spool
 from schemas.errors import StateError
 from schemas.frame import Encoding, encode_frame

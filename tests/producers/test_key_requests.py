@@ -1,12 +1,11 @@
 from __future__ import annotations
 
-import asyncio
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaProducer
-from bridge_rig import KEYS, new_camera, rig, until
 from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
@@ -20,6 +19,8 @@ from schemas.identity import CameraId
 from schemas.keys import derive_camera_key
 from schemas.pointillist_pb2 import Command, KeyRequest
 from schemas.topics import Channel, KafkaTopic, mqtt_topic
+from tests.producers.bridge_rig import KEYS, new_camera, rig
+from tests.waiting import until
 
 CAMERA = CameraId("site/door")
 CE_TYPE = b"pointillist.v1.KeyRequest"
@@ -93,14 +94,16 @@ async def test_a_bridge_passes_requests_from_kafka_to_the_camera(mosquitto: Mosq
         await producer.start()
         try:
             bridge = await made.bridge()
-            # A bridge that has just started may not hear the first one: whoever misses a key frame asks again.
-            for seq in range(100):
+            seqs = count()
+
+            async def asked_until_heard() -> bool:
+                # A bridge that has just started may not hear the first one: whoever misses a key frame asks again.
                 await producer.send_and_wait(
-                    KafkaTopic.EVENTS.value, wanted(seq), key=camera_id.encode(), headers=[("ce_type", CE_TYPE)]
+                    KafkaTopic.EVENTS.value, wanted(next(seqs)), key=camera_id.encode(), headers=[("ce_type", CE_TYPE)]
                 )
-                await asyncio.sleep(0.2)
-                if heard:
-                    break
+                return bool(heard)
+
+            await until(asked_until_heard, "a request at the camera")
             await until(lambda: bridge.metric("pointillist_bridge_key_requests_total") >= 1, "a request counted")
         finally:
             client.disconnect()

@@ -1,12 +1,11 @@
 from __future__ import annotations
 
-import asyncio
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaProducer
-from bridge_rig import KEYS, new_camera, rig, until
 from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
@@ -18,6 +17,8 @@ from schemas.frame import Encoding, open_own_message
 from schemas.identity import CameraId
 from schemas.pointillist_pb2 import LOSSLESS, Command, ProbeRequest
 from schemas.topics import Channel, KafkaTopic, mqtt_topic
+from tests.producers.bridge_rig import KEYS, new_camera, rig
+from tests.waiting import until
 
 CAMERA = CameraId("site/door")
 CE_TYPE = b"pointillist.v1.ProbeRequest"
@@ -88,17 +89,19 @@ async def test_a_bridge_retains_the_command_for_a_camera_that_is_away(mosquitto:
         await producer.start()
         try:
             bridge = await made.bridge()
-            # A bridge that has just started may not hear the first one: the recorder asks again.
-            for issued_ms in range(1, 100):
+            issued_ms = count(1)
+
+            async def asked_until_passed_on() -> bool:
+                # A bridge that has just started may not hear the first one: the recorder asks again.
                 await producer.send_and_wait(
                     KafkaTopic.EVENTS.value,
-                    asked(issued_ms=issued_ms),
+                    asked(issued_ms=next(issued_ms)),
                     key=camera_id.encode(),
                     headers=[("ce_type", CE_TYPE)],
                 )
-                await asyncio.sleep(0.2)
-                if bridge.metric("pointillist_bridge_probe_requests_total"):
-                    break
+                return bool(bridge.metric("pointillist_bridge_probe_requests_total"))
+
+            await until(asked_until_passed_on, "a request passed on")
         finally:
             await producer.stop()
         client = Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)

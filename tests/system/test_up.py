@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
-import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 
 import psutil
 import pytest
 
-from benchmarks.hostile import publish_hostile
-from benchmarks.system import COMMAND, RunningSystem, audit
-from schemas.identity import CameraId
+from infra.audit import audit as count_frames
+from infra.layout import Layout
+from infra.local.process import COMMAND
+from infra.up.background import RunningSystem, audit
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.brokers, pytest.mark.slow]
 
@@ -26,19 +27,38 @@ def lost(state: Path) -> int:
     return int(found["frames_lost"])
 
 
+def await_more_recorded(system: RunningSystem, frames: int) -> None:
+    """Wait until `frames` more than now are in the database: cameras, brokers and all roles are at work."""
+    layout = Layout(system.state)
+    wanted = count_frames(layout).counts().frames_recorded + frames
+
+    def recorded() -> bool:
+        assert system.process.poll() is None, system.output()
+        return count_frames(layout).counts().frames_recorded >= wanted
+
+    wait_until(recorded, f"{frames} frames more in the database", within_s=90, every_s=0.1)
+
+
+def get(url: str) -> bytes:
+    """What an address answers; empty as long as it refuses."""
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return bytes(answer.read())
+    except urllib.error.HTTPError as refused:
+        refused.close()
+        return b""
+
+
 def test_a_fleet_runs_end_to_end_and_every_frame_is_recorded(tmp_path: Path) -> None:
     options = ("--cameras", 4, "--fps", 5, "--seconds", 8, "--strip-rate", 0.1)
     with RunningSystem(tmp_path / "state", *options) as system:
         system.await_role("fleet")
         pids = [entry["pid"] for entry in system.roles().values()]
         http = system.roles()["recorder"]["listen"]
-        time.sleep(5)
-        with urllib.request.urlopen(f"http://{http}/cameras", timeout=5) as answer:
-            cameras = json.load(answer)
-        with urllib.request.urlopen(f"http://{http}/preview/local/cam-0.jpg", timeout=5) as answer:
-            assert answer.read(2) == b"\xff\xd8"
+        names = {f"local/cam-{index}" for index in range(4)}
+        wait_until(lambda: {c["camera"] for c in json.loads(get(f"http://{http}/cameras"))} == names, "all cameras")
+        wait_until(lambda: get(f"http://{http}/preview/local/cam-0.jpg").startswith(b"\xff\xd8"), "a JPEG picture")
         report = system.finish()
-    assert {camera["camera"] for camera in cameras} == {f"local/cam-{index}" for index in range(4)}
     assert 4 * 5 * 6 <= report["frames_published"] <= 4 * 5 * 9
     assert report["frames_recorded"] == report["frames_published"]
     assert report["frames_lost"] == report["frames_pending"] == report["frames_shed"] == 0
@@ -55,23 +75,24 @@ def test_a_fleet_runs_end_to_end_and_every_frame_is_recorded(tmp_path: Path) -> 
 
 @pytest.mark.timeout(400)
 def test_each_role_killed_under_load_is_restarted_and_nothing_is_lost(tmp_path: Path) -> None:
-    with RunningSystem(tmp_path / "state", "--cameras", 4, "--fps", 10, "--seconds", 60) as system:
+    with RunningSystem(tmp_path / "state", "--cameras", 4, "--fps", 10) as system:
         system.await_role("fleet")
-        time.sleep(3)
+        await_more_recorded(system, 60)
         for role in ("bridge", "processor-1", "recorder", "kafka", "mosquitto", "fleet"):
             system.kill(role)
-            time.sleep(3)
+            await_more_recorded(system, 60)
+        system.interrupt()
         report = system.finish()
     assert report["frames_lost"] == report["frames_pending"] == 0
     assert report["frames_recorded"] + report["frames_shed"] == report["frames_published"]
-    assert report["frames_published"] > 4 * 10 * 30
+    assert report["frames_published"] >= 7 * 60
     assert lost(tmp_path / "state") == 0
 
 
 def test_nothing_survives_kill_9_of_up_and_the_next_up_goes_on(tmp_path: Path) -> None:
     with RunningSystem(tmp_path / "state", "--cameras", 2, "--fps", 5, "--seconds", 60) as system:
         system.await_role("fleet")
-        time.sleep(3)
+        await_more_recorded(system, 10)
         children = [psutil.Process(entry["pid"]) for entry in system.roles().values()]
     _, alive = psutil.wait_procs(children, timeout=10)
     assert not alive
@@ -84,27 +105,10 @@ def test_nothing_survives_kill_9_of_up_and_the_next_up_goes_on(tmp_path: Path) -
 def test_ctrl_c_drains_and_reports(tmp_path: Path) -> None:
     with RunningSystem(tmp_path / "state", "--cameras", 2, "--fps", 5) as system:
         system.await_role("fleet")
-        time.sleep(4)
-        system.process.send_signal(signal.SIGINT)
+        await_more_recorded(system, 10)
+        system.interrupt()
         report = system.finish(60)
     assert report["frames_recorded"] == report["frames_published"] > 0
-
-
-@pytest.mark.timeout(400)
-def test_hostile_payloads_are_refused_and_the_good_traffic_is_unharmed(tmp_path: Path) -> None:
-    messages = 4000
-    with RunningSystem(tmp_path / "state", "--cameras", 4, "--fps", 5) as system:
-        system.await_role("fleet")
-        time.sleep(5)
-        host, _, port = system.roles()["mosquitto"]["listen"].partition(":")
-        publish_hostile(host, int(port), messages, [CameraId(f"local/cam-{index}") for index in range(4)])
-        system.process.send_signal(signal.SIGINT)
-        report = system.finish()
-    assert report["frames_recorded"] == report["frames_published"]
-    assert report["frames_lost"] == report["frames_shed"] == report["frames_dead_lettered"] == 0
-    assert report["frames_foreign"] > messages / 2
-    assert report["duplicates_removed"] > 0
-    assert lost(tmp_path / "state") == 0
 
 
 @pytest.mark.parametrize(
