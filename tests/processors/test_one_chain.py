@@ -35,7 +35,9 @@ POLICIES: tuple[Policy, ...] = ("resize", "crop", "tile")
 
 @pytest.fixture(scope="module")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Bundle]:
-    known = {policy: tiny_bundle(tmp_path_factory.mktemp(policy), policy=policy) for policy in POLICIES}
+    known: dict[str, Bundle] = {
+        policy: tiny_bundle(tmp_path_factory.mktemp(policy), policy=policy) for policy in POLICIES
+    }
     return known.__getitem__
 
 
