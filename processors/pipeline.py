@@ -43,8 +43,8 @@ RESTORED_BELOW: Final = 2.0
 """Density up to which every picture at the network's scale is restored. Above it, nothing is missing."""
 
 RESTORED_PIXELS: Final = 64 * 64
-"""Of the network's input, up to which pictures of any density are restored: that takes a point or two from an attacker,
-but at 224×224 more time than most networks."""
+"""Of the network's input, up to which pictures of any density are restored: that takes up to a point or two from an
+attacker, but at 224×224 as much time as a network."""
 
 WINDOW_MARGIN: Final = 64
 """Pixels around what the policy `crop` cuts out that are rebuilt with it: as far as the reconstructions look."""
