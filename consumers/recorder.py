@@ -13,11 +13,12 @@ import structlog
 from prometheus_client import CollectorRegistry
 from sqlalchemy.exc import DataError, IntegrityError
 
-from consumers.board import Board, Camera, load_cameras
+from consumers.board import Board, Camera, load_cameras, monotonic_ms
+from consumers.damage import is_damaged, reason, set_aside
 from consumers.database import open_engine
 from consumers.intake import Record, read, refusal
 from consumers.kafka_log import Log, Rewound
-from consumers.meters import Meters
+from consumers.meters import Meters, places_of
 from consumers.outbox import Outbox, mark_published, unpublished
 from consumers.probe_plan import Probing, load_told, store_told
 from consumers.purge import purge
@@ -25,8 +26,9 @@ from consumers.quarantine import Quarantine
 from consumers.settings import RecorderSettings
 from consumers.store import OffsetsMoved, Partition, Store, Written
 from consumers.web import Pages
-from schemas.errors import Malformed, UserError
+from schemas.errors import Malformed, TryAgain, UserError
 from schemas.health import Health
+from schemas.keys import KeyRing
 from schemas.pointillist_pb2 import SHED
 
 P = ParamSpec("P")
@@ -48,39 +50,63 @@ class Stopped(Exception):  # noqa: N818  # not a failure
 
 
 async def run_recorder(
-    settings: RecorderSettings, *, registry: CollectorRegistry, health: Health, stop: asyncio.Event
+    settings: RecorderSettings,
+    keys: KeyRing,
+    *,
+    registry: CollectorRegistry,
+    health: Health,
+    stop: asyncio.Event,
 ) -> None:
     """Record until `stop` is set; what was taken from Kafka is then committed, or left for the next start.
 
+    What cameras say of themselves is verified under `keys`, and what they are asked for is signed.
+
     Brokers and database may be away at any time: the recorder waits for them, and takes nothing from Kafka that it
-    cannot write. Raises `UserError` for a setting that cannot work.
+    cannot write. Raises `UserError` for a setting that cannot work, and `TryAgain` when it has set a damaged SQLite
+    file aside: the next start makes a new one of what Kafka still holds.
     """
-    recorder = Recorder(settings, registry, health, stop)
+    recorder = Recorder(settings, keys, registry, health, stop)
     try:
         await recorder.run()
     except Stopped:
         log.info("recorder_stopped_waiting")
+    except Damaged as error:
+        recorder.close()
+        aside = set_aside(settings.database, time.time_ns() // 10**6)
+        raise TryAgain(
+            f"the database is damaged ({error}) and was set aside as {aside}; a new one takes what Kafka still holds"
+        ) from None
     finally:
         recorder.close()
+
+
+class Damaged(Exception):  # noqa: N818  # what the database is
+    """The SQLite file is damaged, or is none: waiting does not mend that."""
 
 
 class Recorder:
     """One recorder. Everything that touches the database runs in its one database thread."""
 
     def __init__(
-        self, settings: RecorderSettings, registry: CollectorRegistry, health: Health, stop: asyncio.Event
+        self,
+        settings: RecorderSettings,
+        keys: KeyRing,
+        registry: CollectorRegistry,
+        health: Health,
+        stop: asyncio.Event,
     ) -> None:
         self._settings = settings
+        self._keys = keys
         self._health = health
         self._stop = stop
         health.set("kafka", False, "not connected yet")
         health.set("database", False, "not opened yet")
         self._engine = open_engine(settings.database, writes=True)
         self._store = Store(self._engine, Quarantine(settings.quarantine, self._engine), settings)
-        self._meters = Meters(registry)
+        self._meters = Meters(registry, places_of(settings))
         self._board = Board(settings)
-        self._log = Log(settings)
-        self._outbox = Outbox(settings.kafka, settings.alerts_topic, settings.events_topic)
+        self._log = Log(settings, self._meters.count_damaged)
+        self._outbox = Outbox(settings.kafka, settings.alerts_topic, settings.events_topic, keys)
         self._probing = Probing(settings.probes)
         self._plan_due = asyncio.Event()
         self._strained_until_s = 0.0
@@ -161,7 +187,7 @@ class Recorder:
                         await self._write(records)
             except (OffsetsMoved, Rewound) as error:
                 log.warning("reading_again", reason=str(error))
-            except (Stopped, UserError):
+            except (Stopped, Damaged, UserError):
                 raise
             except Exception as error:  # whatever a broker may raise while it is away
                 self._health.set("kafka", False, str(error) or type(error).__name__)
@@ -224,7 +250,7 @@ class Recorder:
     ) -> tuple[Written, Mapping[Partition, int]]:
         now_ms = time.time_ns() // 10**6
         if refused is None:
-            batch = read(records, self._settings, now_ms)
+            batch = read(records, self._settings, self._keys, now_ms)
         else:
             batch = refusal(records[0], now_ms, refused)
         written = self._store.write(batch, {partition: self._offsets.get(partition) for partition in batch.offsets})
@@ -240,7 +266,7 @@ class Recorder:
             try:
                 await self._publish_due()
                 delay_s = _FIRST_DELAY_S
-            except Stopped:
+            except (Stopped, Damaged):
                 raise
             except Exception as error:  # the alerts stay in the outbox, whatever Kafka says
                 log.warning("alerts_not_published", error=str(error) or type(error).__name__)
@@ -262,7 +288,7 @@ class Recorder:
             now_ms = time.time_ns() // 10**6
             now_s = time.monotonic()
             strained = now_s < self._strained_until_s
-            changes = self._probing.changes(self._board.sending(now_ms), now_s, now_ms, strained=strained)
+            changes = self._probing.changes(self._board.sending(monotonic_ms()), now_s, now_ms, strained=strained)
             if not changes:
                 continue
             # Remembered first: a camera that is told must find its way back whatever dies here.
@@ -276,7 +302,7 @@ class Recorder:
     async def _keep_house(self) -> None:
         purge_at = time.monotonic()
         while True:
-            self._meters.show_cameras(self._board.cameras(), time.time_ns() // 10**6, self._settings.forget_after_s)
+            self._meters.show_cameras(self._board.cameras(), monotonic_ms(), self._settings.forget_after_s)
             await self._ask_kafka()
             read_on = await self._durably(self._store.read_overdue)
             self._board.take_evidence(read_on)
@@ -304,7 +330,8 @@ class Recorder:
     async def _durably(self, action: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `action` in the database thread, again and again while the database or the quarantine fails.
 
-        At once it raises `OffsetsMoved`, `UserError` and what is wrong with the data; `Stopped` once told to stop.
+        At once it raises `OffsetsMoved`, `UserError`, what is wrong with the data, and `Damaged`; `Stopped` once told
+        to stop.
         """
         delay_s = _FIRST_DELAY_S
         loop = asyncio.get_running_loop()
@@ -314,6 +341,8 @@ class Recorder:
             except (OffsetsMoved, UserError, *self._poison):
                 raise
             except Exception as error:  # drivers and object stores have many names for being away
+                if is_damaged(error):
+                    raise Damaged(reason(error)) from error
                 self._health.set("database", False, f"{type(error).__name__}: {error}")
                 log.warning("database_unavailable", error=type(error).__name__, detail=str(error)[:200])
             else:

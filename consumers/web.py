@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
@@ -20,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from consumers.board import Board
+from consumers.board import Board, monotonic_ms
 from consumers.database import open_engine
 from consumers.settings import RecorderSettings
 from consumers.tables import alerts, dead_letters
@@ -126,7 +125,7 @@ class Pages:
         return Response(files("consumers").joinpath(name).read_bytes(), media_type=kind, headers=_HEADERS)
 
     async def _cameras(self, _request: Request) -> Response:
-        return JSONResponse(self._board.describe(time.time_ns() // 10**6), headers=_HEADERS)
+        return JSONResponse(self._board.describe(monotonic_ms()), headers=_HEADERS)
 
     async def _preview(self, request: Request) -> Response:
         name = f"{request.path_params['site']}/{request.path_params['camera']}"

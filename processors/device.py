@@ -322,8 +322,11 @@ def _composed(taken: TakenFrame, kept: Mask) -> tuple[Picture, Mask]:
 
 
 def picture_of(frame: Tensor) -> Picture:
-    """One frame (C, H, W) in [0, 1] as (H, W, C) uint8."""
-    array: Picture = frame.mul(255).round_().clamp_(0, 255).byte().permute(1, 2, 0).cpu().numpy()
+    """One frame (C, H, W) in [0, 1] as (H, W, C) uint8.
+
+    It leaves the device first, which needs no more memory there: what follows may run while the device has none left.
+    """
+    array: Picture = frame.cpu().mul(255).round_().clamp_(0, 255).byte().permute(1, 2, 0).numpy()
     return np.ascontiguousarray(array)
 
 

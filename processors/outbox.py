@@ -63,12 +63,15 @@ class Outbox:
         emitter: Emitter,
         recorded: Callable[[TakenFrame], None],
         failed: Callable[[TakenFrame], None],
+        pictures_failed: Callable[[], None] = lambda: None,
     ) -> None:
-        """`recorded` and `failed` hear of the frames whose verdict or dead letter Kafka holds."""
+        """`recorded` and `failed` hear of the frames whose verdict or dead letter Kafka holds, `pictures_failed` of
+        each verdict that goes without its pictures."""
         self._settings = settings
         self._emitter = emitter
         self._recorded = recorded
         self._failed = failed
+        self._pictures_failed = pictures_failed
         self._pictures = ThreadPoolExecutor(1, thread_name_prefix="pictures")
         self._repeats = Repeats()
         self._again: list[Outgoing] = []
@@ -140,12 +143,16 @@ class Outbox:
 
     async def _send_pictured(self, pictured: Sequence[Classification]) -> None:
         loop = asyncio.get_running_loop()
-        try:
-            encoded = await loop.run_in_executor(self._pictures, lambda: [_pictures_of(found) for found in pictured])
-        except (OSError, ValueError, MemoryError) as error:
-            log.warning("pictures left out", error=f"{type(error).__name__}: {error}")
-            encoded = [(b"", b"")] * len(pictured)
-        records = [self._verdict(found, *pictures) for found, pictures in zip(pictured, encoded, strict=True)]
+        encoded = await loop.run_in_executor(self._pictures, lambda: [_attempt(found) for found in pictured])
+        records: list[Outgoing] = []
+        for found, pictures in zip(pictured, encoded, strict=True):
+            if isinstance(pictures, Exception):
+                log.warning(
+                    "pictures left out", frame=str(found.taken.identity), error=f"{type(pictures).__name__}: {pictures}"
+                )
+                self._pictures_failed()
+                pictures = b"", b""
+            records.append(self._verdict(found, *pictures))
         await self._emitter.send(self._settings.verdicts_topic, records)
 
     def _send(self, topic: str, records: Sequence[Outgoing]) -> None:
@@ -172,6 +179,14 @@ class Outbox:
 
 def _nothing() -> None:
     """For a record that nobody waits for any more."""
+
+
+def _attempt(found: Classification) -> tuple[bytes, bytes] | Exception:
+    """The pictures of a frame, or why there are none: whatever a device or a decoder raises, the verdict stands."""
+    try:
+        return _pictures_of(found)
+    except Exception as error:  # CUDA's out of memory and its other failures are RuntimeErrors
+        return error
 
 
 def _pictures_of(found: Classification) -> tuple[bytes, bytes]:

@@ -81,6 +81,8 @@ def _prepare(settings: ProcessorSettings, metrics: ProcessorMetrics, folder: Pat
         pipeline, metrics, program, settings.strip_dropped, settings.strip_recent_bytes, settings.preview_side
     )
     probe_s = work.warm(settings.batch_frames, most_pixels(settings))
+    if bundle.settings.strip is None:
+        log.warning("no frame is checked for triggers: the bundle has no [strip] table", model=bundle.model_id)
     log.info(
         "device is ready",
         model=bundle.model_id,

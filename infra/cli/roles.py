@@ -127,6 +127,9 @@ def process(
     strip_dropped: Annotated[
         float, typer.Option(help="Share of frames with dropped pixels that STRIP checks, with those before them.")
     ] = 0.0,
+    max_pixels: Annotated[
+        int, typer.Option(help="Height x width of the largest frame; what is larger goes to the dead letters.")
+    ] = 4096 * 2160,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     model_cache: Annotated[
         Path | None, typer.Option(help="Folder for copies of published models; else in the state folder, or passing.")
@@ -153,7 +156,7 @@ def process(
     options: dict[str, Any] = {
         "kafka": broker(kafka, state, "kafka"), "bundle": bundle, "instance": instance, "mode": mode,
         "compile": compiled, "batch_frames": batch_frames, "device": device, "model_cache": model_cache,
-        "strip_dropped": strip_dropped,
+        "strip_dropped": strip_dropped, "max_frame_pixels": max_pixels,
     }  # fmt: skip
     require_brokers(broker_wait, kafka=options["kafka"])
     try:
@@ -200,10 +203,11 @@ def record(
         http=address(http) if http else None,
         probes=ProbePlan() if probe_budget is None else ProbePlan(extra_per_s=probe_budget),
     )
+    keys = server_keys(state)
     run_role(
         "recorder",
         metrics,
-        lambda registry, health, stop: run_recorder(settings, registry=registry, health=health, stop=stop),
+        lambda registry, health, stop: run_recorder(settings, keys, registry=registry, health=health, stop=stop),
     )
 
 
@@ -216,6 +220,13 @@ def fleet(
         float | None, typer.Option(help="How long the cameras run, counted from their first start.")
     ] = None,
     drain: Annotated[float, typer.Option(help="Seconds to wait, after the end, for confirmations.")] = 30.0,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            help="After a run that is over, only drain what it left, for whoever starts a fleet that died again; "
+            "without this, begin another run then."
+        ),
+    ] = False,
     metrics: Metrics = None,
     broker_wait: BrokerWait = BROKER_WAIT_S,
 ) -> None:
@@ -244,7 +255,7 @@ def fleet(
         metrics,
         lambda registry, health, stop: run_fleet(
             plan, mqtt=link, state=layout.folder, keys=keys, registry=registry, health=health, stop=stop,
-            run_s=seconds, drain_s=drain,
+            run_s=seconds, drain_s=drain, again=not resume,
         ),
     )  # fmt: skip
     raise typer.Exit(0 if outcome.drained else FLEET_PENDING)

@@ -61,7 +61,11 @@ def _saturation() -> list[Graph | Figure]:
             "Back-pressure",
             "Partitions that the processors have paused, and bridges that leave frames to the cameras.",
             "none",
-            (Query(total(m.PAUSED), "paused partitions"), Query(total(m.BRIDGE_HOLDING), "bridges holding back")),
+            (
+                Query(total(m.PAUSED), "paused partitions"),
+                Query(total(m.BRIDGE_HOLDING), "bridges holding back"),
+                Query(f"max({m.UNREAD.name})", "frames that nobody reads"),
+            ),
             8,
         ),
         Graph(
@@ -72,6 +76,21 @@ def _saturation() -> list[Graph | Figure]:
             8,
         ),
         Graph("Open files", "Share of the limit, by role.", "percentunit", (Query(open_files, "{{role}}"),), 8),
+        Graph(
+            "Room",
+            "Bytes free on the disk that holds these.",
+            "bytes",
+            (Query(f"min by (holds) ({m.DISK_FREE.name})", "{{holds}}"),),
+        ),
+        Graph(
+            "Damage",
+            "Records a second that are passed over in damaged batches of Kafka's log, and databases set aside.",
+            "none",
+            (
+                Query(or_zero(rate(m.KAFKA_DAMAGED, "reader")), "{{reader}}"),
+                Query(f"max({m.DATABASES_SET_ASIDE.name})", "databases"),
+            ),
+        ),
     ]
 
 
