@@ -11,7 +11,7 @@ from processors.records import StripFinding
 from schemas import metrics as contract
 from schemas.errors import OverQuota, OverSize
 
-_STAGES = ("intake", "unpack", "reconstruct", "denoise", "classify", "strip")
+_STAGES = ("intake", "unpack", "reconstruct", "denoise", "classify", "preview", "strip")
 
 
 class ProcessorMetrics:

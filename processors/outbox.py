@@ -42,16 +42,16 @@ class Classification:
     serving: Serving
     class_id: int
     confidence: float
-    rebuilt: Picture | None
+    shown: Picture | None
     probe: Probe | None
     finding: StripFinding | None = None
 
     @property
     def held_bytes(self) -> int:
         """Memory that it keeps while it waits for STRIP."""
-        rebuilt = self.rebuilt.nbytes if self.rebuilt is not None else 0
+        shown = self.shown.nbytes if self.shown is not None else 0
         probe = self.probe.nbytes if self.probe is not None else 0
-        return self.taken.frame_bytes + rebuilt + probe
+        return self.taken.frame_bytes + shown + probe
 
 
 class Outbox:
@@ -84,7 +84,7 @@ class Outbox:
         plain: list[Outgoing] = []
         pictured: list[Classification] = []
         for found in ready:
-            if found.rebuilt is None and not (found.finding is not None and found.finding.flagged):
+            if found.shown is None and not (found.finding is not None and found.finding.flagged):
                 plain.append(self._verdict(found))
             else:
                 pictured.append(found)
@@ -191,7 +191,7 @@ def _attempt(found: Classification) -> tuple[bytes, bytes] | Exception:
 
 def _pictures_of(found: Classification) -> tuple[bytes, bytes]:
     """The preview and the evidence of a frame, each empty when there is none."""
-    preview = preview_jpeg(found.rebuilt) if found.rebuilt is not None else b""
+    preview = preview_jpeg(found.shown) if found.shown is not None else b""
     if found.finding is None or not found.finding.flagged:
         return preview, b""
     if found.probe is not None and not found.taken.frame.whole:

@@ -15,7 +15,7 @@ from aiokafka import ConsumerRecord, TopicPartition
 
 from processors.commit import PartitionProgress
 from processors.deltas import Deltas
-from processors.device import Failed, Found, Outcome
+from processors.device import Failed, Found, Outcome, most_pixels
 from processors.emitter import Emitter
 from processors.inbox import Inbox
 from processors.intake import TakenFrame, open_record
@@ -73,7 +73,7 @@ class Processor:
         self._turns = turns
         self._metrics = metrics
         self._batcher: MicroBatcher[TakenFrame] = MicroBatcher(
-            settings.batch_frames, settings.batch_pixels, settings.linger_s
+            settings.batch_frames, most_pixels(settings), settings.linger_s
         )
         self._probes: StripQueue[Classification] = StripQueue(settings.strip_queue, settings.strip_queue_bytes)
         self._previews = PreviewClock(settings.preview_interval_s)
@@ -242,7 +242,7 @@ class Processor:
             if not isinstance(outcome, Found):
                 failed.append((taken, outcome))
                 continue
-            found = Classification(taken, serving, outcome.class_id, outcome.confidence, outcome.rebuilt, outcome.probe)
+            found = Classification(taken, serving, outcome.class_id, outcome.confidence, outcome.shown, outcome.probe)
             if found.probe is None:
                 ready.append(found)
             elif not taken.frame.whole and 2 * len(self._probes) >= self._settings.strip_queue:
