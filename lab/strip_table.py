@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import re
-import shutil
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -31,6 +29,7 @@ from lab.data import LabelledPictures
 from processors.bundle import BundleSettings, load_bundle, read_settings
 from processors.pipeline import Pipeline
 from processors.strip_table import DroppedStripThreshold, StripSettings
+from schemas.atomic_file import replacing
 from schemas.errors import BundleError, ConfigError
 
 OVERLAYS_FILE: Final = "overlays.npy"
@@ -149,12 +148,8 @@ def _write_overlays(folder: Path, images: NDArray[np.uint8]) -> str:
 
 def _replace(path: Path, data: bytes) -> None:
     """Write a file in one step: who reads it meanwhile finds the old one or the new one."""
-    new = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        new.write_bytes(data)
-        if path.exists():
-            shutil.copymode(path, new)
-        new.replace(path)
+        with replacing(path) as fresh:
+            fresh.write_bytes(data)
     except OSError as error:
-        new.unlink(missing_ok=True)
         raise ConfigError(f"cannot write {path}: {error.strerror}") from None

@@ -20,6 +20,7 @@ from producers.camera import Camera
 from producers.instruments import Instruments
 from producers.publisher import Broker, LinkSettings
 from producers.scenario import CameraSettings, Fault, Scenario
+from schemas.atomic_file import replacing
 from schemas.errors import PointillistError, SecretError, SourceError, StateError
 from schemas.health import Health
 from schemas.identity import CameraId
@@ -333,10 +334,9 @@ def _first_start(mark: Path) -> int | None:
 
 def _note_first_start(mark: Path) -> int:
     started_ms = time.time_ns() // 10**6
-    fresh = mark.with_suffix(".json.new")
     try:
-        fresh.write_text(json.dumps({"started_ms": started_ms}))
-        fresh.replace(mark)
+        with replacing(mark) as fresh:
+            fresh.write_text(json.dumps({"started_ms": started_ms}))
     except OSError as error:
         raise StateError(f"{mark} cannot be written: {error.strerror}") from None
     return started_ms

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from schemas.atomic_file import replacing
 
 
 def write_json(path: Path, document: Mapping[str, Any] | list[Any]) -> None:
     """Write `document` so that a reader sees the old file or the new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_native_id()}")
-    partial.write_text(json.dumps(document, indent=2, sort_keys=True) + "\n")
-    partial.replace(path)
+    with replacing(path) as fresh:
+        fresh.write_text(json.dumps(document, indent=2, sort_keys=True) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from lab.repair.inputs import (
 )
 from lab.repair.recovery import Evidence, Found, Progress, Trigger, evidence, painted, recover
 from lab.repair.unlearn import Lessons, UnlearnSettings, augmented, unlearn
+from lab.training.recipe import distinct_tensors
 from processors.bundle import Bundle
 
 Mode = Literal["default", "paper"]
@@ -222,11 +223,8 @@ def _back_while_lossy(
     first: tuple[float, nn.Module, HeldOut] | None = None
     for way in STEPS_BACK:
         network = frozen(copied(cured))
-        moved = set[int]()
-        for name, value in network.state_dict().items():
-            # Tied weights have several names.
-            if value.is_floating_point() and value.data_ptr() not in moved:
-                moved.add(value.data_ptr())
+        for name, value in distinct_tensors(network):
+            if value.is_floating_point():
                 value.lerp_(source[name], 1 - way)
         after = verdicts(replace(sick, network=network), held).argmax(1).numpy()
         outcome = way, network, compare(before, after, labels)

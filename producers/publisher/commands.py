@@ -8,6 +8,7 @@ from pathlib import Path
 
 import structlog
 
+from schemas.atomic_file import replacing
 from schemas.errors import ConfigError, WireError
 from schemas.frame import Encoding, open_own_message
 from schemas.keys import CameraKey
@@ -65,10 +66,9 @@ class CameraControl:
         """Write down the last command that was obeyed, if that is still to do; returns what prevents it."""
         if self._unwritten is None:
             return None
-        fresh = self._path.with_suffix(".new")
         try:
-            fresh.write_bytes(self._unwritten)
-            fresh.replace(self._path)
+            with replacing(self._path) as fresh:
+                fresh.write_bytes(self._unwritten)
         except OSError as error:
             return error.strerror or type(error).__name__
         self._unwritten = None

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from schemas.atomic_file import replacing
 from schemas.identity import CameraId
 from schemas.pointillist_pb2 import Ledger, Range
 from schemas.ranges import RangeSet
@@ -89,10 +90,8 @@ def write_ledger(folder: Path, ledger: BootLedger) -> None:
             "reported": ledger.reported,
         }
     )
-    path = ledger_path(folder, ledger.boot_id)
-    fresh = path.with_suffix(".new")
-    fresh.write_text(text)
-    fresh.replace(path)
+    with replacing(ledger_path(folder, ledger.boot_id)) as fresh:
+        fresh.write_text(text)
 
 
 def read_ledger(path: Path) -> BootLedger | None:

@@ -13,6 +13,7 @@ import structlog
 from producers.spool.ledger import SUFFIX, BootLedger, ledger_path, read_ledger, write_ledger
 from producers.spool.segment import SUFFIX as SEGMENT_SUFFIX
 from producers.spool.segment import Record, Segment, read_segment, segment_name
+from schemas.atomic_file import UNFINISHED
 from schemas.errors import StateError
 from schemas.identity import CameraId
 
@@ -33,7 +34,7 @@ def recover(folder: Path, camera_id: CameraId) -> Past:
 
     Raises `StateError` when the folder belongs to another camera.
     """
-    for path in folder.glob("*.ledger.new"):
+    for path in folder.glob(f".*{UNFINISHED}"):
         path.unlink()
     boots = {boot.boot_id: boot for boot in _ledgers(folder, camera_id)}
     found: list[tuple[Segment, list[Record]]] = []
