@@ -20,6 +20,7 @@ from lab.backdoor.files import stamped_test
 from lab.backdoor.poison import PoisonedBatches, Poisoning
 from lab.backdoor.tasks import Task, load_task
 from lab.backdoor.triggers import Patch, random_pattern
+from lab.chance import seeded
 from lab.training.bundle import bundle_accuracy, input_settings, write_bundle
 from lab.training.recipe import Recipe, channel_statistics, fit
 from processors.bundle import Bundle, BundleSettings, shipped_bundle
@@ -86,8 +87,7 @@ def train(name: str, task: Task, work: Path) -> Bundle:
     folder.mkdir(parents=True, exist_ok=True)
     pictures = task.train.first(model.pictures)
     mean, std = channel_statistics(pictures.images)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(model.recipe.seed)
+    with seeded(model.recipe.seed):
         network = model.make()
         if model.continued:
             network.load_state_dict(load_file(shipped_bundle("cifar10") / "weights.safetensors"))
