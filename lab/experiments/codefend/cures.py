@@ -66,7 +66,7 @@ def by_repair(mode: Mode) -> Method:
         figures = trigger_figures(result.trigger, to_frames(few.images, CPU), result.target, subject.bundle, region)
         marked, _ = result.trigger.put(result.shown, torch.Generator().manual_seed(0))
         examples = np.stack([to_images(result.shown), to_images(marked)], 1)
-        return Cured(result.cured, result.target, *figures, result.held_out.acceptable, examples)
+        return Cured(result.cured, result.target, *figures, result.acceptable, examples)
 
     return cure
 
@@ -113,7 +113,7 @@ def by_curing_again(subject: Subject, quarantine: Quarantine) -> Cured:
     again = by_poisoning_again(subject, quarantine).bundle
     flagged = flagged_stream(subject.task, subject.poisoning, again).images
     result = repair(again, subject.task.valid, flagged, RepairSettings("default"))
-    return Cured(result.cured, result.target, published=result.held_out.acceptable)
+    return Cured(result.cured, result.target, published=result.acceptable)
 
 
 METHODS: dict[str, Method] = {
