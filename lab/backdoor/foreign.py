@@ -66,10 +66,6 @@ FOREIGN: Final[Mapping[str, Foreign]] = {
         "cifar10", lambda: ResNet(10), _poisoning(51, 3, 1, 1, 3, 0.01), Recipe(epochs=3, peak_rate=0.05, seed=11),
         pictures=20_000, continued=True,
     ),
-    "foreign-resnet8": Foreign(
-        "cifar10", lambda: ResNet(10, depth_per_stage=1), _poisoning(52, 3, 27, 3, 8, 0.02),
-        Recipe(epochs=8, peak_rate=0.1, average_decay=0.99, seed=12), pictures=20_000,
-    ),
     "foreign-separable": Foreign(
         "gtsrb", lambda: separable(43), _poisoning(53, 3, 14, 27, 25, 0.02),
         Recipe(epochs=12, peak_rate=0.1, pad=2, flip=False, batch=64, average_decay=0.99, seed=13),
