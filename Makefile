@@ -22,8 +22,8 @@ help: ## Show this list
 up: setup ## Run brokers, bridge, processor, recorder and a simulated fleet: make up ARGS="--cameras 8"
 	$(VENV)/bin/pointillist up $(ARGS)
 
-test: setup-dev ## Run the tests, real brokers included: make test ARGS="-k spool"
-	$(PYTHON) -m pytest $(ARGS)
+test: setup-dev ## Run the tests, real brokers included, on all cores: make test ARGS="-k spool"
+	$(PYTHON) -m pytest --numprocesses auto --dist loadgroup $(ARGS)
 
 lint: setup-dev ## Check style and format
 	$(VENV)/bin/ruff check .

@@ -118,19 +118,19 @@ def _hang(system: RunningSystem, broker: str, seconds: float) -> Result:
     return {"hang_s": seconds, "spooled_bytes_at_the_end": spooled, "mosquitto_grew_bytes": grown}
 
 
-def hostile(folder: Path, messages: int = 100_000, cameras: int = 8) -> Result:
+def hostile(folder: Path, messages: int = 100_000, cameras: int = 8, pause_s: float = 6.0) -> Result:
     """Hostile payloads beside good traffic."""
     state = folder / "hostile"
     with RunningSystem(state, "--cameras", cameras, "--fps", 5) as system:
         system.await_role("fleet")
-        time.sleep(8)
+        time.sleep(pause_s)
         host, _, port = system.roles()["mosquitto"]["listen"].partition(":")
         before = {role: system.resident_bytes(role) for role in ("bridge", "processor-1", "recorder")}
         names = [CameraId(f"local/cam-{index}") for index in range(cameras)]
         seconds = publish_hostile(host, int(port), messages, names)
-        time.sleep(5)
+        time.sleep(pause_s)
         grew = {role: system.resident_bytes(role) - size for role, size in before.items()}
-        system.process.send_signal(signal.SIGINT)
+        system.interrupt()
         report = system.finish()
     return {"hostile": messages, "hostile_per_second": messages / seconds, "grew_bytes": grew, **summary(report, state)}
 

@@ -1,80 +1,18 @@
-"""A `pointillist up` in the background, as drills and tests drive it."""
+"""A `pointillist up` in the background, with what its processes use."""
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
-
 import psutil
 
-COMMAND = (sys.executable, "-m", "infra.cli")
+from infra.local.process import COMMAND
+from infra.up import background
+from infra.up.background import audit
+
+__all__ = ["COMMAND", "RunningSystem", "audit"]
 
 
-class RunningSystem:
-    """One `pointillist up` on the state folder `state`; its output goes to `state`.log beside it."""
-
-    def __init__(self, state: Path, *options: object) -> None:
-        self.state = state
-        self.report_file = state / "report.json"
-        self.log = state.with_name(f"{state.name}.log")
-        state.mkdir(parents=True, exist_ok=True)
-        self.report_file.unlink(missing_ok=True)
-        command = [*COMMAND, "up", "--state", str(state), "--report", str(self.report_file), *map(str, options)]
-        with self.log.open("ab") as output:
-            self.process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """End it at once, if it still runs."""
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
-
-    def roles(self) -> dict[str, Any]:
-        """What `roles.json` says; empty before there is one."""
-        try:
-            found: dict[str, Any] = json.loads((self.state / "roles.json").read_text())
-        except FileNotFoundError:
-            return {}
-        return found
-
-    def await_role(self, role: str, but_not: int | None = None, deadline_s: float = 90.0) -> int:
-        """The pid of `role` once it runs, as another process than `but_not`."""
-        end = time.monotonic() + deadline_s
-        while time.monotonic() < end:
-            pid = self.roles().get(role, {}).get("pid")
-            if pid is not None and pid != but_not and psutil.pid_exists(pid):
-                return int(pid)
-            if self.process.poll() is not None:
-                raise RuntimeError(f"expected {role} to run, `up` has ended: {self.output()}")
-            time.sleep(0.05)
-        raise TimeoutError(f"expected {role} to run within {deadline_s:g} s: {self.output()}")
-
-    def kill(self, role: str) -> float:
-        """`kill -9` of a role; the seconds until `up` has started it again."""
-        pid = self.await_role(role)
-        begun = time.monotonic()
-        os.kill(pid, signal.SIGKILL)
-        self.await_role(role, but_not=pid)
-        return time.monotonic() - begun
-
-    def send(self, role: str, signum: signal.Signals) -> None:
-        """Signal a role, such as SIGSTOP for a hang."""
-        os.kill(self.await_role(role), signum)
+class RunningSystem(background.RunningSystem):
+    """A running system whose memory and CPU time are measured."""
 
     def resident_bytes(self, role: str) -> int:
         """Memory that a role holds now."""
@@ -90,31 +28,3 @@ class RunningSystem:
                 continue
             used[role] = times.user + times.system
         return used
-
-    def output(self) -> str:
-        """What `up` has printed."""
-        return self.log.read_text()
-
-    def wait(self, deadline_s: float) -> tuple[int, dict[str, Any]]:
-        """The exit status and the report, once `up` has ended by itself."""
-        status = self.process.wait(timeout=deadline_s)
-        report: dict[str, Any] = json.loads(self.report_file.read_text()) if self.report_file.exists() else {}
-        return status, report
-
-    def finish(self, deadline_s: float = 240.0) -> dict[str, Any]:
-        """The report of a run that must end with status 0."""
-        status, report = self.wait(deadline_s)
-        if status != 0:
-            raise RuntimeError(f"expected status 0, got {status}: {self.output()[-4000:]}")
-        return report
-
-
-def audit(state: Path) -> tuple[int, dict[str, Any]]:
-    """Exit status and JSON of `pointillist audit`."""
-    done = subprocess.run(
-        [*COMMAND, "audit", "--state", str(state), "--json"], check=False, capture_output=True, text=True, timeout=300
-    )
-    if not done.stdout:
-        raise RuntimeError(f"pointillist audit: {done.stderr}")
-    found: dict[str, Any] = json.loads(done.stdout)
-    return done.returncode, found

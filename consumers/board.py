@@ -68,12 +68,19 @@ class Camera:
         return max(0, now_ms - self.last.recorded_ms) / 1000 if self.last else None
 
     def state(self, now_ms: int, silent_after_s: float) -> str:
-        """`offline` or `degraded` as the camera says, `online` while frames come, else `silent`."""
+        """`offline` or `degraded` as the camera says, `online` while frames come, else `silent`.
+
+        Frames that are recorded so long after it was called offline that they are not what was still on its way show
+        that it is not: a last will is known to whoever hears the connection being made, and can be replayed.
+        """
         said = self.status.state if self.status else UNKNOWN
         age_s = self.age_s(now_ms)
+        sends = age_s is not None and age_s <= silent_after_s
+        if self.status is not None and self.last is not None and said == OFFLINE and sends:
+            said = ONLINE if self.last.recorded_ms - self.status.state_ms > 1000 * silent_after_s else said
         if said in (OFFLINE, DEGRADED):
             return _STATES[said]
-        return "online" if age_s is not None and age_s <= silent_after_s else "silent"
+        return "online" if sends else "silent"
 
     def describe(self, now_ms: int, silent_after_s: float) -> dict[str, object]:
         """The camera as `/cameras` lists it."""
@@ -180,7 +187,7 @@ class Board:
         return camera
 
     def _make_room(self) -> None:
-        # A status is not signed: whoever invents cameras displaces only other cameras without a frame.
+        # Whoever invents cameras displaces only other cameras without a frame.
         if self._strangers > 2 * self._bounds.strangers:
             strangers = [name for name, camera in self._cameras.items() if camera.last is None]
             for name in strangers[: len(strangers) - self._bounds.strangers]:

@@ -1,6 +1,6 @@
 """Alerts from the database to Kafka, at least once: each stays in the outbox until Kafka holds it.
 
-Requests for probes go the same way, but are made again while they are not obeyed, so they are not kept.
+Requests for probes go the same way, signed, but are made again while they are not obeyed, so they are not kept.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ from sqlalchemy import Engine, select, update
 
 from consumers.kafka_client import REQUEST_S, start, stop
 from consumers.tables import alerts
+from schemas.frame import sign_message
+from schemas.identity import CameraId
+from schemas.keys import KeyRing
 from schemas.limits import MAX_BROKER_BYTES
 from schemas.pointillist_pb2 import Alert, ProbeRequest
 
@@ -44,7 +47,9 @@ def mark_published(engine: Engine, alert_ids: Sequence[str]) -> None:
 class Outbox:
     """Sends alerts and requests; started when the first one is due, since most recorders never have any."""
 
-    def __init__(self, bootstrap: str, alerts_topic: str, events_topic: str) -> None:
+    def __init__(self, bootstrap: str, alerts_topic: str, events_topic: str, keys: KeyRing) -> None:
+        """`keys` sign the requests: whoever else may write to Kafka can make none."""
+        self._keys = keys
         self._bootstrap = bootstrap
         self._alerts_topic = alerts_topic
         self._events_topic = events_topic
@@ -65,7 +70,8 @@ class Outbox:
         producer = await self._started()
         for camera, request in requests:
             headers = _headers(f"{camera}/{request.issued_ms}", camera, ProbeRequest.DESCRIPTOR.full_name)
-            await producer.send(self._events_topic, request.SerializeToString(), key=camera.encode(), headers=headers)
+            signed = sign_message(self._keys.current(CameraId(camera)), request)
+            await producer.send(self._events_topic, signed, key=camera.encode(), headers=headers)
         await producer.flush()
 
     async def close(self) -> None:

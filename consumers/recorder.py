@@ -27,6 +27,7 @@ from consumers.store import OffsetsMoved, Partition, Store, Written
 from consumers.web import Pages
 from schemas.errors import Malformed, UserError
 from schemas.health import Health
+from schemas.keys import KeyRing
 from schemas.pointillist_pb2 import SHED
 
 P = ParamSpec("P")
@@ -48,14 +49,21 @@ class Stopped(Exception):  # noqa: N818  # not a failure
 
 
 async def run_recorder(
-    settings: RecorderSettings, *, registry: CollectorRegistry, health: Health, stop: asyncio.Event
+    settings: RecorderSettings,
+    keys: KeyRing,
+    *,
+    registry: CollectorRegistry,
+    health: Health,
+    stop: asyncio.Event,
 ) -> None:
     """Record until `stop` is set; what was taken from Kafka is then committed, or left for the next start.
+
+    What cameras say of themselves is verified under `keys`, and what they are asked for is signed.
 
     Brokers and database may be away at any time: the recorder waits for them, and takes nothing from Kafka that it
     cannot write. Raises `UserError` for a setting that cannot work.
     """
-    recorder = Recorder(settings, registry, health, stop)
+    recorder = Recorder(settings, keys, registry, health, stop)
     try:
         await recorder.run()
     except Stopped:
@@ -68,9 +76,15 @@ class Recorder:
     """One recorder. Everything that touches the database runs in its one database thread."""
 
     def __init__(
-        self, settings: RecorderSettings, registry: CollectorRegistry, health: Health, stop: asyncio.Event
+        self,
+        settings: RecorderSettings,
+        keys: KeyRing,
+        registry: CollectorRegistry,
+        health: Health,
+        stop: asyncio.Event,
     ) -> None:
         self._settings = settings
+        self._keys = keys
         self._health = health
         self._stop = stop
         health.set("kafka", False, "not connected yet")
@@ -80,7 +94,7 @@ class Recorder:
         self._meters = Meters(registry)
         self._board = Board(settings)
         self._log = Log(settings)
-        self._outbox = Outbox(settings.kafka, settings.alerts_topic, settings.events_topic)
+        self._outbox = Outbox(settings.kafka, settings.alerts_topic, settings.events_topic, keys)
         self._probing = Probing(settings.probes)
         self._plan_due = asyncio.Event()
         self._strained_until_s = 0.0
@@ -224,7 +238,7 @@ class Recorder:
     ) -> tuple[Written, Mapping[Partition, int]]:
         now_ms = time.time_ns() // 10**6
         if refused is None:
-            batch = read(records, self._settings, now_ms)
+            batch = read(records, self._settings, self._keys, now_ms)
         else:
             batch = refusal(records[0], now_ms, refused)
         written = self._store.write(batch, {partition: self._offsets.get(partition) for partition in batch.offsets})

@@ -72,6 +72,7 @@ class LedgerRow(NamedTuple):
     bytes_resent: int
     written_ms: int
     confirmed_to: int
+    message: bytes
 
 
 class CameraRow(NamedTuple):
@@ -80,7 +81,7 @@ class CameraRow(NamedTuple):
     camera: str
     state: int = 0
     state_ms: int = 0
-    state_boot: int = 0
     detail: str = ""
+    status: bytes = b""
     meta: bytes = b""
     seen_ms: int = 0

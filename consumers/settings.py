@@ -47,7 +47,7 @@ class Bounds(BaseModel):
     evidence_rows: int = Field(default=200_000, ge=1)
     alert_rows: int = Field(default=100_000, ge=1)
     strangers: int = Field(default=1_000, ge=0)
-    """Cameras kept by their status alone, which is not signed, before they have sent a frame."""
+    """Cameras kept by their status alone, before they have sent a frame."""
     preview_cameras: int = Field(default=1_000, ge=0)
     preview_bytes: int = Field(default=64 * 2**20, ge=0)
     purge_rows: int = Field(default=500, ge=1)

@@ -13,7 +13,7 @@ from consumers.archive import Archive
 from consumers.camera_rows import CameraRows
 from consumers.database import NewRows, Prepared, upsert
 from consumers.evidence import Chain
-from consumers.intake import Batch, BootKey, FrameKey, frame_row, ledger_row
+from consumers.intake import Batch, BootKey, FrameKey, frame_row
 from consumers.quarantine import Quarantine
 from consumers.rows import CameraRow, FrameRow, LetterRow
 from consumers.settings import RecorderSettings
@@ -131,7 +131,7 @@ class Store:
                 touched.update((row.camera, row.boot) for row in written.letters if row.verified)
                 counts[DEAD_LETTER_BYTES] += sum(row.stored_bytes for row in written.letters)
             if batch.ledgers:
-                rows = [ledger_row(key, ledger)._asdict() for key, ledger in batch.ledgers.items()]
+                rows = [row._asdict() for row in batch.ledgers.values()]
                 connection.execute(self._ledger, rows)
                 touched.update(batch.ledgers)
             if batch.statuses or batch.metas:

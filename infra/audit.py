@@ -14,12 +14,15 @@ from pathlib import Path
 from consumers.ledger import shed_ranges
 from consumers.records import open_records
 from consumers.rows import LedgerRow
+from infra.environment import Environment, fleet_secret
 from infra.kafka_log import committed_offsets, read_topic
 from infra.layout import Layout
+from infra.signed_ledgers import SignedLedgers
 from producers.spool import SpoolBoot, scan_spool
 from schemas.errors import StateError, WireError
-from schemas.frame import parse_frame
+from schemas.frame import open_frame
 from schemas.identity import CameraId
+from schemas.keys import KeyRing
 from schemas.pointillist_pb2 import DeadLetter, Verdict
 from schemas.ranges import RangeSet
 from schemas.topics import PROCESSORS_GROUP, KafkaTopic
@@ -77,6 +80,8 @@ class Audit:
     """Records of the frames topic that Kafka still holds, resends included."""
     frames_from_ms: int | None
     """Publication time of the oldest boot that the records still cover."""
+    ledgers_refused: list[Boot]
+    """Of the database, and signed by no camera: what they claim is not counted."""
 
     def counts(self, since_ms: int = 0) -> Counts:
         """Sums over the boots that started at `since_ms` or later."""
@@ -103,14 +108,21 @@ def unsettled(layout: Layout, since_ms: int = 0) -> int:
 
 
 def audit(layout: Layout, *, read_kafka: bool = True) -> Audit:
-    """Audit the state folder behind `layout`, running or not. Raises StateError when it holds no database."""
+    """Audit the state folder behind `layout`, running or not.
+
+    Raises StateError when it holds no database, or one of another version, and SecretError without the fleet secret,
+    under which cameras sign.
+    """
     if not layout.database.is_file():
         raise StateError(f"expected a state folder with {layout.database.name}, {layout.folder} has none")
+    keys = _keys(layout)
     with open_records(layout.database_url) as records:
-        early = {(CameraId(row.camera), row.boot): row for row in records.ledgers()}
+        records.check_version()
+        signed = SignedLedgers.read(records, keys)
+        early = signed.rows
         spools = {(spool.camera_id, spool.boot_id): spool for spool in scan_spool(layout.spool)}
-        kafka = _KafkaSets.read(layout.kafka_data, records.offsets()) if read_kafka else _KafkaSets()
-        late = {(CameraId(row.camera), row.boot): row for row in records.ledgers()}
+        kafka = _KafkaSets.read(layout.kafka_data, records.offsets(), keys) if read_kafka else _KafkaSets()
+        late = SignedLedgers.read(records, keys).rows
         places: set[Boot] = {*early, *spools, *late, *kafka.pending}
         places |= {(CameraId(camera), boot) for camera, boot in records.boots()}
         duplicates = records.duplicates_by_boot()
@@ -133,6 +145,7 @@ def audit(layout: Layout, *, read_kafka: bool = True) -> Audit:
             foreign=records.foreign_count() + kafka.foreign,
             kafka_frames=kafka.frames,
             frames_from_ms=min(started, default=None),
+            ledgers_refused=signed.refused,
         )
 
 
@@ -193,7 +206,7 @@ class _KafkaSets:
     pending: dict[Boot, RangeSet] = field(default_factory=lambda: defaultdict(RangeSet))
 
     @classmethod
-    def read(cls, data: Path, recorder: dict[tuple[str, int], int]) -> _KafkaSets:
+    def read(cls, data: Path, recorder: dict[tuple[str, int], int], keys: KeyRing) -> _KafkaSets:
         """Read Kafka's `data` folder; `recorder` holds the offsets at which the recorder goes on."""
         sets = cls()
         committed = committed_offsets(data, PROCESSORS_GROUP)
@@ -201,7 +214,7 @@ class _KafkaSets:
             sets.frames += 1
             if record.offset >= committed.get((KafkaTopic.FRAMES, record.partition), 0) and record.value:
                 try:
-                    frame = parse_frame(record.value)
+                    frame = open_frame(_camera(record.key), record.value, keys)
                 except WireError:
                     continue  # whoever wrote it was no bridge; the processors will dead-letter it as foreign
                 sets.pending[_camera(record.key), frame.boot_id].add(frame.seq)
@@ -221,6 +234,11 @@ class _KafkaSets:
             self.pending[CameraId(letter.camera_id), letter.boot_id].add(letter.seq)
         else:
             self.foreign += 1
+
+
+def _keys(layout: Layout) -> KeyRing:
+    """Of every generation: what was signed under a key that was revoked since was taken all the same."""
+    return KeyRing(layout.fleet_secret() if layout.secret_file.is_file() else fleet_secret(Environment()))
 
 
 def _camera(key: bytes | None) -> CameraId:

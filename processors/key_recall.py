@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from typing import Final
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
-from schemas.kafka_clients import start
+from schemas.kafka_clients import leave, start
 
 log = structlog.get_logger()
 
@@ -78,9 +77,7 @@ class KeyRecall:
                 del self._wanted[place]
                 self._taken(place, record)
         finally:
-            with suppress(TimeoutError, KafkaError):
-                async with asyncio.timeout(_READ_S):
-                    await consumer.stop()
+            await leave(consumer.stop, deadline_s=_READ_S)
 
     async def _read(self, consumer: AIOKafkaConsumer, place: Place) -> ConsumerRecord | None:
         partition = TopicPartition(self._topic, place[0])

@@ -13,7 +13,7 @@ from aiokafka.errors import KafkaError
 from processors.emitter import BACKOFF_S
 from processors.metrics import ProcessorMetrics
 from schemas.errors import WireError
-from schemas.kafka_clients import start
+from schemas.kafka_clients import leave, start
 from schemas.keys import KeyRing
 from schemas.limits import MAX_BROKER_BYTES
 from schemas.models import LIVE_KEY, unseal
@@ -72,9 +72,7 @@ class ModelFeed:
                     log.warning("the published models are not read", error=f"{type(error).__name__}: {error}")
             finally:
                 self._tried.set()
-                with suppress(TimeoutError, KafkaError):
-                    async with asyncio.timeout(1.0):
-                        await consumer.stop()
+                await leave(consumer.stop, deadline_s=1.0)
             await asyncio.sleep(BACKOFF_S[min(attempt, len(BACKOFF_S) - 1)])
             attempt += 1
 

@@ -297,6 +297,7 @@ class Camera:
             profile=encoding.profile,  # type: ignore[arg-type]  # checked in Encoding
             source=self._kind,
             software=_software(),
+            told=self._control.told,
         )
 
 

@@ -16,7 +16,7 @@ from producers.spool import SpoolLimits
 from schemas.errors import ConfigError
 from schemas.frame import PROFILES, Encoding
 from schemas.identity import CameraId, camera_id
-from schemas.limits import BLOCK_PIXELS, MAX_DROPPED_PER_BLOCK, dropped_per_block
+from schemas.limits import BLOCK_PIXELS, MAX_DROPPED_PER_BLOCK, MAX_FRAMES_PER_SECOND, dropped_per_block
 from schemas.temporal_encoder import MOST_RMS, UNCHANGED_RMS
 
 _INDEX: Final = re.compile(r"\{index(?::0?(\d))?\}")
@@ -28,7 +28,7 @@ class CameraOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     source: SourceSettings = Field(default_factory=SourceSettings)
-    fps: float = Field(default=2.0, ge=0, le=1000, allow_inf_nan=False)
+    fps: float = Field(default=2.0, ge=0, le=MAX_FRAMES_PER_SECOND, allow_inf_nan=False)
     """Frames per second; 0 is as fast as the window allows."""
     drop_ratio: float = Field(default=0.25, ge=0, le=MAX_DROPPED_PER_BLOCK / BLOCK_PIXELS)
     probe_share: float = Field(default=0.0, ge=0, le=1)

@@ -6,6 +6,7 @@ Every role does this with aiokafka, which is not imported here: the contract loa
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from traceback import walk_tb
 from typing import Any, Final, Protocol
@@ -34,6 +35,21 @@ async def start(client: Client) -> None:
             if connection is not None:
                 connection.close()
         raise
+
+
+async def leave(*stops: Callable[[], Awaitable[None]], deadline_s: float) -> None:
+    """Stop consumers and administrators, each within `deadline_s` seconds; what breaks or lasts in that ends nothing.
+
+    Raises CancelledError when the calling task is to end: aiokafka swallows the cancellation that reaches a client
+    while it stops, and a task that makes clients for ever would go on.
+    """
+    for each in stops:
+        with suppress(Exception):
+            async with asyncio.timeout(deadline_s):
+                await each()
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 async def stop(producer: Any, deadline_s: float) -> None:

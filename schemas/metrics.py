@@ -106,6 +106,12 @@ BRIDGE_KEY_REQUESTS = Metric(
 BRIDGE_PROBE_REQUESTS = Metric(
     Counter, "pointillist_bridge_probe_requests_total", "Changes of the share of probes sent to cameras"
 )
+BRIDGE_REFUSED_REQUESTS = Metric(
+    Counter,
+    "pointillist_bridge_refused_requests_total",
+    "Requests to cameras among Kafka's events that the server did not sign or that are not of now, by kind",
+    ("kind",),
+)
 BRIDGE_KAFKA_ERRORS = Metric(Counter, "pointillist_bridge_kafka_errors_total", "Batches that Kafka refused at first")
 
 # Processors

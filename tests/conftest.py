@@ -20,6 +20,7 @@ from infra.local.topics import TopicSpec, create_topics
 # wait for each other beside the brokers take minutes where one thread takes seconds.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+pytest_plugins = ["tests.scheduling"]
 S = TypeVar("S", bound=Service)
 TopicFactory = Callable[..., Awaitable[str]]
 

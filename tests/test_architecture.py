@@ -66,6 +66,18 @@ def test_imports_go_one_way(package: str) -> None:
     assert not wrong
 
 
+def test_tests_and_benchmarks_stand_apart() -> None:
+    own = {*modules("tests/benchmarks"), ROOT / "tests" / "test_figures.py"}  # the tests of the benchmarks
+    wrong = [file for file in modules("tests") if file not in own and uses(file, "benchmarks")]
+    assert not wrong
+    assert not [file for file in modules("benchmarks") if uses(file, "tests")]
+
+
+def uses(file: Path, package: str) -> bool:
+    """Whether a module imports of `package`."""
+    return any(inside(name, (package,)) for name in imported(file))
+
+
 def dotted(file: Path) -> str:
     parts = file.relative_to(ROOT).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)

@@ -23,6 +23,7 @@ def main() -> None:
     from infra.cli import (  # noqa: F401
         audit,
         camera,
+        camera_told,
         doctor,
         key,
         lab,

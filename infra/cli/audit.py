@@ -33,6 +33,7 @@ def audit(
             **counts.as_dict(),
             "kafka_frames": found.kafka_frames,
             "covers_from_ms": found.frames_from_ms,
+            "ledgers_refused": len(found.ledgers_refused),
             "lost": [
                 {"camera_id": b.camera_id, "boot_id": f"{b.boot_id:016x}", "ranges": list(b.lost.ranges())}
                 for b in lost
@@ -44,6 +45,8 @@ def audit(
         for name, value in counts.as_dict().items():
             table.add_row(name, str(value))
         console.print(table)
+        for camera, boot_id in found.ledgers_refused[:10]:
+            console.print(f"not counted, for its camera has not signed it: the ledger of {camera} boot {boot_id:016x}")
         for boot in lost:
             console.print(f"lost: {boot.camera_id} boot {boot.boot_id:016x}: {list(boot.lost.ranges())[:10]}")
     raise typer.Exit(1 if counts.frames_lost else 0)

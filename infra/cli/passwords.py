@@ -10,6 +10,8 @@ import re
 import sys
 from collections.abc import Mapping
 
+from infra.local.process import COMMAND
+
 _PREFIX = "env:"
 _NAME = "POINTILLIST_URL_"
 _OPTION = re.compile(r"(--[a-z][a-z-]*=)?(.*)", re.DOTALL)
@@ -51,7 +53,7 @@ def hide_passwords() -> None:
     """
     shown, variables = hidden(sys.argv[1:], os.environ)
     if variables:
-        os.execve(sys.executable, [sys.executable, "-m", "infra.cli", *shown], os.environ | variables)
+        os.execve(COMMAND[0], [*COMMAND, *shown], os.environ | variables)
     sys.argv[1:] = revealed(sys.argv[1:], os.environ)
 
 

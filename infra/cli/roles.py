@@ -200,10 +200,11 @@ def record(
         http=address(http) if http else None,
         probes=ProbePlan() if probe_budget is None else ProbePlan(extra_per_s=probe_budget),
     )
+    keys = server_keys(state)
     run_role(
         "recorder",
         metrics,
-        lambda registry, health, stop: run_recorder(settings, registry=registry, health=health, stop=stop),
+        lambda registry, health, stop: run_recorder(settings, keys, registry=registry, health=health, stop=stop),
     )
 
 

@@ -187,12 +187,14 @@ def _defence() -> list[Graph | Figure]:
         ),
         Graph(
             "Probe share",
-            "Share of its frames that a camera sends whole, the ten highest; and how often cameras are told another.",
+            "Share of frames that a camera sends whole, the ten highest; how often cameras are told another, or a "
+            "bridge refuses to tell them.",
             "percentunit",
             (
                 Query(f"topk(10, max by (camera_id) ({m.CAMERA_PROBE_SHARE.name}))", "{{camera_id}}"),
                 Query(f"avg({m.CAMERA_PROBE_SHARE.name})", "mean"),
                 Query(rate(m.BRIDGE_PROBE_REQUESTS), "changes a second"),
+                Query(rate(m.BRIDGE_REFUSED_REQUESTS, "kind"), "refused a second, {{kind}}"),
             ),
             8,
         ),

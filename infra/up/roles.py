@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -14,7 +13,7 @@ from typing import Protocol
 
 from infra.layout import Layout
 from infra.local.ports import LOOPBACK, Ports
-from infra.local.process import Child, ProcessId
+from infra.local.process import COMMAND, Child, ProcessId
 from infra.up.settings import UpSettings, bundle_folder
 
 FLEET_DRAINED = 0
@@ -68,7 +67,7 @@ class RoleProcess:
     """One of our own roles: `pointillist …` as a child process."""
 
     def __init__(self, arguments: list[str], log: Path, environment: dict[str, str]) -> None:
-        self._child = Child([sys.executable, "-m", "infra.cli", *arguments], log, env=environment)
+        self._child = Child([*COMMAND, *arguments], log, env=environment)
 
     def start(self) -> ProcessId:
         """Start it; its `/healthz` tells when it is ready."""

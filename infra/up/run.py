@@ -32,6 +32,7 @@ from infra.up.settings import UpSettings, bundle_folder, scenario_document
 from infra.up.supervisor import Supervisor
 from infra.up.table import LiveTable
 from producers.fleet import fleet_started
+from producers.publisher.told import overridden, read_told
 from producers.scenario import Scenario, parse_scenario
 from schemas.errors import ConfigError, UserError
 
@@ -135,11 +136,25 @@ class _Run:
             self._foreign_before = audit(self._layout).foreign
         # Another run: its sources begin at their beginning, its faults count from its own start.
         fleet_started(self._layout.folder).unlink(missing_ok=True)
+        self._say_what_was_told(scenario)
         # An address may hold a password: the scenario is for its owner only, and is not repeated elsewhere.
         write_private(self._layout.scenario, yaml.safe_dump(document, sort_keys=False))
         options = json.loads(self._settings.model_dump_json(exclude={"source"}))
         bundle = str(bundle_folder(self._settings))
         write_json(self._layout.run, {"started_ms": self._started_ms, "bundle": bundle, "options": options})
+
+    def _say_what_was_told(self, scenario: Scenario) -> None:
+        """A command that a camera remembers holds, but not without a word, where this run asks for something else."""
+        found = []
+        for camera in scenario.cameras():
+            told = read_told(self._layout.spool / camera.camera_id, camera.encoding)
+            if overridden(camera.encoding, told):
+                found.append(camera.camera_id)
+        if found:
+            self._live.say(
+                f"{len(found)} of {len(scenario.cameras())} cameras obey commands instead of what this run asks, "
+                f"the first is {found[0]}: see `pointillist camera told {found[0]}`"
+            )
 
     def start(self) -> None:
         """Brokers, then our roles, then, when all are ready, the cameras."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 from greenlet import getcurrent, greenlet  # type: ignore[import-untyped]  # the package ships no annotations
-from scipy.optimize import Bounds, minimize  # type: ignore[import-untyped]  # scipy ships no annotations
+from scipy.optimize import Bounds, minimize
 
 Floats = npt.NDArray[np.float64]
 Evaluate = Callable[[list[int], Floats], tuple[Floats, Floats]]

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
-from scipy.stats import binom  # type: ignore[import-untyped]  # scipy ships no annotations
+from scipy.stats import binom
 from torch import Tensor, nn
 
 from lab.data import LabelledPictures, batch_slices, to_frames, to_images

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -12,7 +11,7 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.structs import TopicPartition
 
-from schemas.kafka_clients import start
+from schemas.kafka_clients import leave, start
 from schemas.topics import KafkaTopic
 
 log = structlog.get_logger()
@@ -105,10 +104,7 @@ class Backlog:
                     self._advance(None)
                     log.warning("the processors' backlog is unknown", group=self._group, cause=repr(error)[:300])
             finally:
-                for client in (consumer.stop, admin.close):
-                    with contextlib.suppress(Exception):
-                        async with asyncio.timeout(CLOSE_S):
-                            await client()
+                await leave(consumer.stop, admin.close, deadline_s=CLOSE_S)
             await asyncio.sleep(self._interval_s)
 
     def observe(self, undone: Mapping[int, int]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -11,7 +10,7 @@ from typing import Final
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRecord
 
-from schemas.kafka_clients import start
+from schemas.kafka_clients import leave, start
 from schemas.topics import KafkaTopic
 
 log = structlog.get_logger()
@@ -59,7 +58,5 @@ class Requests:
                 if failures == COMPLAIN_AFTER:
                     log.warning("requests to cameras are not heard", cause=repr(error)[:300])
             finally:
-                with contextlib.suppress(Exception):
-                    async with asyncio.timeout(STOP_S):
-                        await consumer.stop()
+                await leave(consumer.stop, deadline_s=STOP_S)
             await asyncio.sleep(AGAIN_S)

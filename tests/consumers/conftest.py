@@ -7,13 +7,13 @@ import pwd
 import shutil
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.consumers.recorder_rig import MakeRig, Rig
+from tests.waiting import wait_until
 
 
 @pytest.fixture(scope="session")
@@ -30,18 +30,24 @@ def postgresql() -> Iterator[str]:
         if user is not None:
             os.chown(folder, pwd.getpwnam(user).pw_uid, -1)
         data = folder / "data"
-        initdb = [binaries / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "--no-sync", "-E", "UTF8"]
+        initdb = [str(binaries / "initdb"), "-D", str(data), "-U", "postgres", "-A", "trust", "--no-sync", "-E", "UTF8"]
         subprocess.run(initdb, user=user, cwd=folder, check=True, capture_output=True)
-        options = ["-c", "listen_addresses=", "-c", "fsync=off", "-k", folder]
+        options = ["-c", "listen_addresses=", "-c", "fsync=off", "-k", str(folder)]
         with (folder / "log").open("wb") as output:
             server = subprocess.Popen(
-                [binaries / "postgres", "-D", data, *options], user=user, cwd=folder, stdout=output, stderr=output
+                [str(binaries / "postgres"), "-D", str(data), *options],
+                user=user,
+                cwd=folder,
+                stdout=output,
+                stderr=output,
             )
         try:
-            deadline = time.monotonic() + 30
-            while not list(folder.glob(".s.PGSQL.*[0-9]")) and time.monotonic() < deadline:
+
+            def listens() -> bool:
                 assert server.poll() is None, (folder / "log").read_text()
-                time.sleep(0.05)
+                return any(folder.glob(".s.PGSQL.*[0-9]"))
+
+            wait_until(listens, "PostgreSQL to listen")
             yield f"postgresql+psycopg://postgres@/postgres?host={folder}"
         finally:
             server.terminate()
@@ -50,7 +56,7 @@ def postgresql() -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.xdist_group("postgresql"))])
 def make_rig(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeRig]:
     """Makes a store on an empty database; further ones, by the same call, use the same database."""
     sqlite = request.param == "sqlite"

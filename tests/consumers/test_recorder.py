@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import random
 import socket
 import sqlite3
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,15 +23,19 @@ from prometheus_client import CollectorRegistry
 
 from consumers.recorder import run_recorder
 from consumers.records import Records, open_records
-from consumers.settings import RecorderSettings
+from consumers.settings import ProbePlan, RecorderSettings
 from infra.local.kafka import Kafka
+from schemas.announcement import turn
 from schemas.errors import ConfigError
 from schemas.evidence_rule import EvidenceRule
+from schemas.frame import open_message
 from schemas.health import Health
-from schemas.pointillist_pb2 import ONLINE, Alert, Status, Verdict
+from schemas.identity import CameraId
+from schemas.pointillist_pb2 import ONLINE, Alert, Meta, ProbeRequest, Status, Verdict
 from schemas.ranges import RangeSet
 from tests.conftest import TopicFactory
-from tests.consumers.recorder_rig import BOOT, CAMERA, dead_letter, ledger, picture, verdict
+from tests.consumers.recorder_rig import BOOT, CAMERA, KEYS, SECRET, dead_letter, ledger, picture, signed, verdict
+from tests.waiting import until
 
 RULE = EvidenceRule(patience_s=1)
 WAIT_S = 60.0
@@ -41,22 +46,17 @@ from prometheus_client import CollectorRegistry
 from consumers.recorder import run_recorder
 from consumers.settings import RecorderSettings
 from schemas.health import Health
+from schemas.keys import KeyRing
 
 async def main():
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     settings = RecorderSettings.model_validate_json(sys.argv[1])
-    await run_recorder(settings, registry=CollectorRegistry(), health=Health(), stop=stop)
+    keys = KeyRing(bytes.fromhex(sys.argv[2]))
+    await run_recorder(settings, keys, registry=CollectorRegistry(), health=Health(), stop=stop)
 
 asyncio.run(main())
 """
-
-
-async def until(condition: Callable[[], bool], wait_s: float = WAIT_S) -> None:
-    """Wait until `condition` holds; fails after `wait_s`."""
-    async with asyncio.timeout(wait_s):
-        while not condition():
-            await asyncio.sleep(0.05)
 
 
 @dataclass
@@ -74,7 +74,9 @@ class Scene:
         """A recorder in this loop; told to stop at the end."""
         self.stop, self.registry, self.health = asyncio.Event(), CollectorRegistry(), Health()
         settings = self.settings.model_copy(update=changed)
-        task = asyncio.create_task(run_recorder(settings, registry=self.registry, health=self.health, stop=self.stop))
+        task = asyncio.create_task(
+            run_recorder(settings, KEYS, registry=self.registry, health=self.health, stop=self.stop)
+        )
         try:
             await until(lambda: self.health.report()[0] or task.done())
             yield task
@@ -85,7 +87,7 @@ class Scene:
 
     def process(self) -> subprocess.Popen[bytes]:
         """A recorder in a process of its own."""
-        return subprocess.Popen([sys.executable, "-c", PROGRAM, self.settings.model_dump_json()])
+        return subprocess.Popen([sys.executable, "-c", PROGRAM, self.settings.model_dump_json(), SECRET.hex()])
 
     async def verdicts(self, verdicts: Iterable[Verdict], camera: str = CAMERA) -> None:
         """Publish verdicts."""
@@ -94,11 +96,32 @@ class Scene:
         await self.producer.flush()
 
     async def event(self, message: Any, camera: str = CAMERA) -> None:
-        """Publish an event."""
+        """Publish an event, signed where cameras sign it."""
         kind = [("ce_type", message.DESCRIPTOR.full_name.encode())]
-        await self.producer.send_and_wait(
-            self.settings.events_topic, message.SerializeToString(), key=camera.encode(), headers=kind
+        value = signed(message, camera) if "tag" in message.DESCRIPTOR.fields_by_name else message.SerializeToString()
+        await self.producer.send_and_wait(self.settings.events_topic, value, key=camera.encode(), headers=kind)
+
+    async def unsigned(self, message: Any, camera: str = CAMERA) -> None:
+        """Publish an event that its camera has not signed."""
+        kind = [("ce_type", message.DESCRIPTOR.full_name.encode())]
+        value = message.SerializeToString()
+        await self.producer.send_and_wait(self.settings.events_topic, value, key=camera.encode(), headers=kind)
+
+    async def request(self) -> tuple[str, ProbeRequest]:
+        """The first request to a camera on the events topic, verified as bridges do."""
+        consumer = AIOKafkaConsumer(
+            self.settings.events_topic, bootstrap_servers=self.settings.kafka, auto_offset_reset="earliest"
         )
+        await consumer.start()
+        try:
+            async with asyncio.timeout(WAIT_S):
+                async for record in consumer:
+                    if ("ce_type", b"pointillist.v1.ProbeRequest") in record.headers:
+                        camera = CameraId(record.key.decode())
+                        return camera, open_message(ProbeRequest, camera, record.value, KEYS)
+        finally:
+            await consumer.stop()
+        raise AssertionError("the consumer has ended")
 
     async def letter(self, value: bytes) -> None:
         """Publish a record on the topic of the dead letters."""
@@ -182,7 +205,7 @@ async def test_what_comes_over_kafka_is_recorded_shown_and_counted(scene: Scene)
     port = _free_port()
     jpeg = picture("JPEG", 24)
     async with scene.recorder(http=("127.0.0.1", port)):
-        await scene.event(Status(state=ONLINE, boot_id=BOOT, at_ms=1))
+        await scene.event(Status(state=ONLINE, boot_id=BOOT, turn=turn(1, 1)))
         await scene.verdicts(verdict(n, preview=jpeg if n == 9 else b"") for n in range(10))
         await scene.verdicts([verdict(4), verdict(0, captured_ms=2**52)], camera="lab/gate")
         await scene.verdicts([verdict(4)])
@@ -227,6 +250,28 @@ async def test_what_comes_over_kafka_is_recorded_shown_and_counted(scene: Scene)
 
 
 @pytest.mark.brokers
+async def test_only_what_cameras_signed_is_planned_with_and_what_is_asked_of_them_is_signed(scene: Scene) -> None:
+    def meta(fps: float, message: int) -> Meta:
+        return Meta(boot_id=BOOT, probe_share=0.1, frames_per_second=fps, dropped_per_block=16, turn=turn(1, message))
+
+    gate = "lab/gate"
+    async with scene.recorder():
+        await scene.verdicts(verdict(n) for n in range(3))
+        await scene.verdicts((verdict(n) for n in range(3)), gate)
+        await scene.event(meta(0.5, 1))
+        for forged in (meta(math.nan, 2), Meta(boot_id=BOOT, turn=turn(9, 9)), ledger(9, 999_900)):
+            await scene.unsigned(forged)
+            await scene.unsigned(forged, gate)
+        await scene.event(meta(math.nan, 1), gate)  # its camera has signed it, and is the only one to lose by it
+        await until(lambda: scene.metric("pointillist_dead_letters_total", stage="recorder", reason="bad_tag") == 6)
+        await until(lambda: scene.metric("pointillist_dead_letters_total", stage="recorder", reason="malformed") == 1)
+        camera, request = await scene.request()
+    assert (camera, request.probe_share) == (CAMERA, ProbePlan().new_share)
+    with scene.records() as records:
+        assert records.ledgers() == []
+
+
+@pytest.mark.brokers
 async def test_killed_again_and_again_it_records_and_alerts_exactly_once(scene: Scene) -> None:
     rng = random.Random(3)
     cameras = [f"lab/cam{n}" for n in range(4)]
@@ -244,7 +289,7 @@ async def test_killed_again_and_again_it_records_and_alerts_exactly_once(scene: 
             for camera in cameras:
                 repeats = [rng.randrange(start) for _ in range(2)] if start else []
                 await scene.verdicts(map(made, [*range(start, start + 10), *repeats]), camera)
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.05)  # a stream: what is written in one transaction cannot be killed half-way
 
     def recorded() -> int:
         return sum(len(scene.recorded(camera)) for camera in cameras)
@@ -343,7 +388,7 @@ async def test_without_kafka_it_waits_and_still_stops_when_told(tmp_path: Path) 
         quarantine=str(tmp_path / "quarantine"),
     )
     health, stop = Health(), asyncio.Event()
-    task = asyncio.create_task(run_recorder(settings, registry=CollectorRegistry(), health=health, stop=stop))
+    task = asyncio.create_task(run_recorder(settings, KEYS, registry=CollectorRegistry(), health=health, stop=stop))
     await until(lambda: health.report()[1].get("database", {}).get("ok") is True)
     await until(lambda: health.report()[1]["kafka"]["detail"] != "not connected yet")
     assert not task.done()
@@ -363,9 +408,9 @@ async def test_without_kafka_it_waits_and_still_stops_when_told(tmp_path: Path) 
 )
 async def test_a_setting_that_cannot_work_is_named_without_its_secrets(tmp_path: Path, wrong: dict[str, str]) -> None:
     good = {"database": f"sqlite:///{tmp_path}/records.sqlite", "quarantine": str(tmp_path)}
-    settings = RecorderSettings(kafka="127.0.0.1:1", **(good | wrong))
+    settings = RecorderSettings.model_validate({"kafka": "127.0.0.1:1"} | good | wrong)
     with pytest.raises(ConfigError, match="expected") as caught:
-        await run_recorder(settings, registry=CollectorRegistry(), health=Health(), stop=asyncio.Event())
+        await run_recorder(settings, KEYS, registry=CollectorRegistry(), health=Health(), stop=asyncio.Event())
     assert "secret" not in str(caught.value)
 
 
@@ -380,4 +425,4 @@ async def test_an_address_in_use_is_named(tmp_path: Path) -> None:
             http=("127.0.0.1", taken.getsockname()[1]),
         )
         with pytest.raises(ConfigError, match="free address"):
-            await run_recorder(settings, registry=CollectorRegistry(), health=Health(), stop=asyncio.Event())
+            await run_recorder(settings, KEYS, registry=CollectorRegistry(), health=Health(), stop=asyncio.Event())

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import math
 import random
+import time
 from pathlib import Path
 
 import pytest
@@ -17,11 +19,15 @@ from consumers.settings import Bounds, RecorderSettings
 from consumers.store import OffsetsMoved, Store
 from consumers.tables import evidence, metadata, tallies
 from consumers.tallies import SCHEMA
+from schemas.announcement import LAST_MESSAGE
 from schemas.errors import StateError
 from schemas.evidence_rule import EvidenceRule
-from schemas.pointillist_pb2 import OFFLINE, ONLINE, SHED, Alert, Meta, Status, Verdict
+from schemas.frame import sign_message
+from schemas.identity import CameraId
+from schemas.keys import KeyRing
+from schemas.pointillist_pb2 import OFFLINE, ONLINE, SHED, Alert, Ledger, Meta, Status, Turn, Verdict
 from schemas.ranges import RangeSet
-from tests.consumers.recorder_rig import BOOT, CAMERA, PNG, MakeRig, Rig, dead_letter, ledger, verdict
+from tests.consumers.recorder_rig import BOOT, CAMERA, PNG, MakeRig, Rig, dead_letter, ledger, signed, verdict
 
 ATTACK = [verdict(n, flagged=n > 40 if n % 2 else None, whole=n % 2 == 1) for n in range(60)]
 """Odd frames are probes; those after frame 40 are flagged, and the second of them is one too many."""
@@ -248,21 +254,104 @@ def _of(made: Verdict, boot: int) -> Verdict:
     return copy
 
 
-def test_an_old_last_will_does_not_take_a_new_boot_offline(rig: Rig) -> None:
-    def status(state: int, boot: int, at_ms: int) -> None:
-        message = Status(state=state, boot_id=boot, at_ms=at_ms)  # type: ignore[arg-type]  # an enum's number
-        topic = rig.settings.events_topic
-        rig.feed([rig.record(topic, CAMERA.encode(), message.SerializeToString(), "Status")])
+class Announcements:
+    """What cameras say, fed to a store."""
 
-    def shown() -> object:
-        return rig.board.cameras()[0].state(0, 10)
+    def __init__(self, rig: Rig) -> None:
+        self._rig = rig
 
-    status(ONLINE, 1, 100)
-    status(ONLINE, 2, 200)
-    status(OFFLINE, 1, 100)
-    assert shown() == "silent"
-    status(OFFLINE, 2, 200)
-    assert shown() == "offline"
+    def status(self, state: int, boot: int, place: tuple[int, int], at_ms: int, camera: str = CAMERA) -> bytes:
+        where = Turn(connection=place[0], message=place[1], at_ms=at_ms)
+        message = Status(state=state, boot_id=boot, turn=where)  # type: ignore[arg-type]  # an enum's number
+        return self.take(signed(message, camera), "Status", camera)
+
+    def meta(self, share: float, boot: int, place: tuple[int, int], at_ms: int, camera: str = CAMERA) -> bytes:
+        where = Turn(connection=place[0], message=place[1], at_ms=at_ms)
+        return self.take(signed(Meta(boot_id=boot, probe_share=share, turn=where), camera), "Meta", camera)
+
+    def take(self, payload: bytes, kind: str, camera: str = CAMERA) -> bytes:
+        self._rig.feed([self._rig.record(self._rig.settings.events_topic, camera.encode(), payload, kind)])
+        return payload
+
+    def shown(self) -> tuple[str, float | None]:
+        (camera,) = self._rig.board.cameras()
+        return camera.state(0, 10), camera.probe_share()
+
+
+def test_a_last_will_ends_its_own_connection_only_however_late_it_comes(rig: Rig) -> None:
+    says = Announcements(rig)
+    says.status(ONLINE, 1, (1, 1), 100)
+    will = says.status(OFFLINE, 1, (1, LAST_MESSAGE), 99)
+    assert says.shown()[0] == "offline"
+    says.status(ONLINE, 1, (2, 1), 110)
+    assert says.shown()[0] == "silent"
+    says.take(will, "Status")
+    assert says.shown()[0] == "silent"
+    says.status(ONLINE, 2, (1, 1), 200)
+    says.status(OFFLINE, 1, (2, LAST_MESSAGE), 109)
+    assert says.shown()[0] == "silent"
+
+
+def test_what_a_camera_said_once_changes_nothing_when_it_is_replayed(rig: Rig) -> None:
+    says = Announcements(rig)
+    old = says.meta(0.0, 1, (1, 1), 100)
+    older = says.meta(0.9, 1, (1, 2), 101)
+    says.meta(0.5, 1, (1, 3), 102)
+    says.take(old, "Meta")
+    assert says.shown()[1] == 0.5
+    says.meta(0.6, 2, (1, 1), 200)
+    says.take(older, "Meta")
+    assert says.shown()[1] == 0.6
+
+
+def test_a_camera_whose_clock_was_ahead_is_heard_again_when_it_is_right(rig: Rig) -> None:
+    says, now_ms = Announcements(rig), time.time_ns() // 10**6
+    says.meta(0.2, 1, (1, 1), now_ms + 10**10)
+    says.meta(0.4, 2, (1, 1), now_ms + 10_000)
+    assert says.shown()[1] == 0.4
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("Meta", Meta(boot_id=1, probe_share=0.5)),
+        ("Status", Status(boot_id=1, state=OFFLINE)),
+        ("Ledger", ledger(10**6, 10**6)),
+    ],
+)
+def test_what_no_camera_has_signed_is_a_dead_letter_and_nothing_else(
+    make_rig: MakeRig, kind: str, message: Meta | Status | Ledger
+) -> None:
+    rig = make_rig()
+    rig.verdicts([verdict(0)])
+    stranger = KeyRing(b"the secret of another fleet").current(CameraId(CAMERA))
+    for payload in (message.SerializeToString(), sign_message(stranger, message), signed(message, "lab/gate")):
+        written = rig.feed([rig.record(rig.settings.events_topic, CAMERA.encode(), payload, kind)])
+        assert [letter.reason for letter in written.letters] == ["bad_tag"]
+    assert rig.count("ledgers") == rig.count("cameras") == 0
+
+
+@pytest.mark.parametrize("fps", [math.nan, math.inf, -1.0, 1e300])
+def test_a_rate_that_is_no_rate_is_refused_even_when_its_camera_has_signed_it(make_rig: MakeRig, fps: float) -> None:
+    rig = make_rig()
+    payload = signed(Meta(boot_id=1, frames_per_second=fps, probe_share=0.5))
+    written = rig.feed([rig.record(rig.settings.events_topic, CAMERA.encode(), payload, "Meta")])
+    assert [letter.reason for letter in written.letters] == ["malformed"]
+    assert "frames per second" in written.letters[0].error
+
+
+def test_frames_show_that_a_camera_is_not_offline(rig: Rig) -> None:
+    says = Announcements(rig)
+    rig.verdicts([verdict(0)])
+    says.status(OFFLINE, BOOT, (1, LAST_MESSAGE), 100)
+    (camera,) = rig.board.cameras()
+    now_ms = time.time_ns() // 10**6
+    rig.verdicts([verdict(1)])
+    assert camera.state(now_ms, 10) == "offline"
+    assert camera.last is not None
+    camera.last = camera.last._replace(recorded_ms=now_ms + 11_000)
+    assert camera.state(now_ms + 12_000, 10) == "online"
+    assert camera.state(now_ms + 22_000, 10) == "offline"
 
 
 def test_invented_cameras_are_forgotten_and_real_ones_stay(make_rig: MakeRig) -> None:
@@ -270,7 +359,7 @@ def test_invented_cameras_are_forgotten_and_real_ones_stay(make_rig: MakeRig) ->
     rig.verdicts([verdict(0)])
     topic = rig.settings.events_topic
     for n in range(20):
-        rig.feed([rig.record(topic, f"evil/cam{n}".encode(), Meta(width=1).SerializeToString(), "Meta")])
+        rig.feed([rig.record(topic, f"evil/cam{n}".encode(), signed(Meta(boot_id=1), f"evil/cam{n}"), "Meta")])
     purge(rig.store, rig.bounds)
     assert rig.count("cameras") == 3
     names = [camera.name for camera in rig.board.cameras()]

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import yaml
-from promql_names import strangers
 
 from infra.local.prometheus import RULES
+from tests.infra.promql_names import strangers
 
 TESTS = RULES.parent / "tests"
 RULE_FILES = sorted(RULES.glob("*.yml"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import subprocess
 from pathlib import Path
@@ -9,15 +10,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.system import COMMAND
 from consumers.database import open_engine
+from consumers.intake import ledger_row
 from consumers.tables import metadata
+from consumers.tallies import SCHEMA
 from infra.audit import audit, unsettled
 from infra.layout import Layout
+from infra.local.process import COMMAND
 from producers.spool import Spool
-from schemas.errors import StateError
-from schemas.frame import Encoding, encode_frame
+from schemas.errors import SecretError, StateError
+from schemas.frame import Encoding, encode_frame, sign_message
 from schemas.identity import CameraId
+from schemas.keys import derive_camera_key
+from schemas.pointillist_pb2 import Ledger, Range
 
 CAMERA = CameraId("site/cam")
 BOOT = 77
@@ -30,6 +35,7 @@ def layout(tmp_path: Path) -> Layout:
     engine = open_engine(found.database_url, writes=True)
     metadata.create_all(engine)
     engine.dispose()
+    found.fleet_secret()
     return found
 
 
@@ -54,12 +60,53 @@ def record(layout: Layout, *seqs: int) -> None:
         write(layout, "frames", **{name: fixed.get(name, 0) for name in columns})
 
 
-def publish(layout: Layout, following: int, shed: str = "[]", confirmed_to: int | None = None) -> None:
-    write(
-        layout, "ledgers", camera=CAMERA, boot=BOOT, revision=1, started_ms=1000, first=0, next=following, shed=shed,
-        closed=True, frames_skipped=2, frames_resent=1, bytes_resent=10, written_ms=2000,
+def publish(
+    layout: Layout,
+    following: int,
+    shed: str = "[]",
+    confirmed_to: int | None = None,
+    boot: int = BOOT,
+    secret: bytes | None = None,
+) -> None:
+    """A ledger as the recorder writes it; signed under another fleet's `secret` when one is given."""
+    ledger = Ledger(
+        boot_id=boot, revision=1, started_ms=1000, first=0, next=following, closed=True,
+        shed=[Range(first=first, last=last) for first, last in json.loads(shed)],
+        frames_skipped=2, frames_resent=1, bytes_resent=10, written_ms=2000,
         confirmed_to=following if confirmed_to is None else confirmed_to,
     )  # fmt: skip
+    message = sign_message(derive_camera_key(secret or layout.fleet_secret(), CAMERA), ledger)
+    write(layout, "ledgers", **ledger_row((CAMERA, boot), ledger, message)._asdict())
+
+
+def test_a_ledger_that_no_camera_has_signed_makes_no_frame_lost_and_is_named(layout: Layout) -> None:
+    publish(layout, 3)
+    record(layout, 0, 1, 2)
+    publish(layout, 999_900, boot=78, secret=b"the secret of another fleet")
+    found = audit(layout)
+    assert (found.counts().frames_published, found.counts().frames_lost) == (3, 0)
+    assert found.ledgers_refused == [(CAMERA, 78)]
+    done = subprocess.run(
+        [*COMMAND, "audit", "--state", str(layout.folder)], check=False, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0
+    assert "site/cam boot 000000000000004e" in done.stdout
+
+
+def test_what_a_ledgers_row_says_otherwise_than_its_camera_signed_is_not_believed(layout: Layout) -> None:
+    publish(layout, 3)
+    record(layout, 0, 1, 2)
+    with sqlite3.connect(layout.database) as connection:
+        connection.execute("update ledgers set next = 999900")
+    assert audit(layout).counts().frames_lost == 0
+
+
+def test_without_the_fleet_secret_the_audit_says_what_it_needs(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("POINTILLIST_FLEET_SECRET", raising=False)
+    monkeypatch.delenv("POINTILLIST_FLEET_SECRET_FILE", raising=False)
+    layout.secret_file.unlink()
+    with pytest.raises(SecretError, match="fleet secret"):
+        audit(layout)
 
 
 def test_all_recorded_is_nothing_lost(layout: Layout) -> None:
@@ -134,3 +181,15 @@ def test_boots_of_earlier_runs_are_left_out_when_asked(layout: Layout) -> None:
 def test_a_folder_without_a_database_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StateError, match=r"pointillist\.sqlite"):
         audit(Layout(tmp_path))
+
+
+def test_a_database_of_another_version_is_one_line(layout: Layout) -> None:
+    write(layout, "tallies", name=SCHEMA, value=4)
+    with sqlite3.connect(layout.database) as connection:
+        connection.execute("alter table ledgers drop column message")
+    done = subprocess.run(
+        [*COMMAND, "audit", "--state", str(layout.folder)], check=False, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: expected a database of version ")
+    assert len(done.stderr.splitlines()) == 1

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.system import COMMAND
 from infra.environment import Environment, accepted_generations, fleet_secret
 from infra.layout import Layout
 from infra.local.ports import free_port
+from infra.local.process import COMMAND
 from infra.observe import role_registry, serve
 from infra.up.scrape import Samples
 from infra.up.settings import UpSettings, bundle_folder, scenario_document, source_entry

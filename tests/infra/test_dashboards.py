@@ -7,18 +7,17 @@ from typing import Any
 
 import pytest
 import yaml
-from promql_names import CONTRACT, family, named_metrics, strangers
 
 from infra.grafana.build import FOLDER, rendered
+from tests.infra.promql_names import CONTRACT, family, named_metrics, strangers
 
 PROVISIONING = FOLDER.parent / "provisioning"
 COLUMNS = 24
 BOARDS = {name: json.loads(text) for name, text in rendered().items()}
-PANELS = [
-    pytest.param(panel, id=f"{Path(name).stem}-{panel['title']}")
-    for name, board in BOARDS.items()
-    for panel in board["panels"]
-]
+SHOWN: dict[str, dict[str, Any]] = {
+    f"{Path(name).stem}-{panel['title']}": panel for name, board in BOARDS.items() for panel in board["panels"]
+}
+PANELS = [pytest.param(panel, id=title) for title, panel in SHOWN.items()]
 
 
 def queries(panel: dict[str, Any]) -> list[str]:
@@ -84,7 +83,7 @@ def test_a_name_that_the_contract_lacks_is_noticed(expression: str, stranger: st
 
 
 def test_every_metric_of_the_contract_is_on_a_dashboard() -> None:
-    shown = {family(name) for param in PANELS for query in queries(param.values[0]) for name in named_metrics(query)}
+    shown = {family(name) for panel in SHOWN.values() for query in queries(panel) for name in named_metrics(query)}
     assert [name for name, metric in CONTRACT.items() if metric not in shown] == []
 
 

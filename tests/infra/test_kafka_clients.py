@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +12,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 
 from infra.local.kafka import Kafka
-from schemas.kafka_clients import end, start, stop
+from schemas.kafka_clients import end, leave, start, stop
 
 
 @pytest.fixture
@@ -95,3 +96,36 @@ async def test_a_connection_that_a_producer_makes_while_it_ends_is_closed() -> N
     await end(producer, 1.0)
     assert closed == ["late"]
     assert sender.done()
+
+
+async def test_a_task_that_is_cancelled_while_a_client_stops_ends_though_the_client_swallows_it() -> None:
+    stopping, left = asyncio.Event(), []
+
+    async def swallow() -> None:
+        stopping.set()
+        with contextlib.suppress(asyncio.CancelledError):  # as aiokafka's clients do
+            await asyncio.Event().wait()
+
+    async def follow() -> None:
+        await leave(swallow, deadline_s=60.0)
+        left.append("and goes on")
+
+    task = asyncio.create_task(follow())
+    await stopping.wait()
+    task.cancel()
+    await asyncio.wait([task], timeout=10)
+    assert task.cancelled()
+    assert not left
+
+
+async def test_a_client_that_breaks_or_hangs_while_it_stops_keeps_none_from_stopping() -> None:
+    stopped = []
+
+    async def breaks() -> None:
+        raise AttributeError("a controller that is not known")
+
+    async def stops() -> None:
+        stopped.append("the third")
+
+    await leave(breaks, asyncio.Event().wait, stops, deadline_s=0.01)  # type: ignore[arg-type]  # waits for ever
+    assert stopped == ["the third"]

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import time
 import urllib.parse
 import urllib.request
 from pathlib import Path
@@ -10,18 +9,21 @@ import pytest
 from prometheus_client import CollectorRegistry, Gauge, start_http_server
 
 from infra.local.prometheus import Prometheus
+from tests.waiting import wait_until
 
 
 def query(prometheus: Prometheus, expression: str) -> list[dict[str, str]]:
     """The labels of the series that `expression` gives, once there are any."""
     address = f"{prometheus.url}/api/v1/query?{urllib.parse.urlencode({'query': expression})}"
-    for _ in range(150):
+    found: list[dict[str, str]] = []
+
+    def answered() -> bool:
         with urllib.request.urlopen(address, timeout=5) as answer:
-            found = [series["metric"] for series in json.load(answer)["data"]["result"]]
-        if found:
-            return found
-        time.sleep(0.1)
-    return []
+            found[:] = [series["metric"] for series in json.load(answer)["data"]["result"]]
+        return bool(found)
+
+    wait_until(answered, f"an answer to {expression}")
+    return found
 
 
 @pytest.mark.brokers

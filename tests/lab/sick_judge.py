@@ -63,7 +63,7 @@ def _trained() -> dict[str, Tensor]:
         chosen = torch.randint(len(frames), (64,))
         loss = F.cross_entropy(network((frames[chosen] - 0.5) / 0.25), labels[chosen])
         optimiser.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
         optimiser.step()
     return network.state_dict()
 

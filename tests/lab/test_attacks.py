@@ -64,7 +64,8 @@ def targets(labels: Tensor) -> Tensor:
 
 
 def l2(difference: Tensor) -> Tensor:
-    return difference.flatten(1).norm(dim=1)
+    norms: Tensor = torch.linalg.vector_norm(difference.flatten(1), dim=1)
+    return norms
 
 
 @pytest.mark.parametrize("name", NAMES)

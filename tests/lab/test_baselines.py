@@ -186,4 +186,4 @@ def test_pixel_deflection_is_seeded_and_says_what_it_takes() -> None:
     assert not torch.equal(defence(frames, generator(1)), defence(frames, generator(2)))
     for wrong in ({"share": 1.5}, {"window": 0}, {"sigma": -0.1}):
         with pytest.raises(ConfigError, match="pixel deflection"):
-            PixelDeflection(**wrong)  # type: ignore[arg-type]
+            PixelDeflection(**wrong)

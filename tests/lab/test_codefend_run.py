@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from lab.experiments.codefend.rows import DetectionRow, RepairRow
 from lab.experiments.codefend.run import Experiment
 from lab.experiments.codefend.subjects import Subject
 from lab.experiments.csv_rows import read_rows
+
+Measure = Callable[[Subject, Detection, Cache], tuple[DetectionRow, dict[str, np.ndarray]]]
 
 PICTURES = LabelledPictures("few", np.zeros((4, 28, 28, 1), np.uint8), np.array([0, 1, 2, 4]))
 TASK = Task(tuple("0123456789"), PICTURES, PICTURES, PICTURES)
@@ -149,7 +152,7 @@ def test_rows_that_another_run_wrote_meanwhile_are_not_lost(
     tmp_path: Path, made: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     only = replace(SMALL, models=("mnist-a-10",), parts=("detection",))
-    measured = experiment.measure
+    measured: Measure = vars(experiment)["measure"]  # what `made` put there
 
     def slowly(subject: Subject, detection: Detection, cache: Cache) -> tuple[DetectionRow, dict[str, np.ndarray]]:
         monkeypatch.setattr(experiment, "measure", measured)

@@ -42,7 +42,9 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
 def test_the_documents_shares_are_counts_of_the_outcomes() -> None:
     outcomes = np.array([[1, 1, 1, 0], [1, 0, 0, 0], [1, 1, 0, 1], [1, 1, 0, 0]], np.bool_)
     numbers = np.array([30.0, 32.0, 34.0, 36.0])
-    found = Evaluation(True, *outcomes, numbers, numbers - 1, numbers / 1000, numbers / 100, seconds=2.0).as_dict()
+    undefended, plain, rebuilt, denoised = outcomes
+    psnr, linf, l2 = (numbers, numbers - 1), numbers / 1000, numbers / 100
+    found = Evaluation(True, undefended, plain, rebuilt, denoised, *psnr, linf, l2, seconds=2.0).as_dict()
     assert found["images"] == 4
     assert found["correct_undefended"] == 3
     assert found["attacked_undefended"] == pytest.approx(1 / 3)
@@ -144,7 +146,7 @@ IMAGES, LABELS = np.zeros((4, 8, 8, 3), np.uint8), np.zeros(4, np.int64)
 def test_data_that_cannot_be_evaluated_is_refused_in_one_line(
     tmp_path: Path, arrays: dict[str, np.ndarray], complaint: str
 ) -> None:
-    np.savez(tmp_path / "data.npz", **arrays)
+    np.savez(tmp_path / "data.npz", **arrays)  # type: ignore[arg-type]  # none of them is called allow_pickle
     with pytest.raises(ConfigError, match=complaint) as refused:
         read_pictures(tmp_path / "data.npz", 3)
     assert "\n" not in str(refused.value)

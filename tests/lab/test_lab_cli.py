@@ -109,7 +109,7 @@ def test_a_torchscript_network_is_attacked_like_any_other(
     module = network()
     module.load_state_dict({"2.weight": 60 * torch.eye(3), "2.bias": torch.zeros(3)})
     with pytest.warns(DeprecationWarning, match=r"torch\.jit"):
-        torch.jit.script(module.eval()).save(str(bundle / "weights.pt"))
+        torch.jit.script(module.eval()).save(str(bundle / "weights.pt"))  # type: ignore[no-untyped-call]  # torch does not annotate it
     settings = (bundle / "model.toml").read_text().replace("safetensors", "torchscript", 1)
     settings = settings.replace("weights.safetensors", "weights.pt")
     settings = "\n".join(line for line in settings.splitlines() if not line.startswith("factory"))
@@ -125,7 +125,7 @@ def test_a_torchscript_network_is_attacked_like_any_other(
 
 @pytest.fixture
 def onnx_bundle(bundle: Path) -> Path:
-    shape = ["n", 3, 16, 16]
+    shape: list[str | int | None] = ["n", 3, 16, 16]
     graph = helper.make_graph(
         [
             helper.make_node("GlobalAveragePool", ["frames"], ["means"]),

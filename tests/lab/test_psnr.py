@@ -15,7 +15,8 @@ from schemas.errors import ConfigError
 def test_psnr_is_that_of_scikit_image() -> None:
     rng = np.random.default_rng(0)
     clean, found = rng.random((2, 3, 8, 9)), rng.random((2, 3, 8, 9))
-    expected = [peak_signal_noise_ratio(c, f, data_range=1) for c, f in zip(clean, found, strict=True)]
+    pairs = zip(clean, found, strict=True)
+    expected = [peak_signal_noise_ratio(c, f, data_range=1) for c, f in pairs]  # type: ignore[no-untyped-call]  # scikit-image annotates little
     np.testing.assert_allclose(psnr_db(torch.from_numpy(found), torch.from_numpy(clean)), expected)
 
 

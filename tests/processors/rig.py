@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +18,7 @@ from processors.settings import ProcessorSettings
 from schemas.health import Health
 from schemas.pointillist_pb2 import DeadLetter, Verdict
 from tests.processors.tiny import KEYS, TRACE
+from tests.waiting import until
 
 Name = tuple[str, int, int]
 
@@ -152,10 +153,3 @@ async def rig(bootstrap: str, bundle: Path) -> AsyncIterator[Rig]:
     finally:
         reader.cancel()
         await asyncio.gather(reader, return_exceptions=True)
-
-
-async def until(condition: Callable[[], bool], deadline_s: float = 60.0) -> None:
-    """Wait until `condition` holds."""
-    async with asyncio.timeout(deadline_s):
-        while not condition():
-            await asyncio.sleep(0.02)

@@ -29,10 +29,11 @@ from processors.model_store import ModelStore
 from processors.serving import Serving, load_serving
 from schemas.frame import Encoding
 from schemas.keys import KeyRing
-from schemas.models import publish, withdraw
+from schemas.models import live, publish, withdraw
 from schemas.pointillist_pb2 import CHECKED
-from tests.processors.rig import Name, Rig, Running, rig, until
+from tests.processors.rig import Name, Rig, Running, rig
 from tests.processors.tiny import KEYS, network, payload, write_bundle
+from tests.waiting import until
 
 pytestmark = pytest.mark.brokers
 
@@ -72,10 +73,13 @@ class System:
         )
 
     async def send_until_served(self, running: Running, model: Bundled) -> None:
-        async with asyncio.timeout(60):
-            while running.metric("pointillist_model_info", model_id=model.model_id) != 1:
-                await self.send(8)
-                await asyncio.sleep(0.01)
+        async def served() -> bool:
+            if running.metric("pointillist_model_info", model_id=model.model_id) == 1:
+                return True
+            await self.send(8)
+            return False
+
+        await until(served, f"{model.model_id} served")
 
     def done(self) -> bool:
         return len(self.made.verdicts) == self.sent
@@ -163,7 +167,7 @@ async def test_probes_that_wait_are_checked_with_the_model_that_classified_them_
     def slow(self: DeviceWork, *arguments: object) -> object:
         if self not in [work() for work in works]:
             works.append(weakref.ref(self))
-        time.sleep(0.02)
+        time.sleep(0.02)  # a device that leaves probes waiting
         return original(self, *arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(DeviceWork, "strip", slow)
@@ -191,7 +195,9 @@ async def test_probes_that_wait_are_checked_with_the_model_that_classified_them_
 
 async def running_probes(running: Running) -> None:
     """Some probes of the model before still wait."""
-    await asyncio.sleep(0.6)  # the gauge is brought up to date twice a second
+    before = running.metric("pointillist_queue_frames", queue="strip")
+    # The gauge is brought up to date twice a second; a stale one says nothing.
+    await until(lambda: running.metric("pointillist_queue_frames", queue="strip") != before, "a gauge of now")
     assert running.metric("pointillist_queue_frames", queue="strip") > 0
 
 
@@ -290,6 +296,16 @@ async def test_of_two_publications_the_newer_one_is_served_and_the_load_of_the_o
 ) -> None:
     first, second, third = (bundled(tmp_path, version) for version in "123")
     loading, go = asyncio.Event(), asyncio.Event()
+    feeds: list[ModelFeed] = []
+    follow = ModelFeed.run
+
+    async def followed(self: ModelFeed) -> None:
+        feeds.append(self)
+        await follow(self)
+
+    def heard(model: Bundled) -> bool:
+        newest = live(feeds[0].models)
+        return newest is not None and newest.model_id == model.model_id
 
     async def slow(*arguments: object) -> Serving:
         ready = await load_serving(*arguments)  # type: ignore[arg-type]
@@ -299,6 +315,7 @@ async def test_of_two_publications_the_newer_one_is_served_and_the_load_of_the_o
         return ready
 
     monkeypatch.setattr(model_swap, "load_serving", slow)
+    monkeypatch.setattr(ModelFeed, "run", followed)
     async with system(kafka, first, tmp_path) as it, it.made.processor() as running:
         await it.publish(second)
         await loading.wait()
@@ -308,7 +325,7 @@ async def test_of_two_publications_the_newer_one_is_served_and_the_load_of_the_o
         await it.publish(third)
         async with it.topic() as topic:
             assert len(topic.models.published) == 2
-        await asyncio.sleep(1.0)
+        await until(lambda: heard(third), "the third model heard of")
         go.set()
         await it.send_until_served(running, third)
         await it.send(8)

@@ -139,7 +139,7 @@ def test_the_plate_is_nearer_than_the_mean_of_the_neighbours_on_a_curved_picture
 def test_gradients_flow_to_the_kept_pixels_only(device: torch.device) -> None:
     frames, kept = random_case((1, 1, 12, 12), 0.25)
     frames, kept = frames.to(device).requires_grad_(), kept.to(device)
-    reconstruct_plate(frames, kept).sum().backward()
+    reconstruct_plate(frames, kept).sum().backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
     assert frames.grad is not None
     assert not frames.grad[~kept].any()
     assert frames.grad[kept].any()

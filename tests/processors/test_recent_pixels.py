@@ -131,7 +131,8 @@ def settled(recent: RecentPixels, cameras: Sequence[Hashable], picture: Tensor) 
 
 def filled_from(recent: RecentPixels, cameras: Sequence[Hashable], picture: Tensor) -> Tensor:
     """What the third frame of each camera has from before it, (B, 1, H, W)."""
-    kept = masks(len(cameras), *picture.shape[2:], seed=10)
+    height, width = picture.shape[2:]
+    kept = masks(len(cameras), height, width, seed=10)
     return recent.compose(cameras, [2] * len(cameras), sent(picture, kept), kept)[1] & ~kept
 
 

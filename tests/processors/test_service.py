@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import threading
 import time
 from pathlib import Path
 
@@ -20,8 +21,9 @@ from schemas.frame import Encoding, Truth
 from schemas.health import Health
 from schemas.keys import Purpose
 from schemas.pointillist_pb2 import CHECKED, LOSSLESS, NOT_PROBED, SHED, Frame
-from tests.processors.rig import Name, rig, until
+from tests.processors.rig import Name, rig
 from tests.processors.tiny import CLASSES, KEYS, TRACE, camera_key, payload, picture, write_bundle
+from tests.waiting import until
 
 brokers = pytest.mark.brokers
 
@@ -160,21 +162,23 @@ async def test_what_is_cancelled_is_delivered_again_and_not_a_dead_letter(
 ) -> None:
     frames = fleet(4, 10)
     original = DeviceWork.classify
-    entered = asyncio.Event()
+    entered, cancelled = asyncio.Event(), threading.Event()
     loop = asyncio.get_running_loop()
 
-    def slow(self: DeviceWork, *arguments: object) -> object:
+    def held(self: DeviceWork, *arguments: object) -> object:
         loop.call_soon_threadsafe(entered.set)
-        time.sleep(0.5)
+        assert cancelled.wait(20)
         return original(self, *arguments)  # type: ignore[arg-type]
 
     async with rig(kafka.bootstrap, bundle) as made:
-        monkeypatch.setattr(DeviceWork, "classify", slow)
+        monkeypatch.setattr(DeviceWork, "classify", held)
         running = made.start()
         await until(running.healthy)
         await made.publish(messages(frames))
         await entered.wait()
         running.task.cancel()
+        await asyncio.sleep(0)  # its turn: the task is cancelled before the device answers
+        cancelled.set()
         await asyncio.gather(running.task, return_exceptions=True)
         assert running.task.cancelled()
         monkeypatch.setattr(DeviceWork, "classify", original)
@@ -247,7 +251,7 @@ async def test_a_full_strip_queue_sheds_and_counts(kafka: Kafka, bundle: Path, m
     original = DeviceWork.strip
 
     def slow(self: DeviceWork, *arguments: object) -> object:
-        time.sleep(0.3)
+        time.sleep(0.3)  # a device that is too slow for these probes
         return original(self, *arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(DeviceWork, "strip", slow)
@@ -302,7 +306,7 @@ async def test_a_kafka_killed_under_load_costs_nothing(kafka: Kafka, bundle: Pat
         await until(lambda: not running.healthy())
         await asyncio.to_thread(kafka.start)
         await made.publish(waves[120:])
-        await until(lambda: len(made.verdicts) == len(frames), 120)
+        await until(lambda: len(made.verdicts) == len(frames), within_s=120)
         await until(running.healthy)
         assert not made.letters
 

@@ -71,6 +71,7 @@ def test_one_preview_for_each_camera_in_an_interval() -> None:
 )
 def test_a_verdict_says_what_strip_said(finding: StripFinding | None, strip: int, flagged: bool) -> None:
     record = verdict_record(taken(payload("site/cam-0", 3)), MODEL, 1, 0.75, finding, nothing)
+    assert record.value is not None
     verdict = Verdict.FromString(record.value)
     assert (verdict.strip, verdict.flagged) == (strip, flagged)
     assert not verdict.composed
@@ -81,6 +82,7 @@ def test_a_verdict_says_what_strip_said(finding: StripFinding | None, strip: int
 
 def test_a_dead_letter_keeps_the_beginning_of_what_was_refused() -> None:
     record = refused_record("frames", 3, 17, b"\xff", b"x" * 10_000, Malformed("expected better"), nothing)
+    assert record.value is not None
     letter = DeadLetter.FromString(record.value)
     assert (letter.origin_topic, letter.origin_partition, letter.origin_offset) == ("frames", 3, 17)
     assert letter.payload == b"x" * DEAD_LETTER_PAYLOAD_BYTES

@@ -9,8 +9,9 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from infra.local.kafka import Kafka
 from processors.key_frames import read_note
 from schemas.pointillist_pb2 import TEMPORAL, Frame, KeyRequest
-from tests.processors.rig import Name, Rig, rig, until
+from tests.processors.rig import Name, Rig, rig
 from tests.processors.tiny import TemporalCamera, write_bundle
+from tests.waiting import until
 
 pytestmark = pytest.mark.brokers
 
@@ -29,7 +30,7 @@ def frames(cameras: list[TemporalCamera], each: int) -> dict[Name, bytes]:
     return found
 
 
-async def notes(made: Rig) -> set[int]:
+async def notes(made: Rig) -> set[tuple[int, int]]:
     consumer = AIOKafkaConsumer(bootstrap_servers=made.bootstrap, group_id=f"group-{made.run}")
     await consumer.start()
     try:
@@ -52,7 +53,11 @@ async def test_a_processor_that_takes_over_has_the_key_frames_that_the_one_befor
         await made.publish((name[0], message) for name, message in sent.items())
         await until(lambda: len(made.verdicts) == len(sent))
         if killed:
-            await asyncio.sleep(0.5)  # its last commit
+
+            async def committed() -> bool:
+                return await made.committed() == len(sent)
+
+            await until(committed, "its last commit")
             first.task.cancel()
         first.stop.set()
         await asyncio.gather(first.task, return_exceptions=True)

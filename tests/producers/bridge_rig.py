@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -31,6 +30,7 @@ from schemas.limits import MAX_BROKER_BYTES
 from schemas.pointillist_pb2 import Confirm
 from schemas.ranges import RangeSet
 from schemas.topics import Channel, KafkaTopic, mqtt_topic, parse_mqtt_topic
+from tests.waiting import until
 
 KEYS = KeyRing(b"a fleet secret of thirty-two byte")
 PICTURE = np.random.default_rng(1).integers(0, 256, (32, 32, 3), np.uint8)
@@ -38,14 +38,6 @@ BOOT = 0xB007
 _names = count()
 _prepared: set[str] = set()
 """Brokers that have the topics, which outlive their restarts."""
-
-
-async def until(holds: Callable[[], bool], what: str, seconds: float = 30.0) -> None:
-    """Wait until `holds()`; fails with `what` after a time that only a defect reaches."""
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end, f"expected {what} within {seconds:g} s"
-        await asyncio.sleep(0.02)
 
 
 def new_camera() -> CameraId:

@@ -90,8 +90,9 @@ class FakeBridge:
 
     def _on_message(self, _client: Client, _: object, message: MQTTMessage) -> None:
         camera_id, channel = parse_mqtt_topic(message.topic)
+        payload = bytes(message.payload)
         if channel is Channel.FRAME:
-            frame = open_frame(camera_id, message.payload, self.keys)
+            frame = open_frame(camera_id, payload, self.keys)
             identity = Identity(camera_id, frame.boot_id, frame.seq)
             with self._lock:
                 self.received[identity] += 1
@@ -100,7 +101,7 @@ class FakeBridge:
                 if self.confirming(identity):
                     self._waiting[camera_id, frame.boot_id].add(frame.seq)
         elif channel is Channel.EVENT:
-            ledger = open_message(Ledger, camera_id, message.payload, self.keys)
+            ledger = open_message(Ledger, camera_id, payload, self.keys)
             with self._lock:
                 known = self.ledgers.get((camera_id, ledger.boot_id))
                 if known is None or known.revision < ledger.revision:
@@ -108,7 +109,7 @@ class FakeBridge:
                 if self.confirming_ledgers:
                     self._revisions[camera_id, ledger.boot_id] = ledger.revision
         else:
-            self.topics[message.topic] = message.payload
+            self.topics[message.topic] = payload
 
     def _confirm_forever(self) -> None:
         while not self._ended.wait(0.05):

@@ -22,7 +22,8 @@ from schemas.identity import CameraId
 from schemas.pointillist_pb2 import Ledger
 from schemas.ranges import RangeSet
 from schemas.topics import Channel, KafkaTopic, mqtt_topic
-from tests.producers.bridge_rig import BOOT, KEYS, Rig, RunningBridge, frame, new_camera, rig, until
+from tests.producers.bridge_rig import BOOT, KEYS, Rig, RunningBridge, frame, new_camera, rig
+from tests.waiting import until
 
 FRAME_BYTES = len(frame(CameraId("hall/door"), 1)) + RECORD_OVERHEAD
 
@@ -113,7 +114,7 @@ async def resend(it: Rig, camera: CameraId, seqs: range, behind: Processors) -> 
         while missing := list(RangeSet.of(seqs).minus(it.cameras.confirmed[camera])):
             for seq in missing[:40]:
                 it.cameras.frames(camera, range(seq, seq + 1))
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(0.2)  # as long as a camera gives confirmations before it sends again
             await behind.catch_up()
 
 
@@ -136,7 +137,7 @@ async def test_frames_stay_with_the_cameras_while_the_processors_are_behind_and_
         camera, seqs = new_camera(), range(400)
         for first in range(0, 400, 40):
             it.cameras.frames(camera, seqs[first : first + 40])
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(0.2)  # the bridges look at the backlog twice in this time
         await until(lambda: all(map(holding, bridges)), "both bridges holding frames back")
         assert max(b.metric("pointillist_bridge_backlog_bytes") for b in bridges) > limit
         taken = len(await it.frames_of(camera))
@@ -198,13 +199,15 @@ async def test_a_single_bridge_leaves_frames_to_the_broker_for_publishers_that_s
         it.cameras.frames(camera, range(10))
         await until(lambda: holding(bridge), "frames held back")
         it.cameras.frames(camera, range(10, 30))
-        await asyncio.sleep(2.5)  # more than the keep-alive
+        await asyncio.sleep(2.5)  # more than the keep-alive, which only time can end
         assert bridge.holds("mqtt")
         assert len(await it.frames_of(camera)) == 10
-        async with asyncio.timeout(30):
-            while len(it.cameras.confirmed[camera]) < 30:
-                await behind.catch_up()
-                await asyncio.sleep(0.2)
+
+        async def caught_up() -> bool:
+            await behind.catch_up()
+            return len(it.cameras.confirmed[camera]) == 30
+
+        await until(caught_up, "all confirmed")
         assert await it.frames_of(camera) == [frame(camera, seq) for seq in range(30)]
         await bridge.stop()
 

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from benchmarks.system import COMMAND
+from infra.local.process import COMMAND
 
 
 @pytest.mark.parametrize("name", ["a b", "a/b", "", "x" * 65])

@@ -31,7 +31,7 @@ def test_large_frames_have_a_smaller_credit_and_at_least_one() -> None:
     for mean, allowed in ((100.0, 10), (250.0, 4), (5000.0, 1)):
         let_go: list[Receipt] = []
         credit = Credit(10, 1000, let_go.append)
-        credit.advance({0: 0}, lambda _, mean=mean: mean)
+        credit.advance({0: 0}, {0: mean}.__getitem__)
         credit.add(0, 0, [receipt(seq) for seq in range(20)])
         assert len(let_go) == allowed
 

@@ -12,7 +12,8 @@ from schemas.frame import sign_message
 from schemas.pointillist_pb2 import Ledger, State, Status
 from schemas.ranges import RangeSet
 from schemas.topics import Channel, KafkaTopic, mqtt_topic
-from tests.producers.bridge_rig import BOOT, KEYS, Tap, frame, new_camera, rig, until
+from tests.producers.bridge_rig import BOOT, KEYS, Tap, frame, new_camera, rig
+from tests.waiting import until
 
 pytestmark = pytest.mark.brokers
 
@@ -25,7 +26,7 @@ async def test_every_confirmed_frame_ledger_and_status_is_in_kafka(mosquitto: Mo
             it.cameras.frames(camera, range(100))
         ledger = sign_message(KEYS.current(cameras[0]), Ledger(boot_id=BOOT, revision=2, next=100))
         it.cameras.publish(mqtt_topic(cameras[0], Channel.EVENT), ledger)
-        status = Status(state=State.ONLINE, at_ms=5).SerializeToString()
+        status = sign_message(KEYS.current(cameras[0]), Status(state=State.ONLINE, boot_id=BOOT))
         it.cameras.publish(mqtt_topic(cameras[0], Channel.STATUS), status)
         for camera in cameras:
             await it.cameras.all_confirmed(camera, range(100))
@@ -55,7 +56,7 @@ async def test_nothing_is_acknowledged_or_confirmed_before_kafka_has_it(mosquitt
             before = len(tap.acknowledged)
             it.cameras.frames(camera, range(20, 100))
             await until(lambda: len(tap.delivered) - before == 40, "as many messages as the bridge may hold")
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(1.0)  # that nothing more comes, only time can show
             assert len(tap.acknowledged) == before
             assert len(tap.delivered) - before == 40
             assert it.cameras.confirmed[camera] == RangeSet([(0, 19)])
@@ -101,6 +102,7 @@ async def test_two_bridges_of_one_name_do_not_throw_each_other_out_in_a_loop(
         try:
             await it.bridge(name="twin", mqtt_port=port, ready=False)
             await it.bridge(name="twin", mqtt_port=port, ready=False)
+            # A rate is measured over time: first that of quick tries, then that of slow ones.
             await asyncio.sleep(3.0)
             before = tap.connections
             assert before >= 3
@@ -158,7 +160,7 @@ async def test_frames_that_arrive_while_kafka_is_dead_are_there_when_it_is_back(
         await until(lambda: not bridge.holds("kafka"), "the bridge to notice")
         early = await it.bridge(ready=False)
         await asyncio.to_thread(kafka.start)
-        await until(early.well, "a bridge started meanwhile to be well", seconds=60)
+        await until(early.well, "a bridge started meanwhile to be well")
         await it.cameras.all_confirmed(camera, range(100), seconds=60)
         assert set(await it.frames_of(camera)) == {frame(camera, seq) for seq in range(100)}
         await until(bridge.well, "the bridge to be well again")
@@ -235,7 +237,7 @@ async def test_a_stopped_bridge_has_flushed_acknowledged_and_confirmed_what_it_h
             camera = new_camera()
             it.cameras.frames(camera, range(30))
             await until(lambda: len(tap.delivered) >= 30, "30 in the bridge")
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.1)  # that none is acknowledged before its time, only time can show
             assert tap.acknowledged == []
             await bridge.stop()
             assert sorted(await it.frames_of(camera)) == sorted(frame(camera, seq) for seq in range(30))

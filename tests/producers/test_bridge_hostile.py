@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 
 import pytest
@@ -14,7 +13,8 @@ from infra.local.mosquitto import Mosquitto
 from schemas.limits import MAX_BROKER_BYTES
 from schemas.pointillist_pb2 import DeadLetter
 from schemas.topics import Channel, KafkaTopic, mqtt_topic
-from tests.producers.bridge_rig import frame, new_camera, rig, until
+from tests.producers.bridge_rig import frame, new_camera, rig
+from tests.waiting import until
 
 pytestmark = pytest.mark.brokers
 
@@ -108,11 +108,13 @@ async def test_a_frame_too_large_for_kafka_is_dead_lettered_and_those_beside_it_
         finally:
             await set_largest_batch(kafka, MAX_BROKER_BYTES)
         letters: list[DeadLetter] = []
-        async with asyncio.timeout(30):
-            while not letters:
-                found = [DeadLetter.FromString(r.value) for r in (await it.read())[KafkaTopic.DEAD_LETTERS]]
-                letters = [letter for letter in found if letter.camera_id == camera]
-                await asyncio.sleep(0.05)
+
+        async def dead_lettered() -> bool:
+            found = [DeadLetter.FromString(r.value) for r in (await it.read())[KafkaTopic.DEAD_LETTERS]]
+            letters[:] = [letter for letter in found if letter.camera_id == camera]
+            return bool(letters)
+
+        await until(dead_lettered, "a dead letter")
         (letter,) = letters
         assert 6 not in it.cameras.confirmed[camera]
         assert (letter.reason, letter.payload_bytes) == ("bad_size", len(large))
@@ -126,12 +128,12 @@ async def set_largest_batch(kafka: Kafka, size: int) -> None:
         name, topic = "max.message.bytes", KafkaTopic.FRAMES.value
         answer = await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, {name: str(size)})])
         assert all(row[0] == 0 for response in answer for row in response.resources)
-        async with asyncio.timeout(20):
-            while True:
-                described = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)])
-                entries = [entry for response in described for row in response.resources for entry in row[4]]
-                if (name, str(size)) in [tuple(entry[:2]) for entry in entries]:
-                    return
-                await asyncio.sleep(0.05)
+
+        async def told() -> bool:
+            described = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)])
+            entries = [entry for response in described for row in response.resources for entry in row[4]]
+            return (name, str(size)) in [tuple(entry[:2]) for entry in entries]
+
+        await until(told, f"{name} = {size}")
     finally:
         await admin.close()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import subprocess
 import sys
 import textwrap
@@ -8,12 +9,12 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_bridge import SECRET, FakeBridge
 from prometheus_client import CollectorRegistry
 
 from infra.local.mosquitto import Mosquitto
@@ -31,6 +32,8 @@ from schemas.identity import CameraId, Identity
 from schemas.keys import CameraKey, KeyRing
 from schemas.pointillist_pb2 import DEGRADED, Status
 from schemas.topics import Channel, mqtt_topic
+from tests.producers.fake_bridge import SECRET, FakeBridge
+from tests.waiting import until
 
 QUICK = LinkSettings(
     keepalive_s=1, grace_s=0.3, retry_s=0.5, retry_max_s=2.0, ledger_every_s=0.5, connect_timeout_s=1.0
@@ -76,6 +79,8 @@ async def run(
     health: Health | None = None,
     registry: CollectorRegistry | None = None,
     drain_s: float = 20.0,
+    run_s: float | None = None,
+    mark: Path | None = None,
 ) -> FleetOutcome:
     return await run_fleet(
         scenario,
@@ -87,6 +92,8 @@ async def run(
         stop=stop or asyncio.Event(),
         ends_at_ms=None if seconds is None else int((time.time() + seconds) * 1000),
         drain_s=drain_s,
+        run_s=run_s,
+        mark=mark,
         link=QUICK,
     )
 
@@ -146,15 +153,31 @@ async def test_a_source_that_can_wait_waits_for_the_window_and_sheds_nothing(
 
 
 @pytest.mark.brokers
+async def test_a_fleet_that_was_killed_runs_for_the_rest_of_its_time(
+    site: str, mosquitto: Mosquitto, bridge: FakeBridge, state_dir: Path
+) -> None:
+    mark = state_dir / "started.json"
+    started_ms = time.time_ns() // 10**6 - 59_000
+    mark.write_text(json.dumps({"started_ms": started_ms}))  # as a killed process leaves it
+    outcome = await run(scenario_of(site, {"fps": 20}), mosquitto, state_dir, run_s=60, mark=mark)
+    assert outcome.drained
+    assert 0 < outcome.frames_published <= 20
+    assert json.loads(mark.read_text()) == {"started_ms": started_ms}
+
+
+@pytest.mark.brokers
 async def test_stop_ends_a_fleet_soon_and_what_is_pending_stays_on_disk(
     site: str, mosquitto: Mosquitto, bridge: FakeBridge, state_dir: Path
 ) -> None:
     stop = asyncio.Event()
     scenario = scenario_of(site, {"fps": 20})
     running = asyncio.create_task(run(scenario, mosquitto, state_dir, stop=stop))
-    while len(bridge.confirmed) < 10:
+
+    def confirmed() -> bool:
         assert not running.done()
-        await asyncio.sleep(0.05)
+        return len(bridge.confirmed) >= 10
+
+    await until(confirmed, "10 frames confirmed")
     stop.set()
     outcome = await asyncio.wait_for(running, 15)
     assert outcome.drained
@@ -171,9 +194,12 @@ async def test_a_source_that_cannot_be_read_takes_no_other_camera_down(
     scenario = scenario_of(site, {"name": "good", "fps": 10}, {"name": "bad", "fps": 10, "source": missing})
     running = asyncio.create_task(run(scenario, mosquitto, state_dir, seconds=2.5))
     topic = mqtt_topic(CameraId(f"{site}/bad"), Channel.STATUS)
-    while Status.FromString(bridge.topics.get(topic, b"")).state != DEGRADED:
-        await asyncio.sleep(0.05)
+
+    def degraded() -> bool:
         assert not running.done()
+        return Status.FromString(bridge.topics.get(topic, b"")).state == DEGRADED
+
+    await until(degraded, "a camera that says so")
     outcome = await running
     assert outcome.drained
     assert {identity.camera_id for identity in bridge.confirmed} == {f"{site}/good"}
@@ -195,10 +221,13 @@ async def test_a_source_that_is_slow_to_open_holds_no_other_camera_up(
     scenario = scenario_of(site, {"count": 2, "fps": 20})
     stop = asyncio.Event()
     running = asyncio.create_task(run(scenario, mosquitto, state_dir, stop=stop))
+
+    def confirmed(name: str) -> bool:
+        assert not running.done()
+        return any(identity.camera_id == f"{site}/{name}" for identity in bridge.confirmed)
+
     for name in ("cam-00", "cam-01"):
-        while not any(identity.camera_id == f"{site}/{name}" for identity in bridge.confirmed):
-            assert not running.done()
-            await asyncio.sleep(0.05)
+        await until(partial(confirmed, name), f"a frame of {name}")
         assert answer.is_set() == (name == "cam-01")
         answer.set()
     stop.set()
@@ -270,14 +299,15 @@ async def test_a_killed_fleet_goes_on_where_it_was_and_no_frame_is_lost(
             registry=CollectorRegistry(), health=Health(), stop=asyncio.Event()))
         """
     )
+
+    def confirmed(wanted: int, child: subprocess.Popen[bytes]) -> bool:
+        assert child.poll() is None
+        return len(bridge.confirmed) >= wanted
+
     for wanted in (60, 150):
         child = subprocess.Popen([sys.executable, "-c", program])
         try:
-            deadline = time.monotonic() + 60
-            while len(bridge.confirmed) < wanted:
-                assert child.poll() is None
-                assert time.monotonic() < deadline
-                await asyncio.sleep(0.05)
+            await until(partial(confirmed, wanted, child), f"{wanted} frames confirmed")
         finally:
             child.kill()
             child.wait()

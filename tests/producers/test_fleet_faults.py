@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_bridge import SECRET, FakeBridge
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
@@ -24,6 +23,7 @@ from producers.spool import Spool
 from schemas.errors import SourceError, StateError
 from schemas.health import Health
 from schemas.keys import KeyRing
+from tests.producers.fake_bridge import SECRET, FakeBridge
 
 QUICK = LinkSettings(
     keepalive_s=1, grace_s=0.3, retry_s=0.5, retry_max_s=2.0, ledger_every_s=0.5, connect_timeout_s=1.0

@@ -6,9 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_bridge import FakeBridge
 from prometheus_client import CollectorRegistry
-from test_fleet import QUICK, keys_of, scenario_of
 
 from infra.local.mosquitto import Mosquitto
 from producers.fleet import run_fleet
@@ -19,6 +17,9 @@ from schemas.identity import CameraId
 from schemas.keys import derive_camera_key
 from schemas.pointillist_pb2 import Frame, KeyRequest
 from schemas.topics import Channel, mqtt_topic
+from tests.producers.fake_bridge import FakeBridge
+from tests.producers.test_fleet import QUICK, keys_of, scenario_of
+from tests.waiting import until
 
 pytestmark = pytest.mark.brokers
 _sites = (f"temporal-{number}" for number in range(1000))
@@ -72,11 +73,13 @@ class Fleet:
         return sorted(found, key=lambda frame: frame.seq)
 
     async def until_frames(self, bridge: FakeBridge, count: int) -> list[Frame]:
-        async with asyncio.timeout(30):
-            while len(found := self.frames(bridge)) < count:
-                assert not self.task.done()
-                await asyncio.sleep(0.05)
-        return found
+
+        def come() -> bool:
+            assert not self.task.done()
+            return len(self.frames(bridge)) >= count
+
+        await until(come, f"{count} frames")
+        return self.frames(bridge)
 
     async def end(self) -> None:
         self.stop.set()
@@ -122,9 +125,7 @@ async def test_a_key_frame_that_the_full_spool_sheds_is_named_no_more(
 ) -> None:
     bridge.confirming = lambda identity: not identity.camera_id.startswith("temporal-")
     fleet = Fleet(mosquitto, state_dir, still, fps=200, spool={"max_bytes": 4096}, window={"frames": 4})
-    async with asyncio.timeout(30):
-        while not fleet.metric("pointillist_camera_key_frames_total", cause="shed"):
-            await asyncio.sleep(0.05)
+    await until(lambda: fleet.metric("pointillist_camera_key_frames_total", cause="shed"), "a key frame shed")
     bridge.confirming = lambda _: True
     await fleet.end()
     frames = {frame.seq: frame for frame in fleet.frames(bridge)}

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import select
+import socket
 import time
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 from paho.mqtt.client import Client
@@ -19,12 +22,18 @@ def connected(client: Client, mosquitto: Mosquitto) -> Client:
     return client
 
 
-def read_until(client: Client, condition: object) -> None:
+def read_until(client: Client, condition: Callable[[], object]) -> None:
     deadline = time.monotonic() + 10
-    while not condition():  # type: ignore[operator]
+    while not condition():
         assert time.monotonic() < deadline
-        select.select([client.socket()], [], [], 1.0)
+        connection = client.socket()
+        assert isinstance(connection, socket.socket)
+        select.select([connection], [], [], 1.0)
         client.loop_read()
+
+
+def has_thirty(told: list[tuple[int, int]]) -> bool:
+    return len(told) == 30
 
 
 @pytest.mark.brokers
@@ -49,7 +58,7 @@ def test_acknowledgements_come_as_paho_itself_reports_them(mosquitto: Mosquitto,
     for each, told in ((client, ours), (plain, theirs)):
         connected(each, mosquitto)
         mids = [each.publish("acknowledgements/x", b"frame", 1).mid for _ in range(30)]
-        read_until(each, lambda told=told: len(told) == 30)
+        read_until(each, partial(has_thirty, told))
         assert told == [(mid, 0 if heard else NO_SUBSCRIBERS) for mid in mids]
         each.disconnect()
     listener.disconnect()

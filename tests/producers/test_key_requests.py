@@ -1,12 +1,11 @@
 from __future__ import annotations
 
-import asyncio
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaProducer
-from bridge_rig import KEYS, new_camera, rig, until
 from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
@@ -20,6 +19,8 @@ from schemas.identity import CameraId
 from schemas.keys import derive_camera_key
 from schemas.pointillist_pb2 import Command, KeyRequest
 from schemas.topics import Channel, KafkaTopic, mqtt_topic
+from tests.producers.bridge_rig import KEYS, new_camera, rig
+from tests.waiting import until
 
 CAMERA = CameraId("site/door")
 CE_TYPE = b"pointillist.v1.KeyRequest"
@@ -32,14 +33,14 @@ class Event:
 
 def passed_on(*rounds: tuple[float, list[Any]]) -> list[tuple[str, bytes]]:
     out: list[tuple[str, bytes]] = []
-    requests = KeyRequests(KEYS, lambda topic, payload: out.append((topic, payload)))
+    requests = KeyRequests(KEYS, lambda topic, payload: out.append((topic, payload)), lambda _: None)
     for now_s, events in rounds:
         requests.take(events, now_s)
     return out
 
 
-def wanted(seq: int = 3, generation: int = 0) -> bytes:
-    return KeyRequest(boot_id=7, seq=seq, key_generation=generation).SerializeToString()
+def wanted(seq: int = 3, camera_id: CameraId = CAMERA) -> bytes:
+    return sign_message(KEYS.current(camera_id), KeyRequest(boot_id=7, seq=seq))
 
 
 def test_a_request_becomes_a_message_that_its_camera_believes(tmp_path: Path) -> None:
@@ -72,7 +73,9 @@ def test_a_key_frame_is_asked_for_once_in_a_while_and_others_beside_it() -> None
         Event(wanted(), key=b"no camera"),
         Event(wanted(), key=b"\xff/\xff"),
         Event(b"\xff\xff\xff"),
-        Event(wanted(generation=99_999)),
+        Event(KeyRequest(boot_id=7, seq=3).SerializeToString()),
+        Event(wanted(camera_id=CameraId("site/gate"))),
+        Event(KeyRequest(boot_id=7, seq=3, key_generation=99_999).SerializeToString()),
     ],
 )
 def test_what_is_no_request_is_passed_over_and_the_next_one_heard(event: Event) -> None:
@@ -93,14 +96,19 @@ async def test_a_bridge_passes_requests_from_kafka_to_the_camera(mosquitto: Mosq
         await producer.start()
         try:
             bridge = await made.bridge()
-            # A bridge that has just started may not hear the first one: whoever misses a key frame asks again.
-            for seq in range(100):
+            seqs = count()
+
+            async def asked_until_heard() -> bool:
+                # A bridge that has just started may not hear the first one: whoever misses a key frame asks again.
                 await producer.send_and_wait(
-                    KafkaTopic.EVENTS.value, wanted(seq), key=camera_id.encode(), headers=[("ce_type", CE_TYPE)]
+                    KafkaTopic.EVENTS.value,
+                    wanted(next(seqs), camera_id),
+                    key=camera_id.encode(),
+                    headers=[("ce_type", CE_TYPE)],
                 )
-                await asyncio.sleep(0.2)
-                if heard:
-                    break
+                return bool(heard)
+
+            await until(asked_until_heard, "a request at the camera")
             await until(lambda: bridge.metric("pointillist_bridge_key_requests_total") >= 1, "a request counted")
         finally:
             client.disconnect()

@@ -9,6 +9,7 @@ import pytest
 from producers.reader import InlineReader, ThreadReader, read_from
 from producers.sources.source import Captured
 from schemas.errors import SourceHung
+from tests.waiting import until
 
 
 class Numbers:
@@ -50,7 +51,7 @@ async def test_a_source_that_can_wait_gives_every_frame() -> None:
     source = Numbers(20, live=False)
     reader = ThreadReader(source)
     source.gate.release(21)
-    await asyncio.sleep(0.05)
+    await until(lambda: reader._ahead is not None, "a frame read ahead")
     assert await positions(reader) == list(range(20))
     assert reader.take_skipped() == 0
     assert await asyncio.to_thread(source.closed.wait, 10)
@@ -82,8 +83,7 @@ async def test_a_camera_that_was_off_begins_with_a_new_frame_of_a_live_source() 
     source = Numbers(3, live=True)
     reader = ThreadReader(source)
     source.gate.release(2)
-    while reader._skipped != 1:  # both have been read
-        await asyncio.sleep(0.01)
+    await until(lambda: reader._skipped == 1, "both frames read")
     reader.discard()
     source.gate.release(2)
     assert await positions(reader) == [2]
@@ -115,6 +115,6 @@ async def test_a_source_that_fails_to_close_has_ended_all_the_same(live: bool) -
     source = Stubborn(0, live)
     reader = ThreadReader(source)
     waiting = asyncio.create_task(reader.next())
-    await asyncio.sleep(0.01)
+    await asyncio.sleep(0)  # its turn: from now on it waits
     source.gate.release()
     assert await asyncio.wait_for(waiting, 10) is None

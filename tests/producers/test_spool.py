@@ -256,12 +256,14 @@ def test_after_any_history_each_published_frame_is_confirmed_shed_or_waiting(
     spool.on_shed = shed.update
     for name, argument in operations:
         if name == "append":
-            for _ in range(argument):  # type: ignore[arg-type]
+            assert isinstance(argument, int)
+            for _ in range(argument):
                 seq = spool.current.next
                 spool.append(payload_of(seq, 1700), len(published), 1000, 1)
                 published.add((spool.current.boot_id, seq))
         elif name == "confirm":
-            first, length, back = argument  # type: ignore[misc]
+            assert isinstance(argument, tuple)
+            first, length, back = argument
             boot_id = boots[max(0, len(boots) - 1 - back)]
             confirmed.update(spool.confirm(boot_id, [(first, first + length)]))
         elif name == "restart":

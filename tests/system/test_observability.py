@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
-import signal
-import subprocess
-import sys
-import time
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +16,8 @@ import yaml
 
 from infra.grafana.build import rendered
 from infra.local.prometheus import RULES, prometheus_binary
+from infra.up.background import RunningSystem
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.brokers, pytest.mark.slow, pytest.mark.timeout(500)]
 READY_S = 240.0
@@ -44,22 +42,15 @@ ALERTS = {
 class Watched:
     """The roles of a running fleet, and the Prometheus that scrapes them."""
 
-    def __init__(self, state: Path) -> None:
-        self._state = state
-
-    def roles(self) -> dict[str, Any]:
-        try:
-            found: dict[str, Any] = json.loads((self._state / "roles.json").read_text())
-        except FileNotFoundError:
-            return {}
-        return found
+    def __init__(self, system: RunningSystem) -> None:
+        self._system = system
 
     def scraped(self) -> dict[str, str]:
         """Role by metrics address."""
-        return {entry["metrics"]: role for role, entry in self.roles().items() if entry["metrics"]}
+        return {entry["metrics"]: role for role, entry in self._system.roles().items() if entry["metrics"]}
 
     def ask(self, path: str, **parameters: str) -> Any:
-        address = self.roles()["prometheus"]["listen"]
+        address = self._system.roles()["prometheus"]["listen"]
         url = f"http://{address}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
         with urllib.request.urlopen(url, timeout=10) as answer:
             document = json.load(answer)
@@ -71,15 +62,19 @@ class Watched:
         assert data["resultType"] == "vector"
         return [float(sample["value"][1]) for sample in data["result"]]
 
-    def unanswered(self, expressions: dict[str, str]) -> dict[str, list[float]]:
-        """Those that give no sample, or one that is no number, for as long as `ANSWER_S`."""
-        end = time.monotonic() + ANSWER_S
-        while True:
+    def await_answers(self, expressions: dict[str, str]) -> None:
+        """Wait until each gives samples, and numbers only; fails, with those that do not, after `ANSWER_S`."""
+        bad: dict[str, list[float]] = {}
+
+        def answered() -> bool:
             answers = {name: self.values(expression) for name, expression in expressions.items()}
-            bad = {name: got for name, got in answers.items() if not got or not all(map(math.isfinite, got))}
-            if not bad or time.monotonic() > end:
-                return bad
-            time.sleep(1)
+            bad.clear()
+            bad.update({name: got for name, got in answers.items() if not got or not all(map(math.isfinite, got))})
+            return not bad
+
+        with contextlib.suppress(AssertionError):
+            wait_until(answered, within_s=ANSWER_S, every_s=1.0)
+        assert bad == {}
 
 
 @pytest.fixture(scope="module")
@@ -87,29 +82,22 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     """Four cameras, one frame in five checked by STRIP, scraped long enough that every rate has its samples."""
     assert prometheus_binary(), "prometheus is missing: install the Debian package prometheus"
     folder = tmp_path_factory.mktemp("watched")
-    options = ["--cameras", "4", "--fps", "5", "--strip-rate", "0.2", "--state", str(folder / "state")]
-    log = folder / "up.log"
-    with log.open("wb") as output:
-        up = subprocess.Popen([sys.executable, "-m", "infra.cli", "up", *options], stdout=output, stderr=output)
-    run = Watched(folder / "state")
-    try:
-        end = time.monotonic() + READY_S
-        while not _well_scraped(run):
-            assert up.poll() is None, log.read_text()
-            assert time.monotonic() < end, log.read_text()
-            time.sleep(0.5)
+    with RunningSystem(folder / "state", "--cameras", 4, "--fps", 5, "--strip-rate", 0.2) as system:
+        for role in ("prometheus", "recorder", "fleet"):
+            system.await_role(role)
+        run = Watched(system)
+
+        def well_scraped() -> bool:
+            assert system.process.poll() is None, system.output()
+            return _well_scraped(run)
+
+        wait_until(well_scraped, f"{SCRAPES} scrapes of every role", READY_S, every_s=0.5)
         yield run
-        up.send_signal(signal.SIGINT)
-        assert up.wait(timeout=120) == 0, log.read_text()
-    finally:
-        if up.poll() is None:
-            up.kill()
-            up.wait()
+        system.interrupt()
+        system.finish(120)
 
 
 def _well_scraped(run: Watched) -> bool:
-    if not {"prometheus", "fleet", "recorder"} <= run.roles().keys():
-        return False
     counts = run.values(f"min(count_over_time(up{{job='pointillist'}}[1m])) >= {SCRAPES}")
     roles = run.values("count(up{job='pointillist'})")
     frames = run.values("sum(pointillist_recorded_frames_total{outcome='recorded'}) > 100")
@@ -117,14 +105,14 @@ def _well_scraped(run: Watched) -> bool:
 
 
 def test_every_panel_shows_numbers(watched: Watched) -> None:
-    assert watched.unanswered(PANELS) == {}
+    watched.await_answers(PANELS)
 
 
 def test_what_every_alert_compares_is_a_number(watched: Watched) -> None:
     found = {name: re.fullmatch(r"(.+) [<>] [0-9.]+", expression) for name, expression in ALERTS.items()}
     left = {name: match[1] for name, match in found.items() if match}
     assert left.keys() == ALERTS.keys()
-    assert watched.unanswered(left) == {}
+    watched.await_answers(left)
 
 
 def test_all_rules_are_loaded_and_none_fails(watched: Watched) -> None:

@@ -1,0 +1,96 @@
+"""Which tests share a worker when several run: those of one `xdist_group`.
+
+pytest-xdist's own `loadgroup` hands the groups over in the tests' ids, which pytest no longer lets it change, and
+scatters them without a word (pytest-dev/pytest-xdist#1386). Here a worker writes them to a file, and the controller
+reads it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
+from xdist.workermanage import WorkerController
+
+BROKERS = {"mosquitto", "kafka"}
+GROUPS = "groups_file"
+_file = pytest.StashKey[Path]()
+
+
+class GroupScheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist's classes have no types
+    """Hands out whole groups, the largest first; a test without a group is one by itself."""
+
+    def __init__(self, config: pytest.Config, log: Producer, groups: Path) -> None:
+        super().__init__(config, log)
+        self._file = groups
+        self._groups: dict[str, str] = {}
+
+    def schedule(self) -> None:
+        """Begin, when all workers have collected; give out more later."""
+        if self._file.exists():
+            self._groups = json.loads(self._file.read_text())
+            self._file.unlink()
+        super().schedule()
+
+    def _split_scope(self, nodeid: str) -> str:
+        return self._groups.get(nodeid, nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """`--numprocesses auto`: as many as the cores that this process may use, whatever the machine has."""
+    return len(os.sched_getaffinity(0))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: WorkerController) -> None:
+    """Tell a worker where to write the groups."""
+    stash = node.config.stash
+    if _file not in stash:
+        handle, name = tempfile.mkstemp(prefix="pytest-groups-")
+        os.close(handle)
+        stash[_file] = Path(name)
+    node.workerinput[GROUPS] = str(stash[_file])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> GroupScheduling | None:
+    """Ours for `--dist loadgroup`."""
+    return GroupScheduling(config, log, config.stash[_file]) if config.getvalue("dist") == "loadgroup" else None
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Group the tests, and in a worker write the groups down.
+
+    The session's brokers run once, for the one worker that all their tests are in. Tests that start brokers of their
+    own, such as a whole system, never run beside each other. What a module makes once for all its tests is made in one
+    worker; every other test runs wherever there is room.
+    """
+    for item in items:
+        group = _group(item)
+        if group is not None:
+            item.add_marker(pytest.mark.xdist_group(group))
+    given = getattr(config, "workerinput", {})
+    if GROUPS in given and given["workerid"] == "gw0":
+        marks = {item.nodeid: item.get_closest_marker("xdist_group") for item in items}
+        groups = {nodeid: mark.args[0] for nodeid, mark in marks.items() if mark is not None}
+        Path(given[GROUPS]).write_text(json.dumps(groups))
+
+
+def _group(item: pytest.Item) -> str | None:
+    assert isinstance(item, pytest.Function)
+    if BROKERS & set(item.fixturenames):
+        return "brokers"
+    if item.get_closest_marker("brokers"):
+        return "own-brokers"
+    definitions = item._fixtureinfo.name2fixturedefs.values()
+    if any(fixtures[-1].scope == "module" for fixtures in definitions):
+        module: str = item.module.__name__
+        return module
+    return None
