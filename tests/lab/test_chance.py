@@ -40,12 +40,14 @@ def cyclegan(_: Path) -> Tensor:
 
 def mask(_: Path) -> Tensor:
     shown = frames()
-    return train_mask(shown, shown, shown, 1, logits, steps=2, checkpoint=NOWHERE, advance=lambda _: None)(shown[:4])
+    network = train_mask(shown, shown, shown, 1, logits, steps=2, checkpoint=NOWHERE, advance=lambda _: None)
+    return network.forward(shown[:4])
 
 
 def windows(_: Path) -> Tensor:
     shown = frames()
-    return point(Occlusion(shown, torch.ones(30, 1, 8, 8), torch.ones(30, dtype=torch.bool)), shown)(shown[:4])
+    seen = Occlusion(shown, torch.ones(30, 1, 8, 8), torch.ones(30, dtype=torch.bool))
+    return point(seen, shown).forward(shown[:4])
 
 
 def sick_model(folder: Path) -> Tensor:

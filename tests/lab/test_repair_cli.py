@@ -20,7 +20,7 @@ import lab.repair.run as run_module
 from infra.cli import main
 from lab.data import LabelledPictures, to_frames
 from lab.repair.held_out import HeldOut, compare, split
-from lab.repair.inputs import read_quarantine, trainable_copy
+from lab.repair.inputs import read_quarantine, trainable_copy, verdicts
 from lab.repair.publish import write_cured
 from lab.repair.run import RepairSettings
 from processors.bundle import Bundle, load_bundle
@@ -264,9 +264,8 @@ def test_a_tenth_of_every_class_chooses_a_tenth_is_reported_and_neither_is_train
 
 
 def test_frames_that_choose_among_the_steps_back_are_not_those_reported_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    clean, sick, compare = pictures(150, seed=1), sick_bundle(), run_module.compare
+    clean, sick = pictures(150, seed=1), sick_bundle()
     seen: list[torch.Tensor] = []
-    verdicts = run_module.verdicts
 
     def watched(bundle: Bundle, frames: torch.Tensor) -> torch.Tensor:
         if bundle is not sick and bundle.network is not sick.network:
