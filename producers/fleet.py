@@ -21,6 +21,7 @@ from producers.camera import Camera
 from producers.instruments import Instruments
 from producers.publisher import Broker, LinkSettings
 from producers.scenario import CameraSettings, Fault, Scenario
+from schemas.atomic_file import replacing
 from schemas.disk import free_bytes
 from schemas.errors import PointillistError, SecretError, SourceError, StateError
 from schemas.health import Health
@@ -354,10 +355,9 @@ def _first_start(mark: Path) -> tuple[int | None, bool]:
 
 
 def _note_start(mark: Path, started_ms: int, over: bool = False) -> int:
-    fresh = mark.with_suffix(".json.new")
     try:
-        fresh.write_text(json.dumps({"started_ms": started_ms, "over": over}))
-        fresh.replace(mark)
+        with replacing(mark) as fresh:
+            fresh.write_text(json.dumps({"started_ms": started_ms, "over": over}))
     except OSError as error:
         raise StateError(f"{mark} cannot be written: {error.strerror}") from None
     return started_ms

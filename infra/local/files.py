@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from schemas.atomic_file import replacing
 
 
 def write_json(path: Path, document: Mapping[str, Any] | list[Any]) -> None:
@@ -18,13 +18,8 @@ def write_json(path: Path, document: Mapping[str, Any] | list[Any]) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write `text` so that a reader sees the old file or the new one, never a part; also where the disk fills."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_native_id()}")
-    try:
-        partial.write_text(text)
-        partial.replace(path)
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise
+    with replacing(path) as fresh:
+        fresh.write_text(text)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import ClassVar
 from infra.local.files import write_text
 from infra.local.kafka_jars import class_archive, java_binary, kafka_jars
 from infra.local.service import INFRA, Service, fill
+from schemas.atomic_file import replacing
 from schemas.disk import is_full
 from schemas.errors import BrokerError
 from schemas.kafka_clients import start
@@ -103,12 +104,10 @@ class Kafka(Service):
         new = self.folder / NEW_ARCHIVE
         if self._child is not None and self.poll() == STOPPED_BY_SIGTERM and new.is_file():
             # The cache may be on another disk, so: copy beside the goal, then rename.
-            partial = self._archive.with_name(f".{self._archive.name}.{os.getpid()}")
             try:
-                shutil.copyfile(new, partial)
-                partial.replace(self._archive)
+                with replacing(self._archive) as fresh:
+                    shutil.copyfile(new, fresh)
             except OSError as error:
-                partial.unlink(missing_ok=True)
                 if not is_full(error):
                     raise
         new.unlink(missing_ok=True)

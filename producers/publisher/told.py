@@ -10,6 +10,7 @@ from typing import Final
 import structlog
 from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
 
+from schemas.atomic_file import replacing
 from schemas.frame import Encoding
 from schemas.pointillist_pb2 import Command, Told
 
@@ -49,9 +50,8 @@ def write_told(folder: Path, told: Told, own: Encoding) -> None:
     """Keep what was told, and over which own settings; `OSError` when the file cannot be written."""
     values = {"told": MessageToDict(told, preserving_proto_field_name=True), "own": asdict(own)}
     path = folder / _FILE
-    fresh = path.with_suffix(".new")
-    fresh.write_text(json.dumps(values))
-    fresh.replace(path)
+    with replacing(path) as fresh:
+        fresh.write_text(json.dumps(values))
     (folder / _BEFORE).unlink(missing_ok=True)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 from zlib import crc32
 
+from schemas.atomic_file import replacing
 from schemas.identity import CameraId
 from schemas.pointillist_pb2 import Ledger, Range
 from schemas.ranges import RangeSet
@@ -113,15 +114,10 @@ def write_ledger(folder: Path, ledger: BootLedger) -> None:
     )
     text = f"{text}\n{crc32(text.encode()):08x}\n"
     path = ledger_path(folder, ledger.boot_id)
-    _replace(path, text)
-    with contextlib.suppress(OSError):  # an older copy is better than none
-        _replace(path.with_suffix(_COPY), text)
-
-
-def _replace(path: Path, text: str) -> None:
-    fresh = path.with_suffix(".new")
-    fresh.write_text(text)
-    fresh.replace(path)
+    with replacing(path) as fresh:
+        fresh.write_text(text)
+    with contextlib.suppress(OSError), replacing(path.with_suffix(_COPY)) as fresh:  # an older copy is better than none
+        fresh.write_text(text)
 
 
 def remove_ledger(folder: Path, boot_id: int) -> None:

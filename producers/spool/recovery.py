@@ -23,6 +23,7 @@ from producers.spool.ledger import (
 )
 from producers.spool.segment import SUFFIX as SEGMENT_SUFFIX
 from producers.spool.segment import Content, Record, Segment, end_segment, read_segment, segment_path
+from schemas.atomic_file import UNFINISHED
 from schemas.errors import StateError
 from schemas.identity import CameraId
 from schemas.ranges import RangeSet
@@ -47,7 +48,7 @@ def recover(folder: Path, camera_id: CameraId) -> Past:
 
     The caller holds the folder's lock. Raises `StateError` when the folder belongs to another camera.
     """
-    for path in folder.glob("*.ledger.new"):
+    for path in folder.glob(f".*{UNFINISHED}"):
         path.unlink()
     boots, damaged = _ledgers(folder, camera_id)
     contents = _contents(folder)
