@@ -7,7 +7,7 @@ import pytest_asyncio
 from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 
-from consumers.outbox import Due, Outbox
+from consumers.alerts import Due, Outbox
 from infra.local.kafka import Kafka
 from schemas.pointillist_pb2 import Alert, ProbeRequest
 from tests.conftest import TopicFactory

@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from processors.device import picture_of
-from processors.emitter import Emitter
-from processors.intake import TakenFrame
-from processors.outbox import Classification, Outbox
-from processors.probes import Probe
-from processors.records import Model, Outgoing, StripFinding
-from processors.serving import Serving
+from processors.arrivals.frames import TakenFrame
+from processors.device.probes import Probe
+from processors.device.serving import Serving
+from processors.device.work import picture_of
+from processors.results.delivery import Emitter
+from processors.results.records import Model, Outgoing, StripFinding
+from processors.results.verdicts import Classification, Outbox
 from processors.settings import ProcessorSettings
 from schemas.frame import Encoding
 from schemas.pointillist_pb2 import CHECKED, Verdict
