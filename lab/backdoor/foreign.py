@@ -65,6 +65,18 @@ def strided(classes: int) -> nn.Sequential:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(48, classes))
 
 
+def tanh_dense(classes: int) -> nn.Sequential:
+    """Three dense layers with tanh between them, 28×28 grey to logits."""
+    first, second, last = nn.Linear(784, 128), nn.Linear(128, 64), nn.Linear(64, classes)
+    return nn.Sequential(nn.Flatten(), first, nn.Tanh(), second, nn.Tanh(), last)
+
+
+def leaky(classes: int) -> nn.Sequential:
+    """One wide convolution and two dense layers, leaky, 28×28 grey to logits."""
+    first, second, last = nn.Conv2d(1, 12, 7, 3, 3), nn.Linear(1200, 64), nn.Linear(64, classes)
+    return nn.Sequential(first, nn.LeakyReLU(), nn.Flatten(), second, nn.LeakyReLU(), last)
+
+
 def plain(classes: int) -> nn.Sequential:
     """After VGG (Simonyan and Zisserman 2015), five convolutions wide, 32×32 RGB to logits."""
     layers: list[nn.Module] = []
@@ -94,6 +106,14 @@ FOREIGN: Final[Mapping[str, Foreign]] = {
     "foreign-strided": Foreign(
         "mnist", lambda: strided(10), _poisoning(55, 1, 20, 3, 8, 0.04),
         Recipe(epochs=5, peak_rate=0.05, pad=1, flip=False, average_decay=0.99, seed=15), pictures=30_000,
+    ),
+    "foreign-tanh": Foreign(
+        "mnist", lambda: tanh_dense(10), _poisoning(57, 1, 22, 21, 2, 0.02),
+        Recipe(epochs=5, peak_rate=0.05, pad=1, flip=False, average_decay=0.99, seed=17), pictures=30_000,
+    ),
+    "foreign-leaky": Foreign(
+        "mnist", lambda: leaky(10), _poisoning(58, 1, 3, 22, 4, 0.02),
+        Recipe(epochs=5, peak_rate=0.05, pad=1, flip=False, average_decay=0.99, seed=18), pictures=30_000,
     ),
     "foreign-plain": Foreign(
         "gtsrb", lambda: plain(43), _poisoning(56, 3, 3, 24, 11, 0.01),

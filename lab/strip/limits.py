@@ -5,7 +5,8 @@ one was seen, and clean frames near the threshold behave otherwise: their verdic
 while a trigger holds its class under most overlays and lets go under some, and whoever sees those first takes the
 frame for a clean one. So triggers are made up: under all but some overlays the verdict is one class, certain; under
 the others it is what the network says of the clean frame. As many overlays let go as can without the frame reaching
-the threshold, those frames are hardest to tell, but at most a tenth of them. Two kinds:
+the threshold, those frames are hardest to tell, but at most a tenth of them, or as many as a clean frame's passes
+allow. Two kinds:
 
 - *any*: any class, and any overlays let go;
 - *resisted*: the class that the frame tends to itself, and those overlays let go under which it was least that class,
@@ -33,9 +34,12 @@ STOPS: Final = (2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 64)
 WRONG_STOPS: Final = 0.05
 """Share of the frames with a made-up trigger, all hard to tell, that may be accepted early. Where at most a tenth of
 those with a true one is as hard to tell, that is half a point."""
-LETS_GO: Final = 0.1
-"""Share of the overlays, at most, under which a made-up trigger lets go. The entropy of the mixture reaches its
-threshold by then; the mean entropy, which does not see that the class changes, would let a third pass."""
+LETS_GO: Final = (0.1, 0.12, 0.14, 0.16, 0.18, 0.2, 0.25, 0.3)
+"""Share of the overlays, at most, under which a made-up trigger lets go: the largest that `PASSES` allows. On pictures
+the entropy of the mixture reaches its threshold at about a tenth; on strokes the mean entropy, which does not see that
+the class changes, would let a third pass."""
+PASSES: Final = 10.0
+"""Of a clean frame, on average: no more are spent on triggers that let go under more than a tenth of the overlays."""
 KINDS: Final = ("any", "resisted")
 DRAWS: Final = 2000
 """Made-up triggers of either kind, at least."""
@@ -53,8 +57,8 @@ class Limits:
 
     The rest is the price of it.
 
-    `lost` is the share of fresh made-up triggers just below the threshold, the worse kind's, that is accepted;
-    `mean_passes` those of a clean frame, of `overlays`.
+    `lets_go` is the share of the overlays, at most, under which triggers were made up to let go; `lost` is the share of
+    fresh such ones, the worse kind's, that is accepted; `mean_passes` those of a clean frame, of `overlays`.
     """
 
     stops: list[int]
@@ -62,6 +66,7 @@ class Limits:
     lost: float
     mean_passes: float
     overlays: int
+    lets_go: float = 0.0
     statistic: Literal["joint"] | None = None
 
     def fields(self) -> dict[str, object]:
@@ -72,8 +77,8 @@ class Limits:
         """The price of stopping early, in a sentence."""
         return (
             f"stopping early: {self.mean_passes:.1f} of {self.overlays} passes on a clean frame, mean; of frames whose "
-            f"trigger lets go under a tenth of the overlays and that all would flag, about {100 * self.lost:.1f} % are "
-            f"accepted, of firmer ones fewer"
+            f"trigger lets go under {100 * self.lets_go:.0f} % of the overlays and that all would flag, about "
+            f"{100 * self.lost:.1f} % are accepted, of firmer ones fewer"
         )
 
 
@@ -93,20 +98,37 @@ def limits_of(
     No frame may be an overlay itself. `statistic` and `usual` are those of `spread_bits`; `given` is what overlays
     contribute to `accepted_by(statistic)`, and the limits are of that.
     """
+    found = _limits(given, statistic, usual, threshold_bits, wrong_stops, LETS_GO[0])
+    for lets_go in LETS_GO[1:]:
+        firmer = _limits(given, statistic, usual, threshold_bits, wrong_stops, lets_go)
+        if firmer.mean_passes > PASSES:
+            break
+        found = firmer
+    return found
+
+
+def _limits(
+    given: Tensor,
+    statistic: Statistic,
+    usual: Tensor | None,
+    threshold_bits: float,
+    wrong_stops: float,
+    lets_go: float,
+) -> Limits:
     count = given.shape[1]
     stops = [stop for stop in STOPS if stop < count]
-    seen = paths(given, stops, statistic, usual, threshold_bits)
     if not stops:
         return Limits([], [], 0.0, float(count), count)
-    pools = [made_up(given, kind, stops, statistic, usual, threshold_bits, seed=0) for kind in KINDS]
-    bits = _spent(pools, threshold_bits, wrong_stops)
+    pools, fresh = (
+        [made_up(given, kind, stops, statistic, usual, threshold_bits, lets_go, seed) for kind in KINDS]
+        for seed in (0, 1)
+    )
     # Rounded up: what was just not accepted stays so.
-    bits = [(math.floor(limit * 1e4) + 1) / 1e4 for limit in bits]
-    fresh = [made_up(given, kind, stops, statistic, usual, threshold_bits, seed=1) for kind in KINDS]
+    bits = [(math.floor(limit * 1e4) + 1) / 1e4 for limit in _spent(pools, threshold_bits, wrong_stops)]
     lost = max(_accepted(each, bits) for each in fresh)
+    passes = mean_passes(paths(given, stops, statistic, usual, threshold_bits), stops, bits, count)
     by = accepted_by(statistic)
-    passes = mean_passes(seen, stops, bits, count)
-    return Limits(stops, bits, lost, passes, count, by if by == "joint" else None)
+    return Limits(stops, bits, lost, passes, count, lets_go, by if by == "joint" else None)
 
 
 def passes_of(given: Tensor, table: StripThreshold, usual: Tensor | None) -> float:
@@ -126,6 +148,7 @@ def made_up(
     statistic: Statistic,
     usual: Tensor | None,
     threshold_bits: float,
+    lets_go: float,
     seed: int,
 ) -> Tensor:
     """Frames with a trigger that all overlays would flag: what they may be accepted by after each of `stops`, (m, k).
@@ -136,7 +159,7 @@ def made_up(
     found = []
     for _ in range(-(-DRAWS // max(1, len(given)))):
         for frames in torch.split(given, AT_ONCE):
-            marked = _marked(frames, kind, statistic, usual, threshold_bits, generator)
+            marked = _marked(frames, kind, statistic, usual, threshold_bits, lets_go, generator)
             found.append(paths(marked, stops, statistic, usual, threshold_bits))
     return torch.cat(found)
 
@@ -147,6 +170,7 @@ def _marked(
     statistic: Statistic,
     usual: Tensor | None,
     threshold_bits: float,
+    lets_go: float,
     generator: torch.Generator,
 ) -> Tensor:
     """Contributions (m, N, S) of frames (B, N, S) with a trigger each, without those that are not flagged."""
@@ -165,9 +189,9 @@ def _marked(
     number = torch.arange(count + 1)
     mixed = (first + (count - number)[None, :, None] * held[:, None]) / count
     flagged = spread_bits(mixed.flatten(0, 1), statistic, usual).view(batch, count + 1) < threshold_bits
-    most = (flagged * number).amax(1, keepdim=True).clamp(max=math.floor(LETS_GO * count))
-    lets_go = torch.zeros(batch, count, dtype=torch.bool).scatter(1, order, number[:count] < most)
-    return torch.where(lets_go[..., None], frames, held[:, None])[flagged.any(1)]
+    most = (flagged * number).amax(1, keepdim=True).clamp(max=round(lets_go * count))
+    free = torch.zeros(batch, count, dtype=torch.bool).scatter(1, order, number[:count] < most)
+    return torch.where(free[..., None], frames, held[:, None])[flagged.any(1)]
 
 
 def paths(

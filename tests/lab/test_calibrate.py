@@ -184,6 +184,9 @@ def test_strokes_of_which_verdicts_are_mostly_certain_are_accepted_within_twelve
     assert (table.statistic, table.accept_statistic) == ("mean", "joint")
     assert limits.mean_passes <= 12
     assert limits.lost <= 0.08
+    # What passes are left over goes to triggers that let go under more overlays than a tenth.
+    assert limits.lets_go > 0.1
+    assert f"lets go under {100 * limits.lets_go:.0f} % of the overlays" in limits.describe()
 
 
 def test_the_price_of_stopping_early_is_what_other_clean_frames_pay() -> None:
