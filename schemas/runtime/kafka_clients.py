@@ -41,8 +41,8 @@ async def leave(*stops: Callable[[], Awaitable[None]], deadline_s: float) -> boo
     """Stop consumers and administrators, each within `deadline_s` seconds; what breaks or lasts in that ends nothing.
 
     False when one of them broke or lasted. Raises CancelledError when the calling task is to end, and only then:
-    aiokafka swallows the cancellation that reaches a client while it stops, and a task that makes clients for ever would
-    go on; and it lets out the cancellations of its own tasks, by which nobody asked the caller to end.
+    aiokafka swallows the cancellation that reaches a client while it stops, and a task that makes clients for ever
+    would go on; and it lets out the cancellations of its own tasks, by which nobody asked the caller to end.
     """
     task = asyncio.current_task()
     whole = True
