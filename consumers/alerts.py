@@ -15,12 +15,12 @@ from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 from sqlalchemy import Engine, func, select, tuple_, update
 
 from consumers.database.tables import alerts
-from consumers.kafka_client import REQUEST_S, start, stop
 from schemas.frame import sign_message
 from schemas.identity import CameraId
 from schemas.keys import KeyRing
 from schemas.limits import MAX_BROKER_BYTES
 from schemas.pointillist_pb2 import Alert, ProbeRequest
+from schemas.runtime.kafka_clients import REQUEST_S, STOP_S, start, stop
 
 _AT_ONCE: Final = 100
 
@@ -133,7 +133,7 @@ class Outbox:
         """Drop the connection."""
         producer, self._producer = self._producer, None
         if producer is not None:
-            await stop(producer)
+            await stop(producer, STOP_S)
 
     async def _started(self) -> AIOKafkaProducer:
         async with self._starting:
@@ -146,7 +146,11 @@ class Outbox:
                     max_request_size=MAX_BROKER_BYTES,
                     request_timeout_ms=REQUEST_S * 1000,
                 )
-                await start(producer)
+                try:
+                    await start(producer)
+                except BaseException:
+                    await stop(producer, STOP_S)
+                    raise
                 self._producer = producer
             return self._producer
 

@@ -22,10 +22,10 @@ from consumers.evidence.probe_plan import Probing, load_told, store_told
 from consumers.evidence.quarantine import Quarantine
 from consumers.metrics import Meters, places_of
 from consumers.purge import purge
-from consumers.reading.batch import Record, read, refusal
+from consumers.reading.batch import Partition, Record, read, refusal
 from consumers.reading.log import Log, Rewound
 from consumers.settings import RecorderSettings
-from consumers.store import OffsetsMoved, Partition, Store, Written
+from consumers.store import OffsetsMoved, Store, Written
 from schemas.errors import BrokerError, Malformed, TryAgain, UserError
 from schemas.keys import KeyRing
 from schemas.limits import MAX_BROKER_BYTES

@@ -33,6 +33,8 @@ _TEXT: Final = 500
 _LETTER_OVERHEAD: Final = 200
 _FOR_BRIDGES: Final = (b"pointillist.v1.KeyRequest", b"pointillist.v1.ProbeRequest")
 
+Partition = tuple[str, int]
+"""Topic and partition."""
 Place = tuple[str, int, int]
 """Topic, partition and offset of a record."""
 BootKey = tuple[str, int]
@@ -57,7 +59,7 @@ class Batch:
     """What a run of Kafka records says."""
 
     recorded_ms: int
-    offsets: dict[tuple[str, int], tuple[int, int]] = field(default_factory=dict)
+    offsets: dict[Partition, tuple[int, int]] = field(default_factory=dict)
     """For each topic and partition the offset of the first record and the one after the last."""
     verdicts: dict[FrameKey, Verdict] = field(default_factory=dict)
     repeated: Counter[BootKey] = field(default_factory=Counter)
