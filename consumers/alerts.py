@@ -12,9 +12,11 @@ from typing import Final, NamedTuple
 import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
+from google.protobuf.message import Message
 from sqlalchemy import Engine, func, select, tuple_, update
 
 from consumers.database.tables import alerts
+from schemas.cloudevents import RECORDER, event_headers
 from schemas.frame import sign_message
 from schemas.identity import CameraId
 from schemas.keys import KeyRing
@@ -98,25 +100,24 @@ class Outbox:
 
     async def _send_alert(self, due: Due) -> None:
         try:
-            await self._send(self._alerts_topic, due.alert_id, due.camera, due.message, Alert.DESCRIPTOR.full_name)
+            await self._send(self._alerts_topic, due.alert_id, due.camera, due.message, Alert)
         except MessageSizeTooLargeError:
             alert = Alert.FromString(due.message)
             if not alert.thumbnail:
                 raise
             alert.ClearField("thumbnail")
             message = alert.SerializeToString()
-            await self._send(self._alerts_topic, due.alert_id, due.camera, message, Alert.DESCRIPTOR.full_name)
+            await self._send(self._alerts_topic, due.alert_id, due.camera, message, Alert)
 
     async def request(self, requests: Sequence[tuple[str, ProbeRequest]]) -> None:
         """Return when Kafka has acknowledged these requests to cameras; raises what it says of one that it refuses."""
-        kind = ProbeRequest.DESCRIPTOR.full_name
         sending = [
             self._send(
                 self._events_topic,
                 f"{camera}/{request.issued_ms}",
                 camera,
                 sign_message(self._keys.current(CameraId(camera)), request),
-                kind,
+                ProbeRequest,
             )
             for camera, request in requests
         ]
@@ -124,9 +125,9 @@ class Outbox:
             if answer is not None:
                 raise answer
 
-    async def _send(self, topic: str, event_id: str, camera: str, message: bytes, kind: str) -> None:
+    async def _send(self, topic: str, event_id: str, camera: str, message: bytes, kind: type[Message]) -> None:
         producer = await self._started()
-        headers = _headers(event_id, camera, kind)
+        headers = event_headers(RECORDER, kind, event_id)
         await producer.send_and_wait(topic, message, key=camera.encode(), headers=headers)
 
     async def close(self) -> None:
@@ -153,13 +154,3 @@ class Outbox:
                     raise
                 self._producer = producer
             return self._producer
-
-
-def _headers(event_id: str, camera: str, kind: str) -> list[tuple[str, bytes]]:
-    return [
-        ("ce_specversion", b"1.0"),
-        ("ce_id", event_id.encode()),
-        ("ce_source", f"pointillist/recorder/{camera}".encode()),
-        ("ce_type", kind.encode()),
-        ("content-type", b"application/protobuf"),
-    ]
