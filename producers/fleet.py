@@ -28,6 +28,7 @@ from schemas.keys import CameraKey
 from schemas.metrics import DISK_FREE
 from schemas.runtime.disk import free_bytes
 from schemas.runtime.health import Health
+from schemas.runtime.throttle import Throttle
 
 _log = structlog.get_logger()
 
@@ -134,7 +135,7 @@ class _Fleet:
         self._health = health
         self._link = link or LinkSettings()
         self._start = start
-        self._complained: dict[tuple[str, str], float] = {}
+        self._complained: Throttle[tuple[str, str]] = Throttle(_AGAIN_S, remembered=len(settings) + 1)
         self._instruments = Instruments.on(registry)
         DISK_FREE.on(registry).labels("spools").set_function(partial(free_bytes, spool_root(state)))
         self._broker = Broker(*mqtt, threads=min(_CONNECTORS, len(settings)))
@@ -275,9 +276,7 @@ class _Fleet:
 
     def _failed(self, event: str, error: Exception, now: float, camera: str = "") -> None:
         """Say it now and then; the tick of every camera goes on, this one's too."""
-        last = self._complained.get((event, camera))
-        if last is None or now - last >= _AGAIN_S:
-            self._complained[event, camera] = now
+        if self._complained.take((event, camera), now):
             whose = {"camera": camera} if camera else {}
             _log.error(event, detail=str(error), exc_info=not isinstance(error, PointillistError), **whose)
 

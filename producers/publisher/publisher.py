@@ -22,14 +22,17 @@ from producers.publisher.window import Window
 from producers.spool import BootLedger, FrameKey, Spool
 from schemas.errors import StateError, WireError
 from schemas.frame import open_own_message, sign_message
+from schemas.identity import CameraId
 from schemas.keys import CameraKey
 from schemas.pointillist_pb2 import Confirm, Meta
+from schemas.runtime.throttle import Throttle
 from schemas.topics import Channel, mqtt_topic
 
 _log = structlog.get_logger()
 
 _NO_SUBSCRIBERS: Final = 16
 _REFUSED: Final = 128
+_AGAIN_S: Final = 60.0
 _CONTROL_MESSAGES: Final = 8
 """Of the broker's receive maximum, what frames leave to ledgers, meta and status."""
 
@@ -79,7 +82,7 @@ class Publisher:
         self._ledgers: dict[int, _LedgerTurn] = {}
         self._next_revision = time.monotonic() + settings.ledger_every_s
         self._greeting = False
-        self._complained_at = 0.0
+        self._complaints: Throttle[CameraId] = Throttle(_AGAIN_S)
         self._freed = asyncio.Event()
         spool.on_shed = self._on_shed
         instruments.shed.inc(self._count_damage())  # found at the start, before anybody listened
@@ -332,9 +335,7 @@ class Publisher:
 
     def _complain(self, event: str, detail: str) -> None:
         """Log at most once a minute: what is refused may come at any rate."""
-        now = time.monotonic()
-        if now - self._complained_at >= 60 or not self._complained_at:
-            self._complained_at = now
+        if self._complaints.take(self._key.camera_id, time.monotonic()):
             _log.warning(event, camera=self._key.camera_id, detail=detail)
 
 
