@@ -16,7 +16,9 @@ from google.protobuf.message import Message
 from sqlalchemy import Engine, func, select, tuple_, update
 
 from consumers.database.tables import alerts
+from consumers.database.thread import FIRST_DELAY_S, LONGEST_DELAY_S, Damaged, DatabaseThread, Stopped
 from schemas.cloudevents import RECORDER, event_headers
+from schemas.errors import BrokerError
 from schemas.frame import sign_message
 from schemas.identity import CameraId
 from schemas.keys import KeyRing
@@ -24,6 +26,8 @@ from schemas.limits import MAX_BROKER_BYTES
 from schemas.pointillist_pb2 import Alert, ProbeRequest
 from schemas.runtime.kafka_clients import REQUEST_S, STOP_S, start, stop
 
+PUBLISH_S: Final = 30.0
+"""How long Kafka may take for what is sent at once, before it counts as away."""
 _AT_ONCE: Final = 100
 
 log = structlog.get_logger()
@@ -154,3 +158,44 @@ class Outbox:
                     raise
                 self._producer = producer
             return self._producer
+
+
+class Alerts:
+    """Publishes the alerts in the database as soon as they are `due`, and again while Kafka does not take them."""
+
+    def __init__(self, outbox: Outbox, engine: Engine, database: DatabaseThread) -> None:
+        self._outbox = outbox
+        self._engine = engine
+        self._database = database
+        self.due = asyncio.Event()
+        """To be set when there is a new alert."""
+
+    async def publish(self) -> None:
+        """Publish for ever; raises `Stopped` and `Damaged`."""
+        delay_s = FIRST_DELAY_S
+        while True:
+            await self.due.wait()
+            self.due.clear()
+            try:
+                await self.publish_due()
+                delay_s = FIRST_DELAY_S
+            except (Stopped, Damaged):
+                raise
+            except Exception as error:  # the alerts stay in the outbox, whatever Kafka says
+                log.warning("alerts_not_published", error=str(error) or type(error).__name__)
+                await self._outbox.close()
+                self.due.set()
+                await asyncio.sleep(delay_s)
+                delay_s = min(2 * delay_s, LONGEST_DELAY_S)
+
+    async def publish_due(self) -> None:
+        """Publish what waits, the oldest first; one that Kafka refuses stays and holds none back."""
+        after: Due | None = None
+        refused = 0
+        while due := await self._database.run(unpublished, self._engine, after):
+            sent = await asyncio.wait_for(self._outbox.send(due), PUBLISH_S)
+            await self._database.run(mark_published, self._engine, sent)
+            refused += len(due) - len(sent)
+            after = due[-1]
+        if refused:
+            raise BrokerError(f"expected Kafka to take every alert, it refused {refused}: they stay, and go again")
