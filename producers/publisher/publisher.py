@@ -149,8 +149,8 @@ class Publisher:
         if now >= self._next_revision:
             self._next_revision = now + self._settings.ledger_every_s
             self._control.persist()
-            for ledger in self._spool.outdated():
-                self._spool.revise(ledger)
+            for ledger in self._spool.ledgers.outdated():
+                self._spool.ledgers.revise(ledger)
         if self.link.up:
             waiting = set(self._unacknowledged.values())
             self._resend.update(dict.fromkeys(self._window.due(now, waiting, self._unheard)))
@@ -263,7 +263,7 @@ class Publisher:
     def _count_resent(self, key: FrameKey) -> None:
         frame = self._spool.get(key)
         if frame is not None:
-            self._spool.count_resent(key, frame.length)
+            self._spool.ledgers.count_resent(key[0], frame.length)
             self._instruments.resent.inc()
             self._instruments.resent_bytes.inc(frame.length)
 
@@ -272,7 +272,7 @@ class Publisher:
         self._window.confirmed(freed, time.monotonic())
         self._freed.set()
         self._instruments.confirmed.inc(len(freed))
-        if confirm.ledger_revision and self._spool.confirm_ledger(confirm.boot_id, confirm.ledger_revision):
+        if confirm.ledger_revision and self._spool.ledgers.confirm(confirm.boot_id, confirm.ledger_revision):
             self._ledgers.pop(confirm.boot_id, None)
 
     def _on_shed(self, keys: list[FrameKey]) -> None:
@@ -293,7 +293,7 @@ class Publisher:
         Old boots may be many: as far as the broker takes more control messages, the others when it has acknowledged.
         """
         self._ledgers_wait = False
-        for ledger in list(self._spool.unsettled()):
+        for ledger in list(self._spool.ledgers.unsettled()):
             if len(self._control_unacknowledged) >= _CONTROL_MESSAGES // 2 or not self._may_send:
                 self._ledgers_wait = True
                 return
