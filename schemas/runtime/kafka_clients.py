@@ -11,6 +11,10 @@ from contextlib import suppress
 from traceback import walk_tb
 from typing import Any, Final, Protocol
 
+REQUEST_S: Final = 5
+"""How long Kafka may take for an answer, where nobody waits longer on purpose: it bounds a consumer's start too."""
+STOP_S: Final = 3.0
+"""How long a client that ends may take: what is not delivered by then is sent again after the next start."""
 _AGAIN_S: Final = 0.5
 
 
