@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from processors.settings import usual_denoise
+from processors.pipeline import usual_denoise
 from processors.stages.denoise import denoise
 from processors.stages.reconstruct import Mode, reconstruct
 from producers.sources.opening import open_source

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from prometheus_client import CollectorRegistry
 
 from processors.arrivals.frames import TakenFrame
-from processors.results.records import StripFinding
+from processors.device.probes import StripFinding
 from schemas import metrics as contract
 from schemas.errors import OverQuota, OverSize
 

@@ -19,13 +19,13 @@ from processors.arrivals.key_recall import KeyRecall
 from processors.arrivals.partitions import Inbox
 from processors.arrivals.progress import PartitionProgress
 from processors.device.microbatch import MicroBatcher
+from processors.device.probes import StripFinding
 from processors.device.serving import Serving
 from processors.device.strip_queue import DeviceTurns, StripQueue
 from processors.device.work import Failed, Found, Outcome, most_pixels
 from processors.metrics import ProcessorMetrics
 from processors.results.delivery import Emitter
 from processors.results.preview import PreviewClock
-from processors.results.records import StripFinding
 from processors.results.verdicts import Classification, Outbox
 from processors.settings import ProcessorSettings
 from schemas.errors import OverQuota, OverSize, WireError

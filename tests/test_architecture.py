@@ -19,11 +19,10 @@ ALLOWED = {
     "consumers": ("schemas",),
     "lab": (
         "schemas",
-        "processors.stages",
-        "processors.bundle.bundle",
+        "processors.bundle",
         "processors.networks",
         "processors.pipeline",
-        "processors.bundle.strip_table",
+        "processors.stages",
         "producers.sources",
         "producers.scene",
     ),

@@ -31,7 +31,7 @@ from lab.experiments.markdown import markdown
 from lab.masks import random_masks
 from lab.networks.families import densenet, mobilenet
 from lab.statistics import Interval
-from processors.bundle.bundle import Bundle, load_bundle, shipped_bundle
+from processors.bundle import Bundle, load_bundle, shipped_bundle
 from processors.networks.resnet import resnet20
 from processors.pipeline import Pipeline
 from processors.stages.at_scale import at_scale, density

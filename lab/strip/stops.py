@@ -26,7 +26,7 @@ from lab.experiments.csv_rows import read_rows, write_rows
 from lab.strip.limits import Limits
 from lab.strip.measure import check
 from lab.strip.table import calibrate_bundle
-from processors.bundle.bundle import load_bundle
+from processors.bundle import load_bundle
 from processors.pipeline import Pipeline
 from schemas.errors import ConfigError
 

@@ -12,22 +12,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from processors.arrivals.frames import TakenFrame
+from processors.arrivals.frames import Shape, TakenFrame
 from processors.device.codebooks import DeviceCodebooks
-from processors.device.microbatch import Shape
 from processors.device.precision import arithmetic
-from processors.device.probes import Probe, probes_of
+from processors.device.probes import Probe, StripFinding, probes_of
 from processors.device.program import Program
 from processors.metrics import ProcessorMetrics
 from processors.pipeline import Pipeline
-from processors.results.preview import Picture
-from processors.results.records import StripFinding
 from processors.settings import ProcessorSettings
 from processors.stages.recent_pixels import RecentPixels
 from schemas.errors import BadPixels, ConfigError, NoKeyFrame, PointillistError, StageError, WireError
 from schemas.limits import BLOCK, BLOCK_PIXELS
 from schemas.pixels.masks import Mask
-from schemas.pixels.packing import unpack_pixels
+from schemas.pixels.packing import Picture, unpack_pixels
 from schemas.pixels.temporal import unpack_delta
 from schemas.pointillist_pb2 import RAW, TEMPORAL
 

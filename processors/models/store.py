@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 import fsspec  # type: ignore[import-untyped]  # it ships no types
 
-from processors.bundle.bundle import read_settings
+from processors.bundle import read_settings
 from processors.bundle.formats import first_line
 from schemas.errors import BundleError, ConfigError
 from schemas.models import MAX_BUNDLE_BYTES, MAX_FILES, bundle_digest, is_inside

@@ -13,19 +13,12 @@ import structlog
 from aiokafka import ConsumerRecord
 
 from processors.arrivals.frames import TakenFrame
-from processors.device.probes import Probe
+from processors.device.probes import Probe, StripFinding
 from processors.device.serving import Serving
 from processors.device.work import Failed, picture_of
 from processors.results.delivery import Emitter
 from processors.results.preview import Picture, evidence_png, preview_jpeg
-from processors.results.records import (
-    Outgoing,
-    StripFinding,
-    failed_record,
-    key_request_record,
-    refused_record,
-    verdict_record,
-)
+from processors.results.records import Outgoing, failed_record, key_request_record, refused_record, verdict_record
 from processors.results.repeats import Repeats
 from processors.settings import ProcessorSettings
 from schemas.errors import WireError

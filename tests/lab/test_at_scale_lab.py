@@ -11,7 +11,7 @@ import torch
 from lab.experiments.csv_rows import read_rows, write_rows
 from lab.restoration import at_scale
 from lab.restoration.at_scale import Cost, Row, measure, ratio_interval, scenes, tables
-from processors.bundle.bundle import load_bundle, shipped_bundle
+from processors.bundle import load_bundle, shipped_bundle
 from processors.pipeline import Pipeline
 
 
