@@ -111,7 +111,8 @@ class Processor:
             self._unfinished += count
             self._idle.clear()
             self._wake.set()
-            self._metrics.taken([taken for taken in opened if self._admit(taken, now_s)])
+            admitted = [taken for taken in opened if self._admit(taken, now_s)]
+            self._metrics.taken(sum(each.shape.values for each in admitted), sum(each.frame_bytes for each in admitted))
             self._refuse_over_quota()
             self._metrics.stage("intake", time.monotonic() - now_s)
         self.outbox.send_repeats()
@@ -264,14 +265,15 @@ class Processor:
                 failed.append((probe.taken, finding))
                 continue
             probe.finding = finding
-            self._metrics.stripped(finding)
+            if finding.entropy_bits is not None:
+                self._metrics.strip_checked(finding.entropy_bits, finding.passes, flagged=finding.flagged)
             ready.append(probe)
         self.outbox.conclude(ready, failed)
 
     def _shed(self, found: Classification) -> Classification:
         dropped = found.probe.dropped_per_block if found.probe is not None else 0
         found.finding = StripFinding(None, found.serving.work.strip_threshold_bits(dropped))
-        self._metrics.stripped(found.finding)
+        self._metrics.strip_shed.inc()
         return found
 
     # The end of each record

@@ -40,6 +40,11 @@ class Shape(NamedTuple):
         """Height x width."""
         return self.height * self.width
 
+    @property
+    def values(self) -> int:
+        """Height x width x channels."""
+        return self.pixels * self.channels
+
 
 @dataclass(slots=True, eq=False)
 class TakenFrame:

@@ -17,12 +17,12 @@ from processors.device.probes import Probe, StripFinding
 from processors.device.serving import Serving
 from processors.device.work import Failed, picture_of
 from processors.results.delivery import Emitter
-from processors.results.preview import Picture, evidence_png, preview_jpeg
+from processors.results.preview import evidence_png, preview_jpeg
 from processors.results.records import Outgoing, failed_record, key_request_record, refused_record, verdict_record
 from processors.results.repeats import Repeats
 from processors.settings import ProcessorSettings
 from schemas.errors import WireError
-from schemas.pixels.packing import unpack
+from schemas.pixels.packing import Picture, unpack
 
 log = structlog.get_logger()
 
