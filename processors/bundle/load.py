@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from processors.bundle.bundle import Bundle
-from processors.bundle.formats import Network, first_line, inside, load_onnx, load_safetensors, load_torchscript
+from processors.bundle.formats import Network, inside, load_onnx, load_safetensors, load_torchscript
 from processors.bundle.model_toml import BundleSettings, read_settings
-from schemas.errors import BundleError
+from schemas.errors import BundleError, first_line
 
 _TRIED = 8
 """Pictures of noise whose outputs tell whether those are shares."""

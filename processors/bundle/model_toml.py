@@ -46,9 +46,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from processors.bundle.formats import first_line
 from processors.bundle.strip_table import StripSettings
-from schemas.errors import BundleError
+from schemas.errors import BundleError, first_line
 
 Policy = Literal["resize", "crop", "tile"]
 _Finite = Annotated[float, Field(allow_inf_nan=False)]

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from processors.arrivals.frames import Shape
-from processors.bundle.formats import first_line
 from processors.device.precision import Precision, arithmetic
 from processors.pipeline import Classified, Pipeline, StageContext, bare
 from processors.stages.unpack import kept_masks, place
+from schemas.errors import first_line
 from schemas.limits import BLOCK
 from schemas.pixels.masks import ROWS
 
