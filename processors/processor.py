@@ -21,12 +21,12 @@ from processors.device.strip_queue import DeviceTurns
 from processors.device.work import Failed
 from processors.metrics import ProcessorMetrics
 from processors.results.delivery import Emitter
-from processors.results.preview import PreviewClock
 from processors.results.verdicts import Outbox
 from processors.settings import ProcessorSettings
 from schemas.errors import OverQuota, OverSize, WireError
 from schemas.frame import is_key_frame
 from schemas.keys import KeyRing
+from schemas.runtime.throttle import Throttle
 
 log = structlog.get_logger()
 
@@ -68,7 +68,7 @@ class Processor:
             serving,
             turns,
             metrics,
-            preview_due=PreviewClock(settings.preview_interval_s).due,
+            preview_due=Throttle[str](settings.preview_interval_s).take,
             conclude=self.outbox.conclude,
             waits=self._release,
             over_quota=self._refuse_over_quota,

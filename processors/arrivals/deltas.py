@@ -193,10 +193,8 @@ class Deltas:
         self._failed(taken, NoKeyFrame(f"expected the key frame {named(taken)}, which is not there"))
 
     def _request(self, taken: TakenFrame, now_s: float) -> None:
-        wanted = named(taken)
-        if self._asked.too_soon(wanted, now_s):
+        if not self._asked.take(named(taken), now_s):
             return
-        self._asked.note(wanted, now_s)
         self._metrics.key_frames["asked"].inc()
         self._ask(taken)
 

@@ -9,7 +9,6 @@ import numpy as np
 from PIL import Image
 
 from schemas.pixels.packing import Picture
-from schemas.runtime.throttle import REMEMBERED, Throttle
 
 MAX_PREVIEW_BYTES: Final = 2 * 2**20
 MAX_EVIDENCE_BYTES: Final = 2**20
@@ -47,17 +46,3 @@ def _encoded(image: Image.Image, kind: str, **options: int) -> bytes:
     out = io.BytesIO()
     image.save(out, kind, **options)
     return out.getvalue()
-
-
-class PreviewClock:
-    """Whose preview is due: at most one for each camera in an interval. Remembers a bounded number of cameras."""
-
-    def __init__(self, interval_s: float, capacity: int = REMEMBERED) -> None:
-        self._previews: Throttle[str] = Throttle(interval_s, capacity)
-
-    def due(self, camera_id: str, now_s: float) -> bool:
-        """Whether `camera_id` is due now, by a monotonic clock; if so, its next one is an interval away."""
-        if self._previews.too_soon(camera_id, now_s):
-            return False
-        self._previews.note(camera_id, now_s)
-        return True
