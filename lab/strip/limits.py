@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from processors.bundle.strip_table import StripThreshold
+from processors.bundle import StripThreshold
 from processors.stages.strip import Statistic, StopStatistic, log_odds_bits, spread_bits
 
 STOPS: Final = (2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 64)

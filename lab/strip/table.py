@@ -27,8 +27,14 @@ from lab.strip.calibrate import (
     overlay_images,
 )
 from lab.strip.limits import Limits, limits_of, passes_of
-from processors.bundle.bundle import BundleSettings, load_bundle, read_settings
-from processors.bundle.strip_table import DroppedStripThreshold, StripSettings, StripThreshold
+from processors.bundle import (
+    BundleSettings,
+    DroppedStripThreshold,
+    StripSettings,
+    StripThreshold,
+    load_bundle,
+    read_settings,
+)
 from processors.pipeline import Pipeline
 from schemas.errors import BundleError, ConfigError
 from schemas.runtime.atomic_file import replacing

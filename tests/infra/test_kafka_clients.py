@@ -129,3 +129,18 @@ async def test_a_client_that_breaks_or_hangs_while_it_stops_keeps_none_from_stop
 
     await leave(breaks, asyncio.Event().wait, stops, deadline_s=0.01)  # type: ignore[arg-type]  # waits for ever
     assert stopped == ["the third"]
+
+
+async def test_a_cancellation_inside_a_client_that_stops_is_not_the_callers() -> None:
+    stopped = []
+
+    async def lets_out() -> None:
+        own = asyncio.create_task(asyncio.Event().wait())
+        own.cancel()
+        await own
+
+    async def stops() -> None:
+        stopped.append("the second")
+
+    assert not await leave(lets_out, stops, deadline_s=10)
+    assert stopped == ["the second"]

@@ -15,8 +15,7 @@ from torch import nn
 from infra.cli import main
 from lab.data import LabelledPictures
 from lab.strip.table import write_strip_table
-from processors.bundle.bundle import load_bundle, read_settings
-from processors.bundle.strip_table import StripSettings
+from processors.bundle import StripSettings, load_bundle, read_settings
 from schemas.errors import UserError
 from tests.lab.colour_judge import CLASSES, save, write_bundle
 

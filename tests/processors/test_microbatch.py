@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from processors.device.microbatch import MicroBatcher, Shape
+from processors.arrivals.frames import Shape
+from processors.device.microbatch import MicroBatcher
 from processors.device.strip_queue import DeviceTurns, StripQueue
 
 SMALL = Shape(32, 32, 3)

@@ -1,4 +1,4 @@
-"""Sets the limits of the sequential mode of all shipped networks anew: `python -m lab.strip.shipped --out FILE.csv`.
+"""Sets the limits of the sequential mode of all shipped networks anew: `python -m lab.experiments.codefend.rounds --out FILE.csv`.
 
 As `pointillist lab calibrate --rounds-only` does it, on the pictures that the networks were calibrated on: the held-out
 ones of their task. Thresholds stay. Each network has its row in the file, and one for each drop ratio that it has a
@@ -17,11 +17,11 @@ from lab.backdoor.catalogue import MODELS
 from lab.backdoor.tasks import load_task
 from lab.backdoor.train import CPU, shipped_models
 from lab.data import LabelledPictures
-from lab.experiments.csv_rows import read_rows, write_rows
+from lab.results.csv_rows import read_rows, write_rows
 from lab.strip.limits import Limits
 from lab.strip.table import calibrate_rounds
 from lab.training.scene import CALIBRATION_SEED, scenes
-from processors.bundle.bundle import shipped_bundle
+from processors.bundle import shipped_bundle
 
 SCENES: Final = 2_100
 """That the networks on scenes were calibrated on."""
