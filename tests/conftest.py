@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from hypothesis import Phase, settings
 
 from infra.local.kafka import Kafka
 from infra.local.mosquitto import Mosquitto
@@ -19,6 +20,9 @@ from infra.local.topics import TopicSpec, create_topics
 # Before anything imports torch, and for every process that a test starts: the tensors here are small, and threads that
 # wait for each other beside the brokers take minutes where one thread takes seconds.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# For mutation runs: the same examples every time, and no search for the smallest one that fails.
+settings.register_profile("mutants", derandomize=True, database=None, phases=[Phase.explicit, Phase.generate])
 
 pytest_plugins = ["tests.scheduling"]
 S = TypeVar("S", bound=Service)

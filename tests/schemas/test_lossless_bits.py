@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from schemas import lossless
+from schemas.masks import Mask
+
+# What another version of zlib may write differently is inflated first: the rest is pinned to the bit, so that the
+# frames of every camera in the field stay readable, and as small.
+
+
+def holes(height: int, width: int, share: int) -> Mask:
+    """One pixel of `share` dropped, and the second row and all behind the middle of the fifth whole."""
+    at = np.arange(height * width).reshape(height, width)
+    kept: Mask = (at * 7919 + at // 5) % share != 0
+    kept[1] = True
+    kept[4, width // 2 :] = True
+    return kept
+
+
+def waves(height: int, width: int, channels: int) -> NDArray[np.uint8]:
+    y, x, c = np.meshgrid(np.arange(height), np.arange(width), np.arange(channels), indexing="ij")
+    return ((y * y * 3 + x * x * (2 + c) + x * y) // 37 % 256).astype(np.uint8)
+
+
+def grain(height: int, width: int, channels: int) -> NDArray[np.uint8]:
+    return np.random.Generator(np.random.PCG64(7)).integers(90, 99, (height, width, channels), np.uint8)
+
+
+def specks(height: int, width: int, channels: int) -> NDArray[np.uint8]:
+    at = np.arange(height * width * channels).reshape(height, width, channels)
+    return np.where(at % 61 == 0, 250, 7).astype(np.uint8)
+
+
+def inflated(data: bytes) -> tuple[int, bytes, bytes]:
+    """The method, the bitmap and the pairs of what `encode` wrote."""
+    first = zlib.decompressobj(-zlib.MAX_WBITS)
+    bitmap = first.decompress(data[1:])
+    second = zlib.decompressobj(-zlib.MAX_WBITS)
+    values = second.decompress(first.unused_data)
+    assert first.eof
+    assert second.eof
+    assert not second.unused_data
+    return data[0], bitmap, values
+
+
+@pytest.mark.parametrize(
+    ("picture", "size", "share", "method", "lengths", "digest"),
+    [
+        (waves, (40, 43, 3), 4, 2, (199, 3178), "0c94393433c6960f"),
+        (waves, (61, 1100, 3), 3, 2, (8491, 135846), "7db7bf4c0fb38356"),
+        (waves, (80, 600, 1), 4, 2, (1823, 14644), "5cbd2c975045713b"),
+        (grain, (40, 43, 3), 4, 1, (199, 3178), "6537d2c5d660caa1"),
+        (grain, (70, 530, 1), 3, 1, (1563, 24998), "1e1e455aecf0f5fa"),
+        (specks, (33, 35, 3), 4, 1, (134, 186), "35042c41ece06739"),
+        (specks, (33, 35, 1), 5, 1, (59, 48), "ddadaf2b96e6698f"),
+    ],
+)
+def test_the_bits_of_lossless_never_change(
+    picture: Callable[[int, int, int], NDArray[np.uint8]],
+    size: tuple[int, int, int],
+    share: int,
+    method: int,
+    lengths: tuple[int, int],
+    digest: str,
+) -> None:
+    frame, kept = picture(*size), holes(*size[:2], share)
+    data = lossless.encode(frame, kept)
+    found, bitmap, values = inflated(data)
+    np.testing.assert_array_equal(lossless.decode(data, kept, size[2]), frame[kept])
+    assert (found, len(bitmap), len(values)) == (method, *lengths)
+    assert hashlib.sha256(bitmap + values).hexdigest()[:16] == digest
