@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from schemas import lossless
+from schemas.errors import BadPixels
 from schemas.masks import Mask
 
 # What another version of zlib may write differently is inflated first: the rest is pinned to the bit, so that the
@@ -76,3 +77,30 @@ def test_the_bits_of_lossless_never_change(
     np.testing.assert_array_equal(lossless.decode(data, kept, size[2]), frame[kept])
     assert (found, len(bitmap), len(values)) == (method, *lengths)
     assert hashlib.sha256(bitmap + values).hexdigest()[:16] == digest
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_strips_in_which_nothing_is_kept_change_nothing_for_the_others(
+    channels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lossless, "_STRIP_PIXELS", 40)
+    frame, kept = waves(12, 20, channels), np.ones((12, 20), dtype=np.bool_)
+    kept[:4] = kept[6:8] = False
+    kept[4:, ::3] = False
+    np.testing.assert_array_equal(lossless.decode(lossless.encode(frame, kept), kept, channels), frame[kept])
+
+
+def test_a_bitmap_with_the_first_pair_beyond_the_frame_is_refused() -> None:
+    def deflated(data: bytes) -> bytes:
+        packer = zlib.compressobj(1, zlib.DEFLATED, -zlib.MAX_WBITS)
+        return packer.compress(data) + packer.flush()
+
+    data = bytes((lossless.LEFT,)) + deflated(b"\x40") + deflated(b"ab")
+    with pytest.raises(BadPixels, match="1 pairs"):
+        lossless.decode(data, np.ones((1, 2), dtype=np.bool_), 1)
+
+
+def test_data_that_is_as_long_as_the_pixels_is_stored_as_they_are() -> None:
+    kept: Mask = np.ones((1, 2), dtype=np.bool_)
+    frame = np.array([[[7], [9]]], dtype=np.uint8)
+    assert lossless.encode(frame, kept) == bytes((lossless.STORED, 7, 9))

@@ -9,7 +9,9 @@ import pytest
 
 from schemas import temporal
 from schemas.errors import BadPixels
+from schemas.frame import Encoding, encode_next_frame, parse_frame
 from schemas.masks import Mask, blocks_of
+from schemas.pointillist_pb2 import TEMPORAL
 from schemas.temporal import Picture, block_sums, changed_blocks, pack_delta, squared_differences, unpack_delta
 from schemas.temporal_encoder import KEY_AGE_MS, MOST_RMS, KeyCause, TemporalEncoder, seen_frames
 from tests.schemas.test_temporal import KEY, Camera, key_picture, mask, noise
@@ -133,3 +135,16 @@ def test_what_a_receiver_sees_of_a_first_frame_is_all_blocks_changed() -> None:
     picture: Picture = noise(20, 28)
     (seen,) = seen_frames(KEY, [picture], 16)
     assert (seen.changed.dtype, seen.changed.shape, bool(seen.changed.all())) == (np.bool_, (3, 4), True)
+
+
+def test_frames_of_another_boot_or_drop_begin_with_a_key_frame_on_the_wire() -> None:
+    encoder, picture = TemporalEncoder(), noise(16, 16)
+    distances = []
+    for seq, (boot, dropped) in enumerate([(1, 16), (1, 16), (2, 16), (2, 16), (2, 24), (2, 24)]):
+        payload, coded = encode_next_frame(
+            KEY, boot, seq, 1000, picture, Encoding(dropped, 0.0, TEMPORAL), None, encoder
+        )
+        encoder.published()
+        assert coded is not None
+        distances.append(parse_frame(payload).key_distance)
+    assert distances == [0, 1, 0, 1, 0, 1]
