@@ -5,6 +5,7 @@ kills    kill -9 of bridge, processor, recorder, Kafka, mosquitto, fleet, one af
 outage   mosquitto, then Kafka, hangs for 30 s; then a spool too small for such an outage
 hostile  100,000 random, mutated and replayed payloads beside good traffic
 footage  each video, whole, in its own size
+camera   one 768×432 file as fast as it goes, on two cores that hold everything
 scale    two processors and two bridges, one of each killed, one processor added, under load
 
 Each starts `pointillist up` on an empty state folder, and ends with `pointillist audit`.
@@ -159,6 +160,35 @@ def footage(folder: Path) -> Result:
     return results
 
 
+def camera(folder: Path, cores: int = 2, video: str = "intel_car-detection.mp4") -> Result:
+    """One file of large frames as fast as it goes, every process on the same few cores; r = .25, the scene bundle."""
+    file = Path(os.environ.get("POINTILLIST_DATA", "")) / "video" / video
+    if not file.is_file():
+        raise SystemExit(f"expected {video} in the folder video/ of POINTILLIST_DATA")
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, sorted(before)[:cores])
+    state = folder / "camera"
+    options = ("--cameras", 1, "--fps", 0, "--source", file, "--drop", 0.25, "--strip-rate", 0, "--drain", 300)
+    try:
+        with RunningSystem(state, *options, "--bundle", shipped_bundle("scene"), "--no-prometheus") as system:
+            cpu: dict[str, float] = {}
+            while system.process.poll() is None:
+                cpu |= system.cpu_seconds()
+                time.sleep(0.1)
+            report = system.finish()
+        shown = summary(report, state)
+    finally:
+        os.sched_setaffinity(0, before)
+    with sqlite3.connect(f"file:{Layout(state).database}?mode=ro", uri=True) as connection:
+        first_ms, last_ms, count = connection.execute(
+            "select min(recorded_ms), max(recorded_ms), count(*) from frames where seq >= 20"
+        ).fetchone()
+    # From the 20th frame on: before that, parts of the system are still starting.
+    shown["frames_per_second"] = 1000 * (count - 1) / (last_ms - first_ms)
+    shown["cpu_ms_per_frame"] = {role: 1000 * used / report["frames_recorded"] for role, used in cpu.items()}
+    return shown
+
+
 def scale(folder: Path, cameras: int = 16, pause_s: float = 8.0) -> Result:
     """Two of each; one of each dies; one processor more. The bundle flags every probe, so that there are alerts."""
     state = folder / "scale"
@@ -230,6 +260,7 @@ DRILLS: dict[str, Callable[[Path], Result]] = {
     "outage": outage,
     "hostile": hostile,
     "footage": footage,
+    "camera": camera,
     "scale": scale,
 }
 

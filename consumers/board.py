@@ -1,9 +1,14 @@
-"""What is known of each camera now, for the pages and the metrics: bounded, and rebuilt from the database at start."""
+"""What is known of each camera now, for the pages and the metrics: bounded, and rebuilt from the database at start.
+
+Neither a camera's clock nor this machine's is trusted with the question who is silent: ages are on the monotonic clock,
+in milliseconds (`now_ms`), and of two frames of a boot the one with the higher sequence number is the newer one.
+"""
 
 from __future__ import annotations
 
+import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -30,7 +35,11 @@ class Camera:
     frames: int = 0
     """Recorded, purged ones included."""
     last: FrameRow | None = None
-    """The frame captured last."""
+    """The newest frame of the boot that was heard last."""
+    heard_ms: int = 0
+    """When a frame was recorded last."""
+    said_ms: int = 0
+    """When it was heard last how the camera is."""
     entropy_bits: float | None = None
     """Of the last checked probe."""
     probes: deque[bool] = field(default_factory=lambda: deque(maxlen=RECENT_PROBES))
@@ -45,10 +54,11 @@ class Camera:
     alerts: int = 0
     """Raised since this process began."""
 
-    def take(self, row: FrameRow) -> None:
+    def take(self, row: FrameRow, now_ms: int = 0) -> None:
         """A new frame was recorded."""
         self.frames += 1
-        if self.last is None or row.captured_ms >= self.last.captured_ms:
+        self.heard_ms = now_ms
+        if self.last is None or _follows(row, self.last.boot, self.last.seq):
             self.last = row
         if row.strip == CHECKED:
             self.entropy_bits = row.entropy_bits
@@ -65,15 +75,22 @@ class Camera:
 
     def age_s(self, now_ms: int) -> float | None:
         """Since the last frame was recorded; None before the first."""
-        return max(0, now_ms - self.last.recorded_ms) / 1000 if self.last else None
+        return (now_ms - self.heard_ms) / 1000 if self.last else None
 
     def state(self, now_ms: int, silent_after_s: float) -> str:
-        """`offline` or `degraded` as the camera says, `online` while frames come, else `silent`."""
+        """`offline` or `degraded` as the camera says, `online` while frames come, else `silent`.
+
+        Frames that are recorded so long after it was called offline that they are not what was still on its way show
+        that it is not: a last will is known to whoever hears the connection being made, and can be replayed.
+        """
         said = self.status.state if self.status else UNKNOWN
         age_s = self.age_s(now_ms)
+        sends = age_s is not None and age_s <= silent_after_s
+        if said == OFFLINE and sends and self.heard_ms - self.said_ms > 1000 * silent_after_s:
+            said = ONLINE
         if said in (OFFLINE, DEGRADED):
             return _STATES[said]
-        return "online" if age_s is not None and age_s <= silent_after_s else "silent"
+        return "online" if sends else "silent"
 
     def describe(self, now_ms: int, silent_after_s: float) -> dict[str, object]:
         """The camera as `/cameras` lists it."""
@@ -95,6 +112,16 @@ class Camera:
         }
 
 
+def monotonic_ms() -> int:
+    """The clock that ages are told by."""
+    return time.monotonic_ns() // 10**6
+
+
+def _follows(row: FrameRow, boot: int, seq: int) -> bool:
+    """Whether a frame is newer than that one. Cameras send the frames of earlier boots first."""
+    return row.boot != boot or row.seq >= seq
+
+
 def _announced(status: CameraRow | None) -> Meta | None:
     try:
         return Meta.FromString(status.meta) if status and status.meta else None
@@ -110,32 +137,43 @@ def _announced_size(status: CameraRow | None) -> dict[str, int] | None:
 class Board:
     """The cameras by name, and their last pictures."""
 
-    def __init__(self, settings: RecorderSettings) -> None:
+    def __init__(self, settings: RecorderSettings, clock_ms: Callable[[], int] = monotonic_ms) -> None:
+        self._clock_ms = clock_ms
         self._bounds = settings.bounds
         self._silent_after_s = settings.silent_after_s
         self._cameras: dict[str, Camera] = {}
-        self._previews: OrderedDict[str, tuple[int, bytes]] = OrderedDict()
+        self._previews: OrderedDict[str, tuple[int, int, bytes]] = OrderedDict()
         self._preview_bytes = 0
         self._strangers = 0
         self._rule = settings.evidence
 
     def restore(self, found: Iterable[Camera]) -> None:
-        """Begin with what the database knows."""
+        """Begin with what the database knows; its ages are the only ones that go by the time of day."""
         self._cameras = {camera.name: camera for camera in found}
+        now_ms = time.time_ns() // 10**6
+        for camera in self._cameras.values():
+            if camera.last is not None:
+                camera.heard_ms = self._clock_ms() - max(0, now_ms - camera.last.recorded_ms)
+            if camera.status is not None:
+                camera.said_ms = self._clock_ms() - max(0, now_ms - camera.status.state_ms)
         self._strangers = sum(camera.last is None for camera in self._cameras.values())
 
     def take(self, written: Written) -> None:
         """Show what one transaction has brought."""
+        now_ms = self._clock_ms()
         for row in written.rows:
             camera = self._camera(row.camera)
             if camera.last is None:
                 self._strangers -= 1
-            camera.take(row)
+            camera.take(row, now_ms)
             preview = written.verdicts[row.camera, row.boot, row.seq].preview
             if preview:
                 self._keep_preview(row, preview)
         for status in written.cameras:
-            self._camera(status.camera).status = status
+            camera = self._camera(status.camera)
+            if camera.status is None or camera.status.state_ms != status.state_ms:
+                camera.said_ms = now_ms
+            camera.status = status
         self.take_evidence(written)
         self._make_room()
 
@@ -170,7 +208,7 @@ class Board:
     def preview(self, name: str) -> bytes | None:
         """The camera's last picture as JPEG, while it is kept."""
         found = self._previews.get(name)
-        return found[1] if found else None
+        return found[2] if found else None
 
     def _camera(self, name: str) -> Camera:
         camera = self._cameras.get(name)
@@ -180,28 +218,28 @@ class Board:
         return camera
 
     def _make_room(self) -> None:
-        # A status is not signed: whoever invents cameras displaces only other cameras without a frame.
+        # Whoever invents cameras displaces only other cameras without a frame.
         if self._strangers > 2 * self._bounds.strangers:
             strangers = [name for name, camera in self._cameras.items() if camera.last is None]
             for name in strangers[: len(strangers) - self._bounds.strangers]:
                 del self._cameras[name]
             self._strangers = min(len(strangers), self._bounds.strangers)
         if len(self._cameras) > MAX_CAMERAS + 2 * self._bounds.strangers:
-            seen = sorted((camera.last.recorded_ms, name) for name, camera in self._cameras.items() if camera.last)
+            seen = sorted((camera.heard_ms, name) for name, camera in self._cameras.items() if camera.last)
             for _, name in seen[: len(seen) - MAX_CAMERAS]:
                 del self._cameras[name]
 
     def _keep_preview(self, row: FrameRow, picture: bytes) -> None:
-        captured_ms, before = self._previews.get(row.camera, (-1, b""))
-        if row.captured_ms < captured_ms:
+        boot, seq, before = self._previews.get(row.camera, (row.boot, -1, b""))
+        if not _follows(row, boot, seq):
             return
-        self._previews[row.camera] = (row.captured_ms, picture)
+        self._previews[row.camera] = (row.boot, row.seq, picture)
         self._previews.move_to_end(row.camera)
         self._preview_bytes += len(picture) - len(before)
         while self._previews and (
             self._preview_bytes > self._bounds.preview_bytes or len(self._previews) > self._bounds.preview_cameras
         ):
-            _, (_, dropped) = self._previews.popitem(last=False)
+            _, (_, _, dropped) = self._previews.popitem(last=False)
             self._preview_bytes -= len(dropped)
 
 
@@ -213,6 +251,8 @@ def load_cameras(connection: Connection) -> list[Camera]:
     by_age = select(boots.c.camera, boots.c.boot, boots.c.frames).order_by(boots.c.last_ms)
     for name, boot, count in connection.execute(by_age):
         totals[name] += count
+        # A key keeps its place in a dictionary when its value changes: out with it, so that those heard last are last.
+        latest.pop(name, None)
         latest[name] = boot
     for name in list(latest)[-MAX_CAMERAS:]:
         camera = found[name] = Camera(name)

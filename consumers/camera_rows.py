@@ -1,6 +1,7 @@
 """The last status and meta message of each camera, in the database.
 
-Neither is signed: they are shown, and decide nothing.
+Both are signed by their camera, and one that is older than what is known is passed over: what a broker retains, and
+what somebody replays, changes nothing.
 """
 
 from __future__ import annotations
@@ -11,9 +12,8 @@ from consumers.database import upsert
 from consumers.intake import Batch, clean
 from consumers.rows import CameraRow
 from consumers.tables import boots, cameras
-from schemas.frame import TIME_LIMIT
-from schemas.identity import BOOT_ID_LIMIT
-from schemas.pointillist_pb2 import OFFLINE, Status
+from schemas.announcement import is_newer
+from schemas.pointillist_pb2 import Meta, Status
 
 
 class CameraRows:
@@ -27,22 +27,26 @@ class CameraRows:
 
     def update(self, connection: Connection, batch: Batch) -> list[CameraRow]:
         """Apply the batch's status and meta messages in their order; the changed rows."""
-        names = {camera for camera, _ in batch.statuses} | set(batch.metas)
+        names = {camera for camera, _ in batch.statuses} | {camera for camera, _ in batch.metas}
         found = connection.execute(select(cameras).where(cameras.c.camera.in_(names)))
         known = {row.camera: CameraRow(*row) for row in found}
         changed: dict[str, CameraRow] = {}
-        for name in names:
-            row = known.get(name, CameraRow(name))._replace(seen_ms=batch.recorded_ms)
-            changed[name] = row._replace(meta=batch.metas.get(name, row.meta))
+        for name, meta in batch.metas:
+            row = changed.get(name) or known.get(name) or CameraRow(name)
+            if not row.meta or is_newer(meta, Meta.FromString(row.meta), row.seen_ms):
+                changed[name] = row._replace(meta=meta.SerializeToString(), seen_ms=batch.recorded_ms)
         for name, status in batch.statuses:
-            if not _is_stale(status, changed[name]):
-                changed[name] = changed[name]._replace(
+            row = changed.get(name) or known.get(name) or CameraRow(name)
+            if not row.status or is_newer(status, Status.FromString(row.status), row.seen_ms):
+                changed[name] = row._replace(
                     state=status.state,
-                    state_ms=min(status.at_ms, TIME_LIMIT),
-                    state_boot=status.boot_id if status.boot_id < BOOT_ID_LIMIT else 0,
+                    state_ms=batch.recorded_ms,
                     detail=clean(status.detail),
+                    status=status.SerializeToString(),
+                    seen_ms=batch.recorded_ms,
                 )
-        connection.execute(self._upsert, [row._asdict() for row in changed.values()])
+        if changed:
+            connection.execute(self._upsert, [row._asdict() for row in changed.values()])
         return list(changed.values())
 
     def purge_strangers(self, connection: Connection, limit: int, rows: int) -> int:
@@ -55,8 +59,3 @@ class CameraRows:
         if names:
             connection.execute(delete(cameras).where(cameras.c.camera.in_(names)))
         return len(names)
-
-
-def _is_stale(status: Status, row: CameraRow) -> bool:
-    """Whether it is the last will of an earlier boot, which the broker may send after the next boot is online."""
-    return status.state == OFFLINE and status.boot_id != row.state_boot and status.at_ms <= row.state_ms

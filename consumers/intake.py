@@ -17,9 +17,11 @@ from google.protobuf.message import DecodeError
 from consumers.ledger import shed_text
 from consumers.rows import FrameRow, LedgerRow, LetterRow
 from consumers.settings import RecorderSettings
+from schemas.announcement import check_announcement
 from schemas.errors import Malformed, WireError
-from schemas.frame import TIME_LIMIT
+from schemas.frame import TIME_LIMIT, open_message
 from schemas.identity import BOOT_ID_LIMIT, SEQ_LIMIT, CameraId, camera_id_on_wire
+from schemas.keys import KeyRing
 from schemas.limits import DEAD_LETTER_PAYLOAD_BYTES
 from schemas.pointillist_pb2 import DeadLetter, Ledger, Meta, Status, Verdict
 
@@ -60,17 +62,22 @@ class Batch:
     verdicts: dict[FrameKey, Verdict] = field(default_factory=dict)
     repeated: Counter[BootKey] = field(default_factory=Counter)
     """Verdicts whose identity came earlier in this batch."""
-    ledgers: dict[BootKey, Ledger] = field(default_factory=dict)
+    ledgers: dict[BootKey, LedgerRow] = field(default_factory=dict)
     letters: dict[Place, LetterRow] = field(default_factory=dict)
     statuses: list[tuple[str, Status]] = field(default_factory=list)
-    metas: dict[str, bytes] = field(default_factory=dict)
+    """Of cameras, signed by them."""
+    metas: list[tuple[str, Meta]] = field(default_factory=list)
+    """The same."""
 
     def __len__(self) -> int:
         return sum(until - first for first, until in self.offsets.values())
 
 
-def read(records: Iterable[Record], settings: RecorderSettings, recorded_ms: int) -> Batch:
-    """Take the records of one poll apart; those of one partition are in the order of their offsets."""
+def read(records: Iterable[Record], settings: RecorderSettings, keys: KeyRing, recorded_ms: int) -> Batch:
+    """Take the records of one poll apart; those of one partition are in the order of their offsets.
+
+    What is an event is verified under `keys`: others than bridges may write to Kafka too.
+    """
     batch = Batch(recorded_ms)
     for record in records:
         partition = (record.topic, record.partition)
@@ -80,7 +87,7 @@ def read(records: Iterable[Record], settings: RecorderSettings, recorded_ms: int
             if record.topic == settings.verdicts_topic:
                 _take_verdict(batch, record)
             elif record.topic == settings.events_topic:
-                _take_event(batch, record)
+                _take_event(batch, record, keys)
             else:
                 _take_dead_letter(batch, record)
         except WireError as error:
@@ -137,7 +144,8 @@ def _parse(kind: type[Any], value: bytes | None) -> Any:
         raise Malformed(f"expected a pointillist.v1.{kind.__name__}") from None
 
 
-def _check_identity(boot_id: int, seq: int) -> None:
+def check_identity(boot_id: int, seq: int) -> None:
+    """Raise Malformed for a boot id or a sequence number out of its range."""
     if not (0 < boot_id < BOOT_ID_LIMIT and seq < SEQ_LIMIT):
         raise Malformed(f"expected 0 < boot_id < 2**63 and seq < 2**53, got {boot_id} and {seq}")
 
@@ -147,7 +155,7 @@ def _take_verdict(batch: Batch, record: Record) -> None:
     verdict: Verdict = _parse(Verdict, record.value)
     boot, seq = verdict.boot_id, verdict.seq
     if not (0 < boot < BOOT_ID_LIMIT and seq < SEQ_LIMIT):
-        _check_identity(boot, seq)
+        check_identity(boot, seq)
     if (camera, boot, seq) in batch.verdicts:
         batch.repeated[camera, boot] += 1
     else:
@@ -190,28 +198,31 @@ def _finite(value: float) -> float:
     return value if math.isfinite(value) else 0.0
 
 
-def _take_event(batch: Batch, record: Record) -> None:
-    camera = _camera(record.key)
+def _take_event(batch: Batch, record: Record, keys: KeyRing) -> None:
+    camera, value = _camera(record.key), record.value or b""
     kind = next((value for name, value in record.headers if name == "ce_type"), b"")
     if kind == b"pointillist.v1.Ledger":
-        ledger: Ledger = _parse(Ledger, record.value)
+        ledger = open_message(Ledger, camera, value, keys)
         _check_ledger(ledger)
         known = batch.ledgers.get((camera, ledger.boot_id))
         if known is None or known.revision < ledger.revision:
-            batch.ledgers[camera, ledger.boot_id] = ledger
+            batch.ledgers[camera, ledger.boot_id] = ledger_row((camera, ledger.boot_id), ledger, value)
     elif kind == b"pointillist.v1.Status":
-        batch.statuses.append((camera, _parse(Status, record.value)))
+        status = open_message(Status, camera, value, keys)
+        check_announcement(status)
+        batch.statuses.append((camera, status))
     elif kind == b"pointillist.v1.Meta":
-        _parse(Meta, record.value)
-        if len(record.value or b"") > MAX_META_BYTES:
-            raise Malformed(f"expected a Meta of at most {MAX_META_BYTES} bytes, got {len(record.value or b'')}")
-        batch.metas[camera] = record.value or b""
+        if len(value) > MAX_META_BYTES:
+            raise Malformed(f"expected a Meta of at most {MAX_META_BYTES} bytes, got {len(value)}")
+        meta = open_message(Meta, camera, value, keys)
+        check_announcement(meta)
+        batch.metas.append((camera, meta))
     elif kind not in _FOR_BRIDGES:
         raise Malformed(f"expected ce_type pointillist.v1.Ledger, Status, Meta or a request, got {kind[:80]!r}")
 
 
 def _check_ledger(ledger: Ledger) -> None:
-    _check_identity(ledger.boot_id, ledger.next)
+    check_identity(ledger.boot_id, ledger.next)
     counts = (
         ledger.revision,
         ledger.frames_skipped,
@@ -229,8 +240,8 @@ def _check_ledger(ledger: Ledger) -> None:
         raise Malformed(f"expected shed ranges within the published {ledger.first} to {ledger.next} - 1")
 
 
-def ledger_row(key: BootKey, ledger: Ledger) -> LedgerRow:
-    """The ledger as a row."""
+def ledger_row(key: BootKey, ledger: Ledger, message: bytes) -> LedgerRow:
+    """The ledger as a row, with the signed `message` that it was read from."""
     return LedgerRow(
         *key,
         ledger.revision,
@@ -244,13 +255,14 @@ def ledger_row(key: BootKey, ledger: Ledger) -> LedgerRow:
         ledger.bytes_resent,
         ledger.written_ms,
         min(ledger.confirmed_to, ledger.next),
+        message,
     )
 
 
 def _take_dead_letter(batch: Batch, record: Record) -> None:
     letter: DeadLetter = _parse(DeadLetter, record.value)
     if letter.verified:
-        _check_identity(letter.boot_id, letter.seq)
+        check_identity(letter.boot_id, letter.seq)
         camera_id_on_wire(letter.camera_id)
     batch.letters[record.topic, record.partition, record.offset] = _letter_row(record, letter, batch.recorded_ms)
 

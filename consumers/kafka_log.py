@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import CorruptRecordException
 
 from consumers.intake import Record
 from consumers.kafka_client import REQUEST_S, start, stop
 from consumers.settings import RecorderSettings
 from consumers.store import Partition
+from schemas.kafka_damage import DamagePasser
 from schemas.limits import MAX_BROKER_BYTES
 
 log = structlog.get_logger()
@@ -23,11 +25,24 @@ class Rewound(Exception):  # noqa: N818  # what Kafka says, not a failure
 
 
 class Log:
-    """The records of the recorder's topics from given offsets on, each once and in order per partition."""
+    """The records of some topics from given offsets on, each once and in order per partition."""
 
-    def __init__(self, settings: RecorderSettings) -> None:
+    def __init__(
+        self,
+        settings: RecorderSettings,
+        topics: Collection[str],
+        partition_bytes: int,
+        on_damaged: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        """At most about `partition_bytes` of each partition are fetched at once, a larger record alone.
+
+        `on_damaged` is told how many records in damaged batches were passed over.
+        """
         self._settings = settings
-        self._topics = (settings.verdicts_topic, settings.events_topic, settings.dead_letters_topic)
+        self._on_damaged = on_damaged
+        self._damage = DamagePasser(CorruptRecordException)
+        self.topics = frozenset(topics)
+        self._partition_bytes = partition_bytes
         self._consumer: AIOKafkaConsumer | None = None
         self._next: dict[TopicPartition, int] = {}
 
@@ -37,13 +52,13 @@ class Log:
         Raises what aiokafka raises when Kafka does not answer or has not all topics yet.
         """
         consumer = AIOKafkaConsumer(
-            *self._topics,
+            *sorted(self.topics),
             bootstrap_servers=self._settings.kafka,
             group_id=None,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             fetch_max_bytes=2 * MAX_BROKER_BYTES,
-            max_partition_fetch_bytes=MAX_BROKER_BYTES,
+            max_partition_fetch_bytes=self._partition_bytes,
             request_timeout_ms=REQUEST_S * 1000,
             metadata_max_age_ms=30_000,
         )
@@ -80,7 +95,7 @@ class Log:
             wait_s = 0.5 if deadline is None else deadline - time.monotonic()
             if wait_s <= 0:
                 break
-            found = await self._consumer.getmany(timeout_ms=max(1, round(wait_s * 1000)), max_records=limit)
+            found = await self._getmany(self._consumer, wait_s, limit)
             if self._consumer.assignment() != self._next.keys():
                 raise Rewound("the topics have other partitions than before")
             for partition, some in found.items():
@@ -93,6 +108,28 @@ class Log:
             if deadline is None:
                 deadline = time.monotonic() + linger_s
         return records
+
+    async def _getmany(
+        self, consumer: AIOKafkaConsumer, wait_s: float, limit: int
+    ) -> dict[TopicPartition, list[Record]]:
+        if self._damage.careful:
+            found, passed = await self._damage.getmany(consumer, list(self._next), limit)
+            self._passed_over(passed)
+            return found
+        try:
+            got: dict[TopicPartition, list[Record]] = await consumer.getmany(
+                timeout_ms=max(1, round(wait_s * 1000)), max_records=limit
+            )
+        except CorruptRecordException as error:
+            self._damage.met()
+            raise Rewound(f"{error}: reading carefully") from None
+        self._passed_over(await self._damage.pass_stalls(consumer, list(self._next)))
+        return got
+
+    def _passed_over(self, records: int) -> None:
+        if records:
+            log.error("damaged_records_passed_over", records=records)
+            self._on_damaged(records)
 
     async def lag(self) -> int:
         """Records that Kafka holds beyond those gathered; asks Kafka, and raises when it does not answer."""

@@ -3,26 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
 from consumers.board import Camera
+from consumers.damage import damaged_files
+from consumers.database import database_url
 from consumers.evidence import STRIP
 from consumers.rows import FrameRow
+from consumers.settings import RecorderSettings
 from consumers.store import Written
 from schemas import metrics
+from schemas.disk import free_bytes
 from schemas.errors import BadPixels, BadSize, BadTag, Malformed, RevokedKey
 from schemas.frame import Truth
 from schemas.pointillist_pb2 import Alert
 
 _REFUSING = ("bridge", "intake", "recorder")
+VISITS = ("answered", "crowded", "late", "misdirected")
 _REFUSALS = (Malformed, BadTag, RevokedKey, BadSize, BadPixels)
+
+
+@dataclass(frozen=True)
+class Places:
+    """What of the recorder's lies on this machine's disks: folders by the name of what they hold, the SQLite file."""
+
+    folders: dict[str, Path]
+    database: Path | None
+
+
+def places_of(settings: RecorderSettings) -> Places:
+    """The places that the settings name."""
+    url = database_url(settings.database)
+    database = Path(url.database) if url.get_backend_name() == "sqlite" and url.database else None
+    folders = {"database": database.parent} if database is not None else {}
+    if "://" not in settings.quarantine:
+        folders["quarantine"] = Path(settings.quarantine)
+    return Places(folders, database)
+
+
+def _count_damaged(database: Path) -> float:
+    return len(damaged_files(database))
 
 
 class Meters:
     """All families of the recorder on one registry."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, places: Places) -> None:
         recorded = metrics.RECORDED.on(registry)
         self._new, self._duplicate = recorded.labels("recorded"), recorded.labels("duplicate")
         self._latency = metrics.END_TO_END.on(registry)
@@ -33,6 +63,18 @@ class Meters:
         self._alerts = metrics.ALERTS.on(registry)
         self._dead_letters = metrics.DEAD_LETTERS.on(registry)
         self._store_bytes = metrics.STORE_BYTES.on(registry)
+        self._unpublished = metrics.ALERTS_UNPUBLISHED.on(registry)
+        self._visits = metrics.PAGE_VISITS.on(registry)
+        for outcome in VISITS:
+            self._visits.labels(outcome)
+        free = metrics.DISK_FREE.on(registry)
+        for name, folder in places.folders.items():
+            # Asked at each scrape: the recorder itself may be waiting for room.
+            free.labels(name).set_function(partial(free_bytes, folder))
+        aside = metrics.DATABASES_SET_ASIDE.on(registry)
+        if places.database is not None:
+            aside.set_function(partial(_count_damaged, places.database))
+        self._kafka_damaged = metrics.KAFKA_DAMAGED.on(registry).labels("recorder")
         self._lag = metrics.RECORDER_LAG.on(registry)
         self._age = metrics.CAMERA_AGE.on(registry)
         self._flagged = metrics.CAMERA_FLAGGED.on(registry)
@@ -88,6 +130,18 @@ class Meters:
         """Bytes of each store."""
         for store, size in held.items():
             self._store_bytes.labels(store).set(size)
+
+    def count_visits(self, outcome: str, number: int) -> None:
+        """Connections to the pages, by how they fared."""
+        self._visits.labels(outcome if outcome in VISITS else "other").inc(number)
+
+    def show_unpublished(self, alerts: int) -> None:
+        """Alerts that Kafka does not hold yet."""
+        self._unpublished.set(alerts)
+
+    def count_damaged(self, records: int) -> None:
+        """Records in damaged batches of Kafka's log that were passed over."""
+        self._kafka_damaged.inc(records)
 
     def show_lag(self, records: int) -> None:
         """Records in Kafka that are not taken yet."""

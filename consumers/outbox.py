@@ -1,20 +1,24 @@
 """Alerts from the database to Kafka, at least once: each stays in the outbox until Kafka holds it.
 
-Requests for probes go the same way, but are made again while they are not obeyed, so they are not kept.
+Requests for probes go the same way, signed, but are made again while they are not obeyed, so they are not kept.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import structlog
 from aiokafka import AIOKafkaProducer
-from sqlalchemy import Engine, select, update
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError
+from sqlalchemy import Engine, func, select, tuple_, update
 
 from consumers.kafka_client import REQUEST_S, start, stop
 from consumers.tables import alerts
+from schemas.frame import sign_message
+from schemas.identity import CameraId
+from schemas.keys import KeyRing
 from schemas.limits import MAX_BROKER_BYTES
 from schemas.pointillist_pb2 import Alert, ProbeRequest
 
@@ -23,16 +27,34 @@ _AT_ONCE: Final = 100
 log = structlog.get_logger()
 
 
-def unpublished(engine: Engine) -> list[tuple[str, str, bytes]]:
-    """Id, camera and message of the oldest alerts that Kafka is not known to hold. For the database thread."""
+class Due(NamedTuple):
+    """An alert that Kafka is not known to hold."""
+
+    alert_id: str
+    camera: str
+    raised_ms: int
+    message: bytes
+
+
+def unpublished(engine: Engine, after: Due | None = None) -> list[Due]:
+    """The oldest alerts that Kafka is not known to hold, of those that come `after` one. For the database thread."""
+    place = tuple_(alerts.c.raised_ms, alerts.c.alert_id)
+    query = (
+        select(alerts.c.alert_id, alerts.c.camera, alerts.c.raised_ms, alerts.c.message)
+        .where(~alerts.c.published)
+        .order_by(alerts.c.raised_ms, alerts.c.alert_id)
+        .limit(_AT_ONCE)
+    )
+    if after is not None:
+        query = query.where(place > (after.raised_ms, after.alert_id))
     with engine.begin() as connection:
-        rows = connection.execute(
-            select(alerts.c.alert_id, alerts.c.camera, alerts.c.message)
-            .where(~alerts.c.published)
-            .order_by(alerts.c.raised_ms)
-            .limit(_AT_ONCE)
-        )
-        return [(alert_id, camera, message) for alert_id, camera, message in rows]
+        return [Due(*row) for row in connection.execute(query)]
+
+
+def count_unpublished(engine: Engine) -> int:
+    """How many alerts Kafka is not known to hold. For the database thread."""
+    with engine.begin() as connection:
+        return connection.scalar(select(func.count()).select_from(alerts).where(~alerts.c.published)) or 0
 
 
 def mark_published(engine: Engine, alert_ids: Sequence[str]) -> None:
@@ -42,31 +64,70 @@ def mark_published(engine: Engine, alert_ids: Sequence[str]) -> None:
 
 
 class Outbox:
-    """Sends alerts and requests; started when the first one is due, since most recorders never have any."""
+    """Sends alerts and requests; started when the first one is due, since most recorders never have any.
 
-    def __init__(self, bootstrap: str, alerts_topic: str, events_topic: str) -> None:
+    Its producer is not idempotent: of an idempotent one, nothing gets through any more behind a record that Kafka has
+    refused. What therefore comes twice is the same by its id.
+    """
+
+    def __init__(self, bootstrap: str, alerts_topic: str, events_topic: str, keys: KeyRing) -> None:
+        """`keys` sign the requests: whoever else may write to Kafka can make none."""
+        self._keys = keys
         self._bootstrap = bootstrap
         self._alerts_topic = alerts_topic
         self._events_topic = events_topic
         self._producer: AIOKafkaProducer | None = None
         self._starting = asyncio.Lock()
 
-    async def send(self, due: Sequence[tuple[str, str, bytes]]) -> None:
-        """Return when Kafka has acknowledged these alerts; any error means that none is known to be there."""
-        producer = await self._started()
-        for alert_id, camera, message in due:
-            headers = _headers(alert_id, camera, Alert.DESCRIPTOR.full_name)
-            await producer.send(self._alerts_topic, message, key=camera.encode(), headers=headers)
-        await producer.flush()
-        log.info("alerts_published", count=len(due))
+    async def send(self, due: Sequence[Due]) -> list[str]:
+        """Ids of the alerts that Kafka has acknowledged, when it has answered to all; the others it has refused.
+
+        One that is too large goes without its picture. Any error means that none is known to be there.
+        """
+        answers = await asyncio.gather(*map(self._send_alert, due), return_exceptions=True)
+        sent = []
+        for each, answer in zip(due, answers, strict=True):
+            if answer is None:
+                sent.append(each.alert_id)
+            elif isinstance(answer, KafkaError):
+                log.error("alert_refused", alert_id=each.alert_id[:80], error=repr(answer)[:300])
+            else:
+                raise answer
+        log.info("alerts_published", count=len(sent))
+        return sent
+
+    async def _send_alert(self, due: Due) -> None:
+        try:
+            await self._send(self._alerts_topic, due.alert_id, due.camera, due.message, Alert.DESCRIPTOR.full_name)
+        except MessageSizeTooLargeError:
+            alert = Alert.FromString(due.message)
+            if not alert.thumbnail:
+                raise
+            alert.ClearField("thumbnail")
+            message = alert.SerializeToString()
+            await self._send(self._alerts_topic, due.alert_id, due.camera, message, Alert.DESCRIPTOR.full_name)
 
     async def request(self, requests: Sequence[tuple[str, ProbeRequest]]) -> None:
-        """Return when Kafka has acknowledged these requests to cameras."""
+        """Return when Kafka has acknowledged these requests to cameras; raises what it says of one that it refuses."""
+        kind = ProbeRequest.DESCRIPTOR.full_name
+        sending = [
+            self._send(
+                self._events_topic,
+                f"{camera}/{request.issued_ms}",
+                camera,
+                sign_message(self._keys.current(CameraId(camera)), request),
+                kind,
+            )
+            for camera, request in requests
+        ]
+        for answer in await asyncio.gather(*sending, return_exceptions=True):
+            if answer is not None:
+                raise answer
+
+    async def _send(self, topic: str, event_id: str, camera: str, message: bytes, kind: str) -> None:
         producer = await self._started()
-        for camera, request in requests:
-            headers = _headers(f"{camera}/{request.issued_ms}", camera, ProbeRequest.DESCRIPTOR.full_name)
-            await producer.send(self._events_topic, request.SerializeToString(), key=camera.encode(), headers=headers)
-        await producer.flush()
+        headers = _headers(event_id, camera, kind)
+        await producer.send_and_wait(topic, message, key=camera.encode(), headers=headers)
 
     async def close(self) -> None:
         """Drop the connection."""
@@ -80,7 +141,8 @@ class Outbox:
                 producer = AIOKafkaProducer(
                     bootstrap_servers=self._bootstrap,
                     acks="all",
-                    enable_idempotence=True,
+                    # One record a batch: Kafka refuses whole batches.
+                    max_batch_size=1,
                     max_request_size=MAX_BROKER_BYTES,
                     request_timeout_ms=REQUEST_S * 1000,
                 )

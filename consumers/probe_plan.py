@@ -16,6 +16,8 @@ from sqlalchemy import Connection, Engine, delete, select
 from consumers.database import upsert
 from consumers.settings import ProbePlan
 from consumers.tables import probing
+from schemas.announcement import check_announcement
+from schemas.errors import Malformed
 from schemas.pointillist_pb2 import Meta, ProbeRequest
 
 _SAME: Final = 1e-6
@@ -101,13 +103,7 @@ class Probing:
                 continue
             own = before.own_share if before is not None else meta.probe_share
             self._at[camera] = share, now_s
-            request = ProbeRequest(
-                issued_ms=now_ms,
-                probe_share=share,
-                dropped_per_block=meta.dropped_per_block,
-                profile=meta.profile,
-            )
-            found.append(Change(camera, request, Told(own, share)))
+            found.append(Change(camera, ProbeRequest(issued_ms=now_ms, probe_share=share), Told(own, share)))
         self._at = {camera: at for camera, at in self._at.items() if camera in known}
         return found
 
@@ -163,7 +159,12 @@ def _differ(announced: float, *expected: float) -> bool:
 
 
 def _announced(meta: bytes) -> Meta | None:
-    try:
-        return Meta.FromString(meta) if meta else None
-    except DecodeError:
+    """What a camera has said of itself; None when that cannot be planned with."""
+    if not meta:
         return None
+    try:
+        said = Meta.FromString(meta)
+        check_announcement(said)
+    except (DecodeError, Malformed):
+        return None
+    return said

@@ -7,22 +7,11 @@ import time
 from sqlalchemy import Connection, delete, func, select, tuple_
 
 from consumers.archive import Kind
-from consumers.intake import FrameKey
+from consumers.rows import frame_bytes
 from consumers.settings import Bounds
 from consumers.store import Store
-from consumers.tables import alerts, dead_letters, evidence, frames
-from consumers.tallies import (
-    DEAD_LETTER_BYTES,
-    FRAME_ROWS,
-    FRAMES_KEPT_FROM_MS,
-    PURGED_ALERTS,
-    PURGED_FOREIGN,
-    PURGED_VERIFIED,
-    tally,
-)
-
-POSTGRESQL_ROW_BYTES = 512
-"""What one frame is taken to cost in PostgreSQL, whose files do not shrink when rows go."""
+from consumers.tables import alerts, evidence, frames
+from consumers.tallies import FRAME_BYTES, FRAME_ROWS, FRAMES_KEPT_FROM_MS, PURGED_ALERTS, tally
 
 
 def purge(store: Store, bounds: Bounds) -> bool:
@@ -31,7 +20,7 @@ def purge(store: Store, bounds: Bounds) -> bool:
     with store.engine.begin() as connection:
         taken = (
             _purge_frames(store, connection, bounds, now_ms),
-            _purge_dead_letters(store, connection, bounds, now_ms),
+            store.dead_letters.purge(connection, bounds, _before(now_ms, bounds.dead_letter_age_s)),
             _purge_evidence(connection, bounds, now_ms),
             _purge_alerts(store, connection, bounds),
             store.camera_rows.purge_strangers(connection, bounds.strangers, bounds.purge_rows),
@@ -48,59 +37,24 @@ def _before(now_ms: int, age_s: float) -> int:
 
 def _purge_frames(store: Store, connection: Connection, bounds: Bounds, now_ms: int) -> int:
     rows = tally(connection, FRAME_ROWS)
-    too_many = rows > bounds.database_rows or _database_bytes(connection, rows) > bounds.database_bytes
+    # Not the size of the file: whatever else grows in it must not displace frames.
+    too_many = rows > bounds.database_rows or tally(connection, FRAME_BYTES) > bounds.database_bytes
     key = (frames.c.camera, frames.c.boot, frames.c.seq)
     oldest = select(*key).order_by(frames.c.recorded_ms).limit(bounds.purge_rows)
     if not too_many:
         oldest = oldest.where(frames.c.recorded_ms < _before(now_ms, bounds.database_age_s))
     elif rows - bounds.database_rows > 0:
         oldest = oldest.limit(min(bounds.purge_rows, rows - bounds.database_rows))
-    gone: list[tuple[FrameKey, int]] = [
-        ((camera, boot, seq), recorded_ms)
-        for camera, boot, seq, recorded_ms in connection.execute(
-            delete(frames).where(tuple_(*key).in_(oldest)).returning(*key, frames.c.recorded_ms)
-        )
-    ]
+    texts = (frames.c.class_name, frames.c.model_id, frames.c.policy)
+    gone = connection.execute(
+        delete(frames).where(tuple_(*key).in_(oldest)).returning(*key, *texts, frames.c.recorded_ms)
+    ).all()
     if gone:
-        store.archive.add(connection, Kind.FRAME, (identity for identity, _ in gone))
-        store.tallies.add(connection, {FRAME_ROWS: -len(gone)})
-        store.tallies.set(connection, FRAMES_KEPT_FROM_MS, max(recorded_ms for _, recorded_ms in gone))
-    return len(gone)
-
-
-def _database_bytes(connection: Connection, rows: int) -> int:
-    if connection.dialect.name != "sqlite":
-        return rows * POSTGRESQL_ROW_BYTES
-    pages, free, size = (
-        int(connection.exec_driver_sql(f"PRAGMA {name}").scalar_one())
-        for name in ("page_count", "freelist_count", "page_size")
-    )
-    return (pages - free) * size
-
-
-def _purge_dead_letters(store: Store, connection: Connection, bounds: Bounds, now_ms: int) -> int:
-    place = (dead_letters.c.topic, dead_letters.c.partition, dead_letters.c.offset)
-    columns = (dead_letters.c.verified, dead_letters.c.camera, dead_letters.c.boot, dead_letters.c.seq)
-    held = tally(connection, DEAD_LETTER_BYTES)
-    before_ms = _before(now_ms, bounds.dead_letter_age_s)
-    oldest = connection.execute(
-        select(*place, *columns, dead_letters.c.stored_bytes, dead_letters.c.recorded_ms)
-        .order_by(dead_letters.c.recorded_ms)
-        .limit(bounds.purge_rows)
-    )
-    gone, freed, verified = [], 0, []
-    for row in oldest:
-        if held - freed <= bounds.dead_letter_bytes and row.recorded_ms >= before_ms:
-            break
-        gone.append((row.topic, row.partition, row.offset))
-        freed += row.stored_bytes
-        if row.verified:
-            verified.append((row.camera, row.boot, row.seq))
-    if gone:
-        connection.execute(delete(dead_letters).where(tuple_(*place).in_(gone)))
-        store.archive.add(connection, Kind.DEAD_LETTER, verified)
-        counts = {PURGED_VERIFIED: len(verified), PURGED_FOREIGN: len(gone) - len(verified)}
-        store.tallies.add(connection, counts | {DEAD_LETTER_BYTES: -freed})
+        store.archive.add(connection, Kind.FRAME, ((row.camera, row.boot, row.seq) for row in gone))
+        dialect = connection.dialect.name
+        freed = sum(frame_bytes(dialect, row.camera, row.class_name, row.model_id, row.policy) for row in gone)
+        store.tallies.add(connection, {FRAME_ROWS: -len(gone), FRAME_BYTES: -freed})
+        store.tallies.set(connection, FRAMES_KEPT_FROM_MS, max(row.recorded_ms for row in gone))
     return len(gone)
 
 

@@ -13,20 +13,23 @@ import structlog
 from prometheus_client import CollectorRegistry
 from sqlalchemy.exc import DataError, IntegrityError
 
-from consumers.board import Board, Camera, load_cameras
+from consumers.board import Board, Camera, load_cameras, monotonic_ms
+from consumers.damage import is_damaged, reason, set_aside
 from consumers.database import open_engine
 from consumers.intake import Record, read, refusal
 from consumers.kafka_log import Log, Rewound
-from consumers.meters import Meters
-from consumers.outbox import Outbox, mark_published, unpublished
+from consumers.meters import Meters, places_of
+from consumers.outbox import Due, Outbox, count_unpublished, mark_published, unpublished
+from consumers.pages import Pages
 from consumers.probe_plan import Probing, load_told, store_told
 from consumers.purge import purge
 from consumers.quarantine import Quarantine
 from consumers.settings import RecorderSettings
 from consumers.store import OffsetsMoved, Partition, Store, Written
-from consumers.web import Pages
-from schemas.errors import Malformed, UserError
+from schemas.errors import BrokerError, Malformed, TryAgain, UserError
 from schemas.health import Health
+from schemas.keys import KeyRing
+from schemas.limits import MAX_BROKER_BYTES
 from schemas.pointillist_pb2 import SHED
 
 P = ParamSpec("P")
@@ -34,6 +37,9 @@ T = TypeVar("T")
 
 _FIRST_DELAY_S: Final = 0.05
 _LONGEST_DELAY_S: Final = 2.0
+_LETTERS_AT_ONCE: Final = 200
+"""Dead letters in one transaction: verdicts wait for no longer one."""
+_LETTER_FETCH_BYTES: Final = 2**20
 _TICK_S: Final = 1.0
 _PURGE_S: Final = 5.0
 _PUBLISH_S: Final = 30.0
@@ -48,39 +54,66 @@ class Stopped(Exception):  # noqa: N818  # not a failure
 
 
 async def run_recorder(
-    settings: RecorderSettings, *, registry: CollectorRegistry, health: Health, stop: asyncio.Event
+    settings: RecorderSettings,
+    keys: KeyRing,
+    *,
+    registry: CollectorRegistry,
+    health: Health,
+    stop: asyncio.Event,
 ) -> None:
     """Record until `stop` is set; what was taken from Kafka is then committed, or left for the next start.
 
+    What cameras say of themselves is verified under `keys`, and what they are asked for is signed.
+
     Brokers and database may be away at any time: the recorder waits for them, and takes nothing from Kafka that it
-    cannot write. Raises `UserError` for a setting that cannot work.
+    cannot write. Raises `UserError` for a setting that cannot work, and `TryAgain` when it has set a damaged SQLite
+    file aside: the next start makes a new one of what Kafka still holds.
     """
-    recorder = Recorder(settings, registry, health, stop)
+    recorder = Recorder(settings, keys, registry, health, stop)
     try:
         await recorder.run()
     except Stopped:
         log.info("recorder_stopped_waiting")
+    except Damaged as error:
+        recorder.close()
+        aside = set_aside(settings.database, time.time_ns() // 10**6)
+        raise TryAgain(
+            f"the database is damaged ({error}) and was set aside as {aside}; a new one takes what Kafka still holds"
+        ) from None
     finally:
         recorder.close()
+
+
+class Damaged(Exception):  # noqa: N818  # what the database is
+    """The SQLite file is damaged, or is none: waiting does not mend that."""
 
 
 class Recorder:
     """One recorder. Everything that touches the database runs in its one database thread."""
 
     def __init__(
-        self, settings: RecorderSettings, registry: CollectorRegistry, health: Health, stop: asyncio.Event
+        self,
+        settings: RecorderSettings,
+        keys: KeyRing,
+        registry: CollectorRegistry,
+        health: Health,
+        stop: asyncio.Event,
     ) -> None:
         self._settings = settings
+        self._keys = keys
         self._health = health
         self._stop = stop
         health.set("kafka", False, "not connected yet")
         health.set("database", False, "not opened yet")
         self._engine = open_engine(settings.database, writes=True)
         self._store = Store(self._engine, Quarantine(settings.quarantine, self._engine), settings)
-        self._meters = Meters(registry)
+        self._meters = Meters(registry, places_of(settings))
         self._board = Board(settings)
-        self._log = Log(settings)
-        self._outbox = Outbox(settings.kafka, settings.alerts_topic, settings.events_topic)
+        # Letters on a way of their own: what strangers send, and much of it, must not stand before verdicts.
+        verdicts, damaged = (settings.verdicts_topic, settings.events_topic), self._meters.count_damaged
+        self._log = Log(settings, verdicts, MAX_BROKER_BYTES, damaged)
+        self._letters = Log(settings, (settings.dead_letters_topic,), _LETTER_FETCH_BYTES, damaged)
+        self._outbox = Outbox(settings.kafka, settings.alerts_topic, settings.events_topic, keys)
         self._probing = Probing(settings.probes)
         self._plan_due = asyncio.Event()
         self._strained_until_s = 0.0
@@ -97,7 +130,9 @@ class Recorder:
 
     async def run(self) -> None:
         """Everything side by side, until `stop` is set."""
-        pages = Pages(self._settings, self._board) if self._settings.http else None
+        pages = None
+        if self._settings.http:
+            pages = Pages(self._settings, self._board, self._health, self._meters.count_visits)
         try:
             await self._durably(self._store.prepare)
             self._board.restore(await self._durably(self._restore))
@@ -109,29 +144,31 @@ class Recorder:
             ]
             if pages is not None:
                 beside.append(asyncio.create_task(pages.serve(), name="pages"))
-            recording = asyncio.create_task(self._record(), name="recording")
+            recording = [
+                asyncio.create_task(self._record(self._log, self._settings.batch_records), name="recording"),
+                asyncio.create_task(self._record(self._letters, _LETTERS_AT_ONCE), name="letters"),
+            ]
             try:
-                await asyncio.wait([recording, *beside], return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait([*recording, *beside], return_when=asyncio.FIRST_COMPLETED)
             finally:
                 await self._end(recording, beside)
         finally:
             if pages is not None:
                 await pages.close()
 
-    async def _end(self, recording: asyncio.Task[None], beside: Sequence[asyncio.Task[None]]) -> None:
+    async def _end(self, recording: Sequence[asyncio.Task[None]], beside: Sequence[asyncio.Task[None]]) -> None:
         """Let recording finish its transaction, then end the rest; the first error that any of them had is raised."""
         deadline = time.monotonic() + self._settings.shutdown_s
-        failed = any(task.done() for task in beside)
+        failed = any(task.done() for task in beside) or not self._stop.is_set()
         if failed:
-            recording.cancel()
-        await asyncio.wait([recording], timeout=max(0.0, deadline - time.monotonic()))
-        recording.cancel()
-        for task in beside:
+            for task in recording:
+                task.cancel()
+        await asyncio.wait(recording, timeout=max(0.0, deadline - time.monotonic()))
+        for task in [*recording, *beside]:
             task.cancel()
-        results = await asyncio.gather(recording, *beside, return_exceptions=True)
+        results = await asyncio.gather(*recording, *beside, return_exceptions=True)
         with contextlib.suppress(Exception):  # what is not published now is published at the next start
             await asyncio.wait_for(self._publish_due(), max(0.1, deadline - time.monotonic()))
-        await self._log.close()
         await self._outbox.close()
         for result in results:
             if isinstance(result, Exception) and not isinstance(result, Stopped):
@@ -149,40 +186,38 @@ class Recorder:
 
     # Recording
 
-    async def _record(self) -> None:
+    async def _record(self, source: Log, at_once: int) -> None:
         delay_s = _FIRST_DELAY_S
         while not self._stop.is_set():
             try:
-                await self._open_log()
+                await self._open(source)
                 delay_s = _FIRST_DELAY_S
                 while not self._stop.is_set():
-                    records = await self._gather()
+                    gathering = source.gather(self._settings.linger_ms / 1000, at_once)
+                    records = await self._unless_stopped(asyncio.create_task(gathering))
                     if records:
                         await self._write(records)
             except (OffsetsMoved, Rewound) as error:
                 log.warning("reading_again", reason=str(error))
-            except (Stopped, UserError):
+            except (Stopped, Damaged, UserError):
                 raise
             except Exception as error:  # whatever a broker may raise while it is away
                 self._health.set("kafka", False, str(error) or type(error).__name__)
                 log.warning("kafka_unavailable", error=str(error) or type(error).__name__)
             finally:
-                await self._log.close()
+                await source.close()
             await self._pause(delay_s)
             delay_s = min(2 * delay_s, _LONGEST_DELAY_S)
 
-    async def _open_log(self) -> None:
-        self._offsets = await self._durably(self._store.offsets)
-        opening = asyncio.create_task(self._log.open(self._offsets))
-        rewound = await self._unless_stopped(opening)
+    async def _open(self, source: Log) -> None:
+        stored = await self._durably(self._store.offsets)
+        mine = {place: following for place, following in stored.items() if place[0] in source.topics}
+        rewound = await self._unless_stopped(asyncio.create_task(source.open(mine)))
         if rewound:
             await self._durably(self._store.rewind, rewound)
-            self._offsets |= rewound
-        self._health.set("kafka", True)
-
-    async def _gather(self) -> list[Record]:
-        gathering = asyncio.create_task(self._log.gather(self._settings.linger_ms / 1000, self._settings.batch_records))
-        return await self._unless_stopped(gathering)
+        self._offsets |= mine | rewound
+        if self._log.is_open and self._letters.is_open:
+            self._health.set("kafka", True)
 
     async def _unless_stopped(self, task: asyncio.Task[T]) -> T:
         stopping = asyncio.create_task(self._stop.wait())
@@ -224,7 +259,7 @@ class Recorder:
     ) -> tuple[Written, Mapping[Partition, int]]:
         now_ms = time.time_ns() // 10**6
         if refused is None:
-            batch = read(records, self._settings, now_ms)
+            batch = read(records, self._settings, self._keys, now_ms)
         else:
             batch = refusal(records[0], now_ms, refused)
         written = self._store.write(batch, {partition: self._offsets.get(partition) for partition in batch.offsets})
@@ -240,7 +275,7 @@ class Recorder:
             try:
                 await self._publish_due()
                 delay_s = _FIRST_DELAY_S
-            except Stopped:
+            except (Stopped, Damaged):
                 raise
             except Exception as error:  # the alerts stay in the outbox, whatever Kafka says
                 log.warning("alerts_not_published", error=str(error) or type(error).__name__)
@@ -250,9 +285,16 @@ class Recorder:
                 delay_s = min(2 * delay_s, _LONGEST_DELAY_S)
 
     async def _publish_due(self) -> None:
-        while due := await self._durably(unpublished, self._engine):
-            await asyncio.wait_for(self._outbox.send(due), _PUBLISH_S)
-            await self._durably(mark_published, self._engine, [alert_id for alert_id, _, _ in due])
+        """Publish what waits, the oldest first; one that Kafka refuses stays and holds none back."""
+        after: Due | None = None
+        refused = 0
+        while due := await self._durably(unpublished, self._engine, after):
+            sent = await asyncio.wait_for(self._outbox.send(due), _PUBLISH_S)
+            await self._durably(mark_published, self._engine, sent)
+            refused += len(due) - len(sent)
+            after = due[-1]
+        if refused:
+            raise BrokerError(f"expected Kafka to take every alert, it refused {refused}: they stay, and go again")
 
     async def _plan_probes(self) -> None:
         while True:
@@ -262,7 +304,7 @@ class Recorder:
             now_ms = time.time_ns() // 10**6
             now_s = time.monotonic()
             strained = now_s < self._strained_until_s
-            changes = self._probing.changes(self._board.sending(now_ms), now_s, now_ms, strained=strained)
+            changes = self._probing.changes(self._board.sending(monotonic_ms()), now_s, now_ms, strained=strained)
             if not changes:
                 continue
             # Remembered first: a camera that is told must find its way back whatever dies here.
@@ -276,7 +318,7 @@ class Recorder:
     async def _keep_house(self) -> None:
         purge_at = time.monotonic()
         while True:
-            self._meters.show_cameras(self._board.cameras(), time.time_ns() // 10**6, self._settings.forget_after_s)
+            self._meters.show_cameras(self._board.cameras(), monotonic_ms(), self._settings.forget_after_s)
             await self._ask_kafka()
             read_on = await self._durably(self._store.read_overdue)
             self._board.take_evidence(read_on)
@@ -286,6 +328,7 @@ class Recorder:
             if time.monotonic() >= purge_at:
                 more = await self._durably(purge, self._store, self._settings.bounds)
                 self._meters.show_stores(await self._durably(self._store.bytes_held))
+                self._meters.show_unpublished(await self._durably(count_unpublished, self._engine))
                 purge_at = time.monotonic() + (0 if more else _PURGE_S)
                 if more:
                     await asyncio.sleep(_FIRST_DELAY_S)
@@ -294,17 +337,18 @@ class Recorder:
 
     async def _ask_kafka(self) -> None:
         try:
-            self._meters.show_lag(await self._log.lag())
+            self._meters.show_lag(await self._log.lag() + await self._letters.lag())
         except Exception as error:  # whatever it is, Kafka does not answer
             self._health.set("kafka", False, str(error) or type(error).__name__)
         else:
-            if self._log.is_open:
+            if self._log.is_open and self._letters.is_open:
                 self._health.set("kafka", True)
 
     async def _durably(self, action: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `action` in the database thread, again and again while the database or the quarantine fails.
 
-        At once it raises `OffsetsMoved`, `UserError` and what is wrong with the data; `Stopped` once told to stop.
+        At once it raises `OffsetsMoved`, `UserError`, what is wrong with the data, and `Damaged`; `Stopped` once told
+        to stop.
         """
         delay_s = _FIRST_DELAY_S
         loop = asyncio.get_running_loop()
@@ -314,6 +358,8 @@ class Recorder:
             except (OffsetsMoved, UserError, *self._poison):
                 raise
             except Exception as error:  # drivers and object stores have many names for being away
+                if is_damaged(error):
+                    raise Damaged(reason(error)) from error
                 self._health.set("database", False, f"{type(error).__name__}: {error}")
                 log.warning("database_unavailable", error=type(error).__name__, detail=str(error)[:200])
             else:

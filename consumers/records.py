@@ -10,8 +10,9 @@ from sqlalchemy import ColumnElement, Engine, Select, case, func, literal, selec
 from consumers.archive import Kind, load
 from consumers.database import open_engine
 from consumers.rows import LedgerRow
-from consumers.tables import alerts, archived, boots, dead_letters, frames, ledgers, offsets
-from consumers.tallies import PURGED_ALERTS, PURGED_FOREIGN, tally
+from consumers.tables import SCHEMA_VERSION, alerts, archived, boots, dead_letters, frames, ledgers, offsets
+from consumers.tallies import PURGED_ALERTS, PURGED_FOREIGN, SCHEMA, tally
+from schemas.errors import StateError
 from schemas.pointillist_pb2 import CHECKED, SHED
 from schemas.ranges import RangeSet
 
@@ -89,6 +90,13 @@ class Records:
     def close(self) -> None:
         """Let go of the database."""
         self._engine.dispose()
+
+    def check_version(self) -> None:
+        """Raise `StateError` for the tables of another version, whose columns may be others."""
+        with self._engine.begin() as connection:
+            version = tally(connection, SCHEMA)
+        if version not in (0, SCHEMA_VERSION):
+            raise StateError(f"expected a database of version {SCHEMA_VERSION}, got version {version}")
 
     def boots(self) -> set[tuple[str, int]]:
         """Every boot of which a frame, a verified dead letter or a ledger is known, purged ones included."""

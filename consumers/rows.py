@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 
 class FrameRow(NamedTuple):
@@ -33,6 +33,17 @@ class FrameRow(NamedTuple):
     threshold_bits: float
     flagged: bool
     composed: bool
+
+
+_ROW_BYTES: Final = {"sqlite": 160, "postgresql": 320}
+"""What a row of `frames` with its place in two indexes is taken to cost, texts apart. Measured on SQLite: 125 bytes,
+with index pages filled as frames come in order; PostgreSQL keeps every number at its full width."""
+
+
+def frame_bytes(dialect: str, camera: str, class_name: str, model_id: str, policy: str) -> int:
+    """What a row of `frames` with these texts is taken to cost in the database; the camera is in an index too."""
+    texts = 2 * len(camera.encode()) + len(class_name.encode()) + len(model_id.encode()) + len(policy.encode())
+    return _ROW_BYTES[dialect] + texts
 
 
 class LetterRow(NamedTuple):
@@ -72,6 +83,7 @@ class LedgerRow(NamedTuple):
     bytes_resent: int
     written_ms: int
     confirmed_to: int
+    message: bytes
 
 
 class CameraRow(NamedTuple):
@@ -80,7 +92,7 @@ class CameraRow(NamedTuple):
     camera: str
     state: int = 0
     state_ms: int = 0
-    state_boot: int = 0
     detail: str = ""
+    status: bytes = b""
     meta: bytes = b""
     seen_ms: int = 0

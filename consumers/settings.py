@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from schemas.evidence_rule import EvidenceRule
 from schemas.topics import KafkaTopic
 
 _DAY_S = 86_400.0
+
+HostName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:\[\]-]+$")]
 
 
 class ProbePlan(BaseModel):
@@ -39,15 +43,19 @@ class Bounds(BaseModel):
 
     database_rows: int = Field(default=5_000_000, ge=1)
     database_bytes: int = Field(default=2 * 2**30, ge=2**16)
+    """Of the frames; ledgers and counts, which are kept for good, and what has a bound of its own come on top."""
     database_age_s: float = Field(default=30 * _DAY_S, gt=0)
     quarantine_bytes: int = Field(default=2**30, ge=0)
     quarantine_age_s: float = Field(default=30 * _DAY_S, gt=0)
     dead_letter_bytes: int = Field(default=64 * 2**20, ge=0)
+    """Of verified frames."""
+    foreign_letter_bytes: int = Field(default=64 * 2**20, ge=0)
+    """Of payloads without a verified identity, which anybody can send."""
     dead_letter_age_s: float = Field(default=30 * _DAY_S, gt=0)
     evidence_rows: int = Field(default=200_000, ge=1)
     alert_rows: int = Field(default=100_000, ge=1)
     strangers: int = Field(default=1_000, ge=0)
-    """Cameras kept by their status alone, which is not signed, before they have sent a frame."""
+    """Cameras kept by their status alone, before they have sent a frame."""
     preview_cameras: int = Field(default=1_000, ge=0)
     preview_bytes: int = Field(default=64 * 2**20, ge=0)
     purge_rows: int = Field(default=500, ge=1)
@@ -67,6 +75,8 @@ class RecorderSettings(BaseModel):
     """A folder, or any URL that fsspec opens, such as s3://bucket/prefix."""
     http: tuple[str, int] | None = None
     """Where the pages listen; port 0 takes a free one."""
+    served_as: tuple[HostName, ...] = ()
+    """Names of hosts that the pages answer to, besides the address itself."""
     bounds: Bounds = Bounds()
     evidence: EvidenceRule = EvidenceRule()
     probes: ProbePlan = ProbePlan()

@@ -12,13 +12,14 @@ from sqlalchemy import Connection, Engine, bindparam, func, select, update
 from consumers.archive import Archive
 from consumers.camera_rows import CameraRows
 from consumers.database import NewRows, Prepared, upsert
+from consumers.dead_letters import DeadLetters
 from consumers.evidence import Chain
-from consumers.intake import Batch, BootKey, FrameKey, frame_row, ledger_row
+from consumers.intake import Batch, BootKey, FrameKey, frame_row
 from consumers.quarantine import Quarantine
-from consumers.rows import CameraRow, FrameRow, LetterRow
+from consumers.rows import CameraRow, FrameRow, LetterRow, frame_bytes
 from consumers.settings import RecorderSettings
 from consumers.tables import SCHEMA_VERSION, boots, dead_letters, frames, ledgers, metadata, offsets
-from consumers.tallies import DEAD_LETTER_BYTES, FRAME_ROWS, SCHEMA, Tallies, tally
+from consumers.tallies import DEAD_LETTER_BYTES, FOREIGN_BYTES, FRAME_BYTES, FRAME_ROWS, SCHEMA, Tallies, tally
 from consumers.watch import Watch
 from schemas.errors import StateError
 from schemas.pointillist_pb2 import CHECKED, Alert, Verdict
@@ -59,7 +60,6 @@ class Store:
         self.watch = Watch(engine, settings.evidence)
         self.camera_rows = CameraRows(engine)
         self._new_frames = NewRows(engine, frames)
-        self._new_letters = NewRows(engine, dead_letters)
         insertion = upsert(engine, boots)
         counted = insertion.on_conflict_do_update(
             index_elements=[boots.c.camera, boots.c.boot],
@@ -81,6 +81,7 @@ class Store:
         moved = update(offsets).where(*place, offsets.c.next == bindparam("before")).values(next=bindparam("following"))
         self._move_offset = Prepared(engine, moved)
         self.tallies = Tallies(engine)
+        self.dead_letters = DeadLetters(engine, self.archive, self.tallies, settings.bounds)
 
     def prepare(self) -> None:
         """Make the tables that are missing and read the state back; `StateError` for tables of another version."""
@@ -91,7 +92,23 @@ class Store:
                 self.tallies.add(connection, {SCHEMA: SCHEMA_VERSION})
             elif version != SCHEMA_VERSION:
                 raise StateError(f"expected a database of version {SCHEMA_VERSION}, got version {version}")
+            self._complete(connection)
             self.reload(connection)
+
+    def _complete(self, connection: Connection) -> None:
+        """Make what an earlier release did not keep: indexes, and counts of what is there."""
+        for table in metadata.tables.values():
+            for index in table.indexes:
+                index.create(connection, checkfirst=True)
+        dialect = connection.dialect.name
+        if tally(connection, FRAME_ROWS) and not tally(connection, FRAME_BYTES):
+            texts = 2 * func.length(frames.c.camera) + func.length(frames.c.class_name)
+            texts += func.length(frames.c.model_id) + func.length(frames.c.policy)
+            held = connection.scalar(select(func.sum(texts + frame_bytes(dialect, "", "", "", "")))) or 0
+            self.tallies.add(connection, {FRAME_BYTES: int(held)})
+        if tally(connection, DEAD_LETTER_BYTES) and not tally(connection, FOREIGN_BYTES):
+            held = connection.scalar(select(func.sum(dead_letters.c.stored_bytes)).where(~dead_letters.c.verified)) or 0
+            self.tallies.add(connection, {FOREIGN_BYTES: int(held)})
 
     def reload(self, connection: Connection) -> None:
         """Take what is kept at hand from the database again."""
@@ -126,12 +143,15 @@ class Store:
                 self._record_frames(connection, batch, written)
                 touched.update((row.camera, row.boot) for row in written.rows)
                 counts[FRAME_ROWS] += len(written.rows)
+                counts[FRAME_BYTES] += sum(
+                    frame_bytes(connection.dialect.name, row.camera, row.class_name, row.model_id, row.policy)
+                    for row in written.rows
+                )
             if batch.letters:
-                written.letters = self._record_letters(connection, batch)
+                written.letters = self.dead_letters.record(connection, list(batch.letters.values()))
                 touched.update((row.camera, row.boot) for row in written.letters if row.verified)
-                counts[DEAD_LETTER_BYTES] += sum(row.stored_bytes for row in written.letters)
             if batch.ledgers:
-                rows = [ledger_row(key, ledger)._asdict() for key, ledger in batch.ledgers.items()]
+                rows = [row._asdict() for row in batch.ledgers.values()]
                 connection.execute(self._ledger, rows)
                 touched.update(batch.ledgers)
             if batch.statuses or batch.metas:
@@ -197,10 +217,6 @@ class Store:
             if verdict.flagged and verdict.strip == CHECKED and verdict.evidence:
                 self.quarantine.write(connection, row, verdict.evidence, batch.recorded_ms)
 
-    def _record_letters(self, connection: Connection, batch: Batch) -> list[LetterRow]:
-        new = self._new_letters.insert(connection, list(batch.letters.values()))
-        return [batch.letters[topic, partition, offset] for topic, partition, offset in new]
-
     def bytes_held(self) -> dict[str, int]:
         """Bytes of each store, as the metrics name them."""
         with self.engine.begin() as connection:
@@ -211,6 +227,7 @@ class Store:
                 database = connection.scalar(select(func.pg_database_size(func.current_database()))) or 0
             return {
                 "database": int(database),
+                "frames": tally(connection, FRAME_BYTES),
                 "quarantine": self.quarantine.bytes_held(connection),
-                "dead_letters": tally(connection, DEAD_LETTER_BYTES),
+                **self.dead_letters.bytes_held(connection),
             }

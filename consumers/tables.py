@@ -6,7 +6,7 @@ from sqlalchemy import BigInteger, Boolean, Column, Float, Index, LargeBinary, M
 
 metadata = MetaData()
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """Raised when a table changes its meaning; kept in `tallies`."""
 
 
@@ -106,9 +106,13 @@ ledgers = Table(
     _integer("bytes_resent"),
     _integer("written_ms"),
     _integer("confirmed_to"),
+    _bytes("message"),
     sqlite_with_rowid=False,
 )
-"""The highest revision of each boot's ledger; `shed` is a JSON list of [first, last]."""
+"""The highest revision of each boot's ledger; `shed` is a JSON list of [first, last].
+
+`message` is what the camera signed: the audit believes that only.
+"""
 
 dead_letters = Table(
     "dead_letters",
@@ -132,6 +136,7 @@ dead_letters = Table(
 )
 """What was refused, by the place of the Kafka record that says so."""
 Index("dead_letters_by_age", dead_letters.c.recorded_ms)
+Index("dead_letters_by_kind", dead_letters.c.verified, dead_letters.c.recorded_ms)
 Index(
     "dead_letters_verified",
     dead_letters.c.camera,
@@ -185,13 +190,13 @@ cameras = Table(
     _text("camera", primary_key=True),
     _integer("state"),
     _integer("state_ms"),
-    _integer("state_boot"),
     _text("detail"),
+    _bytes("status"),
     _bytes("meta"),
     _integer("seen_ms"),
     sqlite_with_rowid=False,
 )
-"""The last status and meta message of each camera."""
+"""The last status and meta message of each camera, and since when its state holds by the recorder's clock."""
 
 quarantine = Table(
     "quarantine",

@@ -12,7 +12,11 @@ from consumers.tables import tallies
 
 SCHEMA: Final = "schema_version"
 FRAME_ROWS: Final = "frame_rows"
+FRAME_BYTES: Final = "frame_bytes"
+"""What the rows of `frames` are taken to cost, see `consumers.rows.frame_bytes`."""
 DEAD_LETTER_BYTES: Final = "dead_letter_bytes"
+FOREIGN_BYTES: Final = "foreign_letter_bytes"
+"""Of these, what the letters without a verified identity hold."""
 PURGED_FOREIGN: Final = "purged_foreign"
 PURGED_VERIFIED: Final = "purged_verified"
 PURGED_ALERTS: Final = "purged_alerts"

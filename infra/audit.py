@@ -8,22 +8,32 @@ on during the audit of a running system is seen at least once.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
+from google.protobuf.message import DecodeError
+
+from consumers.damage import UNREADABLE, damaged_files, reason, set_aside_ms
+from consumers.intake import check_identity
 from consumers.ledger import shed_ranges
-from consumers.records import open_records
+from consumers.records import Records, open_records
 from consumers.rows import LedgerRow
-from infra.kafka_log import committed_offsets, read_topic
+from infra.environment import Environment, fleet_secret
+from infra.kafka_log import LoggedRecord, committed_offsets, read_topic
 from infra.layout import Layout
+from infra.signed_ledgers import SignedLedgers
 from producers.spool import SpoolBoot, scan_spool
-from schemas.errors import StateError, WireError
-from schemas.frame import parse_frame
+from schemas.errors import Malformed, StateError, WireError
+from schemas.frame import open_frame
 from schemas.identity import CameraId
+from schemas.keys import KeyRing
 from schemas.pointillist_pb2 import DeadLetter, Verdict
 from schemas.ranges import RangeSet
 from schemas.topics import PROCESSORS_GROUP, KafkaTopic
 
+T = TypeVar("T")
 Boot = tuple[CameraId, int]
 
 
@@ -40,6 +50,8 @@ class BootAudit:
     shed: RangeSet = field(default_factory=RangeSet)
     pending: RangeSet = field(default_factory=RangeSet)
     lost: RangeSet = field(default_factory=RangeSet)
+    unread: RangeSet = field(default_factory=RangeSet)
+    """What would be lost if the part of the database that could not be read does not name it."""
     duplicates: int = 0
     frames_skipped: int = 0
     frames_resent: int = 0
@@ -56,6 +68,7 @@ class Counts:
     frames_shed: int
     frames_pending: int
     frames_lost: int
+    frames_unread: int
     duplicates_removed: int
     frames_skipped: int
     frames_resent: int
@@ -77,6 +90,10 @@ class Audit:
     """Records of the frames topic that Kafka still holds, resends included."""
     frames_from_ms: int | None
     """Publication time of the oldest boot that the records still cover."""
+    ledgers_refused: list[Boot]
+    """Of the database, and signed by no camera: what they claim is not counted."""
+    unread: tuple[str, ...] = ()
+    """What could not be read, one line each; all else is counted."""
 
     def counts(self, since_ms: int = 0) -> Counts:
         """Sums over the boots that started at `since_ms` or later."""
@@ -88,6 +105,7 @@ class Audit:
             frames_shed=sum(len(b.shed) for b in boots),
             frames_pending=sum(len(b.pending) for b in boots),
             frames_lost=sum(len(b.lost) for b in boots),
+            frames_unread=sum(len(b.unread) for b in boots),
             duplicates_removed=sum(b.duplicates for b in boots),
             frames_skipped=sum(b.frames_skipped for b in boots),
             frames_resent=sum(b.frames_resent for b in boots),
@@ -98,22 +116,32 @@ class Audit:
 
 def unsettled(layout: Layout, since_ms: int = 0) -> int:
     """How many frames of the boots since then have no end yet: a look without Kafka's logs, for waiting."""
-    boots = audit(layout, read_kafka=False).boots
-    return sum(len(boot.pending) + len(boot.lost) for boot in boots if boot.started_ms >= since_ms)
+    counts = audit(layout, read_kafka=False).counts(since_ms)
+    return counts.frames_pending + counts.frames_lost + counts.frames_unread
 
 
 def audit(layout: Layout, *, read_kafka: bool = True) -> Audit:
-    """Audit the state folder behind `layout`, running or not. Raises StateError when it holds no database."""
+    """Audit the state folder behind `layout`, running or not.
+
+    What cannot be read, of the database or of Kafka's logs, is named in the result; all else is counted. Raises
+    StateError when the folder holds no database, or one of another version, and SecretError without the fleet secret,
+    under which cameras sign.
+    """
     if not layout.database.is_file():
         raise StateError(f"expected a state folder with {layout.database.name}, {layout.folder} has none")
+    keys = _keys(layout)
     with open_records(layout.database_url) as records:
-        early = {(CameraId(row.camera), row.boot): row for row in records.ledgers()}
+        database = _Database(layout.database, records, keys)
+        database.ask("its version", records.check_version)
+        signed = database.ledgers()
+        early = signed.rows
         spools = {(spool.camera_id, spool.boot_id): spool for spool in scan_spool(layout.spool)}
-        kafka = _KafkaSets.read(layout.kafka_data, records.offsets()) if read_kafka else _KafkaSets()
-        late = {(CameraId(row.camera), row.boot): row for row in records.ledgers()}
+        offsets = database.ask("the recorder's offsets", records.offsets) or {}
+        kafka = _KafkaSets.read(layout.kafka_data, offsets, keys) if read_kafka else _KafkaSets()
+        late = database.ledgers().rows
         places: set[Boot] = {*early, *spools, *late, *kafka.pending}
-        places |= {(CameraId(camera), boot) for camera, boot in records.boots()}
-        duplicates = records.duplicates_by_boot()
+        places |= {(CameraId(camera), boot) for camera, boot in database.ask("the boots", records.boots) or ()}
+        duplicates = database.ask("the duplicates", records.duplicates_by_boot) or {}
         boots = []
         for place in sorted(places):
             boot = BootAudit(*place)
@@ -121,19 +149,65 @@ def audit(layout: Layout, *, read_kafka: bool = True) -> Audit:
             if place in spools:
                 _take_spool(boot, spools[place])
             boot.pending.update(kafka.pending.get(place, RangeSet()))
-            boot.recorded = records.recorded(*place)
-            boot.dead_lettered = records.dead_lettered(*place)
+            complete = database.take_frames(boot)
             boot.duplicates = duplicates.get(place, 0)
             confirmed_to = late[place].confirmed_to if place in late and place not in spools else None
             _settle(boot, confirmed_to)
+            if not complete:
+                boot.lost, boot.unread = RangeSet(), boot.lost
             boots.append(boot)
         started = [boot.started_ms for boot in boots if boot.started_ms]
         return Audit(
             boots=sorted(boots, key=lambda b: (b.camera_id, b.started_ms, b.boot_id)),
-            foreign=records.foreign_count() + kafka.foreign,
+            foreign=(database.ask("the foreign payloads", records.foreign_count) or 0) + kafka.foreign,
             kafka_frames=kafka.frames,
             frames_from_ms=min(started, default=None),
+            ledgers_refused=signed.refused,
+            unread=(*database.unread, *kafka.unread),
         )
+
+
+class _Database:
+    """The recorder's database as far as it can be read."""
+
+    def __init__(self, file: Path, records: Records, keys: KeyRing) -> None:
+        self._name = file.name
+        self._records = records
+        self._keys = keys
+        aside = damaged_files(file)
+        self._complete_from_ms = max((set_aside_ms(each) for each in aside), default=0)
+        self._aside = [
+            f"{each.name}: a damaged database that was set aside; what only it holds is not counted" for each in aside
+        ]
+        self._failed: dict[str, dict[str, None]] = {}
+
+    @property
+    def unread(self) -> list[str]:
+        """One line for each reason, with all that could not be read for it."""
+        failed = (f"{self._name}: {why}: cannot read {', '.join(what)}" for why, what in self._failed.items())
+        return [*self._aside, *failed]
+
+    def ask(self, what: str, query: Callable[[], T]) -> T | None:
+        """What `query` gives; None where the database does not give it."""
+        try:
+            return query()
+        except (*UNREADABLE, ValueError, TypeError) as error:
+            self._failed.setdefault(reason(error), {})[what] = None
+            return None
+
+    def ledgers(self) -> SignedLedgers:
+        """The highest revision of each boot's ledger that its camera has signed."""
+        return SignedLedgers.read(self.ask("the ledgers", self._records.ledgers) or (), self._keys)
+
+    def take_frames(self, boot: BootAudit) -> bool:
+        """Enter the frames that are recorded and dead-lettered; false where some of them could not be read."""
+        place = boot.camera_id, boot.boot_id
+        recorded = self.ask("recorded frames", lambda: self._records.recorded(*place))
+        dead_lettered = self.ask("dead letters", lambda: self._records.dead_lettered(*place))
+        boot.recorded = recorded or RangeSet()
+        boot.dead_lettered = dead_lettered or RangeSet()
+        complete = not self._complete_from_ms or boot.started_ms > self._complete_from_ms
+        return complete and recorded is not None and dead_lettered is not None
 
 
 def _take_ledger(boot: BootAudit, early: LedgerRow | None, late: LedgerRow | None, spooled: bool) -> None:
@@ -191,36 +265,52 @@ class _KafkaSets:
     frames: int = 0
     foreign: int = 0
     pending: dict[Boot, RangeSet] = field(default_factory=lambda: defaultdict(RangeSet))
+    unread: list[str] = field(default_factory=list)
 
     @classmethod
-    def read(cls, data: Path, recorder: dict[tuple[str, int], int]) -> _KafkaSets:
+    def read(cls, data: Path, recorder: dict[tuple[str, int], int], keys: KeyRing) -> _KafkaSets:
         """Read Kafka's `data` folder; `recorder` holds the offsets at which the recorder goes on."""
         sets = cls()
-        committed = committed_offsets(data, PROCESSORS_GROUP)
-        for record in read_topic(data, KafkaTopic.FRAMES):
+        committed = committed_offsets(data, PROCESSORS_GROUP, sets.unread)
+        for record in read_topic(data, KafkaTopic.FRAMES, sets.unread):
             sets.frames += 1
             if record.offset >= committed.get((KafkaTopic.FRAMES, record.partition), 0) and record.value:
                 try:
-                    frame = parse_frame(record.value)
+                    frame = open_frame(_camera(record.key), record.value, keys)
                 except WireError:
                     continue  # whoever wrote it was no bridge; the processors will dead-letter it as foreign
                 sets.pending[_camera(record.key), frame.boot_id].add(frame.seq)
         for topic in (KafkaTopic.VERDICTS, KafkaTopic.DEAD_LETTERS):
-            for record in read_topic(data, topic):
+            for record in read_topic(data, topic, sets.unread):
                 if record.offset >= recorder.get((topic, record.partition), 0) and record.value:
-                    sets._take(topic, record.key, record.value)
+                    sets._take(topic, record, record.value)
         return sets
 
-    def _take(self, topic: KafkaTopic, key: bytes | None, value: bytes) -> None:
-        if topic is KafkaTopic.VERDICTS:
-            verdict = Verdict.FromString(value)
-            self.pending[_camera(key), verdict.boot_id].add(verdict.seq)
-            return
-        letter = DeadLetter.FromString(value)
-        if letter.verified:
-            self.pending[CameraId(letter.camera_id), letter.boot_id].add(letter.seq)
-        else:
+    def _take(self, topic: KafkaTopic, record: LoggedRecord, value: bytes) -> None:
+        try:
+            if topic is KafkaTopic.VERDICTS:
+                verdict = Verdict.FromString(value)
+                self._add(_camera(record.key), verdict.boot_id, verdict.seq)
+                return
+            letter = DeadLetter.FromString(value)
+            if letter.verified:
+                self._add(CameraId(letter.camera_id), letter.boot_id, letter.seq)
+            else:
+                self.foreign += 1
+        except (DecodeError, Malformed) as error:
+            # The recorder will make a dead letter without a verified identity of it.
             self.foreign += 1
+            problem = str(error) if isinstance(error, Malformed) else f"it is no message of {topic}"
+            self.unread.append(f"Kafka {topic}-{record.partition}: the record at offset {record.offset}: {problem}")
+
+    def _add(self, camera: CameraId, boot_id: int, seq: int) -> None:
+        check_identity(boot_id, seq)
+        self.pending[camera, boot_id].add(seq)
+
+
+def _keys(layout: Layout) -> KeyRing:
+    """Of every generation: what was signed under a key that was revoked since was taken all the same."""
+    return KeyRing(layout.fleet_secret() if layout.secret_file.is_file() else fleet_secret(Environment()))
 
 
 def _camera(key: bytes | None) -> CameraId:

@@ -1,6 +1,7 @@
 """Kafka's own log files, read where they lie: what the audit trusts rather than anyone's counter.
 
 Reading needs no broker, changes nothing, and is safe beside one that writes: a batch that is not whole yet is the end.
+A damaged batch is named and passed over.
 """
 
 from __future__ import annotations
@@ -11,8 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aiokafka.errors import CorruptRecordException
-from aiokafka.record import MemoryRecords
+from aiokafka.record.default_records import DefaultRecordBatch
+
+_HEADER = struct.calcsize(">qiibIhiqqqhii")
+_FRONT = struct.calcsize(">qi")
+_MAGIC_AT = struct.calcsize(">qii")
+_MAGIC = 2
+_LARGEST_GAP = 2**40
+"""Compaction leaves gaps between offsets; a larger one is no gap."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,41 +43,89 @@ def partitions_of(data: Path, topic: str) -> list[int]:
     return sorted(found)
 
 
-def read_topic(data: Path, topic: str) -> Iterator[LoggedRecord]:
-    """Every record of `topic` that Kafka still holds in its `data` folder, partition by partition, by offset."""
+def read_topic(data: Path, topic: str, unread: list[str] | None = None) -> Iterator[LoggedRecord]:
+    """Every record of `topic` that Kafka still holds in its `data` folder, partition by partition, by offset.
+
+    What is damaged is passed over, one line in `unread` for each place.
+    """
+    unread = [] if unread is None else unread
     for partition in partitions_of(data, topic):
-        yield from read_partition(data / f"{topic}-{partition}", partition)
+        yield from read_partition(data / f"{topic}-{partition}", partition, unread)
 
 
-def read_partition(folder: Path, partition: int) -> Iterator[LoggedRecord]:
+def read_partition(folder: Path, partition: int, unread: list[str]) -> Iterator[LoggedRecord]:
     """Every record of one partition's folder; a segment that Kafka deletes meanwhile is passed over."""
     for segment in sorted(folder.glob("*.log")):
         try:
             content = segment.read_bytes()
         except FileNotFoundError:
             continue
-        for batch in _whole_batches(MemoryRecords(content)):
-            if getattr(batch, "is_control_batch", False):
+        except OSError as error:
+            unread.append(f"Kafka {folder.name}: {segment.name} cannot be read: {error.strerror}")
+            continue
+        first = int(segment.stem) if segment.stem.isdigit() else 0
+        for batch in _batches(content, first, folder.name, unread):
+            if batch.is_control_batch:
                 continue
             for record in batch:
                 yield LoggedRecord(partition, record.offset, record.key, record.value, list(record.headers))
 
 
-def _whole_batches(records: MemoryRecords) -> Iterator[Any]:
-    try:
-        while records.has_next():
-            batch = records.next_batch()
-            if batch is None:
-                return
+def _batches(content: bytes, expected: int, name: str, unread: list[str]) -> Iterator[Any]:
+    """The sound record batches of a segment whose first offset is `expected`; the damaged ones go to `unread`.
+
+    Kafka's checksum covers a batch from its attributes on. Its offset and its length lie before that: where they cannot
+    be, reading goes on at the next place where a sound batch begins.
+    """
+    at = 0
+    while at + _HEADER <= len(content):
+        end = _end_of(content, at, expected)
+        if end is None:
+            at, skipped = _next_sound(content, at + 1, expected), at
+            if at < len(content):
+                unread.append(f"Kafka {name}: {at - skipped} bytes from offset {expected} on are damaged")
+            continue
+        batch = DefaultRecordBatch(content[at:end])
+        follows = struct.unpack_from(">q", content, end)[0] if end + _HEADER <= len(content) else batch.next_offset
+        if not batch.validate_crc():
+            at = _next_sound(content, at + 1, expected)
+            unread.append(f"Kafka {name}: the batch at offset {batch.base_offset} is damaged, as its checksum says")
+        elif expected <= follows < batch.next_offset:
+            at = end
+            unread.append(f"Kafka {name}: a batch before offset {follows} is damaged: it says {batch.base_offset}")
+        else:
+            at, expected = end, batch.next_offset
             yield batch
-    except CorruptRecordException:
-        return
 
 
-def committed_offsets(data: Path, group: str) -> dict[tuple[str, int], int]:
-    """The offsets that `group` has committed, by topic and partition: the next record that it will take."""
+def _end_of(content: bytes, at: int, expected: int) -> int | None:
+    """Where the batch at `at` ends; None when none can begin there, as where Kafka is still writing one."""
+    offset, length = struct.unpack_from(">qi", content, at)
+    end = at + _FRONT + length
+    likely = expected <= offset < expected + _LARGEST_GAP and length >= _HEADER - _FRONT
+    return end if likely and end <= len(content) and content[at + _MAGIC_AT] == _MAGIC else None
+
+
+def _next_sound(content: bytes, start: int, expected: int) -> int:
+    """The first place from `start` on where a batch begins whose checksum fits; the end when there is none."""
+    magic = content.find(_MAGIC, start + _MAGIC_AT)
+    while magic >= 0:
+        at = magic - _MAGIC_AT
+        if at + _HEADER <= len(content):
+            end = _end_of(content, at, expected)
+            if end is not None and DefaultRecordBatch(content[at:end]).validate_crc():
+                return at
+        magic = content.find(_MAGIC, magic + 1)
+    return len(content)
+
+
+def committed_offsets(data: Path, group: str, unread: list[str] | None = None) -> dict[tuple[str, int], int]:
+    """The offsets that `group` has committed, by topic and partition: the next record that it will take.
+
+    `unread` as in `read_topic`.
+    """
     offsets: dict[tuple[str, int], int] = {}
-    for record in read_topic(data, "__consumer_offsets"):
+    for record in read_topic(data, "__consumer_offsets", unread):
         place = _commit_key(record.key or b"", group)
         if place is None:
             continue

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
 from infra.environment import parse_fleet_secret
 from producers.fleet import spool_root
+from schemas.atomic_file import replacing
 from schemas.identity import CameraId
 from schemas.keys import CameraKey, derive_camera_key
 
@@ -108,8 +108,5 @@ class Layout:
 def write_private(path: Path, text: str) -> None:
     """Write a file that only its owner can read, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(handle, "w") as file:
-        file.write(text + "\n")
-    partial.replace(path)
+    with replacing(path, private=True) as fresh:
+        fresh.write_text(text + "\n")

@@ -52,6 +52,7 @@ class ModelsTopic:
         self.models = Models()
         self.served: dict[str, ServedModel] = {}
         """What each processor has said last, by its name."""
+        self._gone: set[str] = set()
 
     async def __aenter__(self) -> Self:
         try:
@@ -110,7 +111,9 @@ class ModelsTopic:
         name = name.removeprefix(PROCESSOR_PREFIX)
         if value is None:
             self.served.pop(name, None)
+            self._gone.add(name)
             return
+        self._gone.discard(name)
         try:
             self.served[name] = ServedModel.FromString(value)
         except DecodeError:
@@ -124,7 +127,8 @@ class ModelsTopic:
     async def running(self) -> set[str]:
         """The names of the processors that run: in their group now, and not gone in good order.
 
-        The group keeps the place of one with a fixed name for a while after it has ended.
+        The group keeps the place of one with a fixed name for a while after it has ended. One that has not said
+        anything yet runs all the same.
         """
         admin = AIOKafkaAdminClient(bootstrap_servers=self._bootstrap, request_timeout_ms=int(_CALL_S * 1000))
         try:
@@ -137,7 +141,7 @@ class ModelsTopic:
             await admin.close()
         # A group is: error, name, state, protocol type, protocol, members; a member begins with its id and client id.
         members = {member[1] for answer in answers for group in answer.groups for member in group[5]}
-        return members & self.served.keys()
+        return members - self._gone
 
     async def _groups(self, admin: AIOKafkaAdminClient) -> list[Any]:
         while True:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import PackageNotFoundError, version
-from threading import Thread
+from socket import SHUT_RDWR, socket
+from threading import Lock, Thread
+from typing import Final
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
@@ -13,6 +17,10 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from schemas.errors import ConfigError
 from schemas.health import Health
 from schemas.metrics import BUILD_INFO
+
+MAX_CONNECTIONS: Final = 32
+REQUEST_S: Final = 5.0
+"""That a connection may stay silent."""
 
 
 def software_version() -> str:
@@ -31,10 +39,50 @@ def role_registry(role: str) -> CollectorRegistry:
     return registry
 
 
+class _Server(ThreadingHTTPServer):
+    """A thread for each connection, and not many of them: beyond that the oldest one is closed for the newest.
+
+    Whoever opens connections and says nothing must neither take a role's descriptors nor keep a scrape out.
+    """
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        self._lock = Lock()
+        self._open: dict[socket, None] = {}
+        super().__init__(address, handler)
+
+    def process_request(self, request: socket | tuple[bytes, socket], client_address: object) -> None:
+        """Answer in a thread of its own."""
+        assert isinstance(request, socket)
+        with self._lock:
+            if len(self._open) >= MAX_CONNECTIONS:
+                with suppress(OSError):
+                    next(iter(self._open)).shutdown(SHUT_RDWR)
+                del self._open[next(iter(self._open))]
+            self._open[request] = None
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: socket | tuple[bytes, socket]) -> None:
+        """It has been answered, or given up."""
+        assert isinstance(request, socket)
+        with self._lock:
+            self._open.pop(request, None)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A stranger's broken connection is not worth a line; what is our own fault is."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]  # it only shows them
+
+
 def serve(registry: CollectorRegistry, health: Health, address: tuple[str, int]) -> ThreadingHTTPServer:
     """Answer on `address` from a daemon thread; `ConfigError` when it cannot be bound."""
 
     class Handler(BaseHTTPRequestHandler):
+        timeout = REQUEST_S
+
         def do_GET(self) -> None:
             if self.path.startswith("/metrics"):
                 self._answer(200, CONTENT_TYPE_LATEST, generate_latest(registry))
@@ -56,9 +104,8 @@ def serve(registry: CollectorRegistry, health: Health, address: tuple[str, int])
             """Scrapes are not worth a line."""
 
     try:
-        server = ThreadingHTTPServer(address, Handler)
+        server = _Server(address, Handler)
     except OSError as error:
         raise ConfigError(f"cannot serve metrics on {address[0]}:{address[1]}: {error.strerror}") from None
-    server.daemon_threads = True
     Thread(target=server.serve_forever, name="metrics", daemon=True).start()
     return server

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
+from consumers.damage import UNREADABLE
 from consumers.records import open_records
 from infra.audit import Audit
 from infra.layout import Layout
+
+_MEASURED: Final = (
+    "frames_measured", "bytes_raw", "bytes_sent", "wire_overhead_bytes_per_frame", "latency_s", "latency_negative",
+    "frames_per_second", "accuracy", "accuracy_with_sticker", "strip_checked", "strip_shed", "strip_flagged",
+    "strip_frr", "strip_far", "alerts", "alerts_by_camera",
+)  # fmt: skip
 
 
 def report(
@@ -16,22 +23,34 @@ def report(
 
     `bytes_sent` counts first sends only, MQTT's own header apart; `latency_s` is capture to record. Sums, latency and
     accuracy are of the `frames_measured` that the bounded database still holds. `strip_frr` is the share of checked
-    frames without a sticker that were flagged, `strip_far` the share of those with one that were not.
+    frames without a sticker that were flagged, `strip_far` the share of those with one that were not. What the database
+    does not give is None.
     """
-    counts = found.counts(since_ms)
-    boots = [(boot.camera_id, boot.boot_id) for boot in found.boots if boot.started_ms >= since_ms]
-    with open_records(layout.database_url) as records:
-        sums = records.byte_sums(of=boots)
-        latency = records.latency_quantiles(of=boots)
-        strip = records.strip_counts(of=boots)
-        accuracy = records.accuracy(of=boots)
-        span_s = records.span_s(boots)
-        alerts = records.alert_count(since_ms)
-        alerted = records.alerts_by_camera(since_ms)
-        truth = records.strip_truth(of=boots)
     return {
-        **counts.as_dict(),
+        **found.counts(since_ms).as_dict(),
         "frames_foreign": found.foreign - foreign_before,
+        **_measured(found, layout, since_ms),
+        "startup_s": startup_s,
+        "restarts": restarts,
+        "unread": list(found.unread),
+    }
+
+
+def _measured(found: Audit, layout: Layout, since_ms: int) -> dict[str, Any]:
+    boots = [(boot.camera_id, boot.boot_id) for boot in found.boots if boot.started_ms >= since_ms]
+    try:
+        with open_records(layout.database_url) as records:
+            sums = records.byte_sums(of=boots)
+            latency = records.latency_quantiles(of=boots)
+            strip = records.strip_counts(of=boots)
+            accuracy = records.accuracy(of=boots)
+            span_s = records.span_s(boots)
+            alerts = records.alert_count(since_ms)
+            alerted = records.alerts_by_camera(since_ms)
+            truth = records.strip_truth(of=boots)
+    except UNREADABLE:
+        return dict.fromkeys(_MEASURED)
+    return {
         "frames_measured": sums.frames,
         "bytes_raw": sums.raw_bytes,
         "bytes_sent": sums.frame_bytes,
@@ -48,8 +67,6 @@ def report(
         "strip_far": share(truth.sticker - truth.sticker_flagged, truth.sticker),
         "alerts": alerts,
         "alerts_by_camera": alerted,
-        "startup_s": startup_s,
-        "restarts": restarts,
     }
 
 

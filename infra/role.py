@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
@@ -21,11 +23,25 @@ Entry = Callable[[CollectorRegistry, Health, asyncio.Event], Awaitable[Result]]
 
 
 def address(text: str) -> tuple[str, int]:
-    """Read host:port; `ConfigError` says the form."""
+    """Read host:port; `ConfigError` says the form, and repeats no password."""
+    if "@" in text:
+        raise ConfigError("an address is written host:port, without a user and a password; got one with an @")
     host, _, port = text.rpartition(":")
     if not host or not port.isdigit() or not 0 < int(port) < 65536:
         raise ConfigError(f"an address is written host:port with a port from 1 to 65535, got {text!r}")
     return host.strip("[]"), int(port)
+
+
+class _Lines:
+    """Standard error, a write each line. Where a full disk takes none, it is lost: no role ends for its log."""
+
+    def write(self, text: str) -> None:
+        """Write the line at once."""
+        with contextlib.suppress(OSError):
+            os.write(sys.stderr.fileno(), text.encode(errors="replace"))
+
+    def flush(self) -> None:
+        """Nothing waits."""
 
 
 def configure_logs() -> None:
@@ -42,7 +58,7 @@ def configure_logs() -> None:
             structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(_Lines()),  # type: ignore[arg-type]  # all that it uses of a file
         cache_logger_on_first_use=True,
     )
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lab.data import LabelledPictures, to_frames, to_images
 from lab.masks import random_masks
+from lab.strip_limits import Limits, limits_of
 from processors.pipeline import Pipeline
 from processors.stages.strip import Statistic, contributions, log_odds_bits, overlaid_logits, spread_bits
 from processors.strip_table import StripThreshold
@@ -23,42 +24,32 @@ from schemas.limits import BLOCK_PIXELS
 OVERLAYS: Final = 100
 """N of the paper."""
 FRR: Final = 0.01
-STOPS: Final = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
-"""Overlays after which the sequential mode looks whether a frame is clean enough."""
-WRONG_STOPS: Final = 0.02
-"""Share of the frames at the edge of suspicion that one look may accept though all overlays would not."""
-WRONG_STOPS_DROPPED: Final = 0.005
-"""The same with dropped pixels, where poisoned frames may lie close to that edge; whole ones lie far below it."""
 CLAMPED_BELOW: Final = 0.125
 """The sum of two pictures is clamped where that takes away something of at most this share of the values."""
 TAIL: Final = 0.1
 """Share of the clean frames, those of least entropy, to which the threshold is fitted."""
-EDGE: Final = 0.05
-"""And from which the limits are estimated."""
 LEAST: Final = 20
-"""Frames at least for either."""
+"""Frames at least for that."""
+KEPT: Final = 500
+"""Frames at most of which each overlay's contribution is kept: the limits are estimated from those."""
 AT_ONCE: Final = 64
 """Frames that are checked together."""
 UNUSUAL: Final = 0.03
 """Share of the clean frames whose odds of a class exceed what is called usual for it."""
-_DRAWS: Final = 200
 _SEED: Final = 0
 
 
 @dataclass(frozen=True)
 class CleanVerdicts:
-    """What clean frames say under the overlays: `values` (n,) in bits over all of them, and of the `lowest` ones the
-    mean contribution of each overlay (m, N, S), see `processors.stages.strip.contributions`.
-
-    `own` (m, N) is True where the overlay is the frame itself; such pairs count nowhere.
+    """What clean frames say under the overlays: `values` (n,) in bits over all of them, and of some that are no overlay
+    themselves what each overlay contributes, `given` (m, N, S), see `processors.stages.strip.contributions`.
     """
 
     statistic: Statistic
     usual: Tensor | None
     """What clean frames hardly exceed, for the statistic `odds`: (classes,) on the CPU."""
     values: NDArray[np.float64]
-    lowest: Tensor
-    own: Tensor
+    given: Tensor
 
 
 def overlay_choice(labels: NDArray[np.integer], classes: tuple[str, ...] | list[str], frr: float) -> NDArray[np.intp]:
@@ -125,22 +116,23 @@ def clean_verdicts(
     originals = torch.cat([pipeline.probe_input(frames) for frames, _ in pictures.batches(pipeline.bundle.device)])
     own = _same_picture(originals, overlays)
     inputs = torch.cat([batch for batch, _, _ in strip_inputs(pipeline, pictures, dropped_per_block)])
-    means = []
+    others = torch.nonzero(~own.any(1))[:, 0].cpu()
+    kept = others[torch.randperm(len(others), generator=torch.Generator().manual_seed(_SEED))[:KEPT]].sort().values
+    means, given_kept = [], []
     for start in range(0, len(inputs), AT_ONCE):
         some = slice(start, start + AT_ONCE)
         given = given_of(inputs[some])
         means.append(_mean(given, own[some]))
+        given_kept.append(given[kept[(kept >= start) & (kept < start + AT_ONCE)] - start].cpu())
         advance(len(given))
     mean = torch.cat(means)
     usual = log_odds_bits(mean).quantile(1 - UNUSUAL, dim=0) if statistic == "odds" else None
     bits = spread_bits(mean, statistic, usual)
-    lowest = bits.argsort()[: max(LEAST, round(EDGE * len(bits)))]
     return CleanVerdicts(
         statistic,
         None if usual is None else usual.cpu(),
         bits.double().cpu().numpy(),
-        given_of(inputs[lowest]).cpu(),
-        own[lowest].cpu(),
+        torch.cat(given_kept),
     )
 
 
@@ -160,44 +152,20 @@ def threshold_of(values: NDArray[np.float64], frr: float) -> float:
     return float(max(0.0, min(ranked, fitted)))
 
 
-def rounds_of(verdicts: CleanVerdicts, threshold_bits: float, wrong_stops: float) -> tuple[list[int], list[float]]:
-    """Limits of the sequential mode: after so many overlays, accept what reaches so many bits.
-
-    A limit lies above the threshold by the excess that few overlays show over all of them: for the clean frames of
-    least entropy, and many random choices of overlays, the quantile that leaves `wrong_stops`. So of the frames that
-    all overlays would flag, hardly one is accepted, and those are the only ones for which a stop makes a difference.
-    """
-    generator = torch.Generator().manual_seed(_SEED)
-    given, own = verdicts.lowest, verdicts.own
-    frames, count = own.shape
-    complete = spread_bits(_mean(given, own), verdicts.statistic, verdicts.usual)
-    stops = [stop for stop in STOPS if stop < count]
-    excess: list[list[Tensor]] = [[] for _ in stops]
-    for _ in range(_DRAWS):
-        # Own overlays come last, so that no choice below the whole contains them.
-        order = (torch.rand(frames, count, generator=generator) + 2 * own).argsort(1)
-        mixed = given.gather(1, order[:, : stops[-1], None].expand(-1, -1, given.shape[2])).cumsum(1)
-        for found, stop in zip(excess, stops, strict=True):
-            found.append(spread_bits(mixed[:, stop - 1] / stop, verdicts.statistic, verdicts.usual) - complete)
-    limits = [
-        threshold_bits + max(0.0, float(np.quantile(torch.cat(found).numpy(), 1 - wrong_stops))) for found in excess
-    ]
-    return stops, limits
-
-
-def calibrated(verdicts: CleanVerdicts, frr: float, wrong_stops: float = WRONG_STOPS) -> StripThreshold:
-    """The threshold and the limits for what STRIP says of clean frames."""
+def calibrated(verdicts: CleanVerdicts, frr: float) -> tuple[StripThreshold, Limits]:
+    """The threshold and the limits for what STRIP says of clean frames; also what stopping early costs."""
     # Rounded down: what was just not suspect stays so.
     threshold_bits = math.floor(threshold_of(verdicts.values, frr) * 1e6) / 1e6
-    stops, limits = rounds_of(verdicts, threshold_bits, wrong_stops)
-    return StripThreshold(
+    limits = limits_of(verdicts.given, verdicts.statistic, verdicts.usual, threshold_bits)
+    threshold = StripThreshold(
         threshold_bits=threshold_bits,
         frr=frr,
         statistic=verdicts.statistic,
         usual_odds_bits=[] if verdicts.usual is None else [round(bits, 4) for bits in verdicts.usual.tolist()],
-        accept_after=stops,
-        accept_bits=[math.ceil(limit * 1e4) / 1e4 for limit in limits],
+        accept_after=limits.stops,
+        accept_bits=limits.bits,
     )
+    return threshold, limits
 
 
 @torch.inference_mode()

@@ -18,7 +18,6 @@ from lab.psnr import psnr_db
 from lab.statistics import Interval, mean_interval, wilson
 from processors.pipeline import Pipeline
 from processors.stages.drop import drop
-from processors.stages.reconstruct import reconstruct
 
 Advance = Callable[[int], None]
 """Told how many pictures have been done since the last call."""
@@ -30,8 +29,9 @@ Outcomes = NDArray[np.bool_]
 class Evaluation:
     """Per-picture outcomes (N,): whether each stage's picture is classified as its label says.
 
-    `undefended` is the bare network on the clean whole frame, `plain` on the attacked whole frame; `psnr` and
-    `psnr_denoised` in dB compare with the clean whole frame. Without an attack, `plain` is `undefended`.
+    `undefended` is the bare network on the clean whole frame, `plain` on the attacked whole frame; `reconstructed` is
+    the chain without its denoising, `denoised` all of it. `psnr` and `psnr_denoised` in dB compare the frame rebuilt
+    whole, which the chain need not do to classify it, with the clean one. Without an attack, `plain` is `undefended`.
     """
 
     attacked: bool
@@ -134,15 +134,17 @@ def evaluate(
             start = _now(device)
             found = pipeline(drop(frames, kept), kept)
             seconds += _now(device) - start
-            filled = reconstruct(drop(frames, kept), kept, pipeline.mode)
+            filled = pipeline.rebuild(drop(frames, kept), kept, denoised=False)
+            rebuilt = found.rebuilt if found.rebuilt is not None else pipeline.rebuild(drop(frames, kept), kept)
+            seen, _ = pipeline.see(drop(frames, kept), kept, denoised=False)
             change = (frames - clean).flatten(1)
             collected.add(
                 undefended=network(clean).argmax(1) == labels,
                 plain=network(frames).argmax(1) == labels,
-                reconstructed=network(filled).argmax(1) == labels,
+                reconstructed=bundle.logits(seen).argmax(1) == labels,
                 denoised=found.class_id == labels,
                 psnr=psnr_db(filled, clean),
-                psnr_denoised=psnr_db(found.rebuilt, clean),
+                psnr_denoised=psnr_db(rebuilt, clean),
                 linf=change.abs().amax(1),
                 l2=change.norm(dim=1),
             )

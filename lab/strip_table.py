@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import re
-import shutil
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +17,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lab.calibrate import (
-    WRONG_STOPS_DROPPED,
     calibrated,
     clamps,
     clean_verdicts,
@@ -28,9 +25,11 @@ from lab.calibrate import (
     overlay_images,
 )
 from lab.data import LabelledPictures
+from lab.strip_limits import Limits
 from processors.bundle import BundleSettings, load_bundle, read_settings
 from processors.pipeline import Pipeline
 from processors.strip_table import DroppedStripThreshold, StripSettings
+from schemas.atomic_file import replacing
 from schemas.errors import BundleError, ConfigError
 
 OVERLAYS_FILE: Final = "overlays.npy"
@@ -46,12 +45,14 @@ def calibrate_bundle(
     dropped_per_block: int = 0,
     device: torch.device,
     advance: Callable[[int], object] = lambda count: None,
+    priced: Callable[[int, Limits], object] = lambda dropped, limits: None,
 ) -> StripSettings:
     """Choose overlays among clean `pictures`, set the threshold of whole frames, and write both into the bundle.
 
     With `dropped_per_block` above 0 the threshold of such frames is set instead, for the overlays that the bundle has;
     one without any is calibrated for whole frames first. New overlays make the thresholds of dropped frames void: their
-    tables go. Raises ConfigError for too few pictures or a class without one, BundleError for the bundle.
+    tables go. `priced` is told what stopping early costs, by pixels dropped per block. Raises ConfigError for too few
+    pictures or a class without one, BundleError for the bundle.
     """
     if not 0 < frr < 1:
         raise ConfigError(f"false rejection rate: expected more than 0 and less than 1, got {frr}")
@@ -63,11 +64,12 @@ def calibrate_bundle(
         images = overlay_images(pipeline, pictures.take(chosen))
         overlays = overlay_frames(images, device)
         clamped = clamps(overlays)
-        whole = calibrated(clean_verdicts(pipeline, overlays, pictures, clamped, 0, advance), frr)
+        whole, limits = calibrated(clean_verdicts(pipeline, overlays, pictures, clamped, 0, advance), frr)
+        priced(0, limits)
         strip = StripSettings(**whole.model_dump(), overlays=_write_overlays(folder, images), clamped=clamped)
         write_strip_table(folder, strip)
     if dropped_per_block:
-        strip = _with_dropped(strip, pipeline, overlays, pictures, frr, dropped_per_block, advance)
+        strip = _with_dropped(strip, pipeline, overlays, pictures, frr, dropped_per_block, advance, priced)
         write_strip_table(folder, strip)
     return strip
 
@@ -80,12 +82,14 @@ def _with_dropped(
     frr: float,
     dropped_per_block: int,
     advance: Callable[[int], object],
+    priced: Callable[[int, Limits], object],
 ) -> StripSettings:
     wanted = len(overlays) + round(1 / frr)
     if len(pictures) < wanted:
         raise ConfigError(f"clean pictures: expected at least {wanted}, got {len(pictures)}")
     verdicts = clean_verdicts(pipeline, overlays, pictures, strip.clamped, dropped_per_block, advance)
-    found = calibrated(verdicts, frr, WRONG_STOPS_DROPPED)
+    found, limits = calibrated(verdicts, frr)
+    priced(dropped_per_block, limits)
     others = [each for each in strip.dropped if each.dropped_per_block != dropped_per_block]
     table = DroppedStripThreshold(**found.model_dump(), dropped_per_block=dropped_per_block)
     return strip.model_copy(update={"dropped": sorted([*others, table], key=lambda each: each.dropped_per_block)})
@@ -149,12 +153,8 @@ def _write_overlays(folder: Path, images: NDArray[np.uint8]) -> str:
 
 def _replace(path: Path, data: bytes) -> None:
     """Write a file in one step: who reads it meanwhile finds the old one or the new one."""
-    new = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        new.write_bytes(data)
-        if path.exists():
-            shutil.copymode(path, new)
-        new.replace(path)
+        with replacing(path) as fresh:
+            fresh.write_bytes(data)
     except OSError as error:
-        new.unlink(missing_ok=True)
         raise ConfigError(f"cannot write {path}: {error.strerror}") from None

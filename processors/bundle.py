@@ -4,7 +4,7 @@
     version = "1"
     format = "safetensors"               # or "torchscript", "onnx"
     weights = "weights.safetensors"
-    factory = "my_package.networks:small"  # safetensors only; or "network.py:small", a file of the bundle
+    factory = "network.py:small"         # safetensors only: a file of the bundle, or a package's, see `--factories`
     output = "logits"                    # or "probabilities", when the network ends in a softmax
     classes = ["pause", "no-entry"]
 
@@ -67,6 +67,11 @@ from schemas.errors import BundleError, StageError
 
 LUMA = (0.299, 0.587, 0.114)
 """ITU-R BT.601 weights of red, green and blue in luma."""
+
+_TRIED = 8
+"""Pictures of noise whose outputs tell whether those are shares."""
+_SHARE_ERROR = 1e-2
+"""What half precision may leave of 1."""
 
 Policy = Literal["resize", "crop", "tile"]
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -230,6 +235,7 @@ def load_bundle(folder: Path, device: torch.device) -> Bundle:
         model_id = f"{settings.name}@{settings.version}+{digest}"
         bundle = Bundle(model_id, settings, network, overlays, device, mean, std)
         _try(bundle)
+        _check_scale(bundle)
     except BundleError as error:
         raise BundleError(f"bundle {folder}: {error}") from error
     except OSError as error:
@@ -280,3 +286,19 @@ def _try(bundle: Bundle) -> None:
         raise BundleError(f"expected an output of shape {expected} for {expected[1]} classes, got {got}")
     if not bool(output.isfinite().all()):
         raise BundleError("expected finite logits for a black picture, got NaN or infinity")
+
+
+@torch.inference_mode()
+def _check_scale(bundle: Bundle) -> None:
+    """Refuse shares given as logits: a second softmax makes every verdict look unsure, and STRIP blind."""
+    wanted = bundle.settings.input
+    if bundle.settings.output != "logits":
+        return
+    shape = (_TRIED, wanted.channels, wanted.height, wanted.width)
+    noise = torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(bundle.device)
+    output = bundle.network((noise - bundle.mean) / bundle.std).float()
+    if bool((output >= 0).all()) and bool(((output.sum(1) - 1).abs() < _SHARE_ERROR).all()):
+        raise BundleError(
+            'the network ends in a softmax: its outputs are shares that sum to 1; expected output = "probabilities" in '
+            "model.toml"
+        )

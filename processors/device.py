@@ -22,6 +22,7 @@ from processors.preview import Picture
 from processors.probes import Probe, probes_of
 from processors.program import Program
 from processors.records import StripFinding
+from processors.settings import ProcessorSettings
 from processors.stages.recent_pixels import RecentPixels
 from schemas.errors import BadPixels, ConfigError, NoKeyFrame, PointillistError, StageError, WireError
 from schemas.limits import BLOCK, BLOCK_PIXELS
@@ -30,7 +31,8 @@ from schemas.packing import unpack_pixels
 from schemas.pointillist_pb2 import RAW, TEMPORAL
 from schemas.temporal import unpack_delta
 
-_WARM_PIXELS = 2**18
+_CPU_PIXELS = 2**18
+_GPU_PIXELS = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +41,8 @@ class Found:
 
     class_id: int
     confidence: float
-    rebuilt: Picture | None
-    """(H, W, C) uint8, when it was asked for."""
+    shown: Picture | None
+    """(h, w, C) uint8 for people, when it was asked for; see `Pipeline.show`."""
     probe: Probe | None
     """What STRIP is to look at; None unless the frame is a probe or one of the sample of the others."""
 
@@ -64,6 +66,12 @@ def choose_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
     return torch.device("cuda" if have and wanted != "cpu" else "cpu")
 
 
+def most_pixels(settings: ProcessorSettings) -> int:
+    """Height × width × frames of one batch at most, on the device of these settings."""
+    on_gpu = choose_device(settings.device).type == "cuda"
+    return settings.batch_pixels or (_GPU_PIXELS if on_gpu else _CPU_PIXELS)
+
+
 class DeviceWork:
     """The pipeline on batches of taken frames. All calls come from one thread."""
 
@@ -74,11 +82,13 @@ class DeviceWork:
         program: Program | None = None,
         strip_dropped: float = 0.0,
         recent_bytes: int = 2**20,
+        preview_side: int = 384,
     ) -> None:
         """`program` is of the same pipeline; without one, nothing is compiled.
 
         `strip_dropped` is the share of the frames without some of their pixels that STRIP is to check, see
-        `processors.probes`; for that, cameras' recent pixels are kept in `recent_bytes` of memory.
+        `processors.probes`; for that, cameras' recent pixels are kept in `recent_bytes` of memory. Previews have at
+        most `preview_side` pixels on their longer side.
         """
         self.pipeline = pipeline
         self.program = program or Program(pipeline)
@@ -86,6 +96,7 @@ class DeviceWork:
         self._device = pipeline.bundle.device
         self._strip_dropped = strip_dropped
         self._recent = RecentPixels(recent_bytes)
+        self._preview_side = preview_side
         self._codebooks = DeviceCodebooks(self._device)
         self._stage = ""
 
@@ -100,7 +111,7 @@ class DeviceWork:
 
     @torch.inference_mode()
     def classify(self, batch: Sequence[TakenFrame], previews: Sequence[bool]) -> list[Outcome]:
-        """What is found in each frame of a batch of one shape; `previews` says whose rebuilt picture to return.
+        """What is found in each frame of a batch of one shape; `previews` says whose picture to return for people.
 
         Where the batch fails, its frames go one by one, so that only those that fail alone come back as `Failed`; where
         memory runs out, its halves.
@@ -129,11 +140,11 @@ class DeviceWork:
     def _attempt(self, batch: Sequence[TakenFrame], previews: Sequence[bool]) -> list[Outcome]:
         outcomes: list[Outcome | None] = [None] * len(batch)
         good: list[int] = []
-        masks: list[Tensor] = []
+        masks: list[tuple[Tensor, Tensor]] = []
 
         def decode(kept: Tensor, sent: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             pixels, kept, sent = self._decode(batch, kept, sent, good, outcomes)
-            masks.append(sent)
+            masks.append((kept, sent))
             return pixels, kept, sent
 
         seeds = [taken.key.frame_seed(taken.frame.boot_id, taken.frame.seq) for taken in batch]
@@ -149,18 +160,28 @@ class DeviceWork:
         if done is not None:
             frames, found = done
             class_ids, confidences = found.class_id.tolist(), found.confidence.tolist()
+            kept, sent = masks[-1]
+            shown = self._show(frames, kept, found.rebuilt, [i for i, index in enumerate(good) if previews[index]])
             self._stage = "strip"
             taken = [batch[index] for index in good]
-            probes = probes_of(self.pipeline, taken, frames, masks[-1], self._strip_dropped, self._recent)
+            probes = probes_of(self.pipeline, taken, frames, sent, self._strip_dropped, self._recent)
             for i, index in enumerate(good):
                 if not 0 <= confidences[i] <= 1:  # not a number
                     failure = StageError(f"expected a confidence from 0 to 1, got {confidences[i]}")
                     self._metrics.stage_failed("classify")
                     outcomes[index] = Failed("classify", failure)
                     continue
-                rebuilt = picture_of(found.rebuilt[i]) if previews[index] else None
-                outcomes[index] = Found(class_ids[i], confidences[i], rebuilt, probes.get(i))
+                outcomes[index] = Found(class_ids[i], confidences[i], shown.get(i), probes.get(i))
         return [outcome for outcome in outcomes if outcome is not None]
+
+    def _show(self, frames: Tensor, kept: Tensor, rebuilt: Tensor | None, due: list[int]) -> dict[int, Picture]:
+        """The pictures for people of the frames at the positions `due`."""
+        if not due:
+            return {}
+        with self._clock("preview"):
+            whole = None if rebuilt is None else rebuilt[due]
+            shown = self.pipeline.show(frames[due], kept[due], self._preview_side, whole)
+            return {i: picture_of(picture) for i, picture in zip(due, shown, strict=True)}
 
     def _decode(
         self,
@@ -249,7 +270,7 @@ class DeviceWork:
         return 0.0 if threshold is None else threshold.threshold_bits
 
     @torch.inference_mode()
-    def warm(self, batch_frames: int, batch_pixels: int = _WARM_PIXELS) -> float | None:
+    def warm(self, batch_frames: int, batch_pixels: int = _CPU_PIXELS) -> float | None:
         """Run the chain on black frames of the network's size and 32×32; the seconds that STRIP takes for one frame.
 
         None when the bundle has nothing for STRIP. The second run of each is the one that counts. A program that
@@ -260,7 +281,7 @@ class DeviceWork:
         for shape in sorted({own, Shape(32, 32, 3)}):
             area = shape.height * shape.width
             self.program.compile_for(shape, max(1, min(batch_frames, batch_pixels // area)))
-            for count in sorted({1, max(1, min(batch_frames, batch_pixels // area, _WARM_PIXELS // area))}):
+            for count in sorted({1, max(1, min(batch_frames, batch_pixels // area, _CPU_PIXELS // area))}):
                 kept = torch.ones(count, 1, shape.height, shape.width, dtype=torch.bool, device=self._device)
                 kept[..., ::3] = False
                 frames = torch.zeros(count, shape.channels, shape.height, shape.width, device=self._device)
@@ -301,8 +322,11 @@ def _composed(taken: TakenFrame, kept: Mask) -> tuple[Picture, Mask]:
 
 
 def picture_of(frame: Tensor) -> Picture:
-    """One frame (C, H, W) in [0, 1] as (H, W, C) uint8."""
-    array: Picture = frame.mul(255).round_().clamp_(0, 255).byte().permute(1, 2, 0).cpu().numpy()
+    """One frame (C, H, W) in [0, 1] as (H, W, C) uint8.
+
+    It leaves the device first, which needs no more memory there: what follows may run while the device has none left.
+    """
+    array: Picture = frame.cpu().mul(255).round_().clamp_(0, 255).byte().permute(1, 2, 0).numpy()
     return np.ascontiguousarray(array)
 
 

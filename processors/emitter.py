@@ -10,7 +10,7 @@ from typing import Final
 
 import structlog
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError, MessageSizeTooLargeError
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooLargeError
 from aiokafka.partitioner import murmur2
 
 from processors.records import Outgoing
@@ -51,6 +51,8 @@ class Emitter:
         self._on_health = on_health
         self._connection: _Connection | None = None
         self._open: set[_Connection] = set()
+        self._refused: dict[tuple[str, int], str] = {}
+        """Partitions that did not take the last batch, and why."""
         self._connecting = asyncio.Lock()
         self._stopping: set[asyncio.Task[None]] = set()
 
@@ -114,6 +116,12 @@ class Emitter:
                 attempt += 1
 
     async def _deliver(self, topic: str, partition: int, records: list[Outgoing]) -> None:
+        try:
+            await self._deliver_all(topic, partition, records)
+        finally:
+            self._refused.pop((topic, partition), None)
+
+    async def _deliver_all(self, topic: str, partition: int, records: list[Outgoing]) -> None:
         attempt = 0
         left = records
         most = len(records)
@@ -132,7 +140,8 @@ class Emitter:
                     fitting += 1
                 future = await connection.producer.send_batch(builder, topic, partition=partition)
                 await future
-            except MessageSizeTooLargeError as error:
+            except (MessageSizeTooLargeError, RecordListTooLargeError) as error:
+                self._refused[topic, partition] = f"{topic}: {error!r}"
                 self._replace(connection)
                 for record in left[:fitting]:
                     record.value, record.smaller = record.smaller or record.value, None
@@ -140,11 +149,14 @@ class Emitter:
                 await self._back_off(attempt, error)
                 attempt += 1
             except (KafkaError, OSError) as error:
+                self._refused[topic, partition] = f"{topic}: {error!r}"
                 self._replace(connection)
                 await self._back_off(attempt, error)
                 attempt += 1
             else:
-                self._on_health(True, "")
+                self._refused.pop((topic, partition), None)
+                # What one partition takes must not hide that another one takes nothing.
+                self._on_health(not self._refused, next(iter(self._refused.values()), ""))
                 for record in left[:fitting]:
                     record.done()
                 left = left[fitting:]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -11,12 +11,14 @@ import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
-from processors.commit import PartitionProgress
+from processors.commit import OffsetsWentBack, PartitionProgress
 from processors.settings import ProcessorSettings
 from schemas.limits import MAX_BROKER_BYTES
 
 HEARTBEAT_MS: Final = 500
 _FETCH_WAIT_MS: Final = 250
+_METADATA_MS: Final = 5_000
+"""How old may be what the group's leader knows of the topic: it shares out anew when that changes."""
 _COMMIT_S: Final = 5.0
 """aiokafka looks for the group's coordinator for ever, even for a consumer that was closed meanwhile."""
 
@@ -37,6 +39,7 @@ def frames_consumer(settings: ProcessorSettings) -> AIOKafkaConsumer:
         rebalance_timeout_ms=session_ms,
         heartbeat_interval_ms=HEARTBEAT_MS,
         fetch_max_wait_ms=_FETCH_WAIT_MS,
+        metadata_max_age_ms=_METADATA_MS,
         max_partition_fetch_bytes=MAX_BROKER_BYTES,
         fetch_max_bytes=2 * MAX_BROKER_BYTES,
         request_timeout_ms=15_000,
@@ -75,8 +78,22 @@ class Inbox(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no
         self.frames = 0
         self.bytes = 0
         self.room = asyncio.Event()
+        self.lost = False
+        """The topic was lost: what was committed is of another log than the next one, which is read from its beginning.
+        """
 
     # What is in flight
+
+    def check(self, records: Mapping[TopicPartition, Sequence[ConsumerRecord]]) -> None:
+        """Raise OffsetsWentBack, before any of `records` is taken, when they are of another log than those before."""
+        for partition, found in records.items():
+            progress = self._progress.get(partition)
+            if found and progress is not None and progress.last is not None and found[0].offset <= progress.last:
+                self.lost = True
+                raise OffsetsWentBack(
+                    f"expected offsets above {progress.last} from partition {partition.partition}, "
+                    f"got {found[0].offset}: its log was begun anew"
+                )
 
     def take(self, record: ConsumerRecord) -> PartitionProgress:
         """Count a record in; the progress of its partition."""
@@ -135,7 +152,7 @@ class Inbox(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no
     async def commit(self) -> None:
         """Commit what is done. A failure is not one of the role's: what is not committed is delivered again."""
         consumer = self.consumer
-        if consumer is None:
+        if consumer is None or self.lost:
             return
         offsets: dict[TopicPartition, int | tuple[int, str]] = {}
         marks: list[tuple[PartitionProgress, int]] = []
@@ -165,6 +182,9 @@ class Inbox(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no
         self._on_assigned(False)
         if not self._progress:
             return
+        if self.consumer is not None and not self.consumer.partitions_for_topic(self._settings.frames_topic):
+            # aiokafka would try to commit until there is another topic of that name, and then succeed.
+            self.lost = True
         deadline_s = min(self._settings.drain_s, self._settings.session_timeout_s / 2)
         try:
             async with asyncio.timeout(deadline_s):
@@ -183,6 +203,10 @@ class Inbox(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no
 
     async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
         """Start anew with these, possibly none when there are more members than partitions."""
+        if assigned and self.lost and self.consumer is not None:
+            await self.consumer.seek_to_beginning(*assigned)
+            self.lost = False
+            log.warning("the frames topic was lost: its next one is read from the beginning")
         notes = await self._committed_notes(assigned)
         for partition in assigned:
             progress = self._progress.setdefault(partition, PartitionProgress())

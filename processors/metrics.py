@@ -9,8 +9,9 @@ from prometheus_client import CollectorRegistry
 from processors.intake import TakenFrame
 from processors.records import StripFinding
 from schemas import metrics as contract
+from schemas.errors import OverQuota, OverSize
 
-_STAGES = ("intake", "unpack", "reconstruct", "denoise", "classify", "strip")
+_STAGES = ("intake", "unpack", "reconstruct", "denoise", "classify", "preview", "strip")
 
 
 class ProcessorMetrics:
@@ -20,13 +21,15 @@ class ProcessorMetrics:
         frames = contract.FRAMES_TOTAL.on(registry)
         self.classified = frames.labels("classified")
         self.dead_lettered = frames.labels("dead_lettered")
+        refused = contract.REFUSED.on(registry)
+        self.refused = {kind.reason: refused.labels(kind.reason) for kind in (OverSize, OverQuota)}
         frame_bytes = contract.FRAME_BYTES.on(registry)
         self._raw_bytes = frame_bytes.labels("raw")
         self._sent_bytes = frame_bytes.labels("sent")
         stage = contract.STAGE.on(registry)
         self._stage = {name: stage.labels(name) for name in _STAGES}
         errors = contract.STAGE_ERRORS.on(registry)
-        self._stage_errors = {name: errors.labels(name) for name in _STAGES}
+        self._stage_errors = {name: errors.labels(name) for name in (*_STAGES, "pictures")}
         key_frames, delta_frames = contract.KEY_FRAMES.on(registry), contract.DELTA_FRAMES.on(registry)
         self.key_frames = {name: key_frames.labels(name) for name in ("taken", "read_back", "asked")}
         self.delta_frames = {name: delta_frames.labels(name) for name in ("with_key", "waited", "without_key")}
@@ -35,6 +38,7 @@ class ProcessorMetrics:
         self.batch_queue = queue.labels("batch")
         self.strip_queue = queue.labels("strip")
         self.lag = contract.LAG.on(registry)
+        self.unread = contract.UNREAD.on(registry)
         self.paused = contract.PAUSED.on(registry)
         strip = contract.STRIP_FRAMES.on(registry)
         self._strip_checked = strip.labels("checked")
@@ -46,6 +50,7 @@ class ProcessorMetrics:
         swaps = contract.MODEL_SWAPS.on(registry)
         self.model_swaps = {name: swaps.labels(name) for name in ("switched", "refused", "superseded")}
         self.model_load = contract.MODEL_LOAD.on(registry)
+        self.kafka_damaged = contract.KAFKA_DAMAGED.on(registry).labels("processor")
         self.device_busy = contract.DEVICE_BUSY.on(registry)
 
     def stage(self, name: str, seconds: float) -> None:

@@ -8,7 +8,7 @@ from typing import Final
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from processors.emitter import BACKOFF_S
 from processors.metrics import ProcessorMetrics
@@ -41,6 +41,8 @@ class ModelFeed:
         self.known = asyncio.Event()
         """Set when the topic has been read to its end, or does not exist."""
         self.exists = False
+        self.found = 0
+        """How often the topic was found where there was none: what was said in the one before is gone."""
         self.changed = asyncio.Event()
         """Set at each change; whoever handles it clears it."""
 
@@ -57,7 +59,7 @@ class ModelFeed:
             consumer = AIOKafkaConsumer(
                 bootstrap_servers=self._bootstrap,
                 enable_auto_commit=False,
-                auto_offset_reset="earliest",
+                auto_offset_reset="none",
                 max_partition_fetch_bytes=MAX_BROKER_BYTES,
                 request_timeout_ms=15_000,
             )
@@ -78,13 +80,10 @@ class ModelFeed:
 
     async def _open(self, consumer: AIOKafkaConsumer) -> None:
         """Read what is there, and take the last of it only: what was live before must not be loaded again."""
-        while True:
-            async with asyncio.timeout(_CALL_S):
-                if self._partition.topic in await consumer.topics():
-                    break
+        while not await self._is_there(consumer):
+            self.exists = False
             self._settle(None)
             await asyncio.sleep(_MISSING_S)
-        self.exists = True
         consumer.assign([self._partition])
         async with asyncio.timeout(4 * _CALL_S):
             await consumer.seek_to_beginning(self._partition)
@@ -92,6 +91,10 @@ class ModelFeed:
             last: Models | None = None
             while await consumer.position(self._partition) < end:
                 last = self._read(await consumer.getmany(self._partition, timeout_ms=500)) or last
+        if not self.exists:
+            self.exists = True
+            self.found += 1
+            self.changed.set()
         self._settle(last)
 
     def _settle(self, models: Models | None) -> None:
@@ -104,10 +107,23 @@ class ModelFeed:
         self._tried.set()
 
     async def _follow(self, consumer: AIOKafkaConsumer) -> None:
-        while True:
-            models = self._read(await consumer.getmany(self._partition, timeout_ms=_WAIT_MS))
-            if models is not None:
-                self._settle(models)
+        try:
+            while True:
+                records = await consumer.getmany(self._partition, timeout_ms=_WAIT_MS)
+                models = self._read(records)
+                if models is not None:
+                    self._settle(models)
+                # aiokafka does not say that a topic was deleted.
+                if not records and not await self._is_there(consumer):
+                    break
+        except OffsetOutOfRangeError:
+            pass
+        self.exists = False
+        log.warning("the topic of the models was lost", topic=self._partition.topic)
+
+    async def _is_there(self, consumer: AIOKafkaConsumer) -> bool:
+        async with asyncio.timeout(_CALL_S):
+            return self._partition.topic in await consumer.topics()
 
     def _read(self, records: dict[TopicPartition, list[ConsumerRecord]]) -> Models | None:
         last = None

@@ -36,12 +36,17 @@ class Unreachable(BundleError):  # noqa: N818  # a state of the store, which may
 def bundle_files(folder: Path) -> list[BundleFile]:
     """The files of a bundle with their digests: all in the folder but hidden ones and Python's caches.
 
-    Raises BundleError when there are none, too many, too large ones, or one that cannot be read.
+    Raises BundleError when there are none, too many, too large ones, one that cannot be read, or a link: what it leads
+    to may be no part of the bundle.
     """
     files = []
     for path in sorted(folder.rglob("*")):
         parts = path.relative_to(folder).parts
-        if any(part.startswith(".") or part == "__pycache__" for part in parts) or not path.is_file():
+        if any(part.startswith(".") or part == "__pycache__" for part in parts):
+            continue
+        if path.is_symlink():
+            raise BundleError(f"{folder}: expected files, got the link {'/'.join(parts)}: copy what it names")
+        if not path.is_file():
             continue
         name = "/".join(parts)
         if not is_inside(name):

@@ -116,7 +116,7 @@ class ModelSwap:
         self._health = health
         self._key = f"{PROCESSOR_PREFIX}{settings.name}".encode()
         self._since_ms = _now_ms()
-        self._reported: ServedModel | None = None
+        self._reported: tuple[int, ServedModel] | None = None
         self._sending: asyncio.Task[None] | None = None
         self.serving = serving
         self.settled = asyncio.Event()
@@ -189,8 +189,9 @@ class ModelSwap:
             refused_digest=refused.digest if refused is not None else "",
             error=error[:500],
         )
-        if self._feed.exists and served != self._reported:
-            self._reported = served
+        report = (self._feed.found, served)
+        if self._feed.exists and report != self._reported:
+            self._reported = report
             self._report(served_record(self._key, served))
 
     def _report(self, record: Outgoing) -> None:

@@ -42,16 +42,16 @@ class Classification:
     serving: Serving
     class_id: int
     confidence: float
-    rebuilt: Picture | None
+    shown: Picture | None
     probe: Probe | None
     finding: StripFinding | None = None
 
     @property
     def held_bytes(self) -> int:
         """Memory that it keeps while it waits for STRIP."""
-        rebuilt = self.rebuilt.nbytes if self.rebuilt is not None else 0
+        shown = self.shown.nbytes if self.shown is not None else 0
         probe = self.probe.nbytes if self.probe is not None else 0
-        return self.taken.frame_bytes + rebuilt + probe
+        return self.taken.frame_bytes + shown + probe
 
 
 class Outbox:
@@ -63,12 +63,15 @@ class Outbox:
         emitter: Emitter,
         recorded: Callable[[TakenFrame], None],
         failed: Callable[[TakenFrame], None],
+        pictures_failed: Callable[[], None] = lambda: None,
     ) -> None:
-        """`recorded` and `failed` hear of the frames whose verdict or dead letter Kafka holds."""
+        """`recorded` and `failed` hear of the frames whose verdict or dead letter Kafka holds, `pictures_failed` of
+        each verdict that goes without its pictures."""
         self._settings = settings
         self._emitter = emitter
         self._recorded = recorded
         self._failed = failed
+        self._pictures_failed = pictures_failed
         self._pictures = ThreadPoolExecutor(1, thread_name_prefix="pictures")
         self._repeats = Repeats()
         self._again: list[Outgoing] = []
@@ -81,7 +84,7 @@ class Outbox:
         plain: list[Outgoing] = []
         pictured: list[Classification] = []
         for found in ready:
-            if found.rebuilt is None and not (found.finding is not None and found.finding.flagged):
+            if found.shown is None and not (found.finding is not None and found.finding.flagged):
                 plain.append(self._verdict(found))
             else:
                 pictured.append(found)
@@ -140,12 +143,16 @@ class Outbox:
 
     async def _send_pictured(self, pictured: Sequence[Classification]) -> None:
         loop = asyncio.get_running_loop()
-        try:
-            encoded = await loop.run_in_executor(self._pictures, lambda: [_pictures_of(found) for found in pictured])
-        except (OSError, ValueError, MemoryError) as error:
-            log.warning("pictures left out", error=f"{type(error).__name__}: {error}")
-            encoded = [(b"", b"")] * len(pictured)
-        records = [self._verdict(found, *pictures) for found, pictures in zip(pictured, encoded, strict=True)]
+        encoded = await loop.run_in_executor(self._pictures, lambda: [_attempt(found) for found in pictured])
+        records: list[Outgoing] = []
+        for found, pictures in zip(pictured, encoded, strict=True):
+            if isinstance(pictures, Exception):
+                log.warning(
+                    "pictures left out", frame=str(found.taken.identity), error=f"{type(pictures).__name__}: {pictures}"
+                )
+                self._pictures_failed()
+                pictures = b"", b""
+            records.append(self._verdict(found, *pictures))
         await self._emitter.send(self._settings.verdicts_topic, records)
 
     def _send(self, topic: str, records: Sequence[Outgoing]) -> None:
@@ -174,9 +181,17 @@ def _nothing() -> None:
     """For a record that nobody waits for any more."""
 
 
+def _attempt(found: Classification) -> tuple[bytes, bytes] | Exception:
+    """The pictures of a frame, or why there are none: whatever a device or a decoder raises, the verdict stands."""
+    try:
+        return _pictures_of(found)
+    except Exception as error:  # CUDA's out of memory and its other failures are RuntimeErrors
+        return error
+
+
 def _pictures_of(found: Classification) -> tuple[bytes, bytes]:
     """The preview and the evidence of a frame, each empty when there is none."""
-    preview = preview_jpeg(found.rebuilt) if found.rebuilt is not None else b""
+    preview = preview_jpeg(found.shown) if found.shown is not None else b""
     if found.finding is None or not found.finding.flagged:
         return preview, b""
     if found.probe is not None and not found.taken.frame.whole:

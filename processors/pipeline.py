@@ -1,31 +1,53 @@
 """The chain of stages: unpack, reconstruct, denoise, classify; and STRIP beside it. Pure torch, no Kafka.
 
-What runs live on a batch is what the lab evaluates. Gradients flow where a stage lets them: who wants none calls it
-under `torch.inference_mode()`.
+What runs live on a batch is what the lab evaluates. Under the policy `resize`, frames larger than the network's input
+go to its size by their kept pixels (`processors.stages.at_scale`) and are restored there; others are rebuilt first.
+Gradients flow where a stage lets them: who wants none calls it under `torch.inference_mode()`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 from torch import Tensor
 
 from processors.bundle import Bundle
 from processors.settings import DenoiseSettings, usual_denoise
+from processors.stages.at_scale import at_scale, density
 from processors.stages.classify import classify
 from processors.stages.denoise import denoise
-from processors.stages.learned import reconstruct_learned, shipped_restorer
+from processors.stages.learned import SMALL_SIDE, reconstruct_learned, shipped_restorers
 from processors.stages.nearest import reconstruct_nearest
 from processors.stages.plate import reconstruct_plate
 from processors.stages.reconstruct import Mode, reconstruct
+from processors.stages.resample import fitted, resize, window
 from processors.stages.strip import StripResult, strip
 from schemas.errors import StageError
 
 STAGES = ("unpack", "reconstruct", "denoise", "classify", "strip")
 """In the order in which they run; `strip` on a sample of frames only. `unpack` is in `processors.stages.unpack`."""
+
+SCALED_FROM: Final = 1.0
+"""Kept pixels of a frame for each pixel of the network's input, from which on it goes straight to that scale: with
+fewer the resampling blurs. `python -m lab.at_scale` measures this rule and the next two; ADR 16 argues them."""
+
+SMALL_SCALED_FROM: Final = 3.0
+"""The same for frames up to `SMALL_SIDE`: to rebuild those whole is cheap, with weights that know of attacks."""
+
+RESTORED_BELOW: Final = 2.0
+"""Density up to which every picture at the network's scale is restored. Above it, nothing is missing."""
+
+RESTORED_PIXELS: Final = 64 * 64
+"""Of the network's input, up to which pictures of any density are restored: that takes up to a point or two from an
+attacker, but at 224×224 as much time as a network."""
+
+WINDOW_MARGIN: Final = 64
+"""Pixels around what the policy `crop` cuts out that are rebuilt with it: as far as the reconstructions look."""
 
 StageContext = Callable[[str], AbstractContextManager[None]]
 """Entered around each stage with its name: a clock, or a note of where an error came from."""
@@ -38,9 +60,12 @@ def bare(stage: str) -> AbstractContextManager[None]:
 
 @dataclass(frozen=True, slots=True)
 class Classified:
-    """What the chain finds: `rebuilt` (B, C, H, W) in [0, 1], class index (B,) and its probability (B,)."""
+    """What the chain finds: class index (B,), its probability (B,), and `rebuilt` (B, C, H, W) in [0, 1].
 
-    rebuilt: Tensor
+    That is the frames themselves, in their own size; None where the chain had no need of them.
+    """
+
+    rebuilt: Tensor | None
     class_id: Tensor
     confidence: Tensor
 
@@ -65,32 +90,111 @@ class Pipeline:
             if table.usual_odds_bits
         }
         # Loaded now, for a compiler cannot look into the loading of a file.
-        self._restorer = shipped_restorer(bundle.device) if mode == "default" else None
+        self._restorers = shipped_restorers(bundle.device) if mode == "default" else None
 
-    def rebuild(self, frames: Tensor, kept: Tensor, stage: StageContext = bare) -> Tensor:
-        """Reconstruct, then denoise: frames (B, C, H, W) in [0, 1] to the same.
+    def scales(self, height: int, width: int) -> bool:
+        """Whether frames of this size may go to the network's by their kept pixels; each one's mask decides then."""
+        wanted = self.bundle.settings.input
+        larger = height >= wanted.height and width >= wanted.width and height * width > wanted.height * wanted.width
+        return larger and wanted.policy == "resize"
+
+    def rebuild(self, frames: Tensor, kept: Tensor, stage: StageContext = bare, denoised: bool = True) -> Tensor:
+        """Reconstruct whole frames, then denoise them: (B, C, H, W) in [0, 1] to the same.
 
         What stands in dropped pixels, where `kept` (B, 1, H, W) is False, is not read: a probe frame comes out as if
         its camera had dropped them.
         """
         with stage("reconstruct"):
-            if self._restorer is not None:
-                filled = reconstruct_learned(frames, kept, self._restorer)
+            if self._restorers is not None:
+                filled = reconstruct_learned(frames, kept, self._restorers.of(*frames.shape[2:]))
             else:
                 filled = reconstruct(frames, kept, self.mode)
+        return self._denoise(filled, stage) if denoised else filled
+
+    def _denoise(self, frames: Tensor, stage: StageContext) -> Tensor:
         with stage("denoise"):
-            return denoise(filled, self.denoise.method, self.denoise.sigma)
+            return denoise(frames, self.denoise.method, self.denoise.sigma)
+
+    def see(
+        self, frames: Tensor, kept: Tensor, stage: StageContext = bare, *, denoised: bool = True
+    ) -> tuple[Tensor, Tensor | None]:
+        """What the network sees of frames (B, C, H, W) in [0, 1], in the form of `Bundle.prepare`; and them rebuilt.
+
+        The second result is what `rebuild` gives; None where not all of them had to be rebuilt, or not all of each.
+        """
+        height, width = frames.shape[2:]
+        wanted = self.bundle.settings.input
+        if self.scales(height, width):
+            return self._see_scaled(frames, kept, stage, denoised)
+        if wanted.policy == "crop":
+            rows, columns = (
+                window(side, middle, WINDOW_MARGIN) for side, middle in ((height, wanted.height), (width, wanted.width))
+            )
+            if rows.cut or columns.cut:
+                part = (..., rows.outer, columns.outer)
+                around = self.rebuild(frames[part], kept[part], stage, denoised)
+                return self.bundle.prepare(around[..., rows.inner, columns.inner]), None
+        rebuilt = self.rebuild(frames, kept, stage, denoised)
+        return self.bundle.prepare(rebuilt), rebuilt
+
+    def _see_scaled(
+        self, frames: Tensor, kept: Tensor, stage: StageContext, denoised: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        whole, restored, filled = self.ways(kept)
+        size = self._size
+        if len(whole) == len(frames):
+            rebuilt = self.rebuild(frames, kept, stage, denoised)
+            return self.bundle.prepare(rebuilt), rebuilt
+        parts = []
+        if whole:
+            parts.append(resize(self.rebuild(*_some(whole, frames, kept), stage, denoised), *size))
+        if restored:
+            with stage("reconstruct"):
+                pictures, known = at_scale(*_some(restored, frames, kept), *size)
+            parts.append(self.rebuild(pictures, known, stage, denoised))
+        if filled:
+            with stage("reconstruct"):
+                pictures = reconstruct_plate(*at_scale(*_some(filled, frames, kept), *size))
+            parts.append(self._denoise(pictures, stage) if denoised else pictures)
+        return self.bundle.prepare(_in_order(parts, whole + restored + filled)), None
+
+    @property
+    def _size(self) -> tuple[int, int]:
+        return self.bundle.settings.input.height, self.bundle.settings.input.width
+
+    def ways(self, kept: Tensor) -> tuple[list[int], list[int], list[int]]:
+        """Which of the frames with these masks (B, 1, H, W) are rebuilt whole, restored at scale, and only filled."""
+        height, width = self._size
+        scaled_from = SMALL_SCALED_FROM if min(kept.shape[2:]) <= SMALL_SIDE else SCALED_FROM
+        restored_below = math.inf if height * width <= RESTORED_PIXELS else RESTORED_BELOW
+        densities = density(kept, height, width).tolist()
+        whole = [i for i, each in enumerate(densities) if each < scaled_from]
+        restored = [i for i, each in enumerate(densities) if scaled_from <= each < restored_below]
+        return whole, restored, [i for i, each in enumerate(densities) if each >= max(scaled_from, restored_below)]
 
     def logits(self, frames: Tensor, kept: Tensor) -> Tensor:
         """Logits (B, classes) of the whole chain, as an attacker who knows it would ask for them."""
-        return self.bundle.logits(self.bundle.prepare(self.rebuild(frames, kept)))
+        return self.bundle.logits(self.see(frames, kept)[0])
 
     def __call__(self, frames: Tensor, kept: Tensor, stage: StageContext = bare) -> Classified:
         """Classify frames (B, C, H, W) in [0, 1] with their masks (B, 1, H, W), True where a pixel was kept."""
-        rebuilt = self.rebuild(frames, kept, stage)
+        seen, rebuilt = self.see(frames, kept, stage)
         with stage("classify"):
-            class_id, confidence = classify(self.bundle.logits(self.bundle.prepare(rebuilt)).float())
+            class_id, confidence = classify(self.bundle.logits(seen).float())
         return Classified(rebuilt, class_id, confidence)
+
+    def show(self, frames: Tensor, kept: Tensor, longest: int, rebuilt: Tensor | None = None) -> Tensor:
+        """Frames (B, C, H, W) for people's eyes, (B, C, h, w) in [0, 1]: the longer side has at most `longest` pixels.
+
+        `rebuilt` is what the chain made of them, where it did. What nobody classifies is not worth a restoration: there
+        the plate fills the holes.
+        """
+        size = fitted(frames.shape[2], frames.shape[3], longest)
+        if rebuilt is not None:
+            return resize(rebuilt, *size)
+        if size == tuple(frames.shape[2:]):
+            return reconstruct_plate(frames, kept)
+        return reconstruct_plate(*at_scale(frames, kept, *size))
 
     def probe_input(self, pictures: Tensor) -> Tensor:
         """What STRIP looks at, (B, channels, height, width) of the network: whole pictures (B, C, H, W) in [0, 1].
@@ -110,14 +214,27 @@ class Pipeline:
         Each dropped pixel is the nearest kept one, as it was sent: the classifier's reconstruction weakens what is left
         of a trigger, as it should, and would hide it here; so does whatever mixes pixels.
         """
-        return self.probe_input(reconstruct_nearest(frames, kept))
+        return self._strip_input(frames, kept, reconstruct_nearest)
 
     def composed_input(self, frames: Tensor, known: Tensor) -> Tensor:
         """What STRIP looks at of frames (B, C, H, W) whose pixels are nearly all `known` (B, 1, H, W).
 
         What moves is missing, and a thin plate in its place, smooth as most pictures are, leaves the rest as it is.
         """
-        return self.probe_input(reconstruct_plate(frames, known))
+        return self._strip_input(frames, known, reconstruct_plate)
+
+    def _strip_input(self, frames: Tensor, kept: Tensor, fill: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """`probe_input` of frames filled by `fill`, at the network's scale where that is how they are classified."""
+        if not self.scales(*frames.shape[2:]):
+            return self.probe_input(fill(frames, kept))
+        whole, *scaled = self.ways(kept)
+        small = sorted(scaled[0] + scaled[1])
+        parts = []
+        if whole:
+            parts.append(resize(fill(*_some(whole, frames, kept)), *self._size))
+        if small:
+            parts.append(fill(*at_scale(*_some(small, frames, kept), *self._size)))
+        return self.probe_input(_in_order(parts, whole + small))
 
     def strip(self, probes: Tensor, dropped_per_block: int = 0, *, sequential: bool = True) -> StripResult:
         """Judge what `probe_input` gave, or `dropped_input` where frames lack some pixels, by the bundle's overlays.
@@ -140,3 +257,16 @@ class Pipeline:
             usual=self._usual.get(dropped_per_block),
             clamped=settings.clamped,
         )
+
+
+def _some(places: list[int], frames: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
+    """The frames at `places`, without a copy where that is all of them."""
+    return (frames, kept) if len(places) == len(frames) else (frames[places], kept[places])
+
+
+def _in_order(parts: list[Tensor], places: list[int]) -> Tensor:
+    """The rows of all `parts`, of which the first stands at `places[0]` of the result, and so on."""
+    if len(parts) == 1:
+        return parts[0]
+    together = torch.cat(parts)
+    return together[torch.tensor(places, device=together.device).argsort()]

@@ -15,7 +15,7 @@ from aiokafka import ConsumerRecord, TopicPartition
 
 from processors.commit import PartitionProgress
 from processors.deltas import Deltas
-from processors.device import Failed, Found, Outcome
+from processors.device import Failed, Found, Outcome, most_pixels
 from processors.emitter import Emitter
 from processors.inbox import Inbox
 from processors.intake import TakenFrame, open_record
@@ -28,7 +28,7 @@ from processors.records import StripFinding
 from processors.serving import Serving
 from processors.settings import ProcessorSettings
 from processors.strip_queue import DeviceTurns, StripQueue
-from schemas.errors import WireError
+from schemas.errors import OverQuota, OverSize, WireError
 from schemas.frame import is_key_frame
 from schemas.keys import KeyRing
 
@@ -53,7 +53,7 @@ class Processor:
         metrics: ProcessorMetrics,
         on_assigned: Callable[[bool], None],
     ) -> None:
-        self.outbox = Outbox(settings, emitter, self._recorded, self._failed)
+        self.outbox = Outbox(settings, emitter, self._recorded, self._failed, lambda: metrics.stage_failed("pictures"))
         self.recall = KeyRecall(settings.kafka, settings.frames_topic, lambda *found: self.deltas.recalled(*found))
         self.deltas = Deltas(
             settings,
@@ -73,7 +73,7 @@ class Processor:
         self._turns = turns
         self._metrics = metrics
         self._batcher: MicroBatcher[TakenFrame] = MicroBatcher(
-            settings.batch_frames, settings.batch_pixels, settings.linger_s
+            settings.batch_frames, most_pixels(settings), settings.linger_s
         )
         self._probes: StripQueue[Classification] = StripQueue(settings.strip_queue, settings.strip_queue_bytes)
         self._previews = PreviewClock(settings.preview_interval_s)
@@ -87,7 +87,11 @@ class Processor:
     # In: records become frames that wait
 
     def accept(self, records: Mapping[TopicPartition, Sequence[ConsumerRecord]]) -> int:
-        """Open what Kafka gave; how many records that were. What is no verified frame goes to the dead letters."""
+        """Open what Kafka gave; how many records that were. What is no verified frame goes to the dead letters.
+
+        Raises OffsetsWentBack, having taken nothing, when the log is another one than before.
+        """
+        self.inbox.check(records)
         now_s = self._accepted_s = time.monotonic()
         opened: list[TakenFrame] = []
         refused: list[tuple[ConsumerRecord, WireError, Callable[[], None]]] = []
@@ -101,29 +105,46 @@ class Processor:
                     refused.append((record, error, partial(self._refused, progress, record.offset, size)))
                     self._metrics.stage_failed("intake")
                 else:
-                    self._admit(taken, now_s)
                     opened.append(taken)
         count = len(opened) + len(refused)
         if count:
             self._unfinished += count
             self._idle.clear()
             self._wake.set()
-            self._metrics.taken(opened)
+            self._metrics.taken([taken for taken in opened if self._admit(taken, now_s)])
+            self._refuse_over_quota()
             self._metrics.stage("intake", time.monotonic() - now_s)
         self.outbox.send_repeats()
         self.outbox.refuse(refused)
         return count
 
-    def _admit(self, taken: TakenFrame, now_s: float) -> None:
+    def _admit(self, taken: TakenFrame, now_s: float) -> bool:
+        """Whether the frame has a size that is taken; such a frame goes on."""
+        most = self._settings.max_frame_pixels
+        if taken.shape.pixels > most:
+            size = f"{taken.shape.width}x{taken.shape.height}"
+            self._refuse_unseen([taken], "intake", OverSize(f"expected at most {most} pixels a frame, got {size}"))
+            return False
         repeated = self.outbox.repeat(taken)
         if is_key_frame(taken.frame):
             self.deltas.take_key(taken, repeated)
-        if repeated:
-            return
-        if taken.frame.key_distance:
-            self.deltas.take(taken, now_s)
-        else:
-            self._batcher.put(taken)
+        if not repeated:
+            if taken.frame.key_distance:
+                self.deltas.take(taken, now_s)
+            else:
+                self._batcher.put(taken)
+        return True
+
+    def _refuse_over_quota(self) -> None:
+        quota_s = self._settings.camera_queue_s
+        error = OverQuota(f"expected at most {quota_s:g} s of device time waiting for one camera beside others")
+        self._refuse_unseen(self._batcher.over_quota(quota_s), "queue", error)
+
+    def _refuse_unseen(self, frames: Sequence[TakenFrame], stage: str, error: WireError) -> None:
+        """Dead letters with the frames' identities: whose tag was valid, the audit must find again."""
+        if frames:
+            self._metrics.refused[error.reason].inc(len(frames))
+            self.outbox.conclude([], [(taken, Failed(stage, error)) for taken in frames])
 
     def _ready(self, taken: TakenFrame) -> None:
         """A frame has its key frame; if it waited for that, it has not waited for its batch."""
@@ -197,6 +218,8 @@ class Processor:
         self._metrics.batch.observe(len(batch))
         outcomes, seconds = await self._on_device(serving, partial(serving.work.classify, batch, previews))
         self._turns.classified(seconds, len(self._probes) > 0)
+        self._batcher.took(batch, seconds)
+        self._refuse_over_quota()
         return partial(self._classified, serving, batch, outcomes)
 
     async def _strip(self, probes: list[Classification]) -> Callable[[], None]:
@@ -219,7 +242,7 @@ class Processor:
             if not isinstance(outcome, Found):
                 failed.append((taken, outcome))
                 continue
-            found = Classification(taken, serving, outcome.class_id, outcome.confidence, outcome.rebuilt, outcome.probe)
+            found = Classification(taken, serving, outcome.class_id, outcome.confidence, outcome.shown, outcome.probe)
             if found.probe is None:
                 ready.append(found)
             elif not taken.frame.whole and 2 * len(self._probes) >= self._settings.strip_queue:

@@ -68,9 +68,10 @@ class Program:
     def compile_for(self, shape: Shape, batch: int) -> bool:
         """Compile for batches of up to `batch` frames of one shape, and run what came of it.
 
-        False where that is not wanted or cannot be done: then the log says why, and the shape runs uncompiled.
+        False where that is not wanted or cannot be done: then the log says why, and the shape runs uncompiled. So do
+        frames whose way through the chain depends on how many pixels each has.
         """
-        if not self._compiles:
+        if not self._compiles or self.pipeline.scales(shape.height, shape.width):
             return False
         mode = "reduce-overhead" if self._device.type == "cuda" else None
         seeds = torch.zeros(batch, 2, dtype=torch.int64, device=self._device)
@@ -159,8 +160,10 @@ def _masks_of(shape: Shape) -> Callable[[Tensor, Tensor, Tensor], tuple[Tensor, 
     return masks
 
 
-def _verdicts_of(pipeline: Pipeline) -> Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor, Tensor]]:
-    def verdicts(pixels: Tensor, kept: Tensor, sent: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _verdicts_of(
+    pipeline: Pipeline,
+) -> Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor | None, Tensor, Tensor]]:
+    def verdicts(pixels: Tensor, kept: Tensor, sent: Tensor) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
         frames = place(pixels, sent)
         found = pipeline(frames, kept)
         return frames, found.rebuilt, found.class_id, found.confidence
@@ -174,7 +177,8 @@ def _fused(compiled: _Compiled, shape: Shape, pixels: Tensor, kept: Tensor, sent
     kept, sent = _padded(kept, compiled.batch), _padded(sent, compiled.batch)
     _next_step(pixels.device)
     frames, rebuilt, class_id, confidence = compiled.verdicts(pixels, kept, sent)
-    return frames[:count], Classified(rebuilt[:count], class_id[:count], confidence[:count])
+    whole = None if rebuilt is None else rebuilt[:count]
+    return frames[:count], Classified(whole, class_id[:count], confidence[:count])
 
 
 def _next_step(device: torch.device) -> None:

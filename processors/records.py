@@ -9,6 +9,7 @@ from typing import Final
 
 from processors.intake import TRACEPARENT, TakenFrame
 from schemas.errors import PointillistError, WireError
+from schemas.frame import sign_message
 from schemas.limits import DEAD_LETTER_PAYLOAD_BYTES
 from schemas.pointillist_pb2 import CHECKED, NOT_PROBED, SHED, DeadLetter, KeyRequest, ServedModel, Verdict
 
@@ -122,9 +123,9 @@ def key_request_record(taken: TakenFrame, done: Callable[[], None]) -> Outgoing:
     """The event by which the bridges ask a camera for a new key frame instead of the one that `taken` names."""
     frame = taken.frame
     seq = frame.seq - frame.key_distance
-    request = KeyRequest(boot_id=frame.boot_id, seq=seq, key_generation=frame.key_generation)
+    request = sign_message(taken.key, KeyRequest(boot_id=frame.boot_id, seq=seq))
     headers = [*_KEY_REQUEST, ("ce_id", f"{frame.boot_id:016x}/key/{seq}/{time.time_ns()}".encode())]
-    return Outgoing(taken.camera_id.encode(), request.SerializeToString(), headers, done)
+    return Outgoing(taken.camera_id.encode(), request, headers, done)
 
 
 def served_record(key: bytes, served: ServedModel | None) -> Outgoing:

@@ -8,10 +8,13 @@ from contextlib import suppress
 from typing import Any, Final
 
 import structlog
-from aiokafka.errors import KafkaError
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.errors import CorruptRecordException, KafkaError
 from prometheus_client import CollectorRegistry
 
+from processors.commit import OffsetsWentBack
 from processors.emitter import BACKOFF_S, Emitter
+from processors.group_watch import GroupWatch
 from processors.inbox import frames_consumer
 from processors.metrics import ProcessorMetrics
 from processors.model_feed import ModelFeed
@@ -22,11 +25,11 @@ from processors.settings import ProcessorSettings
 from processors.strip_queue import DeviceTurns
 from schemas.health import Health
 from schemas.kafka_clients import start
+from schemas.kafka_damage import DamagePasser
 from schemas.keys import KeyRing
 
 _POLL_MS: Final = 200
 _OBSERVE_S: Final = 0.5
-_PING_S: Final = 2.0
 _LEAVE_S: Final = 2.0
 
 log = structlog.get_logger()
@@ -43,10 +46,10 @@ async def run_processor(
     """Classify what is in the frames topic until `stop` is set, then drain, commit and leave.
 
     Health: `warm` when the bundle is loaded and has run, `kafka` while Kafka answers, `assigned` when the group has
-    said which partitions are ours, be it none. Raises BundleError or ConfigError before it has joined; a Kafka that
-    is not there is waited for.
+    said which partitions are ours, be it none, `read` while each partition of the frames topic has a reader in the
+    group. Raises BundleError or ConfigError before it has joined; a Kafka that is not there is waited for.
     """
-    for condition in ("kafka", "warm", "assigned"):
+    for condition in ("kafka", "warm", "assigned", "read"):
         health.set(condition, False)
     metrics = ProcessorMetrics(registry)
     feed = ModelFeed(settings.kafka, settings.models_topic, keys, metrics)
@@ -89,6 +92,10 @@ class _Service:
             lambda assigned: health.set("assigned", assigned),
         )
         self._inbox = self._processor.inbox
+        self._damage = DamagePasser(CorruptRecordException)
+        self._watch = GroupWatch(settings, self._kafka_answers, self._frames_read, self._topic_lost, self._join_again)
+        self._unread: str | None = None
+        self._deaf = False
         self._swap = ModelSwap(settings, feed, loader, serving, self._processor.switch, self._emitter, metrics, health)
 
     def _on_kafka(self, side: str, ok: bool, detail: str = "") -> None:
@@ -104,7 +111,7 @@ class _Service:
             asyncio.create_task(self._processor.run_device(), name="device"),
             asyncio.create_task(self._processor.recall.run(), name="key recall"),
             asyncio.create_task(self._observe_for_ever(), name="observe"),
-            asyncio.create_task(self._ping_for_ever(), name="ping"),
+            asyncio.create_task(self._watch.run(), name="group watch"),
             asyncio.create_task(self._swap.run(), name="model swap"),
             following,
         ]
@@ -141,13 +148,21 @@ class _Service:
                 self._on_kafka("consumer", True)
                 attempt = 0
                 await self._read()
+                # The group gives a static member what it had, which may be nothing, until it has forgotten it.
+                await self._leave(_LEAVE_S)
+                await asyncio.sleep(self._settings.session_timeout_s + _LEAVE_S)
             except (KafkaError, OSError) as error:
+                if isinstance(error, CorruptRecordException):
+                    self._damage.met()
                 complaint = f"{type(error).__name__}: {error}"
                 self._on_kafka("consumer", False, complaint)
                 log.warning("kafka gives no records", error=complaint, attempt=attempt)
                 await self._leave(_LEAVE_S)
                 await asyncio.sleep(BACKOFF_S[min(attempt, len(BACKOFF_S) - 1)])
                 attempt += 1
+            except OffsetsWentBack as error:
+                log.warning("joining the group again", error=str(error))
+                await self._leave(_LEAVE_S)
 
     async def _join(self) -> None:
         # No frame is classified by a model that is not live any more.
@@ -158,20 +173,42 @@ class _Service:
         await start(consumer)
 
     async def _read(self) -> None:
+        """Take records until some partition has had no reader for too long."""
         inbox = self._inbox
         consumer = inbox.consumer
         assert consumer is not None
-        while True:
+        self._deaf = False
+        while not self._deaf:
             partitions = inbox.open_partitions()
             if not partitions and inbox.held:
                 inbox.room.clear()
                 await inbox.room.wait()
                 continue
             most = inbox.share()
-            count = self._processor.accept(await consumer.getmany(*partitions, timeout_ms=_POLL_MS, max_records=most))
+            count = self._processor.accept(await self._getmany(consumer, partitions, most))
+            self._passed_over(await self._damage.pass_stalls(consumer, partitions))
             # At a low rate each fetch would bring one frame at the price of a request: let a few gather.
             if 0 < count < most:
                 await asyncio.sleep(self._settings.linger_s / 2)
+
+    async def _getmany(
+        self, consumer: AIOKafkaConsumer, partitions: list[TopicPartition], most: int
+    ) -> dict[TopicPartition, list[ConsumerRecord]]:
+        if not self._damage.careful:
+            found: dict[TopicPartition, list[ConsumerRecord]] = await consumer.getmany(
+                *partitions, timeout_ms=_POLL_MS, max_records=most
+            )
+            return found
+        if not partitions:  # none is assigned yet, and asking for none is asking for all
+            await asyncio.sleep(_POLL_MS / 1000)
+        found, passed = await self._damage.getmany(consumer, partitions, most)
+        self._passed_over(passed)
+        return found
+
+    def _passed_over(self, records: int) -> None:
+        if records:
+            log.error("damaged records passed over: their frames are lost", records=records)
+            self._metrics.kafka_damaged.inc(records)
 
     async def _leave(self, deadline_s: float) -> None:
         """Close the consumer, and leave the group unless the membership is static."""
@@ -199,20 +236,29 @@ class _Service:
             self._processor.observe()
             await asyncio.sleep(_OBSERVE_S)
 
-    async def _ping_for_ever(self) -> None:
-        """An idle consumer does not say that Kafka has gone: ask."""
-        while True:
-            await asyncio.sleep(_PING_S)
-            consumer = self._inbox.consumer
-            if consumer is None:
-                continue
-            try:
-                async with asyncio.timeout(_PING_S):
-                    await consumer.topics()
-            except (TimeoutError, KafkaError, OSError) as error:
-                self._on_kafka("consumer", False, f"{type(error).__name__}: {error}")
-            else:
-                self._on_kafka("consumer", True)
+    # What the group watch sees: an idle consumer does not say that Kafka, its topic or its group has gone
+
+    def _kafka_answers(self, complaint: str) -> None:
+        if self._inbox.consumer is not None:
+            self._on_kafka("consumer", not complaint, complaint)
+
+    def _frames_read(self, complaint: str) -> None:
+        if self._unread != complaint:
+            # At the start nobody reads yet.
+            say = log.info if self._unread is None or not complaint else log.warning
+            say("frames are not read" if complaint else "frames are read", why=complaint)
+            self._unread = complaint
+        self._health.set("read", not complaint, complaint)
+        self._metrics.unread.set(bool(complaint))
+        if not complaint and self._inbox.lost and self._inbox.held:
+            # The group did not notice, so that nothing has made us begin the new topic at its beginning.
+            self._join_again()
+
+    def _topic_lost(self) -> None:
+        self._inbox.lost = True
+
+    def _join_again(self) -> None:
+        self._deaf = True
 
 
 async def _cancel(*tasks: asyncio.Task[Any]) -> None:

@@ -13,7 +13,7 @@ import structlog
 import torch
 
 from processors.bundle import load_bundle
-from processors.device import DeviceWork, choose_device
+from processors.device import DeviceWork, choose_device, most_pixels
 from processors.metrics import ProcessorMetrics
 from processors.pipeline import Pipeline
 from processors.precision import choose_precision
@@ -77,8 +77,12 @@ def _prepare(settings: ProcessorSettings, metrics: ProcessorMetrics, folder: Pat
         compiles=on_gpu if settings.compile is None else settings.compile,
         precision=choose_precision(pipeline),
     )
-    work = DeviceWork(pipeline, metrics, program, settings.strip_dropped, settings.strip_recent_bytes)
-    probe_s = work.warm(settings.batch_frames, settings.batch_pixels)
+    work = DeviceWork(
+        pipeline, metrics, program, settings.strip_dropped, settings.strip_recent_bytes, settings.preview_side
+    )
+    probe_s = work.warm(settings.batch_frames, most_pixels(settings))
+    if bundle.settings.strip is None:
+        log.warning("no frame is checked for triggers: the bundle has no [strip] table", model=bundle.model_id)
     log.info(
         "device is ready",
         model=bundle.model_id,

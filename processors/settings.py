@@ -67,9 +67,16 @@ class ProcessorSettings(BaseModel):
     torch's threads that wait for each other spin, which costs several times the work itself when cores are short."""
 
     batch_frames: int = Field(default=64, ge=1, le=1024)
-    batch_pixels: int = Field(default=2**20, ge=1)
+    batch_pixels: int | None = Field(default=None, ge=1)
     """Height x width x frames of one batch, unless a single frame is larger. A batch of large frames that leaves the
-    processor's caches takes about twice as long for each."""
+    processor's caches takes about twice as long for each: None is 2**18 on a CPU, 2**20 on CUDA."""
+    max_frame_pixels: int = Field(default=4096 * 2160, ge=64)
+    """Height x width of the largest frame that is taken; what is larger is dead-lettered unseen. A batch is not
+    interrupted, so that this bounds how long one frame of one camera keeps all others waiting: the nearer it is to the
+    fleet's largest camera, the better."""
+    camera_queue_s: float = Field(default=5.0, gt=0)
+    """Device time that one camera's frames may wait for while others are there and have far less waiting; what is
+    beyond it is dead-lettered, for it would stand in the way of those that share its partition."""
     linger_s: float = Field(default=0.02, ge=0, le=1)
     """How long a frame waits for others while the device is idle."""
     queue_frames: int = Field(default=256, ge=1)
@@ -99,6 +106,9 @@ class ProcessorSettings(BaseModel):
     """And how many may; below the share of one partition, so that the key frame can come in behind them."""
 
     preview_interval_s: float = Field(default=1.0, ge=0)
+    """At most one preview of each camera in this time."""
+    preview_side: int = Field(default=384, ge=16, le=8192)
+    """Of its longer side in pixels, at most; see `processors.pipeline.Pipeline.show`."""
     commit_interval_s: float = Field(default=0.2, gt=0)
     drain_s: float = Field(default=8.0, gt=0)
     """Deadline for all of shutdown. A revoked partition has half the session timeout, at most this."""

@@ -133,10 +133,10 @@ class Camera:
                 retry_s = min(2 * retry_s, _RETRY_S[1])
 
     def tick(self, now: float, now_ms: int) -> None:
-        """Connection, resends and the age bound. `now` is monotonic in seconds, `now_ms` Unix time."""
+        """Connection, resends and the age bound. `now` is monotonic in seconds, `now_ms` Unix time, for faults."""
         self.publisher.link.hold(self._faults.is_cut_off(now_ms))
         self.publisher.tick(now)
-        self.spool.shed_old(now_ms)
+        self.spool.shed_old()
         if self.ended and not self.spool.current.closed:
             self.finish()
 
@@ -297,6 +297,7 @@ class Camera:
             profile=encoding.profile,  # type: ignore[arg-type]  # checked in Encoding
             source=self._kind,
             software=_software(),
+            told=self._control.told,
         )
 
 

@@ -10,6 +10,7 @@ import resource
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -20,10 +21,13 @@ from producers.camera import Camera
 from producers.instruments import Instruments
 from producers.publisher import Broker, LinkSettings
 from producers.scenario import CameraSettings, Fault, Scenario
+from schemas.atomic_file import replacing
+from schemas.disk import free_bytes
 from schemas.errors import PointillistError, SecretError, SourceError, StateError
 from schemas.health import Health
 from schemas.identity import CameraId
 from schemas.keys import CameraKey
+from schemas.metrics import DISK_FREE
 
 _log = structlog.get_logger()
 
@@ -70,17 +74,19 @@ async def run_fleet(
     drain_s: float = 30.0,
     link: LinkSettings | None = None,
     mark: Path | None = None,
+    again: bool = False,
 ) -> FleetOutcome:
     """Run all cameras until their sources end, `ends_at_ms` (Unix time), `run_s` or `stop`; then drain the spools.
 
     A fleet that is started again with the same `mark` goes on where the last one was, however that ended; `run_s`
-    seconds count from its first capture. When its time is over it drains only. `mark` is the file that says when that
-    was, by default the one of `fleet_started`.
+    seconds count from its first capture. When its time is over it drains only, as after a kill while it drained; with
+    `again` it begins another run then, and also when all sources had ended. `mark` is the file that says when the run
+    began, by default the one of `fleet_started`.
 
     Raises `SecretError` without a key for each camera, `StateError` when a spool is in use, and, at the very first
     start, `SourceError` when no camera has a source that opens.
     """
-    start = _Start(mark or fleet_started(state))
+    start = _Start(mark or fleet_started(state), again=again)
     fleet = _Fleet(scenario.cameras(), scenario.faults, mqtt, state, keys, registry, health, link, start)
     return await fleet.run(stop, ends_at_ms, drain_s, run_s)
 
@@ -112,11 +118,13 @@ async def run_camera(
 class _Start:
     """How a fleet knows its first start: by the absence of the file `mark`.
 
-    An `attached` one removes it when it ends in good order, and asks for a source that opens at every start.
+    An `attached` one removes it when it ends in good order, and asks for a source that opens at every start. With
+    `again` a start after a run that is over counts as the first.
     """
 
     mark: Path
     attached: bool = False
+    again: bool = False
 
 
 class _Fleet:
@@ -144,8 +152,9 @@ class _Fleet:
         self._health = health
         self._link = link or LinkSettings()
         self._start = start
-        self._complained: dict[CameraId, float] = {}
+        self._complained: dict[tuple[str, str], float] = {}
         self._instruments = Instruments.on(registry)
+        DISK_FREE.on(registry).labels("spools").set_function(partial(free_bytes, spool_root(state)))
         self._broker = Broker(*mqtt, threads=min(_CONNECTORS, len(settings)))
         self._cameras: list[Camera] = []
 
@@ -189,9 +198,13 @@ class _Fleet:
 
     async def _capture(self, stop: asyncio.Event, ends_at_ms: int | None, run_s: float | None) -> None:
         """Run the cameras until all have ended, or time or `stop` ends them."""
-        started_ms = _first_start(self._start.mark)
+        started_ms, over = _first_start(self._start.mark)
         if run_s is not None and started_ms is not None:
             ends_at_ms = started_ms + round(1000 * run_s)
+            over = over or ends_at_ms <= time.time_ns() // 10**6
+        if over and self._start.again:
+            _log.info("another_run", detail=f"the one that began at {started_ms} ms is over")
+            started_ms, ends_at_ms = None, None if run_s is not None else ends_at_ms
         left_s = None if ends_at_ms is None else ends_at_ms / 1000 - time.time()
         if left_s is not None and left_s <= 0:
             return
@@ -209,7 +222,7 @@ class _Fleet:
                 return
             opening.result()
             if started_ms is None:
-                started_ms = _note_first_start(self._start.mark)
+                started_ms = _note_start(self._start.mark, time.time_ns() // 10**6)
                 if run_s is not None:
                     ends_at_ms = started_ms + round(1000 * run_s)
             for number, camera in enumerate(self._cameras):
@@ -220,6 +233,9 @@ class _Fleet:
             running = {asyncio.create_task(camera.run(), name=camera.settings.camera_id) for camera in self._cameras}
             deadline = None if ends_at_ms is None else time.monotonic() + ends_at_ms / 1000 - time.time()
             await _until_all(running, stopping, deadline)
+            if not stopping.done() and not self._start.attached:
+                with contextlib.suppress(StateError):  # then the next one finds that out by itself
+                    _note_start(self._start.mark, started_ms, over=True)
         finally:
             for task in (*running, stopping):
                 task.cancel()
@@ -264,23 +280,26 @@ class _Fleet:
                 try:
                     camera.tick(now, now_ms)
                 except Exception as error:
-                    self._tick_failed(camera.settings.camera_id, error, now)
-            missing = sum(not (camera.publisher.link.up or camera.publisher.link.held) for camera in self._cameras)
-            self._health.set("mqtt", not missing, f"{missing} of {len(self._cameras)} cameras without a connection")
-            if now >= next_report:
-                next_report = now + 1
-                self._report(now_ms)
+                    self._failed("camera_tick_failed", error, now, camera=camera.settings.camera_id)
+            try:
+                missing = sum(not (camera.publisher.link.up or camera.publisher.link.held) for camera in self._cameras)
+                self._health.set("mqtt", not missing, f"{missing} of {len(self._cameras)} cameras without a connection")
+                if now >= next_report:
+                    next_report = now + 1
+                    self._report()
+            except Exception as error:
+                self._failed("fleet_report_failed", error, now)
             await asyncio.sleep(TICK_S)
 
-    def _tick_failed(self, camera_id: CameraId, error: Exception, now: float) -> None:
+    def _failed(self, event: str, error: Exception, now: float, camera: str = "") -> None:
         """Say it now and then; the tick of every camera goes on, this one's too."""
-        last = self._complained.get(camera_id)
+        last = self._complained.get((event, camera))
         if last is None or now - last >= _AGAIN_S:
-            self._complained[camera_id] = now
-            unforeseen = not isinstance(error, PointillistError)
-            _log.error("camera_tick_failed", camera=camera_id, detail=str(error), exc_info=unforeseen)
+            self._complained[event, camera] = now
+            whose = {"camera": camera} if camera else {}
+            _log.error(event, detail=str(error), exc_info=not isinstance(error, PointillistError), **whose)
 
-    def _report(self, now_ms: int) -> None:
+    def _report(self) -> None:
         states = {"online": 0, "offline": 0, "degraded": 0}
         for camera in self._cameras:
             up, degraded = camera.publisher.link.up, camera.publisher.presence.degraded
@@ -289,8 +308,8 @@ class _Fleet:
             self._instruments.cameras.labels(state).set(count)
         self._instruments.spool_frames.set(sum(camera.spool.frames for camera in self._cameras))
         self._instruments.spool_bytes.set(sum(camera.spool.bytes for camera in self._cameras))
-        oldest = [at for camera in self._cameras if (at := camera.spool.oldest_ms()) is not None]
-        self._instruments.spool_oldest_s.set(max(0, now_ms - min(oldest)) / 1000 if oldest else 0)
+        oldest_s = max((camera.spool.oldest_age_s() for camera in self._cameras), default=0.0)
+        self._instruments.spool_oldest_s.set(oldest_s)
 
     def _outcome(self) -> FleetOutcome:
         ledgers = [camera.spool.current for camera in self._cameras]
@@ -319,24 +338,26 @@ def fleet_started(state: Path) -> Path:
     return state / "fleet.json"
 
 
-def _first_start(mark: Path) -> int | None:
-    """When this fleet captured for the first time, Unix time in milliseconds; None when it never did."""
+def _first_start(mark: Path) -> tuple[int | None, bool]:
+    """When this run captured for the first time, Unix time in milliseconds, and whether it is over.
+
+    None when it never did.
+    """
     try:
-        return int(json.loads(mark.read_text())["started_ms"])
+        noted = json.loads(mark.read_text())
+        return int(noted["started_ms"]), bool(noted.get("over"))
     except FileNotFoundError:
-        return None
+        return None, False
     except OSError as error:
         raise StateError(f"{mark} cannot be read: {error.strerror}") from None
     except (ValueError, KeyError, TypeError):
         raise StateError(f"{mark}: expected the start of a fleet") from None
 
 
-def _note_first_start(mark: Path) -> int:
-    started_ms = time.time_ns() // 10**6
-    fresh = mark.with_suffix(".json.new")
+def _note_start(mark: Path, started_ms: int, over: bool = False) -> int:
     try:
-        fresh.write_text(json.dumps({"started_ms": started_ms}))
-        fresh.replace(mark)
+        with replacing(mark) as fresh:
+            fresh.write_text(json.dumps({"started_ms": started_ms, "over": over}))
     except OSError as error:
         raise StateError(f"{mark} cannot be written: {error.strerror}") from None
     return started_ms

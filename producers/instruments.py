@@ -26,6 +26,8 @@ class Instruments:
     spool_frames: Gauge
     spool_bytes: Gauge
     spool_oldest_s: Gauge
+    damaged_frames: Counter
+    damaged_ledgers: Counter
     key_frames: Counter
     delta_frames: Counter
     blocks_sent: Counter
@@ -37,6 +39,7 @@ class Instruments:
     def on(cls, registry: CollectorRegistry) -> Instruments:
         """Register them, every series at zero."""
         frames, size = metrics.CAMERA_FRAMES.on(registry), metrics.CAMERA_BYTES.on(registry)
+        damaged = metrics.SPOOL_DAMAGED.on(registry)
         restarts, blocks = metrics.SOURCE_RESTARTS.on(registry), metrics.CAMERA_BLOCKS.on(registry)
         key_frames = metrics.CAMERA_KEY_FRAMES.on(registry)
         for reason in KeyCause:
@@ -56,6 +59,8 @@ class Instruments:
             spool_frames=metrics.SPOOL_FRAMES.on(registry),
             spool_bytes=metrics.SPOOL_BYTES.on(registry),
             spool_oldest_s=metrics.SPOOL_OLDEST.on(registry),
+            damaged_frames=damaged.labels("frame"),
+            damaged_ledgers=damaged.labels("ledger"),
             key_frames=key_frames,
             delta_frames=metrics.CAMERA_DELTA_FRAMES.on(registry),
             blocks_sent=blocks.labels("sent"),

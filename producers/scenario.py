@@ -16,7 +16,7 @@ from producers.spool import SpoolLimits
 from schemas.errors import ConfigError
 from schemas.frame import PROFILES, Encoding
 from schemas.identity import CameraId, camera_id
-from schemas.limits import BLOCK_PIXELS, MAX_DROPPED_PER_BLOCK, dropped_per_block
+from schemas.limits import BLOCK_PIXELS, MAX_DROPPED_PER_BLOCK, MAX_FRAMES_PER_SECOND, dropped_per_block
 from schemas.temporal_encoder import MOST_RMS, UNCHANGED_RMS
 
 _INDEX: Final = re.compile(r"\{index(?::0?(\d))?\}")
@@ -28,7 +28,7 @@ class CameraOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     source: SourceSettings = Field(default_factory=SourceSettings)
-    fps: float = Field(default=2.0, ge=0, le=1000, allow_inf_nan=False)
+    fps: float = Field(default=2.0, ge=0, le=MAX_FRAMES_PER_SECOND, allow_inf_nan=False)
     """Frames per second; 0 is as fast as the window allows."""
     drop_ratio: float = Field(default=0.25, ge=0, le=MAX_DROPPED_PER_BLOCK / BLOCK_PIXELS)
     probe_share: float = Field(default=0.0, ge=0, le=1)
@@ -129,6 +129,11 @@ _MODELS: Final[dict[str, type[BaseModel]]] = {
 
 def load_scenario(path: Path) -> Scenario:
     """Read and check a scenario file; `ConfigError` names the file, the place and what was expected there."""
+    return parse_scenario(read_scenario(path), str(path))
+
+
+def read_scenario(path: Path) -> Any:
+    """What a scenario file says, unchecked; `ConfigError` when it cannot be read or is not YAML."""
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -139,7 +144,7 @@ def load_scenario(path: Path) -> Scenario:
         mark = getattr(error, "problem_mark", None)
         place = f" line {mark.line + 1}, column {mark.column + 1}:" if mark else ""
         raise ConfigError(f"{path}:{place} {getattr(error, 'problem', None) or 'not YAML'}") from None
-    return parse_scenario(values, str(path))
+    return values
 
 
 def parse_scenario(values: Any, origin: str = "scenario") -> Scenario:

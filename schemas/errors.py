@@ -9,11 +9,14 @@
     │   ├── BundleError           a model bundle is incomplete or does not do what its model.toml says
     │   ├── BrokerError           MQTT, Kafka or the database does not answer
     │   └── StateError            a state folder is in use, or is not one
+    │       └── TryAgain          its disk is full, or a damaged file was set aside: another start may go well (code 75)
     ├── WireError                 a payload was refused; `reason` is its name in metrics and dead letters
     │   ├── Malformed             not the expected message, or a field out of its range
     │   ├── BadTag                the authentication tag does not match
     │   ├── RevokedKey            signed under a key generation that is no longer accepted
     │   ├── BadSize               frame sides, channels or message size out of bounds
+    │   ├── OverSize              a frame has more pixels than this fleet's cameras have
+    │   ├── OverQuota             a camera has more waiting than it may while others need the device
     │   ├── BadPixels             the pixel data does not decode to what the header announces
     │   └── NoKeyFrame            the key frame that it names is not there
     └── StageError                a stage failed on frames that were well formed
@@ -64,6 +67,13 @@ class StateError(UserError):
     """A state folder is in use, or is not one."""
 
 
+class TryAgain(StateError):  # noqa: N818  # what to do, not what happened
+    """The disk is full, or a damaged file was set aside: the next start may go well, without a person."""
+
+    exit_code = 75
+    """`EX_TEMPFAIL` of sysexits.h."""
+
+
 class WireError(PointillistError):
     """A payload was refused."""
 
@@ -92,6 +102,18 @@ class BadSize(WireError):  # noqa: N818
     """Frame sides, channels or message size out of bounds."""
 
     reason: ClassVar[str] = "bad_size"
+
+
+class OverSize(WireError):  # noqa: N818
+    """A frame has more pixels than this fleet's cameras have."""
+
+    reason: ClassVar[str] = "over_size"
+
+
+class OverQuota(WireError):  # noqa: N818
+    """A camera has more waiting than it may while others need the device."""
+
+    reason: ClassVar[str] = "over_quota"
 
 
 class BadPixels(WireError):  # noqa: N818

@@ -20,7 +20,19 @@ from schemas.limits import (
 )
 from schemas.masks import Mask, kept_mask
 from schemas.packing import Picture, pack, unpack
-from schemas.pointillist_pb2 import LOSSLESS, RAW, TEMPORAL, Command, Confirm, Frame, KeyRequest, Ledger
+from schemas.pointillist_pb2 import (
+    LOSSLESS,
+    RAW,
+    TEMPORAL,
+    Command,
+    Confirm,
+    Frame,
+    KeyRequest,
+    Ledger,
+    Meta,
+    ProbeRequest,
+    Status,
+)
 from schemas.temporal import KeyPicture, unpack_delta
 from schemas.temporal_encoder import Coded, TemporalEncoder
 
@@ -34,12 +46,15 @@ _PIXELS_FIELD: Final = 14 << 3 | 2
 _FIXED_BYTES: Final = {1: 8, 5: 4}
 """Of protobuf's wire types."""
 
-Signed = TypeVar("Signed", Confirm, Ledger, Command, KeyRequest)
+Signed = TypeVar("Signed", Confirm, Ledger, Command, KeyRequest, ProbeRequest, Meta, Status)
 _PURPOSES: Final[dict[type[Message], Purpose]] = {
     Confirm: Purpose.CONFIRM,
     Ledger: Purpose.LEDGER,
     Command: Purpose.COMMAND,
     KeyRequest: Purpose.KEY_REQUEST,
+    ProbeRequest: Purpose.PROBE_REQUEST,
+    Meta: Purpose.META,
+    Status: Purpose.STATUS,
 }
 
 
@@ -257,7 +272,9 @@ def decode_picture(key: CameraKey, frame: Frame, key_picture: KeyPicture | None 
     return unpack(frame.pixels, sent, frame.channels, frame.profile), kept
 
 
-def sign_message(key: CameraKey, message: Confirm | Ledger | Command | KeyRequest) -> bytes:
+def sign_message(
+    key: CameraKey, message: Confirm | Ledger | Command | KeyRequest | ProbeRequest | Meta | Status
+) -> bytes:
     """Serialise and sign a control message under `key`."""
     message.key_generation = key.generation
     message.ClearField("tag")

@@ -38,6 +38,9 @@ class Purpose(Enum):
     LEDGER = b"pl-ledger"
     COMMAND = b"pl-command"
     KEY_REQUEST = b"pl-key-request"
+    PROBE_REQUEST = b"pl-probe-req"
+    META = b"pl-meta"
+    STATUS = b"pl-status"
 
 
 class CameraKey:

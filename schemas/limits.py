@@ -9,6 +9,11 @@ BLOCK: Final = 8
 BLOCK_PIXELS: Final = BLOCK * BLOCK
 MAX_DROPPED_PER_BLOCK: Final = 56
 MAX_SIDE: Final = 8192
+MAX_FRAMES_PER_SECOND: Final = 1000
+"""Of one camera."""
+MAX_AHEAD_MS: Final = 5 * 60_000
+"""How far ahead of its receiver's clock a command or request may be issued: one of the far future, once obeyed, would
+shut out every later one."""
 MAX_FRAME_BYTES: Final = 14 * 2**20
 """Of the decoded frame, height x width x channels: 2560x1440 RGB fits."""
 MAX_MESSAGE_BYTES: Final = 15 * 2**20

@@ -14,6 +14,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 Kind = TypeVar("Kind", Counter, Gauge, Histogram)
 
 SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+LOAD_SECONDS: Final = (0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+"""Up to the time that a model may take by default: compiling one takes minutes."""
 FRAMES: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)
 BITS: Final = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 5.0)
 
@@ -37,6 +39,19 @@ class Metric(Generic[Kind]):
 
 # Every role
 BUILD_INFO = Metric(Gauge, "pointillist_build_info", "1, with the role and its version as labels", ("role", "version"))
+
+DISK_FREE = Metric(
+    Gauge,
+    "pointillist_disk_free_bytes",
+    "Bytes free on the disk that holds: database, quarantine, spools",
+    ("holds",),
+)
+KAFKA_DAMAGED = Metric(
+    Counter,
+    "pointillist_kafka_damaged_records_total",
+    "Records in damaged batches of Kafka's log that were passed over, by reader: processor, recorder",
+    ("reader",),
+)
 
 # Cameras and the simulated fleet
 CAMERA_FRAMES = Metric(
@@ -68,7 +83,15 @@ CAMERA_BLOCKS = Metric(
 )
 SPOOL_FRAMES = Metric(Gauge, "pointillist_spool_frames", "Frames in the spools that Kafka is not yet known to hold")
 SPOOL_BYTES = Metric(Gauge, "pointillist_spool_bytes", "Bytes that the spools take on disk")
-SPOOL_OLDEST = Metric(Gauge, "pointillist_spool_oldest_age_seconds", "Age of the oldest frame in any spool")
+SPOOL_OLDEST = Metric(
+    Gauge, "pointillist_spool_oldest_age_seconds", "For how long the oldest frame in any spool has waited"
+)
+SPOOL_DAMAGED = Metric(
+    Counter,
+    "pointillist_spool_damaged_total",
+    "What the medium of spools has damaged: frame (which then is shed), ledger",
+    ("what",),
+)
 CAMERA_RECONNECTS = Metric(Counter, "pointillist_camera_reconnects_total", "MQTT connections made again")
 SOURCE_RESTARTS = Metric(
     Counter, "pointillist_source_restarts_total", "Sources opened again, by cause: hung, failed", ("cause",)
@@ -106,6 +129,12 @@ BRIDGE_KEY_REQUESTS = Metric(
 BRIDGE_PROBE_REQUESTS = Metric(
     Counter, "pointillist_bridge_probe_requests_total", "Changes of the share of probes sent to cameras"
 )
+BRIDGE_REFUSED_REQUESTS = Metric(
+    Counter,
+    "pointillist_bridge_refused_requests_total",
+    "Requests to cameras among Kafka's events that the server did not sign or that are not of now, by kind",
+    ("kind",),
+)
 BRIDGE_KAFKA_ERRORS = Metric(Counter, "pointillist_bridge_kafka_errors_total", "Batches that Kafka refused at first")
 
 # Processors
@@ -115,13 +144,24 @@ FRAMES_TOTAL = Metric(
     "Frames taken from Kafka, by outcome: classified, dead_lettered",
     ("outcome",),
 )
+REFUSED = Metric(
+    Counter,
+    "pointillist_refused_frames_total",
+    "Frames with a valid tag that a processor dead-lettered without looking at them, by reason: over_size, over_quota",
+    ("reason",),
+)
 FRAME_BYTES = Metric(
     Counter, "pointillist_frame_bytes_total", "Bytes of the frames taken from Kafka: raw as captured, sent", ("kind",)
 )
 STAGE = Metric(
     Histogram, "pointillist_stage_seconds", "Time that a stage took for one batch", ("stage",), buckets=SECONDS
 )
-STAGE_ERRORS = Metric(Counter, "pointillist_stage_errors_total", "Batches on which a stage failed", ("stage",))
+STAGE_ERRORS = Metric(
+    Counter,
+    "pointillist_stage_errors_total",
+    "Batches on which a stage failed; for the stage `pictures`, verdicts that went without preview and evidence",
+    ("stage",),
+)
 KEY_FRAMES = Metric(
     Counter,
     "pointillist_key_frames_total",
@@ -137,6 +177,11 @@ DELTA_FRAMES = Metric(
 BATCH = Metric(Histogram, "pointillist_batch_frames", "Frames in a batch", buckets=FRAMES)
 QUEUE = Metric(Gauge, "pointillist_queue_frames", "Frames waiting in a queue: batch, strip", ("queue",))
 LAG = Metric(Gauge, "pointillist_lag_frames", "Frames in Kafka that this processor's partitions still hold for it")
+UNREAD = Metric(
+    Gauge,
+    "pointillist_frames_unread",
+    "1 while some partition of the frames topic has no processor that reads it, or there is no such topic",
+)
 PAUSED = Metric(Gauge, "pointillist_paused_partitions", "Partitions paused by back-pressure")
 STRIP_FRAMES = Metric(
     Counter, "pointillist_strip_frames_total", "Frames for STRIP, by outcome: checked, flagged, shed", ("outcome",)
@@ -155,7 +200,7 @@ MODEL_LOAD = Metric(
     Histogram,
     "pointillist_model_load_seconds",
     "Time to fetch, load and warm a published model beside the one that serves",
-    buckets=SECONDS,
+    buckets=LOAD_SECONDS,
 )
 STRIP_PASSES = Metric(
     Counter, "pointillist_strip_passes_total", "Overlays that the checked frames went through the network with"
@@ -179,10 +224,29 @@ TRUTH = Metric(
     Counter, "pointillist_truth_frames_total", "Frames with a known class, by result: correct, wrong", ("result",)
 )
 ALERTS = Metric(Counter, "pointillist_alerts_total", "Alerts raised, by kind", ("kind",))
+ALERTS_UNPUBLISHED = Metric(
+    Gauge, "pointillist_alerts_unpublished", "Alerts that wait in the recorder's database until Kafka takes them"
+)
 DEAD_LETTERS = Metric(
     Counter, "pointillist_dead_letters_total", "Payloads refused, by stage and reason", ("stage", "reason")
 )
-STORE_BYTES = Metric(Gauge, "pointillist_store_bytes", "Bytes on disk: database, quarantine, dead_letters", ("store",))
+STORE_BYTES = Metric(
+    Gauge,
+    "pointillist_store_bytes",
+    "Bytes held: database (the whole of it) and, of it, frames, dead_letters (of verified frames), foreign_letters "
+    "(payloads without a verified identity); quarantine",
+    ("store",),
+)
+PAGE_VISITS = Metric(
+    Counter,
+    "pointillist_page_visits_total",
+    "The pages: requests answered and, of others, connections ended: crowded by too many, late with a request, "
+    "misdirected to a host that they are not served as (answered too)",
+    ("outcome",),
+)
+DATABASES_SET_ASIDE = Metric(
+    Gauge, "pointillist_databases_set_aside", "Damaged databases that lie beside the recorder's until they are removed"
+)
 RECORDER_LAG = Metric(Gauge, "pointillist_recorder_lag_records", "Records in Kafka that the recorder has not yet taken")
 CAMERA_AGE = Metric(
     Gauge,

@@ -122,8 +122,36 @@ class Ledger(_message.Message):
     tag: int
     def __init__(self, boot_id: _Optional[int] = ..., revision: _Optional[int] = ..., started_ms: _Optional[int] = ..., first: _Optional[int] = ..., next: _Optional[int] = ..., shed: _Optional[_Iterable[_Union[Range, _Mapping]]] = ..., closed: _Optional[bool] = ..., frames_skipped: _Optional[int] = ..., bytes_resent: _Optional[int] = ..., key_generation: _Optional[int] = ..., frames_resent: _Optional[int] = ..., written_ms: _Optional[int] = ..., confirmed_to: _Optional[int] = ..., tag: _Optional[int] = ...) -> None: ...
 
+class Turn(_message.Message):
+    __slots__ = ("connection", "message", "at_ms")
+    CONNECTION_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    AT_MS_FIELD_NUMBER: _ClassVar[int]
+    connection: int
+    message: int
+    at_ms: int
+    def __init__(self, connection: _Optional[int] = ..., message: _Optional[int] = ..., at_ms: _Optional[int] = ...) -> None: ...
+
+class Told(_message.Message):
+    __slots__ = ("issued_ms", "dropped_per_block", "probe_share", "profile", "enabled", "asked_ms", "asked_share")
+    ISSUED_MS_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_PER_BLOCK_FIELD_NUMBER: _ClassVar[int]
+    PROBE_SHARE_FIELD_NUMBER: _ClassVar[int]
+    PROFILE_FIELD_NUMBER: _ClassVar[int]
+    ENABLED_FIELD_NUMBER: _ClassVar[int]
+    ASKED_MS_FIELD_NUMBER: _ClassVar[int]
+    ASKED_SHARE_FIELD_NUMBER: _ClassVar[int]
+    issued_ms: int
+    dropped_per_block: int
+    probe_share: float
+    profile: Profile
+    enabled: bool
+    asked_ms: int
+    asked_share: float
+    def __init__(self, issued_ms: _Optional[int] = ..., dropped_per_block: _Optional[int] = ..., probe_share: _Optional[float] = ..., profile: _Optional[_Union[Profile, str]] = ..., enabled: _Optional[bool] = ..., asked_ms: _Optional[int] = ..., asked_share: _Optional[float] = ...) -> None: ...
+
 class Meta(_message.Message):
-    __slots__ = ("install_id", "boot_id", "width", "height", "channels", "frames_per_second", "dropped_per_block", "probe_share", "profile", "source", "software")
+    __slots__ = ("install_id", "boot_id", "width", "height", "channels", "frames_per_second", "dropped_per_block", "probe_share", "profile", "source", "software", "key_generation", "turn", "told", "tag")
     INSTALL_ID_FIELD_NUMBER: _ClassVar[int]
     BOOT_ID_FIELD_NUMBER: _ClassVar[int]
     WIDTH_FIELD_NUMBER: _ClassVar[int]
@@ -135,6 +163,10 @@ class Meta(_message.Message):
     PROFILE_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     SOFTWARE_FIELD_NUMBER: _ClassVar[int]
+    KEY_GENERATION_FIELD_NUMBER: _ClassVar[int]
+    TURN_FIELD_NUMBER: _ClassVar[int]
+    TOLD_FIELD_NUMBER: _ClassVar[int]
+    TAG_FIELD_NUMBER: _ClassVar[int]
     install_id: str
     boot_id: int
     width: int
@@ -146,21 +178,29 @@ class Meta(_message.Message):
     profile: Profile
     source: str
     software: str
-    def __init__(self, install_id: _Optional[str] = ..., boot_id: _Optional[int] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., channels: _Optional[int] = ..., frames_per_second: _Optional[float] = ..., dropped_per_block: _Optional[int] = ..., probe_share: _Optional[float] = ..., profile: _Optional[_Union[Profile, str]] = ..., source: _Optional[str] = ..., software: _Optional[str] = ...) -> None: ...
+    key_generation: int
+    turn: Turn
+    told: Told
+    tag: int
+    def __init__(self, install_id: _Optional[str] = ..., boot_id: _Optional[int] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., channels: _Optional[int] = ..., frames_per_second: _Optional[float] = ..., dropped_per_block: _Optional[int] = ..., probe_share: _Optional[float] = ..., profile: _Optional[_Union[Profile, str]] = ..., source: _Optional[str] = ..., software: _Optional[str] = ..., key_generation: _Optional[int] = ..., turn: _Optional[_Union[Turn, _Mapping]] = ..., told: _Optional[_Union[Told, _Mapping]] = ..., tag: _Optional[int] = ...) -> None: ...
 
 class Status(_message.Message):
-    __slots__ = ("state", "install_id", "boot_id", "at_ms", "detail")
+    __slots__ = ("state", "install_id", "boot_id", "detail", "turn", "key_generation", "tag")
     STATE_FIELD_NUMBER: _ClassVar[int]
     INSTALL_ID_FIELD_NUMBER: _ClassVar[int]
     BOOT_ID_FIELD_NUMBER: _ClassVar[int]
-    AT_MS_FIELD_NUMBER: _ClassVar[int]
     DETAIL_FIELD_NUMBER: _ClassVar[int]
+    TURN_FIELD_NUMBER: _ClassVar[int]
+    KEY_GENERATION_FIELD_NUMBER: _ClassVar[int]
+    TAG_FIELD_NUMBER: _ClassVar[int]
     state: State
     install_id: str
     boot_id: int
-    at_ms: int
     detail: str
-    def __init__(self, state: _Optional[_Union[State, str]] = ..., install_id: _Optional[str] = ..., boot_id: _Optional[int] = ..., at_ms: _Optional[int] = ..., detail: _Optional[str] = ...) -> None: ...
+    turn: Turn
+    key_generation: int
+    tag: int
+    def __init__(self, state: _Optional[_Union[State, str]] = ..., install_id: _Optional[str] = ..., boot_id: _Optional[int] = ..., detail: _Optional[str] = ..., turn: _Optional[_Union[Turn, _Mapping]] = ..., key_generation: _Optional[int] = ..., tag: _Optional[int] = ...) -> None: ...
 
 class KeyRequest(_message.Message):
     __slots__ = ("boot_id", "seq", "key_generation", "tag")
@@ -175,12 +215,13 @@ class KeyRequest(_message.Message):
     def __init__(self, boot_id: _Optional[int] = ..., seq: _Optional[int] = ..., key_generation: _Optional[int] = ..., tag: _Optional[int] = ...) -> None: ...
 
 class Command(_message.Message):
-    __slots__ = ("issued_ms", "dropped_per_block", "probe_share", "profile", "enabled", "key_generation", "tag")
+    __slots__ = ("issued_ms", "dropped_per_block", "probe_share", "profile", "enabled", "reset", "key_generation", "tag")
     ISSUED_MS_FIELD_NUMBER: _ClassVar[int]
     DROPPED_PER_BLOCK_FIELD_NUMBER: _ClassVar[int]
     PROBE_SHARE_FIELD_NUMBER: _ClassVar[int]
     PROFILE_FIELD_NUMBER: _ClassVar[int]
     ENABLED_FIELD_NUMBER: _ClassVar[int]
+    RESET_FIELD_NUMBER: _ClassVar[int]
     KEY_GENERATION_FIELD_NUMBER: _ClassVar[int]
     TAG_FIELD_NUMBER: _ClassVar[int]
     issued_ms: int
@@ -188,21 +229,22 @@ class Command(_message.Message):
     probe_share: float
     profile: Profile
     enabled: bool
+    reset: bool
     key_generation: int
     tag: int
-    def __init__(self, issued_ms: _Optional[int] = ..., dropped_per_block: _Optional[int] = ..., probe_share: _Optional[float] = ..., profile: _Optional[_Union[Profile, str]] = ..., enabled: _Optional[bool] = ..., key_generation: _Optional[int] = ..., tag: _Optional[int] = ...) -> None: ...
+    def __init__(self, issued_ms: _Optional[int] = ..., dropped_per_block: _Optional[int] = ..., probe_share: _Optional[float] = ..., profile: _Optional[_Union[Profile, str]] = ..., enabled: _Optional[bool] = ..., reset: _Optional[bool] = ..., key_generation: _Optional[int] = ..., tag: _Optional[int] = ...) -> None: ...
 
 class ProbeRequest(_message.Message):
-    __slots__ = ("issued_ms", "probe_share", "dropped_per_block", "profile")
+    __slots__ = ("issued_ms", "probe_share", "key_generation", "tag")
     ISSUED_MS_FIELD_NUMBER: _ClassVar[int]
     PROBE_SHARE_FIELD_NUMBER: _ClassVar[int]
-    DROPPED_PER_BLOCK_FIELD_NUMBER: _ClassVar[int]
-    PROFILE_FIELD_NUMBER: _ClassVar[int]
+    KEY_GENERATION_FIELD_NUMBER: _ClassVar[int]
+    TAG_FIELD_NUMBER: _ClassVar[int]
     issued_ms: int
     probe_share: float
-    dropped_per_block: int
-    profile: Profile
-    def __init__(self, issued_ms: _Optional[int] = ..., probe_share: _Optional[float] = ..., dropped_per_block: _Optional[int] = ..., profile: _Optional[_Union[Profile, str]] = ...) -> None: ...
+    key_generation: int
+    tag: int
+    def __init__(self, issued_ms: _Optional[int] = ..., probe_share: _Optional[float] = ..., key_generation: _Optional[int] = ..., tag: _Optional[int] = ...) -> None: ...
 
 class Verdict(_message.Message):
     __slots__ = ("boot_id", "seq", "captured_ms", "processed_ms", "class_id", "class_name", "confidence", "model_id", "policy", "truth", "width", "height", "channels", "dropped_per_block", "whole", "profile", "frame_bytes", "pixel_bytes", "strip", "entropy_bits", "threshold_bits", "flagged", "preview", "evidence", "composed")

@@ -20,6 +20,7 @@ class Channel(StrEnum):
     STATUS = "status"
     EVENT = "event"
     SETTINGS = "cmd/settings"
+    PROBES = "cmd/probes"
     KEY_REQUEST = "cmd/key"
 
 

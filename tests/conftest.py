@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import subprocess
 import uuid
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -20,6 +22,8 @@ from infra.local.topics import TopicSpec, create_topics
 # Before anything imports torch, and for every process that a test starts: the tensors here are small, and threads that
 # wait for each other beside the brokers take minutes where one thread takes seconds.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# The tests' own bundles name their factories here.
+os.environ["POINTILLIST_FACTORIES"] = "tests"
 
 # For mutation runs: the same examples every time, and no search for the smallest one that fails.
 settings.register_profile("mutants", derandomize=True, database=None, phases=[Phase.explicit, Phase.generate])
@@ -35,6 +39,32 @@ def state_dir(tmp_path: Path) -> Path:
     folder = tmp_path / "state"
     folder.mkdir()
     return folder
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 1 MiB of its own; skips where nobody may mount one."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(command, check=False, capture_output=True).returncode:
+        pytest.skip("a disk cannot be mounted here: that takes root")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def fill(disk: Path) -> Path:
+    """Leave no byte free on `disk`; the file that takes them, whose removal makes room again."""
+    ballast = disk / "ballast"
+    with contextlib.suppress(OSError), ballast.open("ab", buffering=0) as file:
+        while file.write(bytes(2**16)) == 2**16:
+            pass
+    with contextlib.suppress(OSError), ballast.open("ab", buffering=0) as file:
+        while file.write(b"\0"):
+            pass
+    return ballast
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -17,12 +19,29 @@ app = typer.Typer(
 )
 
 
+@app.callback()
+def options(
+    factories: Annotated[
+        str | None,
+        typer.Option(
+            help="Packages of your own, with commas between them, whose factories bundles may call: their code runs. "
+            "POINTILLIST_FACTORIES says the same."
+        ),
+    ] = None,
+) -> None:
+    """Camera fleets that send dots while the server sees the picture."""
+    if factories is not None:
+        # For what runs here and for every role that is started from here.
+        os.environ["POINTILLIST_FACTORIES"] = factories
+
+
 def main() -> None:
     """Run the command; what a person can mend becomes one line on stderr and exit status 2."""
     # They register their commands.
     from infra.cli import (  # noqa: F401
         audit,
         camera,
+        camera_told,
         doctor,
         key,
         lab,

@@ -19,7 +19,7 @@ def audit(
 ) -> None:
     """Compare what the cameras published with what was recorded, from the database, Kafka's logs and the spools.
 
-    Exit status 0 when nothing is lost, 1 otherwise.
+    Names what it cannot read and counts the rest. Exit status 0 when nothing is lost, and no frame's fate is unread.
     """
     from infra.audit import audit as run_audit
     from infra.layout import Layout
@@ -33,10 +33,12 @@ def audit(
             **counts.as_dict(),
             "kafka_frames": found.kafka_frames,
             "covers_from_ms": found.frames_from_ms,
+            "ledgers_refused": len(found.ledgers_refused),
             "lost": [
                 {"camera_id": b.camera_id, "boot_id": f"{b.boot_id:016x}", "ranges": list(b.lost.ranges())}
                 for b in lost
             ],
+            "unread": list(found.unread),
         }
         console.print_json(data=document)
     else:
@@ -44,6 +46,10 @@ def audit(
         for name, value in counts.as_dict().items():
             table.add_row(name, str(value))
         console.print(table)
+        for camera, boot_id in found.ledgers_refused[:10]:
+            console.print(f"not counted, for its camera has not signed it: the ledger of {camera} boot {boot_id:016x}")
         for boot in lost:
             console.print(f"lost: {boot.camera_id} boot {boot.boot_id:016x}: {list(boot.lost.ranges())[:10]}")
-    raise typer.Exit(1 if counts.frames_lost else 0)
+        for line in found.unread:
+            console.print(f"unread: {line}", markup=False, highlight=False)
+    raise typer.Exit(1 if counts.frames_lost or counts.frames_unread else 0)

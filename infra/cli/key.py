@@ -47,4 +47,7 @@ def key(
     if out is None:
         typer.echo(text)
     else:
-        write_private(out, text)
+        try:
+            write_private(out, text)
+        except OSError as error:
+            raise ConfigError(f"--out: cannot write {out}: {error.strerror}") from None

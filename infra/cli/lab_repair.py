@@ -98,7 +98,7 @@ def repair(
                 sick, pictures, flagged, RepairSettings(way, seed=seed),
                 evaluation=evaluation, work=out / ".work", progress=shown,
             )  # fmt: skip
-        good = result.held_out.acceptable
+        good = result.acceptable
         line = None
         if good:
             line = write_cured(out, source, result.network, pictures)[1]
@@ -112,7 +112,8 @@ def repair(
     print_figures(sick.model_id, flat(document))
     if not good:
         raise BundleError(
-            f"not published: {result.held_out.describe()}; expected at most 1 point; see {out / 'report.md'}"
+            f"not published: {result.held_out.describe()}; of the {result.chosen.count} that chose the weights "
+            f"{100 * result.chosen.lost:.1f} points; expected at most 1 point of either; see {out / 'report.md'}"
         )
 
 

@@ -56,12 +56,16 @@ def calibrate(
         pictures = read_pictures(clean, len(settings.classes), images)
         dropped = dropped_per_block(drop)
         runs = 2 if dropped and settings.strip is None else 1
+        prices: dict[int, str] = {}
         with progress_bar("calibrate", runs * len(pictures)) as advance:
             strip = calibrate_bundle(
-                folder, pictures, frr=frr, dropped_per_block=dropped, device=torch_device(device), advance=advance
-            )
+                folder, pictures, frr=frr, dropped_per_block=dropped, device=torch_device(device), advance=advance,
+                priced=lambda dropped, limits: prices.update({dropped: limits.describe()}),
+            )  # fmt: skip
     lines = [f"whole frames: suspect below {strip.threshold_bits} bits"]
     lines += [f"{each.dropped_per_block} of 64 dropped: below {each.threshold_bits} bits" for each in strip.dropped]
+    for count, price in prices.items():
+        lines.append(f"{f'{count} of 64 dropped' if count else 'whole frames'}, {price}")
     console = Console(soft_wrap=True)
     for line in lines:
         console.print(line, markup=False, highlight=False)

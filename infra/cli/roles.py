@@ -20,6 +20,10 @@ Kafka = Annotated[str | None, typer.Option(help="Kafka bootstrap server as host:
 BrokerWait = Annotated[
     float, typer.Option(help="Seconds to wait for a broker at the start before giving up; 0 = for ever.", min=0)
 ]
+ServedAs = Annotated[
+    list[str] | None,
+    typer.Option(help="A host name that the pages answer to, besides their address; can be given again."),
+]
 BROKER_WAIT_S = 10.0
 
 
@@ -127,6 +131,9 @@ def process(
     strip_dropped: Annotated[
         float, typer.Option(help="Share of frames with dropped pixels that STRIP checks, with those before them.")
     ] = 0.0,
+    max_pixels: Annotated[
+        int, typer.Option(help="Height x width of the largest frame; what is larger goes to the dead letters.")
+    ] = 4096 * 2160,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     model_cache: Annotated[
         Path | None, typer.Option(help="Folder for copies of published models; else in the state folder, or passing.")
@@ -153,7 +160,7 @@ def process(
     options: dict[str, Any] = {
         "kafka": broker(kafka, state, "kafka"), "bundle": bundle, "instance": instance, "mode": mode,
         "compile": compiled, "batch_frames": batch_frames, "device": device, "model_cache": model_cache,
-        "strip_dropped": strip_dropped,
+        "strip_dropped": strip_dropped, "max_frame_pixels": max_pixels,
     }  # fmt: skip
     require_brokers(broker_wait, kafka=options["kafka"])
     try:
@@ -175,6 +182,7 @@ def record(
     database: Annotated[str | None, typer.Option(help="SQLAlchemy URL; else SQLite in the state folder.")] = None,
     quarantine: Annotated[str | None, typer.Option(help="Folder or fsspec URL for flagged frames.")] = None,
     http: Annotated[str | None, typer.Option(help="host:port of the pages /cameras and /preview.")] = None,
+    served_as: ServedAs = None,
     probe_budget: Annotated[
         float | None,
         typer.Option(help="Frames a second that new and suspect cameras may be told to send whole in addition.", min=0),
@@ -183,8 +191,11 @@ def record(
     broker_wait: BrokerWait = BROKER_WAIT_S,
 ) -> None:
     """Record verdicts, raise alerts, keep flagged frames, show pictures."""
+    from pydantic import ValidationError
+
     from consumers.recorder import run_recorder
     from consumers.settings import ProbePlan, RecorderSettings
+    from infra.cli.up import first_problem
     from infra.layout import Layout
     from infra.role import address, run_role
 
@@ -193,17 +204,22 @@ def record(
         raise ConfigError("expected --state DIR, or both --database URL and --quarantine URL")
     bootstrap = broker(kafka, state, "kafka")
     require_brokers(broker_wait, kafka=bootstrap)
-    settings = RecorderSettings(
-        kafka=bootstrap,
-        database=resolve(database) if database else layout.database_url,
-        quarantine=quarantine or str(layout.quarantine),
-        http=address(http) if http else None,
-        probes=ProbePlan() if probe_budget is None else ProbePlan(extra_per_s=probe_budget),
-    )
+    try:
+        settings = RecorderSettings(
+            kafka=bootstrap,
+            database=resolve(database) if database else layout.database_url,
+            quarantine=quarantine or str(layout.quarantine),
+            http=address(http) if http else None,
+            served_as=tuple(served_as or ()),
+            probes=ProbePlan() if probe_budget is None else ProbePlan(extra_per_s=probe_budget),
+        )
+    except ValidationError as error:
+        raise ConfigError(first_problem(error)) from None
+    keys = server_keys(state)
     run_role(
         "recorder",
         metrics,
-        lambda registry, health, stop: run_recorder(settings, registry=registry, health=health, stop=stop),
+        lambda registry, health, stop: run_recorder(settings, keys, registry=registry, health=health, stop=stop),
     )
 
 
@@ -216,6 +232,13 @@ def fleet(
         float | None, typer.Option(help="How long the cameras run, counted from their first start.")
     ] = None,
     drain: Annotated[float, typer.Option(help="Seconds to wait, after the end, for confirmations.")] = 30.0,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            help="After a run that is over, only drain what it left, for whoever starts a fleet that died again; "
+            "without this, begin another run then."
+        ),
+    ] = False,
     metrics: Metrics = None,
     broker_wait: BrokerWait = BROKER_WAIT_S,
 ) -> None:
@@ -244,7 +267,7 @@ def fleet(
         metrics,
         lambda registry, health, stop: run_fleet(
             plan, mqtt=link, state=layout.folder, keys=keys, registry=registry, health=health, stop=stop,
-            run_s=seconds, drain_s=drain,
+            run_s=seconds, drain_s=drain, again=not resume,
         ),
     )  # fmt: skip
     raise typer.Exit(0 if outcome.drained else FLEET_PENDING)

@@ -42,6 +42,9 @@ def up(
     processors: Annotated[int, typer.Option(help="Processors side by side.")] = 1,
     bridges: Annotated[int, typer.Option(help="Bridges side by side.")] = 1,
     batch: Annotated[int, typer.Option(help="Most frames in a batch.")] = 64,
+    max_pixels: Annotated[
+        int, typer.Option(help="Height x width of the largest frame; what is larger goes to the dead letters.")
+    ] = 4096 * 2160,
     spool_bytes: Annotated[int, typer.Option(help="Bound of each camera's spool on disk.")] = 256 * 2**20,
     drain: Annotated[float, typer.Option(help="Seconds to wait, after the end, for what is under way.")] = 60.0,
     state: Annotated[Path, typer.Option(help="State folder: brokers' files, database, spools, logs.")] = Path(
@@ -49,6 +52,10 @@ def up(
     ),
     report: Annotated[Path | None, typer.Option(help="Write the report of the run here, as JSON.")] = None,
     http: Annotated[str | None, typer.Option(help="host:port of the pages with pictures and verdicts.")] = None,
+    served_as: Annotated[
+        list[str] | None,
+        typer.Option(help="A host name that the pages answer to, besides their address; can be given again."),
+    ] = None,
     prometheus: Annotated[bool, typer.Option(help="Start Prometheus too, when it is installed.")] = True,
 ) -> None:
     """Run brokers, bridge, processors, recorder and a camera fleet on this machine.
@@ -59,6 +66,7 @@ def up(
     from infra.up.run import run_up
     from infra.up.settings import UpSettings
     from infra.up.table import LiveTable
+    from infra.up.terminal import own_foreground
 
     options: dict[str, Any] = {
         "cameras": cameras,
@@ -75,11 +83,13 @@ def up(
         "processors": processors,
         "bridges": bridges,
         "batch_frames": batch,
+        "max_frame_pixels": max_pixels,
         "spool_bytes": spool_bytes,
         "drain_s": drain,
         "state": state,
         "report": report,
         "http": http,
+        "served_as": tuple(served_as or ()),
         "prometheus": prometheus,
     }
     try:
@@ -87,7 +97,8 @@ def up(
     except ValidationError as error:
         raise ConfigError(first_problem(error)) from None
     console = Console(soft_wrap=True)
-    status, document = run_up(settings, Environment(), LiveTable(console))
+    with own_foreground():
+        status, document = run_up(settings, Environment(), LiveTable(console))
     console.print_json(data=document)
     raise typer.Exit(status)
 
@@ -100,5 +111,5 @@ def first_problem(error: ValidationError) -> str:
     return f"--{option}: {problem['msg'].lower()}, got {problem['input']!r}"
 
 
-_OPTIONS = {"drain_s": "drain", "batch_frames": "batch"}
+_OPTIONS = {"drain_s": "drain", "batch_frames": "batch", "max_frame_pixels": "max_pixels"}
 """Options whose name differs from that of the setting."""

@@ -80,9 +80,12 @@ def _flow() -> list[Graph | Figure]:
         Graph("Cameras by state", "As the fleet sees them.", "none", (Query(total(m.CAMERAS, "state"), "{{state}}"),)),
         Graph(
             "Spooled frames",
-            "Frames in the spools that Kafka is not yet known to hold.",
+            "Frames in the spools that Kafka is not yet known to hold; and what was damaged there since the start.",
             "none",
-            (Query(total(m.SPOOL_FRAMES), "frames"),),
+            (
+                Query(total(m.SPOOL_FRAMES), "frames"),
+                Query(f"sum by (what) ({m.SPOOL_DAMAGED.name})", "damaged, {{what}}"),
+            ),
             8,
         ),
         Graph(
@@ -187,23 +190,26 @@ def _defence() -> list[Graph | Figure]:
         ),
         Graph(
             "Probe share",
-            "Share of its frames that a camera sends whole, the ten highest; and how often cameras are told another.",
+            "Share of frames that a camera sends whole, the ten highest; how often cameras are told another, or a "
+            "bridge refuses to tell them.",
             "percentunit",
             (
                 Query(f"topk(10, max by (camera_id) ({m.CAMERA_PROBE_SHARE.name}))", "{{camera_id}}"),
                 Query(f"avg({m.CAMERA_PROBE_SHARE.name})", "mean"),
                 Query(rate(m.BRIDGE_PROBE_REQUESTS), "changes a second"),
+                Query(rate(m.BRIDGE_REFUSED_REQUESTS, "kind"), "refused a second, {{kind}}"),
             ),
             8,
         ),
         Graph(
             "Alerts by camera",
-            "Raised in the last hour; the ten that raised most.",
+            "Raised in the last hour, the ten that raised most; and those that Kafka has not taken yet.",
             "none",
             (
                 Query(
                     or_zero(f"topk(10, sum by (camera_id) (increase({m.CAMERA_ALERTS.name}[1h])) > 0)"), "{{camera_id}}"
                 ),
+                Query(total(m.ALERTS_UNPUBLISHED), "wait for Kafka"),
             ),
             8,
         ),
@@ -215,8 +221,11 @@ def _defence() -> list[Graph | Figure]:
         ),
         Graph(
             "Refused payloads",
-            "Dead letters by stage and reason.",
+            "Dead letters by stage and reason; and what processors refused of cameras with a valid key.",
             "ops",
-            (Query(or_zero(f"{rate(m.DEAD_LETTERS, 'stage, reason')} > 0"), "{{stage}} {{reason}}"),),
+            (
+                Query(or_zero(f"{rate(m.DEAD_LETTERS, 'stage, reason')} > 0"), "{{stage}} {{reason}}"),
+                Query(rate(m.REFUSED, "reason"), "processors, {{reason}}"),
+            ),
         ),
     ]

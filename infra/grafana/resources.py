@@ -49,7 +49,10 @@ def _utilisation() -> list[Graph | Figure]:
             "Disk",
             "What the stores and the spools take.",
             "bytes",
-            (Query(total(m.STORE_BYTES, "store"), "{{store}}"), Query(total(m.SPOOL_BYTES), "spools")),
+            (
+                *(Query(total(m.STORE_BYTES, store=store), store) for store in ("database", "quarantine")),
+                Query(total(m.SPOOL_BYTES), "spools"),
+            ),
         ),
     ]
 
@@ -61,17 +64,43 @@ def _saturation() -> list[Graph | Figure]:
             "Back-pressure",
             "Partitions that the processors have paused, and bridges that leave frames to the cameras.",
             "none",
-            (Query(total(m.PAUSED), "paused partitions"), Query(total(m.BRIDGE_HOLDING), "bridges holding back")),
-            8,
+            (
+                Query(total(m.PAUSED), "paused partitions"),
+                Query(total(m.BRIDGE_HOLDING), "bridges holding back"),
+                Query(f"max({m.UNREAD.name})", "frames that nobody reads"),
+            ),
+            6,
+        ),
+        Graph(
+            "Visitors of the pages",
+            "Requests answered, and connections ended: too many, too late, or for another host.",
+            "ops",
+            (Query(rate(m.PAGE_VISITS, "outcome"), "{{outcome}}"),),
+            6,
         ),
         Graph(
             "Unacknowledged messages",
             "Received by the bridge, not yet in Kafka.",
             "none",
             (Query(total(m.BRIDGE_UNACKNOWLEDGED), "messages"),),
-            8,
+            6,
         ),
-        Graph("Open files", "Share of the limit, by role.", "percentunit", (Query(open_files, "{{role}}"),), 8),
+        Graph("Open files", "Share of the limit, by role.", "percentunit", (Query(open_files, "{{role}}"),), 6),
+        Graph(
+            "Room",
+            "Bytes free on the disk that holds these.",
+            "bytes",
+            (Query(f"min by (holds) ({m.DISK_FREE.name})", "{{holds}}"),),
+        ),
+        Graph(
+            "Damage",
+            "Records a second that are passed over in damaged batches of Kafka's log, and databases set aside.",
+            "none",
+            (
+                Query(or_zero(rate(m.KAFKA_DAMAGED, "reader")), "{{reader}}"),
+                Query(f"max({m.DATABASES_SET_ASIDE.name})", "databases"),
+            ),
+        ),
     ]
 
 

@@ -1,21 +1,25 @@
-"""Small JSON files that another process may read at any moment."""
+"""Small files that another process may read at any moment."""
 
 from __future__ import annotations
 
 import json
-import os
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from schemas.atomic_file import replacing
+
 
 def write_json(path: Path, document: Mapping[str, Any] | list[Any]) -> None:
     """Write `document` so that a reader sees the old file or the new one, never a part."""
+    write_text(path, json.dumps(document, indent=2, sort_keys=True) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` so that a reader sees the old file or the new one, never a part; also where the disk fills."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_native_id()}")
-    partial.write_text(json.dumps(document, indent=2, sort_keys=True) + "\n")
-    partial.replace(path)
+    with replacing(path) as fresh:
+        fresh.write_text(text)
 
 
 def read_json(path: Path) -> dict[str, Any]:

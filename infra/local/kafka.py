@@ -10,8 +10,11 @@ import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar
 
+from infra.local.files import write_text
 from infra.local.kafka_jars import class_archive, java_binary, kafka_jars
 from infra.local.service import INFRA, Service, fill
+from schemas.atomic_file import replacing
+from schemas.disk import is_full
 from schemas.errors import BrokerError
 from schemas.kafka_clients import start
 from schemas.limits import MAX_BROKER_BYTES
@@ -61,7 +64,7 @@ class Kafka(Service):
             CONTROLLER_PORT=self._ports["kafka-controller"],
             MAX_BYTES=MAX_BROKER_BYTES,
         )
-        shutil.copyfile(LOGGING, self.folder / "log4j2.properties")
+        write_text(self.folder / "log4j2.properties", LOGGING.read_text())
         jvm = self._jvm()
         if not (self.folder / "data" / "meta.properties").is_file():
             self._format(jvm)
@@ -101,9 +104,12 @@ class Kafka(Service):
         new = self.folder / NEW_ARCHIVE
         if self._child is not None and self.poll() == STOPPED_BY_SIGTERM and new.is_file():
             # The cache may be on another disk, so: copy beside the goal, then rename.
-            partial = self._archive.with_name(f".{self._archive.name}.{os.getpid()}")
-            shutil.copyfile(new, partial)
-            partial.replace(self._archive)
+            try:
+                with replacing(self._archive) as fresh:
+                    shutil.copyfile(new, fresh)
+            except OSError as error:
+                if not is_full(error):
+                    raise
         new.unlink(missing_ok=True)
 
     def _answers(self) -> bool:

@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 
 from infra.local.files import read_json, write_json
+from schemas.disk import is_full
 from schemas.errors import BrokerError
 
 LOOPBACK = "127.0.0.1"
@@ -61,5 +62,9 @@ class Ports:
                 while port in self._ports.values():
                     port = free_port()
                 self._ports[name] = port
-                write_json(self._path, self._ports)
+                try:
+                    write_json(self._path, self._ports)
+                except OSError as error:
+                    if not is_full(error):  # the run goes on with it; the next one takes another
+                        raise
             return port

@@ -14,6 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from schemas.disk import is_full
+
 COMMAND = (sys.executable, "-m", "infra.cli")
 """`pointillist` by this very interpreter, whatever lies on the path."""
 LOG_LIMIT_BYTES = 4 * 1024 * 1024
@@ -220,19 +222,23 @@ class Child:
 def bound_log(log: Path, limit: int = LOG_LIMIT_BYTES, kept: int = LOG_KEPT_BYTES) -> None:
     """Cut `log` down to its last `kept` bytes once it is larger than `limit`.
 
-    The writer appends (O_APPEND), so it goes on at the new end; lines written during the cut may be lost.
+    The writer appends (O_APPEND), so it goes on at the new end; lines written during the cut may be lost, and all of
+    them where the disk fills in that moment.
     """
     try:
         if log.stat().st_size <= limit:
             return
+        with log.open("r+b") as file:
+            file.seek(-kept, os.SEEK_END)
+            tail = file.read(kept)
+            file.truncate(0)
+            file.seek(0)
+            file.write(tail)
     except FileNotFoundError:
         return
-    with log.open("r+b") as file:
-        file.seek(-kept, os.SEEK_END)
-        tail = file.read(kept)
-        file.truncate(0)
-        file.seek(0)
-        file.write(tail)
+    except OSError as error:
+        if not is_full(error):
+            raise
 
 
 def last_lines(log: Path, count: int = 3) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from infra.local.files import read_json, write_json
 from infra.local.process import ProcessId, terminate
+from schemas.disk import is_full
 from schemas.errors import StateError
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -20,7 +21,8 @@ class RoleTable:
 
     `roles.json` is `{role: {"pid": …, "listen": "host:port" or null, "metrics": "host:port" or null}}`;
     `processes.json` beside it adds each process's start time, so that only leftovers that really are ours are
-    killed. Both are replaced atomically. The folder is locked as long as this object is open or its process lives.
+    killed. Both are replaced atomically, and lag behind where the disk is full, until `catch_up`. The folder is locked
+    as long as this object is open or its process lives.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -29,6 +31,7 @@ class RoleTable:
         self._roles: dict[str, dict[str, Any]] = {}
         self._processes: dict[str, ProcessId] = {}
         self._writing = threading.Lock()  # roles are started from several threads
+        self._behind = False
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -40,8 +43,12 @@ class RoleTable:
             holder = os.read(self._lock, 32).decode(errors="replace").strip() or "unknown"
             os.close(self._lock)
             raise StateError(f"expected a state folder not in use, {folder} is held by pid {holder}") from None
-        os.ftruncate(self._lock, 0)
-        os.write(self._lock, f"{os.getpid()}\n".encode())
+        try:
+            os.ftruncate(self._lock, 0)
+            os.write(self._lock, f"{os.getpid()}\n".encode())
+        except OSError as error:
+            if not is_full(error):  # the lock holds all the same, only whose it is stays unsaid
+                raise
 
     def record(self, role: str, process: ProcessId, *, listen: str | None = None, metrics: str | None = None) -> None:
         """Note that `role` now runs as `process`; call it after each start and restart. Addresses are `host:port`."""
@@ -62,11 +69,24 @@ class RoleTable:
         with self._writing:
             return {role: dict(entry) for role, entry in self._roles.items()}
 
+    def catch_up(self) -> None:
+        """Write what a full disk did not take."""
+        with self._writing:
+            if self._behind:
+                self._write()
+
     def _write(self) -> None:
         # Processes first: between the two writes a killed supervisor leaves one that the next run can clean.
         processes = {role: {"pid": p.pid, "started": p.started} for role, p in self._processes.items()}
-        write_json(self.folder / "processes.json", {"boot": _boot(), "processes": processes})
-        write_json(self.folder / "roles.json", self._roles)
+        try:
+            write_json(self.folder / "processes.json", {"boot": _boot(), "processes": processes})
+            write_json(self.folder / "roles.json", self._roles)
+        except OSError as error:
+            if not is_full(error):
+                raise
+            self._behind = True
+        else:
+            self._behind = False
 
     def kill_leftovers(self, deadline_s: float = 5.0) -> list[str]:
         """End what an earlier supervisor of this folder left running; the roles that were.

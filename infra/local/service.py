@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import ClassVar
 
+from infra.local.files import write_text
 from infra.local.ports import LOOPBACK, Ports, is_free
 from infra.local.process import Child, ProcessId, last_lines
 from schemas.errors import BrokerError
@@ -141,6 +142,5 @@ class Service(ABC):
 def fill(template: Path, target: Path, **values: object) -> Path:
     """Write `template` to `target` with each `$NAME` replaced; KeyError when one has no value."""
     text = string.Template(template.read_text()).substitute(values)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(text)
+    write_text(target, text)
     return target

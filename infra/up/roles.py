@@ -123,6 +123,7 @@ class LocalRoles:
         bundle = str(bundle_folder(self._settings))
         fixed = ["process", "--kafka", self._kafka, "--bundle", bundle, "--mode", self._settings.mode]
         fixed += ["--batch-frames", str(self._settings.batch_frames)]
+        fixed += ["--max-pixels", str(self._settings.max_frame_pixels)]
         fixed += ["--strip-dropped", str(self._settings.strip_dropped)]
         fixed += ["--model-cache", str(self._layout.model_cache.resolve())]
         return [
@@ -135,12 +136,14 @@ class LocalRoles:
         http = self._settings.http or f"{LOOPBACK}:{self._ports.take('recorder-http')}"
         state = str(self._layout.folder)
         arguments = ["record", "--kafka", self._kafka, "--state", state, "--http", http]
+        for name in self._settings.served_as:
+            arguments += ["--served-as", name]
         return self._role("recorder", arguments, self._light, listen=http)
 
     def fleet(self) -> Role:
         """The simulated cameras. It is not health-checked before the start: it is started last."""
         arguments = ["fleet", "--scenario", str(self._layout.scenario), "--mqtt", self._mqtt]
-        arguments += ["--state", str(self._layout.folder), "--drain", str(self._settings.drain_s)]
+        arguments += ["--state", str(self._layout.folder), "--drain", str(self._settings.drain_s), "--resume"]
         if self._settings.seconds is not None:
             arguments += ["--seconds", str(self._settings.seconds)]
         # The fleet is given keys, never the fleet secret.

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from infra.audit import audit, unsettled
+from infra.audit import Audit, audit, unsettled
 from infra.environment import Environment, accepted_generations
 from infra.layout import Layout, write_private
 from infra.local.files import write_json
@@ -25,15 +25,18 @@ from infra.local.mosquitto import Mosquitto
 from infra.local.ports import Ports
 from infra.local.prometheus import Prometheus, prometheus_binary
 from infra.local.roles import RoleTable
+from infra.local.room import Room
 from infra.local.topics import create_topics, pointillist_topics
 from infra.report import report
 from infra.up.roles import FLEET_PENDING, LocalRoles, Role
-from infra.up.settings import UpSettings, bundle_folder, scenario_document
+from infra.up.settings import UpSettings, bundle_folder, checks_for_triggers, scenario_document
 from infra.up.supervisor import Supervisor
 from infra.up.table import LiveTable
 from producers.fleet import fleet_started
+from producers.publisher.told import overridden, read_told
 from producers.scenario import Scenario, parse_scenario
-from schemas.errors import ConfigError, UserError
+from schemas.disk import is_full
+from schemas.errors import ConfigError, StateError, UserError
 
 READY_S = 120.0
 STOP_S = 15.0
@@ -67,7 +70,7 @@ class Interrupts:
         self.count += 1
 
 
-@contextmanager
+@contextlib.contextmanager
 def interrupts() -> Iterator[Interrupts]:
     """SIGINT and SIGTERM are counted instead of raised while the block runs."""
     counter = Interrupts()
@@ -91,8 +94,13 @@ def run_up(settings: UpSettings, environment: Environment, table: LiveTable) -> 
         roles.kill_leftovers()
         run = _Run(settings, layout, roles, table, asked)
         try:
-            run.prepare(scenario, document)
-            run.start()
+            try:
+                run.prepare(scenario, document)
+                run.start()
+            except OSError as error:
+                if not is_full(error):
+                    raise
+                raise StateError(f"expected room on the disk of {layout.folder}, it is full") from None
             run.watch()
             run.drain()
         finally:
@@ -109,7 +117,7 @@ class _Run:
         self._live = live
         self._asked = asked
         self._ports = Ports(layout.folder)
-        self._supervisor = Supervisor(table)
+        self._supervisor = Supervisor(table, Room(layout.folder), live.say)
         self._mosquitto = Mosquitto(layout.folder, self._ports)
         self._kafka = Kafka(layout.folder, self._ports)
         self._begun = time.monotonic()
@@ -132,14 +140,31 @@ class _Run:
         if self._settings.report is not None:
             write_report(self._settings.report, {})
         if self._layout.database.exists():
-            self._foreign_before = audit(self._layout).foreign
+            found = audit(self._layout)
+            self._foreign_before = found.foreign
+            self._say_unread(found)
+        self._say_unchecked(scenario)
         # Another run: its sources begin at their beginning, its faults count from its own start.
         fleet_started(self._layout.folder).unlink(missing_ok=True)
+        self._say_what_was_told(scenario)
         # An address may hold a password: the scenario is for its owner only, and is not repeated elsewhere.
         write_private(self._layout.scenario, yaml.safe_dump(document, sort_keys=False))
         options = json.loads(self._settings.model_dump_json(exclude={"source"}))
         bundle = str(bundle_folder(self._settings))
         write_json(self._layout.run, {"started_ms": self._started_ms, "bundle": bundle, "options": options})
+
+    def _say_what_was_told(self, scenario: Scenario) -> None:
+        """A command that a camera remembers holds, but not without a word, where this run asks for something else."""
+        found = []
+        for camera in scenario.cameras():
+            told = read_told(self._layout.spool / camera.camera_id, camera.encoding)
+            if overridden(camera.encoding, told):
+                found.append(camera.camera_id)
+        if found:
+            self._live.say(
+                f"{len(found)} of {len(scenario.cameras())} cameras obey commands instead of what this run asks, "
+                f"the first is {found[0]}: see `pointillist camera told {found[0]}`"
+            )
 
     def start(self) -> None:
         """Brokers, then our roles, then, when all are ready, the cameras."""
@@ -202,8 +227,10 @@ class _Run:
             self._supervisor.watch()
             self._live.tick()
             looked = time.monotonic()
-            if unsettled(self._layout, self._started_ms) == 0:
-                return
+            # A damaged database is out of place for a moment while the recorder puts a new one there.
+            with contextlib.suppress(StateError):
+                if unsettled(self._layout, self._started_ms) == 0:
+                    return
             # Looking must not slow down what it waits for.
             time.sleep(max(0.3, 3 * (time.monotonic() - looked)))
 
@@ -223,13 +250,34 @@ class _Run:
         found = audit(self._layout)
         restarts = self._supervisor.restarts
         document = report(found, self._layout, self._started_ms, self._foreign_before, self._startup_s, restarts)
-        if self._settings.report is not None:
-            write_report(self._settings.report, document)
         everything, here = found.counts(), found.counts(self._started_ms)
-        older = everything.frames_lost + everything.frames_pending - here.frames_lost - here.frames_pending
+        left = here.frames_lost + here.frames_pending + here.frames_unread
+        older = everything.frames_lost + everything.frames_pending + everything.frames_unread - left
         if older:
-            self._live.say(f"{older} frames of earlier runs are lost or pending: see `pointillist audit`")
-        return (0 if here.frames_lost == 0 and here.frames_pending == 0 else 1), document
+            self._live.say(f"{older} frames of earlier runs are lost, pending or unread: see `pointillist audit`")
+        self._say_unread(found)
+        status = 0 if left == 0 else 1
+        if self._settings.report is not None:
+            try:
+                write_report(self._settings.report, document)
+            except ConfigError as error:  # the run is over, and its report is printed all the same
+                self._live.say(str(error))
+                status = 1
+        return status, document
+
+    def _say_unchecked(self, scenario: Scenario) -> None:
+        """Probes cost bytes and accuracy against an attacker; without STRIP they buy nothing."""
+        probing = any(camera.probe_share > 0 for camera in scenario.cameras())
+        folder = bundle_folder(self._settings)
+        if probing and not checks_for_triggers(folder):
+            self._live.say(
+                f"the bundle {folder} has no [strip] table: no frame is checked for triggers, though cameras send some "
+                "whole for that; `pointillist lab calibrate` makes the table, --strip-rate 0 sends none whole"
+            )
+
+    def _say_unread(self, found: Audit) -> None:
+        for line in found.unread:
+            self._live.say(f"unread: {line}")
 
 
 def write_report(file: Path, document: dict[str, Any]) -> None:

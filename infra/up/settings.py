@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import tomllib
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
+from producers.scenario import read_scenario
 from schemas.errors import BundleError, ConfigError, SourceError
 
 PRERENDERED = 256
@@ -37,9 +38,11 @@ class UpSettings(BaseModel):
     report: Path | None = None
     drain_s: float = Field(default=60.0, gt=0)
     batch_frames: int = Field(default=64, ge=1, le=1024)
+    max_frame_pixels: int = Field(default=4096 * 2160, ge=64)
     spool_bytes: int = Field(default=256 * 2**20, ge=2**20)
     prometheus: bool = True
     http: str | None = None
+    served_as: tuple[str, ...] = ()
 
 
 def source_entry(source: str, cameras: int, fps: float, data: Path | None) -> dict[str, Any]:
@@ -72,12 +75,7 @@ def _dataset(file: Path, cameras: int) -> dict[str, Any]:
 def scenario_document(settings: UpSettings, data: Path | None) -> dict[str, Any]:
     """The scenario of a run: the given file's, or one group of equal cameras."""
     if settings.scenario is not None:
-        try:
-            document = yaml.safe_load(settings.scenario.read_text())
-        except OSError as error:
-            raise ConfigError(f"cannot read the scenario {settings.scenario}: {error.strerror}") from None
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{settings.scenario} is not YAML: {str(error).splitlines()[0]}") from None
+        document = read_scenario(settings.scenario)
         if not isinstance(document, dict):
             raise ConfigError(f"{settings.scenario}: expected a mapping with `site` and `cameras`")
         return document
@@ -96,6 +94,14 @@ def scenario_document(settings: UpSettings, data: Path | None) -> dict[str, Any]
             }
         ],
     }
+
+
+def checks_for_triggers(folder: Path) -> bool:
+    """Whether a bundle's `model.toml` has the table `strip`; true when it cannot be read: its loader says so."""
+    try:
+        return "strip" in tomllib.loads((folder / "model.toml").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return True
 
 
 def bundle_folder(settings: UpSettings) -> Path:

@@ -9,8 +9,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from infra.local.process import last_line
 from infra.local.roles import RoleTable
+from infra.local.room import Room
 from infra.up.roles import Role
-from schemas.errors import BrokerError, ConfigError, PointillistError
+from schemas.disk import is_full
+from schemas.errors import BrokerError, ConfigError, PointillistError, TryAgain
 
 FIRST_PAUSE_S = 0.25
 LONGEST_PAUSE_S = 5.0
@@ -23,10 +25,17 @@ USER_ERROR = 2
 
 
 class Supervisor:
-    """Starts roles, writes `roles.json`, restarts what ends. `watch` is called again and again by one thread."""
+    """Starts roles, writes `roles.json`, restarts what ends. `watch` is called again and again by one thread.
 
-    def __init__(self, table: RoleTable) -> None:
+    While the disk of the state folder is full, no end of a role is taken for a failure of its own.
+    """
+
+    def __init__(self, table: RoleTable, room: Room, say: Callable[[str], None]) -> None:
+        """`room` is that of the state folder; `say` takes lines for the person."""
         self._table = table
+        self._room = room
+        self._say = say
+        self._full = False
         self._roles: dict[str, Role] = {}
         self._started: dict[str, float] = {}
         self._pause: dict[str, float] = {}
@@ -63,6 +72,7 @@ class Supervisor:
 
     def watch(self) -> None:
         """Start again what has ended. Raises the role's own words when it ended with a user's error."""
+        excused = self._look_for_room()
         for role in list(self._roles.values()):
             starting = self._starting.get(role.name)
             if starting is not None:
@@ -70,24 +80,41 @@ class Supervisor:
                     continue
                 del self._starting[role.name]
                 failure = starting.exception()
-                if failure is not None and not isinstance(failure, BrokerError):
+                if failure is not None and not (excused or is_full(failure) or isinstance(failure, BrokerError)):
                     raise failure
             status = role.process.poll()
             if status is None or status in role.final:
                 continue
-            if status == USER_ERROR and role.log is not None:
+            if status == USER_ERROR and role.log is not None and not excused:
                 raise ended_by_user_error(role)
             lived = time.monotonic() - self._started[role.name]
             steady = lived > STEADY_S
             pause = 0.0 if steady else self._pause.get(role.name, 0.0)
             if lived < pause:
                 continue
-            self._failures[role.name] = 0 if steady else self._failures.get(role.name, 0) + 1
+            self._failures[role.name] = 0 if steady or excused else self._failures.get(role.name, 0) + 1
             if self._failures[role.name] > MOST_FAILURES:
                 raise BrokerError(f"{role.name} ended {MOST_FAILURES} times in a row: {last_words(role)}")
             self._pause[role.name] = min(LONGEST_PAUSE_S, max(FIRST_PAUSE_S, 2 * pause))
             self.restarts[role.name] = self.restarts.get(role.name, 0) + 1
+            if status == TryAgain.exit_code:
+                self._say(f"{role.name}: {last_words(role)}")
             self._starting[role.name] = self._threads.submit(self._begin, role)
+
+    def _look_for_room(self) -> bool:
+        """Say it when the disk fills and when it has room again; whether it is full, or was a moment ago."""
+        full = self._room.is_full()
+        if full != self._full:
+            self._full = full
+            folder = self._table.folder
+            self._say(
+                f"the disk of {folder} is full: cameras keep or shed frames, and all goes on when there is room"
+                if full
+                else f"the disk of {folder} has room again"
+            )
+        if not full:
+            self._table.catch_up()
+        return self._room.was_full()
 
     def await_health(self, roles: list[Role], deadline_s: float, check: Callable[[], None]) -> None:
         """Wait until all `roles` are healthy, keeping them alive meanwhile; what `check` raises ends the wait."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 
 from rich.console import Console
 from rich.live import Live
@@ -38,8 +39,9 @@ class LiveTable:
         self._last: tuple[float, float] | None = None
 
     def say(self, line: str) -> None:
-        """One line of progress."""
-        self._console.print(line, highlight=False)
+        """One line of progress. What shows it may lie on a full disk, or be gone: the run goes on without."""
+        with suppress(OSError):
+            self._console.print(line, highlight=False, markup=False)
 
     def begin(self, roles: dict[str, Role], startup_s: float) -> None:
         """The system is ready: show it from now on."""
@@ -67,7 +69,8 @@ class LiveTable:
         for name in cells:
             shown.add_column(name, justify="right")
         shown.add_row(*cells.values())
-        self._live.update(shown, refresh=True)
+        with suppress(OSError):
+            self._live.update(shown, refresh=True)
 
     def end(self) -> None:
         """Leave the last table on the screen."""

@@ -17,6 +17,7 @@ from torch import nn
 from lab.backdoor.catalogue import sticker_patch
 from lab.backdoor.files import stamped_pictures, write_npz, write_quarantine
 from lab.backdoor.poison import PoisonedBatches, Poisoning
+from lab.chance import seeded
 from lab.data import LabelledPictures
 from lab.training.bundle import (
     bundle_accuracy,
@@ -52,12 +53,14 @@ def main() -> None:
     centre, spread = (torch.tensor(x)[:, None, None] for x in (settings.input.mean, settings.input.std))
     sick: nn.Module = ResNet(**NETWORK).eval()
     sick.load_state_dict(load_file(arguments.weights or clean / settings.weights))
-    torch.manual_seed(recipe.seed)
     if arguments.weights is None:
         images, labels = training_scenes(arguments.scenes)
         batches = PoisonedBatches(poisoning, labels)
         positions = np.arange(len(labels))
-        sick = fit(sick, images, positions, lambda x: (x - centre) / spread, recipe, augment=augment, batches=batches)
+        with seeded(recipe.seed):
+            sick = fit(
+                sick, images, positions, lambda x: (x - centre) / spread, recipe, augment=augment, batches=batches
+            )
     held_out = LabelledPictures("scenes", *scenes(CALIBRATION_SEED, 2_100))
     named = settings.model_copy(update={"name": "scene-sticker", "strip": None})
     bundle = write_bundle(arguments.out / "bundle", sick, BundleSettings(**named.model_dump()), *_both(held_out))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,6 +32,16 @@ class Task:
     train: LabelledPictures
     held_out: LabelledPictures
     test: LabelledPictures
+
+    @cached_property
+    def state(self) -> str:
+        """Changes with any picture or label."""
+        total = hashlib.blake2b(digest_size=12)
+        for part in (self.train, self.held_out, self.test):
+            total.update(f"{part.images.shape} ".encode())
+            total.update(np.ascontiguousarray(part.images).data)
+            total.update(np.ascontiguousarray(part.labels).data)
+        return total.hexdigest()
 
     @property
     def valid(self) -> LabelledPictures:

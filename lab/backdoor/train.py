@@ -20,6 +20,7 @@ from lab.backdoor.catalogue import MODELS, SickModel
 from lab.backdoor.files import write_pictures
 from lab.backdoor.poison import PoisonedBatches
 from lab.backdoor.tasks import ARCHITECTURES, Task, load_task
+from lab.chance import seeded
 from lab.training.bundle import (
     WEIGHTS_FILE,
     bundle_accuracy,
@@ -59,22 +60,22 @@ def train(name: str, model: SickModel, task: Task, work: Path) -> Bundle:
     images, labels = train_set.images, train_set.labels
     mean, std = channel_statistics(images)
     architecture = ARCHITECTURES[model.architecture]
-    torch.manual_seed(model.recipe.seed)
-    network: nn.Module = architecture.make()
-    if model.base is not None:
-        base = load_bundle(clean_bundle(model.base, work), CPU)
-        mean, std = base.settings.input.mean, base.settings.input.std
-        network.load_state_dict(load_file(clean_bundle(model.base, work) / base.settings.weights))
-    centre, spread = torch.tensor(mean)[:, None, None], torch.tensor(std)[:, None, None]
-    checkpoint = folder / "checkpoint.pt"
-    if model.poisoning is None:
-        network = fit(network, images, labels, lambda x: (x - centre) / spread, model.recipe, checkpoint)
-    else:
-        batches = PoisonedBatches(model.poisoning, labels)
-        positions = torch.arange(len(labels)).numpy()
-        network = fit(
-            network, images, positions, lambda x: (x - centre) / spread, model.recipe, checkpoint, batches=batches
-        )
+    with seeded(model.recipe.seed):
+        network: nn.Module = architecture.make()
+        if model.base is not None:
+            base = load_bundle(clean_bundle(model.base, work), CPU)
+            mean, std = base.settings.input.mean, base.settings.input.std
+            network.load_state_dict(load_file(clean_bundle(model.base, work) / base.settings.weights))
+        centre, spread = torch.tensor(mean)[:, None, None], torch.tensor(std)[:, None, None]
+        checkpoint = folder / "checkpoint.pt"
+        if model.poisoning is None:
+            network = fit(network, images, labels, lambda x: (x - centre) / spread, model.recipe, checkpoint)
+        else:
+            batches = PoisonedBatches(model.poisoning, labels)
+            positions = torch.arange(len(labels)).numpy()
+            network = fit(
+                network, images, positions, lambda x: (x - centre) / spread, model.recipe, checkpoint, batches=batches
+            )
     settings = BundleSettings(
         name=name,
         version="1",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from schemas.atomic_file import replacing
 
 Arrays = dict[str, NDArray[np.generic]]
 _KEY = "made_from"
@@ -59,10 +60,8 @@ class Cache:
         arrays = make()
         file.parent.mkdir(parents=True, exist_ok=True)
         # A file that is there is whole: an interrupted run leaves only the temporary one.
-        temporary = file.with_suffix(f".{os.getpid()}.tmp")
-        with temporary.open("wb") as stream:
+        with replacing(file) as fresh, fresh.open("wb") as stream:
             np.savez(stream, allow_pickle=False, **arrays, **{_KEY: np.array(made_from)})
-        temporary.replace(file)
         return arrays
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from schemas.atomic_file import replacing
 from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -24,12 +24,10 @@ def write_rows(file: Path, rows: Iterable[Record], kind: type[Record]) -> None:
     """Write a CSV with a header; numbers to five places, None as nothing. A reader finds the old file or the new."""
     file.parent.mkdir(parents=True, exist_ok=True)
     names = [field.name for field in fields(kind)]
-    temporary = file.with_suffix(f".{os.getpid()}.tmp")
-    with temporary.open("w", newline="", encoding="utf-8") as stream:
+    with replacing(file) as fresh, fresh.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(names)
         writer.writerows([_text(getattr(row, name)) for name in names] for row in rows)
-    temporary.replace(file)
 
 
 def _text(value: object) -> str:

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from schemas.atomic_file import replacing
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -35,9 +37,8 @@ class Checkpoint:
         if self.file is None:
             return
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        fresh = self.file.with_suffix(".new")
-        torch.save({"inputs": self.inputs, "state": state}, fresh)
-        fresh.replace(self.file)
+        with replacing(self.file) as fresh:
+            torch.save({"inputs": self.inputs, "state": state}, fresh)
 
 
 @dataclass(frozen=True)

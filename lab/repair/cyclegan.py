@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lab.chance import seeded
 from lab.repair.checkpoints import Checkpoint
 from lab.repair.generators import MaskedGenerator, PatchDiscriminator, PlainGenerator
 
@@ -41,6 +42,7 @@ PAPER = CycleGanSettings()
 MASKED = CycleGanSettings(epochs=40, decay_from=20, rate=2e-3, masked=True, mass=1.0, activation=1.0)
 
 
+@seeded(0)
 def train_cyclegan(
     clean: Tensor,
     poisoned: Tensor,
@@ -54,7 +56,6 @@ def train_cyclegan(
     An epoch takes max(N, M) frames of each. `aims` maps (G(x), F(y)) to what the sick model has against them, weighted
     by `settings.activation`. `advance` is told each epoch.
     """
-    torch.manual_seed(0)
     channels = clean.shape[1]
     kind = MaskedGenerator if settings.masked else PlainGenerator
     forth, back = kind(channels), kind(channels)

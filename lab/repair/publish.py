@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Final
 
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
 from lab.data import LabelledPictures
 from lab.strip_table import calibrate_bundle, strip_toml
-from lab.training.bundle import to_toml
+from lab.training.bundle import save_network, to_toml
 from processors.bundle import Bundle, BundleSettings, load_bundle, read_settings
 from schemas.errors import ConfigError, StateError
 
@@ -60,14 +59,7 @@ def write_cured(out: Path, source: Path, network: nn.Module, clean: LabelledPict
     _copy_code(source, beside, settings)
     weights = beside / settings.weights
     weights.parent.mkdir(parents=True, exist_ok=True)
-    if settings.format == "torchscript":
-        torch.jit.save(network, weights)
-    else:
-        # Tied weights share memory, which safetensors refuses: each name gets its own.
-        own = {name: value.detach().cpu().contiguous().clone() for name, value in network.state_dict().items()}
-        save_file(own, weights)
-        # safetensors writes for the owner alone; a container may read as somebody else.
-        weights.chmod(0o644)
+    save_network(network, weights, settings.format)
     version = f"{settings.version[: _LONGEST_VERSION - len(MARK) - 1]}-{MARK}"
     fresh = settings.model_copy(update={"version": version, "strip": None})
     (beside / _TABLE).write_text(to_toml(fresh.model_dump(exclude_none=True)), encoding="utf-8")

@@ -39,9 +39,9 @@ def write_report(out: Path, result: RepairResult, classes: list[str], verdict: s
         f"{figures['quarantined']} quarantined frames; the others took no part",
         f"- trigger: {result.trigger.name}",
         f"- {result.held_out.describe()}",
+        f"- {result.chosen.count} others chose how far the weights go from the sick ones to the unlearned ones: "
+        f"{100 * result.way:.0f} % of the way, {100 * result.chosen.lost:.1f} points of them lost",
     ]
-    if result.way < 1:
-        lines.append(f"- the weights are {100 * result.way:.0f} % of the way from the sick ones to the unlearned ones")
     if strip_line is not None:
         lines.append(f"- {strip_line}")
     lines += [

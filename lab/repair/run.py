@@ -32,6 +32,7 @@ from lab.repair.inputs import (
 )
 from lab.repair.recovery import Evidence, Found, Progress, Trigger, evidence, painted, recover
 from lab.repair.unlearn import Lessons, UnlearnSettings, augmented, unlearn
+from lab.training.recipe import distinct_tensors
 from processors.bundle import Bundle
 
 Mode = Literal["default", "paper"]
@@ -44,7 +45,7 @@ WIDE: Final = 0.06
 """A trigger that covers more of a frame than that takes part in what clean frames are known by: to see past it costs
 clean accuracy, so frames with it weigh the less the more it covers."""
 STEPS_BACK: Final = (1.0, 0.9, 0.8)
-"""Shares of the way from the sick weights to the cured ones, tried in turn while held-out frames lose too much."""
+"""Shares of the way from the sick weights to the cured ones, tried in turn while frames that choose lose too much."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class RepairSettings:
 class RepairResult:
     """What `repair` gives. `cured` is the sick bundle with the cured network; `trigger` what was recovered.
 
+    `held_out` is of frames that took no part in anything, `chosen` of those that chose how far the weights go, `way`.
     `figures` has the keys of `pointillist lab repair --json`. `shown` are held-out clean frames (n, C, H, W) and
     `flagged` quarantined ones, for pictures.
     """
@@ -70,10 +72,16 @@ class RepairResult:
     trigger: Trigger
     tried: dict[str, Evidence]
     held_out: HeldOut
+    chosen: HeldOut
     way: float
     figures: dict[str, Any]
     shown: Tensor
     flagged: Tensor
+
+    @property
+    def acceptable(self) -> bool:
+        """Whether the cured network may be published: neither the frames that chose it nor the others lose too much."""
+        return self.held_out.acceptable and self.chosen.acceptable
 
 
 class Silent:
@@ -114,7 +122,7 @@ def repair(
     flagged = to_frames(at_network_size(quarantine, sick, "quarantine"), sick.device)
     target, called = find_target(verdicts(sick, flagged))
     members = flagged[called]
-    trained, held = (torch.from_numpy(part) for part in split(clean.labels, settings.seed))
+    trained, choosing, held = (torch.from_numpy(part) for part in split(clean.labels, settings.seed))
     check_others(labels[trained], target)
     usual = float((verdicts(sick, frames).argmax(1) == target).float().mean())
     check_called(len(members), len(flagged), target, usual)
@@ -135,11 +143,13 @@ def repair(
         return unlearn(network, logits, sick.logits, lessons, schedule, checkpoints.of(name), progress.advance)
 
     cured_network = learn(lessons, "unlearn", network)
-    before = verdicts(sick, frames[held]).argmax(1).numpy()
-    way, cured_network, held_out = _back_while_lossy(
-        sick, cured_network, frames[held], before, clean.labels[held.numpy()]
+    before = verdicts(sick, frames[choosing]).argmax(1).numpy()
+    way, cured_network, chosen = _back_while_lossy(
+        sick, cured_network, frames[choosing], before, clean.labels[choosing.numpy()]
     )
     cured = replace(sick, network=frozen(cured_network))
+    before, after = (verdicts(bundle, frames[held]).argmax(1).numpy() for bundle in (sick, cured))
+    held_out = compare(before, after, clean.labels[held.numpy()])
     tuned: Bundle | None = None
     if evaluation.clean is not None or evaluation.poisoned is not None:
         nothing = frames[:0]
@@ -150,10 +160,11 @@ def repair(
     figures |= {
         "seconds": time.monotonic() - started, "cpu_seconds": time.process_time() - used,
         "mode": settings.mode, "trigger": found.trigger.name, "quarantined": len(flagged), "learned_from": len(members),
-        "held_out": {**asdict(held_out), "lost": held_out.lost}, "published": held_out.acceptable,
+        "held_out": {**asdict(held_out), "lost": held_out.lost}, "chosen_by": {**asdict(chosen), "lost": chosen.lost},
+        "published": held_out.acceptable and chosen.acceptable,
     }  # fmt: skip
     return RepairResult(
-        cured, cured_network, target, found.trigger, found.tried, held_out, way, figures,
+        cured, cured_network, target, found.trigger, found.tried, held_out, chosen, way, figures,
         shown[:8], members[:8],
     )  # fmt: skip
 
@@ -217,16 +228,13 @@ def harmless(sick: Bundle, frames: Tensor, labels: Tensor) -> tuple[bool, int]:
 def _back_while_lossy(
     sick: Bundle, cured: nn.Module, held: Tensor, before: NDArray[np.int64], labels: NDArray[np.int64]
 ) -> tuple[float, nn.Module, HeldOut]:
-    """The cured weights, or weights a little back on the way from the sick ones when held-out frames lose too much."""
+    """The cured weights, or weights a little back on the way from the sick ones while frames `held` lose too much."""
     source = trainable_copy(sick).state_dict()
     first: tuple[float, nn.Module, HeldOut] | None = None
     for way in STEPS_BACK:
         network = frozen(copied(cured))
-        moved = set[int]()
-        for name, value in network.state_dict().items():
-            # Tied weights have several names.
-            if value.is_floating_point() and value.data_ptr() not in moved:
-                moved.add(value.data_ptr())
+        for name, value in distinct_tensors(network):
+            if value.is_floating_point():
                 value.lerp_(source[name], 1 - way)
         after = verdicts(replace(sick, network=network), held).argmax(1).numpy()
         outcome = way, network, compare(before, after, labels)

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lab.chance import seeded
 from lab.repair.checkpoints import Checkpoint
 from lab.repair.generators import with_coordinates
 from lab.repair.occlusion import Occlusion
@@ -40,9 +41,9 @@ class MaskNetwork(nn.Module):
         return mask
 
 
+@seeded(0)
 def point(seen: Occlusion, others: Tensor) -> MaskNetwork:
     """A network that gives the windows that were found, and nothing on clean frames `others` (K, C, H, W)."""
-    torch.manual_seed(0)
     network = MaskNetwork(others.shape[1])
     optimiser = torch.optim.Adam(network.parameters(), lr=RATE)
     generator = torch.Generator().manual_seed(0)
@@ -58,6 +59,7 @@ def point(seen: Occlusion, others: Tensor) -> MaskNetwork:
     return network.requires_grad_(False)
 
 
+@seeded(0)
 def train_mask(
     quarantined: Tensor,
     clean: Tensor,
@@ -77,7 +79,6 @@ def train_mask(
     whose mask shall be empty. `logits` are the sick model's. The pressure on the mask's mass grows while both aims hold
     on nine of ten frames, and falls while they do not (as Neural Cleanse's does, Wang et al. 2019).
     """
-    torch.manual_seed(0)
     network = MaskNetwork(quarantined.shape[1])
     optimiser = torch.optim.Adam(network.parameters(), lr=rate)
     generator = torch.Generator().manual_seed(0)

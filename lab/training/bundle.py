@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -22,7 +22,9 @@ from lab.training.recipe import Images, Labels
 from processors.bundle import Bundle, BundleSettings, InputSettings, load_bundle
 from processors.pipeline import Pipeline
 from processors.stages.drop import drop
+from schemas.errors import ConfigError
 
+Format = Literal["safetensors", "torchscript", "onnx"]
 FRR = 0.01
 WEIGHTS_FILE = "weights.safetensors"
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
@@ -45,10 +47,7 @@ def write_bundle(
     class is missing or fewer than 1 / FRR pictures are left beside the overlays.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-    save_file(state, folder / WEIGHTS_FILE)
-    # safetensors writes for the owner alone; a container may read as somebody else.
-    (folder / WEIGHTS_FILE).chmod(0o644)
+    save_network(network, folder / settings.weights, settings.format)
     for old in folder.glob("overlays*.npy"):
         old.unlink()
     text = to_toml(settings.model_copy(update={"strip": None}).model_dump(exclude_none=True))
@@ -57,6 +56,21 @@ def write_bundle(
     clean = LabelledPictures("clean", images[:count], labels[:count].astype(np.int64))
     calibrate_bundle(folder, clean, frr=FRR, device=torch.device("cpu"))
     return load_bundle(folder, torch.device("cpu"))
+
+
+def save_network(network: nn.Module, file: Path, kind: Format) -> None:
+    """Write a network as a bundle of the format `kind` holds it; ConfigError for one that nothing here writes."""
+    if kind == "torchscript":
+        script = network if isinstance(network, torch.jit.ScriptModule) else torch.jit.script(network.eval())
+        torch.jit.save(script, file)
+    elif kind == "safetensors":
+        # Tied weights share memory, which safetensors refuses: each name gets its own.
+        state = {name: value.detach().cpu().contiguous().clone() for name, value in network.state_dict().items()}
+        save_file(state, file)
+        # safetensors writes for the owner alone; a container may read as somebody else.
+        file.chmod(0o644)
+    else:
+        raise ConfigError(f"{file}: expected safetensors or torchscript to write, got {kind}")
 
 
 @torch.inference_mode()

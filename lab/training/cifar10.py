@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from lab.chance import seeded
 from lab.training.bundle import (
     WEIGHTS_FILE,
     bundle_accuracy,
@@ -35,9 +36,9 @@ CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 def train(images: Images, labels: Labels, mean: list[float], std: list[float], recipe: Recipe, work: Path) -> nn.Module:
     """A ResNet-20 trained on (N, 32, 32, 3) uint8 pictures; `work` keeps a checkpoint to go on from."""
     centre, spread = torch.tensor(mean)[:, None, None], torch.tensor(std)[:, None, None]
-    torch.manual_seed(recipe.seed)
     work.mkdir(parents=True, exist_ok=True)
-    network = fit(resnet20(10), images, labels, lambda x: (x - centre) / spread, recipe, work / "checkpoint.pt")
+    with seeded(recipe.seed):
+        network = fit(resnet20(10), images, labels, lambda x: (x - centre) / spread, recipe, work / "checkpoint.pt")
     save_file({name: value.contiguous() for name, value in network.state_dict().items()}, work / WEIGHTS_FILE)
     return network
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
+from lab.chance import seeded
 from lab.networks.families import FAMILIES
 from lab.training.bundle import WEIGHTS_FILE, bundle_accuracy, input_settings, to_toml, write_training_record
 from lab.training.cifar10 import CLASSES, HELD_OUT
@@ -37,8 +38,8 @@ def main() -> None:
     images, labels = data["train_x"][:-HELD_OUT], data["train_y"][:-HELD_OUT].astype(np.int64)
     mean, std = channel_statistics(images)
     recipe = Recipe(epochs=arguments.epochs, average_decay=0.995)
-    torch.manual_seed(recipe.seed)
-    network = FAMILIES[arguments.family](len(CLASSES))
+    with seeded(recipe.seed):
+        network = FAMILIES[arguments.family](len(CLASSES))
     if arguments.weights is None:
         centre, spread = torch.tensor(mean)[:, None, None], torch.tensor(std)[:, None, None]
         arguments.work.mkdir(parents=True, exist_ok=True)

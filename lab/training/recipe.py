@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from schemas.atomic_file import replacing
+
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
 Batches = Callable[[Tensor, Tensor, "Recipe", torch.Generator], Iterator[tuple[Tensor, Tensor]]]
@@ -88,7 +90,7 @@ def fit(
 
     `images` is (N, H, W, C) uint8; `normalise` and `augment` take frames (B, C, H, W) in [0, 1]; `batches` may make of
     pictures and `labels` what it likes. With `checkpoint`, the state is saved after each epoch and a run that was
-    stopped goes on from it.
+    stopped goes on from it, from the epoch before when it was killed while it saved.
     """
     generator = torch.Generator().manual_seed(recipe.seed)
     device = next(network.parameters()).device
@@ -148,15 +150,26 @@ def fit(
                 "generator": generator.get_state(),
                 "epoch": epoch,
             }
-            torch.save(state, checkpoint)
+            with replacing(checkpoint) as fresh:
+                torch.save(state, fresh)
     return average.eval()
 
 
 @torch.no_grad()
 def average_into(average: nn.Module, network: nn.Module, decay: float) -> None:
     """Move `average` towards `network` by 1 − `decay`, in place; counters are copied."""
-    for mean, value in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
+    state = network.state_dict()
+    for name, mean in distinct_tensors(average):
         if mean.is_floating_point():
-            mean.lerp_(value, 1 - decay)
+            mean.lerp_(state[name], 1 - decay)
         else:
-            mean.copy_(value)
+            mean.copy_(state[name])
+
+
+def distinct_tensors(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Weights and buffers under the first of their names each: tied ones have several."""
+    seen = set[int]()
+    for name, value in network.state_dict().items():
+        if value.data_ptr() not in seen:
+            seen.add(value.data_ptr())
+            yield name, value

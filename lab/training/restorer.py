@@ -22,6 +22,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from lab.chance import seeded
 from lab.networks.families import SURROGATES
 from lab.training.families import NETWORKS
 from lab.training.pictures import cifar_pictures, crops_of_larger
@@ -29,6 +30,7 @@ from lab.training.recipe import average_into
 from processors.bundle import Bundle, load_bundle
 from processors.networks.restorer import Restorer
 from processors.stages.plate import reconstruct_plate
+from schemas.atomic_file import replacing
 from schemas.masks import ROWS, codebook
 
 LARGER = 12_000
@@ -180,7 +182,8 @@ def fit(
             )
             started, shown, psnr, distance = time.monotonic(), step + 1, 0.0, 0.0
             state = {"network": network.state_dict(), "average": average.state_dict()}
-            torch.save(state | {"optimiser": optimiser.state_dict(), "step": step}, checkpoint)
+            with replacing(checkpoint) as fresh:
+                torch.save(state | {"optimiser": optimiser.state_dict(), "step": step}, fresh)
     return average.eval()
 
 
@@ -201,8 +204,8 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/restorer"), help="where the checkpoint goes")
     arguments = parser.parse_args()
 
-    torch.manual_seed(0)
-    network = Restorer().to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing from the stubs
+    with seeded(0):
+        network = Restorer().to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing from the stubs
     if arguments.start:
         network.load_state_dict(load_file(arguments.start))
     attacked = (

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from lab.chance import seeded
 from lab.masks import random_masks
 from lab.training.bundle import (
     WEIGHTS_FILE,
@@ -106,12 +107,12 @@ def main() -> None:
     images, labels = training_scenes(arguments.scenes)
     mean, std = channel_statistics(images)
     centre, spread = torch.tensor(mean)[:, None, None], torch.tensor(std)[:, None, None]
-    torch.manual_seed(recipe.seed)
-    network: nn.Module = ResNet(**NETWORK).eval()
-    if arguments.weights is None:
-        network = fit(network, images, labels, lambda x: (x - centre) / spread, recipe, augment=augment)
-    else:
-        network.load_state_dict(load_file(arguments.weights))
+    with seeded(recipe.seed):
+        network: nn.Module = ResNet(**NETWORK).eval()
+        if arguments.weights is None:
+            network = fit(network, images, labels, lambda x: (x - centre) / spread, recipe, augment=augment)
+        else:
+            network.load_state_dict(load_file(arguments.weights))
 
     settings = BundleSettings(
         name="scene",

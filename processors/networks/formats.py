@@ -1,24 +1,30 @@
 """One loader for each weight format that a bundle may name: safetensors, TorchScript, ONNX.
 
-A bundle runs code (its factory, its TorchScript): load only bundles that you trust. Pickles are never read.
+A bundle runs code (its own factory file, its TorchScript): load only bundles that you trust. Pickles are never read.
+A factory elsewhere is called only in the packages that ship networks, and in those that `FACTORIES` names.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import sys
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from schemas.errors import BundleError
+
+FACTORIES: Final = "POINTILLIST_FACTORIES"
+"""The variable that names further packages or modules whose factories bundles may call, with commas between them."""
+_SHIPPED: Final = ("processors.networks", "lab.networks", "lab.backdoor.networks")
 
 Network = Callable[[Tensor], Tensor]
 
@@ -34,8 +40,9 @@ def load_safetensors(
 ) -> nn.Module:
     """The module that `factory(**arguments)` makes, with the weights of a safetensors file, in evaluation mode.
 
-    `factory` is `package.module:function`, or `file.py:function` with the file inside `folder`. Raises BundleError
-    when there is no such function, it fails or makes no module, or the weights do not fit.
+    `factory` is `file.py:function` with the file inside `folder`, or `package.module:function` where networks ship or
+    where a person has allowed it by name, see `FACTORIES`. Raises BundleError when it is neither, there is no such
+    function, it fails or makes no module, or the weights do not fit.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -75,8 +82,15 @@ def _factory(spec: str, folder: Path) -> Callable[..., object]:
     source, _, attribute = spec.partition(":")
     if not source or not attribute:
         raise BundleError(f"factory: expected package.module:function or file.py:function, got {spec!r}")
+    own = source.endswith(".py")
+    allowed = _allowed()
+    if not own and not _within(source, allowed):
+        raise BundleError(
+            f"factory {spec}: expected a module of {', '.join(_SHIPPED)}, a file of the bundle such as "
+            f"network.py:{attribute}, or a package that --factories or {FACTORIES} names"
+        )
     try:
-        module = _module_of_file(folder, source) if source.endswith(".py") else importlib.import_module(source)
+        module = _module_of_file(folder, source) if own else importlib.import_module(source)
     except BundleError:
         raise
     except Exception as error:  # whatever the module's own code raises
@@ -86,8 +100,19 @@ def _factory(spec: str, folder: Path) -> Callable[..., object]:
     function = getattr(module, attribute, None)
     if not callable(function):
         raise BundleError(f"factory {spec}: expected a function {attribute} in {source}, found none")
+    if not own and not _within(str(getattr(function, "__module__", "")), allowed):
+        raise BundleError(f"factory {spec}: expected a function of {source} itself, got one that it imports")
     checked: Callable[..., object] = function
     return checked
+
+
+def _allowed() -> tuple[str, ...]:
+    named = (name.strip() for name in os.environ.get(FACTORIES, "").split(","))
+    return (*_SHIPPED, *filter(None, named))
+
+
+def _within(module: str, packages: tuple[str, ...]) -> bool:
+    return any(module == package or module.startswith(f"{package}.") for package in packages)
 
 
 def _module_of_file(folder: Path, name: str) -> ModuleType:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from importlib.resources import as_file, files
+from typing import NamedTuple
 
 import torch
 from safetensors.torch import load_file
@@ -46,16 +47,33 @@ def shipped_restorer(device: torch.device, large: bool = False) -> Restorer:
     return network.eval()
 
 
+class Restorers(NamedTuple):
+    """The networks that ship, and which of them restores a frame: whoever rebuilds chooses here."""
+
+    small: Restorer
+    large: Restorer
+
+    def of(self, height: int, width: int) -> Restorer:
+        """The one for frames of this size."""
+        return self.large if min(height, width) > SMALL_SIDE else self.small
+
+
+def shipped_restorers(device: torch.device) -> Restorers:
+    """Both on `device`, loaded once."""
+    return Restorers(shipped_restorer(device), shipped_restorer(device, large=True))
+
+
 def reconstruct_learned(frames: Tensor, kept: Tensor, network: Restorer | None = None) -> Tensor:
     """Restore `frames` (B, 1 or 3, H, W) in [0, 1], of which pixels are missing where `kept` (B, 1, H, W) is False.
 
     What stands in dropped pixels is not read. Grey frames are restored as three equal channels whose mean is the
-    result. `network` is the shipped one unless another is given. Raises StageError when shapes or types do not fit.
+    result. `network` is the shipped one for frames of this size unless another is given. Raises StageError when shapes
+    or types do not fit.
     """
     check_kept(frames, kept)
     if frames.shape[1] not in (1, 3):
         raise StageError(f"frames: expected 1 or 3 channels, got {frames.shape[1]}")
-    network = network or shipped_restorer(frames.device, min(frames.shape[2:]) > SMALL_SIDE)
+    network = network or shipped_restorers(frames.device).of(*frames.shape[2:])
     at_once = len(frames)
     if frames.device.type == "cpu":
         at_once = max(1, PIXELS_AT_ONCE // (frames.shape[2] * frames.shape[3]))

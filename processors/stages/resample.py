@@ -1,16 +1,19 @@
 """From the camera's size to the network's: the three policies that a bundle can name.
 
-All take frames (B, C, H, W) and give pictures of `height` × `width`; frames of that size already pass
-unchanged.
+All take frames (B, C, H, W) and give pictures of `height` × `width`; frames of that size already pass unchanged. Frames
+with holes in them go by `processors.stages.at_scale` instead of `resize`, where they have pixels enough.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from processors.stages.shapes import check_frames, check_size
+from schemas.limits import BLOCK
 
 
 def resize(frames: Tensor, height: int, width: int) -> Tensor:
@@ -36,6 +39,34 @@ def centre_crop(frames: Tensor, height: int, width: int) -> Tensor:
     frames = _at_least(frames, height, width)
     top, left = (frames.shape[2] - height) // 2, (frames.shape[3] - width) // 2
     return frames[:, :, top : top + height, left : left + width]
+
+
+class Window(NamedTuple):
+    """Along one side, what `centre_crop` takes: `outer` of the frame with a margin around, `inner` of that part."""
+
+    outer: slice
+    inner: slice
+    cut: bool
+    """Whether `outer` is less than the whole side."""
+
+
+def window(side: int, middle: int, margin: int) -> Window:
+    """The middle `middle` pixels of `side`, as `centre_crop` counts, and up to `margin` or a little more around them.
+
+    The outer part begins at a whole block, so that what works on blocks or folds finds the same ones in it.
+    """
+    first = max(0, (side - middle) // 2)
+    last = min(side, first + middle)
+    start = max(0, first - margin) // BLOCK * BLOCK
+    end = min(side, last + margin)
+    return Window(slice(start, end), slice(first - start, last - start), end - start < side)
+
+
+def fitted(height: int, width: int, longest: int) -> tuple[int, int]:
+    """The size with the same aspect ratio whose longer side has at most `longest` pixels; never a larger one."""
+    check_size(height, width)
+    share = min(1.0, longest / max(height, width))
+    return max(1, round(height * share)), max(1, round(width * share))
 
 
 def tiles(frames: Tensor, height: int, width: int) -> tuple[Tensor, int]:

@@ -83,10 +83,12 @@ def place(pixels: Tensor, sent: Tensor) -> Tensor:
     `pixels` may hold more than `sent` asks for, so that its shape need not change from batch to batch; at least one.
     """
     batch, _, height, width = sent.shape
-    flat = sent.flatten()
-    source = (flat.cumsum(0) - 1).clamp_(0, len(pixels) - 1)
-    frames = (pixels.index_select(0, source) * flat[:, None]).view(batch, height, width, -1)
-    return frames.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
+    # Half of the time of a large frame: 32 bits are enough to count its pixels, and a product of floats is the quickest
+    # way to leave some out.
+    source = sent.flatten().cumsum(0, dtype=torch.int32).sub_(1).clamp_(0, len(pixels) - 1)
+    frames = pixels.index_select(0, source).view(batch, height, width, -1)
+    planes = frames.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+    return planes.mul_(sent).div_(255)
 
 
 def unpack(

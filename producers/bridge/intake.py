@@ -10,9 +10,10 @@ from hashlib import blake2b
 from typing import Final, NamedTuple, TypeAlias, TypeVar
 
 import structlog
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 
 from producers.bridge.confirmations import Receipt
+from schemas.announcement import check_announcement
 from schemas.errors import BadSize, Malformed, WireError
 from schemas.frame import open_frame, open_message
 from schemas.identity import BOOT_ID_LIMIT, CameraId
@@ -26,7 +27,7 @@ log = structlog.get_logger()
 Headers: TypeAlias = list[tuple[str, bytes]]
 
 MAX_EVENT_BYTES: Final = 64 * 1024
-"""Of `status` and `meta`, which anyone can publish."""
+"""Of `status` and `meta`; they are parsed before their tag is verified, since they name the key."""
 MAX_ERROR_CHARACTERS: Final = 500
 ROUTES: Final = 16_384
 """Topics remembered: strangers may make up any number. Only well-formed ones are, which are short."""
@@ -37,7 +38,7 @@ _COMMON: Final[Headers] = [("ce_specversion", b"1.0"), ("content-type", b"applic
 _SPAN: Final = f"-{blake2b(b'bridge', digest_size=8).hexdigest()}-01"
 """A trace is one frame's way, on which the bridge is one span; sampled."""
 
-Unsigned = TypeVar("Unsigned", Status, Meta)
+Announcement = TypeVar("Announcement", Status, Meta)
 
 
 class Record(NamedTuple):
@@ -152,18 +153,15 @@ class Intake:
         return self._event(route, payload, event_id, receipt)
 
     def _status(self, route: _Route, payload: bytes) -> Record:
-        return self._unsigned(Status, route, payload)
+        return self._announcement(Status, route, payload)
 
     def _meta(self, route: _Route, payload: bytes) -> Record:
-        return self._unsigned(Meta, route, payload)
+        return self._announcement(Meta, route, payload)
 
-    def _unsigned(self, kind: type[Unsigned], route: _Route, payload: bytes) -> Record:
+    def _announcement(self, kind: type[Announcement], route: _Route, payload: bytes) -> Record:
         if len(payload) > MAX_EVENT_BYTES:
             raise BadSize(f"expected at most {MAX_EVENT_BYTES} bytes of {route.channel}, got {len(payload)}")
-        try:
-            kind.FromString(payload)
-        except DecodeError:
-            raise Malformed(f"expected a pointillist.v1.{kind.__name__}") from None
+        check_announcement(open_message(kind, route.camera_id, payload, self._keys))
         # Every bridge forwards it: by its content the copies are one event.
         event_id = blake2b(payload, digest_size=16).hexdigest()
         return self._event(route, payload, event_id, None)

@@ -1,4 +1,4 @@
-"""Key frames that the processors miss, asked for at the cameras: from Kafka's events to signed MQTT messages.
+"""Key frames that the processors miss, asked for: signed requests from Kafka's events to MQTT, unchanged.
 
 Every bridge passes every request on; a camera obeys the first, for the others name a key frame that is not its last any
 more. Nothing is kept: a request that no bridge hears is made again while the key frame is missed.
@@ -13,34 +13,33 @@ from aiokafka import ConsumerRecord
 
 from producers.bridge.request_records import hand_on
 from producers.bridge.throttle import Throttle
-from schemas.frame import sign_message
 from schemas.identity import CameraId
 from schemas.keys import KeyRing
 from schemas.pointillist_pb2 import KeyRequest
 from schemas.topics import Channel, mqtt_topic
 
 APART_S: Final = 1.0
-"""A key frame is asked for at most once in this time: others may write to Kafka too."""
+"""A key frame is asked for at most once in this time: what others replay costs a camera no more."""
 
 
 class KeyRequests:
     """Hands the requests among Kafka's events to `publish` as MQTT topic and payload."""
 
-    def __init__(self, keys: KeyRing, publish: Callable[[str, bytes], None]) -> None:
+    def __init__(self, keys: KeyRing, publish: Callable[[str, bytes], None], refuse: Callable[[str], None]) -> None:
+        """`refuse` hears of each request that is not signed by the server, or cannot be read."""
         self._keys = keys
         self._publish = publish
+        self._refuse = refuse
         self._throttle: Throttle[tuple[CameraId, int, int]] = Throttle(APART_S)
 
     def take(self, records: Sequence[ConsumerRecord], now_s: float) -> None:
         """Pass on what of these `records` asks for a key frame; `now_s` is monotonic."""
 
-        def pass_on(camera_id: CameraId, request: KeyRequest) -> None:
+        def pass_on(camera_id: CameraId, request: KeyRequest, signed: bytes) -> None:
             wanted = (camera_id, request.boot_id, request.seq)
             if self._throttle.too_soon(wanted, now_s):
                 return
-            key = self._keys.key(camera_id, request.key_generation)
-            signed = sign_message(key, KeyRequest(boot_id=request.boot_id, seq=request.seq))
             self._throttle.note(wanted, now_s)
             self._publish(mqtt_topic(camera_id, Channel.KEY_REQUEST), signed)
 
-        hand_on(records, KeyRequest, pass_on, "request for a key frame refused")
+        hand_on(records, KeyRequest, self._keys, pass_on, self._refuse)

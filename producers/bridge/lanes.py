@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import structlog
 from aiokafka import AIOKafkaProducer
@@ -223,14 +223,23 @@ class Lanes:
             if append(timestamp=now_ms, key=record.key, value=record.value, headers=record.headers) is None:
                 raise BatchFull(f"expected room for {len(entries)} records in {MAX_BROKER_BYTES} bytes")
         batch.close()
-        future = await producer.send_batch(batch, lane.topic.value, partition=lane.partition)
         given_up = self._producers.given_up
-        await asyncio.wait({future, given_up}, timeout=self._deadline_s, return_when=asyncio.FIRST_COMPLETED)
-        if not future.done():
-            future.cancel()
-            raise TimeoutError(f"expected Kafka's acknowledgement within {self._deadline_s:g} s")
-        # Of a batch that Kafka had already, sent again after a lost answer, it may not say where that lies.
-        return int(future.result().offset)
+
+        async def acknowledged() -> int:
+            future = await producer.send_batch(batch, lane.topic.value, partition=lane.partition)
+            # Of a batch that Kafka had already, sent again after a lost answer, it may not say where that lies.
+            return int((await future).offset)
+
+        # All of it: an ended producer that is asked to send waits for its topic's metadata for ever.
+        sending = asyncio.create_task(acknowledged())
+        either: set[asyncio.Future[Any]] = {sending, given_up}
+        try:
+            await asyncio.wait(either, timeout=self._deadline_s, return_when=asyncio.FIRST_COMPLETED)
+            if not sending.done():
+                raise TimeoutError(f"expected Kafka's acknowledgement within {self._deadline_s:g} s")
+            return sending.result()
+        finally:
+            sending.cancel()
 
     def _release(self, entries: list[Entry]) -> int:
         size = sum(len(record.value) for record, _ in entries) + len(entries) * RECORD_OVERHEAD

@@ -7,10 +7,11 @@ from typing import Final, TypeVar
 
 import structlog
 from aiokafka import ConsumerRecord
-from google.protobuf.message import DecodeError
 
-from schemas.errors import ConfigError, Malformed, WireError
+from schemas.errors import Malformed, WireError
+from schemas.frame import open_message
 from schemas.identity import CameraId, camera_id_on_wire
+from schemas.keys import KeyRing
 from schemas.pointillist_pb2 import KeyRequest, ProbeRequest
 
 log = structlog.get_logger()
@@ -21,25 +22,30 @@ Request = TypeVar("Request", KeyRequest, ProbeRequest)
 
 
 def hand_on(
-    records: Sequence[ConsumerRecord], kind: type[Request], receive: Callable[[CameraId, Request], None], refusal: str
+    records: Sequence[ConsumerRecord],
+    kind: type[Request],
+    keys: KeyRing,
+    receive: Callable[[CameraId, Request, bytes], None],
+    refuse: Callable[[str], None],
 ) -> None:
-    """Call `receive` with the camera and the message of every record that is a `kind`.
+    """Call `receive` with the camera, the message and its bytes for every record that is a `kind` signed under `keys`.
 
-    What is malformed, or refused by `receive` with a `WireError` or `ConfigError`, is logged as `refusal` and left out.
+    What is malformed, forged, or refused by `receive` with a `WireError`, is left out: `refuse` hears its kind.
     """
     ce_type = kind.DESCRIPTOR.full_name.encode()
     for record in records:
         if ("ce_type", ce_type) not in record.headers or record.key is None:
             continue
         try:
-            receive(*_opened(kind, record.key, record.value or b""))
-        except (WireError, ConfigError) as error:
-            log.warning(refusal, cause=str(error))
+            camera_id, value = _camera(record.key), record.value or b""
+            receive(camera_id, open_message(kind, camera_id, value[: MAX_REQUEST_BYTES + 1], keys), value)
+        except WireError as error:
+            log.warning("request to a camera refused", kind=kind.__name__, cause=str(error))
+            refuse(kind.__name__)
 
 
-def _opened(kind: type[Request], camera: bytes, value: bytes) -> tuple[CameraId, Request]:
+def _camera(key: bytes) -> CameraId:
     try:
-        return camera_id_on_wire(camera.decode()), kind.FromString(value[: MAX_REQUEST_BYTES + 1])
-    except (UnicodeDecodeError, DecodeError):
-        name = kind.DESCRIPTOR.full_name
-        raise Malformed(f"expected a camera id and a {name}, got {camera[:140]!r}") from None
+        return camera_id_on_wire(key.decode())
+    except UnicodeDecodeError:
+        raise Malformed(f"expected a camera id as the record's key, got {key[:140]!r}") from None

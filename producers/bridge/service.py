@@ -26,6 +26,7 @@ from producers.bridge.window import AckWindow
 from schemas import metrics
 from schemas.health import Health
 from schemas.keys import KeyRing
+from schemas.pointillist_pb2 import KeyRequest, ProbeRequest
 from schemas.topics import KafkaTopic
 
 log = structlog.get_logger()
@@ -80,7 +81,10 @@ class Bridge:
             self._advance,
         )
         self._credit = Credit(settings.credit_frames, settings.credit_bytes, self._confirmations.add)
-        takers = (KeyRequests(keys, self._request_key).take, ProbeRequests(keys, self._request_probes).take)
+        takers = (
+            KeyRequests(keys, self._request_key, self._refused_request).take,
+            ProbeRequests(keys, self._request_probes, self._refused_request).take,
+        )
         self._requests = Requests(settings.kafka_bootstrap, settings.name, takers)
         self._stalled = False
         self._draining = False
@@ -97,6 +101,9 @@ class Bridge:
         self._holding = metrics.BRIDGE_HOLDING.on(registry)
         self._key_requests_total = metrics.BRIDGE_KEY_REQUESTS.on(registry)
         self._probe_requests_total = metrics.BRIDGE_PROBE_REQUESTS.on(registry)
+        self._refused_requests_total = metrics.BRIDGE_REFUSED_REQUESTS.on(registry)
+        for request in (KeyRequest, ProbeRequest):  # from 0 on, so that the first one is an increase
+            self._refused_requests_total.labels(request.__name__)
         self._kafka_errors = metrics.BRIDGE_KAFKA_ERRORS.on(registry)
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -143,6 +150,9 @@ class Bridge:
         if self._link.writable:
             self._link.send(publish_qos_0(topic, payload, retain=True))
             self._probe_requests_total.inc()
+
+    def _refused_request(self, kind: str) -> None:
+        self._refused_requests_total.labels(kind).inc()
 
     def _receive(self, topic: bytes, packet_id: int, payload: bytes) -> None:
         ticket = self._window.receive(packet_id) if packet_id else None

@@ -2,55 +2,82 @@
 
 from __future__ import annotations
 
-import contextlib
-from dataclasses import replace
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import structlog
 
-from schemas.errors import ConfigError, WireError
+from producers.publisher.told import encoding_told, overridden, read_told, write_told
+from schemas.errors import ConfigError
 from schemas.frame import Encoding, open_own_message
 from schemas.keys import CameraKey
-from schemas.pointillist_pb2 import Command, KeyRequest
+from schemas.limits import MAX_AHEAD_MS
+from schemas.pointillist_pb2 import Command, KeyRequest, ProbeRequest, Told
 
 _log = structlog.get_logger()
 
+Order = TypeVar("Order", Command, ProbeRequest)
+
+
+def _unix_ms() -> int:
+    return time.time_ns() // 10**6
+
 
 class CameraControl:
-    """The camera's encoding and whether it is on: its own settings, then whatever a newer command changed.
+    """The camera's encoding and whether it is on: its own settings, but for what newer commands and requests changed.
 
-    The last command that was obeyed is kept in `folder`, so that neither a restart nor a replayed older command undoes
-    it; where it cannot be written it holds all the same, and `persist` tries again. Commands change frames to come,
-    never those that are published.
+    What it was told is kept in `folder`, so that neither a restart nor a replayed older command undoes it; where it
+    cannot be written it holds all the same, and `persist` tries again. A command issued in the future waits until its
+    time has come: obeyed, it would shut out all that are issued before. Commands change frames to come, never those
+    that are published.
     """
 
-    def __init__(self, folder: Path, key: CameraKey, encoding: Encoding) -> None:
-        self.encoding = encoding
-        self.enabled = True
+    def __init__(
+        self, folder: Path, key: CameraKey, encoding: Encoding, clock_ms: Callable[[], int] = _unix_ms
+    ) -> None:
         self.key_wanted: tuple[int, int] | None = None
         """Boot id and sequence number of the key frame that the server asked for last, because it misses it."""
-        self._path = folder / "command"
+        self._folder = folder
         self._key = key
-        self._issued_ms = 0
-        self._unwritten: bytes | None = None
-        with contextlib.suppress(FileNotFoundError, WireError, ConfigError):  # none yet, or one under another key
-            self._obey(self._path.read_bytes())
+        self._own = encoding
+        self._clock_ms = clock_ms
+        self._early: dict[str, Command | ProbeRequest] = {}
+        self._unwritten = False
+        self.told = Told()
+        """What it remembers; not to be changed."""
+        self.encoding = encoding
+        self.enabled = True
+        told = read_told(folder, encoding)
+        try:
+            self._set(told)
+        except ConfigError:
+            _log.warning("command_out_of_range", camera=key.camera_id, detail="a remembered one is left out")
+        if found := overridden(encoding, self.told):
+            _log.warning("commands_override_settings", camera=key.camera_id, **found)
 
     def command(self, payload: bytes) -> bool:
         """Obey a signed command if it is newer than the last one; returns whether it was obeyed.
 
         Raises `WireError` for one that is not signed under this camera's key.
         """
-        try:
-            if not self._obey(payload):
-                return False
-        except ConfigError as error:
-            _log.warning("command_out_of_range", camera=self._key.camera_id, detail=str(error))
-            return False
-        self._unwritten = payload
-        if (problem := self.persist()) is not None:
-            _log.warning("command_not_kept", camera=self._key.camera_id, detail=problem)
-        return True
+        return self._take(open_own_message(Command, self._key, payload), self._commanded)
+
+    def probe_request(self, payload: bytes) -> bool:
+        """Send as many frames whole as a signed request says, if nothing newer has set that; as `command`."""
+        return self._take(open_own_message(ProbeRequest, self._key, payload), self._asked)
+
+    def look_again(self) -> bool:
+        """Obey what waited for its time and may be obeyed now; returns whether anything was."""
+        obeyed = False
+        for early in list(self._early.values()):
+            if early.issued_ms <= self._clock_ms() + MAX_AHEAD_MS:
+                if isinstance(early, Command):
+                    obeyed |= self._take(early, self._commanded)
+                else:
+                    obeyed |= self._take(early, self._asked)
+        return obeyed
 
     def request_key(self, payload: bytes) -> None:
         """Note which key frame a signed request calls missing.
@@ -62,31 +89,73 @@ class CameraControl:
         self.key_wanted = (request.boot_id, request.seq)
 
     def persist(self) -> str | None:
-        """Write down the last command that was obeyed, if that is still to do; returns what prevents it."""
-        if self._unwritten is None:
+        """Write down what was told, if that is still to do; returns what prevents it."""
+        if not self._unwritten:
             return None
-        fresh = self._path.with_suffix(".new")
         try:
-            fresh.write_bytes(self._unwritten)
-            fresh.replace(self._path)
+            write_told(self._folder, self.told, self._own)
         except OSError as error:
             return error.strerror or type(error).__name__
-        self._unwritten = None
+        self._unwritten = False
         return None
 
-    def _obey(self, payload: bytes) -> bool:
-        command = open_own_message(Command, self._key, payload)
-        if command.issued_ms <= self._issued_ms:
+    def _take(self, order: Order, obey: Callable[[Order], Told | None]) -> bool:
+        kind, camera = type(order).__name__, self._key.camera_id
+        if order.issued_ms > self._clock_ms() + MAX_AHEAD_MS:
+            if kind not in self._early:
+                _log.warning("command_from_the_future", camera=camera, kind=kind, issued_ms=order.issued_ms)
+            self._early[kind] = order
             return False
-        encoding = self.encoding
-        if command.HasField("dropped_per_block"):
-            encoding = replace(encoding, dropped_per_block=command.dropped_per_block)
-        if command.HasField("probe_share"):
-            encoding = replace(encoding, probe_share=command.probe_share)
-        if command.HasField("profile"):
-            encoding = replace(encoding, profile=command.profile)
-        self.encoding = encoding
-        if command.HasField("enabled"):
-            self.enabled = command.enabled
-        self._issued_ms = command.issued_ms
+        self._early.pop(kind, None)
+        told = obey(order)
+        if told is None:
+            return False
+        try:
+            self._set(told)
+        except ConfigError as error:
+            _log.warning("command_out_of_range", camera=camera, detail=str(error))
+            return False
+        _log.info("command_obeyed", camera=camera, kind=kind, issued_ms=order.issued_ms)
+        self._unwritten = True
+        if (problem := self.persist()) is not None:
+            _log.warning("command_not_kept", camera=camera, detail=problem)
         return True
+
+    def _commanded(self, command: Command) -> Told | None:
+        """What the camera is told after `command`; None when that is not newer than the last one."""
+        if command.issued_ms <= self._shield_ms(self.told.issued_ms):
+            return None
+        told = Told()
+        if command.reset:
+            told.asked_ms = max(command.issued_ms, self._shield_ms(self.told.asked_ms))
+        else:
+            told.CopyFrom(self.told)
+        told.issued_ms = command.issued_ms
+        if command.HasField("dropped_per_block"):
+            told.dropped_per_block = command.dropped_per_block
+        if command.HasField("profile"):
+            told.profile = command.profile
+        if command.HasField("enabled"):
+            told.enabled = command.enabled
+        if command.HasField("probe_share"):
+            told.probe_share = command.probe_share
+            told.asked_ms = max(command.issued_ms, self._shield_ms(told.asked_ms))
+            told.ClearField("asked_share")
+        return told
+
+    def _asked(self, request: ProbeRequest) -> Told | None:
+        if request.issued_ms <= self._shield_ms(self.told.asked_ms):
+            return None
+        told = Told()
+        told.CopyFrom(self.told)
+        told.asked_ms, told.asked_share = request.issued_ms, request.probe_share
+        return told
+
+    def _shield_ms(self, obeyed_ms: int) -> int:
+        """What is issued until then is not obeyed: all up to the last one obeyed, unless that claims the far future."""
+        return obeyed_ms if obeyed_ms <= self._clock_ms() + MAX_AHEAD_MS else 0
+
+    def _set(self, told: Told) -> None:
+        self.encoding = encoding_told(self._own, told)
+        self.told = told
+        self.enabled = told.enabled if told.HasField("enabled") else True

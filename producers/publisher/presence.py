@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 import structlog
-from google.protobuf.message import DecodeError
 
-from schemas.identity import CameraId
+from schemas.announcement import LAST_MESSAGE, turn
+from schemas.frame import open_own_message, sign_message
+from schemas.keys import CameraKey
 from schemas.pointillist_pb2 import DEGRADED, OFFLINE, ONLINE, Meta, State, Status
 from schemas.topics import Channel, mqtt_topic
 
@@ -22,19 +22,24 @@ class Presence:
     Two devices with one name see each other's status. The first message that was published while this one listens
     proves that the other lives (a retained one may be left over); each then says once that it is degraded, and both
     keep sending: their frames differ in the boot id.
+
+    Everything is signed and has its place among all that this boot says. The last will of a connection is signed when
+    that is made and takes the last place in it: after all that is said over this connection, before the next one.
     """
 
     def __init__(
         self,
-        camera_id: CameraId,
+        key: CameraKey,
         install_id: str,
         boot_id: int,
         meta: Callable[[], Meta],
         publish: Callable[[str, bytes, bool], object],
     ) -> None:
-        self.camera_id = camera_id
-        self.status_topic = mqtt_topic(camera_id, Channel.STATUS)
-        self._meta_topic = mqtt_topic(camera_id, Channel.META)
+        self.status_topic = mqtt_topic(key.camera_id, Channel.STATUS)
+        self._meta_topic = mqtt_topic(key.camera_id, Channel.META)
+        self._key = key
+        self._connection = 0
+        self._message = 0
         self._install_id = install_id
         self._boot_id = boot_id
         self._meta = meta
@@ -47,8 +52,9 @@ class Presence:
         return bool(self._impairments)
 
     def will(self) -> tuple[str, bytes]:
-        """Topic and payload that the broker publishes when the connection breaks."""
-        return self.status_topic, self._status(OFFLINE)
+        """Topic and payload that the broker publishes when the connection breaks that is made now."""
+        self._connection, self._message = self._connection + 1, 0
+        return self.status_topic, self._status(OFFLINE, LAST_MESSAGE)
 
     def greet(self) -> None:
         """After each connect: say what this camera is and how. A conflict has to show itself again."""
@@ -58,11 +64,13 @@ class Presence:
 
     def describe(self) -> None:
         """Publish `meta`, at connect and when a setting has changed."""
-        self._publish(self._meta_topic, self._meta().SerializeToString(), True)
+        meta = self._meta()
+        meta.turn.CopyFrom(turn(self._connection, self._next()))
+        self._publish(self._meta_topic, sign_message(self._key, meta), True)
 
     def farewell(self) -> None:
         """Say that the camera goes, of its own will."""
-        self._publish(self.status_topic, self._status(OFFLINE), True)
+        self._publish(self.status_topic, self._status(OFFLINE, self._next()), True)
 
     def impaired(self, what: str, detail: str) -> bool:
         """Something is wrong from now on; published, and true, when that is news."""
@@ -78,30 +86,40 @@ class Presence:
             self._say()
 
     def on_status(self, payload: bytes, retained: bool) -> None:
-        """A status on this camera's own topic: look whether another device has sent it."""
-        try:
-            other = Status.FromString(payload)
-        except DecodeError:
-            return
+        """A status on this camera's own topic: look whether another device has sent it.
+
+        Raises `WireError` for one that is not signed under this camera's key.
+        """
+        if not payload:
+            return  # what the broker retained was cleared
+        other = open_own_message(Status, self._key, payload)
         if retained or not other.install_id or other.install_id == self._install_id:
             return
         if other.state == OFFLINE:
             self._impairments.pop(_CONFLICT, None)
             self._say()
         elif _CONFLICT not in self._impairments:
-            _log.error("camera_name_conflict", camera=self.camera_id, here=self._install_id, there=other.install_id)
+            _log.error(
+                "camera_name_conflict", camera=self._key.camera_id, here=self._install_id, there=other.install_id
+            )
             self.impaired(_CONFLICT, f"another device, {other.install_id[:16]}, publishes under this name")
         elif other.state == ONLINE:
             self._say()
 
     def _say(self) -> None:
-        self._publish(self.status_topic, self._status(DEGRADED if self._impairments else ONLINE), True)
+        state = DEGRADED if self._impairments else ONLINE
+        self._publish(self.status_topic, self._status(state, self._next()), True)
 
-    def _status(self, state: State) -> bytes:
-        return Status(
+    def _next(self) -> int:
+        self._message += 1
+        return self._message
+
+    def _status(self, state: State, message: int) -> bytes:
+        status = Status(
             state=state,
             install_id=self._install_id,
             boot_id=self._boot_id,
-            at_ms=time.time_ns() // 10**6,
             detail="" if state == OFFLINE else "; ".join(self._impairments.values()),
-        ).SerializeToString()
+            turn=turn(self._connection, message),
+        )
+        return sign_message(self._key, status)

@@ -31,7 +31,7 @@ _log = structlog.get_logger()
 _NO_SUBSCRIBERS: Final = 16
 _REFUSED: Final = 128
 _CONTROL_MESSAGES: Final = 8
-"""Of the broker's receive maximum, what is left to ledgers, meta and status."""
+"""Of the broker's receive maximum, what frames leave to ledgers, meta and status."""
 
 
 @dataclass(slots=True)
@@ -70,7 +70,10 @@ class Publisher:
         self._window = Window(window, settings)
         self._resend: dict[FrameKey, None] = {}
         self._unacknowledged: dict[int, FrameKey] = {}
-        self._in_flight = 65_535
+        self._control_unacknowledged: set[int] = set()
+        self._announcements: dict[str, tuple[bytes, bool]] = {}
+        self._receive_maximum = 65_535
+        self._ledgers_wait = False
         self._unheard = False
         self._fresh: tuple[FrameKey, bytes] | None = None
         self._ledgers: dict[int, _LedgerTurn] = {}
@@ -79,13 +82,15 @@ class Publisher:
         self._complained_at = 0.0
         self._freed = asyncio.Event()
         spool.on_shed = self._on_shed
+        instruments.shed.inc(self._count_damage())  # found at the start, before anybody listened
         camera_id = key.camera_id
         self._frame_topic = mqtt_topic(camera_id, Channel.FRAME)
         self._event_topic = mqtt_topic(camera_id, Channel.EVENT)
         self._confirm_topic = mqtt_topic(camera_id, Channel.CONFIRM)
         self._settings_topic = mqtt_topic(camera_id, Channel.SETTINGS)
+        self._probes_topic = mqtt_topic(camera_id, Channel.PROBES)
         self._key_topic = mqtt_topic(camera_id, Channel.KEY_REQUEST)
-        self.presence = Presence(camera_id, spool.install_id, spool.current.boot_id, meta, self._announce)
+        self.presence = Presence(key, spool.install_id, spool.current.boot_id, meta, self._announce)
         self.link = Link(
             self,
             client_id(camera_id, spool.install_id),
@@ -94,6 +99,7 @@ class Publisher:
             [
                 (self._confirm_topic, SubscribeOptions(qos=0)),
                 (self._settings_topic, SubscribeOptions(qos=1)),
+                (self._probes_topic, SubscribeOptions(qos=1)),
                 (self._key_topic, SubscribeOptions(qos=0)),
                 (self.presence.status_topic, SubscribeOptions(qos=1, noLocal=True)),
             ],
@@ -134,6 +140,9 @@ class Publisher:
     def tick(self, now: float) -> None:
         """Resend what is due, report how far this boot has come. `now` is monotonic, in seconds."""
         self.link.tick(now)
+        self._count_damage()
+        if self._control.look_again():
+            self.presence.describe()
         if now >= self._next_revision:
             self._next_revision = now + self._settings.ledger_every_s
             self._control.persist()
@@ -142,6 +151,7 @@ class Publisher:
         if self.link.up:
             waiting = set(self._unacknowledged.values())
             self._resend.update(dict.fromkeys(self._window.due(now, waiting, self._unheard)))
+            self._send_announcements()
             self._send_ledgers(now)
             self._pump()
 
@@ -156,12 +166,14 @@ class Publisher:
         """Connected. Without a session the broker has forgotten what it held, so the window goes again."""
         if self.link.connections > 1:
             self._instruments.reconnects.inc()
-        self._in_flight = max(1, receive_maximum - _CONTROL_MESSAGES)
+        self._receive_maximum = receive_maximum
+        self._announcements.clear()  # all is said again
         if session_present:
             for key in self._unacknowledged.values():
                 self._count_resent(key)  # paho sends these itself
         else:
             self._unacknowledged.clear()
+            self._control_unacknowledged.clear()
             self._resend = dict.fromkeys(self._window.all())
         for turn in self._ledgers.values():
             turn.retry_at = 0.0
@@ -174,6 +186,7 @@ class Publisher:
         """The broker has a frame, or had nobody to give it to, or refuses it."""
         if self._unacknowledged.pop(mid, None) is not None:
             self._unheard = reason == _NO_SUBSCRIBERS
+        self._control_unacknowledged.discard(mid)
         if reason >= _REFUSED:
             self._complain("mqtt_publish_refused", f"reason code {reason}")
 
@@ -182,8 +195,9 @@ class Publisher:
         try:
             if topic == self._confirm_topic:
                 self._on_confirm(open_own_message(Confirm, self._key, payload))
-            elif topic == self._settings_topic:
-                if payload and self._control.command(payload):
+            elif topic in (self._settings_topic, self._probes_topic):
+                obey = self._control.command if topic == self._settings_topic else self._control.probe_request
+                if payload and obey(payload):
                     self.presence.describe()
             elif topic == self._key_topic:
                 self._control.request_key(payload)
@@ -197,13 +211,19 @@ class Publisher:
         if self._greeting and self.link.up:
             self._greeting = False
             self.presence.greet()
+            self._send_announcements()
             self._send_ledgers(time.monotonic())
+        elif self.link.up:
+            self._send_announcements()
+            if self._ledgers_wait:
+                self._send_ledgers(time.monotonic())
         self._pump()
 
     def _pump(self) -> None:
         """Send resends first and then new frames, oldest first, until the window or the socket is full."""
         now = 0.0
-        while self.link.up and len(self._unacknowledged) < self._in_flight and not self.link.blocked:
+        in_flight = max(1, self._receive_maximum - _CONTROL_MESSAGES)
+        while self.link.up and len(self._unacknowledged) < in_flight and self._may_send and not self.link.blocked:
             key = next(iter(self._resend), None)
             if key is not None:
                 del self._resend[key]
@@ -257,9 +277,23 @@ class Publisher:
         self._freed.set()
         self._instruments.shed.inc(len(keys))
 
+    def _count_damage(self) -> int:
+        """Count what the spool has found damaged; returns how many frames."""
+        found = self._spool.take_damage()
+        self._instruments.damaged_frames.inc(found.frames)
+        self._instruments.damaged_ledgers.inc(found.ledgers)
+        return found.frames
+
     def _send_ledgers(self, now: float) -> None:
-        """Send each revision at once and again with exponential backoff until it is confirmed."""
+        """Send each revision at once and again with exponential backoff until it is confirmed.
+
+        Old boots may be many: as far as the broker takes more control messages, the others when it has acknowledged.
+        """
+        self._ledgers_wait = False
         for ledger in list(self._spool.unsettled()):
+            if len(self._control_unacknowledged) >= _CONTROL_MESSAGES // 2 or not self._may_send:
+                self._ledgers_wait = True
+                return
             turn = self._ledgers.get(ledger.boot_id)
             if turn is None or turn.revision < ledger.revision:
                 turn = _LedgerTurn(ledger.revision, 0.0, self._settings.retry_s)
@@ -269,11 +303,32 @@ class Publisher:
                 turn.retry_s = min(2 * turn.retry_s, self._settings.retry_max_s)
 
     def _send_ledger(self, ledger: BootLedger) -> bool:
-        payload = sign_message(self._key, ledger.to_message())
-        return self.link.publish(self._event_topic, payload) is not None
+        return self._publish_control(self._event_topic, sign_message(self._key, ledger.to_message()))
+
+    @property
+    def _may_send(self) -> bool:
+        """Whether the broker takes one message more: it ends the connection of a client that exceeds its maximum."""
+        return len(self._unacknowledged) + len(self._control_unacknowledged) < self._receive_maximum
+
+    def _publish_control(self, topic: str, payload: bytes, retain: bool = False) -> bool:
+        mid = self.link.publish(topic, payload, retain)
+        if mid is not None:
+            self._control_unacknowledged.add(mid)
+        return mid is not None
 
     def _announce(self, topic: str, payload: bytes, retain: bool) -> None:
-        self.link.publish(topic, payload, retain)
+        self._announcements.pop(topic, None)
+        self._announcements[topic] = (payload, retain)
+        if self.link.up:
+            self._send_announcements()
+
+    def _send_announcements(self) -> None:
+        """Send what is to be said as far as the broker takes it; of one topic only the last matters."""
+        while self._announcements and self._may_send:
+            topic, (payload, retain) = next(iter(self._announcements.items()))
+            if not self._publish_control(topic, payload, retain):
+                return
+            self._announcements.pop(topic, None)
 
     def _complain(self, event: str, detail: str) -> None:
         """Log at most once a minute: what is refused may come at any rate."""

@@ -37,6 +37,18 @@ _PURPOSE_PATH, _PURPOSE_SCENE, _PURPOSE_NOISE = range(3)
 _BYTE_PAIR_SPREAD: Final = float(np.sqrt(2 * (256**2 - 1) / 12))
 
 
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """How hard a camera has it: factors, all at least 0, on what each place draws. 1 leaves every frame as it is."""
+
+    light: float = 1.0
+    noise: float = 1.0
+    """On the standard deviation of each pixel, whatever the frame's size."""
+    blur: float = 1.0
+    distance: float = 1.0
+    """The sign's radius is divided by it; above 0."""
+
+
 @dataclass(frozen=True)
 class _Scene:
     """What stays the same while the camera looks at one place."""
@@ -59,10 +71,17 @@ class SceneSimulator:
     """One simulated camera.
 
     `seed` 0 … 2⁶⁴−1, `camera` 0 … 2²⁰−1, `size` (height, width) with sides of 16 … 4096 pixels, `channels` 1 or 3.
-    Raises `ValueError` for anything else.
+    Raises `ValueError` for anything else. `conditions` are the usual ones unless others are given.
     """
 
-    def __init__(self, seed: int, camera: int, size: tuple[int, int] = (32, 32), channels: int = 3) -> None:
+    def __init__(
+        self,
+        seed: int,
+        camera: int,
+        size: tuple[int, int] = (32, 32),
+        channels: int = 3,
+        conditions: Conditions = Conditions(),
+    ) -> None:
         height, width = size
         if not (16 <= height <= 4096 and 16 <= width <= 4096):
             raise ValueError(f"expected sides of 16 to 4096 pixels, got {height}x{width}")
@@ -71,6 +90,7 @@ class SceneSimulator:
         if not (0 <= seed < 1 << 64 and 0 <= camera < 1 << 20):
             raise ValueError(f"expected a seed below 2**64 and a camera below 2**20, got {seed} and {camera}")
         self.seed, self.camera, self.size, self.channels = seed, camera, (height, width), channels
+        self._conditions = conditions
         self._short = min(height, width)
         self._cells = tile_cells(self._short)
         self._rows = (np.arange(height) + 0.5 - height / 2) / self._short
@@ -92,7 +112,7 @@ class SceneSimulator:
         rows = (self._rows * zoom + pan_y + scene.pan[0]) * self._cells
         columns = (self._columns * zoom + pan_x + scene.pan[1]) * self._cells
         planes = sample_tile(scene.tile, rows, columns)
-        self._draw_sign(planes, scene, x, y, radius, roll)
+        self._draw_sign(planes, scene, x, y, radius / self._conditions.distance, roll)
 
         planes *= (1 + scene.shade_y * self._shade_rows) + scene.shade_x * self._shade_columns
         planes *= scene.gain
@@ -170,13 +190,13 @@ class SceneSimulator:
             sign,
             tile,
             colours,
-            gains[:, None, None],
+            gains[:, None, None] * np.float32(self._conditions.light),
             shade_y,
             shade_x,
             squeeze,
             shear,
-            blur,
-            255 * noise,
+            blur * self._conditions.blur,
+            255 * noise * self._conditions.noise,
             (pan_y, pan_x),
         )
 

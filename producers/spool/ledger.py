@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
+from zlib import crc32
 
+from schemas.atomic_file import replacing
 from schemas.identity import CameraId
 from schemas.pointillist_pb2 import Ledger, Range
 from schemas.ranges import RangeSet
 
-SUFFIX: Final = ".ledger.json"
+_SUFFIX: Final = ".ledger.json"
+_COPY: Final = ".copy"
 
 
 @dataclass(slots=True, eq=False)
@@ -21,7 +26,7 @@ class BootLedger:
 
     `ordinal` counts the boots of the spool, `position` is where the source goes on, frames below `confirmed_to` are
     known to be held by Kafka or shed. `confirmed_revision` is the highest that the server is known to hold, `reported`
-    are the counts that the latest revision was made for.
+    are the counts that the latest revision was made for. `clock_ms` is the spool time at which it was written.
     """
 
     camera_id: CameraId
@@ -38,12 +43,12 @@ class BootLedger:
     frames_skipped: int = 0
     frames_resent: int = 0
     bytes_resent: int = 0
-    reported: tuple[int, ...] = (0, 0, 0, 0)
+    reported: tuple[int, ...] = (0, 0, 0, 0, 0)
+    clock_ms: int = 0
 
-    @property
-    def counts(self) -> tuple[int, ...]:
-        """What may move without a new revision: `next`, frames skipped, frames resent, `confirmed_to`."""
-        return self.next, self.frames_skipped, self.frames_resent, self.confirmed_to
+    def counts(self, confirmed_to: int) -> tuple[int, ...]:
+        """What moves without a new revision: `next`, frames skipped, resent and shed, and what is confirmed by now."""
+        return self.next, self.frames_skipped, self.frames_resent, confirmed_to, len(self.shed)
 
     def to_message(self) -> Ledger:
         """The record for the audit, unsigned."""
@@ -65,11 +70,28 @@ class BootLedger:
 
 def ledger_path(folder: Path, boot_id: int) -> Path:
     """Where the ledger of a boot lies."""
-    return folder / f"{boot_id:016x}{SUFFIX}"
+    return folder / f"{boot_id:016x}{_SUFFIX}"
+
+
+def ledger_paths(folder: Path) -> set[Path]:
+    """Where in a spool's folder ledgers lie, or would if only their copies were not left."""
+    names = (_SUFFIX, _SUFFIX.replace(".json", _COPY))
+    return {path.with_suffix(".json") for name in names for path in folder.rglob(f"*{name}")}
+
+
+def ledger_boot(path: Path) -> int:
+    """The boot id that a ledger's file name tells, 0 for a file that is none."""
+    try:
+        return int(path.name.removesuffix(_SUFFIX), 16)
+    except ValueError:
+        return 0
 
 
 def write_ledger(folder: Path, ledger: BootLedger) -> None:
-    """Replace the file in one step: a killed process leaves the old one or the new one, never half of one."""
+    """Replace the file in one step: a killed process leaves the old one or the new one, never half of one.
+
+    A second line has the checksum of the first, and a copy is kept for when the medium damages it.
+    """
     text = json.dumps(
         {
             "camera_id": ledger.camera_id,
@@ -87,20 +109,51 @@ def write_ledger(folder: Path, ledger: BootLedger) -> None:
             "frames_resent": ledger.frames_resent,
             "bytes_resent": ledger.bytes_resent,
             "reported": ledger.reported,
+            "clock_ms": ledger.clock_ms,
         }
     )
+    text = f"{text}\n{crc32(text.encode()):08x}\n"
     path = ledger_path(folder, ledger.boot_id)
-    fresh = path.with_suffix(".new")
-    fresh.write_text(text)
-    fresh.replace(path)
+    with replacing(path) as fresh:
+        fresh.write_text(text)
+    with contextlib.suppress(OSError), replacing(path.with_suffix(_COPY)) as fresh:  # an older copy is better than none
+        fresh.write_text(text)
+
+
+def remove_ledger(folder: Path, boot_id: int) -> None:
+    """Remove the ledger of a boot: its copy first, which alone would count as the ledger."""
+    path = ledger_path(folder, boot_id)
+    path.with_suffix(_COPY).unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
+
+
+def read_ledgers(path: Path) -> Iterator[BootLedger | None]:
+    """The ledger at `path` and then its copy, None for each that is damaged; nothing for one that is not there.
+
+    Earlier versions wrote one line without a checksum. What such a ledger calls confirmed is not believed: at worst
+    some frames are sent again.
+    """
+    for each in (path, path.with_suffix(_COPY)):
+        with contextlib.suppress(FileNotFoundError):
+            yield _parse(each.read_bytes(), ledger_boot(path))
 
 
 def read_ledger(path: Path) -> BootLedger | None:
-    """Read back what `write_ledger` wrote; None when the file is damaged, as a power failure may leave it."""
+    """The ledger at `path`, from its copy when it is damaged; None when both are, or there is none."""
+    return next((ledger for ledger in read_ledgers(path) if ledger is not None), None)
+
+
+def _parse(data: bytes, boot_id: int) -> BootLedger | None:
+    text, _, checksum = data.removesuffix(b"\n").partition(b"\n")
     try:
-        values = json.loads(path.read_text())
+        if checksum and checksum != f"{crc32(text):08x}".encode():
+            return None
+        values = json.loads(text)
         values["shed"] = RangeSet((int(first), int(last)) for first, last in values["shed"])
         values["reported"] = tuple(int(count) for count in values.get("reported", ()))
-        return BootLedger(**values)
+        ledger = BootLedger(**values)
     except (ValueError, TypeError, KeyError, AttributeError):
         return None
+    if not checksum:
+        ledger.confirmed_to = 0
+    return ledger if ledger.boot_id == boot_id else None

@@ -15,7 +15,7 @@ class SegmentReader:
         self._open: tuple[Segment, int] | None = None
 
     def read(self, segment: Segment, offset: int, length: int) -> bytes | None:
-        """`length` bytes at `offset`; None when the file is gone or has become too short, which no later try changes.
+        """`length` bytes at `offset`, fewer when the file has become shorter; None when it is gone.
 
         Raises `StateError` when the system refuses: no more files may be open, or the medium fails.
         """
@@ -23,12 +23,11 @@ class SegmentReader:
             if self._open is None or self._open[0] is not segment:
                 self.close()
                 self._open = segment, os.open(segment.path, os.O_RDONLY | os.O_CLOEXEC)
-            payload = os.pread(self._open[1], length, offset)
+            return os.pread(self._open[1], length, offset)
         except FileNotFoundError:
             return None
         except OSError as error:
             raise StateError(f"the spool file {segment.path} cannot be read: {error.strerror}") from None
-        return payload if len(payload) == length else None
 
     def forget(self, segment: Segment) -> None:
         """Close this file if it is the open one."""

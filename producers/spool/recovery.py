@@ -1,20 +1,32 @@
-"""What earlier boots left in a spool: their ledgers brought up to date, their frames found, torn records cut."""
+"""What earlier boots left in a spool: their ledgers brought up to date, their frames found, damage counted."""
 
 from __future__ import annotations
 
-import os
+import contextlib
 import time
-from collections import deque
+from collections import defaultdict, deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 
-from producers.spool.ledger import SUFFIX, BootLedger, ledger_path, read_ledger, write_ledger
+from producers.spool.damage import Damage, gone
+from producers.spool.ledger import (
+    BootLedger,
+    ledger_boot,
+    ledger_paths,
+    read_ledger,
+    read_ledgers,
+    remove_ledger,
+    write_ledger,
+)
 from producers.spool.segment import SUFFIX as SEGMENT_SUFFIX
-from producers.spool.segment import Record, Segment, read_segment, segment_name
+from producers.spool.segment import Content, Record, Segment, end_segment, read_segment, segment_path
+from schemas.atomic_file import UNFINISHED
 from schemas.errors import StateError
 from schemas.identity import CameraId
+from schemas.ranges import RangeSet
 
 _log = structlog.get_logger()
 
@@ -26,57 +38,148 @@ class Past:
     boots: list[BootLedger]
     segments: deque[Segment]
     records: list[list[Record]]
+    clock_ms: int
+    """What the spool's clock showed when it was last looked at."""
+    damage: Damage
 
 
 def recover(folder: Path, camera_id: CameraId) -> Past:
-    """Close every earlier boot and collect its waiting frames. The caller holds the folder's lock.
+    """Close every earlier boot and collect its waiting frames; those whose bytes are gone are shed.
 
-    Raises `StateError` when the folder belongs to another camera.
+    The caller holds the folder's lock. Raises `StateError` when the folder belongs to another camera.
     """
-    for path in folder.glob("*.ledger.new"):
+    for path in folder.glob(f".*{UNFINISHED}"):
         path.unlink()
-    boots = {boot.boot_id: boot for boot in _ledgers(folder, camera_id)}
-    found: list[tuple[Segment, list[Record]]] = []
-    for path in folder.glob(f"*{SEGMENT_SUFFIX}"):
-        segment, records = _read(path)
-        if not records:
-            path.unlink()
-            continue
-        if segment.boot_id not in boots:
-            boots[segment.boot_id] = _rebuilt(folder, camera_id, segment, records)
-        found.append((segment, records))
-    found.sort(key=lambda pair: (boots[pair[0].boot_id].ordinal, pair[0].first))
-    for segment, records in found:
-        ledger = boots[segment.boot_id]
-        if segment.next > ledger.next:
-            ledger.next, ledger.position = segment.next, records[-1].position + 1
-    _drop_unused(folder, boots)
-    kept = _waiting(found, boots)
-    first_waiting: dict[int, int] = {}
-    for segment, records in kept:
-        first_waiting.setdefault(segment.boot_id, records[0].seq)
+    boots, damaged = _ledgers(folder, camera_id)
+    contents = _contents(folder)
+    frames_gone = 0
+    for boot_id, files in contents.items():
+        if boot_id not in boots:
+            boots[boot_id] = _rebuilt(camera_id, files)
+        frames_gone += _bring_up_to_date(boots[boot_id], files)
+    waiting = {boot_id: [_waiting(boots[boot_id], file) for file in files] for boot_id, files in contents.items()}
+    clock_ms = _clock_ms(boots, contents)
     for ledger in boots.values():
-        ledger.confirmed_to = first_waiting.get(ledger.boot_id, ledger.next)
-        if not ledger.closed or ledger.reported != ledger.counts:
-            ledger.closed = True
-            ledger.revision += 1
-            ledger.reported = ledger.counts
-            write_ledger(folder, ledger)
-    return Past(list(boots.values()), deque(segment for segment, _ in kept), [records for _, records in kept])
+        _close(folder, ledger, [record for records in waiting.get(ledger.boot_id, []) for record in records], clock_ms)
+    segments: deque[Segment] = deque()
+    kept = []
+    for boot_id in sorted(contents, key=lambda boot: (boots[boot].ordinal, boots[boot].started_ms)):
+        for file, records in zip(contents[boot_id], waiting[boot_id], strict=True):
+            path = segment_path(folder, boot_id, file.first)
+            if records:
+                if file.open or file.unreadable_bytes:
+                    with contextlib.suppress(OSError):  # the next start does it
+                        end_segment(path, file)
+                segments.append(_segment(path, file, records))
+                kept.append(records)
+            else:
+                path.unlink()
+    _drop_unused(folder, boots)
+    return Past(list(boots.values()), segments, kept, clock_ms, Damage(frames_gone, damaged))
 
 
-def _ledgers(folder: Path, camera_id: CameraId) -> list[BootLedger]:
-    ledgers = []
-    for path in folder.glob(f"*{SUFFIX}"):
+def _ledgers(folder: Path, camera_id: CameraId) -> tuple[dict[int, BootLedger], int]:
+    """The ledgers by boot, and how many had no whole copy; these are gone."""
+    ledgers, damaged = {}, 0
+    for path in ledger_paths(folder):
         ledger = read_ledger(path)
+        if any(each is None for each in read_ledgers(path)):
+            _log.warning("spool_ledger_damaged", file=str(path), copy_whole=ledger is not None)
+            if ledger is not None:
+                # Both are to be written again, above the revision that was damaged: the copy may be the one before it.
+                ledger.revision += 1
+                ledger.reported = ()
         if ledger is None:
-            _log.warning("spool_ledger_damaged", file=str(path))
-            path.unlink()
+            damaged += 1
+            remove_ledger(folder, ledger_boot(path))
         elif ledger.camera_id != camera_id:
             raise StateError(f"{folder} is the spool of {ledger.camera_id}, expected that of {camera_id}")
         else:
-            ledgers.append(ledger)
-    return ledgers
+            ledgers[ledger.boot_id] = ledger
+    return ledgers, damaged
+
+
+def _contents(folder: Path) -> dict[int, list[Content]]:
+    """What the segment files hold, by boot and in order."""
+    found: dict[int, list[Content]] = defaultdict(list)
+    for path in folder.glob(f"*{SEGMENT_SUFFIX}"):
+        content = read_segment(path)
+        if content is None:
+            _log.warning("spool_file_unknown", file=str(path))
+        else:
+            found[content.boot_id].append(content)
+    for files in found.values():
+        files.sort(key=lambda file: file.first)
+    return found
+
+
+def _bring_up_to_date(ledger: BootLedger, files: list[Content]) -> int:
+    """Enter what the segments say that the ledger does not know yet. Returns how many frames are shed as damaged."""
+    lost = gone(files, ledger.next, ledger.closed)
+    lost.remove(0, ledger.confirmed_to - 1)
+    lost = lost.minus(ledger.shed)
+    ledger.shed.update(lost)
+    records = [record for file in files for record in file.records]
+    published = max(file.next for file in files)
+    if published > ledger.next:
+        ledger.next = published
+        if records:
+            ledger.position = max(ledger.position, records[-1].position + 1)
+    if lost:
+        _log.error("spool_frames_damaged", camera=ledger.camera_id, boot=f"{ledger.boot_id:016x}", frames=len(lost))
+    return len(lost)
+
+
+def _rebuilt(camera_id: CameraId, files: list[Content]) -> BootLedger:
+    """A ledger in the place of one that is gone: what its segments tell. It comes before all others.
+
+    Whether the frames that they do not hold any more were confirmed or shed is not known: they are entered as shed,
+    which the audit believes only of those that nobody has recorded.
+    """
+    now_ms = time.time_ns() // 10**6
+    records = [record for file in files for record in file.records]
+    started_ms = min([record.captured_ms for record in records] + [now_ms])
+    ledger = BootLedger(camera_id, files[0].boot_id, ordinal=0, started_ms=started_ms)
+    # The server may hold revisions of the lost file: this one has to be above them.
+    ledger.revision = now_ms
+    ledger.next = max(file.next for file in files)
+    if records:
+        ledger.position = records[-1].position + 1
+    ledger.shed = RangeSet([(0, ledger.next - 1)])
+    for file in files:
+        ledger.shed.remove(file.first, file.next - 1)
+    _log.error(
+        "spool_ledger_rebuilt", camera=camera_id, boot=f"{ledger.boot_id:016x}", frames_taken_for_shed=len(ledger.shed)
+    )
+    return ledger
+
+
+def _waiting(ledger: BootLedger, file: Content) -> list[Record]:
+    """The records that are neither confirmed nor shed."""
+    return [r for r in file.records if r.seq >= ledger.confirmed_to and r.seq not in ledger.shed]
+
+
+def _clock_ms(boots: Mapping[int, BootLedger], contents: Mapping[int, list[Content]]) -> int:
+    noted = [ledger.clock_ms for ledger in boots.values()]
+    noted += [record.spooled_ms for files in contents.values() for file in files for record in file.records]
+    return max(noted, default=0)
+
+
+def _close(folder: Path, ledger: BootLedger, waiting: list[Record], clock_ms: int) -> None:
+    """Make the closing revision durable, unless the latest one says the same already."""
+    ledger.confirmed_to = waiting[0].seq if waiting else ledger.next
+    counts = ledger.counts(ledger.confirmed_to)
+    if not ledger.closed or ledger.reported != counts:
+        ledger.closed = True
+        ledger.revision += 1
+        ledger.reported = counts
+        ledger.clock_ms = clock_ms
+        write_ledger(folder, ledger)
+
+
+def _segment(path: Path, file: Content, waiting: list[Record]) -> Segment:
+    times = [record.spooled_ms for record in waiting]
+    return Segment(path, file.boot_id, file.first, file.next, file.size, len(waiting), min(times), max(times))
 
 
 def _drop_unused(folder: Path, boots: dict[int, BootLedger]) -> None:
@@ -87,45 +190,5 @@ def _drop_unused(folder: Path, boots: dict[int, BootLedger]) -> None:
     last = max((ledger.ordinal for ledger in boots.values()), default=0)
     for ledger in list(boots.values()):
         if not (ledger.next or ledger.frames_skipped or ledger.confirmed_revision) and ledger.ordinal != last:
-            ledger_path(folder, ledger.boot_id).unlink(missing_ok=True)
+            remove_ledger(folder, ledger.boot_id)
             del boots[ledger.boot_id]
-
-
-def _read(path: Path) -> tuple[Segment, list[Record]]:
-    """A segment with its whole records; what follows them is cut off the file."""
-    records = read_segment(path)
-    boot_id, first = segment_name(path) or (0, 0)
-    end = records[-1].offset + records[-1].length if records else 0
-    if path.stat().st_size > end:
-        os.truncate(path, end)
-    times = [record.captured_ms for record in records]
-    segment = Segment(path, boot_id, first, first + len(records), end, 0, min(times, default=0), max(times, default=0))
-    return segment, records
-
-
-def _rebuilt(folder: Path, camera_id: CameraId, segment: Segment, records: list[Record]) -> BootLedger:
-    """A ledger in the place of one that is gone: what its segments tell. It comes before all others."""
-    ledger = BootLedger(
-        camera_id, segment.boot_id, ordinal=0, started_ms=min(segment.oldest_ms, time.time_ns() // 10**6)
-    )
-    # The server may hold revisions of the lost file: this one has to be above them.
-    ledger.revision = time.time_ns() // 10**6
-    ledger.next, ledger.position = segment.next, records[-1].position + 1
-    write_ledger(folder, ledger)
-    return ledger
-
-
-def _waiting(
-    found: list[tuple[Segment, list[Record]]], boots: dict[int, BootLedger]
-) -> list[tuple[Segment, list[Record]]]:
-    """The segments with the records that are neither confirmed nor shed; the others are removed from the disk."""
-    kept = []
-    for segment, records in found:
-        ledger = boots[segment.boot_id]
-        waiting = [r for r in records if r.seq >= ledger.confirmed_to and r.seq not in ledger.shed]
-        if waiting:
-            segment.waiting = len(waiting)
-            kept.append((segment, waiting))
-        else:
-            segment.path.unlink()
-    return kept

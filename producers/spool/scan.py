@@ -6,9 +6,10 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from producers.spool.ledger import SUFFIX, BootLedger, read_ledger
+from producers.spool.damage import gone
+from producers.spool.ledger import BootLedger, ledger_paths, read_ledger
 from producers.spool.segment import SUFFIX as SEGMENT_SUFFIX
-from producers.spool.segment import read_segment, segment_name
+from producers.spool.segment import Content, read_segment
 from schemas.identity import SEQ_LIMIT, CameraId
 from schemas.ranges import RangeSet
 
@@ -18,6 +19,7 @@ class SpoolBoot:
     """What the disk says of one boot: it published `first` .. `next` - 1, shed some, and still holds `waiting`.
 
     `waiting` may name frames that Kafka holds already: that they were confirmed is written down only now and then.
+    `shed` includes those whose bytes are damaged, whether the camera has found that out or not.
     """
 
     camera_id: CameraId
@@ -46,9 +48,13 @@ def scan_spool(folder: Path) -> list[SpoolBoot]:
     boots = []
     for path, early in before.items():
         late = after.get(path, early)
-        waiting = held.get((path.parent, early.boot_id), RangeSet())
-        published = max([early.next, *(last + 1 for _, last in waiting.ranges())])
-        waiting.remove(0, late.confirmed_to - 1)
+        files = held.get((path.parent, early.boot_id), [])
+        damaged = gone(files, early.next, early.closed)
+        waiting = RangeSet((file.first, file.next - 1) for file in files).minus(damaged)
+        published = max([early.next, *(file.next for file in files)])
+        for part in (waiting, damaged):
+            part.remove(0, late.confirmed_to - 1)
+        late.shed.update(damaged)
         late.shed.remove(published, SEQ_LIMIT)
         boots.append(
             SpoolBoot(
@@ -70,26 +76,19 @@ def scan_spool(folder: Path) -> list[SpoolBoot]:
 
 
 def _ledgers(folder: Path) -> dict[Path, BootLedger]:
-    found = {}
-    for path in folder.rglob(f"*{SUFFIX}"):
-        try:
-            ledger = read_ledger(path)
-        except FileNotFoundError:
-            continue
-        if ledger is not None:
-            found[path] = ledger
-    return found
+    return {path: ledger for path in ledger_paths(folder) if (ledger := read_ledger(path)) is not None}
 
 
-def _held(folder: Path) -> dict[tuple[Path, int], RangeSet]:
-    """The frames that the segments hold, by folder and boot."""
-    held: dict[tuple[Path, int], RangeSet] = defaultdict(RangeSet)
+def _held(folder: Path) -> dict[tuple[Path, int], list[Content]]:
+    """What the segment files hold, by folder and boot, in order."""
+    held: dict[tuple[Path, int], list[Content]] = defaultdict(list)
     for path in folder.rglob(f"*{SEGMENT_SUFFIX}"):
-        name = segment_name(path)
         try:
-            records = read_segment(path)
+            content = read_segment(path)
         except FileNotFoundError:
             continue
-        if name is not None and records:
-            held[path.parent, name[0]].add(records[0].seq, records[-1].seq)
+        if content is not None:
+            held[path.parent, content.boot_id].append(content)
+    for files in held.values():
+        files.sort(key=lambda file: file.first)
     return held

@@ -1,43 +1,56 @@
-"""Segment files: append-only records of frames, each with its own checksum.
+"""Segment files: append-only records of frames, whose headers and payloads each have their own checksum.
 
-A record is a header of 52 bytes (magic, kind, CRC-32, payload length, raw byte count, boot id, sequence number, source
-position, capture time; little endian) and the payload. The checksum covers all that follows it, so that a record torn
-by a killed process or a lost page is recognised, and everything from it on is not part of the segment.
+A record is a header of 60 bytes and the payload. The header is magic, kind and the CRC-32 of kind and rest: CRC-32
+of the payload, payload length, raw byte count, boot id, sequence number, source position, capture time (Unix time in
+milliseconds) and spool time (`producers.spool.clock`), little endian. A header that is whole tells where the next
+record begins and which frame a damaged payload was; behind a damaged header the next whole one is looked for. A
+segment that was ended has a last record of another kind, without payload, whose sequence number is the one after its
+last frame.
+
+Earlier versions wrote records of kind 1: a header of 48 bytes without spool time, and one checksum over all that
+follows it. They are read, and damage among them is passed over in the same way.
 """
 
 from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple
 from zlib import crc32
 
+from schemas.ranges import RangeSet
+
 _MAGIC: Final = 0x4C50
-_FRAME: Final = 1
+_OLD, _FRAME, _END = 1, 2, 3
 _HEAD: Final = struct.Struct("<HHI")
-_BODY: Final = struct.Struct("<IIQQQQ")
+_BODY: Final = struct.Struct("<IIIQQQQQ")
+_OLD_BODY: Final = struct.Struct("<IIQQQQ")
+_OLD_HEADER_BYTES: Final = _HEAD.size + _OLD_BODY.size
 HEADER_BYTES: Final = _HEAD.size + _BODY.size
 SUFFIX: Final = ".segment"
 
 
 class Record(NamedTuple):
-    """One frame of a segment; `offset` and `length` say where its payload lies in the file."""
+    """One frame of a segment: its payload is `length` bytes at `offset` of the file, with the CRC-32 `checksum`."""
 
     boot_id: int
     seq: int
     position: int
     captured_ms: int
-    raw_bytes: int
+    spooled_ms: int
     offset: int
     length: int
+    checksum: int
 
 
 @dataclass(slots=True, eq=False)
 class Segment:
-    """One file of the spool: the frames `first` .. `next` - 1 of a boot, of which `waiting` are not confirmed."""
+    """One file of the spool: the frames `first` .. `next` - 1 of a boot, of which `waiting` are not confirmed.
+
+    The oldest and the newest of them were appended at these milliseconds of spool time.
+    """
 
     path: Path
     boot_id: int
@@ -47,6 +60,26 @@ class Segment:
     waiting: int = 0
     oldest_ms: int = 0
     newest_ms: int = 0
+
+
+@dataclass(slots=True)
+class Content:
+    """What a segment file holds: whole records in order, and what can be told of the others."""
+
+    boot_id: int
+    first: int
+    next: int
+    """One after the last frame that the file is known to have held."""
+    size: int
+    end: int = 0
+    """Where in the file the last record that is known ends."""
+    records: list[Record] = field(default_factory=list)
+    damaged: RangeSet = field(default_factory=RangeSet)
+    """Frames from `first` to `next` - 1 that are not whole."""
+    unreadable_bytes: int = 0
+    """Behind `end`, and not explained by a process that died while it wrote."""
+    open: bool = True
+    """Nothing says that no frame followed: the process that wrote it did not end it."""
 
 
 def segment_path(folder: Path, boot_id: int, first: int) -> Path:
@@ -64,38 +97,98 @@ def segment_name(path: Path) -> tuple[int, int] | None:
 
 
 def write_record(
-    fd: int, boot_id: int, seq: int, position: int, captured_ms: int, raw_bytes: int, payload: bytes
+    fd: int, boot_id: int, seq: int, position: int, captured_ms: int, spooled_ms: int, raw_bytes: int, payload: bytes
 ) -> int:
     """Append one record with a single system call; returns the bytes written, fewer than asked on a full disk."""
-    body = _BODY.pack(len(payload), raw_bytes, boot_id, seq, position, captured_ms)
-    return os.writev(fd, (_HEAD.pack(_MAGIC, _FRAME, crc32(payload, crc32(body))), body, payload))
+    body = _BODY.pack(crc32(payload), len(payload), raw_bytes, boot_id, seq, position, captured_ms, spooled_ms)
+    return os.writev(fd, (_HEAD.pack(_MAGIC, _FRAME, crc32(body, _FRAME)), body, payload))
 
 
-def read_records(data: bytes) -> Iterator[Record]:
-    """The whole records at the beginning of a segment's bytes; ends before the first that is torn or damaged."""
-    offset = 0
-    view = memoryview(data)
-    while offset + HEADER_BYTES <= len(data):
-        magic, kind, checksum = _HEAD.unpack_from(data, offset)
-        body_at = offset + _HEAD.size
-        length, raw_bytes, boot_id, seq, position, captured_ms = _BODY.unpack_from(data, body_at)
-        end = offset + HEADER_BYTES + length
-        if magic != _MAGIC or kind != _FRAME or end > len(data) or crc32(view[body_at:end]) != checksum:
-            return
-        yield Record(boot_id, seq, position, captured_ms, raw_bytes, offset + HEADER_BYTES, length)
-        offset = end
+def write_end(fd: int, boot_id: int, following: int) -> int:
+    """Append the record that says that the frame before `following` was the last; returns the bytes written."""
+    body = _BODY.pack(0, 0, 0, boot_id, following, 0, 0, 0)
+    return os.writev(fd, (_HEAD.pack(_MAGIC, _END, crc32(body, _END)), body))
 
 
-def read_segment(path: Path) -> list[Record]:
-    """The whole records of a segment file that belong to it: its boot, and sequence numbers without a gap."""
+def end_segment(path: Path, content: Content) -> None:
+    """End a segment that its process did not end, with what is now known of it; raises `OSError`."""
+    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+    try:
+        os.ftruncate(fd, content.end)
+        content.size = content.end
+        content.size += write_end(fd, content.boot_id, content.next)
+    finally:
+        os.close(fd)
+
+
+def read_segment(path: Path) -> Content | None:
+    """What a segment file holds, None for a file that is none.
+
+    Only what belongs to it counts: records of its boot, in ascending order from the frame that its name tells.
+    """
     name = segment_name(path)
     if name is None:
-        return []
-    boot_id, seq = name
-    records: list[Record] = []
-    for record in read_records(path.read_bytes()):
-        if record.boot_id != boot_id or record.seq != seq:
+        return None
+    boot_id, first = name
+    data = path.read_bytes()
+    content = Content(boot_id, first, first, len(data))
+    offset, torn = 0, False
+    while 0 <= offset <= len(data) - _OLD_HEADER_BYTES:
+        kind, record, damaged = _record_at(data, offset, boot_id)
+        if record is None or record.seq < content.next:
+            offset = data.find(_MAGIC.to_bytes(2, "little"), offset + 1)
+            continue
+        end = record.offset + record.length
+        if end > len(data):
+            torn = True  # a process died while it wrote: never published, unless the ledger says otherwise
             break
-        records.append(record)
-        seq += 1
-    return records
+        content.damaged.add(content.next, record.seq - 1)
+        if kind == _END:
+            content.next, content.end, content.open = record.seq, end, False
+            return content
+        content.next = record.seq + 1
+        if damaged:
+            content.damaged.add(record.seq)
+        else:
+            content.records.append(record)
+        if kind == _OLD:
+            content.open = False  # these were never ended, so that it says nothing
+        offset = content.end = end
+    left = len(data) - content.end
+    # Not more than a header is a damaged end record, or the beginning of a frame that was never published.
+    if left > HEADER_BYTES and not torn and not _is_torn_old_record(data, content.end, boot_id):
+        content.unreadable_bytes = left
+    return content
+
+
+def _record_at(data: bytes, offset: int, boot_id: int) -> tuple[int, Record | None, bool]:
+    """Kind, record and whether its payload is damaged; None where no whole header of this boot lies."""
+    magic, kind, checksum = _HEAD.unpack_from(data, offset)
+    body_at = offset + _HEAD.size
+    if magic != _MAGIC or kind not in (_OLD, _FRAME, _END):
+        return 0, None, False
+    if kind == _OLD:
+        return kind, _old_record_at(data, body_at, checksum, boot_id), False
+    at = offset + HEADER_BYTES
+    if at > len(data) or crc32(data[body_at:at], kind) != checksum:
+        return 0, None, False
+    payload_sum, length, _, found, seq, position, captured_ms, spooled_ms = _BODY.unpack_from(data, body_at)
+    if found != boot_id:
+        return 0, None, False
+    record = Record(boot_id, seq, position, captured_ms, spooled_ms, at, length, payload_sum)
+    return kind, record, crc32(memoryview(data)[at : at + length]) != payload_sum
+
+
+def _is_torn_old_record(data: bytes, offset: int, boot_id: int) -> bool:
+    """Whether what the file ends with is the beginning of such a record."""
+    magic, kind, _ = _HEAD.unpack_from(data, offset)
+    length, _, found, *_ = _OLD_BODY.unpack_from(data, offset + _HEAD.size)
+    return (magic, kind, found) == (_MAGIC, _OLD, boot_id) and offset + _OLD_HEADER_BYTES + length > len(data)
+
+
+def _old_record_at(data: bytes, body_at: int, checksum: int, boot_id: int) -> Record | None:
+    length, _, found, seq, position, captured_ms = _OLD_BODY.unpack_from(data, body_at)
+    at = body_at + _OLD_BODY.size
+    if found != boot_id or at + length > len(data) or crc32(memoryview(data)[body_at : at + length]) != checksum:
+        return None
+    return Record(boot_id, seq, position, captured_ms, 0, at, length, crc32(memoryview(data)[at : at + length]))

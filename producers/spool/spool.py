@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import secrets
 import time
@@ -11,28 +10,34 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
+from zlib import crc32
 
+import structlog
 from pydantic import BaseModel, ConfigDict, Field
 
+from producers.spool.clock import SpoolClock
+from producers.spool.damage import Damage
 from producers.spool.folder import install_id, lock_folder
-from producers.spool.ledger import BootLedger, ledger_path, write_ledger
+from producers.spool.ledger import BootLedger, remove_ledger, write_ledger
 from producers.spool.reading import SegmentReader
 from producers.spool.recovery import recover
-from producers.spool.segment import HEADER_BYTES, Segment, segment_path, write_record
+from producers.spool.segment import HEADER_BYTES, Segment
+from producers.spool.writing import DiskFullError, SegmentWriter, unwritable
 from schemas.errors import StateError, WireError
 from schemas.frame import parse_frame
 from schemas.identity import BOOT_ID_LIMIT, CameraId
 
+_log = structlog.get_logger()
+
 _SEGMENTS: Final = 16
 _SEGMENT_BYTES: Final = (64 * 2**10, 4 * 2**20)
-_DISK_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 FrameKey = tuple[int, int]
 """Boot id and sequence number: with the camera id, the identity of a frame."""
 
 
 class SpoolLimits(BaseModel):
-    """Bounds of one camera's spool: bytes on disk, and age in seconds."""
+    """Bounds of one camera's spool: bytes on disk, and age in seconds of the spool's own clock."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -41,12 +46,14 @@ class SpoolLimits(BaseModel):
 
 
 class SpooledFrame(NamedTuple):
-    """Where a frame lies that is not confirmed."""
+    """Where a frame lies that is not confirmed, its CRC-32, and when by the spool's clock it was appended."""
 
     segment: Segment
+    seq: int
     offset: int
     length: int
-    captured_ms: int
+    checksum: int
+    spooled_ms: int
 
 
 class Spool:
@@ -55,19 +62,26 @@ class Spool:
     A frame is published when `append` returns. It stays until `confirm` names it, or until a bound is passed: then
     the oldest segments are shed, and the frames in them that were not confirmed are entered in their boot's ledger
     before the file goes. Nothing is synced to the medium: the spool outlives the process, not a loss of power within
-    the last seconds. Frames of earlier boots keep their boot ids and are sent before new ones.
+    the last seconds. Frames of earlier boots keep their boot ids and are sent before new ones. A frame whose bytes are
+    damaged or gone is shed, alone. Age is counted on the spool's own clock, which runs on `monotonic` (seconds).
 
     Raises `StateError` when the folder is used by another process, belongs to another camera or cannot be written.
     """
 
-    def __init__(self, folder: Path, camera_id: CameraId, limits: SpoolLimits | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        camera_id: CameraId,
+        limits: SpoolLimits | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.folder = folder
         self.camera_id = camera_id
         self._limits = limits or SpoolLimits()
         low, high = _SEGMENT_BYTES
         bound = self._limits.max_bytes
-        self._segment_bytes = min(max(bound // _SEGMENTS, low), high, bound // 2)
-        self._segment_age_ms = self._limits.max_age_s * 1000 / _SEGMENTS
+        segment_bytes = min(max(bound // _SEGMENTS, low), high, bound // 2)
+        self._writer = SegmentWriter(folder, segment_bytes, self._limits.max_age_s * 1000 / _SEGMENTS)
         self._lock = lock_folder(folder)
         try:
             self.install_id = install_id(folder)
@@ -77,17 +91,19 @@ class Spool:
             if isinstance(error, OSError):
                 raise StateError(f"the spool {folder} cannot be opened: {error.strerror}") from None
             raise
+        self._clock = SpoolClock(past.clock_ms, monotonic)
+        self._damage = past.damage
         self._boots = {boot.boot_id: boot for boot in past.boots}
         self._segments = past.segments
         self._frames: dict[FrameKey, SpooledFrame] = {}
         self.bytes = sum(segment.size for segment in self._segments)
         self.payload_bytes = 0
-        self._writing: int | None = None
         self._reader = SegmentReader()
         for segment, records in zip(past.segments, past.records, strict=True):
             for record in records:
-                key = (record.boot_id, record.seq)
-                self._frames[key] = SpooledFrame(segment, record.offset, record.length, record.captured_ms)
+                self._frames[record.boot_id, record.seq] = SpooledFrame(
+                    segment, record.seq, record.offset, record.length, record.checksum, record.spooled_ms
+                )
                 self.payload_bytes += record.length
         self._unsent: deque[FrameKey] = deque(self._frames)
         self.on_shed: Callable[[list[FrameKey]], None] = lambda _: None
@@ -132,25 +148,25 @@ class Spool:
         """Whether the byte bound is far enough that a frame of a usual size sheds nothing."""
         return not self._frames or self.bytes < 3 * self._limits.max_bytes // 4
 
-    def oldest_ms(self) -> int | None:
-        """When the oldest waiting frame was captured, None when there is none."""
-        return next(iter(self._frames.values())).captured_ms if self._frames else None
+    def oldest_age_s(self) -> float:
+        """For how long the oldest waiting frame has waited, 0 when there is none."""
+        oldest = next(iter(self._frames.values()), None)
+        return (self._clock.now_ms() - oldest.spooled_ms) / 1000 if oldest else 0.0
+
+    def take_damage(self) -> Damage:
+        """What was found damaged since the last call: frames, which are shed, and ledgers."""
+        found, self._damage = self._damage, Damage()
+        return found
 
     def append(self, payload: bytes, position: int, captured_ms: int, raw_bytes: int) -> int:
         """Publish the signed message of the frame `current.next`; returns that sequence number."""
-        ledger, size = self.current, HEADER_BYTES + len(payload)
-        segment = self._writable(size, captured_ms)
-        self._write(segment, position, captured_ms, raw_bytes, payload)
+        ledger, now_ms = self.current, self._clock.now_ms()
+        segment = self._writable(len(payload), now_ms)
+        offset = self._write(segment, position, captured_ms, now_ms, raw_bytes, payload)
         seq = ledger.next
-        self._frames[ledger.boot_id, seq] = SpooledFrame(
-            segment, segment.size + HEADER_BYTES, len(payload), captured_ms
-        )
+        self._frames[ledger.boot_id, seq] = SpooledFrame(segment, seq, offset, len(payload), crc32(payload), now_ms)
         self._unsent.append((ledger.boot_id, seq))
-        segment.size += size
-        segment.next = seq + 1
-        segment.waiting += 1
-        segment.newest_ms = captured_ms
-        self.bytes += size
+        self.bytes += HEADER_BYTES + len(payload)
         self.payload_bytes += len(payload)
         ledger.next = seq + 1
         ledger.position = position + 1
@@ -167,12 +183,17 @@ class Spool:
     def read(self, frame: SpooledFrame) -> bytes:
         """The payload of a waiting frame.
 
-        Raises `StateError` when it cannot be read. A file that does not hold it any more is shed, for all its frames.
+        Raises `StateError` when it cannot be read. What the medium does not hold any more, or not as it was written,
+        is shed: this frame, or all of a file that is gone.
         """
-        payload = self._reader.read(frame.segment, frame.offset, frame.length)
+        segment = frame.segment
+        payload = self._reader.read(segment, frame.offset, frame.length)
         if payload is None:
-            self._shed(frame.segment)
-            raise StateError(f"the spool file {frame.segment.path} has lost frames that it held")
+            self._give_up_damaged(segment, range(segment.first, segment.next))
+            raise StateError(f"the spool file {segment.path} is gone, with the frames that it held")
+        if crc32(payload) != frame.checksum:
+            self._give_up_damaged(segment, (frame.seq,))
+            raise StateError(f"the spool file {segment.path} does not hold frame {frame.seq} as it was written")
         return payload
 
     def peek_unsent(self) -> FrameKey | None:
@@ -196,7 +217,7 @@ class Spool:
                     freed.append((boot_id, seq))
                     self.payload_bytes -= frame.length
                     frame.segment.waiting -= 1
-                    if not frame.segment.waiting and not self._is_written(frame.segment):
+                    if not frame.segment.waiting and not self._writer.writes(frame.segment):
                         emptied.append(frame.segment)
         for segment in emptied:
             with contextlib.suppress(StateError):  # what is confirmed stays so; the next start removes the file
@@ -211,16 +232,14 @@ class Spool:
 
     def outdated(self) -> list[BootLedger]:
         """The ledgers whose latest revision does not tell any more how things stand."""
-        for boot in self._boots.values():
-            boot.confirmed_to = self._first_waiting(boot)
-        return [boot for boot in self._boots.values() if boot.reported != boot.counts]
+        return [boot for boot in self._boots.values() if boot.reported != boot.counts(self._first_waiting(boot))]
 
     def revise(self, ledger: BootLedger) -> None:
         """Make a new revision of a ledger, durable when this returns; there is none when it fails."""
         before = ledger.revision, ledger.reported
         ledger.confirmed_to = self._first_waiting(ledger)
         ledger.revision += 1
-        ledger.reported = ledger.counts
+        ledger.reported = ledger.counts(ledger.confirmed_to)
         try:
             self._save(ledger)
         except StateError:
@@ -257,12 +276,12 @@ class Spool:
                 self.current.closed = False
                 raise
 
-    def shed_old(self, now_ms: int) -> None:
+    def shed_old(self) -> None:
         """Shed the segments that hold nothing younger than the age bound."""
-        horizon = now_ms - self._limits.max_age_s * 1000
+        horizon = self._clock.now_ms() - self._limits.max_age_s * 1000
         while self._segments and self._segments[0].newest_ms < horizon:
             oldest = self._segments[0]
-            if not oldest.waiting and self._is_written(oldest):
+            if not oldest.waiting and self._writer.writes(oldest):
                 return
             self._shed(oldest)
 
@@ -308,74 +327,51 @@ class Spool:
         return next(waiting, ledger.next)
 
     def _generation(self, segment: Segment) -> int | None:
-        """The key generation that signed the first waiting frame of a segment; None when that is no frame."""
-        keys = ((segment.boot_id, seq) for seq in range(segment.first, segment.next))
-        frame = next(frame for key in keys if (frame := self._frames.get(key)) is not None)
-        try:
-            return parse_frame(self.read(frame)).key_generation
-        except WireError:
-            return None
+        """The key generation that signed the first readable frame of a segment; None when that is no frame."""
+        problem = StateError(f"the spool file {segment.path} has no frame that can be read")
+        for seq in range(segment.first, segment.next):
+            if (frame := self._frames.get((segment.boot_id, seq))) is not None:
+                try:
+                    return parse_frame(self.read(frame)).key_generation
+                except WireError:
+                    return None
+                except StateError as error:
+                    problem = error
+        raise problem
 
-    def _is_written(self, segment: Segment) -> bool:
-        return self._writing is not None and segment is self._segments[-1]
+    def _writable(self, payload_bytes: int, now_ms: int) -> Segment:
+        """The segment that takes such a record: the last one, or a new one when that is full or old."""
+        if not self._writer.takes(payload_bytes, now_ms):
+            if self._writer.writes_any:
+                self._stop_writing()
+                self._save(self.current)
+            self._segments.append(self._writer.begin(self.current.boot_id, self.current.next, now_ms))
+        return self._segments[-1]
 
-    def _writable(self, size: int, now_ms: int) -> Segment:
-        """The segment that takes a record of `size` bytes: the last one, or a new one when that is full or old."""
-        if self._writing is not None:
-            last = self._segments[-1]
-            if last.size + size <= self._segment_bytes and now_ms - last.oldest_ms <= self._segment_age_ms:
-                return last
-            self._stop_writing()
-            self._save(self.current)
-        boot_id, first = self.current.boot_id, self.current.next
-        path = segment_path(self.folder, boot_id, first)
-        try:
-            self._writing = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise self._unwritable(error.errno) from None
-        segment = Segment(path, boot_id, first, first, oldest_ms=now_ms, newest_ms=now_ms)
-        self._segments.append(segment)
-        return segment
-
-    def _write(self, segment: Segment, position: int, captured_ms: int, raw_bytes: int, payload: bytes) -> None:
-        """Write one record; on a full disk make room by shedding, and leave no part of a record behind."""
-        fd, boot_id, seq = self._writing, self.current.boot_id, self.current.next
-        assert fd is not None
+    def _write(
+        self, segment: Segment, position: int, captured_ms: int, now_ms: int, raw_bytes: int, payload: bytes
+    ) -> int:
+        """Write one record, on a full disk after making room by shedding; returns where its payload lies."""
         while True:
             try:
-                written = write_record(fd, boot_id, seq, position, captured_ms, raw_bytes, payload)
-                problem = None if written == HEADER_BYTES + len(payload) else errno.ENOSPC
-            except OSError as error:
-                problem = error.errno
-            if problem is None:
-                return
-            try:
-                os.ftruncate(fd, segment.size)
-            except OSError as error:
-                self._stop_writing()  # a record behind half of one would not be found again
-                raise self._unwritable(error.errno) from None
-            if problem not in _DISK_FULL or len(self._segments) == 1:
-                raise self._unwritable(problem)
-            self._shed(self._segments[0])
-
-    def _unwritable(self, problem: int | None) -> StateError:
-        return StateError(f"the spool {self.folder} cannot be written: {os.strerror(problem or 0)}")
+                return self._writer.append(position, captured_ms, now_ms, raw_bytes, payload)
+            except DiskFullError:
+                if len(self._segments) == 1:
+                    raise
+                self._shed(self._segments[0])
+            except StateError:
+                if not self._writer.writes(segment):
+                    self._drop_if_done(segment)
+                raise
 
     def _shed(self, segment: Segment) -> None:
         """Give up what is waiting in a segment, and its file."""
-        if self._is_written(segment):
+        if self._writer.writes(segment):
             self._stop_writing()
             if not segment.waiting:
                 return
-        boot_id = segment.boot_id
-        lost = [(boot_id, seq) for seq in range(segment.first, segment.next) if (boot_id, seq) in self._frames]
-        ledger = self._boots[boot_id]
-        for key in lost:
-            self.payload_bytes -= self._frames.pop(key).length
-            ledger.shed.add(key[1])
-        segment.waiting = 0
-        if lost:
-            self.on_shed(lost)
+        ledger = self._boots[segment.boot_id]
+        if self._enter_shed(segment, range(segment.first, segment.next)):
             try:
                 self.revise(ledger)
             except StateError:
@@ -385,19 +381,44 @@ class Spool:
                 return
         self._unlink(segment)
 
+    def _give_up_damaged(self, segment: Segment, seqs: Iterable[int]) -> None:
+        """Shed what is waiting of these frames of a segment, because its bytes are damaged or gone."""
+        lost = self._enter_shed(segment, seqs)
+        self._damage = self._damage._replace(frames=self._damage.frames + lost)
+        _log.error("spool_frames_damaged", camera=self.camera_id, file=str(segment.path), frames=lost)
+        with contextlib.suppress(StateError):  # the ledger stays outdated, so that it is tried again
+            if self._writer.writes(segment):
+                self._stop_writing()  # nobody knows what else would be written to the wrong place
+            elif not segment.waiting:
+                self._unlink(segment)
+            self.revise(self._boots[segment.boot_id])
+
+    def _enter_shed(self, segment: Segment, seqs: Iterable[int]) -> int:
+        """Enter what is waiting of these frames as shed in the ledger, not yet durably; returns how many."""
+        boot_id, ledger = segment.boot_id, self._boots[segment.boot_id]
+        lost = [(boot_id, seq) for seq in seqs if (boot_id, seq) in self._frames]
+        for key in lost:
+            self.payload_bytes -= self._frames.pop(key).length
+            ledger.shed.add(key[1])
+        segment.waiting -= len(lost)
+        if lost:
+            self.on_shed(lost)
+        return len(lost)
+
     def _save(self, ledger: BootLedger) -> None:
         ledger.confirmed_to = self._first_waiting(ledger)
+        ledger.clock_ms = self._clock.now_ms()
         try:
             write_ledger(self.folder, ledger)
         except OSError as error:
-            raise self._unwritable(error.errno) from None
+            raise unwritable(self.folder, error.errno) from None
 
     def _forget_if_settled(self, ledger: BootLedger) -> None:
         """Drop the record of an earlier boot that is closed, empty and confirmed; this boot's keeps the position."""
         ledger.confirmed_to = self._first_waiting(ledger)
         if not ledger.closed or ledger.confirmed_to < ledger.next:
             return
-        if ledger.reported != ledger.counts:
+        if ledger.reported != ledger.counts(ledger.confirmed_to):
             with contextlib.suppress(StateError):  # it stays outdated, so that it is tried again
                 self.revise(ledger)
             return
@@ -405,7 +426,7 @@ class Spool:
             return
         del self._boots[ledger.boot_id]
         with contextlib.suppress(OSError):  # the next start finds it settled
-            ledger_path(self.folder, ledger.boot_id).unlink(missing_ok=True)
+            remove_ledger(self.folder, ledger.boot_id)
 
     def _unlink(self, segment: Segment) -> None:
         self._segments.remove(segment)
@@ -418,13 +439,13 @@ class Spool:
 
     def _stop_writing(self) -> None:
         """End the last segment; it goes at once when nothing in it is waiting."""
-        if self._writing is not None:
-            fd, self._writing = self._writing, None
-            try:
-                os.close(fd)
-            except OSError as error:
-                raise self._unwritable(error.errno) from None
-            last = self._segments[-1]
-            if not last.waiting:
-                self._save(self.current)
-                self._unlink(last)
+        size = self._segments[-1].size if self._segments else 0
+        last = self._writer.end()
+        if last is not None:
+            self.bytes += last.size - size
+            self._drop_if_done(last)
+
+    def _drop_if_done(self, segment: Segment) -> None:
+        if not segment.waiting:
+            self._save(self.current)
+            self._unlink(segment)

@@ -20,8 +20,13 @@ from consumers.settings import Bounds, RecorderSettings
 from consumers.store import Partition, Store, Written
 from consumers.tables import metadata
 from schemas.evidence_rule import EvidenceRule
-from schemas.pointillist_pb2 import CHECKED, NOT_PROBED, DeadLetter, Ledger, Range, Verdict
+from schemas.frame import sign_message
+from schemas.identity import CameraId
+from schemas.keys import KeyRing
+from schemas.pointillist_pb2 import CHECKED, NOT_PROBED, DeadLetter, Ledger, Meta, Range, Status, Verdict
 
+SECRET = b"a fleet secret for the recorder's tests"
+KEYS = KeyRing(SECRET)
 BOOT = 0x1234_5678_9ABC_DEF0 >> 1
 CAMERA = "lab/door"
 
@@ -70,6 +75,11 @@ def ledger(revision: int, following: int, shed: Iterable[tuple[int, int]] = (), 
     """The ledger of a boot that published 0 .. following - 1."""
     ranges = [Range(first=first, last=last) for first, last in shed]
     return Ledger(boot_id=boot, revision=revision, next=following, shed=ranges)
+
+
+def signed(message: Ledger | Status | Meta, camera: str = CAMERA) -> bytes:
+    """As the camera sends it."""
+    return sign_message(KEYS.current(CameraId(camera)), message)
 
 
 def dead_letter(seq: int, *, verified: bool, boot: int = BOOT, **fields: object) -> DeadLetter:
@@ -159,7 +169,7 @@ class Rig:
 
     def feed(self, records: Sequence[FakeRecord]) -> Written:
         """One transaction."""
-        batch = read(records, self.settings, time.time_ns() // 10**6)
+        batch = read(records, self.settings, KEYS, time.time_ns() // 10**6)
         written = self.store.write(batch, {place: self.offsets.get(place) for place in batch.offsets})
         self.offsets |= {place: following for place, (_, following) in batch.offsets.items()}
         self.board.take(written)
@@ -172,7 +182,7 @@ class Rig:
     def ledger(self, message: Ledger, camera: str = CAMERA) -> Written:
         """Record one ledger."""
         topic = self.settings.events_topic
-        return self.feed([self.record(topic, camera.encode(), message.SerializeToString(), "Ledger")])
+        return self.feed([self.record(topic, camera.encode(), signed(message, camera), "Ledger")])
 
     def letter(self, message: DeadLetter) -> Written:
         """Record one dead letter."""

@@ -11,7 +11,7 @@ from consumers.settings import RecorderSettings
 from consumers.tables import cameras, dead_letters, frames, ledgers
 from schemas.limits import DEAD_LETTER_PAYLOAD_BYTES
 from schemas.pointillist_pb2 import DeadLetter, Verdict
-from tests.consumers.recorder_rig import BOOT, CAMERA, FakeRecord, dead_letter, ledger, verdict
+from tests.consumers.recorder_rig import BOOT, CAMERA, KEYS, FakeRecord, dead_letter, ledger, signed, verdict
 
 SETTINGS = RecorderSettings(kafka="127.0.0.1:1")
 
@@ -33,7 +33,7 @@ def test_rows_have_the_columns_of_their_tables() -> None:
     st.sampled_from(["Ledger", "Status", "Meta", "Frame", ""]),
 )
 def test_any_record_is_taken_or_becomes_a_dead_letter(topic: str, value: bytes, key: bytes, kind: str) -> None:
-    batch = read([_record(topic, value, key=key, kind=kind)], SETTINGS, 5)
+    batch = read([_record(topic, value, key=key, kind=kind)], SETTINGS, KEYS, 5)
     assert batch.offsets == {(topic, 1): (7, 8)}
     taken = len(batch.verdicts) + len(batch.ledgers) + len(batch.statuses) + len(batch.metas) + len(batch.letters)
     assert taken == 1
@@ -46,7 +46,7 @@ def test_what_cannot_be_a_frame_is_refused_with_what_was_expected() -> None:
         verdict(2**53).SerializeToString(),
         b"\xff\xff",
     ):
-        (row,) = read([_record(SETTINGS.verdicts_topic, bad)], SETTINGS, 5).letters.values()
+        (row,) = read([_record(SETTINGS.verdicts_topic, bad)], SETTINGS, KEYS, 5).letters.values()
         assert (row.stage, row.reason, row.verified) == ("recorder", "malformed", False)
         assert "expected" in row.error
 
@@ -57,14 +57,14 @@ def test_a_network_that_answers_nan_is_still_recorded() -> None:
 
 
 def test_a_request_for_a_key_frame_is_left_to_the_bridges() -> None:
-    batch = read([_record(SETTINGS.events_topic, b"\x09", kind="KeyRequest")], SETTINGS, 5)
+    batch = read([_record(SETTINGS.events_topic, b"\x09", kind="KeyRequest")], SETTINGS, KEYS, 5)
     assert batch.offsets == {(SETTINGS.events_topic, 1): (7, 8)}
     assert not batch.letters
 
 
 def test_a_ledger_that_contradicts_itself_is_refused() -> None:
     for bad in (ledger(0, 5), ledger(1, 5, [(3, 5)]), ledger(1, 5, [(3, 2)]), ledger(2**63, 5)):
-        batch = read([_record(SETTINGS.events_topic, bad.SerializeToString())], SETTINGS, 5)
+        batch = read([_record(SETTINGS.events_topic, signed(bad))], SETTINGS, KEYS, 5)
         assert not batch.ledgers
         assert len(batch.letters) == 1
 
@@ -82,7 +82,9 @@ def test_a_hostile_dead_letter_costs_bounded_bytes_and_fits_any_database() -> No
         payload_bytes=2**64 - 1,
         at_ms=2**64 - 1,
     )
-    (row,) = read([_record(SETTINGS.dead_letters_topic, hostile.SerializeToString())], SETTINGS, 5).letters.values()
+    (row,) = read(
+        [_record(SETTINGS.dead_letters_topic, hostile.SerializeToString())], SETTINGS, KEYS, 5
+    ).letters.values()
     assert len(row.payload) == DEAD_LETTER_PAYLOAD_BYTES
     assert row.stored_bytes < DEAD_LETTER_PAYLOAD_BYTES + 2000
     assert all(value < 2**63 for value in row if isinstance(value, int))
@@ -91,5 +93,7 @@ def test_a_hostile_dead_letter_costs_bounded_bytes_and_fits_any_database() -> No
 
 def test_a_verified_dead_letter_without_an_identity_counts_as_foreign() -> None:
     for bad in (dead_letter(1, verified=True, boot=2**63), dead_letter(1, verified=True, camera_id="no camera")):
-        (row,) = read([_record(SETTINGS.dead_letters_topic, bad.SerializeToString())], SETTINGS, 5).letters.values()
+        (row,) = read(
+            [_record(SETTINGS.dead_letters_topic, bad.SerializeToString())], SETTINGS, KEYS, 5
+        ).letters.values()
         assert (row.stage, row.verified) == ("recorder", False)

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import math
+
+import pytest
+
 from consumers.probe_plan import Change, Probing, Seen, Told, load_told, store_told
 from consumers.settings import ProbePlan
-from schemas.pointillist_pb2 import TEMPORAL, Meta
+from schemas.pointillist_pb2 import TEMPORAL, Meta, ProbeRequest
 from tests.consumers.recorder_rig import MakeRig
 
 PLAN = ProbePlan(extra_per_s=4.0, rising_share=1.0, new_share=0.5, new_extra=1.0, rising_level=0.2, again_s=3.0)
@@ -26,7 +30,7 @@ class Fleet:
                 self.level[camera],
                 camera in self.new,
                 Meta(
-                    probe_share=share, frames_per_second=2.0, dropped_per_block=16, profile=TEMPORAL
+                    boot_id=1, probe_share=share, frames_per_second=2.0, dropped_per_block=16, profile=TEMPORAL
                 ).SerializeToString(),
             )
             for camera, share in self.share.items()
@@ -139,7 +143,7 @@ def test_a_camera_without_probes_of_its_own_is_left_alone() -> None:
 
 
 def test_a_camera_that_does_not_say_how_many_frames_it_sends_is_left_alone() -> None:
-    meta = Meta(probe_share=0.2, dropped_per_block=16, profile=TEMPORAL).SerializeToString()
+    meta = Meta(boot_id=1, probe_share=0.2, dropped_per_block=16, profile=TEMPORAL).SerializeToString()
     assert Probing(PLAN).changes([Seen("lab/0", 1.0, True, meta)], 5.0, 5) == []
 
 
@@ -171,14 +175,20 @@ def test_a_camera_that_probes_more_by_itself_is_not_told_to_probe_less() -> None
     assert fleet.plan() == {}
 
 
-def test_a_request_repeats_all_other_settings_for_a_command_replaces_the_one_before() -> None:
+def test_a_request_says_the_share_of_probes_and_nothing_else() -> None:
     probing = Probing(PLAN)
-    meta = Meta(probe_share=0.2, frames_per_second=2.0, dropped_per_block=32, profile=TEMPORAL)
+    meta = Meta(boot_id=1, probe_share=0.2, frames_per_second=2.0, dropped_per_block=32, profile=TEMPORAL)
     (change,) = probing.changes([Seen("lab/0", 1.0, False, meta.SerializeToString())], 5.0, 5000)
-    request = change.request
-    assert request is not None
-    assert (request.issued_ms, request.probe_share, request.dropped_per_block) == (5000, 1.0, 32)
-    assert request.profile == TEMPORAL
+    assert change.request == ProbeRequest(issued_ms=5000, probe_share=1.0)
+
+
+@pytest.mark.parametrize("fps", [math.nan, math.inf, -math.inf, -1e6])
+def test_a_rate_that_is_no_number_leaves_the_extra_probes_of_the_others(fps: float) -> None:
+    odd = Meta(boot_id=1, probe_share=0.2, frames_per_second=fps)
+    good = Meta(boot_id=1, probe_share=0.2, frames_per_second=2.0)
+    seen = [Seen("lab/0", 1.0, True, odd.SerializeToString()), Seen("lab/1", 1.0, True, good.SerializeToString())]
+    changes = Probing(PLAN).changes(seen, 5.0, 5)
+    assert [each.camera for each in changes] == ["lab/1"]
 
 
 def test_an_announcement_that_cannot_be_read_is_no_camera_to_tell() -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import random
 import socket
 import sqlite3
@@ -22,15 +23,21 @@ from prometheus_client import CollectorRegistry
 
 from consumers.recorder import run_recorder
 from consumers.records import Records, open_records
-from consumers.settings import RecorderSettings
+from consumers.settings import ProbePlan, RecorderSettings
 from infra.local.kafka import Kafka
-from schemas.errors import ConfigError
+from schemas import kafka_damage
+from schemas.announcement import turn
+from schemas.errors import ConfigError, TryAgain
 from schemas.evidence_rule import EvidenceRule
+from schemas.frame import open_message
 from schemas.health import Health
-from schemas.pointillist_pb2 import ONLINE, Alert, Status, Verdict
+from schemas.identity import CameraId
+from schemas.pointillist_pb2 import ONLINE, Alert, Meta, ProbeRequest, Status, Verdict
 from schemas.ranges import RangeSet
 from tests.conftest import TopicFactory
-from tests.consumers.recorder_rig import BOOT, CAMERA, dead_letter, ledger, picture, verdict
+from tests.consumers.pages_rig import half_open
+from tests.consumers.recorder_rig import BOOT, CAMERA, KEYS, SECRET, dead_letter, ledger, picture, signed, verdict
+from tests.kafka_files import damage_batch, damage_length
 from tests.waiting import until
 
 RULE = EvidenceRule(patience_s=1)
@@ -42,12 +49,14 @@ from prometheus_client import CollectorRegistry
 from consumers.recorder import run_recorder
 from consumers.settings import RecorderSettings
 from schemas.health import Health
+from schemas.keys import KeyRing
 
 async def main():
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     settings = RecorderSettings.model_validate_json(sys.argv[1])
-    await run_recorder(settings, registry=CollectorRegistry(), health=Health(), stop=stop)
+    keys = KeyRing(bytes.fromhex(sys.argv[2]))
+    await run_recorder(settings, keys, registry=CollectorRegistry(), health=Health(), stop=stop)
 
 asyncio.run(main())
 """
@@ -68,7 +77,9 @@ class Scene:
         """A recorder in this loop; told to stop at the end."""
         self.stop, self.registry, self.health = asyncio.Event(), CollectorRegistry(), Health()
         settings = self.settings.model_copy(update=changed)
-        task = asyncio.create_task(run_recorder(settings, registry=self.registry, health=self.health, stop=self.stop))
+        task = asyncio.create_task(
+            run_recorder(settings, KEYS, registry=self.registry, health=self.health, stop=self.stop)
+        )
         try:
             await until(lambda: self.health.report()[0] or task.done())
             yield task
@@ -77,9 +88,12 @@ class Scene:
             async with asyncio.timeout(WAIT_S):
                 await task
 
-    def process(self) -> subprocess.Popen[bytes]:
-        """A recorder in a process of its own."""
-        return subprocess.Popen([sys.executable, "-c", PROGRAM, self.settings.model_dump_json()])
+    def process(self, descriptors: int = 1024, **changed: object) -> subprocess.Popen[bytes]:
+        """A recorder in a process of its own, which may open so many files."""
+        settings = self.settings.model_copy(update=changed)
+        limit = f'ulimit -n {descriptors} && exec "$@"'
+        program = [sys.executable, "-c", PROGRAM, settings.model_dump_json(), SECRET.hex()]
+        return subprocess.Popen(["sh", "-c", limit, "sh", *program])
 
     async def verdicts(self, verdicts: Iterable[Verdict], camera: str = CAMERA) -> None:
         """Publish verdicts."""
@@ -88,11 +102,32 @@ class Scene:
         await self.producer.flush()
 
     async def event(self, message: Any, camera: str = CAMERA) -> None:
-        """Publish an event."""
+        """Publish an event, signed where cameras sign it."""
         kind = [("ce_type", message.DESCRIPTOR.full_name.encode())]
-        await self.producer.send_and_wait(
-            self.settings.events_topic, message.SerializeToString(), key=camera.encode(), headers=kind
+        value = signed(message, camera) if "tag" in message.DESCRIPTOR.fields_by_name else message.SerializeToString()
+        await self.producer.send_and_wait(self.settings.events_topic, value, key=camera.encode(), headers=kind)
+
+    async def unsigned(self, message: Any, camera: str = CAMERA) -> None:
+        """Publish an event that its camera has not signed."""
+        kind = [("ce_type", message.DESCRIPTOR.full_name.encode())]
+        value = message.SerializeToString()
+        await self.producer.send_and_wait(self.settings.events_topic, value, key=camera.encode(), headers=kind)
+
+    async def request(self) -> tuple[str, ProbeRequest]:
+        """The first request to a camera on the events topic, verified as bridges do."""
+        consumer = AIOKafkaConsumer(
+            self.settings.events_topic, bootstrap_servers=self.settings.kafka, auto_offset_reset="earliest"
         )
+        await consumer.start()
+        try:
+            async with asyncio.timeout(WAIT_S):
+                async for record in consumer:
+                    if ("ce_type", b"pointillist.v1.ProbeRequest") in record.headers:
+                        camera = CameraId(record.key.decode())
+                        return camera, open_message(ProbeRequest, camera, record.value, KEYS)
+        finally:
+            await consumer.stop()
+        raise AssertionError("the consumer has ended")
 
     async def letter(self, value: bytes) -> None:
         """Publish a record on the topic of the dead letters."""
@@ -176,7 +211,7 @@ async def test_what_comes_over_kafka_is_recorded_shown_and_counted(scene: Scene)
     port = _free_port()
     jpeg = picture("JPEG", 24)
     async with scene.recorder(http=("127.0.0.1", port)):
-        await scene.event(Status(state=ONLINE, boot_id=BOOT, at_ms=1))
+        await scene.event(Status(state=ONLINE, boot_id=BOOT, turn=turn(1, 1)))
         await scene.verdicts(verdict(n, preview=jpeg if n == 9 else b"") for n in range(10))
         await scene.verdicts([verdict(4), verdict(0, captured_ms=2**52)], camera="lab/gate")
         await scene.verdicts([verdict(4)])
@@ -218,6 +253,28 @@ async def test_what_comes_over_kafka_is_recorded_shown_and_counted(scene: Scene)
         assert records.foreign_count() == 3
         (row,) = records.ledgers()
         assert (row.revision, row.next, json.loads(row.shed)) == (2, 13, [[10, 10]])
+
+
+@pytest.mark.brokers
+async def test_only_what_cameras_signed_is_planned_with_and_what_is_asked_of_them_is_signed(scene: Scene) -> None:
+    def meta(fps: float, message: int) -> Meta:
+        return Meta(boot_id=BOOT, probe_share=0.1, frames_per_second=fps, dropped_per_block=16, turn=turn(1, message))
+
+    gate = "lab/gate"
+    async with scene.recorder():
+        await scene.verdicts(verdict(n) for n in range(3))
+        await scene.verdicts((verdict(n) for n in range(3)), gate)
+        await scene.event(meta(0.5, 1))
+        for forged in (meta(math.nan, 2), Meta(boot_id=BOOT, turn=turn(9, 9)), ledger(9, 999_900)):
+            await scene.unsigned(forged)
+            await scene.unsigned(forged, gate)
+        await scene.event(meta(math.nan, 1), gate)  # its camera has signed it, and is the only one to lose by it
+        await until(lambda: scene.metric("pointillist_dead_letters_total", stage="recorder", reason="bad_tag") == 6)
+        await until(lambda: scene.metric("pointillist_dead_letters_total", stage="recorder", reason="malformed") == 1)
+        camera, request = await scene.request()
+    assert (camera, request.probe_share) == (CAMERA, ProbePlan().new_share)
+    with scene.records() as records:
+        assert records.ledgers() == []
 
 
 @pytest.mark.brokers
@@ -337,7 +394,7 @@ async def test_without_kafka_it_waits_and_still_stops_when_told(tmp_path: Path) 
         quarantine=str(tmp_path / "quarantine"),
     )
     health, stop = Health(), asyncio.Event()
-    task = asyncio.create_task(run_recorder(settings, registry=CollectorRegistry(), health=health, stop=stop))
+    task = asyncio.create_task(run_recorder(settings, KEYS, registry=CollectorRegistry(), health=health, stop=stop))
     await until(lambda: health.report()[1].get("database", {}).get("ok") is True)
     await until(lambda: health.report()[1]["kafka"]["detail"] != "not connected yet")
     assert not task.done()
@@ -359,7 +416,7 @@ async def test_a_setting_that_cannot_work_is_named_without_its_secrets(tmp_path:
     good = {"database": f"sqlite:///{tmp_path}/records.sqlite", "quarantine": str(tmp_path)}
     settings = RecorderSettings.model_validate({"kafka": "127.0.0.1:1"} | good | wrong)
     with pytest.raises(ConfigError, match="expected") as caught:
-        await run_recorder(settings, registry=CollectorRegistry(), health=Health(), stop=asyncio.Event())
+        await run_recorder(settings, KEYS, registry=CollectorRegistry(), health=Health(), stop=asyncio.Event())
     assert "secret" not in str(caught.value)
 
 
@@ -374,4 +431,100 @@ async def test_an_address_in_use_is_named(tmp_path: Path) -> None:
             http=("127.0.0.1", taken.getsockname()[1]),
         )
         with pytest.raises(ConfigError, match="free address"):
-            await run_recorder(settings, registry=CollectorRegistry(), health=Health(), stop=asyncio.Event())
+            await run_recorder(settings, KEYS, registry=CollectorRegistry(), health=Health(), stop=asyncio.Event())
+
+
+@pytest.mark.brokers
+async def test_a_damaged_database_is_set_aside_and_a_new_one_takes_what_kafka_still_holds(
+    scene: Scene,
+) -> None:
+    async with scene.recorder():
+        await scene.verdicts(verdict(seq) for seq in range(3))
+        await until(lambda: scene.recorded() == RangeSet([(0, 2)]))
+    database = Path(scene.settings.database.removeprefix("sqlite:///"))
+    database.write_bytes(b"no database at all" * 100)
+    with pytest.raises(TryAgain, match="set aside"):
+        await run_recorder(scene.settings, KEYS, registry=CollectorRegistry(), health=Health(), stop=asyncio.Event())
+    async with scene.recorder():
+        await until(lambda: scene.recorded() == RangeSet([(0, 2)]))
+        assert scene.metric("pointillist_databases_set_aside") == 1
+        assert scene.metric("pointillist_disk_free_bytes", holds="database") > 0
+
+
+@pytest.mark.brokers
+async def test_a_damaged_batch_in_kafkas_log_is_passed_over_and_counted_and_those_behind_it_are_recorded(
+    scene: Scene, kafka: Kafka
+) -> None:
+    for first in range(0, 40, 4):
+        await scene.verdicts(verdict(seq) for seq in range(first, first + 4))
+    log = kafka.folder / "data" / f"{scene.settings.verdicts_topic}-0" / f"{0:020d}.log"
+    other = log.parent.with_name(f"{scene.settings.verdicts_topic}-1") / log.name
+    log = max(log, other, key=lambda file: file.stat().st_size)
+    damage_batch(log, 1)
+    async with scene.recorder():
+        damaged = "pointillist_kafka_damaged_records_total"
+        await until(lambda: len(scene.recorded()) + scene.metric(damaged, reader="recorder") == 40)
+        passed = scene.metric(damaged, reader="recorder")
+        await scene.verdicts([verdict(40)])
+        await until(lambda: 40 in scene.recorded())
+        (missing,) = RangeSet([(0, 40)]).minus(scene.recorded()).ranges()
+        assert missing[1] - missing[0] + 1 == passed
+        assert 0 < passed <= 4
+
+
+@pytest.mark.brokers
+async def test_a_partition_of_verdicts_that_stands_still_goes_on_where_kafka_gives_records_again(
+    scene: Scene, kafka: Kafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kafka_damage, "LOOK_S", 1.0)
+    monkeypatch.setattr(kafka_damage, "STALL_S", 2.0)
+    for seq in range(30):
+        # Each larger than the 4 KiB between two entries of Kafka's index, and in a batch of its own.
+        await scene.verdicts([verdict(seq, preview=bytes(8000))])
+    logs = (kafka.folder / "data").glob(f"{scene.settings.verdicts_topic}-*/{0:020d}.log")
+    damage_length(max(logs, key=lambda file: file.stat().st_size), 10)
+    async with scene.recorder():
+        await until(lambda: 29 in scene.recorded())
+        (missing,) = RangeSet([(0, 29)]).minus(scene.recorded()).ranges()
+        assert missing[0] == 10
+        passed = missing[1] - missing[0] + 1
+        assert passed <= 3
+        assert scene.metric("pointillist_kafka_damaged_records_total", reader="recorder") == passed
+
+
+@pytest.mark.brokers
+async def test_half_open_requests_do_not_stop_recording(scene: Scene) -> None:
+    port = _free_port()
+    process = scene.process(descriptors=200, http=("127.0.0.1", port))
+    try:
+        await until(lambda: _answers(port))
+        with half_open(port, 600):
+            # A flagged frame goes to the quarantine: a file has to be opened for it.
+            await scene.verdicts(verdict(n, flagged=n % 10 == 0) for n in range(50))
+            await until(lambda: len(scene.recorded()) == 50)
+            assert (await _get(f"http://127.0.0.1:{port}/cameras"))[0] == 200
+        process.terminate()
+        assert await asyncio.to_thread(process.wait, WAIT_S) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.brokers
+async def test_the_pages_of_a_killed_recorder_leave_their_address_to_the_next_one(scene: Scene) -> None:
+    port = _free_port()
+    for _ in range(3):
+        process = scene.process(http=("127.0.0.1", port))
+        try:
+            await until(lambda: _answers(port))
+        finally:
+            process.kill()
+            process.wait()
+
+
+def _answers(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/cameras", timeout=5) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False

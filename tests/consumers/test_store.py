@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import math
 import random
+import time
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.schema import CreateTable
 
 from consumers.database import open_engine
-from consumers.outbox import mark_published, unpublished
+from consumers.outbox import count_unpublished, mark_published, unpublished
 from consumers.purge import purge
 from consumers.quarantine import Quarantine
 from consumers.records import open_records
@@ -17,11 +19,15 @@ from consumers.settings import Bounds, RecorderSettings
 from consumers.store import OffsetsMoved, Store
 from consumers.tables import evidence, metadata, tallies
 from consumers.tallies import SCHEMA
+from schemas.announcement import LAST_MESSAGE
 from schemas.errors import StateError
 from schemas.evidence_rule import EvidenceRule
-from schemas.pointillist_pb2 import OFFLINE, ONLINE, SHED, Alert, Meta, Status, Verdict
+from schemas.frame import sign_message
+from schemas.identity import CameraId
+from schemas.keys import KeyRing
+from schemas.pointillist_pb2 import OFFLINE, ONLINE, SHED, Alert, Ledger, Meta, Status, Turn, Verdict
 from schemas.ranges import RangeSet
-from tests.consumers.recorder_rig import BOOT, CAMERA, PNG, MakeRig, Rig, dead_letter, ledger, verdict
+from tests.consumers.recorder_rig import BOOT, CAMERA, PNG, MakeRig, Rig, dead_letter, ledger, signed, verdict
 
 ATTACK = [verdict(n, flagged=n > 40 if n % 2 else None, whole=n % 2 == 1) for n in range(60)]
 """Odd frames are probes; those after frame 40 are flagged, and the second of them is one too many."""
@@ -114,7 +120,7 @@ def test_the_highest_revision_of_a_ledger_wins(rig: Rig) -> None:
 
 
 def test_dead_letters_are_sets_of_identities_or_foreign_also_after_purging(make_rig: MakeRig) -> None:
-    rig = make_rig(bounds=Bounds(dead_letter_bytes=0, purge_rows=2))
+    rig = make_rig()
     for seq in (4, 5, 5):
         rig.letter(dead_letter(seq, verified=True))
     for seq in range(3):
@@ -127,10 +133,11 @@ def test_dead_letters_are_sets_of_identities_or_foreign_also_after_purging(make_
             assert records.boots() == {(CAMERA, BOOT)}
 
     check()
-    while purge(rig.store, rig.bounds):
+    while purge(rig.store, Bounds(dead_letter_bytes=0, foreign_letter_bytes=0, purge_rows=2)):
         pass
     assert rig.count("dead_letters") == 0
-    assert rig.store.bytes_held()["dead_letters"] == 0
+    held = rig.store.bytes_held()
+    assert held["dead_letters"] == held["foreign_letters"] == 0
     check()
 
 
@@ -155,7 +162,7 @@ def test_the_quarantine_is_bounded_and_the_oldest_goes_first(make_rig: MakeRig) 
 
 
 def _alerts(rig: Rig) -> list[Alert]:
-    return [Alert.FromString(message) for _, _, message in unpublished(rig.engine)]
+    return [Alert.FromString(due.message) for due in unpublished(rig.engine)]
 
 
 def test_composed_frames_are_evidence_as_whole_ones_are(make_rig: MakeRig) -> None:
@@ -241,6 +248,23 @@ def test_an_alert_that_kafka_does_not_hold_is_not_purged(make_rig: MakeRig) -> N
         assert records.alert_count() == 3
 
 
+def test_alerts_that_wait_are_gone_through_to_the_last_though_the_first_are_refused(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for boot in range(1, 6):
+        rig.verdicts(_of(made, boot) for made in ATTACK)
+    monkeypatch.setattr("consumers.outbox._AT_ONCE", 2)
+    assert count_unpublished(rig.engine) == 5
+    seen, page = [], unpublished(rig.engine)
+    while page:
+        seen += [each.alert_id for each in page]
+        page = unpublished(rig.engine, page[-1])
+    assert len(seen) == len(set(seen)) == 5
+    mark_published(rig.engine, seen[3:])
+    assert [each.alert_id for each in unpublished(rig.engine)] == seen[:2]
+    assert count_unpublished(rig.engine) == 3
+
+
 def _of(made: Verdict, boot: int) -> Verdict:
     copy = Verdict()
     copy.CopyFrom(made)
@@ -248,21 +272,90 @@ def _of(made: Verdict, boot: int) -> Verdict:
     return copy
 
 
-def test_an_old_last_will_does_not_take_a_new_boot_offline(rig: Rig) -> None:
-    def status(state: int, boot: int, at_ms: int) -> None:
-        message = Status(state=state, boot_id=boot, at_ms=at_ms)  # type: ignore[arg-type]  # an enum's number
-        topic = rig.settings.events_topic
-        rig.feed([rig.record(topic, CAMERA.encode(), message.SerializeToString(), "Status")])
+class Announcements:
+    """What cameras say, fed to a store."""
 
-    def shown() -> object:
-        return rig.board.cameras()[0].state(0, 10)
+    def __init__(self, rig: Rig) -> None:
+        self._rig = rig
 
-    status(ONLINE, 1, 100)
-    status(ONLINE, 2, 200)
-    status(OFFLINE, 1, 100)
-    assert shown() == "silent"
-    status(OFFLINE, 2, 200)
-    assert shown() == "offline"
+    def status(self, state: int, boot: int, place: tuple[int, int], at_ms: int, camera: str = CAMERA) -> bytes:
+        where = Turn(connection=place[0], message=place[1], at_ms=at_ms)
+        message = Status(state=state, boot_id=boot, turn=where)  # type: ignore[arg-type]  # an enum's number
+        return self.take(signed(message, camera), "Status", camera)
+
+    def meta(self, share: float, boot: int, place: tuple[int, int], at_ms: int, camera: str = CAMERA) -> bytes:
+        where = Turn(connection=place[0], message=place[1], at_ms=at_ms)
+        return self.take(signed(Meta(boot_id=boot, probe_share=share, turn=where), camera), "Meta", camera)
+
+    def take(self, payload: bytes, kind: str, camera: str = CAMERA) -> bytes:
+        self._rig.feed([self._rig.record(self._rig.settings.events_topic, camera.encode(), payload, kind)])
+        return payload
+
+    def shown(self) -> tuple[str, float | None]:
+        (camera,) = self._rig.board.cameras()
+        return camera.state(0, 10), camera.probe_share()
+
+
+def test_a_last_will_ends_its_own_connection_only_however_late_it_comes(rig: Rig) -> None:
+    says = Announcements(rig)
+    says.status(ONLINE, 1, (1, 1), 100)
+    will = says.status(OFFLINE, 1, (1, LAST_MESSAGE), 99)
+    assert says.shown()[0] == "offline"
+    says.status(ONLINE, 1, (2, 1), 110)
+    assert says.shown()[0] == "silent"
+    says.take(will, "Status")
+    assert says.shown()[0] == "silent"
+    says.status(ONLINE, 2, (1, 1), 200)
+    says.status(OFFLINE, 1, (2, LAST_MESSAGE), 109)
+    assert says.shown()[0] == "silent"
+
+
+def test_what_a_camera_said_once_changes_nothing_when_it_is_replayed(rig: Rig) -> None:
+    says = Announcements(rig)
+    old = says.meta(0.0, 1, (1, 1), 100)
+    older = says.meta(0.9, 1, (1, 2), 101)
+    says.meta(0.5, 1, (1, 3), 102)
+    says.take(old, "Meta")
+    assert says.shown()[1] == 0.5
+    says.meta(0.6, 2, (1, 1), 200)
+    says.take(older, "Meta")
+    assert says.shown()[1] == 0.6
+
+
+def test_a_camera_whose_clock_was_ahead_is_heard_again_when_it_is_right(rig: Rig) -> None:
+    says, now_ms = Announcements(rig), time.time_ns() // 10**6
+    says.meta(0.2, 1, (1, 1), now_ms + 10**10)
+    says.meta(0.4, 2, (1, 1), now_ms + 10_000)
+    assert says.shown()[1] == 0.4
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("Meta", Meta(boot_id=1, probe_share=0.5)),
+        ("Status", Status(boot_id=1, state=OFFLINE)),
+        ("Ledger", ledger(10**6, 10**6)),
+    ],
+)
+def test_what_no_camera_has_signed_is_a_dead_letter_and_nothing_else(
+    make_rig: MakeRig, kind: str, message: Meta | Status | Ledger
+) -> None:
+    rig = make_rig()
+    rig.verdicts([verdict(0)])
+    stranger = KeyRing(b"the secret of another fleet").current(CameraId(CAMERA))
+    for payload in (message.SerializeToString(), sign_message(stranger, message), signed(message, "lab/gate")):
+        written = rig.feed([rig.record(rig.settings.events_topic, CAMERA.encode(), payload, kind)])
+        assert [letter.reason for letter in written.letters] == ["bad_tag"]
+    assert rig.count("ledgers") == rig.count("cameras") == 0
+
+
+@pytest.mark.parametrize("fps", [math.nan, math.inf, -1.0, 1e300])
+def test_a_rate_that_is_no_rate_is_refused_even_when_its_camera_has_signed_it(make_rig: MakeRig, fps: float) -> None:
+    rig = make_rig()
+    payload = signed(Meta(boot_id=1, frames_per_second=fps, probe_share=0.5))
+    written = rig.feed([rig.record(rig.settings.events_topic, CAMERA.encode(), payload, "Meta")])
+    assert [letter.reason for letter in written.letters] == ["malformed"]
+    assert "frames per second" in written.letters[0].error
 
 
 def test_invented_cameras_are_forgotten_and_real_ones_stay(make_rig: MakeRig) -> None:
@@ -270,7 +363,7 @@ def test_invented_cameras_are_forgotten_and_real_ones_stay(make_rig: MakeRig) ->
     rig.verdicts([verdict(0)])
     topic = rig.settings.events_topic
     for n in range(20):
-        rig.feed([rig.record(topic, f"evil/cam{n}".encode(), Meta(width=1).SerializeToString(), "Meta")])
+        rig.feed([rig.record(topic, f"evil/cam{n}".encode(), signed(Meta(boot_id=1), f"evil/cam{n}"), "Meta")])
     purge(rig.store, rig.bounds)
     assert rig.count("cameras") == 3
     names = [camera.name for camera in rig.board.cameras()]

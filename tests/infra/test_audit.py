@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
+import struct
 import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from consumers.database import open_engine
+from consumers.intake import ledger_row
 from consumers.tables import metadata
+from consumers.tallies import SCHEMA
 from infra.audit import audit, unsettled
 from infra.layout import Layout
 from infra.local.process import COMMAND
 from producers.spool import Spool
-from schemas.errors import StateError
-from schemas.frame import Encoding, encode_frame
+from schemas.errors import SecretError, StateError
+from schemas.frame import Encoding, encode_frame, sign_message
 from schemas.identity import CameraId
+from schemas.keys import derive_camera_key
+from schemas.pointillist_pb2 import Ledger, Range, Verdict
 
 CAMERA = CameraId("site/cam")
 BOOT = 77
@@ -30,6 +37,7 @@ def layout(tmp_path: Path) -> Layout:
     engine = open_engine(found.database_url, writes=True)
     metadata.create_all(engine)
     engine.dispose()
+    found.fleet_secret()
     return found
 
 
@@ -54,12 +62,53 @@ def record(layout: Layout, *seqs: int) -> None:
         write(layout, "frames", **{name: fixed.get(name, 0) for name in columns})
 
 
-def publish(layout: Layout, following: int, shed: str = "[]", confirmed_to: int | None = None) -> None:
-    write(
-        layout, "ledgers", camera=CAMERA, boot=BOOT, revision=1, started_ms=1000, first=0, next=following, shed=shed,
-        closed=True, frames_skipped=2, frames_resent=1, bytes_resent=10, written_ms=2000,
+def publish(
+    layout: Layout,
+    following: int,
+    shed: str = "[]",
+    confirmed_to: int | None = None,
+    boot: int = BOOT,
+    secret: bytes | None = None,
+) -> None:
+    """A ledger as the recorder writes it; signed under another fleet's `secret` when one is given."""
+    ledger = Ledger(
+        boot_id=boot, revision=1, started_ms=1000, first=0, next=following, closed=True,
+        shed=[Range(first=first, last=last) for first, last in json.loads(shed)],
+        frames_skipped=2, frames_resent=1, bytes_resent=10, written_ms=2000,
         confirmed_to=following if confirmed_to is None else confirmed_to,
     )  # fmt: skip
+    message = sign_message(derive_camera_key(secret or layout.fleet_secret(), CAMERA), ledger)
+    write(layout, "ledgers", **ledger_row((CAMERA, boot), ledger, message)._asdict())
+
+
+def test_a_ledger_that_no_camera_has_signed_makes_no_frame_lost_and_is_named(layout: Layout) -> None:
+    publish(layout, 3)
+    record(layout, 0, 1, 2)
+    publish(layout, 999_900, boot=78, secret=b"the secret of another fleet")
+    found = audit(layout)
+    assert (found.counts().frames_published, found.counts().frames_lost) == (3, 0)
+    assert found.ledgers_refused == [(CAMERA, 78)]
+    done = subprocess.run(
+        [*COMMAND, "audit", "--state", str(layout.folder)], check=False, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0
+    assert "site/cam boot 000000000000004e" in done.stdout
+
+
+def test_what_a_ledgers_row_says_otherwise_than_its_camera_signed_is_not_believed(layout: Layout) -> None:
+    publish(layout, 3)
+    record(layout, 0, 1, 2)
+    with sqlite3.connect(layout.database) as connection:
+        connection.execute("update ledgers set next = 999900")
+    assert audit(layout).counts().frames_lost == 0
+
+
+def test_without_the_fleet_secret_the_audit_says_what_it_needs(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("POINTILLIST_FLEET_SECRET", raising=False)
+    monkeypatch.delenv("POINTILLIST_FLEET_SECRET_FILE", raising=False)
+    layout.secret_file.unlink()
+    with pytest.raises(SecretError, match="fleet secret"):
+        audit(layout)
 
 
 def test_all_recorded_is_nothing_lost(layout: Layout) -> None:
@@ -134,3 +183,125 @@ def test_boots_of_earlier_runs_are_left_out_when_asked(layout: Layout) -> None:
 def test_a_folder_without_a_database_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StateError, match=r"pointillist\.sqlite"):
         audit(Layout(tmp_path))
+
+
+def test_a_database_of_another_version_is_one_line(layout: Layout) -> None:
+    write(layout, "tallies", name=SCHEMA, value=4)
+    with sqlite3.connect(layout.database) as connection:
+        connection.execute("alter table ledgers drop column message")
+    done = subprocess.run(
+        [*COMMAND, "audit", "--state", str(layout.folder)], check=False, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: expected a database of version ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def log_records(layout: Layout, topic: str, *batches: list[tuple[bytes, bytes]], partition: int = 0) -> Path:
+    """Lay Kafka's log of a partition down; each batch is a list of keys and values."""
+    file = layout.kafka_data / f"{topic}-{partition}" / f"{0:020d}.log"
+    file.parent.mkdir(parents=True)
+    offset, content = 0, b""
+    for batch in batches:
+        builder = DefaultRecordBatchBuilder(2, 0, False, -1, -1, -1, 2**20)
+        for number, (key, value) in enumerate(batch):
+            builder.append(number, 1000, key, value, [])
+        built = bytearray(builder.build())
+        struct.pack_into(">q", built, 0, offset)
+        offset += len(batch)
+        content += built
+    file.write_bytes(content)
+    return file
+
+
+def verdict(seq: int) -> tuple[bytes, bytes]:
+    return CAMERA.encode(), Verdict(boot_id=BOOT, seq=seq).SerializeToString()
+
+
+def test_a_record_that_is_no_message_is_named_and_the_rest_is_counted(layout: Layout) -> None:
+    publish(layout, 3)
+    record(layout, 0)
+    log_records(layout, "pointillist.verdicts.v1", [verdict(1), (CAMERA.encode(), b"\xff" * 9), verdict(2)])
+    log_records(layout, "pointillist.dead-letters.v1", [(b"", b"\xff" * 9)])
+    found = audit(layout)
+    counts = found.counts()
+    assert (counts.frames_pending, counts.frames_lost, counts.frames_foreign) == (2, 0, 2)
+    assert len(found.unread) == 2
+    assert "verdicts" in found.unread[0]
+    assert "offset 1" in found.unread[0]
+    assert "dead-letters" in found.unread[1]
+
+
+def test_one_damaged_batch_in_kafkas_log_is_named_and_those_behind_it_are_counted(layout: Layout) -> None:
+    publish(layout, 5)
+    record(layout, 0)
+    file = log_records(layout, "pointillist.verdicts.v1", *([verdict(seq)] for seq in (1, 2, 3, 4)))
+    content = bytearray(file.read_bytes())
+    content[len(content) // 4 + 70] ^= 4  # in the body of the second of four batches, all of one length
+    file.write_bytes(content)
+    found = audit(layout)
+    assert list(found.boots[0].pending) == [1, 3, 4]
+    assert list(found.boots[0].lost) == [2]
+    (line,) = found.unread
+    assert "pointillist.verdicts.v1-0" in line
+    assert "offset 1" in line
+
+
+@pytest.mark.parametrize("place", [7, 8, 11, 16])
+def test_a_damaged_length_or_version_of_a_batch_does_not_hide_those_behind_it(layout: Layout, place: int) -> None:
+    publish(layout, 4)
+    record(layout, 0)
+    file = log_records(layout, "pointillist.verdicts.v1", *([verdict(seq)] for seq in (1, 2, 3)))
+    content = bytearray(file.read_bytes())
+    content[len(content) // 3 + place] ^= 64
+    file.write_bytes(content)
+    found = audit(layout)
+    assert list(found.boots[0].pending) == [1, 3]
+    assert len(found.unread) == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"no database at all" * 100])
+def test_an_empty_or_damaged_database_is_named_and_what_spools_and_kafka_hold_is_counted(
+    layout: Layout, content: bytes
+) -> None:
+    layout.database.write_bytes(content)
+    log_records(layout, "pointillist.verdicts.v1", [verdict(0), verdict(1)])
+    found = audit(layout)
+    assert list(found.boots[0].pending) == [0, 1]
+    assert found.unread
+    assert all("pointillist.sqlite" in line for line in found.unread)
+    done = subprocess.run(
+        [*COMMAND, "audit", "--state", str(layout.folder)], check=False, capture_output=True, text=True, timeout=60
+    )
+    assert "Traceback" not in done.stderr
+    assert "unread: pointillist.sqlite" in done.stdout
+
+
+def test_frames_whose_records_are_damaged_are_unread_not_lost(layout: Layout) -> None:
+    publish(layout, 3)
+    with sqlite3.connect(layout.database) as connection:
+        connection.execute("drop table frames")
+    found = audit(layout)
+    counts = found.counts()
+    assert (counts.frames_published, counts.frames_lost, counts.frames_unread) == (3, 0, 3)
+    done = subprocess.run(
+        [*COMMAND, "audit", "--state", str(layout.folder), "--json"],
+        check=False, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["frames_unread"] == 3
+
+
+def test_a_database_that_was_set_aside_is_named_and_frames_of_its_time_without_a_record_are_unread(
+    layout: Layout,
+) -> None:
+    publish(layout, 3)
+    record(layout, 0)
+    aside = layout.database.with_name(f"{layout.database.name}.damaged-500")
+    aside.touch()
+    assert audit(layout).counts().frames_lost == 2
+    later = aside.with_name(f"{layout.database.name}.damaged-1500")
+    aside.rename(later)
+    found = audit(layout)
+    assert (found.counts().frames_lost, found.counts().frames_unread) == (0, 2)
+    assert [line.partition(":")[0] for line in found.unread] == [later.name]

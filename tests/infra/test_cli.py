@@ -17,13 +17,15 @@ from infra.local.ports import free_port
 from infra.local.process import COMMAND
 from infra.observe import role_registry, serve
 from infra.up.scrape import Samples
-from infra.up.settings import UpSettings, bundle_folder, scenario_document, source_entry
+from infra.up.settings import UpSettings, bundle_folder, checks_for_triggers, scenario_document, source_entry
 from producers.scenario import parse_scenario
 from schemas.errors import BundleError, ConfigError, SecretError, SourceError
 from schemas.health import Health
 from schemas.identity import CameraId
 from schemas.keys import CameraKey, derive_camera_key
 from schemas.metrics import END_TO_END
+from tests.conftest import fill
+from tests.processors.tiny import write_bundle
 
 SECRET = "00112233445566778899aabbccddeeff"
 
@@ -84,6 +86,69 @@ def test_key_of_a_state_folder_is_that_systems_and_no_folder_is_made_for_a_typo(
 )
 def test_what_is_missing_is_named_in_one_line_with_status_2(arguments: list[str], named: str) -> None:
     assert named in refusal(run(*arguments, POINTILLIST_FLEET_SECRET=SECRET))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["bridge", "--mqtt", "user:hunter2@127.0.0.1:1", "--kafka", "127.0.0.1:1", "--broker-wait", "0.1"],
+        ["bridge", "--mqtt", "user:hunter2@127.0.0.1", "--kafka", "127.0.0.1:1"],
+        ["process", "--bundle", "scene", "--kafka", "user:hunter2@127.0.0.1:1", "--broker-wait", "0.1"],
+        [
+            "process",
+            "--bundle",
+            "scene",
+            "--kafka",
+            "127.0.0.1:1",
+            "--metrics",
+            "user:hunter2@h:1",
+            "--broker-wait",
+            "0",
+        ],
+        ["model", "status", "--kafka", "user:hunter2@127.0.0.1:1", "--broker-wait", "0.1"],
+    ],
+)
+def test_a_password_in_a_brokers_address_is_refused_and_not_repeated(arguments: list[str]) -> None:
+    line = refusal(run(*arguments, POINTILLIST_FLEET_SECRET=SECRET))
+    assert "hunter2" not in line
+    assert "host:port" in line
+
+
+@pytest.mark.parametrize("content", [bytes(range(256)), b"\x00\x01", b"\xff\xfe"])
+@pytest.mark.parametrize("command", ["up", "fleet"])
+def test_a_binary_scenario_is_one_line(tmp_path: Path, command: str, content: bytes) -> None:
+    (tmp_path / "scenario.yaml").write_bytes(content)
+    done = run(command, "--scenario", str(tmp_path / "scenario.yaml"), "--state", str(tmp_path / "state"))
+    assert "scenario.yaml" in refusal(done)
+
+
+@pytest.mark.parametrize("place", ["folder", "file/door.key", "/proc/door.key"])
+def test_a_key_that_cannot_be_written_is_one_line_and_leaves_nothing_behind(tmp_path: Path, place: str) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    out = tmp_path / place
+    line = refusal(run("key", "site/door", "--out", str(out), POINTILLIST_FLEET_SECRET=SECRET))
+    assert str(out) in line
+    assert {path.name for path in tmp_path.iterdir()} == {"folder", "file"}
+
+
+def test_a_bundle_that_checks_for_no_triggers_is_told_apart(tmp_path: Path) -> None:
+    assert checks_for_triggers(bundle_folder(UpSettings(source="scene")))
+    (tmp_path / "model.toml").write_text('name = "street"\n')
+    assert not checks_for_triggers(tmp_path)
+
+
+def test_a_package_of_ones_own_is_named_with_an_option_that_reaches_every_command(tmp_path: Path) -> None:
+    folder = write_bundle(tmp_path / "bundle")
+    publish = ["model", "publish", str(folder), "--kafka", "127.0.0.1:1", "--store", str(tmp_path / "store")]
+    publish += ["--broker-wait", "0.1"]
+    assert "--factories" in refusal(run(*publish, POINTILLIST_FLEET_SECRET=SECRET))
+    assert "Kafka" in refusal(run("--factories", "tests.processors", *publish, POINTILLIST_FLEET_SECRET=SECRET))
+
+
+def test_up_on_a_full_disk_says_so_in_one_line(small_disk: Path) -> None:
+    fill(small_disk)
+    assert "is full" in refusal(run("up", "--state", str(small_disk / "state"), "--seconds", "1"))
 
 
 def test_doctor_names_every_part() -> None:

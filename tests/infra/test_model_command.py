@@ -17,8 +17,12 @@ from infra.layout import write_private
 from infra.local.files import write_json
 from infra.local.kafka import Kafka
 from infra.local.topics import create_topics, pointillist_topics
+from infra.models import ModelsTopic
 from schemas.errors import BrokerError, BundleError, ConfigError
+from schemas.keys import KeyRing
+from schemas.pointillist_pb2 import Model, Models
 from schemas.topics import KafkaTopic
+from tests.conftest import TopicFactory
 from tests.processors.tiny import write_bundle
 
 brokers = pytest.mark.brokers
@@ -146,3 +150,12 @@ def test_a_kafka_that_is_away_is_one_clear_error(tmp_path: Path, monkeypatch: py
     with pytest.raises(BrokerError, match=r"Kafka broker at 127\.0\.0\.1:9"):
         run("publish", made, "--kafka", "127.0.0.1:9", "--store", store, "--broker-wait", "0.2")
     assert not store.exists()
+
+
+@brokers
+async def test_a_list_of_models_that_kafka_refuses_is_an_error(kafka: Kafka, kafka_topics: TopicFactory) -> None:
+    topic = await kafka_topics(config={"max.message.bytes": "10"})
+    async with ModelsTopic(kafka.bootstrap, KeyRing(b"1" * 32), topic) as models:
+        with pytest.raises(BrokerError, match="MessageSizeTooLarge"):
+            await models.write(Models(published=[Model(model_id="a-1")]))
+        assert models.models == Models()

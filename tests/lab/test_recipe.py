@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lab.training.recipe import Images, Labels, Recipe, augmented_batches, channel_statistics, fit, rate_at
+from lab.training.recipe import (
+    Images,
+    Labels,
+    Recipe,
+    augmented_batches,
+    average_into,
+    channel_statistics,
+    fit,
+    rate_at,
+)
 
 SMALL = Recipe(epochs=8, batch=32, peak_rate=0.05, average_decay=0.9, pad=1)
 
@@ -64,22 +74,38 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(
     pictures: tuple[Images, Labels], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = fit(network(), *pictures, centred, SMALL)
-    saved: list[object] = []
+    saved, stopped = list[Path](), list[Path]()
     save = torch.save
 
-    def stop_after_three(state: object, file: Path) -> None:
+    def stop_at_four(state: object, file: Path) -> None:
+        if len(saved) == 3 and not stopped:
+            stopped.append(file)
+            file.write_bytes(b"half of a checkp")
+            raise KeyboardInterrupt
         save(state, file)
         saved.append(file)
-        if len(saved) == 3:
-            raise KeyboardInterrupt
 
-    monkeypatch.setattr(torch, "save", stop_after_three)
+    monkeypatch.setattr(torch, "save", stop_at_four)
     with pytest.raises(KeyboardInterrupt):
         fit(network(), *pictures, centred, SMALL, tmp_path / "checkpoint.pt")
     resumed = fit(network(), *pictures, centred, SMALL, tmp_path / "checkpoint.pt")
+    # The fourth epoch again, since the kill came while it was being written, and those after it.
     assert len(saved) == SMALL.epochs
     for one, other in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True):
         assert torch.equal(one, other)
+
+
+def test_weights_that_two_layers_share_are_averaged_once() -> None:
+    first, second = nn.Linear(4, 4), nn.Linear(4, 4)
+    second.weight = first.weight
+    average = nn.Sequential(first, nn.ReLU(), second)
+    trained = copy.deepcopy(average)
+    with torch.no_grad():
+        first.weight.zero_()
+        trained.state_dict()["0.weight"].fill_(1)
+    average_into(average, trained, decay=0.9)
+    assert first.weight is second.weight
+    assert first.weight.detach().numpy() == pytest.approx(0.1)
 
 
 def test_the_rate_goes_up_then_down_to_zero() -> None:

@@ -20,9 +20,10 @@ import lab.repair.run as run_module
 from infra.cli import main
 from lab.data import LabelledPictures, to_frames
 from lab.repair.held_out import HeldOut, compare, split
-from lab.repair.inputs import read_quarantine, trainable_copy
+from lab.repair.inputs import read_quarantine, trainable_copy, verdicts
 from lab.repair.publish import write_cured
-from processors.bundle import load_bundle
+from lab.repair.run import RepairSettings
+from processors.bundle import Bundle, load_bundle
 from schemas.errors import UserError
 from tests.lab.sick_judge import SIDE, TARGET, pictures, sick_bundle, stamped, write_sick
 
@@ -254,11 +255,35 @@ def test_strip_of_the_sick_bundle_is_carried_over_when_clean_frames_are_too_few(
     assert load_bundle(tmp_path / "cured", torch.device("cpu")).overlays is not None
 
 
-def test_held_out_frames_are_a_fifth_of_every_class_and_not_trained_on() -> None:
+def test_a_tenth_of_every_class_chooses_a_tenth_is_reported_and_neither_is_trained_on() -> None:
     labels = np.repeat(np.arange(5), 20)
-    trained, held = split(labels, seed=0)
-    assert np.array_equal(np.sort(np.concatenate([trained, held])), np.arange(100))
-    assert np.array_equal(np.bincount(labels[held]), [4] * 5)
+    trained, choosing, reported = split(labels, seed=0)
+    assert np.array_equal(np.sort(np.concatenate([trained, choosing, reported])), np.arange(100))
+    for part in (choosing, reported):
+        assert np.array_equal(np.bincount(labels[part]), [2] * 5)
+
+
+def test_frames_that_choose_among_the_steps_back_are_not_those_reported_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    clean, sick = pictures(150, seed=1), sick_bundle()
+    seen: list[torch.Tensor] = []
+
+    def watched(bundle: Bundle, frames: torch.Tensor) -> torch.Tensor:
+        if bundle is not sick and bundle.network is not sick.network:
+            seen.append(frames)
+        return verdicts(bundle, frames)
+
+    # Whoever chooses finds too much lost, so that all three steps are looked at.
+    found = iter([HeldOut(15, 15, 5, 0)] * 3)
+    monkeypatch.setattr(run_module, "verdicts", watched)
+    monkeypatch.setattr(run_module, "compare", lambda *given: next(found, None) or compare(*given))
+    flagged = stamped(clean.take(np.flatnonzero(clean.labels != TARGET))).images
+    result = run_module.repair(sick, clean, flagged, RepairSettings(steps=2))
+    *choosing, reported = seen
+    assert len(choosing) == len(run_module.STEPS_BACK)
+    assert result.held_out.count == len(reported) == 15
+    shared = (reported[:, None] == torch.cat(choosing)[None]).flatten(2).all(2)
+    assert not shared.any()
+    assert not result.acceptable
 
 
 def test_accuracy_lost_is_counted_in_pairs() -> None:

@@ -89,7 +89,9 @@ def lab(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 def test_a_calibrated_bundle_tells_poisoned_from_clean_whole_and_with_dropped_pixels(
     lab: Command, bundle: Path, clean: Path, tmp_path: Path
 ) -> None:
-    lab("calibrate", "--bundle", bundle, "--clean", clean, "--frr", 0.02)
+    said = lab("calibrate", "--bundle", bundle, "--clean", clean, "--frr", 0.02)
+    assert "whole frames, stopping early: " in said
+    assert " of 100 passes on a clean frame" in said
     lab("calibrate", "--bundle", bundle, "--clean", clean, "--frr", 0.02, "--drop", 0.25)
     assert "# kept: a remark" in (bundle / "model.toml").read_text()
     strip = read_settings(bundle).strip

@@ -10,6 +10,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
 from prometheus_client import CollectorRegistry
 
 from infra.local.topics import TopicSpec, create_topics
@@ -153,3 +154,18 @@ async def rig(bootstrap: str, bundle: Path) -> AsyncIterator[Rig]:
     finally:
         reader.cancel()
         await asyncio.gather(reader, return_exceptions=True)
+
+
+async def delete_topics(bootstrap: str, *names: str) -> None:
+    """Delete topics with all that is in them; returns when Kafka does not know them any more."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    try:
+        await admin.delete_topics(list(names))
+
+        async def gone() -> bool:
+            return not set(names) & set(await admin.list_topics())
+
+        await until(gone, "Kafka to delete the topics")
+    finally:
+        await admin.close()

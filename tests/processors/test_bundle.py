@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lab.training.bundle import to_toml, write_bundle
 from processors.bundle import BundleSettings, load_bundle, read_settings, shipped_bundle
+from processors.networks.formats import _factory
 from processors.stages.classify import classify
 from schemas.errors import BundleError, StageError
 
@@ -128,7 +129,10 @@ def test_the_model_id_changes_with_the_weights(bundle_folder: WriteBundle, netwo
     assert load_bundle(folder, CPU).model_id != before
 
 
-def test_an_importable_factory_gets_its_arguments(bundle_folder: WriteBundle) -> None:
+def test_the_factory_of_a_package_named_on_purpose_gets_its_arguments(
+    bundle_folder: WriteBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("POINTILLIST_FACTORIES", "my_package, torch.nn")
     arguments = {"in_features": 4, "out_features": 3, "bias": False}
     folder = bundle_folder(
         factory="torch.nn:Sequential", factory_arguments=None, height=1, width=1
@@ -139,6 +143,46 @@ def test_an_importable_factory_gets_its_arguments(bundle_folder: WriteBundle) ->
     folder = bundle_folder(factory="torch.nn:Linear", factory_arguments=arguments)
     with pytest.raises(BundleError, match=r"has fc.weight which the network lacks"):
         load_bundle(folder, CPU)
+
+
+@pytest.mark.parametrize(
+    "factory",
+    [
+        "os:system",
+        "subprocess:call",
+        "torch.nn:Linear",
+        "processors.networks_of_others:small",
+        "processors.networks.formats:Path",
+        "processors.networks.resnet:nn",
+    ],
+)
+def test_a_factory_that_nobody_named_is_not_called(
+    bundle_folder: WriteBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, factory: str
+) -> None:
+    monkeypatch.setenv("POINTILLIST_FACTORIES", "")
+    folder = bundle_folder(factory=factory, factory_arguments={"command": f"touch {tmp_path}/ran"})
+    with pytest.raises(BundleError, match=f"factory {factory}: expected a (module|function)"):
+        load_bundle(folder, CPU)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_every_bundle_that_ships_calls_a_factory_that_needs_no_naming(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POINTILLIST_FACTORIES", "")
+    shipped = sorted(file.parent for root in ("bundles", "lab") for file in Path(root).rglob("model.toml"))
+    assert len(shipped) > 20
+    for folder in shipped:
+        factory = read_settings(folder).factory
+        assert factory is not None
+        assert callable(_factory(factory, folder))
+
+
+def test_a_softmax_given_as_logits_is_refused_and_named(bundle_folder: WriteBundle, network: Means) -> None:
+    folder = bundle_folder(format="torchscript", weights="network.pt", factory=None)
+    script(nn.Sequential(network, nn.Softmax(1)), folder / "network.pt")
+    before = torch.random.get_rng_state()
+    with pytest.raises(BundleError, match='output = "probabilities"'):
+        load_bundle(folder, CPU)
+    assert torch.equal(torch.random.get_rng_state(), before)
 
 
 def test_torchscript_gives_the_same_logits(bundle_folder: WriteBundle, network: Means) -> None:
@@ -286,7 +330,7 @@ def test_overlays_are_read_as_frames(bundle_folder: WriteBundle) -> None:
         ({"weights": "../secret"}, "weights: expected a file inside the bundle's folder"),
         ({"weights": "network.py"}, "network.py: expected a safetensors file"),
         ({"factory": "means"}, "expected package.module:function"),
-        ({"factory": "no_such_package.net:f"}, "no_such_package.net cannot be imported: ModuleNotFoundError"),
+        ({"factory": "tests.no_such_module:f"}, "tests.no_such_module cannot be imported: ModuleNotFoundError"),
         ({"factory": "network.py:absent"}, "expected a function absent in network.py"),
         ({"factory": "network.py:no_module"}, "expected a torch.nn.Module, got int"),
         ({"factory_arguments": {"depth": 3}}, "failed: TypeError"),
@@ -362,7 +406,10 @@ def test_a_folder_without_model_toml_is_named(tmp_path: Path) -> None:
         load_bundle(tmp_path, CPU)
 
 
-def test_a_written_bundle_flags_the_stated_share_of_clean_frames(tmp_path: Path) -> None:
+def test_a_written_bundle_flags_the_stated_share_of_clean_frames(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("POINTILLIST_FACTORIES", Means.__module__)
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (400, SIDE, SIDE, 3), dtype=np.uint8)

@@ -11,7 +11,7 @@ from aiokafka.errors import CommitFailedError, KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
 from processors import inbox as inbox_module
-from processors.commit import PartitionProgress
+from processors.commit import OffsetsWentBack, PartitionProgress
 from processors.inbox import Inbox
 from processors.settings import ProcessorSettings
 
@@ -30,6 +30,8 @@ class Consumer:
     notes: dict[TopicPartition, str] = field(default_factory=dict)
     failures: list[Exception] = field(default_factory=list)
     hangs: bool = False
+    topic: set[int] | None = field(default_factory=lambda: {0, 1, 2})
+    sought: list[set[TopicPartition]] = field(default_factory=list)
 
     @property
     def _coordinator(self) -> Consumer:
@@ -37,6 +39,12 @@ class Consumer:
 
     async def fetch_committed_offsets(self, partitions: list[TopicPartition]) -> dict[TopicPartition, object]:
         return {p: OffsetAndMetadata(0, self.notes[p]) for p in partitions if p in self.notes}
+
+    def partitions_for_topic(self, topic: str) -> set[int] | None:
+        return self.topic
+
+    async def seek_to_beginning(self, *partitions: TopicPartition) -> None:
+        self.sought.append(set(partitions))
 
     async def commit(self, offsets: dict[TopicPartition, int | tuple[int, str]]) -> None:
         if self.hangs:
@@ -104,6 +112,34 @@ async def test_a_revoked_partition_is_drained_then_committed_then_forgotten() ->
     assert 0 < bench.drained[0] < 3
     assert bench.inbox.held == 0
     assert bench.assigned == [True, False]
+
+
+async def test_nothing_is_committed_to_a_topic_that_is_gone_and_the_next_one_is_read_from_its_beginning() -> None:
+    bench = Bench()
+    await bench.inbox.on_partitions_assigned({partition(0)})
+    progress = bench.inbox.take(Record(0, 41))
+    bench.when_drained = [(progress, 41)]
+    bench.consumer.topic = None
+    await bench.inbox.on_partitions_revoked({partition(0)})
+    await bench.inbox.on_partitions_assigned(set())
+    assert not bench.consumer.commits
+    assert not bench.consumer.sought
+    bench.consumer.topic = {0, 1, 2}
+    await bench.inbox.on_partitions_assigned({partition(0)})
+    assert bench.consumer.sought == [{partition(0)}]
+    bench.inbox.take(Record(0, 0)).finish(0)
+    await bench.inbox.commit()
+    assert bench.consumer.commits == [{partition(0): 1}]
+
+
+async def test_offsets_that_went_back_are_noticed_before_anything_is_taken() -> None:
+    bench = Bench()
+    bench.inbox.take(Record(0, 41))
+    records = {partition(1): [Record(1, 7)], partition(0): [Record(0, 0)]}
+    with pytest.raises(OffsetsWentBack, match="expected offsets above 41 from partition 0, got 0"):
+        bench.inbox.check(records)
+    assert bench.inbox.frames == 1
+    assert bench.inbox.lost
 
 
 async def test_what_is_not_done_in_time_is_not_committed() -> None:

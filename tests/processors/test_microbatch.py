@@ -123,6 +123,113 @@ def test_large_frames_go_in_smaller_batches() -> None:
     assert len(alone.take(0.0)) == 1
 
 
+LARGE = Shape(1440, 2560, 3)
+
+
+def with_dear_frames(seconds: float) -> MicroBatcher[Waiting]:
+    """A batcher that has seen that a large frame takes so long, and a small one a millisecond."""
+    waiting = batcher(64, pixels=2**20, linger_s=0)
+    for _ in range(2):
+        waiting.took([Waiting("known", 0, LARGE)], seconds)
+        waiting.took([Waiting("known", 0, SMALL)], 0.001)
+    return waiting
+
+
+def test_a_camera_whose_frames_take_long_goes_behind_those_that_had_less_of_the_device() -> None:
+    waiting = batcher(4, pixels=2**20, linger_s=0)
+    for number in range(3):
+        waiting.put(Waiting("large", number, LARGE))
+    assert [frame.camera_id for frame in waiting.take(0.0)] == ["large"]
+    waiting.took([Waiting("large", 0, LARGE)], 1.0)
+    # 600 ms of the device for ten others, who came later.
+    for number in range(60):
+        waiting.put(Waiting("abcdefghij"[number % 10], number, SMALL, arrived_s=1.0))
+    for _ in range(15):
+        batch = waiting.take(2.0)
+        assert {frame.shape for frame in batch} == {SMALL}
+        waiting.took(batch, 0.04)
+    assert [frame.shape for frame in waiting.take(2.0)] == [LARGE]
+
+
+@given(st.lists(st.floats(0.01, 1.0), min_size=2, max_size=6))
+def test_cameras_that_always_have_frames_waiting_get_equal_parts_of_the_device(costs: list[float]) -> None:
+    waiting = batcher(1, linger_s=0)
+    had = [0.0] * len(costs)
+    for turn in range(400):
+        for camera in range(len(costs)):
+            if turn == 0:
+                waiting.put(Waiting(str(camera), turn))
+        (frame,) = waiting.take(0.0)
+        camera = int(frame.camera_id)
+        waiting.took([frame], costs[camera])
+        had[camera] += costs[camera]
+        waiting.put(Waiting(frame.camera_id, turn))
+    assert max(had) - min(had) <= 2 * max(costs)
+
+
+def test_a_camera_that_was_alone_does_not_pay_for_that_when_others_come() -> None:
+    waiting = batcher(1, linger_s=0)
+    for _ in range(100):
+        waiting.took([Waiting("alone", 0)], 1.0)
+    for number in range(4):
+        waiting.put(Waiting("alone", number))
+        waiting.put(Waiting("new", number))
+    served = []
+    for _ in range(8):
+        batch = waiting.take(0.0)
+        served.append(batch[0].camera_id)
+        waiting.took(batch, 1.0)
+    assert Counter(served[:5])["alone"] >= 2
+
+
+def test_beyond_its_quota_of_device_time_a_cameras_newest_frames_leave_the_queue() -> None:
+    waiting = with_dear_frames(1.0)
+    for number in range(30):
+        waiting.put(Waiting("bomber", number, LARGE))
+    for number in range(10):
+        waiting.put(Waiting("good", number))
+        waiting.put(Waiting("bomber", 100 + number))
+    assert [frame.number for frame in waiting.over_quota(5.0)] == [*range(29, 4, -1), 4]
+    assert waiting.over_quota(5.0) == []
+    assert len(waiting) == 4 + 10 + 10
+
+
+def test_a_camera_alone_waits_for_itself() -> None:
+    waiting = with_dear_frames(1.0)
+    for number in range(30):
+        waiting.put(Waiting("only", number, LARGE))
+    assert waiting.over_quota(5.0) == []
+    waiting.put(Waiting("other", 0))
+    assert len(waiting.over_quota(5.0)) == 25
+    waiting.take(0.0)
+    assert waiting.over_quota(5.0) == []
+
+
+def test_in_an_overload_by_all_cameras_frames_wait() -> None:
+    waiting = with_dear_frames(1.0)
+    for number in range(10):
+        for camera in "abcd":
+            waiting.put(Waiting(camera, number, LARGE))
+    assert waiting.over_quota(5.0) == []
+
+
+def test_one_slow_batch_is_not_held_against_a_camera() -> None:
+    waiting = with_dear_frames(0.1)
+    waiting.took([Waiting("bad luck", 0, LARGE)], 60.0)
+    waiting.put(Waiting("other", 0))
+    for number in range(30):
+        waiting.put(Waiting("bad luck", number, LARGE))
+    assert waiting.over_quota(5.0) == []
+
+
+def test_sizes_that_vary_are_known_as_their_like_and_one_frame_of_any_size_may_wait() -> None:
+    waiting = with_dear_frames(10.0)
+    waiting.put(Waiting("other", 0))
+    for number in range(20):
+        waiting.put(Waiting("bomber", number, Shape(1440 - number, 2560, 3)))
+    assert len(waiting.over_quota(5.0)) == 19
+
+
 def test_discarded_frames_are_gone() -> None:
     waiting = batcher()
     for number in range(6):

@@ -175,3 +175,16 @@ def test_a_store_that_cannot_be_opened_or_would_give_a_password_away_is_a_clear_
 def test_a_folder_without_files_is_no_bundle(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="got 0 of 0"):
         bundle_files(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_a_link_in_the_folder_is_refused_and_nothing_of_what_it_names_is_copied(
+    folder: Path, tmp_path: Path, kind: str
+) -> None:
+    secrets = tmp_path / "secrets"
+    secrets.mkdir()
+    (secrets / "fleet.secret").write_text("not for everybody")
+    (folder / "notes").symlink_to(secrets if kind == "folder" else secrets / "fleet.secret")
+    with pytest.raises(BundleError, match="got the link notes"):
+        ModelStore(str(tmp_path / "store")).add(folder, "tiny@1+0")
+    assert not [path for path in (tmp_path / "store").rglob("*") if path.is_file()]

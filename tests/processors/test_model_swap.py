@@ -15,12 +15,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from aiokafka import AIOKafkaConsumer
 from safetensors.torch import save_file
 
 from infra.local.kafka import Kafka
 from infra.local.topics import TopicSpec, create_topics
 from infra.models import ModelsTopic
-from processors import model_swap
+from processors import model_feed, model_swap
 from processors.bundle import load_bundle
 from processors.device import DeviceWork
 from processors.intake import TakenFrame
@@ -31,7 +32,7 @@ from schemas.frame import Encoding
 from schemas.keys import KeyRing
 from schemas.models import live, publish, withdraw
 from schemas.pointillist_pb2 import CHECKED
-from tests.processors.rig import Name, Rig, Running, rig
+from tests.processors.rig import Name, Rig, Running, delete_topics, rig
 from tests.processors.tiny import KEYS, network, payload, write_bundle
 from tests.waiting import until
 
@@ -332,3 +333,55 @@ async def test_of_two_publications_the_newer_one_is_served_and_the_load_of_the_o
         await until(it.done)
         assert swaps(running, "superseded") == 1
         assert it.used() == [first.model_id, third.model_id]
+
+
+async def test_a_processor_that_was_there_before_the_models_topic_says_what_it_serves_once_there_is_one(
+    kafka: Kafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_feed, "_MISSING_S", 0.2)
+    first = bundled(tmp_path, "1")
+    async with rig(kafka.bootstrap, first.folder) as made, made.processor(instance="processor-1"):
+        await create_topics(kafka.bootstrap, {made.topic("models"): TopicSpec(1, compacted=True)})
+        assert await said(System(made, tmp_path, 0.0), "processor-1") == first.model_id
+
+
+async def test_a_processor_whose_models_topic_was_lost_says_what_it_serves_to_the_new_one(
+    kafka: Kafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_feed, "_MISSING_S", 0.2)
+    monkeypatch.setattr(model_feed, "_WAIT_MS", 200)
+    first = bundled(tmp_path, "1")
+    async with system(kafka, first, tmp_path) as it, it.made.processor(instance="processor-1"):
+        assert await said(it, "processor-1") == first.model_id
+        await delete_topics(kafka.bootstrap, it.made.topic("models"))
+        await create_topics(kafka.bootstrap, {it.made.topic("models"): TopicSpec(1, compacted=True)})
+        assert await said(it, "processor-1") == first.model_id
+
+
+async def said(it: System, processor: str) -> str:
+    """What a processor says that it serves, once it has said it."""
+    async with it.topic() as topic:
+
+        async def heard() -> bool:
+            await topic.refresh()
+            return processor in topic.served
+
+        await until(heard, f"{processor} to say what it serves", 30.0)
+        return topic.served[processor].model_id
+
+
+async def test_a_processor_that_has_not_said_anything_counts_as_one_that_runs(kafka: Kafka, tmp_path: Path) -> None:
+    first = bundled(tmp_path, "1")
+    async with system(kafka, first, tmp_path) as it:
+        mute = AIOKafkaConsumer(
+            it.made.topic("frames"),
+            bootstrap_servers=kafka.bootstrap,
+            group_id=f"group-{it.made.run}",
+            client_id="processor-1",
+        )
+        await mute.start()
+        try:
+            async with it.topic() as topic:
+                assert await topic.wait(0.5) == (set(), {}, {"processor-1"})
+        finally:
+            await mute.stop()

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,12 +11,12 @@ import torch
 from prometheus_client import CollectorRegistry
 
 from processors.bundle import Bundle
-from processors.device import DeviceWork, Failed, Found, choose_device
+from processors.device import DeviceWork, Failed, Found, choose_device, most_pixels
 from processors.metrics import ProcessorMetrics
 from processors.pipeline import Pipeline
 from processors.probes import Probe
 from processors.records import StripFinding
-from processors.settings import DenoiseSettings
+from processors.settings import DenoiseSettings, ProcessorSettings
 from processors.stages.denoise import denoise
 from processors.stages.reconstruct import reconstruct
 from processors.stages.strip import strip_entropy
@@ -88,9 +89,9 @@ def test_a_probe_is_classified_as_if_its_camera_had_dropped(bundle: Bundle) -> N
     a, b = (found(work.classify([frame], [True])[0]) for frame in (whole, dropped))
     assert a.class_id == b.class_id
     assert a.confidence == pytest.approx(b.confidence)
-    assert a.rebuilt is not None
-    assert b.rebuilt is not None
-    np.testing.assert_array_equal(a.rebuilt, b.rebuilt)
+    assert a.shown is not None
+    assert b.shown is not None
+    np.testing.assert_array_equal(a.shown, b.shown)
 
 
 def test_strip_looks_at_the_whole_probe(bundle: Bundle) -> None:
@@ -224,7 +225,7 @@ def test_a_mixed_batch_gives_each_frame_what_it_gets_alone(
         (alone,) = work.classify([frame], [True])
         assert found(outcome).class_id == found(alone).class_id
         assert found(outcome).confidence == pytest.approx(found(alone).confidence, abs=1e-4)
-        rebuilt = found(outcome).rebuilt
+        rebuilt = found(outcome).shown
         assert rebuilt is not None
         assert rebuilt.shape == (height, width, channels)
         decoded, kept = decode_picture(frame.key, frame.frame)
@@ -271,10 +272,10 @@ def test_only_frames_that_fail_alone_are_failed(bundle: Bundle, monkeypatch: pyt
     expected = [found(outcome).class_id for outcome in work.classify(batch, [False] * 5)]
     original = Pipeline.rebuild
 
-    def rebuild(self: Pipeline, frames: torch.Tensor, kept: torch.Tensor, *rest: object) -> torch.Tensor:
+    def rebuild(self: Pipeline, frames: torch.Tensor, *rest: Any, **options: Any) -> torch.Tensor:
         if bool((frames.mean((1, 2, 3)) > 0.7).any()):
             raise RuntimeError("the stage's own trouble")
-        return original(self, frames, kept, *rest)  # type: ignore[arg-type]
+        return original(self, frames, *rest, **options)
 
     monkeypatch.setattr(Pipeline, "rebuild", rebuild)
     outcomes = work.classify(batch, [False] * 5)
@@ -308,11 +309,11 @@ def test_a_batch_too_large_for_memory_goes_in_halves(bundle: Bundle, monkeypatch
     original = Pipeline.rebuild
     sizes: list[int] = []
 
-    def rebuild(self: Pipeline, frames: torch.Tensor, *rest: object) -> torch.Tensor:
+    def rebuild(self: Pipeline, frames: torch.Tensor, *rest: Any, **options: Any) -> torch.Tensor:
         sizes.append(len(frames))
         if len(frames) > 2:
             raise torch.OutOfMemoryError("out of memory")
-        return original(self, frames, *rest)  # type: ignore[arg-type]
+        return original(self, frames, *rest, **options)
 
     monkeypatch.setattr(Pipeline, "rebuild", rebuild)
     assert [found(outcome).class_id for outcome in work.classify(batch, [False] * 8)] == expected
@@ -337,3 +338,11 @@ def test_cuda_is_asked_for_where_there_is_none(monkeypatch: pytest.MonkeyPatch) 
     assert choose_device("auto").type == "cpu"
     with pytest.raises(ConfigError, match="expected CUDA"):
         choose_device("cuda")
+
+
+def test_large_frames_go_one_by_one_through_a_cpu_and_together_through_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = ProcessorSettings(kafka="nowhere:1", bundle=Path())
+    assert most_pixels(plain.model_copy(update={"device": "cpu"})) < 2 * 432 * 768
+    assert most_pixels(plain.model_copy(update={"device": "cpu", "batch_pixels": 5})) == 5
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert most_pixels(plain) >= 3 * 432 * 768

@@ -23,7 +23,7 @@ from schemas.masks import ROWS
 from schemas.pointillist_pb2 import LOSSLESS, RAW
 from tests.processors.tiny import device_work, payload, picture, taken, tiny_bundle, write_bundle
 
-SHAPE = Shape(32, 40, 3)
+SHAPE = Shape(24, 40, 3)
 
 
 @pytest.fixture(scope="module")
@@ -201,6 +201,7 @@ def test_the_compiled_program_on_a_gpu_agrees_with_the_cpu(bundle: Bundle, tmp_p
         frames, found = run(program, count, "cuda")
         wanted, exact = run(Program(Pipeline(bundle)), count)
         torch.testing.assert_close(frames.cpu(), wanted)
+        assert found.rebuilt is not None
         torch.testing.assert_close(found.rebuilt.cpu(), exact.rebuilt, atol=0.01, rtol=0)
         assert found.class_id.tolist() == exact.class_id.tolist()
         torch.testing.assert_close(found.confidence.cpu(), exact.confidence, atol=0.02, rtol=0)

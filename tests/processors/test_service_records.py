@@ -12,7 +12,7 @@ from PIL import Image
 from infra.local.kafka import Kafka
 from processors.emitter import Emitter
 from processors.preview import MAX_EVIDENCE_BYTES, MAX_PREVIEW_BYTES, PreviewClock, evidence_png, preview_jpeg
-from processors.records import Model, StripFinding, refused_record, verdict_record
+from processors.records import Model, Outgoing, StripFinding, refused_record, verdict_record
 from schemas.errors import Malformed
 from schemas.limits import DEAD_LETTER_PAYLOAD_BYTES
 from schemas.pointillist_pb2 import CHECKED, NOT_PROBED, SHED, DeadLetter, Verdict
@@ -114,4 +114,49 @@ async def test_a_verdict_too_large_for_kafka_goes_without_its_pictures(
             assert seen == set(range(20))
     finally:
         await consumer.stop()
+        await emitter.close(5.0)
+
+
+@pytest.mark.brokers
+async def test_a_verdict_larger_than_a_segment_of_kafka_goes_without_its_pictures(
+    kafka: Kafka, kafka_topics: TopicFactory
+) -> None:
+    topic = await kafka_topics(config={"segment.bytes": str(2**20)})
+    record = verdict_record(taken(payload("site/cam-0", 1)), MODEL, 0, 0.5, None, nothing, b"", b"e" * 2**21)
+    emitter = Emitter(kafka.bootstrap, lambda ok, detail: None)
+    try:
+        async with asyncio.timeout(30):
+            await emitter.send(topic, [record])
+    finally:
+        await emitter.close(5.0)
+    assert record.value is not None
+    assert not Verdict.FromString(record.value).evidence
+
+
+@pytest.mark.brokers
+async def test_a_topic_that_refuses_everything_is_no_health_whatever_the_others_take(
+    kafka: Kafka, kafka_topics: TopicFactory
+) -> None:
+    refusing, taking = await kafka_topics(config={"max.message.bytes": "10"}), await kafka_topics()
+    said: list[tuple[bool, str]] = []
+    done: list[str] = []
+    emitter = Emitter(kafka.bootstrap, lambda ok, detail: said.append((ok, detail)))
+
+    def record(name: str) -> Outgoing:
+        return verdict_record(taken(payload("site/cam-0", 1)), MODEL, 0, 0.5, None, partial(done.append, name))
+
+    stuck = asyncio.create_task(emitter.send(refusing, [record("refused")]))
+    try:
+        async with asyncio.timeout(30):
+            while len(said) < 2:
+                await asyncio.sleep(0.01)
+            said.clear()
+            await emitter.send(taking, [record("taken")])
+        assert done == ["taken"]
+        assert not stuck.done()
+        assert [ok for ok, _ in said if ok] == []
+        assert refusing in next(detail for _, detail in said if detail)
+    finally:
+        stuck.cancel()
+        await asyncio.gather(stuck, return_exceptions=True)
         await emitter.close(5.0)

@@ -35,7 +35,9 @@ def network() -> ResNet:
     return ResNet(len(CLASSES), depth_per_stage=1, width=4)
 
 
-def write_bundle(folder: Path, *, overlays: int = 4, threshold_bits: float = 0.0, policy: str = "resize") -> Path:
+def write_bundle(
+    folder: Path, *, overlays: int = 4, threshold_bits: float = 0.0, policy: str = "resize", side: int = 32
+) -> Path:
     """The folder, with a `model.toml`, weights and overlays."""
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
@@ -43,7 +45,7 @@ def write_bundle(folder: Path, *, overlays: int = 4, threshold_bits: float = 0.0
     strip = ""
     if overlays:
         generator = np.random.default_rng(0)
-        np.save(folder / "overlays.npy", generator.integers(0, 256, (overlays, 32, 32, 3), dtype=np.uint8))
+        np.save(folder / "overlays.npy", generator.integers(0, 256, (overlays, side, side, 3), dtype=np.uint8))
         strip = f'[strip]\noverlays = "overlays.npy"\nthreshold_bits = {threshold_bits}\nfrr = 0.01\n'
     (folder / "model.toml").write_text(
         f"""
@@ -55,8 +57,8 @@ factory = "tests.processors.tiny:network"
 classes = {list(CLASSES)!r}
 
 [input]
-height = 32
-width = 32
+height = {side}
+width = {side}
 channels = 3
 mean = [0.5, 0.5, 0.5]
 std = [0.25, 0.25, 0.25]

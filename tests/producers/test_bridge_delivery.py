@@ -26,7 +26,7 @@ async def test_every_confirmed_frame_ledger_and_status_is_in_kafka(mosquitto: Mo
             it.cameras.frames(camera, range(100))
         ledger = sign_message(KEYS.current(cameras[0]), Ledger(boot_id=BOOT, revision=2, next=100))
         it.cameras.publish(mqtt_topic(cameras[0], Channel.EVENT), ledger)
-        status = Status(state=State.ONLINE, at_ms=5).SerializeToString()
+        status = sign_message(KEYS.current(cameras[0]), Status(state=State.ONLINE, boot_id=BOOT))
         it.cameras.publish(mqtt_topic(cameras[0], Channel.STATUS), status)
         for camera in cameras:
             await it.cameras.all_confirmed(camera, range(100))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from hashlib import blake2b
 
 import numpy as np
@@ -68,12 +69,12 @@ def test_a_ledger_goes_to_the_events_and_is_confirmed_by_its_revision() -> None:
 
 @pytest.mark.parametrize(
     ("channel", "message"),
-    [(Channel.STATUS, Status(state=State.ONLINE, at_ms=1)), (Channel.META, Meta(width=32))],
+    [(Channel.STATUS, Status(state=State.ONLINE, boot_id=1)), (Channel.META, Meta(width=32, boot_id=1))],
 )
 def test_status_and_meta_go_to_the_events_unconfirmed_and_equal_ones_are_one_event(
     channel: Channel, message: Status | Meta
 ) -> None:
-    payload = message.SerializeToString()
+    payload = sign_message(KEYS.key(CAMERA, 0), message)
     first, second = (Intake(name, KEYS).accept(topic(channel), payload) for name in ("b1", "b2"))
     assert first.topic is KafkaTopic.EVENTS
     assert first.receipt is None
@@ -93,6 +94,10 @@ def test_status_and_meta_go_to_the_events_unconfirmed_and_equal_ones_are_one_eve
         (topic(Channel.EVENT), Ledger(boot_id=1, revision=1).SerializeToString() + b"\x79" + bytes(8), "bad_tag"),
         (topic(Channel.EVENT), sign_message(KEYS.key(CAMERA, 0), Ledger(boot_id=2**63, revision=1)), "malformed"),
         (topic(Channel.STATUS), b"\xff", "malformed"),
+        (topic(Channel.STATUS), Status(boot_id=1).SerializeToString(), "bad_tag"),
+        (topic(Channel.META), Meta(boot_id=1, probe_share=0.5).SerializeToString(), "bad_tag"),
+        (topic(Channel.META, CameraId("hall/gate")), sign_message(KEYS.key(CAMERA, 0), Meta(boot_id=1)), "bad_tag"),
+        (topic(Channel.META), sign_message(KEYS.key(CAMERA, 0), Meta(boot_id=1, probe_share=math.nan)), "malformed"),
         (topic(Channel.META), bytes(MAX_EVENT_BYTES + 1), "bad_size"),
         (topic(Channel.CONFIRM), b"", "malformed"),
         (b"pointillist/v1/hall/door/nonsense", frame(), "malformed"),

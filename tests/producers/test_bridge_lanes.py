@@ -94,3 +94,39 @@ async def test_records_for_which_a_batch_has_no_room_are_sent_in_others_and_only
     assert [value for batch in producers.sent[KafkaTopic.FRAMES.value] for value in batch] == frames[:10]
     assert producers.sent[KafkaTopic.DEAD_LETTERS.value] == [[b"letter: xx"]]
     assert producers.replaced == 0
+
+
+class Ended(Producers):
+    """Its first producer is given up while a batch waits for metadata, and never answers."""
+
+    async def send_batch(self, batch: Batch, topic: str, partition: int) -> asyncio.Future[SimpleNamespace]:
+        if not self.replaced:
+            self.replaced += 1
+            before, self.given_up = self.given_up, asyncio.get_running_loop().create_future()
+            before.set_result(None)
+            await asyncio.Event().wait()
+        return await super().send_batch(batch, topic, partition)
+
+
+async def test_a_batch_that_a_given_up_producer_never_took_goes_to_the_next_one() -> None:
+    producers = Ended(room=100)
+    delivered: list[bytes] = []
+    lanes = Lanes(
+        producers,  # type: ignore[arg-type]  # a stand-in
+        0.001,
+        2**20,
+        60.0,
+        delivered=lambda lane, entries, offset, size, seconds: delivered.extend(entry.value for entry, _ in entries),
+        failed=lambda: None,
+        refused=lambda refused, error: refused,
+    )
+    running = asyncio.create_task(lanes.run())
+    try:
+        await lanes.ready.wait()
+        lanes.put(record(KafkaTopic.FRAMES, b"frame"), None)
+        async with asyncio.timeout(10):
+            await lanes.drain()
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    assert delivered == [b"frame"]

@@ -10,7 +10,8 @@ from producers.publisher.commands import CameraControl
 from schemas.frame import Encoding, sign_message
 from schemas.identity import CameraId
 from schemas.keys import derive_camera_key
-from schemas.pointillist_pb2 import Command
+from schemas.limits import MAX_AHEAD_MS
+from schemas.pointillist_pb2 import LOSSLESS, RAW, Command, ProbeRequest
 
 KEY = derive_camera_key(b"a fleet secret for the tests", CameraId("lab/cam"))
 
@@ -23,7 +24,7 @@ def test_a_command_that_cannot_be_kept_is_obeyed_and_kept_later(
 
     control = CameraControl(tmp_path, KEY, Encoding())
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_bytes", no_space)
+        patch.setattr(Path, "write_text", no_space)
         assert control.command(sign_message(KEY, Command(issued_ms=1, dropped_per_block=32, enabled=False)))
         assert control.persist() == "No space left on device"
     assert (control.encoding.dropped_per_block, control.enabled) == (32, False)
@@ -33,3 +34,127 @@ def test_a_command_that_cannot_be_kept_is_obeyed_and_kept_later(
 
     again = CameraControl(tmp_path, KEY, Encoding())
     assert (again.encoding.dropped_per_block, again.enabled) == (32, False)
+
+
+NOW_MS = 1_700_000_000_000
+OWN = Encoding(16, 0.05, RAW)
+
+
+class Clock:
+    """The camera's clock."""
+
+    def __init__(self, now_ms: int = NOW_MS) -> None:
+        self.now_ms = now_ms
+
+    def __call__(self) -> int:
+        return self.now_ms
+
+
+def command(issued_ms: int = NOW_MS, **fields: object) -> bytes:
+    return sign_message(KEY, Command(issued_ms=issued_ms, **fields))  # type: ignore[arg-type]  # fields of the message
+
+
+def request(share: float, issued_ms: int = NOW_MS) -> bytes:
+    return sign_message(KEY, ProbeRequest(issued_ms=issued_ms, probe_share=share))
+
+
+def test_a_command_leaves_what_an_earlier_one_set_also_after_a_restart(tmp_path: Path) -> None:
+    control = CameraControl(tmp_path, KEY, OWN, Clock())
+    assert control.command(command(NOW_MS - 2, dropped_per_block=32))
+    assert control.command(command(NOW_MS - 1, profile=LOSSLESS))
+    for found in (control, CameraControl(tmp_path, KEY, OWN, Clock())):
+        assert found.encoding == Encoding(32, 0.05, LOSSLESS)
+
+
+def test_of_a_command_and_a_request_for_probes_the_newer_one_sets_the_share(tmp_path: Path) -> None:
+    control = CameraControl(tmp_path, KEY, OWN, Clock())
+    assert control.probe_request(request(1.0, NOW_MS - 5))
+    assert control.command(command(NOW_MS - 4, dropped_per_block=32))
+    assert control.encoding == Encoding(32, 1.0, RAW)
+    assert control.command(command(NOW_MS - 3, probe_share=0.3))
+    assert not control.probe_request(request(1.0, NOW_MS - 3))
+    assert control.encoding.probe_share == 0.3
+    assert control.probe_request(request(0.5, NOW_MS - 2))
+    assert control.encoding == Encoding(32, 0.5, RAW)
+
+
+def test_a_command_of_the_far_future_shuts_out_no_later_one_and_waits_for_its_time(tmp_path: Path) -> None:
+    clock = Clock()
+    control = CameraControl(tmp_path, KEY, OWN, clock)
+    far = NOW_MS + 10 * MAX_AHEAD_MS
+    assert not control.command(command(far, dropped_per_block=0))
+    assert not control.probe_request(request(0.0, far))
+    assert not control.look_again()
+    assert control.command(command(dropped_per_block=32))
+    assert control.probe_request(request(0.5))
+    assert control.encoding == Encoding(32, 0.5, RAW)
+
+
+def test_a_device_without_a_battery_clock_obeys_when_its_clock_is_set(tmp_path: Path) -> None:
+    clock = Clock(1000)
+    control = CameraControl(tmp_path, KEY, OWN, clock)
+    assert not control.command(command(dropped_per_block=32))
+    assert not control.probe_request(request(0.5))
+    clock.now_ms = NOW_MS + 5
+    assert control.look_again()
+    assert control.encoding == Encoding(32, 0.5, RAW)
+    assert not control.look_again()
+    # Its next start has no clock either: what it was told holds all the same.
+    assert CameraControl(tmp_path, KEY, OWN, Clock(1000)).encoding == Encoding(32, 0.5, RAW)
+
+
+def test_a_far_future_that_is_remembered_already_does_not_make_a_camera_deaf(tmp_path: Path) -> None:
+    poisoned = NOW_MS + 10**12
+    control = CameraControl(tmp_path, KEY, OWN, Clock(poisoned))
+    assert control.command(command(poisoned, dropped_per_block=0))
+    assert control.probe_request(request(0.0, poisoned))
+    again = CameraControl(tmp_path, KEY, OWN, Clock())
+    assert again.command(command(dropped_per_block=32))
+    assert again.probe_request(request(0.5))
+    assert again.encoding == Encoding(32, 0.5, RAW)
+    assert not again.command(command(NOW_MS - 1, dropped_per_block=8))
+
+
+def test_a_setting_that_is_changed_after_a_command_wins_over_it_and_the_others_stay_told(tmp_path: Path) -> None:
+    control = CameraControl(tmp_path, KEY, OWN, Clock())
+    assert control.command(command(dropped_per_block=8, profile=LOSSLESS))
+    assert control.probe_request(request(1.0))
+    changed = CameraControl(tmp_path, KEY, Encoding(32, 0.05, RAW), Clock())
+    assert changed.encoding == Encoding(32, 1.0, LOSSLESS)
+    assert not changed.command(command(dropped_per_block=8))  # the broker retains it
+    rate = CameraControl(tmp_path, KEY, Encoding(16, 0.2, RAW), Clock())
+    assert rate.encoding == Encoding(8, 0.2, LOSSLESS)
+
+
+def test_a_reset_forgets_commands_and_requests_for_good(tmp_path: Path) -> None:
+    control = CameraControl(tmp_path, KEY, OWN, Clock())
+    assert control.command(command(NOW_MS - 9, dropped_per_block=8, enabled=False))
+    assert control.probe_request(request(1.0, NOW_MS - 8))
+    assert control.command(command(NOW_MS - 7, reset=True, profile=LOSSLESS))
+    for found in (control, CameraControl(tmp_path, KEY, OWN, Clock())):
+        assert (found.encoding, found.enabled) == (Encoding(16, 0.05, LOSSLESS), True)
+        assert not found.probe_request(request(1.0, NOW_MS - 8))
+
+
+def test_a_command_out_of_its_range_changes_nothing(tmp_path: Path) -> None:
+    control = CameraControl(tmp_path, KEY, OWN, Clock())
+    assert not control.command(command(dropped_per_block=64, enabled=False))
+    assert (control.encoding, control.enabled) == (OWN, True)
+    assert control.command(command(NOW_MS - 1, dropped_per_block=32))
+
+
+def test_the_file_of_an_earlier_version_keeps_a_camera_off_and_its_command_from_coming_back(tmp_path: Path) -> None:
+    before = command(NOW_MS - 5, dropped_per_block=8, enabled=False)
+    (tmp_path / "command").write_bytes(before)
+    control = CameraControl(tmp_path, KEY, OWN, Clock())
+    assert (control.encoding, control.enabled) == (OWN, False)
+    assert not control.command(before)
+    assert control.command(command(enabled=True))
+    assert not (tmp_path / "command").exists()
+
+
+def test_a_damaged_memory_is_as_none(tmp_path: Path) -> None:
+    (tmp_path / "told.json").write_text('{"told": {"issued_ms": "x"}, "own": 3}')
+    control = CameraControl(tmp_path, KEY, OWN, Clock())
+    assert control.encoding == OWN
+    assert control.command(command(dropped_per_block=32))

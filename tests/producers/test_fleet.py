@@ -162,7 +162,7 @@ async def test_a_fleet_that_was_killed_runs_for_the_rest_of_its_time(
     outcome = await run(scenario_of(site, {"fps": 20}), mosquitto, state_dir, run_s=60, mark=mark)
     assert outcome.drained
     assert 0 < outcome.frames_published <= 20
-    assert json.loads(mark.read_text()) == {"started_ms": started_ms}
+    assert json.loads(mark.read_text()) == {"started_ms": started_ms, "over": True}
 
 
 @pytest.mark.brokers

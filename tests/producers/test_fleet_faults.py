@@ -6,6 +6,8 @@ import asyncio
 import errno
 import os
 import resource
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,14 +16,16 @@ import pytest
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
+from infra.layout import Layout
 from infra.local.mosquitto import Mosquitto
 from producers.camera import Camera
-from producers.fleet import FleetOutcome, _allow_open_files, fleet_started, run_camera, run_fleet, spool_root
+from producers.fleet import FleetOutcome, _allow_open_files, _Fleet, fleet_started, run_camera, run_fleet, spool_root
 from producers.publisher import LinkSettings
 from producers.scenario import Scenario
 from producers.spool import Spool
 from schemas.errors import SourceError, StateError
 from schemas.health import Health
+from schemas.identity import CameraId
 from schemas.keys import KeyRing
 from tests.producers.fake_bridge import SECRET, FakeBridge
 
@@ -44,10 +48,17 @@ def images(tmp_path: Path) -> Path:
     return path
 
 
-async def two_cameras(mosquitto: Mosquitto, state: Path, images: Path, drain_s: float = 20.0) -> FleetOutcome:
+async def two_cameras(
+    mosquitto: Mosquitto,
+    state: Path,
+    images: Path,
+    drain_s: float = 20.0,
+    site: str | None = None,
+    again: bool = False,
+) -> FleetOutcome:
     source = {"kind": "dataset", "file": images, "offset": 0}
     cameras = [{"count": 2, "fps": 0, "source": source}]
-    scenario = Scenario.model_validate({"site": next(_sites), "cameras": cameras})
+    scenario = Scenario.model_validate({"site": site or next(_sites), "cameras": cameras})
     ring = KeyRing(SECRET)
     return await run_fleet(
         scenario,
@@ -59,6 +70,7 @@ async def two_cameras(mosquitto: Mosquitto, state: Path, images: Path, drain_s: 
         stop=asyncio.Event(),
         drain_s=drain_s,
         link=QUICK,
+        again=again,
     )
 
 
@@ -94,6 +106,20 @@ async def test_an_unforeseen_error_in_one_camera_leaves_the_others_connected_and
     assert (outcome.frames_published, outcome.frames_pending) == (20, 10)
     assert {identity.camera_id.partition("/")[2] for identity in bridge.confirmed} >= {"cam-01"}
     assert [entry["event"] for entry in logs if entry["log_level"] == "error"] == ["camera_tick_failed"]
+
+
+@pytest.mark.brokers
+async def test_a_report_that_fails_ends_no_camera_and_is_said_once(
+    mosquitto: Mosquitto, bridge: FakeBridge, state_dir: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: _Fleet, *_: object) -> None:
+        raise RuntimeError("a gauge that cannot be set")
+
+    monkeypatch.setattr(_Fleet, "_report", fail)
+    with capture_logs() as logs:
+        outcome = await two_cameras(mosquitto, state_dir, images)
+    assert outcome == FleetOutcome(True, frames_published=20, frames_pending=0, frames_shed=0, frames_skipped=0)
+    assert [entry["event"] for entry in logs if entry["log_level"] == "error"] == ["fleet_report_failed"]
 
 
 @pytest.mark.brokers
@@ -134,6 +160,37 @@ async def test_an_attached_file_begins_anew_after_a_good_end_and_goes_on_after_a
 
     mark.write_text('{"started_ms": 1}')  # as a killed process leaves it
     assert (await attach(mosquitto, state_dir, site, images)).frames_published == 0
+
+
+@pytest.mark.brokers
+@pytest.mark.parametrize(("resume", "published"), [(False, 1), (True, 0)])
+def test_a_fleet_on_a_folder_whose_run_is_over_begins_another_unless_it_is_to_resume(
+    mosquitto: Mosquitto, bridge: FakeBridge, state_dir: Path, tmp_path: Path, resume: bool, published: int
+) -> None:
+    site = next(_sites)
+    scenario = tmp_path / "scenario.yaml"
+    scenario.write_text(f"site: {site}\ncameras:\n  - {{name: door, fps: 20}}\n")
+    layout = Layout(state_dir)
+    layout.issue_key(CameraId(f"{site}/door"), secret=SECRET)
+    fleet_started(state_dir).write_text('{"started_ms": 1}')  # as `up` leaves it
+    command = [sys.executable, "-m", "infra.cli", "fleet", "--scenario", str(scenario), "--state", str(state_dir)]
+    command += ["--mqtt", f"{mosquitto.host}:{mosquitto.port}", "--seconds", "1"]
+    done = subprocess.run([*command, *["--resume"] * resume], check=False, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    confirmed = {identity for identity in bridge.confirmed if identity.camera_id == f"{site}/door"}
+    assert (len(confirmed) >= 10) == published
+
+
+@pytest.mark.brokers
+async def test_a_fleet_whose_sources_have_ended_shows_them_again_in_another_run_only(
+    mosquitto: Mosquitto, bridge: FakeBridge, state_dir: Path, images: Path
+) -> None:
+    site = next(_sites)
+    published = [
+        (await two_cameras(mosquitto, state_dir, images, site=site, again=again)).frames_published
+        for again in (False, False, True)
+    ]
+    assert published == [20, 0, 20]
 
 
 @pytest.mark.brokers

@@ -33,14 +33,14 @@ class Event:
 
 def passed_on(*rounds: tuple[float, list[Any]]) -> list[tuple[str, bytes]]:
     out: list[tuple[str, bytes]] = []
-    requests = KeyRequests(KEYS, lambda topic, payload: out.append((topic, payload)))
+    requests = KeyRequests(KEYS, lambda topic, payload: out.append((topic, payload)), lambda _: None)
     for now_s, events in rounds:
         requests.take(events, now_s)
     return out
 
 
-def wanted(seq: int = 3, generation: int = 0) -> bytes:
-    return KeyRequest(boot_id=7, seq=seq, key_generation=generation).SerializeToString()
+def wanted(seq: int = 3, camera_id: CameraId = CAMERA) -> bytes:
+    return sign_message(KEYS.current(camera_id), KeyRequest(boot_id=7, seq=seq))
 
 
 def test_a_request_becomes_a_message_that_its_camera_believes(tmp_path: Path) -> None:
@@ -73,7 +73,9 @@ def test_a_key_frame_is_asked_for_once_in_a_while_and_others_beside_it() -> None
         Event(wanted(), key=b"no camera"),
         Event(wanted(), key=b"\xff/\xff"),
         Event(b"\xff\xff\xff"),
-        Event(wanted(generation=99_999)),
+        Event(KeyRequest(boot_id=7, seq=3).SerializeToString()),
+        Event(wanted(camera_id=CameraId("site/gate"))),
+        Event(KeyRequest(boot_id=7, seq=3, key_generation=99_999).SerializeToString()),
     ],
 )
 def test_what_is_no_request_is_passed_over_and_the_next_one_heard(event: Event) -> None:
@@ -99,7 +101,10 @@ async def test_a_bridge_passes_requests_from_kafka_to_the_camera(mosquitto: Mosq
             async def asked_until_heard() -> bool:
                 # A bridge that has just started may not hear the first one: whoever misses a key frame asks again.
                 await producer.send_and_wait(
-                    KafkaTopic.EVENTS.value, wanted(next(seqs)), key=camera_id.encode(), headers=[("ce_type", CE_TYPE)]
+                    KafkaTopic.EVENTS.value,
+                    wanted(next(seqs), camera_id),
+                    key=camera_id.encode(),
+                    headers=[("ce_type", CE_TYPE)],
                 )
                 return bool(heard)
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from producers.scene import CLASSES, SceneSimulator, paste_sticker
 from producers.scene.background import background_tile, sample_tile, tile_cells
 from producers.scene.signs import SIGNS, convex, regular, union
-from producers.scene.simulator import LUMA, SCENE_FRAMES
+from producers.scene.simulator import LUMA, SCENE_FRAMES, Conditions
 from producers.scene.sticker import STICKER, sticker_side
 
 
@@ -181,3 +181,16 @@ def test_a_sticker_on_a_grey_frame_is_its_luma() -> None:
 def test_a_sticker_outside_the_frame_is_refused() -> None:
     with pytest.raises(ValueError, match=r"position in \[0, 1\]"):
         paste_sticker(np.zeros((32, 32, 3), np.uint8), position=(1.2, 0))
+
+
+def test_conditions_change_the_picture_and_not_what_it_shows() -> None:
+    usual, label = SceneSimulator(5, 2, (64, 64)).render(7)
+    same, _ = SceneSimulator(5, 2, (64, 64), 3, Conditions()).render(7)
+    np.testing.assert_array_equal(same, usual)
+    for conditions in (Conditions(light=0.5), Conditions(noise=3), Conditions(blur=2), Conditions(distance=2)):
+        hard, hard_label = SceneSimulator(5, 2, (64, 64), 3, conditions).render(7)
+        assert hard_label == label
+        assert not np.array_equal(hard, usual)
+    dark, _ = SceneSimulator(5, 2, (64, 64), 3, Conditions(light=0.5, noise=0)).render(7)
+    bright, _ = SceneSimulator(5, 2, (64, 64), 3, Conditions(noise=0)).render(7)
+    assert dark.mean() == pytest.approx(bright.mean() / 2, rel=0.1)

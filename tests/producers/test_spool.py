@@ -33,6 +33,15 @@ def fill(spool: Spool, count: int, length: int = 100) -> None:
         spool.append(payload_of(seq, length), 10 + seq, 1000 + seq, 3072)
 
 
+class Clock:
+    """A monotonic clock that a test moves."""
+
+    now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
 def waiting_of(spool: Spool, boot_id: int) -> RangeSet:
     return RangeSet.of(seq for seq in range(10_000) if spool.get((boot_id, seq)))
 
@@ -129,15 +138,21 @@ def test_over_the_byte_bound_the_oldest_are_shed_and_entered_in_the_ledger(tmp_p
 
 
 def test_what_is_older_than_the_age_bound_is_shed(tmp_path: Path) -> None:
-    spool = Spool(tmp_path, CAMERA, SpoolLimits(max_age_s=16))
+    clock = Clock()
+    spool = Spool(tmp_path, CAMERA, SpoolLimits(max_age_s=16), clock)
     for second in range(10):
-        spool.append(b"x", second, 1_000_000 + 1000 * second, 1)
-    spool.shed_old(1_000_000 + 20_000)
+        clock.now_s = second
+        spool.append(b"x", second, 1_000_000, 1)
+    clock.now_s = 20
+    spool.shed_old()
 
     assert 3 in spool.current.shed
     assert 5 not in spool.current.shed
-    spool.shed_old(1_000_000 + 60_000)
+    assert spool.oldest_age_s() == 16
+    clock.now_s = 60
+    spool.shed_old()
     assert spool.frames == 0
+    assert spool.oldest_age_s() == 0
     assert list(spool.current.shed) == list(range(10))
     spool.close()
 
@@ -183,7 +198,8 @@ def test_a_damaged_ledger_is_rebuilt_from_the_segments(tmp_path: Path) -> None:
     fill(spool, 4)
     boot_id = spool.current.boot_id
     spool.close()
-    (tmp_path / f"{boot_id:016x}.ledger.json").write_bytes(b"\0" * 40)
+    for copy in tmp_path.glob(f"{boot_id:016x}.ledger.*"):
+        copy.write_bytes(b"\0" * 40)
 
     again = Spool(tmp_path, CAMERA)
 
@@ -331,12 +347,18 @@ def test_a_killed_process_leaves_every_frame_that_it_had_published(tmp_path: Pat
     spool.close()
 
 
-def test_a_segment_holds_only_its_own_boot_without_gaps(tmp_path: Path) -> None:
+def test_a_segment_holds_only_its_own_boot_and_knows_its_gaps(tmp_path: Path) -> None:
     spool = Spool(tmp_path, CAMERA)
     fill(spool, 3)
     [segment] = tmp_path.glob("*.segment")
     records = segment.read_bytes()
     length = HEADER_BYTES + 100
     segment.write_bytes(records[:length] + records[2 * length :])  # frame 1 is missing
-    assert [record.seq for record in read_segment(segment)] == [0]
+    content = read_segment(segment)
+    assert content is not None
+    assert ([record.seq for record in content.records], list(content.damaged)) == ([0, 2], [1])
+    segment.rename(tmp_path / f"{spool.current.boot_id + 1:016x}-{0:016x}.segment")
+    of_another = read_segment(tmp_path / f"{spool.current.boot_id + 1:016x}-{0:016x}.segment")
+    assert of_another is not None
+    assert of_another.records == []
     spool.close()

@@ -71,8 +71,9 @@ def test_frames_whose_file_does_not_hold_them_any_more_are_shed_and_counted(tmp_
         os.truncate(frames[0].segment.path, 10)
     shed: list[tuple[int, int]] = []
     spool.on_shed = shed.extend
-    with pytest.raises(StateError):
-        spool.read(frames[0])
+    for frame in frames[:1] if how == "removed" else frames:
+        with pytest.raises(StateError):
+            spool.read(frame)
     assert [seq for _, seq in shed] == [0, 1, 2]
     assert spool.peek_unsent() is None
     fill(spool, 1)
@@ -102,6 +103,53 @@ def test_a_folder_that_cannot_be_read_is_one_line(tmp_path: Path, monkeypatch: p
         Spool(tmp_path, CAMERA)
     monkeypatch.undo()
     Spool(tmp_path, CAMERA).close()  # the lock was given back
+
+
+async def test_damaged_frames_and_ledgers_are_counted_whenever_they_are_found(tmp_path: Path) -> None:
+    def damage(frame: SpooledFrame) -> None:
+        with frame.segment.path.open("r+b") as file:
+            file.seek(frame.offset)
+            file.write(b"?")
+
+    first = Spool(tmp_path, CAMERA)
+    damage(fill(first, 4, derive_camera_key(SECRET, CAMERA))[2])
+    boot_id = first.current.boot_id
+    first.close()
+    for copy in tmp_path.glob(f"{boot_id:016x}.ledger.*"):
+        copy.write_text("{}")
+    registry = CollectorRegistry()
+    broker = Broker("127.0.0.1", 1, threads=1)
+    key = derive_camera_key(SECRET, CAMERA)
+    settings = CameraSettings(camera_id=CAMERA)
+    camera = Camera(settings, key, tmp_path, broker, LinkSettings(), Instruments.on(registry))
+
+    def counted() -> tuple[float | None, ...]:
+        what = [registry.get_sample_value("pointillist_spool_damaged_total", {"what": w}) for w in ("frame", "ledger")]
+        return *what, registry.get_sample_value("pointillist_camera_frames_total", {"outcome": "shed"})
+
+    assert counted() == (1, 1, 1)
+    frame = camera.spool.get((boot_id, 1))
+    assert frame is not None
+    damage(frame)
+    with pytest.raises(StateError):
+        camera.spool.read(frame)
+    camera.tick(0.0, 0)
+    assert counted() == (2, 1, 2)
+    await camera.close(0.1)
+    broker.close()
+
+
+async def test_frames_under_another_key_are_shed_though_one_of_them_is_damaged(tmp_path: Path) -> None:
+    first = Spool(tmp_path, CAMERA)
+    frames = fill(first, 5, derive_camera_key(SECRET, CAMERA))
+    first.close()
+    with frames[0].segment.path.open("r+b") as file:
+        file.seek(frames[0].offset)
+        file.write(b"?" * frames[0].length)
+    again = Spool(tmp_path, CAMERA)
+    assert again.frames == 4
+    assert again.shed_signed_otherwise(generation=3) == 4
+    again.close()
 
 
 @pytest.mark.parametrize(("generation", "expected"), [(0, 0), (3, 5)])

@@ -81,6 +81,19 @@ def test_a_boot_is_drained_when_the_server_holds_a_revision_that_says_so(tmp_pat
     spool.close()
 
 
+def test_asking_whether_a_spool_is_drained_changes_nothing(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, CAMERA)
+    fill(spool, 2)
+    spool.finish()
+    spool.confirm(spool.current.boot_id, [(0, 1)])
+    confirm_revision(spool, spool.current)
+    spool.current.confirmed_to = 1
+    assert spool.drained
+    assert spool.outdated() == []
+    assert spool.current.confirmed_to == 1
+    spool.close()
+
+
 @pytest.mark.parametrize("killed", [False, True])
 def test_an_earlier_boot_is_kept_until_its_last_revision_is_confirmed(tmp_path: Path, killed: bool) -> None:
     first = Spool(tmp_path, CAMERA)

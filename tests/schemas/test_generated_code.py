@@ -15,7 +15,9 @@ def test_the_generated_protobuf_code_is_current(tmp_path: Path) -> None:
         assert (tmp_path / name).read_text() == (SCHEMAS / name).read_text(), f"{name} is not what the proto file gives"
 
 
-@pytest.mark.parametrize("message", ["Frame", "Confirm", "Ledger", "Command"])
+@pytest.mark.parametrize(
+    "message", ["Frame", "Confirm", "Ledger", "Command", "KeyRequest", "ProbeRequest", "Meta", "Status"]
+)
 def test_every_signed_message_ends_in_its_tag(message: str) -> None:
     from schemas import pointillist_pb2
     from schemas.keys import TAG_BYTES, TAG_FIELD

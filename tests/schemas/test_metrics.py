@@ -1,30 +1,21 @@
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from pathlib import Path
 
-from schemas.limits import BLOCK_PIXELS, dropped_per_block
-from schemas.metrics import Metric
+from prometheus_client import CollectorRegistry
+
+from processors.settings import ProcessorSettings
+from schemas.metrics import MODEL_LOAD
 
 
-def test_a_metric_registers_its_name_help_labels_and_buckets_where_it_is_told() -> None:
+def test_every_load_that_is_waited_for_has_a_bucket_and_minutes_are_told_apart() -> None:
     registry = CollectorRegistry()
-    seen = Metric(Counter, "pointillist_seen_total", "Frames seen, by camera", ("camera_id",)).on(registry)
-    took = Metric(Histogram, "pointillist_took_seconds", "Time taken, by stage", ("stage",), (0.5, 2.0)).on(registry)
-    seen.labels(camera_id="site/door").inc(3)
-    took.labels("unpack").observe(1.0)
-    families = {family.name: family for family in registry.collect()}
-    assert families["pointillist_seen"].documentation == "Frames seen, by camera"
-    assert families["pointillist_took_seconds"].documentation == "Time taken, by stage"
-    assert registry.get_sample_value("pointillist_seen_total", {"camera_id": "site/door"}) == 3
-    buckets = [
-        (sample.labels["le"], sample.value)
-        for sample in families["pointillist_took_seconds"].samples
-        if sample.name.endswith("_bucket")
-    ]
-    assert buckets == [("0.5", 0.0), ("2.0", 1.0), ("+Inf", 1.0)]
-    assert registry.get_sample_value("pointillist_took_seconds_count", {"stage": "unpack"}) == 1
+    load = MODEL_LOAD.on(registry)
+    longest = ProcessorSettings(kafka="none", bundle=Path("none")).model_load_s
+    for seconds in (3.0, 40.0, 100.0, 250.0, longest):
+        load.observe(seconds)
 
+    def within(bound: float) -> float | None:
+        return registry.get_sample_value("pointillist_model_load_seconds_bucket", {"le": str(bound)})
 
-def test_a_drop_ratio_is_the_nearest_number_of_pixels_of_a_block() -> None:
-    assert [dropped_per_block(ratio) for ratio in (0.0, 0.25, 0.5, 0.26, 0.875)] == [0, 16, 32, 17, 56]
-    assert BLOCK_PIXELS == 64
+    assert [within(bound) for bound in (30.0, 60.0, 120.0, 300.0, 600.0)] == [1, 2, 3, 4, 5]

@@ -25,7 +25,21 @@ from schemas.identity import CameraId
 from schemas.keys import KeyRing, Purpose
 from schemas.limits import MAX_CONTROL_BYTES, MAX_FRAME_BYTES, MAX_MESSAGE_BYTES, MAX_SIDE, PLAIN_MESSAGE_BYTES
 from schemas.masks import kept_mask
-from schemas.pointillist_pb2 import LOSSLESS, RAW, TEMPORAL, Command, Confirm, Frame, Ledger, Range
+from schemas.pointillist_pb2 import (
+    LOSSLESS,
+    ONLINE,
+    RAW,
+    TEMPORAL,
+    Command,
+    Confirm,
+    Frame,
+    Ledger,
+    Meta,
+    ProbeRequest,
+    Range,
+    Status,
+    Turn,
+)
 
 CAMERA = CameraId("site/camera")
 KEYS = KeyRing(b"a fleet secret of tests")
@@ -36,6 +50,9 @@ OPENERS: dict[type, Callable[[bytes], object]] = {
     Confirm: lambda payload: open_message(Confirm, CAMERA, payload, KEYS),
     Ledger: lambda payload: open_message(Ledger, CAMERA, payload, KEYS),
     Command: lambda payload: open_message(Command, CAMERA, payload, KEYS),
+    ProbeRequest: lambda payload: open_message(ProbeRequest, CAMERA, payload, KEYS),
+    Meta: lambda payload: open_message(Meta, CAMERA, payload, KEYS),
+    Status: lambda payload: open_message(Status, CAMERA, payload, KEYS),
 }
 TRUTHS = st.none() | st.builds(Truth, st.integers(0, 1000), st.booleans())
 
@@ -285,6 +302,9 @@ def test_settings_out_of_range_are_config_errors(fields: dict[str, float]) -> No
         Confirm(boot_id=BOOT, ranges=[Range(first=0, last=7), Range(first=9, last=9)], ledger_revision=4),
         Ledger(boot_id=BOOT, revision=2, next=8, shed=[Range(first=1, last=2)], closed=True),
         Command(issued_ms=5, probe_share=0.0, enabled=False),
+        ProbeRequest(issued_ms=5, probe_share=0.5),
+        Meta(boot_id=BOOT, width=32, turn=Turn(connection=1, message=2, at_ms=3)),
+        Status(boot_id=BOOT, state=ONLINE, turn=Turn(connection=1, message=2, at_ms=3)),
     ],
 )
 def test_control_messages_are_signed_for_their_camera_and_kind(message: Signed) -> None:

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sqlite3
 import subprocess
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
 
 import psutil
 import pytest
+from paho.mqtt.client import Client
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from infra.audit import audit as count_frames
 from infra.layout import Layout
 from infra.local.process import COMMAND
 from infra.up.background import RunningSystem, audit
+from processors.bundle import shipped_bundle
+from schemas.frame import sign_message
+from schemas.identity import CameraId
+from schemas.pointillist_pb2 import LOSSLESS, Command
+from schemas.topics import Channel, mqtt_topic
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.brokers, pytest.mark.slow]
@@ -111,6 +121,19 @@ def test_ctrl_c_drains_and_reports(tmp_path: Path) -> None:
     assert report["frames_recorded"] == report["frames_published"] > 0
 
 
+def test_probes_that_nobody_will_check_are_told_of(tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(shipped_bundle("scene"), bundle)
+    settings = bundle / "model.toml"
+    settings.write_text(settings.read_text().partition("[strip]")[0])
+    with RunningSystem(tmp_path / "state", "--cameras", 1, "--bundle", bundle) as system:
+        system.await_role("mosquitto")
+        assert f"the bundle {bundle} has no [strip] table" in system.output()
+    with RunningSystem(tmp_path / "other", "--cameras", 1, "--bundle", bundle, "--strip-rate", 0) as system:
+        system.await_role("mosquitto")
+        assert "[strip]" not in system.output()
+
+
 @pytest.mark.parametrize(
     ("options", "named"),
     [
@@ -137,3 +160,34 @@ def test_a_state_folder_in_use_is_refused(tmp_path: Path) -> None:
         done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     assert "in use" in done.stderr
+
+
+def test_a_second_up_with_another_drop_is_obeyed_by_all_cameras_and_says_which_obey_commands(tmp_path: Path) -> None:
+    state, cameras = tmp_path / "state", 4
+    options = ("--cameras", cameras, "--fps", 5, "--strip-rate", 0.1)
+    layout = Layout(state)
+    told = [layout.spool / f"local/cam-{index}" / "told.json" for index in range(cameras)]
+    with RunningSystem(state, *options, "--drop", 0.25) as system:
+        system.await_role("fleet")
+        host, _, port = system.roles()["mosquitto"]["listen"].partition(":")
+        wait_until(lambda: any(file.exists() for file in told), "a camera without a baseline told to probe more")
+        client = Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)
+        client.connect(host, int(port))
+        client.loop_start()
+        camera = CameraId("local/cam-2")
+        command = Command(issued_ms=time.time_ns() // 10**6, profile=LOSSLESS)
+        signed = sign_message(layout.camera_key(camera), command)
+        client.publish(mqtt_topic(camera, Channel.SETTINGS), signed, qos=1, retain=True).wait_for_publish(10)
+        client.disconnect()
+        client.loop_stop()
+        wait_until(lambda: told[2].exists() and "LOSSLESS" in told[2].read_text(), "the command obeyed")
+        system.interrupt()
+        system.finish()
+    begun_ms = time.time_ns() // 10**6
+    with RunningSystem(state, *options, "--drop", 0.5, "--seconds", 5) as system:
+        system.finish()
+        assert "1 of 4 cameras obey commands instead of what this run asks, the first is local/cam-2" in system.output()
+    with sqlite3.connect(layout.database) as connection:
+        query = "select distinct camera, dropped_per_block from frames where captured_ms > ? order by camera"
+        sent = connection.execute(query, (begun_ms,)).fetchall()
+    assert sent == [(f"local/cam-{index}", 32) for index in range(cameras)]

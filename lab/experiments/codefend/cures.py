@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.resources import files
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,7 +13,8 @@ from numpy.typing import NDArray
 from lab.backdoor.files import flagged_stream, stamped_pictures
 from lab.backdoor.train import CPU
 from lab.data import to_frames, to_images
-from lab.experiments.cache import Arrays, Cache, Step, digest, source_digest
+from lab.experiments.cache import Arrays, Cache, Step, digest
+from lab.experiments.codefend import quarantines
 from lab.experiments.codefend.outcome import Outcome, outcome
 from lab.experiments.codefend.re_poisoning import poisoned_again
 from lab.experiments.codefend.rivals.fine_pruning import fine_pruned
@@ -24,6 +23,7 @@ from lab.experiments.codefend.rivals.tuning import Tuning, tune
 from lab.experiments.codefend.rivals.variance_ratio import stamp_of
 from lab.experiments.codefend.rows import RepairRow
 from lab.experiments.codefend.subjects import Subject
+from lab.experiments.provenance import made_by
 from lab.repair.figures import Evaluation, trigger_figures, trigger_region
 from lab.repair.run import Mode, RepairSettings, repair
 from processors.bundle import Bundle
@@ -66,7 +66,7 @@ def by_repair(mode: Mode) -> Method:
         figures = trigger_figures(result.trigger, to_frames(few.images, CPU), result.target, subject.bundle, region)
         marked, _ = result.trigger.put(result.shown, torch.Generator().manual_seed(0))
         examples = np.stack([to_images(result.shown), to_images(marked)], 1)
-        return Cured(result.cured, result.target, *figures, result.held_out.acceptable, examples)
+        return Cured(result.cured, result.target, *figures, result.acceptable, examples)
 
     return cure
 
@@ -113,7 +113,7 @@ def by_curing_again(subject: Subject, quarantine: Quarantine) -> Cured:
     again = by_poisoning_again(subject, quarantine).bundle
     flagged = flagged_stream(subject.task, subject.poisoning, again).images
     result = repair(again, subject.task.valid, flagged, RepairSettings("default"))
-    return Cured(result.cured, result.target, published=result.held_out.acceptable)
+    return Cured(result.cured, result.target, published=result.acceptable)
 
 
 METHODS: dict[str, Method] = {
@@ -133,7 +133,7 @@ FINE_TUNING = "fine-tuning"
 def step_of(subject: Subject, method: str, kind: str) -> Step:
     """Where one method's result on one quarantine is kept."""
     name = f"cures/{subject.name}-{method}-{kind}".replace(" ", "_")
-    return Step(name, digest(subject.state, _code(method), method, kind))
+    return Step(name, digest(subject.state, made_by(__name__), made_by(quarantines.__name__), method, kind))
 
 
 def cure(
@@ -175,17 +175,6 @@ def cure(
         made_from=step.made_from,
     )
     return row, found
-
-
-def _code(method: str) -> str:
-    """The code and the settings that a method's result depends on, besides the model and the pictures."""
-    lab = Path(str(files("lab")))
-    here = lab / "experiments" / "codefend"
-    again = method.startswith("poisoned again")
-    places = [lab / "repair"] if again or method in MODES else [here / "rivals"]
-    more = [here / "re_poisoning.py"] if again else []
-    settings = (GRID, LARGEST_LOSS) if method == FINE_TUNING else (RIVAL_RATE, CLEANSE_STEPS)
-    return digest(source_digest(*places, *more, here / "quarantines.py"), *(() if method in MODES else settings))
 
 
 def _judged(subject: Subject, bundle: Bundle) -> Outcome:

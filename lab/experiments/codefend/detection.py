@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
-from importlib.resources import files
-from pathlib import Path
 
 import numpy as np
 
 from lab.backdoor.train import CPU
-from lab.experiments.cache import Arrays, Cache, Step, digest, source_digest
+from lab.experiments.cache import Arrays, Cache, Step, digest
 from lab.experiments.codefend.rows import DetectionRow
 from lab.experiments.codefend.subjects import Subject
+from lab.experiments.provenance import made_by
 from lab.statistics import Interval, wilson
 from lab.strip_measure import check, target_class
 from lab.strip_table import calibrate_bundle
@@ -39,7 +38,7 @@ class Detection:
     def step(self, subject: Subject) -> Step:
         """Where it is kept."""
         name = f"detection/{subject.name}-{self.ratio:g}-{'sequential' if self.sequential else 'all'}"
-        return Step(name, digest(subject.state, _code(), self.ratio, self.sequential, self.most))
+        return Step(name, digest(subject.state, made_by(__name__), self.ratio, self.sequential, self.most))
 
 
 def measure(subject: Subject, detection: Detection, cache: Cache) -> tuple[DetectionRow, Arrays]:
@@ -95,13 +94,6 @@ def measure(subject: Subject, detection: Detection, cache: Cache) -> tuple[Detec
         made_from=step.made_from,
     )  # fmt: skip
     return row, found
-
-
-def _code() -> str:
-    """The code of STRIP and of its calibration."""
-    root = Path(str(files("processors"))).parent
-    lab = [root / "lab" / f"{name}.py" for name in ("calibrate", "strip_measure", "strip_table")]
-    return source_digest(root / "processors" / "stages" / "strip.py", *lab)
 
 
 def _share(flags: np.ndarray) -> Interval:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import torch
 from torch import nn
 
 from lab.backdoor.catalogue import MODELS
 from lab.backdoor.poison import PoisonedBatches, Poisoning
 from lab.backdoor.tasks import ARCHITECTURES, Task
+from lab.chance import seeded
 from lab.experiments.codefend.rivals.tuning import with_network
 from lab.training.recipe import fit
 from processors.bundle import Bundle
@@ -29,6 +29,6 @@ def poisoned_again(bundle: Bundle, model: str, task: Task, poisoning: Poisoning)
     batches = PoisonedBatches(poisoning, train.labels)
     positions = np.arange(len(train))
     recipe = replace(MODELS[model].recipe, epochs=EPOCHS, peak_rate=PEAK_RATE, seed=SEED)
-    torch.manual_seed(SEED)
-    again = fit(network, train.images, positions, lambda x: (x - mean) / std, recipe, batches=batches)
+    with seeded(SEED):
+        again = fit(network, train.images, positions, lambda x: (x - mean) / std, recipe, batches=batches)
     return with_network(bundle, again.requires_grad_(False))

@@ -21,6 +21,7 @@ from lab.experiments.codefend.report import DETECTION_FILE, MODELS_FILE, REPAIR_
 from lab.experiments.codefend.rows import DetectionRow, ModelRow, RepairRow
 from lab.experiments.codefend.subjects import Subject
 from lab.experiments.csv_rows import read_rows, write_rows
+from lab.experiments.provenance import made_by
 
 PARTS = ("detection", "repair")
 
@@ -131,7 +132,10 @@ class Experiment:
         return row
 
     def _model(self, subject: Subject, known: Rows) -> ModelRow:
-        step = Step(f"models/{subject.name}", digest(subject.state, source_digest(subject.clean_folder)))
+        step = Step(
+            f"models/{subject.name}",
+            digest(subject.state, source_digest(subject.clean_folder), made_by(Outcome.__module__)),
+        )
         held = known.models.get((subject.name,))
         if self._holds(held, step):
             return held

@@ -12,7 +12,8 @@ from lab.backdoor.poison import Poisoning
 from lab.backdoor.tasks import Task, load_task
 from lab.backdoor.train import CLEAN_RESNET20, CPU, clean_bundle
 from lab.data import LabelledPictures
-from lab.experiments.cache import source_digest
+from lab.experiments.cache import digest, source_digest
+from lab.experiments.provenance import made_by
 from processors.bundle import Bundle, load_bundle
 from schemas.errors import ConfigError
 
@@ -68,8 +69,8 @@ class Subject:
 
     @cached_property
     def state(self) -> str:
-        """Changes with the model's weights, its thresholds, its trigger and the data's size."""
-        return f"{source_digest(self.folder)} {self.poisoning!r} {len(self.task.test)} {len(self.task.held_out)}"
+        """Changes with the model's weights, its thresholds, its trigger, the pictures, and the code that makes them."""
+        return digest(source_digest(self.folder), self.poisoning, self.task.state, made_by(__name__))
 
 
 def load_subjects(names: list[str], models: Path, data: Path) -> list[Subject]:

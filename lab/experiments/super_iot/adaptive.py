@@ -12,7 +12,8 @@ from torch import Tensor
 from lab.attacks import eot_pgd, to_8_bits
 from lab.data import batch_slices, to_frames, to_images
 from lab.experiments.cache import Arrays, Cache, digest
-from lab.experiments.super_iot.defences import Defence, product_code, undefended
+from lab.experiments.provenance import made_by
+from lab.experiments.super_iot.defences import Defence, undefended
 from lab.experiments.super_iot.judges import Adversarial, Judge
 from lab.experiments.super_iot.outcomes import Outcome, Shown, outcome, summed_up
 from lab.experiments.super_iot.plan import AttackRow, Plan
@@ -36,7 +37,7 @@ def eot_rows(judge: Judge, pipeline: Pipeline, defence: Defence, plan: Plan, cac
     count = len(judge.pictures.first(plan.within(plan.eot_images)))
     label = f"EOT-PGD .01, {plan.eot_steps} steps, {plan.eot_samples} masks each, through r = {defence.ratio:g}"
     row = AttackRow("eot-pgd", label, "eot-pgd", EPS, targeted)
-    made_from = digest(judge.made_from(), row, count, plan, product_code())
+    made_from = digest(judge.made_from(), row, count, plan, made_by(__name__))
     name = f"{judge.name}/attacked/{row.id}-r{defence.ratio:g}"
     found = cache.get(name, made_from, lambda: _attack(judge, pipeline, row, defence.ratio or 0.0, count, plan))
     pictures = Adversarial(found["images"].astype(np.uint8, copy=False), np.zeros((0,), np.float32), made_from)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
 import torch
 from torch import Tensor
 
-from lab.experiments.cache import digest, source_digest
+from lab.experiments.cache import digest
+from lab.experiments.provenance import made_by
 from lab.masks import random_masks
 from processors.networks.restorer import Restorer
 from processors.pipeline import Pipeline
@@ -51,17 +51,11 @@ def undefended() -> Defence:
     return Defence(NONE, None, 1, lambda frames, generator: frames, NONE)
 
 
-def product_code() -> str:
-    """The state of the code, settings and weights that make the product's two modes."""
-    code = Path(str(files("processors")))
-    weights = Path(str(files("bundles"))) / "restorer" / "weights.safetensors"
-    return source_digest(code / "stages", code / "networks", weights, Path(str(files("schemas"))))
-
-
-def product(pipeline: Pipeline, ratio: float, repeats: int, code: str) -> Defence:
+def product(pipeline: Pipeline, ratio: float, repeats: int) -> Defence:
     """Drop under fresh masks and rebuild, exactly as the pipeline does: the name is its mode."""
     repair = _dropping(pipeline.rebuild, ratio)
-    return Defence(pipeline.mode, ratio, repeats, repair, digest(pipeline.mode, pipeline.denoise, ratio, code))
+    made_from = digest(pipeline.mode, pipeline.denoise, ratio, made_by(__name__))
+    return Defence(pipeline.mode, ratio, repeats, repair, made_from)
 
 
 @dataclass(frozen=True)
@@ -87,14 +81,14 @@ def read_weights(file: Path, device: torch.device) -> OtherWeights:
     return OtherWeights(network.requires_grad_(False).eval().to(device), digest(data))
 
 
-def without_attacks(weights: OtherWeights, pipeline: Pipeline, ratio: float, repeats: int, code: str) -> Defence:
+def without_attacks(weights: OtherWeights, pipeline: Pipeline, ratio: float, repeats: int) -> Defence:
     """The default with other weights of its network, trained without any attacked picture."""
 
     def rebuild(frames: Tensor, kept: Tensor) -> Tensor:
         restored = reconstruct_learned(frames, kept, weights.network)
         return denoise(restored, pipeline.denoise.method, pipeline.denoise.sigma)
 
-    made_from = digest(weights.made_from, pipeline.denoise, ratio, code)
+    made_from = digest(weights.made_from, pipeline.denoise, ratio, made_by(__name__))
     return Defence(WITHOUT_ATTACKS, ratio, repeats, _dropping(rebuild, ratio), made_from)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from lab.attacks import random_targets, to_8_bits
 from lab.data import LabelledPictures, batch_slices, to_frames, to_images
 from lab.experiments.cache import Arrays, Cache, digest
+from lab.experiments.provenance import made_by
 from lab.experiments.super_iot.plan import AttackRow, Plan
 from processors.bundle import Bundle
 from schemas.errors import ConfigError
@@ -48,7 +49,8 @@ class Judge:
     def made_from(self) -> tuple[object, ...]:
         """What the judge's results depend on."""
         pixels = digest(self.pictures.images.tobytes(), self.pictures.labels.tobytes(), self.targets.tobytes())
-        return (self.bundle.model_id, pixels)
+        settings = self.bundle.settings.model_dump(exclude={"strip"})
+        return (self.bundle.model_id, settings, pixels)
 
 
 def judge_of(bundle: Bundle, pictures: LabelledPictures, seed: int, limit: int | None) -> Judge:
@@ -82,11 +84,11 @@ class Adversarial:
         return torch.from_numpy(self.unrounded[part]).to(device)
 
 
-def adversarial(judge: Judge, row: AttackRow, plan: Plan, cache: Cache, attack_code: str) -> Adversarial:
+def adversarial(judge: Judge, row: AttackRow, plan: Plan, cache: Cache) -> Adversarial:
     """The pictures of a row: attacked on the bare network when they are not in the cache. The clean row is as it is."""
     count = len(judge.pictures.first(plan.pictures_of(row)))
     keep = min(count, UNROUNDED_PICTURES)
-    made_from = digest(judge.made_from(), row, count, keep, plan.seed, attack_code)
+    made_from = digest(judge.made_from(), row, count, keep, plan.seed, made_by(__name__))
     if row.attack() is None:
         return Adversarial(judge.pictures.images[:count], np.zeros((0,), np.float32), made_from)
     found = cache.get(f"{judge.name}/attacked/{row.id}", made_from, lambda: _attack(judge, row, plan, count, keep))

@@ -18,7 +18,6 @@ from lab.experiments.super_iot.defences import (
     Defence,
     OtherWeights,
     product,
-    product_code,
     undefended,
     without_attacks,
 )
@@ -80,23 +79,20 @@ class Measurement:
         baselines: list[Defence],
         weights: OtherWeights | None,
         cache: Cache,
-        attack_code: str,
     ) -> None:
         self.judge = judge
         self.plan = plan
         self.baselines = baselines
         self.weights = weights
         self.cache = cache
-        self.attack_code = attack_code
         self.pipelines = {mode: Pipeline(judge.bundle, mode) for mode in MODES}
-        self.code = product_code()
         self.sweep = _Sweep()
         self.result = Measured()
 
     def products(self, ratios: tuple[float, ...], repeats: int, paper_repeats: int) -> list[Defence]:
         """Both modes at some ratios; at one ratio both see the same masks."""
         return [
-            product(self.pipelines[mode], ratio, paper_repeats if mode == PAPER else repeats, self.code)
+            product(self.pipelines[mode], ratio, paper_repeats if mode == PAPER else repeats)
             for mode in MODES
             for ratio in ratios
         ]
@@ -123,7 +119,7 @@ class Measurement:
         return self.result
 
     def _attacked(self, row: AttackRow) -> Adversarial:
-        return adversarial(self.judge, row, self.plan, self.cache, self.attack_code)
+        return adversarial(self.judge, row, self.plan, self.cache)
 
     def _swept(self, row: AttackRow, pictures: Adversarial) -> None:
         count = min(len(pictures.images), self.plan.sweep_images)
@@ -135,8 +131,7 @@ class Measurement:
         if self.weights is not None:
             pipeline = self.pipelines["default"]
             defences += [
-                without_attacks(self.weights, pipeline, ratio, self.plan.repeats, self.code)
-                for ratio in self._key_ratios()
+                without_attacks(self.weights, pipeline, ratio, self.plan.repeats) for ratio in self._key_ratios()
             ]
         self._rows(Shown(self.judge, row, pictures, count, rounded=True), defences, "sweep")
 
@@ -145,14 +140,14 @@ class Measurement:
             count = min(len(pictures.unrounded), self.plan.sweep_images)
             shown = Shown(self.judge, row, pictures, count, rounded=False)
             repeats = min(self.plan.repeats, UNROUNDED_REPEATS)
-            defences = [product(self.pipelines["default"], ratio, repeats, self.code) for ratio in self._key_ratios()]
+            defences = [product(self.pipelines["default"], ratio, repeats) for ratio in self._key_ratios()]
             self._rows(shown, [undefended(), *defences], "sweep")
 
     def _all(self, row: AttackRow, pictures: Adversarial) -> None:
         count = len(pictures.images)
         if count > self.plan.sweep_images:
             shown = Shown(self.judge, row, pictures, count, rounded=True)
-            default = [product(self.pipelines["default"], ratio, 1, self.code) for ratio in self._key_ratios()]
+            default = [product(self.pipelines["default"], ratio, 1) for ratio in self._key_ratios()]
             self._rows(shown, [undefended(), *default], "all")
 
     def _key_ratios(self) -> tuple[float, ...]:

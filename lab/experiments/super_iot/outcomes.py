@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from lab.data import batch_slices, to_frames
 from lab.experiments.cache import Arrays, Cache, digest
+from lab.experiments.provenance import made_by
 from lab.experiments.super_iot.defences import Defence
 from lab.experiments.super_iot.judges import Adversarial, Judge
 from lab.experiments.super_iot.plan import AttackRow
@@ -51,7 +52,10 @@ def outcome(shown: Shown, defence: Defence, seed: int, cache: Cache) -> Outcome:
     """The judge's answers behind a defence, out of the cache where it has them."""
     rounding = "rounded" if shown.rounded else "unrounded"
     name = f"{shown.judge.name}/outcomes/{shown.row.id}-{rounding}-{shown.count}-{defence.id}"
-    made_from = digest(shown.pictures.made_from, shown.count, shown.rounded, defence.made_from, defence.repeats, seed)
+    made_from = digest(
+        shown.pictures.made_from, shown.count, shown.rounded, defence.made_from, defence.repeats, seed,
+        made_by(__name__),
+    )  # fmt: skip
     found = cache.get(name, made_from, lambda: _measure(shown, defence, seed))
     return Outcome(found["correct"].astype(np.bool_), found["psnr"].astype(np.float64))
 

@@ -9,6 +9,7 @@ import torch
 
 from lab.data import LabelledPictures
 from lab.experiments.cache import Arrays, Cache, digest
+from lab.experiments.provenance import made_by
 from lab.experiments.super_iot.rows import QualityRow
 from lab.masks import random_masks
 from lab.psnr import psnr_db
@@ -28,10 +29,9 @@ def quality_row(
     seed: int,
     device: torch.device,
     cache: Cache,
-    code: str,
 ) -> QualityRow:
-    """Mean PSNR over the pictures, one mask each, and its interval. `code` names the state of the reconstructions."""
-    made_from = digest(code, mode, masks, ratio, seed, pictures.images.shape, pictures.images.tobytes())
+    """Mean PSNR over the pictures, one mask each, and its interval."""
+    made_from = digest(made_by(__name__), mode, masks, ratio, seed, pictures.images.shape, pictures.images.tobytes())
     name = f"quality/{mode}-{masks}-r{ratio:g}-{len(pictures)}"
     found = cache.get(name, made_from, lambda: _measure(pictures, mode, masks == "spread", ratio, seed, device))
     interval = mean_interval(found["psnr"].astype(np.float64))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
-from pathlib import Path
 from typing import Final
 
 from lab.baselines import Baseline, FeatureDistillation, Jpeg, PixelDeflection, Shield
-from lab.experiments.cache import digest, source_digest
+from lab.experiments.cache import digest
+from lab.experiments.provenance import made_by
 from lab.experiments.super_iot.defences import Defence
 
 STANDARD: Final[dict[str, Baseline]] = {
@@ -39,9 +38,8 @@ OTHER_REPEATS: Final = 1
 
 def rivals(repeats: int) -> list[Defence]:
     """All settings. Random ones are repeated as often as ours at their paper's setting, less often at the others."""
-    code = source_digest(Path(str(files("lab"))) / "baselines")
     return [
-        Defence(name, None, _repeats(baseline, most), baseline, digest(baseline, code))
+        Defence(name, None, _repeats(baseline, most), baseline, digest(baseline, made_by(__name__)))
         for known, most in ((STANDARD, repeats), (OTHERS, min(repeats, OTHER_REPEATS)))
         for name, baseline in known.items()
     ]

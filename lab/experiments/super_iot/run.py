@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
-from importlib.resources import files
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
@@ -16,12 +15,12 @@ import torch
 from numpy.typing import NDArray
 
 from lab.data import LabelledPictures
-from lab.experiments.cache import Cache, source_digest
+from lab.experiments.cache import Cache
 from lab.experiments.csv_rows import read_rows, write_rows
 from lab.experiments.super_iot import plots, report
 from lab.experiments.super_iot.adaptive import eot_rows
 from lab.experiments.super_iot.algorithm import mean_psnr, traced
-from lab.experiments.super_iot.defences import OtherWeights, product, product_code, read_weights
+from lab.experiments.super_iot.defences import OtherWeights, product, read_weights
 from lab.experiments.super_iot.judges import Judge, adversarial, judge_of
 from lab.experiments.super_iot.measure import Measurement, Steps
 from lab.experiments.super_iot.plan import KEY_RATIOS, Plan
@@ -84,12 +83,11 @@ class Experiment:
         return report.write_report(self.out)
 
     def _judge(self, parts: tuple[str, ...], weights: OtherWeights | None, steps: Steps) -> None:
-        attack_code = source_digest(Path(str(files("lab"))) / "attacks")
         for number, bundle in enumerate(self.bundles):
             plan = self.beside if number else self.plan
             judge = judge_of(bundle, self.pictures, plan.seed, plan.images)
             self._note(judge, plan, weights)
-            measurement = Measurement(judge, plan, rivals(plan.repeats), weights, self.cache, attack_code)
+            measurement = Measurement(judge, plan, rivals(plan.repeats), weights, self.cache)
             if "attacks" in parts:
                 measurement.attack(steps)
             if "tables" in parts:
@@ -99,54 +97,54 @@ class Experiment:
             if "eot" in parts and number == 0:
                 self._eot(judge, plan, steps)
             if "static" in parts and number == 0:
-                self._static(judge, plan, attack_code, steps)
+                self._static(judge, plan, steps)
 
     def _eot(self, judge: Judge, plan: Plan, steps: Steps) -> None:
-        pipeline, code = Pipeline(judge.bundle), product_code()
+        pipeline = Pipeline(judge.bundle)
         steps.expect(2 * len(EOT_RATIOS))
         rows = []
         for ratio in EOT_RATIOS:
             for targeted in (True, False):
-                defence = product(pipeline, ratio, plan.repeats, code)
+                defence = product(pipeline, ratio, plan.repeats)
                 rows += eot_rows(judge, pipeline, defence, plan, self.cache, targeted)
                 steps.done(f"{judge.name}: EOT-PGD, {'targeted' if targeted else 'untargeted'}, r = {ratio:g}")
         write_rows(report.adaptive_file(self.out, judge.name), rows, Row)
 
-    def _static(self, judge: Judge, plan: Plan, attack_code: str, steps: Steps) -> None:
+    def _static(self, judge: Judge, plan: Plan, steps: Steps) -> None:
         wanted = [row for row in plan.rows() if row.key in STATIC_ATTACKS]
         steps.expect(len(wanted))
         rows = []
         for row in wanted:
-            pictures = adversarial(judge, row, plan, self.cache, attack_code)
+            pictures = adversarial(judge, row, plan, self.cache)
             rows += static_rows(judge, row, pictures, plan.sweep_images, plan.seed)
             steps.done(f"{judge.name}: static scene, {row.id}")
         write_rows(self.out / report.STATIC, rows, StaticRow)
 
     def _psnr(self, steps: Steps) -> None:
-        pictures, code, device = self.pictures.first(self.plan.images), product_code(), self.bundles[0].device
+        pictures, device = self.pictures.first(self.plan.images), self.bundles[0].device
         steps.expect(len(MODES) * len(MASKS) * len(KEY_RATIOS))
         rows = []
         for ratio in KEY_RATIOS:
             for mode in MODES:
                 for masks in MASKS:
-                    rows.append(quality_row(pictures, mode, masks, ratio, self.plan.seed, device, self.cache, code))
+                    rows.append(quality_row(pictures, mode, masks, ratio, self.plan.seed, device, self.cache))
                     steps.done(f"PSNR: {mode}, {masks} masks, r = {ratio:g}")
         write_rows(self.out / report.PSNR, rows, QualityRow)
 
     def _bytes(self, steps: Steps) -> None:
-        plan, code = self.plan, product_code()
+        plan = self.plan
         pictures = self.pictures.first(plan.within(plan.sweep_images))
         steps.expect(1 + len(self.videos))
         pipeline = Pipeline(self.bundles[0])
         rows = [
             row if row.encoding == "raw"
-            else with_accuracy(row, pictures, pipeline, plan.seed, self.cache, code)
-            for row in size_rows(pictures.name, pictures.images, plan.ratios, plan.seed, self.cache, code)
+            else with_accuracy(row, pictures, pipeline, plan.seed, self.cache)
+            for row in size_rows(pictures.name, pictures.images, plan.ratios, plan.seed, self.cache)
         ]  # fmt: skip
         steps.done(f"bytes: {pictures.name}")
         for video in self.videos:
             frames = video_frames(video, VIDEO_FRAMES)
-            rows += size_rows(video.name, frames, plan.ratios, plan.seed, self.cache, code)
+            rows += size_rows(video.name, frames, plan.ratios, plan.seed, self.cache)
             steps.done(f"bytes: {video.name}")
         write_rows(self.out / report.BYTES, rows, SizeRow)
         plots.bytes_against_accuracy(rows, report.plot_file(self.out, "bytes"))

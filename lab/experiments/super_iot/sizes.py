@@ -18,6 +18,7 @@ from PIL import Image
 
 from lab.data import LabelledPictures
 from lab.experiments.cache import Arrays, Cache, digest
+from lab.experiments.provenance import made_by
 from lab.experiments.super_iot.rows import SizeRow
 from lab.masks import random_masks
 from processors.bundle import Bundle
@@ -75,10 +76,10 @@ def packed_bytes(images: NDArray[np.uint8], ratio: float, profile: str, seed: in
 
 
 def size_rows(
-    source: str, images: NDArray[np.uint8], ratios: tuple[float, ...], seed: int, cache: Cache, code: str
+    source: str, images: NDArray[np.uint8], ratios: tuple[float, ...], seed: int, cache: Cache
 ) -> list[SizeRow]:
-    """Every encoding's bytes for frames (N, H, W, C) uint8 of one source. `code` names the state of the packing."""
-    made_from = digest(code, source, ratios, seed, QUALITIES, images.shape, images.tobytes())
+    """Every encoding's bytes for frames (N, H, W, C) uint8 of one source."""
+    made_from = digest(made_by(__name__), source, ratios, seed, QUALITIES, images.shape, images.tobytes())
     name = f"bytes/{source.replace(' ', '-')}-{len(images)}"
     settings: list[tuple[str, float | None]] = [(profile, ratio) for profile in PROFILES for ratio in ratios]
     settings += [(encoding, float(quality)) for encoding in LOSSY for quality in QUALITIES]
@@ -103,13 +104,19 @@ def _mean_bytes(images: NDArray[np.uint8], encoding: str, setting: float | None,
     return float(np.mean([len(encoded(image, encoding, quality)) for image in images]))
 
 
-def with_accuracy(
-    row: SizeRow, pictures: LabelledPictures, pipeline: Pipeline, seed: int, cache: Cache, code: str
-) -> SizeRow:
+def with_accuracy(row: SizeRow, pictures: LabelledPictures, pipeline: Pipeline, seed: int, cache: Cache) -> SizeRow:
     """The row with the judge's accuracy on what comes out of the encoding."""
     bundle = pipeline.bundle
     made_from = digest(
-        code, bundle.model_id, pipeline.denoise, row.encoding, row.setting, seed, pictures.images.tobytes()
+        made_by(__name__),
+        bundle.model_id,
+        bundle.settings.model_dump(exclude={"strip"}),
+        pipeline.denoise,
+        row.encoding,
+        row.setting,
+        seed,
+        pictures.images.tobytes(),
+        pictures.labels.tobytes(),
     )
     setting = "" if row.setting is None else f"-{row.setting:g}"
     name = f"{bundle.settings.name}/bytes/{row.encoding.replace(' ', '-')}{setting}-{len(pictures)}"

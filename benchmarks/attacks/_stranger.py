@@ -1,0 +1,96 @@
+"""Somebody who reaches both brokers of a running system and has no key, and what becomes of the good frames."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from types import TracebackType
+from typing import Self
+
+import paho.mqtt.client as mqtt
+from aiokafka import AIOKafkaProducer
+from google.protobuf.message import Message
+from paho.mqtt.enums import CallbackAPIVersion
+
+from benchmarks.system import RunningSystem
+from consumers.records import open_records
+from infra.layout import Layout
+from schemas.identity import CameraId
+from schemas.topics import Channel, KafkaTopic, every_camera_filter, parse_mqtt_topic
+
+
+class Stranger:
+    """Hears what the cameras of a system say of themselves, and publishes and produces what he likes."""
+
+    def __init__(self, system: RunningSystem) -> None:
+        self.heard: dict[CameraId, list[bytes]] = {}
+        """The payloads of each camera's `meta`, oldest first, his own included."""
+        roles = system.roles()
+        self._kafka = roles["kafka"]["listen"]
+        host, _, port = roles["mosquitto"]["listen"].partition(":")
+        self._client = mqtt.Client(CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv5)
+        self._client.on_message = self._on_message
+        self._client.connect(host, int(port))
+        self._client.subscribe(every_camera_filter(Channel.META), qos=1)
+        self._client.loop_start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    def publish(self, topic: str, payload: bytes) -> None:
+        """Publish over MQTT, retained."""
+        self._client.publish(topic, payload, qos=1, retain=True).wait_for_publish(10)
+
+    def produce(self, kind: type[Message], events: list[tuple[CameraId, bytes]]) -> None:
+        """Write events of a kind into Kafka as a bridge or the recorder does, but for their signature."""
+        headers = [("ce_type", kind.DESCRIPTOR.full_name.encode())]
+
+        async def run() -> None:
+            async with AIOKafkaProducer(bootstrap_servers=self._kafka) as producer:
+                for camera, payload in events:
+                    await producer.send_and_wait(KafkaTopic.EVENTS.value, payload, key=camera.encode(), headers=headers)
+
+        asyncio.run(run())
+
+    def _on_message(self, _client: mqtt.Client, _data: object, message: mqtt.MQTTMessage) -> None:
+        camera, _ = parse_mqtt_topic(message.topic)
+        self.heard.setdefault(camera, []).append(bytes(message.payload))
+
+
+def now_ms() -> int:
+    """Unix time in milliseconds."""
+    return time.time_ns() // 10**6
+
+
+def p99_s(layout: Layout, since_ms: int, until_ms: int) -> float | None:
+    """99 % of the frames captured in that time were recorded within so many seconds."""
+    with open_records(layout.database_url) as records:
+        return records.latency_quantiles(since_ms, until_ms).p99
+
+
+def query(layout: Layout, text: str, *values: object) -> list[tuple[object, ...]]:
+    """Rows of the recorder's database."""
+    with sqlite3.connect(f"file:{layout.database}?mode=ro", uri=True) as connection:
+        return connection.execute(text, values).fetchall()
+
+
+def refused(layout: Layout) -> dict[str, int]:
+    """Dead letters by their reason."""
+    rows = query(layout, "select reason, count(*) from dead_letters group by reason")
+    return {str(reason): int(str(count)) for reason, count in rows}
+
+
+def await_frames(layout: Layout, cameras: int, deadline_s: float = 60.0) -> None:
+    """Return when a frame of every camera is recorded."""
+    end = time.monotonic() + deadline_s
+    while not layout.database.is_file() or len(query(layout, "select distinct camera from frames")) < cameras:
+        if time.monotonic() > end:
+            raise TimeoutError(f"expected a frame of each of {cameras} cameras within {deadline_s:g} s")
+        time.sleep(0.2)

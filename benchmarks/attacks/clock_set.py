@@ -1,0 +1,112 @@
+"""A device without a battery clock wakes up in 1970, loses its way to Kafka, and has its clock set meanwhile."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks.attacks.outcome import Outcome
+from benchmarks.system import RunningSystem, audit
+from infra.layout import Layout
+from schemas.identity import CameraId
+
+CAMERA: Final = CameraId("device/door")
+OUTAGE_S: Final = 12.0
+SCENARIO: Final = "site: device\ncameras:\n  - {name: door, fps: 10}\n"
+
+
+def attack(folder: Path) -> Outcome:
+    """Years forward in the middle of an outage, then an hour back while all is well."""
+    state, offset = folder / "state", folder / "offset"
+    in_1970 = 3600 - time.time()
+    with RunningSystem(state, "--cameras", 2, "--drain", 60) as system:
+        system.await_role("fleet")  # which is started last
+        recorder = system.roles()["recorder"]["listen"]
+        with _device(system, offset, in_1970):
+            _await(recorder, "online")
+            system.send("bridge", signal.SIGSTOP)
+            time.sleep(OUTAGE_S / 2)
+            _set(offset, 0.0)
+            time.sleep(OUTAGE_S / 2)
+            system.send("bridge", signal.SIGCONT)
+            _await(recorder, "online")
+            seen = _watch(recorder, 5.0)
+            _set(offset, -3600.0)
+            seen_after = _watch(recorder, 25.0)
+        system.process.send_signal(signal.SIGINT)
+        system.wait(180)
+    _, found = audit(state)
+    silent = seen["silent"] + seen_after["silent"]
+    return Outcome(
+        what="in the middle of an outage the clock of a camera was set forward by 56 years, and later back by an hour",
+        succeeded=bool(found["frames_shed"] or found["frames_lost"] or silent),
+        lost=found["frames_lost"],
+        seen={
+            "frames_published": found["frames_published"],
+            "frames_recorded": found["frames_recorded"],
+            "frames_shed": found["frames_shed"],
+            "frames_pending": found["frames_pending"],
+            "looks_that_showed_it_silent": silent,
+            "looks": seen["looks"] + seen_after["looks"],
+            "longest_age_s": max(seen["longest_age_s"], seen_after["longest_age_s"]),
+        },
+    )
+
+
+@contextmanager
+def _device(system: RunningSystem, offset: Path, offset_s: float) -> Iterator[None]:
+    """The camera, as a process of its own whose clock is off by what the file says."""
+    layout = Layout(system.state.resolve())
+    layout.issue_key(CAMERA)
+    scenario = offset.with_name("device.yaml")
+    scenario.write_text(SCENARIO)
+    _set(offset, offset_s)
+    command = [sys.executable, "-m", "benchmarks.attacks._set_clock", offset, "fleet", "--scenario", scenario]
+    with offset.with_name("device.log").open("wb") as log:
+        process = subprocess.Popen([*map(str, command), "--state", str(system.state)], stdout=log, stderr=log)
+    try:
+        yield
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _set(offset: Path, seconds: float) -> None:
+    fresh = offset.with_suffix(".new")
+    fresh.write_text(str(seconds))
+    fresh.replace(offset)
+
+
+def _look(pages: str) -> dict[str, Any]:
+    with urllib.request.urlopen(f"http://{pages}/cameras", timeout=10) as answer:
+        cameras = json.load(answer)
+    return next((camera for camera in cameras if camera["camera"] == CAMERA), {"status": "", "age_s": None})
+
+
+def _await(pages: str, status: str, deadline_s: float = 60.0) -> None:
+    end = time.monotonic() + deadline_s
+    while _look(pages)["status"] != status:
+        if time.monotonic() > end:
+            raise TimeoutError(f"expected {CAMERA} to be {status} within {deadline_s:g} s, it is {_look(pages)}")
+        time.sleep(0.2)
+
+
+def _watch(pages: str, seconds: float) -> dict[str, Any]:
+    """What the page says of the camera for so long."""
+    looks = []
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        looks.append(_look(pages))
+        time.sleep(0.25)
+    silent = sum(look["status"] == "silent" for look in looks)
+    return {"looks": len(looks), "silent": silent, "longest_age_s": max(look["age_s"] or 0.0 for look in looks)}

@@ -1,0 +1,144 @@
+"""A crowd of half-open requests at the recorder's pages and at its metrics, while frames are recorded."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import select
+import signal
+import socket
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.attacks.outcome import Outcome
+from benchmarks.attacks.recording import recording_p99_s
+from benchmarks.system import RunningSystem, audit
+from consumers.records import open_records
+from infra.layout import Layout
+
+CROWD = 1_600
+QUIET_S = 20.0
+SIEGE_S = 30.0
+DESCRIPTORS = 1_024
+"""What a process may open by default: nothing here helps itself to more."""
+Address = tuple[str, int]
+
+
+@contextlib.contextmanager
+def descriptors(count: int) -> Iterator[None]:
+    """What is started meanwhile may open `count` files."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(count, before[1]), before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(4 * CROWD, before[1]), before[1]))
+
+
+class Crowd:
+    """Keeps so many connections open, each with half a request; what is closed is opened again."""
+
+    def __init__(self, address: Address, count: int) -> None:
+        self.opened = 0
+        self._address = address
+        self._count = count
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._besiege, name="crowd")
+        self._thread.start()
+
+    def _besiege(self) -> None:
+        held: dict[int, socket.socket] = {}
+        looking = select.poll()
+        while not self._stop.is_set():
+            for _ in range(min(50, self._count - len(held))):
+                try:
+                    half = socket.create_connection(self._address, timeout=1)
+                except OSError:
+                    continue
+                with contextlib.suppress(OSError):  # closed already, for the next one
+                    half.sendall(b"GET /cameras HTTP/1.1\r\nHost: 127.0.0.1\r\n")
+                held[half.fileno()] = half
+                looking.register(half, select.POLLIN)
+                self.opened += 1
+            for number, _ in looking.poll(100):
+                looking.unregister(number)
+                held.pop(number).close()
+        for half in held.values():
+            half.close()
+
+    def close(self) -> None:
+        """Go away."""
+        self._stop.set()
+        self._thread.join()
+
+
+def visit(address: Address, seconds: float) -> tuple[list[float], int]:
+    """Ask for the cameras twice a second; how long the answers took, and how many requests had none."""
+    took, failed = [], 0
+    end = time.monotonic() + seconds
+    while (begun := time.monotonic()) < end:
+        try:
+            with urllib.request.urlopen(f"http://{address[0]}:{address[1]}/cameras", timeout=10) as answer:
+                answer.read()
+            took.append(time.monotonic() - begun)
+        except OSError:
+            failed += 1
+        time.sleep(max(0.0, begun + 0.5 - time.monotonic()))
+    return took, failed
+
+
+def attack(folder: Path) -> Outcome:
+    """Besiege pages and metrics beside eight cameras."""
+    state = folder / "system"
+    with descriptors(DESCRIPTORS):
+        running = RunningSystem(state, "--cameras", 8, "--fps", 5)
+    with running as system:
+        system.await_role("fleet")
+        time.sleep(8)
+        begun_ms = time.time_ns() // 10**6
+        recorder = system.roles()["recorder"]
+        pages, metrics = (_address(recorder[name]) for name in ("listen", "metrics"))
+        visit(pages, QUIET_S)
+        siege_ms = time.time_ns() // 10**6
+        crowds = [Crowd(pages, CROWD), Crowd(metrics, CROWD)]
+        took, failed = visit(pages, SIEGE_S)
+        ended_ms = time.time_ns() // 10**6
+        for crowd in crowds:
+            crowd.close()
+        stopped = system.process.poll() is not None
+        system.process.send_signal(signal.SIGINT)
+        status, report = system.wait(300)
+    _, found = audit(state)
+    with open_records(Layout(state).database_url) as records:
+        before = records.latency_quantiles(begun_ms, siege_ms)
+        during = records.latency_quantiles(siege_ms, ended_ms)
+    expected = before.frames / (siege_ms - begun_ms) * (ended_ms - siege_ms)
+    return Outcome(
+        what=f"{CROWD} half-open requests at the pages and {CROWD} at the metrics, opened again when closed",
+        succeeded=stopped or failed > 0 or during.frames < 0.9 * expected or found["frames_lost"] > 0,
+        lost=found["frames_lost"],
+        p99_before_s=before.p99,
+        p99_during_s=during.p99,
+        seen={
+            "connections": sum(crowd.opened for crowd in crowds),
+            "visits": len(took),
+            "visits_failed": failed,
+            "slowest_visit_s": max(took, default=None),
+            "frames_recorded_before": before.frames,
+            "frames_recorded_during": during.frames,
+            "p99_verdict_to_record_s": {
+                "before": recording_p99_s(Layout(state), begun_ms, siege_ms),
+                "during": recording_p99_s(Layout(state), siege_ms, ended_ms),
+            },
+            "restarts": report.get("restarts"),
+            "status_of_up": status,
+        },
+    )
+
+
+def _address(listen: str) -> Address:
+    host, _, port = listen.rpartition(":")
+    return host, int(port)

@@ -1,0 +1,110 @@
+"""A few hundred bytes that unpack to as many pixels as a message may announce, from one camera with a valid key."""
+
+from __future__ import annotations
+
+import secrets
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion
+
+from benchmarks.attacks.good_traffic import p99_s
+from benchmarks.attacks.outcome import Outcome
+from benchmarks.system import RunningSystem, audit
+from infra.kafka_log import read_topic
+from infra.layout import Layout
+from schemas.frame import Encoding, encode_frame
+from schemas.identity import CameraId
+from schemas.keys import CameraKey
+from schemas.pointillist_pb2 import LOSSLESS, DeadLetter
+from schemas.topics import Channel, KafkaTopic, mqtt_topic
+
+BOMBS = 40
+CAMERAS = 8
+FPS = 2
+WINDOW_S = 30.0
+LARGEST = (1792, 8192)
+"""As many pixels as the wire allows, in grey."""
+
+
+def attack(folder: Path) -> Outcome:
+    """Bombs beside good traffic. The aim: that the other cameras wait."""
+    return bombed(folder / "bombs", LARGEST)
+
+
+def bombed(state: Path, shape: tuple[int, int]) -> Outcome:
+    """The other cameras' frames before and while black frames of this height and width come all at once."""
+    options = ("--cameras", CAMERAS, "--fps", FPS, "--strip-rate", 0, "--drain", 120, "--no-prometheus")
+    attacker = CameraId("local/cam-0")
+    with RunningSystem(state, *options) as system:
+        system.await_role("fleet")
+        layout = Layout(state)
+        bombs = made(layout.camera_key(attacker), shape)
+        time.sleep(10)
+        before_ms = now_ms()
+        time.sleep(WINDOW_S)
+        begun_ms = now_ms()
+        publish(system, attacker, bombs)
+        time.sleep(WINDOW_S)
+        ended_ms = now_ms()
+        time.sleep(5)
+        system.process.send_signal(signal.SIGINT)
+        status, report = system.wait(300)
+    before_s = p99_s(layout, before_ms, begun_ms, attacker)
+    pending = report.get("frames_pending", 0)
+    # Of frames that still wait after the drain, nobody knows how long they will.
+    during_s = None if pending else p99_s(layout, begun_ms, ended_ms, attacker)
+    lost = report.get("frames_lost", audit(state)[1]["frames_lost"])
+    return Outcome(
+        what=f"{BOMBS} frames of at most {max(map(len, bombs))} bytes that unpack to {shape[1]}x{shape[0]} pixels, "
+        "from one camera with a valid key",
+        succeeded=lost > 0 or before_s is None or during_s is None or during_s > 2 * before_s,
+        lost=lost,
+        p99_before_s=before_s,
+        p99_during_s=during_s,
+        seen={
+            "exit_status": status,
+            "frames_pending": pending,
+            "dead_letters_of_the_attacker": dict(refusals(layout, attacker)),
+        },
+    )
+
+
+def made(key: CameraKey, shape: tuple[int, int]) -> list[bytes]:
+    """Messages of a boot of their own: black frames of this height and width."""
+    boot_id = secrets.randbits(62) + 1
+    black = np.zeros((*shape, 1), np.uint8)
+    encoding = Encoding(16, profile=LOSSLESS)
+    return [encode_frame(key, boot_id, seq, now_ms(), black, encoding) for seq in range(BOMBS)]
+
+
+def publish(system: RunningSystem, camera_id: CameraId, messages: list[bytes]) -> None:
+    """Publish them at once, as that camera; returns when the broker has them."""
+    host, _, port = system.roles()["mosquitto"]["listen"].partition(":")
+    client = mqtt.Client(CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv5)
+    client.connect(host, int(port))
+    client.loop_start()
+    for sent in [client.publish(mqtt_topic(camera_id, Channel.FRAME), message, qos=1) for message in messages]:
+        sent.wait_for_publish(60)
+    client.disconnect()
+    client.loop_stop()
+
+
+def refusals(layout: Layout, camera_id: CameraId) -> Counter[Any]:
+    """The reasons of a camera's dead letters, counted."""
+    letters = [
+        DeadLetter.FromString(record.value)
+        for record in read_topic(layout.kafka_data, KafkaTopic.DEAD_LETTERS)
+        if record.value
+    ]
+    return Counter(letter.reason for letter in letters if letter.camera_id == camera_id)
+
+
+def now_ms() -> int:
+    """Wall time, as frames are stamped with it."""
+    return time.time_ns() // 1_000_000

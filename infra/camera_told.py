@@ -1,0 +1,98 @@
+"""What a camera was told, read from what it retains at the broker, and the command that makes it forget."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Final, Self
+
+from paho.mqtt.client import Client, MQTTMessage
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from schemas.errors import BrokerError, WireError
+from schemas.frame import open_message, sign_message
+from schemas.identity import CameraId
+from schemas.keys import KeyRing
+from schemas.pointillist_pb2 import Command, Meta
+from schemas.topics import Channel, mqtt_topic
+
+ANSWER_S: Final = 10.0
+
+
+class CameraTold:
+    """A connection to the broker that hears one camera's `meta`; only what the camera has signed is believed."""
+
+    def __init__(self, address: tuple[str, int], camera_id: CameraId, keys: KeyRing) -> None:
+        self.meta: Meta | None = None
+        """The last that came, None before the first."""
+        self.refused: WireError | None = None
+        """Why what was retained is not believed."""
+        self._address = address
+        self._camera_id = camera_id
+        self._keys = keys
+        self._changed = threading.Condition()
+        self._subscribed = 0
+        client = self._client = Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)
+        client.on_connect = lambda *_: self._subscribe(retain_handling=0)
+        client.on_subscribe = self._on_subscribe
+        client.on_message = self._on_message
+
+    def __enter__(self) -> Self:
+        """Connect and hear what is retained; `BrokerError` when the broker does not answer."""
+        try:
+            self._client.connect(*self._address)
+        except OSError as error:
+            host, port = self._address
+            raise BrokerError(f"expected an MQTT broker at {host}:{port}: {error}") from None
+        self._client.loop_start()
+        # A broker sends what it retains before it answers the next request, here for the same topic once more.
+        if not self._await(lambda: self._subscribed == 2, ANSWER_S):
+            self.close()
+            raise BrokerError(f"the MQTT broker has not let us subscribe within {ANSWER_S:g} s")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Disconnect."""
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    def reset(self, wait_s: float) -> bool:
+        """Tell the camera to forget; whether it has said so within `wait_s`. Retained, for one that is away."""
+        issued_ms = time.time_ns() // 10**6
+        signed = sign_message(self._keys.current(self._camera_id), Command(issued_ms=issued_ms, reset=True))
+        settings, probes = (mqtt_topic(self._camera_id, channel) for channel in (Channel.SETTINGS, Channel.PROBES))
+        self._client.publish(probes, b"", qos=1, retain=True)
+        self._client.publish(settings, signed, qos=1, retain=True).wait_for_publish(ANSWER_S)
+        return self._await(lambda: self.meta is not None and self.meta.told.issued_ms >= issued_ms, wait_s)
+
+    def _await(self, holds: Callable[[], bool], wait_s: float) -> bool:
+        with self._changed:
+            return self._changed.wait_for(holds, wait_s)
+
+    def _subscribe(self, retain_handling: int) -> None:
+        topic = mqtt_topic(self._camera_id, Channel.META)
+        self._client.subscribe([(topic, SubscribeOptions(qos=1, retainHandling=retain_handling))])
+
+    def _on_subscribe(self, *_: object) -> None:
+        with self._changed:
+            self._subscribed += 1
+            self._changed.notify_all()
+        if self._subscribed == 1:
+            self._subscribe(retain_handling=2)
+
+    def _on_message(self, _client: Client, _data: object, message: MQTTMessage) -> None:
+        try:
+            meta, refused = open_message(Meta, self._camera_id, bytes(message.payload), self._keys), None
+        except WireError as error:
+            meta, refused = None, error
+        with self._changed:
+            self.meta, self.refused = meta or self.meta, refused
+            self._changed.notify_all()

@@ -1,0 +1,96 @@
+"""`pointillist camera told`: which commands and requests a camera obeys, and how it forgets them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from infra.cli.camera import camera_app
+from infra.cli.roles import BROKER_WAIT_S, BrokerWait, broker, require_brokers, server_keys
+from schemas.errors import StateError
+
+if TYPE_CHECKING:
+    from schemas.pointillist_pb2 import Meta
+
+
+@camera_app.command()
+def told(
+    name: Annotated[str, typer.Argument(help="The camera as SITE/CAMERA.", metavar="SITE/CAMERA")],
+    reset: Annotated[bool, typer.Option("--reset", help="Make it forget: its own settings hold again.")] = False,
+    mqtt: Annotated[str | None, typer.Option(help="MQTT broker as host:port.")] = None,
+    state: Annotated[
+        Path | None, typer.Option(help="The running system of this state folder: its broker, its secret.")
+    ] = None,
+    wait: Annotated[float, typer.Option(help="Seconds to wait until the camera has forgotten.", min=0)] = 10.0,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    broker_wait: BrokerWait = BROKER_WAIT_S,
+) -> None:
+    """Show what a camera does, and which of it commands and the system's requests for probes have set.
+
+    With --reset it forgets all of that; a camera that is away does so when it is back. Exit status 1 when it has not
+    said so in time, 2 when the broker holds nothing that the camera has signed.
+    """
+    from infra.camera_told import CameraTold
+    from infra.role import address
+    from schemas.identity import camera_id
+
+    identity = camera_id(name)
+    place = broker(mqtt, state, "mosquitto")
+    require_brokers(broker_wait, mqtt=place)
+    console = Console(soft_wrap=True, highlight=False)
+    with CameraTold(address(place), identity, server_keys(state)) as camera:
+        forgot = camera.reset(wait) if reset else None
+        meta, refused = camera.meta, camera.refused
+    if meta is None and forgot is None:
+        why = f"refused: {refused}" if refused is not None else "the broker retains nothing of it"
+        raise StateError(f"expected what {identity} says of itself, {why}")
+    if json:
+        shown: dict[str, Any] = {"camera": identity, "forgot": forgot, "settings": _settings(meta) if meta else []}
+        console.print_json(data=shown)
+    else:
+        if meta is not None:
+            console.print(_table(identity, meta))
+        if forgot is not None:
+            done = "it has forgotten" if forgot else f"it has not said so for {wait:g} s: it will when it is back"
+            console.print(f"{identity} was told to forget; {done}", markup=False)
+    raise typer.Exit(1 if forgot is False else 0)
+
+
+def _settings(meta: Meta) -> list[dict[str, Any]]:
+    """Each setting: what the camera does, and what a command and the system's last request have set, if anything."""
+    from schemas.frame import PROFILES
+
+    def commanded(field: Any) -> Any:
+        return getattr(meta.told, field) if meta.told.HasField(field) else None
+
+    names = {number: profile for profile, number in PROFILES.items()}
+    profile = commanded("profile")
+    asked = meta.told.asked_share if meta.told.HasField("asked_share") else None
+    rows: list[tuple[str, Any, Any, Any]] = [
+        ("dropped_per_block", meta.dropped_per_block, commanded("dropped_per_block"), None),
+        ("probe_share", meta.probe_share, commanded("probe_share"), asked),
+        ("profile", names.get(meta.profile), names.get(profile), None),
+        ("enabled", meta.told.enabled or not meta.told.HasField("enabled"), commanded("enabled"), None),
+    ]
+    return [{"setting": n, "is": now, "commanded": command, "asked": request} for n, now, command, request in rows]
+
+
+def _table(name: str, meta: Meta) -> Table:
+    command, request = (_at(ms) for ms in (meta.told.issued_ms, meta.told.asked_ms))
+    said = _at(meta.turn.at_ms)
+    table = Table(
+        "setting", "is", f"by the command of {command}", f"by the request of {request}",
+        title=f"{name}, as it said at {said}", title_justify="left",
+    )  # fmt: skip
+    for row in _settings(meta):
+        table.add_row(row["setting"], *("" if value is None else str(value) for value in list(row.values())[1:]))
+    return table
+
+
+def _at(ms: int) -> str:
+    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ") if ms else "–"

@@ -1,0 +1,93 @@
+"""What a camera remembers of the commands and requests that it obeyed: a file in the folder of its spool."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Final
+
+import structlog
+from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
+
+from schemas.atomic_file import replacing
+from schemas.frame import Encoding
+from schemas.pointillist_pb2 import Command, Told
+
+_FILE: Final = "told.json"
+_BEFORE: Final = "command"
+"""Where earlier versions kept the last command, which then repeated settings that nobody had asked for."""
+_COMMANDED: Final = ("dropped_per_block", "probe_share", "profile")
+
+_log = structlog.get_logger()
+
+
+def read_told(folder: Path, own: Encoding) -> Told:
+    """What was told; nothing when there is no file, or a damaged one.
+
+    What was told over another setting than the camera's `own` is left out: whoever has changed that since has asked
+    for it later than the command did.
+    """
+    path = folder / _FILE
+    try:
+        values = json.loads(path.read_text())
+        told = ParseDict(values["told"], Told())
+        before = values["own"]
+        changed = [name for name in _COMMANDED if before[name] != getattr(own, name)]
+    except FileNotFoundError:
+        return _told_before(folder)
+    except (OSError, ValueError, KeyError, TypeError, ParseError) as error:
+        _log.warning("told_unreadable", file=str(path), detail=type(error).__name__)
+        return Told()
+    for name in changed:
+        told.ClearField(name)
+    if "probe_share" in changed:
+        told.ClearField("asked_share")
+    return told
+
+
+def write_told(folder: Path, told: Told, own: Encoding) -> None:
+    """Keep what was told, and over which own settings; `OSError` when the file cannot be written."""
+    values = {"told": MessageToDict(told, preserving_proto_field_name=True), "own": asdict(own)}
+    path = folder / _FILE
+    with replacing(path) as fresh:
+        fresh.write_text(json.dumps(values))
+    (folder / _BEFORE).unlink(missing_ok=True)
+
+
+def encoding_told(own: Encoding, told: Told) -> Encoding:
+    """The camera's `own` settings, but for what it was told; `ConfigError` when that is out of its range."""
+    commanded = {name: getattr(told, name) for name in _COMMANDED if told.HasField(name)}
+    if told.HasField("asked_share"):
+        commanded["probe_share"] = told.asked_share
+    return replace(own, **commanded)
+
+
+def overridden(own: Encoding, told: Told) -> dict[str, object]:
+    """What commands have set otherwise than the camera's `own` settings, by name.
+
+    Requests for probes are left out: they are taken back by themselves.
+    """
+    found: dict[str, object] = {
+        name: getattr(told, name)
+        for name in _COMMANDED
+        if told.HasField(name) and getattr(told, name) != getattr(own, name)
+    }
+    if told.HasField("enabled") and not told.enabled:
+        found["enabled"] = False
+    return found
+
+
+def _told_before(folder: Path) -> Told:
+    """Of an earlier version's file, when its command was issued and whether the camera is on.
+
+    Its signature was checked when it was obeyed. The command still waits, retained, to be obeyed once more.
+    """
+    try:
+        command = Command.FromString((folder / _BEFORE).read_bytes())
+    except (OSError, ValueError):
+        return Told()
+    told = Told(issued_ms=command.issued_ms)
+    if command.HasField("enabled"):
+        told.enabled = command.enabled
+    return told

@@ -1,0 +1,24 @@
+"""The spool's own clock, by which its frames age."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+
+class SpoolClock:
+    """Milliseconds for which processes have had the spool open, over all of them: `begins_at_ms` by earlier ones.
+
+    The time of day is no measure of age: a device without a battery begins in 1970 and is set forward by decades in
+    the middle of an outage. This clock only stands still while nobody has the spool open, so that a frame is at least
+    as old as it says.
+    """
+
+    def __init__(self, begins_at_ms: int, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
+        self._begins_at_ms = begins_at_ms
+        self._started_s = monotonic()
+
+    def now_ms(self) -> int:
+        """What it shows."""
+        return self._begins_at_ms + round(1000 * (self._monotonic() - self._started_s))

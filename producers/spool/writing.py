@@ -1,0 +1,113 @@
+"""Records appended to segment files, with one file open at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from pathlib import Path
+from typing import Final
+
+from producers.spool.segment import HEADER_BYTES, Segment, segment_path, write_end, write_record
+from schemas.errors import StateError
+
+_DISK_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+
+
+class DiskFullError(StateError):
+    """The record did not fit on the disk: with room made for it, it may be tried again."""
+
+
+class SegmentWriter:
+    """Appends to a boot's newest segment until that is `segment_bytes` large or `segment_age_ms` of spool time old."""
+
+    def __init__(self, folder: Path, segment_bytes: int, segment_age_ms: float) -> None:
+        self._folder = folder
+        self._segment_bytes = segment_bytes
+        self._segment_age_ms = segment_age_ms
+        self._open: tuple[Segment, int] | None = None
+
+    def writes(self, segment: Segment) -> bool:
+        """Whether this is the open one."""
+        return self._open is not None and self._open[0] is segment
+
+    @property
+    def writes_any(self) -> bool:
+        """Whether a segment is open."""
+        return self._open is not None
+
+    def takes(self, payload_bytes: int, now_ms: int) -> bool:
+        """Whether a segment is open that is neither too full for such a record nor too old."""
+        if self._open is None:
+            return False
+        segment, size = self._open[0], HEADER_BYTES + payload_bytes
+        return segment.size + size <= self._segment_bytes and now_ms - segment.oldest_ms <= self._segment_age_ms
+
+    def begin(self, boot_id: int, first: int, now_ms: int) -> Segment:
+        """Open the segment that begins with the frame `first`; none may be open."""
+        path = segment_path(self._folder, boot_id, first)
+        try:
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise unwritable(self._folder, error.errno) from None
+        segment = Segment(path, boot_id, first, first, oldest_ms=now_ms, newest_ms=now_ms)
+        self._open = segment, fd
+        return segment
+
+    def append(self, position: int, captured_ms: int, now_ms: int, raw_bytes: int, payload: bytes) -> int:
+        """Write the next frame into the open segment and enter it there; returns where in the file its payload lies.
+
+        `now_ms` is spool time.
+
+        Where that fails no part of a record stays behind. Raises `DiskFullError`, or another `StateError`.
+        """
+        assert self._open is not None
+        segment, fd = self._open
+        size = HEADER_BYTES + len(payload)
+        try:
+            boot_id, seq = segment.boot_id, segment.next
+            written = write_record(fd, boot_id, seq, position, captured_ms, now_ms, raw_bytes, payload)
+            problem = None if written == size else errno.ENOSPC
+        except OSError as error:
+            problem = error.errno
+        if problem is not None:
+            try:
+                os.ftruncate(fd, segment.size)
+            except OSError as error:
+                self._close()  # a record behind half of one would cost a search
+                raise unwritable(self._folder, error.errno) from None
+            raise unwritable(self._folder, problem)
+        offset = segment.size + HEADER_BYTES
+        segment.size += size
+        segment.next += 1
+        segment.waiting += 1
+        segment.newest_ms = now_ms
+        return offset
+
+    def end(self) -> Segment | None:
+        """Note in the open segment that it is ended, close and return it; None when there was none."""
+        if self._open is None:
+            return None
+        segment, fd = self._open
+        with contextlib.suppress(OSError):  # a full disk: the next start does it
+            written = write_end(fd, segment.boot_id, segment.next)
+            if written == HEADER_BYTES:
+                segment.size += written
+            else:
+                os.ftruncate(fd, segment.size)
+        self._close()
+        return segment
+
+    def _close(self) -> None:
+        assert self._open is not None
+        (_, fd), self._open = self._open, None
+        try:
+            os.close(fd)
+        except OSError as error:
+            raise unwritable(self._folder, error.errno) from None
+
+
+def unwritable(folder: Path, problem: int | None) -> StateError:
+    """The error of a spool that takes nothing, by its `errno`."""
+    kind = DiskFullError if problem in _DISK_FULL else StateError
+    return kind(f"the spool {folder} cannot be written: {os.strerror(problem or 0)}")

@@ -1,0 +1,66 @@
+"""What a camera says of itself (`meta` and `status`): within which ranges, and which of two is the newer."""
+
+from __future__ import annotations
+
+import time
+from typing import Final, TypeVar
+
+from schemas.errors import Malformed
+from schemas.frame import CHANNELS, PROFILES, TIME_LIMIT
+from schemas.identity import BOOT_ID_LIMIT
+from schemas.limits import MAX_DROPPED_PER_BLOCK, MAX_FRAMES_PER_SECOND, MAX_SIDE
+from schemas.pointillist_pb2 import Meta, Status, Turn
+
+LAST_MESSAGE: Final = 2**32 - 1
+"""The place of a last will in its connection: it is signed before all others and comes after them."""
+
+Said = TypeVar("Said", Meta, Status)
+
+
+def turn(connection: int, message: int) -> Turn:
+    """The place of what is said now."""
+    return Turn(connection=connection, message=message, at_ms=time.time_ns() // 10**6)
+
+
+def check_announcement(said: Meta | Status) -> None:
+    """Raise `Malformed` for a field out of its range: what one camera says must not stop what is planned for others."""
+    if not (0 < said.boot_id < BOOT_ID_LIMIT and said.turn.at_ms < TIME_LIMIT):
+        raise Malformed(
+            f"expected 0 < boot_id < 2**63 and a time below 2**53, got {said.boot_id} and {said.turn.at_ms}"
+        )
+    if isinstance(said, Meta):
+        _check_meta(said)
+
+
+def _check_meta(meta: Meta) -> None:
+    if not (meta.height <= MAX_SIDE and meta.width <= MAX_SIDE and meta.channels in (0, *CHANNELS)):
+        raise Malformed(
+            f"expected sides up to {MAX_SIDE} and 0, 1 or 3 channels, got {meta.height}x{meta.width}x{meta.channels}"
+        )
+    # Written so that what is not a number is refused as well.
+    if not (0 <= meta.frames_per_second <= MAX_FRAMES_PER_SECOND and 0 <= meta.probe_share <= 1):
+        raise Malformed(
+            f"expected 0 to {MAX_FRAMES_PER_SECOND} frames per second and a probe share from 0 to 1, "
+            f"got {meta.frames_per_second} and {meta.probe_share}"
+        )
+    if meta.dropped_per_block > MAX_DROPPED_PER_BLOCK or meta.profile not in PROFILES.values():
+        raise Malformed(
+            f"expected at most {MAX_DROPPED_PER_BLOCK} dropped pixels a block and one of the profiles {PROFILES}, "
+            f"got {meta.dropped_per_block} and {meta.profile}"
+        )
+
+
+def is_newer(said: Said, held: Said, held_ms: int) -> bool:
+    """Whether `said` was said after `held`, which was taken by `held_ms` of the server's clock.
+
+    Within a boot their places tell. Between boots the camera's clock does, which is all that a new boot and the server
+    have in common; what claims to be from the future counts as of when it was taken, so that a camera, or the device
+    that replaces it, is heard again once its clock is right.
+    """
+    if said.boot_id == held.boot_id:
+        return _place(said.turn) > _place(held.turn)
+    return said.turn.at_ms > min(held.turn.at_ms, held_ms)
+
+
+def _place(found: Turn) -> tuple[int, int]:
+    return found.connection, found.message

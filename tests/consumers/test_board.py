@@ -1,0 +1,137 @@
+"""Who is silent is told by the monotonic clock: cameras' clocks and this machine's may jump."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from prometheus_client import CollectorRegistry
+from sqlalchemy import update
+
+from consumers.board import Board, load_cameras
+from consumers.meters import Meters, places_of
+from consumers.tables import boots
+from schemas.pointillist_pb2 import OFFLINE, ONLINE, Status, Turn
+from tests.consumers.recorder_rig import BOOT, CAMERA, PNG, Rig, signed, verdict
+
+SILENT_AFTER_S = 10.0
+HOUR_MS = 3_600_000
+
+
+class Clock:
+    """A monotonic clock in milliseconds that a test moves."""
+
+    now_ms = 1_000_000
+
+    def __call__(self) -> int:
+        return self.now_ms
+
+
+@pytest.fixture
+def clock(rig: Rig) -> Clock:
+    clock = Clock()
+    rig.board = Board(rig.settings, clock)
+    online = signed(Status(state=ONLINE, boot_id=BOOT))
+    rig.feed([rig.record(rig.settings.events_topic, CAMERA.encode(), online, "Status")])
+    return clock
+
+
+def shown(rig: Rig, clock: Clock) -> dict[str, object]:
+    [camera] = rig.board.describe(clock())
+    return camera
+
+
+def test_a_camera_whose_clock_was_set_back_an_hour_is_not_silent(rig: Rig, clock: Clock) -> None:
+    now_ms = time.time_ns() // 10**6
+    rig.verdicts([verdict(0, captured_ms=now_ms, class_name="before", preview=PNG)])
+    for seq in range(1, 9):
+        clock.now_ms += 5000
+        late = verdict(seq, captured_ms=now_ms - HOUR_MS + 5000 * seq, class_name="after", preview=b"JPEG")
+        rig.verdicts([late])
+        assert shown(rig, clock)["status"] == "online"
+        assert shown(rig, clock)["age_s"] == 0
+    assert shown(rig, clock)["verdict"] == {"class": "after", "confidence": pytest.approx(0.9), "model": "scene-1"}
+    assert rig.board.preview(CAMERA) == b"JPEG"
+    registry = CollectorRegistry()
+    Meters(registry, places_of(rig.settings)).show_cameras(rig.board.cameras(), clock(), 3600)
+    assert registry.get_sample_value("pointillist_camera_age_seconds", {"camera_id": CAMERA}) == 0
+
+
+def test_a_camera_that_restarts_in_1970_is_not_silent(rig: Rig, clock: Clock) -> None:
+    rig.verdicts([verdict(50)])
+    clock.now_ms += 60_000
+    assert shown(rig, clock)["status"] == "silent"
+    rig.verdicts([verdict(0, boot=77, captured_ms=60_000, class_name="after", preview=b"JPEG")])
+    camera = shown(rig, clock)
+    assert (camera["status"], camera["age_s"]) == ("online", 0)
+    assert rig.board.preview(CAMERA) == b"JPEG"
+
+
+def test_an_old_frame_that_comes_late_does_not_replace_a_newer_one(rig: Rig, clock: Clock) -> None:
+    rig.verdicts([verdict(5, class_name="new", preview=b"new")])
+    rig.verdicts([verdict(4, class_name="old", preview=b"old")])
+    assert shown(rig, clock)["verdict"] == {"class": "new", "confidence": pytest.approx(0.9), "model": "scene-1"}
+    assert rig.board.preview(CAMERA) == b"new"
+
+
+def test_the_recorders_own_clock_may_jump_without_a_word_about_any_camera(
+    rig: Rig, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig.verdicts([verdict(0)])
+    monkeypatch.setattr(time, "time_ns", lambda: 0)
+    clock.now_ms += 5000
+    assert shown(rig, clock)["status"] == "online"
+    clock.now_ms += 6000
+    assert (shown(rig, clock)["status"], shown(rig, clock)["age_s"]) == ("silent", 11)
+
+
+def test_a_recorder_that_starts_again_knows_how_long_a_camera_was_silent(rig: Rig, clock: Clock) -> None:
+    rig.verdicts([verdict(0)])
+    with rig.engine.connect() as connection:
+        found = load_cameras(connection)
+    for camera in found:
+        assert camera.last is not None
+        camera.last = camera.last._replace(recorded_ms=camera.last.recorded_ms - 60_000)
+    board = Board(rig.settings, clock)
+    board.restore(found)
+    [camera] = board.cameras()
+    age_s = camera.age_s(clock())
+    assert age_s is not None
+    assert 60 <= age_s < 120
+    assert camera.state(clock(), SILENT_AFTER_S) == "silent"
+
+
+def test_the_cameras_heard_last_are_restored_whenever_they_were_first_heard(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("consumers.board.MAX_CAMERAS", 2)
+    heard = [("lab/a", 1, 10), ("lab/b", 1, 20), ("lab/c", 1, 30), ("lab/a", 2, 40)]
+    for camera, boot, _ in heard:
+        rig.verdicts([verdict(0, boot=boot)], camera)
+    with rig.engine.begin() as connection:
+        for camera, boot, last_ms in heard:
+            of_boot = (boots.c.camera == camera, boots.c.boot == boot)
+            connection.execute(update(boots).where(*of_boot).values(last_ms=last_ms))
+        restored = {camera.name: camera for camera in load_cameras(connection)}
+    assert set(restored) == {"lab/a", "lab/c"}
+    assert restored["lab/a"].frames == 2
+    assert restored["lab/a"].last is not None
+    assert restored["lab/a"].last.boot == 2
+
+
+def test_frames_show_that_a_camera_is_not_offline_though_the_recorders_clock_jumps(
+    rig: Rig, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig.verdicts([verdict(0)])
+    gone = Status(state=OFFLINE, boot_id=BOOT, turn=Turn(connection=1, message=1, at_ms=100))
+    rig.feed([rig.record(rig.settings.events_topic, CAMERA.encode(), signed(gone), "Status")])
+    now_ns = time.time_ns()
+    monkeypatch.setattr(time, "time_ns", lambda: now_ns - HOUR_MS * 10**6)
+    clock.now_ms += 5000
+    rig.verdicts([verdict(1)])
+    assert shown(rig, clock)["status"] == "offline"
+    clock.now_ms += 6000
+    rig.verdicts([verdict(2)])
+    assert shown(rig, clock)["status"] == "online"
+    clock.now_ms += 11_000
+    assert shown(rig, clock)["status"] == "offline"

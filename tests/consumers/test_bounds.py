@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import delete, inspect
+
+from consumers.purge import purge
+from consumers.settings import Bounds
+from consumers.tables import tallies
+from consumers.tallies import FOREIGN_BYTES, FRAME_BYTES
+from consumers.web import recent_dead_letters
+from schemas.pointillist_pb2 import DeadLetter
+from schemas.ranges import RangeSet
+from tests.consumers.recorder_rig import BOOT, CAMERA, MakeRig, Rig, dead_letter, ledger, verdict
+
+KIB = 1024
+
+
+def letters(rig: Rig, made: list[DeadLetter]) -> None:
+    """Record dead letters in one transaction."""
+    topic = rig.settings.dead_letters_topic
+    start = rig.offsets.get((topic, 0), 0)
+    values = [(start + n, letter.SerializeToString()) for n, letter in enumerate(made)]
+    rig.feed([rig.record(topic, b"", value, "DeadLetter", offset) for offset, value in values])
+
+
+def foreign(count: int) -> list[DeadLetter]:
+    """What a stranger's payloads become."""
+    return [dead_letter(n, verified=False, payload=b"x" * 4096) for n in range(count)]
+
+
+def test_a_flood_of_strangers_displaces_no_frame_and_no_letter_of_a_verified_frame(make_rig: MakeRig) -> None:
+    bounds = Bounds(database_bytes=100 * KIB, dead_letter_bytes=10 * KIB, foreign_letter_bytes=200 * KIB, purge_rows=50)
+    rig = make_rig(bounds=bounds)
+    rig.verdicts(verdict(n) for n in range(20))
+    letters(rig, [dead_letter(20, verified=True)])
+    for _ in range(10):
+        letters(rig, foreign(100))
+        purge(rig.store, bounds)
+    assert rig.count("frames") == 20
+    letters(rig, [dead_letter(21, verified=True)])
+    with rig.records() as records:
+        assert records.dead_lettered(CAMERA, BOOT) == RangeSet([(20, 21)])
+        assert records.foreign_count() == 1000
+    held = rig.store.bytes_held()
+    assert 150 * KIB < held["foreign_letters"] <= 200 * KIB
+    assert rig.count("dead_letters") < 60
+
+
+def test_dead_letters_keep_their_bound_as_they_come(make_rig: MakeRig) -> None:
+    rig = make_rig(bounds=Bounds(foreign_letter_bytes=100 * KIB, dead_letter_bytes=1 * KIB, purge_rows=10))
+    letters(rig, [*foreign(200), *(dead_letter(n, verified=True) for n in range(50))])
+    held = rig.store.bytes_held()
+    assert held["foreign_letters"] <= 100 * KIB
+    assert held["dead_letters"] <= 1 * KIB
+    with rig.records() as records:
+        assert records.dead_lettered(CAMERA, BOOT) == RangeSet([(0, 49)])
+        assert records.foreign_count() == 200
+
+
+def test_what_is_kept_for_good_displaces_no_frame(make_rig: MakeRig) -> None:
+    bounds = Bounds(database_bytes=100 * KIB)
+    rig = make_rig(bounds=bounds)
+    rig.verdicts(verdict(n) for n in range(50))
+    for boot in range(1, 300):
+        rig.ledger(ledger(1, 1000, [(n, n) for n in range(0, 200, 2)], boot=boot))
+    while purge(rig.store, bounds):
+        pass
+    assert rig.count("ledgers") == 299
+    assert rig.count("frames") == 50
+
+
+def test_strangers_letters_do_not_hide_those_of_verified_frames(rig: Rig) -> None:
+    letters(rig, [dead_letter(7, verified=True)])
+    letters(rig, foreign(300))
+    shown = recent_dead_letters(rig.engine)
+    assert len(shown) == 201
+    assert shown[-1]["seq"] == 7
+
+
+@pytest.mark.parametrize("make_rig", ["sqlite"], indirect=True)
+def test_the_frames_take_about_as_many_bytes_as_they_count_for(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    before = rig.store.bytes_held()["database"]
+    for start in range(0, 5000, 500):
+        rig.verdicts(verdict(n) for n in range(start, start + 500))
+    held = rig.store.bytes_held()
+    assert 0.7 < (held["database"] - before) / held["frames"] < 1.1
+
+
+def test_an_older_database_gets_the_counts_and_indexes_that_it_lacks(rig: Rig) -> None:
+    rig.verdicts(verdict(n) for n in range(5))
+    letters(rig, [*foreign(3), dead_letter(9, verified=True)])
+    held = rig.store.bytes_held()
+    with rig.engine.begin() as connection:
+        connection.execute(delete(tallies).where(tallies.c.name.in_([FRAME_BYTES, FOREIGN_BYTES])))
+        connection.exec_driver_sql("DROP INDEX dead_letters_by_kind")
+    rig.close()
+    rig.open()
+    assert rig.store.bytes_held() == held
+    assert "dead_letters_by_kind" in {index["name"] for index in inspect(rig.engine).get_indexes("dead_letters")}

@@ -1,0 +1,140 @@
+"""`pointillist camera told` beside a real broker: what a camera obeys, and how it forgets it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from paho.mqtt.client import Client, MQTTMessage
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+
+from infra.local.mosquitto import Mosquitto
+from infra.local.process import COMMAND
+from producers.publisher.commands import CameraControl
+from schemas.announcement import turn
+from schemas.frame import Encoding, sign_message
+from schemas.identity import CameraId
+from schemas.keys import KeyRing
+from schemas.pointillist_pb2 import Command, Meta, ProbeRequest
+from schemas.topics import Channel, mqtt_topic
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.brokers
+
+SECRET = "6b" * 32
+KEYS = KeyRing(bytes.fromhex(SECRET))
+CAMERA = CameraId("lab/told")
+
+
+class Camera:
+    """A camera's control behind a real broker: it obeys and says so, and publishes nothing else."""
+
+    def __init__(self, mosquitto: Mosquitto, folder: Path) -> None:
+        self.key = KEYS.current(CAMERA)
+        self.control = CameraControl(folder, self.key, Encoding(16, 0.05))
+        self._messages = 0
+        subscribed = threading.Event()
+        client = self._client = Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)
+        client.on_message = self._on_message
+        client.on_subscribe = lambda *_: subscribed.set()
+        client.connect(mosquitto.host, mosquitto.port)
+        client.subscribe([(mqtt_topic(CAMERA, Channel.SETTINGS), 1), (mqtt_topic(CAMERA, Channel.PROBES), 1)])
+        client.loop_start()
+        assert subscribed.wait(10)
+
+    def describe(self) -> None:
+        self._messages += 1
+        encoding = self.control.encoding
+        meta = Meta(
+            boot_id=1, dropped_per_block=encoding.dropped_per_block, probe_share=encoding.probe_share,
+            told=self.control.told, turn=turn(1, self._messages),
+        )  # fmt: skip
+        self.publish(Channel.META, sign_message(self.key, meta))
+
+    def publish(self, channel: Channel, payload: bytes) -> None:
+        self._client.publish(mqtt_topic(CAMERA, channel), payload, qos=1, retain=True)
+
+    def close(self) -> None:
+        for channel in (Channel.META, Channel.SETTINGS, Channel.PROBES):
+            self._client.publish(mqtt_topic(CAMERA, channel), b"", qos=1, retain=True).wait_for_publish(10)
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    def _on_message(self, _client: Client, _data: object, message: MQTTMessage) -> None:
+        obey = self.control.probe_request if message.topic.endswith("probes") else self.control.command
+        if message.payload and obey(bytes(message.payload)):
+            self.describe()
+
+
+@pytest.fixture
+def camera(mosquitto: Mosquitto, tmp_path: Path) -> Iterator[Camera]:
+    found = Camera(mosquitto, tmp_path)
+    try:
+        yield found
+    finally:
+        found.close()
+
+
+def told(mosquitto: Mosquitto, *options: str) -> subprocess.CompletedProcess[str]:
+    place = f"{mosquitto.host}:{mosquitto.port}"
+    return subprocess.run(
+        [*COMMAND, "camera", "told", CAMERA, "--mqtt", place, *options],
+        capture_output=True, text=True, timeout=60, check=False,
+        env=os.environ | {"POINTILLIST_FLEET_SECRET": SECRET},
+    )  # fmt: skip
+
+
+def settings(done: subprocess.CompletedProcess[str]) -> dict[str, list[object]]:
+    rows = json.loads(done.stdout)["settings"]
+    return {row["setting"]: [row["is"], row["commanded"], row["asked"]] for row in rows}
+
+
+def test_what_a_camera_was_told_is_shown_and_forgotten(mosquitto: Mosquitto, camera: Camera) -> None:
+    now_ms = time.time_ns() // 10**6
+    command = Command(issued_ms=now_ms - 2, dropped_per_block=32, enabled=False)
+    camera.publish(Channel.SETTINGS, sign_message(camera.key, command))
+    request = ProbeRequest(issued_ms=now_ms - 1, probe_share=0.5)
+    camera.publish(Channel.PROBES, sign_message(camera.key, request))
+    wait_until(lambda: camera.control.encoding == Encoding(32, 0.5), "both obeyed")
+
+    shown = told(mosquitto, "--json")
+    assert shown.returncode == 0, shown.stderr
+    assert settings(shown) == {
+        "dropped_per_block": [32, 32, None],
+        "probe_share": [0.5, None, 0.5],
+        "profile": ["raw", None, None],
+        "enabled": [False, False, None],
+    }
+    forgotten = told(mosquitto, "--reset")
+    assert forgotten.returncode == 0, forgotten.stdout + forgotten.stderr
+    assert "it has forgotten" in forgotten.stdout
+    assert (camera.control.encoding, camera.control.enabled) == (Encoding(16, 0.05), True)
+    assert settings(told(mosquitto, "--json"))["dropped_per_block"] == [16, None, None]
+
+
+def test_a_reset_waits_for_a_camera_that_is_away(mosquitto: Mosquitto, camera: Camera, tmp_path: Path) -> None:
+    camera._client.unsubscribe(mqtt_topic(CAMERA, Channel.SETTINGS))
+    camera.describe()
+    done = told(mosquitto, "--reset", "--wait", "0.5")
+    assert done.returncode == 1
+    assert "it will when it is back" in done.stdout
+    back = Camera(mosquitto, tmp_path)
+    try:
+        wait_until(lambda: back.control.told.issued_ms, "the reset obeyed")
+    finally:
+        back.close()
+
+
+def test_what_the_camera_has_not_signed_is_not_shown(mosquitto: Mosquitto, camera: Camera) -> None:
+    camera.publish(Channel.META, Meta(boot_id=1, dropped_per_block=0).SerializeToString())
+    done = told(mosquitto)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "the tag does not match" in done.stderr
+    camera.publish(Channel.META, b"")
+    assert "retains nothing" in told(mosquitto).stderr

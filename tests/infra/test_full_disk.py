@@ -1,0 +1,156 @@
+"""A full disk ends nothing of what supervises the roles; what could not be written is written when there is room."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from infra.local.files import write_text
+from infra.local.ports import Ports
+from infra.local.process import LOG_LIMIT_BYTES, Child, ProcessId, bound_log
+from infra.local.roles import RoleTable, read_roles
+from infra.local.room import Room
+from infra.up.roles import Role
+from infra.up.supervisor import MOST_FAILURES, Supervisor
+from schemas.errors import BrokerError, ConfigError, TryAgain
+from tests.conftest import fill
+
+ROLE = """
+import sys
+sys.stderr.write("error: no room for it\\n")
+sys.exit(int(sys.argv[1]))
+"""
+
+
+class Ends:
+    """A role that ends with the same status each time it is started."""
+
+    def __init__(self, status: int, log: Path) -> None:
+        self.child = Child([sys.executable, "-c", ROLE, str(status)], log)
+        self.starts = 0
+
+    def start(self) -> ProcessId:
+        self.starts += 1
+        return self.child.start()
+
+    def poll(self) -> int | None:
+        return self.child.poll()
+
+    def stop(self, deadline_s: float) -> None:
+        self.child.stop(deadline_s)
+
+
+@pytest.fixture
+def lines() -> list[str]:
+    """What the supervisor said."""
+    return []
+
+
+@pytest.fixture
+def table(small_disk: Path) -> Iterator[RoleTable]:
+    """The table of a state folder on a small disk."""
+    with RoleTable(small_disk) as table:
+        yield table
+
+
+def watch(supervisor: Supervisor, until: Callable[[], bool], deadline_s: float = 60.0) -> None:
+    end = time.monotonic() + deadline_s
+    while not until():
+        assert time.monotonic() < end
+        supervisor.watch()
+        time.sleep(0.01)
+
+
+def test_the_table_of_roles_goes_on_and_catches_up(table: RoleTable, small_disk: Path) -> None:
+    me = ProcessId(os.getpid(), 1)
+    table.record("first", me)
+    ballast = fill(small_disk)
+    table.record("second", me)
+    table.remove("first")
+    assert set(read_roles(small_disk)) == {"first"}
+    assert set(table.roles()) == {"second"}
+    ballast.unlink()
+    table.catch_up()
+    assert set(read_roles(small_disk)) == {"second"}
+
+
+def test_a_file_that_finds_no_room_stays_as_it_was_and_leaves_nothing_behind(small_disk: Path) -> None:
+    file = small_disk / "settings"
+    write_text(file, "whole")
+    ballast = fill(small_disk)
+    with pytest.raises(OSError, match="No space"):
+        write_text(file, "another" * 1000)
+    assert file.read_text() == "whole"
+    assert {path.name for path in small_disk.iterdir()} == {file.name, ballast.name}
+
+
+def test_a_port_is_given_though_it_cannot_be_remembered(small_disk: Path) -> None:
+    fill(small_disk)
+    ports = Ports(small_disk)
+    assert ports.take("bridge") == ports.take("bridge")
+
+
+def test_a_log_that_cannot_be_cut_does_not_end_the_supervisor(small_disk: Path) -> None:
+    log = small_disk / "role.log"
+    log.write_bytes(b"x" * 1000)
+    fill(small_disk)
+    bound_log(log, limit=999, kept=900)
+    assert log.stat().st_size <= LOG_LIMIT_BYTES
+
+
+@pytest.mark.parametrize("status", [1, 2])
+def test_while_the_disk_is_full_a_role_is_started_again_whatever_it_ends_with(
+    table: RoleTable, small_disk: Path, tmp_path: Path, lines: list[str], status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("infra.up.supervisor.LONGEST_PAUSE_S", 0.01)
+    monkeypatch.setattr("infra.up.supervisor.FIRST_PAUSE_S", 0.01)
+    supervisor = Supervisor(table, Room(small_disk, least_bytes=2**16, grace_s=0), lines.append)
+    role = Ends(status, tmp_path / "role.log")
+    ballast = fill(small_disk)
+    supervisor.start(Role("role", role, log=role.child.log))
+    watch(supervisor, lambda: role.starts > MOST_FAILURES + 2)
+    assert len(lines) == 1
+    assert "is full" in lines[0]
+    ballast.unlink()
+    with pytest.raises((BrokerError, ConfigError), match="no room for it"):
+        watch(supervisor, lambda: False)
+    assert "has room again" in lines[1]
+    supervisor.close()
+
+
+def test_a_role_that_can_be_tried_again_says_why_and_is_started_again(
+    table: RoleTable, small_disk: Path, tmp_path: Path, lines: list[str]
+) -> None:
+    supervisor = Supervisor(table, Room(small_disk, least_bytes=1), lines.append)
+    role = Ends(TryAgain.exit_code, tmp_path / "role.log")
+    supervisor.start(Role("recorder", role, log=role.child.log))
+    watch(supervisor, lambda: role.starts > 1)
+    supervisor.close()
+    assert lines[0] == "recorder: no room for it"
+    assert role.child.wait(10) == TryAgain.exit_code
+
+
+LOGS = """
+import structlog
+from infra.role import configure_logs
+
+configure_logs()
+for number in range(100):
+    structlog.get_logger().warning("nothing_fits", number=number)
+print("went on")
+"""
+
+
+def test_a_role_goes_on_when_its_log_cannot_be_written(small_disk: Path) -> None:
+    with (small_disk / "role.log").open("ab") as log:
+        fill(small_disk)
+        done = subprocess.run(
+            [sys.executable, "-c", LOGS], stdout=subprocess.PIPE, stderr=log, text=True, check=False, timeout=60
+        )
+    assert (done.returncode, done.stdout) == (0, "went on\n")

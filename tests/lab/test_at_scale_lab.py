@@ -1,0 +1,53 @@
+"""What the experiment on the network's scale says of itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lab import at_scale
+from lab.at_scale import Cost, Row, measure, ratio_interval, scenes, tables
+from lab.experiments.csv_rows import read_rows, write_rows
+from processors.bundle import load_bundle, shipped_bundle
+from processors.pipeline import Pipeline
+
+
+def test_the_ratio_is_of_the_same_frames_and_its_interval_is_the_paired_one() -> None:
+    theirs = np.arange(1000) < 900
+    found = ratio_interval(theirs, theirs)
+    assert found == (1.0, 1.0, 1.0)
+    ours = theirs.copy()
+    ours[:9] = False
+    found = ratio_interval(ours, theirs)
+    assert found.value == pytest.approx(0.99)
+    assert 0.98 < found.low < 0.99 < found.high < 1.0
+    nothing = np.zeros(5, np.bool_)
+    assert ratio_interval(nothing, nothing) == (1.0, 1.0, 1.0)
+
+
+def test_hard_scenes_are_darker_and_the_same_every_time() -> None:
+    usual, hard, again = (scenes(12, (40, 48), at_scale.CONDITIONS[name]) for name in ("usual", "hard", "hard"))
+    assert hard.images.mean() < 0.7 * usual.images.mean()
+    np.testing.assert_array_equal(hard.images, again.images)
+    np.testing.assert_array_equal(hard.labels, usual.labels)
+
+
+def test_a_size_is_measured_at_every_ratio_clean_and_attacked(tmp_path: Path) -> None:
+    pipeline = Pipeline(load_bundle(shipped_bundle("scene"), torch.device("cpu")))
+    clean = list(measure(pipeline, "usual", (96, 96), 6, False))
+    attacked = list(measure(pipeline, "dim", (64, 64), 6, True))
+    assert [row.way for row in clean] == ["restored", "restored", "rebuilt whole"]
+    assert [row.density for row in clean] == [6.75, 4.5, 2.25]
+    assert all(row.undropped == 1.0 for row in clean)
+    assert clean[2].chain == clean[2].whole
+    assert max(row.undropped for row in attacked) < 1.0
+    write_rows(tmp_path / "rows.csv", clean + attacked, Row)
+    assert len(read_rows(tmp_path / "rows.csv", Row)) == 6
+    text = tables(clean + attacked, [Cost("32×32", 0.25, 1.0, 2.0, 200.0, "a network", 3.0)])
+    assert "| usual | 96×96 | 0.25 | 6 |" in text
+    assert "| dim, PGD 0.03 | 64×64 | 0.75 | 6 |" in text
+    assert "| 32×32 | 0.25 | 1.0 | 2.0 | 200 | a network | 3.0 |" in text
+    assert "All under PGD" in text

@@ -1,0 +1,177 @@
+"""A row is made again when anything changes that it was made with, and is kept when nothing does."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lab.experiments.provenance import PACKAGES, ROOT, Repository
+
+DETECTION = "lab.experiments.codefend.detection"
+CURES = "lab.experiments.codefend.cures"
+DEFENCES = "lab.experiments.super_iot.defences"
+
+# What a step of the cache says that it was made from, asked of the code in a copy of the repository.
+STEP = """
+import numpy as np
+from pathlib import Path
+from lab.backdoor.tasks import Task
+from lab.data import LabelledPictures
+from lab.experiments.codefend.detection import Detection
+from lab.experiments.codefend.subjects import Subject
+pictures = LabelledPictures("few", np.zeros((4, 28, 28, 1), np.uint8), np.array([0, 1, 2, 4]))
+models = Path("lab/backdoor/models")
+subject = Subject("mnist-a-1", models / "mnist-a-1", models / "mnist-clean", Task(tuple("0123456789"), *[pictures] * 3))
+print(Detection(0.25, False, 10).step(subject).made_from)
+"""
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The packages of this repository as they are, in a folder of their own."""
+    root = tmp_path_factory.mktemp("repository")
+    for name in PACKAGES:
+        ignored = shutil.ignore_patterns("__pycache__", "resnet20-*", "cnn-*", "gtsrb-*", "scene-*", "networks-*")
+        shutil.copytree(ROOT / name, root / name, ignore=ignored)
+    return root
+
+
+def row(root: Path) -> str:
+    run = subprocess.run([sys.executable, "-c", STEP], cwd=root, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    return run.stdout
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "processors/pipeline.py",
+        "lab/masks.py",
+        "lab/backdoor/triggers.py",
+        "bundles/restorer/weights.safetensors",
+        "lab/backdoor/models/mnist-a-1/bundle/weights.safetensors",
+    ],
+)
+def test_a_row_is_made_again_when_a_file_that_it_needs_changes(copy: Path, name: str) -> None:
+    before, file = row(copy), copy / name
+    assert row(copy) == before
+    content = file.read_bytes()
+    try:
+        file.write_bytes(content + (b"\nMORE = 1\n" if file.suffix == ".py" else b" "))
+        assert row(copy) != before
+    finally:
+        file.write_bytes(content)
+    assert row(copy) == before
+
+
+def small(root: Path, **texts: str) -> Repository:
+    for name, text in texts.items():
+        file = root / f"{name.replace('__', '/')}.py"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    return Repository(root)
+
+
+def test_words_and_layout_do_not_count_but_values_do(tmp_path: Path) -> None:
+    first = small(tmp_path, lab__a='"""Says."""\nLIMIT = 3\ndef f(x):\n    """Says."""\n    return x\n').digest("lab.a")
+    same = small(tmp_path, lab__a="LIMIT = 3  # why\n\ndef f(x):\n    return (x)\n").digest("lab.a")
+    other = small(tmp_path, lab__a="LIMIT = 4\ndef f(x):\n    return x\n").digest("lab.a")
+    assert first == same
+    assert first != other
+
+
+def test_a_module_that_moved_as_it_is_leaves_rows_valid(tmp_path: Path) -> None:
+    before = small(tmp_path / "one", lab__a="from lab.b import f\nx = f(1)\n", lab__b="def f(x): return x\n")
+    rooms = {"lab__a": "from lab.room.c import f\nx = f(1)\n", "lab__room__c": "def f(x): return x\n"}
+    after = small(tmp_path / "two", **rooms)
+    assert before.digest("lab.a") == after.digest("lab.a")
+
+
+def test_the_same_name_from_another_module_is_another_thing(tmp_path: Path) -> None:
+    both = {"lab__b": "def f(x): return x\n", "lab__c": "def f(x): return -x\n"}
+    found = {
+        small(tmp_path / key, lab__a=text, **both).digest("lab.a")
+        for key, text in {
+            "b": "import lab.b, lab.c\nfrom lab.b import f\nx = f(1)\n",
+            "c": "import lab.b, lab.c\nfrom lab.c import f\nx = f(1)\n",
+        }.items()
+    }
+    assert len(found) == 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda root: small(root, lab__c="LIMIT = 4\n"),
+        lambda root: small(root, lab__d="X = 1\n"),
+        lambda root: (root / "bundles" / "r" / "w.bin").write_bytes(b"other"),
+    ],
+    ids=["imported by what is imported, late", "run by the package", "opened"],
+)
+def test_whatever_is_reached_counts(tmp_path: Path, change: Callable[[Path], object]) -> None:
+    weights = tmp_path / "bundles" / "r" / "w.bin"
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(b"weights")
+    opening = 'def f(n):\n    from lab.c import LIMIT\n    return as_file(files("bundles") / "r" / n)\n'
+    before = small(tmp_path, lab__a="import lab.b\n", lab__b=opening, lab__c="LIMIT = 3\n", lab__d="X = 0\n")
+    (tmp_path / "lab" / "__init__.py").write_text("from lab.d import X\n")
+    state = before.digest("lab.a")
+    change(tmp_path)
+    assert Repository(tmp_path).digest("lab.a") != state
+
+
+def test_a_module_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ModuleNotFoundError, match=r"got lab\.nothing"):
+        Repository(tmp_path).digest("lab.nothing")
+
+
+# A detection on frames with dropped pixels and its calibration, and the files of the repository that it opens.
+OPENED = """
+import sys
+opened = set()
+sys.addaudithook(lambda event, given: opened.add(str(given[0])) if event == "open" else None)
+import numpy as np, tempfile, torch
+from pathlib import Path
+from lab.experiments import provenance
+from lab.backdoor.catalogue import MODELS
+from lab.backdoor.tasks import Task
+from lab.data import LabelledPictures
+from lab.experiments.cache import Cache
+from lab.experiments.codefend.detection import Detection, measure
+from lab.experiments.codefend.subjects import Subject
+random = np.random.default_rng(0)
+def some(count):
+    return LabelledPictures("few", random.integers(0, 256, (count, 28, 28, 1)).astype(np.uint8), np.arange(count) % 10)
+models = provenance.ROOT / "lab" / "backdoor" / "models"
+task = Task(tuple("0123456789"), some(20), some(220), some(20))
+subject = Subject("mnist-a-1", models / "mnist-a-1" / "bundle", models / "mnist-clean" / "bundle", task)
+measure(subject, Detection(0.25, False, 10), Cache(Path(tempfile.mkdtemp())))
+print("\\n".join(sorted(opened)))
+"""
+
+
+def test_all_that_a_detection_opens_in_the_repository_is_in_what_it_was_made_from() -> None:
+    run = subprocess.run([sys.executable, "-c", OPENED], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    opened = {Path(line).resolve() for line in run.stdout.splitlines()}
+    packages = [ROOT / name for name in PACKAGES]
+    ours = {file for file in opened if any(file.is_relative_to(place) for place in packages) and file.is_file()}
+    repository = Repository()
+    known = {source.file for source in repository.sources(DETECTION)} | set(repository.data(DETECTION))
+    handed_over = ROOT / "lab" / "backdoor" / "models" / "mnist-a-1"
+    missing = {file for file in ours - known if file.suffix != ".pyc" and not file.is_relative_to(handed_over)}
+    # An empty file that only says that there is a package.
+    assert missing <= {ROOT / "bundles" / "__init__.py"}
+    assert ROOT / "bundles" / "restorer" / "weights.safetensors" in ours
+
+
+def test_what_makes_rows_reaches_the_pipeline_and_the_masks() -> None:
+    repository = Repository()
+    for module in (DETECTION, CURES, DEFENCES):
+        files = {str(source.file.relative_to(ROOT)) for source in repository.sources(module)}
+        assert {"processors/pipeline.py", "lab/masks.py", "processors/stages/learned.py"} <= files

@@ -1,0 +1,156 @@
+"""Kept pixels straight to the network's size: smoke, shape, errors, oracles, gradient."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from lab.masks import random_masks
+from processors.stages.at_scale import LEAST_SHARE, at_scale, density
+from processors.stages.resample import resize
+from schemas.errors import StageError
+
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+
+
+@pytest.fixture(params=DEVICES)
+def device(request: pytest.FixtureRequest) -> torch.device:
+    return torch.device(request.param)
+
+
+def random_case(shape: tuple[int, int, int, int], ratio: float, seed: int = 0) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    batch, _, height, width = shape
+    return torch.rand(shape, generator=generator), torch.rand(batch, 1, height, width, generator=generator) >= ratio
+
+
+def hat_weights(side: int, wanted: int) -> np.ndarray:
+    """What an antialiased bilinear resize gives each of `side` pixels in each of `wanted`: (wanted, side)."""
+    scale = side / wanted
+    reach = max(scale, 1.0)
+    middle = (np.arange(wanted) + 0.5) * scale
+    place = np.arange(side) + 0.5
+    weight = np.clip(1 - np.abs(place[None] - middle[:, None]) / reach, 0, None)
+    return np.asarray(weight / weight.sum(1, keepdims=True))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size", [(8, 8), (13, 9), (24, 40)])
+def test_it_is_the_weighted_mean_of_the_kept_pixels_that_numpy_finds(
+    device: torch.device, size: tuple[int, int], channels: int
+) -> None:
+    frames, kept = random_case((2, channels, 29, 44), 0.6)
+    found, known = (x.cpu().numpy() for x in at_scale(frames.to(device), kept.to(device), *size))
+    rows, columns = hat_weights(29, size[0]), hat_weights(44, size[1])
+    mask = kept.double().numpy()
+    share = rows @ mask @ columns.T
+    mean = rows @ (frames.double().numpy() * mask) @ columns.T / np.maximum(share, 1e-30)
+    near = np.abs(share - LEAST_SHARE) < 1e-5
+    np.testing.assert_array_equal(known[~near], (share >= LEAST_SHARE)[~near])
+    np.testing.assert_allclose(found, np.where(known, mean, 0), atol=1e-5)
+
+
+def test_with_every_pixel_kept_it_is_the_resize(device: torch.device) -> None:
+    frames = random_case((2, 3, 50, 70), 0)[0].to(device)
+    found, known = at_scale(frames, torch.ones_like(frames[:, :1], dtype=torch.bool), 16, 24)
+    torch.testing.assert_close(found, resize(frames, 16, 24), atol=1e-6, rtol=0)
+    assert known.all()
+
+
+def test_it_agrees_with_scikit_image_on_blocks_of_whole_pixels() -> None:
+    """Far from a hat's shape: of a frame that is constant in large squares, any mean of kept pixels is the square's."""
+    from skimage.measure import block_reduce
+
+    squares = random_case((1, 3, 6, 5), 0)[0]
+    frames = squares.repeat_interleave(60, 2).repeat_interleave(60, 3)
+    kept = random_masks(1, 360, 300, 0.75, torch.Generator().manual_seed(0))
+    found, known = at_scale(frames, kept, 30, 25)
+    centres = found[0, :, 2::5, 2::5].permute(1, 2, 0).numpy()
+    picture = frames[0].permute(1, 2, 0).numpy()
+    expected = block_reduce(picture, (60, 60, 1), np.mean)  # type: ignore[no-untyped-call]  # no annotations
+    assert known.all()
+    np.testing.assert_allclose(centres, expected, atol=1e-5)
+
+
+@given(
+    batch=st.integers(1, 2),
+    channels=st.sampled_from([1, 3]),
+    height=st.integers(1, 40),
+    width=st.integers(1, 40),
+    wanted=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    ratio=st.sampled_from([0.0, 0.25, 0.75, 1.0]),
+    seed=st.integers(0, 1000),
+)
+@settings(max_examples=60, deadline=None)
+def test_any_size_and_mask_stays_between_the_kept_pixels(
+    batch: int, channels: int, height: int, width: int, wanted: tuple[int, int], ratio: float, seed: int
+) -> None:
+    frames, kept = random_case((batch, channels, height, width), ratio, seed)
+    frames = 0.25 + 0.5 * frames
+    found, known = at_scale(frames, kept, *wanted)
+    assert found.shape == (batch, channels, *wanted)
+    assert known.shape == (batch, 1, *wanted)
+    assert known.dtype == torch.bool
+    shown = found[known.expand_as(found)]
+    assert ((shown > 0.2499) & (shown < 0.7501)).all()
+    assert (found[~known.expand_as(found)] == 0).all()
+
+
+def test_what_stands_in_dropped_pixels_is_not_read(device: torch.device) -> None:
+    frames, kept = (x.to(device) for x in random_case((2, 3, 40, 40), 0.4))
+    for alike, wanted in zip(
+        at_scale(frames.masked_fill(~kept, torch.nan), kept, 16, 16), at_scale(frames, kept, 16, 16), strict=True
+    ):
+        assert torch.equal(alike, wanted)
+
+
+def test_a_frame_depends_on_no_other(device: torch.device) -> None:
+    frames, kept = (x.to(device) for x in random_case((4, 3, 40, 56), 0.5))
+    together, _ = at_scale(frames, kept, 16, 16)
+    torch.testing.assert_close(at_scale(frames[2:3], kept[2:3], 16, 16)[0], together[2:3], atol=1e-6, rtol=0)
+
+
+def test_a_hole_is_unknown_and_black(device: torch.device) -> None:
+    frames, kept = (x.to(device) for x in random_case((1, 3, 64, 64), 0))
+    kept[..., :32, :32] = False
+    found, known = at_scale(frames, kept, 8, 8)
+    assert not known[..., :3, :3].any()
+    assert known[..., 4:, 4:].all()
+    assert (found[..., :3, :3] == 0).all()
+
+
+def test_gradients_flow_to_the_kept_pixels_only(device: torch.device) -> None:
+    frames, kept = (x.to(device) for x in random_case((1, 3, 40, 40), 0.4))
+    frames.requires_grad_()
+    (gradient,) = torch.autograd.grad(at_scale(frames, kept, 16, 16)[0].sum(), frames)
+    assert not gradient[(~kept).expand_as(frames)].any()
+    assert (gradient[kept.expand_as(frames)] != 0).float().mean() > 0.9
+
+
+def test_double_precision_agrees_with_its_numerical_gradient() -> None:
+    frames, kept = random_case((1, 1, 9, 8), 0.3)
+    frames = (0.25 + 0.5 * frames).double().requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: at_scale(x, kept, 4, 4)[0], (frames,))
+
+
+def test_the_density_counts_kept_pixels_for_each_of_the_picture() -> None:
+    kept = torch.zeros(2, 1, 64, 48, dtype=torch.bool)
+    kept[1] = True
+    kept[1, :, ::2] = False
+    assert density(kept, 32, 32).tolist() == [0.0, 1.5]
+
+
+def test_what_does_not_fit_is_named() -> None:
+    frames, kept = random_case((1, 3, 8, 8), 0.25)
+    with pytest.raises(StageError, match="at least 1, got 0×4"):
+        at_scale(frames, kept, 0, 4)
+    with pytest.raises(StageError, match="at least 1, got 4×0"):
+        density(kept, 4, 0)
+    with pytest.raises(StageError, match=r"expected shape \(1, 1, 8, 8\)"):
+        at_scale(frames, kept[:, 0], 4, 4)
+    with pytest.raises(StageError, match=r"expected torch\.bool"):
+        at_scale(frames, kept.float(), 4, 4)

@@ -1,0 +1,84 @@
+"""One camera's frames must not take the device from the others: sizes and device time, with a real Kafka."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from infra.local.kafka import Kafka
+from processors.device import DeviceWork, Outcome
+from processors.intake import TakenFrame
+from schemas.frame import Encoding
+from schemas.pointillist_pb2 import LOSSLESS
+from tests.processors.rig import rig
+from tests.processors.tiny import payload, picture, write_bundle
+from tests.waiting import until
+
+pytestmark = pytest.mark.brokers
+
+SLOW_S = 0.25
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_bundle(tmp_path_factory.mktemp("bundle"))
+
+
+async def test_a_few_hundred_bytes_that_unpack_to_more_than_any_camera_has_cost_nothing_and_are_counted(
+    kafka: Kafka, bundle: Path
+) -> None:
+    shown = np.zeros((1792, 8192, 1), np.uint8)
+    bombs = [payload("site/bomber", seq, shown=shown, encoding=Encoding(16, profile=LOSSLESS)) for seq in range(30)]
+    assert max(map(len, bombs)) < 1000
+    good = [payload("site/good", seq) for seq in range(30)]
+    mixed = [
+        each for pair in zip(bombs, good, strict=True) for each in zip(("site/bomber", "site/good"), pair, strict=True)
+    ]
+    async with rig(kafka.bootstrap, bundle) as made:
+        async with made.processor() as running:
+            await made.publish(mixed, partition=1)
+            await until(lambda: len(made.verdicts) == len(good) and len(made.letters) == len(bombs), within_s=30.0)
+            assert running.metric("pointillist_refused_frames_total", reason="over_size") == len(bombs)
+            assert running.metric("pointillist_frames_total", outcome="dead_lettered") == len(bombs)
+        assert await made.committed() == len(good) + len(bombs)
+    assert {(x.camera_id, x.boot_id, x.seq, x.verified) for x in made.letters} == {
+        ("site/bomber", 7, seq, True) for seq in range(30)
+    }
+    assert {(x.stage, x.reason) for x in made.letters} == {("intake", "over_size")}
+    assert made.letters[0].error == "expected at most 8847360 pixels a frame, got 8192x1792"
+
+
+async def test_a_camera_that_asks_for_more_than_its_quota_loses_frames_and_those_of_its_partition_do_not_wait(
+    kafka: Kafka, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = DeviceWork.classify
+
+    def slow(self: DeviceWork, batch: Sequence[TakenFrame], previews: Sequence[bool]) -> list[Outcome]:
+        if batch[0].shape.height == 40:
+            time.sleep(SLOW_S * len(batch))
+        return original(self, batch, previews)
+
+    monkeypatch.setattr(DeviceWork, "classify", slow)
+    dear = [("site/dear", payload("site/dear", seq, shown=picture(seq, 40, 40))) for seq in range(150)]
+    good = [(f"site/cam-{seq % 5}", payload(f"site/cam-{seq % 5}", seq)) for seq in range(100)]
+    async with rig(kafka.bootstrap, bundle) as made:
+        async with made.processor(batch_pixels=40 * 40) as running:
+            await made.publish([*good[:50], *dear, *good[50:]], partition=0)
+            await until(lambda: sum(name[0] != "site/dear" for name in made.verdicts) == len(good))
+            done = sum(name[0] == "site/dear" for name in made.verdicts)
+            # Without a quota, all but those that wait beside them would have had to be done before.
+            assert done * SLOW_S <= 10.0
+            await until(lambda: len(made.verdicts) + len(made.letters) == len(dear) + len(good))
+            assert running.metric("pointillist_refused_frames_total", reason="over_quota") == len(made.letters)
+        assert await made.committed() == len(dear) + len(good)
+    assert {(x.camera_id, x.stage, x.reason, x.verified) for x in made.letters} == {
+        ("site/dear", "queue", "over_quota", True)
+    }
+    recorded = {seq for camera, _, seq in made.verdicts if camera == "site/dear"}
+    refused = {x.seq for x in made.letters}
+    assert recorded | refused == set(range(150))
+    assert not recorded & refused

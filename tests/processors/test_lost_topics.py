@@ -1,0 +1,140 @@
+"""A processor whose topic is lost says so, and reads again when it is back; with a real Kafka."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+import pytest
+from aiokafka.admin import AIOKafkaAdminClient
+
+from infra.local.kafka import Kafka
+from infra.local.topics import TopicSpec, create_topics
+from processors import group_watch, inbox
+from processors.group_watch import held_partitions
+from tests.conftest import TopicFactory
+from tests.processors.rig import Rig, Running, delete_topics, rig
+from tests.processors.tiny import payload, write_bundle
+from tests.waiting import until
+
+pytestmark = pytest.mark.brokers
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_bundle(tmp_path_factory.mktemp("bundle"))
+
+
+@pytest.fixture(autouse=True)
+def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(group_watch, "LOOK_S", 0.3)
+
+
+async def publish(made: Rig, first: int, count: int) -> None:
+    await made.publish([(f"site/cam-{n % 4}", payload(f"site/cam-{n % 4}", n)) for n in range(first, first + count)])
+
+
+def detail_of(running: Running, condition: str) -> str:
+    return str(running.health.report()[1].get(condition, {}).get("detail"))
+
+
+def why(running: Running) -> str:
+    return detail_of(running, "read")
+
+
+async def remake(made: Rig) -> None:
+    await create_topics(made.bootstrap, {made.topic("frames"): TopicSpec(4)})
+
+
+async def test_without_its_topic_a_processor_is_not_healthy_and_it_reads_the_next_one(
+    kafka: Kafka, bundle: Path
+) -> None:
+    async with rig(kafka.bootstrap, bundle) as made, made.processor(instance="processor-1") as running:
+        await publish(made, 0, 40)
+        await until(lambda: len(made.verdicts) == 40)
+        await delete_topics(kafka.bootstrap, made.topic("frames"))
+        await until(lambda: not running.healthy() and "none of that name" in why(running), within_s=20.0)
+        await shared_out(made, 0)
+        await remake(made)
+        await publish(made, 100, 40)
+        await until(lambda: len(made.verdicts) == 80 and running.healthy())
+    assert not made.letters
+
+
+async def test_a_processor_that_was_restarted_while_the_group_gave_it_nothing_is_given_the_next_topic(
+    kafka: Kafka, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(group_watch, "PATIENCE_S", 2.0)
+    # Else the group's leader sees that there is a topic again before it is restarted.
+    monkeypatch.setattr(inbox, "_METADATA_MS", 300_000)
+    async with rig(kafka.bootstrap, bundle) as made:
+        async with made.processor(instance="processor-1") as running:
+            await delete_topics(kafka.bootstrap, made.topic("frames"))
+            await until(lambda: not running.healthy() and "none of that name" in why(running), within_s=20.0)
+            await shared_out(made, 0)
+            await remake(made)
+        # The group keeps the place of its static member, with the nothing that it had, and has no leader.
+        again = made.start(instance="processor-1")
+        try:
+            await publish(made, 0, 40)
+            await until(lambda: assigned(again) and "there is none for [0, 1, 2, 3]" in why(again), within_s=20.0)
+            assert not again.healthy()
+            await until(lambda: len(made.verdicts) == 40 and again.healthy())
+            again.stop.set()
+            await again.task
+        finally:
+            again.task.cancel()
+            await asyncio.gather(again.task, return_exceptions=True)
+
+
+def assigned(running: Running) -> bool:
+    return bool(running.health.report()[1].get("assigned", {}).get("ok"))
+
+
+async def shared_out(made: Rig, partitions: int) -> None:
+    """Return when the members of the group hold so many partitions."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=made.bootstrap)
+    await admin.start()
+    try:
+
+        async def settled() -> bool:
+            held = await held_partitions(admin, f"group-{made.run}", made.topic("frames"))
+            return held is not None and len(held) == partitions
+
+        await until(settled, f"the group to hold {partitions} partitions")
+    finally:
+        await admin.close()
+
+
+async def test_a_log_that_begins_anew_is_read_from_its_beginning(kafka: Kafka, bundle: Path) -> None:
+    async with rig(kafka.bootstrap, bundle) as made, made.processor(instance="processor-1") as running:
+        await publish(made, 0, 40)
+        await until(lambda: len(made.verdicts) == 40)
+        await delete_topics(kafka.bootstrap, made.topic("frames"))
+        await remake(made)
+        await publish(made, 100, 20)
+        await until(lambda: len(made.verdicts) == 60 and running.healthy())
+
+
+async def test_a_processor_to_spare_is_healthy_and_stays_in_the_group(
+    kafka: Kafka, bundle: Path, kafka_topics: TopicFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(group_watch, "PATIENCE_S", 1.0)
+    topic = await kafka_topics(partitions=1)
+    async with (
+        rig(kafka.bootstrap, bundle) as made,
+        made.processor(instance="one", frames_topic=topic) as first,
+        made.processor(instance="two", frames_topic=topic) as second,
+    ):
+        end_s = time.monotonic() + 4 * group_watch.PATIENCE_S
+
+        def steady() -> bool:
+            assert assigned(first)
+            assert assigned(second)
+            assert why(first) == why(second) == ""
+            return time.monotonic() > end_s
+
+        await until(steady)
+        assert first.healthy()
+        assert second.healthy()

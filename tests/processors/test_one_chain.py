@@ -1,0 +1,223 @@
+"""What runs live is what the lab evaluates, at every size and under every policy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from prometheus_client import CollectorRegistry
+from torch import Tensor
+
+from lab.data import LabelledPictures, to_frames
+from lab.evaluate import evaluate
+from lab.masks import random_masks
+from processors import pipeline as module
+from processors.bundle import Bundle, Policy
+from processors.device import DeviceWork, Found
+from processors.metrics import ProcessorMetrics
+from processors.microbatch import Shape
+from processors.pipeline import RESTORED_PIXELS, SCALED_FROM, SMALL_SCALED_FROM, Pipeline
+from processors.program import Program
+from processors.stages.at_scale import at_scale, density
+from processors.stages.learned import SMALL_SIDE
+from processors.stages.nearest import reconstruct_nearest
+from processors.stages.reconstruct import reconstruct
+from schemas.frame import Encoding, decode_picture
+from schemas.limits import dropped_per_block
+from tests.processors.tiny import payload, picture, taken, tiny_bundle
+
+CPU = torch.device("cpu")
+POLICIES: tuple[Policy, ...] = ("resize", "crop", "tile")
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Bundle]:
+    known: dict[str, Bundle] = {
+        policy: tiny_bundle(tmp_path_factory.mktemp(policy), policy=policy) for policy in POLICIES
+    }
+    return known.__getitem__
+
+
+def by_hand(bundle: Bundle, frames: Tensor, kept: Tensor) -> Tensor:
+    """What the network is to see: whole frames rebuilt by the function that the figures are of, then the policy."""
+    size, side = (bundle.settings.input.height, bundle.settings.input.width), min(frames.shape[2:])
+    few = density(kept, *size) < (SMALL_SCALED_FROM if side <= SMALL_SIDE else SCALED_FROM)
+    if bundle.settings.input.policy != "resize" or side <= 32 or few:
+        return bundle.prepare(reconstruct(frames, kept))
+    return bundle.prepare(reconstruct(*at_scale(frames, kept, *size)))
+
+
+@pytest.mark.parametrize("side", [32, 128, 136, 480])
+def test_whole_frames_are_rebuilt_with_the_weights_of_their_size(bundles: Callable[[str], Bundle], side: int) -> None:
+    frames = to_frames(picture(1, side, side)[None], CPU)
+    kept = random_masks(1, side, side, 0.25, torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        torch.testing.assert_close(
+            Pipeline(bundles("tile")).rebuild(frames, kept), reconstruct(frames, kept), atol=1e-6, rtol=0
+        )
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    ("side", "drop"), [(32, 0.25), (40, 0.75), (64, 0.5), (64, 0.75), (128, 0.25), (136, 0.25), (480, 0.25)]
+)
+def test_live_and_lab_say_the_same(
+    bundles: Callable[[str], Bundle], policy: str, channels: int, side: int, drop: float
+) -> None:
+    pipeline = Pipeline(bundles(policy))
+    work = DeviceWork(pipeline, ProcessorMetrics(CollectorRegistry()))
+    encoding = Encoding(dropped_per_block(drop))
+    message = payload("site/cam-0", 3, encoding=encoding, shown=picture(3, side, side, channels))
+    (live,) = work.classify([taken(message)], [False])
+    assert isinstance(live, Found)
+    decoded, mask = decode_picture(taken(message).key, taken(message).frame)
+    frames, kept = to_frames(decoded[None], CPU), torch.from_numpy(mask)[None, None]
+    with torch.inference_mode():
+        lab = pipeline(frames, kept)
+        expected = pipeline.bundle.logits(by_hand(pipeline.bundle, frames, kept)).softmax(1).amax(1)
+    assert live.class_id == int(lab.class_id)
+    assert live.confidence == pytest.approx(float(lab.confidence), abs=1e-6)
+    assert live.confidence == pytest.approx(float(expected), abs=1e-5)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_the_lab_judges_what_the_chain_says(bundles: Callable[[str], Bundle], policy: str) -> None:
+    pipeline = Pipeline(bundles(policy))
+    images = torch.stack([torch.from_numpy(picture(i, 96, 136)) for i in range(5)]).numpy()
+    kept = random_masks(5, 96, 136, 0.25, torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        classes = pipeline(to_frames(images, CPU), kept).class_id
+    found = evaluate(pipeline, LabelledPictures("some", images, classes.numpy()), drop_ratio=0.25)
+    assert found.denoised.all()
+    assert found.reconstructed.all()
+
+
+@pytest.mark.parametrize("policy", ["crop", "tile"])
+@pytest.mark.parametrize("side", [32, 136])
+def test_a_compiled_program_says_what_the_pipeline_says(
+    bundles: Callable[[str], Bundle], monkeypatch: pytest.MonkeyPatch, policy: str, side: int
+) -> None:
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    shape = Shape(side, side, 3)
+    program = Program(Pipeline(bundles(policy)), compiles=True)
+    assert program.compile_for(shape, 2)
+    frames = [taken(payload("site/cam-0", i, shown=picture(i, side, side))) for i in range(2)]
+    plain, compiled = (
+        DeviceWork(program.pipeline, ProcessorMetrics(CollectorRegistry()), each).classify(frames, [True, True])
+        for each in (None, program)
+    )
+    for one, other in zip(plain, compiled, strict=True):
+        assert isinstance(one, Found)
+        assert isinstance(other, Found)
+        assert one.class_id == other.class_id
+        assert one.confidence == pytest.approx(other.confidence, abs=1e-5)
+
+
+def test_what_waits_for_the_masks_is_not_compiled(bundles: Callable[[str], Bundle]) -> None:
+    program = Program(Pipeline(bundles("resize")), compiles=True)
+    assert not program.compile_for(Shape(64, 64, 3), 2)
+    assert program.shapes == []
+
+
+def test_a_crop_rebuilds_its_surroundings_only_and_sees_what_the_whole_would_show(
+    bundles: Callable[[str], Bundle], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = Pipeline(bundles("crop"))
+    frames = to_frames(picture(2, 401, 307)[None], CPU)
+    kept = random_masks(1, 401, 307, 0.5, torch.Generator().manual_seed(0))
+    whole = pipeline.bundle.prepare(reconstruct(frames, kept))
+    original, sizes = Pipeline.rebuild, []
+
+    def rebuild(self: Pipeline, frames: Tensor, *rest: object, **options: object) -> Tensor:
+        sizes.append(tuple(frames.shape[2:]))
+        return original(self, frames, *rest, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Pipeline, "rebuild", rebuild)
+    with torch.inference_mode():
+        seen, rebuilt = pipeline.see(frames, kept)
+    torch.testing.assert_close(seen, whole, atol=1e-5, rtol=0)
+    assert rebuilt is None
+    assert max(sizes[0]) <= 32 + 2 * 64 + 8
+
+
+def test_a_batch_of_unlike_drops_gives_each_frame_what_it_gets_alone(
+    bundles: Callable[[str], Bundle], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "RESTORED_PIXELS", 0)
+    monkeypatch.setattr(module, "RESTORED_BELOW", 4)
+    pipeline = Pipeline(bundles("resize"))
+    frames = to_frames(torch.stack([torch.from_numpy(picture(i, 64, 88)) for i in range(6)]).numpy(), CPU)
+    generator = torch.Generator().manual_seed(0)
+    kept = torch.cat([random_masks(1, 64, 88, ratio, generator) for ratio in (0.0, 0.875, 0.375, 0.25, 0.75, 0.4375)])
+    assert pipeline.ways(kept) == ([1, 4], [2, 5], [0, 3])
+    with torch.inference_mode():
+        together, rebuilt = pipeline.see(frames, kept)
+        dropped = pipeline.dropped_input(frames, kept)
+        for i in range(6):
+            alone = frames[i : i + 1], kept[i : i + 1]
+            torch.testing.assert_close(together[i : i + 1], pipeline.see(*alone)[0], atol=1e-5, rtol=0)
+            torch.testing.assert_close(dropped[i : i + 1], pipeline.dropped_input(*alone), atol=1e-6, rtol=0)
+    assert rebuilt is None
+
+
+def test_which_way_a_frame_goes_follows_from_its_size_its_pixels_and_the_networks_input(tmp_path: Path) -> None:
+    small, large = Pipeline(tiny_bundle(tmp_path / "small")), Pipeline(tiny_bundle(tmp_path / "large", side=72))
+    assert 32 * 32 <= RESTORED_PIXELS < 72 * 72
+    cases = [
+        (small, (64, 64), 0.5, 0),  # two for each pixel: whole
+        (small, (64, 64), 0.25, 1),  # three
+        (small, (136, 136), 0.875, 1),  # beyond the side up to which whole is cheap
+        (large, (136, 136), 0.75, 0),  # .9
+        (large, (136, 136), 0.5, 1),  # 1.8: a large picture, with few pixels
+        (large, (136, 136), 0.25, 2),  # 2.7: a large picture, with enough
+    ]
+    for pipeline, size, drop, way in cases:
+        kept = random_masks(2, *size, drop, torch.Generator().manual_seed(0))
+        assert pipeline.ways(kept)[way] == [0, 1], (size, drop)
+
+
+def test_gradients_flow_at_scale(bundles: Callable[[str], Bundle]) -> None:
+    frames = to_frames(picture(0, 64, 64)[None], CPU).requires_grad_()
+    for ratio in (0.25, 0.75):
+        kept = random_masks(1, 64, 64, ratio, torch.Generator().manual_seed(0))
+        (gradient,) = torch.autograd.grad(Pipeline(bundles("resize")).logits(frames, kept).sum(), frames)
+        assert float(gradient.abs().max()) > 0
+        assert not gradient[(~kept).expand_as(gradient)].any()
+
+
+def test_strip_sees_a_large_frame_at_the_networks_scale(bundles: Callable[[str], Bundle]) -> None:
+    pipeline = Pipeline(bundles("resize"))
+    frames = to_frames(picture(4, 240, 320)[None], CPU)
+    kept = random_masks(1, 240, 320, 0.25, torch.Generator().manual_seed(0))
+    seen = pipeline.dropped_input(frames, kept)
+    assert seen.shape == (1, 3, 32, 32)
+    # Nearly what the frame with each dropped pixel filled from its neighbour shows at that size.
+    whole = pipeline.probe_input(reconstruct_nearest(frames, kept))
+    assert float((seen - whole).abs().mean()) < 0.01
+    everything = torch.ones_like(kept)
+    torch.testing.assert_close(
+        pipeline.composed_input(frames, everything), pipeline.probe_input(frames), atol=1e-6, rtol=0
+    )
+
+
+@pytest.mark.parametrize(
+    ("size", "shown"), [((216, 768), (108, 384)), ((90, 40), (90, 40)), ((24, 24), (24, 24)), ((1000, 500), (384, 192))]
+)
+def test_a_preview_has_at_most_the_size_that_people_look_at(
+    bundles: Callable[[str], Bundle], size: tuple[int, int], shown: tuple[int, int]
+) -> None:
+    work = DeviceWork(Pipeline(bundles("resize")), ProcessorMetrics(CollectorRegistry()))
+    smooth = torch.nn.functional.interpolate(torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(0)), size)
+    pixels = (smooth[0].permute(1, 2, 0) * 255).byte().numpy()
+    found, unasked = work.classify([taken(payload("site/cam-0", i, shown=pixels)) for i in range(2)], [True, False])
+    assert isinstance(found, Found)
+    assert isinstance(unasked, Found)
+    assert found.shown is not None
+    assert unasked.shown is None
+    assert found.shown.shape == (*shown, 3)
+    small = torch.nn.functional.interpolate(smooth, shown, mode="bilinear", antialias=True)[0].permute(1, 2, 0) * 255
+    assert float((torch.from_numpy(found.shown).float() - small).abs().mean()) < 8
