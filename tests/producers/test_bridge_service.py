@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -23,7 +24,7 @@ from schemas.health import Health
 from schemas.identity import CameraId
 from schemas.keys import KeyRing
 from schemas.limits import MAX_BROKER_BYTES
-from schemas.pointillist_pb2 import Confirm, DeadLetter, KeyRequest, Ledger
+from schemas.pointillist_pb2 import Confirm, DeadLetter, KeyRequest, Ledger, ProbeRequest
 from schemas.topics import Channel, KafkaTopic, mqtt_topic
 from tests.producers.bridge_rig import PICTURE
 from tests.producers.kafka_stand_in import Consumer, Event, KafkaStandIn
@@ -235,30 +236,45 @@ async def test_a_backlog_above_its_limit_holds_frames_back_until_half_of_it_is_d
         await until(lambda: it.metric("holding") == 0, "counted")
 
 
+def _event(request: KeyRequest | ProbeRequest) -> Event:
+    signed = sign_message(KEYS.current(CAMERA), request)
+    return Event(CAMERA.encode(), signed, [("ce_type", request.DESCRIPTOR.full_name.encode())])
+
+
+def _probes() -> ProbeRequest:
+    return ProbeRequest(issued_ms=time.time_ns() // 10**6, probe_share=0.5)
+
+
 async def test_requests_from_kafka_reach_the_camera(monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted = KeyRequest(boot_id=7, seq=3).SerializeToString()
-    event = Event(CAMERA.encode(), wanted, [("ce_type", b"pointillist.v1.KeyRequest")])
     async with bridged(monkeypatch) as it:
-        it.kafka.events.put_nowait([event])
-        await until(lambda: it.broker.published, "a request at the broker")
-        ((topic, payload, retain),) = it.broker.published
-        assert (topic, retain) == (mqtt_topic(CAMERA, Channel.KEY_REQUEST), False)
-        assert open_own_message(KeyRequest, KEYS.current(CAMERA), payload).seq == 3
-        assert it.metric("key_requests_total") == 1
+        it.kafka.events.put_nowait([_event(KeyRequest(boot_id=7, seq=3)), _event(_probes())])
+        await until(lambda: len(it.broker.published) == 2, "two requests at the broker")
+        (key_topic, key, key_retained), (probes_topic, probes, probes_retained) = it.broker.published
+        assert (key_topic, key_retained) == (mqtt_topic(CAMERA, Channel.KEY_REQUEST), False)
+        assert open_own_message(KeyRequest, KEYS.current(CAMERA), key).seq == 3
+        assert (probes_topic, probes_retained) == (mqtt_topic(CAMERA, Channel.PROBES), True)
+        assert open_own_message(ProbeRequest, KEYS.current(CAMERA), probes).probe_share == 0.5
+        assert it.metric("key_requests_total") == it.metric("probe_requests_total") == 1
+
+
+async def test_forged_requests_are_counted_by_their_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with bridged(monkeypatch) as it:
+        assert it.metric("refused_requests_total", kind="KeyRequest") in (None, 0)
+        forged = _event(KeyRequest(boot_id=7, seq=3))
+        it.kafka.events.put_nowait([forged._replace(value=(forged.value or b"")[:-1] + b"?")])
+        await until(lambda: it.metric("refused_requests_total", kind="KeyRequest") == 1, "counted")
+        assert it.broker.published == []
 
 
 async def test_a_request_without_a_connection_is_dropped_and_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    kinds = [KeyRequest(boot_id=7, seq=3)]
     async with bridged(monkeypatch) as it:
         it.broker.connack = 0x87
         it.broker.hang_up()
         await until(lambda: not it.condition("mqtt")["ok"], "no connection")
-        for kind in kinds:
-            name = kind.DESCRIPTOR.full_name.encode()
-            it.kafka.events.put_nowait([Event(CAMERA.encode(), kind.SerializeToString(), [("ce_type", name)])])
-        await until(lambda: it.kafka.events.empty(), "taken")
+        it.kafka.events.put_nowait([_event(KeyRequest(boot_id=7, seq=3)), _event(_probes())])
+        await until(it.kafka.events.empty, "taken")
         await asyncio.sleep(0.02)  # time to send it, if it did
-        assert it.metric("key_requests_total") == 0
+        assert it.metric("key_requests_total") == it.metric("probe_requests_total") == 0
 
 
 async def test_a_stop_delivers_acknowledges_confirms_and_says_goodbye(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -377,8 +393,7 @@ async def test_a_topic_that_is_missing_shows_in_the_health(monkeypatch: pytest.M
 
 
 async def _hears(it: Running, seq: int) -> None:
-    wanted = KeyRequest(boot_id=7, seq=seq).SerializeToString()
-    it.kafka.events.put_nowait([Event(CAMERA.encode(), wanted, [("ce_type", b"pointillist.v1.KeyRequest")])])
+    it.kafka.events.put_nowait([_event(KeyRequest(boot_id=7, seq=seq))])
     await until(lambda: it.metric("key_requests_total") == seq, "heard")
 
 
