@@ -111,14 +111,14 @@ SOURCES: tuple[tuple[str, Callable[[dict[str, Any]], list[Row]], str], ...] = (
     (
         "cameras.json",
         _cameras,
-        "python -m lab.camera_evidence --bundle lab/backdoor/models/resnet20-c-1/bundle --clean "
+        "python -m lab.evidence.judge --bundle lab/backdoor/models/resnet20-c-1/bundle --clean "
         "runs/backdoor/resnet20-c-1/test-clean.npz --trigger resnet20-c-1 --skip 300 --cameras 250 --clean-frames 60 "
         "--repeats 12 --json docs/results/codefend/cameras.json",
     ),
     (
         "cameras-first.json",
         _cameras_first,
-        "python -m lab.camera_evidence --bundle lab/backdoor/models/resnet20-c-1/bundle --clean "
+        "python -m lab.evidence.judge --bundle lab/backdoor/models/resnet20-c-1/bundle --clean "
         "runs/backdoor/resnet20-c-1/test-clean.npz --trigger resnet20-c-1 --cameras 300 --clean-frames 60 "
         "--repeats 12 --json docs/results/codefend/cameras-first.json",
     ),

@@ -55,7 +55,7 @@ def run_ours(mqtt_host: str, mqtt_port: int, bootstrap: str) -> None:
     from prometheus_client import CollectorRegistry
 
     from producers.bridge import BridgeSettings, run_bridge
-    from schemas.health import Health
+    from schemas.runtime.health import Health
 
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
 

@@ -29,14 +29,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.stages import camera_masks, scenes
-from processors.bundle import load_bundle, shipped_bundle
-from processors.device import choose_device
-from processors.microbatch import Shape
+from processors.bundle.bundle import load_bundle, shipped_bundle
+from processors.device.microbatch import Shape
+from processors.device.precision import Precision, arithmetic, choose_precision
+from processors.device.program import Program
+from processors.device.work import choose_device
 from processors.pipeline import Pipeline
-from processors.precision import Precision, arithmetic, choose_precision
-from processors.program import Program
 from schemas.limits import BLOCK
-from schemas.masks import ROWS
+from schemas.pixels.masks import ROWS
 
 SMALL = Shape(32, 32, 3)
 LARGE = Shape(1080, 1920, 3)

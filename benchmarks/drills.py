@@ -28,14 +28,14 @@ from typing import Any
 
 from benchmarks.hostile import publish_hostile
 from benchmarks.system import COMMAND, RunningSystem, audit
-from consumers.evidence import Chain, alert_id
-from infra.kafka_log import read_topic
+from consumers.evidence.chain import Chain, alert_id
+from infra.kafka_files import read_topic
 from infra.layout import Layout
-from lab.strip_table import write_strip_table
-from processors.bundle import read_settings, shipped_bundle
-from processors.strip_table import StripSettings
-from schemas.evidence import Probe
-from schemas.evidence_rule import EvidenceRule
+from lab.strip.table import write_strip_table
+from processors.bundle.bundle import read_settings, shipped_bundle
+from processors.bundle.strip_table import StripSettings
+from schemas.evidence.rule import EvidenceRule
+from schemas.evidence.track import Probe
 from schemas.identity import CameraId
 from schemas.pointillist_pb2 import CHECKED, Alert
 from schemas.topics import KafkaTopic

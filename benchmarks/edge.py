@@ -30,8 +30,8 @@ from producers.sources.settings import SourceSettings
 from schemas.identity import CameraId
 from schemas.keys import derive_camera_key
 from schemas.limits import dropped_per_block
-from schemas.masks import kept_mask
-from schemas.packing import pack
+from schemas.pixels.masks import kept_mask
+from schemas.pixels.packing import pack
 from schemas.pointillist_pb2 import LOSSLESS, RAW
 
 Picture = NDArray[np.uint8]

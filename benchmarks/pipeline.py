@@ -27,12 +27,12 @@ from benchmarks.system import RunningSystem
 from infra.layout import Layout
 from infra.local.mosquitto import Mosquitto
 from infra.up.settings import UpSettings, bundle_folder
-from processors.bundle import load_bundle
+from processors.bundle.bundle import load_bundle
 from producers.scene import SceneSimulator
 from schemas.frame import Encoding, encode_frame
 from schemas.identity import CameraId
 from schemas.keys import derive_camera_key
-from schemas.masks import kept_mask
+from schemas.pixels.masks import kept_mask
 
 BATCH = 64
 DROPPED = 16

@@ -25,7 +25,7 @@ from processors.stages.reconstruct import reconstruct
 from schemas.identity import CameraId
 from schemas.keys import derive_camera_key
 from schemas.limits import BLOCK_PIXELS
-from schemas.masks import kept_mask
+from schemas.pixels.masks import kept_mask
 
 WARM_UP = 2
 

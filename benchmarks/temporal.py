@@ -30,13 +30,13 @@ from processors.stages.denoise import denoise
 from processors.stages.reconstruct import Mode, reconstruct
 from producers.sources.opening import open_source
 from producers.sources.settings import SourceSettings
-from schemas import lossless
 from schemas.identity import CameraId
 from schemas.keys import derive_camera_key
 from schemas.limits import dropped_per_block
-from schemas.masks import Mask, blocks_of, kept_mask
-from schemas.temporal import KeyPicture, unpack_delta
-from schemas.temporal_encoder import UNCHANGED_RMS, Coded, TemporalEncoder
+from schemas.pixels import lossless
+from schemas.pixels.masks import Mask, blocks_of, kept_mask
+from schemas.pixels.temporal import KeyPicture, unpack_delta
+from schemas.pixels.temporal_encoder import UNCHANGED_RMS, Coded, TemporalEncoder
 
 Picture = NDArray[np.uint8]
 

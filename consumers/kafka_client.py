@@ -7,7 +7,7 @@ import contextlib
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
-from schemas import kafka_clients
+from schemas.runtime import kafka_clients
 
 REQUEST_S = 5
 """How long Kafka may take for an answer: it bounds a consumer's start too."""

@@ -6,12 +6,12 @@ import time
 
 from sqlalchemy import Connection, delete, func, select, tuple_
 
-from consumers.archive import Kind
-from consumers.rows import frame_bytes
+from consumers.database.archive import Kind
+from consumers.database.tables import alerts, evidence, frames
+from consumers.database.tallies import FRAME_BYTES, FRAME_ROWS, FRAMES_KEPT_FROM_MS, PURGED_ALERTS, tally
+from consumers.reading.rows import frame_bytes
 from consumers.settings import Bounds
 from consumers.store import Store
-from consumers.tables import alerts, evidence, frames
-from consumers.tallies import FRAME_BYTES, FRAME_ROWS, FRAMES_KEPT_FROM_MS, PURGED_ALERTS, tally
 
 
 def purge(store: Store, bounds: Bounds) -> bool:

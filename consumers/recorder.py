@@ -13,24 +13,24 @@ import structlog
 from prometheus_client import CollectorRegistry
 from sqlalchemy.exc import DataError, IntegrityError
 
-from consumers.board import Board, Camera, load_cameras, monotonic_ms
-from consumers.damage import is_damaged, reason, set_aside
-from consumers.database import open_engine
-from consumers.intake import Record, read, refusal
-from consumers.kafka_log import Log, Rewound
-from consumers.meters import Meters, places_of
-from consumers.outbox import Due, Outbox, count_unpublished, mark_published, unpublished
-from consumers.pages import Pages
-from consumers.probe_plan import Probing, load_told, store_told
+from consumers.alerts import Due, Outbox, count_unpublished, mark_published, unpublished
+from consumers.console.board import Board, Camera, load_cameras, monotonic_ms
+from consumers.console.pages import Pages
+from consumers.database.damage import is_damaged, reason, set_aside
+from consumers.database.engine import open_engine
+from consumers.evidence.probe_plan import Probing, load_told, store_told
+from consumers.evidence.quarantine import Quarantine
+from consumers.metrics import Meters, places_of
 from consumers.purge import purge
-from consumers.quarantine import Quarantine
+from consumers.reading.batch import Record, read, refusal
+from consumers.reading.log import Log, Rewound
 from consumers.settings import RecorderSettings
 from consumers.store import OffsetsMoved, Partition, Store, Written
 from schemas.errors import BrokerError, Malformed, TryAgain, UserError
-from schemas.health import Health
 from schemas.keys import KeyRing
 from schemas.limits import MAX_BROKER_BYTES
 from schemas.pointillist_pb2 import SHED
+from schemas.runtime.health import Health
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from schemas.evidence_rule import EvidenceRule
+from schemas.evidence.rule import EvidenceRule
 from schemas.topics import KafkaTopic
 
 _DAY_S = 86_400.0

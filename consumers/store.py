@@ -9,18 +9,18 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import Connection, Engine, bindparam, func, select, update
 
-from consumers.archive import Archive
-from consumers.camera_rows import CameraRows
-from consumers.database import NewRows, Prepared, upsert
-from consumers.dead_letters import DeadLetters
-from consumers.evidence import Chain
-from consumers.intake import Batch, BootKey, FrameKey, frame_row
-from consumers.quarantine import Quarantine
-from consumers.rows import CameraRow, FrameRow, LetterRow, frame_bytes
+from consumers.database.archive import Archive
+from consumers.database.cameras import CameraRows
+from consumers.database.dead_letters import DeadLetters
+from consumers.database.engine import NewRows, Prepared, upsert
+from consumers.database.tables import SCHEMA_VERSION, boots, dead_letters, frames, ledgers, metadata, offsets
+from consumers.database.tallies import DEAD_LETTER_BYTES, FOREIGN_BYTES, FRAME_BYTES, FRAME_ROWS, SCHEMA, Tallies, tally
+from consumers.evidence.chain import Chain
+from consumers.evidence.quarantine import Quarantine
+from consumers.evidence.watch import Watch
+from consumers.reading.batch import Batch, BootKey, FrameKey, frame_row
+from consumers.reading.rows import CameraRow, FrameRow, LetterRow, frame_bytes
 from consumers.settings import RecorderSettings
-from consumers.tables import SCHEMA_VERSION, boots, dead_letters, frames, ledgers, metadata, offsets
-from consumers.tallies import DEAD_LETTER_BYTES, FOREIGN_BYTES, FRAME_BYTES, FRAME_ROWS, SCHEMA, Tallies, tally
-from consumers.watch import Watch
 from schemas.errors import StateError
 from schemas.pointillist_pb2 import CHECKED, Alert, Verdict
 

@@ -15,13 +15,13 @@ from typing import TypeVar
 
 from google.protobuf.message import DecodeError
 
-from consumers.damage import UNREADABLE, damaged_files, reason, set_aside_ms
-from consumers.intake import check_identity
-from consumers.ledger import shed_ranges
-from consumers.records import Records, open_records
-from consumers.rows import LedgerRow
+from consumers.database.damage import UNREADABLE, damaged_files, reason, set_aside_ms
+from consumers.database.queries import Records, open_records
+from consumers.reading.batch import check_identity
+from consumers.reading.rows import LedgerRow
+from consumers.reading.shed import shed_ranges
 from infra.environment import Environment, fleet_secret
-from infra.kafka_log import LoggedRecord, committed_offsets, read_topic
+from infra.kafka_files import LoggedRecord, committed_offsets, read_topic
 from infra.layout import Layout
 from infra.signed_ledgers import SignedLedgers
 from producers.spool import SpoolBoot, scan_spool

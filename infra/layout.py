@@ -8,9 +8,9 @@ from pathlib import Path
 
 from infra.environment import parse_fleet_secret
 from producers.fleet import spool_root
-from schemas.atomic_file import replacing
 from schemas.identity import CameraId
 from schemas.keys import CameraKey, derive_camera_key
+from schemas.runtime.atomic_file import replacing
 
 
 @dataclass(frozen=True)

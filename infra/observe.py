@@ -15,8 +15,8 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from schemas.errors import ConfigError
-from schemas.health import Health
 from schemas.metrics import BUILD_INFO
+from schemas.runtime.health import Health
 
 MAX_CONNECTIONS: Final = 32
 REQUEST_S: Final = 5.0

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from consumers.damage import UNREADABLE
-from consumers.records import open_records
+from consumers.database.damage import UNREADABLE
+from consumers.database.queries import open_records
 from infra.audit import Audit
 from infra.layout import Layout
 

@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 
 from infra.observe import role_registry, serve
 from schemas.errors import ConfigError
-from schemas.health import Health
+from schemas.runtime.health import Health
 
 Result = TypeVar("Result")
 Entry = Callable[[CollectorRegistry, Health, asyncio.Event], Awaitable[Result]]

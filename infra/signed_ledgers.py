@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from consumers.intake import ledger_row
-from consumers.rows import LedgerRow
+from consumers.reading.batch import ledger_row
+from consumers.reading.rows import LedgerRow
 from schemas.errors import WireError
 from schemas.frame import open_message
 from schemas.identity import CameraId

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from schemas.errors import ConfigError
 from schemas.limits import BLOCK, MAX_DROPPED_PER_BLOCK, dropped_per_block
-from schemas.masks import ROWS, blocks_of, codebook, uniform_codebook
+from schemas.pixels.masks import ROWS, blocks_of, codebook, uniform_codebook
 
 CAMERAS: Final = 8
 """Codebooks that the pictures' cameras share out among them: a picture's mask is then one of 8 · 4,096 ^ blocks."""
@@ -32,7 +32,7 @@ def random_masks(
 ) -> Tensor:
     """Kept masks (count, 1, height, width) bool, each of another random camera and frame.
 
-    A mask takes for every 8×8 block a random row of its camera's codebook, like `schemas.masks.kept_mask`, with
+    A mask takes for every 8×8 block a random row of its camera's codebook, like `schemas.pixels.masks.kept_mask`, with
     round(64 · `drop_ratio`) pixels dropped. `spread=False` takes uniformly random rows instead, for comparison.
     `generator` is one of the CPU. Raises ConfigError for a drop ratio outside [0, 0.875].
     """

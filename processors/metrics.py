@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from prometheus_client import CollectorRegistry
 
-from processors.intake import TakenFrame
-from processors.records import StripFinding
+from processors.arrivals.frames import TakenFrame
+from processors.results.records import StripFinding
 from schemas import metrics as contract
 from schemas.errors import OverQuota, OverSize
 

@@ -16,7 +16,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from processors.bundle import Bundle
+from processors.bundle.bundle import Bundle
 from processors.settings import DenoiseSettings, usual_denoise
 from processors.stages.at_scale import at_scale, density
 from processors.stages.classify import classify
@@ -34,7 +34,8 @@ STAGES = ("unpack", "reconstruct", "denoise", "classify", "strip")
 
 SCALED_FROM: Final = 1.0
 """Kept pixels of a frame for each pixel of the network's input, from which on it goes straight to that scale: with
-fewer the resampling blurs. `python -m lab.at_scale` measures this rule and the next two; ADR 16 argues them."""
+fewer the resampling blurs. `python -m lab.restoration.at_scale` measures this rule and the next two; ADR 16 argues
+them."""
 
 SMALL_SCALED_FROM: Final = 3.0
 """The same for frames up to `SMALL_SIDE`: to rebuild those whole is cheap, with weights that know of attacks."""

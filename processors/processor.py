@@ -13,21 +13,21 @@ from typing import TypeVar
 import structlog
 from aiokafka import ConsumerRecord, TopicPartition
 
-from processors.commit import PartitionProgress
-from processors.deltas import Deltas
-from processors.device import Failed, Found, Outcome, most_pixels
-from processors.emitter import Emitter
-from processors.inbox import Inbox
-from processors.intake import TakenFrame, open_record
-from processors.key_recall import KeyRecall
+from processors.arrivals.deltas import Deltas
+from processors.arrivals.frames import TakenFrame, open_record
+from processors.arrivals.key_recall import KeyRecall
+from processors.arrivals.partitions import Inbox
+from processors.arrivals.progress import PartitionProgress
+from processors.device.microbatch import MicroBatcher
+from processors.device.serving import Serving
+from processors.device.strip_queue import DeviceTurns, StripQueue
+from processors.device.work import Failed, Found, Outcome, most_pixels
 from processors.metrics import ProcessorMetrics
-from processors.microbatch import MicroBatcher
-from processors.outbox import Classification, Outbox
-from processors.preview import PreviewClock
-from processors.records import StripFinding
-from processors.serving import Serving
+from processors.results.delivery import Emitter
+from processors.results.preview import PreviewClock
+from processors.results.records import StripFinding
+from processors.results.verdicts import Classification, Outbox
 from processors.settings import ProcessorSettings
-from processors.strip_queue import DeviceTurns, StripQueue
 from schemas.errors import OverQuota, OverSize, WireError
 from schemas.frame import is_key_frame
 from schemas.keys import KeyRing

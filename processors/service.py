@@ -12,21 +12,21 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import CorruptRecordException, KafkaError
 from prometheus_client import CollectorRegistry
 
-from processors.commit import OffsetsWentBack
-from processors.emitter import BACKOFF_S, Emitter
-from processors.group_watch import GroupWatch
-from processors.inbox import frames_consumer
+from processors.arrivals.group_watch import GroupWatch
+from processors.arrivals.partitions import frames_consumer
+from processors.arrivals.progress import OffsetsWentBack
+from processors.device.serving import Serving
+from processors.device.strip_queue import DeviceTurns
 from processors.metrics import ProcessorMetrics
-from processors.model_feed import ModelFeed
-from processors.model_swap import ModelLoader, ModelSwap, first_serving
+from processors.models.feed import ModelFeed
+from processors.models.swap import ModelLoader, ModelSwap, first_serving
 from processors.processor import Processor
-from processors.serving import Serving
+from processors.results.delivery import BACKOFF_S, Emitter
 from processors.settings import ProcessorSettings
-from processors.strip_queue import DeviceTurns
-from schemas.health import Health
-from schemas.kafka_clients import start
-from schemas.kafka_damage import DamagePasser
 from schemas.keys import KeyRing
+from schemas.runtime.health import Health
+from schemas.runtime.kafka_clients import start
+from schemas.runtime.kafka_damage import DamagePasser
 
 _POLL_MS: Final = 200
 _OBSERVE_S: Final = 0.5

@@ -13,7 +13,7 @@ from typing import Final
 import structlog
 
 from producers.faults import FaultPlan
-from producers.instruments import Instruments
+from producers.metrics import Instruments
 from producers.publisher import Broker, LinkSettings, Publisher
 from producers.publisher.commands import CameraControl
 from producers.reader import Reader, Reading, read_from
@@ -24,9 +24,9 @@ from producers.spool import Spool
 from schemas.errors import SecretError, SourceError, SourceHung, StateError, WireError
 from schemas.frame import encode_next_frame
 from schemas.keys import CameraKey
-from schemas.masks import codebook
+from schemas.pixels.masks import codebook
+from schemas.pixels.temporal_encoder import KeyCause, TemporalEncoder
 from schemas.pointillist_pb2 import Meta
-from schemas.temporal_encoder import KeyCause, TemporalEncoder
 
 _log = structlog.get_logger()
 

@@ -18,16 +18,16 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from producers.camera import Camera
-from producers.instruments import Instruments
+from producers.metrics import Instruments
 from producers.publisher import Broker, LinkSettings
 from producers.scenario import CameraSettings, Fault, Scenario
-from schemas.atomic_file import replacing
-from schemas.disk import free_bytes
 from schemas.errors import PointillistError, SecretError, SourceError, StateError
-from schemas.health import Health
 from schemas.identity import CameraId
 from schemas.keys import CameraKey
 from schemas.metrics import DISK_FREE
+from schemas.runtime.atomic_file import replacing
+from schemas.runtime.disk import free_bytes
+from schemas.runtime.health import Health
 
 _log = structlog.get_logger()
 

@@ -17,7 +17,7 @@ from schemas.errors import ConfigError
 from schemas.frame import PROFILES, Encoding
 from schemas.identity import CameraId, camera_id
 from schemas.limits import BLOCK_PIXELS, MAX_DROPPED_PER_BLOCK, MAX_FRAMES_PER_SECOND, dropped_per_block
-from schemas.temporal_encoder import MOST_RMS, UNCHANGED_RMS
+from schemas.pixels.temporal_encoder import MOST_RMS, UNCHANGED_RMS
 
 _INDEX: Final = re.compile(r"\{index(?::0?(\d))?\}")
 

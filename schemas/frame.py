@@ -18,8 +18,10 @@ from schemas.limits import (
     MAX_SIDE,
     PLAIN_MESSAGE_BYTES,
 )
-from schemas.masks import Mask, kept_mask
-from schemas.packing import Picture, pack, unpack
+from schemas.pixels.masks import Mask, kept_mask
+from schemas.pixels.packing import Picture, pack, unpack
+from schemas.pixels.temporal import KeyPicture, unpack_delta
+from schemas.pixels.temporal_encoder import Coded, TemporalEncoder
 from schemas.pointillist_pb2 import (
     LOSSLESS,
     RAW,
@@ -33,8 +35,6 @@ from schemas.pointillist_pb2 import (
     ProbeRequest,
     Status,
 )
-from schemas.temporal import KeyPicture, unpack_delta
-from schemas.temporal_encoder import Coded, TemporalEncoder
 
 CHANNELS: Final = (1, 3)
 TIME_LIMIT: Final = 2**53

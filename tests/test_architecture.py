@@ -20,10 +20,10 @@ ALLOWED = {
     "lab": (
         "schemas",
         "processors.stages",
-        "processors.bundle",
+        "processors.bundle.bundle",
         "processors.networks",
         "processors.pipeline",
-        "processors.strip_table",
+        "processors.bundle.strip_table",
         "producers.sources",
         "producers.scene",
     ),

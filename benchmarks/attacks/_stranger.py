@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 from paho.mqtt.enums import CallbackAPIVersion
 
 from benchmarks.system import RunningSystem
-from consumers.records import open_records
+from consumers.database.queries import open_records
 from infra.layout import Layout
 from schemas.identity import CameraId
 from schemas.topics import Channel, KafkaTopic, every_camera_filter, parse_mqtt_topic

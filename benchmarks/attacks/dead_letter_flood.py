@@ -15,10 +15,10 @@ from sqlalchemy import func, select
 from benchmarks.attacks.outcome import Outcome
 from benchmarks.attacks.recording import recording_p99_s
 from benchmarks.system import RunningSystem, audit
-from consumers.database import open_engine
-from consumers.records import open_records
+from consumers.database.engine import open_engine
+from consumers.database.queries import open_records
+from consumers.database.tables import boots, dead_letters, frames
 from consumers.settings import Bounds
-from consumers.tables import boots, dead_letters, frames
 from infra.layout import Layout
 
 QUIET_S = 20.0

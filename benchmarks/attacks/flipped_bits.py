@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from benchmarks.attacks.outcome import Outcome
-from infra.kafka_log import committed_offsets
+from infra.kafka_files import committed_offsets
 from infra.layout import Layout
 from infra.up.background import RunningSystem, audit
 from infra.up.scrape import Samples

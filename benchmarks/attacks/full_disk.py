@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.attacks.outcome import Outcome
-from consumers.records import open_records
+from consumers.database.queries import open_records
 from infra.layout import Layout
 from infra.up.background import RunningSystem, audit
 from infra.up.scrape import Samples

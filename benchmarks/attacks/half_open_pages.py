@@ -16,7 +16,7 @@ from pathlib import Path
 from benchmarks.attacks.outcome import Outcome
 from benchmarks.attacks.recording import recording_p99_s
 from benchmarks.system import RunningSystem, audit
-from consumers.records import open_records
+from consumers.database.queries import open_records
 from infra.layout import Layout
 
 CROWD = 1_600

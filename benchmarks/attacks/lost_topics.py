@@ -15,7 +15,7 @@ from benchmarks.attacks.outcome import Outcome
 from benchmarks.system import RunningSystem, audit
 from infra.layout import Layout
 from infra.local.topics import create_topics, pointillist_topics
-from infra.up.roles import health_of
+from infra.up.processes import health_of
 from schemas.topics import KafkaTopic
 
 TOPIC = KafkaTopic.FRAMES.value

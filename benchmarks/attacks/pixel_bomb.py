@@ -16,7 +16,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from benchmarks.attacks.good_traffic import p99_s
 from benchmarks.attacks.outcome import Outcome
 from benchmarks.system import RunningSystem, audit
-from infra.kafka_log import read_topic
+from infra.kafka_files import read_topic
 from infra.layout import Layout
 from schemas.frame import Encoding, encode_frame
 from schemas.identity import CameraId

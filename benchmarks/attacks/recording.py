@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from sqlalchemy import select
 
-from consumers.database import open_engine
-from consumers.tables import frames
+from consumers.database.engine import open_engine
+from consumers.database.tables import frames
 from infra.layout import Layout
 
 

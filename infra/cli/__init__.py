@@ -44,16 +44,12 @@ def main() -> None:
         camera_told,
         doctor,
         key,
-        lab,
-        lab_codefend,
-        lab_repair,
-        lab_strip,
-        lab_super_iot,
         model,
         roles,
         topics,
         up,
     )
+    from infra.cli.lab import codefend, evaluate, repair, strip, super_iot  # noqa: F401
     from infra.cli.passwords import hide_passwords
 
     hide_passwords()

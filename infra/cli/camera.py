@@ -59,7 +59,7 @@ def attach(
     from infra.environment import Environment, accepted_generations, attached_camera_key
     from infra.layout import Layout
     from infra.role import address, run_role
-    from infra.up.roles import FLEET_PENDING
+    from infra.up.processes import FLEET_PENDING
     from producers.fleet import run_camera
     from producers.scenario import parse_scenario
     from schemas.identity import camera_id

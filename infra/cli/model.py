@@ -18,8 +18,8 @@ from infra.cli.roles import BROKER_WAIT_S, Kafka, State, broker, require_brokers
 from schemas.errors import BundleError, ConfigError
 
 if TYPE_CHECKING:
-    from infra.models import ModelsTopic
-    from processors.model_store import ModelStore
+    from infra.models_topic import ModelsTopic
+    from processors.models.store import ModelStore
     from schemas.pointillist_pb2 import Model, Models
 
 R = TypeVar("R")
@@ -53,8 +53,8 @@ def publish(
     Exit status 1 when a processor refuses it or has not said anything in time, 2 when it is not published.
     """
     from infra.layout import Layout
-    from infra.models import check_successor
-    from processors.model_store import ModelStore
+    from infra.models_topic import check_successor
+    from processors.models.store import ModelStore
     from schemas import models as listed
 
     if store is None and state is None:
@@ -201,7 +201,7 @@ def _at(ms: int) -> str:
 def _with_topic(
     state: Path | None, kafka: str | None, broker_wait: float, run: Callable[[ModelsTopic], Awaitable[R]]
 ) -> R:
-    from infra.models import ModelsTopic
+    from infra.models_topic import ModelsTopic
 
     bootstrap = broker(kafka, state, "kafka")
     require_brokers(broker_wait, kafka=bootstrap)
@@ -217,7 +217,7 @@ def _with_topic(
 def _folder(bundle: Path) -> Path:
     if bundle.exists() or bundle.name != str(bundle):
         return bundle
-    from processors.bundle import shipped_bundle
+    from processors.bundle.bundle import shipped_bundle
 
     return shipped_bundle(bundle.name)
 
@@ -226,13 +226,13 @@ def _checked(folder: Path) -> str:
     """The id of the bundle in `folder`, which has been loaded and tried."""
     import torch
 
-    from processors.bundle import load_bundle
+    from processors.bundle.bundle import load_bundle
 
     return load_bundle(folder, torch.device("cpu")).model_id
 
 
 def _described(folder: Path, model_id: str) -> Model:
-    from processors.bundle import read_settings
+    from processors.bundle.bundle import read_settings
     from schemas.pointillist_pb2 import Model
 
     settings = read_settings(folder)

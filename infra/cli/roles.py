@@ -35,7 +35,7 @@ def broker(given: str | None, state: Path | None, role: str) -> str:
         raise ConfigError(
             f"expected --{'mqtt' if role == 'mosquitto' else role} host:port, or --state of a running system"
         )
-    from infra.local.roles import read_roles
+    from infra.local.role_table import read_roles
 
     listen = read_roles(state).get(role, {}).get("listen")
     if not listen:
@@ -152,7 +152,7 @@ def process(
     from processors.settings import ProcessorSettings
 
     if not bundle.exists() and bundle.name == str(bundle):
-        from processors.bundle import shipped_bundle
+        from processors.bundle.bundle import shipped_bundle
 
         bundle = shipped_bundle(bundle.name)
     if model_cache is None and state is not None:
@@ -245,7 +245,7 @@ def fleet(
     """Run simulated cameras. Exit status 3 when spools still hold frames at the drain deadline."""
     from infra.layout import Layout
     from infra.role import address, run_role
-    from infra.up.roles import FLEET_PENDING
+    from infra.up.processes import FLEET_PENDING
     from producers.fleet import run_fleet
     from producers.scenario import load_scenario
     from schemas.errors import SecretError

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from schemas.atomic_file import replacing
+from schemas.runtime.atomic_file import replacing
 
 
 def write_json(path: Path, document: Mapping[str, Any] | list[Any]) -> None:

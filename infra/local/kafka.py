@@ -13,11 +13,11 @@ from typing import ClassVar
 from infra.local.files import write_text
 from infra.local.kafka_jars import class_archive, java_binary, kafka_jars
 from infra.local.service import INFRA, Service, fill
-from schemas.atomic_file import replacing
-from schemas.disk import is_full
 from schemas.errors import BrokerError
-from schemas.kafka_clients import start
 from schemas.limits import MAX_BROKER_BYTES
+from schemas.runtime.atomic_file import replacing
+from schemas.runtime.disk import is_full
+from schemas.runtime.kafka_clients import start
 
 SERVER_TEMPLATE = INFRA / "kafka" / "server.properties.in"
 LOGGING = INFRA / "kafka" / "log4j2.properties"

@@ -8,8 +8,8 @@ import threading
 from pathlib import Path
 
 from infra.local.files import read_json, write_json
-from schemas.disk import is_full
 from schemas.errors import BrokerError
+from schemas.runtime.disk import is_full
 
 LOOPBACK = "127.0.0.1"
 FIRST_PORT = 10240

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from schemas.disk import is_full
+from schemas.runtime.disk import is_full
 
 COMMAND = (sys.executable, "-m", "infra.cli")
 """`pointillist` by this very interpreter, whatever lies on the path."""

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from schemas.disk import free_bytes
+from schemas.runtime.disk import free_bytes
 
 LEAST_BYTES: Final = 16 * 2**20
 """Kafka, which writes most, ends before a disk is full to the last byte."""

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from schemas.errors import BrokerError
-from schemas.kafka_clients import start
 from schemas.limits import MAX_BROKER_BYTES
+from schemas.runtime.kafka_clients import start
 from schemas.topics import KafkaTopic
 
 MEBIBYTE = 1024 * 1024

@@ -24,19 +24,19 @@ from infra.local.kafka import Kafka
 from infra.local.mosquitto import Mosquitto
 from infra.local.ports import Ports
 from infra.local.prometheus import Prometheus, prometheus_binary
-from infra.local.roles import RoleTable
+from infra.local.role_table import RoleTable
 from infra.local.room import Room
 from infra.local.topics import create_topics, pointillist_topics
 from infra.report import report
-from infra.up.roles import FLEET_PENDING, LocalRoles, Role
+from infra.up.processes import FLEET_PENDING, LocalRoles, Role
 from infra.up.settings import UpSettings, bundle_folder, checks_for_triggers, scenario_document
 from infra.up.supervisor import Supervisor
 from infra.up.table import LiveTable
 from producers.fleet import fleet_started
 from producers.publisher.told import overridden, read_told
 from producers.scenario import Scenario, parse_scenario
-from schemas.disk import is_full
 from schemas.errors import ConfigError, StateError, UserError
+from schemas.runtime.disk import is_full
 
 READY_S = 120.0
 STOP_S = 15.0

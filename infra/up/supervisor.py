@@ -8,11 +8,11 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from infra.local.process import last_line
-from infra.local.roles import RoleTable
+from infra.local.role_table import RoleTable
 from infra.local.room import Room
-from infra.up.roles import Role
-from schemas.disk import is_full
+from infra.up.processes import Role
 from schemas.errors import BrokerError, ConfigError, PointillistError, TryAgain
+from schemas.runtime.disk import is_full
 
 FIRST_PAUSE_S = 0.25
 LONGEST_PAUSE_S = 5.0

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from infra.up.roles import Role
+from infra.up.processes import Role
 from infra.up.scrape import Samples
 from schemas.metrics import (
     ALERTS,

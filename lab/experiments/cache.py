@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.atomic_file import replacing
+from schemas.runtime.atomic_file import replacing
 
 Arrays = dict[str, NDArray[np.generic]]
 _KEY = "made_from"

@@ -8,8 +8,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from schemas.atomic_file import replacing
 from schemas.errors import ConfigError
+from schemas.runtime.atomic_file import replacing
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from schemas.atomic_file import replacing
+from schemas.runtime.atomic_file import replacing
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from lab.calibrate import OVERLAYS
 from lab.data import LabelledPictures
 from lab.masks import random_masks
-from lab.strip_table import calibrate_bundle
+from lab.strip.calibrate import OVERLAYS
+from lab.strip.table import calibrate_bundle
 from lab.training.recipe import Images, Labels
-from processors.bundle import Bundle, BundleSettings, InputSettings, load_bundle
+from processors.bundle.bundle import Bundle, BundleSettings, InputSettings, load_bundle
 from processors.pipeline import Pipeline
 from processors.stages.drop import drop
 from schemas.errors import ConfigError

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from schemas.atomic_file import replacing
+from schemas.runtime.atomic_file import replacing
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]

@@ -27,11 +27,11 @@ from lab.networks.families import SURROGATES
 from lab.training.families import NETWORKS
 from lab.training.pictures import cifar_pictures, crops_of_larger
 from lab.training.recipe import average_into
-from processors.bundle import Bundle, load_bundle
+from processors.bundle.bundle import Bundle, load_bundle
 from processors.networks.restorer import Restorer
 from processors.stages.plate import reconstruct_plate
-from schemas.atomic_file import replacing
-from schemas.masks import ROWS, codebook
+from schemas.pixels.masks import ROWS, codebook
+from schemas.runtime.atomic_file import replacing
 
 LARGER = 12_000
 MOST_DROPPED = 40

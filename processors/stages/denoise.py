@@ -22,7 +22,7 @@ NORMAL_QUARTILE = 0.6744897501960817
 
 
 # The largest σ that costs a CIFAR-10 network no accuracy on clean frames behind the drop and the reconstruction
-# (`python -m lab.validate_stages --bundle`); an estimated σ takes the texture of small pictures for noise.
+# (`python -m lab.restoration.choose_constants --bundle`); an estimated σ takes the texture of small pictures for noise.
 SIGMA = 0.01
 
 

@@ -1,6 +1,6 @@
 """From what was sent to frames: masks out of the cameras' keys, pixels back to their places.
 
-The same bits as `schemas.masks` and `schemas.philox` give, for a whole batch at once on the device.
+The same bits as `schemas.pixels.masks` and `schemas.pixels.philox` give, for a whole batch at once on the device.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from torch import Tensor
 from processors.stages.shapes import check_size
 from schemas.errors import StageError
 from schemas.limits import BLOCK, BLOCK_PIXELS
-from schemas.masks import ROWS, blocks_of
-from schemas.philox import MULTIPLIERS, ROUNDS, WEYL
+from schemas.pixels.masks import ROWS, blocks_of
+from schemas.pixels.philox import MULTIPLIERS, ROUNDS, WEYL
 
 _LOW = 0xFFFFFFFF
 

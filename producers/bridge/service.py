@@ -10,23 +10,23 @@ from typing import Final
 import structlog
 from prometheus_client import CollectorRegistry
 
-from producers.bridge.backlog import Backlog
 from producers.bridge.confirmations import Confirmations
 from producers.bridge.credit import Credit
-from producers.bridge.intake import Intake
-from producers.bridge.key_requests import KeyRequests
-from producers.bridge.lanes import Entry, Lane, Lanes
-from producers.bridge.link import Link
-from producers.bridge.packets import pubacks, publish_qos_0
-from producers.bridge.probe_requests import ProbeRequests
-from producers.bridge.producer import Producers
-from producers.bridge.requests import Requests
+from producers.bridge.kafka.backlog import Backlog
+from producers.bridge.kafka.lanes import Entry, Lane, Lanes
+from producers.bridge.kafka.producers import Producers
+from producers.bridge.mqtt.acknowledgements import AckWindow
+from producers.bridge.mqtt.link import Link
+from producers.bridge.mqtt.packets import pubacks, publish_qos_0
+from producers.bridge.records import Intake
+from producers.bridge.requests.key_frames import KeyRequests
+from producers.bridge.requests.listener import Requests
+from producers.bridge.requests.probes import ProbeRequests
 from producers.bridge.settings import BridgeSettings
-from producers.bridge.window import AckWindow
 from schemas import metrics
-from schemas.health import Health
 from schemas.keys import KeyRing
 from schemas.pointillist_pb2 import KeyRequest, ProbeRequest
+from schemas.runtime.health import Health
 from schemas.topics import KafkaTopic
 
 log = structlog.get_logger()

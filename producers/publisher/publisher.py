@@ -12,7 +12,7 @@ from typing import Final
 import structlog
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from producers.instruments import Instruments
+from producers.metrics import Instruments
 from producers.publisher.broker import Broker
 from producers.publisher.commands import CameraControl
 from producers.publisher.link import Link

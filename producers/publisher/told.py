@@ -10,9 +10,9 @@ from typing import Final
 import structlog
 from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
 
-from schemas.atomic_file import replacing
 from schemas.frame import Encoding
 from schemas.pointillist_pb2 import Command, Told
+from schemas.runtime.atomic_file import replacing
 
 _FILE: Final = "told.json"
 _BEFORE: Final = "command"

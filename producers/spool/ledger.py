@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Final
 from zlib import crc32
 
-from schemas.atomic_file import replacing
 from schemas.identity import CameraId
 from schemas.pointillist_pb2 import Ledger, Range
 from schemas.ranges import RangeSet
+from schemas.runtime.atomic_file import replacing
 
 _SUFFIX: Final = ".ledger.json"
 _COPY: Final = ".copy"

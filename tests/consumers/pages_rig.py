@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from consumers.recorder import run_recorder
 from consumers.settings import RecorderSettings
-from schemas.health import Health
+from schemas.runtime.health import Health
 from tests.consumers.recorder_rig import KEYS
 from tests.waiting import until
 
@@ -75,7 +75,7 @@ class Served:
 
 def pages_process() -> psutil.Process:
     """The process that serves the pages of this one's recorder."""
-    (found,) = (child for child in psutil.Process().children() if "consumers.web" in child.cmdline())
+    (found,) = (child for child in psutil.Process().children() if "consumers.console.web" in child.cmdline())
     return found
 
 

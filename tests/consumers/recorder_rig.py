@@ -11,15 +11,15 @@ from pathlib import Path
 from PIL import Image
 from sqlalchemy import func, select
 
-from consumers.board import Board
-from consumers.database import open_engine
-from consumers.intake import read
-from consumers.quarantine import Quarantine
-from consumers.records import Records, open_records
+from consumers.console.board import Board
+from consumers.database.engine import open_engine
+from consumers.database.queries import Records, open_records
+from consumers.database.tables import metadata
+from consumers.evidence.quarantine import Quarantine
+from consumers.reading.batch import read
 from consumers.settings import Bounds, RecorderSettings
 from consumers.store import Partition, Store, Written
-from consumers.tables import metadata
-from schemas.evidence_rule import EvidenceRule
+from schemas.evidence.rule import EvidenceRule
 from schemas.frame import sign_message
 from schemas.identity import CameraId
 from schemas.keys import KeyRing

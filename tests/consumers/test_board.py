@@ -8,9 +8,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 from sqlalchemy import update
 
-from consumers.board import Board, load_cameras
-from consumers.meters import Meters, places_of
-from consumers.tables import boots
+from consumers.console.board import Board, load_cameras
+from consumers.database.tables import boots
+from consumers.metrics import Meters, places_of
 from schemas.pointillist_pb2 import OFFLINE, ONLINE, Status, Turn
 from tests.consumers.recorder_rig import BOOT, CAMERA, PNG, Rig, signed, verdict
 
@@ -104,7 +104,7 @@ def test_a_recorder_that_starts_again_knows_how_long_a_camera_was_silent(rig: Ri
 def test_the_cameras_heard_last_are_restored_whenever_they_were_first_heard(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("consumers.board.MAX_CAMERAS", 2)
+    monkeypatch.setattr("consumers.console.board.MAX_CAMERAS", 2)
     heard = [("lab/a", 1, 10), ("lab/b", 1, 20), ("lab/c", 1, 30), ("lab/a", 2, 40)]
     for camera, boot, _ in heard:
         rig.verdicts([verdict(0, boot=boot)], camera)

@@ -3,11 +3,11 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import delete, inspect
 
+from consumers.console.web import recent_dead_letters
+from consumers.database.tables import tallies
+from consumers.database.tallies import FOREIGN_BYTES, FRAME_BYTES
 from consumers.purge import purge
 from consumers.settings import Bounds
-from consumers.tables import tallies
-from consumers.tallies import FOREIGN_BYTES, FRAME_BYTES
-from consumers.web import recent_dead_letters
 from schemas.pointillist_pb2 import DeadLetter
 from schemas.ranges import RangeSet
 from tests.consumers.recorder_rig import BOOT, CAMERA, MakeRig, Rig, dead_letter, ledger, verdict

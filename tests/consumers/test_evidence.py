@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consumers.evidence import Chain, alert_id, raise_alert
-from schemas.evidence import Alarm, Past, Probe, Track
-from schemas.evidence_rule import EvidenceRule
+from consumers.evidence.chain import Chain, alert_id, raise_alert
+from schemas.evidence.rule import EvidenceRule
+from schemas.evidence.track import Alarm, Past, Probe, Track
 
 RULE = EvidenceRule()
 

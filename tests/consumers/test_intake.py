@@ -5,10 +5,10 @@ import math
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consumers.intake import frame_row, read
-from consumers.rows import CameraRow, FrameRow, LedgerRow, LetterRow
+from consumers.database.tables import cameras, dead_letters, frames, ledgers
+from consumers.reading.batch import frame_row, read
+from consumers.reading.rows import CameraRow, FrameRow, LedgerRow, LetterRow
 from consumers.settings import RecorderSettings
-from consumers.tables import cameras, dead_letters, frames, ledgers
 from schemas.limits import DEAD_LETTER_PAYLOAD_BYTES
 from schemas.pointillist_pb2 import DeadLetter, Verdict
 from tests.consumers.recorder_rig import BOOT, CAMERA, KEYS, FakeRecord, dead_letter, ledger, signed, verdict

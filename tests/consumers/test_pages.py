@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from consumers.hosts import Hosts
-from consumers.visitors import MAX_CONNECTIONS, REQUEST_S
+from consumers.console.hosts import Hosts
+from consumers.console.visitors import MAX_CONNECTIONS, REQUEST_S
 from tests.consumers.pages_rig import Served, get, half_open, pages_process, serving
 from tests.waiting import until
 

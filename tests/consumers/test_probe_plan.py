@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from consumers.probe_plan import Change, Probing, Seen, Told, load_told, store_told
+from consumers.evidence.probe_plan import Change, Probing, Seen, Told, load_told, store_told
 from consumers.settings import ProbePlan
 from schemas.pointillist_pb2 import TEMPORAL, Meta, ProbeRequest
 from tests.consumers.recorder_rig import MakeRig

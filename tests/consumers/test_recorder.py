@@ -21,19 +21,19 @@ import pytest_asyncio
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from prometheus_client import CollectorRegistry
 
+from consumers.database.queries import Records, open_records
 from consumers.recorder import run_recorder
-from consumers.records import Records, open_records
 from consumers.settings import ProbePlan, RecorderSettings
 from infra.local.kafka import Kafka
-from schemas import kafka_damage
 from schemas.announcement import turn
 from schemas.errors import ConfigError, TryAgain
-from schemas.evidence_rule import EvidenceRule
+from schemas.evidence.rule import EvidenceRule
 from schemas.frame import open_message
-from schemas.health import Health
 from schemas.identity import CameraId
 from schemas.pointillist_pb2 import ONLINE, Alert, Meta, ProbeRequest, Status, Verdict
 from schemas.ranges import RangeSet
+from schemas.runtime import kafka_damage
+from schemas.runtime.health import Health
 from tests.conftest import TopicFactory
 from tests.consumers.pages_rig import half_open
 from tests.consumers.recorder_rig import BOOT, CAMERA, KEYS, SECRET, dead_letter, ledger, picture, signed, verdict
@@ -48,7 +48,7 @@ import asyncio, signal, sys
 from prometheus_client import CollectorRegistry
 from consumers.recorder import run_recorder
 from consumers.settings import RecorderSettings
-from schemas.health import Health
+from schemas.runtime.health import Health
 from schemas.keys import KeyRing
 
 async def main():

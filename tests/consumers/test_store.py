@@ -10,18 +10,18 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.schema import CreateTable
 
-from consumers.database import open_engine
-from consumers.outbox import count_unpublished, mark_published, unpublished
+from consumers.alerts import count_unpublished, mark_published, unpublished
+from consumers.database.engine import open_engine
+from consumers.database.queries import open_records
+from consumers.database.tables import evidence, metadata, tallies
+from consumers.database.tallies import SCHEMA
+from consumers.evidence.quarantine import Quarantine
 from consumers.purge import purge
-from consumers.quarantine import Quarantine
-from consumers.records import open_records
 from consumers.settings import Bounds, RecorderSettings
 from consumers.store import OffsetsMoved, Store
-from consumers.tables import evidence, metadata, tallies
-from consumers.tallies import SCHEMA
 from schemas.announcement import LAST_MESSAGE
 from schemas.errors import StateError
-from schemas.evidence_rule import EvidenceRule
+from schemas.evidence.rule import EvidenceRule
 from schemas.frame import sign_message
 from schemas.identity import CameraId
 from schemas.keys import KeyRing
@@ -253,7 +253,7 @@ def test_alerts_that_wait_are_gone_through_to_the_last_though_the_first_are_refu
 ) -> None:
     for boot in range(1, 6):
         rig.verdicts(_of(made, boot) for made in ATTACK)
-    monkeypatch.setattr("consumers.outbox._AT_ONCE", 2)
+    monkeypatch.setattr("consumers.alerts._AT_ONCE", 2)
     assert count_unpublished(rig.engine) == 5
     seen, page = [], unpublished(rig.engine)
     while page:

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
-from consumers.database import open_engine
-from consumers.intake import ledger_row
-from consumers.tables import metadata
-from consumers.tallies import SCHEMA
+from consumers.database.engine import open_engine
+from consumers.database.tables import metadata
+from consumers.database.tallies import SCHEMA
+from consumers.reading.batch import ledger_row
 from infra.audit import audit, unsettled
 from infra.layout import Layout
 from infra.local.process import COMMAND

@@ -20,10 +20,10 @@ from infra.up.scrape import Samples
 from infra.up.settings import UpSettings, bundle_folder, checks_for_triggers, scenario_document, source_entry
 from producers.scenario import parse_scenario
 from schemas.errors import BundleError, ConfigError, SecretError, SourceError
-from schemas.health import Health
 from schemas.identity import CameraId
 from schemas.keys import CameraKey, derive_camera_key
 from schemas.metrics import END_TO_END
+from schemas.runtime.health import Health
 from tests.conftest import fill
 from tests.processors.tiny import write_bundle
 

@@ -20,7 +20,7 @@ from infra.local.mosquitto import Mosquitto
 from infra.local.ports import Ports
 from infra.local.prometheus import RULES, Prometheus
 from infra.local.prometheus import TEMPLATE as PROMETHEUS_TEMPLATE
-from infra.up.roles import LocalRoles
+from infra.up.processes import LocalRoles
 from infra.up.settings import UpSettings
 from producers.scenario import load_scenario
 from schemas.limits import MAX_BROKER_BYTES

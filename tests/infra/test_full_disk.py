@@ -14,9 +14,9 @@ import pytest
 from infra.local.files import write_text
 from infra.local.ports import Ports
 from infra.local.process import LOG_LIMIT_BYTES, Child, ProcessId, bound_log
-from infra.local.roles import RoleTable, read_roles
+from infra.local.role_table import RoleTable, read_roles
 from infra.local.room import Room
-from infra.up.roles import Role
+from infra.up.processes import Role
 from infra.up.supervisor import MOST_FAILURES, Supervisor
 from schemas.errors import BrokerError, ConfigError, TryAgain
 from tests.conftest import fill

@@ -12,7 +12,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 
 from infra.local.kafka import Kafka
-from schemas.kafka_clients import end, leave, start, stop
+from schemas.runtime.kafka_clients import end, leave, start, stop
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-from infra.kafka_log import committed_offsets, partitions_of, read_topic
+from infra.kafka_files import committed_offsets, partitions_of, read_topic
 from infra.local.topics import TopicSpec, create_topics
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from infra.local.files import write_json
 from infra.local.process import ProcessId
-from infra.local.roles import RoleTable, read_roles
+from infra.local.role_table import RoleTable, read_roles
 from schemas.errors import StateError
 
 ROOT = Path(__file__).parents[2]
@@ -90,7 +90,7 @@ def _leave_behind(folder: Path, process: ProcessId) -> None:
 import os
 from pathlib import Path
 from infra.local.process import ProcessId
-from infra.local.roles import RoleTable
+from infra.local.role_table import RoleTable
 table = RoleTable(Path({str(folder)!r}))
 table.record("bridge", ProcessId({process.pid}, {process.started}))
 os.kill(os.getpid(), 9)

@@ -17,7 +17,7 @@ from infra.layout import write_private
 from infra.local.files import write_json
 from infra.local.kafka import Kafka
 from infra.local.topics import create_topics, pointillist_topics
-from infra.models import ModelsTopic
+from infra.models_topic import ModelsTopic
 from schemas.errors import BrokerError, BundleError, ConfigError
 from schemas.keys import KeyRing
 from schemas.pointillist_pb2 import Model, Models

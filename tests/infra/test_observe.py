@@ -6,7 +6,7 @@ import threading
 import urllib.request
 
 from infra.observe import MAX_CONNECTIONS, role_registry, serve
-from schemas.health import Health
+from schemas.runtime.health import Health
 
 
 def test_half_open_requests_take_few_threads_and_keep_no_scrape_out() -> None:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from lab.calibrate import (
+from lab.data import LabelledPictures
+from lab.strip.calibrate import (
     CleanVerdicts,
     calibrated,
     clamps,
@@ -15,13 +16,12 @@ from lab.calibrate import (
     overlay_frames,
     threshold_of,
 )
-from lab.data import LabelledPictures
-from lab.strip_limits import limits_of
-from lab.strip_table import strip_toml, write_strip_table
-from processors.bundle import load_bundle, read_settings
+from lab.strip.limits import limits_of
+from lab.strip.table import strip_toml, write_strip_table
+from processors.bundle.bundle import load_bundle, read_settings
+from processors.bundle.strip_table import DroppedStripThreshold, StripSettings
 from processors.pipeline import Pipeline
 from processors.stages.strip import Statistic, contributions, log_odds_bits, spread_bits, strip
-from processors.strip_table import DroppedStripThreshold, StripSettings
 from schemas.errors import BundleError, ConfigError
 from tests.lab import colour_judge
 from tests.lab.colour_judge import coloured, write_bundle

@@ -8,13 +8,13 @@ import pytest
 from numpy.typing import NDArray
 
 from lab.backdoor.triggers import Patch
-from lab.camera_evidence import judge, target_of
 from lab.data import LabelledPictures
-from lab.watched_cameras import Watched, shots, watch
-from processors.bundle import Bundle
+from lab.evidence.judge import judge, target_of
+from lab.evidence.watched_cameras import Watched, shots, watch
+from processors.bundle.bundle import Bundle
+from processors.bundle.strip_table import DroppedStripThreshold
 from processors.pipeline import Pipeline
-from processors.strip_table import DroppedStripThreshold
-from schemas.evidence_rule import EvidenceRule
+from schemas.evidence.rule import EvidenceRule
 from tests.processors.tiny import tiny_bundle
 
 CLEAN, STAMPED, TARGET = 40, 20, 5

@@ -7,7 +7,7 @@ import torch
 from lab import masks
 from lab.masks import random_masks
 from schemas.errors import ConfigError
-from schemas.masks import codebook
+from schemas.pixels.masks import codebook
 
 
 def generator(seed: int = 0) -> torch.Generator:

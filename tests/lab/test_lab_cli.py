@@ -221,7 +221,7 @@ def test_a_missing_library_names_the_extra(
     real = builtins.__import__
 
     def without(name: str, *rest: Any, **options: Any) -> Any:
-        if name == "lab.evaluate":
+        if name == "lab.restoration.evaluate":
             raise ModuleNotFoundError("No module named 'foolbox'", name="foolbox")
         return real(name, *rest, **options)
 

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
 
-from lab.psnr import biharmonic, picture_files, psnr_db, psnr_rows, read_picture, summary
+from lab.restoration.psnr import biharmonic, picture_files, psnr_db, psnr_rows, read_picture, summary
 from schemas.errors import ConfigError
 
 

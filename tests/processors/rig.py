@@ -16,8 +16,8 @@ from prometheus_client import CollectorRegistry
 from infra.local.topics import TopicSpec, create_topics
 from processors.service import run_processor
 from processors.settings import ProcessorSettings
-from schemas.health import Health
 from schemas.pointillist_pb2 import DeadLetter, Verdict
+from schemas.runtime.health import Health
 from tests.processors.tiny import KEYS, TRACE
 from tests.waiting import until
 

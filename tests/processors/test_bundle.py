@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lab.training.bundle import to_toml, write_bundle
-from processors.bundle import BundleSettings, load_bundle, read_settings, shipped_bundle
-from processors.networks.formats import _factory
+from processors.bundle.bundle import BundleSettings, load_bundle, read_settings, shipped_bundle
+from processors.bundle.formats import _factory
 from processors.stages.classify import classify
 from schemas.errors import BundleError, StageError
 
@@ -152,7 +152,7 @@ def test_the_factory_of_a_package_named_on_purpose_gets_its_arguments(
         "subprocess:call",
         "torch.nn:Linear",
         "processors.networks_of_others:small",
-        "processors.networks.formats:Path",
+        "processors.bundle.formats:Path",
         "processors.networks.resnet:nn",
     ],
 )

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from infra.local.kafka import Kafka
-from processors.device import DeviceWork, Outcome
-from processors.intake import TakenFrame
+from processors.arrivals.frames import TakenFrame
+from processors.device.work import DeviceWork, Outcome
 from schemas.frame import Encoding
 from schemas.pointillist_pb2 import LOSSLESS
 from tests.processors.rig import rig

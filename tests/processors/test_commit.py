@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from processors.commit import PartitionProgress
+from processors.arrivals.progress import PartitionProgress
 
 
 @given(

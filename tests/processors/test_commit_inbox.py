@@ -10,9 +10,9 @@ from aiokafka import TopicPartition
 from aiokafka.errors import CommitFailedError, KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
-from processors import inbox as inbox_module
-from processors.commit import OffsetsWentBack, PartitionProgress
-from processors.inbox import Inbox
+from processors.arrivals import partitions as inbox_module
+from processors.arrivals.partitions import Inbox
+from processors.arrivals.progress import OffsetsWentBack, PartitionProgress
 from processors.settings import ProcessorSettings
 
 

@@ -8,18 +8,18 @@ import pytest
 from prometheus_client import CollectorRegistry
 from torch import Tensor
 
-from processors.deltas import Deltas
-from processors.device import DeviceWork, Failed, Found
-from processors.intake import TakenFrame
-from processors.key_frames import write_note
+from processors.arrivals.deltas import Deltas
+from processors.arrivals.frames import TakenFrame
+from processors.arrivals.key_frames import write_note
+from processors.device.work import DeviceWork, Failed, Found
 from processors.metrics import ProcessorMetrics
 from processors.pipeline import Classified, Pipeline, StageContext, bare
 from processors.settings import ProcessorSettings
 from schemas.errors import Malformed, NoKeyFrame, WireError
 from schemas.keys import Purpose
-from schemas.masks import kept_mask
+from schemas.pixels.masks import kept_mask
+from schemas.pixels.temporal_encoder import KeyCause
 from schemas.pointillist_pb2 import Frame
-from schemas.temporal_encoder import KeyCause
 from tests.processors.tiny import KEYS, FakeRecord, TemporalCamera, camera_key, picture, taken, tiny_bundle
 
 

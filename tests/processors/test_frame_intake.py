@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from processors.commit import PartitionProgress
-from processors.intake import open_record
+from processors.arrivals.frames import open_record
+from processors.arrivals.progress import PartitionProgress
 from schemas.frame import Encoding, encode_frame
 from schemas.identity import CameraId
 from schemas.keys import CameraKey, KeyRing

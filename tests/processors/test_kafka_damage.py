@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from infra.local.kafka import Kafka
-from schemas import kafka_damage
+from schemas.runtime import kafka_damage
 from tests.kafka_files import damage_batch, damage_length
 from tests.processors.rig import Running, rig
 from tests.processors.tiny import payload, write_bundle

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from processors.key_frames import MAX_NOTE, OF_A_CAMERA, KeyFrame, KeyFrames, read_note, write_note
+from processors.arrivals.key_frames import MAX_NOTE, OF_A_CAMERA, KeyFrame, KeyFrames, read_note, write_note
 from schemas.frame import Encoding
 from schemas.identity import CameraId, Identity
 from schemas.pointillist_pb2 import TEMPORAL, Frame

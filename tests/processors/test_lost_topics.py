@@ -11,8 +11,9 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from infra.local.kafka import Kafka
 from infra.local.topics import TopicSpec, create_topics
-from processors import group_watch, inbox
-from processors.group_watch import held_partitions
+from processors.arrivals import group_watch
+from processors.arrivals import partitions as inbox
+from processors.arrivals.group_watch import held_partitions
 from tests.conftest import TopicFactory
 from tests.processors.rig import Rig, Running, delete_topics, rig
 from tests.processors.tiny import payload, write_bundle

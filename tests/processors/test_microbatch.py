@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from processors.microbatch import MicroBatcher, Shape
-from processors.strip_queue import DeviceTurns, StripQueue
+from processors.device.microbatch import MicroBatcher, Shape
+from processors.device.strip_queue import DeviceTurns, StripQueue
 
 SMALL = Shape(32, 32, 3)
 GREY = Shape(28, 28, 1)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from processors import model_store
-from processors.model_store import CACHED, ModelStore, Unreachable, bundle_files, fetch_bundle
+from processors.models import store as model_store
+from processors.models.store import CACHED, ModelStore, Unreachable, bundle_files, fetch_bundle
 from schemas.errors import BundleError, ConfigError
 from schemas.models import bundle_digest
 from schemas.pointillist_pb2 import Model

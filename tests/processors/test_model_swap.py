@@ -20,14 +20,15 @@ from safetensors.torch import save_file
 
 from infra.local.kafka import Kafka
 from infra.local.topics import TopicSpec, create_topics
-from infra.models import ModelsTopic
-from processors import model_feed, model_swap
-from processors.bundle import load_bundle
-from processors.device import DeviceWork
-from processors.intake import TakenFrame
-from processors.model_feed import ModelFeed
-from processors.model_store import ModelStore
-from processors.serving import Serving, load_serving
+from infra.models_topic import ModelsTopic
+from processors.arrivals.frames import TakenFrame
+from processors.bundle.bundle import load_bundle
+from processors.device.serving import Serving, load_serving
+from processors.device.work import DeviceWork
+from processors.models import feed as model_feed
+from processors.models import swap as model_swap
+from processors.models.feed import ModelFeed
+from processors.models.store import ModelStore
 from schemas.frame import Encoding
 from schemas.keys import KeyRing
 from schemas.models import live, publish, withdraw

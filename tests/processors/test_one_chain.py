@@ -12,15 +12,15 @@ from prometheus_client import CollectorRegistry
 from torch import Tensor
 
 from lab.data import LabelledPictures, to_frames
-from lab.evaluate import evaluate
 from lab.masks import random_masks
+from lab.restoration.evaluate import evaluate
 from processors import pipeline as module
-from processors.bundle import Bundle, Policy
-from processors.device import DeviceWork, Found
+from processors.bundle.bundle import Bundle, Policy
+from processors.device.microbatch import Shape
+from processors.device.program import Program
+from processors.device.work import DeviceWork, Found
 from processors.metrics import ProcessorMetrics
-from processors.microbatch import Shape
 from processors.pipeline import RESTORED_PIXELS, SCALED_FROM, SMALL_SCALED_FROM, Pipeline
-from processors.program import Program
 from processors.stages.at_scale import at_scale, density
 from processors.stages.learned import SMALL_SIDE
 from processors.stages.nearest import reconstruct_nearest

@@ -10,17 +10,17 @@ import pytest
 import torch
 from prometheus_client import CollectorRegistry
 
-from processors.bundle import Bundle
-from processors.device import DeviceWork, Failed, Found, choose_device, most_pixels
+from processors.bundle.bundle import Bundle
+from processors.bundle.strip_table import DroppedStripThreshold
+from processors.device.probes import Probe
+from processors.device.work import DeviceWork, Failed, Found, choose_device, most_pixels
 from processors.metrics import ProcessorMetrics
 from processors.pipeline import Pipeline
-from processors.probes import Probe
-from processors.records import StripFinding
+from processors.results.records import StripFinding
 from processors.settings import DenoiseSettings, ProcessorSettings
 from processors.stages.denoise import denoise
 from processors.stages.reconstruct import reconstruct
 from processors.stages.strip import strip_entropy
-from processors.strip_table import DroppedStripThreshold
 from schemas.errors import BadPixels, ConfigError, StageError
 from schemas.frame import Encoding, decode_picture
 from schemas.keys import Purpose

@@ -9,17 +9,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from processors import program as module
-from processors.bundle import Bundle, load_bundle
-from processors.device import DeviceWork, Found
-from processors.microbatch import Shape
+from processors.bundle.bundle import Bundle, load_bundle
+from processors.device import program as module
+from processors.device.microbatch import Shape
+from processors.device.precision import choose_precision
+from processors.device.program import Program
+from processors.device.work import DeviceWork, Found
 from processors.pipeline import Classified, Pipeline
-from processors.precision import choose_precision
-from processors.program import Program
 from processors.stages.unpack import kept_masks, scatter
 from schemas.frame import Encoding
 from schemas.limits import BLOCK
-from schemas.masks import ROWS
+from schemas.pixels.masks import ROWS
 from schemas.pointillist_pb2 import LOSSLESS, RAW
 from tests.processors.tiny import device_work, payload, picture, taken, tiny_bundle, write_bundle
 

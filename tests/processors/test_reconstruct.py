@@ -16,7 +16,7 @@ from processors.stages.plate import reconstruct_plate
 from processors.stages.reconstruct import reconstruct
 from producers.scene.simulator import SceneSimulator
 from schemas.errors import StageError
-from schemas.masks import codebook
+from schemas.pixels.masks import codebook
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 

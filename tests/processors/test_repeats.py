@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from processors.records import Outgoing
-from processors.repeats import Repeats
+from processors.results.records import Outgoing
+from processors.results.repeats import Repeats
 from schemas.identity import CameraId, Identity
 
 

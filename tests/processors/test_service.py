@@ -12,15 +12,15 @@ from PIL import Image
 from prometheus_client import CollectorRegistry
 
 from infra.local.kafka import Kafka
-from processors.device import DeviceWork
+from processors.device.work import DeviceWork
 from processors.pipeline import Pipeline
 from processors.service import run_processor
 from processors.settings import ProcessorSettings
 from schemas.errors import BundleError
 from schemas.frame import Encoding, Truth
-from schemas.health import Health
 from schemas.keys import Purpose
 from schemas.pointillist_pb2 import CHECKED, LOSSLESS, NOT_PROBED, SHED, Frame
+from schemas.runtime.health import Health
 from tests.processors.rig import Name, rig
 from tests.processors.tiny import CLASSES, KEYS, TRACE, camera_key, payload, picture, write_bundle
 from tests.waiting import until

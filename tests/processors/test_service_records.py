@@ -10,9 +10,9 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from PIL import Image
 
 from infra.local.kafka import Kafka
-from processors.emitter import Emitter
-from processors.preview import MAX_EVIDENCE_BYTES, MAX_PREVIEW_BYTES, PreviewClock, evidence_png, preview_jpeg
-from processors.records import Model, Outgoing, StripFinding, refused_record, verdict_record
+from processors.results.delivery import Emitter
+from processors.results.preview import MAX_EVIDENCE_BYTES, MAX_PREVIEW_BYTES, PreviewClock, evidence_png, preview_jpeg
+from processors.results.records import Model, Outgoing, StripFinding, refused_record, verdict_record
 from schemas.errors import Malformed
 from schemas.limits import DEAD_LETTER_PAYLOAD_BYTES
 from schemas.pointillist_pb2 import CHECKED, NOT_PROBED, SHED, DeadLetter, Verdict

@@ -7,7 +7,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from infra.local.kafka import Kafka
-from processors.key_frames import read_note
+from processors.arrivals.key_frames import read_note
 from schemas.pointillist_pb2 import TEMPORAL, Frame, KeyRequest
 from tests.processors.rig import Name, Rig, rig
 from tests.processors.tiny import TemporalCamera, write_bundle

@@ -6,14 +6,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from processors.codebooks import DeviceCodebooks
+from processors.device.codebooks import DeviceCodebooks
 from processors.stages.unpack import kept_masks, philox, place, scatter, unpack
 from schemas.errors import StageError
 from schemas.frame import Encoding, decode_picture, encode_frame, open_frame
 from schemas.identity import CameraId
 from schemas.keys import KeyRing
-from schemas.masks import kept_mask
-from schemas.philox import philox as reference
+from schemas.pixels.masks import kept_mask
+from schemas.pixels.philox import philox as reference
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 KEYS = KeyRing(b"a fleet secret of tests")

@@ -11,19 +11,19 @@ import torch
 from prometheus_client import CollectorRegistry
 from safetensors.torch import save_file
 
-from processors.bundle import Bundle, load_bundle
-from processors.commit import PartitionProgress
-from processors.device import DeviceWork
-from processors.intake import TakenFrame, open_record
+from processors.arrivals.frames import TakenFrame, open_record
+from processors.arrivals.progress import PartitionProgress
+from processors.bundle.bundle import Bundle, load_bundle
+from processors.device.work import DeviceWork
 from processors.metrics import ProcessorMetrics
 from processors.networks.resnet import ResNet
 from processors.pipeline import Pipeline
 from schemas.frame import Encoding, Truth, encode_frame, encode_next_frame
 from schemas.identity import CameraId
 from schemas.keys import CameraKey, KeyRing
-from schemas.packing import Picture
+from schemas.pixels.packing import Picture
+from schemas.pixels.temporal_encoder import TemporalEncoder
 from schemas.pointillist_pb2 import TEMPORAL
-from schemas.temporal_encoder import TemporalEncoder
 
 KEYS = KeyRing(b"a fleet secret of tests")
 CLASSES = ("stop", "yield", "go")

@@ -15,8 +15,8 @@ from infra.local.kafka import Kafka
 from infra.local.mosquitto import Mosquitto
 from infra.local.topics import pointillist_topics
 from producers.bridge import BridgeSettings
-from producers.bridge.backlog import RECENT, Backlog, RecordSizes
-from producers.bridge.lanes import RECORD_OVERHEAD
+from producers.bridge.kafka.backlog import RECENT, Backlog, RecordSizes
+from producers.bridge.kafka.lanes import RECORD_OVERHEAD
 from schemas.frame import sign_message
 from schemas.identity import CameraId
 from schemas.pointillist_pb2 import Ledger

@@ -55,7 +55,9 @@ async def test_hostile_payloads_are_dead_lettered_and_harm_no_good_frame(mosquit
         await bridge.stop()
         records = await it.read()
         assert sorted(r.value for r in records[KafkaTopic.FRAMES]) == sorted(frame(camera, s) for s in range(300))
-        letters = [DeadLetter.FromString(record.value) for record in records[KafkaTopic.DEAD_LETTERS]]
+        found = [DeadLetter.FromString(record.value) for record in records[KafkaTopic.DEAD_LETTERS]]
+        # The broker hands on what cameras of other tests, of another fleet, have said of themselves and is retained.
+        letters = [letter for letter in found if not letter.origin_topic.endswith(("/status", "/meta"))]
         assert len(letters) == hostile
         assert {letter.reason for letter in letters} >= {"malformed", "bad_tag"}
         assert not any(letter.verified for letter in letters)

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from producers.bridge import intake as intake_module
+from producers.bridge import records as intake_module
 from producers.bridge.confirmations import Receipt
-from producers.bridge.intake import MAX_EVENT_BYTES, MAX_ORIGIN_CHARACTERS, Intake, Record
+from producers.bridge.records import MAX_EVENT_BYTES, MAX_ORIGIN_CHARACTERS, Intake, Record
 from schemas.frame import Encoding, encode_frame, sign_message
 from schemas.identity import CameraId
 from schemas.keys import KeyRing

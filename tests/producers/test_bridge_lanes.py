@@ -6,8 +6,8 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any
 
-from producers.bridge.intake import Record
-from producers.bridge.lanes import Entry, Lane, Lanes
+from producers.bridge.kafka.lanes import Entry, Lane, Lanes
+from producers.bridge.records import Record
 from schemas.topics import KafkaTopic
 
 
@@ -29,7 +29,7 @@ class Batch:
 
 
 class Producers:
-    """Stands for `producers.bridge.producer.Producers` and for its producer."""
+    """Stands for `producers.bridge.kafka.producers.Producers` and for its producer."""
 
     def __init__(self, room: int) -> None:
         self.given_up: asyncio.Future[None] = asyncio.get_running_loop().create_future()

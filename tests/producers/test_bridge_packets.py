@@ -8,7 +8,7 @@ from paho.mqtt.enums import MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from producers.bridge.packets import (
+from producers.bridge.mqtt.packets import (
     PUBLISH,
     PacketSplitter,
     ProtocolError,

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from producers.bridge.window import AckWindow, Ticket
+from producers.bridge.mqtt.acknowledgements import AckWindow, Ticket
 
 
 @st.composite

@@ -27,10 +27,10 @@ from producers.sources.source import Source
 from producers.spool import scan_spool
 from schemas.errors import SecretError, SourceError
 from schemas.frame import Truth
-from schemas.health import Health
 from schemas.identity import CameraId, Identity
 from schemas.keys import CameraKey, KeyRing
 from schemas.pointillist_pb2 import DEGRADED, Status
+from schemas.runtime.health import Health
 from schemas.topics import Channel, mqtt_topic
 from tests.producers.fake_bridge import SECRET, FakeBridge
 from tests.waiting import until
@@ -288,7 +288,7 @@ async def test_a_killed_fleet_goes_on_where_it_was_and_no_frame_is_lost(
         from prometheus_client import CollectorRegistry
         from producers.fleet import run_fleet
         from producers.scenario import Scenario
-        from schemas.health import Health
+        from schemas.runtime.health import Health
         from schemas.keys import KeyRing
         cameras = [{{"count": 2, "fps": 100, "source": {source}}}]
         scenario = Scenario.model_validate({{"site": {site!r}, "cameras": cameras}})

@@ -24,9 +24,9 @@ from producers.publisher import LinkSettings
 from producers.scenario import Scenario
 from producers.spool import Spool
 from schemas.errors import SourceError, StateError
-from schemas.health import Health
 from schemas.identity import CameraId
 from schemas.keys import KeyRing
+from schemas.runtime.health import Health
 from tests.producers.fake_bridge import SECRET, FakeBridge
 
 QUICK = LinkSettings(

@@ -12,10 +12,10 @@ from infra.local.mosquitto import Mosquitto
 from producers.fleet import run_fleet
 from producers.scenario import Scenario
 from schemas.frame import is_key_frame, sign_message
-from schemas.health import Health
 from schemas.identity import CameraId
 from schemas.keys import derive_camera_key
 from schemas.pointillist_pb2 import Frame, KeyRequest
+from schemas.runtime.health import Health
 from schemas.topics import Channel, mqtt_topic
 from tests.producers.fake_bridge import FakeBridge
 from tests.producers.test_fleet import QUICK, keys_of, scenario_of

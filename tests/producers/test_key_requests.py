@@ -11,7 +11,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from infra.local.kafka import Kafka
 from infra.local.mosquitto import Mosquitto
-from producers.bridge.key_requests import KeyRequests
+from producers.bridge.requests.key_frames import KeyRequests
 from producers.publisher.commands import CameraControl
 from schemas.errors import WireError
 from schemas.frame import Encoding, open_own_message, sign_message

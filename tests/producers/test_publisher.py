@@ -12,8 +12,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from infra.local.mosquitto import Mosquitto
-from producers.bridge.packets import PUBLISH, PacketSplitter
-from producers.instruments import Instruments
+from producers.bridge.mqtt.packets import PUBLISH, PacketSplitter
+from producers.metrics import Instruments
 from producers.publisher import Broker, LinkSettings, Publisher, WindowSettings
 from producers.publisher.commands import CameraControl
 from producers.spool import Spool, SpoolLimits, scan_spool

@@ -8,7 +8,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 
 from producers.camera import Camera
-from producers.instruments import Instruments
+from producers.metrics import Instruments
 from producers.publisher import Broker, LinkSettings
 from producers.scenario import CameraSettings
 from producers.spool import Spool, SpoolLimits

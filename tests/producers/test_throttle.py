@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from producers.bridge.throttle import REMEMBERED, Throttle
+from schemas.runtime.throttle import REMEMBERED, Throttle
 
 
 def test_the_same_is_too_soon_until_the_stated_time_has_passed() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from schemas.atomic_file import replacing
+from schemas.runtime.atomic_file import replacing
 
 
 def test_a_reader_finds_the_old_file_until_all_of_the_new_one_is_written(tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.errors import StateError
-from schemas.evidence import Probe, Track, advance, flips, gain
-from schemas.evidence_bytes import pack_probes, pack_track, unpack_probes, unpack_track
-from schemas.evidence_rule import EvidenceRule
+from schemas.evidence.rule import EvidenceRule
+from schemas.evidence.stored import pack_probes, pack_track, unpack_probes, unpack_track
+from schemas.evidence.track import Probe, Track, advance, flips, gain
 
 RULE = EvidenceRule()
 THRESHOLD = 0.1

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from schemas.identity import CameraId
 from schemas.keys import CameraKey, derive_camera_key
 from schemas.limits import BLOCK, MAX_DROPPED_PER_BLOCK
-from schemas.masks import ROWS, Mask, codebook, kept_mask, row_indices, uniform_codebook
+from schemas.pixels.masks import ROWS, Mask, codebook, kept_mask, row_indices, uniform_codebook
 
 SECRET = b"a fleet secret of tests"
 KEY = derive_camera_key(SECRET, CameraId("site/one"))

@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from schemas import lossless
 from schemas.errors import BadPixels, Malformed, WireError
 from schemas.identity import CameraId
 from schemas.keys import derive_camera_key
-from schemas.masks import Mask, kept_mask
-from schemas.packing import pack, unpack, unpack_pixels
+from schemas.pixels import lossless
+from schemas.pixels.masks import Mask, kept_mask
+from schemas.pixels.packing import pack, unpack, unpack_pixels
 from schemas.pointillist_pb2 import LOSSLESS, RAW
 
 KEY = derive_camera_key(b"a fleet secret of tests", CameraId("site/one"))

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas import philox as module
-from schemas.philox import philox, philox_words
+from schemas.pixels import philox as module
+from schemas.pixels.philox import philox, philox_words
 
 WORD = st.integers(0, 2**32 - 1)
 ONES = 0xFFFFFFFF

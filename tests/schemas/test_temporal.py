@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from schemas.errors import BadPixels, ConfigError
 from schemas.identity import CameraId
 from schemas.keys import derive_camera_key
-from schemas.masks import Mask, blocks_of, kept_mask
-from schemas.temporal import Blocks, KeyPicture, Picture, changed_blocks, in_blocks, pack_delta, unpack_delta
-from schemas.temporal_encoder import (
+from schemas.pixels.masks import Mask, blocks_of, kept_mask
+from schemas.pixels.temporal import Blocks, KeyPicture, Picture, changed_blocks, in_blocks, pack_delta, unpack_delta
+from schemas.pixels.temporal_encoder import (
     KEY_AGE_MS,
     KEY_FRAMES,
     KeyCause,

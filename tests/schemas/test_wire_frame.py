@@ -24,7 +24,7 @@ from schemas.frame import (
 from schemas.identity import CameraId
 from schemas.keys import KeyRing, Purpose
 from schemas.limits import MAX_CONTROL_BYTES, MAX_FRAME_BYTES, MAX_MESSAGE_BYTES, MAX_SIDE, PLAIN_MESSAGE_BYTES
-from schemas.masks import kept_mask
+from schemas.pixels.masks import kept_mask
 from schemas.pointillist_pb2 import (
     LOSSLESS,
     ONLINE,

@@ -15,10 +15,10 @@ from schemas.frame import (
 )
 from schemas.identity import CameraId
 from schemas.keys import KeyRing, Purpose
-from schemas.masks import kept_mask
-from schemas.packing import Picture
+from schemas.pixels.masks import kept_mask
+from schemas.pixels.packing import Picture
+from schemas.pixels.temporal_encoder import TemporalEncoder
 from schemas.pointillist_pb2 import RAW, TEMPORAL, Frame
-from schemas.temporal_encoder import TemporalEncoder
 
 CAMERA = CameraId("site/door")
 KEYS = KeyRing(b"a fleet secret of thirty-two byte")

@@ -13,9 +13,9 @@ from lab.experiments.codefend.rows import DetectionRow
 from lab.experiments.codefend.subjects import Subject
 from lab.experiments.provenance import made_by
 from lab.statistics import Interval, wilson
-from lab.strip_measure import check, target_class
-from lab.strip_table import calibrate_bundle
-from processors.bundle import load_bundle
+from lab.strip.measure import check, target_class
+from lab.strip.table import calibrate_bundle
+from processors.bundle.bundle import load_bundle
 from processors.pipeline import Pipeline
 from schemas.limits import dropped_per_block
 

@@ -15,7 +15,7 @@ from lab.experiments.super_iot.defences import Defence
 from lab.experiments.super_iot.judges import Adversarial, Judge
 from lab.experiments.super_iot.plan import AttackRow
 from lab.experiments.super_iot.rows import Row
-from lab.psnr import psnr_db
+from lab.restoration.psnr import psnr_db
 from lab.statistics import share_interval
 
 

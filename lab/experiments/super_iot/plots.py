@@ -15,7 +15,7 @@ from lab.data import to_frames, to_images
 from lab.experiments.super_iot.algorithm import Iteration
 from lab.experiments.super_iot.rows import Row, SizeRow
 from lab.masks import random_masks
-from lab.psnr import psnr_db
+from lab.restoration.psnr import psnr_db
 from processors.stages.drop import drop
 from processors.stages.reconstruct import Mode, reconstruct
 

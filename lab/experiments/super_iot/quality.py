@@ -12,7 +12,7 @@ from lab.experiments.cache import Arrays, Cache, digest
 from lab.experiments.provenance import made_by
 from lab.experiments.super_iot.rows import QualityRow
 from lab.masks import random_masks
-from lab.psnr import psnr_db
+from lab.restoration.psnr import psnr_db
 from lab.statistics import mean_interval
 from processors.stages.drop import drop
 from processors.stages.reconstruct import Mode, reconstruct

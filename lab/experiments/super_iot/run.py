@@ -30,7 +30,7 @@ from lab.experiments.super_iot.rows import Comparison, QualityRow, Row, SizeRow,
 from lab.experiments.super_iot.sizes import size_rows, with_accuracy
 from lab.experiments.super_iot.static_scene import static_rows
 from lab.masks import random_masks
-from processors.bundle import Bundle
+from processors.bundle.bundle import Bundle
 from processors.pipeline import Pipeline
 from producers.sources.opening import open_source
 from producers.sources.settings import SourceSettings

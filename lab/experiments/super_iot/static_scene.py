@@ -23,8 +23,8 @@ from processors.pipeline import Pipeline
 from schemas.identity import CameraId
 from schemas.keys import CameraKey, derive_camera_key
 from schemas.limits import dropped_per_block
-from schemas.masks import kept_mask
-from schemas.temporal_encoder import seen_frames
+from schemas.pixels.masks import kept_mask
+from schemas.pixels.temporal_encoder import seen_frames
 
 FRAMES: Final = (1, 2, 16)
 """How long the camera has looked when its latest frame is judged."""

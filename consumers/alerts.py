@@ -1,0 +1,161 @@
+"""Alerts from the database to Kafka, at least once: each stays in the outbox until Kafka holds it.
+
+Requests for probes go the same way, signed, but are made again while they are not obeyed, so they are not kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+import structlog
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError
+from sqlalchemy import Engine, func, select, tuple_, update
+
+from consumers.database.tables import alerts
+from consumers.kafka_client import REQUEST_S, start, stop
+from schemas.frame import sign_message
+from schemas.identity import CameraId
+from schemas.keys import KeyRing
+from schemas.limits import MAX_BROKER_BYTES
+from schemas.pointillist_pb2 import Alert, ProbeRequest
+
+_AT_ONCE: Final = 100
+
+log = structlog.get_logger()
+
+
+class Due(NamedTuple):
+    """An alert that Kafka is not known to hold."""
+
+    alert_id: str
+    camera: str
+    raised_ms: int
+    message: bytes
+
+
+def unpublished(engine: Engine, after: Due | None = None) -> list[Due]:
+    """The oldest alerts that Kafka is not known to hold, of those that come `after` one. For the database thread."""
+    place = tuple_(alerts.c.raised_ms, alerts.c.alert_id)
+    query = (
+        select(alerts.c.alert_id, alerts.c.camera, alerts.c.raised_ms, alerts.c.message)
+        .where(~alerts.c.published)
+        .order_by(alerts.c.raised_ms, alerts.c.alert_id)
+        .limit(_AT_ONCE)
+    )
+    if after is not None:
+        query = query.where(place > (after.raised_ms, after.alert_id))
+    with engine.begin() as connection:
+        return [Due(*row) for row in connection.execute(query)]
+
+
+def count_unpublished(engine: Engine) -> int:
+    """How many alerts Kafka is not known to hold. For the database thread."""
+    with engine.begin() as connection:
+        return connection.scalar(select(func.count()).select_from(alerts).where(~alerts.c.published)) or 0
+
+
+def mark_published(engine: Engine, alert_ids: Sequence[str]) -> None:
+    """Kafka holds these alerts. For the database thread."""
+    with engine.begin() as connection:
+        connection.execute(update(alerts).where(alerts.c.alert_id.in_(alert_ids)).values(published=True))
+
+
+class Outbox:
+    """Sends alerts and requests; started when the first one is due, since most recorders never have any.
+
+    Its producer is not idempotent: of an idempotent one, nothing gets through any more behind a record that Kafka has
+    refused. What therefore comes twice is the same by its id.
+    """
+
+    def __init__(self, bootstrap: str, alerts_topic: str, events_topic: str, keys: KeyRing) -> None:
+        """`keys` sign the requests: whoever else may write to Kafka can make none."""
+        self._keys = keys
+        self._bootstrap = bootstrap
+        self._alerts_topic = alerts_topic
+        self._events_topic = events_topic
+        self._producer: AIOKafkaProducer | None = None
+        self._starting = asyncio.Lock()
+
+    async def send(self, due: Sequence[Due]) -> list[str]:
+        """Ids of the alerts that Kafka has acknowledged, when it has answered to all; the others it has refused.
+
+        One that is too large goes without its picture. Any error means that none is known to be there.
+        """
+        answers = await asyncio.gather(*map(self._send_alert, due), return_exceptions=True)
+        sent = []
+        for each, answer in zip(due, answers, strict=True):
+            if answer is None:
+                sent.append(each.alert_id)
+            elif isinstance(answer, KafkaError):
+                log.error("alert_refused", alert_id=each.alert_id[:80], error=repr(answer)[:300])
+            else:
+                raise answer
+        log.info("alerts_published", count=len(sent))
+        return sent
+
+    async def _send_alert(self, due: Due) -> None:
+        try:
+            await self._send(self._alerts_topic, due.alert_id, due.camera, due.message, Alert.DESCRIPTOR.full_name)
+        except MessageSizeTooLargeError:
+            alert = Alert.FromString(due.message)
+            if not alert.thumbnail:
+                raise
+            alert.ClearField("thumbnail")
+            message = alert.SerializeToString()
+            await self._send(self._alerts_topic, due.alert_id, due.camera, message, Alert.DESCRIPTOR.full_name)
+
+    async def request(self, requests: Sequence[tuple[str, ProbeRequest]]) -> None:
+        """Return when Kafka has acknowledged these requests to cameras; raises what it says of one that it refuses."""
+        kind = ProbeRequest.DESCRIPTOR.full_name
+        sending = [
+            self._send(
+                self._events_topic,
+                f"{camera}/{request.issued_ms}",
+                camera,
+                sign_message(self._keys.current(CameraId(camera)), request),
+                kind,
+            )
+            for camera, request in requests
+        ]
+        for answer in await asyncio.gather(*sending, return_exceptions=True):
+            if answer is not None:
+                raise answer
+
+    async def _send(self, topic: str, event_id: str, camera: str, message: bytes, kind: str) -> None:
+        producer = await self._started()
+        headers = _headers(event_id, camera, kind)
+        await producer.send_and_wait(topic, message, key=camera.encode(), headers=headers)
+
+    async def close(self) -> None:
+        """Drop the connection."""
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            await stop(producer)
+
+    async def _started(self) -> AIOKafkaProducer:
+        async with self._starting:
+            if self._producer is None:
+                producer = AIOKafkaProducer(
+                    bootstrap_servers=self._bootstrap,
+                    acks="all",
+                    # One record a batch: Kafka refuses whole batches.
+                    max_batch_size=1,
+                    max_request_size=MAX_BROKER_BYTES,
+                    request_timeout_ms=REQUEST_S * 1000,
+                )
+                await start(producer)
+                self._producer = producer
+            return self._producer
+
+
+def _headers(event_id: str, camera: str, kind: str) -> list[tuple[str, bytes]]:
+    return [
+        ("ce_specversion", b"1.0"),
+        ("ce_id", event_id.encode()),
+        ("ce_source", f"pointillist/recorder/{camera}".encode()),
+        ("ce_type", kind.encode()),
+        ("content-type", b"application/protobuf"),
+    ]

@@ -1,0 +1,61 @@
+"""The last status and meta message of each camera, in the database.
+
+Both are signed by their camera, and one that is older than what is known is passed over: what a broker retains, and
+what somebody replays, changes nothing.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, Engine, delete, select
+
+from consumers.database.engine import upsert
+from consumers.database.tables import boots, cameras
+from consumers.reading.batch import Batch, clean
+from consumers.reading.rows import CameraRow
+from schemas.announcement import is_newer
+from schemas.pointillist_pb2 import Meta, Status
+
+
+class CameraRows:
+    """Writes the table `cameras`. For the database thread only."""
+
+    def __init__(self, engine: Engine) -> None:
+        insertion = upsert(engine, cameras)
+        self._upsert = insertion.on_conflict_do_update(
+            index_elements=[cameras.c.camera], set_={name: insertion.excluded[name] for name in CameraRow._fields[1:]}
+        )
+
+    def update(self, connection: Connection, batch: Batch) -> list[CameraRow]:
+        """Apply the batch's status and meta messages in their order; the changed rows."""
+        names = {camera for camera, _ in batch.statuses} | {camera for camera, _ in batch.metas}
+        found = connection.execute(select(cameras).where(cameras.c.camera.in_(names)))
+        known = {row.camera: CameraRow(*row) for row in found}
+        changed: dict[str, CameraRow] = {}
+        for name, meta in batch.metas:
+            row = changed.get(name) or known.get(name) or CameraRow(name)
+            if not row.meta or is_newer(meta, Meta.FromString(row.meta), row.seen_ms):
+                changed[name] = row._replace(meta=meta.SerializeToString(), seen_ms=batch.recorded_ms)
+        for name, status in batch.statuses:
+            row = changed.get(name) or known.get(name) or CameraRow(name)
+            if not row.status or is_newer(status, Status.FromString(row.status), row.seen_ms):
+                changed[name] = row._replace(
+                    state=status.state,
+                    state_ms=batch.recorded_ms,
+                    detail=clean(status.detail),
+                    status=status.SerializeToString(),
+                    seen_ms=batch.recorded_ms,
+                )
+        if changed:
+            connection.execute(self._upsert, [row._asdict() for row in changed.values()])
+        return list(changed.values())
+
+    def purge_strangers(self, connection: Connection, limit: int, rows: int) -> int:
+        """Forget at most `rows` of the cameras beyond `limit` that never sent a frame, the longest unheard first."""
+        strange = ~select(boots.c.camera).where(boots.c.camera == cameras.c.camera).exists()
+        found = connection.execute(
+            select(cameras.c.camera).where(strange).order_by(cameras.c.seen_ms.desc()).offset(limit).limit(rows)
+        )
+        names = [name for (name,) in found]
+        if names:
+            connection.execute(delete(cameras).where(cameras.c.camera.in_(names)))
+        return len(names)

@@ -1,0 +1,53 @@
+"""A database that cannot be read: what its drivers say of that, and putting a damaged file aside."""
+
+from __future__ import annotations
+
+import glob
+import sqlite3
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from consumers.database.engine import database_url
+
+_DAMAGED: Final = ".damaged-"
+
+UNREADABLE: Final = (SQLAlchemyError, sqlite3.Error)
+"""What a database raises that does not give what it was asked for, at the connection or later."""
+
+
+def reason(error: BaseException) -> str:
+    """What the driver says, in one line."""
+    lines = str(getattr(error, "orig", None) or error).splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def is_damaged(error: BaseException) -> bool:
+    """Whether a SQLite file is not one, or not any more: no waiting mends that."""
+    code = getattr(getattr(error, "orig", None) or error, "sqlite_errorcode", 0)
+    # The lowest byte is the error, the others say more of it.
+    return code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def set_aside(text: str, now_ms: int) -> Path:
+    """Rename the damaged SQLite file behind the URL `text`, so that a new one is begun in its place; its new name."""
+    path = Path(database_url(text).database or "")
+    aside = path.with_name(f"{path.name}{_DAMAGED}{now_ms}")
+    path.rename(aside)
+    for ending in ("-wal", "-shm"):
+        with suppress(FileNotFoundError):
+            path.with_name(path.name + ending).rename(aside.with_name(aside.name + ending))
+    return aside
+
+
+def damaged_files(path: Path) -> list[Path]:
+    """The databases that `set_aside` has put beside `path`, until somebody takes them away."""
+    beside = path.parent.glob(f"{glob.escape(path.name + _DAMAGED)}*")
+    return sorted(file for file in beside if file.name.removeprefix(path.name + _DAMAGED).isdigit())
+
+
+def set_aside_ms(aside: Path) -> int:
+    """When one of the `damaged_files` was set aside, Unix time in milliseconds."""
+    return int(aside.name.rpartition(_DAMAGED)[2])

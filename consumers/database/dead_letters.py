@@ -1,0 +1,84 @@
+"""The dead letters, those of verified frames apart from what strangers sent: each kind within a bound of its own.
+
+The bounds are kept in the transaction that brings the letters, so that no flood is faster than the purge; and what
+anybody can send displaces only its like.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from sqlalchemy import Connection, Engine, and_, delete, select, tuple_
+
+from consumers.database.archive import Archive, Kind
+from consumers.database.engine import NewRows
+from consumers.database.tables import dead_letters
+from consumers.database.tallies import DEAD_LETTER_BYTES, FOREIGN_BYTES, PURGED_FOREIGN, PURGED_VERIFIED, Tallies, tally
+from consumers.reading.rows import LetterRow
+from consumers.settings import Bounds
+
+_PLACE: Final = (dead_letters.c.topic, dead_letters.c.partition, dead_letters.c.offset)
+
+
+class DeadLetters:
+    """Writes the table `dead_letters`. For the database thread only."""
+
+    def __init__(self, engine: Engine, archive: Archive, tallies: Tallies, bounds: Bounds) -> None:
+        self._new = NewRows(engine, dead_letters)
+        self._archive = archive
+        self._tallies = tallies
+        self._bounds = bounds
+
+    def record(self, connection: Connection, rows: Sequence[LetterRow]) -> list[LetterRow]:
+        """Keep `rows`, at least one, and let the oldest go as far as the bounds ask; those that are new."""
+        by_place = {(row.topic, row.partition, row.offset): row for row in rows}
+        new = [by_place[topic, partition, offset] for topic, partition, offset in self._new.insert(connection, rows)]
+        foreign = sum(row.stored_bytes for row in new if not row.verified)
+        total = sum(row.stored_bytes for row in new)
+        self._tallies.add(connection, {DEAD_LETTER_BYTES: total, FOREIGN_BYTES: foreign})
+        for verified in (False, True):
+            while self._shrink(connection, verified, self._bounds, 0) >= self._bounds.purge_rows:
+                pass
+        return new
+
+    def purge(self, connection: Connection, bounds: Bounds, before_ms: int) -> int:
+        """One step for each kind: at most `bounds.purge_rows` of the oldest; how many of the kind that lost most."""
+        return max(self._shrink(connection, verified, bounds, before_ms) for verified in (False, True))
+
+    def bytes_held(self, connection: Connection) -> dict[str, int]:
+        """Bytes of each kind, as the metrics name them."""
+        foreign = tally(connection, FOREIGN_BYTES)
+        return {"dead_letters": tally(connection, DEAD_LETTER_BYTES) - foreign, "foreign_letters": foreign}
+
+    def _shrink(self, connection: Connection, verified: bool, bounds: Bounds, before_ms: int) -> int:
+        held = self.bytes_held(connection)["dead_letters" if verified else "foreign_letters"]
+        limit = bounds.dead_letter_bytes if verified else bounds.foreign_letter_bytes
+        if held <= limit and not before_ms:
+            return 0
+        kind = dead_letters.c.verified == verified
+        last, gone, freed, identities = None, 0, 0, []
+        oldest = (
+            select(*_PLACE, dead_letters.c.camera, dead_letters.c.boot, dead_letters.c.seq)
+            .add_columns(dead_letters.c.stored_bytes, dead_letters.c.recorded_ms)
+            .where(kind)
+            .order_by(dead_letters.c.recorded_ms, *_PLACE)
+            .limit(bounds.purge_rows)
+        )
+        for row in connection.execute(oldest):
+            if held - freed <= limit and row.recorded_ms >= before_ms:
+                break
+            last = (row.recorded_ms, row.topic, row.partition, row.offset)
+            gone += 1
+            freed += row.stored_bytes
+            identities.append((row.camera, row.boot, row.seq))
+        if last is not None:
+            until = tuple_(dead_letters.c.recorded_ms, *_PLACE) <= last
+            connection.execute(delete(dead_letters).where(and_(kind, until)))
+            counts = {DEAD_LETTER_BYTES: -freed, PURGED_VERIFIED if verified else PURGED_FOREIGN: gone}
+            if verified:
+                self._archive.add(connection, Kind.DEAD_LETTER, identities)
+            else:
+                counts[FOREIGN_BYTES] = -freed
+            self._tallies.add(connection, counts)
+        return gone

@@ -1,0 +1,283 @@
+"""Reading what was recorded, beside a running recorder: for the audit and the report."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from sqlalchemy import ColumnElement, Engine, Select, case, func, literal, select, tuple_
+
+from consumers.database.archive import Kind, load
+from consumers.database.engine import open_engine
+from consumers.database.tables import SCHEMA_VERSION, alerts, archived, boots, dead_letters, frames, ledgers, offsets
+from consumers.database.tallies import PURGED_ALERTS, PURGED_FOREIGN, SCHEMA, tally
+from consumers.reading.rows import LedgerRow
+from schemas.errors import StateError
+from schemas.pointillist_pb2 import CHECKED, SHED
+from schemas.ranges import RangeSet
+
+Boots = Collection[tuple[str, int]]
+"""Camera and boot; None where a method takes all."""
+
+_BOOTS_AT_ONCE = 400
+_FOREVER_MS = 2**62
+
+
+class Latency(NamedTuple):
+    """Capture to record in seconds; None when no frame was measured. Frames from the future are counted only."""
+
+    p50: float | None
+    p95: float | None
+    p99: float | None
+    frames: int
+    negative: int
+
+
+class Accuracy(NamedTuple):
+    """Frames whose class is known, those with a sticker apart."""
+
+    clean: int
+    clean_correct: int
+    sticker: int
+    sticker_correct: int
+
+
+class Bytes(NamedTuple):
+    """Sums over recorded frames."""
+
+    frames: int
+    frame_bytes: int
+    """Messages on the wire, MQTT's own header apart."""
+    pixel_bytes: int
+    raw_bytes: int
+    """Width × height × channels."""
+
+
+class StripTruth(NamedTuple):
+    """Checked frames whose truth is known, and how many of each were flagged; those with a sticker apart."""
+
+    clean: int
+    clean_flagged: int
+    sticker: int
+    sticker_flagged: int
+
+
+class StripCounts(NamedTuple):
+    """Probes by outcome; the flagged are among the checked."""
+
+    checked: int
+    flagged: int
+    shed: int
+
+
+def open_records(url: str) -> Records:
+    """Open a recorder's database by its URL, to read; `StateError` when a SQLite file is not there."""
+    return Records(open_engine(url, writes=False))
+
+
+class Records:
+    """Read-only; each method sees one moment of the database. Rows that were purged are missing where not said."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def __enter__(self) -> Records:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self._engine.dispose()
+
+    def check_version(self) -> None:
+        """Raise `StateError` for the tables of another version, whose columns may be others."""
+        with self._engine.begin() as connection:
+            version = tally(connection, SCHEMA)
+        if version not in (0, SCHEMA_VERSION):
+            raise StateError(f"expected a database of version {SCHEMA_VERSION}, got version {version}")
+
+    def boots(self) -> set[tuple[str, int]]:
+        """Every boot of which a frame, a verified dead letter or a ledger is known, purged ones included."""
+        queries = (
+            select(boots.c.camera, boots.c.boot),
+            select(ledgers.c.camera, ledgers.c.boot),
+            select(dead_letters.c.camera, dead_letters.c.boot).where(dead_letters.c.verified).distinct(),
+            select(archived.c.camera, archived.c.boot).distinct(),
+        )
+        with self._engine.begin() as connection:
+            return {(camera, boot) for query in queries for camera, boot in connection.execute(query)}
+
+    def ledgers(self) -> list[LedgerRow]:
+        """The highest revision of each boot's ledger; `consumers.reading.shed.shed_ranges` reads its shed ranges."""
+        with self._engine.begin() as connection:
+            rows = connection.execute(select(ledgers).order_by(ledgers.c.camera, ledgers.c.started_ms))
+            return [LedgerRow(*row) for row in rows]
+
+    def recorded(self, camera: str, boot: int) -> RangeSet:
+        """The recorded frames of one boot, purged ones included."""
+        query = select(frames.c.seq).where(frames.c.camera == camera, frames.c.boot == boot).order_by(frames.c.seq)
+        return self._numbers(query, Kind.FRAME, camera, boot)
+
+    def dead_lettered(self, camera: str, boot: int) -> RangeSet:
+        """The verified frames of one boot that were refused later on, purged ones included."""
+        query = (
+            select(dead_letters.c.seq)
+            .where(dead_letters.c.verified, dead_letters.c.camera == camera, dead_letters.c.boot == boot)
+            .order_by(dead_letters.c.seq)
+        )
+        return self._numbers(query, Kind.DEAD_LETTER, camera, boot)
+
+    def _numbers(self, query: Select[tuple[int]], kind: Kind, camera: str, boot: int) -> RangeSet:
+        with self._engine.begin() as connection:
+            found = RangeSet(_ranges(connection.scalars(query)))
+            found.update(load(connection, kind, camera, boot))
+            return found
+
+    def foreign_count(self, since_ms: int = 0) -> int:
+        """Payloads without a verified identity; with `since_ms` 0 the purged ones too."""
+        query = select(func.count()).select_from(dead_letters).where(~dead_letters.c.verified)
+        with self._engine.begin() as connection:
+            found = connection.scalar(query.where(dead_letters.c.recorded_ms >= since_ms)) or 0
+            return found + (tally(connection, PURGED_FOREIGN) if since_ms <= 0 else 0)
+
+    def duplicates(self, of: Boots | None = None) -> int:
+        """Verdicts whose frame was recorded already, purged frames included."""
+        condition = (boots.c.camera, boots.c.boot)
+        with self._engine.begin() as connection:
+            return sum(
+                int(connection.scalar(select(func.coalesce(func.sum(boots.c.duplicates), 0)).where(where)) or 0)
+                for where in _among(condition, of)
+            )
+
+    def duplicates_by_boot(self) -> dict[tuple[str, int], int]:
+        """The same for each boot that has any."""
+        query = select(boots.c.camera, boots.c.boot, boots.c.duplicates).where(boots.c.duplicates > 0)
+        with self._engine.begin() as connection:
+            return {(camera, boot): count for camera, boot, count in connection.execute(query)}
+
+    def offsets(self) -> dict[tuple[str, int], int]:
+        """The next offset to take, by Kafka topic and partition."""
+        with self._engine.begin() as connection:
+            rows = connection.execute(select(offsets.c.topic, offsets.c.partition, offsets.c.next))
+            return {(topic, partition): following for topic, partition, following in rows}
+
+    def span_s(self, of: Boots | None = None) -> float:
+        """Seconds from the first capture to the last record; 0 without frames."""
+        query = select(func.min(frames.c.captured_ms), func.max(frames.c.recorded_ms))
+        with self._engine.begin() as connection:
+            spans = [
+                connection.execute(query.where(where)).one() for where in _among((frames.c.camera, frames.c.boot), of)
+            ]
+        found = [(first, last) for first, last in spans if first is not None]
+        return (max(last for _, last in found) - min(first for first, _ in found)) / 1000 if found else 0.0
+
+    def alert_count(self, since_ms: int = 0) -> int:
+        """Alerts raised; with `since_ms` 0 the purged ones too."""
+        with self._engine.begin() as connection:
+            found = connection.scalar(select(func.count()).where(alerts.c.raised_ms >= since_ms)) or 0
+            return found + (tally(connection, PURGED_ALERTS) if since_ms <= 0 else 0)
+
+    def latency_quantiles(self, since_ms: int = 0, until_ms: int = _FOREVER_MS, of: Boots | None = None) -> Latency:
+        """Of the frames captured from `since_ms` to before `until_ms`."""
+        latency = (frames.c.recorded_ms - frames.c.captured_ms).label("latency_ms")
+        counts: dict[int, int] = {}
+        with self._engine.begin() as connection:
+            for where in _captured(since_ms, until_ms, of):
+                for value, count in connection.execute(select(latency, func.count()).where(*where).group_by(latency)):
+                    counts[value] = counts.get(value, 0) + count
+        measured = sorted((value, count) for value, count in counts.items() if value >= 0)
+        total = sum(count for _, count in measured)
+        p50, p95, p99 = (_quantile(measured, total, q) for q in (0.5, 0.95, 0.99))
+        return Latency(p50, p95, p99, total, sum(counts.values()) - total)
+
+    def accuracy(self, since_ms: int = 0, until_ms: int = _FOREVER_MS, of: Boots | None = None) -> Accuracy:
+        """Of the frames captured from `since_ms` to before `until_ms` whose truth is known."""
+        sticker = (frames.c.truth - 1) % 2
+        correct = case((frames.c.class_id == (frames.c.truth - 1) // 2, 1), else_=0)
+        sums = (1 - sticker, (1 - sticker) * correct, sticker, sticker * correct)
+        return Accuracy(*self._sums(sums, since_ms, until_ms, of, frames.c.truth > 0))
+
+    def byte_sums(self, since_ms: int = 0, until_ms: int = _FOREVER_MS, of: Boots | None = None) -> Bytes:
+        """Over the frames captured from `since_ms` to before `until_ms`."""
+        raw = frames.c.width * frames.c.height * frames.c.channels
+        sums = (literal(1), frames.c.frame_bytes, frames.c.pixel_bytes, raw)
+        return Bytes(*self._sums(sums, since_ms, until_ms, of))
+
+    def strip_counts(self, since_ms: int = 0, until_ms: int = _FOREVER_MS, of: Boots | None = None) -> StripCounts:
+        """Over the frames captured from `since_ms` to before `until_ms`."""
+        checked = case((frames.c.strip == CHECKED, 1), else_=0)
+        flagged = case((frames.c.flagged & (frames.c.strip == CHECKED), 1), else_=0)
+        shed = case((frames.c.strip == SHED, 1), else_=0)
+        return StripCounts(*self._sums((checked, flagged, shed), since_ms, until_ms, of))
+
+    def strip_truth(self, since_ms: int = 0, until_ms: int = _FOREVER_MS, of: Boots | None = None) -> StripTruth:
+        """Of the checked frames captured from `since_ms` to before `until_ms` whose truth is known."""
+        sticker = (frames.c.truth - 1) % 2
+        flagged = case((frames.c.flagged, 1), else_=0)
+        sums = (1 - sticker, (1 - sticker) * flagged, sticker, sticker * flagged)
+        known = (frames.c.truth > 0, frames.c.strip == CHECKED)
+        return StripTruth(*self._sums(sums, since_ms, until_ms, of, *known))
+
+    def alerts_by_camera(self, since_ms: int = 0) -> dict[str, int]:
+        """Alerts raised since then that the bounded database still holds, by camera."""
+        query = select(alerts.c.camera, func.count()).where(alerts.c.raised_ms >= since_ms).group_by(alerts.c.camera)
+        with self._engine.begin() as connection:
+            return {camera: int(count) for camera, count in connection.execute(query.order_by(alerts.c.camera))}
+
+    def _sums(
+        self,
+        values: Sequence[ColumnElement[int]],
+        since_ms: int,
+        until_ms: int,
+        of: Boots | None,
+        *conditions: ColumnElement[bool],
+    ) -> list[int]:
+        query = select(*(func.coalesce(func.sum(value), 0) for value in values)).select_from(frames)
+        totals = [0] * len(values)
+        with self._engine.begin() as connection:
+            for where in _captured(since_ms, until_ms, of):
+                row = connection.execute(query.where(*where, *conditions)).one()
+                totals = [total + int(value) for total, value in zip(totals, row, strict=True)]
+        return totals
+
+
+def _captured(since_ms: int, until_ms: int, of: Boots | None) -> Iterator[tuple[ColumnElement[bool], ...]]:
+    period = (frames.c.captured_ms >= since_ms, frames.c.captured_ms < until_ms)
+    for where in _among((frames.c.camera, frames.c.boot), of):
+        yield (*period, where)
+
+
+def _among(key: tuple[ColumnElement[str], ColumnElement[int]], of: Boots | None) -> Iterator[ColumnElement[bool]]:
+    """Conditions that together choose the boots `of`, each with a bounded number of parameters."""
+    if of is None:
+        yield literal(value=True)
+        return
+    wanted = sorted(set(of))
+    for start in range(0, len(wanted), _BOOTS_AT_ONCE):
+        yield tuple_(*key).in_(wanted[start : start + _BOOTS_AT_ONCE])
+
+
+def _ranges(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """Ascending numbers as ranges."""
+    first = last = None
+    for number in numbers:
+        if last is not None and number <= last + 1:
+            last = number
+            continue
+        if first is not None and last is not None:
+            yield first, last
+        first = last = number
+    if first is not None and last is not None:
+        yield first, last
+
+
+def _quantile(measured: Sequence[tuple[int, int]], total: int, q: float) -> float | None:
+    """The smallest of the (milliseconds, count) that at least the share `q` does not exceed, in seconds."""
+    seen = 0
+    for value, count in measured:
+        seen += count
+        if seen >= q * total:
+            return value / 1000
+    return None

@@ -1,0 +1,222 @@
+"""The tables of the recorder's database, for SQLite and PostgreSQL. Times are Unix milliseconds."""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Boolean, Column, Float, Index, LargeBinary, MetaData, Table, Text, true
+
+metadata = MetaData()
+
+SCHEMA_VERSION = 5
+"""Raised when a table changes its meaning; kept in `tallies`."""
+
+
+def _text(name: str, *, primary_key: bool = False) -> Column[str]:
+    return Column(name, Text, primary_key=primary_key, nullable=False)
+
+
+def _integer(name: str, *, primary_key: bool = False) -> Column[int]:
+    return Column(name, BigInteger, primary_key=primary_key, autoincrement=False, nullable=False)
+
+
+def _flag(name: str) -> Column[bool]:
+    return Column(name, Boolean, nullable=False)
+
+
+def _number(name: str) -> Column[float]:
+    return Column(name, Float, nullable=False)
+
+
+def _bytes(name: str) -> Column[bytes]:
+    return Column(name, LargeBinary, nullable=False)
+
+
+frames = Table(
+    "frames",
+    metadata,
+    _text("camera", primary_key=True),
+    _integer("boot", primary_key=True),
+    _integer("seq", primary_key=True),
+    _integer("captured_ms"),
+    _integer("processed_ms"),
+    _integer("recorded_ms"),
+    _integer("class_id"),
+    _text("class_name"),
+    _number("confidence"),
+    _text("model_id"),
+    _text("policy"),
+    _integer("truth"),
+    _integer("width"),
+    _integer("height"),
+    _integer("channels"),
+    _integer("dropped_per_block"),
+    _flag("whole"),
+    _integer("profile"),
+    _integer("frame_bytes"),
+    _integer("pixel_bytes"),
+    _integer("strip"),
+    _number("entropy_bits"),
+    _number("threshold_bits"),
+    _flag("flagged"),
+    _flag("composed"),
+    Index("frames_by_age", "recorded_ms"),
+)
+"""One row for each verdict, by the frame's identity.
+
+SQLite keeps the rows in the order of their arrival and the identities in an index: laid out by identity instead
+(WITHOUT ROWID), the frames of many cameras cost it twice the time, since every row changes another page.
+"""
+
+boots = Table(
+    "boots",
+    metadata,
+    _text("camera", primary_key=True),
+    _integer("boot", primary_key=True),
+    _integer("frames"),
+    _integer("duplicates"),
+    _integer("last_ms"),
+    sqlite_with_rowid=False,
+)
+"""What was counted for each boot of a camera, purged frames included."""
+
+archived = Table(
+    "archived",
+    metadata,
+    _text("kind", primary_key=True),
+    _text("camera", primary_key=True),
+    _integer("boot", primary_key=True),
+    _integer("first", primary_key=True),
+    _integer("last"),
+    sqlite_with_rowid=False,
+)
+"""The identities of purged rows as ranges, both ends included; `kind` is "frame" or "dead_letter"."""
+
+ledgers = Table(
+    "ledgers",
+    metadata,
+    _text("camera", primary_key=True),
+    _integer("boot", primary_key=True),
+    _integer("revision"),
+    _integer("started_ms"),
+    _integer("first"),
+    _integer("next"),
+    _text("shed"),
+    _flag("closed"),
+    _integer("frames_skipped"),
+    _integer("frames_resent"),
+    _integer("bytes_resent"),
+    _integer("written_ms"),
+    _integer("confirmed_to"),
+    _bytes("message"),
+    sqlite_with_rowid=False,
+)
+"""The highest revision of each boot's ledger; `shed` is a JSON list of [first, last].
+
+`message` is what the camera signed: the audit believes that only.
+"""
+
+dead_letters = Table(
+    "dead_letters",
+    metadata,
+    _text("topic", primary_key=True),
+    _integer("partition", primary_key=True),
+    _integer("offset", primary_key=True),
+    _text("stage"),
+    _text("reason"),
+    _text("error"),
+    _text("camera"),
+    _flag("verified"),
+    _integer("boot"),
+    _integer("seq"),
+    _text("origin"),
+    _bytes("payload"),
+    _integer("payload_bytes"),
+    _integer("stored_bytes"),
+    _integer("at_ms"),
+    _integer("recorded_ms"),
+)
+"""What was refused, by the place of the Kafka record that says so."""
+Index("dead_letters_by_age", dead_letters.c.recorded_ms)
+Index("dead_letters_by_kind", dead_letters.c.verified, dead_letters.c.recorded_ms)
+Index(
+    "dead_letters_verified",
+    dead_letters.c.camera,
+    dead_letters.c.boot,
+    sqlite_where=dead_letters.c.verified == true(),
+    postgresql_where=dead_letters.c.verified == true(),
+)
+
+evidence = Table(
+    "evidence",
+    metadata,
+    _text("camera", primary_key=True),
+    _integer("boot", primary_key=True),
+    _integer("following"),
+    _bytes("waiting"),
+    _bytes("whole"),
+    _bytes("dropped"),
+    _integer("updated_ms"),
+    Index("evidence_by_age", "updated_ms"),
+)
+"""What is known of one boot of a camera, see `consumers.evidence.chain.Chain`; it changes with the offsets."""
+
+probing = Table("probing", metadata, _text("camera", primary_key=True), _number("own_share"), _number("told_share"))
+"""Cameras that were told to send more probes, and the share that is their own setting."""
+
+alerts = Table(
+    "alerts",
+    metadata,
+    _text("alert_id", primary_key=True),
+    _text("camera"),
+    _integer("boot"),
+    _text("kind"),
+    _integer("raised_ms"),
+    _integer("first"),
+    _integer("last"),
+    _integer("checked"),
+    _integer("flagged"),
+    _number("mean_entropy_bits"),
+    _number("threshold_bits"),
+    _number("baseline_bits"),
+    _number("evidence_octaves"),
+    _bytes("message"),
+    _flag("published"),
+    Index("alerts_by_age", "raised_ms"),
+)
+"""Alerts, and whether Kafka is known to hold them."""
+
+cameras = Table(
+    "cameras",
+    metadata,
+    _text("camera", primary_key=True),
+    _integer("state"),
+    _integer("state_ms"),
+    _text("detail"),
+    _bytes("status"),
+    _bytes("meta"),
+    _integer("seen_ms"),
+    sqlite_with_rowid=False,
+)
+"""The last status and meta message of each camera, and since when its state holds by the recorder's clock."""
+
+quarantine = Table(
+    "quarantine",
+    metadata,
+    _text("name", primary_key=True),
+    _integer("bytes"),
+    _integer("at_ms"),
+    Index("quarantine_by_age", "at_ms", "bytes"),
+)
+"""The files in the quarantine, without their ending."""
+
+offsets = Table(
+    "offsets",
+    metadata,
+    _text("topic", primary_key=True),
+    _integer("partition", primary_key=True),
+    _integer("next"),
+    sqlite_with_rowid=False,
+)
+"""Where to go on in Kafka: written with the effect of all that came before."""
+
+tallies = Table("tallies", metadata, _text("name", primary_key=True), _integer("value"), sqlite_with_rowid=False)
+"""Counts that outlive the rows they were taken from."""

@@ -1,0 +1,95 @@
+"""Evidence of a backdoor trigger, per boot of a camera: checked frames folded by identity, in their order.
+
+Frames come in any order and more than once. So frames wait until every one before them is accounted for, and the rule
+of `schemas.evidence.track` reads them in the order of their sequence numbers: what it makes of them does not depend on
+how they came.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+from hashlib import blake2b
+from typing import Final, NamedTuple
+
+from schemas.evidence.rule import EvidenceRule
+from schemas.evidence.track import Alarm, Classes, Probe, Track, advance
+from schemas.pointillist_pb2 import Alert, Range
+
+STRIP: Final = "strip"
+"""The kind of the alerts that this evidence raises."""
+
+Probes = tuple[Probe, ...]
+"""Checked frames in the order of their sequence numbers, each once."""
+
+
+class Chain(NamedTuple):
+    """What is known of one boot of a camera. A value: folding and reading make a new one."""
+
+    following: int = 0
+    """The first sequence number that the rule has not passed."""
+    waiting: Probes = ()
+    """Checked frames from there on."""
+    whole: Track = Track()
+    dropped: Track = Track()
+
+    def fold(self, new: Iterable[Probe]) -> Chain:
+        """With `new` frames waiting; one that is there already, or that the rule has passed, changes nothing."""
+        known = {each.seq: each for each in new if each.seq >= self.following}
+        known |= {each.seq: each for each in self.waiting}
+        return self._replace(waiting=tuple(known[seq] for seq in sorted(known)))
+
+    def level(self, rule: EvidenceRule) -> float:
+        """How far the evidence is on its way to an alarm, 0 to 1."""
+        return max(self.whole.level(rule, True), self.dropped.level(rule, False))
+
+    def is_new(self, rule: EvidenceRule) -> bool:
+        """Whether the camera has no baseline for whole frames yet."""
+        return len(self.whole.history) < rule.baseline_probes
+
+    def read(self, until: int, rule: EvidenceRule, classes: Classes) -> tuple[Chain, list[Alarm]]:
+        """Let the rule read the waiting frames before `until`; the alarms that it raises."""
+        whole, dropped = self.whole, self.dropped
+        alarms = []
+        for probe in self.waiting:
+            if probe.seq >= until:
+                break
+            track, alarm = advance(whole if probe.whole else dropped, probe, rule, classes)
+            if alarm is not None:
+                alarms.append(alarm)
+            if probe.whole:
+                whole = track
+            else:
+                dropped = track
+        left = tuple(each for each in self.waiting if each.seq >= until)
+        return Chain(max(self.following, until), left, whole, dropped), alarms
+
+
+def alert_id(camera: str, boot: int, seq: int, kind: str = STRIP) -> str:
+    """The same for the same camera, boot, kind and frame at which the sum reached its limit, whoever computes it."""
+    name = f"{kind}\0{camera}\0{boot}\0{seq}".encode()
+    return blake2b(name, digest_size=16, person=b"pl-alert").hexdigest()
+
+
+def raise_alert(camera: str, boot: int, alarm: Alarm, raised_ms: int, thumbnail: bytes = b"") -> Alert:
+    """The alert for an alarm, with its evidence."""
+    run = alarm.run
+    ((class_id, _),) = Counter(each.class_id for each in run).most_common(1)
+    return Alert(
+        alert_id=alert_id(camera, boot, run[-1].seq),
+        camera_id=camera,
+        kind=STRIP,
+        raised_ms=raised_ms,
+        boot_id=boot,
+        frames=Range(first=run[0].seq, last=run[-1].seq),
+        checked=len(run),
+        flagged=sum(each.flagged for each in run),
+        mean_entropy_bits=math.fsum(each.entropy_bits for each in run) / len(run),
+        threshold_bits=run[-1].threshold_bits,
+        thumbnail=thumbnail,
+        baseline_bits=alarm.baseline_bits or 0.0,
+        evidence_octaves=alarm.total,
+        whole=run[-1].whole,
+        class_id=class_id,
+    )

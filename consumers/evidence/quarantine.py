@@ -1,0 +1,89 @@
+"""The quarantine: flagged frames as PNG with their verdict as JSON, in a folder or an object store."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import fsspec  # type: ignore[import-untyped]  # it ships no types
+from fsspec.spec import AbstractFileSystem  # type: ignore[import-untyped]  # it ships no types
+from sqlalchemy import Connection, Engine, delete, func, select
+
+from consumers.database.engine import upsert
+from consumers.database.tables import quarantine
+from consumers.reading.batch import FrameKey
+from consumers.reading.rows import FrameRow
+from schemas.errors import ConfigError
+
+
+def name_of(key: FrameKey) -> str:
+    """`{site}/{camera}/{boot:016x}-{seq}`, without ending."""
+    camera, boot, seq = key
+    return f"{camera}/{boot:016x}-{seq}"
+
+
+class Quarantine:
+    """Files by name: writing one again changes nothing. For the database thread only.
+
+    The file is written before the transaction that knows of it commits, so a crash leaves at most a file that the
+    redelivered verdict writes again.
+    """
+
+    def __init__(self, url: str, engine: Engine) -> None:
+        try:
+            system, root = fsspec.core.url_to_fs(url)
+        except (ImportError, ValueError) as error:
+            raise ConfigError(f"expected a folder or a URL that fsspec opens as quarantine: {error}") from None
+        self._files: AbstractFileSystem = system
+        self._root = root.rstrip("/")
+        self._insert = upsert(engine, quarantine).on_conflict_do_nothing()
+
+    def write(self, connection: Connection, row: FrameRow, png: bytes, recorded_ms: int) -> None:
+        """Keep the PNG of the frame whose row is `row`."""
+        name = name_of((row.camera, row.boot, row.seq))
+        verdict = json.dumps(row._asdict(), indent=1).encode()
+        path = self._path(name)
+        self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
+        self._files.pipe_file(f"{path}.png", png)
+        self._files.pipe_file(f"{path}.json", verdict)
+        connection.execute(self._insert, {"name": name, "bytes": len(png) + len(verdict), "at_ms": recorded_ms})
+
+    def read(self, key: FrameKey) -> bytes:
+        """The PNG of a frame; empty when it is not in quarantine."""
+        try:
+            data: bytes = self._files.cat_file(f"{self._path(name_of(key))}.png")
+        except FileNotFoundError:
+            return b""
+        return data
+
+    def bytes_held(self, connection: Connection) -> int:
+        """Bytes of all files."""
+        return int(connection.scalar(select(func.coalesce(func.sum(quarantine.c.bytes), 0))) or 0)
+
+    def purge(self, connection: Connection, limit_bytes: int, before_ms: int, rows: int) -> int:
+        """Remove at most `rows` of the oldest while there is too much or it is too old; how many were removed."""
+        held = self.bytes_held(connection)
+        oldest = connection.execute(
+            select(quarantine.c.name, quarantine.c.bytes, quarantine.c.at_ms).order_by(quarantine.c.at_ms).limit(rows)
+        )
+        gone: list[str] = []
+        for name, size, at_ms in oldest:
+            if held <= limit_bytes and at_ms >= before_ms:
+                break
+            held -= size
+            gone.append(name)
+        self._remove(gone)
+        if gone:
+            connection.execute(delete(quarantine).where(quarantine.c.name.in_(gone)))
+        return len(gone)
+
+    def _remove(self, names: Sequence[str]) -> None:
+        for name in names:
+            for ending in (".png", ".json"):
+                try:
+                    self._files.rm_file(self._path(name) + ending)
+                except FileNotFoundError:
+                    continue
+
+    def _path(self, name: str) -> str:
+        return f"{self._root}/{name}" if self._root else name

@@ -1,0 +1,222 @@
+"""Evidence in the database: folding new frames into their chains, raising alerts, and which chains are waiting."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from PIL import Image
+from sqlalchemy import Connection, Engine, bindparam, func, select
+
+from consumers.database.archive import Kind, load
+from consumers.database.engine import Prepared, upsert
+from consumers.database.tables import alerts, dead_letters, evidence, frames, ledgers
+from consumers.evidence.chain import Chain, raise_alert
+from consumers.evidence.quarantine import Quarantine
+from consumers.reading.batch import BootKey
+from consumers.reading.rows import FrameRow
+from consumers.reading.shed import shed_ranges
+from schemas.evidence.rule import EvidenceRule
+from schemas.evidence.stored import pack_probes, pack_track, unpack_probes, unpack_track
+from schemas.evidence.track import Alarm, Probe
+from schemas.pointillist_pb2 import CHECKED, Alert
+from schemas.ranges import RangeSet
+
+THUMBNAIL_SIDE: Final = 128
+_LARGEST_PNG: Final = 4 * 2**20
+
+Pending = dict[BootKey, Chain]
+"""Chains that a transaction has folded frames into."""
+
+
+@dataclass(slots=True)
+class Raised:
+    """What a transaction has read."""
+
+    alerts: list[Alert] = field(default_factory=list)
+    chains: Pending = field(default_factory=dict)
+    """Every chain that was looked at, as it is now."""
+
+
+class Watch:
+    """The chains with checked frames that wait for one before them. For the database thread only.
+
+    What is at hand changes in `commit`, after the database has it.
+    """
+
+    def __init__(self, engine: Engine, rule: EvidenceRule) -> None:
+        self._rule = rule
+        self._waiting: dict[BootKey, tuple[int, float]] = {}
+        """Where each waiting chain stands, and since when."""
+        insertion = upsert(engine, evidence)
+        changed = [column.name for column in evidence.columns if not column.primary_key]
+        stored = insertion.on_conflict_do_update(
+            index_elements=list(evidence.primary_key.columns),
+            set_={name: insertion.excluded[name] for name in changed},
+        )
+        self._upsert = Prepared(engine, stored)
+        of_boot = (evidence.c.camera == bindparam("of"), evidence.c.boot == bindparam("in_boot"))
+        columns = (evidence.c.following, evidence.c.waiting, evidence.c.whole, evidence.c.dropped)
+        self._select = Prepared(engine, select(*columns).where(*of_boot))
+        mine = (frames.c.camera == bindparam("of"), frames.c.boot == bindparam("in_boot"))
+        span = (frames.c.seq >= bindparam("since"), frames.c.seq <= bindparam("until"))
+        self._count = Prepared(engine, select(func.count()).select_from(frames).where(*mine, *span))
+        self._classes = Prepared(engine, select(frames.c.class_id).where(*mine, *span))
+        self._alert = upsert(engine, alerts).on_conflict_do_nothing()
+
+    def load(self, connection: Connection) -> None:
+        """Take up the chains that an earlier recorder left waiting."""
+        rows = connection.execute(
+            select(evidence.c.camera, evidence.c.boot, evidence.c.following).where(evidence.c.waiting != b"")
+        )
+        self._waiting = {(camera, boot): (following, time.monotonic()) for camera, boot, following in rows}
+
+    def fold(self, connection: Connection, rows: Sequence[FrameRow]) -> Pending:
+        """Fold the new rows of `frames` that STRIP checked into their chains."""
+        new: defaultdict[BootKey, list[Probe]] = defaultdict(list)
+        for row in rows:
+            if row.strip == CHECKED:
+                composed = bool(row.composed)
+                probe = Probe(
+                    row.seq, row.entropy_bits, row.threshold_bits, bool(row.flagged),
+                    bool(row.whole) or composed, row.class_id, composed,
+                )  # fmt: skip
+                new[row.camera, row.boot].append(probe)
+        return {boot: self._chain(connection, boot).fold(probes) for boot, probes in new.items()}
+
+    def overdue(self) -> set[BootKey]:
+        """Boots that have waited long enough for a missing frame."""
+        before = time.monotonic() - self._rule.patience_s
+        return {boot for boot, (_, since) in self._waiting.items() if since <= before}
+
+    def read(
+        self, connection: Connection, pending: Pending, touched: Collection[BootKey], now_ms: int, pictures: Quarantine
+    ) -> Raised:
+        """Let the rule read the `pending` chains, and those of `touched` boots that waited.
+
+        Chains and alerts are written, the latter not yet published.
+        """
+        raised = Raised()
+        overdue = self.overdue()
+        for boot in sorted({*pending, *(self._waiting.keys() & set(touched))}):
+            chain = pending.get(boot) or self._chain(connection, boot)
+            late = boot not in pending and boot in overdue
+            until = self._accounted_until(connection, boot, chain, late)
+
+            def classes(first: int, last: int, boot: BootKey = boot) -> list[int]:
+                cursor = self._classes.run(connection, of=boot[0], in_boot=boot[1], since=first, until=last)
+                return [class_id for (class_id,) in cursor.fetchall()]
+
+            after, alarms = chain.read(until, self._rule, classes)
+            for alarm in alarms:
+                alert = raise_alert(*boot, alarm, now_ms, _thumbnail(boot, alarm, pictures))
+                if connection.execute(self._alert, _alert_row(alert)).rowcount:
+                    raised.alerts.append(alert)
+            raised.chains[boot] = after
+        if raised.chains:
+            self._upsert.run_each(connection, [_row(boot, chain, now_ms) for boot, chain in raised.chains.items()])
+        return raised
+
+    def commit(self, raised: Raised) -> None:
+        """The transaction that `raised` was part of is durable."""
+        now = time.monotonic()
+        for boot, chain in raised.chains.items():
+            if not chain.waiting:
+                self._waiting.pop(boot, None)
+            elif boot not in self._waiting or self._waiting[boot][0] != chain.following:
+                self._waiting[boot] = (chain.following, now)
+
+    def _chain(self, connection: Connection, boot: BootKey) -> Chain:
+        row = self._select.run(connection, of=boot[0], in_boot=boot[1]).fetchone()
+        if row is None:
+            return Chain()
+        following, waiting, whole, dropped = row
+        return Chain(following, unpack_probes(waiting), unpack_track(whole), unpack_track(dropped))
+
+    def _accounted_until(self, connection: Connection, boot: BootKey, chain: Chain, late: bool) -> int:
+        """The first sequence number from the chain's own on whose fate is not known, as far as frames wait there."""
+        if not chain.waiting:
+            return chain.following
+        last = chain.waiting[-1].seq
+        if late:
+            return last + 1
+        row = self._count.run(connection, of=boot[0], in_boot=boot[1], since=chain.following, until=last).fetchone()
+        if row is not None and row[0] == last + 1 - chain.following:
+            return last + 1
+        for first, until in _accounted(connection, boot, chain.following, last).ranges():
+            if first <= chain.following <= until:
+                return min(until, last) + 1
+        return chain.following
+
+
+def _row(boot: BootKey, chain: Chain, now_ms: int) -> dict[str, object]:
+    return {
+        "camera": boot[0],
+        "boot": boot[1],
+        "following": chain.following,
+        "waiting": pack_probes(chain.waiting),
+        "whole": pack_track(chain.whole),
+        "dropped": pack_track(chain.dropped),
+        "updated_ms": now_ms,
+    }
+
+
+def _alert_row(alert: Alert) -> dict[str, object]:
+    return {
+        "alert_id": alert.alert_id,
+        "camera": alert.camera_id,
+        "boot": alert.boot_id,
+        "kind": alert.kind,
+        "raised_ms": alert.raised_ms,
+        "first": alert.frames.first,
+        "last": alert.frames.last,
+        "checked": alert.checked,
+        "flagged": alert.flagged,
+        "mean_entropy_bits": alert.mean_entropy_bits,
+        "threshold_bits": alert.threshold_bits,
+        "baseline_bits": alert.baseline_bits,
+        "evidence_octaves": alert.evidence_octaves,
+        "message": alert.SerializeToString(),
+        "published": False,
+    }
+
+
+def _accounted(connection: Connection, boot: BootKey, start: int, last: int) -> RangeSet:
+    """What is known to have become of the frames `start` to `last`: recorded, dead-lettered or shed."""
+    camera, boot_id = boot
+    found = RangeSet()
+    for table in (frames, dead_letters):
+        condition = [table.c.camera == camera, table.c.boot == boot_id, table.c.seq.between(start, last)]
+        if table is dead_letters:
+            condition.append(dead_letters.c.verified)
+        for (seq,) in connection.execute(select(table.c.seq).where(*condition).order_by(table.c.seq)):
+            found.add(seq)
+    for kind in Kind:
+        found.update(load(connection, kind, camera, boot_id))
+    ledger = connection.execute(
+        select(ledgers.c.first, ledgers.c.shed).where(ledgers.c.camera == camera, ledgers.c.boot == boot_id)
+    ).one_or_none()
+    if ledger is not None:
+        found.add(0, ledger.first - 1)
+        found.update(shed_ranges(ledger.shed))
+    return found
+
+
+def _thumbnail(boot: BootKey, alarm: Alarm, pictures: Quarantine) -> bytes:
+    """A small PNG of the last flagged frame; empty when its picture was not kept."""
+    flagged = max((probe.seq for probe in alarm.run if probe.flagged), default=None)
+    picture = pictures.read((*boot, flagged)) if flagged is not None else b""
+    if not picture or len(picture) > _LARGEST_PNG:
+        return b""
+    try:
+        with Image.open(io.BytesIO(picture), formats=["PNG"]) as image:
+            image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+            small = io.BytesIO()
+            image.save(small, "PNG")
+    except (OSError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning):
+        return b""
+    return small.getvalue()

@@ -1,0 +1,170 @@
+"""The recorder's metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry
+
+from consumers.console.board import Camera
+from consumers.database.damage import damaged_files
+from consumers.database.engine import database_url
+from consumers.evidence.chain import STRIP
+from consumers.reading.rows import FrameRow
+from consumers.settings import RecorderSettings
+from consumers.store import Written
+from schemas import metrics
+from schemas.errors import BadPixels, BadSize, BadTag, Malformed, RevokedKey
+from schemas.frame import Truth
+from schemas.pointillist_pb2 import Alert
+from schemas.runtime.disk import free_bytes
+
+_REFUSING = ("bridge", "intake", "recorder")
+VISITS = ("answered", "crowded", "late", "misdirected")
+_REFUSALS = (Malformed, BadTag, RevokedKey, BadSize, BadPixels)
+
+
+@dataclass(frozen=True)
+class Places:
+    """What of the recorder's lies on this machine's disks: folders by the name of what they hold, the SQLite file."""
+
+    folders: dict[str, Path]
+    database: Path | None
+
+
+def places_of(settings: RecorderSettings) -> Places:
+    """The places that the settings name."""
+    url = database_url(settings.database)
+    database = Path(url.database) if url.get_backend_name() == "sqlite" and url.database else None
+    folders = {"database": database.parent} if database is not None else {}
+    if "://" not in settings.quarantine:
+        folders["quarantine"] = Path(settings.quarantine)
+    return Places(folders, database)
+
+
+def _count_damaged(database: Path) -> float:
+    return len(damaged_files(database))
+
+
+class Meters:
+    """All families of the recorder on one registry."""
+
+    def __init__(self, registry: CollectorRegistry, places: Places) -> None:
+        recorded = metrics.RECORDED.on(registry)
+        self._new, self._duplicate = recorded.labels("recorded"), recorded.labels("duplicate")
+        self._latency = metrics.END_TO_END.on(registry)
+        self._negative = metrics.NEGATIVE_LATENCY.on(registry)
+        self._skew = metrics.CLOCK_SKEW.on(registry)
+        truth = metrics.TRUTH.on(registry)
+        self._correct, self._wrong = truth.labels("correct"), truth.labels("wrong")
+        self._alerts = metrics.ALERTS.on(registry)
+        self._dead_letters = metrics.DEAD_LETTERS.on(registry)
+        self._store_bytes = metrics.STORE_BYTES.on(registry)
+        self._unpublished = metrics.ALERTS_UNPUBLISHED.on(registry)
+        self._visits = metrics.PAGE_VISITS.on(registry)
+        for outcome in VISITS:
+            self._visits.labels(outcome)
+        free = metrics.DISK_FREE.on(registry)
+        for name, folder in places.folders.items():
+            # Asked at each scrape: the recorder itself may be waiting for room.
+            free.labels(name).set_function(partial(free_bytes, folder))
+        aside = metrics.DATABASES_SET_ASIDE.on(registry)
+        if places.database is not None:
+            aside.set_function(partial(_count_damaged, places.database))
+        self._kafka_damaged = metrics.KAFKA_DAMAGED.on(registry).labels("recorder")
+        self._lag = metrics.RECORDER_LAG.on(registry)
+        self._age = metrics.CAMERA_AGE.on(registry)
+        self._flagged = metrics.CAMERA_FLAGGED.on(registry)
+        self._evidence = metrics.CAMERA_EVIDENCE.on(registry)
+        self._probe_share = metrics.CAMERA_PROBE_SHARE.on(registry)
+        self._camera_alerts = metrics.CAMERA_ALERTS.on(registry)
+        self._alerted: set[str] = set()
+        self._shown: set[str] = set()
+        self._ahead_ms = 0
+        self._letter_labels = {(stage, error.reason) for stage in _REFUSING for error in _REFUSALS}
+        # Made at once: the increase of a series that begins with its first event would miss that event.
+        self._alerts.labels(STRIP)
+        for labels in self._letter_labels:
+            self._dead_letters.labels(*labels)
+
+    def take(self, written: Written) -> None:
+        """Count what one transaction has brought."""
+        self._new.inc(len(written.rows))
+        self._duplicate.inc(written.duplicates)
+        for row in written.rows:
+            self._measure(row)
+        for letter in written.letters:
+            self._dead_letters.labels(*self._bounded(letter.stage, letter.reason)).inc()
+        self.count_alerts(written.alerts)
+
+    def _measure(self, row: FrameRow) -> None:
+        latency_ms = row.recorded_ms - row.captured_ms
+        if latency_ms >= 0:
+            self._latency.observe(latency_ms / 1000)
+        else:
+            self._negative.inc()
+            self._ahead_ms = max(self._ahead_ms, -latency_ms)
+        if row.truth:
+            truth = Truth.from_wire(row.truth)
+            (self._correct if truth and truth.class_id == row.class_id else self._wrong).inc()
+
+    def _bounded(self, stage: str, reason: str) -> tuple[str, str]:
+        """The labels, as long as there are few: they come from records."""
+        if len(self._letter_labels) < 100:
+            self._letter_labels.add((stage, reason))
+        return (stage, reason) if (stage, reason) in self._letter_labels else ("other", "other")
+
+    def count_alerts(self, alerts: Sequence[Alert]) -> None:
+        """Alerts raised, by kind and by camera."""
+        for alert in alerts:
+            self._alerts.labels(alert.kind).inc()
+            if len(self._alerted) < metrics.MAX_CAMERA_SERIES:
+                self._alerted.add(alert.camera_id)
+            known = alert.camera_id in self._alerted
+            self._camera_alerts.labels(alert.camera_id if known else "other").inc()
+
+    def show_stores(self, held: Mapping[str, int]) -> None:
+        """Bytes of each store."""
+        for store, size in held.items():
+            self._store_bytes.labels(store).set(size)
+
+    def count_visits(self, outcome: str, number: int) -> None:
+        """Connections to the pages, by how they fared."""
+        self._visits.labels(outcome if outcome in VISITS else "other").inc(number)
+
+    def show_unpublished(self, alerts: int) -> None:
+        """Alerts that Kafka does not hold yet."""
+        self._unpublished.set(alerts)
+
+    def count_damaged(self, records: int) -> None:
+        """Records in damaged batches of Kafka's log that were passed over."""
+        self._kafka_damaged.inc(records)
+
+    def show_lag(self, records: int) -> None:
+        """Records in Kafka that are not taken yet."""
+        self._lag.set(records)
+
+    def show_cameras(self, cameras: Sequence[Camera], now_ms: int, forget_after_s: float) -> None:
+        """Age, flagged share, evidence and probe share of the cameras heard last; the series of the others are removed.
+
+        Also how far the clock of any camera was ahead since the last call.
+        """
+        self._skew.set(self._ahead_ms / 1000)
+        self._ahead_ms = 0
+        ages = [(age_s, camera) for camera in cameras if (age_s := camera.age_s(now_ms)) is not None]
+        heard = [(age_s, camera) for age_s, camera in ages if age_s <= forget_after_s]
+        heard.sort(key=lambda pair: pair[0])
+        shown = set()
+        for age_s, camera in heard[: metrics.MAX_CAMERA_SERIES]:
+            shown.add(camera.name)
+            self._age.labels(camera.name).set(age_s)
+            self._flagged.labels(camera.name).set(camera.flagged_share() or 0.0)
+            self._evidence.labels(camera.name).set(camera.level)
+            self._probe_share.labels(camera.name).set(camera.probe_share() or 0.0)
+        for name in self._shown - shown:
+            for family in (self._age, self._flagged, self._evidence, self._probe_share):
+                family.remove(name)
+        self._shown = shown

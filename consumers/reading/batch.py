@@ -1,0 +1,292 @@
+"""From Kafka records to rows: what one transaction of the recorder takes in.
+
+Whatever cannot be read becomes a dead letter of the stage "recorder", at the place of its record.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Final, Protocol
+
+from google.protobuf.message import DecodeError
+
+from consumers.reading.rows import FrameRow, LedgerRow, LetterRow
+from consumers.reading.shed import shed_text
+from consumers.settings import RecorderSettings
+from schemas.announcement import check_announcement
+from schemas.errors import Malformed, WireError
+from schemas.frame import TIME_LIMIT, open_message
+from schemas.identity import BOOT_ID_LIMIT, SEQ_LIMIT, CameraId, camera_id_on_wire
+from schemas.keys import KeyRing
+from schemas.limits import DEAD_LETTER_PAYLOAD_BYTES
+from schemas.pointillist_pb2 import DeadLetter, Ledger, Meta, Status, Verdict
+
+STAGE: Final = "recorder"
+MAX_SHED_RANGES: Final = 10_000
+MAX_META_BYTES: Final = 4096
+_COUNT_LIMIT: Final = 2**63
+_TEXT: Final = 500
+_LETTER_OVERHEAD: Final = 200
+_FOR_BRIDGES: Final = (b"pointillist.v1.KeyRequest", b"pointillist.v1.ProbeRequest")
+
+Place = tuple[str, int, int]
+"""Topic, partition and offset of a record."""
+BootKey = tuple[str, int]
+"""Camera and boot."""
+FrameKey = tuple[str, int, int]
+"""Camera, boot and sequence number."""
+
+
+class Record(Protocol):
+    """What the recorder reads of a Kafka record."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes]]
+
+
+@dataclass(slots=True)
+class Batch:
+    """What a run of Kafka records says."""
+
+    recorded_ms: int
+    offsets: dict[tuple[str, int], tuple[int, int]] = field(default_factory=dict)
+    """For each topic and partition the offset of the first record and the one after the last."""
+    verdicts: dict[FrameKey, Verdict] = field(default_factory=dict)
+    repeated: Counter[BootKey] = field(default_factory=Counter)
+    """Verdicts whose identity came earlier in this batch."""
+    ledgers: dict[BootKey, LedgerRow] = field(default_factory=dict)
+    letters: dict[Place, LetterRow] = field(default_factory=dict)
+    statuses: list[tuple[str, Status]] = field(default_factory=list)
+    """Of cameras, signed by them."""
+    metas: list[tuple[str, Meta]] = field(default_factory=list)
+    """The same."""
+
+    def __len__(self) -> int:
+        return sum(until - first for first, until in self.offsets.values())
+
+
+def read(records: Iterable[Record], settings: RecorderSettings, keys: KeyRing, recorded_ms: int) -> Batch:
+    """Take the records of one poll apart; those of one partition are in the order of their offsets.
+
+    What is an event is verified under `keys`: others than bridges may write to Kafka too.
+    """
+    batch = Batch(recorded_ms)
+    for record in records:
+        partition = (record.topic, record.partition)
+        first, _ = batch.offsets.get(partition, (record.offset, 0))
+        batch.offsets[partition] = (first, record.offset + 1)
+        try:
+            if record.topic == settings.verdicts_topic:
+                _take_verdict(batch, record)
+            elif record.topic == settings.events_topic:
+                _take_event(batch, record, keys)
+            else:
+                _take_dead_letter(batch, record)
+        except WireError as error:
+            refuse(batch, record, error)
+    return batch
+
+
+def refusal(record: Record, recorded_ms: int, error: WireError) -> Batch:
+    """A batch that holds `record` as a dead letter: the database took no other row for it."""
+    batch = Batch(recorded_ms, offsets={(record.topic, record.partition): (record.offset, record.offset + 1)})
+    refuse(batch, record, error)
+    return batch
+
+
+def refuse(batch: Batch, record: Record, error: WireError) -> None:
+    """Keep the record as a dead letter of the recorder itself."""
+    payload = record.value or b""
+    letter = DeadLetter(
+        origin_topic=record.topic,
+        origin_partition=record.partition,
+        origin_offset=record.offset,
+        stage=STAGE,
+        reason=error.reason,
+        error=str(error),
+        camera_id=(record.key or b"").decode(errors="replace"),
+        payload=payload[:DEAD_LETTER_PAYLOAD_BYTES],
+        payload_bytes=len(payload),
+        at_ms=batch.recorded_ms,
+    )
+    batch.letters[record.topic, record.partition, record.offset] = _letter_row(record, letter, batch.recorded_ms)
+
+
+@lru_cache(8192)
+def _camera(key: bytes | None) -> CameraId:
+    try:
+        return camera_id_on_wire((key or b"").decode())
+    except UnicodeDecodeError:
+        raise Malformed("expected a camera id as the record's key, got bytes that are no text") from None
+
+
+def clean(text: str) -> str:
+    """`text` as any database takes it: bounded, and without the zero character that PostgreSQL refuses."""
+    return text[:_TEXT].replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
+_name = lru_cache(8192)(clean)
+"""For the names that come in every verdict; its argument is cut before, so that the cache stays small."""
+
+
+def _parse(kind: type[Any], value: bytes | None) -> Any:
+    try:
+        return kind.FromString(value or b"")
+    except DecodeError:
+        raise Malformed(f"expected a pointillist.v1.{kind.__name__}") from None
+
+
+def check_identity(boot_id: int, seq: int) -> None:
+    """Raise Malformed for a boot id or a sequence number out of its range."""
+    if not (0 < boot_id < BOOT_ID_LIMIT and seq < SEQ_LIMIT):
+        raise Malformed(f"expected 0 < boot_id < 2**63 and seq < 2**53, got {boot_id} and {seq}")
+
+
+def _take_verdict(batch: Batch, record: Record) -> None:
+    camera = _camera(record.key)
+    verdict: Verdict = _parse(Verdict, record.value)
+    boot, seq = verdict.boot_id, verdict.seq
+    if not (0 < boot < BOOT_ID_LIMIT and seq < SEQ_LIMIT):
+        check_identity(boot, seq)
+    if (camera, boot, seq) in batch.verdicts:
+        batch.repeated[camera, boot] += 1
+    else:
+        batch.verdicts[camera, boot, seq] = verdict
+
+
+def frame_row(key: FrameKey, verdict: Verdict, recorded_ms: int) -> FrameRow:
+    """The verdict as a row. A number that is none is written as zero."""
+    confidence, entropy, threshold = verdict.confidence, verdict.entropy_bits, verdict.threshold_bits
+    if not math.isfinite(confidence + entropy + threshold):
+        confidence, entropy, threshold = _finite(confidence), _finite(entropy), _finite(threshold)
+    return FrameRow(
+        *key,
+        min(verdict.captured_ms, TIME_LIMIT),
+        min(verdict.processed_ms, TIME_LIMIT),
+        recorded_ms,
+        verdict.class_id,
+        _name(verdict.class_name[:_TEXT]),
+        confidence,
+        _name(verdict.model_id[:_TEXT]),
+        _name(verdict.policy[:_TEXT]),
+        verdict.truth,
+        verdict.width,
+        verdict.height,
+        verdict.channels,
+        verdict.dropped_per_block,
+        verdict.whole,
+        verdict.profile,
+        verdict.frame_bytes,
+        verdict.pixel_bytes,
+        verdict.strip,
+        entropy,
+        threshold,
+        verdict.flagged,
+        verdict.composed,
+    )
+
+
+def _finite(value: float) -> float:
+    return value if math.isfinite(value) else 0.0
+
+
+def _take_event(batch: Batch, record: Record, keys: KeyRing) -> None:
+    camera, value = _camera(record.key), record.value or b""
+    kind = next((value for name, value in record.headers if name == "ce_type"), b"")
+    if kind == b"pointillist.v1.Ledger":
+        ledger = open_message(Ledger, camera, value, keys)
+        _check_ledger(ledger)
+        known = batch.ledgers.get((camera, ledger.boot_id))
+        if known is None or known.revision < ledger.revision:
+            batch.ledgers[camera, ledger.boot_id] = ledger_row((camera, ledger.boot_id), ledger, value)
+    elif kind == b"pointillist.v1.Status":
+        status = open_message(Status, camera, value, keys)
+        check_announcement(status)
+        batch.statuses.append((camera, status))
+    elif kind == b"pointillist.v1.Meta":
+        if len(value) > MAX_META_BYTES:
+            raise Malformed(f"expected a Meta of at most {MAX_META_BYTES} bytes, got {len(value)}")
+        meta = open_message(Meta, camera, value, keys)
+        check_announcement(meta)
+        batch.metas.append((camera, meta))
+    elif kind not in _FOR_BRIDGES:
+        raise Malformed(f"expected ce_type pointillist.v1.Ledger, Status, Meta or a request, got {kind[:80]!r}")
+
+
+def _check_ledger(ledger: Ledger) -> None:
+    check_identity(ledger.boot_id, ledger.next)
+    counts = (
+        ledger.revision,
+        ledger.frames_skipped,
+        ledger.frames_resent,
+        ledger.bytes_resent,
+        ledger.started_ms,
+        ledger.written_ms,
+    )
+    if not (ledger.revision and max(counts) < _COUNT_LIMIT):
+        raise Malformed(f"expected a ledger of revision 1 or more with counts below 2**63, got {counts}")
+    if len(ledger.shed) > MAX_SHED_RANGES:
+        raise Malformed(f"expected at most {MAX_SHED_RANGES} shed ranges, got {len(ledger.shed)}")
+    inside = all(ledger.first <= shed.first <= shed.last < ledger.next for shed in ledger.shed)
+    if ledger.first > ledger.next or not inside:
+        raise Malformed(f"expected shed ranges within the published {ledger.first} to {ledger.next} - 1")
+
+
+def ledger_row(key: BootKey, ledger: Ledger, message: bytes) -> LedgerRow:
+    """The ledger as a row, with the signed `message` that it was read from."""
+    return LedgerRow(
+        *key,
+        ledger.revision,
+        ledger.started_ms,
+        ledger.first,
+        ledger.next,
+        shed_text(ledger.shed),
+        ledger.closed,
+        ledger.frames_skipped,
+        ledger.frames_resent,
+        ledger.bytes_resent,
+        ledger.written_ms,
+        min(ledger.confirmed_to, ledger.next),
+        message,
+    )
+
+
+def _take_dead_letter(batch: Batch, record: Record) -> None:
+    letter: DeadLetter = _parse(DeadLetter, record.value)
+    if letter.verified:
+        check_identity(letter.boot_id, letter.seq)
+        camera_id_on_wire(letter.camera_id)
+    batch.letters[record.topic, record.partition, record.offset] = _letter_row(record, letter, batch.recorded_ms)
+
+
+def _letter_row(record: Record, letter: DeadLetter, recorded_ms: int) -> LetterRow:
+    payload = letter.payload[:DEAD_LETTER_PAYLOAD_BYTES]
+    error, origin = clean(letter.error), clean(letter.origin_topic)
+    camera = clean(letter.camera_id[:140])
+    return LetterRow(
+        record.topic,
+        record.partition,
+        record.offset,
+        clean(letter.stage[:40]),
+        clean(letter.reason[:40]),
+        error,
+        camera,
+        letter.verified,
+        # What an unverified letter claims proves nothing; it only has to fit the column.
+        letter.boot_id if letter.boot_id < BOOT_ID_LIMIT else 0,
+        letter.seq if letter.seq < SEQ_LIMIT else 0,
+        origin,
+        payload,
+        min(letter.payload_bytes, _COUNT_LIMIT - 1),
+        len(payload) + len(error) + len(origin) + len(camera) + _LETTER_OVERHEAD,
+        min(letter.at_ms, TIME_LIMIT),
+        recorded_ms,
+    )

@@ -1,0 +1,209 @@
+"""`pointillist lab …`: offline experiments on any bundle and any pictures."""
+
+from __future__ import annotations
+
+import json as json_format
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from infra.cli import OWN_PACKAGES, app
+from schemas.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+
+    from lab.attacks import Attack
+
+lab_app = typer.Typer(help="Offline experiments.", no_args_is_help=True)
+app.add_typer(lab_app, name="lab")
+
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Drop = Annotated[float, typer.Option(help="Share of the pixels that are dropped, 0 to 0.875.")]
+Masks = Annotated[str, typer.Option(help="spread, as cameras draw them, or uniform.")]
+Seed = Annotated[int, typer.Option(help="Of masks and attacks.", min=0)]
+JsonFile = Annotated[Path, typer.Option("--json", help="Where the figures go.")]
+
+
+@contextmanager
+def lab_extra() -> Iterator[None]:
+    """Say which extra is missing when a library of the lab is."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] in OWN_PACKAGES:
+            raise
+        raise ConfigError(f"this command needs {error.name}: install pointillist[lab]") from None
+
+
+@contextmanager
+def progress_bar(what: str, total: int) -> Iterator[Any]:
+    """A bar on stderr when that is a terminal; gives the function that is told how much more is done."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda count: progress.advance(task, count)
+
+
+def chosen(value: str, *known: str, option: str) -> Any:
+    """The value when it is one of `known`, else ConfigError."""
+    if value not in known:
+        raise ConfigError(f"{option}: expected {' or '.join(known)}, got {value!r}")
+    return value
+
+
+def torch_device(wanted: str) -> torch.device:
+    """The device that an option names."""
+    from processors.device.work import choose_device
+
+    name: Literal["auto", "cpu", "cuda"] = chosen(wanted, "auto", "cpu", "cuda", option="--device")
+    return choose_device(name)
+
+
+def bundle_folder(given: str) -> Path:
+    """A bundle by its folder or by the name of a shipped one."""
+    from processors.bundle.bundle import shipped_bundle
+
+    folder = Path(given)
+    return shipped_bundle(given) if not folder.exists() and folder.name == given else folder
+
+
+def attack_of(name: str | None, eps: float | None, untargeted: bool) -> Attack | None:
+    """The attack that the options ask for; ConfigError when they do not go together."""
+    from lab.attacks import make_attack
+
+    if name is None:
+        if eps is not None or untargeted:
+            raise ConfigError("expected --attack NAME with --eps or --untargeted")
+        return None
+    return make_attack(name, eps)
+
+
+def write_json(file: Path, document: dict[str, Any]) -> None:
+    """Write `document`; ConfigError when the file cannot be written."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json_format.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"--json: cannot write {file}: {error.strerror}") from None
+
+
+def require_writable(file: Path) -> None:
+    """Refuse before the work what could not be written after it."""
+    there = next(folder for folder in file.absolute().parents if folder.exists())
+    if file.is_dir() or not there.is_dir():
+        raise ConfigError(f"--json: expected a file to write, got {file}")
+
+
+def print_figures(title: str, document: dict[str, Any]) -> None:
+    """The numbers of a document as a table on stdout."""
+    table = Table("figure", "value", title=title, title_justify="left")
+    for name, value in document.items():
+        if isinstance(value, dict):
+            continue
+        table.add_row(name, f"{value:.4f}" if isinstance(value, float) else "–" if value is None else str(value))
+    Console(soft_wrap=True).print(table)
+
+
+@lab_app.command()
+def evaluate(
+    bundle: Annotated[str, typer.Option(help="Model bundle: a folder with model.toml, or the name of a shipped one.")],
+    data: Annotated[Path, typer.Option(help="npz with images (N, H, W, C) or (N, H, W) uint8 and labels (N,).")],
+    drop: Drop,
+    json: JsonFile,
+    mode: Annotated[str, typer.Option(help="Reconstruction: default or paper (Algorithm 1).")] = "default",
+    attack: Annotated[str | None, typer.Option(help="Attack on the bare network: fgsm, ifgsm, pgd, …")] = None,
+    eps: Annotated[float | None, typer.Option(help="Its bound on frames in [0, 1]; else the attack's own.")] = None,
+    untargeted: Annotated[bool, typer.Option(help="Any wrong class will do, instead of a random one.")] = False,
+    images: Annotated[int | None, typer.Option(help="Only the first so many pictures.", min=1)] = None,
+    masks: Masks = "spread",
+    seed: Seed = 0,
+    device: Device = "auto",
+) -> None:
+    """Accuracy of a network on pictures: bare, attacked, and behind the defence.
+
+    Attacked pictures are rounded to 8 bits before the drop. Shares come with Wilson intervals of 95 %.
+    """
+    with lab_extra():
+        import torch
+
+        from lab.data import read_pictures
+        from lab.masks import check_drop_ratio
+        from lab.restoration.evaluate import evaluate as run_evaluation
+        from processors.bundle.bundle import load_bundle
+        from processors.pipeline import Pipeline
+
+        check_drop_ratio(drop)
+        require_writable(json)
+        way = chosen(mode, "default", "paper", option="--mode")
+        spread = chosen(masks, "spread", "uniform", option="--masks") == "spread"
+        wanted = attack_of(attack, eps, untargeted)
+        network = load_bundle(bundle_folder(bundle), torch_device(device))
+        pictures = read_pictures(data, len(network.settings.classes), images)
+        with progress_bar("evaluate", len(pictures)) as advance:
+            found = run_evaluation(
+                Pipeline(network, way), pictures, drop_ratio=drop, attack=wanted, targeted=not untargeted, seed=seed,
+                spread=spread, advance=advance,
+            )  # fmt: skip
+    settings = {
+        "bundle": network.model_id, "data": str(data), "drop": drop, "mode": way, "masks": masks, "seed": seed,
+        "attack": None if wanted is None else wanted.name, "eps": None if wanted is None else wanted.eps,
+        "targeted": None if wanted is None else not untargeted,
+        "device": str(network.device), "threads": torch.get_num_threads(),
+    }  # fmt: skip
+    document = found.as_dict() | {"settings": settings}
+    write_json(json, document)
+    accuracy: Any = document["accuracy"]
+    print_figures(network.model_id, {f"accuracy, {stage}": value for stage, value in accuracy.items()} | document)
+
+
+@lab_app.command()
+def psnr(
+    images: Annotated[Path, typer.Option(help="Folder of pictures, of any size and format that Pillow reads.")],
+    drop: Drop,
+    json: JsonFile,
+    masks: Masks = "spread",
+    seed: Seed = 0,
+) -> None:
+    """PSNR and time of the reconstruction, of Algorithm 1 and of biharmonic inpainting on the same holes.
+
+    A file that cannot be read is named, skipped and counted. Transparent pictures are laid over white, palettes become
+    RGB, grey stays one channel, more than 8 bits become 8.
+    """
+    from dataclasses import asdict
+
+    with lab_extra():
+        import torch
+
+        from lab.masks import check_drop_ratio
+        from lab.restoration.psnr import picture_files, psnr_rows, summary
+
+        check_drop_ratio(drop)
+        require_writable(json)
+        spread = chosen(masks, "spread", "uniform", option="--masks") == "spread"
+        skipped: list[dict[str, str]] = []
+        stderr = Console(stderr=True, soft_wrap=True)
+
+        def skip(name: str, why: str) -> None:
+            skipped.append({"file": name, "why": why})
+            stderr.print(f"skipped {name}: {why}", markup=False, highlight=False)
+
+        files, rows = picture_files(images), []
+        with progress_bar("psnr", len(files)) as advance:
+            for row in psnr_rows(files, drop, skip, seed=seed, spread=spread):
+                rows.append(row)
+                advance(1)
+    figures: dict[str, Any] = {**summary(rows), "images": len(rows), "skipped": len(skipped)}
+    settings = {
+        "folder": str(images), "drop": drop, "masks": masks, "seed": seed, "threads": torch.get_num_threads(),
+    }  # fmt: skip
+    document = figures | {"pictures": [asdict(row) for row in rows], "skipped_files": skipped, "settings": settings}
+    write_json(json, document)
+    print_figures(str(images), figures)

@@ -1,0 +1,125 @@
+"""`pointillist lab repair`: cure a backdoored bundle with clean pictures and what STRIP flagged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from infra.cli.lab.evaluate import (
+    bundle_folder,
+    chosen,
+    lab_app,
+    lab_extra,
+    print_figures,
+    require_writable,
+    write_json,
+)
+from schemas.errors import BundleError
+
+
+class _Shown:
+    """The phases of a repair: a line each on stderr, and a bar when that is a terminal."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self.bars = Progress(*columns, console=self._console, disable=not self._console.is_terminal)
+        self._task = self.bars.add_task("repair", total=None)
+
+    def phase(self, name: str, steps: int) -> None:
+        """The next one has so many steps."""
+        self._console.print(f"{name}: {steps} steps", markup=False, highlight=False)
+        self.bars.reset(self._task, description=name, total=steps)
+
+    def advance(self, steps: int) -> None:
+        """So many are done."""
+        self.bars.advance(self._task, steps)
+
+
+@lab_app.command()
+def repair(
+    bundle: Annotated[
+        str, typer.Option(help="The sick bundle: a folder with model.toml, or the name of a shipped one.")
+    ],
+    clean: Annotated[
+        Path, typer.Option(help="npz with clean images (N, H, W, C) uint8 and labels (N,), not trained on.")
+    ],
+    quarantine: Annotated[Path, typer.Option(help="Folder of flagged frames as PNG, searched with its subfolders.")],
+    out: Annotated[Path, typer.Option(help="Where the cured bundle, the report and the state go.")],
+    mode: Annotated[str, typer.Option(help="default, or paper: CoDefend's own CycleGAN and retraining.")] = "default",
+    evaluate_clean: Annotated[Path | None, typer.Option(help="npz like --clean that is only measured on.")] = None,
+    evaluate_poisoned: Annotated[
+        Path | None, typer.Option(help="The same with the trigger; labels are the true classes.")
+    ] = None,
+    json: Annotated[
+        Path | None, typer.Option("--json", help="Where the figures go; they are in the report too.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the split and of the unlearning.", min=0)] = 0,
+) -> None:
+    """Learn the trigger from quarantined frames and make the network unlearn it.
+
+    Stopped at any point, the same command goes on. A network that loses more than one point on clean frames held out of
+    the training is not published: no model.toml, exit status 2; the report stays.
+    """
+    with lab_extra():
+        import torch
+
+        from lab.data import read_pictures
+        from lab.repair.figures import Evaluation
+        from lab.repair.inputs import read_quarantine
+        from lab.repair.publish import check_out, withdraw, write_cured
+        from lab.repair.report import write_report
+        from lab.repair.run import RepairSettings
+        from lab.repair.run import repair as run_repair
+        from processors.bundle.bundle import load_bundle
+
+        way: Any = chosen(mode, "default", "paper", option="--mode")
+        if json is not None:
+            require_writable(json)
+        source = bundle_folder(bundle)
+        sick = load_bundle(source, torch.device("cpu"))
+        classes = sick.settings.classes
+        pictures = read_pictures(clean, len(classes))
+        flagged = read_quarantine(quarantine, sick)
+        evaluation = Evaluation(
+            *(
+                None if file is None else read_pictures(file, len(classes))
+                for file in (evaluate_clean, evaluate_poisoned)
+            )
+        )
+        check_out(out, source, quarantine)
+        shown = _Shown()
+        with shown.bars:
+            result = run_repair(
+                sick, pictures, flagged, RepairSettings(way, seed=seed),
+                evaluation=evaluation, work=out / ".work", progress=shown,
+            )  # fmt: skip
+        good = result.acceptable
+        line = None
+        if good:
+            line = write_cured(out, source, result.network, pictures)[1]
+        else:
+            withdraw(out)
+        verdict = "The cured network is published." if good else "The cured network is NOT published: it lost too much."
+        write_report(out, result, classes, verdict, line)
+        document = result.figures | {"bundle": sick.model_id, "threads": torch.get_num_threads()}
+        if json is not None:
+            write_json(json, document)
+    print_figures(sick.model_id, flat(document))
+    if not good:
+        raise BundleError(
+            f"not published: {result.held_out.describe()}; of the {result.chosen.count} that chose the weights "
+            f"{100 * result.chosen.lost:.1f} points; expected at most 1 point of either; see {out / 'report.md'}"
+        )
+
+
+def flat(document: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Inner tables' figures beside the others."""
+    found: dict[str, Any] = {}
+    for name, value in document.items():
+        found |= flat(value, f"{name}, ") if isinstance(value, dict) else {prefix + name: value}
+    return found

@@ -1,0 +1,118 @@
+"""`pointillist lab calibrate` and `lab strip`: STRIP's thresholds for any bundle, and how well they hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from infra.cli.lab.evaluate import (
+    Device,
+    JsonFile,
+    bundle_folder,
+    lab_app,
+    lab_extra,
+    print_figures,
+    progress_bar,
+    require_writable,
+    torch_device,
+    write_json,
+)
+
+Bundle = Annotated[str, typer.Option(help="Model bundle: a folder with model.toml, or the name of a shipped one.")]
+Clean = Annotated[
+    Path, typer.Option(help="npz with clean images (N, H, W, C) or (N, H, W) uint8 and labels (N,), not trained on.")
+]
+StripDrop = Annotated[
+    float, typer.Option(help="Share of the pixels that are dropped, 0 to 0.875; 0 is whole frames, as probes are.")
+]
+
+
+@lab_app.command()
+def calibrate(
+    bundle: Bundle,
+    clean: Clean,
+    frr: Annotated[float, typer.Option(help="False rejection rate: share of clean frames to be flagged.")] = 0.01,
+    drop: StripDrop = 0.0,
+    images: Annotated[int | None, typer.Option(help="Only the first so many pictures.", min=1)] = None,
+    device: Device = "auto",
+) -> None:
+    """Give a bundle STRIP's overlays and thresholds, from a few hundred clean pictures of every class.
+
+    The threshold of frames with dropped pixels is set for one --drop at a time, after that of whole frames.
+    """
+    with lab_extra():
+        from lab.data import read_pictures
+        from lab.masks import check_drop_ratio
+        from lab.strip.table import calibrate_bundle
+        from processors.bundle.bundle import read_settings
+        from schemas.limits import dropped_per_block
+
+        check_drop_ratio(drop)
+        folder = bundle_folder(bundle)
+        settings = read_settings(folder)
+        pictures = read_pictures(clean, len(settings.classes), images)
+        dropped = dropped_per_block(drop)
+        runs = 2 if dropped and settings.strip is None else 1
+        prices: dict[int, str] = {}
+        with progress_bar("calibrate", runs * len(pictures)) as advance:
+            strip = calibrate_bundle(
+                folder, pictures, frr=frr, dropped_per_block=dropped, device=torch_device(device), advance=advance,
+                priced=lambda dropped, limits: prices.update({dropped: limits.describe()}),
+            )  # fmt: skip
+    lines = [f"whole frames: suspect below {strip.threshold_bits} bits"]
+    lines += [f"{each.dropped_per_block} of 64 dropped: below {each.threshold_bits} bits" for each in strip.dropped]
+    for count, price in prices.items():
+        lines.append(f"{f'{count} of 64 dropped' if count else 'whole frames'}, {price}")
+    console = Console(soft_wrap=True)
+    for line in lines:
+        console.print(line, markup=False, highlight=False)
+
+
+@lab_app.command()
+def strip(
+    bundle: Bundle,
+    clean: Clean,
+    poisoned: Annotated[Path, typer.Option(help="npz like --clean, with the trigger; labels are the true classes.")],
+    json: JsonFile,
+    drop: StripDrop = 0.0,
+    sequential: Annotated[bool, typer.Option(help="Stop early where the bundle says that a frame is clean.")] = False,
+    images: Annotated[int | None, typer.Option(help="Only the first so many pictures of each file.", min=1)] = None,
+    device: Device = "auto",
+) -> None:
+    """STRIP's errors on clean and poisoned pictures, with the bundle's threshold.
+
+    frr: clean frames that are flagged; far: poisoned ones that are not; far_effective: the same of those that reach the
+    target class, which is the class that most poisoned pictures of other classes are taken for; attack_success: share
+    of the poisoned pictures of other classes that are taken for it. mean_passes is of clean pictures, seconds of all.
+    """
+    with lab_extra():
+        import torch
+
+        from lab.data import read_pictures
+        from lab.masks import check_drop_ratio
+        from lab.strip.measure import check, strip_figures, threshold_for
+        from processors.bundle.bundle import load_bundle
+        from processors.pipeline import Pipeline
+        from schemas.limits import dropped_per_block
+
+        check_drop_ratio(drop)
+        require_writable(json)
+        network = load_bundle(bundle_folder(bundle), torch_device(device))
+        pipeline = Pipeline(network)
+        dropped = dropped_per_block(drop)
+        threshold = threshold_for(pipeline, dropped, drop)
+        classes = len(network.settings.classes)
+        files = [read_pictures(file, classes, images) for file in (clean, poisoned)]
+        with progress_bar("strip", sum(map(len, files))) as advance:
+            found = [check(pipeline, file, dropped, sequential=sequential, advance=advance) for file in files]
+        figures: dict[str, Any] = strip_figures(*found) | {"threshold_bits": threshold.threshold_bits}
+    settings = {
+        "bundle": network.model_id, "clean": str(clean), "poisoned": str(poisoned), "drop": drop,
+        "sequential": sequential, "asked_frr": threshold.frr, "device": str(network.device),
+        "threads": torch.get_num_threads(),
+    }  # fmt: skip
+    write_json(json, figures | {"settings": settings})
+    print_figures(network.model_id, figures)

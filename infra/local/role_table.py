@@ -1,0 +1,140 @@
+"""The roles of a run, as `roles.json` shows them to people and tools, and what a killed run left behind."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+from infra.local.files import read_json, write_json
+from infra.local.process import ProcessId, terminate
+from schemas.errors import StateError
+from schemas.runtime.disk import is_full
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+class RoleTable:
+    """The processes of one state folder, and the right to be its only supervisor.
+
+    `roles.json` is `{role: {"pid": …, "listen": "host:port" or null, "metrics": "host:port" or null}}`;
+    `processes.json` beside it adds each process's start time, so that only leftovers that really are ours are
+    killed. Both are replaced atomically, and lag behind where the disk is full, until `catch_up`. The folder is locked
+    as long as this object is open or its process lives.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Claim `folder`, made when missing. Raises StateError when another supervisor has it or it is no folder."""
+        self.folder = folder
+        self._roles: dict[str, dict[str, Any]] = {}
+        self._processes: dict[str, ProcessId] = {}
+        self._writing = threading.Lock()  # roles are started from several threads
+        self._behind = False
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise StateError(f"expected a folder that can be written as state folder, {folder}: {error}") from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(self._lock, 32).decode(errors="replace").strip() or "unknown"
+            os.close(self._lock)
+            raise StateError(f"expected a state folder not in use, {folder} is held by pid {holder}") from None
+        try:
+            os.ftruncate(self._lock, 0)
+            os.write(self._lock, f"{os.getpid()}\n".encode())
+        except OSError as error:
+            if not is_full(error):  # the lock holds all the same, only whose it is stays unsaid
+                raise
+
+    def record(self, role: str, process: ProcessId, *, listen: str | None = None, metrics: str | None = None) -> None:
+        """Note that `role` now runs as `process`; call it after each start and restart. Addresses are `host:port`."""
+        with self._writing:
+            self._roles[role] = {"pid": process.pid, "listen": listen, "metrics": metrics}
+            self._processes[role] = process
+            self._write()
+
+    def remove(self, role: str) -> None:
+        """Note that `role` has been stopped for good."""
+        with self._writing:
+            self._roles.pop(role, None)
+            self._processes.pop(role, None)
+            self._write()
+
+    def roles(self) -> dict[str, dict[str, Any]]:
+        """What `roles.json` says now, as a copy."""
+        with self._writing:
+            return {role: dict(entry) for role, entry in self._roles.items()}
+
+    def catch_up(self) -> None:
+        """Write what a full disk did not take."""
+        with self._writing:
+            if self._behind:
+                self._write()
+
+    def _write(self) -> None:
+        # Processes first: between the two writes a killed supervisor leaves one that the next run can clean.
+        processes = {role: {"pid": p.pid, "started": p.started} for role, p in self._processes.items()}
+        try:
+            write_json(self.folder / "processes.json", {"boot": _boot(), "processes": processes})
+            write_json(self.folder / "roles.json", self._roles)
+        except OSError as error:
+            if not is_full(error):
+                raise
+            self._behind = True
+        else:
+            self._behind = False
+
+    def kill_leftovers(self, deadline_s: float = 5.0) -> list[str]:
+        """End what an earlier supervisor of this folder left running; the roles that were.
+
+        A process is ended only when its pid and start time are the recorded ones and the machine has not been
+        booted since; whoever else has the pid now is left alone.
+        """
+        document = read_json(self.folder / "processes.json")
+        recorded = document.get("processes")
+        killed = []
+        if document.get("boot") == _boot() and isinstance(recorded, dict):
+            for role, entry in recorded.items():
+                process = _process(entry)
+                if process is not None and process.alive():
+                    terminate(process, deadline_s)
+                    killed.append(role)
+        self._write()
+        return killed
+
+    def close(self) -> None:
+        """Empty the table and give the folder free."""
+        self._roles.clear()
+        self._processes.clear()
+        self._write()
+        os.close(self._lock)
+
+    def __enter__(self) -> RoleTable:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def read_roles(folder: Path) -> dict[str, dict[str, Any]]:
+    """The roles that `folder`/roles.json names. Raises StateError when there is no such file."""
+    path = folder / "roles.json"
+    if not path.is_file():
+        raise StateError(f"expected a state folder with roles.json, {folder} has none")
+    return read_json(path)
+
+
+def _boot() -> str:
+    return _BOOT_ID.read_text().strip()
+
+
+def _process(entry: object) -> ProcessId | None:
+    match entry:
+        case {"pid": int(pid), "started": int(started)}:
+            return ProcessId(pid, started)
+        case _:
+            return None

@@ -1,0 +1,220 @@
+"""The topic of published models as an administrator sees it: what is live, who serves it, and how that is changed."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from types import TracebackType
+from typing import Any, Final, Self
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaError
+from google.protobuf.message import DecodeError
+
+from schemas.errors import BrokerError, BundleError, WireError
+from schemas.keys import KeyRing
+from schemas.limits import MAX_BROKER_BYTES
+from schemas.models import LIVE_KEY, PROCESSOR_PREFIX, live, seal, unseal
+from schemas.pointillist_pb2 import Model, Models, ServedModel
+from schemas.runtime.kafka_clients import start, stop
+from schemas.topics import PROCESSORS_GROUP, KafkaTopic
+
+_CALL_S: Final = 10.0
+_STOP_S: Final = 2.0
+_LOOK_S: Final = 0.3
+_TRIES: Final = 5
+"""A broker does not know at once of a topic that was made a moment ago."""
+
+
+class ModelsTopic:
+    """`async with`; every call raises BrokerError when Kafka does not answer or does not have the topic."""
+
+    def __init__(
+        self,
+        bootstrap: str,
+        keys: KeyRing,
+        topic: str = KafkaTopic.MODELS.value,
+        group: str = PROCESSORS_GROUP,
+    ) -> None:
+        """`group` is the processors' consumer group, whose members are those that run."""
+        self._bootstrap = bootstrap
+        self._keys = keys
+        self._partition = TopicPartition(topic, 0)
+        self._group = group
+        self._consumer = AIOKafkaConsumer(
+            bootstrap_servers=bootstrap,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            max_partition_fetch_bytes=MAX_BROKER_BYTES,
+        )
+        self._refused: WireError | None = None
+        self.models = Models()
+        self.served: dict[str, ServedModel] = {}
+        """What each processor has said last, by its name."""
+        self._gone: set[str] = set()
+
+    async def __aenter__(self) -> Self:
+        try:
+            async with asyncio.timeout(_CALL_S):
+                await start(self._consumer)
+                for _ in range(_TRIES):
+                    if self._partition.topic in await self._consumer.topics():
+                        break
+                    await asyncio.sleep(_LOOK_S)
+                else:
+                    raise BrokerError(
+                        f"expected the topic {self._partition.topic} in Kafka at {self._bootstrap}: "
+                        "`pointillist topics` makes it"
+                    )
+                self._consumer.assign([self._partition])
+                await self._consumer.seek_to_beginning(self._partition)
+            await self.refresh()
+        except BaseException as error:
+            await self._consumer.stop()
+            if isinstance(error, KafkaError | OSError):
+                raise self._no_answer(error) from error
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._consumer.stop()
+
+    def _no_answer(self, error: Exception) -> BrokerError:
+        return BrokerError(f"expected Kafka at {self._bootstrap} to answer, got {type(error).__name__}: {error}")
+
+    async def refresh(self) -> None:
+        """Read what has come since."""
+        consumer = self._consumer
+        try:
+            async with asyncio.timeout(_CALL_S):
+                end = (await consumer.end_offsets([self._partition]))[self._partition]
+                while await consumer.position(self._partition) < end:
+                    for records in (await consumer.getmany(self._partition, timeout_ms=500)).values():
+                        for record in records:
+                            self._take(record.key or b"", record.value)
+        except (KafkaError, OSError) as error:
+            raise self._no_answer(error) from error
+
+    def _take(self, key: bytes, value: bytes | None) -> None:
+        if key == LIVE_KEY:
+            try:
+                self.models, self._refused = unseal(value or b"", self._keys), None
+            except WireError as error:
+                self._refused = error
+            return
+        name = key.decode("utf-8", "replace")
+        if not name.startswith(PROCESSOR_PREFIX):
+            return
+        name = name.removeprefix(PROCESSOR_PREFIX)
+        if value is None:
+            self.served.pop(name, None)
+            self._gone.add(name)
+            return
+        self._gone.discard(name)
+        try:
+            self.served[name] = ServedModel.FromString(value)
+        except DecodeError:
+            self.served.pop(name, None)
+
+    @property
+    def refused(self) -> WireError | None:
+        """What is wrong with the newest list of models; then the one before it counts."""
+        return self._refused
+
+    async def running(self) -> set[str]:
+        """The names of the processors that run: in their group now, and not gone in good order.
+
+        The group keeps the place of one with a fixed name for a while after it has ended. One that has not said
+        anything yet runs all the same.
+        """
+        admin = AIOKafkaAdminClient(bootstrap_servers=self._bootstrap, request_timeout_ms=int(_CALL_S * 1000))
+        try:
+            async with asyncio.timeout(_CALL_S):
+                await start(admin)
+                answers = await self._groups(admin)
+        except (KafkaError, OSError) as error:
+            raise self._no_answer(error) from error
+        finally:
+            await admin.close()
+        # A group is: error, name, state, protocol type, protocol, members; a member begins with its id and client id.
+        members = {member[1] for answer in answers for group in answer.groups for member in group[5]}
+        return members - self._gone
+
+    async def _groups(self, admin: AIOKafkaAdminClient) -> list[Any]:
+        while True:
+            try:
+                answers: list[Any] = await admin.describe_consumer_groups([self._group])
+            except GroupCoordinatorNotAvailableError:
+                # The first question about any group makes Kafka create the topic of their offsets.
+                await asyncio.sleep(_LOOK_S)
+            else:
+                return answers
+
+    async def write(self, models: Models) -> None:
+        """Make the list of models another one."""
+        producer = AIOKafkaProducer(
+            bootstrap_servers=self._bootstrap, acks="all", enable_idempotence=True, max_request_size=MAX_BROKER_BYTES
+        )
+        headers = [
+            ("ce_specversion", b"1.0"),
+            ("ce_source", b"pointillist/models"),
+            ("ce_type", b"pointillist.v1.SignedModels"),
+            ("ce_id", f"models/{time.time_ns()}".encode()),
+            ("content-type", b"application/protobuf"),
+        ]
+        try:
+            async with asyncio.timeout(_CALL_S):
+                await start(producer)
+                await producer.send_and_wait(
+                    self._partition.topic, seal(models, self._keys), key=LIVE_KEY, partition=0, headers=headers
+                )
+        except (KafkaError, OSError) as error:
+            raise self._no_answer(error) from error
+        finally:
+            await stop(producer, _STOP_S)
+        self.models = models
+
+    async def wait(self, deadline_s: float) -> tuple[set[str], dict[str, str], set[str]]:
+        """Wait until every running processor serves the live model or refuses it.
+
+        The names of those that serve it, what those say that refuse it, and who has not said either by the deadline.
+        """
+        model = live(self.models)
+        digest = model.digest if model is not None else ""
+        end_s = time.monotonic() + deadline_s
+        while True:
+            await self.refresh()
+            running = await self.running()
+            said = {name: self.served[name] for name in running if name in self.served}
+            serve = {name for name, served in said.items() if served.digest == digest}
+            refuse = {
+                name: f"{served.error}; it serves {served.model_id}"
+                for name, served in said.items()
+                if name not in serve and served.error and served.refused_digest == digest
+            }
+            silent = running - serve - refuse.keys()
+            if not silent or time.monotonic() >= end_s:
+                return serve, refuse, silent
+            await asyncio.sleep(_LOOK_S)
+
+
+def check_successor(model: Model, before: Model) -> None:
+    """Raise BundleError when `model` says other things than the model before it, or drops its watch for triggers."""
+    if list(model.classes) != list(before.classes):
+        raise BundleError(
+            f"expected the classes of the live model {before.model_id} in their order, {_shown(before)}; got "
+            f"{_shown(model)}. --force publishes it all the same"
+        )
+    if before.strip and not model.strip:
+        raise BundleError(
+            f"expected overlays and a threshold for STRIP, as the live model {before.model_id} has them; got none: "
+            "`pointillist lab calibrate` makes them. --force publishes it all the same"
+        )
+
+
+def _shown(model: Model) -> str:
+    names = list(model.classes)
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -1,0 +1,165 @@
+"""A camera before each picture: its frames, the trigger on the last of them, and what STRIP finds in each.
+
+It trembles by up to a pixel, its light drifts slowly, its sensor adds noise, and every frame has a mask of its own.
+STRIP looks at each frame as it does live, filled from the frames before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Final, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lab.backdoor.triggers import Trigger
+from lab.data import LabelledPictures, to_frames
+from lab.masks import random_masks
+from processors.pipeline import Pipeline
+from processors.stages.recent_pixels import RecentPixels, enough
+from schemas.errors import ConfigError
+from schemas.evidence.track import Probe
+from schemas.limits import dropped_per_block
+
+TREMBLE: Final = 1
+"""Pixels by which the camera shakes, each way."""
+LIGHT: Final = 0.1
+"""Amplitude of the slow drift of the light, a share of it."""
+LIGHT_FRAMES: Final = 300.0
+"""Its period."""
+FLICKER: Final = 0.01
+"""Standard deviation of the light from frame to frame."""
+NOISE: Final = 2.0
+"""Standard deviation of the sensor's noise in grey levels."""
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What STRIP and the classifier found on each camera's frames: arrays (cameras, frames), clean ones first.
+
+    `whole` says which frames it saw whole or composed, with their threshold, `composed` which of them were composed;
+    the entropy is not a number where it saw nothing. Frames from `clean_frames` on carry the trigger. `labels`
+    (cameras,) are the scenes' true classes.
+    """
+
+    entropy_bits: NDArray[np.float32]
+    threshold_bits: NDArray[np.float32]
+    whole: NDArray[np.bool_]
+    composed: NDArray[np.bool_]
+    class_id: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    clean_frames: int
+
+    def save(self, file: Path) -> None:
+        """Keep it for other rules."""
+        file.parent.mkdir(parents=True, exist_ok=True)
+        np.savez_compressed(file, **{field.name: getattr(self, field.name) for field in fields(self)})
+
+    @classmethod
+    def load(cls, file: Path) -> Watched:
+        """What `save` wrote. ConfigError for another file."""
+        with np.load(file) as kept:
+            if set(kept.files) != {field.name for field in fields(cls)}:
+                raise ConfigError(f"{file}: expected what was watched, by this version; got {', '.join(kept.files)}")
+            arrays = {name: kept[name] for name in kept.files}
+        return cls(**{**arrays, "clean_frames": int(arrays["clean_frames"])})
+
+    def probes(self, camera: int, frames: slice, every: int = 1) -> Iterator[Probe]:
+        """The camera's frames as the recorder has them, every `every`th of them checked."""
+        chosen = np.arange(self.entropy_bits.shape[1])[frames]
+        for seq in chosen[chosen % every == 0]:
+            bits, threshold = (float(of[camera, seq]) for of in (self.entropy_bits, self.threshold_bits))
+            if bits == bits:
+                whole, composed = (bool(of[camera, seq]) for of in (self.whole, self.composed))
+                class_id = int(self.class_id[camera, seq])
+                yield Probe(int(seq), bits, threshold, bits < threshold, whole, class_id, composed)
+
+
+def shots(picture: NDArray[np.uint8], count: int, first: int, generator: np.random.Generator) -> NDArray[np.uint8]:
+    """`count` frames (count, H, W, C) of a fixed camera before `picture` (H, W, C), from frame number `first` on."""
+    height, width = picture.shape[:2]
+    padded = np.pad(picture, ((TREMBLE, TREMBLE), (TREMBLE, TREMBLE), (0, 0)), mode="reflect")
+    frames = []
+    for number in range(first, first + count):
+        top, left = generator.integers(0, 2 * TREMBLE + 1, 2)
+        light = 1 + LIGHT * np.sin(2 * np.pi * number / LIGHT_FRAMES) + generator.normal(0, FLICKER)
+        shot = padded[top : top + height, left : left + width] * light
+        shot += generator.normal(0, NOISE, picture.shape)
+        frames.append(np.clip(np.rint(shot), 0, 255).astype(np.uint8))
+    return np.stack(frames)
+
+
+View = Literal["composed", "alone", "whole"]
+"""What STRIP sees of a frame: it with what it dropped filled from those before, as live; it alone; it undropped."""
+
+
+@torch.inference_mode()
+def watch(
+    pipeline: Pipeline,
+    pictures: LabelledPictures,
+    trigger: Trigger,
+    drop: float,
+    clean_frames: int,
+    trigger_frames: int,
+    seed: int,
+    *,
+    view: View = "composed",
+) -> Watched:
+    """Look at a camera for each picture.
+
+    A frame that is seen alone, or cannot be composed yet, is checked only if the bundle has a threshold for its drop.
+    """
+    masks = torch.Generator().manual_seed(seed)
+    entropies, thresholds, wholes, classes = [], [], [], []
+    for number, picture in enumerate(pictures.images):
+        generator = np.random.default_rng((seed, number))
+        taken = shots(picture, clean_frames + trigger_frames, 0, generator)
+        keys = np.full(trigger_frames, number, np.int64)
+        taken[clean_frames:] = trigger(taken[clean_frames:], keys)
+        frames = to_frames(taken, pipeline.bundle.device)
+        height, width = frames.shape[2:]
+        kept = random_masks(len(frames), height, width, drop, masks).to(frames.device)
+        classes.append(pipeline(frames, kept).class_id.cpu().numpy())
+        bits, threshold, shown = _checked(pipeline, frames, kept, drop, view)
+        entropies.append(bits)
+        thresholds.append(threshold)
+        wholes.append(shown)
+    whole = np.stack(wholes)
+    composed = whole if view == "composed" else np.zeros_like(whole)
+    return Watched(
+        np.stack(entropies), np.stack(thresholds), whole, composed, np.stack(classes), pictures.labels, clean_frames
+    )
+
+
+def _checked(
+    pipeline: Pipeline, frames: Tensor, kept: Tensor, drop: float, view: View
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
+    """Entropy and threshold in bits of each frame of one camera, and whether it was seen whole or composed."""
+    settings = pipeline.bundle.settings.strip
+    if settings is None:
+        raise ConfigError("--bundle: expected one with a threshold for STRIP, this one has none")
+    filled, known = frames, torch.ones_like(kept)
+    whole = torch.ones(len(frames), dtype=torch.bool)
+    if view == "composed":
+        filled, known = RecentPixels(2**30).compose(["camera"] * len(frames), range(len(frames)), frames, kept)
+        whole = enough(known, kept).cpu()
+    elif view == "alone":
+        whole = ~whole
+    bits = torch.full((len(frames),), float("nan"))
+    threshold = torch.zeros(len(frames))
+    lost = dropped_per_block(drop)
+    for chosen, dropped in ((whole, 0), (~whole, lost)):
+        found = settings.threshold(dropped)
+        if found is None or not chosen.any():
+            continue
+        if dropped:
+            seen = pipeline.dropped_input(frames[chosen], kept[chosen])
+        else:
+            seen = pipeline.composed_input(filled[chosen], known[chosen])
+        bits[chosen] = pipeline.strip(seen, dropped).entropy_bits.cpu().float()
+        threshold[chosen] = found.threshold_bits
+    return bits.numpy(), threshold.numpy(), whole.numpy()

@@ -1,0 +1,302 @@
+"""What the chain at the network's scale loses beside rebuilding whole frames, and what it saves.
+
+    python -m lab.restoration.at_scale --out docs/results/scale
+
+Held-out scenes of 64 to 1,080 lines go through the pixel drop and then two ways to the same network: the chain as it
+runs (`Pipeline`), and every frame rebuilt whole and resized. Scenes are `hard`: dark, noisy, blurred and small, so that
+whole frames are classified right in 80 to 95 of 100; or `dim` or usual, under a blind PGD at the frame's own size that
+leaves nothing of hard ones. Beside them: both ways in which the chain goes over a picture at scale, filled or restored,
+whatever its own rule says; and milliseconds a frame on one thread, with what a network at random weights costs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lab.attacks import make_attack, to_8_bits
+from lab.data import LabelledPictures, to_frames
+from lab.experiments.csv_rows import read_rows, write_rows
+from lab.experiments.markdown import markdown
+from lab.masks import random_masks
+from lab.networks.families import densenet, mobilenet
+from lab.statistics import Interval
+from processors.bundle.bundle import Bundle, load_bundle, shipped_bundle
+from processors.networks.resnet import resnet20
+from processors.pipeline import Pipeline
+from processors.stages.at_scale import at_scale, density
+from processors.stages.learned import reconstruct_learned
+from processors.stages.plate import reconstruct_plate
+from producers.scene.simulator import SCENE_FRAMES, Conditions, SceneSimulator
+
+SEED: Final = 3
+"""Of the held-out scenes, as in `lab.training.scene`."""
+FIRST_CAMERA: Final = 60_000
+"""Beyond those that any training or test has seen."""
+PER_CAMERA: Final = 10
+CONDITIONS: Final = {
+    "usual": Conditions(),
+    "dim": Conditions(light=0.75, noise=2, blur=1.2, distance=1.1),
+    "hard": Conditions(light=0.5, noise=3, blur=1.5, distance=1.25),
+}
+RATIOS: Final = (0.25, 0.5, 0.75)
+EPS: Final = 0.03
+DRAWS: Final = 4000
+BATCH_PIXELS: Final = 2**18
+SIZES: Final = {
+    (64, 64): (800, 800),
+    (80, 80): (800, 800),
+    (96, 96): (800, 800),
+    (240, 320): (300, 150),
+    (480, 640): (120, 50),
+    (720, 1280): (40, 16),
+    (1080, 1920): (20, 10),
+}
+"""Height and width, how many frames go through clean, and how many meet the attack in each light."""
+COSTS: Final = ((32, 32), (96, 96), (224, 224))
+"""Inputs of networks for which the milliseconds are taken, of 768×432 frames."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """Shares of frames that are classified right, and the ratio of the chain's to the whole rebuild's with its
+    paired interval of 95 %."""
+
+    scenes: str
+    attack: str
+    height: int
+    width: int
+    drop: float
+    density: float
+    way: str
+    frames: int
+    undropped: float
+    whole: float
+    chain: float
+    ratio: float
+    ratio_low: float
+    ratio_high: float
+    filled: float
+    restored: float
+    whole_ms: float
+    chain_ms: float
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Milliseconds of one 768×432 frame on one thread, by the network's input."""
+
+    input: str
+    drop: float
+    resampled_and_filled_ms: float
+    restorer_ms: float
+    whole_ms: float
+    network: str
+    network_ms: float
+
+
+def scenes(count: int, size: tuple[int, int], conditions: Conditions) -> LabelledPictures:
+    """`count` held-out scenes, each another place, (count, height, width, 3) uint8."""
+    images, labels = [], []
+    for number in range(count):
+        if number % PER_CAMERA == 0:
+            simulator = SceneSimulator(SEED, FIRST_CAMERA + number // PER_CAMERA, size, 3, conditions)
+        picture, label = simulator.render(number % PER_CAMERA * SCENE_FRAMES + number % SCENE_FRAMES)
+        images.append(picture)
+        labels.append(label)
+    return LabelledPictures("scenes", np.stack(images), np.array(labels, np.int64))
+
+
+def ratio_interval(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> Interval:
+    """The ratio of two shares of the same n frames, with its percentile bootstrap interval over frames.
+
+    Resampling n frames is a multinomial draw over the four outcomes that a pair can have. 1 where neither is ever
+    right.
+    """
+    pairs = np.bincount(2 * ours + theirs, minlength=4)
+    if not theirs.any():
+        return Interval(1.0, 1.0, 1.0)
+    draws = np.random.default_rng(0).multinomial(len(ours), pairs / len(ours), size=DRAWS)
+    found = (draws[:, 2] + draws[:, 3]) / np.maximum(draws[:, 1] + draws[:, 3], 1)
+    low, high = np.quantile(found, (0.025, 0.975))
+    return Interval(float(ours.sum() / theirs.sum()), float(low), float(high))
+
+
+def measure(pipeline: Pipeline, name: str, size: tuple[int, int], count: int, attacked: bool) -> Iterator[Row]:
+    """A row for each drop ratio."""
+    bundle, (height, width) = pipeline.bundle, size
+    pictures = scenes(count, size, CONDITIONS[name])
+    frames, labels = to_frames(pictures.images, bundle.device), torch.from_numpy(pictures.labels)
+    step = max(1, BATCH_PIXELS // (height * width))
+    parts = [slice(start, start + step) for start in range(0, count, step)]
+
+    def network(some: Tensor) -> Tensor:
+        return bundle.logits(bundle.prepare(some))
+
+    if attacked:
+        attack, chance = make_attack("pgd", EPS), torch.Generator().manual_seed(1)
+        frames = torch.cat(
+            [to_8_bits(attack(network, frames[part], labels[part], None, chance).detach()) for part in parts]
+        )
+    undropped = _right(network, frames, labels, parts)
+    for drop in RATIOS:
+        masks = random_masks(count, height, width, drop, torch.Generator().manual_seed(2))
+        sent = frames * masks
+        wanted = bundle.settings.input.height, bundle.settings.input.width
+        begun = time.perf_counter()
+        whole = _right(lambda x, m: bundle.logits(bundle.prepare(pipeline.rebuild(x, m))), sent, labels, parts, masks)
+        between = time.perf_counter()
+        chain = _right(pipeline.logits, sent, labels, parts, masks)
+        ended = time.perf_counter()
+        filled, restored = (
+            _right(partial(_filled_by, fill, bundle), sent, labels, parts, masks)
+            for fill in (reconstruct_plate, reconstruct_learned)
+        )
+        each = float(density(masks[:1], *wanted))
+        way = ("rebuilt whole", "restored", "filled")[[bool(some) for some in pipeline.ways(masks[:1])].index(True)]
+        found = ratio_interval(chain, whole)
+        yield Row(
+            name, f"PGD {EPS:g}" if attacked else "", height, width, drop, each, way, count, float(undropped.mean()),
+            float(whole.mean()), float(chain.mean()), *found, float(filled.mean()), float(restored.mean()),
+            1000 * (between - begun) / count, 1000 * (ended - between) / count,
+        )  # fmt: skip
+
+
+def _filled_by(fill: Callable[[Tensor, Tensor], Tensor], bundle: Bundle, frames: Tensor, kept: Tensor) -> Tensor:
+    wanted = bundle.settings.input
+    return bundle.logits(bundle.prepare(fill(*at_scale(frames, kept, wanted.height, wanted.width))))
+
+
+@torch.inference_mode()
+def _right(
+    logits: Callable[..., Tensor], frames: Tensor, labels: Tensor, parts: list[slice], *more: Tensor
+) -> NDArray[np.bool_]:
+    found = [logits(frames[part], *(each[part] for each in more)).argmax(1) == labels[part] for part in parts]
+    return np.asarray(torch.cat(found).numpy())
+
+
+@torch.inference_mode()
+def costs() -> Iterator[Cost]:
+    """What each part costs on a camera's frame, for networks of several inputs."""
+    networks = {32: ("ResNet-20", resnet20(10)), 96: ("MobileNet", mobilenet()), 224: ("DenseNet", densenet())}
+    height, width = 432, 768
+    for drop in (0.25, 0.75):
+        kept = random_masks(1, height, width, drop, torch.Generator().manual_seed(0))
+        frames = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(0)) * kept
+        whole = _milliseconds(partial(reconstruct_learned, frames, kept))
+        for size in COSTS:
+            pictures, known = at_scale(frames, kept, *size)
+            name, network = networks[size[0]]
+            network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing from stubs
+            yield Cost(
+                f"{size[1]}×{size[0]}",
+                drop,
+                _milliseconds(partial(_resampled, frames, kept, size)),
+                _milliseconds(partial(reconstruct_learned, pictures, known)),
+                whole,
+                f"{name} at random weights",
+                _milliseconds(partial(network, pictures)),
+            )
+
+
+def _resampled(frames: Tensor, kept: Tensor, size: tuple[int, int]) -> Tensor:
+    return reconstruct_plate(*at_scale(frames, kept, *size))
+
+
+def _milliseconds(work: Callable[[], object], repeats: int = 15) -> float:
+    """The least of several runs: whatever shares the machine can only add."""
+    work()
+    taken = []
+    for _ in range(repeats):
+        begun = time.perf_counter()
+        work()
+        taken.append(time.perf_counter() - begun)
+    return 1000 * min(taken)
+
+
+def _line(row: Row) -> list[str]:
+    return [
+        f"{row.scenes}{', ' + row.attack if row.attack else ''}", f"{row.width}×{row.height}", f"{row.drop:g}",
+        str(row.frames), f"{row.undropped:.3f}", f"{row.whole:.3f}", f"{row.chain:.3f} ({row.way})",
+        f"{row.ratio:.3f} [{row.ratio_low:.3f}, {row.ratio_high:.3f}]", f"{row.filled:.3f}", f"{row.restored:.3f}",
+        f"{row.whole_ms:.1f}", f"{row.chain_ms:.1f}",
+    ]  # fmt: skip
+
+
+def tables(rows: list[Row], parts: list[Cost]) -> str:
+    """What the README beside the figures says."""
+    heads = (
+        "scenes", "frame", "r", "n", "nothing dropped", "rebuilt whole", "chain", "chain ÷ whole [95 %]",
+        "at scale, filled", "at scale, restored", "whole, ms", "chain, ms",
+    )  # fmt: skip
+    cost_heads = (
+        "network's input",
+        "r",
+        "resampled and filled, ms",
+        "restorer at scale, ms",
+        "rebuilt whole, ms",
+        "a network",
+        "ms",
+    )
+    cost_lines = [
+        [
+            cost.input, f"{cost.drop:g}", f"{cost.resampled_and_filled_ms:.1f}", f"{cost.restorer_ms:.1f}",
+            f"{cost.whole_ms:.0f}", cost.network, f"{cost.network_ms:.1f}",
+        ]
+        for cost in parts
+    ]  # fmt: skip
+    sums = []
+    for what, some in (("clean", [r for r in rows if not r.attack]), ("under PGD", [r for r in rows if r.attack])):
+        if some:
+            ours, theirs = (sum(getattr(row, name) * row.frames for row in some) for name in ("chain", "whole"))
+            sums.append(f"All {what}: chain ÷ whole {ours / theirs:.4f} over {sum(row.frames for row in some)} frames.")
+    return "\n\n".join(
+        [
+            "# The chain at the network's scale",
+            "Made by `python -m lab.restoration.at_scale --out docs/results/scale`, with the shipped scene network "
+            "(32×32) on one thread. Columns are explained in `lab/restoration/at_scale.py`, the rule in ADR 16.",
+            *sums,
+            markdown(heads, map(_line, rows)),
+            "Of a 768×432 frame, one thread:",
+            markdown(cost_heads, cost_lines),
+        ]
+    )
+
+
+def main() -> None:
+    """Measure, print as it goes, and write the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--share", type=float, default=1.0, help="of the usual number of frames")
+    parser.add_argument("--only", choices=CONDITIONS, nargs="*", help="measure these scenes, keep the others' rows")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    pipeline = Pipeline(load_bundle(shipped_bundle("scene"), torch.device("cpu")))
+    chosen = list(CONDITIONS) if arguments.only is None else arguments.only
+    accuracy, cost = arguments.out / "accuracy.csv", arguments.out / "costs.csv"
+    rows = [row for row in read_rows(accuracy, Row) if row.scenes not in chosen]
+    for name in chosen:
+        for size, counts in SIZES.items():
+            attacked = name != "hard"
+            count = max(2, round(arguments.share * counts[attacked]))
+            for row in measure(pipeline, name, size, count, attacked):
+                rows.append(row)
+                print(" ".join(_line(row)), flush=True)
+            write_rows(accuracy, rows, Row)
+    parts = list(costs())
+    write_rows(cost, parts, Cost)
+    (arguments.out / "README.md").write_text(tables(rows, parts) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

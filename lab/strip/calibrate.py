@@ -1,0 +1,209 @@
+"""STRIP's calibration for a bundle: overlays, thresholds and the limits of the sequential mode, from clean pictures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lab.data import LabelledPictures, to_frames, to_images
+from lab.masks import random_masks
+from lab.strip.limits import Limits, limits_of
+from processors.bundle.strip_table import StripThreshold
+from processors.pipeline import Pipeline
+from processors.stages.strip import Statistic, contributions, log_odds_bits, overlaid_logits, spread_bits
+from schemas.errors import ConfigError
+from schemas.limits import BLOCK_PIXELS
+
+OVERLAYS: Final = 100
+"""N of the paper."""
+FRR: Final = 0.01
+CLAMPED_BELOW: Final = 0.125
+"""The sum of two pictures is clamped where that takes away something of at most this share of the values."""
+TAIL: Final = 0.1
+"""Share of the clean frames, those of least entropy, to which the threshold is fitted."""
+LEAST: Final = 20
+"""Frames at least for that."""
+KEPT: Final = 500
+"""Frames at most of which each overlay's contribution is kept: the limits are estimated from those."""
+AT_ONCE: Final = 64
+"""Frames that are checked together."""
+UNUSUAL: Final = 0.03
+"""Share of the clean frames whose odds of a class exceed what is called usual for it."""
+_SEED: Final = 0
+
+
+@dataclass(frozen=True)
+class CleanVerdicts:
+    """What clean frames say under the overlays: `values` (n,) in bits over all of them, and of some that are no overlay
+    themselves what each overlay contributes, `given` (m, N, S), see `processors.stages.strip.contributions`.
+    """
+
+    statistic: Statistic
+    usual: Tensor | None
+    """What clean frames hardly exceed, for the statistic `odds`: (classes,) on the CPU."""
+    values: NDArray[np.float64]
+    given: Tensor
+
+
+def overlay_choice(labels: NDArray[np.integer], classes: tuple[str, ...] | list[str], frr: float) -> NDArray[np.intp]:
+    """Positions of the overlays in a clean file: class after class in turn, so that each has nearly the same number.
+
+    `OVERLAYS` of them, or one of each class where there are more classes. Raises ConfigError when a class is missing,
+    or when fewer than 1 / `frr` pictures would be left beside them.
+    """
+    per_class = [np.flatnonzero(labels == label) for label in range(len(classes))]
+    if missing := [f"{label} ({classes[label]})" for label, found in enumerate(per_class) if not len(found)]:
+        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+        raise ConfigError(
+            f"clean pictures: expected at least one of each of the {len(classes)} classes, for the overlays must cover "
+            f"them; found none of class {', '.join(missing[:5])}{more}"
+        )
+    count = max(OVERLAYS, len(classes))
+    wanted = count + math.ceil(1 / frr)
+    if len(labels) < wanted:
+        raise ConfigError(
+            f"clean pictures: expected at least {wanted}, {count} as overlays and {wanted - count} more for a false "
+            f"rejection rate of {frr:g}; got {len(labels)}"
+        )
+    rounds = max(map(len, per_class))
+    turns = [found[i] for i in range(rounds) for found in per_class if i < len(found)]
+    return np.array(turns[:count], np.intp)
+
+
+def strip_inputs(
+    pipeline: Pipeline, pictures: LabelledPictures, dropped_per_block: int, seed: int = _SEED
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Batches of what STRIP and the classifier see of pictures: inputs (B, C, H, W), verdicts (B,) and labels (B,).
+
+    With `dropped_per_block` above 0, so many pixels of every block are dropped by random masks first, and the verdicts
+    are those of the whole chain; else those of the bare network, as on a frame without a drop.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    ratio = dropped_per_block / BLOCK_PIXELS
+    for frames, labels in pictures.batches(pipeline.bundle.device):
+        if not dropped_per_block:
+            inputs = pipeline.probe_input(frames)
+            yield inputs, pipeline.bundle.logits(inputs).argmax(1), labels
+            continue
+        kept = random_masks(len(frames), frames.shape[2], frames.shape[3], ratio, generator).to(frames.device)
+        frames = frames * kept
+        yield pipeline.dropped_input(frames, kept), pipeline(frames, kept).class_id, labels
+
+
+@torch.inference_mode()
+def clean_verdicts(
+    pipeline: Pipeline,
+    overlays: Tensor,
+    pictures: LabelledPictures,
+    clamped: bool,
+    dropped_per_block: int,
+    advance: Callable[[int], object] = lambda count: None,
+) -> CleanVerdicts:
+    """Lay `overlays` (N, C, H, W) over clean pictures. A picture that is an overlay itself is not laid over itself."""
+    statistic = usual_statistic(clamped, dropped_per_block)
+
+    def given_of(frames: Tensor) -> Tensor:
+        verdicts = overlaid_logits(frames, overlays, pipeline.bundle.logits, clamped=clamped)
+        return contributions(verdicts, statistic)
+
+    originals = torch.cat([pipeline.probe_input(frames) for frames, _ in pictures.batches(pipeline.bundle.device)])
+    own = _same_picture(originals, overlays)
+    inputs = torch.cat([batch for batch, _, _ in strip_inputs(pipeline, pictures, dropped_per_block)])
+    others = torch.nonzero(~own.any(1))[:, 0].cpu()
+    kept = others[torch.randperm(len(others), generator=torch.Generator().manual_seed(_SEED))[:KEPT]].sort().values
+    means, given_kept = [], []
+    for start in range(0, len(inputs), AT_ONCE):
+        some = slice(start, start + AT_ONCE)
+        given = given_of(inputs[some])
+        means.append(_mean(given, own[some]))
+        given_kept.append(given[kept[(kept >= start) & (kept < start + AT_ONCE)] - start].cpu())
+        advance(len(given))
+    mean = torch.cat(means)
+    usual = log_odds_bits(mean).quantile(1 - UNUSUAL, dim=0) if statistic == "odds" else None
+    bits = spread_bits(mean, statistic, usual)
+    return CleanVerdicts(
+        statistic,
+        None if usual is None else usual.cpu(),
+        bits.double().cpu().numpy(),
+        torch.cat(given_kept),
+    )
+
+
+def threshold_of(values: NDArray[np.float64], frr: float) -> float:
+    """The threshold in bits below which at most a share `frr` of clean frames is expected, from those of (n,) others.
+
+    The lower of two estimates, both rough alone where few frames lie that low: the value of rank ⌊frr · (n + 1)⌋, below
+    which a further frame falls with at most that probability (split conformal prediction, Vovk et al. 2005); and a
+    power law fitted to the lowest tenth (Hill 1975), F(h) = TAIL · (h / h_m)^a.
+    """
+    ordered = np.sort(values)
+    ranked = float(ordered[max(0, math.floor(frr * (len(ordered) + 1)) - 1)])
+    count = min(len(ordered), max(LEAST, round(TAIL * len(ordered))))
+    lowest = np.maximum(ordered[:count], 1e-6)
+    slope = float(np.log(lowest[-1] / lowest).mean())
+    fitted = float(lowest[-1]) * (frr * len(ordered) / count) ** slope
+    return float(max(0.0, min(ranked, fitted)))
+
+
+def calibrated(verdicts: CleanVerdicts, frr: float) -> tuple[StripThreshold, Limits]:
+    """The threshold and the limits for what STRIP says of clean frames; also what stopping early costs."""
+    # Rounded down: what was just not suspect stays so.
+    threshold_bits = math.floor(threshold_of(verdicts.values, frr) * 1e6) / 1e6
+    limits = limits_of(verdicts.given, verdicts.statistic, verdicts.usual, threshold_bits)
+    threshold = StripThreshold(
+        threshold_bits=threshold_bits,
+        frr=frr,
+        statistic=verdicts.statistic,
+        usual_odds_bits=[] if verdicts.usual is None else [round(bits, 4) for bits in verdicts.usual.tolist()],
+        accept_after=limits.stops,
+        accept_bits=limits.bits,
+    )
+    return threshold, limits
+
+
+@torch.inference_mode()
+def overlay_images(pipeline: Pipeline, pictures: LabelledPictures) -> NDArray[np.uint8]:
+    """Pictures at the network's size and channels, (N, height, width, channels) uint8."""
+    return np.concatenate([to_images(pipeline.probe_input(f)) for f, _ in pictures.batches(pipeline.bundle.device)])
+
+
+def overlay_frames(images: NDArray[np.uint8], device: torch.device) -> Tensor:
+    """The same as (N, channels, height, width) in [0, 1]."""
+    return to_frames(images, device)
+
+
+def usual_statistic(clamped: bool, dropped_per_block: int = 0) -> Statistic:
+    """The one that separates better: the paper's for strokes, the entropy of the mixture for natural pictures.
+
+    On those the mixture separates whole frames as well as the mean entropy, frames with dropped pixels far better, and
+    a clean frame shows its spread after fewer overlays. Of strokes, clean sums often keep the class of the bolder one.
+    Of frames that lost pixels, a class whose odds are unusual tells more than any entropy.
+    """
+    if dropped_per_block:
+        return "odds"
+    return "mean" if clamped else "mixture"
+
+
+def clamps(overlays: Tensor) -> bool:
+    """Whether sums of pictures like `overlays` (N, C, H, W) in [0, 1] are to be clamped, by how many exceed 1."""
+    exceeding = [(overlays + overlays.roll(shift, 0) > 1).float().mean() for shift in range(1, min(9, len(overlays)))]
+    return bool(torch.stack(exceeding).mean() <= CLAMPED_BELOW)
+
+
+def _same_picture(frames: Tensor, overlays: Tensor) -> Tensor:
+    """Where a frame (B, C, H, W) is an overlay (N, C, H, W), to half a grey level: (B, N) bool."""
+    near = torch.cdist(frames.flatten(1), overlays.flatten(1), p=math.inf)
+    return near < 0.75 / 255
+
+
+def _mean(given: Tensor, own: Tensor) -> Tensor:
+    """The mean (B, S) of contributions (B, N, S), without those of a frame to itself, `own` (B, N)."""
+    weight = (~own).to(given.dtype)[..., None]
+    return (given * weight).sum(1) / weight.sum(1)

@@ -1,0 +1,109 @@
+"""What STRIP's sequential mode costs in detection: `python -m lab.strip.stops NAME … --models DIR --out FILE.csv`.
+
+Each bundle is calibrated in a copy as `pointillist lab calibrate` does it, on the defender's pictures, which show no
+trigger. Then clean and stamped test pictures are judged with all overlays and sequentially. `lost` are points of the
+stamped pictures that reach the target, flagged with all overlays and not sequentially.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from lab.backdoor.catalogue import MODELS
+from lab.backdoor.files import stamped_test
+from lab.backdoor.foreign import FOREIGN
+from lab.backdoor.tasks import load_task
+from lab.backdoor.train import CPU, shipped_models
+from lab.data import LabelledPictures
+from lab.experiments.csv_rows import read_rows, write_rows
+from lab.strip.limits import Limits
+from lab.strip.measure import check
+from lab.strip.table import calibrate_bundle
+from processors.bundle.bundle import load_bundle
+from processors.pipeline import Pipeline
+from schemas.errors import ConfigError
+
+FRR = 0.01
+
+
+@dataclass(frozen=True)
+class StopsRow:
+    """One sick network. `missed_all` and `missed_sequential` are shares of the stamped pictures that reach the target,
+    `lost` their difference; `passes` of a clean test picture, `expected_passes` and `lost_at_edge` what calibration
+    says without a trigger; `flagged_all` and `flagged_sequential` shares of the clean ones.
+    """
+
+    model: str
+    statistic: str
+    reached: int
+    missed_all: float
+    missed_sequential: float
+    lost: float
+    lost_at_edge: float
+    passes: float
+    expected_passes: float
+    clean: int
+    flagged_all: float
+    flagged_sequential: float
+
+
+def measure(name: str, folder: Path, data: Path, clean_count: int, stamped_count: int) -> StopsRow:
+    """Calibrate a copy of the bundle in `folder` and judge test pictures, at most so many, with it."""
+    model = FOREIGN.get(name) or MODELS[name]
+    poisoning = model.poisoning
+    if poisoning is None:
+        raise ConfigError(f"expected a sick model, got the clean one {name}")
+    task = load_task(model.data, data)
+    prices: list[Limits] = []
+    with tempfile.TemporaryDirectory() as beside:
+        copy = Path(beside) / "bundle"
+        shutil.copytree(folder, copy)
+        calibrate_bundle(
+            copy, task.held_out, frr=FRR, device=CPU, priced=lambda _, limits: prices.append(limits)
+        )  # fmt: skip
+        pipeline = Pipeline(load_bundle(copy, CPU))
+    clean, stamped = _some(task.test, clean_count), _some(stamped_test(task, poisoning), stamped_count)
+    plain, early = (check(pipeline, clean, sequential=way) for way in (False, True))
+    marked, marked_early = (check(pipeline, stamped, sequential=way) for way in (False, True))
+    reached = marked.verdict == poisoning.target
+    missed, missed_early = (float((~found.flagged[reached]).mean()) for found in (marked, marked_early))
+    strip = pipeline.bundle.settings.strip
+    assert strip is not None
+    return StopsRow(
+        name, strip.statistic, int(reached.sum()), missed, missed_early, missed_early - missed, prices[-1].lost,
+        float(early.passes.mean()), prices[-1].mean_passes, len(clean), float(plain.flagged.mean()),
+        float(early.flagged.mean()),
+    )  # fmt: skip
+
+
+def _some(pictures: LabelledPictures, count: int) -> LabelledPictures:
+    return pictures.take(np.sort(np.random.default_rng(0).permutation(len(pictures))[:count]))
+
+
+def main() -> None:
+    """Measure the networks named and put their rows among those in the file."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="+", choices=sorted([*MODELS, *FOREIGN]), metavar="NAME")
+    parser.add_argument("--data", type=Path, default=Path(os.environ.get("POINTILLIST_DATA", ".")))
+    parser.add_argument("--models", type=Path, default=shipped_models(), help="folder with NAME/bundle of each")
+    parser.add_argument("--clean", type=int, default=1000, help="clean test pictures at most")
+    parser.add_argument("--stamped", type=int, default=2000, help="stamped test pictures at most")
+    parser.add_argument("--out", type=Path, required=True, help="CSV")
+    arguments = parser.parse_args()
+    for name in arguments.names:
+        folder = arguments.models / name / "bundle"
+        row = measure(name, folder, arguments.data, arguments.clean, arguments.stamped)
+        print(row, flush=True)
+        others = [each for each in read_rows(arguments.out, StopsRow) if each.model != name]
+        write_rows(arguments.out, [*others, row], StopsRow)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""Calibrates STRIP for a bundle folder and writes the `strip` table into its `model.toml`."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lab.data import LabelledPictures
+from lab.strip.calibrate import (
+    calibrated,
+    clamps,
+    clean_verdicts,
+    overlay_choice,
+    overlay_frames,
+    overlay_images,
+)
+from lab.strip.limits import Limits
+from processors.bundle.bundle import BundleSettings, load_bundle, read_settings
+from processors.bundle.strip_table import DroppedStripThreshold, StripSettings
+from processors.pipeline import Pipeline
+from schemas.errors import BundleError, ConfigError
+from schemas.runtime.atomic_file import replacing
+
+OVERLAYS_FILE: Final = "overlays.npy"
+_HEADER: Final = re.compile(r"\s*\[")
+_STRIP_HEADER: Final = re.compile(r"""\s*\[{1,2}\s*["']?strip["']?\s*[.\]]""")
+
+
+def calibrate_bundle(
+    folder: Path,
+    pictures: LabelledPictures,
+    *,
+    frr: float,
+    dropped_per_block: int = 0,
+    device: torch.device,
+    advance: Callable[[int], object] = lambda count: None,
+    priced: Callable[[int, Limits], object] = lambda dropped, limits: None,
+) -> StripSettings:
+    """Choose overlays among clean `pictures`, set the threshold of whole frames, and write both into the bundle.
+
+    With `dropped_per_block` above 0 the threshold of such frames is set instead, for the overlays that the bundle has;
+    one without any is calibrated for whole frames first. New overlays make the thresholds of dropped frames void: their
+    tables go. `priced` is told what stopping early costs, by pixels dropped per block. Raises ConfigError for too few
+    pictures or a class without one, BundleError for the bundle.
+    """
+    if not 0 < frr < 1:
+        raise ConfigError(f"false rejection rate: expected more than 0 and less than 1, got {frr}")
+    bundle = load_bundle(folder, device)
+    pipeline = Pipeline(bundle)
+    strip, overlays = bundle.settings.strip, bundle.overlays
+    if strip is None or overlays is None or not dropped_per_block:
+        chosen = overlay_choice(pictures.labels, bundle.settings.classes, frr)
+        images = overlay_images(pipeline, pictures.take(chosen))
+        overlays = overlay_frames(images, device)
+        clamped = clamps(overlays)
+        whole, limits = calibrated(clean_verdicts(pipeline, overlays, pictures, clamped, 0, advance), frr)
+        priced(0, limits)
+        strip = StripSettings(**whole.model_dump(), overlays=_write_overlays(folder, images), clamped=clamped)
+        write_strip_table(folder, strip)
+    if dropped_per_block:
+        strip = _with_dropped(strip, pipeline, overlays, pictures, frr, dropped_per_block, advance, priced)
+        write_strip_table(folder, strip)
+    return strip
+
+
+def _with_dropped(
+    strip: StripSettings,
+    pipeline: Pipeline,
+    overlays: Tensor,
+    pictures: LabelledPictures,
+    frr: float,
+    dropped_per_block: int,
+    advance: Callable[[int], object],
+    priced: Callable[[int, Limits], object],
+) -> StripSettings:
+    wanted = len(overlays) + round(1 / frr)
+    if len(pictures) < wanted:
+        raise ConfigError(f"clean pictures: expected at least {wanted}, got {len(pictures)}")
+    verdicts = clean_verdicts(pipeline, overlays, pictures, strip.clamped, dropped_per_block, advance)
+    found, limits = calibrated(verdicts, frr)
+    priced(dropped_per_block, limits)
+    others = [each for each in strip.dropped if each.dropped_per_block != dropped_per_block]
+    table = DroppedStripThreshold(**found.model_dump(), dropped_per_block=dropped_per_block)
+    return strip.model_copy(update={"dropped": sorted([*others, table], key=lambda each: each.dropped_per_block)})
+
+
+def write_strip_table(folder: Path, strip: StripSettings) -> None:
+    """Put `strip` into the bundle's `model.toml` in one step, leave all else in it as it is, and drop old overlays."""
+    path = folder / "model.toml"
+    before = read_settings(folder)
+    text = _without_strip(path.read_text(encoding="utf-8")).rstrip() + "\n\n" + strip_toml(strip)
+    try:
+        after = BundleSettings.model_validate(tomllib.loads(text))
+    except ValueError:
+        after = None
+    if after != before.model_copy(update={"strip": strip}):
+        raise BundleError(
+            f"{path}: expected what there is about strip in tables of its own, [strip] and [[strip.dropped]]"
+        )
+    _replace(path, text.encode())
+    if before.strip is not None and before.strip.overlays != strip.overlays:
+        (folder / before.strip.overlays).unlink(missing_ok=True)
+
+
+def strip_toml(strip: StripSettings) -> str:
+    """The `strip` table as TOML."""
+    plain = strip.model_dump(exclude={"dropped"})
+    lines = ["[strip]", *_lines(plain, first="overlays")]
+    for each in strip.dropped:
+        lines += ["", "[[strip.dropped]]", *_lines(each.model_dump(), first="dropped_per_block")]
+    return "\n".join(lines) + "\n"
+
+
+def _lines(table: dict[str, object], first: str) -> list[str]:
+    # Strings, numbers and lists of numbers read the same in JSON and in TOML.
+    ordered = {first: table[first], **table}
+    return [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in ordered.items() if value != []]
+
+
+def _without_strip(text: str) -> str:
+    kept: list[str] = []
+    inside = False
+    for line in text.splitlines():
+        if _HEADER.match(line):
+            inside = _STRIP_HEADER.match(line) is not None
+        if not inside:
+            kept.append(line)
+    return "\n".join(kept)
+
+
+def _write_overlays(folder: Path, images: NDArray[np.uint8]) -> str:
+    """Write overlays under a name that no others have, for the table names them only after this; returns the name."""
+    content = io.BytesIO()
+    np.save(content, images)
+    data = content.getvalue()
+    path = folder / OVERLAYS_FILE
+    if path.exists() and path.read_bytes() != data:
+        path = folder / f"overlays-{hashlib.sha256(data).hexdigest()[:8]}.npy"
+    _replace(path, data)
+    return path.name
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Write a file in one step: who reads it meanwhile finds the old one or the new one."""
+    try:
+        with replacing(path) as fresh:
+            fresh.write_bytes(data)
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {error.strerror}") from None

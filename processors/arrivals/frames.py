@@ -1,0 +1,87 @@
+"""From Kafka records to frames that wait for the device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final, Protocol
+
+from processors.arrivals.key_frames import KeyFrame
+from processors.arrivals.progress import PartitionProgress
+from processors.device.microbatch import Shape
+from schemas.errors import Malformed
+from schemas.frame import open_keyed_frame
+from schemas.identity import CameraId, Identity, camera_id_on_wire
+from schemas.keys import CameraKey, KeyRing
+from schemas.pointillist_pb2 import Frame
+
+TRACEPARENT: Final = "traceparent"
+
+
+class Record(Protocol):
+    """What is read of a Kafka record."""
+
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes]]
+
+
+@dataclass(slots=True, eq=False)
+class TakenFrame:
+    """A verified frame on its way from Kafka to its verdict."""
+
+    camera_id: CameraId
+    key: CameraKey
+    frame: Frame
+    shape: Shape
+    arrived_s: float
+    progress: PartitionProgress
+    partition: int
+    offset: int
+    frame_bytes: int
+    """The length of its message."""
+    traceparent: bytes | None
+    counted: bool = True
+    """Whether it still counts as in flight from its partition."""
+    key_frame: KeyFrame | None = None
+    """Under the profile `temporal`: the key frame that it names, or itself as one."""
+
+    @property
+    def identity(self) -> Identity:
+        """Its identity."""
+        return Identity(self.camera_id, self.frame.boot_id, self.frame.seq)
+
+
+@lru_cache(maxsize=4096)
+def _camera_of(key: bytes) -> CameraId:
+    try:
+        return camera_id_on_wire(key.decode())
+    except UnicodeDecodeError:
+        raise Malformed(f"expected a camera id as record key, got {key[:140]!r}") from None
+
+
+def open_record(record: Record, keys: KeyRing, progress: PartitionProgress, now_s: float) -> TakenFrame:
+    """Parse and verify again what the bridge let through: others may write to the topic. Raises WireError."""
+    if record.key is None or record.value is None:
+        raise Malformed("expected a record with a camera id as key and a frame as value")
+    camera_id = _camera_of(record.key)
+    frame, key = open_keyed_frame(camera_id, record.value, keys)
+    traceparent = None
+    for name, value in record.headers:
+        if name == TRACEPARENT:
+            traceparent = value
+    return TakenFrame(
+        camera_id,
+        key,
+        frame,
+        Shape(frame.height, frame.width, frame.channels),
+        now_s,
+        progress,
+        record.partition,
+        record.offset,
+        len(record.value),
+        traceparent,
+    )

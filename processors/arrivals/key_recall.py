@@ -1,0 +1,91 @@
+"""Reading single records of the frames topic back by their offsets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import Final
+
+import structlog
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.errors import KafkaError, OffsetOutOfRangeError
+
+from schemas.runtime.kafka_clients import leave, start
+
+log = structlog.get_logger()
+
+Place = tuple[int, int]
+"""Partition and offset."""
+Taken = Callable[[Place, ConsumerRecord | None], None]
+
+_FETCH_BYTES: Final = 64 * 1024
+"""Kafka gives at least one whole batch of records, however large."""
+_READ_S: Final = 5.0
+_TRIES: Final = 5
+_AGAIN_S: Final = 0.5
+
+
+class KeyRecall:
+    """Fetches records in a task of its own. While Kafka does not answer it tries again, each place a few times."""
+
+    def __init__(self, bootstrap: str, topic: str, taken: Taken) -> None:
+        """`taken` gets each record, or None for one that Kafka does not hold any more or does not give."""
+        self._bootstrap = bootstrap
+        self._topic = topic
+        self._taken = taken
+        self._wanted: dict[Place, int] = {}
+        self._wake = asyncio.Event()
+
+    def want(self, places: Iterable[Place]) -> None:
+        """Fetch these records; one that is wanted already is fetched once."""
+        for place in places:
+            self._wanted.setdefault(place, 0)
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Fetch for ever."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._wanted:
+                try:
+                    await self._fetch()
+                except (KafkaError, OSError, TimeoutError) as error:
+                    log.warning("key frames are not read back", error=f"{type(error).__name__}: {error}")
+                    await asyncio.sleep(_AGAIN_S)
+
+    async def _fetch(self) -> None:
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=self._bootstrap,
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            max_partition_fetch_bytes=_FETCH_BYTES,
+            fetch_max_wait_ms=50,
+        )
+        try:
+            async with asyncio.timeout(_READ_S):
+                await start(consumer)
+            while self._wanted:
+                place = min(self._wanted)
+                self._wanted[place] += 1
+                try:
+                    record = await self._read(consumer, place)
+                except (KafkaError, OSError, TimeoutError):
+                    if self._wanted[place] < _TRIES:
+                        raise
+                    record = None
+                del self._wanted[place]
+                self._taken(place, record)
+        finally:
+            await leave(consumer.stop, deadline_s=_READ_S)
+
+    async def _read(self, consumer: AIOKafkaConsumer, place: Place) -> ConsumerRecord | None:
+        partition = TopicPartition(self._topic, place[0])
+        async with asyncio.timeout(_READ_S):
+            consumer.assign([partition])
+            consumer.seek(partition, place[1])
+            try:
+                record = await consumer.getone(partition)
+            except OffsetOutOfRangeError:
+                return None
+        return record if record.offset == place[1] else None

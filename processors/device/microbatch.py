@@ -1,0 +1,207 @@
+"""Micro-batches: by size or by linger, one shape in each, and no camera above its share while others wait.
+
+The device's time is what is shared: the camera that has had least of it goes first. What a camera has waiting is
+bounded too, where it is more than others have: its frames stand in partitions that others use.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Final, Generic, NamedTuple, Protocol, TypeVar
+
+from processors.device.shares import DeviceShares
+
+_PRESENT_S: Final = 60.0
+"""A camera whose last frame came so long ago still counts as one of those that share the device."""
+_OF_THE_OTHERS: Final = 2.0
+"""So many times what the others have waiting on average, before a camera's quota is looked at."""
+
+
+class Shape(NamedTuple):
+    """What all frames of a batch have in common."""
+
+    height: int
+    width: int
+    channels: int
+
+    @property
+    def pixels(self) -> int:
+        """Height x width."""
+        return self.height * self.width
+
+
+class Waiting(Protocol):
+    """What the batcher asks of a frame."""
+
+    @property
+    def camera_id(self) -> str:
+        """Whose it is."""
+
+    @property
+    def shape(self) -> Shape:
+        """Its size."""
+
+    @property
+    def arrived_s(self) -> float:
+        """When it was taken, by the monotonic clock; does not fall from one `put` to the next."""
+
+
+W = TypeVar("W", bound=Waiting)
+
+
+class _Queue(Generic[W]):
+    """Frames of one shape: cameras in turn, each camera's frames in their order."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.size = 0
+        self.cameras: OrderedDict[str, deque[W]] = OrderedDict()
+
+    def oldest_s(self) -> float:
+        return min(frames[0].arrived_s for frames in self.cameras.values())
+
+
+class MicroBatcher(Generic[W]):
+    """Frames that wait for the device. Who bounds their number is the caller: what is taken counts until it is done."""
+
+    def __init__(self, batch_frames: int, batch_pixels: int, linger_s: float) -> None:
+        self._frames = batch_frames
+        self._pixels = batch_pixels
+        self._linger_s = linger_s
+        self._queues: dict[Shape, _Queue[W]] = {}
+        self._size = 0
+        self._shares = DeviceShares()
+        self._present: OrderedDict[str, float] = OrderedDict()
+
+    def __len__(self) -> int:
+        return self._size
+
+    def put(self, frame: W) -> None:
+        """Let `frame` wait for its batch."""
+        shape = frame.shape
+        queue = self._queues.get(shape)
+        if queue is None:
+            limit = max(1, min(self._frames, self._pixels // shape.pixels))
+            queue = self._queues[shape] = _Queue(limit)
+        camera = queue.cameras.get(frame.camera_id)
+        if camera is None:
+            camera = queue.cameras[frame.camera_id] = deque()
+        camera.append(frame)
+        queue.size += 1
+        self._size += 1
+        self._present[frame.camera_id] = frame.arrived_s
+        self._present.move_to_end(frame.camera_id)
+        while next(iter(self._present.values())) < frame.arrived_s - _PRESENT_S:
+            self._present.popitem(last=False)
+
+    def due_s(self) -> float | None:
+        """When a batch will be or was ready, by the clock of the frames; None when nothing waits."""
+        if not self._size:
+            return None
+        return min(self._ready_s(queue) for queue in self._queues.values())
+
+    def _ready_s(self, queue: _Queue[W]) -> float:
+        oldest_s = queue.oldest_s()
+        return oldest_s if queue.size >= queue.limit else oldest_s + self._linger_s
+
+    def take(self, now_s: float) -> list[W]:
+        """The next batch, or nothing when none is full and no frame has waited for the linger.
+
+        Of several shapes, the one with the camera that has had least of the device, then the one whose oldest frame
+        has waited longest. Each camera gives one frame in turn until the batch is full, beginning with those that had
+        least; those that were served go behind those that were not.
+        """
+        ready = [
+            (self._shares.least_s(queue.cameras), queue.oldest_s(), shape)
+            for shape, queue in self._queues.items()
+            if self._ready_s(queue) <= now_s
+        ]
+        if not ready:
+            return []
+        shape = min(ready)[2]
+        queue = self._queues[shape]
+        for camera_id in self._shares.ahead(queue.cameras):
+            queue.cameras.move_to_end(camera_id)
+        batch = list(_in_turn(queue))
+        self._left(shape, len(batch))
+        return batch
+
+    def _left(self, shape: Shape, count: int) -> None:
+        queue = self._queues[shape]
+        queue.size -= count
+        self._size -= count
+        if not queue.size:
+            del self._queues[shape]
+
+    def took(self, batch: Sequence[W], seconds: float) -> None:
+        """A batch had the device for so long."""
+        self._shares.charge([frame.camera_id for frame in batch], batch[0].shape.pixels, seconds)
+
+    def over_quota(self, quota_s: float) -> list[W]:
+        """Take out and return what cameras have waiting beyond `quota_s` of device time, where others are there.
+
+        Only of a camera that has more waiting than the others have on average, so that in an overload by all of them,
+        such as after an outage, frames wait. The newest of its dearest frames go, and one always stays.
+        """
+        frame_s = {shape: self._shares.frame_s(shape.pixels) for shape in self._queues}
+        all_s = sum(frame_s[shape] * queue.size for shape, queue in self._queues.items())
+        if all_s <= quota_s or len(self._present) < 2:
+            return []
+        waiting_s: dict[str, float] = {}
+        for shape, queue in self._queues.items():
+            for camera_id, frames in queue.cameras.items():
+                waiting_s[camera_id] = waiting_s.get(camera_id, 0.0) + frame_s[shape] * len(frames)
+        out: list[W] = []
+        for camera_id, own_s in waiting_s.items():
+            others = len(self._present) - (camera_id in self._present)
+            if others:
+                limit_s = max(quota_s, _OF_THE_OTHERS * (all_s - own_s) / others)
+                out += self._beyond(camera_id, own_s - limit_s, frame_s)
+        return out
+
+    def _beyond(self, camera_id: str, excess_s: float, frame_s: Mapping[Shape, float]) -> list[W]:
+        """Take out the newest of a camera's dearest frames until the rest takes `excess_s` less; one stays."""
+        out: list[W] = []
+        own = [shape for shape, queue in self._queues.items() if camera_id in queue.cameras]
+        own.sort(key=frame_s.__getitem__)
+        while excess_s > 0:
+            shape = own[-1]
+            frames = self._queues[shape].cameras[camera_id]
+            if len(frames) == len(own) == 1:
+                break
+            out.append(frames.pop())
+            excess_s -= frame_s[shape]
+            if not frames:
+                del self._queues[shape].cameras[camera_id]
+                own.pop()
+            self._left(shape, 1)
+        return out
+
+    def discard(self, unwanted: Callable[[W], bool]) -> list[W]:
+        """Take out and return the frames of which `unwanted` is true."""
+        out: list[W] = []
+        for shape, queue in list(self._queues.items()):
+            for camera, frames in list(queue.cameras.items()):
+                left = deque(frame for frame in frames if not unwanted(frame))
+                out.extend(frame for frame in frames if unwanted(frame))
+                queue.size -= len(frames) - len(left)
+                if left:
+                    queue.cameras[camera] = left
+                else:
+                    del queue.cameras[camera]
+            if not queue.size:
+                del self._queues[shape]
+        self._size -= len(out)
+        return out
+
+
+def _in_turn(queue: _Queue[W]) -> Iterator[W]:
+    cameras = queue.cameras
+    for _ in range(min(queue.limit, queue.size)):
+        camera, frames = next(iter(cameras.items()))
+        yield frames.popleft()
+        if frames:
+            cameras.move_to_end(camera)
+        else:
+            del cameras[camera]

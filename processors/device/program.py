@@ -1,0 +1,196 @@
+"""The chain as one program of fixed shapes for the device: unpack, reconstruct, denoise, normalise, network.
+
+On a GPU, frames of a known size are padded to a full batch and go through two compiled functions, each one CUDA graph:
+from the cameras' seeds to which pixels were kept, and from the pixels to the classes. Between them the host decodes
+what was sent compressed. Frames of other sizes, and all frames on a CPU unless it is told to compile, take the same
+functions uncompiled. Nothing in them waits for the host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import FunctionType
+from typing import Any, ParamSpec, TypeVar, cast
+
+import structlog
+import torch
+from torch import Tensor
+
+from processors.bundle.formats import first_line
+from processors.device.microbatch import Shape
+from processors.device.precision import Precision, arithmetic
+from processors.pipeline import Classified, Pipeline, StageContext, bare
+from processors.stages.unpack import kept_masks, place
+from schemas.limits import BLOCK
+from schemas.pixels.masks import ROWS
+
+log = structlog.get_logger()
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+Decode = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
+"""From the masks `kept` and `sent` (B, 1, H, W) to pixels (P, C) uint8 on the device and the masks of the G frames that
+decode: the pixels fill the second one in raster order, frame after frame, and P is at least 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Compiled:
+    """What runs for one shape of frames: always `batch` of them."""
+
+    batch: int
+    masks: Callable[..., Any]
+    verdicts: Callable[..., Any]
+
+
+class Program:
+    """A pipeline on its device, compiled for the shapes that `compile_for` was told of. All calls from one thread.
+
+    Compiling needs a network in torch's own terms, so bundles in other formats than safetensors run uncompiled.
+    """
+
+    def __init__(self, pipeline: Pipeline, *, compiles: bool = False, precision: Precision = "float32") -> None:
+        self.pipeline = pipeline
+        self.precision: Precision = precision
+        self._device = pipeline.bundle.device
+        self._compiles = compiles and pipeline.bundle.settings.format == "safetensors"
+        self._compiled: dict[Shape, _Compiled] = {}
+        self.pads = self._device.type == "cuda"
+        """Whether a batch that is not full goes through the compiled program: to a GPU it makes no difference."""
+
+    @property
+    def shapes(self) -> list[Shape]:
+        """What is compiled."""
+        return list(self._compiled)
+
+    @torch.inference_mode()
+    def compile_for(self, shape: Shape, batch: int) -> bool:
+        """Compile for batches of up to `batch` frames of one shape, and run what came of it.
+
+        False where that is not wanted or cannot be done: then the log says why, and the shape runs uncompiled. So do
+        frames whose way through the chain depends on how many pixels each has.
+        """
+        if not self._compiles or self.pipeline.scales(shape.height, shape.width):
+            return False
+        mode = "reduce-overhead" if self._device.type == "cuda" else None
+        seeds = torch.zeros(batch, 2, dtype=torch.int64, device=self._device)
+        books = torch.zeros(batch, ROWS, BLOCK, dtype=torch.uint8, device=self._device)
+        whole = torch.ones(batch, dtype=torch.bool, device=self._device)
+        pixels = torch.zeros(batch * shape.height * shape.width, shape.channels, dtype=torch.uint8, device=self._device)
+        try:
+            self._compiled[shape] = _Compiled(
+                batch,
+                torch.compile(_own_code(_masks_of(shape)), mode=mode, dynamic=False, fullgraph=True),
+                torch.compile(_own_code(_verdicts_of(self.pipeline)), mode=mode, dynamic=False, fullgraph=True),
+            )
+            # The first run compiles, the second records the graph, the third replays it.
+            for _ in range(3):
+                self(seeds, books, whole, shape, lambda kept, sent: (pixels, kept, sent))
+        except Exception as error:  # whatever a compiler or a network of the user's own raises
+            self._give_up(shape, error)
+            return False
+        return True
+
+    def __call__(
+        self, seeds: Tensor, books: Tensor, whole: Tensor, shape: Shape, decode: Decode, stage: StageContext = bare
+    ) -> tuple[Tensor, Classified] | None:
+        """The frames (G, C, H, W) in [0, 1] as they were sent and what the chain finds in them; None when G is 0.
+
+        `seeds` (B, 2) int64 and `books` (B, ROWS, 8) uint8 are the seed and the codebook of each frame, `whole` (B,)
+        bool says which are probes, whose every pixel was sent. What comes of a compiled program is valid until the next
+        call; it is one stage, whose time counts as `classify`.
+        """
+        with stage("unpack"):
+            pixels, kept, sent = decode(*self._masks(seeds, books, whole, shape))
+            if not len(kept):
+                return None
+            compiled = self._for(shape, len(kept))
+            frames = place(pixels, sent) if compiled is None else None
+        with arithmetic(self._device, self.precision):
+            if compiled is None:
+                assert frames is not None
+                return frames, self.pipeline(frames, kept, stage)
+            try:
+                with stage("classify"):
+                    return _fused(compiled, shape, pixels, kept, sent)
+            except Exception as error:
+                self._give_up(shape, error)
+                raise
+
+    def _masks(self, seeds: Tensor, books: Tensor, whole: Tensor, shape: Shape) -> tuple[Tensor, Tensor]:
+        compiled = self._for(shape, len(seeds))
+        if compiled is None:
+            return _masks_of(shape)(seeds, books, whole)
+        _next_step(self._device)
+        kept, sent = compiled.masks(*(_padded(x, compiled.batch) for x in (seeds, books, whole)))
+        # A graph's results stand where its next run writes.
+        return kept[: len(seeds)].clone(), sent[: len(seeds)].clone()
+
+    def _for(self, shape: Shape, count: int) -> _Compiled | None:
+        compiled = self._compiled.get(shape)
+        if compiled is None or count > compiled.batch:
+            return None
+        return compiled if self.pads or count == compiled.batch else None
+
+    def _give_up(self, shape: Shape, error: Exception) -> None:
+        if self._compiled.pop(shape, None) is not None:
+            log.warning("runs uncompiled", shape=shape, error=f"{type(error).__name__}: {first_line(error)}")
+
+
+def _own_code(function: Callable[P, R]) -> Callable[P, R]:
+    """The same function with code of its own, for torch keeps what it has compiled by code.
+
+    Two models alike would share a program, though a CUDA graph is for one thread; and of one code torch compiles eight
+    programs at most.
+    """
+    assert isinstance(function, FunctionType)
+    own = FunctionType(
+        function.__code__.replace(), function.__globals__, function.__name__, closure=function.__closure__
+    )
+    return cast("Callable[P, R]", own)
+
+
+def _masks_of(shape: Shape) -> Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]:
+    def masks(seeds: Tensor, books: Tensor, whole: Tensor) -> tuple[Tensor, Tensor]:
+        own = torch.arange(len(seeds), device=seeds.device)
+        kept = kept_masks(seeds, books, own, shape.height, shape.width)
+        return kept, kept | whole[:, None, None, None]
+
+    return masks
+
+
+def _verdicts_of(
+    pipeline: Pipeline,
+) -> Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor | None, Tensor, Tensor]]:
+    def verdicts(pixels: Tensor, kept: Tensor, sent: Tensor) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+        frames = place(pixels, sent)
+        found = pipeline(frames, kept)
+        return frames, found.rebuilt, found.class_id, found.confidence
+
+    return verdicts
+
+
+def _fused(compiled: _Compiled, shape: Shape, pixels: Tensor, kept: Tensor, sent: Tensor) -> tuple[Tensor, Classified]:
+    count = len(kept)
+    pixels = _padded(pixels, compiled.batch * shape.height * shape.width)
+    kept, sent = _padded(kept, compiled.batch), _padded(sent, compiled.batch)
+    _next_step(pixels.device)
+    frames, rebuilt, class_id, confidence = compiled.verdicts(pixels, kept, sent)
+    whole = None if rebuilt is None else rebuilt[:count]
+    return frames[:count], Classified(whole, class_id[:count], confidence[:count])
+
+
+def _next_step(device: torch.device) -> None:
+    """Say that the results of earlier graphs are no longer read."""
+    if device.type == "cuda":
+        torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]  # no annotations
+
+
+def _padded(x: Tensor, count: int) -> Tensor:
+    """`x` (N, ...) with zeros behind it up to `count`."""
+    if len(x) == count:
+        return x
+    longer = x.new_zeros(count, *x.shape[1:])
+    longer[: len(x)] = x
+    return longer

@@ -1,0 +1,93 @@
+"""A model at work: its network, what verdicts say of it, and the thread on which it runs."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import structlog
+import torch
+
+from processors.bundle.bundle import load_bundle
+from processors.device.precision import choose_precision
+from processors.device.program import Program
+from processors.device.work import DeviceWork, choose_device, most_pixels
+from processors.metrics import ProcessorMetrics
+from processors.pipeline import Pipeline
+from processors.results.records import Model
+from processors.settings import ProcessorSettings
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, eq=False)
+class Serving:
+    """A loaded bundle, warmed on `device`, a thread of its own: compiled programs stay on the thread that made them.
+
+    When nothing refers to it any more, its thread ends and its memory is free.
+    """
+
+    work: DeviceWork
+    model: Model
+    device: ThreadPoolExecutor
+    probe_s: float | None
+    """Seconds that STRIP takes for one frame; None when the bundle has nothing for it."""
+    digest: str = ""
+    """Of all files of a published bundle; empty for the processor's own."""
+
+    def close(self) -> None:
+        """End the thread; what waits for it is cancelled."""
+        self.device.shutdown(wait=False, cancel_futures=True)
+
+
+async def load_serving(
+    settings: ProcessorSettings, metrics: ProcessorMetrics, folder: Path, digest: str = ""
+) -> Serving:
+    """Load the bundle in `folder` and run it before its first frame comes, on the thread that will serve it.
+
+    Raises BundleError, ConfigError when the device is not there, and whatever code in the bundle raises.
+    """
+    initializer = partial(_set_threads, settings.threads)
+    device = ThreadPoolExecutor(1, thread_name_prefix="device", initializer=initializer)
+    try:
+        prepared = asyncio.get_running_loop().run_in_executor(device, _prepare, settings, metrics, folder)
+        work, probe_s = await prepared
+    except BaseException:
+        device.shutdown(wait=False, cancel_futures=True)
+        raise
+    bundle = work.pipeline.bundle
+    model = Model(bundle.model_id, bundle.settings.input.policy, tuple(bundle.settings.classes))
+    return Serving(work, model, device, probe_s, digest)
+
+
+def _set_threads(threads: int) -> None:
+    torch.set_num_threads(threads or max(1, len(os.sched_getaffinity(0)) // 2))
+
+
+def _prepare(settings: ProcessorSettings, metrics: ProcessorMetrics, folder: Path) -> tuple[DeviceWork, float | None]:
+    bundle = load_bundle(folder, choose_device(settings.device))
+    pipeline = Pipeline(bundle, settings.mode, settings.denoise)
+    on_gpu = bundle.device.type == "cuda"
+    program = Program(
+        pipeline,
+        compiles=on_gpu if settings.compile is None else settings.compile,
+        precision=choose_precision(pipeline),
+    )
+    work = DeviceWork(
+        pipeline, metrics, program, settings.strip_dropped, settings.strip_recent_bytes, settings.preview_side
+    )
+    probe_s = work.warm(settings.batch_frames, most_pixels(settings))
+    if bundle.settings.strip is None:
+        log.warning("no frame is checked for triggers: the bundle has no [strip] table", model=bundle.model_id)
+    log.info(
+        "device is ready",
+        model=bundle.model_id,
+        device=str(bundle.device),
+        precision=program.precision,
+        compiled=program.shapes,
+    )
+    return work, probe_s

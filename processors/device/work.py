@@ -1,0 +1,335 @@
+"""All that runs on the device thread: a batch through the pipeline, and STRIP. Plain calls; no Kafka, no loop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from processors.arrivals.frames import TakenFrame
+from processors.device.codebooks import DeviceCodebooks
+from processors.device.microbatch import Shape
+from processors.device.precision import arithmetic
+from processors.device.probes import Probe, probes_of
+from processors.device.program import Program
+from processors.metrics import ProcessorMetrics
+from processors.pipeline import Pipeline
+from processors.results.preview import Picture
+from processors.results.records import StripFinding
+from processors.settings import ProcessorSettings
+from processors.stages.recent_pixels import RecentPixels
+from schemas.errors import BadPixels, ConfigError, NoKeyFrame, PointillistError, StageError, WireError
+from schemas.limits import BLOCK, BLOCK_PIXELS
+from schemas.pixels.masks import Mask
+from schemas.pixels.packing import unpack_pixels
+from schemas.pixels.temporal import unpack_delta
+from schemas.pointillist_pb2 import RAW, TEMPORAL
+
+_CPU_PIXELS = 2**18
+_GPU_PIXELS = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What the pipeline found in one frame."""
+
+    class_id: int
+    confidence: float
+    shown: Picture | None
+    """(h, w, C) uint8 for people, when it was asked for; see `Pipeline.show`."""
+    probe: Probe | None
+    """What STRIP is to look at; None unless the frame is a probe or one of the sample of the others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A frame that a stage cannot take, not even alone."""
+
+    stage: str
+    error: PointillistError
+
+
+Outcome = Found | Failed
+
+
+def choose_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
+    """The device that a setting names; raises ConfigError when there is no CUDA where it is asked for."""
+    have = torch.cuda.is_available()
+    if wanted == "cuda" and not have:
+        raise ConfigError("device: expected CUDA, torch finds none; auto or cpu would run")
+    return torch.device("cuda" if have and wanted != "cpu" else "cpu")
+
+
+def most_pixels(settings: ProcessorSettings) -> int:
+    """Height × width × frames of one batch at most, on the device of these settings."""
+    on_gpu = choose_device(settings.device).type == "cuda"
+    return settings.batch_pixels or (_GPU_PIXELS if on_gpu else _CPU_PIXELS)
+
+
+class DeviceWork:
+    """The pipeline on batches of taken frames. All calls come from one thread."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        metrics: ProcessorMetrics,
+        program: Program | None = None,
+        strip_dropped: float = 0.0,
+        recent_bytes: int = 2**20,
+        preview_side: int = 384,
+    ) -> None:
+        """`program` is of the same pipeline; without one, nothing is compiled.
+
+        `strip_dropped` is the share of the frames without some of their pixels that STRIP is to check, see
+        `processors.device.probes`; for that, cameras' recent pixels are kept in `recent_bytes` of memory. Previews have
+        at most `preview_side` pixels on their longer side.
+        """
+        self.pipeline = pipeline
+        self.program = program or Program(pipeline)
+        self._metrics = metrics
+        self._device = pipeline.bundle.device
+        self._strip_dropped = strip_dropped
+        self._recent = RecentPixels(recent_bytes)
+        self._preview_side = preview_side
+        self._codebooks = DeviceCodebooks(self._device)
+        self._stage = ""
+
+    @contextmanager
+    def _clock(self, stage: str) -> Iterator[None]:
+        self._stage = stage
+        start = time.perf_counter()
+        yield
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        self._metrics.stage(stage, time.perf_counter() - start)
+
+    @torch.inference_mode()
+    def classify(self, batch: Sequence[TakenFrame], previews: Sequence[bool]) -> list[Outcome]:
+        """What is found in each frame of a batch of one shape; `previews` says whose picture to return for people.
+
+        Where the batch fails, its frames go one by one, so that only those that fail alone come back as `Failed`; where
+        memory runs out, its halves.
+        """
+        try:
+            return self._attempt(batch, previews)
+        except Exception as error:  # whatever a network of the user's own raises
+            if len(batch) == 1:
+                return [self._failure(error)]
+            self._metrics.stage_failed(self._stage)
+            size = -(-len(batch) // 2) if _out_of_memory(error) else 1
+        # Outside the handler, which would keep the failed attempt's tensors alive.
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+        outcomes: list[Outcome] = []
+        for start in range(0, len(batch), size):
+            outcomes += self.classify(batch[start : start + size], previews[start : start + size])
+        return outcomes
+
+    def _failure(self, error: Exception) -> Failed:
+        self._metrics.stage_failed(self._stage)
+        if isinstance(error, PointillistError):
+            return Failed(self._stage, error)
+        return Failed(self._stage, StageError(f"{type(error).__name__}: {error}"))
+
+    def _attempt(self, batch: Sequence[TakenFrame], previews: Sequence[bool]) -> list[Outcome]:
+        outcomes: list[Outcome | None] = [None] * len(batch)
+        good: list[int] = []
+        masks: list[tuple[Tensor, Tensor]] = []
+
+        def decode(kept: Tensor, sent: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            pixels, kept, sent = self._decode(batch, kept, sent, good, outcomes)
+            masks.append((kept, sent))
+            return pixels, kept, sent
+
+        seeds = [taken.key.frame_seed(taken.frame.boot_id, taken.frame.seq) for taken in batch]
+        whole = [taken.frame.whole for taken in batch]
+        done = self.program(
+            torch.tensor(seeds, dtype=torch.int64, device=self._device),
+            self._books(batch),
+            torch.tensor(whole, device=self._device),
+            batch[0].shape,
+            decode,
+            self._clock,
+        )
+        if done is not None:
+            frames, found = done
+            class_ids, confidences = found.class_id.tolist(), found.confidence.tolist()
+            kept, sent = masks[-1]
+            shown = self._show(frames, kept, found.rebuilt, [i for i, index in enumerate(good) if previews[index]])
+            self._stage = "strip"
+            taken = [batch[index] for index in good]
+            probes = probes_of(self.pipeline, taken, frames, sent, self._strip_dropped, self._recent)
+            for i, index in enumerate(good):
+                if not 0 <= confidences[i] <= 1:  # not a number
+                    failure = StageError(f"expected a confidence from 0 to 1, got {confidences[i]}")
+                    self._metrics.stage_failed("classify")
+                    outcomes[index] = Failed("classify", failure)
+                    continue
+                outcomes[index] = Found(class_ids[i], confidences[i], shown.get(i), probes.get(i))
+        return [outcome for outcome in outcomes if outcome is not None]
+
+    def _show(self, frames: Tensor, kept: Tensor, rebuilt: Tensor | None, due: list[int]) -> dict[int, Picture]:
+        """The pictures for people of the frames at the positions `due`."""
+        if not due:
+            return {}
+        with self._clock("preview"):
+            whole = None if rebuilt is None else rebuilt[due]
+            shown = self.pipeline.show(frames[due], kept[due], self._preview_side, whole)
+            return {i: picture_of(picture) for i, picture in zip(due, shown, strict=True)}
+
+    def _decode(
+        self,
+        batch: Sequence[TakenFrame],
+        kept: Tensor,
+        sent: Tensor,
+        good: list[int],
+        outcomes: list[Outcome | None],
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The pixels (P, C) of the frames that decode, whose indices go to `good`, and their two masks."""
+        shape = batch[0].shape
+        # To fetch the masks from a GPU is to wait for it: only for what cannot be decoded without.
+        on_host = shape.height % BLOCK or shape.width % BLOCK or any(taken.frame.profile != RAW for taken in batch)
+        host_kept, host_sent = (x[:, 0].cpu().numpy() if on_host else None for x in (kept, sent))
+        composed = False
+        pixels = bytearray()
+        for index, taken in enumerate(batch):
+            try:
+                if host_kept is None or host_sent is None:
+                    pixels += _raw_pixels(taken)
+                elif taken.frame.profile == TEMPORAL and not taken.frame.whole:
+                    picture, known = _composed(taken, host_kept[index])
+                    host_kept[index] = host_sent[index] = known
+                    composed = True
+                    pixels += picture.reshape(-1, shape.channels).take(np.flatnonzero(known), axis=0).tobytes()
+                else:
+                    frame = taken.frame
+                    pixels += unpack_pixels(frame.pixels, host_sent[index], frame.channels, frame.profile).tobytes()
+            except WireError as error:
+                self._metrics.stage_failed("unpack")
+                outcomes[index] = Failed("unpack", error)
+            else:
+                good.append(index)
+        if composed:
+            kept, sent = (torch.from_numpy(x)[:, None].to(self._device) for x in (host_kept, host_sent))
+        if len(good) < len(batch):
+            kept, sent = kept[good], sent[good]
+        return self._upload(pixels, shape.channels), kept, sent
+
+    def _upload(self, pixels: bytearray, channels: int) -> Tensor:
+        flat = torch.frombuffer(pixels or bytearray(channels), dtype=torch.uint8).view(-1, channels)
+        if self._device.type != "cuda":
+            return flat
+        return flat.pin_memory().to(self._device, non_blocking=True)
+
+    def _books(self, batch: Sequence[TakenFrame]) -> Tensor:
+        slots = self._codebooks.slots([(taken.key, taken.frame.dropped_per_block) for taken in batch])
+        return self._codebooks.table[slots]
+
+    @torch.inference_mode()
+    def strip(self, probes: Sequence[Probe]) -> list[StripFinding | Failed]:
+        """What STRIP says of each probe; those that fail alone come back as `Failed`."""
+        findings: list[StripFinding | Failed | None] = [None] * len(probes)
+        for dropped in sorted({probe.dropped_per_block for probe in probes}):
+            places = [i for i, probe in enumerate(probes) if probe.dropped_per_block == dropped]
+            found = self._strip_alike([probes[i].picture for i in places], dropped)
+            for i, finding in zip(places, found, strict=True):
+                findings[i] = finding
+        return [finding for finding in findings if finding is not None]
+
+    def _strip_alike(self, pictures: Sequence[Tensor], dropped_per_block: int) -> list[StripFinding | Failed]:
+        try:
+            with self._clock("strip"), arithmetic(self._device, self.program.precision):
+                found = self.pipeline.strip(torch.stack(list(pictures)), dropped_per_block)
+                bits, passes = found.entropy_bits.tolist(), found.passes.tolist()
+        except Exception as error:  # whatever a network of the user's own raises
+            if len(pictures) == 1:
+                return [self._failure(error)]
+            self._metrics.stage_failed("strip")
+            size = -(-len(pictures) // 2) if _out_of_memory(error) else 1
+        else:
+            threshold = self.strip_threshold_bits(dropped_per_block)
+            return [
+                StripFinding(entropy, threshold, count)
+                if entropy == entropy
+                else Failed("strip", StageError("the entropy is not a number"))
+                for entropy, count in zip(bits, passes, strict=True)
+            ]
+        parts = [pictures[start : start + size] for start in range(0, len(pictures), size)]
+        return [finding for part in parts for finding in self._strip_alike(part, dropped_per_block)]
+
+    def strip_threshold_bits(self, dropped_per_block: int) -> float:
+        """The entropy in bits below which frames that lost so many pixels a block are suspect; 0 without any."""
+        strip = self.pipeline.bundle.settings.strip
+        threshold = None if strip is None else strip.threshold(dropped_per_block)
+        return 0.0 if threshold is None else threshold.threshold_bits
+
+    @torch.inference_mode()
+    def warm(self, batch_frames: int, batch_pixels: int = _CPU_PIXELS) -> float | None:
+        """Run the chain on black frames of the network's size and 32×32; the seconds that STRIP takes for one frame.
+
+        None when the bundle has nothing for STRIP. The second run of each is the one that counts. A program that
+        compiles does so for these two sizes.
+        """
+        wanted = self.pipeline.bundle.settings.input
+        own = Shape(wanted.height, wanted.width, wanted.channels)
+        for shape in sorted({own, Shape(32, 32, 3)}):
+            area = shape.height * shape.width
+            self.program.compile_for(shape, max(1, min(batch_frames, batch_pixels // area)))
+            for count in sorted({1, max(1, min(batch_frames, batch_pixels // area, _CPU_PIXELS // area))}):
+                kept = torch.ones(count, 1, shape.height, shape.width, dtype=torch.bool, device=self._device)
+                kept[..., ::3] = False
+                frames = torch.zeros(count, shape.channels, shape.height, shape.width, device=self._device)
+                for _ in range(2):
+                    self.pipeline(frames, kept)
+        if self.pipeline.bundle.overlays is None:
+            return None
+        probe = self.pipeline.probe_input(torch.zeros(1, own.channels, own.height, own.width, device=self._device))
+        seconds = 0.0
+        for _ in range(2):
+            start = time.perf_counter()
+            self.pipeline.strip(probe).entropy_bits.tolist()
+            seconds = time.perf_counter() - start
+        return seconds
+
+
+def _raw_pixels(taken: TakenFrame) -> bytes:
+    """The pixels of a frame of the profile `raw` of whole blocks: how many there are follows without the mask."""
+    frame, shape = taken.frame, taken.shape
+    dropped = 0 if frame.whole else frame.dropped_per_block
+    count = shape.height * shape.width // BLOCK_PIXELS * (BLOCK_PIXELS - dropped)
+    if len(frame.pixels) != count * shape.channels:
+        raise BadPixels(f"expected {count} pixels of {shape.channels} bytes, got {len(frame.pixels)} bytes")
+    return frame.pixels
+
+
+def _composed(taken: TakenFrame, kept: Mask) -> tuple[Picture, Mask]:
+    """Pixels (H, W, C) and mask (H, W) of a frame of the profile `temporal`, unchanged blocks from its key frame.
+
+    `kept` (H, W) is the frame's own mask: in each block, the pixels of one mask are known.
+    """
+    if taken.key_frame is None:
+        raise NoKeyFrame(f"expected the key frame of {taken.identity}, got none")
+    key = taken.key_frame.picture()
+    if taken.frame.key_distance:
+        return unpack_delta(taken.frame.pixels, kept, key)
+    return key.pixels, key.kept
+
+
+def picture_of(frame: Tensor) -> Picture:
+    """One frame (C, H, W) in [0, 1] as (H, W, C) uint8.
+
+    It leaves the device first, which needs no more memory there: what follows may run while the device has none left.
+    """
+    array: Picture = frame.cpu().mul(255).round_().clamp_(0, 255).byte().permute(1, 2, 0).numpy()
+    return np.ascontiguousarray(array)
+
+
+def _out_of_memory(error: Exception) -> bool:
+    # On the CPU torch raises a plain RuntimeError.
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)

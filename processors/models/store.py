@@ -1,0 +1,201 @@
+"""Published bundles: one folder for each content in a store, and copies of them in a processor's cache.
+
+A store is a folder or a URL that fsspec opens. A bundle's folder there is named by the digest of its files, so nothing
+in it is ever changed, and whoever fetches it checks every file against the digests in the sealed record.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import fsspec  # type: ignore[import-untyped]  # it ships no types
+
+from processors.bundle.bundle import read_settings
+from processors.bundle.formats import first_line
+from schemas.errors import BundleError, ConfigError
+from schemas.models import MAX_BUNDLE_BYTES, MAX_FILES, bundle_digest, is_inside
+from schemas.pointillist_pb2 import BundleFile, Model
+
+CACHED: Final = 8
+"""Bundles that a cache keeps, the latest used."""
+_CHUNK: Final = 2**20
+
+
+class Unreachable(BundleError):  # noqa: N818  # a state of the store, which may pass
+    """The store does not give a file."""
+
+
+def bundle_files(folder: Path) -> list[BundleFile]:
+    """The files of a bundle with their digests: all in the folder but hidden ones and Python's caches.
+
+    Raises BundleError when there are none, too many, too large ones, one that cannot be read, or a link: what it leads
+    to may be no part of the bundle.
+    """
+    files = []
+    for path in sorted(folder.rglob("*")):
+        parts = path.relative_to(folder).parts
+        if any(part.startswith(".") or part == "__pycache__" for part in parts):
+            continue
+        if path.is_symlink():
+            raise BundleError(f"{folder}: expected files, got the link {'/'.join(parts)}: copy what it names")
+        if not path.is_file():
+            continue
+        name = "/".join(parts)
+        if not is_inside(name):
+            raise BundleError(f"{folder}: expected names of files of at most 200 characters, got {name[:80]!r}")
+        try:
+            with path.open("rb") as opened:
+                digest = hashlib.file_digest(opened, "sha256").digest()
+                files.append(BundleFile(name=name, size=opened.tell(), sha256=digest))
+        except OSError as error:
+            raise BundleError(f"cannot read {path}: {error.strerror}") from error
+    total = sum(file.size for file in files)
+    if not 1 <= len(files) <= MAX_FILES or total > MAX_BUNDLE_BYTES:
+        raise BundleError(
+            f"{folder}: expected 1 to {MAX_FILES} files of at most {MAX_BUNDLE_BYTES} bytes together, "
+            f"got {len(files)} of {total}"
+        )
+    return files
+
+
+class ModelStore:
+    """Where `model publish` puts bundles."""
+
+    def __init__(self, url: str) -> None:
+        """`url` is a folder or a URL. Raises ConfigError when fsspec cannot open it, or it holds a password."""
+        if "://" in url and urlsplit(url).password is not None:
+            raise ConfigError("the store: expected a URL without password: it is written into Kafka")
+        try:
+            system, root = fsspec.core.url_to_fs(url)
+        except (ImportError, ValueError) as error:
+            raise ConfigError(f"the store: expected a folder or a URL that fsspec opens: {first_line(error)}") from None
+        self._files: Any = system
+        self._root = root.rstrip("/")
+
+    def add(self, folder: Path, model_id: str) -> Model:
+        """Copy the bundle in `folder`, which has been loaded as `model_id`, to the store; what stands there stays.
+
+        Raises BundleError when the folder cannot be read or the store does not take it.
+        """
+        settings = read_settings(folder)
+        files = bundle_files(folder)
+        digest = bundle_digest(files)
+        place = f"{self._root}/{settings.name}-{digest[:32]}"
+        try:
+            for file in files:
+                target = f"{place}/{file.name}"
+                if not self._holds(target, file):
+                    self._files.makedirs(target.rpartition("/")[0], exist_ok=True)
+                    self._files.put_file(str(folder / file.name), target)
+        except Exception as error:  # each kind of store has errors of its own
+            raise BundleError(
+                f"the store does not take {folder}: {type(error).__name__}: {first_line(error)}"
+            ) from error
+        location = self._files.unstrip_protocol(place)
+        return Model(
+            model_id=model_id,
+            location=location,
+            published_ms=time.time_ns() // 1_000_000,
+            digest=digest,
+            files=files,
+            classes=settings.classes,
+            strip=settings.strip is not None,
+        )
+
+    def _holds(self, target: str, file: BundleFile) -> bool:
+        if not self._files.exists(target) or self._files.size(target) != file.size:
+            return False
+        with self._files.open(target, "rb") as opened:
+            return _copy(opened.read, lambda _: None, file.size) == file.sha256
+
+    def discard(self, model: Model) -> None:
+        """Remove a bundle of this store; one that lies elsewhere, or is gone already, is left alone."""
+        place = str(self._files._strip_protocol(model.location))
+        with suppress(OSError):
+            if place.rpartition("/")[0] == self._root:
+                self._files.rm(place, recursive=True)
+
+
+def fetch_bundle(model: Model, cache: Path) -> Path:
+    """The folder in `cache` with the files of a published bundle, fetched unless they are there; each is checked.
+
+    Raises Unreachable when the store does not give them, BundleError when they are not what was published.
+    """
+    folder = cache / model.digest
+    if folder.is_dir() and _is_whole(folder, model):
+        os.utime(folder)
+        return folder
+    partial = cache / f".{model.digest}.{os.getpid()}"
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        for file in model.files:
+            _fetch(model, file, partial / file.name)
+        _put(partial, folder, model)
+    except OSError as error:
+        raise Unreachable(f"{model.model_id}: cannot keep a copy in {cache}: {error.strerror}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    _forget_oldest(cache, folder)
+    return folder
+
+
+def _put(partial: Path, folder: Path, model: Model) -> None:
+    try:
+        partial.rename(folder)
+    except OSError:
+        # Another processor with the same cache was faster, and may be reading it; only a damaged copy gives way.
+        if _is_whole(folder, model):
+            return
+        damaged = partial.with_name(f"{partial.name}.damaged")
+        folder.rename(damaged)
+        partial.rename(folder)
+        shutil.rmtree(damaged, ignore_errors=True)
+
+
+def _fetch(model: Model, file: BundleFile, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.open("wb") as kept:
+        try:
+            with fsspec.open(f"{model.location}/{file.name}", "rb") as opened:
+                digest = _copy(opened.read, kept.write, file.size)
+        except Exception as error:  # each kind of store has errors of its own
+            raise Unreachable(
+                f"{model.model_id}: cannot fetch {file.name} from {model.location}: "
+                f"{type(error).__name__}: {first_line(error)}"
+            ) from error
+    if digest != file.sha256:
+        raise BundleError(f"{model.model_id}: {file.name} in {model.location} is not what was published")
+
+
+def _copy(read: Callable[[int], bytes], write: Callable[[bytes], object], size: int) -> bytes:
+    """Copy `size` bytes, and one more if there is one; the digest of what was copied."""
+    digest = hashlib.sha256()
+    left = size + 1
+    while left > 0 and (chunk := read(min(_CHUNK, left))):
+        digest.update(chunk)
+        write(chunk)
+        left -= len(chunk)
+    return digest.digest()
+
+
+def _is_whole(folder: Path, model: Model) -> bool:
+    try:
+        return bundle_digest(bundle_files(folder)) == model.digest
+    except BundleError:
+        return False
+
+
+def _forget_oldest(cache: Path, used: Path) -> None:
+    with suppress(OSError):
+        folders = [path for path in cache.iterdir() if path.is_dir() and path != used and not path.name.startswith(".")]
+        for path in sorted(folders, key=lambda path: path.stat().st_mtime)[: max(0, len(folders) + 1 - CACHED)]:
+            shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,215 @@
+"""The published model takes the place of the one that serves: loaded beside it, switched between two batches."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from processors.bundle.formats import first_line
+from processors.device.serving import Serving, load_serving
+from processors.metrics import ProcessorMetrics
+from processors.models.feed import ModelFeed
+from processors.models.store import Unreachable, fetch_bundle
+from processors.results.delivery import Emitter
+from processors.results.records import Outgoing, served_record
+from processors.settings import ProcessorSettings
+from schemas.errors import BundleError, ConfigError
+from schemas.models import PROCESSOR_PREFIX, live, standing
+from schemas.pointillist_pb2 import Model, ServedModel
+from schemas.runtime.health import Health
+
+_AGAIN_S: Final = 15.0
+"""Before a store that did not give a bundle is asked again."""
+_FIRST_S: Final = 5.0
+
+log = structlog.get_logger()
+
+
+class ModelLoader:
+    """Loads published bundles, and the processor's own, each on a thread of its own."""
+
+    def __init__(self, settings: ProcessorSettings, metrics: ProcessorMetrics) -> None:
+        self._settings = settings
+        self._metrics = metrics
+        self._own_cache: tempfile.TemporaryDirectory[str] | None = None
+
+    async def load(self, model: Model | None) -> Serving:
+        """The published model, or the processor's own for None.
+
+        Raises BundleError whatever is wrong with the bundle, Unreachable when that may pass, ConfigError when its
+        device is not there.
+        """
+        name = model.model_id if model is not None else str(self._settings.bundle)
+        try:
+            async with asyncio.timeout(self._settings.model_load_s):
+                if model is None:
+                    return await load_serving(self._settings, self._metrics, self._settings.bundle)
+                folder = await asyncio.to_thread(fetch_bundle, model, self._cache())
+                serving = await load_serving(self._settings, self._metrics, folder, model.digest)
+        except (BundleError, ConfigError):
+            raise
+        except TimeoutError:
+            raise BundleError(f"{name}: not ready after {self._settings.model_load_s:g} s") from None
+        except (Exception, SystemExit) as error:  # whatever a bundle's own code raises
+            raise BundleError(f"{name}: {type(error).__name__}: {first_line(error)}") from error
+        if serving.model.model_id != name:
+            serving.close()
+            raise BundleError(f"expected {name} in {model.location}, got {serving.model.model_id}")
+        return serving
+
+    def _cache(self) -> Path:
+        if self._settings.model_cache is not None:
+            return self._settings.model_cache
+        if self._own_cache is None:
+            self._own_cache = tempfile.TemporaryDirectory(prefix="pointillist-models-")
+        return Path(self._own_cache.name)
+
+    def close(self) -> None:
+        """Remove the cache, unless the settings name a lasting one."""
+        if self._own_cache is not None:
+            self._own_cache.cleanup()
+
+
+async def first_serving(feed: ModelFeed, loader: ModelLoader) -> Serving:
+    """The live model, or the newest one before it that can be loaded, or the processor's own.
+
+    A Kafka that does not answer now is not waited for: frames are taken only when `feed.known` is set, and then the
+    swap sees to it. Raises BundleError when the processor's own bundle is needed and broken.
+    """
+    await feed.tried(_FIRST_S)
+    for model in standing(feed.models):
+        try:
+            return await loader.load(model)
+        except BundleError as error:
+            log.error("a published model is not served", model=model.model_id, error=str(error))
+    return await loader.load(None)
+
+
+class ModelSwap:
+    """Follows the feed. What cannot be loaded is refused, and the model before goes on."""
+
+    def __init__(
+        self,
+        settings: ProcessorSettings,
+        feed: ModelFeed,
+        loader: ModelLoader,
+        serving: Serving,
+        switch: Callable[[Serving], None],
+        emitter: Emitter,
+        metrics: ProcessorMetrics,
+        health: Health,
+    ) -> None:
+        """`switch` makes the processor use another model from its next batch on."""
+        self._settings = settings
+        self._feed = feed
+        self._loader = loader
+        self._switch = switch
+        self._emitter = emitter
+        self._metrics = metrics
+        self._health = health
+        self._key = f"{PROCESSOR_PREFIX}{settings.name}".encode()
+        self._since_ms = _now_ms()
+        self._reported: tuple[int, ServedModel] | None = None
+        self._sending: asyncio.Task[None] | None = None
+        self.serving = serving
+        self.settled = asyncio.Event()
+        """Set when what was live at the start serves, or has been refused: frames may be taken."""
+
+    async def run(self) -> None:
+        """Follow for ever."""
+        self._say(None, "")
+        while True:
+            await self._feed.changed.wait()
+            self._feed.changed.clear()
+            again = await self._follow()
+            self.settled.set()
+            if again:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_AGAIN_S):
+                        await self._feed.changed.wait()
+                self._feed.changed.set()
+
+    async def _follow(self) -> bool:
+        """Serve the live model; whether it is worth another try later."""
+        wanted = live(self._feed.models)
+        if self._is_served(wanted):
+            self._say(None, "")
+            return False
+        start_s = time.monotonic()
+        try:
+            ready = await self._loader.load(wanted)
+        except (BundleError, ConfigError) as error:
+            if not self._is_live(wanted):
+                self._metrics.model_swaps["superseded"].inc()
+                return False
+            name = wanted.model_id if wanted is not None else "the processor's own bundle"
+            log.error("model refused", model=name, serves=self.serving.model.model_id, error=str(error))
+            self._metrics.model_swaps["refused"].inc()
+            self._say(wanted, str(error))
+            return isinstance(error, Unreachable)
+        if not self._is_live(wanted):
+            self._metrics.model_swaps["superseded"].inc()
+            ready.close()
+            return False
+        seconds = time.monotonic() - start_s
+        before, self.serving = self.serving, ready
+        self._since_ms = _now_ms()
+        self._switch(ready)
+        self._metrics.model_swaps["switched"].inc()
+        self._metrics.model_load.observe(seconds)
+        log.info("model switched", model=ready.model.model_id, before=before.model.model_id, seconds=round(seconds, 3))
+        self._say(None, "")
+        return False
+
+    def _is_served(self, model: Model | None) -> bool:
+        return self.serving.digest == (model.digest if model is not None else "")
+
+    def _is_live(self, model: Model | None) -> bool:
+        now = live(self._feed.models)
+        return (now.digest if now is not None else "") == (model.digest if model is not None else "")
+
+    # What others are told
+
+    def _say(self, refused: Model | None, error: str) -> None:
+        model_id = self.serving.model.model_id
+        self._metrics.serves(model_id)
+        self._health.set("warm", True, model_id)
+        self._health.set("model", True, f"{model_id}; refused: {error}" if error else model_id)
+        served = ServedModel(
+            model_id=model_id,
+            digest=self.serving.digest,
+            since_ms=self._since_ms,
+            refused_digest=refused.digest if refused is not None else "",
+            error=error[:500],
+        )
+        report = (self._feed.found, served)
+        if self._feed.exists and report != self._reported:
+            self._reported = report
+            self._report(served_record(self._key, served))
+
+    def _report(self, record: Outgoing) -> None:
+        if self._sending is not None:
+            self._sending.cancel()
+        send = self._emitter.send(self._settings.models_topic, [record])
+        self._sending = asyncio.create_task(send, name="report model")
+
+    async def close(self, deadline_s: float) -> None:
+        """Say that this processor serves nothing any more, as far as Kafka takes that now; end the model's thread."""
+        self.serving.close()
+        if self._reported is not None:
+            self._report(served_record(self._key, None))
+        if self._sending is not None:
+            await asyncio.wait([self._sending], timeout=deadline_s)
+            self._sending.cancel()
+            await asyncio.gather(self._sending, return_exceptions=True)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,204 @@
+"""From what was found to what Kafka holds: verdicts with their pictures, and dead letters."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import structlog
+from aiokafka import ConsumerRecord
+
+from processors.arrivals.frames import TakenFrame
+from processors.device.probes import Probe
+from processors.device.serving import Serving
+from processors.device.work import Failed, picture_of
+from processors.results.delivery import Emitter
+from processors.results.preview import Picture, evidence_png, preview_jpeg
+from processors.results.records import (
+    Outgoing,
+    StripFinding,
+    failed_record,
+    key_request_record,
+    refused_record,
+    verdict_record,
+)
+from processors.results.repeats import Repeats
+from processors.settings import ProcessorSettings
+from schemas.errors import WireError
+from schemas.pixels.packing import unpack
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True, eq=False)
+class Classification:
+    """A classified frame, until its verdict is written."""
+
+    taken: TakenFrame
+    serving: Serving
+    class_id: int
+    confidence: float
+    shown: Picture | None
+    probe: Probe | None
+    finding: StripFinding | None = None
+
+    @property
+    def held_bytes(self) -> int:
+        """Memory that it keeps while it waits for STRIP."""
+        shown = self.shown.nbytes if self.shown is not None else 0
+        probe = self.probe.nbytes if self.probe is not None else 0
+        return self.taken.frame_bytes + shown + probe
+
+
+class Outbox:
+    """Sends results in tasks of its own; the frame's or record's `done` is called when Kafka holds its result."""
+
+    def __init__(
+        self,
+        settings: ProcessorSettings,
+        emitter: Emitter,
+        recorded: Callable[[TakenFrame], None],
+        failed: Callable[[TakenFrame], None],
+        pictures_failed: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`recorded` and `failed` hear of the frames whose verdict or dead letter Kafka holds, `pictures_failed` of
+        each verdict that goes without its pictures."""
+        self._settings = settings
+        self._emitter = emitter
+        self._recorded = recorded
+        self._failed = failed
+        self._pictures_failed = pictures_failed
+        self._pictures = ThreadPoolExecutor(1, thread_name_prefix="pictures")
+        self._repeats = Repeats()
+        self._again: list[Outgoing] = []
+        self._sending: set[asyncio.Task[None]] = set()
+        self.broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Gets the error of a delivery that failed by a defect; Kafka's own failures are waited out."""
+
+    def conclude(self, ready: Sequence[Classification], failed: Sequence[tuple[TakenFrame, Failed]]) -> None:
+        """Write the verdicts of `ready` and the dead letters of `failed`."""
+        plain: list[Outgoing] = []
+        pictured: list[Classification] = []
+        for found in ready:
+            if found.shown is None and not (found.finding is not None and found.finding.flagged):
+                plain.append(self._verdict(found))
+            else:
+                pictured.append(found)
+        self._send(self._settings.verdicts_topic, plain)
+        if pictured:
+            self._track(self._send_pictured(pictured), "pictures")
+        topic = self._settings.frames_topic
+        letters = [
+            failed_record(topic, taken, failure.stage, failure.error, partial(self._failed, taken))
+            for taken, failure in failed
+        ]
+        self._send(self._settings.dead_letters_topic, letters)
+
+    def repeat(self, taken: TakenFrame) -> bool:
+        """Give a frame that has come again the verdict that it was given; False when that is not known."""
+        known = self._repeats.find(taken.identity)
+        if known is None:
+            return False
+        again = Outgoing(known.key, known.value, known.headers, partial(self._recorded, taken))
+        self._again.append(again)
+        return True
+
+    def send_repeats(self) -> None:
+        """Write what `repeat` has gathered."""
+        again, self._again = self._again, []
+        self._send(self._settings.verdicts_topic, again)
+
+    def refuse(self, refused: Sequence[tuple[ConsumerRecord, WireError, Callable[[], None]]]) -> None:
+        """Write the dead letters of records that are no verified frames."""
+        letters = [
+            refused_record(record.topic, record.partition, record.offset, record.key, record.value or b"", error, done)
+            for record, error, done in refused
+        ]
+        self._send(self._settings.dead_letters_topic, letters)
+
+    def request_key(self, taken: TakenFrame) -> None:
+        """Ask the camera for a new key frame instead of the one that a frame names."""
+        self._send(self._settings.events_topic, [key_request_record(taken, _nothing)])
+
+    def _verdict(self, found: Classification, preview: bytes = b"", evidence: bytes = b"") -> Outgoing:
+        taken = found.taken
+        record = verdict_record(
+            taken, found.serving.model, found.class_id, found.confidence, found.finding, _nothing, preview, evidence,
+            composed=found.probe is not None and found.probe.composed,
+        )  # fmt: skip
+        record.done = partial(self._written, taken, record)
+        return record
+
+    def _written(self, taken: TakenFrame, record: Outgoing) -> None:
+        if record.smaller is not None:
+            record.value, record.smaller = record.smaller, None
+        self._repeats.remember(taken.identity, record)
+        # What is remembered must not keep the frame.
+        record.done = _nothing
+        self._recorded(taken)
+
+    async def _send_pictured(self, pictured: Sequence[Classification]) -> None:
+        loop = asyncio.get_running_loop()
+        encoded = await loop.run_in_executor(self._pictures, lambda: [_attempt(found) for found in pictured])
+        records: list[Outgoing] = []
+        for found, pictures in zip(pictured, encoded, strict=True):
+            if isinstance(pictures, Exception):
+                log.warning(
+                    "pictures left out", frame=str(found.taken.identity), error=f"{type(pictures).__name__}: {pictures}"
+                )
+                self._pictures_failed()
+                pictures = b"", b""
+            records.append(self._verdict(found, *pictures))
+        await self._emitter.send(self._settings.verdicts_topic, records)
+
+    def _send(self, topic: str, records: Sequence[Outgoing]) -> None:
+        if records:
+            self._track(self._emitter.send(topic, records), "send")
+
+    def _track(self, sending: Coroutine[None, None, None], name: str) -> None:
+        task = asyncio.create_task(sending, name=name)
+        self._sending.add(task)
+        task.add_done_callback(self._sent)
+
+    def _sent(self, task: asyncio.Task[None]) -> None:
+        self._sending.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None and not self.broken.done():
+            self.broken.set_exception(error)
+
+    async def close(self) -> None:
+        """Give up what is still being sent."""
+        for task in list(self._sending):
+            task.cancel()
+        await asyncio.gather(*self._sending, return_exceptions=True)
+        self._pictures.shutdown(wait=False, cancel_futures=True)
+
+
+def _nothing() -> None:
+    """For a record that nobody waits for any more."""
+
+
+def _attempt(found: Classification) -> tuple[bytes, bytes] | Exception:
+    """The pictures of a frame, or why there are none: whatever a device or a decoder raises, the verdict stands."""
+    try:
+        return _pictures_of(found)
+    except Exception as error:  # CUDA's out of memory and its other failures are RuntimeErrors
+        return error
+
+
+def _pictures_of(found: Classification) -> tuple[bytes, bytes]:
+    """The preview and the evidence of a frame, each empty when there is none."""
+    preview = preview_jpeg(found.shown) if found.shown is not None else b""
+    if found.finding is None or not found.finding.flagged:
+        return preview, b""
+    if found.probe is not None and not found.taken.frame.whole:
+        return preview, evidence_png(picture_of(found.probe.picture))
+    return preview, evidence_png(_whole_picture(found.taken))
+
+
+def _whole_picture(taken: TakenFrame) -> Picture:
+    everything = np.ones((taken.shape.height, taken.shape.width), dtype=np.bool_)
+    return unpack(taken.frame.pixels, everything, taken.shape.channels, taken.frame.profile)

@@ -1,0 +1,131 @@
+"""How much the processors still have before them in Kafka, and whether the bridge should take more frames."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import structlog
+from aiokafka import AIOKafkaConsumer
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.structs import TopicPartition
+
+from schemas.runtime.kafka_clients import leave, start
+from schemas.topics import KafkaTopic
+
+log = structlog.get_logger()
+
+ANSWER_S: Final = 5.0
+CLOSE_S: Final = 2.0
+COMPLAIN_AFTER: Final = 3
+"""Failures in a row: a Kafka that has just started knows no coordinator yet."""
+RECENT: Final = 1000
+"""Records over which a mean size is taken, once there are as many, or twice as many."""
+
+
+class RecordSizes:
+    """Mean size in bytes of the records lately sent to each partition."""
+
+    def __init__(self) -> None:
+        self._sums: dict[int, tuple[float, float]] = {}
+
+    def add(self, partition: int, records: int, size: int) -> None:
+        """So many records, of so many bytes together, went to a partition."""
+        count, total = self._sums.get(partition, (0.0, 0.0))
+        count, total = count + records, total + size
+        while count > 2 * RECENT:
+            count, total = count / 2, total / 2
+        self._sums[partition] = count, total
+
+    def mean(self, partition: int) -> float:
+        """The mean of a partition, else of all; 0 before the first record: then nothing is known."""
+        count, total = self._sums.get(partition, (0.0, 0.0))
+        if not count:
+            count = sum(c for c, _ in self._sums.values())
+            total = sum(t for _, t in self._sums.values())
+        return total / count if count else 0.0
+
+
+class Backlog:
+    """Asks Kafka how many frames the processors' group has not committed, and reckons them in bytes.
+
+    Kafka is never full: it deletes its oldest records, done or not, and frames that were confirmed to their cameras
+    would be lost. So the bridge holds frames back while any partition has more than `limit_bytes` undone, until it has
+    less than half of that. The estimate needs no state: offsets come from Kafka, sizes from what this bridge sent.
+    """
+
+    def __init__(
+        self,
+        bootstrap: str,
+        client: str,
+        group: str,
+        limit_bytes: int,
+        interval_s: float,
+        hold: Callable[[bool], None],
+        advance: Callable[[Mapping[int, int] | None], None],
+    ) -> None:
+        """`hold` hears whether frames are to be held back, whenever that changes; `advance` hears each time which
+        offset of each partition the group takes next, None when that can no longer be known."""
+        self.sizes = RecordSizes()
+        self.bytes = 0
+        """Of the partition that has most."""
+        self.holding = False
+        self._bootstrap = bootstrap
+        self._client = client
+        self._group = group
+        self._limit_bytes = limit_bytes
+        self._interval_s = interval_s
+        self._hold = hold
+        self._advance = advance
+
+    async def run(self, partitions: list[int]) -> None:
+        """Ask until cancelled. While Kafka gives no answer, the last one stands."""
+        failures = 0
+        while True:
+            consumer = AIOKafkaConsumer(bootstrap_servers=self._bootstrap, client_id=f"{self._client}-backlog")
+            admin = AIOKafkaAdminClient(bootstrap_servers=self._bootstrap, client_id=f"{self._client}-backlog")
+            try:
+                async with asyncio.timeout(ANSWER_S):
+                    await start(consumer)
+                    await start(admin)
+                    coordinator = await admin.find_coordinator(self._group)
+                while True:
+                    async with asyncio.timeout(ANSWER_S):
+                        places = await self._places(consumer, admin, coordinator, partitions)
+                    failures = 0
+                    self._advance({partition: done for partition, (done, _) in places.items()})
+                    self.observe({partition: end - done for partition, (done, end) in places.items()})
+                    await asyncio.sleep(self._interval_s)
+            except Exception as error:
+                # Whatever the client library reports: frames must not stop because nobody can say how many wait.
+                failures += 1
+                if failures == COMPLAIN_AFTER:
+                    self._advance(None)
+                    log.warning("the processors' backlog is unknown", group=self._group, cause=repr(error)[:300])
+            finally:
+                await leave(consumer.stop, admin.close, deadline_s=CLOSE_S)
+            await asyncio.sleep(self._interval_s)
+
+    def observe(self, undone: Mapping[int, int]) -> None:
+        """Take note of how many records each partition holds that are not done."""
+        self.bytes = round(max((count * self.sizes.mean(p) for p, count in undone.items()), default=0.0))
+        wanted = self.bytes > self._limit_bytes // 2 if self.holding else self.bytes > self._limit_bytes
+        if wanted != self.holding:
+            self.holding = wanted
+            log.info("frames held back" if wanted else "frames taken again", backlog_bytes=self.bytes)
+            self._hold(wanted)
+
+    async def _places(
+        self, consumer: AIOKafkaConsumer, admin: AIOKafkaAdminClient, coordinator: int, partitions: list[int]
+    ) -> dict[int, tuple[int, int]]:
+        """Of each partition, the offset that the group takes next and the one that the next record will get."""
+        places = [TopicPartition(KafkaTopic.FRAMES.value, partition) for partition in partitions]
+        committed = await admin.list_consumer_group_offsets(self._group, coordinator)
+        firsts = await consumer.beginning_offsets(places)
+        ends = await consumer.end_offsets(places)
+        found = {}
+        for place in places:
+            done = max(committed[place].offset if place in committed else -1, firsts[place])
+            found[place.partition] = (done, max(done, ends[place]))
+        return found

@@ -1,0 +1,249 @@
+"""Records on their way to Kafka: one lane per partition, one batch of each in flight, retried until acknowledged."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any, Final, TypeAlias
+
+import structlog
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import MessageSizeTooLargeError, RecordListTooLargeError
+from aiokafka.partitioner import DefaultPartitioner
+
+from producers.bridge.kafka.producers import Producers
+from producers.bridge.mqtt.acknowledgements import Ticket
+from producers.bridge.records import Record
+from schemas.limits import MAX_BROKER_BYTES
+from schemas.topics import KafkaTopic
+
+log = structlog.get_logger()
+
+Entry: TypeAlias = tuple[Record, Ticket | None]
+
+TOPICS: Final = (KafkaTopic.FRAMES, KafkaTopic.EVENTS, KafkaTopic.DEAD_LETTERS)
+RECORD_OVERHEAD: Final = 512
+"""Bytes that a buffered record costs besides its value; it bounds the number of small ones."""
+KEYS: Final = 16_384
+"""Keys whose partition is remembered."""
+BACKOFF_S: Final = 0.2
+
+
+class Lane:
+    """What waits for one partition."""
+
+    def __init__(self, topic: KafkaTopic, partition: int, linger_s: float, batch_bytes: int) -> None:
+        self.topic = topic
+        self.partition = partition
+        self.due = asyncio.Event()
+        self.first_at = 0.0
+        self.sent_at: float | None = None
+        """Monotonic time at which the batch in flight was first sent."""
+        self._entries: list[Entry] = []
+        self._bytes = 0
+        self._linger_s = linger_s
+        self._batch_bytes = batch_bytes
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def put(self, entry: Entry, size: int) -> None:
+        """Add a record of `size` bytes; the lane is due when it is full or its first record has lingered."""
+        if not self._entries:
+            self.first_at = time.monotonic()
+            self._timer = self._loop.call_later(self._linger_s, self.due.set)
+        self._entries.append(entry)
+        self._bytes += size
+        if self._bytes >= self._batch_bytes:
+            self.due.set()
+
+    def hurry(self) -> None:
+        """Linger no more."""
+        if self._entries:
+            self.due.set()
+
+    def take(self) -> list[Entry]:
+        """The next batch: all, or as much as fits, at least one."""
+        self.due.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        entries = self._entries
+        if self._bytes <= self._batch_bytes:
+            self._entries, self._bytes = [], 0
+            return entries
+        count = taken = 0
+        for entry in entries:
+            size = size_of(entry[0])
+            if count and taken + size > self._batch_bytes:
+                break
+            count += 1
+            taken += size
+        self._entries, self._bytes = entries[count:], self._bytes - taken
+        if self._entries:
+            self.first_at = time.monotonic()
+            self.due.set()
+        return entries[:count]
+
+
+def size_of(record: Record) -> int:
+    """What a buffered record counts."""
+    return len(record.value) + RECORD_OVERHEAD
+
+
+class BatchFull(Exception):  # noqa: N818  # a state of the batch
+    """The client library's batch had no room for all records: nothing was sent."""
+
+
+class Lanes:
+    """All lanes. `delivered` is called with each batch that Kafka has acknowledged by all in-sync replicas.
+
+    A batch that fails is sent again for ever; only a record that Kafka says is too large, alone in its batch, is
+    replaced by what `refused` makes of it. Order within a partition is kept as long as nothing fails.
+    """
+
+    def __init__(
+        self,
+        producers: Producers,
+        linger_s: float,
+        batch_bytes: int,
+        deadline_s: float,
+        delivered: Callable[[Lane, list[Entry], int, int, float], None],
+        failed: Callable[[], None],
+        refused: Callable[[Record, str], Record],
+    ) -> None:
+        """`delivered` gets the lane, the batch with its first offset in Kafka (negative when unknown) and its size as
+        `size_of` counts, and the seconds since its first record came; `failed` counts refused batches."""
+        self.buffered_bytes = 0
+        self.ready = asyncio.Event()
+        self._producers = producers
+        self._linger_s = linger_s
+        self._batch_bytes = batch_bytes
+        self._deadline_s = deadline_s
+        self._delivered = delivered
+        self._failed = failed
+        self._refused = refused
+        self._lanes: dict[KafkaTopic, list[Lane]] = {}
+        self._lane_of: dict[tuple[KafkaTopic, bytes], Lane] = {}
+        self._partitioner = DefaultPartitioner()
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    async def run(self) -> None:
+        """Learn the partitions, then serve all lanes until cancelled."""
+        partitions = await self._producers.partitions(TOPICS)
+        for topic in TOPICS:
+            self._lanes[topic] = [Lane(topic, p, self._linger_s, self._batch_bytes) for p in partitions[topic]]
+        async with asyncio.TaskGroup() as group:
+            for lanes in self._lanes.values():
+                for lane in lanes:
+                    group.create_task(self._serve(lane), name=f"lane {lane.topic}/{lane.partition}")
+            self.ready.set()
+
+    def put(self, record: Record, ticket: Ticket | None) -> None:
+        """Take a record; never waits, so the caller minds `buffered_bytes`."""
+        lane = self._lane_of.get((record.topic, record.key)) or self._find_lane(record)
+        size = len(record.value) + RECORD_OVERHEAD
+        if not self.buffered_bytes:
+            self._empty.clear()
+        self.buffered_bytes += size
+        lane.put((record, ticket), size)
+
+    def partitions(self, topic: KafkaTopic) -> list[int]:
+        """The partitions of a topic, once `ready`."""
+        return [lane.partition for lane in self._lanes[topic]]
+
+    async def drain(self) -> None:
+        """Wait until Kafka has all."""
+        for lanes in self._lanes.values():
+            for lane in lanes:
+                lane.hurry()
+        await self._empty.wait()
+
+    def stalled_s(self) -> float:
+        """For how long the oldest batch in flight has been waiting for its acknowledgement."""
+        sent = [lane.sent_at for lanes in self._lanes.values() for lane in lanes if lane.sent_at is not None]
+        return time.monotonic() - min(sent) if sent else 0.0
+
+    def _find_lane(self, record: Record) -> Lane:
+        lanes = self._lanes[record.topic]
+        numbers = list(range(len(lanes)))
+        partition: int = self._partitioner(record.key, numbers, numbers)
+        lane = lanes[partition]
+        if len(self._lane_of) >= KEYS:
+            self._lane_of.clear()
+        self._lane_of[record.topic, record.key] = lane
+        return lane
+
+    async def _serve(self, lane: Lane) -> None:
+        while True:
+            await lane.due.wait()
+            first_at = lane.first_at
+            entries = lane.take()
+            if not entries:
+                continue
+            lane.sent_at = time.monotonic()
+            await self._deliver(lane, entries, first_at)
+            lane.sent_at = None
+
+    async def _deliver(self, lane: Lane, entries: list[Entry], first_at: float) -> None:
+        while True:
+            producer = await self._producers.current()
+            try:
+                offset = await self._send(producer, lane, entries)
+            except (MessageSizeTooLargeError, RecordListTooLargeError, BatchFull) as error:
+                self._failed()
+                if not isinstance(error, BatchFull):
+                    self._producers.replace(producer, error)
+                if len(entries) > 1:
+                    middle = len(entries) // 2
+                    await self._deliver(lane, entries[:middle], first_at)
+                    await self._deliver(lane, entries[middle:], first_at)
+                else:
+                    ((record, ticket),) = entries
+                    self.put(self._refused(record, f"Kafka refused {len(record.value)} bytes: {error}"), ticket)
+                    self._release(entries)
+                return
+            except Exception as error:
+                # Whatever the client library reports, giving up would lose what cameras hold until confirmed.
+                self._failed()
+                self._producers.replace(producer, error)
+                await asyncio.sleep(BACKOFF_S)
+            else:
+                size = self._release(entries)
+                self._delivered(lane, entries, offset, size, time.monotonic() - first_at)
+                return
+
+    async def _send(self, producer: AIOKafkaProducer, lane: Lane, entries: list[Entry]) -> int:
+        """Send one batch; its first offset, once Kafka has it. Raises what Kafka says, BatchFull or TimeoutError."""
+        now_ms = time.time_ns() // 1_000_000
+        batch = producer.create_batch()
+        append = batch.append
+        for record, _ in entries:
+            if append(timestamp=now_ms, key=record.key, value=record.value, headers=record.headers) is None:
+                raise BatchFull(f"expected room for {len(entries)} records in {MAX_BROKER_BYTES} bytes")
+        batch.close()
+        given_up = self._producers.given_up
+
+        async def acknowledged() -> int:
+            future = await producer.send_batch(batch, lane.topic.value, partition=lane.partition)
+            # Of a batch that Kafka had already, sent again after a lost answer, it may not say where that lies.
+            return int((await future).offset)
+
+        # All of it: an ended producer that is asked to send waits for its topic's metadata for ever.
+        sending = asyncio.create_task(acknowledged())
+        either: set[asyncio.Future[Any]] = {sending, given_up}
+        try:
+            await asyncio.wait(either, timeout=self._deadline_s, return_when=asyncio.FIRST_COMPLETED)
+            if not sending.done():
+                raise TimeoutError(f"expected Kafka's acknowledgement within {self._deadline_s:g} s")
+            return sending.result()
+        finally:
+            sending.cancel()
+
+    def _release(self, entries: list[Entry]) -> int:
+        size = sum(len(record.value) for record, _ in entries) + len(entries) * RECORD_OVERHEAD
+        self.buffered_bytes -= size
+        if not self.buffered_bytes:
+            self._empty.set()
+        return size

@@ -1,0 +1,260 @@
+"""The bridge's MQTT connection on the event loop: made again for ever, read and written without threads."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+from collections.abc import Callable
+from typing import Any, Final
+
+import structlog
+from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from producers.bridge.mqtt.client import OnPublish, PacketClient
+from producers.bridge.settings import BridgeSettings
+from schemas.runtime.health import Health
+from schemas.topics import Channel, every_camera_filter, shared_filter
+
+log = structlog.get_logger()
+
+CONNECT_S: Final = 5.0
+BACKOFF_S: Final = (0.1, 2.0)
+"""First and longest wait between two tries to connect."""
+STEADY_S: Final = 10.0
+"""A connection that lasted so long is made again at once. Two bridges of one name, which throw each other out, or a
+broker that accepts and hangs, are given ever longer waits instead."""
+TICK_S: Final = 0.5
+"""How often keep-alive is looked at."""
+TAKEN_OVER: Final = 0x8E
+
+# The broker hands what it retains (`status`, `meta`) to plain filters only, so each bridge forwards those of all
+# cameras; equal ones have equal event ids.
+_PLAIN: Final = (Channel.STATUS, Channel.META)
+
+
+def frame_filter(settings: BridgeSettings) -> str:
+    """By which the bridge gets frames."""
+    return _shared(settings, Channel.FRAME)
+
+
+def event_filters(settings: BridgeSettings) -> list[str]:
+    """By which it gets everything else."""
+    return [_shared(settings, Channel.EVENT), *(every_camera_filter(channel) for channel in _PLAIN)]
+
+
+def _shared(settings: BridgeSettings, channel: Channel) -> str:
+    return shared_filter(settings.group, channel) if settings.mode == "shared" else every_camera_filter(channel)
+
+
+class Link:
+    """One MQTT client, connected and subscribed as long as there is a broker."""
+
+    def __init__(
+        self, settings: BridgeSettings, on_publish: OnPublish, on_open: Callable[[], None], health: Health
+    ) -> None:
+        """`on_open` is called before anything of a new connection can come."""
+        self._settings = settings
+        self._on_open = on_open
+        self._health = health
+        self._loop = asyncio.get_running_loop()
+        self._closed: asyncio.Future[str] = self._loop.create_future()
+        self._subscribed = False
+        self._paused = False
+        self._holds_frames = False
+        self._closing = False
+        self._reading: socket.socket | None = None
+        client = self._client = PacketClient(settings.name, on_publish)
+        client.configure(
+            settings.mqtt_host,
+            settings.mqtt_port,
+            keepalive_s=settings.keepalive_s,
+            receive_maximum=settings.receive_maximum,
+            session_expiry_s=settings.session_expiry_s if settings.mode == "single" else 0,
+        )
+        client.on_connect = self._connected
+        client.on_subscribe = self._suback
+        client.on_disconnect = self._disconnected
+        client.on_socket_open = self._socket_open
+        client.on_socket_close = self._socket_close
+        client.on_socket_register_write = self._wants_write
+        client.on_socket_unregister_write = self._wrote
+        health.set("mqtt", False, "not connected yet")
+
+    @property
+    def writable(self) -> bool:
+        """Subscribed, and the broker takes what is written."""
+        return self._subscribed and not self._client.want_write()
+
+    @property
+    def paused(self) -> bool:
+        """Nothing is read."""
+        return self._paused
+
+    def pause(self) -> None:
+        """Stop reading: what comes waits at the broker."""
+        self._paused = True
+        self._read_or_wait()
+
+    def resume(self) -> None:
+        """Read again."""
+        self._paused = False
+        self._read_or_wait()
+
+    def hold_frames(self, hold: bool) -> None:
+        """Take no more frames for now, or take them again.
+
+        Without a subscriber the broker keeps none, and cameras send again what is not confirmed. The publishers behind
+        a `single` bridge may know no confirmations: there the subscription stays and nothing at all is read, so that
+        the broker has to keep it.
+        """
+        self._holds_frames = hold
+        if self._settings.mode == "single":
+            self._read_or_wait()
+        elif self._client.is_connected():
+            if hold:
+                self._client.unsubscribe(frame_filter(self._settings))
+            else:
+                self._client.subscribe(frame_filter(self._settings), qos=1)
+
+    def send(self, packets: bytes) -> None:
+        """Write whole packets; without a connection they are dropped."""
+        self._client.send(packets)
+
+    async def run(self) -> None:
+        """Stay connected until closed or cancelled."""
+        wait_s, longest_s = BACKOFF_S
+        try:
+            while True:
+                began = self._loop.time()
+                try:
+                    reason = await self._session()
+                except OSError as error:
+                    reason = f"{type(error).__name__}: {error}"
+                if self._closing:
+                    return
+                if self._loop.time() - began > STEADY_S:
+                    wait_s = BACKOFF_S[0]
+                self._subscribed = False
+                self._health.set("mqtt", False, reason)
+                log.warning("mqtt connection ended", reason=reason)
+                await asyncio.sleep(wait_s * random.uniform(0.5, 1.0))
+                wait_s = min(longest_s, wait_s * 2)
+        finally:
+            self._subscribed = False
+            self._client.drop()
+
+    async def close(self) -> None:
+        """Write what is queued, then DISCONNECT, and wait until both are written."""
+        self._closing = True
+        if self._reading is not None:
+            self._client.disconnect()
+            await asyncio.wait({self._closed})
+
+    async def _session(self) -> str:
+        connected = await self._dial()
+        self._closed = self._loop.create_future()
+        self._on_open()
+        self._client.adopt(connected)
+        while not self._closed.done():
+            await asyncio.wait({self._closed}, timeout=TICK_S)
+            if not self._reads:
+                self._client.excuse_silence()
+            self._client.loop_misc()
+        return self._closed.result()
+
+    async def _dial(self) -> socket.socket:
+        host, port = self._settings.mqtt_host, self._settings.mqtt_port
+        refusal: OSError = ConnectionError(f"{host} has no address")
+        async with asyncio.timeout(CONNECT_S):
+            for family, kind, protocol, _, address in await self._loop.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+                sock = socket.socket(family, kind, protocol)
+                try:
+                    sock.setblocking(False)
+                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                    await self._loop.sock_connect(sock, address)
+                except OSError as error:
+                    sock.close()
+                    refusal = error
+                except BaseException:
+                    sock.close()
+                    raise
+                else:
+                    return sock
+        raise refusal
+
+    @property
+    def _reads(self) -> bool:
+        # A new connection is read until it is subscribed, so that the broker's answers are seen.
+        held = self._holds_frames and self._settings.mode == "single" and self._subscribed
+        return not (self._paused or held)
+
+    def _read_or_wait(self) -> None:
+        if self._reading is None:
+            return
+        if self._reads:
+            self._loop.add_reader(self._reading, self._guarded, self._client.loop_read)
+        else:
+            self._loop.remove_reader(self._reading)
+
+    def _guarded(self, step: Callable[[], object]) -> None:
+        try:
+            step()
+        except Exception:
+            # An exception here would leave the packet half handled and the connection open for ever.
+            log.exception("mqtt connection dropped by a defect")
+            self._client.drop()
+
+    def _socket_open(self, _client: Client, _userdata: Any, sock: Any) -> None:
+        self._reading = sock
+        self._read_or_wait()
+
+    def _socket_close(self, _client: Client, _userdata: Any, sock: Any) -> None:
+        self._reading = None
+        self._loop.remove_reader(sock)
+        self._loop.remove_writer(sock)
+
+    def _wants_write(self, client: Client, _userdata: Any, sock: Any) -> None:
+        self._loop.add_writer(sock, self._guarded, client.loop_write)
+
+    def _wrote(self, _client: Client, _userdata: Any, sock: Any) -> None:
+        self._loop.remove_writer(sock)
+
+    def _connected(
+        self, client: Client, _userdata: Any, _flags: ConnectFlags, reason: ReasonCode, _properties: Properties | None
+    ) -> None:
+        if reason.is_failure:
+            log.error("mqtt broker refused the connection", reason=str(reason))
+            return
+        names = event_filters(self._settings)
+        if self._settings.mode == "single" or not self._holds_frames:
+            names.append(frame_filter(self._settings))
+        client.subscribe([(name, SubscribeOptions(qos=1)) for name in names])
+
+    def _suback(
+        self, client: Client, _userdata: Any, _mid: int, reasons: list[ReasonCode], _properties: Properties | None
+    ) -> None:
+        if any(reason.is_failure for reason in reasons):
+            log.error("mqtt broker refused a subscription", reasons=[str(reason) for reason in reasons])
+            client.disconnect()
+            return
+        self._subscribed = True
+        self._read_or_wait()
+        self._health.set("mqtt", True)
+        log.info("subscribed", broker=f"{self._settings.mqtt_host}:{self._settings.mqtt_port}")
+
+    def _disconnected(
+        self,
+        _client: Client,
+        _userdata: Any,
+        _flags: DisconnectFlags,
+        reason: ReasonCode,
+        _properties: Properties | None,
+    ) -> None:
+        if reason.value == TAKEN_OVER:
+            log.error("another bridge has this name", name=self._settings.name)
+        if not self._closed.done():
+            self._closed.set_result(str(reason))

@@ -1,0 +1,62 @@
+"""How often cameras are to send whole frames: signed requests from Kafka's events to MQTT, unchanged and retained.
+
+Every bridge passes every request on; a camera obeys the first. Nothing is kept: a request that no bridge hears is made
+again while the camera does not announce that it obeys.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from aiokafka import ConsumerRecord
+
+from producers.bridge.requests.records import hand_on
+from schemas.errors import Malformed
+from schemas.identity import CameraId
+from schemas.keys import KeyRing
+from schemas.limits import MAX_AHEAD_MS
+from schemas.pointillist_pb2 import ProbeRequest
+from schemas.runtime.throttle import Throttle
+from schemas.topics import Channel, mqtt_topic
+
+APART_S: Final = 0.5
+"""The same request is passed on at most once in this time: what others replay costs a camera no more."""
+
+
+class ProbeRequests:
+    """Hands the requests among Kafka's events to `publish` as MQTT topic and payload, to be retained."""
+
+    def __init__(
+        self,
+        keys: KeyRing,
+        publish: Callable[[str, bytes], None],
+        refuse: Callable[[str], None],
+        clock_ms: Callable[[], int] = lambda: time.time_ns() // 10**6,
+    ) -> None:
+        """`refuse` hears of each request that is not signed by the server, not of now, or cannot be read."""
+        self._keys = keys
+        self._publish = publish
+        self._refuse = refuse
+        self._clock_ms = clock_ms
+        self._throttle: Throttle[tuple[CameraId, int]] = Throttle(APART_S)
+
+    def take(self, records: Sequence[ConsumerRecord], now_s: float) -> None:
+        """Pass on what of these `records` asks for another share of probes; `now_s` is monotonic."""
+
+        def pass_on(camera_id: CameraId, request: ProbeRequest, signed: bytes) -> None:
+            if not 0 <= request.probe_share <= 1:
+                raise Malformed(f"expected a probe share from 0 to 1, got {request.probe_share}")
+            ahead_ms = request.issued_ms - self._clock_ms()
+            if abs(ahead_ms) > MAX_AHEAD_MS:
+                # An old one is a replay: retained, it would wait for a camera that does not remember a newer one.
+                raise Malformed(
+                    f"expected a request issued within {MAX_AHEAD_MS} ms of now, got one {ahead_ms} ms ahead"
+                )
+            if self._throttle.too_soon((camera_id, request.issued_ms), now_s):
+                return
+            self._throttle.note((camera_id, request.issued_ms), now_s)
+            self._publish(mqtt_topic(camera_id, Channel.PROBES), signed)
+
+        hand_on(records, ProbeRequest, self._keys, pass_on, self._refuse)

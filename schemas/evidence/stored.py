@@ -1,0 +1,57 @@
+"""What is known of a camera's evidence, as the database keeps it."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from typing import Final
+
+from schemas.errors import StateError
+from schemas.evidence.track import Past, Probe, Track
+
+_TRACK: Final = struct.Struct("<HHdqiqq")
+_PAST: Final = struct.Struct("<d?I")
+_PROBE: Final = struct.Struct("<QffBI")
+
+
+def pack_probes(probes: Iterable[Probe]) -> bytes:
+    """Probes as the database keeps them."""
+    return b"".join(
+        _PROBE.pack(
+            each.seq, each.entropy_bits, each.threshold_bits,
+            each.flagged | each.whole << 1 | each.composed << 2, each.class_id,
+        )
+        for each in probes
+    )  # fmt: skip
+
+
+def unpack_probes(data: bytes) -> tuple[Probe, ...]:
+    """The inverse of `pack_probes`."""
+    return tuple(
+        Probe(seq, entropy, threshold, bool(flags & 1), bool(flags & 2), class_id, bool(flags & 4))
+        for seq, entropy, threshold, flags, class_id in _PROBE.iter_unpack(data)
+    )
+
+
+def pack_track(track: Track) -> bytes:
+    """A track as the database keeps it."""
+    head = _TRACK.pack(
+        len(track.history), len(track.run), track.total, track.last, track.calm, track.class_id, track.run_from
+    )
+    return head + b"".join(_PAST.pack(*each) for each in track.history) + pack_probes(track.run)
+
+
+def unpack_track(data: bytes) -> Track:
+    """The inverse of `pack_track`; nothing is a track that has seen nothing. StateError for what it did not write."""
+    if not data:
+        return Track()
+    try:
+        known, running, total, last, calm, class_id, run_from = _TRACK.unpack_from(data)
+        until = _TRACK.size + _PAST.size * known
+        history = tuple(Past(*each) for each in _PAST.iter_unpack(data[_TRACK.size : until]))
+        run = unpack_probes(data[until:])
+    except struct.error as error:
+        raise StateError(f"expected a track of evidence in the database: {error}") from None
+    if len(history) != known or len(run) != running:
+        raise StateError(f"expected a track of evidence with {known} frames and {running} in its run, got fewer")
+    return Track(history, run, total, last, calm, class_id, run_from)

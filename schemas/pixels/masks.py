@@ -1,0 +1,145 @@
+"""Which pixels of a frame are kept: keyed masks drawn from a per-camera codebook.
+
+A codebook holds `ROWS` patterns of an 8×8 block, each with exactly the same number of dropped pixels, spread out so
+that a dropped pixel has kept ones beside it: 2 dB more of the picture comes back than from uniformly random rows. All
+cameras draw them from one public pool of 4,096 patterns, each shifted around the block and mirrored by the camera's
+key, in 512 ways. The frame's seed (camera key, boot id, sequence number) picks one row of the camera's for each block,
+so the mask is never sent and one that leaks tells nothing about the next. A mask carries log2(`ROWS`) = 12 bits of
+entropy a block, 192 bits at 32×32, even for who knows the camera's codebook; for who does not, a block's row is one of
+4,096 × 512 = 2^21, of which 98 % are distinct at r = .25, 65 % at r = .15 and few below r = .1.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.keys import CameraKey
+from schemas.limits import BLOCK, BLOCK_PIXELS, MAX_DROPPED_PER_BLOCK
+from schemas.pixels.philox import philox
+
+ROWS: Final = 4096
+"""Rows of a codebook, a power of two up to 65,536."""
+
+CLUMPING_SIGMA: Final = 0.7
+"""Range in pixels of the clumping energy; from .5 to .8 the pictures come back equally well."""
+
+SWAP_TRIES: Final = 200
+"""Exchanges tried on each pattern of the pool: more bring little and make patterns alike."""
+
+Mask = NDArray[np.bool_]
+
+
+def blocks_of(height: int, width: int) -> tuple[int, int]:
+    """Rows and columns of 8×8 blocks that cover a frame; the last ones may reach over its edge."""
+    return -(-height // BLOCK), -(-width // BLOCK)
+
+
+@lru_cache(maxsize=4096)
+def codebook(seed: tuple[int, int], dropped_per_block: int) -> NDArray[np.uint64]:
+    """The rows (ROWS,) as 64-bit words: bit 8·y + x is set where the pixel (y, x) of the block is kept.
+
+    Each word of Philox under `seed` picks a pattern of the pool, a shift around the block and a mirroring.
+    """
+    _check_drop(dropped_per_block)
+    words = philox(seed, ROWS // 4).reshape(-1)
+    chosen = spread_patterns(dropped_per_block)[words & (ROWS - 1)]
+    return _as_words(np.take_along_axis(chosen, _symmetries()[words >> 23], axis=1))
+
+
+def uniform_codebook(seed: tuple[int, int], dropped_per_block: int) -> NDArray[np.uint64]:
+    """The rows (ROWS,) of a codebook without spreading, for comparison: uniformly random patterns."""
+    _check_drop(dropped_per_block)
+    return _as_words(_uniform_patterns(seed, dropped_per_block))
+
+
+def _check_drop(dropped_per_block: int) -> None:
+    if not 0 <= dropped_per_block <= MAX_DROPPED_PER_BLOCK:
+        raise ValueError(f"expected 0 to {MAX_DROPPED_PER_BLOCK} dropped pixels a block, got {dropped_per_block}")
+
+
+def _as_words(kept: Mask) -> NDArray[np.uint64]:
+    words: NDArray[np.uint64] = np.packbits(kept, axis=1, bitorder="little").view("<u8")[:, 0]
+    words.flags.writeable = False
+    return words
+
+
+def _uniform_patterns(seed: tuple[int, int], dropped_per_block: int) -> Mask:
+    """Kept pixels (ROWS, 64): in each row the ones with the largest random words."""
+    order = np.argsort(philox(seed, ROWS * BLOCK_PIXELS // 4).reshape(ROWS, BLOCK_PIXELS), axis=1, kind="stable")
+    kept = np.ones((ROWS, BLOCK_PIXELS), dtype=np.bool_)
+    np.put_along_axis(kept, order[:, :dropped_per_block], False, axis=1)
+    return kept
+
+
+@lru_cache(maxsize=MAX_DROPPED_PER_BLOCK + 1)
+def spread_patterns(dropped_per_block: int, sigma: float = CLUMPING_SIGMA, tries: int = SWAP_TRIES) -> Mask:
+    """The pool: kept pixels (ROWS, 64) whose dropped pixels keep apart.
+
+    Uniform patterns in which `tries` random pairs of a dropped and a kept pixel are exchanged whenever that lowers
+    the clumping energy, a Gaussian of `sigma` pixels of the distance around the block, summed over all pairs of
+    dropped pixels. It is counted in integers, so that every machine makes the same exchanges.
+    """
+    if dropped_per_block == 0:
+        return np.ones((ROWS, BLOCK_PIXELS), dtype=np.bool_)
+    energy = _pair_energy(sigma)
+    kept = _uniform_patterns((dropped_per_block, 0), dropped_per_block)
+    # Dropped pixels first in each row, then the kept ones.
+    order = np.argsort(kept, axis=1, kind="stable")
+    field = energy[order[:, :dropped_per_block]].sum(axis=1)
+    draws = philox((dropped_per_block, 1), ROWS * tries // 4).reshape(tries, ROWS).astype(np.int64)
+    rows = np.arange(ROWS)
+    for draw in draws:
+        leaving = (draw & 0xFFFF) * dropped_per_block >> 16
+        entering = dropped_per_block + ((draw >> 16) * (BLOCK_PIXELS - dropped_per_block) >> 16)
+        old, new = order[rows, leaving], order[rows, entering]
+        better = np.flatnonzero(field[rows, new] - energy[old, new] < field[rows, old] - energy[0, 0])
+        old, new = old[better], new[better]
+        order[better, leaving[better]], order[better, entering[better]] = new, old
+        field[better] += energy[new] - energy[old]
+    spread = np.ones((ROWS, BLOCK_PIXELS), dtype=np.bool_)
+    np.put_along_axis(spread, order[:, :dropped_per_block], False, axis=1)
+    return spread
+
+
+def _pair_energy(sigma: float) -> NDArray[np.int64]:
+    """Clumping energy (64, 64) of two dropped pixels, in units of 2^-16, by their distance on the block's torus."""
+    along = np.abs(np.arange(BLOCK)[:, None] - np.arange(BLOCK))
+    along = np.minimum(along, BLOCK - along) ** 2
+    squared = along[:, None, :, None] + along[None, :, None, :]
+    energy: NDArray[np.float64] = np.exp(-squared / (2 * sigma**2)) * 2**16
+    return np.rint(energy).astype(np.int64).reshape(BLOCK_PIXELS, BLOCK_PIXELS)
+
+
+@lru_cache(maxsize=1)
+def _symmetries() -> NDArray[np.int64]:
+    """Where each pixel of a pattern comes from (512, 64): shifts around the block, mirrored, transposed."""
+    number = np.arange(8 * BLOCK_PIXELS)[:, None]
+    y, x = np.divmod(np.arange(BLOCK_PIXELS), BLOCK)
+    down, right = (number >> 3) & 7, number & 7
+    y, x = np.where(number & 64, y, BLOCK - 1 - y), np.where(number & 128, x, BLOCK - 1 - x)
+    y, x = np.where(number & 256, x, y), np.where(number & 256, y, x)
+    source: NDArray[np.int64] = (y + down) % BLOCK * BLOCK + (x + right) % BLOCK
+    return source
+
+
+def row_indices(seed: tuple[int, int], blocks: int) -> NDArray[np.int64]:
+    """The codebook row of each block, in raster order: the low and then the high half of each Philox word."""
+    words = philox(seed, -(-blocks // 8)).reshape(-1)
+    halves = np.stack((words & 0xFFFF, words >> 16), axis=1).reshape(-1)[:blocks]
+    return (halves & (ROWS - 1)).astype(np.int64)
+
+
+def kept_mask(key: CameraKey, boot_id: int, seq: int, height: int, width: int, dropped_per_block: int) -> Mask:
+    """Which pixels (height, width) of a frame are kept: True where one is sent."""
+    if dropped_per_block == 0:
+        return np.ones((height, width), dtype=np.bool_)
+    rows, columns = blocks_of(height, width)
+    book = codebook(key.codebook_seed(dropped_per_block), dropped_per_block)
+    words = book[row_indices(key.frame_seed(boot_id, seq), rows * columns)]
+    # A byte of a word is one row of its block: put into raster order while they are still an eighth of the bits.
+    raster = words.view(np.uint8).reshape(rows, columns, BLOCK).transpose(0, 2, 1).reshape(rows * BLOCK, columns)
+    return np.unpackbits(raster[:height], axis=1, count=width, bitorder="little").view(np.bool_)

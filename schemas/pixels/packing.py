@@ -1,0 +1,48 @@
+"""Kept pixels as bytes: the profiles `raw` and `lossless`; `temporal` codes its key frames as the latter.
+
+`pack` and `unpack` are inverse on the kept pixels; what was dropped comes back as zero.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.errors import BadPixels, Malformed
+from schemas.pixels import lossless
+from schemas.pixels.masks import Mask
+from schemas.pointillist_pb2 import LOSSLESS, RAW, TEMPORAL
+
+Picture = NDArray[np.uint8]
+
+
+def pack(frame: Picture, kept: Mask, profile: int) -> bytes:
+    """The kept pixels of `frame` (H, W, C) uint8 in raster order, channels interleaved.
+
+    `kept` is (H, W) bool. `lossless` is at most one byte longer than `raw`.
+    """
+    if profile == RAW:
+        # Seven times as fast as indexing with the mask itself.
+        return frame.reshape(-1, frame.shape[2]).take(np.flatnonzero(kept), axis=0).tobytes()
+    if profile in (LOSSLESS, TEMPORAL):
+        return lossless.encode(frame, kept)
+    raise Malformed(f"expected profile RAW ({RAW}), LOSSLESS ({LOSSLESS}) or TEMPORAL ({TEMPORAL}), got {profile}")
+
+
+def unpack_pixels(data: bytes, kept: Mask, channels: int, profile: int) -> Picture:
+    """The kept pixels (n, C) uint8 in raster order; memory is bounded by what `kept` announces."""
+    count = int(np.count_nonzero(kept))
+    if profile == RAW:
+        if len(data) != count * channels:
+            raise BadPixels(f"expected {count} pixels of {channels} bytes, got {len(data)} bytes")
+        return np.frombuffer(data, dtype=np.uint8).reshape(count, channels)
+    if profile in (LOSSLESS, TEMPORAL):
+        return lossless.decode(data, kept, channels)
+    raise Malformed(f"expected profile RAW ({RAW}), LOSSLESS ({LOSSLESS}) or TEMPORAL ({TEMPORAL}), got {profile}")
+
+
+def unpack(data: bytes, kept: Mask, channels: int, profile: int) -> Picture:
+    """The frame (H, W, C) uint8 with zero at the dropped pixels."""
+    frame = np.zeros((*kept.shape, channels), dtype=np.uint8)
+    frame.reshape(-1, channels)[np.flatnonzero(kept)] = unpack_pixels(data, kept, channels, profile)
+    return frame
