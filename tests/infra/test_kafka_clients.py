@@ -203,7 +203,7 @@ async def in_vain() -> None:
 async def test_a_producer_that_is_not_rid_of_its_records_is_ended_in_time(
     closes: Callable[[], Awaitable[None]], done: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("schemas.kafka_clients._AGAIN_S", 0.01)
+    monkeypatch.setattr("schemas.runtime.kafka_clients._AGAIN_S", 0.01)
     producer = Sending(closes=closes)
     await asyncio.sleep(0)
     await asyncio.wait_for(stop(producer, 0.01), 5)

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import pytest
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
-import producers.bridge.backlog as backlog_module
-import producers.bridge.producer as producer_module
-import producers.bridge.requests as requests_module
+import producers.bridge.kafka.backlog as backlog_module
+import producers.bridge.kafka.producers as producer_module
+import producers.bridge.requests.listener as requests_module
 from schemas.topics import KafkaTopic
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from producers.bridge.packets import PUBLISH, PacketSplitter, parse_publish
+from producers.bridge.mqtt.packets import PUBLISH, PacketSplitter, parse_publish
 from schemas.limits import MAX_BROKER_BYTES
 from tests.waiting import until
 

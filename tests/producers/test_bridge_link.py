@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,12 +12,12 @@ from typing import Any
 import pytest
 import structlog
 
-import producers.bridge.link as link_module
-from producers.bridge.link import Link
-from producers.bridge.packets import pubacks
+import producers.bridge.mqtt.link as link_module
+from producers.bridge.mqtt.link import Link
+from producers.bridge.mqtt.packets import pubacks
 from producers.bridge.settings import BridgeSettings
-from schemas.health import Health
 from schemas.limits import MAX_BROKER_BYTES
+from schemas.runtime.health import Health
 from tests.producers.scripted_broker import (
     DISCONNECT,
     NOT_AUTHORIZED,
@@ -50,6 +51,12 @@ class Linked:
     def _open(self) -> None:
         self.opened += 1
 
+    def writable(self) -> bool:
+        return self.link.writable
+
+    def paused(self) -> bool:
+        return self.link.paused
+
     def well(self) -> bool:
         return self.health.report()[0]
 
@@ -78,9 +85,9 @@ async def test_a_connection_says_who_it_is_and_what_it_can_take(mode: str, clean
         told = {"session_expiry_s": 900, "receive_maximum": 77, "keepalive_s": 41}
         async with linked(broker, mode=mode, **told) as it:
             assert it.health.report() == (False, {"mqtt": {"ok": False, "detail": "not connected yet"}})
-            assert not it.link.writable
+            assert not it.writable()
             await until(it.well, "a link that is well")
-            assert it.link.writable
+            assert it.writable()
             assert it.opened == 1
     (found,) = broker.connects
     assert found[:3] == ("b1", clean_start, 41)
@@ -99,7 +106,7 @@ async def test_what_all_bridges_get_is_subscribed_plainly_and_the_rest_as_the_mo
         await until(it.well, "a link that is well")
         (filters,) = broker.subscribed
         assert sorted(filters) == sorted((name, 1) for name in [*own, *PLAIN])
-        assert not it.link.paused
+        assert not it.paused()
 
 
 async def test_messages_come_in_order_with_their_packet_ids_and_what_is_sent_arrives() -> None:
@@ -119,14 +126,14 @@ async def test_a_paused_link_reads_nothing_and_stays_connected_until_it_reads_ag
     async with scripted_broker() as broker, linked(broker, keepalive_s=1) as it:
         await until(it.well, "a link that is well")
         it.link.pause()
-        assert it.link.paused
+        assert it.paused()
         broker.answers = False
         broker.publish("a/b", b"later", 3)
         await asyncio.sleep(2.2)  # twice the keep-alive: a link that read would have hung up by now
         assert not it.came
         assert len(broker.connects) == 1
         it.link.resume()
-        assert not it.link.paused
+        assert not it.paused()
         await until(lambda: len(it.came) == 1, "the message")
 
 
@@ -224,7 +231,7 @@ async def test_a_refused_connection_is_tried_again_and_subscribes_to_nothing() -
             await until(lambda: len(broker.connects) > 2, "several tries")
             assert broker.subscribed == []
             assert not it.well()
-            assert not it.link.writable
+            assert not it.writable()
             broker.connack = 0
             await until(it.well, "a link that is well")
 
@@ -235,7 +242,7 @@ async def test_a_refused_subscription_ends_the_connection() -> None:
         async with linked(broker) as it:
             await until(lambda: len(broker.connects) > 2, "several tries")
             assert not it.well()
-            assert not it.link.writable
+            assert not it.writable()
             broker.suback = 1
             await until(it.well, "a link that is well")
 
@@ -248,14 +255,14 @@ async def test_a_broker_that_is_not_there_is_waited_for_ever_longer(monkeypatch:
         waits.append(seconds)
         await sleep(0)
 
-    monkeypatch.setattr(link_module.random, "uniform", lambda low, high: (low + high) / 2)
+    monkeypatch.setattr(random, "uniform", lambda low, high: (low + high) / 2)
     async with scripted_broker() as broker:
         free = await asyncio.start_server(broker.serve, "127.0.0.1", 0)
         port = free.sockets[0].getsockname()[1]
         free.close()
         await free.wait_closed()
         with monkeypatch.context() as patched:
-            patched.setattr(link_module.asyncio, "sleep", noted)
+            patched.setattr(asyncio, "sleep", noted)
             async with linked(broker, mqtt_port=port) as it:
                 while len(waits) < 5:
                     await sleep(0.001)
@@ -275,7 +282,7 @@ async def test_close_writes_what_is_queued_says_goodbye_and_ends_the_run() -> No
         await until(lambda: broker.count(DISCONNECT) == 1, "a goodbye")
         assert broker.acknowledged == list(range(1, 2000))
         assert len(broker.connects) == 1
-        assert not it.link.writable
+        assert not it.writable()
 
 
 async def test_close_without_a_connection_returns_at_once() -> None:

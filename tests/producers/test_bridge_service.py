@@ -13,18 +13,18 @@ import structlog
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError, UnknownTopicOrPartitionError
 from prometheus_client import CollectorRegistry
 
-import producers.bridge.lanes as lanes_module
-import producers.bridge.link as link_module
-import producers.bridge.producer as producer_module
-import producers.bridge.requests as requests_module
+import producers.bridge.kafka.lanes as lanes_module
+import producers.bridge.kafka.producers as producer_module
+import producers.bridge.mqtt.link as link_module
+import producers.bridge.requests.listener as requests_module
 import producers.bridge.service as service_module
 from producers.bridge import BridgeSettings, run_bridge
 from schemas.frame import Encoding, encode_frame, open_own_message, sign_message
-from schemas.health import Health
 from schemas.identity import CameraId
 from schemas.keys import KeyRing
 from schemas.limits import MAX_BROKER_BYTES
 from schemas.pointillist_pb2 import Confirm, DeadLetter, KeyRequest, Ledger, ProbeRequest
+from schemas.runtime.health import Health
 from schemas.topics import Channel, KafkaTopic, mqtt_topic
 from tests.producers.bridge_rig import PICTURE
 from tests.producers.kafka_stand_in import Consumer, Event, KafkaStandIn

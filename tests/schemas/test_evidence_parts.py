@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from schemas.evidence import LEAST_BITS, Alarm, Past, Probe, Track, advance, flips, gain, step
-from schemas.evidence_rule import ComposedRule, DroppedRule, EvidenceRule, WholeRule
+from schemas.evidence.rule import ComposedRule, DroppedRule, EvidenceRule, WholeRule
+from schemas.evidence.track import LEAST_BITS, Alarm, Past, Probe, Track, advance, flips, gain, step
 
 RULE = EvidenceRule(
     whole=WholeRule(allowance=0.25, rise=5, fall=2, limit=6, stranger=0.0, passing=1.0, passing_turns=0.5),

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from schemas.health import Health
+from schemas.runtime.health import Health
 
 
 def test_a_role_that_has_said_nothing_is_not_healthy() -> None:

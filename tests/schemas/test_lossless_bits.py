@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from schemas import lossless
 from schemas.errors import BadPixels
-from schemas.masks import Mask
+from schemas.pixels import lossless
+from schemas.pixels.masks import Mask
 
 # What another version of zlib may write differently is inflated first: the rest is pinned to the bit, so that the
 # frames of every camera in the field stay readable, and as small.
@@ -27,7 +27,7 @@ def holes(height: int, width: int, share: int) -> Mask:
 
 def waves(height: int, width: int, channels: int) -> NDArray[np.uint8]:
     y, x, c = np.meshgrid(np.arange(height), np.arange(width), np.arange(channels), indexing="ij")
-    return ((y * y * 3 + x * x * (2 + c) + x * y) // 37 % 256).astype(np.uint8)
+    return np.asarray((y * y * 3 + x * x * (2 + c) + x * y) // 37 % 256, np.uint8)
 
 
 def grain(height: int, width: int, channels: int) -> NDArray[np.uint8]:
