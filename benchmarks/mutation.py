@@ -1,16 +1,18 @@
-"""How many small changes of the code the tests notice: `make mutants` runs mutmut, then this writes the table.
+"""How many small changes of the code the tests notice: `make mutants` runs mutmut, then this writes the tables.
 
 `python -m benchmarks.mutation docs/results/mutation/README.md` reads what mutmut left in `mutants/`. A mutant counts as
 killed when a test failed or did not end in time, and as survived when all tests passed or none reaches it. One that was
-not tried is counted nowhere but in its own column; the table shows that column when there are such mutants.
+not tried is counted nowhere but in a column of its own, which is there when there are such mutants.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+import tomllib
 from collections import Counter
 from collections.abc import Iterable
+from fnmatch import fnmatch
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
@@ -39,13 +41,21 @@ def _fate(status: str) -> str:
     return "killed" if status in KILLED else "survived"
 
 
-def table(found: dict[str, Counter[str]]) -> str:
-    """The Markdown table: a row for each module, then one for all of them."""
+def by_room(found: dict[str, Counter[str]], patterns: Iterable[str]) -> dict[str, Counter[str]]:
+    """The fates of all modules that each of the `patterns` names, then of all of them."""
+    rooms = {
+        pattern.removesuffix("*.py"): sum((found[name] for name in found if fnmatch(name, pattern)), Counter())
+        for pattern in patterns
+    }
+    return {**rooms, "all": sum(found.values(), Counter())}
+
+
+def table(title: str, found: dict[str, Counter[str]]) -> str:
+    """A Markdown table with a row for each name."""
     untried = any(fate["untried"] for fate in found.values())
     columns = ["killed", "survived", *(["untried"] if untried else [])]
-    rows = [[f"`{module}`", *_figures(fate, columns)] for module, fate in found.items()]
-    rows.append(["all", *_figures(sum(found.values(), Counter()), columns)])
-    return "\n".join(map(_row, [["module", "mutants", *columns, "score"], ["---"] * (len(columns) + 3), *rows]))
+    rows = [[f"`{name}`" if name != "all" else name, *_figures(fate, columns)] for name, fate in found.items()]
+    return "\n".join(map(_row, [[title, "mutants", *columns, "score"], ["---"] * (len(columns) + 3), *rows]))
 
 
 def _figures(fate: Counter[str], columns: Iterable[str]) -> list[str]:
@@ -59,13 +69,15 @@ def _row(cells: Iterable[str]) -> str:
 
 
 def main() -> None:
-    """Print the table and write it to the file that the command names."""
+    """Print the tables and write them to the file that the command names."""
     if len(sys.argv) != 2:
         sys.exit(f"expected the file to write, got {sys.argv[1:]}")
     found = fates(MUTANTS)
     if not found:
         sys.exit(f"expected what mutmut leaves in {MUTANTS}/, found nothing")
-    print(rows := table(found))
+    patterns = tomllib.loads(Path("pyproject.toml").read_text())["tool"]["mutmut"]["only_mutate"]
+    rows = f"{table('room', by_room(found, patterns))}\n\n{table('module', found)}"
+    print(rows)
     target = Path(sys.argv[1])
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(
