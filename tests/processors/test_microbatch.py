@@ -367,3 +367,15 @@ def test_what_is_discarded_leaves_the_others_their_number() -> None:
     assert waiting.due_s() == 9.0
     assert [frame.number for frame in waiting.discard(lambda _: True)] == [3, 9]
     assert (len(waiting), waiting.due_s(), waiting._queues) == (0, None, {})
+
+
+def test_frames_are_as_dear_as_the_time_that_they_took_not_as_large_as_they_are() -> None:
+    waiting = batcher(64, pixels=2**30, linger_s=0)
+    for _ in range(2):
+        waiting.took([Waiting("known", 0, SMALL)], 1.0)
+        waiting.took([Waiting("known", 0, LARGE)], 0.1)
+    for number in range(4):
+        waiting.put(Waiting("dear", number, SMALL))
+        waiting.put(Waiting("dear", number, LARGE))
+    waiting.put(Waiting("b", 0, LARGE))
+    assert {frame.shape for frame in waiting.over_quota(2.5)} == {SMALL}
