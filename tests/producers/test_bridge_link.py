@@ -140,10 +140,10 @@ async def test_a_paused_link_reads_nothing_and_stays_connected_until_it_reads_ag
 async def test_a_broker_that_answers_no_ping_is_left() -> None:
     async with scripted_broker() as broker, linked(broker, keepalive_s=1) as it:
         await until(it.well, "a link that is well")
-        await until(lambda: broker.count(PINGREQ) >= 1, "a ping")
+        await until(lambda: broker.count(PINGREQ) >= 1, "a ping", 10.0)
         assert len(broker.connects) == 1
         broker.answers = False
-        await until(lambda: it.opened > 1, "another connection")
+        await until(lambda: it.opened > 1, "another connection", 10.0)
         assert not it.well()
 
 
@@ -189,7 +189,9 @@ async def test_a_single_bridge_that_holds_frames_keeps_its_subscription_and_read
         assert (it.came, broker.unsubscribed, len(broker.connects)) == ([], [], 1)
         broker.answers = True
         broker.hang_up()
-        await until(lambda: it.opened == 2 and it.well(), "subscribed on another connection, whose answers are read")
+        await until(
+            lambda: it.opened == 2 and it.well(), "subscribed on another connection, whose answers are read", 10.0
+        )
         await broker.ready([*SINGLE, *PLAIN])
         broker.publish("a/b", b"again", 4)
         it.link.hold_frames(False)
