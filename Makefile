@@ -26,7 +26,7 @@ test: setup-dev ## Run the tests, real brokers included, on all cores: make test
 	$(PYTHON) -m pytest --numprocesses auto --dist loadgroup $(ARGS)
 
 mutants: setup-dev ## Change the code in small ways and count what the tests notice: make mutants ARGS="schemas.ranges*"
-	OMP_NUM_THREADS=1 PYTEST_TIMEOUT=15 $(VENV)/bin/mutmut run $(ARGS)
+	OMP_NUM_THREADS=1 PYTEST_TIMEOUT=30 $(VENV)/bin/mutmut run $(ARGS)
 	$(PYTHON) -m benchmarks.mutation docs/results/mutation/README.md
 
 lint: setup-dev ## Check style and format
