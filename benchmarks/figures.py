@@ -5,6 +5,7 @@ What the measurements wrote lies in `docs/results`; this puts their numbers, and
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +35,7 @@ def rendered() -> str:
             rows += rows_of(json.loads(file.read_text()))
         else:
             rows.append((name, "", "not measured", f"`{command(name)}`"))
+    rows += _at_scale()
     lines = ["| what | asked for | measured | command |", "| --- | --- | --- | --- |"]
     return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
 
@@ -43,6 +45,8 @@ def command(name: str) -> str:
     place = f"--json docs/results/trunk/{name}.json"
     if name in ("pipeline", "bridge", "edge", "stages"):
         return f"python -m benchmarks.{name} {place}"
+    if name == "attacks":
+        return f"python -m benchmarks.attacks {place}"
     if name == "fresh":
         return f"python -m benchmarks.fresh --test {place}"
     return f"python -m benchmarks.drills {name} {place}"
@@ -145,6 +149,52 @@ def _scale(document: dict[str, Any]) -> list[Row]:
     )]  # fmt: skip
 
 
+def _camera(document: dict[str, Any]) -> list[Row]:
+    found = document["result"]
+    return [(
+        "one camera of 768×432 as fast as it goes, r = .25, two cores hold everything",
+        "≥ 25 frames/s (aim 60), 0 lost",
+        f"{found['frames_per_second']:.1f} frames/s, {found['frames_lost']} lost of {found['frames_published']}",
+        f"`{command('camera')}`",
+    )]  # fmt: skip
+
+
+def _attacks(document: dict[str, Any]) -> list[Row]:
+    rows = []
+    for name, found in document["result"].items():
+        before, during = found["p99_before_s"], found["p99_during_s"]
+        beside = "" if before is None or during is None else f"; good traffic's p99 {before:.2f} → {during:.2f} s"
+        rows.append((
+            f"attack `{name}`: {found['what'].rstrip('.')}",
+            "fails, 0 lost" + (", p99 ≤ 2 ×" if beside else ""),
+            f"{'succeeds' if found['succeeded'] else 'fails'}, {found['lost']} lost{beside}",
+            f"`python -m benchmarks.attacks {name} --json docs/results/trunk/attacks.json`",
+        ))  # fmt: skip
+    return rows
+
+
+def _at_scale() -> list[Row]:
+    file = RESULTS.parent / "scale" / "accuracy.csv"
+    run = "`python -m lab.restoration.at_scale --out docs/results/scale`"
+    with file.open(newline="") as stream:
+        cells = list(csv.DictReader(stream))
+    rows = []
+    for what, bound, some in (
+        ("clean", ".995", [cell for cell in cells if not cell["attack"]]),
+        ("under a blind PGD of L∞ .03", ".98", [cell for cell in cells if cell["attack"]]),
+    ):
+        chain, whole = (sum(float(cell[way]) * int(cell["frames"]) for cell in some) for way in ("chain", "whole"))
+        least = min(some, key=lambda cell: float(cell["ratio"]))
+        rows.append((
+            f"scenes of 64 to 1,080 lines, r = .25 to .75, {what}: right at the network's scale ÷ rebuilt whole",
+            f"≥ {bound}",
+            f"{chain / whole:.3f}; lowest of {len(some)} cells {float(least['ratio']):.3f} "
+            f"[{float(least['ratio_low']):.3f}, {float(least['ratio_high']):.3f}]",
+            run,
+        ))  # fmt: skip
+    return rows
+
+
 def _pipeline(document: dict[str, Any]) -> list[Row]:
     middle = document["median"]
     return [
@@ -183,6 +233,8 @@ SOURCES: dict[str, Callable[[dict[str, Any]], list[Row]]] = {
     "hostile": _hostile,
     "footage": _footage,
     "scale": _scale,
+    "camera": _camera,
+    "attacks": _attacks,
 }
 
 

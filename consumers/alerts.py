@@ -12,16 +12,22 @@ from typing import Final, NamedTuple
 import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
+from google.protobuf.message import Message
 from sqlalchemy import Engine, func, select, tuple_, update
 
 from consumers.database.tables import alerts
-from consumers.kafka_client import REQUEST_S, start, stop
+from consumers.database.thread import FIRST_DELAY_S, LONGEST_DELAY_S, Damaged, DatabaseThread, Stopped
+from schemas.cloudevents import RECORDER, event_headers
+from schemas.errors import BrokerError
 from schemas.frame import sign_message
 from schemas.identity import CameraId
 from schemas.keys import KeyRing
 from schemas.limits import MAX_BROKER_BYTES
 from schemas.pointillist_pb2 import Alert, ProbeRequest
+from schemas.runtime.kafka_clients import REQUEST_S, STOP_S, start, stop
 
+PUBLISH_S: Final = 30.0
+"""How long Kafka may take for what is sent at once, before it counts as away."""
 _AT_ONCE: Final = 100
 
 log = structlog.get_logger()
@@ -98,25 +104,24 @@ class Outbox:
 
     async def _send_alert(self, due: Due) -> None:
         try:
-            await self._send(self._alerts_topic, due.alert_id, due.camera, due.message, Alert.DESCRIPTOR.full_name)
+            await self._send(self._alerts_topic, due.alert_id, due.camera, due.message, Alert)
         except MessageSizeTooLargeError:
             alert = Alert.FromString(due.message)
             if not alert.thumbnail:
                 raise
             alert.ClearField("thumbnail")
             message = alert.SerializeToString()
-            await self._send(self._alerts_topic, due.alert_id, due.camera, message, Alert.DESCRIPTOR.full_name)
+            await self._send(self._alerts_topic, due.alert_id, due.camera, message, Alert)
 
     async def request(self, requests: Sequence[tuple[str, ProbeRequest]]) -> None:
         """Return when Kafka has acknowledged these requests to cameras; raises what it says of one that it refuses."""
-        kind = ProbeRequest.DESCRIPTOR.full_name
         sending = [
             self._send(
                 self._events_topic,
                 f"{camera}/{request.issued_ms}",
                 camera,
                 sign_message(self._keys.current(CameraId(camera)), request),
-                kind,
+                ProbeRequest,
             )
             for camera, request in requests
         ]
@@ -124,16 +129,16 @@ class Outbox:
             if answer is not None:
                 raise answer
 
-    async def _send(self, topic: str, event_id: str, camera: str, message: bytes, kind: str) -> None:
+    async def _send(self, topic: str, event_id: str, camera: str, message: bytes, kind: type[Message]) -> None:
         producer = await self._started()
-        headers = _headers(event_id, camera, kind)
+        headers = event_headers(RECORDER, kind, event_id)
         await producer.send_and_wait(topic, message, key=camera.encode(), headers=headers)
 
     async def close(self) -> None:
         """Drop the connection."""
         producer, self._producer = self._producer, None
         if producer is not None:
-            await stop(producer)
+            await stop(producer, STOP_S)
 
     async def _started(self) -> AIOKafkaProducer:
         async with self._starting:
@@ -146,16 +151,51 @@ class Outbox:
                     max_request_size=MAX_BROKER_BYTES,
                     request_timeout_ms=REQUEST_S * 1000,
                 )
-                await start(producer)
+                try:
+                    await start(producer)
+                except BaseException:
+                    await stop(producer, STOP_S)
+                    raise
                 self._producer = producer
             return self._producer
 
 
-def _headers(event_id: str, camera: str, kind: str) -> list[tuple[str, bytes]]:
-    return [
-        ("ce_specversion", b"1.0"),
-        ("ce_id", event_id.encode()),
-        ("ce_source", f"pointillist/recorder/{camera}".encode()),
-        ("ce_type", kind.encode()),
-        ("content-type", b"application/protobuf"),
-    ]
+class Alerts:
+    """Publishes the alerts in the database as soon as they are `due`, and again while Kafka does not take them."""
+
+    def __init__(self, outbox: Outbox, engine: Engine, database: DatabaseThread) -> None:
+        self._outbox = outbox
+        self._engine = engine
+        self._database = database
+        self.due = asyncio.Event()
+        """To be set when there is a new alert."""
+
+    async def publish(self) -> None:
+        """Publish for ever; raises `Stopped` and `Damaged`."""
+        delay_s = FIRST_DELAY_S
+        while True:
+            await self.due.wait()
+            self.due.clear()
+            try:
+                await self.publish_due()
+                delay_s = FIRST_DELAY_S
+            except (Stopped, Damaged):
+                raise
+            except Exception as error:  # the alerts stay in the outbox, whatever Kafka says
+                log.warning("alerts_not_published", error=str(error) or type(error).__name__)
+                await self._outbox.close()
+                self.due.set()
+                await asyncio.sleep(delay_s)
+                delay_s = min(2 * delay_s, LONGEST_DELAY_S)
+
+    async def publish_due(self) -> None:
+        """Publish what waits, the oldest first; one that Kafka refuses stays and holds none back."""
+        after: Due | None = None
+        refused = 0
+        while due := await self._database.run(unpublished, self._engine, after):
+            sent = await asyncio.wait_for(self._outbox.send(due), PUBLISH_S)
+            await self._database.run(mark_published, self._engine, sent)
+            refused += len(due) - len(sent)
+            after = due[-1]
+        if refused:
+            raise BrokerError(f"expected Kafka to take every alert, it refused {refused}: they stay, and go again")

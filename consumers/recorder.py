@@ -5,52 +5,43 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Final, ParamSpec, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Final, TypeVar
 
 import structlog
 from prometheus_client import CollectorRegistry
-from sqlalchemy.exc import DataError, IntegrityError
 
-from consumers.alerts import Due, Outbox, count_unpublished, mark_published, unpublished
+from consumers.alerts import PUBLISH_S, Alerts, Outbox, count_unpublished
 from consumers.console.board import Board, Camera, load_cameras, monotonic_ms
 from consumers.console.pages import Pages
-from consumers.database.damage import is_damaged, reason, set_aside
+from consumers.database.damage import set_aside
 from consumers.database.engine import open_engine
+from consumers.database.thread import FIRST_DELAY_S, LONGEST_DELAY_S, Damaged, DatabaseThread, Stopped, pause
 from consumers.evidence.probe_plan import Probing, load_told, store_told
 from consumers.evidence.quarantine import Quarantine
 from consumers.metrics import Meters, places_of
 from consumers.purge import purge
-from consumers.reading.batch import Record, read, refusal
+from consumers.reading.batch import Partition, Record, read, refusal
 from consumers.reading.log import Log, Rewound
 from consumers.settings import RecorderSettings
-from consumers.store import OffsetsMoved, Partition, Store, Written
-from schemas.errors import BrokerError, Malformed, TryAgain, UserError
+from consumers.store import OffsetsMoved, Store, Written
+from schemas.errors import Malformed, TryAgain, UserError
 from schemas.keys import KeyRing
 from schemas.limits import MAX_BROKER_BYTES
 from schemas.pointillist_pb2 import SHED
 from schemas.runtime.health import Health
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
-_FIRST_DELAY_S: Final = 0.05
-_LONGEST_DELAY_S: Final = 2.0
 _LETTERS_AT_ONCE: Final = 200
 """Dead letters in one transaction: verdicts wait for no longer one."""
 _LETTER_FETCH_BYTES: Final = 2**20
 _TICK_S: Final = 1.0
 _PURGE_S: Final = 5.0
-_PUBLISH_S: Final = 30.0
 _STRAINED_S: Final = 10.0
 """So long after a probe that was not checked for want of time the processors count as strained."""
 
 log = structlog.get_logger()
-
-
-class Stopped(Exception):  # noqa: N818  # not a failure
-    """`stop` was set while something was tried again."""
 
 
 async def run_recorder(
@@ -84,10 +75,6 @@ async def run_recorder(
         recorder.close()
 
 
-class Damaged(Exception):  # noqa: N818  # what the database is
-    """The SQLite file is damaged, or is none: waiting does not mend that."""
-
-
 class Recorder:
     """One recorder. Everything that touches the database runs in its one database thread."""
 
@@ -104,8 +91,8 @@ class Recorder:
         self._health = health
         self._stop = stop
         health.set("kafka", False, "not connected yet")
-        health.set("database", False, "not opened yet")
         self._engine = open_engine(settings.database, writes=True)
+        self._database = DatabaseThread(self._engine, stop, health, (OffsetsMoved,))
         self._store = Store(self._engine, Quarantine(settings.quarantine, self._engine), settings)
         self._meters = Meters(registry, places_of(settings))
         self._board = Board(settings)
@@ -117,16 +104,8 @@ class Recorder:
         self._probing = Probing(settings.probes)
         self._plan_due = asyncio.Event()
         self._strained_until_s = 0.0
-        self._alerts_due = asyncio.Event()
+        self._alerts = Alerts(self._outbox, self._engine, self._database)
         self._offsets: dict[Partition, int] = {}
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="database")
-        self._poison = (
-            self._engine.dialect.loaded_dbapi.DataError,
-            self._engine.dialect.loaded_dbapi.IntegrityError,
-            DataError,
-            IntegrityError,
-            OverflowError,
-        )
 
     async def run(self) -> None:
         """Everything side by side, until `stop` is set."""
@@ -134,11 +113,11 @@ class Recorder:
         if self._settings.http:
             pages = Pages(self._settings, self._board, self._health, self._meters.count_visits)
         try:
-            await self._durably(self._store.prepare)
-            self._board.restore(await self._durably(self._restore))
-            self._alerts_due.set()
+            await self._database.run(self._store.prepare)
+            self._board.restore(await self._database.run(self._restore))
+            self._alerts.due.set()
             beside = [
-                asyncio.create_task(self._publish_alerts(), name="alerts"),
+                asyncio.create_task(self._alerts.publish(), name="alerts"),
                 asyncio.create_task(self._keep_house(), name="housekeeping"),
                 asyncio.create_task(self._plan_probes(), name="probes"),
             ]
@@ -168,7 +147,7 @@ class Recorder:
             task.cancel()
         results = await asyncio.gather(*recording, *beside, return_exceptions=True)
         with contextlib.suppress(Exception):  # what is not published now is published at the next start
-            await asyncio.wait_for(self._publish_due(), max(0.1, deadline - time.monotonic()))
+            await asyncio.wait_for(self._alerts.publish_due(), max(0.1, deadline - time.monotonic()))
         await self._outbox.close()
         for result in results:
             if isinstance(result, Exception) and not isinstance(result, Stopped):
@@ -176,7 +155,7 @@ class Recorder:
 
     def close(self) -> None:
         """Let go of the database."""
-        self._thread.shutdown(wait=True, cancel_futures=True)
+        self._database.close()
         self._engine.dispose()
 
     def _restore(self) -> list[Camera]:
@@ -187,11 +166,11 @@ class Recorder:
     # Recording
 
     async def _record(self, source: Log, at_once: int) -> None:
-        delay_s = _FIRST_DELAY_S
+        delay_s = FIRST_DELAY_S
         while not self._stop.is_set():
             try:
                 await self._open(source)
-                delay_s = _FIRST_DELAY_S
+                delay_s = FIRST_DELAY_S
                 while not self._stop.is_set():
                     gathering = source.gather(self._settings.linger_ms / 1000, at_once)
                     records = await self._unless_stopped(asyncio.create_task(gathering))
@@ -206,15 +185,15 @@ class Recorder:
                 log.warning("kafka_unavailable", error=str(error) or type(error).__name__)
             finally:
                 await source.close()
-            await self._pause(delay_s)
-            delay_s = min(2 * delay_s, _LONGEST_DELAY_S)
+            await pause(self._stop, delay_s)
+            delay_s = min(2 * delay_s, LONGEST_DELAY_S)
 
     async def _open(self, source: Log) -> None:
-        stored = await self._durably(self._store.offsets)
+        stored = await self._database.run(self._store.offsets)
         mine = {place: following for place, following in stored.items() if place[0] in source.topics}
         rewound = await self._unless_stopped(asyncio.create_task(source.open(mine)))
         if rewound:
-            await self._durably(self._store.rewind, rewound)
+            await self._database.run(self._store.rewind, rewound)
         self._offsets |= mine | rewound
         if self._log.is_open and self._letters.is_open:
             self._health.set("kafka", True)
@@ -234,8 +213,8 @@ class Recorder:
     async def _write(self, records: Sequence[Record]) -> None:
         """Commit all of `records`; one that the database will not take becomes a dead letter."""
         try:
-            written, moved = await self._durably(self._commit, records)
-        except self._poison as error:
+            written, moved = await self._database.run(self._commit, records)
+        except self._database.poison as error:
             if len(records) > 1:
                 half = len(records) // 2
                 await self._write(records[:half])
@@ -243,12 +222,12 @@ class Recorder:
                 return
             log.warning("record_refused", topic=records[0].topic, offset=records[0].offset, error=str(error))
             refused = Malformed(f"the database refused it: {error}")
-            written, moved = await self._durably(self._commit, records, refused)
+            written, moved = await self._database.run(self._commit, records, refused)
         self._offsets |= moved
         self._meters.take(written)
         self._board.take(written)
         if written.alerts:
-            self._alerts_due.set()
+            self._alerts.due.set()
         if written.chains:
             self._plan_due.set()
         if any(row.strip == SHED for row in written.rows):
@@ -267,35 +246,6 @@ class Recorder:
 
     # Beside it
 
-    async def _publish_alerts(self) -> None:
-        delay_s = _FIRST_DELAY_S
-        while True:
-            await self._alerts_due.wait()
-            self._alerts_due.clear()
-            try:
-                await self._publish_due()
-                delay_s = _FIRST_DELAY_S
-            except (Stopped, Damaged):
-                raise
-            except Exception as error:  # the alerts stay in the outbox, whatever Kafka says
-                log.warning("alerts_not_published", error=str(error) or type(error).__name__)
-                await self._outbox.close()
-                self._alerts_due.set()
-                await asyncio.sleep(delay_s)
-                delay_s = min(2 * delay_s, _LONGEST_DELAY_S)
-
-    async def _publish_due(self) -> None:
-        """Publish what waits, the oldest first; one that Kafka refuses stays and holds none back."""
-        after: Due | None = None
-        refused = 0
-        while due := await self._durably(unpublished, self._engine, after):
-            sent = await asyncio.wait_for(self._outbox.send(due), _PUBLISH_S)
-            await self._durably(mark_published, self._engine, sent)
-            refused += len(due) - len(sent)
-            after = due[-1]
-        if refused:
-            raise BrokerError(f"expected Kafka to take every alert, it refused {refused}: they stay, and go again")
-
     async def _plan_probes(self) -> None:
         while True:
             with contextlib.suppress(TimeoutError):
@@ -308,10 +258,10 @@ class Recorder:
             if not changes:
                 continue
             # Remembered first: a camera that is told must find its way back whatever dies here.
-            await self._durably(store_told, self._engine, self._probing.remember(changes))
+            await self._database.run(store_told, self._engine, self._probing.remember(changes))
             requests = [(each.camera, each.request) for each in changes if each.request is not None]
             try:
-                await asyncio.wait_for(self._outbox.request(requests), _PUBLISH_S)
+                await asyncio.wait_for(self._outbox.request(requests), PUBLISH_S)
             except Exception as error:  # the plan asks again, whatever Kafka says
                 log.warning("requests_not_published", error=str(error) or type(error).__name__)
 
@@ -320,18 +270,18 @@ class Recorder:
         while True:
             self._meters.show_cameras(self._board.cameras(), monotonic_ms(), self._settings.forget_after_s)
             await self._ask_kafka()
-            read_on = await self._durably(self._store.read_overdue)
+            read_on = await self._database.run(self._store.read_overdue)
             self._board.take_evidence(read_on)
             if read_on.alerts:
                 self._meters.count_alerts(read_on.alerts)
-                self._alerts_due.set()
+                self._alerts.due.set()
             if time.monotonic() >= purge_at:
-                more = await self._durably(purge, self._store, self._settings.bounds)
-                self._meters.show_stores(await self._durably(self._store.bytes_held))
-                self._meters.show_unpublished(await self._durably(count_unpublished, self._engine))
+                more = await self._database.run(purge, self._store, self._settings.bounds)
+                self._meters.show_stores(await self._database.run(self._store.bytes_held))
+                self._meters.show_unpublished(await self._database.run(count_unpublished, self._engine))
                 purge_at = time.monotonic() + (0 if more else _PURGE_S)
                 if more:
-                    await asyncio.sleep(_FIRST_DELAY_S)
+                    await asyncio.sleep(FIRST_DELAY_S)
                     continue
             await asyncio.sleep(_TICK_S)
 
@@ -343,35 +293,3 @@ class Recorder:
         else:
             if self._log.is_open and self._letters.is_open:
                 self._health.set("kafka", True)
-
-    async def _durably(self, action: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run `action` in the database thread, again and again while the database or the quarantine fails.
-
-        At once it raises `OffsetsMoved`, `UserError`, what is wrong with the data, and `Damaged`; `Stopped` once told
-        to stop.
-        """
-        delay_s = _FIRST_DELAY_S
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                result = await loop.run_in_executor(self._thread, lambda: action(*args, **kwargs))
-            except (OffsetsMoved, UserError, *self._poison):
-                raise
-            except Exception as error:  # drivers and object stores have many names for being away
-                if is_damaged(error):
-                    raise Damaged(reason(error)) from error
-                self._health.set("database", False, f"{type(error).__name__}: {error}")
-                log.warning("database_unavailable", error=type(error).__name__, detail=str(error)[:200])
-            else:
-                self._health.set("database", True)
-                return result
-            await self._pause(delay_s)
-            delay_s = min(2 * delay_s, _LONGEST_DELAY_S)
-
-    async def _pause(self, delay_s: float) -> None:
-        """Wait; `Stopped` as soon as `stop` is set."""
-        try:
-            await asyncio.wait_for(self._stop.wait(), delay_s)
-        except TimeoutError:
-            return
-        raise Stopped

@@ -18,13 +18,11 @@ from consumers.database.tallies import DEAD_LETTER_BYTES, FOREIGN_BYTES, FRAME_B
 from consumers.evidence.chain import Chain
 from consumers.evidence.quarantine import Quarantine
 from consumers.evidence.watch import Watch
-from consumers.reading.batch import Batch, BootKey, FrameKey, frame_row
+from consumers.reading.batch import Batch, BootKey, FrameKey, Partition, frame_row
 from consumers.reading.rows import CameraRow, FrameRow, LetterRow, frame_bytes
 from consumers.settings import RecorderSettings
 from schemas.errors import StateError
 from schemas.pointillist_pb2 import CHECKED, Alert, Verdict
-
-Partition = tuple[str, int]
 
 
 class OffsetsMoved(Exception):  # noqa: N818  # what the database says, not a failure

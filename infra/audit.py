@@ -7,34 +7,26 @@ on during the audit of a running system is seen at least once.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from google.protobuf.message import DecodeError
-
 from consumers.database.damage import UNREADABLE, damaged_files, reason, set_aside_ms
 from consumers.database.queries import Records, open_records
-from consumers.reading.batch import check_identity
 from consumers.reading.rows import LedgerRow
 from consumers.reading.shed import shed_ranges
 from infra.environment import Environment, fleet_secret
-from infra.kafka_files import LoggedRecord, committed_offsets, read_topic
+from infra.kafka_sets import Boot, KafkaSets
 from infra.layout import Layout
 from infra.signed_ledgers import SignedLedgers
 from producers.spool import SpoolBoot, scan_spool
-from schemas.errors import Malformed, StateError, WireError
-from schemas.frame import open_frame
+from schemas.errors import StateError
 from schemas.identity import CameraId
 from schemas.keys import KeyRing
-from schemas.pointillist_pb2 import DeadLetter, Verdict
 from schemas.ranges import RangeSet
-from schemas.topics import PROCESSORS_GROUP, KafkaTopic
 
 T = TypeVar("T")
-Boot = tuple[CameraId, int]
 
 
 @dataclass
@@ -137,7 +129,7 @@ def audit(layout: Layout, *, read_kafka: bool = True) -> Audit:
         early = signed.rows
         spools = {(spool.camera_id, spool.boot_id): spool for spool in scan_spool(layout.spool)}
         offsets = database.ask("the recorder's offsets", records.offsets) or {}
-        kafka = _KafkaSets.read(layout.kafka_data, offsets, keys) if read_kafka else _KafkaSets()
+        kafka = KafkaSets.read(layout.kafka_data, offsets, keys) if read_kafka else KafkaSets()
         late = database.ledgers().rows
         places: set[Boot] = {*early, *spools, *late, *kafka.pending}
         places |= {(CameraId(camera), boot) for camera, boot in database.ask("the boots", records.boots) or ()}
@@ -258,60 +250,6 @@ def _settle(boot: BootAudit, confirmed_to: int | None) -> None:
     boot.lost = left
 
 
-@dataclass
-class _KafkaSets:
-    """What Kafka holds that its readers have not yet taken."""
-
-    frames: int = 0
-    foreign: int = 0
-    pending: dict[Boot, RangeSet] = field(default_factory=lambda: defaultdict(RangeSet))
-    unread: list[str] = field(default_factory=list)
-
-    @classmethod
-    def read(cls, data: Path, recorder: dict[tuple[str, int], int], keys: KeyRing) -> _KafkaSets:
-        """Read Kafka's `data` folder; `recorder` holds the offsets at which the recorder goes on."""
-        sets = cls()
-        committed = committed_offsets(data, PROCESSORS_GROUP, sets.unread)
-        for record in read_topic(data, KafkaTopic.FRAMES, sets.unread):
-            sets.frames += 1
-            if record.offset >= committed.get((KafkaTopic.FRAMES, record.partition), 0) and record.value:
-                try:
-                    frame = open_frame(_camera(record.key), record.value, keys)
-                except WireError:
-                    continue  # whoever wrote it was no bridge; the processors will dead-letter it as foreign
-                sets.pending[_camera(record.key), frame.boot_id].add(frame.seq)
-        for topic in (KafkaTopic.VERDICTS, KafkaTopic.DEAD_LETTERS):
-            for record in read_topic(data, topic, sets.unread):
-                if record.offset >= recorder.get((topic, record.partition), 0) and record.value:
-                    sets._take(topic, record, record.value)
-        return sets
-
-    def _take(self, topic: KafkaTopic, record: LoggedRecord, value: bytes) -> None:
-        try:
-            if topic is KafkaTopic.VERDICTS:
-                verdict = Verdict.FromString(value)
-                self._add(_camera(record.key), verdict.boot_id, verdict.seq)
-                return
-            letter = DeadLetter.FromString(value)
-            if letter.verified:
-                self._add(CameraId(letter.camera_id), letter.boot_id, letter.seq)
-            else:
-                self.foreign += 1
-        except (DecodeError, Malformed) as error:
-            # The recorder will make a dead letter without a verified identity of it.
-            self.foreign += 1
-            problem = str(error) if isinstance(error, Malformed) else f"it is no message of {topic}"
-            self.unread.append(f"Kafka {topic}-{record.partition}: the record at offset {record.offset}: {problem}")
-
-    def _add(self, camera: CameraId, boot_id: int, seq: int) -> None:
-        check_identity(boot_id, seq)
-        self.pending[camera, boot_id].add(seq)
-
-
 def _keys(layout: Layout) -> KeyRing:
     """Of every generation: what was signed under a key that was revoked since was taken all the same."""
     return KeyRing(layout.fleet_secret() if layout.secret_file.is_file() else fleet_secret(Environment()))
-
-
-def _camera(key: bytes | None) -> CameraId:
-    return CameraId((key or b"").decode(errors="replace"))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from infra.environment import parse_fleet_secret
-from producers.fleet import spool_root
+from producers.spool.folder import spool_root
 from schemas.identity import CameraId
 from schemas.keys import CameraKey, derive_camera_key
 from schemas.runtime.atomic_file import replacing

@@ -12,11 +12,12 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaError
 from google.protobuf.message import DecodeError
 
+from schemas.cloudevents import MODELS, event_headers
 from schemas.errors import BrokerError, BundleError, WireError
 from schemas.keys import KeyRing
 from schemas.limits import MAX_BROKER_BYTES
 from schemas.models import LIVE_KEY, PROCESSOR_PREFIX, live, seal, unseal
-from schemas.pointillist_pb2 import Model, Models, ServedModel
+from schemas.pointillist_pb2 import Model, Models, ServedModel, SignedModels
 from schemas.runtime.kafka_clients import start, stop
 from schemas.topics import PROCESSORS_GROUP, KafkaTopic
 
@@ -158,13 +159,7 @@ class ModelsTopic:
         producer = AIOKafkaProducer(
             bootstrap_servers=self._bootstrap, acks="all", enable_idempotence=True, max_request_size=MAX_BROKER_BYTES
         )
-        headers = [
-            ("ce_specversion", b"1.0"),
-            ("ce_source", b"pointillist/models"),
-            ("ce_type", b"pointillist.v1.SignedModels"),
-            ("ce_id", f"models/{time.time_ns()}".encode()),
-            ("content-type", b"application/protobuf"),
-        ]
+        headers = event_headers(MODELS, SignedModels, f"models/{time.time_ns()}")
         try:
             async with asyncio.timeout(_CALL_S):
                 await start(producer)

@@ -25,7 +25,7 @@ from processors.results.delivery import BACKOFF_S, Emitter
 from processors.settings import ProcessorSettings
 from schemas.keys import KeyRing
 from schemas.runtime.health import Health
-from schemas.runtime.kafka_clients import start
+from schemas.runtime.kafka_clients import leave, start
 from schemas.runtime.kafka_damage import DamagePasser
 
 _POLL_MS: Final = 200
@@ -218,13 +218,10 @@ class _Service:
         if consumer is None:
             return
         self._health.set("assigned", False)
-        try:
-            await asyncio.wait_for(consumer.stop(), deadline_s)
-        except (TimeoutError, KafkaError):
+        if not await leave(consumer.stop, deadline_s=deadline_s):
             # Kafka does not answer; the group finds out by itself.
-            if consumer._fetcher is not None:
-                await consumer._fetcher.close()
-            await consumer._client.close()
+            fetcher = [] if consumer._fetcher is None else [consumer._fetcher.close]
+            await leave(*fetcher, consumer._client.close, deadline_s=_LEAVE_S)
 
     async def _commit_for_ever(self) -> None:
         while True:

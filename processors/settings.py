@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from processors.stages.denoise import SIGMA
 from processors.stages.reconstruct import Mode
+from schemas.limits import USUAL_FRAME_PIXELS
 from schemas.topics import PROCESSORS_GROUP, KafkaTopic
 
 
@@ -70,7 +71,7 @@ class ProcessorSettings(BaseModel):
     batch_pixels: int | None = Field(default=None, ge=1)
     """Height x width x frames of one batch, unless a single frame is larger. A batch of large frames that leaves the
     processor's caches takes about twice as long for each: None is 2**18 on a CPU, 2**20 on CUDA."""
-    max_frame_pixels: int = Field(default=4096 * 2160, ge=64)
+    max_frame_pixels: int = Field(default=USUAL_FRAME_PIXELS, ge=64)
     """Height x width of the largest frame that is taken; what is larger is dead-lettered unseen. A batch is not
     interrupted, so that this bounds how long one frame of one camera keeps all others waiting: the nearer it is to the
     fleet's largest camera, the better."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import math
 import resource
 import time
@@ -21,13 +20,15 @@ from producers.camera import Camera
 from producers.metrics import Instruments
 from producers.publisher import Broker, LinkSettings
 from producers.scenario import CameraSettings, Fault, Scenario
+from producers.spool.folder import spool_root
+from producers.start import Start, fleet_started
 from schemas.errors import PointillistError, SecretError, SourceError, StateError
 from schemas.identity import CameraId
 from schemas.keys import CameraKey
 from schemas.metrics import DISK_FREE
-from schemas.runtime.atomic_file import replacing
 from schemas.runtime.disk import free_bytes
 from schemas.runtime.health import Health
+from schemas.runtime.throttle import Throttle
 
 _log = structlog.get_logger()
 
@@ -53,11 +54,6 @@ class FleetOutcome:
     frames_pending: int
     frames_shed: int
     frames_skipped: int
-
-
-def spool_root(state: Path) -> Path:
-    """Where in a state folder the spools of all cameras lie: one folder `site/camera` each."""
-    return state / "spool"
 
 
 async def run_fleet(
@@ -86,7 +82,7 @@ async def run_fleet(
     Raises `SecretError` without a key for each camera, `StateError` when a spool is in use, and, at the very first
     start, `SourceError` when no camera has a source that opens.
     """
-    start = _Start(mark or fleet_started(state), again=again)
+    start = Start(mark or fleet_started(state), again=again)
     fleet = _Fleet(scenario.cameras(), scenario.faults, mqtt, state, keys, registry, health, link, start)
     return await fleet.run(stop, ends_at_ms, drain_s, run_s)
 
@@ -109,22 +105,9 @@ async def run_camera(
     Its source has to open at every start. It goes on where a killed process left it, and begins anew after one that
     ended in good order. Raises `StateError` when its spool is in use and `SourceError` when its source does not open.
     """
-    start = _Start(spool_root(state) / settings.camera_id / "started.json", attached=True)
+    start = Start(spool_root(state) / settings.camera_id / "started.json", attached=True)
     fleet = _Fleet([settings], [], mqtt, state, {settings.camera_id: key}, registry, health, link, start)
     return await fleet.run(stop, ends_at_ms, drain_s)
-
-
-@dataclass(frozen=True)
-class _Start:
-    """How a fleet knows its first start: by the absence of the file `mark`.
-
-    An `attached` one removes it when it ends in good order, and asks for a source that opens at every start. With
-    `again` a start after a run that is over counts as the first.
-    """
-
-    mark: Path
-    attached: bool = False
-    again: bool = False
 
 
 class _Fleet:
@@ -140,7 +123,7 @@ class _Fleet:
         registry: CollectorRegistry,
         health: Health,
         link: LinkSettings | None,
-        start: _Start,
+        start: Start,
     ) -> None:
         missing = [camera.camera_id for camera in settings if camera.camera_id not in keys]
         if missing:
@@ -152,7 +135,7 @@ class _Fleet:
         self._health = health
         self._link = link or LinkSettings()
         self._start = start
-        self._complained: dict[tuple[str, str], float] = {}
+        self._complained: Throttle[tuple[str, str]] = Throttle(_AGAIN_S, remembered=len(settings) + 1)
         self._instruments = Instruments.on(registry)
         DISK_FREE.on(registry).labels("spools").set_function(partial(free_bytes, spool_root(state)))
         self._broker = Broker(*mqtt, threads=min(_CONNECTORS, len(settings)))
@@ -175,7 +158,7 @@ class _Fleet:
                     camera.finish()
                 if self._start.attached:
                     with contextlib.suppress(OSError):  # then the next one goes on where this one ended
-                        self._start.mark.unlink(missing_ok=True)
+                        self._start.forget()
                 await self._drain(stop, drain_s)
             finally:
                 ticking.cancel()
@@ -198,7 +181,7 @@ class _Fleet:
 
     async def _capture(self, stop: asyncio.Event, ends_at_ms: int | None, run_s: float | None) -> None:
         """Run the cameras until all have ended, or time or `stop` ends them."""
-        started_ms, over = _first_start(self._start.mark)
+        started_ms, over = self._start.first()
         if run_s is not None and started_ms is not None:
             ends_at_ms = started_ms + round(1000 * run_s)
             over = over or ends_at_ms <= time.time_ns() // 10**6
@@ -222,7 +205,7 @@ class _Fleet:
                 return
             opening.result()
             if started_ms is None:
-                started_ms = _note_start(self._start.mark, time.time_ns() // 10**6)
+                started_ms = self._start.note(time.time_ns() // 10**6)
                 if run_s is not None:
                     ends_at_ms = started_ms + round(1000 * run_s)
             for number, camera in enumerate(self._cameras):
@@ -235,7 +218,7 @@ class _Fleet:
             await _until_all(running, stopping, deadline)
             if not stopping.done() and not self._start.attached:
                 with contextlib.suppress(StateError):  # then the next one finds that out by itself
-                    _note_start(self._start.mark, started_ms, over=True)
+                    self._start.note(started_ms, over=True)
         finally:
             for task in (*running, stopping):
                 task.cancel()
@@ -293,9 +276,7 @@ class _Fleet:
 
     def _failed(self, event: str, error: Exception, now: float, camera: str = "") -> None:
         """Say it now and then; the tick of every camera goes on, this one's too."""
-        last = self._complained.get((event, camera))
-        if last is None or now - last >= _AGAIN_S:
-            self._complained[event, camera] = now
+        if self._complained.take((event, camera), now):
             whose = {"camera": camera} if camera else {}
             _log.error(event, detail=str(error), exc_info=not isinstance(error, PointillistError), **whose)
 
@@ -331,36 +312,6 @@ async def _until_all(running: set[asyncio.Task[None]], stopping: asyncio.Task[bo
             return
         done, _ = await asyncio.wait({*waiting, stopping}, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
         waiting -= done
-
-
-def fleet_started(state: Path) -> Path:
-    """The file that says when the fleet of this state folder captured first; without it the next start is the first."""
-    return state / "fleet.json"
-
-
-def _first_start(mark: Path) -> tuple[int | None, bool]:
-    """When this run captured for the first time, Unix time in milliseconds, and whether it is over.
-
-    None when it never did.
-    """
-    try:
-        noted = json.loads(mark.read_text())
-        return int(noted["started_ms"]), bool(noted.get("over"))
-    except FileNotFoundError:
-        return None, False
-    except OSError as error:
-        raise StateError(f"{mark} cannot be read: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError):
-        raise StateError(f"{mark}: expected the start of a fleet") from None
-
-
-def _note_start(mark: Path, started_ms: int, over: bool = False) -> int:
-    try:
-        with replacing(mark) as fresh:
-            fresh.write_text(json.dumps({"started_ms": started_ms, "over": over}))
-    except OSError as error:
-        raise StateError(f"{mark} cannot be written: {error.strerror}") from None
-    return started_ms
 
 
 def _allow_open_files(wanted: int) -> None:

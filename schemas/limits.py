@@ -16,6 +16,8 @@ MAX_AHEAD_MS: Final = 5 * 60_000
 shut out every later one."""
 MAX_FRAME_BYTES: Final = 14 * 2**20
 """Of the decoded frame, height x width x channels: 2560x1440 RGB fits."""
+USUAL_FRAME_PIXELS: Final = 1920 * 1088
+"""Height x width that processors take unless they are told of larger cameras: 1080p, and its height in whole blocks."""
 MAX_MESSAGE_BYTES: Final = 15 * 2**20
 """Of one MQTT payload or Kafka record value."""
 MAX_CONTROL_BYTES: Final = 256 * 1024

@@ -7,7 +7,8 @@ from pathlib import Path
 from benchmarks.attacks.outcome import Outcome
 from benchmarks.attacks.pixel_bomb import bombed
 
-LARGEST_TAKEN = (2160, 4096)
+LARGEST_TAKEN = (1088, 1920)
+"""As many pixels as `schemas.limits.USUAL_FRAME_PIXELS`."""
 
 
 def attack(folder: Path) -> Outcome:

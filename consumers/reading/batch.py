@@ -18,6 +18,7 @@ from consumers.reading.rows import FrameRow, LedgerRow, LetterRow
 from consumers.reading.shed import shed_text
 from consumers.settings import RecorderSettings
 from schemas.announcement import check_announcement
+from schemas.dead_letters import dead_letter
 from schemas.errors import Malformed, WireError
 from schemas.frame import TIME_LIMIT, open_message
 from schemas.identity import BOOT_ID_LIMIT, SEQ_LIMIT, CameraId, camera_id_on_wire
@@ -33,6 +34,8 @@ _TEXT: Final = 500
 _LETTER_OVERHEAD: Final = 200
 _FOR_BRIDGES: Final = (b"pointillist.v1.KeyRequest", b"pointillist.v1.ProbeRequest")
 
+Partition = tuple[str, int]
+"""Topic and partition."""
 Place = tuple[str, int, int]
 """Topic, partition and offset of a record."""
 BootKey = tuple[str, int]
@@ -57,7 +60,7 @@ class Batch:
     """What a run of Kafka records says."""
 
     recorded_ms: int
-    offsets: dict[tuple[str, int], tuple[int, int]] = field(default_factory=dict)
+    offsets: dict[Partition, tuple[int, int]] = field(default_factory=dict)
     """For each topic and partition the offset of the first record and the one after the last."""
     verdicts: dict[FrameKey, Verdict] = field(default_factory=dict)
     repeated: Counter[BootKey] = field(default_factory=Counter)
@@ -104,20 +107,10 @@ def refusal(record: Record, recorded_ms: int, error: WireError) -> Batch:
 
 def refuse(batch: Batch, record: Record, error: WireError) -> None:
     """Keep the record as a dead letter of the recorder itself."""
-    payload = record.value or b""
-    letter = DeadLetter(
-        origin_topic=record.topic,
-        origin_partition=record.partition,
-        origin_offset=record.offset,
-        stage=STAGE,
-        reason=error.reason,
-        error=str(error),
-        camera_id=(record.key or b"").decode(errors="replace"),
-        payload=payload[:DEAD_LETTER_PAYLOAD_BYTES],
-        payload_bytes=len(payload),
-        at_ms=batch.recorded_ms,
-    )
-    batch.letters[record.topic, record.partition, record.offset] = _letter_row(record, letter, batch.recorded_ms)
+    place = record.topic, record.partition, record.offset
+    camera = (record.key or b"").decode(errors="replace")
+    letter = dead_letter(STAGE, error.reason, str(error), place, camera, record.value or b"", batch.recorded_ms)
+    batch.letters[place] = _letter_row(record, letter, batch.recorded_ms)
 
 
 @lru_cache(8192)

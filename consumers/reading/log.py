@@ -10,11 +10,10 @@ import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import CorruptRecordException
 
-from consumers.kafka_client import REQUEST_S, start, stop
-from consumers.reading.batch import Record
+from consumers.reading.batch import Partition, Record
 from consumers.settings import RecorderSettings
-from consumers.store import Partition
 from schemas.limits import MAX_BROKER_BYTES
+from schemas.runtime.kafka_clients import REQUEST_S, STOP_S, leave, start
 from schemas.runtime.kafka_damage import DamagePasser
 
 log = structlog.get_logger()
@@ -62,8 +61,8 @@ class Log:
             request_timeout_ms=REQUEST_S * 1000,
             metadata_max_age_ms=30_000,
         )
-        await start(consumer)
         try:
+            await start(consumer)
             partitions = sorted(consumer.assignment())
             begins = await consumer.beginning_offsets(partitions)
             ends = await consumer.end_offsets(partitions)
@@ -77,7 +76,7 @@ class Log:
                 self._next[partition] = begins[partition] if position is None else max(position, begins[partition])
                 consumer.seek(partition, self._next[partition])
         except BaseException:
-            await stop(consumer)
+            await leave(consumer.stop, deadline_s=STOP_S)
             raise
         self._consumer = consumer
         return rewound
@@ -148,4 +147,4 @@ class Log:
         """Drop the connection."""
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
-            await stop(consumer)
+            await leave(consumer.stop, deadline_s=STOP_S)

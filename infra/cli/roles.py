@@ -10,6 +10,7 @@ import typer
 from infra.cli import app
 from infra.cli.passwords import resolve
 from schemas.errors import ConfigError
+from schemas.limits import USUAL_FRAME_PIXELS
 
 Metrics = Annotated[str | None, typer.Option(help="host:port to serve /metrics and /healthz on.")]
 State = Annotated[
@@ -133,7 +134,7 @@ def process(
     ] = 0.0,
     max_pixels: Annotated[
         int, typer.Option(help="Height x width of the largest frame; what is larger goes to the dead letters.")
-    ] = 4096 * 2160,
+    ] = USUAL_FRAME_PIXELS,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     model_cache: Annotated[
         Path | None, typer.Option(help="Folder for copies of published models; else in the state folder, or passing.")

@@ -12,6 +12,7 @@ from rich.console import Console
 from infra.cli import app
 from infra.cli.passwords import resolve
 from schemas.errors import ConfigError
+from schemas.limits import USUAL_FRAME_PIXELS
 
 
 @app.command()
@@ -44,7 +45,7 @@ def up(
     batch: Annotated[int, typer.Option(help="Most frames in a batch.")] = 64,
     max_pixels: Annotated[
         int, typer.Option(help="Height x width of the largest frame; what is larger goes to the dead letters.")
-    ] = 4096 * 2160,
+    ] = USUAL_FRAME_PIXELS,
     spool_bytes: Annotated[int, typer.Option(help="Bound of each camera's spool on disk.")] = 256 * 2**20,
     drain: Annotated[float, typer.Option(help="Seconds to wait, after the end, for what is under way.")] = 60.0,
     state: Annotated[Path, typer.Option(help="State folder: brokers' files, database, spools, logs.")] = Path(

@@ -32,9 +32,9 @@ from infra.up.processes import FLEET_PENDING, LocalRoles, Role
 from infra.up.settings import UpSettings, bundle_folder, checks_for_triggers, scenario_document
 from infra.up.supervisor import Supervisor
 from infra.up.table import LiveTable
-from producers.fleet import fleet_started
 from producers.publisher.told import overridden, read_told
 from producers.scenario import Scenario, parse_scenario
+from producers.start import fleet_started
 from schemas.errors import ConfigError, StateError, UserError
 from schemas.runtime.disk import is_full
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from producers.scenario import read_scenario
 from schemas.errors import BundleError, ConfigError, SourceError
+from schemas.limits import USUAL_FRAME_PIXELS
 
 PRERENDERED = 256
 """Scenes rendered beforehand for each camera that runs as fast as it can: then the renderer is not what is measured."""
@@ -38,7 +39,7 @@ class UpSettings(BaseModel):
     report: Path | None = None
     drain_s: float = Field(default=60.0, gt=0)
     batch_frames: int = Field(default=64, ge=1, le=1024)
-    max_frame_pixels: int = Field(default=4096 * 2160, ge=64)
+    max_frame_pixels: int = Field(default=USUAL_FRAME_PIXELS, ge=64)
     spool_bytes: int = Field(default=256 * 2**20, ge=2**20)
     prometheus: bool = True
     http: str | None = None

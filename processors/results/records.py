@@ -5,27 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
 
 from processors.arrivals.frames import TRACEPARENT, TakenFrame
+from schemas.cloudevents import PROCESSORS, Headers, event_headers
+from schemas.dead_letters import dead_letter
 from schemas.errors import PointillistError, WireError
 from schemas.frame import sign_message
-from schemas.limits import DEAD_LETTER_PAYLOAD_BYTES
 from schemas.pointillist_pb2 import CHECKED, NOT_PROBED, SHED, DeadLetter, KeyRequest, ServedModel, Verdict
-
-Headers = list[tuple[str, bytes]]
-
-_SOURCE: Final = b"pointillist/processors"
-_FIXED: Final[Headers] = [
-    ("ce_specversion", b"1.0"),
-    ("ce_source", _SOURCE),
-    ("content-type", b"application/protobuf"),
-]
-_VERDICT: Final[Headers] = [*_FIXED, ("ce_type", b"pointillist.v1.Verdict")]
-_DEAD_LETTER: Final[Headers] = [*_FIXED, ("ce_type", b"pointillist.v1.DeadLetter")]
-_KEY_REQUEST: Final[Headers] = [*_FIXED, ("ce_type", b"pointillist.v1.KeyRequest")]
-_SERVED: Final[Headers] = [*_FIXED, ("ce_type", b"pointillist.v1.ServedModel")]
-_ERROR_LENGTH: Final = 500
 
 
 @dataclass(slots=True)
@@ -82,7 +68,7 @@ def verdict_record(
         boot_id=frame.boot_id,
         seq=frame.seq,
         captured_ms=frame.captured_ms,
-        processed_ms=time.time_ns() // 1_000_000,
+        processed_ms=_now_ms(),
         class_id=class_id,
         class_name=model.classes[class_id],
         confidence=confidence,
@@ -113,7 +99,7 @@ def verdict_record(
         smaller = verdict.SerializeToString()
         verdict.preview = preview
         verdict.evidence = evidence
-    headers = [*_VERDICT, ("ce_id", str(taken.identity).encode())]
+    headers = event_headers(PROCESSORS, Verdict, str(taken.identity))
     if taken.traceparent is not None:
         headers.append((TRACEPARENT, taken.traceparent))
     return Outgoing(taken.camera_id.encode(), verdict.SerializeToString(), headers, done, smaller)
@@ -124,13 +110,13 @@ def key_request_record(taken: TakenFrame, done: Callable[[], None]) -> Outgoing:
     frame = taken.frame
     seq = frame.seq - frame.key_distance
     request = sign_message(taken.key, KeyRequest(boot_id=frame.boot_id, seq=seq))
-    headers = [*_KEY_REQUEST, ("ce_id", f"{frame.boot_id:016x}/key/{seq}/{time.time_ns()}".encode())]
+    headers = event_headers(PROCESSORS, KeyRequest, f"{frame.boot_id:016x}/key/{seq}/{time.time_ns()}")
     return Outgoing(taken.camera_id.encode(), request, headers, done)
 
 
 def served_record(key: bytes, served: ServedModel | None) -> Outgoing:
     """Which model a processor serves; None when it serves none any more."""
-    headers = [*_SERVED, ("ce_id", key + b"/" + str(time.time_ns()).encode())]
+    headers = event_headers(PROCESSORS, ServedModel, f"{key.decode()}/{time.time_ns()}")
     return Outgoing(key, served.SerializeToString() if served is not None else None, headers, _nobody_waits)
 
 
@@ -148,14 +134,10 @@ def refused_record(
     done: Callable[[], None],
 ) -> Outgoing:
     """The dead letter of a record that is no verified frame."""
-    letter = DeadLetter(
-        stage="intake",
-        reason=error.reason,
-        camera_id=(key or b"").decode("utf-8", "replace")[:140],
-        payload=payload[:DEAD_LETTER_PAYLOAD_BYTES],
-        payload_bytes=len(payload),
-    )
-    return _letter(letter, topic, partition, offset, key or b"", error, done)
+    origin = topic, partition, offset
+    camera_id = (key or b"").decode("utf-8", "replace")[:140]
+    letter = dead_letter("intake", error.reason, str(error), origin, camera_id, payload, _now_ms())
+    return _letter(letter, key or b"", done)
 
 
 def failed_record(
@@ -163,32 +145,19 @@ def failed_record(
 ) -> Outgoing:
     """The dead letter of a verified frame that a stage cannot take."""
     frame = taken.frame
-    letter = DeadLetter(
-        stage=stage,
-        reason=error.reason if isinstance(error, WireError) else "stage",
-        camera_id=taken.camera_id,
-        verified=True,
-        boot_id=frame.boot_id,
-        seq=frame.seq,
-        payload=frame.SerializeToString()[:DEAD_LETTER_PAYLOAD_BYTES],
-        payload_bytes=taken.frame_bytes,
-    )
-    return _letter(letter, topic, taken.partition, taken.offset, taken.camera_id.encode(), error, done)
+    origin = topic, taken.partition, taken.offset
+    reason = error.reason if isinstance(error, WireError) else "stage"
+    payload = frame.SerializeToString()
+    letter = dead_letter(stage, reason, str(error), origin, taken.camera_id, payload, _now_ms(), taken.frame_bytes)
+    letter.verified, letter.boot_id, letter.seq = True, frame.boot_id, frame.seq
+    return _letter(letter, taken.camera_id.encode(), done)
 
 
-def _letter(
-    letter: DeadLetter,
-    topic: str,
-    partition: int,
-    offset: int,
-    key: bytes,
-    error: PointillistError,
-    done: Callable[[], None],
-) -> Outgoing:
-    letter.origin_topic = topic
-    letter.origin_partition = partition
-    letter.origin_offset = offset
-    letter.error = str(error)[:_ERROR_LENGTH]
-    letter.at_ms = time.time_ns() // 1_000_000
-    headers = [*_DEAD_LETTER, ("ce_id", f"{topic}/{partition}/{offset}".encode())]
+def _letter(letter: DeadLetter, key: bytes, done: Callable[[], None]) -> Outgoing:
+    event_id = f"{letter.origin_topic}/{letter.origin_partition}/{letter.origin_offset}"
+    headers = event_headers(PROCESSORS, DeadLetter, event_id)
     return Outgoing(key[:255], letter.SerializeToString(), headers, done)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -7,34 +7,31 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from hashlib import blake2b
-from typing import Final, NamedTuple, TypeAlias, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 import structlog
 from google.protobuf.message import Message
 
 from producers.bridge.confirmations import Receipt
 from schemas.announcement import check_announcement
+from schemas.cloudevents import Headers, bridge_source, camera_source, event_headers
+from schemas.dead_letters import dead_letter
 from schemas.errors import BadSize, Malformed, WireError
 from schemas.frame import open_frame, open_message
 from schemas.identity import BOOT_ID_LIMIT, CameraId
 from schemas.keys import KeyRing
-from schemas.limits import DEAD_LETTER_PAYLOAD_BYTES
-from schemas.pointillist_pb2 import DeadLetter, Ledger, Meta, Status
+from schemas.pointillist_pb2 import DeadLetter, Frame, Ledger, Meta, Status
 from schemas.topics import Channel, KafkaTopic, parse_mqtt_topic
 
 log = structlog.get_logger()
 
-Headers: TypeAlias = list[tuple[str, bytes]]
-
 MAX_EVENT_BYTES: Final = 64 * 1024
 """Of `status` and `meta`; they are parsed before their tag is verified, since they name the key."""
-MAX_ERROR_CHARACTERS: Final = 500
 ROUTES: Final = 16_384
 """Topics remembered: strangers may make up any number. Only well-formed ones are, which are short."""
 MAX_ORIGIN_CHARACTERS: Final = 200
 """Of a topic in a dead letter. Ours are shorter; a stranger's has up to 64 KiB."""
 
-_COMMON: Final[Headers] = [("ce_specversion", b"1.0"), ("content-type", b"application/protobuf")]
 _SPAN: Final = f"-{blake2b(b'bridge', digest_size=8).hexdigest()}-01"
 """A trace is one frame's way, on which the bridge is one span; sampled."""
 
@@ -62,7 +59,7 @@ class _Route(NamedTuple):
     camera_id: CameraId
     key: bytes
     channel: str
-    headers: Headers
+    source: str
     open: Callable[[_Route, bytes], Record] | None
     refusal: str
 
@@ -77,11 +74,7 @@ class Intake:
         # Ids of dead letters are of this process alone: equal payloads are still two events.
         self._boot = secrets.token_hex(8)
         self._dead_letters = 0
-        self._dead_letter_headers: Headers = [
-            *_COMMON,
-            ("ce_source", f"/bridges/{name}".encode()),
-            ("ce_type", b"pointillist.v1.DeadLetter"),
-        ]
+        self._source = bridge_source(name)
 
     def accept(self, topic: bytes, payload: bytes) -> Record:
         """The record for a message; never raises."""
@@ -100,7 +93,7 @@ class Intake:
     def refused_by_kafka(self, record: Record, error: str) -> Record:
         """The dead letter of a record that Kafka takes in no batch, however small."""
         camera_id = CameraId(record.key.decode())
-        route = _Route(record.origin, camera_id, record.key, record.channel, [], None, "")
+        route = _Route(record.origin, camera_id, record.key, record.channel, "", None, "")
         return self._dead_letter(route, record.value, BadSize.reason, error)
 
     def _route(self, topic: bytes) -> _Route:
@@ -110,19 +103,16 @@ class Intake:
             camera_id, channel = parse_mqtt_topic(text)
         except WireError as error:
             # Not remembered: it would be a stranger's 64 KiB, and there is no end of them.
-            return _Route(origin, CameraId(""), b"", "unknown", [], None, str(error))
-        source = ("ce_source", f"/cameras/{camera_id}".encode())
-        openers: dict[Channel, tuple[type[Message] | None, Callable[[_Route, bytes], Record]]] = {
-            Channel.FRAME: (None, self._frame),
-            Channel.EVENT: (Ledger, self._ledger),
-            Channel.STATUS: (Status, self._status),
-            Channel.META: (Meta, self._meta),
+            return _Route(origin, CameraId(""), b"", "unknown", "", None, str(error))
+        openers = {
+            Channel.FRAME: self._frame,
+            Channel.EVENT: self._ledger,
+            Channel.STATUS: self._status,
+            Channel.META: self._meta,
         }
-        kind, opener = openers.get(channel, (None, None))
-        name = f"pointillist.v1.{kind.__name__ if kind else 'Frame'}".encode()
-        headers = [*_COMMON, source, ("ce_type", name)]
+        source = camera_source(camera_id)
         refusal = f"expected a channel that cameras publish on, got {channel.value}"
-        route = _Route(origin, camera_id, camera_id.encode(), channel.value, headers, opener, refusal)
+        route = _Route(origin, camera_id, camera_id.encode(), channel.value, source, openers.get(channel), refusal)
         self._routes[topic] = route
         if len(self._routes) > ROUTES:
             self._routes.popitem(last=False)
@@ -134,11 +124,8 @@ class Intake:
         boot_id, seq = frame.boot_id, frame.seq
         event_id = f"{boot_id:016x}/{seq}"
         trace = blake2b(f"{camera_id}/{event_id}".encode(), digest_size=16).hexdigest()
-        headers = [
-            *route.headers,
-            ("ce_id", event_id.encode()),
-            ("traceparent", f"00-{trace}{_SPAN}".encode()),
-        ]
+        headers = event_headers(route.source, Frame, event_id)
+        headers.append(("traceparent", f"00-{trace}{_SPAN}".encode()))
         receipt = Receipt(camera_id, boot_id, frame.key_generation, seq)
         return Record(KafkaTopic.FRAMES, route.key, payload, headers, receipt, route.origin, route.channel)
 
@@ -150,7 +137,7 @@ class Intake:
             )
         event_id = f"{ledger.boot_id:016x}/ledger/{ledger.revision}"
         receipt = Receipt(route.camera_id, ledger.boot_id, ledger.key_generation, -1, ledger.revision)
-        return self._event(route, payload, event_id, receipt)
+        return self._event(Ledger, route, payload, event_id, receipt)
 
     def _status(self, route: _Route, payload: bytes) -> Record:
         return self._announcement(Status, route, payload)
@@ -164,26 +151,18 @@ class Intake:
         check_announcement(open_message(kind, route.camera_id, payload, self._keys))
         # Every bridge forwards it: by its content the copies are one event.
         event_id = blake2b(payload, digest_size=16).hexdigest()
-        return self._event(route, payload, event_id, None)
+        return self._event(kind, route, payload, event_id, None)
 
-    def _event(self, route: _Route, payload: bytes, event_id: str, receipt: Receipt | None) -> Record:
-        headers = [*route.headers, ("ce_id", event_id.encode())]
+    def _event(
+        self, kind: type[Message], route: _Route, payload: bytes, event_id: str, receipt: Receipt | None
+    ) -> Record:
+        headers = event_headers(route.source, kind, event_id)
         return Record(KafkaTopic.EVENTS, route.key, payload, headers, receipt, route.origin, route.channel)
 
     def _dead_letter(self, route: _Route, payload: bytes, reason: str, error: str) -> Record:
         self._dead_letters += 1
-        letter = DeadLetter(
-            origin_topic=route.origin,
-            origin_partition=-1,
-            origin_offset=-1,
-            stage="bridge",
-            reason=reason,
-            error=error[:MAX_ERROR_CHARACTERS],
-            camera_id=route.camera_id,
-            payload=payload[:DEAD_LETTER_PAYLOAD_BYTES],
-            payload_bytes=len(payload),
-            at_ms=time.time_ns() // 1_000_000,
-        )
-        headers = [*self._dead_letter_headers, ("ce_id", f"{self._boot}/{self._dead_letters}".encode())]
+        origin, at_ms = (route.origin, -1, -1), time.time_ns() // 1_000_000
+        letter = dead_letter("bridge", reason, error, origin, route.camera_id, payload, at_ms)
+        headers = event_headers(self._source, DeadLetter, f"{self._boot}/{self._dead_letters}")
         value = letter.SerializeToString()
         return Record(KafkaTopic.DEAD_LETTERS, route.key, value, headers, None, route.origin, route.channel)

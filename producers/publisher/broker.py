@@ -8,6 +8,8 @@ from typing import Final
 
 import structlog
 
+from schemas.runtime.throttle import Throttle
+
 _log = structlog.get_logger()
 _AGAIN_S: Final = 60.0
 _KINDS: Final = 100
@@ -20,16 +22,11 @@ class Broker:
         self.host = host
         self.port = port
         self.connectors = ThreadPoolExecutor(threads, "mqtt-connect")
-        self._told: dict[tuple[str, str], float] = {}
+        self._told: Throttle[tuple[str, str]] = Throttle(_AGAIN_S, remembered=_KINDS)
 
     def complain(self, event: str, detail: str) -> None:
         """Log a problem once a minute, however many cameras have it and however often they try."""
-        now = time.monotonic()
-        last = self._told.get((event, detail))
-        if last is None or now - last >= _AGAIN_S:
-            if len(self._told) >= _KINDS:
-                self._told.clear()
-            self._told[event, detail] = now
+        if self._told.take((event, detail), time.monotonic()):
             _log.warning(event, broker=f"{self.host}:{self.port}", detail=detail)
 
     def close(self) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Final
 
@@ -17,30 +16,23 @@ from producers.publisher.broker import Broker
 from producers.publisher.commands import CameraControl
 from producers.publisher.link import Link
 from producers.publisher.presence import Presence
+from producers.publisher.reports import RESERVED, Reports
 from producers.publisher.settings import LinkSettings, WindowSettings
 from producers.publisher.window import Window
-from producers.spool import BootLedger, FrameKey, Spool
+from producers.spool import FrameKey, Spool
 from schemas.errors import StateError, WireError
-from schemas.frame import open_own_message, sign_message
+from schemas.frame import open_own_message
+from schemas.identity import CameraId
 from schemas.keys import CameraKey
 from schemas.pointillist_pb2 import Confirm, Meta
+from schemas.runtime.throttle import Throttle
 from schemas.topics import Channel, mqtt_topic
 
 _log = structlog.get_logger()
 
 _NO_SUBSCRIBERS: Final = 16
 _REFUSED: Final = 128
-_CONTROL_MESSAGES: Final = 8
-"""Of the broker's receive maximum, what frames leave to ledgers, meta and status."""
-
-
-@dataclass(slots=True)
-class _LedgerTurn:
-    """When a boot's ledger was sent, and when to send it again if nobody confirms it."""
-
-    revision: int
-    retry_at: float
-    retry_s: float
+_AGAIN_S: Final = 60.0
 
 
 class Publisher:
@@ -70,22 +62,17 @@ class Publisher:
         self._window = Window(window, settings)
         self._resend: dict[FrameKey, None] = {}
         self._unacknowledged: dict[int, FrameKey] = {}
-        self._control_unacknowledged: set[int] = set()
-        self._announcements: dict[str, tuple[bytes, bool]] = {}
         self._receive_maximum = 65_535
-        self._ledgers_wait = False
         self._unheard = False
         self._fresh: tuple[FrameKey, bytes] | None = None
-        self._ledgers: dict[int, _LedgerTurn] = {}
         self._next_revision = time.monotonic() + settings.ledger_every_s
         self._greeting = False
-        self._complained_at = 0.0
+        self._complaints: Throttle[CameraId] = Throttle(_AGAIN_S)
         self._freed = asyncio.Event()
         spool.on_shed = self._on_shed
         instruments.shed.inc(self._count_damage())  # found at the start, before anybody listened
         camera_id = key.camera_id
         self._frame_topic = mqtt_topic(camera_id, Channel.FRAME)
-        self._event_topic = mqtt_topic(camera_id, Channel.EVENT)
         self._confirm_topic = mqtt_topic(camera_id, Channel.CONFIRM)
         self._settings_topic = mqtt_topic(camera_id, Channel.SETTINGS)
         self._probes_topic = mqtt_topic(camera_id, Channel.PROBES)
@@ -105,6 +92,7 @@ class Publisher:
             ],
             settings,
         )
+        self._reports = Reports(key, spool.ledgers, settings, self.link.publish, self._may_send)
 
     @property
     def has_room(self) -> bool:
@@ -135,7 +123,7 @@ class Publisher:
     def finish(self) -> None:
         """This boot publishes nothing more: close its ledger and send that."""
         self._spool.finish()
-        self._send_ledgers(time.monotonic())
+        self._reports.send_ledgers(time.monotonic())
 
     def tick(self, now: float) -> None:
         """Resend what is due, report how far this boot has come. `now` is monotonic, in seconds."""
@@ -146,13 +134,13 @@ class Publisher:
         if now >= self._next_revision:
             self._next_revision = now + self._settings.ledger_every_s
             self._control.persist()
-            for ledger in self._spool.outdated():
-                self._spool.revise(ledger)
+            for ledger in self._spool.ledgers.outdated():
+                self._spool.ledgers.revise(ledger)
         if self.link.up:
             waiting = set(self._unacknowledged.values())
             self._resend.update(dict.fromkeys(self._window.due(now, waiting, self._unheard)))
-            self._send_announcements()
-            self._send_ledgers(now)
+            self._reports.send_announcements()
+            self._reports.send_ledgers(now)
             self._pump()
 
     async def close(self, timeout_s: float) -> None:
@@ -167,16 +155,13 @@ class Publisher:
         if self.link.connections > 1:
             self._instruments.reconnects.inc()
         self._receive_maximum = receive_maximum
-        self._announcements.clear()  # all is said again
+        self._reports.begin(session_present)
         if session_present:
             for key in self._unacknowledged.values():
                 self._count_resent(key)  # paho sends these itself
         else:
             self._unacknowledged.clear()
-            self._control_unacknowledged.clear()
             self._resend = dict.fromkeys(self._window.all())
-        for turn in self._ledgers.values():
-            turn.retry_at = 0.0
         self._greeting = True
 
     def on_down(self) -> None:
@@ -186,7 +171,7 @@ class Publisher:
         """The broker has a frame, or had nobody to give it to, or refuses it."""
         if self._unacknowledged.pop(mid, None) is not None:
             self._unheard = reason == _NO_SUBSCRIBERS
-        self._control_unacknowledged.discard(mid)
+        self._reports.acknowledged(mid)
         if reason >= _REFUSED:
             self._complain("mqtt_publish_refused", f"reason code {reason}")
 
@@ -211,19 +196,17 @@ class Publisher:
         if self._greeting and self.link.up:
             self._greeting = False
             self.presence.greet()
-            self._send_announcements()
-            self._send_ledgers(time.monotonic())
+            self._reports.send_announcements()
+            self._reports.send_ledgers(time.monotonic())
         elif self.link.up:
-            self._send_announcements()
-            if self._ledgers_wait:
-                self._send_ledgers(time.monotonic())
+            self._reports.go_on()
         self._pump()
 
     def _pump(self) -> None:
         """Send resends first and then new frames, oldest first, until the window or the socket is full."""
         now = 0.0
-        in_flight = max(1, self._receive_maximum - _CONTROL_MESSAGES)
-        while self.link.up and len(self._unacknowledged) < in_flight and self._may_send and not self.link.blocked:
+        in_flight = max(1, self._receive_maximum - RESERVED)
+        while self.link.up and len(self._unacknowledged) < in_flight and self._may_send() and not self.link.blocked:
             key = next(iter(self._resend), None)
             if key is not None:
                 del self._resend[key]
@@ -260,7 +243,7 @@ class Publisher:
     def _count_resent(self, key: FrameKey) -> None:
         frame = self._spool.get(key)
         if frame is not None:
-            self._spool.count_resent(key, frame.length)
+            self._spool.ledgers.count_resent(key[0], frame.length)
             self._instruments.resent.inc()
             self._instruments.resent_bytes.inc(frame.length)
 
@@ -269,8 +252,8 @@ class Publisher:
         self._window.confirmed(freed, time.monotonic())
         self._freed.set()
         self._instruments.confirmed.inc(len(freed))
-        if confirm.ledger_revision and self._spool.confirm_ledger(confirm.boot_id, confirm.ledger_revision):
-            self._ledgers.pop(confirm.boot_id, None)
+        if confirm.ledger_revision:
+            self._reports.confirmed(confirm.boot_id, confirm.ledger_revision)
 
     def _on_shed(self, keys: list[FrameKey]) -> None:
         self._window.shed(keys)
@@ -284,57 +267,18 @@ class Publisher:
         self._instruments.damaged_ledgers.inc(found.ledgers)
         return found.frames
 
-    def _send_ledgers(self, now: float) -> None:
-        """Send each revision at once and again with exponential backoff until it is confirmed.
-
-        Old boots may be many: as far as the broker takes more control messages, the others when it has acknowledged.
-        """
-        self._ledgers_wait = False
-        for ledger in list(self._spool.unsettled()):
-            if len(self._control_unacknowledged) >= _CONTROL_MESSAGES // 2 or not self._may_send:
-                self._ledgers_wait = True
-                return
-            turn = self._ledgers.get(ledger.boot_id)
-            if turn is None or turn.revision < ledger.revision:
-                turn = _LedgerTurn(ledger.revision, 0.0, self._settings.retry_s)
-                self._ledgers[ledger.boot_id] = turn
-            if now >= turn.retry_at and self._send_ledger(ledger):
-                turn.retry_at = now + turn.retry_s
-                turn.retry_s = min(2 * turn.retry_s, self._settings.retry_max_s)
-
-    def _send_ledger(self, ledger: BootLedger) -> bool:
-        return self._publish_control(self._event_topic, sign_message(self._key, ledger.to_message()))
-
-    @property
     def _may_send(self) -> bool:
         """Whether the broker takes one message more: it ends the connection of a client that exceeds its maximum."""
-        return len(self._unacknowledged) + len(self._control_unacknowledged) < self._receive_maximum
-
-    def _publish_control(self, topic: str, payload: bytes, retain: bool = False) -> bool:
-        mid = self.link.publish(topic, payload, retain)
-        if mid is not None:
-            self._control_unacknowledged.add(mid)
-        return mid is not None
+        return len(self._unacknowledged) + len(self._reports) < self._receive_maximum
 
     def _announce(self, topic: str, payload: bytes, retain: bool) -> None:
-        self._announcements.pop(topic, None)
-        self._announcements[topic] = (payload, retain)
+        self._reports.announce(topic, payload, retain)
         if self.link.up:
-            self._send_announcements()
-
-    def _send_announcements(self) -> None:
-        """Send what is to be said as far as the broker takes it; of one topic only the last matters."""
-        while self._announcements and self._may_send:
-            topic, (payload, retain) = next(iter(self._announcements.items()))
-            if not self._publish_control(topic, payload, retain):
-                return
-            self._announcements.pop(topic, None)
+            self._reports.send_announcements()
 
     def _complain(self, event: str, detail: str) -> None:
         """Log at most once a minute: what is refused may come at any rate."""
-        now = time.monotonic()
-        if now - self._complained_at >= 60 or not self._complained_at:
-            self._complained_at = now
+        if self._complaints.take(self._key.camera_id, time.monotonic()):
             _log.warning(event, camera=self._key.camera_id, detail=detail)
 
 

@@ -1,4 +1,4 @@
-"""A spool's folder: whose it is, and that only one process uses it."""
+"""A spool's folder: where it lies, whose it is, and that only one process uses it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ import secrets
 from pathlib import Path
 
 from schemas.errors import StateError
+
+
+def spool_root(state: Path) -> Path:
+    """Where in a state folder the spools of all cameras lie: one folder `site/camera` each."""
+    return state / "spool"
 
 
 def lock_folder(folder: Path) -> int:

@@ -7,7 +7,7 @@ import os
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final, NamedTuple
 from zlib import crc32
@@ -18,11 +18,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from producers.spool.clock import SpoolClock
 from producers.spool.damage import Damage
 from producers.spool.folder import install_id, lock_folder
-from producers.spool.ledger import BootLedger, remove_ledger, write_ledger
+from producers.spool.ledger import BootLedger
+from producers.spool.ledgers import Ledgers
 from producers.spool.reading import SegmentReader
 from producers.spool.recovery import recover
 from producers.spool.segment import HEADER_BYTES, Segment
-from producers.spool.writing import DiskFullError, SegmentWriter, unwritable
+from producers.spool.writing import DiskFullError, SegmentWriter
 from schemas.errors import StateError, WireError
 from schemas.frame import parse_frame
 from schemas.identity import BOOT_ID_LIMIT, CameraId
@@ -93,7 +94,6 @@ class Spool:
             raise
         self._clock = SpoolClock(past.clock_ms, monotonic)
         self._damage = past.damage
-        self._boots = {boot.boot_id: boot for boot in past.boots}
         self._segments = past.segments
         self._frames: dict[FrameKey, SpooledFrame] = {}
         self.bytes = sum(segment.size for segment in self._segments)
@@ -107,17 +107,22 @@ class Spool:
                 self.payload_bytes += record.length
         self._unsent: deque[FrameKey] = deque(self._frames)
         self.on_shed: Callable[[list[FrameKey]], None] = lambda _: None
-        self.current = BootLedger(
+        current = BootLedger(
             camera_id=camera_id,
             boot_id=1 + secrets.randbelow(BOOT_ID_LIMIT - 1),
             ordinal=1 + max((boot.ordinal for boot in past.boots), default=0),
             started_ms=time.time_ns() // 10**6,
             position=max(past.boots, key=lambda boot: boot.ordinal).position if past.boots else 0,
         )
-        self._boots[self.current.boot_id] = self.current
-        self._save(self.current)
+        self.ledgers = Ledgers(folder, past.boots, current, self._clock, self._first_waiting)
+        self.ledgers.save(current)
         for boot in past.boots:
-            self._forget_if_settled(boot)
+            self.ledgers.forget_if_settled(boot.boot_id)
+
+    @property
+    def current(self) -> BootLedger:
+        """The ledger of this process."""
+        return self.ledgers.current
 
     @property
     def frames(self) -> int:
@@ -135,13 +140,13 @@ class Spool:
         Durable when this returns.
         """
         self.current.position = 0
-        self._save(self.current)
+        self.ledgers.save(self.current)
 
     @property
     def drained(self) -> bool:
         """Whether every frame is confirmed, and every boot's last revision, which says so."""
-        settled = self.current.closed and not self._frames and next(self.unsettled(), None) is None
-        return settled and not self.outdated()
+        settled = self.current.closed and not self._frames and next(self.ledgers.unsettled(), None) is None
+        return settled and not self.ledgers.outdated()
 
     @property
     def has_room(self) -> bool:
@@ -222,45 +227,9 @@ class Spool:
         for segment in emptied:
             with contextlib.suppress(StateError):  # what is confirmed stays so; the next start removes the file
                 self._unlink(segment)
-        if freed and (boot := self._boots.get(boot_id)) is not None:
-            self._forget_if_settled(boot)
+        if freed:
+            self.ledgers.forget_if_settled(boot_id)
         return freed
-
-    def unsettled(self) -> Iterator[BootLedger]:
-        """The ledgers whose latest revision is not confirmed."""
-        return (boot for boot in self._boots.values() if boot.confirmed_revision < boot.revision)
-
-    def outdated(self) -> list[BootLedger]:
-        """The ledgers whose latest revision does not tell any more how things stand."""
-        return [boot for boot in self._boots.values() if boot.reported != boot.counts(self._first_waiting(boot))]
-
-    def revise(self, ledger: BootLedger) -> None:
-        """Make a new revision of a ledger, durable when this returns; there is none when it fails."""
-        before = ledger.revision, ledger.reported
-        ledger.confirmed_to = self._first_waiting(ledger)
-        ledger.revision += 1
-        ledger.reported = ledger.counts(ledger.confirmed_to)
-        try:
-            self._save(ledger)
-        except StateError:
-            ledger.revision, ledger.reported = before
-            raise
-
-    def confirm_ledger(self, boot_id: int, revision: int) -> bool:
-        """Note that the server holds this revision; false when that is nothing new."""
-        ledger = self._boots.get(boot_id)
-        if ledger is None or not ledger.confirmed_revision < revision <= ledger.revision:
-            return False
-        ledger.confirmed_revision = revision
-        self._forget_if_settled(ledger)
-        return True
-
-    def count_resent(self, key: FrameKey, payload_bytes: int) -> None:
-        """Enter one more transmission of a frame in its boot's ledger."""
-        ledger = self._boots.get(key[0])
-        if ledger is not None:
-            ledger.frames_resent += 1
-            ledger.bytes_resent += payload_bytes
 
     def finish(self) -> None:
         """This boot publishes nothing more: its closing revision is durable when this returns.
@@ -269,12 +238,7 @@ class Spool:
         """
         if not self.current.closed:
             self._stop_writing()
-            self.current.closed = True
-            try:
-                self.revise(self.current)
-            except StateError:
-                self.current.closed = False
-                raise
+            self.ledgers.close()
 
     def shed_old(self) -> None:
         """Shed the segments that hold nothing younger than the age bound."""
@@ -305,7 +269,7 @@ class Spool:
         try:
             self._reader.close()
             self._stop_writing()
-            self._save(self.current)
+            self.ledgers.save(self.current)
         finally:
             os.close(self._lock)
 
@@ -344,7 +308,7 @@ class Spool:
         if not self._writer.takes(payload_bytes, now_ms):
             if self._writer.writes_any:
                 self._stop_writing()
-                self._save(self.current)
+                self.ledgers.save(self.current)
             self._segments.append(self._writer.begin(self.current.boot_id, self.current.next, now_ms))
         return self._segments[-1]
 
@@ -370,14 +334,14 @@ class Spool:
             self._stop_writing()
             if not segment.waiting:
                 return
-        ledger = self._boots[segment.boot_id]
+        ledger = self.ledgers.of(segment.boot_id)
         if self._enter_shed(segment, range(segment.first, segment.next)):
             try:
-                self.revise(ledger)
+                self.ledgers.revise(ledger)
             except StateError:
                 # A full disk takes no ledger either: the segment goes first to make room for it.
                 self._unlink(segment)
-                self.revise(ledger)
+                self.ledgers.revise(ledger)
                 return
         self._unlink(segment)
 
@@ -391,11 +355,11 @@ class Spool:
                 self._stop_writing()  # nobody knows what else would be written to the wrong place
             elif not segment.waiting:
                 self._unlink(segment)
-            self.revise(self._boots[segment.boot_id])
+            self.ledgers.revise(self.ledgers.of(segment.boot_id))
 
     def _enter_shed(self, segment: Segment, seqs: Iterable[int]) -> int:
         """Enter what is waiting of these frames as shed in the ledger, not yet durably; returns how many."""
-        boot_id, ledger = segment.boot_id, self._boots[segment.boot_id]
+        boot_id, ledger = segment.boot_id, self.ledgers.of(segment.boot_id)
         lost = [(boot_id, seq) for seq in seqs if (boot_id, seq) in self._frames]
         for key in lost:
             self.payload_bytes -= self._frames.pop(key).length
@@ -404,29 +368,6 @@ class Spool:
         if lost:
             self.on_shed(lost)
         return len(lost)
-
-    def _save(self, ledger: BootLedger) -> None:
-        ledger.confirmed_to = self._first_waiting(ledger)
-        ledger.clock_ms = self._clock.now_ms()
-        try:
-            write_ledger(self.folder, ledger)
-        except OSError as error:
-            raise unwritable(self.folder, error.errno) from None
-
-    def _forget_if_settled(self, ledger: BootLedger) -> None:
-        """Drop the record of an earlier boot that is closed, empty and confirmed; this boot's keeps the position."""
-        ledger.confirmed_to = self._first_waiting(ledger)
-        if not ledger.closed or ledger.confirmed_to < ledger.next:
-            return
-        if ledger.reported != ledger.counts(ledger.confirmed_to):
-            with contextlib.suppress(StateError):  # it stays outdated, so that it is tried again
-                self.revise(ledger)
-            return
-        if ledger.confirmed_revision < ledger.revision or ledger is self.current:
-            return
-        del self._boots[ledger.boot_id]
-        with contextlib.suppress(OSError):  # the next start finds it settled
-            remove_ledger(self.folder, ledger.boot_id)
 
     def _unlink(self, segment: Segment) -> None:
         self._segments.remove(segment)
@@ -447,5 +388,5 @@ class Spool:
 
     def _drop_if_done(self, segment: Segment) -> None:
         if not segment.waiting:
-            self._save(self.current)
+            self.ledgers.save(self.current)
             self._unlink(segment)

@@ -11,6 +11,10 @@ from contextlib import suppress
 from traceback import walk_tb
 from typing import Any, Final, Protocol
 
+REQUEST_S: Final = 5
+"""How long Kafka may take for an answer, where nobody waits longer on purpose: it bounds a consumer's start too."""
+STOP_S: Final = 3.0
+"""How long a client that ends may take: what is not delivered by then is sent again after the next start."""
 _AGAIN_S: Final = 0.5
 
 
@@ -37,19 +41,24 @@ async def start(client: Client) -> None:
         raise
 
 
-async def leave(*stops: Callable[[], Awaitable[None]], deadline_s: float) -> None:
+async def leave(*stops: Callable[[], Awaitable[None]], deadline_s: float) -> bool:
     """Stop consumers and administrators, each within `deadline_s` seconds; what breaks or lasts in that ends nothing.
 
-    Raises CancelledError when the calling task is to end: aiokafka swallows the cancellation that reaches a client
-    while it stops, and a task that makes clients for ever would go on.
+    False when one of them broke or lasted. Raises CancelledError when the calling task is to end, and only then:
+    aiokafka swallows the cancellation that reaches a client while it stops, and a task that makes clients for ever
+    would go on; and it lets out the cancellations of its own tasks, by which nobody asked the caller to end.
     """
+    task = asyncio.current_task()
+    whole = True
     for each in stops:
-        with suppress(Exception):
+        try:
             async with asyncio.timeout(deadline_s):
                 await each()
-    task = asyncio.current_task()
+        except (Exception, asyncio.CancelledError):
+            whole = False
     if task is not None and task.cancelling():
         raise asyncio.CancelledError
+    return whole
 
 
 async def stop(producer: Any, deadline_s: float) -> None:

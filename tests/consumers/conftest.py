@@ -1,4 +1,4 @@
-"""Databases for the recorder's tests: SQLite in a file, and PostgreSQL where it is installed."""
+"""Databases for the recorder's tests, SQLite in a file and PostgreSQL where it is installed; recorders on Kafka."""
 
 from __future__ import annotations
 
@@ -7,12 +7,18 @@ import pwd
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
+from aiokafka import AIOKafkaProducer
 
+from consumers.settings import RecorderSettings
+from infra.local.kafka import Kafka
+from tests.conftest import TopicFactory
 from tests.consumers.recorder_rig import MakeRig, Rig
+from tests.consumers.scene import RULE, Scene
 from tests.waiting import wait_until
 
 
@@ -78,3 +84,24 @@ def make_rig(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeRig
 def rig(make_rig: MakeRig) -> Rig:
     """A store with the default settings on an empty database."""
     return make_rig()
+
+
+@pytest_asyncio.fixture
+async def scene(kafka: Kafka, kafka_topics: TopicFactory, tmp_path: Path) -> AsyncIterator[Scene]:
+    """Fresh topics, an empty SQLite database, and recorders on them."""
+    settings = RecorderSettings(
+        kafka=kafka.bootstrap,
+        database=f"sqlite:///{tmp_path}/records.sqlite",
+        quarantine=str(tmp_path / "quarantine"),
+        evidence=RULE,
+        verdicts_topic=await kafka_topics(2),
+        events_topic=await kafka_topics(1),
+        dead_letters_topic=await kafka_topics(1),
+        alerts_topic=await kafka_topics(1),
+    )
+    producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap, enable_idempotence=True)
+    await producer.start()
+    try:
+        yield Scene(settings, producer)
+    finally:
+        await producer.stop()

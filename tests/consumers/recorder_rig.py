@@ -16,9 +16,9 @@ from consumers.database.engine import open_engine
 from consumers.database.queries import Records, open_records
 from consumers.database.tables import metadata
 from consumers.evidence.quarantine import Quarantine
-from consumers.reading.batch import read
+from consumers.reading.batch import Partition, read
 from consumers.settings import Bounds, RecorderSettings
-from consumers.store import Partition, Store, Written
+from consumers.store import Store, Written
 from schemas.evidence.rule import EvidenceRule
 from schemas.frame import sign_message
 from schemas.identity import CameraId

@@ -230,3 +230,18 @@ async def test_a_producer_that_never_began_to_send_is_ended() -> None:
     await end(producer, 5.0)
     assert producer.done == ["client", "connection"]
     assert producer._closed
+
+
+async def test_a_cancellation_inside_a_client_that_stops_is_not_the_callers() -> None:
+    stopped = []
+
+    async def lets_out() -> None:
+        own = asyncio.create_task(asyncio.Event().wait())
+        own.cancel()
+        await own
+
+    async def stops() -> None:
+        stopped.append("the second")
+
+    assert not await leave(lets_out, stops, deadline_s=10)
+    assert stopped == ["the second"]

@@ -41,6 +41,14 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(scope="module")
+def before(copy: Path) -> str:
+    """What a row of the copy is made from while nothing has changed, asked of two processes that must agree."""
+    state = row(copy)
+    assert row(copy) == state
+    return state
+
+
 def row(root: Path) -> str:
     run = subprocess.run([sys.executable, "-c", STEP], cwd=root, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
@@ -57,16 +65,14 @@ def row(root: Path) -> str:
         "lab/backdoor/models/mnist-a-1/bundle/weights.safetensors",
     ],
 )
-def test_a_row_is_made_again_when_a_file_that_it_needs_changes(copy: Path, name: str) -> None:
-    before, file = row(copy), copy / name
-    assert row(copy) == before
+def test_a_row_is_made_again_when_a_file_that_it_needs_changes(copy: Path, before: str, name: str) -> None:
+    file = copy / name
     content = file.read_bytes()
     try:
         file.write_bytes(content + (b"\nMORE = 1\n" if file.suffix == ".py" else b" "))
         assert row(copy) != before
     finally:
         file.write_bytes(content)
-    assert row(copy) == before
 
 
 def small(root: Path, **texts: str) -> Repository:

@@ -13,6 +13,7 @@ from infra.local.kafka import Kafka
 from processors.arrivals.frames import TakenFrame
 from processors.device.work import DeviceWork, Outcome
 from schemas.frame import Encoding
+from schemas.limits import USUAL_FRAME_PIXELS
 from schemas.pointillist_pb2 import LOSSLESS
 from tests.processors.rig import rig
 from tests.processors.tiny import payload, picture, write_bundle
@@ -49,7 +50,7 @@ async def test_a_few_hundred_bytes_that_unpack_to_more_than_any_camera_has_cost_
         ("site/bomber", 7, seq, True) for seq in range(30)
     }
     assert {(x.stage, x.reason) for x in made.letters} == {("intake", "over_size")}
-    assert made.letters[0].error == "expected at most 8847360 pixels a frame, got 8192x1792"
+    assert made.letters[0].error == f"expected at most {USUAL_FRAME_PIXELS} pixels a frame, got 8192x1792"
 
 
 async def test_a_camera_that_asks_for_more_than_its_quota_loses_frames_and_those_of_its_partition_do_not_wait(

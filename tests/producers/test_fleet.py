@@ -18,13 +18,14 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from infra.local.mosquitto import Mosquitto
-from producers.fleet import FleetOutcome, run_fleet, spool_root
+from producers.fleet import FleetOutcome, run_fleet
 from producers.publisher import LinkSettings
 from producers.scenario import Scenario
 from producers.sources.opening import open_source
 from producers.sources.settings import SourceSettings
 from producers.sources.source import Source
 from producers.spool import scan_spool
+from producers.spool.folder import spool_root
 from schemas.errors import SecretError, SourceError
 from schemas.frame import Truth
 from schemas.identity import CameraId, Identity

@@ -19,10 +19,12 @@ from structlog.testing import capture_logs
 from infra.layout import Layout
 from infra.local.mosquitto import Mosquitto
 from producers.camera import Camera
-from producers.fleet import FleetOutcome, _allow_open_files, _Fleet, fleet_started, run_camera, run_fleet, spool_root
+from producers.fleet import FleetOutcome, _allow_open_files, _Fleet, run_camera, run_fleet
 from producers.publisher import LinkSettings
 from producers.scenario import Scenario
 from producers.spool import Spool
+from producers.spool.folder import spool_root
+from producers.start import fleet_started
 from schemas.errors import SourceError, StateError
 from schemas.identity import CameraId
 from schemas.keys import KeyRing

@@ -77,7 +77,7 @@ def test_an_earlier_boot_keeps_its_identities_and_goes_first_after_a_restart(tmp
     assert second.current.boot_id != boot_id
     assert second.position == 11  # the position that follows the only frame of this boot
     assert second.peek_unsent() == (boot_id, 0)
-    [old] = [ledger for ledger in second.unsettled() if ledger.boot_id == boot_id]
+    [old] = [ledger for ledger in second.ledgers.unsettled() if ledger.boot_id == boot_id]
     assert (old.next, old.closed, old.revision) == (6, True, 2)
     second.close()
 
@@ -88,14 +88,14 @@ def test_the_source_goes_on_after_the_last_appended_frame_even_when_no_segment_i
     spool.confirm(spool.current.boot_id, [(0, 2)])
     spool.finish()
     assert not list(tmp_path.glob("*.segment"))
-    spool.confirm_ledger(spool.current.boot_id, spool.current.revision)
+    spool.ledgers.confirm(spool.current.boot_id, spool.current.revision)
     assert spool.drained
     spool.close()
 
     again = Spool(tmp_path, CAMERA)
 
     assert again.position == 13
-    assert [ledger.boot_id for ledger in again.unsettled()] == [again.current.boot_id]  # the old one is settled
+    assert [ledger.boot_id for ledger in again.ledgers.unsettled()] == [again.current.boot_id]  # the old one is settled
     again.close()
 
 
@@ -204,7 +204,7 @@ def test_a_damaged_ledger_is_rebuilt_from_the_segments(tmp_path: Path) -> None:
     again = Spool(tmp_path, CAMERA)
 
     assert again.position == 14
-    [old] = [ledger for ledger in again.unsettled() if ledger.boot_id == boot_id]
+    [old] = [ledger for ledger in again.ledgers.unsettled() if ledger.boot_id == boot_id]
     assert (old.next, old.closed) == (4, True)
     assert old.revision > 2
     again.close()
@@ -291,7 +291,7 @@ def test_after_any_history_each_published_frame_is_confirmed_shed_or_waiting(
             spool.on_shed = shed.update
             boots.append(spool.current.boot_id)
         else:
-            spool.revise(spool.current)
+            spool.ledgers.revise(spool.current)
 
         waiting = {key for key in published if spool.get(key)}
         assert published - confirmed - shed <= waiting
@@ -308,8 +308,8 @@ def test_after_any_history_each_published_frame_is_confirmed_shed_or_waiting(
     for boot_id in boots:
         spool.confirm(boot_id, [(0, 10_000)])
     spool.finish()
-    for ledger in list(spool.unsettled()):
-        spool.confirm_ledger(ledger.boot_id, ledger.revision)
+    for ledger in list(spool.ledgers.unsettled()):
+        spool.ledgers.confirm(ledger.boot_id, ledger.revision)
     assert spool.drained
     assert not list(folder.glob("*.segment"))
     assert [path.name for path in folder.glob("*.ledger.json")] == [f"{spool.current.boot_id:016x}.ledger.json"]

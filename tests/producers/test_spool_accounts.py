@@ -52,9 +52,9 @@ def test_the_audit_reads_what_the_ledger_counts(tmp_path: Path) -> None:
     spool = Spool(tmp_path, CAMERA)
     boot_id = fill(spool, 4)
     spool.current.frames_skipped = 6
-    spool.count_resent((boot_id, 1), 100)
-    spool.count_resent((boot_id, 2), 50)
-    spool.revise(spool.current)
+    spool.ledgers.count_resent(boot_id, 100)
+    spool.ledgers.count_resent(boot_id, 50)
+    spool.ledgers.revise(spool.current)
     [boot] = scan_spool(tmp_path)
     assert (boot.frames_skipped, boot.frames_resent, boot.bytes_resent) == (6, 2, 150)
     assert (boot.revision, boot.closed) == (2, False)
@@ -111,12 +111,12 @@ def test_a_confirmation_frees_both_ends_of_its_ranges(
 def test_only_a_revision_that_was_made_and_is_news_is_confirmed(tmp_path: Path) -> None:
     spool = Spool(tmp_path, CAMERA)
     fill(spool, 1)
-    spool.revise(spool.current)
+    spool.ledgers.revise(spool.current)
     boot_id = spool.current.boot_id
-    told = [spool.confirm_ledger(boot, revision) for boot, revision in ((boot_id, 3), (boot_id + 1, 2), (boot_id, 2))]
+    told = [spool.ledgers.confirm(boot, revision) for boot, revision in ((boot_id, 3), (boot_id + 1, 2), (boot_id, 2))]
     assert told == [False, False, True]
-    assert not spool.confirm_ledger(boot_id, 2)
-    assert not spool.confirm_ledger(boot_id, 1)
+    assert not spool.ledgers.confirm(boot_id, 2)
+    assert not spool.ledgers.confirm(boot_id, 1)
     assert spool.current.confirmed_revision == 2
     spool.close()
 

@@ -83,7 +83,7 @@ def assert_only(folder: Path, boot_id: int, missing: set[int], published: int = 
 
     spool = Spool(folder, CAMERA, ROOM)
     assert readable(spool, boot_id) == for_audit.waiting
-    [ledger] = [ledger for ledger in spool.unsettled() if ledger.boot_id == boot_id]
+    [ledger] = [ledger for ledger in spool.ledgers.unsettled() if ledger.boot_id == boot_id]
     assert (ledger.next, set(ledger.shed)) == (published, missing)
     assert scanned(folder, boot_id).shed == for_audit.shed
     assert spool.bytes == sum(path.stat().st_size for path in segments_of(folder))
@@ -128,7 +128,7 @@ def test_damaged_frames_in_the_middle_cost_no_frame_behind_them(tmp_path: Path) 
 def test_bytes_that_are_all_zero_from_somewhere_on_cost_what_was_in_them(tmp_path: Path, killed: bool) -> None:
     spool = Spool(tmp_path, CAMERA, ROOM)
     boot_id = fill(spool)
-    spool.revise(spool.current)
+    spool.ledgers.revise(spool.current)
     kill(spool) if killed else spool.close()
     first, second = segments_of(tmp_path)[0], int(segments_of(tmp_path)[1].name[17:33], 16)
     data = first.read_bytes()
@@ -141,7 +141,7 @@ def test_bytes_that_are_all_zero_from_somewhere_on_cost_what_was_in_them(tmp_pat
 def test_a_file_that_was_cut_costs_what_was_behind_the_cut(tmp_path: Path, killed: bool) -> None:
     spool = Spool(tmp_path, CAMERA, ROOM)
     boot_id = fill(spool)
-    spool.revise(spool.current)
+    spool.ledgers.revise(spool.current)
     kill(spool) if killed else spool.close()
     last = segments_of(tmp_path)[-1]
     os.truncate(last, last.read_bytes().index(payload_of(FRAMES - 2)) + 3)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import producers.spool.spool as spool_module
+import producers.spool.ledgers as ledgers_module
 from producers.spool import Spool, SpoolLimits
 from producers.spool.segment import Record, read_segment
 from producers.spool.writing import DiskFullError, SegmentWriter
@@ -44,7 +44,7 @@ def test_a_rebuilt_ledger_holds_what_the_segments_tell_and_takes_the_rest_for_sh
     before_ms = time.time_ns() // 10**6
     again = Spool(tmp_path, CAMERA, ROOM)
     after_ms = time.time_ns() // 10**6
-    [ledger] = [each for each in again.unsettled() if each.boot_id == boot_id]
+    [ledger] = [each for each in again.ledgers.unsettled() if each.boot_id == boot_id]
     gone = RangeSet((file.first, file.next - 1) for place, file in enumerate(files) if file and place in (0, 2))
     assert (ledger.next, ledger.position, ledger.shed) == (2 * FRAMES, 2 * FRAMES, gone)
     assert before_ms <= ledger.revision <= after_ms + 1  # and one more, by which it is closed
@@ -85,11 +85,11 @@ def test_a_damaged_frame_costs_neither_its_file_nor_an_error_of_another_kind(
         raise OSError(28, "no space")
 
     with monkeypatch.context() as patched:
-        patched.setattr(spool_module, "write_ledger", full)
+        patched.setattr(ledgers_module, "write_ledger", full)
         with pytest.raises(StateError, match="frame 1 as it was written"):
             spool.read(frame)
     assert first.exists()
-    assert [ledger.boot_id for ledger in spool.outdated()] == [boot_id]
+    assert [ledger.boot_id for ledger in spool.ledgers.outdated()] == [boot_id]
     content = read_segment(first)
     assert content is not None
     spool.confirm(boot_id, [(0, 0), (2, content.next - 2)])

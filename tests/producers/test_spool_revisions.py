@@ -31,7 +31,7 @@ def kill(spool: Spool) -> None:
 
 
 def confirm_revision(spool: Spool, ledger: BootLedger) -> None:
-    assert spool.confirm_ledger(ledger.boot_id, ledger.revision)
+    assert spool.ledgers.confirm(ledger.boot_id, ledger.revision)
 
 
 def test_a_revision_says_below_which_frame_nothing_waits_as_of_now(tmp_path: Path) -> None:
@@ -40,7 +40,7 @@ def test_a_revision_says_below_which_frame_nothing_waits_as_of_now(tmp_path: Pat
     told = []
     for confirmed in ((0, 1), (3, 3), (2, 2), (4, 5)):
         spool.confirm(spool.current.boot_id, [confirmed])
-        spool.revise(spool.current)
+        spool.ledgers.revise(spool.current)
         told.append(spool.current.to_message().confirmed_to)
     assert told == [2, 2, 4, 6]
     spool.close()
@@ -57,12 +57,12 @@ def test_what_was_shed_is_not_waited_for(tmp_path: Path) -> None:
 def test_a_confirmation_alone_makes_a_revision_outdated(tmp_path: Path) -> None:
     spool = Spool(tmp_path, CAMERA)
     fill(spool, 3)
-    spool.revise(spool.current)
-    assert spool.outdated() == []
+    spool.ledgers.revise(spool.current)
+    assert spool.ledgers.outdated() == []
     spool.confirm(spool.current.boot_id, [(2, 2)])
-    assert spool.outdated() == []
+    assert spool.ledgers.outdated() == []
     spool.confirm(spool.current.boot_id, [(0, 0)])
-    assert spool.outdated() == [spool.current]
+    assert spool.ledgers.outdated() == [spool.current]
     spool.close()
 
 
@@ -74,7 +74,7 @@ def test_a_boot_is_drained_when_the_server_holds_a_revision_that_says_so(tmp_pat
     spool.confirm(spool.current.boot_id, [(0, 1)])
 
     before = spool.drained
-    [last] = spool.unsettled()
+    [last] = spool.ledgers.unsettled()
     assert (last.to_message().confirmed_to, last.to_message().next) == (2, 2)
     confirm_revision(spool, last)
     assert (before, spool.drained) == (False, True)
@@ -89,7 +89,7 @@ def test_asking_whether_a_spool_is_drained_changes_nothing(tmp_path: Path) -> No
     confirm_revision(spool, spool.current)
     spool.current.confirmed_to = 1
     assert spool.drained
-    assert spool.outdated() == []
+    assert spool.ledgers.outdated() == []
     assert spool.current.confirmed_to == 1
     spool.close()
 
@@ -102,13 +102,13 @@ def test_an_earlier_boot_is_kept_until_its_last_revision_is_confirmed(tmp_path: 
     confirm_revision(first, first.current)
     boot_id = first.current.boot_id
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("producers.spool.spool.write_ledger", no_space)
+        patch.setattr("producers.spool.ledgers.write_ledger", no_space)
         assert len(first.confirm(boot_id, [(0, 2)])) == 3
         assert not first.drained
     kill(first) if killed else first.close()
 
     second = Spool(tmp_path, CAMERA)
-    [old] = [ledger for ledger in second.unsettled() if ledger.boot_id == boot_id]
+    [old] = [ledger for ledger in second.ledgers.unsettled() if ledger.boot_id == boot_id]
     assert (old.to_message().confirmed_to, old.next) == (3, 3)
     confirm_revision(second, old)
     assert [boot.boot_id for boot in scan_spool(tmp_path)] == [second.current.boot_id]
@@ -123,13 +123,13 @@ def test_a_revision_that_cannot_be_written_is_none_and_frees_its_frames_all_the_
     spool.finish()
     revision = spool.current.revision
     with monkeypatch.context() as patch:
-        patch.setattr("producers.spool.spool.write_ledger", no_space)
+        patch.setattr("producers.spool.ledgers.write_ledger", no_space)
         freed = spool.confirm(spool.current.boot_id, [(0, 1)])
         with pytest.raises(StateError, match="No space"):
-            spool.revise(spool.current)
+            spool.ledgers.revise(spool.current)
     assert len(freed) == 2
     assert spool.current.revision == revision
-    assert spool.outdated() == [spool.current]
+    assert spool.ledgers.outdated() == [spool.current]
     spool.close()
 
 
@@ -139,7 +139,7 @@ def test_a_boot_whose_closing_cannot_be_written_is_closed_by_the_next_try(
     spool = Spool(tmp_path, CAMERA)
     fill(spool, 2)
     with monkeypatch.context() as patch:
-        patch.setattr("producers.spool.spool.write_ledger", no_space)
+        patch.setattr("producers.spool.ledgers.write_ledger", no_space)
         with pytest.raises(StateError):
             spool.finish()
     assert not spool.current.closed
@@ -181,12 +181,12 @@ def test_everything_shed_stays_accounted_for_when_the_ledger_could_not_be_writte
         fill(spool, 1, 1000)
     seq = spool.current.next
     with monkeypatch.context() as patch:
-        patch.setattr("producers.spool.spool.write_ledger", no_space)
+        patch.setattr("producers.spool.ledgers.write_ledger", no_space)
         assert spool.append(bytes(1000), seq, 1000, 1) == seq  # published: nobody may append it again
     assert spool.current.next == seq + 1
     assert spool.current.shed
-    [outdated] = spool.outdated()
-    spool.revise(outdated)
+    [outdated] = spool.ledgers.outdated()
+    spool.ledgers.revise(outdated)
     [boot] = scan_spool(tmp_path)
     assert boot.next == seq + 1
     assert RangeSet([(0, seq)]).minus(boot.shed) == boot.waiting

@@ -24,6 +24,13 @@ def test_who_asks_without_noting_changes_nothing() -> None:
     assert not throttle.too_soon("a", 1.0)
 
 
+def test_who_takes_it_has_done_it() -> None:
+    throttle: Throttle[str] = Throttle(60.0)
+    said = [now_s for now_s in (0.0, 30.0, 59.9, 60.0, 61.0, 120.0) if throttle.take("a", now_s)]
+    assert said == [0.0, 60.0, 120.0]
+    assert throttle.take("b", 61.0)
+
+
 def test_beyond_the_bound_the_longest_ago_is_forgotten() -> None:
     throttle: Throttle[str] = Throttle(1.0, remembered=3)
     for what in "abc":

@@ -1,0 +1,76 @@
+"""The frames that Kafka's logs hold and their readers have not yet taken, as sets of identities."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from google.protobuf.message import DecodeError
+
+from consumers.reading.batch import check_identity
+from infra.kafka_files import LoggedRecord, committed_offsets, read_topic
+from schemas.errors import Malformed, WireError
+from schemas.frame import open_frame
+from schemas.identity import CameraId
+from schemas.keys import KeyRing
+from schemas.pointillist_pb2 import DeadLetter, Verdict
+from schemas.ranges import RangeSet
+from schemas.topics import PROCESSORS_GROUP, KafkaTopic
+
+Boot = tuple[CameraId, int]
+"""Camera and boot."""
+
+
+@dataclass
+class KafkaSets:
+    """What Kafka holds that its readers have not yet taken."""
+
+    frames: int = 0
+    foreign: int = 0
+    pending: dict[Boot, RangeSet] = field(default_factory=lambda: defaultdict(RangeSet))
+    unread: list[str] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, data: Path, recorder: dict[tuple[str, int], int], keys: KeyRing) -> KafkaSets:
+        """Read Kafka's `data` folder; `recorder` holds the offsets at which the recorder goes on."""
+        sets = cls()
+        committed = committed_offsets(data, PROCESSORS_GROUP, sets.unread)
+        for record in read_topic(data, KafkaTopic.FRAMES, sets.unread):
+            sets.frames += 1
+            if record.offset >= committed.get((KafkaTopic.FRAMES, record.partition), 0) and record.value:
+                try:
+                    frame = open_frame(_camera(record.key), record.value, keys)
+                except WireError:
+                    continue  # whoever wrote it was no bridge; the processors will dead-letter it as foreign
+                sets.pending[_camera(record.key), frame.boot_id].add(frame.seq)
+        for topic in (KafkaTopic.VERDICTS, KafkaTopic.DEAD_LETTERS):
+            for record in read_topic(data, topic, sets.unread):
+                if record.offset >= recorder.get((topic, record.partition), 0) and record.value:
+                    sets._take(topic, record, record.value)
+        return sets
+
+    def _take(self, topic: KafkaTopic, record: LoggedRecord, value: bytes) -> None:
+        try:
+            if topic is KafkaTopic.VERDICTS:
+                verdict = Verdict.FromString(value)
+                self._add(_camera(record.key), verdict.boot_id, verdict.seq)
+                return
+            letter = DeadLetter.FromString(value)
+            if letter.verified:
+                self._add(CameraId(letter.camera_id), letter.boot_id, letter.seq)
+            else:
+                self.foreign += 1
+        except (DecodeError, Malformed) as error:
+            # The recorder will make a dead letter without a verified identity of it.
+            self.foreign += 1
+            problem = str(error) if isinstance(error, Malformed) else f"it is no message of {topic}"
+            self.unread.append(f"Kafka {topic}-{record.partition}: the record at offset {record.offset}: {problem}")
+
+    def _add(self, camera: CameraId, boot_id: int, seq: int) -> None:
+        check_identity(boot_id, seq)
+        self.pending[camera, boot_id].add(seq)
+
+
+def _camera(key: bytes | None) -> CameraId:
+    return CameraId((key or b"").decode(errors="replace"))

@@ -1,0 +1,118 @@
+"""What a camera reports beside its frames: ledgers, until they are confirmed, and its meta and status."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from producers.publisher.settings import LinkSettings
+from producers.spool import BootLedger
+from producers.spool.ledgers import Ledgers
+from schemas.frame import sign_message
+from schemas.keys import CameraKey
+from schemas.topics import Channel, mqtt_topic
+
+RESERVED: Final = 8
+"""Of the broker's receive maximum, what frames leave to reports."""
+
+
+@dataclass(slots=True)
+class _LedgerTurn:
+    """When a boot's ledger was sent, and when to send it again if nobody confirms it."""
+
+    revision: int
+    retry_at: float
+    retry_s: float
+
+
+class Reports:
+    """Reports on their way to the broker. All methods run on the loop's thread."""
+
+    def __init__(
+        self,
+        key: CameraKey,
+        ledgers: Ledgers,
+        settings: LinkSettings,
+        publish: Callable[[str, bytes, bool], int | None],
+        may_send: Callable[[], bool],
+    ) -> None:
+        """`publish` gives a packet identifier, or None without a connection; `may_send` says whether there is room."""
+        self._key = key
+        self._ledgers = ledgers
+        self._settings = settings
+        self._publish = publish
+        self._may_send = may_send
+        self._topic = mqtt_topic(key.camera_id, Channel.EVENT)
+        self._unacknowledged: set[int] = set()
+        self._announcements: dict[str, tuple[bytes, bool]] = {}
+        self._turns: dict[int, _LedgerTurn] = {}
+        self._ledgers_wait = False
+
+    def __len__(self) -> int:
+        """Reports that the broker has not acknowledged."""
+        return len(self._unacknowledged)
+
+    def begin(self, session_present: bool) -> None:
+        """Connected: everything is said again."""
+        self._announcements.clear()
+        if not session_present:
+            self._unacknowledged.clear()
+        for turn in self._turns.values():
+            turn.retry_at = 0.0
+
+    def acknowledged(self, mid: int) -> None:
+        """The broker has the message `mid`, or refuses it."""
+        self._unacknowledged.discard(mid)
+
+    def confirmed(self, boot_id: int, revision: int) -> None:
+        """The server holds this revision of a boot's ledger."""
+        if self._ledgers.confirm(boot_id, revision):
+            self._turns.pop(boot_id, None)
+
+    def announce(self, topic: str, payload: bytes, retain: bool) -> None:
+        """Have this said next; of one topic only the last matters."""
+        self._announcements.pop(topic, None)
+        self._announcements[topic] = (payload, retain)
+
+    def go_on(self) -> None:
+        """Send what waited for the broker to take more."""
+        self.send_announcements()
+        if self._ledgers_wait:
+            self.send_ledgers(time.monotonic())
+
+    def send_announcements(self) -> None:
+        """Send what is to be said as far as the broker takes it."""
+        while self._announcements and self._may_send():
+            topic, (payload, retain) = next(iter(self._announcements.items()))
+            if not self._send(topic, payload, retain):
+                return
+            self._announcements.pop(topic, None)
+
+    def send_ledgers(self, now: float) -> None:
+        """Send each revision at once and again with exponential backoff until it is confirmed.
+
+        Old boots may be many: as far as the broker takes more reports, the others when it has acknowledged.
+        """
+        self._ledgers_wait = False
+        for ledger in list(self._ledgers.unsettled()):
+            if len(self._unacknowledged) >= RESERVED // 2 or not self._may_send():
+                self._ledgers_wait = True
+                return
+            turn = self._turns.get(ledger.boot_id)
+            if turn is None or turn.revision < ledger.revision:
+                turn = _LedgerTurn(ledger.revision, 0.0, self._settings.retry_s)
+                self._turns[ledger.boot_id] = turn
+            if now >= turn.retry_at and self._send_ledger(ledger):
+                turn.retry_at = now + turn.retry_s
+                turn.retry_s = min(2 * turn.retry_s, self._settings.retry_max_s)
+
+    def _send_ledger(self, ledger: BootLedger) -> bool:
+        return self._send(self._topic, sign_message(self._key, ledger.to_message()), False)
+
+    def _send(self, topic: str, payload: bytes, retain: bool) -> bool:
+        mid = self._publish(topic, payload, retain)
+        if mid is not None:
+            self._unacknowledged.add(mid)
+        return mid is not None

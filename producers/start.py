@@ -1,0 +1,56 @@
+"""The first start of a fleet, told from one that goes on with a run: by a file in the state folder."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from schemas.errors import StateError
+from schemas.runtime.atomic_file import replacing
+
+
+def fleet_started(state: Path) -> Path:
+    """The file that says when the fleet of this state folder captured first; without it the next start is the first."""
+    return state / "fleet.json"
+
+
+@dataclass(frozen=True)
+class Start:
+    """How a fleet knows its first start: by the absence of the file `mark`.
+
+    An `attached` one removes it when it ends in good order, and asks for a source that opens at every start. With
+    `again` a start after a run that is over counts as the first.
+    """
+
+    mark: Path
+    attached: bool = False
+    again: bool = False
+
+    def first(self) -> tuple[int | None, bool]:
+        """When this run captured for the first time, Unix time in milliseconds, and whether it is over.
+
+        None when it never did. Raises `StateError` when the file cannot be read or says something else.
+        """
+        try:
+            noted = json.loads(self.mark.read_text())
+            return int(noted["started_ms"]), bool(noted.get("over"))
+        except FileNotFoundError:
+            return None, False
+        except OSError as error:
+            raise StateError(f"{self.mark} cannot be read: {error.strerror}") from None
+        except (ValueError, KeyError, TypeError):
+            raise StateError(f"{self.mark}: expected the start of a fleet") from None
+
+    def note(self, started_ms: int, over: bool = False) -> int:
+        """Write down when the run began, which is returned, and whether it is over; `StateError` when that fails."""
+        try:
+            with replacing(self.mark) as fresh:
+                fresh.write_text(json.dumps({"started_ms": started_ms, "over": over}))
+        except OSError as error:
+            raise StateError(f"{self.mark} cannot be written: {error.strerror}") from None
+        return started_ms
+
+    def forget(self) -> None:
+        """The next start is the first one again; OSError when the file stays."""
+        self.mark.unlink(missing_ok=True)

@@ -1,0 +1,56 @@
+"""The headers of every Kafka record that a role writes: CloudEvents 1.0, binary mode of its Kafka protocol binding.
+
+`ce_type` is the full name of the message in the value, and `ce_source` says whose event it is:
+
+- `/cameras/SITE/CAMERA`: what a camera signed and a bridge passed on, whichever bridge it was;
+- `/bridges/NAME`: a bridge's own dead letters;
+- `/processors`: what a processor makes of a frame, whichever of them it was;
+- `/recorder`: alerts and requests;
+- `/models`: the list of published models.
+
+Two records with the same `ce_source` and `ce_id` are the same event. So what may be written again by another process,
+after a partition has changed hands, does not name the process.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Final, TypeAlias
+
+from google.protobuf.message import Message
+
+from schemas.identity import CameraId
+
+Headers: TypeAlias = list[tuple[str, bytes]]
+
+PROCESSORS: Final = "/processors"
+RECORDER: Final = "/recorder"
+MODELS: Final = "/models"
+
+_REMEMBERED: Final = 16_384
+"""Sources with their types: as many as a bridge remembers routes, so that a frame costs no encoding of its camera."""
+
+
+def camera_source(camera_id: CameraId) -> str:
+    """The `ce_source` of what a camera has signed."""
+    return f"/cameras/{camera_id}"
+
+
+def bridge_source(name: str) -> str:
+    """The `ce_source` of what the bridge `name` has to say itself."""
+    return f"/bridges/{name}"
+
+
+def event_headers(source: str, kind: type[Message], event_id: str) -> Headers:
+    """The headers of a record whose value is a `kind`; `event_id` is unique in its `source`."""
+    return [*_common(source, kind.DESCRIPTOR.full_name), ("ce_id", event_id.encode())]
+
+
+@lru_cache(_REMEMBERED)
+def _common(source: str, kind: str) -> tuple[tuple[str, bytes], ...]:
+    return (
+        ("ce_specversion", b"1.0"),
+        ("ce_source", source.encode()),
+        ("ce_type", kind.encode()),
+        ("content-type", b"application/protobuf"),
+    )

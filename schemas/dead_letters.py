@@ -1,0 +1,39 @@
+"""Dead letters: what is left of a payload that a stage refused, and why."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from schemas.limits import DEAD_LETTER_PAYLOAD_BYTES
+from schemas.pointillist_pb2 import DeadLetter
+
+ERROR_CHARACTERS: Final = 500
+
+
+def dead_letter(
+    stage: str,
+    reason: str,
+    error: str,
+    origin: tuple[str, int, int],
+    camera_id: str,
+    payload: bytes,
+    at_ms: int,
+    payload_bytes: int | None = None,
+) -> DeadLetter:
+    """The dead letter of a payload without a verified identity, which was refused at `at_ms` (Unix time).
+
+    `origin` is the topic, partition and offset of its record, the latter -1 where it was none. `error` and `payload`
+    are cut to what a dead letter holds; `payload_bytes` says how large the payload was, where that is not its length.
+    """
+    return DeadLetter(
+        origin_topic=origin[0],
+        origin_partition=origin[1],
+        origin_offset=origin[2],
+        stage=stage,
+        reason=reason,
+        error=error[:ERROR_CHARACTERS],
+        camera_id=camera_id,
+        payload=payload[:DEAD_LETTER_PAYLOAD_BYTES],
+        payload_bytes=len(payload) if payload_bytes is None else payload_bytes,
+        at_ms=at_ms,
+    )

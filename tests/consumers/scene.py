@@ -1,0 +1,178 @@
+"""Recorders on a real Kafka with topics of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from prometheus_client import CollectorRegistry
+
+from consumers.database.queries import Records, open_records
+from consumers.recorder import run_recorder
+from consumers.settings import RecorderSettings
+from schemas.evidence.rule import EvidenceRule
+from schemas.frame import open_message
+from schemas.identity import CameraId
+from schemas.pointillist_pb2 import Alert, ProbeRequest, Verdict
+from schemas.ranges import RangeSet
+from schemas.runtime.health import Health
+from tests.consumers.recorder_rig import BOOT, CAMERA, KEYS, SECRET, signed
+from tests.waiting import until
+
+RULE = EvidenceRule(patience_s=1)
+WAIT_S = 60.0
+
+PROGRAM = """
+import asyncio, signal, sys
+from prometheus_client import CollectorRegistry
+from consumers.recorder import run_recorder
+from consumers.settings import RecorderSettings
+from schemas.runtime.health import Health
+from schemas.keys import KeyRing
+
+async def main():
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    settings = RecorderSettings.model_validate_json(sys.argv[1])
+    keys = KeyRing(bytes.fromhex(sys.argv[2]))
+    await run_recorder(settings, keys, registry=CollectorRegistry(), health=Health(), stop=stop)
+
+asyncio.run(main())
+"""
+
+
+@dataclass
+class Scene:
+    """Fresh topics on a real Kafka, an empty SQLite database, and recorders on them."""
+
+    settings: RecorderSettings
+    producer: AIOKafkaProducer
+    registry: CollectorRegistry = field(default_factory=CollectorRegistry)
+    health: Health = field(default_factory=Health)
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @contextlib.asynccontextmanager
+    async def recorder(self, **changed: object) -> AsyncIterator[asyncio.Task[None]]:
+        """A recorder in this loop; told to stop at the end."""
+        self.stop, self.registry, self.health = asyncio.Event(), CollectorRegistry(), Health()
+        settings = self.settings.model_copy(update=changed)
+        task = asyncio.create_task(
+            run_recorder(settings, KEYS, registry=self.registry, health=self.health, stop=self.stop)
+        )
+        try:
+            await until(lambda: self.health.report()[0] or task.done())
+            yield task
+        finally:
+            self.stop.set()
+            async with asyncio.timeout(WAIT_S):
+                await task
+
+    def process(self, descriptors: int = 1024, **changed: object) -> subprocess.Popen[bytes]:
+        """A recorder in a process of its own, which may open so many files."""
+        settings = self.settings.model_copy(update=changed)
+        limit = f'ulimit -n {descriptors} && exec "$@"'
+        program = [sys.executable, "-c", PROGRAM, settings.model_dump_json(), SECRET.hex()]
+        return subprocess.Popen(["sh", "-c", limit, "sh", *program])
+
+    async def verdicts(self, verdicts: Iterable[Verdict], camera: str = CAMERA) -> None:
+        """Publish verdicts."""
+        for made in verdicts:
+            await self.producer.send(self.settings.verdicts_topic, made.SerializeToString(), key=camera.encode())
+        await self.producer.flush()
+
+    async def event(self, message: Any, camera: str = CAMERA) -> None:
+        """Publish an event, signed where cameras sign it."""
+        kind = [("ce_type", message.DESCRIPTOR.full_name.encode())]
+        value = signed(message, camera) if "tag" in message.DESCRIPTOR.fields_by_name else message.SerializeToString()
+        await self.producer.send_and_wait(self.settings.events_topic, value, key=camera.encode(), headers=kind)
+
+    async def unsigned(self, message: Any, camera: str = CAMERA) -> None:
+        """Publish an event that its camera has not signed."""
+        kind = [("ce_type", message.DESCRIPTOR.full_name.encode())]
+        value = message.SerializeToString()
+        await self.producer.send_and_wait(self.settings.events_topic, value, key=camera.encode(), headers=kind)
+
+    async def request(self) -> tuple[str, ProbeRequest]:
+        """The first request to a camera on the events topic, verified as bridges do."""
+        consumer = AIOKafkaConsumer(
+            self.settings.events_topic, bootstrap_servers=self.settings.kafka, auto_offset_reset="earliest"
+        )
+        await consumer.start()
+        try:
+            async with asyncio.timeout(WAIT_S):
+                async for record in consumer:
+                    if ("ce_type", b"pointillist.v1.ProbeRequest") in record.headers:
+                        camera = CameraId(record.key.decode())
+                        return camera, open_message(ProbeRequest, camera, record.value, KEYS)
+        finally:
+            await consumer.stop()
+        raise AssertionError("the consumer has ended")
+
+    async def letter(self, value: bytes) -> None:
+        """Publish a record on the topic of the dead letters."""
+        await self.producer.send_and_wait(self.settings.dead_letters_topic, value)
+
+    def records(self) -> Records:
+        """The read side."""
+        return open_records(self.settings.database)
+
+    def recorded(self, camera: str = CAMERA, boot: int = BOOT) -> RangeSet:
+        """The recorded sequence numbers."""
+        if not Path(self.settings.database.removeprefix("sqlite:///")).is_file():
+            return RangeSet()
+        try:
+            with self.records() as records:
+                return records.recorded(camera, boot)
+        except Exception:  # the tables are being made
+            return RangeSet()
+
+    def metric(self, name: str, **labels: str) -> float:
+        """A metric's value, 0 while it has none."""
+        return self.registry.get_sample_value(name, labels) or 0.0
+
+    async def alerts(self) -> list[Alert]:
+        """Everything on the alerts topic."""
+        consumer = AIOKafkaConsumer(
+            self.settings.alerts_topic, bootstrap_servers=self.settings.kafka, auto_offset_reset="earliest"
+        )
+        await consumer.start()
+        try:
+            ends = await consumer.end_offsets(consumer.assignment())
+            found: list[Alert] = []
+            while len(found) < sum(ends.values()):
+                for records in (await consumer.getmany(timeout_ms=500)).values():
+                    found += [Alert.FromString(record.value) for record in records]
+            return found
+        finally:
+            await consumer.stop()
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+async def get(url: str) -> tuple[int, str, bytes]:
+    """Status, content type and body of a page."""
+
+    def fetch() -> tuple[int, str, bytes]:
+        try:
+            with urllib.request.urlopen(url, timeout=20) as answer:
+                return answer.status, answer.headers["content-type"], answer.read()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.headers["content-type"], error.read()
+
+    return await asyncio.to_thread(fetch)

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from consumers.recorder import run_recorder
+from infra.local.kafka import Kafka
+from schemas.errors import TryAgain
+from schemas.ranges import RangeSet
+from schemas.runtime import kafka_damage
+from schemas.runtime.health import Health
+from tests.consumers.recorder_rig import KEYS, verdict
+from tests.consumers.scene import Scene
+from tests.kafka_files import damage_batch, damage_length
+from tests.waiting import until
+
+
+@pytest.mark.brokers
+async def test_a_damaged_database_is_set_aside_and_a_new_one_takes_what_kafka_still_holds(
+    scene: Scene,
+) -> None:
+    async with scene.recorder():
+        await scene.verdicts(verdict(seq) for seq in range(3))
+        await until(lambda: scene.recorded() == RangeSet([(0, 2)]))
+    database = Path(scene.settings.database.removeprefix("sqlite:///"))
+    database.write_bytes(b"no database at all" * 100)
+    with pytest.raises(TryAgain, match="set aside"):
+        await run_recorder(scene.settings, KEYS, registry=CollectorRegistry(), health=Health(), stop=asyncio.Event())
+    async with scene.recorder():
+        await until(lambda: scene.recorded() == RangeSet([(0, 2)]))
+        assert scene.metric("pointillist_databases_set_aside") == 1
+        assert scene.metric("pointillist_disk_free_bytes", holds="database") > 0
+
+
+@pytest.mark.brokers
+async def test_a_damaged_batch_in_kafkas_log_is_passed_over_and_counted_and_those_behind_it_are_recorded(
+    scene: Scene, kafka: Kafka
+) -> None:
+    for first in range(0, 40, 4):
+        await scene.verdicts(verdict(seq) for seq in range(first, first + 4))
+    log = kafka.folder / "data" / f"{scene.settings.verdicts_topic}-0" / f"{0:020d}.log"
+    other = log.parent.with_name(f"{scene.settings.verdicts_topic}-1") / log.name
+    log = max(log, other, key=lambda file: file.stat().st_size)
+    damage_batch(log, 1)
+    async with scene.recorder():
+        damaged = "pointillist_kafka_damaged_records_total"
+        await until(lambda: len(scene.recorded()) + scene.metric(damaged, reader="recorder") == 40)
+        passed = scene.metric(damaged, reader="recorder")
+        await scene.verdicts([verdict(40)])
+        await until(lambda: 40 in scene.recorded())
+        (missing,) = RangeSet([(0, 40)]).minus(scene.recorded()).ranges()
+        assert missing[1] - missing[0] + 1 == passed
+        assert 0 < passed <= 4
+
+
+@pytest.mark.brokers
+async def test_a_partition_of_verdicts_that_stands_still_goes_on_where_kafka_gives_records_again(
+    scene: Scene, kafka: Kafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kafka_damage, "LOOK_S", 1.0)
+    monkeypatch.setattr(kafka_damage, "STALL_S", 2.0)
+    for seq in range(30):
+        # Each larger than the 4 KiB between two entries of Kafka's index, and in a batch of its own.
+        await scene.verdicts([verdict(seq, preview=bytes(8000))])
+    logs = (kafka.folder / "data").glob(f"{scene.settings.verdicts_topic}-*/{0:020d}.log")
+    damage_length(max(logs, key=lambda file: file.stat().st_size), 10)
+    async with scene.recorder():
+        await until(lambda: 29 in scene.recorded())
+        (missing,) = RangeSet([(0, 29)]).minus(scene.recorded()).ranges()
+        assert missing[0] == 10
+        passed = missing[1] - missing[0] + 1
+        assert passed <= 3
+        assert scene.metric("pointillist_kafka_damaged_records_total", reader="recorder") == passed

@@ -1,0 +1,108 @@
+"""A publisher with a spool of its own on a real broker, fed by the test."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import numpy as np
+from prometheus_client import CollectorRegistry
+
+from producers.metrics import Instruments
+from producers.publisher import Broker, LinkSettings, Publisher, WindowSettings
+from producers.publisher.commands import CameraControl
+from producers.spool import Spool, SpoolLimits
+from schemas.frame import Encoding, encode_frame
+from schemas.identity import CameraId, Identity
+from schemas.keys import derive_camera_key
+from schemas.pointillist_pb2 import Meta
+from tests.producers.fake_bridge import SECRET, FakeBridge
+from tests.waiting import until
+
+QUICK = LinkSettings(
+    keepalive_s=1, grace_s=0.3, retry_s=0.5, retry_max_s=2.0, ledger_every_s=0.5, connect_timeout_s=1.0
+)
+PICTURE = np.zeros((16, 16, 3), np.uint8)
+
+
+class Camera:
+    """A publisher with a spool of its own, fed by the test."""
+
+    def __init__(
+        self,
+        folder: Path,
+        broker: tuple[str, int],
+        camera_id: CameraId,
+        frames: int,
+        link: LinkSettings,
+        limits: SpoolLimits,
+    ) -> None:
+        self.key = derive_camera_key(SECRET, camera_id)
+        self.camera_id = camera_id
+        self.spool = Spool(folder, camera_id, limits)
+        self.control = CameraControl(folder, self.key, Encoding())
+        self.broker = Broker(*broker, threads=2)
+        self.publisher = Publisher(
+            self.key,
+            self.spool,
+            self.control,
+            lambda: Meta(install_id=self.spool.install_id, dropped_per_block=self.control.encoding.dropped_per_block),
+            self.broker,
+            WindowSettings(frames=frames),
+            link,
+            Instruments.on(CollectorRegistry()),
+        )
+        self.on_the_way_peak = 0
+        self._ticking = asyncio.create_task(self._tick())
+
+    def publish(self, count: int) -> None:
+        for _ in range(count):
+            boot_id, seq = self.spool.current.boot_id, self.spool.current.next
+            now_ms = time.time_ns() // 10**6
+            payload = encode_frame(self.key, boot_id, seq, now_ms, PICTURE, self.control.encoding)
+            self.publisher.publish(payload, seq, now_ms, PICTURE.nbytes)
+
+    def identities(self, *seqs: int) -> list[Identity]:
+        return [Identity(self.camera_id, self.spool.current.boot_id, seq) for seq in seqs]
+
+    async def _tick(self) -> None:
+        while True:
+            self.publisher.tick(time.monotonic())
+            self.on_the_way_peak = max(self.on_the_way_peak, self.publisher.on_the_way)
+            await asyncio.sleep(0.05)  # a camera's own clock
+
+    async def drain(self) -> None:
+        self.publisher.finish()
+        await until(lambda: self.spool.drained)
+
+    async def close(self) -> None:
+        self._ticking.cancel()
+        await asyncio.gather(self._ticking, return_exceptions=True)
+        await self.publisher.close(1.0)
+        self.spool.close()
+        self.broker.close()
+
+
+@asynccontextmanager
+async def camera(
+    folder: Path,
+    broker: tuple[str, int],
+    camera_id: CameraId,
+    frames: int = 256,
+    link: LinkSettings = QUICK,
+    limits: SpoolLimits | None = None,
+) -> AsyncIterator[Camera]:
+    made = Camera(folder, broker, camera_id, frames, link, limits or SpoolLimits())
+    try:
+        yield made
+    finally:
+        await made.close()
+
+
+@contextmanager
+def watching(broker: tuple[str, int], confirming: Callable[[Identity], bool] = lambda _: True) -> Iterator[FakeBridge]:
+    with FakeBridge(broker, confirming) as bridge:
+        yield bridge

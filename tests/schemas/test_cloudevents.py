@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import pytest
+
+from producers.bridge.records import Intake
+from schemas.cloudevents import MODELS, PROCESSORS, RECORDER, bridge_source, camera_source, event_headers
+from schemas.identity import CameraId
+from schemas.keys import KeyRing
+from schemas.pointillist_pb2 import Alert, DeadLetter
+
+SOURCES = [camera_source(CameraId("hall/door")), bridge_source("b1"), PROCESSORS, RECORDER, MODELS]
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_record_says_whose_event_it_is_and_what_its_value_is(source: str) -> None:
+    assert dict(event_headers(source, Alert, "a/1")) == {
+        "ce_specversion": b"1.0",
+        "ce_source": source.encode(),
+        "ce_type": b"pointillist.v1.Alert",
+        "ce_id": b"a/1",
+        "content-type": b"application/protobuf",
+    }
+
+
+def test_all_sources_are_paths_and_differ() -> None:
+    assert SOURCES == ["/cameras/hall/door", "/bridges/b1", "/processors", "/recorder", "/models"]
+
+
+def test_headers_may_be_added_to_without_changing_those_of_the_next_record() -> None:
+    event_headers(RECORDER, Alert, "1").append(("traceparent", b"00"))
+    assert "traceparent" not in dict(event_headers(RECORDER, Alert, "2"))
+
+
+def test_a_dead_letter_of_the_bridge_is_the_event_of_the_bridge_not_of_the_camera() -> None:
+    record = Intake("b1", KeyRing(b"a fleet secret of thirty-two byte")).accept(b"pointillist/v1/hall/door/frame", b"")
+    headers = dict(record.headers)
+    assert headers["ce_source"] == b"/bridges/b1"
+    assert headers["ce_type"] == DeadLetter.DESCRIPTOR.full_name.encode()

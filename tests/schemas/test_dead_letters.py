@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+from schemas.dead_letters import ERROR_CHARACTERS, dead_letter
+from schemas.limits import DEAD_LETTER_PAYLOAD_BYTES
+from schemas.pointillist_pb2 import DeadLetter
+
+
+def test_a_dead_letter_names_where_the_payload_came_from_and_why_it_was_refused() -> None:
+    made = dead_letter("bridge", "bad_tag", "the tag is wrong", ("a/topic", -1, -1), "hall/door", b"payload", 77)
+    assert made == DeadLetter(
+        origin_topic="a/topic",
+        origin_partition=-1,
+        origin_offset=-1,
+        stage="bridge",
+        reason="bad_tag",
+        error="the tag is wrong",
+        camera_id="hall/door",
+        payload=b"payload",
+        payload_bytes=7,
+        at_ms=77,
+    )
+
+
+def test_what_it_holds_is_bounded_and_the_whole_length_is_told() -> None:
+    payload = bytes(DEAD_LETTER_PAYLOAD_BYTES + 9)
+    made = dead_letter("intake", "malformed", "x" * 2000, ("frames", 1, 2), "", payload, 1)
+    assert (len(made.error), made.payload) == (ERROR_CHARACTERS, payload[:-9])
+    assert made.payload_bytes == len(payload)
+    assert dead_letter("intake", "malformed", "", ("frames", 1, 2), "", payload, 1, payload_bytes=5).payload_bytes == 5
