@@ -9,8 +9,13 @@ from schemas.keys import CameraKey, KeyRing, Purpose
 from schemas.models import bundle_digest
 from schemas.pointillist_pb2 import BundleFile
 
-KEY = CameraKey(CameraId("site/one"), 3, bytes(range(32)))
-RING = KeyRing(bytes(range(32)))
+
+def key() -> CameraKey:
+    return CameraKey(CameraId("site/one"), 3, bytes(range(32)))
+
+
+def ring() -> KeyRing:
+    return KeyRing(bytes(range(32)))
 
 
 @pytest.mark.parametrize(
@@ -24,20 +29,20 @@ RING = KeyRing(bytes(range(32)))
     ],
 )
 def test_the_tag_of_a_message_never_changes(purpose: Purpose, tag: str) -> None:
-    assert KEY.sign(purpose, b"body") == b"body\x79" + bytes.fromhex(tag)
+    assert key().sign(purpose, b"body") == b"body\x79" + bytes.fromhex(tag)
 
 
 def test_the_seeds_and_probes_of_a_key_never_change() -> None:
-    assert KEY.frame_seed(5, 6) == (393697, 784608340)
-    assert KEY.codebook_seed(16) == (3725560244, 323807790)
-    assert [seq for seq in range(60) if KEY.is_probe(5, seq, 0.1)] == [0, 12, 24, 38, 40, 56]
+    assert key().frame_seed(5, 6) == (393697, 784608340)
+    assert key().codebook_seed(16) == (3725560244, 323807790)
+    assert [seq for seq in range(60) if key().is_probe(5, seq, 0.1)] == [0, 12, 24, 38, 40, 56]
 
 
 def test_the_keys_that_a_fleet_secret_gives_never_change() -> None:
-    assert RING.key(CameraId("site/one"), 3).export() == (
+    assert ring().key(CameraId("site/one"), 3).export() == (
         "3:03f6d366ee2f3c2ef96be87b3461199be3a569fe89e1dbbe67c2a8024331b5cc"
     )
-    assert RING.models_tag(b"body").hex() == "b638b3e74909b974fb20c57776ce158cd05931362e9c8f210d7dc66b7c6f72d1"
+    assert ring().models_tag(b"body").hex() == "b638b3e74909b974fb20c57776ce158cd05931362e9c8f210d7dc66b7c6f72d1"
 
 
 def test_a_fleet_secret_of_sixteen_bytes_is_long_enough() -> None:

@@ -27,7 +27,7 @@ def test_a_large_message_with_a_field_of_a_number_that_no_frame_has_is_refused_b
     payload = encode_frame(KEY, 1, 2, 3, picture, Encoding(0))
     assert len(payload) > PLAIN_MESSAGE_BYTES
     with pytest.raises(Malformed, match="whose pixels begin"):
-        parse_frame(b"\x80\x01\x01\x18\x01" + payload)
+        parse_frame(b"\x80\x01" + payload)
 
 
 def test_a_control_message_of_the_largest_size_is_parsed() -> None:
