@@ -323,13 +323,16 @@ async def test_a_batch_that_fails_is_sent_again_by_a_new_producer(
     monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     async with bridged(monkeypatch) as it:
+        said: list[tuple[str, bool, str]] = []
+        monkeypatch.setattr(it.health, "set", lambda *told: said.append((*told, "")[:3]))
         it.kafka.refusals.append(error)
         it.broker.publish(FRAMES, frame(1), 1)
         await until(lambda: it.broker.acknowledged == [1], "acknowledged")
+        assert ("kafka", False, type(error).__name__) in said
+        assert said[-1] == ("kafka", True, "")
         assert len(it.kafka.batches) == 2
         assert [producer.running for producer in it.kafka.producers] == [False, True]
         assert it.metric("kafka_errors_total") == 1
-        await until(it.well, "a bridge that is well")
 
 
 async def test_a_batch_that_is_late_is_sent_again_by_a_new_producer(monkeypatch: pytest.MonkeyPatch) -> None:
