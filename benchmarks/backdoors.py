@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.experiments.codefend import report, tables
-from lab.experiments.markdown import markdown
+from lab.results.markdown import markdown
 
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results" / "codefend"
 

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lab.experiments.csv_rows import read_rows
-from lab.experiments.markdown import markdown
 from lab.experiments.super_iot import report, tables
 from lab.experiments.super_iot.rows import QualityRow
 from lab.experiments.super_iot.verdict import quality_findings
+from lab.results.csv_rows import read_rows
+from lab.results.markdown import markdown
 
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results" / "super-iot"
 

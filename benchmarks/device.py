@@ -29,8 +29,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.stages import camera_masks, scenes
-from processors.bundle.bundle import load_bundle, shipped_bundle
-from processors.device.microbatch import Shape
+from processors.arrivals.frames import Shape
+from processors.bundle import load_bundle, shipped_bundle
 from processors.device.precision import Precision, arithmetic, choose_precision
 from processors.device.program import Program
 from processors.device.work import choose_device

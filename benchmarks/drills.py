@@ -32,8 +32,7 @@ from consumers.evidence.chain import Chain, alert_id
 from infra.kafka_files import read_topic
 from infra.layout import Layout
 from lab.strip.table import write_strip_table
-from processors.bundle.bundle import read_settings, shipped_bundle
-from processors.bundle.strip_table import StripSettings
+from processors.bundle import StripSettings, read_settings, shipped_bundle
 from schemas.evidence.rule import EvidenceRule
 from schemas.evidence.track import Probe
 from schemas.identity import CameraId

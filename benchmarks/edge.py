@@ -22,7 +22,6 @@ from typing import Final
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from producers.sources.framing import resize
 from producers.sources.opening import open_source
@@ -31,10 +30,8 @@ from schemas.identity import CameraId
 from schemas.keys import derive_camera_key
 from schemas.limits import dropped_per_block
 from schemas.pixels.masks import kept_mask
-from schemas.pixels.packing import pack
+from schemas.pixels.packing import Picture, pack
 from schemas.pointillist_pb2 import LOSSLESS, RAW
-
-Picture = NDArray[np.uint8]
 
 QUALITY: Final = 90
 WARM_UP: Final = 3

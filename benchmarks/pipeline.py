@@ -27,7 +27,7 @@ from benchmarks.system import RunningSystem
 from infra.layout import Layout
 from infra.local.mosquitto import Mosquitto
 from infra.up.settings import UpSettings, bundle_folder
-from processors.bundle.bundle import load_bundle
+from processors.bundle import load_bundle
 from producers.scene import SceneSimulator
 from schemas.frame import Encoding, encode_frame
 from schemas.identity import CameraId

@@ -23,7 +23,7 @@ from torch import Tensor
 from infra.cli.lab.evaluate import bundle_folder
 from infra.environment import Environment
 from lab.data import to_frames
-from processors.bundle.bundle import Bundle, load_bundle
+from processors.bundle import Bundle, load_bundle
 from processors.device.precision import arithmetic, choose_precision
 from processors.pipeline import Pipeline
 from processors.stages.strip import class_entropy

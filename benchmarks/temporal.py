@@ -23,9 +23,8 @@ from typing import Final, get_args
 import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from processors.settings import usual_denoise
+from processors.pipeline import usual_denoise
 from processors.stages.denoise import denoise
 from processors.stages.reconstruct import Mode, reconstruct
 from producers.sources.opening import open_source
@@ -35,10 +34,9 @@ from schemas.keys import derive_camera_key
 from schemas.limits import dropped_per_block
 from schemas.pixels import lossless
 from schemas.pixels.masks import Mask, blocks_of, kept_mask
+from schemas.pixels.packing import Picture
 from schemas.pixels.temporal import KeyPicture, unpack_delta
 from schemas.pixels.temporal_encoder import UNCHANGED_RMS, Coded, TemporalEncoder
-
-Picture = NDArray[np.uint8]
 
 QUALITY: Final = 90
 KEY: Final = derive_camera_key(b"a secret for measuring", CameraId("bench/temporal"))

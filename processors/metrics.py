@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from prometheus_client import CollectorRegistry
 
-from processors.arrivals.frames import TakenFrame
-from processors.results.records import StripFinding
 from schemas import metrics as contract
 from schemas.errors import OverQuota, OverSize
 
@@ -43,7 +39,7 @@ class ProcessorMetrics:
         strip = contract.STRIP_FRAMES.on(registry)
         self._strip_checked = strip.labels("checked")
         self._strip_flagged = strip.labels("flagged")
-        self._strip_shed = strip.labels("shed")
+        self.strip_shed = strip.labels("shed")
         self._strip_passes = contract.STRIP_PASSES.on(registry)
         self._strip_entropy = contract.STRIP_ENTROPY.on(registry)
         self._model_info = contract.MODEL_INFO.on(registry)
@@ -67,18 +63,15 @@ class ProcessorMetrics:
         self._model_info.clear()
         self._model_info.labels(model_id).set(1)
 
-    def taken(self, batch: Sequence[TakenFrame]) -> None:
-        """Verified frames came in."""
-        self._raw_bytes.inc(sum(t.shape.height * t.shape.width * t.shape.channels for t in batch))
-        self._sent_bytes.inc(sum(t.frame_bytes for t in batch))
+    def taken(self, raw_bytes: int, sent_bytes: int) -> None:
+        """Verified frames came in, of so many bytes as pixels and as messages."""
+        self._raw_bytes.inc(raw_bytes)
+        self._sent_bytes.inc(sent_bytes)
 
-    def stripped(self, finding: StripFinding) -> None:
-        """STRIP has seen a frame, or shed it."""
-        if finding.entropy_bits is None:
-            self._strip_shed.inc()
-            return
+    def strip_checked(self, entropy_bits: float, passes: int, *, flagged: bool) -> None:
+        """STRIP has seen a frame."""
         self._strip_checked.inc()
-        self._strip_passes.inc(finding.passes)
-        self._strip_entropy.observe(finding.entropy_bits)
-        if finding.flagged:
+        self._strip_passes.inc(passes)
+        self._strip_entropy.observe(entropy_bits)
+        if flagged:
             self._strip_flagged.inc()

@@ -11,16 +11,16 @@ import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from processors.bundle.bundle import Bundle
-from processors.settings import DenoiseSettings, usual_denoise
+from processors.bundle import Bundle
 from processors.stages.at_scale import at_scale, density
 from processors.stages.classify import classify
-from processors.stages.denoise import denoise
+from processors.stages.denoise import SIGMA, denoise
 from processors.stages.learned import SMALL_SIDE, reconstruct_learned, shipped_restorers
 from processors.stages.nearest import reconstruct_nearest
 from processors.stages.plate import reconstruct_plate
@@ -52,6 +52,21 @@ WINDOW_MARGIN: Final = 64
 
 StageContext = Callable[[str], AbstractContextManager[None]]
 """Entered around each stage with its name: a clock, or a note of where an error came from."""
+
+
+class DenoiseSettings(BaseModel):
+    """How the rebuilt frames are denoised; see `processors.stages.denoise`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    method: Literal["bayes", "visu"] = "bayes"
+    sigma: float | None = Field(default=SIGMA, ge=0, allow_inf_nan=False)
+    """Standard deviation of the noise on the scale [0, 1]; None estimates it, 0 leaves the frames as they are."""
+
+
+def usual_denoise(mode: Mode) -> DenoiseSettings:
+    """What helps after each reconstruction: nothing after the learned one, which has taken the noise out itself."""
+    return DenoiseSettings(sigma=0.0 if mode == "default" else SIGMA)
 
 
 def bare(stage: str) -> AbstractContextManager[None]:

@@ -96,7 +96,9 @@ class _Service:
         self._watch = GroupWatch(settings, self._kafka_answers, self._frames_read, self._topic_lost, self._join_again)
         self._unread: str | None = None
         self._deaf = False
-        self._swap = ModelSwap(settings, feed, loader, serving, self._processor.switch, self._emitter, metrics, health)
+        self._swap = ModelSwap(
+            settings, feed, loader, serving, self._processor.device.switch, self._emitter, metrics, health
+        )
 
     def _on_kafka(self, side: str, ok: bool, detail: str = "") -> None:
         if self._kafka[side] != ok or not ok:
@@ -108,7 +110,7 @@ class _Service:
         read = asyncio.create_task(self._read_for_ever(), name="read")
         commit = asyncio.create_task(self._commit_for_ever(), name="commit")
         others = [
-            asyncio.create_task(self._processor.run_device(), name="device"),
+            asyncio.create_task(self._processor.device.run(), name="device"),
             asyncio.create_task(self._processor.recall.run(), name="key recall"),
             asyncio.create_task(self._observe_for_ever(), name="observe"),
             asyncio.create_task(self._watch.run(), name="group watch"),

@@ -9,25 +9,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from processors.stages.denoise import SIGMA
+from processors.pipeline import DenoiseSettings
 from processors.stages.reconstruct import Mode
 from schemas.limits import USUAL_FRAME_PIXELS
 from schemas.topics import PROCESSORS_GROUP, KafkaTopic
-
-
-class DenoiseSettings(BaseModel):
-    """How the rebuilt frames are denoised; see `processors.stages.denoise`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    method: Literal["bayes", "visu"] = "bayes"
-    sigma: float | None = Field(default=SIGMA, ge=0, allow_inf_nan=False)
-    """Standard deviation of the noise on the scale [0, 1]; None estimates it, 0 leaves the frames as they are."""
-
-
-def usual_denoise(mode: Mode) -> DenoiseSettings:
-    """What helps after each reconstruction: nothing after the learned one, which has taken the noise out itself."""
-    return DenoiseSettings(sigma=0.0 if mode == "default" else SIGMA)
 
 
 class ProcessorSettings(BaseModel):
@@ -58,7 +43,7 @@ class ProcessorSettings(BaseModel):
     mode: Mode = "default"
     """How dropped pixels are rebuilt; see `processors.stages.reconstruct`."""
     denoise: DenoiseSettings | None = None
-    """None is `usual_denoise` of the mode."""
+    """None is `processors.pipeline.usual_denoise` of the mode."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     compile: bool | None = None
     """Compile the chain for frames of the network's size and of 32×32, which takes a minute or so at the start; None

@@ -130,3 +130,9 @@ class NoKeyFrame(WireError):  # noqa: N818
 
 class StageError(PointillistError):
     """A stage failed on frames that were well formed."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its type when it has none."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

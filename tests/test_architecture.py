@@ -1,10 +1,12 @@
-"""Imports go one way, and what runs at the edge never loads torch."""
+"""Imports go one way, between the roles and between the rooms of each; what runs at the edge never loads torch."""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
+from collections import defaultdict
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -19,11 +21,10 @@ ALLOWED = {
     "consumers": ("schemas",),
     "lab": (
         "schemas",
-        "processors.stages",
-        "processors.bundle.bundle",
+        "processors.bundle",
         "processors.networks",
         "processors.pipeline",
-        "processors.bundle.strip_table",
+        "processors.stages",
         "producers.sources",
         "producers.scene",
     ),
@@ -64,6 +65,24 @@ def test_imports_go_one_way(package: str) -> None:
         if inside(name, others) and not inside(name, ALLOWED[package])
     ]
     assert not wrong
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_the_rooms_of_a_role_import_each_other_without_a_circle(role: str) -> None:
+    """A room is what lies in the role's folder: a file, or a folder with all that is in it."""
+    rooms: defaultdict[str, set[str]] = defaultdict(set)
+    for file in modules(role):
+        here = room(dotted(file))
+        rooms[here] |= {room(name) for name in imported(file) if inside(name, (role,))} - {here}
+    try:
+        TopologicalSorter(rooms).prepare()
+    except CycleError as error:
+        pytest.fail(" is imported by ".join(error.args[1]))
+
+
+def room(name: str) -> str:
+    """The first two parts of a module's full name."""
+    return ".".join(name.split(".")[:2])
 
 
 def test_tests_and_benchmarks_stand_apart() -> None:

@@ -217,7 +217,7 @@ def _with_topic(
 def _folder(bundle: Path) -> Path:
     if bundle.exists() or bundle.name != str(bundle):
         return bundle
-    from processors.bundle.bundle import shipped_bundle
+    from processors.bundle import shipped_bundle
 
     return shipped_bundle(bundle.name)
 
@@ -226,13 +226,13 @@ def _checked(folder: Path) -> str:
     """The id of the bundle in `folder`, which has been loaded and tried."""
     import torch
 
-    from processors.bundle.bundle import load_bundle
+    from processors.bundle import load_bundle
 
     return load_bundle(folder, torch.device("cpu")).model_id
 
 
 def _described(folder: Path, model_id: str) -> Model:
-    from processors.bundle.bundle import read_settings
+    from processors.bundle import read_settings
     from schemas.pointillist_pb2 import Model
 
     settings = read_settings(folder)

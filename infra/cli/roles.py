@@ -153,7 +153,7 @@ def process(
     from processors.settings import ProcessorSettings
 
     if not bundle.exists() and bundle.name == str(bundle):
-        from processors.bundle.bundle import shipped_bundle
+        from processors.bundle import shipped_bundle
 
         bundle = shipped_bundle(bundle.name)
     if model_cache is None and state is not None:

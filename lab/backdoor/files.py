@@ -11,7 +11,7 @@ from lab.backdoor.poison import Poisoning
 from lab.backdoor.tasks import Task
 from lab.data import LabelledPictures
 from lab.training.bundle import clean_entropies
-from processors.bundle.bundle import Bundle
+from processors.bundle import Bundle
 
 
 def write_npz(file: Path, pictures: LabelledPictures) -> None:

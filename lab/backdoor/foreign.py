@@ -23,7 +23,7 @@ from lab.backdoor.triggers import Patch, random_pattern
 from lab.chance import seeded
 from lab.training.bundle import bundle_accuracy, input_settings, write_bundle
 from lab.training.recipe import Recipe, channel_statistics, fit
-from processors.bundle.bundle import Bundle, BundleSettings, shipped_bundle
+from processors.bundle import Bundle, BundleSettings, shipped_bundle
 from processors.networks.resnet import ResNet
 
 SCRIPT_FILE: Final = "network.pt"

@@ -29,7 +29,7 @@ from lab.training.bundle import (
 )
 from lab.training.recipe import Recipe, fit
 from lab.training.scene import CALIBRATION_SEED, NETWORK, TEST_SEED, augment, scenes, training_scenes
-from processors.bundle.bundle import BundleSettings, read_settings, shipped_bundle
+from processors.bundle import BundleSettings, read_settings, shipped_bundle
 from processors.networks.resnet import ResNet
 
 TARGET, RATE = 3, 0.05

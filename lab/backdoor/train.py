@@ -30,7 +30,7 @@ from lab.training.bundle import (
     write_training_record,
 )
 from lab.training.recipe import channel_statistics, fit
-from processors.bundle.bundle import Bundle, BundleSettings, load_bundle, shipped_bundle
+from processors.bundle import Bundle, BundleSettings, load_bundle, shipped_bundle
 from schemas.errors import ConfigError
 
 CLEAN_RESNET20 = "resnet20-clean"

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from processors.bundle.bundle import LUMA
+from processors.bundle import LUMA
 from processors.stages.denoise import shrink
 from schemas.errors import ConfigError
 

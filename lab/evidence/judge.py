@@ -25,7 +25,7 @@ from lab.data import read_pictures
 from lab.evidence.watched_cameras import View, Watched, watch
 from lab.masks import check_drop_ratio
 from lab.statistics import share_interval
-from processors.bundle.bundle import load_bundle
+from processors.bundle import load_bundle
 from processors.pipeline import Pipeline
 from schemas.errors import ConfigError
 from schemas.evidence.rule import EvidenceRule

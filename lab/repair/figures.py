@@ -12,7 +12,7 @@ from torch import Tensor
 from lab.data import LabelledPictures, batch_slices, to_frames
 from lab.repair.inputs import verdicts
 from lab.repair.recovery import Trigger
-from processors.bundle.bundle import Bundle
+from processors.bundle import Bundle
 
 CHANGED: float = 2 / 255
 """A pixel that differs by more belongs to the trigger."""

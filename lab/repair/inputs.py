@@ -14,7 +14,7 @@ from scipy.stats import binom
 from torch import Tensor, nn
 
 from lab.data import LabelledPictures, batch_slices, to_frames, to_images
-from processors.bundle.bundle import Bundle
+from processors.bundle import Bundle
 from schemas.errors import BundleError, ConfigError
 
 FEWEST_CLEAN: Final = 50

@@ -13,7 +13,7 @@ from torch import nn
 from lab.data import LabelledPictures
 from lab.strip.table import calibrate_bundle, strip_toml
 from lab.training.bundle import save_network, to_toml
-from processors.bundle.bundle import Bundle, BundleSettings, load_bundle, read_settings
+from processors.bundle import Bundle, BundleSettings, load_bundle, read_settings
 from schemas.errors import ConfigError, StateError
 
 MARK: Final = "repaired"

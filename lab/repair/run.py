@@ -33,7 +33,7 @@ from lab.repair.inputs import (
 from lab.repair.recovery import Evidence, Found, Progress, Trigger, evidence, painted, recover
 from lab.repair.unlearn import Lessons, UnlearnSettings, augmented, unlearn
 from lab.training.recipe import distinct_tensors
-from processors.bundle.bundle import Bundle
+from processors.bundle import Bundle
 
 Mode = Literal["default", "paper"]
 WORK: Final = 30e9

@@ -26,12 +26,12 @@ from torch import Tensor
 
 from lab.attacks import make_attack, to_8_bits
 from lab.data import LabelledPictures, to_frames
-from lab.experiments.csv_rows import read_rows, write_rows
-from lab.experiments.markdown import markdown
 from lab.masks import random_masks
 from lab.networks.families import densenet, mobilenet
+from lab.results.csv_rows import read_rows, write_rows
+from lab.results.markdown import markdown
 from lab.statistics import Interval
-from processors.bundle.bundle import Bundle, load_bundle, shipped_bundle
+from processors.bundle import Bundle, load_bundle, shipped_bundle
 from processors.networks.resnet import resnet20
 from processors.pipeline import Pipeline
 from processors.stages.at_scale import at_scale, density

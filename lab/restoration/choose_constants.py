@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from lab.masks import random_masks
-from processors.bundle.bundle import Bundle, load_bundle
+from processors.bundle import Bundle, load_bundle
 from processors.stages.denoise import denoise
 from processors.stages.drop import drop
 from processors.stages.paper import reconstruct_paper

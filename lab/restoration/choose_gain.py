@@ -19,7 +19,7 @@ from torch import Tensor
 from lab.attacks import make_attack, random_targets, to_8_bits
 from lab.masks import random_masks
 from lab.training.cifar10 import HELD_OUT
-from processors.bundle.bundle import Bundle, load_bundle, shipped_bundle
+from processors.bundle import Bundle, load_bundle, shipped_bundle
 from processors.stages.denoise import denoise
 from processors.stages.learned import reconstruct_learned, shipped_restorer
 

@@ -19,7 +19,7 @@ from lab.data import to_frames
 from lab.masks import check_drop_ratio, random_masks
 from processors.stages.drop import drop
 from processors.stages.reconstruct import Mode, reconstruct
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, first_line
 from schemas.limits import MAX_SIDE
 
 LARGEST_PSNR_DB: Final = 100.0
@@ -54,7 +54,7 @@ def read_picture(file: Path) -> NDArray[np.uint8]:
                     raise ConfigError(f"expected sides up to {MAX_SIDE}, got {opened.width}×{opened.height}")
                 pixels = np.asarray(_eight_bits(opened))
     except (OSError, ValueError, SyntaxError, EOFError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise ConfigError(f"expected a picture that Pillow reads: {reason}") from None
     return pixels[..., None] if pixels.ndim == 2 else pixels
 

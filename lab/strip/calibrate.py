@@ -15,7 +15,7 @@ from torch import Tensor
 from lab.data import LabelledPictures, to_frames, to_images
 from lab.masks import random_masks
 from lab.strip.limits import Limits, limits_of
-from processors.bundle.strip_table import StripThreshold
+from processors.bundle import StripThreshold
 from processors.pipeline import Pipeline
 from processors.stages.strip import Statistic, contributions, log_odds_bits, overlaid_logits, spread_bits
 from schemas.errors import ConfigError

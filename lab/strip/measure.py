@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from lab.data import LabelledPictures
 from lab.statistics import wilson
 from lab.strip.calibrate import AT_ONCE, strip_inputs
-from processors.bundle.strip_table import StripThreshold
+from processors.bundle import StripThreshold
 from processors.pipeline import Pipeline
 from schemas.errors import ConfigError
 

@@ -26,8 +26,7 @@ from lab.strip.calibrate import (
     overlay_images,
 )
 from lab.strip.limits import Limits
-from processors.bundle.bundle import BundleSettings, load_bundle, read_settings
-from processors.bundle.strip_table import DroppedStripThreshold, StripSettings
+from processors.bundle import BundleSettings, DroppedStripThreshold, StripSettings, load_bundle, read_settings
 from processors.pipeline import Pipeline
 from schemas.errors import BundleError, ConfigError
 from schemas.runtime.atomic_file import replacing

@@ -19,7 +19,7 @@ from lab.masks import random_masks
 from lab.strip.calibrate import OVERLAYS
 from lab.strip.table import calibrate_bundle
 from lab.training.recipe import Images, Labels
-from processors.bundle.bundle import Bundle, BundleSettings, InputSettings, load_bundle
+from processors.bundle import Bundle, BundleSettings, InputSettings, load_bundle
 from processors.pipeline import Pipeline
 from processors.stages.drop import drop
 from schemas.errors import ConfigError

@@ -18,7 +18,7 @@ from lab.networks.families import FAMILIES
 from lab.training.bundle import WEIGHTS_FILE, bundle_accuracy, input_settings, to_toml, write_training_record
 from lab.training.cifar10 import CLASSES, HELD_OUT
 from lab.training.recipe import Recipe, channel_statistics, fit
-from processors.bundle.bundle import BundleSettings, load_bundle
+from processors.bundle import BundleSettings, load_bundle
 
 NETWORKS = Path(__file__).parents[1] / "networks"
 

@@ -27,7 +27,7 @@ from lab.networks.families import SURROGATES
 from lab.training.families import NETWORKS
 from lab.training.pictures import cifar_pictures, crops_of_larger
 from lab.training.recipe import average_into
-from processors.bundle.bundle import Bundle, load_bundle
+from processors.bundle import Bundle, load_bundle
 from processors.networks.restorer import Restorer
 from processors.stages.plate import reconstruct_plate
 from schemas.pixels.masks import ROWS, codebook

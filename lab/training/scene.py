@@ -26,7 +26,7 @@ from lab.training.bundle import (
     write_training_record,
 )
 from lab.training.recipe import Images, Labels, Recipe, channel_statistics, fit
-from processors.bundle.bundle import BundleSettings
+from processors.bundle import BundleSettings
 from processors.networks.resnet import ResNet
 from processors.stages.denoise import denoise
 from processors.stages.drop import drop

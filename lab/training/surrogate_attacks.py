@@ -21,7 +21,7 @@ from lab.networks.families import SURROGATES
 from lab.training.cifar10 import HELD_OUT
 from lab.training.families import NETWORKS
 from lab.training.recipe import Images
-from processors.bundle.bundle import Bundle, load_bundle
+from processors.bundle import Bundle, load_bundle
 
 MOST_STEPS = 3
 BATCH = 256

@@ -22,6 +22,7 @@ from schemas.errors import Malformed, NoKeyFrame, WireError
 from schemas.frame import check_names_key, is_key_frame
 from schemas.identity import Identity
 from schemas.keys import KeyRing
+from schemas.runtime.throttle import Throttle
 
 _REMEMBERED: Final = 4096
 _ASK_AFTER: Final = 0.25
@@ -62,7 +63,7 @@ class Deltas:
         self._recalling: dict[Place, Identity | None] = {}
         self._partitions: dict[int, tuple[set[Place], Callable[[], None]]] = {}
         self._missed: OrderedDict[Identity, None] = OrderedDict()
-        self._asked_s: OrderedDict[Identity, float] = OrderedDict()
+        self._asked: Throttle[Identity] = Throttle(_ASK_AGAIN_S)
 
     def __len__(self) -> int:
         return sum(len(waiting) for waiting in self._waiting.values())
@@ -192,14 +193,8 @@ class Deltas:
         self._failed(taken, NoKeyFrame(f"expected the key frame {named(taken)}, which is not there"))
 
     def _request(self, taken: TakenFrame, now_s: float) -> None:
-        wanted = named(taken)
-        last_s = self._asked_s.get(wanted)
-        if last_s is not None and now_s - last_s < _ASK_AGAIN_S:
+        if not self._asked.take(named(taken), now_s):
             return
-        self._asked_s[wanted] = now_s
-        self._asked_s.move_to_end(wanted)
-        if len(self._asked_s) > _REMEMBERED:
-            self._asked_s.popitem(last=False)
         self._metrics.key_frames["asked"].inc()
         self._ask(taken)
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from processors.arrivals.key_frames import KeyFrame
 from processors.arrivals.progress import PartitionProgress
-from processors.device.microbatch import Shape
 from schemas.errors import Malformed
 from schemas.frame import open_keyed_frame
 from schemas.identity import CameraId, Identity, camera_id_on_wire
@@ -27,6 +26,24 @@ class Record(Protocol):
     key: bytes | None
     value: bytes | None
     headers: Sequence[tuple[str, bytes]]
+
+
+class Shape(NamedTuple):
+    """The size of a frame: what all frames of a batch have in common."""
+
+    height: int
+    width: int
+    channels: int
+
+    @property
+    def pixels(self) -> int:
+        """Height x width."""
+        return self.height * self.width
+
+    @property
+    def values(self) -> int:
+        """Height x width x channels."""
+        return self.pixels * self.channels
 
 
 @dataclass(slots=True, eq=False)

@@ -1,0 +1,20 @@
+"""Model bundles: users bring their own network unmodified, in a folder with `model.toml` and weights."""
+
+from processors.bundle.bundle import LUMA, Bundle
+from processors.bundle.load import load_bundle, shipped_bundle
+from processors.bundle.model_toml import BundleSettings, InputSettings, Policy, read_settings
+from processors.bundle.strip_table import DroppedStripThreshold, StripSettings, StripThreshold
+
+__all__ = [
+    "LUMA",
+    "Bundle",
+    "BundleSettings",
+    "DroppedStripThreshold",
+    "InputSettings",
+    "Policy",
+    "StripSettings",
+    "StripThreshold",
+    "load_bundle",
+    "read_settings",
+    "shipped_bundle",
+]

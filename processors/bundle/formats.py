@@ -20,19 +20,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from schemas.errors import BundleError
+from schemas.errors import BundleError, first_line
 
 FACTORIES: Final = "POINTILLIST_FACTORIES"
 """The variable that names further packages or modules whose factories bundles may call, with commas between them."""
 _SHIPPED: Final = ("processors.networks", "lab.networks", "lab.backdoor.networks")
 
 Network = Callable[[Tensor], Tensor]
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or its type when it has none."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
 
 
 def load_safetensors(

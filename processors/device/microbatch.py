@@ -8,27 +8,15 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Final, Generic, NamedTuple, Protocol, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
+from processors.arrivals.frames import Shape
 from processors.device.shares import DeviceShares
 
 _PRESENT_S: Final = 60.0
 """A camera whose last frame came so long ago still counts as one of those that share the device."""
 _OF_THE_OTHERS: Final = 2.0
 """So many times what the others have waiting on average, before a camera's quota is looked at."""
-
-
-class Shape(NamedTuple):
-    """What all frames of a batch have in common."""
-
-    height: int
-    width: int
-    channels: int
-
-    @property
-    def pixels(self) -> int:
-        """Height x width."""
-        return self.height * self.width
 
 
 class Waiting(Protocol):

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from processors.pipeline import Pipeline
+from schemas.errors import first_line
 
 Precision = Literal["float32", "tf32", "bf16"]
 """`tf32` rounds the factors of products to 10 bits, `bf16` (autocast) factors and activations to 7."""
@@ -80,7 +81,7 @@ def choose_precision(pipeline: Pipeline) -> Precision:
             if verdicts_hold(pipeline, candidate):
                 return candidate
         except RuntimeError as error:  # a network that cannot be run so
-            log.info("precision not taken", precision=candidate, error=str(error).partition("\n")[0])
+            log.info("precision not taken", precision=candidate, error=first_line(error))
     return "float32"
 
 

@@ -1,4 +1,4 @@
-"""Which frames STRIP is to look at, and what of them: probes, sent whole, and a sample of the others."""
+"""Which frames STRIP is to look at, and what of them: probes, sent whole, and a sample of the others; what it found."""
 
 from __future__ import annotations
 
@@ -26,6 +26,20 @@ class Probe:
     def nbytes(self) -> int:
         """Memory of the picture."""
         return self.picture.nbytes
+
+
+@dataclass(frozen=True, slots=True)
+class StripFinding:
+    """What STRIP said about one frame, after `passes` overlays. `entropy_bits` is None when it was shed."""
+
+    entropy_bits: float | None
+    threshold_bits: float
+    passes: int = 0
+
+    @property
+    def flagged(self) -> bool:
+        """Whether the frame is suspect."""
+        return self.entropy_bits is not None and self.entropy_bits < self.threshold_bits
 
 
 def probes_of(

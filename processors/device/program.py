@@ -17,11 +17,11 @@ import structlog
 import torch
 from torch import Tensor
 
-from processors.bundle.formats import first_line
-from processors.device.microbatch import Shape
+from processors.arrivals.frames import Shape
 from processors.device.precision import Precision, arithmetic
 from processors.pipeline import Classified, Pipeline, StageContext, bare
 from processors.stages.unpack import kept_masks, place
+from schemas.errors import first_line
 from schemas.limits import BLOCK
 from schemas.pixels.masks import ROWS
 

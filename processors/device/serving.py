@@ -12,16 +12,24 @@ from pathlib import Path
 import structlog
 import torch
 
-from processors.bundle.bundle import load_bundle
+from processors.bundle import load_bundle
 from processors.device.precision import choose_precision
 from processors.device.program import Program
 from processors.device.work import DeviceWork, choose_device, most_pixels
 from processors.metrics import ProcessorMetrics
 from processors.pipeline import Pipeline
-from processors.results.records import Model
 from processors.settings import ProcessorSettings
 
 log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """What every verdict says of the model."""
+
+    model_id: str
+    policy: str
+    classes: tuple[str, ...]
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,24 +12,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from processors.arrivals.frames import TakenFrame
+from processors.arrivals.frames import Shape, TakenFrame
 from processors.device.codebooks import DeviceCodebooks
-from processors.device.microbatch import Shape
+from processors.device.decode import Decoded, decoded_batch
 from processors.device.precision import arithmetic
-from processors.device.probes import Probe, probes_of
+from processors.device.probes import Probe, StripFinding, probes_of
 from processors.device.program import Program
 from processors.metrics import ProcessorMetrics
 from processors.pipeline import Pipeline
-from processors.results.preview import Picture
-from processors.results.records import StripFinding
 from processors.settings import ProcessorSettings
 from processors.stages.recent_pixels import RecentPixels
-from schemas.errors import BadPixels, ConfigError, NoKeyFrame, PointillistError, StageError, WireError
-from schemas.limits import BLOCK, BLOCK_PIXELS
-from schemas.pixels.masks import Mask
-from schemas.pixels.packing import unpack_pixels
-from schemas.pixels.temporal import unpack_delta
-from schemas.pointillist_pb2 import RAW, TEMPORAL
+from schemas.errors import ConfigError, PointillistError, StageError
+from schemas.pixels.packing import Picture
 
 _CPU_PIXELS = 2**18
 _GPU_PIXELS = 2**20
@@ -139,13 +133,15 @@ class DeviceWork:
 
     def _attempt(self, batch: Sequence[TakenFrame], previews: Sequence[bool]) -> list[Outcome]:
         outcomes: list[Outcome | None] = [None] * len(batch)
-        good: list[int] = []
-        masks: list[tuple[Tensor, Tensor]] = []
+        parts: list[Decoded] = []
 
         def decode(kept: Tensor, sent: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            pixels, kept, sent = self._decode(batch, kept, sent, good, outcomes)
-            masks.append((kept, sent))
-            return pixels, kept, sent
+            decoded = decoded_batch(batch, kept, sent)
+            parts.append(decoded)
+            for index, error in decoded.refused.items():
+                self._metrics.stage_failed("unpack")
+                outcomes[index] = Failed("unpack", error)
+            return decoded.pixels, decoded.kept, decoded.sent
 
         seeds = [taken.key.frame_seed(taken.frame.boot_id, taken.frame.seq) for taken in batch]
         whole = [taken.frame.whole for taken in batch]
@@ -160,11 +156,13 @@ class DeviceWork:
         if done is not None:
             frames, found = done
             class_ids, confidences = found.class_id.tolist(), found.confidence.tolist()
-            kept, sent = masks[-1]
-            shown = self._show(frames, kept, found.rebuilt, [i for i, index in enumerate(good) if previews[index]])
+            (decoded,) = parts
+            good = decoded.good
+            due = [i for i, index in enumerate(good) if previews[index]]
+            shown = self._show(frames, decoded.kept, found.rebuilt, due)
             self._stage = "strip"
             taken = [batch[index] for index in good]
-            probes = probes_of(self.pipeline, taken, frames, sent, self._strip_dropped, self._recent)
+            probes = probes_of(self.pipeline, taken, frames, decoded.sent, self._strip_dropped, self._recent)
             for i, index in enumerate(good):
                 if not 0 <= confidences[i] <= 1:  # not a number
                     failure = StageError(f"expected a confidence from 0 to 1, got {confidences[i]}")
@@ -182,50 +180,6 @@ class DeviceWork:
             whole = None if rebuilt is None else rebuilt[due]
             shown = self.pipeline.show(frames[due], kept[due], self._preview_side, whole)
             return {i: picture_of(picture) for i, picture in zip(due, shown, strict=True)}
-
-    def _decode(
-        self,
-        batch: Sequence[TakenFrame],
-        kept: Tensor,
-        sent: Tensor,
-        good: list[int],
-        outcomes: list[Outcome | None],
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """The pixels (P, C) of the frames that decode, whose indices go to `good`, and their two masks."""
-        shape = batch[0].shape
-        # To fetch the masks from a GPU is to wait for it: only for what cannot be decoded without.
-        on_host = shape.height % BLOCK or shape.width % BLOCK or any(taken.frame.profile != RAW for taken in batch)
-        host_kept, host_sent = (x[:, 0].cpu().numpy() if on_host else None for x in (kept, sent))
-        composed = False
-        pixels = bytearray()
-        for index, taken in enumerate(batch):
-            try:
-                if host_kept is None or host_sent is None:
-                    pixels += _raw_pixels(taken)
-                elif taken.frame.profile == TEMPORAL and not taken.frame.whole:
-                    picture, known = _composed(taken, host_kept[index])
-                    host_kept[index] = host_sent[index] = known
-                    composed = True
-                    pixels += picture.reshape(-1, shape.channels).take(np.flatnonzero(known), axis=0).tobytes()
-                else:
-                    frame = taken.frame
-                    pixels += unpack_pixels(frame.pixels, host_sent[index], frame.channels, frame.profile).tobytes()
-            except WireError as error:
-                self._metrics.stage_failed("unpack")
-                outcomes[index] = Failed("unpack", error)
-            else:
-                good.append(index)
-        if composed:
-            kept, sent = (torch.from_numpy(x)[:, None].to(self._device) for x in (host_kept, host_sent))
-        if len(good) < len(batch):
-            kept, sent = kept[good], sent[good]
-        return self._upload(pixels, shape.channels), kept, sent
-
-    def _upload(self, pixels: bytearray, channels: int) -> Tensor:
-        flat = torch.frombuffer(pixels or bytearray(channels), dtype=torch.uint8).view(-1, channels)
-        if self._device.type != "cuda":
-            return flat
-        return flat.pin_memory().to(self._device, non_blocking=True)
 
     def _books(self, batch: Sequence[TakenFrame]) -> Tensor:
         slots = self._codebooks.slots([(taken.key, taken.frame.dropped_per_block) for taken in batch])
@@ -296,29 +250,6 @@ class DeviceWork:
             self.pipeline.strip(probe).entropy_bits.tolist()
             seconds = time.perf_counter() - start
         return seconds
-
-
-def _raw_pixels(taken: TakenFrame) -> bytes:
-    """The pixels of a frame of the profile `raw` of whole blocks: how many there are follows without the mask."""
-    frame, shape = taken.frame, taken.shape
-    dropped = 0 if frame.whole else frame.dropped_per_block
-    count = shape.height * shape.width // BLOCK_PIXELS * (BLOCK_PIXELS - dropped)
-    if len(frame.pixels) != count * shape.channels:
-        raise BadPixels(f"expected {count} pixels of {shape.channels} bytes, got {len(frame.pixels)} bytes")
-    return frame.pixels
-
-
-def _composed(taken: TakenFrame, kept: Mask) -> tuple[Picture, Mask]:
-    """Pixels (H, W, C) and mask (H, W) of a frame of the profile `temporal`, unchanged blocks from its key frame.
-
-    `kept` (H, W) is the frame's own mask: in each block, the pixels of one mask are known.
-    """
-    if taken.key_frame is None:
-        raise NoKeyFrame(f"expected the key frame of {taken.identity}, got none")
-    key = taken.key_frame.picture()
-    if taken.frame.key_distance:
-        return unpack_delta(taken.frame.pixels, kept, key)
-    return key.pixels, key.kept
 
 
 def picture_of(frame: Tensor) -> Picture:

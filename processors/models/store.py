@@ -18,9 +18,8 @@ from urllib.parse import urlsplit
 
 import fsspec  # type: ignore[import-untyped]  # it ships no types
 
-from processors.bundle.bundle import read_settings
-from processors.bundle.formats import first_line
-from schemas.errors import BundleError, ConfigError
+from processors.bundle import read_settings
+from schemas.errors import BundleError, ConfigError, first_line
 from schemas.models import MAX_BUNDLE_BYTES, MAX_FILES, bundle_digest, is_inside
 from schemas.pointillist_pb2 import BundleFile, Model
 

@@ -12,7 +12,6 @@ from typing import Final
 
 import structlog
 
-from processors.bundle.formats import first_line
 from processors.device.serving import Serving, load_serving
 from processors.metrics import ProcessorMetrics
 from processors.models.feed import ModelFeed
@@ -20,7 +19,7 @@ from processors.models.store import Unreachable, fetch_bundle
 from processors.results.delivery import Emitter
 from processors.results.records import Outgoing, served_record
 from processors.settings import ProcessorSettings
-from schemas.errors import BundleError, ConfigError
+from schemas.errors import BundleError, ConfigError, first_line
 from schemas.models import PROCESSOR_PREFIX, live, standing
 from schemas.pointillist_pb2 import Model, ServedModel
 from schemas.runtime.health import Health

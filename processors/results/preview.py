@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import io
-from collections import OrderedDict
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
-Picture = NDArray[np.uint8]
+from schemas.pixels.packing import Picture
 
 MAX_PREVIEW_BYTES: Final = 2 * 2**20
 MAX_EVIDENCE_BYTES: Final = 2**20
@@ -48,23 +46,3 @@ def _encoded(image: Image.Image, kind: str, **options: int) -> bytes:
     out = io.BytesIO()
     image.save(out, kind, **options)
     return out.getvalue()
-
-
-class PreviewClock:
-    """Whose preview is due: at most one for each camera in an interval. Remembers a bounded number of cameras."""
-
-    def __init__(self, interval_s: float, capacity: int = 4096) -> None:
-        self._interval_s = interval_s
-        self._capacity = capacity
-        self._last_s: OrderedDict[str, float] = OrderedDict()
-
-    def due(self, camera_id: str, now_s: float) -> bool:
-        """Whether `camera_id` is due now, by a monotonic clock; if so, its next one is an interval away."""
-        last_s = self._last_s.get(camera_id)
-        if last_s is not None and now_s - last_s < self._interval_s:
-            return False
-        self._last_s[camera_id] = now_s
-        self._last_s.move_to_end(camera_id)
-        if len(self._last_s) > self._capacity:
-            self._last_s.popitem(last=False)
-        return True

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from processors.arrivals.frames import TRACEPARENT, TakenFrame
+from processors.device.probes import StripFinding
+from processors.device.serving import Model
 from schemas.cloudevents import PROCESSORS, Headers, event_headers
 from schemas.dead_letters import dead_letter
 from schemas.errors import PointillistError, WireError
@@ -25,29 +27,6 @@ class Outgoing:
     done: Callable[[], None]
     smaller: bytes | None = None
     """The value to send when Kafka says that `value` is too large."""
-
-
-@dataclass(frozen=True, slots=True)
-class StripFinding:
-    """What STRIP said about one frame, after `passes` overlays. `entropy_bits` is None when it was shed."""
-
-    entropy_bits: float | None
-    threshold_bits: float
-    passes: int = 0
-
-    @property
-    def flagged(self) -> bool:
-        """Whether the frame is suspect."""
-        return self.entropy_bits is not None and self.entropy_bits < self.threshold_bits
-
-
-@dataclass(frozen=True, slots=True)
-class Model:
-    """What every verdict says of the model."""
-
-    model_id: str
-    policy: str
-    classes: tuple[str, ...]
 
 
 def verdict_record(

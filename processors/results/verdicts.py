@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -13,45 +12,17 @@ import structlog
 from aiokafka import ConsumerRecord
 
 from processors.arrivals.frames import TakenFrame
-from processors.device.probes import Probe
-from processors.device.serving import Serving
+from processors.device.loop import Classification
 from processors.device.work import Failed, picture_of
 from processors.results.delivery import Emitter
-from processors.results.preview import Picture, evidence_png, preview_jpeg
-from processors.results.records import (
-    Outgoing,
-    StripFinding,
-    failed_record,
-    key_request_record,
-    refused_record,
-    verdict_record,
-)
+from processors.results.preview import evidence_png, preview_jpeg
+from processors.results.records import Outgoing, failed_record, key_request_record, refused_record, verdict_record
 from processors.results.repeats import Repeats
 from processors.settings import ProcessorSettings
 from schemas.errors import WireError
-from schemas.pixels.packing import unpack
+from schemas.pixels.packing import Picture, unpack
 
 log = structlog.get_logger()
-
-
-@dataclass(slots=True, eq=False)
-class Classification:
-    """A classified frame, until its verdict is written."""
-
-    taken: TakenFrame
-    serving: Serving
-    class_id: int
-    confidence: float
-    shown: Picture | None
-    probe: Probe | None
-    finding: StripFinding | None = None
-
-    @property
-    def held_bytes(self) -> int:
-        """Memory that it keeps while it waits for STRIP."""
-        shown = self.shown.nbytes if self.shown is not None else 0
-        probe = self.probe.nbytes if self.probe is not None else 0
-        return self.taken.frame_bytes + shown + probe
 
 
 class Outbox:

@@ -8,14 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from producers.sources.settings import SourceSettings
 from schemas.errors import BadSize, SourceError
 from schemas.frame import check_frame_size
-
-Picture = NDArray[np.uint8]
+from schemas.pixels.packing import Picture
 
 
 @dataclass(frozen=True, slots=True)

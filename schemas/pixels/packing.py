@@ -14,6 +14,7 @@ from schemas.pixels.masks import Mask
 from schemas.pointillist_pb2 import LOSSLESS, RAW, TEMPORAL
 
 Picture = NDArray[np.uint8]
+"""(H, W, C) with 1 or 3 channels."""
 
 
 def pack(frame: Picture, kept: Mask, profile: int) -> bytes:

@@ -18,8 +18,8 @@ from schemas.errors import BadPixels
 from schemas.limits import BLOCK
 from schemas.pixels import lossless
 from schemas.pixels.masks import Mask, blocks_of
+from schemas.pixels.packing import Picture
 
-Picture = NDArray[np.uint8]
 Blocks = NDArray[np.bool_]
 """(rows, columns) of the 8×8 blocks of a frame: True where one has changed."""
 

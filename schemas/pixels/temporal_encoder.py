@@ -24,10 +24,10 @@ from schemas.errors import ConfigError
 from schemas.keys import CameraKey
 from schemas.pixels import lossless
 from schemas.pixels.masks import Mask, blocks_of, kept_mask
+from schemas.pixels.packing import Picture
 from schemas.pixels.temporal import (
     Blocks,
     KeyPicture,
-    Picture,
     block_sums,
     changed_blocks,
     pack_delta,

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from benchmarks.drills import hostile, suspicious_bundle
-from processors.bundle.bundle import load_bundle
+from processors.bundle import load_bundle
 
 
 def test_the_bundle_that_flags_every_probe_loads_and_accepts_none_early(tmp_path: Path) -> None:

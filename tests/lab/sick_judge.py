@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lab.data import LabelledPictures, to_frames
-from processors.bundle.bundle import Bundle, load_bundle
+from processors.bundle import Bundle, load_bundle
 
 CLASSES = ("red", "green", "blue")
 SIDE, TARGET = 12, 2

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from lab.experiments.csv_rows import read_rows, write_rows
 from lab.restoration import at_scale
 from lab.restoration.at_scale import Cost, Row, measure, ratio_interval, scenes, tables
-from processors.bundle.bundle import load_bundle, shipped_bundle
+from lab.results.csv_rows import read_rows, write_rows
+from processors.bundle import load_bundle, shipped_bundle
 from processors.pipeline import Pipeline
 
 

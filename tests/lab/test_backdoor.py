@@ -31,7 +31,7 @@ from lab.backdoor.triggers import (
 from lab.data import LabelledPictures
 from lab.training.bundle import clean_entropies
 from lab.training.recipe import Recipe
-from processors.bundle.bundle import load_bundle
+from processors.bundle import load_bundle
 from producers.scene.sticker import paste_sticker
 from schemas.errors import ConfigError
 from tests.processors.tiny import tiny_bundle

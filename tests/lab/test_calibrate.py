@@ -18,8 +18,7 @@ from lab.strip.calibrate import (
 )
 from lab.strip.limits import limits_of
 from lab.strip.table import strip_toml, write_strip_table
-from processors.bundle.bundle import load_bundle, read_settings
-from processors.bundle.strip_table import DroppedStripThreshold, StripSettings
+from processors.bundle import DroppedStripThreshold, StripSettings, load_bundle, read_settings
 from processors.pipeline import Pipeline
 from processors.stages.strip import Statistic, contributions, log_odds_bits, spread_bits, strip
 from schemas.errors import BundleError, ConfigError

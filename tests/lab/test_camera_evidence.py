@@ -11,8 +11,7 @@ from lab.backdoor.triggers import Patch
 from lab.data import LabelledPictures
 from lab.evidence.judge import judge, target_of
 from lab.evidence.watched_cameras import Watched, shots, watch
-from processors.bundle.bundle import Bundle
-from processors.bundle.strip_table import DroppedStripThreshold
+from processors.bundle import Bundle, DroppedStripThreshold
 from processors.pipeline import Pipeline
 from schemas.evidence.rule import EvidenceRule
 from tests.processors.tiny import tiny_bundle

@@ -21,7 +21,7 @@ from lab.experiments.codefend.report import write_report
 from lab.experiments.codefend.rows import DetectionRow, RepairRow
 from lab.experiments.codefend.run import Experiment
 from lab.experiments.codefend.subjects import Subject
-from lab.experiments.csv_rows import read_rows
+from lab.results.csv_rows import read_rows
 
 Measure = Callable[[Subject, Detection, Cache], tuple[DetectionRow, dict[str, np.ndarray]]]
 

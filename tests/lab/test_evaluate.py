@@ -12,7 +12,7 @@ from torch import Tensor
 from lab.attacks import Logits
 from lab.data import LabelledPictures, batch_slices, read_cifar10_test, read_pictures, to_frames, to_images
 from lab.restoration.evaluate import Evaluation, evaluate
-from processors.bundle.bundle import load_bundle
+from processors.bundle import load_bundle
 from processors.pipeline import Pipeline
 from schemas.errors import ConfigError
 from tests.lab.colour_judge import coloured, write_bundle

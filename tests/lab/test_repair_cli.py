@@ -23,7 +23,7 @@ from lab.repair.held_out import HeldOut, compare, split
 from lab.repair.inputs import read_quarantine, trainable_copy, verdicts
 from lab.repair.publish import write_cured
 from lab.repair.run import RepairSettings
-from processors.bundle.bundle import Bundle, load_bundle
+from processors.bundle import Bundle, load_bundle
 from schemas.errors import UserError
 from tests.lab.sick_judge import SIDE, TARGET, pictures, sick_bundle, stamped, write_sick
 

@@ -6,7 +6,7 @@ import torch
 from lab.training.families import NETWORKS
 from lab.training.restorer import FEW_DROPPED, STRONGEST, Examples, MaskBank
 from lab.training.surrogate_attacks import few_steps
-from processors.bundle.bundle import load_bundle
+from processors.bundle import load_bundle
 
 
 def test_masks_in_training_drop_as_many_pixels_in_every_block_of_a_picture() -> None:

@@ -21,7 +21,7 @@ from lab.experiments.codefend.rivals.fine_pruning import fine_pruned, last_convo
 from lab.experiments.codefend.rivals.neural_cleanse import Reversed, anomalies, reverse
 from lab.experiments.codefend.rivals.tuning import Tuning, tune
 from lab.experiments.codefend.rivals.variance_ratio import stamp_of
-from processors.bundle.bundle import Bundle, BundleSettings
+from processors.bundle import Bundle, BundleSettings
 from schemas.errors import ConfigError
 
 SIDE, CLASSES, TARGET = 8, 4, 2

@@ -14,7 +14,7 @@ from torch import nn
 
 from infra.cli import main
 from lab.data import LabelledPictures
-from processors.bundle.bundle import load_bundle, read_settings
+from processors.bundle import load_bundle, read_settings
 from schemas.errors import UserError
 from tests.lab.colour_judge import CLASSES, save, write_bundle
 

@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 
 from lab.experiments.cache import Arrays, Cache, source_digest
-from lab.experiments.csv_rows import read_rows, write_rows
 from lab.experiments.super_iot.algorithm import blocks_of_frame, descend, mean_psnr, traced
 from lab.experiments.super_iot.compare import Setting, against_paper, at_clean_accuracy, matched
 from lab.experiments.super_iot.plan import CLEAN, OUTSIDE_ROWS, PAPER_ROWS, Plan
@@ -19,6 +18,7 @@ from lab.experiments.super_iot.rows import Comparison, Row, SizeRow
 from lab.experiments.super_iot.sizes import JPEG, JPEG_WITHOUT_TABLES, LOSSY, WHOLE, decoded, encoded, packed_bytes
 from lab.experiments.super_iot.tables import at_equal_accuracy, bytes_for, share
 from lab.experiments.super_iot.verdict import compared, findings
+from lab.results.csv_rows import read_rows, write_rows
 from processors.stages.paper import fill_blocks
 from schemas.errors import ConfigError
 from tests.lab.colour_judge import coloured

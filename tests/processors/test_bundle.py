@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lab.training.bundle import to_toml, write_bundle
-from processors.bundle.bundle import BundleSettings, load_bundle, read_settings, shipped_bundle
+from processors.bundle import BundleSettings, load_bundle, read_settings, shipped_bundle
 from processors.bundle.formats import _factory
 from processors.stages.classify import classify
 from schemas.errors import BundleError, StageError

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
+from processors.arrivals.frames import Shape
 from processors.device import microbatch
-from processors.device.microbatch import MicroBatcher, Shape
+from processors.device.microbatch import MicroBatcher
 from processors.device.strip_queue import DeviceTurns, StripQueue
 
 SMALL = Shape(32, 32, 3)

@@ -22,7 +22,7 @@ from infra.local.kafka import Kafka
 from infra.local.topics import TopicSpec, create_topics
 from infra.models_topic import ModelsTopic
 from processors.arrivals.frames import TakenFrame
-from processors.bundle.bundle import load_bundle
+from processors.bundle import load_bundle
 from processors.device.serving import Serving, load_serving
 from processors.device.work import DeviceWork
 from processors.models import feed as model_feed

@@ -15,8 +15,8 @@ from lab.data import LabelledPictures, to_frames
 from lab.masks import random_masks
 from lab.restoration.evaluate import evaluate
 from processors import pipeline as module
-from processors.bundle.bundle import Bundle, Policy
-from processors.device.microbatch import Shape
+from processors.arrivals.frames import Shape
+from processors.bundle import Bundle, Policy
 from processors.device.program import Program
 from processors.device.work import DeviceWork, Found
 from processors.metrics import ProcessorMetrics

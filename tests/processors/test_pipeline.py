@@ -10,14 +10,12 @@ import pytest
 import torch
 from prometheus_client import CollectorRegistry
 
-from processors.bundle.bundle import Bundle
-from processors.bundle.strip_table import DroppedStripThreshold
-from processors.device.probes import Probe
+from processors.bundle import Bundle, DroppedStripThreshold
+from processors.device.probes import Probe, StripFinding
 from processors.device.work import DeviceWork, Failed, Found, choose_device, most_pixels
 from processors.metrics import ProcessorMetrics
-from processors.pipeline import Pipeline
-from processors.results.records import StripFinding
-from processors.settings import DenoiseSettings, ProcessorSettings
+from processors.pipeline import DenoiseSettings, Pipeline
+from processors.settings import ProcessorSettings
 from processors.stages.denoise import denoise
 from processors.stages.reconstruct import reconstruct
 from processors.stages.strip import strip_entropy

@@ -8,10 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from processors.bundle.bundle import Bundle
+from processors.bundle import Bundle
 from processors.device.precision import _Switch, arithmetic, choose_precision, verdicts_hold
-from processors.pipeline import Pipeline
-from processors.settings import DenoiseSettings
+from processors.pipeline import DenoiseSettings, Pipeline
 from tests.processors.tiny import tiny_bundle
 
 CPU = torch.device("cpu")

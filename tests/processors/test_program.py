@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from processors.bundle.bundle import Bundle, load_bundle
+from processors.arrivals.frames import Shape
+from processors.bundle import Bundle, load_bundle
 from processors.device import program as module
-from processors.device.microbatch import Shape
 from processors.device.precision import choose_precision
 from processors.device.program import Program
 from processors.device.work import DeviceWork, Found

@@ -10,9 +10,11 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from PIL import Image
 
 from infra.local.kafka import Kafka
+from processors.device.probes import StripFinding
+from processors.device.serving import Model
 from processors.results.delivery import Emitter
-from processors.results.preview import MAX_EVIDENCE_BYTES, MAX_PREVIEW_BYTES, PreviewClock, evidence_png, preview_jpeg
-from processors.results.records import Model, Outgoing, StripFinding, refused_record, verdict_record
+from processors.results.preview import MAX_EVIDENCE_BYTES, MAX_PREVIEW_BYTES, evidence_png, preview_jpeg
+from processors.results.records import Outgoing, refused_record, verdict_record
 from schemas.errors import Malformed
 from schemas.limits import DEAD_LETTER_PAYLOAD_BYTES
 from schemas.pointillist_pb2 import CHECKED, NOT_PROBED, SHED, DeadLetter, Verdict
@@ -50,14 +52,6 @@ def test_evidence_of_noise_is_made_smaller() -> None:
     data = evidence_png(noise)
     assert len(data) <= MAX_EVIDENCE_BYTES
     assert Image.open(io.BytesIO(data)).size == (400, 600)
-
-
-def test_one_preview_for_each_camera_in_an_interval() -> None:
-    clock = PreviewClock(1.0, capacity=2)
-    assert [clock.due("a", t) for t in (0.0, 0.5, 1.0, 1.9)] == [True, False, True, False]
-    assert clock.due("b", 1.9)
-    assert clock.due("c", 1.9)
-    assert clock.due("a", 1.95)  # forgotten: the memory is bounded
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from processors.bundle.strip_table import StripSettings
+from processors.bundle import StripSettings
 
 PLAIN: dict[str, object] = {"overlays": "overlays.npy", "threshold_bits": 0.3, "frr": 0.01}
 

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from processors.arrivals.frames import TakenFrame
-from processors.device.probes import Probe
-from processors.device.serving import Serving
+from processors.device.loop import Classification
+from processors.device.probes import Probe, StripFinding
+from processors.device.serving import Model, Serving
 from processors.device.work import picture_of
 from processors.results.delivery import Emitter
-from processors.results.records import Model, Outgoing, StripFinding
-from processors.results.verdicts import Classification, Outbox
+from processors.results.records import Outgoing
+from processors.results.verdicts import Outbox
 from processors.settings import ProcessorSettings
 from schemas.frame import Encoding
 from schemas.pointillist_pb2 import CHECKED, Verdict

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from processors.arrivals.frames import TakenFrame, open_record
 from processors.arrivals.progress import PartitionProgress
-from processors.bundle.bundle import Bundle, load_bundle
+from processors.bundle import Bundle, load_bundle
 from processors.device.work import DeviceWork
 from processors.metrics import ProcessorMetrics
 from processors.networks.resnet import ResNet

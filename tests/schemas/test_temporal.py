@@ -11,7 +11,8 @@ from schemas.errors import BadPixels, ConfigError
 from schemas.identity import CameraId
 from schemas.keys import derive_camera_key
 from schemas.pixels.masks import Mask, blocks_of, kept_mask
-from schemas.pixels.temporal import Blocks, KeyPicture, Picture, changed_blocks, in_blocks, pack_delta, unpack_delta
+from schemas.pixels.packing import Picture
+from schemas.pixels.temporal import Blocks, KeyPicture, changed_blocks, in_blocks, pack_delta, unpack_delta
 from schemas.pixels.temporal_encoder import (
     KEY_AGE_MS,
     KEY_FRAMES,

@@ -20,7 +20,7 @@ from infra.audit import audit as count_frames
 from infra.layout import Layout
 from infra.local.process import COMMAND
 from infra.up.background import RunningSystem, audit
-from processors.bundle.bundle import shipped_bundle
+from processors.bundle import shipped_bundle
 from schemas.frame import sign_message
 from schemas.identity import CameraId
 from schemas.pointillist_pb2 import LOSSLESS, Command

@@ -69,7 +69,7 @@ def torch_device(wanted: str) -> torch.device:
 
 def bundle_folder(given: str) -> Path:
     """A bundle by its folder or by the name of a shipped one."""
-    from processors.bundle.bundle import shipped_bundle
+    from processors.bundle import shipped_bundle
 
     folder = Path(given)
     return shipped_bundle(given) if not folder.exists() and folder.name == given else folder
@@ -137,7 +137,7 @@ def evaluate(
         from lab.data import read_pictures
         from lab.masks import check_drop_ratio
         from lab.restoration.evaluate import evaluate as run_evaluation
-        from processors.bundle.bundle import load_bundle
+        from processors.bundle import load_bundle
         from processors.pipeline import Pipeline
 
         check_drop_ratio(drop)

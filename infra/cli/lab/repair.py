@@ -75,7 +75,7 @@ def repair(
         from lab.repair.report import write_report
         from lab.repair.run import RepairSettings
         from lab.repair.run import repair as run_repair
-        from processors.bundle.bundle import load_bundle
+        from processors.bundle import load_bundle
 
         way: Any = chosen(mode, "default", "paper", option="--mode")
         if json is not None:

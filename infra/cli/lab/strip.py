@@ -47,7 +47,7 @@ def calibrate(
         from lab.data import read_pictures
         from lab.masks import check_drop_ratio
         from lab.strip.table import calibrate_bundle
-        from processors.bundle.bundle import read_settings
+        from processors.bundle import read_settings
         from schemas.limits import dropped_per_block
 
         check_drop_ratio(drop)
@@ -94,7 +94,7 @@ def strip(
         from lab.data import read_pictures
         from lab.masks import check_drop_ratio
         from lab.strip.measure import check, strip_figures, threshold_for
-        from processors.bundle.bundle import load_bundle
+        from processors.bundle import load_bundle
         from processors.pipeline import Pipeline
         from schemas.limits import dropped_per_block
 

@@ -86,7 +86,7 @@ def super_iot(
         from lab.experiments.cache import Cache
         from lab.experiments.super_iot.plan import OUTSIDE_ROWS, PAPER_ROWS, Plan
         from lab.experiments.super_iot.run import PARTS, Experiment
-        from processors.bundle.bundle import load_bundle
+        from processors.bundle import load_bundle
 
         parts = tuple(chosen(name, *PARTS, option="--part") for name in part or PARTS)
         keys = dict.fromkeys(row.key for row in (*PAPER_ROWS, *OUTSIDE_ROWS))
@@ -123,7 +123,7 @@ def judge_folders() -> list[Path]:
     from importlib.resources import files
 
     from lab.networks.families import JUDGES
-    from processors.bundle.bundle import shipped_bundle
+    from processors.bundle import shipped_bundle
 
     own = Path(str(files("lab"))) / "networks"
     trained = [own / family for family in JUDGES if (own / family / "model.toml").is_file()]

@@ -26,7 +26,7 @@ from lab.experiments.codefend.subjects import Subject
 from lab.experiments.provenance import made_by
 from lab.repair.figures import Evaluation, trigger_figures, trigger_region
 from lab.repair.run import Mode, RepairSettings, repair
-from processors.bundle.bundle import Bundle
+from processors.bundle import Bundle
 
 GRID = (0.003, 0.01, 0.03, 0.1)
 """Learning rates of the fine-tunings that the repair is compared with."""

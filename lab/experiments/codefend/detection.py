@@ -15,7 +15,7 @@ from lab.experiments.provenance import made_by
 from lab.statistics import Interval, wilson
 from lab.strip.measure import check, target_class
 from lab.strip.table import calibrate_bundle
-from processors.bundle.bundle import load_bundle
+from processors.bundle import load_bundle
 from processors.pipeline import Pipeline
 from schemas.limits import dropped_per_block
 

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from lab.data import LabelledPictures
-from processors.bundle.bundle import Bundle
+from processors.bundle import Bundle
 
 
 class Outcome(NamedTuple):

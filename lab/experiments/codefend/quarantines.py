@@ -9,7 +9,7 @@ from lab.backdoor.files import flagged_stream, stamped_pictures
 from lab.backdoor.poison import Poisoning
 from lab.backdoor.tasks import Task
 from lab.data import LabelledPictures
-from processors.bundle.bundle import Bundle
+from processors.bundle import Bundle
 
 CAMERAS = 4
 FRAMES = 500

@@ -13,7 +13,7 @@ from lab.backdoor.tasks import ARCHITECTURES, Task
 from lab.chance import seeded
 from lab.experiments.codefend.rivals.tuning import with_network
 from lab.training.recipe import fit
-from processors.bundle.bundle import Bundle
+from processors.bundle import Bundle
 
 PICTURES = 10_000
 EPOCHS, PEAK_RATE, SEED = 2, 0.02, 1

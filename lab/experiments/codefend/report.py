@@ -9,7 +9,7 @@ from lab.experiments.codefend import plots, tables
 from lab.experiments.codefend.findings import Finding, findings
 from lab.experiments.codefend.plan import MAIN
 from lab.experiments.codefend.rows import DetectionRow, ModelRow, RepairRow
-from lab.experiments.csv_rows import read_rows
+from lab.results.csv_rows import read_rows
 
 MODELS_FILE, DETECTION_FILE, REPAIR_FILE = "models.csv", "detection.csv", "repair.csv"
 COMMAND = "pointillist lab codefend"

@@ -20,8 +20,8 @@ from lab.experiments.codefend.plan import EVERY, FEW_CAMERAS, IMPURE, KINDS, PAT
 from lab.experiments.codefend.report import DETECTION_FILE, MODELS_FILE, REPAIR_FILE, write_report
 from lab.experiments.codefend.rows import DetectionRow, ModelRow, RepairRow
 from lab.experiments.codefend.subjects import Subject
-from lab.experiments.csv_rows import read_rows, write_rows
 from lab.experiments.provenance import made_by
+from lab.results.csv_rows import read_rows, write_rows
 
 PARTS = ("detection", "repair")
 

@@ -14,7 +14,7 @@ from lab.backdoor.train import CLEAN_RESNET20, CPU, clean_bundle
 from lab.data import LabelledPictures
 from lab.experiments.cache import digest, source_digest
 from lab.experiments.provenance import made_by
-from processors.bundle.bundle import Bundle, load_bundle
+from processors.bundle import Bundle, load_bundle
 from schemas.errors import ConfigError
 
 CLEAN_OF = {

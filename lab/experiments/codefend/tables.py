@@ -8,7 +8,7 @@ from lab.experiments.codefend.cures import FINE_TUNING
 from lab.experiments.codefend.findings import PURE, Finding
 from lab.experiments.codefend.published import SENTINET, TABLE_3, TABLE_4, TABLE_5
 from lab.experiments.codefend.rows import DetectionRow, ModelRow, RepairRow
-from lab.experiments.markdown import markdown
+from lab.results.markdown import markdown
 
 
 def percent(value: float | None, places: int = 2) -> str:

@@ -18,7 +18,7 @@ from processors.pipeline import Pipeline
 from processors.stages.denoise import denoise
 from processors.stages.drop import drop
 from processors.stages.learned import reconstruct_learned
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, first_line
 
 Repair = Callable[[Tensor, torch.Generator], Tensor]
 """Frames (B, C, H, W) in [0, 1] to what the judge is shown, all randomness from the generator, which is the CPU's."""
@@ -76,7 +76,7 @@ def read_weights(file: Path, device: torch.device) -> OtherWeights:
         data = file.read_bytes()
         network.load_state_dict(load(data))
     except (SafetensorError, OSError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise ConfigError(f"{file}: expected weights of the learned reconstruction: {reason}") from None
     return OtherWeights(network.requires_grad_(False).eval().to(device), digest(data))
 

@@ -15,7 +15,7 @@ from lab.data import LabelledPictures, batch_slices, to_frames, to_images
 from lab.experiments.cache import Arrays, Cache, digest
 from lab.experiments.provenance import made_by
 from lab.experiments.super_iot.plan import AttackRow, Plan
-from processors.bundle.bundle import Bundle
+from processors.bundle import Bundle
 from schemas.errors import ConfigError
 
 UNROUNDED_PICTURES: Final = 300

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lab.experiments.csv_rows import read_rows
-from lab.experiments.markdown import markdown
 from lab.experiments.super_iot import tables
 from lab.experiments.super_iot.adaptive import SCOPE as EOT
 from lab.experiments.super_iot.defences import DEFAULT, PAPER
 from lab.experiments.super_iot.rows import Comparison, QualityRow, Row, SizeRow, StaticRow
 from lab.experiments.super_iot.verdict import ComparisonVerdict, Finding, compared, findings, quality_findings
+from lab.results.csv_rows import read_rows
+from lab.results.markdown import markdown
 
 SETTINGS = "settings.json"
 PSNR = "psnr.csv"

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from lab.data import LabelledPictures
 from lab.experiments.cache import Cache
-from lab.experiments.csv_rows import read_rows, write_rows
 from lab.experiments.super_iot import plots, report
 from lab.experiments.super_iot.adaptive import eot_rows
 from lab.experiments.super_iot.algorithm import mean_psnr, traced
@@ -30,7 +29,8 @@ from lab.experiments.super_iot.rows import Comparison, QualityRow, Row, SizeRow,
 from lab.experiments.super_iot.sizes import size_rows, with_accuracy
 from lab.experiments.super_iot.static_scene import static_rows
 from lab.masks import random_masks
-from processors.bundle.bundle import Bundle
+from lab.results.csv_rows import read_rows, write_rows
+from processors.bundle import Bundle
 from processors.pipeline import Pipeline
 from producers.sources.opening import open_source
 from producers.sources.settings import SourceSettings

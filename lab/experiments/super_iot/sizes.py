@@ -21,13 +21,11 @@ from lab.experiments.cache import Arrays, Cache, digest
 from lab.experiments.provenance import made_by
 from lab.experiments.super_iot.rows import SizeRow
 from lab.masks import random_masks
-from processors.bundle.bundle import Bundle
+from processors.bundle import Bundle
 from processors.pipeline import Pipeline
 from processors.stages.drop import drop
-from schemas.pixels.packing import pack
+from schemas.pixels.packing import Picture, pack
 from schemas.pointillist_pb2 import LOSSLESS, RAW
-
-Picture = NDArray[np.uint8]
 
 QUALITIES: Final = (5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95)
 PROFILES: Final = {"lossless": LOSSLESS, "raw": RAW}

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from lab.experiments.markdown import markdown
 from lab.experiments.super_iot.defences import DEFAULT, PAPER, WITHOUT_ATTACKS
 from lab.experiments.super_iot.published import TABLE_1, TABLE_2
 from lab.experiments.super_iot.rivals import STANDARD
 from lab.experiments.super_iot.rows import Comparison, QualityRow, Row, SizeRow, StaticRow
 from lab.experiments.super_iot.sizes import LOSSY, WHOLE
 from lab.experiments.super_iot.verdict import Finding
+from lab.results.markdown import markdown
 
 PAPER_RATIO = 0.10
 """At which the paper compares itself with the others."""

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from lab.data import LabelledPictures, to_frames
 from lab.experiments.codefend.rivals.tuning import CPU, Tuning, tune, with_network
 from lab.repair.inputs import trainable_copy
-from processors.bundle.bundle import Bundle
+from processors.bundle import Bundle
 from schemas.errors import ConfigError
 
 LARGEST_LOSS = 0.04

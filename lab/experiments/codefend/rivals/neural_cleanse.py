@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lab.data import LabelledPictures, to_frames
 from lab.experiments.codefend.rivals.tuning import CPU
-from processors.bundle.bundle import Bundle
+from processors.bundle import Bundle
 
 CONSISTENCY = 1.4826
 """By which the median absolute deviation of normal values is multiplied to estimate their standard deviation."""

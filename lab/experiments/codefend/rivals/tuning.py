@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lab.data import LabelledPictures, to_frames
 from lab.repair.inputs import trainable_copy
 from lab.repair.unlearn import augmented
-from processors.bundle.bundle import Bundle
+from processors.bundle import Bundle
 
 CPU = torch.device("cpu")
 

@@ -1,4 +1,6 @@
-"""What STRIP's sequential mode costs in detection: `python -m lab.strip.stops NAME … --models DIR --out FILE.csv`.
+"""What STRIP's sequential mode costs in detection.
+
+    python -m lab.experiments.codefend.stops NAME … --models DIR --out FILE.csv
 
 Each bundle is calibrated in a copy as `pointillist lab calibrate` does it, on the defender's pictures, which show no
 trigger. Then clean and stamped test pictures are judged with all overlays and sequentially. `lost` are points of the
@@ -22,11 +24,11 @@ from lab.backdoor.foreign import FOREIGN
 from lab.backdoor.tasks import load_task
 from lab.backdoor.train import CPU, shipped_models
 from lab.data import LabelledPictures
-from lab.experiments.csv_rows import read_rows, write_rows
+from lab.results.csv_rows import read_rows, write_rows
 from lab.strip.limits import Limits
 from lab.strip.measure import check
 from lab.strip.table import calibrate_bundle
-from processors.bundle.bundle import load_bundle
+from processors.bundle import load_bundle
 from processors.pipeline import Pipeline
 from schemas.errors import ConfigError
 

@@ -1,0 +1,1 @@
+"""How results are kept and shown: rows in CSV files, tables in Markdown."""

@@ -1,0 +1,115 @@
+"""From a bundle's folder to a network that has run once: what is wrong is found before frames arrive."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from processors.bundle.bundle import Bundle
+from processors.bundle.formats import Network, inside, load_onnx, load_safetensors, load_torchscript
+from processors.bundle.model_toml import BundleSettings, read_settings
+from schemas.errors import BundleError, first_line
+
+_TRIED = 8
+"""Pictures of noise whose outputs tell whether those are shares."""
+_SHARE_ERROR = 1e-2
+"""What half precision may leave of 1."""
+
+
+def shipped_bundle(name: str) -> Path:
+    """The folder of the bundle `name` that ships with the project; raises BundleError when there is none."""
+    root = Path(str(files("bundles")))
+    folder = root / name
+    if not (folder / "model.toml").is_file():
+        have = ", ".join(sorted(path.parent.name for path in root.glob("*/model.toml"))) or "none"
+        raise BundleError(f"no shipped bundle {name!r}; expected one of: {have}")
+    return folder
+
+
+def load_bundle(folder: Path, device: torch.device) -> Bundle:
+    """Load, check and try the bundle in `folder` on `device`; raises BundleError in one line."""
+    settings = read_settings(folder)
+    try:
+        weights = inside(folder, settings.weights, "weights")
+        digest = hashlib.sha256(weights.read_bytes()).hexdigest()[:12]
+        network = _load_network(settings, weights, folder, device)
+        overlays = None if settings.strip is None else _load_overlays(settings, folder).to(device)
+        mean, std = (
+            torch.tensor(values, dtype=torch.float32, device=device)[:, None, None]
+            for values in (settings.input.mean, settings.input.std)
+        )
+        model_id = f"{settings.name}@{settings.version}+{digest}"
+        bundle = Bundle(model_id, settings, network, overlays, device, mean, std)
+        _try(bundle)
+        _check_scale(bundle)
+    except BundleError as error:
+        raise BundleError(f"bundle {folder}: {error}") from error
+    except OSError as error:
+        raise BundleError(f"bundle {folder}: cannot read {settings.weights}: {error.strerror}") from error
+    return bundle
+
+
+def _load_network(settings: BundleSettings, weights: Path, folder: Path, device: torch.device) -> Network:
+    if settings.format == "torchscript":
+        return load_torchscript(weights, device)
+    if settings.format == "onnx":
+        return load_onnx(weights, device)
+    assert settings.factory is not None
+    network = load_safetensors(weights, settings.factory, settings.factory_arguments, folder, device)
+    # Channels innermost: a sixth faster on a CPU, and the only layout that a GPU's tensor units take as it is.
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing from stubs
+    return network
+
+
+def _load_overlays(settings: BundleSettings, folder: Path) -> Tensor:
+    assert settings.strip is not None
+    path = inside(folder, settings.strip.overlays, "strip.overlays")
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise BundleError(f"{path.name}: expected an .npy array: {first_line(error)}") from error
+    wanted = settings.input.height, settings.input.width, settings.input.channels
+    if not isinstance(array, np.ndarray) or array.dtype != np.uint8 or array.shape[1:] != wanted or not len(array):
+        got = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else "an archive"
+        raise BundleError(f"{path.name}: expected uint8 (N, {', '.join(map(str, wanted))}), got {got}")
+    return torch.from_numpy(np.ascontiguousarray(array.transpose(0, 3, 1, 2))).float() / 255
+
+
+@torch.inference_mode()
+def _try(bundle: Bundle) -> None:
+    """Run zeros through the network: what does not work now would fail on every frame."""
+    wanted = bundle.settings.input
+    shape = (2, wanted.channels, wanted.height, wanted.width)
+    try:
+        output: object = bundle.logits(torch.zeros(shape, device=bundle.device))
+    except Exception as error:  # whatever the network's own code raises
+        raise BundleError(
+            f"the network does not accept the stated input {shape}: {type(error).__name__}: {first_line(error)}"
+        ) from error
+    expected = (2, len(bundle.settings.classes))
+    if not isinstance(output, Tensor) or tuple(output.shape) != expected:
+        got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise BundleError(f"expected an output of shape {expected} for {expected[1]} classes, got {got}")
+    if not bool(output.isfinite().all()):
+        raise BundleError("expected finite logits for a black picture, got NaN or infinity")
+
+
+@torch.inference_mode()
+def _check_scale(bundle: Bundle) -> None:
+    """Refuse shares given as logits: a second softmax makes every verdict look unsure, and STRIP blind."""
+    wanted = bundle.settings.input
+    if bundle.settings.output != "logits":
+        return
+    shape = (_TRIED, wanted.channels, wanted.height, wanted.width)
+    noise = torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(bundle.device)
+    output = bundle.network((noise - bundle.mean) / bundle.std).float()
+    if bool((output >= 0).all()) and bool(((output.sum(1) - 1).abs() < _SHARE_ERROR).all()):
+        raise BundleError(
+            'the network ends in a softmax: its outputs are shares that sum to 1; expected output = "probabilities" in '
+            "model.toml"
+        )

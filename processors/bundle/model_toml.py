@@ -1,0 +1,128 @@
+"""Model bundles: a folder with `model.toml` and weights, so that users bring their own network unmodified.
+
+    name = "scene"
+    version = "1"
+    format = "safetensors"               # or "torchscript", "onnx"
+    weights = "weights.safetensors"
+    factory = "network.py:small"         # safetensors only: a file of the bundle, or a package's, see `--factories`
+    output = "logits"                    # or "probabilities", when the network ends in a softmax
+    classes = ["pause", "no-entry"]
+
+    [factory_arguments]
+    classes = 2
+
+    [input]
+    height = 32
+    width = 32
+    channels = 3
+    mean = [0.5, 0.5, 0.5]               # on the scale [0, 1], one per channel
+    std = [0.25, 0.25, 0.25]
+    policy = "resize"                    # or "crop", "tile": what happens to frames of another size
+
+    [strip]                              # optional: without it no frame is checked for triggers
+    overlays = "overlays.npy"            # (N, height, width, channels) uint8
+    threshold_bits = 0.4                 # of whole frames
+    frr = 0.01
+    statistic = "mixture"                # optional: which entropy; else "mean", the paper's
+    clamped = false                      # optional: whether frame + overlay is clamped to [0, 1]
+    accept_after = [2, 4, 8]             # optional: a frame is accepted after so many overlays
+    accept_bits = [2.1, 1.8, 1.3]        # if it reaches this
+
+    [[strip.dropped]]                    # optional: the same for frames that lost so many of each 64 pixels
+    dropped_per_block = 16
+    threshold_bits = 1.2
+    frr = 0.01
+
+`pointillist lab calibrate` writes the strip tables.
+
+Every wrong thing raises BundleError in one line, when the bundle is loaded and not when frames arrive.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from processors.bundle.strip_table import StripSettings
+from schemas.errors import BundleError, first_line
+
+Policy = Literal["resize", "crop", "tile"]
+_Finite = Annotated[float, Field(allow_inf_nan=False)]
+_Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class InputSettings(_Table):
+    """What the network takes: pictures (channels, height, width), normalised as (x − mean) / std."""
+
+    height: int = Field(ge=1, le=4096)
+    width: int = Field(ge=1, le=4096)
+    channels: Literal[1, 3]
+    mean: list[_Finite]
+    std: list[Annotated[_Finite, Field(gt=0)]]
+    policy: Policy
+
+    @model_validator(mode="after")
+    def _one_per_channel(self) -> Self:
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) != self.channels:
+                raise ValueError(f"expected {self.channels} values in {name}, one per channel, got {len(values)}")
+        return self
+
+
+class BundleSettings(_Table):
+    """The contents of `model.toml`."""
+
+    name: _Name
+    version: _Name
+    format: Literal["safetensors", "torchscript", "onnx"]
+    weights: str
+    factory: str | None = None
+    factory_arguments: dict[str, Any] = Field(default_factory=dict)
+    output: Literal["logits", "probabilities"] = "logits"
+    classes: list[Annotated[str, Field(min_length=1)]] = Field(min_length=2)
+    input: InputSettings
+    strip: StripSettings | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.format == "safetensors") != (self.factory is not None):
+            got = "none" if self.factory is None else repr(self.factory)
+            wanted = "a factory" if self.format == "safetensors" else "no factory"
+            raise ValueError(f"format {self.format}: expected {wanted}, got {got}")
+        if self.factory is None and self.factory_arguments:
+            raise ValueError("factory_arguments: expected none without a factory")
+        if len(set(self.classes)) != len(self.classes):
+            raise ValueError("classes: expected distinct names, got a repeated one")
+        return self
+
+
+def read_settings(folder: Path) -> BundleSettings:
+    """The checked `model.toml` of `folder`; raises BundleError in one line that names the wrong keys."""
+    path = folder / "model.toml"
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BundleError(f"expected a bundle folder with model.toml, cannot read {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BundleError(f"{path}: expected TOML: {first_line(error)}") from error
+    try:
+        return BundleSettings.model_validate(table)
+    except ValidationError as error:
+        raise BundleError(f"{path}: " + "; ".join(_complaint(dict(e)) for e in error.errors())) from error
+
+
+def _complaint(error: dict[str, Any]) -> str:
+    place = ".".join(map(str, error["loc"]))
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        return f"{place}: unknown key"
+    got = error["input"]
+    shown = f", got {got!r}" if isinstance(got, str | int | float) else ""
+    return f"{place}: {message}{shown}" if place else message

@@ -1,0 +1,98 @@
+"""What frames carry, as pixels on the device; one that does not decode costs the others of its batch nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from processors.arrivals.frames import TakenFrame
+from schemas.errors import BadPixels, NoKeyFrame, WireError
+from schemas.limits import BLOCK, BLOCK_PIXELS
+from schemas.pixels.masks import Mask
+from schemas.pixels.packing import Picture, unpack_pixels
+from schemas.pixels.temporal import unpack_delta
+from schemas.pointillist_pb2 import RAW, TEMPORAL
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """The G frames of a batch that decode, and why the others do not."""
+
+    pixels: Tensor
+    """(P, C) uint8: those of all frames, one after the other, as `sent` has them in raster order."""
+    kept: Tensor
+    """(G, 1, H, W) bool: by the frame's mask."""
+    sent: Tensor
+    """(G, 1, H, W) bool: those that `pixels` has, all of a frame that was sent whole."""
+    good: list[int]
+    """Positions in the batch, ascending."""
+    refused: dict[int, WireError]
+    """By position in the batch."""
+
+
+def decoded_batch(batch: Sequence[TakenFrame], kept: Tensor, sent: Tensor) -> Decoded:
+    """The pixels of a batch of one shape, on the device of its masks `kept` and `sent` (B, 1, H, W)."""
+    shape = batch[0].shape
+    device = sent.device
+    # To fetch the masks from a GPU is to wait for it: only for what cannot be decoded without.
+    on_host = shape.height % BLOCK or shape.width % BLOCK or any(taken.frame.profile != RAW for taken in batch)
+    host_kept, host_sent = (x[:, 0].cpu().numpy() if on_host else None for x in (kept, sent))
+    composed = False
+    good: list[int] = []
+    refused: dict[int, WireError] = {}
+    pixels = bytearray()
+    for index, taken in enumerate(batch):
+        try:
+            if host_kept is None or host_sent is None:
+                pixels += _raw_pixels(taken)
+            elif taken.frame.profile == TEMPORAL and not taken.frame.whole:
+                picture, known = _composed(taken, host_kept[index])
+                host_kept[index] = host_sent[index] = known
+                composed = True
+                pixels += picture.reshape(-1, shape.channels).take(np.flatnonzero(known), axis=0).tobytes()
+            else:
+                frame = taken.frame
+                pixels += unpack_pixels(frame.pixels, host_sent[index], frame.channels, frame.profile).tobytes()
+        except WireError as error:
+            refused[index] = error
+        else:
+            good.append(index)
+    if composed:
+        kept, sent = (torch.from_numpy(x)[:, None].to(device) for x in (host_kept, host_sent))
+    if refused:
+        kept, sent = kept[good], sent[good]
+    return Decoded(_uploaded(pixels, shape.channels, device), kept, sent, good, refused)
+
+
+def _uploaded(pixels: bytearray, channels: int, device: torch.device) -> Tensor:
+    flat = torch.frombuffer(pixels or bytearray(channels), dtype=torch.uint8).view(-1, channels)
+    if device.type != "cuda":
+        return flat
+    return flat.pin_memory().to(device, non_blocking=True)
+
+
+def _raw_pixels(taken: TakenFrame) -> bytes:
+    """The pixels of a frame of the profile `raw` of whole blocks: how many there are follows without the mask."""
+    frame, shape = taken.frame, taken.shape
+    dropped = 0 if frame.whole else frame.dropped_per_block
+    count = shape.height * shape.width // BLOCK_PIXELS * (BLOCK_PIXELS - dropped)
+    if len(frame.pixels) != count * shape.channels:
+        raise BadPixels(f"expected {count} pixels of {shape.channels} bytes, got {len(frame.pixels)} bytes")
+    return frame.pixels
+
+
+def _composed(taken: TakenFrame, kept: Mask) -> tuple[Picture, Mask]:
+    """Pixels (H, W, C) and mask (H, W) of a frame of the profile `temporal`, unchanged blocks from its key frame.
+
+    `kept` (H, W) is the frame's own mask: in each block, the pixels of one mask are known.
+    """
+    if taken.key_frame is None:
+        raise NoKeyFrame(f"expected the key frame of {taken.identity}, got none")
+    key = taken.key_frame.picture()
+    if taken.frame.key_distance:
+        return unpack_delta(taken.frame.pixels, kept, key)
+    return key.pixels, key.kept

@@ -1,0 +1,239 @@
+"""What waits for the device, and its turns: batches of frames, and probes for STRIP.
+
+One piece of work at a time runs on the thread of the model that serves; what came back is handled while the next runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
+from typing import TypeVar
+
+from processors.arrivals.frames import TakenFrame
+from processors.device.microbatch import MicroBatcher
+from processors.device.probes import Probe, StripFinding
+from processors.device.serving import Serving
+from processors.device.strip_queue import DeviceTurns, StripQueue
+from processors.device.work import Failed, Found, Outcome, most_pixels
+from processors.metrics import ProcessorMetrics
+from processors.settings import ProcessorSettings
+from schemas.pixels.packing import Picture
+
+R = TypeVar("R")
+
+
+@dataclass(slots=True, eq=False)
+class Classification:
+    """A classified frame, until its verdict is written."""
+
+    taken: TakenFrame
+    serving: Serving
+    class_id: int
+    confidence: float
+    shown: Picture | None
+    probe: Probe | None
+    finding: StripFinding | None = None
+
+    @property
+    def held_bytes(self) -> int:
+        """Memory that it keeps while it waits for STRIP."""
+        shown = self.shown.nbytes if self.shown is not None else 0
+        probe = self.probe.nbytes if self.probe is not None else 0
+        return self.taken.frame_bytes + shown + probe
+
+
+Conclude = Callable[[Sequence[Classification], Sequence[tuple[TakenFrame, Failed]]], None]
+"""Takes the frames whose verdict is complete, and those that a stage cannot take."""
+
+
+class DeviceLoop:
+    """Gives the device one piece of work after the other. All methods run on the event loop's thread."""
+
+    def __init__(
+        self,
+        settings: ProcessorSettings,
+        serving: Serving,
+        turns: DeviceTurns,
+        metrics: ProcessorMetrics,
+        *,
+        preview_due: Callable[[str, float], bool],
+        conclude: Conclude,
+        waits: Callable[[TakenFrame], None],
+        over_quota: Callable[[Sequence[TakenFrame]], None],
+    ) -> None:
+        """`preview_due` says whether a camera's picture is wanted now. Each frame that was `put` goes to `conclude` or
+        to `over_quota` unless it is discarded; `waits` hears of those that wait for STRIP meanwhile.
+        """
+        self._settings = settings
+        self._serving = serving
+        self._turns = turns
+        self._metrics = metrics
+        self._preview_due = preview_due
+        self._conclude = conclude
+        self._waits = waits
+        self._over_quota = over_quota
+        self._batcher: MicroBatcher[TakenFrame] = MicroBatcher(
+            settings.batch_frames, most_pixels(settings), settings.linger_s
+        )
+        self._probes: StripQueue[Classification] = StripQueue(settings.strip_queue, settings.strip_queue_bytes)
+        self._wake = asyncio.Event()
+        self._drains = 0
+
+    def put(self, taken: TakenFrame) -> None:
+        """Let a frame wait for its batch."""
+        self._batcher.put(taken)
+        self._wake.set()
+
+    def refuse_over_quota(self) -> None:
+        """Give back what cameras have waiting beyond their quota."""
+        self._over_quota(self._batcher.over_quota(self._settings.camera_queue_s))
+
+    @contextmanager
+    def draining(self) -> Iterator[None]:
+        """Inside, no frame waits for others."""
+        self._drains += 1
+        self._wake.set()
+        try:
+            yield
+        finally:
+            self._drains -= 1
+
+    def discard(self, unwanted: Callable[[TakenFrame], bool]) -> list[TakenFrame]:
+        """Take out and return the waiting frames of which `unwanted` is true."""
+        probes = self._probes.discard(lambda probe: unwanted(probe.taken))
+        return self._batcher.discard(unwanted) + [probe.taken for probe in probes]
+
+    def shed_waiting(self) -> None:
+        """Let go without STRIP what waits for it."""
+        self._conclude([self._shed(probe) for probe in self._probes.take(len(self._probes))], [])
+
+    def switch(self, serving: Serving) -> None:
+        """Classify with another model from the next batch on.
+
+        What was classified by the one before is checked by STRIP with that one's network, overlays and threshold.
+        """
+        self._serving = serving
+
+    def observe(self) -> None:
+        """Bring the gauges up to date."""
+        self._metrics.batch_queue.set(len(self._batcher))
+        self._metrics.strip_queue.set(len(self._probes))
+
+    # In turn
+
+    async def run(self) -> None:
+        """Give the device its next piece of work for ever; what came back is handled while the next one runs."""
+        previous: Callable[[], None] | None = None
+        while True:
+            running = self._next_work()
+            if previous is not None:
+                previous()
+                previous = None
+                if running is None:
+                    continue
+            if running is None:
+                await self._wait_for_work()
+            else:
+                previous = await running
+
+    def _next_work(self) -> asyncio.Task[Callable[[], None]] | None:
+        now_s = math.inf if self._drains else time.monotonic()
+        due_s = self._batcher.due_s()
+        batch_ready = due_s is not None and due_s <= now_s
+        if self._turns.strip_is_next(batch_ready, len(self._probes) > 0):
+            probes = self._probes.take(self._turns.probes_in_turn())
+            return asyncio.create_task(self._strip(probes), name="strip")
+        if batch_ready:
+            return asyncio.create_task(self._classify(self._batcher.take(now_s)), name="batch")
+        return None
+
+    async def _wait_for_work(self) -> None:
+        self._wake.clear()
+        due_s = self._batcher.due_s()
+        timer = None
+        if due_s is not None:
+            loop = asyncio.get_running_loop()
+            timer = loop.call_later(max(0.0, due_s - time.monotonic()), self._wake.set)
+        await self._wake.wait()
+        if timer is not None:
+            timer.cancel()
+
+    async def _on_device(self, serving: Serving, function: Callable[[], R]) -> tuple[R, float]:
+        def timed() -> tuple[R, float]:
+            start = time.perf_counter()
+            result = function()
+            return result, time.perf_counter() - start
+
+        result, seconds = await asyncio.get_running_loop().run_in_executor(serving.device, timed)
+        self._metrics.device_busy.inc(seconds)
+        return result, seconds
+
+    async def _classify(self, batch: list[TakenFrame]) -> Callable[[], None]:
+        serving = self._serving
+        now_s = time.monotonic()
+        previews = [self._preview_due(taken.camera_id, now_s) for taken in batch]
+        self._metrics.batch.observe(len(batch))
+        outcomes, seconds = await self._on_device(serving, partial(serving.work.classify, batch, previews))
+        self._turns.classified(seconds, len(self._probes) > 0)
+        self._batcher.took(batch, seconds)
+        self.refuse_over_quota()
+        return partial(self._classified, serving, batch, outcomes)
+
+    async def _strip(self, probes: list[Classification]) -> Callable[[], None]:
+        findings: list[StripFinding | Failed] = []
+        total_s = 0.0
+        for serving, group in groupby(probes, lambda probe: probe.serving):
+            inputs = [probe.probe for probe in group if probe.probe is not None]
+            some, seconds = await self._on_device(serving, partial(serving.work.strip, inputs))
+            findings += some
+            total_s += seconds
+        self._turns.stripped(total_s, len(probes))
+        return partial(self._stripped, probes, findings)
+
+    # What came back
+
+    def _classified(self, serving: Serving, batch: Sequence[TakenFrame], outcomes: Sequence[Outcome]) -> None:
+        ready: list[Classification] = []
+        failed: list[tuple[TakenFrame, Failed]] = []
+        for taken, outcome in zip(batch, outcomes, strict=True):
+            if not isinstance(outcome, Found):
+                failed.append((taken, outcome))
+                continue
+            found = Classification(taken, serving, outcome.class_id, outcome.confidence, outcome.shown, outcome.probe)
+            if found.probe is None:
+                ready.append(found)
+            elif not taken.frame.whole and 2 * len(self._probes) >= self._settings.strip_queue:
+                # The sample of the other frames must not crowd out the probes.
+                found.probe = None
+                ready.append(found)
+            elif self._probes.offer(found):
+                # It waits under the bound of that queue, so that its partition need not wait with it.
+                self._waits(taken)
+            else:
+                ready.append(self._shed(found))
+        self._conclude(ready, failed)
+
+    def _stripped(self, probes: Sequence[Classification], findings: Sequence[StripFinding | Failed]) -> None:
+        ready: list[Classification] = []
+        failed: list[tuple[TakenFrame, Failed]] = []
+        for probe, finding in zip(probes, findings, strict=True):
+            if isinstance(finding, Failed):
+                failed.append((probe.taken, finding))
+                continue
+            probe.finding = finding
+            if finding.entropy_bits is not None:
+                self._metrics.strip_checked(finding.entropy_bits, finding.passes, flagged=finding.flagged)
+            ready.append(probe)
+        self._conclude(ready, failed)
+
+    def _shed(self, found: Classification) -> Classification:
+        dropped = found.probe.dropped_per_block if found.probe is not None else 0
+        found.finding = StripFinding(None, found.serving.work.strip_threshold_bits(dropped))
+        self._metrics.strip_shed.inc()
+        return found
