@@ -11,7 +11,8 @@ from schemas.errors import BadPixels
 from schemas.frame import Encoding, encode_next_frame, parse_frame
 from schemas.pixels import temporal
 from schemas.pixels.masks import Mask, blocks_of
-from schemas.pixels.temporal import Picture, block_sums, changed_blocks, pack_delta, squared_differences, unpack_delta
+from schemas.pixels.packing import Picture
+from schemas.pixels.temporal import block_sums, changed_blocks, pack_delta, squared_differences, unpack_delta
 from schemas.pixels.temporal_encoder import KEY_AGE_MS, MOST_RMS, KeyCause, TemporalEncoder, seen_frames
 from schemas.pointillist_pb2 import TEMPORAL
 from tests.schemas.test_temporal import KEY, Camera, key_picture, mask, noise
