@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from consumers.store import OffsetsMoved
@@ -18,3 +20,12 @@ def test_offsets_of_a_log_that_was_made_anew_are_set_back_and_no_others(rig: Rig
     rig.offsets = rig.store.offsets()
     rig.verdicts([verdict(9)])
     assert rig.store.offsets() == {verdicts: 1, events: 1}
+
+
+def test_the_other_partitions_of_a_topic_keep_their_offsets(rig: Rig) -> None:
+    rig.verdicts([verdict(0)])
+    (record,) = rig.verdict_records([verdict(1)])
+    rig.feed([replace(record, partition=1, offset=0)])
+    topic = rig.settings.verdicts_topic
+    rig.store.rewind({(topic, 1): 0})
+    assert rig.store.offsets() == {(topic, 0): 1, (topic, 1): 0}
