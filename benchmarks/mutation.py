@@ -2,7 +2,7 @@
 
 `python -m benchmarks.mutation docs/results/mutation/README.md` reads what mutmut left in `mutants/`. A mutant counts as
 killed when a test failed or did not end in time, and as survived when all tests passed or none reaches it. One that was
-not tried is counted nowhere but in a column of its own, which is there when there are such mutants.
+not tried is has a column of its own, and counts against the score, which then says at least how many are killed.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ def table(title: str, found: dict[str, Counter[str]]) -> str:
 
 
 def _figures(fate: Counter[str], columns: Iterable[str]) -> list[str]:
-    tried = fate["killed"] + fate["survived"]
-    score = f"{100 * fate['killed'] / tried:.1f} %" if tried else "–"
+    # Those that are to be tried again are often survivors, so that a share of those that were tried would say too much.
+    score = f"{'≥ ' if fate['untried'] else ''}{100 * fate['killed'] / fate.total():.1f} %" if fate.total() else "–"
     return [str(fate.total()), *(str(fate[column]) for column in columns), score]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from benchmarks.mutation import by_room, fates, table
 
 
-def test_a_mutant_that_no_test_reaches_has_survived_and_one_that_was_not_tried_counts_for_nothing(
+def test_a_mutant_that_no_test_reaches_has_survived_and_one_that_was_not_tried_counts_against_the_score(
     tmp_path: Path,
 ) -> None:
     for module, codes in (
@@ -32,8 +32,8 @@ def test_a_mutant_that_no_test_reaches_has_survived_and_one_that_was_not_tried_c
     assert table("room", rooms).splitlines() == [
         "| room | mutants | killed | survived | untried | score |",
         "| --- | --- | --- | --- | --- | --- |",
-        "| `schemas/` | 8 | 5 | 2 | 1 | 71.4 % |",
+        "| `schemas/` | 8 | 5 | 2 | 1 | ≥ 62.5 % |",
         "| `schemas/ranges.py` | 4 | 3 | 1 | 0 | 75.0 % |",
-        "| all | 8 | 5 | 2 | 1 | 71.4 % |",
+        "| all | 8 | 5 | 2 | 1 | ≥ 62.5 % |",
     ]
     assert "untried" not in table("module", {"schemas/ranges.py": found["schemas/ranges.py"]})
