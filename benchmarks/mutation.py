@@ -2,7 +2,7 @@
 
 `python -m benchmarks.mutation docs/results/mutation/README.md` reads what mutmut left in `mutants/`. A mutant counts as
 killed when a test failed or did not end in time, and as survived when all tests passed or none reaches it. One that was
-not tried is has a column of its own, and counts against the score, which then says at least how many are killed.
+not tried has a column of its own, and counts against the score, which then says at least how many are killed.
 """
 
 from __future__ import annotations
