@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help up test lint typecheck bench clean setup setup-dev lock proto dashboards
+.PHONY: help up test mutants lint typecheck bench clean setup setup-dev lock proto dashboards
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
@@ -25,6 +25,10 @@ up: setup ## Run brokers, bridge, processor, recorder and a simulated fleet: mak
 test: setup-dev ## Run the tests, real brokers included, on all cores: make test ARGS="-k spool"
 	$(PYTHON) -m pytest --numprocesses auto --dist loadgroup $(ARGS)
 
+mutants: setup-dev ## Change the code in small ways and count what the tests notice: make mutants ARGS="schemas.ranges*"
+	OMP_NUM_THREADS=1 PYTEST_TIMEOUT=30 $(VENV)/bin/mutmut run $(ARGS)
+	$(PYTHON) -m benchmarks.mutation docs/results/mutation/README.md
+
 lint: setup-dev ## Check style and format
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
@@ -38,7 +42,7 @@ bench: setup-dev ## Measure the pipeline beside its bare stages, and the bridge 
 	$(PYTHON) -m benchmarks.bridge --json build/bench/bridge.json
 
 clean: ## Remove caches and what was built; keeps .venv, state folders and Kafka's jars
-	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf build dist mutants *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -print0 | xargs -0 rm -rf
 
 setup: $(VENV)/.packages $(VENV)/.server $(VENV)/.kafka ## Install what a run needs

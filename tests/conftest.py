@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from hypothesis import Phase, settings
 
 from infra.local.kafka import Kafka
 from infra.local.mosquitto import Mosquitto
@@ -23,6 +24,9 @@ from infra.local.topics import TopicSpec, create_topics
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # The tests' own bundles name their factories here.
 os.environ["POINTILLIST_FACTORIES"] = "tests"
+
+# For mutation runs: the same examples every time, and no search for the smallest one that fails.
+settings.register_profile("mutants", derandomize=True, database=None, phases=[Phase.explicit, Phase.generate])
 
 pytest_plugins = ["tests.scheduling"]
 S = TypeVar("S", bound=Service)

@@ -111,3 +111,4 @@ def test_an_alert_is_named_by_its_camera_boot_frame_and_kind() -> None:
     ids.add(alert_id("a/b", 1, 2, "other"))
     assert len(ids) == 5
     assert alert_id("a/b", 1, 2) in ids
+    assert alert_id("a/b", 1, 2) == "4c50e2972a8f106f61630b46c747fc33"

@@ -24,6 +24,7 @@ async def served(tmp_path: Path) -> AsyncIterator[Served]:
         yield made
 
 
+@pytest.mark.slow
 async def test_visitors_are_answered_beside_a_crowd_of_half_open_requests(served: Served) -> None:
     with half_open(served.port, 3 * MAX_CONNECTIONS) as crowd:
         assert (await get(served.port, "/cameras"))[0] == 200

@@ -64,3 +64,10 @@ def test_offsets_are_taken_in_ascending_order() -> None:
     progress.finish(3)
     with pytest.raises(ValueError, match="above 3, got 3"):
         progress.take(3)
+
+
+def test_a_partition_begins_with_nothing_taken_nothing_to_commit_and_nothing_to_recall() -> None:
+    progress = PartitionProgress()
+    assert progress.uncommitted() is None
+    assert (progress.in_flight, progress.last) == (0, None)
+    assert progress.recalling is False

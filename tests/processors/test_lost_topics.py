@@ -128,6 +128,8 @@ async def test_a_processor_to_spare_is_healthy_and_stays_in_the_group(
         made.processor(instance="one", frames_topic=topic) as first,
         made.processor(instance="two", frames_topic=topic) as second,
     ):
+        # Until the second one has joined, the first one's partition is taken from it and given again.
+        await until(lambda: assigned(first) and assigned(second) and why(first) == why(second) == "")
         end_s = time.monotonic() + 4 * group_watch.PATIENCE_S
 
         def steady() -> bool:

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from processors.arrivals.frames import Shape
+from processors.device import microbatch
 from processors.device.microbatch import MicroBatcher
 from processors.device.strip_queue import DeviceTurns, StripQueue
 
@@ -298,3 +299,84 @@ def test_a_turn_of_strip_holds_as_many_probes_as_its_slice_of_time() -> None:
     turns = DeviceTurns(0.25, slice_s=0.1)
     turns.stripped(0.08, 4)
     assert turns.probes_in_turn() == 5
+
+
+def known(second: float = 1.0) -> MicroBatcher[Waiting]:
+    """A batcher that has seen that a large frame takes a second and a small one a tenth of it."""
+    waiting = batcher(64, pixels=2**30, linger_s=0)
+    for _ in range(2):
+        waiting.took([Waiting("known", 0, LARGE)], second)
+        waiting.took([Waiting("known", 0, SMALL)], second / 10)
+    return waiting
+
+
+def test_a_camera_may_have_waiting_as_much_as_its_quota_and_twice_what_the_others_have() -> None:
+    waiting = known()
+    for number in range(12):
+        waiting.put(Waiting("dear", number, LARGE))
+    for camera in ("b", "c"):
+        for number in range(3):
+            waiting.put(Waiting(camera, number, LARGE))
+    # The two others have 3 s each: whatever the quota is below it, that is the measure.
+    share = microbatch._OF_THE_OTHERS * 3
+    out = waiting.over_quota(1.0)
+    assert {frame.camera_id for frame in out} == {"dear"}
+    assert [frame.number for frame in out] == list(range(11, int(share) - 1, -1))
+    assert len(waiting) == int(share) + 6
+
+
+def test_at_its_quota_no_camera_loses_a_frame() -> None:
+    waiting = known()
+    for number in range(4):
+        waiting.put(Waiting("a", number, LARGE))
+    waiting.put(Waiting("b", 0, LARGE))
+    assert waiting.over_quota(5.0) == []
+    assert [frame.number for frame in waiting.over_quota(3.0)] == [3]
+
+
+def test_a_camera_that_is_not_present_any_more_counts_against_all_who_are() -> None:
+    waiting = known()
+    for number in range(6):
+        waiting.put(Waiting("gone", number, LARGE))
+    late_s = microbatch._PRESENT_S + 1.0
+    for camera in ("b", "c"):
+        waiting.put(Waiting(camera, 0, LARGE, arrived_s=late_s))
+    assert list(waiting._present) == ["b", "c"]
+    # Two others with two seconds between them.
+    assert len(waiting.over_quota(1.0)) == 6 - int(max(1.0, microbatch._OF_THE_OTHERS * 2 / 2))
+
+
+def test_the_dearest_frames_go_first_whatever_came_first() -> None:
+    for order in ((SMALL, LARGE), (LARGE, SMALL)):
+        waiting = known()
+        for shape in order:
+            for number in range(3):
+                waiting.put(Waiting("dear", number, shape))
+        waiting.put(Waiting("b", 0, SMALL))
+        assert {frame.shape for frame in waiting.over_quota(2.0)} == {LARGE}
+
+
+def test_what_is_discarded_leaves_the_others_their_number() -> None:
+    waiting = batcher(2, linger_s=9.0)
+    for number in range(4):
+        waiting.put(Waiting("ab"[number % 2], number))
+    waiting.put(Waiting("c", 9, GREY))
+    assert [frame.number for frame in waiting.discard(lambda frame: frame.number == 0)] == [0]
+    # Three of a limit of two are left: a full batch is ready at once.
+    assert (len(waiting), waiting.due_s()) == (4, 0.0)
+    assert len(waiting.take(0.0)) == 2
+    assert waiting.due_s() == 9.0
+    assert [frame.number for frame in waiting.discard(lambda _: True)] == [3, 9]
+    assert (len(waiting), waiting.due_s(), waiting._queues) == (0, None, {})
+
+
+def test_frames_are_as_dear_as_the_time_that_they_took_not_as_large_as_they_are() -> None:
+    waiting = batcher(64, pixels=2**30, linger_s=0)
+    for _ in range(2):
+        waiting.took([Waiting("known", 0, SMALL)], 1.0)
+        waiting.took([Waiting("known", 0, LARGE)], 0.1)
+    for number in range(4):
+        waiting.put(Waiting("dear", number, SMALL))
+        waiting.put(Waiting("dear", number, LARGE))
+    waiting.put(Waiting("b", 0, LARGE))
+    assert {frame.shape for frame in waiting.over_quota(2.5)} == {SMALL}

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import itertools
 import shutil
+import threading
 import time
 import weakref
 from collections.abc import AsyncIterator, Sequence
@@ -165,11 +166,12 @@ async def test_probes_that_wait_are_checked_with_the_model_that_classified_them_
     thresholds = {models[0].model_id: 0.25, models[1].model_id: 1.5}
     works: list[weakref.ref[DeviceWork]] = []
     original = DeviceWork.strip
+    switched = threading.Event()
 
     def slow(self: DeviceWork, *arguments: object) -> object:
         if self not in [work() for work in works]:
             works.append(weakref.ref(self))
-        time.sleep(0.02)  # a device that leaves probes waiting
+        time.sleep(0.02 if switched.is_set() else 0.1)  # a device that leaves probes waiting
         return original(self, *arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(DeviceWork, "strip", slow)
@@ -182,6 +184,7 @@ async def test_probes_that_wait_are_checked_with_the_model_that_classified_them_
         await it.publish(models[1])
         await until(lambda: swaps(running, "switched") == 1)
         await running_probes(running)
+        switched.set()
         await it.send(20)
         await until(it.done)
         gc.collect()

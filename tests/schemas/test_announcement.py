@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import math
+import time
 
 import pytest
 
-from schemas.announcement import LAST_MESSAGE, check_announcement, is_newer
+from schemas.announcement import LAST_MESSAGE, check_announcement, is_newer, turn
 from schemas.errors import Malformed
 from schemas.limits import MAX_DROPPED_PER_BLOCK, MAX_FRAMES_PER_SECOND, MAX_SIDE
 from schemas.pointillist_pb2 import Meta, Status, Turn
@@ -62,3 +63,10 @@ def test_between_boots_the_clock_tells_but_for_a_time_that_had_not_come() -> Non
     assert not is_newer(status(2, 9, 9, 100), status(1, 1, 1, 100), 500)
     assert is_newer(status(2, 1, 1, 501), status(1, 1, 1, 10**9), 500)
     assert not is_newer(status(2, 1, 1, 500), status(1, 1, 1, 10**9), 500)
+
+
+def test_a_turn_is_a_place_and_the_time_of_day() -> None:
+    before_ms = time.time_ns() // 10**6
+    said = turn(3, 5)
+    assert (said.connection, said.message) == (3, 5)
+    assert before_ms <= said.at_ms <= time.time_ns() // 10**6

@@ -59,3 +59,10 @@ def test_one_number_alone() -> None:
     found.remove(5)
     found.add(11)
     assert list(found.ranges()) == [(3, 4), (6, 9), (11, 11)]
+
+
+def test_sets_that_share_only_where_their_ranges_begin_or_end_are_not_equal() -> None:
+    assert RangeSet([(1, 3)]) != RangeSet([(1, 4)])
+    assert RangeSet([(1, 3)]) != RangeSet([(2, 3)])
+    assert RangeSet([(1, 3)]) != [(1, 3)]
+    assert repr(RangeSet([(1, 3), (7, 7)])) == "RangeSet([(1, 3), (7, 7)])"

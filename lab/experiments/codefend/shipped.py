@@ -1,6 +1,6 @@
-"""Sets the limits of STRIP's sequential mode of all shipped networks anew.
+"""The limits of the sequential mode of all shipped networks, set anew.
 
-    python -m lab.experiments.codefend.rounds --out FILE.csv
+`python -m lab.experiments.codefend.shipped --out FILE.csv`.
 
 As `pointillist lab calibrate --rounds-only` does it, on the pictures that the networks were calibrated on: the held-out
 ones of their task. Thresholds stay. Each network has its row in the file, and one for each drop ratio that it has a

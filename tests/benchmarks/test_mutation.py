@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+from benchmarks.mutation import by_room, fates, table
+
+
+def test_a_mutant_that_no_test_reaches_has_survived_and_one_that_was_not_tried_counts_against_the_score(
+    tmp_path: Path,
+) -> None:
+    for module, codes in (
+        ("schemas/ranges.py", [1, 1, 1, 0]),
+        ("schemas/pixels/masks.py", [-24, 33, None, 1]),
+        ("schemas/empty.py", []),
+    ):
+        meta = tmp_path / f"{module}.meta"
+        meta.parent.mkdir(parents=True, exist_ok=True)
+        meta.write_text(json.dumps({"exit_code_by_key": dict(enumerate(codes))}))
+    found = fates(tmp_path)
+    assert found == {
+        "schemas/pixels/masks.py": Counter(killed=2, survived=1, untried=1),
+        "schemas/ranges.py": Counter(killed=3, survived=1),
+    }
+    rooms = by_room(found, ["schemas/*.py", "schemas/ranges.py"])
+    assert rooms == {
+        "schemas/": Counter(killed=5, survived=2, untried=1),
+        "schemas/ranges.py": Counter(killed=3, survived=1),
+        "all": Counter(killed=5, survived=2, untried=1),
+    }
+    assert table("room", rooms).splitlines() == [
+        "| room | mutants | killed | survived | untried | score |",
+        "| --- | --- | --- | --- | --- | --- |",
+        "| `schemas/` | 8 | 5 | 2 | 1 | ≥ 62.5 % |",
+        "| `schemas/ranges.py` | 4 | 3 | 1 | 0 | 75.0 % |",
+        "| all | 8 | 5 | 2 | 1 | ≥ 62.5 % |",
+    ]
+    assert "untried" not in table("module", {"schemas/ranges.py": found["schemas/ranges.py"]})

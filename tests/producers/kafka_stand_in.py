@@ -1,0 +1,201 @@
+"""Kafka as the bridge's clients see it, inside the test's process: what they ask for, and what a test makes of it.
+
+The tests against the real one hold the bridge to Kafka itself; here a test can say when an answer comes, and which.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict, deque
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import pytest
+from aiokafka.structs import OffsetAndMetadata, TopicPartition
+
+import producers.bridge.kafka.backlog as backlog_module
+import producers.bridge.kafka.producers as producer_module
+import producers.bridge.requests.listener as requests_module
+from schemas.topics import KafkaTopic
+
+
+class Sent(NamedTuple):
+    """A record in the log."""
+
+    key: bytes
+    value: bytes
+    headers: list[tuple[str, bytes]]
+    timestamp: int
+
+
+class Event(NamedTuple):
+    """A record as a consumer gives it."""
+
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes]]
+
+
+class KafkaStandIn:
+    """Records by topic and partition, committed offsets, and the clients that were made with their options."""
+
+    def __init__(self, partitions: int = 2) -> None:
+        self.log: dict[tuple[str, int], list[Sent]] = defaultdict(list)
+        self.partitions = set(range(partitions))
+        self.committed: dict[int, int] = {}
+        self.firsts: dict[int, int] = {}
+        self.ends: dict[int, int] = {}
+        self.events: asyncio.Queue[list[Event] | Exception] = asyncio.Queue()
+        self.away: Exception | None = None
+        """What every start raises."""
+        self.unknown: deque[Exception] = deque()
+        """What the next questions for partitions raise."""
+        self.refusals: deque[Exception] = deque()
+        """What the next batches fail with."""
+        self.answers = asyncio.Event()
+        """Batches are acknowledged while it is set."""
+        self.answers.set()
+        self.room = 2**30
+        self.batches: list[tuple[str, int, list[Sent]]] = []
+        self.producers: list[Producer] = []
+        self.consumers: list[Consumer] = []
+        self.admins: list[Admin] = []
+        self.asked: list[tuple[object, ...]] = []
+
+    def patch(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Put it in the place of aiokafka."""
+
+        def producer(**options: Any) -> Producer:
+            self.producers.append(Producer(self, options))
+            return self.producers[-1]
+
+        def consumer(*topics: str, **options: Any) -> Consumer:
+            self.consumers.append(Consumer(self, topics, options))
+            return self.consumers[-1]
+
+        def admin(**options: Any) -> Admin:
+            self.admins.append(Admin(self, options))
+            return self.admins[-1]
+
+        monkeypatch.setattr(producer_module, "AIOKafkaProducer", producer)
+        monkeypatch.setattr(backlog_module, "AIOKafkaConsumer", consumer)
+        monkeypatch.setattr(backlog_module, "AIOKafkaAdminClient", admin)
+        monkeypatch.setattr(requests_module, "AIOKafkaConsumer", consumer)
+
+    def sent(self, topic: KafkaTopic) -> list[Sent]:
+        """All records of a topic, partition after partition."""
+        return [record for part in sorted(self.partitions) for record in self.log[topic.value, part]]
+
+
+class _Client:
+    def __init__(self, kafka: KafkaStandIn, options: dict[str, Any]) -> None:
+        self.kafka = kafka
+        self.options = options
+        self.running = False
+        self.ended = 0
+
+    async def start(self) -> None:
+        if self.kafka.away is not None:
+            raise self.kafka.away
+        self.running = True
+
+    async def stop(self) -> None:
+        self.running = False
+        self.ended += 1
+
+
+class Producer(_Client):
+    """What `Producers` and `Lanes` use of AIOKafkaProducer."""
+
+    def __init__(self, kafka: KafkaStandIn, options: dict[str, Any]) -> None:
+        super().__init__(kafka, options)
+        self._sender = SimpleNamespace(sender_task=None)
+        self.client = SimpleNamespace(close=self.stop, _conns={})
+        self._closed = False
+
+    async def partitions_for(self, topic: str) -> set[int]:
+        self.kafka.asked.append(("partitions", topic))
+        if self.kafka.unknown:
+            raise self.kafka.unknown.popleft()
+        return self.kafka.partitions
+
+    def create_batch(self) -> Batch:
+        return Batch(self.kafka.room)
+
+    async def send_batch(self, batch: Batch, topic: str, *, partition: int) -> asyncio.Future[SimpleNamespace]:
+        assert batch.closed
+        self.kafka.batches.append((topic, partition, batch.records))
+        refusal = self.kafka.refusals.popleft() if self.kafka.refusals else None
+        return asyncio.ensure_future(self._acknowledge(batch, topic, partition, refusal))
+
+    async def _acknowledge(
+        self, batch: Batch, topic: str, partition: int, refusal: Exception | None
+    ) -> SimpleNamespace:
+        await self.kafka.answers.wait()
+        if refusal is not None:
+            raise refusal
+        log = self.kafka.log[topic, partition]
+        log.extend(batch.records)
+        return SimpleNamespace(offset=len(log) - len(batch.records))
+
+
+class Batch:
+    """A batch with room for so many bytes of values."""
+
+    def __init__(self, room: int) -> None:
+        self.records: list[Sent] = []
+        self.closed = False
+        self._room = room
+
+    def append(self, *, timestamp: int, key: bytes, value: bytes, headers: list[tuple[str, bytes]]) -> object | None:
+        if len(value) > self._room:
+            return None
+        self._room -= len(value)
+        self.records.append(Sent(key, value, headers, timestamp))
+        return object()
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Consumer(_Client):
+    """What `Backlog` and `Requests` use of AIOKafkaConsumer."""
+
+    def __init__(self, kafka: KafkaStandIn, topics: tuple[str, ...], options: dict[str, Any]) -> None:
+        super().__init__(kafka, options)
+        self.topics = topics
+
+    async def beginning_offsets(self, places: list[TopicPartition]) -> dict[TopicPartition, int]:
+        return {place: self.kafka.firsts.get(place.partition, 0) for place in places}
+
+    async def end_offsets(self, places: list[TopicPartition]) -> dict[TopicPartition, int]:
+        assert {place.topic for place in places} == {KafkaTopic.FRAMES.value}
+        return {place: self.kafka.ends.get(place.partition, 0) for place in places}
+
+    async def getmany(self, *, timeout_ms: int) -> dict[TopicPartition, list[Event]]:
+        assert timeout_ms > 0
+        found = await self.kafka.events.get()
+        if isinstance(found, Exception):
+            raise found
+        return {TopicPartition(KafkaTopic.EVENTS.value, 0): found}
+
+
+class Admin(_Client):
+    """What `Backlog` uses of AIOKafkaAdminClient."""
+
+    async def find_coordinator(self, group: str) -> int:
+        self.kafka.asked.append(("coordinator", group))
+        return 42
+
+    async def list_consumer_group_offsets(
+        self, group: str, coordinator: int
+    ) -> dict[TopicPartition, OffsetAndMetadata]:
+        assert coordinator == 42
+        self.kafka.asked.append(("offsets", group))
+        return {
+            TopicPartition(KafkaTopic.FRAMES.value, partition): OffsetAndMetadata(offset, "")
+            for partition, offset in self.kafka.committed.items()
+        }
+
+    async def close(self) -> None:
+        await self.stop()

@@ -1,0 +1,150 @@
+"""An MQTT 5 broker of a few lines on loopback, which notes every packet and sends what a test tells it to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager, suppress
+from typing import NamedTuple
+
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from producers.bridge.mqtt.packets import PUBLISH, PacketSplitter, parse_publish
+from schemas.limits import MAX_BROKER_BYTES
+from tests.waiting import until
+
+CONNECT, SUBSCRIBE, UNSUBSCRIBE, PUBACK, PINGREQ, DISCONNECT = 0x10, 0x82, 0xA2, 0x40, 0xC0, 0xE0
+SUCCESS, GRANTED_QOS_1, NOT_AUTHORIZED, TAKEN_OVER = 0x00, 0x01, 0x87, 0x8E
+
+
+class Connect(NamedTuple):
+    """What a CONNECT packet says."""
+
+    client_id: str
+    clean_start: bool
+    keepalive_s: int
+    properties: dict[str, object]
+
+
+def read_connect(body: bytes) -> Connect:
+    """MQTT 5, section 3.1."""
+    assert body[:7] == b"\x00\x04MQTT\x05"
+    properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+    _, size = properties.unpack(body[10:])  # type: ignore[no-untyped-call]
+    name = body[10 + size :]
+    return Connect(name[2:].decode(), bool(body[7] & 2), int.from_bytes(body[8:10], "big"), properties.json())  # type: ignore[no-untyped-call]
+
+
+def read_filters(body: bytes, *, options: bool) -> list[tuple[str, int]]:
+    """The filters of SUBSCRIBE with their quality of service, or of UNSUBSCRIBE with 0."""
+    at, found = 3, []
+    while at < len(body):
+        end = at + 2 + int.from_bytes(body[at : at + 2], "big")
+        found.append((body[at + 2 : end].decode(), body[end] if options else 0))
+        at = end + options
+    return found
+
+
+class ScriptedBroker:
+    """Accepts one connection after the other; `packets` are those of the newest one, with their first bytes."""
+
+    def __init__(self) -> None:
+        self.packets: list[tuple[int, bytes]] = []
+        self.connects: list[Connect] = []
+        self.connack = SUCCESS
+        self.suback = GRANTED_QOS_1
+        self.answers = True
+        self.port = 0
+        self._writer: asyncio.StreamWriter | None = None
+
+    @property
+    def subscribed(self) -> list[list[tuple[str, int]]]:
+        """The filters of each SUBSCRIBE of the newest connection."""
+        return [read_filters(body, options=True) for first, body in self.packets if first == SUBSCRIBE]
+
+    @property
+    def unsubscribed(self) -> list[str]:
+        """The filters of all UNSUBSCRIBE of the newest connection."""
+        packets = [read_filters(body, options=False) for first, body in self.packets if first == UNSUBSCRIBE]
+        return [name for filters in packets for name, _ in filters]
+
+    @property
+    def acknowledged(self) -> list[int]:
+        """The packet ids of all PUBACKs, in order."""
+        return [int.from_bytes(body[:2], "big") for first, body in self.packets if first == PUBACK]
+
+    @property
+    def published(self) -> list[tuple[str, bytes, bool]]:
+        """Topic, payload and retain flag of every PUBLISH."""
+        found = [(first, parse_publish(first, body)) for first, body in self.packets if first & 0xF0 == PUBLISH]
+        return [(packet.topic.decode(), packet.payload, bool(first & 1)) for first, packet in found]
+
+    def count(self, kind: int) -> int:
+        """How many packets of a kind came over the newest connection."""
+        return sum(first == kind for first, _ in self.packets)
+
+    def publish(self, topic: str, payload: bytes, packet_id: int) -> None:
+        """Send one PUBLISH, at QoS 1 when it has a packet id."""
+        name = topic.encode()
+        number = packet_id.to_bytes(2, "big") if packet_id else b""
+        body = len(name).to_bytes(2, "big") + name + number + b"\0" + payload
+        self.send(PUBLISH | (2 if packet_id else 0), body)
+
+    def send(self, first: int, body: bytes) -> None:
+        """Send one packet."""
+        assert self._writer is not None
+        size, digits = len(body), bytearray()
+        while size > 127:
+            digits.append(size & 127 | 128)
+            size >>= 7
+        self._writer.write(bytes((first, *digits, size)) + body)
+
+    def hang_up(self) -> None:
+        """Close the connection without a word."""
+        assert self._writer is not None
+        self._writer.close()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection."""
+        self._writer, self.packets = writer, []
+        splitter = PacketSplitter(MAX_BROKER_BYTES)
+        with suppress(ConnectionError):
+            while data := await reader.read(65536):
+                for first, body in splitter.feed(data):
+                    self.packets.append((first, body))
+                    if self.answers:
+                        self._answer(first, body)
+        writer.close()
+
+    def _answer(self, first: int, body: bytes) -> None:
+        if first == CONNECT:
+            self.connects.append(read_connect(body))
+            self.send(0x20, bytes((0, self.connack, 0)))
+        elif first == SUBSCRIBE:
+            self.send(0x90, body[:2] + b"\0" + bytes([self.suback] * len(read_filters(body, options=True))))
+        elif first == UNSUBSCRIBE:
+            self.send(0xB0, body[:2] + b"\0" + bytes(len(read_filters(body, options=False))))
+        elif first == PINGREQ:
+            self.send(0xD0, b"")
+
+    async def ready(self, filters: Iterable[str]) -> None:
+        """Wait until the newest connection has subscribed to exactly these."""
+        wanted = sorted(filters)
+        await until(
+            lambda: wanted == sorted(name for found in self.subscribed for name, _ in found), f"subscribed to {wanted}"
+        )
+
+
+@asynccontextmanager
+async def scripted_broker() -> AsyncIterator[ScriptedBroker]:
+    """A broker on a free port of loopback."""
+    broker = ScriptedBroker()
+    server = await asyncio.start_server(broker.serve, "127.0.0.1", 0)
+    broker.port = server.sockets[0].getsockname()[1]
+    try:
+        yield broker
+    finally:
+        server.close()
+        if broker._writer is not None:
+            broker._writer.close()

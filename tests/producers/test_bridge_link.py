@@ -1,0 +1,303 @@
+"""The bridge's MQTT connection against a broker that says what a test wants."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import structlog
+
+import producers.bridge.mqtt.link as link_module
+from producers.bridge.mqtt.link import Link
+from producers.bridge.mqtt.packets import pubacks
+from producers.bridge.settings import BridgeSettings
+from schemas.limits import MAX_BROKER_BYTES
+from schemas.runtime.health import Health
+from tests.producers.scripted_broker import (
+    DISCONNECT,
+    NOT_AUTHORIZED,
+    PINGREQ,
+    TAKEN_OVER,
+    ScriptedBroker,
+    scripted_broker,
+)
+from tests.waiting import until
+
+SHARED = ["$share/share/pointillist/v1/+/+/event", "$share/share/pointillist/v1/+/+/frame"]
+PLAIN = ["pointillist/v1/+/+/status", "pointillist/v1/+/+/meta"]
+SINGLE = ["pointillist/v1/+/+/event", "pointillist/v1/+/+/frame"]
+
+
+class Linked:
+    """A link with what it has handed on."""
+
+    def __init__(self, broker: ScriptedBroker, **settings: Any) -> None:
+        self.came: list[tuple[bytes, int, bytes]] = []
+        self.opened = 0
+        self.health = Health()
+        given = {"mqtt_port": broker.port, "name": "b1", "group": "share", "keepalive_s": 30, **settings}
+        self.link = Link(BridgeSettings(**given), self._note, self._open, self.health)
+
+    def _note(self, topic: bytes, packet_id: int, payload: bytes) -> None:
+        if payload == b"a defect":
+            raise RuntimeError("a defect")
+        self.came.append((topic, packet_id, payload))
+
+    def _open(self) -> None:
+        self.opened += 1
+
+    def writable(self) -> bool:
+        return self.link.writable
+
+    def paused(self) -> bool:
+        return self.link.paused
+
+    def well(self) -> bool:
+        return self.health.report()[0]
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link_module, "BACKOFF_S", (0.01, 0.04))
+    monkeypatch.setattr(link_module, "TICK_S", 0.02)
+
+
+@asynccontextmanager
+async def linked(broker: ScriptedBroker, **settings: Any) -> AsyncIterator[Linked]:
+    it = Linked(broker, **settings)
+    task = asyncio.create_task(it.link.run())
+    try:
+        yield it
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+@pytest.mark.parametrize(("mode", "clean_start", "expiry_s"), [("shared", True, 0), ("single", False, 900)])
+async def test_a_connection_says_who_it_is_and_what_it_can_take(mode: str, clean_start: bool, expiry_s: int) -> None:
+    async with scripted_broker() as broker:
+        told = {"session_expiry_s": 900, "receive_maximum": 77, "keepalive_s": 41}
+        async with linked(broker, mode=mode, **told) as it:
+            assert it.health.report() == (False, {"mqtt": {"ok": False, "detail": "not connected yet"}})
+            assert not it.writable()
+            await until(it.well, "a link that is well")
+            assert it.writable()
+            assert it.opened == 1
+    (found,) = broker.connects
+    assert found[:3] == ("b1", clean_start, 41)
+    assert found.properties == {
+        "SessionExpiryInterval": expiry_s,
+        "ReceiveMaximum": 77,
+        "MaximumPacketSize": MAX_BROKER_BYTES,
+    }
+
+
+@pytest.mark.parametrize(("mode", "own"), [("shared", SHARED), ("single", SINGLE)])
+async def test_what_all_bridges_get_is_subscribed_plainly_and_the_rest_as_the_mode_says(
+    mode: str, own: list[str]
+) -> None:
+    async with scripted_broker() as broker, linked(broker, mode=mode) as it:
+        await until(it.well, "a link that is well")
+        (filters,) = broker.subscribed
+        assert sorted(filters) == sorted((name, 1) for name in [*own, *PLAIN])
+        assert not it.paused()
+
+
+async def test_messages_come_in_order_with_their_packet_ids_and_what_is_sent_arrives() -> None:
+    async with scripted_broker() as broker, linked(broker) as it:
+        await until(it.well, "a link that is well")
+        broker.publish("a/b", b"first", 3)
+        broker.publish("a/c", bytes(100_000), 4)
+        broker.publish("a/d", b"without a number", 0)
+        await until(lambda: len(it.came) == 3, "three messages")
+        assert it.came == [(b"a/b", 3, b"first"), (b"a/c", 4, bytes(100_000)), (b"a/d", 0, b"without a number")]
+        it.link.send(pubacks([3, 4]))
+        it.link.send(b"")
+        await until(lambda: broker.acknowledged == [3, 4], "both acknowledged")
+
+
+async def test_a_paused_link_reads_nothing_and_stays_connected_until_it_reads_again() -> None:
+    async with scripted_broker() as broker, linked(broker, keepalive_s=1) as it:
+        await until(it.well, "a link that is well")
+        it.link.pause()
+        assert it.paused()
+        broker.answers = False
+        broker.publish("a/b", b"later", 3)
+        await asyncio.sleep(2.2)  # twice the keep-alive: a link that read would have hung up by now
+        assert not it.came
+        assert len(broker.connects) == 1
+        it.link.resume()
+        assert not it.paused()
+        await until(lambda: len(it.came) == 1, "the message")
+
+
+async def test_a_broker_that_answers_no_ping_is_left() -> None:
+    async with scripted_broker() as broker, linked(broker, keepalive_s=1) as it:
+        await until(it.well, "a link that is well")
+        await until(lambda: broker.count(PINGREQ) >= 1, "a ping", 10.0)
+        assert len(broker.connects) == 1
+        broker.answers = False
+        await until(lambda: it.opened > 1, "another connection", 10.0)
+        assert not it.well()
+
+
+async def test_a_shared_bridge_that_holds_frames_gives_its_subscription_up_and_takes_it_again() -> None:
+    frames = SHARED[1]
+    async with scripted_broker() as broker, linked(broker) as it:
+        await until(it.well, "a link that is well")
+        it.link.hold_frames(True)
+        await until(lambda: broker.unsubscribed == [frames], "no more frames")
+        broker.publish("a/b", b"an event", 3)
+        await until(lambda: len(it.came) == 1, "an event")
+        broker.hang_up()
+        await until(lambda: it.opened == 2, "another connection")
+        await broker.ready([SHARED[0], *PLAIN])
+        await until(it.well, "a link that is well again")
+        it.link.hold_frames(False)
+        await until(lambda: broker.subscribed[1:] == [[(frames, 1)]], "frames again")
+        assert broker.unsubscribed == []
+
+
+async def test_frames_can_be_held_before_there_is_a_connection() -> None:
+    async with scripted_broker() as broker:
+        it = Linked(broker)
+        it.link.hold_frames(True)
+        it.link.pause()
+        it.link.resume()
+        it.link.send(pubacks([1]))
+        task = asyncio.create_task(it.link.run())
+        await broker.ready([SHARED[0], *PLAIN])
+        assert broker.acknowledged == []
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def test_a_single_bridge_that_holds_frames_keeps_its_subscription_and_reads_nothing() -> None:
+    async with scripted_broker() as broker, linked(broker, mode="single", keepalive_s=1) as it:
+        await until(it.well, "a link that is well")
+        it.link.hold_frames(True)
+        broker.publish("a/b", b"later", 3)
+        broker.answers = False
+        await asyncio.sleep(2.2)  # twice the keep-alive
+        assert (it.came, broker.unsubscribed, len(broker.connects)) == ([], [], 1)
+        broker.answers = True
+        broker.hang_up()
+        await until(
+            lambda: it.opened == 2 and it.well(), "subscribed on another connection, whose answers are read", 10.0
+        )
+        await broker.ready([*SINGLE, *PLAIN])
+        broker.publish("a/b", b"again", 4)
+        it.link.hold_frames(False)
+        await until(lambda: (b"a/b", 4, b"again") in it.came, "what the broker kept")
+
+
+async def test_a_lost_connection_is_not_well_and_is_made_again() -> None:
+    async with scripted_broker() as broker, linked(broker) as it:
+        await until(it.well, "a link that is well")
+        broker.hang_up()
+        await until(lambda: it.opened == 2, "another connection")
+        await until(it.well, "a link that is well again")
+        assert it.opened == len(broker.connects) == 2
+
+
+@pytest.mark.parametrize("stream", [(0x30, b"\xff\xff"), (0x32, b"\x00\x01a\x00\x00\x00"), (0x00, b"")])
+async def test_a_broker_that_speaks_no_mqtt_is_left_and_asked_again(stream: tuple[int, bytes]) -> None:
+    async with scripted_broker() as broker, linked(broker) as it:
+        await until(it.well, "a link that is well")
+        broker.send(*stream)
+        await until(lambda: it.opened == 2, "another connection")
+        await until(it.well, "a link that is well again")
+        assert it.came == []
+
+
+async def test_a_message_that_finds_a_defect_costs_the_connection_and_nothing_more() -> None:
+    async with scripted_broker() as broker, linked(broker) as it:
+        await until(it.well, "a link that is well")
+        broker.publish("a/b", b"a defect", 3)
+        await until(lambda: it.opened == 2 and it.well(), "another connection")
+        broker.publish("a/b", b"sound", 3)
+        await until(lambda: it.came == [(b"a/b", 3, b"sound")], "the next message")
+
+
+async def test_a_refused_connection_is_tried_again_and_subscribes_to_nothing() -> None:
+    async with scripted_broker() as broker:
+        broker.connack = NOT_AUTHORIZED
+        async with linked(broker) as it:
+            await until(lambda: len(broker.connects) > 2, "several tries")
+            assert broker.subscribed == []
+            assert not it.well()
+            assert not it.writable()
+            broker.connack = 0
+            await until(it.well, "a link that is well")
+
+
+async def test_a_refused_subscription_ends_the_connection() -> None:
+    async with scripted_broker() as broker:
+        broker.suback = NOT_AUTHORIZED
+        async with linked(broker) as it:
+            await until(lambda: len(broker.connects) > 2, "several tries")
+            assert not it.well()
+            assert not it.writable()
+            broker.suback = 1
+            await until(it.well, "a link that is well")
+
+
+async def test_a_broker_that_is_not_there_is_waited_for_ever_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    sleep = asyncio.sleep
+
+    async def noted(seconds: float) -> None:
+        waits.append(seconds)
+        await sleep(0)
+
+    monkeypatch.setattr(random, "uniform", lambda low, high: (low + high) / 2)
+    async with scripted_broker() as broker:
+        free = await asyncio.start_server(broker.serve, "127.0.0.1", 0)
+        port = free.sockets[0].getsockname()[1]
+        free.close()
+        await free.wait_closed()
+        with monkeypatch.context() as patched:
+            patched.setattr(asyncio, "sleep", noted)
+            async with linked(broker, mqtt_port=port) as it:
+                while len(waits) < 5:
+                    await sleep(0.001)
+                _, conditions = it.health.report()
+    assert waits[:5] == pytest.approx([0.0075, 0.015, 0.03, 0.03, 0.03])
+    assert "ConnectionRefusedError" in str(conditions["mqtt"]["detail"])
+
+
+async def test_close_writes_what_is_queued_says_goodbye_and_ends_the_run() -> None:
+    async with scripted_broker() as broker:
+        it = Linked(broker)
+        task = asyncio.create_task(it.link.run())
+        await until(it.well, "a link that is well")
+        it.link.send(pubacks(range(1, 2000)))
+        await asyncio.wait_for(it.link.close(), 5)
+        await asyncio.wait_for(task, 5)
+        await until(lambda: broker.count(DISCONNECT) == 1, "a goodbye")
+        assert broker.acknowledged == list(range(1, 2000))
+        assert len(broker.connects) == 1
+        assert not it.writable()
+
+
+async def test_close_without_a_connection_returns_at_once() -> None:
+    async with scripted_broker() as broker:
+        it = Linked(broker)
+        await asyncio.wait_for(it.link.close(), 1)
+
+
+@pytest.mark.parametrize(("reason", "said"), [(TAKEN_OVER, 1), (NOT_AUTHORIZED, 0)])
+async def test_a_bridge_that_was_thrown_out_by_its_namesake_says_so(reason: int, said: int) -> None:
+    with structlog.testing.capture_logs() as logs:
+        async with scripted_broker() as broker, linked(broker) as it:
+            await until(it.well, "a link that is well")
+            broker.send(DISCONNECT, bytes((reason, 0)))
+            await until(lambda: it.opened == 2, "another connection")
+    assert sum(entry["event"] == "another bridge has this name" for entry in logs) == said

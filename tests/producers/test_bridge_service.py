@@ -1,0 +1,457 @@
+"""The whole bridge between a scripted broker and a stand-in for Kafka: order, acknowledgements, pressure, shutdown."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import structlog
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError, UnknownTopicOrPartitionError
+from prometheus_client import CollectorRegistry
+
+import producers.bridge.kafka.lanes as lanes_module
+import producers.bridge.kafka.producers as producer_module
+import producers.bridge.mqtt.link as link_module
+import producers.bridge.requests.listener as requests_module
+import producers.bridge.service as service_module
+from producers.bridge import BridgeSettings, run_bridge
+from schemas.frame import Encoding, encode_frame, open_own_message, sign_message
+from schemas.identity import CameraId
+from schemas.keys import KeyRing
+from schemas.limits import MAX_BROKER_BYTES
+from schemas.pointillist_pb2 import Confirm, DeadLetter, KeyRequest, Ledger, ProbeRequest
+from schemas.runtime.health import Health
+from schemas.topics import Channel, KafkaTopic, mqtt_topic
+from tests.producers.bridge_rig import PICTURE
+from tests.producers.kafka_stand_in import Consumer, Event, KafkaStandIn
+from tests.producers.scripted_broker import DISCONNECT, ScriptedBroker, scripted_broker
+from tests.waiting import until
+
+KEYS = KeyRing(b"a fleet secret of thirty-two byte")
+CAMERA = CameraId("hall/door")
+FRAMES = mqtt_topic(CAMERA, Channel.FRAME)
+
+
+def frame(seq: int) -> bytes:
+    return encode_frame(KEYS.current(CAMERA), 7, seq, 1000, PICTURE, Encoding(16))
+
+
+FRAME_BYTES = len(frame(1)) + lanes_module.RECORD_OVERHEAD
+
+
+class Running:
+    """A bridge, what it is connected to, and what came of it."""
+
+    def __init__(self, broker: ScriptedBroker, kafka: KafkaStandIn, settings: BridgeSettings) -> None:
+        self.broker = broker
+        self.kafka = kafka
+        self.health = Health()
+        self.registry = CollectorRegistry()
+        self.stop = asyncio.Event()
+        self.task = asyncio.create_task(
+            run_bridge(settings, KEYS, registry=self.registry, health=self.health, stop=self.stop)
+        )
+
+    def well(self) -> bool:
+        return self.health.report()[0]
+
+    def condition(self, name: str) -> dict[str, object]:
+        return self.health.report()[1].get(name, {"ok": None, "detail": ""})
+
+    def metric(self, name: str, **labels: str) -> float | None:
+        return self.registry.get_sample_value(f"pointillist_bridge_{name}", labels)
+
+    def confirmed(self) -> list[int]:
+        """Sequence numbers in the order in which they were confirmed to the camera."""
+        found = []
+        for topic, payload, retain in self.broker.published:
+            if topic == mqtt_topic(CAMERA, Channel.CONFIRM):
+                assert not retain
+                confirm = open_own_message(Confirm, KEYS.current(CAMERA), payload)
+                assert confirm.boot_id == 7
+                found += [seq for pair in confirm.ranges for seq in range(pair.first, pair.last + 1)]
+        return found
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link_module, "BACKOFF_S", (0.01, 0.04))
+    monkeypatch.setattr(link_module, "TICK_S", 0.02)
+    monkeypatch.setattr(producer_module, "BACKOFF_S", (0.01, 0.02))
+    monkeypatch.setattr(lanes_module, "BACKOFF_S", 0.01)
+    monkeypatch.setattr(requests_module, "AGAIN_S", 0.01)
+
+
+@asynccontextmanager
+async def bridged(
+    monkeypatch: pytest.MonkeyPatch, *, ready: bool = True, kafka: KafkaStandIn | None = None, **settings: Any
+) -> AsyncIterator[Running]:
+    kafka = kafka or KafkaStandIn()
+    kafka.patch(monkeypatch)
+    given = {
+        "name": "b1",
+        "kafka_bootstrap": "nowhere:1",
+        "linger_ms": 5,
+        "confirm_interval_ms": 10,
+        "backlog_interval_s": 0.02,
+        "shutdown_s": 3.0,
+        "keepalive_s": 60,
+        **settings,
+    }
+    async with scripted_broker() as broker:
+        it = Running(broker, kafka, BridgeSettings(mqtt_port=broker.port, **given))
+        try:
+            if ready:
+                await until(it.well, "a bridge that is well")
+            yield it
+        finally:
+            if not it.task.done():
+                it.task.cancel()
+                await asyncio.wait([it.task])
+
+
+async def test_frames_are_acknowledged_and_confirmed_when_kafka_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with bridged(monkeypatch) as it:
+        it.kafka.answers.clear()
+        payloads = [frame(seq) for seq in range(5)]
+        for number, payload in enumerate(payloads, 1):
+            it.broker.publish(FRAMES, payload, number)
+        await until(lambda: it.kafka.batches, "a batch")
+        await asyncio.sleep(0.05)  # several intervals, in which nothing may be confirmed
+        assert (it.broker.acknowledged, it.confirmed()) == ([], [])
+        assert it.metric("unacknowledged_messages") == 5
+        it.kafka.answers.set()
+        await until(lambda: it.confirmed() == list(range(5)), "five confirmed")
+        assert it.broker.acknowledged == [1, 2, 3, 4, 5]
+        records = it.kafka.sent(KafkaTopic.FRAMES)
+        assert [(record.key, record.value) for record in records] == [(CAMERA.encode(), p) for p in payloads]
+        assert ("ce_id", b"0000000000000007/0") in records[0].headers
+        assert records[0].timestamp > 1_700_000_000_000
+        await until(lambda: it.metric("unacknowledged_messages") == 0, "none on the way")
+        assert it.metric("messages_total", channel="frame", outcome="forwarded") == 5
+        assert it.metric("bytes_total") == sum(map(len, payloads))
+        assert it.metric("confirmations_total") == len(it.broker.published)
+        assert (it.metric("kafka_seconds_count") or 0) >= 1
+        assert it.metric("kafka_errors_total") == 0
+
+
+async def test_what_is_refused_or_unsigned_is_acknowledged_and_counted_as_what_it_became(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ledger = sign_message(KEYS.current(CAMERA), Ledger(boot_id=7, revision=4, next=10))
+    async with bridged(monkeypatch) as it:
+        it.broker.publish(FRAMES, b"no frame", 1)
+        it.broker.publish(mqtt_topic(CAMERA, Channel.EVENT), ledger, 2)
+        it.broker.publish(mqtt_topic(CAMERA, Channel.EVENT), ledger, 0)
+        await until(lambda: it.broker.acknowledged == [1, 2], "both acknowledged")
+        await until(lambda: it.broker.published, "a confirmation")
+        (letter,) = it.kafka.sent(KafkaTopic.DEAD_LETTERS)
+        assert DeadLetter.FromString(letter.value).payload == b"no frame"
+        await until(lambda: len(it.kafka.sent(KafkaTopic.EVENTS)) == 2, "both ledgers")
+        confirm = open_own_message(Confirm, KEYS.current(CAMERA), it.broker.published[0][1])
+        assert confirm.ledger_revision == 4
+        await until(lambda: it.metric("messages_total", channel="event", outcome="forwarded") == 2, "two counted")
+        assert it.metric("messages_total", channel="frame", outcome="dead_lettered") == 1
+        assert it.metric("messages_total", channel="frame", outcome="forwarded") is None
+
+
+async def test_what_a_connection_delivered_is_not_acknowledged_on_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with bridged(monkeypatch) as it:
+        it.kafka.answers.clear()
+        it.broker.publish(FRAMES, frame(1), 1)
+        await until(lambda: it.kafka.batches, "a batch")
+        it.broker.hang_up()
+        await until(lambda: len(it.broker.connects) == 2 and it.condition("mqtt")["ok"], "another connection")
+        it.kafka.answers.set()
+        await until(lambda: it.confirmed() == [1], "confirmed all the same")
+        assert it.broker.acknowledged == []
+        it.broker.publish(FRAMES, frame(2), 9)
+        await until(lambda: it.broker.acknowledged == [9], "the next one acknowledged")
+
+
+async def test_confirmations_wait_for_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with bridged(monkeypatch) as it:
+        it.broker.publish(FRAMES, frame(1), 1)
+        it.kafka.answers.clear()
+        await until(lambda: it.kafka.batches, "a batch")
+        it.broker.connack = 0x87
+        it.broker.hang_up()
+        await until(lambda: not it.condition("mqtt")["ok"], "no connection")
+        it.kafka.answers.set()
+        await until(lambda: it.kafka.sent(KafkaTopic.FRAMES), "the frame in Kafka")
+        await asyncio.sleep(0.05)  # several intervals
+        assert it.metric("confirmations_total") == 0
+        it.broker.connack = 0
+        await until(lambda: it.confirmed() == [1], "the confirmation")
+
+
+async def test_a_bridge_that_holds_too_much_reads_no_more_until_half_of_it_is_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    most = 8 * FRAME_BYTES
+    async with bridged(monkeypatch, max_buffered_bytes=most, batch_bytes=FRAME_BYTES) as it:
+        it.kafka.answers.clear()
+        for seq in range(40):
+            it.broker.publish(FRAMES, frame(seq), seq + 1)
+            await asyncio.sleep(0.002)  # apart, so that they come in many reads
+        await until(lambda: it.metric("unacknowledged_messages"), "some on the way")
+        await asyncio.sleep(0.05)  # time to read more, if it did
+        held = it.metric("unacknowledged_messages")
+        assert held is not None
+        assert 8 <= held < 40
+        it.kafka.answers.set()
+        await until(lambda: it.confirmed() == list(range(40)), "all confirmed")
+
+
+async def test_frames_beyond_the_credit_are_acknowledged_and_confirmed_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    kafka = KafkaStandIn(partitions=1)
+    kafka.committed = {0: 0}
+    async with bridged(monkeypatch, kafka=kafka, credit_frames=3) as it:
+        await until(lambda: it.kafka.asked.count(("offsets", "pointillist-processors")) > 2, "the backlog known")
+        for seq in range(8):
+            it.broker.publish(FRAMES, frame(seq), seq + 1)
+        await until(lambda: it.broker.acknowledged == list(range(1, 9)), "all acknowledged")
+        await until(lambda: it.confirmed() == [0, 1, 2], "three confirmed")
+        it.kafka.committed = {0: 4}
+        await until(lambda: it.confirmed() == list(range(7)), "seven confirmed")
+
+
+async def test_a_backlog_above_its_limit_holds_frames_back_until_half_of_it_is_done(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kafka = KafkaStandIn(partitions=1)
+    async with bridged(monkeypatch, kafka=kafka, max_backlog_bytes=10 * FRAME_BYTES) as it:
+        it.broker.publish(FRAMES, frame(0), 1)
+        await until(lambda: it.confirmed() == [0], "the frame")
+        kafka.ends = {0: 11}
+        await until(lambda: it.broker.unsubscribed, "frames held back")
+        await until(lambda: it.metric("holding") == 1, "counted")
+        assert it.metric("backlog_bytes") == 11 * (len(frame(0)) + lanes_module.RECORD_OVERHEAD)
+        kafka.committed = {0: 7}
+        await until(lambda: len(it.broker.subscribed) == 2, "frames taken again")
+        await until(lambda: it.metric("holding") == 0, "counted")
+
+
+def _event(request: KeyRequest | ProbeRequest) -> Event:
+    signed = sign_message(KEYS.current(CAMERA), request)
+    return Event(CAMERA.encode(), signed, [("ce_type", request.DESCRIPTOR.full_name.encode())])
+
+
+def _probes() -> ProbeRequest:
+    return ProbeRequest(issued_ms=time.time_ns() // 10**6, probe_share=0.5)
+
+
+async def test_requests_from_kafka_reach_the_camera(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with bridged(monkeypatch) as it:
+        it.kafka.events.put_nowait([_event(KeyRequest(boot_id=7, seq=3)), _event(_probes())])
+        await until(lambda: len(it.broker.published) == 2, "two requests at the broker")
+        (key_topic, key, key_retained), (probes_topic, probes, probes_retained) = it.broker.published
+        assert (key_topic, key_retained) == (mqtt_topic(CAMERA, Channel.KEY_REQUEST), False)
+        assert open_own_message(KeyRequest, KEYS.current(CAMERA), key).seq == 3
+        assert (probes_topic, probes_retained) == (mqtt_topic(CAMERA, Channel.PROBES), True)
+        assert open_own_message(ProbeRequest, KEYS.current(CAMERA), probes).probe_share == 0.5
+        assert it.metric("key_requests_total") == it.metric("probe_requests_total") == 1
+
+
+async def test_forged_requests_are_counted_by_their_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with bridged(monkeypatch) as it:
+        assert it.metric("refused_requests_total", kind="KeyRequest") in (None, 0)
+        forged = _event(KeyRequest(boot_id=7, seq=3))
+        it.kafka.events.put_nowait([forged._replace(value=(forged.value or b"")[:-1] + b"?")])
+        await until(lambda: it.metric("refused_requests_total", kind="KeyRequest") == 1, "counted")
+        assert it.broker.published == []
+
+
+async def test_a_request_without_a_connection_is_dropped_and_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with bridged(monkeypatch) as it:
+        it.broker.connack = 0x87
+        it.broker.hang_up()
+        await until(lambda: not it.condition("mqtt")["ok"], "no connection")
+        it.kafka.events.put_nowait([_event(KeyRequest(boot_id=7, seq=3)), _event(_probes())])
+        await until(it.kafka.events.empty, "taken")
+        await asyncio.sleep(0.02)  # time to send it, if it did
+        assert it.metric("key_requests_total") == it.metric("probe_requests_total") == 0
+
+
+async def test_a_stop_delivers_acknowledges_confirms_and_says_goodbye(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with bridged(monkeypatch, linger_ms=5000, confirm_interval_ms=60_000) as it:
+        for seq in range(3):
+            it.broker.publish(FRAMES, frame(seq), seq + 1)
+        it.broker.publish(FRAMES, b"no frame", 9)
+        await asyncio.sleep(0.1)  # the bridge has read them and lingers
+        assert not it.kafka.batches
+        it.stop.set()
+        await asyncio.wait_for(it.task, 3)
+        await until(lambda: it.broker.count(DISCONNECT) == 1, "a goodbye")
+        assert it.broker.acknowledged == [1, 2, 3, 9]
+        assert it.confirmed() == [0, 1, 2]
+        assert it.metric("messages_total", channel="frame", outcome="forwarded") == 3
+        assert [producer.running for producer in it.kafka.producers] == [False]
+        assert not any(client.running for client in [*it.kafka.consumers, *it.kafka.admins])
+
+
+async def test_a_stop_waits_no_longer_than_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with bridged(monkeypatch, shutdown_s=0.1) as it:
+        it.kafka.answers.clear()
+        it.broker.publish(FRAMES, frame(1), 1)
+        await until(lambda: it.kafka.batches, "a batch")
+        it.stop.set()
+        with structlog.testing.capture_logs() as logs:
+            await asyncio.wait_for(it.task, 3)
+        assert [entry["unacknowledged"] for entry in logs if "before Kafka had all" in entry["event"]] == [1]
+        assert it.broker.acknowledged == []
+
+
+async def test_a_batch_without_an_answer_shows_in_the_health_until_it_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service_module, "STALL_S", 0.05)
+    async with bridged(monkeypatch) as it:
+        it.kafka.answers.clear()
+        it.broker.publish(FRAMES, frame(1), 1)
+        await until(lambda: not it.well(), "a bridge that is not well")
+        assert it.condition("kafka") == {"ok": False, "detail": "no acknowledgement"}
+        it.kafka.answers.set()
+        await until(it.well, "a bridge that is well again")
+        assert it.condition("kafka") == {"ok": True, "detail": ""}
+
+
+@pytest.mark.parametrize("error", [KafkaError("out of order"), OSError("connection lost"), RuntimeError("a defect")])
+async def test_a_batch_that_fails_is_sent_again_by_a_new_producer(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    async with bridged(monkeypatch) as it:
+        said: list[tuple[str, bool, str]] = []
+        monkeypatch.setattr(it.health, "set", lambda *told: said.append((*told, "")[:3]))
+        it.kafka.refusals.append(error)
+        it.broker.publish(FRAMES, frame(1), 1)
+        await until(lambda: it.broker.acknowledged == [1], "acknowledged")
+        assert ("kafka", False, type(error).__name__) in said
+        assert said[-1] == ("kafka", True, "")
+        assert len(it.kafka.batches) == 2
+        assert [producer.running for producer in it.kafka.producers] == [False, True]
+        assert it.metric("kafka_errors_total") == 1
+
+
+async def test_a_batch_that_is_late_is_sent_again_by_a_new_producer(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with bridged(monkeypatch, delivery_deadline_s=0.05) as it:
+        it.kafka.answers.clear()
+        it.broker.publish(FRAMES, frame(1), 1)
+        await until(lambda: len(it.kafka.producers) >= 2, "another producer")
+        it.kafka.answers.set()
+        await until(lambda: it.broker.acknowledged == [1], "acknowledged")
+        assert len(it.kafka.sent(KafkaTopic.FRAMES)) == 1
+
+
+async def test_a_record_that_kafka_takes_in_no_batch_becomes_a_dead_letter(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with bridged(monkeypatch) as it:
+        it.kafka.refusals.extend([MessageSizeTooLargeError("too large")] * 2)
+        for seq in range(2):
+            it.broker.publish(FRAMES, frame(seq), seq + 1)
+        await until(lambda: it.broker.acknowledged == [1, 2], "both acknowledged")
+        assert it.metric("kafka_errors_total") == 2
+        letters = [DeadLetter.FromString(record.value) for record in it.kafka.sent(KafkaTopic.DEAD_LETTERS)]
+        assert [letter.camera_id for letter in letters] == [CAMERA]
+        assert f"Kafka refused {len(frame(0))} bytes" in letters[0].error
+        assert len(it.kafka.sent(KafkaTopic.FRAMES)) == 1
+
+
+async def test_a_bridge_reads_no_message_before_kafka_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    kafka = KafkaStandIn()
+    kafka.away = KafkaError("no broker")
+    kafka.unknown.append(UnknownTopicOrPartitionError("not yet"))
+    async with bridged(monkeypatch, kafka=kafka, ready=False) as it:
+        await until(lambda: len(kafka.producers) > 2, "several tries")
+        assert it.condition("kafka")["ok"] is False
+        assert it.condition("kafka")["detail"] == "no answer from nowhere:1: KafkaError"
+        assert it.broker.connects == []
+        assert not any(producer.running for producer in kafka.producers)
+        assert all(producer.ended for producer in kafka.producers[:-1])
+        kafka.away = None
+        await until(it.well, "a bridge that is well")
+        assert kafka.asked[:2] == [("partitions", "pointillist.frames.v1")] * 2
+    (options,) = {tuple(sorted(producer.options.items())) for producer in kafka.producers}
+    assert dict(options) == {
+        "bootstrap_servers": "nowhere:1",
+        "client_id": "b1",
+        "acks": "all",
+        "enable_idempotence": True,
+        "max_batch_size": MAX_BROKER_BYTES,
+        "max_request_size": MAX_BROKER_BYTES,
+        "request_timeout_ms": producer_module.REQUEST_MS,
+    }
+
+
+async def test_a_topic_that_is_missing_shows_in_the_health(monkeypatch: pytest.MonkeyPatch) -> None:
+    kafka = KafkaStandIn()
+    kafka.unknown.extend(UnknownTopicOrPartitionError("not yet") for _ in range(200))
+    async with bridged(monkeypatch, kafka=kafka, ready=False) as it:
+        await until(lambda: "expected topic" in str(it.condition("kafka")["detail"]), "the topic named")
+        assert it.condition("kafka")["ok"] is False
+        assert it.condition("kafka")["detail"] == "expected topic pointillist.frames.v1: UnknownTopicOrPartitionError"
+        kafka.unknown.clear()
+        await until(it.well, "a bridge that is well")
+
+
+async def _hears(it: Running, seq: int) -> None:
+    it.kafka.events.put_nowait([_event(KeyRequest(boot_id=7, seq=seq))])
+    await until(lambda: it.metric("key_requests_total") == seq, "heard")
+
+
+def _readers(it: Running) -> list[Consumer]:
+    """The clients that read events."""
+    return [consumer for consumer in it.kafka.consumers if consumer.topics]
+
+
+async def test_requests_are_heard_from_now_on_and_again_after_kafka_was_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with bridged(monkeypatch) as it:
+        await _hears(it, 1)
+        (reader,) = _readers(it)
+        assert reader.topics == ("pointillist.events.v1",)
+        assert reader.options == {
+            "bootstrap_servers": "nowhere:1",
+            "client_id": "b1-requests",
+            "auto_offset_reset": "latest",
+            "enable_auto_commit": False,
+        }
+        with structlog.testing.capture_logs() as logs:
+            for _ in range(requests_module.COMPLAIN_AFTER - 1):
+                it.kafka.events.put_nowait(KafkaError("away"))
+            await until(
+                lambda: len(_readers(it)) == requests_module.COMPLAIN_AFTER and _readers(it)[-1].running, "a reader"
+            )
+            await _hears(it, 2)
+            assert logs == []
+            for _ in range(requests_module.COMPLAIN_AFTER + 1):
+                it.kafka.events.put_nowait(KafkaError("away"))
+            await until(it.kafka.events.empty, "all failures met")
+            await _hears(it, 3)
+        assert [entry["event"] for entry in logs] == ["requests to cameras are not heard"]
+        assert [reader.running for reader in _readers(it)] == [False] * (len(_readers(it)) - 1) + [True]
+
+
+async def test_a_backlog_that_cannot_be_known_lets_confirmations_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    kafka = KafkaStandIn(partitions=1)
+    kafka.committed = {0: 0}
+    async with bridged(monkeypatch, kafka=kafka, credit_frames=1) as it:
+        await until(lambda: it.kafka.asked.count(("offsets", "pointillist-processors")) > 2, "the backlog known")
+        for seq in range(3):
+            it.broker.publish(FRAMES, frame(seq), seq + 1)
+        await until(lambda: it.confirmed() == [0], "one confirmed")
+        (follower,) = [consumer for consumer in kafka.consumers if not consumer.topics]
+        assert follower.options == {"bootstrap_servers": "nowhere:1", "client_id": "b1-backlog"}
+        assert [admin.options for admin in kafka.admins] == [follower.options]
+        assert ("coordinator", "pointillist-processors") in kafka.asked
+
+        async def broken(*_: object) -> None:
+            raise AttributeError("a controller that is not known")
+
+        with structlog.testing.capture_logs() as logs, monkeypatch.context() as patched:
+            patched.setattr("tests.producers.kafka_stand_in.Admin.list_consumer_group_offsets", broken)
+            await until(lambda: it.confirmed() == [0, 1, 2], "all confirmed")
+            await until(lambda: len(kafka.admins) > 5, "asked again")
+            said = [entry["event"] for entry in logs]
+        assert said == ["the processors' backlog is unknown"]
+        assert not any(client.running for client in [*kafka.admins[:-2], follower])

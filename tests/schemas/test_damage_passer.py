@@ -1,0 +1,227 @@
+"""Reading past damage, against a log whose every offset a test decides on."""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from pathlib import Path
+from types import SimpleNamespace
+from typing import NamedTuple
+
+import pytest
+
+from schemas.runtime import kafka_damage
+from schemas.runtime.disk import free_bytes, is_full
+from schemas.runtime.kafka_damage import CAREFUL_S, LOOK_S, STALL_S, DamagePasser
+
+
+class DamageError(Exception):
+    """Stands for CorruptRecordException."""
+
+
+class Record(NamedTuple):
+    offset: int
+
+
+class Log:
+    """A consumer of partitions whose damaged offsets raise and whose hidden ones give nothing."""
+
+    def __init__(self, end: int, damaged: Set[int] = frozenset(), hidden: Set[int] = frozenset()) -> None:
+        self.end = end
+        self.damaged = damaged
+        self.hidden = hidden
+        self.missing: set[int] = set()
+        self.at: dict[str, int] = {}
+        self.away: Exception | None = None
+        self.looks = 0
+
+    async def position(self, partition: str) -> int:
+        return self.at.get(partition, 0)
+
+    def seek(self, partition: str, offset: int) -> None:
+        self.at[partition] = offset
+
+    async def end_offsets(self, partitions: list[str]) -> dict[str, int]:
+        self.looks += 1
+        if self.away is not None:
+            raise self.away
+        return dict.fromkeys(partitions, self.end)
+
+    async def getmany(self, partition: str, *, timeout_ms: int, max_records: int) -> dict[str, list[Record]]:
+        assert max_records == 1
+        assert 0 < timeout_ms <= 1000
+        offset = self.at.get(partition, 0)
+        while offset in self.missing:
+            offset += 1
+        if offset in self.damaged:
+            raise DamageError
+        if offset in self.hidden or offset >= self.end:
+            return {}
+        self.at[partition] = offset + 1
+        return {partition: [Record(offset)]}
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = 100.0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(kafka_damage, "time", made)
+    return made
+
+
+def offsets(found: dict[str, list[Record]]) -> dict[str, list[int]]:
+    return {partition: [record.offset for record in records] for partition, records in found.items()}
+
+
+def careful(passer: DamagePasser) -> bool:
+    return passer.careful
+
+
+async def test_damaged_records_are_passed_over_one_by_one_and_counted_and_the_others_come(clock: Clock) -> None:
+    log, passer = Log(8, damaged={2, 3, 6}), DamagePasser(DamageError)
+    assert not careful(passer)
+    found, passed = await passer.getmany(log, ["a", "b"], 100)
+    assert offsets(found) == {"a": [0, 1, 4, 5, 7], "b": [0, 1, 4, 5, 7]}
+    assert passed == 6
+    assert careful(passer)
+    clock.now_s += CAREFUL_S - 0.1
+    assert careful(passer)
+    clock.now_s += 0.1
+    assert not careful(passer)
+
+
+async def test_no_more_records_are_taken_than_were_asked_for(clock: Clock) -> None:
+    log, passer = Log(8), DamagePasser(DamageError)
+    assert await passer.getmany(log, ["a", "b"], 3) == ({"a": [Record(0), Record(1), Record(2)]}, 0)
+    assert offsets((await passer.getmany(log, ["a", "b"], 7))[0]) == {"a": [3, 4, 5, 6, 7], "b": [0, 1]}
+    assert not careful(passer)
+    passer.met()
+    assert careful(passer)
+
+
+async def stalled(log: Log, clock: Clock, partitions: list[str]) -> list[int]:
+    """What is passed over at each look, from when a reader has come as far as it can."""
+    passer, passed = DamagePasser(DamageError), []
+    for _ in range(int(STALL_S / LOOK_S) + 1):
+        passed.append(await passer.pass_stalls(log, partitions))
+        clock.now_s += LOOK_S
+    return passed
+
+
+@pytest.mark.parametrize(("until", "goal"), [(11, 11), (13, 13), (16, 16), (18, 18), (19, 19), (25, 25)])
+async def test_a_partition_that_stands_still_goes_on_at_the_first_record_that_is_given(
+    clock: Clock, until: int, goal: int
+) -> None:
+    log = Log(60, hidden=set(range(10, until)))
+    log.at["a"] = 10
+    assert await stalled(log, clock, ["a"]) == [0, 0, 0, 0, goal - 10]
+    assert log.at["a"] == goal
+
+
+async def test_a_damaged_record_behind_a_stall_is_there_and_a_missing_one_is_not(clock: Clock) -> None:
+    log = Log(60, hidden={10, 11}, damaged={12})
+    log.at["a"] = 10
+    assert await stalled(log, clock, ["a"]) == [0, 0, 0, 0, 2]
+    assert log.at["a"] == 12
+    log = Log(60, hidden={10})
+    log.missing = {11, 12}
+    log.at["a"] = 10
+    assert await stalled(log, clock, ["a"]) == [0, 0, 0, 0, 3]
+
+
+async def test_nothing_is_passed_over_unless_something_behind_it_is_given(clock: Clock) -> None:
+    log = Log(60, hidden=set(range(10, 60)))
+    log.at["a"] = 10
+    assert await stalled(log, clock, ["a"]) == [0] * 5
+    assert log.at["a"] == 10
+    slow = Log(60)
+    slow.at["a"] = 10
+    assert await stalled(slow, clock, ["a"]) == [0] * 5
+    assert slow.at["a"] == 10
+
+
+async def test_no_more_is_passed_over_than_the_most(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kafka_damage, "_FURTHEST", 4)
+    for until, passed in ((14, 4), (15, 0)):
+        log = Log(60, hidden=set(range(10, until)))
+        log.at["a"] = 10
+        assert (await stalled(log, clock, ["a"]))[-1] == passed
+
+
+async def test_a_record_that_is_the_last_one_is_found(clock: Clock) -> None:
+    log = Log(15, hidden=set(range(10, 14)))
+    log.at["a"] = 10
+    assert (await stalled(log, clock, ["a"]))[-1] == 4
+    log = Log(12, hidden={10})
+    log.at["a"] = 10
+    assert (await stalled(log, clock, ["a"]))[-1] == 1
+
+
+async def test_partitions_stall_apart_and_those_at_their_end_or_on_their_way_do_not(clock: Clock) -> None:
+    log = Log(60, hidden={10, 30})
+    log.at = {"still": 10, "other": 30, "end": 60, "moving": 40}
+    passer, passed = DamagePasser(DamageError), []
+    for _ in range(6):
+        passed.append(await passer.pass_stalls(log, ["still", "other", "end", "moving"]))
+        log.at["moving"] += 1
+        clock.now_s += LOOK_S
+    assert passed == [0, 0, 0, 0, 2, 0]
+    assert log.at == {"still": 11, "other": 31, "end": 60, "moving": 46}
+
+
+async def test_a_stall_is_tried_again_only_after_as_long(clock: Clock) -> None:
+    log = Log(60, hidden=set(range(10, 60)))
+    log.at["a"] = 10
+    passer = DamagePasser(DamageError)
+    tries = []
+    first = passer._first
+
+    async def noted(consumer: Log, partition: str, offset: int) -> int | None:
+        tries.append(clock.now_s)
+        return await first(consumer, partition, offset)
+
+    passer._first = noted  # type: ignore[method-assign]
+    for _ in range(11):
+        await passer.pass_stalls(log, ["a"])
+        clock.now_s += LOOK_S
+    assert sorted(set(tries)) == [100.0 + STALL_S, 100.0 + 2 * STALL_S]
+
+
+async def test_partitions_are_looked_at_once_in_a_while(clock: Clock) -> None:
+    log, passer = Log(60), DamagePasser(DamageError)
+    assert await passer.pass_stalls(log, []) == 0
+    await passer.pass_stalls(log, ["a"])
+    clock.now_s += LOOK_S - 0.1
+    await passer.pass_stalls(log, ["a"])
+    assert log.looks == 1
+    clock.now_s += 0.1
+    await passer.pass_stalls(log, ["a"])
+    assert log.looks == 2
+
+
+async def test_a_broker_that_is_away_is_no_damage(clock: Clock) -> None:
+    log = Log(60, hidden={10})
+    log.at["a"] = 10
+    log.away = ConnectionError("away")
+    assert await stalled(log, clock, ["a"]) == [0] * 5
+    assert log.at["a"] == 10
+
+
+def test_a_full_disk_and_a_full_share_of_it_are_told_from_other_errors() -> None:
+    assert [is_full(error) for error in (OSError(28, "full"), OSError(122, "quota"), OSError(2, "none"))] == [
+        True,
+        True,
+        False,
+    ]
+    full = SimpleNamespace(errno=28)
+    assert not is_full(full)  # type: ignore[arg-type]  # only what the system raised counts
+
+
+def test_the_disk_of_a_folder_that_is_not_there_yet_is_that_of_its_nearest_parent(tmp_path: Path) -> None:
+    assert 0 < free_bytes(tmp_path / "not" / "yet") == pytest.approx(free_bytes(tmp_path), rel=0.2)
