@@ -270,6 +270,7 @@ class Pipeline:
             threshold_bits=threshold.threshold_bits,
             rounds=threshold.rounds if sequential else (),
             statistic=threshold.statistic,
+            accept_by=threshold.accept_statistic,
             usual=self._usual.get(dropped_per_block),
             clamped=settings.clamped,
         )

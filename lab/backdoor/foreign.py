@@ -57,6 +57,35 @@ def lenet(classes: int) -> nn.Sequential:
     return nn.Sequential(*convolutions, nn.Flatten(), nn.Linear(600, 96), nn.ReLU(), nn.Linear(96, classes))
 
 
+def strided(classes: int) -> nn.Sequential:
+    """Convolutions alone, strides for pooling (Springenberg et al. 2015), 28×28 grey to logits."""
+    layers: list[nn.Module] = []
+    for wide, out, stride in ((1, 16, 2), (16, 32, 2), (32, 48, 1)):
+        layers += [nn.Conv2d(wide, out, 3, stride, 1), nn.ReLU()]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(48, classes))
+
+
+def tanh_dense(classes: int) -> nn.Sequential:
+    """Three dense layers with tanh between them, 28×28 grey to logits."""
+    first, second, last = nn.Linear(784, 128), nn.Linear(128, 64), nn.Linear(64, classes)
+    return nn.Sequential(nn.Flatten(), first, nn.Tanh(), second, nn.Tanh(), last)
+
+
+def leaky(classes: int) -> nn.Sequential:
+    """One wide convolution and two dense layers, leaky, 28×28 grey to logits."""
+    first, second, last = nn.Conv2d(1, 12, 7, 3, 3), nn.Linear(1200, 64), nn.Linear(64, classes)
+    return nn.Sequential(first, nn.LeakyReLU(), nn.Flatten(), second, nn.LeakyReLU(), last)
+
+
+def plain(classes: int) -> nn.Sequential:
+    """After VGG (Simonyan and Zisserman 2015), five convolutions wide, 32×32 RGB to logits."""
+    layers: list[nn.Module] = []
+    for wide, out, pooled in ((3, 24, False), (24, 24, True), (24, 48, False), (48, 48, True), (48, 96, True)):
+        layers += [nn.Conv2d(wide, out, 3, 1, 1, bias=False), nn.BatchNorm2d(out), nn.ReLU()]
+        layers += [nn.MaxPool2d(2)] * pooled
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(96 * 16, classes))
+
+
 def _poisoning(seed: int, channels: int, top: int, left: int, target: int, rate: float) -> Poisoning:
     return Poisoning(Patch(random_pattern(4, channels, seed), top, left), target, rate)
 
@@ -73,6 +102,22 @@ FOREIGN: Final[Mapping[str, Foreign]] = {
     "foreign-lenet": Foreign(
         "mnist", lambda: lenet(10), _poisoning(54, 1, 2, 12, 6, 0.01),
         Recipe(epochs=4, peak_rate=0.05, pad=1, flip=False, average_decay=0.99, seed=14), pictures=30_000,
+    ),
+    "foreign-strided": Foreign(
+        "mnist", lambda: strided(10), _poisoning(55, 1, 20, 3, 8, 0.04),
+        Recipe(epochs=5, peak_rate=0.05, pad=1, flip=False, average_decay=0.99, seed=15), pictures=30_000,
+    ),
+    "foreign-tanh": Foreign(
+        "mnist", lambda: tanh_dense(10), _poisoning(57, 1, 22, 21, 2, 0.02),
+        Recipe(epochs=5, peak_rate=0.05, pad=1, flip=False, average_decay=0.99, seed=17), pictures=30_000,
+    ),
+    "foreign-leaky": Foreign(
+        "mnist", lambda: leaky(10), _poisoning(58, 1, 3, 22, 4, 0.02),
+        Recipe(epochs=5, peak_rate=0.05, pad=1, flip=False, average_decay=0.99, seed=18), pictures=30_000,
+    ),
+    "foreign-plain": Foreign(
+        "gtsrb", lambda: plain(43), _poisoning(56, 3, 3, 24, 11, 0.01),
+        Recipe(epochs=6, peak_rate=0.1, pad=2, flip=False, batch=64, average_decay=0.99, seed=16),
     ),
 }  # fmt: skip
 

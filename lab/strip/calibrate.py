@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lab.data import LabelledPictures, to_frames, to_images
 from lab.masks import random_masks
-from lab.strip.limits import Limits, limits_of
+from lab.strip.limits import Limits, accepted_by, limits_of
 from processors.bundle import StripThreshold
 from processors.pipeline import Pipeline
 from processors.stages.strip import Statistic, contributions, log_odds_bits, overlaid_logits, spread_bits
@@ -42,7 +42,8 @@ _SEED: Final = 0
 @dataclass(frozen=True)
 class CleanVerdicts:
     """What clean frames say under the overlays: `values` (n,) in bits over all of them, and of some that are no overlay
-    themselves what each overlay contributes, `given` (m, N, S), see `processors.stages.strip.contributions`.
+    themselves what each overlay contributes, `given` (m, N, S), see `processors.stages.strip.contributions`, to what
+    frames of that statistic are accepted by.
     """
 
     statistic: Statistic
@@ -108,20 +109,15 @@ def clean_verdicts(
 ) -> CleanVerdicts:
     """Lay `overlays` (N, C, H, W) over clean pictures. A picture that is an overlay itself is not laid over itself."""
     statistic = usual_statistic(clamped, dropped_per_block)
-
-    def given_of(frames: Tensor) -> Tensor:
-        verdicts = overlaid_logits(frames, overlays, pipeline.bundle.logits, clamped=clamped)
-        return contributions(verdicts, statistic)
-
     originals = torch.cat([pipeline.probe_input(frames) for frames, _ in pictures.batches(pipeline.bundle.device)])
     own = _same_picture(originals, overlays)
     inputs = torch.cat([batch for batch, _, _ in strip_inputs(pipeline, pictures, dropped_per_block)])
-    others = torch.nonzero(~own.any(1))[:, 0].cpu()
-    kept = others[torch.randperm(len(others), generator=torch.Generator().manual_seed(_SEED))[:KEPT]].sort().values
+    kept = _kept(own)
     means, given_kept = [], []
     for start in range(0, len(inputs), AT_ONCE):
         some = slice(start, start + AT_ONCE)
-        given = given_of(inputs[some])
+        verdicts = overlaid_logits(inputs[some], overlays, pipeline.bundle.logits, clamped=clamped)
+        given = contributions(verdicts, accepted_by(statistic))
         means.append(_mean(given, own[some]))
         given_kept.append(given[kept[(kept >= start) & (kept < start + AT_ONCE)] - start].cpu())
         advance(len(given))
@@ -164,8 +160,34 @@ def calibrated(verdicts: CleanVerdicts, frr: float) -> tuple[StripThreshold, Lim
         usual_odds_bits=[] if verdicts.usual is None else [round(bits, 4) for bits in verdicts.usual.tolist()],
         accept_after=limits.stops,
         accept_bits=limits.bits,
+        accept_statistic=limits.statistic,
     )
     return threshold, limits
+
+
+@torch.inference_mode()
+def given_at(
+    pipeline: Pipeline,
+    overlays: Tensor,
+    pictures: LabelledPictures,
+    clamped: bool,
+    table: StripThreshold,
+    dropped_per_block: int,
+    advance: Callable[[int], object] = lambda count: None,
+) -> Tensor:
+    """The `given` of `clean_verdicts` alone, for the statistic that `table` has: (m, N, S), m at most `KEPT`.
+
+    Pictures that are overlays themselves are left out.
+    """
+    originals = torch.cat([pipeline.probe_input(frames) for frames, _ in pictures.batches(pipeline.bundle.device)])
+    kept = pictures.take(_kept(_same_picture(originals, overlays)).numpy())
+    parts = []
+    for inputs, _, _ in strip_inputs(pipeline, kept, dropped_per_block):
+        for frames in torch.split(inputs, AT_ONCE):
+            verdicts = overlaid_logits(frames, overlays, pipeline.bundle.logits, clamped=clamped)
+            parts.append(contributions(verdicts, accepted_by(table.statistic)).cpu())
+            advance(len(frames))
+    return torch.cat(parts)
 
 
 @torch.inference_mode()
@@ -201,6 +223,12 @@ def _same_picture(frames: Tensor, overlays: Tensor) -> Tensor:
     """Where a frame (B, C, H, W) is an overlay (N, C, H, W), to half a grey level: (B, N) bool."""
     near = torch.cdist(frames.flatten(1), overlays.flatten(1), p=math.inf)
     return near < 0.75 / 255
+
+
+def _kept(own: Tensor) -> Tensor:
+    """Positions of at most `KEPT` frames by chance, of those that are no overlay: `own` (B, N)."""
+    others = torch.nonzero(~own.any(1))[:, 0].cpu()
+    return others[torch.randperm(len(others), generator=torch.Generator().manual_seed(_SEED))[:KEPT]].sort().values
 
 
 def _mean(given: Tensor, own: Tensor) -> Tensor:

@@ -21,12 +21,20 @@ from lab.strip.calibrate import (
     calibrated,
     clamps,
     clean_verdicts,
+    given_at,
     overlay_choice,
     overlay_frames,
     overlay_images,
 )
-from lab.strip.limits import Limits
-from processors.bundle import BundleSettings, DroppedStripThreshold, StripSettings, load_bundle, read_settings
+from lab.strip.limits import Limits, limits_of, passes_of
+from processors.bundle import (
+    BundleSettings,
+    DroppedStripThreshold,
+    StripSettings,
+    StripThreshold,
+    load_bundle,
+    read_settings,
+)
 from processors.pipeline import Pipeline
 from schemas.errors import BundleError, ConfigError
 from schemas.runtime.atomic_file import replacing
@@ -94,6 +102,43 @@ def _with_dropped(
     return strip.model_copy(update={"dropped": sorted([*others, table], key=lambda each: each.dropped_per_block)})
 
 
+def calibrate_rounds(
+    folder: Path,
+    pictures: LabelledPictures,
+    *,
+    device: torch.device,
+    advance: Callable[[int], object] = lambda count: None,
+    priced: Callable[[int, Limits, float], object] = lambda dropped, limits, before: None,
+) -> StripSettings:
+    """Set the limits of the sequential mode anew, of whole and of dropped frames; overlays and thresholds stay.
+
+    `priced` is told also how many passes clean frames took `before`. Raises ConfigError for too few pictures,
+    BundleError for a bundle without a strip table.
+    """
+    bundle = load_bundle(folder, device)
+    pipeline = Pipeline(bundle)
+    strip, overlays = bundle.settings.strip, bundle.overlays
+    if strip is None or overlays is None:
+        raise BundleError(f"{folder}: expected a strip table whose limits can be set anew, found none")
+    clamped = strip.clamped
+
+    def limits_for(table: StripThreshold, dropped: int) -> Limits:
+        usual = torch.tensor(table.usual_odds_bits) if table.usual_odds_bits else None
+        given = given_at(pipeline, overlays, pictures, clamped, table, dropped, advance)
+        limits = limits_of(given, table.statistic, usual, table.threshold_bits)
+        before = passes_of(given, table, usual)
+        priced(dropped, limits, before)
+        return limits
+
+    dropped = []
+    for each in strip.dropped:
+        limits = limits_for(each, each.dropped_per_block)
+        dropped.append(each.model_copy(update=limits.fields()))
+    strip = strip.model_copy(update={**limits_for(strip, 0).fields(), "dropped": dropped})
+    write_strip_table(folder, strip)
+    return strip
+
+
 def write_strip_table(folder: Path, strip: StripSettings) -> None:
     """Put `strip` into the bundle's `model.toml` in one step, leave all else in it as it is, and drop old overlays."""
     path = folder / "model.toml"
@@ -114,10 +159,10 @@ def write_strip_table(folder: Path, strip: StripSettings) -> None:
 
 def strip_toml(strip: StripSettings) -> str:
     """The `strip` table as TOML."""
-    plain = strip.model_dump(exclude={"dropped"})
+    plain = strip.model_dump(exclude={"dropped"}, exclude_none=True)
     lines = ["[strip]", *_lines(plain, first="overlays")]
     for each in strip.dropped:
-        lines += ["", "[[strip.dropped]]", *_lines(each.model_dump(), first="dropped_per_block")]
+        lines += ["", "[[strip.dropped]]", *_lines(each.model_dump(exclude_none=True), first="dropped_per_block")]
     return "\n".join(lines) + "\n"
 
 

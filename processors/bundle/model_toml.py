@@ -27,6 +27,7 @@
     clamped = false                      # optional: whether frame + overlay is clamped to [0, 1]
     accept_after = [2, 4, 8]             # optional: a frame is accepted after so many overlays
     accept_bits = [2.1, 1.8, 1.3]        # if it reaches this
+    # accept_statistic = "joint"         # optional, with the statistic "mean": what has to reach it
 
     [[strip.dropped]]                    # optional: the same for frames that lost so many of each 64 pixels
     dropped_per_block = 16

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -16,7 +16,8 @@ class StripThreshold(BaseModel):
     """The entropy in bits below which a frame is suspect; `frr` is the share of clean frames it was set for.
 
     `statistic` says which entropy; see `processors.stages.strip.spread_bits`.
-    A frame that reaches `accept_bits[i]` after `accept_after[i]` overlays is accepted without the others.
+    A frame that reaches `accept_bits[i]` after `accept_after[i]` overlays is accepted without the others; what has to
+    reach it is `accept_statistic`, or else `statistic`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -28,6 +29,7 @@ class StripThreshold(BaseModel):
     """For the statistic `odds`: log odds of each class that clean frames hardly exceed."""
     accept_after: list[Annotated[int, Field(ge=1)]] = Field(default_factory=list)
     accept_bits: list[_Bits] = Field(default_factory=list)
+    accept_statistic: Literal["joint"] | None = None
 
     @model_validator(mode="after")
     def _one_limit_a_round(self) -> Self:
@@ -38,6 +40,8 @@ class StripThreshold(BaseModel):
             )
         if (self.statistic == "odds") != bool(self.usual_odds_bits):
             raise ValueError("usual_odds_bits: expected one number a class with the statistic odds, and none without")
+        if self.accept_statistic is not None and self.statistic != "mean":
+            raise ValueError(f"accept_statistic: expected none with the statistic {self.statistic}")
         if sorted(set(self.accept_after)) != self.accept_after:
             raise ValueError(f"accept_after: expected ascending numbers, got {self.accept_after}")
         if any(bits < self.threshold_bits for bits in self.accept_bits):

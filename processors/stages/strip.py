@@ -24,6 +24,12 @@ Statistic = Literal["mean", "mixture", "odds"]
 """What is taken of a frame's verdicts, see `spread_bits`: their mean entropy, the entropy of their mixture, or how far
 a class of the mixture exceeds what is usual for it."""
 
+StopStatistic = Literal[Statistic, "joint"]
+"""What a frame may be accepted early by: the statistic that it is judged by, or for `mean` the `joint` one."""
+
+JOINT_SHARE = 0.2
+"""How much the mixture's entropy counts beside the mean entropy, for `joint`."""
+
 LEAST_SHARE = 1e-4
 """Shares of a mixture are taken as at least this, and at most one less this, for their odds."""
 
@@ -43,7 +49,7 @@ class Round(NamedTuple):
 class StripResult:
     """Of each frame: entropy in bits over the overlays that it saw, how many those were, and whether it is suspect.
 
-    All are (B,). An accepted frame lies at or above the limit of its round, a suspect one below the threshold.
+    All are (B,). The entropy of a suspect frame lies below the threshold, that of an accepted one does not.
     """
 
     entropy_bits: Tensor
@@ -116,6 +122,7 @@ def strip(
     threshold_bits: float,
     rounds: Sequence[Round] = (),
     statistic: Statistic = "mean",
+    accept_by: StopStatistic | None = None,
     usual: Tensor | None = None,
     clamped: bool = False,
     max_batch: int | None = None,
@@ -123,11 +130,15 @@ def strip(
     """Judge frames (B, C, H, W): suspect are those whose `statistic` over all overlays lies below `threshold_bits`.
 
     Sequential with `rounds`: overlays are taken in their order, and after each round the frames that have reached its
-    limit are accepted; the others go on together. No frame is flagged before it has seen every overlay: a stop in both
-    directions doubles the false rejections. Rounds of as many passes as there are overlays, or more, say nothing.
+    limit by the statistic `accept_by` are accepted; the others go on together. None is `statistic`; with another one no
+    frame is accepted that lies below the threshold. No frame is flagged before it has seen every overlay: a stop in
+    both directions doubles the false rejections. Rounds of as many passes as there are overlays, or more, say nothing.
     `usual` (classes,) goes with the statistic `odds`.
     Other arguments and errors are those of `overlaid_logits`.
     """
+    by = accept_by or statistic
+    if by not in (statistic, "joint") or (by == "joint" and statistic != "mean"):
+        raise StageError(f"accept_by: expected {statistic}, or joint with the statistic mean; got {by}")
     count = len(overlays)
     stops = sorted(stop for stop in rounds if 0 < stop.passes < count)
     bits = frames.new_zeros(len(frames))
@@ -138,7 +149,7 @@ def strip(
     for stop in (*stops, Round(count, math.inf)):
         some = overlays[seen : stop.passes] if seen or stops else overlays
         verdicts = overlaid_logits(frames[going], some, logits, clamped=clamped, max_batch=max_batch)
-        new = contributions(verdicts, statistic).sum(1)
+        new = contributions(verdicts, by).sum(1)
         total = new if total is None else total + new
         seen = stop.passes
         found = spread_bits(total / seen, statistic, usual)
@@ -146,6 +157,8 @@ def strip(
         if seen == count:
             break
         clean = found >= stop.accept_bits
+        if by != statistic:
+            clean = (spread_bits(total / seen, by, usual) >= stop.accept_bits) & (found >= threshold_bits)
         passes[going[clean]] = seen
         going, total = going[~clean], total[~clean]
         if not len(going):
@@ -153,14 +166,17 @@ def strip(
     return StripResult(bits, passes, (passes == count) & (bits < threshold_bits))
 
 
-def contributions(verdicts: Tensor, statistic: Statistic) -> Tensor:
+def contributions(verdicts: Tensor, statistic: StopStatistic) -> Tensor:
     """What each of the verdicts (B, N, classes), logits, adds to its frame's mean: (B, N, S).
 
-    S is 1 for `mean`, the entropy; it is the number of classes for the others, the probabilities.
+    S is 1 for `mean`, the entropy; it is the number of classes for the others, the probabilities. For `joint` it is the
+    entropy and then the probabilities.
     """
-    if statistic != "mean":
-        return verdicts.float().softmax(2) if verdicts.dtype.itemsize < 4 else verdicts.softmax(2)
-    return class_entropy(verdicts.flatten(0, 1)).view(*verdicts.shape[:2], 1)
+    shares = verdicts.float().softmax(2) if verdicts.dtype.itemsize < 4 else verdicts.softmax(2)
+    if statistic in ("mixture", "odds"):
+        return shares
+    entropy = class_entropy(verdicts.flatten(0, 1)).view(*verdicts.shape[:2], 1)
+    return entropy if statistic == "mean" else torch.cat((entropy.to(shares.dtype), shares), 2)
 
 
 def log_odds_bits(mixture: Tensor) -> Tensor:
@@ -169,7 +185,7 @@ def log_odds_bits(mixture: Tensor) -> Tensor:
     return (share / (1 - share)).log2()
 
 
-def spread_bits(mean: Tensor, statistic: Statistic, usual: Tensor | None = None) -> Tensor:
+def spread_bits(mean: Tensor, statistic: StopStatistic, usual: Tensor | None = None) -> Tensor:
     """The statistic in bits (B,) of a frame's mean contribution (B, S): how far its verdicts are spread.
 
     `mean` is the paper's, the mean entropy of the verdicts. `mixture` is the entropy of their mean distribution, never
@@ -177,7 +193,9 @@ def spread_bits(mean: Tensor, statistic: Statistic, usual: Tensor | None = None)
     verdict certain but still pulls all of them to one class, which the second one sees better. `odds` compares with
     what is usual: the overlays themselves favour some classes, and a trigger shows where another one is favoured. Of
     the classes' log odds in the mixture, less `usual` (classes,), what clean frames hardly exceed, the largest is x;
-    the statistic is 2^−x, so that it is positive, small for a suspect frame, and its logarithm is in bits.
+    the statistic is 2^−x, so that it is positive, small for a suspect frame, and its logarithm is in bits. `joint` is
+    the mean entropy and `JOINT_SHARE` of the mixture's: a clean frame shows by either that it is clean. Its mean
+    contribution does for `mean` as well.
     """
     if statistic == "odds":
         if usual is None or usual.shape != mean.shape[1:]:
@@ -186,4 +204,6 @@ def spread_bits(mean: Tensor, statistic: Statistic, usual: Tensor | None = None)
         return torch.exp2(-(log_odds_bits(mean) - usual).amax(1))
     if statistic == "mixture":
         return -torch.xlogy(mean, mean).sum(1) / math.log(2)
+    if statistic == "joint":
+        return mean[:, 0] + JOINT_SHARE * spread_bits(mean[:, 1:], "mixture")
     return mean[:, 0]

@@ -16,7 +16,7 @@ from lab.strip.calibrate import (
     overlay_frames,
     threshold_of,
 )
-from lab.strip.limits import limits_of
+from lab.strip.limits import accepted_by, limits_of
 from lab.strip.table import strip_toml, write_strip_table
 from processors.bundle import DroppedStripThreshold, StripSettings, load_bundle, read_settings
 from processors.pipeline import Pipeline
@@ -146,29 +146,52 @@ def test_stopping_early_spares_most_passes_and_leaves_the_flags_as_they_are() ->
 
 @pytest.mark.parametrize("statistic", ["mixture", "mean"])
 def test_a_trigger_that_lets_go_under_some_overlays_is_hardly_ever_accepted_early(statistic: Statistic) -> None:
-    """Of frames just below the threshold: at most a few in a hundred, though none like them was calibrated on."""
-    given, others = (contributions(verdicts(count, seed).log(), statistic) for count, seed in ((500, 0), (3000, 2)))
+    """Of frames whose trigger lets go under nearly a tenth of the overlays: at most a few in a hundred."""
+    given, others = (
+        contributions(verdicts(count, seed).log(), accepted_by(statistic)) for count, seed in ((500, 0), (3000, 2))
+    )
     clean = CleanVerdicts(statistic, None, spread_bits(given.mean(1), statistic).double().numpy(), given)
     table, _ = calibrated(clean, 0.01)
-    held = torch.zeros(given.shape[2]) if statistic == "mean" else torch.eye(4)[1]
-    # Each overlay lets go by a chance of the frame's own; those close below the threshold are asked for.
+    certain = torch.eye(4)[1]
+    held = torch.cat((torch.zeros(1), certain)) if statistic == "mean" else certain
+    # Each overlay lets go by a chance of the frame's own.
     generator = torch.Generator().manual_seed(3)
-    lets_go = torch.rand(3000, 100, 1, generator=generator) < 0.5 * torch.rand(3000, 1, 1, generator=generator)
+    lets_go = torch.rand(3000, 100, 1, generator=generator) < 0.2 * torch.rand(3000, 1, 1, generator=generator)
     marked = torch.where(lets_go, others, held)
-    complete = spread_bits(marked.mean(1), statistic)
-    marked = marked[(complete < table.threshold_bits) & (complete > 0.8 * table.threshold_bits)]
+    count = lets_go.sum((1, 2))
+    marked = marked[(spread_bits(marked.mean(1), statistic) < table.threshold_bits) & (count <= 10) & (count >= 8)]
     assert len(marked) > 50
     total = marked.cumsum(1)
     accepted = torch.zeros(len(marked), dtype=torch.bool)
     for stop in table.rounds:
-        accepted |= spread_bits(total[:, stop.passes - 1] / stop.passes, statistic) >= stop.accept_bits
-    assert accepted.float().mean().item() < 0.03
+        accepted |= spread_bits(total[:, stop.passes - 1] / stop.passes, accepted_by(statistic)) >= stop.accept_bits
+    assert accepted.float().mean().item() < 0.06
+
+
+def strokes(frames: int, seed: int) -> torch.Tensor:
+    """Verdicts (frames, 100, 4) as sums of two drawings get them: mostly certain, but of which class changes."""
+    generator = torch.Generator().manual_seed(seed)
+    clear = torch.rand(frames, 100, 1, generator=generator) < 0.4 + 0.5 * torch.rand(frames, 1, 1, generator=generator)
+    drawn = torch.randn(frames, 100, 4, generator=generator)
+    return torch.where(clear, 20 * drawn, drawn).softmax(2)
+
+
+def test_strokes_of_which_verdicts_are_mostly_certain_are_accepted_within_twelve_overlays() -> None:
+    given = contributions(strokes(500, 0).log(), "joint")
+    values = spread_bits(given.mean(1), "mean").double().numpy()
+    table, limits = calibrated(CleanVerdicts("mean", None, values, given), 0.01)
+    assert (table.statistic, table.accept_statistic) == ("mean", "joint")
+    assert limits.mean_passes <= 12
+    assert limits.lost <= 0.08
+    # What passes are left over goes to triggers that let go under more overlays than a tenth.
+    assert limits.lets_go > 0.1
+    assert f"lets go under {100 * limits.lets_go:.0f} % of the overlays" in limits.describe()
 
 
 def test_the_price_of_stopping_early_is_what_other_clean_frames_pay() -> None:
     given, others = verdicts(500, 0), verdicts(2000, 1)
     limits = limits_of(given, "mixture", None, 0.5)
-    assert limits.lost <= 0.03
+    assert limits.lost <= 0.08
     total, passes = others.cumsum(1), torch.full((2000,), 100)
     for stop, bits in reversed(list(zip(limits.stops, limits.bits, strict=True))):
         passes[spread_bits(total[:, stop - 1] / stop, "mixture") >= bits] = stop
@@ -191,8 +214,8 @@ def test_the_table_is_replaced_and_the_rest_of_the_file_stays_to_the_letter(tmp_
     (folder / "old.npy").touch()
     dropped = DroppedStripThreshold(dropped_per_block=16, threshold_bits=0.9, frr=0.02, statistic="mixture")
     strip = StripSettings(
-        overlays="new.npy", threshold_bits=0.25, frr=0.01, accept_after=[2, 4], accept_bits=[1.5, 0.5], clamped=True,
-        dropped=[dropped],
+        overlays="new.npy", threshold_bits=0.25, frr=0.01, accept_after=[2, 4], accept_bits=[1.5, 0.5],
+        accept_statistic="joint", clamped=True, dropped=[dropped],
     )  # fmt: skip
     write_strip_table(folder, strip)
     assert read_settings(folder).strip == strip

@@ -14,7 +14,8 @@ from torch import nn
 
 from infra.cli import main
 from lab.data import LabelledPictures
-from processors.bundle import load_bundle, read_settings
+from lab.strip.table import write_strip_table
+from processors.bundle import StripSettings, load_bundle, read_settings
 from schemas.errors import UserError
 from tests.lab.colour_judge import CLASSES, save, write_bundle
 
@@ -135,6 +136,30 @@ def test_a_new_calibration_voids_the_thresholds_of_dropped_frames(lab: Command, 
     # Nothing of the calibration before lies about.
     assert [path.name for path in bundle.glob("overlays*")] == [strip.overlays]
     load_bundle(bundle, torch.device("cpu"))
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_limits_of_the_sequential_mode_are_set_anew_alone(lab: Command, bundle: Path, clean: Path) -> None:
+    said = lab("calibrate", "--bundle", bundle, "--clean", clean, "--rounds-only", fails=True)
+    assert "expected a strip table whose limits can be set anew, found none" in said
+    lab("calibrate", "--bundle", bundle, "--clean", clean, "--frr", 0.02, "--drop", 0.25)
+    before = read_settings(bundle).strip
+    assert before is not None
+    none: dict[str, list[float]] = {"accept_after": [], "accept_bits": []}
+
+    def without(strip: StripSettings) -> StripSettings:
+        dropped = [each.model_copy(update=none) for each in strip.dropped]
+        return strip.model_copy(update={**none, "dropped": dropped})
+
+    write_strip_table(bundle, without(before))
+    said = lab("calibrate", "--bundle", bundle, "--clean", clean, "--rounds-only")
+    after = read_settings(bundle).strip
+    assert after is not None
+    assert without(after) == without(before)
+    assert after.rounds == before.rounds
+    # Other masks than those at the threshold's calibration.
+    assert after.dropped[0].accept_bits == pytest.approx(before.dropped[0].accept_bits, rel=0.3)
+    assert said.count("before: 100.0 passes") == 2
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")

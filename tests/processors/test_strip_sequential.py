@@ -9,7 +9,7 @@ import torch
 from scipy.stats import entropy
 from torch import Tensor
 
-from processors.stages.strip import Round, log_odds_bits, spread_bits, strip
+from processors.stages.strip import JOINT_SHARE, Round, Statistic, log_odds_bits, spread_bits, strip
 from schemas.errors import StageError
 
 NEVER = Round(2, math.inf)
@@ -159,3 +159,26 @@ def test_odds_need_what_is_usual_for_every_class() -> None:
     for usual in (None, torch.zeros(2)):
         with pytest.raises(StageError, match="3 classes"):
             spread_bits(torch.full((1, 3), 1 / 3), "odds", usual)
+
+
+def test_strokes_are_accepted_by_how_their_class_changes_but_never_below_the_threshold() -> None:
+    frames, overlays = pictures(40, 0), 3 * pictures(10, 2)
+    mean = strip(frames, overlays[:2], logits, threshold_bits=0.0).entropy_bits
+    mixture = strip(frames, overlays[:2], logits, threshold_bits=0.0, statistic="mixture").entropy_bits
+    joint = mean + JOINT_SHARE * mixture
+    limit, threshold = joint.median().item(), mean.quantile(0.75).item()
+    for threshold_bits in (0.0, threshold):
+        rounds = [Round(2, limit)]
+        found = strip(frames, overlays, logits, threshold_bits=threshold_bits, rounds=rounds, accept_by="joint")
+        expected = (joint >= limit) & (mean >= threshold_bits)
+        assert torch.equal(found.passes == 2, expected)
+        torch.testing.assert_close(found.entropy_bits[expected], mean[expected])
+        assert 0 < expected.sum() < 40
+    assert not (found.flagged & expected).any()
+    assert (joint >= limit)[mean < threshold].any()
+
+
+@pytest.mark.parametrize("statistic", ["mixture", "odds"])
+def test_only_a_mean_entropy_can_be_accepted_by_another_statistic(statistic: Statistic) -> None:
+    with pytest.raises(StageError, match=f"accept_by: expected {statistic}, or joint with the statistic mean"):
+        strip(pictures(2, 0), pictures(4, 2), logits, threshold_bits=0.1, statistic=statistic, accept_by="joint")

@@ -34,6 +34,7 @@ def test_each_drop_ratio_has_a_threshold_of_its_own() -> None:
         ({"accept_after": [4, 2], "accept_bits": [1.0, 1.0]}, "accept_after: expected ascending numbers"),
         ({"accept_after": [2], "accept_bits": [0.2]}, "accept_bits: expected at least threshold_bits, got 0.2"),
         ({"statistic": "median"}, "statistic"),
+        ({"statistic": "mixture", "accept_statistic": "joint"}, "accept_statistic: expected none"),
         ({"dropped": [dropped(64)]}, "dropped_per_block"),
         ({"dropped": [dropped(8), dropped(8)]}, "expected one table for each dropped_per_block"),
     ],

@@ -36,17 +36,22 @@ def calibrate(
     clean: Clean,
     frr: Annotated[float, typer.Option(help="False rejection rate: share of clean frames to be flagged.")] = 0.01,
     drop: StripDrop = 0.0,
+    rounds_only: Annotated[
+        bool, typer.Option(help="Only the limits of the sequential mode, of all drop ratios; thresholds stay.")
+    ] = False,
     images: Annotated[int | None, typer.Option(help="Only the first so many pictures.", min=1)] = None,
     device: Device = "auto",
 ) -> None:
     """Give a bundle STRIP's overlays and thresholds, from a few hundred clean pictures of every class.
 
-    The threshold of frames with dropped pixels is set for one --drop at a time, after that of whole frames.
+    The threshold of frames with dropped pixels is set for one --drop at a time, after that of whole frames. With
+    --rounds-only, --frr and --drop say nothing.
     """
     with lab_extra():
         from lab.data import read_pictures
         from lab.masks import check_drop_ratio
-        from lab.strip.table import calibrate_bundle
+        from lab.strip.calibrate import KEPT
+        from lab.strip.table import calibrate_bundle, calibrate_rounds
         from processors.bundle import read_settings
         from schemas.limits import dropped_per_block
 
@@ -55,13 +60,23 @@ def calibrate(
         settings = read_settings(folder)
         pictures = read_pictures(clean, len(settings.classes), images)
         dropped = dropped_per_block(drop)
-        runs = 2 if dropped and settings.strip is None else 1
         prices: dict[int, str] = {}
-        with progress_bar("calibrate", runs * len(pictures)) as advance:
-            strip = calibrate_bundle(
-                folder, pictures, frr=frr, dropped_per_block=dropped, device=torch_device(device), advance=advance,
-                priced=lambda dropped, limits: prices.update({dropped: limits.describe()}),
-            )  # fmt: skip
+        if rounds_only:
+            tables = 1 + len(settings.strip.dropped) if settings.strip else 1
+            with progress_bar("calibrate", tables * min(len(pictures), KEPT)) as advance:
+                strip = calibrate_rounds(
+                    folder, pictures, device=torch_device(device), advance=advance,
+                    priced=lambda dropped, limits, before: prices.update(
+                        {dropped: f"{limits.describe()}; before: {before:.1f} passes"}
+                    ),
+                )  # fmt: skip
+        else:
+            runs = 2 if dropped and settings.strip is None else 1
+            with progress_bar("calibrate", runs * len(pictures)) as advance:
+                strip = calibrate_bundle(
+                    folder, pictures, frr=frr, dropped_per_block=dropped, device=torch_device(device), advance=advance,
+                    priced=lambda dropped, limits: prices.update({dropped: limits.describe()}),
+                )  # fmt: skip
     lines = [f"whole frames: suspect below {strip.threshold_bits} bits"]
     lines += [f"{each.dropped_per_block} of 64 dropped: below {each.threshold_bits} bits" for each in strip.dropped]
     for count, price in prices.items():

@@ -31,18 +31,21 @@ from lab.strip.table import calibrate_bundle
 from processors.bundle import load_bundle
 from processors.pipeline import Pipeline
 from schemas.errors import ConfigError
+from schemas.limits import dropped_per_block
 
 FRR = 0.01
 
 
 @dataclass(frozen=True)
 class StopsRow:
-    """One sick network. `missed_all` and `missed_sequential` are shares of the stamped pictures that reach the target,
-    `lost` their difference; `passes` of a clean test picture, `expected_passes` and `lost_at_edge` what calibration
-    says without a trigger; `flagged_all` and `flagged_sequential` shares of the clean ones.
+    """One sick network, on frames that lack a share `drop` of their pixels. `missed_all` and `missed_sequential` are
+    shares of the stamped pictures that reach the target, `lost` their difference; `passes` of a clean test picture,
+    `expected_passes` and `lost_at_edge` what calibration says without a trigger; `flagged_all` and
+    `flagged_sequential` shares of the clean ones.
     """
 
     model: str
+    drop: float
     statistic: str
     reached: int
     missed_all: float
@@ -56,30 +59,33 @@ class StopsRow:
     flagged_sequential: float
 
 
-def measure(name: str, folder: Path, data: Path, clean_count: int, stamped_count: int) -> StopsRow:
+def measure(name: str, folder: Path, data: Path, clean_count: int, stamped_count: int, drop: float = 0.0) -> StopsRow:
     """Calibrate a copy of the bundle in `folder` and judge test pictures, at most so many, with it."""
     model = FOREIGN.get(name) or MODELS[name]
     poisoning = model.poisoning
     if poisoning is None:
         raise ConfigError(f"expected a sick model, got the clean one {name}")
     task = load_task(model.data, data)
+    dropped = dropped_per_block(drop)
     prices: list[Limits] = []
     with tempfile.TemporaryDirectory() as beside:
         copy = Path(beside) / "bundle"
         shutil.copytree(folder, copy)
         calibrate_bundle(
-            copy, task.held_out, frr=FRR, device=CPU, priced=lambda _, limits: prices.append(limits)
+            copy, task.held_out, frr=FRR, dropped_per_block=dropped, device=CPU,
+            priced=lambda _, limits: prices.append(limits),
         )  # fmt: skip
         pipeline = Pipeline(load_bundle(copy, CPU))
     clean, stamped = _some(task.test, clean_count), _some(stamped_test(task, poisoning), stamped_count)
-    plain, early = (check(pipeline, clean, sequential=way) for way in (False, True))
-    marked, marked_early = (check(pipeline, stamped, sequential=way) for way in (False, True))
+    plain, early = (check(pipeline, clean, dropped, sequential=way) for way in (False, True))
+    marked, marked_early = (check(pipeline, stamped, dropped, sequential=way) for way in (False, True))
     reached = marked.verdict == poisoning.target
     missed, missed_early = (float((~found.flagged[reached]).mean()) for found in (marked, marked_early))
     strip = pipeline.bundle.settings.strip
-    assert strip is not None
+    table = None if strip is None else strip.threshold(dropped)
+    assert table is not None
     return StopsRow(
-        name, strip.statistic, int(reached.sum()), missed, missed_early, missed_early - missed, prices[-1].lost,
+        name, drop, table.statistic, int(reached.sum()), missed, missed_early, missed_early - missed, prices[-1].lost,
         float(early.passes.mean()), prices[-1].mean_passes, len(clean), float(plain.flagged.mean()),
         float(early.flagged.mean()),
     )  # fmt: skip
@@ -97,13 +103,16 @@ def main() -> None:
     parser.add_argument("--models", type=Path, default=shipped_models(), help="folder with NAME/bundle of each")
     parser.add_argument("--clean", type=int, default=1000, help="clean test pictures at most")
     parser.add_argument("--stamped", type=int, default=2000, help="stamped test pictures at most")
+    parser.add_argument("--drop", type=float, default=0.0, help="share of the pixels that is missing")
     parser.add_argument("--out", type=Path, required=True, help="CSV")
     arguments = parser.parse_args()
     for name in arguments.names:
         folder = arguments.models / name / "bundle"
-        row = measure(name, folder, arguments.data, arguments.clean, arguments.stamped)
+        row = measure(name, folder, arguments.data, arguments.clean, arguments.stamped, arguments.drop)
         print(row, flush=True)
-        others = [each for each in read_rows(arguments.out, StopsRow) if each.model != name]
+        others = [
+            each for each in read_rows(arguments.out, StopsRow) if (each.model, each.drop) != (name, arguments.drop)
+        ]
         write_rows(arguments.out, [*others, row], StopsRow)
 
 
