@@ -162,11 +162,13 @@ def _camera(document: dict[str, Any]) -> list[Row]:
 def _attacks(document: dict[str, Any]) -> list[Row]:
     rows = []
     for name, found in document["result"].items():
-        before, during = found["p99_before_s"], found["p99_during_s"]
+        before, during, after = found["p99_before_s"], found["p99_during_s"], found["seen"].get("p99_after_s")
         beside = "" if before is None or during is None else f"; good traffic's p99 {before:.2f} → {during:.2f} s"
+        if beside and after is not None:
+            beside += f", {after:.2f} s afterwards"
         rows.append((
             f"attack `{name}`: {found['what'].rstrip('.')}",
-            "fails, 0 lost" + (", p99 ≤ 2 ×" if beside else ""),
+            "fails, 0 lost" + (f", p99 {'afterwards ' if after is not None else ''}≤ 2 ×" if beside else ""),
             f"{'succeeds' if found['succeeded'] else 'fails'}, {found['lost']} lost{beside}",
             f"`python -m benchmarks.attacks {name} --json docs/results/trunk/attacks.json`",
         ))  # fmt: skip
