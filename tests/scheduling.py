@@ -43,8 +43,8 @@ class GroupScheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist's cla
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """`--numprocesses auto`: as many as the cores that this process may use, whatever the machine has."""
-    return len(os.sched_getaffinity(0))
+    """`--numprocesses auto`: one more than the cores that this process may use, for tests with brokers mostly wait."""
+    return len(os.sched_getaffinity(0)) + 1
 
 
 @pytest.hookimpl(optionalhook=True)
