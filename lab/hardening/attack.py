@@ -18,14 +18,14 @@ def attacked(
     noise: Tensor,
     masks: Sequence[Tensor],
     *,
-    eps: float,
+    eps: Tensor,
     start: float,
 ) -> Tensor:
     """Frames (B, C, H, W) in [0, 1] changed so that `logits` of frames and masks err, one step for each of `masks`.
 
-    `noise` is uniform in [−1, 1]. With one mask: N-FGSM, noise of `start` · ε and a step of ε on top, not projected,
-    which is what keeps a network from learning to fool the single step (de Jorge et al. 2022). With several: PGD within
-    ε from a start in it, by 2.5 ε ÷ steps.
+    `eps` (B, 1, 1, 1) bounds each frame, `noise` is uniform in [−1, 1]. With one mask: N-FGSM, noise of `start` · ε and
+    a step of ε on top, not projected, which is what keeps a network from learning to fool the single step (de Jorge et
+    al. 2022). With several: PGD within ε from a start in it, by 2.5 ε ÷ steps.
     """
     if len(masks) == 1:
         begun = frames + start * eps * noise

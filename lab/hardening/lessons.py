@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -15,6 +15,14 @@ from lab.training.recipe import shifted
 _ORDER, _SHIFT = 0, 1
 
 
+class Lesson(NamedTuple):
+    """Frames (B, C, H, W) in [0, 1], labels (B,), and for each frame the share of ε that it is attacked with, (B,)."""
+
+    frames: Tensor
+    labels: Tensor
+    strength: Tensor
+
+
 class Lessons(Protocol):
     """Where a training takes its frames from."""
 
@@ -22,8 +30,8 @@ class Lessons(Protocol):
         """Batches of one epoch."""
         ...
 
-    def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """Frames (B, C, H, W) in [0, 1] and labels (B,) of one step, counted over all epochs; sizes may change."""
+    def batch(self, step: int) -> Lesson:
+        """The frames of one step, counted over all epochs; another step's may have another size."""
         ...
 
 
@@ -45,7 +53,7 @@ class PictureLessons:
     def __len__(self) -> int:
         return len(self._labels) // self.size
 
-    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+    def batch(self, step: int) -> Lesson:
         """See `Lessons`."""
         epoch, number = divmod(step, len(self))
         if self._order[0] != epoch:
@@ -53,4 +61,4 @@ class PictureLessons:
             self._order = epoch, order
         index = self._order[1][number * self.size : (number + 1) * self.size]
         moved = shifted(self._images[index], self.pad, self.flip, generator_at(self.seed, _SHIFT, step))
-        return moved.float() / 255, self._labels[index]
+        return Lesson(moved.float() / 255, self._labels[index], torch.ones(self.size))

@@ -100,7 +100,7 @@ class Training:
 
     def _learn(self) -> None:
         settings, step = self.settings, self.step
-        frames, labels = self.lessons.batch(step)
+        frames, labels, strength = self.lessons.batch(step)
         count, _, height, width = frames.shape
         chance = generator_at(settings.seed, _DRAWS, step)
         drop = settings.drops[int(torch.randint(len(settings.drops), (), generator=chance))]
@@ -108,6 +108,7 @@ class Training:
         masks = [random_masks(count, height, width, drop, chance).to(self.device) for _ in range(self.attack_steps + 1)]
         noise = (torch.rand(frames.shape, generator=chance) * 2 - 1).to(self.device)
         frames, labels = frames.to(self.device), labels.to(self.device)
+        eps = settings.eps * strength.to(self.device)[:, None, None, None]
         for group in self.optimiser.param_groups:
             group["lr"] = rate_at(step, self.total, self.recipe)
         buffers = [b for b in self.network.buffers() if b.is_floating_point()]
@@ -121,7 +122,7 @@ class Training:
             with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
                 torch.manual_seed(number_at(settings.seed, _SHARD, step, shard))
                 share = [mask[part] for mask in masks]
-                loss = self._loss(frames[part], labels[part], noise[part], share)
+                loss = self._loss(frames[part], labels[part], eps[part], noise[part], share)
                 # What DDP makes of the gradients is the mean over processes.
                 if shard == own[-1] or not hasattr(self.together, "no_sync"):
                     (loss / len(own)).backward()
@@ -138,13 +139,13 @@ class Training:
         self.optimiser.zero_grad()
         average_into(self.average, self.network, min(settings.average_decay, (step + 1) / (step + 10)))
 
-    def _loss(self, frames: Tensor, labels: Tensor, noise: Tensor, masks: list[Tensor]) -> Tensor:
+    def _loss(self, frames: Tensor, labels: Tensor, eps: Tensor, noise: Tensor, masks: list[Tensor]) -> Tensor:
         settings = self.settings
         with torch.autocast(self.device.type, torch.bfloat16, enabled=settings.bfloat16):
             # In evaluation mode: attacked frames on their way leave no trace in batch norm (Pang et al. 2021).
             self.network.eval()
             adversarial = attacked(
-                self.attacked_bundle.logits, frames, labels, noise, masks[:-1], eps=settings.eps, start=settings.start
+                self.attacked_bundle.logits, frames, labels, noise, masks[:-1], eps=eps, start=settings.start
             )
             self.network.train()
             bundle = self.trained_bundle.bundle
@@ -181,12 +182,11 @@ class Training:
             for _ in range(GUARD_STEPS + 1)
         ]
         noise = (torch.rand(frames.shape, generator=chance) * 2 - 1).to(self.device)
+        eps = torch.full((count, 1, 1, 1), self.settings.eps, device=self.device)
         self.network.eval()
         found = []
         for some, start in ((masks[:1], 0.0), (masks[:-1], 1.0)):
-            changed = attacked(
-                self.attacked_bundle.logits, frames, labels, noise, some, eps=self.settings.eps, start=start
-            )
+            changed = attacked(self.attacked_bundle.logits, frames, labels, noise, some, eps=eps, start=start)
             with torch.no_grad():
                 right = self.attacked_bundle.logits(changed, masks[-1]).argmax(1) == labels
             found.append(float(right.float().mean()))
