@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Final
 
 import torch
-from torch import Tensor
 
 from lab.attacks import to_8_bits
+from lab.attacks.defences import defended
 from lab.attacks.eot import eot_pgd
+from lab.attacks.resubmission import resubmitted
 from lab.data import LabelledPictures
-from lab.masks import random_masks
 from processors.bundle import Bundle
 from processors.pipeline import Pipeline
 
@@ -31,17 +31,6 @@ class Shares:
     count: int
 
 
-def defended(bundle: Bundle, drop: float) -> Callable[[Tensor, torch.Generator], Tensor]:
-    """The whole chain behind fresh masks: frames (B, C, H, W) in [0, 1] and a generator to logits (B, classes)."""
-    pipeline = Pipeline(bundle)
-
-    def run(frames: Tensor, generator: torch.Generator) -> Tensor:
-        kept = random_masks(len(frames), *frames.shape[2:], drop, generator).to(frames.device)
-        return pipeline.logits(frames, kept)
-
-    return run
-
-
 def measure(
     bundle: Bundle,
     pictures: LabelledPictures,
@@ -52,7 +41,7 @@ def measure(
     advance: Callable[[int], object] = lambda count: None,
 ) -> Shares:
     """Clean and robust accuracy of `pictures`; attacked ones are rounded to 8 bits, as a camera would."""
-    chain = defended(bundle, drop)
+    chain = defended(Pipeline(bundle), drop)
     generator = torch.Generator().manual_seed(seed)
     clean = robust = 0
     for frames, labels in pictures.batches(bundle.device):
@@ -61,10 +50,6 @@ def measure(
         changed = to_8_bits(
             eot_pgd(chain, frames, labels, None, eps=eps, steps=STEPS, samples=SAMPLES, generator=generator)
         )
-        withstood = torch.ones_like(labels, dtype=torch.bool)
-        with torch.no_grad():
-            for _ in range(RESUBMISSIONS):
-                withstood &= chain(changed, generator).argmax(1) == labels
-        robust += int(withstood.sum())
+        robust += int(resubmitted(chain, changed, labels, times=RESUBMISSIONS, generator=generator).sum())
         advance(len(labels))
     return Shares(clean / len(pictures), robust / len(pictures), len(pictures))

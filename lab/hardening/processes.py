@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,8 +40,15 @@ class Processes:
 
     def together(self, network: nn.Module) -> nn.Module:
         """`network` with gradients that are the mean over all processes; itself where there is one."""
-        # Buffers are averaged by whoever trains: those of batch norm belong to shards, not to processes.
-        return network if self.count == 1 else DistributedDataParallel(network, broadcast_buffers=False)
+        # It makes the buffers of all those of the first, which changes nothing: whoever trains keeps them the same.
+        return network if self.count == 1 else DistributedDataParallel(network)
+
+    def apart(self, network: nn.Module) -> AbstractContextManager[None]:
+        """Within it, gradients of what `together` gave only add up in this process."""
+        if isinstance(network, DistributedDataParallel):
+            alone: AbstractContextManager[None] = network.no_sync()
+            return alone
+        return nullcontext()
 
     def add_up(self, value: Tensor) -> None:
         """Replace `value` in place by its sum over all processes."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, Final
 
@@ -50,7 +51,7 @@ class Training:
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing from stubs
         self.together = processes.together(self.network)
         with torch.no_grad():
-            self.average = copy.deepcopy(self.network)
+            self.average: nn.Module = copy.deepcopy(self.network)
         self.attacked_bundle = Pipeline(replace(bundle, network=self.network))
         self.trained_bundle = Pipeline(replace(bundle, network=self.together))
         self.lessons = lessons
@@ -96,7 +97,8 @@ class Training:
                 self._look()
                 if self.processes.leads:
                     self.checkpoint.save(self._saved())
-        return self.average.eval()
+        self.average.eval()
+        return self.average
 
     def _learn(self) -> None:
         settings, step = self.settings, self.step
@@ -111,7 +113,8 @@ class Training:
         eps = settings.eps * strength.to(self.device)[:, None, None, None]
         for group in self.optimiser.param_groups:
             group["lr"] = rate_at(step, self.total, self.recipe)
-        buffers = [b for b in self.network.buffers() if b.is_floating_point()]
+        # Each shard starts from the same statistics, and their mean stays; counters count a step once.
+        buffers = list(self.network.buffers())
         before = [b.clone() for b in buffers]
         sums = [torch.zeros_like(b) for b in buffers]
         own = self.processes.own(settings.shards)
@@ -123,18 +126,16 @@ class Training:
                 torch.manual_seed(number_at(settings.seed, _SHARD, step, shard))
                 share = [mask[part] for mask in masks]
                 loss = self._loss(frames[part], labels[part], eps[part], noise[part], share)
-                # What DDP makes of the gradients is the mean over processes.
-                if shard == own[-1] or not hasattr(self.together, "no_sync"):
-                    (loss / len(own)).backward()
-                else:
-                    with self.together.no_sync():
-                        (loss / len(own)).backward()
+                # What is made of the gradients of several processes is their mean, after the last shard.
+                with nullcontext() if shard == own[-1] else self.processes.apart(self.together):
+                    (loss / len(own)).backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
             for total, buffer in zip(sums, buffers, strict=True):
                 total += buffer
         if settings.shards > 1:
             for buffer, total in zip(buffers, sums, strict=True):
-                self.processes.add_up(total)
-                buffer.data.copy_(total / settings.shards)
+                if buffer.is_floating_point():
+                    self.processes.add_up(total)
+                    buffer.data.copy_(total / settings.shards)
         self.optimiser.step()
         self.optimiser.zero_grad()
         average_into(self.average, self.network, min(settings.average_decay, (step + 1) / (step + 10)))
