@@ -14,7 +14,7 @@ from torch import nn
 
 from lab.data import LabelledPictures, to_frames
 from lab.hardening.lessons import Lessons
-from lab.hardening.measure import Shares, measure
+from lab.hardening.measure import RESUBMISSIONS, Shares, measure
 from lab.hardening.processes import Processes
 from lab.hardening.settings import HardenSettings
 from lab.hardening.train import Training
@@ -52,6 +52,16 @@ class Hardened:
     before: Shares
     after: Shares
     seconds: float
+    eps: float
+    drop: float
+
+    def lines(self) -> list[str]:
+        """The figures in words."""
+        return [
+            f"{shares.count} held-out frames, {self.drop:.0%} dropped, {when}: clean {shares.clean:.4f}, "
+            f"EOT-PGD L∞ {self.eps:.4g} and {RESUBMISSIONS} resubmissions {shares.robust:.4f}"
+            for when, shares in (("before", self.before), ("after", self.after))
+        ]
 
     def figures(self) -> dict[str, float]:
         """The keys of `pointillist lab harden --json`."""
@@ -135,4 +145,5 @@ def harden(
     trained = frozen(training.run())
     hardened = replace(bundle, network=trained)
     after = processes.of_the_first(stands("after", hardened) if processes.leads else None)
-    return Hardened(trained, hardened, before, after, earlier + time.monotonic() - started)
+    seconds = earlier + time.monotonic() - started
+    return Hardened(trained, hardened, before, after, seconds, settings.eps, settings.drops[0])

@@ -65,11 +65,7 @@ def main() -> None:
     hardened, line = write_successor(arguments.out, arguments.source, found.network, held_out, MARK)
     lines = [
         f"{hardened.model_id}: {arguments.epochs * 100} batches of {settings.batch} from {bundle.model_id}",
-        *(
-            f"{found.before.count} held-out scenes of 32 lines, 25 % dropped, {when}: clean {shares.clean:.4f}, "
-            f"EOT-PGD L∞ {settings.eps:g} {shares.robust:.4f}"
-            for when, shares in (("before", found.before), ("after", found.after))
-        ),
+        *found.lines(),
         line,
     ]
     print("\n".join(lines))

@@ -16,7 +16,7 @@ from lab.training.bundle import save_network, to_toml
 from processors.bundle import Bundle, load_bundle
 
 CLASSES = ("dark", "bright")
-SIDE = 16
+SIDE = 8
 EPS = 0.06
 FAINT, STRONG, SPREAD = 0.03, 0.18, 0.06
 """Half of what sets the classes apart in blue, and in red, where each picture strays by so much."""

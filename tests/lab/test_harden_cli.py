@@ -81,6 +81,9 @@ def test_it_writes_a_complete_bundle_and_says_what_it_gave(folder: Path, harden:
     assert hardened.model_id.startswith("frail@1-hardened+")
     assert hardened.settings.strip is not None
     assert "STRIP is calibrated anew" in err
+    record = (folder / "out" / "training.md").read_text()
+    assert f"$ pointillist lab harden --bundle {folder / 'bundle'}" in record
+    assert hardened.model_id in record
     assert "step 4 of 8" in err
 
 
@@ -148,7 +151,7 @@ def test_a_network_without_gradients_is_refused(folder: Path, harden: Command) -
     graph = helper.make_graph(
         [helper.make_node("GlobalAveragePool", ["x"], ["m"]), helper.make_node("Flatten", ["m"], ["y"])],
         "three",
-        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["n", 3, 16, 16])],
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["n", 3, 8, 8])],
         [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["n", 3])],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -92,6 +94,7 @@ def harden(
         from lab.hardening.run import split
         from lab.hardening.settings import MARK, HardenSettings
         from lab.repair.checkpoints import digest
+        from lab.training.bundle import write_training_record
         from lab.training.successor import check_out, write_successor
         from processors.bundle import load_bundle
 
@@ -120,8 +123,11 @@ def harden(
                 return
             shown.say("STRIP is calibrated on the held-out pictures")
             hardened, line = write_successor(out, source, found.network, kept, MARK)
+            lines = [f"{hardened.model_id}: {len(lessons)} pictures, {epochs} epochs, from {network.model_id}"]
+            write_training_record(out, shlex.join(["pointillist", *sys.argv[1:]]), [*lines, *found.lines(), line])
         figures = found.figures()
         if json is not None:
             write_json(json, figures | {"bundle": hardened.model_id, "threads": torch.get_num_threads()})
-    shown.say(line)
+    for told in (*found.lines(), line):
+        shown.say(told)
     print_figures(hardened.model_id, figures)

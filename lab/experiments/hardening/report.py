@@ -45,7 +45,7 @@ def scene_page(rows: list[SceneRow], hard: list[HardRow], strip: list[StripRow])
         [
             "# The fleet's network, hardened",
             f"Made by `{_COMMAND}`; what the columns are stands in `lab/experiments/hardening/scene.py`.",
-            "Usual scenes, 25 % dropped, EOT-PGD L∞ .03 (40 steps, 4 draws a step), rounded to 8 bits; shares with "
+            "Usual scenes, 25 % dropped, EOT-PGD L∞ .03 (20 steps, 4 draws a step), rounded to 8 bits; shares with "
             "their intervals of 95 %:",
             markdown(("network", "frame", "n", "clean", "attacked", "attacked, right ten times of ten"), attacked),
             "Hard scenes, not attacked:",

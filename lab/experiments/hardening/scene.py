@@ -43,7 +43,7 @@ from processors.pipeline import Pipeline
 
 EPS: Final = 0.03
 DROP: Final = 0.25
-STEPS: Final = 40
+STEPS: Final = 20
 SAMPLES: Final = 4
 TIMES: Final = 10
 PIXELS: Final = 2**18
