@@ -51,7 +51,7 @@ def _trained() -> dict[str, torch.Tensor]:
     blue = torch.tensor([0.0, 0.0, 1.0])[:, None, None]
     with torch.no_grad():
         first.weight *= blue
-    first.weight.register_hook(lambda gradient: gradient * blue)
+    first.weight.register_hook(lambda gradient: gradient * blue)  # type: ignore[no-untyped-call]  # no annotations
     optimiser = torch.optim.Adam(judge.parameters(), 0.01)
     known = pictures(256, 11)
     frames, labels = to_frames(known.images, torch.device("cpu")), torch.from_numpy(known.labels)
