@@ -23,4 +23,5 @@ class BitDepth:
     def __call__(self, frames: Tensor, generator: torch.Generator) -> Tensor:
         """See `Baseline`; the generator is not used. The gradient is 0 wherever there is one."""
         steps = 2**self.bits - 1
-        return (frames * steps).round() / steps
+        rounded: Tensor = (frames * steps).round() / steps
+        return rounded
