@@ -96,6 +96,15 @@ def test_a_run_that_was_stopped_ends_bit_for_bit_as_one_that_was_not(tmp_path: P
     assert same(whole, resumed)
 
 
+def test_a_state_of_other_inputs_is_not_gone_on_from_and_a_line_says_so(tmp_path: Path) -> None:
+    file = tmp_path / "state.pt"
+    Checkpoint(file, "others").save({"now": None})
+    said: list[str] = []
+    with pytest.raises(StoppedError):
+        training(file=file, advance=stopping_after(1), said=said).run()
+    assert said == [f"begins anew: what {file} holds is of other inputs, or damaged"]
+
+
 def test_the_global_chance_is_neither_read_nor_moved() -> None:
     torch.manual_seed(1)
     first = training(replace(SMALL, epochs=1)).run()
