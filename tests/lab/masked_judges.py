@@ -1,0 +1,54 @@
+"""Networks like `colour_judge.network`, behind what hides their gradients, or what looks robust and is not."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from tests.lab import colour_judge
+
+
+class Steps(nn.Module):
+    """Rounds each mean to a grid of 16 levels: the answer hardly changes, the gradient is zero."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return (features * 16 * 8).round() / (16 * 8)
+
+
+class Saturated(nn.Module):
+    """A sigmoid so steep that float32 leaves nothing of its slope."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        others = (features.sum(1, keepdim=True) - features) / 2
+        return torch.sigmoid(1e6 * (features - others))
+
+
+def _between(middle: nn.Module) -> nn.Module:
+    pool, flat, linear = colour_judge.network().children()
+    return nn.Sequential(pool, flat, linear, middle)
+
+
+def stepped() -> nn.Module:
+    """The judge on rounded scores."""
+    return _between(Steps())
+
+
+def saturated() -> nn.Module:
+    """The judge whose scores are 0 or 1."""
+    return _between(Saturated())
+
+
+class Constant(nn.Module):
+    """Always the first class, whatever it is shown, with a gradient that says nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = colour_judge.network()
+
+    def forward(self, frames: Tensor) -> Tensor:
+        return self.inner[2](self.inner[1](self.inner[0](frames))) * 1e-3 + torch.tensor([1.0, 0.0, 0.0])  # type: ignore[index]
+
+
+def constant() -> nn.Module:
+    """The network that nothing sways."""
+    return Constant()
