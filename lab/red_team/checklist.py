@@ -15,7 +15,7 @@ import numpy as np
 from lab.red_team import signs
 from lab.red_team.defences import BROKEN, Defence
 from lab.red_team.outcomes import Outcome, compare, worst_case
-from lab.red_team.plan import CLEAN, EOT_SIZES, MAIN, RESUBMISSIONS, STEP_COUNTS, STEP_SIZES
+from lab.red_team.plan import CLEAN, EOT_SIZES, LARGE, MAIN, RESUBMISSIONS, STEP_COUNTS, STEP_SIZES
 
 Status = Literal["passed", "failed", "not run"]
 ENOUGH: Final = 1000
@@ -74,7 +74,8 @@ def adaptive(seen: Evidence) -> Verdict:
         wanted += [f"eot/{size}" for size in EOT_SIZES]
     if lacks := seen.missing(wanted):
         return lacks
-    if said := [*signs.stand_in_is_stronger(seen.outcomes, seen.classes)]:
+    found = (signs.no_gradient, signs.stand_in_is_stronger)
+    if said := [line for sign in found for line in sign(seen.outcomes, seen.classes)]:
         return Verdict("failed", "; ".join(said))
     if not seen.defence.random:
         return Verdict("passed", "attacked whole; it draws nothing that would have to be averaged")
@@ -103,11 +104,14 @@ def growth(seen: Evidence) -> Verdict:
     )
     if lacks := seen.missing(["one-step", MAIN]):
         return lacks
-    if len(curve) < 3:
-        return Verdict("not run", "lacks the curve over ε")
+    if len(curve) < 3 or curve[-1].job.eps < LARGE:
+        return Verdict("not run", "lacks the curve over ε up to where nothing is left of a picture")
     found = (signs.one_step_is_stronger, signs.no_growth, signs.not_at_chance)
     if said := [line for sign in found for line in sign(seen.outcomes, seen.classes)]:
         return Verdict("failed", "; ".join(said))
+    if curve[-1].accuracy.value > MARGIN:
+        left, eps = curve[-1].accuracy.value, curve[-1].job.eps
+        return Verdict("failed", f"success does not reach 100 %: at ε = {eps:.3g} {left:.1%} are still right")
     points = ", ".join(f"{each.job.eps:.3g}: {each.accuracy.value:.1%}" for each in curve)
     return Verdict("passed", f"accuracy by ε: {points}; one step {seen.share('one-step')}, fifty {seen.share(MAIN)}")
 

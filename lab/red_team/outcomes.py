@@ -102,9 +102,10 @@ def compare(first: Outcome, second: Outcome, *, often: bool = False) -> Comparis
 
 
 def worst_case(outcomes: Iterable[Outcome], pictures: int) -> NDArray[np.bool_]:
-    """The pictures (n,) that every attack on the defence itself has left standing, under every submission."""
+    """The first pictures (n,) that every attack on the defence itself has left standing, under every submission."""
     standing = np.ones(pictures, np.bool_)
     for outcome in outcomes:
         if outcome.job.counts:
-            standing[: outcome.pictures] &= outcome.survived | ~outcome.met
+            count = min(pictures, outcome.pictures)
+            standing[:count] &= (outcome.survived | ~outcome.met)[:count]
     return standing

@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Final
 
 from lab.red_team.outcomes import Outcome, compare
-from lab.red_team.plan import GRADIENTS, LARGE, MAIN
+from lab.red_team.plan import CLEAN, GRADIENTS, LARGE, MAIN
 from lab.statistics import wilson
 
 Outcomes = Mapping[str, Outcome]
@@ -29,8 +29,11 @@ def masking_signs(outcomes: Outcomes, classes: int) -> list[str]:
 
 def no_gradient(outcomes: Outcomes, classes: int) -> Iterator[str]:
     """The loss has no gradient, or none that is a number, for many pictures."""
-    found = outcomes.get(GRADIENTS)
-    if found is not None and (share := float(found.right[found.met].mean())) < USABLE:
+    found, clean = outcomes.get(GRADIENTS), outcomes.get(CLEAN)
+    if found is None or clean is None:
+        return
+    asked = clean.right[: found.pictures] > 0
+    if asked.any() and (share := float(found.right[asked].mean())) < USABLE:
         yield f"the loss has a finite gradient other than zero for {share:.0%} of the pictures only"
 
 
