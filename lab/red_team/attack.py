@@ -9,6 +9,7 @@ from lab.attacks.auto_attack import auto_attack
 from lab.attacks.contract import Defended, margins
 from lab.attacks.eot import eot_pgd, loss_gradient
 from lab.attacks.hop_skip_jump import hop_skip_jump
+from lab.attacks.live import attack_verdicts, verdicts
 from lab.attacks.square import square
 from lab.attacks.transfer import transfer
 from lab.red_team.jobs import Effort
@@ -59,6 +60,9 @@ def _found(
             attacked, frames, labels, targets, eps=eps, generator=generator, steps=effort.steps,
             evaluations=effort.queries, samples=effort.samples, starts=sample,
         )  # fmt: skip
+    if effort.kind == "verdicts":
+        published = verdicts(attacked)
+        return attack_verdicts(published, frames, labels, targets, eps=eps, queries=effort.queries, generator=generator)
     if effort.kind == "transfer":
         source = [lambda pictures: attacked(pictures, generator)]
         return transfer(source, frames, labels, targets, eps=eps, generator=generator, steps=effort.steps)

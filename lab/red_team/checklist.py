@@ -13,7 +13,7 @@ from typing import Final, Literal, NamedTuple
 import numpy as np
 
 from lab.red_team import signs
-from lab.red_team.defences import BROKEN, Defence
+from lab.red_team.defences import BROKEN, POOL, Defence
 from lab.red_team.outcomes import Outcome, compare, worst_case
 from lab.red_team.plan import CLEAN, EOT_SIZES, LARGE, MAIN, RESUBMISSIONS, STEP_COUNTS, STEP_SIZES
 
@@ -70,14 +70,14 @@ def adaptive(seen: Evidence) -> Verdict:
     wanted = [MAIN]
     if seen.defence.layered:
         wanted += ["bpda/identity", "bpda/stand-in", "bpda/surrogate", "steps/25"]
-    if seen.defence.random:
+    if seen.defence.uncertain:
         wanted += [f"eot/{size}" for size in EOT_SIZES]
     if lacks := seen.missing(wanted):
         return lacks
     found = (signs.no_gradient, signs.stand_in_is_stronger)
     if said := [line for sign in found for line in sign(seen.outcomes, seen.classes)]:
         return Verdict("failed", "; ".join(said))
-    if not seen.defence.random:
+    if not seen.defence.uncertain:
         return Verdict("passed", "attacked whole; it draws nothing that would have to be averaged")
     most = compare(seen.outcomes["eot/100"], seen.outcomes["eot/30"])
     if most.first_stronger:
@@ -88,13 +88,17 @@ def adaptive(seen: Evidence) -> Verdict:
 
 def fixed_randomness(seen: Evidence) -> Verdict:
     """3: with the randomness fixed, the attack must do better."""
-    if not seen.defence.random:
-        return Verdict("passed", "the attacker knows every draw as it is")
-    if lacks := seen.missing(["fixed", MAIN]):
+    if not seen.defence.uncertain:
+        return Verdict("passed", "what is attacked draws nothing that the attacker does not know")
+    steps = ["fixed/all", "fixed/few"] if seen.defence.layered else ["fixed/all"]
+    if lacks := seen.missing([*steps, MAIN]):
         return lacks
     if said := [*signs.fixing_does_not_help(seen.outcomes, seen.classes)]:
         return Verdict("failed", "; ".join(said))
-    return Verdict("passed", f"accuracy {seen.share('fixed')} with every draw known, {seen.share(MAIN)} with none")
+    few = f", {seen.share('fixed/few')} with one of {POOL} known ones" if seen.defence.layered else ""
+    return Verdict(
+        "passed", f"accuracy {seen.share('fixed/all')} with every draw known{few}, {seen.share(MAIN)} with none"
+    )
 
 
 def growth(seen: Evidence) -> Verdict:

@@ -38,6 +38,8 @@ BROKEN: Final = ("jpeg", "shield", "pixel-deflection")
 """Defences of which it is known that an attacker who knows them loses nothing: they validate the attacks."""
 SAMPLE: Final = 256
 """Pictures that the attacker has, at most: to learn an imitation of the chain from, and to walk from."""
+POOL: Final = 4
+"""Masks, where chance is let in step by step."""
 LEARNING_STEPS: Final = 300
 """Of the imitation that BPDA differentiates."""
 KNOWLEDGE: Final[dict[str, str]] = {
@@ -84,8 +86,13 @@ class Defence:
 
     @property
     def random(self) -> bool:
-        """Whether the attacker does not know its draws."""
+        """Whether it draws what the attacker does not know, so that the same picture is worth a second try."""
         return self.name in ("fleet", "blind", *RANDOM_BASELINES)
+
+    @property
+    def uncertain(self) -> bool:
+        """Whether what the attacker differentiates draws, so that gradients must be averaged."""
+        return self.random and self.name != "blind"
 
     @property
     def layered(self) -> bool:
@@ -140,6 +147,7 @@ class Defence:
         }
         if self.layered:
             ways |= {
+                "pool": lambda seed: _both(_pool(self.pipeline, self.ratio, seed)),
                 "bpda-identity": lambda seed: self._bpda(seed, lambda frames, generator: self.bundle.prepare(frames)),
                 "bpda-surrogate": lambda seed: self._bpda(seed, self._learned),
                 "bpda-stand-in": lambda seed: self._bpda(seed, self._seen(seed, Pipeline(self.bundle, "plate"))),
@@ -238,6 +246,18 @@ def _known(pipeline: Pipeline, ratio: float, seed: int) -> Defended:
         return with_key(pipeline, kept)(frames, generator)
 
     return behind_known_mask
+
+
+def _pool(pipeline: Pipeline, ratio: float, seed: int) -> Defended:
+    """Behind one of `POOL` masks that the attacker knows, he does not know which: chance, let in by a crack."""
+
+    def behind_one_of_few(frames: Tensor, generator: torch.Generator) -> Tensor:
+        height, width = frames.shape[2:]
+        masks = random_masks(POOL, height, width, ratio, torch.Generator().manual_seed(seed))
+        kept = masks[torch.randint(POOL, (len(frames),), generator=generator)].to(frames.device)
+        return pipeline.logits(drop(frames, kept), kept)
+
+    return behind_one_of_few
 
 
 def one_draw(each: Defended, seed: int) -> Defended:

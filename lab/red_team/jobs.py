@@ -7,9 +7,18 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 Kind = Literal[
-    "clean", "noise", "random-search", "gradients", "eot-pgd", "auto-attack", "square", "hop-skip-jump", "transfer"
+    "clean",
+    "noise",
+    "random-search",
+    "gradients",
+    "eot-pgd",
+    "auto-attack",
+    "square",
+    "hop-skip-jump",
+    "transfer",
+    "verdicts",
 ]
-WITHOUT_GRADIENTS: Final[tuple[Kind, ...]] = ("clean", "noise", "random-search", "square", "hop-skip-jump")
+WITHOUT_GRADIENTS: Final[tuple[Kind, ...]] = ("clean", "noise", "random-search", "square", "hop-skip-jump", "verdicts")
 """What asks a defence for its answers alone, so that it runs on ONNX networks too."""
 
 Cost = tuple[int, int]

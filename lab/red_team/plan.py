@@ -23,7 +23,7 @@ ones go for those alone that still stand."""
 JUDGED: Final = 300
 """Pictures of AutoAttack, Square, the transfer and the targeted attack."""
 HARD_LABEL: Final = 25
-"""Pictures of HopSkipJump."""
+"""Pictures of HopSkipJump, and of the attack on published verdicts."""
 CURVE_STEPS: Final = 20
 CURVE_SAMPLES: Final = 5
 EOT_SIZES: Final = (1, 10, 30, 100)
@@ -42,8 +42,10 @@ QUERIES: Final = 5000
 """Of Square, the package's own number."""
 RANDOM_QUERIES: Final = 2000
 """The same where the defence draws: each is answered twice, on common draws."""
+VERDICTS: Final = 1000
+"""Of an attacker who has nothing but what the fleet publishes: the class and its confidence, of 8-bit frames."""
 WALK_STEPS: Final = 20
-WALK_QUERIES: Final = 50
+WALK_QUERIES: Final = 20
 """Of HopSkipJump, for its first direction; the n-th takes √n times as many."""
 VOTES: Final = 3
 """Draws of which HopSkipJump is told the majority."""
@@ -55,7 +57,7 @@ _SHARES: Final = (1.0, 0.75, 0.5, 0.35, 0.25, 0.15, 0.0)
 
 def wanted_jobs(defence: Defence, eps: float, images: int) -> list[Job]:
     """Everything that the checklist asks of this defence, what matters most first."""
-    samples = SAMPLES if defence.random else 1
+    samples = SAMPLES if defence.uncertain else 1
     some = min(images, COMPARED)
     short = Effort("eot-pgd", SHORT_STEPS, samples)
     jobs = [
@@ -68,8 +70,10 @@ def wanted_jobs(defence: Defence, eps: float, images: int) -> list[Job]:
         *_strengths(eps, min(samples, CURVE_SAMPLES), some),
         *_judges(defence, eps, images, samples),
     ]
-    if defence.random:
-        jobs.append(Job("fixed", Effort("eot-pgd", STEPS), eps, some, "fixed", counts=False))
+    if defence.uncertain:
+        jobs.append(Job("fixed/all", Effort("eot-pgd", STEPS), eps, some, "fixed", counts=False))
+    if defence.uncertain and defence.layered:
+        jobs.append(Job("fixed/few", short, eps, some, "pool", counts=False))
     if defence.layered:
         jobs += [
             Job(f"bpda/{name}", short, eps, some, f"bpda-{name}") for name in ("identity", "stand-in", "surrogate")
@@ -78,7 +82,7 @@ def wanted_jobs(defence: Defence, eps: float, images: int) -> list[Job]:
     jobs += _without(defence, eps, short, some)
     jobs += [Job(f"start/{name}", effort, eps, some) for name, effort in _starts(short)]
     jobs += [Job(f"step-size/{size:g}", replace(short, step=size), eps, some) for size in STEP_SIZES]
-    if defence.random:
+    if defence.uncertain:
         jobs += [Job(f"eot/{size}", Effort("eot-pgd", EOT_STEPS, size), eps, some) for size in EOT_SIZES]
     return jobs
 
@@ -92,7 +96,7 @@ def _strengths(eps: float, samples: int, pictures: int) -> list[Job]:
 
 def _judges(defence: Defence, eps: float, images: int, samples: int) -> list[Job]:
     judged, compared = min(images, JUDGED), min(images, COMPARED)
-    random = defence.random
+    random = defence.uncertain
     square = Effort("square", queries=RANDOM_QUERIES if random else QUERIES, random=random)
     walk = Effort("hop-skip-jump", WALK_STEPS, VOTES if random else 1, queries=WALK_QUERIES)
     jobs = [
@@ -100,6 +104,7 @@ def _judges(defence: Defence, eps: float, images: int, samples: int) -> list[Job
         Job("targeted", Effort("eot-pgd", STEPS, samples, targeted=True), eps, judged, compared=compared),
         Job("auto-attack", Effort("auto-attack", random=random), eps, judged, compared=compared),
         Job("hop-skip-jump", walk, eps, min(images, HARD_LABEL)),
+        Job("verdicts", Effort("verdicts", queries=VERDICTS), eps, min(images, HARD_LABEL)),
     ]
     # From the very network that is attacked anyway, a transfer would be the same attack again.
     if defence.surrogate is not None or defence.name not in ("bare", "blind"):
@@ -160,8 +165,13 @@ class Plan:
 
     jobs: tuple[Job, ...]
     left_out: tuple[str, ...]
-    seconds: float
-    """What they take at most, by the measured speeds."""
+    costs: dict[str, float]
+    """Seconds that each takes at most, by the measured speeds."""
+
+    @property
+    def seconds(self) -> float:
+        """Of all of them."""
+        return sum(self.costs.values())
 
 
 def first_jobs(jobs: Sequence[Job], seconds: Callable[[Job], float], budget_s: float | None) -> Plan:
@@ -196,7 +206,7 @@ def _plan(chosen: Sequence[Job], wanted: Sequence[Job], seconds: Callable[[Job],
         for job in wanted
         if kept.get(job.name, 0) < job.pictures
     ]
-    return Plan(tuple(chosen), tuple(left_out), sum(map(seconds, chosen)))
+    return Plan(tuple(chosen), tuple(left_out), {job.name: seconds(job) for job in chosen})
 
 
 def _cut(job: Job, share: float) -> Job:

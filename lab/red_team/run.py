@@ -19,7 +19,7 @@ from lab.red_team.result import Result
 from lab.red_team.signs import masking_signs
 from schemas.errors import BundleError, ConfigError
 
-BY_ANSWERS: Final = ("noise", "random-search", "square", "hop-skip-jump")
+BY_ANSWERS: Final = ("noise", "random-search", "square", "hop-skip-jump", "verdicts")
 """Groups of attacks that need no gradients."""
 
 
@@ -73,11 +73,27 @@ class RedTeam:
     def _differentiable(self, job: Job) -> bool:
         return has_graph(self.defence, "from-bare" if job.variant == "from-bare" else "bare")
 
+    def estimate(self, told: Told) -> float:
+        """Tell what a run would cost at most, without one: seconds, if every picture withstood every attack."""
+        jobs, times, measurement = self._begin()
+        speeds = measurement.speeds()
+
+        def seconds(job: Job) -> float:
+            return speeds.seconds(job, times if self.defence.draws(job.variant) else 1)
+
+        first = first_jobs(jobs, seconds, self.budget_s)
+        others = further_jobs(jobs, seconds, None if self.budget_s is None else self.budget_s - first.seconds)
+        for plan in (first, others):
+            told.expect(plan, speeds)
+        return first.seconds + others.seconds
+
+    def _begin(self) -> tuple[list[Job], int, Measurement]:
+        times = RESUBMISSIONS if self.defence.random else 1
+        return self.jobs(), times, Measurement(self.defence, self.pictures, self.seed, times, Cache(self.runs))
+
     def run(self, told: Told, command: str) -> Result:
         """Attack, compare, judge. `command` is what a person would type to have the same again."""
-        jobs = self.jobs()
-        times = RESUBMISSIONS if self.defence.random else 1
-        measurement = Measurement(self.defence, self.pictures, self.seed, times, Cache(self.runs))
+        jobs, times, measurement = self._begin()
         speeds = measurement.speeds()
         began = time.monotonic()
 

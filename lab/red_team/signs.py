@@ -43,6 +43,7 @@ def gradient_free_is_stronger(outcomes: Outcomes, classes: int) -> Iterator[str]
         "square": "Square, without gradients,",
         "hop-skip-jump": "HopSkipJump, with labels alone,",
         "transfer": "a transfer from another network",
+        "verdicts": "an attack on published verdicts",
         "random-search": "a random search",
         "noise": "noise",
     }
@@ -90,7 +91,7 @@ def chance_start_is_stronger(outcomes: Outcomes, classes: int) -> Iterator[str]:
 def fixing_does_not_help(outcomes: Outcomes, classes: int) -> Iterator[str]:
     """The attacker who knows every draw breaks less than the one who does not."""
     titles = {MAIN: "the attack through unknown draws"}
-    yield from _stronger(outcomes, titles, "fixed", "that through known ones", often=True)
+    yield from _stronger(outcomes, titles, "fixed/all", "that through known ones", often=True)
 
 
 def _stronger(

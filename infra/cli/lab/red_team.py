@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 class Reported:
     """A line on stderr for every batch: what is done and how long the rest will take."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, each: bool = False) -> None:
+        self._each = each
         self._console = Console(stderr=True, soft_wrap=True)
         self._began = datetime.now()
         self._expected = self._done = self._fresh = 0.0
@@ -46,6 +47,8 @@ class Reported:
             f"plan: {len(plan.jobs)} attacks, at most {_minutes(plan.seconds)}, measured at {gradients} forward and "
             f"backward, {1 / speeds.forward_s:.0f} forward"
         )
+        for job, seconds in plan.costs.items() if self._each else ():
+            self._say(f"{job}: at most {_minutes(seconds)}")
         for line in plan.left_out:
             self._say(f"left out by the budget: {line}")
 
@@ -97,6 +100,7 @@ def red_team(
         float | None,
         typer.Option(help="Minutes: fewer pictures and attacks, which it names; else as long as it takes."),
     ] = None,
+    estimate: Annotated[bool, typer.Option(help="Only say what it would take, attack by attack, and stop.")] = False,
     json: Annotated[Path | None, typer.Option(help="Where the figures go.")] = None,
     out: Annotated[Path | None, typer.Option(help="Where pages, plots and CSV go, one folder a run.")] = None,
     runs: Annotated[
@@ -138,6 +142,9 @@ def red_team(
             against, pictures, strength, runs / name, attacks=groups,
             budget_s=None if budget is None else budget * 60, seed=seed,
         )  # fmt: skip
+        if estimate:
+            typer.echo(f"at most {_minutes(team.estimate(Reported(each=True)))}")
+            return
         result = team.run(Reported(), shown_command())
         if json is not None:
             write_json(json, result.document())
