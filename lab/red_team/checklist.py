@@ -152,11 +152,13 @@ def other_kinds(seen: Evidence) -> Verdict:
 
 def worst_cases(seen: Evidence) -> Verdict:
     """7: the worst case over attacks and over submissions, picture by picture."""
-    if lacks := seen.missing([CLEAN, MAIN, "auto-attack"]):
+    if lacks := seen.missing([CLEAN, MAIN]):
         return lacks
     if seen.defence.random and seen.times < RESUBMISSIONS:
         return Verdict("not run", f"each picture was shown {seen.times} times, not {RESUBMISSIONS}")
     standing = worst_case(seen.outcomes.values(), seen.outcomes[CLEAN].pictures)
+    if standing.any() and (lacks := seen.missing(["auto-attack"])):
+        return lacks
     attacks = sum(each.job.counts for each in seen.outcomes.values())
     return Verdict("passed", f"{standing.mean():.1%} withstand all of {attacks} runs, {seen.times} submissions each")
 

@@ -50,7 +50,7 @@ WALK_QUERIES: Final = 20
 VOTES: Final = 3
 """Draws of which HopSkipJump is told the majority."""
 RANDOM_TRIES: Final = 100
-FEWEST: Final = 20
+FEWEST: Final = 10
 """Pictures to which a budget may cut a job before it is left out."""
 _SHARES: Final = (1.0, 0.75, 0.5, 0.35, 0.25, 0.15, 0.0)
 
@@ -84,6 +84,9 @@ def wanted_jobs(defence: Defence, eps: float, images: int) -> list[Job]:
     jobs += [Job(f"step-size/{size:g}", replace(short, step=size), eps, some) for size in STEP_SIZES]
     if defence.uncertain:
         jobs += [Job(f"eot/{size}", Effort("eot-pgd", EOT_STEPS, size), eps, some) for size in EOT_SIZES]
+    # As costly as all others together, so it is what a small budget leaves out.
+    ensemble = Effort("auto-attack", random=defence.uncertain)
+    jobs.append(Job("auto-attack", ensemble, eps, min(images, JUDGED), compared=some))
     return jobs
 
 
@@ -102,7 +105,6 @@ def _judges(defence: Defence, eps: float, images: int, samples: int) -> list[Job
     jobs = [
         Job("square", square, eps, judged, compared=compared),
         Job("targeted", Effort("eot-pgd", STEPS, samples, targeted=True), eps, judged, compared=compared),
-        Job("auto-attack", Effort("auto-attack", random=random), eps, judged, compared=compared),
         Job("hop-skip-jump", walk, eps, min(images, HARD_LABEL)),
         Job("verdicts", Effort("verdicts", queries=VERDICTS), eps, min(images, HARD_LABEL)),
     ]
@@ -210,6 +212,10 @@ def _plan(chosen: Sequence[Job], wanted: Sequence[Job], seconds: Callable[[Job],
 
 
 def _cut(job: Job, share: float) -> Job:
-    pictures = max(min(job.pictures, FEWEST), round(share * job.pictures))
-    compared = None if job.compared is None else min(job.compared, pictures)
-    return replace(job, pictures=pictures, compared=compared)
+    def less(count: int) -> int:
+        return max(min(count, FEWEST), round(share * count))
+
+    if job.compared is None:
+        return replace(job, pictures=less(job.pictures))
+    # Beyond them it goes only for what still stands, which costs little where little does and more where it matters.
+    return replace(job, compared=less(job.compared), pictures=max(less(job.pictures), min(job.pictures, COMPARED)))

@@ -95,7 +95,9 @@ def test_an_undefended_network_falls_to_nothing_and_shows_no_sign(tmp_path: Path
     assert document["masking_signs"] == []
     assert document["checklist"]["1 threat model"] == document["checklist"]["4 growth with steps and ε"] == "passed"
     assert document["checklist"]["10 size, intervals, command"] == "failed"
-    assert document["checklist"]["7 worst case, resubmissions"] == "not run"
+    # Nothing is left for AutoAttack.
+    assert document["checklist"]["7 worst case, resubmissions"] == "passed"
+    assert document["checklist"]["8 targeted, clean, noise"] == "not run"
     low, high = document["intervals"]["worst_case_accuracy"]
     assert low == 0 < high < 0.3
 
