@@ -90,15 +90,20 @@ def fixed_randomness(seen: Evidence) -> Verdict:
     """3: with the randomness fixed, the attack must do better."""
     if not seen.defence.uncertain:
         return Verdict("passed", "what is attacked draws nothing that the attacker does not know")
-    steps = ["fixed/all", "fixed/few"] if seen.defence.layered else ["fixed/all"]
+    steps = ["fixed/all"]
+    if seen.defence.layered:
+        steps += ["fixed/few", *(["fixed/masks"] if seen.defence.bundle.random else [])]
     if lacks := seen.missing([*steps, MAIN]):
         return lacks
     if said := [*signs.fixing_does_not_help(seen.outcomes, seen.classes)]:
         return Verdict("failed", "; ".join(said))
-    few = f", {seen.share('fixed/few')} with one of {POOL} known ones" if seen.defence.layered else ""
-    return Verdict(
-        "passed", f"accuracy {seen.share('fixed/all')} with every draw known{few}, {seen.share(MAIN)} with none"
-    )
+    told = {
+        "fixed/all": "with every draw known",
+        "fixed/few": f"with one of {POOL} known ones",
+        "fixed/masks": "with the masks known",
+    }
+    known = ", ".join(f"{seen.share(step)} {told[step]}" for step in steps)
+    return Verdict("passed", f"accuracy {known}, {seen.share(MAIN)} with nothing known")
 
 
 def growth(seen: Evidence) -> Verdict:
@@ -140,7 +145,7 @@ def convergence(seen: Evidence) -> Verdict:
 def other_kinds(seen: Evidence) -> Verdict:
     """6: gradient-free, hard-label and transfer attacks are weaker."""
     wanted = ["square", "hop-skip-jump", MAIN]
-    if seen.defence.surrogate is not None or seen.defence.name not in ("bare", "blind"):
+    if seen.defence.surrogate is not None or not seen.defence.undefended:
         wanted.append("transfer")
     if lacks := seen.missing(wanted):
         return lacks

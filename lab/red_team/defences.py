@@ -16,30 +16,32 @@ from torch import Tensor
 
 from lab.attacks.bpda import bpda
 from lab.attacks.contract import Defended
-from lab.attacks.defences import behind, undefended, with_key
-from lab.attacks.defences import defended as behind_fresh_masks
+from lab.attacks.defences import behind
 from lab.attacks.surrogate import learn_surrogate
-from lab.baselines import Baseline, FeatureDistillation, Jpeg, PixelDeflection, Shield
-from lab.masks import check_drop_ratio, random_masks
+from lab.baselines import Baseline, BitDepth, FeatureDistillation, Jpeg, PixelDeflection, Rand, Shield
+from lab.masks import check_drop_ratio
+from lab.red_team.chain import Drawing, chain, few, known_masks, one_draw, passable, shown, unknown
 from processors.bundle import Bundle
 from processors.pipeline import Pipeline
-from processors.stages.drop import drop
+from processors.stages.reconstruct import Mode
 from schemas.errors import ConfigError
 
 BASELINES: Final[dict[str, Baseline]] = {
+    "bit-depth": BitDepth(),
     "jpeg": Jpeg(75),
     "shield": Shield(),
     "pixel-deflection": PixelDeflection(),
+    "rand": Rand(),
     "feature-distillation": FeatureDistillation(),
 }
 """At the settings of their papers; 75 is the codec's usual quality."""
-RANDOM_BASELINES: Final = ("shield", "pixel-deflection")
-BROKEN: Final = ("jpeg", "shield", "pixel-deflection")
+RANDOM_BASELINES: Final = ("shield", "pixel-deflection", "rand")
+BROKEN: Final = ("bit-depth", "jpeg", "shield", "pixel-deflection", "rand")
 """Defences of which it is known that an attacker who knows them loses nothing: they validate the attacks."""
 SAMPLE: Final = 256
 """Pictures that the attacker has, at most: to learn an imitation of the chain from, and to walk from."""
 POOL: Final = 4
-"""Masks, where chance is let in step by step."""
+"""Draws, where chance is let in step by step."""
 LEARNING_STEPS: Final = 300
 """Of the imitation that BPDA differentiates."""
 KNOWLEDGE: Final[dict[str, str]] = {
@@ -47,6 +49,7 @@ KNOWLEDGE: Final[dict[str, str]] = {
     "key, so not which pixels a frame will lose nor what a random stage will draw.",
     "key-known": "The attacker knows everything, the key included: which pixels each frame loses, and all other draws.",
     "blind": "The attacker knows the network and believes it undefended; the whole chain judges.",
+    "stages": "No pixels are dropped; the attacker knows the network and the bundle's stages, not what they will draw.",
     "bare": "There is no defence: the network alone. The attacker knows it.",
     **dict.fromkeys(BASELINES, "The attacker knows the baseline and the network; not what the baseline will draw."),
 }
@@ -64,7 +67,7 @@ class Facing(NamedTuple):
 class Defence:
     """The defence `name` around the network of `bundle`, at the drop ratio `ratio` where it drops pixels.
 
-    Raises ConfigError for an unknown name or a drop ratio outside [0, 0.875].
+    Raises ConfigError for an unknown name, a drop ratio outside [0, 0.875] or a surrogate with other classes.
     """
 
     name: str
@@ -87,6 +90,8 @@ class Defence:
     @property
     def random(self) -> bool:
         """Whether it draws what the attacker does not know, so that the same picture is worth a second try."""
+        if self.name == "stages":
+            return self.bundle.random
         return self.name in ("fleet", "blind", *RANDOM_BASELINES)
 
     @property
@@ -105,25 +110,26 @@ class Defence:
         return self.layered or self.name == "blind"
 
     @property
-    def parts(self) -> tuple[str, ...]:
-        """Its components that can be taken away."""
-        return ("drop", "learned-reconstruction") if self.layered else ()
+    def undefended(self) -> bool:
+        """Whether the attacker attacks the bare network, so that a transfer from it would be the same attack again."""
+        return self.name in ("bare", "blind")
 
     @property
-    def differentiable(self) -> bool:
-        """Whether its own gradient is used; a baseline's is that of BPDA with the identity."""
-        return self.name not in BASELINES
-
-    @cached_property
-    def pipeline(self) -> Pipeline:
-        """The whole chain behind the drop."""
-        return Pipeline(self.bundle)
+    def parts(self) -> tuple[str, ...]:
+        """Its components that can be taken away."""
+        if not self.layered:
+            return ()
+        return ("drop", "learned-reconstruction", *(["stages"] if self.bundle.stages else []))
 
     def draws(self, variant: str) -> bool:
         """Whether what judges in this variant may answer otherwise when it is shown the same picture again."""
-        if variant in ("fixed", "bare", "broken-jpeg") or (variant == "without-drop" and self.name == "key-known"):
-            return False
-        return self.random or variant.startswith("broken-")
+        if variant in ("pool", "known-masks"):
+            return True
+        if variant.startswith("broken-"):
+            return variant.removeprefix("broken-") in RANDOM_BASELINES
+        if variant == "without-drop":
+            return self.random and self.bundle.random
+        return self.random and variant not in ("fixed", "bare")
 
     def facing(self, variant: str, seed: int) -> Facing:
         """The pair called `variant`; what has its randomness fixed draws by `seed`, the same for every picture.
@@ -137,34 +143,79 @@ class Defence:
 
     @cached_property
     def _variants(self) -> dict[str, Callable[[int], Facing]]:
-        bare = undefended(self.bundle)
         ways: dict[str, Callable[[int], Facing]] = {
             "defence": self._own,
-            "fixed": lambda seed: _both(self._fixed(seed)),
-            "bare": lambda seed: _both(bare),
+            "fixed": self._fixed,
+            "bare": lambda seed: Facing(self._bare, self._bare),
             "from-bare": lambda seed: Facing(self._source, self._own(seed).judged),
             **{f"broken-{name}": partial(self._broken, name) for name in BROKEN},
         }
         if self.layered:
+            bundle, ratio = self.bundle, self.ratio
             ways |= {
-                "pool": lambda seed: _both(_pool(self.pipeline, self.ratio, seed)),
-                "bpda-identity": lambda seed: self._bpda(seed, lambda frames, generator: self.bundle.prepare(frames)),
+                "pool": lambda seed: self._chain(bundle, few(bundle, ratio, seed, POOL)),
+                "known-masks": lambda seed: self._chain(bundle, known_masks(bundle, ratio, seed)),
+                "bpda-identity": lambda seed: self._bpda(seed, lambda frames, generator: bundle.prepare(frames)),
                 "bpda-surrogate": lambda seed: self._bpda(seed, self._learned),
-                "bpda-stand-in": lambda seed: self._bpda(seed, self._seen(seed, Pipeline(self.bundle, "plate"))),
-                "without-drop": lambda seed: _both(behind_fresh_masks(self.pipeline, 0.0)),
-                "without-learned-reconstruction": lambda seed: _both(
-                    self._chain(seed, Pipeline(self.bundle, "plate"), self.ratio)
+                "bpda-stand-in": lambda seed: self._bpda(
+                    seed, shown(Pipeline(bundle.bare, "plate"), self._drawing(seed))
                 ),
+                "without-drop": lambda seed: self._chain(bundle, self._drawing(seed, 0.0)),
+                "without-learned-reconstruction": lambda seed: self._chain(bundle, self._drawing(seed), plate=True),
+                "without-stages": lambda seed: self._chain(bundle.bare, self._drawing(seed)),
             }
         return ways
 
     @cached_property
+    def _bare(self) -> Defended:
+        """The network alone, without its stages."""
+        return _direct(self.bundle.bare)
+
+    def _drawing(self, seed: int, ratio: float | None = None) -> Drawing:
+        """What a frame draws, as far as this attacker knows."""
+        share = self.ratio if ratio is None else ratio
+        known = self.name == "key-known"
+        return few(self.bundle, share, seed, 1) if known else unknown(self.bundle, share)
+
+    def _chain(self, bundle: Bundle, drawing: Drawing, *, plate: bool = False) -> Facing:
+        """The chain before the network of `bundle`; its stages have a gradient for the attacker."""
+        mode: Mode = "plate" if plate else "default"
+        return Facing(*(chain(Pipeline(each, mode), drawing) for each in (passable(bundle), bundle)))
+
+    def _own(self, seed: int) -> Facing:
+        if self.name in BASELINES:
+            return self._baseline(self.name)
+        if self.name == "bare":
+            return Facing(self._bare, self._bare)
+        if self.name == "stages":
+            return Facing(_direct(passable(self.bundle)), _direct(self.bundle))
+        whole = self._chain(self.bundle, self._drawing(seed))
+        return whole._replace(attacked=self._bare) if self.name == "blind" else whole
+
+    def _fixed(self, seed: int) -> Facing:
+        if self.drops:
+            return self._chain(self.bundle, few(self.bundle, self.ratio, seed, 1))
+        own = self._own(seed)
+        return Facing(*(one_draw(each, seed) for each in own)) if self.random else own
+
+    def _baseline(self, name: str) -> Facing:
+        cleaned, network = BASELINES[name], self.bundle.bare
+
+        def logits(frames: Tensor) -> Tensor:
+            return network.logits(network.prepare(frames))
+
+        # Resizing and padding have a gradient; the others get that of the identity.
+        return Facing(behind(cleaned if name == "rand" else bpda(cleaned), logits), behind(cleaned, logits))
+
+    def _broken(self, name: str, seed: int) -> Facing:
+        return self._baseline(name)
+
+    @cached_property
     def _source(self) -> Defended:
         """What transferred attacks are made on: the undefended network, or it and another one together."""
-        bare = undefended(self.bundle)
         if self.surrogate is None:
-            return bare
-        other = undefended(self.surrogate)
+            return self._bare
+        bare, other = self._bare, _direct(self.surrogate.bare)
         if self.bundle.settings.format == "onnx":
             return other
         return lambda frames, generator: (bare(frames, generator) + other(frames, generator)) / 2
@@ -172,102 +223,26 @@ class Defence:
     @cached_property
     def _learned(self) -> Baseline:
         """An imitation of the chain at the network's size, learned from `sample`."""
-        pictures = self.bundle.prepare(self.sample)
-        pictures = pictures.flatten(0, 1) if pictures.ndim == 5 else pictures
-        imitate = learn_surrogate(self._seen(0, self.pipeline), pictures, seed=0, steps=LEARNING_STEPS)
+        forward = shown(Pipeline(self.bundle), self._drawing(0))
+        pictures = _flat(self.bundle.prepare(self.sample))
+        imitate = learn_surrogate(forward, pictures, seed=0, steps=LEARNING_STEPS)
 
         def imitated(frames: Tensor, generator: torch.Generator) -> Tensor:
             prepared = self.bundle.prepare(frames)
-            flat = prepared.flatten(0, 1) if prepared.ndim == 5 else prepared
-            return imitate(flat, generator).view_as(prepared)
+            return imitate(_flat(prepared), generator).view_as(prepared)
 
         return imitated
 
-    def _own(self, seed: int) -> Facing:
-        if self.name in BASELINES:
-            return self._baseline(self.name)
-        bare = undefended(self.bundle)
-        if self.name == "bare":
-            return _both(bare)
-        whole = self._chain(seed, self.pipeline, self.ratio)
-        return Facing(bare, whole) if self.name == "blind" else _both(whole)
-
-    def _chain(self, seed: int, pipeline: Pipeline, ratio: float) -> Defended:
-        """The chain as this attacker knows it: behind fresh masks, or behind those of `seed`."""
-        return _known(pipeline, ratio, seed) if self.name == "key-known" else behind_fresh_masks(pipeline, ratio)
-
-    def _fixed(self, seed: int) -> Defended:
-        if self.name in BASELINES:
-            facing = self._baseline(self.name)
-            return one_draw(facing.attacked, seed)
-        return undefended(self.bundle) if self.name == "bare" else _known(self.pipeline, self.ratio, seed)
-
-    def _baseline(self, name: str) -> Facing:
-        cleaned = BASELINES[name]
-
-        def logits(frames: Tensor) -> Tensor:
-            return self.bundle.logits(self.bundle.prepare(frames))
-
-        return Facing(behind(bpda(cleaned), logits), behind(cleaned, logits))
-
-    def _broken(self, name: str, seed: int) -> Facing:
-        return self._baseline(name)
-
-    def _seen(self, seed: int, pipeline: Pipeline) -> Baseline:
-        """What the network is shown of frames: the defence as something that cleans pictures."""
-
-        def seen(frames: Tensor, generator: torch.Generator) -> Tensor:
-            kept = self._masks(frames, torch.Generator().manual_seed(seed) if self.name == "key-known" else generator)
-            return pipeline.see(drop(frames, kept), kept)[0]
-
-        return seen
-
-    def _masks(self, frames: Tensor, generator: torch.Generator) -> Tensor:
-        count = 1 if self.name == "key-known" else len(frames)
-        height, width = frames.shape[2:]
-        kept = random_masks(count, height, width, self.ratio, generator)
-        return kept.to(frames.device).expand(len(frames), -1, -1, -1)
-
     def _bpda(self, seed: int, backward: Baseline) -> Facing:
-        approximated = bpda(self._seen(seed, self.pipeline), backward)
-        return Facing(behind(approximated, self.bundle.logits), self._own(seed).judged)
+        approximated = bpda(shown(Pipeline(self.bundle), self._drawing(seed)), backward)
+        return Facing(behind(approximated, self.bundle.network_logits), self._own(seed).judged)
 
 
-def _both(each: Defended) -> Facing:
-    return Facing(each, each)
+def _direct(bundle: Bundle) -> Defended:
+    """The bundle's stages and network on whole frames."""
+    return lambda frames, generator: bundle.logits(bundle.prepare(frames), bundle.seeds(len(frames), generator))
 
 
-def _known(pipeline: Pipeline, ratio: float, seed: int) -> Defended:
-    """Behind one mask that the attacker knows, the same for every picture."""
-
-    def behind_known_mask(frames: Tensor, generator: torch.Generator) -> Tensor:
-        height, width = frames.shape[2:]
-        kept = random_masks(1, height, width, ratio, torch.Generator().manual_seed(seed))
-        return with_key(pipeline, kept)(frames, generator)
-
-    return behind_known_mask
-
-
-def _pool(pipeline: Pipeline, ratio: float, seed: int) -> Defended:
-    """Behind one of `POOL` masks that the attacker knows, he does not know which: chance, let in by a crack."""
-
-    def behind_one_of_few(frames: Tensor, generator: torch.Generator) -> Tensor:
-        height, width = frames.shape[2:]
-        masks = random_masks(POOL, height, width, ratio, torch.Generator().manual_seed(seed))
-        kept = masks[torch.randint(POOL, (len(frames),), generator=generator)].to(frames.device)
-        return pipeline.logits(drop(frames, kept), kept)
-
-    return behind_one_of_few
-
-
-def one_draw(each: Defended, seed: int) -> Defended:
-    """`each` with every picture's randomness fixed, whichever pictures come beside it: they are shown one at a time.
-
-    Attacks leave out pictures that are done, so a fixed draw must not go by the place in a batch.
-    """
-
-    def without_chance(frames: Tensor, generator: torch.Generator) -> Tensor:
-        alone = [each(frame[None], torch.Generator(generator.device).manual_seed(seed)) for frame in frames]
-        return torch.cat(alone)
-
-    return without_chance
+def _flat(prepared: Tensor) -> Tensor:
+    """Tiles (B, n, C, H, W) as pictures of their own."""
+    return prepared.flatten(0, 1) if prepared.ndim == 5 else prepared

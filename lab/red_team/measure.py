@@ -115,7 +115,8 @@ class Measurement:
             settings = digest(self.made_from, job.settings(), self._pixels(start, stop), positions.tolist(), known)
             name = f"{job.name.replace(', ', '-')}/{start:05}-{stop:05}"
             kept = self.cache.has(Step(name, settings))
-            if not kept and not may_begin(expected):
+            # Without the clean pictures nothing can be said at all.
+            if not kept and job.name != CLEAN and not may_begin(expected):
                 break
             parts.append(self.cache.get(name, settings, partial(self._measure, job, start, positions)))
             reached = stop

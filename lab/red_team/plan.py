@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
-from lab.red_team.defences import BROKEN, Defence
+from lab.red_team.defences import BROKEN, RANDOM_BASELINES, Defence
 from lab.red_team.jobs import Effort, Job
 
 MAIN: Final = "eot-pgd"
@@ -74,6 +74,8 @@ def wanted_jobs(defence: Defence, eps: float, images: int) -> list[Job]:
         jobs.append(Job("fixed/all", Effort("eot-pgd", STEPS), eps, some, "fixed", counts=False))
     if defence.uncertain and defence.layered:
         jobs.append(Job("fixed/few", short, eps, some, "pool", counts=False))
+        if defence.bundle.random:
+            jobs.append(Job("fixed/masks", short, eps, some, "known-masks", counts=False))
     if defence.layered:
         jobs += [
             Job(f"bpda/{name}", short, eps, some, f"bpda-{name}") for name in ("identity", "stand-in", "surrogate")
@@ -109,7 +111,7 @@ def _judges(defence: Defence, eps: float, images: int, samples: int) -> list[Job
         Job("verdicts", Effort("verdicts", queries=VERDICTS), eps, min(images, HARD_LABEL)),
     ]
     # From the very network that is attacked anyway, a transfer would be the same attack again.
-    if defence.surrogate is not None or defence.name not in ("bare", "blind"):
+    if defence.surrogate is not None or not defence.undefended:
         jobs.insert(1, Job("transfer", Effort("transfer", STEPS), eps, judged, "from-bare", compared=compared))
     return jobs
 
@@ -121,7 +123,7 @@ def _starts(short: Effort) -> list[tuple[str, Effort]]:
 def _without(defence: Defence, eps: float, short: Effort, pictures: int) -> list[Job]:
     jobs = []
     alone = replace(short, samples=1)
-    parts = [("bare", "bare", alone)] if defence.name not in ("bare", "blind") else []
+    parts = [("bare", "bare", alone)] if not defence.undefended else []
     if defence.layered:
         parts = [(part, f"without-{part}", short) for part in defence.parts] + parts
     for name, variant, effort in parts:
@@ -130,9 +132,9 @@ def _without(defence: Defence, eps: float, short: Effort, pictures: int) -> list
             Job(f"without/{name}, clean", Effort("clean"), eps, pictures, variant, counts=False),
         ]
     for name in BROKEN:
-        effort = replace(short, samples=SAMPLES if name != "jpeg" else 1)
+        effort = replace(short, samples=SAMPLES if name in RANDOM_BASELINES else 1)
         jobs.append(Job(f"broken/{name}", effort, eps, min(pictures, COMPARED // 2), f"broken-{name}", counts=False))
-    if defence.name in ("bare", "blind"):
+    if defence.undefended:
         jobs.append(Job("without/bare", alone, eps, pictures, "bare", counts=False))
     return jobs
 

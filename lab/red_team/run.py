@@ -107,10 +107,18 @@ class RedTeam:
         told.expect(first, speeds)
         cut = _run(first.jobs, measurement, told, seconds, may_begin)
         standing = measurement.standing()
-        left_s = None if self.budget_s is None else max(0.0, self.budget_s - first.seconds)
-        others = further_jobs(jobs, lambda job: seconds(job, standing), left_s)
+        # By what is kept with the batches and not by this run's clock, so that a resumed run makes the same plan.
+        taken = sum(each.seconds for each in measurement.outcomes.values())
+        expected = sum(seconds(each.job) for each in measurement.outcomes.values())
+        pace = taken / expected if expected else 1.0
+
+        def paced(job: Job) -> float:
+            return pace * seconds(job, standing)
+
+        left_s = None if self.budget_s is None else max(0.0, self.budget_s - taken)
+        others = further_jobs(jobs, paced, left_s)
         told.expect(others, speeds)
-        cut += _run(others.jobs, measurement, told, lambda job: seconds(job, standing), may_begin)
+        cut += _run(others.jobs, measurement, told, paced, may_begin)
         evidence = Evidence(self.defence, measurement.outcomes, times)
         return Result(
             defence=self.defence, eps=self.eps, pictures=self.pictures.name, images=len(self.pictures), times=times,

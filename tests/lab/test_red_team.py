@@ -16,7 +16,9 @@ from scipy.stats import binomtest
 
 from lab.data import LabelledPictures, to_frames
 from lab.red_team import measure, plan
-from lab.red_team.defences import NAMES, Defence, one_draw
+from lab.red_team.attack import usable_gradients
+from lab.red_team.chain import one_draw
+from lab.red_team.defences import NAMES, Defence
 from lab.red_team.jobs import Effort, Job
 from lab.red_team.outcomes import Outcome, compare, worst_case
 from lab.red_team.plan import Speeds, further_jobs
@@ -165,6 +167,7 @@ def test_what_the_budget_does_not_pay_for_is_named_and_not_passed(tmp_path: Path
     defence = against(judge(tmp_path, "tests.lab.colour_judge:network"), pictures)
     found = attacked(defence, pictures, tmp_path, budget_s=1e-4)
     assert "square" in " ".join(found.left_out)
+    assert found.document()["clean_accuracy"] == 1
     assert found.verdicts["6 gradient-free, hard-label, transfer"].status == "not run"
     assert "passed" not in {found.verdicts[point].status for point in found.verdicts if point[0] in "2456789"}
 
@@ -230,10 +233,38 @@ def test_bpda_goes_forward_through_the_whole_defence(
     torch.testing.assert_close(approximated, whole)
 
 
+def with_stages(folder: Path) -> Bundle:
+    """The judge behind a stage without a gradient and one that draws."""
+    write_bundle(folder)
+    with (folder / "model.toml").open("a") as settings:
+        settings.write('[[preprocess]]\nstage = "bit-depth"\nbits = 5\n[[preprocess]]\nstage = "grid-distortion"\n')
+    return load_bundle(folder, CPU)
+
+
+@pytest.mark.parametrize("name", ["fleet", "key-known", "stages"])
+def test_stages_are_attacked_with_the_values_that_judge_and_a_gradient_that_they_lack(
+    tmp_path: Path, name: str
+) -> None:
+    pictures = coloured(4)
+    bundle = with_stages(tmp_path)
+    defence = against(bundle, pictures, name)
+    frames, labels = to_frames(pictures.images, CPU), torch.from_numpy(pictures.labels)
+    facing = defence.facing("defence", 3)
+    with torch.no_grad():
+        seen, judged = (each(frames, torch.Generator().manual_seed(5)) for each in facing)
+    torch.testing.assert_close(seen, judged)
+    assert usable_gradients(facing.attacked, frames, labels, torch.Generator().manual_seed(5)).all()
+    assert not usable_gradients(facing.judged, frames, labels, torch.Generator().manual_seed(5)).any()
+    with torch.no_grad():
+        again = facing.judged(frames, torch.Generator().manual_seed(6))
+    # Who has the key knows the draw; nobody else does.
+    assert torch.equal(again, judged) == (name == "key-known")
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_fixed_draw_does_not_depend_on_the_pictures_beside(tmp_path: Path, name: str) -> None:
     pictures = coloured(4)
-    defence = against(judge(tmp_path, "tests.lab.colour_judge:network"), pictures, name)
+    defence = against(with_stages(tmp_path), pictures, name)
     frames = to_frames(pictures.images, CPU)
     fixed = defence.facing("fixed", 3).attacked
     with torch.no_grad():

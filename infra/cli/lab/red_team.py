@@ -84,8 +84,8 @@ def red_team(
     defence: Annotated[
         str,
         typer.Option(
-            help="fleet (all but the key is known), key-known, blind, bare, jpeg, shield, pixel-deflection or "
-            "feature-distillation."
+            help="fleet (all but the key is known), key-known, blind, stages, bare; or a baseline: bit-depth, jpeg, "
+            "shield, pixel-deflection, rand, feature-distillation."
         ),
     ] = "fleet",
     eps: Annotated[str, typer.Option(help="L∞ bound on frames in [0, 1]: a number or a fraction.")] = "8/255",
