@@ -12,10 +12,10 @@ from typing import Final, Literal, NamedTuple
 
 import numpy as np
 
-from lab.red_team import signs
+from lab.red_team import plan, signs
 from lab.red_team.defences import BROKEN, POOL, Defence
 from lab.red_team.outcomes import Outcome, compare, worst_case
-from lab.red_team.plan import CLEAN, EOT_SIZES, LARGE, MAIN, RESUBMISSIONS, STEP_COUNTS, STEP_SIZES
+from lab.red_team.plan import CLEAN, LARGE, MAIN
 
 Status = Literal["passed", "failed", "not run"]
 ENOUGH: Final = 1000
@@ -69,9 +69,9 @@ def adaptive(seen: Evidence) -> Verdict:
     """2: the whole defence in the forward pass, BPDA, EOT."""
     wanted = [MAIN]
     if seen.defence.layered:
-        wanted += ["bpda/identity", "bpda/stand-in", "bpda/surrogate", "steps/25"]
+        wanted += ["bpda/identity", "bpda/stand-in", "bpda/surrogate", signs.short()]
     if seen.defence.uncertain:
-        wanted += [f"eot/{size}" for size in EOT_SIZES]
+        wanted += [f"eot/{size}" for size in plan.EOT_SIZES]
     if lacks := seen.missing(wanted):
         return lacks
     found = (signs.no_gradient, signs.stand_in_is_stronger)
@@ -79,10 +79,11 @@ def adaptive(seen: Evidence) -> Verdict:
         return Verdict("failed", "; ".join(said))
     if not seen.defence.uncertain:
         return Verdict("passed", "attacked whole; it draws nothing that would have to be averaged")
-    most = compare(seen.outcomes["eot/100"], seen.outcomes["eot/30"])
-    if most.first_stronger:
-        return Verdict("failed", f"100 draws a gradient still break more than 30: {most.said()}")
-    curve = ", ".join(f"{size}: {seen.share(f'eot/{size}')}" for size in EOT_SIZES)
+    fewer, most = plan.EOT_SIZES[-2:]
+    found_more = compare(seen.outcomes[f"eot/{most}"], seen.outcomes[f"eot/{fewer}"])
+    if found_more.first_stronger:
+        return Verdict("failed", f"{most} draws a gradient still break more than {fewer}: {found_more.said()}")
+    curve = ", ".join(f"{size}: {seen.share(f'eot/{size}')}" for size in plan.EOT_SIZES)
     return Verdict("passed", f"accuracy by draws a gradient: {curve}; no stand-in is stronger than the exact gradient")
 
 
@@ -122,24 +123,27 @@ def growth(seen: Evidence) -> Verdict:
         left, eps = curve[-1].accuracy.value, curve[-1].job.eps
         return Verdict("failed", f"success does not reach 100 %: at ε = {eps:.3g} {left:.1%} are still right")
     points = ", ".join(f"{each.job.eps:.3g}: {each.accuracy.value:.1%}" for each in curve)
-    return Verdict("passed", f"accuracy by ε: {points}; one step {seen.share('one-step')}, fifty {seen.share(MAIN)}")
+    return Verdict("passed", f"accuracy by ε: {points}; one step {seen.share('one-step')}, many {seen.share(MAIN)}")
 
 
 def convergence(seen: Evidence) -> Verdict:
     """5: more steps, other starts and other step sizes change nothing."""
-    steps = [f"steps/{count}" for count in STEP_COUNTS]
-    others = ["start/again", "start/frame", *(f"step-size/{size:g}" for size in STEP_SIZES)]
+    steps = [f"steps/{count}" for count in plan.STEP_COUNTS]
+    others = ["start/again", "start/frame", *(f"step-size/{size:g}" for size in plan.STEP_SIZES)]
     if lacks := seen.missing([MAIN, *steps, *others]):
         return lacks
-    doubled = compare(seen.outcomes["steps/100"], seen.outcomes[MAIN])
+    doubled = compare(seen.outcomes[steps[-1]], seen.outcomes[MAIN])
     if doubled.first_stronger:
-        return Verdict("failed", f"100 steps still break more than 50: {doubled.said()}")
+        return Verdict("failed", f"{plan.STEP_COUNTS[-1]} steps still break more than {plan.STEPS}: {doubled.said()}")
     for name in others:
-        if (found := compare(seen.outcomes[name], seen.outcomes["steps/25"])).first_stronger:
-            return Verdict("failed", f"{name} breaks more than the usual start and step of 25: {found.said()}")
+        if (found := compare(seen.outcomes[name], seen.outcomes[signs.short()])).first_stronger:
+            return Verdict("failed", f"{name} breaks more than the usual start and step: {found.said()}")
     if said := [*signs.chance_start_is_stronger(seen.outcomes, seen.classes)]:
         return Verdict("failed", "; ".join(said))
-    return Verdict("passed", f"accuracy {seen.share(MAIN)} after 50 steps, {seen.share('steps/100')} after 100")
+    return Verdict(
+        "passed",
+        f"accuracy {seen.share(MAIN)} after {plan.STEPS} steps, {seen.share(steps[-1])} after {plan.STEP_COUNTS[-1]}",
+    )
 
 
 def other_kinds(seen: Evidence) -> Verdict:
@@ -159,8 +163,8 @@ def worst_cases(seen: Evidence) -> Verdict:
     """7: the worst case over attacks and over submissions, picture by picture."""
     if lacks := seen.missing([CLEAN, MAIN]):
         return lacks
-    if seen.defence.random and seen.times < RESUBMISSIONS:
-        return Verdict("not run", f"each picture was shown {seen.times} times, not {RESUBMISSIONS}")
+    if seen.defence.random and seen.times < plan.RESUBMISSIONS:
+        return Verdict("not run", f"each picture was shown {seen.times} times, not {plan.RESUBMISSIONS}")
     standing = worst_case(seen.outcomes.values(), seen.outcomes[CLEAN].pictures)
     if standing.any() and (lacks := seen.missing(["auto-attack"])):
         return lacks

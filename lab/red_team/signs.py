@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
 from typing import Final
 
+from lab.red_team import plan
 from lab.red_team.outcomes import Outcome, compare
 from lab.red_team.plan import CLEAN, GRADIENTS, LARGE, MAIN
 from lab.statistics import wilson
@@ -20,6 +21,11 @@ Outcomes = Mapping[str, Outcome]
 
 USABLE: Final = 0.95
 """The share of pictures that should have a gradient at all."""
+
+
+def short() -> str:
+    """The name of the run that has as many steps as what is compared with it."""
+    return f"steps/{plan.SHORT_STEPS}"
 
 
 def masking_signs(outcomes: Outcomes, classes: int) -> list[str]:
@@ -53,12 +59,12 @@ def gradient_free_is_stronger(outcomes: Outcomes, classes: int) -> Iterator[str]
 def stand_in_is_stronger(outcomes: Outcomes, classes: int) -> Iterator[str]:
     """An approximate gradient beats the exact one."""
     titles = {name: f"BPDA with {name.partition('/')[2]}" for name in outcomes if name.startswith("bpda/")}
-    yield from _stronger(outcomes, titles, "steps/25", "the exact gradient")
+    yield from _stronger(outcomes, titles, short(), "the exact gradient")
 
 
 def one_step_is_stronger(outcomes: Outcomes, classes: int) -> Iterator[str]:
     """One step beats many, or few beat more."""
-    yield from _stronger(outcomes, {"one-step": "one step", "steps/5": "five steps"}, MAIN, "fifty")
+    yield from _stronger(outcomes, {"one-step": "one step", "steps/5": "five steps"}, MAIN, "many")
 
 
 def no_growth(outcomes: Outcomes, classes: int) -> Iterator[str]:
@@ -85,7 +91,7 @@ def not_at_chance(outcomes: Outcomes, classes: int) -> Iterator[str]:
 
 def chance_start_is_stronger(outcomes: Outcomes, classes: int) -> Iterator[str]:
     """A random start finds what gradients from the frame itself do not: the loss is flat or broken there."""
-    yield from _stronger(outcomes, {"one-step": "one step from a random start"}, "start/frame", "25 from the frame")
+    yield from _stronger(outcomes, {"one-step": "one step from a random start"}, "start/frame", "many from the frame")
 
 
 def fixing_does_not_help(outcomes: Outcomes, classes: int) -> Iterator[str]:

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Final
+
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from lab.data import LabelledPictures, to_frames
+from lab.red_team.defences import Defence
+from processors.bundle import Bundle, load_bundle
 from tests.lab import colour_judge
+
+CPU: Final = torch.device("cpu")
 
 
 class Steps(nn.Module):
@@ -53,3 +62,19 @@ class Constant(nn.Module):
 def constant() -> nn.Module:
     """The network that nothing sways."""
     return Constant()
+
+
+def judge(folder: Path, factory: str) -> Bundle:
+    """A bundle around the network that `factory` makes, with the weights of the colour judge."""
+    colour_judge.write_bundle(folder)
+    settings = (folder / "model.toml").read_text()
+    (folder / "model.toml").write_text(settings.replace("tests.lab.colour_judge:network", factory))
+    if factory.endswith("constant"):
+        state = load_file(folder / "weights.safetensors")
+        save_file({f"inner.{name}": value for name, value in state.items()}, folder / "weights.safetensors")
+    return load_bundle(folder, CPU)
+
+
+def against(bundle: Bundle, pictures: LabelledPictures, name: str = "bare") -> Defence:
+    """A defence around it, whose attacker has those pictures."""
+    return Defence(name, bundle, 0.25, to_frames(pictures.images, CPU))

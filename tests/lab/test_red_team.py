@@ -8,27 +8,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.torch import load_file, save_file
-from scipy.stats import binomtest
 
-from lab.data import LabelledPictures, to_frames
+from lab.data import LabelledPictures
 from lab.red_team import measure, plan
-from lab.red_team.attack import usable_gradients
-from lab.red_team.chain import one_draw
-from lab.red_team.defences import NAMES, Defence
+from lab.red_team.defences import Defence
 from lab.red_team.jobs import Effort, Job
-from lab.red_team.outcomes import Outcome, compare, worst_case
 from lab.red_team.plan import Speeds, further_jobs
 from lab.red_team.result import Result
 from lab.red_team.run import RedTeam
-from lab.statistics import sign_test
-from processors.bundle import Bundle, load_bundle
-from tests.lab.colour_judge import coloured, write_bundle
+from tests.lab.colour_judge import coloured
+from tests.lab.masked_judges import against, judge
 
-CPU = torch.device("cpu")
 QUICK = ("gradients", "eot-pgd", "one-step", "noise", "random-search", "strength", "square", "start", "steps")
 
 
@@ -55,21 +47,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan, "STEPS", 12)
     monkeypatch.setattr(plan, "STEP_COUNTS", (5, 10))
     monkeypatch.setattr(plan, "CURVE_STEPS", 8)
-
-
-def judge(folder: Path, factory: str) -> Bundle:
-    """A bundle around one of the networks here."""
-    write_bundle(folder)
-    settings = (folder / "model.toml").read_text()
-    (folder / "model.toml").write_text(settings.replace("tests.lab.colour_judge:network", factory))
-    if factory.endswith("constant"):
-        state = load_file(folder / "weights.safetensors")
-        save_file({f"inner.{name}": value for name, value in state.items()}, folder / "weights.safetensors")
-    return load_bundle(folder, CPU)
-
-
-def against(bundle: Bundle, pictures: LabelledPictures, name: str = "bare") -> Defence:
-    return Defence(name, bundle, 0.25, to_frames(pictures.images, CPU))
 
 
 def attacked(
@@ -187,95 +164,3 @@ def test_a_plan_keeps_its_budget_and_says_all_that_it_leaves_out(
     assert {line.partition(":")[0] for line in made.left_out} == {job.name for job in jobs} - whole
     # What matters most is kept longest.
     assert [job.name for job in made.jobs] == [job.name for job in jobs[: len(made.jobs)]]
-
-
-@given(wins=st.integers(0, 40), losses=st.integers(0, 40))
-def test_the_sign_test_is_the_binomial_one(wins: int, losses: int) -> None:
-    expected = 1.0 if wins + losses == 0 else binomtest(wins, wins + losses, alternative="greater").pvalue
-    assert sign_test(wins, losses) == pytest.approx(expected)
-
-
-def outcome(survived: list[bool], met: list[bool] | None = None, **changes: Any) -> Outcome:
-    job = Job("a", Effort("noise"), 0.1, len(survived), **changes)
-    left = np.array(survived)
-    return Outcome(job, left.astype(float), left, np.array(met or [True] * len(left)), np.zeros(len(left)), 0.0, 0.0)
-
-
-def test_the_worst_case_is_picture_by_picture_and_of_attacks_on_the_defence_alone() -> None:
-    one, other = outcome([True, False, True, True]), outcome([True, True, False])
-    ablated = outcome([False] * 4, counts=False)
-    assert worst_case([one, other, ablated], 4).tolist() == [True, False, False, True]
-    skipped = outcome([True, False], met=[True, False])
-    assert worst_case([skipped], 2).tolist() == [True, True]
-
-
-def test_attacks_compare_on_the_pictures_that_both_met_without_regard_to_others() -> None:
-    first = outcome([False, False, False, True, False], compared=4)
-    second = outcome([True, True, False, False], met=[True, True, True, False])
-    found = compare(first, second)
-    assert found[:3] == (3, 2, 0)
-    assert not found.first_stronger
-    assert compare(outcome([False] * 8), outcome([True] * 8)).first_stronger
-
-
-@pytest.mark.parametrize("variant", ["bpda-identity", "bpda-stand-in", "bpda-surrogate"])
-@pytest.mark.parametrize("name", ["fleet", "key-known"])
-def test_bpda_goes_forward_through_the_whole_defence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, variant: str
-) -> None:
-    monkeypatch.setattr("lab.red_team.defences.LEARNING_STEPS", 2)
-    pictures = coloured(4)
-    defence = against(judge(tmp_path, "tests.lab.colour_judge:network"), pictures, name)
-    frames = to_frames(pictures.images, CPU)
-    with torch.no_grad():
-        whole = defence.facing("defence", 3).attacked(frames, torch.Generator().manual_seed(5))
-        approximated = defence.facing(variant, 3).attacked(frames, torch.Generator().manual_seed(5))
-    torch.testing.assert_close(approximated, whole)
-
-
-def with_stages(folder: Path) -> Bundle:
-    """The judge behind a stage without a gradient and one that draws."""
-    write_bundle(folder)
-    with (folder / "model.toml").open("a") as settings:
-        settings.write('[[preprocess]]\nstage = "bit-depth"\nbits = 5\n[[preprocess]]\nstage = "grid-distortion"\n')
-    return load_bundle(folder, CPU)
-
-
-@pytest.mark.parametrize("name", ["fleet", "key-known", "stages"])
-def test_stages_are_attacked_with_the_values_that_judge_and_a_gradient_that_they_lack(
-    tmp_path: Path, name: str
-) -> None:
-    pictures = coloured(4)
-    bundle = with_stages(tmp_path)
-    defence = against(bundle, pictures, name)
-    frames, labels = to_frames(pictures.images, CPU), torch.from_numpy(pictures.labels)
-    facing = defence.facing("defence", 3)
-    with torch.no_grad():
-        seen, judged = (each(frames, torch.Generator().manual_seed(5)) for each in facing)
-    torch.testing.assert_close(seen, judged)
-    assert usable_gradients(facing.attacked, frames, labels, torch.Generator().manual_seed(5)).all()
-    assert not usable_gradients(facing.judged, frames, labels, torch.Generator().manual_seed(5)).any()
-    with torch.no_grad():
-        again = facing.judged(frames, torch.Generator().manual_seed(6))
-    # Who has the key knows the draw; nobody else does.
-    assert torch.equal(again, judged) == (name == "key-known")
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_fixed_draw_does_not_depend_on_the_pictures_beside(tmp_path: Path, name: str) -> None:
-    pictures = coloured(4)
-    defence = against(with_stages(tmp_path), pictures, name)
-    frames = to_frames(pictures.images, CPU)
-    fixed = defence.facing("fixed", 3).attacked
-    with torch.no_grad():
-        together = fixed(frames, torch.Generator().manual_seed(1))
-        alone = fixed(frames[2:3], torch.Generator().manual_seed(2))
-    torch.testing.assert_close(alone, together[2:3])
-
-
-def test_shown_one_at_a_time_every_picture_gets_the_same_draw() -> None:
-    def noisy(frames: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        return frames.flatten(1) + torch.rand(len(frames), 1, generator=generator)
-
-    given_twice = one_draw(noisy, 7)(torch.zeros(3, 1, 1, 2), torch.Generator())
-    assert len(set(given_twice.flatten().tolist())) == 1

@@ -78,10 +78,10 @@ def little(monkeypatch: pytest.MonkeyPatch) -> None:
         ("WALK_QUERIES", 4),
     ):  # fmt: skip
         monkeypatch.setattr(plan, name, value)
-    for module in (plan, checklist):
-        monkeypatch.setattr(module, "EOT_SIZES", (1, 30, 100))
-        monkeypatch.setattr(module, "STEP_COUNTS", (25, 100))
-    for place in ("run.RESUBMISSIONS", "checklist.RESUBMISSIONS", "defences.LEARNING_STEPS"):
+    monkeypatch.setattr(plan, "EOT_SIZES", (1, 2))
+    monkeypatch.setattr(plan, "STEP_COUNTS", (2, 6))
+    monkeypatch.setattr(plan, "STRENGTHS", (0.5, 1.0))
+    for place in ("run.RESUBMISSIONS", "plan.RESUBMISSIONS", "defences.LEARNING_STEPS"):
         monkeypatch.setattr(f"lab.red_team.{place}", 2)
     monkeypatch.setattr("lab.red_team.attack.auto_attack", lambda attacked, frames, labels, **settings: frames)
 
@@ -99,8 +99,8 @@ def test_every_point_gets_its_verdict_and_every_page_its_figures(
     assert list(document["checklist"]) == list(checklist.POINTS)
     assert set(document["checklist"].values()) <= {"passed", "failed"}
     assert set(document["per_attack"]) >= {
-        "eot-pgd", "targeted", "auto-attack", "square", "hop-skip-jump", "transfer", "bpda/surrogate", "eot/100",
-        "noise", "steps/100",
+        "eot-pgd", "targeted", "auto-attack", "square", "hop-skip-jump", "transfer", "bpda/surrogate", "eot/2",
+        "noise", "steps/6",
     }  # fmt: skip
     assert "fixed/all" not in document["per_attack"]
     assert document["worst_case_accuracy"] <= min(document["per_attack"].values()) <= document["clean_accuracy"]
@@ -135,7 +135,7 @@ def test_every_point_gets_its_verdict_and_every_page_its_figures(
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        (("--defence", "wall"), "--defence: expected one of fleet, key-known, blind, bare, jpeg"),
+        (("--defence", "wall"), "--defence: expected one of fleet, key-known, blind, stages, bare, bit-depth, jpeg"),
         (("--attacks", "storm"), "--attacks: expected some of gradients, eot-pgd"),
         (("--eps", 0), "--eps: expected above 0 and at most 1 (frames are in [0, 1]), got 0"),
         (("--eps", 1.5), "--eps: expected above 0 and at most 1 (frames are in [0, 1]), got 1.5"),
