@@ -40,6 +40,8 @@ BROKEN: Final = ("bit-depth", "jpeg", "shield", "pixel-deflection", "rand")
 """Defences of which it is known that an attacker who knows them loses nothing: they validate the attacks."""
 SAMPLE: Final = 256
 """Pictures that the attacker has, at most: to learn an imitation of the chain from, and to walk from."""
+SAMPLE_PIXELS: Final = 2**21
+"""Of all of them, but for four frames."""
 POOL: Final = 4
 """Draws, where chance is let in step by step."""
 LEARNING_STEPS: Final = 300
@@ -54,6 +56,11 @@ KNOWLEDGE: Final[dict[str, str]] = {
     **dict.fromkeys(BASELINES, "The attacker knows the baseline and the network; not what the baseline will draw."),
 }
 NAMES: Final = tuple(KNOWLEDGE)
+
+
+def sample_size(height: int, width: int) -> int:
+    """How many frames of this size the attacker has."""
+    return min(SAMPLE, max(4, SAMPLE_PIXELS // (height * width)))
 
 
 class Facing(NamedTuple):

@@ -15,6 +15,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from infra.cli import main
+from lab.attacks.bpda import identity
 from lab.red_team import checklist, plan
 from schemas.errors import UserError
 from tests.lab.colour_judge import coloured, save, write_bundle
@@ -81,8 +82,9 @@ def little(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan, "EOT_SIZES", (1, 2))
     monkeypatch.setattr(plan, "STEP_COUNTS", (2, 6))
     monkeypatch.setattr(plan, "STRENGTHS", (0.5, 1.0))
-    for place in ("run.RESUBMISSIONS", "plan.RESUBMISSIONS", "defences.LEARNING_STEPS"):
-        monkeypatch.setattr(f"lab.red_team.{place}", 2)
+    for module in ("run", "plan"):
+        monkeypatch.setattr(f"lab.red_team.{module}.RESUBMISSIONS", 2)
+    monkeypatch.setattr("lab.red_team.defences.learn_surrogate", lambda forward, pictures, **settings: identity)
     monkeypatch.setattr("lab.red_team.attack.auto_attack", lambda attacked, frames, labels, **settings: frames)
 
 

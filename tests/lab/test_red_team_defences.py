@@ -21,7 +21,7 @@ from tests.lab.masked_judges import CPU, against, judge
 def test_bpda_goes_forward_through_the_whole_defence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, variant: str
 ) -> None:
-    monkeypatch.setattr("lab.red_team.defences.LEARNING_STEPS", 2)
+    monkeypatch.setattr("lab.red_team.defences.LEARNING_STEPS", 1)
     pictures = coloured(4)
     defence = against(judge(tmp_path, "tests.lab.colour_judge:network"), pictures, name)
     frames = to_frames(pictures.images, CPU)

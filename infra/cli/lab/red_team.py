@@ -117,7 +117,7 @@ def red_team(
     with lab_extra():
         from infra.environment import Environment
         from lab.data import read_cifar10_test, read_pictures, to_frames
-        from lab.red_team.defences import SAMPLE, Defence
+        from lab.red_team.defences import Defence, sample_size
         from lab.red_team.pages import write_pages
         from lab.red_team.run import RedTeam
         from processors.bundle import load_bundle
@@ -133,7 +133,7 @@ def red_team(
             pictures = read_cifar10_test(Environment().data, classes, images)
         else:
             pictures = read_pictures(data, classes, images)
-        sample = to_frames(pictures.first(SAMPLE).images, place)
+        sample = to_frames(pictures.first(sample_size(*pictures.images.shape[1:3])).images, place)
         against = Defence(defence, network, drop, sample, other)
         # One run may not take another's batches, so that both can be resumed.
         name = f"{folder.resolve().name}-{defence}{f'-r{drop:g}' if against.drops else ''}-{strength:.4g}"
