@@ -49,7 +49,7 @@ def main() -> None:
         topics,
         up,
     )
-    from infra.cli.lab import codefend, evaluate, red_team, repair, strip, super_iot  # noqa: F401
+    from infra.cli.lab import codefend, evaluate, learn_table, red_team, repair, strip, super_iot  # noqa: F401
     from infra.cli.passwords import hide_passwords
 
     hide_passwords()
