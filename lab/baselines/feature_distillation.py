@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from lab.baselines.contract import SIDE
-from processors.preprocess.blocks import quantised
+from processors.preprocess.blocks import quantised, quantiser
 from schemas.errors import ConfigError
 
 
@@ -43,4 +43,4 @@ class FeatureDistillation:
 
 def quantise(frames: Tensor, steps: Tensor) -> Tensor:
     """Frames (B, C, H, W) in [0, 1] with their DCT coefficients rounded to multiples of `steps` (8, 8), clamped."""
-    return quantised(frames, steps).clamp(0, 1)
+    return quantised(frames, quantiser(steps, frames.device, frames.dtype)).clamp(0, 1)

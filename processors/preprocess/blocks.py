@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
-from typing import Final
+from typing import Final, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -31,38 +30,44 @@ def from_blocks(blocks: Tensor, height: int, width: int) -> Tensor:
     return blocks.transpose(3, 4).flatten(4, 5).flatten(2, 3)[:, :, :height, :width]
 
 
-def quantised(planes: Tensor, steps: Tensor) -> Tensor:
-    """Planes (B, C, H, W) with the coefficients of their blocks rounded to multiples of `steps`, not clamped.
+class Quantiser(NamedTuple):
+    """What `quantised` needs, on its device: made once, for a compiler cannot look into what is kept between calls."""
 
-    `steps` is (8, 8), or (C, 8, 8) with a table for each channel, by vertical and horizontal frequency, on the scale of
-    the planes. The transform is the orthonormal DCT-II; no gradient passes the rounding.
+    basis: Tensor
+    """(64, 64): the orthonormal DCT-II of 8×8 pixels, one row a frequency."""
+    steps: Tensor
+    """(1 or C, 1, 64): of each frequency, on the scale of the planes."""
+
+
+def quantiser(steps: Tensor, device: torch.device, dtype: torch.dtype = torch.float32) -> Quantiser:
+    """For planes on `device`, of `dtype` at least: `steps` is (8, 8), or (C, 8, 8) with a table for each channel.
+
+    A line of a table is a vertical frequency, a column a horizontal one.
     """
-    exact = _exact(planes)
-    basis = _basis(planes.device, exact)
-    table = steps.to(planes.device, exact).reshape(-1, 1, SIDE * SIDE)
-    blocks = to_blocks(planes.to(exact))
-    flat = blocks.flatten(0, 1).flatten(1, 2).flatten(2)
-    if len(table) > 1:
-        table = table.repeat(len(planes), 1, 1)
-    counts = flat @ basis.T / table
+    # A GPU may be set to round the factors of float32 products to 10 bits: too coarse to count steps with.
+    exact = torch.float64 if device.type == "cuda" else dtype
+    return Quantiser(basis(device, exact), steps.to(device, exact).reshape(-1, 1, SIDE * SIDE))
+
+
+def quantised(planes: Tensor, by: Quantiser) -> Tensor:
+    """Planes (B, C, H, W) with the coefficients of their blocks rounded to multiples of the steps, not clamped.
+
+    No gradient passes the rounding.
+    """
+    blocks = to_blocks(planes.to(by.basis.dtype))
+    flat = blocks.flatten(2, 3).flatten(3).flatten(0, 1)
+    steps = by.steps if len(by.steps) == 1 else by.steps.repeat(len(planes), 1, 1)
+    counts = flat @ by.basis.T / steps
     levels = (counts.abs() + ON_A_TIE).floor().copysign(counts)
-    restored = (levels * table) @ basis
+    restored = (levels * steps) @ by.basis
     return from_blocks(restored.view(blocks.shape), *planes.shape[2:]).to(planes.dtype)
 
 
 def coefficients(planes: Tensor) -> Tensor:
     """The orthonormal DCT-II of each block of planes (B, C, H, W): (B, C, blocks, 64), vertical frequency first."""
-    basis = _basis(planes.device, planes.dtype)
-    return to_blocks(planes).flatten(2, 3).flatten(3) @ basis.T
+    return to_blocks(planes).flatten(2, 3).flatten(3) @ basis(planes.device, planes.dtype).T
 
 
-def _exact(planes: Tensor) -> torch.dtype:
-    # A GPU may be set to round the factors of float32 products to 10 bits: too coarse to count steps with.
-    return torch.float64 if planes.device.type == "cuda" or planes.dtype == torch.float64 else torch.float32
-
-
-@cache
-@torch.inference_mode(False)  # or the first call's mode would decide whether later ones can be differentiated
-def _basis(device: torch.device, dtype: torch.dtype) -> Tensor:
+def basis(device: torch.device, dtype: torch.dtype) -> Tensor:
     """One row a frequency: (64, 64)."""
     return torch.kron(dct_matrix(), dct_matrix()).to(device, dtype)

@@ -17,7 +17,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from processors.preprocess.blocks import SIDE, quantised
+from processors.preprocess.blocks import SIDE, Quantiser, quantised, quantiser
 from processors.preprocess.contract import Place, Stage, StageSettings, in_range
 from schemas.errors import BundleError
 
@@ -38,17 +38,17 @@ class DctQuantisation(StageSettings):
 
     def load(self, place: Place) -> Stage:
         """See `StageSettings`."""
-        steps = read_table(place.file(self.table)).to(place.device)
+        steps = quantiser(read_table(place.file(self.table)) / 255, place.device)
         return Stage(self.stage, partial(_run, steps), differentiable=False)
 
 
-def _run(steps: Tensor, pictures: Tensor, seeds: Tensor | None) -> Tensor:
-    return dct_quantise(pictures, steps)
+def _run(steps: Quantiser, pictures: Tensor, seeds: Tensor | None) -> Tensor:
+    return in_range(quantised(pictures, steps), pictures)
 
 
 def dct_quantise(pictures: Tensor, steps: Tensor) -> Tensor:
     """Pictures (B, C, H, W) in [0, 1] quantised by `steps` (8, 8) on the scale 0–255; their gradient is zero."""
-    return in_range(quantised(pictures, steps / 255), pictures)
+    return _run(quantiser(steps / 255, pictures.device, pictures.dtype), pictures, None)
 
 
 def read_table(file: Path) -> Tensor:

@@ -7,15 +7,15 @@ a coefficient lies on a rounding's edge may a pixel differ from libjpeg's, which
 
 from __future__ import annotations
 
-from functools import cache, partial
-from typing import Annotated, Final, Literal
+from functools import partial
+from typing import Annotated, Final, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from processors.preprocess.blocks import SIDE, quantised
+from processors.preprocess.blocks import SIDE, Quantiser, quantised, quantiser
 from processors.preprocess.contract import Place, Stage, StageSettings
 from schemas.errors import StageError
 
@@ -57,11 +57,23 @@ class Jpeg(StageSettings):
 
     def load(self, place: Place) -> Stage:
         """See `StageSettings`."""
-        return Stage(self.stage, partial(_run, self.quality, self.subsampling), differentiable=False)
+        steps = quantisers(self.quality, place.device)
+        return Stage(self.stage, partial(_run, steps, self.subsampling), differentiable=False)
 
 
-def _run(quality: int, subsampling: Subsampling, pictures: Tensor, seeds: Tensor | None) -> Tensor:
-    return compress(pictures, quality, subsampling)
+class Quantisers(NamedTuple):
+    """Of luma, of colour, and of one luma channel with two of colour."""
+
+    luma: Quantiser
+    colour: Quantiser
+    all: Quantiser
+
+
+def quantisers(quality: int, device: torch.device) -> Quantisers:
+    """Those of a quality from 1 to 100."""
+    luma, colour = tables(quality)
+    every = torch.stack((luma, colour, colour))
+    return Quantisers(*(quantiser(steps, device) for steps in (luma, colour, every)))
 
 
 def compress(pictures: Tensor, quality: int, subsampling: Subsampling = "4:2:0") -> Tensor:
@@ -69,25 +81,28 @@ def compress(pictures: Tensor, quality: int, subsampling: Subsampling = "4:2:0")
 
     Raises StageError for another number of channels.
     """
+    return _run(quantisers(quality, pictures.device), subsampling, pictures, None)
+
+
+def _run(steps: Quantisers, subsampling: Subsampling, pictures: Tensor, seeds: Tensor | None) -> Tensor:
     if pictures.shape[1] not in (1, 3):
         raise StageError(f"jpeg: expected pictures of 1 or 3 channels, got {pictures.shape[1]}")
     height, width = pictures.shape[2:]
     levels = (pictures * 255).round().clamp(0, 255)
-    luma, colour = tables(quality)
     if pictures.shape[1] == 1:
-        return _coded(levels, luma) / 255
+        return _coded(levels, steps.luma) / 255
     ycc = _mixed(levels, _TO_YCC)
     ycc = torch.cat((ycc[:, :1], ycc[:, 1:] + _MIDDLE), 1).round().clamp(0, 255)
     if subsampling == "4:4:4":
-        planes = _coded(ycc, torch.stack((luma, colour, colour)))
+        planes = _coded(ycc, steps.all)
     else:
-        chroma = _upsampled(_coded(_downsampled(ycc[:, 1:]), colour), height, width)
-        planes = torch.cat((_coded(ycc[:, :1], luma), chroma), 1)
+        chroma = _upsampled(_coded(_downsampled(ycc[:, 1:]), steps.colour), height, width)
+        planes = torch.cat((_coded(ycc[:, :1], steps.luma), chroma), 1)
     rgb = _mixed(torch.cat((planes[:, :1], planes[:, 1:] - _MIDDLE), 1), _TO_RGB)
     return rgb.round().clamp(0, 255) / 255
 
 
-def _coded(planes: Tensor, steps: Tensor) -> Tensor:
+def _coded(planes: Tensor, steps: Quantiser) -> Tensor:
     return (quantised(planes - _MIDDLE, steps) + _MIDDLE).round().clamp(0, 255)
 
 
@@ -115,7 +130,6 @@ def _upsampled(planes: Tensor, height: int, width: int) -> Tensor:
     return larger.round()[:, :, :height, :width]
 
 
-@cache
 def tables(quality: int) -> tuple[Tensor, Tensor]:
     """The steps (8, 8) of luma and of colour for a quality from 1 to 100, on the scale 0–255."""
     percent = 5000 // quality if quality < 50 else 200 - 2 * quality
