@@ -8,8 +8,6 @@ place in a batch.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
-from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -20,7 +18,6 @@ from lab.baselines import Baseline
 from lab.masks import random_masks
 from processors.bundle import Bundle
 from processors.pipeline import Pipeline
-from processors.preprocess import Stage
 from processors.stages.drop import drop
 
 
@@ -88,20 +85,6 @@ def shown(pipeline: Pipeline, drawing: Drawing) -> Baseline:
         return pipeline.bundle.preprocess(pipeline.see(drop(frames, kept), kept)[0], seeds)
 
     return clean
-
-
-def passable(bundle: Bundle) -> Bundle:
-    """The same values, with a gradient: stages that have none get that of the identity (BPDA, stage by stage)."""
-    return replace(bundle, stages=tuple(map(_passable, bundle.stages)))
-
-
-def _passable(stage: Stage) -> Stage:
-    return stage if stage.differentiable else replace(stage, run=partial(_straight_through, stage))
-
-
-def _straight_through(stage: Stage, pictures: Tensor, seeds: Tensor | None) -> Tensor:
-    exact = stage.run(pictures.detach(), seeds)
-    return exact + (pictures - pictures.detach())
 
 
 def one_draw(each: Defended, seed: int) -> Defended:

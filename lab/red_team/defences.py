@@ -20,7 +20,7 @@ from lab.attacks.defences import behind
 from lab.attacks.surrogate import learn_surrogate
 from lab.baselines import Baseline, BitDepth, FeatureDistillation, Jpeg, PixelDeflection, Rand, Shield
 from lab.masks import check_drop_ratio
-from lab.red_team.chain import Drawing, chain, few, known_masks, one_draw, passable, shown, unknown
+from lab.red_team.chain import Drawing, chain, few, known_masks, one_draw, shown, unknown
 from processors.bundle import Bundle
 from processors.pipeline import Pipeline
 from processors.stages.reconstruct import Mode
@@ -187,7 +187,7 @@ class Defence:
     def _chain(self, bundle: Bundle, drawing: Drawing, *, plate: bool = False) -> Facing:
         """The chain before the network of `bundle`; its stages have a gradient for the attacker."""
         mode: Mode = "plate" if plate else "default"
-        return Facing(*(chain(Pipeline(each, mode), drawing) for each in (passable(bundle), bundle)))
+        return Facing(*(chain(Pipeline(each, mode), drawing) for each in (bundle.passable, bundle)))
 
     def _own(self, seed: int) -> Facing:
         if self.name in BASELINES:
@@ -195,7 +195,7 @@ class Defence:
         if self.name == "bare":
             return Facing(self._bare, self._bare)
         if self.name == "stages":
-            return Facing(_direct(passable(self.bundle)), _direct(self.bundle))
+            return Facing(_direct(self.bundle.passable), _direct(self.bundle))
         whole = self._chain(self.bundle, self._drawing(seed))
         return whole._replace(attacked=self._bare) if self.name == "blind" else whole
 

@@ -16,6 +16,7 @@ from schemas.runtime.atomic_file import replacing
 RESULT: Final = "result.json"
 ATTACKS: Final = "attacks.csv"
 CURVES: Final = "curves.png"
+BROKEN: Final = "broken.md"
 ABOUT: Final = """\
 A network is attacked through everything that defends it, by attackers who know it. What counts is the *worst case*: a
 picture withstands only if every attack fails on it, and fails again each time the same attacked picture is shown anew
@@ -41,6 +42,11 @@ def write_pages(out: Path, run: str, result: Result) -> Path:
     write_rows(folder / ATTACKS, result.rows(), Row)
     drawn = plots.draw(result.outcomes, len(result.defence.bundle.settings.classes), folder / CURVES)
     _write(folder / "README.md", _details(result, document, drawn))
+    return write_front(out)
+
+
+def write_front(out: Path) -> Path:
+    """Write the page in front of all runs in `out` by what they left there; its path."""
     front = out / "README.md"
     _write(front, _front(out))
     return front
@@ -61,7 +67,10 @@ def _front(out: Path) -> str:
         found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         lines.append(_line(file.parent.name, found))
         findings.append(f"### {file.parent.name}\n\n" + "\n".join(f"- {line}" for line in _findings(found)))
-    return "\n\n".join(("# The red team", ABOUT, "## Who withstands", markdown(heads, lines), *findings)) + "\n"
+    parts = ["# The red team", ABOUT, "## Who withstands", markdown(heads, lines)]
+    if (out / BROKEN).is_file():
+        parts.append(f"The same attacks on defences that are known to be broken: [{BROKEN}]({BROKEN}).")
+    return "\n\n".join((*parts, *findings)) + "\n"
 
 
 def _line(name: str, found: Mapping[str, Any]) -> list[str]:
