@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lab.data import LabelledPictures
@@ -149,6 +149,7 @@ def test_what_the_budget_does_not_pay_for_is_named_and_not_passed(tmp_path: Path
     assert "passed" not in {found.verdicts[point].status for point in found.verdicts if point[0] in "2456789"}
 
 
+@settings(max_examples=30)
 @given(
     pictures=st.lists(st.integers(1, 400), min_size=1, max_size=6), budget=st.floats(0, 1000),
     speed=st.floats(1e-4, 0.1),

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
@@ -22,6 +22,7 @@ from tests.lab.colour_judge import coloured
 from tests.lab.masked_judges import against, judge
 
 
+@settings(max_examples=30)
 @given(wins=st.integers(0, 40), losses=st.integers(0, 40))
 def test_the_sign_test_is_the_binomial_one(wins: int, losses: int) -> None:
     expected = 1.0 if wins + losses == 0 else binomtest(wins, wins + losses, alternative="greater").pvalue

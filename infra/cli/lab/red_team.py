@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 from rich.console import Console
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from lab.red_team.jobs import Job
     from lab.red_team.plan import Plan, Speeds
     from lab.red_team.result import Result
+
+
+TELLING_S: Final = 20.0
 
 
 class Reported:
@@ -57,8 +60,8 @@ class Reported:
         self._done += seconds
         self._fresh += 0.0 if kept else seconds
         took = (datetime.now() - self._began).total_seconds()
-        # How much slower or faster than measured it has been so far.
-        pace = took / self._fresh if self._fresh else 1.0
+        # How much slower or faster than measured it has been so far, when that tells anything.
+        pace = took / self._fresh if self._fresh > TELLING_S else 1.0
         left = _minutes((self._expected - self._done) * pace)
         self._say(f"{job.name}: {pictures} pictures{', kept from before' if kept else ''}; about {left} left")
 
