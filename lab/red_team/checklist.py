@@ -14,12 +14,15 @@ import numpy as np
 
 from lab.red_team import plan, signs
 from lab.red_team.defences import BROKEN, POOL, Defence
-from lab.red_team.outcomes import Outcome, compare, worst_case
+from lab.red_team.outcomes import UNLIKELY, Outcome, compare, worst_case
 from lab.red_team.plan import CLEAN, LARGE, MAIN
+from lab.statistics import sign_test
 
 Status = Literal["passed", "failed", "not run"]
 ENOUGH: Final = 1000
 """Pictures that the checklist asks for."""
+FEW: Final = next(count for count in range(1, 100) if sign_test(count, 0) < UNLIKELY)
+"""Pictures from which on one attack can be told to be stronger than another at all."""
 MARGIN: Final = 0.05
 """What a defence that is known to be broken may seem to give."""
 
@@ -48,6 +51,13 @@ class Evidence:
         """`not run` when one of these jobs has no outcome."""
         lacking = [name for name in names if name not in self.outcomes]
         return Verdict("not run", f"lacks {', '.join(lacking)}") if lacking else None
+
+    def passed(self, names: Iterable[str], why: str) -> Verdict:
+        """`passed` by these jobs, with the number of pictures; `not run` where they are too few for any verdict."""
+        count = min((int(self.outcomes[name].compared.sum()) for name in names), default=0)
+        if count < FEW:
+            return Verdict("not run", f"{count} pictures, of at least {FEW} that can tell anything: {why}")
+        return Verdict("passed", f"{why} (at least {count} pictures each)")
 
     def share(self, name: str) -> str:
         """The accuracy under a job in words."""
@@ -78,13 +88,15 @@ def adaptive(seen: Evidence) -> Verdict:
     if said := [line for sign in found for line in sign(seen.outcomes, seen.classes)]:
         return Verdict("failed", "; ".join(said))
     if not seen.defence.uncertain:
-        return Verdict("passed", "attacked whole; it draws nothing that would have to be averaged")
+        return seen.passed(wanted, "attacked whole; it draws nothing that would have to be averaged")
     fewer, most = plan.EOT_SIZES[-2:]
     found_more = compare(seen.outcomes[f"eot/{most}"], seen.outcomes[f"eot/{fewer}"])
     if found_more.first_stronger:
         return Verdict("failed", f"{most} draws a gradient still break more than {fewer}: {found_more.said()}")
     curve = ", ".join(f"{size}: {seen.share(f'eot/{size}')}" for size in plan.EOT_SIZES)
-    return Verdict("passed", f"accuracy by draws a gradient: {curve}; no stand-in is stronger than the exact gradient")
+    return seen.passed(
+        wanted, f"accuracy by draws a gradient: {curve}; no stand-in is stronger than the exact gradient"
+    )
 
 
 def fixed_randomness(seen: Evidence) -> Verdict:
@@ -104,7 +116,7 @@ def fixed_randomness(seen: Evidence) -> Verdict:
         "fixed/masks": "with the masks known",
     }
     known = ", ".join(f"{seen.share(step)} {told[step]}" for step in steps)
-    return Verdict("passed", f"accuracy {known}, {seen.share(MAIN)} with nothing known")
+    return seen.passed([*steps, MAIN], f"accuracy {known}, {seen.share(MAIN)} with nothing known")
 
 
 def growth(seen: Evidence) -> Verdict:
@@ -123,7 +135,8 @@ def growth(seen: Evidence) -> Verdict:
         left, eps = curve[-1].accuracy.value, curve[-1].job.eps
         return Verdict("failed", f"success does not reach 100 %: at ε = {eps:.3g} {left:.1%} are still right")
     points = ", ".join(f"{each.job.eps:.3g}: {each.accuracy.value:.1%}" for each in curve)
-    return Verdict("passed", f"accuracy by ε: {points}; one step {seen.share('one-step')}, many {seen.share(MAIN)}")
+    why = f"accuracy by ε: {points}; one step {seen.share('one-step')}, many {seen.share(MAIN)}"
+    return seen.passed(["one-step", MAIN, *(f"strength/{each.job.eps:.4g}" for each in curve)], why)
 
 
 def convergence(seen: Evidence) -> Verdict:
@@ -140,8 +153,8 @@ def convergence(seen: Evidence) -> Verdict:
             return Verdict("failed", f"{name} breaks more than the usual start and step: {found.said()}")
     if said := [*signs.chance_start_is_stronger(seen.outcomes, seen.classes)]:
         return Verdict("failed", "; ".join(said))
-    return Verdict(
-        "passed",
+    return seen.passed(
+        [MAIN, *steps, *others],
         f"accuracy {seen.share(MAIN)} after {plan.STEPS} steps, {seen.share(steps[-1])} after {plan.STEP_COUNTS[-1]}",
     )
 
@@ -156,7 +169,7 @@ def other_kinds(seen: Evidence) -> Verdict:
     if said := [*signs.gradient_free_is_stronger(seen.outcomes, seen.classes)]:
         return Verdict("failed", "; ".join(said))
     shares = ", ".join(f"{name} {seen.share(name)}" for name in wanted)
-    return Verdict("passed", f"none beats the gradients; accuracy: {shares}")
+    return seen.passed(wanted, f"none beats the gradients; accuracy: {shares}")
 
 
 def worst_cases(seen: Evidence) -> Verdict:
@@ -179,8 +192,8 @@ def controls(seen: Evidence) -> Verdict:
     if (found := compare(seen.outcomes["noise"], seen.outcomes[MAIN])).first_stronger:
         return Verdict("failed", f"noise breaks more than the attack: {found.said()}")
     targeted = seen.outcomes["targeted"]
-    return Verdict(
-        "passed",
+    return seen.passed(
+        [CLEAN, MAIN, "targeted", "noise"],
         f"accuracy clean {seen.share(CLEAN)}, noise {seen.share('noise')}, untargeted {seen.share(MAIN)}, targeted "
         f"{seen.share('targeted')} ({targeted.success or 0:.1%} taken for the target)",
     )
@@ -201,7 +214,7 @@ def ablations(seen: Evidence) -> Verdict:
             return Verdict("failed", f"{name}, known to be broken, seems to keep {gain:.1%} from our attacks")
     without = [name for name in seen.outcomes if name.startswith("without/") and not name.endswith("clean")]
     parts = ", ".join(f"{name.partition('/')[2]} {seen.share(name)}" for name in without)
-    return Verdict("passed", f"no broken defence keeps more than {MARGIN:.0%}; accuracy without or alone: {parts}")
+    return seen.passed(wanted, f"no broken defence keeps more than {MARGIN:.0%}; accuracy without or alone: {parts}")
 
 
 def _left(outcome: Outcome, pictures: int | None = None) -> float:

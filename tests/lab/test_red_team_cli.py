@@ -41,7 +41,7 @@ def red_team(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    return save(tmp_path / "data.npz", coloured(6))
+    return save(tmp_path / "data.npz", coloured(8))
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def test_every_point_gets_its_verdict_and_every_page_its_figures(
 ) -> None:
     file, out = tmp_path / "found.json", tmp_path / "pages"
     code, said, err = red_team(
-        "--bundle", bundle, "--data", data, "--images", 4, "--eps", "4/255", "--json", file, "--out", out
+        "--bundle", bundle, "--data", data, "--images", 7, "--eps", "4/255", "--json", file, "--out", out
     )
     assert code == 0, err
     document: dict[str, Any] = json.loads(file.read_text())
@@ -106,11 +106,11 @@ def test_every_point_gets_its_verdict_and_every_page_its_figures(
     }  # fmt: skip
     assert "fixed/all" not in document["per_attack"]
     assert document["worst_case_accuracy"] <= min(document["per_attack"].values()) <= document["clean_accuracy"]
-    assert document["worst_case_of_judged"]["images"] == 4
+    assert document["worst_case_of_judged"]["images"] == 7
     assert document["settings"]["submissions"] == 2
     assert document["eps"] == pytest.approx(4 / 255)
     assert "measured at" in err
-    assert "10 size, intervals, command: failed: 4 pictures of at least 1000" in said
+    assert "10 size, intervals, command: failed: 7 pictures of at least 1000" in said
 
     folder = out / "bundle-fleet-r0.25-0.01569"
     with (folder / "attacks.csv").open(newline="") as stream:
@@ -128,7 +128,7 @@ def test_every_point_gets_its_verdict_and_every_page_its_figures(
 
     # Another run of the same stands beside it, and has nothing left to do.
     code, _, err = red_team(
-        "--bundle", bundle, "--data", data, "--images", 4, "--eps", "4/255", "--attacks", "eot-pgd", "--out", out
+        "--bundle", bundle, "--data", data, "--images", 7, "--eps", "4/255", "--attacks", "eot-pgd", "--out", out
     )
     assert code == 0
     assert err.count("kept from before") == 2

@@ -99,5 +99,7 @@ def test_an_attack_that_cannot_break_what_is_known_to_be_broken_fails_its_point(
     outcomes["broken/shield"] = broken("", 10, counts=False)
     failed = ablations(Evidence(defence, outcomes, 1))
     assert failed == ("failed", "shield, known to be broken, seems to keep 50.0% from our attacks")
+    outcomes["broken/shield"] = broken("", 6, of=6, counts=False)
+    assert ablations(Evidence(defence, outcomes, 1)).status == "not run"
     del outcomes["broken/shield"]
     assert ablations(Evidence(defence, outcomes, 1)) == ("not run", "lacks broken/shield")
