@@ -59,8 +59,8 @@ def _write(file: Path, text: str) -> None:
 
 def _front(out: Path) -> str:
     heads = [
-        "network", "defence", "ε", "pictures", "clean", "worst case", "of those that met every attack",
-        "strongest attack", "signs of masking", "checklist: passed / failed / not run",
+        "network", "defence", "ε", "pictures", "clean", "worst case",
+        "of the pictures that met all costly attacks that ran", "strongest attack", "signs of masking", "checklist: passed / failed / not run",
     ]  # fmt: skip
     lines, findings = [], []
     for file in sorted(out.glob(f"*/{RESULT}")):
@@ -137,7 +137,12 @@ def _headlines(result: Result) -> list[list[str]]:
          _interval(result.worst)],
     ]  # fmt: skip
     if result.worst_judged is not None:
-        lines.append([f"the same, the first {result.judged}, which met all of them", _interval(result.worst_judged)])
+        lines.append(
+            [
+                f"the same, the first {result.judged}: they met {', '.join(result.judges)}",
+                _interval(result.worst_judged),
+            ]
+        )
     return lines
 
 

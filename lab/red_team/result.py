@@ -76,9 +76,14 @@ class Result:
         return wilson(int(self.standing.sum()), len(self.standing))
 
     @property
+    def judges(self) -> list[str]:
+        """Those of `JUDGES` that ran."""
+        return [name for name in JUDGES if name in self.outcomes]
+
+    @property
     def judged(self) -> int:
-        """The first so many pictures met every one of `JUDGES` that ran."""
-        return min((self.outcomes[name].pictures for name in JUDGES if name in self.outcomes), default=0)
+        """The first so many pictures met every one of them, as far as anything was left to meet."""
+        return min((self.outcomes[name].pictures for name in self.judges), default=0)
 
     @property
     def worst_judged(self) -> Interval | None:
@@ -92,8 +97,11 @@ class Result:
 
     @property
     def strongest(self) -> str | None:
-        """The name of the attack under which the fewest pictures are right every time."""
-        return min(self.attacks, key=lambda name: self.attacks[name].worst.value, default=None)
+        """The attack under which the fewest pictures are right every time, of those that met about as many as any."""
+        met = {name: int(each.compared.sum()) for name, each in self.attacks.items()}
+        most = max(met.values(), default=0)
+        many = [name for name, count in met.items() if 2 * count >= most]
+        return min(many, key=lambda name: self.attacks[name].worst.value, default=None)
 
     def rows(self) -> list[Row]:
         """One a job that gives answers."""
@@ -117,9 +125,9 @@ class Result:
             },
             "worst_case_of_judged": None
             if judged is None
-            else {"images": self.judged, "accuracy": judged.value, "interval": list(judged[1:]), "attacks": [
-                name for name in JUDGES if name in self.outcomes
-            ]},
+            else {
+                "images": self.judged, "accuracy": judged.value, "interval": list(judged[1:]), "attacks": self.judges,
+            },
             "strongest": self.strongest,
             "images": self.images,
             "eps": self.eps,
