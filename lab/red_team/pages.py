@@ -60,7 +60,8 @@ def _write(file: Path, text: str) -> None:
 def _front(out: Path) -> str:
     heads = [
         "network", "defence", "ε", "pictures", "clean", "worst case",
-        "of the pictures that met all costly attacks that ran", "strongest attack", "signs of masking", "checklist: passed / failed / not run",
+        "of the pictures that met all costly attacks that ran", "strongest attack",
+        "signs of masking", "checklist: passed / failed / not run",
     ]  # fmt: skip
     lines, findings = [], []
     for file in sorted(out.glob(f"*/{RESULT}")):
