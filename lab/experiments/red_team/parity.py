@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lab.attacks import Logits, eot_pgd, make_attack, square, transfer
+from lab.attacks import Logits, eot_pgd, make_attack, transfer
 from lab.attacks.contract import margins
 from lab.attacks.hop_skip_jump import hop_skip_jump
 from lab.attacks.norms import l2
@@ -114,7 +114,6 @@ PAIRS: Final = (
         "hopskipjump L2", False, _whole(hop_skip_jump, norm="l2", steps=WALK[0], evaluations=WALK[1]), "hopskipjump",
         None, "foolbox starts from blended noise",
     ),
-    Pair("square", False, _whole(square, eps=EPS, queries=1000), None, None, "foolbox has none"),
 )  # fmt: skip
 
 
