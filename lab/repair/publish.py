@@ -85,14 +85,15 @@ def _move(beside: Path, out: Path) -> None:
 
 
 def _copy_code(source: Path, out: Path, settings: BundleSettings) -> None:
-    """The files that the bundle's own code needs; weights, settings and overlays are written anew."""
+    """The files that the bundle's own code and its stages need; weights, settings and overlays are written anew."""
+    needed = {name for stage in settings.preprocess for name in stage.files}
     own = {_TABLE, settings.weights} | ({settings.strip.overlays} if settings.strip else set())
     for file in source.rglob("*"):
         name = file.relative_to(source)
         if not file.is_file() or str(name) in own or "__pycache__" in name.parts or name.parts[0].startswith("."):
             continue
         # How the sick one was made, and overlays of an earlier calibration.
-        if file.suffix == ".md" or _OVERLAYS.fullmatch(str(name)):
+        if str(name) not in needed and (file.suffix == ".md" or _OVERLAYS.fullmatch(str(name))):
             continue
         place = out / name
         place.parent.mkdir(parents=True, exist_ok=True)
