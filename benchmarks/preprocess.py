@@ -102,24 +102,24 @@ def staged_copy(bundle: Path, folder: Path) -> Path:
 def compare(
     plain: DeviceWork, staged: DeviceWork, frames: list[TakenFrame], rounds: int, round_s: float
 ) -> dict[str, list[float]]:
-    """Seconds of one batch on each side, in each of `rounds` turns of about `round_s`."""
+    """Seconds of one batch on each side, in each of `rounds` of about `round_s` on either, call by call in turn."""
     on_gpu = torch.cuda.is_available() and plain.pipeline.bundle.device.type == "cuda"
     clock = time.perf_counter if on_gpu else time.process_time
     nothing = [False] * len(frames)
 
-    def timed(work: DeviceWork, calls: int) -> float:
+    def timed(work: DeviceWork) -> float:
         start = clock()
-        for _ in range(calls):
-            work.classify(frames, nothing)
-        return (clock() - start) / calls
+        work.classify(frames, nothing)
+        return clock() - start
 
-    for work in (plain, staged):
-        timed(work, 3)
-    calls = max(1, round(round_s / max(timed(plain, 1), 1e-6)))
+    for _ in range(3):
+        timed(plain), timed(staged)
+    calls = max(1, round(round_s / max(timed(plain), 1e-6)))
     taken: dict[str, list[float]] = {"without": [], "with": []}
     for _ in range(rounds):
-        taken["without"].append(timed(plain, calls))
-        taken["with"].append(timed(staged, calls))
+        pairs = [(timed(plain), timed(staged)) for _ in range(calls)]
+        for side, seconds in zip(taken, zip(*pairs, strict=True), strict=True):
+            taken[side].append(statistics.mean(seconds))
     return taken
 
 

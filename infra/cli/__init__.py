@@ -49,7 +49,16 @@ def main() -> None:
         topics,
         up,
     )
-    from infra.cli.lab import codefend, evaluate, harden, learn_table, repair, strip, super_iot  # noqa: F401
+    from infra.cli.lab import (  # noqa: F401
+        codefend,
+        evaluate,
+        harden,
+        learn_table,
+        red_team,
+        repair,
+        strip,
+        super_iot,
+    )
     from infra.cli.passwords import hide_passwords
 
     hide_passwords()

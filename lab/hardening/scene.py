@@ -62,7 +62,7 @@ def main() -> None:
         bundle, lessons, held_out, settings, inputs=digest(f"{SIZES} {arguments.hard} {arguments.least}"),
         work=arguments.work, processes=Processes(), progress=_Printed(),
     )  # fmt: skip
-    hardened, line = write_successor(arguments.out, arguments.source, found.network, held_out, MARK)
+    hardened, line = write_successor(arguments.out, arguments.source, found.network, held_out, MARK, dropped=True)
     lines = [
         f"{hardened.model_id}: {arguments.epochs * 100} batches of {settings.batch} from {bundle.model_id}",
         *found.lines(),

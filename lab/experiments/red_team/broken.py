@@ -22,7 +22,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lab.attacks import Defended, Logits, behind, bpda, eot_pgd, identity, learn_surrogate, shown, to_8_bits
+from lab.attacks import (
+    Defended,
+    Logits,
+    behind,
+    bpda,
+    eot_pgd,
+    identity,
+    jpeg_stand_in,
+    learn_surrogate,
+    shield_stand_in,
+    shown,
+    to_8_bits,
+)
 from lab.baselines import Baseline, BitDepth, FeatureDistillation, Jpeg, PixelDeflection, Rand, Shield
 from lab.data import LabelledPictures, read_cifar10_test, to_frames
 from lab.experiments.cache import Arrays, Cache, digest
@@ -45,7 +57,8 @@ SURROGATE_PICTURES: Final = 2000
 
 @dataclass(frozen=True)
 class Broken:
-    """A defence, the samples of the gradient, and what the gradient goes through: "own", "identity" or "surrogate".
+    """A defence, the samples of the gradient, and what the gradient goes through: "own", "identity", "stand-in" or
+    "surrogate".
 
     More than one sample says that the defence draws.
     """
@@ -58,11 +71,13 @@ class Broken:
 
 DEFENCES: Final = (
     Broken("rand", Rand(), 4, "own"),
-    Broken("jpeg-75", Jpeg(75), 1, "identity"),
+    Broken("jpeg-75", Jpeg(75), 1, "stand-in"),
     Broken("pixel-deflection", PixelDeflection(), 2, "own"),
     Broken("bit-depth-3", BitDepth(3), 1, "identity"),
-    Broken("shield", Shield(), 4, "identity"),
+    Broken("shield", Shield(), 4, "stand-in"),
     Broken("feature-distillation", FeatureDistillation(), 1, "identity"),
+    Broken("jpeg-75", Jpeg(75), 1, "identity"),
+    Broken("shield", Shield(), 4, "identity"),
     Broken("jpeg-75", Jpeg(75), 1, "surrogate"),
     Broken("bit-depth-3", BitDepth(3), 1, "surrogate"),
     Broken("shield", Shield(), 4, "surrogate"),
@@ -136,8 +151,13 @@ def measure(broken: Broken, bundle: Bundle, pictures: LabelledPictures, training
 def _backward(broken: Broken, training: Tensor) -> Baseline:
     if broken.backward == "own":
         return broken.baseline
-    stand_in = learn_surrogate(broken.baseline, training, seed=SEED) if broken.backward == "surrogate" else identity
-    return bpda(broken.baseline, stand_in)
+    if broken.backward == "surrogate":
+        return bpda(broken.baseline, learn_surrogate(broken.baseline, training, seed=SEED))
+    if broken.backward == "stand-in" and isinstance(broken.baseline, Jpeg):
+        return bpda(broken.baseline, jpeg_stand_in(broken.baseline.quality))
+    if broken.backward == "stand-in" and isinstance(broken.baseline, Shield):
+        return bpda(broken.baseline, shield_stand_in(broken.baseline))
+    return bpda(broken.baseline, identity)
 
 
 def _attack(

@@ -21,9 +21,10 @@ from typing import Final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from lab.attacks import Logits, eot_pgd, make_attack, square, transfer
+from lab.attacks import Logits, eot_pgd, make_attack, transfer
 from lab.attacks.contract import margins
 from lab.attacks.hop_skip_jump import hop_skip_jump
 from lab.attacks.norms import l2
@@ -69,7 +70,7 @@ class Row:
     images: int
     success: float
     success_foolbox: float | None
-    l2: float
+    l2: float | None
     l2_foolbox: float | None
     seconds: float
     seconds_foolbox: float | None
@@ -114,7 +115,6 @@ PAIRS: Final = (
         "hopskipjump L2", False, _whole(hop_skip_jump, norm="l2", steps=WALK[0], evaluations=WALK[1]), "hopskipjump",
         None, "foolbox starts from blended noise",
     ),
-    Pair("square", False, _whole(square, eps=EPS, queries=1000), None, None, "foolbox has none"),
 )  # fmt: skip
 
 
@@ -133,11 +133,15 @@ def measure(pair: Pair, judge: Judge, cache: Cache) -> Row:
         len(judge.pictures),
         float(ours["success"].mean()),
         None if theirs is None else float(theirs["success"].mean()),
-        float(ours["l2"][both].mean()),
-        None if theirs is None else float(theirs["l2"][both].mean()),
+        _mean(ours["l2"][both]),
+        None if theirs is None else _mean(theirs["l2"][both]),
         float(ours["seconds"].sum()),
         None if theirs is None else float(theirs["seconds"].sum()),
     )
+
+
+def _mean(distances: NDArray[np.generic]) -> float | None:
+    return float(distances.mean()) if len(distances) else None
 
 
 def _foolbox(
@@ -184,7 +188,7 @@ def page(rows: list[Row], judge: Judge, command: str) -> str:
         return "–" if value is None else f"{value:.{places}f}"
 
     def ratio(row: Row) -> str:
-        return "–" if row.l2_foolbox is None else f"{row.l2 / row.l2_foolbox:.3f}"
+        return "–" if row.l2 is None or row.l2_foolbox is None else f"{row.l2 / row.l2_foolbox:.3f}"
 
     heads = ("attack", "goal", "success", "foolbox", "L2", "foolbox", "ratio", "s", "foolbox", "")
     lines = [
