@@ -49,8 +49,8 @@ def write_successor(
     `source` is the folder of the bundle that it comes of; its version gets `mark` behind it. STRIP's overlays and
     threshold come from `clean` pictures when they suffice; else those of `source` are carried over, and the line says
     why. Thresholds of frames with dropped pixels are not carried over, for they belong to the old network; with
-    `dropped` they are set anew like that of whole frames. It is put together beside, so that `out` is a bundle only when all of it is there and has been loaded once. Raises StateError
-    when `out` holds files of something else.
+    `dropped` they are set anew like that of whole frames. It is put together beside, so that `out` is a bundle only
+    when all of it is there and has been loaded once. Raises StateError when `out` holds files of something else.
     """
     beside = out / _BESIDE
     shutil.rmtree(beside, ignore_errors=True)

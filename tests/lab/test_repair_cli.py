@@ -262,7 +262,7 @@ def test_a_cured_bundle_keeps_its_stages_and_their_files(tmp_path: Path) -> None
     with (source / "model.toml").open("a") as table:
         table.write('\n[[preprocess]]\nstage = "dct-quantisation"\ntable = "table.md"\n')
         table.write('\n[[preprocess]]\nstage = "grid-distortion"\nlimit = 0.1\n')
-    cured, _ = write_cured(tmp_path / "cured", source, trainable_copy(sick_bundle()), pictures(60, seed=1))
+    cured, _ = write_successor(tmp_path / "cured", source, trainable_copy(sick_bundle()), pictures(60, seed=1), MARK)
     shutil.rmtree(source)
     assert load_bundle(tmp_path / "cured", torch.device("cpu")).settings.preprocess == cured.settings.preprocess
     assert [stage.name for stage in cured.stages] == ["dct-quantisation", "grid-distortion"]
