@@ -32,7 +32,7 @@ class Sized:
     turns: int
 
 
-SIZES: Final = (Sized((32, 32), 12_000, 1), Sized((64, 64), 8_000, 1), Sized((128, 128), 5_000, 2))
+SIZES: Final = (Sized((32, 32), 12_000, 2), Sized((64, 64), 10_000, 2), Sized((128, 128), 3_000, 1))
 """Larger frames look like those of 128 lines once they are at the network's 32: their noise is gone, the edges stay."""
 
 
