@@ -38,7 +38,10 @@ def up(
     ] = 0.0,
     profile: Annotated[str, typer.Option(help="raw, lossless or temporal.")] = "raw",
     mode: Annotated[
-        str, typer.Option(help="Reconstruction: default, paper (Algorithm 1) or plate (not learned).")
+        str,
+        typer.Option(
+            help="Reconstruction: default, paper (Algorithm 1), plate (not learned) or none (the network alone)."
+        ),
     ] = "default",
     processors: Annotated[int, typer.Option(help="Processors side by side.")] = 1,
     bridges: Annotated[int, typer.Option(help="Bridges side by side.")] = 1,

@@ -32,7 +32,7 @@ class UpSettings(BaseModel):
     strip_rate: float = Field(default=0.05, ge=0, le=1)
     strip_dropped: float = Field(default=0.0, ge=0, le=1)
     profile: Literal["raw", "lossless", "temporal"] = "raw"
-    mode: Literal["default", "paper", "plate"] = "default"
+    mode: Literal["default", "paper", "plate", "none"] = "default"
     processors: int = Field(default=1, ge=1, le=16)
     bridges: int = Field(default=1, ge=1, le=16)
     state: Path = Path(".pointillist")
