@@ -161,6 +161,11 @@ class Scenario(BaseModel):
                 before.append((number, fault))
         return self
 
+    @property
+    def generators(self) -> set[str]:
+        """Those of its attacks, as the faults name them."""
+        return {fault.generator for fault in self.faults if fault.generator is not None}
+
     def cameras(self) -> list[CameraSettings]:
         """Every camera with its own name; `ConfigError` when two have the same."""
         cameras: list[CameraSettings] = []

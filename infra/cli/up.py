@@ -28,7 +28,10 @@ def up(
     source: Annotated[
         str, typer.Option(help="scene, cifar10, a URL, a device, a video file or an npz file.")
     ] = "scene",
-    scenario: Annotated[Path | None, typer.Option(help="A YAML scenario instead of equal cameras.")] = None,
+    scenario: Annotated[
+        Path | None,
+        typer.Option(help="A YAML scenario instead of equal cameras: a file, or the name of a shipped one."),
+    ] = None,
     bundle: Annotated[
         Path | None, typer.Option(help="Model bundle; else the shipped one that fits the source.")
     ] = None,
