@@ -24,31 +24,33 @@ _ROUNDING: Final = 1e-6
 
 def attack(picture: Picture, generator: Generator, target: int, eps: float) -> Picture:
     """`picture` (H, W, C) uint8 as an attack on class `target` leaves it: no pixel differs by more than 255 `eps`."""
-    return add(picture, seen_direction(picture, generator, target), eps)
+    changed = np.empty(picture.shape, np.uint8)
+    # Plane by plane: in a large frame, to bring planes together as numbers of four bytes takes longer than the rest.
+    for channel, plane in enumerate(direction_of(picture, generator, target)):
+        changed[..., channel] = add(picture[..., channel], enlarged(plane, *picture.shape[:2]), eps)
+    return changed
 
 
-def seen_direction(picture: Picture, generator: Generator, target: int) -> Floats:
-    """The generator's direction for `picture` (H, W, C), at its size and with its channels: (H, W, C) in [−1, 1]."""
+def direction_of(picture: Picture, generator: Generator, target: int) -> Floats:
+    """The generator's direction for `picture` (H, W, C), with its channels: (C, h, w) in [−1, 1]."""
     wanted = generator.settings
     seen = convert_channels(resize(picture, (wanted.width, wanted.height)), wanted.channels)
     planes = np.ascontiguousarray(seen.transpose(2, 0, 1)[None], np.float32) / np.float32(LEVELS)
-    direction = generator.direction(planes, np.array([target], np.int64))[0]
-    height, width, channels = picture.shape
-    if channels != wanted.channels:
-        direction = np.tensordot(_LUMA, direction, 1)[None] if channels == 1 else np.repeat(direction, 3, 0)
-    if direction.shape[1:] != (height, width):
-        direction = np.stack(
-            [
-                np.asarray(Image.fromarray(plane).resize((width, height), Image.Resampling.BILINEAR))
-                for plane in direction
-            ]
-        )
-    shown: Floats = direction.transpose(1, 2, 0)
-    return shown
+    direction: Floats = generator.direction(planes, np.array([target], np.int64))[0]
+    if picture.shape[2] == wanted.channels:
+        return direction
+    return np.tensordot(_LUMA, direction, 1)[None] if wanted.channels == 3 else np.repeat(direction, 3, 0)
+
+
+def enlarged(plane: Floats, height: int, width: int) -> Floats:
+    """A plane (h, w) of numbers, bilinear, as (`height`, `width`); low-passed first where it shrinks."""
+    if plane.shape == (height, width):
+        return plane
+    return np.asarray(Image.fromarray(plane).resize((width, height), Image.Resampling.BILINEAR))
 
 
 def add(picture: Picture, direction: Floats, eps: float) -> Picture:
-    """`picture` (H, W, C) uint8 plus `eps` times `direction` (H, W, C), in whole grey levels: at most 255 `eps`."""
+    """`picture` uint8 plus `eps` times `direction` of the same shape, in whole levels: at most 255 `eps` of them."""
     most = int(LEVELS * eps + _ROUNDING)
     step = np.rint(direction * np.float32(LEVELS * eps)).clip(-most, most).astype(np.int16)
     changed: Picture = (step + picture).clip(0, LEVELS).astype(np.uint8)

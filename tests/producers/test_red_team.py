@@ -22,7 +22,7 @@ from producers.faults import FaultPlan
 from producers.fleet import run_fleet
 from producers.redteam.generator import Generator
 from producers.redteam.generator_toml import GeneratorSettings, read_generator
-from producers.redteam.lens import add, attack, seen_direction
+from producers.redteam.lens import add, attack, direction_of, enlarged
 from producers.redteam.team import RedTeam
 from producers.scenario import Fault, parse_scenario
 from producers.scene import SceneSimulator, paste_sticker
@@ -264,16 +264,20 @@ def test_a_bound_of_whole_levels_is_used_to_the_full(levels: int) -> None:
 
 def test_a_frame_of_the_generators_size_gets_its_direction_as_it_is(generator: Generator) -> None:
     picture = scene(0, (16, 16))[4:12, 4:12]
-    expected = patterns(len(CLASSES), 3, 8)[2].transpose(1, 2, 0)
-    assert np.array_equal(seen_direction(picture, generator, 2), expected)
-    assert np.array_equal(attack(picture, generator, 2, EPS), add(picture, expected, EPS))
+    expected = patterns(len(CLASSES), 3, 8)[2]
+    assert np.array_equal(direction_of(picture, generator, 2), expected)
+    assert np.array_equal(attack(picture, generator, 2, EPS), add(picture, expected.transpose(1, 2, 0), EPS))
 
 
 def test_the_direction_for_a_larger_frame_is_enlarged_bilinearly(generator: Generator) -> None:
-    found = seen_direction(scene(0, (48, 64)), generator, 1)
+    picture = scene(0, (48, 64))
     small = torch.from_numpy(patterns(len(CLASSES), 3, 8)[1:2])
-    large = torch.nn.functional.interpolate(small, (48, 64), mode="bilinear", align_corners=False)
-    torch.testing.assert_close(torch.from_numpy(found.copy()), large[0].permute(1, 2, 0), atol=1e-5, rtol=0)
+    large = torch.nn.functional.interpolate(small, (48, 64), mode="bilinear", align_corners=False)[0].numpy()
+    for plane, expected in zip(small[0].numpy(), large, strict=True):
+        np.testing.assert_allclose(enlarged(plane, 48, 64), expected, atol=1e-5)
+    moved = attack(picture, generator, 1, EPS).astype(int) - add(picture, large.transpose(1, 2, 0), EPS)
+    assert np.abs(moved).max() <= 1  # of a number just at the half
+    assert (moved != 0).mean() < 0.01
 
 
 def test_the_generator_sees_the_whole_frame_at_its_own_size_in_0_to_1(
@@ -287,7 +291,7 @@ def test_the_generator_sees_the_whole_frame_at_its_own_size_in_0_to_1(
 
     monkeypatch.setattr(generator, "direction", direction)
     picture = scene(3, (48, 64))
-    seen_direction(picture, generator, 1)
+    direction_of(picture, generator, 1)
     (seen,) = given
     assert seen.shape == (1, 3, 8, 8)
     assert seen.dtype == np.float32
