@@ -25,7 +25,7 @@ from infra.up.settings import (
     scenario_file,
     source_entry,
 )
-from producers.scenario import parse_scenario
+from producers.scenario import load_scenario, parse_scenario
 from schemas.errors import BundleError, ConfigError, SecretError, SourceError
 from schemas.identity import CameraId
 from schemas.keys import CameraKey, derive_camera_key
@@ -274,7 +274,9 @@ def test_a_shipped_scenario_is_found_by_its_name_and_a_file_of_that_name_wins(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert scenario_file(Path("red-team")).is_file()
+    shipped = load_scenario(scenario_file(Path("red-team")))
+    assert len(shipped.cameras()) == 16
+    assert [len(fault.cameras) for fault in shipped.faults if fault.kind == "attack"] == [4]
     assert scenario_file(Path("nothing")) == Path("nothing")
     own = Path("red-team")
     own.touch()
