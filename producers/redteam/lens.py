@@ -18,6 +18,12 @@ from schemas.pixels.packing import Picture
 LEVELS: Final = 255
 _LUMA: Final = np.array([0.299, 0.587, 0.114], np.float32)
 """ITU-R BT.601, as grey pictures are made."""
+STRETCH: Final = 4.0
+"""What a direction is multiplied with when it is brought to another size, before it is cut at ±1.
+
+On the frame it changes from one bound to the other over a pixel of the generator's, and whatever brings the frame to
+the network's size averages that once more. Stretched it is at its bound nearly everywhere, as the sign of a gradient
+through that resampling would be; the bound itself stands."""
 _ROUNDING: Final = 1e-6
 """ε = 8/255 is a little less than that in binary, and still allows 8 grey levels."""
 
@@ -27,7 +33,7 @@ def attack(picture: Picture, generator: Generator, target: int, eps: float) -> P
     changed = np.empty(picture.shape, np.uint8)
     # Plane by plane: in a large frame, to bring planes together as numbers of four bytes takes longer than the rest.
     for channel, plane in enumerate(direction_of(picture, generator, target)):
-        changed[..., channel] = add(picture[..., channel], enlarged(plane, *picture.shape[:2]), eps)
+        changed[..., channel] = add(picture[..., channel], stretched(plane, *picture.shape[:2]), eps)
     return changed
 
 
@@ -42,15 +48,18 @@ def direction_of(picture: Picture, generator: Generator, target: int) -> Floats:
     return np.tensordot(_LUMA, direction, 1)[None] if wanted.channels == 3 else np.repeat(direction, 3, 0)
 
 
-def enlarged(plane: Floats, height: int, width: int) -> Floats:
-    """A plane (h, w) of numbers, bilinear, as (`height`, `width`); low-passed first where it shrinks."""
+def stretched(plane: Floats, height: int, width: int) -> Floats:
+    """A plane (h, w) in [−1, 1] brought to (`height`, `width`): bilinear, and `STRETCH` times as much, uncut."""
     if plane.shape == (height, width):
         return plane
-    return np.asarray(Image.fromarray(plane).resize((width, height), Image.Resampling.BILINEAR))
+    return np.asarray(Image.fromarray(STRETCH * plane).resize((width, height), Image.Resampling.BILINEAR))
 
 
 def add(picture: Picture, direction: Floats, eps: float) -> Picture:
-    """`picture` uint8 plus `eps` times `direction` of the same shape, in whole levels: at most 255 `eps` of them."""
+    """`picture` uint8 plus `eps` times `direction` of the same shape, in whole levels: at most 255 `eps` of them.
+
+    A direction beyond [−1, 1] counts as that bound.
+    """
     most = int(LEVELS * eps + _ROUNDING)
     step = np.rint(direction * np.float32(LEVELS * eps)).clip(-most, most).astype(np.int16)
     changed: Picture = (step + picture).clip(0, LEVELS).astype(np.uint8)

@@ -22,7 +22,7 @@ from producers.faults import FaultPlan
 from producers.fleet import run_fleet
 from producers.redteam.generator import Generator
 from producers.redteam.generator_toml import GeneratorSettings, read_generator
-from producers.redteam.lens import add, attack, direction_of, enlarged
+from producers.redteam.lens import STRETCH, add, attack, direction_of, stretched
 from producers.redteam.team import RedTeam
 from producers.scenario import Fault, parse_scenario
 from producers.scene import SceneSimulator, paste_sticker
@@ -269,15 +269,29 @@ def test_a_frame_of_the_generators_size_gets_its_direction_as_it_is(generator: G
     assert np.array_equal(attack(picture, generator, 2, EPS), add(picture, expected.transpose(1, 2, 0), EPS))
 
 
-def test_the_direction_for_a_larger_frame_is_enlarged_bilinearly(generator: Generator) -> None:
+def test_the_direction_for_a_larger_frame_is_enlarged_bilinearly_and_stretched(generator: Generator) -> None:
     picture = scene(0, (48, 64))
     small = torch.from_numpy(patterns(len(CLASSES), 3, 8)[1:2])
-    large = torch.nn.functional.interpolate(small, (48, 64), mode="bilinear", align_corners=False)[0].numpy()
+    large = STRETCH * torch.nn.functional.interpolate(small, (48, 64), mode="bilinear", align_corners=False)[0].numpy()
     for plane, expected in zip(small[0].numpy(), large, strict=True):
-        np.testing.assert_allclose(enlarged(plane, 48, 64), expected, atol=1e-5)
-    moved = attack(picture, generator, 1, EPS).astype(int) - add(picture, large.transpose(1, 2, 0), EPS)
-    assert np.abs(moved).max() <= 1  # of a number just at the half
-    assert (moved != 0).mean() < 0.01
+        np.testing.assert_allclose(stretched(plane, 48, 64), expected, atol=1e-5)
+    apart = attack(picture, generator, 1, EPS).astype(int) - add(picture, large.transpose(1, 2, 0).clip(-1, 1), EPS)
+    assert np.abs(apart).max() <= 1  # of a number just at the half
+    assert (apart != 0).mean() < 0.01
+
+
+def test_an_attack_on_a_larger_frame_is_as_large_at_the_networks_size_as_the_bound_lets_it(tmp_path: Path) -> None:
+    checks = np.indices((8, 8)).sum(0) % 2 * np.float32(2) - 1  # the finest pattern, of which resampling leaves least
+    made = Generator(write_generator(tmp_path / "checks", direction=np.broadcast_to(checks, (4, 3, 8, 8))))
+    picture = np.full((64, 64, 3), 128, np.uint8)
+    moved = torch.from_numpy(attack(picture, made, 0, 16 / 255).astype(np.float32) - 128).permute(2, 0, 1)[None]
+    seen = torch.nn.functional.interpolate(moved, (8, 8), mode="bilinear", align_corners=False, antialias=True)
+    plain = torch.nn.functional.interpolate(
+        16 * torch.from_numpy(checks.copy())[None, None], (64, 64), mode="bilinear", align_corners=False
+    )
+    unstretched = torch.nn.functional.interpolate(plain, (8, 8), mode="bilinear", align_corners=False, antialias=True)
+    inside = (..., slice(1, -1), slice(1, -1))  # the border is brighter either way
+    assert seen[inside].abs().mean() > 1.8 * unstretched[inside].abs().mean()
 
 
 def test_the_generator_sees_the_whole_frame_at_its_own_size_in_0_to_1(
