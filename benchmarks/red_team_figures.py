@@ -102,7 +102,7 @@ def page(document: Result) -> str:
         markdown(heads, lines),
         f"Hardened ÷ plain behind the drop (asked for: ≥ {HARDER:g}; alerts within {WITHIN_S:g} s):",
         markdown(["frames", "ratio"], ratios) or "Not measured.",
-        "What an attacked frame costs the fleet's process, on one thread:",
+        "What an attacked frame costs the fleet's process, CPU time of its one thread for attacks:",
         markdown(["frame", "ms, median", "ms, 95 %"], costs),
         "A generator is made against one network and does not adapt to masks or to another network. What an attacker "
         "gets who adapts to all but the key is in the other pages of this folder.",
