@@ -9,6 +9,7 @@ Beside the JSON lies a Markdown page of the same name. A run that is in the JSON
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import platform
@@ -33,7 +34,7 @@ from infra.layout import Layout
 from infra.local.files import write_json, write_text
 from infra.up.settings import UpSettings, bundle_folder
 from producers.redteam.generator import Generator
-from producers.redteam.generator_toml import find_generator, read_generator
+from producers.redteam.generator_toml import NETWORK, find_generator, read_generator
 from producers.redteam.lens import attack
 from producers.scene import SceneSimulator
 from schemas.frame import ATTACKED
@@ -62,7 +63,7 @@ class Plan(NamedTuple):
     def described(self) -> Result:
         """As the JSON names it: results of another plan are not mixed with these."""
         return {
-            "generator": self.generator,
+            "generator": f"{self.generator}+{_digest(find_generator(self.generator) / NETWORK)}",
             "eps": self.eps,
             "target": self.target,
             "fps": self.fps,
@@ -212,7 +213,11 @@ def lens_costs(generator: Generator, sizes: Iterable[tuple[int, int]] = LENS_SIZ
 
 def _model(folder: Path) -> str:
     settings = tomllib.loads((folder / "model.toml").read_text())
-    return f"{folder.name} ({settings['name']} {settings['version']})"
+    return f"{folder.name} ({settings['name']}@{settings['version']}+{_digest(folder / settings['weights'])})"
+
+
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:12]
 
 
 def _machine() -> str:
@@ -274,9 +279,10 @@ def _keep(result: Result, file: Path) -> None:
     sizes = dict.fromkeys("x".join(map(str, each["size"])) for each in result["runs"])
     seeds = len({each["seed"] for each in result["runs"]})
     result["command"] = (
-        f"python -m benchmarks.red_team_live --generator {plan['generator']} --plain {plan['plain'].split()[0]} "
-        f"--hardened {plan['hardened'].split()[0]} --eps {plan['eps']:g} --target {plan['target']} "
-        f"--fps {plan['fps']:g} --sizes {' '.join(sizes)} --seeds {seeds} --json {file}"
+        f"python -m benchmarks.red_team_live --generator {plan['generator'].split('+')[0]} "
+        f"--plain {plan['plain'].split()[0]} --hardened {plan['hardened'].split()[0]} "
+        f"--eps {plan['eps']:g} --target {plan['target']} --fps {plan['fps']:g} "
+        f"--sizes {' '.join(sizes)} --seeds {seeds} --json {file}"
     )
     write_json(file, result)
     write_text(file.with_suffix(".md"), page(json.loads(file.read_text())))
