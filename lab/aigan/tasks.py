@@ -8,7 +8,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from lab.aigan.generator import Shape
 from lab.aigan.training import Recipe
@@ -16,8 +17,7 @@ from lab.backdoor.tasks import load_task
 from lab.data import LabelledPictures
 from lab.networks.mnist import model_c
 from lab.training.scene import CALIBRATION_SEED, TEST_SEED, TRAIN_SEED, scenes
-from processors.bundle import shipped_bundle
-from processors.networks.resnet import resnet20
+from processors.bundle import load_bundle, shipped_bundle
 from schemas.errors import BundleError, ConfigError
 
 _LAB: Final = Path(str(files("lab")))
@@ -33,6 +33,24 @@ class Pictures:
     train: LabelledPictures
     valid: LabelledPictures
     test: LabelledPictures
+
+
+class Normalised(nn.Module):
+    """A network that takes frames in [0, 1]."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, mean: Tensor, std: Tensor) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("mean", mean)
+        self.register_buffer("std", std)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Frames (B, C, H, W) to logits (B, classes)."""
+        logits: Tensor = self.network((frames - self.mean) / self.std)
+        return logits
 
 
 @dataclass(frozen=True)
@@ -94,6 +112,13 @@ def plain_scene() -> Path:
         return shipped_bundle("scene")
 
 
+def vgg_of_ones_own() -> nn.Module:
+    """A VGG that was trained on CIFAR-10's training pictures and has seen nothing of any target."""
+    bundle = load_bundle(_LAB / "networks" / "vgg", torch.device("cpu"))
+    assert isinstance(bundle.network, nn.Module)
+    return Normalised(bundle.network, bundle.mean, bundle.std)
+
+
 def _data_set(name: str) -> Callable[[Path | None], Pictures]:
     def read(folder: Path | None) -> Pictures:
         if folder is None:
@@ -138,9 +163,9 @@ TASKS: Final = {
             "cifar10",
             lambda: shipped_bundle("cifar10"),
             _data_set("cifar10"),
-            Recipe(steps=3500, eps=8 / 255, flip=True, wide=64),
-            Recipe(steps=2400, eps=8 / 255, flip=True, wide=64, warmup_steps=600),
-            lambda: resnet20(10),
+            Recipe(steps=6000, eps=8 / 255, batch=64, flip=True, wide=64, discriminate_every=8, average_decay=0.999),
+            Recipe(steps=2400, eps=8 / 255, batch=64, flip=True, wide=64, discriminate_every=8, average_decay=0.998),
+            vgg_of_ones_own,
         ),
         Task(
             "scene",
