@@ -67,7 +67,7 @@ class Task:
 
     def judged(self, folder: Path | None, count: int) -> LabelledPictures:
         """The first `count` test pictures."""
-        return test_scenes(count) if self.pictures is scene_pictures else self.pictures(folder).test.first(count)
+        return judging_scenes(count) if self.pictures is scene_pictures else self.pictures(folder).test.first(count)
 
     def recipe(self, black_box: bool) -> Recipe:
         """That of one setting; ConfigError where there is none."""
@@ -139,7 +139,7 @@ def scene_pictures(folder: Path | None = None) -> Pictures:
     ))  # fmt: skip
 
 
-def test_scenes(count: int) -> LabelledPictures:
+def judging_scenes(count: int) -> LabelledPictures:
     """The first `count` scenes that judge."""
     return LabelledPictures("scenes test", *scenes(TEST_SEED, count))
 
@@ -155,16 +155,25 @@ TASKS: Final = {
             "mnist",
             mnist_target,
             _data_set("mnist"),
-            Recipe(steps=1000, eps=0.3, narrow=16, wide=48, pretrain_steps=50),
-            Recipe(steps=1200, eps=0.3, narrow=16, wide=48, pretrain_steps=50, warmup_steps=200),
+            Recipe(steps=1000, eps=0.3, batch=64, narrow=16, wide=48, pretrain_steps=30, discriminate_every=8),
+            Recipe(
+                steps=1500,
+                eps=0.3,
+                batch=64,
+                narrow=16,
+                wide=48,
+                pretrain_steps=30,
+                discriminate_every=8,
+                warmup_steps=200,
+            ),
             model_c,
         ),
         Task(
             "cifar10",
             lambda: shipped_bundle("cifar10"),
             _data_set("cifar10"),
-            Recipe(steps=5000, eps=8 / 255, batch=64, flip=True, wide=64, discriminate_every=8, average_decay=0.999),
-            Recipe(steps=2400, eps=8 / 255, batch=64, flip=True, wide=64, discriminate_every=8, average_decay=0.998),
+            Recipe(steps=3000, eps=8 / 255, batch=64, flip=True, wide=64, discriminate_every=8, pretrain_steps=50),
+            Recipe(steps=1500, eps=8 / 255, batch=64, flip=True, wide=64, discriminate_every=8, pretrain_steps=50),
             vgg_of_ones_own,
         ),
         Task(
