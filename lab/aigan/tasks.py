@@ -8,7 +8,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from lab.aigan.generator import Shape
 from lab.aigan.training import Recipe
@@ -16,8 +17,7 @@ from lab.backdoor.tasks import load_task
 from lab.data import LabelledPictures
 from lab.networks.mnist import model_c
 from lab.training.scene import CALIBRATION_SEED, TEST_SEED, TRAIN_SEED, scenes
-from processors.bundle import shipped_bundle
-from processors.networks.resnet import resnet20
+from processors.bundle import load_bundle, shipped_bundle
 from schemas.errors import BundleError, ConfigError
 
 _LAB: Final = Path(str(files("lab")))
@@ -35,6 +35,24 @@ class Pictures:
     test: LabelledPictures
 
 
+class Normalised(nn.Module):
+    """A network that takes frames in [0, 1]."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, mean: Tensor, std: Tensor) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("mean", mean)
+        self.register_buffer("std", std)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Frames (B, C, H, W) to logits (B, classes)."""
+        logits: Tensor = self.network((frames - self.mean) / self.std)
+        return logits
+
+
 @dataclass(frozen=True)
 class Task:
     """One target network, a bundle in `target`, and how it is attacked."""
@@ -49,7 +67,7 @@ class Task:
 
     def judged(self, folder: Path | None, count: int) -> LabelledPictures:
         """The first `count` test pictures."""
-        return test_scenes(count) if self.pictures is scene_pictures else self.pictures(folder).test.first(count)
+        return judging_scenes(count) if self.pictures is scene_pictures else self.pictures(folder).test.first(count)
 
     def recipe(self, black_box: bool) -> Recipe:
         """That of one setting; ConfigError where there is none."""
@@ -94,6 +112,13 @@ def plain_scene() -> Path:
         return shipped_bundle("scene")
 
 
+def vgg_of_ones_own() -> nn.Module:
+    """A VGG that was trained on CIFAR-10's training pictures and has seen nothing of any target."""
+    bundle = load_bundle(_LAB / "networks" / "vgg", torch.device("cpu"))
+    assert isinstance(bundle.network, nn.Module)
+    return Normalised(bundle.network, bundle.mean, bundle.std)
+
+
 def _data_set(name: str) -> Callable[[Path | None], Pictures]:
     def read(folder: Path | None) -> Pictures:
         if folder is None:
@@ -114,7 +139,7 @@ def scene_pictures(folder: Path | None = None) -> Pictures:
     ))  # fmt: skip
 
 
-def test_scenes(count: int) -> LabelledPictures:
+def judging_scenes(count: int) -> LabelledPictures:
     """The first `count` scenes that judge."""
     return LabelledPictures("scenes test", *scenes(TEST_SEED, count))
 
@@ -130,17 +155,26 @@ TASKS: Final = {
             "mnist",
             mnist_target,
             _data_set("mnist"),
-            Recipe(steps=1500, eps=0.3, narrow=16, wide=48, pretrain_steps=50),
-            Recipe(steps=1800, eps=0.3, narrow=16, wide=48, pretrain_steps=50, warmup_steps=300),
+            Recipe(steps=1000, eps=0.3, batch=64, narrow=16, wide=48, pretrain_steps=30, discriminate_every=8),
+            Recipe(
+                steps=1500,
+                eps=0.3,
+                batch=64,
+                narrow=16,
+                wide=48,
+                pretrain_steps=30,
+                discriminate_every=8,
+                warmup_steps=200,
+            ),
             model_c,
         ),
         Task(
             "cifar10",
             lambda: shipped_bundle("cifar10"),
             _data_set("cifar10"),
-            Recipe(steps=3500, eps=8 / 255, flip=True, wide=64),
-            Recipe(steps=2400, eps=8 / 255, flip=True, wide=64, warmup_steps=600),
-            lambda: resnet20(10),
+            Recipe(steps=3000, eps=8 / 255, batch=64, flip=True, wide=64, discriminate_every=8, pretrain_steps=50),
+            Recipe(steps=1500, eps=8 / 255, batch=64, flip=True, wide=64, discriminate_every=8, pretrain_steps=50),
+            vgg_of_ones_own,
         ),
         Task(
             "scene",

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import cached
 
 from lab.aigan.discriminator import Discriminator
 from lab.aigan.generator import Generator, Shape, perturbed
@@ -180,16 +181,17 @@ def discriminate(
 ) -> None:
     """One step of the discriminator: clean or not, and the true class, also of what PGD makes of `frames`."""
     discriminator.requires_grad_(False).eval()
-    by_pgd = eot_pgd(
-        lambda x, _: discriminator(x)[1],
-        frames,
-        labels,
-        None,
-        eps=recipe.eps,
-        steps=recipe.attacker_steps,
-        samples=1,
-        generator=generator,
-    )
+    with cached():  # of the spectral norms, which do not change meanwhile
+        by_pgd = eot_pgd(
+            lambda x, _: discriminator(x)[1],
+            frames,
+            labels,
+            None,
+            eps=recipe.eps,
+            steps=recipe.attacker_steps,
+            samples=1,
+            generator=generator,
+        )
     discriminator.requires_grad_(True).train()
     count = len(frames)
     clean, classes = discriminator(torch.cat((frames, attacked, by_pgd)))

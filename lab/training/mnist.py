@@ -9,9 +9,9 @@ import argparse
 import os
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from lab.backdoor.tasks import load_task
 from lab.chance import seeded
 from lab.networks.mnist import model_b
 from lab.training.bundle import (
@@ -22,6 +22,7 @@ from lab.training.bundle import (
     to_toml,
     write_training_record,
 )
+from lab.training.cifar10 import HELD_OUT
 from lab.training.recipe import Recipe, channel_statistics, fit
 from processors.bundle import BundleSettings, load_bundle
 
@@ -33,11 +34,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="the bundle's folder")
     parser.add_argument("--epochs", type=int, default=4)
     arguments = parser.parse_args()
-    task = load_task("mnist", arguments.data)
-    mean, std = channel_statistics(task.train.images)
+    with np.load(arguments.data / "mnist.npz") as data:
+        images, labels, test, truth = (data[name] for name in ("train_x", "train_y", "test_x", "test_y"))
+    images, labels, test = images[:-HELD_OUT, ..., None], labels[:-HELD_OUT].astype(np.int64), test[..., None]
+    mean, std = channel_statistics(images)
     recipe = Recipe(epochs=arguments.epochs, flip=False, pad=2, peak_rate=0.05)
     with seeded(recipe.seed):
-        network = fit(model_b(), task.train.images, task.train.labels, lambda x: (x - mean[0]) / std[0], recipe)
+        network = fit(model_b(), images, labels, lambda x: (x - mean[0]) / std[0], recipe)
     folder = arguments.out
     folder.mkdir(parents=True, exist_ok=True)
     settings = BundleSettings(
@@ -47,15 +50,15 @@ def main() -> None:
         weights=WEIGHTS_FILE,
         factory="lab.networks.mnist:model_b",
         factory_arguments={"classes": 10},
-        classes=list(task.classes),
+        classes=list("0123456789"),
         input=input_settings(mean, std, (28, 28)),
     )
     save_network(network, folder / WEIGHTS_FILE, "safetensors")
     (folder / "model.toml").write_text(to_toml(settings.model_dump(exclude_none=True)), encoding="utf-8")
     bundle = load_bundle(folder, torch.device("cpu"))
     lines = [
-        f"{bundle.model_id}: {len(task.train)} training pictures, {recipe.epochs} epochs",
-        f"{len(task.test)} test pictures: accuracy {bundle_accuracy(bundle, task.test.images, task.test.labels):.4f}",
+        f"{bundle.model_id}: {len(images)} training pictures, {recipe.epochs} epochs",
+        f"{len(test)} test pictures: accuracy {bundle_accuracy(bundle, test, truth):.4f}",
     ]
     print("\n".join(lines))
     command = f"python -m lab.training.mnist --out {folder} --epochs {recipe.epochs}"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +17,9 @@ from infra.cli import main
 from lab.aigan.generator import Generator, Shape
 from lab.aigan.measure import attack, bare, frames_of, pgd, targets_for, verdicts
 from lab.aigan.shipping import MAX_BYTES, MODEL, SETTINGS, Attacker, GeneratorSettings, ship, shipped_generator
-from lab.aigan.tasks import TASKS, plain_scene, test_scenes
+from lab.aigan.tasks import TASKS, judging_scenes, plain_scene
 from lab.chance import seeded
+from lab.training.bundle import to_toml
 from processors.bundle import load_bundle
 from schemas.errors import ConfigError, UserError
 
@@ -71,7 +74,7 @@ def test_the_fleets_generator_gets_its_targets_and_keeps_its_bound() -> None:
     attacker = Attacker(shipped_generator("scene"))
     bundle = load_bundle(plain_scene(), torch.device("cpu"))
     assert attacker.settings.bundle == bundle.model_id
-    pictures = test_scenes(200)
+    pictures = judging_scenes(200)
     frames = frames_of(pictures)
     targets = targets_for(pictures.labels, 12, seed=0)
     made = attack(attacker, frames, targets)
@@ -84,7 +87,7 @@ def test_the_fleets_generator_gets_its_targets_and_keeps_its_bound() -> None:
 
 def test_pgd_is_timed_on_the_same_targets_and_keeps_the_same_bound() -> None:
     bundle = load_bundle(plain_scene(), torch.device("cpu"))
-    pictures = test_scenes(8)
+    pictures = judging_scenes(8)
     targets = targets_for(pictures.labels, 12, seed=0)
     made = pgd(bare(bundle), frames_of(pictures), pictures.labels, targets, 16 / 255, seed=0, steps=10)
     assert made.l_inf <= 16 / 255
@@ -119,7 +122,7 @@ def test_attack_writes_the_agreed_figures(
 def test_what_cannot_be_done_is_said_in_one_line(refusal: Refusal, tmp_path: Path) -> None:
     to_json = ("--json", tmp_path / "figures.json")
     assert "expected one of mnist, cifar10, scene, got 'svhn'" in refusal("attack", "--dataset", "svhn", *to_json)
-    assert "expected POINTILLIST_DATA with cifar10.npz" in refusal("attack", "--dataset", "cifar10", *to_json)
+    assert "expected POINTILLIST_DATA with mnist.npz" in refusal("train", "--dataset", "mnist")
     assert "expected a bound above 0 and up to 1, got 2.0" in refusal(
         "attack", "--dataset", "scene", "--eps", 2, *to_json
     )
@@ -139,6 +142,7 @@ def test_what_cannot_be_done_is_said_in_one_line(refusal: Refusal, tmp_path: Pat
 
 
 def test_a_generator_for_other_pictures_is_refused(refusal: Refusal, tmp_path: Path) -> None:
-    ship(Generator(SHAPE, narrow=2, wide=2, blocks=1), SETTINGS_OF_TINY, tmp_path)
+    shutil.copy(shipped_generator("scene") / MODEL, tmp_path)
+    (tmp_path / SETTINGS).write_text(to_toml(asdict(SETTINGS_OF_TINY)), encoding="utf-8")
     line = refusal("attack", "--dataset", "scene", "--generator", tmp_path, "--json", tmp_path / "figures.json")
     assert "generator tiny: expected pictures of (8, 12, 1), got (32, 32, 3)" in line

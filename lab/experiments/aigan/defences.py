@@ -28,16 +28,16 @@ HARDENED: Final = {"cifar10": "cifar10-hardened", "scene": "scene"}
 
 @dataclass(frozen=True)
 class Defence:
-    """A name for the tables, and frames (B, C, H, W) in [0, 1] to logits (B, classes)."""
+    """A name for the tables, and what makes frames (B, C, H, W) in [0, 1] logits (B, classes), always from one seed."""
 
     name: str
     model_id: str
-    logits: Callable[[Tensor], Tensor]
+    judge: Callable[[], Callable[[Tensor], Tensor]]
 
 
 def defences(task: str, target: Bundle, seed: int) -> list[Defence]:
     """None and the drop, before the target and before a hardened network where there is one."""
-    found = [Defence(NOTHING, target.model_id, bare(target)), dropped("drop and reconstruction", target, seed)]
+    found = [Defence(NOTHING, target.model_id, lambda: bare(target)), dropped("drop and reconstruction", target, seed)]
     try:
         hardened = load_bundle(shipped_bundle(HARDENED[task]), target.device)
     except (KeyError, BundleError):
@@ -46,7 +46,7 @@ def defences(task: str, target: Bundle, seed: int) -> list[Defence]:
         return found
     return [
         *found,
-        Defence("adversarially trained network", hardened.model_id, bare(hardened)),
+        Defence("adversarially trained network", hardened.model_id, lambda: bare(hardened)),
         dropped("drop, reconstruction and that network", hardened, seed),
     ]
 
@@ -54,11 +54,15 @@ def defences(task: str, target: Bundle, seed: int) -> list[Defence]:
 def dropped(name: str, bundle: Bundle, seed: int) -> Defence:
     """The live chain with masks that the attacker does not know."""
     pipeline = Pipeline(bundle)
-    generator = torch.Generator().manual_seed(seed)
 
-    def logits(frames: Tensor) -> Tensor:
-        count, _, height, width = frames.shape
-        kept = random_masks(count, height, width, DROP, generator)
-        return pipeline.logits(drop(frames, kept), kept)
+    def judge() -> Callable[[Tensor], Tensor]:
+        generator = torch.Generator().manual_seed(seed)
 
-    return Defence(name, bundle.model_id, logits)
+        def logits(frames: Tensor) -> Tensor:
+            count, _, height, width = frames.shape
+            kept = random_masks(count, height, width, DROP, generator)
+            return pipeline.logits(drop(frames, kept), kept)
+
+        return logits
+
+    return Defence(name, bundle.model_id, judge)

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from lab.aigan.measure import PGD_STEPS, attack, bare, frames_of, pgd, require_fit, targets_for, verdicts
 from lab.aigan.run import generator_name
-from lab.aigan.shipping import Attacker, Frames, shipped_generator
-from lab.aigan.tasks import Task, task_of
+from lab.aigan.shipping import SETTINGS, Attacker, Frames, shipped_generator
+from lab.aigan.tasks import Task, home_of, task_of
 from lab.data import LabelledPictures
 from lab.experiments.aigan import plots, report
 from lab.experiments.aigan.defences import NOTHING, Defence, defences
@@ -49,16 +49,17 @@ class Experiment:
         successes: list[SuccessRow] = []
         times: list[TimeRow] = []
         notes = []
-        for name in self.tasks:
-            task = task_of(name)
+        for task in map(task_of, self.tasks):
             target = load_bundle(task.target(), torch.device("cpu"))
             pictures = task.judged(self.data, self.images)
-            for black_box in (False, True) if task.black_box else (False,):
-                attacker = Attacker(shipped_generator(generator_name(task, black_box)))
+            for name in shipped(task):
+                attacker = Attacker(shipped_generator(name))
                 require_fit(attacker, target, pictures)
-                notes.append(f"{attacker.settings.name}: {attacker.settings.knowledge}, trained against "
-                             f"{attacker.settings.bundle} by `{attacker.settings.command}`")  # fmt: skip
-                successes += self._by_generator(task, attacker, target, pictures, black_box)
+                notes.append(
+                    f"`{name}`: {attacker.settings.knowledge}, trained against {attacker.settings.bundle} by "
+                    f"`{attacker.settings.command}`"
+                )
+                successes += self._by_generator(task, attacker, target, pictures)
             if self.pgd_images:
                 found, timed = self._by_gradients(task, target, pictures.first(self.pgd_images))
                 successes += found
@@ -68,29 +69,44 @@ class Experiment:
         return report.write_report(self.out, notes, self.command)
 
     def _by_generator(
-        self, task: Task, attacker: Attacker, target: Bundle, pictures: LabelledPictures, black_box: bool
+        self, task: Task, attacker: Attacker, target: Bundle, pictures: LabelledPictures
     ) -> Iterator[SuccessRow]:
-        frames = frames_of(pictures)
-        targets = targets_for(pictures.labels, len(target.settings.classes), self.seed)
-        made = attack(attacker, frames, targets)
-        knowledge, eps = attacker.settings.knowledge, attacker.settings.eps
-        if not black_box:
-            plots.pictures(attacker, frames, pictures.labels, report.plot(self.out, f"{task.name}-pictures"))
-        for defence in defences(task.name, target, self.seed)[: 1 if black_box else None]:
-            seen = self._seen(task, attacker.settings.name, attacker.digest, defence, frames, made.frames)
-            yield from _rows(task.name, knowledge, "AI-GAN", eps, defence.name, seen, made.targets, pictures.labels)
+        """All pictures on the bare network; behind defences those that PGD meets as well."""
+        frames, labels, settings = frames_of(pictures), pictures.labels, attacker.settings
+        made = attack(attacker, frames, targets_for(labels, len(target.settings.classes), self.seed))
+        white_box = settings.knowledge == "white-box"
+        if white_box:
+            plots.pictures(attacker, frames, labels, report.plot(self.out, f"{settings.name}-pictures"))
+        for defence in defences(task.name, target, self.seed)[: None if white_box else 1]:
+            some = slice(None if defence.name == NOTHING else self.pgd_images)
+            seen = self._seen(task, f"{settings.name} {attacker.digest}", defence, frames[some], made.frames[some])
+            yield from rows_of(
+                task.name,
+                settings.knowledge,
+                "AI-GAN",
+                settings.eps,
+                defence.name,
+                seen,
+                made.targets[some],
+                labels[some],
+            )
             if defence.name == NOTHING:
-                file = report.plot(self.out, f"{attacker.settings.name}-classes")
-                plots.confusion(attacker.settings, seen["attacked"], made.targets, file)
-            self.say(f"{attacker.settings.name}, {defence.name}: {np.mean(seen['attacked'] == made.targets):.4f}")
+                file = report.plot(self.out, f"{settings.name}-classes")
+                plots.confusion(settings, seen["attacked"], made.targets, file)
+            self.say(f"{settings.name}, {defence.name}: {np.mean(seen['attacked'] == made.targets[some]):.4f}")
 
-    def _seen(self, task: Task, name: str, state: str, defence: Defence, clean: Frames, made: Frames) -> Arrays:
+    def _seen(self, task: Task, what: str, defence: Defence, clean: Frames, made: Frames) -> Arrays:
         """Verdicts on pictures before and after an attack, `clean` and `attacked` (N,)."""
-        step = f"{task.name}/{name}-{defence.name.replace(' ', '-')}"
-        state = digest(made_by(__name__), state, defence.model_id, defence.name, self.seed, len(made))
-        return self.cache.get(
-            step, state, lambda: {"clean": verdicts(defence.logits, clean), "attacked": verdicts(defence.logits, made)}
-        )
+        return {
+            "clean": self._verdicts(task, "clean", defence, clean),
+            "attacked": self._verdicts(task, what, defence, made),
+        }
+
+    def _verdicts(self, task: Task, what: str, defence: Defence, frames: Frames) -> NDArray[np.generic]:
+        state = digest(made_by(__name__), what, defence.model_id, defence.name, self.seed, len(frames))
+        step = "-".join((what.partition(" ")[0], *defence.name.split(), str(len(frames))))
+        made = self.cache.get(f"{task.name}/{step}", state, lambda: {"verdicts": verdicts(defence.judge(), frames)})
+        return made["verdicts"]
 
     def _by_gradients(
         self, task: Task, target: Bundle, pictures: LabelledPictures
@@ -108,14 +124,23 @@ class Experiment:
         for name in GRADIENTS:
             made = found[name].astype(np.float32)
             for defence in defences(task.name, target, self.seed):
-                seen = self._seen(task, name, state, defence, frames, made)
-                successes += _rows(task.name, "white-box", name, eps, defence.name, seen, targets, labels)
+                seen = self._seen(task, f"{name} {state}", defence, frames, made)
+                successes += rows_of(task.name, "white-box", name, eps, defence.name, seen, targets, labels)
                 self.say(f"{task.name}, {name}, {defence.name}: {np.mean(seen['attacked'] == targets):.4f}")
         threads = int(found["threads"])
         return successes, [
             TimeRow(task.name, name, len(frames), float(seconds), threads)
             for name, seconds in zip((*GRADIENTS, "AI-GAN"), found["seconds"], strict=True)
         ]
+
+
+def shipped(task: Task) -> list[str]:
+    """The names of the task's generators that ship; ConfigError without the white-box one."""
+    names = [generator_name(task, black_box=False)]
+    shipped_generator(names[0])
+    if task.black_box is not None and (home_of(task, black_box=True) / SETTINGS).is_file():
+        names.append(generator_name(task, black_box=True))
+    return names
 
 
 def race(attacker: Attacker, target: Bundle, frames: Frames, labels: Labels, targets: Labels, seed: int) -> Arrays:
@@ -127,7 +152,7 @@ def race(attacker: Attacker, target: Bundle, frames: Frames, labels: Labels, tar
     return made | {"seconds": np.array(seconds), "threads": np.array(torch.get_num_threads())}
 
 
-def _rows(
+def rows_of(
     task: str, knowledge: str, attack: str, eps: float, defence: str, seen: Arrays, targets: Labels, labels: Labels
 ) -> Iterator[SuccessRow]:
     """One row of all targets, and where nothing defends one of each."""
