@@ -46,7 +46,7 @@ LENS_SIZES: Final = ((32, 32), (64, 64), (640, 480), (1920, 1080))
 """Width, height."""
 LENS_FRAMES: Final = 100
 _SITE: Final = "red-team"
-_SETTLED_S: Final = 30.0
+_SETTLED_S: Final = 120.0
 """How long after the attack its last frames are waited for."""
 
 
@@ -116,14 +116,19 @@ def run(state: Path, plan: Plan, name: str, size: tuple[int, int], seed: int) ->
         report = system.finish(300)
     status, audited = audit(state)
     attacked, counted = _attacked(layout)
+    cameras = sorted(attacked)
     return {
         "condition": name,
         "size": list(size),
         "seed": seed,
         **read,
         "seconds_to_alert": {
-            camera: None if camera not in fired else round(fired[camera] - first_ms / 1000, 2)
-            for camera, first_ms in sorted(attacked.items())
+            camera: round(fired[camera] - attacked[camera][0] / 1000, 2) if camera in fired else None
+            for camera in cameras
+        },
+        "seconds_from_record_to_alert": {
+            camera: round(fired[camera] - attacked[camera][1] / 1000, 2) if camera in fired else None
+            for camera in cameras
         },
         "false_alerts": sorted(set(fired) - set(attacked)),
         "records_agree": counted == read["attacked"],
@@ -176,17 +181,17 @@ def _await_start(layout: Layout) -> float:
     raise TimeoutError("expected the cameras to start within 120 s")
 
 
-def _attacked(layout: Layout) -> tuple[dict[str, int], tuple[int, int]]:
-    """When each camera's first attacked frame was captured, in ms; and how many there are and were right."""
+def _attacked(layout: Layout) -> tuple[dict[str, tuple[int, int]], tuple[int, int]]:
+    """When each camera's first attacked frame was captured and recorded, in ms; how many there are and were right."""
     with sqlite3.connect(f"file:{layout.database}?mode=ro", uri=True) as connection:
         first = connection.execute(
-            "select camera, min(captured_ms) from frames where truth > ? group by camera", (ATTACKED,)
+            "select camera, min(captured_ms), min(recorded_ms) from frames where truth > ? group by camera", (ATTACKED,)
         ).fetchall()
         count, right = connection.execute(
             "select count(*), coalesce(sum(class_id = (truth - 1) % ? / 2), 0) from frames where truth > ?",
             (ATTACKED, ATTACKED),
         ).fetchone()
-    return dict(first), (count, right)
+    return {camera: (captured_ms, recorded_ms) for camera, captured_ms, recorded_ms in first}, (count, right)
 
 
 def lens_costs(generator: Generator, sizes: Iterable[tuple[int, int]] = LENS_SIZES) -> list[Result]:

@@ -33,6 +33,7 @@ def outcome(condition: str, right: int, alerts: list[float | None], seed: int = 
     return {
         "condition": condition, "size": [32, 32], "seed": seed, "attacked": [100, right], "clean": [1000, 990],
         "seconds_to_alert": {f"cam-{n}": wait for n, wait in enumerate(alerts)}, "false_alerts": [],
+        "seconds_from_record_to_alert": {f"cam-{n}": wait and wait - 1 for n, wait in enumerate(alerts)},
         "records_agree": True, "audit": {"status": 0, "frames_lost": 0}, "latency_s": {"p99": 0.5}, "load_before": 9.0,
     }  # fmt: skip
 
@@ -55,7 +56,7 @@ def test_seeds_are_summed_and_the_page_says_what_hardening_gains() -> None:
     })  # fmt: skip
     assert "| 32×32 | 2.30 |" in text
     assert "| 640×480 | 5.00 | 7.00 |" in text
-    assert "3 of 4, 14.5 s" in text
+    assert "3 of 4, 14.5 s (13.5 s)" in text
     assert "0 of 4, none" in text
 
 
