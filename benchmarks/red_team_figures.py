@@ -99,7 +99,7 @@ def page(document: Result) -> str:
         "# The red team live",
         f"Made by `{document['command']}` on {document['machine']}; the load average before the runs was "
         f"{min(loads):.1f} to {max(loads):.1f}.",
-        f"{plan['cameras']} cameras of {plan['fps']:g} frames a second; after {CALM_S:g} s of calm the generator "
+        f"{plan['cameras']} cameras at {plan['fps']:g} fps; after {CALM_S:g} s of calm the generator "
         f"`{plan['generator']}` (ε = {plan['eps']:g}, target {plan['target']}) attacks {plan['attacked']} of them for "
         f"{ATTACK_S:g} s before the drop. Plain is `{plan['plain']}`, hardened `{plan['hardened']}`. Accuracies are "
         "what Prometheus holds at the end, with 95 % intervals (Wilson) of single frames: a dozen show one place, so "
