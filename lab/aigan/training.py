@@ -73,7 +73,7 @@ class Recipe:
 
     def ends_cycle(self, step: int) -> bool:
         """Whether `step` steps leave a generator at rest, which can ship."""
-        return step % self.cycle == 0 or step == self.steps
+        return step > 0 and (step % self.cycle == 0 or step == self.steps)
 
     @property
     def described(self) -> str:
