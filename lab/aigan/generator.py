@@ -2,7 +2,7 @@
 
 Bai et al. (2023), section IV-B. As in the projection GAN that the paper takes its layers from (Miyato and Koyama 2018),
 residual blocks are told the class by conditional batch normalisation. Ours work at a quarter and then at a half of the
-picture's height and width, where a convolution costs a sixteenth or a fourth, and pixel shuffles lead in and out; what a
+picture's height and width, where a convolution costs a sixteenth or a fourth; pixel shuffles lead in and out. What a
 target class wants of any picture alike is learned beside them, as one direction a class.
 """
 

@@ -71,9 +71,9 @@ def test_a_trained_generator_gets_the_classes_that_it_asks_for() -> None:
 
 def test_dynamic_distillation_succeeds_on_a_target_that_it_only_asks() -> None:
     opponent = black_box()
-    generator = trained(opponent, replace(RECIPE, warmup_steps=20))
-    assert success(generator, linear(), *pictures(), 0.3) > 0.85
-    assert opponent.asked == RECIPE.steps * (RECIPE.batch // 2 + RECIPE.batch)
+    generator = trained(opponent, replace(RECIPE, steps=100, cycle=100, warmup_steps=20))
+    assert success(generator, linear(), *pictures(), 0.3) > 0.8
+    assert opponent.asked == 100 * (RECIPE.batch // 2 + RECIPE.batch)
 
 
 def test_a_black_box_is_never_asked_for_a_gradient() -> None:
