@@ -16,7 +16,7 @@ from lab.aigan.measure import attack, bare, frames_of, targets_for, verdicts
 from lab.aigan.opponents import Distilled, Opponent, WhiteBox, answers_of, differentiable
 from lab.aigan.shipping import Attacker, GeneratorSettings, ship
 from lab.aigan.tasks import Task, shape_of
-from lab.aigan.training import Recipe, described, success, train
+from lab.aigan.training import Recipe, success, train
 from lab.chance import seeded
 from lab.data import LabelledPictures
 from lab.repair.checkpoints import Checkpoint
@@ -32,11 +32,12 @@ def generator_name(task: Task, black_box: bool) -> str:
 
 
 def train_task(
-    task: Task, recipe: Recipe, *, black_box: bool, data: Path | None, out: Path, runs: Path, command: str, say: Say
-) -> list[str]:
-    """Train by `recipe`, ship into `out`, and judge what was shipped; the lines of the record, which `say` also gets.
+    task: Task, recipe: Recipe, *, black_box: bool, data: Path | None, out: Path, runs: Path, say: Say
+) -> None:
+    """Train by `recipe` and ship into `out` after each cycle; `say` gets lines about it.
 
-    A run that was stopped goes on from its checkpoint in `runs`, when recipe, pictures and target are the same.
+    A run that was stopped goes on from its checkpoint in `runs`, when recipe, pictures and target are the same, and so
+    does one that shall have more steps. The test pictures are looked at once, after the last step.
     """
     bundle = load_bundle(task.target(), torch.device("cpu"))
     pictures = task.pictures(data)
@@ -46,40 +47,47 @@ def train_task(
     frames, labels = _tensors(pictures.train)
     valid = _tensors(pictures.valid)
     state = hashlib.blake2b(frames.numpy().tobytes(), digest_size=8).hexdigest()
-    checkpoint = Checkpoint(runs / f"{name}.pt", f"{bundle.model_id} {state} {described(recipe)} {black_box}")
+    checkpoint = Checkpoint(runs / f"{name}.pt", f"{bundle.model_id} {state} {recipe.described} {black_box}")
+    shape = shape_of(len(bundle.settings.classes), pictures.train)
     started = time.monotonic()
 
     def watch(step: int, generator: Generator) -> None:
         share = success(generator, target, *valid, recipe.eps)
-        left = (time.monotonic() - started) / 60
-        say(f"{name}: step {step} of {recipe.steps}, {left:.1f} minutes, validation {share:.4f}")
+        minutes = (time.monotonic() - started) / 60
+        say(f"{name}: step {step} of {recipe.steps}, {minutes:.1f} minutes, validation {share:.4f}")
+        if recipe.ends_cycle(step):
+            settings = GeneratorSettings(
+                name=name,
+                bundle=bundle.model_id,
+                knowledge="black-box" if black_box else "white-box",
+                classes=list(bundle.settings.classes),
+                channels=shape.channels,
+                height=shape.height,
+                width=shape.width,
+                eps=recipe.eps,
+                command=_command(task, recipe, black_box, step),
+            )
+            ship(generator, settings, out)
+            judges = (pictures.valid, pictures.test) if step == recipe.steps else (pictures.valid,)
+            weights = sum(parameter.numel() for parameter in generator.parameters())
+            lines = [
+                f"{name}: {settings.knowledge} against {bundle.model_id}, {weights} weights, {step} steps",
+                recipe.described,
+                *(_judged(out, bundle, part) for part in judges),
+            ]
+            if isinstance(opponent, Distilled):
+                lines.append(f"pictures that the target was asked about: {opponent.asked}")
+            write_training_record(out, settings.command, lines)
+            say("\n".join(lines))
 
-    shape = shape_of(len(bundle.settings.classes), pictures.train)
-    generator = train(frames, labels, shape, opponent, recipe, checkpoint, watch)
-    settings = GeneratorSettings(
-        name=name,
-        bundle=bundle.model_id,
-        knowledge="black-box" if black_box else "white-box",
-        classes=list(bundle.settings.classes),
-        channels=shape.channels,
-        height=shape.height,
-        width=shape.width,
-        eps=recipe.eps,
-        command=command,
-    )
-    ship(generator, settings, out)
-    weights = sum(parameter.numel() for parameter in generator.parameters())
-    lines = [
-        f"{name}: {settings.knowledge} against {bundle.model_id}, {weights} weights",
-        described(recipe),
-        *(_judged(out, bundle, part) for part in (pictures.valid, pictures.test)),
-    ]
-    if isinstance(opponent, Distilled):
-        lines.append(f"pictures that the target was asked about: {opponent.asked}")
-    write_training_record(out, command, lines)
-    for line in lines:
-        say(line)
-    return lines
+    train(frames, labels, shape, opponent, recipe, checkpoint, watch)
+
+
+def _command(task: Task, recipe: Recipe, black_box: bool, step: int) -> str:
+    """What trains so far from nothing."""
+    options = [f"--dataset {task.name}", *(["--black-box"] if black_box else []), f"--steps {step}"]
+    options += [f"--seed {recipe.seed}"] if recipe.seed else []
+    return "pointillist lab aigan train " + " ".join(options)
 
 
 def _opponent(task: Task, bundle: Bundle, recipe: Recipe, black_box: bool) -> Opponent:
@@ -92,9 +100,8 @@ def _opponent(task: Task, bundle: Bundle, recipe: Recipe, black_box: bool) -> Op
 
 
 def _tensors(pictures: LabelledPictures) -> tuple[Tensor, Tensor]:
-    return torch.from_numpy(np.ascontiguousarray(pictures.images.transpose(0, 3, 1, 2))), torch.from_numpy(
-        pictures.labels
-    )
+    frames = np.ascontiguousarray(pictures.images.transpose(0, 3, 1, 2))
+    return torch.from_numpy(frames), torch.from_numpy(pictures.labels)
 
 
 def _judged(folder: Path, bundle: Bundle, pictures: LabelledPictures) -> str:

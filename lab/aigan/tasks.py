@@ -124,7 +124,8 @@ def _data_set(name: str) -> Callable[[Path | None], Pictures]:
         if folder is None:
             raise ConfigError(f"expected POINTILLIST_DATA with {name}.npz in it; it is not set")
         task = load_task(name, folder)
-        return Pictures(task.train, task.held_out, task.test)
+        valid = LabelledPictures(f"{name} validation", task.held_out.images, task.held_out.labels)
+        return Pictures(task.train, valid, task.test)
 
     return read
 

@@ -40,7 +40,9 @@ class Recipe:
     batch: int = 128
     """[256]"""
     rate: float = 2e-3
-    """Of Adam, over a half cosine to nothing [.002]."""
+    """Of Adam, over half cosines to nothing [.002]."""
+    cycle: int = 1000
+    """Steps of each of them: after each the generator can ship, and training can always go on."""
     confidence: float = 5.0
     """κ of the margin loss [0]: pictures that only just succeed still teach."""
     clean_weight: float = 0.05
@@ -61,8 +63,22 @@ class Recipe:
     seed: int = 0
 
     def rate_at(self, step: int) -> float:
-        """Share of the full rate: up over the first 100 steps or a tenth, then down a half cosine."""
-        return min(1.0, (step + 1) / min(100, 1 + self.steps // 10)) * 0.5 * (1 + math.cos(math.pi * step / self.steps))
+        """Share of the full rate: each cycle goes up over its first steps, then down a half cosine to nothing.
+
+        Later cycles begin lower: a generator that is good already is not thrown far.
+        """
+        number, here = divmod(step, self.cycle)
+        up = min(1.0, (here + 1) / min(100, 1 + self.cycle // 10))
+        return up * 0.5 * (1 + math.cos(math.pi * here / self.cycle)) / math.sqrt(1 + number)
+
+    def ends_cycle(self, step: int) -> bool:
+        """Whether `step` steps leave a generator at rest, which can ship."""
+        return step > 0 and (step % self.cycle == 0 or step == self.steps)
+
+    @property
+    def described(self) -> str:
+        """In one line, without the number of steps: a run of more of them begins as one of fewer does."""
+        return ", ".join(f"{name} {value}" for name, value in asdict(self).items() if name != "steps")
 
 
 class Players:
@@ -112,6 +128,8 @@ def train(
     players = Players(shape, recipe, opponent)
     saved = checkpoint.load()
     first = players.restore(saved) + 1 if saved is not None else _PRETRAINED
+    if first == recipe.steps:
+        watch(first, players.average.eval())
     for step in range(first, recipe.steps):
         if step == _PRETRAINED:
             generator = torch.Generator().manual_seed(recipe.seed)
@@ -121,10 +139,9 @@ def train(
         else:
             frames, truth, generator = draw(pictures, labels, recipe, step)
             (_warm_up if step < recipe.warmup_steps else _step)(players, frames, truth, recipe, step, generator)
-        if (step + 1) % SAVE_EVERY == 0 or step + 1 == recipe.steps:
+        if (step + 1) % SAVE_EVERY == 0 or recipe.ends_cycle(step + 1):
             checkpoint.save(players.state(step))
-            if step > recipe.warmup_steps:
-                watch(step + 1, players.average.eval())
+            watch(step + 1, players.average.eval())
     return players.average.eval()
 
 
@@ -221,8 +238,3 @@ def success(
         attacked = perturbed(frames, generator(frames, targets[part]), eps)
         hits += int((logits(attacked).argmax(1) == targets[part]).sum())
     return hits / len(pictures)
-
-
-def described(recipe: Recipe) -> str:
-    """The recipe as one line, for a checkpoint's inputs and a training record."""
-    return ", ".join(f"{name} {value}" for name, value in asdict(recipe).items())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,8 @@ from lab.repair.checkpoints import Checkpoint
 
 SHAPE = Shape(classes=3, channels=1, height=8, width=8)
 RECIPE = Recipe(
-    steps=100,
+    steps=60,
+    cycle=60,
     eps=0.3,
     batch=32,
     rate=1e-2,
@@ -62,16 +64,16 @@ def black_box(answers: Callable[[Tensor], Tensor] | None = None) -> Distilled:
 
 
 def test_a_trained_generator_gets_the_classes_that_it_asks_for() -> None:
-    before = trained(white_box(), Recipe(**{**vars(RECIPE), "steps": 1}))
+    before = trained(white_box(), replace(RECIPE, steps=1))
     assert success(before, linear(), *pictures(), 0.3) < 0.5
     assert success(trained(white_box()), linear(), *pictures(), 0.3) > 0.9
 
 
 def test_dynamic_distillation_succeeds_on_a_target_that_it_only_asks() -> None:
     opponent = black_box()
-    generator = trained(opponent, Recipe(**{**vars(RECIPE), "warmup_steps": 20}))
-    assert success(generator, linear(), *pictures(), 0.3) > 0.85
-    assert opponent.asked == RECIPE.steps * (RECIPE.batch // 2 + RECIPE.batch)
+    generator = trained(opponent, replace(RECIPE, steps=100, cycle=100, warmup_steps=20))
+    assert success(generator, linear(), *pictures(), 0.3) > 0.8
+    assert opponent.asked == 100 * (RECIPE.batch // 2 + RECIPE.batch)
 
 
 def test_a_black_box_is_never_asked_for_a_gradient() -> None:
@@ -111,10 +113,23 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(
     make: Callable[[], Opponent], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(training, "SAVE_EVERY", 5)
-    recipe = Recipe(**{**vars(RECIPE), "steps": 12})
+    recipe = replace(RECIPE, steps=12, cycle=6)
     whole = trained(make(), recipe)
+    file = tmp_path / "state.pt"
     with pytest.raises(KeyboardInterrupt):
-        trained(make(), recipe, tmp_path / "state.pt", most=5)
-    later = trained(make(), recipe, tmp_path / "state.pt")
+        trained(make(), recipe, file, most=5)
+    # Six steps more, which are its own end; then those that somebody wants beside them.
+    trained(make(), replace(recipe, steps=6), file)
+    later = trained(make(), recipe, file)
     for (name, expected), (_, got) in zip(whole.state_dict().items(), later.state_dict().items(), strict=True):
         assert torch.equal(expected, got), name
+
+
+def test_a_run_may_get_more_steps_and_ships_after_each_cycle() -> None:
+    short, long = (replace(RECIPE, steps=steps, cycle=10) for steps in (15, 30))
+    assert short.described == long.described
+    assert [short.rate_at(step) for step in range(15)] == [long.rate_at(step) for step in range(15)]
+    assert [step for step in range(31) if long.ends_cycle(step)] == [10, 20, 30]
+    assert [step for step in range(16) if short.ends_cycle(step)] == [10, 15]
+    assert max(long.rate_at(step) for step in range(10)) > max(long.rate_at(step) for step in range(10, 20))
+    assert long.rate_at(9) < 0.05

@@ -62,11 +62,13 @@ def train(
     steps: Annotated[int | None, typer.Option(help="Batches; else the recipe's.", min=1)] = None,
     seed: Seed = 0,
 ) -> None:
-    """Train a generator, export it to ONNX and write down how it was made. Hours on one core, resumable."""
+    """Train a generator, export it to ONNX after each thousand steps and write down how it was made.
+
+    Minutes to hours on one core. The same command goes on where it stopped; with more steps it goes on from there.
+    """
     with lab_extra():
         from dataclasses import replace
 
-        from infra.cli.lab.super_iot import shown_command
         from infra.environment import Environment
         from lab.aigan.run import train_task
         from lab.aigan.tasks import home_of, task_of
@@ -76,7 +78,7 @@ def train(
         recipe = recipe if steps is None else replace(recipe, steps=steps)
         train_task(
             task, recipe, black_box=black_box, data=Environment().data, out=out or home_of(task, black_box), runs=runs,
-            command=shown_command(), say=_say,
+            say=_say,
         )  # fmt: skip
 
 
