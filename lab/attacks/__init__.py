@@ -12,6 +12,7 @@ from lab.attacks.eot import eot_pgd
 from lab.attacks.live import Verdicts, attack_verdicts, verdicts
 from lab.attacks.resubmission import resubmitted, shown
 from lab.attacks.square import square
+from lab.attacks.stand_ins import jpeg_stand_in, shield_stand_in
 from lab.attacks.surrogate import learn_surrogate
 from lab.attacks.transfer import transfer
 
@@ -29,10 +30,12 @@ __all__ = [
     "eot_pgd",
     "fixed",
     "identity",
+    "jpeg_stand_in",
     "learn_surrogate",
     "make_attack",
     "random_targets",
     "resubmitted",
+    "shield_stand_in",
     "shown",
     "square",
     "to_8_bits",

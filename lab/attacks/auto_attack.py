@@ -72,8 +72,7 @@ def auto_attack(
         return frames.clone()
 
     def logits(pictures: Tensor) -> Tensor:
-        # Square writes into what it gets.
-        return defended(pictures, generator).clone()
+        return defended(pictures, generator)
 
     require_gradients(logits, frames)
     with torch.no_grad():

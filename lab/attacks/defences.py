@@ -15,25 +15,28 @@ from schemas.errors import ConfigError
 
 
 def defended(pipeline: Pipeline, share: float) -> Defended:
-    """Everything that stands between a lens and a verdict, the key unknown: fresh masks that drop `share` each time.
+    """Everything that stands between a lens and a verdict, the key unknown: masks that drop `share`, and seeds of the
+    bundle's random stages, are drawn afresh each time.
 
-    The generator must be one of the CPU. Differentiable where the pipeline's stages are. Raises ConfigError for a
-    share outside [0, 0.875].
+    The generator must be one of the CPU. Differentiable where the pipeline's stages are; a pipeline of
+    `Bundle.passable` gives the same values with the identity's gradient (BPDA) where a stage has none. Raises
+    ConfigError for a share outside [0, 0.875].
     """
     check_drop_ratio(share)
 
     def behind_fresh_masks(frames: Tensor, generator: torch.Generator) -> Tensor:
         height, width = frames.shape[2:]
         kept = random_masks(len(frames), height, width, share, generator).to(frames.device)
-        return pipeline.logits(drop(frames, kept), kept)
+        return pipeline.logits(drop(frames, kept), kept, pipeline.bundle.seeds(len(frames), generator))
 
     return behind_fresh_masks
 
 
-def with_key(pipeline: Pipeline, kept: Tensor) -> Defended:
-    """The same for an attacker who knows the key, and so the masks `kept`: (B, 1, H, W) bool, one for each frame.
+def with_key(pipeline: Pipeline, kept: Tensor, seeds: Tensor | None = None) -> Defended:
+    """The same for an attacker who knows the key, and so the masks `kept` (B, 1, H, W) bool and the `seeds` (B,) int64.
 
-    One mask (1, 1, H, W) stands for any number of frames, which attacks need that leave out those that are done.
+    One mask (1, 1, H, W) and seed (1,) stand for any number of frames, which attacks need that leave out those that are
+    done. Without seeds, random stages draw from the generator. Raises ConfigError for frames that do not fit.
     """
 
     def behind_known_masks(frames: Tensor, generator: torch.Generator) -> Tensor:
@@ -42,7 +45,8 @@ def with_key(pipeline: Pipeline, kept: Tensor) -> Defended:
                 f"key: expected frames for the masks {tuple(kept.shape)}, or a single mask, got {tuple(frames.shape)}"
             )
         known = kept.to(frames.device).expand(len(frames), -1, -1, -1)
-        return pipeline.logits(drop(frames, known), known)
+        drawn = pipeline.bundle.seeds(len(frames), generator) if seeds is None else seeds.expand(len(frames))
+        return pipeline.logits(drop(frames, known), known, drawn)
 
     return behind_known_masks
 
@@ -62,5 +66,6 @@ def behind(baseline: Baseline, logits: Logits) -> Defended:
 
 
 def undefended(bundle: Bundle) -> Defended:
-    """The bare network of a bundle on whole frames."""
-    return lambda frames, generator: bundle.logits(bundle.prepare(frames))
+    """The network of a bundle on whole frames, as who knows of no defence takes it."""
+    bare = bundle.bare
+    return lambda frames, generator: bare.logits(bare.prepare(frames))

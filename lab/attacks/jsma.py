@@ -99,7 +99,8 @@ def best_pairs(gain: Tensor, harm: Tensor, allowed: Tensor) -> tuple[Tensor, Ten
     g, h = gains.gather(1, chosen), harms.gather(1, chosen)
     g = g.masked_fill(~front.gather(1, chosen), -torch.inf)
     at_once = max(1, _PAIRS_AT_ONCE // count**2)
-    found = [_best_product(*part) for part in zip(g.split(at_once), h.split(at_once), strict=True)]
+    parts = [slice(start, start + at_once) for start in range(0, len(g), at_once)]
+    found = [_best_product(g[part], h[part]) for part in parts]
     places = torch.cat([place for _, place in found])
     pairs = order.gather(1, chosen.gather(1, torch.stack((places // count, places % count), 1)))
     return torch.cat([score for score, _ in found]), pairs.sort(1).values

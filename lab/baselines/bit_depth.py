@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from processors.preprocess.bit_depth import reduce_depth
 from schemas.errors import ConfigError
 
 
@@ -21,6 +22,5 @@ class BitDepth:
             raise ConfigError(f"bit depth: expected 1 to 8 bits, got {self.bits}")
 
     def __call__(self, frames: Tensor, generator: torch.Generator) -> Tensor:
-        """See `Baseline`; the generator is not used. The gradient is 0 wherever there is one."""
-        steps = 2**self.bits - 1
-        return (frames * steps).round() / steps
+        """See `Baseline`; the generator is not used. The gradient is 0."""
+        return reduce_depth(frames, self.bits)

@@ -38,7 +38,7 @@ class Rand:
         tops = (draws[1] * (height - rows + 1)).long()
         lefts = (draws[2] * (width - columns + 1)).long()
         result = torch.zeros_like(frames)
-        for side in rows.unique().tolist():
+        for side in sorted(set(rows.tolist())):
             chosen = (rows == side).nonzero()[:, 0]
             size = (side, int(columns[chosen[0]]))
             small = F.interpolate(frames[chosen.to(frames.device)], size, mode="bilinear", align_corners=False)

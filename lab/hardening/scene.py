@@ -14,7 +14,7 @@ import torch
 from lab.data import LabelledPictures
 from lab.hardening.processes import Processes
 from lab.hardening.run import harden
-from lab.hardening.scene_lessons import SIZES, SceneLessons
+from lab.hardening.scene_lessons import SIZES, SceneLessons, Sized
 from lab.hardening.settings import MARK, HardenSettings
 from lab.repair.checkpoints import digest
 from lab.training.bundle import write_training_record
@@ -51,18 +51,24 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=0.1)
     parser.add_argument("--hard", type=float, default=0.5, help="share of places that are harder than usual")
     parser.add_argument("--least", type=float, default=0.3, help="share of ε for the hardest of them")
+    parser.add_argument("--frames", type=int, nargs=len(SIZES), default=[each.frames for each in SIZES])
+    parser.add_argument("--turns", type=int, nargs=len(SIZES), default=[each.turns for each in SIZES])
     arguments = parser.parse_args()
+    sizes = tuple(
+        Sized(each.size, frames, turns)
+        for each, frames, turns in zip(SIZES, arguments.frames, arguments.turns, strict=True)
+    )
     bundle = load_bundle(arguments.source, torch.device("cpu"))
     settings = HardenSettings(
         epochs=arguments.epochs, eps=arguments.eps, drops=(0.25, 0.25, 0.0, 0.5), rate=arguments.rate
     )
-    lessons = SceneLessons(settings.batch, settings.seed, 100, hard=arguments.hard, least=arguments.least)
+    lessons = SceneLessons(settings.batch, settings.seed, 100, hard=arguments.hard, least=arguments.least, sizes=sizes)
     held_out = LabelledPictures("scenes", *scenes(CALIBRATION_SEED, HELD_OUT))
     found = harden(
-        bundle, lessons, held_out, settings, inputs=digest(f"{SIZES} {arguments.hard} {arguments.least}"),
+        bundle, lessons, held_out, settings, inputs=digest(f"{sizes} {arguments.hard} {arguments.least}"),
         work=arguments.work, processes=Processes(), progress=_Printed(),
     )  # fmt: skip
-    hardened, line = write_successor(arguments.out, arguments.source, found.network, held_out, MARK)
+    hardened, line = write_successor(arguments.out, arguments.source, found.network, held_out, MARK, dropped=True)
     lines = [
         f"{hardened.model_id}: {arguments.epochs * 100} batches of {settings.batch} from {bundle.model_id}",
         *found.lines(),
@@ -71,6 +77,8 @@ def main() -> None:
     print("\n".join(lines))
     options = f"--epochs {arguments.epochs} --eps {arguments.eps:g} --rate {arguments.rate:g}"
     options += f" --hard {arguments.hard:g} --least {arguments.least:g}"
+    for name, given in (("frames", arguments.frames), ("turns", arguments.turns)):
+        options += f" --{name} {' '.join(map(str, given))}"
     write_training_record(arguments.out, f"python -m lab.hardening.scene --out bundles/scene {options}", lines)
 
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
+from lab.chance import seeded
 from lab.hardening.attack import attacked
 from lab.hardening.chance import generator_at, number_at
 from lab.hardening.guard import Look, milder, overfits
@@ -87,6 +88,8 @@ class Training:
             self.best = None if saved["best"] is None else Look(*saved["best"])
             self.good = saved["good"]
             self.report(f"goes on after step {self.step} of {self.total}")
+        elif self.processes.leads and self.checkpoint.file is not None and self.checkpoint.file.is_file():
+            self.report(f"begins anew: what {self.checkpoint.file} holds is of other inputs, or damaged")
         self.advance(self.step)
         every = max(1, len(self.lessons) // LOOKS_PER_EPOCH)
         while self.step < self.total:
@@ -122,8 +125,7 @@ class Training:
             part = slice(shard * count // settings.shards, (shard + 1) * count // settings.shards)
             for buffer, value in zip(buffers, before, strict=True):
                 buffer.data.copy_(value)
-            with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
-                torch.manual_seed(number_at(settings.seed, _SHARD, step, shard))
+            with seeded(number_at(settings.seed, _SHARD, step, shard)):
                 share = [mask[part] for mask in masks]
                 loss = self._loss(frames[part], labels[part], eps[part], noise[part], share)
                 # What is made of the gradients of several processes is their mean, after the last shard.
@@ -186,17 +188,20 @@ class Training:
         eps = torch.full((count, 1, 1, 1), self.settings.eps, device=self.device)
         self.network.eval()
         found = []
-        for some, start in ((masks[:1], 0.0), (masks[:-1], 1.0)):
-            changed = attacked(self.attacked_bundle.logits, frames, labels, noise, some, eps=eps, start=start)
-            with torch.no_grad():
-                right = self.attacked_bundle.logits(changed, masks[-1]).argmax(1) == labels
-            found.append(float(right.float().mean()))
+        # A bundle's random stages draw from the common generators.
+        with seeded(number_at(self.settings.seed, _LOOK)):
+            for some, start in ((masks[:1], 0.0), (masks[:-1], 1.0)):
+                changed = attacked(self.attacked_bundle.logits, frames, labels, noise, some, eps=eps, start=start)
+                with torch.no_grad():
+                    right = self.attacked_bundle.logits(changed, masks[-1]).argmax(1) == labels
+                found.append(float(right.float().mean()))
         return found[0], found[1]
 
     def _saved(self) -> dict[str, Any]:
         best = None if self.best is None else (self.best.one_step, self.best.pgd)
-        # After a good look the two are the same, and written once.
-        return {"now": self._state(), "attack_steps": self.attack_steps, "best": best, "good": self.good}
+        # Where the last look was good, or led back, the two are the same, and written once.
+        here = self.good if self.good is not None and self.good["step"] == self.step else self._state()
+        return {"now": here, "attack_steps": self.attack_steps, "best": best, "good": self.good}
 
     def _state(self) -> dict[str, Any]:
         return {

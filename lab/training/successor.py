@@ -42,15 +42,15 @@ def withdraw(out: Path) -> None:
 
 
 def write_successor(
-    out: Path, source: Path, network: nn.Module, clean: LabelledPictures, mark: str
+    out: Path, source: Path, network: nn.Module, clean: LabelledPictures, mark: str, *, dropped: bool = False
 ) -> tuple[Bundle, str]:
     """Write `network` as a bundle into `out` and load it; a line says how STRIP was calibrated.
 
     `source` is the folder of the bundle that it comes of; its version gets `mark` behind it. STRIP's overlays and
     threshold come from `clean` pictures when they suffice; else those of `source` are carried over, and the line says
-    why. Thresholds of frames with dropped pixels are not carried over: they belong to the old network. It is put
-    together beside, so that `out` is a bundle only when all of it is there and has been loaded once. Raises StateError
-    when `out` holds files of something else.
+    why. Thresholds of frames with dropped pixels are not carried over, for they belong to the old network; with
+    `dropped` they are set anew like that of whole frames. It is put together beside, so that `out` is a bundle only
+    when all of it is there and has been loaded once. Raises StateError when `out` holds files of something else.
     """
     beside = out / _BESIDE
     shutil.rmtree(beside, ignore_errors=True)
@@ -64,7 +64,7 @@ def write_successor(
     version = f"{own[: _LONGEST_VERSION - len(mark) - 1]}-{mark}"
     fresh = settings.model_copy(update={"version": version, "strip": None})
     (beside / _TABLE).write_text(to_toml(fresh.model_dump(exclude_none=True)), encoding="utf-8")
-    line = _calibrate(beside, source, settings, clean)
+    line = _calibrate(beside, source, settings, clean, dropped)
     load_bundle(beside, torch.device("cpu"))
     _move(beside, out)
     return load_bundle(out, torch.device("cpu")), line
@@ -86,24 +86,29 @@ def _move(beside: Path, out: Path) -> None:
 
 
 def _copy_code(source: Path, out: Path, settings: BundleSettings) -> None:
-    """The files that the bundle's own code needs; weights, settings and overlays are written anew."""
+    """The files that the bundle's own code and its stages need; weights, settings and overlays are written anew."""
+    needed = {name for stage in settings.preprocess for name in stage.files}
     own = {_TABLE, settings.weights} | ({settings.strip.overlays} if settings.strip else set())
     for file in source.rglob("*"):
         name = file.relative_to(source)
         if not file.is_file() or str(name) in own or "__pycache__" in name.parts or name.parts[0].startswith("."):
             continue
         # How the other one was made, and overlays of an earlier calibration.
-        if file.suffix == ".md" or _OVERLAYS.fullmatch(str(name)):
+        if str(name) not in needed and (file.suffix == ".md" or _OVERLAYS.fullmatch(str(name))):
             continue
         place = out / name
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, place)
 
 
-def _calibrate(out: Path, source: Path, settings: BundleSettings, clean: LabelledPictures) -> str:
+def _calibrate(out: Path, source: Path, settings: BundleSettings, clean: LabelledPictures, dropped: bool) -> str:
     frr = settings.strip.frr if settings.strip else 0.01
     try:
         strip = calibrate_bundle(out, clean, frr=frr, device=torch.device("cpu"))
+        for each in settings.strip.dropped if settings.strip and dropped else ():
+            calibrate_bundle(
+                out, clean, frr=each.frr, dropped_per_block=each.dropped_per_block, device=torch.device("cpu")
+            )
     except ConfigError as error:
         if settings.strip is None:
             return f"STRIP is not calibrated, as in the given bundle: {error}"

@@ -9,9 +9,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lab.attacks import Defended, Norm, behind, bpda, eot_pgd, identity, learn_surrogate, transfer
+from lab.attacks import (
+    Defended,
+    Norm,
+    behind,
+    bpda,
+    eot_pgd,
+    identity,
+    jpeg_stand_in,
+    learn_surrogate,
+    shield_stand_in,
+    transfer,
+)
 from lab.attacks.eot import loss_gradient
 from lab.attacks.norms import l2
+from lab.baselines import Jpeg, Shield
 from schemas.errors import ConfigError
 from tests.lab.linear_judge import FRAMES, LABELS, TARGETS, bare, bent, chance, linear
 
@@ -182,6 +194,36 @@ def test_a_surrogate_is_the_same_for_the_same_seed_and_leaves_common_chance_alon
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(first(FRAMES, chance()), again(FRAMES, chance()))
     assert not torch.equal(first(FRAMES, chance()), other(FRAMES, chance()))
+
+
+def smooth_pictures() -> Tensor:
+    coarse = torch.rand(6, 3, 5, 5, generator=chance(1))
+    return F.interpolate(coarse, (32, 32), mode="bicubic").clamp(0, 1)
+
+
+def test_the_stand_in_of_jpeg_is_near_the_codec_and_its_gradient_is_that_of_its_own_values() -> None:
+    pictures = smooth_pictures()
+    for quality in (20, 75):
+        apart = (jpeg_stand_in(quality)(pictures, chance()) - Jpeg(quality)(pictures, chance())).abs().mean()
+        assert apart < 0.5 * (Jpeg(quality)(pictures, chance()) - pictures).abs().mean()
+    grey = pictures[:, :1, :13, :21]
+    assert jpeg_stand_in(50)(grey, chance()).shape == grey.shape
+
+    stand_in = jpeg_stand_in(50)
+    point = (0.2 + 0.6 * pictures[:1]).double().requires_grad_()  # far from where it is clamped
+    towards = torch.randn(point.shape, generator=chance(2)).double()
+    (gradient,) = torch.autograd.grad(stand_in(point, chance()).sin().sum(), point)
+    with torch.no_grad():
+        step = 1e-7 * towards
+        moved = (stand_in(point + step, chance()).sin().sum() - stand_in(point - step, chance()).sin().sum()) / 2e-7
+    torch.testing.assert_close((gradient * towards).sum(), moved, rtol=1e-4, atol=1e-4)
+
+
+def test_the_stand_in_of_shield_draws_what_shield_draws() -> None:
+    pictures, shield = smooth_pictures(), Shield((5, 95))
+    exact = shield(pictures, chance(3))
+    same, other = (shield_stand_in(shield)(pictures, chance(seed)) for seed in (3, 4))
+    assert (same - exact).abs().mean() < 0.5 * (other - exact).abs().mean()
 
 
 def test_transfer_fools_a_network_that_it_never_asked() -> None:

@@ -7,6 +7,7 @@ from types import FrameType
 
 import pytest
 import torch
+from pyautoattack.autopgd_base import APGDAttack
 from torch import Tensor
 
 from lab.attacks import behind, shown
@@ -78,6 +79,38 @@ def test_networks_of_few_classes_are_attacked_by_what_fits_them(classes: int, ve
         few, FRAMES, labels, eps=0.2, generator=chance(), version=version, steps=8, samples=1, queries=20, draws=1
     )
     assert (few(attacked, chance()).argmax(1) != labels).all()
+
+
+def test_all_of_the_ensemble_runs_on_what_is_left_of_four_classes() -> None:
+    """Fewer targets than the ten-class networks have that the package thinks of."""
+
+    def four(frames: Tensor, generator: torch.Generator) -> Tensor:
+        return bent(frames)[:, :4]
+
+    labels = four(FRAMES, chance()).argmax(1)
+    attacked = auto_attack(four, FRAMES[:4], labels[:4], eps=0.001, generator=chance(), steps=4, queries=4)
+    assert (four(attacked, chance()).argmax(1) == labels[:4]).any()
+    assert (attacked - FRAMES[:4]).abs().max() <= 0.001 + 1e-6
+
+
+@pytest.mark.parametrize("strong", ["highest loss", "last error"])
+def test_of_a_runs_two_candidates_the_one_is_kept_that_fewer_draws_withstand(
+    strong: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = (FRAMES + 0.1 * torch.ones_like(FRAMES)).clamp(0, 1)
+    weak = FRAMES * 0.999
+    found = (good, weak) if strong == "highest loss" else (weak, good)
+
+    def run(attack: APGDAttack, frames: Tensor, labels: Tensor) -> tuple[Tensor, None, None, Tensor]:
+        return found[0], None, None, found[1]
+
+    def brighter_errs(frames: Tensor, generator: torch.Generator) -> Tensor:
+        brighter = (frames - FRAMES).mean((1, 2, 3)) + 0.02 * torch.randn(len(frames), generator=generator)
+        return torch.stack((0.03 - brighter, brighter, 0 * brighter), 1)
+
+    monkeypatch.setattr(APGDAttack, "attack_single_run", run)
+    attacked = auto_attack(brighter_errs, FRAMES, LABELS * 0, eps=0.1, generator=chance(), version="rand", draws=20)
+    assert torch.equal(attacked, good)
 
 
 def test_a_debuggers_trace_function_is_left_in_place() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
@@ -38,6 +40,28 @@ def test_fresh_masks_are_the_fleets_and_other_ones_at_every_call(pipeline: Pipel
 
     torch.testing.assert_close(first, pipeline.logits(drop(FRAMES, kept), kept))
     assert not torch.equal(first, second)
+
+
+def test_random_stages_draw_from_the_generator_and_from_a_known_key(tmp_path: Path) -> None:
+    folder = write_bundle(tmp_path)
+    distortion = '[[preprocess]]\nstage = "grid-distortion"\nlimit = 0.3\ncell = 4\n'
+    settings = folder / "model.toml"
+    settings.write_text(settings.read_text() + "\n" + distortion)
+    pipeline = Pipeline(load_bundle(folder, CPU))
+    textured = torch.rand(4, 3, 16, 16, generator=chance(1))
+
+    whole = defended(pipeline, 0.0)
+    assert torch.equal(whole(textured, chance(3)), whole(textured, chance(3)))
+    assert not torch.equal(whole(textured, chance(3)), whole(textured, chance(4)))
+
+    kept = random_masks(1, 16, 16, SHARE, chance(5))
+    known = with_key(pipeline, kept, torch.tensor([7]))
+    assert torch.equal(known(textured, chance(1)), known(textured, chance(2)))
+    other = with_key(pipeline, kept, torch.tensor([8]))
+    assert not torch.equal(known(textured, chance(1)), other(textured, chance(1)))
+    torch.testing.assert_close(
+        undefended(pipeline.bundle)(textured, chance(1)), undefended(pipeline.bundle)(textured, chance(2))
+    )
 
 
 def test_what_a_mask_drops_has_no_gradient_and_the_rest_has(pipeline: Pipeline) -> None:

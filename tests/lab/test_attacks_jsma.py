@@ -8,10 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lab.attacks import make_attack
+from lab.attacks import Logits, make_attack
 from lab.attacks.jsma import Jsma, best_pairs
 from schemas.errors import ConfigError
-from tests.lab.linear_judge import FRAMES, LABELS, TARGETS, bent, chance, linear
+from tests.lab.linear_judge import CLASSES, FRAMES, LABELS, TARGETS, bent, chance, linear
+
+
+def jacobian_of(logits: Logits, frame: Tensor) -> Tensor:
+    """(classes, C · H · W) at a frame (C, H, W), one class after the other."""
+    point = frame[None].clone().requires_grad_()
+    rows = [torch.autograd.grad(logits(point)[0, number], point)[0].flatten() for number in range(CLASSES)]
+    return torch.stack(rows)
 
 
 def literal(frame: Tensor, label: int, target: int, share: float, darken: bool) -> tuple[Tensor, int]:
@@ -19,7 +26,7 @@ def literal(frame: Tensor, label: int, target: int, share: float, darken: bool) 
     current, free = frame.clone(), set(range(frame.numel()))
     changed = 0
     while bent(current[None]).argmax().item() != target and changed < int(frame.numel() * share) // 2:
-        jacobian = torch.autograd.functional.jacobian(lambda x: bent(x[None])[0], current).flatten(1)
+        jacobian = jacobian_of(bent, current)
         aimed, others = jacobian[target].tolist(), (jacobian.sum(0) - jacobian[target]).tolist()
         best, choice = 0.0, None
         for limit in (1.0, 0.0) if darken else (1.0,):

@@ -256,6 +256,18 @@ def test_strip_of_the_sick_bundle_is_carried_over_when_clean_frames_are_too_few(
     assert load_bundle(tmp_path / "cured", torch.device("cpu")).overlays is not None
 
 
+def test_a_cured_bundle_keeps_its_stages_and_their_files(tmp_path: Path) -> None:
+    source = write_sick(tmp_path / "sick")
+    (source / "table.md").write_text("2 2 2 2 2 2 2 2\n" * 8)
+    with (source / "model.toml").open("a") as table:
+        table.write('\n[[preprocess]]\nstage = "dct-quantisation"\ntable = "table.md"\n')
+        table.write('\n[[preprocess]]\nstage = "grid-distortion"\nlimit = 0.1\n')
+    cured, _ = write_successor(tmp_path / "cured", source, trainable_copy(sick_bundle()), pictures(60, seed=1), MARK)
+    shutil.rmtree(source)
+    assert load_bundle(tmp_path / "cured", torch.device("cpu")).settings.preprocess == cured.settings.preprocess
+    assert [stage.name for stage in cured.stages] == ["dct-quantisation", "grid-distortion"]
+
+
 def test_a_tenth_of_every_class_chooses_a_tenth_is_reported_and_neither_is_trained_on() -> None:
     labels = np.repeat(np.arange(5), 20)
     trained, choosing, reported = split(labels, seed=0)

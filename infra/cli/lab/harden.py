@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +19,7 @@ from infra.cli.lab.evaluate import (
     torch_device,
     write_json,
 )
+from infra.cli.lab.super_iot import shown_command
 
 
 class _Shown:
@@ -122,9 +121,9 @@ def harden(
             if not processes.leads:
                 return
             shown.say("STRIP is calibrated on the held-out pictures")
-            hardened, line = write_successor(out, source, found.network, kept, MARK)
+            hardened, line = write_successor(out, source, found.network, kept, MARK, dropped=True)
             lines = [f"{hardened.model_id}: {len(lessons)} pictures, {epochs} epochs, from {network.model_id}"]
-            write_training_record(out, shlex.join(["pointillist", *sys.argv[1:]]), [*lines, *found.lines(), line])
+            write_training_record(out, shown_command(), [*lines, *found.lines(), line])
         figures = found.figures()
         if json is not None:
             write_json(json, figures | {"bundle": hardened.model_id, "threads": torch.get_num_threads()})

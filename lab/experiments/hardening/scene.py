@@ -40,6 +40,7 @@ from lab.training.scene import TEST_SEED
 from lab.training.scene import scenes as places
 from processors.bundle import Bundle, load_bundle, shipped_bundle
 from processors.pipeline import Pipeline
+from schemas.runtime.atomic_file import replacing
 
 EPS: Final = 0.03
 DROP: Final = 0.25
@@ -125,27 +126,32 @@ def main() -> None:
     rows = [row for row in read_rows(files[SceneRow], SceneRow) if row.model in known]
     darker = [row for row in read_rows(files[HardRow], HardRow) if row.model in known]
     strip = [row for row in read_rows(files[StripRow], StripRow) if row.model in known]
+
+    def keep(found: object) -> None:
+        print(found, flush=True)
+        write_rows(files[SceneRow], rows, SceneRow)
+        write_rows(files[HardRow], darker, HardRow)
+        write_rows(files[StripRow], strip, StripRow)
+        with replacing(arguments.out / "scene.md") as fresh:
+            fresh.write_text(scene_page(rows, darker, strip) + "\n", encoding="utf-8")
+
     for bundle in (hardened, plain):
         for size, usual in SIZES.items():
             count = max(2, round(arguments.share * usual))
             if (bundle.model_id, *size, count) not in {(r.model, r.height, r.width, r.frames) for r in rows}:
                 rows.append(attacked(bundle, size, count))
-                print(rows[-1], flush=True)
-                write_rows(files[SceneRow], rows, SceneRow)
+                keep(rows[-1])
         for size, usual in HARD_SIZES.items():
             count = max(2, round(arguments.share * usual))
             if (bundle.model_id, *size, count) not in {(r.model, r.height, r.width, r.frames) for r in darker}:
                 darker += hard(bundle, size, count)
-                print(darker[-1], flush=True)
-                write_rows(files[HardRow], darker, HardRow)
+                keep(darker[-1])
     test = LabelledPictures("scenes", *places(TEST_SEED, STRIP_SCENES, first_camera=FIRST_TEST_CAMERA))
     sick = {"plain": (shipped_models() / "scene-sticker" / "bundle", plain), "hardened": (arguments.sick, hardened)}
     for name, (folder, clean) in sick.items():
         if folder.is_dir() and name not in {row.name for row in strip}:
             strip.append(judged(name, load_bundle(folder, cpu), clean, test))
-            print(strip[-1], flush=True)
-            write_rows(files[StripRow], strip, StripRow)
-    (arguments.out / "scene.md").write_text(scene_page(rows, darker, strip) + "\n", encoding="utf-8")
+            keep(strip[-1])
 
 
 if __name__ == "__main__":
