@@ -219,7 +219,9 @@ def main() -> None:
     """Compare attack after attack, print as it goes, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=200)
-    parser.add_argument("--only", nargs="*", help="compare these attacks, keep the others' rows")
+    parser.add_argument(
+        "--only", choices=[pair.name for pair in PAIRS], nargs="*", help="compare these attacks, keep the others' rows"
+    )
     parser.add_argument("--out", type=Path, default=Path("docs/results/red-team"))
     parser.add_argument("--cache", type=Path, default=Path("runs/red-team/parity"))
     arguments = parser.parse_args()
