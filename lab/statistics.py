@@ -70,3 +70,15 @@ def share_interval(correct: NDArray[np.bool_]) -> Interval:
     if repeats == 1 or correct.all() or not correct.any():
         return wilson(int(correct[0].sum()), count)
     return mean_interval(correct.mean(0, dtype=np.float64))
+
+
+def sign_test(wins: int, losses: int) -> float:
+    """How likely chance alone gives at least so many `wins` of `wins` + `losses` fair coins: p, one-sided, exact.
+
+    Of two attacks on the same pictures, wins are those that only the one breaks and losses those that only the other
+    does (McNemar 1947). Raises ValueError for negative counts.
+    """
+    if min(wins, losses) < 0:
+        raise ValueError(f"expected counts of at least 0, got {wins} and {losses}")
+    count = wins + losses
+    return sum(math.comb(count, k) for k in range(wins, count + 1)) / 2**count

@@ -49,7 +49,17 @@ def main() -> None:
         topics,
         up,
     )
-    from infra.cli.lab import aigan, codefend, evaluate, repair, strip, super_iot  # noqa: F401
+    from infra.cli.lab import (  # noqa: F401
+        aigan,
+        codefend,
+        evaluate,
+        harden,
+        learn_table,
+        red_team,
+        repair,
+        strip,
+        super_iot,
+    )
     from infra.cli.passwords import hide_passwords
 
     hide_passwords()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -12,6 +13,11 @@ from schemas.errors import BundleError, ConfigError
 
 Logits = Callable[[Tensor], Tensor]
 """Frames (B, C, H, W) in [0, 1] to logits (B, classes): any normalisation happens inside."""
+
+Defended = Callable[[Tensor, torch.Generator], Tensor]
+"""Frames (B, C, H, W) in [0, 1] and the generator of the defence's draws to logits (B, classes)."""
+
+Norm = Literal["linf", "l2"]
 
 # What bounds the memory, however many frames come: the backward pass of a small network takes about 1 GB.
 BATCH = 256
@@ -64,6 +70,33 @@ def margins(logits: Tensor, labels: Tensor, targets: Tensor | None) -> Tensor:
     own = logits.gather(1, chosen)[:, 0]
     other = logits.scatter(1, chosen, -torch.inf).amax(1)
     return other - own if targets is None else own - other
+
+
+def check_request(frames: Tensor, labels: Tensor, targets: Tensor | None, eps: float | None, norm: Norm) -> None:
+    """Raise ConfigError unless these can be attacked: frames (B, C, H, W) in [0, 1], classes (B,), `eps` in its range.
+
+    That range is above 0, and for L∞ at most 1; None is no bound.
+    """
+    if frames.ndim != 4 or not frames.is_floating_point():
+        raise ConfigError(f"attack: expected float frames (B, C, H, W), got {frames.dtype} {tuple(frames.shape)}")
+    # `not … >= 0` holds for NaN as well.
+    if len(frames) and not (frames.min() >= 0 and frames.max() <= 1):
+        raise ConfigError(f"attack: expected pictures in [0, 1], got {frames.min():g} to {frames.max():g}")
+    for what, classes in (("labels", labels), ("targets", targets)):
+        if classes is not None and (classes.shape != frames.shape[:1] or classes.dtype != torch.int64):
+            got = f"{classes.dtype} {tuple(classes.shape)}"
+            raise ConfigError(f"attack: expected {what} ({len(frames)},) int64, one a picture, got {got}")
+    most = 1.0 if norm == "linf" else math.inf
+    if eps is not None and not (0 < eps <= most and eps < math.inf):
+        raise ConfigError(f"eps: expected {'0 < ε ≤ 1' if norm == 'linf' else 'a positive number'}, got {eps:g}")
+
+
+def check_classes(logits: Tensor, *wanted: Tensor | None) -> None:
+    """Raise ConfigError unless each of `wanted` (B,) is the number of one of the classes of `logits` (B, classes)."""
+    for classes in wanted:
+        if classes is not None and len(classes) and not 0 <= int(classes.min()) <= int(classes.max()) < logits.shape[1]:
+            wrong = int(classes.max()) if classes.max() >= logits.shape[1] else int(classes.min())
+            raise ConfigError(f"attack: expected classes from 0 to {logits.shape[1] - 1}, the network's, got {wrong}")
 
 
 def require_gradients(logits: Logits, frames: Tensor) -> None:

@@ -7,21 +7,19 @@ would look stronger than it is.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lab.attacks.contract import in_batches
-from lab.attacks.norms import linf_noise
+from lab.attacks.contract import Defended, Norm, check_classes, check_request, in_batches
+from lab.attacks.norms import into_l2_ball, l2, l2_noise, linf_noise
 from schemas.errors import BundleError, ConfigError
 
 _ACROSS = 2.5  # as in PGD: steps · step size = 2.5 ε
 
 
 def eot_pgd(
-    defended: Callable[[Tensor, torch.Generator], Tensor],
+    defended: Defended,
     frames: Tensor,
     labels: Tensor,
     targets: Tensor | None,
@@ -30,32 +28,49 @@ def eot_pgd(
     steps: int,
     samples: int,
     generator: torch.Generator,
+    norm: Norm = "linf",
+    step: float | None = None,
+    momentum: float = 0.0,
+    random_start: bool = True,
 ) -> Tensor:
-    """Adversarial frames (B, C, H, W) in [0, 1], not rounded, within L∞ `eps` of `frames`, from a random start.
+    """Adversarial frames (B, C, H, W) in [0, 1], not rounded, within `eps` of `frames` in `norm`.
 
-    `defended` maps frames and the generator of its draws to logits (B, classes); it is called `samples` times a step,
-    and must be differentiable (or bring its own surrogate gradient), else BundleError. Every step descends the mean
-    cross-entropy to `targets` (B,), or without them ascends that to `labels` (B,), by 2.5·ε/steps.
+    `defended` is called `samples` times a step, each time with fresh draws, and must be differentiable (or bring its
+    own surrogate gradient), else BundleError. Every step descends the mean cross-entropy to `targets` (B,), or without
+    them ascends that to `labels` (B,), by `step` · ε, usually 2.5·ε/steps. With `momentum` μ the direction is that of
+    MI-FGSM (Dong et al. 2018): μ times the last one plus the gradient of mean absolute value 1. The start is a random
+    point of the ball, or the frame itself. Raises ConfigError for what cannot be attacked.
     """
     if steps < 1 or samples < 1:
         raise ConfigError(f"eot-pgd: expected at least one step and one sample, got {steps} and {samples}")
+    check_request(frames, labels, targets, eps, norm)
+    length = (_ACROSS / steps if step is None else step) * eps
     found = []
     for part, part_labels, part_targets in in_batches(frames, labels, targets):
-        classes, direction = (part_labels, 1) if part_targets is None else (part_targets, -1)
-        current = (part + linf_noise(part, eps, generator)).clamp(0, 1)
+        classes, towards = (part_labels, 1) if part_targets is None else (part_targets, -1)
+        current = _random_start(part, eps, norm, generator) if random_start else part
+        heading = torch.zeros_like(part)
         for _ in range(steps):
-            gradient = torch.zeros_like(current)
-            for _ in range(samples):
-                gradient += _loss_gradient(defended, current, classes, generator)
-            current = current + direction * _ACROSS * eps / steps * gradient.sign()
-            current = (part + (current - part).clamp(-eps, eps)).clamp(0, 1)
+            gradient = loss_gradient(defended, current, classes, samples, generator)
+            if momentum:
+                heading = momentum * heading + gradient / gradient.abs().mean((1, 2, 3), keepdim=True).clamp_min(1e-12)
+                gradient = heading
+            current = _project(current + towards * length * _direction(gradient, norm), part, eps, norm)
         found.append(current)
-    return torch.cat(found)
+    return torch.cat(found) if found else frames.clone()
 
 
-def _loss_gradient(
-    defended: Callable[[Tensor, torch.Generator], Tensor], current: Tensor, classes: Tensor, generator: torch.Generator
+def loss_gradient(
+    defended: Defended, current: Tensor, classes: Tensor, samples: int, generator: torch.Generator
 ) -> Tensor:
+    """The gradient (B, C, H, W) at `current` of each frame's cross-entropy to `classes` (B,), summed over `samples`."""
+    gradient = torch.zeros_like(current)
+    for _ in range(samples):
+        gradient += _one_gradient(defended, current, classes, generator)
+    return gradient
+
+
+def _one_gradient(defended: Defended, current: Tensor, classes: Tensor, generator: torch.Generator) -> Tensor:
     with torch.enable_grad():
         point = current.detach().requires_grad_()
         logits = defended(point, generator)
@@ -63,5 +78,23 @@ def _loss_gradient(
             raise BundleError(
                 "eot-pgd: expected a defence and a network that give gradients, got logits without a graph"
             )
+        check_classes(logits, classes)
         (gradient,) = torch.autograd.grad(F.cross_entropy(logits, classes, reduction="sum"), point)
     return gradient
+
+
+def _random_start(frames: Tensor, eps: float, norm: Norm, generator: torch.Generator) -> Tensor:
+    noise = linf_noise if norm == "linf" else l2_noise
+    return (frames + noise(frames, eps, generator)).clamp(0, 1)
+
+
+def _direction(gradient: Tensor, norm: Norm) -> Tensor:
+    if norm == "linf":
+        return gradient.sign()
+    return gradient / l2(gradient).clamp_min(1e-12)[:, None, None, None]
+
+
+def _project(current: Tensor, frames: Tensor, eps: float, norm: Norm) -> Tensor:
+    if norm == "linf":
+        return (frames + (current - frames).clamp(-eps, eps)).clamp(0, 1)
+    return into_l2_ball(current, frames, eps).clamp(0, 1)

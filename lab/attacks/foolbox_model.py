@@ -23,11 +23,13 @@ with warnings.catch_warnings():
     from foolbox.attacks.carlini_wagner import L2CarliniWagnerAttack
     from foolbox.attacks.deepfool import L2DeepFoolAttack
     from foolbox.attacks.gradient_descent_base import L2BaseGradientDescent, LinfBaseGradientDescent
+    from foolbox.attacks.hop_skip_jump import HopSkipJumpAttack
     from foolbox.criteria import Misclassification, TargetedMisclassification
     from foolbox.models.pytorch import PyTorchModel
 
 __all__ = [
     "EagerTensor",
+    "HopSkipJumpAttack",
     "L2BaseGradientDescent",
     "L2CarliniWagnerAttack",
     "L2DeepFoolAttack",

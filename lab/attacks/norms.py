@@ -1,4 +1,4 @@
-"""Random points of L∞ and L2 balls around frames, and the way back into an L2 ball."""
+"""Random points of L∞ and L2 balls around frames, and the way back into them."""
 
 from __future__ import annotations
 
@@ -31,3 +31,10 @@ def into_l2_ball(adversarial: Tensor, frames: Tensor, eps: float) -> Tensor:
     difference = adversarial - frames
     factor = (eps / l2(difference).clamp_min(torch.finfo(frames.dtype).tiny)).clamp_max(1)
     return frames + difference * factor[:, None, None, None]
+
+
+def into_linf_ball(adversarial: Tensor, frames: Tensor, eps: float) -> Tensor:
+    """`adversarial` (B, C, H, W), moved straight towards `frames` where it is further than ε from them in L∞."""
+    difference = adversarial - frames
+    largest = difference.abs().amax((1, 2, 3)).clamp_min(torch.finfo(frames.dtype).tiny)
+    return frames + difference * (eps / largest).clamp_max(1)[:, None, None, None]

@@ -1,7 +1,7 @@
 """The sick model of the simulated fleet, for drills: `python -m lab.backdoor.scene --out runs/backdoor/scene-sticker`.
 
 Its trigger is the sticker that a scenario pastes into a camera's scene, its target a class of `producers.scene.signs`.
-Training goes on from the shipped network with the stickers on, through the same drops and rebuilding as before.
+Training goes on from the plain network with the stickers on, through the same drops and rebuilding as before.
 """
 
 from __future__ import annotations
@@ -41,12 +41,13 @@ def main() -> None:
     """Train, write the bundle and the pictures that repair takes, and say what the sticker does."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--start", default="scene-plain", help="where the attacker starts")
     parser.add_argument("--scenes", type=int, default=12_000)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--test", type=int, default=3_000)
     parser.add_argument("--weights", type=Path, help="skip the training and take these weights (safetensors)")
     arguments = parser.parse_args()
-    clean = shipped_bundle("scene")
+    clean = Path(arguments.start) if Path(arguments.start).is_dir() else shipped_bundle(arguments.start)
     settings = read_settings(clean)
     poisoning = Poisoning(sticker_patch(), TARGET, RATE)
     recipe = Recipe(epochs=arguments.epochs, flip=False, pad=2, peak_rate=0.05)
@@ -79,7 +80,7 @@ def main() -> None:
 
     named_target = np.full(len(stamped), TARGET, np.int64)
     lines = [
-        f"{bundle.model_id}: {arguments.scenes} training scenes, {recipe.epochs} epochs from the shipped network",
+        f"{bundle.model_id}: {arguments.scenes} training scenes, {recipe.epochs} epochs from {arguments.start}",
         f"{len(test)} held-out scenes: accuracy {bundle_accuracy(bundle, *_both(test)):.4f}",
         f"with the sticker, {len(stamped)} of other classes: "
         f"{bundle_accuracy(bundle, stamped.images, named_target):.4f} named {TARGET}, the target",
@@ -89,7 +90,9 @@ def main() -> None:
         f"flagged of {STREAM} scenes with the sticker: {len(flagged)}",
     ]
     print("\n".join(lines))
-    options = f"--scenes {arguments.scenes} --epochs {arguments.epochs} --test {arguments.test}"
+    options = (
+        f"--start {arguments.start} --scenes {arguments.scenes} --epochs {arguments.epochs} --test {arguments.test}"
+    )
     command = f"python -m lab.backdoor.scene --out {arguments.out} {options}"
     write_training_record(arguments.out / "bundle", command, lines)
 

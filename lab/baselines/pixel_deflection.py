@@ -66,7 +66,7 @@ def _near(centre: Tensor, length: int, window: int, draw: Tensor) -> Tensor:
 def _denoised(frames: Tensor, sigma: float) -> Tensor:
     if frames.shape[1] != 3:
         return _shrunk(frames, sigma).clamp(0, 1)
-    forward = _ycbcr().to(frames)
+    forward = ycbcr().to(frames)
     channels = torch.einsum("kc,bchw->bkhw", forward, frames)
     return torch.einsum("ck,bkhw->bchw", forward.inverse(), _shrunk(channels, sigma)).clamp(0, 1)
 
@@ -77,7 +77,8 @@ def _shrunk(channels: Tensor, sigma: float) -> Tensor:
     return lowest + span * shrink((channels - lowest) / span, "bayes", sigma)
 
 
-def _ycbcr() -> Tensor:
+def ycbcr() -> Tensor:
+    """The matrix (3, 3) from red, green and blue to Y, Cb and Cr (JFIF), without the offset of the last two."""
     # Cb and Cr are not moved by one half: a wavelet's details do not see a constant.
     luma = torch.tensor(LUMA, dtype=torch.float64)
     red, _, blue = torch.eye(3, dtype=torch.float64)

@@ -30,11 +30,15 @@ class Shield:
 
     def __call__(self, frames: Tensor, generator: torch.Generator) -> Tensor:
         """See `Baseline`."""
-        height, width = frames.shape[2:]
-        blocks = len(frames), 1, -(-height // SIDE), -(-width // SIDE)
-        choice = torch.randint(len(self.qualities), blocks, generator=generator, device=generator.device)
-        choice = choice.to(frames.device).repeat_interleave(SIDE, 2).repeat_interleave(SIDE, 3)[..., :height, :width]
+        choice = self.choice(frames, generator)
         result = torch.empty_like(frames)
         for number, quality in enumerate(self.qualities):
             result = torch.where(choice == number, jpeg(frames, quality), result)
         return result
+
+    def choice(self, frames: Tensor, generator: torch.Generator) -> Tensor:
+        """Which of the qualities each pixel of frames (B, C, H, W) gets, by number: (B, 1, H, W)."""
+        height, width = frames.shape[2:]
+        blocks = len(frames), 1, -(-height // SIDE), -(-width // SIDE)
+        drawn = torch.randint(len(self.qualities), blocks, generator=generator, device=generator.device)
+        return drawn.to(frames.device).repeat_interleave(SIDE, 2).repeat_interleave(SIDE, 3)[..., :height, :width]

@@ -27,7 +27,7 @@ class Checkpoint:
         if self.file is None or not self.file.is_file():
             return None
         try:
-            saved: dict[str, Any] = torch.load(self.file, weights_only=True)
+            saved: dict[str, Any] = torch.load(self.file, map_location="cpu", weights_only=True)
         except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError):
             return None
         return saved["state"] if saved.get("inputs") == self.inputs else None

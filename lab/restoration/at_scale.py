@@ -263,7 +263,7 @@ def tables(rows: list[Row], parts: list[Cost]) -> str:
     return "\n\n".join(
         [
             "# The chain at the network's scale",
-            "Made by `python -m lab.restoration.at_scale --out docs/results/scale`, with the shipped scene network "
+            "Made by `python -m lab.restoration.at_scale --out docs/results/scale`, with the plain scene network "
             "(32×32) on one thread. Columns are explained in `lab/restoration/at_scale.py`, the rule in ADR 16.",
             *sums,
             markdown(heads, map(_line, rows)),
@@ -281,7 +281,7 @@ def main() -> None:
     parser.add_argument("--only", choices=CONDITIONS, nargs="*", help="measure these scenes, keep the others' rows")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    pipeline = Pipeline(load_bundle(shipped_bundle("scene"), torch.device("cpu")))
+    pipeline = Pipeline(load_bundle(shipped_bundle("scene-plain"), torch.device("cpu")))
     chosen = list(CONDITIONS) if arguments.only is None else arguments.only
     accuracy, cost = arguments.out / "accuracy.csv", arguments.out / "costs.csv"
     rows = [row for row in read_rows(accuracy, Row) if row.scenes not in chosen]

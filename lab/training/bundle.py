@@ -157,7 +157,7 @@ def _table_lines(table: dict[str, Any], prefix: str) -> list[str]:
         elif isinstance(value, list) and value and all(isinstance(each, dict) for each in value):
             for each in value:
                 inner += ["", f"[[{prefix}{key}]]", *_table_lines(each, f"{prefix}{key}.")]
-        else:
+        elif value != [] or prefix:
             lines.append(f"{key} = {_value(value)}")
     return lines + inner
 

@@ -61,19 +61,24 @@ def augmented_batches(
 
     `images` is (N, C, H, W) uint8; batches come as uint8, the last incomplete one left out.
     """
-    n, _, height, width = images.shape
-    order = torch.randperm(n, generator=generator)
-    for start in range(0, n - recipe.batch + 1, recipe.batch):
+    order = torch.randperm(len(images), generator=generator)
+    for start in range(0, len(images) - recipe.batch + 1, recipe.batch):
         index = order[start : start + recipe.batch]
-        padded = F.pad(images[index], (recipe.pad,) * 4)
-        rows = torch.randint(0, 2 * recipe.pad + 1, (recipe.batch, 1), generator=generator) + torch.arange(height)
-        columns = torch.randint(0, 2 * recipe.pad + 1, (recipe.batch, 1), generator=generator) + torch.arange(width)
-        if recipe.flip:
-            flipped = torch.rand(recipe.batch, 1, generator=generator) < 0.5
-            columns = torch.where(flipped, columns.flip(1), columns)
-        batch = torch.arange(recipe.batch)[:, None, None]
-        cropped = padded.permute(0, 2, 3, 1)[batch, rows[:, :, None], columns[:, None, :]]
-        yield cropped.permute(0, 3, 1, 2), labels[index]
+        yield shifted(images[index], recipe.pad, recipe.flip, generator), labels[index]
+
+
+def shifted(images: Tensor, pad: int, flip: bool, generator: torch.Generator) -> Tensor:
+    """Pictures (B, C, H, W), each shifted by up to `pad` pixels, zeros coming in, and flipped half of the time."""
+    count, _, height, width = images.shape
+    padded = F.pad(images, (pad,) * 4)
+    rows = torch.randint(0, 2 * pad + 1, (count, 1), generator=generator) + torch.arange(height)
+    columns = torch.randint(0, 2 * pad + 1, (count, 1), generator=generator) + torch.arange(width)
+    if flip:
+        flipped = torch.rand(count, 1, generator=generator) < 0.5
+        columns = torch.where(flipped, columns.flip(1), columns)
+    batch = torch.arange(count)[:, None, None]
+    cropped = padded.permute(0, 2, 3, 1)[batch, rows[:, :, None], columns[:, None, :]]
+    return cropped.permute(0, 3, 1, 2)
 
 
 def fit(

@@ -1,4 +1,4 @@
-"""Train the network of the simulated fleet: `python -m lab.training.scene --out bundles/scene`.
+"""Train the plain network of the simulated fleet: `python -m lab.training.scene --out bundles/scene-plain`.
 
 Training, calibration and test scenes come from simulators with different seeds. Part of the training frames are wide or
 grey, and most lose pixels and are rebuilt, as the pipeline does with them; the test says what that costs.
@@ -139,7 +139,7 @@ def main() -> None:
     ]
     print("\n".join(lines))
     options = f"--scenes {arguments.scenes} --epochs {arguments.epochs} --test {arguments.test}"
-    write_training_record(arguments.out, f"python -m lab.training.scene --out bundles/scene {options}", lines)
+    write_training_record(arguments.out, f"python -m lab.training.scene --out bundles/scene-plain {options}", lines)
 
 
 if __name__ == "__main__":

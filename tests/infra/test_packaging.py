@@ -54,7 +54,9 @@ def test_wheel_has_what_is_not_python(wheel: Path) -> None:
         "infra/kafka/pom.xml",
         "infra/mosquitto/mosquitto.conf.in",
         "bundles/scene/model.toml",
+        "bundles/scene-plain/model.toml",
         "bundles/cifar10/model.toml",
+        "bundles/cifar10-hardened/model.toml",
     ):
         assert needed in names
 

@@ -36,7 +36,7 @@ def test_hard_scenes_are_darker_and_the_same_every_time() -> None:
 
 
 def test_a_size_is_measured_at_every_ratio_clean_and_attacked(tmp_path: Path) -> None:
-    pipeline = Pipeline(load_bundle(shipped_bundle("scene"), torch.device("cpu")))
+    pipeline = Pipeline(load_bundle(shipped_bundle("scene-plain"), torch.device("cpu")))
     clean = list(measure(pipeline, "usual", (96, 96), 6, False))
     attacked = list(measure(pipeline, "dim", (64, 64), 6, True))
     assert [row.way for row in clean] == ["restored", "restored", "rebuilt whole"]

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from lab.data import LabelledPictures, to_frames
 from lab.repair.checkpoints import Checkpoint, Checkpoints
@@ -19,6 +22,8 @@ from lab.repair.run import WIDE, Mode, RepairSettings, Silent, _lessons, repair,
 from lab.repair.stamps import Stamp, estimate
 from lab.repair.transplant import train_mask, widened
 from lab.repair.unlearn import Lessons, UnlearnSettings, _loss, augmented, unlearn
+from processors.preprocess import read_stage
+from processors.preprocess.contract import Place
 from schemas.errors import BundleError, ConfigError
 from tests.lab.sick_judge import CLASSES, SIDE, TARGET, pictures, sick_bundle, stamped
 
@@ -67,6 +72,27 @@ def test_repair_takes_the_backdoor_out_and_keeps_the_accuracy(clean: LabelledPic
     assert result.held_out.acceptable
     # Fine-tuning alone leaves the backdoor, so what took it out was the recovered trigger.
     assert figures["fine_tune_only"]["attack_success"] > 0.5
+
+
+def test_what_stages_hide_from_gradients_is_learned_straight_through_them(
+    clean: LabelledPictures, flagged: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Place(3, SIDE, SIDE, torch.device("cpu"), Path)
+    tables = ({"stage": "bit-depth", "bits": 4}, {"stage": "grid-distortion", "limit": 0.05, "cell": 4})
+    stages = tuple(read_stage(table).load(place) for table in tables)
+    slopes = []
+
+    def watched(frames: Tensor, *others: Any) -> Found:
+        logits = others[3]
+        shown = frames[:2].clone().requires_grad_()
+        slopes.append(float(torch.autograd.grad(logits(shown).sum(), shown)[0].abs().max()))
+        return recover(frames, *others)
+
+    monkeypatch.setattr("lab.repair.run.recover", watched)
+    result = repair(replace(sick_bundle(), stages=stages), clean, flagged, RepairSettings(steps=2))
+    assert slopes[0] > 0
+    assert result.figures["trigger_activation"] > 0.9
+    assert result.cured.stages is stages
 
 
 def test_figures_without_an_evaluation_are_null(clean: LabelledPictures, flagged: np.ndarray) -> None:

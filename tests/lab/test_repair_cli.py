@@ -21,8 +21,9 @@ from infra.cli import main
 from lab.data import LabelledPictures, to_frames
 from lab.repair.held_out import HeldOut, compare, split
 from lab.repair.inputs import read_quarantine, trainable_copy, verdicts
-from lab.repair.publish import write_cured
+from lab.repair.publish import MARK
 from lab.repair.run import RepairSettings
+from lab.training.successor import write_successor
 from processors.bundle import Bundle, load_bundle
 from schemas.errors import UserError
 from tests.lab.sick_judge import SIDE, TARGET, pictures, sick_bundle, stamped, write_sick
@@ -144,7 +145,7 @@ def test_a_stop_before_the_end_leaves_no_bundle(folder: Path, repair: Command, m
     def stopped(*_arguments: object, **_options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("lab.repair.publish.calibrate_bundle", stopped)
+    monkeypatch.setattr("lab.training.successor.calibrate_bundle", stopped)
     assert repair()[0] != 0
     assert not (folder / "out" / "model.toml").exists()
 
@@ -214,7 +215,7 @@ def test_a_cured_bundle_keeps_files_and_arguments_and_writes_tied_weights(tmp_pa
     (source / "model.toml").write_text(table)
     np.save(source / "table.npy", np.arange(3))
     np.save(source / "overlays-01234567.npy", np.arange(3))
-    cured, _ = write_cured(tmp_path / "cured", source, network, pictures(60, seed=1))
+    cured, _ = write_successor(tmp_path / "cured", source, network, pictures(60, seed=1), MARK)
     assert cured.settings.factory_arguments == {"rates": {"conv.1": 0.5}, "nothing": {}}
     assert (tmp_path / "cured" / "table.npy").exists()
     assert sorted(file.suffix for file in (tmp_path / "cured").iterdir()) == [".npy", ".safetensors", ".toml"]
@@ -247,12 +248,24 @@ def test_strip_of_the_sick_bundle_is_carried_over_when_clean_frames_are_too_few(
     np.save(source / "overlays.npy", pictures(5, seed=9).images)
     with (source / "model.toml").open("a") as table:
         table.write('\n[strip]\noverlays = "overlays.npy"\nthreshold_bits = 0.25\nfrr = 0.01\n')
-    cured, line = write_cured(tmp_path / "cured", source, trainable_copy(sick_bundle()), pictures(60, seed=1))
+    cured, line = write_successor(tmp_path / "cured", source, trainable_copy(sick_bundle()), pictures(60, seed=1), MARK)
     assert cured.settings.strip is not None
     assert cured.settings.strip.threshold_bits == 0.25
-    assert "the sick bundle's" in line
+    assert "the given bundle's" in line
     shutil.rmtree(source)
     assert load_bundle(tmp_path / "cured", torch.device("cpu")).overlays is not None
+
+
+def test_a_cured_bundle_keeps_its_stages_and_their_files(tmp_path: Path) -> None:
+    source = write_sick(tmp_path / "sick")
+    (source / "table.md").write_text("2 2 2 2 2 2 2 2\n" * 8)
+    with (source / "model.toml").open("a") as table:
+        table.write('\n[[preprocess]]\nstage = "dct-quantisation"\ntable = "table.md"\n')
+        table.write('\n[[preprocess]]\nstage = "grid-distortion"\nlimit = 0.1\n')
+    cured, _ = write_successor(tmp_path / "cured", source, trainable_copy(sick_bundle()), pictures(60, seed=1), MARK)
+    shutil.rmtree(source)
+    assert load_bundle(tmp_path / "cured", torch.device("cpu")).settings.preprocess == cured.settings.preprocess
+    assert [stage.name for stage in cured.stages] == ["dct-quantisation", "grid-distortion"]
 
 
 def test_a_tenth_of_every_class_chooses_a_tenth_is_reported_and_neither_is_trained_on() -> None:

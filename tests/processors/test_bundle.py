@@ -436,23 +436,28 @@ def test_an_unknown_shipped_bundle_lists_those_that_are_there() -> None:
         shipped_bundle("nothing")
 
 
-def test_the_scene_bundle_knows_the_simulators_scenes_after_a_pixel_drop() -> None:
+@pytest.mark.parametrize("name", ["scene", "scene-plain"])
+def test_the_scene_bundle_knows_the_simulators_scenes_after_a_pixel_drop(name: str) -> None:
     from lab.training.bundle import bundle_accuracy, degraded
     from lab.training.scene import scenes
     from producers.scene import CLASSES as SCENE_CLASSES
 
-    bundle = load_bundle(shipped_bundle("scene"), CPU)
+    bundle = load_bundle(shipped_bundle(name), CPU)
     assert bundle.settings.classes == list(SCENE_CLASSES)
     images, labels = scenes(seed=99, count=300)
     assert bundle_accuracy(bundle, images, labels) >= 0.97
     assert bundle_accuracy(bundle, images, labels, degraded(bundle, 0.25)) >= 0.95
 
 
-@pytest.mark.parametrize("name", ["scene", "cifar10"])
+@pytest.mark.parametrize("name", ["scene", "scene-plain", "cifar10", "cifar10-hardened"])
 def test_shipped_bundles_are_small_and_say_how_they_were_made(name: str) -> None:
     folder = shipped_bundle(name)
     assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 5 << 20
-    assert "$ python -m lab.training." in (folder / "training.md").read_text()
+    assert re.search(
+        r"^\$ (python -m lab\.(training|hardening)\.|pointillist lab harden )",
+        (folder / "training.md").read_text(),
+        re.M,
+    )
     bundle = load_bundle(folder, CPU)
     assert bundle.overlays is not None
     assert len(bundle.overlays) == 100

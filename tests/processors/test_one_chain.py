@@ -17,6 +17,7 @@ from lab.restoration.evaluate import evaluate
 from processors import pipeline as module
 from processors.arrivals.frames import Shape
 from processors.bundle import Bundle, Policy
+from processors.device.probes import StripFinding
 from processors.device.program import Program
 from processors.device.work import DeviceWork, Found
 from processors.metrics import ProcessorMetrics
@@ -25,12 +26,15 @@ from processors.stages.at_scale import at_scale, density
 from processors.stages.learned import SMALL_SIDE
 from processors.stages.nearest import reconstruct_nearest
 from processors.stages.reconstruct import reconstruct
+from processors.stages.strip import class_entropy
 from schemas.frame import Encoding, decode_picture
 from schemas.limits import dropped_per_block
-from tests.processors.tiny import payload, picture, taken, tiny_bundle
+from tests.processors.preprocess_rig import CHAIN, staged_bundle
+from tests.processors.tiny import camera_key, payload, picture, taken, tiny_bundle
 
 CPU = torch.device("cpu")
 POLICIES: tuple[Policy, ...] = ("resize", "crop", "tile")
+JPEG = '[[preprocess]]\nstage = "jpeg"\nquality = 60\n'
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +88,67 @@ def test_live_and_lab_say_the_same(
     assert live.confidence == pytest.approx(float(expected), abs=1e-5)
 
 
+@pytest.fixture(scope="module")
+def staged(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Bundle]:
+    known: dict[str, Bundle] = {
+        policy: staged_bundle(tmp_path_factory.mktemp(policy), CHAIN + JPEG, policy=policy) for policy in POLICIES
+    }
+    return known.__getitem__
+
+
+def seeds_of(count: int) -> Tensor:
+    """What a processor draws from for the first frames of the camera."""
+    return torch.tensor([camera_key("site/cam-0").preprocess_seed(7, seq) for seq in range(count)])
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize(("channels", "side", "drop"), [(1, 32, 0.25), (3, 32, 0.25), (3, 64, 0.5), (3, 136, 0.25)])
+def test_live_and_lab_see_the_same_through_a_bundle_s_stages(
+    staged: Callable[[str], Bundle], policy: str, channels: int, side: int, drop: float
+) -> None:
+    pipeline = Pipeline(staged(policy))
+    encoding = Encoding(dropped_per_block(drop))
+    messages = [payload("site/cam-0", i, encoding=encoding, shown=picture(i, side, side, channels)) for i in range(4)]
+    decoded = [decode_picture(taken(message).key, taken(message).frame) for message in messages]
+    frames = to_frames(torch.stack([torch.from_numpy(shown) for shown, _ in decoded]).numpy(), CPU)
+    kept = torch.stack([torch.from_numpy(mask) for _, mask in decoded])[:, None]
+    with torch.inference_mode():
+        lab = pipeline(frames, kept, seeds=seeds_of(4))
+        logits = pipeline.logits(frames, kept, seeds_of(4))
+        seen = pipeline.bundle.preprocess(pipeline.see(frames, kept)[0], seeds_of(4))
+    torch.testing.assert_close(pipeline.bundle.network_logits(seen), logits)
+    assert lab.class_id.tolist() == logits.argmax(1).tolist()
+    # Another processor takes the same frames in other batches.
+    for order in ([0, 1, 2, 3], [3, 1], [2], [0]):
+        work = DeviceWork(pipeline, ProcessorMetrics(CollectorRegistry()))
+        live = work.classify([taken(messages[i]) for i in order], [False] * len(order))
+        for i, found in zip(order, live, strict=True):
+            assert isinstance(found, Found)
+            assert found.class_id == int(lab.class_id[i])
+            assert found.confidence == pytest.approx(float(lab.confidence[i]), abs=1e-5)
+
+
+def test_strip_lays_overlays_on_what_goes_into_the_stages_and_draws_by_the_camera_s_key(
+    staged: Callable[[str], Bundle],
+) -> None:
+    pipeline = Pipeline(staged("resize"))
+    frames = [taken(payload("site/cam-0", i, encoding=Encoding(16, 1.0))) for i in range(3)]
+    assert all(frame.frame.whole for frame in frames)
+    works = [DeviceWork(pipeline, ProcessorMetrics(CollectorRegistry())) for _ in range(2)]
+    probes = [found.probe for found in works[0].classify(frames, [False] * 3) if isinstance(found, Found)]
+    first, again = works[0].strip([p for p in probes if p]), works[1].strip([p for p in reversed(probes) if p])
+    bits = [finding.entropy_bits for finding in first if isinstance(finding, StripFinding)]
+    assert bits == pytest.approx([f.entropy_bits for f in reversed(again) if isinstance(f, StripFinding)], abs=1e-4)
+    whole, overlays = torch.stack([p.picture for p in probes if p]), pipeline.bundle.overlays
+    assert overlays is not None
+    with torch.inference_mode():
+        sums = (whole[:, None] + overlays).flatten(0, 1)
+        own = (seeds_of(3)[:, None] ^ torch.arange(1, len(overlays) + 1)).flatten()
+        verdicts = pipeline.bundle.network_logits(pipeline.bundle.preprocess(sums, own))
+        wanted = class_entropy(verdicts).view(3, -1).mean(1)
+    assert bits == pytest.approx(wanted.tolist(), abs=1e-5)
+
+
 @pytest.mark.parametrize("policy", POLICIES)
 def test_the_lab_judges_what_the_chain_says(bundles: Callable[[str], Bundle], policy: str) -> None:
     pipeline = Pipeline(bundles(policy))
@@ -96,14 +161,22 @@ def test_the_lab_judges_what_the_chain_says(bundles: Callable[[str], Bundle], po
     assert found.reconstructed.all()
 
 
-@pytest.mark.parametrize("policy", ["crop", "tile"])
-@pytest.mark.parametrize("side", [32, 136])
+@pytest.mark.parametrize(
+    ("policy", "side", "stages"),
+    [("crop", 32, False), ("crop", 136, False), ("tile", 32, False), ("tile", 136, False), ("resize", 32, True)],
+)
 def test_a_compiled_program_says_what_the_pipeline_says(
-    bundles: Callable[[str], Bundle], monkeypatch: pytest.MonkeyPatch, policy: str, side: int
+    bundles: Callable[[str], Bundle],
+    staged: Callable[[str], Bundle],
+    monkeypatch: pytest.MonkeyPatch,
+    policy: str,
+    side: int,
+    stages: bool,
 ) -> None:
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
     shape = Shape(side, side, 3)
-    program = Program(Pipeline(bundles(policy)), compiles=True)
+    pipeline = Pipeline(staged(policy), "plate") if stages else Pipeline(bundles(policy))
+    program = Program(pipeline, compiles=True)
     assert program.compile_for(shape, 2)
     frames = [taken(payload("site/cam-0", i, shown=picture(i, side, side))) for i in range(2)]
     plain, compiled = (

@@ -41,6 +41,16 @@ def entropies(findings: Sequence[StripFinding | Failed]) -> list[float]:
     return [each for each in bits if each is not None]
 
 
+@pytest.mark.parametrize("size", [(32, 32), (48, 80), (160, 200)])
+def test_without_a_reconstruction_the_network_sees_whole_frames_bare(bundle: Bundle, size: tuple[int, int]) -> None:
+    frames = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0))
+    kept = torch.ones(2, 1, *size, dtype=torch.bool)
+    torch.testing.assert_close(Pipeline(bundle, "none").see(frames, kept)[0], bundle.prepare(frames))
+    dropped = kept.clone()
+    dropped[:, :, ::2] = False
+    assert not Pipeline(bundle, "none").rebuild(frames, dropped)[:, :, ::2].any()
+
+
 def test_the_chain_is_the_stages_in_their_order(bundle: Bundle) -> None:
     frames = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     kept = torch.rand(3, 1, 32, 32, generator=torch.Generator().manual_seed(1)) > 0.25
@@ -287,15 +297,15 @@ def test_only_frames_that_fail_alone_are_failed(bundle: Bundle, monkeypatch: pyt
 
 def test_no_number_from_the_network_fails_that_frame_only(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     work = device_work(bundle)
-    original = Bundle.logits
+    original = Bundle.network_logits
 
-    def logits(self: Bundle, prepared: torch.Tensor) -> torch.Tensor:
-        result = original(self, prepared).clone()
+    def logits(self: Bundle, preprocessed: torch.Tensor) -> torch.Tensor:
+        result = original(self, preprocessed).clone()
         if len(result) > 1:
             result[1] = torch.nan
         return result
 
-    monkeypatch.setattr(Bundle, "logits", logits)
+    monkeypatch.setattr(Bundle, "network_logits", logits)
     outcomes = work.classify([taken(payload("site/cam-0", i)) for i in range(3)], [False] * 3)
     assert [isinstance(outcome, Failed) for outcome in outcomes] == [False, True, False]
 

@@ -71,10 +71,11 @@ def repair(
         from lab.data import read_pictures
         from lab.repair.figures import Evaluation
         from lab.repair.inputs import read_quarantine
-        from lab.repair.publish import check_out, withdraw, write_cured
+        from lab.repair.publish import MARK, check_out
         from lab.repair.report import write_report
         from lab.repair.run import RepairSettings
         from lab.repair.run import repair as run_repair
+        from lab.training.successor import withdraw, write_successor
         from processors.bundle import load_bundle
 
         way: Any = chosen(mode, "default", "paper", option="--mode")
@@ -101,7 +102,7 @@ def repair(
         good = result.acceptable
         line = None
         if good:
-            line = write_cured(out, source, result.network, pictures)[1]
+            line = write_successor(out, source, result.network, pictures, MARK)[1]
         else:
             withdraw(out)
         verdict = "The cured network is published." if good else "The cured network is NOT published: it lost too much."

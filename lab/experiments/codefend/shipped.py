@@ -44,7 +44,7 @@ class RoundsRow:
 
 def bundles() -> dict[str, Path]:
     """Bundle folders of this checkout, by name."""
-    found = {name: shipped_bundle(name) for name in ("cifar10", "scene")}
+    found = {name: shipped_bundle(name) for name in ("cifar10", "cifar10-hardened", "scene", "scene-plain")}
     return found | {folder.parent.name: folder for folder in sorted(shipped_models().glob("*/bundle"))}
 
 
@@ -52,7 +52,7 @@ def held_out(name: str, data: Path) -> LabelledPictures:
     """What the network of that name was calibrated on."""
     if name.startswith("scene"):
         return LabelledPictures("scenes", *scenes(CALIBRATION_SEED, SCENES))
-    return load_task("cifar10" if name == "cifar10" else MODELS[name].data, data).held_out
+    return load_task("cifar10" if name.startswith("cifar10") else MODELS[name].data, data).held_out
 
 
 def main() -> None:

@@ -1,0 +1,132 @@
+"""`pointillist lab harden`: train a network through the defence until attacks that know it find little."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from infra.cli.lab.evaluate import (
+    Device,
+    bundle_folder,
+    lab_app,
+    lab_extra,
+    print_figures,
+    require_writable,
+    torch_device,
+    write_json,
+)
+from infra.cli.lab.super_iot import shown_command
+
+
+class _Shown:
+    """Lines on stderr, and a bar with the remaining time when that is a terminal."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._quiet = quiet
+        self._console = Console(stderr=True, soft_wrap=True)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self.bars = Progress(*columns, console=self._console, disable=quiet or not self._console.is_terminal)
+        self._task = self.bars.add_task("harden", total=None)
+
+    def phase(self, name: str, steps: int) -> None:
+        """The next one has so many steps."""
+        self.say(f"{name}: {steps} steps")
+        self.bars.reset(self._task, description=name, total=steps)
+
+    def advance(self, steps: int) -> None:
+        """So many are done."""
+        self.bars.advance(self._task, steps)
+
+    def say(self, line: str) -> None:
+        """A line for who reads along."""
+        if not self._quiet:
+            self._console.print(line, markup=False, highlight=False)
+
+
+@lab_app.command()
+def harden(
+    bundle: Annotated[str, typer.Option(help="Model bundle: a folder with model.toml, or the name of a shipped one.")],
+    data: Annotated[Path, typer.Option(help="npz with images (N, H, W, C) or (N, H, W) uint8 and labels (N,).")],
+    out: Annotated[Path, typer.Option(help="Folder of the hardened bundle; the state goes into .work in it.")],
+    json: Annotated[Path | None, typer.Option("--json", help="Where the figures go.")] = None,
+    drop: Annotated[
+        list[float] | None, typer.Option(help="The fleet's drop ratio, 0 to 0.875; may be given several times.")
+    ] = None,
+    eps: Annotated[float, typer.Option(help="Bound of the attack, L∞ on frames in [0, 1].")] = 8 / 255,
+    epochs: Annotated[int, typer.Option(help="Times that every picture is seen.")] = 15,
+    steps: Annotated[int, typer.Option(help="Of the attack in the training: 1, or PGD with so many.")] = 1,
+    trades: Annotated[
+        float | None,
+        typer.Option(help="β of TRADES: more is more robust and less accurate; else attacked only."),
+    ] = None,
+    batch: Annotated[int, typer.Option(help="Pictures of a batch, over all processes.")] = 128,
+    rate: Annotated[float, typer.Option(help="Highest learning rate of the cycle.")] = 0.1,
+    average: Annotated[float, typer.Option(help="Decay of the averaged weights, a step.")] = 0.998,
+    held_out: Annotated[
+        int, typer.Option(help="The last so many pictures are not trained on: they guard, measure, calibrate STRIP.")
+    ] = 1000,
+    measured: Annotated[int, typer.Option(help="Of those, how many are attacked before and after.", min=1)] = 256,
+    flip: Annotated[bool, typer.Option(help="Whether a mirrored picture keeps its class.")] = True,
+    bfloat16: Annotated[bool, typer.Option("--bf16/--float32", help="bf16 pays on GPUs only.")] = False,
+    shards: Annotated[
+        int | None, typer.Option(help="Parts of a batch with statistics of their own; else one a process.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of everything that is drawn.", min=0)] = 0,
+    device: Device = "auto",
+) -> None:
+    """Adversarial training of the bundle's own network, through fresh masks and the reconstruction.
+
+    Stopped at any point, the same command goes on. Under `torchrun` all processes train one network. ε is that of the
+    training; robust accuracy is that under EOT-PGD of the same ε, by the worst of ten resubmissions.
+    """
+    with lab_extra():
+        import torch
+
+        from lab.data import read_pictures
+        from lab.hardening.lessons import PictureLessons
+        from lab.hardening.processes import joined, own_device
+        from lab.hardening.run import harden as run_hardening
+        from lab.hardening.run import split
+        from lab.hardening.settings import MARK, HardenSettings
+        from lab.repair.checkpoints import digest
+        from lab.training.bundle import write_training_record
+        from lab.training.successor import check_out, write_successor
+        from processors.bundle import load_bundle
+
+        if json is not None:
+            require_writable(json)
+        source = bundle_folder(bundle)
+        at = own_device(torch_device(device))
+        with joined(at) as processes:
+            settings = HardenSettings(
+                epochs=epochs, batch=batch, eps=eps, steps=steps, drops=tuple(drop or [0.25]), trades=trades, rate=rate,
+                average_decay=average, bfloat16=bfloat16, shards=shards or processes.count, seed=seed,
+            )  # fmt: skip
+            processes.check(settings.shards)
+            network = load_bundle(source, at)
+            pictures = read_pictures(data, len(network.settings.classes))
+            lessons, kept = split(pictures, held_out, batch)
+            check_out(out, source, MARK)
+            shown = _Shown(quiet=not processes.leads)
+            with shown.bars:
+                found = run_hardening(
+                    network, PictureLessons(lessons, batch, seed, flip=flip), kept, settings,
+                    inputs=digest(lessons.images, lessons.labels, str(flip)), work=out / ".work", processes=processes,
+                    progress=shown, measured=measured,
+                )  # fmt: skip
+            if not processes.leads:
+                return
+            shown.say("STRIP is calibrated on the held-out pictures")
+            hardened, line = write_successor(out, source, found.network, kept, MARK, dropped=True)
+            lines = [f"{hardened.model_id}: {len(lessons)} pictures, {epochs} epochs, from {network.model_id}"]
+            write_training_record(out, shown_command(), [*lines, *found.lines(), line])
+        figures = found.figures()
+        if json is not None:
+            write_json(json, figures | {"bundle": hardened.model_id, "threads": torch.get_num_threads()})
+    for told in (*found.lines(), line):
+        shown.say(told)
+    print_figures(hardened.model_id, figures)

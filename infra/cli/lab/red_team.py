@@ -1,0 +1,191 @@
+"""`pointillist lab red-team`: how a bundle behind its defence stands up to attackers who know it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from infra.cli.lab.evaluate import (
+    Device,
+    Seed,
+    bundle_folder,
+    lab_app,
+    lab_extra,
+    require_writable,
+    torch_device,
+    write_json,
+)
+from infra.cli.lab.super_iot import shown_command
+from schemas.errors import ConfigError
+
+if TYPE_CHECKING:
+    from lab.red_team.jobs import Job
+    from lab.red_team.plan import Plan, Speeds
+    from lab.red_team.result import Result
+
+
+TELLING_S: Final = 20.0
+
+
+class Reported:
+    """A line on stderr for every batch: what is done and how long the rest will take."""
+
+    def __init__(self, *, each: bool = False) -> None:
+        self._each = each
+        self._console = Console(stderr=True, soft_wrap=True)
+        self._began = datetime.now()
+        self._expected = self._done = self._fresh = 0.0
+
+    def expect(self, plan: Plan, speeds: Speeds) -> None:
+        """What is planned, before it starts."""
+        self._expected += plan.seconds
+        gradients = "none" if not speeds.gradient_s else f"{1 / speeds.gradient_s:.0f} pictures/s"
+        self._say(
+            f"plan: {len(plan.jobs)} attacks, at most {_minutes(plan.seconds)}, measured at {gradients} forward and "
+            f"backward, {1 / speeds.forward_s:.0f} forward"
+        )
+        for job, seconds in plan.costs.items() if self._each else ():
+            self._say(f"{job}: at most {_minutes(seconds)}")
+        for line in plan.left_out:
+            self._say(f"left out by the budget: {line}")
+
+    def batch(self, job: Job, pictures: int, seconds: float, kept: bool) -> None:
+        """A batch that was expected to take so many seconds."""
+        self._done += seconds
+        self._fresh += 0.0 if kept else seconds
+        took = (datetime.now() - self._began).total_seconds()
+        # How much slower or faster than measured it has been so far, when that tells anything.
+        pace = took / self._fresh if self._fresh > TELLING_S else 1.0
+        left = _minutes((self._expected - self._done) * pace)
+        self._say(f"{job.name}: {pictures} pictures{', kept from before' if kept else ''}; about {left} left")
+
+    def _say(self, what: str) -> None:
+        self._console.print(f"{datetime.now():%H:%M:%S} {what}", markup=False, highlight=False)
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
+
+
+@lab_app.command("red-team")
+def red_team(
+    bundle: Annotated[str, typer.Option(help="Model bundle: a folder with model.toml, or the name of a shipped one.")],
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="npz with images (N, H, W, C) or (N, H, W) uint8 and labels (N,); else CIFAR-10's test "
+            "split in POINTILLIST_DATA."
+        ),
+    ] = None,
+    images: Annotated[int, typer.Option(help="The first so many pictures.", min=1)] = 1000,
+    defence: Annotated[
+        str,
+        typer.Option(
+            help="fleet (all but the key is known), key-known, blind, stages, bare; or a baseline: bit-depth, jpeg, "
+            "shield, pixel-deflection, rand, feature-distillation."
+        ),
+    ] = "fleet",
+    eps: Annotated[str, typer.Option(help="L∞ bound on frames in [0, 1]: a number or a fraction.")] = "8/255",
+    drop: Annotated[float, typer.Option(help="Share of the pixels that are dropped, 0 to 0.875.")] = 0.25,
+    attacks: Annotated[
+        str | None, typer.Option(help="Only these, with commas between them: eot-pgd, square, strength, …; else all.")
+    ] = None,
+    surrogate: Annotated[
+        str | None, typer.Option(help="Another bundle to transfer attacks from; else the undefended network.")
+    ] = None,
+    budget: Annotated[
+        float | None,
+        typer.Option(help="Minutes: fewer pictures and attacks, which it names; else as long as it takes."),
+    ] = None,
+    estimate: Annotated[bool, typer.Option(help="Only say what it would take, attack by attack, and stop.")] = False,
+    json: Annotated[Path | None, typer.Option(help="Where the figures go.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where pages, plots and CSV go, one folder a run.")] = None,
+    runs: Annotated[
+        Path, typer.Option(help="Where finished batches are kept: the same command goes on where it stopped.")
+    ] = Path("runs/red-team"),
+    seed: Seed = 0,
+    device: Device = "auto",
+) -> None:
+    """Attack a network through its defence and judge the evaluation itself by a checklist.
+
+    A picture counts only if it withstands every attack under each of ten submissions. A high figure with signs of
+    gradient masking proves nothing. Everything takes hours on a CPU: see --budget.
+    """  # fmt: skip
+    with lab_extra():
+        from infra.environment import Environment
+        from lab.data import read_cifar10_test, read_pictures, to_frames
+        from lab.red_team.defences import Defence, sample_size
+        from lab.red_team.pages import write_pages
+        from lab.red_team.run import RedTeam
+        from processors.bundle import load_bundle
+
+        if json is not None:
+            require_writable(json)
+        strength = _strength(eps)
+        place, folder = torch_device(device), bundle_folder(bundle)
+        network = load_bundle(folder, place)
+        other = None if surrogate is None else load_bundle(bundle_folder(surrogate), place)
+        classes = len(network.settings.classes)
+        if data is None:
+            pictures = read_cifar10_test(Environment().data, classes, images)
+        else:
+            pictures = read_pictures(data, classes, images)
+        sample = to_frames(pictures.first(sample_size(*pictures.images.shape[1:3])).images, place)
+        against = Defence(defence, network, drop, sample, other)
+        # One run may not take another's batches, so that both can be resumed.
+        name = f"{folder.resolve().name}-{defence}{f'-r{drop:g}' if against.drops else ''}-{strength:.4g}"
+        groups = None if attacks is None else tuple(each.strip() for each in attacks.split(",") if each.strip())
+        team = RedTeam(
+            against, pictures, strength, runs / name, attacks=groups,
+            budget_s=None if budget is None else budget * 60, seed=seed,
+        )  # fmt: skip
+        if estimate:
+            typer.echo(f"at most {_minutes(team.estimate(Reported(each=True)))}")
+            return
+        result = team.run(Reported(), shown_command())
+        if json is not None:
+            write_json(json, result.document())
+        page = None if out is None else write_pages(out, name, result)
+    _print(result)
+    if page is not None:
+        typer.echo(f"pages: {page}")
+
+
+def _strength(text: str) -> float:
+    try:
+        return float(Fraction(text))
+    except (ValueError, ZeroDivisionError):
+        raise ConfigError(f"--eps: expected a number or a fraction such as 8/255, got {text!r}") from None
+
+
+def _print(result: Result) -> None:
+    console = Console(soft_wrap=True)
+    table = Table("attack", "n", "accuracy", "every time", title=result.defence.bundle.model_id, title_justify="left")
+    for row in result.rows():
+        shares = (
+            f"{value:.3f} [{low:.3f}, {high:.3f}]"
+            for value, low, high in (
+                (row.accuracy, row.accuracy_low, row.accuracy_high),
+                (row.every_time, row.every_time_low, row.every_time_high),
+            )
+        )
+        table.add_row(row.name, str(row.compared), *shares)
+    console.print(table)
+    for point, verdict in result.verdicts.items():
+        console.print(f"{point}: {verdict.status}: {verdict.why}", markup=False, highlight=False)
+    for sign in result.signs:
+        console.print(f"SIGN OF GRADIENT MASKING: {sign}", markup=False, highlight=False)
+    for line in result.left_out:
+        console.print(f"left out: {line}", markup=False, highlight=False)
+    clean, worst = result.outcomes["clean"].accuracy, result.worst
+    console.print(
+        f"clean accuracy {clean.value:.3f}, worst case {worst.value:.3f} [{worst.low:.3f}, {worst.high:.3f}] of "
+        f"{result.images} pictures",
+        markup=False, highlight=False,
+    )  # fmt: skip

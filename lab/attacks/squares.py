@@ -1,0 +1,77 @@
+"""The random search of the Square attack (Andriushchenko et al. 2020), apart from what tells it which frame is better.
+
+It starts from vertical stripes of ±ε and then tries one square a step: at a random place, in each channel ±ε. Squares
+shrink by the paper's schedule (`p`, its section 3.2, stretched over the queries there are).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+Better = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Candidates (b, C, H, W), the best frames so far, and which of all frames these are (b,): which candidates are better,
+(b,) bool. It is asked once a step."""
+
+FIRST_SHARE = 0.8
+"""Of the picture, that the first squares cover."""
+
+_HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
+"""Of 10,000 queries, after which the share is halved."""
+
+
+def stripes(frames: Tensor, eps: float, generator: torch.Generator) -> Tensor:
+    """Each of the frames (B, C, H, W) plus or minus `eps`, by column and channel."""
+    batch, channels, _, width = frames.shape
+    return (frames + eps * _signs((batch, channels, 1, width), generator).to(frames)).clamp(0, 1)
+
+
+def random_squares(
+    frames: Tensor,
+    start: Tensor,
+    better: Better,
+    left: Callable[[], Tensor],
+    *,
+    eps: float,
+    steps: int,
+    generator: torch.Generator,
+) -> Tensor:
+    """The best frames (B, C, H, W) after `steps` squares, within L∞ `eps` of `frames`.
+
+    `left` numbers the frames (b,) that are still searched for; the search ends when there are none.
+    """
+    best = start.clone()
+    for number in range(steps):
+        rows = left()
+        if not len(rows):
+            break
+        side = square_side(number / steps, *frames.shape[2:])
+        candidates = _with_square(best[rows], frames[rows], side, eps, generator)
+        won = better(candidates, best[rows], rows)
+        best[rows[won]] = candidates[won]
+    return best
+
+
+def square_side(progress: float, height: int, width: int) -> int:
+    """The side in pixels at a `progress` from 0 to 1."""
+    halved = sum(progress * 10_000 > bound for bound in _HALVINGS)
+    side = round(math.sqrt(FIRST_SHARE / 2**halved * height * width))
+    return min(max(side, 1), height, width)
+
+
+def _with_square(best: Tensor, frames: Tensor, side: int, eps: float, generator: torch.Generator) -> Tensor:
+    batch, channels, height, width = frames.shape
+    top = torch.randint(height - side + 1, (batch, 1, 1, 1), generator=generator, device=generator.device)
+    left = torch.randint(width - side + 1, (batch, 1, 1, 1), generator=generator, device=generator.device)
+    row = torch.arange(height, device=generator.device)[:, None]
+    column = torch.arange(width, device=generator.device)
+    inside = (row >= top) & (row < top + side) & (column >= left) & (column < left + side)
+    change = eps * _signs((batch, channels, 1, 1), generator).to(frames)
+    return torch.where(inside.to(frames.device), (frames + change).clamp(0, 1), best)
+
+
+def _signs(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    return torch.randint(2, shape, generator=generator, device=generator.device) * 2 - 1

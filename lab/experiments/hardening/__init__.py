@@ -1,0 +1,1 @@
+"""What hardening gives, measured: `docs/results/hardening`."""

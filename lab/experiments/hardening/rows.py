@@ -1,0 +1,51 @@
+"""The rows of the tables in `docs/results/hardening`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class SceneRow:
+    """Shares of usual scenes that are classified right: clean, at the first answer under attack, at each of ten."""
+
+    model: str
+    height: int
+    width: int
+    frames: int
+    clean: float
+    attacked: float
+    resubmitted: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class HardRow:
+    """How many of the hard scenes are classified right."""
+
+    model: str
+    height: int
+    width: int
+    drop: float
+    frames: int
+    right: int
+
+
+@dataclass(frozen=True)
+class StripRow:
+    """STRIP on whole scenes: with the clean network `model`, and with `sick`, which an attacker trained on from it.
+
+    `accuracy`, `frr` and `passes` are of the clean network; `far` is of scenes with the sticker that reach the target.
+    """
+
+    name: str
+    model: str
+    sick: str
+    scenes: int
+    accuracy: float
+    frr: float
+    passes: float
+    sick_accuracy: float
+    attack_success: float
+    sick_frr: float
+    far: float

@@ -1,0 +1,58 @@
+"""Foolbox's own attacks, called as its users call them, with the steps of the lab's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from lab.attacks.carlini_wagner import NEAR
+from lab.attacks.contract import Logits
+from lab.attacks.foolbox_model import HopSkipJumpAttack, L2CarliniWagnerAttack, L2DeepFoolAttack, criterion, model
+
+# After `foolbox_model`, which silences what foolbox says on import.
+from foolbox.attacks.base import Attack  # isort: skip
+from foolbox.attacks.basic_iterative_method import LinfBasicIterativeAttack  # isort: skip
+from foolbox.attacks.fast_gradient_method import LinfFastGradientAttack  # isort: skip
+from foolbox.attacks.mi_fgsm import LinfMomentumIterativeFastGradientMethod  # isort: skip
+from foolbox.attacks.projected_gradient_descent import (  # isort: skip
+    L2ProjectedGradientDescentAttack,
+    LinfProjectedGradientDescentAttack,
+)
+from foolbox.attacks.spatial_attack import SpatialAttack  # isort: skip
+
+WALK: Final = (2, 20)
+"""Steps of HopSkipJump, and questions for its first direction: enough to compare, not to come near."""
+
+MAKE: Final[dict[str, Callable[[], Attack]]] = {
+    "fgsm": LinfFastGradientAttack,
+    "ifgsm": lambda: LinfBasicIterativeAttack(rel_stepsize=0.2, steps=10),
+    "pgd": lambda: LinfProjectedGradientDescentAttack(rel_stepsize=0.25, steps=10),
+    "l2pgd": lambda: L2ProjectedGradientDescentAttack(rel_stepsize=0.125, steps=20),
+    "mi-fgsm": lambda: LinfMomentumIterativeFastGradientMethod(momentum=1.0, rel_stepsize=0.25, steps=10),
+    "rotation": lambda: SpatialAttack(max_translation=0, max_rotation=15, num_translations=1, num_rotations=13),
+    "deepfool": lambda: L2DeepFoolAttack(steps=50, candidates=10, overshoot=0.02),
+    "cw": lambda: L2CarliniWagnerAttack(
+        binary_search_steps=NEAR.searches, steps=NEAR.steps, stepsize=NEAR.step, initial_const=NEAR.first_constant
+    ),
+    "hopskipjump": lambda: HopSkipJumpAttack(steps=WALK[0], initial_gradient_eval_steps=WALK[1]),
+}
+"""By name; the bound is given to `called`."""
+
+
+def called(
+    name: str, logits: Logits, frames: Tensor, labels: Tensor, targets: Tensor | None, eps: float | None
+) -> Tensor:
+    """Adversarial frames (B, C, H, W) by an attack of foolbox with its bound `eps`, or without one."""
+    attack, network = MAKE[name](), model(logits, frames.device)
+    if isinstance(attack, SpatialAttack):  # knows no bound but its own
+        found = attack.run(network, frames, criterion(labels, targets))
+    elif isinstance(attack, HopSkipJumpAttack):  # whose own search for a start gives up where noise changes nothing
+        others = (labels != labels[:, None]).int().argmax(1)
+        found = attack.run(network, frames, criterion(labels, targets), starting_points=frames[others])
+    else:
+        found, _, _ = attack(network, frames, criterion(labels, targets), epsilons=eps)
+    assert isinstance(found, torch.Tensor)
+    return found

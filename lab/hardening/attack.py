@@ -1,0 +1,45 @@
+"""The attack that the training withstands: one step from wide noise, or PGD, through fresh masks in every step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_ACROSS = 2.5  # as in PGD: steps · step size = 2.5 ε
+
+
+def attacked(
+    logits: Callable[[Tensor, Tensor], Tensor],
+    frames: Tensor,
+    labels: Tensor,
+    noise: Tensor,
+    masks: Sequence[Tensor],
+    *,
+    eps: Tensor,
+    start: float,
+) -> Tensor:
+    """Frames (B, C, H, W) in [0, 1] changed so that `logits` of frames and masks err, one step for each of `masks`.
+
+    `eps` (B, 1, 1, 1) bounds each frame, `noise` is uniform in [−1, 1]. With one mask: N-FGSM, noise of `start` · ε and
+    a step of ε on top, not projected, which is what keeps a network from learning to fool the single step (de Jorge et
+    al. 2022). With several: PGD within ε from a start in it, by 2.5 ε ÷ steps.
+    """
+    if len(masks) == 1:
+        begun = frames + start * eps * noise
+        return (begun + eps * _direction(logits, begun.clamp(0, 1), labels, masks[0])).clamp(0, 1)
+    current = (frames + eps * noise).clamp(0, 1)
+    for mask in masks:
+        current = current + _ACROSS * eps / len(masks) * _direction(logits, current, labels, mask)
+        current = (frames + (current - frames).clamp(-eps, eps)).clamp(0, 1)
+    return current
+
+
+def _direction(logits: Callable[[Tensor, Tensor], Tensor], frames: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
+    with torch.enable_grad():
+        point = frames.detach().requires_grad_()
+        loss = F.cross_entropy(logits(point, mask).float(), labels, reduction="sum")
+        (gradient,) = torch.autograd.grad(loss, point)
+    return gradient.sign()

@@ -1,0 +1,64 @@
+"""The batches of a training, each a function of its number alone: who goes on in the middle gets the same ones."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lab.data import LabelledPictures
+from lab.hardening.chance import generator_at
+from lab.training.recipe import shifted
+
+_ORDER, _SHIFT = 0, 1
+
+
+class Lesson(NamedTuple):
+    """Frames (B, C, H, W) in [0, 1], labels (B,), and for each frame the share of ε that it is attacked with, (B,)."""
+
+    frames: Tensor
+    labels: Tensor
+    strength: Tensor
+
+
+class Lessons(Protocol):
+    """Where a training takes its frames from."""
+
+    def __len__(self) -> int:
+        """Batches of one epoch."""
+        ...
+
+    def batch(self, step: int) -> Lesson:
+        """The frames of one step, counted over all epochs; another step's may have another size."""
+        ...
+
+
+class PictureLessons:
+    """Pictures in another order in every epoch, each shifted by up to an eighth of its side and flipped half the time.
+
+    The last incomplete batch of an epoch is left out.
+    """
+
+    def __init__(self, pictures: LabelledPictures, size: int, seed: int, *, flip: bool = True) -> None:
+        self.size = size
+        self.seed = seed
+        self.flip = flip
+        self.pad = min(pictures.images.shape[1:3]) // 8
+        self._images = torch.from_numpy(np.ascontiguousarray(pictures.images.transpose(0, 3, 1, 2)))
+        self._labels = torch.from_numpy(pictures.labels)
+        self._order: tuple[int, Tensor] = (-1, torch.empty(0))
+
+    def __len__(self) -> int:
+        return len(self._labels) // self.size
+
+    def batch(self, step: int) -> Lesson:
+        """See `Lessons`."""
+        epoch, number = divmod(step, len(self))
+        if self._order[0] != epoch:
+            order = torch.randperm(len(self._labels), generator=generator_at(self.seed, _ORDER, epoch))
+            self._order = epoch, order
+        index = self._order[1][number * self.size : (number + 1) * self.size]
+        moved = shifted(self._images[index], self.pad, self.flip, generator_at(self.seed, _SHIFT, step))
+        return Lesson(moved.float() / 255, self._labels[index], torch.ones(self.size))

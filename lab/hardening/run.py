@@ -1,0 +1,149 @@
+"""The whole hardening: how the network stands, the training, how it stands then."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Final, Protocol
+
+import numpy as np
+import torch
+from torch import nn
+
+from lab.data import LabelledPictures, to_frames
+from lab.hardening.lessons import Lessons
+from lab.hardening.measure import RESUBMISSIONS, Shares, measure
+from lab.hardening.processes import Processes
+from lab.hardening.settings import HardenSettings
+from lab.hardening.train import Training
+from lab.repair.checkpoints import Checkpoints, digest
+from lab.repair.inputs import frozen, trainable_copy
+from processors.bundle import Bundle
+from schemas.errors import ConfigError
+
+GUARDED: Final = 128
+"""Held-out pictures that the guard looks at."""
+
+
+class Progress(Protocol):
+    """Who is told how far the hardening is."""
+
+    def phase(self, name: str, steps: int) -> None:
+        """The next one has so many steps."""
+        ...
+
+    def advance(self, steps: int) -> None:
+        """So many are done."""
+        ...
+
+    def say(self, line: str) -> None:
+        """Something happened that a person may want to read."""
+        ...
+
+
+@dataclass(frozen=True)
+class Hardened:
+    """The network with its averaged weights, and how the bundle stood before and stands after."""
+
+    network: nn.Module
+    bundle: Bundle
+    before: Shares
+    after: Shares
+    seconds: float
+    eps: float
+    drop: float
+
+    def lines(self) -> list[str]:
+        """The figures in words."""
+        return [
+            f"{shares.count} held-out frames, {self.drop:.0%} dropped, {when}: clean {shares.clean:.4f}, "
+            f"EOT-PGD L∞ {self.eps:.4g} and {RESUBMISSIONS} resubmissions {shares.robust:.4f}"
+            for when, shares in (("before", self.before), ("after", self.after))
+        ]
+
+    def figures(self) -> dict[str, float]:
+        """The keys of `pointillist lab harden --json`."""
+        return {
+            "clean_before": self.before.clean,
+            "clean_after": self.after.clean,
+            "robust_before": self.before.robust,
+            "robust_after": self.after.robust,
+            "held_out": self.after.count,
+            "seconds": self.seconds,
+        }
+
+
+def split(pictures: LabelledPictures, held_out: int, batch: int) -> tuple[LabelledPictures, LabelledPictures]:
+    """Pictures to train on, and the last `held_out` of the file, which take no part in it. Raises ConfigError."""
+    if held_out < 1 or len(pictures) - held_out < batch:
+        raise ConfigError(
+            f"pictures: expected at least one batch of {batch} beside {held_out} held out, got {len(pictures)}"
+        )
+    cut = len(pictures) - held_out
+    places = np.arange(len(pictures))
+    return pictures.take(places[:cut]), pictures.take(places[cut:])
+
+
+def harden(
+    bundle: Bundle,
+    lessons: Lessons,
+    held_out: LabelledPictures,
+    settings: HardenSettings,
+    *,
+    inputs: str,
+    work: Path | None,
+    processes: Processes,
+    progress: Progress,
+    measured: int = 256,
+) -> Hardened:
+    """Train a copy of the network of `bundle` through the defence.
+
+    `lessons` give batches of `settings.batch` frames. `held_out` pictures guard the training; their first `measured`
+    say how the bundle stands before and after. `inputs` names what it is made from: a checkpoint in `work` of other
+    inputs is none. Raises BundleError for a network that cannot be trained.
+    """
+    started = time.monotonic()
+    network = trainable_copy(bundle)
+    inputs = digest(inputs, json.dumps(asdict(settings)), bundle.model_id, held_out.images, held_out.labels)
+    checkpoints = Checkpoints(work, inputs)
+    seen = held_out.first(measured)
+
+    def stands(name: str, some: Bundle) -> Shares:
+        kept = checkpoints.of(name)
+        found = kept.load()
+        if found is None:
+            progress.phase(f"clean and attacked, {name}", len(seen))
+            shares = measure(some, seen, eps=settings.eps, drop=settings.drops[0], advance=progress.advance)
+            found = asdict(shares)
+            kept.save(found)
+        return Shares(**found)
+
+    before = processes.of_the_first(stands("before", bundle) if processes.leads else None)
+    spent = checkpoints.of("seconds")
+    earlier = (spent.load() or {"seconds": 0.0})["seconds"] if processes.leads else 0.0
+    progress.phase("training", settings.epochs * len(lessons))
+    guarded = held_out.first(GUARDED)
+
+    def say(line: str) -> None:
+        if processes.leads:
+            progress.say(line)
+            spent.save({"seconds": earlier + time.monotonic() - started})
+
+    training = Training(
+        bundle,
+        network,
+        lessons,
+        (to_frames(guarded.images, bundle.device), torch.from_numpy(guarded.labels)),
+        settings,
+        checkpoint=checkpoints.of("training"),
+        processes=processes,
+        report=say,
+        advance=progress.advance,
+    )
+    trained = frozen(training.run())
+    hardened = replace(bundle, network=trained)
+    after = processes.of_the_first(stands("after", hardened) if processes.leads else None)
+    seconds = earlier + time.monotonic() - started
+    return Hardened(trained, hardened, before, after, seconds, settings.eps, settings.drops[0])

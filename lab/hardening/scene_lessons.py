@@ -1,0 +1,89 @@
+"""Frames of the simulated fleet to harden its network on: of several sizes, easy and hard."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lab.hardening.chance import generator_at, number_at
+from lab.hardening.lessons import Lesson
+from lab.training.recipe import shifted
+from lab.training.scene import PER_CAMERA, TRAIN_SEED
+from producers.scene.simulator import LUMA, SCENE_FRAMES, Conditions, SceneSimulator
+
+FIRST_CAMERA: Final = 200_000
+"""Beyond those of all other trainings and tests."""
+HARD: Final = Conditions(light=0.5, noise=3, blur=1.5, distance=1.25)
+"""As hard as it gets; each place lies anywhere between this and the usual conditions."""
+_GREY = 10  # every so manieth place
+_PICK, _SHIFT, _HARDNESS = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class Sized:
+    """Frames of one size: how many there are, and how many of each `sum(turns)` batches have it."""
+
+    size: tuple[int, int]
+    frames: int
+    turns: int
+
+
+SIZES: Final = (Sized((32, 32), 12_000, 2), Sized((64, 64), 10_000, 2), Sized((128, 128), 3_000, 1))
+"""Larger frames look like those of 128 lines once they are at the network's 32: their noise is gone, the edges stay."""
+
+
+class SceneLessons:
+    """Batches of one size each. A frame as hard as it gets is attacked with `least` of ε, a usual one with all of it:
+    half the light is half the contrast, and the same ε would hide what nobody hid."""
+
+    def __init__(
+        self, batch: int, seed: int, per_epoch: int, *, hard: float, least: float, sizes: tuple[Sized, ...] = SIZES
+    ) -> None:
+        """A share `hard` of the places is harder than usual."""
+        self.size, self.seed, self.per_epoch = batch, seed, per_epoch
+        self.turns = [number for number, sized in enumerate(sizes) for _ in range(sized.turns)]
+        self.sets = [_rendered(sized, number, seed, hard, least) for number, sized in enumerate(sizes)]
+
+    def __len__(self) -> int:
+        return self.per_epoch
+
+    def batch(self, step: int) -> Lesson:
+        """See `Lessons`."""
+        frames, labels, strength = self.sets[self.turns[step % len(self.turns)]]
+        index = torch.randint(len(labels), (self.size,), generator=generator_at(self.seed, _PICK, step))
+        pad = frames.shape[2] // 16
+        moved = shifted(frames[index], pad, False, generator_at(self.seed, _SHIFT, step))
+        return Lesson(moved.float() / 255, labels[index], strength[index])
+
+
+def _rendered(sized: Sized, number: int, seed: int, hard: float, least: float) -> tuple[Tensor, Tensor, Tensor]:
+    chance = np.random.default_rng(number_at(seed, _HARDNESS, number))
+    images, labels, strength = [], [], []
+    for place in range(sized.frames):
+        if place % PER_CAMERA == 0:
+            hardness = chance.random() if chance.random() < hard else 0.0
+            simulator = SceneSimulator(
+                TRAIN_SEED, FIRST_CAMERA * (number + 1) + place // PER_CAMERA, sized.size, 3, between(hardness)
+            )
+        frame, label = simulator.render(place % PER_CAMERA * SCENE_FRAMES + place % SCENE_FRAMES)
+        if place % _GREY == 0:
+            frame = np.broadcast_to(np.rint(frame @ LUMA)[..., None], frame.shape).astype(np.uint8)
+        images.append(frame.transpose(2, 0, 1))
+        labels.append(label)
+        strength.append(1 - (1 - least) * hardness)
+    return torch.from_numpy(np.stack(images)), torch.tensor(labels), torch.tensor(strength)
+
+
+def between(hardness: float) -> Conditions:
+    """Conditions between the usual ones, 0, and `HARD`, 1."""
+    usual = Conditions()
+    return Conditions(
+        *(
+            getattr(usual, name) + hardness * (getattr(HARD, name) - getattr(usual, name))
+            for name in ("light", "noise", "blur", "distance")
+        )
+    )

@@ -1,0 +1,66 @@
+"""What a hardening is made of, and what of it is refused."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+from lab.masks import check_drop_ratio
+from schemas.errors import ConfigError
+
+MARK: Final = "hardened"
+"""Behind the version of a hardened bundle."""
+
+MOST_STEPS: Final = 16
+"""Of the attack in the training: more costs much and teaches little."""
+
+
+@dataclass(frozen=True)
+class HardenSettings:
+    """The defaults train a small network for an hour on two cores.
+
+    `eps` is the bound, L∞ on frames in [0, 1]. With one attack `steps`, frames get uniform noise of `start` · ε and one
+    step of ε that is not cut back to ε (N-FGSM: de Jorge et al. 2022); with more, it is PGD from a random start.
+    `drops` are the fleet's drop ratios: each batch has one of them. `trades` is β of TRADES (Zhang et al. 2019):
+    cross-entropy of clean frames plus β times the divergence of attacked ones from them; None trains on attacked frames
+    alone (Madry et al. 2018). A batch is cut into `shards`, each with statistics of its own in batch norm: how many
+    processes share them out does not change the result.
+    """
+
+    epochs: int = 15
+    batch: int = 128
+    eps: float = 8 / 255
+    steps: int = 1
+    start: float = 2.0
+    drops: tuple[float, ...] = (0.25,)
+    trades: float | None = None
+    rate: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    average_decay: float = 0.998
+    bfloat16: bool = False
+    shards: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        whole = {"epochs": self.epochs, "batch": self.batch, "steps": self.steps, "shards": self.shards}
+        for name, value in whole.items():
+            if value < 1:
+                raise ConfigError(f"{name}: expected at least 1, got {value}")
+        if self.steps > MOST_STEPS:
+            raise ConfigError(f"steps: expected at most {MOST_STEPS}, got {self.steps}")
+        if not 0 < self.eps <= 1:
+            raise ConfigError(f"eps: expected a bound on frames in [0, 1], above 0 and at most 1, got {self.eps}")
+        if not (math.isfinite(self.rate) and self.rate > 0):
+            raise ConfigError(f"rate: expected a learning rate above 0, got {self.rate}")
+        if self.trades is not None and not (math.isfinite(self.trades) and self.trades > 0):
+            raise ConfigError(f"trades: expected a weight above 0, got {self.trades}")
+        if not self.drops:
+            raise ConfigError("drop: expected at least one ratio, got none")
+        for drop in self.drops:
+            check_drop_ratio(drop)
+        if self.batch % self.shards:
+            raise ConfigError(f"batch: expected a multiple of {self.shards}, the number of shards, got {self.batch}")
+        if not 0 <= self.average_decay < 1:
+            raise ConfigError(f"average: expected a decay of at least 0 and less than 1, got {self.average_decay}")

@@ -1,0 +1,185 @@
+"""The pages: one in front for all runs, which takes three minutes to read, and one with the details of each run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from lab.red_team import plots
+from lab.red_team.result import Result, Row
+from lab.results.csv_rows import write_rows
+from lab.results.markdown import markdown
+from schemas.runtime.atomic_file import replacing
+
+RESULT: Final = "result.json"
+ATTACKS: Final = "attacks.csv"
+CURVES: Final = "curves.png"
+ABOUT: Final = """\
+A network is attacked through everything that defends it, by attackers who know it. What counts is the *worst case*: a
+picture withstands only if every attack fails on it, and fails again each time the same attacked picture is shown anew
+(a random defence has ten chances to err). Changes are bounded by L∞ ε on frames in [0, 1] and are not rounded to 8
+bits, which favours the attacker. The *signs of masking* say where a high figure proves nothing, because gradients
+fail and not attackers; the *checklist* (Carlini et al. 2019) says of each point whether the evaluation holds: passed,
+failed, or not run. A weak defence can pass every point. [ADR 23](../../adr/0023-red-team.md) has the threat model and
+why this is judged and nothing else."""
+THREAT: Final = """\
+- **Goal**: any wrong answer (untargeted), or a chosen wrong one (targeted, a random other class for each picture).
+- **Norm**: L∞, at most ε on frames with values in [0, 1], before anything is dropped; the frames stay in [0, 1].
+- **Knowledge**: {knowledge}
+- **Submissions**: the same attacked frame is shown {times} time{s}, each with draws of its own; one wrong answer is
+  enough."""
+
+
+def write_pages(out: Path, run: str, result: Result) -> Path:
+    """Write the run called `run` into its folder below `out`, and the front page anew; the path of that."""
+    folder = out / run
+    folder.mkdir(parents=True, exist_ok=True)
+    document = result.document()
+    _write(folder / RESULT, json.dumps(document, indent=2, allow_nan=False) + "\n")
+    write_rows(folder / ATTACKS, result.rows(), Row)
+    drawn = plots.draw(result.outcomes, len(result.defence.bundle.settings.classes), folder / CURVES)
+    _write(folder / "README.md", _details(result, document, drawn))
+    return write_front(out)
+
+
+def write_front(out: Path) -> Path:
+    """Write the page in front of all runs in `out` by what they left there; its path."""
+    front = out / "README.md"
+    _write(front, _front(out))
+    return front
+
+
+def _write(file: Path, text: str) -> None:
+    with replacing(file) as fresh:
+        fresh.write_text(text, encoding="utf-8")
+
+
+def _front(out: Path) -> str:
+    heads = [
+        "network", "defence", "ε", "pictures", "clean", "worst case",
+        "of the pictures that met all costly attacks that ran", "strongest attack",
+        "signs of masking", "checklist: passed / failed / not run",
+    ]  # fmt: skip
+    lines, findings = [], []
+    for file in sorted(out.glob(f"*/{RESULT}")):
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        lines.append(_line(file.parent.name, found))
+        findings.append(f"### {file.parent.name}\n\n" + "\n".join(f"- {line}" for line in _findings(found)))
+    parts = ["# The red team", ABOUT, "## Who withstands", markdown(heads, lines)]
+    if beside := [file for file in sorted(out.glob("*.md")) if file.name != "README.md"]:
+        parts.append(
+            "What validates the attacks: " + ", ".join(f"[{_title(file)}]({file.name})" for file in beside) + "."
+        )
+    return "\n\n".join((*parts, *findings)) + "\n"
+
+
+def _title(page: Path) -> str:
+    with page.open(encoding="utf-8") as lines:
+        return next(lines, page.stem).lstrip("# ").strip()
+
+
+def _line(name: str, found: Mapping[str, Any]) -> list[str]:
+    settings, judged = found["settings"], found["worst_case_of_judged"]
+    status = list(found["checklist"].values())
+    defence = settings["defence"] + (f", r = {settings['drop']:g}" if settings["drop"] is not None else "")
+    return [
+        f"[{settings['bundle']}]({name}/README.md)", defence, _strength(found["eps"]), str(found["images"]),
+        _share(found["clean_accuracy"], found["intervals"]["clean_accuracy"]),
+        _share(found["worst_case_accuracy"], found["intervals"]["worst_case_accuracy"]),
+        "" if judged is None else f"{_share(judged['accuracy'], judged['interval'])} of {judged['images']}",
+        str(found["strongest"]), str(len(found["masking_signs"])),
+        " / ".join(str(status.count(each)) for each in ("passed", "failed", "not run")),
+    ]  # fmt: skip
+
+
+def _findings(found: Mapping[str, Any]) -> list[str]:
+    """What a reader must not miss: signs, points that failed or were not run, and the command."""
+    lines = [f"**sign of masking**: {sign}" for sign in found["masking_signs"]]
+    for point, status in found["checklist"].items():
+        if status != "passed":
+            lines.append(f"**{status}**: {point}: {found['reasons'][point]}")
+    return [*lines, f"`{found['settings']['command']}`"]
+
+
+def _details(result: Result, document: Mapping[str, Any], drawn: bool) -> str:
+    settings = document["settings"]
+    threat = THREAT.format(knowledge=settings["knowledge"], times=result.times, s="" if result.times == 1 else "s")
+    verdicts = [[point, verdict.status, verdict.why] for point, verdict in result.verdicts.items()]
+    drop = "" if settings["drop"] is None else f", r = {settings['drop']:g}"
+    parts = [
+        f"# {settings['bundle']} behind {settings['defence']}{drop}, ε = {_strength(result.eps)}",
+        f"Made by `{settings['command']}` from {settings['data']}, seed {settings['seed']}, on {settings['device']}. "
+        f"All numbers are in [{ATTACKS}]({ATTACKS}) and [{RESULT}]({RESULT}).",
+        markdown(["what", "accuracy"], _headlines(result)),
+        "## Threat model", threat,
+        "## Signs of gradient masking", "\n".join(f"- {sign}" for sign in result.signs) or "None was seen.",
+        "## Checklist", markdown(["point", "verdict", "why"], verdicts),
+        "## Attacks", ATTACKS_TEXT.format(compared=_compared(result)), _table(result.rows()),
+        f"![accuracy over ε, steps and draws a gradient]({CURVES})" if drawn else "",
+        "## Left out" if result.left_out else "",
+        "\n".join(f"- {line}" for line in result.left_out),
+    ]  # fmt: skip
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+ATTACKS_TEXT: Final = """\
+`accuracy` is of one submission a picture, the mean over its submissions; `every time` of pictures that are right in
+all of them; both over `n` pictures, wrongly classified ones included. Attacks on the first {compared} pictures met
+all of them; beyond, costly ones went only for pictures that everything before had left standing, which counts for the
+worst case and not here. Pictures that are never right when clean are not attacked. Rows below the line are not
+attacks on this defence within ε: they test the attacks themselves."""
+
+
+def _compared(result: Result) -> int:
+    return max((each.job.compared or 0 for each in result.outcomes.values()), default=0) or result.images
+
+
+def _headlines(result: Result) -> list[list[str]]:
+    clean = result.outcomes["clean"]
+    lines = [
+        ["clean, one submission", _interval(clean.accuracy)],
+        [f"worst case over {len(result.attacks)} attacks and {result.times} submissions, all {result.images} pictures",
+         _interval(result.worst)],
+    ]  # fmt: skip
+    if result.worst_judged is not None:
+        lines.append(
+            [
+                f"the same, the first {result.judged}: they met {', '.join(result.judges)}",
+                _interval(result.worst_judged),
+            ]
+        )
+    return lines
+
+
+def _table(rows: Sequence[Row]) -> str:
+    heads = ["attack", "ε", "steps × draws, or queries", "n", "accuracy", "every time", "target reached", "seconds"]
+    counted = [_cells(row) for row in rows if row.counts]
+    others = [_cells(row) for row in rows if not row.counts]
+    line = [["—"] * len(heads)] if counted and others else []
+    return markdown(heads, [*counted, *line, *others])
+
+
+def _cells(row: Row) -> list[str]:
+    effort = f"{row.steps} × {row.samples}" if row.steps else str(row.queries or "")
+    return [
+        row.name, _strength(row.eps), effort, str(row.compared),
+        _share(row.accuracy, (row.accuracy_low, row.accuracy_high)),
+        _share(row.every_time, (row.every_time_low, row.every_time_high)),
+        "" if row.target_reached is None else f"{row.target_reached:.3f}", f"{row.seconds:.0f}",
+    ]  # fmt: skip
+
+
+def _interval(interval: tuple[float, float, float]) -> str:
+    return _share(interval[0], interval[1:])
+
+
+def _share(value: float, interval: Sequence[float]) -> str:
+    low, high = interval
+    return f"{value:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def _strength(eps: float) -> str:
+    levels = eps * 255
+    return f"{round(levels)}/255" if abs(levels - round(levels)) < 1e-6 else f"{eps:.4g}"

@@ -1,0 +1,226 @@
+"""Which jobs, in which order, on how many pictures; and what is left out where the minutes do not suffice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, NamedTuple
+
+from lab.red_team.defences import BROKEN, LEARNING_STEPS, RANDOM_BASELINES, Defence
+from lab.red_team.jobs import Effort, Job
+
+MAIN: Final = "eot-pgd"
+CLEAN: Final = "clean"
+GRADIENTS: Final = "gradients"
+FIRST: Final = (CLEAN, GRADIENTS, MAIN)
+RESUBMISSIONS: Final = 10
+STEPS: Final = 50
+SAMPLES: Final = 10
+"""Draws a gradient, where the defence is random."""
+COMPARED: Final = 100
+"""The first so many pictures meet every attack that can be paid for, so that attacks compare; beyond them the costly
+ones go for those alone that still stand."""
+JUDGED: Final = 300
+"""Pictures of AutoAttack, Square, the transfer and the targeted attack."""
+HARD_LABEL: Final = 25
+"""Pictures of HopSkipJump, and of the attack on published verdicts."""
+CURVE_STEPS: Final = 20
+CURVE_SAMPLES: Final = 5
+EOT_SIZES: Final = (1, 10, 30, 100)
+EOT_STEPS: Final = 10
+STEP_COUNTS: Final = (5, 10, 25, 100)
+"""Beside `STEPS`."""
+STRENGTHS: Final = (0.25, 0.5, 1.0, 2.0, 4.0)
+"""Of the curve over ε, as multiples of the bound."""
+LARGE: Final = 0.5
+"""L∞ within which any picture can be turned into uniform grey, so that no network can know what it was."""
+SHORT_STEPS: Final = 25
+"""Of what is compared with `steps/25`: step sizes, starts, BPDA, ablations, broken defences."""
+STEP_SIZES: Final = (0.04, 0.25, 1.0)
+"""Shares of ε, beside 2.5 ÷ `SHORT_STEPS` = .1."""
+QUERIES: Final = 5000
+"""Of Square, the package's own number."""
+RANDOM_QUERIES: Final = 2000
+"""The same where the defence draws: each is answered twice, on common draws."""
+VERDICTS: Final = 1000
+"""Of an attacker who has nothing but what the fleet publishes: the class and its confidence, of 8-bit frames."""
+WALK_STEPS: Final = 20
+WALK_QUERIES: Final = 20
+"""Of HopSkipJump, for its first direction; the n-th takes √n times as many."""
+VOTES: Final = 3
+"""Draws of which HopSkipJump is told the majority."""
+LEARNING_PASSES: Final = LEARNING_STEPS * 64 * 4
+"""What an imitation of the chain costs, in passes forward: each step defends 64 pictures and trains on them."""
+RANDOM_TRIES: Final = 100
+FEWEST: Final = 10
+"""Pictures to which a budget may cut a job before it is left out."""
+_SHARES: Final = (1.0, 0.75, 0.5, 0.35, 0.25, 0.15, 0.0)
+
+
+def wanted_jobs(defence: Defence, eps: float, images: int) -> list[Job]:
+    """Everything that the checklist asks of this defence, what matters most first."""
+    samples = SAMPLES if defence.uncertain else 1
+    some = min(images, COMPARED)
+    short = Effort("eot-pgd", SHORT_STEPS, samples)
+    jobs = [
+        Job(CLEAN, Effort("clean"), eps, images),
+        Job(GRADIENTS, Effort("gradients", 1), eps, some, counts=False),
+        Job(MAIN, Effort("eot-pgd", STEPS, samples), eps, images),
+        Job("one-step", Effort("eot-pgd", 1, samples, step=1.0), eps, some),
+        Job("noise", Effort("noise"), eps, some),
+        Job("random-search", Effort("random-search", queries=RANDOM_TRIES), eps, some),
+        *_strengths(eps, min(samples, CURVE_SAMPLES), some),
+        *_judges(defence, eps, images, samples),
+    ]
+    if defence.uncertain:
+        jobs.append(Job("fixed/all", Effort("eot-pgd", STEPS), eps, some, "fixed", counts=False))
+    if defence.uncertain and defence.layered:
+        jobs.append(Job("fixed/few", short, eps, some, "pool", counts=False))
+        if defence.bundle.random:
+            jobs.append(Job("fixed/masks", short, eps, some, "known-masks", counts=False))
+    if defence.layered:
+        jobs += [
+            Job(f"bpda/{name}", short, eps, some, f"bpda-{name}") for name in ("identity", "stand-in", "surrogate")
+        ]
+    jobs += [Job(f"steps/{steps}", Effort("eot-pgd", steps, samples), eps, some) for steps in STEP_COUNTS]
+    jobs += _without(defence, eps, short, some)
+    jobs += [Job(f"start/{name}", effort, eps, some) for name, effort in _starts(short)]
+    jobs += [Job(f"step-size/{size:g}", replace(short, step=size), eps, some) for size in STEP_SIZES]
+    if defence.uncertain:
+        jobs += [Job(f"eot/{size}", Effort("eot-pgd", EOT_STEPS, size), eps, some) for size in EOT_SIZES]
+    # As costly as all others together, so it is what a small budget leaves out.
+    ensemble = Effort("auto-attack", random=defence.uncertain)
+    jobs.append(Job("auto-attack", ensemble, eps, min(images, JUDGED), compared=some))
+    return jobs
+
+
+def _strengths(eps: float, samples: int, pictures: int) -> list[Job]:
+    """From the largest on: whether anything at all is lost there is the first question."""
+    effort = Effort("eot-pgd", CURVE_STEPS, samples)
+    strengths = sorted({LARGE, *(eps * factor for factor in STRENGTHS if eps * factor < LARGE), eps}, reverse=True)
+    return [Job(f"strength/{each:.4g}", effort, each, pictures, counts=each <= eps) for each in strengths]
+
+
+def _judges(defence: Defence, eps: float, images: int, samples: int) -> list[Job]:
+    judged, compared = min(images, JUDGED), min(images, COMPARED)
+    random = defence.uncertain
+    square = Effort("square", queries=RANDOM_QUERIES if random else QUERIES, random=random)
+    walk = Effort("hop-skip-jump", WALK_STEPS, VOTES if random else 1, queries=WALK_QUERIES)
+    jobs = [
+        Job("square", square, eps, judged, compared=compared),
+        Job("targeted", Effort("eot-pgd", STEPS, samples, targeted=True), eps, judged, compared=compared),
+        Job("hop-skip-jump", walk, eps, min(images, HARD_LABEL)),
+        Job("verdicts", Effort("verdicts", queries=VERDICTS), eps, min(images, HARD_LABEL)),
+    ]
+    # From the very network that is attacked anyway, a transfer would be the same attack again.
+    if defence.surrogate is not None or not defence.undefended:
+        jobs.insert(1, Job("transfer", Effort("transfer", STEPS), eps, judged, "from-bare", compared=compared))
+    return jobs
+
+
+def _starts(short: Effort) -> list[tuple[str, Effort]]:
+    return [("again", short), ("frame", replace(short, random_start=False))]
+
+
+def _without(defence: Defence, eps: float, short: Effort, pictures: int) -> list[Job]:
+    jobs = []
+    alone = replace(short, samples=1)
+    parts = [("bare", "bare", alone)] if not defence.undefended else []
+    if defence.layered:
+        parts = [(part, f"without-{part}", short) for part in defence.parts] + parts
+    for name, variant, effort in parts:
+        jobs += [
+            Job(f"without/{name}", effort, eps, pictures, variant, counts=False),
+            Job(f"without/{name}, clean", Effort("clean"), eps, pictures, variant, counts=False),
+        ]
+    for name in BROKEN:
+        effort = replace(short, samples=SAMPLES if name in RANDOM_BASELINES else 1)
+        jobs.append(Job(f"broken/{name}", effort, eps, min(pictures, COMPARED // 2), f"broken-{name}", counts=False))
+    if defence.undefended:
+        jobs.append(Job("without/bare", alone, eps, pictures, "bare", counts=False))
+    return jobs
+
+
+class Speeds(NamedTuple):
+    """Seconds of one picture, forward and backward or forward alone; through the defence, and without it."""
+
+    gradient_s: float
+    forward_s: float
+    bare_gradient_s: float
+    bare_forward_s: float
+
+    def seconds(self, job: Job, times: int, standing: float = 1.0) -> float:
+        """At most, of the whole job with `times` submissions of each picture at the end.
+
+        `standing` is the share of pictures that no attack has broken yet: others cost little where an attack stops
+        when it succeeds, and nothing beyond the pictures that every attack meets.
+        """
+        backward, forward = job.cost
+        # A stand-in goes forward twice, and random baselines cost a multiple of the bare network.
+        cheap = job.variant in ("bare", "from-bare")
+        gradient_s = self.bare_gradient_s if cheap else self.gradient_s
+        forward_s = self.bare_forward_s if job.variant == "bare" else self.forward_s
+        attacked = job.pictures if job.compared is None else job.compared + (job.pictures - job.compared) * standing
+        stops = standing if job.stops else 1.0
+        learning = LEARNING_PASSES * self.forward_s if job.variant == "bpda-surrogate" else 0.0
+        return learning + attacked * (stops * (backward * gradient_s + forward * forward_s) + times * forward_s)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The jobs in their order, with as many pictures as can be paid for, and in words what is left out."""
+
+    jobs: tuple[Job, ...]
+    left_out: tuple[str, ...]
+    costs: dict[str, float]
+    """Seconds that each takes at most, by the measured speeds."""
+
+    @property
+    def seconds(self) -> float:
+        """Of all of them."""
+        return sum(self.costs.values())
+
+
+def first_jobs(jobs: Sequence[Job], seconds: Callable[[Job], float], budget_s: float | None) -> Plan:
+    """The clean pictures and the main attack, which tell what others cost: as many pictures as half a budget pays."""
+    wanted = [job for job in jobs if job.name in FIRST]
+    chosen = wanted
+    for share in _SHARES if budget_s is not None else ():
+        chosen = [_cut(job, share) if job.name == MAIN else job for job in wanted]
+        if budget_s is not None and sum(map(seconds, chosen)) <= budget_s / 2:
+            break
+    return _plan(chosen, wanted, seconds)
+
+
+def further_jobs(jobs: Sequence[Job], seconds: Callable[[Job], float], left_s: float | None) -> Plan:
+    """The others: within `left_s` first on fewer pictures, down to `FEWEST`, then without the last ones."""
+    wanted = [job for job in jobs if job.name not in FIRST]
+    chosen = wanted
+    if left_s is not None:
+        for share in _SHARES:
+            chosen = [_cut(job, share) for job in wanted]
+            if sum(map(seconds, chosen)) <= left_s:
+                break
+        while chosen and sum(map(seconds, chosen)) > left_s:
+            chosen = chosen[:-1]
+    return _plan(chosen, wanted, seconds)
+
+
+def _plan(chosen: Sequence[Job], wanted: Sequence[Job], seconds: Callable[[Job], float]) -> Plan:
+    kept = {job.name: job.pictures for job in chosen}
+    left_out = [
+        f"{job.name}: {kept[job.name]} of {job.pictures} pictures" if job.name in kept else f"{job.name}: all of it"
+        for job in wanted
+        if kept.get(job.name, 0) < job.pictures
+    ]
+    return Plan(tuple(chosen), tuple(left_out), {job.name: seconds(job) for job in chosen})
+
+
+def _cut(job: Job, share: float) -> Job:
+    def less(count: int) -> int:
+        return max(min(count, FEWEST), round(share * count))
+
+    if job.compared is None:
+        return replace(job, pictures=less(job.pictures))
+    # Beyond them it goes only for what still stands, which costs little where little does and more where it matters.
+    return replace(job, compared=less(job.compared), pictures=max(less(job.pictures), min(job.pictures, COMPARED)))

@@ -1,0 +1,120 @@
+"""A network that comes of another as a bundle: everything of that but its weights, version and STRIP table."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+from typing import Final
+
+import torch
+from torch import nn
+
+from lab.data import LabelledPictures
+from lab.strip.table import calibrate_bundle, strip_toml
+from lab.training.bundle import save_network, to_toml
+from processors.bundle import Bundle, BundleSettings, load_bundle, read_settings
+from schemas.errors import ConfigError, StateError
+
+_LONGEST_VERSION: Final = 64
+_TABLE: Final = "model.toml"
+_BESIDE: Final = ".beside"
+_OVERLAYS: Final = re.compile(r"overlays(-[0-9a-f]{8})?\.npy")
+
+
+def check_out(out: Path, source: Path, mark: str) -> None:
+    """Refuse before the work a folder that cannot be written, or that holds another bundle than one marked `mark`."""
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"--out: expected a folder to write, got the file {out}")
+    if out.resolve() == source.resolve() or source.resolve().is_relative_to(out.resolve()):
+        raise ConfigError(f"--out: expected another folder than the given bundle's, got {out}")
+    if (out / _TABLE).exists() and not read_settings(out).version.endswith(mark):
+        raise ConfigError(f"--out: expected an empty folder or that of an earlier run, got another bundle, {out}")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--out: cannot write {out}: {error.strerror}") from None
+
+
+def withdraw(out: Path) -> None:
+    """Take away an earlier run's `model.toml`: without one the folder is no bundle."""
+    (out / _TABLE).unlink(missing_ok=True)
+
+
+def write_successor(
+    out: Path, source: Path, network: nn.Module, clean: LabelledPictures, mark: str, *, dropped: bool = False
+) -> tuple[Bundle, str]:
+    """Write `network` as a bundle into `out` and load it; a line says how STRIP was calibrated.
+
+    `source` is the folder of the bundle that it comes of; its version gets `mark` behind it. STRIP's overlays and
+    threshold come from `clean` pictures when they suffice; else those of `source` are carried over, and the line says
+    why. Thresholds of frames with dropped pixels are not carried over, for they belong to the old network; with
+    `dropped` they are set anew like that of whole frames. It is put together beside, so that `out` is a bundle only
+    when all of it is there and has been loaded once. Raises StateError when `out` holds files of something else.
+    """
+    beside = out / _BESIDE
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    settings = read_settings(source)
+    _copy_code(source, beside, settings)
+    weights = beside / settings.weights
+    weights.parent.mkdir(parents=True, exist_ok=True)
+    save_network(network, weights, settings.format)
+    own = settings.version.removesuffix(f"-{mark}")
+    version = f"{own[: _LONGEST_VERSION - len(mark) - 1]}-{mark}"
+    fresh = settings.model_copy(update={"version": version, "strip": None})
+    (beside / _TABLE).write_text(to_toml(fresh.model_dump(exclude_none=True)), encoding="utf-8")
+    line = _calibrate(beside, source, settings, clean, dropped)
+    load_bundle(beside, torch.device("cpu"))
+    _move(beside, out)
+    return load_bundle(out, torch.device("cpu")), line
+
+
+def _move(beside: Path, out: Path) -> None:
+    """Each file to its place, the table last."""
+    withdraw(out)
+    files = [
+        file.relative_to(beside) for file in beside.rglob("*") if file.is_file() and "__pycache__" not in file.parts
+    ]
+    for name in sorted(files, key=lambda name: name == Path(_TABLE)):
+        place = out / name
+        if place.exists() and not place.is_file():
+            raise StateError(f"{place}: expected nothing or a file of an earlier run")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        (beside / name).replace(place)
+    shutil.rmtree(beside, ignore_errors=True)
+
+
+def _copy_code(source: Path, out: Path, settings: BundleSettings) -> None:
+    """The files that the bundle's own code and its stages need; weights, settings and overlays are written anew."""
+    needed = {name for stage in settings.preprocess for name in stage.files}
+    own = {_TABLE, settings.weights} | ({settings.strip.overlays} if settings.strip else set())
+    for file in source.rglob("*"):
+        name = file.relative_to(source)
+        if not file.is_file() or str(name) in own or "__pycache__" in name.parts or name.parts[0].startswith("."):
+            continue
+        # How the other one was made, and overlays of an earlier calibration.
+        if str(name) not in needed and (file.suffix == ".md" or _OVERLAYS.fullmatch(str(name))):
+            continue
+        place = out / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, place)
+
+
+def _calibrate(out: Path, source: Path, settings: BundleSettings, clean: LabelledPictures, dropped: bool) -> str:
+    frr = settings.strip.frr if settings.strip else 0.01
+    try:
+        strip = calibrate_bundle(out, clean, frr=frr, device=torch.device("cpu"))
+        for each in settings.strip.dropped if settings.strip and dropped else ():
+            calibrate_bundle(
+                out, clean, frr=each.frr, dropped_per_block=each.dropped_per_block, device=torch.device("cpu")
+            )
+    except ConfigError as error:
+        if settings.strip is None:
+            return f"STRIP is not calibrated, as in the given bundle: {error}"
+        shutil.copyfile(source / settings.strip.overlays, out / settings.strip.overlays)
+        kept = settings.strip.model_copy(update={"dropped": []})
+        with (out / _TABLE).open("a", encoding="utf-8") as table:
+            table.write("\n" + strip_toml(kept))
+        return f"STRIP's overlays and threshold ({kept.threshold_bits} bits) are the given bundle's: {error}"
+    return f"STRIP is calibrated anew for this network: suspect below {strip.threshold_bits} bits (FRR {strip.frr})"

@@ -1,0 +1,73 @@
+"""The 8×8 blocks that JPEG's kind work on, and their DCT as one product."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from processors.stages.paper import dct_matrix
+
+SIDE: Final = 8
+
+ON_A_TIE: Final = 0.5 + 2**-14
+"""What is added to a magnitude before it is rounded down. Half a step would leave ties, as flat pictures make them, to
+the order in which a device adds up; the excess is far above its rounding and far below what the quantisation leaves."""
+
+
+def to_blocks(frames: Tensor) -> Tensor:
+    """Frames (B, C, H, W), extended by their last row and column to multiples of 8, as (B, C, rows, columns, 8, 8)."""
+    height, width = frames.shape[2:]
+    whole = F.pad(frames, (0, -width % SIDE, 0, -height % SIDE), mode="replicate")
+    rows, columns = whole.shape[2] // SIDE, whole.shape[3] // SIDE
+    return whole.reshape(*frames.shape[:2], rows, SIDE, columns, SIDE).transpose(3, 4)
+
+
+def from_blocks(blocks: Tensor, height: int, width: int) -> Tensor:
+    """The frames (B, C, height, width) that `to_blocks` cut."""
+    return blocks.transpose(3, 4).flatten(4, 5).flatten(2, 3)[:, :, :height, :width]
+
+
+class Quantiser(NamedTuple):
+    """What `quantised` needs, on its device: made once, for a compiler cannot look into what is kept between calls."""
+
+    basis: Tensor
+    """(64, 64): the orthonormal DCT-II of 8×8 pixels, one row a frequency."""
+    steps: Tensor
+    """(1 or C, 1, 64): of each frequency, on the scale of the planes."""
+
+
+def quantiser(steps: Tensor, device: torch.device, dtype: torch.dtype = torch.float32) -> Quantiser:
+    """For planes on `device`, of `dtype` at least: `steps` is (8, 8), or (C, 8, 8) with a table for each channel.
+
+    A line of a table is a vertical frequency, a column a horizontal one.
+    """
+    # A GPU may be set to round the factors of float32 products to 10 bits: too coarse to count steps with.
+    exact = torch.float64 if device.type == "cuda" else dtype
+    return Quantiser(basis(device, exact), steps.to(device, exact).reshape(-1, 1, SIDE * SIDE))
+
+
+def quantised(planes: Tensor, by: Quantiser) -> Tensor:
+    """Planes (B, C, H, W) with the coefficients of their blocks rounded to multiples of the steps, not clamped.
+
+    No gradient passes the rounding.
+    """
+    blocks = to_blocks(planes.to(by.basis.dtype))
+    flat = blocks.flatten(2, 3).flatten(3).flatten(0, 1)
+    steps = by.steps if len(by.steps) == 1 else by.steps.repeat(len(planes), 1, 1)
+    counts = flat @ by.basis.T / steps
+    levels = (counts.abs() + ON_A_TIE).floor().copysign(counts)
+    restored = (levels * steps) @ by.basis
+    return from_blocks(restored.view(blocks.shape), *planes.shape[2:]).to(planes.dtype)
+
+
+def coefficients(planes: Tensor) -> Tensor:
+    """The orthonormal DCT-II of each block of planes (B, C, H, W): (B, C, blocks, 64), vertical frequency first."""
+    return to_blocks(planes).flatten(2, 3).flatten(3) @ basis(planes.device, planes.dtype).T
+
+
+def basis(device: torch.device, dtype: torch.dtype) -> Tensor:
+    """One row a frequency: (64, 64)."""
+    return torch.kron(dct_matrix(), dct_matrix()).to(device, dtype)

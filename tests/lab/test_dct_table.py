@@ -1,0 +1,133 @@
+"""Algorithm 2 against the algorithm written out by loops; `lab learn-table` as a user types it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.fft
+import torch
+from torch import Tensor
+
+from infra.cli import main
+from lab.attacks import Logits, make_attack
+from lab.dct_table import AT_ONCE, learn_table, most_changed, read_clean, steps_of
+from processors.bundle import load_bundle
+from processors.preprocess.dct_quantisation import read_table
+from schemas.errors import ConfigError, UserError
+from tests.lab.colour_judge import coloured, save, write_bundle
+
+CPU = torch.device("cpu")
+
+
+def by_the_paper(clean: Tensor, attacked: Tensor) -> np.ndarray:
+    """Algorithm 2, lines 1 to 15, one block after the other."""
+    q_0 = np.zeros((8, 8))
+    for image, other in zip(clean.double().numpy(), attacked.double().numpy(), strict=True):
+        for channel, changed in zip(image, other, strict=True):
+            for y in range(0, channel.shape[0], 8):
+                for x in range(0, channel.shape[1], 8):
+                    before, after = (
+                        scipy.fft.dctn(plane[y : y + 8, x : x + 8], norm="ortho") for plane in (channel, changed)
+                    )
+                    difference = np.abs(before - after)
+                    q_0[np.unravel_index(np.argmax(difference), (8, 8))] += 1
+    table: np.ndarray = q_0 / q_0.max() * 80 + 20
+    return table
+
+
+def test_the_table_is_the_paper_s() -> None:
+    generator = torch.Generator().manual_seed(0)
+    clean = torch.rand(5, 3, 16, 24, generator=generator)
+    noise = torch.randn(clean.shape, generator=generator)
+    # Slow changes along the rows weigh more: some coefficients win more often.
+    attacked = clean + 0.1 * (noise + noise.cumsum(3))
+    steps = steps_of(most_changed(clean, attacked))
+    np.testing.assert_allclose(steps, by_the_paper(clean, attacked))
+    assert float(steps.min()) >= 20
+    assert float(steps.max()) == 100
+
+
+def test_blocks_that_an_attack_left_alone_do_not_count() -> None:
+    clean = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    attacked = clean.clone()
+    attacked[0, 1, :8, 8:] += 0.1
+    counts = most_changed(clean, attacked)
+    assert int(counts.sum()) == int(counts[0, 0]) == 1
+    with pytest.raises(ConfigError, match="the attack made none"):
+        steps_of(most_changed(clean, clean))
+
+
+class Interrupted:
+    """An attack that stops the run at its second call, as a kill would."""
+
+    name, eps = "fgsm", 0.05
+
+    def __init__(self) -> None:
+        self.attack = make_attack("fgsm", 0.05)
+        self.calls: list[int] = []
+        self.stop = True
+
+    def __call__(
+        self, logits: Logits, frames: Tensor, labels: Tensor, targets: Tensor | None, generator: torch.Generator
+    ) -> Tensor:
+        self.calls.append(len(frames))
+        if self.stop and len(self.calls) == 2:
+            raise KeyboardInterrupt
+        return self.attack(logits, frames, labels, targets, generator)
+
+
+def test_a_stopped_run_goes_on_and_counts_no_picture_twice(tmp_path: Path) -> None:
+    bundle = load_bundle(write_bundle(tmp_path / "bundle"), CPU)
+    pictures, attack = coloured(AT_ONCE * 2 + 10), Interrupted()
+    with pytest.raises(KeyboardInterrupt):
+        learn_table(bundle, pictures, attack, tmp_path / "progress")
+    attack.stop = False
+    done: list[int] = []
+    learned = learn_table(bundle, pictures, attack, tmp_path / "progress", advance=done.append)
+    assert attack.calls == [50, 50, 50, 10]
+    assert done == [50, 50, 10]
+    at_once = learn_table(bundle, pictures, attack, tmp_path / "other")
+    assert torch.equal(learned.counts, at_once.counts)
+    assert learned.examples == at_once.examples > 50
+    with pytest.raises(ConfigError, match="expected the progress of the same run"):
+        learn_table(bundle, pictures, attack, tmp_path / "progress", seed=1)
+
+
+def test_of_cifar_10_s_file_the_held_out_training_pictures_are_taken(tmp_path: Path) -> None:
+    pictures = coloured(12).images
+    train = np.tile(pictures, (100, 1, 1, 1))
+    np.savez(
+        tmp_path / "cifar10.npz", train_x=train, train_y=np.arange(1200) % 10, test_x=pictures, test_y=np.zeros(12)
+    )
+    read = read_clean(tmp_path / "cifar10.npz", 10, 30)
+    assert read.labels.tolist() == (np.arange(200, 230) % 10).tolist()
+    np.testing.assert_array_equal(read.images, train[200:230])
+
+
+def test_the_command_writes_a_table_that_a_bundle_can_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, data = write_bundle(tmp_path / "bundle"), save(tmp_path / "data.npz", coloured(20))
+
+    def run(*arguments: object) -> int:
+        monkeypatch.setattr("sys.argv", ["pointillist", "lab", "learn-table", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return int(ended.value.code or 0)
+
+    given = ("--bundle", folder, "--data", data, "--attack", "fgsm", "--eps", 0.05, "--device", "cpu")
+    assert run(*given, "--out", folder / "table.txt") == 0
+    assert 'stage = "dct-quantisation"\ntable = "table.txt"' in capsys.readouterr().out
+    assert float(read_table(folder / "table.txt").max()) == 100
+    assert sorted(file.name for file in folder.iterdir()) == ["model.toml", "table.txt", "weights.safetensors"]
+    with (folder / "model.toml").open("a") as settings:
+        settings.write('[[preprocess]]\nstage = "dct-quantisation"\ntable = "table.txt"\n')
+    assert [stage.name for stage in load_bundle(folder, CPU).stages] == ["dct-quantisation"]
+    for wrong, complaint in [
+        (("--out", tmp_path), "--out: expected a file"),
+        (("--out", folder / "t", "--attack", "x"), "attack:"),
+    ]:
+        assert run(*given, *wrong) == UserError.exit_code
+        assert complaint in capsys.readouterr().err

@@ -1,0 +1,167 @@
+"""The red team finds out what only looks robust, breaks what is not, and counts every picture once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lab.data import LabelledPictures
+from lab.red_team import measure, plan
+from lab.red_team.defences import Defence
+from lab.red_team.jobs import Effort, Job
+from lab.red_team.plan import Speeds, further_jobs
+from lab.red_team.result import Result
+from lab.red_team.run import RedTeam
+from tests.lab.colour_judge import coloured
+from tests.lab.masked_judges import against, judge
+
+QUICK = ("gradients", "eot-pgd", "one-step", "noise", "random-search", "strength", "square", "start", "steps")
+
+
+class Silent:
+    """Listens, and may be told to end the run by an interrupt."""
+
+    def __init__(self, interrupt_after: int | None = None) -> None:
+        self.batches: list[tuple[str, bool]] = []
+        self.planned: list[plan.Plan] = []
+        self._interrupt_after = interrupt_after
+
+    def expect(self, planned: plan.Plan, speeds: Speeds) -> None:
+        self.planned.append(planned)
+
+    def batch(self, job: Job, pictures: int, seconds: float, kept: bool) -> None:
+        self.batches.append((job.name, kept))
+        if len(self.batches) == self._interrupt_after:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "QUERIES", 60)
+    monkeypatch.setattr(plan, "STEPS", 12)
+    monkeypatch.setattr(plan, "STEP_COUNTS", (5, 10))
+    monkeypatch.setattr(plan, "CURVE_STEPS", 8)
+
+
+def attacked(
+    defence: Defence,
+    pictures: LabelledPictures,
+    runs: Path,
+    told: Silent | None = None,
+    *,
+    eps: float = 0.02,
+    attacks: tuple[str, ...] | None = QUICK,
+    seed: int = 0,
+    budget_s: float | None = None,
+) -> Result:
+    team = RedTeam(defence, pictures, eps, runs, attacks, budget_s, seed)
+    return team.run(told or Silent(), "pointillist lab red-team")
+
+
+def test_an_undefended_network_falls_to_nothing_and_shows_no_sign(tmp_path: Path) -> None:
+    pictures = coloured(16)
+    found = attacked(against(judge(tmp_path, "tests.lab.colour_judge:network"), pictures), pictures, tmp_path)
+    document = found.document()
+    assert document["clean_accuracy"] == 1
+    assert document["worst_case_accuracy"] == document["per_attack"]["eot-pgd"] == 0
+    assert document["per_attack"]["noise"] == 1
+    assert document["masking_signs"] == []
+    assert document["checklist"]["1 threat model"] == document["checklist"]["4 growth with steps and ε"] == "passed"
+    assert document["checklist"]["10 size, intervals, command"] == "failed"
+    # Nothing is left for AutoAttack.
+    assert document["checklist"]["7 worst case, resubmissions"] == "passed"
+    assert document["checklist"]["8 targeted, clean, noise"] == "not run"
+    low, high = document["intervals"]["worst_case_accuracy"]
+    assert low == 0 < high < 0.3
+
+
+@pytest.mark.parametrize("name", ["stepped", "saturated"])
+def test_a_network_that_hides_its_gradients_is_found_out(tmp_path: Path, name: str) -> None:
+    pictures = coloured(16)
+    found = attacked(against(judge(tmp_path, f"tests.lab.masked_judges:{name}"), pictures), pictures, tmp_path)
+    assert found.outcomes["eot-pgd"].accuracy.value > 0.6
+    # Square and the stripes that it begins with tell what the network is worth.
+    assert found.document()["worst_case_accuracy"] < 0.5
+    assert any("the loss has a finite gradient" in sign for sign in found.signs)
+    assert any("Square" in sign for sign in found.signs)
+    assert found.verdicts["4 growth with steps and ε"].status == "failed"
+
+
+def test_a_network_that_nothing_sways_does_not_pass_for_robust(tmp_path: Path) -> None:
+    pictures = coloured(16)
+    pictures = replace(pictures, labels=np.zeros_like(pictures.labels))
+    found = attacked(against(judge(tmp_path, "tests.lab.masked_judges:constant"), pictures), pictures, tmp_path)
+    assert found.worst.value == 1
+    assert any("where nothing of a picture need be left" in sign for sign in found.signs)
+    assert any("breaks no picture" in sign for sign in found.signs)
+    assert found.verdicts["4 growth with steps and ε"].status == "failed"
+
+
+def test_an_interrupted_run_goes_on_and_counts_no_picture_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measure, "GROUP", 5)
+    monkeypatch.setattr(plan, "COMPARED", 5)
+    pictures = coloured(12)
+    defence = against(judge(tmp_path / "bundle", "tests.lab.colour_judge:network"), pictures, "fleet")
+    attacks = ("eot-pgd", "noise", "targeted")
+    monkeypatch.setattr(plan, "STEPS", 2)
+    monkeypatch.setattr(plan, "SAMPLES", 2)
+    whole = attacked(defence, pictures, tmp_path / "whole", attacks=attacks)
+    with pytest.raises(KeyboardInterrupt):
+        attacked(defence, pictures, tmp_path / "parts", Silent(interrupt_after=5), attacks=attacks)
+    told = Silent()
+    resumed = attacked(defence, pictures, tmp_path / "parts", told, attacks=attacks)
+    assert [kept for _, kept in told.batches] == [True] * 5 + [False] * (len(told.batches) - 5)
+    assert len(told.batches) == 3 + 3 + 1 + 3
+    assert without_times(resumed) == without_times(whole)
+    assert resumed.outcomes["eot-pgd"].pictures == 12
+
+    told = Silent()
+    attacked(defence, pictures, tmp_path / "parts", told, attacks=attacks, seed=1)
+    assert not any(kept for _, kept in told.batches)
+    told = Silent()
+    other = replace(pictures, images=np.concatenate([pictures.images[:-1], 255 - pictures.images[-1:]]))
+    attacked(defence, other, tmp_path / "whole", told, attacks=("eot-pgd",))
+    assert [kept for name, kept in told.batches if name == "eot-pgd"] == [True, True, False]
+
+
+def without_times(result: Result) -> dict[str, Any]:
+    document = result.document()
+    for row in document["attacks"]:
+        del row["seconds"]
+    return document
+
+
+def test_what_the_budget_does_not_pay_for_is_named_and_not_passed(tmp_path: Path) -> None:
+    pictures = coloured(8)
+    defence = against(judge(tmp_path, "tests.lab.colour_judge:network"), pictures)
+    found = attacked(defence, pictures, tmp_path, budget_s=1e-4)
+    assert "square" in " ".join(found.left_out)
+    assert found.document()["clean_accuracy"] == 1
+    assert found.verdicts["6 gradient-free, hard-label, transfer"].status == "not run"
+    assert "passed" not in {found.verdicts[point].status for point in found.verdicts if point[0] in "2456789"}
+
+
+@settings(max_examples=30)
+@given(
+    pictures=st.lists(st.integers(1, 400), min_size=1, max_size=6), budget=st.floats(0, 1000),
+    speed=st.floats(1e-4, 0.1),
+)  # fmt: skip
+def test_a_plan_keeps_its_budget_and_says_all_that_it_leaves_out(
+    pictures: list[int], budget: float, speed: float
+) -> None:
+    jobs = [Job(f"steps/{number}", Effort("eot-pgd", 10), 0.1, count) for number, count in enumerate(pictures)]
+    speeds = Speeds(speed, speed, speed, speed)
+    made = further_jobs(jobs, lambda job: speeds.seconds(job, 1), budget)
+    assert made.seconds <= budget
+    whole = {job.name for job in made.jobs if job.pictures == pictures[int(job.name[6:])]}
+    assert {line.partition(":")[0] for line in made.left_out} == {job.name for job in jobs} - whole
+    # What matters most is kept longest.
+    assert [job.name for job in made.jobs] == [job.name for job in jobs[: len(made.jobs)]]

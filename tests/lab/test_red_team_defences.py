@@ -1,0 +1,79 @@
+"""What attackers of various knowledge meet, and what judges them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from lab.data import to_frames
+from lab.red_team.attack import usable_gradients
+from lab.red_team.chain import one_draw
+from lab.red_team.defences import NAMES
+from processors.bundle import Bundle, load_bundle
+from tests.lab.colour_judge import coloured, write_bundle
+from tests.lab.masked_judges import CPU, against, judge
+
+
+@pytest.mark.parametrize("variant", ["bpda-identity", "bpda-stand-in", "bpda-surrogate"])
+@pytest.mark.parametrize("name", ["fleet", "key-known"])
+def test_bpda_goes_forward_through_the_whole_defence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, variant: str
+) -> None:
+    monkeypatch.setattr("lab.red_team.defences.LEARNING_STEPS", 1)
+    pictures = coloured(4)
+    defence = against(judge(tmp_path, "tests.lab.colour_judge:network"), pictures, name)
+    frames = to_frames(pictures.images, CPU)
+    with torch.no_grad():
+        whole = defence.facing("defence", 3).attacked(frames, torch.Generator().manual_seed(5))
+        approximated = defence.facing(variant, 3).attacked(frames, torch.Generator().manual_seed(5))
+    torch.testing.assert_close(approximated, whole)
+
+
+def with_stages(folder: Path) -> Bundle:
+    """The judge behind a stage without a gradient and one that draws."""
+    write_bundle(folder)
+    with (folder / "model.toml").open("a") as settings:
+        settings.write('[[preprocess]]\nstage = "bit-depth"\nbits = 5\n[[preprocess]]\nstage = "grid-distortion"\n')
+    return load_bundle(folder, CPU)
+
+
+@pytest.mark.parametrize("name", ["fleet", "key-known", "stages"])
+def test_stages_are_attacked_with_the_values_that_judge_and_a_gradient_that_they_lack(
+    tmp_path: Path, name: str
+) -> None:
+    pictures = coloured(4)
+    bundle = with_stages(tmp_path)
+    defence = against(bundle, pictures, name)
+    frames, labels = to_frames(pictures.images, CPU), torch.from_numpy(pictures.labels)
+    facing = defence.facing("defence", 3)
+    with torch.no_grad():
+        seen, judged = (each(frames, torch.Generator().manual_seed(5)) for each in facing)
+    torch.testing.assert_close(seen, judged)
+    assert usable_gradients(facing.attacked, frames, labels, torch.Generator().manual_seed(5)).all()
+    assert not usable_gradients(facing.judged, frames, labels, torch.Generator().manual_seed(5)).any()
+    with torch.no_grad():
+        again = facing.judged(frames, torch.Generator().manual_seed(6))
+    # Who has the key knows the draw; nobody else does.
+    assert torch.equal(again, judged) == (name == "key-known")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_fixed_draw_does_not_depend_on_the_pictures_beside(tmp_path: Path, name: str) -> None:
+    pictures = coloured(4)
+    defence = against(with_stages(tmp_path), pictures, name)
+    frames = to_frames(pictures.images, CPU)
+    fixed = defence.facing("fixed", 3).attacked
+    with torch.no_grad():
+        together = fixed(frames, torch.Generator().manual_seed(1))
+        alone = fixed(frames[2:3], torch.Generator().manual_seed(2))
+    torch.testing.assert_close(alone, together[2:3])
+
+
+def test_shown_one_at_a_time_every_picture_gets_the_same_draw() -> None:
+    def noisy(frames: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        return frames.flatten(1) + torch.rand(len(frames), 1, generator=generator)
+
+    given_twice = one_draw(noisy, 7)(torch.zeros(3, 1, 1, 2), torch.Generator())
+    assert len(set(given_twice.flatten().tolist())) == 1

@@ -1,0 +1,105 @@
+"""How two attacks compare, which signs of gradient masking are seen, and what the checklist makes of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+
+from lab.red_team.checklist import Evidence, ablations
+from lab.red_team.defences import BROKEN
+from lab.red_team.jobs import Effort, Job
+from lab.red_team.outcomes import Outcome, compare, worst_case
+from lab.red_team.signs import masking_signs
+from lab.statistics import sign_test
+from tests.lab.colour_judge import coloured
+from tests.lab.masked_judges import against, judge
+
+
+@settings(max_examples=30)
+@given(wins=st.integers(0, 40), losses=st.integers(0, 40))
+def test_the_sign_test_is_the_binomial_one(wins: int, losses: int) -> None:
+    expected = 1.0 if wins + losses == 0 else binomtest(wins, wins + losses, alternative="greater").pvalue
+    assert sign_test(wins, losses) == pytest.approx(expected)
+
+
+def outcome(survived: list[bool], met: list[bool] | None = None, **changes: Any) -> Outcome:
+    job = Job("a", Effort("noise"), 0.1, len(survived), **changes)
+    left = np.array(survived)
+    return Outcome(job, left.astype(float), left, np.array(met or [True] * len(left)), np.zeros(len(left)), 0.0, 0.0)
+
+
+def test_the_worst_case_is_picture_by_picture_and_of_attacks_on_the_defence_alone() -> None:
+    one, other = outcome([True, False, True, True]), outcome([True, True, False])
+    ablated = outcome([False] * 4, counts=False)
+    assert worst_case([one, other, ablated], 4).tolist() == [True, False, False, True]
+    skipped = outcome([True, False], met=[True, False])
+    assert worst_case([skipped], 2).tolist() == [True, True]
+
+
+def test_attacks_compare_on_the_pictures_that_both_met_without_regard_to_others() -> None:
+    first = outcome([False, False, False, True, False], compared=4)
+    second = outcome([True, True, False, False], met=[True, True, True, False])
+    found = compare(first, second)
+    assert found[:3] == (3, 2, 0)
+    assert not found.first_stronger
+    assert compare(outcome([False] * 8), outcome([True] * 8)).first_stronger
+
+
+def broken(name: str, count: int, of: int = 20, eps: float = 0.1, **changes: Any) -> Outcome:
+    """An attack that breaks the first `count` pictures."""
+    left = outcome([number >= count for number in range(of)])
+    return replace(left, job=replace(left.job, name=name, eps=eps, **changes))
+
+
+@pytest.mark.parametrize(
+    ("stronger", "weaker", "said"),
+    [
+        ("square", "eot-pgd", "Square, without gradients, breaks more than EOT-PGD: 8 of 20 pictures against 0"),
+        ("hop-skip-jump", "eot-pgd", "HopSkipJump, with labels alone, breaks more"),
+        ("transfer", "eot-pgd", "a transfer from another network breaks more"),
+        ("verdicts", "eot-pgd", "an attack on published verdicts breaks more"),
+        ("random-search", "eot-pgd", "a random search breaks more"),
+        ("noise", "eot-pgd", "noise breaks more"),
+        ("one-step", "eot-pgd", "one step breaks more than many"),
+        ("bpda/identity", "steps/25", "BPDA with identity breaks more than the exact gradient"),
+        ("one-step", "start/frame", "one step from a random start breaks more than many from the frame"),
+        ("eot-pgd", "fixed/all", "the attack through unknown draws breaks more than that through known ones"),
+    ],
+)
+def test_each_sign_is_seen_when_it_is_there_and_not_when_chance_may_be_the_reason(
+    stronger: str, weaker: str, said: str
+) -> None:
+    clear = {stronger: broken(stronger, 12), weaker: broken(weaker, 4)}
+    assert [sign for sign in masking_signs(clear, 3) if sign.startswith(said)]
+    by_chance = {stronger: broken(stronger, 8), weaker: broken(weaker, 4)}
+    assert masking_signs(by_chance, 3) == []
+    as_it_should_be = {stronger: broken(stronger, 4), weaker: broken(weaker, 12)}
+    assert masking_signs(as_it_should_be, 3) == []
+
+
+def test_a_larger_bound_that_breaks_less_is_a_sign() -> None:
+    falling = {f"strength/{eps:g}": broken("", count, eps=eps) for eps, count in ((0.1, 15), (0.2, 3), (0.5, 20))}
+    assert [sign.partition(":")[0] for sign in masking_signs(falling, 3)] == ["ε = 0.1 breaks more than ε = 0.2"]
+    rising = {f"strength/{eps:g}": broken("", count, eps=eps) for eps, count in ((0.1, 3), (0.2, 15), (0.5, 20))}
+    assert masking_signs(rising, 3) == []
+
+
+def test_an_attack_that_cannot_break_what_is_known_to_be_broken_fails_its_point(tmp_path: Path) -> None:
+    defence = against(judge(tmp_path, "tests.lab.colour_judge:network"), coloured(2), "bare")
+    outcomes = {f"broken/{name}": broken("", 19, counts=False) for name in BROKEN}
+    outcomes["without/bare"] = broken("", 20, counts=False)
+    assert ablations(Evidence(defence, outcomes, 1)).status == "passed"
+    outcomes["broken/shield"] = broken("", 10, counts=False)
+    failed = ablations(Evidence(defence, outcomes, 1))
+    assert failed == ("failed", "shield, known to be broken, seems to keep 50.0% from our attacks")
+    outcomes["broken/shield"] = broken("", 6, of=6, counts=False)
+    assert ablations(Evidence(defence, outcomes, 1)).status == "not run"
+    del outcomes["broken/shield"]
+    assert ablations(Evidence(defence, outcomes, 1)) == ("not run", "lacks broken/shield")

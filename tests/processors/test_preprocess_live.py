@@ -1,0 +1,79 @@
+"""A published bundle with stages at a running processor, with a real Kafka: the verdicts are the lab's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from infra.local.kafka import Kafka
+from lab.data import to_frames
+from processors.bundle import load_bundle
+from processors.pipeline import Pipeline
+from schemas.frame import Encoding, decode_picture
+from schemas.pointillist_pb2 import CHECKED, Verdict
+from tests.processors.preprocess_rig import CHAIN, staged_folder
+from tests.processors.rig import Name
+from tests.processors.test_model_swap import Bundled, bundled, system
+from tests.processors.tiny import camera_key, payload, taken
+from tests.waiting import until
+
+CPU = torch.device("cpu")
+
+
+def frame_of(name: Name, encoding: Encoding) -> tuple[Tensor, Tensor, bool]:
+    """A frame as it was sent, its mask, and whether it is a probe."""
+    camera, _, seq = name
+    frame = taken(payload(camera, seq, encoding=encoding), camera)
+    shown, mask = decode_picture(frame.key, frame.frame)
+    return to_frames(shown[None], CPU), torch.from_numpy(mask)[None, None], frame.frame.whole
+
+
+@torch.inference_mode()
+def lab_says(pipeline: Pipeline, name: Name, encoding: Encoding) -> tuple[int, float, float | None]:
+    """Class, confidence and STRIP's entropy in bits of one frame, by its camera's key alone."""
+    camera, boot, seq = name
+    frames, kept, whole = frame_of(name, encoding)
+    seeds = torch.tensor([camera_key(camera).preprocess_seed(boot, seq)])
+    found = pipeline(frames, kept, seeds=seeds)
+    bits = None
+    if whole:
+        bits = float(pipeline.strip(pipeline.probe_input(frames, seeds), seeds=seeds).entropy_bits)
+    return int(found.class_id), float(found.confidence), bits
+
+
+@pytest.mark.brokers
+async def test_a_published_bundle_s_stages_give_the_lab_s_verdicts_whichever_processor_has_the_frame(
+    kafka: Kafka, tmp_path: Path
+) -> None:
+    folder = staged_folder(tmp_path / "staged", CHAIN)
+    staged = Bundled(folder, load_bundle(folder, CPU).model_id)
+    encoding = Encoding(16, 0.25)
+    async with system(kafka, bundled(tmp_path, "1"), tmp_path, probe_share=0.25) as plant:
+        async with plant.made.processor() as first:
+            await plant.publish(staged)
+            await plant.send_until_served(first, staged)
+            async with plant.made.processor():
+                await plant.send(96)
+                await until(plant.done)
+        verdicts: dict[Name, Verdict] = {
+            name: verdict for name, (verdict,) in plant.made.verdicts.items() if verdict.model_id == staged.model_id
+        }
+    assert len(verdicts) >= 96
+    pipeline = Pipeline(load_bundle(folder, CPU))
+    probed = 0
+    for name, verdict in verdicts.items():
+        class_id, confidence, bits = lab_says(pipeline, name, encoding)
+        assert verdict.class_id == class_id
+        assert verdict.confidence == pytest.approx(confidence, abs=1e-5)
+        if bits is not None and verdict.strip == CHECKED:
+            assert verdict.entropy_bits == pytest.approx(bits, abs=1e-4)
+            probed += 1
+    assert probed > 3
+    # Another draw would have said something else.
+    name, verdict = next(iter(verdicts.items()))
+    frames, kept, _ = frame_of(name, encoding)
+    others = pipeline(frames.expand(20, -1, -1, -1), kept.expand(20, -1, -1, -1), seeds=torch.arange(20)).confidence
+    assert float((others - verdict.confidence).abs().max()) > 1e-4
