@@ -1,9 +1,9 @@
 """AI-GAN's generator: a picture and a target class to the direction in which to change the picture, in one pass.
 
 Bai et al. (2023), section IV-B. As in the projection GAN that the paper takes its layers from (Miyato and Koyama 2018),
-residual blocks are told the class by conditional batch normalisation. Ours work at a quarter and then at a half of the
-picture's height and width, where a convolution costs a sixteenth or a fourth; pixel shuffles lead in and out. What a
-target class wants of any picture alike is learned beside them, as one direction a class.
+residual blocks are told the class by conditional batch normalisation. Ours work at a quarter of the picture's height
+and width, where a convolution costs a sixteenth, and pixel shuffles lead in and out; what a target class wants of any
+picture alike is learned beside them, as one direction a class, and the blocks learn what to change of it.
 """
 
 from __future__ import annotations
@@ -101,10 +101,9 @@ class Generator(nn.Module):
         self.blocks = nn.ModuleList(ConditionalBlock(classes, wide) for _ in range(blocks))
         self.norm = ConditionalNorm(classes, wide)
         self.up = nn.Conv2d(wide, 4 * narrow, 1, bias=False)
-        self.merge = nn.Conv2d(2 * narrow, narrow, 3, padding=1, bias=False)
-        self.fine = nn.ModuleList(ConditionalBlock(classes, narrow) for _ in range(blocks))
-        self.last_norm = ConditionalNorm(classes, narrow)
-        self.out = nn.Conv2d(narrow, 4 * channels, 3, padding=1)
+        self.merge = nn.Conv2d(2 * narrow, narrow + narrow // 2, 3, padding=1, bias=False)
+        self.merge_norm = ConditionalNorm(classes, narrow + narrow // 2)
+        self.out = nn.Conv2d(narrow + narrow // 2, 4 * channels, 3, padding=1)
         self.usual = nn.Embedding(classes, channels * shape.height * shape.width)
         nn.init.normal_(self.usual.weight, std=0.1 / USUAL_GAIN)
 
@@ -115,9 +114,7 @@ class Generator(nn.Module):
             x = block(x, targets)
         x = F.pixel_shuffle(self.up(F.relu(self.norm(x, targets))), 2)
         x = self.merge(torch.cat((half, x), 1))
-        for block in self.fine:
-            x = block(x, targets)
-        x = F.pixel_shuffle(self.out(F.relu(self.last_norm(x, targets))), 2)
+        x = F.pixel_shuffle(self.out(F.relu(self.merge_norm(x, targets))), 2)
         usual = self.usual(targets).view(-1, self.shape.channels, self.shape.height, self.shape.width)
         return torch.tanh(x + USUAL_GAIN * usual)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import median
 from typing import Final
 
 import numpy as np
@@ -21,6 +22,7 @@ from schemas.errors import ConfigError
 
 AT_ONCE: Final = 250
 """Pictures that the network is asked about, or the generator changes, at a time."""
+PASSES: Final = 5
 PGD_STEPS: Final = 40
 
 
@@ -47,14 +49,20 @@ def frames_of(pictures: LabelledPictures) -> Frames:
 
 
 def attack(attacker: Attacker, frames: Frames, targets: NDArray[np.int64], eps: float | None = None) -> Attacked:
-    """Attack `frames` (N, C, h, w) in [0, 1] in batches; the clock starts when the model has run once."""
+    """Attack `frames` (N, C, h, w) in [0, 1] in batches; the clock starts when the model has run once.
+
+    All is done `PASSES` times and the median counts: one pass takes a fraction of a second, in which a machine that
+    does something else beside tells nothing.
+    """
     batches = [slice(start, start + AT_ONCE) for start in range(0, len(frames), AT_ONCE)]
     attacker(frames[batches[0]], targets[batches[0]], eps)
-    started = time.perf_counter()
-    made = [attacker(frames[part], targets[part], eps) for part in batches]
-    seconds = time.perf_counter() - started
+    seconds = []
+    for _ in range(PASSES):
+        started = time.perf_counter()
+        made = [attacker(frames[part], targets[part], eps) for part in batches]
+        seconds.append(time.perf_counter() - started)
     together = np.concatenate(made)
-    return Attacked(together, targets, seconds, float(np.abs(together.astype(np.float64) - frames).max()))
+    return Attacked(together, targets, median(seconds), float(np.abs(together.astype(np.float64) - frames).max()))
 
 
 def pgd(

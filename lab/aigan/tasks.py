@@ -156,9 +156,9 @@ TASKS: Final = {
             "mnist",
             mnist_target,
             _data_set("mnist"),
-            Recipe(steps=1000, eps=0.3, batch=64, narrow=16, wide=48, pretrain_steps=30, discriminate_every=8),
+            Recipe(steps=8000, eps=0.3, batch=64, narrow=16, wide=48, pretrain_steps=30, discriminate_every=8),
             Recipe(
-                steps=1500,
+                steps=8000,
                 eps=0.3,
                 batch=64,
                 narrow=16,
@@ -173,15 +173,15 @@ TASKS: Final = {
             "cifar10",
             lambda: shipped_bundle("cifar10"),
             _data_set("cifar10"),
-            Recipe(steps=3000, eps=8 / 255, batch=64, flip=True, wide=64, discriminate_every=8, pretrain_steps=50),
-            Recipe(steps=1500, eps=8 / 255, batch=64, flip=True, wide=64, discriminate_every=8, pretrain_steps=50),
+            Recipe(steps=20000, eps=8 / 255, batch=64, flip=True, wide=64, discriminate_every=8, pretrain_steps=50),
+            Recipe(steps=20000, eps=8 / 255, batch=64, flip=True, wide=64, discriminate_every=8, pretrain_steps=50),
             vgg_of_ones_own,
         ),
         Task(
             "scene",
             plain_scene,
             scene_pictures,
-            Recipe(steps=1200, eps=16 / 255, narrow=24, wide=64, pretrain_steps=50),
+            Recipe(steps=4000, eps=16 / 255, narrow=24, wide=64, pretrain_steps=50),
         ),
     )
 }

@@ -44,7 +44,8 @@ def write_report(folder: Path, notes: list[str], command: str) -> str:
         _defended(rows),
         "## Time (Table VI)",
         "All attacks of a data set in one run, in batches of the same size and on as many threads: the generator under "
-        "ONNX Runtime, as it ships, gradients by PyTorch through the bundle's network. Clocks start after a first run.",
+        "ONNX Runtime, as it ships, gradients by PyTorch through the bundle's network. Clocks start after a first run; "
+        "the generator's time is the median of five passes, the others' is of one.",
         _times(times),
         "\n".join(f"![{name.removesuffix('.png')}]({name})" for name in plots),
     ]
