@@ -60,6 +60,8 @@ class Meters:
         self._skew = metrics.CLOCK_SKEW.on(registry)
         truth = metrics.TRUTH.on(registry)
         self._correct, self._wrong = truth.labels("correct"), truth.labels("wrong")
+        self._camera_truth = metrics.CAMERA_TRUTH.on(registry)
+        self._attacked: set[str] = set()
         self._alerts = metrics.ALERTS.on(registry)
         self._dead_letters = metrics.DEAD_LETTERS.on(registry)
         self._store_bytes = metrics.STORE_BYTES.on(registry)
@@ -107,9 +109,23 @@ class Meters:
         else:
             self._negative.inc()
             self._ahead_ms = max(self._ahead_ms, -latency_ms)
-        if row.truth:
-            truth = Truth.from_wire(row.truth)
-            (self._correct if truth and truth.class_id == row.class_id else self._wrong).inc()
+        truth = Truth.from_wire(row.truth)
+        if truth is not None:
+            self._judge(row.camera, truth, correct=truth.class_id == row.class_id)
+
+    def _judge(self, camera: str, truth: Truth, *, correct: bool) -> None:
+        if not truth.attacked:
+            (self._correct if correct else self._wrong).inc()
+        elif camera not in self._attacked and len(self._attacked) < metrics.MAX_CAMERA_SERIES:
+            self._attacked.add(camera)
+            # Made at once: the increase of a series that begins with its first frame would miss that frame.
+            for picture in ("attacked", "clean"):
+                for result in ("correct", "wrong"):
+                    self._camera_truth.labels(camera, picture, result)
+        if truth.attacked or camera in self._attacked:
+            name = camera if camera in self._attacked else "other"
+            picture, result = "attacked" if truth.attacked else "clean", "correct" if correct else "wrong"
+            self._camera_truth.labels(name, picture, result).inc()
 
     def _bounded(self, stage: str, reason: str) -> tuple[str, str]:
         """The labels, as long as there are few: they come from records."""

@@ -81,4 +81,4 @@ def sign_test(wins: int, losses: int) -> float:
     if min(wins, losses) < 0:
         raise ValueError(f"expected counts of at least 0, got {wins} and {losses}")
     count = wins + losses
-    return sum(math.comb(count, k) for k in range(wins, count + 1)) / 2**count
+    return sum(math.comb(count, k) for k in range(wins, count + 1)) / (1 << count)

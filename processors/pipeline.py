@@ -67,8 +67,11 @@ class DenoiseSettings(BaseModel):
 
 
 def usual_denoise(mode: Mode) -> DenoiseSettings:
-    """What helps after each reconstruction: nothing after the learned one, which has taken the noise out itself."""
-    return DenoiseSettings(sigma=0.0 if mode == "default" else SIGMA)
+    """What helps after each reconstruction: nothing after the learned one, which has taken the noise out itself.
+
+    Nor with `none`, for a network that is to see its frames bare.
+    """
+    return DenoiseSettings(sigma=0.0 if mode in ("default", "none") else SIGMA)
 
 
 def bare(stage: str) -> AbstractContextManager[None]:

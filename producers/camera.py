@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -17,7 +16,7 @@ from producers.metrics import Instruments
 from producers.publisher import Broker, LinkSettings, Publisher
 from producers.publisher.commands import CameraControl
 from producers.reader import Reader, Reading, read_from
-from producers.scenario import CameraSettings, Fault
+from producers.scenario import CameraSettings
 from producers.sources.opening import open_source
 from producers.sources.source import Source
 from producers.spool import Spool
@@ -84,9 +83,9 @@ class Camera:
         if refused:
             _log.warning("key_generation_changed", camera=key.camera_id, generation=key.generation, frames_shed=refused)
 
-    def plan(self, faults: Sequence[Fault], started_ms: int, phase_s: float) -> None:
-        """What goes wrong, on the fleet's clock, and how long after the start the first frame comes."""
-        self._faults = FaultPlan(faults, started_ms)
+    def plan(self, faults: FaultPlan, phase_s: float) -> None:
+        """What goes wrong, and how long after the start the first frame comes."""
+        self._faults = faults
         self._phase_s = phase_s
 
     async def open_source(self) -> None:
@@ -220,7 +219,7 @@ class Camera:
         reader.discard()
 
     async def _publish(self, reader: Reader, reading: Reading) -> None:
-        captured, captured_ms = self._faults.apply(reading.captured, reading.captured_ms), reading.captured_ms
+        captured, captured_ms = await self._faults.show(*reading), reading.captured_ms
         picture, ledger = captured.picture, self.spool.current
         skipped = reader.take_skipped()
         if skipped:

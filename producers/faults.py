@@ -3,27 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
+from producers.redteam.lens import attack
+from producers.redteam.team import RedTeam
 from producers.scenario import Fault
 from producers.scene.sticker import paste_sticker
 from producers.sources.source import Captured
 
 
-class FaultPlan:
-    """The faults of one camera on the fleet's clock, which goes on through restarts."""
+class _Span(NamedTuple):
+    """One fault, and when it holds: Unix time in milliseconds."""
 
-    def __init__(self, faults: Sequence[Fault], started_ms: int) -> None:
+    begin_ms: float
+    end_ms: float
+    fault: Fault
+
+
+class FaultPlan:
+    """The faults of one camera on the fleet's clock, which goes on through restarts.
+
+    `red_team` has the generators of its attacks; one thread at a time asks.
+    """
+
+    def __init__(self, faults: Sequence[Fault], started_ms: int, red_team: RedTeam | None = None) -> None:
         self._spans = [
-            (started_ms + 1000 * fault.at_s, started_ms + 1000 * (fault.at_s + fault.for_s), fault.kind)
+            _Span(started_ms + 1000 * fault.at_s, started_ms + 1000 * (fault.at_s + fault.for_s), fault)
             for fault in faults
         ]
+        self._red_team = red_team
         self._frozen: Captured | None = None
 
     def holds(self, kind: str, now_ms: int) -> bool:
         """Whether a fault of this kind holds at a Unix time in milliseconds."""
-        return any(begin <= now_ms < end and kind == name for begin, end, name in self._spans)
+        return self._holding(kind, now_ms) is not None
+
+    def _holding(self, kind: str, now_ms: int) -> Fault | None:
+        return next(
+            (fault for begin_ms, end_ms, fault in self._spans if begin_ms <= now_ms < end_ms and kind == fault.kind),
+            None,
+        )
 
     def is_dark(self, now_ms: int) -> bool:
         """Whether the camera is gone."""
@@ -32,6 +53,12 @@ class FaultPlan:
     def is_cut_off(self, now_ms: int) -> bool:
         """Whether the camera has no connection."""
         return self.holds("dark", now_ms) or self.holds("disconnect", now_ms)
+
+    async def show(self, captured: Captured, now_ms: int) -> Captured:
+        """`apply`, beside the event loop where it takes a network's milliseconds: other cameras go on meanwhile."""
+        if self._red_team is None or not self.holds("attack", now_ms):
+            return self.apply(captured, now_ms)
+        return await self._red_team.beside(self.apply, captured, now_ms)
 
     def apply(self, captured: Captured, now_ms: int) -> Captured:
         """The frame as the faults of this moment leave it, with the truth about what it shows then."""
@@ -48,4 +75,18 @@ class FaultPlan:
         if self.holds("sticker", now_ms):
             truth = captured.truth._replace(sticker=True) if captured.truth else None
             captured = captured._replace(picture=paste_sticker(captured.picture), truth=truth)
-        return captured
+        fault = self._holding("attack", now_ms)
+        return captured if fault is None else self._attacked(captured, fault)
+
+    def _attacked(self, captured: Captured, fault: Fault) -> Captured:
+        """The frame under an attack; one that shows the target's class already is left as it is."""
+        assert self._red_team is not None
+        assert fault.generator is not None  # by the fault's own check
+        generator, truth = self._red_team.generators[fault.generator], captured.truth
+        shown = truth.class_id if truth else None
+        target = generator.settings.target_of(fault.aim, shown, captured.position)
+        if target == shown:
+            return captured
+        eps = generator.settings.eps if fault.eps is None else fault.eps
+        marked = truth._replace(attacked=True) if truth else None
+        return captured._replace(picture=attack(captured.picture, generator, target, eps), truth=marked)

@@ -17,8 +17,10 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from producers.camera import Camera
+from producers.faults import FaultPlan
 from producers.metrics import Instruments
 from producers.publisher import Broker, LinkSettings
+from producers.redteam.team import RedTeam
 from producers.scenario import CameraSettings, Fault, Scenario
 from producers.spool.folder import spool_root
 from producers.start import Start, fleet_started
@@ -79,8 +81,9 @@ async def run_fleet(
     `again` it begins another run then, and also when all sources had ended. `mark` is the file that says when the run
     began, by default the one of `fleet_started`.
 
-    Raises `SecretError` without a key for each camera, `StateError` when a spool is in use, and, at the very first
-    start, `SourceError` when no camera has a source that opens.
+    Raises `SecretError` without a key for each camera, `ConfigError` when a generator of an attack cannot be run,
+    `StateError` when a spool is in use, and, at the very first start, `SourceError` when no camera has a source that
+    opens.
     """
     start = Start(mark or fleet_started(state), again=again)
     fleet = _Fleet(scenario.cameras(), scenario.faults, mqtt, state, keys, registry, health, link, start)
@@ -140,6 +143,7 @@ class _Fleet:
         DISK_FREE.on(registry).labels("spools").set_function(partial(free_bytes, spool_root(state)))
         self._broker = Broker(*mqtt, threads=min(_CONNECTORS, len(settings)))
         self._cameras: list[Camera] = []
+        self._red_team = RedTeam(fault.generator for fault in faults if fault.generator is not None)
 
     async def run(
         self, stop: asyncio.Event, ends_at_ms: int | None, drain_s: float, run_s: float | None = None
@@ -171,6 +175,7 @@ class _Fleet:
                 if failure is not None:
                     _log.error("camera_close_failed", camera=camera.settings.camera_id, detail=str(failure))
             self._broker.close()
+            self._red_team.close()
 
     def _open_spools(self) -> None:
         root = spool_root(self._state)
@@ -210,9 +215,9 @@ class _Fleet:
                     ends_at_ms = started_ms + round(1000 * run_s)
             for number, camera in enumerate(self._cameras):
                 name = camera.settings.camera_id
-                faults = [fault for fault in self._faults if fault.camera == name.partition("/")[2]]
+                faults = [fault for fault in self._faults if name.partition("/")[2] in fault.cameras]
                 phase_s = number / len(self._cameras) / camera.settings.fps if camera.settings.fps else 0.0
-                camera.plan(faults, started_ms, phase_s)
+                camera.plan(FaultPlan(faults, started_ms, self._red_team), phase_s)
             running = {asyncio.create_task(camera.run(), name=camera.settings.camera_id) for camera in self._cameras}
             deadline = None if ends_at_ms is None else time.monotonic() + ends_at_ms / 1000 - time.time()
             await _until_all(running, stopping, deadline)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError, model_validator
 
 from producers.publisher import WindowSettings
+from producers.redteam.generator_toml import RANDOM, find_generator, read_generator
 from producers.sources.settings import SourceSettings
 from producers.spool import SpoolLimits
 from schemas.errors import ConfigError
@@ -19,7 +20,11 @@ from schemas.identity import CameraId, camera_id
 from schemas.limits import BLOCK_PIXELS, MAX_DROPPED_PER_BLOCK, MAX_FRAMES_PER_SECOND, dropped_per_block
 from schemas.pixels.temporal_encoder import MOST_RMS, UNCHANGED_RMS
 
+LEAST_EPS: Final = 1 / 255
+"""One grey level: an attack below it leaves an 8-bit frame as it is."""
+
 _INDEX: Final = re.compile(r"\{index(?::0?(\d))?\}")
+_OF_ATTACKS: Final = ("generator", "eps", "target")
 
 
 class CameraOptions(BaseModel):
@@ -59,18 +64,61 @@ class CameraGroup(CameraOptions):
 
 
 class Fault(BaseModel):
-    """Something that goes wrong with one camera for a time; `at_s` counts from the fleet's first start.
+    """Something that goes wrong with one camera or several for a time; `at_s` counts from the fleet's first start.
 
     `dark`: the camera is gone, connection and all. `disconnect`: only its connection is cut. `freeze`: it repeats one
-    picture. `black`: it sends black pictures. `sticker`: somebody pastes the trigger sticker into its scene.
+    picture. `black`: it sends black pictures. `sticker`: somebody pastes the trigger sticker into its scene. `attack`:
+    a generator changes what the lens sees, see `producers.redteam`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    camera: str
-    at_s: float = Field(ge=0)
-    kind: Literal["dark", "freeze", "black", "sticker", "disconnect"]
+    camera: str | Annotated[tuple[str, ...], Field(min_length=1)]
+    at_s: float = Field(ge=0, allow_inf_nan=False)
+    kind: Literal["dark", "freeze", "black", "sticker", "disconnect", "attack"]
     for_s: float = Field(gt=0)
+
+    generator: str | None = None
+    """Attack: a folder with `generator.toml`, or the name of a shipped generator."""
+    eps: float | None = Field(default=None, gt=0, le=1)
+    """Attack: how far a pixel may be changed, on the scale [0, 1]; by default what the generator was trained for."""
+    target: StrictInt | StrictStr | None = None
+    """Attack: the class that is to be seen, by name or number; `random` (by default) or `other`."""
+
+    @model_validator(mode="after")
+    def _fields_fit_kind(self) -> Self:
+        given = [name for name in _OF_ATTACKS if getattr(self, name) is not None]
+        if self.kind != "attack":
+            if given:
+                raise ValueError(f"a fault of kind {self.kind} has no {', '.join(given)}")
+            return self
+        if self.generator is None:
+            raise ValueError("a fault of kind attack needs a generator")
+        if self.eps is not None and self.eps < LEAST_EPS:
+            raise ValueError(f"expected eps of at least 1/255, one grey level, got {self.eps:g}")
+        try:
+            settings = read_generator(find_generator(self.generator))
+        except ConfigError as error:
+            raise ValueError(f"generator: {error}") from None
+        try:
+            settings.check_target(self.aim)
+        except ConfigError as error:
+            raise ValueError(f"target: {error}") from None
+        return self
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """The names of its cameras, without the site."""
+        return (self.camera,) if isinstance(self.camera, str) else self.camera
+
+    @property
+    def aim(self) -> str | int:
+        """The target of an attack."""
+        return RANDOM if self.target is None else self.target
+
+    def overlaps(self, other: Fault) -> bool:
+        """Whether both hold at the same time."""
+        return self.at_s < other.at_s + other.for_s and other.at_s < self.at_s + self.for_s
 
 
 class Scenario(BaseModel):
@@ -97,10 +145,26 @@ class Scenario(BaseModel):
     @model_validator(mode="after")
     def _check_names(self) -> Self:
         names = {camera.camera_id for camera in self.cameras()}
+        attacks: dict[str, list[tuple[int, Fault]]] = {}
         for number, fault in enumerate(self.faults):
-            if f"{self.site}/{fault.camera}" not in names:
-                raise ConfigError(f"faults.{number}.camera: expected a camera of this fleet, got {fault.camera!r}")
+            for camera in fault.cameras:
+                if f"{self.site}/{camera}" not in names:
+                    raise ConfigError(f"faults.{number}.camera: expected a camera of this fleet, got {camera!r}")
+                if fault.kind != "attack":
+                    continue
+                before = attacks.setdefault(camera, [])
+                for earlier, attack in before:
+                    if attack.overlaps(fault):
+                        raise ConfigError(
+                            f"faults.{number}: expected one attack on {camera} at a time, got faults.{earlier} as well"
+                        )
+                before.append((number, fault))
         return self
+
+    @property
+    def generators(self) -> set[str]:
+        """Those of its attacks, as the faults name them."""
+        return {fault.generator for fault in self.faults if fault.generator is not None}
 
     def cameras(self) -> list[CameraSettings]:
         """Every camera with its own name; `ConfigError` when two have the same."""

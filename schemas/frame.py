@@ -40,6 +40,8 @@ CHANNELS: Final = (1, 3)
 TIME_LIMIT: Final = 2**53
 PROFILES: Final = {"raw": RAW, "lossless": LOSSLESS, "temporal": TEMPORAL}
 """By the names that people write."""
+ATTACKED: Final = 2**31
+"""What the field `truth` holds more where the red team has changed the picture; a class is below half of it."""
 
 _MOST_HEADER_BYTES: Final = 64
 _PIXELS_FIELD: Final = 14 << 3 | 2
@@ -63,15 +65,20 @@ class Truth(NamedTuple):
 
     class_id: int
     sticker: bool = False
+    attacked: bool = False
+    """A generator of the red team changed the picture."""
 
     def to_wire(self) -> int:
         """The integer of the field `truth`."""
-        return 1 + 2 * self.class_id + self.sticker
+        return 1 + 2 * self.class_id + self.sticker + ATTACKED * self.attacked
 
     @classmethod
     def from_wire(cls, value: int) -> Truth | None:
         """Read the field `truth` back; None when nothing is known."""
-        return cls((value - 1) >> 1, bool((value - 1) & 1)) if value else None
+        if not value:
+            return None
+        shown = (value - 1) % ATTACKED
+        return cls(shown >> 1, bool(shown & 1), value > ATTACKED)
 
 
 @dataclass(frozen=True, slots=True)

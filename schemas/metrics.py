@@ -221,7 +221,18 @@ CLOCK_SKEW = Metric(
     Gauge, "pointillist_clock_skew_seconds", "Largest amount by which a camera's clock is ahead of the recorder's"
 )
 TRUTH = Metric(
-    Counter, "pointillist_truth_frames_total", "Frames with a known class, by result: correct, wrong", ("result",)
+    Counter,
+    "pointillist_truth_frames_total",
+    "Frames with a known class that the red team has left alone, by result: correct, wrong",
+    ("result",),
+)
+CAMERA_TRUTH = Metric(
+    Counter,
+    "pointillist_camera_truth_frames_total",
+    "Frames with a known class of cameras that the red team attacks, from the first attacked one on, by picture: "
+    "attacked, clean, and result: correct, wrong; the attacked ones of cameras beyond the first 200 count under the "
+    "camera_id `other`",
+    ("camera_id", "picture", "result"),
 )
 ALERTS = Metric(Counter, "pointillist_alerts_total", "Alerts raised, by kind", ("kind",))
 ALERTS_UNPUBLISHED = Metric(

@@ -13,6 +13,7 @@ from consumers.database.tables import SCHEMA_VERSION, alerts, archived, boots, d
 from consumers.database.tallies import PURGED_ALERTS, PURGED_FOREIGN, SCHEMA, tally
 from consumers.reading.rows import LedgerRow
 from schemas.errors import StateError
+from schemas.frame import ATTACKED
 from schemas.pointillist_pb2 import CHECKED, SHED
 from schemas.ranges import RangeSet
 
@@ -21,6 +22,18 @@ Boots = Collection[tuple[str, int]]
 
 _BOOTS_AT_ONCE = 400
 _FOREVER_MS = 2**62
+
+# What `schemas.frame.Truth` reads from the column, said in SQL.
+_SHOWN = (frames.c.truth - 1) % ATTACKED
+_STICKER = _SHOWN % 2
+_UNDER_ATTACK = case((frames.c.truth > ATTACKED, 1), else_=0)
+_CORRECT = case((frames.c.class_id == _SHOWN // 2, 1), else_=0)
+_JUDGED = tuple(
+    each * correct
+    for each in ((1 - _UNDER_ATTACK) * (1 - _STICKER), (1 - _UNDER_ATTACK) * _STICKER, _UNDER_ATTACK)
+    for correct in (literal(1), _CORRECT)
+)
+"""The columns of `Accuracy`, to be summed."""
 
 
 class Latency(NamedTuple):
@@ -34,12 +47,14 @@ class Latency(NamedTuple):
 
 
 class Accuracy(NamedTuple):
-    """Frames whose class is known, those with a sticker apart."""
+    """Frames whose class is known, those under an attack apart, and of the others those with a sticker."""
 
     clean: int
     clean_correct: int
     sticker: int
     sticker_correct: int
+    attacked: int
+    attacked_correct: int
 
 
 class Bytes(NamedTuple):
@@ -54,7 +69,10 @@ class Bytes(NamedTuple):
 
 
 class StripTruth(NamedTuple):
-    """Checked frames whose truth is known, and how many of each were flagged; those with a sticker apart."""
+    """Checked frames whose truth is known and that nobody attacked, and how many of each were flagged.
+
+    Those with a sticker apart.
+    """
 
     clean: int
     clean_flagged: int
@@ -194,10 +212,19 @@ class Records:
 
     def accuracy(self, since_ms: int = 0, until_ms: int = _FOREVER_MS, of: Boots | None = None) -> Accuracy:
         """Of the frames captured from `since_ms` to before `until_ms` whose truth is known."""
-        sticker = (frames.c.truth - 1) % 2
-        correct = case((frames.c.class_id == (frames.c.truth - 1) // 2, 1), else_=0)
-        sums = (1 - sticker, (1 - sticker) * correct, sticker, sticker * correct)
-        return Accuracy(*self._sums(sums, since_ms, until_ms, of, frames.c.truth > 0))
+        return Accuracy(*self._sums(_JUDGED, since_ms, until_ms, of, frames.c.truth > 0))
+
+    def accuracy_under_attack(self, of: Boots | None = None) -> dict[str, Accuracy]:
+        """The same for each camera that has frames under an attack whose truth is known, by its name."""
+        totals: dict[str, Accuracy] = {}
+        columns = (func.coalesce(func.sum(value), 0) for value in _JUDGED)
+        query = select(frames.c.camera, *columns).group_by(frames.c.camera).order_by(frames.c.camera)
+        with self._engine.begin() as connection:
+            for where in _among((frames.c.camera, frames.c.boot), of):
+                for camera, *sums in connection.execute(query.where(frames.c.truth > 0, where)):
+                    before = totals.get(camera, Accuracy(0, 0, 0, 0, 0, 0))
+                    totals[camera] = Accuracy(*(int(a) + int(b) for a, b in zip(before, sums, strict=True)))
+        return {camera: found for camera, found in sorted(totals.items()) if found.attacked}
 
     def byte_sums(self, since_ms: int = 0, until_ms: int = _FOREVER_MS, of: Boots | None = None) -> Bytes:
         """Over the frames captured from `since_ms` to before `until_ms`."""
@@ -214,10 +241,9 @@ class Records:
 
     def strip_truth(self, since_ms: int = 0, until_ms: int = _FOREVER_MS, of: Boots | None = None) -> StripTruth:
         """Of the checked frames captured from `since_ms` to before `until_ms` whose truth is known."""
-        sticker = (frames.c.truth - 1) % 2
         flagged = case((frames.c.flagged, 1), else_=0)
-        sums = (1 - sticker, (1 - sticker) * flagged, sticker, sticker * flagged)
-        known = (frames.c.truth > 0, frames.c.strip == CHECKED)
+        sums = (1 - _STICKER, (1 - _STICKER) * flagged, _STICKER, _STICKER * flagged)
+        known = (frames.c.truth > 0, frames.c.truth < ATTACKED, frames.c.strip == CHECKED)
         return StripTruth(*self._sums(sums, since_ms, until_ms, of, *known))
 
     def alerts_by_camera(self, since_ms: int = 0) -> dict[str, int]:

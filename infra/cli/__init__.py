@@ -50,6 +50,7 @@ def main() -> None:
         up,
     )
     from infra.cli.lab import (  # noqa: F401
+        aigan,
         codefend,
         evaluate,
         harden,

@@ -23,8 +23,11 @@ def audit(
     """
     from infra.audit import audit as run_audit
     from infra.layout import Layout
+    from infra.report import attacked_by_camera
 
-    found = run_audit(Layout(state.resolve()))
+    layout = Layout(state.resolve())
+    found = run_audit(layout)
+    attacked = attacked_by_camera(layout)
     counts = found.counts()
     console = Console(soft_wrap=True)
     lost = [boot for boot in found.boots if boot.lost]
@@ -39,6 +42,7 @@ def audit(
                 for b in lost
             ],
             "unread": list(found.unread),
+            "attacked_by_camera": attacked,
         }
         console.print_json(data=document)
     else:
@@ -46,6 +50,12 @@ def audit(
         for name, value in counts.as_dict().items():
             table.add_row(name, str(value))
         console.print(table)
+        if attacked:
+            table = Table("attacked camera", "frames", "right", "right when clean", title_justify="left")
+            for name, each in attacked.items():
+                shares = ("-" if part is None else f"{part:.1%}" for part in (each["accuracy"], each["accuracy_clean"]))
+                table.add_row(name, str(each["frames"]), *shares)
+            console.print(table)
         for camera, boot_id in found.ledgers_refused[:10]:
             console.print(f"not counted, for its camera has not signed it: the ledger of {camera} boot {boot_id:016x}")
         for boot in lost:

@@ -123,7 +123,10 @@ def process(
         str | None, typer.Option(help="Fixed name: a restarted processor takes up its partitions at once.")
     ] = None,
     mode: Annotated[
-        str, typer.Option(help="Reconstruction: default, paper (Algorithm 1) or plate (not learned).")
+        str,
+        typer.Option(
+            help="Reconstruction: default, paper (Algorithm 1), plate (not learned) or none (the network alone)."
+        ),
     ] = "default",
     compiled: Annotated[
         bool | None, typer.Option("--compile/--no-compile", help="One compiled device program; else on CUDA only.")

@@ -28,7 +28,10 @@ def up(
     source: Annotated[
         str, typer.Option(help="scene, cifar10, a URL, a device, a video file or an npz file.")
     ] = "scene",
-    scenario: Annotated[Path | None, typer.Option(help="A YAML scenario instead of equal cameras.")] = None,
+    scenario: Annotated[
+        Path | None,
+        typer.Option(help="A YAML scenario instead of equal cameras: a file, or the name of a shipped one."),
+    ] = None,
     bundle: Annotated[
         Path | None, typer.Option(help="Model bundle; else the shipped one that fits the source.")
     ] = None,
@@ -38,7 +41,10 @@ def up(
     ] = 0.0,
     profile: Annotated[str, typer.Option(help="raw, lossless or temporal.")] = "raw",
     mode: Annotated[
-        str, typer.Option(help="Reconstruction: default, paper (Algorithm 1) or plate (not learned).")
+        str,
+        typer.Option(
+            help="Reconstruction: default, paper (Algorithm 1), plate (not learned) or none (the network alone)."
+        ),
     ] = "default",
     processors: Annotated[int, typer.Option(help="Processors side by side.")] = 1,
     bridges: Annotated[int, typer.Option(help="Bridges side by side.")] = 1,

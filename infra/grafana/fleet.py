@@ -11,6 +11,14 @@ from schemas import metrics as m
 SAVED = f"1 - {rate(m.CAMERA_BYTES, kind='sent')} / {rate(m.CAMERA_BYTES, kind='raw')}"
 UNCHANGED = f"{rate(m.CAMERA_BLOCKS, fate='unchanged')} / {rate(m.CAMERA_BLOCKS)}"
 ACCURACY = f"{rate(m.TRUTH, result='correct')} / {rate(m.TRUTH)}"
+"""Of the frames that nobody attacks."""
+
+
+def _shown(picture: str, by: str = "") -> str:
+    """Share of right verdicts on attacked or clean pictures of attacked cameras; without any, of all clean ones."""
+    right = rate(m.CAMERA_TRUTH, by, picture=picture, result="correct")
+    share = f"{right} / ({rate(m.CAMERA_TRUTH, by, picture=picture)} > 0)"
+    return f"{f'bottomk(10, {share})' if by else share} or on() ({ACCURACY})"
 
 
 def fleet() -> Dashboard:
@@ -19,7 +27,7 @@ def fleet() -> Dashboard:
         "pointillist-fleet",
         "Pointillist: fleet",
         "What the cameras send and what became of it.",
-        [*_figures(), *_flow(), *_temporal(), *_defence()],
+        [*_figures(), *_flow(), *_temporal(), *_red_team(), *_defence()],
     )
 
 
@@ -35,7 +43,7 @@ def _figures() -> list[Graph | Figure]:
         ),
         Figure(
             "Accuracy",
-            "Right verdicts among those of frames with a known class.",
+            "Right verdicts among those of frames with a known class that nobody attacks.",
             "percentunit",
             Query(ACCURACY),
             width=3,
@@ -134,6 +142,28 @@ def _temporal() -> list[Graph | Figure]:
     ]
 
 
+def _red_team() -> list[Graph | Figure]:
+    return [
+        Graph(
+            "Accuracy under attack",
+            "Right verdicts on what the red team's generators show, beside those on clean pictures. Without an attack "
+            "both are the clean ones.",
+            "percentunit",
+            (Query(ACCURACY, "clean"), Query(_shown("attacked"), "attacked")),
+        ),
+        Graph(
+            "Accuracy under attack by camera",
+            "Of the attacked cameras: right verdicts on attacked pictures, and on their clean ones; the ten lowest. "
+            "Without an attack, all clean pictures.",
+            "percentunit",
+            (
+                Query(_shown("attacked", "camera_id"), "attacked {{camera_id}}"),
+                Query(_shown("clean", "camera_id"), "clean {{camera_id}}"),
+            ),
+        ),
+    ]
+
+
 def _defence() -> list[Graph | Figure]:
     return [
         Graph(
@@ -215,7 +245,7 @@ def _defence() -> list[Graph | Figure]:
         ),
         Graph(
             "Verdicts against the truth",
-            "Frames with a known class, by result.",
+            "Frames with a known class that nobody attacks, by result.",
             "ops",
             (Query(rate(m.TRUTH, "result"), "{{result}}"),),
         ),

@@ -33,6 +33,7 @@ from infra.up.settings import UpSettings, bundle_folder, checks_for_triggers, sc
 from infra.up.supervisor import Supervisor
 from infra.up.table import LiveTable
 from producers.publisher.told import overridden, read_told
+from producers.redteam.team import RedTeam
 from producers.scenario import Scenario, parse_scenario
 from producers.start import fleet_started
 from schemas.errors import ConfigError, StateError, UserError
@@ -89,6 +90,8 @@ def run_up(settings: UpSettings, environment: Environment, table: LiveTable) -> 
     """
     document = scenario_document(settings, environment.data)
     scenario = parse_scenario(document)
+    # What is missing for an attack is said now, and not when all else runs.
+    RedTeam(scenario.generators).close()
     layout = Layout(settings.state.resolve())
     with RoleTable(layout.folder) as roles, interrupts() as asked:
         roles.kill_leftovers()

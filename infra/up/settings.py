@@ -32,7 +32,7 @@ class UpSettings(BaseModel):
     strip_rate: float = Field(default=0.05, ge=0, le=1)
     strip_dropped: float = Field(default=0.0, ge=0, le=1)
     profile: Literal["raw", "lossless", "temporal"] = "raw"
-    mode: Literal["default", "paper", "plate"] = "default"
+    mode: Literal["default", "paper", "plate", "none"] = "default"
     processors: int = Field(default=1, ge=1, le=16)
     bridges: int = Field(default=1, ge=1, le=16)
     state: Path = Path(".pointillist")
@@ -76,9 +76,10 @@ def _dataset(file: Path, cameras: int) -> dict[str, Any]:
 def scenario_document(settings: UpSettings, data: Path | None) -> dict[str, Any]:
     """The scenario of a run: the given file's, or one group of equal cameras."""
     if settings.scenario is not None:
-        document = read_scenario(settings.scenario)
+        file = scenario_file(settings.scenario)
+        document = read_scenario(file)
         if not isinstance(document, dict):
-            raise ConfigError(f"{settings.scenario}: expected a mapping with `site` and `cameras`")
+            raise ConfigError(f"{file}: expected a mapping with `site` and `cameras`")
         return document
     return {
         "site": "local",
@@ -95,6 +96,12 @@ def scenario_document(settings: UpSettings, data: Path | None) -> dict[str, Any]
             }
         ],
     }
+
+
+def scenario_file(named: Path) -> Path:
+    """A scenario's file: the given one, or the shipped one of that name."""
+    shipped = Path(str(files("infra"))) / "scenarios" / f"{named}.yaml"
+    return shipped if named.name == str(named) and not named.exists() and shipped.is_file() else named
 
 
 def checks_for_triggers(folder: Path) -> bool:

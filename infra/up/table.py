@@ -15,6 +15,7 @@ from schemas.metrics import (
     ALERTS,
     CAMERA_BYTES,
     CAMERA_FRAMES,
+    CAMERA_TRUTH,
     DEAD_LETTERS,
     END_TO_END,
     RECORDED,
@@ -87,6 +88,8 @@ class LiveTable:
         raw = samples.sum(CAMERA_BYTES.name, kind="raw")
         sent = samples.sum(CAMERA_BYTES.name, kind="sent")
         known = samples.sum(TRUTH.name)
+        attacked = samples.sum(CAMERA_TRUTH.name, picture="attacked")
+        robust = samples.sum(CAMERA_TRUTH.name, picture="attacked", result="correct")
         p99 = samples.quantile(0.99, END_TO_END.name)
         return {
             "published": f"{samples.sum(CAMERA_FRAMES.name, outcome='published'):.0f}",
@@ -96,6 +99,7 @@ class LiveTable:
             "bytes saved": f"{1 - sent / raw:.1%}" if raw else "-",
             "p99 latency": f"≤ {p99:g} s" if p99 is not None else "-",
             "accuracy": f"{samples.sum(TRUTH.name, result='correct') / known:.1%}" if known else "-",
+            **({"under attack": f"{robust / attacked:.1%}"} if attacked else {}),
             "STRIP checks": f"{samples.sum(STRIP_FRAMES.name, outcome='checked'):.0f}",
             "alerts": f"{samples.sum(ALERTS.name):.0f}",
             "dead letters": f"{samples.sum(DEAD_LETTERS.name):.0f}",

@@ -16,7 +16,6 @@ from schemas.runtime.atomic_file import replacing
 RESULT: Final = "result.json"
 ATTACKS: Final = "attacks.csv"
 CURVES: Final = "curves.png"
-BROKEN: Final = "broken.md"
 ABOUT: Final = """\
 A network is attacked through everything that defends it, by attackers who know it. What counts is the *worst case*: a
 picture withstands only if every attack fails on it, and fails again each time the same attacked picture is shown anew
@@ -69,9 +68,16 @@ def _front(out: Path) -> str:
         lines.append(_line(file.parent.name, found))
         findings.append(f"### {file.parent.name}\n\n" + "\n".join(f"- {line}" for line in _findings(found)))
     parts = ["# The red team", ABOUT, "## Who withstands", markdown(heads, lines)]
-    if (out / BROKEN).is_file():
-        parts.append(f"The same attacks on defences that are known to be broken: [{BROKEN}]({BROKEN}).")
+    if beside := [file for file in sorted(out.glob("*.md")) if file.name != "README.md"]:
+        parts.append(
+            "What validates the attacks: " + ", ".join(f"[{_title(file)}]({file.name})" for file in beside) + "."
+        )
     return "\n\n".join((*parts, *findings)) + "\n"
+
+
+def _title(page: Path) -> str:
+    with page.open(encoding="utf-8") as lines:
+        return next(lines, page.stem).lstrip("# ").strip()
 
 
 def _line(name: str, found: Mapping[str, Any]) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
-from lab.red_team.defences import BROKEN, RANDOM_BASELINES, Defence
+from lab.red_team.defences import BROKEN, LEARNING_STEPS, RANDOM_BASELINES, Defence
 from lab.red_team.jobs import Effort, Job
 
 MAIN: Final = "eot-pgd"
@@ -49,6 +49,8 @@ WALK_QUERIES: Final = 20
 """Of HopSkipJump, for its first direction; the n-th takes √n times as many."""
 VOTES: Final = 3
 """Draws of which HopSkipJump is told the majority."""
+LEARNING_PASSES: Final = LEARNING_STEPS * 64 * 4
+"""What an imitation of the chain costs, in passes forward: each step defends 64 pictures and trains on them."""
 RANDOM_TRIES: Final = 100
 FEWEST: Final = 10
 """Pictures to which a budget may cut a job before it is left out."""
@@ -160,7 +162,8 @@ class Speeds(NamedTuple):
         forward_s = self.bare_forward_s if job.variant == "bare" else self.forward_s
         attacked = job.pictures if job.compared is None else job.compared + (job.pictures - job.compared) * standing
         stops = standing if job.stops else 1.0
-        return attacked * (stops * (backward * gradient_s + forward * forward_s) + times * forward_s)
+        learning = LEARNING_PASSES * self.forward_s if job.variant == "bpda-surrogate" else 0.0
+        return learning + attacked * (stops * (backward * gradient_s + forward * forward_s) + times * forward_s)
 
 
 @dataclass(frozen=True)

@@ -97,5 +97,6 @@ def _prepare(settings: ProcessorSettings, metrics: ProcessorMetrics, folder: Pat
         device=str(bundle.device),
         precision=program.precision,
         compiled=program.shapes,
+        stages=[stage.name for stage in bundle.stages],
     )
     return work, probe_s

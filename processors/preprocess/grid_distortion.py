@@ -52,7 +52,7 @@ def distort(pictures: Tensor, seeds: Tensor, limit: float = 0.15, cell: int = 8)
     far = draws[:, :2] >= 0.5
     x = sources(draws[:, 2 : 2 + columns], far[:, 0], width, limit, cell)
     y = sources(draws[:, 2 + columns :], far[:, 1], height, limit, cell)
-    places = (y[:, :, None] * width + x[:, None, :]).view(batch, 1, -1).expand(-1, channels, -1)
+    places = (y[:, :, None] * width + x[:, None, :]).view(batch, 1, height * width).expand(-1, channels, -1)
     return pictures.flatten(2).gather(2, places).view_as(pictures)
 
 

@@ -1,4 +1,4 @@
-"""Filling the dropped pixels: learned, by Algorithm 1 of the paper, or by a thin plate."""
+"""Filling the dropped pixels: learned, by Algorithm 1 of the paper, by a thin plate, or not at all."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from torch import Tensor
 from processors.stages.learned import reconstruct_learned
 from processors.stages.paper import reconstruct_paper
 from processors.stages.plate import reconstruct_plate
+from processors.stages.shapes import check_kept
 from schemas.errors import StageError
 
-Mode = Literal["default", "paper", "plate"]
+Mode = Literal["default", "paper", "plate", "none"]
 
 
 def reconstruct(frames: Tensor, kept: Tensor, mode: Mode = "default") -> Tensor:
@@ -19,7 +20,8 @@ def reconstruct(frames: Tensor, kept: Tensor, mode: Mode = "default") -> Tensor:
 
     What stands in dropped pixels is not read, and the result lies in [0, 1]. Any size and any mask will do. The modes
     `paper` and `plate` hand kept pixels on unchanged; `default`, which is learned, also undoes what an attacker did to
-    them. A frame's result does not depend on the frames beside it.
+    them; `none` leaves what was dropped black, so that a network sees a whole frame as it is. A frame's result does not
+    depend on the frames beside it.
 
     Raises StageError when shapes or types do not fit, or for an unknown mode.
     """
@@ -29,4 +31,7 @@ def reconstruct(frames: Tensor, kept: Tensor, mode: Mode = "default") -> Tensor:
         return reconstruct_paper(frames, kept)
     if mode == "plate":
         return reconstruct_plate(frames, kept)
-    raise StageError(f"mode: expected 'default', 'paper' or 'plate', got {mode!r}")
+    if mode == "none":
+        check_kept(frames, kept)
+        return frames.masked_fill(~kept, 0)
+    raise StageError(f"mode: expected 'default', 'paper', 'plate' or 'none', got {mode!r}")

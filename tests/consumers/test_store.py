@@ -19,10 +19,11 @@ from consumers.evidence.quarantine import Quarantine
 from consumers.purge import purge
 from consumers.settings import Bounds, RecorderSettings
 from consumers.store import OffsetsMoved, Store
+from infra.report import beside_clean
 from schemas.announcement import LAST_MESSAGE
 from schemas.errors import StateError
 from schemas.evidence.rule import EvidenceRule
-from schemas.frame import sign_message
+from schemas.frame import Truth, sign_message
 from schemas.identity import CameraId
 from schemas.keys import KeyRing
 from schemas.pointillist_pb2 import OFFLINE, ONLINE, SHED, Alert, Ledger, Meta, Status, Turn, Verdict
@@ -377,11 +378,13 @@ def test_the_report_reads_latency_accuracy_bytes_and_probes(rig: Rig) -> None:
     verdicts[1].truth = 1 + 2 * 3 + 1
     verdicts[2].strip = SHED
     verdicts[3].truth = 0
+    verdicts[4].truth = Truth(3, attacked=True).to_wire()
+    verdicts[5].truth = Truth(4, sticker=True, attacked=True).to_wire()
     rig.verdicts(verdicts)
     rig.verdicts([verdict(100, flagged=True), verdict(101, flagged=False), verdict(102, captured_ms=2**52)])
     with rig.records() as records:
         accuracy = records.accuracy(until_ms=1_000_001)
-        assert accuracy == (98, 97, 1, 1)
+        assert accuracy == (96, 95, 1, 1, 2, 1)
         sums = records.byte_sums(of=[(CAMERA, BOOT)])
         assert (sums.frames, sums.frame_bytes, sums.raw_bytes) == (103, 103 * 1768, 103 * 32 * 24 * 3)
         assert records.byte_sums(of=[]).frames == 0
@@ -425,7 +428,23 @@ def test_flagged_frames_are_told_apart_by_the_truth_about_the_sticker(rig: Rig) 
         # A verdict without a truth keeps the one that the rig gives it, so only the known ones are compared.
         found = records.strip_truth()
         assert (found.sticker, found.sticker_flagged) == (3, 2)
+        rig.verdicts(verdict(n, flagged=True, truth=Truth(3, n > 31, attacked=True).to_wire()) for n in range(30, 34))
+        assert records.strip_truth() == found
         assert (found.clean - 1, found.clean_flagged - 1) == (5, 1)
+
+
+def test_accuracy_under_attack_is_told_by_camera_beside_that_on_its_clean_frames(rig: Rig) -> None:
+    attacked = Truth(3, attacked=True).to_wire()
+    rig.verdicts(verdict(n, truth=attacked, class_id=3 if n < 2 else 5) for n in range(6))
+    rig.verdicts(verdict(n, class_id=5 if n == 10 else 3) for n in range(10, 14))
+    rig.verdicts([verdict(n) for n in range(4)], camera="lab/gate")
+    rig.verdicts([verdict(n, boot=7, truth=attacked) for n in range(2)])
+    with rig.records() as records:
+        found = records.accuracy_under_attack()
+        assert found == {CAMERA: (4, 3, 0, 0, 8, 4)}
+        assert records.accuracy_under_attack(of=[(CAMERA, BOOT)]) == {CAMERA: (4, 3, 0, 0, 6, 2)}
+        assert records.accuracy_under_attack(of=[("lab/gate", BOOT)]) == {}
+    assert beside_clean(found[CAMERA]) == {"frames": 8, "accuracy": 0.5, "accuracy_clean": 0.75}
 
 
 def test_alerts_are_counted_by_camera(make_rig: MakeRig) -> None:

@@ -17,8 +17,15 @@ from infra.local.ports import free_port
 from infra.local.process import COMMAND
 from infra.observe import role_registry, serve
 from infra.up.scrape import Samples
-from infra.up.settings import UpSettings, bundle_folder, checks_for_triggers, scenario_document, source_entry
-from producers.scenario import parse_scenario
+from infra.up.settings import (
+    UpSettings,
+    bundle_folder,
+    checks_for_triggers,
+    scenario_document,
+    scenario_file,
+    source_entry,
+)
+from producers.scenario import load_scenario, parse_scenario
 from schemas.errors import BundleError, ConfigError, SecretError, SourceError
 from schemas.identity import CameraId
 from schemas.keys import CameraKey, derive_camera_key
@@ -26,6 +33,7 @@ from schemas.metrics import END_TO_END
 from schemas.runtime.health import Health
 from tests.conftest import fill
 from tests.processors.tiny import write_bundle
+from tests.producers.stand_in_generator import write_generator
 
 SECRET = "00112233445566778899aabbccddeeff"
 
@@ -240,6 +248,39 @@ def test_sources_become_scenarios(tmp_path: Path) -> None:
     cameras = scenario.cameras()
     assert [camera.camera_id for camera in cameras] == ["local/cam-0", "local/cam-1", "local/cam-2"]
     assert (cameras[0].fps, cameras[0].encoding.dropped_per_block, cameras[0].probe_share) == (4, 32, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("command", "change", "named"),
+    [
+        ("fleet", {"eps": 7}, "faults.0.eps"),
+        ("up", {"target": "unicorn"}, "'unicorn'"),
+        ("up", {"eps": 0.5}, "generator.onnx, there is no such file"),
+    ],
+)
+def test_an_attack_that_cannot_be_is_one_line_before_anything_starts(
+    tmp_path: Path, command: str, change: dict[str, object], named: str
+) -> None:
+    made = write_generator(tmp_path / "generator")
+    (made / "generator.onnx").unlink()
+    attack = {"camera": "door", "kind": "attack", "at_s": 1, "for_s": 9, "generator": str(made)} | change
+    file, state = tmp_path / "fleet.yaml", tmp_path / "state"
+    file.write_text(json.dumps({"site": "a", "cameras": [{"name": "door"}], "faults": [attack]}))
+    assert named in refusal(run(command, "--scenario", str(file), "--state", str(state)))
+    assert not state.exists()
+
+
+def test_a_shipped_scenario_is_found_by_its_name_and_a_file_of_that_name_wins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shipped = load_scenario(scenario_file(Path("red-team")))
+    assert len(shipped.cameras()) == 16
+    assert [len(fault.cameras) for fault in shipped.faults if fault.kind == "attack"] == [4]
+    assert scenario_file(Path("nothing")) == Path("nothing")
+    own = Path("red-team")
+    own.touch()
+    assert scenario_file(own) == own
 
 
 def test_bundles_are_found_by_folder_and_by_name(tmp_path: Path) -> None:

@@ -92,6 +92,8 @@ def test_every_point_gets_its_verdict_and_every_page_its_figures(
     red_team: Command, bundle: Path, data: Path, tmp_path: Path, little: None
 ) -> None:
     file, out = tmp_path / "found.json", tmp_path / "pages"
+    out.mkdir()
+    (out / "parity.md").write_text("# Our attacks beside others\n\nAs strong.\n")
     code, said, err = red_team(
         "--bundle", bundle, "--data", data, "--images", 7, "--eps", "4/255", "--json", file, "--out", out
     )
@@ -122,6 +124,7 @@ def test_every_point_gets_its_verdict_and_every_page_its_figures(
     assert "[colours@1" in front
     assert "(bundle-fleet-r0.25-0.01569/README.md)" in front
     assert "**failed**: 10 size" in front
+    assert "[Our attacks beside others](parity.md)" in front
     details = (folder / "README.md").read_text()
     assert "not the key" in details.replace("\n", " ")
     assert "| hop-skip-jump | 4/255 |" in details

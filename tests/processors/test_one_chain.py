@@ -175,7 +175,8 @@ def test_a_compiled_program_says_what_the_pipeline_says(
 ) -> None:
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
     shape = Shape(side, side, 3)
-    program = Program(Pipeline((staged if stages else bundles)(policy)), compiles=True)
+    pipeline = Pipeline(staged(policy), "plate") if stages else Pipeline(bundles(policy))
+    program = Program(pipeline, compiles=True)
     assert program.compile_for(shape, 2)
     frames = [taken(payload("site/cam-0", i, shown=picture(i, side, side))) for i in range(2)]
     plain, compiled = (

@@ -41,6 +41,16 @@ def entropies(findings: Sequence[StripFinding | Failed]) -> list[float]:
     return [each for each in bits if each is not None]
 
 
+@pytest.mark.parametrize("size", [(32, 32), (48, 80), (160, 200)])
+def test_without_a_reconstruction_the_network_sees_whole_frames_bare(bundle: Bundle, size: tuple[int, int]) -> None:
+    frames = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0))
+    kept = torch.ones(2, 1, *size, dtype=torch.bool)
+    torch.testing.assert_close(Pipeline(bundle, "none").see(frames, kept)[0], bundle.prepare(frames))
+    dropped = kept.clone()
+    dropped[:, :, ::2] = False
+    assert not Pipeline(bundle, "none").rebuild(frames, dropped)[:, :, ::2].any()
+
+
 def test_the_chain_is_the_stages_in_their_order(bundle: Bundle) -> None:
     frames = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     kept = torch.rand(3, 1, 32, 32, generator=torch.Generator().manual_seed(1)) > 0.25

@@ -231,3 +231,9 @@ def test_what_is_wrong_is_refused_at_load_in_one_line_that_names_what_is_known(
 def test_a_stage_may_be_put_in_by_hand(bundle: Bundle) -> None:
     half = Stage("half", lambda pictures, seeds: pictures / 2, differentiable=True)
     assert torch.equal(preprocess(smooth(1), [half]), smooth(1) / 2)
+
+
+def test_no_picture_is_no_trouble(tmp_path: Path) -> None:
+    tables = EVERY.replace('parameters = "tq.safetensors"', "levels = 8")
+    bundle = staged_bundle(tmp_path, tables)
+    assert bundle.preprocess(smooth(1)[:0], seeds_for(0)).shape == (0, 3, 32, 32)

@@ -173,7 +173,7 @@ def test_the_paper_mode_is_algorithm_1(device: torch.device) -> None:
 
 def test_what_does_not_fit_is_named() -> None:
     frames, kept = random_case((1, 3, 8, 8), 0.25)
-    with pytest.raises(StageError, match="expected 'default', 'paper' or 'plate', got 'fast'"):
+    with pytest.raises(StageError, match="expected 'default', 'paper', 'plate' or 'none', got 'fast'"):
         reconstruct(frames, kept, "fast")  # type: ignore[arg-type]
     with pytest.raises(StageError, match=r"expected shape \(1, 1, 8, 8\)"):
         reconstruct(frames, kept[:, 0])

@@ -54,7 +54,7 @@ OPENERS: dict[type, Callable[[bytes], object]] = {
     Meta: lambda payload: open_message(Meta, CAMERA, payload, KEYS),
     Status: lambda payload: open_message(Status, CAMERA, payload, KEYS),
 }
-TRUTHS = st.none() | st.builds(Truth, st.integers(0, 1000), st.booleans())
+TRUTHS = st.none() | st.builds(Truth, st.integers(0, 1000), st.booleans(), st.booleans())
 
 
 def noise(height: int, width: int, channels: int, seed: int = 0) -> NDArray[np.uint8]:
@@ -229,7 +229,9 @@ def test_a_message_too_large_is_refused_unread() -> None:
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_a_large_frame_opens(profile: int, share: float) -> None:
     key = KEYS.key(CAMERA, 2**16 - 1)
-    payload = encode_frame(key, BOOT, 2**53 - 1, LATEST_MS, noise(300, 400, 3), Encoding(16, share, profile), Truth(9))
+    payload = encode_frame(
+        key, BOOT, 2**53 - 1, LATEST_MS, noise(300, 400, 3), Encoding(16, share, profile), Truth(9, attacked=True)
+    )
     assert len(payload) > PLAIN_MESSAGE_BYTES
     assert open_frame(CAMERA, payload, KEYS).whole == (share == 1)
 
@@ -320,9 +322,11 @@ def test_control_messages_are_signed_for_their_camera_and_kind(message: Signed) 
                 opener(payload)
 
 
+@pytest.mark.parametrize("attacked", [False, True])
 @pytest.mark.parametrize("truth", [Truth(0), Truth(0, True), Truth(41), Truth(41, True)])
-def test_ground_truth_reads_back_and_is_never_mistaken_for_none(truth: Truth) -> None:
-    assert truth.to_wire() > 0
+def test_ground_truth_reads_back_and_is_never_mistaken_for_none(truth: Truth, attacked: bool) -> None:
+    truth = truth._replace(attacked=attacked)
+    assert 0 < truth.to_wire() < 2**32
     assert Truth.from_wire(truth.to_wire()) == truth
 
 

@@ -15,8 +15,11 @@ import pytest
 import yaml
 
 from infra.grafana.build import rendered
+from infra.layout import Layout
 from infra.local.prometheus import RULES, prometheus_binary
+from infra.report import attacked_by_camera
 from infra.up.background import RunningSystem
+from tests.producers.stand_in_generator import write_generator
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.brokers, pytest.mark.slow, pytest.mark.timeout(500)]
@@ -44,6 +47,7 @@ class Watched:
 
     def __init__(self, system: RunningSystem) -> None:
         self._system = system
+        self.state = system.state
 
     def scraped(self) -> dict[str, str]:
         """Role by metrics address."""
@@ -79,10 +83,18 @@ class Watched:
 
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
-    """Four cameras, one frame in five checked by STRIP, scraped long enough that every rate has its samples."""
+    """Four cameras, one frame in five checked by STRIP, scraped long enough that every rate has its samples.
+
+    One of them is attacked, by one grey level that no network minds.
+    """
     assert prometheus_binary(), "prometheus is missing: install the Debian package prometheus"
     folder = tmp_path_factory.mktemp("watched")
-    with RunningSystem(folder / "state", "--cameras", 4, "--fps", 5, "--strip-rate", 0.2) as system:
+    weak = str(write_generator(folder / "generator", classes=12))
+    attack = {"kind": "attack", "camera": "cam-1", "at_s": 1, "for_s": 3600, "generator": weak, "eps": 1 / 255}
+    cameras = {"name": "cam-{index}", "count": 4, "fps": 5, "probe_share": 0.2}
+    scenario = folder / "fleet.yaml"
+    scenario.write_text(yaml.safe_dump({"site": "local", "cameras": [cameras], "faults": [attack]}))
+    with RunningSystem(folder / "state", "--scenario", scenario) as system:
         for role in ("prometheus", "recorder", "fleet"):
             system.await_role(role)
         run = Watched(system)
@@ -113,6 +125,19 @@ def test_what_every_alert_compares_is_a_number(watched: Watched) -> None:
     left = {name: match[1] for name, match in found.items() if match}
     assert left.keys() == ALERTS.keys()
     watched.await_answers(left)
+
+
+def test_accuracy_under_attack_stands_beside_the_clean_one_of_the_attacked_camera_alone(watched: Watched) -> None:
+    def frames() -> dict[tuple[str, str], float]:
+        found = watched.ask("query", query='pointillist_camera_truth_frames_total{result="correct"}')["result"]
+        return {(each["metric"]["camera_id"], each["metric"]["picture"]): float(each["value"][1]) for each in found}
+
+    camera = "local/cam-1"
+    wait_until(lambda: frames().get((camera, "attacked"), 0) >= 20, within_s=ANSWER_S, every_s=0.5)
+    assert frames().keys() == {(camera, "attacked"), (camera, "clean")}
+    (recorded,) = (attacked_by_camera(Layout(watched.state)) or {}).values()
+    assert (recorded["frames"] or 0) >= 20
+    assert (recorded["accuracy"] or 0) >= 0.9
 
 
 def test_all_rules_are_loaded_and_none_fails(watched: Watched) -> None:

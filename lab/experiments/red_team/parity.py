@@ -35,7 +35,7 @@ from lab.experiments.provenance import made_by
 from lab.experiments.red_team import relatives
 from lab.experiments.red_team.relatives import WALK
 from lab.experiments.super_iot.judges import Judge, judge_of
-from lab.results.csv_rows import write_rows
+from lab.results.csv_rows import read_rows, write_rows
 from lab.results.markdown import markdown
 from processors.bundle import load_bundle, shipped_bundle
 from schemas.runtime.atomic_file import replacing
@@ -113,7 +113,7 @@ PAIRS: Final = (
     Pair("jsma", True, _named("jsma"), None, None, "foolbox has none"),
     Pair(
         "hopskipjump L2", False, _whole(hop_skip_jump, norm="l2", steps=WALK[0], evaluations=WALK[1]), "hopskipjump",
-        None, "foolbox starts from blended noise",
+        None, "foolbox starts from any other picture, the lab from the nearest",
     ),
 )  # fmt: skip
 
@@ -219,6 +219,9 @@ def main() -> None:
     """Compare attack after attack, print as it goes, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=200)
+    parser.add_argument(
+        "--only", choices=[pair.name for pair in PAIRS], nargs="*", help="compare these attacks, keep the others' rows"
+    )
     parser.add_argument("--out", type=Path, default=Path("docs/results/red-team"))
     parser.add_argument("--cache", type=Path, default=Path("runs/red-team/parity"))
     arguments = parser.parse_args()
@@ -228,9 +231,16 @@ def main() -> None:
     pictures = read_cifar10_test(Path(os.environ.get("POINTILLIST_DATA", ".")), classes, 2 * arguments.images)
     judge = judge_of(bundle, pictures, SEED, arguments.images)
     command = f"python -m {__spec__.name} --images {arguments.images}"
-    rows: list[Row] = []
+    names = [pair.name for pair in PAIRS]
+    chosen = names if arguments.only is None else arguments.only
+    rows = [
+        row for row in read_rows(arguments.out / "parity.csv", Row) if row.attack in names and row.attack not in chosen
+    ]
     for pair in PAIRS:
+        if pair.name not in chosen:
+            continue
         rows.append(measure(pair, judge, Cache(arguments.cache)))
+        rows.sort(key=lambda row: names.index(row.attack))
         write_rows(arguments.out / "parity.csv", rows, Row)
         with replacing(arguments.out / "parity.md") as fresh:
             fresh.write_text(page(rows, judge, command), encoding="utf-8")

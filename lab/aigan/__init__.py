@@ -1,0 +1,1 @@
+"""AI-GAN: a generator that attacks in one pass (Bai et al. 2023, "Towards Efficiently Evaluating the Robustness…")."""

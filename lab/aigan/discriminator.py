@@ -1,0 +1,36 @@
+"""AI-GAN's discriminator: is a picture clean, and of which class was it before?
+
+Bai et al. (2023), section IV-B: one trunk with two heads. Spectral normalisation is that of the projection GAN whose
+layers the paper takes; the trunk halves the picture three times.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+from lab.aigan.generator import PICTURE_CENTRE, PICTURE_SPREAD
+
+
+class Discriminator(nn.Module):
+    """Pictures (B, C, H, W) in [0, 1] to a logit each of being clean (B,), and logits of their classes (B, classes)."""
+
+    def __init__(self, classes: int, channels: int, width: int = 32) -> None:
+        super().__init__()
+        sizes = [channels, width, 2 * width, 4 * width]
+        self.convolutions = nn.ModuleList(
+            spectral_norm(nn.Conv2d(inputs, outputs, 3, stride=2, padding=1)) for inputs, outputs in pairwise(sizes)
+        )
+        self.clean = spectral_norm(nn.Linear(sizes[-1], 1))
+        self.classes = nn.Linear(sizes[-1], classes)
+
+    def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+        """See the class."""
+        x = (pictures - PICTURE_CENTRE) / PICTURE_SPREAD
+        for convolution in self.convolutions:
+            x = F.leaky_relu(convolution(x), 0.1)
+        features = x.mean((2, 3))
+        return self.clean(features)[:, 0], self.classes(features)

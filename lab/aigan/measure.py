@@ -1,0 +1,122 @@
+"""How often a shipped generator gets what it asks for, and in what share of the time that PGD needs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lab.aigan.shipping import WITHIN, Attacker, Frames
+from lab.attacks import random_targets
+from lab.attacks.contract import Logits
+from lab.data import LabelledPictures
+from processors.bundle import Bundle
+from schemas.errors import ConfigError
+
+AT_ONCE: Final = 250
+"""Pictures that the network is asked about, or the generator changes, at a time."""
+PASSES: Final = 5
+PGD_STEPS: Final = 40
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """What the generator made of pictures (N, C, h, w), and how long that took."""
+
+    frames: Frames
+    targets: NDArray[np.int64]
+    seconds: float
+    l_inf: float
+    """The largest change of any value, on [0, 1]."""
+
+
+def targets_for(labels: NDArray[np.int64], classes: int, seed: int) -> NDArray[np.int64]:
+    """For each of `labels` (N,) another class, drawn from `seed`."""
+    generator = torch.Generator().manual_seed(seed)
+    return random_targets(torch.from_numpy(labels), classes, generator).numpy()
+
+
+def frames_of(pictures: LabelledPictures) -> Frames:
+    """Pictures as (N, C, H, W) float32 in [0, 1]."""
+    return np.ascontiguousarray(pictures.images.transpose(0, 3, 1, 2)).astype(np.float32) / np.float32(255)
+
+
+def attack(attacker: Attacker, frames: Frames, targets: NDArray[np.int64], eps: float | None = None) -> Attacked:
+    """Attack `frames` (N, C, h, w) in [0, 1] in batches; the clock starts when the model has run once.
+
+    All is done `PASSES` times and the median counts: one pass takes a fraction of a second, in which a machine that
+    does something else beside tells nothing.
+    """
+    batches = [slice(start, start + AT_ONCE) for start in range(0, len(frames), AT_ONCE)]
+    attacker(frames[batches[0]], targets[batches[0]], eps)
+    seconds = []
+    for _ in range(PASSES):
+        started = time.perf_counter()
+        made = [attacker(frames[part], targets[part], eps) for part in batches]
+        seconds.append(time.perf_counter() - started)
+    together = np.concatenate(made)
+    return Attacked(together, targets, median(seconds), float(np.abs(together.astype(np.float64) - frames).max()))
+
+
+def pgd(
+    logits: Logits,
+    frames: Frames,
+    labels: NDArray[np.int64],
+    targets: NDArray[np.int64],
+    eps: float,
+    seed: int,
+    steps: int = PGD_STEPS,
+) -> Attacked:
+    """The same by PGD through `logits`, in the same batches; the clock starts when one step has run. One step is FGSM.
+
+    Steps of 2.5 ε ÷ `steps` from a random start, as everywhere in the lab; FGSM starts at the picture.
+    """
+    # Foolbox takes seconds to import.
+    from lab.attacks.gradient_sign import GradientDescent
+
+    reach = eps * WITHIN
+    once = GradientDescent("fgsm", reach, "linf", 1, 1.0, random_start=False)
+    descent = GradientDescent("pgd", reach, "linf", steps, 2.5 / steps, random_start=True) if steps > 1 else once
+    generator = torch.Generator().manual_seed(seed)
+    given, truth, wanted = torch.from_numpy(frames), torch.from_numpy(labels), torch.from_numpy(targets)
+    once(logits, given[:AT_ONCE], truth[:AT_ONCE], wanted[:AT_ONCE], generator)
+    batches = [slice(start, start + AT_ONCE) for start in range(0, len(frames), AT_ONCE)]
+    started = time.perf_counter()
+    made = [descent(logits, given[part], truth[part], wanted[part], generator) for part in batches]
+    seconds = time.perf_counter() - started
+    together = torch.cat(made).numpy()
+    return Attacked(together, targets, seconds, float(np.abs(together.astype(np.float64) - frames).max()))
+
+
+@torch.inference_mode()
+def verdicts(logits: Callable[[Tensor], Tensor], frames: Frames) -> NDArray[np.int64]:
+    """The class (N,) that each of `frames` (N, C, H, W) gets."""
+    parts = [
+        logits(torch.from_numpy(frames[start : start + AT_ONCE])).argmax(1).numpy()
+        for start in range(0, len(frames), AT_ONCE)
+    ]
+    return np.concatenate(parts)
+
+
+def bare(bundle: Bundle) -> Logits:
+    """The network of a bundle without anything before it."""
+    return lambda frames: bundle.logits(bundle.prepare(frames))
+
+
+def require_fit(attacker: Attacker, bundle: Bundle, pictures: LabelledPictures) -> None:
+    """Raise ConfigError where a generator is for other pictures or other classes than it shall attack."""
+    made, wanted = attacker.settings, bundle.settings
+    shape = (made.height, made.width, made.channels)
+    if pictures.images.shape[1:] != shape:
+        raise ConfigError(f"generator {made.name}: expected pictures of {shape}, got {pictures.images.shape[1:]}")
+    if made.classes != wanted.classes:
+        raise ConfigError(
+            f"generator {made.name}: expected its {len(made.classes)} classes in {wanted.name}, got {wanted.classes}"
+        )

@@ -1,0 +1,187 @@
+"""The targets that AI-GAN is trained against, with their pictures, bounds and recipes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+
+from lab.aigan.generator import Shape
+from lab.aigan.training import Recipe
+from lab.backdoor.tasks import load_task
+from lab.data import LabelledPictures
+from lab.networks.mnist import model_c
+from lab.training.scene import CALIBRATION_SEED, TEST_SEED, TRAIN_SEED, scenes
+from processors.bundle import load_bundle, shipped_bundle
+from schemas.errors import BundleError, ConfigError
+
+_LAB: Final = Path(str(files("lab")))
+TRAINING_SCENES: Final = 12_000
+SCENES: Final = 1_000
+"""Scenes to choose on, and as many to judge on."""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """`train` for the generator, `valid` to choose its recipe by, `test` to judge it, once."""
+
+    train: LabelledPictures
+    valid: LabelledPictures
+    test: LabelledPictures
+
+
+class Normalised(nn.Module):
+    """A network that takes frames in [0, 1]."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, mean: Tensor, std: Tensor) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("mean", mean)
+        self.register_buffer("std", std)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Frames (B, C, H, W) to logits (B, classes)."""
+        logits: Tensor = self.network((frames - self.mean) / self.std)
+        return logits
+
+
+@dataclass(frozen=True)
+class Task:
+    """One target network, a bundle in `target`, and how it is attacked."""
+
+    name: str
+    target: Callable[[], Path]
+    pictures: Callable[[Path | None], Pictures]
+    white_box: Recipe
+    black_box: Recipe | None = None
+    local: Callable[[], nn.Module] | None = None
+    """Makes the local network of the black-box attacker, which has nothing of the target."""
+
+    def judged(self, folder: Path | None, count: int) -> LabelledPictures:
+        """The first `count` test pictures."""
+        return judging_scenes(count) if self.pictures is scene_pictures else self.pictures(folder).test.first(count)
+
+    def recipe(self, black_box: bool) -> Recipe:
+        """That of one setting; ConfigError where there is none."""
+        found = self.black_box if black_box else self.white_box
+        if found is None:
+            raise ConfigError(f"--black-box: expected one of {', '.join(_with_black_box())}, got {self.name}")
+        return found
+
+
+def task_of(name: str) -> Task:
+    """The task `name`; ConfigError for an unknown one."""
+    if name not in TASKS:
+        raise ConfigError(f"--dataset: expected one of {', '.join(TASKS)}, got {name!r}")
+    return TASKS[name]
+
+
+def home_of(task: Task, black_box: bool) -> Path:
+    """Where its generator ships: with the bundles when the fleet may run it, else with the lab."""
+    if black_box:
+        return _LAB / "aigan" / "models" / f"{task.name}-black-box"
+    if task.name == "mnist":
+        return _LAB / "aigan" / "models" / task.name
+    return Path(str(files("bundles"))) / "generators" / task.name
+
+
+def shape_of(classes: int, pictures: LabelledPictures) -> Shape:
+    """What a generator for these pictures is made for."""
+    _, height, width, channels = pictures.images.shape
+    return Shape(classes, channels, height, width)
+
+
+def mnist_target() -> Path:
+    """The folder of the MNIST network that ships with the lab."""
+    return _LAB / "networks" / "mnist-b"
+
+
+def plain_scene() -> Path:
+    """The folder of the scene network that no attack took part in training."""
+    try:
+        return shipped_bundle("scene-plain")
+    except BundleError:
+        return shipped_bundle("scene")
+
+
+def vgg_of_ones_own() -> nn.Module:
+    """A VGG that was trained on CIFAR-10's training pictures and has seen nothing of any target."""
+    bundle = load_bundle(_LAB / "networks" / "vgg", torch.device("cpu"))
+    assert isinstance(bundle.network, nn.Module)
+    return Normalised(bundle.network, bundle.mean, bundle.std)
+
+
+def _data_set(name: str) -> Callable[[Path | None], Pictures]:
+    def read(folder: Path | None) -> Pictures:
+        if folder is None:
+            raise ConfigError(f"expected POINTILLIST_DATA with {name}.npz in it; it is not set")
+        task = load_task(name, folder)
+        valid = LabelledPictures(f"{name} validation", task.held_out.images, task.held_out.labels)
+        return Pictures(task.train, valid, task.test)
+
+    return read
+
+
+def scene_pictures(folder: Path | None = None) -> Pictures:
+    """Scenes of three simulators; nothing is read."""
+    return Pictures(*(
+        LabelledPictures(f"scenes {name}", *scenes(seed, count))
+        for name, seed, count in (
+            ("train", TRAIN_SEED, TRAINING_SCENES), ("valid", CALIBRATION_SEED, SCENES), ("test", TEST_SEED, SCENES)
+        )
+    ))  # fmt: skip
+
+
+def judging_scenes(count: int) -> LabelledPictures:
+    """The first `count` scenes that judge."""
+    return LabelledPictures("scenes test", *scenes(TEST_SEED, count))
+
+
+def _with_black_box() -> list[str]:
+    return [name for name, task in TASKS.items() if task.black_box is not None]
+
+
+TASKS: Final = {
+    task.name: task
+    for task in (
+        Task(
+            "mnist",
+            mnist_target,
+            _data_set("mnist"),
+            Recipe(steps=8000, eps=0.3, batch=64, narrow=16, wide=48, pretrain_steps=30, discriminate_every=8),
+            Recipe(
+                steps=8000,
+                eps=0.3,
+                batch=64,
+                narrow=16,
+                wide=48,
+                pretrain_steps=30,
+                discriminate_every=8,
+                warmup_steps=200,
+            ),
+            model_c,
+        ),
+        Task(
+            "cifar10",
+            lambda: shipped_bundle("cifar10"),
+            _data_set("cifar10"),
+            Recipe(steps=20000, eps=8 / 255, batch=64, flip=True, wide=64, discriminate_every=8, pretrain_steps=50),
+            Recipe(steps=20000, eps=8 / 255, batch=64, flip=True, wide=64, discriminate_every=8, pretrain_steps=50),
+            vgg_of_ones_own,
+        ),
+        Task(
+            "scene",
+            plain_scene,
+            scene_pictures,
+            Recipe(steps=4000, eps=16 / 255, narrow=24, wide=64, pretrain_steps=50),
+        ),
+    )
+}

@@ -1,0 +1,240 @@
+"""Algorithm 1 of Bai et al. (2023): generator and two-headed discriminator, the latter against a PGD attacker.
+
+Every draw comes from the seed and the number of the step, so a run that was stopped goes on as if it had not been.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrize import cached
+
+from lab.aigan.discriminator import Discriminator
+from lab.aigan.generator import Generator, Shape, perturbed
+from lab.aigan.losses import class_loss, clean_loss, deceit_loss, margin_loss
+from lab.aigan.opponents import Opponent
+from lab.aigan.pretraining import pretrain
+from lab.attacks import random_targets
+from lab.attacks.eot import eot_pgd
+from lab.chance import seeded
+from lab.repair.checkpoints import Checkpoint
+from lab.training.recipe import average_into
+
+SAVE_EVERY: Final = 250
+"""Steps between checkpoints."""
+_PRETRAINED: Final = -1
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a training run is made of. Chosen on validation pictures; the paper's own values in brackets."""
+
+    steps: int
+    eps: float
+    batch: int = 128
+    """[256]"""
+    rate: float = 2e-3
+    """Of Adam, over half cosines to nothing [.002]."""
+    cycle: int = 1000
+    """Steps of each of them: after each the generator can ship, and training can always go on."""
+    confidence: float = 5.0
+    """κ of the margin loss [0]: pictures that only just succeed still teach."""
+    clean_weight: float = 0.05
+    """Of being taken for clean [1]."""
+    class_weight: float = 0.1
+    """Of being taken for the target class by the discriminator [1]."""
+    discriminate_every: int = 4
+    """Steps of the generator for each of the discriminator [1]."""
+    attacker_steps: int = 7
+    pretrain_steps: int = 100
+    warmup_steps: int = 0
+    """Steps in which only the opponent learns, from pictures with random changes."""
+    average_decay: float = 0.998
+    flip: bool = False
+    narrow: int = 32
+    wide: int = 96
+    blocks: int = 2
+    seed: int = 0
+
+    def rate_at(self, step: int) -> float:
+        """Share of the full rate: each cycle goes up over its first steps, then down a half cosine to nothing.
+
+        Later cycles begin lower: a generator that is good already is not thrown far.
+        """
+        number, here = divmod(step, self.cycle)
+        up = min(1.0, (here + 1) / min(100, 1 + self.cycle // 10))
+        return up * 0.5 * (1 + math.cos(math.pi * here / self.cycle)) / math.sqrt(1 + number)
+
+    def ends_cycle(self, step: int) -> bool:
+        """Whether `step` steps leave a generator at rest, which can ship."""
+        return step > 0 and (step % self.cycle == 0 or step == self.steps)
+
+    @property
+    def described(self) -> str:
+        """In one line, without the number of steps: a run of more of them begins as one of fewer does."""
+        return ", ".join(f"{name} {value}" for name, value in asdict(self).items() if name != "steps")
+
+
+class Players:
+    """The networks and their optimisers."""
+
+    def __init__(self, shape: Shape, recipe: Recipe, opponent: Opponent) -> None:
+        with seeded(recipe.seed):
+            self.generator = Generator(shape, recipe.narrow, recipe.wide, recipe.blocks)
+            self.discriminator = Discriminator(shape.classes, shape.channels)
+        self.average = copy.deepcopy(self.generator)
+        self.opponent = opponent
+        self.generating = torch.optim.Adam(self.generator.parameters(), recipe.rate, (0.5, 0.999))
+        self.discriminating = torch.optim.Adam(self.discriminator.parameters(), recipe.rate, (0.5, 0.999))
+
+    @property
+    def _parts(self) -> tuple[nn.Module | torch.optim.Optimizer, ...]:
+        return self.generator, self.average, self.discriminator, self.generating, self.discriminating
+
+    def state(self, step: int) -> dict[str, Any]:
+        """What a checkpoint keeps after `step`."""
+        parts = [part.state_dict() for part in self._parts]
+        return {"step": step, "parts": parts, "opponent": self.opponent.state()}
+
+    def restore(self, state: dict[str, Any]) -> int:
+        """Go on from there; the step that was the last one."""
+        for part, saved in zip(self._parts, state["parts"], strict=True):
+            part.load_state_dict(saved)
+        self.opponent.restore(state["opponent"])
+        last: int = state["step"]
+        return last
+
+
+def train(
+    pictures: Tensor,
+    labels: Tensor,
+    shape: Shape,
+    opponent: Opponent,
+    recipe: Recipe,
+    checkpoint: Checkpoint,
+    watch: Callable[[int, Generator], None] = lambda step, generator: None,
+) -> Generator:
+    """The trained generator, its weights averaged over the last steps, in evaluation mode.
+
+    `pictures` (N, C, H, W) uint8 and `labels` (N,) int64 of the training split. `watch` is shown the averaged generator
+    after each checkpoint.
+    """
+    players = Players(shape, recipe, opponent)
+    saved = checkpoint.load()
+    first = players.restore(saved) + 1 if saved is not None else _PRETRAINED
+    if first == recipe.steps:
+        watch(first, players.average.eval())
+    for step in range(first, recipe.steps):
+        if step == _PRETRAINED:
+            generator = torch.Generator().manual_seed(recipe.seed)
+            with seeded(recipe.seed):
+                pretrain(players.generator.encoder, pictures, recipe.pretrain_steps, generator)
+            players.average.load_state_dict(players.generator.state_dict())
+        else:
+            frames, truth, generator = draw(pictures, labels, recipe, step)
+            (_warm_up if step < recipe.warmup_steps else _step)(players, frames, truth, recipe, step, generator)
+        if (step + 1) % SAVE_EVERY == 0 or recipe.ends_cycle(step + 1):
+            checkpoint.save(players.state(step))
+            watch(step + 1, players.average.eval())
+    return players.average.eval()
+
+
+def draw(pictures: Tensor, labels: Tensor, recipe: Recipe, step: int) -> tuple[Tensor, Tensor, torch.Generator]:
+    """The frames (B, C, H, W) in [0, 1] and labels (B,) of one step, and the generator of its other draws."""
+    per_epoch = max(1, len(pictures) // recipe.batch)
+    epoch, number = divmod(step, per_epoch)
+    order = torch.randperm(len(pictures), generator=torch.Generator().manual_seed(recipe.seed * 100_003 + epoch))
+    index = order[number * recipe.batch : (number + 1) * recipe.batch]
+    generator = torch.Generator().manual_seed((recipe.seed + 1) * 1_000_003 + step)
+    frames = pictures[index].float() / 255
+    if recipe.flip:
+        flipped = torch.rand(len(frames), 1, 1, 1, generator=generator) < 0.5
+        frames = torch.where(flipped, frames.flip(3), frames)
+    return frames, labels[index], generator
+
+
+def _warm_up(
+    players: Players, frames: Tensor, labels: Tensor, recipe: Recipe, step: int, generator: torch.Generator
+) -> None:
+    noise = torch.randn(frames.shape, generator=generator).sign()
+    players.opponent.learn(frames, perturbed(frames, noise, recipe.eps), 1.0)
+
+
+def _step(
+    players: Players, frames: Tensor, labels: Tensor, recipe: Recipe, step: int, generator: torch.Generator
+) -> None:
+    rate = recipe.rate_at(step)
+    targets = random_targets(labels, players.generator.shape.classes, generator)
+    players.generator.train()
+    players.discriminator.requires_grad_(False)
+    attacked = perturbed(frames, players.generator(frames, targets), recipe.eps)
+    loss = margin_loss(players.opponent.logits(attacked), targets, recipe.confidence)
+    if recipe.clean_weight or recipe.class_weight:
+        clean, classes = players.discriminator(attacked)
+        loss = loss + deceit_loss(clean, classes, targets, recipe.clean_weight, recipe.class_weight)
+    _descend(players.generating, loss, recipe.rate * rate)
+    average_into(players.average, players.generator, min(recipe.average_decay, (step + 1) / (step + 10)))
+    attacked = attacked.detach()
+    if step % recipe.discriminate_every == 0 and (recipe.clean_weight or recipe.class_weight):
+        discriminate(players.discriminator, players.discriminating, frames, attacked, labels, recipe, rate, generator)
+    players.opponent.learn(frames, attacked, rate)
+
+
+def discriminate(
+    discriminator: Discriminator,
+    optimiser: torch.optim.Optimizer,
+    frames: Tensor,
+    attacked: Tensor,
+    labels: Tensor,
+    recipe: Recipe,
+    rate: float,
+    generator: torch.Generator,
+) -> None:
+    """One step of the discriminator: clean or not, and the true class, also of what PGD makes of `frames`."""
+    discriminator.requires_grad_(False).eval()
+    with cached():  # of the spectral norms, which do not change meanwhile
+        by_pgd = eot_pgd(
+            lambda x, _: discriminator(x)[1],
+            frames,
+            labels,
+            None,
+            eps=recipe.eps,
+            steps=recipe.attacker_steps,
+            samples=1,
+            generator=generator,
+        )
+    discriminator.requires_grad_(True).train()
+    count = len(frames)
+    clean, classes = discriminator(torch.cat((frames, attacked, by_pgd)))
+    loss = clean_loss(clean[:count], clean[count : 2 * count])
+    loss = loss + class_loss(classes[2 * count :], classes[count : 2 * count], labels)
+    _descend(optimiser, loss, recipe.rate * rate / 2)
+
+
+def _descend(optimiser: torch.optim.Optimizer, loss: Tensor, rate: float) -> None:
+    for group in optimiser.param_groups:
+        group["lr"] = rate
+    optimiser.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
+    optimiser.step()
+
+
+@torch.inference_mode()
+def success(
+    generator: Generator, logits: Callable[[Tensor], Tensor], pictures: Tensor, labels: Tensor, eps: float
+) -> float:
+    """Share of `pictures` (N, C, H, W) uint8 named as a random other class than `labels` (N,) that was asked for."""
+    targets = random_targets(labels, generator.shape.classes, torch.Generator().manual_seed(0))
+    hits = 0
+    for start in range(0, len(pictures), 250):
+        part = slice(start, start + 250)
+        frames = pictures[part].float() / 255
+        attacked = perturbed(frames, generator(frames, targets[part]), eps)
+        hits += int((logits(attacked).argmax(1) == targets[part]).sum())
+    return hits / len(pictures)

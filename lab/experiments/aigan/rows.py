@@ -1,0 +1,39 @@
+"""Rows of the experiment's tables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class SuccessRow:
+    """Targeted attacks on one network behind one defence, towards one class or, with `target` −1, all of them."""
+
+    task: str
+    knowledge: str
+    """`white-box` or `black-box`."""
+    attack: str
+    eps: float
+    defence: str
+    target: int
+    hits: int
+    images: int
+    share: float
+    low: float
+    high: float
+    """Wilson's interval of 95 %."""
+    accuracy: float
+    """Of the network on the attacked pictures."""
+    clean: float
+    """The same before the attack."""
+
+
+@dataclass(frozen=True)
+class TimeRow:
+    """So many attacks, in batches of the same size on as many threads, all in one run."""
+
+    task: str
+    attack: str
+    images: int
+    seconds: float
+    threads: int

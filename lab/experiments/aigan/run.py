@@ -1,0 +1,167 @@
+"""The experiment's steps, each kept when it is done: attacked pictures, verdicts, times; then tables and plots."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lab.aigan.measure import PGD_STEPS, attack, bare, frames_of, pgd, require_fit, targets_for, verdicts
+from lab.aigan.run import generator_name
+from lab.aigan.shipping import SETTINGS, Attacker, Frames, shipped_generator
+from lab.aigan.tasks import Task, home_of, task_of
+from lab.data import LabelledPictures
+from lab.experiments.aigan import plots, report
+from lab.experiments.aigan.defences import NOTHING, Defence, defences
+from lab.experiments.aigan.rows import SuccessRow, TimeRow
+from lab.experiments.cache import Arrays, Cache, digest
+from lab.experiments.provenance import made_by
+from lab.results.csv_rows import write_rows
+from lab.statistics import wilson
+from processors.bundle import Bundle, load_bundle
+
+GRADIENTS: Final = {"FGSM": 1, "PGD-40": PGD_STEPS}
+Labels = NDArray[np.int64]
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """`images` test pictures meet the generators, `pgd_images` of them PGD; nothing is done twice in `cache`."""
+
+    tasks: tuple[str, ...]
+    images: int
+    pgd_images: int
+    seed: int
+    data: Path | None
+    out: Path
+    cache: Cache
+    command: str
+    say: Say
+
+    def run(self) -> str:
+        """Measure, write CSV, plots and Markdown into `out`; the Markdown."""
+        successes: list[SuccessRow] = []
+        times: list[TimeRow] = []
+        notes = []
+        for task in map(task_of, self.tasks):
+            target = load_bundle(task.target(), torch.device("cpu"))
+            pictures = task.judged(self.data, self.images)
+            for name in shipped(task):
+                attacker = Attacker(shipped_generator(name))
+                require_fit(attacker, target, pictures)
+                notes.append(
+                    f"`{name}`: {attacker.settings.knowledge}, trained against {attacker.settings.bundle} by "
+                    f"`{attacker.settings.command}`"
+                )
+                successes += self._by_generator(task, attacker, target, pictures)
+            if self.pgd_images:
+                found, timed = self._by_gradients(task, target, pictures.first(self.pgd_images))
+                successes += found
+                times += timed
+        write_rows(self.out / report.SUCCESS, successes, SuccessRow)
+        write_rows(self.out / report.TIMES_FILE, times, TimeRow)
+        return report.write_report(self.out, notes, self.command)
+
+    def _by_generator(
+        self, task: Task, attacker: Attacker, target: Bundle, pictures: LabelledPictures
+    ) -> Iterator[SuccessRow]:
+        """All pictures on the bare network; behind defences those that PGD meets as well."""
+        frames, labels, settings = frames_of(pictures), pictures.labels, attacker.settings
+        made = attack(attacker, frames, targets_for(labels, len(target.settings.classes), self.seed))
+        white_box = settings.knowledge == "white-box"
+        if white_box:
+            plots.pictures(attacker, frames, labels, report.plot(self.out, f"{settings.name}-pictures"))
+        for defence in defences(task.name, target, self.seed)[: None if white_box else 1]:
+            some = slice(None if defence.name == NOTHING else self.pgd_images)
+            seen = self._seen(task, f"{settings.name} {attacker.digest}", defence, frames[some], made.frames[some])
+            yield from rows_of(
+                task.name,
+                settings.knowledge,
+                "AI-GAN",
+                settings.eps,
+                defence.name,
+                seen,
+                made.targets[some],
+                labels[some],
+            )
+            if defence.name == NOTHING:
+                file = report.plot(self.out, f"{settings.name}-classes")
+                plots.confusion(settings, seen["attacked"], made.targets, file)
+            self.say(f"{settings.name}, {defence.name}: {np.mean(seen['attacked'] == made.targets[some]):.4f}")
+
+    def _seen(self, task: Task, what: str, defence: Defence, clean: Frames, made: Frames) -> Arrays:
+        """Verdicts on pictures before and after an attack, `clean` and `attacked` (N,)."""
+        return {
+            "clean": self._verdicts(task, "clean", defence, clean),
+            "attacked": self._verdicts(task, what, defence, made),
+        }
+
+    def _verdicts(self, task: Task, what: str, defence: Defence, frames: Frames) -> NDArray[np.generic]:
+        state = digest(made_by(__name__), what, defence.model_id, defence.name, self.seed, len(frames))
+        step = "-".join((what.partition(" ")[0], *defence.name.split(), str(len(frames))))
+        made = self.cache.get(f"{task.name}/{step}", state, lambda: {"verdicts": verdicts(defence.judge(), frames)})
+        return made["verdicts"]
+
+    def _by_gradients(
+        self, task: Task, target: Bundle, pictures: LabelledPictures
+    ) -> tuple[list[SuccessRow], list[TimeRow]]:
+        """FGSM and PGD towards the same targets, and what each attack took, the generator among them."""
+        attacker = Attacker(shipped_generator(generator_name(task, black_box=False)))
+        eps = attacker.settings.eps
+        frames, labels = frames_of(pictures), pictures.labels
+        targets = targets_for(labels, len(target.settings.classes), self.seed)
+        state = digest(made_by(__name__), attacker.digest, target.model_id, eps, self.seed, len(frames))
+        found = self.cache.get(
+            f"{task.name}/race", state, lambda: race(attacker, target, frames, labels, targets, self.seed)
+        )
+        successes: list[SuccessRow] = []
+        for name in GRADIENTS:
+            made = found[name].astype(np.float32)
+            for defence in defences(task.name, target, self.seed):
+                seen = self._seen(task, f"{name} {state}", defence, frames, made)
+                successes += rows_of(task.name, "white-box", name, eps, defence.name, seen, targets, labels)
+                self.say(f"{task.name}, {name}, {defence.name}: {np.mean(seen['attacked'] == targets):.4f}")
+        threads = int(found["threads"])
+        return successes, [
+            TimeRow(task.name, name, len(frames), float(seconds), threads)
+            for name, seconds in zip((*GRADIENTS, "AI-GAN"), found["seconds"], strict=True)
+        ]
+
+
+def shipped(task: Task) -> list[str]:
+    """The names of the task's generators that ship; ConfigError without the white-box one."""
+    names = [generator_name(task, black_box=False)]
+    shipped_generator(names[0])
+    if task.black_box is not None and (home_of(task, black_box=True) / SETTINGS).is_file():
+        names.append(generator_name(task, black_box=True))
+    return names
+
+
+def race(attacker: Attacker, target: Bundle, frames: Frames, labels: Labels, targets: Labels, seed: int) -> Arrays:
+    """What FGSM and PGD make of `frames`, and the seconds of both and of the generator, in one run."""
+    eps = attacker.settings.eps
+    by_steps = [pgd(bare(target), frames, labels, targets, eps, seed, steps) for steps in GRADIENTS.values()]
+    seconds = [each.seconds for each in (*by_steps, attack(attacker, frames, targets))]
+    made: Arrays = {name: each.frames for name, each in zip(GRADIENTS, by_steps, strict=True)}
+    return made | {"seconds": np.array(seconds), "threads": np.array(torch.get_num_threads())}
+
+
+def rows_of(
+    task: str, knowledge: str, attack: str, eps: float, defence: str, seen: Arrays, targets: Labels, labels: Labels
+) -> Iterator[SuccessRow]:
+    """One row of all targets, and where nothing defends one of each."""
+    attacked, clean = seen["attacked"], seen["clean"]
+    for target in (-1, *(np.unique(targets).tolist() if defence == NOTHING else ())):
+        part = np.ones(len(targets), bool) if target < 0 else targets == target
+        hits = int((attacked[part] == targets[part]).sum())
+        share = wilson(hits, int(part.sum()))
+        yield SuccessRow(
+            task, knowledge, attack, eps, defence, target, hits, int(part.sum()), *share,
+            accuracy=float((attacked[part] == labels[part]).mean()), clean=float((clean[part] == labels[part]).mean()),
+        )  # fmt: skip

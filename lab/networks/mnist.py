@@ -1,0 +1,36 @@
+"""Networks for MNIST out of AI-GAN's Table I (Bai et al. 2023), for 28×28 grey pictures."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+class Stacked(nn.Module):
+    """Layers one after another, under the name that weights files know."""
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map normalised frames (B, 1, 28, 28) to logits (B, classes)."""
+        logits: Tensor = self.layers(x)
+        return logits
+
+
+def model_b(classes: int = 10) -> Stacked:
+    """Model B, from Carlini and Wagner (2017): 0.3 million weights. The paper's target."""
+    return Stacked(
+        nn.Conv2d(1, 32, 3), nn.ReLU(), nn.Conv2d(32, 32, 3), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(32, 64, 3), nn.ReLU(), nn.Conv2d(64, 64, 3), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Flatten(), nn.Linear(64 * 4 * 4, 200), nn.ReLU(), nn.Linear(200, 200), nn.ReLU(), nn.Linear(200, classes),
+    )  # fmt: skip
+
+
+def model_c(classes: int = 10) -> Stacked:
+    """Model C, LeNet-5 (LeCun et al. 1998) with today's activations: the local network of a black-box attacker."""
+    return Stacked(
+        nn.Conv2d(1, 6, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Flatten(), nn.Linear(16 * 5 * 5, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, classes),
+    )  # fmt: skip

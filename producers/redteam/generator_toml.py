@@ -1,0 +1,101 @@
+"""What `generator.toml` says of a generator of attacks, and where a generator that a scenario names lies."""
+
+from __future__ import annotations
+
+import random
+import tomllib
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from schemas.errors import ConfigError
+from schemas.limits import MAX_SIDE
+
+TOML: Final = "generator.toml"
+NETWORK: Final = "generator.onnx"
+RANDOM: Final = "random"
+OTHER: Final = "other"
+
+Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]
+ClassName = Annotated[str, Field(min_length=1)]
+
+
+class GeneratorSettings(BaseModel):
+    """A generator as its folder describes it; what else stands there is for people."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    name: str
+    classes: tuple[ClassName, ...] | Annotated[int, Field(ge=2)]
+    """Of the network that it was made against: their names in order, or how many there are."""
+    channels: Literal[1, 3]
+    height: Side
+    width: Side
+    eps: float = Field(gt=0, le=1)
+    """The L∞ bound that it was trained for, on the scale [0, 1]."""
+
+    @property
+    def class_count(self) -> int:
+        """How many classes its targets are of."""
+        return self.classes if isinstance(self.classes, int) else len(self.classes)
+
+    def check_target(self, target: str | int) -> None:
+        """Raise `ConfigError` unless `target` is a class by name or number, `random` or `other`."""
+        if target in (RANDOM, OTHER) or target in self._names:
+            return
+        if isinstance(target, int) and 0 <= target < self.class_count:
+            return
+        named = f", {', '.join(self._names)}" if self._names else ""
+        raise ConfigError(
+            f"expected {RANDOM}, {OTHER}, a class from 0 to {self.class_count - 1}{named}, got {target!r}"
+        )
+
+    def target_of(self, target: str | int, shown: int | None, position: int) -> int:
+        """The class that frame `position` of a source is to be taken for; `shown` is its own, None where unknown.
+
+        `random` is drawn by the position from the classes that are not its own, `other` is the class after its own
+        and, where that is unknown, drawn as well.
+        """
+        if isinstance(target, int):
+            return target
+        if target not in (RANDOM, OTHER):
+            return self._names.index(target)
+        if shown is None or shown >= self.class_count:
+            return random.Random(position).randrange(self.class_count)
+        if target == OTHER:
+            return (shown + 1) % self.class_count
+        drawn = random.Random(position).randrange(self.class_count - 1)
+        return drawn + (drawn >= shown)
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        return () if isinstance(self.classes, int) else self.classes
+
+
+def find_generator(name: str) -> Path:
+    """A generator's folder: a path, or the name of a shipped one; `ConfigError` when it has no `generator.toml`."""
+    folder = Path(name).expanduser()
+    if (folder / TOML).is_file():
+        return folder
+    shipped = Path(str(files("bundles"))) / "generators"
+    if folder.name == name and (shipped / name / TOML).is_file():
+        return shipped / name
+    have = ", ".join(sorted(path.parent.name for path in shipped.glob(f"*/{TOML}"))) or "none"
+    raise ConfigError(f"expected a folder with {TOML}, or a shipped generator ({have}), got {name!r}")
+
+
+def read_generator(folder: Path) -> GeneratorSettings:
+    """Read and check `generator.toml`; `ConfigError` names the file, the key and what was expected there."""
+    file = folder / TOML
+    try:
+        return GeneratorSettings.model_validate(tomllib.loads(file.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read: {error.strerror}") from None
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in problem["loc"])
+        raise ConfigError(f"{file}: {place}: {problem['msg'].lower()}") from None
+    except ValueError as error:  # not TOML, or not UTF-8
+        raise ConfigError(f"{file}: {error}") from None

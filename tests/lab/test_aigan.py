@@ -1,0 +1,165 @@
+"""AI-GAN's parts: losses against the formulas as they are printed, the bound, the condition."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from lab.aigan.discriminator import Discriminator
+from lab.aigan.generator import Generator, Shape, perturbed
+from lab.aigan.losses import class_loss, clean_loss, contrastive_loss, deceit_loss, distillation_loss, margin_loss
+from lab.aigan.opponents import differentiable
+from lab.aigan.pretraining import pretrain, view
+from lab.aigan.shipping import WITHIN
+from lab.chance import seeded
+from processors.bundle import load_bundle, shipped_bundle
+
+TINY = Shape(classes=3, channels=3, height=8, width=12)
+
+
+def tiny_generator() -> Generator:
+    with seeded(0):
+        return Generator(TINY, narrow=4, wide=6, blocks=1).eval()
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def softmax(row: list[float]) -> list[float]:
+    powers = [math.exp(each) for each in row]
+    return [each / sum(powers) for each in powers]
+
+
+def sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x))
+
+
+@pytest.mark.parametrize("confidence", [0.0, 1.0])
+def test_margin_loss_is_equation_4_with_a_target(confidence: float) -> None:
+    logits, targets = random(20, 5), torch.arange(20) % 5
+    literal = [
+        max(max(z for i, z in enumerate(row) if i != t) - row[t], -confidence)
+        for row, t in zip(logits.tolist(), targets.tolist(), strict=True)
+    ]
+    assert margin_loss(logits, targets, confidence).item() == pytest.approx(np.mean(literal), abs=1e-6)
+
+
+def test_the_losses_of_both_heads_are_equations_6_to_8() -> None:
+    clean, fake = random(7), random(7, seed=1)
+    as_clean = -np.mean([math.log(sigmoid(x)) for x in clean.tolist()])
+    as_fake = -np.mean([math.log(1 - sigmoid(x)) for x in fake.tolist()])
+    literal = float(as_clean + as_fake)
+    assert clean_loss(clean, fake).item() == pytest.approx(literal, abs=1e-6)
+
+    by_pgd, by_generator, labels = random(7, 4), random(7, 4, seed=1), torch.arange(7) % 4
+    literal = 0.0
+    for logits in (by_pgd, by_generator):
+        shares = [softmax(row)[y] for row, y in zip(logits.tolist(), labels.tolist(), strict=True)]
+        literal -= float(np.mean([math.log(share) for share in shares]))
+    assert class_loss(by_pgd, by_generator, labels).item() == pytest.approx(literal, abs=1e-6)
+
+
+def test_the_generator_wants_to_be_taken_for_clean_and_for_the_target() -> None:
+    clean, classes, targets = random(5), random(5, 4), torch.tensor([0, 1, 2, 3, 0])
+    as_clean = -np.mean([math.log(sigmoid(x)) for x in clean.tolist()])
+    shares = [softmax(row)[t] for row, t in zip(classes.tolist(), targets.tolist(), strict=True)]
+    as_target = -np.mean([math.log(share) for share in shares])
+    assert deceit_loss(clean, classes, targets, 2.0, 3.0).item() == pytest.approx(
+        2 * as_clean + 3 * as_target, abs=1e-5
+    )
+
+
+def test_contrastive_loss_is_equation_11_over_all_ordered_pairs() -> None:
+    first, second = random(4, 6), random(4, 6, seed=1)
+    vectors = torch.cat((first, second)).double().numpy()
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    total = 0.0
+    for i in range(8):
+        j = (i + 4) % 8
+        others = sum(math.exp(unit[i] @ unit[k] / 0.5) for k in range(8) if k != i)
+        total -= math.log(math.exp(unit[i] @ unit[j] / 0.5) / others)
+    assert contrastive_loss(first, second).item() == pytest.approx(total / 8, abs=1e-5)
+
+
+def test_distillation_wants_the_answers_whatever_is_added_to_all_logits() -> None:
+    answers = random(6, 4).log_softmax(1)
+    assert distillation_loss(answers + 3, answers).item() == pytest.approx(0, abs=1e-5)
+    others = random(6, 4, seed=1)
+    literal = 0.0
+    for guessed, wanted in zip((others / 4).tolist(), (answers / 4).tolist(), strict=True):
+        q, p = softmax(guessed), softmax(wanted)
+        literal += sum(each * math.log(each / q[i]) for i, each in enumerate(p))
+    assert distillation_loss(others, answers).item() == pytest.approx(literal / 6 * 16, rel=1e-4)
+
+
+@settings(max_examples=20, deadline=None)
+@given(eps=st.floats(1 / 255, 1), seed=st.integers(0, 1000))
+def test_no_picture_leaves_the_bound_or_the_range(eps: float, seed: int) -> None:
+    generator = tiny_generator()
+    with torch.no_grad():
+        generator.usual.weight.mul_(100)  # saturated: every value wants to go all the way
+        pictures = torch.rand(5, 3, 8, 12, generator=torch.Generator().manual_seed(seed))
+        attacked = perturbed(pictures, generator(pictures, torch.arange(5) % 3), eps * WITHIN)
+    assert attacked.min() >= 0
+    assert attacked.max() <= 1
+    assert (attacked.double() - pictures.double()).abs().max() <= eps
+
+
+def test_the_direction_depends_on_the_target_and_on_the_picture() -> None:
+    generator = tiny_generator()
+    pictures = torch.rand(2, 3, 8, 12, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        both = [generator(pictures, torch.full((2,), target)) for target in (0, 1)]
+        generator.usual.weight.zero_()
+        without = [generator(pictures, torch.full((2,), target)) for target in (0, 1)]
+    assert not torch.allclose(both[0], both[1], atol=1e-2)
+    assert torch.allclose(without[0], without[1])  # blocks begin alike for all targets
+    assert not torch.allclose(without[0][0], without[0][1], atol=1e-4)
+
+
+def test_a_generator_refuses_sizes_that_it_cannot_halve_twice() -> None:
+    with pytest.raises(ValueError, match="multiples of 4, got 30x32"):
+        Generator(Shape(3, 3, 30, 32))
+
+
+def test_the_discriminator_answers_both_questions() -> None:
+    with seeded(0):
+        clean, classes = Discriminator(5, 1, width=4)(torch.rand(3, 1, 28, 28))
+    assert clean.shape == (3,)
+    assert classes.shape == (3, 5)
+
+
+def test_views_keep_the_range_and_differ() -> None:
+    pictures = torch.rand(6, 3, 8, 12, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    first, second = view(pictures, generator), view(pictures, generator)
+    assert first.shape == pictures.shape
+    assert min(first.min(), second.min()) >= 0
+    assert max(first.max(), second.max()) <= 1
+    assert (first - second).abs().mean() > 0.02
+
+
+def test_pre_training_brings_views_of_a_picture_together() -> None:
+    patches = torch.randint(0, 256, (8, 3, 2, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    pictures = patches.repeat_interleave(4, 2).repeat_interleave(4, 3)
+    losses = []
+    for steps in (1, 40):
+        encoder = tiny_generator().encoder
+        with seeded(0):
+            losses.append(pretrain(encoder, pictures, steps, torch.Generator().manual_seed(0)))
+    assert losses[1] < losses[0] - 0.4
+
+
+def test_a_folded_network_answers_as_the_bundle_does_and_gives_gradients() -> None:
+    bundle = load_bundle(shipped_bundle("scene"), torch.device("cpu"))
+    frames = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    folded = differentiable(bundle)(frames)
+    assert torch.allclose(folded, bundle.logits(frames), atol=1e-3)
+    assert torch.autograd.grad(folded.sum(), frames)[0].abs().sum() > 0

@@ -1,0 +1,148 @@
+"""Generators as they ship: ONNX that answers as torch does, and what the fleet's own one is worth."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from infra.cli import main
+from lab.aigan.generator import Generator, Shape
+from lab.aigan.measure import attack, bare, frames_of, pgd, targets_for, verdicts
+from lab.aigan.shipping import MAX_BYTES, MODEL, SETTINGS, Attacker, GeneratorSettings, ship, shipped_generator
+from lab.aigan.tasks import TASKS, judging_scenes, plain_scene
+from lab.chance import seeded
+from lab.training.bundle import to_toml
+from processors.bundle import load_bundle
+from schemas.errors import ConfigError, UserError
+
+SHAPE = Shape(classes=3, channels=1, height=8, width=12)
+SETTINGS_OF_TINY = GeneratorSettings("tiny", "none@1+0", "white-box", ["a", "b", "c"], 1, 8, 12, 0.25, "a command")
+Refusal = Callable[..., str]
+
+
+@pytest.fixture
+def refusal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Refusal:
+    """The one line with which `pointillist lab aigan …` ends."""
+    monkeypatch.delenv("POINTILLIST_DATA", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> str:
+        monkeypatch.setattr(sys, "argv", ["pointillist", "lab", "aigan", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == UserError.exit_code
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        return str(line)
+
+    return run
+
+
+def test_onnx_answers_as_torch_does_for_any_number_of_pictures(tmp_path: Path) -> None:
+    with seeded(0):
+        generator = Generator(SHAPE, narrow=4, wide=6, blocks=1).eval()
+    for norm in generator.modules():
+        if isinstance(norm, torch.nn.BatchNorm2d):
+            assert norm.running_mean is not None
+            norm.running_mean.normal_(generator=torch.Generator().manual_seed(0))
+    ship(generator, SETTINGS_OF_TINY, tmp_path)
+    attacker = Attacker(tmp_path)
+    assert attacker.settings == SETTINGS_OF_TINY
+    for count in (1, 5):
+        pictures = torch.rand(count, 1, 8, 12, generator=torch.Generator().manual_seed(count))
+        targets = torch.arange(count) % 3
+        with torch.no_grad():
+            expected = generator(pictures, targets).numpy()
+        np.testing.assert_allclose(attacker.direction(pictures.numpy(), targets.numpy()), expected, atol=1e-5)
+
+
+def test_a_generator_of_five_mebibytes_does_not_ship(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lab.aigan.shipping.export", lambda generator, file: file.write_bytes(bytes(MAX_BYTES)))
+    with pytest.raises(ConfigError, match=f"expected less than {MAX_BYTES} bytes"):
+        ship(Generator(SHAPE, narrow=2, wide=2, blocks=1), SETTINGS_OF_TINY, tmp_path)
+    assert not (tmp_path / MODEL).exists()
+
+
+def test_the_fleets_generator_gets_its_targets_and_keeps_its_bound() -> None:
+    attacker = Attacker(shipped_generator("scene"))
+    bundle = load_bundle(plain_scene(), torch.device("cpu"))
+    assert attacker.settings.bundle == bundle.model_id
+    pictures = judging_scenes(200)
+    frames = frames_of(pictures)
+    targets = targets_for(pictures.labels, 12, seed=0)
+    made = attack(attacker, frames, targets)
+    seen = verdicts(bare(bundle), made.frames)
+    assert made.l_inf <= attacker.settings.eps
+    assert (seen == targets).mean() >= 0.6
+    assert (seen == pictures.labels).mean() <= 0.3
+    assert (verdicts(bare(bundle), frames) == pictures.labels).mean() >= 0.99
+
+
+def test_pgd_is_timed_on_the_same_targets_and_keeps_the_same_bound() -> None:
+    bundle = load_bundle(plain_scene(), torch.device("cpu"))
+    pictures = judging_scenes(8)
+    targets = targets_for(pictures.labels, 12, seed=0)
+    made = pgd(bare(bundle), frames_of(pictures), pictures.labels, targets, 16 / 255, seed=0, steps=10)
+    assert made.l_inf <= 16 / 255
+    assert (verdicts(bare(bundle), made.frames) == targets).mean() > 0.5
+
+
+@pytest.mark.parametrize("name", list(TASKS))
+def test_every_generator_ships_with_its_settings_and_its_record(name: str) -> None:
+    folder = shipped_generator(name)
+    settings = Attacker(folder).settings
+    assert settings.name == name
+    assert (folder / MODEL).stat().st_size < MAX_BYTES
+    assert settings.command in (folder / "training.md").read_text(encoding="utf-8")
+
+
+def test_attack_writes_the_agreed_figures(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "figures.json"
+    arguments = ["attack", "--dataset", "scene", "--images", "4", "--json", str(file)]
+    monkeypatch.setattr(sys, "argv", ["pointillist", "lab", "aigan", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert not ended.value.code
+    figures = json.loads(file.read_text())
+    assert {"targeted_success", "seconds", "pgd40_seconds", "l_inf"} <= figures.keys()
+    assert 0 < figures["l_inf"] <= figures["eps"]
+    assert figures["images"] == 4
+    assert figures["pgd40_seconds"] > figures["seconds"] > 0
+
+
+def test_what_cannot_be_done_is_said_in_one_line(refusal: Refusal, tmp_path: Path) -> None:
+    to_json = ("--json", tmp_path / "figures.json")
+    assert "expected one of mnist, cifar10, scene, got 'svhn'" in refusal("attack", "--dataset", "svhn", *to_json)
+    assert "expected POINTILLIST_DATA with mnist.npz" in refusal("train", "--dataset", "mnist")
+    assert "expected a bound above 0 and up to 1, got 2.0" in refusal(
+        "attack", "--dataset", "scene", "--eps", 2, *to_json
+    )
+    assert "--black-box: expected one of mnist, cifar10, got scene" in refusal(
+        "train", "--dataset", "scene", "--black-box"
+    )
+    assert "got 'svhn'" in refusal("--dataset", "svhn")
+    missing = tmp_path / "nowhere"
+    assert f"cannot read {missing / SETTINGS}" in refusal(
+        "attack", "--dataset", "scene", "--generator", missing, *to_json
+    )
+    missing.mkdir()
+    (missing / SETTINGS).write_text("name = 3\n")
+    assert "expected a generator's settings" in refusal(
+        "attack", "--dataset", "scene", "--generator", missing, *to_json
+    )
+
+
+def test_a_generator_for_other_pictures_is_refused(refusal: Refusal, tmp_path: Path) -> None:
+    shutil.copy(shipped_generator("scene") / MODEL, tmp_path)
+    (tmp_path / SETTINGS).write_text(to_toml(asdict(SETTINGS_OF_TINY)), encoding="utf-8")
+    line = refusal("attack", "--dataset", "scene", "--generator", tmp_path, "--json", tmp_path / "figures.json")
+    assert "generator tiny: expected pictures of (8, 12, 1), got (32, 32, 3)" in line

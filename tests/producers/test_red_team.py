@@ -1,0 +1,427 @@
+"""The red team before a camera: targets, bounds, times and truth; and what is missing or wrong, said in one line."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from prometheus_client import CollectorRegistry
+
+from infra.local.mosquitto import Mosquitto
+from producers.faults import FaultPlan
+from producers.fleet import run_fleet
+from producers.redteam.generator import Generator
+from producers.redteam.generator_toml import GeneratorSettings, read_generator
+from producers.redteam.lens import STRETCH, add, attack, direction_of, stretched
+from producers.redteam.team import RedTeam
+from producers.scenario import Fault, parse_scenario
+from producers.scene import SceneSimulator, paste_sticker
+from producers.sources.framing import resize
+from producers.sources.source import Captured
+from schemas.errors import ConfigError
+from schemas.frame import Truth, decode_picture
+from schemas.keys import KeyRing
+from schemas.pixels.packing import Picture
+from schemas.runtime.health import Health
+from tests.producers.fake_bridge import SECRET, FakeBridge
+from tests.producers.stand_in_generator import CLASSES, EPS, patterns, write_generator
+from tests.producers.test_fleet import QUICK
+
+LEVELS = int(255 * EPS)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_generator(tmp_path_factory.mktemp("generator"))
+
+
+@pytest.fixture(scope="module")
+def generator(folder: Path) -> Generator:
+    return Generator(folder)
+
+
+@pytest.fixture
+def bridge(mosquitto: Mosquitto) -> Iterator[FakeBridge]:
+    with FakeBridge((mosquitto.host, mosquitto.port)) as fake:
+        yield fake
+
+
+def scene(index: int, size: tuple[int, int] = (32, 32), channels: int = 3) -> Picture:
+    return SceneSimulator(0, 0, size, channels).render(index)[0]
+
+
+# The scenario
+
+
+def scenario(folder: object, *attacks: dict[str, object]) -> dict[str, object]:
+    usual = {"camera": "cam-0", "kind": "attack", "at_s": 1, "for_s": 2, "generator": str(folder)}
+    return {"site": "a", "cameras": [{"name": "cam-{index}", "count": 3}], "faults": [usual | each for each in attacks]}
+
+
+def test_an_attack_takes_its_cameras_bound_and_target_from_the_scenario_and_else_the_generators(folder: Path) -> None:
+    document = scenario(
+        folder,
+        {},
+        {"at_s": 3, "eps": 0.1, "target": "hazard"},
+        {"at_s": 3, "camera": ["cam-1", "cam-2"], "target": 3},
+    )
+    first, second, third = parse_scenario(document).faults
+    assert (first.cameras, first.aim, first.eps) == (("cam-0",), "random", None)
+    assert (second.aim, second.eps) == ("hazard", 0.1)
+    assert (third.cameras, third.aim) == (("cam-1", "cam-2"), 3)
+
+
+@pytest.mark.parametrize(
+    ("attacks", "expected"),
+    [
+        (
+            [{"generator": "nowhere"}],
+            r"faults\.0: generator: expected a folder with generator\.toml, or a shipped .*nowh",
+        ),
+        ([{"generator": None}], r"faults\.0: a fault of kind attack needs a generator"),
+        ([{"eps": 0}], r"faults\.0\.eps: .*greater than 0, got '0'"),
+        ([{"eps": 1.01}], r"faults\.0\.eps: .*less than or equal to 1, got '1\.01'"),
+        ([{"eps": float("nan")}], r"faults\.0\.eps: .*nan"),
+        ([{"eps": 0.003}], r"faults\.0: expected eps of at least 1/255, one grey level, got 0\.003"),
+        (
+            [{"target": "unicorn"}],
+            r"faults\.0: target: expected random, other, a class from 0 to 3, pause, .*'unicorn'",
+        ),
+        ([{"target": 4}], r"faults\.0: target: expected .* from 0 to 3, .* got 4"),
+        ([{"target": True}], r"faults\.0\.target"),
+        ([{"kind": "freeze"}], r"faults\.0: a fault of kind freeze has no generator"),
+        ([{"camera": ["cam-1", "pier"]}], r"faults\.0\.camera: expected a camera of this fleet, got 'pier'"),
+        ([{"camera": []}], r"faults\.0\.camera"),
+        ([{}, {"at_s": 2.9}], r"faults\.1: expected one attack on cam-0 at a time, got faults\.0 as well"),
+        ([{"camera": ["cam-2", "cam-1"]}, {}, {"at_s": 0, "camera": "cam-1"}], r"faults\.2: .*cam-1.*faults\.0"),
+        ([{"for_s": 0}], r"faults\.0\.for_s"),
+    ],
+)
+def test_a_mistake_in_an_attack_is_one_line_that_names_the_place_and_what_was_expected(
+    folder: Path, attacks: list[dict[str, object]], expected: str
+) -> None:
+    with pytest.raises(ConfigError, match=expected) as raised:
+        parse_scenario(scenario(folder, *attacks), "fleet.yaml")
+    assert str(raised.value).startswith("fleet.yaml: ")
+    assert "\n" not in str(raised.value)
+
+
+def test_attacks_that_follow_each_other_or_are_on_other_cameras_do_not_overlap(folder: Path) -> None:
+    document = scenario(folder, {}, {"at_s": 3}, {"camera": "cam-1"})
+    assert len(parse_scenario(document).faults) == 3
+
+
+# The generator
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (("height = 8", ""), "height: field required"),
+        (("channels = 3", "channels = 2"), "channels: .*1 or 3"),
+        (("eps = 0.03", "eps = 2"), "eps: .*less than or equal to 1"),
+        (("name =", "name"), "generator.toml: "),
+    ],
+)
+def test_a_generator_that_is_described_wrong_is_refused_in_one_line(
+    tmp_path: Path, change: tuple[str, str], expected: str
+) -> None:
+    made = write_generator(tmp_path / "generator")
+    file = made / "generator.toml"
+    file.write_text(file.read_text().replace(*change))
+    with pytest.raises(ConfigError, match=expected) as raised:
+        read_generator(made)
+    assert str(file) in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_generator_that_cannot_run_is_refused_in_one_line(tmp_path: Path) -> None:
+    foreign = write_generator(tmp_path / "foreign", inputs=("image", "targets"))
+    with pytest.raises(ConfigError, match=r"expected the inputs .*pictures.* got .*image"):
+        Generator(foreign)
+    small = write_generator(tmp_path / "small")
+    (small / "generator.toml").write_text((small / "generator.toml").read_text().replace("height = 8", "height = 9"))
+    with pytest.raises(ConfigError, match=r"generator\.onnx: the generator cannot run") as raised:
+        Generator(small)
+    assert "\n" not in str(raised.value)
+    broken = write_generator(tmp_path / "broken")
+    (broken / "generator.onnx").write_bytes(b"no network")
+    with pytest.raises(ConfigError, match="expected an ONNX network"):
+        Generator(broken)
+    (broken / "generator.onnx").unlink()
+    with pytest.raises(ConfigError, match="there is no such file"):
+        Generator(broken)
+
+
+def test_without_onnxruntime_the_extra_is_named_before_anything_starts(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    plan = parse_scenario(scenario(folder, {}))  # to read what a generator is takes nothing
+    ring = KeyRing(SECRET)
+    running = run_fleet(
+        plan,
+        mqtt=("127.0.0.1", 1),
+        state=tmp_path,
+        keys={camera.camera_id: ring.current(camera.camera_id) for camera in plan.cameras()},
+        registry=CollectorRegistry(),
+        health=Health(),
+        stop=asyncio.Event(),
+    )
+    with pytest.raises(ConfigError, match=r"needs onnxruntime.*install pointillist\[redteam\]") as raised:
+        asyncio.run(running)
+    assert "\n" not in str(raised.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_attack_runs_without_torch_and_a_scenario_alone_without_onnxruntime(folder: Path) -> None:
+    program = (
+        "import sys\n"
+        "import numpy as np, producers.fleet\n"
+        "from producers.scenario import parse_scenario\n"
+        f"plan = parse_scenario({scenario(folder, {})!r})\n"
+        "assert 'onnxruntime' not in sys.modules\n"
+        "from producers.redteam.generator import Generator\n"
+        "from producers.redteam.lens import attack\n"
+        "from pathlib import Path\n"
+        f"attack(np.zeros((9, 9, 3), np.uint8), Generator(Path({str(folder)!r})), 1, 0.1)\n"
+        "assert 'onnxruntime' in sys.modules\n"
+        "print(*[name for name in ('torch', 'onnx', 'scipy') if name in sys.modules])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout.split()) == (0, []), done.stderr
+
+
+# Targets
+
+
+def named(classes: tuple[str, ...] | int = CLASSES) -> GeneratorSettings:
+    return GeneratorSettings(name="g", classes=classes, channels=3, height=8, width=8, eps=0.1)
+
+
+def test_a_random_target_is_never_the_frames_own_class_and_each_of_the_others_about_as_often() -> None:
+    drawn = Counter(named().target_of("random", 2, position) for position in range(3000))
+    assert set(drawn) == {0, 1, 3}
+    assert min(drawn.values()) > 900
+    assert [named().target_of("random", 2, position) for position in range(20)] == [
+        named().target_of("random", 2, position) for position in range(20)
+    ]
+
+
+def test_other_is_the_next_class_and_an_unknown_class_is_no_bound() -> None:
+    assert [named().target_of("other", shown, 5) for shown in range(4)] == [1, 2, 3, 0]
+    for target in ("random", "other"):
+        assert {named().target_of(target, None, position) for position in range(100)} == {0, 1, 2, 3}
+        assert {named(3).target_of(target, 7, position) for position in range(100)} == {0, 1, 2}
+
+
+def test_a_class_is_named_or_numbered() -> None:
+    assert named().target_of("give-way", 0, 0) == 2
+    assert named(10).target_of(7, 0, 0) == 7
+    with pytest.raises(ConfigError, match="from 0 to 9, got 'give-way'"):
+        named(10).check_target("give-way")
+
+
+# The lens
+
+
+@settings(deadline=None, max_examples=80)
+@given(
+    hnp.arrays(np.uint8, (3, 4, 3)),
+    hnp.arrays(np.float32, (3, 4, 3), elements=st.floats(-1, 1, width=32)),
+    st.floats(1 / 255, 1),
+)
+def test_no_pixel_of_an_8_bit_frame_leaves_the_bound_and_each_is_the_level_nearest_to_what_was_asked(
+    picture: Picture, direction: np.ndarray, eps: float
+) -> None:
+    changed = add(picture, direction, eps)
+    moved = np.abs(changed.astype(int) - picture)
+    assert changed.dtype == np.uint8
+    assert moved.max() <= 255 * eps + 1e-6
+    asked = np.clip(picture + 255 * eps * direction.astype(float), 0, 255)
+    # Half a level for rounding, and less than one more where a whole level would leave the bound.
+    assert np.abs(changed - asked).max() < 1
+    inside = moved < int(255 * eps + 1e-6)
+    assert np.abs(changed - asked)[inside].max(initial=0) <= 0.5 + 1e-3
+
+
+@pytest.mark.parametrize("levels", [1, 4, 8, 16])
+def test_a_bound_of_whole_levels_is_used_to_the_full(levels: int) -> None:
+    picture = np.full((2, 2, 3), 100, np.uint8)
+    changed = add(picture, np.array([[[1, -1, 0]] * 2] * 2, np.float32), levels / 255)
+    assert changed[0, 0].tolist() == [100 + levels, 100 - levels, 100]
+
+
+def test_a_frame_of_the_generators_size_gets_its_direction_as_it_is(generator: Generator) -> None:
+    picture = scene(0, (16, 16))[4:12, 4:12]
+    expected = patterns(len(CLASSES), 3, 8)[2]
+    assert np.array_equal(direction_of(picture, generator, 2), expected)
+    assert np.array_equal(attack(picture, generator, 2, EPS), add(picture, expected.transpose(1, 2, 0), EPS))
+
+
+def test_the_direction_for_a_larger_frame_is_enlarged_bilinearly_and_stretched(generator: Generator) -> None:
+    picture = scene(0, (48, 64))
+    small = torch.from_numpy(patterns(len(CLASSES), 3, 8)[1:2])
+    large = STRETCH * torch.nn.functional.interpolate(small, (48, 64), mode="bilinear", align_corners=False)[0].numpy()
+    for plane, expected in zip(small[0].numpy(), large, strict=True):
+        np.testing.assert_allclose(stretched(plane, 48, 64), expected, atol=1e-5)
+    apart = attack(picture, generator, 1, EPS).astype(int) - add(picture, large.transpose(1, 2, 0).clip(-1, 1), EPS)
+    assert np.abs(apart).max() <= 1  # of a number just at the half
+    assert (apart != 0).mean() < 0.01
+
+
+def test_an_attack_on_a_larger_frame_is_as_large_at_the_networks_size_as_the_bound_lets_it(tmp_path: Path) -> None:
+    checks = np.indices((8, 8)).sum(0) % 2 * np.float32(2) - 1  # the finest pattern, of which resampling leaves least
+    made = Generator(write_generator(tmp_path / "checks", direction=np.broadcast_to(checks, (4, 3, 8, 8))))
+    picture = np.full((64, 64, 3), 128, np.uint8)
+    moved = torch.from_numpy(attack(picture, made, 0, 16 / 255).astype(np.float32) - 128).permute(2, 0, 1)[None]
+    seen = torch.nn.functional.interpolate(moved, (8, 8), mode="bilinear", align_corners=False, antialias=True)
+    plain = torch.nn.functional.interpolate(
+        16 * torch.from_numpy(checks.copy())[None, None], (64, 64), mode="bilinear", align_corners=False
+    )
+    unstretched = torch.nn.functional.interpolate(plain, (8, 8), mode="bilinear", align_corners=False, antialias=True)
+    inside = (..., slice(1, -1), slice(1, -1))  # the border is brighter either way
+    assert seen[inside].abs().mean() > 1.8 * unstretched[inside].abs().mean()
+
+
+def test_the_generator_sees_the_whole_frame_at_its_own_size_in_0_to_1(
+    generator: Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[np.ndarray] = []
+
+    def direction(pictures: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        given.append(pictures)
+        return np.zeros_like(pictures)
+
+    monkeypatch.setattr(generator, "direction", direction)
+    picture = scene(3, (48, 64))
+    direction_of(picture, generator, 1)
+    (seen,) = given
+    assert seen.shape == (1, 3, 8, 8)
+    assert seen.dtype == np.float32
+    np.testing.assert_allclose(seen[0].transpose(1, 2, 0), resize(picture, (8, 8)) / 255, atol=1e-6)
+
+
+def test_grey_frames_and_grey_generators_are_attacked_within_the_bound_as_well(
+    generator: Generator, tmp_path: Path
+) -> None:
+    grey = scene(0, (24, 40), 1)
+    changed = attack(grey, generator, 1, EPS)
+    assert changed.shape == grey.shape
+    assert 0 < np.abs(changed.astype(int) - grey).max() <= LEVELS
+    of_grey = Generator(write_generator(tmp_path / "grey", channels=1))
+    colour = scene(0, (24, 40))
+    moved = attack(colour, of_grey, 1, EPS).astype(int) - colour
+    inside = (colour > LEVELS) & (colour < 255 - LEVELS)
+    every = inside.all(2)
+    assert every.any()
+    assert np.array_equal(moved[every][:, 0], moved[every][:, 2])
+
+
+def test_what_a_generator_gives_beyond_its_bounds_counts_as_the_bound(tmp_path: Path) -> None:
+    wild = np.zeros((4, 3, 8, 8), np.float32)
+    wild[:, 0], wild[:, 1], wild[:, 2] = 7, np.nan, -np.inf
+    made = Generator(write_generator(tmp_path / "wild", direction=wild))
+    picture = np.full((8, 8, 3), 100, np.uint8)
+    assert attack(picture, made, 0, EPS)[0, 0].tolist() == [100 + LEVELS, 100, 100 - LEVELS]
+
+
+# Time and truth
+
+
+def captured(position: int, label: int | None = 3) -> Captured:
+    return Captured(scene(position), position, None if label is None else Truth(label))
+
+
+def plan_of(folder: Path, **fields: object) -> FaultPlan:
+    usual = {"camera": "c", "at_s": 2, "kind": "attack", "for_s": 3, "generator": str(folder), "eps": EPS}
+    faults = [Fault.model_validate(usual | fields), Fault(camera="c", at_s=4, kind="sticker", for_s=2)]
+    return FaultPlan(faults, 50_000, RedTeam([str(folder)]))
+
+
+async def test_an_attack_holds_from_its_time_for_its_time_and_keeps_the_truth(folder: Path) -> None:
+    plan = plan_of(folder, target="other")
+    shown = [await plan.show(captured(second), 50_000 + 1000 * second) for second in range(7)]
+    assert [each.truth for each in shown] == [
+        *[Truth(3)] * 2, *[Truth(3, attacked=True)] * 2, Truth(3, True, attacked=True), Truth(3, True), Truth(3)
+    ]  # fmt: skip
+    assert [each.position for each in shown] == list(range(7))
+    for second in (0, 1, 6):
+        assert np.array_equal(shown[second].picture, captured(second).picture)
+    for second, before in ((2, captured(2).picture), (3, captured(3).picture), (4, paste_sticker(scene(4)))):
+        moved = np.abs(shown[second].picture.astype(int) - before)
+        assert 0 < moved.max() <= LEVELS
+
+
+async def test_the_same_frame_is_attacked_the_same_way_again(folder: Path) -> None:
+    first, second = [
+        (await plan_of(folder).show(captured(number), 52_000)).picture for number in (9, 9)
+    ]  # as after a restart
+    assert np.array_equal(first, second)
+
+
+async def test_a_frame_of_the_targets_class_is_left_alone_and_not_marked(folder: Path) -> None:
+    plan = plan_of(folder, target="hazard")
+    left = await plan.show(captured(1), 52_000)
+    assert (left.truth, np.array_equal(left.picture, captured(1).picture)) == (Truth(3), True)
+    assert (await plan.show(captured(1, 0), 52_000)).truth == Truth(0, attacked=True)
+
+
+async def test_frames_of_an_unknown_class_are_attacked_without_a_truth(folder: Path) -> None:
+    shown = await plan_of(folder).show(captured(1, None), 52_000)
+    assert shown.truth is None
+    assert not np.array_equal(shown.picture, captured(1).picture)
+
+
+async def test_the_bound_is_the_generators_own_where_the_scenario_names_none(folder: Path) -> None:
+    shown = await plan_of(folder, eps=None).show(captured(1), 52_000)
+    assert np.abs(shown.picture.astype(int) - captured(1).picture).max() == LEVELS
+
+
+@pytest.mark.brokers
+async def test_a_fleet_publishes_what_an_attacked_lens_shows_and_marks_it(
+    folder: Path, mosquitto: Mosquitto, bridge: FakeBridge, state_dir: Path
+) -> None:
+    document = scenario(folder, {"camera": ["cam-0", "cam-2"], "at_s": 0.5, "for_s": 1})
+    plan = parse_scenario(document | {"site": "red-team", "defaults": {"fps": 10, "source": {"kind": "scene"}}})
+    ring = KeyRing(SECRET)
+    outcome = await run_fleet(
+        plan,
+        mqtt=(mosquitto.host, mosquitto.port),
+        state=state_dir,
+        keys={camera.camera_id: ring.current(camera.camera_id) for camera in plan.cameras()},
+        registry=CollectorRegistry(),
+        health=Health(),
+        stop=asyncio.Event(),
+        run_s=2.2,
+        link=QUICK,
+    )
+    assert outcome.drained
+    begun_ms = min(frame.captured_ms for frame in bridge.frames.values())
+    attacked: Counter[str] = Counter()
+    for identity, frame in bridge.frames.items():
+        truth = Truth.from_wire(frame.truth)
+        number = int(identity.camera_id[-1])
+        picture, label = SceneSimulator(0, number, (32, 32)).render(identity.seq)
+        shown, kept = decode_picture(ring.current(identity.camera_id), frame)
+        moved = np.abs(shown.astype(int) - picture)[kept]
+        assert truth is not None
+        assert truth.class_id == label
+        assert (moved.max() > 0) == truth.attacked
+        assert moved.max() <= LEVELS
+        since_s = (frame.captured_ms - begun_ms) / 1000
+        assert not truth.attacked or 0.3 <= since_s <= 1.6
+        attacked[identity.camera_id] += truth.attacked
+    assert attacked["red-team/cam-1"] == 0
+    assert 8 <= attacked["red-team/cam-0"] <= 11
+    assert 8 <= attacked["red-team/cam-2"] <= 11
