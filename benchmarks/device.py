@@ -135,8 +135,8 @@ def whole_path(program: Program, batch: int, drop: float) -> Callable[[], object
     if device.type == "cuda":
         pixels = pixels.pin_memory()
 
-    def decode(kept: Tensor, sent: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return pixels.to(device, non_blocking=True), kept, sent
+    def decode(kept: Tensor, sent: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        return pixels.to(device, non_blocking=True), kept, sent, None
 
     @torch.inference_mode()
     def run() -> object:

@@ -1,4 +1,4 @@
-"""The chain of stages: unpack, reconstruct, denoise, classify; and STRIP beside it. Pure torch, no Kafka.
+"""The chain of stages: unpack, reconstruct, denoise, preprocess, classify; STRIP beside it. Pure torch, no Kafka.
 
 What runs live on a batch is what the lab evaluates. Under the policy `resize`, frames larger than the network's input
 go to its size by their kept pixels (`processors.stages.at_scale`) and are restored there; others are rebuilt first.
@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from processors.bundle import Bundle
+from processors.preprocess.contract import seeds_of_sums
 from processors.stages.at_scale import at_scale, density
 from processors.stages.classify import classify
 from processors.stages.denoise import SIGMA, denoise
@@ -29,8 +30,9 @@ from processors.stages.resample import fitted, resize, window
 from processors.stages.strip import StripResult, strip
 from schemas.errors import StageError
 
-STAGES = ("unpack", "reconstruct", "denoise", "classify", "strip")
-"""In the order in which they run; `strip` on a sample of frames only. `unpack` is in `processors.stages.unpack`."""
+STAGES = ("unpack", "reconstruct", "denoise", "preprocess", "classify", "strip")
+"""In the order in which they run; `strip` on a sample of frames only. `unpack` is in `processors.stages.unpack`, what
+`preprocess` does is the bundle's to say."""
 
 SCALED_FROM: Final = 1.0
 """Kept pixels of a frame for each pixel of the network's input, from which on it goes straight to that scale: with
@@ -134,9 +136,10 @@ class Pipeline:
     def see(
         self, frames: Tensor, kept: Tensor, stage: StageContext = bare, *, denoised: bool = True
     ) -> tuple[Tensor, Tensor | None]:
-        """What the network sees of frames (B, C, H, W) in [0, 1], in the form of `Bundle.prepare`; and them rebuilt.
+        """What `Bundle.logits` takes of frames (B, C, H, W) in [0, 1], in the form of `Bundle.prepare`; them rebuilt.
 
-        The second result is what `rebuild` gives; None where not all of them had to be rebuilt, or not all of each.
+        The bundle's stages come after that. The second result is what `rebuild` gives; None where not all of them had
+        to be rebuilt, or not all of each.
         """
         height, width = frames.shape[2:]
         wanted = self.bundle.settings.input
@@ -188,15 +191,27 @@ class Pipeline:
         restored = [i for i, each in enumerate(densities) if scaled_from <= each < restored_below]
         return whole, restored, [i for i, each in enumerate(densities) if each >= max(scaled_from, restored_below)]
 
-    def logits(self, frames: Tensor, kept: Tensor) -> Tensor:
-        """Logits (B, classes) of the whole chain, as an attacker who knows it would ask for them."""
-        return self.bundle.logits(self.see(frames, kept)[0])
+    def logits(self, frames: Tensor, kept: Tensor, seeds: Tensor | None = None) -> Tensor:
+        """Logits (B, classes) of the whole chain, as an attacker who knows it would ask for them.
 
-    def __call__(self, frames: Tensor, kept: Tensor, stage: StageContext = bare) -> Classified:
-        """Classify frames (B, C, H, W) in [0, 1] with their masks (B, 1, H, W), True where a pixel was kept."""
+        `seeds` (B,) int64 decide what the bundle's random stages draw; None, as for an attacker who does not know the
+        cameras' keys, is fresh ones from torch's global generator.
+        """
+        return self.bundle.logits(self.see(frames, kept)[0], seeds)
+
+    def __call__(
+        self, frames: Tensor, kept: Tensor, stage: StageContext = bare, *, seeds: Tensor | None = None
+    ) -> Classified:
+        """Classify frames (B, C, H, W) in [0, 1] with their masks (B, 1, H, W), True where a pixel was kept.
+
+        `seeds` are those of `logits`.
+        """
         seen, rebuilt = self.see(frames, kept, stage)
+        if self.bundle.stages:
+            with stage("preprocess"):
+                seen = self.bundle.preprocess(seen, seeds)
         with stage("classify"):
-            class_id, confidence = classify(self.bundle.logits(seen).float())
+            class_id, confidence = classify(self.bundle.network_logits(seen).float())
         return Classified(rebuilt, class_id, confidence)
 
     def show(self, frames: Tensor, kept: Tensor, longest: int, rebuilt: Tensor | None = None) -> Tensor:
@@ -212,37 +227,41 @@ class Pipeline:
             return reconstruct_plate(frames, kept)
         return reconstruct_plate(*at_scale(frames, kept, *size))
 
-    def probe_input(self, pictures: Tensor) -> Tensor:
+    def probe_input(self, pictures: Tensor, seeds: Tensor | None = None) -> Tensor:
         """What STRIP looks at, (B, channels, height, width) of the network: whole pictures (B, C, H, W) in [0, 1].
 
-        Under the policy `tile` it is the most confident tile, the one that gives the verdict.
+        Under the policy `tile` it is the most confident tile, the one that gives the verdict with those `seeds` (B,).
+        The bundle's stages come when an overlay lies on it.
         """
         prepared = self.bundle.prepare(pictures)
         if prepared.ndim == 4:
             return prepared
-        every = self.bundle.logits(prepared.flatten(0, 1)).view(*prepared.shape[:2], -1)
+        preprocessed = self.bundle.preprocess(prepared, seeds)
+        every = self.bundle.network_logits(preprocessed.flatten(0, 1)).view(*prepared.shape[:2], -1)
         best = every.softmax(2).amax(2).argmax(1)
         return prepared[torch.arange(len(prepared), device=prepared.device), best]
 
-    def dropped_input(self, frames: Tensor, kept: Tensor) -> Tensor:
+    def dropped_input(self, frames: Tensor, kept: Tensor, seeds: Tensor | None = None) -> Tensor:
         """What STRIP looks at of frames (B, C, H, W) whose pixels are missing where `kept` (B, 1, H, W) is False.
 
         Each dropped pixel is the nearest kept one, as it was sent: the classifier's reconstruction weakens what is left
         of a trigger, as it should, and would hide it here; so does whatever mixes pixels.
         """
-        return self._strip_input(frames, kept, reconstruct_nearest)
+        return self._strip_input(frames, kept, reconstruct_nearest, seeds)
 
-    def composed_input(self, frames: Tensor, known: Tensor) -> Tensor:
+    def composed_input(self, frames: Tensor, known: Tensor, seeds: Tensor | None = None) -> Tensor:
         """What STRIP looks at of frames (B, C, H, W) whose pixels are nearly all `known` (B, 1, H, W).
 
         What moves is missing, and a thin plate in its place, smooth as most pictures are, leaves the rest as it is.
         """
-        return self._strip_input(frames, known, reconstruct_plate)
+        return self._strip_input(frames, known, reconstruct_plate, seeds)
 
-    def _strip_input(self, frames: Tensor, kept: Tensor, fill: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    def _strip_input(
+        self, frames: Tensor, kept: Tensor, fill: Callable[[Tensor, Tensor], Tensor], seeds: Tensor | None
+    ) -> Tensor:
         """`probe_input` of frames filled by `fill`, at the network's scale where that is how they are classified."""
         if not self.scales(*frames.shape[2:]):
-            return self.probe_input(fill(frames, kept))
+            return self.probe_input(fill(frames, kept), seeds)
         whole, *scaled = self.ways(kept)
         small = sorted(scaled[0] + scaled[1])
         parts = []
@@ -250,12 +269,16 @@ class Pipeline:
             parts.append(resize(fill(*_some(whole, frames, kept)), *self._size))
         if small:
             parts.append(fill(*at_scale(*_some(small, frames, kept), *self._size)))
-        return self.probe_input(_in_order(parts, whole + small))
+        return self.probe_input(_in_order(parts, whole + small), seeds)
 
-    def strip(self, probes: Tensor, dropped_per_block: int = 0, *, sequential: bool = True) -> StripResult:
+    def strip(
+        self, probes: Tensor, dropped_per_block: int = 0, *, seeds: Tensor | None = None, sequential: bool = True
+    ) -> StripResult:
         """Judge what `probe_input` gave, or `dropped_input` where frames lack some pixels, by the bundle's overlays.
 
-        Sequential where the bundle has limits for it. Raises StageError when it has no threshold for such frames.
+        Each sum of a picture and an overlay goes through the bundle's stages, with a draw of its own that follows from
+        the picture's of `seeds` (B,). Sequential where the bundle has limits for it. Raises StageError when it has no
+        threshold for such frames.
         """
         settings = self.bundle.settings.strip
         if settings is None or self.bundle.overlays is None:
@@ -273,6 +296,7 @@ class Pipeline:
             accept_by=threshold.accept_statistic,
             usual=self._usual.get(dropped_per_block),
             clamped=settings.clamped,
+            seeds=None if seeds is None else seeds_of_sums(seeds, len(self.bundle.overlays)),
         )
 
 

@@ -24,9 +24,11 @@ TAG_FIELD: Final = b"\x79"
 
 _IDENTITY = struct.Struct("<QQ")
 _SEED = struct.Struct("<II")
+_SIGNED = struct.Struct("<q")
 _MASK: Final = b"pl-mask"
 _CODEBOOK: Final = b"pl-codebook"
 _PROBE: Final = b"pl-probe"
+_PREPROCESS: Final = b"pl-preprocess"
 _MODELS_INFO: Final = b"pointillist v1 models key\0"
 
 
@@ -57,7 +59,9 @@ class CameraKey:
         name = camera_id.encode() + b"\0"
         self._tags = {p: blake2b(name, digest_size=TAG_BYTES, key=key, person=p.value) for p in Purpose}
         # Copied for each use: a hash that has taken its key in already saves half of the work.
-        self._hashes = {p: blake2b(digest_size=_SEED.size, key=key, person=p) for p in (_MASK, _CODEBOOK, _PROBE)}
+        self._hashes = {
+            p: blake2b(digest_size=_SEED.size, key=key, person=p) for p in (_MASK, _CODEBOOK, _PROBE, _PREPROCESS)
+        }
         self._codebook_seeds: dict[int, tuple[int, int]] = {}
 
     def __repr__(self) -> str:
@@ -98,6 +102,11 @@ class CameraKey:
         """Seed of a frame's mask: the two key words of its Philox generator."""
         return self._words(_IDENTITY.pack(boot_id, seq), _MASK)
 
+    def preprocess_seed(self, boot_id: int, seq: int) -> int:
+        """Seed of what random stages draw for a frame before the network sees it: a signed number of 64 bits."""
+        seed: int = _SIGNED.unpack(self._hash(_IDENTITY.pack(boot_id, seq), _PREPROCESS))[0]
+        return seed
+
     def codebook_seed(self, dropped_per_block: int) -> tuple[int, int]:
         """Seed of the camera's codebook for one number of dropped pixels."""
         seed = self._codebook_seeds.get(dropped_per_block)
@@ -114,10 +123,13 @@ class CameraKey:
         return seq % run == word % run
 
     def _words(self, data: bytes, person: bytes) -> tuple[int, int]:
+        first, second = _SEED.unpack(self._hash(data, person))
+        return first, second
+
+    def _hash(self, data: bytes, person: bytes) -> bytes:
         keyed = self._hashes[person].copy()
         keyed.update(data)
-        first, second = _SEED.unpack(keyed.digest())
-        return first, second
+        return keyed.digest()
 
 
 def derive_camera_key(fleet_secret: bytes, camera_id: CameraId, generation: int = 0) -> CameraKey:

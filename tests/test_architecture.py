@@ -24,6 +24,7 @@ ALLOWED = {
         "processors.bundle",
         "processors.networks",
         "processors.pipeline",
+        "processors.preprocess",
         "processors.stages",
         "producers.sources",
         "producers.scene",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from processors.bundle.formats import Network
 from processors.bundle.model_toml import BundleSettings
+from processors.preprocess import Stage, fresh_seeds, preprocess
+from processors.preprocess.contract import seeds_of_tiles
 from processors.stages.resample import centre_crop, resize, tiles
 from processors.stages.shapes import check_frames
 from schemas.errors import StageError
@@ -21,9 +23,10 @@ LUMA = (0.299, 0.587, 0.114)
 class Bundle:
     """A network ready to run on `device`.
 
-    `model_id` is name@version+digest, the digest being 12 hexadecimal digits of the weights' SHA-256. `network` maps
-    normalised pictures (B, channels, height, width) to its raw output (B, classes). `overlays` is
-    (N, channels, height, width) in [0, 1], or None without a `strip` table.
+    `model_id` is name@version+digest, the digest being 12 hexadecimal digits of the weights' SHA-256, and where there
+    are stages of theirs too. `network` maps normalised pictures (B, channels, height, width) to its raw output
+    (B, classes). `overlays` is (N, channels, height, width) in [0, 1], or None without a `strip` table. `stages` are
+    what every picture goes through before it is normalised, one that STRIP has laid an overlay over as well.
     """
 
     model_id: str
@@ -33,6 +36,17 @@ class Bundle:
     device: torch.device
     mean: Tensor
     std: Tensor
+    stages: tuple[Stage, ...] = ()
+
+    @property
+    def random(self) -> bool:
+        """Whether a stage draws, so that the same picture may be seen in many ways."""
+        return any(stage.random for stage in self.stages)
+
+    @property
+    def bare(self) -> Bundle:
+        """The network without its stages."""
+        return replace(self, stages=())
 
     def prepare(self, frames: Tensor) -> Tensor:
         """Bring frames (B, C, H, W) in [0, 1] to the network's size and channels, without normalising.
@@ -52,13 +66,31 @@ class Bundle:
         cut, count = tiles(frames, wanted.height, wanted.width)
         return cut.reshape(len(frames), count, *cut.shape[1:])
 
-    def logits(self, prepared: Tensor) -> Tensor:
-        """Logits (B, classes) of what `prepare` gave: of several tiles, those of the most confident one."""
-        if prepared.ndim == 5:
-            every = self.logits(prepared.flatten(0, 1)).view(*prepared.shape[:2], -1)
+    def seeds(self, count: int, generator: torch.Generator | None = None) -> Tensor | None:
+        """Seeds (count,) for `logits` from `generator`, or torch's global one; None where no stage draws."""
+        return fresh_seeds(count, self.device, generator) if self.random else None
+
+    def preprocess(self, prepared: Tensor, seeds: Tensor | None = None) -> Tensor:
+        """What `prepare` gave, through the stages; see `processors.preprocess.preprocess` for `seeds` (B,)."""
+        if prepared.ndim == 5 and self.stages:
+            own = None if seeds is None else seeds_of_tiles(seeds, prepared.shape[1])
+            return self.preprocess(prepared.flatten(0, 1), own).view(prepared.shape)
+        return preprocess(prepared, self.stages, seeds)
+
+    def logits(self, prepared: Tensor, seeds: Tensor | None = None) -> Tensor:
+        """Logits (B, classes) of what `prepare` gave, through the stages: of several tiles, the most confident one's.
+
+        `seeds` (B,) int64 decide what random stages draw; None is fresh ones from torch's global generator.
+        """
+        return self.network_logits(self.preprocess(prepared, seeds))
+
+    def network_logits(self, preprocessed: Tensor) -> Tensor:
+        """The same of what `preprocess` gave."""
+        if preprocessed.ndim == 5:
+            every = self.network_logits(preprocessed.flatten(0, 1)).view(*preprocessed.shape[:2], -1)
             best = every.softmax(2).amax(2).argmax(1)
             return every[torch.arange(len(every), device=every.device), best]
-        output = self.network((prepared - self.mean) / self.std)
+        output = self.network((preprocessed - self.mean) / self.std)
         if self.settings.output == "probabilities":
             return output.clamp_min(torch.finfo(output.dtype).tiny).log()
         return output

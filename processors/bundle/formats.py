@@ -123,7 +123,9 @@ def _module_of_file(folder: Path, name: str) -> ModuleType:
 
 
 def inside(folder: Path, name: str, field: str) -> Path:
-    """The existing file `name` inside `folder`; raises BundleError when it is missing or lies elsewhere."""
+    """The existing file `name` inside `folder`; raises BundleError when it is missing, hidden or lies elsewhere."""
+    if any(part.startswith(".") and part not in (".", "..") for part in Path(name).parts):
+        raise BundleError(f"{field}: expected a file that is not hidden, for those are not published; got {name}")
     path = (folder / name).resolve()
     if not path.is_relative_to(folder.resolve()):
         raise BundleError(f"{field}: expected a file inside the bundle's folder, got {name}")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 
@@ -13,6 +15,8 @@ from torch import Tensor
 from processors.bundle.bundle import Bundle
 from processors.bundle.formats import Network, inside, load_onnx, load_safetensors, load_torchscript
 from processors.bundle.model_toml import BundleSettings, read_settings
+from processors.preprocess import Stage
+from processors.preprocess.contract import Place
 from schemas.errors import BundleError, first_line
 
 _TRIED = 8
@@ -36,7 +40,8 @@ def load_bundle(folder: Path, device: torch.device) -> Bundle:
     settings = read_settings(folder)
     try:
         weights = inside(folder, settings.weights, "weights")
-        digest = hashlib.sha256(weights.read_bytes()).hexdigest()[:12]
+        stages = _load_stages(settings, folder, device)
+        digest = _digest(settings, weights, folder)
         network = _load_network(settings, weights, folder, device)
         overlays = None if settings.strip is None else _load_overlays(settings, folder).to(device)
         mean, std = (
@@ -44,7 +49,7 @@ def load_bundle(folder: Path, device: torch.device) -> Bundle:
             for values in (settings.input.mean, settings.input.std)
         )
         model_id = f"{settings.name}@{settings.version}+{digest}"
-        bundle = Bundle(model_id, settings, network, overlays, device, mean, std)
+        bundle = Bundle(model_id, settings, network, overlays, device, mean, std, stages)
         _try(bundle)
         _check_scale(bundle)
     except BundleError as error:
@@ -52,6 +57,33 @@ def load_bundle(folder: Path, device: torch.device) -> Bundle:
     except OSError as error:
         raise BundleError(f"bundle {folder}: cannot read {settings.weights}: {error.strerror}") from error
     return bundle
+
+
+def _digest(settings: BundleSettings, weights: Path, folder: Path) -> str:
+    """12 hexadecimal digits for what decides verdicts: the weights, and the stages' parameters with their files.
+
+    Without stages it is the digest of the weights alone, as it was before there were any.
+    """
+    digest = hashlib.sha256(weights.read_bytes())
+    for stage in settings.preprocess:
+        digest.update(json.dumps(stage.model_dump(mode="json"), sort_keys=True).encode())
+        for name in stage.files:
+            digest.update(hashlib.sha256((folder / name).read_bytes()).digest())
+    return digest.hexdigest()[:12]
+
+
+def _load_stages(settings: BundleSettings, folder: Path, device: torch.device) -> tuple[Stage, ...]:
+    wanted = settings.input
+    stages = []
+    for number, stage in enumerate(settings.preprocess):
+        field = f"preprocess.{number}"
+        place = Place(wanted.channels, wanted.height, wanted.width, device, partial(inside, folder, field=field))
+        try:
+            stages.append(stage.load(place))
+        except BundleError as error:
+            message = str(error)
+            raise BundleError(message if message.startswith(field) else f"{field}: {message}") from error
+    return tuple(stages)
 
 
 def _load_network(settings: BundleSettings, weights: Path, folder: Path, device: torch.device) -> Network:

@@ -19,6 +19,15 @@
     std = [0.25, 0.25, 0.25]
     policy = "resize"                    # or "crop", "tile": what happens to frames of another size
 
+    [[preprocess]]                       # optional, in this order: what pictures go through before the network
+    stage = "dct-quantisation"           # see `processors.preprocess`
+    table = "dct-table.txt"
+
+    [[preprocess]]
+    stage = "grid-distortion"
+    limit = 0.15
+    cell = 8
+
     [strip]                              # optional: without it no frame is checked for triggers
     overlays = "overlays.npy"            # (N, height, width, channels) uint8
     threshold_bits = 0.4                 # of whole frames
@@ -45,9 +54,10 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
 
 from processors.bundle.strip_table import StripSettings
+from processors.preprocess import StageSettings, read_stage
 from schemas.errors import BundleError, first_line
 
 Policy = Literal["resize", "crop", "tile"]
@@ -89,6 +99,9 @@ class BundleSettings(_Table):
     output: Literal["logits", "probabilities"] = "logits"
     classes: list[Annotated[str, Field(min_length=1)]] = Field(min_length=2)
     input: InputSettings
+    preprocess: list[Annotated[SerializeAsAny[StageSettings], BeforeValidator(read_stage)]] = Field(
+        default_factory=list, max_length=16
+    )
     strip: StripSettings | None = None
 
     @model_validator(mode="after")

@@ -21,6 +21,8 @@ class Probe:
     """What the frame has lost of each block; 0 of one that was sent whole, and of a composed one."""
     composed: bool = False
     """Whether what the frame dropped is taken from its camera's frames before it."""
+    seed: int = 0
+    """Of what the bundle's random stages draw; 0 where it has none."""
 
     @property
     def nbytes(self) -> int:
@@ -49,26 +51,31 @@ def probes_of(
     sent: Tensor,
     dropped_share: float,
     recent: RecentPixels,
+    seeds: Tensor | None = None,
 ) -> dict[int, Probe]:
     """What STRIP is to look at, by positions in `taken`, whose pixels `sent` (B, 1, H, W) are in `frames` (B, C, H, W).
 
     All that were sent whole, and `dropped_share` of those without some of their pixels: composed with `recent` pixels
     of the same camera where these suffice, else alone where the bundle has a threshold for the drop ratio. Nothing
-    without overlays.
+    without overlays. `seeds` (B,) are those that the frames are classified with.
     """
     strip = pipeline.bundle.settings.strip
     if strip is None or not taken:
         return {}
     found: dict[int, Probe] = {}
+    drawn = [0] * len(taken) if seeds is None else seeds.tolist()
+
+    def own(places: list[int]) -> Tensor | None:
+        return None if seeds is None else seeds[places]
 
     def add(places: list[int], inputs: Tensor, composed: bool) -> None:
         for i, picture in zip(places, inputs, strict=True):
             lost = 0 if composed or taken[i].frame.whole else taken[i].frame.dropped_per_block
             # In memory of its own: a view would keep the others alive while it waits.
-            found[i] = Probe(picture.clone(), lost, composed)
+            found[i] = Probe(picture.clone(), lost, composed, drawn[i])
 
     if whole := [i for i, each in enumerate(taken) if each.frame.whole]:
-        add(whole, pipeline.probe_input(frames[whole]), False)
+        add(whole, pipeline.probe_input(frames[whole], own(whole)), False)
     if not dropped_share:
         return found
     boots = [(each.camera_id, each.frame.boot_id) for each in taken]
@@ -76,10 +83,10 @@ def probes_of(
     fit = enough(known, sent).tolist()
     sampled = [i for i, each in enumerate(taken) if not each.frame.whole and _sampled(each, dropped_share)]
     if composed := [i for i in sampled if fit[i]]:
-        add(composed, pipeline.composed_input(filled[composed], known[composed]), True)
+        add(composed, pipeline.composed_input(filled[composed], known[composed], own(composed)), True)
     alone = [i for i in sampled if i not in found and strip.threshold(taken[i].frame.dropped_per_block) is not None]
     if alone:
-        add(alone, pipeline.dropped_input(frames[alone], sent[alone]), False)
+        add(alone, pipeline.dropped_input(frames[alone], sent[alone], own(alone)), False)
     return found
 
 

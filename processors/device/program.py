@@ -1,4 +1,4 @@
-"""The chain as one program of fixed shapes for the device: unpack, reconstruct, denoise, normalise, network.
+"""The chain as one program of fixed shapes for the device: unpack, reconstruct, denoise, preprocess, network.
 
 On a GPU, frames of a known size are padded to a full batch and go through two compiled functions, each one CUDA graph:
 from the cameras' seeds to which pixels were kept, and from the pixels to the classes. Between them the host decodes
@@ -30,9 +30,10 @@ log = structlog.get_logger()
 P = ParamSpec("P")
 R = TypeVar("R")
 
-Decode = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
+Decode = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor, Tensor | None]]
 """From the masks `kept` and `sent` (B, 1, H, W) to pixels (P, C) uint8 on the device and the masks of the G frames that
-decode: the pixels fill the second one in raster order, frame after frame, and P is at least 1."""
+decode: the pixels fill the second one in raster order, frame after frame, and P is at least 1. The last are the seeds
+(G,) int64 of what the bundle's random stages draw for them; None where it has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,7 @@ class Program:
         seeds = torch.zeros(batch, 2, dtype=torch.int64, device=self._device)
         books = torch.zeros(batch, ROWS, BLOCK, dtype=torch.uint8, device=self._device)
         whole = torch.ones(batch, dtype=torch.bool, device=self._device)
+        draws = torch.zeros(batch, dtype=torch.int64, device=self._device) if self.pipeline.bundle.random else None
         pixels = torch.zeros(batch * shape.height * shape.width, shape.channels, dtype=torch.uint8, device=self._device)
         try:
             self._compiled[shape] = _Compiled(
@@ -86,7 +88,7 @@ class Program:
             )
             # The first run compiles, the second records the graph, the third replays it.
             for _ in range(3):
-                self(seeds, books, whole, shape, lambda kept, sent: (pixels, kept, sent))
+                self(seeds, books, whole, shape, lambda kept, sent: (pixels, kept, sent, draws))
         except Exception as error:  # whatever a compiler or a network of the user's own raises
             self._give_up(shape, error)
             return False
@@ -102,7 +104,7 @@ class Program:
         call; it is one stage, whose time counts as `classify`.
         """
         with stage("unpack"):
-            pixels, kept, sent = decode(*self._masks(seeds, books, whole, shape))
+            pixels, kept, sent, draws = decode(*self._masks(seeds, books, whole, shape))
             if not len(kept):
                 return None
             compiled = self._for(shape, len(kept))
@@ -110,10 +112,10 @@ class Program:
         with arithmetic(self._device, self.precision):
             if compiled is None:
                 assert frames is not None
-                return frames, self.pipeline(frames, kept, stage)
+                return frames, self.pipeline(frames, kept, stage, seeds=draws)
             try:
                 with stage("classify"):
-                    return _fused(compiled, shape, pixels, kept, sent)
+                    return _fused(compiled, shape, pixels, kept, sent, draws)
             except Exception as error:
                 self._give_up(shape, error)
                 raise
@@ -162,21 +164,26 @@ def _masks_of(shape: Shape) -> Callable[[Tensor, Tensor, Tensor], tuple[Tensor, 
 
 def _verdicts_of(
     pipeline: Pipeline,
-) -> Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor | None, Tensor, Tensor]]:
-    def verdicts(pixels: Tensor, kept: Tensor, sent: Tensor) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+) -> Callable[[Tensor, Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor | None, Tensor, Tensor]]:
+    def verdicts(
+        pixels: Tensor, kept: Tensor, sent: Tensor, draws: Tensor | None
+    ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
         frames = place(pixels, sent)
-        found = pipeline(frames, kept)
+        found = pipeline(frames, kept, seeds=draws)
         return frames, found.rebuilt, found.class_id, found.confidence
 
     return verdicts
 
 
-def _fused(compiled: _Compiled, shape: Shape, pixels: Tensor, kept: Tensor, sent: Tensor) -> tuple[Tensor, Classified]:
+def _fused(
+    compiled: _Compiled, shape: Shape, pixels: Tensor, kept: Tensor, sent: Tensor, draws: Tensor | None
+) -> tuple[Tensor, Classified]:
     count = len(kept)
     pixels = _padded(pixels, compiled.batch * shape.height * shape.width)
     kept, sent = _padded(kept, compiled.batch), _padded(sent, compiled.batch)
+    draws = None if draws is None else _padded(draws, compiled.batch)
     _next_step(pixels.device)
-    frames, rebuilt, class_id, confidence = compiled.verdicts(pixels, kept, sent)
+    frames, rebuilt, class_id, confidence = compiled.verdicts(pixels, kept, sent, draws)
     whole = None if rebuilt is None else rebuilt[:count]
     return frames[:count], Classified(whole, class_id[:count], confidence[:count])
 

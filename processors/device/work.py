@@ -133,15 +133,16 @@ class DeviceWork:
 
     def _attempt(self, batch: Sequence[TakenFrame], previews: Sequence[bool]) -> list[Outcome]:
         outcomes: list[Outcome | None] = [None] * len(batch)
-        parts: list[Decoded] = []
+        parts: list[tuple[Decoded, Tensor | None]] = []
 
-        def decode(kept: Tensor, sent: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        def decode(kept: Tensor, sent: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
             decoded = decoded_batch(batch, kept, sent)
-            parts.append(decoded)
+            draws = self._seeds([batch[index] for index in decoded.good])
+            parts.append((decoded, draws))
             for index, error in decoded.refused.items():
                 self._metrics.stage_failed("unpack")
                 outcomes[index] = Failed("unpack", error)
-            return decoded.pixels, decoded.kept, decoded.sent
+            return decoded.pixels, decoded.kept, decoded.sent, draws
 
         seeds = [taken.key.frame_seed(taken.frame.boot_id, taken.frame.seq) for taken in batch]
         whole = [taken.frame.whole for taken in batch]
@@ -156,13 +157,13 @@ class DeviceWork:
         if done is not None:
             frames, found = done
             class_ids, confidences = found.class_id.tolist(), found.confidence.tolist()
-            (decoded,) = parts
+            ((decoded, draws),) = parts
             good = decoded.good
             due = [i for i, index in enumerate(good) if previews[index]]
             shown = self._show(frames, decoded.kept, found.rebuilt, due)
             self._stage = "strip"
             taken = [batch[index] for index in good]
-            probes = probes_of(self.pipeline, taken, frames, decoded.sent, self._strip_dropped, self._recent)
+            probes = probes_of(self.pipeline, taken, frames, decoded.sent, self._strip_dropped, self._recent, draws)
             for i, index in enumerate(good):
                 if not 0 <= confidences[i] <= 1:  # not a number
                     failure = StageError(f"expected a confidence from 0 to 1, got {confidences[i]}")
@@ -181,6 +182,13 @@ class DeviceWork:
             shown = self.pipeline.show(frames[due], kept[due], self._preview_side, whole)
             return {i: picture_of(picture) for i, picture in zip(due, shown, strict=True)}
 
+    def _seeds(self, taken: Sequence[TakenFrame]) -> Tensor | None:
+        """What the bundle's random stages draw from for each frame, (B,) int64: the same wherever the frame goes."""
+        if not self.pipeline.bundle.random:
+            return None
+        seeds = [each.key.preprocess_seed(each.frame.boot_id, each.frame.seq) for each in taken]
+        return torch.tensor(seeds, dtype=torch.int64, device=self._device)
+
     def _books(self, batch: Sequence[TakenFrame]) -> Tensor:
         slots = self._codebooks.slots([(taken.key, taken.frame.dropped_per_block) for taken in batch])
         return self._codebooks.table[slots]
@@ -191,21 +199,25 @@ class DeviceWork:
         findings: list[StripFinding | Failed | None] = [None] * len(probes)
         for dropped in sorted({probe.dropped_per_block for probe in probes}):
             places = [i for i, probe in enumerate(probes) if probe.dropped_per_block == dropped]
-            found = self._strip_alike([probes[i].picture for i in places], dropped)
+            found = self._strip_alike([probes[i] for i in places], dropped)
             for i, finding in zip(places, found, strict=True):
                 findings[i] = finding
         return [finding for finding in findings if finding is not None]
 
-    def _strip_alike(self, pictures: Sequence[Tensor], dropped_per_block: int) -> list[StripFinding | Failed]:
+    def _strip_alike(self, probes: Sequence[Probe], dropped_per_block: int) -> list[StripFinding | Failed]:
         try:
+            seeds = None
+            if self.pipeline.bundle.random:
+                seeds = torch.tensor([probe.seed for probe in probes], dtype=torch.int64, device=self._device)
             with self._clock("strip"), arithmetic(self._device, self.program.precision):
-                found = self.pipeline.strip(torch.stack(list(pictures)), dropped_per_block)
+                pictures = torch.stack([probe.picture for probe in probes])
+                found = self.pipeline.strip(pictures, dropped_per_block, seeds=seeds)
                 bits, passes = found.entropy_bits.tolist(), found.passes.tolist()
         except Exception as error:  # whatever a network of the user's own raises
-            if len(pictures) == 1:
+            if len(probes) == 1:
                 return [self._failure(error)]
             self._metrics.stage_failed("strip")
-            size = -(-len(pictures) // 2) if _out_of_memory(error) else 1
+            size = -(-len(probes) // 2) if _out_of_memory(error) else 1
         else:
             threshold = self.strip_threshold_bits(dropped_per_block)
             return [
@@ -214,7 +226,7 @@ class DeviceWork:
                 else Failed("strip", StageError("the entropy is not a number"))
                 for entropy, count in zip(bits, passes, strict=True)
             ]
-        parts = [pictures[start : start + size] for start in range(0, len(pictures), size)]
+        parts = [probes[start : start + size] for start in range(0, len(probes), size)]
         return [finding for part in parts for finding in self._strip_alike(part, dropped_per_block)]
 
     def strip_threshold_bits(self, dropped_per_block: int) -> float:

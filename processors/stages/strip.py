@@ -17,8 +17,8 @@ from torch import Tensor
 from processors.stages.shapes import check_frames
 from schemas.errors import StageError
 
-Logits = Callable[[Tensor], Tensor]
-"""Maps pictures (M, C, H, W) to logits (M, classes)."""
+Logits = Callable[..., Tensor]
+"""Maps pictures (M, C, H, W), and where they have seeds those, (M,), to logits (M, classes)."""
 
 Statistic = Literal["mean", "mixture", "odds"]
 """What is taken of a frame's verdicts, see `spread_bits`: their mean entropy, the entropy of their mixture, or how far
@@ -65,15 +65,22 @@ def class_entropy(logits: Tensor) -> Tensor:
 
 
 def overlaid_logits(
-    frames: Tensor, overlays: Tensor, logits: Logits, *, clamped: bool = False, max_batch: int | None = None
+    frames: Tensor,
+    overlays: Tensor,
+    logits: Logits,
+    *,
+    clamped: bool = False,
+    seeds: Tensor | None = None,
+    max_batch: int | None = None,
 ) -> Tensor:
     """Logits (B, N, classes) of `frames + overlay` for each of the N overlays.
 
     `frames` is (B, C, H, W) and `overlays` (N, C, H, W), both in [0, 1]; the sum is not blended and, unless `clamped`,
     not clamped, so `logits` sees values in [0, 2]. Clamping is for strokes on black, where it joins two drawings into
     one and the unclamped sum makes them bolder; in natural pictures it wipes out whatever is bright. `logits` is called
-    with at most `max_batch` pictures, overlays of several frames together; None is what suits the device. Raises
-    StageError when the shapes do not fit each other or there is no overlay.
+    with at most `max_batch` pictures, overlays of several frames together, and with `seeds` (B, N) where each sum has
+    its own; None is what suits the device. Raises StageError when the shapes do not fit each other or there is no
+    overlay.
     """
     check_frames(frames)
     check_frames(overlays, "overlays")
@@ -93,7 +100,8 @@ def overlaid_logits(
     for start in range(0, total, max_batch):
         pair = torch.arange(start, min(start + max_batch, total), device=frames.device)
         summed = frames[pair // n] + overlays[pair % n]
-        verdicts = logits(summed.clamp_(0, 1) if clamped else summed)
+        pictures = summed.clamp_(0, 1) if clamped else summed
+        verdicts = logits(pictures) if seeds is None else logits(pictures, seeds[pair // n, pair % n])
         if verdicts.ndim != 2 or len(verdicts) != len(pair):
             raise StageError(f"logits: expected ({len(pair)}, classes), got {tuple(verdicts.shape)}")
         parts.append(verdicts)
@@ -125,6 +133,7 @@ def strip(
     accept_by: StopStatistic | None = None,
     usual: Tensor | None = None,
     clamped: bool = False,
+    seeds: Tensor | None = None,
     max_batch: int | None = None,
 ) -> StripResult:
     """Judge frames (B, C, H, W): suspect are those whose `statistic` over all overlays lies below `threshold_bits`.
@@ -148,7 +157,8 @@ def strip(
     seen = 0
     for stop in (*stops, Round(count, math.inf)):
         some = overlays[seen : stop.passes] if seen or stops else overlays
-        verdicts = overlaid_logits(frames[going], some, logits, clamped=clamped, max_batch=max_batch)
+        own = None if seeds is None else seeds[going, seen : stop.passes]
+        verdicts = overlaid_logits(frames[going], some, logits, clamped=clamped, seeds=own, max_batch=max_batch)
         new = contributions(verdicts, by).sum(1)
         total = new if total is None else total + new
         seen = stop.passes

@@ -225,9 +225,11 @@ def test_waiting_frames_of_a_partition_that_is_gone_are_taken_out() -> None:
 class Watched(Pipeline):
     """A pipeline that keeps what it is given."""
 
-    def __call__(self, frames: Tensor, kept: Tensor, stage: StageContext = bare) -> Classified:
+    def __call__(
+        self, frames: Tensor, kept: Tensor, stage: StageContext = bare, *, seeds: Tensor | None = None
+    ) -> Classified:
         self.given = (frames.clone(), kept.clone())
-        return super().__call__(frames, kept, stage)
+        return super().__call__(frames, kept, stage, seeds=seeds)
 
 
 def test_the_device_composes_each_block_from_one_mask_and_fails_single_frames(tmp_path: Path) -> None:

@@ -287,15 +287,15 @@ def test_only_frames_that_fail_alone_are_failed(bundle: Bundle, monkeypatch: pyt
 
 def test_no_number_from_the_network_fails_that_frame_only(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     work = device_work(bundle)
-    original = Bundle.logits
+    original = Bundle.network_logits
 
-    def logits(self: Bundle, prepared: torch.Tensor) -> torch.Tensor:
-        result = original(self, prepared).clone()
+    def logits(self: Bundle, preprocessed: torch.Tensor) -> torch.Tensor:
+        result = original(self, preprocessed).clone()
         if len(result) > 1:
             result[1] = torch.nan
         return result
 
-    monkeypatch.setattr(Bundle, "logits", logits)
+    monkeypatch.setattr(Bundle, "network_logits", logits)
     outcomes = work.classify([taken(payload("site/cam-0", i)) for i in range(3)], [False] * 3)
     assert [isinstance(outcome, Failed) for outcome in outcomes] == [False, True, False]
 

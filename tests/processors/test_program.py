@@ -48,7 +48,7 @@ def sent_frames(count: int, device: torch.device | str = "cpu") -> tuple[Tensor,
 def run(program: Program, count: int, device: torch.device | str = "cpu") -> tuple[Tensor, Classified]:
     pixels, seeds, books, whole = sent_frames(count, device)
     with torch.inference_mode():
-        done = program(seeds, books, whole, SHAPE, lambda kept, sent: (pixels[: int(sent.sum())], kept, sent))
+        done = program(seeds, books, whole, SHAPE, lambda kept, sent: (pixels[: int(sent.sum())], kept, sent, None))
     assert done is not None
     return done
 

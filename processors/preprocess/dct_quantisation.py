@@ -1,0 +1,83 @@
+"""Step 1 of Qiu et al., "An Efficient Preprocessing-based Approach" (Algorithm 1): quantised 8×8 DCT coefficients.
+
+Every channel is cut into 8×8 blocks; c = DCT(block) on the scale 0–255 becomes Q · round(c / Q), and the block its
+inverse. Large steps Q stand where attacks change coefficients most: `pointillist lab learn-table` counts that
+(Algorithm 2). The paper leaves open what becomes of sides that 8 does not divide, extended here by their last row and
+column as in JPEG, and of values beyond the range, clamped here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from processors.preprocess.blocks import SIDE, quantised
+from processors.preprocess.contract import Place, Stage, StageSettings, in_range
+from schemas.errors import BundleError
+
+LARGEST: float = 2040.0
+"""The largest coefficient there is: 8 · 255."""
+
+
+class DctQuantisation(StageSettings):
+    """`table` names the bundle's file of steps."""
+
+    stage: Literal["dct-quantisation"]
+    table: str
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """See `StageSettings`."""
+        return (self.table,)
+
+    def load(self, place: Place) -> Stage:
+        """See `StageSettings`."""
+        steps = read_table(place.file(self.table)).to(place.device)
+        return Stage(self.stage, partial(_run, steps), differentiable=False)
+
+
+def _run(steps: Tensor, pictures: Tensor, seeds: Tensor | None) -> Tensor:
+    return dct_quantise(pictures, steps)
+
+
+def dct_quantise(pictures: Tensor, steps: Tensor) -> Tensor:
+    """Pictures (B, C, H, W) in [0, 1] quantised by `steps` (8, 8) on the scale 0–255; their gradient is zero."""
+    return in_range(quantised(pictures, steps / 255), pictures)
+
+
+def read_table(file: Path) -> Tensor:
+    """The steps (8, 8) of a text file: 8 lines of 8 numbers above 0 and up to 2040; `#` begins a comment.
+
+    A line is a vertical frequency, a column a horizontal one, the lowest first. Raises BundleError.
+    """
+    try:
+        lines = [line.partition("#")[0].split() for line in file.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise BundleError(f"{file.name}: expected a text file with a table of steps, cannot read it: {error}") from None
+    rows = [[_number(word, file) for word in line] for line in lines if line]
+    if len(rows) != SIDE or any(len(row) != SIDE for row in rows):
+        got = f"{len(rows)} lines" if len(rows) != SIDE else f"lines of {sorted({len(row) for row in rows})}"
+        raise BundleError(f"{file.name}: expected {SIDE} lines of {SIDE} steps, got {got}")
+    return torch.tensor(rows)
+
+
+def _number(word: str, file: Path) -> float:
+    try:
+        step = float(word)
+    except ValueError:
+        step = math.nan
+    if not 0 < step <= LARGEST:
+        raise BundleError(f"{file.name}: expected steps above 0 and up to {LARGEST:g}, got {word!r}")
+    return step
+
+
+def table_text(steps: Tensor, comments: Sequence[str]) -> str:
+    """What `read_table` reads, with `comments` above."""
+    head = "".join(f"# {line}\n" for line in comments)
+    return head + "".join(" ".join(f"{step:7.2f}" for step in row) + "\n" for row in steps.tolist())

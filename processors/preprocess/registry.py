@@ -1,0 +1,47 @@
+"""Every stage by its name, and the reading of `[[preprocess]]` tables: what is wrong is said in one line."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from processors.preprocess.bit_depth import BitDepth
+from processors.preprocess.contract import StageSettings
+from processors.preprocess.dct_quantisation import DctQuantisation
+from processors.preprocess.grid_distortion import GridDistortion
+from processors.preprocess.jpeg import Jpeg
+from processors.preprocess.quantisation import Quantisation
+
+STAGES: Final[dict[str, type[StageSettings]]] = {
+    "bit-depth": BitDepth,
+    "dct-quantisation": DctQuantisation,
+    "grid-distortion": GridDistortion,
+    "jpeg": Jpeg,
+    "quantisation": Quantisation,
+}
+
+
+def read_stage(table: object) -> StageSettings:
+    """The checked settings of one table; raises ValueError in one line that names the known stages or parameters."""
+    if isinstance(table, StageSettings):
+        return table
+    name = table.get("stage") if isinstance(table, dict) else table
+    kind = STAGES.get(name) if isinstance(name, str) else None
+    if kind is None or not isinstance(table, dict):
+        raise ValueError(f"stage: expected one of {', '.join(STAGES)}, got {name!r}")
+    try:
+        return kind.model_validate(table)
+    except ValidationError as error:
+        raise ValueError(f"{name}: " + "; ".join(_complaint(dict(each), kind) for each in error.errors())) from None
+
+
+def _complaint(error: dict[str, Any], kind: type[StageSettings]) -> str:
+    place = ".".join(map(str, error["loc"]))
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        known = ", ".join(field for field in kind.model_fields if field != "stage")
+        return f"{place}: unknown parameter; expected {known}"
+    got = error["input"]
+    shown = f", got {got!r}" if isinstance(got, str | int | float) else ""
+    return f"{place}: {message}{shown}" if place else message
