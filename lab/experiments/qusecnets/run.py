@@ -1,0 +1,76 @@
+"""All networks through their rows of the plan; each row is kept, and the report is written from the rows that are there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from lab.backdoor.tasks import load_task
+from lab.experiments.cache import Cache, digest
+from lab.experiments.cells import Cell, Scores, Steps, measure
+from lab.experiments.provenance import made_by
+from lab.experiments.qusecnets import attacked, report
+from lab.experiments.qusecnets.judges import Judge
+from lab.experiments.qusecnets.plan import AttackRow, Plan
+from lab.experiments.qusecnets.training import NETWORKS, SHIPPED, trained
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What to measure, and where the results go. `data` is the folder of the data sets."""
+
+    names: tuple[str, ...]
+    data: Path
+    plan: Plan
+    cache: Cache
+    out: Path
+    command: str
+
+    def run(self, steps: Steps) -> list[str]:
+        """Train what is not there, measure, write CSV, Markdown and plots; a line for each figure asked for."""
+        judges = self._judges()
+        cells = [cell for name in self.names for cell in self._cells(judges, name)]
+        report.write_settings(self.out, self.command, self.plan, [judge.bundle.model_id for judge in judges.values()])
+        measure(cells, self.cache, self.out / report.ROWS_FILE, steps)
+        return report.write_report(self.out)
+
+    def _judges(self) -> dict[str, Judge]:
+        judges = {}
+        plain = [f"{NETWORKS[name].data}-plain" for name in self.names]
+        for data in dict.fromkeys(NETWORKS[name].data for name in self.names):
+            task = load_task(data, self.data)
+            for name in dict.fromkeys((*self.names, *plain)):
+                if NETWORKS[name].data == data:
+                    work = self.cache.folder / "networks"
+                    folder = SHIPPED / name if (SHIPPED / name).is_dir() else work / name / "bundle"
+                    bundle = trained(name, task, folder, work)
+                    judges[name] = Judge(bundle, task.test.first(self.plan.images), task.held_out, self.plan.seed)
+        return judges
+
+    def _cells(self, judges: dict[str, Judge], name: str) -> list[Cell]:
+        judge, plain = judges[name], judges[f"{NETWORKS[name].data}-plain"]
+        cells = []
+        for row in self.plan.rows(name):
+            state = (judge.made_from(), plain.made_from(), row, self.plan, made_by(attacked.__name__))
+            made = partial(attacked.scores, judge, row, self.plan, plain)
+            if row.key == "worst":
+                made = partial(self._worst, list(cells), row)
+            cells.append(
+                Cell(name, name.partition("-")[2], row.key, row.label, row.targeted, row.eps, digest(state), made)
+            )
+        return cells
+
+    def _worst(self, cells: list[Cell], row: AttackRow) -> Scores:
+        """Right under every attack that stays within the row's bound, on the pictures that met them all."""
+        assert row.eps is not None
+        inside = [
+            cell.scores(self.cache) for cell in cells
+            if cell.attack == "clean" or (cell.eps is not None and cell.eps <= row.eps)
+        ]  # fmt: skip
+        count = min(found.correct.shape[1] for found in inside)
+        correct = np.logical_and.reduce([found.correct[:, :count] for found in inside])
+        bound = np.full(count, row.eps)
+        return Scores(correct, np.zeros_like(correct), bound, bound)
