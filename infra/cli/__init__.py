@@ -49,7 +49,16 @@ def main() -> None:
         topics,
         up,
     )
-    from infra.cli.lab import codefend, evaluate, preprocessing, qusecnets, repair, strip, super_iot  # noqa: F401
+    from infra.cli.lab import (  # noqa: F401
+        codefend,
+        evaluate,
+        learn_table,
+        preprocessing,
+        qusecnets,
+        repair,
+        strip,
+        super_iot,
+    )
     from infra.cli.passwords import hide_passwords
 
     hide_passwords()

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lab.baselines.contract import SIDE, from_blocks, to_blocks
-from processors.stages.paper import dct_matrix
+from lab.baselines.contract import SIDE
+from processors.preprocess.blocks import quantised
 from schemas.errors import ConfigError
 
 
@@ -43,7 +43,4 @@ class FeatureDistillation:
 
 def quantise(frames: Tensor, steps: Tensor) -> Tensor:
     """Frames (B, C, H, W) in [0, 1] with their DCT coefficients rounded to multiples of `steps` (8, 8), clamped."""
-    dct, steps = dct_matrix().to(frames), steps.to(frames)
-    coefficients = dct @ to_blocks(frames) @ dct.T
-    restored = dct.T @ ((coefficients / steps).round() * steps) @ dct
-    return from_blocks(restored, *frames.shape[2:]).clamp(0, 1)
+    return quantised(frames, steps).clamp(0, 1)

@@ -114,6 +114,7 @@ def watch(
     A frame that is seen alone, or cannot be composed yet, is checked only if the bundle has a threshold for its drop.
     """
     masks = torch.Generator().manual_seed(seed)
+    draws = torch.Generator().manual_seed(seed + 1)
     entropies, thresholds, wholes, classes = [], [], [], []
     for number, picture in enumerate(pictures.images):
         generator = np.random.default_rng((seed, number))
@@ -123,8 +124,9 @@ def watch(
         frames = to_frames(taken, pipeline.bundle.device)
         height, width = frames.shape[2:]
         kept = random_masks(len(frames), height, width, drop, masks).to(frames.device)
-        classes.append(pipeline(frames, kept).class_id.cpu().numpy())
-        bits, threshold, shown = _checked(pipeline, frames, kept, drop, view)
+        seeds = pipeline.bundle.seeds(len(frames), draws)
+        classes.append(pipeline(frames, kept, seeds=seeds).class_id.cpu().numpy())
+        bits, threshold, shown = _checked(pipeline, frames, kept, drop, view, seeds)
         entropies.append(bits)
         thresholds.append(threshold)
         wholes.append(shown)
@@ -136,7 +138,7 @@ def watch(
 
 
 def _checked(
-    pipeline: Pipeline, frames: Tensor, kept: Tensor, drop: float, view: View
+    pipeline: Pipeline, frames: Tensor, kept: Tensor, drop: float, view: View, seeds: Tensor | None
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
     """Entropy and threshold in bits of each frame of one camera, and whether it was seen whole or composed."""
     settings = pipeline.bundle.settings.strip
@@ -156,10 +158,11 @@ def _checked(
         found = settings.threshold(dropped)
         if found is None or not chosen.any():
             continue
+        own = None if seeds is None else seeds[chosen]
         if dropped:
-            seen = pipeline.dropped_input(frames[chosen], kept[chosen])
+            seen = pipeline.dropped_input(frames[chosen], kept[chosen], own)
         else:
-            seen = pipeline.composed_input(filled[chosen], known[chosen])
-        bits[chosen] = pipeline.strip(seen, dropped).entropy_bits.cpu().float()
+            seen = pipeline.composed_input(filled[chosen], known[chosen], own)
+        bits[chosen] = pipeline.strip(seen, dropped, seeds=own).entropy_bits.cpu().float()
         threshold[chosen] = found.threshold_bits
     return bits.numpy(), threshold.numpy(), whole.numpy()

@@ -106,7 +106,11 @@ def copied(network: nn.Module) -> nn.Module:
 @torch.inference_mode()
 def verdicts(bundle: Bundle, frames: Tensor) -> Tensor:
     """The bundle's logits (N, classes) of frames (N, C, H, W) in [0, 1] at the network's size."""
-    parts = [bundle.logits(frames[part]) for part in batch_slices(len(frames), *frames.shape[2:])]
+    seeds = bundle.seeds(len(frames), torch.Generator().manual_seed(0))
+    parts = [
+        bundle.logits(frames[part], None if seeds is None else seeds[part])
+        for part in batch_slices(len(frames), *frames.shape[2:])
+    ]
     # Out of inference mode: what follows trains on it.
     return torch.cat(parts).clone()
 

@@ -108,12 +108,27 @@ def repair(
 
     Pictures of another size than the network's are brought to it by the bundle's policy. `evaluation` is read for the
     figures alone, which without it are None. In `work` the state is kept from time to time, so that the same call goes
-    on where it was stopped. Runs on the CPU. Raises ConfigError for what cannot be learned from, BundleError for a
-    network that cannot be trained.
+    on where it was stopped. What the bundle's stages hide from gradients is learned straight through them; what they
+    draw comes from torch's global generator, set to the settings' seed meanwhile. Runs on the CPU. Raises ConfigError
+    for what cannot be learned from, BundleError for a network that cannot be trained.
     """
-    started, used = time.monotonic(), time.process_time()
     settings, evaluation = settings or RepairSettings(), evaluation or Evaluation(None, None)
-    progress = progress or Silent()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        return _repair(sick, clean, quarantine, settings, evaluation, work, progress or Silent())
+
+
+def _repair(
+    sick: Bundle,
+    clean: LabelledPictures,
+    quarantine: NDArray[np.uint8],
+    settings: RepairSettings,
+    evaluation: Evaluation,
+    work: Path | None,
+    progress: Progress,
+) -> RepairResult:
+    started, used = time.monotonic(), time.process_time()
+    given, sick = sick, sick.passable
     network = trainable_copy(sick)
     classes = len(sick.settings.classes)
     check_clean(clean, classes)
@@ -147,7 +162,7 @@ def repair(
     way, cured_network, chosen = _back_while_lossy(
         sick, cured_network, frames[choosing], before, clean.labels[choosing.numpy()]
     )
-    cured = replace(sick, network=frozen(cured_network))
+    cured = replace(given, network=frozen(cured_network))
     before, after = (verdicts(bundle, frames[held]).argmax(1).numpy() for bundle in (sick, cured))
     held_out = compare(before, after, clean.labels[held.numpy()])
     tuned: Bundle | None = None

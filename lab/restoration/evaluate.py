@@ -107,6 +107,8 @@ def evaluate(
 ) -> Evaluation:
     """Attack the bare network when asked, round to 8 bits, drop, rebuild and classify every picture.
 
+    Bare is `Bundle.bare`; the rest goes through the bundle's stages, whose draws follow from the seed as well.
+
     The attacker knows the network and its resampling, not the defence; a targeted one wants a random other class. The
     same seed gives the same masks and the same attack. Memory is bounded by the batch, whatever N. Raises ConfigError
     for a drop ratio out of range, and what the attack raises.
@@ -115,11 +117,13 @@ def evaluate(
     bundle, device = pipeline.bundle, pipeline.bundle.device
     masks = torch.Generator().manual_seed(seed)
     chance = torch.Generator().manual_seed(seed + 1)
+    draws = torch.Generator().manual_seed(seed + 2)
+    bare = bundle.bare
     collected = _Collected()
     seconds = 0.0
 
     def network(frames: Tensor) -> Tensor:
-        return bundle.logits(bundle.prepare(frames))
+        return bare.logits(bare.prepare(frames))
 
     for number, (clean, labels) in enumerate(pictures.batches(device)):
         frames = clean
@@ -128,11 +132,14 @@ def evaluate(
             frames = to_8_bits(attack(network, clean, labels, targets, chance).detach())
         height, width = clean.shape[2:]
         kept = random_masks(len(clean), height, width, drop_ratio, masks, spread).to(device)
+        seeds = bundle.seeds(len(clean), draws)
         with torch.inference_mode():
             if number == 0:
-                pipeline(drop(frames, kept), kept)  # what is set up at the first call is not what a frame costs
+                pipeline(
+                    drop(frames, kept), kept, seeds=seeds
+                )  # what is set up at the first call is not what a frame costs
             start = _now(device)
-            found = pipeline(drop(frames, kept), kept)
+            found = pipeline(drop(frames, kept), kept, seeds=seeds)
             seconds += _now(device) - start
             filled = pipeline.rebuild(drop(frames, kept), kept, denoised=False)
             rebuilt = found.rebuilt if found.rebuilt is not None else pipeline.rebuild(drop(frames, kept), kept)
@@ -141,7 +148,7 @@ def evaluate(
             collected.add(
                 undefended=network(clean).argmax(1) == labels,
                 plain=network(frames).argmax(1) == labels,
-                reconstructed=bundle.logits(seen).argmax(1) == labels,
+                reconstructed=bundle.logits(seen, seeds).argmax(1) == labels,
                 denoised=found.class_id == labels,
                 psnr=psnr_db(filled, clean),
                 psnr_denoised=psnr_db(rebuilt, clean),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from lab.masks import random_masks
 from lab.strip.limits import Limits, accepted_by, limits_of
 from processors.bundle import StripThreshold
 from processors.pipeline import Pipeline
+from processors.preprocess.contract import seeds_of_sums
 from processors.stages.strip import Statistic, contributions, log_odds_bits, overlaid_logits, spread_bits
 from schemas.errors import ConfigError
 from schemas.limits import BLOCK_PIXELS
@@ -78,24 +79,41 @@ def overlay_choice(labels: NDArray[np.integer], classes: tuple[str, ...] | list[
     return np.array(turns[:count], np.intp)
 
 
+class StripInputs(NamedTuple):
+    """Of a batch: inputs (B, C, H, W), verdicts (B,), labels (B,), and seeds (B,) where a stage of the bundle draws."""
+
+    inputs: Tensor
+    verdicts: Tensor
+    labels: Tensor
+    seeds: Tensor | None
+
+
 def strip_inputs(
     pipeline: Pipeline, pictures: LabelledPictures, dropped_per_block: int, seed: int = _SEED
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Batches of what STRIP and the classifier see of pictures: inputs (B, C, H, W), verdicts (B,) and labels (B,).
+) -> Iterator[StripInputs]:
+    """Batches of what STRIP and the classifier see of pictures.
 
     With `dropped_per_block` above 0, so many pixels of every block are dropped by random masks first, and the verdicts
-    are those of the whole chain; else those of the bare network, as on a frame without a drop.
+    are those of the whole chain; else those of the network behind its stages, as on a frame without a drop.
     """
     generator = torch.Generator().manual_seed(seed)
+    draws = torch.Generator().manual_seed(seed + 1)
     ratio = dropped_per_block / BLOCK_PIXELS
     for frames, labels in pictures.batches(pipeline.bundle.device):
+        seeds = pipeline.bundle.seeds(len(frames), draws)
         if not dropped_per_block:
-            inputs = pipeline.probe_input(frames)
-            yield inputs, pipeline.bundle.logits(inputs).argmax(1), labels
+            inputs = whole_input(pipeline, frames)
+            yield StripInputs(inputs, pipeline.bundle.logits(inputs, seeds).argmax(1), labels, seeds)
             continue
         kept = random_masks(len(frames), frames.shape[2], frames.shape[3], ratio, generator).to(frames.device)
         frames = frames * kept
-        yield pipeline.dropped_input(frames, kept), pipeline(frames, kept).class_id, labels
+        verdicts = pipeline(frames, kept, seeds=seeds).class_id
+        yield StripInputs(pipeline.dropped_input(frames, kept, seeds), verdicts, labels, seeds)
+
+
+def whole_input(pipeline: Pipeline, frames: Tensor) -> Tensor:
+    """`Pipeline.probe_input` of whole pictures: of tiles always the same one, whatever the bundle's stages draw."""
+    return pipeline.probe_input(frames, torch.zeros(len(frames), dtype=torch.int64, device=frames.device))
 
 
 @torch.inference_mode()
@@ -109,14 +127,17 @@ def clean_verdicts(
 ) -> CleanVerdicts:
     """Lay `overlays` (N, C, H, W) over clean pictures. A picture that is an overlay itself is not laid over itself."""
     statistic = usual_statistic(clamped, dropped_per_block)
-    originals = torch.cat([pipeline.probe_input(frames) for frames, _ in pictures.batches(pipeline.bundle.device)])
+    originals = torch.cat([whole_input(pipeline, frames) for frames, _ in pictures.batches(pipeline.bundle.device)])
     own = _same_picture(originals, overlays)
-    inputs = torch.cat([batch for batch, _, _ in strip_inputs(pipeline, pictures, dropped_per_block)])
+    batches = list(strip_inputs(pipeline, pictures, dropped_per_block))
+    inputs = torch.cat([batch.inputs for batch in batches])
+    seeds = torch.cat([batch.seeds for batch in batches if batch.seeds is not None]) if pipeline.bundle.random else None
     kept = _kept(own)
     means, given_kept = [], []
     for start in range(0, len(inputs), AT_ONCE):
         some = slice(start, start + AT_ONCE)
-        verdicts = overlaid_logits(inputs[some], overlays, pipeline.bundle.logits, clamped=clamped)
+        sums = None if seeds is None else seeds_of_sums(seeds[some], len(overlays))
+        verdicts = overlaid_logits(inputs[some], overlays, pipeline.bundle.logits, clamped=clamped, seeds=sums)
         given = contributions(verdicts, accepted_by(statistic))
         means.append(_mean(given, own[some]))
         given_kept.append(given[kept[(kept >= start) & (kept < start + AT_ONCE)] - start].cpu())
@@ -179,12 +200,15 @@ def given_at(
 
     Pictures that are overlays themselves are left out.
     """
-    originals = torch.cat([pipeline.probe_input(frames) for frames, _ in pictures.batches(pipeline.bundle.device)])
+    originals = torch.cat([whole_input(pipeline, frames) for frames, _ in pictures.batches(pipeline.bundle.device)])
     kept = pictures.take(_kept(_same_picture(originals, overlays)).numpy())
     parts = []
-    for inputs, _, _ in strip_inputs(pipeline, kept, dropped_per_block):
-        for frames in torch.split(inputs, AT_ONCE):
-            verdicts = overlaid_logits(frames, overlays, pipeline.bundle.logits, clamped=clamped)
+    for batch in strip_inputs(pipeline, kept, dropped_per_block):
+        seeds = None if batch.seeds is None else seeds_of_sums(batch.seeds, len(overlays))
+        for start in range(0, len(batch.inputs), AT_ONCE):
+            some = slice(start, start + AT_ONCE)
+            sums, frames = None if seeds is None else seeds[some], batch.inputs[some]
+            verdicts = overlaid_logits(frames, overlays, pipeline.bundle.logits, clamped=clamped, seeds=sums)
             parts.append(contributions(verdicts, accepted_by(table.statistic)).cpu())
             advance(len(frames))
     return torch.cat(parts)
@@ -193,7 +217,7 @@ def given_at(
 @torch.inference_mode()
 def overlay_images(pipeline: Pipeline, pictures: LabelledPictures) -> NDArray[np.uint8]:
     """Pictures at the network's size and channels, (N, height, width, channels) uint8."""
-    return np.concatenate([to_images(pipeline.probe_input(f)) for f, _ in pictures.batches(pipeline.bundle.device)])
+    return np.concatenate([to_images(whole_input(pipeline, f)) for f, _ in pictures.batches(pipeline.bundle.device)])
 
 
 def overlay_frames(images: NDArray[np.uint8], device: torch.device) -> Tensor:

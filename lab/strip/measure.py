@@ -63,13 +63,14 @@ def check(
     verdicts, labels, bits, passes, flagged = [], [], [], [], []
     seconds = 0.0
     cuda = pipeline.bundle.device.type == "cuda"
-    for inputs, verdict, label in strip_inputs(pipeline, pictures, dropped_per_block, seed):
+    for inputs, verdict, label, seeds in strip_inputs(pipeline, pictures, dropped_per_block, seed):
         verdicts.append(verdict)
         labels.append(label)
         for first in range(0, len(inputs), AT_ONCE):
             some = inputs[first : first + AT_ONCE]
+            own = None if seeds is None else seeds[first : first + AT_ONCE]
             start = time.perf_counter()
-            found = pipeline.strip(some, dropped_per_block, sequential=sequential)
+            found = pipeline.strip(some, dropped_per_block, seeds=own, sequential=sequential)
             if cuda:
                 torch.cuda.synchronize()
             seconds += time.perf_counter() - start

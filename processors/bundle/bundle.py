@@ -9,7 +9,7 @@ from torch import Tensor
 
 from processors.bundle.formats import Network
 from processors.bundle.model_toml import BundleSettings
-from processors.preprocess import Stage, fresh_seeds, preprocess
+from processors.preprocess import Stage, fresh_seeds, preprocess, straight_through
 from processors.preprocess.contract import seeds_of_tiles
 from processors.stages.resample import centre_crop, resize, tiles
 from processors.stages.shapes import check_frames
@@ -45,8 +45,17 @@ class Bundle:
 
     @property
     def bare(self) -> Bundle:
-        """The network without its stages."""
-        return replace(self, stages=())
+        """The network as who knows of no defence takes it.
+
+        Of the stages, only those that gradients pass and that never draw: a quantisation that the network was trained
+        with belongs to the network.
+        """
+        return replace(self, stages=tuple(stage for stage in self.stages if stage.differentiable and not stage.random))
+
+    @property
+    def passable(self) -> Bundle:
+        """The same chain, through which gradients pass: the others of its stages hand them on as they come."""
+        return replace(self, stages=tuple(map(straight_through, self.stages)))
 
     def prepare(self, frames: Tensor) -> Tensor:
         """Bring frames (B, C, H, W) in [0, 1] to the network's size and channels, without normalising.

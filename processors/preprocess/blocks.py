@@ -37,7 +37,7 @@ def quantised(planes: Tensor, steps: Tensor) -> Tensor:
     `steps` is (8, 8), or (C, 8, 8) with a table for each channel, by vertical and horizontal frequency, on the scale of
     the planes. The transform is the orthonormal DCT-II; no gradient passes the rounding.
     """
-    exact = _exact(planes.device)
+    exact = _exact(planes)
     basis = _basis(planes.device, exact)
     table = steps.to(planes.device, exact).reshape(-1, 1, SIDE * SIDE)
     blocks = to_blocks(planes.to(exact))
@@ -56,9 +56,9 @@ def coefficients(planes: Tensor) -> Tensor:
     return to_blocks(planes).flatten(2, 3).flatten(3) @ basis.T
 
 
-def _exact(device: torch.device) -> torch.dtype:
+def _exact(planes: Tensor) -> torch.dtype:
     # A GPU may be set to round the factors of float32 products to 10 bits: too coarse to count steps with.
-    return torch.float64 if device.type == "cuda" else torch.float32
+    return torch.float64 if planes.device.type == "cuda" or planes.dtype == torch.float64 else torch.float32
 
 
 @cache

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -86,11 +86,23 @@ def preprocess(pictures: Tensor, stages: Sequence[Stage], seeds: Tensor | None =
         if tuple(seeds.shape) != (len(pictures),) or seeds.dtype != torch.int64:
             raise StageError(f"seeds: expected ({len(pictures)},) int64, got {tuple(seeds.shape)} {seeds.dtype}")
     with torch.autocast(pictures.device.type, enabled=False):
-        pictures = pictures.float()
+        if pictures.dtype.itemsize < torch.float32.itemsize:
+            pictures = pictures.float()
         for number, stage in enumerate(stages):
             own = None if seeds is None or not stage.random else seeds ^ (number << _STAGE_BIT)
             pictures = stage.run(pictures, own)
     return pictures
+
+
+def straight_through(stage: Stage) -> Stage:
+    """The same stage, whose gradient is the identity's where it has none of its own (Athalye et al. 2018, BPDA)."""
+    if stage.differentiable:
+        return stage
+
+    def run(pictures: Tensor, seeds: Tensor | None) -> Tensor:
+        return pictures + (stage.run(pictures, seeds) - pictures).detach()
+
+    return replace(stage, run=run, differentiable=True)
 
 
 def fresh_seeds(count: int, device: torch.device | str = "cpu", generator: torch.Generator | None = None) -> Tensor:

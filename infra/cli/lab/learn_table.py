@@ -1,0 +1,77 @@
+"""`pointillist lab learn-table`: the table of the stage dct-quantisation, from what an attack changes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from infra.cli.lab.evaluate import (
+    Device,
+    Seed,
+    attack_of,
+    bundle_folder,
+    lab_app,
+    lab_extra,
+    progress_bar,
+    torch_device,
+)
+from schemas.errors import ConfigError
+
+
+@lab_app.command("learn-table")
+def learn_table(
+    bundle: Annotated[str, typer.Option(help="Model bundle: a folder with model.toml, or the name of a shipped one.")],
+    data: Annotated[
+        Path,
+        typer.Option(help="npz with clean images (N, H, W, C) or (N, H, W) uint8 and labels (N,); or cifar10.npz."),
+    ],
+    out: Annotated[
+        Path, typer.Option(help="The table: a text file, best in the folder of the bundle that is to use it.")
+    ],
+    images: Annotated[int, typer.Option(help="At most so many pictures.", min=1)] = 500,
+    attack: Annotated[str, typer.Option(help="Attack on the bare network: cw, pgd, …")] = "cw",
+    eps: Annotated[float | None, typer.Option(help="Its bound on frames in [0, 1]; else the attack's own.")] = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+) -> None:
+    """Learn where an attack changes the 8×8 DCT most, and write the steps that a bundle's [[preprocess]] table names.
+
+    Of CIFAR-10's own file, the last 1,000 training pictures are used. A run that was stopped goes on where it was.
+    """
+    with lab_extra():
+        from lab.dct_table import learn_table as learn
+        from lab.dct_table import read_clean
+        from processors.bundle import load_bundle
+        from processors.preprocess.dct_quantisation import table_text
+        from schemas.runtime.atomic_file import replacing
+
+        if out.is_dir() or not out.absolute().parent.is_dir():
+            raise ConfigError(f"--out: expected a file to write in a folder that is there, got {out}")
+        wanted = attack_of(attack, eps, False)
+        assert wanted is not None
+        network = load_bundle(bundle_folder(bundle), torch_device(device))
+        pictures = read_clean(data, len(network.settings.classes), images)
+        progress = out.with_name(f".{out.name}.progress.json")
+        with progress_bar("learn-table", len(pictures)) as advance:
+            learned = learn(network, pictures, wanted, progress, seed=seed, advance=advance)
+        bound = "" if wanted.eps is None else f" within {wanted.eps:g}"
+        comments = [
+            "Steps of the DCT coefficients on the scale 0-255: a line a vertical frequency, a column a horizontal one.",
+            f"{network.model_id}: {learned.examples} examples of {wanted.name}{bound} on {len(pictures)} pictures of "
+            f"{data.name}, seed {seed}",
+        ]
+        try:
+            with replacing(out) as fresh:
+                fresh.write_text(table_text(learned.steps, comments), encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(f"--out: cannot write {out}: {error.strerror}") from None
+        progress.unlink(missing_ok=True)
+    console = Console(soft_wrap=True)
+    console.print(f"{learned.examples} adversarial examples of {len(pictures)} pictures; {out} holds the steps")
+    console.print(
+        f'in the bundle\'s model.toml:\n[[preprocess]]\nstage = "dct-quantisation"\ntable = "{out.name}"',
+        markup=False, highlight=False,
+    )  # fmt: skip

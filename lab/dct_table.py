@@ -1,0 +1,128 @@
+"""Algorithm 2 of Qiu et al., "An Efficient Preprocessing-based Approach": steps where attacks change most.
+
+Of every 8×8 block of a channel, the DCT coefficient counts that an attack has changed most; Q = 80 · counts / max + 20,
+on the scale 0–255. The attack is C&W's, as in the paper. Pictures on which it fails are no adversarial examples and are
+left out, and so are blocks that it has not touched: the first coefficient would win those by standing first.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lab.attacks import Attack, random_targets
+from lab.data import LabelledPictures, read_pictures, to_frames
+from lab.experiments.cache import digest
+from lab.repair.inputs import at_network_size
+from processors.bundle import Bundle
+from processors.preprocess.blocks import SIDE, coefficients
+from schemas.errors import ConfigError
+from schemas.runtime.atomic_file import replacing
+
+LEAST: Final = 20.0
+SPAN: Final = 80.0
+AT_ONCE: Final = 50
+"""Pictures that are attacked together; between such groups a run may be stopped, and goes on there."""
+HELD_OUT: Final = 1000
+"""The last training pictures of CIFAR-10, on which no network here is trained."""
+
+
+@dataclass(frozen=True)
+class LearnedTable:
+    """`steps` (8, 8), how often each coefficient was the most changed one (8, 8), and of how many `examples`."""
+
+    steps: Tensor
+    counts: Tensor
+    examples: int
+
+
+def read_clean(file: Path, classes: int, limit: int | None) -> LabelledPictures:
+    """Pictures to attack: an npz with `images` and `labels`, or CIFAR-10's, of which the held-out training pictures."""
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            names = archive.files if isinstance(archive, np.lib.npyio.NpzFile) else []
+            if "train_x" not in names or "train_y" not in names:
+                return read_pictures(file, classes, limit)
+            images, labels = archive["train_x"][-HELD_OUT:][:limit], archive["train_y"][-HELD_OUT:][:limit]
+    except (OSError, ValueError, EOFError):
+        return read_pictures(file, classes, limit)
+    return LabelledPictures("CIFAR-10 held out", images, labels.astype(np.int64))
+
+
+def most_changed(clean: Tensor, attacked: Tensor) -> Tensor:
+    """How often each coefficient of the blocks of pictures (B, C, H, W) is changed most: (8, 8) int64."""
+    change = (coefficients(clean) - coefficients(attacked)).abs().flatten(0, 2)
+    touched = change[change.amax(1) > 0]
+    return touched.argmax(1).bincount(minlength=SIDE * SIDE).view(SIDE, SIDE).cpu()
+
+
+def steps_of(counts: Tensor) -> Tensor:
+    """The table Q (8, 8) from 20 to 100 of such counts; raises ConfigError when nothing was counted."""
+    most = int(counts.max())
+    if not most:
+        raise ConfigError("learn-table: expected adversarial examples to count changes of, the attack made none")
+    return SPAN * counts.double() / most + LEAST
+
+
+def learn_table(
+    bundle: Bundle,
+    pictures: LabelledPictures,
+    attack: Attack,
+    progress: Path,
+    *,
+    seed: int = 0,
+    advance: Callable[[int], object] = lambda count: None,
+) -> LearnedTable:
+    """Attack the bare network on clean pictures, each towards a random other class, and count.
+
+    What is done is kept in the file `progress`: the same call goes on where it was stopped, and no picture counts
+    twice. Raises ConfigError when another run's progress lies there, or no example was found.
+    """
+    images = at_network_size(pictures.images, bundle, "pictures")
+    made_from = digest(
+        bundle.model_id, attack.name, attack.eps, seed, images.shape, images.tobytes(), pictures.labels.tobytes()
+    )
+    done, examples, counts = _resumed(progress, made_from)
+    advance(done)
+    bare = bundle.bare
+    for start in range(done, len(images), AT_ONCE):
+        part = slice(start, start + AT_ONCE)
+        frames = to_frames(images[part], bundle.device)
+        labels = torch.from_numpy(pictures.labels[part]).to(bundle.device)
+        generator = torch.Generator().manual_seed(seed * len(images) + start)
+        targets = random_targets(labels, len(bundle.settings.classes), generator)
+        attacked = attack(bare.logits, frames, labels, targets, generator).detach()
+        with torch.inference_mode():
+            found = bare.logits(attacked).argmax(1) == targets
+            counts += most_changed(frames[found], attacked[found])
+        examples += int(found.sum())
+        _keep(progress, made_from, start + len(frames), examples, counts)
+        advance(len(frames))
+    return LearnedTable(steps_of(counts), counts, examples)
+
+
+def _resumed(progress: Path, made_from: str) -> tuple[int, int, Tensor]:
+    try:
+        kept = json.loads(progress.read_text(encoding="utf-8"))
+        if kept["made_from"] != made_from:
+            raise ConfigError(
+                f"{progress}: expected the progress of the same run, got another's; remove it to begin anew"
+            )
+        return int(kept["done"]), int(kept["examples"]), torch.tensor(kept["counts"])
+    except FileNotFoundError:
+        return 0, 0, torch.zeros(SIDE, SIDE, dtype=torch.int64)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{progress}: cannot read the progress of an earlier run: {error}") from None
+
+
+def _keep(progress: Path, made_from: str, done: int, examples: int, counts: Tensor) -> None:
+    state = {"made_from": made_from, "done": done, "examples": examples, "counts": counts.tolist()}
+    with replacing(progress) as fresh:
+        fresh.write_text(json.dumps(state), encoding="utf-8")
