@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
-from lab.attacks.contract import Attack
+import torch
+from torch import Tensor
+
+from lab.attacks.contract import Attack, Logits
 from schemas.errors import ConfigError
 
 NAMES: tuple[str, ...] = (
     "fgsm", "ifgsm", "pgd", "l2pgd", "deepfool", "lbfgs", "cw", "cw10", "lbfgs10", "rotation",
+    "jsma", "autoattack", "square", "hopskipjump",
 )  # fmt: skip
 """`cw10` and `lbfgs10` ask for a confidence of 10 between the logits, within L2 .5."""
 
@@ -19,7 +24,8 @@ def make_attack(name: str, eps: float | None = None) -> Attack:
     """The attack `name` with the bound `eps`, or with its usual one.
 
     The usual bounds: L∞ .005 for fgsm and ifgsm (10 steps), L∞ .01 for pgd (10 steps), L2 .5 for l2pgd (20 steps),
-    cw10 and lbfgs10, none for deepfool, lbfgs and cw, 15 degrees for rotation. Raises ConfigError for an unknown
+    cw10 and lbfgs10, none for deepfool, lbfgs and cw, 15 degrees for rotation, .145 of the values for jsma, L∞ 8/255
+    for autoattack (standard), square (5,000 queries) and hopskipjump (20 steps). Raises ConfigError for an unknown
     name or a bound that is not positive.
     """
     if name not in NAMES:
@@ -30,6 +36,12 @@ def make_attack(name: str, eps: float | None = None) -> Attack:
         from lab.attacks.rotation import Rotation
 
         return Rotation(15.0 if eps is None else eps)
+    if name == "jsma":
+        from lab.attacks.jsma import PAPER_SHARE, Jsma
+
+        return Jsma(PAPER_SHARE if eps is None else eps)
+    if name in ("autoattack", "square", "hopskipjump"):
+        return OnTheBareNetwork(name, 8 / 255 if eps is None else eps)
     if name in ("lbfgs", "lbfgs10"):
         from lab.attacks.lbfgs import Lbfgs
 
@@ -56,3 +68,33 @@ def _foolbox_attack(name: str, eps: float | None) -> Attack:
     if name == "cw":
         return CarliniWagner(name, eps)
     return CarliniWagner(name, eps or 0.5, CONFIDENT, (FAR, AGAIN))
+
+
+@dataclass(frozen=True)
+class OnTheBareNetwork:
+    """One of the attacks that take a whole defence, on a network without one, L∞ `eps`."""
+
+    name: str
+    eps: float
+
+    def __call__(
+        self, logits: Logits, frames: Tensor, labels: Tensor, targets: Tensor | None, generator: torch.Generator
+    ) -> Tensor:
+        """See `Attack`; raises ConfigError where AutoAttack is given targets."""
+
+        def bare(pictures: Tensor, _: torch.Generator) -> Tensor:
+            return logits(pictures)
+
+        if self.name == "square":
+            from lab.attacks.square import square
+
+            return square(bare, frames, labels, targets, eps=self.eps, queries=5000, generator=generator)
+        if self.name == "hopskipjump":
+            from lab.attacks.hop_skip_jump import hop_skip_jump
+
+            return hop_skip_jump(bare, frames, labels, targets, eps=self.eps, generator=generator)
+        from lab.attacks.auto_attack import auto_attack
+
+        if targets is not None:
+            raise ConfigError("attack autoattack: expected an untargeted run (it chooses its own targets), got targets")
+        return auto_attack(bare, frames, labels, eps=self.eps, generator=generator)

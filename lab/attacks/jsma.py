@@ -22,6 +22,7 @@ from schemas.errors import ConfigError
 PAPER_SHARE = 0.145
 
 _BATCH = 64
+_PAIRS_AT_ONCE = 2**24  # all values of a frame can be candidates
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Jsma:
         untouched = torch.ones_like(current, dtype=torch.bool)
         rows = torch.arange(len(frames), device=frames.device)
         goals = targets
-        for _ in range(int(current.shape[1] * self.eps) // 2 + 1):
+        for _ in range(int(current.shape[1] * self.eps) // 2):
             with torch.enable_grad():
                 point = current[rows].view(-1, *frames.shape[1:]).requires_grad_()
                 output = logits(point)
@@ -93,16 +94,23 @@ def best_pairs(gain: Tensor, harm: Tensor, allowed: Tensor) -> tuple[Tensor, Ten
     harms = harm.gather(1, order)
     front = _front(harms)
     front |= _front(harms.masked_fill(front, -torch.inf))
-    count = int(front.sum(1).max())
+    count = max(int(front.sum(1).max()), 2)
     chosen = front.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :count]
     g, h = gains.gather(1, chosen), harms.gather(1, chosen)
     g = g.masked_fill(~front.gather(1, chosen), -torch.inf)
-    both_gain, both_harm = g[:, :, None] + g[:, None], h[:, :, None] + h[:, None]
+    at_once = max(1, _PAIRS_AT_ONCE // count**2)
+    parts = [slice(start, start + at_once) for start in range(0, len(g), at_once)]
+    found = [_best_product(g[part], h[part]) for part in parts]
+    places = torch.cat([place for _, place in found])
+    pairs = order.gather(1, chosen.gather(1, torch.stack((places // count, places % count), 1)))
+    return torch.cat([score for score, _ in found]), pairs.sort(1).values
+
+
+def _best_product(gain: Tensor, harm: Tensor) -> tuple[Tensor, Tensor]:
+    both_gain, both_harm = gain[:, :, None] + gain[:, None], harm[:, :, None] + harm[:, None]
     product = torch.where((both_gain > 0) & (both_harm > 0), both_gain * both_harm, 0.0).triu(1)
-    scores, place = product.flatten(1).max(1)
-    places = torch.stack((place // max(count, 1), place % max(count, 1)), 1)
-    pairs = order.gather(1, chosen.gather(1, places))
-    return scores, pairs.sort(1).values
+    score, place = product.flatten(1).max(1)
+    return score, place
 
 
 def _front(harms: Tensor) -> Tensor:

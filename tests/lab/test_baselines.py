@@ -14,7 +14,7 @@ from skimage.color import rgb2ycbcr
 from skimage.restoration import denoise_wavelet
 from torch import Tensor
 
-from lab.baselines import Baseline, FeatureDistillation, Jpeg, PixelDeflection, Shield
+from lab.baselines import Baseline, BitDepth, FeatureDistillation, Jpeg, PixelDeflection, Rand, Shield
 from lab.baselines.contract import from_blocks, to_blocks
 from lab.baselines.pixel_deflection import deflect
 from schemas.errors import ConfigError, StageError
@@ -41,7 +41,7 @@ def codec(frames: Tensor, quality: int) -> np.ndarray:
     return np.stack(pictures).transpose(0, 3, 1, 2) / 255
 
 
-@pytest.mark.parametrize("make", [Shield, FeatureDistillation, PixelDeflection, lambda: Jpeg(75)])
+@pytest.mark.parametrize("make", [Shield, FeatureDistillation, PixelDeflection, BitDepth, lambda: Jpeg(75)])
 @pytest.mark.parametrize("shape", [(2, 3, 32, 32), (2, 1, 28, 28), (1, 3, 13, 21)])
 def test_a_baseline_keeps_shape_and_range(make: Callable[[], Baseline], shape: tuple[int, ...]) -> None:
     frames = smooth(*shape)
@@ -187,3 +187,47 @@ def test_pixel_deflection_is_seeded_and_says_what_it_takes() -> None:
     for wrong in ({"share": 1.5}, {"window": 0}, {"sigma": -0.1}):
         with pytest.raises(ConfigError, match="pixel deflection"):
             PixelDeflection(**wrong)
+
+
+@pytest.mark.parametrize("shape", [(40, 3, 32, 32), (40, 1, 28, 28), (6, 2, 13, 21), (3, 3, 1, 1)])
+def test_rand_shows_the_whole_picture_smaller_somewhere_on_black(shape: tuple[int, ...]) -> None:
+    frames = 0.5 + 0.5 * smooth(*shape)
+    cleaned = Rand()(frames, generator())
+    assert cleaned.shape == frames.shape
+    seen = set()
+    for picture, shrunk in zip(frames, cleaned, strict=True):
+        there = (shrunk > 0).all(0)
+        rows, columns = there.any(1).nonzero()[:, 0], there.any(0).nonzero()[:, 0]
+        top, left, height, width = rows[0], columns[0], len(rows), len(columns)
+        part = shrunk[:, top : top + height, left : left + width]
+        expected = torch.nn.functional.interpolate(picture[None], (height, width), mode="bilinear")[0]
+        torch.testing.assert_close(part, expected)
+        assert there.sum() == height * width
+        seen.add((int(top), int(left), height))
+    if shape[2] == 32:
+        assert {height for _, _, height in seen} == {29, 30, 31}
+        assert len(seen) > 10
+
+
+def test_rand_gives_the_gradient_of_what_it_drew() -> None:
+    frames = smooth(4).requires_grad_()
+    (gradient,) = torch.autograd.grad(Rand()(frames, generator()).sum(), frames)
+    change = 1e-2 * torch.rand(frames.shape, generator=generator(5))
+    with torch.no_grad():
+        moved = Rand()(frames + change, generator()).sum() - Rand()(frames, generator()).sum()
+    torch.testing.assert_close((gradient * change).sum(), moved, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("bits", [1, 3, 8])
+def test_bit_depth_leaves_the_nearest_of_its_levels(bits: int) -> None:
+    frames = smooth()
+    levels = torch.linspace(0, 1, 2**bits)
+    nearest = levels[(frames[..., None] - levels).abs().argmin(-1)]
+    torch.testing.assert_close(BitDepth(bits)(frames, generator()), nearest)
+
+
+def test_sizes_and_depths_that_are_none_are_refused() -> None:
+    with pytest.raises(ConfigError, match="expected 1 to 8 bits, got 9"):
+        BitDepth(9)
+    with pytest.raises(ConfigError, match="above 0 and at most 1, got 0"):
+        Rand(0)

@@ -1,0 +1,239 @@
+"""Gradients of EOT and BPDA against finite differences, at the point where the attack is and not where it began."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lab.attacks import Defended, Norm, behind, bpda, eot_pgd, identity, learn_surrogate, transfer
+from lab.attacks.eot import loss_gradient
+from lab.attacks.norms import l2
+from schemas.errors import ConfigError
+from tests.lab.linear_judge import FRAMES, LABELS, TARGETS, bare, bent, chance, linear
+
+EPS = 0.1
+FINE = FRAMES[:3].double()
+FINE_LABELS = LABELS[:3]
+
+
+def waved(frames: Tensor, generator: torch.Generator) -> Tensor:
+    """Smooth, curved and random: a wave of another phase at every draw."""
+    phase = torch.rand((len(frames), 1, 1, 1), generator=generator, dtype=torch.float64).to(frames)
+    return frames + 0.1 * torch.sin(12 * frames + 6 * phase)
+
+
+def stepped(frames: Tensor, generator: torch.Generator) -> Tensor:
+    """Random as well, with a gradient of 0 wherever there is one."""
+    phase = torch.rand((len(frames), 1, 1, 1), generator=generator, dtype=torch.float64).to(frames)
+    return ((frames + phase / 8) * 8).floor() / 8
+
+
+smooth_defence = behind(waved, bent)
+
+
+def finite_differences(defended: Defended, point: Tensor, labels: Tensor, samples: int, seed: int) -> Tensor:
+    """The gradient of the summed loss at `point` (B, C, H, W), one value after the other, under the same draws."""
+
+    def losses(frames: Tensor) -> Tensor:
+        draws = chance(seed)
+        every = [F.cross_entropy(defended(frames, draws), labels, reduction="none") for _ in range(samples)]
+        return torch.stack(every).sum(0)
+
+    step, gradient = 1e-6, torch.zeros_like(point)
+    for place in range(point[0].numel()):
+        nudge = torch.zeros_like(point[0]).flatten()
+        nudge[place] = step
+        nudge = nudge.view_as(point[0])
+        difference = losses(point + nudge) - losses(point - nudge)
+        gradient.view(len(point), -1)[:, place] = difference / (2 * step)
+    return gradient
+
+
+def test_the_gradient_of_eot_is_that_of_the_mean_over_its_draws() -> None:
+    found = loss_gradient(smooth_defence, FINE, FINE_LABELS, 4, chance(7))
+    torch.testing.assert_close(found, finite_differences(smooth_defence, FINE, FINE_LABELS, 4, 7), rtol=1e-5, atol=1e-7)
+
+
+def test_bpda_gives_the_defences_values_and_the_stand_ins_gradient_under_the_same_draws() -> None:
+    mixed = bpda(stepped, waved)
+    point = FINE.clone().requires_grad_()
+
+    values = mixed(point, chance(7))
+    assert torch.equal(values, stepped(FINE, chance(7)))
+
+    weights = torch.rand(FINE.shape, generator=chance(8)).double()
+    (found,) = torch.autograd.grad((values * weights).sum(), point)
+    step = 1e-6
+    expected = weights * (waved(FINE + step, chance(7)) - waved(FINE - step, chance(7))) / (2 * step)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_the_gradient_of_bpda_meets_the_network_where_the_defence_led() -> None:
+    """The chain rule through identity: the network's own gradient at the defended picture."""
+    found = loss_gradient(behind(bpda(stepped), bent), FINE, FINE_LABELS, 1, chance(7))
+    at_defended = finite_differences(behind(identity, bent), stepped(FINE, chance(7)), FINE_LABELS, 1, 7)
+    torch.testing.assert_close(found, at_defended, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("mixed", [waved, bpda(stepped, waved)])
+def test_every_step_follows_the_gradient_at_the_current_iterate(mixed: Defended) -> None:
+    """Each iterate is where the sign of finite differences at the one before leads; not where those at the frame do."""
+    visited: list[tuple[Tensor, int]] = []
+
+    def watched(frames: Tensor, generator: torch.Generator) -> Tensor:
+        visited.append((frames.detach().clone(), generator.initial_seed()))
+        return behind(mixed, bent)(frames, chance(len(visited)))
+
+    last = eot_pgd(
+        watched, FINE, FINE_LABELS, None, eps=EPS, steps=4, samples=1, step=0.5, generator=chance(), random_start=False
+    )
+
+    points = [*(point for point, _ in visited), last]
+    assert torch.equal(points[0], FINE)
+    stayed = 0.0
+    # Of BPDA, the smooth stand-in is what is differentiated, around the defence's own values.
+    for number, (before, after) in enumerate(itertools.pairwise(points), start=1):
+        here, at_frame = (_sign(mixed, point, number) for point in (before, FINE))
+        expected = (FINE + (before + 0.5 * EPS * here - FINE).clamp(-EPS, EPS)).clamp(0, 1)
+        torch.testing.assert_close(after, expected)
+        stayed = max(stayed, (here != at_frame).double().mean().item())
+    assert stayed > 0.05
+
+
+def _sign(mixed: Defended, point: Tensor, seed: int) -> Tensor:
+    """Of finite differences of the loss under one draw; a stand-in is moved to the values of what it stands in for."""
+    exact, smooth = mixed(point, chance(seed)).detach(), waved(point, chance(seed)).detach()
+
+    def shifted(frames: Tensor, generator: torch.Generator) -> Tensor:
+        return bent(waved(frames, generator) + (exact - smooth))
+
+    return finite_differences(shifted, point, FINE_LABELS, 1, seed).sign()
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("targeted", [False, True])
+def test_both_norms_keep_their_ball_and_reach_its_border(norm: Norm, targeted: bool) -> None:
+    eps = EPS if norm == "linf" else 0.8
+    wanted = TARGETS if targeted else None
+    attacked = eot_pgd(bare, FRAMES, LABELS, wanted, eps=eps, steps=10, samples=1, generator=chance(), norm=norm)
+
+    size = (attacked - FRAMES).abs().amax((1, 2, 3)) if norm == "linf" else l2(attacked - FRAMES)
+    assert size.max() <= eps + 1e-6
+    assert size.min() >= 0.95 * eps
+    assert attacked.min() >= 0
+    assert attacked.max() <= 1
+    answers = linear(attacked).argmax(1)
+    assert ((answers == TARGETS) if targeted else (answers != LABELS)).all()
+
+
+def test_a_start_in_the_l2_ball_is_random_and_can_be_left_out() -> None:
+    def flat(frames: Tensor, generator: torch.Generator) -> Tensor:
+        return 0 * linear(frames)
+
+    def attacked(random_start: bool) -> Tensor:
+        return eot_pgd(
+            flat, FRAMES, LABELS, None, eps=0.5, steps=1, samples=1, generator=chance(), norm="l2",
+            random_start=random_start,
+        )  # fmt: skip
+
+    assert torch.equal(attacked(False), FRAMES)
+    assert 0.4 < l2(attacked(True) - FRAMES).max() <= 0.5
+
+
+def test_bpda_breaks_what_has_no_gradient_of_its_own() -> None:
+    blind = eot_pgd(
+        behind(stepped, linear), FRAMES, LABELS, None, eps=0.05, steps=10, samples=2, generator=chance(),
+        random_start=False,
+    )  # fmt: skip
+    assert torch.equal(blind, FRAMES)
+
+    defended = behind(bpda(stepped), linear)
+    seeing = eot_pgd(defended, FRAMES, LABELS, None, eps=EPS, steps=10, samples=2, generator=chance())
+    assert (defended(seeing, chance(9)).argmax(1) != LABELS).all()
+
+
+def negative(frames: Tensor, generator: torch.Generator) -> Tensor:
+    """The worst case for the identity: every gradient has the wrong sign."""
+    return 1 - stepped(frames, generator)
+
+
+def test_a_learned_surrogate_breaks_what_the_identity_cannot() -> None:
+    labels = linear(negative(FRAMES, chance(3))).argmax(1)
+    pictures = torch.rand(60, *FRAMES.shape[1:], generator=chance(6))
+    surrogate = learn_surrogate(negative, pictures, seed=0, steps=30)
+
+    def survivors(backward: Defended) -> float:
+        defended = behind(bpda(negative, backward), linear)
+        attacked = eot_pgd(defended, FRAMES, labels, None, eps=EPS, steps=10, samples=2, generator=chance())
+        return (defended(attacked, chance(9)).argmax(1) == labels).float().mean().item()
+
+    assert survivors(surrogate) == 0
+    assert survivors(identity) > 0.8
+
+
+def test_a_surrogate_is_the_same_for_the_same_seed_and_leaves_common_chance_alone() -> None:
+    pictures = torch.rand(8, *FRAMES.shape[1:], generator=chance(6))
+    before = torch.get_rng_state()
+    first, again, other = (learn_surrogate(stepped, pictures, seed=seed, steps=2) for seed in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(first(FRAMES, chance()), again(FRAMES, chance()))
+    assert not torch.equal(first(FRAMES, chance()), other(FRAMES, chance()))
+
+
+def test_transfer_fools_a_network_that_it_never_asked() -> None:
+    other = torch.randn(5, 192, generator=chance(12))
+
+    def related(frames: Tensor) -> Tensor:
+        return linear(frames) + 0.5 * (frames - 0.5).flatten(1) @ other.T
+
+    attacked = transfer([related], FRAMES, LABELS, None, eps=EPS, generator=chance())
+    assert (linear(attacked).argmax(1) != LABELS).all()
+    assert (attacked - FRAMES).abs().max() <= EPS + 1e-6
+    both = transfer([related, bent], FRAMES, LABELS, None, eps=EPS, generator=chance())
+    assert not torch.equal(both, attacked)
+    with pytest.raises(ConfigError, match="at least one network"):
+        transfer([], FRAMES, LABELS, None, eps=EPS, generator=chance())
+
+
+def test_momentum_keeps_a_heading_across_steps() -> None:
+    slopes = iter([1.0, -0.1, -0.1])
+
+    def turning(frames: Tensor, generator: torch.Generator) -> Tensor:
+        score = next(slopes) * frames.sum((1, 2, 3))
+        return torch.stack((torch.zeros_like(score), score), 1)
+
+    zeros = torch.zeros(3, dtype=torch.int64)
+    middle = torch.full((3, 1, 4, 4), 0.5)
+    moved = eot_pgd(
+        turning, middle, zeros, None, eps=EPS, steps=3, samples=1, step=0.25, generator=chance(), momentum=1.0,
+        random_start=False,
+    )  # fmt: skip
+    # Headings 1, 1 − 1 = 0 and −1: gradients count by their sign alone here.
+    torch.testing.assert_close(moved, middle)
+
+
+def test_what_cannot_be_attacked_is_refused_in_one_line() -> None:
+    def attack(frames: Tensor = FRAMES, labels: Tensor = LABELS, eps: float = EPS, norm: Norm = "linf") -> Tensor:
+        return eot_pgd(bare, frames, labels, None, eps=eps, steps=1, samples=1, generator=chance(), norm=norm)
+
+    with pytest.raises(ConfigError, match=r"pictures in \[0, 1\], got .* to 255"):
+        attack(frames=FRAMES * 255 / FRAMES.max())
+    with pytest.raises(ConfigError, match=r"pictures in \[0, 1\], got nan"):
+        attack(frames=FRAMES * torch.nan)
+    with pytest.raises(ConfigError, match=r"float frames \(B, C, H, W\), got torch.uint8"):
+        attack(frames=FRAMES.byte())
+    with pytest.raises(ConfigError, match=r"labels \(12,\) int64, one a picture, got torch.int64 \(5,\)"):
+        attack(labels=LABELS[:5])
+    with pytest.raises(ConfigError, match="classes from 0 to 4, the network's, got 7"):
+        attack(labels=LABELS * 0 + 7)
+    for eps in (0.0, -1.0, 1.5, float("nan"), float("inf")):
+        with pytest.raises(ConfigError, match="0 < ε ≤ 1"):
+            attack(eps=eps)
+    with pytest.raises(ConfigError, match="a positive number, got 0"):
+        attack(eps=0.0, norm="l2")
+    with pytest.raises(ConfigError, match="expected a backward pass of the defence's shape"):
+        bpda(stepped, lambda frames, generator: frames[:, :1])(FRAMES, chance())

@@ -1,0 +1,88 @@
+"""The whole defence as an adaptive attack sees it: fresh masks, known ones, and none."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from lab.attacks import defended, eot_pgd, fixed, undefended, with_key
+from lab.masks import random_masks
+from processors.bundle import load_bundle
+from processors.pipeline import Pipeline
+from processors.stages.drop import drop
+from schemas.errors import ConfigError
+from tests.lab.colour_judge import write_bundle
+
+CPU = torch.device("cpu")
+SHARE = 0.25
+
+
+def chance(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+FRAMES = 0.2 + 0.6 * torch.rand(4, 3, 16, 16, generator=chance(1))
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
+    return Pipeline(load_bundle(write_bundle(tmp_path_factory.mktemp("colours")), CPU))
+
+
+def test_fresh_masks_are_the_fleets_and_other_ones_at_every_call(pipeline: Pipeline) -> None:
+    each, draws = defended(pipeline, SHARE), chance()
+    kept = random_masks(4, 16, 16, SHARE, chance())
+
+    first, second = each(FRAMES, draws), each(FRAMES, draws)
+
+    torch.testing.assert_close(first, pipeline.logits(drop(FRAMES, kept), kept))
+    assert not torch.equal(first, second)
+
+
+def test_what_a_mask_drops_has_no_gradient_and_the_rest_has(pipeline: Pipeline) -> None:
+    kept = random_masks(4, 16, 16, SHARE, chance(5))
+    point = FRAMES.clone().requires_grad_()
+    logits = with_key(pipeline, kept)(point, chance())
+    (gradient,) = torch.autograd.grad(logits[:, 0].sum(), point)
+    assert (gradient.masked_select(~kept.expand_as(gradient)) == 0).all()
+    assert (gradient.masked_select(kept.expand_as(gradient)) != 0).any()
+
+
+def test_one_known_mask_serves_any_number_of_frames(pipeline: Pipeline) -> None:
+    kept = random_masks(1, 16, 16, SHARE, chance(5))
+    known = with_key(pipeline, kept)
+    torch.testing.assert_close(known(FRAMES, chance(1))[:2], known(FRAMES[:2], chance(2)))
+    with pytest.raises(ConfigError, match=r"frames for the masks \(3, 1, 16, 16\)"):
+        with_key(pipeline, kept.expand(3, -1, -1, -1))(FRAMES, chance())
+    with pytest.raises(ConfigError, match=r"got \(4, 3, 8, 16\)"):
+        known(FRAMES[:, :, :8], chance())
+
+
+def test_with_its_randomness_fixed_a_defence_answers_the_same_and_draws_nothing(pipeline: Pipeline) -> None:
+    still, draws = fixed(defended(pipeline, SHARE), 7), chance()
+    before = draws.get_state()
+    assert torch.equal(still(FRAMES, draws), still(FRAMES, draws))
+    assert torch.equal(draws.get_state(), before)
+    assert not torch.equal(still(FRAMES, draws), fixed(defended(pipeline, SHARE), 8)(FRAMES, draws))
+
+
+def test_the_undefended_network_sees_whole_frames(pipeline: Pipeline) -> None:
+    bundle = pipeline.bundle
+    torch.testing.assert_close(undefended(bundle)(FRAMES, chance()), bundle.logits(bundle.prepare(FRAMES)))
+
+
+def test_a_whole_bundle_can_be_attacked_through_its_masks(pipeline: Pipeline) -> None:
+    each = defended(pipeline, SHARE)
+    labels = each(FRAMES, chance()).argmax(1)
+
+    def loss(frames: Tensor) -> float:
+        return float(torch.nn.functional.cross_entropy(each(frames, chance(3)), labels))
+
+    attacked = eot_pgd(each, FRAMES, labels, None, eps=0.1, steps=3, samples=2, generator=chance())
+    assert loss(attacked) > loss(FRAMES)
+
+
+def test_shares_that_no_camera_drops_are_refused(pipeline: Pipeline) -> None:
+    with pytest.raises(ConfigError, match=r"drop ratio: expected 0 to 0.875, got 0.9"):
+        defended(pipeline, 0.9)
