@@ -58,6 +58,18 @@ def scores_of(found: Arrays) -> Scores:
 
 
 @torch.no_grad()
+def right(defended: Defended, frames: Tensor, labels: Tensor, generator: torch.Generator) -> NDArray[np.bool_]:
+    """Which of frames (n, C, H, W) get their label (n,) under one draw: (n,)."""
+    answers: NDArray[np.bool_] = (_answers(defended, frames, labels, generator) == labels).cpu().numpy()
+    return answers
+
+
+def _answers(defended: Defended, frames: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+    parts = in_batches(frames, labels, None, BATCH)
+    return torch.cat([defended(part, generator).argmax(1) for part, _, _ in parts])
+
+
+@torch.no_grad()
 def score(
     defended: Defended,
     attacked: Tensor,
@@ -70,18 +82,12 @@ def score(
     """Show `attacked` frames (n, C, H, W) in [0, 1] to a defended network, `repeats` times with fresh draws."""
     correct, hit = [], []
     for _ in range(repeats):
-        answers = torch.cat(
-            [defended(part, generator).argmax(1) for part, _, _ in in_batches(attacked, labels, None, BATCH)]
-        )
+        answers = _answers(defended, attacked, labels, generator)
         correct.append((answers == labels).cpu().numpy())
         hit.append(np.zeros(len(labels), np.bool_) if targets is None else (answers == targets).cpu().numpy())
     change = (attacked - clean).flatten(1).double()
-    return Scores(
-        np.stack(correct),
-        np.stack(hit),
-        change.abs().amax(1).cpu().numpy(),
-        change.square().mean(1).sqrt().cpu().numpy(),
-    )
+    l_inf, rms = change.abs().amax(1), change.square().mean(1).sqrt()
+    return Scores(np.stack(correct), np.stack(hit), l_inf.cpu().numpy(), rms.cpu().numpy())
 
 
 @dataclass(frozen=True)
@@ -176,7 +182,7 @@ def measure(cells: Sequence[Cell], cache: Cache, file: Path, steps: Steps, curve
 
     Attacks in rounds also leave their points in `curves`.
 
-    A run that was stopped goes on where it was: what is in the cache is not measured again, and no picture counts twice.
+    A run that was stopped goes on where it was: what is in the cache is not measured again; no picture counts twice.
     """
     steps.expect(len(cells))
     rows, points = [], list[Point]()

@@ -81,15 +81,15 @@ class Laboratory:
         return self.chosen.rate
 
     def cells(self) -> Iterator[Cell]:
-        """All that the plan has, the paper's tables first."""
+        """All that the plan has; what takes a share of the others' time and says most comes first."""
         work: dict[str, Callable[[], Iterator[Cell]]] = {
             "bpda": self._bpda,
-            "eot": self._eot,
             "adaptive": self._adaptive,
+            "eot": self._eot,
             "standard": self._standard,
             "combined": self._combined,
-            "delta": self._deltas,
             "others": self._others,
+            "delta": self._deltas,
         }
         for part, make in work.items():
             if part in self.plan.parts:

@@ -91,9 +91,9 @@ def rand(frames: Tensor, generator: torch.Generator) -> Tensor:
     largest = -(-side * 400 // 299)
     sizes = torch.randint(side, largest, (len(frames),), generator=generator).tolist()
     shown = []
-    for picture, size in zip(frames.split(1), sizes, strict=True):
+    for number, size in enumerate(sizes):
         top, left = torch.randint(0, largest - size, (2,), generator=generator).tolist()
-        enlarged = F.interpolate(picture, (size, size), mode="bilinear", align_corners=False)
+        enlarged = F.interpolate(frames[number : number + 1], (size, size), mode="bilinear", align_corners=False)
         padded = F.pad(enlarged, (left, largest - size - left, top, largest - size - top), value=0.5)
         shown.append(F.interpolate(padded, (side, side), mode="bilinear", align_corners=False))
     return torch.cat(shown)

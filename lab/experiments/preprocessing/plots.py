@@ -31,15 +31,17 @@ def rounds(points: Sequence[Point], file: Path) -> None:
 def samples(rows: Sequence[Row], file: Path) -> None:
     """Left, accuracy behind our function over the draws of EOT; right, over ε with ten of them."""
     ours = [row for row in rows if row.defence == "ours" and not row.targeted]
-    sizes = sorted((int(row.attack.split("-")[1]), row) for row in ours if row.attack in SIZES)
-    bounds = sorted(
+    sizes: list[tuple[float, Row]] = [(float(row.attack.split("-")[1]), row) for row in ours if row.attack in SIZES]
+    bounds = [
         ((row.eps or 0.0) * 255, row) for row in ours
         if row.attack == "clean" or (row.attack.startswith("eot-10") and not row.attack.endswith("l2"))
-    )  # fmt: skip
+    ]  # fmt: skip
+    bounds.sort(key=lambda point: point[0])
     if not sizes:
         return
     figure = Figure(figsize=(9, 3.4))
-    for place, (points, label) in enumerate(((sizes, "draws a step"), (bounds, "ε · 255 (L∞)")), start=1):
+    panels: list[tuple[list[tuple[float, Row]], str]] = [(sizes, "draws a step"), (bounds, "ε · 255 (L∞)")]
+    for place, (points, label) in enumerate(panels, start=1):
         axes = figure.add_subplot(1, 2, place)
         for what, style in (("accuracy", "-"), ("worst", ":")):
             values = [getattr(row, what) for _, row in points]

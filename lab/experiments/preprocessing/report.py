@@ -1,4 +1,4 @@
-"""The Markdown of the experiment, made from its CSV files alone: a verdict, then the paper's tables, then honest ones."""
+"""The Markdown of the experiment, made from its CSV files alone: a verdict, the paper's tables, honest ones."""
 
 from __future__ import annotations
 
@@ -130,24 +130,25 @@ def _plot(out: Path, subject: str, name: str) -> str:
 ROUNDS_PLOT, SAMPLES_PLOT = "rounds.png", "eot.png"
 PLOTS: Final = ((ROUNDS_PLOT, "BPDA and"), (SAMPLES_PLOT, "Attackers"))
 HOW = (
-    "The function of Qiu et al.: quantised DCT coefficients, then a randomly distorted grid, as the stages "
-    "`dct-quantisation` and `grid-distortion` that run live. Every share is of test pictures that the bare network "
-    "classifies correctly, ± half of its 95 % interval. ACC: the picture still gets its label, mean over fresh draws of the "
-    "defence; ASR: an answer is the target; found: in some round one draw gave the target, and the attack stopped. l2 is "
-    "the root of the mean squared change. Nothing is chosen on a test picture. What is not in a table was not measured."
+    "The function of Qiu et al.: quantised DCT coefficients, then a randomly distorted grid, as the stages `dct-"
+    "quantisation` and `grid-distortion` that run live. Every share is of test pictures that the bare network "
+    "classifies correctly, ± half of its 95 % interval. ACC: the picture still gets its label, mean over fresh draws "
+    "of the defence; ASR: an answer is the target; found: in some round one draw gave the target, and the attack "
+    "stopped. l2 is the root of the mean squared change. Nothing is chosen on a test picture. What is not in a table "
+    "was not measured."
 )
 TABLE_1_TEXT = "Between two outputs for one picture; the paper's figures, on ImageNet, in italics."
 BLIND_TEXT = "Made on the bare network, targeted at random classes, then shown to each defence; the paper's in italics."
 RELEASED_TEXT = (
     "Plain gradient descent to the target, η chosen so that 50 rounds break the undefended network as often as the "
     "paper's (ASR .86; its own η = .1 belongs to pictures of 299 × 299). BPDA takes the gradient behind the function "
-    "for that before it. `at the clean picture` is the authors' released program: its gradient never leaves the start. "
-    "η × 3 and × 10 are the same attack in fewer, longer rounds."
+    "for that before it. `at the clean picture` is the authors' released program: its gradient never leaves the "
+    "start. η × 3 is the same attack in longer rounds."
 )
 HONEST_TEXT = (
     "PGD by signs (or of unit L2 length), each step along the mean gradient of so many draws at the current picture, "
-    "exact through the distortion and the identity in place of the rounding. `worst`: survives every one of the draws that "
-    "judge. The auto-encoder is the paper's adaptive attack (section 6.4)."
+    "exact through the distortion and the identity in place of the rounding. `worst`: survives every one of the draws"
+    " that judge. The auto-encoder is the paper's adaptive attack (section 6.4)."
 )
 TABLE_5_TEXT = (
     "PGD at L∞ 8/255 and l2 .05 through the whole defence, three draws a step where it draws. PixelDefend, Crop, TV, "

@@ -1,4 +1,4 @@
-"""The networks that are protected: a bundle, pictures that it classifies correctly, and training pictures to choose on."""
+"""The networks that are protected: a bundle, pictures that it gets right, and training pictures to choose on."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lab.data import LabelledPictures, batch_slices, to_frames
 from lab.experiments.cache import digest
 from processors.bundle import Bundle, load_bundle, shipped_bundle
 
-TABLE_PICTURES: Final = 100
+TABLE_PICTURES: Final = 50
 """Of the training pictures, from which the table is learned; the others choose the settings."""
 
 
@@ -84,7 +84,7 @@ class Shown:
 
 
 SUBJECTS: Final = ("cifar10", "scene128")
-LOOKED_AT: Final = {"cifar10": 1500, "scene128": 300}
+LOOKED_AT: Final = {"cifar10": 1000, "scene128": 300}
 """Test pictures."""
 
 

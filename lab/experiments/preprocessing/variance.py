@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lab.baselines import Baseline
 from lab.experiments.cache import Arrays, Cache, digest
+from lab.experiments.cells import right
 from lab.experiments.preprocessing.defences import Function
 from lab.experiments.preprocessing.subjects import Shown, Subject
 from lab.experiments.provenance import made_by
@@ -59,12 +60,15 @@ def variance_row(
 
 
 def _correct(subject: Subject, function: Function, shown: Shown, generator: torch.Generator) -> NDArray[np.bool_]:
-    parts = zip(shown.frames.split(100), shown.labels.split(100), strict=True)
     defended = function.before(subject.logits)
-    return torch.cat([defended(frames, generator).argmax(1) == labels for frames, labels in parts]).numpy()
+    return right(defended, shown.frames, shown.labels, generator)
 
 
 def _ssim(one: Tensor, two: Tensor) -> NDArray[np.float64]:
     """Structural similarity (Wang et al. 2004) of each pair of frames (B, C, H, W) in [0, 1]: (B,)."""
     pairs = zip(one.numpy(), two.numpy(), strict=True)
-    return np.array([structural_similarity(a, b, channel_axis=0, data_range=1.0) for a, b in pairs])
+    every = [
+        structural_similarity(a, b, channel_axis=0, data_range=1.0)  # type: ignore[no-untyped-call]  # not annotated
+        for a, b in pairs
+    ]
+    return np.array(every)

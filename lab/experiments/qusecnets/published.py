@@ -1,7 +1,7 @@
 """The paper's own figures, as its text prints them (Khalid et al. 2019, sections IV-B and V), and what ours must reach.
 
-The bars of its Figures 5, 6 and 9 to 11 have no numbers on them; what is here stands in the text beside them. Accuracies
-are of all pictures, as shares.
+The bars of its Figures 5, 6 and 9 to 11 have no numbers on them; what is here stands in the text beside them.
+Accuracies are of all pictures, as shares.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The Markdown of the experiment, made from its CSV file alone: the paper's rows, then the honest ones, then a verdict."""
+"""The Markdown of the experiment, made from its CSV file alone: a verdict, the paper's rows, the honest ones."""
 
 from __future__ import annotations
 
@@ -122,19 +122,20 @@ HOW = (
     "`quantisation` of its bundle, the one that runs live. A row that is not there was not measured."
 )
 PAPER_TEXT = (
-    "White-box: the attacker differentiates the network and its layer, which is a smooth function; that is what an attack "
-    "library does when it is handed the model. FGSM is one step. C&W is clipped to L∞ .1 after it was made, 3 × 100 "
-    "iterations. Black-box: the attack is made on a substitute, trained on the answers to 1,000 pictures. JSMA may "
-    "change 14.5 % of the values."
+    "White-box: the attacker differentiates the network and its layer, which is a smooth function; that is what an "
+    "attack library does when it is handed the model. FGSM is one step. C&W is clipped to L∞ .1 after it was made, 3 "
+    "× 100 iterations. Black-box: the attack is made on a substitute, trained on the answers to 1,000 pictures. JSMA "
+    "may change 14.5 % of the values."
 )
 HONEST_TEXT = (
     "PGD goes through the layer with its exact gradient, or past it with that of the identity or of one soft sigmoid "
-    "(BPDA). Square needs no gradient. `transfer` is made on the plain network. Random signs are the control. "
-    "`worst of all` counts a picture only when it survives every attack of the page within the bound. Where an attack "
-    "without gradients or of one step beats those with exact ones, the layer hides its gradient rather than withstanding."
+    "(BPDA). Square needs no gradient. `transfer` is made on the plain network. Random signs are the control. `worst "
+    "of all` counts a picture only when it survives every attack of the page within the bound. Where an attack "
+    "without gradients or of one step beats those with exact ones, the layer hides its gradient."
 )
 NETWORKS_TEXT = (
     "CleverHans' basic CNN, trained by `python -m lab.experiments.qusecnets.training NAME`, cross-entropy on clean "
-    "pictures that are shifted (and mirrored on CIFAR-10), `noisy` with random noise of ±.4 as well; no attack takes part. Each folder's `training.md` has its "
-    "accuracy and what a trained layer learned."
+    "pictures that are shifted (and mirrored on CIFAR-10). No attack takes part, except in `attacked`: that one is "
+    "then trained against one-step attacks through the layer, which the paper does not do, to show what quantisation "
+    "alone leaves open. Each folder's `training.md` has its accuracy and what a trained layer learned."
 )

@@ -1,4 +1,4 @@
-"""All networks through their rows of the plan; each row is kept, and the report is written from the rows that are there."""
+"""All networks through their rows of the plan; each row is kept, the report is written from those that are there."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Experiment:
 
     def _cells(self, judges: dict[str, Judge], name: str) -> list[Cell]:
         judge, plain = judges[name], judges[f"{NETWORKS[name].data}-plain"]
-        cells = []
+        cells = list[Cell]()
         for row in self.plan.rows(name):
             state = (judge.made_from(), plain.made_from(), row, self.plan, made_by(attacked.__name__))
             made = partial(attacked.scores, judge, row, self.plan, plain)

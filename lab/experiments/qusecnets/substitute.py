@@ -29,7 +29,9 @@ def substitute(answer: Callable[[Tensor], Tensor], known: LabelledPictures, clas
     optimiser = torch.optim.Adam(network.parameters(), 1e-3)
     chance = torch.Generator().manual_seed(seed)
     for _ in range(EPOCHS):
-        for part in torch.randperm(len(frames), generator=chance).split(BATCH):
+        order = torch.randperm(len(frames), generator=chance)
+        for start in range(0, len(frames), BATCH):
+            part = order[start : start + BATCH]
             down, right = torch.randint(-SHIFT, SHIFT + 1, (2,), generator=chance).tolist()
             shown = frames[part].roll((down, right), (2, 3))
             loss = F.cross_entropy(network(shown), labels[part])

@@ -4,9 +4,9 @@ A layer before the network maps each pixel to one of n levels, softly (Khalid et
 
     y = 1/(n − 1) · Σ_k 1 / (1 + exp(−z·(x − t_k))),  k = 1 … n − 1.
 
-Constant quantisation spreads the thresholds t evenly with z = 50; trainable quantisation starts from them with z = 5 and
-learns them by the loss of the network behind. The paper leaves z as it is; here it is learned as well, by its logarithm.
-Where we depart: cross-entropy instead of the squared error of equation 2, and shifted pictures in the training.
+Constant quantisation spreads the thresholds t evenly with z = 50; trainable quantisation starts from them with z = 5
+and learns them by the loss of the network behind. The paper leaves z as it is; here it is learned as well, by its
+logarithm. Where we depart: cross-entropy instead of the squared error of equation 2, and shifted pictures.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from lab.backdoor.tasks import Task, load_task
 from lab.chance import seeded
+from lab.experiments.qusecnets.adversarial import withstand
 from lab.networks.basic_cnn import BasicCnn
 from lab.training.bundle import (
     WEIGHTS_FILE,
@@ -44,8 +45,8 @@ RECIPES: Final = {
     "mnist": Recipe(epochs=4, batch=128, peak_rate=0.05, pad=2, flip=False, average_decay=0.99),
     "cifar10": Recipe(epochs=6, batch=128, peak_rate=0.05, pad=4, flip=True, average_decay=0.995),
 }
-NOISE: Final = 0.4
-LOWER_RATE: Final = {"peak_rate": 0.02}
+ATTACKED_EPOCHS: Final = 2
+LOWER_RATE: Final = 0.02
 """For trained layers on CIFAR-10: at the others' rate the training diverges."""
 
 
@@ -53,19 +54,19 @@ LOWER_RATE: Final = {"peak_rate": 0.02}
 class Quantisation:
     """One network of the paper: its data set, and `levels` n of the layer before it, none where that is None.
 
-    `noisy`: trained on pictures with random noise, so that the network knows pixels on either side of a threshold.
+    `attacked`: after that trained against one-step attacks through the layer, which the paper does not do.
     """
 
     data: str
     levels: int | None = None
     trainable: bool = False
-    noisy: bool = False
+    attacked: bool = False
 
     @property
     def name(self) -> str:
         """`mnist-tq2`, `cifar10-plain`."""
         kind = "plain" if self.levels is None else f"{'tq' if self.trainable else 'cq'}{self.levels}"
-        return f"{self.data}-{kind}{'-noisy' if self.noisy else ''}"
+        return f"{self.data}-{kind}{'-attacked' if self.attacked else ''}"
 
 
 NETWORKS: Final = {
@@ -73,7 +74,7 @@ NETWORKS: Final = {
     for each in (
         Quantisation("mnist"),
         *(Quantisation("mnist", levels, trainable) for levels in (2, 4, 6) for trainable in (False, True)),
-        Quantisation("mnist", 2, noisy=True),
+        Quantisation("mnist", 2, attacked=True),
         Quantisation("cifar10"),
         *(Quantisation("cifar10", levels, trainable) for levels in (4, 8) for trainable in (False, True)),
     )
@@ -86,6 +87,8 @@ class QuantisedNetwork(nn.Module):
     def __init__(self, wanted: Quantisation, network: nn.Module, mean: list[float], std: list[float]) -> None:
         super().__init__()
         self.network = network
+        self.mean: Tensor
+        self.std: Tensor
         self.register_buffer("mean", torch.tensor(mean)[:, None, None])
         self.register_buffer("std", torch.tensor(std)[:, None, None])
         between = 0 if wanted.levels is None else wanted.levels - 1
@@ -103,30 +106,23 @@ class QuantisedNetwork(nn.Module):
         return logits
 
 
-def noise(frames: Tensor, generator: torch.Generator) -> Tensor:
-    """`frames` (B, C, H, W) with uniform noise of up to ±`NOISE` on each value; no attack, no gradient."""
-    return (frames + (2 * torch.rand(frames.shape, generator=generator) - 1) * NOISE).clamp(0, 1)
-
-
 def train(wanted: Quantisation, images: Images, labels: Labels, recipe: Recipe, checkpoint: Path) -> QuantisedNetwork:
     """Train on (N, H, W, C) uint8 pictures; `checkpoint` holds the last epoch, from which a stopped run goes on."""
     mean, std = channel_statistics(images)
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     with seeded(recipe.seed):
         network = QuantisedNetwork(wanted, BasicCnn(10, images.shape[3], images.shape[1]), mean, std)
-        augment = noise if wanted.noisy else None
-        trained = fit(network, images, labels, lambda frames: frames, recipe, checkpoint, augment)
+        trained = fit(network, images, labels, lambda frames: frames, recipe, checkpoint)
+        if wanted.attacked:
+            withstand(trained, images, labels, ATTACKED_EPOCHS, recipe.seed)
     assert isinstance(trained, QuantisedNetwork)
     return trained
 
 
 def recipe(wanted: Quantisation) -> Recipe:
     """What it is trained by."""
-    return (
-        replace(RECIPES[wanted.data], **LOWER_RATE)
-        if wanted.trainable and wanted.data == "cifar10"
-        else RECIPES[wanted.data]
-    )
+    usual = RECIPES[wanted.data]
+    return replace(usual, peak_rate=LOWER_RATE) if wanted.trainable and wanted.data == "cifar10" else usual
 
 
 def write(folder: Path, wanted: Quantisation, network: QuantisedNetwork, classes: tuple[str, ...], side: int) -> Bundle:
