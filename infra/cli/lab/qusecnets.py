@@ -16,7 +16,7 @@ from schemas.errors import ConfigError
 @lab_app.command("qusecnets")
 def qusecnets(
     network: Annotated[
-        list[str] | None, typer.Option(help="mnist-cq2, cifar10-tq4, …; else the six that meet every attack.")
+        list[str] | None, typer.Option(help="mnist-cq2, cifar10-tq4, …; else those that meet every attack.")
     ] = None,
     images: Annotated[int | None, typer.Option(help="At most so many test pictures for every row.", min=1)] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Few pictures and steps: to see that it runs.")] = False,
@@ -24,6 +24,7 @@ def qusecnets(
     runs: Annotated[
         Path, typer.Option(help="Where finished rows are kept: the same command goes on where it stopped.")
     ] = Path("runs/qusecnets"),
+    report: Annotated[bool, typer.Option("--report", help="Only write the page from the rows that are there.")] = False,
     seed: Seed = 0,
 ) -> None:
     """QuSecNets' figures beside ours, then the same networks under attackers who know the layer.
@@ -34,18 +35,22 @@ def qusecnets(
         from infra.environment import Environment
         from lab.experiments.cache import Cache
         from lab.experiments.qusecnets.plan import MAINS, Plan
+        from lab.experiments.qusecnets.report import write_report
         from lab.experiments.qusecnets.run import Experiment
         from lab.experiments.qusecnets.training import NETWORKS
 
         data = Environment().data
-        if data is None:
+        if data is None and not report:
             raise ConfigError("expected POINTILLIST_DATA, the folder with mnist.npz and cifar10.npz")
         names = tuple(chosen(name, *NETWORKS, option="--network") for name in network or MAINS)
         plan = replace(Plan(), seed=seed)
         plan = plan.quick() if quick else plan
         plan = plan if images is None else plan.at_most(images)
-        steps = Reported("qusecnets")
-        with steps.progress:
-            lines = Experiment(names, data, plan, Cache(runs), out, shown_command()).run(steps)
+        if data is None or report:
+            lines = write_report(out)
+        else:
+            steps = Reported("qusecnets")
+            with steps.progress:
+                lines = Experiment(names, data, plan, Cache(runs), out, shown_command()).run(steps)
     for line in lines:
         typer.echo(line)

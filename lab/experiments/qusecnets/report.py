@@ -11,7 +11,7 @@ from pathlib import Path
 from lab.experiments.cells import Row
 from lab.experiments.qusecnets import plots
 from lab.experiments.qusecnets.plan import BLACK, HONEST, ROWS, WHITE, AttackRow, Plan
-from lab.experiments.qusecnets.published import MAIN, PUBLISHED, REQUIREMENTS, published
+from lab.experiments.qusecnets.published import MAINS, PUBLISHED, REQUIREMENTS, published
 from lab.results.csv_rows import read_rows
 from lab.results.markdown import markdown
 from schemas.runtime.atomic_file import replacing
@@ -64,15 +64,16 @@ def write_report(out: Path) -> list[str]:
 def verdict(rows: Sequence[Row]) -> list[str]:
     """What was asked for, and what an honest attacker leaves of it."""
     lines = []
-    for wanted in REQUIREMENTS:
-        found = _find(rows, MAIN, wanted.attack)
-        said = "not measured"
-        if found is not None:
-            word = "aim" if found.accuracy >= wanted.aim else "must" if found.accuracy >= wanted.must else "missed"
-            said = (
-                f"{_share(found)} of {found.n}: {word} (paper {wanted.paper:.3f}, must {wanted.must}, aim {wanted.aim})"
-            )
-        lines.append(f"{MAIN}, {ROWS['mnist'][0].label if found is None else found.label}, white-box: {said}")
+    for name in MAINS:
+        for wanted in REQUIREMENTS:
+            found = _find(rows, name, wanted.attack)
+            if found is None:
+                lines.append(f"{name}, {wanted.attack}, white-box as the paper did it: not measured")
+                continue
+            word = "aim" if found.accuracy >= wanted.aim else "must" if found.accuracy >= wanted.must else "MISSED"
+            asked = f"paper {wanted.paper:.3f}, must {wanted.must}, aim {wanted.aim}"
+            said = f"{_share(found)} of {found.n}: {word} ({asked})"
+            lines.append(f"{name}, {found.label}, white-box as the paper did it: {said}")
     for name in dict.fromkeys(row.subject for row in rows):
         honest = [(row.accuracy, row) for row in rows if row.subject == name and row.attack == "worst"]
         clean = _find(rows, name, "clean")
