@@ -159,15 +159,24 @@ def trained(name: str, task: Task, folder: Path, work: Path) -> Bundle:
     checkpoint = work / name / "checkpoint.pt"
     network = train(wanted, task.train.images, task.train.labels, recipe(wanted), checkpoint)
     bundle = write(folder, wanted, network, task.classes, task.train.images.shape[1])
+    print("\n".join(record(name, network, bundle, task, folder)), flush=True)
+    return bundle
+
+
+def record(name: str, network: QuantisedNetwork, bundle: Bundle, task: Task, folder: Path) -> list[str]:
+    """Write `training.md`: what was trained, what the layer learned, and the accuracy on the test split."""
+    wanted = NETWORKS[name]
     thresholds = ", ".join(f"{each:.4f}" for each in network.thresholds.tolist())
-    steepness = f"; thresholds {thresholds}; steepness {network.log_steepness.exp().item():.2f}" if thresholds else ""
+    learned = f"; thresholds {thresholds}; steepness {network.log_steepness.exp().item():.2f}" if thresholds else ""
+    epochs = f"{recipe(wanted).epochs} epochs" + (
+        f", then {ATTACKED_EPOCHS} against one-step attacks" if wanted.attacked else ""
+    )
     lines = [
-        f"{bundle.model_id}: {len(task.train)} training pictures, {recipe(wanted).epochs} epochs{steepness}",
+        f"{bundle.model_id}: {len(task.train)} training pictures, {epochs}{learned}",
         f"{len(task.test)} test pictures: accuracy {bundle_accuracy(bundle, task.test.images, task.test.labels):.4f}",
     ]
     write_training_record(folder, f"python -m lab.experiments.qusecnets.training {name}", lines)
-    print("\n".join(lines), flush=True)
-    return bundle
+    return lines
 
 
 def main() -> None:
