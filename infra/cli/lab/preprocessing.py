@@ -18,7 +18,9 @@ def preprocessing(
     subject: Annotated[list[str] | None, typer.Option(help="cifar10 or scene128; else both.")] = None,
     part: Annotated[
         list[str] | None,
-        typer.Option(help="standard, bpda, eot, adaptive, others, delta or combined; else all. Rows of others stay."),
+        typer.Option(
+            help="standard, bpda, eot, adaptive, others, delta or combined; else all. The page then has no others."
+        ),
     ] = None,
     images: Annotated[int | None, typer.Option(help="At most so many pictures for every row.", min=1)] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Few pictures and steps: to see that it runs.")] = False,
@@ -26,7 +28,9 @@ def preprocessing(
     runs: Annotated[
         Path, typer.Option(help="Where finished rows are kept: the same command goes on where it stopped.")
     ] = Path("runs/preprocessing"),
-    report: Annotated[bool, typer.Option("--report", help="Only write the page from the rows that are there.")] = False,
+    finished: Annotated[
+        bool, typer.Option("--finished", help="Measure nothing: write the page from the rows that --runs has.")
+    ] = False,
     seed: Seed = 0,
 ) -> None:
     """Qiu et al.'s preprocessing beside the paper's tables, then under attackers who know it.
@@ -37,7 +41,6 @@ def preprocessing(
         from infra.environment import Environment
         from lab.experiments.cache import Cache
         from lab.experiments.preprocessing.plan import Plan
-        from lab.experiments.preprocessing.report import write_report
         from lab.experiments.preprocessing.run import Experiment
         from lab.experiments.preprocessing.subjects import SUBJECTS, load_subject
 
@@ -47,15 +50,12 @@ def preprocessing(
         plan = plan if images is None else plan.at_most(images)
         if part:
             plan = replace(plan, parts=tuple(chosen(name, *Plan.parts, option="--part") for name in part))
-        if report:
-            lines = write_report(out)
-        else:
-            data = Environment().data
-            if data is None:
-                raise ConfigError("expected POINTILLIST_DATA, the folder with cifar10.npz")
-            subjects = [load_subject(name, data, seed) for name in names]
-            steps = Reported("preprocessing")
-            with steps.progress:
-                lines = Experiment(subjects, plan, Cache(runs), out, shown_command()).run(steps)
+        data = Environment().data
+        if data is None:
+            raise ConfigError("expected POINTILLIST_DATA, the folder with cifar10.npz")
+        subjects = [load_subject(name, data, seed) for name in names]
+        steps = Reported("preprocessing")
+        with steps.progress:
+            lines = Experiment(subjects, plan, Cache(runs), out, shown_command(), finished).run(steps)
     for line in lines:
         typer.echo(line)

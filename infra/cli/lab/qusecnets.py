@@ -24,7 +24,9 @@ def qusecnets(
     runs: Annotated[
         Path, typer.Option(help="Where finished rows are kept: the same command goes on where it stopped.")
     ] = Path("runs/qusecnets"),
-    report: Annotated[bool, typer.Option("--report", help="Only write the page from the rows that are there.")] = False,
+    finished: Annotated[
+        bool, typer.Option("--finished", help="Measure nothing: write the page from the rows that --runs has.")
+    ] = False,
     seed: Seed = 0,
 ) -> None:
     """QuSecNets' figures beside ours, then the same networks under attackers who know the layer.
@@ -35,22 +37,18 @@ def qusecnets(
         from infra.environment import Environment
         from lab.experiments.cache import Cache
         from lab.experiments.qusecnets.plan import MAINS, Plan
-        from lab.experiments.qusecnets.report import write_report
         from lab.experiments.qusecnets.run import Experiment
         from lab.experiments.qusecnets.training import NETWORKS
 
-        data = Environment().data
-        if data is None and not report:
-            raise ConfigError("expected POINTILLIST_DATA, the folder with mnist.npz and cifar10.npz")
         names = tuple(chosen(name, *NETWORKS, option="--network") for name in network or MAINS)
+        data = Environment().data
+        if data is None:
+            raise ConfigError("expected POINTILLIST_DATA, the folder with mnist.npz and cifar10.npz")
         plan = replace(Plan(), seed=seed)
         plan = plan.quick() if quick else plan
         plan = plan if images is None else plan.at_most(images)
-        if data is None or report:
-            lines = write_report(out)
-        else:
-            steps = Reported("qusecnets")
-            with steps.progress:
-                lines = Experiment(names, data, plan, Cache(runs), out, shown_command()).run(steps)
+        steps = Reported("qusecnets")
+        with steps.progress:
+            lines = Experiment(names, data, plan, Cache(runs), out, shown_command(), finished).run(steps)
     for line in lines:
         typer.echo(line)

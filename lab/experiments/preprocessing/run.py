@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
-from lab.experiments.cache import Cache
+from lab.experiments.cache import Cache, Step
 from lab.experiments.cells import Steps, measure
 from lab.experiments.preprocessing import report
 from lab.experiments.preprocessing.attacked import Laboratory
@@ -31,6 +31,8 @@ class Experiment:
     cache: Cache
     out: Path
     command: str
+    finished: bool = False
+    """Measure nothing: only what is kept goes on the page."""
 
     def run(self, steps: Steps) -> list[str]:
         """Do all of it, write CSV, Markdown and plots; a line for each figure asked for."""
@@ -41,6 +43,8 @@ class Experiment:
             steps.done(f"{subject.name}: chosen: δ {laboratory.settings.limit:g}, cell {laboratory.settings.cell}")
             write_rows(place / report.VARIANCE, self._variance(laboratory, steps), VarianceRow)
             cells = list(laboratory.cells())
+            if self.finished:
+                cells = [cell for cell in cells if self.cache.has(Step(cell.place, cell.made_from))]
             measure(cells, self.cache, place / report.ROWS, steps, place / report.CURVES)
         return report.write_report(self.out)
 
@@ -52,7 +56,7 @@ class Experiment:
         for name in names:
             rows.append(variance_row(laboratory.subject, laboratory.functions[name], shown, self.cache, None))
             steps.done(f"{laboratory.subject.name}, {name}: clean {rows[-1].accuracy:.3f} of {rows[-1].n}")
-        if "adaptive" in self.plan.parts:
+        if "adaptive" in self.plan.parts and not self.finished:
             ours = laboratory.functions[OURS]
             rows.append(variance_row(laboratory.subject, ours, shown, self.cache, laboratory.surrogate))
         return rows

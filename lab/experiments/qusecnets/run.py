@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from lab.backdoor.tasks import load_task
-from lab.experiments.cache import Cache, digest
+from lab.experiments.cache import Cache, Step, digest
 from lab.experiments.cells import Cell, Scores, Steps, measure
 from lab.experiments.provenance import made_by
 from lab.experiments.qusecnets import attacked, report
@@ -28,11 +28,15 @@ class Experiment:
     cache: Cache
     out: Path
     command: str
+    finished: bool = False
+    """Measure nothing: only what is kept goes on the page."""
 
     def run(self, steps: Steps) -> list[str]:
         """Train what is not there, measure, write CSV, Markdown and plots; a line for each figure asked for."""
         judges = self._judges()
         cells = [cell for name in self.names for cell in self._cells(judges, name)]
+        if self.finished:
+            cells = [cell for cell in cells if self.cache.has(Step(cell.place, cell.made_from))]
         report.write_settings(self.out, self.command, self.plan, [judge.bundle.model_id for judge in judges.values()])
         measure(cells, self.cache, self.out / report.ROWS_FILE, steps)
         return report.write_report(self.out)
