@@ -9,13 +9,15 @@ import pytest
 import torch
 
 from lab.data import LabelledPictures
-from lab.experiments.cells import Row
+from lab.experiments.cache import Cache
+from lab.experiments.cells import Cell, Row, Scores
 from lab.experiments.qusecnets import report
 from lab.experiments.qusecnets.adversarial import withstand
 from lab.experiments.qusecnets.attacked import scores
 from lab.experiments.qusecnets.judges import Judge
 from lab.experiments.qusecnets.plan import ROWS, AttackRow, Plan
 from lab.experiments.qusecnets.published import published
+from lab.experiments.qusecnets.run import Experiment
 from lab.experiments.qusecnets.training import NETWORKS, Quantisation, QuantisedNetwork, write
 from lab.networks.basic_cnn import BasicCnn
 from lab.results.csv_rows import write_rows
@@ -128,3 +130,20 @@ def test_the_papers_figures_are_found_by_the_kind_of_a_network() -> None:
     assert published("mnist", "fgsm", "tq2") is None
     assert published("mnist", "cw", "tq4") == 0.88
     assert published("mnist", "fgsm", "plain") == 0.0148
+
+
+def test_the_worst_case_counts_every_attack_that_a_picture_met(tmp_path: Path) -> None:
+    plan = Plan(images=3, step_images=3, slow_images=1)
+    experiment = Experiment(("mnist-cq2",), tmp_path, plan, Cache(tmp_path / "runs"), tmp_path / "out", "")
+    worst = next(row for row in ROWS["mnist"] if row.key == "worst")
+
+    def cell(attack: str, correct: list[bool], eps: float | None) -> Cell:
+        shape = np.array([correct])
+        found = Scores(shape, ~shape, np.zeros(len(correct)), np.zeros(len(correct)))
+        return Cell("mnist-cq2", "cq2", attack, attack, False, eps, "a", lambda: found)
+
+    met = [
+        cell("clean", [True, True, True], None), cell("pgd-0.3", [True, False, True], 0.3),
+        cell("square", [False], 0.3), cell("pgd-0.4", [False, False, False], 0.4), cell("jsma", [False], None),
+    ]  # fmt: skip
+    assert experiment.worst(met, worst).correct.tolist() == [[False, False, True]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -58,23 +58,32 @@ class Experiment:
         judge, plain = judges[name], judges[f"{NETWORKS[name].data}-plain"]
         cells = list[Cell]()
         for row in self.plan.rows(name):
-            state = (judge.made_from(), plain.made_from(), row, self.plan, made_by(attacked.__name__))
+            state: tuple[object, ...] = (
+                judge.made_from(),
+                plain.made_from(),
+                row,
+                self.plan,
+                made_by(attacked.__name__),
+            )
             made = partial(attacked.scores, judge, row, self.plan, plain)
             if row.key == "worst":
-                made = partial(self._worst, list(cells), row)
+                made, state = partial(self.worst, list(cells), row), (*state, made_by(__name__))
             cells.append(
                 Cell(name, name.partition("-")[2], row.key, row.label, row.targeted, row.eps, digest(state), made)
             )
         return cells
 
-    def _worst(self, cells: list[Cell], row: AttackRow) -> Scores:
-        """Right under every attack that stays within the row's bound, on the pictures that met them all."""
+    def worst(self, cells: list[Cell], row: AttackRow) -> Scores:
+        """Right under every attack within the row's bound that was made on a picture; slow ones are made on fewer."""
         assert row.eps is not None
         inside = [
             cell.scores(self.cache) for cell in cells
             if cell.attack == "clean" or (cell.eps is not None and cell.eps <= row.eps)
         ]  # fmt: skip
-        count = min(found.correct.shape[1] for found in inside)
-        correct = np.logical_and.reduce([found.correct[:, :count] for found in inside])
+        count = self.plan.pictures(replace(row, slow=False, steps=True))
+        correct = np.ones((1, count), np.bool_)
+        for found in inside:
+            met = min(count, found.correct.shape[1])
+            correct[:, :met] &= found.correct[:, :met]
         bound = np.full(count, row.eps)
         return Scores(correct, np.zeros_like(correct), bound, bound)
