@@ -3,11 +3,16 @@
 `python -m benchmarks.mutation docs/results/mutation/README.md` reads what mutmut left in `mutants/`. A mutant counts as
 killed when a test failed or did not end in time, and as survived when all tests passed or none reaches it. One that was
 not tried has a column of its own, and counts against the score, which then says at least how many are killed.
+
+A commit as second argument takes over, from the table in it, the rows of modules that have not changed since and of
+which more mutants were killed there: a run that was cut short hides no earlier one.
 """
 
 from __future__ import annotations
 
 import json
+import re
+import subprocess
 import sys
 import tomllib
 from collections import Counter
@@ -33,6 +38,32 @@ def fates(folder: Path) -> dict[str, Counter[str]]:
             module = str(meta.relative_to(folder)).removesuffix(".meta")
             found[module] = Counter(_fate(status_by_exit_code[code]) for code in codes)
     return found
+
+
+def read_table(text: str) -> dict[str, Counter[str]]:
+    """The fates of the modules that a table of `table` names."""
+    rows = re.findall(r"^\| `(\S+\.py)` \| \d+ \| (\d+) \| (\d+) \| (?:(\d+) \| )?\D*[\d.]+ % \|$", text, re.MULTILINE)
+    return {
+        name: Counter(killed=int(killed), survived=int(survived), untried=int(untried or 0))
+        for name, killed, survived, untried in rows
+    }
+
+
+def with_earlier(found: dict[str, Counter[str]], earlier: dict[str, Counter[str]]) -> dict[str, Counter[str]]:
+    """For each module the fates of the run that has killed more of its mutants."""
+    return {
+        name: earlier[name] if name in earlier and earlier[name]["killed"] > fate["killed"] else fate
+        for name, fate in found.items()
+    }
+
+
+def _unchanged_since(commit: str, target: str) -> dict[str, Counter[str]]:
+    shown = subprocess.run(["git", "show", f"{commit}:{target}"], check=True, capture_output=True, text=True).stdout
+    return {
+        name: fate
+        for name, fate in read_table(shown).items()
+        if not subprocess.run(["git", "diff", "--quiet", commit, "--", name], check=False).returncode
+    }
 
 
 def _fate(status: str) -> str:
@@ -70,11 +101,13 @@ def _row(cells: Iterable[str]) -> str:
 
 def main() -> None:
     """Print the tables and write them to the file that the command names."""
-    if len(sys.argv) != 2:
-        sys.exit(f"expected the file to write, got {sys.argv[1:]}")
+    if len(sys.argv) not in (2, 3):
+        sys.exit(f"expected the file to write, and perhaps a commit, got {sys.argv[1:]}")
     found = fates(MUTANTS)
     if not found:
         sys.exit(f"expected what mutmut leaves in {MUTANTS}/, found nothing")
+    if len(sys.argv) == 3:
+        found = with_earlier(found, _unchanged_since(sys.argv[2], sys.argv[1]))
     patterns = tomllib.loads(Path("pyproject.toml").read_text())["tool"]["mutmut"]["only_mutate"]
     rows = f"{table('room', by_room(found, patterns))}\n\n{table('module', found)}"
     print(rows)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
+import structlog
 from hypothesis import Phase, settings
 
 from infra.local.kafka import Kafka
@@ -27,6 +28,14 @@ os.environ["POINTILLIST_FACTORIES"] = "tests"
 
 # For mutation runs: the same examples every time, and no search for the smallest one that fails.
 settings.register_profile("mutants", derandomize=True, database=None, phases=[Phase.explicit, Phase.generate])
+
+# A traceback with all local variables takes seconds of drawing, in which a change counts as one that never ends.
+structlog.configure(
+    processors=[
+        *structlog.get_config()["processors"][:-1],
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
+    ]
+)
 
 pytest_plugins = ["tests.scheduling"]
 S = TypeVar("S", bound=Service)

@@ -109,14 +109,15 @@ class Bridge:
     async def run(self, stop: asyncio.Event) -> None:
         """Forward until `stop` is set."""
         async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(self._producers.run(), name="kafka producer"),
-                group.create_task(self._lanes.run(), name="kafka lanes"),
-                group.create_task(self._connect(), name="mqtt link"),
-                group.create_task(self._watch_backlog(), name="backlog"),
-                group.create_task(self._pass_requests(), name="requests"),
-                group.create_task(self._report(), name="confirmations"),
-            ]
+            parts = (
+                self._producers.run(),
+                self._lanes.run(),
+                self._connect(),
+                self._watch_backlog(),
+                self._pass_requests(),
+                self._report(),
+            )
+            tasks = [group.create_task(part) for part in parts]
             await stop.wait()
             try:
                 async with asyncio.timeout(self._settings.shutdown_s):

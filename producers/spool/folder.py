@@ -19,7 +19,7 @@ def lock_folder(folder: Path) -> int:
     """Take the folder for this process; `StateError` when another has it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
         raise StateError(f"the spool {folder} cannot be opened: {error.strerror}") from None
     try:

@@ -22,7 +22,7 @@ class SegmentReader:
         try:
             if self._open is None or self._open[0] is not segment:
                 self.close()
-                self._open = segment, os.open(segment.path, os.O_RDONLY | os.O_CLOEXEC)
+                self._open = segment, os.open(segment.path, os.O_RDONLY)
             return os.pread(self._open[1], length, offset)
         except FileNotFoundError:
             return None

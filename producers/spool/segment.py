@@ -112,7 +112,7 @@ def write_end(fd: int, boot_id: int, following: int) -> int:
 
 def end_segment(path: Path, content: Content) -> None:
     """End a segment that its process did not end, with what is now known of it; raises `OSError`."""
-    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+    fd = os.open(path, os.O_WRONLY | os.O_APPEND)
     try:
         os.ftruncate(fd, content.end)
         content.size = content.end

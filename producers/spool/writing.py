@@ -47,7 +47,7 @@ class SegmentWriter:
         """Open the segment that begins with the frame `first`; none may be open."""
         path = segment_path(self._folder, boot_id, first)
         try:
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         except OSError as error:
             raise unwritable(self._folder, error.errno) from None
         segment = Segment(path, boot_id, first, first, oldest_ms=now_ms, newest_ms=now_ms)

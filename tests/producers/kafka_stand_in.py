@@ -48,6 +48,14 @@ class KafkaStandIn:
         self.events: asyncio.Queue[list[Event] | Exception] = asyncio.Queue()
         self.away: Exception | None = None
         """What every start raises."""
+        self.failures: deque[Exception] = deque()
+        """What the next starts of consumers, and the next questions for committed offsets, raise."""
+        self.reachable = asyncio.Event()
+        """Starts and questions for committed offsets end while it is set."""
+        self.reachable.set()
+        self.closing = asyncio.Event()
+        """Stops end while it is set."""
+        self.closing.set()
         self.unknown: deque[Exception] = deque()
         """What the next questions for partitions raise."""
         self.refusals: deque[Exception] = deque()
@@ -82,6 +90,11 @@ class KafkaStandIn:
         monkeypatch.setattr(backlog_module, "AIOKafkaAdminClient", admin)
         monkeypatch.setattr(requests_module, "AIOKafkaConsumer", consumer)
 
+    def answer_once(self) -> None:
+        """Acknowledge the batches that wait for it, and none that come then."""
+        self.answers.set()
+        self.answers.clear()
+
     def sent(self, topic: KafkaTopic) -> list[Sent]:
         """All records of a topic, partition after partition."""
         return [record for part in sorted(self.partitions) for record in self.log[topic.value, part]]
@@ -97,11 +110,13 @@ class _Client:
     async def start(self) -> None:
         if self.kafka.away is not None:
             raise self.kafka.away
+        await self.kafka.reachable.wait()
         self.running = True
 
     async def stop(self) -> None:
         self.running = False
         self.ended += 1
+        await self.kafka.closing.wait()
 
 
 class Producer(_Client):
@@ -148,6 +163,7 @@ class Batch:
         self._room = room
 
     def append(self, *, timestamp: int, key: bytes, value: bytes, headers: list[tuple[str, bytes]]) -> object | None:
+        assert type(timestamp) is int  # the real one packs it as such
         if len(value) > self._room:
             return None
         self._room -= len(value)
@@ -164,6 +180,11 @@ class Consumer(_Client):
     def __init__(self, kafka: KafkaStandIn, topics: tuple[str, ...], options: dict[str, Any]) -> None:
         super().__init__(kafka, options)
         self.topics = topics
+
+    async def start(self) -> None:
+        if self.kafka.failures:
+            raise self.kafka.failures.popleft()
+        await super().start()
 
     async def beginning_offsets(self, places: list[TopicPartition]) -> dict[TopicPartition, int]:
         return {place: self.kafka.firsts.get(place.partition, 0) for place in places}
@@ -191,6 +212,9 @@ class Admin(_Client):
         self, group: str, coordinator: int
     ) -> dict[TopicPartition, OffsetAndMetadata]:
         assert coordinator == 42
+        if self.kafka.failures:
+            raise self.kafka.failures.popleft()
+        await self.kafka.reachable.wait()
         self.kafka.asked.append(("offsets", group))
         return {
             TopicPartition(KafkaTopic.FRAMES.value, partition): OffsetAndMetadata(offset, "")

@@ -54,8 +54,9 @@ def test_one_full_partition_is_enough_and_each_has_records_of_its_own_size() -> 
 
 def test_a_bridge_that_has_sent_nothing_yet_knows_no_sizes_and_holds_nothing_back() -> None:
     found = backlog(1, [])
+    assert (found.bytes, found.holding) == (0, False)
     found.observe({0: 10**9})
-    assert not found.holding
+    assert (found.bytes, found.holding) == (0, False)
 
 
 def test_a_partition_without_records_of_ours_has_the_mean_of_the_others() -> None:
@@ -63,6 +64,25 @@ def test_a_partition_without_records_of_ours_has_the_mean_of_the_others() -> Non
     sizes.add(0, 3, 300)
     sizes.add(1, 1, 500)
     assert sizes.mean(7) == 200
+
+
+def test_the_mean_size_of_a_partition_is_over_all_that_was_sent_to_it() -> None:
+    sizes = RecordSizes()
+    for records, size in ((1, 100), (3, 700), (4, 0)):
+        sizes.add(0, records, size)
+        sizes.add(1, 1, 10**6)
+    assert sizes.mean(0) == 100
+
+
+def test_older_records_weigh_as_many_as_twice_those_that_a_mean_is_taken_over_and_no_more() -> None:
+    sizes = RecordSizes()
+    sizes.add(0, 100 * RECENT, 100 * RECENT * 100)
+    sizes.add(0, RECENT // 2, RECENT // 2 * 500)
+    assert (2 * 100 + 0.5 * 500) / 2.5 <= sizes.mean(0) < 500
+    sizes = RecordSizes()
+    sizes.add(0, RECENT, RECENT * 100)
+    sizes.add(0, RECENT, RECENT * 500)
+    assert sizes.mean(0) == 300
 
 
 def test_the_mean_size_follows_what_was_sent_lately() -> None:

@@ -29,7 +29,7 @@ def test_a_confirmation_names_the_frames_of_a_boot_as_ranges_whatever_their_orde
     ((topic, payload),) = confirmations.take()
     assert topic == "pointillist/v1/hall/door/confirm"
     assert ranges(confirmed(payload)) == [(3, 5), (9, 9)]
-    assert confirmed(payload).boot_id == 77
+    assert (confirmed(payload).boot_id, confirmed(payload).ledger_revision) == (77, 0)
 
 
 def test_what_was_taken_is_not_said_again() -> None:

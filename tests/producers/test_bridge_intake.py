@@ -113,6 +113,7 @@ def test_what_is_refused_becomes_a_dead_letter_that_says_why(where: bytes, paylo
     assert found.origin_topic == where.decode(errors="replace")
     assert (found.origin_partition, found.origin_offset) == (-1, -1)
     assert (found.payload, found.payload_bytes) == (payload[:DEAD_LETTER_PAYLOAD_BYTES], len(payload))
+    assert found.error.startswith("expected ") or reason != "malformed"
     assert found.error
     assert dict(record.headers)["ce_type"] == b"pointillist.v1.DeadLetter"
 
@@ -169,7 +170,7 @@ def test_a_payload_that_finds_a_defect_is_dead_lettered_rather_than_redelivered_
 
     monkeypatch.setattr(intake_module, "open_frame", broken)
     found = letter(Intake("b1", KEYS).accept(topic(Channel.FRAME), frame()))
-    assert "RuntimeError: a defect" in found.error
+    assert (found.reason, found.error) == ("malformed", "RuntimeError: a defect")
 
 
 def test_a_record_that_kafka_refuses_becomes_a_dead_letter_of_its_camera() -> None:

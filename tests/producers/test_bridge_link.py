@@ -13,6 +13,7 @@ import pytest
 import structlog
 
 import producers.bridge.mqtt.link as link_module
+from producers.bridge.mqtt.client import PacketClient
 from producers.bridge.mqtt.link import Link
 from producers.bridge.mqtt.packets import pubacks
 from producers.bridge.settings import BridgeSettings
@@ -285,6 +286,34 @@ async def test_close_writes_what_is_queued_says_goodbye_and_ends_the_run() -> No
         assert broker.acknowledged == list(range(1, 2000))
         assert len(broker.connects) == 1
         assert not it.writable()
+
+
+async def test_a_link_that_has_nothing_to_write_rests(monkeypatch: pytest.MonkeyPatch) -> None:
+    writes = 0
+    write = PacketClient.loop_write
+
+    def noted(client: PacketClient) -> object:
+        nonlocal writes
+        writes += 1
+        return write(client)
+
+    monkeypatch.setattr(PacketClient, "loop_write", noted)
+    async with scripted_broker() as broker, linked(broker) as it:
+        await until(it.well, "a link that is well")
+        it.link.send(pubacks([1]))
+        await until(lambda: broker.acknowledged == [1], "acknowledged")
+        before = writes
+        await asyncio.sleep(0.05)
+        assert writes - before < 3
+
+
+async def test_why_a_connection_ended_shows_in_the_health(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link_module, "BACKOFF_S", (60.0, 60.0))
+    async with scripted_broker() as broker, linked(broker) as it:
+        await until(it.well, "a link that is well")
+        broker.send(DISCONNECT, bytes((TAKEN_OVER, 0)))
+        await until(lambda: not it.well(), "a link that is not well")
+        assert it.health.report()[1]["mqtt"] == {"ok": False, "detail": "Session taken over"}
 
 
 async def test_close_without_a_connection_returns_at_once() -> None:

@@ -36,6 +36,13 @@ def test_a_packet_of_any_length_comes_out_whole_when_its_last_byte_is_there(leng
         assert splitter.feed(b"\x00") == [(0xD0, b"")]
 
 
+def test_a_packet_whose_length_was_cut_behind_another_comes_out_with_its_last_byte() -> None:
+    splitter = PacketSplitter(2**22)
+    assert splitter.feed(b"\x32\x64" + bytes(100) + b"\x32\x80") == [(0x32, bytes(100))]
+    assert splitter.feed(b"\x01" + bytes(127)) == []
+    assert splitter.feed(bytes(1)) == [(0x32, bytes(128))]
+
+
 @pytest.mark.parametrize(("length", "fits"), [(1000, True), (1001, False)])
 def test_a_packet_may_be_as_long_as_was_announced_and_no_longer(length: int, fits: bool) -> None:
     stream = b"\x30" + bytes((length & 127 | 128, length >> 7)) + bytes(length)

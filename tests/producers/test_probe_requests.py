@@ -71,6 +71,13 @@ def test_a_request_that_is_replayed_is_passed_on_once_in_a_while_and_keeps_none_
     assert told == [("door", 0.5), ("gate", 0.5), ("door", 0.9)]
 
 
+@pytest.mark.parametrize("share", [0.0, 1.0])
+@pytest.mark.parametrize("ahead_ms", [-MAX_AHEAD_MS, MAX_AHEAD_MS])
+def test_shares_and_times_at_their_bounds_are_passed_on(share: float, ahead_ms: int) -> None:
+    ((topic, payload),) = passed_on((0.0, [Event(asked(share, NOW_MS + ahead_ms))]))
+    assert _request(topic, payload).probe_share == share
+
+
 @pytest.mark.parametrize(
     "event",
     [

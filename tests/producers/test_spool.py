@@ -174,7 +174,8 @@ def test_a_full_disk_sheds_the_oldest_to_make_room(tmp_path: Path, monkeypatch: 
 
     [scanned] = scan_spool(tmp_path)
     assert scanned.next == 201
-    assert scanned.shed
+    assert max(scanned.shed) < min(scanned.waiting)
+    assert 200 in scanned.waiting
     assert len(scanned.shed) + len(scanned.waiting) == 201
 
 

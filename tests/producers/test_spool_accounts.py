@@ -11,7 +11,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from producers.spool import BootLedger, Spool, SpoolLimits, scan_spool
-from producers.spool.ledger import remove_ledger, write_ledger
+from producers.spool.folder import spool_root
+from producers.spool.ledger import ledger_boot, remove_ledger, write_ledger
+from producers.spool.segment import HEADER_BYTES
 from schemas.errors import StateError
 from schemas.identity import CameraId
 from schemas.ranges import RangeSet
@@ -62,6 +64,19 @@ def test_the_audit_reads_what_the_ledger_counts(tmp_path: Path) -> None:
     spool.close()
 
 
+def test_the_spools_of_a_state_folder_lie_where_earlier_versions_put_them() -> None:
+    assert spool_root(Path("state")) == Path("state/spool")
+
+
+def test_a_file_that_only_ends_like_a_ledger_is_of_no_boot(tmp_path: Path) -> None:
+    write_ledger(tmp_path, BootLedger(CAMERA, 1, 1, 1000, next=3))
+    (tmp_path / "notes.ledger.json").write_text("?")
+    assert ledger_boot(tmp_path / "notes.ledger.json") == 0
+    spool = Spool(tmp_path, CAMERA)
+    assert spool.ledgers.of(1).next == 3
+    spool.close()
+
+
 def test_a_ledger_that_is_removed_leaves_no_copy(tmp_path: Path) -> None:
     write_ledger(tmp_path, BootLedger(CAMERA, 7, 1, 1000))
     remove_ledger(tmp_path, 7)
@@ -71,10 +86,10 @@ def test_a_ledger_that_is_removed_leaves_no_copy(tmp_path: Path) -> None:
 
 def test_payload_bytes_are_those_of_the_frames_that_wait(tmp_path: Path) -> None:
     spool = Spool(tmp_path, CAMERA, SpoolLimits(max_bytes=200_000))
-    boot_id = fill(spool, 3, 1000)
-    assert spool.payload_bytes == 3000
+    boot_id = fill(spool, 4, 1000)
+    assert spool.payload_bytes == 4000
     spool.confirm(boot_id, [(0, 1)])
-    assert spool.payload_bytes == 1000
+    assert spool.payload_bytes == 2000
     fill(spool, 400, 1000)
     assert spool.payload_bytes == 1000 * spool.frames
     spool.close()
@@ -92,6 +107,34 @@ def test_frames_are_sent_in_the_order_of_publication(tmp_path: Path) -> None:
         taken.append(key)
         spool.take_unsent()
     assert taken == [(boot_id, 0), (boot_id, 2), (boot_id, 3)]
+    spool.close()
+
+
+def test_a_range_that_is_longer_than_what_waits_frees_its_last_frame(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, CAMERA)
+    boot_id = fill(spool, 4)
+    spool.confirm(boot_id, [(0, 1)])
+    assert spool.confirm(boot_id, [(0, 3)]) == [(boot_id, 2), (boot_id, 3)]
+    spool.close()
+
+
+def test_a_spool_that_is_full_to_the_byte_sheds_nothing_and_one_frame_more_the_oldest(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, CAMERA, SpoolLimits(max_bytes=200_000))
+    fill(spool, 184, 1000)
+    fill(spool, 1, 200_000 - spool.bytes - HEADER_BYTES)
+    assert (spool.bytes, len(spool.current.shed)) == (200_000, 0)
+    fill(spool, 1, 0)
+    assert 0 in spool.current.shed
+    assert spool.bytes < 200_000
+    spool.close()
+
+
+def test_of_two_frames_that_are_too_large_together_the_newer_one_stays(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, CAMERA, SpoolLimits(max_bytes=2**12))
+    boot_id = fill(spool, 2, 3000)
+    assert spool.get((boot_id, 0)) is None
+    assert spool.get((boot_id, 1)) is not None
+    assert list(spool.current.shed) == [0]
     spool.close()
 
 
@@ -135,6 +178,12 @@ def test_a_segment_is_as_large_and_as_old_as_it_may_be(tmp_path: Path) -> None:
     clock.now_s += 0.001
     fill(spool, 1)
     assert len(list(tmp_path.glob("*.segment"))) == 3
+    clock.now_s += 10
+    fill(spool, 1)
+    assert len(list(tmp_path.glob("*.segment"))) == 3
+    clock.now_s += 0.001
+    fill(spool, 1)
+    assert len(list(tmp_path.glob("*.segment"))) == 4
     assert {path.stat().st_mode & 0o777 for path in tmp_path.glob("*.segment")} == {0o600}
     spool.close()
 

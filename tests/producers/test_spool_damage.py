@@ -281,8 +281,17 @@ def test_what_a_ledger_without_a_checksum_calls_confirmed_deletes_nothing(tmp_pa
     assert_only(tmp_path, OLD_BOOT, set(), 60)
 
 
-def test_a_record_that_an_earlier_version_was_killed_in_is_no_frame(tmp_path: Path) -> None:
+def test_records_of_another_boot_in_a_file_of_an_earlier_version_are_none_of_its_own(tmp_path: Path) -> None:
+    segment = old_spool(tmp_path, 3)
+    renamed = segment.rename(tmp_path / f"{OLD_BOOT + 1:016x}-{0:016x}.segment")
+    content = read_segment(renamed)
+    assert content is not None
+    assert content.records == []
+
+
+@pytest.mark.parametrize("missing", [1, 90, 400])
+def test_a_record_that_an_earlier_version_was_killed_in_is_no_frame(tmp_path: Path, missing: int) -> None:
     segment = old_spool(tmp_path, 30)
     data = segment.read_bytes()
-    segment.write_bytes(data + data[-1048:-400].replace((29).to_bytes(8, "little"), (30).to_bytes(8, "little")))
+    segment.write_bytes(data + data[-1048:-missing].replace((29).to_bytes(8, "little"), (30).to_bytes(8, "little")))
     assert_only(tmp_path, OLD_BOOT, set(), 30)

@@ -47,6 +47,7 @@ def test_a_rebuilt_ledger_holds_what_the_segments_tell_and_takes_the_rest_for_sh
     [ledger] = [each for each in again.ledgers.unsettled() if each.boot_id == boot_id]
     gone = RangeSet((file.first, file.next - 1) for place, file in enumerate(files) if file and place in (0, 2))
     assert (ledger.next, ledger.position, ledger.shed) == (2 * FRAMES, 2 * FRAMES, gone)
+    assert ledger.to_message().revision == ledger.revision
     assert before_ms <= ledger.revision <= after_ms + 1  # and one more, by which it is closed
     assert files[1] is not None
     assert (ledger.ordinal, ledger.started_ms) == (0, 1000 + files[1].first)

@@ -14,7 +14,7 @@ from producers.camera import Camera
 from producers.metrics import Instruments
 from producers.publisher import Broker, LinkSettings
 from producers.scenario import CameraSettings
-from producers.spool import Spool, SpooledFrame, scan_spool
+from producers.spool import Spool, SpooledFrame, SpoolLimits, scan_spool
 from schemas.errors import StateError
 from schemas.frame import Encoding, encode_frame
 from schemas.identity import CameraId
@@ -80,6 +80,101 @@ def test_frames_whose_file_does_not_hold_them_any_more_are_shed_and_counted(tmp_
     spool.close()
     [boot] = scan_spool(tmp_path)
     assert (list(boot.shed), list(boot.waiting)) == ([0, 1, 2], [3])
+
+
+def test_a_file_that_is_gone_costs_the_frames_of_no_other_file(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, CAMERA, SpoolLimits(max_bytes=2**12))
+    frames = fill(spool, 60)
+    boot_id = spool.current.boot_id
+    spool.close()
+    assert frames[0].segment is not frames[-1].segment
+    again = Spool(tmp_path, CAMERA, SpoolLimits(max_bytes=2**12))
+    frames[-1].segment.path.unlink()
+    last = again.get((boot_id, 59))
+    assert last is not None
+    with pytest.raises(StateError, match="is gone"):
+        again.read(last)
+    first = last.segment.first
+    assert [seq for seq in range(60) if again.get((boot_id, seq))] == list(range(first))
+    assert again.ledgers.outdated() == []  # the ledger that says so is written
+    assert list(again.ledgers.of(boot_id).shed) == list(range(first, 60))
+    again.close()
+
+
+def test_a_file_that_was_removed_is_held_open_by_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = Spool(tmp_path, CAMERA)
+    fill(first, 2)
+    boot_id = first.current.boot_id
+    first.close()
+    spool = Spool(tmp_path, CAMERA)
+    opened: list[int] = []
+    real = os.open
+
+    def noted(path: str | Path, flags: int, mode: int = 0o777) -> int:
+        opened.append(real(path, flags, mode))
+        return opened[-1]
+
+    frame = spool.get((boot_id, 0))
+    assert frame is not None
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", noted)
+        spool.read(frame)
+    [fd] = opened
+    os.fstat(fd)
+    spool.confirm(boot_id, [(0, 1)])
+    assert not frame.segment.path.exists()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(fd)
+    spool.close()
+
+
+@pytest.mark.parametrize("cut_fails", [False, True])
+def test_a_frame_that_a_failing_medium_did_not_take_leaves_no_file_behind_and_the_next_one_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut_fails: bool
+) -> None:
+    spool = Spool(tmp_path, CAMERA)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "writev", refuse(errno.EIO))
+        if cut_fails:
+            patch.setattr(os, "ftruncate", refuse(errno.EIO))
+        with pytest.raises(StateError, match="Input/output error"):
+            fill(spool, 1)
+    assert (spool.frames, spool.current.next) == (0, 0)
+    assert len(list(tmp_path.glob("*.segment"))) == (not cut_fails)
+    fill(spool, 2)
+    boot_id = spool.current.boot_id
+    spool.close()
+    again = Spool(tmp_path, CAMERA)
+    assert (again.frames, again.take_damage()) == (2, (0, 0))
+    assert again.bytes == sum(path.stat().st_size for path in tmp_path.glob("*.segment"))
+    assert [again.read(frame) for seq in range(2) if (frame := again.get((boot_id, seq)))] == [b"payload"] * 2
+    again.close()
+
+
+def test_a_full_disk_sheds_the_older_of_two_files_and_is_an_error_when_there_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = Spool(tmp_path, CAMERA, SpoolLimits(max_bytes=2**12))
+    while len(list(tmp_path.glob("*.segment"))) < 2:
+        fill(spool, 1)
+    boot_id, second = spool.current.boot_id, spool.current.next - 1
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "writev", refuse(errno.ENOSPC))
+        with pytest.raises(StateError, match="No space left"):
+            fill(spool, 1)
+    assert [seq for seq in range(second + 1) if spool.get((boot_id, seq))] == [second]
+    assert list(spool.current.shed) == list(range(second))
+    fill(spool, 1)
+    spool.close()
+
+
+def test_an_empty_file_is_signed_by_nobody(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, CAMERA)
+    fill(spool, 1, derive_camera_key(SECRET, CAMERA))
+    spool.confirm(spool.current.boot_id, [(0, 0)])
+    assert len(list(tmp_path.glob("*.segment"))) == 1
+    assert spool.shed_signed_otherwise(generation=3) == 0
+    spool.close()
 
 
 def test_a_file_that_cannot_be_removed_takes_no_confirmation_back(

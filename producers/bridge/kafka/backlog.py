@@ -108,8 +108,8 @@ class Backlog:
             await asyncio.sleep(self._interval_s)
 
     def observe(self, undone: Mapping[int, int]) -> None:
-        """Take note of how many records each partition holds that are not done."""
-        self.bytes = round(max((count * self.sizes.mean(p) for p, count in undone.items()), default=0.0))
+        """Take note of how many records each partition, of one or more, holds that are not done."""
+        self.bytes = round(max(count * self.sizes.mean(p) for p, count in undone.items()))
         wanted = self.bytes > self._limit_bytes // 2 if self.holding else self.bytes > self._limit_bytes
         if wanted != self.holding:
             self.holding = wanted
@@ -126,6 +126,8 @@ class Backlog:
         ends = await consumer.end_offsets(places)
         found = {}
         for place in places:
-            done = max(committed[place].offset if place in committed else -1, firsts[place])
+            done = firsts[place]
+            if place in committed:
+                done = max(done, committed[place].offset)
             found[place.partition] = (done, max(done, ends[place]))
         return found

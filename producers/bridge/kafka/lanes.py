@@ -63,7 +63,7 @@ class Lane:
             self.due.set()
 
     def take(self) -> list[Entry]:
-        """The next batch: all, or as much as fits, at least one."""
+        """The next batch: all, or as much as fits, at least one. A lane is due only while something waits in it."""
         self.due.clear()
         if self._timer is not None:
             self._timer.cancel()
@@ -137,7 +137,7 @@ class Lanes:
         async with asyncio.TaskGroup() as group:
             for lanes in self._lanes.values():
                 for lane in lanes:
-                    group.create_task(self._serve(lane), name=f"lane {lane.topic}/{lane.partition}")
+                    group.create_task(self._serve(lane))
             self.ready.set()
 
     def put(self, record: Record, ticket: Ticket | None) -> None:
@@ -180,8 +180,6 @@ class Lanes:
             await lane.due.wait()
             first_at = lane.first_at
             entries = lane.take()
-            if not entries:
-                continue
             lane.sent_at = time.monotonic()
             await self._deliver(lane, entries, first_at)
             lane.sent_at = None

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import TypeAlias
 
 Ticket: TypeAlias = tuple[int, int]
-"""The connection's generation and the place in its arrival order, from 0."""
+"""The connection's generation and a place in the order of arrival."""
 
 
 class AckWindow:
@@ -32,7 +32,6 @@ class AckWindow:
         self.generation += 1
         self._packet_ids.clear()
         self._settled.clear()
-        self._first = 0
 
     def receive(self, packet_id: int) -> Ticket:
         """A message arrived."""

@@ -22,7 +22,7 @@ OnPublish = Callable[[bytes, int, bytes], None]
 
 
 class PacketClient(Client):
-    """An MQTT 5 client with manual acknowledgement, to be driven by an event loop.
+    """An MQTT 5 client that acknowledges nothing by itself, to be driven by an event loop.
 
     paho reads a packet by three to five `recv` calls and hands each PUBLISH through locks, logs and a message object,
     35 µs in all. Here one `recv` takes what is there, PUBLISH packets go straight to `on_publish_packet`, and every
@@ -32,9 +32,7 @@ class PacketClient(Client):
     """
 
     def __init__(self, client_id: str, on_publish_packet: OnPublish) -> None:
-        super().__init__(
-            CallbackAPIVersion.VERSION2, client_id=client_id, protocol=MQTTProtocolVersion.MQTTv5, manual_ack=True
-        )
+        super().__init__(CallbackAPIVersion.VERSION2, client_id=client_id, protocol=MQTTProtocolVersion.MQTTv5)
         self._on_publish_packet = on_publish_packet
         self._splitter = PacketSplitter(MAX_BROKER_BYTES)
         self._connected_socket: socket.socket | None = None

@@ -1,0 +1,211 @@
+"""The bridge's Kafka clients against a Kafka that fails, hangs or will not let go: each is replaced, none is kept."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from types import ModuleType
+from typing import Any, TypeAlias
+
+import pytest
+import structlog
+from aiokafka.errors import KafkaError
+
+import producers.bridge.kafka.backlog as backlog_module
+import producers.bridge.kafka.producers as producer_module
+import producers.bridge.requests.listener as requests_module
+from producers.bridge.kafka.backlog import Backlog
+from producers.bridge.kafka.producers import Producers
+from producers.bridge.requests.listener import Requests
+from schemas.runtime.health import Health
+from tests.producers.kafka_stand_in import Event, KafkaStandIn
+from tests.waiting import until
+
+SOON_S = 0.05
+EVENT = Event(b"hall/door", b"value", [])
+
+
+@pytest.fixture
+async def kafka(monkeypatch: pytest.MonkeyPatch) -> KafkaStandIn:
+    """A Kafka of one partition, whose clients are impatient."""
+    made = KafkaStandIn(partitions=1)
+    made.patch(monkeypatch)
+    monkeypatch.setattr(producer_module, "BACKOFF_S", (0.01, 0.02))
+    monkeypatch.setattr(producer_module, "START_S", SOON_S)
+    monkeypatch.setattr(producer_module, "CLOSE_S", SOON_S)
+    monkeypatch.setattr(backlog_module, "ANSWER_S", SOON_S)
+    monkeypatch.setattr(backlog_module, "CLOSE_S", SOON_S)
+    monkeypatch.setattr(requests_module, "START_S", SOON_S)
+    monkeypatch.setattr(requests_module, "STOP_S", SOON_S)
+    monkeypatch.setattr(requests_module, "AGAIN_S", 0.01)
+    return made
+
+
+@asynccontextmanager
+async def running(work: Coroutine[Any, Any, None]) -> AsyncIterator[asyncio.Task[None]]:
+    task = asyncio.create_task(work)
+    try:
+        yield task
+    finally:
+        task.cancel()
+        done, _ = await asyncio.wait({task}, timeout=2)
+        assert done, "expected it to end soon after it was cancelled"
+        assert task.cancelled()
+
+
+async def test_a_producer_that_does_not_start_in_time_is_ended_before_the_next_one_is_tried(
+    kafka: KafkaStandIn,
+) -> None:
+    health = Health()
+    found = Producers("nowhere:1", "b1", health)
+    kafka.reachable.clear()
+    async with running(found.run()):
+        await until(lambda: len(kafka.producers) > 2, "several tries")
+        assert [producer.ended for producer in kafka.producers] == [1, 1, 0]
+        assert health.report()[1]["kafka"] == {"ok": False, "detail": "no answer from nowhere:1: TimeoutError"}
+        kafka.reachable.set()
+        assert await asyncio.wait_for(found.current(), 2) is kafka.producers[-1]
+        assert health.report()[0]
+
+
+async def test_a_producer_that_is_interrupted_while_it_starts_is_ended(kafka: KafkaStandIn) -> None:
+    kafka.reachable.clear()
+    async with running(Producers("nowhere:1", "b1", Health()).run()):
+        await until(lambda: kafka.producers, "a try")
+    assert kafka.producers[-1].ended == 1
+
+
+async def test_a_kafka_that_is_away_is_asked_after_ever_longer_pauses(
+    kafka: KafkaStandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    sleep = asyncio.sleep
+
+    async def noted(seconds: float) -> None:
+        waits.append(seconds)
+        await sleep(0)
+
+    monkeypatch.setattr(producer_module, "BACKOFF_S", (0.5, 3.0))
+    kafka.away = KafkaError("no broker")
+    with monkeypatch.context() as patched:
+        patched.setattr(asyncio, "sleep", noted)
+        async with running(Producers("nowhere:1", "b1", Health()).run()):
+            while len(waits) < 5:
+                await sleep(0.001)
+    assert waits[:5] == [0.5, 1.0, 2.0, 3.0, 3.0]
+
+
+async def test_a_producer_whose_connections_do_not_close_holds_no_other_one_up(kafka: KafkaStandIn) -> None:
+    found = Producers("nowhere:1", "b1", Health())
+    kafka.closing.clear()
+    kafka.away = KafkaError("no broker")
+    async with running(found.run()):
+        await until(lambda: len(kafka.producers) > 1, "another try")
+        kafka.away = None
+        first = await asyncio.wait_for(found.current(), 2)
+        found.replace(first, KafkaError("out of order"))
+        second = await asyncio.wait_for(found.current(), 2)
+        assert second is not first
+        kafka.reachable.clear()
+        found.replace(second, KafkaError("out of order"))
+        await until(lambda: kafka.producers[-1] is not second, "a try, which is interrupted")
+
+
+async def test_a_producer_is_given_up_once_and_none_is_handed_out_until_there_is_another(kafka: KafkaStandIn) -> None:
+    found = Producers("nowhere:1", "b1", Health())
+    async with running(found.run()):
+        first = await asyncio.wait_for(found.current(), 2)
+        kafka.reachable.clear()
+        found.replace(first, KafkaError("out of order"))
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(found.current(), SOON_S / 2)
+        kafka.reachable.set()
+        second = await asyncio.wait_for(found.current(), 2)
+        found.replace(first, KafkaError("another batch of it"))
+        assert not found.given_up.done()
+        assert await asyncio.wait_for(found.current(), 2) is second
+
+
+Told: TypeAlias = list[object]
+Follow: TypeAlias = Callable[[Told], Coroutine[Any, Any, None]]
+
+
+def follow_backlog(told: Told) -> Coroutine[Any, Any, None]:
+    return Backlog("nowhere:1", "b1", "processors", 10**9, 0.01, lambda _: None, told.append).run([0])
+
+
+def follow_requests(told: Told) -> Coroutine[Any, Any, None]:
+    return Requests("nowhere:1", "b1", [lambda records, now_s: told.append((list(records), now_s))]).run()
+
+
+FOLLOWERS = [(follow_backlog, backlog_module), (follow_requests, requests_module)]
+
+
+async def hears(kafka: KafkaStandIn, told: Told) -> None:
+    """Wait until what is told comes from a Kafka that has met all failures."""
+    await until(lambda: not kafka.failures and kafka.events.empty(), "all failures")
+    before = len(told)
+    if any(consumer.topics for consumer in kafka.consumers):
+        kafka.events.put_nowait([EVENT])
+    await until(lambda: len(told) > before and told[-1] is not None, "an answer")
+
+
+@pytest.mark.parametrize(("follow", "module"), FOLLOWERS)
+async def test_a_follower_complains_once_when_it_fails_three_times_at_its_start(
+    kafka: KafkaStandIn, follow: Follow, module: ModuleType
+) -> None:
+    told: Told = []
+    for failures, complaints in ((module.COMPLAIN_AFTER - 1, 0), (module.COMPLAIN_AFTER + 2, 1)):
+        kafka.failures.extend([KafkaError("away")] * failures)
+        with structlog.testing.capture_logs() as logs:
+            async with running(follow(told)):
+                await hears(kafka, told)
+        assert [entry["log_level"] for entry in logs] == ["warning"] * complaints
+        assert told.count(None) == (complaints if module is backlog_module else 0)
+
+
+async def test_a_backlog_is_unknown_after_three_failures_in_a_row_since_the_last_answer(kafka: KafkaStandIn) -> None:
+    told: Told = []
+    async with running(follow_backlog(told)):
+        for failures, unknown in ((0, 0), (2, 0), (2, 0), (3, 1), (2, 1), (4, 2)):
+            kafka.failures.extend([KafkaError("away")] * failures)
+            await hears(kafka, told)
+            assert told.count(None) == unknown
+
+
+@pytest.mark.parametrize(("follow", "module"), FOLLOWERS)
+async def test_a_follower_without_an_answer_asks_with_other_clients_and_ends_its_own(
+    kafka: KafkaStandIn, follow: Follow, module: ModuleType
+) -> None:
+    told: Told = []
+    kafka.reachable.clear()
+    async with running(follow(told)):
+        await until(lambda: len(kafka.consumers) > 2, "several tries")
+        assert [consumer.ended for consumer in kafka.consumers] == [1, 1, 0]
+        assert [admin.ended for admin in kafka.admins] == [1, 1, 0][: len(kafka.admins)]
+        kafka.reachable.set()
+        await hears(kafka, told)
+    assert not any(client.running for client in [*kafka.consumers, *kafka.admins])
+
+
+async def test_a_backlog_that_kafka_stops_telling_is_asked_for_with_other_clients(kafka: KafkaStandIn) -> None:
+    told: Told = []
+    async with running(follow_backlog(told)):
+        await hears(kafka, told)
+        kafka.reachable.clear()
+        await until(lambda: len(kafka.consumers) > 1, "other clients")
+        kafka.reachable.set()
+        await hears(kafka, told)
+
+
+@pytest.mark.parametrize(("follow", "module"), FOLLOWERS)
+async def test_a_client_that_does_not_stop_holds_no_other_one_up(
+    kafka: KafkaStandIn, follow: Follow, module: ModuleType
+) -> None:
+    told: Told = []
+    kafka.closing.clear()
+    kafka.failures.append(KafkaError("away"))
+    async with running(follow(told)):
+        await hears(kafka, told)
+        assert len(kafka.consumers) == 2
