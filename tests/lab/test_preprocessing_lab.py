@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from lab.attacks.bpda import identity
 from lab.attacks.contract import Defended
 from lab.data import LabelledPictures
 from lab.experiments.cache import Cache
@@ -184,6 +185,7 @@ def test_a_run_writes_what_it_measured_and_says_what_it_did_not(
     monkeypatch.setattr(choose, "TABLE_PICTURES", 4)
     monkeypatch.setattr(choose, "learned_table", lambda network, shown: torch.full((8, 8), 20.0))
     monkeypatch.setattr(run, "TABLE_3_DEFENCES", (NONE, OURS))
+    monkeypatch.setattr(attacked, "learn_surrogate", lambda forward, pictures, seed, steps: identity)
     for module in (choose, attacked, variance):  # its state takes seconds to read, and is another test's matter
         monkeypatch.setattr(module, "made_by", lambda name: name)
     plan = replace(Plan().quick(), parts=("adaptive",), rounds=2, steps=1, surrogate_steps=1, eot_images=2)
