@@ -35,7 +35,7 @@ LIMITS: Final = (0.15, 0.12, 0.10, 0.08, 0.05)
 CELL_SHARES: Final = (8, 4, 2)
 """Cells along a side."""
 SCALES: Final = (0.1,)
-RATES: Final = (1e-4, 2e-4, 4e-4, 1e-3, 3e-3)
+RATES: Final = (1e-4, 2e-4, 4e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 DRAWS: Final = 2
 PICTURES: Final = 300
 ATTACKED: Final = 24

@@ -36,7 +36,12 @@ class Experiment:
         judges = self._judges()
         cells = [cell for name in self.names for cell in self._cells(judges, name)]
         if self.finished:
-            cells = [cell for cell in cells if self.cache.has(Step(cell.place, cell.made_from))]
+            there = [cell for cell in cells if self.cache.has(Step(cell.place, cell.made_from))]
+            # The worst case is no measurement of its own: it can be had where all the others are.
+            open_still = {cell.subject for cell in cells if cell not in there and cell.attack != "worst"}
+            cells = [
+                cell for cell in cells if cell in there or (cell.attack == "worst" and cell.subject not in open_still)
+            ]
         report.write_settings(self.out, self.command, self.plan, [judge.bundle.model_id for judge in judges.values()])
         measure(cells, self.cache, self.out / report.ROWS_FILE, steps)
         return report.write_report(self.out)
