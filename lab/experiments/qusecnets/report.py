@@ -83,7 +83,24 @@ def verdict(rows: Sequence[Row]) -> list[str]:
         if honest and clean is not None:
             _, row = honest[0]
             lines.append(f"{name}: clean {clean.accuracy:.3f}; {row.label}: {_share(row)} of {row.n}")
+            lines += _hidden(rows, name, row.eps)
     return lines
+
+
+def _hidden(rows: Sequence[Row], name: str, eps: float | None) -> list[str]:
+    """Said loudly: attacks without the layer's own gradient that are stronger than those with it, on as many pictures."""
+    exact = [row for row in rows if row.subject == name and row.attack.startswith("pgd-") and row.eps == eps]
+    others = [_find(rows, name, key) for key in ("bpda-identity", "bpda-soft", "transfer")]
+    if not exact or not any(others):
+        return []
+    through = max(exact, key=lambda row: row.n)
+    best = min((row for row in others if row is not None), key=lambda row: row.accuracy)
+    if best.n != through.n or best.accuracy >= through.accuracy:
+        return []
+    return [
+        f"{name}: THE LAYER HIDES ITS GRADIENT: {best.label} leaves {best.accuracy:.3f}, exact gradients "
+        f"{through.accuracy:.3f}"
+    ]
 
 
 def _find(rows: Sequence[Row], name: str, attack: str, targeted: bool = False) -> Row | None:
