@@ -88,7 +88,7 @@ def verdict(rows: Sequence[Row]) -> list[str]:
 
 
 def _hidden(rows: Sequence[Row], name: str, eps: float | None) -> list[str]:
-    """Said loudly: attacks without the layer's own gradient that are stronger than those with it, on as many pictures."""
+    """Said loudly: attacks without the layer's own gradient that beat those with it, on as many pictures."""
     exact = [row for row in rows if row.subject == name and row.attack.startswith("pgd-") and row.eps == eps]
     others = [_find(rows, name, key) for key in ("bpda-identity", "bpda-soft", "transfer")]
     if not exact or not any(others):
