@@ -55,6 +55,8 @@ def main() -> None:
         evaluate,
         harden,
         learn_table,
+        preprocessing,
+        qusecnets,
         red_team,
         repair,
         strip,

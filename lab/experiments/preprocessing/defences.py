@@ -1,0 +1,138 @@
+"""What is compared: the paper's function with its two steps, alone and recombined, and the other defences of Table 5.
+
+Each comes with the backward pass of an attacker who knows it: exact where a step has a gradient (a displaced pixel's
+goes where the pixel came from), the identity in place of what rounds, always with the draws of the forward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lab.attacks.bpda import bpda, identity
+from lab.attacks.contract import Defended, Logits
+from lab.baselines import Baseline, FeatureDistillation, Jpeg, PixelDeflection, Shield
+from lab.experiments.cache import digest
+from processors.preprocess.bit_depth import reduce_depth
+from processors.preprocess.contract import fresh_seeds
+from processors.preprocess.dct_quantisation import dct_quantise
+from processors.preprocess.grid_distortion import distort
+
+NONE: Final = "none"
+OURS: Final = "ours"
+
+
+@dataclass(frozen=True)
+class Function:
+    """A preprocessing function, `forward`, and what an attacker who knows it goes `backward` through."""
+
+    name: str
+    forward: Baseline
+    backward: Baseline
+    random: bool
+    made_from: str
+
+    def before(self, logits: Logits) -> Defended:
+        """The network behind it, as it answers."""
+        return lambda frames, generator: logits(self.forward(frames, generator))
+
+    def by_identity(self, logits: Logits) -> Defended:
+        """The same with the gradient behind the function taken for that before it: the paper's BPDA."""
+        straight = bpda(self.forward, identity)
+        return lambda frames, generator: logits(straight(frames, generator))
+
+    def known(self, logits: Logits) -> Defended:
+        """The same for the attacker who knows it."""
+        if self.backward is self.forward:
+            return self.before(logits)
+        approximated = bpda(self.forward, self.backward)
+        return lambda frames, generator: logits(approximated(frames, generator))
+
+    def by(self, backward: Baseline, logits: Logits) -> Defended:
+        """The same with a backward pass of the attacker's choice, such as a learned one."""
+        approximated = bpda(self.forward, backward)
+        return lambda frames, generator: logits(approximated(frames, generator))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Of the paper's function: `steps` (8, 8) on the scale 0–255, the distortion limit δ and the grid's cell d."""
+
+    steps: tuple[tuple[float, ...], ...]
+    limit: float
+    cell: int
+
+    @cached_property
+    def table(self) -> Tensor:
+        """`steps` as the stage takes them."""
+        return torch.tensor(self.steps)
+
+    def quantise(self, frames: Tensor, generator: torch.Generator) -> Tensor:
+        """Step 1; draws nothing."""
+        return dct_quantise(frames, self.table)
+
+    def distort(self, frames: Tensor, generator: torch.Generator) -> Tensor:
+        """Step 2; its gradient goes to the pixels that are shown."""
+        return distort(frames, fresh_seeds(len(frames), generator=generator), self.limit, self.cell)
+
+
+def rand(frames: Tensor, generator: torch.Generator) -> Tensor:
+    """Rand (Xie et al. 2018) as the paper's authors released it: enlarged, padded with .5 at random, back to its size.
+
+    299 becomes 299 to 399 and then 400; other sizes in proportion, one size for a picture. Differentiable.
+    """
+    side = frames.shape[2]
+    largest = -(-side * 400 // 299)
+    sizes = torch.randint(side, largest, (len(frames),), generator=generator).tolist()
+    shown = []
+    for number, size in enumerate(sizes):
+        top, left = torch.randint(0, largest - size, (2,), generator=generator).tolist()
+        enlarged = F.interpolate(frames[number : number + 1], (size, size), mode="bilinear", align_corners=False)
+        padded = F.pad(enlarged, (left, largest - size - left, top, largest - size - top), value=0.5)
+        shown.append(F.interpolate(padded, (side, side), mode="bilinear", align_corners=False))
+    return torch.cat(shown)
+
+
+def _then(first: Baseline, second: Baseline) -> Baseline:
+    return lambda frames, generator: second(first(frames, generator), generator)
+
+
+def functions(settings: Settings) -> dict[str, Function]:
+    """Every function by its name in the tables."""
+    fd = FeatureDistillation()
+
+    def depth(frames: Tensor, generator: torch.Generator) -> Tensor:
+        return reduce_depth(frames, 3)
+
+    def made(name: str, forward: Baseline, backward: Baseline, random: bool) -> Function:
+        return Function(name, forward, backward, random, digest(name, settings))
+
+    step1, step2 = settings.quantise, settings.distort
+    every = (
+        made(NONE, identity, identity, random=False),
+        made(OURS, _then(step1, step2), step2, random=True),
+        made("our quantisation", step1, identity, random=False),
+        made("our distortion", step2, step2, random=True),
+        made("Rand", rand, rand, random=True),
+        made("FD", fd, identity, random=False),
+        made("SHIELD", Shield(), identity, random=True),
+        made("JPEG", Jpeg(75), identity, random=False),
+        made("BdR", depth, identity, random=False),
+        made("PD", PixelDeflection(), identity, random=True),
+        made("our quantisation + Rand", _then(step1, rand), rand, random=True),
+        made("FD + our distortion", _then(fd, step2), step2, random=True),
+        made("FD + Rand", _then(fd, rand), rand, random=True),
+    )
+    return {each.name: each for each in every}
+
+
+REPEATS: Final = 10
+"""Draws of a random function that judge an attacked picture."""
+
+Chosen = Callable[[str], Function]

@@ -1,0 +1,156 @@
+"""The Markdown of the experiment, made from its CSV files alone: a verdict, the paper's tables, honest ones."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from lab.experiments.cells import Point, Row
+from lab.experiments.preprocessing import plots, tables
+from lab.experiments.preprocessing.defences import OURS
+from lab.experiments.preprocessing.published import BPDA_MUST, CLEAN_MUST
+from lab.experiments.preprocessing.variance import VarianceRow
+from lab.results.csv_rows import read_rows
+from schemas.runtime.atomic_file import replacing
+
+ROWS, CURVES, VARIANCE, SETTINGS = "rows.csv", "rounds.csv", "variance.csv", "settings.json"
+
+
+@dataclass(frozen=True)
+class Results:
+    """All that was measured of one subject."""
+
+    name: str
+    settings: dict[str, Any]
+    rows: list[Row]
+    points: list[Point]
+    variance: list[VarianceRow]
+
+    def find(self, defence: str, attack: str, targeted: bool = True) -> Row | None:
+        """The row, None where it was not measured."""
+        found = [row for row in self.rows if (row.defence, row.attack, row.targeted) == (defence, attack, targeted)]
+        return found[0] if found else None
+
+
+def read_results(out: Path) -> list[Results]:
+    """Every subject's, from the folders in `out`."""
+    return [
+        Results(
+            file.parent.name,
+            json.loads(file.read_text(encoding="utf-8")),
+            read_rows(file.parent / ROWS, Row),
+            read_rows(file.parent / CURVES, Point),
+            read_rows(file.parent / VARIANCE, VarianceRow),
+        )
+        for file in sorted(out.glob(f"*/{SETTINGS}"))
+    ]
+
+
+def write_report(out: Path) -> list[str]:
+    """Write README.md and the plots into `out`; the verdict's lines."""
+    every = read_results(out)
+    lines = [line for each in every for line in verdict(each)]
+    parts = [
+        "# Preprocessing against adaptive attacks, measured",
+        HOW,
+        "## In short",
+        "\n".join(f"- {li}" for li in lines),
+    ]
+    for each in every:
+        plots.rounds(each.points, out / each.name / ROUNDS_PLOT)
+        plots.samples(each.rows, out / each.name / SAMPLES_PLOT)
+        parts += _section(each, out)
+    with replacing(out / "README.md") as fresh:
+        fresh.write_text("\n\n".join(part for part in parts if part) + "\n", encoding="utf-8")
+    return lines
+
+
+def verdict(found: Results) -> list[str]:
+    """What was asked for, and what an honest attacker leaves of it."""
+    lines = []
+    clean = [row for row in found.variance if row.defence == OURS]
+    if clean:
+        lines.append(f"{found.name}: clean accuracy kept {_said(clean[0], CLEAN_MUST)}; paper .95")
+    bpda = found.find(OURS, "bpda")
+    if bpda is not None:
+        lines.append(
+            f"{found.name}: BPDA, 50 rounds as the paper did it: {_said(bpda, BPDA_MUST)}; target found for "
+            f"{bpda.found or 0:.2f} in some round; paper .70 and almost 0"
+        )
+    for attack, what in (
+        ("eot-clean", "BPDA + EOT at the clean picture, as released"),
+        ("eot-current", "the same at the current picture"),
+    ):
+        row = found.find(OURS, attack)
+        if row is not None:
+            lines.append(f"{found.name}: {what}: {tables.share(row)} of {row.n}, target found for {row.found or 0:.2f}")
+    honest = [row for row in found.rows if row.defence == OURS and row.attack in plots.SIZES and not row.targeted]
+    if honest:
+        least = min(honest, key=lambda row: row.accuracy)
+        lines.append(
+            f"{found.name}: {least.label}, untargeted, gradients at the current picture: {tables.share(least)} of "
+            f"{least.n}; {least.worst:.3f} survive {least.repeats} resubmissions"
+        )
+    return lines
+
+
+def _said(row: Row | VarianceRow, must: float) -> str:
+    return f"{tables.share(row)} of {row.n}: {'reached' if row.accuracy >= must else 'MISSED'} (must {must})"
+
+
+def _section(found: Results, out: Path) -> list[str]:
+    chosen = found.settings["chosen"]
+    size = " × ".join(str(side) for side in found.settings["network_input"])
+    parts = [
+        f"## {found.name}",
+        f"`{found.settings['model_id']}`, input {size}; made by `{found.settings['command']}`. Chosen on training "
+        f"pictures that the network never saw: δ = {chosen['limit']:g}, cells of {chosen['cell']} pixels, η = "
+        f"{found.settings['rate']:g}; the table of steps is in `{found.name}/{SETTINGS}`.",
+    ]
+    for title, text, table in (
+        ("Table 1: variance and clean accuracy", TABLE_1_TEXT, tables.table_1(found.variance)),
+        ("Tables 2 and 3: attacks that do not know the defence", BLIND_TEXT, tables.table_3(found.rows)),
+        ("BPDA and BPDA + EOT as the paper did it (Figure 4)", RELEASED_TEXT, tables.released(found.rows)),
+        ("Attackers who know the defence, but not its draws", HONEST_TEXT, tables.adaptive(found.rows)),
+        ("Table 4: over δ", "", tables.table_4(found.rows)),
+        ("Table 5: other defences, by attackers who know them", TABLE_5_TEXT, tables.table_5(found.rows)),
+        ("Table 6: steps recombined, 50 rounds of BPDA", "", tables.table_6(found.rows)),
+    ):
+        parts += [f"### {title}", text, table or "Not measured."]
+        parts += [_plot(out, found.name, name) for name, place in PLOTS if title.startswith(place)]
+    return parts
+
+
+def _plot(out: Path, subject: str, name: str) -> str:
+    return f"![{name}]({subject}/{name})" if (out / subject / name).is_file() else ""
+
+
+ROUNDS_PLOT, SAMPLES_PLOT = "rounds.png", "eot.png"
+PLOTS: Final = ((ROUNDS_PLOT, "BPDA and"), (SAMPLES_PLOT, "Attackers"))
+HOW = (
+    "The function of Qiu et al.: quantised DCT coefficients, then a randomly distorted grid, as the stages `dct-"
+    "quantisation` and `grid-distortion` that run live. Every share is of test pictures that the bare network "
+    "classifies correctly, ± half of its 95 % interval. ACC: the picture still gets its label, mean over fresh draws "
+    "of the defence; ASR: an answer is the target; found: in some round one draw gave the target, and the attack "
+    "stopped. l2 is the root of the mean squared change. Nothing is chosen on a test picture. What is not in a table "
+    "was not measured."
+)
+TABLE_1_TEXT = "Between two outputs for one picture; the paper's figures, on ImageNet, in italics."
+BLIND_TEXT = "Made on the bare network, targeted at random classes, then shown to each defence; the paper's in italics."
+RELEASED_TEXT = (
+    "Plain gradient descent to the target, η chosen so that 50 rounds break the undefended network as often as the "
+    "paper's (ASR .86; its own η = .1 belongs to pictures of 299 × 299). BPDA takes the gradient behind the function "
+    "for that before it. `at the clean picture` is the authors' released program: its gradient never leaves the "
+    "start. η × 3 is the same attack in longer rounds."
+)
+HONEST_TEXT = (
+    "PGD by signs (or of unit L2 length), each step along the mean gradient of so many draws at the current picture, "
+    "exact through the distortion and the identity in place of the rounding. `worst`: survives every one of the draws"
+    " that judge. The auto-encoder is the paper's adaptive attack (section 6.4)."
+)
+TABLE_5_TEXT = (
+    "PGD at L∞ 8/255 and l2 .05 through the whole defence, three draws a step where it draws. PixelDefend, Crop, TV, "
+    "Quilting, Guided Denoiser and ME-Net need networks or solvers that are not here: not measured."
+)

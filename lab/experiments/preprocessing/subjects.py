@@ -1,0 +1,103 @@
+"""The networks that are protected: a bundle, pictures that it gets right, and training pictures to choose on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lab.attacks import random_targets
+from lab.backdoor.tasks import load_task
+from lab.data import LabelledPictures, batch_slices, to_frames
+from lab.experiments.cache import digest
+from processors.bundle import Bundle, load_bundle, shipped_bundle
+
+TABLE_PICTURES: Final = 50
+"""Of the training pictures, from which the table is learned; the others choose the settings."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """`pictures` of the test split judge; `validation` took no part in the training either, and judges nothing."""
+
+    bundle: Bundle
+    pictures: LabelledPictures
+    validation: LabelledPictures
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """`cifar10`."""
+        return self.bundle.settings.name
+
+    def logits(self, frames: Tensor) -> Tensor:
+        """The bare network: frames (B, C, H, W) in [0, 1] of its own size to logits (B, classes)."""
+        return self.bundle.logits(frames)
+
+    @cached_property
+    def judged(self) -> Shown:
+        """Test pictures that the bare network gets right."""
+        return self._right(self.pictures)
+
+    @cached_property
+    def chosen_on(self) -> Shown:
+        """The same of the validation pictures."""
+        return self._right(self.validation)
+
+    def _right(self, pictures: LabelledPictures) -> Shown:
+        frames, labels = to_frames(pictures.images, self.bundle.device), torch.from_numpy(pictures.labels)
+        parts = batch_slices(len(pictures), *pictures.images.shape[1:3])
+        with torch.inference_mode():
+            right = torch.cat([self.logits(frames[part]).argmax(1) == labels[part] for part in parts])
+        generator = torch.Generator().manual_seed(self.seed)
+        targets = random_targets(labels, len(self.bundle.settings.classes), generator)
+        return Shown(frames[right], labels[right], targets[right], len(pictures))
+
+    def made_from(self) -> tuple[object, ...]:
+        """What results depend on."""
+        pixels: list[NDArray[np.uint8]] = [self.pictures.images, self.validation.images]
+        state = [digest(images.tobytes()) for images in pixels]
+        return (self.bundle.model_id, self.bundle.settings.model_dump(exclude={"strip"}), state, self.seed)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """`frames` (n, C, H, W) in [0, 1] with their `labels` and random other classes as `targets` (n,), of `total`."""
+
+    frames: Tensor
+    labels: Tensor
+    targets: Tensor
+    total: int
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def part(self, which: slice) -> Shown:
+        """Some of them."""
+        return Shown(self.frames[which], self.labels[which], self.targets[which], self.total)
+
+
+SUBJECTS: Final = ("cifar10", "scene128")
+LOOKED_AT: Final = {"cifar10": 1000, "scene128": 300}
+"""Test pictures."""
+
+
+def load_subject(name: str, data: Path, seed: int) -> Subject:
+    """The shipped CIFAR-10 network on its test split, or the one for scenes of 128 × 128 pixels."""
+    cpu = torch.device("cpu")
+    if name == "cifar10":
+        task = load_task("cifar10", data)
+        return Subject(
+            load_bundle(shipped_bundle(name), cpu).bare, task.test.first(LOOKED_AT[name]), task.held_out, seed
+        )
+    from lab.training.scene128 import FOLDER, TEST_SEED, VALIDATION_SEED, large_scenes
+
+    test = LabelledPictures(name, *large_scenes(TEST_SEED, LOOKED_AT[name]))
+    validation = LabelledPictures(name, *large_scenes(VALIDATION_SEED, LOOKED_AT[name]))
+    return Subject(load_bundle(FOLDER, cpu).bare, test, validation, seed)

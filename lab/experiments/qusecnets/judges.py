@@ -1,0 +1,78 @@
+"""The networks that are attacked: bundles whose `quantisation` stage was trained with them, or that have none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lab.attacks import random_targets
+from lab.attacks.bpda import bpda, identity
+from lab.data import LabelledPictures
+from lab.experiments.cache import digest
+from lab.experiments.qusecnets.substitute import substitute
+from processors.bundle import Bundle
+
+SOFT: Final = 5.0
+"""Steepness of the sigmoid through which BPDA goes back: the paper's own for a layer that has to be trained."""
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A bundle with the pictures that judge it, and those that an attacker without the network may ask it for."""
+
+    bundle: Bundle
+    pictures: LabelledPictures
+    known: LabelledPictures
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """`mnist-cq2`."""
+        return self.bundle.settings.name
+
+    @property
+    def data(self) -> str:
+        """`mnist` or `cifar10`."""
+        return self.name.partition("-")[0]
+
+    @cached_property
+    def targets(self) -> NDArray[np.int64]:
+        """For every picture a random other class, the same one for all attacks."""
+        generator = torch.Generator().manual_seed(self.seed)
+        labels = torch.from_numpy(self.pictures.labels)
+        return random_targets(labels, len(self.bundle.settings.classes), generator).numpy()
+
+    def logits(self, frames: Tensor) -> Tensor:
+        """The layer and the network behind it, as they run live: frames (B, C, H, W) in [0, 1] to (B, classes)."""
+        return self.bundle.logits(frames)
+
+    def by_identity(self, frames: Tensor, generator: torch.Generator) -> Tensor:
+        """The same with the gradient behind the layer taken for that before it: BPDA, a `Defended`."""
+        return self.bundle.network_logits(bpda(self._layer, identity)(frames, generator))
+
+    def by_soft(self, frames: Tensor, generator: torch.Generator) -> Tensor:
+        """The same with the gradient of one soft sigmoid in the middle of the range: the layer's own direction."""
+        return self.bundle.network_logits(bpda(self._layer, _soft)(frames, generator))
+
+    def _layer(self, frames: Tensor, generator: torch.Generator) -> Tensor:
+        return self.bundle.preprocess(frames)
+
+    @cached_property
+    def imitation(self) -> torch.nn.Module:
+        """What a black-box attacker attacks instead."""
+        return substitute(self.logits, self.known, len(self.bundle.settings.classes), self.seed)
+
+    def made_from(self) -> tuple[object, ...]:
+        """What the judge's results depend on."""
+        pixels = digest(self.pictures.images.tobytes(), self.pictures.labels.tobytes(), self.known.images.tobytes())
+        return (self.bundle.model_id, self.bundle.settings.model_dump(exclude={"strip"}), pixels, self.seed)
+
+
+def _soft(frames: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.sigmoid(SOFT * (frames - 0.5))

@@ -1,0 +1,87 @@
+"""What is measured, on which networks, and on how many pictures: the budget of the experiment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+WHITE, BLACK, HONEST = "white-box, as the paper", "black-box, as the paper", "honest"
+
+
+@dataclass(frozen=True)
+class AttackRow:
+    """An attack with its bound ε (L∞); `steps` where it takes tens of passes a picture, `slow` hundreds;
+    `main` for few networks."""
+
+    key: str
+    label: str
+    knowledge: str
+    eps: float | None = None
+    targeted: bool = False
+    steps: bool = False
+    slow: bool = False
+    main: bool = False
+
+
+def _rows(paper_eps: float, eps: float, curve: tuple[float, ...]) -> tuple[AttackRow, ...]:
+    """`paper_eps` is what the paper grants FGSM, `eps` what the honest attacks are judged at."""
+    return (
+        AttackRow("clean", "clean", HONEST),
+        AttackRow("noise", f"random signs {eps:.3g}", HONEST, eps),
+        AttackRow("fgsm", f"FGSM {paper_eps:g}", WHITE, paper_eps),
+        AttackRow("fgsm-black", f"FGSM {paper_eps:g} on a substitute", BLACK, paper_eps),
+        AttackRow("cw", "C&W, L∞ .1", WHITE, 0.1, slow=True),
+        AttackRow("cw", "C&W, L∞ .1", WHITE, 0.1, targeted=True, slow=True),
+        AttackRow("cw-black", "C&W on a substitute, L∞ .1", BLACK, 0.1, slow=True, main=True),
+        AttackRow("jsma", "JSMA", WHITE, None, targeted=True, slow=True, main=True),
+        *(
+            AttackRow(f"pgd-{each:.3g}", f"PGD, exact gradients, {each:.3g}", HONEST, each, steps=True)
+            for each in curve
+        ),
+        AttackRow("pgd-long", f"PGD of 100 steps, exact gradients, {eps:.3g}", HONEST, eps, slow=True, main=True),
+        AttackRow("bpda-identity", f"PGD, BPDA by the identity, {eps:.3g}", HONEST, eps, steps=True),
+        AttackRow("bpda-soft", f"PGD, BPDA by a soft layer, {eps:.3g}", HONEST, eps, steps=True),
+        AttackRow("square", f"Square, {eps:.3g}", HONEST, eps, slow=True, main=True),
+        AttackRow("transfer", f"transfer from the plain network, {eps:.3g}", HONEST, eps, steps=True),
+        AttackRow("cw-free", "C&W, no bound", HONEST, None, slow=True, main=True),
+        AttackRow("worst", f"worst of all within {eps:.3g}", HONEST, eps, slow=True, main=True),
+    )
+
+
+ROWS: Final = {
+    "mnist": _rows(0.3, 0.3, (0.1, 0.2, 0.3, 0.4)),
+    "cifar10": _rows(0.1, 8 / 255, (2 / 255, 4 / 255, 8 / 255, 0.1)),
+}
+MAINS: Final = ("mnist-cq2-attacked", "mnist-cq2", "mnist-plain", "mnist-tq2", "cifar10-cq4", "cifar10-plain")
+"""Networks that meet every attack; the others, at more levels, only the cheap ones and the paper's."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much of everything; pictures are the first ones of the test split, right or wrong."""
+
+    images: int = 1000
+    """Of attacks in one step."""
+    step_images: int = 200
+    slow_images: int = 50
+    steps: int = 40
+    queries: int = 1000
+    seed: int = 0
+
+    def quick(self) -> Plan:
+        """Enough to see that it runs."""
+        return replace(self, images=50, step_images=20, slow_images=5, steps=10, queries=100)
+
+    def at_most(self, count: int) -> Plan:
+        """The same on no more than `count` pictures."""
+        names = ("images", "step_images", "slow_images")
+        return replace(self, **{name: min(count, getattr(self, name)) for name in names})
+
+    def rows(self, network: str) -> tuple[AttackRow, ...]:
+        """The attacks that a network meets."""
+        every = ROWS[network.partition("-")[0]]
+        return tuple(row for row in every if network in MAINS or not row.main)
+
+    def pictures(self, row: AttackRow) -> int:
+        """How many pictures are attacked."""
+        return self.slow_images if row.slow else self.step_images if row.steps else self.images

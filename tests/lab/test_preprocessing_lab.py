@@ -1,0 +1,202 @@
+"""The experiment on preprocessing: the paper's attack as released, the defences, the choice of settings, the report."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from lab.attacks.bpda import identity
+from lab.attacks.contract import Defended
+from lab.data import LabelledPictures
+from lab.experiments.cache import Cache
+from lab.experiments.preprocessing import attacked, choose, published, run, variance
+from lab.experiments.preprocessing.defences import NONE, OURS, Settings, functions, rand
+from lab.experiments.preprocessing.plan import STANDARD, Plan
+from lab.experiments.preprocessing.released import descend
+from lab.experiments.preprocessing.report import write_report
+from lab.experiments.preprocessing.subjects import Subject
+from processors.bundle import Bundle, BundleSettings
+from processors.preprocess.dct_quantisation import dct_quantise
+from processors.preprocess.grid_distortion import distort
+from tests.lab.test_cells import Told
+
+SIDE = 16
+SETTINGS = Settings(tuple((20.0,) * 8 for _ in range(8)), 0.15, 4)
+GENERATOR = torch.Generator
+
+
+def pictures(count: int, seed: int = 0) -> Tensor:
+    return torch.rand(count, 3, SIDE, SIDE, generator=GENERATOR().manual_seed(seed))
+
+
+def quadrants(frames: Tensor) -> Tensor:
+    """Logits (B, 4): how bright each quarter of the picture is."""
+    return 40 * torch.nn.functional.adaptive_avg_pool2d(frames.mean(1), 2).flatten(1)
+
+
+def recorded(seen: list[Tensor]) -> Defended:
+    def defended(frames: Tensor, generator: torch.Generator) -> Tensor:
+        seen.append(frames.detach().clone())
+        return quadrants(frames)
+
+    return defended
+
+
+def bare(frames: Tensor, generator: torch.Generator) -> Tensor:
+    return quadrants(frames)
+
+
+@pytest.mark.parametrize("at_clean", [True, False])
+def test_the_released_gradient_stays_at_the_clean_picture_and_the_honest_one_moves_along(at_clean: bool) -> None:
+    frames, seen = pictures(2), list[Tensor]()
+    labels = quadrants(frames).argmax(1)
+    descend(
+        bare, recorded(seen), frames, labels, (labels + 1) % 4, rate=1e-3, rounds=3, bound=1.0, samples=2,
+        at_clean=at_clean, generator=GENERATOR(),
+    )  # fmt: skip
+    assert len(seen) == 6
+    assert torch.equal(seen[0], frames)
+    assert torch.equal(seen[-1], frames) == at_clean
+
+
+def test_a_picture_stops_when_its_target_is_found_and_one_beyond_the_bound_finds_nothing() -> None:
+    frames = pictures(4)
+    labels = quadrants(frames).argmax(1)
+    found = descend(
+        bare, bare, frames, labels, (labels + 1) % 4, rate=0.05, rounds=30, bound=1.0, samples=1, at_clean=False,
+        generator=GENERATOR(),
+    )  # fmt: skip
+    assert found.found[-1].all()
+    assert not found.correct[-1].any()
+    assert torch.equal(quadrants(found.frames).argmax(1), (labels + 1) % 4)
+    assert (np.diff(found.found.astype(int), axis=0) >= 0).all()
+    tight = descend(
+        bare, bare, frames, labels, (labels + 1) % 4, rate=5.0, rounds=4, bound=1e-4, samples=1, at_clean=False,
+        generator=GENERATOR(),
+    )  # fmt: skip
+    assert not tight.found.any()
+
+
+def test_our_function_is_the_two_stages_that_run_live() -> None:
+    frames = pictures(3)
+    generator = GENERATOR().manual_seed(5)
+    seen = functions(SETTINGS)[OURS].forward(frames, generator)
+    seeds = torch.randint(-(2**63), 2**63 - 1, (3,), generator=GENERATOR().manual_seed(5))
+    expected = distort(dct_quantise(frames, SETTINGS.table), seeds, SETTINGS.limit, SETTINGS.cell)
+    assert torch.equal(seen, expected)
+    assert not torch.equal(seen, functions(SETTINGS)[OURS].forward(frames, generator))
+
+
+def test_who_knows_the_defence_gets_its_answers_and_the_gradient_of_the_same_draw() -> None:
+    frames = pictures(2).requires_grad_()
+    ours = functions(SETTINGS)[OURS]
+    weight = pictures(2, seed=1)
+
+    def value(seen: Tensor) -> Tensor:
+        return (weight * seen).sum()
+
+    known = ours.known(lambda seen: seen)(frames, GENERATOR().manual_seed(2))
+    assert torch.allclose(known, ours.forward(frames, GENERATOR().manual_seed(2)), atol=1e-6)
+    (gradient,) = torch.autograd.grad(value(known), frames)
+    (exact,) = torch.autograd.grad(value(SETTINGS.distort(frames, GENERATOR().manual_seed(2))), frames)
+    assert torch.equal(gradient, exact)
+    straight = ours.by_identity(lambda seen: seen)(frames, GENERATOR().manual_seed(2))
+    (identity,) = torch.autograd.grad(value(straight), frames)
+    assert torch.equal(identity, weight)
+
+
+@pytest.mark.parametrize("name", list(functions(SETTINGS)))
+def test_every_function_keeps_shape_and_range(name: str) -> None:
+    function = functions(SETTINGS)[name]
+    frames = pictures(2)
+    one, two = (function.forward(frames, GENERATOR().manual_seed(seed)) for seed in (1, 2))
+    assert one.shape == frames.shape
+    assert one.min() >= 0
+    assert one.max() <= 1
+    assert torch.equal(one, two) != function.random
+    if name == NONE:
+        assert torch.equal(one, frames)
+
+
+def test_rand_has_a_gradient_everywhere() -> None:
+    frames = pictures(1).requires_grad_()
+    (gradient,) = torch.autograd.grad(rand(frames, GENERATOR().manual_seed(0)).sum(), frames)
+    assert (gradient > 0).all()
+
+
+def test_the_papers_tables_are_whole() -> None:
+    assert {len(row) for row in published.TABLE_4.values()} == {len(published.DELTAS)}
+    assert {each.key for each in STANDARD} >= set(published.TABLE_4)
+    assert set(published.TABLE_6) <= set(functions(SETTINGS))
+    assert set(published.TABLE_1) - set(functions(SETTINGS)) <= set(published.TABLE_5_NOT_HERE)
+
+
+def subject() -> Subject:
+    settings = BundleSettings.model_validate(
+        {
+            "name": "quadrants", "version": "1", "format": "torchscript", "weights": "none",
+            "classes": ["a", "b", "c", "d"],
+            "input": {
+                "height": SIDE, "width": SIDE, "channels": 3, "mean": [0.0] * 3, "std": [1.0] * 3, "policy": "resize",
+            },
+        }
+    )  # fmt: skip
+    ones = torch.ones(3, 1, 1)
+    bundle = Bundle("quadrants@1+0", settings, quadrants, None, torch.device("cpu"), 0 * ones, ones)
+    parts = []
+    for seed in (1, 2):
+        images = (pictures(12, seed).permute(0, 2, 3, 1) * 255).to(torch.uint8)
+        labels = quadrants(images.permute(0, 3, 1, 2).float() / 255).argmax(1)
+        parts.append(LabelledPictures("noise", images.numpy(), labels.numpy()))
+    return Subject(bundle, parts[0], parts[1], 0)
+
+
+def test_the_largest_distortion_is_taken_that_keeps_enough_clean_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choose, "TABLE_PICTURES", 4)
+    monkeypatch.setattr(choose, "learned_table", lambda network, shown: torch.full((8, 8), 20.0))
+    monkeypatch.setattr(choose, "made_by", lambda name: name)
+    monkeypatch.setattr(choose, "clean_kept", lambda network, settings, judged: 1 - settings.limit / 2)
+    found = choose.chosen(subject(), 3, 0.05, Cache(tmp_path))
+    assert found.settings.limit == max(limit for limit in choose.LIMITS if 1 - limit / 2 >= choose.KEEP)
+    monkeypatch.setattr(choose, "clean_kept", lambda network, settings, judged: 0.5)
+    assert choose.chosen(subject(), 2, 0.05, Cache(tmp_path)).settings.limit == choose.LIMITS[-1]
+
+
+def test_the_table_counts_the_coefficients_that_an_attack_changes() -> None:
+    network = subject()
+    table = choose.learned_table(network, network.chosen_on.part(slice(4)))
+    assert float(table.max()) == 100
+    assert float(table.min()) == 20
+    # The mean of a quarter decides, and of an 8×8 block the first coefficient is the mean.
+    assert float(table[0, 0]) == 100
+
+
+def test_a_run_writes_what_it_measured_and_says_what_it_did_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choose, "TABLE_PICTURES", 4)
+    monkeypatch.setattr(choose, "learned_table", lambda network, shown: torch.full((8, 8), 20.0))
+    monkeypatch.setattr(run, "TABLE_3_DEFENCES", (NONE, OURS))
+    monkeypatch.setattr(attacked, "learn_surrogate", lambda forward, pictures, seed, steps: identity)
+    for module in (choose, attacked, variance):  # its state takes seconds to read, and is another test's matter
+        monkeypatch.setattr(module, "made_by", lambda name: name)
+    plan = replace(Plan().quick(), parts=("adaptive",), rounds=2, steps=1, surrogate_steps=1, eot_images=2)
+    plan = replace(plan, bpda_images=2, variance_images=4)
+    out = tmp_path / "out"
+    experiment = run.Experiment([subject()], plan, Cache(tmp_path / "runs"), out, "pointillist lab preprocessing")
+    lines = experiment.run(Told())
+    assert any("clean accuracy kept" in line for line in lines)
+    assert any("gradients at the current picture" in line for line in lines)
+    page = (out / "README.md").read_text(encoding="utf-8")
+    assert "Not measured." in page.partition("### Table 4")[2].partition("### Table 5")[0]
+    assert json.loads((out / "quadrants" / "settings.json").read_text(encoding="utf-8"))["plan"]["rounds"] == 2
+    assert (out / "quadrants" / "eot.png").is_file()
+    assert write_report(out) == lines
