@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import backdoors, defence
+from benchmarks import backdoors, defence, robustness
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results" / "trunk"
@@ -21,6 +21,8 @@ DEFENCE_BEGIN = "<!-- defence: python -m benchmarks.figures -->"
 DEFENCE_END = "<!-- end of defence -->"
 BACKDOORS_BEGIN = "<!-- backdoors: python -m benchmarks.figures -->"
 BACKDOORS_END = "<!-- end of backdoors -->"
+ROBUSTNESS_BEGIN = "<!-- robustness: python -m benchmarks.figures -->"
+ROBUSTNESS_END = "<!-- end of robustness -->"
 
 Row = tuple[str, str, str, str]
 MIB = 2**20
@@ -246,6 +248,7 @@ def with_tables(text: str) -> str:
         (BEGIN, END, rendered),
         (DEFENCE_BEGIN, DEFENCE_END, defence.rendered),
         (BACKDOORS_BEGIN, BACKDOORS_END, backdoors.rendered),
+        (ROBUSTNESS_BEGIN, ROBUSTNESS_END, robustness.rendered),
     ):
         before, _, rest = text.partition(begin)
         _, _, after = rest.partition(end)
