@@ -22,8 +22,10 @@ class ProcessorMetrics:
         frame_bytes = contract.FRAME_BYTES.on(registry)
         self._raw_bytes = frame_bytes.labels("raw")
         self._sent_bytes = frame_bytes.labels("sent")
-        stage = contract.STAGE.on(registry)
-        self._stage = {name: stage.labels(name) for name in _STAGES}
+        self._stage = contract.STAGE.on(registry)
+        # Not `preprocess`, which most bundles never run: a quantile of no durations is no number.
+        for name in (each for each in _STAGES if each != "preprocess"):
+            self._stage.labels(name)
         errors = contract.STAGE_ERRORS.on(registry)
         self._stage_errors = {name: errors.labels(name) for name in (*_STAGES, "pictures")}
         key_frames, delta_frames = contract.KEY_FRAMES.on(registry), contract.DELTA_FRAMES.on(registry)
@@ -51,7 +53,7 @@ class ProcessorMetrics:
 
     def stage(self, name: str, seconds: float) -> None:
         """A stage took this long for one batch."""
-        self._stage[name].observe(seconds)
+        self._stage.labels(name).observe(seconds)
 
     def stage_failed(self, name: str) -> None:
         """A stage failed on a batch, or on a frame alone."""
