@@ -15,11 +15,12 @@ from lab.attacks.bpda import identity
 from lab.attacks.contract import Defended
 from lab.data import LabelledPictures
 from lab.experiments.cache import Cache
+from lab.experiments.cells import Row
 from lab.experiments.preprocessing import attacked, choose, published, run, variance
 from lab.experiments.preprocessing.defences import NONE, OURS, Settings, functions, rand
 from lab.experiments.preprocessing.plan import STANDARD, Plan
 from lab.experiments.preprocessing.released import descend
-from lab.experiments.preprocessing.report import write_report
+from lab.experiments.preprocessing.report import Results, verdict, write_report
 from lab.experiments.preprocessing.subjects import Subject
 from processors.bundle import Bundle, BundleSettings
 from processors.preprocess.dct_quantisation import dct_quantise
@@ -200,3 +201,38 @@ def test_a_run_writes_what_it_measured_and_says_what_it_did_not(
     assert json.loads((out / "quadrants" / "settings.json").read_text(encoding="utf-8"))["plan"]["rounds"] == 2
     assert (out / "quadrants" / "eot.png").is_file()
     assert write_report(out) == lines
+
+
+def measured(defence: str, attack: str, accuracy: float, found: float | None = None) -> Row:
+    return Row(
+        "quadrants",
+        defence,
+        attack,
+        attack,
+        True,
+        None,
+        10,
+        1,
+        accuracy,
+        accuracy,
+        accuracy,
+        accuracy,
+        0.0,
+        found,
+        0,
+        0,
+    )
+
+
+def test_rows_that_a_run_does_not_measure_stay_and_those_that_it_does_are_there_once() -> None:
+    kept = [measured(OURS, "bpda", 0.1), measured(OURS, "clean", 0.2)]
+    fresh = [measured(OURS, "bpda", 0.3), measured(NONE, "bpda", 0.4)]
+    found = run.beside(kept, fresh, lambda row: (row.defence, row.attack))
+    assert [row.accuracy for row in found] == [0.3, 0.2, 0.4]
+
+
+@pytest.mark.parametrize(("bare", "said"), [(0.1, True), (0.9, False)])
+def test_an_attack_that_does_not_break_the_undefended_network_is_said_to_tell_little(bare: float, said: bool) -> None:
+    rows = [measured(OURS, "bpda", 0.8, 0.1), measured(NONE, "bpda", 1 - bare, bare)]
+    (line,) = verdict(Results("quadrants", {}, rows, [], []))
+    assert ("IT TELLS LITTLE" in line) == said

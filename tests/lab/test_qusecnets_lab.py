@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,16 +12,17 @@ import torch
 from lab.data import LabelledPictures
 from lab.experiments.cache import Cache
 from lab.experiments.cells import Cell, Row, Scores
-from lab.experiments.qusecnets import report
-from lab.experiments.qusecnets.adversarial import withstand
+from lab.experiments.qusecnets import adversarial, report, steepness
 from lab.experiments.qusecnets.attacked import scores
 from lab.experiments.qusecnets.judges import Judge
 from lab.experiments.qusecnets.plan import ROWS, AttackRow, Plan
 from lab.experiments.qusecnets.published import published
 from lab.experiments.qusecnets.run import Experiment
+from lab.experiments.qusecnets.steep_report import steep_verdict
+from lab.experiments.qusecnets.steepness import HELD_OUT, STEEP, TEST, Point, at_steepness, chosen, curve
 from lab.experiments.qusecnets.training import NETWORKS, Quantisation, QuantisedNetwork, write
 from lab.networks.basic_cnn import BasicCnn
-from lab.results.csv_rows import write_rows
+from lab.results.csv_rows import read_rows, write_rows
 from processors.bundle import Bundle
 
 SIDE = 28
@@ -42,6 +44,11 @@ def digits(count: int, seed: int = 0) -> LabelledPictures:
     chance = np.random.default_rng(seed)
     images = chance.integers(0, 256, (count, SIDE, SIDE, 1), np.uint8)
     return LabelledPictures("noise", images, chance.integers(0, 10, count))
+
+
+@pytest.fixture(scope="module")
+def cq2(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return bundle("mnist-cq2", tmp_path_factory.mktemp("bundles"))
 
 
 @pytest.mark.parametrize("name", ["mnist-plain", "mnist-cq2", "mnist-cq4", "mnist-tq4"])
@@ -66,8 +73,8 @@ def test_the_thresholds_follow_the_loss_where_they_are_to_be_trained() -> None:
     assert not QuantisedNetwork(NETWORKS["mnist-cq2"], BasicCnn(), [0.13], [0.31]).thresholds.requires_grad
 
 
-def test_bpda_gives_the_layers_answers_with_another_gradient(tmp_path: Path) -> None:
-    judge = Judge(bundle("mnist-cq2", tmp_path), digits(1), digits(1), 0)
+def test_bpda_gives_the_layers_answers_with_another_gradient(cq2: Bundle) -> None:
+    judge = Judge(cq2, digits(1), digits(1), 0)
     frames = torch.rand(1, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(1)).requires_grad_()
     gradients = []
     for through in (judge.by_identity, judge.by_soft):
@@ -85,21 +92,22 @@ DEAR = ("worst", "cw", "cw-free", "cw-black", "fgsm-black")
 
 
 @pytest.mark.parametrize("row", [row for row in ROWS["mnist"] if row.key not in DEAR], ids=lambda row: row.key)
-def test_every_attack_of_the_plan_stays_within_its_bound(row: AttackRow, tmp_path: Path) -> None:
+def test_every_attack_of_the_plan_stays_within_its_bound(row: AttackRow, cq2: Bundle) -> None:
     plan = Plan(images=2, step_images=2, slow_images=1, steps=2, queries=4)
-    judge = Judge(bundle("mnist-cq2", tmp_path), digits(2), digits(2), 0)
+    judge = Judge(cq2, digits(2), digits(2), 0)
     found = scores(judge, row, plan, judge)
     assert found.correct.shape == (1, plan.pictures(row))
     if row.eps is not None:
         assert found.l_inf.max() <= row.eps + 1e-6
 
 
-def test_training_against_attacks_moves_the_weights_and_not_a_constant_layer() -> None:
+def test_training_against_attacks_moves_the_weights_and_not_a_constant_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adversarial, "BATCH", 16)
     network = QuantisedNetwork(NETWORKS["mnist-cq2-attacked"], BasicCnn(10, 1, SIDE), [0.13], [0.31])
     first = next(network.network.parameters())
     before = first.detach().clone()
-    shown = digits(128)
-    withstand(network, shown.images, shown.labels, 1, 0)
+    shown = digits(16)
+    adversarial.withstand(network, shown.images, shown.labels, 1, 0)
     assert not torch.equal(first, before)
     assert network.thresholds.tolist() == [0.5]
 
@@ -148,3 +156,55 @@ def test_the_worst_case_counts_every_attack_that_a_picture_met(tmp_path: Path) -
         cell("square", [False], 0.3), cell("pgd-0.4", [False, False, False], 0.4), cell("jsma", [False], None),
     ]  # fmt: skip
     assert experiment.worst(met, worst).correct.tolist() == [[False, False, True]]
+
+
+def test_a_steeper_layer_is_another_model_with_the_same_network(cq2: Bundle) -> None:
+    steep = at_steepness(cq2, 1000.0, STEEP)
+    frames = torch.tensor([0.2, 0.49, 0.51, 0.8]).view(1, 1, 2, 2)
+    torch.testing.assert_close(steep.preprocess(frames), torch.sigmoid(1000 * (frames - 0.5)))
+    assert steep.network is cq2.network
+    assert steep.settings.name == STEEP
+    assert len({cq2.model_id, steep.model_id, at_steepness(cq2, 200.0, STEEP).model_id}) == 3
+
+
+def test_the_steeper_the_layer_the_more_values_fgsm_leaves_as_they_are(
+    cq2: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steepness, "made_by", lambda name: name)  # takes a second, and is another test's matter
+    judge = Judge(cq2, digits(2), digits(2), 0)
+    points = curve(judge, judge, HELD_OUT, 2, Cache(tmp_path / "runs"))
+    for unmoved in ([point.unmoved for point in points], [point.near_unmoved for point in points]):
+        assert unmoved == sorted(unmoved)
+        assert unmoved[0] == 0
+        assert unmoved[-1] > 0.5
+    assert {point.bpda for point in points} == {None}
+
+
+def point(steepness: float, clean: float, fgsm: float, split: str = HELD_OUT) -> Point:
+    return Point("mnist-cq2", split, steepness, 100, clean, fgsm, 0.9, 0.8, None, None, None, None, None, None)
+
+
+def test_the_steepness_is_chosen_on_held_out_pictures_and_may_not_cost_clean_ones() -> None:
+    points = [point(50, 0.99, 0.9), point(200, 0.99, 0.95), point(500, 0.99, 0.95), point(1000, 0.95, 0.99)]
+    assert chosen([*points, point(2000, 1.0, 1.0, split=TEST)]) == 200
+
+
+@pytest.mark.parametrize(("bpda", "said"), [(0.8, True), (0.99, False)])
+def test_a_vanishing_gradient_is_called_one_where_the_numbers_say_so(bpda: float, said: bool) -> None:
+    points = [point(500, 0.99, 0.98), point(500, 0.99, 0.98, split=TEST)]
+    figures = {"clean": 0.99, "fgsm": 0.98, "bpda-identity": bpda, "worst": min(bpda, 0.98)}
+    (line,) = steep_verdict(points, [row(STEEP, attack, figure, 0.3) for attack, figure in figures.items()])
+    assert ("VANISHING GRADIENT, NOT A DEFENCE" in line) == said
+    assert f"BPDA leaves {bpda:.3f}" in line
+    assert "the paper's text has z = 50" in line
+
+
+def test_rows_of_networks_that_a_run_does_not_name_stay_on_the_page(tmp_path: Path) -> None:
+    write_rows(tmp_path / report.ROWS_FILE, [row("mnist-tq2", "clean", 0.9, None), row(STEEP, "clean", 0.8, None)], Row)
+    report.write_rows_beside(tmp_path, (STEEP,), [row(STEEP, "fgsm", 0.7, 0.3)])
+    report.write_settings(tmp_path, "one", Plan(), {"mnist-tq2": "mnist-tq2@1+a"})
+    report.write_settings(tmp_path, "two", Plan(), {STEEP: f"{STEEP}@1+b", "mnist-plain": "mnist-plain@1+c"})
+    found = read_rows(tmp_path / report.ROWS_FILE, Row)
+    assert [(each.subject, each.attack) for each in found] == [(STEEP, "fgsm"), ("mnist-tq2", "clean")]
+    settings = json.loads((tmp_path / report.SETTINGS).read_text(encoding="utf-8"))
+    assert {name: made["command"] for name, made in settings.items()} == {"mnist-tq2": "one", STEEP: "two"}

@@ -31,16 +31,18 @@ def qusecnets(
 ) -> None:
     """QuSecNets' figures beside ours, then the same networks under attackers who know the layer.
 
-    An hour on one core. Verdicts go to stdout, files to --out. Networks that do not ship are trained first.
+    An hour on one core. Rows of networks that are not named stay on the page. Verdicts go to stdout, files to --out.
+    Networks that do not ship are trained first.
     """
     with lab_extra():
         from infra.environment import Environment
         from lab.experiments.cache import Cache
         from lab.experiments.qusecnets.plan import MAINS, Plan
         from lab.experiments.qusecnets.run import Experiment
+        from lab.experiments.qusecnets.steepness import STEEP
         from lab.experiments.qusecnets.training import NETWORKS
 
-        names = tuple(chosen(name, *NETWORKS, option="--network") for name in network or MAINS)
+        names = tuple(chosen(name, *NETWORKS, STEEP, option="--network") for name in network or (*MAINS, STEEP))
         data = Environment().data
         if data is None:
             raise ConfigError("expected POINTILLIST_DATA, the folder with mnist.npz and cifar10.npz")

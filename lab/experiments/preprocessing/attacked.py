@@ -101,9 +101,9 @@ class Laboratory:
                 yield self._blind(each, self.functions[name])
 
     def _deltas(self) -> Iterator[Cell]:
-        for limit in DELTAS:
-            ours = functions(replace(self.settings, limit=limit))[OURS]
-            for each in STANDARD[:-1]:
+        for each in STANDARD[:-1]:
+            for limit in DELTAS:
+                ours = functions(replace(self.settings, limit=limit))[OURS]
                 yield self._blind(each, replace(ours, name=f"ours, δ = {limit:.2f}"))
 
     def _bpda(self) -> Iterator[Cell]:

@@ -1,4 +1,4 @@
-"""Accuracy under PGD with exact gradients against ε, a line a network."""
+"""Accuracy under PGD with exact gradients against ε, a line a network; and against the steepness, a line an attack."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from lab.experiments.cells import Row
+from lab.experiments.qusecnets.steepness import Point
 
 
 def by_eps(rows: Sequence[Row], file: Path) -> None:
@@ -28,6 +29,32 @@ def by_eps(rows: Sequence[Row], file: Path) -> None:
             axes.fill_between(eps, low, high, alpha=0.15)
         axes.set(xlabel="ε (L∞)", ylabel="accuracy", ylim=(0, 1.02), title=data)
         axes.legend(fontsize=7)
+    _save(figure, file)
+
+
+def by_steepness(points: Sequence[Point], file: Path) -> None:
+    """Accuracy of one network over the steepness of its layer, a line an attack."""
+    figure = Figure(figsize=(5.6, 3.6))
+    axes = figure.add_subplot()
+    steepness = [point.steepness for point in points]
+    lines: dict[str, list[float | None]] = {
+        "clean": [point.clean for point in points],
+        "FGSM": [point.fgsm for point in points],
+        "PGD, exact gradients": [point.pgd for point in points],
+        "BPDA by the identity": [point.bpda for point in points],
+        "transfer": [point.transfer for point in points],
+        "worst of these": [point.worst for point in points],
+    }
+    for name, accuracy in lines.items():
+        axes.plot(steepness, [float("nan") if a is None else a for a in accuracy], marker="o", markersize=3, label=name)
+    zero = [point.near_unmoved for point in points]
+    axes.plot(steepness, zero, color="grey", linestyle=":", label="derivative 0, near the threshold")
+    axes.set(xlabel="steepness z", ylabel="share", xscale="log", ylim=(0, 1.02))
+    axes.legend(fontsize=7)
+    _save(figure, file)
+
+
+def _save(figure: Figure, file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     # Without the date and version, so that the same figures give the same file.
     figure.savefig(file, dpi=100, bbox_inches="tight", metadata={"Software": None})

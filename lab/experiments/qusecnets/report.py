@@ -12,35 +12,55 @@ from lab.experiments.cells import Row
 from lab.experiments.qusecnets import plots
 from lab.experiments.qusecnets.plan import BLACK, HONEST, ROWS, WHITE, AttackRow, Plan
 from lab.experiments.qusecnets.published import MAINS, PUBLISHED, REQUIREMENTS, published
-from lab.results.csv_rows import read_rows
+from lab.experiments.qusecnets.steep_report import STEEPNESS_FILE, steep_section, steep_verdict
+from lab.experiments.qusecnets.steepness import STEEP, Point
+from lab.experiments.qusecnets.training import NETWORKS
+from lab.results.csv_rows import read_rows, write_rows
 from lab.results.markdown import markdown
 from schemas.runtime.atomic_file import replacing
 
 ROWS_FILE = "rows.csv"
 SETTINGS = "settings.json"
 CURVES = "accuracy-by-eps.png"
+ORDER = tuple(dict.fromkeys(("mnist-cq2-attacked", "mnist-cq2", STEEP, *NETWORKS)))
+"""Of the networks on the page."""
 
 
-def write_settings(out: Path, command: str, plan: Plan, models: list[str]) -> None:
-    """Keep with the results what they were made with."""
-    out.mkdir(parents=True, exist_ok=True)
-    made = {"command": command, "torch": version("torch"), "models": models, "plan": asdict(plan)}
+def write_rows_beside(out: Path, names: Sequence[str], rows: Sequence[Row]) -> None:
+    """Write the rows of the networks `names`; those that `out` has of others stay, those of the same go."""
+    file = out / ROWS_FILE
+    kept = [row for row in read_rows(file, Row) if row.subject not in names] if file.is_file() else []
+    write_rows(file, sorted((*kept, *rows), key=lambda row: ORDER.index(row.subject)), Row)
+
+
+def write_settings(out: Path, command: str, plan: Plan, models: dict[str, str]) -> None:
+    """Keep with the results what the rows of each network, by name with its model's id, were made with."""
+    made = {"command": command, "torch": version("torch"), "plan": asdict(plan)}
+    known = _settings(out) | {name: {"model": model, **made} for name, model in models.items()}
+    subjects = {row.subject for row in read_rows(out / ROWS_FILE, Row)}
     with replacing(out / SETTINGS) as fresh:
-        fresh.write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
+        kept = {name: known[name] for name in ORDER if name in known and name in subjects}
+        fresh.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+
+
+def _settings(out: Path) -> dict[str, dict[str, object]]:
+    file = out / SETTINGS
+    found: dict[str, dict[str, object]] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return found
 
 
 def write_report(out: Path) -> list[str]:
     """Write README.md and the plot into `out` from what is there; the verdict's lines."""
     rows = read_rows(out / ROWS_FILE, Row)
-    file = out / SETTINGS
-    settings = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    lines = verdict(rows)
+    points = read_rows(out / STEEPNESS_FILE, Point) if (out / STEEPNESS_FILE).is_file() else []
+    first, *others = verdict(rows)
+    lines = [first, *steep_verdict(points, rows), *others]
     names = list(dict.fromkeys(row.subject for row in rows))
     plots.by_eps(rows, out / CURVES)
     parts = [
         "# QuSecNets, measured",
-        f"Made by `{settings.get('command', 'pointillist lab qusecnets')}`; settings in `{SETTINGS}`, rows in "
-        f"`{ROWS_FILE}`. " + HOW,
+        f"Made by `pointillist lab qusecnets`; what made each network's rows is in `{SETTINGS}` and at the end, rows "
+        f"in `{ROWS_FILE}`. " + HOW,
         "## In short",
         "\n".join(f"- {line}" for line in lines),
         "## As the paper did it",
@@ -52,9 +72,10 @@ def write_report(out: Path) -> list[str]:
         HONEST_TEXT,
         *(_table(rows, names, data, (HONEST,)) for data in ROWS),
         f"![accuracy by ε under PGD with exact gradients]({CURVES})",
+        *steep_section(points, out),
         "## The networks",
         NETWORKS_TEXT,
-        "\n".join(f"- `{name}`" for name in settings.get("models", [])),
+        "\n".join(f"- `{each['model']}`, by `{each['command']}`" for each in _settings(out).values()),
     ]
     with replacing(out / "README.md") as fresh:
         fresh.write_text("\n\n".join(part for part in parts if part) + "\n", encoding="utf-8")
@@ -139,8 +160,9 @@ def _published() -> str:
 
 HOW = (
     "Accuracies are of the first test pictures, right or wrong, ± half of the 95 % interval; in brackets how many. "
-    "cq: n constant levels, z = 50; tq: thresholds and z trained with the network. A network's layer is the stage "
-    "`quantisation` of its bundle, the one that runs live. A row that is not there was not measured."
+    "cq: n constant levels, z = 50 as in the paper; steep: the same weights at a larger z, which is not the paper's; "
+    "tq: thresholds and z trained with the network. A network's layer is the stage `quantisation` of its bundle, the "
+    "one that runs live. A row that is not there was not measured."
 )
 PAPER_TEXT = (
     "White-box: the attacker differentiates the network and its layer, which is a smooth function; that is what an "

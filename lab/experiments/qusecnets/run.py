@@ -12,10 +12,22 @@ from lab.backdoor.tasks import load_task
 from lab.experiments.cache import Cache, Step, digest
 from lab.experiments.cells import Cell, Scores, Steps, measure
 from lab.experiments.provenance import made_by
-from lab.experiments.qusecnets import attacked, report
+from lab.experiments.qusecnets import attacked, report, steep_report
 from lab.experiments.qusecnets.judges import Judge
 from lab.experiments.qusecnets.plan import AttackRow, Plan
-from lab.experiments.qusecnets.training import NETWORKS, SHIPPED, trained
+from lab.experiments.qusecnets.steepness import (
+    BASE,
+    HELD_OUT,
+    PICTURES,
+    STEEP,
+    TEST,
+    Point,
+    at_steepness,
+    chosen,
+    curve,
+)
+from lab.experiments.qusecnets.training import SHIPPED, trained
+from lab.results.csv_rows import write_rows
 
 
 @dataclass(frozen=True)
@@ -32,8 +44,15 @@ class Experiment:
     """Measure nothing: only what is kept goes on the page."""
 
     def run(self, steps: Steps) -> list[str]:
-        """Train what is not there, measure, write CSV, Markdown and plots; a line for each figure asked for."""
+        """Train what is not there, measure, write CSV, Markdown and plots; a line for each figure asked for.
+
+        Rows of networks that are not named stay on the page as an earlier run left them.
+        """
         judges = self._judges()
+        if STEEP in self.names:
+            points = self._steepen(judges)
+            write_rows(self.out / steep_report.STEEPNESS_FILE, points, Point)
+            steps.done(f"{STEEP}: z = {chosen(points):g}")
         cells = [cell for name in self.names for cell in self._cells(judges, name)]
         if self.finished:
             there = [cell for cell in cells if self.cache.has(Step(cell.place, cell.made_from))]
@@ -42,27 +61,37 @@ class Experiment:
             cells = [
                 cell for cell in cells if cell in there or (cell.attack == "worst" and cell.subject not in open_still)
             ]
-        report.write_settings(self.out, self.command, self.plan, [judge.bundle.model_id for judge in judges.values()])
-        measure(cells, self.cache, self.out / report.ROWS_FILE, steps)
+        rows = measure(cells, self.cache, self.cache.folder / report.ROWS_FILE, steps)
+        report.write_rows_beside(self.out, self.names, rows)
+        models = {name: judges[name].bundle.model_id for name in self.names}
+        report.write_settings(self.out, self.command, self.plan, models)
         return report.write_report(self.out)
 
     def _judges(self) -> dict[str, Judge]:
         judges = {}
-        plain = [f"{NETWORKS[name].data}-plain" for name in self.names]
-        for data in dict.fromkeys(NETWORKS[name].data for name in self.names):
+        wanted = [BASE if name == STEEP else name for name in self.names]
+        plain = [_plain(name) for name in wanted]
+        for data in dict.fromkeys(map(_data, wanted)):
             task = load_task(data, self.data)
-            for name in dict.fromkeys((*self.names, *plain)):
-                if NETWORKS[name].data == data:
+            for name in dict.fromkeys((*wanted, *plain)):
+                if _data(name) == data:
                     work = self.cache.folder / "networks"
                     folder = SHIPPED / name if (SHIPPED / name).is_dir() else work / name / "bundle"
                     bundle = trained(name, task, folder, work)
                     judges[name] = Judge(bundle, task.test.first(self.plan.images), task.held_out, self.plan.seed)
         return judges
 
+    def _steepen(self, judges: dict[str, Judge]) -> list[Point]:
+        """Add the judge called `STEEP`; what its steepness was chosen on, and what that looks like on test pictures."""
+        base, plain = judges[BASE], judges[_plain(BASE)]
+        held_out = curve(base, plain, HELD_OUT, self.plan.images, self.cache)
+        judges[STEEP] = replace(base, bundle=at_steepness(base.bundle, chosen(held_out), STEEP))
+        return [*held_out, *curve(base, plain, TEST, min(PICTURES, self.plan.step_images), self.cache)]
+
     def _cells(self, judges: dict[str, Judge], name: str) -> list[Cell]:
-        judge, plain = judges[name], judges[f"{NETWORKS[name].data}-plain"]
+        judge, plain = judges[name], judges[_plain(name)]
         cells = list[Cell]()
-        for row in self.plan.rows(name):
+        for row in self.plan.rows(BASE if name == STEEP else name):
             state: tuple[object, ...] = (
                 judge.made_from(),
                 plain.made_from(),
@@ -92,3 +121,12 @@ class Experiment:
             correct[:, :met] &= found.correct[:, :met]
         bound = np.full(count, row.eps)
         return Scores(correct, np.zeros_like(correct), bound, bound)
+
+
+def _data(name: str) -> str:
+    return name.partition("-")[0]
+
+
+def _plain(name: str) -> str:
+    """The network of the same data set without a layer."""
+    return f"{_data(name)}-plain"
