@@ -48,8 +48,6 @@ class Experiment:
             laboratory = Laboratory(subject, self.plan, self.cache)
             kept = self._note(laboratory, place)
             steps.done(f"{subject.name}: chosen: δ {laboratory.settings.limit:g}, cell {laboratory.settings.cell}")
-            variance = beside(kept.variance if kept else [], self._variance(laboratory, steps), lambda row: row.defence)
-            write_rows(place / report.VARIANCE, variance, VarianceRow)
             cells = list(laboratory.cells())
             if self.finished:
                 cells = [cell for cell in cells if self.cache.has(Step(cell.place, cell.made_from))]
@@ -62,6 +60,9 @@ class Experiment:
             ]
             write_rows(place / report.ROWS, beside(kept.rows if kept else [], rows, _row), Row)
             write_rows(place / report.CURVES, beside(kept.points if kept else [], points, _line), Point)
+            # Last, for the attacker's auto-encoder takes minutes to train on larger pictures.
+            variance = beside(kept.variance if kept else [], self._variance(laboratory, steps), lambda row: row.defence)
+            write_rows(place / report.VARIANCE, variance, VarianceRow)
         return report.write_report(self.out)
 
     def _variance(self, laboratory: Laboratory, steps: Steps) -> list[VarianceRow]:
