@@ -133,4 +133,9 @@ def export(generator: Generator, file: Path) -> None:
             verbose=False,
         )
     assert program is not None
-    program.save(str(file), external_data=False)
+    model = program.model_proto
+    # Which file and line each node came of, with the folders of whoever exported.
+    graph = model.graph
+    for part in (*graph.node, *graph.value_info, *graph.initializer, *graph.input, *graph.output, graph, model):
+        part.ClearField("metadata_props")
+    file.write_bytes(model.SerializeToString())

@@ -55,6 +55,7 @@ def test_onnx_answers_as_torch_does_for_any_number_of_pictures(tmp_path: Path) -
     ship(generator, SETTINGS_OF_TINY, tmp_path)
     attacker = Attacker(tmp_path)
     assert attacker.settings == SETTINGS_OF_TINY
+    assert b".py" not in (tmp_path / MODEL).read_bytes(), "whose files it was made by is nobody's business"
     for count in (1, 5):
         pictures = torch.rand(count, 1, 8, 12, generator=torch.Generator().manual_seed(count))
         targets = torch.arange(count) % 3
