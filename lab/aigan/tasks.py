@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Final
@@ -18,7 +18,7 @@ from lab.data import LabelledPictures
 from lab.networks.mnist import model_c
 from lab.training.scene import CALIBRATION_SEED, TEST_SEED, TRAIN_SEED, scenes
 from processors.bundle import load_bundle, shipped_bundle
-from schemas.errors import BundleError, ConfigError
+from schemas.errors import ConfigError
 
 _LAB: Final = Path(str(files("lab")))
 TRAINING_SCENES: Final = 12_000
@@ -104,14 +104,6 @@ def mnist_target() -> Path:
     return _LAB / "networks" / "mnist-b"
 
 
-def plain_scene() -> Path:
-    """The folder of the scene network that no attack took part in training."""
-    try:
-        return shipped_bundle("scene-plain")
-    except BundleError:
-        return shipped_bundle("scene")
-
-
 def vgg_of_ones_own() -> nn.Module:
     """A VGG that was trained on CIFAR-10's training pictures and has seen nothing of any target."""
     bundle = load_bundle(_LAB / "networks" / "vgg", torch.device("cpu"))
@@ -149,6 +141,11 @@ def _with_black_box() -> list[str]:
     return [name for name, task in TASKS.items() if task.black_box is not None]
 
 
+_MNIST: Final = Recipe(steps=8000, eps=0.3, batch=64, narrow=16, wide=48, pretrain_steps=30, discriminate_every=8)
+_CIFAR10: Final = Recipe(
+    steps=20000, eps=8 / 255, batch=64, flip=True, wide=64, discriminate_every=8, pretrain_steps=50
+)
+
 TASKS: Final = {
     task.name: task
     for task in (
@@ -156,30 +153,21 @@ TASKS: Final = {
             "mnist",
             mnist_target,
             _data_set("mnist"),
-            Recipe(steps=8000, eps=0.3, batch=64, narrow=16, wide=48, pretrain_steps=30, discriminate_every=8),
-            Recipe(
-                steps=8000,
-                eps=0.3,
-                batch=64,
-                narrow=16,
-                wide=48,
-                pretrain_steps=30,
-                discriminate_every=8,
-                warmup_steps=200,
-            ),
+            _MNIST,
+            replace(_MNIST, warmup_steps=200),
             model_c,
         ),
         Task(
             "cifar10",
             lambda: shipped_bundle("cifar10"),
             _data_set("cifar10"),
-            Recipe(steps=20000, eps=8 / 255, batch=64, flip=True, wide=64, discriminate_every=8, pretrain_steps=50),
-            Recipe(steps=20000, eps=8 / 255, batch=64, flip=True, wide=64, discriminate_every=8, pretrain_steps=50),
+            _CIFAR10,
+            _CIFAR10,
             vgg_of_ones_own,
         ),
         Task(
             "scene",
-            plain_scene,
+            lambda: shipped_bundle("scene-plain"),
             scene_pictures,
             Recipe(steps=4000, eps=16 / 255, narrow=24, wide=64, pretrain_steps=50),
         ),

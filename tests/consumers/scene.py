@@ -142,19 +142,22 @@ class Scene:
 
     async def alerts(self) -> list[Alert]:
         """Everything on the alerts topic."""
-        consumer = AIOKafkaConsumer(
-            self.settings.alerts_topic, bootstrap_servers=self.settings.kafka, auto_offset_reset="earliest"
-        )
-        await consumer.start()
-        try:
-            ends = await consumer.end_offsets(consumer.assignment())
-            found: list[Alert] = []
-            while len(found) < sum(ends.values()):
-                for records in (await consumer.getmany(timeout_ms=500)).values():
-                    found += [Alert.FromString(record.value) for record in records]
-            return found
-        finally:
-            await consumer.stop()
+        return await alerts_held(self.settings.kafka, self.settings.alerts_topic)
+
+
+async def alerts_held(kafka: str, topic: str) -> list[Alert]:
+    """Everything that the Kafka at an address holds of a topic."""
+    consumer = AIOKafkaConsumer(topic, bootstrap_servers=kafka, auto_offset_reset="earliest")
+    await consumer.start()
+    try:
+        ends = await consumer.end_offsets(consumer.assignment())
+        found: list[Alert] = []
+        while len(found) < sum(ends.values()):
+            for records in (await consumer.getmany(timeout_ms=500)).values():
+                found += [Alert.FromString(record.value) for record in records]
+        return found
+    finally:
+        await consumer.stop()
 
 
 def free_port() -> int:

@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
-from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 
 from consumers.alerts import Due, Outbox
@@ -12,6 +11,7 @@ from infra.local.kafka import Kafka
 from schemas.pointillist_pb2 import Alert, ProbeRequest
 from tests.conftest import TopicFactory
 from tests.consumers.recorder_rig import KEYS
+from tests.consumers.scene import alerts_held
 
 LIMIT = {"max.message.bytes": "4000"}
 
@@ -20,21 +20,6 @@ def due(number: int, picture: bytes = b"", detail: str = "") -> Due:
     """An alert that waits."""
     alert = Alert(alert_id=f"{number}{detail}", camera_id="lab/door", raised_ms=number, thumbnail=picture)
     return Due(alert.alert_id, alert.camera_id, number, alert.SerializeToString())
-
-
-async def held(kafka: Kafka, topic: str) -> list[Alert]:
-    """Everything that Kafka holds of a topic."""
-    consumer = AIOKafkaConsumer(topic, bootstrap_servers=kafka.bootstrap, auto_offset_reset="earliest")
-    await consumer.start()
-    try:
-        ends = await consumer.end_offsets(consumer.assignment())
-        found: list[Alert] = []
-        while len(found) < sum(ends.values()):
-            for records in (await consumer.getmany(timeout_ms=500)).values():
-                found += [Alert.FromString(record.value) for record in records]
-        return found
-    finally:
-        await consumer.stop()
 
 
 @pytest_asyncio.fixture
@@ -54,14 +39,17 @@ async def test_an_alert_that_kafka_refuses_does_not_count_as_published_and_holds
     waiting = [due(1), due(2, detail="x" * 5000), due(3)]
     for _ in range(2):
         assert await sender.send(waiting) == ["1", "3"]
-    assert {alert.raised_ms for alert in await held(kafka, topic)} == {1, 3}
+    assert {alert.raised_ms for alert in await alerts_held(kafka.bootstrap, topic)} == {1, 3}
 
 
 @pytest.mark.brokers
 async def test_an_alert_too_large_for_kafka_goes_without_its_picture(outbox: tuple[Outbox, str], kafka: Kafka) -> None:
     sender, topic = outbox
     assert await sender.send([due(1, b"p" * 5000), due(2, b"q")]) == ["1", "2"]
-    assert {(alert.raised_ms, alert.thumbnail) for alert in await held(kafka, topic)} == {(1, b""), (2, b"q")}
+    assert {(alert.raised_ms, alert.thumbnail) for alert in await alerts_held(kafka.bootstrap, topic)} == {
+        (1, b""),
+        (2, b"q"),
+    }
 
 
 @pytest.mark.brokers

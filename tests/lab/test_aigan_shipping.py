@@ -17,10 +17,10 @@ from infra.cli import main
 from lab.aigan.generator import Generator, Shape
 from lab.aigan.measure import attack, bare, frames_of, pgd, targets_for, verdicts
 from lab.aigan.shipping import MAX_BYTES, MODEL, SETTINGS, Attacker, GeneratorSettings, ship, shipped_generator
-from lab.aigan.tasks import TASKS, judging_scenes, plain_scene
+from lab.aigan.tasks import TASKS, judging_scenes
 from lab.chance import seeded
 from lab.training.bundle import to_toml
-from processors.bundle import load_bundle
+from processors.bundle import load_bundle, shipped_bundle
 from schemas.errors import ConfigError, UserError
 
 SHAPE = Shape(classes=3, channels=1, height=8, width=12)
@@ -73,7 +73,7 @@ def test_a_generator_of_five_mebibytes_does_not_ship(tmp_path: Path, monkeypatch
 
 def test_the_fleets_generator_gets_its_targets_and_keeps_its_bound() -> None:
     attacker = Attacker(shipped_generator("scene"))
-    bundle = load_bundle(plain_scene(), torch.device("cpu"))
+    bundle = load_bundle(shipped_bundle("scene-plain"), torch.device("cpu"))
     assert attacker.settings.bundle == bundle.model_id
     pictures = judging_scenes(200)
     frames = frames_of(pictures)
@@ -87,7 +87,7 @@ def test_the_fleets_generator_gets_its_targets_and_keeps_its_bound() -> None:
 
 
 def test_pgd_is_timed_on_the_same_targets_and_keeps_the_same_bound() -> None:
-    bundle = load_bundle(plain_scene(), torch.device("cpu"))
+    bundle = load_bundle(shipped_bundle("scene-plain"), torch.device("cpu"))
     pictures = judging_scenes(8)
     targets = targets_for(pictures.labels, 12, seed=0)
     made = pgd(bare(bundle), frames_of(pictures), pictures.labels, targets, 16 / 255, seed=0, steps=10)
