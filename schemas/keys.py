@@ -82,11 +82,12 @@ class CameraKey:
                 "a camera key is written generation:64 hexadecimal digits, as `pointillist key` prints it"
             ) from None
 
-    def sign(self, purpose: Purpose, body: bytes) -> bytes:
-        """`body`, a serialised message without its tag, followed by the tag field."""
+    def sign(self, purpose: Purpose, *parts: bytes | memoryview) -> bytes:
+        """The `parts` of a serialised message without its tag, followed by the tag field."""
         tag = self._tags[purpose].copy()
-        tag.update(body)
-        return body + TAG_FIELD + tag.digest()
+        for part in parts:
+            tag.update(part)
+        return b"".join((*parts, TAG_FIELD, tag.digest()))
 
     def verify(self, purpose: Purpose, payload: bytes) -> None:
         """Raise `BadTag` unless `payload` ends in the tag that `sign` gives."""

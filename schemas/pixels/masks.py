@@ -128,8 +128,7 @@ def _symmetries() -> NDArray[np.int64]:
 
 def row_indices(seed: tuple[int, int], blocks: int) -> NDArray[np.int64]:
     """The codebook row of each block, in raster order: the low and then the high half of each Philox word."""
-    words = philox(seed, -(-blocks // 8)).reshape(-1)
-    halves = np.stack((words & 0xFFFF, words >> 16), axis=1).reshape(-1)[:blocks]
+    halves = philox(seed, -(-blocks // 8)).astype("<u4", copy=False).view("<u2").reshape(-1)[:blocks]
     return (halves & (ROWS - 1)).astype(np.int64)
 
 
