@@ -160,7 +160,9 @@ def encode_next_frame(
     )
     pixels = coded.data if coded is not None else packed(picture, kept, encoding.profile)
     # The last field before the tag, written here: protobuf would copy the pixels three times more.
-    head = message.SerializeToString() + bytes((_PIXELS_FIELD, *_varint(len(pixels))))
+    head = message.SerializeToString()
+    if len(pixels):
+        head += bytes((_PIXELS_FIELD, *_varint(len(pixels))))
     return key.sign(Purpose.FRAME, head, pixels), coded
 
 
