@@ -20,15 +20,12 @@ import torch
 
 from benchmarks.bytes.page import page, plot
 from benchmarks.bytes.rows import JPEG, PRESETS, PROFILES_SENT, Row, h264
+from benchmarks.bytes.search import next_factor
 from benchmarks.bytes.ways import as_h264, bytes_a_frame, frame_by_frame, read
 from lab.results.csv_rows import read_rows, write_rows
 from schemas.limits import dropped_per_block
 from schemas.runtime.atomic_file import replacing
 
-CRFS: Final = range(52)
-FIRST_CRF: Final = 16
-STRIDE: Final = 5
-"""How far the search goes on while it has seen only better ones, or only worse."""
 EQUALS: Final = (("temporal", "psnr_db"), ("temporal", "ssim"), ("raw", "psnr_db"), (JPEG, "psnr_db"))
 """What an H.264 is looked for that shows no less of."""
 
@@ -68,27 +65,6 @@ def measure(video: Path, table: Table, dropped: int, every: int, most: int) -> N
                 if crf is None:
                     break
                 table.add([as_h264(video.name, frames, preset, crf, every)])
-
-
-def next_factor(known: list[tuple[int, float]], wanted: float) -> int | None:
-    """The rate factor to try next, of which the qualities `known` are shown; None when the highest is among them that
-    shows at least what is `wanted`, or when none does.
-
-    A higher factor shows less. Between two it is looked for on the straight line through them.
-    """
-    found = dict(known)
-    enough = max((crf for crf, each in known if each >= wanted), default=None)
-    less = min((crf for crf, each in known if each < wanted), default=None)
-    low, high = CRFS[0] if enough is None else enough + 1, CRFS[-1] if less is None else less - 1
-    if low > high:
-        return None
-    if enough is not None and less is not None:
-        guess = round(enough + (found[enough] - wanted) / max(found[enough] - found[less], 1e-9) * (less - enough))
-    elif enough is not None:
-        guess = enough + STRIDE
-    else:
-        guess = FIRST_CRF if less is None else less - STRIDE
-    return min(max(guess, low), high)
 
 
 def main() -> None:

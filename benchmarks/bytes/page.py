@@ -8,6 +8,7 @@ from typing import Final
 import matplotlib as mpl
 
 from benchmarks.bytes.rows import JPEG, PRESETS, PROFILES_SENT, Row, equal, h264
+from benchmarks.bytes.search import next_factor
 from lab.results.markdown import markdown
 from schemas.runtime.atomic_file import replacing
 
@@ -101,8 +102,10 @@ def _equals(rows: list[Row]) -> str:
                     continue
                 found = equal(rows, preset, row, figure)
                 shown = "`raw`, `lossless`" if row.way == "raw" else f"`{row.way}`" if row.way != JPEG else JPEG
-                if found is None:
-                    lines.append([shown, name, preset, "none", *[""] * 7])
+                known = [(each.crf or 0, getattr(each, figure)) for each in rows if each.way == h264(preset)]
+                unfinished = next_factor(known, getattr(row, figure)) is not None
+                if found is None or unfinished:
+                    lines.append([shown, name, preset, "not searched" if unfinished else "none", *[""] * 7])
                     continue
                 times = f"{row.bytes_a_frame / found.bytes_a_frame:.2f}"
                 if row.way == "raw":

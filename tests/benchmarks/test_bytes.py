@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.bytes.__main__ import CRFS, Table, next_factor
+from benchmarks.bytes.__main__ import Table
 from benchmarks.bytes.page import page, plot
 from benchmarks.bytes.quality import psnr_db
 from benchmarks.bytes.rows import JPEG, PRESETS, PROFILES_SENT, Row, equal, h264
+from benchmarks.bytes.search import CRFS, next_factor
 from benchmarks.bytes.ways import as_h264, frame_by_frame
 
 
@@ -77,6 +78,7 @@ def test_each_profile_is_measured_on_the_pictures_that_its_pixels_give() -> None
 
 def test_the_page_says_where_h264_is_smaller_and_what_it_was_not_found_for(tmp_path: Path) -> None:
     rows = [*(row(way) for way in (*PROFILES_SENT, JPEG)), row(h264("ultrafast"), 20, 45.5, 500.0)]
+    rows += [row(h264("ultrafast"), 21, 44.5, 400.0), row(h264("medium"), 0, 44.0, 600.0)]
     text = page(rows, 0.25, {"door.mp4": 425.0})
     assert "(the files themselves: door.mp4: 0.4 kB a frame)" in text
     assert "- `temporal`: H.264 ultrafast is smaller on 1 of 1 videos: 2.0 to 2.0 times, for 1.00 to 1.00 of" in text
