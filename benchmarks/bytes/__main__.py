@@ -86,10 +86,9 @@ def main() -> None:
     if not table.rows:
         parser.error("expected --video, or videos under $POINTILLIST_DATA/video")
     plot(table.rows, options.out / "bytes.png")
+    files = {video.name: bytes_a_frame(video) for video in videos}
     with replacing(options.out / "README.md") as fresh:
-        fresh.write_text(
-            page(table.rows, options.drop, {video.name: bytes_a_frame(video) for video in videos}), encoding="utf-8"
-        )
+        fresh.write_text(page(table.rows, options.drop, files, options.frames), encoding="utf-8")
 
 
 if __name__ == "__main__":
