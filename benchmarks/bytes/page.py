@@ -36,12 +36,16 @@ Where nothing but a picture for people is wanted, H.264 is the right choice wher
 
 
 def page(rows: list[Row], drop: float, files: dict[str, float], most: int = 0) -> str:
-    """What stands beside the table, of the first `most` frames if that is not 0; `files` says how many bytes a frame the videos' own files have, by their names."""
+    """What stands beside the table, of the first `most` frames if that is not 0.
+
+    `files` says how many bytes a frame the videos' own files have, by their names.
+    """
+    asked = f" --frames {most}" if most else ""
     videos = sorted({row.video for row in rows})
     parts = [
         "# Bytes and CPU time of the profiles beside JPEG and H.264",
-        f"Made by `python -m benchmarks.bytes --out docs/results/bytes{f' --frames {most}' if most else ''}`; the figures "
-        f"are in [bytes.csv](bytes.csv).{f' Only the first {most} frames of each video were sent.' if most else ''}",
+        f"Made by `python -m benchmarks.bytes --out docs/results/bytes{asked}`; the figures are in "
+        f"[bytes.csv](bytes.csv).{f' Only the first {most} frames of each video were sent.' if most else ''}",
         "Quality is of the picture that the server shows: of ours, the frame rebuilt whole from what was sent "
         f"(r = {drop:g}) by the default reconstruction; of JPEG and H.264 the decoded one. PSNR and SSIM, against the "
         "camera's own picture, are means over every so many frames; *page* is the PSNR of the smaller picture on the "
