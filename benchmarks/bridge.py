@@ -51,11 +51,12 @@ PATIENCE_S = 120.0
 
 
 def run_ours(mqtt_host: str, mqtt_port: int, bootstrap: str) -> None:
-    """Our bridge, until SIGTERM."""
+    """Our bridge, until SIGTERM, as `pointillist bridge` runs it."""
     from prometheus_client import CollectorRegistry
 
-    from producers.bridge import BridgeSettings, run_bridge
+    from producers.bridge import KEPT_BYTES, BridgeSettings, run_bridge
     from schemas.runtime.health import Health
+    from schemas.runtime.memory import collect_seldom, keep_freed
 
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
 
@@ -65,6 +66,8 @@ def run_ours(mqtt_host: str, mqtt_port: int, bootstrap: str) -> None:
         settings = BridgeSettings(mqtt_host=mqtt_host, mqtt_port=mqtt_port, kafka_bootstrap=bootstrap)
         await run_bridge(settings, KeyRing(SECRET), registry=CollectorRegistry(), health=Health(), stop=stop)
 
+    collect_seldom()
+    keep_freed(KEPT_BYTES)
     asyncio.run(body())
 
 

@@ -19,6 +19,7 @@ from infra.observe import role_registry, serve
 from schemas.errors import ConfigError
 from schemas.runtime import trace
 from schemas.runtime.health import Health
+from schemas.runtime.memory import collect_seldom
 
 Result = TypeVar("Result")
 Entry = Callable[[CollectorRegistry, Health, asyncio.Event], Awaitable[Result]]
@@ -71,6 +72,7 @@ def run_role(name: str, metrics: str | None, entry: Entry[Result]) -> Result:
     registry = role_registry(name.rpartition("-")[0] if name[-1].isdigit() else name)
     health = Health()
     begin_trace(name)
+    collect_seldom()
     server = serve(registry, health, address(metrics)) if metrics else None
 
     async def body() -> Result:

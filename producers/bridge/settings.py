@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.limits import MAX_MESSAGE_BYTES
 from schemas.topics import PROCESSORS_GROUP
+
+KEPT_BYTES: Final = 32 * 2**20
+"""Freed memory that a bridge's process keeps for the next batches; see `schemas.runtime.memory.keep_freed`."""
 
 
 class BridgeSettings(BaseModel):
