@@ -4,7 +4,7 @@ Both move the same signed frames of 2.3 KB at QoS 1 from the same mosquitto to t
 alternating rounds, each in a process of its own. Ours verifies every tag and acknowledges to MQTT after Kafka's
 `acks=all`; MQTTSource verifies nothing and acknowledges before. `cpu_ratio` is the CPU time per message of our process
 ÷ theirs, `rate_ratio` the messages a second, from the first publish to the last record in Kafka, ours ÷ theirs, both by
-the medians of the rounds. With `--beside CHECKOUT` the bridge of another checkout of the project takes its turns too, and
+the medians of the rounds. With `--beside CHECKOUT` the bridge of another checkout takes its turns too, and
 `cpu_over_beside` is the CPU time per message of ours ÷ its.
 """
 
