@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -78,3 +80,44 @@ def test_the_share_is_the_exponentially_weighted_mean_of_being_busy(
     expected = sum(math.exp((b - end_s) / MEMORY_S) - math.exp((a - end_s) / MEMORY_S) for a, b in busy)
     assert linger.busy_share(end_s) == pytest.approx(expected, abs=1e-9)
     assert 0 <= linger.seconds(end_s) <= 1.0
+
+
+FIXED_S, EACH_S, BATCH = 0.005, 0.0025, 64
+"""What a batch of the worker below costs, and each item in it; how many it may hold."""
+
+
+def served(rate: float, linger: Linger, seconds: float = 20.0) -> tuple[float, float, float]:
+    """Median and 99 % of the seconds that Poisson arrivals take behind a worker, and the worker's busy share."""
+    random = Random(0)
+    arrivals = [random.expovariate(rate)]
+    while arrivals[-1] < seconds:
+        arrivals.append(arrivals[-1] + random.expovariate(rate))
+    taken: list[float] = []
+    free_s = busy_s = 0.0
+    first = 0
+    while first < len(arrivals):
+        now_s = max(free_s, arrivals[first])
+        while True:
+            due_s = arrivals[first] + linger.seconds(now_s)
+            here = bisect_right(arrivals, now_s, first, min(len(arrivals), first + BATCH))
+            if now_s >= due_s or here - first == BATCH:
+                break
+            now_s = min(due_s, arrivals[here]) if here < len(arrivals) else due_s
+        free_s = now_s + FIXED_S + EACH_S * (here - first)
+        linger.begin(now_s)
+        linger.end(free_s)
+        busy_s += free_s - now_s
+        taken += [free_s - came_s for came_s in arrivals[first:here]]
+        first = here
+    taken.sort()
+    return taken[len(taken) // 2], taken[len(taken) * 99 // 100], busy_s / arrivals[-1]
+
+
+@pytest.mark.parametrize("rate", [16, 64, 128, 256, 350])
+def test_no_load_is_slower_than_behind_the_fixed_wait_and_none_overloads_the_worker(rate: float) -> None:
+    fixed, adaptive = served(rate, Linger(0.02, adapts=False)), served(rate, Linger(0.02))
+    assert adaptive[0] <= 1.01 * fixed[0]
+    assert adaptive[1] <= 1.01 * fixed[1]
+    assert adaptive[2] <= fixed[2] + 0.1
+    if rate == 16:  # what a single item costs, and little more
+        assert adaptive[0] < 1.01 * (FIXED_S + EACH_S)
