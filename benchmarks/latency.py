@@ -210,7 +210,8 @@ def main() -> None:
     document = json.loads(file.read_text()) if file.is_file() else {"runs": {}}
     sides = {"this": Path.cwd()} | ({"beside": arguments.beside.resolve()} if arguments.beside else {})
     loads = arguments.load or list(LOADS)
-    options = f"--rounds {arguments.rounds} --seconds {arguments.seconds:g}" + " --beside CHECKOUT" * (len(sides) - 1)
+    options = "".join(f"--load {load} " for load in arguments.load or ())
+    options += f"--rounds {arguments.rounds} --seconds {arguments.seconds:g}" + " --beside CHECKOUT" * (len(sides) - 1)
     document |= {
         "command": f"python -m benchmarks.latency {options}",
         "machine": f"{os.cpu_count()} cores, Python {platform.python_version()}",
