@@ -196,6 +196,15 @@ def parsed(load: str) -> tuple[int, float]:
     return int(cameras), float(fps)
 
 
+def _name(load: str, side: str, seconds: float, number: int | None = None) -> str:
+    return f"{load}, {side}, {seconds:g} s, round " + ("" if number is None else str(number))
+
+
+def _rounds(document: Result, load: str, side: str) -> list[Result]:
+    begin = _name(load, side, document["seconds"])
+    return [found for name, found in document["runs"].items() if name.startswith(begin)]
+
+
 def main() -> None:
     """Measure what is missing, print and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -223,21 +232,13 @@ def main() -> None:
     for number in range(arguments.rounds):
         for load in loads:
             for side, checkout in sides.items():
-                name = f"{load}, {side}, {arguments.seconds:g} s, round {number + 1}"
+                name = _name(load, side, arguments.seconds, number + 1)
                 if name in document["runs"]:
                     continue
                 document["runs"][name] = run(*parsed(load), arguments.seconds, checkout)
                 write_json(file, document)
                 print(name, document["runs"][name]["p50_s"], document["runs"][name]["p99_s"], flush=True)
-    document["summary"] = {
-        load: {
-            side: summary([
-                found for name, found in document["runs"].items() if name.startswith(f"{load}, {side}, ")
-            ])
-            for side in sides
-        }
-        for load in loads
-    }  # fmt: skip
+    document["summary"] = {load: {side: summary(_rounds(document, load, side)) for side in sides} for load in loads}
     write_json(file, document)
     write_text(arguments.folder / "latency.md", markdown(document))
     print(markdown(document))
