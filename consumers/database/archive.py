@@ -11,9 +11,8 @@ from sqlalchemy import Connection, delete, insert, select
 
 from consumers.database.tables import archived
 from consumers.reading.batch import FrameKey
+from schemas.limits import CAMERAS_AT_HAND
 from schemas.ranges import RangeSet
-
-CACHED_BOOTS: Final = 4096
 
 
 class Kind(StrEnum):
@@ -45,7 +44,7 @@ class Archive:
         found = self._frames.get(key)
         if found is None:
             found = self._frames[key] = load(connection, Kind.FRAME, camera, boot)
-            if len(self._frames) > CACHED_BOOTS:
+            if len(self._frames) > CAMERAS_AT_HAND:
                 self._frames.popitem(last=False)
         else:
             self._frames.move_to_end(key)
