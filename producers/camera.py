@@ -23,7 +23,8 @@ from producers.spool import Spool
 from schemas.errors import SecretError, SourceError, SourceHung, StateError, WireError
 from schemas.frame import encode_next_frame
 from schemas.keys import CameraKey
-from schemas.pixels.masks import codebook
+from schemas.limits import BLOCK
+from schemas.pixels.masks import kept_mask
 from schemas.pixels.temporal_encoder import KeyCause, TemporalEncoder
 from schemas.pointillist_pb2 import Meta
 
@@ -105,7 +106,7 @@ class Camera:
     def _open(self) -> Source:
         """Runs in a thread, so that neither this nor the mask codebook, made here, holds up other cameras."""
         dropped = self._control.encoding.dropped_per_block
-        codebook(self._key.codebook_seed(dropped), dropped)
+        kept_mask(self._key, 0, 0, BLOCK, BLOCK, dropped)
         source = open_source(self.settings.source, self.settings.index)
         if not source.live:
             try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterable
 from enum import StrEnum
-from typing import Final
 
 from sqlalchemy import Connection, delete, insert, select
 
