@@ -137,9 +137,7 @@ def _pair_energy(sigma: float) -> NDArray[np.int64]:
 
 def row_indices(seed: tuple[int, int], blocks: int) -> NDArray[np.int64]:
     """The codebook row of each block, in raster order: the low and then the high half of each Philox word."""
-    words = philox(seed, -(-blocks // 8)).reshape(-1)
-    halves = np.stack((words & 0xFFFF, words >> 16), axis=1).reshape(-1)[:blocks]
-    return (halves & (ROWS - 1)).astype(np.int64)
+    return _halves(philox(seed, -(-blocks // 8)).reshape(1, -1))[0, :blocks]
 
 
 class CodebooksAtHand:
@@ -174,6 +172,24 @@ class CodebooksAtHand:
 
 
 _AT_HAND: Final = CodebooksAtHand(256)
+
+
+def block_patterns(
+    seeds: NDArray[np.uint64], book_seeds: NDArray[np.uint64], blocks: int, dropped_per_block: int
+) -> Words:
+    """The patterns (N, blocks) of the blocks of N frames at once, in raster order.
+
+    `seeds` (N, 2) are those of the frames, `book_seeds` (N, 2) those of their cameras' codebooks.
+    """
+    _check_drop(dropped_per_block)
+    words = philox_each(seeds, np.arange(-(-blocks // 8), dtype=np.uint64)[None].repeat(len(seeds), axis=0))
+    return codebook_rows(book_seeds, _halves(words.reshape(len(seeds), -1))[:, :blocks], dropped_per_block)
+
+
+def _halves(words: NDArray[np.uint32]) -> NDArray[np.int64]:
+    """The codebook rows (N, 2 · W) that words (N, W) stand for: the low and then the high half of each."""
+    halves = np.stack((words & 0xFFFF, words >> 16), axis=-1).reshape(len(words), -1)
+    return (halves & (ROWS - 1)).astype(np.int64)
 
 
 def kept_mask(key: CameraKey, boot_id: int, seq: int, height: int, width: int, dropped_per_block: int) -> Mask:
