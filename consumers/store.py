@@ -54,7 +54,7 @@ class Store:
     def __init__(self, engine: Engine, quarantine: Quarantine, settings: RecorderSettings) -> None:
         self.engine = engine
         self.quarantine = quarantine
-        self.archive = Archive()
+        self.archive = Archive(engine)
         self.watch = Watch(engine, settings.evidence)
         self.camera_rows = CameraRows(engine)
         self._new_frames = NewRows(engine, frames)
@@ -184,15 +184,17 @@ class Store:
 
     def _record_frames(self, connection: Connection, batch: Batch, written: Written) -> None:
         rows = {key: frame_row(key, verdict, batch.recorded_ms) for key, verdict in batch.verdicts.items()}
-        seen: Counter[BootKey] = Counter(batch.repeated)
-        counted: Counter[BootKey] = Counter((camera, boot) for camera, boot, _ in rows)
-        seen.update(counted)
+        counted: Counter[BootKey] = Counter([key[:2] for key in rows])
+        seen = counted + batch.repeated if batch.repeated else counted
         archived = {boot: purged for boot in counted if (purged := self.archive.frames(connection, *boot))}
         if archived:
             rows = {key: row for key, row in rows.items() if key[2] not in archived.get((key[0], key[1]), ())}
         new = self._new_frames.insert(connection, list(rows.values()))
-        written.rows = [rows[camera, boot, seq] for camera, boot, seq in new]
-        fresh: Counter[BootKey] = Counter((row.camera, row.boot) for row in written.rows)
+        if len(new) == len(batch.verdicts):
+            written.rows, fresh = list(rows.values()), counted
+        else:
+            written.rows = [rows[camera, boot, seq] for camera, boot, seq in new]
+            fresh = Counter([row[:2] for row in written.rows])
         self._count.run_each(
             connection,
             [
