@@ -132,6 +132,12 @@ class Camera:
                 await asyncio.sleep(retry_s)
                 retry_s = min(2 * retry_s, _RETRY_S[1])
 
+    @property
+    def calm(self) -> bool:
+        """Whether `tick` has nothing to do but keep the connection alive and say how far this boot has come."""
+        waits = self.spool.frames or self.ended or self.publisher.presence.degraded
+        return self.publisher.link.up and not waits and not self._faults
+
     def tick(self, now: float, now_ms: int) -> None:
         """Connection, resends and the age bound. `now` is monotonic in seconds, `now_ms` Unix time, for faults."""
         self.publisher.link.hold(self._faults.is_cut_off(now_ms))
