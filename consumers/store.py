@@ -13,6 +13,7 @@ from consumers.database.archive import Archive
 from consumers.database.cameras import CameraRows
 from consumers.database.dead_letters import DeadLetters
 from consumers.database.engine import NewRows, Prepared, upsert
+from consumers.database.history import History
 from consumers.database.tables import SCHEMA_VERSION, boots, dead_letters, frames, ledgers, metadata, offsets
 from consumers.database.tallies import DEAD_LETTER_BYTES, FOREIGN_BYTES, FRAME_BYTES, FRAME_ROWS, SCHEMA, Tallies, tally
 from consumers.evidence.chain import Chain
@@ -57,6 +58,7 @@ class Store:
         self.archive = Archive(engine)
         self.watch = Watch(engine, settings.evidence)
         self.camera_rows = CameraRows(engine)
+        self.history = History(engine)
         self._new_frames = NewRows(engine, frames)
         insertion = upsert(engine, boots)
         counted = insertion.on_conflict_do_update(
@@ -154,6 +156,7 @@ class Store:
                 touched.update(batch.ledgers)
             if batch.statuses or batch.metas:
                 written.cameras = self.camera_rows.update(connection, batch)
+            self.history.add(connection, written.rows, batch.recorded_ms)
             pending = self.watch.fold(connection, written.rows)
             raised = self.watch.read(connection, pending, touched, batch.recorded_ms, self.quarantine)
             self.tallies.add(connection, counts)

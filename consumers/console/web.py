@@ -34,6 +34,7 @@ from starlette.routing import Route
 from consumers.console.hosts import Hosts, OnlyOwnHosts
 from consumers.console.visitors import VISITORS, Visitor
 from consumers.database.engine import open_engine
+from consumers.database.history import minutes
 from consumers.database.tables import alerts, dead_letters
 
 RECENT: Final = 200
@@ -53,6 +54,7 @@ _HEADERS: Final = {
 _FRESH_S: Final = 0.5
 """Answers that cost the recorder or the database something are given again for so long."""
 _KEPT: Final = 16
+_DAY_MS: Final = 86_400_000
 _PATIENCE_S: Final = 5.0
 _COUNT_S: Final = 1.0
 _BACKLOG: Final = 64
@@ -91,6 +93,12 @@ def recent_dead_letters(engine: Engine) -> list[dict[str, object]]:
             rows = connection.execute(newest.order_by(dead_letters.c.recorded_ms.desc()).limit(RECENT))
             found += [dict(row) | {"boot": f"{row['boot']:016x}"} for row in rows.mappings()]
     return sorted(found, key=itemgetter("recorded_ms"), reverse=True)
+
+
+def last_day(engine: Engine) -> list[dict[str, object]]:
+    """What was recorded in each minute of the last day, over all cameras, the oldest first."""
+    with engine.begin() as connection:
+        return [dict(row) for row in minutes(connection, time.time_ns() // 10**6 - _DAY_MS)]
 
 
 class Recorder:
@@ -159,7 +167,7 @@ class Web:
         self._recorder = recorder
         self._engine: Engine | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="pages")
-        self._fresh = {path: Fresh() for path in ("/cameras", "/alerts", "/dead-letters")}
+        self._fresh = {path: Fresh() for path in ("/cameras", "/alerts", "/dead-letters", "/history")}
         self._changed = Fresh()
         static = [Route(path, self._page) for path in _PAGES]
         self.app = Starlette(
@@ -167,6 +175,7 @@ class Web:
                 *static,
                 Route("/cameras", partial(self._given_again, self._cameras)),
                 Route("/changes", self._changes),
+                Route("/history", partial(self._given_again, partial(self._read, last_day))),
                 Route("/preview/{site}/{camera}.jpg", self._preview),
                 Route("/alerts", partial(self._given_again, partial(self._read, recent_alerts))),
                 Route("/dead-letters", partial(self._given_again, partial(self._read, recent_dead_letters))),

@@ -218,6 +218,25 @@ shown = Table(
 )
 """The cameras heard last as the pages show them, see `consumers.console.shown`."""
 
+history = Table(
+    "history",
+    metadata,
+    _integer("minute_ms", primary_key=True),
+    _integer("frames"),
+    _integer("frame_bytes"),
+    _integer("raw_bytes"),
+    _integer("late_ms"),
+    _integer("slowest_ms"),
+    _integer("judged"),
+    _integer("judged_correct"),
+    _integer("attacked"),
+    _integer("attacked_correct"),
+    _integer("checked"),
+    _integer("flagged"),
+    _integer("strip_shed"),
+)
+"""Sums over the frames recorded in each minute, of all cameras; see `consumers.database.history`."""
+
 quarantine = Table(
     "quarantine",
     metadata,
