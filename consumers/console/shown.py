@@ -23,6 +23,9 @@ from schemas.errors import StateError
 from schemas.pointillist_pb2 import CHECKED
 
 SAVED_AT_ONCE: Final = 2_000
+REPLAYED: Final = 500_000
+"""Frames recorded after the last saving that a start takes one by one: a recorder that saves as it goes leaves fewer,
+one of an earlier release that ran in between any number."""
 _READ_AT_ONCE: Final = 500
 
 
@@ -66,7 +69,8 @@ class Shown:
         """The cameras that were heard last, as they were shown, and some that have only said something."""
         with self._engine.begin() as connection:
             to_ms = tally(connection, SHOWN_TO_MS)
-            found = self._as_saved(connection, to_ms) if to_ms else self._from_frames(connection)
+            is_near = to_ms and self._recorded_since(connection, to_ms) <= REPLAYED
+            found = self._as_saved(connection, to_ms) if is_near else self._from_frames(connection)
             for name, camera in found.items():
                 row = self._said.run(connection, of=name).fetchone()
                 if row is not None:
@@ -77,6 +81,11 @@ class Shown:
                     found[row.camera] = Camera(row.camera)
                     found[row.camera].say(CameraRow(*row))
             return list(found.values())
+
+    def _recorded_since(self, connection: Connection, to_ms: int) -> int:
+        """Frames recorded since then, counted no farther than it matters."""
+        some = select(frames.c.recorded_ms).where(frames.c.recorded_ms >= to_ms).limit(REPLAYED + 1).subquery()
+        return connection.scalar(select(func.count()).select_from(some)) or 0
 
     def _as_saved(self, connection: Connection, to_ms: int) -> dict[str, Camera]:
         rows = connection.execute(

@@ -204,6 +204,18 @@ def test_a_database_of_a_release_without_saved_cameras_is_read_once(make_rig: Ma
     assert [(camera.frames, len(camera.probes)) for camera in loaded(rig)] == [(3, 3)]
 
 
+def test_a_database_that_an_earlier_release_went_on_with_is_read_through_again(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("consumers.console.shown.REPLAYED", 5)
+    rig.verdicts([verdict(0)])
+    saved(rig)
+    time.sleep(0.002)
+    rig.verdicts([verdict(n, flagged=False) for n in range(1, 9)])
+    monkeypatch.setattr(Shown, "_as_saved", None)
+    assert [(camera.frames, len(camera.probes)) for camera in loaded(rig)] == [(9, 8)]
+
+
 def test_a_camera_that_sends_rarely_is_silent_only_when_it_has_missed_frames(rig: Rig, clock: Clock) -> None:
     slow = Meta(boot_id=BOOT, frames_per_second=1 / 40, probe_share=0.05, dropped_per_block=16, profile=RAW)
     rig.feed([rig.record(rig.settings.events_topic, CAMERA.encode(), signed(slow), "Meta")])
