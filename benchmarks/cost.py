@@ -5,12 +5,12 @@ Two sweeps of the whole system, every process on the same few cores:
 cameras   8 → 10,000 cameras that together send the same 250 frames a second
 frames    32 cameras that together send 16 frames a second, and twice as many again, until not all are recorded
 
-Each cell starts `pointillist up` on an empty state folder, waits until `--warm` seconds after the first frame, and then
-measures for `--window` seconds: CPU time of each role, frames recorded, seconds from capture to record; at the end of
-the window the memory of each role, and after the run what was lost. What is measured is written to `rows.json` at once:
-a cell that is there is not measured again. The table and the plots are made from that file; `--only-pages` does no
-more. `--short` measures fewer cells for a shorter time, for a look; `--cameras 8,2000 --total 50` does so for one sweep
-of one's own. Nothing else may run beside it.
+Each cell starts `pointillist up` on an empty state folder, waits until `--warm` seconds after the first frame and the
+last camera's connection, and then measures for `--window` seconds: CPU time of each role, frames recorded, seconds from
+capture to record; at the end of the window the memory of each role, and after the run what was lost. What is measured
+is written to `rows.json` at once: a cell that is there is not measured again. The table and the plots are made from
+that file; `--only-pages` does no more. `--short` measures fewer cells for a shorter time, for a look;
+`--cameras 8,2000 --total 50` does so for one sweep of one's own. Nothing else may run beside it.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from benchmarks.cost_pages import write_pages
 from benchmarks.system import RunningSystem, audit
 from infra.layout import Layout
 from infra.local.files import write_json
+from infra.up.processes import health_of
 
 TOTAL_FPS: Final = 250.0
 CAMERAS: Final = (8, 32, 128, 512, 2_048, 10_000)
@@ -44,8 +45,6 @@ HELD: Final = 0.95
 """Share of the frames asked for below which a system is saturated."""
 _DRAIN_S: Final = 240.0
 _START_S: Final = 600.0
-_END_S: Final = 5.0
-"""Of the cameras' time that is left after the window."""
 
 Cell = dict[str, Any]
 
@@ -69,33 +68,33 @@ def _rows(database: Path, query: str, *values: object) -> list[tuple[Any, ...]]:
             return []
 
 
-def await_first_frame(system: RunningSystem) -> float:
-    """When the first frame was recorded, by the wall clock in seconds."""
+def await_all(system: RunningSystem) -> None:
+    """Wait until every camera has its connection and the first frame is recorded."""
     system.await_role("fleet", deadline_s=_START_S)
+    address = system.roles()["fleet"]["metrics"]
+    database = Layout(system.state).database
     end = time.monotonic() + _START_S
-    while time.monotonic() < end:
-        found = _rows(Layout(system.state).database, "select min(recorded_ms) from frames")
-        if found and found[0][0] is not None:
-            return float(found[0][0]) / 1000
+    while not (health_of(address)[0] and _rows(database, "select 1 from frames limit 1")):
         if system.process.poll() is not None:
             raise RuntimeError(f"expected a frame, `up` has ended: {system.output()[-2000:]}")
+        if time.monotonic() > end:
+            raise TimeoutError(f"expected all cameras and a frame within {_START_S:g} s: {system.output()[-2000:]}")
         time.sleep(0.25)
-    raise TimeoutError(f"expected a frame within {_START_S:g} s: {system.output()[-2000:]}")
 
 
 def measure(folder: Path, cameras: int, fps: float, warm_s: float, window_s: float) -> Cell:
     """One cell. `fps` is of each camera."""
     state = folder / f"{cameras}-{fps:g}"
-    seconds = warm_s + window_s + _END_S + 1 / fps
-    options = ("--cameras", cameras, "--fps", fps, "--seconds", seconds, "--no-prometheus", "--drain", _DRAIN_S)
+    options = ("--cameras", cameras, "--fps", fps, "--no-prometheus", "--drain", _DRAIN_S)
     with RunningSystem(state, *options) as system:
-        begun = await_first_frame(system)
-        time.sleep(max(0.0, begun + warm_s - time.time()))
+        await_all(system)
+        time.sleep(warm_s)
         from_s, before = time.time(), system.cpu_seconds()
         time.sleep(window_s)
         until_s, after = time.time(), system.cpu_seconds()
         memory = memory_bytes(system)
-        status, report = system.wait(seconds + _DRAIN_S + _START_S)
+        system.interrupt()
+        status, report = system.wait(_DRAIN_S + _START_S)
         output = system.output()
     if not report:
         raise RuntimeError(f"expected a report, got status {status}: {output[-2000:]}")
@@ -173,7 +172,7 @@ def main() -> None:
     parser.add_argument("--cameras", help="Numbers of cameras, apart by commas, instead of both sweeps.")
     parser.add_argument("--total", type=float, default=TOTAL_FPS, help="Frames a second of all these cameras.")
     parser.add_argument("--only-pages", action="store_true")
-    parser.add_argument("--warm", type=float, help="Seconds after the first frame; 60, and 10 with --short.")
+    parser.add_argument("--warm", type=float, help="Seconds after the start; 60, and 10 with --short.")
     parser.add_argument("--window", type=float, help="Seconds that are measured; 80, and 15 with --short.")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
