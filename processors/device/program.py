@@ -20,7 +20,7 @@ from torch import Tensor
 from processors.arrivals.frames import Shape
 from processors.device.precision import Precision, arithmetic
 from processors.pipeline import Classified, Pipeline, StageContext, bare
-from processors.stages.unpack import kept_masks, place
+from processors.stages.unpack import kept_masks, laid_out, place
 from schemas.errors import first_line
 from schemas.limits import BLOCK
 from schemas.pixels.masks import ROWS
@@ -99,9 +99,10 @@ class Program:
     ) -> tuple[Tensor, Classified] | None:
         """The frames (G, C, H, W) in [0, 1] as they were sent and what the chain finds in them; None when G is 0.
 
-        `seeds` (B, 2) int64 and `books` (B, ROWS, 8) uint8 are the seed and the codebook of each frame, `whole` (B,)
-        bool says which are probes, whose every pixel was sent. What comes of a compiled program is valid until the next
-        call; it is one stage, whose time counts as `classify`.
+        `seeds` (B, 2) int64 and `books` (B, ROWS, 8) uint8 are the seed and the codebook of each frame; or `books`
+        holds the patterns (B, blocks, 8) of its own blocks. `whole` (B,) bool says which are probes, whose every pixel
+        was sent. What comes of a compiled program is valid until the next call; it is one stage, whose time counts as
+        `classify`.
         """
         with stage("unpack"):
             pixels, kept, sent, draws = decode(*self._masks(seeds, books, whole, shape))
@@ -122,7 +123,7 @@ class Program:
 
     def _masks(self, seeds: Tensor, books: Tensor, whole: Tensor, shape: Shape) -> tuple[Tensor, Tensor]:
         compiled = self._for(shape, len(seeds))
-        if compiled is None:
+        if compiled is None or books.shape[1] != ROWS:
             return _masks_of(shape)(seeds, books, whole)
         _next_step(self._device)
         kept, sent = compiled.masks(*(_padded(x, compiled.batch) for x in (seeds, books, whole)))
@@ -156,7 +157,10 @@ def _own_code(function: Callable[P, R]) -> Callable[P, R]:
 def _masks_of(shape: Shape) -> Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]:
     def masks(seeds: Tensor, books: Tensor, whole: Tensor) -> tuple[Tensor, Tensor]:
         own = torch.arange(len(seeds), device=seeds.device)
-        kept = kept_masks(seeds, books, own, shape.height, shape.width)
+        if books.shape[1] == ROWS:
+            kept = kept_masks(seeds, books, own, shape.height, shape.width)
+        else:
+            kept = laid_out(books, shape.height, shape.width)
         return kept, kept | whole[:, None, None, None]
 
     return masks

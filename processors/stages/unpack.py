@@ -10,7 +10,7 @@ from torch import Tensor
 
 from processors.stages.shapes import check_size
 from schemas.errors import StageError
-from schemas.limits import BLOCK, BLOCK_PIXELS
+from schemas.limits import BLOCK
 from schemas.pixels.masks import ROWS, blocks_of
 from schemas.pixels.philox import MULTIPLIERS, ROUNDS, WEYL
 
@@ -51,9 +51,15 @@ def kept_masks(seeds: Tensor, codebooks: Tensor, book: Tensor, height: int, widt
     words = philox(seeds, -(-blocks // 8)).flatten(1)
     halves = torch.stack((words & 0xFFFF, words >> 16), dim=2).flatten(1)[:, :blocks]
     patterns = codebooks[book[:, None], halves & (ROWS - 1)]
+    return laid_out(patterns, height, width)
+
+
+def laid_out(patterns: Tensor, height: int, width: int) -> Tensor:
+    """The masks (B, 1, height, width) bool whose blocks, in raster order, have the `patterns` (B, blocks, 8) uint8."""
+    rows, columns = blocks_of(height, width)
     lines = patterns.view(-1, rows, columns, BLOCK).transpose(2, 3)
-    bits = lines[..., None] >> torch.arange(BLOCK, dtype=torch.uint8, device=seeds.device) & 1
-    padded = bits.reshape(len(seeds), 1, rows * BLOCK, columns * BLOCK)
+    bits = lines[..., None] >> torch.arange(BLOCK, dtype=torch.uint8, device=patterns.device) & 1
+    padded = bits.reshape(len(patterns), 1, rows * BLOCK, columns * BLOCK)
     return padded[:, :, :height, :width].bool()
 
 
@@ -101,9 +107,3 @@ def unpack(
     """
     kept = kept_masks(seeds, codebooks, book, height, width)
     return scatter(pixels, kept | whole[:, None, None, None]), kept
-
-
-def pattern_bytes(rows: Tensor) -> Tensor:
-    """Codebook rows (ROWS,) as 64-bit words in int64 to the form that `kept_masks` reads: (ROWS, 8) uint8."""
-    shifts = torch.arange(0, BLOCK_PIXELS, BLOCK, device=rows.device)
-    return (rows[:, None] >> shifts & 0xFF).to(torch.uint8)

@@ -14,11 +14,10 @@ MULTIPLIERS: Final = (0xD2511F53, 0xCD9E8D57)
 WEYL: Final = (0x9E3779B9, 0xBB67AE85)
 ROUNDS: Final = 10
 
-_LOW: Final = np.uint64(0xFFFFFFFF)
-_SHIFT: Final = np.uint64(32)
-_MULTIPLY: Final = np.array(MULTIPLIERS, dtype=np.uint64)[:, None]
-_ADDED: Final = np.arange(ROUNDS, dtype=np.uint64)[:, None] * np.array(WEYL, dtype=np.uint64)
-"""(ROUNDS, 2): what each round adds to the key."""
+_LOW = np.uint64(0xFFFFFFFF)
+_SHIFT = np.uint64(32)
+_MULTIPLIERS = np.array(MULTIPLIERS, dtype=np.uint64)[:, None, None]
+_WEYL = np.array(WEYL, dtype=np.uint64)[:, None]
 _FEW: Final = 12
 """Up to so many counters, Python's own integers are faster than numpy's call overhead."""
 
@@ -27,20 +26,27 @@ def philox(key: tuple[int, int], counters: int) -> NDArray[np.uint32]:
     """Random words (counters, 4) under the counters (0 .. counters - 1, 0, 0, 0) and a key of two 32-bit words."""
     if counters <= _FEW:
         return np.array([philox_words(key, (counter, 0, 0, 0)) for counter in range(counters)], dtype=np.uint32)
-    # Two words of a counter share an array, so that a round takes half as many calls: (c0, c2), and (c1, c3).
-    even = np.zeros((2, counters), dtype=np.uint64)
-    odd, products = np.zeros_like(even), np.empty_like(even)
-    even[0] = np.arange(counters)
-    crossed = products[::-1]
-    for round_key in (np.array(key, dtype=np.uint64) + _ADDED & _LOW)[:, :, None]:
-        np.multiply(even, _MULTIPLY, out=products)
-        np.right_shift(crossed, _SHIFT, out=even)
-        even ^= odd
-        even ^= round_key
-        np.bitwise_and(crossed, _LOW, out=odd)
-    words = np.empty((counters, 4), dtype=np.uint32)
-    words[:, ::2], words[:, 1::2] = even.T, odd.T
+    words: NDArray[np.uint32]
+    (words,) = philox_each(np.array([key], dtype=np.uint64), np.arange(counters, dtype=np.uint64)[None])
     return words
+
+
+def philox_each(keys: NDArray[np.uint64], counters: NDArray[np.uint64]) -> NDArray[np.uint32]:
+    """Random words (N, C, 4) under the counters (c, 0, 0, 0), c each of `counters` (N, C), and N `keys` (N, 2).
+
+    Both multiplications of a round are one: the arrays are small, and a call of numpy costs more than what it does.
+    """
+    first = np.stack((counters, np.zeros_like(counters)))
+    second = np.zeros_like(first)
+    product = np.empty_like(first)
+    rounds = (keys.T[None] + _WEYL * np.arange(ROUNDS, dtype=np.uint64)[:, None, None] & _LOW)[..., None]
+    for key in rounds:
+        np.multiply(first, _MULTIPLIERS, out=product)
+        np.right_shift(product[::-1], _SHIFT, out=first)
+        first ^= second
+        first ^= key
+        np.bitwise_and(product[::-1], _LOW, out=second)
+    return np.stack((first[0], second[0], first[1], second[1]), axis=-1).astype(np.uint32)
 
 
 def philox_words(key: tuple[int, int], counter: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
