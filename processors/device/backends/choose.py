@@ -103,11 +103,12 @@ def choose(
     allowed: Sequence[CpuPrecision] = ("float32", "bf16"),
     calibration: Tensor | None = None,
     free_sides: bool = False,
-    rounds: int = ROUNDS,
+    batch: int | None = None,
 ) -> Choice:
-    """The fastest way to run `network` on batches like `inputs` (B, C, H, W), of those that fit; its own if none does.
+    """The fastest way to run `network` of those that fit on `inputs` (N, C, H, W); its own if none does.
 
-    Precisions that are not `allowed` are never taken. Other arguments are those of `Backend.take` and `Taken.at`.
+    It is measured on the first `batch` of them, else on all. Precisions that are not `allowed` are never taken. Other
+    arguments are those of `Backend.take` and `Taken.at`.
     Raises ConfigError for a wish that this machine or this network cannot fulfil.
     """
     check_wish(wish)
@@ -124,11 +125,11 @@ def choose(
                     backend, own, inputs, [each for each in wanted if each in allowed], fits, calibration, free_sides,
                     refusals,
                 )  # fmt: skip
-            refusals += [f"{each} is not allowed for it" for each in wanted if each not in allowed]
+            refusals += [f"{each} is not allowed for it" for each in wanted if each == wish.precision not in allowed]
     if not found:
         asked = " ".join(each for each in (wish.backend, wish.precision) if each != "auto")
         raise ConfigError(f"{asked}: this network cannot be run so: {'; '.join(refusals) or 'no backend is here'}")
-    return found[0] if len(found) == 1 else _fastest(found, inputs, rounds)
+    return found[0] if len(found) == 1 else _fastest(found, inputs[:batch])
 
 
 def _of_backend(
@@ -160,9 +161,9 @@ def _of_backend(
     return found
 
 
-def _fastest(found: Sequence[Choice], inputs: Tensor, rounds: int) -> Choice:
+def _fastest(found: Sequence[Choice], inputs: Tensor) -> Choice:
     """In turns, by the least time of each: what else runs on the machine makes single turns longer, none shorter."""
-    seconds = trial([each.network for each in found], inputs, rounds)
+    seconds = trial([each.network for each in found], inputs)
     timed = [
         Choice(each.network, each.backend, each.precision, seconds[0] / taken)
         for each, taken in zip(found, seconds, strict=True)

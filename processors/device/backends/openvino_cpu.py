@@ -149,13 +149,15 @@ def _converted(network: Network, example: Tensor) -> openvino.Model:
 
     if not isinstance(network, nn.Module):
         raise Unsuited(f"expected a torch.nn.Module or an ONNX graph, got {type(network).__name__}")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        # What depends on values, not on shapes, would be fixed as it came out for the example.
-        warnings.simplefilter("error", torch.jit.TracerWarning)  # type: ignore[attr-defined]  # not listed there
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
         traced = network
         if not isinstance(network, torch.jit.ScriptModule):
             traced = torch.jit.trace(network, example, check_trace=False)  # type: ignore[no-untyped-call]  # no annotations
+        # What depends on values, not on shapes, would stay as it came out for the example.
+        doubts = [each.message for each in said if issubclass(each.category, torch.jit.TracerWarning)]  # type: ignore[attr-defined]  # not listed there
+        if doubts:
+            raise Unsuited(f"its way depends on values: {str(doubts[0]).splitlines()[0]}")
         frontend = _frontends().load_by_framework("pytorch")
         # Named, for the frontend does not keep it; with weights of its own, for the model would not keep torch's.
         decoder = TorchScriptPythonDecoder(traced, shared_memory=False)
