@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -272,6 +274,17 @@ def test_8_bit_integers_are_steps_of_the_calibrations_range_and_of_each_channels
     wanted = nn.functional.conv2d(levels, (weights / unit).round() * unit, layer.bias)
     torch.testing.assert_close(run(x), wanted, atol=1e-4, rtol=0)
     assert float((run(x) - layer(x)).abs().max()) > 1e-4
+
+
+@needs_openvino
+def test_nobody_is_told_that_openvino_is_used() -> None:
+    program = (
+        "import sys, torch\nfrom processors.device.backends.openvino_cpu import OpenVino\n"
+        "OpenVino().take(torch.nn.Conv2d(3, 3, 1).eval(), torch.rand(1, 3, 8, 8), False).at('float32')\n"
+        "print([name for name, module in sys.modules.items() if name.startswith('openvino_telemetry') and module])"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["[]"]
 
 
 # Users' networks in 8-bit integers

@@ -1,10 +1,8 @@
-"""OpenVINO on a CPU, by its own frontends: what it runs is traced, or read, from the one definition of each network.
-
-`openvino.convert_model` is not called, for it reports its use to its makers.
-"""
+"""OpenVINO on a CPU, by its own frontends: what it runs is traced, or read, from the one definition of each network."""
 
 from __future__ import annotations
 
+import sys
 import threading
 import warnings
 from collections.abc import Sequence
@@ -21,6 +19,9 @@ from schemas.errors import first_line
 
 if TYPE_CHECKING:
     import openvino
+
+# OpenVINO reports to its makers whenever it is imported, unless the package that does so is not there.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # "not there", in the import system's terms
 
 _HINTS: Final = {"float32": "f32", "bf16": "bf16", "int8": "f32"}
 _CACHED: Final = 1024
