@@ -21,6 +21,8 @@ BACKENDS: Final[tuple[Backend, ...]] = (OpenVino(),)
 
 ROUNDS: Final = 5
 """Turns that each candidate has."""
+HOPELESS: Final = 1.5
+"""What takes so many times as long as the fastest after two turns has no more."""
 COARSER_PAYS: Final = 1.25
 """How many times as fast as float32 a coarser precision must be to be taken unasked."""
 
@@ -103,12 +105,10 @@ def choose(
     allowed: Sequence[CpuPrecision] = ("float32", "bf16"),
     calibration: Tensor | None = None,
     free_sides: bool = False,
-    batch: int | None = None,
 ) -> Choice:
-    """The fastest way to run `network` of those that fit on `inputs` (N, C, H, W); its own if none does.
+    """The fastest way to run `network` on `inputs` (N, C, H, W), of those that fit there; its own if none does.
 
-    It is measured on the first `batch` of them, else on all. Precisions that are not `allowed` are never taken. Other
-    arguments are those of `Backend.take` and `Taken.at`.
+    Precisions that are not `allowed` are never taken. Other arguments are those of `Backend.take` and `Taken.at`.
     Raises ConfigError for a wish that this machine or this network cannot fulfil.
     """
     check_wish(wish)
@@ -129,7 +129,7 @@ def choose(
     if not found:
         asked = " ".join(each for each in (wish.backend, wish.precision) if each != "auto")
         raise ConfigError(f"{asked}: this network cannot be run so: {'; '.join(refusals) or 'no backend is here'}")
-    return found[0] if len(found) == 1 else _fastest(found, inputs[:batch])
+    return found[0] if len(found) == 1 else _fastest(found, inputs)
 
 
 def _of_backend(
@@ -185,7 +185,10 @@ def trial(networks: Sequence[Network], inputs: Tensor, rounds: int = ROUNDS) -> 
     """
     least = [float("inf")] * len(networks)
     for turn in range(rounds + 1):
+        behind = HOPELESS * min(least) if turn > 2 else float("inf")
         for i, network in enumerate(networks):
+            if least[i] > behind:
+                continue
             start = time.process_time()
             network(inputs)
             if turn:

@@ -35,7 +35,7 @@ RESTORED: Final = {"float32": 1e-4, "bf16": 4e-3, "int8": 4e-3}
 DROPPED: Final = (0.1, 0.25, 0.5, 0.75)
 """Shares of pixels that are missing in the restorer's calibration, in turns."""
 _TRIED: Final = 32
-"""Pictures of a trial's batch, at most."""
+"""Pictures of a trial's batch, at most, and of `_TRIED_PIXELS` together."""
 _TRIED_PIXELS: Final = 2**18
 
 
@@ -80,17 +80,9 @@ def _classifier(bundle: Bundle, wish: Wish) -> Choice:
     allowed: tuple[CpuPrecision, ...] = ("float32", "bf16") if calibration is None else ("float32", "bf16", "int8")
     inputs = torch.cat([_as_seen(bundle, some) for some in _pictures(bundle)])
     try:
-        return choose(
-            bundle.network, inputs, wish, fits=_same_logits, allowed=allowed, calibration=calibration,
-            batch=_at_once(bundle, _TRIED),
-        )  # fmt: skip
+        return choose(bundle.network, inputs, wish, fits=_same_logits, allowed=allowed, calibration=calibration)
     except ConfigError as error:
         raise BundleError(f"{bundle.model_id}: {error}") from error
-
-
-def _at_once(bundle: Bundle, most: int) -> int:
-    """How many pictures suffice: of large ones few, for each takes long."""
-    return min(most, max(8, _TRIED_PIXELS // (bundle.settings.input.height * bundle.settings.input.width)))
 
 
 def _pictures(bundle: Bundle) -> list[Tensor]:
@@ -102,8 +94,10 @@ def _pictures(bundle: Bundle) -> list[Tensor]:
     coarse = torch.rand(_TRIED, wanted.channels, 6, 6, generator=torch.Generator().manual_seed(0))
     smooth = nn.functional.interpolate(coarse, (wanted.height, wanted.width), mode="bicubic", align_corners=False)
     others = bundle.overlays if bundle.overlays is not None else smooth.clamp(0, 1)
-    count = _at_once(bundle, 2 * _TRIED)
-    return [each[:count] for each in (others, bundle.calibration) if each is not None]
+    sets = [each for each in (others, bundle.calibration) if each is not None]
+    # Of large ones few, for each takes long.
+    most = max(8, min(_TRIED, _TRIED_PIXELS // (wanted.height * wanted.width)))
+    return [each[: most // len(sets)] for each in sets]
 
 
 @torch.inference_mode()
@@ -185,10 +179,9 @@ def restorers(wish: Wish, threads: int) -> tuple[Choice, Restorers]:
     calibration = restorer_inputs(False)
     choice = choose(
         _Change(small).eval(),
-        calibration,
+        calibration[:_TRIED],
         wish,
         fits=_same_pixels,
-        batch=_TRIED,
         allowed=("float32", "bf16", "int8"),
         calibration=calibration,
         free_sides=True,
