@@ -21,6 +21,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,7 +31,8 @@ from torch import Tensor, nn
 from benchmarks.networks import mobilenet_v3_small, resnet18
 from processors.bundle import load_bundle, shipped_bundle
 from processors.bundle.formats import Network
-from processors.device.backends.engines import _Change, restorer_inputs
+from processors.device.backends.choose import Wish
+from processors.device.backends.engines import Change, engines, restorer_inputs
 from processors.device.backends.openvino_cpu import OpenVino
 from processors.stages.learned import shipped_restorer
 from schemas.errors import first_line
@@ -61,7 +63,7 @@ def _random(network: nn.Module) -> Case:
 
 
 CASES: Final[dict[str, Callable[[], Case]]] = {
-    "restorer 32×32": lambda: (_Change(shipped_restorer(CPU)).eval(), restorer_inputs(False)),
+    "restorer 32×32": lambda: (Change(shipped_restorer(CPU)).eval(), restorer_inputs(False)),
     "ResNet-20 32×32": lambda: _bundled("cifar10"),
     "scene's ResNet 32×32": lambda: _bundled("scene"),
     "MobileNetV3-small 224×224": lambda: _random(mobilenet_v3_small()),
@@ -172,8 +174,21 @@ def measured(case: Case, batch: int, compiles: bool) -> dict[str, dict[str, floa
     return found
 
 
+def _keep(out: Path, kind: str, key: str, found: dict[str, Any]) -> None:
+    document = _read(out)
+    document[kind][key] = found
+    with replacing(out) as fresh:
+        fresh.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+
+
 def _measure(out: Path, threads: int, compile_batch: int) -> None:
     torch.set_num_threads(threads)
+    for name in ("cifar10", "scene"):
+        key = f"{name}, {threads} thread{'s' * (threads > 1)}"
+        if key not in _read(out)["chains"]:
+            found = whole_chain(name)
+            _keep(out, "chains", key, found)
+            print(key, found, flush=True)
     for name, make in CASES.items():
         case = None
         for batch in BATCHES:
@@ -182,18 +197,39 @@ def _measure(out: Path, threads: int, compile_batch: int) -> None:
                 continue
             case = case or make()
             found = measured(case, batch, batch == compile_batch)
-            document = _read(out)
-            document["rows"][key] = found
-            with replacing(out) as fresh:
-                fresh.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+            _keep(out, "rows", key, found)
             print(key, {k: round(float(v.get("ratio_cpu", 0)), 2) for k, v in found.items()}, flush=True)
 
 
+@torch.inference_mode()
+def whole_chain(name: str) -> dict[str, Any]:
+    """Rebuild and classify 64 frames of a shipped bundle, and check 16 by STRIP: what is chosen here beside torch."""
+    bundle = load_bundle(shipped_bundle(name), CPU)
+    assert bundle.overlays is not None
+    ways = {"torch": engines(bundle, Wish("torch")), "auto": engines(bundle, Wish())}
+    frames = bundle.overlays.repeat(-(-max(BATCHES) // len(bundle.overlays)), 1, 1, 1)[: max(BATCHES)]
+    kept = torch.rand(len(frames), 1, *frames.shape[2:], generator=torch.Generator().manual_seed(0)) >= 0.25
+    runs: dict[tuple[str, str], Callable[[], object]] = {}
+    for way, (pipeline, _) in ways.items():
+        runs["chain", way] = partial(pipeline, frames, kept)
+        runs["strip", way] = partial(pipeline.strip, frames[:16])
+    least = dict.fromkeys(runs, float("inf"))
+    for turn in range(TURNS + 1):
+        for key, run in runs.items():
+            start = time.process_time()
+            run()
+            if turn:
+                least[key] = min(least[key], time.process_time() - start)
+    return {
+        "runs": [" ".join(each) for each in ways["auto"][1].runs],
+        "chain_ratio_cpu": least["chain", "torch"] / least["chain", "auto"],
+        "strip_ratio_cpu": least["strip", "torch"] / least["strip", "auto"],
+    }
+
+
 def _read(out: Path) -> dict[str, Any]:
-    if out.exists():
-        document: dict[str, Any] = json.loads(out.read_text())
-        return document
-    return {"machine": _machine(), "rows": {}}
+    empty: dict[str, Any] = {"machine": _machine(), "chains": {}, "rows": {}}
+    return empty | json.loads(out.read_text()) if out.exists() else empty
 
 
 def _machine() -> dict[str, Any]:
@@ -231,7 +267,38 @@ def _table(document: dict[str, Any]) -> str:
         for n in names
     ]
     lines.append("| *moves at most* | " + " | ".join(f"{each:.1g}" for each in moved) + " |")
+    lines += [
+        "",
+        "The whole chain on 64 frames, and STRIP on 16, with what a processor chooses ÷ with torch, in the same way:",
+        "",
+        "| bundle | chosen | chain | STRIP |",
+        "| --- | --- | --- | --- |",
+    ]
+    for key, found in document["chains"].items():
+        ratios = f"{found['chain_ratio_cpu']:.2f} | {found['strip_ratio_cpu']:.2f}"
+        lines.append(f"| {key} | {'; '.join(found['runs'])} | {ratios} |")
+    loss = _LOSS.exists() and json.loads(_LOSS.read_text())
+    if loss:
+        lines += ["", *_losses(loss)]
     return "\n".join(lines) + "\n"
+
+
+_LOSS: Final = Path("docs/results/backends/loss.json")
+
+
+def _losses(document: dict[str, Any]) -> list[str]:
+    """The table of `python -m benchmarks.precision`."""
+    names = [key for key in document["rows"][0] if key not in ("drop", "way") and not key.endswith("_lost")]
+    lines = [
+        f"What the restorer loses, by `{document['command']}`: torch's figure, less the other's.",
+        "",
+        "| drop | restorer | " + " | ".join(names) + " |",
+        "| --- | --- |" + " --- |" * len(names),
+    ]
+    for row in document["rows"]:
+        cells = [f"{row[n]:.4g} ({row[n + '_lost']:+.4f})" for n in names]
+        lines.append(f"| {row['drop']} | {row['way']} | " + " | ".join(cells) + " |")
+    return lines
 
 
 def _order(name: str) -> tuple[int, str]:
@@ -245,6 +312,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("docs/results/backends"))
     parser.add_argument("--compile-batch", type=int, default=8, help="the batch of which torch.compile is a candidate")
+    parser.add_argument("--table", action="store_true", help="measure nothing, write the table of what there is")
     parser.add_argument("--threads", type=int, help="this number only, in this process")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -255,7 +323,7 @@ def main() -> None:
             warnings.simplefilter("ignore")
             _measure(figures, arguments.threads, arguments.compile_batch)
         return
-    for threads in THREADS:
+    for threads in () if arguments.table else THREADS:
         command = [sys.executable, "-m", "benchmarks.backends", "--threads", str(threads), "--out", str(arguments.out)]
         environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
         subprocess.run([*command, "--compile-batch", str(arguments.compile_batch)], check=True, env=environment)

@@ -3,7 +3,7 @@
 CIFAR-10's test pictures through camera masks, rebuilt by the restorer as OpenVINO runs it in float32, bf16 and 8-bit
 integers (as a processor does, calibrated on the pictures that ship) and as torch does: their mean PSNR, and how many
 the shipped networks name rightly, clean and under PGD through the bare network. Losses are torch's figure less the
-other's, on the same pictures under the same masks. Nothing is chosen by them.
+other's, on the same pictures under the same masks. Nothing is chosen by them. Stopped, the same command goes on.
 """
 
 from __future__ import annotations
@@ -77,34 +77,41 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/results/backends/loss.json"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    command = f"python -m benchmarks.precision --images {arguments.images} --attacked {arguments.attacked}"
+    document = _read(arguments.out, command)
+    done = {(row["drop"], row["way"]) for row in document["rows"]}
+    ways = {"torch": Wish("torch"), **{precision: Wish("openvino", precision) for precision in PRECISIONS}}
+    left = [(ratio, way) for ratio in RATIOS for way in ways if (ratio, way) not in done]
+    if not left:
+        return
     frames, labels = pictures(arguments.images)
     bundles = {name: load_bundle(shipped_bundle(name), CPU) for name in BUNDLES}
     few = slice(0, arguments.attacked)
     sets = {name: attacked(bundle, frames[few], labels[few]) for name, bundle in bundles.items()}
-    ways = {"torch": restorers(Wish("torch"), 1)[1]}
-    ways |= {precision: restorers(Wish("openvino", precision), 1)[1] for precision in PRECISIONS}
-    rows: list[dict[str, Any]] = []
-    for ratio in RATIOS:
+    document |= {"images": len(frames), "attacked_images": len(labels[few])}
+    for ratio, way in left:
         kept = random_masks(len(frames), 32, 32, ratio, torch.Generator().manual_seed(1))
-        exact: dict[str, Any] = {}
-        for way, networks in ways.items():
-            found = rebuilt(frames, kept, networks)
-            figures: dict[str, float] = {"psnr_db": float(psnr_db(found, frames).mean())}
-            for name, bundle in bundles.items():
-                figures[f"{name}_clean"] = right(bundle, found, labels)
-                figures[f"{name}_pgd"] = right(bundle, rebuilt(sets[name], kept[few], networks), labels[few])
-            exact = exact or figures
-            lost = {f"{key}_lost": exact[key] - value for key, value in figures.items()}
-            rows.append({"drop": ratio, "way": way, **figures, **lost})
-            said = ", ".join(f"{name} {value:.4f}" for name, value in (figures | lost).items())
-            print(f"r = {ratio}, {way}: {said}", flush=True)
-    document = {
-        "images": len(frames), "attacked_images": len(labels[few]), "epsilon": EPSILON, "torch": torch.__version__,
-        "command": f"python -m benchmarks.precision --images {arguments.images} --attacked {arguments.attacked}",
-        "rows": rows,
-    }  # fmt: skip
-    with replacing(arguments.out) as fresh:
-        fresh.write_text(json.dumps(document, indent=1) + "\n")
+        networks = restorers(ways[way], 1)[1]
+        found = rebuilt(frames, kept, networks)
+        figures: dict[str, float] = {"psnr_db": float(psnr_db(found, frames).mean())}
+        for name, bundle in bundles.items():
+            figures[f"{name}_clean"] = right(bundle, found, labels)
+            figures[f"{name}_pgd"] = right(bundle, rebuilt(sets[name], kept[few], networks), labels[few])
+        exact = next((row for row in document["rows"] if row["drop"] == ratio), figures)
+        lost = {f"{key}_lost": exact[key] - value for key, value in figures.items()}
+        document["rows"].append({"drop": ratio, "way": way, **figures, **lost})
+        with replacing(arguments.out) as fresh:
+            fresh.write_text(json.dumps(document, indent=1) + "\n")
+        said = ", ".join(f"{name} {value:.4f}" for name, value in (figures | lost).items())
+        print(f"r = {ratio}, {way}: {said}", flush=True)
+
+
+def _read(out: Path, command: str) -> dict[str, Any]:
+    """What this command has measured before it was stopped; nothing of another one."""
+    empty: dict[str, Any] = {"command": command, "epsilon": EPSILON, "torch": torch.__version__, "rows": []}
+    kept: dict[str, Any] = json.loads(out.read_text()) if out.exists() else empty
+    same = all(kept.get(name) == empty[name] for name in ("command", "epsilon", "torch"))
+    return kept if same else empty
 
 
 if __name__ == "__main__":

@@ -142,7 +142,7 @@ class _Restored:
         return restored(filled, kept, self.change, self.kept_gain)
 
 
-class _Change(nn.Module):
+class Change(nn.Module):
     """The part of a restorer that has its weights, as a network of one input."""
 
     def __init__(self, restorer: Restorer) -> None:
@@ -178,7 +178,7 @@ def restorers(wish: Wish, threads: int) -> tuple[Choice, Restorers]:
     small, large = (shipped_restorer(torch.device("cpu"), size) for size in (False, True))
     calibration = restorer_inputs(False)
     choice = choose(
-        _Change(small).eval(),
+        Change(small).eval(),
         calibration[:_TRIED],
         wish,
         fits=_same_pixels,
@@ -193,7 +193,7 @@ def restorers(wish: Wish, threads: int) -> tuple[Choice, Restorers]:
     def make() -> Network:
         again = Wish("openvino", choice.precision)
         inputs = restorer_inputs(True)
-        change = _Change(large).eval()
+        change = Change(large).eval()
         return choose(
             change,
             inputs[:2],
