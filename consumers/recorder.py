@@ -26,10 +26,13 @@ from consumers.reading.log import Log, Rewound
 from consumers.settings import RecorderSettings
 from consumers.store import OffsetsMoved, Store, Written
 from schemas.errors import Malformed, TryAgain, UserError
+from schemas.identity import CameraId, Identity
 from schemas.keys import KeyRing
 from schemas.limits import MAX_BROKER_BYTES
 from schemas.pointillist_pb2 import SHED
+from schemas.runtime import trace
 from schemas.runtime.health import Health
+from schemas.runtime.linger import Linger
 
 T = TypeVar("T")
 
@@ -106,6 +109,7 @@ class Recorder:
         self._strained_until_s = 0.0
         self._alerts = Alerts(self._outbox, self._engine, self._database)
         self._offsets: dict[Partition, int] = {}
+        self._linger = Linger(settings.linger_ms / 1000)
 
     async def run(self) -> None:
         """Everything side by side, until `stop` is set."""
@@ -172,10 +176,14 @@ class Recorder:
                 await self._open(source)
                 delay_s = FIRST_DELAY_S
                 while not self._stop.is_set():
-                    gathering = source.gather(self._settings.linger_ms / 1000, at_once)
+                    gathering = source.gather(self._linger.seconds(time.monotonic()), at_once)
                     records = await self._unless_stopped(asyncio.create_task(gathering))
                     if records:
-                        await self._write(records)
+                        self._linger.begin(time.monotonic())
+                        try:
+                            await self._write(records)
+                        finally:
+                            self._linger.end(time.monotonic())
             except (OffsetsMoved, Rewound) as error:
                 log.warning("reading_again", reason=str(error))
             except (Stopped, Damaged, UserError):
@@ -241,7 +249,11 @@ class Recorder:
             batch = read(records, self._settings, self._keys, now_ms)
         else:
             batch = refusal(records[0], now_ms, refused)
+        if trace.on():
+            trace.stamp("recorded", *(Identity(CameraId(camera), boot, seq) for camera, boot, seq in batch.verdicts))
         written = self._store.write(batch, {partition: self._offsets.get(partition) for partition in batch.offsets})
+        if trace.on():
+            trace.stamp("committed", *(Identity(CameraId(camera), boot, seq) for camera, boot, seq in batch.verdicts))
         return written, {partition: following for partition, (_, following) in batch.offsets.items()}
 
     # Beside it

@@ -22,10 +22,12 @@ from producers.sources.source import Source
 from producers.spool import Spool
 from schemas.errors import SecretError, SourceError, SourceHung, StateError, WireError
 from schemas.frame import encode_next_frame
+from schemas.identity import Identity
 from schemas.keys import CameraKey
 from schemas.pixels.masks import codebook
 from schemas.pixels.temporal_encoder import KeyCause, TemporalEncoder
 from schemas.pointillist_pb2 import Meta
+from schemas.runtime import trace
 
 _log = structlog.get_logger()
 
@@ -239,6 +241,9 @@ class Camera:
             )
         except WireError as error:
             raise SourceError(f"the source of {self.settings.camera_id}: {error}") from None
+        if trace.on():
+            identity = Identity(self.settings.camera_id, ledger.boot_id, ledger.next)
+            trace.stamp("captured", identity, at_ns=captured_ms * 10**6)
         while True:
             try:
                 self.publisher.publish(payload, captured.position, captured_ms, picture.nbytes)

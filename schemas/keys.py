@@ -22,6 +22,7 @@ TAG_BYTES: Final = 8
 TAG_FIELD: Final = b"\x79"
 """Key byte of protobuf field 15 with wire type fixed64."""
 
+_SHORT: Final = 2**16
 _IDENTITY = struct.Struct("<QQ")
 _SEED = struct.Struct("<II")
 _SIGNED = struct.Struct("<q")
@@ -91,7 +92,9 @@ class CameraKey:
     def verify(self, purpose: Purpose, payload: bytes) -> None:
         """Raise `BadTag` unless `payload` ends in the tag that `sign` gives."""
         tag = self._tags[purpose].copy()
-        tag.update(memoryview(payload)[: -TAG_BYTES - 1])
+        # Of what is short a copy costs less than a view.
+        body = payload if len(payload) < _SHORT else memoryview(payload)
+        tag.update(body[: -TAG_BYTES - 1])
         if not (
             payload[-TAG_BYTES - 1 : -TAG_BYTES] == TAG_FIELD
             and hmac.compare_digest(tag.digest(), payload[-TAG_BYTES:])
