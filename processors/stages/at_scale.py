@@ -37,10 +37,13 @@ def at_scale(frames: Tensor, kept: Tensor, height: int, width: int) -> tuple[Ten
     check_size(height, width)
     weight = kept.to(frames.dtype)
     both = resize(torch.cat((frames.nan_to_num() * weight, weight), 1), height, width)
-    share = both[:, -1:]
+    return weighed(both[:, :-1], both[:, -1:])
+
+
+def weighed(summed: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+    """What `at_scale` gives, of the weighted sums (B, C, h, w) of kept pixels and of the mask (B, 1, h, w)."""
     known = share >= LEAST_SHARE
-    picture = both[:, :-1] / share.clamp_min(TINY)
-    return (picture * known).clamp(0, 1), known
+    return (summed / share.clamp_min(TINY) * known).clamp(0, 1), known
 
 
 def density(kept: Tensor, height: int, width: int) -> Tensor:

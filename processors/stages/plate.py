@@ -41,6 +41,8 @@ def reconstruct_plate(
     do: a frame without a kept pixel becomes black. Raises StageError when shapes or types do not fit.
     """
     check_kept(frames, kept)
+    if _asks(frames) and bool(kept.all()):
+        return frames.nan_to_num().clamp(0, 1)
     # Products, not selections: those branch for every pixel and take ten times as long on the CPU.
     weight = kept.to(frames.dtype)
     free = 1 - weight
@@ -57,14 +59,17 @@ def _normalised_convolution(weighted: Tensor, weight: Tensor, side: float) -> Te
     weighted, weight = _blur(weighted, side), _blur(weight, side)
     near = weighted / weight.clamp_min(TINY)
     height, width = weight.shape[2:]
-    # On a GPU, to ask whether there is need for more would take longer than to go on; a compiler cannot ask.
-    asks = weight.device.type == "cpu" and not torch.compiler.is_compiling()
-    if height * width == 1 or (asks and bool(weight.amin() > 0)):
+    if height * width == 1 or (_asks(weight) and bool(weight.amin() > 0)):
         return near
     halves = [F.avg_pool2d(x, 2, ceil_mode=True) for x in (weighted, weight)]
     coarse = _normalised_convolution(halves[0], halves[1], side)
     far = F.interpolate(coarse, scale_factor=2.0, mode="bilinear", align_corners=False)
     return torch.where(weight > 0, near, far[:, :, :height, :width])
+
+
+def _asks(x: Tensor) -> bool:
+    """Whether to look before going on: on a GPU that takes longer than to do what may be needless; no compiler can."""
+    return x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def _blur(x: Tensor, side: float) -> Tensor:

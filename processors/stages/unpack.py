@@ -5,6 +5,9 @@ The same bits as `schemas.pixels.masks` and `schemas.pixels.philox` give, for a 
 
 from __future__ import annotations
 
+from typing import Final
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,7 +17,7 @@ from schemas.limits import BLOCK, BLOCK_PIXELS
 from schemas.pixels.masks import ROWS, blocks_of
 from schemas.pixels.philox import MULTIPLIERS, ROUNDS, WEYL
 
-_LOW = 0xFFFFFFFF
+_LOW: Final = 0xFFFFFFFF
 
 
 def philox(seeds: Tensor, counters: int) -> Tensor:
@@ -49,12 +52,25 @@ def kept_masks(seeds: Tensor, codebooks: Tensor, book: Tensor, height: int, widt
     rows, columns = blocks_of(height, width)
     blocks = rows * columns
     words = philox(seeds, -(-blocks // 8)).flatten(1)
+    if seeds.device.type == "cpu" and not torch.compiler.is_compiling():
+        return _unpacked_bits(words, codebooks, book, height, width)
     halves = torch.stack((words & 0xFFFF, words >> 16), dim=2).flatten(1)[:, :blocks]
     patterns = codebooks[book[:, None], halves & (ROWS - 1)]
     lines = patterns.view(-1, rows, columns, BLOCK).transpose(2, 3)
     bits = lines[..., None] >> torch.arange(BLOCK, dtype=torch.uint8, device=seeds.device) & 1
     padded = bits.reshape(len(seeds), 1, rows * BLOCK, columns * BLOCK)
     return padded[:, :, :height, :width].bool()
+
+
+def _unpacked_bits(words: Tensor, codebooks: Tensor, book: Tensor, height: int, width: int) -> Tensor:
+    """The end of `kept_masks` on the host, where numpy takes a byte's eight bits at once: an eighth of the time."""
+    rows, columns = blocks_of(height, width)
+    halves = words.numpy().astype("<u4").view("<u2")[:, : rows * columns] & np.uint16(ROWS - 1)
+    # A block's eight bytes as one number, and put into raster order while they are still an eighth of the bits.
+    patterns = codebooks.contiguous().numpy().view(np.uint64)[book.numpy()[:, None], halves, 0]
+    raster = patterns.view(np.uint8).reshape(-1, rows, columns, BLOCK).transpose(0, 1, 3, 2)
+    raster = raster.reshape(len(words), rows * BLOCK, columns)[:, :height]
+    return torch.from_numpy(np.unpackbits(raster, axis=2, count=width, bitorder="little").view(np.bool_))[:, None]
 
 
 def scatter(pixels: Tensor, sent: Tensor) -> Tensor:
@@ -83,12 +99,28 @@ def place(pixels: Tensor, sent: Tensor) -> Tensor:
     `pixels` may hold more than `sent` asks for, so that its shape need not change from batch to batch; at least one.
     """
     batch, _, height, width = sent.shape
+    if sent.device.type == "cpu" and not torch.compiler.is_compiling():
+        return _placed(pixels, sent)
     # Half of the time of a large frame: 32 bits are enough to count its pixels, and a product of floats is the quickest
     # way to leave some out.
     source = sent.flatten().cumsum(0, dtype=torch.int32).sub_(1).clamp_(0, len(pixels) - 1)
     frames = pixels.index_select(0, source).view(batch, height, width, -1)
     planes = frames.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
     return planes.mul_(sent).div_(255)
+
+
+def _placed(pixels: Tensor, sent: Tensor) -> Tensor:
+    """`place` on the host: each plane of floats gathered on its own, which is half of the time."""
+    batch, _, height, width = sent.shape
+    where = sent.flatten().to(torch.int32)
+    source = where.cumsum(0, dtype=torch.int32)
+    count = int(source[-1]) if len(source) else 0
+    # The first value stands for every pixel that was not sent.
+    values = torch.empty(pixels.shape[1], count + 1)
+    values[:, 0] = 0
+    values[:, 1:] = pixels[:count].T
+    planes = values.div_(255).index_select(1, source.mul_(where))
+    return planes.view(pixels.shape[1], batch, height, width).transpose(0, 1).contiguous()
 
 
 def unpack(

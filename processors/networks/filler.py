@@ -1,0 +1,47 @@
+"""The network that fills what was dropped from large frames: a small one, for every pixel of the frame goes through."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from processors.networks.onednn import convolve_relu
+from processors.networks.restorer import residuals
+
+FOLD = 2
+"""Sides are padded to multiples of this many pixels."""
+
+
+class Filler(nn.Module):
+    """From a filled frame and its mask to a better filled one; pixels that were kept pass unchanged, bit for bit.
+
+    Every 2×2 pixels become one position with the colours and mask bits of the four, and all layers work at half the
+    resolution (as `processors.networks.restorer`, without its coarser levels): a dropped pixel of a large frame has
+    kept ones beside it, and what lies further away says little about it. A quarter of the restorer's products a pixel.
+    A result depends on pixels up to `reach` away, and on nothing else: no window, no seam.
+    """
+
+    def __init__(self, width: int = 32, depth: int = 2) -> None:
+        super().__init__()
+        self.reach = FOLD * (2 + 2 * depth) + FOLD - 1
+        self.enter = nn.Conv2d(4 * FOLD**2, width, 3, padding=1)
+        self.body = residuals(width, depth)
+        self.leave = nn.Conv2d(width, 3 * FOLD**2, 3, padding=1)
+        # An untrained network returns the filled frame.
+        nn.init.zeros_(self.leave.weight)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d) and module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+    def forward(self, filled: Tensor, kept: Tensor) -> Tensor:
+        """Map filled RGB frames (B, 3, H, W) in [0, 1] and masks (B, 1, H, W), 1 where kept, to filled frames."""
+        height, width = filled.shape[2:]
+        padding = (0, -width % FOLD, 0, -height % FOLD)
+        weight = kept.to(filled.dtype)
+        x = torch.cat((filled - 0.5, weight), 1)
+        if any(padding):
+            x = F.pad(x, padding, mode="replicate")
+        x = F.pixel_unshuffle(x, FOLD).contiguous(memory_format=torch.channels_last)
+        change = F.pixel_shuffle(self.leave(self.body(convolve_relu(self.enter, x))), FOLD)
+        return torch.addcmul(filled, change[:, :, :height, :width], 1 - weight)
