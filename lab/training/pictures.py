@@ -28,7 +28,8 @@ def cifar_pictures(data: Path) -> Images:
 def crops_of_larger(data: Path, count: int, seed: int, side: int = SIDE) -> Images:
     """`count` crops (side, side, 3) uint8: a third each from videos, simulated scenes and CIFAR-10 pictures enlarged.
 
-    `side` is at most 64. Videos and scenes are cut at their own size, or after halving with area averaging, which keeps more detail a pixel.
+    `side` is at most 64. Videos and scenes are cut at their own size, or after halving with area averaging, which keeps
+    more detail a pixel.
     """
     generator = np.random.default_rng(seed)
     third = count // 3
