@@ -165,6 +165,9 @@ def _masks_of(shape: Shape) -> Callable[[Tensor, Tensor, Tensor], tuple[Tensor, 
     def masks(seeds: Tensor, books: Tensor, whole: Tensor) -> tuple[Tensor, Tensor]:
         own = torch.arange(len(seeds), device=seeds.device)
         kept = kept_masks(seeds, books, own, shape.height, shape.width)
+        # On a GPU the question would take longer than the answer saves; a compiler cannot ask.
+        if kept.device.type == "cpu" and not torch.compiler.is_compiling() and not bool(whole.any()):
+            return kept, kept
         return kept, kept | whole[:, None, None, None]
 
     return masks
