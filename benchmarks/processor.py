@@ -60,7 +60,7 @@ CASES: Final = (
 
 def records_of(case: Case, keys: KeyRing) -> list[ConsumerRecord[bytes, bytes]]:
     """As Kafka gives them, of cameras in turn."""
-    scenes = SceneSimulator(0, 0, (case.width, case.height))
+    scenes = SceneSimulator(0, 0, (case.height, case.width))
     records = []
     for i in range(case.batch):
         key = keys.current(CameraId(f"bench/cam-{i % CAMERAS}"))

@@ -157,7 +157,7 @@ def test_large_frames_have_a_network_of_their_own() -> None:
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_large_frames_keep_what_was_sent_and_come_back_better_than_from_the_plate(channels: int) -> None:
-    picture = SceneSimulator(3, 0, (402, 290)).render(0)[0]
+    picture = SceneSimulator(3, 0, (290, 402)).render(0)[0]
     frames = F.avg_pool2d(torch.from_numpy(picture).permute(2, 0, 1)[None, :channels].float() / 255, 2)
     kept = random_masks(1, 145, 201, 0.25, torch.Generator().manual_seed(9))
     found = reconstruct(frames * kept, kept)
