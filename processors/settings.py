@@ -64,7 +64,8 @@ class ProcessorSettings(BaseModel):
     """Device time that one camera's frames may wait for while others are there and have far less waiting; what is
     beyond it is dead-lettered, for it would stand in the way of those that share its partition."""
     linger_s: float = Field(default=0.02, ge=0, le=1)
-    """How long a frame waits for others while the device is idle."""
+    """How long a frame waits for others, at most: not at all while the device is idle most of the time, and the longer
+    the more of it the batches take."""
     queue_frames: int = Field(default=256, ge=1)
     """Frames taken from Kafka whose verdict Kafka does not yet hold; full means that partitions wait."""
     queue_bytes: int = Field(default=64 * 2**20, ge=1)

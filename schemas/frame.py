@@ -40,6 +40,7 @@ CHANNELS: Final = (1, 3)
 TIME_LIMIT: Final = 2**53
 PROFILES: Final = {"raw": RAW, "lossless": LOSSLESS, "temporal": TEMPORAL}
 """By the names that people write."""
+_PROFILE_NUMBERS: Final = frozenset(PROFILES.values())
 ATTACKED: Final = 2**31
 """What the field `truth` holds more where the red team has changed the picture; a class is below half of it."""
 
@@ -181,7 +182,7 @@ def parse_frame(payload: bytes) -> Frame:
         raise Malformed(
             f"expected at most {MAX_DROPPED_PER_BLOCK} dropped pixels a block, got {frame.dropped_per_block}"
         )
-    if frame.profile not in PROFILES.values():
+    if frame.profile not in _PROFILE_NUMBERS:
         raise Malformed(f"expected one of the profiles {PROFILES}, got {frame.profile}")
     if frame.key_distance and (frame.profile != TEMPORAL or frame.whole or frame.key_distance > frame.seq):
         raise Malformed(

@@ -94,7 +94,8 @@ def bridge(
 
     from infra.cli.up import first_problem
     from infra.role import address, run_role
-    from producers.bridge import BridgeSettings, run_bridge
+    from producers.bridge import KEPT_BYTES, BridgeSettings, run_bridge
+    from schemas.runtime.memory import keep_freed
 
     place, bootstrap = broker(mqtt, state, "mosquitto"), broker(kafka, state, "kafka")
     host, port = address(place)
@@ -108,6 +109,7 @@ def bridge(
         raise ConfigError(first_problem(error)) from None
     require_brokers(broker_wait, mqtt=place, kafka=bootstrap)
     keys = server_keys(state)
+    keep_freed(KEPT_BYTES)
     run_role(
         name,
         metrics,

@@ -21,7 +21,7 @@ from processors.arrivals.frames import Shape
 from processors.device.precision import Precision, arithmetic
 from processors.pipeline import Classified, Pipeline, StageContext, bare
 from processors.stages.packed import Packed
-from processors.stages.unpack import kept_masks, place
+from processors.stages.unpack import kept_masks, laid_out, place
 from schemas.errors import first_line
 from schemas.limits import BLOCK
 from schemas.pixels.masks import ROWS
@@ -102,9 +102,10 @@ class Program:
 
         Frames that may go straight to the network's scale stay packed on a CPU.
 
-        `seeds` (B, 2) int64 and `books` (B, ROWS, 8) uint8 are the seed and the codebook of each frame, `whole` (B,)
-        bool says which are probes, whose every pixel was sent. What comes of a compiled program is valid until the next
-        call; it is one stage, whose time counts as `classify`.
+        `seeds` (B, 2) int64 and `books` (B, ROWS, 8) uint8 are the seed and the codebook of each frame; or `books`
+        holds the patterns (B, blocks, 8) of its own blocks. `whole` (B,) bool says which are probes, whose every pixel
+        was sent. What comes of a compiled program is valid until the next call; it is one stage, whose time counts as
+        `classify`.
         """
         with stage("unpack"):
             pixels, kept, sent, draws = decode(*self._masks(seeds, books, whole, shape))
@@ -130,7 +131,7 @@ class Program:
 
     def _masks(self, seeds: Tensor, books: Tensor, whole: Tensor, shape: Shape) -> tuple[Tensor, Tensor]:
         compiled = self._for(shape, len(seeds))
-        if compiled is None:
+        if compiled is None or books.shape[1] != ROWS:
             return _masks_of(shape)(seeds, books, whole)
         _next_step(self._device)
         kept, sent = compiled.masks(*(_padded(x, compiled.batch) for x in (seeds, books, whole)))
@@ -164,7 +165,10 @@ def _own_code(function: Callable[P, R]) -> Callable[P, R]:
 def _masks_of(shape: Shape) -> Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]:
     def masks(seeds: Tensor, books: Tensor, whole: Tensor) -> tuple[Tensor, Tensor]:
         own = torch.arange(len(seeds), device=seeds.device)
-        kept = kept_masks(seeds, books, own, shape.height, shape.width)
+        if books.shape[1] == ROWS:
+            kept = kept_masks(seeds, books, own, shape.height, shape.width)
+        else:
+            kept = laid_out(books, shape.height, shape.width)
         # On a GPU the question would take longer than the answer saves; a compiler cannot ask.
         if kept.device.type == "cpu" and not torch.compiler.is_compiling() and not bool(whole.any()):
             return kept, kept

@@ -149,7 +149,7 @@ class DeviceWork:
         whole = [taken.frame.whole for taken in batch]
         done = self.program(
             torch.tensor(seeds, dtype=torch.int64, device=self._device),
-            self._books(batch),
+            self._codebooks.of(batch, seeds),
             torch.tensor(whole, device=self._device),
             batch[0].shape,
             decode,
@@ -191,10 +191,6 @@ class DeviceWork:
             return None
         seeds = [each.key.preprocess_seed(each.frame.boot_id, each.frame.seq) for each in taken]
         return torch.tensor(seeds, dtype=torch.int64, device=self._device)
-
-    def _books(self, batch: Sequence[TakenFrame]) -> Tensor:
-        slots = self._codebooks.slots([(taken.key, taken.frame.dropped_per_block) for taken in batch])
-        return self._codebooks.table[slots]
 
     @torch.inference_mode()
     def strip(self, probes: Sequence[Probe]) -> list[StripFinding | Failed]:

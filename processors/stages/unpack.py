@@ -14,7 +14,7 @@ from torch import Tensor
 
 from processors.stages.shapes import check_size
 from schemas.errors import StageError
-from schemas.limits import BLOCK, BLOCK_PIXELS
+from schemas.limits import BLOCK
 from schemas.pixels.masks import ROWS, blocks_of
 from schemas.pixels.philox import MULTIPLIERS, ROUNDS, WEYL
 from schemas.pixels.philox import philox as philox_on_host
@@ -58,13 +58,27 @@ def kept_masks(seeds: Tensor, codebooks: Tensor, book: Tensor, height: int, widt
     blocks = rows * columns
     counters = -(-blocks // 8)
     if seeds.device.type == "cpu" and not torch.compiler.is_compiling():
-        return _unpacked_bits(_words_on_host(seeds, counters), codebooks, book, height, width)
+        halves_on_host = _words_on_host(seeds, counters).view("<u2")[:, :blocks] & np.uint16(ROWS - 1)
+        # A block's eight bytes as one number.
+        numbers = codebooks.contiguous().numpy().view(np.uint64)[book.numpy()[:, None], halves_on_host, 0]
+        return laid_out(torch.from_numpy(numbers.view(np.uint8).reshape(len(seeds), blocks, BLOCK)), height, width)
     words = philox(seeds, counters).flatten(1)
     halves = torch.stack((words & 0xFFFF, words >> 16), dim=2).flatten(1)[:, :blocks]
     patterns = codebooks[book[:, None], halves & (ROWS - 1)]
+    return laid_out(patterns, height, width)
+
+
+def laid_out(patterns: Tensor, height: int, width: int) -> Tensor:
+    """The masks (B, 1, height, width) bool whose blocks, in raster order, have the `patterns` (B, blocks, 8) uint8."""
+    rows, columns = blocks_of(height, width)
+    if patterns.device.type == "cpu" and not torch.compiler.is_compiling():
+        # numpy takes a byte's eight bits at once, an eighth of the time; put into raster order before that.
+        raster = patterns.numpy().reshape(-1, rows, columns, BLOCK).transpose(0, 1, 3, 2)
+        raster = raster.reshape(len(patterns), rows * BLOCK, columns)[:, :height]
+        return torch.from_numpy(np.unpackbits(raster, axis=2, count=width, bitorder="little").view(np.bool_))[:, None]
     lines = patterns.view(-1, rows, columns, BLOCK).transpose(2, 3)
-    bits = lines[..., None] >> torch.arange(BLOCK, dtype=torch.uint8, device=seeds.device) & 1
-    padded = bits.reshape(len(seeds), 1, rows * BLOCK, columns * BLOCK)
+    bits = lines[..., None] >> torch.arange(BLOCK, dtype=torch.uint8, device=patterns.device) & 1
+    padded = bits.reshape(len(patterns), 1, rows * BLOCK, columns * BLOCK)
     return padded[:, :, :height, :width].bool()
 
 
@@ -74,17 +88,6 @@ def _words_on_host(seeds: Tensor, counters: int) -> NDArray[np.uint32]:
         return philox(seeds, counters).flatten(1).numpy().astype("<u4")
     each = [philox_on_host((first, second), counters).reshape(-1) for first, second in seeds.tolist()]
     return np.stack(each) if each else np.empty((0, 4 * counters), dtype="<u4")
-
-
-def _unpacked_bits(words: NDArray[np.uint32], codebooks: Tensor, book: Tensor, height: int, width: int) -> Tensor:
-    """The end of `kept_masks` on the host, where numpy takes a byte's eight bits at once: an eighth of the time."""
-    rows, columns = blocks_of(height, width)
-    halves = words.view("<u2")[:, : rows * columns] & np.uint16(ROWS - 1)
-    # A block's eight bytes as one number, and put into raster order while they are still an eighth of the bits.
-    patterns = codebooks.contiguous().numpy().view(np.uint64)[book.numpy()[:, None], halves, 0]
-    raster = patterns.view(np.uint8).reshape(-1, rows, columns, BLOCK).transpose(0, 1, 3, 2)
-    raster = raster.reshape(len(words), rows * BLOCK, columns)[:, :height]
-    return torch.from_numpy(np.unpackbits(raster, axis=2, count=width, bitorder="little").view(np.bool_))[:, None]
 
 
 def scatter(pixels: Tensor, sent: Tensor) -> Tensor:
@@ -147,9 +150,3 @@ def unpack(
     """
     kept = kept_masks(seeds, codebooks, book, height, width)
     return scatter(pixels, kept | whole[:, None, None, None]), kept
-
-
-def pattern_bytes(rows: Tensor) -> Tensor:
-    """Codebook rows (ROWS,) as 64-bit words in int64 to the form that `kept_masks` reads: (ROWS, 8) uint8."""
-    shifts = torch.arange(0, BLOCK_PIXELS, BLOCK, device=rows.device)
-    return (rows[:, None] >> shifts & 0xFF).to(torch.uint8)
