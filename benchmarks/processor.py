@@ -20,7 +20,7 @@ import torch
 from aiokafka import ConsumerRecord
 from prometheus_client import CollectorRegistry
 
-from benchmarks.networks import NETWORKS, random_bundle
+from benchmarks.own_networks import NETWORKS, random_bundle
 from benchmarks.stages import cpu_seconds
 from processors.arrivals.frames import TakenFrame, open_record
 from processors.arrivals.progress import PartitionProgress

@@ -22,7 +22,7 @@ from processors.preprocess.contract import seeds_of_sums
 from processors.stages.at_scale import at_scale, density
 from processors.stages.classify import classify
 from processors.stages.denoise import SIGMA, denoise
-from processors.stages.learned import SMALL_SIDE, reconstruct_learned, shipped_restorers
+from processors.stages.learned import SMALL_SIDE, Restorers, reconstruct_learned, shipped_restorers
 from processors.stages.nearest import reconstruct_nearest
 from processors.stages.packed import Packed
 from processors.stages.plate import reconstruct_plate
@@ -100,7 +100,9 @@ class Pipeline:
         bundle: Bundle,
         mode: Mode = "default",
         denoise: DenoiseSettings | None = None,
+        restorers: Restorers | None = None,
     ) -> None:
+        """`restorers` are what the mode `default` rebuilds with: torch runs them unless others are given."""
         self.bundle = bundle
         self.mode: Mode = mode
         self.denoise = denoise or usual_denoise(mode)
@@ -112,7 +114,7 @@ class Pipeline:
             if table.usual_odds_bits
         }
         # Loaded now, for a compiler cannot look into the loading of a file.
-        self._restorers = shipped_restorers(bundle.device) if mode == "default" else None
+        self._restorers = (restorers or shipped_restorers(bundle.device)) if mode == "default" else None
 
     def scales(self, height: int, width: int) -> bool:
         """Whether frames of this size may go to the network's by their kept pixels; each one's mask decides then."""

@@ -204,6 +204,12 @@ STRIP_ENTROPY = Metric(
     Histogram, "pointillist_strip_entropy_bits", "Entropy of a checked frame, over the overlays seen", buckets=BITS
 )
 MODEL_INFO = Metric(Gauge, "pointillist_model_info", "1, with the model that this processor serves", ("model_id",))
+BACKEND_INFO = Metric(
+    Gauge,
+    "pointillist_backend_info",
+    "1, with what runs each network of the model that this processor serves: classifier, restorer",
+    ("network", "backend", "precision"),
+)
 MODEL_SWAPS = Metric(
     Counter,
     "pointillist_model_swaps_total",

@@ -130,8 +130,14 @@ def process(
             help="Reconstruction: default, paper (Algorithm 1), plate (not learned) or none (the network alone)."
         ),
     ] = "default",
+    backend: Annotated[
+        str, typer.Option(help="On a CPU: auto (what measures fastest at the start), torch or openvino.")
+    ] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="auto (the fastest that changes no verdict), float32, tf32 (CUDA), bf16 or int8 (CPU).")
+    ] = "auto",
     compiled: Annotated[
-        bool | None, typer.Option("--compile/--no-compile", help="One compiled device program; else on CUDA only.")
+        bool | None, typer.Option("--compile/--no-compile", help="On CUDA: one compiled device program.")
     ] = None,
     batch_frames: Annotated[int, typer.Option(help="Most frames in a batch.")] = 64,
     strip_dropped: Annotated[
@@ -166,7 +172,7 @@ def process(
     options: dict[str, Any] = {
         "kafka": broker(kafka, state, "kafka"), "bundle": bundle, "instance": instance, "mode": mode,
         "compile": compiled, "batch_frames": batch_frames, "device": device, "model_cache": model_cache,
-        "strip_dropped": strip_dropped, "max_frame_pixels": max_pixels,
+        "strip_dropped": strip_dropped, "max_frame_pixels": max_pixels, "backend": backend, "precision": precision,
     }  # fmt: skip
     require_brokers(broker_wait, kafka=options["kafka"])
     try:

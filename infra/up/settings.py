@@ -33,6 +33,8 @@ class UpSettings(BaseModel):
     strip_dropped: float = Field(default=0.0, ge=0, le=1)
     profile: Literal["raw", "lossless", "temporal"] = "raw"
     mode: Literal["default", "paper", "plate", "none"] = "default"
+    backend: Literal["auto", "torch", "openvino"] = "auto"
+    precision: Literal["auto", "float32", "tf32", "bf16", "int8"] = "auto"
     processors: int = Field(default=1, ge=1, le=16)
     bridges: int = Field(default=1, ge=1, le=16)
     state: Path = Path(".pointillist")

@@ -246,7 +246,9 @@ class DeviceWork:
         for shape in sorted({own, Shape(32, 32, 3)}):
             area = shape.height * shape.width
             self.program.compile_for(shape, max(1, min(batch_frames, batch_pixels // area)))
-            for count in sorted({1, max(1, min(batch_frames, batch_pixels // area, _CPU_PIXELS // area))}):
+            most = max(1, min(batch_frames, batch_pixels // area, _CPU_PIXELS // area))
+            # One less than the most, for what runs batches in parts makes those of each power of two.
+            for count in sorted({1, max(1, most - 1), most}):
                 kept = torch.ones(count, 1, shape.height, shape.width, dtype=torch.bool, device=self._device)
                 kept[..., ::3] = False
                 frames = torch.zeros(count, shape.channels, shape.height, shape.width, device=self._device)

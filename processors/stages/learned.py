@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from processors.networks.filler import Filler
-from processors.networks.restorer import Restorer
+from processors.networks.restorer import Restorer, Restores
 from processors.stages.plate import reconstruct_plate
 from processors.stages.shapes import check_kept
 from schemas.errors import StageError
@@ -63,10 +63,10 @@ def _load(network: nn.Module, name: str, device: torch.device) -> None:
 class Restorers(NamedTuple):
     """The networks that ship, and which of them restores a frame: whoever rebuilds chooses here."""
 
-    small: Restorer
-    large: Filler
+    small: Restores
+    large: Restores
 
-    def of(self, height: int, width: int) -> Restorer | Filler:
+    def of(self, height: int, width: int) -> Restores:
         """The one for frames of this size."""
         return self.large if min(height, width) > SMALL_SIDE else self.small
 
@@ -76,7 +76,7 @@ def shipped_restorers(device: torch.device) -> Restorers:
     return Restorers(shipped_restorer(device), shipped_filler(device))
 
 
-def reconstruct_learned(frames: Tensor, kept: Tensor, network: Restorer | Filler | None = None) -> Tensor:
+def reconstruct_learned(frames: Tensor, kept: Tensor, network: Restores | None = None) -> Tensor:
     """Restore `frames` (B, 1 or 3, H, W) in [0, 1], of which pixels are missing where `kept` (B, 1, H, W) is False.
 
     What stands in dropped pixels is not read. Grey frames are restored as three equal channels whose mean is the
@@ -96,11 +96,11 @@ def reconstruct_learned(frames: Tensor, kept: Tensor, network: Restorer | Filler
     return torch.cat([_restore(network, *part) for part in parts])
 
 
-def _restore(network: Restorer | Filler, frames: Tensor, kept: Tensor) -> Tensor:
+def _restore(network: Restores, frames: Tensor, kept: Tensor) -> Tensor:
     filled = reconstruct_plate(frames, kept)
-    own = network.enter.weight.dtype
+    own = network.dtype
     if filled.shape[1] == 3:
-        restored: Tensor = network(filled.to(own), kept)
+        restored = network(filled.to(own), kept)
     else:
         restored = network(filled.to(own).expand(-1, 3, -1, -1), kept).mean(1, keepdim=True)
     return restored.to(filled.dtype).clamp(0, 1)
