@@ -66,6 +66,8 @@ class TakenFrame:
     """Whether it still counts as in flight from its partition."""
     key_frame: KeyFrame | None = None
     """Under the profile `temporal`: the key frame that it names, or itself as one."""
+    pixel_bytes: int | None = None
+    """The length of its field `pixels`, once someone has read that: protobuf copies it each time."""
 
     @property
     def identity(self) -> Identity:

@@ -21,6 +21,7 @@ from processors.device.program import Program
 from processors.metrics import ProcessorMetrics
 from processors.pipeline import Pipeline
 from processors.settings import ProcessorSettings
+from processors.stages.packed import Packed
 from processors.stages.recent_pixels import RecentPixels
 from schemas.errors import ConfigError, PointillistError, StageError
 from schemas.pixels.packing import Picture
@@ -173,7 +174,9 @@ class DeviceWork:
                 outcomes[index] = Found(class_ids[i], confidences[i], shown.get(i), probes.get(i))
         return [outcome for outcome in outcomes if outcome is not None]
 
-    def _show(self, frames: Tensor, kept: Tensor, rebuilt: Tensor | None, due: list[int]) -> dict[int, Picture]:
+    def _show(
+        self, frames: Tensor | Packed, kept: Tensor, rebuilt: Tensor | None, due: list[int]
+    ) -> dict[int, Picture]:
         """The pictures for people of the frames at the positions `due`."""
         if not due:
             return {}

@@ -36,7 +36,8 @@ class _Residual(nn.Module):
         return convolve_add(self.second, convolve_relu(self.first, x), x)
 
 
-def _residuals(width: int, depth: int) -> nn.Sequential:
+def residuals(width: int, depth: int) -> nn.Sequential:
+    """`depth` residual blocks of two 3×3 convolutions, (B, width, H, W) to the same."""
     return nn.Sequential(*(_Residual(width) for _ in range(depth)))
 
 
@@ -54,15 +55,15 @@ class Restorer(nn.Module):
         """What the changes of kept pixels are multiplied by: above 1, more of an attack goes, and of fine texture."""
         wide, middle, deep = widths
         self.enter = nn.Conv2d(16, wide, 3, padding=1)
-        self.fine_in = _residuals(wide, depths[0])
+        self.fine_in = residuals(wide, depths[0])
         self.to_middle = nn.Conv2d(wide, middle, 2, stride=2)
-        self.middle_in = _residuals(middle, depths[1])
+        self.middle_in = residuals(middle, depths[1])
         self.to_deep = nn.Conv2d(middle, deep, 2, stride=2)
-        self.deep = _residuals(deep, depths[2])
+        self.deep = residuals(deep, depths[2])
         self.from_deep = nn.Conv2d(deep, 4 * middle, 1)
-        self.middle_out = _residuals(middle, depths[3])
+        self.middle_out = residuals(middle, depths[3])
         self.from_middle = nn.Conv2d(middle, 4 * wide, 1)
-        self.fine_out = _residuals(wide, depths[4])
+        self.fine_out = residuals(wide, depths[4])
         self.leave = nn.Conv2d(wide, 12, 3, padding=1)
         for module in self.modules():
             if isinstance(module, _Residual):

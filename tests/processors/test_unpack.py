@@ -145,3 +145,13 @@ def test_frames_of_which_nothing_was_sent_are_black() -> None:
     nothing = torch.zeros(2, 1, 8, 8, dtype=torch.bool)
     assert torch.equal(scatter(torch.zeros(0, 3, dtype=torch.uint8), nothing), torch.zeros(2, 3, 8, 8))
     assert not place(torch.full((1, 3), 255, dtype=torch.uint8), nothing).any()
+
+
+def test_masks_of_large_frames_are_those_of_the_edge() -> None:
+    books = DeviceCodebooks(torch.device("cpu"))
+    key, other = (KEYS.key(CameraId(f"site/cam-{i}"), 0) for i in range(2))
+    slots = books.slots([(key, 16), (other, 16)])
+    seeds = torch.tensor([key.frame_seed(1, 2), other.frame_seed(1, 3)])
+    masks = kept_masks(seeds, books.table, slots, 201, 333)[:, 0].numpy()
+    np.testing.assert_array_equal(masks[0], kept_mask(key, 1, 2, 201, 333, 16))
+    np.testing.assert_array_equal(masks[1], kept_mask(other, 1, 3, 201, 333, 16))

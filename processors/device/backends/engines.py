@@ -17,9 +17,10 @@ from processors.bundle import Bundle
 from processors.bundle.formats import Network
 from processors.device.backends.choose import Choice, RunsOn, Wish, choose
 from processors.device.backends.contract import CpuPrecision
+from processors.networks.filler import Filler
 from processors.networks.restorer import Restorer, restored, seen
 from processors.pipeline import DenoiseSettings, Pipeline
-from processors.stages.learned import Restorers, shipped_restorer
+from processors.stages.learned import Restorers, shipped_filler, shipped_restorer
 from processors.stages.plate import reconstruct_plate
 from processors.stages.reconstruct import Mode
 from schemas.errors import BundleError, ConfigError
@@ -145,7 +146,7 @@ class _Restored:
 class Change(nn.Module):
     """The part of a restorer that has its weights, as a network of one input."""
 
-    def __init__(self, restorer: Restorer) -> None:
+    def __init__(self, restorer: Restorer | Filler) -> None:
         super().__init__()
         self.restorer = restorer
 
@@ -171,11 +172,11 @@ class _Late:
 
 @lru_cache(maxsize=4)
 def restorers(wish: Wish, threads: int) -> tuple[Choice, Restorers]:
-    """What runs the restorer of small frames, and both: the large one, of the same layers, goes the same way.
+    """What runs the restorer of small frames, and both: the one for large frames, another network, stays in float32.
 
     One for all models of a process, with `threads` of their own.
     """
-    small, large = (shipped_restorer(torch.device("cpu"), size) for size in (False, True))
+    small, large = shipped_restorer(torch.device("cpu")), shipped_filler(torch.device("cpu"))
     calibration = restorer_inputs(False)
     choice = choose(
         Change(small).eval(),
@@ -191,15 +192,15 @@ def restorers(wish: Wish, threads: int) -> tuple[Choice, Restorers]:
     fast = _Restored(choice.network, small.kept_gain)
 
     def make() -> Network:
-        again = Wish("openvino", choice.precision)
+        again = Wish("openvino", "float32")
         inputs = restorer_inputs(True)
         change = Change(large).eval()
         return choose(
             change,
             inputs[:2],
             again,
-            fits=_any_pixels,
-            allowed=(choice.precision,),
+            fits=_same_pixels,
+            allowed=("float32",),
             calibration=inputs,
             free_sides=True,
         ).network
@@ -211,11 +212,6 @@ def _same_pixels(exact: Tensor, got: Tensor, precision: CpuPrecision) -> str:
     moved = float((got - exact).square().mean().sqrt()) if got.shape == exact.shape else float("nan")
     most = RESTORED[precision]
     return "" if moved <= most else f"restored pixels move by {moved:.2g}, expected at most {most:g}"
-
-
-def _any_pixels(exact: Tensor, got: Tensor, precision: CpuPrecision) -> str:
-    """For weights of the same layers as others that have been tried."""
-    return ""
 
 
 @torch.inference_mode()
