@@ -4,7 +4,8 @@ Both move the same signed frames of 2.3 KB at QoS 1 from the same mosquitto to t
 alternating rounds, each in a process of its own. Ours verifies every tag and acknowledges to MQTT after Kafka's
 `acks=all`; MQTTSource verifies nothing and acknowledges before. `cpu_ratio` is the CPU time per message of our process
 ÷ theirs, `rate_ratio` the messages a second, from the first publish to the last record in Kafka, ours ÷ theirs, both by
-the medians of the rounds.
+the medians of the rounds. With `--beside CHECKOUT` the bridge of another checkout takes its turns too, and
+`cpu_over_beside` is the CPU time per message of ours ÷ its.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -35,6 +37,7 @@ from aiokafka.structs import TopicPartition
 from benchmarks.bridge_load import publish, signed_frames
 from infra.local.kafka import Kafka
 from infra.local.mosquitto import Mosquitto
+from infra.local.process import COMMAND
 from infra.local.topics import TopicSpec, create_topics, pointillist_topics
 from schemas.keys import KeyRing
 from schemas.topics import Channel, KafkaTopic, every_camera_filter
@@ -51,11 +54,12 @@ PATIENCE_S = 120.0
 
 
 def run_ours(mqtt_host: str, mqtt_port: int, bootstrap: str) -> None:
-    """Our bridge, until SIGTERM."""
+    """Our bridge, until SIGTERM, as `pointillist bridge` runs it."""
     from prometheus_client import CollectorRegistry
 
-    from producers.bridge import BridgeSettings, run_bridge
+    from producers.bridge import KEPT_BYTES, BridgeSettings, run_bridge
     from schemas.runtime.health import Health
+    from schemas.runtime.memory import collect_seldom, keep_freed
 
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
 
@@ -65,6 +69,8 @@ def run_ours(mqtt_host: str, mqtt_port: int, bootstrap: str) -> None:
         settings = BridgeSettings(mqtt_host=mqtt_host, mqtt_port=mqtt_port, kafka_bootstrap=bootstrap)
         await run_bridge(settings, KeyRing(SECRET), registry=CollectorRegistry(), health=Health(), stop=stop)
 
+    collect_seldom()
+    keep_freed(KEPT_BYTES)
     asyncio.run(body())
 
 
@@ -87,6 +93,14 @@ def run_theirs(mqtt_host: str, mqtt_port: int, bootstrap: str) -> None:
     )
     application.add_source(source, topic)
     application.run()
+
+
+def run_checkout(checkout: Path, mqtt_host: str, mqtt_port: int, bootstrap: str) -> None:
+    """The bridge of another checkout, until SIGTERM."""
+    os.chdir(checkout)  # where Python looks for packages first
+    os.environ["POINTILLIST_FLEET_SECRET"] = SECRET.hex()
+    options = ("--mqtt", f"{mqtt_host}:{mqtt_port}", "--kafka", bootstrap)
+    os.execv(sys.executable, [*COMMAND, "bridge", *options])
 
 
 class Offsets:
@@ -190,11 +204,14 @@ def _load(host: str, port: int, messages: int, report: Any) -> None:
     report.send(publish(host, port, frames, messages))
 
 
-async def compare(messages: int, rounds: int) -> dict[str, Any]:
-    """Both sides in alternating rounds, on brokers started for it."""
+async def compare(messages: int, rounds: int, checkout: Path | None) -> dict[str, Any]:
+    """All sides in alternating rounds, on brokers started for it."""
     ours = Side("ours", run_ours, KafkaTopic.FRAMES.value, in_child=False)
     theirs = Side("theirs", run_theirs, THEIR_TOPIC, in_child=True)
-    raw: dict[str, list[dict[str, float]]] = {"ours": [], "theirs": []}
+    sides = [ours, theirs]
+    if checkout is not None:
+        sides.append(Side("beside", partial(run_checkout, checkout), KafkaTopic.FRAMES.value, in_child=False))
+    raw: dict[str, list[dict[str, float]]] = {side.name: [] for side in sides}
     frames = signed_frames(KeyRing(SECRET), CAMERAS, 1)
     with tempfile.TemporaryDirectory(prefix="pointillist-bench-") as folder:
         broker, kafka = Mosquitto(Path(folder)), Kafka(Path(folder))
@@ -205,7 +222,7 @@ async def compare(messages: int, rounds: int) -> dict[str, Any]:
             await create_topics(kafka.bootstrap, topics)
             async with AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap) as consumer:
                 for number in range(rounds):
-                    for side in (ours, theirs) if number % 2 == 0 else (theirs, ours):
+                    for side in sides if number % 2 == 0 else reversed(sides):
                         offsets = Offsets(consumer, side.topic)
                         raw[side.name].append(await measure(side, broker, kafka, offsets, frames, messages))
         finally:
@@ -216,7 +233,8 @@ async def compare(messages: int, rounds: int) -> dict[str, Any]:
         for name, results in raw.items()
     }
     return {
-        "cpu_ratio": median["ours"]["cpu_us_per_message"] / median["theirs"]["cpu_us_per_message"],
+        "cpu_ratio": _cpu_ratio(median, "theirs"),
+        **({"cpu_over_beside": _cpu_ratio(median, "beside")} if checkout is not None else {}),
         "rate_ratio": median["ours"]["messages_per_s"] / median["theirs"]["messages_per_s"],
         "median": median,
         "rounds": raw,
@@ -233,15 +251,20 @@ async def compare(messages: int, rounds: int) -> dict[str, Any]:
     }
 
 
+def _cpu_ratio(median: dict[str, dict[str, float]], other: str) -> float:
+    return median["ours"]["cpu_us_per_message"] / median[other]["cpu_us_per_message"]
+
+
 def main() -> None:
     """Measure, print, and write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--messages", type=int, default=20_000)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--beside", type=Path, help="another checkout, whose packages this Python can run")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.ERROR)
-    document = asyncio.run(compare(arguments.messages, arguments.rounds))
+    document = asyncio.run(compare(arguments.messages, arguments.rounds, arguments.beside))
     text = json.dumps(document, indent=2)
     print(text)
     if arguments.json:

@@ -6,6 +6,7 @@ outage   mosquitto, then Kafka, hangs for 30 s; then a spool too small for such 
 hostile  100,000 random, mutated and replayed payloads beside good traffic
 footage  each video, whole, in its own size
 camera   one 768×432 file as fast as it goes, on two cores that hold everything
+large    one 1920×1080 camera at 15 frames/s for 60 s beside 8 scene cameras, on two cores that hold everything
 scale    two processors and two bridges, one of each killed, one processor added, under load
 
 Each starts `pointillist up` on an empty state folder, and ends with `pointillist audit`.
@@ -24,10 +25,10 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from benchmarks.hostile import publish_hostile
-from benchmarks.system import COMMAND, RunningSystem, audit
+from benchmarks.large_camera import large
+from benchmarks.system import COMMAND, Result, RunningSystem, summary
 from consumers.evidence.chain import Chain, alert_id
 from infra.kafka_files import read_topic
 from infra.layout import Layout
@@ -38,28 +39,6 @@ from schemas.evidence.track import Probe
 from schemas.identity import CameraId
 from schemas.pointillist_pb2 import CHECKED, Alert
 from schemas.topics import KafkaTopic
-
-Result = dict[str, Any]
-
-SHOWN = (
-    "frames_published", "frames_recorded", "frames_dead_lettered", "frames_shed", "frames_pending", "frames_lost",
-    "duplicates_removed", "frames_foreign", "accuracy", "alerts", "strip_checked", "strip_shed", "startup_s",
-    "wire_overhead_bytes_per_frame", "frames_per_second", "latency_s", "bytes_raw", "bytes_sent", "bytes_resent",
-    "restarts",
-)  # fmt: skip
-
-
-def summary(report: Result, state: Path) -> Result:
-    """The part of a report that a drill shows, with the audit's own verdict."""
-    status, found = audit(state)
-    shown = {name: report[name] for name in SHOWN}
-    shown["sent_over_raw"] = report["bytes_sent"] / report["bytes_raw"] if report["bytes_raw"] else None
-    shown["audit"] = {
-        "status": status,
-        "frames_lost": found["frames_lost"],
-        "frames_recorded": found["frames_recorded"],
-    }
-    return shown
 
 
 def fleet(folder: Path, seconds: float = 60.0, cameras: int = 32) -> Result:
@@ -260,6 +239,7 @@ DRILLS: dict[str, Callable[[Path], Result]] = {
     "hostile": hostile,
     "footage": footage,
     "camera": camera,
+    "large": large,
     "scale": scale,
 }
 

@@ -2,13 +2,38 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import psutil
 
 from infra.local.process import COMMAND
 from infra.up import background
 from infra.up.background import audit
 
-__all__ = ["COMMAND", "RunningSystem", "audit"]
+__all__ = ["COMMAND", "Result", "RunningSystem", "audit", "summary"]
+
+Result = dict[str, Any]
+
+SHOWN = (
+    "frames_published", "frames_recorded", "frames_dead_lettered", "frames_shed", "frames_pending", "frames_lost",
+    "duplicates_removed", "frames_foreign", "accuracy", "alerts", "strip_checked", "strip_shed", "startup_s",
+    "wire_overhead_bytes_per_frame", "frames_per_second", "latency_s", "bytes_raw", "bytes_sent", "bytes_resent",
+    "restarts",
+)  # fmt: skip
+
+
+def summary(report: Result, state: Path) -> Result:
+    """The part of a report that a drill shows, with the audit's own verdict."""
+    status, found = audit(state)
+    shown = {name: report[name] for name in SHOWN}
+    shown["sent_over_raw"] = report["bytes_sent"] / report["bytes_raw"] if report["bytes_raw"] else None
+    shown["audit"] = {
+        "status": status,
+        "frames_lost": found["frames_lost"],
+        "frames_recorded": found["frames_recorded"],
+    }
+    return shown
 
 
 class RunningSystem(background.RunningSystem):

@@ -28,6 +28,7 @@ def purge(store: Store, bounds: Bounds) -> bool:
                 connection, bounds.quarantine_bytes, _before(now_ms, bounds.quarantine_age_s), bounds.purge_rows
             ),
         )
+        store.history.purge(connection, _before(now_ms, bounds.database_age_s))
     return max(taken) >= bounds.purge_rows
 
 

@@ -12,8 +12,10 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from consumers.alerts import PUBLISH_S, Alerts, Outbox, count_unpublished
-from consumers.console.board import Board, Camera, load_cameras, monotonic_ms
+from consumers.console.board import Board, monotonic_ms
+from consumers.console.camera import Camera
 from consumers.console.pages import Pages
+from consumers.console.shown import SAVED_AT_ONCE, Shown
 from consumers.database.damage import set_aside
 from consumers.database.engine import open_engine
 from consumers.database.thread import FIRST_DELAY_S, LONGEST_DELAY_S, Damaged, DatabaseThread, Stopped, pause
@@ -26,10 +28,14 @@ from consumers.reading.log import Log, Rewound
 from consumers.settings import RecorderSettings
 from consumers.store import OffsetsMoved, Store, Written
 from schemas.errors import Malformed, TryAgain, UserError
+from schemas.identity import CameraId, Identity
 from schemas.keys import KeyRing
 from schemas.limits import MAX_BROKER_BYTES
+from schemas.metrics import MAX_CAMERA_SERIES
 from schemas.pointillist_pb2 import SHED
+from schemas.runtime import trace
 from schemas.runtime.health import Health
+from schemas.runtime.linger import Linger
 
 T = TypeVar("T")
 
@@ -94,6 +100,7 @@ class Recorder:
         self._engine = open_engine(settings.database, writes=True)
         self._database = DatabaseThread(self._engine, stop, health, (OffsetsMoved,))
         self._store = Store(self._engine, Quarantine(settings.quarantine, self._engine), settings)
+        self._shown = Shown(self._engine, settings.bounds.strangers)
         self._meters = Meters(registry, places_of(settings))
         self._board = Board(settings)
         # Letters on a way of their own: what strangers send, and much of it, must not stand before verdicts.
@@ -106,6 +113,7 @@ class Recorder:
         self._strained_until_s = 0.0
         self._alerts = Alerts(self._outbox, self._engine, self._database)
         self._offsets: dict[Partition, int] = {}
+        self._linger = Linger(settings.linger_ms / 1000)
 
     async def run(self) -> None:
         """Everything side by side, until `stop` is set."""
@@ -161,7 +169,7 @@ class Recorder:
     def _restore(self) -> list[Camera]:
         with self._engine.begin() as connection:
             self._probing.told = load_told(connection)
-            return load_cameras(connection)
+        return self._shown.load()
 
     # Recording
 
@@ -171,11 +179,7 @@ class Recorder:
             try:
                 await self._open(source)
                 delay_s = FIRST_DELAY_S
-                while not self._stop.is_set():
-                    gathering = source.gather(self._settings.linger_ms / 1000, at_once)
-                    records = await self._unless_stopped(asyncio.create_task(gathering))
-                    if records:
-                        await self._write(records)
+                await self._record_all(source, at_once)
             except (OffsetsMoved, Rewound) as error:
                 log.warning("reading_again", reason=str(error))
             except (Stopped, Damaged, UserError):
@@ -187,6 +191,28 @@ class Recorder:
                 await source.close()
             await pause(self._stop, delay_s)
             delay_s = min(2 * delay_s, LONGEST_DELAY_S)
+
+    async def _record_all(self, source: Log, at_once: int) -> None:
+        """Write what comes until `stop` is set; the next records are taken from Kafka while some are written."""
+
+        def gather() -> asyncio.Task[list[Record]]:
+            linger_s = self._linger.seconds(time.monotonic())
+            return asyncio.create_task(source.gather(linger_s, at_once))
+
+        gathering = gather()
+        try:
+            while not self._stop.is_set():
+                records = await self._unless_stopped(gathering)
+                gathering = gather()
+                if records:
+                    self._linger.begin(time.monotonic())
+                    try:
+                        await self._write(records)
+                    finally:
+                        self._linger.end(time.monotonic())
+        finally:
+            gathering.cancel()
+            await asyncio.gather(gathering, return_exceptions=True)
 
     async def _open(self, source: Log) -> None:
         stored = await self._database.run(self._store.offsets)
@@ -241,7 +267,11 @@ class Recorder:
             batch = read(records, self._settings, self._keys, now_ms)
         else:
             batch = refusal(records[0], now_ms, refused)
+        if trace.on():
+            trace.stamp("recorded", *(Identity(CameraId(camera), boot, seq) for camera, boot, seq in batch.verdicts))
         written = self._store.write(batch, {partition: self._offsets.get(partition) for partition in batch.offsets})
+        if trace.on():
+            trace.stamp("committed", *(Identity(CameraId(camera), boot, seq) for camera, boot, seq in batch.verdicts))
         return written, {partition: following for partition, (_, following) in batch.offsets.items()}
 
     # Beside it
@@ -254,7 +284,12 @@ class Recorder:
             now_ms = time.time_ns() // 10**6
             now_s = time.monotonic()
             strained = now_s < self._strained_until_s
-            changes = self._probing.changes(self._board.sending(monotonic_ms()), now_s, now_ms, strained=strained)
+            for each in self._board.stirred(monotonic_ms()):
+                if isinstance(each, str):
+                    self._probing.gone(each)
+                else:
+                    self._probing.see(each)
+            changes = self._probing.changes(now_s, now_ms, strained=strained)
             if not changes:
                 continue
             # Remembered first: a camera that is told must find its way back whatever dies here.
@@ -268,7 +303,9 @@ class Recorder:
     async def _keep_house(self) -> None:
         purge_at = time.monotonic()
         while True:
-            self._meters.show_cameras(self._board.cameras(), monotonic_ms(), self._settings.forget_after_s)
+            heard = self._board.heard_last(MAX_CAMERA_SERIES)
+            self._meters.show_cameras(heard, monotonic_ms(), self._settings.forget_after_s)
+            await self._save_board()
             await self._ask_kafka()
             read_on = await self._database.run(self._store.read_overdue)
             self._board.take_evidence(read_on)
@@ -277,6 +314,7 @@ class Recorder:
                 self._alerts.due.set()
             if time.monotonic() >= purge_at:
                 more = await self._database.run(purge, self._store, self._settings.bounds)
+                await self._database.run(self._shown.purge)
                 self._meters.show_stores(await self._database.run(self._store.bytes_held))
                 self._meters.show_unpublished(await self._database.run(count_unpublished, self._engine))
                 purge_at = time.monotonic() + (0 if more else _PURGE_S)
@@ -284,6 +322,11 @@ class Recorder:
                     await asyncio.sleep(FIRST_DELAY_S)
                     continue
             await asyncio.sleep(_TICK_S)
+
+    async def _save_board(self) -> None:
+        changed, left_from_ms = self._board.unsaved(SAVED_AT_ONCE)
+        if changed:
+            await self._database.run(self._shown.save, changed, left_from_ms)
 
     async def _ask_kafka(self) -> None:
         try:

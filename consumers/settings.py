@@ -81,7 +81,8 @@ class RecorderSettings(BaseModel):
     evidence: EvidenceRule = EvidenceRule()
     probes: ProbePlan = ProbePlan()
     linger_ms: int = Field(default=50, ge=0, le=10_000)
-    """How long records are gathered for one transaction."""
+    """How long records are gathered for one transaction, at most: not at all while the database is idle most of
+    the time, and the longer the more of it the transactions take."""
     batch_records: int = Field(default=2_000, ge=1)
     silent_after_s: float = Field(default=10.0, gt=0)
     """An online camera without a frame for this long is called silent."""

@@ -13,6 +13,7 @@ from consumers.database.archive import Archive
 from consumers.database.cameras import CameraRows
 from consumers.database.dead_letters import DeadLetters
 from consumers.database.engine import NewRows, Prepared, upsert
+from consumers.database.history import History
 from consumers.database.tables import SCHEMA_VERSION, boots, dead_letters, frames, ledgers, metadata, offsets
 from consumers.database.tallies import DEAD_LETTER_BYTES, FOREIGN_BYTES, FRAME_BYTES, FRAME_ROWS, SCHEMA, Tallies, tally
 from consumers.evidence.chain import Chain
@@ -54,9 +55,10 @@ class Store:
     def __init__(self, engine: Engine, quarantine: Quarantine, settings: RecorderSettings) -> None:
         self.engine = engine
         self.quarantine = quarantine
-        self.archive = Archive()
+        self.archive = Archive(engine)
         self.watch = Watch(engine, settings.evidence)
         self.camera_rows = CameraRows(engine)
+        self.history = History(engine)
         self._new_frames = NewRows(engine, frames)
         insertion = upsert(engine, boots)
         counted = insertion.on_conflict_do_update(
@@ -154,6 +156,7 @@ class Store:
                 touched.update(batch.ledgers)
             if batch.statuses or batch.metas:
                 written.cameras = self.camera_rows.update(connection, batch)
+            self.history.add(connection, written.rows, batch.recorded_ms)
             pending = self.watch.fold(connection, written.rows)
             raised = self.watch.read(connection, pending, touched, batch.recorded_ms, self.quarantine)
             self.tallies.add(connection, counts)
@@ -184,15 +187,17 @@ class Store:
 
     def _record_frames(self, connection: Connection, batch: Batch, written: Written) -> None:
         rows = {key: frame_row(key, verdict, batch.recorded_ms) for key, verdict in batch.verdicts.items()}
-        seen: Counter[BootKey] = Counter(batch.repeated)
-        counted: Counter[BootKey] = Counter((camera, boot) for camera, boot, _ in rows)
-        seen.update(counted)
+        counted: Counter[BootKey] = Counter([key[:2] for key in rows])
+        seen = counted + batch.repeated if batch.repeated else counted
         archived = {boot: purged for boot in counted if (purged := self.archive.frames(connection, *boot))}
         if archived:
             rows = {key: row for key, row in rows.items() if key[2] not in archived.get((key[0], key[1]), ())}
         new = self._new_frames.insert(connection, list(rows.values()))
-        written.rows = [rows[camera, boot, seq] for camera, boot, seq in new]
-        fresh: Counter[BootKey] = Counter((row.camera, row.boot) for row in written.rows)
+        if len(new) == len(batch.verdicts):
+            written.rows, fresh = list(rows.values()), counted
+        else:
+            written.rows = [rows[camera, boot, seq] for camera, boot, seq in new]
+            fresh = Counter([row[:2] for row in written.rows])
         self._count.run_each(
             connection,
             [

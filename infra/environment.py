@@ -29,6 +29,8 @@ class Environment(BaseSettings):
     camera_key_file: Path | None = None
     data: Path | None = None
     """Folder of the data sets."""
+    trace: Path | None = None
+    """Folder for stamps of each frame's way; see `schemas.runtime.trace`."""
 
 
 def read_secret(value: SecretStr | None, file: Path | None, what: str, variable: str) -> str:

@@ -14,9 +14,12 @@ from typing import TypeVar
 import structlog
 from prometheus_client import CollectorRegistry
 
+from infra.environment import Environment
 from infra.observe import role_registry, serve
 from schemas.errors import ConfigError
+from schemas.runtime import trace
 from schemas.runtime.health import Health
+from schemas.runtime.memory import collect_seldom
 
 Result = TypeVar("Result")
 Entry = Callable[[CollectorRegistry, Health, asyncio.Event], Awaitable[Result]]
@@ -68,6 +71,8 @@ def run_role(name: str, metrics: str | None, entry: Entry[Result]) -> Result:
     configure_logs()
     registry = role_registry(name.rpartition("-")[0] if name[-1].isdigit() else name)
     health = Health()
+    begin_trace(name)
+    collect_seldom()
     server = serve(registry, health, address(metrics)) if metrics else None
 
     async def body() -> Result:
@@ -80,6 +85,17 @@ def run_role(name: str, metrics: str | None, entry: Entry[Result]) -> Result:
     try:
         return asyncio.run(body())
     finally:
+        trace.end()
         if server is not None:
             server.shutdown()
             server.server_close()
+
+
+def begin_trace(name: str) -> None:
+    """Stamp each frame's way where `POINTILLIST_TRACE` names a folder; `ConfigError` when that cannot be written."""
+    folder = Environment().trace
+    if folder is not None:
+        try:
+            trace.begin(folder, name)
+        except OSError as error:
+            raise ConfigError(f"POINTILLIST_TRACE: expected a folder to write to, {folder}: {error.strerror}") from None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from prometheus_client import CollectorRegistry
 
 from schemas import metrics as contract
@@ -45,6 +47,7 @@ class ProcessorMetrics:
         self._strip_passes = contract.STRIP_PASSES.on(registry)
         self._strip_entropy = contract.STRIP_ENTROPY.on(registry)
         self._model_info = contract.MODEL_INFO.on(registry)
+        self._backend_info = contract.BACKEND_INFO.on(registry)
         swaps = contract.MODEL_SWAPS.on(registry)
         self.model_swaps = {name: swaps.labels(name) for name in ("switched", "refused", "superseded")}
         self.model_load = contract.MODEL_LOAD.on(registry)
@@ -60,10 +63,13 @@ class ProcessorMetrics:
         if name in self._stage_errors:
             self._stage_errors[name].inc()
 
-    def serves(self, model_id: str) -> None:
-        """This model serves, and no other."""
+    def serves(self, model_id: str, runs: Iterable[tuple[str, str, str]] = ()) -> None:
+        """This model serves, and no other; of each of its networks which backend runs it, in which precision."""
         self._model_info.clear()
         self._model_info.labels(model_id).set(1)
+        self._backend_info.clear()
+        for network, backend, precision in runs:
+            self._backend_info.labels(network, backend, precision).set(1)
 
     def taken(self, raw_bytes: int, sent_bytes: int) -> None:
         """Verified frames came in, of so many bytes as pixels and as messages."""

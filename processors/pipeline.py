@@ -22,8 +22,9 @@ from processors.preprocess.contract import seeds_of_sums
 from processors.stages.at_scale import at_scale, density
 from processors.stages.classify import classify
 from processors.stages.denoise import SIGMA, denoise
-from processors.stages.learned import SMALL_SIDE, reconstruct_learned, shipped_restorers
+from processors.stages.learned import SMALL_SIDE, Restorers, reconstruct_learned, shipped_restorers
 from processors.stages.nearest import reconstruct_nearest
+from processors.stages.packed import Packed
 from processors.stages.plate import reconstruct_plate
 from processors.stages.reconstruct import Mode, reconstruct
 from processors.stages.resample import fitted, resize, window
@@ -99,7 +100,9 @@ class Pipeline:
         bundle: Bundle,
         mode: Mode = "default",
         denoise: DenoiseSettings | None = None,
+        restorers: Restorers | None = None,
     ) -> None:
+        """`restorers` are what the mode `default` rebuilds with: torch runs them unless others are given."""
         self.bundle = bundle
         self.mode: Mode = mode
         self.denoise = denoise or usual_denoise(mode)
@@ -111,7 +114,7 @@ class Pipeline:
             if table.usual_odds_bits
         }
         # Loaded now, for a compiler cannot look into the loading of a file.
-        self._restorers = shipped_restorers(bundle.device) if mode == "default" else None
+        self._restorers = (restorers or shipped_restorers(bundle.device)) if mode == "default" else None
 
     def scales(self, height: int, width: int) -> bool:
         """Whether frames of this size may go to the network's by their kept pixels; each one's mask decides then."""
@@ -137,7 +140,7 @@ class Pipeline:
             return denoise(frames, self.denoise.method, self.denoise.sigma)
 
     def see(
-        self, frames: Tensor, kept: Tensor, stage: StageContext = bare, *, denoised: bool = True
+        self, frames: Tensor | Packed, kept: Tensor, stage: StageContext = bare, *, denoised: bool = True
     ) -> tuple[Tensor, Tensor | None]:
         """What `Bundle.logits` takes of frames (B, C, H, W) in [0, 1], in the form of `Bundle.prepare`; them rebuilt.
 
@@ -148,6 +151,7 @@ class Pipeline:
         wanted = self.bundle.settings.input
         if self.scales(height, width):
             return self._see_scaled(frames, kept, stage, denoised)
+        frames = _placed(frames)
         if wanted.policy == "crop":
             rows, columns = (
                 window(side, middle, WINDOW_MARGIN) for side, middle in ((height, wanted.height), (width, wanted.width))
@@ -160,23 +164,23 @@ class Pipeline:
         return self.bundle.prepare(rebuilt), rebuilt
 
     def _see_scaled(
-        self, frames: Tensor, kept: Tensor, stage: StageContext, denoised: bool
+        self, frames: Tensor | Packed, kept: Tensor, stage: StageContext, denoised: bool
     ) -> tuple[Tensor, Tensor | None]:
         whole, restored, filled = self.ways(kept)
         size = self._size
         if len(whole) == len(frames):
-            rebuilt = self.rebuild(frames, kept, stage, denoised)
+            rebuilt = self.rebuild(_placed(frames), kept, stage, denoised)
             return self.bundle.prepare(rebuilt), rebuilt
         parts = []
         if whole:
-            parts.append(resize(self.rebuild(*_some(whole, frames, kept), stage, denoised), *size))
+            parts.append(resize(self.rebuild(*_some(whole, _placed(frames), kept), stage, denoised), *size))
         if restored:
             with stage("reconstruct"):
-                pictures, known = at_scale(*_some(restored, frames, kept), *size)
+                pictures, known = _at_scale(restored, frames, kept, *size)
             parts.append(self.rebuild(pictures, known, stage, denoised))
         if filled:
             with stage("reconstruct"):
-                pictures = reconstruct_plate(*at_scale(*_some(filled, frames, kept), *size))
+                pictures = reconstruct_plate(*_at_scale(filled, frames, kept, *size))
             parts.append(self._denoise(pictures, stage) if denoised else pictures)
         return self.bundle.prepare(_in_order(parts, whole + restored + filled)), None
 
@@ -203,10 +207,11 @@ class Pipeline:
         return self.bundle.logits(self.see(frames, kept)[0], seeds)
 
     def __call__(
-        self, frames: Tensor, kept: Tensor, stage: StageContext = bare, *, seeds: Tensor | None = None
+        self, frames: Tensor | Packed, kept: Tensor, stage: StageContext = bare, *, seeds: Tensor | None = None
     ) -> Classified:
         """Classify frames (B, C, H, W) in [0, 1] with their masks (B, 1, H, W), True where a pixel was kept.
 
+        `Packed` frames, which have `kept` as their own, are put in place only where the chain looks at them whole.
         `seeds` are those of `logits`.
         """
         seen, rebuilt = self.see(frames, kept, stage)
@@ -217,7 +222,7 @@ class Pipeline:
             class_id, confidence = classify(self.bundle.network_logits(seen).float())
         return Classified(rebuilt, class_id, confidence)
 
-    def show(self, frames: Tensor, kept: Tensor, longest: int, rebuilt: Tensor | None = None) -> Tensor:
+    def show(self, frames: Tensor | Packed, kept: Tensor, longest: int, rebuilt: Tensor | None = None) -> Tensor:
         """Frames (B, C, H, W) for people's eyes, (B, C, h, w) in [0, 1]: the longer side has at most `longest` pixels.
 
         `rebuilt` is what the chain made of them, where it did. What nobody classifies is not worth a restoration: there
@@ -227,8 +232,8 @@ class Pipeline:
         if rebuilt is not None:
             return resize(rebuilt, *size)
         if size == tuple(frames.shape[2:]):
-            return reconstruct_plate(frames, kept)
-        return reconstruct_plate(*at_scale(frames, kept, *size))
+            return reconstruct_plate(_placed(frames), kept)
+        return reconstruct_plate(*_at_scale(list(range(len(frames))), frames, kept, *size))
 
     def probe_input(self, pictures: Tensor, seeds: Tensor | None = None) -> Tensor:
         """What STRIP looks at, (B, channels, height, width) of the network: whole pictures (B, C, H, W) in [0, 1].
@@ -301,6 +306,19 @@ class Pipeline:
             clamped=settings.clamped,
             seeds=None if seeds is None else seeds_of_sums(seeds, len(self.bundle.overlays)),
         )
+
+
+def _placed(frames: Tensor | Packed) -> Tensor:
+    return frames.placed if isinstance(frames, Packed) else frames
+
+
+def _at_scale(
+    places: list[int], frames: Tensor | Packed, kept: Tensor, height: int, width: int
+) -> tuple[Tensor, Tensor]:
+    """`processors.stages.at_scale` of the frames at `places`."""
+    if isinstance(frames, Packed):
+        return frames[places].at_scale(height, width)
+    return at_scale(*_some(places, frames, kept), height, width)
 
 
 def _some(places: list[int], frames: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:

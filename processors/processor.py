@@ -26,6 +26,7 @@ from processors.settings import ProcessorSettings
 from schemas.errors import OverQuota, OverSize, WireError
 from schemas.frame import is_key_frame
 from schemas.keys import KeyRing
+from schemas.runtime import trace
 from schemas.runtime.throttle import Throttle
 
 log = structlog.get_logger()
@@ -104,6 +105,8 @@ class Processor:
                 else:
                     opened.append(taken)
         count = len(opened) + len(refused)
+        if trace.on():
+            trace.stamp("fetched", *(taken.identity for taken in opened))
         if count:
             self._unfinished += count
             self._idle.clear()

@@ -189,9 +189,9 @@ class _Service:
             most = inbox.share()
             count = self._processor.accept(await self._getmany(consumer, partitions, most))
             self._passed_over(await self._damage.pass_stalls(consumer, partitions))
-            # At a low rate each fetch would bring one frame at the price of a request: let a few gather.
-            if 0 < count < most:
-                await asyncio.sleep(self._settings.linger_s / 2)
+            # Each fetch would bring a frame or two at the price of a request: where they wait anyway, let them gather.
+            if 0 < count < most and (linger_s := self._processor.device.linger_s):
+                await asyncio.sleep(linger_s / 2)
 
     async def _getmany(
         self, consumer: AIOKafkaConsumer, partitions: list[TopicPartition], most: int

@@ -45,9 +45,14 @@ class ProcessorSettings(BaseModel):
     denoise: DenoiseSettings | None = None
     """None is `processors.pipeline.usual_denoise` of the mode."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    backend: Literal["auto", "torch", "openvino"] = "auto"
+    """What runs the networks on a CPU: `auto` is what measures fastest here at the start."""
+    precision: Literal["auto", "float32", "tf32", "bf16", "int8"] = "auto"
+    """Their arithmetic: `auto` is the fastest that keeps to its tolerance. `tf32` is CUDA's, `int8` the CPU's, and of a
+    bundle's own network only where that allows it."""
     compile: bool | None = None
-    """Compile the chain for frames of the network's size and of 32×32, which takes a minute or so at the start; None
-    does so on CUDA. What cannot be compiled runs as it is, and the log says so."""
+    """Compile the chain on CUDA for frames of the network's size and of 32×32, which takes a minute or so at the start;
+    None does. What cannot be compiled runs as it is, and the log says so."""
     threads: int = Field(default=0, ge=0)
     """Of torch on the CPU; 0 is half of the cores, at least one: the brokers and the other roles need the rest, and
     torch's threads that wait for each other spin, which costs several times the work itself when cores are short."""
@@ -64,7 +69,8 @@ class ProcessorSettings(BaseModel):
     """Device time that one camera's frames may wait for while others are there and have far less waiting; what is
     beyond it is dead-lettered, for it would stand in the way of those that share its partition."""
     linger_s: float = Field(default=0.02, ge=0, le=1)
-    """How long a frame waits for others while the device is idle."""
+    """How long a frame waits for others, at most: not at all while the device is idle most of the time, and the longer
+    the more of it the batches take."""
     queue_frames: int = Field(default=256, ge=1)
     """Frames taken from Kafka whose verdict Kafka does not yet hold; full means that partitions wait."""
     queue_bytes: int = Field(default=64 * 2**20, ge=1)

@@ -22,10 +22,13 @@ from producers.sources.source import Source
 from producers.spool import Spool
 from schemas.errors import SecretError, SourceError, SourceHung, StateError, WireError
 from schemas.frame import encode_next_frame
+from schemas.identity import Identity
 from schemas.keys import CameraKey
-from schemas.pixels.masks import codebook
+from schemas.limits import BLOCK
+from schemas.pixels.masks import kept_mask
 from schemas.pixels.temporal_encoder import KeyCause, TemporalEncoder
 from schemas.pointillist_pb2 import Meta
+from schemas.runtime import trace
 
 _log = structlog.get_logger()
 
@@ -105,7 +108,7 @@ class Camera:
     def _open(self) -> Source:
         """Runs in a thread, so that neither this nor the mask codebook, made here, holds up other cameras."""
         dropped = self._control.encoding.dropped_per_block
-        codebook(self._key.codebook_seed(dropped), dropped)
+        kept_mask(self._key, 0, 0, BLOCK, BLOCK, dropped)
         source = open_source(self.settings.source, self.settings.index)
         if not source.live:
             try:
@@ -130,6 +133,12 @@ class Camera:
                 self._failed(error)
                 await asyncio.sleep(retry_s)
                 retry_s = min(2 * retry_s, _RETRY_S[1])
+
+    @property
+    def calm(self) -> bool:
+        """Whether `tick` has nothing to do but keep the connection alive and say how far this boot has come."""
+        waits = self.spool.frames or self.ended or self.publisher.presence.degraded
+        return self.publisher.link.up and not waits and not self._faults
 
     def tick(self, now: float, now_ms: int) -> None:
         """Connection, resends and the age bound. `now` is monotonic in seconds, `now_ms` Unix time, for faults."""
@@ -239,6 +248,9 @@ class Camera:
             )
         except WireError as error:
             raise SourceError(f"the source of {self.settings.camera_id}: {error}") from None
+        if trace.on():
+            identity = Identity(self.settings.camera_id, ledger.boot_id, ledger.next)
+            trace.stamp("captured", identity, at_ns=captured_ms * 10**6)
         while True:
             try:
                 self.publisher.publish(payload, captured.position, captured_ms, picture.nbytes)

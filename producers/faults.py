@@ -36,6 +36,10 @@ class FaultPlan:
         self._red_team = red_team
         self._frozen: Captured | None = None
 
+    def __bool__(self) -> bool:
+        """Whether anything ever goes wrong."""
+        return bool(self._spans)
+
     def holds(self, kind: str, now_ms: int) -> bool:
         """Whether a fault of this kind holds at a Unix time in milliseconds."""
         return self._holding(kind, now_ms) is not None

@@ -21,6 +21,7 @@ from producers.faults import FaultPlan
 from producers.metrics import Instruments
 from producers.publisher import Broker, LinkSettings
 from producers.redteam.team import RedTeam
+from producers.rounds import Rounds
 from producers.scenario import CameraSettings, Fault, Scenario
 from producers.spool.folder import spool_root
 from producers.start import Start, fleet_started
@@ -43,8 +44,10 @@ _FAREWELL_S: Final = 2.0
 _CONNECTORS: Final = 16
 _AGAIN_S: Final = 60.0
 """A camera that fails at every tick says so once in this time."""
-_FILES: Final = (256, 8)
-"""Files that a process may need to hold open: so many, and so many more for each camera."""
+_PINGS_PER_S: Final = 250
+_FILES: Final = (512, 8)
+"""Files that a process may need to hold open: so many, and so many more for each camera. Where the system allows less,
+a camera makes do with its connection, and one more file while it writes."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +139,9 @@ class _Fleet:
         self._state = state
         self._keys = keys
         self._health = health
-        self._link = link or LinkSettings()
+        # At most so many pings a second: a fleet of one process notices soon enough that its broker hangs.
+        keepalive_s = max(LinkSettings().keepalive_s, len(settings) // _PINGS_PER_S)
+        self._link = link or LinkSettings(keepalive_s=keepalive_s)
         self._start = start
         self._complained: Throttle[tuple[str, str]] = Throttle(_AGAIN_S, remembered=len(settings) + 1)
         self._instruments = Instruments.on(registry)
@@ -260,15 +265,25 @@ class _Fleet:
             await asyncio.sleep(0.05)
 
     async def _tick(self) -> None:
-        """Keep every connection and spool going, and the metrics and the health up to date once a second."""
+        """Keep every connection and spool going, and the metrics and the health up to date once a second.
+
+        Of many cameras some at a time, so that frames never wait for all of them; calm ones not every time.
+        """
+        rounds = Rounds(len(self._cameras))
         next_report = 0.0
         while True:
-            now, now_ms = time.monotonic(), time.time_ns() // 10**6
-            for camera in self._cameras:
-                try:
-                    camera.tick(now, now_ms)
-                except Exception as error:
-                    self._failed("camera_tick_failed", error, now, camera=camera.settings.camera_id)
+            for due in rounds.parts():
+                now, now_ms = time.monotonic(), time.time_ns() // 10**6
+                for number, always in due:
+                    camera = self._cameras[number]
+                    if not always and camera.calm:
+                        continue
+                    try:
+                        camera.tick(now, now_ms)
+                    except Exception as error:
+                        self._failed("camera_tick_failed", error, now, camera=camera.settings.camera_id)
+                await asyncio.sleep(TICK_S / rounds.in_parts)
+            now = time.monotonic()
             try:
                 missing = sum(not (camera.publisher.link.up or camera.publisher.link.held) for camera in self._cameras)
                 self._health.set("mqtt", not missing, f"{missing} of {len(self._cameras)} cameras without a connection")
@@ -277,7 +292,6 @@ class _Fleet:
                     self._report()
             except Exception as error:
                 self._failed("fleet_report_failed", error, now)
-            await asyncio.sleep(TICK_S)
 
     def _failed(self, event: str, error: Exception, now: float, camera: str = "") -> None:
         """Say it now and then; the tick of every camera goes on, this one's too."""

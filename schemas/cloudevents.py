@@ -20,15 +20,13 @@ from typing import Final, TypeAlias
 from google.protobuf.message import Message
 
 from schemas.identity import CameraId
+from schemas.limits import CAMERAS_AT_HAND
 
 Headers: TypeAlias = list[tuple[str, bytes]]
 
 PROCESSORS: Final = "/processors"
 RECORDER: Final = "/recorder"
 MODELS: Final = "/models"
-
-_REMEMBERED: Final = 16_384
-"""Sources with their types: as many as a bridge remembers routes, so that a frame costs no encoding of its camera."""
 
 
 def camera_source(camera_id: CameraId) -> str:
@@ -46,7 +44,7 @@ def event_headers(source: str, kind: type[Message], event_id: str) -> Headers:
     return [*_common(source, kind.DESCRIPTOR.full_name), ("ce_id", event_id.encode())]
 
 
-@lru_cache(_REMEMBERED)
+@lru_cache(CAMERAS_AT_HAND)
 def _common(source: str, kind: str) -> tuple[tuple[str, bytes], ...]:
     return (
         ("ce_specversion", b"1.0"),

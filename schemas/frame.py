@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeVar
 
@@ -19,7 +20,7 @@ from schemas.limits import (
     PLAIN_MESSAGE_BYTES,
 )
 from schemas.pixels.masks import Mask, kept_mask
-from schemas.pixels.packing import Picture, pack, unpack
+from schemas.pixels.packing import Picture, packed, unpack
 from schemas.pixels.temporal import KeyPicture, unpack_delta
 from schemas.pixels.temporal_encoder import Coded, TemporalEncoder
 from schemas.pointillist_pb2 import (
@@ -40,6 +41,7 @@ CHANNELS: Final = (1, 3)
 TIME_LIMIT: Final = 2**53
 PROFILES: Final = {"raw": RAW, "lossless": LOSSLESS, "temporal": TEMPORAL}
 """By the names that people write."""
+_PROFILE_NUMBERS: Final = frozenset(PROFILES.values())
 ATTACKED: Final = 2**31
 """What the field `truth` holds more where the red team has changed the picture; a class is below half of it."""
 
@@ -156,9 +158,21 @@ def encode_next_frame(
         key_generation=key.generation,
         truth=truth.to_wire() if truth else 0,
         key_distance=coded.key_distance if coded is not None else 0,
-        pixels=coded.data if coded is not None else pack(picture, kept, encoding.profile),
     )
-    return key.sign(Purpose.FRAME, message.SerializeToString()), coded
+    pixels = coded.data if coded is not None else packed(picture, kept, encoding.profile)
+    # The last field before the tag, written here: protobuf would copy the pixels three times more.
+    head = message.SerializeToString()
+    if len(pixels):
+        head += bytes((_PIXELS_FIELD, *_varint(len(pixels))))
+    return key.sign(Purpose.FRAME, head, pixels), coded
+
+
+def _varint(value: int) -> Iterator[int]:
+    """The bytes of a number in protobuf's encoding."""
+    while value > 127:
+        yield value & 127 | 128
+        value >>= 7
+    yield value
 
 
 def parse_frame(payload: bytes) -> Frame:
@@ -181,7 +195,7 @@ def parse_frame(payload: bytes) -> Frame:
         raise Malformed(
             f"expected at most {MAX_DROPPED_PER_BLOCK} dropped pixels a block, got {frame.dropped_per_block}"
         )
-    if frame.profile not in PROFILES.values():
+    if frame.profile not in _PROFILE_NUMBERS:
         raise Malformed(f"expected one of the profiles {PROFILES}, got {frame.profile}")
     if frame.key_distance and (frame.profile != TEMPORAL or frame.whole or frame.key_distance > frame.seq):
         raise Malformed(

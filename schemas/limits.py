@@ -9,6 +9,9 @@ BLOCK: Final = 8
 BLOCK_PIXELS: Final = BLOCK * BLOCK
 MAX_DROPPED_PER_BLOCK: Final = 56
 MAX_SIDE: Final = 8192
+CAMERAS_AT_HAND: Final = 16_384
+"""Cameras for which a process keeps at hand what it has worked out: more than one machine is asked to take. Beyond it
+the least used give way, and cost the work again."""
 MAX_FRAMES_PER_SECOND: Final = 1000
 """Of one camera."""
 MAX_AHEAD_MS: Final = 5 * 60_000

@@ -6,6 +6,9 @@ Base units, ratios from 0 to 1, counters end in `_total`. A role makes its metri
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_left
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
@@ -35,6 +38,17 @@ class Metric(Generic[Kind]):
         if self.kind is Histogram:
             return self.kind(self.name, self.help, self.labels, registry=registry, buckets=self.buckets)
         return self.kind(self.name, self.help, self.labels, registry=registry)
+
+
+def observe_often(histogram: Histogram, counts: Mapping[float, int]) -> None:
+    """What `histogram.observe` does, so often for each value: the client has no way to say that at once."""
+    found = [0] * len(histogram._buckets)
+    for value, count in counts.items():
+        found[bisect_left(histogram._upper_bounds, value)] += count
+    for bucket, count in zip(histogram._buckets, found, strict=True):
+        if count:
+            bucket.inc(count)
+    histogram._sum.inc(math.fsum(value * count for value, count in counts.items()))
 
 
 # Every role
@@ -190,6 +204,12 @@ STRIP_ENTROPY = Metric(
     Histogram, "pointillist_strip_entropy_bits", "Entropy of a checked frame, over the overlays seen", buckets=BITS
 )
 MODEL_INFO = Metric(Gauge, "pointillist_model_info", "1, with the model that this processor serves", ("model_id",))
+BACKEND_INFO = Metric(
+    Gauge,
+    "pointillist_backend_info",
+    "1, with what runs each network of the model that this processor serves: classifier, restorer",
+    ("network", "backend", "precision"),
+)
 MODEL_SWAPS = Metric(
     Counter,
     "pointillist_model_swaps_total",

@@ -379,18 +379,20 @@ class BundleFile(_message.Message):
     def __init__(self, name: _Optional[str] = ..., size: _Optional[int] = ..., sha256: _Optional[bytes] = ...) -> None: ...
 
 class ServedModel(_message.Message):
-    __slots__ = ("model_id", "digest", "since_ms", "refused_digest", "error")
+    __slots__ = ("model_id", "digest", "since_ms", "refused_digest", "error", "runs")
     MODEL_ID_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     SINCE_MS_FIELD_NUMBER: _ClassVar[int]
     REFUSED_DIGEST_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
+    RUNS_FIELD_NUMBER: _ClassVar[int]
     model_id: str
     digest: str
     since_ms: int
     refused_digest: str
     error: str
-    def __init__(self, model_id: _Optional[str] = ..., digest: _Optional[str] = ..., since_ms: _Optional[int] = ..., refused_digest: _Optional[str] = ..., error: _Optional[str] = ...) -> None: ...
+    runs: str
+    def __init__(self, model_id: _Optional[str] = ..., digest: _Optional[str] = ..., since_ms: _Optional[int] = ..., refused_digest: _Optional[str] = ..., error: _Optional[str] = ..., runs: _Optional[str] = ...) -> None: ...
 
 class DeadLetter(_message.Message):
     __slots__ = ("origin_topic", "origin_partition", "origin_offset", "stage", "reason", "error", "camera_id", "verified", "boot_id", "seq", "payload", "payload_bytes", "at_ms")

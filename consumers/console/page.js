@@ -25,26 +25,50 @@ function card(camera) {
 
 function percent(share) { return `${(100 * share).toFixed(1)} %`; }
 
+function told(camera, age) { return `${camera.status}, ${age}${camera.detail ? `: ${camera.detail}` : ""}`; }
+
 function show(camera) {
-  const { picture, state, verdict, counts } = card(camera.camera);
+  const found = card(camera.camera);
+  const { picture, state, verdict, counts } = found;
+  Object.assign(found, { camera, heard: performance.now() });
   picture.src = `/preview/${camera.camera}.jpg?${Date.now()}`;
   state.className = `state ${camera.status}`;
-  const age = camera.age_s === null ? "no frame yet" : `${camera.age_s.toFixed(1)} s ago`;
-  state.textContent = `${camera.status}, ${age}${camera.detail ? `: ${camera.detail}` : ""}`;
+  state.textContent = told(camera, camera.age_s === null ? "no frame yet" : `${camera.age_s.toFixed(1)} s ago`);
   verdict.textContent = camera.verdict ? `${camera.verdict.class} ${percent(camera.verdict.confidence)}` : "";
   const size = camera.size ? `${camera.size.width} × ${camera.size.height}, ` : "";
   const flagged = camera.flagged_share === null ? "" : `, ${percent(camera.flagged_share)} of probes flagged`;
   counts.textContent = `${size}${camera.frames_recorded} frames${flagged}`;
 }
 
+function forget(name) {
+  cards.get(name)?.root.remove();
+  cards.delete(name);
+}
+
+// Ages go on between two answers: one comes only for what changed.
+function grow() {
+  for (const { state, camera, heard } of cards.values()) {
+    if (camera.age_s === null) continue;
+    const age = camera.age_s + (performance.now() - heard) / 1000;
+    state.textContent = told(camera, `${age.toFixed(1)} s ago`);
+  }
+}
+
+let version = 0;
+
 async function refresh() {
   const summary = document.getElementById("summary");
   try {
-    const cameras = await (await fetch("/cameras")).json();
-    const names = new Set(cameras.map((camera) => camera.camera));
-    for (const [name, { root }] of cards) if (!names.has(name)) { root.remove(); cards.delete(name); }
-    cameras.forEach(show);
-    summary.textContent = cameras.length ? `${cameras.length} camera${cameras.length === 1 ? "" : "s"}` : "No camera has sent anything yet.";
+    const answer = await (await fetch(`/changes?since=${version}`)).json();
+    if (answer.all) {
+      const names = new Set(answer.cameras.map((camera) => camera.camera));
+      for (const name of [...cards.keys()]) if (!names.has(name)) forget(name);
+    }
+    answer.gone.forEach(forget);
+    answer.cameras.sort((a, b) => (a.camera < b.camera ? -1 : 1)).forEach(show);
+    version = answer.version;
+    grow();
+    summary.textContent = cards.size ? `${cards.size} camera${cards.size === 1 ? "" : "s"}` : "No camera has sent anything yet.";
   } catch {
     summary.textContent = "The recorder does not answer.";
   }

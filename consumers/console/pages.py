@@ -99,6 +99,9 @@ class Pages:
             self._count(outcome, int(number))
         elif what == "cameras":
             _say(writer, json.dumps(self._board.describe(monotonic_ms())).encode())
+        elif what == "changes":
+            version = int(rest) if rest.isdecimal() and len(rest) < 20 else 0
+            _say(writer, json.dumps(self._board.describe_since(version, monotonic_ms())).encode())
         elif what == "preview":
             _say(writer, self._board.preview(rest) or b"")
         await writer.drain()

@@ -34,6 +34,7 @@ from starlette.routing import Route
 from consumers.console.hosts import Hosts, OnlyOwnHosts
 from consumers.console.visitors import VISITORS, Visitor
 from consumers.database.engine import open_engine
+from consumers.database.history import minutes
 from consumers.database.tables import alerts, dead_letters
 
 RECENT: Final = 200
@@ -52,6 +53,8 @@ _HEADERS: Final = {
 }
 _FRESH_S: Final = 0.5
 """Answers that cost the recorder or the database something are given again for so long."""
+_KEPT: Final = 16
+_DAY_MS: Final = 86_400_000
 _PATIENCE_S: Final = 5.0
 _COUNT_S: Final = 1.0
 _BACKLOG: Final = 64
@@ -90,6 +93,12 @@ def recent_dead_letters(engine: Engine) -> list[dict[str, object]]:
             rows = connection.execute(newest.order_by(dead_letters.c.recorded_ms.desc()).limit(RECENT))
             found += [dict(row) | {"boot": f"{row['boot']:016x}"} for row in rows.mappings()]
     return sorted(found, key=itemgetter("recorded_ms"), reverse=True)
+
+
+def last_day(engine: Engine) -> list[dict[str, object]]:
+    """What was recorded in each minute of the last day, over all cameras, the oldest first."""
+    with engine.begin() as connection:
+        return [dict(row) for row in minutes(connection, time.time_ns() // 10**6 - _DAY_MS)]
 
 
 class Recorder:
@@ -145,6 +154,8 @@ class Fresh:
             if answer is None or time.monotonic() - made_s > _FRESH_S:
                 answer = await make()
                 self._made[name] = (time.monotonic(), answer)
+                if len(self._made) > _KEPT:
+                    del self._made[next(iter(self._made))]
             return answer
 
 
@@ -156,12 +167,15 @@ class Web:
         self._recorder = recorder
         self._engine: Engine | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="pages")
-        self._fresh = {path: Fresh() for path in ("/cameras", "/alerts", "/dead-letters")}
+        self._fresh = {path: Fresh() for path in ("/cameras", "/alerts", "/dead-letters", "/history")}
+        self._changed = Fresh()
         static = [Route(path, self._page) for path in _PAGES]
         self.app = Starlette(
             routes=[
                 *static,
                 Route("/cameras", partial(self._given_again, self._cameras)),
+                Route("/changes", self._changes),
+                Route("/history", partial(self._given_again, partial(self._read, last_day))),
                 Route("/preview/{site}/{camera}.jpg", self._preview),
                 Route("/alerts", partial(self._given_again, partial(self._read, recent_alerts))),
                 Route("/dead-letters", partial(self._given_again, partial(self._read, recent_dead_letters))),
@@ -177,11 +191,23 @@ class Web:
         return await self._fresh[request.url.path].get(request.url.path, make)
 
     async def _cameras(self) -> Response:
+        return await self._ask("cameras")
+
+    async def _ask(self, question: str) -> Response:
         try:
-            body = await self._recorder.ask("cameras")
+            body = await self._recorder.ask(question)
         except TimeoutError:
             return _busy("the recorder does not answer")
         return Response(body, media_type="application/json", headers=_HEADERS)
+
+    async def _changes(self, request: Request) -> Response:
+        since = request.query_params.get("since", "0")
+        if not (since.isascii() and since.isdecimal() and len(since) < 20):
+            return JSONResponse(
+                {"error": "expected since=VERSION, a number from an earlier answer"}, 400, headers=_HEADERS
+            )
+        # Visitors who are as far share an answer; where each says another number, none is kept for long.
+        return await self._changed.get(since, partial(self._ask, f"changes {since}"))
 
     async def _preview(self, request: Request) -> Response:
         name = f"{request.path_params['site']}/{request.path_params['camera']}"

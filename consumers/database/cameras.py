@@ -25,6 +25,9 @@ class CameraRows:
             index_elements=[cameras.c.camera], set_={name: insertion.excluded[name] for name in CameraRow._fields[1:]}
         )
 
+        self._met_new = True
+        """Whether a camera may have come since `purge_strangers` found all in order: looking takes a walk over all."""
+
     def update(self, connection: Connection, batch: Batch) -> list[CameraRow]:
         """Apply the batch's status and meta messages in their order; the changed rows."""
         names = {camera for camera, _ in batch.statuses} | {camera for camera, _ in batch.metas}
@@ -45,12 +48,15 @@ class CameraRows:
                     status=status.SerializeToString(),
                     seen_ms=batch.recorded_ms,
                 )
+        self._met_new |= not changed.keys() <= known.keys()
         if changed:
             connection.execute(self._upsert, [row._asdict() for row in changed.values()])
         return list(changed.values())
 
     def purge_strangers(self, connection: Connection, limit: int, rows: int) -> int:
         """Forget at most `rows` of the cameras beyond `limit` that never sent a frame, the longest unheard first."""
+        if not self._met_new:
+            return 0
         strange = ~select(boots.c.camera).where(boots.c.camera == cameras.c.camera).exists()
         found = connection.execute(
             select(cameras.c.camera).where(strange).order_by(cameras.c.seen_ms.desc()).offset(limit).limit(rows)
@@ -58,4 +64,5 @@ class CameraRows:
         names = [name for (name,) in found]
         if names:
             connection.execute(delete(cameras).where(cameras.c.camera.in_(names)))
+        self._met_new = len(names) == rows
         return len(names)

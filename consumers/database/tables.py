@@ -157,6 +157,14 @@ evidence = Table(
     _integer("updated_ms"),
     Index("evidence_by_age", "updated_ms"),
 )
+Index(
+    "evidence_waiting",
+    evidence.c.camera,
+    evidence.c.boot,
+    evidence.c.following,
+    sqlite_where=evidence.c.waiting != b"",
+    postgresql_where=evidence.c.waiting != b"",
+)
 """What is known of one boot of a camera, see `consumers.evidence.chain.Chain`; it changes with the offsets."""
 
 probing = Table("probing", metadata, _text("camera", primary_key=True), _number("own_share"), _number("told_share"))
@@ -196,7 +204,38 @@ cameras = Table(
     _integer("seen_ms"),
     sqlite_with_rowid=False,
 )
+Index("cameras_by_age", cameras.c.seen_ms)
 """The last status and meta message of each camera, and since when its state holds by the recorder's clock."""
+
+shown = Table(
+    "shown",
+    metadata,
+    _text("camera", primary_key=True),
+    _integer("heard_ms"),
+    _text("state"),
+    Index("shown_by_age", "heard_ms"),
+    sqlite_with_rowid=False,
+)
+"""The cameras heard last as the pages show them, see `consumers.console.shown`."""
+
+history = Table(
+    "history",
+    metadata,
+    _integer("minute_ms", primary_key=True),
+    _integer("frames"),
+    _integer("frame_bytes"),
+    _integer("raw_bytes"),
+    _integer("late_ms"),
+    _integer("slowest_ms"),
+    _integer("judged"),
+    _integer("judged_correct"),
+    _integer("attacked"),
+    _integer("attacked_correct"),
+    _integer("checked"),
+    _integer("flagged"),
+    _integer("strip_shed"),
+)
+"""Sums over the frames recorded in each minute, of all cameras; see `consumers.database.history`."""
 
 quarantine = Table(
     "quarantine",

@@ -20,6 +20,8 @@ FOREIGN_BYTES: Final = "foreign_letter_bytes"
 PURGED_FOREIGN: Final = "purged_foreign"
 PURGED_VERIFIED: Final = "purged_verified"
 PURGED_ALERTS: Final = "purged_alerts"
+SHOWN_TO_MS: Final = "shown_to_ms"
+"""Frames recorded before it are in the table `shown`; 0 where that was never written."""
 FRAMES_KEPT_FROM_MS: Final = "frames_kept_from_ms"
 """Rows of `frames` recorded before it may have been purged."""
 

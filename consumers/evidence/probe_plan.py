@@ -7,20 +7,21 @@ asked for again, so that nothing here waits for an answer.
 
 from __future__ import annotations
 
+import heapq
+import math
 from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
-from google.protobuf.message import DecodeError
 from sqlalchemy import Connection, Engine, delete, select
 
 from consumers.database.engine import upsert
 from consumers.database.tables import probing
 from consumers.settings import ProbePlan
-from schemas.announcement import check_announcement
-from schemas.errors import Malformed
 from schemas.pointillist_pb2 import Meta, ProbeRequest
 
 _SAME: Final = 1e-6
+_LOOKED_AT: Final = 200
+"""New cameras that a plan looks at besides those that were told, at most."""
 
 
 class Seen(NamedTuple):
@@ -30,7 +31,7 @@ class Seen(NamedTuple):
     level: float
     """How far its evidence is on its way to an alarm, 0 to 1."""
     is_new: bool
-    meta: bytes
+    meta: Meta
     """Its last announcement."""
 
 
@@ -72,39 +73,85 @@ def store_told(engine: Engine, changed: Mapping[str, Told | None]) -> None:
 
 
 class Probing:
-    """Plans shares and remembers when a camera was told last."""
+    """Plans shares and remembers when a camera was told last.
+
+    What it plans with is told to it as it changes, and planned anew only then: with thousands of cameras that are calm,
+    or that wait for their turn, a look at all of them each second is most of what a plan costs.
+    """
 
     def __init__(self, plan: ProbePlan) -> None:
         self._plan = plan
         self.told: dict[str, Told] = {}
         self._at: dict[str, tuple[float, float]] = {}
+        self._known: dict[str, Seen] = {}
+        self._rate = 0.0
+        """Frames a second of all known cameras."""
+        self._suspect: set[str] = set()
+        self._waiting: list[str] = []
+        """A heap of the new cameras that were not told to send more; also of some that are none any more."""
+        self._is_waiting: set[str] = set()
+        self._stirred = False
+        self._strained = False
+        self._again_s = math.inf
 
-    def changes(self, cameras: Iterable[Seen], now_s: float, now_ms: int, *, strained: bool = False) -> list[Change]:
+    def see(self, seen: Seen) -> None:
+        """What a camera that sends frames does now."""
+        before = self._known.get(seen.camera)
+        if before == seen:
+            return
+        self._known[seen.camera] = seen
+        self._rate += seen.meta.frames_per_second - (before.meta.frames_per_second if before is not None else 0.0)
+        told = self.told.get(seen.camera)
+        if told is not None and _differ(seen.meta.probe_share, *told, self._plan.rising_share, self._plan.new_share):
+            # Somebody else has set it since: that is its own share from now on.
+            self.told[seen.camera] = Told(seen.meta.probe_share, told.told_share)
+        was = before is not None and self._is_suspect(before)
+        if self._is_suspect(seen):
+            self._suspect.add(seen.camera)
+        else:
+            self._suspect.discard(seen.camera)
+        if seen.is_new:
+            self._wait(seen.camera)
+        self._stirred |= (
+            before is None
+            or before.meta != seen.meta
+            or before.is_new != seen.is_new
+            or self._is_suspect(seen)
+            or was
+        )  # fmt: skip
+
+    def gone(self, camera: str) -> None:
+        """A camera no longer sends frames."""
+        before = self._known.pop(camera, None)
+        if before is not None:
+            self._rate = self._rate - before.meta.frames_per_second if self._known else 0.0
+            self._suspect.discard(camera)
+            self._at.pop(camera, None)
+            self._stirred = True
+
+    def changes(self, now_s: float, now_ms: int, *, strained: bool = False) -> list[Change]:
         """What has to be told now; `now_s` is monotonic.
 
         While the processors are `strained` and leave probes unchecked, only suspect cameras send more of them.
         """
-        known = {seen.camera: (seen, meta) for seen in cameras if (meta := _announced(seen.meta)) is not None}
-        for camera, told in list(self.told.items()):
-            ours = (*told, self._plan.rising_share, self._plan.new_share)
-            if camera in known and _differ(known[camera][1].probe_share, *ours):
-                # Somebody else has set it since: that is its own share from now on.
-                self.told[camera] = Told(known[camera][1].probe_share, told.told_share)
-        wanted = self._wanted(known, strained)
+        if not self._stirred and strained == self._strained and now_s < self._again_s:
+            return []
+        self._stirred, self._strained, self._again_s = False, strained, math.inf
         found = []
-        for camera, (_, meta) in known.items():
-            before, share = self.told.get(camera), wanted[camera]
+        for camera, share in self._wanted(strained).items():
+            meta, before = self._known[camera].meta, self.told.get(camera)
             if abs(meta.probe_share - share) <= _SAME:
                 if before is not None and abs(before.own_share - share) <= _SAME:
                     found.append(Change(camera, None, None))
                 continue
             asked, at_s = self._at.get(camera, (-1.0, 0.0))
             if asked == share and now_s - at_s < self._plan.again_s:
+                self._again_s = min(self._again_s, at_s + self._plan.again_s)
                 continue
             own = before.own_share if before is not None else meta.probe_share
             self._at[camera] = share, now_s
+            self._again_s = min(self._again_s, now_s + self._plan.again_s)
             found.append(Change(camera, ProbeRequest(issued_ms=now_ms, probe_share=share), Told(own, share)))
-        self._at = {camera: at for camera, at in self._at.items() if camera in known}
         return found
 
     def remember(self, changes: Iterable[Change]) -> dict[str, Told | None]:
@@ -118,53 +165,84 @@ class Probing:
                 self.told[change.camera] = change.told
         return changed
 
-    def _wanted(self, known: Mapping[str, tuple[Seen, Meta]], strained: bool) -> dict[str, float]:
-        """The share of each camera: the most suspect first, then the new ones, as far as the budgets reach."""
-        left = self._plan.extra_per_s
-        left_of_new = self._plan.new_extra * sum(meta.frames_per_second for _, meta in known.values())
-        wanted = {}
-        for camera in sorted(known, key=lambda camera: self._turn_of(known[camera][0])):
-            seen, meta = known[camera]
-            told = self.told.get(camera)
-            own = told.own_share if told is not None else meta.probe_share
-            share = max(own, self._asked_for(seen, strained))
-            extra = (share - own) * meta.frames_per_second
-            is_suspect = self._is_suspect(seen)
-            is_within = extra <= left + _SAME and (is_suspect or left_of_new > 0)
-            # Without probes of its own it is not watched at all, and without a rate nobody knows what it would cost.
-            if not own or not meta.frames_per_second or not is_within:
-                share, extra = own, 0.0
-            wanted[camera] = share
-            left -= extra
-            left_of_new -= 0.0 if is_suspect else extra
+    def _wait(self, camera: str) -> None:
+        if camera not in self._is_waiting:
+            self._is_waiting.add(camera)
+            heapq.heappush(self._waiting, camera)
+
+    def _wanted(self, strained: bool) -> dict[str, float]:
+        """The share of each camera that was told or is to be: the most suspect first, then the new ones.
+
+        As far as the budgets reach. Of the others nothing is wanted: they do what is their own.
+        """
+        budget = _Budget(self._plan.extra_per_s, self._plan.new_extra * self._rate)
+        suspect = sorted(self._suspect, key=lambda camera: (-self._known[camera].level, camera))
+        wanted = {camera: self._share(camera, self._plan.rising_share, budget, suspect=True) for camera in suspect}
+        told = sorted((self._waits(camera), camera) for camera in self.told if camera in self._known)
+        # A new camera that was told to send more goes on until it has its baseline; then come those that wait.
+        for waits, camera in told:
+            if not waits and camera not in wanted:
+                wanted[camera] = self._share(camera, self._new_share(camera, strained), budget)
+        looked_at: list[str] = []
+        left = 0 if strained else _LOOKED_AT
+        while self._waiting and budget.has_room and left:
+            camera = heapq.heappop(self._waiting)
+            seen = self._known.get(camera)
+            if seen is None or not seen.is_new:
+                self._is_waiting.discard(camera)
+                continue
+            looked_at.append(camera)
+            if camera not in wanted:
+                wanted[camera] = self._share(camera, self._plan.new_share, budget)
+                left -= 1
+        for camera in looked_at:
+            heapq.heappush(self._waiting, camera)
+        for _, camera in told:
+            if camera not in wanted:
+                wanted[camera] = self.told[camera].own_share
         return wanted
 
-    def _turn_of(self, seen: Seen) -> tuple[float, bool, str]:
-        """Who comes first. A new camera that was told to send more goes on until it has its baseline."""
-        told = self.told.get(seen.camera)
-        waits = told is None or told.told_share <= told.own_share
-        return -seen.level if self._is_suspect(seen) else 0.0, waits, seen.camera
+    def _share(self, camera: str, asked: float, budget: _Budget, *, suspect: bool = False) -> float:
+        """What a camera is to send of `asked`, out of the budgets: that, or its own share."""
+        meta, told = self._known[camera].meta, self.told.get(camera)
+        own = told.own_share if told is not None else meta.probe_share
+        share = max(own, asked)
+        # Without probes of its own it is not watched at all, and without a rate nobody knows what it would cost.
+        if not own or not meta.frames_per_second:
+            return own
+        return share if budget.take((share - own) * meta.frames_per_second, suspect=suspect) else own
+
+    def _waits(self, camera: str) -> bool:
+        told = self.told[camera]
+        return told.told_share <= told.own_share
+
+    def _new_share(self, camera: str, strained: bool) -> float:
+        return self._plan.new_share if self._known[camera].is_new and not strained else 0.0
 
     def _is_suspect(self, seen: Seen) -> bool:
         return seen.level >= self._plan.rising_level
 
-    def _asked_for(self, seen: Seen, strained: bool) -> float:
-        if self._is_suspect(seen):
-            return self._plan.rising_share
-        return self._plan.new_share if seen.is_new and not strained else 0.0
+
+class _Budget:
+    """What is left of the frames a second that cameras may send whole beyond their own settings."""
+
+    def __init__(self, left: float, left_of_new: float) -> None:
+        self._left = left
+        self._left_of_new = left_of_new
+
+    @property
+    def has_room(self) -> bool:
+        """Whether any new camera could still be told."""
+        return self._left > _SAME and self._left_of_new > 0
+
+    def take(self, extra: float, *, suspect: bool) -> bool:
+        """Whether `extra` frames a second are granted."""
+        if extra > self._left + _SAME or not (suspect or self._left_of_new > 0):
+            return False
+        self._left -= extra
+        self._left_of_new -= 0.0 if suspect else extra
+        return True
 
 
 def _differ(announced: float, *expected: float) -> bool:
     return all(abs(announced - value) > _SAME for value in expected)
-
-
-def _announced(meta: bytes) -> Meta | None:
-    """What a camera has said of itself; None when that cannot be planned with."""
-    if not meta:
-        return None
-    try:
-        said = Meta.FromString(meta)
-        check_announcement(said)
-    except (DecodeError, Malformed):
-        return None
-    return said

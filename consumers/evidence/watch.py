@@ -64,15 +64,16 @@ class Watch:
         self._select = Prepared(engine, select(*columns).where(*of_boot))
         mine = (frames.c.camera == bindparam("of"), frames.c.boot == bindparam("in_boot"))
         span = (frames.c.seq >= bindparam("since"), frames.c.seq <= bindparam("until"))
+        waiting = select(evidence.c.camera, evidence.c.boot, evidence.c.following).where(evidence.c.waiting != b"")
+        # As literals, for an index of these chains alone: of others there may be hundreds of thousands.
+        self._left_waiting = waiting.compile(dialect=engine.dialect, compile_kwargs={"literal_binds": True}).string
         self._count = Prepared(engine, select(func.count()).select_from(frames).where(*mine, *span))
         self._classes = Prepared(engine, select(frames.c.class_id).where(*mine, *span))
         self._alert = upsert(engine, alerts).on_conflict_do_nothing()
 
     def load(self, connection: Connection) -> None:
         """Take up the chains that an earlier recorder left waiting."""
-        rows = connection.execute(
-            select(evidence.c.camera, evidence.c.boot, evidence.c.following).where(evidence.c.waiting != b"")
-        )
+        rows = connection.exec_driver_sql(self._left_waiting)
         self._waiting = {(camera, boot): (following, time.monotonic()) for camera, boot, following in rows}
 
     def fold(self, connection: Connection, rows: Sequence[FrameRow]) -> Pending:

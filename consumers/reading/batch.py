@@ -23,7 +23,7 @@ from schemas.errors import Malformed, WireError
 from schemas.frame import TIME_LIMIT, open_message
 from schemas.identity import BOOT_ID_LIMIT, SEQ_LIMIT, CameraId, camera_id_on_wire
 from schemas.keys import KeyRing
-from schemas.limits import DEAD_LETTER_PAYLOAD_BYTES
+from schemas.limits import CAMERAS_AT_HAND, DEAD_LETTER_PAYLOAD_BYTES
 from schemas.pointillist_pb2 import DeadLetter, Ledger, Meta, Status, Verdict
 
 STAGE: Final = "recorder"
@@ -113,7 +113,7 @@ def refuse(batch: Batch, record: Record, error: WireError) -> None:
     batch.letters[place] = _letter_row(record, letter, batch.recorded_ms)
 
 
-@lru_cache(8192)
+@lru_cache(CAMERAS_AT_HAND)
 def _camera(key: bytes | None) -> CameraId:
     try:
         return camera_id_on_wire((key or b"").decode())

@@ -13,6 +13,7 @@ from aiokafka.errors import CorruptRecordException
 from consumers.reading.batch import Partition, Record
 from consumers.settings import RecorderSettings
 from schemas.limits import MAX_BROKER_BYTES
+from schemas.runtime import trace
 from schemas.runtime.kafka_clients import REQUEST_S, STOP_S, leave, start
 from schemas.runtime.kafka_damage import DamagePasser
 
@@ -97,6 +98,8 @@ class Log:
             found = await self._getmany(self._consumer, wait_s, limit)
             if self._consumer.assignment() != self._next.keys():
                 raise Rewound("the topics have other partitions than before")
+            if trace.on():
+                trace.stamp("gathered", *(named(record) for some in found.values() for record in some))
             for partition, some in found.items():
                 if some[0].offset < self._next[partition]:
                     raise Rewound(f"{partition}: expected offset {self._next[partition]}, got {some[0].offset}")
@@ -148,3 +151,8 @@ class Log:
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
             await leave(consumer.stop, deadline_s=STOP_S)
+
+
+def named(record: Record) -> str:
+    """What a record's event is called: of a verdict, the identity of its frame."""
+    return next((value.decode(errors="replace") for name, value in record.headers if name == "ce_id"), "")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final, NamedTuple
+
+from schemas.limits import CAMERAS_AT_HAND
 
 
 class FrameRow(NamedTuple):
@@ -40,6 +43,7 @@ _ROW_BYTES: Final = {"sqlite": 160, "postgresql": 320}
 with index pages filled as frames come in order; PostgreSQL keeps every number at its full width."""
 
 
+@lru_cache(CAMERAS_AT_HAND)
 def frame_bytes(dialect: str, camera: str, class_name: str, model_id: str, policy: str) -> int:
     """What a row of `frames` with these texts is taken to cost in the database; the camera is in an index too."""
     texts = 2 * len(camera.encode()) + len(class_name.encode()) + len(model_id.encode()) + len(policy.encode())

@@ -161,6 +161,7 @@ def status(
                     "running": name in running,
                     "model_id": served.model_id,
                     "is_live": served.digest == digest,
+                    "runs": served.runs,
                     "since_ms": served.since_ms,
                     "error": served.error or None,
                 }
@@ -176,9 +177,9 @@ def status(
     console.print(f"live: {found['live'] or 'each processor serves its own bundle'}", markup=False)
     if found["error"]:
         console.print(f"the newest list of models is refused: {found['error']}", markup=False)
-    table = _table("processor", "running", "serves", "is live", "since", "refused")
+    table = _table("processor", "running", "serves", "is live", "runs", "since", "refused")
     for row in found["processors"]:
-        plain = (row["processor"], _yes(row["running"]), row["model_id"], _yes(row["is_live"]))
+        plain = (row["processor"], _yes(row["running"]), row["model_id"], _yes(row["is_live"]), row["runs"])
         table.add_row(*plain, _at(row["since_ms"]), row["error"] or "")
     console.print(table)
 

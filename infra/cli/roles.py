@@ -94,7 +94,8 @@ def bridge(
 
     from infra.cli.up import first_problem
     from infra.role import address, run_role
-    from producers.bridge import BridgeSettings, run_bridge
+    from producers.bridge import KEPT_BYTES, BridgeSettings, run_bridge
+    from schemas.runtime.memory import keep_freed
 
     place, bootstrap = broker(mqtt, state, "mosquitto"), broker(kafka, state, "kafka")
     host, port = address(place)
@@ -108,6 +109,7 @@ def bridge(
         raise ConfigError(first_problem(error)) from None
     require_brokers(broker_wait, mqtt=place, kafka=bootstrap)
     keys = server_keys(state)
+    keep_freed(KEPT_BYTES)
     run_role(
         name,
         metrics,
@@ -128,8 +130,14 @@ def process(
             help="Reconstruction: default, paper (Algorithm 1), plate (not learned) or none (the network alone)."
         ),
     ] = "default",
+    backend: Annotated[
+        str, typer.Option(help="On a CPU: auto (what measures fastest at the start), torch or openvino.")
+    ] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="auto (the fastest that changes no verdict), float32, tf32 (CUDA), bf16 or int8 (CPU).")
+    ] = "auto",
     compiled: Annotated[
-        bool | None, typer.Option("--compile/--no-compile", help="One compiled device program; else on CUDA only.")
+        bool | None, typer.Option("--compile/--no-compile", help="On CUDA: one compiled device program.")
     ] = None,
     batch_frames: Annotated[int, typer.Option(help="Most frames in a batch.")] = 64,
     strip_dropped: Annotated[
@@ -164,7 +172,7 @@ def process(
     options: dict[str, Any] = {
         "kafka": broker(kafka, state, "kafka"), "bundle": bundle, "instance": instance, "mode": mode,
         "compile": compiled, "batch_frames": batch_frames, "device": device, "model_cache": model_cache,
-        "strip_dropped": strip_dropped, "max_frame_pixels": max_pixels,
+        "strip_dropped": strip_dropped, "max_frame_pixels": max_pixels, "backend": backend, "precision": precision,
     }  # fmt: skip
     require_brokers(broker_wait, kafka=options["kafka"])
     try:

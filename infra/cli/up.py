@@ -46,6 +46,8 @@ def up(
             help="Reconstruction: default, paper (Algorithm 1), plate (not learned) or none (the network alone)."
         ),
     ] = "default",
+    backend: Annotated[str, typer.Option(help="What runs the networks on a CPU; see `process`.")] = "auto",
+    precision: Annotated[str, typer.Option(help="Their arithmetic; see `process`.")] = "auto",
     processors: Annotated[int, typer.Option(help="Processors side by side.")] = 1,
     bridges: Annotated[int, typer.Option(help="Bridges side by side.")] = 1,
     batch: Annotated[int, typer.Option(help="Most frames in a batch.")] = 64,
@@ -87,6 +89,8 @@ def up(
         "strip_dropped": strip_dropped,
         "profile": profile,
         "mode": mode,
+        "backend": backend,
+        "precision": precision,
         "processors": processors,
         "bridges": bridges,
         "batch_frames": batch,

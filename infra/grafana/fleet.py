@@ -182,10 +182,14 @@ def _defence() -> list[Graph | Figure]:
         ),
         Graph(
             "Models served",
-            "Processors by the model that they serve; and the outcomes of published ones.",
+            "Processors by the model that they serve and by what runs its networks; the outcomes of published ones.",
             "none",
             (
                 Query(total(m.MODEL_INFO, "model_id"), "{{model_id}}"),
+                Query(
+                    total(m.BACKEND_INFO, "network, backend, precision"),
+                    "{{network}}: {{backend}} {{precision}}",
+                ),
                 Query(or_zero(f"sum by (outcome) (increase({m.MODEL_SWAPS.name}[1h])) > 0"), "{{outcome}}, last hour"),
             ),
             8,

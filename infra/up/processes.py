@@ -122,6 +122,7 @@ class LocalRoles:
         """Kafka frames → verdicts."""
         bundle = str(bundle_folder(self._settings))
         fixed = ["process", "--kafka", self._kafka, "--bundle", bundle, "--mode", self._settings.mode]
+        fixed += ["--backend", self._settings.backend, "--precision", self._settings.precision]
         fixed += ["--batch-frames", str(self._settings.batch_frames)]
         fixed += ["--max-pixels", str(self._settings.max_frame_pixels)]
         fixed += ["--strip-dropped", str(self._settings.strip_dropped)]

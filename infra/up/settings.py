@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from producers.scenario import read_scenario
 from schemas.errors import BundleError, ConfigError, SourceError
-from schemas.limits import USUAL_FRAME_PIXELS
+from schemas.limits import CAMERAS_AT_HAND, USUAL_FRAME_PIXELS
 
 PRERENDERED = 256
 """Scenes rendered beforehand for each camera that runs as fast as it can: then the renderer is not what is measured."""
@@ -22,7 +22,7 @@ class UpSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    cameras: int = Field(default=8, ge=1, le=4096)
+    cameras: int = Field(default=8, ge=1, le=CAMERAS_AT_HAND)
     fps: float = Field(default=2.0, ge=0)
     seconds: float | None = Field(default=None, gt=0)
     drop: float = Field(default=0.25, ge=0, le=0.875)
@@ -33,6 +33,8 @@ class UpSettings(BaseModel):
     strip_dropped: float = Field(default=0.0, ge=0, le=1)
     profile: Literal["raw", "lossless", "temporal"] = "raw"
     mode: Literal["default", "paper", "plate", "none"] = "default"
+    backend: Literal["auto", "torch", "openvino"] = "auto"
+    precision: Literal["auto", "float32", "tf32", "bf16", "int8"] = "auto"
     processors: int = Field(default=1, ge=1, le=16)
     bridges: int = Field(default=1, ge=1, le=16)
     state: Path = Path(".pointillist")

@@ -25,19 +25,20 @@ def cifar_pictures(data: Path) -> Images:
     return pictures
 
 
-def crops_of_larger(data: Path, count: int, seed: int) -> Images:
-    """`count` crops (32, 32, 3) uint8: a third each from videos, simulated scenes and CIFAR-10 pictures enlarged.
+def crops_of_larger(data: Path, count: int, seed: int, side: int = SIDE) -> Images:
+    """`count` crops (side, side, 3) uint8: a third each from videos, simulated scenes and CIFAR-10 pictures enlarged.
 
-    Videos and scenes are cut at their own size, or after halving with area averaging, which keeps more detail a pixel.
+    `side` is at most 64. Videos and scenes are cut at their own size, or after halving with area averaging, which keeps
+    more detail a pixel.
     """
     generator = np.random.default_rng(seed)
     third = count // 3
     frames = [*_video_frames(sorted((data / "video").glob("*.mp4"))), *_scenes(24)]
     frames += [_halved(frame) for frame in frames]
-    large = [_random_crop(frames[i % len(frames)], generator) for i in range(2 * third)]
+    large = [random_crop(frames[i % len(frames)], generator, side) for i in range(2 * third)]
     small = cifar_pictures(data)[generator.choice(49_000, count - 2 * third, replace=False)]
     enlarged = F.interpolate(_stacked(small), scale_factor=2.0, mode="bicubic", align_corners=False).clamp_(0, 255)
-    cut = [_random_crop(picture, generator) for picture in enlarged.round_().byte().permute(0, 2, 3, 1).numpy()]
+    cut = [random_crop(picture, generator, side) for picture in enlarged.round_().byte().permute(0, 2, 3, 1).numpy()]
     return np.stack([*large, *cut])
 
 
@@ -66,7 +67,8 @@ def _halved(picture: Images) -> Images:
     return result
 
 
-def _random_crop(picture: Images, generator: np.random.Generator) -> Images:
+def random_crop(picture: Images, generator: np.random.Generator, side: int) -> Images:
+    """Any `side` × `side` pixels of a picture (H, W, C)."""
     height, width, _ = picture.shape
-    y, x = generator.integers(height - SIDE + 1), generator.integers(width - SIDE + 1)
-    return picture[y : y + SIDE, x : x + SIDE]
+    y, x = generator.integers(height - side + 1), generator.integers(width - side + 1)
+    return picture[y : y + side, x : x + side]

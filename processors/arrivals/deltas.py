@@ -22,9 +22,9 @@ from schemas.errors import Malformed, NoKeyFrame, WireError
 from schemas.frame import check_names_key, is_key_frame
 from schemas.identity import Identity
 from schemas.keys import KeyRing
+from schemas.limits import CAMERAS_AT_HAND
 from schemas.runtime.throttle import Throttle
 
-_REMEMBERED: Final = 4096
 _ASK_AFTER: Final = 0.25
 """Of the time that a frame waits: a key frame that is merely late comes sooner."""
 _ASK_AGAIN_S: Final = 2.0
@@ -182,7 +182,7 @@ class Deltas:
 
     def _give_up(self, wanted: Identity, now_s: float | None = None) -> None:
         self._missed[wanted] = None
-        if len(self._missed) > _REMEMBERED:
+        if len(self._missed) > CAMERAS_AT_HAND:
             self._missed.popitem(last=False)
         for waiting in self._waiting.pop(wanted, []):
             self._miss(waiting.taken, now_s if now_s is not None else waiting.since_s)

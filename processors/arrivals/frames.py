@@ -13,6 +13,7 @@ from schemas.errors import Malformed
 from schemas.frame import open_keyed_frame
 from schemas.identity import CameraId, Identity, camera_id_on_wire
 from schemas.keys import CameraKey, KeyRing
+from schemas.limits import CAMERAS_AT_HAND
 from schemas.pointillist_pb2 import Frame
 
 TRACEPARENT: Final = "traceparent"
@@ -65,6 +66,8 @@ class TakenFrame:
     """Whether it still counts as in flight from its partition."""
     key_frame: KeyFrame | None = None
     """Under the profile `temporal`: the key frame that it names, or itself as one."""
+    pixel_bytes: int | None = None
+    """The length of its field `pixels`, once someone has read that: protobuf copies it each time."""
 
     @property
     def identity(self) -> Identity:
@@ -72,7 +75,7 @@ class TakenFrame:
         return Identity(self.camera_id, self.frame.boot_id, self.frame.seq)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=CAMERAS_AT_HAND)
 def _camera_of(key: bytes) -> CameraId:
     try:
         return camera_id_on_wire(key.decode())

@@ -27,6 +27,7 @@ class Bundle:
     are stages of theirs too. `network` maps normalised pictures (B, channels, height, width) to its raw output
     (B, classes). `overlays` is (N, channels, height, width) in [0, 1], or None without a `strip` table. `stages` are
     what every picture goes through before it is normalised, one that STRIP has laid an overlay over as well.
+    `calibration`, like overlays, are pictures for 8-bit integers; None where the bundle does not allow those.
     """
 
     model_id: str
@@ -37,6 +38,7 @@ class Bundle:
     mean: Tensor
     std: Tensor
     stages: tuple[Stage, ...] = ()
+    calibration: Tensor | None = None
 
     @property
     def random(self) -> bool:
@@ -93,13 +95,17 @@ class Bundle:
         """
         return self.network_logits(self.preprocess(prepared, seeds))
 
+    def normalised(self, preprocessed: Tensor) -> Tensor:
+        """What `network` takes, of what `preprocess` gave: (B, channels, height, width)."""
+        return (preprocessed - self.mean) / self.std
+
     def network_logits(self, preprocessed: Tensor) -> Tensor:
         """The same of what `preprocess` gave."""
         if preprocessed.ndim == 5:
             every = self.network_logits(preprocessed.flatten(0, 1)).view(*preprocessed.shape[:2], -1)
             best = every.softmax(2).amax(2).argmax(1)
             return every[torch.arange(len(every), device=every.device), best]
-        output = self.network((preprocessed - self.mean) / self.std)
+        output = self.network(self.normalised(preprocessed))
         if self.settings.output == "probabilities":
             return output.clamp_min(torch.finfo(output.dtype).tiny).log()
         return output

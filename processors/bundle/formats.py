@@ -14,13 +14,16 @@ import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from schemas.errors import BundleError, first_line
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 FACTORIES: Final = "POINTILLIST_FACTORIES"
 """The variable that names further packages or modules whose factories bundles may call, with commas between them."""
@@ -149,7 +152,39 @@ def load_torchscript(weights: Path, device: torch.device) -> Network:
     return network
 
 
-def load_onnx(weights: Path, device: torch.device) -> Network:
+class OnnxNetwork:
+    """An ONNX graph as onnxruntime runs it; see `load_onnx`."""
+
+    def __init__(self, path: Path, session: onnxruntime.InferenceSession) -> None:
+        """`session` is of the graph in `path`."""
+        self.path = path
+        """Where the graph lies, for another runtime to read."""
+        self._session = session
+        taken = session.get_inputs()[0]
+        self._name = taken.name
+        self._kind = np.float16 if taken.type == "tensor(float16)" else np.float32
+        batch = taken.shape[0] if taken.shape else None
+        self.batch: int | None = batch if isinstance(batch, int) else None
+        """How many pictures it takes, no more and no less; None is any number."""
+        self._output = session.get_outputs()[0].name
+
+    def __call__(self, frames: Tensor) -> Tensor:
+        """The first output, float32, on the device of `frames`."""
+        array = frames.detach().cpu().numpy().astype(self._kind, copy=False)
+        if self.batch is not None and len(array) != self.batch:
+            margins = [(0, -len(array) % self.batch)] + [(0, 0)] * (array.ndim - 1)
+            chunks = np.split(np.pad(array, margins), range(self.batch, len(array), self.batch))
+            result = np.concatenate([self._run(chunk) for chunk in chunks])[: len(array)]
+        else:
+            result = self._run(array)
+        return torch.from_numpy(np.ascontiguousarray(result, np.float32)).to(frames.device)
+
+    def _run(self, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        result: np.ndarray[Any, Any] = self._session.run([self._output], {self._name: array})[0]
+        return result
+
+
+def load_onnx(weights: Path, device: torch.device) -> OnnxNetwork:
     """An ONNX graph with one picture input, run by onnxruntime with as many threads as torch uses.
 
     A graph exported for a fixed batch size is called in chunks of that size, the last one padded with zeros. It runs
@@ -174,18 +209,4 @@ def load_onnx(weights: Path, device: torch.device) -> Network:
     if len(inputs) != 1 or inputs[0].type not in ("tensor(float)", "tensor(float16)"):
         got = ", ".join(f"{i.name}: {i.type}" for i in inputs) or "none"
         raise BundleError(f"{weights.name}: expected one float input, got {got}")
-    name, kind = inputs[0].name, np.float16 if inputs[0].type == "tensor(float16)" else np.float32
-    batch = inputs[0].shape[0] if inputs[0].shape else None
-    output = session.get_outputs()[0].name
-
-    def run(frames: Tensor) -> Tensor:
-        array = frames.detach().cpu().numpy().astype(kind, copy=False)
-        if isinstance(batch, int) and len(array) != batch:
-            margins = [(0, -len(array) % batch)] + [(0, 0)] * (array.ndim - 1)
-            chunks = np.split(np.pad(array, margins), range(batch, len(array), batch))
-            result = np.concatenate([session.run([output], {name: chunk})[0] for chunk in chunks])[: len(array)]
-        else:
-            result = session.run([output], {name: array})[0]
-        return torch.from_numpy(np.ascontiguousarray(result, np.float32)).to(frames.device)
-
-    return run
+    return OnnxNetwork(weights, session)

@@ -23,6 +23,8 @@ _TRIED = 8
 """Pictures of noise whose outputs tell whether those are shares."""
 _SHARE_ERROR = 1e-2
 """What half precision may leave of 1."""
+_CALIBRATION = range(16, 1025)
+"""Pictures that a calibration has: with fewer, what they leave out is cut off; more say nothing new."""
 
 
 def shipped_bundle(name: str) -> Path:
@@ -44,12 +46,13 @@ def load_bundle(folder: Path, device: torch.device) -> Bundle:
         digest = _digest(settings, weights, folder)
         network = _load_network(settings, weights, folder, device)
         overlays = None if settings.strip is None else _load_overlays(settings, folder).to(device)
+        calibration = None if settings.calibration is None else _load_calibration(settings, folder).to(device)
         mean, std = (
             torch.tensor(values, dtype=torch.float32, device=device)[:, None, None]
             for values in (settings.input.mean, settings.input.std)
         )
         model_id = f"{settings.name}@{settings.version}+{digest}"
-        bundle = Bundle(model_id, settings, network, overlays, device, mean, std, stages)
+        bundle = Bundle(model_id, settings, network, overlays, device, mean, std, stages, calibration)
         _try(bundle)
         _check_scale(bundle)
     except BundleError as error:
@@ -62,9 +65,12 @@ def load_bundle(folder: Path, device: torch.device) -> Bundle:
 def _digest(settings: BundleSettings, weights: Path, folder: Path) -> str:
     """12 hexadecimal digits for what decides verdicts: the weights, and the stages' parameters with their files.
 
-    Without stages it is the digest of the weights alone, as it was before there were any.
+    Without stages and in float32 it is the digest of the weights alone, as it was before there was anything else.
     """
     digest = hashlib.sha256(weights.read_bytes())
+    if settings.calibration is not None:
+        calibration = inside(folder, settings.calibration, "calibration").read_bytes()
+        digest.update(settings.precision.encode() + hashlib.sha256(calibration).digest())
     for stage in settings.preprocess:
         digest.update(json.dumps(stage.model_dump(mode="json"), sort_keys=True).encode())
         for name in stage.files:
@@ -100,7 +106,20 @@ def _load_network(settings: BundleSettings, weights: Path, folder: Path, device:
 
 def _load_overlays(settings: BundleSettings, folder: Path) -> Tensor:
     assert settings.strip is not None
-    path = inside(folder, settings.strip.overlays, "strip.overlays")
+    return _load_pictures(settings, inside(folder, settings.strip.overlays, "strip.overlays"))
+
+
+def _load_calibration(settings: BundleSettings, folder: Path) -> Tensor:
+    assert settings.calibration is not None
+    pictures = _load_pictures(settings, inside(folder, settings.calibration, "calibration"))
+    if len(pictures) not in _CALIBRATION:
+        bounds = f"{_CALIBRATION.start} to {_CALIBRATION.stop - 1}"
+        raise BundleError(f"{settings.calibration}: expected {bounds} pictures, got {len(pictures)}")
+    return pictures
+
+
+def _load_pictures(settings: BundleSettings, path: Path) -> Tensor:
+    """Pictures (N, channels, height, width) in [0, 1] of an .npy file, of the network's size and at least one."""
     try:
         array = np.load(path, allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:

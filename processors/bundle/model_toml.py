@@ -7,6 +7,8 @@
     factory = "network.py:small"         # safetensors only: a file of the bundle, or a package's, see `--factories`
     output = "logits"                    # or "probabilities", when the network ends in a softmax
     classes = ["pause", "no-entry"]
+    # precision = "int8"                 # optional: 8-bit integers where they are faster than float32
+    # calibration = "calibration.npy"    # with it: (N, height, width, channels) uint8, at least 16 pictures
 
     [factory_arguments]
     classes = 2
@@ -98,6 +100,10 @@ class BundleSettings(_Table):
     factory_arguments: dict[str, Any] = Field(default_factory=dict)
     output: Literal["logits", "probabilities"] = "logits"
     classes: list[Annotated[str, Field(min_length=1)]] = Field(min_length=2)
+    precision: Literal["float32", "int8"] = "float32"
+    """`int8` allows 8-bit integers wherever they are faster; see `processors.device.backends`."""
+    calibration: str | None = None
+    """Pictures whose activations say what range those integers cover."""
     input: InputSettings
     preprocess: list[Annotated[SerializeAsAny[StageSettings], BeforeValidator(read_stage)]] = Field(
         default_factory=list, max_length=16
@@ -112,6 +118,10 @@ class BundleSettings(_Table):
             raise ValueError(f"format {self.format}: expected {wanted}, got {got}")
         if self.factory is None and self.factory_arguments:
             raise ValueError("factory_arguments: expected none without a factory")
+        if (self.precision == "int8") != (self.calibration is not None):
+            got = "none" if self.calibration is None else repr(self.calibration)
+            wanted = "a calibration" if self.precision == "int8" else "no calibration"
+            raise ValueError(f"precision {self.precision}: expected {wanted}, got {got}")
         if len(set(self.classes)) != len(self.classes):
             raise ValueError("classes: expected distinct names, got a repeated one")
         return self

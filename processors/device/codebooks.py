@@ -3,27 +3,39 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from processors.stages.unpack import pattern_bytes
+from processors.arrivals.frames import TakenFrame
 from schemas.identity import CameraId
 from schemas.keys import CameraKey
-from schemas.limits import BLOCK
-from schemas.pixels.masks import ROWS, codebook
+from schemas.limits import BLOCK, CAMERAS_AT_HAND
+from schemas.pixels.masks import FEW_ROWS, ROWS, block_patterns, blocks_of, codebook
 
 _FIRST = 16
 
 
 class DeviceCodebooks:
-    """Codebooks (slots, ROWS, 8) uint8 on `device`, at most `capacity` of 32 KiB each; the least used one gives way."""
+    """Codebooks (slots, ROWS, 8) uint8 on `device`, at most `capacity` of 32 KiB each; the least used one gives way.
 
-    def __init__(self, device: torch.device, capacity: int = 1024) -> None:
-        self._capacity = capacity
+    Small frames on a CPU do without: their few rows are made by the batch in less time than they are looked up in, and
+    no camera costs memory. A GPU has room for the codebooks of all cameras, and no time to wait for the host.
+    """
+
+    def __init__(self, device: torch.device, capacity: int | None = None) -> None:
+        on_gpu = device.type == "cuda"
+        self._capacity: int = capacity or (CAMERAS_AT_HAND if on_gpu else 1024)
+        self._makes_rows = not on_gpu
         self._slots: OrderedDict[tuple[CameraId, int, int], int] = OrderedDict()
-        self.table = torch.zeros(min(_FIRST, capacity), ROWS, BLOCK, dtype=torch.uint8, device=device)
+        self.table = torch.zeros(min(_FIRST, self._capacity), ROWS, BLOCK, dtype=torch.uint8, device=device)
+
+    def __len__(self) -> int:
+        """How many are at hand."""
+        return len(self._slots)
 
     def slot(self, key: CameraKey, dropped_per_block: int) -> int:
         """Where in `table` the codebook of this key and drop stands; it is put there when it is not.
@@ -37,9 +49,18 @@ class DeviceCodebooks:
             return slot
         slot = self._free_slot()
         rows = codebook(key.codebook_seed(dropped_per_block), dropped_per_block)
-        self.table[slot] = pattern_bytes(torch.from_numpy(rows.view(np.int64).copy())).to(self.table.device)
+        self.table[slot] = torch.from_numpy(_bytes_of(rows)).to(self.table.device)
         self._slots[name] = slot
         return slot
+
+    def of(self, batch: Sequence[TakenFrame], seeds: Sequence[tuple[int, int]]) -> Tensor:
+        """What `Program` takes as the `books` of a batch of one shape, whose frames have these `seeds`."""
+        rows, columns = blocks_of(batch[0].shape.height, batch[0].shape.width)
+        wanted = [(taken.key, taken.frame.dropped_per_block) for taken in batch]
+        if self._makes_rows and rows * columns <= FEW_ROWS:
+            return _patterns(wanted, seeds, rows * columns)
+        slots = self.slots(wanted)  # before the table is looked at: it may have to grow
+        return self.table[slots]
 
     def _free_slot(self) -> int:
         used = len(self._slots)
@@ -53,3 +74,19 @@ class DeviceCodebooks:
     def slots(self, wanted: list[tuple[CameraKey, int]]) -> Tensor:
         """The slots (B,) int64, on the device, of one batch."""
         return torch.tensor([self.slot(key, dropped) for key, dropped in wanted], device=self.table.device)
+
+
+def _patterns(wanted: Sequence[tuple[CameraKey, int]], seeds: Sequence[tuple[int, int]], blocks: int) -> Tensor:
+    """The patterns (B, blocks, 8) of the blocks of a batch, as `stages.unpack.laid_out` reads them."""
+    found = np.empty((len(wanted), blocks), dtype=np.uint64)
+    for dropped in {dropped for _, dropped in wanted}:
+        alike = [place for place, (_, each) in enumerate(wanted) if each == dropped]
+        own = np.array([seeds[place] for place in alike], dtype=np.uint64)
+        books = np.array([wanted[place][0].codebook_seed(dropped) for place in alike], dtype=np.uint64)
+        found[alike] = block_patterns(own, books, blocks, dropped)
+    return torch.from_numpy(_bytes_of(found))
+
+
+def _bytes_of(words: NDArray[np.uint64]) -> NDArray[np.uint8]:
+    """Patterns (..., K) as words to their eight rows, the uppermost first: (..., K, 8)."""
+    return words.astype("<u8", copy=False).view(np.uint8).reshape(*words.shape, BLOCK)

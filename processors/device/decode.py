@@ -56,7 +56,9 @@ def decoded_batch(batch: Sequence[TakenFrame], kept: Tensor, sent: Tensor) -> De
                 pixels += picture.reshape(-1, shape.channels).take(np.flatnonzero(known), axis=0).tobytes()
             else:
                 frame = taken.frame
-                pixels += unpack_pixels(frame.pixels, host_sent[index], frame.channels, frame.profile).tobytes()
+                data = frame.pixels
+                taken.pixel_bytes = len(data)
+                pixels += unpack_pixels(data, host_sent[index], frame.channels, frame.profile).tobytes()
         except WireError as error:
             refused[index] = error
         else:
@@ -80,9 +82,12 @@ def _raw_pixels(taken: TakenFrame) -> bytes:
     frame, shape = taken.frame, taken.shape
     dropped = 0 if frame.whole else frame.dropped_per_block
     count = shape.height * shape.width // BLOCK_PIXELS * (BLOCK_PIXELS - dropped)
-    if len(frame.pixels) != count * shape.channels:
-        raise BadPixels(f"expected {count} pixels of {shape.channels} bytes, got {len(frame.pixels)} bytes")
-    return frame.pixels
+    # protobuf copies the bytes each time that it is asked for them.
+    pixels = frame.pixels
+    taken.pixel_bytes = len(pixels)
+    if len(pixels) != count * shape.channels:
+        raise BadPixels(f"expected {count} pixels of {shape.channels} bytes, got {len(pixels)} bytes")
+    return pixels
 
 
 def _composed(taken: TakenFrame, kept: Mask) -> tuple[Picture, Mask]:

@@ -24,6 +24,8 @@ from processors.device.work import Failed, Found, Outcome, most_pixels
 from processors.metrics import ProcessorMetrics
 from processors.settings import ProcessorSettings
 from schemas.pixels.packing import Picture
+from schemas.runtime import trace
+from schemas.runtime.linger import Linger
 
 R = TypeVar("R")
 
@@ -81,6 +83,8 @@ class DeviceLoop:
         self._batcher: MicroBatcher[TakenFrame] = MicroBatcher(
             settings.batch_frames, most_pixels(settings), settings.linger_s
         )
+        # Of what the device does, batches alone: STRIP's work is not less where frames wait for each other.
+        self._linger = Linger(settings.linger_s)
         self._probes: StripQueue[Classification] = StripQueue(settings.strip_queue, settings.strip_queue_bytes)
         self._wake = asyncio.Event()
         self._drains = 0
@@ -89,6 +93,11 @@ class DeviceLoop:
         """Let a frame wait for its batch."""
         self._batcher.put(taken)
         self._wake.set()
+
+    @property
+    def linger_s(self) -> float:
+        """How long a frame should wait for others now, in seconds: not at all while the device is idle."""
+        return self._linger.seconds(time.monotonic())
 
     def refuse_over_quota(self) -> None:
         """Give back what cameras have waiting beyond their quota."""
@@ -144,6 +153,7 @@ class DeviceLoop:
 
     def _next_work(self) -> asyncio.Task[Callable[[], None]] | None:
         now_s = math.inf if self._drains else time.monotonic()
+        self._batcher.linger_s = self.linger_s
         due_s = self._batcher.due_s()
         batch_ready = due_s is not None and due_s <= now_s
         if self._turns.strip_is_next(batch_ready, len(self._probes) > 0):
@@ -179,7 +189,15 @@ class DeviceLoop:
         now_s = time.monotonic()
         previews = [self._preview_due(taken.camera_id, now_s) for taken in batch]
         self._metrics.batch.observe(len(batch))
-        outcomes, seconds = await self._on_device(serving, partial(serving.work.classify, batch, previews))
+        if trace.on():
+            trace.stamp("device", *(taken.identity for taken in batch))
+        self._linger.begin(now_s)
+        try:
+            outcomes, seconds = await self._on_device(serving, partial(serving.work.classify, batch, previews))
+        finally:
+            self._linger.end(time.monotonic())
+        if trace.on():
+            trace.stamp("classified", *(taken.identity for taken in batch))
         self._turns.classified(seconds, len(self._probes) > 0)
         self._batcher.took(batch, seconds)
         self.refuse_over_quota()
@@ -227,6 +245,8 @@ class DeviceLoop:
                 failed.append((probe.taken, finding))
                 continue
             probe.finding = finding
+            if trace.on():
+                trace.stamp("checked", probe.taken.identity)
             if finding.entropy_bits is not None:
                 self._metrics.strip_checked(finding.entropy_bits, finding.passes, flagged=finding.flagged)
             ready.append(probe)

@@ -54,9 +54,10 @@ class MicroBatcher(Generic[W]):
     """Frames that wait for the device. Who bounds their number is the caller: what is taken counts until it is done."""
 
     def __init__(self, batch_frames: int, batch_pixels: int, linger_s: float) -> None:
+        self.linger_s = linger_s
+        """How long a frame waits for others; may change at any time."""
         self._frames = batch_frames
         self._pixels = batch_pixels
-        self._linger_s = linger_s
         self._queues: dict[Shape, _Queue[W]] = {}
         self._size = 0
         self._shares = DeviceShares()
@@ -91,7 +92,7 @@ class MicroBatcher(Generic[W]):
 
     def _ready_s(self, queue: _Queue[W]) -> float:
         oldest_s = queue.oldest_s()
-        return oldest_s if queue.size >= queue.limit else oldest_s + self._linger_s
+        return oldest_s if queue.size >= queue.limit else oldest_s + self.linger_s
 
     def take(self, now_s: float) -> list[W]:
         """The next batch, or nothing when none is full and no frame has waited for the linger.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Literal
+from typing import Literal, cast
 
 import structlog
 import torch
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from processors.pipeline import Pipeline
-from schemas.errors import first_line
+from schemas.errors import ConfigError, first_line
 
 Precision = Literal["float32", "tf32", "bf16"]
 """`tf32` rounds the factors of products to 10 bits, `bf16` (autocast) factors and activations to 7."""
@@ -71,10 +71,19 @@ class _Switch:
 _TF32 = _Switch()
 
 
-def choose_precision(pipeline: Pipeline) -> Precision:
-    """The coarsest arithmetic under which `verdicts_hold`; float32 on a CPU, which gains nothing from the others."""
+def choose_precision(pipeline: Pipeline, wanted: str = "auto") -> Precision:
+    """The coarsest arithmetic of a GPU under which `verdicts_hold`, or the one that is `wanted` of them.
+
+    float32 on a CPU: what runs faster there is for `processors.device.backends` to say. Raises ConfigError for one that
+    the GPU lacks.
+    """
     if pipeline.bundle.device.type != "cuda":
         return "float32"
+    if wanted != "auto":
+        have = ("float32", "tf32", "bf16") if torch.cuda.is_bf16_supported() else ("float32", "tf32")
+        if wanted not in have:
+            raise ConfigError(f"precision {wanted}: expected {', '.join(have)} on this GPU")
+        return cast("Precision", wanted)
     candidates: tuple[Precision, ...] = ("bf16", "tf32") if torch.cuda.is_bf16_supported() else ("tf32",)
     for candidate in candidates:
         try:

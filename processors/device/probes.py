@@ -9,6 +9,7 @@ from torch import Tensor
 
 from processors.arrivals.frames import TakenFrame
 from processors.pipeline import Pipeline
+from processors.stages.packed import Packed
 from processors.stages.recent_pixels import RecentPixels, enough
 
 
@@ -47,7 +48,7 @@ class StripFinding:
 def probes_of(
     pipeline: Pipeline,
     taken: Sequence[TakenFrame],
-    frames: Tensor,
+    frames: Tensor | Packed,
     sent: Tensor,
     dropped_share: float,
     recent: RecentPixels,
@@ -74,6 +75,10 @@ def probes_of(
             # In memory of its own: a view would keep the others alive while it waits.
             found[i] = Probe(picture.clone(), lost, composed, drawn[i])
 
+    if isinstance(frames, Packed):
+        if not dropped_share and not any(each.frame.whole for each in taken):
+            return {}
+        frames = frames.placed
     if whole := [i for i, each in enumerate(taken) if each.frame.whole]:
         add(whole, pipeline.probe_input(frames[whole], own(whole)), False)
     if not dropped_share:

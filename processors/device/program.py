@@ -20,7 +20,8 @@ from torch import Tensor
 from processors.arrivals.frames import Shape
 from processors.device.precision import Precision, arithmetic
 from processors.pipeline import Classified, Pipeline, StageContext, bare
-from processors.stages.unpack import kept_masks, place
+from processors.stages.packed import Packed
+from processors.stages.unpack import kept_masks, laid_out, place
 from schemas.errors import first_line
 from schemas.limits import BLOCK
 from schemas.pixels.masks import ROWS
@@ -96,19 +97,22 @@ class Program:
 
     def __call__(
         self, seeds: Tensor, books: Tensor, whole: Tensor, shape: Shape, decode: Decode, stage: StageContext = bare
-    ) -> tuple[Tensor, Classified] | None:
+    ) -> tuple[Tensor | Packed, Classified] | None:
         """The frames (G, C, H, W) in [0, 1] as they were sent and what the chain finds in them; None when G is 0.
 
-        `seeds` (B, 2) int64 and `books` (B, ROWS, 8) uint8 are the seed and the codebook of each frame, `whole` (B,)
-        bool says which are probes, whose every pixel was sent. What comes of a compiled program is valid until the next
-        call; it is one stage, whose time counts as `classify`.
+        Frames that may go straight to the network's scale stay packed on a CPU.
+
+        `seeds` (B, 2) int64 and `books` (B, ROWS, 8) uint8 are the seed and the codebook of each frame; or `books`
+        holds the patterns (B, blocks, 8) of its own blocks. `whole` (B,) bool says which are probes, whose every pixel
+        was sent. What comes of a compiled program is valid until the next call; it is one stage, whose time counts as
+        `classify`.
         """
         with stage("unpack"):
             pixels, kept, sent, draws = decode(*self._masks(seeds, books, whole, shape))
             if not len(kept):
                 return None
             compiled = self._for(shape, len(kept))
-            frames = place(pixels, sent) if compiled is None else None
+            frames = self._frames(pixels, kept, sent) if compiled is None else None
         with arithmetic(self._device, self.precision):
             if compiled is None:
                 assert frames is not None
@@ -120,9 +124,14 @@ class Program:
                 self._give_up(shape, error)
                 raise
 
+    def _frames(self, pixels: Tensor, kept: Tensor, sent: Tensor) -> Tensor | Packed:
+        if self._device.type == "cpu" and self.pipeline.scales(*sent.shape[2:]):
+            return Packed(pixels, sent, kept)
+        return place(pixels, sent)
+
     def _masks(self, seeds: Tensor, books: Tensor, whole: Tensor, shape: Shape) -> tuple[Tensor, Tensor]:
         compiled = self._for(shape, len(seeds))
-        if compiled is None:
+        if compiled is None or books.shape[1] != ROWS:
             return _masks_of(shape)(seeds, books, whole)
         _next_step(self._device)
         kept, sent = compiled.masks(*(_padded(x, compiled.batch) for x in (seeds, books, whole)))
@@ -156,7 +165,13 @@ def _own_code(function: Callable[P, R]) -> Callable[P, R]:
 def _masks_of(shape: Shape) -> Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]:
     def masks(seeds: Tensor, books: Tensor, whole: Tensor) -> tuple[Tensor, Tensor]:
         own = torch.arange(len(seeds), device=seeds.device)
-        kept = kept_masks(seeds, books, own, shape.height, shape.width)
+        if books.shape[1] == ROWS:
+            kept = kept_masks(seeds, books, own, shape.height, shape.width)
+        else:
+            kept = laid_out(books, shape.height, shape.width)
+        # On a GPU the question would take longer than the answer saves; a compiler cannot ask.
+        if kept.device.type == "cpu" and not torch.compiler.is_compiling() and not bool(whole.any()):
+            return kept, kept
         return kept, kept | whole[:, None, None, None]
 
     return masks

@@ -21,6 +21,7 @@ from processors.device.program import Program
 from processors.metrics import ProcessorMetrics
 from processors.pipeline import Pipeline
 from processors.settings import ProcessorSettings
+from processors.stages.packed import Packed
 from processors.stages.recent_pixels import RecentPixels
 from schemas.errors import ConfigError, PointillistError, StageError
 from schemas.pixels.packing import Picture
@@ -148,7 +149,7 @@ class DeviceWork:
         whole = [taken.frame.whole for taken in batch]
         done = self.program(
             torch.tensor(seeds, dtype=torch.int64, device=self._device),
-            self._books(batch),
+            self._codebooks.of(batch, seeds),
             torch.tensor(whole, device=self._device),
             batch[0].shape,
             decode,
@@ -173,7 +174,9 @@ class DeviceWork:
                 outcomes[index] = Found(class_ids[i], confidences[i], shown.get(i), probes.get(i))
         return [outcome for outcome in outcomes if outcome is not None]
 
-    def _show(self, frames: Tensor, kept: Tensor, rebuilt: Tensor | None, due: list[int]) -> dict[int, Picture]:
+    def _show(
+        self, frames: Tensor | Packed, kept: Tensor, rebuilt: Tensor | None, due: list[int]
+    ) -> dict[int, Picture]:
         """The pictures for people of the frames at the positions `due`."""
         if not due:
             return {}
@@ -188,10 +191,6 @@ class DeviceWork:
             return None
         seeds = [each.key.preprocess_seed(each.frame.boot_id, each.frame.seq) for each in taken]
         return torch.tensor(seeds, dtype=torch.int64, device=self._device)
-
-    def _books(self, batch: Sequence[TakenFrame]) -> Tensor:
-        slots = self._codebooks.slots([(taken.key, taken.frame.dropped_per_block) for taken in batch])
-        return self._codebooks.table[slots]
 
     @torch.inference_mode()
     def strip(self, probes: Sequence[Probe]) -> list[StripFinding | Failed]:
@@ -247,7 +246,9 @@ class DeviceWork:
         for shape in sorted({own, Shape(32, 32, 3)}):
             area = shape.height * shape.width
             self.program.compile_for(shape, max(1, min(batch_frames, batch_pixels // area)))
-            for count in sorted({1, max(1, min(batch_frames, batch_pixels // area, _CPU_PIXELS // area))}):
+            most = max(1, min(batch_frames, batch_pixels // area, _CPU_PIXELS // area))
+            # One less than the most, for what runs batches in parts makes those of each power of two.
+            for count in sorted({1, max(1, most - 1), most}):
                 kept = torch.ones(count, 1, shape.height, shape.width, dtype=torch.bool, device=self._device)
                 kept[..., ::3] = False
                 frames = torch.zeros(count, shape.channels, shape.height, shape.width, device=self._device)

@@ -178,7 +178,7 @@ class ModelSwap:
 
     def _say(self, refused: Model | None, error: str) -> None:
         model_id = self.serving.model.model_id
-        self._metrics.serves(model_id)
+        self._metrics.serves(model_id, self.serving.runs)
         self._health.set("warm", True, model_id)
         self._health.set("model", True, f"{model_id}; refused: {error}" if error else model_id)
         served = ServedModel(
@@ -187,6 +187,7 @@ class ModelSwap:
             since_ms=self._since_ms,
             refused_digest=refused.digest if refused is not None else "",
             error=error[:500],
+            runs=", ".join(" ".join(each) for each in self.serving.runs),
         )
         report = (self._feed.found, served)
         if self._feed.exists and report != self._reported:

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 def onednn_pays(x: Tensor) -> bool:
     """Whether a convolution of `x` runs on oneDNN's own kernels: float32 on an x86 processor, outside a compiler."""
-    return x.device.type == "cpu" and x.dtype == torch.float32 and not torch.compiler.is_compiling() and _have_kernels()
+    exported = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    return x.device.type == "cpu" and x.dtype == torch.float32 and not exported and _have_kernels()
 
 
 @cache

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Protocol
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -10,6 +13,17 @@ from processors.networks.onednn import convolve_add, convolve_relu
 
 MULTIPLE = 8
 """Sides are padded to multiples of this many pixels: the fold and two halvings."""
+
+
+class Restores(Protocol):
+    """What restores frames: a `Restorer`, or the same network run by something else than torch."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What it computes in: filled frames are to come in it."""
+
+    def __call__(self, filled: Tensor, kept: Tensor) -> Tensor:
+        """See `Restorer.forward`."""
 
 
 class _Residual(nn.Module):
@@ -22,7 +36,8 @@ class _Residual(nn.Module):
         return convolve_add(self.second, convolve_relu(self.first, x), x)
 
 
-def _residuals(width: int, depth: int) -> nn.Sequential:
+def residuals(width: int, depth: int) -> nn.Sequential:
+    """`depth` residual blocks of two 3×3 convolutions, (B, width, H, W) to the same."""
     return nn.Sequential(*(_Residual(width) for _ in range(depth)))
 
 
@@ -40,15 +55,15 @@ class Restorer(nn.Module):
         """What the changes of kept pixels are multiplied by: above 1, more of an attack goes, and of fine texture."""
         wide, middle, deep = widths
         self.enter = nn.Conv2d(16, wide, 3, padding=1)
-        self.fine_in = _residuals(wide, depths[0])
+        self.fine_in = residuals(wide, depths[0])
         self.to_middle = nn.Conv2d(wide, middle, 2, stride=2)
-        self.middle_in = _residuals(middle, depths[1])
+        self.middle_in = residuals(middle, depths[1])
         self.to_deep = nn.Conv2d(middle, deep, 2, stride=2)
-        self.deep = _residuals(deep, depths[2])
+        self.deep = residuals(deep, depths[2])
         self.from_deep = nn.Conv2d(deep, 4 * middle, 1)
-        self.middle_out = _residuals(middle, depths[3])
+        self.middle_out = residuals(middle, depths[3])
         self.from_middle = nn.Conv2d(middle, 4 * wide, 1)
-        self.fine_out = _residuals(wide, depths[4])
+        self.fine_out = residuals(wide, depths[4])
         self.leave = nn.Conv2d(wide, 12, 3, padding=1)
         for module in self.modules():
             if isinstance(module, _Residual):
@@ -59,20 +74,41 @@ class Restorer(nn.Module):
             if isinstance(module, nn.Conv2d) and module.bias is not None:
                 nn.init.zeros_(module.bias)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of its weights."""
+        return self.enter.weight.dtype
+
     def forward(self, filled: Tensor, kept: Tensor) -> Tensor:
         """Map filled RGB frames (B, 3, H, W) in [0, 1] and masks (B, 1, H, W), 1 where kept, to clean frames."""
-        height, width = filled.shape[2:]
-        padding = (0, -width % MULTIPLE, 0, -height % MULTIPLE)
-        x = torch.cat((filled - 0.5, kept.to(filled.dtype)), 1)
-        if any(padding):
-            x = F.pad(x, padding, mode="replicate")
+        return restored(filled, kept, self.change, self.kept_gain)
+
+    def change(self, x: Tensor) -> Tensor:
+        """What is to be added, (B, 3, H, W), to what `seen` gives, (B, 4, H, W) with sides that are multiples of 8.
+
+        All that has weights is here: it is what else than torch may run.
+        """
         x = F.pixel_unshuffle(x, 2).contiguous(memory_format=torch.channels_last)
         fine = self.fine_in(self.enter(x))
         middle = self.middle_in(self.to_middle(fine))
         deep = self.deep(self.to_deep(middle))
         middle = self.middle_out(middle + F.pixel_shuffle(self.from_deep(deep), 2))
         fine = self.fine_out(fine + F.pixel_shuffle(self.from_middle(middle), 2))
-        change = F.pixel_shuffle(self.leave(fine), 2)[:, :, :height, :width]
-        if self.kept_gain != 1:
-            change = change * (1 + (self.kept_gain - 1) * kept.to(change.dtype))
-        return filled + change
+        return F.pixel_shuffle(self.leave(fine), 2)
+
+
+def seen(filled: Tensor, kept: Tensor) -> Tensor:
+    """What the network looks at, (B, 4, H', W'): colours less a half and the mask, to multiples of 8 by repetition."""
+    height, width = filled.shape[2:]
+    padding = (0, -width % MULTIPLE, 0, -height % MULTIPLE)
+    x = torch.cat((filled - 0.5, kept.to(filled.dtype)), 1)
+    return F.pad(x, padding, mode="replicate") if any(padding) else x
+
+
+def restored(filled: Tensor, kept: Tensor, change: Callable[[Tensor], Tensor], kept_gain: float) -> Tensor:
+    """`Restorer.forward`, with `change` for its weights."""
+    height, width = filled.shape[2:]
+    added = change(seen(filled, kept))[:, :, :height, :width]
+    if kept_gain != 1:
+        added = added * (1 + (kept_gain - 1) * kept.to(added.dtype))
+    return filled + added

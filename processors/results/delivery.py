@@ -14,7 +14,7 @@ from aiokafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooL
 from aiokafka.partitioner import murmur2
 
 from processors.results.records import Outgoing
-from schemas.limits import MAX_BROKER_BYTES
+from schemas.limits import CAMERAS_AT_HAND, MAX_BROKER_BYTES
 from schemas.runtime.kafka_clients import end, start, stop
 
 BACKOFF_S: Final = (0.1, 0.2, 0.5, 1.0)
@@ -24,7 +24,7 @@ _BATCH_BYTES: Final = 2**20
 log = structlog.get_logger()
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=CAMERAS_AT_HAND)
 def _hash(key: bytes) -> int:
     value: int = murmur2(key)
     return value & 0x7FFFFFFF

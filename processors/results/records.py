@@ -61,7 +61,7 @@ def verdict_record(
         whole=frame.whole,
         profile=frame.profile,
         frame_bytes=taken.frame_bytes,
-        pixel_bytes=len(frame.pixels),
+        pixel_bytes=len(frame.pixels) if taken.pixel_bytes is None else taken.pixel_bytes,
         strip=NOT_PROBED,
     )
     if finding is not None:

@@ -21,6 +21,7 @@ from processors.results.repeats import Repeats
 from processors.settings import ProcessorSettings
 from schemas.errors import WireError
 from schemas.pixels.packing import Picture, unpack
+from schemas.runtime import trace
 
 log = structlog.get_logger()
 
@@ -102,12 +103,16 @@ class Outbox:
             composed=found.probe is not None and found.probe.composed,
         )  # fmt: skip
         record.done = partial(self._written, taken, record)
+        if trace.on():
+            trace.stamp("answered", taken.identity)
         return record
 
     def _written(self, taken: TakenFrame, record: Outgoing) -> None:
         if record.smaller is not None:
             record.value, record.smaller = record.smaller, None
         self._repeats.remember(taken.identity, record)
+        if trace.on():
+            trace.stamp("delivered", taken.identity)
         # What is remembered must not keep the frame.
         record.done = _nothing
         self._recorded(taken)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import Final
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -37,10 +38,13 @@ def at_scale(frames: Tensor, kept: Tensor, height: int, width: int) -> tuple[Ten
     check_size(height, width)
     weight = kept.to(frames.dtype)
     both = resize(torch.cat((frames.nan_to_num() * weight, weight), 1), height, width)
-    share = both[:, -1:]
+    return weighed(both[:, :-1], both[:, -1:])
+
+
+def weighed(summed: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+    """What `at_scale` gives, of the weighted sums (B, C, h, w) of kept pixels and of the mask (B, 1, h, w)."""
     known = share >= LEAST_SHARE
-    picture = both[:, :-1] / share.clamp_min(TINY)
-    return (picture * known).clamp(0, 1), known
+    return (summed / share.clamp_min(TINY) * known).clamp(0, 1), known
 
 
 def density(kept: Tensor, height: int, width: int) -> Tensor:
@@ -49,4 +53,7 @@ def density(kept: Tensor, height: int, width: int) -> Tensor:
     What says how well `at_scale` does: with fewer than one it blurs, or takes what it shows from afar.
     """
     check_size(height, width)
+    if kept.device.type == "cpu":
+        # torch adds booleans up one by one.
+        return torch.tensor([np.count_nonzero(each) for each in kept.numpy()]) / (height * width)
     return kept.flatten(1).sum(1) / (height * width)

@@ -1,9 +1,9 @@
 """The default reconstruction: a trained network that fills dropped pixels and undoes small changes to the kept ones.
 
 It estimates the frame before the attack from perturbed kept pixels and the mask; `lab.training.restorer` trains it. It
-starts from the thin plate's answer and knows nothing of the classifier behind it. Large frames go through the same
-network with weights that were trained on the drop alone: no attack on them took part in the training, and a network
-that expects one takes fine texture for it.
+starts from the thin plate's answer and knows nothing of the classifier behind it. Large frames go through a smaller
+network that fills what was dropped and leaves the rest alone; `lab.training.filler` trains it. No attack on them took
+part in its training: a network that expects one takes fine texture for it.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from typing import NamedTuple
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
-from processors.networks.restorer import Restorer
+from processors.networks.filler import Filler
+from processors.networks.restorer import Restorer, Restores
 from processors.stages.plate import reconstruct_plate
 from processors.stages.shapes import check_kept
 from schemas.errors import StageError
@@ -26,7 +27,7 @@ PIXELS_AT_ONCE = 1 << 16
 
 
 SMALL_SIDE = 128
-"""Up to this shorter side in pixels a frame is restored with the weights that were trained on attacked pictures."""
+"""Up to this shorter side in pixels a frame is restored by the network that was trained on attacked pictures."""
 
 
 KEPT_GAIN = 1.25
@@ -36,34 +37,46 @@ KEPT_GAIN = 1.25
 
 @lru_cache(maxsize=8)
 @torch.inference_mode(False)  # else no gradient would ever pass a network that a live batch loaded
-def shipped_restorer(device: torch.device, large: bool = False) -> Restorer:
-    """The trained network that ships, on `device`, loaded once; `large` frames have weights of their own."""
+def shipped_restorer(device: torch.device) -> Restorer:
+    """The trained network for small frames that ships, on `device`, loaded once."""
     network = Restorer()
-    name = "without-attack.safetensors" if large else "weights.safetensors"
+    _load(network, "weights.safetensors", device)
+    network.kept_gain = KEPT_GAIN
+    return network
+
+
+@lru_cache(maxsize=8)
+@torch.inference_mode(False)
+def shipped_filler(device: torch.device) -> Filler:
+    """The one for large frames."""
+    network = Filler()
+    _load(network, "large.safetensors", device)
+    return network
+
+
+def _load(network: nn.Module, name: str, device: torch.device) -> None:
     with as_file(files("bundles") / "restorer" / name) as path:
         network.load_state_dict(load_file(path))
-    network.to(device, memory_format=torch.channels_last).requires_grad_(False)  # type: ignore[call-overload]  # missing from stubs
-    network.kept_gain = 1.0 if large else KEPT_GAIN
-    return network.eval()
+    network.to(device, memory_format=torch.channels_last).requires_grad_(False).eval()  # type: ignore[call-overload]  # missing from stubs
 
 
 class Restorers(NamedTuple):
     """The networks that ship, and which of them restores a frame: whoever rebuilds chooses here."""
 
-    small: Restorer
-    large: Restorer
+    small: Restores
+    large: Restores
 
-    def of(self, height: int, width: int) -> Restorer:
+    def of(self, height: int, width: int) -> Restores:
         """The one for frames of this size."""
         return self.large if min(height, width) > SMALL_SIDE else self.small
 
 
 def shipped_restorers(device: torch.device) -> Restorers:
     """Both on `device`, loaded once."""
-    return Restorers(shipped_restorer(device), shipped_restorer(device, large=True))
+    return Restorers(shipped_restorer(device), shipped_filler(device))
 
 
-def reconstruct_learned(frames: Tensor, kept: Tensor, network: Restorer | None = None) -> Tensor:
+def reconstruct_learned(frames: Tensor, kept: Tensor, network: Restores | None = None) -> Tensor:
     """Restore `frames` (B, 1 or 3, H, W) in [0, 1], of which pixels are missing where `kept` (B, 1, H, W) is False.
 
     What stands in dropped pixels is not read. Grey frames are restored as three equal channels whose mean is the
@@ -83,11 +96,11 @@ def reconstruct_learned(frames: Tensor, kept: Tensor, network: Restorer | None =
     return torch.cat([_restore(network, *part) for part in parts])
 
 
-def _restore(network: Restorer, frames: Tensor, kept: Tensor) -> Tensor:
+def _restore(network: Restores, frames: Tensor, kept: Tensor) -> Tensor:
     filled = reconstruct_plate(frames, kept)
-    own = network.enter.weight.dtype
+    own = network.dtype
     if filled.shape[1] == 3:
-        restored: Tensor = network(filled.to(own), kept)
+        restored = network(filled.to(own), kept)
     else:
         restored = network(filled.to(own).expand(-1, 3, -1, -1), kept).mean(1, keepdim=True)
     return restored.to(filled.dtype).clamp(0, 1)

@@ -22,6 +22,9 @@ PLATE_LOWEST = 3.0
 # The discrete Laplacian's eigenvalues lie in [−8, 0], so those of its square in [0, 64].
 PLATE_HIGHEST = 64.0
 
+STRIP_PIXELS = 1 << 15
+"""On a CPU, frames are filled about so many pixels at a time: larger ones leave the processor's caches."""
+
 TINY = 1e-30
 """Where no kept pixel is in reach, 0 / TINY is 0; elsewhere the weights are far larger."""
 
@@ -41,12 +44,45 @@ def reconstruct_plate(
     do: a frame without a kept pixel becomes black. Raises StageError when shapes or types do not fit.
     """
     check_kept(frames, kept)
+    if _asks(frames):
+        if bool(kept.all()):
+            return frames.nan_to_num().clamp(0, 1)
+        rows = max(1, STRIP_PIXELS // (len(frames) * frames.shape[3]))
+        if rows < frames.shape[2] and _within_reach(kept):
+            return _in_strips(frames, kept, rows, sigma, steps, lowest)
+    return _filled(frames, kept, sigma, steps, lowest)
+
+
+def _filled(frames: Tensor, kept: Tensor, sigma: float, steps: int, lowest: float) -> Tensor:
     # Products, not selections: those branch for every pixel and take ten times as long on the CPU.
     weight = kept.to(frames.dtype)
     free = 1 - weight
     weighted = frames.nan_to_num() * weight
     start = torch.addcmul(weighted, _normalised_convolution(weighted, weight, math.exp(-0.5 / sigma**2)), free)
     return _towards_thin_plate(start, free, steps, lowest).clamp(0, 1)
+
+
+def _in_strips(frames: Tensor, kept: Tensor, rows: int, sigma: float, steps: int, lowest: float) -> Tensor:
+    """`_filled`, so many rows at a time, with as many around them as it looks at: what it makes stays in the cache."""
+    margin = 2 * steps + 1
+    height = frames.shape[2]
+    parts = []
+    for first in range(0, height, rows):
+        start, end = max(0, first - margin), min(height, first + rows + margin)
+        around = _filled(frames[:, :, start:end], kept[:, :, start:end], sigma, steps, lowest)
+        parts.append(around[:, :, first - start : min(height, first + rows) - start])
+    return torch.cat(parts, 2)
+
+
+def _within_reach(kept: Tensor) -> bool:
+    """Whether every pixel has a kept one among the nine around it, so that no coarser scale is asked."""
+    rows = kept.clone()
+    rows[:, :, 1:] |= kept[:, :, :-1]
+    rows[:, :, :-1] |= kept[:, :, 1:]
+    around = rows.clone()
+    around[..., 1:] |= rows[..., :-1]
+    around[..., :-1] |= rows[..., 1:]
+    return bool(around.all())
 
 
 def _normalised_convolution(weighted: Tensor, weight: Tensor, side: float) -> Tensor:
@@ -57,14 +93,17 @@ def _normalised_convolution(weighted: Tensor, weight: Tensor, side: float) -> Te
     weighted, weight = _blur(weighted, side), _blur(weight, side)
     near = weighted / weight.clamp_min(TINY)
     height, width = weight.shape[2:]
-    # On a GPU, to ask whether there is need for more would take longer than to go on; a compiler cannot ask.
-    asks = weight.device.type == "cpu" and not torch.compiler.is_compiling()
-    if height * width == 1 or (asks and bool(weight.amin() > 0)):
+    if height * width == 1 or (_asks(weight) and bool(weight.amin() > 0)):
         return near
     halves = [F.avg_pool2d(x, 2, ceil_mode=True) for x in (weighted, weight)]
     coarse = _normalised_convolution(halves[0], halves[1], side)
     far = F.interpolate(coarse, scale_factor=2.0, mode="bilinear", align_corners=False)
     return torch.where(weight > 0, near, far[:, :, :height, :width])
+
+
+def _asks(x: Tensor) -> bool:
+    """Whether to look before going on: on a GPU that takes longer than to do what may be needless; no compiler can."""
+    return x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def _blur(x: Tensor, side: float) -> Tensor:

@@ -5,16 +5,24 @@ The same bits as `schemas.pixels.masks` and `schemas.pixels.philox` give, for a 
 
 from __future__ import annotations
 
+from typing import Final
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from processors.stages.shapes import check_size
 from schemas.errors import StageError
-from schemas.limits import BLOCK, BLOCK_PIXELS
+from schemas.limits import BLOCK
 from schemas.pixels.masks import ROWS, blocks_of
 from schemas.pixels.philox import MULTIPLIERS, ROUNDS, WEYL
+from schemas.pixels.philox import philox as philox_on_host
 
-_LOW = 0xFFFFFFFF
+MANY_COUNTERS: Final = 64
+"""Of a frame, from which on numpy makes its words on a CPU sooner than torch makes those of a batch."""
+
+_LOW: Final = 0xFFFFFFFF
 
 
 def philox(seeds: Tensor, counters: int) -> Tensor:
@@ -48,13 +56,38 @@ def kept_masks(seeds: Tensor, codebooks: Tensor, book: Tensor, height: int, widt
         )
     rows, columns = blocks_of(height, width)
     blocks = rows * columns
-    words = philox(seeds, -(-blocks // 8)).flatten(1)
+    counters = -(-blocks // 8)
+    if seeds.device.type == "cpu" and not torch.compiler.is_compiling():
+        halves_on_host = _words_on_host(seeds, counters).view("<u2")[:, :blocks] & np.uint16(ROWS - 1)
+        # A block's eight bytes as one number.
+        numbers = codebooks.contiguous().numpy().view(np.uint64)[book.numpy()[:, None], halves_on_host, 0]
+        return laid_out(torch.from_numpy(numbers.view(np.uint8).reshape(len(seeds), blocks, BLOCK)), height, width)
+    words = philox(seeds, counters).flatten(1)
     halves = torch.stack((words & 0xFFFF, words >> 16), dim=2).flatten(1)[:, :blocks]
     patterns = codebooks[book[:, None], halves & (ROWS - 1)]
+    return laid_out(patterns, height, width)
+
+
+def laid_out(patterns: Tensor, height: int, width: int) -> Tensor:
+    """The masks (B, 1, height, width) bool whose blocks, in raster order, have the `patterns` (B, blocks, 8) uint8."""
+    rows, columns = blocks_of(height, width)
+    if patterns.device.type == "cpu" and not torch.compiler.is_compiling():
+        # numpy takes a byte's eight bits at once, an eighth of the time; put into raster order before that.
+        raster = patterns.numpy().reshape(-1, rows, columns, BLOCK).transpose(0, 1, 3, 2)
+        raster = raster.reshape(len(patterns), rows * BLOCK, columns)[:, :height]
+        return torch.from_numpy(np.unpackbits(raster, axis=2, count=width, bitorder="little").view(np.bool_))[:, None]
     lines = patterns.view(-1, rows, columns, BLOCK).transpose(2, 3)
-    bits = lines[..., None] >> torch.arange(BLOCK, dtype=torch.uint8, device=seeds.device) & 1
-    padded = bits.reshape(len(seeds), 1, rows * BLOCK, columns * BLOCK)
+    bits = lines[..., None] >> torch.arange(BLOCK, dtype=torch.uint8, device=patterns.device) & 1
+    padded = bits.reshape(len(patterns), 1, rows * BLOCK, columns * BLOCK)
     return padded[:, :, :height, :width].bool()
+
+
+def _words_on_host(seeds: Tensor, counters: int) -> NDArray[np.uint32]:
+    """What `philox` gives, (B, 4 · counters)."""
+    if counters < MANY_COUNTERS:
+        return philox(seeds, counters).flatten(1).numpy().astype("<u4")
+    each = [philox_on_host((first, second), counters).reshape(-1) for first, second in seeds.tolist()]
+    return np.stack(each) if each else np.empty((0, 4 * counters), dtype="<u4")
 
 
 def scatter(pixels: Tensor, sent: Tensor) -> Tensor:
@@ -83,12 +116,28 @@ def place(pixels: Tensor, sent: Tensor) -> Tensor:
     `pixels` may hold more than `sent` asks for, so that its shape need not change from batch to batch; at least one.
     """
     batch, _, height, width = sent.shape
+    if sent.device.type == "cpu" and not torch.compiler.is_compiling():
+        return _placed(pixels, sent)
     # Half of the time of a large frame: 32 bits are enough to count its pixels, and a product of floats is the quickest
     # way to leave some out.
     source = sent.flatten().cumsum(0, dtype=torch.int32).sub_(1).clamp_(0, len(pixels) - 1)
     frames = pixels.index_select(0, source).view(batch, height, width, -1)
     planes = frames.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
     return planes.mul_(sent).div_(255)
+
+
+def _placed(pixels: Tensor, sent: Tensor) -> Tensor:
+    """`place` on the host: each plane of floats gathered on its own, which is half of the time."""
+    batch, _, height, width = sent.shape
+    where = sent.flatten().to(torch.int32)
+    source = where.cumsum(0, dtype=torch.int32)
+    count = int(source[-1]) if len(source) else 0
+    # The first value stands for every pixel that was not sent.
+    values = torch.empty(pixels.shape[1], count + 1)
+    values[:, 0] = 0
+    values[:, 1:] = pixels[:count].T
+    planes = values.div_(255).index_select(1, source.mul_(where))
+    return planes.view(pixels.shape[1], batch, height, width).transpose(0, 1).contiguous()
 
 
 def unpack(
@@ -101,9 +150,3 @@ def unpack(
     """
     kept = kept_masks(seeds, codebooks, book, height, width)
     return scatter(pixels, kept | whole[:, None, None, None]), kept
-
-
-def pattern_bytes(rows: Tensor) -> Tensor:
-    """Codebook rows (ROWS,) as 64-bit words in int64 to the form that `kept_masks` reads: (ROWS, 8) uint8."""
-    shifts = torch.arange(0, BLOCK_PIXELS, BLOCK, device=rows.device)
-    return (rows[:, None] >> shifts & 0xFF).to(torch.uint8)

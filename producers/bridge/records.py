@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from hashlib import blake2b
 from typing import Final, NamedTuple, TypeVar
 
@@ -18,9 +18,10 @@ from schemas.cloudevents import Headers, bridge_source, camera_source, event_hea
 from schemas.dead_letters import dead_letter
 from schemas.errors import BadSize, Malformed, WireError
 from schemas.frame import open_frame, open_message
-from schemas.identity import BOOT_ID_LIMIT, CameraId
+from schemas.identity import BOOT_ID_LIMIT, CameraId, Identity
 from schemas.keys import KeyRing
 from schemas.pointillist_pb2 import DeadLetter, Frame, Ledger, Meta, Status
+from schemas.runtime import trace
 from schemas.topics import Channel, KafkaTopic, parse_mqtt_topic
 
 log = structlog.get_logger()
@@ -50,6 +51,14 @@ class Record(NamedTuple):
     """The MQTT topic, or the beginning of a long one."""
     channel: str
     """Its last part, `unknown` when there is none of ours."""
+
+
+def stamp_records(what: str, records: Iterable[Record]) -> None:
+    """Stamp the frames among `records` in this process's trace."""
+    for record in records:
+        receipt = record.receipt
+        if receipt is not None and receipt.seq >= 0:
+            trace.stamp(what, Identity(receipt.camera_id, receipt.boot_id, receipt.seq))
 
 
 class _Route(NamedTuple):

@@ -18,7 +18,7 @@ from producers.bridge.kafka.producers import Producers
 from producers.bridge.mqtt.acknowledgements import AckWindow
 from producers.bridge.mqtt.link import Link
 from producers.bridge.mqtt.packets import pubacks, publish_qos_0
-from producers.bridge.records import Intake
+from producers.bridge.records import Intake, stamp_records
 from producers.bridge.requests.key_frames import KeyRequests
 from producers.bridge.requests.listener import Requests
 from producers.bridge.requests.probes import ProbeRequests
@@ -26,7 +26,9 @@ from producers.bridge.settings import BridgeSettings
 from schemas import metrics
 from schemas.keys import KeyRing
 from schemas.pointillist_pb2 import KeyRequest, ProbeRequest
+from schemas.runtime import trace
 from schemas.runtime.health import Health
+from schemas.runtime.linger import Linger
 from schemas.topics import KafkaTopic
 
 log = structlog.get_logger()
@@ -64,7 +66,7 @@ class Bridge:
         self._producers = Producers(settings.kafka_bootstrap, settings.name, health)
         self._lanes = Lanes(
             self._producers,
-            settings.linger_ms / 1000,
+            Linger(settings.linger_ms / 1000, adapts=settings.linger_adapts),
             settings.batch_bytes,
             settings.delivery_deadline_s,
             delivered=self._delivered,
@@ -160,11 +162,15 @@ class Bridge:
         record = self._intake.accept(topic, payload)
         self._counts[record.channel, record.topic] += 1
         self._bytes += len(payload)
+        if trace.on():
+            stamp_records("received", [record])
         self._lanes.put(record, ticket)
         if self._lanes.buffered_bytes >= self._settings.max_buffered_bytes and not self._link.paused:
             self._link.pause()
 
     def _delivered(self, lane: Lane, entries: list[Entry], offset: int, size: int, seconds: float) -> None:
+        if trace.on():
+            stamp_records("stored", [record for record, _ in entries])
         released = self._window.settle([ticket for _, ticket in entries if ticket is not None])
         if released:
             self._link.send(pubacks(released))

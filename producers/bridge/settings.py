@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.limits import MAX_MESSAGE_BYTES
 from schemas.topics import PROCESSORS_GROUP
+
+KEPT_BYTES: Final = 32 * 2**20
+"""Freed memory that a bridge's process keeps for the next batches; see `schemas.runtime.memory.keep_freed`."""
 
 
 class BridgeSettings(BaseModel):
@@ -31,7 +34,10 @@ class BridgeSettings(BaseModel):
     """Most messages that the broker lets stand unacknowledged."""
     keepalive_s: int = Field(default=5, ge=1, le=600)
     linger_ms: float = Field(default=10.0, ge=0, le=10_000)
-    """How long the first record of a batch waits for others."""
+    """How long the first record of a batch waits for others, at most: not at all while batches are on their way for a
+    small part of the time, and the longer the more of it they take."""
+    linger_adapts: bool = True
+    """False: every batch waits for so long."""
     batch_bytes: int = Field(default=2**20, ge=1024, le=MAX_MESSAGE_BYTES)
     """A batch of more than one record is at most this large."""
     confirm_interval_ms: float = Field(default=100.0, gt=0, le=60_000)

@@ -22,9 +22,10 @@ from producers.publisher.window import Window
 from producers.spool import FrameKey, Spool
 from schemas.errors import StateError, WireError
 from schemas.frame import open_own_message
-from schemas.identity import CameraId
+from schemas.identity import CameraId, Identity
 from schemas.keys import CameraKey
 from schemas.pointillist_pb2 import Confirm, Meta
+from schemas.runtime import trace
 from schemas.runtime.throttle import Throttle
 from schemas.topics import Channel, mqtt_topic
 
@@ -114,6 +115,8 @@ class Publisher:
     def publish(self, payload: bytes, position: int, captured_ms: int, raw_bytes: int) -> None:
         """Publish the signed message of the frame `spool.current.next`."""
         seq = self._spool.append(payload, position, captured_ms, raw_bytes)
+        if trace.on():
+            trace.stamp("spooled", Identity(self._key.camera_id, self._spool.current.boot_id, seq))
         self._fresh = ((self._spool.current.boot_id, seq), payload)
         self._instruments.published.inc()
         self._instruments.raw_bytes.inc(raw_bytes)
@@ -237,6 +240,8 @@ class Publisher:
             self._window.sent(key, frame.length, now)
             if first:
                 self._spool.take_unsent()
+                if trace.on():
+                    trace.stamp("published", Identity(self._key.camera_id, *key))
             else:
                 self._count_resent(key)
 

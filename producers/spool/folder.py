@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import secrets
 from pathlib import Path
+from threading import Lock
+from typing import ClassVar
 
 from schemas.errors import StateError
 
@@ -15,19 +18,87 @@ def spool_root(state: Path) -> Path:
     return state / "spool"
 
 
-def lock_folder(folder: Path) -> int:
-    """Take the folder for this process; `StateError` when another has it."""
+class FolderLock:
+    """A folder that this process has for itself; `StateError` when another process, or this one, has it already.
+
+    A file of the folder above is locked at the byte that the folder's inode says. So a process with ten thousand spools
+    holds one file open for all of them, and not one for each.
+    """
+
+    _files: ClassVar[dict[tuple[int, int], int]] = {}
+    """By device and inode of the folder above, the file that this process holds open. Closing any descriptor of it
+    would end all of its locks (`fcntl(2)`), so it stays open until the process ends."""
+    _taken: ClassVar[set[tuple[int, int]]] = set()
+    """Device and inode of the folders that this process has: its own locks do not keep it out."""
+    _changing: ClassVar[Lock] = Lock()
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            own = folder.stat()
+            self._place = own.st_dev, own.st_ino
+            with self._changing:
+                self._file = self._open(folder.parent)
+                self._take(folder)
+        except OSError as error:
+            raise StateError(f"the spool {folder} cannot be opened: {error.strerror}") from None
+
+    def _open(self, above: Path) -> int:
+        own = above.stat()
+        place = own.st_dev, own.st_ino
+        held = self._files.get(place)
+        file = os.open(above / ".locks", os.O_RDWR | os.O_CREAT, 0o600) if held is None else held
+        if held is not None and not _is_at(held, above / ".locks"):
+            # The folder was removed and made anew, with the number that the old one had.
+            file = os.open(above / ".locks", os.O_RDWR | os.O_CREAT, 0o600)
+            os.close(held)
+        self._files[place] = file
+        return file
+
+    def _take(self, folder: Path) -> None:
+        if self._place in self._taken or not self._lock(folder):
+            raise StateError(f"the spool {folder} is in use by another process")
+        self._taken.add(self._place)
+
+    def _lock(self, folder: Path) -> bool:
+        try:
+            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, self._place[1])
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EAGAIN):
+                raise
+            return False
+        if _is_locked_as_before(folder / "lock"):
+            fcntl.lockf(self._file, fcntl.LOCK_UN, 1, self._place[1])
+            return False
+        return True
+
+    def release(self) -> None:
+        """Leave the folder to others."""
+        with self._changing:
+            self._taken.discard(self._place)
+            fcntl.lockf(self._file, fcntl.LOCK_UN, 1, self._place[1])
+
+
+def _is_at(file: int, path: Path) -> bool:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as error:
-        raise StateError(f"the spool {folder} cannot be opened: {error.strerror}") from None
+        return os.path.samestat(os.fstat(file), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _is_locked_as_before(path: Path) -> bool:
+    """Whether a process of an earlier release has the folder, which locks a file in it."""
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(lock)
-        raise StateError(f"the spool {folder} is in use by another process") from None
-    return lock
+        file = os.open(path, os.O_RDWR)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(file)
+    return False
 
 
 def install_id(folder: Path) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import secrets
 import time
 from collections import deque
@@ -17,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from producers.spool.clock import SpoolClock
 from producers.spool.damage import Damage
-from producers.spool.folder import install_id, lock_folder
+from producers.spool.folder import FolderLock, install_id
 from producers.spool.ledger import BootLedger
 from producers.spool.ledgers import Ledgers
 from producers.spool.reading import SegmentReader
@@ -83,12 +82,12 @@ class Spool:
         bound = self._limits.max_bytes
         segment_bytes = min(max(bound // _SEGMENTS, low), high, bound // 2)
         self._writer = SegmentWriter(folder, segment_bytes, self._limits.max_age_s * 1000 / _SEGMENTS)
-        self._lock = lock_folder(folder)
+        self._lock = FolderLock(folder)
         try:
             self.install_id = install_id(folder)
             past = recover(folder, camera_id)
         except BaseException as error:
-            os.close(self._lock)
+            self._lock.release()
             if isinstance(error, OSError):
                 raise StateError(f"the spool {folder} cannot be opened: {error.strerror}") from None
             raise
@@ -271,7 +270,7 @@ class Spool:
             self._stop_writing()
             self.ledgers.save(self.current)
         finally:
-            os.close(self._lock)
+            self._lock.release()
 
     def _within(self, boot_id: int, first: int, last: int) -> Iterable[int]:
         if last - first <= len(self._frames):

@@ -12,6 +12,7 @@ entropy a block, 192 bits at 32×32, even for who knows the camera's codebook; f
 from __future__ import annotations
 
 from functools import lru_cache
+from threading import Lock
 from typing import Final
 
 import numpy as np
@@ -19,7 +20,8 @@ from numpy.typing import NDArray
 
 from schemas.keys import CameraKey
 from schemas.limits import BLOCK, BLOCK_PIXELS, MAX_DROPPED_PER_BLOCK
-from schemas.pixels.philox import philox
+from schemas.pixels.philox import philox, philox_each
+from schemas.pixels.symmetries import Words, turned
 
 ROWS: Final = 4096
 """Rows of a codebook, a power of two up to 65,536."""
@@ -30,6 +32,9 @@ CLUMPING_SIGMA: Final = 0.7
 SWAP_TRIES: Final = 200
 """Exchanges tried on each pattern of the pool: more bring little and make patterns alike."""
 
+FEW_ROWS: Final = 256
+"""Up to so many rows, those of a frame of 128×128 pixels, are made sooner than the codebook that they are of."""
+
 Mask = NDArray[np.bool_]
 
 
@@ -38,16 +43,33 @@ def blocks_of(height: int, width: int) -> tuple[int, int]:
     return -(-height // BLOCK), -(-width // BLOCK)
 
 
-@lru_cache(maxsize=4096)
-def codebook(seed: tuple[int, int], dropped_per_block: int) -> NDArray[np.uint64]:
+def codebook(seed: tuple[int, int], dropped_per_block: int) -> Words:
     """The rows (ROWS,) as 64-bit words: bit 8·y + x is set where the pixel (y, x) of the block is kept.
 
     Each word of Philox under `seed` picks a pattern of the pool, a shift around the block and a mirroring.
     """
     _check_drop(dropped_per_block)
-    words = philox(seed, ROWS // 4).reshape(-1)
-    chosen = spread_patterns(dropped_per_block)[words & (ROWS - 1)]
-    return _as_words(np.take_along_axis(chosen, _symmetries()[words >> 23], axis=1))
+    return _rows(philox(seed, ROWS // 4).reshape(-1), dropped_per_block)
+
+
+def codebook_rows(seeds: NDArray[np.uint64], rows: NDArray[np.int64], dropped_per_block: int) -> Words:
+    """Of N codebooks, by their `seeds` (N, 2), those of their rows (N, K) that `rows` names, and nothing else.
+
+    A small frame takes few of the 4,096 rows: so many cameras need no codebooks at hand.
+    """
+    _check_drop(dropped_per_block)
+    found = philox_each(seeds, (rows >> 2).astype(np.uint64))
+    return _rows(np.take_along_axis(found, (rows & 3)[..., None], axis=-1)[..., 0], dropped_per_block)
+
+
+def _rows(words: NDArray[np.uint32], dropped_per_block: int) -> Words:
+    """The rows that words of Philox stand for."""
+    return turned(_pool(dropped_per_block)[words & (ROWS - 1)], words >> 23)
+
+
+@lru_cache(maxsize=MAX_DROPPED_PER_BLOCK + 1)
+def _pool(dropped_per_block: int) -> Words:
+    return _as_words(spread_patterns(dropped_per_block))
 
 
 def uniform_codebook(seed: tuple[int, int], dropped_per_block: int) -> NDArray[np.uint64]:
@@ -75,7 +97,6 @@ def _uniform_patterns(seed: tuple[int, int], dropped_per_block: int) -> Mask:
     return kept
 
 
-@lru_cache(maxsize=MAX_DROPPED_PER_BLOCK + 1)
 def spread_patterns(dropped_per_block: int, sigma: float = CLUMPING_SIGMA, tries: int = SWAP_TRIES) -> Mask:
     """The pool: kept pixels (ROWS, 64) whose dropped pixels keep apart.
 
@@ -114,22 +135,60 @@ def _pair_energy(sigma: float) -> NDArray[np.int64]:
     return np.rint(energy).astype(np.int64).reshape(BLOCK_PIXELS, BLOCK_PIXELS)
 
 
-@lru_cache(maxsize=1)
-def _symmetries() -> NDArray[np.int64]:
-    """Where each pixel of a pattern comes from (512, 64): shifts around the block, mirrored, transposed."""
-    number = np.arange(8 * BLOCK_PIXELS)[:, None]
-    y, x = np.divmod(np.arange(BLOCK_PIXELS), BLOCK)
-    down, right = (number >> 3) & 7, number & 7
-    y, x = np.where(number & 64, y, BLOCK - 1 - y), np.where(number & 128, x, BLOCK - 1 - x)
-    y, x = np.where(number & 256, x, y), np.where(number & 256, y, x)
-    source: NDArray[np.int64] = (y + down) % BLOCK * BLOCK + (x + right) % BLOCK
-    return source
-
-
 def row_indices(seed: tuple[int, int], blocks: int) -> NDArray[np.int64]:
     """The codebook row of each block, in raster order: the low and then the high half of each Philox word."""
-    words = philox(seed, -(-blocks // 8)).reshape(-1)
-    halves = np.stack((words & 0xFFFF, words >> 16), axis=1).reshape(-1)[:blocks]
+    return _halves(philox(seed, -(-blocks // 8)).reshape(1, -1))[0, :blocks]
+
+
+class CodebooksAtHand:
+    """Codebooks that a process keeps, 32 KiB each: making one takes .3 ms, the rows of a small frame half of that.
+
+    With more cameras than there is room for, all in turn, whatever is kept would be thrown away before it is used
+    again. So a codebook that small frames ask for stays out when there is no room; for large ones the oldest goes.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._books: dict[tuple[tuple[int, int], int], Words] = {}
+        self._changing = Lock()
+
+    def __len__(self) -> int:
+        return len(self._books)
+
+    def rows(self, seed: tuple[int, int], rows: NDArray[np.int64], dropped_per_block: int) -> Words:
+        """The rows (K,) of the codebook under `seed` that `rows` names."""
+        book = self._books.get((seed, dropped_per_block))
+        if book is None:
+            if len(rows) <= FEW_ROWS and len(self._books) >= self._capacity:
+                found: Words
+                (found,) = codebook_rows(np.array([seed], dtype=np.uint64), rows[None], dropped_per_block)
+                return found
+            book = codebook(seed, dropped_per_block)
+            with self._changing:
+                if len(self._books) >= self._capacity:
+                    del self._books[next(iter(self._books))]
+                self._books[seed, dropped_per_block] = book
+        return book.take(rows)
+
+
+_AT_HAND: Final = CodebooksAtHand(256)
+
+
+def block_patterns(
+    seeds: NDArray[np.uint64], book_seeds: NDArray[np.uint64], blocks: int, dropped_per_block: int
+) -> Words:
+    """The patterns (N, blocks) of the blocks of N frames at once, in raster order.
+
+    `seeds` (N, 2) are those of the frames, `book_seeds` (N, 2) those of their cameras' codebooks.
+    """
+    _check_drop(dropped_per_block)
+    words = philox_each(seeds, np.arange(-(-blocks // 8), dtype=np.uint64)[None].repeat(len(seeds), axis=0))
+    return codebook_rows(book_seeds, _halves(words.reshape(len(seeds), -1))[:, :blocks], dropped_per_block)
+
+
+def _halves(words: NDArray[np.uint32]) -> NDArray[np.int64]:
+    """The codebook rows (N, 2 · W) that words (N, W) stand for: the low and then the high half of each."""
+    halves = words.astype("<u4", copy=False).view("<u2")
     return (halves & (ROWS - 1)).astype(np.int64)
 
 
@@ -138,8 +197,8 @@ def kept_mask(key: CameraKey, boot_id: int, seq: int, height: int, width: int, d
     if dropped_per_block == 0:
         return np.ones((height, width), dtype=np.bool_)
     rows, columns = blocks_of(height, width)
-    book = codebook(key.codebook_seed(dropped_per_block), dropped_per_block)
-    words = book[row_indices(key.frame_seed(boot_id, seq), rows * columns)]
+    indices = row_indices(key.frame_seed(boot_id, seq), rows * columns)
+    words = _AT_HAND.rows(key.codebook_seed(dropped_per_block), indices, dropped_per_block)
     # A byte of a word is one row of its block: put into raster order while they are still an eighth of the bits.
     raster = words.view(np.uint8).reshape(rows, columns, BLOCK).transpose(0, 2, 1).reshape(rows * BLOCK, columns)
     return np.unpackbits(raster[:height], axis=1, count=width, bitorder="little").view(np.bool_)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from schemas.errors import BadPixels, Malformed
 from schemas.pixels import lossless
+from schemas.pixels.gather import gather
 from schemas.pixels.masks import Mask
 from schemas.pointillist_pb2 import LOSSLESS, RAW, TEMPORAL
 
@@ -22,9 +23,13 @@ def pack(frame: Picture, kept: Mask, profile: int) -> bytes:
 
     `kept` is (H, W) bool. `lossless` is at most one byte longer than `raw`.
     """
+    return bytes(packed(frame, kept, profile))
+
+
+def packed(frame: Picture, kept: Mask, profile: int) -> bytes | memoryview:
+    """What `pack` gives, without a copy of its own."""
     if profile == RAW:
-        # Seven times as fast as indexing with the mask itself.
-        return frame.reshape(-1, frame.shape[2]).take(np.flatnonzero(kept), axis=0).tobytes()
+        return gather(frame, kept).data
     if profile in (LOSSLESS, TEMPORAL):
         return lossless.encode(frame, kept)
     raise Malformed(f"expected profile RAW ({RAW}), LOSSLESS ({LOSSLESS}) or TEMPORAL ({TEMPORAL}), got {profile}")

@@ -16,6 +16,8 @@ ROUNDS: Final = 10
 
 _LOW = np.uint64(0xFFFFFFFF)
 _SHIFT = np.uint64(32)
+_MULTIPLIERS = np.array(MULTIPLIERS, dtype=np.uint64)[:, None, None]
+_WEYL = np.array(WEYL, dtype=np.uint64)[:, None]
 _FEW: Final = 12
 """Up to so many counters, Python's own integers are faster than numpy's call overhead."""
 
@@ -24,20 +26,27 @@ def philox(key: tuple[int, int], counters: int) -> NDArray[np.uint32]:
     """Random words (counters, 4) under the counters (0 .. counters - 1, 0, 0, 0) and a key of two 32-bit words."""
     if counters <= _FEW:
         return np.array([philox_words(key, (counter, 0, 0, 0)) for counter in range(counters)], dtype=np.uint32)
-    c0 = np.arange(counters, dtype=np.uint64)
-    c1, c2, c3 = (np.zeros(counters, dtype=np.uint64) for _ in range(3))
-    m0, m1 = (np.uint64(m) for m in MULTIPLIERS)
-    k0, k1 = key
-    for _ in range(ROUNDS):
-        p0 = c0 * m0
-        p1 = c2 * m1
-        c0 = (p1 >> _SHIFT) ^ c1 ^ np.uint64(k0)
-        c2 = (p0 >> _SHIFT) ^ c3 ^ np.uint64(k1)
-        c1 = p1 & _LOW
-        c3 = p0 & _LOW
-        k0 = (k0 + WEYL[0]) & 0xFFFFFFFF
-        k1 = (k1 + WEYL[1]) & 0xFFFFFFFF
-    return np.stack((c0, c1, c2, c3), axis=1).astype(np.uint32)
+    words: NDArray[np.uint32]
+    (words,) = philox_each(np.array([key], dtype=np.uint64), np.arange(counters, dtype=np.uint64)[None])
+    return words
+
+
+def philox_each(keys: NDArray[np.uint64], counters: NDArray[np.uint64]) -> NDArray[np.uint32]:
+    """Random words (N, C, 4) under the counters (c, 0, 0, 0), c each of `counters` (N, C), and N `keys` (N, 2).
+
+    Both multiplications of a round are one: the arrays are small, and a call of numpy costs more than what it does.
+    """
+    first = np.stack((counters, np.zeros_like(counters)))
+    second = np.zeros_like(first)
+    product = np.empty_like(first)
+    rounds = (keys.T[None] + _WEYL * np.arange(ROUNDS, dtype=np.uint64)[:, None, None] & _LOW)[..., None]
+    for key in rounds:
+        np.multiply(first, _MULTIPLIERS, out=product)
+        np.right_shift(product[::-1], _SHIFT, out=first)
+        first ^= second
+        first ^= key
+        np.bitwise_and(product[::-1], _LOW, out=second)
+    return np.stack((first[0], second[0], first[1], second[1]), axis=-1).astype(np.uint32)
 
 
 def philox_words(key: tuple[int, int], counter: tuple[int, int, int, int]) -> tuple[int, int, int, int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,10 @@ _PLAIN_BITMAP_BYTES: Final = 32
 """Of so few, Deflate makes no fewer."""
 _MOST_DIFFERENCE: Final = 90
 """Larger differences count as this one, so that 8 squares fit into 16 bits."""
+_STRIP_SAMPLES: Final = 2**17
+"""Two pictures are compared about so many bytes at a time, which stay in the cache."""
+
+Number = TypeVar("Number", bound=np.generic)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,9 +50,20 @@ def pack_delta(picture: Picture, kept: Mask, changed: Blocks) -> bytes:
     """The `changed` blocks of a `picture` (H, W, C), with the pixels that the frame's own mask `kept` (H, W) keeps."""
     bits = np.packbits(changed).tobytes()
     bitmap = bits if len(bits) <= _PLAIN_BITMAP_BYTES else _deflated(bits)
-    window = _window(changed)
-    sent = (kept & in_blocks(changed, *kept.shape))[window]
-    return bitmap + lossless.encode(np.ascontiguousarray(picture[window]), sent) if sent.any() else bitmap
+    at = _kept_in(changed, kept)
+    return bitmap + lossless.encode_few(picture, at) if len(at) else bitmap
+
+
+def _kept_in(changed: Blocks, kept: Mask) -> NDArray[np.intp]:
+    """The positions in a frame of what `kept` (H, W) keeps of the `changed` blocks."""
+    height, width = kept.shape
+    row, column = np.nonzero(changed.repeat(BLOCK, axis=0)[:height])
+    pixels = (row * width + column * BLOCK)[:, None] + np.arange(BLOCK)
+    if width % BLOCK:
+        pixels = pixels[pixels < (row * width + width)[:, None]]
+    pixels = pixels.reshape(-1)
+    at: NDArray[np.intp] = pixels[np.flatnonzero(kept.reshape(-1).take(pixels, mode="clip"))]
+    return at
 
 
 def unpack_delta(data: bytes, kept: Mask, key: KeyPicture) -> tuple[Picture, Mask]:
@@ -83,7 +98,7 @@ def in_blocks(changed: Blocks, height: int, width: int) -> Mask:
 
 
 def _window(changed: Blocks) -> tuple[slice, slice]:
-    """The rows and columns of pixels that hold all `changed` blocks: the coder need not look at the rest."""
+    """The rows and columns of pixels that hold all `changed` blocks: the decoder need not look at the rest."""
     sides = []
     for axis in (1, 0):
         lines = np.flatnonzero(changed.any(axis=axis))
@@ -93,22 +108,47 @@ def _window(changed: Blocks) -> tuple[slice, slice]:
 
 def block_sums(values: NDArray[np.uint16], channels: int) -> NDArray[np.uint32]:
     """Sums (rows, columns) of `values` (H, W·C), of which eight never pass 16 bits, over the 8×8 blocks of a frame."""
-    height, samples = values.shape
-    rows, columns = blocks_of(height, samples // channels)
-    missing = (rows * BLOCK - height, columns * BLOCK * channels - samples)
-    if any(missing):
-        values = np.pad(values, ((0, missing[0]), (0, missing[1])))
-    lines: NDArray[np.uint16] = values.reshape(rows, BLOCK, -1).sum(axis=1, dtype=np.uint16)
-    sums: NDArray[np.uint32] = lines.reshape(rows, columns, BLOCK * channels).sum(axis=2, dtype=np.uint32)
-    return sums
+    values = whole_blocks(values, channels)
+    lines = np.add.reduce(values.reshape(-1, BLOCK, values.shape[1]), axis=1, dtype=np.uint16)
+    return _across(lines.astype(np.uint32), BLOCK * channels)
 
 
 def squared_differences(first: Picture, second: Picture, channels: int) -> NDArray[np.uint32]:
     """Sums (rows, columns) over each 8×8 block of the squared differences of two pictures (H, W·C) uint8."""
-    difference = np.maximum(first, second)
-    difference -= np.minimum(first, second)
-    np.minimum(difference, _MOST_DIFFERENCE, out=difference)
-    return block_sums(np.multiply(difference, difference, dtype=np.uint16), channels)
+    first, second = whole_blocks(first, channels), whole_blocks(second, channels)
+    height, width = first.shape
+    sums = np.empty((height // BLOCK, width // (BLOCK * channels)), dtype=np.uint32)
+    step = BLOCK * max(1, _STRIP_SAMPLES // (BLOCK * width))
+    most = np.full((step, width), _MOST_DIFFERENCE, dtype=np.uint8)  # numpy's minimum with one number is slow
+    for top in range(0, height, step):
+        one, other = first[top : top + step], second[top : top + step]
+        difference = np.maximum(one, other)
+        difference -= np.minimum(one, other)
+        np.minimum(difference, most[: len(one)], out=difference)
+        # Two to a word, and squared there: to widen bytes costs more.
+        low = difference.view(np.uint16).reshape(-1, BLOCK, width // 2)
+        high = low >> 8
+        low &= 0xFF
+        lines = np.zeros((len(one) // BLOCK, width // 2), dtype=np.uint32)
+        for squares in (low, high):
+            squares *= squares
+            lines += np.add.reduce(squares, axis=1, dtype=np.uint16)
+        sums[top // BLOCK : (top + step) // BLOCK] = _across(lines, BLOCK * channels // 2)
+    return sums
+
+
+def whole_blocks(values: NDArray[Number], channels: int) -> NDArray[Number]:
+    """`values` (H, W·C) with zeros below and to the right, up to whole 8×8 blocks."""
+    height, samples = values.shape
+    rows, columns = blocks_of(height, samples // channels)
+    missing = (rows * BLOCK - height, columns * BLOCK * channels - samples)
+    return np.pad(values, ((0, missing[0]), (0, missing[1]))) if any(missing) else values
+
+
+def _across(lines: NDArray[np.uint32], samples: int) -> NDArray[np.uint32]:
+    """The sums of every so many samples of each line."""
+    sums: NDArray[np.uint32] = np.add.reduceat(lines, np.arange(0, lines.shape[1], samples), axis=1, dtype=np.uint32)
+    return sums
 
 
 def _deflated(bits: bytes) -> bytes:

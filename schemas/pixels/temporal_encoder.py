@@ -13,7 +13,7 @@ own way and renews nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final, NamedTuple
 
@@ -22,7 +22,9 @@ from numpy.typing import NDArray
 
 from schemas.errors import ConfigError
 from schemas.keys import CameraKey
+from schemas.limits import BLOCK
 from schemas.pixels import lossless
+from schemas.pixels.gather import spread
 from schemas.pixels.masks import Mask, blocks_of, kept_mask
 from schemas.pixels.packing import Picture
 from schemas.pixels.temporal import (
@@ -33,6 +35,7 @@ from schemas.pixels.temporal import (
     pack_delta,
     squared_differences,
     unpack_delta,
+    whole_blocks,
 )
 
 UNCHANGED_RMS: Final = 5.0
@@ -77,10 +80,12 @@ class _State:
     captured_ms: int
     window: NDArray[np.uint8]
     """(H, W·C), 255 at what the key frame keeps, else 0."""
+    pixels: Picture
+    """Those of the key frame, in whole blocks, as is `previous`."""
     limits: NDArray[np.floating]
     """(rows, columns): the sum of squared differences up to which a block is unchanged."""
     previous: Picture
-    """(H, W·C), the frame before at what the key frame keeps."""
+    """The frame before at what the key frame keeps."""
     stale_bytes: float = 0.0
     """Paid since the key frame for what differs from it and not from the frame before."""
 
@@ -119,18 +124,16 @@ class TemporalEncoder:
         cause = self._due or _expired(state, picture, boot_id, seq, captured_ms, dropped_per_block)
         if cause is None and state is not None:
             channels = picture.shape[2]
-            seen = picture.reshape(len(picture), -1) & state.window
-            changed = squared_differences(seen, _flat(state.key.pixels), channels) > state.limits
+            seen = whole_blocks(_flat(picture) & state.window, channels)
+            changed = squared_differences(seen, state.pixels, channels) > state.limits
             count = int(np.count_nonzero(changed))
             if count <= CUT_SHARE * changed.size:
                 data = pack_delta(picture, kept, changed)
                 stale_bytes = state.stale_bytes
                 if count:
-                    stale = changed & (squared_differences(seen, state.previous, channels) <= state.limits)
+                    stale = differences_in(changed, seen, state.previous, channels) <= state.limits[changed]
                     stale_bytes += len(data) * np.count_nonzero(stale) / count
-                self._next = _State(
-                    state.key, state.key_bytes, state.captured_ms, state.window, state.limits, seen, stale_bytes
-                )
+                self._next = replace(state, previous=seen, stale_bytes=stale_bytes)
                 return Coded(data, seq - state.key.seq, None, count, changed.size)
             cause = KeyCause.CUT
         data = lossless.encode(picture, kept)
@@ -141,15 +144,28 @@ class TemporalEncoder:
         self, picture: Picture, kept: Mask, boot_id: int, seq: int, captured_ms: int, dropped: int, size: int
     ) -> _State:
         channels = picture.shape[2]
-        window = np.repeat(kept.view(np.uint8) * np.uint8(255), channels, axis=1)
+        window = spread(kept, channels)
         pixels = _flat(picture) & window
-        limits = block_sums((window & 1).astype(np.uint16), channels) * self._limit
+        limits = block_sums(kept.astype(np.uint16), 1) * (channels * self._limit)
         key = KeyPicture(boot_id, seq, dropped, pixels.reshape(picture.shape), kept)
-        return _State(key, size, captured_ms, window, limits, pixels)
+        compared = whole_blocks(pixels, channels)
+        return _State(key, size, captured_ms, window, compared, limits, compared)
 
 
 def _flat(picture: Picture) -> Picture:
     return picture.reshape(len(picture), -1)
+
+
+def differences_in(blocks: Blocks, first: Picture, second: Picture, channels: int) -> NDArray[np.uint32]:
+    """What `squared_differences` gives for those `blocks`, one after the other, of pictures in whole blocks."""
+    rows, columns = np.nonzero(blocks)
+    lines = (rows * BLOCK + np.arange(BLOCK)[:, None]) * blocks.shape[1] + columns
+    # Eight pixels of a line are one item.
+    one, other = (
+        picture.reshape(-1).view(f"V{BLOCK * channels}").take(lines).view(np.uint8) for picture in (first, second)
+    )
+    found: NDArray[np.uint32] = squared_differences(one, other, channels)[0]
+    return found
 
 
 def _expired(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Hashable
-from typing import Final, Generic, TypeVar
+from typing import Generic, TypeVar
 
-REMEMBERED: Final = 4096
+from schemas.limits import CAMERAS_AT_HAND
 
 What = TypeVar("What", bound=Hashable)
 
@@ -18,7 +18,7 @@ class Throttle(Generic[What]):
     What cannot fail, such as a line in the log, is one: `take`.
     """
 
-    def __init__(self, apart_s: float, remembered: int = REMEMBERED) -> None:
+    def __init__(self, apart_s: float, remembered: int = CAMERAS_AT_HAND) -> None:
         self._apart_s = apart_s
         self._remembered = remembered
         self._last_s: OrderedDict[What, float] = OrderedDict()

@@ -1,16 +1,16 @@
 from __future__ import annotations
 
 import pytest
-from sqlalchemy import delete, inspect
+from sqlalchemy import delete, event, inspect
 
 from consumers.console.web import recent_dead_letters
 from consumers.database.tables import tallies
 from consumers.database.tallies import FOREIGN_BYTES, FRAME_BYTES
 from consumers.purge import purge
 from consumers.settings import Bounds
-from schemas.pointillist_pb2 import DeadLetter
+from schemas.pointillist_pb2 import DeadLetter, Meta
 from schemas.ranges import RangeSet
-from tests.consumers.recorder_rig import BOOT, CAMERA, MakeRig, Rig, dead_letter, ledger, verdict
+from tests.consumers.recorder_rig import BOOT, CAMERA, MakeRig, Rig, dead_letter, ledger, signed, verdict
 
 KIB = 1024
 
@@ -98,3 +98,21 @@ def test_an_older_database_gets_the_counts_and_indexes_that_it_lacks(rig: Rig) -
     rig.open()
     assert rig.store.bytes_held() == held
     assert "dead_letters_by_kind" in {index["name"] for index in inspect(rig.engine).get_indexes("dead_letters")}
+
+
+def test_strangers_are_looked_for_only_after_new_ones_have_come(make_rig: MakeRig) -> None:
+    rig = make_rig(bounds=Bounds(strangers=1))
+    topic = rig.settings.events_topic
+
+    def says(name: str) -> None:
+        rig.feed([rig.record(topic, name.encode(), signed(Meta(boot_id=1), name), "Meta")])
+
+    says("evil/a")
+    purge(rig.store, rig.bounds)
+    said: list[str] = []
+    event.listen(rig.engine, "before_cursor_execute", lambda *given: said.append(given[2]))
+    purge(rig.store, rig.bounds)
+    assert not [each for each in said if "FROM cameras" in each]
+    says("evil/b")
+    purge(rig.store, rig.bounds)
+    assert rig.count("cameras") == 1

@@ -54,6 +54,17 @@ async def test_only_the_hosts_that_the_pages_are_served_as_are_answered(served: 
     await until(lambda: served.visits("misdirected") == 4)
 
 
+async def test_changes_are_those_since_the_last_answer_and_a_number_that_is_none_is_refused(served: Served) -> None:
+    status, body = await get(served.port, "/changes")
+    first = json.loads(body)
+    assert (status, first["all"], first["cameras"], first["gone"]) == (200, True, [], [])
+    status, body = await get(served.port, f"/changes?since={first['version']}")
+    assert (status, json.loads(body)) == (200, first | {"all": False})
+    for odd in ("-1", "x", "1" * 30, "%c2%b2"):
+        assert (await get(served.port, f"/changes?since={odd}"))[0] == 400
+    assert (await get(served.port, "/history")) == (200, b"[]")
+
+
 async def test_the_fleet_secret_is_not_told_to_the_pages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("POINTILLIST_FLEET_SECRET", "11" * 32)
     async with serving(tmp_path):

@@ -4,7 +4,9 @@ import math
 
 import pytest
 
+from consumers.console.camera import Camera
 from consumers.evidence.probe_plan import Change, Probing, Seen, Told, load_told, store_told
+from consumers.reading.rows import CameraRow
 from consumers.settings import ProbePlan
 from schemas.pointillist_pb2 import TEMPORAL, Meta, ProbeRequest
 from tests.consumers.recorder_rig import MakeRig
@@ -20,22 +22,18 @@ class Fleet:
         self.share = {f"lab/{n}": 0.2 for n in range(count)}
         self.level = dict.fromkeys(self.share, 0.0)
         self.new = set[str]()
+        self.known = set[str]()
         self.now_s = 100.0
 
     def plan(self, *, obey: bool = True, strained: bool = False) -> dict[str, float]:
         """What is told now, by camera."""
-        seen = [
-            Seen(
-                camera,
-                self.level[camera],
-                camera in self.new,
-                Meta(
-                    boot_id=1, probe_share=share, frames_per_second=2.0, dropped_per_block=16, profile=TEMPORAL
-                ).SerializeToString(),
-            )
-            for camera, share in self.share.items()
-        ]
-        changes = self.probing.changes(seen, self.now_s, round(1000 * self.now_s), strained=strained)
+        for camera in self.known - set(self.share):
+            self.probing.gone(camera)
+        self.known = set(self.share)
+        for camera, share in self.share.items():
+            meta = Meta(boot_id=1, probe_share=share, frames_per_second=2.0, dropped_per_block=16, profile=TEMPORAL)
+            self.probing.see(Seen(camera, self.level[camera], camera in self.new, meta))
+        changes = self.probing.changes(self.now_s, round(1000 * self.now_s), strained=strained)
         self.probing.remember(changes)
         told = {each.camera: each.request.probe_share for each in changes if each.request is not None}
         if obey:
@@ -143,8 +141,9 @@ def test_a_camera_without_probes_of_its_own_is_left_alone() -> None:
 
 
 def test_a_camera_that_does_not_say_how_many_frames_it_sends_is_left_alone() -> None:
-    meta = Meta(boot_id=1, probe_share=0.2, dropped_per_block=16, profile=TEMPORAL).SerializeToString()
-    assert Probing(PLAN).changes([Seen("lab/0", 1.0, True, meta)], 5.0, 5) == []
+    probing = Probing(PLAN)
+    probing.see(Seen("lab/0", 1.0, True, Meta(boot_id=1, probe_share=0.2, dropped_per_block=16, profile=TEMPORAL)))
+    assert probing.changes(5.0, 5) == []
 
 
 def test_the_rising_level_itself_is_rising_and_what_lies_below_is_not() -> None:
@@ -178,21 +177,47 @@ def test_a_camera_that_probes_more_by_itself_is_not_told_to_probe_less() -> None
 def test_a_request_says_the_share_of_probes_and_nothing_else() -> None:
     probing = Probing(PLAN)
     meta = Meta(boot_id=1, probe_share=0.2, frames_per_second=2.0, dropped_per_block=32, profile=TEMPORAL)
-    (change,) = probing.changes([Seen("lab/0", 1.0, False, meta.SerializeToString())], 5.0, 5000)
+    probing.see(Seen("lab/0", 1.0, False, meta))
+    (change,) = probing.changes(5.0, 5000)
     assert change.request == ProbeRequest(issued_ms=5000, probe_share=1.0)
 
 
 @pytest.mark.parametrize("fps", [math.nan, math.inf, -math.inf, -1e6])
-def test_a_rate_that_is_no_number_leaves_the_extra_probes_of_the_others(fps: float) -> None:
-    odd = Meta(boot_id=1, probe_share=0.2, frames_per_second=fps)
-    good = Meta(boot_id=1, probe_share=0.2, frames_per_second=2.0)
-    seen = [Seen("lab/0", 1.0, True, odd.SerializeToString()), Seen("lab/1", 1.0, True, good.SerializeToString())]
-    changes = Probing(PLAN).changes(seen, 5.0, 5)
-    assert [each.camera for each in changes] == ["lab/1"]
+def test_a_rate_that_is_no_number_is_nothing_to_plan_with(fps: float) -> None:
+    odd = Meta(boot_id=1, probe_share=0.2, frames_per_second=fps, dropped_per_block=16, profile=TEMPORAL)
+    assert announced(odd.SerializeToString()) is None
+    odd.frames_per_second = 2.0
+    assert announced(odd.SerializeToString()) == odd
 
 
-def test_an_announcement_that_cannot_be_read_is_no_camera_to_tell() -> None:
-    assert Probing(PLAN).changes([Seen("lab/0", 1.0, True, b"\xff\xff"), Seen("lab/1", 1.0, True, b"")], 5.0, 5) == []
+@pytest.mark.parametrize("meta", [b"\xff\xff", b""])
+def test_an_announcement_that_cannot_be_read_is_no_camera_to_tell(meta: bytes) -> None:
+    assert announced(meta) is None
+
+
+def announced(meta: bytes) -> Meta | None:
+    camera = Camera("lab/0")
+    camera.say(CameraRow("lab/0", meta=meta))
+    return camera.meta
+
+
+def test_a_plan_whose_cameras_have_not_changed_looks_at_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    fleet = Fleet(8, PLAN.model_copy(update={"new_extra": 0.1}))
+    fleet.new = set(fleet.share)
+    assert fleet.plan()
+    assert fleet.plan() == {}
+    monkeypatch.setattr(Probing, "_wanted", None)
+    assert fleet.plan() == {}
+
+
+def test_thousands_that_wait_for_their_turn_are_not_looked_at_when_there_is_no_room() -> None:
+    fleet = Fleet(3_000, PLAN.model_copy(update={"extra_per_s": 1.2}))
+    fleet.new = set(fleet.share)
+    looked_at: list[str] = []
+    share = fleet.probing._share
+    fleet.probing._share = lambda camera, *given, **named: looked_at.append(camera) or share(camera, *given, **named)  # type: ignore[method-assign, func-returns-value]  # a spy
+    assert fleet.plan() == {"lab/0": 0.5, "lab/1": 0.5}
+    assert looked_at == ["lab/0", "lab/1"]
 
 
 def test_what_was_told_is_known_after_a_restart(make_rig: MakeRig) -> None:

@@ -7,6 +7,7 @@ import math
 import random
 import socket
 import sqlite3
+import time
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,15 @@ async def test_what_comes_over_kafka_is_recorded_shown_and_counted(scene: Scene)
         assert records.foreign_count() == 3
         (row,) = records.ledgers()
         assert (row.revision, row.next, json.loads(row.shed)) == (2, 13, [[10, 10]])
+
+
+@pytest.mark.brokers
+async def test_a_verdict_waits_for_no_others_while_the_database_is_idle(scene: Scene) -> None:
+    async with scene.recorder(linger_ms=10_000):
+        began_s = time.monotonic()
+        await scene.verdicts([verdict(0)])
+        await until(lambda: scene.metric("pointillist_recorded_frames_total", outcome="recorded") == 1)
+        assert time.monotonic() - began_s < 10
 
 
 @pytest.mark.brokers

@@ -66,6 +66,7 @@ class Rig:
             "dead_letters_topic": self.topic("letters"),
             "models_topic": self.topic("models"),
             "device": "cpu",
+            "backend": "torch",
             "threads": 1,
             "batch_frames": 16,
         }

@@ -15,6 +15,7 @@ from processors.device.work import DeviceWork, Failed, Found
 from processors.metrics import ProcessorMetrics
 from processors.pipeline import Classified, Pipeline, StageContext, bare
 from processors.settings import ProcessorSettings
+from processors.stages.packed import Packed
 from schemas.errors import Malformed, NoKeyFrame, WireError
 from schemas.keys import Purpose
 from schemas.pixels.masks import kept_mask
@@ -226,8 +227,9 @@ class Watched(Pipeline):
     """A pipeline that keeps what it is given."""
 
     def __call__(
-        self, frames: Tensor, kept: Tensor, stage: StageContext = bare, *, seeds: Tensor | None = None
+        self, frames: Tensor | Packed, kept: Tensor, stage: StageContext = bare, *, seeds: Tensor | None = None
     ) -> Classified:
+        assert isinstance(frames, Tensor)
         self.given = (frames.clone(), kept.clone())
         return super().__call__(frames, kept, stage, seeds=seeds)
 

@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from aiokafka import AIOKafkaConsumer
@@ -24,6 +25,7 @@ from infra.local.topics import TopicSpec, create_topics
 from infra.models_topic import ModelsTopic
 from processors.arrivals.frames import TakenFrame
 from processors.bundle import load_bundle
+from processors.device.backends.openvino_cpu import OpenVino
 from processors.device.serving import Serving, load_serving
 from processors.device.work import DeviceWork
 from processors.models import feed as model_feed
@@ -233,6 +235,29 @@ async def test_what_cannot_be_loaded_is_refused_and_the_model_before_goes_on(kaf
         async with it.topic() as topic:
             assert topic.served == {}
             assert await topic.running() == set()
+
+
+@pytest.mark.skipif(bool(OpenVino().lacks()), reason="needs OpenVINO")
+async def test_a_calibration_that_does_not_fit_is_refused_and_the_model_before_goes_on(
+    kafka: Kafka, tmp_path: Path
+) -> None:
+    first, misfit = bundled(tmp_path, "1"), bundled(tmp_path, "2")
+    np.save(misfit.folder / "calibration.npy", np.full((16, 32, 32, 3), 127, np.uint8))
+    table = misfit.folder / "model.toml"
+    table.write_text('precision = "int8"\ncalibration = "calibration.npy"\n' + table.read_text())
+    misfit.model_id = load_bundle(misfit.folder, torch.device("cpu")).model_id
+    async with (
+        system(kafka, first, tmp_path) as it,
+        it.made.processor(instance="processor-1", backend="openvino", mode="plate") as running,
+    ):
+        await it.publish(misfit)
+        await until(lambda: swaps(running, "refused") == 1)
+        assert "the calibration does not fit" in detail(running)
+        await it.send(8)
+        await until(it.done)
+        assert it.used() == [first.model_id]
+        async with it.topic() as topic:
+            assert topic.served["processor-1"].runs == "classifier openvino float32"
 
 
 async def test_a_bundle_that_was_tampered_with_or_is_unreachable_is_refused(kafka: Kafka, tmp_path: Path) -> None:

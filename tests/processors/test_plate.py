@@ -7,9 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import convolve
 
+from lab.masks import random_masks
 from processors.stages import plate as stage
 from processors.stages.drop import drop
-from processors.stages.plate import reconstruct_plate
+from processors.stages.plate import PLATE_LOWEST, PLATE_STEPS, SIGMA, _filled, reconstruct_plate
 from schemas.errors import StageError
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -155,3 +156,20 @@ def test_drop_blackens_dropped_pixels_in_all_channels(device: torch.device) -> N
     frames, kept = random_case((2, 3, 8, 8), 0.5)
     found = drop(frames.to(device), kept.to(device)).cpu()
     np.testing.assert_array_equal(found.numpy(), frames.numpy() * kept.numpy())
+
+
+@pytest.mark.parametrize("drop", [0.125, 0.25, 0.5])
+@pytest.mark.parametrize("spread", [True, False])
+@pytest.mark.parametrize("size", [(300, 451), (1, 40_000), (257, 256)])
+def test_a_large_frame_is_filled_in_strips_as_it_is_whole(drop: float, spread: bool, size: tuple[int, int]) -> None:
+    generator = torch.Generator().manual_seed(5)
+    frames = torch.rand(1, 3, *size, generator=generator)
+    kept = random_masks(1, *size, drop, generator, spread)
+    # One pixel more in the memory of a batch makes other strips; a compiler would make none.
+    whole = _filled(frames, kept, SIGMA, PLATE_STEPS, PLATE_LOWEST)
+    torch.testing.assert_close(reconstruct_plate(frames, kept), whole, atol=1e-6, rtol=0)
+
+
+def test_a_frame_without_holes_passes_unchanged() -> None:
+    frames = torch.rand(2, 3, 9, 11, generator=torch.Generator().manual_seed(6))
+    assert torch.equal(reconstruct_plate(frames, torch.ones(2, 1, 9, 11, dtype=torch.bool)), frames)

@@ -50,7 +50,9 @@ def run(program: Program, count: int, device: torch.device | str = "cpu") -> tup
     with torch.inference_mode():
         done = program(seeds, books, whole, SHAPE, lambda kept, sent: (pixels[: int(sent.sum())], kept, sent, None))
     assert done is not None
-    return done
+    frames, found = done
+    assert isinstance(frames, Tensor)
+    return frames, found
 
 
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:

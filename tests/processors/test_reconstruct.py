@@ -8,9 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from lab.masks import random_masks
+from processors.networks.filler import Filler
 from processors.networks.restorer import MULTIPLE, Restorer
 from processors.stages import learned
-from processors.stages.learned import reconstruct_learned, shipped_restorer
+from processors.stages.learned import reconstruct_learned, shipped_filler, shipped_restorer
 from processors.stages.paper import reconstruct_paper
 from processors.stages.plate import reconstruct_plate
 from processors.stages.reconstruct import reconstruct
@@ -146,12 +148,28 @@ def test_a_gain_multiplies_the_changes_of_kept_pixels_alone() -> None:
     torch.testing.assert_close(changes[1], torch.where(kept, 1.25 * changes[0], changes[0]), atol=1e-6, rtol=0)
 
 
-def test_large_frames_have_weights_of_their_own() -> None:
-    for side, large in ((learned.SMALL_SIDE, False), (learned.SMALL_SIDE + 1, True)):
+def test_large_frames_have_a_network_of_their_own() -> None:
+    cpu = torch.device("cpu")
+    for side, network in ((learned.SMALL_SIDE, shipped_restorer(cpu)), (learned.SMALL_SIDE + 1, shipped_filler(cpu))):
         frames, kept = random_case((1, 3, side, 160), 0.25)
-        network = shipped_restorer(torch.device("cpu"), large)
         assert torch.equal(reconstruct(frames, kept), reconstruct_learned(frames, kept, network))
-        assert network is not shipped_restorer(torch.device("cpu"), not large)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_large_frames_keep_what_was_sent_and_come_back_better_than_from_the_plate(channels: int) -> None:
+    picture = SceneSimulator(3, 0, (290, 402)).render(0)[0]
+    frames = F.avg_pool2d(torch.from_numpy(picture).permute(2, 0, 1)[None, :channels].float() / 255, 2)
+    kept = random_masks(1, 145, 201, 0.25, torch.Generator().manual_seed(9))
+    found = reconstruct(frames * kept, kept)
+    torch.testing.assert_close(found * kept, frames * kept, atol=1e-6, rtol=0)
+    plate = reconstruct_plate(frames * kept, kept)
+    assert float((found - frames).square().mean()) < float((plate - frames).square().mean())
+
+
+def test_an_untrained_filler_gives_the_plate() -> None:
+    frames, kept = random_case((2, 3, 21, 13), 0.3)
+    found = reconstruct_learned(frames, kept, Filler().eval())
+    torch.testing.assert_close(found, reconstruct_plate(frames, kept), atol=1e-6, rtol=0)
 
 
 def test_the_weights_are_loaded_once() -> None:

@@ -6,7 +6,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from processors.arrivals.frames import Shape, TakenFrame
+from processors.arrivals.progress import PartitionProgress
 from processors.device.codebooks import DeviceCodebooks
+from processors.device.program import _masks_of
 from processors.stages.unpack import kept_masks, philox, place, scatter, unpack
 from schemas.errors import StageError
 from schemas.frame import Encoding, decode_picture, encode_frame, open_frame
@@ -14,6 +17,7 @@ from schemas.identity import CameraId
 from schemas.keys import KeyRing
 from schemas.pixels.masks import kept_mask
 from schemas.pixels.philox import philox as reference
+from schemas.pointillist_pb2 import Frame
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 KEYS = KeyRing(b"a fleet secret of tests")
@@ -92,6 +96,26 @@ def test_codebooks_that_gave_way_come_back_right() -> None:
     assert len(books.table) == 20
 
 
+@pytest.mark.parametrize(("height", "width"), [(24, 16), (30, 43), (128, 128), (136, 128)])
+def test_a_batch_of_many_cameras_has_the_masks_of_each_and_small_frames_take_no_codebooks(
+    height: int, width: int
+) -> None:
+    books = DeviceCodebooks(torch.device("cpu"))
+    keys = [KEYS.key(CameraId(f"site/cam-{i}"), 0) for i in range(18)]
+    drops = [0, 16, 16, 45, 16, 3] * 3
+    taken = []
+    for seq, (key, dropped) in enumerate(zip(keys, drops, strict=True)):
+        frame = Frame(boot_id=7, seq=seq, dropped_per_block=dropped)
+        shape = Shape(height, width, 3)
+        taken.append(TakenFrame(key.camera_id, key, frame, shape, 0.0, PartitionProgress(), 0, seq, 0, None))
+    seeds = [key.frame_seed(7, seq) for seq, key in enumerate(keys)]
+    masks = _masks_of(taken[0].shape)
+    kept, _ = masks(torch.tensor(seeds), books.of(taken, seeds), torch.zeros(18, dtype=torch.bool))
+    for seq, (key, dropped) in enumerate(zip(keys, drops, strict=True)):
+        np.testing.assert_array_equal(kept[seq, 0].numpy(), kept_mask(key, 7, seq, height, width, dropped))
+    assert len(books) == (0 if height * width <= 128 * 128 else 18)
+
+
 def test_pixels_that_do_not_fill_the_mask_are_refused() -> None:
     sent = torch.ones(1, 1, 2, 2, dtype=torch.bool)
     with pytest.raises(StageError, match="expected 4 sent pixels, got 3"):
@@ -121,3 +145,13 @@ def test_frames_of_which_nothing_was_sent_are_black() -> None:
     nothing = torch.zeros(2, 1, 8, 8, dtype=torch.bool)
     assert torch.equal(scatter(torch.zeros(0, 3, dtype=torch.uint8), nothing), torch.zeros(2, 3, 8, 8))
     assert not place(torch.full((1, 3), 255, dtype=torch.uint8), nothing).any()
+
+
+def test_masks_of_large_frames_are_those_of_the_edge() -> None:
+    books = DeviceCodebooks(torch.device("cpu"))
+    key, other = (KEYS.key(CameraId(f"site/cam-{i}"), 0) for i in range(2))
+    slots = books.slots([(key, 16), (other, 16)])
+    seeds = torch.tensor([key.frame_seed(1, 2), other.frame_seed(1, 3)])
+    masks = kept_masks(seeds, books.table, slots, 201, 333)[:, 0].numpy()
+    np.testing.assert_array_equal(masks[0], kept_mask(key, 1, 2, 201, 333, 16))
+    np.testing.assert_array_equal(masks[1], kept_mask(other, 1, 3, 201, 333, 16))

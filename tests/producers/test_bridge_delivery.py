@@ -233,7 +233,7 @@ async def test_a_stopped_bridge_has_flushed_acknowledged_and_confirmed_what_it_h
         tap = Tap(mosquitto.host, mosquitto.port)
         port = await tap.start()
         try:
-            bridge = await it.bridge(mqtt_port=port, linger_ms=10_000, confirm_interval_ms=10_000)
+            bridge = await it.bridge(mqtt_port=port, linger_ms=10_000, linger_adapts=False, confirm_interval_ms=10_000)
             camera = new_camera()
             it.cameras.frames(camera, range(30))
             await until(lambda: len(tap.delivered) >= 30, "30 in the bridge")

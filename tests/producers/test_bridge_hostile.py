@@ -97,7 +97,7 @@ async def test_a_frame_too_large_for_kafka_is_dead_lettered_and_those_beside_it_
     mosquitto: Mosquitto, kafka: Kafka
 ) -> None:
     async with rig(mosquitto, kafka) as it:
-        await it.bridge(linger_ms=200)
+        await it.bridge(linger_ms=200, linger_adapts=False)
         camera = new_camera()
         await set_largest_batch(kafka, 8000)
         try:

@@ -11,6 +11,7 @@ import pytest
 from producers.bridge.kafka import lanes as lanes_module
 from producers.bridge.kafka.lanes import RECORD_OVERHEAD, Lane, Lanes, size_of
 from producers.bridge.records import Record
+from schemas.runtime.linger import Linger
 from schemas.topics import KafkaTopic
 from tests.producers.test_bridge_lanes import Producers
 
@@ -26,12 +27,16 @@ def put(lane: Lane, number: int, size: int = 100) -> None:
     lane.put((entry, None), size_of(entry))
 
 
+def patient(linger_s: float) -> Linger:
+    return Linger(linger_s, adapts=False)
+
+
 def taken(lane: Lane) -> list[int]:
     return [entry.value[0] for entry, _ in lane.take()]
 
 
 async def test_a_lane_is_due_when_its_first_record_has_lingered() -> None:
-    lane = Lane(KafkaTopic.FRAMES, 3, 0.2, 10 * SIZE)
+    lane = Lane(KafkaTopic.FRAMES, 3, patient(0.2), 10 * SIZE)
     assert (lane.topic, lane.partition, lane.sent_at) == (KafkaTopic.FRAMES, 3, None)
     lane.hurry()
     assert not lane.due.is_set()
@@ -50,8 +55,21 @@ async def test_a_lane_is_due_when_its_first_record_has_lingered() -> None:
     assert taken(lane) == []
 
 
+async def test_a_record_waits_for_no_others_while_batches_take_little_of_the_time() -> None:
+    linger = Linger(60.0)
+    lane = Lane(KafkaTopic.FRAMES, 0, linger, 10 * SIZE)
+    put(lane, 1)
+    assert lane.due.is_set()
+    assert taken(lane) == [1]
+    linger.begin(time.monotonic() - 60)  # a batch has been on its way for a minute
+    put(lane, 2)
+    assert not lane.due.is_set()
+    lane.hurry()
+    assert taken(lane) == [2]
+
+
 async def test_a_lane_is_due_at_once_when_it_is_full_or_told_to_hurry() -> None:
-    lane = Lane(KafkaTopic.FRAMES, 0, 60.0, 3 * SIZE)
+    lane = Lane(KafkaTopic.FRAMES, 0, patient(60.0), 3 * SIZE)
     for first in (0, 3):  # and once more when it was taken
         put(lane, first)
         put(lane, first + 1, 99)
@@ -73,7 +91,7 @@ async def test_a_lane_is_due_at_once_when_it_is_full_or_told_to_hurry() -> None:
 
 @pytest.mark.parametrize("batch_bytes", [2 * SIZE, 3 * SIZE - 1])
 async def test_a_batch_holds_as_much_as_fits_and_at_least_one_record(batch_bytes: int) -> None:
-    lane = Lane(KafkaTopic.FRAMES, 0, 60.0, batch_bytes)
+    lane = Lane(KafkaTopic.FRAMES, 0, patient(60.0), batch_bytes)
     put(lane, 0, 10_000)
     for number in range(1, 6):
         put(lane, number)
@@ -88,7 +106,7 @@ async def test_a_batch_holds_as_much_as_fits_and_at_least_one_record(batch_bytes
 
 
 async def test_a_timer_of_a_batch_that_is_gone_makes_no_later_one_due() -> None:
-    lane = Lane(KafkaTopic.FRAMES, 0, 0.03, 2 * SIZE)
+    lane = Lane(KafkaTopic.FRAMES, 0, patient(0.03), 2 * SIZE)
     put(lane, 0)
     put(lane, 1)
     assert taken(lane) == [0, 1]
@@ -99,7 +117,7 @@ async def test_a_timer_of_a_batch_that_is_gone_makes_no_later_one_due() -> None:
 def lanes(producers: Producers) -> Lanes:
     return Lanes(
         producers,  # type: ignore[arg-type]  # a stand-in
-        60.0,
+        patient(60.0),
         2**20,
         5.0,
         delivered=lambda *_: None,

@@ -8,6 +8,7 @@ from typing import Any
 
 from producers.bridge.kafka.lanes import Entry, Lane, Lanes
 from producers.bridge.records import Record
+from schemas.runtime.linger import Linger
 from schemas.topics import KafkaTopic
 
 
@@ -72,7 +73,7 @@ async def test_records_for_which_a_batch_has_no_room_are_sent_in_others_and_only
 
     lanes = Lanes(
         producers,  # type: ignore[arg-type]  # a stand-in
-        0.001,
+        Linger(0.001),
         2**20,
         5.0,
         delivered=note,
@@ -113,7 +114,7 @@ async def test_a_batch_that_a_given_up_producer_never_took_goes_to_the_next_one(
     delivered: list[bytes] = []
     lanes = Lanes(
         producers,  # type: ignore[arg-type]  # a stand-in
-        0.001,
+        Linger(0.001),
         2**20,
         60.0,
         delivered=lambda lane, entries, offset, size, seconds: delivered.extend(entry.value for entry, _ in entries),

@@ -347,7 +347,7 @@ async def test_a_request_without_a_connection_is_dropped_and_not_counted(monkeyp
 
 
 async def test_a_stop_delivers_acknowledges_confirms_and_says_goodbye(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with bridged(monkeypatch, linger_ms=5000, confirm_interval_ms=60_000) as it:
+    async with bridged(monkeypatch, linger_ms=5000, linger_adapts=False, confirm_interval_ms=60_000) as it:
         for seq in range(3):
             it.broker.publish(FRAMES, frame(seq), seq + 1)
         it.broker.publish(FRAMES, b"no frame", 9)

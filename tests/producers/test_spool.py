@@ -287,7 +287,7 @@ def test_after_any_history_each_published_frame_is_confirmed_shed_or_waiting(
             if argument:
                 spool.close()
             else:  # as kill -9 leaves it: nothing written at the end, the lock gone with the process
-                os.close(spool._lock)
+                spool._lock.release()
             spool = Spool(folder, CAMERA, limits)
             spool.on_shed = shed.update
             boots.append(spool.current.boot_id)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry
@@ -88,7 +87,7 @@ def test_a_killed_process_forgets_at_most_the_age_since_its_last_frame_or_revisi
     clock.now_s += 3600
     spool.append(b"frame", 1, IN_2026_MS, 1)
     clock.now_s += 5
-    os.close(spool._lock)  # as kill -9 leaves it
+    spool._lock.release()  # as kill -9 leaves it
 
     spool = Spool(tmp_path, CAMERA, AGE, Clock())
     assert spool.oldest_age_s() == 3600

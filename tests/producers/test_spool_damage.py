@@ -40,7 +40,7 @@ def fill(spool: Spool, count: int = FRAMES) -> int:
 
 def kill(spool: Spool) -> None:
     """Leave the spool as kill -9 does: nothing written at the end, the lock gone with the process."""
-    os.close(spool._lock)
+    spool._lock.release()
 
 
 def segments_of(folder: Path) -> list[Path]:

@@ -27,7 +27,7 @@ def no_space(*_: object) -> None:
 
 def kill(spool: Spool) -> None:
     """Leave the spool as kill -9 does: nothing written at the end, the lock gone with the process."""
-    os.close(spool._lock)
+    spool._lock.release()
 
 
 def confirm_revision(spool: Spool, ledger: BootLedger) -> None:

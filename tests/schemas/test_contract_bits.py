@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
+
+import numpy as np
 import pytest
 
+from schemas.frame import Encoding, Truth, encode_frame
 from schemas.identity import CameraId
 from schemas.keys import CameraKey, KeyRing, Purpose
 from schemas.models import bundle_digest
-from schemas.pointillist_pb2 import BundleFile
+from schemas.pointillist_pb2 import RAW, BundleFile, Frame
 
 
 def key() -> CameraKey:
@@ -30,6 +34,19 @@ def ring() -> KeyRing:
 )
 def test_the_tag_of_a_message_never_changes(purpose: Purpose, tag: str) -> None:
     assert key().sign(purpose, b"body") == b"body\x79" + bytes.fromhex(tag)
+
+
+def test_the_bits_of_a_raw_message_never_change() -> None:
+    found = sha256()
+    for height, width, channels in [(1, 1, 1), (8, 8, 3), (32, 32, 3), (45, 61, 3), (45, 61, 1), (200, 333, 3)]:
+        y, x, c = np.meshgrid(*(np.arange(size) for size in (height, width, channels)), indexing="ij")
+        picture = np.asarray((y * y * 3 + x * x * (2 + c) + x * y) // 37 % 256, np.uint8)
+        for seq in (0, 5, 200, 2**40):
+            for dropped in (0, 16, 56):
+                payload = encode_frame(key(), 7, seq, 1234567, picture, Encoding(dropped, 0.05, RAW), Truth(3))
+                found.update(payload)
+                assert Frame.FromString(payload).SerializeToString() == payload
+    assert found.hexdigest()[:16] == "8b790e5fb2d588fe"
 
 
 def test_the_seeds_and_probes_of_a_key_never_change() -> None:

@@ -136,3 +136,17 @@ def test_short_secrets_and_keys_are_refused() -> None:
         KeyRing(b"short")
     with pytest.raises(SecretError, match=f"{KEY_BYTES} bytes, got 4"):
         CameraKey(ONE, 0, b"four")
+
+
+def test_a_key_holds_only_the_hashes_that_it_was_used_for() -> None:
+    key = derive_camera_key(SECRET, ONE)
+    key.verify(Purpose.FRAME, key.sign(Purpose.FRAME, b"body"))
+    key.frame_seed(9, 7)
+    assert set(key._hashes) == {Purpose.FRAME.value, b"pl-mask"}
+
+
+def test_a_key_ring_keeps_the_keys_of_ten_thousand_cameras() -> None:
+    keys = KeyRing(SECRET)
+    cameras = [CameraId(f"site/{number}") for number in range(10_000)]
+    first = [keys.key(camera, 0) for camera in cameras]
+    assert all(keys.key(camera, 0) is key for camera, key in zip(cameras, first, strict=True))

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from schemas.errors import BadPixels
-from schemas.pixels import lossless
+from schemas.pixels import lossless, residuals
 from schemas.pixels.masks import Mask
 
 # What another version of zlib may write differently is inflated first: the rest is pinned to the bit, so that the
@@ -83,7 +83,7 @@ def test_the_bits_of_lossless_never_change(
 def test_strips_in_which_nothing_is_kept_change_nothing_for_the_others(
     channels: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lossless, "_STRIP_PIXELS", 40)
+    monkeypatch.setattr(residuals, "_STRIP_PIXELS", 40)
     frame, kept = waves(12, 20, channels), np.ones((12, 20), dtype=np.bool_)
     kept[:4] = kept[6:8] = False
     kept[4:, ::3] = False

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from schemas.limits import BLOCK_PIXELS, dropped_per_block
-from schemas.metrics import Metric
+from schemas.metrics import END_TO_END, SECONDS, Metric, observe_often
 
 
 def test_a_metric_registers_its_name_help_labels_and_buckets_where_it_is_told() -> None:
@@ -28,3 +31,20 @@ def test_a_metric_registers_its_name_help_labels_and_buckets_where_it_is_told() 
 def test_a_drop_ratio_is_the_nearest_number_of_pixels_of_a_block() -> None:
     assert [dropped_per_block(ratio) for ratio in (0.0, 0.25, 0.5, 0.26, 0.875)] == [0, 16, 32, 17, 56]
     assert BLOCK_PIXELS == 64
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.dictionaries(st.floats(0, 100) | st.sampled_from(SECONDS), st.integers(1, 5), max_size=20))
+def test_values_observed_often_count_as_if_observed_one_by_one(counts: dict[float, int]) -> None:
+    often, single = CollectorRegistry(), CollectorRegistry()
+    observe_often(END_TO_END.on(often), counts)
+    histogram = END_TO_END.on(single)
+    for value, count in counts.items():
+        for _ in range(count):
+            histogram.observe(value)
+    assert samples(often) == pytest.approx(samples(single))
+
+
+def samples(registry: CollectorRegistry) -> dict[tuple[str, ...], float]:
+    found = [sample for family in registry.collect() for sample in family.samples]
+    return {(each.name, *each.labels.values()): each.value for each in found if not each.name.endswith("_created")}

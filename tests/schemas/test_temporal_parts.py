@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import tracemalloc
+from unittest.mock import patch
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from schemas.errors import BadPixels
 from schemas.frame import Encoding, encode_next_frame, parse_frame
@@ -13,12 +16,12 @@ from schemas.pixels import temporal
 from schemas.pixels.masks import Mask, blocks_of
 from schemas.pixels.packing import Picture
 from schemas.pixels.temporal import block_sums, changed_blocks, pack_delta, squared_differences, unpack_delta
-from schemas.pixels.temporal_encoder import KEY_AGE_MS, MOST_RMS, KeyCause, TemporalEncoder, seen_frames
+from schemas.pixels.temporal_encoder import KEY_AGE_MS, MOST_RMS, KeyCause, TemporalEncoder, differences_in, seen_frames
 from schemas.pointillist_pb2 import TEMPORAL
 from tests.schemas.test_temporal import KEY, Camera, key_picture, mask, noise
 
 
-def test_the_coder_looks_at_the_changed_blocks_and_at_no_more() -> None:
+def test_the_decoder_looks_at_the_changed_blocks_and_at_no_more() -> None:
     changed = np.zeros((4, 6), dtype=np.bool_)
     assert temporal._window(changed) == (slice(0, 0), slice(0, 0))
     changed[1, 2] = changed[2, 4] = True
@@ -41,6 +44,27 @@ def test_the_largest_differences_count_as_ninety_and_overflow_nothing() -> None:
     assert squared_differences(black, white, 3).tolist() == [[192 * 90**2]]
     assert squared_differences(white, black, 3).tolist() == [[192 * 90**2]]
     assert squared_differences(white, white - np.uint8(89), 3).tolist() == [[192 * 89**2]]
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(1, 40), st.integers(1, 40), st.sampled_from((1, 3)), st.integers(0, 99), st.integers(1, 5000))
+def test_differences_are_those_of_each_blocks_pixels_and_of_some_blocks_those_of_all(
+    height: int, width: int, channels: int, seed: int, strip: int
+) -> None:
+    first, second = (noise(height, width, channels, each).reshape(height, -1) for each in (seed, seed + 1))
+    squares = np.minimum(np.abs(first.astype(np.int64) - second), 90) ** 2
+    rows, columns = blocks_of(height, width)
+    expected = [
+        [squares[8 * r : 8 * r + 8, 8 * channels * c : 8 * channels * (c + 1)].sum() for c in range(columns)]
+        for r in range(rows)
+    ]
+    with patch.object(temporal, "_STRIP_SAMPLES", strip):
+        found = squared_differences(first, second, channels)
+    assert found.tolist() == expected
+    some = np.random.default_rng(seed).random((rows, columns)) < 0.5
+    whole = (temporal.whole_blocks(each, channels) for each in (first, second))
+    if some.any():
+        assert differences_in(some, *whole, channels).tolist() == found[some].tolist()
 
 
 @pytest.mark.parametrize(("side", "bitmap_bytes"), [(128, 32), (136, None), (400, None)])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from schemas.runtime.throttle import REMEMBERED, Throttle
+from schemas.limits import CAMERAS_AT_HAND
+from schemas.runtime.throttle import Throttle
 
 
 def test_the_same_is_too_soon_until_the_stated_time_has_passed() -> None:
@@ -43,9 +44,9 @@ def test_beyond_the_bound_the_longest_ago_is_forgotten() -> None:
 
 def test_the_bound_holds_where_none_is_named() -> None:
     throttle: Throttle[int] = Throttle(1.0)
-    for what in range(REMEMBERED):
+    for what in range(CAMERAS_AT_HAND):
         throttle.note(what, 0.0)
     assert throttle.too_soon(0, 0.0)
-    throttle.note(REMEMBERED, 0.0)
+    throttle.note(CAMERAS_AT_HAND, 0.0)
     assert not throttle.too_soon(0, 0.0)
-    assert all(throttle.too_soon(what, 0.0) for what in range(1, REMEMBERED + 1))
+    assert all(throttle.too_soon(what, 0.0) for what in range(1, CAMERAS_AT_HAND + 1))

@@ -24,6 +24,7 @@ from processors.bundle import shipped_bundle
 from schemas.frame import sign_message
 from schemas.identity import CameraId
 from schemas.pointillist_pb2 import LOSSLESS, Command
+from schemas.runtime.trace import STAMPS
 from schemas.topics import Channel, mqtt_topic
 from tests.waiting import wait_until
 
@@ -59,7 +60,10 @@ def get(url: str) -> bytes:
         return b""
 
 
-def test_a_fleet_runs_end_to_end_and_every_frame_is_recorded(tmp_path: Path) -> None:
+def test_a_fleet_runs_end_to_end_and_every_frame_is_recorded_and_stamped_on_its_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("POINTILLIST_TRACE", str(tmp_path / "stamps"))
     options = ("--cameras", 4, "--fps", 5, "--seconds", 8, "--strip-rate", 0.1)
     with RunningSystem(tmp_path / "state", *options) as system:
         system.await_role("fleet")
@@ -81,6 +85,15 @@ def test_a_fleet_runs_end_to_end_and_every_frame_is_recorded(tmp_path: Path) -> 
     assert set(report["latency_s"]) == {"p50", "p95", "p99"}
     assert lost(tmp_path / "state") == 0
     assert not [pid for pid in pids if psutil.pid_exists(pid)]
+    stamped = {what: set[str]() for what in STAMPS}
+    for file in (tmp_path / "stamps").iterdir():
+        for line in file.read_text().splitlines():
+            _, what, frame = line.split("\t")
+            stamped[what].add(frame)
+    assert len(stamped["captured"]) == report["frames_published"]
+    assert all(frames == stamped["captured"] for what, frames in stamped.items() if what not in ("checked", "gathered"))
+    assert 0 < len(stamped["checked"]) == report["strip_checked"]
+    assert stamped["gathered"] >= stamped["captured"]  # the recorder gathers other events too
 
 
 @pytest.mark.timeout(400)

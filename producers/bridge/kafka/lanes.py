@@ -14,8 +14,10 @@ from aiokafka.partitioner import DefaultPartitioner
 
 from producers.bridge.kafka.producers import Producers
 from producers.bridge.mqtt.acknowledgements import Ticket
-from producers.bridge.records import Record
+from producers.bridge.records import Record, stamp_records
 from schemas.limits import MAX_BROKER_BYTES
+from schemas.runtime import trace
+from schemas.runtime.linger import Linger
 from schemas.topics import KafkaTopic
 
 log = structlog.get_logger()
@@ -33,7 +35,7 @@ BACKOFF_S: Final = 0.2
 class Lane:
     """What waits for one partition."""
 
-    def __init__(self, topic: KafkaTopic, partition: int, linger_s: float, batch_bytes: int) -> None:
+    def __init__(self, topic: KafkaTopic, partition: int, linger: Linger, batch_bytes: int) -> None:
         self.topic = topic
         self.partition = partition
         self.due = asyncio.Event()
@@ -42,7 +44,7 @@ class Lane:
         """Monotonic time at which the batch in flight was first sent."""
         self._entries: list[Entry] = []
         self._bytes = 0
-        self._linger_s = linger_s
+        self._linger = linger
         self._batch_bytes = batch_bytes
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
@@ -51,7 +53,11 @@ class Lane:
         """Add a record of `size` bytes; the lane is due when it is full or its first record has lingered."""
         if not self._entries:
             self.first_at = time.monotonic()
-            self._timer = self._loop.call_later(self._linger_s, self.due.set)
+            linger_s = self._linger.seconds(self.first_at)
+            if linger_s:
+                self._timer = self._loop.call_later(linger_s, self.due.set)
+            else:
+                self.due.set()
         self._entries.append(entry)
         self._bytes += size
         if self._bytes >= self._batch_bytes:
@@ -105,19 +111,20 @@ class Lanes:
     def __init__(
         self,
         producers: Producers,
-        linger_s: float,
+        linger: Linger,
         batch_bytes: int,
         deadline_s: float,
         delivered: Callable[[Lane, list[Entry], int, int, float], None],
         failed: Callable[[], None],
         refused: Callable[[Record, str], Record],
     ) -> None:
-        """`delivered` gets the lane, the batch with its first offset in Kafka (negative when unknown) and its size as
-        `size_of` counts, and the seconds since its first record came; `failed` counts refused batches."""
+        """`linger` says how long the first record of a batch waits for others, by how much of the time some batch is on
+        its way. `delivered` gets the lane, the batch with its first offset in Kafka (negative when unknown) and its
+        size as `size_of` counts, and the seconds since its first record came; `failed` counts refused batches."""
         self.buffered_bytes = 0
         self.ready = asyncio.Event()
         self._producers = producers
-        self._linger_s = linger_s
+        self._linger = linger
         self._batch_bytes = batch_bytes
         self._deadline_s = deadline_s
         self._delivered = delivered
@@ -133,7 +140,7 @@ class Lanes:
         """Learn the partitions, then serve all lanes until cancelled."""
         partitions = await self._producers.partitions(TOPICS)
         for topic in TOPICS:
-            self._lanes[topic] = [Lane(topic, p, self._linger_s, self._batch_bytes) for p in partitions[topic]]
+            self._lanes[topic] = [Lane(topic, p, self._linger, self._batch_bytes) for p in partitions[topic]]
         async with asyncio.TaskGroup() as group:
             for lanes in self._lanes.values():
                 for lane in lanes:
@@ -181,7 +188,11 @@ class Lanes:
             first_at = lane.first_at
             entries = lane.take()
             lane.sent_at = time.monotonic()
+            self._linger.begin(lane.sent_at)
+            if trace.on():
+                stamp_records("sent", [record for record, _ in entries])
             await self._deliver(lane, entries, first_at)
+            self._linger.end(time.monotonic())
             lane.sent_at = None
 
     async def _deliver(self, lane: Lane, entries: list[Entry], first_at: float) -> None:

@@ -36,6 +36,8 @@ class PacketClient(Client):
         self._on_publish_packet = on_publish_packet
         self._splitter = PacketSplitter(MAX_BROKER_BYTES)
         self._connected_socket: socket.socket | None = None
+        # Kept: the system would give and take back pages of a fresh one at each read.
+        self._buffer = memoryview(bytearray(RECEIVE_BYTES))
 
     def configure(self, host: str, port: int, *, keepalive_s: int, receive_maximum: int, session_expiry_s: int) -> None:
         """Set what CONNECT says. A session that does not outlive its connection also starts clean."""
@@ -53,20 +55,21 @@ class PacketClient(Client):
 
     def loop_read(self, max_packets: int = 1) -> MQTTErrorCode:
         """Read once and handle every packet that is complete."""
-        if self._sock is None:
+        sock = self._sock
+        if not isinstance(sock, socket.socket):
             return MQTTErrorCode.MQTT_ERR_NO_CONN
         try:
-            data = self._sock.recv(RECEIVE_BYTES)
+            length = sock.recv_into(self._buffer)
         except BlockingIOError:
             return MQTTErrorCode.MQTT_ERR_SUCCESS
         except OSError:
             return self.drop()
-        if not data:
+        if not length:
             return self.drop()
         self._last_bytes_received = time.monotonic()
         on_publish_packet = self._on_publish_packet
         try:
-            for first, body in self._splitter.feed(data):
+            for first, body in self._splitter.feed(bytes(self._buffer[:length])):
                 if first & 0xF0 == PUBLISH:
                     on_publish_packet(*parse_publish(first, body))
                 elif (rc := self._handle_other(first, body)) > 0:

@@ -1,0 +1,149 @@
+"""The ways to send a video: the profiles and JPEG frame by frame, H.264 as a stream."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from pathlib import Path
+from statistics import fmean
+from typing import Final
+
+import av
+import cv2
+import numpy as np
+from av.video.frame import PictureType
+
+from benchmarks.bytes.quality import Quality, quality, whole_quality
+from benchmarks.bytes.rows import JPEG, PROFILES_SENT, Row, h264
+from producers.sources.decoder import to_rgb
+from schemas.frame import PROFILES, Encoding, encode_next_frame
+from schemas.identity import CameraId
+from schemas.keys import derive_camera_key
+from schemas.pixels.masks import kept_mask
+from schemas.pixels.packing import Picture
+from schemas.pixels.temporal_encoder import Coded, TemporalEncoder, seen_frames
+from schemas.pointillist_pb2 import TEMPORAL
+
+QUALITY: Final = 90
+KEY: Final = derive_camera_key(b"a secret for measuring", CameraId("bench/bytes"))
+
+
+def read(video: Path, most: int) -> list[av.VideoFrame]:
+    """The frames of a video in the colours in which it has them, at most so many if that is not 0."""
+    with av.open(str(video)) as container:
+        container.streams.video[0].thread_type = "NONE"
+        frames = []
+        for frame in container.decode(video=0):
+            frames.append(frame)
+            if len(frames) == most:
+                break
+    return frames
+
+
+def bytes_a_frame(video: Path) -> float:
+    """Of the file as it is."""
+    with av.open(str(video)) as container:
+        return video.stat().st_size / max(1, container.streams.video[0].frames)
+
+
+def cpu_s(action: Callable[[], object]) -> float:
+    """CPU seconds of this process, all its threads."""
+    before = time.process_time_ns()
+    action()
+    return (time.process_time_ns() - before) / 1e9
+
+
+def jpeg_of(picture: Picture) -> tuple[bytes, float]:
+    """A JPEG and its CPU seconds; the order of colours is OpenCV's before the clock starts."""
+    blue_first = np.ascontiguousarray(picture[..., ::-1])
+    before = time.process_time_ns()
+    data = cv2.imencode(".jpg", blue_first, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1]
+    return data.tobytes(), (time.process_time_ns() - before) / 1e9
+
+
+def frame_by_frame(name: str, frames: list[av.VideoFrame], dropped: int, every: int) -> list[Row]:
+    """The profiles and JPEG, in turn on each frame."""
+    ways = (*PROFILES_SENT, JPEG)
+    sizes: dict[str, list[int]] = {way: [] for way in ways}
+    times: dict[str, list[float]] = {way: [] for way in ways}
+    found: dict[str, list[Quality]] = {way: [] for way in ways}
+    encoder = TemporalEncoder()
+    seen = seen_frames(KEY, (to_rgb(frame) for frame in frames), dropped)
+    for seq, (frame, shown) in enumerate(zip(frames, seen, strict=True)):
+        picture = to_rgb(frame)
+        for profile in PROFILES_SENT:
+            encoding = Encoding(dropped, 0.0, PROFILES[profile])
+            given = encoder if PROFILES[profile] == TEMPORAL else None
+            # The time of a camera's frame grows, so that key frames age as they do there.
+            sent: list[tuple[bytes, Coded | None]] = []
+            times[profile].append(
+                cpu_s(
+                    lambda e=encoding, g=given, p=picture, s=seq, out=sent: out.append(  # type: ignore[misc]
+                        encode_next_frame(KEY, 1, s, s, p, e, None, g)
+                    )
+                )
+            )
+            sizes[profile].append(len(sent[0][0]))
+        encoder.published()
+        data, took = jpeg_of(picture)
+        sizes[JPEG].append(len(data))
+        times[JPEG].append(took)
+        if seq % every == 0:
+            kept = kept_mask(KEY, 1, seq, picture.shape[0], picture.shape[1], dropped)
+            found["raw"].append(quality(picture, picture * kept[..., None], kept))
+            found["temporal"].append(quality(picture, shown.pixels, shown.kept))
+            decoded = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR)
+            assert decoded is not None
+            found[JPEG].append(whole_quality(picture, np.ascontiguousarray(decoded[..., ::-1], dtype=np.uint8)))
+    found["lossless"] = found["raw"]  # the same pixels arrive
+    return [
+        Row(
+            name, way, None, len(frames), len(found[way]), fmean(sizes[way]), *Quality.mean(found[way]),
+            1000 * fmean(times[way]), 1000 * fmean(times[JPEG]), 0,
+        )
+        for way in ways
+    ]  # fmt: skip
+
+
+def as_h264(name: str, frames: list[av.VideoFrame], preset: str, crf: int, every: int) -> Row:
+    """One thread of libx264 with its plain preset, given the frames in the video's own colours."""
+    encoder = av.CodecContext.create("libx264", "w")
+    assert isinstance(encoder, av.VideoCodecContext)
+    encoder.width, encoder.height, encoder.pix_fmt = frames[0].width, frames[0].height, frames[0].format.name
+    encoder.time_base, encoder.thread_count = Fraction(1, 25), 1
+    encoder.options = {"preset": preset, "crf": str(crf)}
+    decoder = av.CodecContext.create("h264", "r")
+    assert isinstance(decoder, av.VideoCodecContext)
+    size, taken, jpeg_s, spent = 0, 0, [], 0.0
+    held: int | None = None
+    found: list[Quality] = []
+    shown = 0
+
+    def show(packets: Sequence[av.Packet[av.VideoStream] | None]) -> None:
+        nonlocal shown
+        for packet in packets:
+            for picture in decoder.decode(packet):
+                if shown % every == 0:
+                    found.append(whole_quality(to_rgb(frames[shown]), to_rgb(picture)))
+                shown += 1
+
+    for number, frame in enumerate((*frames, None)):
+        if frame is not None:
+            frame.pts, frame.time_base, frame.pict_type = number, encoder.time_base, PictureType.NONE
+            taken += 1
+        packets: list[av.Packet[av.VideoStream]] = []
+        spent += cpu_s(lambda f=frame, out=packets: out.extend(encoder.encode(f)))  # type: ignore[misc]
+        if packets and held is None:
+            held = taken - 1
+        size += sum(packet.size for packet in packets)
+        if frame is not None and number % every == 0:
+            jpeg_s.append(jpeg_of(to_rgb(frame))[1])
+        show(packets)
+    show([None])
+    if shown != len(frames):
+        raise RuntimeError(f"expected {len(frames)} frames back from libx264, got {shown}")
+    return Row(
+        name, h264(preset), crf, len(frames), len(found), size / len(frames), *Quality.mean(found),
+        1000 * spent / len(frames), 1000 * fmean(jpeg_s), held or 0,
+    )  # fmt: skip

@@ -1,0 +1,118 @@
+"""What the restorer loses by 8-bit integers: `python -m benchmarks.precision [--out docs/results/backends/loss.json]`.
+
+CIFAR-10's test pictures through camera masks, rebuilt by the restorer as OpenVINO runs it in float32, bf16 and 8-bit
+integers (as a processor does, calibrated on the pictures that ship) and as torch does: their mean PSNR, and how many
+the shipped networks name rightly, clean and under PGD through the bare network. Losses are torch's figure less the
+other's, on the same pictures under the same masks. Nothing is chosen by them. Stopped, the same command goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from infra.environment import Environment
+from lab.attacks import make_attack, to_8_bits
+from lab.masks import random_masks
+from lab.restoration.psnr import psnr_db
+from processors.bundle import Bundle, load_bundle, shipped_bundle
+from processors.device.backends.choose import Wish
+from processors.device.backends.engines import restorers
+from processors.stages.learned import Restorers, reconstruct_learned
+from schemas.errors import ConfigError
+from schemas.runtime.atomic_file import replacing
+
+CPU: Final = torch.device("cpu")
+RATIOS: Final = (0.25, 0.5)
+PRECISIONS: Final = ("float32", "bf16", "int8")
+BUNDLES: Final = ("cifar10", "cifar10-hardened")
+EPSILON: Final = 0.01
+AT_ONCE: Final = 256
+
+
+def pictures(count: int) -> tuple[Tensor, Tensor]:
+    """The first `count` test pictures (N, 3, 32, 32) in [0, 1] and their classes (N,)."""
+    folder = Environment().data
+    if folder is None:
+        raise ConfigError("expected POINTILLIST_DATA with cifar10.npz in it; it is not set")
+    with np.load(folder / "cifar10.npz") as data:
+        images, labels = data["test_x"][:count], data["test_y"][:count]
+    frames = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).float() / 255
+    return frames, torch.from_numpy(labels.astype(np.int64))
+
+
+def attacked(bundle: Bundle, frames: Tensor, labels: Tensor) -> Tensor:
+    """The same under PGD, untargeted, of `EPSILON`, rounded to 8 bits."""
+    generator = torch.Generator().manual_seed(0)
+    attack = make_attack("pgd", EPSILON)
+    parts = zip(frames.split(AT_ONCE), labels.split(AT_ONCE), strict=True)  # type: ignore[no-untyped-call]  # no annotations
+    return torch.cat([to_8_bits(attack(bundle.logits, *part, None, generator).detach()) for part in parts])
+
+
+@torch.inference_mode()
+def rebuilt(frames: Tensor, kept: Tensor, networks: Restorers) -> Tensor:
+    """The frames behind the drop and the restorer."""
+    parts = zip(frames.split(AT_ONCE), kept.split(AT_ONCE), strict=True)  # type: ignore[no-untyped-call]  # no annotations
+    return torch.cat([reconstruct_learned(*part, networks.small) for part in parts])
+
+
+@torch.inference_mode()
+def right(bundle: Bundle, frames: Tensor, labels: Tensor) -> float:
+    """The share whose class is found."""
+    logits = torch.cat([bundle.logits(some) for some in frames.split(AT_ONCE)])  # type: ignore[no-untyped-call]  # no annotations
+    return float((logits.argmax(1) == labels).float().mean())
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=int, default=10_000)
+    parser.add_argument("--attacked", type=int, default=1000)
+    parser.add_argument("--out", type=Path, default=Path("docs/results/backends/loss.json"))
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    command = f"python -m benchmarks.precision --images {arguments.images} --attacked {arguments.attacked}"
+    document = _read(arguments.out, command)
+    done = {(row["drop"], row["way"]) for row in document["rows"]}
+    ways = {"torch": Wish("torch"), **{precision: Wish("openvino", precision) for precision in PRECISIONS}}
+    left = [(ratio, way) for ratio in RATIOS for way in ways if (ratio, way) not in done]
+    if not left:
+        return
+    frames, labels = pictures(arguments.images)
+    bundles = {name: load_bundle(shipped_bundle(name), CPU) for name in BUNDLES}
+    few = slice(0, arguments.attacked)
+    sets = {name: attacked(bundle, frames[few], labels[few]) for name, bundle in bundles.items()}
+    document |= {"images": len(frames), "attacked_images": len(labels[few])}
+    for ratio, way in left:
+        kept = random_masks(len(frames), 32, 32, ratio, torch.Generator().manual_seed(1))
+        networks = restorers(ways[way], 1)[1]
+        found = rebuilt(frames, kept, networks)
+        figures: dict[str, float] = {"psnr_db": float(psnr_db(found, frames).mean())}
+        for name, bundle in bundles.items():
+            figures[f"{name}_clean"] = right(bundle, found, labels)
+            figures[f"{name}_pgd"] = right(bundle, rebuilt(sets[name], kept[few], networks), labels[few])
+        exact = next((row for row in document["rows"] if row["drop"] == ratio), figures)
+        lost = {f"{key}_lost": exact[key] - value for key, value in figures.items()}
+        document["rows"].append({"drop": ratio, "way": way, **figures, **lost})
+        with replacing(arguments.out) as fresh:
+            fresh.write_text(json.dumps(document, indent=1) + "\n")
+        said = ", ".join(f"{name} {value:.4f}" for name, value in (figures | lost).items())
+        print(f"r = {ratio}, {way}: {said}", flush=True)
+
+
+def _read(out: Path, command: str) -> dict[str, Any]:
+    """What this command has measured before it was stopped; nothing of another one."""
+    empty: dict[str, Any] = {"command": command, "epsilon": EPSILON, "torch": torch.__version__, "rows": []}
+    kept: dict[str, Any] = json.loads(out.read_text()) if out.exists() else empty
+    same = all(kept.get(name) == empty[name] for name in ("command", "epsilon", "torch"))
+    return kept if same else empty
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,189 @@
+"""Train the network that fills large frames: `python -m lab.training.filler --out FILE`.
+
+What it learns from is 64×64: crops of photographs at full and half size (those that come with scikit-image, without
+the six of `docs/results/super-iot/photographs.json` and what shows the same), of videos and simulated scenes, CIFAR-10
+training pictures enlarged, and mosaics of four of those as they are, which have the most detail a pixel. Half of them
+get a camera's grain. The drop ratio is drawn per picture. The loss is the mean logarithm of each picture's squared
+error over all its pixels, as its PSNR counts them. With each checkpoint the mean PSNR of fixed held-out crops at
+r = .25 is printed beside the thin plate's. A run that was stopped goes on from its checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import os
+import time
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor
+
+from lab.chance import seeded
+from lab.masks import random_masks
+from lab.training.pictures import cifar_pictures, crops_of_larger, random_crop
+from lab.training.recipe import Images, average_into
+from lab.training.restorer import AVERAGE_DECAY, Schedule
+from processors.networks.filler import Filler
+from processors.stages.drop import drop
+from processors.stages.plate import reconstruct_plate
+from schemas.runtime.atomic_file import replacing
+
+SIDE: Final = 64
+PHOTOGRAPHS: Final = (
+    "brick", "grass", "gravel", "coins", "moon", "page", "text", "cell", "retina", "hubble_deep_field",
+    "immunohistochemistry",
+)  # fmt: skip
+"""Of `skimage.data`, what training sees."""
+HELD_OUT: Final = ("camera",)
+"""Of `skimage.data`, what is looked at while it trains; one more is CIFAR-10's held-out training pictures, enlarged."""
+RATIOS: Final = (0.25, 0.25, 0.25, 0.5, 0.125, 0.375, 0.0625, 0.6)
+GRAIN: Final = 3 / 255
+ERROR_FLOOR: Final = 1e-4
+"""A picture's PSNR is that of its mean squared error: crops that are better than this, 40 dB, say little about it."""
+SAVED_EVERY: Final = 250
+"""Steps between two checkpoints."""
+
+
+def photographs(names: tuple[str, ...]) -> list[Images]:
+    """Pictures (H, W, 3) uint8 that come with scikit-image, each at its own and at half its size."""
+    from skimage import data
+
+    found = []
+    for name in names:
+        picture = np.asarray(getattr(data, name)())
+        colour = np.repeat(picture[..., None], 3, 2) if picture.ndim == 2 else picture[..., :3]
+        halved = F.avg_pool2d(torch.from_numpy(colour.copy()).permute(2, 0, 1)[None].float(), 2).round_().byte()
+        found += [colour, halved[0].permute(1, 2, 0).numpy()]
+    return found
+
+
+def training_crops(folder: Path, count: int, seed: int) -> Tensor:
+    """`count` crops (3, 64, 64) uint8: a third photographs, a third videos and scenes, a third CIFAR-10."""
+    generator = np.random.default_rng(seed)
+    pictures = [each for each in photographs(PHOTOGRAPHS) if min(each.shape[:2]) >= SIDE]
+    third = count // 3
+    cut = [random_crop(pictures[i % len(pictures)], generator, SIDE) for i in range(third)]
+    larger = crops_of_larger(folder, third // 2 * 3, seed, SIDE)[: third // 2 * 2]
+    small = _stacked(cifar_pictures(folder))
+    order = torch.from_numpy(generator.permutation(len(small)))
+    enlarged = F.interpolate(small[order[: third // 2]].float(), scale_factor=2.0, mode="bicubic", align_corners=False)
+    mosaics = small[order[third // 2 :][: 4 * (third - third // 2)]].view(-1, 2, 2, 3, 32, 32)
+    mosaics = mosaics.permute(0, 3, 1, 4, 2, 5).reshape(-1, 3, SIDE, SIDE)
+    return torch.cat((_stacked(np.stack(cut)), _stacked(larger), enlarged.clamp_(0, 255).round_().byte(), mosaics))
+
+
+def held_out_crops(folder: Path) -> Tensor:
+    """Crops (3, 64, 64) uint8 that no training meets."""
+    generator = np.random.default_rng(7)
+    with np.load(folder / "cifar10.npz") as archive:
+        small = _stacked(archive["train_x"][-64:]).float()
+    enlarged = F.interpolate(small, scale_factor=2.0, mode="bicubic", align_corners=False).clamp_(0, 255)
+    cut = [random_crop(photographs(HELD_OUT)[0], generator, SIDE) for _ in range(192)]
+    return torch.cat((_stacked(np.stack(cut)), enlarged.round_().byte()))
+
+
+def _stacked(pictures: Images) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(pictures.transpose(0, 3, 1, 2)))
+
+
+def batch_of(crops: Tensor, size: int, generator: torch.Generator) -> Tensor:
+    """Random crops (size, 3, 64, 64) in [0, 1], turned and mirrored; half of them with grain."""
+    picked = crops[torch.randint(len(crops), (size,), generator=generator)].float().div_(255)
+    mirrored, turned, grainy = (torch.rand(size, 1, 1, 1, generator=generator) < 0.5 for _ in range(3))
+    picked = torch.where(mirrored, picked.flip(3), picked)
+    picked = torch.where(turned, picked.transpose(2, 3), picked)
+    strength = GRAIN * torch.rand(size, 1, 1, 1, generator=generator)
+    grain = strength * torch.randn(picked.shape, generator=generator)
+    return torch.where(grainy, (picked + grain).clamp(0, 1), picked)
+
+
+def masks_of(size: int, generator: torch.Generator) -> Tensor:
+    """Masks (size, 1, 64, 64) of as many drop ratios as the size has eighths; one eighth are not spread."""
+    each = size // len(RATIOS)
+    parts = [random_masks(each, SIDE, SIDE, ratio, generator, i != 1) for i, ratio in enumerate(RATIOS)]
+    return torch.cat(parts)
+
+
+def fit(network: Filler, crops: Tensor, held_out: Tensor, schedule: Schedule, checkpoint: Path) -> Filler:
+    """Train in place and return the averaged weights."""
+    generator = torch.Generator().manual_seed(1)
+    average = copy.deepcopy(network)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=schedule.peak_rate, weight_decay=1e-4)
+    first = 0
+    if checkpoint.exists():
+        saved = torch.load(checkpoint, weights_only=True)
+        network.load_state_dict(saved["network"])
+        average.load_state_dict(saved["average"])
+        optimiser.load_state_dict(saved["optimiser"])
+        first = saved["step"] + 1
+        generator.manual_seed(first)
+    started = time.monotonic()
+    for step in range(first, schedule.until or schedule.steps):
+        for group in optimiser.param_groups:
+            group["lr"] = schedule.rate(step)
+        clean = batch_of(crops, schedule.batch, generator)
+        kept = masks_of(schedule.batch, generator)
+        with torch.no_grad():
+            filled = reconstruct_plate(clean, kept)
+        errors = (network(filled, kept) - clean).square().mean((1, 2, 3))
+        loss = (errors + ERROR_FLOOR).log().mean()
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimiser.step()
+        average_into(average, network, min(AVERAGE_DECAY, (step + 1) / (step + 10)))
+        if (step + 1) % SAVED_EVERY == 0:
+            ours, plate = held_out_db(average, held_out)
+            seconds = time.monotonic() - started
+            print(
+                f"step {step + 1}/{schedule.steps}: held out {ours:.2f} dB, plate {plate:.2f} dB, {seconds:.0f} s",
+                flush=True,
+            )
+            state = {"network": network.state_dict(), "average": average.state_dict()}
+            with replacing(checkpoint) as fresh:
+                torch.save(state | {"optimiser": optimiser.state_dict(), "step": step}, fresh)
+    return average.eval()
+
+
+@torch.no_grad()
+def held_out_db(network: Filler, crops: Tensor) -> tuple[float, float]:
+    """Mean PSNR in dB of the network and of the thin plate on crops (N, 3, 64, 64) uint8 at r = .25."""
+    clean = crops.float().div(255)
+    kept = random_masks(len(clean), SIDE, SIDE, 0.25, torch.Generator().manual_seed(3))
+    filled = reconstruct_plate(drop(clean, kept), kept)
+    restored = network(filled, kept).clamp(0, 1)
+    ours, plate = ((found - clean).square().mean((1, 2, 3)).log10().mean() for found in (restored, filled))
+    return -10 * float(ours), -10 * float(plate)
+
+
+def main() -> None:
+    """Train and write the weights."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path(os.environ.get("POINTILLIST_DATA", ".")))
+    parser.add_argument("--out", type=Path, required=True, help="weights (safetensors)")
+    parser.add_argument("--steps", type=int, default=16_000)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--crops", type=int, default=18_000)
+    parser.add_argument("--until", type=int, help="stop after so many steps of the cycle")
+    parser.add_argument("--work", type=Path, default=Path("runs/filler"), help="where the checkpoint goes")
+    arguments = parser.parse_args()
+    with seeded(0):
+        network = Filler().to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing from the stubs
+    crops = training_crops(arguments.data, arguments.crops, seed=0)
+    schedule = Schedule(arguments.steps, arguments.batch, arguments.rate, until=arguments.until)
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    checkpoint = arguments.work / f"{arguments.out.stem}.pt"
+    trained = fit(network, crops, held_out_crops(arguments.data), schedule, checkpoint)
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    save_file({name: value.contiguous() for name, value in trained.state_dict().items()}, arguments.out)
+    arguments.out.chmod(0o644)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,225 @@
+"""What one model is run by on a CPU: its own network, and the restorer that ships."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from importlib.resources import as_file, files
+from threading import Lock
+from typing import Final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from processors.bundle import Bundle
+from processors.bundle.formats import Network
+from processors.device.backends.choose import Choice, RunsOn, Wish, choose
+from processors.device.backends.contract import CpuPrecision
+from processors.networks.filler import Filler
+from processors.networks.restorer import Restorer, restored, seen
+from processors.pipeline import DenoiseSettings, Pipeline
+from processors.stages.learned import Restorers, shipped_filler, shipped_restorer
+from processors.stages.plate import reconstruct_plate
+from processors.stages.reconstruct import Mode
+from schemas.errors import BundleError, ConfigError
+
+TOLERANCE: Final = {"float32": 1e-3, "bf16": 0.02}
+"""How far a logit may move, as a share of the range of all logits; no class may change by more than that."""
+ERROR: Final = 0.3
+"""How far 8-bit integers may move outputs, as a share of what these differ between pictures, root mean squares."""
+AGREEMENT: Final = 0.9
+"""Share of pictures whose class 8-bit integers must leave as it was, for a calibration to fit its network."""
+RESTORED: Final = {"float32": 1e-4, "bf16": 4e-3, "int8": 4e-3}
+"""How far restored pixels in [0, 1] may move, root of the mean square."""
+DROPPED: Final = (0.1, 0.25, 0.5, 0.75)
+"""Shares of pixels that are missing in the restorer's calibration, in turns."""
+_TRIED: Final = 32
+"""Pictures of a trial's batch, at most, and of `_TRIED_PIXELS` together."""
+_TRIED_PIXELS: Final = 2**18
+
+
+@dataclass(frozen=True, slots=True)
+class Engines:
+    """What was chosen. `restorer` is None where nothing is restored."""
+
+    classifier: Choice
+    restorer: Choice | None = None
+
+    @property
+    def runs(self) -> tuple[RunsOn, ...]:
+        """The same in words."""
+        chosen = {"classifier": self.classifier, "restorer": self.restorer}
+        return tuple(RunsOn(name, each.backend, each.precision) for name, each in chosen.items() if each is not None)
+
+
+def engines(
+    bundle: Bundle,
+    wish: Wish,
+    mode: Mode = "default",
+    denoise: DenoiseSettings | None = None,
+) -> tuple[Pipeline, Engines]:
+    """The chain of a bundle on the CPU, run by what is the fastest of what `wish` leaves.
+
+    It runs with as many threads as torch does in this one. Raises ConfigError for what this machine lacks, BundleError
+    where the bundle's calibration does not fit.
+    """
+    classifier = _classifier(bundle, wish)
+    fast = replace(bundle, network=classifier.network)
+    if mode != "default":
+        return Pipeline(fast, mode, denoise), Engines(classifier)
+    restorer, both = restorers(wish, torch.get_num_threads())
+    return Pipeline(fast, mode, denoise, both), Engines(classifier, restorer)
+
+
+# The bundle's network
+
+
+def _classifier(bundle: Bundle, wish: Wish) -> Choice:
+    calibration = None if bundle.calibration is None else _as_seen(bundle, bundle.calibration)
+    allowed: tuple[CpuPrecision, ...] = ("float32", "bf16") if calibration is None else ("float32", "bf16", "int8")
+    inputs = torch.cat([_as_seen(bundle, some) for some in _pictures(bundle)])
+    try:
+        return choose(bundle.network, inputs, wish, fits=_same_logits, allowed=allowed, calibration=calibration)
+    except ConfigError as error:
+        raise BundleError(f"{bundle.model_id}: {error}") from error
+
+
+def _pictures(bundle: Bundle) -> list[Tensor]:
+    """What the outputs are compared on: some of the bundle's overlays, or smooth pictures, and of its calibration.
+
+    The calibration alone would not show what it leaves out.
+    """
+    wanted = bundle.settings.input
+    coarse = torch.rand(_TRIED, wanted.channels, 6, 6, generator=torch.Generator().manual_seed(0))
+    smooth = nn.functional.interpolate(coarse, (wanted.height, wanted.width), mode="bicubic", align_corners=False)
+    others = bundle.overlays if bundle.overlays is not None else smooth.clamp(0, 1)
+    sets = [each for each in (others, bundle.calibration) if each is not None]
+    # Of large ones few, for each takes long.
+    most = max(8, min(_TRIED, _TRIED_PIXELS // (wanted.height * wanted.width)))
+    return [each[: most // len(sets)] for each in sets]
+
+
+@torch.inference_mode()
+def _as_seen(bundle: Bundle, pictures: Tensor) -> Tensor:
+    """Pictures in [0, 1] as the network takes them, through the bundle's stages with a fixed draw."""
+    seeds = bundle.seeds(len(pictures), torch.Generator().manual_seed(0))
+    return bundle.normalised(bundle.preprocess(pictures, seeds))
+
+
+def _same_logits(exact: Tensor, got: Tensor, precision: CpuPrecision) -> str:
+    if got.shape != exact.shape or not bool(got.isfinite().all()):
+        return f"expected finite outputs {tuple(exact.shape)}, got {tuple(got.shape)}"
+    same = (got.argmax(1) == exact.argmax(1)).float()
+    if precision == "int8":
+        share = float(same.mean())
+        error = float((got - exact).square().mean().sqrt() / (exact - exact.mean(0)).square().mean().sqrt())
+        if share < AGREEMENT or error > ERROR:
+            # Not what is slow or missing here, but what is wrong with the bundle wherever it goes.
+            raise BundleError(
+                f"the calibration does not fit: int8 leaves {share:.0%} of the classes as they were and is off by "
+                f"{error:.2f} of the outputs' spread, expected {AGREEMENT:.0%} and {ERROR}"
+            )
+        return ""
+    moved, span = float((got - exact).abs().amax()), float(exact.amax() - exact.amin())
+    if moved > TOLERANCE[precision] * max(span, 1e-6):
+        return f"an output moves by {moved:.2g} of a range of {span:.2g}"
+    return "" if precision == "float32" or bool(same.all()) else "a class changes"
+
+
+# The restorer
+
+
+@dataclass(frozen=True)
+class _Restored:
+    """The restorer with its weights run by a backend."""
+
+    change: Network
+    kept_gain: float
+    dtype: torch.dtype = torch.float32
+
+    def __call__(self, filled: Tensor, kept: Tensor) -> Tensor:
+        return restored(filled, kept, self.change, self.kept_gain)
+
+
+class Change(nn.Module):
+    """The part of a restorer that has its weights, as a network of one input."""
+
+    def __init__(self, restorer: Restorer | Filler) -> None:
+        super().__init__()
+        self.restorer = restorer
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See `Restorer.change`."""
+        return self.restorer.change(x)
+
+
+class _Late:
+    """A network that is made when it is first called: most cameras' frames need one restorer only."""
+
+    def __init__(self, make: Callable[[], Network]) -> None:
+        self._make = make
+        self._lock = Lock()
+        self._made: Network | None = None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        with self._lock:
+            if self._made is None:
+                self._made = self._make()
+        return self._made(x)
+
+
+@lru_cache(maxsize=4)
+def restorers(wish: Wish, threads: int) -> tuple[Choice, Restorers]:
+    """What runs the restorer of small frames, and both: the one for large frames, another network, stays in float32.
+
+    One for all models of a process, with `threads` of their own.
+    """
+    small, large = shipped_restorer(torch.device("cpu")), shipped_filler(torch.device("cpu"))
+    calibration = restorer_inputs(False)
+    choice = choose(
+        Change(small).eval(),
+        calibration[:_TRIED],
+        wish,
+        fits=_same_pixels,
+        allowed=("float32", "bf16", "int8"),
+        calibration=calibration,
+        free_sides=True,
+    )
+    if choice.backend == "torch":
+        return choice, Restorers(small, large)
+    fast = _Restored(choice.network, small.kept_gain)
+
+    def make() -> Network:
+        again = Wish("openvino", "float32")
+        inputs = restorer_inputs(True)
+        change = Change(large).eval()
+        return choose(
+            change,
+            inputs[:2],
+            again,
+            fits=_same_pixels,
+            allowed=("float32",),
+            calibration=inputs,
+            free_sides=True,
+        ).network
+
+    return choice, Restorers(fast, _Restored(_Late(make), large.kept_gain))
+
+
+def _same_pixels(exact: Tensor, got: Tensor, precision: CpuPrecision) -> str:
+    moved = float((got - exact).square().mean().sqrt()) if got.shape == exact.shape else float("nan")
+    most = RESTORED[precision]
+    return "" if moved <= most else f"restored pixels move by {moved:.2g}, expected at most {most:g}"
+
+
+@torch.inference_mode()
+def restorer_inputs(large: bool) -> Tensor:
+    """The calibration pictures that ship, as the restorer sees them: (N, 4, H, W), with pixels missing."""
+    with as_file(files("bundles") / "restorer" / "calibration.npz") as path, np.load(path) as kept:
+        pictures = torch.from_numpy(kept["large" if large else "small"]).permute(0, 3, 1, 2).float() / 255
+    generator = torch.Generator().manual_seed(0)
+    ratio = torch.tensor(DROPPED).repeat(-(-len(pictures) // len(DROPPED)))[: len(pictures), None, None, None]
+    mask = torch.rand(len(pictures), 1, *pictures.shape[2:], generator=generator) >= ratio
+    return seen(reconstruct_plate(pictures, mask), mask)

@@ -1,0 +1,111 @@
+"""8-bit integers for a model of OpenVINO: convolutions and products get inputs and weights of 256 steps.
+
+Jacob et al., "Quantization and training of neural networks for efficient integer-arithmetic-only inference", CVPR 2018:
+an input's steps cover what calibration has shown, one range for all its channels; weights have 255 steps, symmetric,
+with a range for each output channel. Sums are exact. What stands between two of them, such as the addition of a
+shortcut, stays float32 as far as the runtime does not fuse it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from processors.device.backends.contract import Unsuited
+
+if TYPE_CHECKING:
+    import openvino
+
+Array = np.ndarray[Any, np.dtype[np.float32]]
+
+_WEIGHTED: Final = {"Convolution": 1, "GroupConvolution": 2, "MatMul": 1}
+"""Operations with weights, and how many of the first axes of these are for output channels."""
+_AT_ONCE: Final = 32
+
+
+def quantised(core: openvino.Core, model: openvino.Model, calibration: Array) -> openvino.Model:
+    """A copy of `model` in 8-bit integers; `calibration` (N, C, H, W) are its inputs. Raises Unsuited."""
+    from openvino import opset13 as ops
+    from openvino._offline_transformations import apply_moc_transformations
+
+    model = model.clone()
+    # Batch normalisation becomes part of the weights before it.
+    apply_moc_transformations(model, cf=True)
+    layers = [
+        node for node in model.get_ordered_ops() if node.get_type_name() in _WEIGHTED and _weights(node) is not None
+    ]
+    if not layers:
+        raise Unsuited("int8: expected convolutions or products with fixed weights, found none")
+    ranges = _ranges(core, model, layers, calibration)
+    inputs: dict[tuple[str, int], Any] = {}
+    for node in layers:
+        source, weights = node.input_value(0), _weights(node)
+        assert weights is not None
+        place = _place(source)
+        if place not in inputs:
+            low, high = ranges[place]
+            inputs[place] = _steps(ops, source, np.float32(low), np.float32(high), 256)
+        node.input(0).replace_source_output(inputs[place].output(0))
+        largest = np.maximum(np.abs(weights).max(axis=_others(node, weights.ndim), keepdims=True), 1e-12)
+        node.input(1).replace_source_output(_steps(ops, node.input_value(1), -largest, largest, 255).output(0))
+    model.validate_nodes_and_infer_types()
+    return model
+
+
+def _steps(ops: Any, source: Any, low: Any, high: Any, levels: int) -> Any:
+    low, high = (ops.constant(np.asarray(each, np.float32)) for each in (low, high))
+    return ops.fake_quantize(source, low, high, low, high, levels)
+
+
+def _weights(node: Any) -> Array | None:
+    """The fixed weights of an operation, None where they are computed."""
+    source = node.input_value(1).get_node()
+    while source.get_type_name() == "Convert":
+        source = source.input_value(0).get_node()
+    if source.get_type_name() != "Constant":
+        return None
+    return np.asarray(source.data, np.float32)
+
+
+def _others(node: Any, axes: int) -> tuple[int, ...]:
+    """The axes of the weights over which one output channel's are spread."""
+    if node.get_type_name() == "MatMul":
+        return (axes - 1,) if node.get_attributes().get("transpose_b") else (axes - 2,)
+    return tuple(range(_WEIGHTED[node.get_type_name()], axes))
+
+
+def _place(output: Any) -> tuple[str, int]:
+    return output.get_node().get_friendly_name(), output.get_index()
+
+
+def _ranges(
+    core: openvino.Core, model: openvino.Model, layers: list[Any], calibration: Array
+) -> dict[tuple[str, int], tuple[float, float]]:
+    """What the inputs of `layers` span on the calibration: zero is always inside, for borders are padded with it."""
+    watched = model.clone()
+    nodes = {node.get_friendly_name(): node for node in watched.get_ordered_ops()}
+    places = list(dict.fromkeys(_place(node.input_value(0)) for node in layers))
+    own = len(watched.outputs)
+    watched.add_outputs([nodes[name].output(index) for name, index in places])
+    compiled = core.compile_model(watched, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    low, high = np.zeros(len(places)), np.zeros(len(places))
+    for start in range(0, len(calibration), _AT_ONCE):
+        found = compiled([np.ascontiguousarray(calibration[start : start + _AT_ONCE])])
+        for i in range(len(places)):
+            values = found[compiled.outputs[own + i]]
+            low[i], high[i] = min(low[i], values.min()), max(high[i], values.max())
+    if not np.isfinite(low).all() or not np.isfinite(high).all():
+        raise Unsuited("int8: expected finite activations on the calibration, got NaN or infinity")
+    return {place: _range(low[i], high[i]) for i, place in enumerate(places)}
+
+
+def _range(low: float, high: float) -> tuple[float, float]:
+    """Without a sign where there is none; else so that zero is one of the 256 steps."""
+    if low == high == 0:
+        return 0.0, 1.0
+    if low >= 0:
+        return 0.0, high
+    # 128 steps below zero and 127 above it.
+    step = max(-low / 128, high / 127)
+    return -128 * step, 127 * step

@@ -1,0 +1,181 @@
+"""OpenVINO on a CPU, by its own frontends: what it runs is traced, or read, from the one definition of each network."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import warnings
+from collections.abc import Sequence
+from functools import cache
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+from torch import Tensor, nn
+
+from processors.bundle.formats import Network, OnnxNetwork
+from processors.device.backends.contract import CpuPrecision, Unsuited
+from schemas.errors import first_line
+
+if TYPE_CHECKING:
+    import openvino
+
+# OpenVINO reports to its makers whenever it is imported, unless the package that does so is not there.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # "not there", in the import system's terms
+
+_HINTS: Final = {"float32": "f32", "bf16": "bf16", "int8": "f32"}
+_CACHED: Final = 1024
+"""Kernels that a network keeps, each for one size of one layer: a bound, for cameras choose the sizes of frames."""
+_MOST: Final = 64
+"""Pictures that go through together."""
+
+
+class OpenVino:
+    """The backend; see `processors.device.backends.contract.Backend`."""
+
+    name = "openvino"
+
+    def lacks(self) -> str:
+        """The package, if it is not there or does not start."""
+        if find_spec("openvino") is None:
+            return "the package openvino"
+        try:
+            _core()
+        except Exception as error:  # whatever its libraries raise
+            return f"an openvino that starts ({type(error).__name__}: {first_line(error)})"
+        return ""
+
+    def precisions(self) -> Sequence[CpuPrecision]:
+        """`bf16` where the processor multiplies such numbers; 8-bit integers nearly everywhere, if seldom faster."""
+        able = set(_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+        found: list[CpuPrecision] = ["float32"]
+        if "BF16" in able:
+            found.append("bf16")
+        if "INT8" in able:
+            found.append("int8")
+        return found
+
+    def take(self, network: Network, example: Tensor, free_sides: bool) -> TakenModel:
+        """The model of a module, of a TorchScript module or of an ONNX graph. Raises Unsuited."""
+        try:
+            if isinstance(network, OnnxNetwork):
+                if network.batch is not None:
+                    raise Unsuited(f"the graph takes {network.batch} pictures and no other number")
+                model = _core().read_model(network.path)
+            else:
+                model = _converted(network, example)
+            sides = [-1, -1] if free_sides else list(example.shape[2:])
+            model.reshape([-1, example.shape[1], *sides])
+        except Unsuited:
+            raise
+        except Exception as error:  # whatever a network of the user's own, a tracer or a frontend raises
+            raise Unsuited(f"openvino: {type(error).__name__}: {first_line(error)}") from error
+        return TakenModel(model)
+
+
+class TakenModel:
+    """A model that is not yet compiled."""
+
+    def __init__(self, model: openvino.Model) -> None:
+        self._model = model
+
+    def at(self, precision: CpuPrecision, calibration: Tensor | None = None) -> CompiledNetwork:
+        """See `processors.device.backends.contract.Taken`."""
+        try:
+            model = self._model
+            if precision == "int8":
+                from processors.device.backends.int8 import quantised
+
+                if calibration is None:
+                    raise Unsuited("int8: expected a calibration, found none")
+                model = quantised(_core(), model, calibration.numpy())
+            settings = {
+                "INFERENCE_PRECISION_HINT": _HINTS[precision],
+                "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+                "NUM_STREAMS": 1,
+                # Several processors on one machine would all be pinned to its first cores.
+                "ENABLE_CPU_PINNING": False,
+                "CPU_RUNTIME_CACHE_CAPACITY": _CACHED,
+            }
+            return CompiledNetwork(_core().compile_model(model, "CPU", settings))
+        except Unsuited:
+            raise
+        except Exception as error:  # whatever the runtime raises
+            raise Unsuited(f"openvino: {type(error).__name__}: {first_line(error)}") from error
+
+
+class CompiledNetwork:
+    """A network at work, for any number of pictures.
+
+    They go through in powers of two, 37 as 32 + 4 + 1: no picture is computed for nothing, and there are kernels to
+    make and to keep for few sizes only.
+    """
+
+    def __init__(self, compiled: openvino.CompiledModel) -> None:
+        self._compiled = compiled
+        self._own = threading.local()
+
+    def __call__(self, pictures: Tensor) -> Tensor:
+        """Inputs (B, C, H, W), as float32, to outputs (B, ...)."""
+        pictures = pictures.detach().float().contiguous()
+        parts = [self._some(some) for some in pictures.split(_powers(len(pictures)))]  # type: ignore[no-untyped-call]  # no annotations
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _some(self, pictures: Tensor) -> Tensor:
+        import openvino
+
+        request = self._request()
+        request.infer([openvino.Tensor(pictures.numpy(), shared_memory=True)])
+        # What the request holds is overwritten by its next run.
+        return torch.from_numpy(request.get_output_tensor(0).data.copy())
+
+    def _request(self) -> openvino.InferRequest:
+        """One for each thread, for a request holds the pictures that it is at."""
+        if not hasattr(self._own, "request"):
+            self._own.request = self._compiled.create_infer_request()
+        request: openvino.InferRequest = self._own.request
+        return request
+
+
+def _powers(count: int) -> list[int]:
+    """Powers of two up to `_MOST`, largest first, that sum to `count`; [0] for none."""
+    parts = [_MOST] * (count // _MOST)
+    rest = count % _MOST
+    parts += [1 << bit for bit in reversed(range(rest.bit_length())) if rest >> bit & 1]
+    return parts or [0]
+
+
+def _converted(network: Network, example: Tensor) -> openvino.Model:
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
+    if not isinstance(network, nn.Module):
+        raise Unsuited(f"expected a torch.nn.Module or an ONNX graph, got {type(network).__name__}")
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        traced = network
+        if not isinstance(network, torch.jit.ScriptModule):
+            traced = torch.jit.trace(network, example, check_trace=False)  # type: ignore[no-untyped-call]  # no annotations
+        # What depends on values, not on shapes, would stay as it came out for the example.
+        doubts = [each.message for each in said if issubclass(each.category, torch.jit.TracerWarning)]  # type: ignore[attr-defined]  # not listed there
+        if doubts:
+            raise Unsuited(f"its way depends on values: {str(doubts[0]).splitlines()[0]}")
+        frontend = _frontends().load_by_framework("pytorch")
+        # Named, for the frontend does not keep it; with weights of its own, for the model would not keep torch's.
+        decoder = TorchScriptPythonDecoder(traced, shared_memory=False)
+        model: openvino.Model = frontend.convert(frontend.load(decoder))
+    return model
+
+
+@cache
+def _core() -> openvino.Core:
+    import openvino
+
+    return openvino.Core()
+
+
+@cache
+def _frontends() -> Any:
+    """Kept, for what it has loaded goes with it."""
+    from openvino.frontend import FrontEndManager
+
+    return FrontEndManager()

@@ -1,0 +1,159 @@
+"""Frames as they were sent, put in their places when someone asks; or straight to the network's scale.
+
+On a CPU a large frame as float32 is larger than the caches: to write it out and read it again is most of what unpacking
+and resampling cost. What goes to the network's scale (`processors.stages.at_scale`) does so a strip of rows at a time,
+from the packed bytes to weighted sums, and the frame itself is never made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property, lru_cache
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from processors.stages.at_scale import weighed
+from processors.stages.shapes import check_size
+from processors.stages.unpack import place
+from schemas.errors import StageError
+
+STRIP_PIXELS: Final = 2**15
+"""So many as float32, with their weights, fit into a core's own cache."""
+_COLUMNS: Final = 32
+"""Output columns of one product: more read weights that are zero, fewer are too few for a product."""
+
+
+class Packed:
+    """Frames (B, C, H, W) of one shape on a CPU: `pixels` (P, C) uint8 fill `sent` (B, 1, H, W) bool in raster order.
+
+    `kept` (B, 1, H, W) is True where the drop kept a pixel, which of a probe are fewer than were sent.
+    """
+
+    def __init__(self, pixels: Tensor, sent: Tensor, kept: Tensor) -> None:
+        self.kept = kept
+        self.shape = torch.Size((len(sent), pixels.shape[1], *sent.shape[2:]))
+        self._pixels = pixels
+        self._sent = sent
+
+    def __len__(self) -> int:
+        return len(self._sent)
+
+    def __getitem__(self, places: Sequence[int]) -> Packed:
+        """The frames at these places, in this order."""
+        if list(places) == list(range(len(self))):
+            return self
+        parts = [self._pixels[self._starts[i] : self._starts[i + 1]] for i in places]
+        pixels = torch.cat(parts) if parts else self._pixels[:0]
+        return Packed(pixels, self._sent[list(places)], self.kept[list(places)])
+
+    @cached_property
+    def _starts(self) -> list[int]:
+        counts = [np.count_nonzero(sent) for sent in self._sent.numpy()]
+        return [0, *np.cumsum(counts).tolist()]
+
+    @cached_property
+    def placed(self) -> Tensor:
+        """The frames themselves, float32 in [0, 1], zero where nothing was sent."""
+        return place(self._pixels, self._sent)
+
+    def at_scale(self, height: int, width: int) -> tuple[Tensor, Tensor]:
+        """What `processors.stages.at_scale.at_scale` makes of `placed` and `kept`, to float32's rounding.
+
+        A frame's result does not depend on the frames beside it. Raises StageError for a size without pixels, or above
+        theirs.
+        """
+        check_size(height, width)
+        if height > self.shape[2] or width > self.shape[3]:
+            raise StageError(f"size: expected up to {self.shape[2]}×{self.shape[3]}, got {height}×{width}")
+        summed = torch.stack([self._summed(i, height, width) for i in range(len(self))])
+        return weighed(summed[:, :-1], summed[:, -1:])
+
+    def _summed(self, index: int, height: int, width: int) -> Tensor:
+        """Weighted sums (C + 1, height, width) of the kept pixels of one frame in [0, 1] and of its mask."""
+        channels, lines, columns = self.shape[1:]
+        sent, kept = self._sent[index, 0], self.kept[index, 0]
+        # Of a probe more was sent than its drop would have kept; the rest is not read.
+        more = np.count_nonzero(kept.numpy()) != self._starts[index + 1] - self._starts[index]
+        pixels = self._pixels[self._starts[index] : self._starts[index + 1]].numpy()
+        sums = torch.zeros(height, columns * (channels + 1))
+        first = 0
+        for strip in _strips(lines, height, max(1, STRIP_PIXELS // columns)):
+            where = sent[strip.lines].flatten().to(torch.int32)
+            source = where.cumsum(0, dtype=torch.int32)
+            count = int(source[-1])
+            # The first word stands for every pixel that was not sent.
+            words = torch.from_numpy(_words(pixels[first : first + count])).index_select(0, source.mul_(where))
+            first += count
+            if more:
+                words *= kept[strip.lines].flatten()
+            values = words.view(torch.uint8).view(-1, columns * (channels + 1)).to(torch.float32)
+            sums[strip.outputs].addmm_(strip.weights, values)
+        planes = sums.view(height, columns, channels + 1).permute(2, 0, 1).reshape(-1, columns)
+        narrow = torch.empty((channels + 1) * height, width)
+        for part in _columns(columns, width):
+            torch.mm(planes[:, part.lines], part.weights, out=narrow[:, part.outputs])
+        return narrow.div_(255).view(channels + 1, height, width)
+
+
+def _words(pixels: NDArray[np.uint8]) -> NDArray[np.signedinteger[Any]]:
+    """Pixels (n, C) with 255 behind each, as n + 1 words of C + 1 bytes, of which the first is zero."""
+    count, channels = pixels.shape
+    words = np.zeros(count + 1, dtype=f"<u{channels + 1}")
+    if count:
+        flat = np.ascontiguousarray(pixels)
+        # Words that begin at each pixel and reach into the next one; behind the last there is none.
+        words[1:-1] = np.ndarray((count - 1,), words.dtype, flat, strides=(channels,))
+        words[-1] = int.from_bytes(flat[-1].tobytes(), "little")
+        words[1:] |= words.dtype.type(255 << 8 * channels)
+    return words.view(f"<i{channels + 1}")
+
+
+class _Part(NamedTuple):
+    """Neighbouring outputs of a resampling along one side, and the weights of what they are made of."""
+
+    lines: slice
+    outputs: slice
+    weights: Tensor
+
+
+def _weights(side: int, outputs: int) -> Tensor:
+    """What `processors.stages.resample.resize` does along one side, as a matrix (outputs, side)."""
+    unit = torch.eye(side)[None, None]
+    resized = F.interpolate(unit, (outputs, side), mode="bilinear", align_corners=False, antialias=True)
+    return resized[0, 0]
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def _strips(side: int, outputs: int, lines: int) -> list[_Part]:
+    """Strips of `lines` inputs, each with the outputs that it adds to: weights are (outputs, lines)."""
+    weights = _weights(side, outputs)
+    parts = []
+    for start in range(0, side, lines):
+        strip = slice(start, min(side, start + lines))
+        used = weights[:, strip].any(1).nonzero()
+        if len(used):
+            into = slice(int(used[0]), int(used[-1]) + 1)
+            parts.append(_Part(strip, into, weights[into, strip].contiguous()))
+        else:
+            parts.append(_Part(strip, slice(0, 0), weights[:0, strip].contiguous()))
+    return parts
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def _columns(side: int, outputs: int) -> list[_Part]:
+    """Groups of neighbouring outputs with the inputs that they are made of: weights are (inputs, outputs)."""
+    weights = _weights(side, outputs)
+    parts = []
+    for start in range(0, outputs, _COLUMNS):
+        group = slice(start, min(outputs, start + _COLUMNS))
+        used = weights[group].any(0).nonzero()
+        among = slice(int(used[0]), int(used[-1]) + 1)
+        parts.append(_Part(among, group, weights[group, among].T.contiguous()))
+    return parts

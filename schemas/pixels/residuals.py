@@ -1,0 +1,207 @@
+"""What prediction leaves over of the kept pixels: the encoder's half of the profile `lossless`.
+
+Two ways lead to the same residuals. Of a frame most of whose pixels are sent, whole rows are filled, a strip at a time.
+Of a few blocks, only the pixels right above those that are sent are looked up, wherever in the frame they lie.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.pixels.gather import few_words, pixel_words
+
+Bytes = NDArray[np.uint8]
+Words = NDArray[np.unsignedinteger]
+"""One item a pixel: a byte of grey, or four bytes that hold a colour."""
+Index = NDArray[np.intp]
+
+_LANES: Final = {1: (0,), 4: (1, 0, 2)}
+"""Which bytes of a word are the planes G, R − G, B − G."""
+_EVEN: Final = {1: 0xFE, 4: 0xFEFEFEFE}
+"""Without the lowest bit of each byte, which a shift would move into the next."""
+_WORDS: Final[dict[int, np.dtype[np.unsignedinteger]]] = {
+    1: np.dtype(np.uint8),
+    3: np.dtype(np.uint32).newbyteorder("<"),
+}
+_SAMPLE_ROWS: Final = 32
+"""About so many rows decide how all pixels are predicted."""
+_STRIP_PIXELS: Final = 2**15
+"""So many pixels are filled at a time: what is made of them stays in the cache."""
+
+
+def residuals(frame: Bytes, kept: NDArray[np.bool_]) -> tuple[Bytes, bool]:
+    """The residuals (C·n,) of what `kept` (H, W) keeps of `frame` (H, W, C), plane after plane.
+
+    And whether F of the row above was subtracted, which is done where that leaves less. A zero follows when C·n is odd.
+    """
+    _, width, channels = frame.shape
+    plane = _plane_is_better(frame[..., channels // 2], kept)
+    found = _Planes(int(np.count_nonzero(kept)), channels)
+    samples, keep = np.ascontiguousarray(frame).reshape(-1), np.ascontiguousarray(kept).reshape(-1)
+    size = max(1, _STRIP_PIXELS // width) * width
+    # The strip lies between the row of F above it and the last kept pixel before it.
+    room = np.zeros(width + size + 1, dtype=_WORDS[channels])
+    last = np.zeros(1, dtype=room.dtype)
+    before = last
+    for first in range(0, keep.size, size):
+        part = keep[first : first + size]
+        end = width + len(part)
+        at = np.flatnonzero(np.append(part, True))
+        words = room[width:end]
+        words[:] = _without_green(pixel_words(samples[channels * first :], len(part), channels))
+        if plane:
+            room[end] = last[0]
+            _fill(room[width : end + 1], part, at, width)
+            words = _bytes_less(words, room[: len(part)])
+        at = at[:-1]
+        values = np.concatenate((before, words.take(at, mode="clip")))
+        before = values[-1:]
+        found.add(_bytes_less(values[1:], values[:-1]))
+        last = room[width + at[-1:]] if len(at) else last
+        room[:width] = room[end - width : end]
+    return found.samples, plane
+
+
+def few_residuals(frame: Bytes, at: Index) -> tuple[Bytes, bool]:
+    """`residuals` of a small part of a frame: of the pixels at the rising positions `at` (n,)."""
+    width, channels = frame.shape[1:]
+    values = _without_green(few_words(np.ascontiguousarray(frame).reshape(-1), at, channels))
+    left, plane = _steps(values), _steps(_bytes_less(values, _above(values, at, width)))
+    better = _cost(plane) <= _cost(left)
+    found = _Planes(len(at), channels)
+    found.add(plane if better else left)
+    return found.samples, better
+
+
+class _Planes:
+    """Room for the residuals of `count` pixels, plane after plane."""
+
+    def __init__(self, count: int, channels: int) -> None:
+        size = count * channels
+        self.samples = np.zeros(size + size % 2, dtype=np.uint8)
+        self._planes = self.samples[:size].reshape(channels, count)
+        self._done = 0
+
+    def add(self, words: Words) -> None:
+        """Those of the next pixels."""
+        lanes, end = words.view(np.uint8), self._done + len(words)
+        for plane, lane in zip(self._planes, _LANES[words.itemsize], strict=True):
+            plane[self._done : end] = lanes[lane :: words.itemsize]
+        self._done = end
+
+
+def mean(first: Words, second: Words) -> Words:
+    """The mean of each byte, rounded down, without leaving 8 bits."""
+    mean = first ^ second
+    mean &= _EVEN[mean.itemsize]
+    mean >>= 1
+    mean += first & second
+    return mean
+
+
+def fillers(rank: Index, row: Index, bounds: Index) -> tuple[Index, Index]:
+    """For each of some holes the ranks of its nearest kept pixels to the left and right in its row.
+
+    `rank` says how many kept pixels lie before it, `row` which it is in, and `bounds` how many lie before each row and
+    before the end. Where one side has none, the other serves; in an empty row the last kept pixel before it does, −1
+    when there is none.
+    """
+    last = bounds[row + 1] - 1
+    left = np.minimum(np.maximum(rank - 1, bounds[row]), last)
+    return left, np.minimum(rank, last)
+
+
+def _without_green(words: Words) -> Words:
+    """R − G, G, B − G and a byte without meaning, from R, G, B and such a byte; grey as it is."""
+    if words.itemsize == 1:
+        return words
+    green: Words = np.right_shift(words, 8)
+    green &= 0xFF
+    green *= 0x10001
+    return _bytes_less(words, green)
+
+
+def _above(values: Words, at: Index, width: int) -> Words:
+    """F right above each of the pixels `at` (n,) with those `values` (n,)."""
+    count, height = len(at), int(at[-1]) // width + 1
+    hole, edge = count, count + 1
+    ranks = np.full(height * width, hole, dtype=np.int32)
+    ranks.reshape(height, width)[:, :: max(1, width - 1)] = edge
+    ranks[at] = np.arange(count, dtype=np.int32)
+    first = int(np.searchsorted(at, width))
+    places = at[first:] - width
+    rank = ranks.take(places, mode="clip")
+    # One zero behind them, for where nothing is known.
+    values = np.append(values, values.dtype.type(0))
+    above = np.zeros(count, dtype=values.dtype)
+    above[first:] = values.take(rank, mode="clip")
+    missing = np.flatnonzero(rank >= hole)
+    holes = places.take(missing)
+    left, right = ranks.take(holes - 1, mode="clip"), ranks.take(holes + 1, mode="clip")
+    # Most holes have a kept pixel on either side.
+    rest = np.flatnonzero((left >= hole) | (right >= hole) | (rank.take(missing) == edge))
+    if len(rest):
+        holes = holes.take(rest)
+        bounds = np.searchsorted(at, np.arange(0, (height + 1) * width, width))
+        others = fillers(np.searchsorted(at, holes), holes // width, bounds)
+        left[rest], right[rest] = (np.where(each < 0, count, each) for each in others)
+    above[first + missing] = mean(values.take(left, mode="clip"), values.take(right, mode="clip"))
+    return above
+
+
+def _plane_is_better(plane: Bytes, kept: NDArray[np.bool_]) -> bool:
+    """Whether to subtract F leaves less, on a sample of pixels with kept neighbours to the left and above."""
+    step = 1 + len(plane) // _SAMPLE_ROWS
+    upper, lower = (np.ascontiguousarray(rows) for rows in (plane[:-1:step], plane[1::step]))
+    known = kept[:-1:step] & kept[1::step]
+    known = known[:, 1:] & known[:, :-1]
+    left = lower[:, 1:] - lower[:, :-1]
+    both = left - (upper[:, 1:] - upper[:, :-1])
+    costs = [int((np.abs(steps.view(np.int8).astype(np.int16)) * known).sum()) for steps in (left, both)]
+    return costs[1] <= costs[0]
+
+
+def _fill(words: Words, kept: NDArray[np.bool_], at: Index, width: int) -> None:
+    """Fill the holes of `kept` (rows · width,) below which something is kept or nothing is known.
+
+    `words` has one more than `kept`: the last kept pixel before them. `at` holds the kept positions, and the last one.
+    """
+    # Most holes have a kept pixel on either side.
+    beside = np.zeros_like(words[:-1])
+    beside[1:-1] = mean(words[:-3], words[2:-1])
+    both = np.zeros_like(kept)
+    np.logical_and(kept[:-2], kept[2:], out=both[1:-1])
+    both.reshape(-1, width)[:, :: max(1, width - 1)] = False
+    # As bits, where 0 is kept: numpy's own choice between two arrays branches at each pixel.
+    beside ^= words[:-1]
+    beside &= kept.view(np.uint8).astype(words.dtype) - words.dtype.type(1)
+    words[:-1] ^= beside
+    settled = kept | both
+    settled[:-width] |= ~kept[width:]
+    holes = np.flatnonzero(~settled)
+    if len(holes):
+        bounds = np.searchsorted(at, np.arange(0, len(kept) + 1, width))
+        left, right = fillers(np.searchsorted(at, holes), holes // width, bounds)
+        words[holes] = mean(words[at[left]], words[at[right]])
+
+
+def _steps(values: Words) -> Words:
+    """Each value less the one before it, byte by byte."""
+    steps = values.copy()
+    steps[1:] = _bytes_less(values[1:], values[:-1])
+    return steps
+
+
+def _bytes_less(first: Words, second: Words) -> Words:
+    """The difference of each byte, modulo 256."""
+    difference: Words = np.subtract(first.view(np.uint8), second.view(np.uint8)).view(first.dtype)
+    return difference
+
+
+def _cost(steps: Words) -> int:
+    """About how much there is to code: the sum of the sizes of the residuals in green, or grey."""
+    lane = steps.view(np.int8)[_LANES[steps.itemsize][0] :: steps.itemsize]
+    return int(np.abs(lane.astype(np.int16)).sum())

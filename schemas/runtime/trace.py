@@ -1,0 +1,99 @@
+"""Where a frame's milliseconds go: stamps of its way through the roles, written only where they were asked for.
+
+A process that was given a folder writes one line for each stamp, `nanoseconds since 1970 <TAB> stamp <TAB> frame`, to a
+file of its own there; the frame is its identity, `SITE/CAMERA/BOOT/SEQ`. On one machine, or on several whose clocks
+agree, the lines of all roles together are the frame's way. Stamps are for measuring: they are written behind by up to
+half a second, and what a killed process had not written is missing.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from schemas.identity import Identity
+
+STAMPS: Final = (
+    "captured",
+    "spooled",
+    "published",
+    "received",
+    "sent",
+    "stored",
+    "fetched",
+    "device",
+    "classified",
+    "checked",
+    "answered",
+    "delivered",
+    "gathered",
+    "recorded",
+    "committed",
+)
+"""In the order in which a frame gets them: read from the source; in the spool; given to MQTT's socket; verified by the
+bridge; on its way to Kafka; in Kafka. Taken by a processor; on the device; classified; through STRIP, if it was a
+probe; its verdict on the way to Kafka; in Kafka. Taken by the recorder; its transaction begins; is committed."""
+WRITE_AFTER_S: Final = 0.5
+
+
+class _Trace:
+    """The stamps of one process."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        self._stamps: list[tuple[int, str, object]] = []
+        self._written_ns = time.time_ns()
+
+    def note(self, what: str, frames: Iterable[object], at_ns: int | None) -> None:
+        now_ns = time.time_ns()
+        stamped_ns = now_ns if at_ns is None else at_ns
+        self._stamps += [(stamped_ns, what, frame) for frame in frames]
+        if now_ns - self._written_ns > WRITE_AFTER_S * 1e9:
+            self._written_ns = now_ns
+            self.write()
+
+    def write(self) -> None:
+        # Several threads stamp: each list is written by who took it.
+        stamps, self._stamps = self._stamps, []
+        lines = (f"{at_ns}\t{what}\t{frame}\n" for at_ns, what, frame in stamps)
+        with suppress(OSError):  # nothing ends because it cannot be measured
+            os.write(self._file, "".join(lines).encode())
+
+
+_active: _Trace | None = None
+
+
+def begin(folder: Path, name: str) -> None:
+    """From now on this process writes its stamps to a file in `folder`, which is made. Raises OSError."""
+    global _active
+    folder.mkdir(parents=True, exist_ok=True)
+    _active = _Trace(folder / f"{name}-{os.getpid()}.tsv")
+    atexit.register(_active.write)
+
+
+def end() -> None:
+    """Write what is left, and no more stamps."""
+    global _active
+    if _active is not None:
+        atexit.unregister(_active.write)
+        _active.write()
+    _active = None
+
+
+def on() -> bool:
+    """Whether stamps are written: asked before a batch's are gone through."""
+    return _active is not None
+
+
+def stamp(what: str, *frames: Identity | str, at_ns: int | None = None) -> None:
+    """Note that frames, each an identity or its text, are at `what`, one of `STAMPS`: now, or at a Unix time.
+
+    Does nothing unless `begin` was called.
+    """
+    if _active is not None:
+        _active.note(what, frames, at_ns)

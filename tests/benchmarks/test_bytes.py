@@ -1,0 +1,94 @@
+"""The comparison of bytes: the search for an equal H.264, what is kept of earlier runs, and the page."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmarks.bytes.__main__ import Table
+from benchmarks.bytes.page import page, plot
+from benchmarks.bytes.quality import psnr_db
+from benchmarks.bytes.rows import JPEG, PRESETS, PROFILES_SENT, Row, equal, h264
+from benchmarks.bytes.search import CRFS, next_factor
+from benchmarks.bytes.ways import as_h264, frame_by_frame
+
+
+def row(way: str, crf: int | None = None, psnr: float = 45.0, size: float = 1000.0, frames: int = 10) -> Row:
+    return Row("door.mp4", way, crf, frames, 2, size, psnr, 0.99, psnr, 2.0, 1.0, 3)
+
+
+@given(st.lists(st.floats(0.01, 3), min_size=len(CRFS), max_size=len(CRFS)), st.floats(-10, 90))
+def test_the_search_ends_at_the_highest_factor_that_is_good_enough(steps: list[float], target: float) -> None:
+    quality = (60 - np.cumsum(steps)).tolist()
+    known: list[tuple[int, float]] = []
+    while (crf := next_factor(known, target)) is not None:
+        assert crf not in dict(known)
+        known.append((crf, quality[crf]))
+    rows = [row(h264("medium"), crf, psnr, 1000.0 - crf) for crf, psnr in known]
+    enough = [crf for crf in CRFS if quality[crf] >= target]
+    found = equal(rows, "medium", row("temporal", psnr=target))
+    assert (found.crf if found else None) == (enough[-1] if enough else None)
+
+
+def test_the_search_needs_few_encodings_where_quality_falls_evenly() -> None:
+    known: list[tuple[int, float]] = []
+    while (crf := next_factor(known, 44.0)) is not None:
+        known.append((crf, 60 - 0.8 * crf))
+    assert len(known) <= 5
+
+
+def test_what_was_measured_is_kept_and_rows_of_another_length_make_room(tmp_path: Path) -> None:
+    file = tmp_path / "bytes.csv"
+    Table(file).add([row("raw"), row("raw", frames=10), replace(row("raw"), video="yard.mp4")])
+    again = Table(file)
+    assert len(again.of("door.mp4", 10, "raw")) == 2
+    again.add([row("raw", frames=20)])
+    assert [(each.video, each.frames) for each in Table(file).rows] == [("door.mp4", 20), ("yard.mp4", 10)]
+
+
+def moving(count: int) -> list[av.VideoFrame]:
+    pictures = np.random.default_rng(4).integers(90, 110, (1, 48, 64, 3), np.uint8).repeat(count, axis=0)
+    for number, picture in enumerate(pictures):
+        picture[8:24, 2 * number : 2 * number + 16] = 230
+    return [av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="yuv420p") for picture in pictures]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_frame_comes_back_from_libx264_and_a_higher_factor_shows_less_in_fewer_bytes(preset: str) -> None:
+    fine, coarse = (as_h264("door.mp4", moving(12), preset, crf, 4) for crf in (10, 40))
+    assert (fine.frames, fine.compared, fine.way) == (12, 3, h264(preset))
+    assert fine.psnr_db > coarse.psnr_db
+    assert fine.bytes_a_frame > coarse.bytes_a_frame > 0
+
+
+def test_each_profile_is_measured_on_the_pictures_that_its_pixels_give() -> None:
+    found = {each.way: each for each in frame_by_frame("door.mp4", moving(5), 16, 4)}
+    assert set(found) == {*PROFILES_SENT, JPEG}
+    assert found["raw"].psnr_db == found["lossless"].psnr_db
+    assert found["raw"].bytes_a_frame > found["lossless"].bytes_a_frame > found["temporal"].bytes_a_frame
+    assert 48 * 64 * 3 * 0.75 < found["raw"].bytes_a_frame < 48 * 64 * 3 * 0.75 + 60
+    assert all(each.cpu_ms > 0 for each in found.values())
+
+
+def test_the_page_says_where_h264_is_smaller_and_what_it_was_not_found_for(tmp_path: Path) -> None:
+    rows = [*(row(way) for way in (*PROFILES_SENT, JPEG)), row(h264("ultrafast"), 20, 45.5, 500.0)]
+    rows += [row(h264("ultrafast"), 21, 44.5, 400.0), row(h264("medium"), 0, 44.0, 600.0)]
+    text = page(rows, 0.25, {"door.mp4": 425.0})
+    assert "(the files themselves: door.mp4: 0.4 kB a frame)" in text
+    assert "- `temporal`: H.264 ultrafast is smaller on 1 of 1 videos: 2.0 to 2.0 times, for 1.00 to 1.00 of" in text
+    assert "| `temporal` | PSNR | ultrafast | 20 | 0.5 | 2.00 | 45.5 |" in text
+    assert "| JPEG 90 | PSNR | medium | none |" in text
+    plot(rows, tmp_path / "bytes.png")
+    assert (tmp_path / "bytes.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_equal_pictures_have_no_more_than_78_decibels() -> None:
+    black = np.zeros((4, 4, 3), np.uint8)
+    assert psnr_db(black, black) == pytest.approx(78.13, abs=0.01)
+    assert psnr_db(black, black + np.uint8(255)) == pytest.approx(0.0)

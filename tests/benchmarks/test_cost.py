@@ -1,0 +1,61 @@
+"""What is measured of cost against work is kept cell by cell, and the page says it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import cost
+from benchmarks.cost import cells, run
+from benchmarks.cost_pages import write_pages
+
+
+def cell(cameras: int, fps: float, held: float = 1.0) -> dict[str, Any]:
+    return {
+        "cameras": cameras,
+        "total_fps": cameras * fps,
+        "window_s": 1.0,
+        "held": held,
+        "cpu_ms_per_frame": {"fleet": 1.0, "recorder": 0.5 + cameras / 1000},
+        "cores_used": 0.5,
+        "memory_bytes": {"fleet": 10**8 + 20_000 * cameras, "recorder": 10**7 + 5_000 * cameras},
+        "latency_s": {"p50": 0.05, "p99": None},
+        "frames_lost": 0,
+    }
+
+
+def test_a_cell_is_measured_once_and_nothing_beyond_saturation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured: list[float] = []
+
+    def measure(_folder: Path, cameras: int, fps: float, _warm_s: float, _window_s: float) -> dict[str, Any]:
+        measured.append(cameras * fps)
+        return cell(cameras, fps, held=0.5 if cameras * fps > 100 else 1.0)
+
+    monkeypatch.setattr(cost, "measure", measure)
+    wanted = [("frames", 32, total / 32) for total in (16, 64, 128, 256)]
+    for _ in range(2):
+        run(tmp_path, wanted, 0.0, 1.0, "the command")
+    assert measured == [16, 64, 128]
+    assert len(json.loads((tmp_path / "rows.json").read_text())["cells"]) == 3
+
+
+def test_the_page_gives_ratios_and_memory_of_each_camera_more(tmp_path: Path) -> None:
+    rows = {str(n): {"sweep": "cameras", **cell(n, 250 / n)} for n in (8, 10_008)}
+    document = {"cells": rows, "machine": {"cores": 2}, "command": "the command"}
+    (tmp_path / "rows.json").write_text(json.dumps(document))
+    write_pages(tmp_path)
+    page = (tmp_path / "README.md").read_text()
+    assert "| 10008 | 250 | 1.000 | 0 | 0.050 | – | 0.50 | 1.00 |" in page
+    assert "| 11.51 | 7.63 |" in page
+    assert "| 10008 | 20.0 | 0.0 | 0.0 | 5.0 | 5.0 | 25.0 |" in page
+    assert (tmp_path / "cameras.png").stat().st_size > 1000
+
+
+def test_the_sweeps_reach_ten_thousand_cameras_at_the_same_total() -> None:
+    swept = [(cameras, cameras * fps) for sweep, cameras, fps in cells(False, [], 250.0) if sweep == "cameras"]
+    assert {total for _, total in swept} == {250.0}
+    assert swept[0][0] == 8
+    assert swept[-1][0] == 10_000

@@ -1,0 +1,49 @@
+"""What was recorded in each minute is known for longer than the frames are."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from consumers.console.web import last_day
+from consumers.database.history import MINUTE_MS, minutes
+from consumers.purge import purge
+from consumers.settings import Bounds
+from schemas.frame import ATTACKED
+from schemas.pointillist_pb2 import SHED
+from tests.consumers.recorder_rig import MakeRig, verdict
+
+
+def test_a_minute_holds_the_sums_of_its_frames_each_counted_once(
+    make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = make_rig()
+    now_ms = 1_000 * MINUTE_MS + 7_000
+    monkeypatch.setattr(time, "time_ns", lambda: now_ms * 10**6)
+    first = [verdict(n, captured_ms=now_ms - 100 * n, flagged=n == 1) for n in range(4)]
+    first[0].class_id = 9
+    first[2].truth += ATTACKED
+    first[3].strip = SHED
+    rig.verdicts(first)
+    rig.verdicts([*first, verdict(4, captured_ms=now_ms - 50)], "lab/other")
+    rig.verdicts(first)
+    now_ms += MINUTE_MS
+    rig.verdicts([verdict(9, captured_ms=now_ms - 20)])
+    with rig.engine.begin() as connection:
+        found = minutes(connection, 0)
+    assert [each["minute_ms"] for each in found] == [1_000 * MINUTE_MS, 1_001 * MINUTE_MS]
+    assert found[0] | {"minute_ms": 0} == {
+        "minute_ms": 0, "frames": 9, "frame_bytes": 9 * 1768, "raw_bytes": 9 * 32 * 24 * 3,
+        "late_ms": 2 * 600 + 50, "slowest_ms": 300, "judged": 7, "judged_correct": 5, "attacked": 2,
+        "attacked_correct": 2, "checked": 6, "flagged": 2, "strip_shed": 2,
+    }  # fmt: skip
+    assert found[1]["frames"] == 1
+
+
+def test_the_history_of_a_day_outlives_its_frames(make_rig: MakeRig) -> None:
+    rig = make_rig(bounds=Bounds(database_rows=10, purge_rows=1_000))
+    rig.verdicts([verdict(n) for n in range(300)])
+    purge(rig.store, rig.bounds)
+    assert rig.count("frames") == 10
+    assert sum(int(str(each["frames"])) for each in last_day(rig.engine)) == 300

@@ -1,0 +1,371 @@
+"""What runs the networks on a CPU: the same verdicts as torch, and the fastest of what keeps to its tolerance."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
+from torch import Tensor, nn
+
+from processors.bundle import Bundle, load_bundle, shipped_bundle
+from processors.bundle.formats import Network
+from processors.device.backends import choose as module
+from processors.device.backends.choose import Choice, Wish, check_wish, choose
+from processors.device.backends.contract import CpuPrecision, Unsuited
+from processors.device.backends.engines import RESTORED, TOLERANCE, engines, restorer_inputs, restorers
+from processors.device.backends.openvino_cpu import OpenVino, _powers
+from processors.device.serving import load_serving
+from processors.metrics import ProcessorMetrics
+from processors.pipeline import Pipeline
+from processors.settings import ProcessorSettings
+from processors.stages.learned import reconstruct_learned
+from schemas.errors import BundleError, ConfigError
+from tests.processors.tiny import tiny_bundle, write_bundle
+
+needs_openvino = pytest.mark.skipif(bool(OpenVino().lacks()), reason="needs OpenVINO")
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+class Scaled(nn.Module):
+    """Logits (B, 2): the mean of each picture and its opposite, times `factor`."""
+
+    def __init__(self, factor: float = 1.0) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean = x.mean((1, 2, 3))
+        return torch.stack((mean, -mean), 1) * self.factor
+
+
+class FakeTaken:
+    def __init__(self, factors: dict[CpuPrecision, float]) -> None:
+        self._factors = factors
+
+    def at(self, precision: CpuPrecision, calibration: Tensor | None = None) -> Network:
+        return Scaled(self._factors[precision])
+
+
+class FakeBackend:
+    """Runs `Scaled` in each precision, with outputs off by a factor."""
+
+    name = "openvino"
+
+    def __init__(self, factors: dict[CpuPrecision, float], lacks: str = "", unsuited: bool = False) -> None:
+        self._factors, self._lacks, self._unsuited = factors, lacks, unsuited
+
+    def lacks(self) -> str:
+        return self._lacks
+
+    def precisions(self) -> Sequence[CpuPrecision]:
+        return list(self._factors)
+
+    def take(self, network: Network, example: Tensor, free_sides: bool) -> FakeTaken:
+        if self._unsuited:
+            raise Unsuited("openvino: no such network")
+        return FakeTaken(self._factors)
+
+
+def within(exact: Tensor, got: Tensor, precision: CpuPrecision) -> str:
+    return "" if torch.allclose(exact, got, rtol=0.1) else "too far"
+
+
+def chosen(monkeypatch: pytest.MonkeyPatch, backend: FakeBackend, seconds: list[float], wish: Wish) -> Choice:
+    monkeypatch.setattr(module, "BACKENDS", (backend,))
+    monkeypatch.setattr(module, "trial", lambda networks, inputs: seconds[: len(networks)])
+    allowed: tuple[CpuPrecision, ...] = ("float32", "bf16")
+    return choose(Scaled(), torch.rand(4, 3, 8, 8), wish, fits=within, allowed=allowed)
+
+
+ALL: dict[CpuPrecision, float] = {"float32": 1.0, "bf16": 1.05, "int8": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "runs"),
+    [
+        ([1.0, 0.5, 0.6], "openvino float32"),
+        ([1.0, 1.2, 1.3], "torch float32"),
+        ([1.0, 0.5, 0.3], "openvino bf16"),
+        # A coarser precision that gains a tenth is not worth it.
+        ([1.0, 0.5, 0.45], "openvino float32"),
+    ],
+)
+def test_the_fastest_is_taken_and_a_coarser_precision_only_if_it_pays(
+    monkeypatch: pytest.MonkeyPatch, seconds: list[float], runs: str
+) -> None:
+    assert str(chosen(monkeypatch, FakeBackend(ALL), seconds, Wish())) == runs
+
+
+def test_what_leaves_its_tolerance_is_never_taken_however_fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong: dict[CpuPrecision, float] = {"float32": 2.0, "bf16": 0.0}
+    assert str(chosen(monkeypatch, FakeBackend(wrong), [1.0, 0.01, 0.01], Wish())) == "torch float32"
+
+
+def test_8_bit_integers_are_never_taken_where_they_are_not_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert chosen(monkeypatch, FakeBackend(ALL), [1.0, 0.9, 0.9, 0.01], Wish()).precision != "int8"
+    with pytest.raises(ConfigError, match=r"^int8: this network cannot be run so: int8 is not allowed for it$"):
+        chosen(monkeypatch, FakeBackend(ALL), [1.0], Wish(precision="int8"))
+
+
+def test_a_network_that_a_backend_cannot_run_stays_with_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    unsuited = FakeBackend(ALL, unsuited=True)
+    assert str(chosen(monkeypatch, unsuited, [1.0], Wish())) == "torch float32"
+    with pytest.raises(ConfigError, match=r"^openvino: this network cannot be run so: openvino: no such network$"):
+        chosen(monkeypatch, unsuited, [1.0], Wish("openvino"))
+
+
+def test_a_backend_that_is_not_here_is_refused_by_name_when_asked_for_and_not_taken_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    absent = FakeBackend(ALL, lacks="the package openvino")
+    assert str(chosen(monkeypatch, absent, [1.0], Wish())) == "torch float32"
+    with pytest.raises(ConfigError, match=r"^backend openvino: expected the package openvino, which is not here"):
+        check_wish(Wish("openvino"))
+    with pytest.raises(ConfigError, match=r"^precision int8: expected a processor and a backend with it, here are: fl"):
+        check_wish(Wish(precision="int8"))
+
+
+def test_a_precision_that_the_processor_lacks_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BACKENDS", (FakeBackend({"float32": 1.0}),))
+    with pytest.raises(ConfigError, match=r"^precision bf16: expected .*, here are: float32$"):
+        check_wish(Wish(precision="bf16"))
+    with pytest.raises(ConfigError, match=r"^precision bf16: expected another backend than torch"):
+        check_wish(Wish("torch", "bf16"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"backend": "openvino"}, "^backend openvino: expected the package openvino"),
+        ({"precision": "tf32"}, "^precision tf32: expected the device cuda, got cpu$"),
+        ({"compile": True}, "^compile: expected the device cuda, got cpu"),
+    ],
+)
+async def test_a_processor_does_not_start_with_what_its_machine_lacks(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, changes: dict[str, object], message: str
+) -> None:
+    monkeypatch.setattr(module, "BACKENDS", (FakeBackend(ALL, lacks="the package openvino"),))
+    settings = ProcessorSettings.model_validate({"kafka": "none", "bundle": tmp_path, "device": "cpu"} | changes)
+    with pytest.raises(ConfigError, match=message):
+        await load_serving(settings, ProcessorMetrics(CollectorRegistry()), write_bundle(tmp_path))
+
+
+def test_a_backend_that_fails_while_frames_flow_gives_way_to_torch_for_good() -> None:
+    calls = []
+
+    def broken(x: Tensor) -> Tensor:
+        calls.append(len(x))
+        raise RuntimeError("an instruction that is not there")
+
+    lasting = module._Lasting(broken, Scaled())
+    x = torch.rand(2, 3, 8, 8)
+    for _ in range(2):
+        assert torch.equal(lasting(x), Scaled()(x))
+    assert calls == [2]
+
+
+@given(st.integers(0, 1000))
+def test_batches_go_through_in_powers_of_two_that_make_up_the_whole(count: int) -> None:
+    parts = _powers(count)
+    assert sum(parts) == count
+    assert parts == sorted(parts, reverse=True)
+    assert all(part & (part - 1) == 0 and part <= 64 for part in parts)
+
+
+# OpenVINO beside torch, on what ships
+
+
+@cache
+def shipped(name: str) -> Bundle:
+    return load_bundle(shipped_bundle(name), CPU)
+
+
+@needs_openvino
+@pytest.mark.parametrize("name", ["cifar10", "scene"])
+@torch.inference_mode()
+def test_openvino_gives_torchs_logits_on_the_shipped_networks_for_any_batch(name: str) -> None:
+    bundle = shipped(name)
+    assert bundle.overlays is not None
+    inputs = bundle.normalised(bundle.overlays[:70])
+    taken = OpenVino().take(bundle.network, inputs[:4], False).at("float32")
+    exact = bundle.network(inputs)
+    tolerance = TOLERANCE["float32"] * float(exact.amax() - exact.amin())
+    for count in (1, 3, 37, 70):
+        torch.testing.assert_close(taken(inputs[:count]), exact[:count], atol=tolerance, rtol=0)
+
+
+@needs_openvino
+@pytest.mark.parametrize("precision", ["float32", "bf16", "int8"])
+@pytest.mark.parametrize("size", [(32, 32), (21, 45)])
+@torch.inference_mode()
+def test_the_restorer_keeps_to_its_tolerance_in_every_precision_and_size(
+    precision: CpuPrecision, size: tuple[int, int]
+) -> None:
+    if precision not in OpenVino().precisions():
+        pytest.skip("not on this processor")
+    _, both = restorers(Wish("openvino", precision), 1)
+    _, exact = restorers(Wish("torch"), 1)
+    seen = restorer_inputs(False)
+    frames, kept = (nn.functional.interpolate(x[:5], size) for x in (seen[:, :3] + 0.5, seen[:, 3:]))
+    got, wanted = (reconstruct_learned(frames, kept > 0.5, each.of(*size)) for each in (both, exact))
+    assert float((wanted - frames).abs().amax()) > 0.01
+    assert float((got - wanted).square().mean().sqrt()) <= RESTORED[precision]
+
+
+@needs_openvino
+@torch.inference_mode()
+def test_the_large_frames_restorer_goes_the_same_way() -> None:
+    _, both = restorers(Wish("openvino", "float32"), 1)
+    _, exact = restorers(Wish("torch"), 1)
+    frames, kept = torch.rand(1, 3, 136, 144), torch.rand(1, 1, 136, 144) > 0.25
+    got, wanted = (reconstruct_learned(frames, kept, each.of(136, 144)) for each in (both, exact))
+    torch.testing.assert_close(got, wanted, atol=1e-4, rtol=0)
+
+
+@needs_openvino
+@torch.inference_mode()
+def test_the_whole_chain_says_the_same_through_openvino(tmp_path: Path) -> None:
+    bundle = tiny_bundle(tmp_path)
+    pipeline, found = engines(bundle, Wish("openvino", "float32"))
+    assert found.runs == (("classifier", "openvino", "float32"), ("restorer", "openvino", "float32"))
+    frames, kept = torch.rand(7, 3, 40, 36), torch.rand(7, 1, 40, 36) > 0.25
+    got, wanted = pipeline(frames, kept), Pipeline(bundle)(frames, kept)
+    assert torch.equal(got.class_id, wanted.class_id)
+    torch.testing.assert_close(got.confidence, wanted.confidence, atol=1e-4, rtol=0)
+
+
+@needs_openvino
+def test_what_depends_on_a_value_is_not_exported() -> None:
+    class Branching(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            """Bright batches go one way, dark ones another."""
+            return x.mean((2, 3)) if bool(x.mean() > 0.5) else -x.mean((2, 3))
+
+    with pytest.raises(Unsuited, match=r"its way depends on values: Converting a tensor"):
+        OpenVino().take(Branching(), torch.rand(2, 3, 8, 8), False)
+
+
+@needs_openvino
+@pytest.mark.parametrize("signed", [True, False])
+def test_8_bit_integers_are_steps_of_the_calibrations_range_and_of_each_channels_weights(signed: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    layer = nn.Conv2d(4, 3, 1, bias=True).eval().requires_grad_(False)
+    x = torch.rand(16, 4, 2, 2, generator=generator) - (0.4 if signed else 0)
+    run = OpenVino().take(layer, x[:2], False).at("int8", x)
+    low, high = float(x.min()), float(x.max())
+    step, zero = (max(-low / 128, high / 127), 128) if signed else (high / 255, 0)
+    levels = (x / step).round().clamp(-zero, 255 - zero) * step
+    weights = layer.weight
+    unit = weights.abs().amax((1, 2, 3), keepdim=True) / 127
+    wanted = nn.functional.conv2d(levels, (weights / unit).round() * unit, layer.bias)
+    torch.testing.assert_close(run(x), wanted, atol=1e-4, rtol=0)
+    assert float((run(x) - layer(x)).abs().max()) > 1e-4
+
+
+@needs_openvino
+def test_nobody_is_told_that_openvino_is_used() -> None:
+    program = (
+        "import sys, torch\nfrom processors.device.backends.openvino_cpu import OpenVino\n"
+        "OpenVino().take(torch.nn.Conv2d(3, 3, 1).eval(), torch.rand(1, 3, 8, 8), False).at('float32')\n"
+        "print([name for name, module in sys.modules.items() if name.startswith('openvino_telemetry') and module])"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["[]"]
+
+
+# Users' networks in 8-bit integers
+
+
+def int8_bundle(folder: Path, calibration: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> Path:
+    write_bundle(folder)
+    table = folder / "model.toml"
+    text = table.read_text().replace("classes =", 'precision = "int8"\ncalibration = "calibration.npy"\nclasses =', 1)
+    table.write_text(text)
+    np.save(folder / "calibration.npy", calibration)
+    return folder
+
+
+def noise(count: int = 32, side: int = 32) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    return np.random.default_rng(0).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
+
+
+@needs_openvino
+def test_a_bundle_that_allows_8_bit_integers_is_run_in_them(tmp_path: Path) -> None:
+    bundle = load_bundle(int8_bundle(tmp_path / "int8", noise()), CPU)
+    plain = tiny_bundle(tmp_path / "float32")
+    assert bundle.model_id != plain.model_id
+    _, found = engines(bundle, Wish("openvino", "int8"), "plate")
+    assert found.runs == (("classifier", "openvino", "int8"),)
+    with pytest.raises(BundleError, match=r"tiny@1.*int8: this network cannot be run so: int8 is not allowed for it"):
+        engines(plain, Wish("openvino", "int8"), "plate")
+
+
+@pytest.mark.parametrize(
+    ("pictures", "message"),
+    [
+        (noise(side=24), r"calibration.npy: expected uint8 \(N, 32, 32, 3\), got uint8 \(32, 24, 24, 3\)"),
+        (noise(15), "calibration.npy: expected 16 to 1024 pictures, got 15"),
+    ],
+)
+def test_a_calibration_of_another_shape_is_refused_when_the_bundle_is_loaded(
+    tmp_path: Path, pictures: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], message: str
+) -> None:
+    with pytest.raises(BundleError, match=message):
+        load_bundle(int8_bundle(tmp_path, pictures), CPU)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('precision = "int8"', "precision int8: expected a calibration, got none"),
+        ('calibration = "calibration.npy"', "precision float32: expected no calibration, got 'calibration.npy'"),
+        ('precision = "int4"', "precision: "),
+    ],
+)
+def test_a_precision_goes_with_its_calibration(tmp_path: Path, line: str, message: str) -> None:
+    folder = write_bundle(tmp_path)
+    table = folder / "model.toml"
+    table.write_text(table.read_text().replace("classes =", f"{line}\nclasses =", 1))
+    with pytest.raises(BundleError, match=message):
+        load_bundle(folder, CPU)
+
+
+@needs_openvino
+async def test_a_calibration_that_leaves_the_networks_range_out_is_refused_when_it_is_loaded(tmp_path: Path) -> None:
+    black = np.full((16, 32, 32, 3), 127, np.uint8)
+    folder = int8_bundle(tmp_path, black)
+    settings = ProcessorSettings(kafka="none", bundle=folder, device="cpu", mode="plate", threads=1)
+    with pytest.raises(BundleError, match=r"the calibration does not fit: int8 leaves .* of the classes as they were"):
+        await load_serving(settings, ProcessorMetrics(CollectorRegistry()), folder)
+
+
+# What is seen of it
+
+
+@needs_openvino
+async def test_what_runs_the_networks_is_known_to_who_serves_them(tmp_path: Path) -> None:
+    folder = write_bundle(tmp_path)
+    registry = CollectorRegistry()
+    metrics = ProcessorMetrics(registry)
+    settings = ProcessorSettings(kafka="none", bundle=folder, device="cpu", backend="openvino", mode="plate", threads=1)
+    serving = await load_serving(settings, metrics, folder)
+    serving.close()
+    metrics.serves(serving.model.model_id, serving.runs)
+    labels = {"network": "classifier", "backend": "openvino", "precision": "float32"}
+    assert registry.get_sample_value("pointillist_backend_info", labels) == 1
+    metrics.serves("another", (("classifier", "torch", "float32"),))
+    assert registry.get_sample_value("pointillist_backend_info", labels) is None

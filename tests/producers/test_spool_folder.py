@@ -1,0 +1,66 @@
+"""One process at a time has a spool's folder, and thousands of them cost it one open file."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from producers.spool.folder import FolderLock
+from schemas.errors import StateError
+
+_TRY = (
+    "import sys; from pathlib import Path; from producers.spool.folder import FolderLock; FolderLock(Path(sys.argv[1]))"
+)
+
+
+def another_process_takes(folder: Path) -> bool:
+    done = subprocess.run([sys.executable, "-c", _TRY, str(folder)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 or "is in use by another process" in done.stderr
+    return done.returncode == 0
+
+
+def open_files() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+def test_a_folder_is_taken_once_and_its_neighbours_are_free(tmp_path: Path) -> None:
+    lock = FolderLock(tmp_path / "site" / "one")
+    with pytest.raises(StateError, match="in use"):
+        FolderLock(tmp_path / "site" / "one")
+    assert not another_process_takes(tmp_path / "site" / "one")
+    assert another_process_takes(tmp_path / "site" / "two")
+    lock.release()
+    assert another_process_takes(tmp_path / "site" / "one")
+    FolderLock(tmp_path / "site" / "one").release()
+
+
+def test_many_folders_cost_one_open_file(tmp_path: Path) -> None:
+    before = open_files()
+    locks = [FolderLock(tmp_path / "site" / f"cam-{number}") for number in range(50)]
+    assert open_files() == before + 1
+    locks[0].release()
+    assert not another_process_takes(tmp_path / "site" / "cam-49")
+
+
+def test_a_folder_that_an_earlier_release_holds_is_in_use(tmp_path: Path) -> None:
+    folder = tmp_path / "site" / "one"
+    folder.mkdir(parents=True)
+    held = os.open(folder / "lock", os.O_RDWR | os.O_CREAT)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    with pytest.raises(StateError, match="in use"):
+        FolderLock(folder)
+    os.close(held)
+    FolderLock(folder).release()
+
+
+def test_a_site_that_was_removed_and_made_anew_is_locked_again(tmp_path: Path) -> None:
+    FolderLock(tmp_path / "site" / "one").release()
+    shutil.rmtree(tmp_path / "site")
+    FolderLock(tmp_path / "site" / "one")
+    assert not another_process_takes(tmp_path / "site" / "one")
