@@ -1,7 +1,7 @@
 """Self-supervised pre-training of the generator's encoder: two views of a picture shall lie near each other.
 
 Bai et al. (2023), section IV-C: the contrastive loss of SimCLR (Chen et al. 2020) with its projection head, which is
-thrown away afterwards. No label is read.
+thrown away afterwards. No label is read. The gate behind the encoder then learns from labels what pictures show.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lab.aigan.generator import Encoder
+from lab.aigan.generator import Encoder, Generator
 from lab.aigan.losses import contrastive_loss
 
 BATCH = 256
 RATE = 3e-3
 PROJECTED = 64
+GATE_BATCH = 64
+GATE_RATE = 2e-3
 
 
 def view(pictures: Tensor, generator: torch.Generator) -> Tensor:
@@ -60,3 +62,29 @@ def pretrain(encoder: Encoder, pictures: Tensor, steps: int, generator: torch.Ge
         losses.append(loss.item())
     last = losses[-max(1, steps // 10) :]
     return sum(last) / len(last) if last else float("nan")
+
+
+def teach_gate(
+    network: Generator, pictures: Tensor, labels: Tensor, steps: int, flip: bool, generator: torch.Generator
+) -> None:
+    """Train the gate, and the encoder with it, to know the classes of `pictures` (N, C, H, W) uint8."""
+    learning = [*network.encoder.parameters(), *network.gate.parameters()]
+    optimiser = torch.optim.Adam(learning, GATE_RATE)
+    network.train()
+    for step in range(steps):
+        for group in optimiser.param_groups:
+            group["lr"] = GATE_RATE * (1 - step / steps)
+        index = torch.randint(len(pictures), (GATE_BATCH,), generator=generator)
+        frames = pictures[index].float() / 255
+        if flip:
+            frames = mirrored(frames, generator)
+        loss = F.cross_entropy(network.guessed(frames), labels[index])
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
+        optimiser.step()
+
+
+def mirrored(frames: Tensor, generator: torch.Generator) -> Tensor:
+    """Half of `frames` (B, C, H, W), drawn by chance, from left to right."""
+    flipped = torch.rand(len(frames), 1, 1, 1, generator=generator) < 0.5
+    return torch.where(flipped, frames.flip(3), frames)

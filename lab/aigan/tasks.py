@@ -141,9 +141,11 @@ def _with_black_box() -> list[str]:
     return [name for name, task in TASKS.items() if task.black_box is not None]
 
 
-_MNIST: Final = Recipe(steps=8000, eps=0.3, batch=64, narrow=16, wide=48, pretrain_steps=30, discriminate_every=8)
+_MNIST: Final = Recipe(
+    steps=16_000, eps=0.3, batch=32, cycle=4000, narrow=24, wide=64, discriminate_every=8, pretrain_steps=30
+)
 _CIFAR10: Final = Recipe(
-    steps=20000, eps=8 / 255, batch=64, flip=True, wide=64, discriminate_every=8, pretrain_steps=50
+    steps=40_000, eps=8 / 255, batch=32, cycle=4000, flip=True, wide=64, discriminate_every=8, pretrain_steps=50
 )
 
 TASKS: Final = {
@@ -169,7 +171,7 @@ TASKS: Final = {
             "scene",
             lambda: shipped_bundle("scene-plain"),
             scene_pictures,
-            Recipe(steps=4000, eps=16 / 255, narrow=24, wide=64, pretrain_steps=50),
+            Recipe(steps=8000, eps=16 / 255, batch=32, cycle=4000, narrow=24, wide=64, pretrain_steps=50),
         ),
     )
 }

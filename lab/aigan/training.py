@@ -19,7 +19,8 @@ from lab.aigan.discriminator import Discriminator
 from lab.aigan.generator import Generator, Shape, perturbed
 from lab.aigan.losses import class_loss, clean_loss, deceit_loss, margin_loss
 from lab.aigan.opponents import Opponent
-from lab.aigan.pretraining import pretrain
+from lab.aigan.pretraining import mirrored, pretrain, teach_gate
+from lab.aigan.universal import templates
 from lab.attacks import random_targets
 from lab.attacks.eot import eot_pgd
 from lab.chance import seeded
@@ -53,6 +54,7 @@ class Recipe:
     """Steps of the generator for each of the discriminator [1]."""
     attacker_steps: int = 7
     pretrain_steps: int = 100
+    gate_steps: int = 600
     warmup_steps: int = 0
     """Steps in which only the opponent learns, from pictures with random changes."""
     average_decay: float = 0.998
@@ -132,13 +134,10 @@ def train(
         watch(first, players.average.eval())
     for step in range(first, recipe.steps):
         if step == _PRETRAINED:
-            generator = torch.Generator().manual_seed(recipe.seed)
-            with seeded(recipe.seed):
-                pretrain(players.generator.encoder, pictures, recipe.pretrain_steps, generator)
-            players.average.load_state_dict(players.generator.state_dict())
+            _prepare(players, pictures, labels, shape, recipe)
         else:
             frames, truth, generator = draw(pictures, labels, recipe, step)
-            (_warm_up if step < recipe.warmup_steps else _step)(players, frames, truth, recipe, step, generator)
+            _step(players, frames, truth, recipe, step, generator)
         if (step + 1) % SAVE_EVERY == 0 or recipe.ends_cycle(step + 1):
             checkpoint.save(players.state(step))
             watch(step + 1, players.average.eval())
@@ -153,17 +152,23 @@ def draw(pictures: Tensor, labels: Tensor, recipe: Recipe, step: int) -> tuple[T
     index = order[number * recipe.batch : (number + 1) * recipe.batch]
     generator = torch.Generator().manual_seed((recipe.seed + 1) * 1_000_003 + step)
     frames = pictures[index].float() / 255
-    if recipe.flip:
-        flipped = torch.rand(len(frames), 1, 1, 1, generator=generator) < 0.5
-        frames = torch.where(flipped, frames.flip(3), frames)
-    return frames, labels[index], generator
+    return mirrored(frames, generator) if recipe.flip else frames, labels[index], generator
 
 
-def _warm_up(
-    players: Players, frames: Tensor, labels: Tensor, recipe: Recipe, step: int, generator: torch.Generator
-) -> None:
-    noise = torch.randn(frames.shape, generator=generator).sign()
-    players.opponent.learn(frames, perturbed(frames, noise, recipe.eps), 1.0)
+def _prepare(players: Players, pictures: Tensor, labels: Tensor, shape: Shape, recipe: Recipe) -> None:
+    """All that comes before the first step: the encoder, the gate, what the opponent knows, the templates."""
+    generator = torch.Generator().manual_seed(recipe.seed)
+    with seeded(recipe.seed):
+        pretrain(players.generator.encoder, pictures, recipe.pretrain_steps, generator)
+        teach_gate(players.generator, pictures, labels, recipe.gate_steps, recipe.flip, generator)
+        for step in range(-recipe.warmup_steps, 0):
+            frames, _, chance = draw(pictures, labels, recipe, step)
+            noise = torch.randn(frames.shape, generator=chance).sign()
+            players.opponent.learn(frames, perturbed(frames, noise, recipe.eps), 1.0)
+        begin = templates(pictures, labels, shape, players.opponent, recipe.eps, recipe.confidence, recipe.seed)
+    with torch.no_grad():
+        players.generator.templates.weight.copy_(begin.flatten(1))
+    players.average.load_state_dict(players.generator.state_dict())
 
 
 def _step(

@@ -9,14 +9,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 from lab.aigan.discriminator import Discriminator
 from lab.aigan.generator import Generator, Shape, perturbed
 from lab.aigan.losses import class_loss, clean_loss, contrastive_loss, deceit_loss, distillation_loss, margin_loss
-from lab.aigan.opponents import differentiable
-from lab.aigan.pretraining import pretrain, view
+from lab.aigan.opponents import WhiteBox, differentiable
+from lab.aigan.pretraining import pretrain, teach_gate, view
 from lab.aigan.shipping import WITHIN
+from lab.aigan.universal import templates
 from lab.chance import seeded
 from processors.bundle import load_bundle, shipped_bundle
 
@@ -104,7 +105,7 @@ def test_distillation_wants_the_answers_whatever_is_added_to_all_logits() -> Non
 def test_no_picture_leaves_the_bound_or_the_range(eps: float, seed: int) -> None:
     generator = tiny_generator()
     with torch.no_grad():
-        generator.usual.weight.mul_(100)  # saturated: every value wants to go all the way
+        nn.init.normal_(generator.templates.weight, std=100)  # saturated: every value wants to go all the way
         pictures = torch.rand(5, 3, 8, 12, generator=torch.Generator().manual_seed(seed))
         attacked = perturbed(pictures, generator(pictures, torch.arange(5) % 3), eps * WITHIN)
     assert attacked.min() >= 0
@@ -116,12 +117,52 @@ def test_the_direction_depends_on_the_target_and_on_the_picture() -> None:
     generator = tiny_generator()
     pictures = torch.rand(2, 3, 8, 12, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        both = [generator(pictures, torch.full((2,), target)) for target in (0, 1)]
-        generator.usual.weight.zero_()
-        without = [generator(pictures, torch.full((2,), target)) for target in (0, 1)]
-    assert not torch.allclose(both[0], both[1], atol=1e-2)
-    assert torch.allclose(without[0], without[1])  # blocks begin alike for all targets
-    assert not torch.allclose(without[0][0], without[0][1], atol=1e-4)
+        nn.init.normal_(generator.out.weight)
+        first, second = (generator(pictures, torch.full((2,), target)) for target in (0, 1))
+    assert not torch.allclose(first, second, atol=1e-2)
+    assert not torch.allclose(first[0], first[1], atol=1e-2)
+
+
+def test_the_gate_chooses_between_the_templates_of_the_target() -> None:
+    generator = tiny_generator()
+    pictures = torch.rand(2, 3, 8, 12, generator=torch.Generator().manual_seed(0))
+    table = random(3, 3, 3, 8, 12).sign()
+    with torch.no_grad():
+        generator.templates.weight.copy_(table.flatten(1))
+        generator.gate.out.weight.zero_()
+        generator.gate.out.bias.copy_(torch.tensor([0.0, 50.0, 0.0]))
+        made = generator(pictures, torch.tensor([2, 0]))
+    assert torch.allclose(made, torch.tanh(2 * table[[2, 0], [1, 1]]), atol=1e-5)
+
+
+def test_templates_turn_the_pictures_of_one_class_into_another() -> None:
+    shape, eps = Shape(3, 1, 8, 8), 0.2
+    levels = torch.randint(0, 256, (300, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    with seeded(0):
+        target = nn.Sequential(nn.Flatten(), nn.Linear(64, 3)).requires_grad_(False)
+    labels = target(levels.float() / 255).argmax(1)
+    found = templates(levels, labels, shape, WhiteBox(target), eps, 1.0, 0)
+    assert found.abs().max() <= 1
+    # Of a linear network the best direction to each class from each other is known.
+    rows = target[1].weight
+    for wanted, source in ((0, 1), (1, 2), (2, 0)):
+        frames = levels[labels == source].float() / 255
+        best = (rows[wanted] - rows[source]).sign().view(1, 8, 8)
+        hits = [
+            float((target(perturbed(frames, each, eps)).argmax(1) == wanted).float().mean())
+            for each in (found[wanted, source], best)
+        ]
+        assert hits[0] > 0.9 * hits[1] > 0.5
+    assert not found[0, 0].any()
+
+
+def test_the_gate_learns_what_pictures_show() -> None:
+    generator = tiny_generator()
+    labels = torch.arange(60) % 3
+    levels = (labels.view(60, 1, 1, 1) * 80 + torch.zeros(60, 3, 8, 12)).to(torch.uint8)
+    with seeded(0):
+        teach_gate(generator, levels, labels, 40, True, torch.Generator().manual_seed(0))
+    assert (generator.eval().guessed(levels.float() / 255).argmax(1) == labels).all()
 
 
 def test_a_generator_refuses_sizes_that_it_cannot_halve_twice() -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lab.aigan import training
+from lab.aigan import training, universal
 from lab.aigan.generator import Generator, Shape
 from lab.aigan.opponents import Distilled, Opponent, WhiteBox, answers_of
 from lab.aigan.training import Recipe, success, train
@@ -26,6 +26,7 @@ RECIPE = Recipe(
     rate=1e-2,
     average_decay=0.9,
     pretrain_steps=2,
+    gate_steps=20,
     attacker_steps=2,
     narrow=4,
     wide=8,
@@ -64,16 +65,25 @@ def black_box(answers: Callable[[Tensor], Tensor] | None = None) -> Distilled:
 
 
 def test_a_trained_generator_gets_the_classes_that_it_asks_for() -> None:
-    before = trained(white_box(), replace(RECIPE, steps=1))
+    with seeded(0):
+        before = Generator(SHAPE, RECIPE.narrow, RECIPE.wide, RECIPE.blocks).eval()
     assert success(before, linear(), *pictures(), 0.3) < 0.5
     assert success(trained(white_box()), linear(), *pictures(), 0.3) > 0.9
 
 
 def test_dynamic_distillation_succeeds_on_a_target_that_it_only_asks() -> None:
     opponent = black_box()
-    generator = trained(opponent, replace(RECIPE, steps=100, cycle=100, warmup_steps=20))
+    generator = trained(opponent, replace(RECIPE, steps=80, cycle=80, warmup_steps=20))
     assert success(generator, linear(), *pictures(), 0.3) > 0.8
-    assert opponent.asked == 100 * (RECIPE.batch // 2 + RECIPE.batch)
+    # Two sources for each of three targets while the templates are made.
+    by_templates = 3 * 2 * sum(10 * (each // 2 + each) for each in (universal.SHARED_BATCH, universal.OWN_BATCH))
+    assert opponent.asked == 100 * (RECIPE.batch // 2 + RECIPE.batch) + by_templates
+
+
+@pytest.fixture(autouse=True)
+def few_steps_for_templates(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(universal, "SHARED_STEPS", 10)
+    monkeypatch.setattr(universal, "OWN_STEPS", 10)
 
 
 def test_a_black_box_is_never_asked_for_a_gradient() -> None:

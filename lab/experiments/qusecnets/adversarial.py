@@ -1,4 +1,4 @@
-"""Training against one-step attacks through the layer: what the paper leaves out, beside what it does.
+"""Training against attacks through the layer: what the paper leaves out, beside what it does.
 
 Quantisation alone leaves the attacker every pixel that lies within ε of a threshold. A network that has seen such
 pixels on the wrong side is another thing than the paper's; its rows say so by their name.
@@ -6,27 +6,33 @@ pixels on the wrong side is another thing than the paper's; its rows say so by t
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from lab.training.recipe import Images, Labels
 
+if TYPE_CHECKING:
+    from lab.experiments.qusecnets.training import QuantisedNetwork
+
 EPS: Final = 0.3
 RATE: Final = 0.05
+WARMUP_STEPS: Final = 200
 BATCH: Final = 128
 SHIFT: Final = 2
-ATTACKED: Final = 0.85
-"""Share of a batch that is attacked."""
+STEPS: Final = 3
+STEP: Final = 0.2
+"""Of the attack in several steps, which begins anywhere within `EPS`."""
 
 
-def withstand(network: nn.Module, images: Images, labels: Labels, epochs: int, seed: int) -> None:
+def withstand(network: QuantisedNetwork, images: Images, labels: Labels, epochs: int, seed: int) -> None:
     """Go on training `network`, frames (B, C, H, W) in [0, 1] to logits, in place, on (N, H, W, C) uint8 pictures.
 
-    Each attacked picture gets FGSM of L∞ `EPS` from a start that is random by a random share of it, so that the start
-    of the plain FGSM, the picture itself, is among them (Wong et al. 2020; the guard against learning one start alone).
+    Half of a batch gets FGSM by the exact gradient, as the paper's attacker makes it; the other half a few steps of PGD
+    past the layer (BPDA by the identity), which no steepness of the layer hides anything from. Nothing is left clean.
     """
     chance = torch.Generator().manual_seed(seed)
     shown, truth = torch.from_numpy(images.transpose(0, 3, 1, 2).copy()), torch.from_numpy(labels)
@@ -35,11 +41,13 @@ def withstand(network: nn.Module, images: Images, labels: Labels, epochs: int, s
     steps = epochs * (len(shown) // BATCH)
     for step in range(steps):
         for group in optimiser.param_groups:
-            group["lr"] = RATE * (1 - step / steps)
+            group["lr"] = RATE * min(1.0, (step + 1) / WARMUP_STEPS) * (1 - step / steps)
         part = torch.randint(len(shown), (BATCH,), generator=chance)
         down, right = torch.randint(-SHIFT, SHIFT + 1, (2,), generator=chance).tolist()
-        frames = (shown[part].float() / 255).roll((down, right), (2, 3))
-        loss = F.cross_entropy(network(_attacked(network, frames, truth[part], chance)), truth[part])
+        frames, wanted = (shown[part].float() / 255).roll((down, right), (2, 3)), truth[part]
+        once = one_step(network, frames[: BATCH // 2], wanted[: BATCH // 2])
+        several = past_the_layer(network, frames[BATCH // 2 :], wanted[BATCH // 2 :], chance)
+        loss = F.cross_entropy(network(torch.cat((once, several))), wanted)
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
         optimiser.step()
@@ -47,12 +55,21 @@ def withstand(network: nn.Module, images: Images, labels: Labels, epochs: int, s
             print(f"step {step} of {steps}: loss {loss.item():.4f}", flush=True)
 
 
-def _attacked(network: nn.Module, frames: Tensor, labels: Tensor, chance: torch.Generator) -> Tensor:
-    share = torch.rand((len(frames), 1, 1, 1), generator=chance)
-    start = EPS * share * (2 * torch.rand(frames.shape, generator=chance) - 1)
-    point = (frames + start).clamp(0, 1).requires_grad_()
-    (gradient,) = torch.autograd.grad(F.cross_entropy(network(point), labels), point)
-    moved = point.detach() + EPS * (1 + 0.25 * share) * gradient.sign()
-    moved = (frames + (moved - frames).clamp(-EPS, EPS)).clamp(0, 1)
-    chosen = torch.rand((len(frames), 1, 1, 1), generator=chance) < ATTACKED
-    return torch.where(chosen, moved, frames)
+def one_step(network: Callable[[Tensor], Tensor], frames: Tensor, labels: Tensor) -> Tensor:
+    """FGSM of L∞ `EPS` on `frames` (B, C, H, W) in [0, 1]."""
+    return (frames + EPS * _uphill(network, frames, labels).sign()).clamp(0, 1)
+
+
+def past_the_layer(network: QuantisedNetwork, frames: Tensor, labels: Tensor, chance: torch.Generator) -> Tensor:
+    """PGD of L∞ `EPS` that takes the layer's gradient for that of the identity."""
+    found = (frames + EPS * (2 * torch.rand(frames.shape, generator=chance) - 1)).clamp(0, 1)
+    for _ in range(STEPS):
+        moved = found + STEP * _uphill(network.as_if_transparent, found, labels).sign()
+        found = (frames + (moved - frames).clamp(-EPS, EPS)).clamp(0, 1)
+    return found
+
+
+def _uphill(logits: Callable[[Tensor], Tensor], frames: Tensor, labels: Tensor) -> Tensor:
+    point = frames.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(F.cross_entropy(logits(point), labels), point)
+    return gradient

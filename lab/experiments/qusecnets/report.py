@@ -179,6 +179,6 @@ HONEST_TEXT = (
 NETWORKS_TEXT = (
     "CleverHans' basic CNN, trained by `python -m lab.experiments.qusecnets.training NAME`, cross-entropy on clean "
     "pictures that are shifted (and mirrored on CIFAR-10). No attack takes part, except in `attacked`: that one is "
-    "then trained against one-step attacks through the layer, which the paper does not do, to show what quantisation "
+    "then trained against attacks through the layer, which the paper does not do, to show what quantisation "
     "alone leaves open. Each folder's `training.md` has its accuracy and what a trained layer learned."
 )
