@@ -27,6 +27,7 @@ from infra.local.process import ProcessId
 from infra.local.topics import TopicSpec, create_topics
 from schemas.errors import BrokerError
 from schemas.limits import MAX_MESSAGE_BYTES
+from tests.waiting import until
 
 TopicFactory = Callable[..., Awaitable[str]]
 
@@ -233,11 +234,19 @@ async def test_topics_are_created_once_and_bounded(kafka: Kafka, kafka_topics: T
     await create_topics(kafka.bootstrap, {topic: TopicSpec(5), f"{topic}-new": TopicSpec(2)})
     admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap)
     await admin.start()
+
+    async def partitions() -> dict[str, int]:
+        # The leader answers before the broker that is asked has heard of what it made.
+        return {t["topic"]: len(t["partitions"]) for t in await admin.describe_topics([topic, f"{topic}-new"])}
+
+    async def all_known() -> bool:
+        return min((await partitions()).values()) > 0
+
     try:
-        found = {t["topic"]: len(t["partitions"]) for t in await admin.describe_topics([topic, f"{topic}-new"])}
+        await until(all_known, "both topics known")
+        assert await partitions() == {topic: 3, f"{topic}-new": 2}
     finally:
         await admin.close()
-    assert found == {topic: 3, f"{topic}-new": 2}
 
 
 @pytest.mark.brokers

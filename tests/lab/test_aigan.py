@@ -139,12 +139,13 @@ def test_templates_turn_the_pictures_of_one_class_into_another() -> None:
     shape, eps = Shape(3, 1, 8, 8), 0.2
     levels = torch.randint(0, 256, (300, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     with seeded(0):
-        target = nn.Sequential(nn.Flatten(), nn.Linear(64, 3)).requires_grad_(False)
+        last = nn.Linear(64, 3)
+    target = nn.Sequential(nn.Flatten(), last).requires_grad_(False)
     labels = target(levels.float() / 255).argmax(1)
     found = templates(levels, labels, shape, WhiteBox(target), eps, 1.0, 0)
     assert found.abs().max() <= 1
     # Of a linear network the best direction to each class from each other is known.
-    rows = target[1].weight
+    rows = last.weight
     for wanted, source in ((0, 1), (1, 2), (2, 0)):
         frames = levels[labels == source].float() / 255
         best = (rows[wanted] - rows[source]).sign().view(1, 8, 8)

@@ -62,9 +62,9 @@ def test_differences_are_those_of_each_blocks_pixels_and_of_some_blocks_those_of
         found = squared_differences(first, second, channels)
     assert found.tolist() == expected
     some = np.random.default_rng(seed).random((rows, columns)) < 0.5
-    whole = (temporal.whole_blocks(each, channels) for each in (first, second))
     if some.any():
-        assert differences_in(some, *whole, channels).tolist() == found[some].tolist()
+        one, other = (temporal.whole_blocks(each, channels) for each in (first, second))
+        assert differences_in(some, one, other, channels).tolist() == found[some].tolist()
 
 
 @pytest.mark.parametrize(("side", "bitmap_bytes"), [(128, 32), (136, None), (400, None)])
