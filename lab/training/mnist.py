@@ -38,7 +38,7 @@ def main() -> None:
         images, labels, test, truth = (data[name] for name in ("train_x", "train_y", "test_x", "test_y"))
     images, labels, test = images[:-HELD_OUT, ..., None], labels[:-HELD_OUT].astype(np.int64), test[..., None]
     mean, std = channel_statistics(images)
-    # As Carlini and Wagner trained theirs, dropout and pictures as they are, but for fewer epochs and a rate that falls.
+    # As Carlini and Wagner: dropout, pictures as they are. Ours: fewer epochs, a rate that falls.
     recipe = Recipe(
         epochs=arguments.epochs,
         flip=False,
