@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import logging
 import multiprocessing
 import os
@@ -35,6 +34,7 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import TopicPartition
 
 from benchmarks.bridge_load import publish, signed_frames
+from benchmarks.document import tell
 from infra.local.kafka import Kafka
 from infra.local.mosquitto import Mosquitto
 from infra.local.process import COMMAND
@@ -265,10 +265,7 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.ERROR)
     document = asyncio.run(compare(arguments.messages, arguments.rounds, arguments.beside))
-    text = json.dumps(document, indent=2)
-    print(text)
-    if arguments.json:
-        arguments.json.write_text(text + "\n")
+    tell(document, arguments.json)
 
 
 if __name__ == "__main__":

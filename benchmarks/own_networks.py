@@ -9,7 +9,6 @@ the processor runs it and on as many threads, measured before and after. Everyth
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import statistics
@@ -24,6 +23,7 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
+from benchmarks.document import tell
 from benchmarks.pipeline import WARM_S, recorded
 from benchmarks.system import RunningSystem
 from infra.layout import Layout
@@ -140,10 +140,7 @@ def main() -> None:
         "machine": {"cores": arguments.cores, "python": platform.python_version(), "torch": torch.__version__},
         "command": f"python -m benchmarks.own_networks --seconds {arguments.seconds:g} --cameras {arguments.cameras}",
     }
-    text = json.dumps(document, indent=2)
-    print(text)
-    if arguments.json:
-        arguments.json.write_text(text + "\n")
+    tell(document, arguments.json)
 
 
 if __name__ == "__main__":

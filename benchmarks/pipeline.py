@@ -9,7 +9,6 @@ brokers and supervisor included, ÷ the CPU time of one bare paho receive of the
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import sqlite3
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.document import tell
 from benchmarks.receive import bare_receive_seconds
 from benchmarks.system import RunningSystem
 from infra.layout import Layout
@@ -149,10 +149,7 @@ def main() -> None:
         "machine": {"cores": os.cpu_count(), "python": platform.python_version(), "torch": torch.__version__},
         "command": f"python -m benchmarks.pipeline --seconds {arguments.seconds:g} --cameras {arguments.cameras}",
     }
-    text = json.dumps(document, indent=2)
-    print(text)
-    if arguments.json:
-        arguments.json.write_text(text + "\n")
+    tell(document, arguments.json)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ r = .25 is printed beside the thin plate's. A run that was stopped goes on from 
 from __future__ import annotations
 
 import argparse
-import copy
 import os
 import time
 from pathlib import Path
@@ -25,13 +24,13 @@ from torch import Tensor
 
 from lab.chance import seeded
 from lab.masks import random_masks
+from lab.training.averaged import AveragedTraining
 from lab.training.pictures import cifar_pictures, crops_of_larger, random_crop
-from lab.training.recipe import Images, average_into
-from lab.training.restorer import AVERAGE_DECAY, Schedule
+from lab.training.recipe import Images
+from lab.training.restorer import Schedule
 from processors.networks.filler import Filler
 from processors.stages.drop import drop
 from processors.stages.plate import reconstruct_plate
-from schemas.runtime.atomic_file import replacing
 
 SIDE: Final = 64
 PHOTOGRAPHS: Final = (
@@ -112,42 +111,25 @@ def masks_of(size: int, generator: torch.Generator) -> Tensor:
 def fit(network: Filler, crops: Tensor, held_out: Tensor, schedule: Schedule, checkpoint: Path) -> Filler:
     """Train in place and return the averaged weights."""
     generator = torch.Generator().manual_seed(1)
-    average = copy.deepcopy(network)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=schedule.peak_rate, weight_decay=1e-4)
-    first = 0
-    if checkpoint.exists():
-        saved = torch.load(checkpoint, weights_only=True)
-        network.load_state_dict(saved["network"])
-        average.load_state_dict(saved["average"])
-        optimiser.load_state_dict(saved["optimiser"])
-        first = saved["step"] + 1
-        generator.manual_seed(first)
+    training = AveragedTraining(network, schedule.peak_rate, checkpoint, generator)
     started = time.monotonic()
-    for step in range(first, schedule.until or schedule.steps):
-        for group in optimiser.param_groups:
-            group["lr"] = schedule.rate(step)
+    for step in range(training.first, schedule.until or schedule.steps):
         clean = batch_of(crops, schedule.batch, generator)
         kept = masks_of(schedule.batch, generator)
         with torch.no_grad():
             filled = reconstruct_plate(clean, kept)
         errors = (network(filled, kept) - clean).square().mean((1, 2, 3))
         loss = (errors + ERROR_FLOOR).log().mean()
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimiser.step()
-        average_into(average, network, min(AVERAGE_DECAY, (step + 1) / (step + 10)))
+        training.descend(loss, step, schedule.rate(step))
         if (step + 1) % SAVED_EVERY == 0:
-            ours, plate = held_out_db(average, held_out)
+            ours, plate = held_out_db(training.average, held_out)
             seconds = time.monotonic() - started
             print(
                 f"step {step + 1}/{schedule.steps}: held out {ours:.2f} dB, plate {plate:.2f} dB, {seconds:.0f} s",
                 flush=True,
             )
-            state = {"network": network.state_dict(), "average": average.state_dict()}
-            with replacing(checkpoint) as fresh:
-                torch.save(state | {"optimiser": optimiser.state_dict(), "step": step}, fresh)
-    return average.eval()
+            training.save(step)
+    return training.average.eval()
 
 
 @torch.no_grad()

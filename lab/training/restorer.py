@@ -10,7 +10,6 @@ the restored and of the clean picture (Liao et al. 2018).
 from __future__ import annotations
 
 import argparse
-import copy
 import os
 import time
 from collections.abc import Iterator
@@ -24,14 +23,13 @@ from torch import Tensor
 
 from lab.chance import seeded
 from lab.networks.families import SURROGATES
+from lab.training.averaged import AveragedTraining
 from lab.training.families import NETWORKS
 from lab.training.pictures import cifar_pictures, crops_of_larger
-from lab.training.recipe import average_into
 from processors.bundle import Bundle, load_bundle
 from processors.networks.restorer import Restorer
 from processors.stages.plate import reconstruct_plate
 from schemas.pixels.masks import ROWS, codebook
-from schemas.runtime.atomic_file import replacing
 
 LARGER = 12_000
 MOST_DROPPED = 40
@@ -40,7 +38,6 @@ DOUBLED_SHARE = 0.4
 STRONGEST = 8
 FEW_DROPPED = 10
 ERROR_FLOOR = 1e-5
-AVERAGE_DECAY = 0.998
 
 
 @dataclass(frozen=True)
@@ -139,22 +136,13 @@ def fit(
     """Train in place and return the averaged weights. A run that was stopped goes on from `checkpoint`."""
     generator = torch.Generator().manual_seed(1)
     masks = MaskBank()
-    average = copy.deepcopy(network)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=schedule.peak_rate, weight_decay=1e-4)
-    first = 0
-    if checkpoint.exists():
-        saved = torch.load(checkpoint, weights_only=True)
-        network.load_state_dict(saved["network"])
-        average.load_state_dict(saved["average"])
-        optimiser.load_state_dict(saved["optimiser"])
-        first = saved["step"] + 1
-        generator.manual_seed(first)
-    started, shown, psnr, distance = time.monotonic(), first, 0.0, 0.0
+    training = AveragedTraining(network, schedule.peak_rate, checkpoint, generator)
+    started, shown, psnr, distance = time.monotonic(), training.first, 0.0, 0.0
     for step, (seen, clean) in zip(
-        range(first, schedule.until or schedule.steps), examples.batches(schedule.batch, schedule.larger), strict=False
+        range(training.first, schedule.until or schedule.steps),
+        examples.batches(schedule.batch, schedule.larger),
+        strict=False,
     ):
-        for group in optimiser.param_groups:
-            group["lr"] = schedule.rate(step)
         kept, few = masks.draw(len(seen), generator, schedule.few)
         if schedule.few:
             spared = few & (torch.rand(len(seen), generator=generator) < 0.5)
@@ -168,11 +156,7 @@ def fit(
             unlike = disagreement(surrogates[step % len(surrogates)], restored[:half], clean[:half])
             distance += float(unlike.detach())
             loss = loss + likeness * unlike
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimiser.step()
-        average_into(average, network, min(AVERAGE_DECAY, (step + 1) / (step + 10)))
+        training.descend(loss, step, schedule.rate(step))
         if (step + 1) % 1000 == 0:
             count = step + 1 - shown
             print(
@@ -181,10 +165,8 @@ def fit(
                 flush=True,
             )
             started, shown, psnr, distance = time.monotonic(), step + 1, 0.0, 0.0
-            state = {"network": network.state_dict(), "average": average.state_dict()}
-            with replacing(checkpoint) as fresh:
-                torch.save(state | {"optimiser": optimiser.state_dict(), "step": step}, fresh)
-    return average.eval()
+            training.save(step)
+    return training.average.eval()
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from processors.networks.onednn import convolve_relu
-from processors.networks.restorer import residuals
+from processors.networks.restorer import begin_without_change, residuals
 
 FOLD = 2
 """Sides are padded to multiples of this many pixels."""
@@ -29,11 +29,7 @@ class Filler(nn.Module):
         self.enter = nn.Conv2d(4 * FOLD**2, width, 3, padding=1)
         self.body = residuals(width, depth)
         self.leave = nn.Conv2d(width, 3 * FOLD**2, 3, padding=1)
-        # An untrained network returns the filled frame.
-        nn.init.zeros_(self.leave.weight)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d) and module.bias is not None:
-                nn.init.zeros_(module.bias)
+        begin_without_change(self, self.leave)
 
     @property
     def dtype(self) -> torch.dtype:

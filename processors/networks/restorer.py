@@ -41,6 +41,14 @@ def residuals(width: int, depth: int) -> nn.Sequential:
     return nn.Sequential(*(_Residual(width) for _ in range(depth)))
 
 
+def begin_without_change(network: nn.Module, leave: nn.Conv2d) -> None:
+    """Untrained, a network whose last layer is `leave` returns the filled frame."""
+    nn.init.zeros_(leave.weight)
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
 class Restorer(nn.Module):
     """From a filled frame and its mask to the clean frame (a U-Net: Ronneberger et al. 2015).
 
@@ -68,11 +76,7 @@ class Restorer(nn.Module):
         for module in self.modules():
             if isinstance(module, _Residual):
                 nn.init.zeros_(module.second.weight)
-        # An untrained network returns the filled frame.
-        nn.init.zeros_(self.leave.weight)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d) and module.bias is not None:
-                nn.init.zeros_(module.bias)
+        begin_without_change(self, self.leave)
 
     @property
     def dtype(self) -> torch.dtype:

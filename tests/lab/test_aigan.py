@@ -161,8 +161,11 @@ def test_the_gate_learns_what_pictures_show() -> None:
     generator = tiny_generator()
     labels = torch.arange(60) % 3
     levels = (labels.view(60, 1, 1, 1) * 80 + torch.zeros(60, 3, 8, 12)).to(torch.uint8)
+    before = {name: weight.detach().clone() for name, weight in generator.named_parameters()}
     with seeded(0):
         teach_gate(generator, levels, labels, 40, True, torch.Generator().manual_seed(0))
+    moved = {name.partition(".")[0] for name, weight in generator.named_parameters() if not weight.equal(before[name])}
+    assert moved == {"encoder", "gate"}
     assert (generator.eval().guessed(levels.float() / 255).argmax(1) == labels).all()
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from lab.data import LabelledPictures
 from lab.experiments.cache import Cache
@@ -208,3 +209,29 @@ def test_rows_of_networks_that_a_run_does_not_name_stay_on_the_page(tmp_path: Pa
     assert [(each.subject, each.attack) for each in found] == [(STEEP, "fgsm"), ("mnist-tq2", "clean")]
     settings = json.loads((tmp_path / report.SETTINGS).read_text(encoding="utf-8"))
     assert {name: made["command"] for name, made in settings.items()} == {"mnist-tq2": "one", STEEP: "two"}
+
+
+def test_past_the_layer_the_values_are_the_layers_and_the_gradient_is_the_identitys() -> None:
+    network = QuantisedNetwork(NETWORKS["mnist-cq2-attacked"], BasicCnn(10, 1, SIDE), [0.13], [0.31])
+    # So far from the threshold the layer's own gradient is nothing in float32.
+    frames = torch.full((2, 1, SIDE, SIDE), 0.02).requires_grad_()
+    assert torch.allclose(network.as_if_transparent(frames), network(frames))
+    (past,) = torch.autograd.grad(network.as_if_transparent(frames)[:, 0].sum(), frames)
+    (through,) = torch.autograd.grad(network(frames)[:, 0].sum(), frames)
+    assert past.abs().max() > 1e3 * through.abs().max()
+
+
+def test_training_attacks_stay_within_their_bound_and_move_against_the_label() -> None:
+    network = QuantisedNetwork(NETWORKS["mnist-cq2-attacked"], BasicCnn(10, 1, SIDE), [0.13], [0.31])
+    shown = digits(8)
+    frames, labels = torch.from_numpy(shown.images).permute(0, 3, 1, 2).float() / 255, torch.from_numpy(shown.labels)
+    chance = torch.Generator().manual_seed(0)
+    for found in (
+        adversarial.one_step(network, frames, labels),
+        adversarial.past_the_layer(network, frames, labels, chance),
+    ):
+        assert (found - frames).abs().max() <= adversarial.EPS + 1e-6
+        assert found.min() >= 0
+        assert found.max() <= 1
+        before, after = (F.cross_entropy(network(each), labels) for each in (frames, found))
+        assert after > before

@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+from torch import nn
 
+from lab.chance import seeded
+from lab.training.averaged import AveragedTraining
 from lab.training.families import NETWORKS
 from lab.training.restorer import FEW_DROPPED, STRONGEST, Examples, MaskBank
 from lab.training.surrogate_attacks import few_steps
@@ -42,3 +47,22 @@ def test_attacked_pictures_are_what_is_seen_and_clean_ones_what_is_wanted() -> N
     # As saved, doubled up to the bound, left out; larger pictures are never attacked.
     assert set(levels[:24].tolist()) == {0, 5, STRONGEST}
     assert not levels[24:].any()
+
+
+def test_a_training_that_was_stopped_goes_on_with_its_weights_and_its_optimiser(tmp_path: Path) -> None:
+    def trained(steps: range, file: Path) -> nn.Linear:
+        with seeded(0):
+            network = nn.Linear(3, 1)
+        training = AveragedTraining(network, 0.1, file, torch.Generator())
+        for step in range(training.first, steps.stop):
+            frames = torch.randn(8, 3, generator=torch.Generator().manual_seed(step))
+            training.descend((network(frames) - frames.sum(1, keepdim=True)).square().mean(), step, 0.1)
+            training.save(step)
+        return training.average
+
+    whole = trained(range(9), tmp_path / "whole.pt")
+    trained(range(4), tmp_path / "stopped.pt")
+    later = trained(range(9), tmp_path / "stopped.pt")
+    assert torch.equal(whole.weight, later.weight)
+    with seeded(0):
+        assert not torch.equal(whole.weight, nn.Linear(3, 1).weight)

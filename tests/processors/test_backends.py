@@ -21,7 +21,7 @@ from processors.bundle.formats import Network
 from processors.device.backends import choose as module
 from processors.device.backends.choose import Choice, Wish, check_wish, choose
 from processors.device.backends.contract import CpuPrecision, Unsuited
-from processors.device.backends.engines import RESTORED, TOLERANCE, engines, restorer_inputs, restorers
+from processors.device.backends.engines import RESTORED, TOLERANCE, _same_logits, engines, restorer_inputs, restorers
 from processors.device.backends.openvino_cpu import OpenVino, _powers
 from processors.device.serving import load_serving
 from processors.metrics import ProcessorMetrics
@@ -113,6 +113,14 @@ def test_the_fastest_is_taken_and_a_coarser_precision_only_if_it_pays(
 def test_what_leaves_its_tolerance_is_never_taken_however_fast(monkeypatch: pytest.MonkeyPatch) -> None:
     wrong: dict[CpuPrecision, float] = {"float32": 2.0, "bf16": 0.0}
     assert str(chosen(monkeypatch, FakeBackend(wrong), [1.0, 0.01, 0.01], Wish())) == "torch float32"
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_logits_that_move_by_more_than_the_tolerance_are_no_fit(precision: CpuPrecision) -> None:
+    exact = torch.tensor([[0.0, 10.0, 4.0], [3.0, 1.0, 2.0]])
+    within, beyond = (exact + share * TOLERANCE[precision] * 10 for share in (0.9, 1.1))
+    assert _same_logits(exact, within, precision) == ""
+    assert "an output moves by" in _same_logits(exact, beyond, precision)
 
 
 def test_8_bit_integers_are_never_taken_where_they_are_not_allowed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,3 +64,10 @@ def test_a_site_that_was_removed_and_made_anew_is_locked_again(tmp_path: Path) -
     shutil.rmtree(tmp_path / "site")
     FolderLock(tmp_path / "site" / "one")
     assert not another_process_takes(tmp_path / "site" / "one")
+
+
+def test_a_lock_file_that_somebody_removed_is_made_and_locked_again(tmp_path: Path) -> None:
+    FolderLock(tmp_path / "site" / "one").release()
+    (tmp_path / "site" / ".locks").unlink()
+    FolderLock(tmp_path / "site" / "one")
+    assert not another_process_takes(tmp_path / "site" / "one")

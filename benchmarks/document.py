@@ -1,0 +1,14 @@
+"""What a benchmark found, printed and kept."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+
+def tell(document: object, file: Path | None) -> None:
+    """Print `document` as JSON, and write the same to `file`."""
+    text = json.dumps(document, indent=2)
+    print(text)
+    if file is not None:
+        file.write_text(text + "\n")
