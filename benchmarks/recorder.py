@@ -49,6 +49,7 @@ from schemas.identity import CameraId
 from schemas.keys import KeyRing
 from schemas.pointillist_pb2 import CHECKED, NOT_PROBED, ONLINE, RAW, Meta, Status, Verdict
 from schemas.runtime.health import Health
+from schemas.statements import sign_statement
 
 SECRET = bytes(range(32))
 PARTITIONS = 6
@@ -152,7 +153,8 @@ class Direct:
 def direct(folder: Path, cameras: int, count: int) -> dict[str, float]:
     """Verdicts a second and CPU time for each, without Kafka; the verdicts are made beforehand."""
     recorder = Direct(folder)
-    messages = ((camera, made.SerializeToString(), "Verdict") for camera, made in verdicts(cameras, count, 2**40))
+    made = verdicts(cameras, count, 2**40)
+    messages = ((camera, sign_statement(recorder.keys, camera, each), "Verdict") for camera, each in made)
     batches = list(recorder.records(recorder.settings.verdicts_topic, messages))
     begun_s, used_s = time.perf_counter(), time.process_time()
     for batch in batches:
@@ -168,7 +170,8 @@ def _known(folder: Path, cameras: int, boots: int) -> None:
     keys = recorder.keys
     for boot in range(boots):
         of = 2 * cameras if boot == 0 else cameras
-        made = ((camera, v.SerializeToString(), "Verdict") for camera, v in verdicts(of, 2 * of, (boot + 1) << 40))
+        given = verdicts(of, 2 * of, (boot + 1) << 40)
+        made = ((camera, sign_statement(keys, camera, each), "Verdict") for camera, each in given)
         for batch in recorder.records(recorder.settings.verdicts_topic, made):
             recorder.take(batch)
 
@@ -264,13 +267,13 @@ def _take_all(folder: Path, kafka: str, count: int, report: Connection) -> None:
 async def _publish(kafka: str, cameras: int, count: int) -> None:
     await create_topics(kafka, pointillist_topics(PARTITIONS))
     async with AIOKafkaProducer(bootstrap_servers=kafka, linger_ms=20, max_batch_size=2**19) as producer:
-        topic = RecorderSettings(kafka=kafka).verdicts_topic
+        topic, keys = RecorderSettings(kafka=kafka).verdicts_topic, KeyRing(SECRET)
         headers = [("ce_type", b"pointillist.v1.Verdict")]
         made = verdicts(cameras, count, 2**40)
         while some := list(islice(made, 5_000)):
             sent = [
-                await producer.send(topic, made.SerializeToString(), key=camera.encode(), headers=headers)
-                for camera, made in some
+                await producer.send(topic, sign_statement(keys, camera, verdict), key=camera.encode(), headers=headers)
+                for camera, verdict in some
             ]
             await asyncio.gather(*sent)
 

@@ -25,6 +25,7 @@ from schemas.keys import KeyRing
 from schemas.limits import MAX_BROKER_BYTES
 from schemas.pointillist_pb2 import Alert, ProbeRequest
 from schemas.runtime.kafka_clients import REQUEST_S, STOP_S, start, stop
+from schemas.statements import sealed_alert
 
 PUBLISH_S: Final = 30.0
 """How long Kafka may take for what is sent at once, before it counts as away."""
@@ -77,7 +78,7 @@ class Outbox:
     """
 
     def __init__(self, bootstrap: str, alerts_topic: str, events_topic: str, keys: KeyRing) -> None:
-        """`keys` sign the requests: whoever else may write to Kafka can make none."""
+        """`keys` sign all of it: whoever else may write to Kafka can make none."""
         self._keys = keys
         self._bootstrap = bootstrap
         self._alerts_topic = alerts_topic
@@ -103,15 +104,18 @@ class Outbox:
         return sent
 
     async def _send_alert(self, due: Due) -> None:
+        alert = Alert.FromString(due.message)
         try:
-            await self._send(self._alerts_topic, due.alert_id, due.camera, due.message, Alert)
+            await self._send_signed(due, alert)
         except MessageSizeTooLargeError:
-            alert = Alert.FromString(due.message)
             if not alert.thumbnail:
                 raise
             alert.ClearField("thumbnail")
-            message = alert.SerializeToString()
-            await self._send(self._alerts_topic, due.alert_id, due.camera, message, Alert)
+            await self._send_signed(due, alert)
+
+    async def _send_signed(self, due: Due, alert: Alert) -> None:
+        message = sealed_alert(alert, self._keys)
+        await self._send(self._alerts_topic, due.alert_id, due.camera, message, Alert)
 
     async def request(self, requests: Sequence[tuple[str, ProbeRequest]]) -> None:
         """Return when Kafka has acknowledged these requests to cameras; raises what it says of one that it refuses."""

@@ -10,12 +10,13 @@ from google.protobuf.message import DecodeError
 
 from consumers.reading.batch import check_identity
 from infra.kafka_files import LoggedRecord, committed_offsets, read_topic
-from schemas.errors import Malformed, WireError
+from schemas.errors import WireError
 from schemas.frame import open_frame
 from schemas.identity import CameraId
 from schemas.keys import KeyRing
 from schemas.pointillist_pb2 import DeadLetter, Verdict
 from schemas.ranges import RangeSet
+from schemas.statements import check_statement, open_statement
 from schemas.topics import PROCESSORS_GROUP, KafkaTopic
 
 Boot = tuple[CameraId, int]
@@ -47,24 +48,25 @@ class KafkaSets:
         for topic in (KafkaTopic.VERDICTS, KafkaTopic.DEAD_LETTERS):
             for record in read_topic(data, topic, sets.unread):
                 if record.offset >= recorder.get((topic, record.partition), 0) and record.value:
-                    sets._take(topic, record, record.value)
+                    sets._take(topic, record, record.value, keys)
         return sets
 
-    def _take(self, topic: KafkaTopic, record: LoggedRecord, value: bytes) -> None:
+    def _take(self, topic: KafkaTopic, record: LoggedRecord, value: bytes, keys: KeyRing) -> None:
         try:
             if topic is KafkaTopic.VERDICTS:
-                verdict = Verdict.FromString(value)
+                verdict = open_statement(Verdict, _camera(record.key), value, keys)
                 self._add(_camera(record.key), verdict.boot_id, verdict.seq)
                 return
             letter = DeadLetter.FromString(value)
             if letter.verified:
+                check_statement(DeadLetter, letter.camera_id, value, keys)
                 self._add(CameraId(letter.camera_id), letter.boot_id, letter.seq)
             else:
                 self.foreign += 1
-        except (DecodeError, Malformed) as error:
+        except (DecodeError, WireError) as error:
             # The recorder will make a dead letter without a verified identity of it.
             self.foreign += 1
-            problem = str(error) if isinstance(error, Malformed) else f"it is no message of {topic}"
+            problem = str(error) if isinstance(error, WireError) else f"it is no message of {topic}"
             self.unread.append(f"Kafka {topic}-{record.partition}: the record at offset {record.offset}: {problem}")
 
     def _add(self, camera: CameraId, boot_id: int, seq: int) -> None:

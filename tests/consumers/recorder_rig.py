@@ -24,6 +24,7 @@ from schemas.frame import sign_message
 from schemas.identity import CameraId
 from schemas.keys import KeyRing
 from schemas.pointillist_pb2 import CHECKED, NOT_PROBED, DeadLetter, Ledger, Meta, Range, Status, Verdict
+from schemas.statements import seal_pictures, sign_statement
 
 SECRET = b"a fleet secret for the recorder's tests"
 KEYS = KeyRing(SECRET)
@@ -80,6 +81,16 @@ def ledger(revision: int, following: int, shed: Iterable[tuple[int, int]] = (), 
 def signed(message: Ledger | Status | Meta, camera: str = CAMERA) -> bytes:
     """As the camera sends it."""
     return sign_message(KEYS.current(CameraId(camera)), message)
+
+
+def spoken(message: Verdict | DeadLetter, camera: str = CAMERA) -> bytes:
+    """As a processor sends it: signed, pictures sealed."""
+    if isinstance(message, DeadLetter):
+        return sign_statement(KEYS, message.camera_id, message)
+    said = Verdict()
+    said.CopyFrom(message)
+    seal_pictures(said, CameraId(camera), KEYS)
+    return sign_statement(KEYS, camera, said)
 
 
 def dead_letter(seq: int, *, verified: bool, boot: int = BOOT, **fields: object) -> DeadLetter:
@@ -163,7 +174,7 @@ class Rig:
         topic = self.settings.verdicts_topic
         start = self.offsets.get((topic, 0), 0)
         return [
-            self.record(topic, camera.encode(), made.SerializeToString(), "Verdict", start + n)
+            self.record(topic, camera.encode(), spoken(made, camera), "Verdict", start + n)
             for n, made in enumerate(verdicts)
         ]
 
@@ -187,7 +198,7 @@ class Rig:
     def letter(self, message: DeadLetter) -> Written:
         """Record one dead letter."""
         topic = self.settings.dead_letters_topic
-        return self.feed([self.record(topic, b"", message.SerializeToString(), "DeadLetter")])
+        return self.feed([self.record(topic, b"", spoken(message), "DeadLetter")])
 
     def count(self, table: str) -> int:
         """Rows of a table."""

@@ -10,7 +10,7 @@ from consumers.purge import purge
 from consumers.settings import Bounds
 from schemas.pointillist_pb2 import DeadLetter, Meta
 from schemas.ranges import RangeSet
-from tests.consumers.recorder_rig import BOOT, CAMERA, MakeRig, Rig, dead_letter, ledger, signed, verdict
+from tests.consumers.recorder_rig import BOOT, CAMERA, MakeRig, Rig, dead_letter, ledger, signed, spoken, verdict
 
 KIB = 1024
 
@@ -19,7 +19,7 @@ def letters(rig: Rig, made: list[DeadLetter]) -> None:
     """Record dead letters in one transaction."""
     topic = rig.settings.dead_letters_topic
     start = rig.offsets.get((topic, 0), 0)
-    values = [(start + n, letter.SerializeToString()) for n, letter in enumerate(made)]
+    values = [(start + n, spoken(letter)) for n, letter in enumerate(made)]
     rig.feed([rig.record(topic, b"", value, "DeadLetter", offset) for offset, value in values])
 
 

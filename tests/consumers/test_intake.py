@@ -9,9 +9,10 @@ from consumers.database.tables import cameras, dead_letters, frames, ledgers
 from consumers.reading.batch import frame_row, read
 from consumers.reading.rows import CameraRow, FrameRow, LedgerRow, LetterRow
 from consumers.settings import RecorderSettings
+from schemas.keys import Purpose
 from schemas.limits import DEAD_LETTER_PAYLOAD_BYTES
 from schemas.pointillist_pb2 import DeadLetter, Verdict
-from tests.consumers.recorder_rig import BOOT, CAMERA, KEYS, FakeRecord, dead_letter, ledger, signed, verdict
+from tests.consumers.recorder_rig import BOOT, CAMERA, KEYS, FakeRecord, dead_letter, ledger, signed, spoken, verdict
 
 SETTINGS = RecorderSettings(kafka="127.0.0.1:1")
 
@@ -41,10 +42,10 @@ def test_any_record_is_taken_or_becomes_a_dead_letter(topic: str, value: bytes, 
 
 def test_what_cannot_be_a_frame_is_refused_with_what_was_expected() -> None:
     for bad in (
-        verdict(0, boot=2**63).SerializeToString(),
-        Verdict(seq=4).SerializeToString(),
-        verdict(2**53).SerializeToString(),
-        b"\xff\xff",
+        spoken(verdict(0, boot=2**63)),
+        spoken(Verdict(seq=4)),
+        spoken(verdict(2**53)),
+        KEYS.verdicts.signed(Purpose.VERDICT, CAMERA, b"\xff\xff"),
     ):
         (row,) = read([_record(SETTINGS.verdicts_topic, bad)], SETTINGS, KEYS, 5).letters.values()
         assert (row.stage, row.reason, row.verified) == ("recorder", "malformed", False)
@@ -93,7 +94,5 @@ def test_a_hostile_dead_letter_costs_bounded_bytes_and_fits_any_database() -> No
 
 def test_a_verified_dead_letter_without_an_identity_counts_as_foreign() -> None:
     for bad in (dead_letter(1, verified=True, boot=2**63), dead_letter(1, verified=True, camera_id="no camera")):
-        (row,) = read(
-            [_record(SETTINGS.dead_letters_topic, bad.SerializeToString())], SETTINGS, KEYS, 5
-        ).letters.values()
+        (row,) = read([_record(SETTINGS.dead_letters_topic, spoken(bad))], SETTINGS, KEYS, 5).letters.values()
         assert (row.stage, row.verified) == ("recorder", False)

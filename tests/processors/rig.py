@@ -16,8 +16,10 @@ from prometheus_client import CollectorRegistry
 from infra.local.topics import TopicSpec, create_topics
 from processors.service import run_processor
 from processors.settings import ProcessorSettings
+from schemas.identity import CameraId
 from schemas.pointillist_pb2 import DeadLetter, Verdict
 from schemas.runtime.health import Health
+from schemas.statements import check_statement, open_pictures, open_statement
 from tests.processors.tiny import KEYS, TRACE
 from tests.waiting import until
 
@@ -121,9 +123,13 @@ class Rig:
             )
             async for record in consumer:
                 if record.topic == self.topic("letters"):
-                    self.letters.append(DeadLetter.FromString(record.value))
+                    letter = DeadLetter.FromString(record.value)
+                    check_statement(DeadLetter, letter.camera_id, record.value, KEYS)
+                    self.letters.append(letter)
                     continue
-                verdict = Verdict.FromString(record.value)
+                camera = CameraId(record.key.decode())
+                verdict = open_statement(Verdict, camera, record.value, KEYS)
+                open_pictures(verdict, camera, KEYS)
                 name = (record.key.decode(), verdict.boot_id, verdict.seq)
                 self.verdicts.setdefault(name, []).append(verdict)
                 self.traces[name] = dict(record.headers).get("traceparent", b"")
