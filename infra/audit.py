@@ -16,7 +16,7 @@ from consumers.database.damage import UNREADABLE, damaged_files, reason, set_asi
 from consumers.database.queries import Records, open_records
 from consumers.reading.rows import LedgerRow
 from consumers.reading.shed import shed_ranges
-from infra.environment import Environment, fleet_secret
+from infra.environment import Environment, role_roots
 from infra.kafka_sets import Boot, KafkaSets
 from infra.layout import Layout
 from infra.signed_ledgers import SignedLedgers
@@ -25,6 +25,7 @@ from schemas.errors import StateError
 from schemas.identity import CameraId
 from schemas.keys import KeyRing
 from schemas.ranges import RangeSet
+from schemas.roots import Role
 
 T = TypeVar("T")
 
@@ -252,4 +253,4 @@ def _settle(boot: BootAudit, confirmed_to: int | None) -> None:
 
 def _keys(layout: Layout) -> KeyRing:
     """Of every generation: what was signed under a key that was revoked since was taken all the same."""
-    return KeyRing(layout.fleet_secret() if layout.secret_file.is_file() else fleet_secret(Environment()))
+    return KeyRing(layout.roots(Role.AUDITOR) or role_roots(Environment(), Role.AUDITOR))

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from infra.cli.camera import camera_app
-from infra.cli.roles import BROKER_WAIT_S, BrokerWait, broker, require_brokers, server_keys
+from infra.cli.roles import BROKER_WAIT_S, BrokerWait, broker, require_brokers, role_keys
 from schemas.errors import StateError
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def told(
     place = broker(mqtt, state, "mosquitto")
     require_brokers(broker_wait, mqtt=place)
     console = Console(soft_wrap=True, highlight=False)
-    with CameraTold(address(place), identity, server_keys(state)) as camera:
+    with CameraTold(address(place), identity, role_keys(state, "operator")) as camera:
         forgot = camera.reset(wait) if reset else None
         meta, refused = camera.meta, camera.refused
     if meta is None and forgot is None:

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from infra.cli import app
-from infra.cli.roles import BROKER_WAIT_S, Kafka, State, broker, require_brokers, server_keys
+from infra.cli.roles import BROKER_WAIT_S, Kafka, State, broker, require_brokers, role_keys
 from schemas.errors import BundleError, ConfigError
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 model_app = typer.Typer(
-    help="Which model the processors serve. The brokers and the fleet secret are those of --state, else --kafka and "
-    "POINTILLIST_FLEET_SECRET or POINTILLIST_FLEET_SECRET_FILE.",
+    help="Which model the processors serve. The brokers and the secret are those of --state, else --kafka and "
+    "POINTILLIST_ROLE_SECRET (of a publisher) or POINTILLIST_FLEET_SECRET, or the files that their _FILE name.",
     no_args_is_help=True,
 )
 app.add_typer(model_app, name="model")
@@ -206,7 +206,7 @@ def _with_topic(
 
     bootstrap = broker(kafka, state, "kafka")
     require_brokers(broker_wait, kafka=bootstrap)
-    keys = server_keys(state)
+    keys = role_keys(state, "publisher")
 
     async def body() -> R:
         async with ModelsTopic(bootstrap, keys) as topic:

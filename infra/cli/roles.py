@@ -56,17 +56,20 @@ def require_brokers(wait_s: float, mqtt: str | None = None, kafka: str | None = 
                 require(parsed, wait_s)
 
 
-def server_keys(state: Path | None) -> Any:
-    """The key ring of the state folder when it has a fleet secret, else of the environment."""
+def role_keys(state: Path | None, role: str) -> Any:
+    """The key ring of a role, see `schemas.roots.Role`: of the state folder when that has a secret for it, else of the
+    environment."""
     from infra.environment import Environment, accepted_generations, key_ring
     from infra.layout import Layout
     from schemas.keys import KeyRing
+    from schemas.roots import Role
 
     layout = Layout(state.resolve()) if state is not None else None
-    if layout is None or not layout.secret_file.is_file():
-        return key_ring(Environment())
+    roots = layout.roots(Role(role)) if layout is not None else None
+    if layout is None or roots is None:
+        return key_ring(Environment(), Role(role))
     generations = layout.generations if layout.generations.is_file() else None
-    return KeyRing(layout.fleet_secret(), accepted_generations(generations))
+    return KeyRing(roots, accepted_generations(generations))
 
 
 @app.command()
@@ -108,7 +111,7 @@ def bridge(
     except ValidationError as error:
         raise ConfigError(first_problem(error)) from None
     require_brokers(broker_wait, mqtt=place, kafka=bootstrap)
-    keys = server_keys(state)
+    keys = role_keys(state, "bridge")
     keep_freed(KEPT_BYTES)
     run_role(
         name,
@@ -179,7 +182,7 @@ def process(
         settings = ProcessorSettings(**options)
     except ValidationError as error:
         raise ConfigError(first_problem(error)) from None
-    keys = server_keys(state)
+    keys = role_keys(state, "processor")
     run_role(
         instance or "processor",
         metrics,
@@ -227,7 +230,7 @@ def record(
         )
     except ValidationError as error:
         raise ConfigError(first_problem(error)) from None
-    keys = server_keys(state)
+    keys = role_keys(state, "recorder")
     run_role(
         "recorder",
         metrics,
