@@ -240,6 +240,15 @@ def _check_mostly_pixels(payload: bytes) -> None:
     )
 
 
+def frame_message(frame: Frame) -> bytes:
+    """A parsed frame as it came, with its tag."""
+    sent = Frame()
+    sent.CopyFrom(frame)
+    if sent.height == sent.width:
+        sent.height = 0
+    return sent.SerializeToString()
+
+
 def open_frame(camera_id: CameraId, payload: bytes, keys: KeyRing) -> Frame:
     """Parse, check and verify a frame; `WireError` says what is wrong with it."""
     return open_keyed_frame(camera_id, payload, keys)[0]

@@ -12,7 +12,7 @@ from processors.device.serving import Model
 from schemas.cloudevents import PROCESSORS, Headers, event_headers
 from schemas.dead_letters import dead_letter
 from schemas.errors import PointillistError, WireError
-from schemas.frame import sign_message
+from schemas.frame import frame_message, sign_message
 from schemas.keys import KeyRing
 from schemas.pointillist_pb2 import CHECKED, NOT_PROBED, SHED, DeadLetter, KeyRequest, ServedModel, Verdict
 from schemas.statements import seal_pictures, sign_statement
@@ -135,7 +135,7 @@ def failed_record(
     frame = taken.frame
     origin = topic, taken.partition, taken.offset
     reason = error.reason if isinstance(error, WireError) else "stage"
-    payload = frame.SerializeToString()
+    payload = frame_message(frame)
     letter = dead_letter(stage, reason, str(error), origin, taken.camera_id, payload, _now_ms(), taken.frame_bytes)
     letter.verified, letter.boot_id, letter.seq = True, frame.boot_id, frame.seq
     return _letter(keys, letter, taken.camera_id.encode(), done)
