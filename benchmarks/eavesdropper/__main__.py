@@ -101,12 +101,13 @@ def attacked(frames: Sequence[Heard], camera: CameraId, bridge: Roots, truth: Ke
     found = {}
     for name, guess in ways.items():
         alone, blend = blended_db(guess, known, unknown, mean)
-        found[name] = {"alone_db": round(alone, 2), "blended_db": round(blend, 2)}
+        found[name] = {"alone_db": round(alone, 3), "blended_db": round(blend, 3)}
     mean_db = psnr_db(np.broadcast_to(mean, (len(unknown), *mean.shape)), shown_in(unknown))
     best = max(found, key=lambda name: max(found[name].values()))
     return {
-        "frames_known": len(known), "frames_unknown": len(unknown), "mean_picture_db": round(mean_db, 2),
-        "best_way": best, "best_db": max(found[best].values()), "ways": found,
+        "frames_known": len(known), "frames_unknown": len(unknown), "mean_picture_db": round(mean_db, 3),
+        "best_way": best, "best_db": max(found[best].values()),
+        "best_over_mean_db": round(max(found[best].values()) - mean_db, 3), "ways": found,
     }  # fmt: skip
 
 
@@ -196,7 +197,7 @@ def markdown(document: dict[str, Any]) -> str:
         lines += [
             f"## {name}: {sealed['frames_known']} pictures known, {sealed['frames_unknown']} not", "",
             f"Mean picture {sealed['mean_picture_db']:.2f} dB; best of the sealed frames **{sealed['best_db']:.2f} "
-            f"dB** ({sealed['best_way']}), unsealed {plain['best_db']:.2f} dB ({plain['best_way']}).", "",
+            f"dB** ({sealed['best_over_mean_db']:+.3f}, {sealed['best_way']}), unsealed {plain['best_db']:.2f} dB ({plain['best_way']}).", "",
             "| way | sealed | blended | unsealed | blended |", "| --- | ---: | ---: | ---: | ---: |",
         ]  # fmt: skip
         for way, found in sealed["ways"].items():
@@ -209,8 +210,8 @@ def markdown(document: dict[str, Any]) -> str:
     rest = document["resting"]
     for name in ("Kafka", "mosquitto"):
         found = rest[name]
-        row = f"{found['bytes']:,} | {found['images']} | {found['pixels_of_frames']} of {found['of']}"
-        lines.append(f"| {name} | {row} | {found['sealed_pixels']} |")
+        pixels = f"{found['pixels_of_frames']} of {found['of']}"
+        lines.append(f"| {name} | {found['bytes']:,} | {found['images']} | {pixels} | {found['sealed_pixels']} |")
     lines += [
         "", f"Kafka holds {rest['previews_in_kafka']} previews; with the recorder's key "
         f"{rest['images_with_the_recorders_key']} of them are images.", "",

@@ -55,7 +55,8 @@ def as_if_keystreams_repeat(
 ) -> Callable[[Sequence[Heard]], Floats]:
     """Each frame XOR a known one XOR what that is known to have sent, lined up. The masks of those known are given."""
     first = known[0]
-    kept = kept_mask(key, first.boot_id, first.seq, *first.picture.shape[:2], dropped)
+    height, width, _ = first.picture.shape
+    kept = kept_mask(key, first.boot_id, first.seq, height, width, dropped)
     stream = np.frombuffer(first.data, np.uint8) ^ first.picture[kept].reshape(-1)
 
     def guess(frames: Sequence[Heard]) -> Floats:
@@ -93,8 +94,8 @@ def learned(known: Sequence[Heard], hold_out: Sequence[Heard]) -> Callable[[Sequ
         weights = np.linalg.solve(gram + ridge * np.eye(len(gram), dtype=np.float32), pictures - mean)
 
         def guess(frames: Sequence[Heard]) -> Floats:
-            found = mean + (_bytes(frames) - centre) @ (inputs.T @ weights)
-            return found.reshape(len(frames), *shape).astype(np.float32)
+            found: Floats = mean + (_bytes(frames) - centre) @ (inputs.T @ weights)
+            return found.reshape(len(frames), *shape).astype(np.float32, copy=False)
 
         return guess
 

@@ -124,7 +124,8 @@ class Rig:
             async for record in consumer:
                 if record.topic == self.topic("letters"):
                     letter = DeadLetter.FromString(record.value)
-                    check_statement(DeadLetter, letter.camera_id, record.value, KEYS)
+                    if letter.verified:
+                        check_statement(DeadLetter, letter.camera_id, record.value, KEYS)
                     self.letters.append(letter)
                     continue
                 camera = CameraId(record.key.decode())

@@ -157,6 +157,15 @@ def test_frames_under_another_key_are_shed_and_counted_though_some_are_damaged(t
     spool.close()
 
 
+def test_frames_of_another_fleet_or_an_earlier_format_are_shed_though_their_generation_is_right(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, CAMERA, ROOM)
+    spool.append(signed(2, 0), 0, 1000, 1)
+    other = derive_camera_key(b"the secret of another fleet of ours", CameraId(CAMERA), 2)
+    assert spool.shed_signed_otherwise(key_of(2)) == 0
+    assert spool.shed_signed_otherwise(other) == 1
+    spool.close()
+
+
 def test_a_folder_that_is_gone_is_no_full_disk(tmp_path: Path) -> None:
     with pytest.raises(StateError, match="cannot be written") as caught:
         SegmentWriter(tmp_path / "gone", 2**16, 1000.0).begin(7, 0, 0)
