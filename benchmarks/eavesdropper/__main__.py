@@ -1,18 +1,17 @@
 """What shows of a known scene to who has the brokers' disks and a bridge's secret: `python -m benchmarks.eavesdropper`.
 
-`pointillist up` runs cameras on pictures of CIFAR-10 (`$POINTILLIST_DATA/cifar10.npz`) and one on a video,
-and ends. The eavesdropper then has the files of Kafka and mosquitto, the secret of the bridge and every second picture
-that was shown, and tries to show the others: by lining pixels up row by row, over time, as if keystreams repeated,
-under each key that follows from the bridge's, and by regression. Each guess is also blended with the mean picture as is
-best for the pictures that are known, so that whatever it holds of a picture counts. Beside it stands the same with the
-pixels as they would lie there unsealed. `--folder` gets `eavesdropper.json` and `README.md`; the disks lie under
-`--state`, and are read again when they are there.
+`pointillist up` runs cameras on pictures of CIFAR-10 (`$POINTILLIST_DATA/cifar10.npz`) and one on a video, and ends.
+The eavesdropper then has the files of Kafka and mosquitto, the secret of the bridge and every second picture that was
+shown, and tries to show the others: by lining pixels up row by row, over time, as if keystreams repeated, under each
+key that follows from the bridge's, and by regression. Each guess is also blended with the mean picture as is best for
+the pictures that are known, so that whatever it holds of a picture counts. Beside it stands the same with the pixels as
+they would lie there unsealed, and with random bytes in their place. `--folder` gets `eavesdropper.json` and
+`README.md`; the disks lie under `--state`, and are read again when they are there.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import tempfile
 from collections.abc import Callable, Sequence
@@ -94,7 +93,7 @@ def attacked(frames: Sequence[Heard], camera: CameraId, bridge: Roots, truth: Ke
         "row by row": row_by_row,
         "row by row, over nine frames": over_time,
         "as if keystreams repeated": as_if_keystreams_repeat(known, truth.current(camera), dropped),
-        "regression": learned(known[:cut], known[cut:]),
+        "regression": learned(known[:cut], known[cut:], mean),
     }
     for name, key in guessed_keys(bridge, camera).items():
         ways[f"under a key from {name}"] = under_key(key, dropped, mean)
@@ -172,11 +171,13 @@ def measure(state: Path) -> dict[str, Any]:
     truth = KeyRing(layout.fleet_secret())
     bridge = Roots.from_export(role_file(layout.roles, Role.BRIDGE).read_text(), Role.BRIDGE)
     logged = frames_of(state)
-    found: dict[str, Any] = {"sealed": {}, "unsealed": {}, "sizes": {}}
+    found: dict[str, Any] = {"sealed": {}, "unsealed": {}, "random": {}, "sizes": {}}
     for name, drop in DROPS.items():
         camera = CameraId(f"seen/{name}")
-        for side, key in (("sealed", None), ("unsealed", truth.current(camera))):
-            frames = heard(logged[camera], key)
+        sealed, unsealed = (heard(logged[camera], key) for key in (None, truth.current(camera)))
+        noise = np.random.default_rng(1)
+        random = [each._replace(data=noise.bytes(len(each.data))) for each in sealed]
+        for side, frames in (("sealed", sealed), ("unsealed", unsealed), ("random", random)):
             found[side][name] = attacked(frames, camera, bridge, truth, dropped_per_block(drop))
     for name in ("raw-25", "lossless", "temporal"):
         camera = CameraId(f"seen/{name}")
@@ -193,11 +194,11 @@ def markdown(document: dict[str, Any]) -> str:
         "mean picture. `unsealed` is the same attack on the same pixels without their cipher.", "",
     ]  # fmt: skip
     for name in DROPS:
-        sealed, plain = document["sealed"][name], document["unsealed"][name]
+        sealed, plain, random = (document[side][name] for side in ("sealed", "unsealed", "random"))
         lines += [
             f"## {name}: {sealed['frames_known']} pictures known, {sealed['frames_unknown']} not", "",
-            f"Mean picture {sealed['mean_picture_db']:.2f} dB; best of the sealed frames **{sealed['best_db']:.2f} "
-            f"dB** ({sealed['best_over_mean_db']:+.3f}, {sealed['best_way']}), unsealed {plain['best_db']:.2f} dB ({plain['best_way']}).", "",
+            f"Mean picture {sealed['mean_picture_db']:.2f} dB. The best of each, above it: sealed frames "
+            f"**{_best(sealed)}**, random bytes in their place {_best(random)}, unsealed {_best(plain)}.", "",
             "| way | sealed | blended | unsealed | blended |", "| --- | ---: | ---: | ---: | ---: |",
         ]  # fmt: skip
         for way, found in sealed["ways"].items():
@@ -229,6 +230,10 @@ def markdown(document: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _best(found: dict[str, Any]) -> str:
+    return f"{found['best_over_mean_db']:+.3f} dB ({found['best_way']})"
+
+
 def main() -> None:
     """Run the system unless its disks are there, attack, print and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -248,7 +253,6 @@ def main() -> None:
     arguments.folder.mkdir(parents=True, exist_ok=True)
     write_json(arguments.folder / "eavesdropper.json", document)
     write_text(arguments.folder / "README.md", markdown(document))
-    print(json.dumps({side: document[side] for side in ("sealed", "unsealed")}))
     print(markdown(document))
 
 

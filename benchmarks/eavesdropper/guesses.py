@@ -82,20 +82,24 @@ def under_key(key: CameraKey, dropped: int, mean: Floats) -> Callable[[Sequence[
     return guess
 
 
-def learned(known: Sequence[Heard], hold_out: Sequence[Heard]) -> Callable[[Sequence[Heard]], Floats]:
-    """Ridge regression of pictures on bytes, from `known` frames; how strong is chosen on frames of `hold_out`."""
+def learned(known: Sequence[Heard], hold_out: Sequence[Heard], mean: Floats) -> Callable[[Sequence[Heard]], Floats]:
+    """Ridge regression of pictures on bytes, from `known` frames; how strong is chosen on frames of `hold_out`.
+
+    It is added to the `mean` picture of both.
+    """
     shape = known[0].picture.shape
     pictures = np.stack([each.picture for each in known]).reshape(len(known), -1).astype(np.float32)
-    mean, centre = pictures.mean(axis=0), _bytes(known).mean(axis=0)
+    pictures -= pictures.mean(axis=0)
+    centre = _bytes(known).mean(axis=0)
     inputs = _bytes(known) - centre
     gram = inputs @ inputs.T
 
     def fit(ridge: float) -> Callable[[Sequence[Heard]], Floats]:
-        weights = np.linalg.solve(gram + ridge * np.eye(len(gram), dtype=np.float32), pictures - mean)
+        weights = np.linalg.solve(gram + ridge * np.eye(len(gram), dtype=np.float32), pictures)
 
         def guess(frames: Sequence[Heard]) -> Floats:
-            found: Floats = mean + (_bytes(frames) - centre) @ (inputs.T @ weights)
-            return found.reshape(len(frames), *shape).astype(np.float32, copy=False)
+            found: Floats = (_bytes(frames) - centre) @ (inputs.T @ weights)
+            return mean + found.reshape(len(frames), *shape)
 
         return guess
 
