@@ -24,10 +24,13 @@ from schemas.frame import sign_message
 from schemas.identity import CameraId
 from schemas.keys import KeyRing
 from schemas.pointillist_pb2 import CHECKED, NOT_PROBED, DeadLetter, Ledger, Meta, Range, Status, Verdict
+from schemas.roots import Role, Roots
 from schemas.statements import seal_pictures, sign_statement
 
 SECRET = b"a fleet secret for the recorder's tests"
 KEYS = KeyRing(SECRET)
+"""Of the whole fleet."""
+RECORDER_KEYS = KeyRing(Roots.of_fleet(SECRET).of(Role.RECORDER))
 BOOT = 0x1234_5678_9ABC_DEF0 >> 1
 CAMERA = "lab/door"
 
@@ -180,7 +183,7 @@ class Rig:
 
     def feed(self, records: Sequence[FakeRecord]) -> Written:
         """One transaction."""
-        batch = read(records, self.settings, KEYS, time.time_ns() // 10**6)
+        batch = read(records, self.settings, RECORDER_KEYS, time.time_ns() // 10**6)
         written = self.store.write(batch, {place: self.offsets.get(place) for place in batch.offsets})
         self.offsets |= {place: following for place, (_, following) in batch.offsets.items()}
         self.board.take(written)

@@ -27,7 +27,7 @@ from schemas.pointillist_pb2 import Alert, Ledger, Meta, ProbeRequest, Status, V
 from schemas.ranges import RangeSet
 from schemas.runtime.health import Health
 from schemas.statements import open_alert
-from tests.consumers.recorder_rig import BOOT, CAMERA, KEYS, SECRET, signed, spoken
+from tests.consumers.recorder_rig import BOOT, CAMERA, KEYS, RECORDER_KEYS, SECRET, signed, spoken
 from tests.waiting import until
 
 RULE = EvidenceRule(patience_s=1)
@@ -68,7 +68,7 @@ class Scene:
         self.stop, self.registry, self.health = asyncio.Event(), CollectorRegistry(), Health()
         settings = self.settings.model_copy(update=changed)
         task = asyncio.create_task(
-            run_recorder(settings, KEYS, registry=self.registry, health=self.health, stop=self.stop)
+            run_recorder(settings, RECORDER_KEYS, registry=self.registry, health=self.health, stop=self.stop)
         )
         try:
             await until(lambda: self.health.report()[0] or task.done())

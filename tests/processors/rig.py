@@ -17,11 +17,15 @@ from infra.local.topics import TopicSpec, create_topics
 from processors.service import run_processor
 from processors.settings import ProcessorSettings
 from schemas.identity import CameraId
+from schemas.keys import KeyRing
 from schemas.pointillist_pb2 import DeadLetter, Verdict
+from schemas.roots import Role, Roots
 from schemas.runtime.health import Health
 from schemas.statements import check_statement, open_pictures, open_statement
-from tests.processors.tiny import KEYS, TRACE
+from tests.processors.tiny import KEYS, SECRET, TRACE
 from tests.waiting import until
+
+PROCESSOR_KEYS = KeyRing(Roots.of_fleet(SECRET).of(Role.PROCESSOR))
 
 Name = tuple[str, int, int]
 
@@ -77,7 +81,7 @@ class Rig:
     def start(self, **changes: object) -> Running:
         stop, health, registry = asyncio.Event(), Health(), CollectorRegistry()
         settings = self.settings(**changes)
-        task = asyncio.create_task(run_processor(settings, KEYS, registry=registry, health=health, stop=stop))
+        task = asyncio.create_task(run_processor(settings, PROCESSOR_KEYS, registry=registry, health=health, stop=stop))
         return Running(task, stop, health, registry)
 
     @asynccontextmanager

@@ -27,7 +27,8 @@ from schemas.pixels.temporal_encoder import TemporalEncoder
 from schemas.pointillist_pb2 import TEMPORAL, Verdict
 from schemas.statements import open_pictures, open_statement
 
-KEYS = KeyRing(b"a fleet secret of tests")
+SECRET = b"a fleet secret of tests"
+KEYS = KeyRing(SECRET)
 CLASSES = ("stop", "yield", "go")
 TRACE = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
