@@ -2,7 +2,7 @@
 
 The record under `LIVE_KEY` holds all that was published lately, newest first. To publish is to put a model in front, to
 roll back is to withdraw the live one: whichever comes next and stands is live. A bundle is code that processors run, so
-that record is sealed with a key from the fleet secret, and names the digest of every file.
+that record is sealed with a root key, and names the digest of every file.
 """
 
 from __future__ import annotations

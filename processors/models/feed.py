@@ -28,7 +28,7 @@ log = structlog.get_logger()
 
 
 class ModelFeed:
-    """What is published, as Kafka says; a record that is not sealed with the fleet secret changes nothing."""
+    """What is published, as Kafka says; a record that is not sealed by this fleet changes nothing."""
 
     def __init__(self, bootstrap: str, topic: str, keys: KeyRing, metrics: ProcessorMetrics) -> None:
         self._bootstrap = bootstrap
