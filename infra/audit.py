@@ -117,8 +117,8 @@ def audit(layout: Layout, *, read_kafka: bool = True) -> Audit:
     """Audit the state folder behind `layout`, running or not.
 
     What cannot be read, of the database or of Kafka's logs, is named in the result; all else is counted. Raises
-    StateError when the folder holds no database, or one of another version, and SecretError without an auditor's secret,
-    under which cameras sign.
+    StateError when the folder holds no database, or one of another version, and SecretError without an auditor's
+    secret, which says who has signed what.
     """
     if not layout.database.is_file():
         raise StateError(f"expected a state folder with {layout.database.name}, {layout.folder} has none")
