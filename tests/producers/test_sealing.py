@@ -189,7 +189,7 @@ async def test_a_camera_that_is_stopped_while_its_spool_is_full_seals_no_other_p
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     medium = Medium(monkeypatch)
-    broker = Broker("127.0.0.1", 1, threads=1)
+    broker = Broker("127.0.0.1", 1, at_once=1)
     own = CameraSettings(camera_id=CAMERA)
     camera = Camera(own, KEY, tmp_path, broker, LinkSettings(), Instruments.on(CollectorRegistry()))
     await camera.open_source()
@@ -205,6 +205,5 @@ async def test_a_camera_that_is_stopped_while_its_spool_is_full_seals_no_other_p
     await camera._publish(reader, Reading(Captured(picture(2), 2, None), 2))
     reader.close()
     await camera.close(0.1)
-    broker.close()
     boot_id = camera.spool.current.boot_id
     assert {place: len(payloads) for place, payloads in medium.written.items()} == {(boot_id, 0): 1, (boot_id, 1): 1}
