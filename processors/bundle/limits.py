@@ -1,6 +1,6 @@
 """What a bundle's file may ask for before a library opens it: bytes, members, how far it unpacks, what its header says.
 
-A file of a few kilobytes can announce more than any memory holds. Each check reads headers only, and raises BundleError.
+A few kilobytes can announce more than any memory holds. Each check reads headers only, and raises BundleError.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def check_safetensors(file: Path) -> None:
         length = int.from_bytes(opened.read(8), "little")
         if size < 8 or length > min(MAX_HEADER_BYTES, size - 8):
             raise BundleError(
-                f"{file.name}: expected a safetensors file with a header of at most {MAX_HEADER_BYTES} bytes inside its "
-                f"{size}, got one that announces {length}"
+                f"{file.name}: expected a safetensors file with a header of at most {MAX_HEADER_BYTES} bytes, inside "
+                f"its {size}, got one that announces {length}"
             )
         text = opened.read(length)
     try:

@@ -131,8 +131,8 @@ class ModelStore:
 def fetch_bundle(model: Model, cache: Path, trusted: TrustedSigners) -> Path:
     """The folder in `cache` with the files of a published bundle, fetched unless they are there; each is checked.
 
-    Raises Untrusted, before anything is fetched, unless a trusted signer vouches for it, Unreachable when the store does
-    not give the files, BundleError when they are not what was published.
+    Raises Untrusted, before anything is fetched, unless a trusted signer vouches for it, Unreachable when the store
+    does not give the files, BundleError when they are not what was published.
     """
     try:
         check_signature(model, trusted)

@@ -55,7 +55,7 @@ def test_a_factory_in_a_file_of_the_bundle_does_not_run_unasked(
     for said in (None, "", "0", "no"):
         if said is not None:
             monkeypatch.setenv(ALLOW_CODE, said)
-        with pytest.raises(BundleError, match="the factory network.py:network is code of .* expected --allow-code"):
+        with pytest.raises(BundleError, match=r"the factory network.py:network is code of .* expected --allow-code"):
             load_bundle(made, CPU)
     assert not ran.exists()
     monkeypatch.setenv(ALLOW_CODE, "1")
