@@ -1,8 +1,10 @@
 """Schemas of the operators' resources: `python -m tests.infra.crd_schemas` makes `tests/infra/crds/` anew.
 
 They are taken from the CustomResourceDefinitions that KEDA and the Prometheus operator publish in their Go modules,
-without the descriptions and with unknown fields refused, as `kubectl apply --validate=strict` does. Needs Go and the
-module proxy.
+without the descriptions and with unknown fields refused, as `kubectl apply --validate=strict` does. Strimzi publishes
+no definitions in a registry, but the Java classes that it makes them from: these say which fields there are, which
+values an enumeration has and which kinds of listeners, storage or rights. What Kubernetes defines inside of them is not
+looked at. Needs Go, Maven and Java, and their registries.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,6 +26,13 @@ SOURCES: Final = (
     ("github.com/prometheus-operator/prometheus-operator", "v0.83.0", "example/prometheus-operator-crd",
      ("monitoring.coreos.com_podmonitors",)),
 )  # fmt: skip
+STRIMZI: Final = "0.49.0"
+_MODELS: Final = "io.strimzi.api.kafka.model."
+_CLASSES: Final = ("kafka.Kafka", "nodepool.KafkaNodePool", "topic.KafkaTopic", "user.KafkaUser")
+_POM: Final = """<project xmlns="http://maven.apache.org/POM/4.0.0">
+<modelVersion>4.0.0</modelVersion><groupId>crds</groupId><artifactId>crds</artifactId><version>1</version>
+<dependencies><dependency><groupId>io.strimzi</groupId><artifactId>api</artifactId><version>{}</version></dependency>
+</dependencies></project>"""
 
 
 def strict(schema: dict[str, Any]) -> dict[str, Any]:
@@ -50,6 +60,37 @@ def fetched(module: str, version: str) -> tuple[Path, str]:
     return Path(found["Dir"]), str(found["Sum"])
 
 
+def of_strimzi() -> dict[str, Any]:
+    """The schemas of Strimzi's kinds by their names, and what they refer to under `$defs`."""
+    with tempfile.TemporaryDirectory() as folder:
+        pom = Path(folder) / "pom.xml"
+        pom.write_text(_POM.format(STRIMZI))
+        fetch = ["mvn", "-q", "-B", "-f", str(pom), "dependency:copy-dependencies", f"-DoutputDirectory={folder}/jars"]
+        subprocess.run(fetch, check=True)
+        program = Path(__file__).with_name("StrimziSchemas.java")
+        command = ["java", "-cp", f"{folder}/jars/*", str(program), *(_MODELS + name for name in _CLASSES)]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def write(name: str, document: dict[str, Any]) -> None:
+    """One file of `crds/`."""
+    (FOLDER / f"{name}.json").write_text(json.dumps(document, separators=(",", ":")) + "\n")
+    sys.stdout.write(f"{FOLDER / name}.json\n")
+
+
+def published() -> dict[tuple[str, str], dict[str, Any]]:
+    """What is in `crds/`: version and schema by group and kind."""
+    found = {}
+    for file in sorted(FOLDER.glob("*.json")):
+        document = json.loads(file.read_text())
+        for kind, schema in document["kinds"].items():
+            whole = schema | {"$defs": document["$defs"]} if "$defs" in document else schema
+            found[document["group"], kind] = {"version": document["version"], "schema": whole}
+    return found
+
+
 def main() -> None:
     """Fetch the definitions and write a schema for each."""
     FOLDER.mkdir(exist_ok=True)
@@ -61,13 +102,16 @@ def main() -> None:
             schema = strict(served["schema"]["openAPIV3Schema"])
             # What the definition leaves to Kubernetes itself.
             schema["properties"]["metadata"] = {"type": "object"}
-            document = {
-                "$comment": f"{module} {version} {checksum}, Apache License 2.0, {folder}/{name}.yaml without words",
-                "group": definition["group"], "kind": definition["names"]["kind"], "version": served["name"],
-                "schema": schema,
-            }  # fmt: skip
-            (FOLDER / f"{name}.json").write_text(json.dumps(document, separators=(",", ":")) + "\n")
-            sys.stdout.write(f"{FOLDER / name}.json\n")
+            source = f"{module} {version} {checksum}, Apache License 2.0, {folder}/{name}.yaml without words"
+            kinds = {definition["names"]["kind"]: schema}
+            group = definition["group"]
+            write(name, {"$comment": source, "group": group, "version": served["name"], "kinds": kinds})
+    found = of_strimzi()
+    source = f"io.strimzi:api:{STRIMZI}, Apache License 2.0: the fields of its classes"
+    defined = found.pop("$defs")
+    write("kafka.strimzi.io", {
+        "$comment": source, "group": "kafka.strimzi.io", "version": "v1", "kinds": found, "$defs": defined
+    })  # fmt: skip
 
 
 if __name__ == "__main__":
