@@ -149,6 +149,9 @@ def process(
         int, typer.Option(help="Height x width of the largest frame; what is larger goes to the dead letters.")
     ] = USUAL_FRAME_PIXELS,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    threads: Annotated[
+        int, typer.Option(help="On a CPU: how many compute at once; 0 is half of the cores that there are.", min=0)
+    ] = 0,
     model_cache: Annotated[
         Path | None, typer.Option(help="Folder for copies of published models; else in the state folder, or passing.")
     ] = None,
@@ -178,7 +181,7 @@ def process(
         "kafka": broker(kafka, state, "kafka"), "bundle": bundle, "instance": instance, "mode": mode,
         "compile": compiled, "batch_frames": batch_frames, "device": device, "model_cache": model_cache,
         "strip_dropped": strip_dropped, "max_frame_pixels": max_pixels, "backend": backend, "precision": precision,
-        "trust": trust_file(trust, state),
+        "threads": threads, "trust": trust_file(trust, state),
     }  # fmt: skip
     TrustedSigners.read(options["trust"])
     require_brokers(broker_wait, kafka=options["kafka"])
