@@ -154,6 +154,12 @@ def test_files_and_settings_beyond_their_bounds_are_refused(tmp_path: Path, monk
         weights.truncate(2 * 2**30 + 1)  # a hole: no byte of the disk
     with pytest.raises(BundleError, match=r"weights\.safetensors: expected at most 2147483648 bytes, got 2147483649"):
         load_bundle(folder, CPU)
+    text = (folder / "model.toml").read_text()
+    lines = [line for line in text.splitlines() if not line.startswith("factory")]
+    (folder / "model.toml").write_text("\n".join(lines).replace('"safetensors"', '"onnx"'))
+    monkeypatch.setattr(bundle_load, "load_onnx", None)
+    with pytest.raises(BundleError, match="expected at most 2147483648 bytes"):
+        load_bundle(folder, CPU)
     with (folder / "model.toml").open("r+b") as table:
         table.truncate(2**20 + 1)
     with pytest.raises(BundleError, match=r"model\.toml: expected at most 1048576 bytes"):
