@@ -233,7 +233,3 @@ class KeyRing:
     def reads_previews(self) -> bool:
         """Whether this role was given the key to pictures for people."""
         return Root.PREVIEWS in self._roots
-
-    def models_tag(self, body: bytes) -> bytes:
-        """The tag of a record that says which model is live: 32 bytes that no holder of a camera key can make."""
-        return blake2b(body, digest_size=32, key=self._roots[Root.MODELS], person=b"pl-models").digest()

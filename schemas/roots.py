@@ -31,8 +31,6 @@ class Root(StrEnum):
     """Tags of what processors say of frames: verdicts, and dead letters of verified frames."""
     ALERTS = "alerts"
     """Tags of alerts."""
-    MODELS = "models"
-    """Tags of the list of published models."""
 
 
 class Role(StrEnum):
@@ -42,7 +40,6 @@ class Role(StrEnum):
     PROCESSOR = "processor"
     RECORDER = "recorder"
     AUDITOR = "auditor"
-    PUBLISHER = "publisher"
     OPERATOR = "operator"
 
     @property
@@ -53,10 +50,9 @@ class Role(StrEnum):
 
 _ROOTS_OF: Final[Mapping[Role, frozenset[Root]]] = {
     Role.BRIDGE: frozenset({Root.AUTHENTICATION}),
-    Role.PROCESSOR: frozenset({Root.AUTHENTICATION, Root.PICTURE, Root.PREVIEWS, Root.VERDICTS, Root.MODELS}),
+    Role.PROCESSOR: frozenset({Root.AUTHENTICATION, Root.PICTURE, Root.PREVIEWS, Root.VERDICTS}),
     Role.RECORDER: frozenset({Root.AUTHENTICATION, Root.PREVIEWS, Root.VERDICTS, Root.ALERTS}),
     Role.AUDITOR: frozenset({Root.AUTHENTICATION, Root.VERDICTS}),
-    Role.PUBLISHER: frozenset({Root.MODELS}),
     Role.OPERATOR: frozenset({Root.AUTHENTICATION}),
 }
 

@@ -22,7 +22,7 @@ def key(
     ] = 0,
     role: Annotated[
         str | None,
-        typer.Option(help="Print what a role is given: bridge, processor, recorder, auditor, publisher or operator."),
+        typer.Option(help="Print what a role is given: bridge, processor, recorder, auditor or operator."),
     ] = None,
     roles: Annotated[
         Path | None, typer.Option(help="Write the secrets of bridge, processor and recorder to DIR/ROLE/role.secret.")

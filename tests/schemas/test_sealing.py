@@ -84,7 +84,6 @@ def test_a_bridge_verifies_and_can_neither_open_a_frame_nor_guess_a_mask() -> No
         lambda: key.export(),
         lambda: BRIDGE.previews,
         lambda: BRIDGE.verdicts,
-        lambda: BRIDGE.models_tag(b""),
     ):
         with pytest.raises(SecretError, match="root key"):
             read()
