@@ -71,6 +71,11 @@ class RecorderSettings(BaseModel):
     """Bootstrap servers, host:port."""
     database: str = "sqlite:///pointillist.sqlite"
     """An SQLAlchemy URL: sqlite:///FILE or postgresql+psycopg://…"""
+    group: str | None = None
+    """The consumer group of the recorders that share a PostgreSQL: each takes its share of the partitions. None reads
+    all of them, alone."""
+    session_timeout_s: float = Field(default=6.0, ge=6.0)
+    """So long after a recorder of a group has died or hangs, the others have its partitions. Kafka allows no less."""
     quarantine: str = "quarantine"
     """A folder, or any URL that fsspec opens, such as s3://bucket/prefix."""
     http: tuple[str, int] | None = None

@@ -36,6 +36,8 @@ _FOR_BRIDGES: Final = (b"pointillist.v1.KeyRequest", b"pointillist.v1.ProbeReque
 
 Partition = tuple[str, int]
 """Topic and partition."""
+Span = tuple[int, int]
+"""The first offset that the log of a partition holds, and the one after its last."""
 Place = tuple[str, int, int]
 """Topic, partition and offset of a record."""
 BootKey = tuple[str, int]
@@ -63,6 +65,8 @@ class Batch:
     offsets: dict[Partition, tuple[int, int]] = field(default_factory=dict)
     """For each topic and partition the offset of the first record and the one after the last."""
     verdicts: dict[FrameKey, Verdict] = field(default_factory=dict)
+    partitions: dict[str, int] = field(default_factory=dict)
+    """By camera, the partition of its last verdict."""
     repeated: Counter[BootKey] = field(default_factory=Counter)
     """Verdicts whose identity came earlier in this batch."""
     ledgers: dict[BootKey, LedgerRow] = field(default_factory=dict)
@@ -153,6 +157,7 @@ def _take_verdict(batch: Batch, record: Record) -> None:
         batch.repeated[camera, boot] += 1
     else:
         batch.verdicts[camera, boot, seq] = verdict
+    batch.partitions[camera] = record.partition
 
 
 def frame_row(key: FrameKey, verdict: Verdict, recorded_ms: int) -> FrameRow:
