@@ -9,6 +9,7 @@ from sqlalchemy import Connection, delete, func, select, tuple_
 from consumers.database.archive import Kind
 from consumers.database.tables import alerts, evidence, frames
 from consumers.database.tallies import FRAME_BYTES, FRAME_ROWS, FRAMES_KEPT_FROM_MS, PURGED_ALERTS, tally
+from consumers.database.turns import may_purge
 from consumers.reading.rows import frame_bytes
 from consumers.settings import Bounds
 from consumers.store import Store
@@ -18,6 +19,8 @@ def purge(store: Store, bounds: Bounds) -> bool:
     """One step for each store, each at most `bounds.purge_rows`; whether there is more to purge now."""
     now_ms = time.time_ns() // 10**6
     with store.engine.begin() as connection:
+        if not may_purge(connection):
+            return False
         taken = (
             _purge_frames(store, connection, bounds, now_ms),
             store.dead_letters.purge(connection, bounds, _before(now_ms, bounds.dead_letter_age_s)),

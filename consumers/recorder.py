@@ -264,8 +264,7 @@ class Recorder:
         self._offsets |= moved
         self._meters.take(written)
         self._board.take(written)
-        if written.alerts:
-            self._alerts.due.set()
+        self._alerts.take(written.alerts)
         if written.chains:
             self._plan_due.set()
         if any(row.strip == SHED for row in written.rows):
@@ -323,14 +322,17 @@ class Recorder:
             await asyncio.gather(self._log.tell(self._offsets), self._letters.tell(self._offsets))
             read_on = await self._database.run(self._store.read_overdue)
             self._board.take_evidence(read_on)
+            self._alerts.take(read_on.alerts)
             if read_on.alerts:
                 self._meters.count_alerts(read_on.alerts)
-                self._alerts.due.set()
             if time.monotonic() >= purge_at:
                 more = await self._database.run(purge, self._store, self._settings.bounds)
                 await self._database.run(self._shown.purge)
                 self._meters.show_stores(await self._database.run(self._store.bytes_held))
-                self._meters.show_unpublished(await self._database.run(count_unpublished, self._engine))
+                waiting = await self._database.run(count_unpublished, self._engine)
+                self._meters.show_unpublished(waiting)
+                if waiting:
+                    self._alerts.due.set()
                 purge_at = time.monotonic() + (0 if more else _PURGE_S)
                 if more:
                     await asyncio.sleep(FIRST_DELAY_S)

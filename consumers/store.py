@@ -16,6 +16,7 @@ from consumers.database.engine import NewRows, Prepared, upsert
 from consumers.database.history import History
 from consumers.database.tables import SCHEMA_VERSION, boots, dead_letters, frames, ledgers, metadata, offsets
 from consumers.database.tallies import DEAD_LETTER_BYTES, FOREIGN_BYTES, FRAME_BYTES, FRAME_ROWS, SCHEMA, Tallies, tally
+from consumers.database.turns import wait_to_prepare
 from consumers.evidence.chain import Chain
 from consumers.evidence.quarantine import Quarantine
 from consumers.evidence.watch import Watch
@@ -98,6 +99,7 @@ class Store:
     def prepare(self) -> None:
         """Make the tables that are missing and read the state back; `StateError` for tables of another version."""
         with self.engine.begin() as connection:
+            wait_to_prepare(connection)
             metadata.create_all(connection)
             version = tally(connection, SCHEMA)
             if not version:

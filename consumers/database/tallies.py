@@ -49,6 +49,11 @@ class Tallies:
             if value:
                 self._add.run(connection, name=name, value=value)
 
+    def lock(self, connection: Connection, *names: str) -> None:
+        """Nobody else changes these counts until the transaction ends: what is read of them now holds until then."""
+        rows = select(tallies.c.name).where(tallies.c.name.in_(names)).order_by(tallies.c.name).with_for_update()
+        connection.execute(rows)
+
     def set(self, connection: Connection, name: str, value: int) -> None:
         """Set the count of that name."""
         self._set.run(connection, name=name, value=value)

@@ -109,6 +109,8 @@ class Log:
         if consumer is None or not self._membership.group or not self._membership.is_settled:
             return
         mine = {tp: offsets[tp.topic, tp.partition] for tp in self._next if (tp.topic, tp.partition) in offsets}
+        if not mine:
+            return
         with suppress(KafkaError, TimeoutError, IllegalStateError):
             # Without a limit, aiokafka looks for the group's coordinator for ever.
             async with asyncio.timeout(REQUEST_S):

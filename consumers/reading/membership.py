@@ -9,6 +9,7 @@ from typing import Final
 
 import structlog
 from aiokafka import ConsumerRebalanceListener, TopicPartition
+from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 
 HEARTBEAT_MS: Final = 500
 _METADATA_MS: Final = 5_000
@@ -48,6 +49,8 @@ class Membership(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka h
             "heartbeat_interval_ms": HEARTBEAT_MS,
             "metadata_max_age_ms": _METADATA_MS,
             "request_timeout_ms": _REQUEST_MS,
+            # What belongs to one camera lies in the same partition of each topic: so it comes to one recorder.
+            "partition_assignment_strategy": (RangePartitionAssignor,),
         }
 
     def listener(self) -> Membership | None:

@@ -192,6 +192,13 @@ def record(
     kafka: Kafka = None,
     state: State = None,
     database: Annotated[str | None, typer.Option(help="SQLAlchemy URL; else SQLite in the state folder.")] = None,
+    group: Annotated[
+        str | None,
+        typer.Option(
+            help="Share the work with the recorders of this consumer group, all on one PostgreSQL; else one recorder "
+            "reads all.",
+        ),
+    ] = None,
     quarantine: Annotated[str | None, typer.Option(help="Folder or fsspec URL for flagged frames.")] = None,
     http: Annotated[str | None, typer.Option(help="host:port of the pages /cameras and /preview.")] = None,
     served_as: ServedAs = None,
@@ -214,12 +221,16 @@ def record(
     layout = Layout((state or Path(".pointillist")).resolve())
     if state is None and (database is None or quarantine is None):
         raise ConfigError("expected --state DIR, or both --database URL and --quarantine URL")
+    url = resolve(database) if database else layout.database_url
+    if group is not None and url.startswith("sqlite"):
+        raise ConfigError("--group: expected a --database of PostgreSQL, got SQLite, which one recorder has for itself")
     bootstrap = broker(kafka, state, "kafka")
     require_brokers(broker_wait, kafka=bootstrap)
     try:
         settings = RecorderSettings(
             kafka=bootstrap,
-            database=resolve(database) if database else layout.database_url,
+            database=url,
+            group=group,
             quarantine=quarantine or str(layout.quarantine),
             http=address(http) if http else None,
             served_as=tuple(served_as or ()),
