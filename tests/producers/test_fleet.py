@@ -18,7 +18,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from infra.local.mosquitto import Mosquitto
-from producers.fleet import FleetOutcome, run_fleet
+from producers.fleet import FleetOutcome, link_of, run_fleet
 from producers.publisher import LinkSettings
 from producers.scenario import Scenario
 from producers.sources.opening import open_source
@@ -328,3 +328,12 @@ async def test_a_killed_fleet_goes_on_where_it_was_and_no_frame_is_lost(
         shown = [Truth.from_wire(truth) for _, _, truth in sorted(frames)]
         share = 30 - first  # the second camera's share begins one image later
         assert [truth and truth.class_id for truth in shown] == [first + n % share for n in range(len(shown))]
+
+
+def test_what_a_fleet_says_beside_frames_does_not_grow_with_its_cameras() -> None:
+    for cameras in (1, 8, 250):
+        assert link_of(cameras) == LinkSettings()
+    for cameras in (1_000, 10_000):
+        times = link_of(cameras)
+        assert cameras / times.keepalive_s <= 250
+        assert cameras / times.ledger_every_s <= 50
