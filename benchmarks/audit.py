@@ -3,7 +3,7 @@
 So many frames of `--cameras` lie in Kafka, the same in a recorder's SQLite and on PostgreSQL: most are recorded, some
 wait for the processors, some for the recorder, a few were dead-lettered, shed or lost. Then `pointillist audit` counts
 them, of the state folder's files and by protocol in turn, `--rounds` times each, as commands of their own: seconds and
-memory of each, and whether both said the same.
+CPU time of each, and whether both said the same.
 """
 
 from __future__ import annotations
@@ -141,7 +141,6 @@ def measured(arguments: Sequence[str]) -> dict[str, Any]:
         "said": json.loads(said),
         "seconds": time.monotonic() - began,
         "cpu_seconds": usage.ru_utime + usage.ru_stime,
-        "mebibytes": usage.ru_maxrss / 1024,
     }
 
 
@@ -178,10 +177,7 @@ def main() -> None:
         "same": all(by_files["said"] == by_protocol["said"] for by_files, by_protocol in rounds),
         "said": rounds[0][1]["said"] | {"lost": f"{len(rounds[0][1]['said']['lost'])} boots"},
         **{
-            name: {
-                what: [round(each[which][what], 2) for each in rounds]
-                for what in ("seconds", "cpu_seconds", "mebibytes")
-            }
+            name: {what: [round(each[which][what], 2) for each in rounds] for what in ("seconds", "cpu_seconds")}
             for which, name in enumerate(("files", "protocol"))
         },
         "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
@@ -202,8 +198,8 @@ def page(document: dict[str, Any]) -> str:
         f"cameras, the same frames on Kafka, in SQLite and on PostgreSQL; {document['machine']}, other work beside it. "
         "Medians of the rounds, in turn.",
         "",
-        "| audit | seconds | CPU seconds | MiB |",
-        "| --- | --- | --- | --- |",
+        "| audit | seconds | CPU seconds |",
+        "| --- | --- | --- |",
     ]
     for name in ("files", "protocol"):
         each = document[name]

@@ -12,6 +12,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from consumers.alerts import PUBLISH_S, Alerts, Outbox, count_unpublished
+from consumers.conservation.desk import AuditDesk
 from consumers.console.board import Board, monotonic_ms
 from consumers.console.camera import Camera
 from consumers.console.pages import Pages
@@ -121,9 +122,9 @@ class Recorder:
 
     async def run(self) -> None:
         """Everything side by side, until `stop` is set."""
-        pages = None
+        pages, desk = None, AuditDesk(self._settings, self._keys)
         if self._settings.http:
-            pages = Pages(self._settings, self._board, self._health, self._meters.count_visits)
+            pages = Pages(self._settings, self._board, self._health, self._meters.count_visits, desk.answer)
         try:
             await self._database.run(self._store.prepare)
             self._board.restore(await self._database.run(self._restore))
@@ -146,6 +147,7 @@ class Recorder:
         finally:
             if pages is not None:
                 await pages.close()
+            await desk.close()
 
     async def _end(self, recording: Sequence[asyncio.Task[None]], beside: Sequence[asyncio.Task[None]]) -> None:
         """Let recording finish its transaction, then end the rest; the first error that any of them had is raised."""

@@ -96,6 +96,8 @@ class RecorderSettings(BaseModel):
     forget_after_s: float = Field(default=3_600.0, gt=0)
     """The metrics of a camera without a frame for this long are removed."""
     shutdown_s: float = Field(default=10.0, gt=0)
+    frames_topic: str = KafkaTopic.FRAMES.value
+    """Not read: the audit asks how far it reaches."""
     verdicts_topic: str = KafkaTopic.VERDICTS.value
     events_topic: str = KafkaTopic.EVENTS.value
     dead_letters_topic: str = KafkaTopic.DEAD_LETTERS.value

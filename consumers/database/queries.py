@@ -100,6 +100,11 @@ class Records:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
+    @property
+    def engine(self) -> Engine:
+        """What it reads with."""
+        return self._engine
+
     def __enter__(self) -> Records:
         return self
 

@@ -107,12 +107,14 @@ ledgers = Table(
     _integer("written_ms"),
     _integer("confirmed_to"),
     _bytes("message"),
+    _integer("taken_ms"),
     sqlite_with_rowid=False,
 )
 """The highest revision of each boot's ledger; `shed` is a JSON list of [first, last].
 
-`message` is what the camera signed: the audit believes that only.
+`message` is what the camera signed: the audit believes that only. `taken_ms` is when it was recorded.
 """
+Index("ledgers_by_age", ledgers.c.taken_ms)
 
 dead_letters = Table(
     "dead_letters",

@@ -206,7 +206,9 @@ def _take_event(batch: Batch, record: Record, keys: KeyRing) -> None:
         _check_ledger(ledger)
         known = batch.ledgers.get((camera, ledger.boot_id))
         if known is None or known.revision < ledger.revision:
-            batch.ledgers[camera, ledger.boot_id] = ledger_row((camera, ledger.boot_id), ledger, value)
+            batch.ledgers[camera, ledger.boot_id] = ledger_row(
+                (camera, ledger.boot_id), ledger, value, batch.recorded_ms
+            )
     elif kind == b"pointillist.v1.Status":
         status = open_message(Status, camera, value, keys)
         check_announcement(status)
@@ -240,8 +242,8 @@ def _check_ledger(ledger: Ledger) -> None:
         raise Malformed(f"expected shed ranges within the published {ledger.first} to {ledger.next} - 1")
 
 
-def ledger_row(key: BootKey, ledger: Ledger, message: bytes) -> LedgerRow:
-    """The ledger as a row, with the signed `message` that it was read from."""
+def ledger_row(key: BootKey, ledger: Ledger, message: bytes, taken_ms: int = 0) -> LedgerRow:
+    """The ledger as a row, with the signed `message` that it was read from, recorded at `taken_ms`."""
     return LedgerRow(
         *key,
         ledger.revision,
@@ -256,6 +258,7 @@ def ledger_row(key: BootKey, ledger: Ledger, message: bytes) -> LedgerRow:
         ledger.written_ms,
         min(ledger.confirmed_to, ledger.next),
         message,
+        taken_ms,
     )
 
 

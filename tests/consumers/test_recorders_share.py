@@ -17,8 +17,8 @@ from schemas.evidence.rule import EvidenceRule
 from schemas.pointillist_pb2 import Verdict
 from schemas.ranges import RangeSet
 from tests.conftest import TopicFactory
-from tests.consumers.conftest import Scene
 from tests.consumers.recorder_rig import BOOT, Rig, dead_letter, ledger, verdict
+from tests.consumers.scene import Scene
 from tests.waiting import until
 
 CAMERAS = [f"lab/cam{number}" for number in range(12)]
@@ -58,7 +58,7 @@ def is_letter(seq: int) -> bool:
 def expected_alerts(folder: Path) -> dict[str, str]:
     """What a single recorder raises that is never disturbed: alert ids and their cameras."""
     rig = Rig(folder, f"sqlite:///{folder}/alone.sqlite", rule=PATIENT)
-    alerts = {}
+    alerts: dict[str, str] = {}
     for camera in CAMERAS:
         for seq in filter(is_letter, range(FRAMES)):
             rig.letter(dead_letter(seq, verified=True, camera_id=camera))
