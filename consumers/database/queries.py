@@ -165,6 +165,9 @@ class Records:
         found: defaultdict[tuple[str, int], RangeSet] = defaultdict(RangeSet)
         purged = select(archived.c.camera, archived.c.boot, archived.c.first, archived.c.last)
         with self._engine.begin() as connection:
+            if connection.dialect.name == "postgresql":
+                # It walks over all that there is, which may be more than a page would wait for.
+                connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
             for camera, boot, first, last in _runs(connection, table, where):
                 found[camera, boot].add(first, last)
             for camera, boot, first, last in connection.execute(purged.where(archived.c.kind == kind.value)):
