@@ -228,6 +228,8 @@ class Store:
         rows = {key: frame_row(key, verdict, batch.recorded_ms) for key, verdict in batch.verdicts.items()}
         counted: Counter[BootKey] = Counter([key[:2] for key in rows])
         seen = counted + batch.repeated if batch.repeated else counted
+        if not self._alone:
+            self.archive.follow(connection)
         archived = {boot: purged for boot in counted if (purged := self.archive.frames(connection, *boot))}
         if archived:
             rows = {key: row for key, row in rows.items() if key[2] not in archived.get((key[0], key[1]), ())}

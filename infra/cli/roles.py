@@ -187,6 +187,17 @@ def process(
     )
 
 
+def kept(days: float | None, gib: float | None) -> Any:
+    """The bounds of what is recorded, where something was said of them."""
+    from consumers.settings import Bounds
+
+    said = {"database_age_s": days and days * 86_400, "database_bytes": gib and int(gib * 2**30)}
+    for name, value in (("--keep-days", days), ("--keep-gib", gib)):
+        if value is not None and value <= 0:
+            raise ConfigError(f"{name}: expected more than 0, got {value:g}")
+    return Bounds(**{name: value for name, value in said.items() if value is not None})
+
+
 @app.command()
 def record(
     kafka: Kafka = None,
@@ -200,7 +211,14 @@ def record(
         ),
     ] = None,
     quarantine: Annotated[str | None, typer.Option(help="Folder or fsspec URL for flagged frames.")] = None,
-    http: Annotated[str | None, typer.Option(help="host:port of the pages /cameras and /preview.")] = None,
+    keep_days: Annotated[
+        float | None, typer.Option(help="Days that frames and what was counted of each minute are kept; else 30.")
+    ] = None,
+    keep_gib: Annotated[
+        float | None,
+        typer.Option(help="GiB that frames may take, the oldest go first; else half the disk, or 64 on PostgreSQL."),
+    ] = None,
+    http: Annotated[str | None, typer.Option(help="host:port of the pages: /cameras, /preview, /audit.")] = None,
     served_as: ServedAs = None,
     probe_budget: Annotated[
         float | None,
@@ -234,6 +252,7 @@ def record(
             quarantine=quarantine or str(layout.quarantine),
             http=address(http) if http else None,
             served_as=tuple(served_as or ()),
+            bounds=kept(keep_days, keep_gib),
             probes=ProbePlan() if probe_budget is None else ProbePlan(extra_per_s=probe_budget),
         )
     except ValidationError as error:
