@@ -48,15 +48,7 @@ class Archive:
         put = upsert(engine, archived)
         key = [archived.c.kind, archived.c.camera, archived.c.boot, archived.c.first]
         self._put = Prepared(engine, put.on_conflict_do_update(index_elements=key, set_={"last": put.excluded.last}))
-        names = {
-            "kind": archived.c.kind,
-            "camera": archived.c.camera,
-            "boot": archived.c.boot,
-            "first": archived.c.first,
-        }
-        self._remove = Prepared(
-            engine, delete(archived).where(*(column == bindparam(name) for name, column in names.items()))
-        )
+        self._remove = Prepared(engine, delete(archived).where(*(column == bindparam(column.name) for column in key)))
         self._purged = Prepared(engine, select(tallies.c.value).where(tallies.c.name == bindparam("of")))
         self._purged_before = -1
         self._frames: OrderedDict[tuple[str, int], RangeSet] = OrderedDict()

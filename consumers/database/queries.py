@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Engine, Select, Table, case, func, literal, or_, select, tuple_
+from sqlalchemy import ColumnElement, Engine, Select, case, func, literal, select, tuple_
 
 from consumers.database.archive import Kind, load
 from consumers.database.engine import open_engine
+from consumers.database.runs import all_numbers
 from consumers.database.tables import SCHEMA_VERSION, alerts, archived, boots, dead_letters, frames, ledgers, offsets
 from consumers.database.tallies import PURGED_ALERTS, PURGED_FOREIGN, SCHEMA, tally
 from consumers.reading.rows import LedgerRow
@@ -155,24 +155,11 @@ class Records:
 
     def recorded_by_boot(self) -> dict[tuple[str, int], RangeSet]:
         """`recorded` of every boot that has any, in one walk over an index."""
-        return self._all_numbers(frames, Kind.FRAME)
+        return all_numbers(self._engine, frames, Kind.FRAME)
 
     def dead_lettered_by_boot(self) -> dict[tuple[str, int], RangeSet]:
         """`dead_lettered` of every boot that has any."""
-        return self._all_numbers(dead_letters, Kind.DEAD_LETTER, dead_letters.c.verified)
-
-    def _all_numbers(self, table: Table, kind: Kind, *where: ColumnElement[bool]) -> dict[tuple[str, int], RangeSet]:
-        found: defaultdict[tuple[str, int], RangeSet] = defaultdict(RangeSet)
-        purged = select(archived.c.camera, archived.c.boot, archived.c.first, archived.c.last)
-        with self._engine.begin() as connection:
-            if connection.dialect.name == "postgresql":
-                # It walks over all that there is, which may be more than a page would wait for.
-                connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
-            for camera, boot, first, last in _runs(connection, table, where):
-                found[camera, boot].add(first, last)
-            for camera, boot, first, last in connection.execute(purged.where(archived.c.kind == kind.value)):
-                found[camera, boot].add(first, last)
-        return dict(found)
+        return all_numbers(self._engine, dead_letters, Kind.DEAD_LETTER, dead_letters.c.verified)
 
     def _numbers(self, query: Select[tuple[int]], kind: Kind, camera: str, boot: int) -> RangeSet:
         with self._engine.begin() as connection:
@@ -324,36 +311,6 @@ def _ranges(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
         first = last = number
     if first is not None and last is not None:
         yield first, last
-
-
-def _runs(
-    connection: Connection, table: Table, where: Sequence[ColumnElement[bool]]
-) -> Iterator[tuple[str, int, int, int]]:
-    """The runs of successive sequence numbers of each boot: camera, boot, first, last; ascending within a boot.
-
-    The database gives the ends of runs alone: the rows whose neighbour in their boot is not the next number.
-    """
-    boot = (table.c.camera, table.c.boot)
-    rows = (
-        select(*boot, table.c.seq)
-        .add_columns(
-            func.lag(table.c.seq).over(partition_by=boot, order_by=table.c.seq).label("before"),
-            func.lead(table.c.seq).over(partition_by=boot, order_by=table.c.seq).label("after"),
-        )
-        .where(*where)
-        .subquery()
-    )
-    # Dead letters may name a number twice, one after the other: a run goes on there.
-    starts = or_(rows.c.before.is_(None), rows.c.before < rows.c.seq - 1)
-    ends = or_(rows.c.after.is_(None), rows.c.after > rows.c.seq + 1)
-    ordered = select(rows.c.camera, rows.c.boot, rows.c.seq, starts, ends).where(or_(starts, ends))
-    first = 0
-    for camera, boot_id, seq, begins, ended in connection.execute(
-        ordered.order_by(rows.c.camera, rows.c.boot, rows.c.seq)
-    ):
-        first = seq if begins else first
-        if ended:
-            yield camera, boot_id, first, seq
 
 
 def _quantile(measured: Sequence[tuple[int, int]], total: int, q: float) -> float | None:

@@ -191,11 +191,11 @@ def kept(days: float | None, gib: float | None) -> Any:
     """The bounds of what is recorded, where something was said of them."""
     from consumers.settings import Bounds
 
-    said = {"database_age_s": days and days * 86_400, "database_bytes": gib and int(gib * 2**30)}
     for name, value in (("--keep-days", days), ("--keep-gib", gib)):
         if value is not None and value <= 0:
             raise ConfigError(f"{name}: expected more than 0, got {value:g}")
-    return Bounds(**{name: value for name, value in said.items() if value is not None})
+    bounds = Bounds() if days is None else Bounds(database_age_s=days * 86_400)
+    return bounds if gib is None else bounds.model_copy(update={"database_bytes": max(2**16, int(gib * 2**30))})
 
 
 @app.command()
