@@ -42,7 +42,7 @@ STOP_PATIENCE_S: Final = 5.0
 _OPENING_S: Final = 3.0
 """How long the cameras wait for each other's sources before the first frames."""
 _FAREWELL_S: Final = 2.0
-_CONNECTORS: Final = 16
+_CONNECTING: Final = 64
 _AGAIN_S: Final = 60.0
 """A camera that fails at every tick says so once in this time."""
 _PINGS_PER_S: Final = 250
@@ -146,7 +146,7 @@ class _Fleet:
         self._complained: Throttle[tuple[str, str]] = Throttle(_AGAIN_S, remembered=len(settings) + 1)
         self._instruments = Instruments.on(registry)
         DISK_FREE.on(registry).labels("spools").set_function(partial(free_bytes, spool_root(state)))
-        self._broker = Broker(*mqtt, threads=min(_CONNECTORS, len(settings)))
+        self._broker = Broker(*mqtt, at_once=_CONNECTING)
         self._turns = Turns()
         self._cameras: list[Camera] = []
         self._red_team = RedTeam(fault.generator for fault in faults if fault.generator is not None)
@@ -180,7 +180,6 @@ class _Fleet:
             for camera, failure in zip(self._cameras, closed, strict=True):
                 if failure is not None:
                     _log.error("camera_close_failed", camera=camera.settings.camera_id, detail=str(failure))
-            self._broker.close()
             self._red_team.close()
 
     def _open_spools(self) -> None:

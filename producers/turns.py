@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from typing import Final
 
-AT_ONCE: Final = 32
+AT_ONCE: Final = 8
 """Frames, each about a millisecond, between two looks at connections and timers."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -21,7 +22,15 @@ class FrameClient(Client):
         self.max_inflight_messages = 0  # the window bounds them; with a bound paho would have to refill from its queue
         self.max_queued_messages = 0
         self._on_puback = on_puback
+        self.dialled: socket.socket | None = None
+        """What `reconnect` takes for its connection, which must not block the loop that calls it."""
         self.on_publish = lambda _client, _data, mid, reason, _properties: on_puback(mid, reason.value)
+
+    def _create_socket_connection(self) -> socket.socket:
+        dialled, self.dialled = self.dialled, None
+        if dialled is None:
+            raise OSError("expected a connection that is made already, there is none")
+        return dialled
 
     def _handle_pubackcomp(self, cmd: Literal["PUBACK", "PUBCOMP"]) -> MQTTErrorCode:
         packet = self._in_packet["packet"]

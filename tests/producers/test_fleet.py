@@ -26,6 +26,7 @@ from producers.sources.settings import SourceSettings
 from producers.sources.source import Source
 from producers.spool import scan_spool
 from producers.spool.folder import spool_root
+from producers.turns import Turns
 from schemas.errors import SecretError, SourceError
 from schemas.frame import Truth
 from schemas.identity import CameraId, Identity
@@ -136,6 +137,28 @@ async def test_a_paced_fleet_publishes_at_its_rate_and_spreads_its_first_frames(
     assert 32 <= outcome.frames_published <= 48
     firsts = sorted(frame.captured_ms for identity, frame in bridge.frames.items() if identity.seq == 0)
     assert firsts[-1] - firsts[0] >= 100  # of the 187 ms that four phases of a quarter of a second span
+
+
+@pytest.mark.brokers
+async def test_the_paced_cameras_of_a_fleet_take_turns_with_each_other(
+    site: str, mosquitto: Mosquitto, bridge: FakeBridge, state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Turns] = []
+    taken: list[Turns] = []
+
+    class Counted(Turns):
+        def __init__(self) -> None:
+            super().__init__()
+            made.append(self)
+
+        async def take(self) -> None:
+            await super().take()
+            taken.append(self)
+
+    monkeypatch.setattr("producers.fleet.Turns", Counted)
+    outcome = await run(scenario_of(site, {"count": 3, "fps": 10}), mosquitto, state_dir, run_s=1.0)
+    assert len(made) == 1
+    assert len(taken) >= outcome.frames_published > 0
 
 
 @pytest.mark.brokers

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from itertools import pairwise
 
 from producers.turns import Turns
 
@@ -31,7 +32,7 @@ async def test_a_loop_that_is_behind_does_everything_else_between_a_few_frames()
     while not all(each.done() for each in cameras):
         await asyncio.sleep(0)
         seen.append(len(taken))
-    assert max(after - before for before, after in zip(seen, seen[1:], strict=False)) <= 4
+    assert max(after - before for before, after in pairwise(seen)) <= 4
     assert taken == list(range(100))
 
 
