@@ -1,4 +1,4 @@
-"""Recording beside much history: `python -m benchmarks.kept_frames --out docs/results/recorders [--frames 5000000]`.
+"""Recording beside much history: `python -m benchmarks.kept_frames --out docs/results/recorders [--frames 1000000]`.
 
 On PostgreSQL, a database with `--frames` frames of 1,000 cameras, at 1,000 frames a second, and one with a hundredth of
 them: in turn, the transaction that records the next second of all cameras, and the step that purges the oldest frames.
@@ -19,7 +19,7 @@ from sqlalchemy import text
 
 from benchmarks.recorder import SECRET, MadeRecord, verdicts
 from consumers.database.engine import open_engine
-from consumers.database.tables import frames
+from consumers.database.tables import evidence, frames
 from consumers.database.tallies import FRAME_BYTES, FRAME_ROWS
 from consumers.evidence.quarantine import Quarantine
 from consumers.purge import purge
@@ -35,6 +35,7 @@ CAMERAS: Final = 1_000
 BOOT: Final = 7
 _PORTION: Final = 100_000
 _TEXTS: Final = ("camera", "class_name", "model_id", "policy")
+_BLOBS: Final = ("waiting", "whole", "dropped")
 _STEPS: Final = 4
 """Purging steps for each second recorded: more rows than were recorded."""
 
@@ -55,6 +56,10 @@ class Kept:
         with self.engine.begin() as connection:
             size = frame_bytes("postgresql", "local/cam-000", "", "", "")
             self.store.tallies.add(connection, {FRAME_ROWS: count, FRAME_BYTES: count * size})
+            # The evidence of what is there has been read.
+            known = {"camera": "'local/cam-' || n", "boot": f"{BOOT} + n", "following": str(self.seq)}
+            values = ", ".join(known.get(each.name) or ("''" if each.name in _BLOBS else "0") for each in evidence.c)
+            connection.execute(text(f"INSERT INTO evidence SELECT {values} FROM generate_series(0, {CAMERAS - 1}) n"))
         with self.engine.begin() as connection:
             connection.execute(text("ANALYZE"))
         self._offsets: dict[Partition, int] = {}
@@ -105,8 +110,8 @@ def main() -> None:
     """Fill both, record and purge in turn, and write what was found."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--frames", type=int, default=5_000_000)
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--frames", type=int, default=1_000_000)
+    parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="pointillist-kept-"))
     folder.chmod(0o755)  # PostgreSQL runs as another user than root
