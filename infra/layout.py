@@ -11,6 +11,7 @@ from producers.spool.folder import spool_root
 from schemas.identity import CameraId
 from schemas.keys import CameraKey, derive_camera_key
 from schemas.runtime.atomic_file import replacing
+from schemas.signers import Signer
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,16 @@ class Layout:
         return self.folder / "fleet.secret"
 
     @property
+    def signer_file(self) -> Path:
+        """The private key that models are published with here, readable by its owner only."""
+        return self.folder / "signer.key"
+
+    @property
+    def trusted(self) -> Path:
+        """The signers whose published models this system's processors serve."""
+        return self.folder / "trusted-signers"
+
+    @property
     def keys(self) -> Path:
         """The camera keys that the simulated fleet was given."""
         return self.folder / "keys"
@@ -92,6 +103,22 @@ class Layout:
         if not self.secret_file.exists():
             write_private(self.secret_file, secrets.token_hex(32))
         return parse_fleet_secret(self.secret_file.read_text().strip())
+
+    def signer(self) -> Signer:
+        """This folder's own signer, made at the first call, which also makes it trusted."""
+        if not self.signer_file.exists():
+            signer = Signer.new()
+            # Trusted first: a signer whom nobody trusts would stay so.
+            self.trust(signer, "own")
+            write_private(self.signer_file, signer.export().rstrip())
+        return Signer.read(self.signer_file)
+
+    def trust(self, signer: Signer, name: str) -> None:
+        """Add a signer to those that are trusted here."""
+        before = self.trusted.read_text() if self.trusted.exists() else ""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with replacing(self.trusted) as fresh:
+            fresh.write_text(f"{before}{signer.line(name)}\n")
 
     def issue_key(self, camera_id: CameraId, generation: int = 0, secret: bytes | None = None) -> None:
         """Lay a camera's key down where the fleet reads it, unless it has one of that generation or later."""

@@ -29,7 +29,6 @@ _MASK: Final = b"pl-mask"
 _CODEBOOK: Final = b"pl-codebook"
 _PROBE: Final = b"pl-probe"
 _PREPROCESS: Final = b"pl-preprocess"
-_MODELS_INFO: Final = b"pointillist v1 models key\0"
 
 
 class Purpose(Enum):
@@ -211,8 +210,3 @@ class KeyRing:
     def current(self, camera_id: CameraId) -> CameraKey:
         """The key that the server signs with: the lowest accepted generation."""
         return self.key(camera_id, self._accepted_from.get(camera_id, 0))
-
-    def models_tag(self, body: bytes) -> bytes:
-        """The tag of a record that says which model is live: 32 bytes that no holder of a camera key can make."""
-        key = self._expansion.key(_MODELS_INFO)
-        return blake2b(body, digest_size=32, key=key, person=b"pl-models").digest()

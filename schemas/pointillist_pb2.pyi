@@ -335,21 +335,25 @@ class Alert(_message.Message):
     def __init__(self, alert_id: _Optional[str] = ..., camera_id: _Optional[str] = ..., kind: _Optional[str] = ..., raised_ms: _Optional[int] = ..., boot_id: _Optional[int] = ..., frames: _Optional[_Union[Range, _Mapping]] = ..., checked: _Optional[int] = ..., flagged: _Optional[int] = ..., mean_entropy_bits: _Optional[float] = ..., threshold_bits: _Optional[float] = ..., thumbnail: _Optional[bytes] = ..., baseline_bits: _Optional[float] = ..., evidence_octaves: _Optional[float] = ..., whole: _Optional[bool] = ..., class_id: _Optional[int] = ...) -> None: ...
 
 class SignedModels(_message.Message):
-    __slots__ = ("models", "tag")
+    __slots__ = ("models", "signer", "signature")
     MODELS_FIELD_NUMBER: _ClassVar[int]
-    TAG_FIELD_NUMBER: _ClassVar[int]
+    SIGNER_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
     models: bytes
-    tag: bytes
-    def __init__(self, models: _Optional[bytes] = ..., tag: _Optional[bytes] = ...) -> None: ...
+    signer: bytes
+    signature: bytes
+    def __init__(self, models: _Optional[bytes] = ..., signer: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
 
 class Models(_message.Message):
-    __slots__ = ("published",)
+    __slots__ = ("published", "changed_ms")
     PUBLISHED_FIELD_NUMBER: _ClassVar[int]
+    CHANGED_MS_FIELD_NUMBER: _ClassVar[int]
     published: _containers.RepeatedCompositeFieldContainer[Model]
-    def __init__(self, published: _Optional[_Iterable[_Union[Model, _Mapping]]] = ...) -> None: ...
+    changed_ms: int
+    def __init__(self, published: _Optional[_Iterable[_Union[Model, _Mapping]]] = ..., changed_ms: _Optional[int] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("model_id", "location", "published_ms", "digest", "files", "classes", "withdrawn_ms", "strip")
+    __slots__ = ("model_id", "location", "published_ms", "digest", "files", "classes", "withdrawn_ms", "strip", "signer", "signature")
     MODEL_ID_FIELD_NUMBER: _ClassVar[int]
     LOCATION_FIELD_NUMBER: _ClassVar[int]
     PUBLISHED_MS_FIELD_NUMBER: _ClassVar[int]
@@ -358,6 +362,8 @@ class Model(_message.Message):
     CLASSES_FIELD_NUMBER: _ClassVar[int]
     WITHDRAWN_MS_FIELD_NUMBER: _ClassVar[int]
     STRIP_FIELD_NUMBER: _ClassVar[int]
+    SIGNER_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
     model_id: str
     location: str
     published_ms: int
@@ -366,7 +372,9 @@ class Model(_message.Message):
     classes: _containers.RepeatedScalarFieldContainer[str]
     withdrawn_ms: int
     strip: bool
-    def __init__(self, model_id: _Optional[str] = ..., location: _Optional[str] = ..., published_ms: _Optional[int] = ..., digest: _Optional[str] = ..., files: _Optional[_Iterable[_Union[BundleFile, _Mapping]]] = ..., classes: _Optional[_Iterable[str]] = ..., withdrawn_ms: _Optional[int] = ..., strip: _Optional[bool] = ...) -> None: ...
+    signer: bytes
+    signature: bytes
+    def __init__(self, model_id: _Optional[str] = ..., location: _Optional[str] = ..., published_ms: _Optional[int] = ..., digest: _Optional[str] = ..., files: _Optional[_Iterable[_Union[BundleFile, _Mapping]]] = ..., classes: _Optional[_Iterable[str]] = ..., withdrawn_ms: _Optional[int] = ..., strip: _Optional[bool] = ..., signer: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
 
 class BundleFile(_message.Message):
     __slots__ = ("name", "size", "sha256")

@@ -27,6 +27,8 @@ from infra.local.topics import TopicSpec, create_topics
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # The tests' own bundles name their factories here.
 os.environ["POINTILLIST_FACTORIES"] = "tests"
+# And some bring code of their own.
+os.environ["POINTILLIST_ALLOW_CODE"] = "1"
 
 # For mutation runs: the same examples every time, and no search for the smallest one that fails.
 settings.register_profile("mutants", derandomize=True, database=None, phases=[Phase.explicit, Phase.generate])

@@ -46,6 +46,7 @@ def main() -> None:
         key,
         model,
         roles,
+        signer,
         topics,
         up,
     )

@@ -8,7 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from infra.cli import app
+from infra.cli.code import AllowCode
 from infra.cli.passwords import resolve
+from infra.cli.signer import Trust, trust_file
 from schemas.errors import ConfigError
 from schemas.limits import USUAL_FRAME_PIXELS
 
@@ -147,9 +149,14 @@ def process(
         int, typer.Option(help="Height x width of the largest frame; what is larger goes to the dead letters.")
     ] = USUAL_FRAME_PIXELS,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    threads: Annotated[
+        int, typer.Option(help="On a CPU: how many compute at once; 0 is half of the cores that there are.", min=0)
+    ] = 0,
     model_cache: Annotated[
         Path | None, typer.Option(help="Folder for copies of published models; else in the state folder, or passing.")
     ] = None,
+    trust: Trust = None,
+    allow_code: AllowCode = False,
     metrics: Metrics = None,
     state: State = None,
     broker_wait: BrokerWait = BROKER_WAIT_S,
@@ -162,6 +169,7 @@ def process(
     from infra.role import run_role
     from processors.service import run_processor
     from processors.settings import ProcessorSettings
+    from schemas.signers import TrustedSigners
 
     if not bundle.exists() and bundle.name == str(bundle):
         from processors.bundle import shipped_bundle
@@ -173,7 +181,9 @@ def process(
         "kafka": broker(kafka, state, "kafka"), "bundle": bundle, "instance": instance, "mode": mode,
         "compile": compiled, "batch_frames": batch_frames, "device": device, "model_cache": model_cache,
         "strip_dropped": strip_dropped, "max_frame_pixels": max_pixels, "backend": backend, "precision": precision,
+        "threads": threads, "trust": trust_file(trust, state),
     }  # fmt: skip
+    TrustedSigners.read(options["trust"])
     require_brokers(broker_wait, kafka=options["kafka"])
     try:
         settings = ProcessorSettings(**options)

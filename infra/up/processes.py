@@ -127,6 +127,7 @@ class LocalRoles:
         fixed += ["--max-pixels", str(self._settings.max_frame_pixels)]
         fixed += ["--strip-dropped", str(self._settings.strip_dropped)]
         fixed += ["--model-cache", str(self._layout.model_cache.resolve())]
+        fixed += ["--trust", str(self._layout.trusted.resolve())]
         return [
             self._role(f"processor-{index + 1}", [*fixed, "--instance", f"processor-{index + 1}"], self._environment)
             for index in range(self._settings.processors)

@@ -135,6 +135,7 @@ class _Run:
     def prepare(self, scenario: Scenario, document: dict[str, Any]) -> None:
         """Lay down the scenario, the keys and what this run is."""
         self._layout.fleet_secret()
+        self._layout.signer()
         if not self._layout.generations.exists():
             write_json(self._layout.generations, {})
         generations = accepted_generations(self._layout.generations)

@@ -24,6 +24,7 @@ from infra.up.processes import LocalRoles
 from infra.up.settings import UpSettings
 from producers.scenario import load_scenario
 from schemas.limits import MAX_BROKER_BYTES
+from schemas.signers import TrustedSigners
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = ROOT / "infra" / "compose"
@@ -181,5 +182,11 @@ def test_the_scenario_is_one_that_the_fleet_runs() -> None:
 
 
 def test_the_bundle_of_the_processor_is_shipped() -> None:
-    command = SERVICES["processor"]["command"]
-    assert (ROOT / "bundles" / command[command.index("--bundle") + 1]).is_dir()
+    (bundle,) = (word for word in SERVICES["processor"]["command"] if word.startswith("--bundle="))
+    assert (ROOT / "bundles" / bundle.removeprefix("--bundle=")).is_dir()
+
+
+def test_the_file_of_the_trusted_signers_can_be_read_and_trusts_nobody_yet() -> None:
+    file = COMPOSE / "trusted-signers"
+    TrustedSigners.read(file)
+    assert all(line.startswith("#") for line in file.read_text().splitlines())

@@ -48,6 +48,7 @@ class Rig:
 
     bootstrap: str
     bundle: Path
+    trust: Path | None = None
     run: str = field(default_factory=lambda: uuid4().hex[:12])
     verdicts: dict[Name, list[Verdict]] = field(default_factory=dict)
     traces: dict[Name, bytes] = field(default_factory=dict)
@@ -65,6 +66,7 @@ class Rig:
             "verdicts_topic": self.topic("verdicts"),
             "dead_letters_topic": self.topic("letters"),
             "models_topic": self.topic("models"),
+            "trust": self.trust,
             "device": "cpu",
             "backend": "torch",
             "threads": 1,

@@ -24,8 +24,11 @@ from schemas.keys import CameraKey, KeyRing
 from schemas.pixels.packing import Picture
 from schemas.pixels.temporal_encoder import TemporalEncoder
 from schemas.pointillist_pb2 import TEMPORAL
+from schemas.signers import Signer, TrustedSigners
 
 KEYS = KeyRing(b"a fleet secret of tests")
+SIGNER = Signer.new()
+TRUSTED = TrustedSigners({SIGNER.public: "tests"})
 CLASSES = ("stop", "yield", "go")
 TRACE = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
