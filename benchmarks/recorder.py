@@ -35,6 +35,7 @@ from prometheus_client import CollectorRegistry
 from consumers.console.board import Board
 from consumers.console.shown import Shown
 from consumers.database.engine import open_engine
+from consumers.database.queries import open_records
 from consumers.evidence.quarantine import Quarantine
 from consumers.metrics import Meters, places_of
 from consumers.reading.batch import Partition, read
@@ -120,7 +121,8 @@ class Direct:
         self.board = Board(self.settings)
         self.meters = Meters(CollectorRegistry(), places_of(self.settings))
         self.keys = KeyRing(SECRET)
-        self.offsets: dict[Partition, int] = self.store.offsets()
+        with open_records(self.settings.database) as records:
+            self.offsets: dict[Partition, int] = records.offsets()
 
     def restore(self) -> None:
         """As at the start of a recorder."""

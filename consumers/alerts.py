@@ -17,6 +17,8 @@ from sqlalchemy import Engine, func, select, tuple_, update
 
 from consumers.database.tables import alerts
 from consumers.database.thread import FIRST_DELAY_S, LONGEST_DELAY_S, Damaged, DatabaseThread, Stopped
+from consumers.database.turns import release_alerts, take_alerts
+from consumers.published import published_since
 from schemas.cloudevents import RECORDER, event_headers
 from schemas.errors import BrokerError
 from schemas.frame import sign_message
@@ -56,6 +58,15 @@ def unpublished(engine: Engine, after: Due | None = None) -> list[Due]:
         query = query.where(place > (after.raised_ms, after.alert_id))
     with engine.begin() as connection:
         return [Due(*row) for row in connection.execute(query)]
+
+
+def still_due(engine: Engine, due: Sequence[Due]) -> list[Due]:
+    """Those of `due` that no other recorder publishes or has published. For the database thread."""
+    mine = take_alerts(engine, [each.alert_id for each in due])
+    query = select(alerts.c.alert_id).where(alerts.c.alert_id.in_(mine), ~alerts.c.published)
+    with engine.begin() as connection:
+        left = set(connection.scalars(query))
+    return [each for each in due if each.alert_id in left]
 
 
 def count_unpublished(engine: Engine) -> int:
@@ -100,8 +111,15 @@ class Outbox:
                 log.error("alert_refused", alert_id=each.alert_id[:80], error=repr(answer)[:300])
             else:
                 raise answer
-        log.info("alerts_published", count=len(sent))
+        if sent:
+            log.info("alerts_published", count=len(sent))
         return sent
+
+    async def published(self, due: Sequence[Due]) -> set[str]:
+        """Those of the alerts `due`, at least one, that Kafka holds."""
+        since_ms = min(each.raised_ms for each in due)
+        held = await published_since(self._bootstrap, self._alerts_topic, since_ms)
+        return {each.alert_id for each in due if each.alert_id in held}
 
     async def _send_alert(self, due: Due) -> None:
         alert = Alert.FromString(due.message)
@@ -172,7 +190,15 @@ class Alerts:
         self._engine = engine
         self._database = database
         self.due = asyncio.Event()
-        """To be set when there is a new alert."""
+        """To be set when there may be one to publish."""
+        self._new: set[str] = set()
+        """Raised by this recorder, and never sent."""
+
+    def take(self, raised: Sequence[Alert]) -> None:
+        """These were raised just now."""
+        if raised:
+            self._new.update(alert.alert_id for alert in raised)
+            self.due.set()
 
     async def publish(self) -> None:
         """Publish for ever; raises `Stopped` and `Damaged`."""
@@ -197,9 +223,23 @@ class Alerts:
         after: Due | None = None
         refused = 0
         while due := await self._database.run(unpublished, self._engine, after):
-            sent = await asyncio.wait_for(self._outbox.send(due), PUBLISH_S)
-            await self._database.run(mark_published, self._engine, sent)
-            refused += len(due) - len(sent)
             after = due[-1]
+            try:
+                mine = await self._database.run(still_due, self._engine, due)
+                sent = await asyncio.wait_for(self._send(mine), PUBLISH_S) if mine else []
+                await self._database.run(mark_published, self._engine, sent)
+            finally:
+                await self._database.run(release_alerts, self._engine)
+                self._new.difference_update(each.alert_id for each in due)
+            refused += len(mine) - len(sent)
         if refused:
             raise BrokerError(f"expected Kafka to take every alert, it refused {refused}: they stay, and go again")
+
+    async def _send(self, due: Sequence[Due]) -> list[str]:
+        """Ids of the alerts that Kafka holds now.
+
+        Of one that was tried before, by this recorder or by one that was killed, Kafka says whether it is there.
+        """
+        tried = [each for each in due if each.alert_id not in self._new]
+        there = await self._outbox.published(tried) if tried else set()
+        return [*there, *await self._outbox.send([each for each in due if each.alert_id not in there])]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections import OrderedDict
 from collections.abc import Mapping
+from copy import copy
 from functools import cached_property
 from hashlib import blake2b
 from typing import Final
@@ -209,6 +210,12 @@ class KeyRing:
         if len(self._keys) > self._capacity:
             self._keys.popitem(last=False)
         return key
+
+    def every_generation(self) -> KeyRing:
+        """The same keys, revoked ones included: for what was signed and taken before."""
+        ring = copy(self)
+        ring._accepted_from, ring._keys = {}, OrderedDict()
+        return ring
 
     def current(self, camera_id: CameraId) -> CameraKey:
         """The key that the server signs with: the lowest accepted generation."""

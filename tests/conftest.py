@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import subprocess
+import tempfile
 import uuid
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from hypothesis import Phase, settings
 
 from infra.local.kafka import Kafka
 from infra.local.mosquitto import Mosquitto
+from infra.local.postgresql import PostgreSQL
 from infra.local.service import Service
 from infra.local.topics import TopicSpec, create_topics
 
@@ -102,6 +104,18 @@ def mosquitto(broker_state: Path, running_services: list[Service]) -> Iterator[M
 def kafka(broker_state: Path, running_services: list[Service]) -> Iterator[Kafka]:
     """A real Kafka: `bootstrap`, and `restart stop start kill pause resume`. Fails without Java or Maven."""
     yield from _run(Kafka(broker_state), running_services)
+
+
+@pytest.fixture(scope="session")
+def postgresql(running_services: list[Service]) -> Iterator[PostgreSQL]:
+    """A real PostgreSQL: `url`, `create` and `restart stop start pause resume`. Fails when not installed."""
+    # The server runs as another user than root, who cannot look into root's folders.
+    folder = Path(tempfile.mkdtemp(prefix="pointillist-postgresql-"))
+    folder.chmod(0o755)
+    try:
+        yield from _run(PostgreSQL(folder), running_services)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _run(service: S, running: list[Service]) -> Iterator[S]:

@@ -40,6 +40,8 @@ _FOR_BRIDGES: Final = (b"pointillist.v1.KeyRequest", b"pointillist.v1.ProbeReque
 
 Partition = tuple[str, int]
 """Topic and partition."""
+Span = tuple[int, int]
+"""The first offset that the log of a partition holds, and the one after its last."""
 Place = tuple[str, int, int]
 """Topic, partition and offset of a record."""
 BootKey = tuple[str, int]
@@ -67,6 +69,8 @@ class Batch:
     offsets: dict[Partition, tuple[int, int]] = field(default_factory=dict)
     """For each topic and partition the offset of the first record and the one after the last."""
     verdicts: dict[FrameKey, Verdict] = field(default_factory=dict)
+    partitions: dict[str, int] = field(default_factory=dict)
+    """By camera, the partition of its last verdict."""
     repeated: Counter[BootKey] = field(default_factory=Counter)
     """Verdicts whose identity came earlier in this batch."""
     ledgers: dict[BootKey, LedgerRow] = field(default_factory=dict)
@@ -162,6 +166,7 @@ def _take_verdict(batch: Batch, record: Record, keys: KeyRing) -> None:
         except Malformed as error:  # the verdict stands without them
             log.error("pictures_not_opened", error=str(error))
             verdict.preview = verdict.evidence = b""
+    batch.partitions[camera] = record.partition
 
 
 def frame_row(key: FrameKey, verdict: Verdict, recorded_ms: int) -> FrameRow:
@@ -210,7 +215,9 @@ def _take_event(batch: Batch, record: Record, keys: KeyRing) -> None:
         _check_ledger(ledger)
         known = batch.ledgers.get((camera, ledger.boot_id))
         if known is None or known.revision < ledger.revision:
-            batch.ledgers[camera, ledger.boot_id] = ledger_row((camera, ledger.boot_id), ledger, value)
+            batch.ledgers[camera, ledger.boot_id] = ledger_row(
+                (camera, ledger.boot_id), ledger, value, batch.recorded_ms
+            )
     elif kind == b"pointillist.v1.Status":
         status = open_message(Status, camera, value, keys)
         check_announcement(status)
@@ -244,8 +251,8 @@ def _check_ledger(ledger: Ledger) -> None:
         raise Malformed(f"expected shed ranges within the published {ledger.first} to {ledger.next} - 1")
 
 
-def ledger_row(key: BootKey, ledger: Ledger, message: bytes) -> LedgerRow:
-    """The ledger as a row, with the signed `message` that it was read from."""
+def ledger_row(key: BootKey, ledger: Ledger, message: bytes, taken_ms: int = 0) -> LedgerRow:
+    """The ledger as a row, with the signed `message` that it was read from, recorded at `taken_ms`."""
     return LedgerRow(
         *key,
         ledger.revision,
@@ -260,6 +267,7 @@ def ledger_row(key: BootKey, ledger: Ledger, message: bytes) -> LedgerRow:
         ledger.written_ms,
         min(ledger.confirmed_to, ledger.next),
         message,
+        taken_ms,
     )
 
 

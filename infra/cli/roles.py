@@ -200,13 +200,38 @@ def process(
     )
 
 
+def kept(days: float | None, gib: float | None) -> Any:
+    """The bounds of what is recorded, where something was said of them."""
+    from consumers.settings import Bounds
+
+    for name, value in (("--keep-days", days), ("--keep-gib", gib)):
+        if value is not None and value <= 0:
+            raise ConfigError(f"{name}: expected more than 0, got {value:g}")
+    bounds = Bounds() if days is None else Bounds(database_age_s=days * 86_400)
+    return bounds if gib is None else bounds.model_copy(update={"database_bytes": max(2**16, int(gib * 2**30))})
+
+
 @app.command()
 def record(
     kafka: Kafka = None,
     state: State = None,
     database: Annotated[str | None, typer.Option(help="SQLAlchemy URL; else SQLite in the state folder.")] = None,
+    group: Annotated[
+        str | None,
+        typer.Option(
+            help="Share the work with the recorders of this consumer group, all on one PostgreSQL; else one recorder "
+            "reads all.",
+        ),
+    ] = None,
     quarantine: Annotated[str | None, typer.Option(help="Folder or fsspec URL for flagged frames.")] = None,
-    http: Annotated[str | None, typer.Option(help="host:port of the pages /cameras and /preview.")] = None,
+    keep_days: Annotated[
+        float | None, typer.Option(help="Days that frames and what was counted of each minute are kept; else 30.")
+    ] = None,
+    keep_gib: Annotated[
+        float | None,
+        typer.Option(help="GiB that frames may take, the oldest go first; else half the disk, or 64 on PostgreSQL."),
+    ] = None,
+    http: Annotated[str | None, typer.Option(help="host:port of the pages: /cameras, /preview, /audit.")] = None,
     served_as: ServedAs = None,
     probe_budget: Annotated[
         float | None,
@@ -227,15 +252,20 @@ def record(
     layout = Layout((state or Path(".pointillist")).resolve())
     if state is None and (database is None or quarantine is None):
         raise ConfigError("expected --state DIR, or both --database URL and --quarantine URL")
+    url = resolve(database) if database else layout.database_url
+    if group is not None and url.startswith("sqlite"):
+        raise ConfigError("--group: expected a --database of PostgreSQL, got SQLite, which one recorder has for itself")
     bootstrap = broker(kafka, state, "kafka")
     require_brokers(broker_wait, kafka=bootstrap)
     try:
         settings = RecorderSettings(
             kafka=bootstrap,
-            database=resolve(database) if database else layout.database_url,
+            database=url,
+            group=group,
             quarantine=quarantine or str(layout.quarantine),
             http=address(http) if http else None,
             served_as=tuple(served_as or ()),
+            bounds=kept(keep_days, keep_gib),
             probes=ProbePlan() if probe_budget is None else ProbePlan(extra_per_s=probe_budget),
         )
     except ValidationError as error:

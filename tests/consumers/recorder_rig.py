@@ -135,6 +135,7 @@ class Rig:
     url: str
     rule: EvidenceRule = field(default_factory=EvidenceRule)
     bounds: Bounds = field(default_factory=Bounds)
+    group: str | None = None
     offsets: dict[Partition, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -144,6 +145,7 @@ class Rig:
             quarantine=str(self.folder / "quarantine"),
             bounds=self.bounds,
             evidence=self.rule,
+            group=self.group,
         )
         self.board = Board(self.settings)
         self.open()
@@ -153,7 +155,8 @@ class Rig:
         self.engine = open_engine(self.url, writes=True)
         self.store = Store(self.engine, Quarantine(self.settings.quarantine, self.engine), self.settings)
         self.store.prepare()
-        self.offsets = self.store.offsets()
+        with self.records() as records:
+            self.offsets = records.offsets()
 
     def close(self) -> None:
         """End as after a kill: nothing is written any more."""

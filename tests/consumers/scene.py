@@ -129,7 +129,8 @@ class Scene:
 
     def recorded(self, camera: str = CAMERA, boot: int = BOOT) -> RangeSet:
         """The recorded sequence numbers."""
-        if not Path(self.settings.database.removeprefix("sqlite:///")).is_file():
+        url = self.settings.database
+        if url.startswith("sqlite") and not Path(url.removeprefix("sqlite:///")).is_file():
             return RangeSet()
         try:
             with self.records() as records:

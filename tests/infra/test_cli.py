@@ -123,6 +123,19 @@ def test_a_password_in_a_brokers_address_is_refused_and_not_repeated(arguments: 
     assert "host:port" in line
 
 
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--group", "recorders"], "--group: expected a --database of PostgreSQL"),
+        (["--keep-days", "0"], "--keep-days: expected more than 0"),
+        (["--keep-gib", "-1"], "--keep-gib: expected more than 0"),
+    ],
+)
+def test_what_a_recorder_cannot_do_is_one_line(tmp_path: Path, arguments: list[str], named: str) -> None:
+    given = ["record", "--state", str(tmp_path), "--kafka", "127.0.0.1:1", "--broker-wait", "0"]
+    assert named in refusal(run(*given, *arguments, POINTILLIST_FLEET_SECRET=SECRET))
+
+
 @pytest.mark.parametrize("content", [bytes(range(256)), b"\x00\x01", b"\xff\xfe"])
 @pytest.mark.parametrize("command", ["up", "fleet"])
 def test_a_binary_scenario_is_one_line(tmp_path: Path, command: str, content: bytes) -> None:
