@@ -14,6 +14,7 @@ from consumers.reading.batch import Partition, Record
 from consumers.settings import RecorderSettings
 from schemas.limits import MAX_BROKER_BYTES
 from schemas.runtime import trace
+from schemas.runtime.access import kafka_options
 from schemas.runtime.kafka_clients import REQUEST_S, STOP_S, leave, start
 from schemas.runtime.kafka_damage import DamagePasser
 
@@ -53,7 +54,7 @@ class Log:
         """
         consumer = AIOKafkaConsumer(
             *sorted(self.topics),
-            bootstrap_servers=self._settings.kafka,
+            **kafka_options(self._settings.kafka),
             group_id=None,
             enable_auto_commit=False,
             auto_offset_reset="earliest",

@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.table import Table
 
 from infra.cli import app
-from infra.cli.roles import BROKER_WAIT_S, Kafka, State, broker, require_brokers, server_keys
+from infra.cli.access import BROKER_WAIT_S, Kafka, kafka_place, require_brokers
+from infra.cli.roles import State, server_keys
 from schemas.errors import BundleError, ConfigError
 
 if TYPE_CHECKING:
@@ -204,7 +205,7 @@ def _with_topic(
 ) -> R:
     from infra.models_topic import ModelsTopic
 
-    bootstrap = broker(kafka, state, "kafka")
+    bootstrap = kafka_place(kafka, state, "admin")
     require_brokers(broker_wait, kafka=bootstrap)
     keys = server_keys(state)
 

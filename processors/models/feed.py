@@ -17,6 +17,7 @@ from schemas.keys import KeyRing
 from schemas.limits import MAX_BROKER_BYTES
 from schemas.models import LIVE_KEY, unseal
 from schemas.pointillist_pb2 import Models
+from schemas.runtime.access import KafkaAddress, kafka_options
 from schemas.runtime.kafka_clients import leave, start
 
 _WAIT_MS: Final = 5000
@@ -30,7 +31,7 @@ log = structlog.get_logger()
 class ModelFeed:
     """What is published, as Kafka says; a record that is not sealed with the fleet secret changes nothing."""
 
-    def __init__(self, bootstrap: str, topic: str, keys: KeyRing, metrics: ProcessorMetrics) -> None:
+    def __init__(self, bootstrap: KafkaAddress, topic: str, keys: KeyRing, metrics: ProcessorMetrics) -> None:
         self._bootstrap = bootstrap
         self._partition = TopicPartition(topic, 0)
         self._keys = keys
@@ -57,7 +58,7 @@ class ModelFeed:
         attempt = 0
         while True:
             consumer = AIOKafkaConsumer(
-                bootstrap_servers=self._bootstrap,
+                **kafka_options(self._bootstrap),
                 enable_auto_commit=False,
                 auto_offset_reset="none",
                 max_partition_fetch_bytes=MAX_BROKER_BYTES,

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 import structlog
 
+from schemas.identity import CameraId
+from schemas.runtime.access import Login, Tls
 from schemas.runtime.throttle import Throttle
 
 _log = structlog.get_logger()
@@ -18,9 +21,19 @@ _KINDS: Final = 100
 class Broker:
     """Shared by the links of a process. `close` it when they are closed."""
 
-    def __init__(self, host: str, port: int, threads: int) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        threads: int,
+        tls: Mapping[CameraId, Tls] | None = None,
+        login: Login | None = None,
+    ) -> None:
+        """`tls` says how each camera connects; None is without TLS. `login` is of all of them."""
         self.host = host
         self.port = port
+        self.tls = tls
+        self.login = login
         self.connectors = ThreadPoolExecutor(threads, "mqtt-connect")
         self._told: Throttle[tuple[str, str]] = Throttle(_AGAIN_S, remembered=_KINDS)
 
