@@ -201,6 +201,12 @@ class KeyRing:
             self._keys.popitem(last=False)
         return key
 
+    def accept_from(self, lowest: Mapping[str, int]) -> None:
+        """Accept these generations and later ones from now on, in place of what was accepted."""
+        self._accepted_from = dict(lowest)
+        for camera_id, generation in [key for key in self._keys if key[1] < lowest.get(key[0], 0)]:
+            del self._keys[camera_id, generation]
+
     def current(self, camera_id: CameraId) -> CameraKey:
         """The key that the server signs with: the lowest accepted generation."""
         return self.key(camera_id, self._accepted_from.get(camera_id, 0))

@@ -50,6 +50,17 @@ def server_keys(state: Path | None) -> Any:
     return KeyRing(layout.fleet_secret(), accepted_generations(generations))
 
 
+def generations_file(state: Path | None) -> Path | None:
+    """Where the lowest accepted generations of keys are written while a role runs; None when nobody says where."""
+    from infra.environment import Environment
+    from infra.layout import Layout
+
+    layout = Layout(state.resolve()) if state is not None else None
+    if layout is None or not layout.secret_file.is_file():
+        return Environment().generations_file
+    return layout.generations
+
+
 @app.command()
 def bridge(
     mqtt: Mqtt = None,
@@ -78,6 +89,7 @@ def bridge(
     from pydantic import ValidationError
 
     from infra.cli.up import first_problem
+    from infra.generations import following
     from infra.role import run_role
     from producers.bridge import KEPT_BYTES, BridgeSettings, run_bridge
     from schemas.runtime.memory import keep_freed
@@ -102,7 +114,9 @@ def bridge(
     run_role(
         name,
         metrics,
-        lambda registry, health, stop: run_bridge(settings, keys, registry=registry, health=health, stop=stop),
+        lambda registry, health, stop: following(
+            generations_file(state), keys, run_bridge(settings, keys, registry=registry, health=health, stop=stop)
+        ),
     )
 
 
@@ -149,6 +163,7 @@ def process(
     from pydantic import ValidationError
 
     from infra.cli.up import first_problem
+    from infra.generations import following
     from infra.layout import Layout
     from infra.role import run_role
     from processors.service import run_processor
@@ -175,7 +190,9 @@ def process(
     run_role(
         instance or "processor",
         metrics,
-        lambda registry, health, stop: run_processor(settings, keys, registry=registry, health=health, stop=stop),
+        lambda registry, health, stop: following(
+            generations_file(state), keys, run_processor(settings, keys, registry=registry, health=health, stop=stop)
+        ),
     )
 
 
@@ -205,6 +222,7 @@ def record(
     from consumers.recorder import run_recorder
     from consumers.settings import ProbePlan, RecorderSettings
     from infra.cli.up import first_problem
+    from infra.generations import following
     from infra.layout import Layout
     from infra.role import address, run_role
 
@@ -229,7 +247,9 @@ def record(
     run_role(
         "recorder",
         metrics,
-        lambda registry, health, stop: run_recorder(settings, keys, registry=registry, health=health, stop=stop),
+        lambda registry, health, stop: following(
+            generations_file(state), keys, run_recorder(settings, keys, registry=registry, health=health, stop=stop)
+        ),
     )
 
 

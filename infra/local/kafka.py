@@ -151,8 +151,8 @@ class Kafka(Service):
 def kafka_security(pki: Path, folder: Path) -> str:
     """The lines of Kafka's configuration by which the authority in `pki` lets clients in, each with its rights.
 
-    The keystore is PEM, a file in `folder`: no tool of Java's has to make one. A certificate's name is a user's, without
-    the number of an instance; a camera's, which holds a slash, is nobody's.
+    The keystore is PEM, a file in `folder`: no tool of Java's has to make one. A certificate's name is a user's,
+    without the number of an instance; a camera's, which holds a slash, is nobody's.
     """
     own = role_folder(pki, "kafka")
     write_private(folder / "keystore.pem", (own / KEY_FILE).read_text() + (own / CERTIFICATE_FILE).read_text())

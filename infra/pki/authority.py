@@ -23,7 +23,6 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from infra.local.files import write_text
 from schemas.errors import ConfigError, StateError
 from schemas.runtime.access import AUTHORITY_FILE
 from schemas.runtime.atomic_file import replacing
@@ -80,7 +79,7 @@ class Authority:
             .sign(key, hashes.SHA256())
         )
         write_private(folder / "ca.key", _pem(key))
-        write_text(folder / AUTHORITY_FILE, certificate.public_bytes(Encoding.PEM).decode())
+        write_public(folder / AUTHORITY_FILE, certificate.public_bytes(Encoding.PEM).decode())
         authority = cls(folder)
         authority.revoke({})
         return authority
@@ -150,8 +149,8 @@ class Authority:
             entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(at).build()
             builder = builder.add_revoked_certificate(entry)
         signed = builder.sign(self._key, hashes.SHA256())
-        write_text(self.folder / "revoked.json", json.dumps({f"{s:x}": n for s, n in gone.items()}, indent=2) + "\n")
-        write_text(list_file, signed.public_bytes(Encoding.PEM).decode())
+        write_public(self.folder / "revoked.json", json.dumps({f"{s:x}": n for s, n in gone.items()}, indent=2) + "\n")
+        write_public(list_file, signed.public_bytes(Encoding.PEM).decode())
 
 
 def common_name(certificate: x509.Certificate) -> str:
@@ -185,6 +184,13 @@ def write_private(path: Path, text: str) -> None:
     """Write a file that only its owner can read, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path, private=True) as fresh:
+        fresh.write_text(text)
+
+
+def write_public(path: Path, text: str) -> None:
+    """Write a file that anybody may read, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as fresh:
         fresh.write_text(text)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from schemas.runtime.atomic_file import replacing
+from infra.pki.authority import write_public
 
 
 def refused(pki: Path) -> set[str]:
@@ -29,5 +29,4 @@ def readmit(pki: Path, cameras: Iterable[str]) -> None:
 
 
 def _write(pki: Path, cameras: set[str]) -> None:
-    with replacing(pki / "refused") as fresh:
-        fresh.write_text("".join(f"{camera}\n" for camera in sorted(cameras)))
+    write_public(pki / "refused", "".join(f"{camera}\n" for camera in sorted(cameras)))

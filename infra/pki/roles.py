@@ -11,12 +11,11 @@ from typing import Final
 from cryptography import x509
 
 from infra.layout import write_private
-from infra.pki.authority import Authority, Issued, common_name, good_for
+from infra.pki.authority import Authority, Issued, common_name, good_for, write_public
 from infra.pki.mqtt_rights import mqtt_rights
 from infra.pki.refusals import refused
 from schemas.errors import ConfigError, StateError
 from schemas.runtime.access import AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE, Tls
-from schemas.runtime.atomic_file import replacing
 
 SERVERS: Final = ("mosquitto", "kafka")
 CLIENTS: Final = ("bridge", "processor", "recorder", "admin", "audit", "health")
@@ -64,8 +63,7 @@ class Roles:
         """The rights that mosquitto reads."""
         names = [path.name for path in (self.authority.folder / "roles").iterdir()]
         text = mqtt_rights(sorted(names), sorted(refused(self.authority.folder)))
-        with replacing(rights_file(self.authority.folder)) as fresh:
-            fresh.write_text(text)
+        write_public(rights_file(self.authority.folder), text)
 
     def _certificate(self, name: str) -> x509.Certificate | None:
         try:
@@ -78,8 +76,7 @@ class Roles:
         folder = self.folder(name)
         write_private(folder / KEY_FILE, issued.key)
         for file, text in ((CERTIFICATE_FILE, issued.certificate), (AUTHORITY_FILE, self.authority.pem)):
-            with replacing(folder / file) as fresh:
-                fresh.write_text(text)
+            write_public(folder / file, text)
 
 
 def role_folder(pki: Path, name: str) -> Path:
