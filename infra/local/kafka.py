@@ -107,8 +107,8 @@ class Kafka(Service):
         path = os.pathsep.join(str(jar) for jar in jars)
         return [java, *_JVM, *archive, "-Dlog4j2.configurationFile=log4j2.properties", "-cp", path]
 
-    def _format(self, jvm: list[str]) -> None:
-        command = [*jvm, "kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", "server.properties"]
+    def _format(self, jvm: list[str], *options: str) -> None:
+        command = [*jvm, "kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", "server.properties", *options]
         try:
             done = subprocess.run(
                 command, cwd=self.folder, capture_output=True, text=True, timeout=FORMAT_S, check=False

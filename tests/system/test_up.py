@@ -19,6 +19,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from infra.audit import audit as count_frames
 from infra.layout import Layout
 from infra.local.process import COMMAND
+from infra.pki.roles import role_tls
 from infra.up.background import RunningSystem, audit
 from processors.bundle import shipped_bundle
 from schemas.frame import sign_message
@@ -185,6 +186,7 @@ def test_a_second_up_with_another_drop_is_obeyed_by_all_cameras_and_says_which_o
         host, _, port = system.roles()["mosquitto"]["listen"].partition(":")
         wait_until(lambda: any(file.exists() for file in told), "a camera without a baseline told to probe more")
         client = Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)
+        client.tls_set_context(role_tls(layout.pki, "admin").context())
         client.connect(host, int(port))
         client.loop_start()
         camera = CameraId("local/cam-2")
