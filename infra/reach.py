@@ -14,7 +14,7 @@ from typing import Final
 
 from infra.role import address as parse
 from schemas.errors import BrokerError
-from schemas.runtime.access import KafkaAccess, KafkaAddress, Login, Tls, secured, tls_refusal
+from schemas.runtime.access import KafkaAccess, KafkaAddress, Login, Tls, kafka_options, secured, tls_refusal
 
 RETRY_S = 0.2
 _ANSWER_S: Final = 2.0
@@ -58,6 +58,8 @@ def require_kafka(address: KafkaAddress, wait_s: float) -> None:
     def answers() -> bool:
         if isinstance(address, KafkaAccess):
             _look_for_refusal(places, address.tls)
+            if address.login is not None and asyncio.run(_password_refused(address, places)):
+                raise Refused("wrong user or password")
         return asyncio.run(answers_kafka(address))
 
     # Its own line for each try would bury ours.
@@ -83,6 +85,24 @@ def _look_for_refusal(places: list[tuple[str, int]], tls: Tls) -> None:
                 raise Refused(why) from None
         except OSError:
             continue
+
+
+async def _password_refused(address: KafkaAccess, places: list[tuple[str, int]]) -> bool:
+    """Whether a server answers that it does not know this user, or not by this password."""
+    from aiokafka.conn import create_conn
+    from aiokafka.errors import AuthenticationFailedError, KafkaError, SaslAuthenticationFailed
+
+    options = kafka_options(address)
+    del options["bootstrap_servers"]
+    for host, port in places:
+        try:
+            link = await create_conn(host, port, client_id="ready", request_timeout_ms=int(_ANSWER_S * 1000), **options)
+        except (AuthenticationFailedError, SaslAuthenticationFailed):
+            return True
+        except (KafkaError, OSError, TimeoutError):
+            continue
+        link.close()
+    return False
 
 
 def _require(what: str, address: tuple[str, int], wait_s: float, answers: Callable[[], bool]) -> None:

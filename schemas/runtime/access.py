@@ -23,10 +23,10 @@ KEY_FILE: Final = "tls.key"
 _WORDS: Final = {
     "CERTIFICATE_VERIFY_FAILED": "the server's certificate is not to be trusted",
     "TLSV1_ALERT_UNKNOWN_CA": "the server does not know the authority of our certificate: it is of another fleet",
-    "SSLV3_ALERT_CERTIFICATE_UNKNOWN": "the server does not trust our certificate: it is of another fleet",
+    "SSLV3_ALERT_CERTIFICATE_UNKNOWN": "the server does not trust our certificate: it is of another fleet or has ended",
     "SSLV3_ALERT_CERTIFICATE_EXPIRED": "our certificate has expired: enrol anew",
     "SSLV3_ALERT_CERTIFICATE_REVOKED": "our certificate has been revoked: enrol anew",
-    "SSLV3_ALERT_BAD_CERTIFICATE": "the server takes our certificate for a bad one: enrol anew",
+    "SSLV3_ALERT_BAD_CERTIFICATE": "the server asks for a certificate, and ours is missing or bad",
     "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE": "the server does not take a certificate of this kind",
     "TLSV13_ALERT_CERTIFICATE_REQUIRED": "the server asks for a certificate, and none is given",
     "WRONG_VERSION_NUMBER": "the server does not speak TLS on this port",

@@ -110,9 +110,7 @@ class Visitor:
         with self._changed:
             assert self._changed.wait_for(holds, WAIT_S), "the broker has not answered"
 
-    def _connected(
-        self, _c: Client, _u: object, _f: ConnectFlags, reason: ReasonCode, _p: Properties | None
-    ) -> None:
+    def _connected(self, _c: Client, _u: object, _f: ConnectFlags, reason: ReasonCode, _p: Properties | None) -> None:
         with self._changed:
             self._up = reason
             self._changed.notify_all()
