@@ -55,10 +55,8 @@ class Enrolment:
         if not authorities or common_name(own) != name:
             raise ConfigError(f"expected a certificate of {name} and its authority's in {file}, got others")
         if own.not_valid_after_utc < datetime.datetime.now(datetime.UTC):
-            at = own.not_valid_after_utc
-            raise ConfigError(
-                f"the enrolment of {name} ended at {at:%Y-%m-%d %H:%M:%SZ}: `pointillist enroll` renews it"
-            )
+            at = f"{own.not_valid_after_utc:%Y-%m-%d %H:%M:%SZ}"
+            raise ConfigError(f"the enrolment of {name} in {file} ended at {at}: `pointillist enroll` renews it")
         authority = text[text.rindex(_BEGIN) :]
         return cls(name, CameraKey.from_export(name, said["key"]), said.get("mqtt"), Tls(authority, file))
 

@@ -8,7 +8,8 @@ from typing import Final
 from schemas.topics import ROOT, Channel
 
 _CAMERA_WRITES: Final = (Channel.FRAME, Channel.META, Channel.STATUS, Channel.EVENT)
-_CAMERA_READS: Final = (Channel.CONFIRM, Channel.SETTINGS, Channel.PROBES, Channel.KEY_REQUEST)
+# Its own status too: by that a camera hears of another device with its name.
+_CAMERA_READS: Final = (Channel.STATUS, Channel.CONFIRM, Channel.SETTINGS, Channel.PROBES, Channel.KEY_REQUEST)
 _BRIDGE: Final[dict[str, tuple[Channel, ...]]] = {
     "read": _CAMERA_WRITES,
     "write": (Channel.CONFIRM, Channel.PROBES, Channel.KEY_REQUEST),

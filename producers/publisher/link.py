@@ -83,6 +83,7 @@ class Link:
         self._writing = False
         self._closed = False
         self._retry_at = 0.0
+        self._up_at = 0.0
         self._backoff_s = settings.reconnect_s
         self._gone = asyncio.Event()
         self._client = self._make_client(client_id, tls.context() if tls is not None else None)
@@ -234,7 +235,7 @@ class Link:
             client.subscribe(self._subscriptions)
         self.up = True
         self.connections += 1
-        self._backoff_s = self._settings.reconnect_s
+        self._up_at = time.monotonic()
         self._user.on_up(flags.session_present, getattr(properties, "ReceiveMaximum", 65_535))
 
     def _on_disconnect(
@@ -243,8 +244,11 @@ class Link:
         if self._connecting is not None:
             return  # on a connector's thread: `_connected` finds the socket gone
         was_up, self.up = self.up, False
+        if was_up and time.monotonic() - self._up_at > self._settings.steady_s:
+            self._backoff_s = self._settings.reconnect_s
         if reason.value == _TAKEN_OVER:
-            # Whoever holds this camera's certificate elsewhere: the two take turns instead of fighting.
+            # Whoever holds this camera's certificate elsewhere: the two take turns instead of fighting. Mosquitto 2.0
+            # ends a connection that is taken over without a word: there the growing waits have to do.
             self._backoff_s = self._settings.taken_over_s
         self._retry_later()
         if not self._closed and not self.held:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+import socket
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,11 +18,14 @@ from infra.pki.authority import Authority
 from infra.pki.roles import role_tls, share_name
 from infra.reach import require_mqtt
 from infra.revocation import revoke
+from producers.publisher.broker import Broker
+from producers.publisher.link import Link
+from producers.publisher.settings import LinkSettings
 from schemas.errors import BrokerError
 from schemas.identity import CameraId
 from schemas.runtime.access import Tls
 from schemas.topics import Channel, every_camera_filter, mqtt_topic, shared_filter
-from tests.infra.secure import Visitor, as_tls, dead_air, enrolled, make_fleet
+from tests.infra.secure import WAIT_S, Visitor, as_tls, dead_air, enrolled, make_fleet
 
 pytestmark = pytest.mark.brokers
 DOOR, YARD = CameraId("site/door"), CameraId("site/yard")
@@ -47,6 +53,12 @@ def role(fleet: Layout, name: str) -> Tls:
     return role_tls(fleet.pki, name)
 
 
+def tried(broker: tuple[str, int], tls: Tls, topic: str) -> int:
+    """What the broker says to a message. It ends the connection after one that it refuses."""
+    with Visitor(broker, tls) as visitor:
+        return visitor.publish(topic)
+
+
 def test_a_camera_speaks_on_its_own_topics_and_the_bridge_hears_it(fleet: Layout, broker: tuple[str, int]) -> None:
     with Visitor(broker, role(fleet, "bridge")) as bridge, Visitor(broker, enrolled(fleet, DOOR)) as door:
         bridge.subscribe(shared_filter(share_name(fleet.pki), Channel.FRAME))
@@ -66,12 +78,10 @@ def test_a_camera_speaks_on_its_own_topics_and_the_bridge_hears_it(fleet: Layout
 def test_nobody_else_speaks_as_a_camera_or_to_one(fleet: Layout, broker: tuple[str, int]) -> None:
     foreign = [mqtt_topic(DOOR, channel) for channel in Channel]
     own = [mqtt_topic(YARD, Channel.CONFIRM), mqtt_topic(YARD, Channel.SETTINGS), mqtt_topic(YARD, Channel.PROBES)]
-    with Visitor(broker, enrolled(fleet, YARD)) as yard:
-        assert {yard.publish(topic) for topic in [*foreign, *own, "elsewhere"]} == {NOT_AUTHORIZED}
-    with Visitor(broker, role(fleet, "health")) as health:
-        assert {health.publish(topic) for topic in foreign} == {NOT_AUTHORIZED}
-    with Visitor(broker, role(fleet, "bridge")) as bridge:
-        given = {channel: bridge.publish(mqtt_topic(DOOR, channel)) for channel in Channel}
+    yard = enrolled(fleet, YARD)
+    assert {tried(broker, yard, topic) for topic in [*foreign, *own, "elsewhere"]} == {NOT_AUTHORIZED}
+    assert {tried(broker, role(fleet, "health"), topic) for topic in foreign} == {NOT_AUTHORIZED}
+    given = {channel: tried(broker, role(fleet, "bridge"), mqtt_topic(DOOR, channel)) for channel in Channel}
     refused = {channel for channel, reason in given.items() if reason == NOT_AUTHORIZED}
     assert refused == {Channel.FRAME, Channel.META, Channel.STATUS, Channel.EVENT, Channel.SETTINGS}
 
@@ -203,10 +213,57 @@ class _Unasked(Mosquitto):
     """It runs as soon as it listens, whoever would trust it."""
 
     def _answers(self) -> bool:
-        import socket
-
         try:
             socket.create_connection((self.host, self.port), 1).close()
         except OSError:
             return False
         return True
+
+
+class _Listener:
+    """Whoever owns a link, and hears of no more than its connections."""
+
+    def __init__(self) -> None:
+        self.ups = 0
+
+    def on_up(self, session_present: bool, receive_maximum: int) -> None:
+        self.ups += 1
+
+    def on_down(self) -> None: ...
+
+    def on_puback(self, mid: int, reason: int) -> None: ...
+
+    def on_message(self, topic: str, payload: bytes, retained: bool) -> None: ...
+
+    def on_read(self) -> None: ...
+
+
+async def test_two_devices_with_one_enrolment_do_not_fight_for_the_connection(
+    fleet: Layout, broker: tuple[str, int]
+) -> None:
+    tls = enrolled(fleet, "site/twin")
+    links = Broker(*broker, threads=2, tls={CameraId("site/twin"): tls})
+    users = [_Listener(), _Listener()]
+    quick = LinkSettings(reconnect_s=0.02, reconnect_max_s=1.0)
+    will = (mqtt_topic(CameraId("site/twin"), Channel.STATUS), b"gone")
+    twins = [Link(user, f"pl{n}", links, lambda: will, [], quick, tls) for n, user in enumerate(users)]
+
+    async def tick(until_s: float, holds: Callable[[], bool]) -> None:
+        end = time.monotonic() + until_s
+        while not holds() and time.monotonic() < end:
+            for twin in running:
+                twin.tick(time.monotonic())
+            await asyncio.sleep(0.01)
+
+    try:
+        running = twins[:1]
+        await tick(WAIT_S, lambda: users[0].ups == 1)
+        running = twins
+        await tick(WAIT_S, lambda: users[1].ups == 1 and not twins[0].up)
+        await tick(1.5, lambda: False)
+        # Each time after twice the wait: at a fiftieth of a second each they would be a hundred.
+        assert 2 <= sum(user.ups for user in users) <= 20
+    finally:
+        for twin in twins:
+            await twin.close(1.0)
+        links.close()

@@ -126,8 +126,8 @@ def test_nothing_survives_kill_9_of_up_and_the_next_up_goes_on(tmp_path: Path) -
     assert (status, found["frames_lost"], found["frames_pending"]) == (0, 0, 0)
 
 
-def test_ctrl_c_drains_and_reports(tmp_path: Path) -> None:
-    with RunningSystem(tmp_path / "state", "--cameras", 2, "--fps", 5) as system:
+def test_ctrl_c_drains_and_reports_also_without_tls_and_rights(tmp_path: Path) -> None:
+    with RunningSystem(tmp_path / "state", "--cameras", 2, "--fps", 5, "--plain") as system:
         system.await_role("fleet")
         await_more_recorded(system, 10)
         system.interrupt()
