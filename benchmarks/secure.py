@@ -2,8 +2,8 @@
 
 `pointillist up` as fast as it goes, by default and with `--plain`, in turn, `--rounds` times over. `frames` is the
 secure run's frames a second ÷ the plain one's; `bridge` the CPU time of the bridge on a frame, secure ÷ plain; `all`
-that of all processes. Then a camera of a running system is revoked: `revoked_s` is the time from the command's start to the
-last frame of that camera that the recorder has taken, `command_s` until the command has ended.
+that of all processes. Then a camera of a running system is revoked: `revoked_s` is the time from the command's start to
+the capture of the last frame of that camera that the recorder has taken, `command_s` until the command has ended.
 """
 
 from __future__ import annotations
