@@ -21,9 +21,9 @@ TEMPLATE = INFRA / "mosquitto" / "mosquitto.conf.in"
 SYSTEM_PATH = "/usr/sbin:/usr/local/sbin"
 
 _DISCONNECT = b"\xe0\x00"
-_PLAIN: Final = "allow_anonymous true"
-_OTHERS: Final = 256
-"""Connections that are no cameras': of roles, and of people who look."""
+PLAIN: Final = "allow_anonymous true"
+MAX_CONNECTIONS: Final = CAMERAS_AT_HAND + 256
+"""Those of cameras, and of roles and people who look."""
 
 
 def mosquitto_binary() -> str:
@@ -112,8 +112,8 @@ class Mosquitto(Service):
             # a change of user also clears the signal that ends it with its parent.
             USER=getpass.getuser(),
             MAX_PACKET_BYTES=MAX_BROKER_BYTES,
-            MAX_CONNECTIONS=CAMERAS_AT_HAND + _OTHERS,
-            SECURITY=_PLAIN if self._pki is None else mosquitto_security(self._pki),
+            MAX_CONNECTIONS=MAX_CONNECTIONS,
+            SECURITY=PLAIN if self._pki is None else mosquitto_security(self._pki),
         )
         return [program, "-c", "mosquitto.conf"]
 
