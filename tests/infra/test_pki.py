@@ -9,9 +9,8 @@ import stat
 from pathlib import Path
 
 import pytest
-from click.testing import Result
 from cryptography import x509
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from infra.cli import app
 from infra.cli.access import kafka_place

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,6 +31,7 @@ from tests.infra.secure import WAIT_S, Visitor, as_tls, dead_air, enrolled, make
 pytestmark = pytest.mark.brokers
 DOOR, YARD = CameraId("site/door"), CameraId("site/yard")
 NOT_AUTHORIZED = 0x87
+CONNECT = b"\x10\x12\x00\x04MQTT\x05\x02\x00\x05\x00\x00\x05visit"
 
 
 @pytest.fixture(scope="module")
@@ -54,9 +56,11 @@ def role(fleet: Layout, name: str) -> Tls:
 
 
 def tried(broker: tuple[str, int], tls: Tls, topic: str) -> int:
-    """What the broker says to a message. It ends the connection after one that it refuses."""
+    """What the broker says to a message; with one that it refuses the connection is over."""
     with Visitor(broker, tls) as visitor:
-        return visitor.publish(topic)
+        said = visitor.publish(topic)
+        assert said != NOT_AUTHORIZED or visitor.gone.wait(WAIT_S)
+        return said
 
 
 def test_a_camera_speaks_on_its_own_topics_and_the_bridge_hears_it(fleet: Layout, broker: tuple[str, int]) -> None:
@@ -133,6 +137,23 @@ def test_a_revoked_camera_is_thrown_out_at_once_and_let_in_when_it_is_enrolled_a
     assert fleet.generations.read_text().split() == ["{", '"site/door":', "3,", '"site/porch":', "1", "}"]
     with pytest.raises(BrokerError, match="our certificate has been revoked: enrol anew"):
         require_mqtt(broker, 5, before)
+
+
+def test_a_remembered_tls_session_does_not_outlive_a_revocation(fleet: Layout, broker: tuple[str, int]) -> None:
+    context = enrolled(fleet, "site/gate").context()
+
+    def connect(session: ssl.SSLSession | None) -> tuple[bool | None, ssl.SSLSession | None]:
+        plain = socket.create_connection(broker, WAIT_S)
+        with context.wrap_socket(plain, server_hostname=broker[0], session=session) as link:
+            link.sendall(CONNECT)
+            assert link.recv(4)[:1] == b"\x20"
+            return link.session_reused, link.session
+
+    _, session = connect(None)
+    assert connect(session)[0] is True
+    revoke(fleet, CameraId("site/gate"))
+    with pytest.raises(ssl.SSLError, match="revoked"):
+        connect(session)
 
 
 # Each is refused at once, with the words of the one who refuses.

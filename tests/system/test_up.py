@@ -19,7 +19,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from infra.audit import audit as count_frames
 from infra.layout import Layout
 from infra.local.process import COMMAND
-from infra.pki.roles import role_tls
+from infra.pki.roles import SHARE_FILE, role_tls
 from infra.up.background import RunningSystem, audit
 from processors.bundle import shipped_bundle
 from schemas.frame import sign_message
@@ -69,6 +69,7 @@ def test_a_fleet_runs_end_to_end_and_every_frame_is_recorded_and_stamped_on_its_
     with RunningSystem(tmp_path / "state", *options) as system:
         system.await_role("fleet")
         pids = [entry["pid"] for entry in system.roles().values()]
+        said = [" ".join(psutil.Process(pid).cmdline()) for pid in pids]
         http = system.roles()["recorder"]["listen"]
         names = {f"local/cam-{index}" for index in range(4)}
         wait_until(lambda: {c["camera"] for c in json.loads(get(f"http://{http}/cameras"))} == names, "all cameras")
@@ -86,6 +87,11 @@ def test_a_fleet_runs_end_to_end_and_every_frame_is_recorded_and_stamped_on_its_
     assert set(report["latency_s"]) == {"p50", "p95", "p99"}
     assert lost(tmp_path / "state") == 0
     assert not [pid for pid in pids if psutil.pid_exists(pid)]
+    layout = Layout(tmp_path / "state")
+    said += [file.read_text() for file in (*(layout.folder / "logs").iterdir(), *layout.folder.glob("*.json"))]
+    secrets = [layout.secret_file, layout.pki / SHARE_FILE, *layout.keys.rglob("*.key")]
+    assert len(secrets) == 6
+    assert not [file for file in secrets for text in said if file.read_text().strip().rpartition(":")[2] in text]
     stamped = {what: set[str]() for what in STAMPS}
     for file in (tmp_path / "stamps").iterdir():
         for line in file.read_text().splitlines():
