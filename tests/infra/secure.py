@@ -85,6 +85,8 @@ class Visitor:
     ) -> None:
         self.client.disconnect()
         self.client.loop_stop()
+        # Client and visitor know each other: paho's own pair of sockets would be left to the collector.
+        self.client._reset_sockets(sockpair_only=True)
 
     def publish(self, topic: str, payload: bytes = b"x", retain: bool = False) -> int:
         """The broker's reason code: 0 for taken, 16 for taken with nobody to give it to, 0x87 for refused."""
