@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import backdoors, defence, robustness
+from benchmarks import backdoors, defence, robustness, scale_figures
 from benchmarks.latency import parsed
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,6 +39,7 @@ def rendered() -> str:
         else:
             rows.append((name, "", "not measured", f"`{command(name)}`"))
     rows += _at_scale() + _latency(RESULTS.parent / "latency" / "latency.json")
+    rows += scale_figures.rows(RESULTS.parent)
     lines = ["| what | asked for | measured | command |", "| --- | --- | --- | --- |"]
     return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
 

@@ -3,7 +3,8 @@
 CIFAR-10's test pictures through camera masks, rebuilt by the restorer as OpenVINO runs it in float32, bf16 and 8-bit
 integers (as a processor does, calibrated on the pictures that ship) and as torch does: their mean PSNR, and how many
 the shipped networks name rightly, clean and under PGD through the bare network. Losses are torch's figure less the
-other's, on the same pictures under the same masks. Nothing is chosen by them. Stopped, the same command goes on.
+other's, on the same pictures under the same masks. Nothing is chosen by them. `large` is the mean PSNR of the restorer
+of large frames, on the crops that its training has held out. Stopped, the same command goes on.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from infra.environment import Environment
 from lab.attacks import make_attack, to_8_bits
 from lab.masks import random_masks
 from lab.restoration.psnr import psnr_db
+from lab.training.filler import held_out_crops
 from processors.bundle import Bundle, load_bundle, shipped_bundle
 from processors.device.backends.choose import Wish
 from processors.device.backends.engines import restorers
@@ -31,6 +33,7 @@ from schemas.runtime.atomic_file import replacing
 CPU: Final = torch.device("cpu")
 RATIOS: Final = (0.25, 0.5)
 PRECISIONS: Final = ("float32", "bf16", "int8")
+LARGE_WAYS: Final[tuple[Literal["torch", "float32", "int8"], ...]] = ("torch", "float32", "int8")
 BUNDLES: Final = ("cifar10", "cifar10-hardened")
 EPSILON: Final = 0.01
 AT_ONCE: Final = 256
@@ -69,6 +72,28 @@ def right(bundle: Bundle, frames: Tensor, labels: Tensor) -> float:
     return float((logits.argmax(1) == labels).float().mean())
 
 
+@torch.inference_mode()
+def large_rows() -> list[dict[str, Any]]:
+    """What the restorer of large frames gives of held-out crops, and loses, in each way and at each drop ratio."""
+    folder = Environment().data
+    if folder is None:
+        raise ConfigError("expected POINTILLIST_DATA with the training's pictures in it; it is not set")
+    crops = held_out_crops(folder).float() / 255
+    rows: list[dict[str, Any]] = []
+    for ratio in RATIOS:
+        kept = random_masks(len(crops), crops.shape[2], crops.shape[3], ratio, torch.Generator().manual_seed(1))
+        exact = None
+        for way in LARGE_WAYS:
+            network = restorers(Wish("torch") if way == "torch" else Wish("openvino", way), 1)[1].large
+            parts = zip(crops.split(32), kept.split(32), strict=True)  # type: ignore[no-untyped-call]  # no annotations
+            found = torch.cat([reconstruct_learned(frames * mask, mask, network) for frames, mask in parts])
+            decibels = float(psnr_db(found, crops).mean())
+            exact = decibels if exact is None else exact
+            rows.append({"drop": ratio, "way": way, "psnr_db": decibels, "psnr_db_lost": exact - decibels})
+            print(f"large, r = {ratio}, {way}: {decibels:.4f} dB, {exact - decibels:.4f} lost", flush=True)
+    return rows
+
+
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -79,6 +104,9 @@ def main() -> None:
     torch.set_num_threads(1)
     command = f"python -m benchmarks.precision --images {arguments.images} --attacked {arguments.attacked}"
     document = _read(arguments.out, command)
+    if "large" not in document:
+        document["large"] = large_rows()
+        _write(arguments.out, document)
     done = {(row["drop"], row["way"]) for row in document["rows"]}
     ways = {"torch": Wish("torch"), **{precision: Wish("openvino", precision) for precision in PRECISIONS}}
     left = [(ratio, way) for ratio in RATIOS for way in ways if (ratio, way) not in done]
@@ -100,10 +128,14 @@ def main() -> None:
         exact = next((row for row in document["rows"] if row["drop"] == ratio), figures)
         lost = {f"{key}_lost": exact[key] - value for key, value in figures.items()}
         document["rows"].append({"drop": ratio, "way": way, **figures, **lost})
-        with replacing(arguments.out) as fresh:
-            fresh.write_text(json.dumps(document, indent=1) + "\n")
+        _write(arguments.out, document)
         said = ", ".join(f"{name} {value:.4f}" for name, value in (figures | lost).items())
         print(f"r = {ratio}, {way}: {said}", flush=True)
+
+
+def _write(out: Path, document: dict[str, Any]) -> None:
+    with replacing(out) as fresh:
+        fresh.write_text(json.dumps(document, indent=1) + "\n")
 
 
 def _read(out: Path, command: str) -> dict[str, Any]:

@@ -54,7 +54,6 @@ SECRET = bytes(range(32))
 PARTITIONS = 6
 PROBES = 20
 """One frame in so many is checked by STRIP."""
-_BATCH = 2_000
 
 
 @dataclass(slots=True)
@@ -141,7 +140,7 @@ class Direct:
             MadeRecord(topic, 0, start + place, camera.encode(), value, [("ce_type", kind.encode())])
             for place, (camera, value, kind) in enumerate(messages)
         )
-        while some := list(islice(made, _BATCH)):
+        while some := list(islice(made, self.settings.batch_records)):
             yield some
 
     def close(self) -> None:

@@ -1,9 +1,11 @@
 """STRIP on ResNet-20: `python -m benchmarks.strip [--bundle DIR] [--inputs 1000] [--json FILE]`.
 
-Two sides check the same CIFAR-10 pictures, clean ones of the last 1,000 training pictures, which took no part in the
-training: the stage as it runs live (sequential where the bundle has limits for it, overlays of several frames together)
-and a loop that puts one batch of all overlays through the network for each input. In turns, on one thread, in CPU
-seconds, so that other processes disturb both alike. On a GPU, when there is one: frames a second with all overlays.
+All sides check the same CIFAR-10 pictures, clean ones of the last 1,000 training pictures, which took no part in the
+training: the stage as it runs live (sequential where the bundle has limits for it, overlays of several frames together,
+by the backend that a processor would choose), and a loop that puts one batch of all overlays through the network for
+each input. `ratio` is the loop with the network as its format is read (torch) ÷ the stage, `ratio_of_one_backend` the
+loop by the stage's backend ÷ the stage, `ratio_in_torch` both in torch. In turns, on one thread, in CPU seconds, so
+that other processes disturb all alike. On a GPU, when there is one: frames a second with all overlays.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import json
 import platform
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -24,15 +27,18 @@ from infra.cli.lab.evaluate import bundle_folder
 from infra.environment import Environment
 from lab.data import to_frames
 from processors.bundle import Bundle, load_bundle
+from processors.device.backends.choose import Wish
+from processors.device.backends.engines import engines
 from processors.device.precision import arithmetic, choose_precision
 from processors.pipeline import Pipeline
 from processors.stages.strip import class_entropy
 from schemas.errors import ConfigError
 
 HELD_OUT: Final = 1000
-BLOCK: Final = 100
+BLOCK: Final = 128
 """Inputs that each side takes in its turn."""
-AT_ONCE: Final = 50
+AT_ONCE: Final = 64
+"""As many as a processor takes together at most."""
 GPU_FRAMES: Final = 256
 GPU_ROUNDS: Final = 20
 
@@ -63,29 +69,40 @@ def cpu_s(run: Callable[[], object]) -> float:
 
 @torch.inference_mode()
 def on_cpu(bundle: Bundle, frames: Tensor) -> dict[str, object]:
-    """Both sides in turns of `BLOCK` inputs."""
-    pipeline = Pipeline(bundle)
+    """All sides in turns of `BLOCK` inputs."""
+    live, chosen = engines(bundle, Wish(), "none")
+    plain = Pipeline(bundle, "none")
     passes: list[Tensor] = []
 
-    def staged(block: Tensor, sequential: bool) -> None:
+    def staged(pipeline: Pipeline, block: Tensor) -> None:
         parts = block.split(AT_ONCE)  # type: ignore[no-untyped-call]  # no annotations
-        passes.extend(pipeline.strip(some, sequential=sequential).passes for some in parts)
+        found = [pipeline.strip(some).passes for some in parts]
+        if pipeline is live:
+            passes.extend(found)
 
-    staged(frames[:2], True)
-    loop(bundle, frames[:2])
+    sides: dict[str, Callable[[Tensor], object]] = {
+        "stage": partial(staged, live),
+        "stage_in_torch": partial(staged, plain),
+        "loop": partial(loop, bundle),
+        "loop_of_one_backend": partial(loop, live.bundle),
+    }
+    for run in sides.values():
+        run(frames[:2])
     passes.clear()
-    stage_s: list[float] = []
-    loop_s: list[float] = []
+    taken: dict[str, list[float]] = {name: [] for name in sides}
     for start in range(0, len(frames), BLOCK):
         block = frames[start : start + BLOCK]
-        stage_s.append(cpu_s(lambda block=block: staged(block, True)))  # type: ignore[misc]  # a default argument
-        loop_s.append(cpu_s(lambda block=block: loop(bundle, block)))  # type: ignore[misc]
-    ratios = [b / a for a, b in zip(stage_s, loop_s, strict=True)]
+        for name, run in sides.items():
+            taken[name].append(cpu_s(partial(run, block)))
+    ratios = [b / a for a, b in zip(taken["stage"], taken["loop"], strict=True)]
+    total = {name: sum(seconds) for name, seconds in taken.items()}
     return {
-        "ratio": sum(loop_s) / sum(stage_s),
+        "ratio": total["loop"] / total["stage"],
         "ratio_of_blocks": [min(ratios), max(ratios)],
-        "stage_cpu_s": sum(stage_s),
-        "loop_cpu_s": sum(loop_s),
+        "ratio_of_one_backend": total["loop_of_one_backend"] / total["stage"],
+        "ratio_in_torch": total["loop"] / total["stage_in_torch"],
+        "cpu_s": total,
+        "backend": str(chosen.classifier),
         "mean_passes": float(torch.cat(passes).float().mean()),
         "inputs": len(frames),
     }

@@ -87,7 +87,9 @@ class RecorderSettings(BaseModel):
     linger_ms: int = Field(default=50, ge=0, le=10_000)
     """How long records are gathered for one transaction, at most: not at all while the database is idle most of
     the time, and the longer the more of it the transactions take."""
-    batch_records: int = Field(default=2_000, ge=1)
+    batch_records: int = Field(default=5_000, ge=1)
+    """Records in one transaction, about: so many where there is a backlog. Of as many cameras each changes a page of an
+    index, which the next frames of these cameras change again: larger transactions write it less often."""
     silent_after_s: float = Field(default=10.0, gt=0)
     """An online camera without a frame for this long is called silent."""
     forget_after_s: float = Field(default=3_600.0, gt=0)

@@ -198,19 +198,9 @@ class Store:
         else:
             written.rows = [rows[camera, boot, seq] for camera, boot, seq in new]
             fresh = Counter([row[:2] for row in written.rows])
-        self._count.run_each(
-            connection,
-            [
-                {
-                    "camera": camera,
-                    "boot": boot,
-                    "frames": fresh[camera, boot],
-                    "duplicates": count - fresh[camera, boot],
-                    "last_ms": batch.recorded_ms,
-                }
-                for (camera, boot), count in seen.items()
-            ],
-        )
+        at_ms = batch.recorded_ms
+        counts = [(*boot, fresh[boot], count - fresh[boot], at_ms) for boot, count in seen.items()]
+        self._count.run_all(connection, ("camera", "boot", "frames", "duplicates", "last_ms"), counts)
         written.duplicates = seen.total() - fresh.total()
         self._keep_evidence(connection, batch, written.rows)
 

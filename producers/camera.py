@@ -20,6 +20,7 @@ from producers.scenario import CameraSettings
 from producers.sources.opening import open_source
 from producers.sources.source import Source
 from producers.spool import Spool
+from producers.turns import Turns
 from schemas.errors import SecretError, SourceError, SourceHung, StateError, WireError
 from schemas.frame import encode_next_frame
 from schemas.identity import Identity
@@ -56,7 +57,9 @@ class Camera:
         broker: Broker,
         link: LinkSettings,
         instruments: Instruments,
+        turns: Turns | None = None,
     ) -> None:
+        """`turns` are those of all cameras of a process."""
         if key.camera_id != settings.camera_id:
             raise SecretError(f"expected the key of {settings.camera_id}, got that of {key.camera_id}")
         self.settings = settings
@@ -64,6 +67,7 @@ class Camera:
         self.spool = Spool(folder, settings.camera_id, settings.spool)
         self._key = key
         self._instruments = instruments
+        self._turns = turns or Turns()
         self._control = CameraControl(folder, key, settings.encoding)
         self._temporal = TemporalEncoder(settings.unchanged_rms)
         self._faults = FaultPlan((), 0)
@@ -196,6 +200,7 @@ class Camera:
             if self._is_off():
                 await self._stay_off(reader)
                 due = time.monotonic()
+            await self._turns.take()
             reading = await reader.next()
             if reading is None:
                 return

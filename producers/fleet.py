@@ -25,6 +25,7 @@ from producers.rounds import Rounds
 from producers.scenario import CameraSettings, Fault, Scenario
 from producers.spool.folder import spool_root
 from producers.start import Start, fleet_started
+from producers.turns import Turns
 from schemas.errors import PointillistError, SecretError, SourceError, StateError
 from schemas.identity import CameraId
 from schemas.keys import CameraKey
@@ -42,10 +43,11 @@ STOP_PATIENCE_S: Final = 5.0
 _OPENING_S: Final = 3.0
 """How long the cameras wait for each other's sources before the first frames."""
 _FAREWELL_S: Final = 2.0
-_CONNECTORS: Final = 16
+_CONNECTING: Final = 64
 _AGAIN_S: Final = 60.0
 """A camera that fails at every tick says so once in this time."""
 _PINGS_PER_S: Final = 250
+_LEDGERS_PER_S: Final = 50
 _FILES: Final = (512, 8)
 """Files that a process may need to hold open: so many, and so many more for each camera. Where the system allows less,
 a camera makes do with its connection, and one more file while it writes."""
@@ -148,14 +150,13 @@ class _Fleet:
         self._state = state
         self._keys = keys
         self._health = health
-        # At most so many pings a second: a fleet of one process notices soon enough that its broker hangs.
-        keepalive_s = max(LinkSettings().keepalive_s, len(settings) // _PINGS_PER_S)
-        self._link = link or LinkSettings(keepalive_s=keepalive_s)
+        self._link = link or link_of(len(settings))
         self._start = start
         self._complained: Throttle[tuple[str, str]] = Throttle(_AGAIN_S, remembered=len(settings) + 1)
         self._instruments = Instruments.on(registry)
         DISK_FREE.on(registry).labels("spools").set_function(partial(free_bytes, spool_root(state)))
-        self._broker = Broker(*mqtt, threads=min(_CONNECTORS, len(settings)), tls=tls, login=login)
+        self._broker = Broker(*mqtt, at_once=_CONNECTING, tls=tls, login=login)
+        self._turns = Turns()
         self._cameras: list[Camera] = []
         self._red_team = RedTeam(fault.generator for fault in faults if fault.generator is not None)
 
@@ -188,7 +189,6 @@ class _Fleet:
             for camera, failure in zip(self._cameras, closed, strict=True):
                 if failure is not None:
                     _log.error("camera_close_failed", camera=camera.settings.camera_id, detail=str(failure))
-            self._broker.close()
             self._red_team.close()
 
     def _open_spools(self) -> None:
@@ -196,7 +196,9 @@ class _Fleet:
         for settings in self._settings:
             camera_id = settings.camera_id
             key = self._keys[camera_id]
-            self._cameras.append(Camera(settings, key, root / camera_id, self._broker, self._link, self._instruments))
+            self._cameras.append(
+                Camera(settings, key, root / camera_id, self._broker, self._link, self._instruments, self._turns)
+            )
 
     async def _capture(self, stop: asyncio.Event, ends_at_ms: int | None, run_s: float | None) -> None:
         """Run the cameras until all have ended, or time or `stop` ends them."""
@@ -329,6 +331,20 @@ class _Fleet:
             frames_shed=sum(len(ledger.shed) for ledger in ledgers),
             frames_skipped=sum(ledger.frames_skipped for ledger in ledgers),
         )
+
+
+def link_of(cameras: int) -> LinkSettings:
+    """Times of the connections of so many cameras: none of what they say beside frames grows with their number.
+
+    A fleet of one process notices soon enough that its broker hangs. How far a boot has come, each camera of 10,000
+    says every 200 s, and at once when frames are shed and when it ends: cameras that send seldom would say it after
+    every frame, which costs as much as the frame does.
+    """
+    usual = LinkSettings()
+    return LinkSettings(
+        keepalive_s=max(usual.keepalive_s, cameras // _PINGS_PER_S),
+        ledger_every_s=max(usual.ledger_every_s, cameras / _LEDGERS_PER_S),
+    )
 
 
 async def _until_all(running: set[asyncio.Task[None]], stopping: asyncio.Task[bool], deadline: float | None) -> None:

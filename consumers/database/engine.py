@@ -19,6 +19,9 @@ from schemas.errors import ConfigError, StateError
 
 BUSY_TIMEOUT_MS: Final = 2_000
 SQLITE_CACHE_KIB: Final = 16 * 1024
+SQLITE_WAL_PAGES: Final = 4_000
+"""So many pages of 4 KiB until what they hold is copied into the database. By SQLite's own measure, a quarter of that,
+the transaction of a few thousand frames of as many cameras would be copied, and waited for, each by itself."""
 LARGEST_INSERT: Final = 128
 """Rows in one statement."""
 
@@ -82,6 +85,7 @@ def _open_sqlite(url: URL, *, writes: bool) -> Engine:
         if writes:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute(f"PRAGMA wal_autocheckpoint = {SQLITE_WAL_PAGES}")
             connection.execute(f"PRAGMA journal_size_limit = {64 * 2**20}")
         else:
             connection.execute("PRAGMA query_only = ON")
@@ -121,6 +125,13 @@ class Prepared:
         """Run it once for each of `rows`, at least one."""
         values = [tuple(row[name] for name in self._names) for row in rows]
         connection.connection.cursor().executemany(self._text, values)
+
+    def run_all(self, connection: Connection, names: Sequence[str], rows: Sequence[Row]) -> None:
+        """The same for rows of values that `names` names: without making anything for each of many."""
+        if self._names != tuple(names):
+            order = [names.index(name) for name in self._names]
+            rows = [tuple(row[place] for place in order) for row in rows]
+        connection.connection.cursor().executemany(self._text, rows)
 
 
 class NewRows:

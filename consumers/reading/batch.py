@@ -160,7 +160,8 @@ def frame_row(key: FrameKey, verdict: Verdict, recorded_ms: int) -> FrameRow:
     confidence, entropy, threshold = verdict.confidence, verdict.entropy_bits, verdict.threshold_bits
     if not math.isfinite(confidence + entropy + threshold):
         confidence, entropy, threshold = _finite(confidence), _finite(entropy), _finite(threshold)
-    return FrameRow(
+    # Not by FrameRow's own way, which goes through a function of 25 arguments.
+    values = (
         *key,
         min(verdict.captured_ms, TIME_LIMIT),
         min(verdict.processed_ms, TIME_LIMIT),
@@ -185,6 +186,7 @@ def frame_row(key: FrameKey, verdict: Verdict, recorded_ms: int) -> FrameRow:
         verdict.flagged,
         verdict.composed,
     )
+    return FrameRow._make(values)
 
 
 def _finite(value: float) -> float:

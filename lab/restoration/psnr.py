@@ -25,6 +25,9 @@ from schemas.limits import MAX_SIDE
 LARGEST_PSNR_DB: Final = 100.0
 """What stands for infinity: a picture that came back bit for bit."""
 
+Fill = Callable[[Tensor, Tensor], Tensor]
+"""From frames (B, C, H, W) in [0, 1] and what was kept of them (B, 1, H, W) to filled ones."""
+
 Skipped = Callable[[str, str], None]
 """Told the name of a file that is left out, and why."""
 
@@ -106,13 +109,21 @@ def picture_files(folder: Path) -> list[Path]:
 
 
 def psnr_rows(
-    files: list[Path], drop_ratio: float, skipped: Skipped, *, seed: int = 0, spread: bool = True
+    files: list[Path],
+    drop_ratio: float,
+    skipped: Skipped,
+    *,
+    seed: int = 0,
+    spread: bool = True,
+    fill: Fill | None = None,
 ) -> Iterator[PsnrRow]:
     """The pictures one by one; a file that cannot be read is told to `skipped`. All three ways fill the same holes.
 
-    Times are of the filling alone, on the CPU, after one unmeasured call each on a corner of the first picture. Raises
-    ConfigError for a drop ratio out of range.
+    `fill` is the restorer; None has torch run it. Times are of the filling alone, on the CPU, after one unmeasured call
+    each on a corner of the first picture, and of `fill` on as large a picture: a camera's frames are all of one size,
+    and what runs the network may prepare for that. Raises ConfigError for a drop ratio out of range.
     """
+    restorer = fill or (lambda frames, kept: _fill(frames, kept, "default"))
     check_drop_ratio(drop_ratio)
     generator = torch.Generator().manual_seed(seed)
     warm = False
@@ -130,13 +141,15 @@ def psnr_rows(
             continue
         frames = drop(clean, kept)
         if not warm:
-            _row(file.name, picture[:64, :64], clean[..., :64, :64], frames[..., :64, :64], kept[..., :64, :64])
+            corner = (..., slice(64), slice(64))
+            _row(file.name, picture[:64, :64], clean[corner], frames[corner], kept[corner], restorer)
             warm = True
-        yield _row(file.name, picture, clean, frames, kept)
+        restorer(torch.zeros_like(frames), kept)
+        yield _row(file.name, picture, clean, frames, kept, restorer)
 
 
-def _row(name: str, picture: NDArray[np.uint8], clean: Tensor, frames: Tensor, kept: Tensor) -> PsnrRow:
-    filled, seconds = _timed(lambda: _fill(frames, kept, "default"))
+def _row(name: str, picture: NDArray[np.uint8], clean: Tensor, frames: Tensor, kept: Tensor, restorer: Fill) -> PsnrRow:
+    filled, seconds = _timed(lambda: restorer(frames, kept))
     paper, paper_seconds = _timed(lambda: _fill(frames, kept, "paper"))
     smooth, biharmonic_seconds = _timed(lambda: biharmonic(frames, kept))
     height, width, channels = picture.shape

@@ -1,31 +1,35 @@
-"""The MQTT broker as all cameras of a process see it: its address, threads to connect in, one voice to complain."""
+"""The MQTT broker as all cameras of a process see it: its address, connections to it, one voice to complain."""
 
 from __future__ import annotations
 
+import asyncio
+import socket
+import ssl
 import time
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import structlog
 
 from schemas.identity import CameraId
-from schemas.runtime.access import Login, Tls
+from schemas.runtime.access import Login, Tls, secured_on_loop
 from schemas.runtime.throttle import Throttle
 
 _log = structlog.get_logger()
 _AGAIN_S: Final = 60.0
 _KINDS: Final = 100
 
+_Address = tuple[int, int, int, str, tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]]
+
 
 class Broker:
-    """Shared by the links of a process. `close` it when they are closed."""
+    """Shared by the links of a process. At most `at_once` of them connect at a time, fewer than a broker lets wait."""
 
     def __init__(
         self,
         host: str,
         port: int,
-        threads: int,
+        at_once: int,
         tls: Mapping[CameraId, Tls] | None = None,
         login: Login | None = None,
     ) -> None:
@@ -34,14 +38,48 @@ class Broker:
         self.port = port
         self.tls = tls
         self.login = login
-        self.connectors = ThreadPoolExecutor(threads, "mqtt-connect")
+        self._dialling = asyncio.Semaphore(at_once)
         self._told: Throttle[tuple[str, str]] = Throttle(_AGAIN_S, remembered=_KINDS)
+
+    async def dial(self, timeout_s: float, tls: ssl.SSLContext | None = None) -> socket.socket:
+        """A socket that is connected, by TLS if asked, and does not block; `OSError` when that fails or takes longer.
+
+        On the loop and not in threads: beside a loop that is busy each of them would wait its 5 ms for the interpreter
+        at every system call, and ten thousand cameras for minutes.
+        """
+        async with self._dialling:
+            try:
+                async with asyncio.timeout(timeout_s):
+                    dialled = await self._dial()
+                    return dialled if tls is None else await secured_on_loop(dialled, tls, self.host)
+            except TimeoutError:
+                raise TimeoutError("timed out") from None
+
+    async def _dial(self) -> socket.socket:
+        loop = asyncio.get_running_loop()
+        problem = OSError(f"no address of {self.host}")
+        for family, kind, protocol, _, address in await self._addresses():
+            dialled = socket.socket(family, kind, protocol)
+            try:
+                dialled.setblocking(False)
+                await loop.sock_connect(dialled, address)
+            except OSError as error:
+                dialled.close()
+                problem = error
+            except BaseException:
+                dialled.close()
+                raise
+            else:
+                return dialled
+        raise problem
+
+    async def _addresses(self) -> Sequence[_Address]:
+        try:  # one in digits needs nobody to be asked
+            return socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+        except socket.gaierror:
+            return await asyncio.get_running_loop().getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
 
     def complain(self, event: str, detail: str) -> None:
         """Log a problem once a minute, however many cameras have it and however often they try."""
         if self._told.take((event, detail), time.monotonic()):
             _log.warning(event, broker=f"{self.host}:{self.port}", detail=detail)
-
-    def close(self) -> None:
-        """Start no connection any more; one that is being made ends by its own time limit."""
-        self.connectors.shutdown(wait=False, cancel_futures=True)

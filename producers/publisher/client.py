@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import socket
-import ssl
 from collections.abc import Callable
 from typing import Any, Literal
 
 from paho.mqtt.client import Client
 from paho.mqtt.enums import MQTTErrorCode
-
-from schemas.runtime.access import secured
 
 
 class FrameClient(Client):
@@ -20,19 +17,20 @@ class FrameClient(Client):
     PUBACK with properties still goes paho's way, as all do should a later paho handle them by another method.
     """
 
-    def __init__(
-        self, *arguments: Any, on_puback: Callable[[int, int], None], tls: ssl.SSLContext | None = None, **options: Any
-    ) -> None:
+    def __init__(self, *arguments: Any, on_puback: Callable[[int, int], None], **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._tls = tls
         self.max_inflight_messages = 0  # the window bounds them; with a bound paho would have to refill from its queue
         self.max_queued_messages = 0
         self._on_puback = on_puback
+        self.dialled: socket.socket | None = None
+        """What `reconnect` takes for its connection, which must not block the loop that calls it."""
         self.on_publish = lambda _client, _data, mid, reason, _properties: on_puback(mid, reason.value)
 
-    def _create_socket(self) -> socket.socket:
-        connected = socket.create_connection((self.host, self.port), self.connect_timeout)
-        return connected if self._tls is None else secured(connected, self._tls, self.host, self.connect_timeout)
+    def _create_socket_connection(self) -> socket.socket:
+        dialled, self.dialled = self.dialled, None
+        if dialled is None:
+            raise OSError("expected a connection that is made already, there is none")
+        return dialled
 
     def _handle_pubackcomp(self, cmd: Literal["PUBACK", "PUBCOMP"]) -> MQTTErrorCode:
         packet = self._in_packet["packet"]

@@ -54,7 +54,7 @@ class LinkUser(Protocol):
 class Link:
     """Connects, reconnects with exponential backoff and jitter, and never waits on the loop's thread.
 
-    paho's `reconnect` blocks while it connects, so it runs in a thread of `broker.connectors`; in that time nobody
+    paho's `reconnect` would block while it connects: it is given a socket that is connected. In the meantime nobody
     else touches the client. Writes go to the socket at once; the loop watches for writability only when the socket
     took not all.
     """
@@ -86,7 +86,8 @@ class Link:
         self._up_at = 0.0
         self._backoff_s = settings.reconnect_s
         self._gone = asyncio.Event()
-        self._client = self._make_client(client_id, tls.context() if tls is not None else None)
+        self._tls = tls.context() if tls is not None else None
+        self._client = self._make_client(client_id)
 
     def tick(self, now: float) -> None:
         """Keep alive, notice a hung broker, connect when it is time. `now` is monotonic, in seconds."""
@@ -129,7 +130,9 @@ class Link:
         """Say farewell, end the session and release the socket."""
         self._closed = True
         if self._connecting is not None:
-            await asyncio.wait([self._connecting], timeout=timeout_s)
+            _, waiting = await asyncio.wait([self._connecting], timeout=timeout_s)
+            for attempt in waiting:
+                attempt.cancel()
         if self.up:
             farewell = Properties(PacketTypes.DISCONNECT)  # type: ignore[no-untyped-call]  # paho's own class has no types
             farewell.SessionExpiryInterval = 0
@@ -141,13 +144,12 @@ class Link:
             if self._watched is None:
                 return
 
-    def _make_client(self, client_id: str, tls: ssl.SSLContext | None) -> FrameClient:
+    def _make_client(self, client_id: str) -> FrameClient:
         client = FrameClient(
             CallbackAPIVersion.VERSION2,
             client_id,
             protocol=MQTTProtocolVersion.MQTTv5,
             on_puback=self._user.on_puback,
-            tls=tls,
         )
         client.connect_timeout = self._settings.connect_timeout_s
         if self._broker.login is not None:
@@ -166,13 +168,19 @@ class Link:
     def _connect(self) -> None:
         topic, payload = self._will()
         self._client.will_set(topic, payload, 1, retain=True)
-        self._connecting = self._loop.run_in_executor(self._broker.connectors, self._client.reconnect)
+        self._connecting = self._loop.create_task(self._dial(), name="mqtt-connect")
         self._connecting.add_done_callback(self._connected)
+
+    async def _dial(self) -> MQTTErrorCode:
+        self._client.dialled = await self._broker.dial(self._settings.connect_timeout_s, self._tls)
+        return self._client.reconnect()
 
     def _connected(self, attempt: asyncio.Future[MQTTErrorCode]) -> None:
         """The socket is open, or could not be opened; the broker has not spoken yet."""
         self._connecting = None
-        failure = None if attempt.cancelled() else attempt.exception()
+        if attempt.cancelled():
+            return
+        failure = attempt.exception()
         sock = self._client.socket()
         if failure is not None or not isinstance(sock, socket.socket):
             why = None if failure is None else tls_refusal(failure) or str(failure)
@@ -242,7 +250,7 @@ class Link:
         self, _client: Client, _: object, _flags: DisconnectFlags, reason: ReasonCode, _properties: object
     ) -> None:
         if self._connecting is not None:
-            return  # on a connector's thread: `_connected` finds the socket gone
+            return  # `_connected` finds the socket gone
         was_up, self.up = self.up, False
         if was_up and time.monotonic() - self._up_at > self._settings.steady_s:
             self._backoff_s = self._settings.reconnect_s

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import Callable
 from hashlib import blake2b
@@ -66,7 +67,8 @@ class Publisher:
         self._receive_maximum = 65_535
         self._unheard = False
         self._fresh: tuple[FrameKey, bytes] | None = None
-        self._next_revision = time.monotonic() + settings.ledger_every_s
+        # Not all cameras of a fleet at the same moment.
+        self._next_revision = time.monotonic() + settings.ledger_every_s * random.random()
         self._greeting = False
         self._complaints: Throttle[CameraId] = Throttle(_AGAIN_S)
         self._freed = asyncio.Event()

@@ -138,8 +138,9 @@ class Spool:
 
         Durable when this returns.
         """
-        self.current.position = 0
-        self.ledgers.save(self.current)
+        if self.current.position:
+            self.current.position = 0
+            self.ledgers.save(self.current)
 
     @property
     def drained(self) -> bool:

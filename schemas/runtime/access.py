@@ -5,8 +5,10 @@ Nothing here turns the verification of a server off: whoever gives no authority 
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
@@ -100,6 +102,35 @@ def secured(connected: socket.socket, context: ssl.SSLContext, host: str, timeou
     except BaseException:
         connected.close()
         raise
+
+
+async def secured_on_loop(connected: socket.socket, context: ssl.SSLContext, host: str) -> ssl.SSLSocket:
+    """The same on the running loop, which goes on meanwhile; `connected` does not block. There is no time limit."""
+    loop = asyncio.get_running_loop()
+    link = context.wrap_socket(connected, server_hostname=host, do_handshake_on_connect=False)
+    try:
+        while True:
+            try:
+                link.do_handshake()
+            except ssl.SSLWantReadError:
+                await _until(loop.add_reader, loop.remove_reader, link)
+            except ssl.SSLWantWriteError:
+                await _until(loop.add_writer, loop.remove_writer, link)
+            else:
+                return link
+    except BaseException:
+        link.close()
+        raise
+
+
+async def _until(add: Callable[..., object], remove: Callable[..., object], link: socket.socket) -> None:
+    """Return when a socket can be read from, or written to."""
+    ready = asyncio.get_running_loop().create_future()
+    add(link, lambda: ready.done() or ready.set_result(None))
+    try:
+        await ready
+    finally:
+        remove(link)
 
 
 def server_context(certificate: Path, key: Path) -> ssl.SSLContext:

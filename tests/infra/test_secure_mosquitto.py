@@ -263,7 +263,7 @@ async def test_two_devices_with_one_enrolment_do_not_fight_for_the_connection(
     fleet: Layout, broker: tuple[str, int]
 ) -> None:
     tls = enrolled(fleet, "site/twin")
-    links = Broker(*broker, threads=2, tls={CameraId("site/twin"): tls})
+    links = Broker(*broker, at_once=2, tls={CameraId("site/twin"): tls})
     users = [_Listener(), _Listener()]
     quick = LinkSettings(reconnect_s=0.02, reconnect_max_s=1.0)
     will = (mqtt_topic(CameraId("site/twin"), Channel.STATUS), b"gone")
@@ -287,4 +287,3 @@ async def test_two_devices_with_one_enrolment_do_not_fight_for_the_connection(
     finally:
         for twin in twins:
             await twin.close(1.0)
-        links.close()

@@ -17,6 +17,9 @@ from onnx import TensorProto, helper
 from PIL import Image
 
 from infra.cli import main
+from processors.device.backends import engines as engines_module
+from processors.device.backends.choose import Choice, Wish
+from processors.stages.learned import Restorers
 from schemas.errors import UserError
 from tests.lab.colour_judge import coloured, network, save, write_bundle
 
@@ -206,6 +209,29 @@ def test_psnr_writes_means_rows_and_what_it_skipped(lab: Command, tmp_path: Path
         assert found[name] == pytest.approx(np.mean([row[name] for row in found["pictures"]]))
     for name in ("seconds", "biharmonic_seconds"):
         assert found[name] == pytest.approx(sum(row[name] for row in found["pictures"]))
+
+
+def test_psnr_runs_the_restorer_as_a_processor_does_unless_torch_is_asked_for(
+    lab: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    real = engines_module.restorers
+
+    def noted(wish: Wish, threads: int) -> tuple[Choice, Restorers]:
+        asked.append(wish.backend)
+        return real(Wish("torch"), threads)
+
+    monkeypatch.setattr(engines_module, "restorers", noted)
+    picture = np.random.default_rng(0).integers(0, 256, (16, 16), np.uint8)
+    Image.fromarray(picture).save(tmp_path / "noise.png")
+    for extra, backend in (((), "auto"), (("--backend", "torch"), "torch")):
+        file = tmp_path.parent / f"{backend}.json"
+        assert lab("psnr", "--images", tmp_path, "--drop", 0.25, "--json", file, *extra).code == 0
+        assert written(file)["settings"]["backend"] == backend
+    assert asked == ["auto", "torch"]
+    refused = lab("psnr", "--images", tmp_path, "--drop", 0.25, "--json", tmp_path / "x.json", "--backend", "abacus")
+    assert refused.code == 2
+    assert "abacus" in refused.err
 
 
 def test_psnr_without_a_readable_picture_is_refused(lab: Command, tmp_path: Path) -> None:

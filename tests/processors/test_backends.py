@@ -56,7 +56,7 @@ class FakeTaken:
     def __init__(self, factors: dict[CpuPrecision, float]) -> None:
         self._factors = factors
 
-    def at(self, precision: CpuPrecision, calibration: Tensor | None = None) -> Network:
+    def at(self, precision: CpuPrecision, calibration: Tensor | None = None, exact_first: bool = False) -> Network:
         return Scaled(self._factors[precision])
 
 
@@ -242,6 +242,21 @@ def test_the_large_frames_restorer_goes_the_same_way() -> None:
     frames, kept = torch.rand(1, 3, 136, 144), torch.rand(1, 1, 136, 144) > 0.25
     got, wanted = (reconstruct_learned(frames, kept, each.of(136, 144)) for each in (both, exact))
     torch.testing.assert_close(got, wanted, atol=1e-4, rtol=0)
+
+
+@needs_openvino
+@torch.inference_mode()
+def test_the_large_frames_restorer_in_8_bits_is_hardly_another_for_its_first_layer_is_exact() -> None:
+    if "int8" not in OpenVino().precisions():
+        pytest.skip("not on this processor")
+    seen = restorer_inputs(True)
+    _, both = restorers(Wish("openvino", "int8"), 1)
+    _, exact = restorers(Wish("torch"), 1)
+    filled, kept = seen[:32, :3] + 0.5, seen[:32, 3:]
+    got, wanted = (each.large(filled, kept) for each in (both, exact))
+    assert not torch.equal(got, wanted)
+    moved = float((got - wanted).square().mean().sqrt())
+    assert moved < 0.2 * float((wanted - filled).square().mean().sqrt())
 
 
 @needs_openvino

@@ -44,7 +44,7 @@ class Camera:
         self.camera_id = camera_id
         self.spool = Spool(folder, camera_id, limits)
         self.control = CameraControl(folder, self.key, Encoding())
-        self.broker = Broker(*broker, threads=2)
+        self.broker = Broker(*broker, at_once=2)
         self.publisher = Publisher(
             self.key,
             self.spool,
@@ -83,7 +83,6 @@ class Camera:
         await asyncio.gather(self._ticking, return_exceptions=True)
         await self.publisher.close(1.0)
         self.spool.close()
-        self.broker.close()
 
 
 @asynccontextmanager

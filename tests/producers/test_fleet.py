@@ -18,7 +18,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from infra.local.mosquitto import Mosquitto
-from producers.fleet import FleetOutcome, run_fleet
+from producers.fleet import FleetOutcome, link_of, run_fleet
 from producers.publisher import LinkSettings
 from producers.scenario import Scenario
 from producers.sources.opening import open_source
@@ -26,6 +26,7 @@ from producers.sources.settings import SourceSettings
 from producers.sources.source import Source
 from producers.spool import scan_spool
 from producers.spool.folder import spool_root
+from producers.turns import Turns
 from schemas.errors import SecretError, SourceError
 from schemas.frame import Truth
 from schemas.identity import CameraId, Identity
@@ -136,6 +137,28 @@ async def test_a_paced_fleet_publishes_at_its_rate_and_spreads_its_first_frames(
     assert 32 <= outcome.frames_published <= 48
     firsts = sorted(frame.captured_ms for identity, frame in bridge.frames.items() if identity.seq == 0)
     assert firsts[-1] - firsts[0] >= 100  # of the 187 ms that four phases of a quarter of a second span
+
+
+@pytest.mark.brokers
+async def test_the_paced_cameras_of_a_fleet_take_turns_with_each_other(
+    site: str, mosquitto: Mosquitto, bridge: FakeBridge, state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Turns] = []
+    taken: list[Turns] = []
+
+    class Counted(Turns):
+        def __init__(self) -> None:
+            super().__init__()
+            made.append(self)
+
+        async def take(self) -> None:
+            await super().take()
+            taken.append(self)
+
+    monkeypatch.setattr("producers.fleet.Turns", Counted)
+    outcome = await run(scenario_of(site, {"count": 3, "fps": 10}), mosquitto, state_dir, run_s=1.0)
+    assert len(made) == 1
+    assert len(taken) >= outcome.frames_published > 0
 
 
 @pytest.mark.brokers
@@ -328,3 +351,12 @@ async def test_a_killed_fleet_goes_on_where_it_was_and_no_frame_is_lost(
         shown = [Truth.from_wire(truth) for _, _, truth in sorted(frames)]
         share = 30 - first  # the second camera's share begins one image later
         assert [truth and truth.class_id for truth in shown] == [first + n % share for n in range(len(shown))]
+
+
+def test_what_a_fleet_says_beside_frames_does_not_grow_with_its_cameras() -> None:
+    for cameras in (1, 8, 250):
+        assert link_of(cameras) == LinkSettings()
+    for cameras in (1_000, 10_000):
+        times = link_of(cameras)
+        assert cameras / times.keepalive_s <= 250
+        assert cameras / times.ledger_every_s <= 50

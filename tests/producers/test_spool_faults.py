@@ -213,7 +213,7 @@ async def test_damaged_frames_and_ledgers_are_counted_whenever_they_are_found(tm
     for copy in tmp_path.glob(f"{boot_id:016x}.ledger.*"):
         copy.write_text("{}")
     registry = CollectorRegistry()
-    broker = Broker("127.0.0.1", 1, threads=1)
+    broker = Broker("127.0.0.1", 1, at_once=1)
     key = derive_camera_key(SECRET, CAMERA)
     settings = CameraSettings(camera_id=CAMERA)
     camera = Camera(settings, key, tmp_path, broker, LinkSettings(), Instruments.on(registry))
@@ -231,7 +231,6 @@ async def test_damaged_frames_and_ledgers_are_counted_whenever_they_are_found(tm
     camera.tick(0.0, 0)
     assert counted() == (2, 1, 2)
     await camera.close(0.1)
-    broker.close()
 
 
 async def test_frames_under_another_key_are_shed_though_one_of_them_is_damaged(tmp_path: Path) -> None:
@@ -256,7 +255,7 @@ async def test_frames_under_another_key_generation_are_shed_at_the_start(
     boot_id = first.current.boot_id
     first.close()
     registry = CollectorRegistry()
-    broker = Broker("127.0.0.1", 1, threads=1)
+    broker = Broker("127.0.0.1", 1, at_once=1)
     camera = Camera(
         CameraSettings(camera_id=CAMERA),
         derive_camera_key(SECRET, CAMERA, generation),
@@ -271,4 +270,3 @@ async def test_frames_under_another_key_generation_are_shed_at_the_start(
     assert len(old.shed) == expected
     assert camera.publisher.has_room
     await camera.close(0.1)
-    broker.close()

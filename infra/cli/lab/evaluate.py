@@ -171,9 +171,13 @@ def psnr(
     json: JsonFile,
     masks: Masks = "spread",
     seed: Seed = 0,
+    backend: Annotated[
+        str, typer.Option(help="What runs the restorer: auto, as a processor chooses, or torch.")
+    ] = "auto",
 ) -> None:
     """PSNR and time of the reconstruction, of Algorithm 1 and of biharmonic inpainting on the same holes.
 
+    The restorer is run as a processor would run it: by what is the fastest here, unless `--backend torch` is asked for.
     A file that cannot be read is named, skipped and counted. Transparent pictures are laid over white, palettes become
     RGB, grey stays one channel, more than 8 bits become 8.
     """
@@ -184,10 +188,14 @@ def psnr(
 
         from lab.masks import check_drop_ratio
         from lab.restoration.psnr import picture_files, psnr_rows, summary
+        from processors.device.backends.choose import Wish
+        from processors.device.backends.engines import restorers
+        from processors.stages.learned import reconstruct_learned
 
         check_drop_ratio(drop)
         require_writable(json)
         spread = chosen(masks, "spread", "uniform", option="--masks") == "spread"
+        run_by = chosen(backend, "auto", "torch", option="--backend")
         skipped: list[dict[str, str]] = []
         stderr = Console(stderr=True, soft_wrap=True)
 
@@ -196,13 +204,20 @@ def psnr(
             stderr.print(f"skipped {name}: {why}", markup=False, highlight=False)
 
         files, rows = picture_files(images), []
+        _, networks = restorers(Wish("auto" if run_by == "auto" else "torch"), torch.get_num_threads())
+
+        @torch.inference_mode()
+        def fill(frames: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
+            return reconstruct_learned(frames, kept, networks.of(*frames.shape[2:]))
+
         with progress_bar("psnr", len(files)) as advance:
-            for row in psnr_rows(files, drop, skip, seed=seed, spread=spread):
+            for row in psnr_rows(files, drop, skip, seed=seed, spread=spread, fill=fill):
                 rows.append(row)
                 advance(1)
     figures: dict[str, Any] = {**summary(rows), "images": len(rows), "skipped": len(skipped)}
     settings = {
         "folder": str(images), "drop": drop, "masks": masks, "seed": seed, "threads": torch.get_num_threads(),
+        "backend": run_by,
     }  # fmt: skip
     document = figures | {"pictures": [asdict(row) for row in rows], "skipped_files": skipped, "settings": settings}
     write_json(json, document)

@@ -105,6 +105,7 @@ def choose(
     allowed: Sequence[CpuPrecision] = ("float32", "bf16"),
     calibration: Tensor | None = None,
     free_sides: bool = False,
+    exact_first: bool = False,
 ) -> Choice:
     """The fastest way to run `network` on `inputs` (N, C, H, W), of those that fit there; its own if none does.
 
@@ -123,7 +124,7 @@ def choose(
             with torch.inference_mode():
                 found += _of_backend(
                     backend, own, inputs, [each for each in wanted if each in allowed], fits, calibration, free_sides,
-                    refusals,
+                    exact_first, refusals,
                 )  # fmt: skip
             refusals += [f"{each} is not allowed for it" for each in wanted if each == wish.precision not in allowed]
     if not found:
@@ -140,6 +141,7 @@ def _of_backend(
     fits: Fits,
     calibration: Tensor | None,
     free_sides: bool,
+    exact_first: bool,
     refusals: list[str],
 ) -> list[Choice]:
     """What keeps to its tolerance; what does not is added to `refusals`."""
@@ -148,7 +150,7 @@ def _of_backend(
         taken = backend.take(own.network, inputs, free_sides)
         exact = own.network(inputs)
         for precision in precisions:
-            network = taken.at(precision, calibration)
+            network = taken.at(precision, calibration, exact_first)
             wrong = fits(exact, network(inputs), precision)
             if wrong:
                 refusals.append(f"{backend.name} {precision}: {wrong}")

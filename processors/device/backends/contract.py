@@ -26,10 +26,11 @@ class Unsuited(BundleError):  # noqa: N818  # a fact about a network, not a fail
 class Taken(Protocol):
     """A network in a backend's own form."""
 
-    def at(self, precision: CpuPrecision, calibration: Tensor | None = None) -> Network:
+    def at(self, precision: CpuPrecision, calibration: Tensor | None = None, exact_first: bool = False) -> Network:
         """What maps inputs (B, C, H, W) float32 to outputs, from any number of threads, for any B.
 
-        `calibration` (N, C, H, W) are inputs as they will come, for `int8`. It computes with as many threads as torch
+        `calibration` (N, C, H, W) are inputs as they will come, for `int8`; `exact_first` leaves the first layer in
+        float32 even then. It computes with as many threads as torch
         does where it is made. Raises Unsuited.
         """
 

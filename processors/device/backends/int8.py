@@ -24,8 +24,13 @@ _WEIGHTED: Final = {"Convolution": 1, "GroupConvolution": 2, "MatMul": 1}
 _AT_ONCE: Final = 32
 
 
-def quantised(core: openvino.Core, model: openvino.Model, calibration: Array) -> openvino.Model:
-    """A copy of `model` in 8-bit integers; `calibration` (N, C, H, W) are its inputs. Raises Unsuited."""
+def quantised(
+    core: openvino.Core, model: openvino.Model, calibration: Array, exact_first: bool = False
+) -> openvino.Model:
+    """A copy of `model` in 8-bit integers; `calibration` (N, C, H, W) are its inputs. Raises Unsuited.
+
+    With `exact_first` its first layer stays float32: what it sees is then not rounded, whatever it has to tell apart.
+    """
     from openvino import opset13 as ops
     from openvino._offline_transformations import apply_moc_transformations
 
@@ -35,6 +40,7 @@ def quantised(core: openvino.Core, model: openvino.Model, calibration: Array) ->
     layers = [
         node for node in model.get_ordered_ops() if node.get_type_name() in _WEIGHTED and _weights(node) is not None
     ]
+    layers = layers[exact_first:]
     if not layers:
         raise Unsuited("int8: expected convolutions or products with fixed weights, found none")
     ranges = _ranges(core, model, layers, calibration)

@@ -79,7 +79,9 @@ class TakenModel:
     def __init__(self, model: openvino.Model) -> None:
         self._model = model
 
-    def at(self, precision: CpuPrecision, calibration: Tensor | None = None) -> CompiledNetwork:
+    def at(
+        self, precision: CpuPrecision, calibration: Tensor | None = None, exact_first: bool = False
+    ) -> CompiledNetwork:
         """See `processors.device.backends.contract.Taken`."""
         try:
             model = self._model
@@ -88,7 +90,7 @@ class TakenModel:
 
                 if calibration is None:
                     raise Unsuited("int8: expected a calibration, found none")
-                model = quantised(_core(), model, calibration.numpy())
+                model = quantised(_core(), model, calibration.numpy(), exact_first)
             settings = {
                 "INFERENCE_PRECISION_HINT": _HINTS[precision],
                 "INFERENCE_NUM_THREADS": torch.get_num_threads(),

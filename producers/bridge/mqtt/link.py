@@ -6,7 +6,6 @@ import asyncio
 import random
 import socket
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Final
 
 import structlog
@@ -17,7 +16,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from producers.bridge.mqtt.client import OnPublish, PacketClient
 from producers.bridge.settings import BridgeSettings
-from schemas.runtime.access import secured, tls_refusal
+from schemas.runtime.access import secured_on_loop, tls_refusal
 from schemas.runtime.health import Health
 from schemas.topics import Channel, every_camera_filter, shared_filter
 
@@ -191,7 +190,7 @@ class Link:
         raise refusal
 
     async def _secured(self, sock: socket.socket) -> socket.socket:
-        """With TLS on it, where that is asked for; a thread waits for the broker's part of it."""
+        """With TLS on it, where that is asked for."""
         tls = self._settings.mqtt_tls
         if tls is None:
             return sock
@@ -200,10 +199,7 @@ class Link:
         except BaseException:
             sock.close()
             raise
-        begin = partial(secured, sock, context, self._settings.mqtt_host, CONNECT_S)
-        connected = await self._loop.run_in_executor(None, begin)
-        connected.setblocking(False)
-        return connected
+        return await secured_on_loop(sock, context, self._settings.mqtt_host)
 
     @property
     def _reads(self) -> bool:
