@@ -125,10 +125,10 @@ async def secured_on_loop(connected: socket.socket, context: ssl.SSLContext, hos
 
 async def _until(add: Callable[..., object], remove: Callable[..., object], link: socket.socket) -> None:
     """Return when a socket can be read from, or written to."""
-    ready = asyncio.get_running_loop().create_future()
-    add(link, lambda: ready.done() or ready.set_result(None))
+    ready = asyncio.Event()
+    add(link, ready.set)
     try:
-        await ready
+        await ready.wait()
     finally:
         remove(link)
 
