@@ -34,6 +34,7 @@ class _Operation(IntEnum):
 
 
 _ALLOW: Final = 3
+_AGAIN_S: Final = 0.2
 _ANY_HOST: Final = "*"
 
 
@@ -81,21 +82,28 @@ async def grant(address: KafkaAddress, deadline_s: float = 30.0) -> None:
     from aiokafka.errors import KafkaError
     from aiokafka.protocol.admin import CreateAclsRequest
 
-    admin = AIOKafkaAdminClient(**kafka_options(address), request_timeout_ms=5000)
     requests = [
         CreateAclsRequest(
             right.resource, right.name, right.pattern, f"User:{right.role}", _ANY_HOST, right.operation, _ALLOW
         )
         for right in kafka_rights()
     ]
-    try:
-        async with asyncio.timeout(deadline_s):
+    loop = asyncio.get_running_loop()
+    end = loop.time() + deadline_s
+    while True:
+        admin = AIOKafkaAdminClient(**kafka_options(address), request_timeout_ms=10_000)
+        try:
             await start(admin)
             answers = await asyncio.gather(*(admin._send_request(request) for request in requests))
-    except (KafkaError, OSError) as error:
-        raise BrokerError(f"expected Kafka at {address} to take rights, got {type(error).__name__}: {error}") from None
-    finally:
-        await admin.close()
+            break
+        except (KafkaError, OSError) as error:
+            # A Kafka that has just started may be slow. What it has taken already, it takes again.
+            if loop.time() >= end:
+                what = f"expected Kafka at {address} to take rights within {deadline_s:g} s"
+                raise BrokerError(f"{what}, got {type(error).__name__}: {error}") from None
+        finally:
+            await admin.close()
+        await asyncio.sleep(_AGAIN_S)
     refused = [answer for each in answers for answer in each.creation_responses if answer[0]]
     if refused:
         raise BrokerError(f"expected Kafka at {address} to take rights, got error {refused[0][0]}: {refused[0][1]}")
