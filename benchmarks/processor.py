@@ -87,7 +87,7 @@ def sides_of(case: Case, folder: Path) -> dict[str, Callable[[], object]]:
         frames = opened()
         outcomes = work.classify(frames, [False] * len(frames))
         return [
-            verdict_record(frame, model, found.class_id, found.confidence, None, _nothing).value
+            verdict_record(keys, frame, model, found.class_id, found.confidence, None, _nothing).value
             for frame, found in zip(frames, outcomes, strict=True)
             if isinstance(found, Found)
         ]
@@ -95,7 +95,7 @@ def sides_of(case: Case, folder: Path) -> dict[str, Callable[[], object]]:
     taken = opened()
     books = DeviceCodebooks(torch.device("cpu"))
     slots = books.slots([(each.key, DROPPED) for each in taken])
-    sent = torch.frombuffer(bytearray(b"".join(each.frame.pixels for each in taken)), dtype=torch.uint8).view(-1, 3)
+    sent = torch.frombuffer(bytearray(b"".join(each.pixels() for each in taken)), dtype=torch.uint8).view(-1, 3)
     probes = torch.zeros(len(taken), dtype=torch.bool)
 
     def unpacked() -> object:

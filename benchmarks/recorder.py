@@ -35,6 +35,7 @@ from prometheus_client import CollectorRegistry
 from consumers.console.board import Board
 from consumers.console.shown import Shown
 from consumers.database.engine import open_engine
+from consumers.database.queries import open_records
 from consumers.evidence.quarantine import Quarantine
 from consumers.metrics import Meters, places_of
 from consumers.reading.batch import Partition, read
@@ -49,6 +50,7 @@ from schemas.identity import CameraId
 from schemas.keys import KeyRing
 from schemas.pointillist_pb2 import CHECKED, NOT_PROBED, ONLINE, RAW, Meta, Status, Verdict
 from schemas.runtime.health import Health
+from schemas.statements import sign_statement
 
 SECRET = bytes(range(32))
 PARTITIONS = 6
@@ -119,7 +121,8 @@ class Direct:
         self.board = Board(self.settings)
         self.meters = Meters(CollectorRegistry(), places_of(self.settings))
         self.keys = KeyRing(SECRET)
-        self.offsets: dict[Partition, int] = self.store.offsets()
+        with open_records(self.settings.database) as records:
+            self.offsets: dict[Partition, int] = records.offsets()
 
     def restore(self) -> None:
         """As at the start of a recorder."""
@@ -151,7 +154,8 @@ class Direct:
 def direct(folder: Path, cameras: int, count: int) -> dict[str, float]:
     """Verdicts a second and CPU time for each, without Kafka; the verdicts are made beforehand."""
     recorder = Direct(folder)
-    messages = ((camera, made.SerializeToString(), "Verdict") for camera, made in verdicts(cameras, count, 2**40))
+    made = verdicts(cameras, count, 2**40)
+    messages = ((camera, sign_statement(recorder.keys, camera, each), "Verdict") for camera, each in made)
     batches = list(recorder.records(recorder.settings.verdicts_topic, messages))
     begun_s, used_s = time.perf_counter(), time.process_time()
     for batch in batches:
@@ -167,7 +171,8 @@ def _known(folder: Path, cameras: int, boots: int) -> None:
     keys = recorder.keys
     for boot in range(boots):
         of = 2 * cameras if boot == 0 else cameras
-        made = ((camera, v.SerializeToString(), "Verdict") for camera, v in verdicts(of, 2 * of, (boot + 1) << 40))
+        given = verdicts(of, 2 * of, (boot + 1) << 40)
+        made = ((camera, sign_statement(keys, camera, each), "Verdict") for camera, each in given)
         for batch in recorder.records(recorder.settings.verdicts_topic, made):
             recorder.take(batch)
 
@@ -263,13 +268,13 @@ def _take_all(folder: Path, kafka: str, count: int, report: Connection) -> None:
 async def _publish(kafka: str, cameras: int, count: int) -> None:
     await create_topics(kafka, pointillist_topics(PARTITIONS))
     async with AIOKafkaProducer(bootstrap_servers=kafka, linger_ms=20, max_batch_size=2**19) as producer:
-        topic = RecorderSettings(kafka=kafka).verdicts_topic
+        topic, keys = RecorderSettings(kafka=kafka).verdicts_topic, KeyRing(SECRET)
         headers = [("ce_type", b"pointillist.v1.Verdict")]
         made = verdicts(cameras, count, 2**40)
         while some := list(islice(made, 5_000)):
             sent = [
-                await producer.send(topic, made.SerializeToString(), key=camera.encode(), headers=headers)
-                for camera, made in some
+                await producer.send(topic, sign_statement(keys, camera, verdict), key=camera.encode(), headers=headers)
+                for camera, verdict in some
             ]
             await asyncio.gather(*sent)
 

@@ -17,6 +17,8 @@ from sqlalchemy import Engine, func, select, tuple_, update
 
 from consumers.database.tables import alerts
 from consumers.database.thread import FIRST_DELAY_S, LONGEST_DELAY_S, Damaged, DatabaseThread, Stopped
+from consumers.database.turns import release_alerts, take_alerts
+from consumers.published import published_since
 from schemas.cloudevents import RECORDER, event_headers
 from schemas.errors import BrokerError
 from schemas.frame import sign_message
@@ -26,6 +28,7 @@ from schemas.limits import MAX_BROKER_BYTES
 from schemas.pointillist_pb2 import Alert, ProbeRequest
 from schemas.runtime.access import KafkaAddress, kafka_options
 from schemas.runtime.kafka_clients import REQUEST_S, STOP_S, start, stop
+from schemas.statements import sealed_alert
 
 PUBLISH_S: Final = 30.0
 """How long Kafka may take for what is sent at once, before it counts as away."""
@@ -58,6 +61,15 @@ def unpublished(engine: Engine, after: Due | None = None) -> list[Due]:
         return [Due(*row) for row in connection.execute(query)]
 
 
+def still_due(engine: Engine, due: Sequence[Due]) -> list[Due]:
+    """Those of `due` that no other recorder publishes or has published. For the database thread."""
+    mine = take_alerts(engine, [each.alert_id for each in due])
+    query = select(alerts.c.alert_id).where(alerts.c.alert_id.in_(mine), ~alerts.c.published)
+    with engine.begin() as connection:
+        left = set(connection.scalars(query))
+    return [each for each in due if each.alert_id in left]
+
+
 def count_unpublished(engine: Engine) -> int:
     """How many alerts Kafka is not known to hold. For the database thread."""
     with engine.begin() as connection:
@@ -78,7 +90,7 @@ class Outbox:
     """
 
     def __init__(self, bootstrap: KafkaAddress, alerts_topic: str, events_topic: str, keys: KeyRing) -> None:
-        """`keys` sign the requests: whoever else may write to Kafka can make none."""
+        """`keys` sign all of it: whoever else may write to Kafka can make none."""
         self._keys = keys
         self._bootstrap = bootstrap
         self._alerts_topic = alerts_topic
@@ -100,19 +112,29 @@ class Outbox:
                 log.error("alert_refused", alert_id=each.alert_id[:80], error=repr(answer)[:300])
             else:
                 raise answer
-        log.info("alerts_published", count=len(sent))
+        if sent:
+            log.info("alerts_published", count=len(sent))
         return sent
 
+    async def published(self, due: Sequence[Due]) -> set[str]:
+        """Those of the alerts `due`, at least one, that Kafka holds."""
+        since_ms = min(each.raised_ms for each in due)
+        held = await published_since(self._bootstrap, self._alerts_topic, since_ms)
+        return {each.alert_id for each in due if each.alert_id in held}
+
     async def _send_alert(self, due: Due) -> None:
+        alert = Alert.FromString(due.message)
         try:
-            await self._send(self._alerts_topic, due.alert_id, due.camera, due.message, Alert)
+            await self._send_signed(due, alert)
         except MessageSizeTooLargeError:
-            alert = Alert.FromString(due.message)
             if not alert.thumbnail:
                 raise
             alert.ClearField("thumbnail")
-            message = alert.SerializeToString()
-            await self._send(self._alerts_topic, due.alert_id, due.camera, message, Alert)
+            await self._send_signed(due, alert)
+
+    async def _send_signed(self, due: Due, alert: Alert) -> None:
+        message = sealed_alert(alert, self._keys)
+        await self._send(self._alerts_topic, due.alert_id, due.camera, message, Alert)
 
     async def request(self, requests: Sequence[tuple[str, ProbeRequest]]) -> None:
         """Return when Kafka has acknowledged these requests to cameras; raises what it says of one that it refuses."""
@@ -169,7 +191,15 @@ class Alerts:
         self._engine = engine
         self._database = database
         self.due = asyncio.Event()
-        """To be set when there is a new alert."""
+        """To be set when there may be one to publish."""
+        self._new: set[str] = set()
+        """Raised by this recorder, and never sent."""
+
+    def take(self, raised: Sequence[Alert]) -> None:
+        """These were raised just now."""
+        if raised:
+            self._new.update(alert.alert_id for alert in raised)
+            self.due.set()
 
     async def publish(self) -> None:
         """Publish for ever; raises `Stopped` and `Damaged`."""
@@ -194,9 +224,23 @@ class Alerts:
         after: Due | None = None
         refused = 0
         while due := await self._database.run(unpublished, self._engine, after):
-            sent = await asyncio.wait_for(self._outbox.send(due), PUBLISH_S)
-            await self._database.run(mark_published, self._engine, sent)
-            refused += len(due) - len(sent)
             after = due[-1]
+            try:
+                mine = await self._database.run(still_due, self._engine, due)
+                sent = await asyncio.wait_for(self._send(mine), PUBLISH_S) if mine else []
+                await self._database.run(mark_published, self._engine, sent)
+            finally:
+                await self._database.run(release_alerts, self._engine)
+                self._new.difference_update(each.alert_id for each in due)
+            refused += len(mine) - len(sent)
         if refused:
             raise BrokerError(f"expected Kafka to take every alert, it refused {refused}: they stay, and go again")
+
+    async def _send(self, due: Sequence[Due]) -> list[str]:
+        """Ids of the alerts that Kafka holds now.
+
+        Of one that was tried before, by this recorder or by one that was killed, Kafka says whether it is there.
+        """
+        tried = [each for each in due if each.alert_id not in self._new]
+        there = await self._outbox.published(tried) if tried else set()
+        return [*there, *await self._outbox.send([each for each in due if each.alert_id not in there])]

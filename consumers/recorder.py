@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final, TypeVar
 
 import structlog
 from prometheus_client import CollectorRegistry
 
 from consumers.alerts import PUBLISH_S, Alerts, Outbox, count_unpublished
+from consumers.conservation.desk import AuditDesk
 from consumers.console.board import Board, monotonic_ms
 from consumers.console.camera import Camera
 from consumers.console.pages import Pages
@@ -19,12 +20,13 @@ from consumers.console.shown import SAVED_AT_ONCE, Shown
 from consumers.database.damage import set_aside
 from consumers.database.engine import open_engine
 from consumers.database.thread import FIRST_DELAY_S, LONGEST_DELAY_S, Damaged, DatabaseThread, Stopped, pause
-from consumers.evidence.probe_plan import Probing, load_told, store_told
+from consumers.evidence.probe_plan import Probing, Told, load_told, store_told
 from consumers.evidence.quarantine import Quarantine
 from consumers.metrics import Meters, places_of
 from consumers.purge import purge
-from consumers.reading.batch import Partition, Record, read, refusal
+from consumers.reading.batch import Partition, Record, Span, read, refusal
 from consumers.reading.log import Log, Rewound
+from consumers.reading.membership import Membership, Reassigned
 from consumers.settings import RecorderSettings
 from consumers.store import OffsetsMoved, Store, Written
 from schemas.errors import Malformed, TryAgain, UserError
@@ -105,11 +107,14 @@ class Recorder:
         self._board = Board(settings)
         # Letters on a way of their own: what strangers send, and much of it, must not stand before verdicts.
         verdicts, damaged = (settings.verdicts_topic, settings.events_topic), self._meters.count_damaged
-        self._log = Log(settings, verdicts, MAX_BROKER_BYTES, damaged)
-        self._letters = Log(settings, (settings.dead_letters_topic,), _LETTER_FETCH_BYTES, damaged)
+        group, session_s = settings.group, settings.session_timeout_s
+        self._log = Log(settings, verdicts, MAX_BROKER_BYTES, Membership(group, session_s), damaged)
+        beside = Membership(None if group is None else f"{group}.letters", session_s)
+        self._letters = Log(settings, (settings.dead_letters_topic,), _LETTER_FETCH_BYTES, beside, damaged)
         self._outbox = Outbox(settings.kafka, settings.alerts_topic, settings.events_topic, keys)
         self._probing = Probing(settings.probes)
         self._plan_due = asyncio.Event()
+        self._planning = asyncio.Lock()
         self._strained_until_s = 0.0
         self._alerts = Alerts(self._outbox, self._engine, self._database)
         self._offsets: dict[Partition, int] = {}
@@ -117,9 +122,9 @@ class Recorder:
 
     async def run(self) -> None:
         """Everything side by side, until `stop` is set."""
-        pages = None
+        pages, desk = None, AuditDesk(self._settings, self._keys)
         if self._settings.http:
-            pages = Pages(self._settings, self._board, self._health, self._meters.count_visits)
+            pages = Pages(self._settings, self._board, self._health, self._meters.count_visits, desk.answer)
         try:
             await self._database.run(self._store.prepare)
             self._board.restore(await self._database.run(self._restore))
@@ -142,6 +147,7 @@ class Recorder:
         finally:
             if pages is not None:
                 await pages.close()
+            await desk.close()
 
     async def _end(self, recording: Sequence[asyncio.Task[None]], beside: Sequence[asyncio.Task[None]]) -> None:
         """Let recording finish its transaction, then end the rest; the first error that any of them had is raised."""
@@ -167,8 +173,7 @@ class Recorder:
         self._engine.dispose()
 
     def _restore(self) -> list[Camera]:
-        with self._engine.begin() as connection:
-            self._probing.told = load_told(connection)
+        self._probing.told = self._told()
         return self._shown.load()
 
     # Recording
@@ -177,9 +182,14 @@ class Recorder:
         delay_s = FIRST_DELAY_S
         while not self._stop.is_set():
             try:
-                await self._open(source)
-                delay_s = FIRST_DELAY_S
-                await self._record_all(source, at_once)
+                await self._unless_stopped(asyncio.create_task(source.open()))
+                while not self._stop.is_set():
+                    await self._unless_stopped(asyncio.create_task(source.take_up(self._take_up)))
+                    if self._log.is_open and self._letters.is_open:
+                        self._health.set("kafka", True)
+                    delay_s = FIRST_DELAY_S
+                    with contextlib.suppress(Reassigned):
+                        await self._record_all(source, at_once)
             except (OffsetsMoved, Rewound) as error:
                 log.warning("reading_again", reason=str(error))
             except (Stopped, Damaged, UserError):
@@ -205,24 +215,28 @@ class Recorder:
                 records = await self._unless_stopped(gathering)
                 gathering = gather()
                 if records:
-                    self._linger.begin(time.monotonic())
-                    try:
-                        await self._write(records)
-                    finally:
-                        self._linger.end(time.monotonic())
+                    async with source.writing():
+                        self._linger.begin(time.monotonic())
+                        try:
+                            await self._write(records)
+                        finally:
+                            self._linger.end(time.monotonic())
         finally:
             gathering.cancel()
             await asyncio.gather(gathering, return_exceptions=True)
 
-    async def _open(self, source: Log) -> None:
-        stored = await self._database.run(self._store.offsets)
-        mine = {place: following for place, following in stored.items() if place[0] in source.topics}
-        rewound = await self._unless_stopped(asyncio.create_task(source.open(mine)))
-        if rewound:
-            await self._database.run(self._store.rewind, rewound)
-        self._offsets |= mine | rewound
-        if self._log.is_open and self._letters.is_open:
-            self._health.set("kafka", True)
+    async def _take_up(self, topics: Collection[str], spans: Mapping[Partition, Span]) -> Mapping[Partition, int]:
+        """Take partitions over, with what others may have told their cameras."""
+        taken = await self._database.run(self._store.take_up, topics, spans)
+        self._offsets = {place: at for place, at in self._offsets.items() if place[0] not in topics} | taken
+        async with self._planning:
+            self._probing.told = await self._database.run(self._told)
+        self._alerts.due.set()
+        return taken
+
+    def _told(self) -> dict[str, Told]:
+        with self._engine.begin() as connection:
+            return load_told(connection)
 
     async def _unless_stopped(self, task: asyncio.Task[T]) -> T:
         stopping = asyncio.create_task(self._stop.wait())
@@ -252,8 +266,7 @@ class Recorder:
         self._offsets |= moved
         self._meters.take(written)
         self._board.take(written)
-        if written.alerts:
-            self._alerts.due.set()
+        self._alerts.take(written.alerts)
         if written.chains:
             self._plan_due.set()
         if any(row.strip == SHED for row in written.rows):
@@ -289,11 +302,12 @@ class Recorder:
                     self._probing.gone(each)
                 else:
                     self._probing.see(each)
-            changes = self._probing.changes(now_s, now_ms, strained=strained)
-            if not changes:
-                continue
-            # Remembered first: a camera that is told must find its way back whatever dies here.
-            await self._database.run(store_told, self._engine, self._probing.remember(changes))
+            async with self._planning:
+                changes = self._probing.changes(now_s, now_ms, strained=strained)
+                if not changes:
+                    continue
+                # Remembered first: a camera that is told must find its way back whatever dies here.
+                await self._database.run(store_told, self._engine, self._probing.remember(changes))
             requests = [(each.camera, each.request) for each in changes if each.request is not None]
             try:
                 await asyncio.wait_for(self._outbox.request(requests), PUBLISH_S)
@@ -307,16 +321,20 @@ class Recorder:
             self._meters.show_cameras(heard, monotonic_ms(), self._settings.forget_after_s)
             await self._save_board()
             await self._ask_kafka()
+            await asyncio.gather(self._log.tell(self._offsets), self._letters.tell(self._offsets))
             read_on = await self._database.run(self._store.read_overdue)
             self._board.take_evidence(read_on)
+            self._alerts.take(read_on.alerts)
             if read_on.alerts:
                 self._meters.count_alerts(read_on.alerts)
-                self._alerts.due.set()
             if time.monotonic() >= purge_at:
                 more = await self._database.run(purge, self._store, self._settings.bounds)
                 await self._database.run(self._shown.purge)
                 self._meters.show_stores(await self._database.run(self._store.bytes_held))
-                self._meters.show_unpublished(await self._database.run(count_unpublished, self._engine))
+                waiting = await self._database.run(count_unpublished, self._engine)
+                self._meters.show_unpublished(waiting)
+                if waiting:
+                    self._alerts.due.set()
                 purge_at = time.monotonic() + (0 if more else _PURGE_S)
                 if more:
                     await asyncio.sleep(FIRST_DELAY_S)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
@@ -14,6 +14,12 @@ from schemas.topics import KafkaTopic
 _DAY_S = 86_400.0
 
 HostName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:\[\]-]+$")]
+
+
+POSTGRESQL_BYTES: Final = 64 * 2**30
+"""Two days of 1,000 frames a second."""
+LEAST_BYTES: Final = 2**30
+"""However full the disk is."""
 
 
 class ProbePlan(BaseModel):
@@ -39,13 +45,14 @@ class ProbePlan(BaseModel):
 
 
 class Bounds(BaseModel):
-    """What the stores may hold: the oldest goes first."""
+    """What the stores may hold: the oldest goes first. Frames are kept by time, as long as their disk bears it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    database_rows: int = Field(default=5_000_000, ge=1)
-    database_bytes: int = Field(default=2 * 2**30, ge=2**16)
-    """Of the frames; ledgers and counts, which are kept for good, and what has a bound of its own come on top."""
+    database_rows: int | None = Field(default=None, ge=1)
+    database_bytes: int | None = Field(default=None, ge=2**16)
+    """Of the frames; ledgers and counts, which are kept for good, and what has a bound of its own come on top. None
+    leaves them half of what the disk of a SQLite file has for them, and `POSTGRESQL_BYTES` of a server's."""
     database_age_s: float = Field(default=30 * _DAY_S, gt=0)
     quarantine_bytes: int = Field(default=2**30, ge=0)
     quarantine_age_s: float = Field(default=30 * _DAY_S, gt=0)
@@ -73,6 +80,11 @@ class RecorderSettings(BaseModel):
     """Bootstrap servers, host:port."""
     database: str = "sqlite:///pointillist.sqlite"
     """An SQLAlchemy URL: sqlite:///FILE or postgresql+psycopg://…"""
+    group: str | None = None
+    """The consumer group of the recorders that share a PostgreSQL: each takes its share of the partitions. None reads
+    all of them, alone."""
+    session_timeout_s: float = Field(default=6.0, ge=6.0)
+    """So long after a recorder of a group has died or hangs, the others have its partitions. Kafka allows no less."""
     quarantine: str = "quarantine"
     """A folder, or any URL that fsspec opens, such as s3://bucket/prefix."""
     http: tuple[str, int] | None = None
@@ -95,6 +107,8 @@ class RecorderSettings(BaseModel):
     forget_after_s: float = Field(default=3_600.0, gt=0)
     """The metrics of a camera without a frame for this long are removed."""
     shutdown_s: float = Field(default=10.0, gt=0)
+    frames_topic: str = KafkaTopic.FRAMES.value
+    """Not read: the audit asks how far it reaches."""
     verdicts_topic: str = KafkaTopic.VERDICTS.value
     events_topic: str = KafkaTopic.EVENTS.value
     dead_letters_topic: str = KafkaTopic.DEAD_LETTERS.value

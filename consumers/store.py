@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sqlalchemy import Connection, Engine, bindparam, func, select, update
@@ -16,10 +16,11 @@ from consumers.database.engine import NewRows, Prepared, upsert
 from consumers.database.history import History
 from consumers.database.tables import SCHEMA_VERSION, boots, dead_letters, frames, ledgers, metadata, offsets
 from consumers.database.tallies import DEAD_LETTER_BYTES, FOREIGN_BYTES, FRAME_BYTES, FRAME_ROWS, SCHEMA, Tallies, tally
+from consumers.database.turns import wait_to_prepare
 from consumers.evidence.chain import Chain
 from consumers.evidence.quarantine import Quarantine
 from consumers.evidence.watch import Watch
-from consumers.reading.batch import Batch, BootKey, FrameKey, Partition, frame_row
+from consumers.reading.batch import Batch, BootKey, FrameKey, Partition, Span, frame_row
 from consumers.reading.rows import CameraRow, FrameRow, LetterRow, frame_bytes
 from consumers.settings import RecorderSettings
 from schemas.errors import StateError
@@ -78,14 +79,27 @@ class Store:
         )
         self._first_offset = Prepared(engine, upsert(engine, offsets).on_conflict_do_nothing())
         place = (offsets.c.topic == bindparam("of"), offsets.c.partition == bindparam("part"))
-        moved = update(offsets).where(*place, offsets.c.next == bindparam("before")).values(next=bindparam("following"))
+        mine = (offsets.c.next == bindparam("before"), offsets.c.epoch == bindparam("mine"))
+        moved = update(offsets).where(*place, *mine).values(next=bindparam("following"))
         self._move_offset = Prepared(engine, moved)
+        self._epoch_of = Prepared(engine, select(offsets.c.epoch).where(*place).with_for_update())
+        insertion = upsert(engine, offsets)
+        taken = insertion.on_conflict_do_update(
+            index_elements=[offsets.c.topic, offsets.c.partition],
+            set_={"epoch": offsets.c.epoch + insertion.excluded.epoch},
+        )
+        self._take_up = Prepared(engine, taken.returning(offsets.c.next, offsets.c.epoch))
+        self._verdicts_topic = settings.verdicts_topic
+        self._alone = settings.group is None
+        self._epochs: dict[Partition, int] = {}
+        """Of the partitions that this recorder has taken up."""
         self.tallies = Tallies(engine)
         self.dead_letters = DeadLetters(engine, self.archive, self.tallies, settings.bounds)
 
     def prepare(self) -> None:
         """Make the tables that are missing and read the state back; `StateError` for tables of another version."""
         with self.engine.begin() as connection:
+            wait_to_prepare(connection)
             metadata.create_all(connection)
             version = tally(connection, SCHEMA)
             if not version:
@@ -113,24 +127,34 @@ class Store:
     def reload(self, connection: Connection) -> None:
         """Take what is kept at hand from the database again."""
         self.archive.forget()
-        self.watch.load(connection)
+        held = {partition for topic, partition in self._epochs if topic == self._verdicts_topic}
+        self.watch.load(connection, None if self._alone else held)
 
-    def offsets(self) -> dict[Partition, int]:
-        """Where to go on in each partition; also takes up what another recorder may have written."""
-        with self.engine.begin() as connection:
-            self.reload(connection)
-            rows = connection.execute(select(offsets.c.topic, offsets.c.partition, offsets.c.next))
-            return {(topic, partition): following for topic, partition, following in rows}
+    def take_up(self, topics: Collection[str], spans: Mapping[Partition, Span]) -> dict[Partition, int]:
+        """Take these partitions, all that this recorder now has of `topics`: where it goes on in each.
 
-    def rewind(self, positions: dict[Partition, int]) -> None:
-        """Set offsets that lie beyond the end of a log that was made anew."""
-        with self.engine.begin() as connection:
-            for (topic, partition), following in positions.items():
-                connection.execute(
-                    update(offsets)
-                    .where(offsets.c.topic == topic, offsets.c.partition == partition)
-                    .values(next=following)
-                )
+        Whoever had them writes nothing of them any more, and what this recorder had at hand is read again. An offset
+        that lies beyond the end of its log is of an earlier one: that log is read from its beginning.
+        """
+        before = self._epochs
+        found: dict[Partition, int] = {}
+        self._epochs = {place: epoch for place, epoch in before.items() if place[0] not in topics}
+        try:
+            with self.engine.begin() as connection:
+                for place, (begin, end) in sorted(spans.items()):
+                    topic, partition = place
+                    row = self._take_up.run(connection, topic=topic, partition=partition, next=begin, epoch=1)
+                    ((following, self._epochs[place]),) = row.fetchall()
+                    if following > end:
+                        values = {"of": topic, "part": partition, "before": following, "mine": self._epochs[place]}
+                        self._move_offset.run(connection, **values, following=begin)
+                        following = begin
+                    found[place] = following
+                self.reload(connection)
+        except BaseException:
+            self._epochs = before
+            raise
+        return found
 
     def write(self, batch: Batch, expected: dict[Partition, int | None]) -> Written:
         """Commit the batch; `OffsetsMoved` when the database is not at the `expected` offsets (None: has none yet)."""
@@ -158,7 +182,7 @@ class Store:
                 written.cameras = self.camera_rows.update(connection, batch)
             self.history.add(connection, written.rows, batch.recorded_ms)
             pending = self.watch.fold(connection, written.rows)
-            raised = self.watch.read(connection, pending, touched, batch.recorded_ms, self.quarantine)
+            raised = self.watch.read(connection, pending, touched, batch.recorded_ms, self.quarantine, batch.partitions)
             self.tallies.add(connection, counts)
         self.watch.commit(raised)
         written.alerts = raised.alerts
@@ -171,17 +195,32 @@ class Store:
         if not overdue:
             return Written()
         with self.engine.begin() as connection:
-            raised = self.watch.read(connection, {}, overdue, time.time_ns() // 10**6, self.quarantine)
+            for partition in sorted(set(overdue.values())):
+                if not self._holds(connection, partition):
+                    self.watch.release(partition)
+                    overdue = {boot: its for boot, its in overdue.items() if its != partition}
+            raised = self.watch.read(connection, {}, overdue, time.time_ns() // 10**6, self.quarantine, {})
         self.watch.commit(raised)
         return Written(alerts=raised.alerts, chains=raised.chains)
 
+    def _holds(self, connection: Connection, partition: int) -> bool:
+        """Whether nobody else has taken up this partition of the verdicts, nor can before the transaction ends."""
+        mine = self._epochs.get((self._verdicts_topic, partition))
+        if self._alone and mine is None:
+            return True
+        row = self._epoch_of.run(connection, of=self._verdicts_topic, part=partition).fetchone()
+        return row is not None and row[0] == mine
+
     def _move_offsets(self, connection: Connection, batch: Batch, expected: dict[Partition, int | None]) -> None:
-        for (topic, partition), (_, following) in batch.offsets.items():
-            before = expected[topic, partition]
+        # In one order for all recorders: none waits for another that waits for it.
+        for (topic, partition), (_, following) in sorted(batch.offsets.items()):
+            before, mine = expected[topic, partition], self._epochs.get((topic, partition), 0)
             if before is None:
-                moved = self._first_offset.run(connection, topic=topic, partition=partition, next=following)
+                values = {"topic": topic, "partition": partition, "next": following, "epoch": mine}
+                moved = self._first_offset.run(connection, **values)
             else:
-                moved = self._move_offset.run(connection, of=topic, part=partition, before=before, following=following)
+                values = {"of": topic, "part": partition, "before": before, "mine": mine}
+                moved = self._move_offset.run(connection, **values, following=following)
             if moved.rowcount != 1:
                 raise OffsetsMoved(f"{topic} partition {partition}: expected offset {before} in the database")
 
@@ -189,6 +228,8 @@ class Store:
         rows = {key: frame_row(key, verdict, batch.recorded_ms) for key, verdict in batch.verdicts.items()}
         counted: Counter[BootKey] = Counter([key[:2] for key in rows])
         seen = counted + batch.repeated if batch.repeated else counted
+        if not self._alone:
+            self.archive.follow(connection)
         archived = {boot: purged for boot in counted if (purged := self.archive.frames(connection, *boot))}
         if archived:
             rows = {key: row for key, row in rows.items() if key[2] not in archived.get((key[0], key[1]), ())}

@@ -21,6 +21,8 @@ if [[ $purpose == test ]]; then
     packages+=("${optional[@]}")
     optional=()
     has ffmpeg || packages+=(ffmpeg)
+    # Its server lies in a folder of its version, on nobody's path.
+    compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || has initdb || packages+=(postgresql)
     if has dpkg-query; then
         # An RTSP server to test against: it runs in the system's own Python.
         for package in python3-gi gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-{base,good,bad,ugly}; do

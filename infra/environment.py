@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from schemas.errors import ConfigError, SecretError
 from schemas.identity import CameraId, camera_id
 from schemas.keys import CameraKey, KeyRing
+from schemas.roots import Role, Roots
 
 
 class Environment(BaseSettings):
@@ -22,6 +23,9 @@ class Environment(BaseSettings):
     """At least 32 hexadecimal digits."""
     fleet_secret_file: Path | None = None
     """A file that holds the fleet secret."""
+    role_secret: SecretStr | None = None
+    """What one role is given of it, as `pointillist key --role` prints it."""
+    role_secret_file: Path | None = None
     generations_file: Path | None = None
     """JSON {"site/camera": lowest accepted key generation}: raising a number revokes a stolen key."""
     camera_key: SecretStr | None = None
@@ -77,9 +81,25 @@ def parse_fleet_secret(text: str) -> bytes:
     return secret
 
 
-def key_ring(environment: Environment) -> KeyRing:
-    """The server's keys."""
-    return KeyRing(fleet_secret(environment), accepted_generations(environment.generations_file))
+def role_roots(environment: Environment, role: Role) -> Roots:
+    """The root keys of a role: from its own secret, else what it needs of the fleet secret and nothing more."""
+    if environment.role_secret is not None or environment.role_secret_file is not None:
+        text = read_secret(
+            environment.role_secret, environment.role_secret_file, f"the secret of a {role}", "POINTILLIST_ROLE_SECRET"
+        )
+        return Roots.from_export(text, role)
+    if environment.fleet_secret is None and environment.fleet_secret_file is None:
+        raise SecretError(
+            f"the secret of a {role} is expected in POINTILLIST_ROLE_SECRET or in the file that "
+            "POINTILLIST_ROLE_SECRET_FILE names, or the fleet secret in POINTILLIST_FLEET_SECRET or its _FILE; none is "
+            f"set. `pointillist key --role {role}` prints it"
+        )
+    return Roots.of_fleet(fleet_secret(environment)).of(role)
+
+
+def key_ring(environment: Environment, role: Role) -> KeyRing:
+    """The keys of a role."""
+    return KeyRing(role_roots(environment, role), accepted_generations(environment.generations_file))
 
 
 def accepted_generations(file: Path | None) -> dict[str, int]:

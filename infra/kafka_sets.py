@@ -3,23 +3,46 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from google.protobuf.message import DecodeError
 
 from consumers.reading.batch import check_identity
-from infra.kafka_files import LoggedRecord, committed_offsets, read_topic
-from schemas.errors import Malformed, WireError
+from infra.kafka_files import committed_offsets, read_topic
+from schemas.errors import WireError
 from schemas.frame import open_frame
 from schemas.identity import CameraId
 from schemas.keys import KeyRing
 from schemas.pointillist_pb2 import DeadLetter, Verdict
 from schemas.ranges import RangeSet
+from schemas.statements import check_statement, open_statement
 from schemas.topics import PROCESSORS_GROUP, KafkaTopic
 
 Boot = tuple[CameraId, int]
 """Camera and boot."""
+
+
+class Waiting(Protocol):
+    """What is read of a Kafka record, wherever it was read from."""
+
+    @property
+    def partition(self) -> int:
+        """Of its topic."""
+
+    @property
+    def offset(self) -> int:
+        """In its partition."""
+
+    @property
+    def key(self) -> bytes | None:
+        """The camera."""
+
+    @property
+    def value(self) -> bytes | None:
+        """The message."""
 
 
 @dataclass
@@ -32,39 +55,48 @@ class KafkaSets:
     unread: list[str] = field(default_factory=list)
 
     @classmethod
-    def read(cls, data: Path, recorder: dict[tuple[str, int], int], keys: KeyRing) -> KafkaSets:
+    def read(cls, data: Path, recorder: Mapping[tuple[str, int], int], keys: KeyRing) -> KafkaSets:
         """Read Kafka's `data` folder; `recorder` holds the offsets at which the recorder goes on."""
         sets = cls()
         committed = committed_offsets(data, PROCESSORS_GROUP, sets.unread)
         for record in read_topic(data, KafkaTopic.FRAMES, sets.unread):
             sets.frames += 1
-            if record.offset >= committed.get((KafkaTopic.FRAMES, record.partition), 0) and record.value:
-                try:
-                    frame = open_frame(_camera(record.key), record.value, keys)
-                except WireError:
-                    continue  # whoever wrote it was no bridge; the processors will dead-letter it as foreign
-                sets.pending[_camera(record.key), frame.boot_id].add(frame.seq)
+            if record.offset >= committed.get((KafkaTopic.FRAMES, record.partition), 0):
+                sets.take(KafkaTopic.FRAMES, record, keys)
         for topic in (KafkaTopic.VERDICTS, KafkaTopic.DEAD_LETTERS):
             for record in read_topic(data, topic, sets.unread):
-                if record.offset >= recorder.get((topic, record.partition), 0) and record.value:
-                    sets._take(topic, record, record.value)
+                if record.offset >= recorder.get((topic, record.partition), 0):
+                    sets.take(topic, record, keys)
         return sets
 
-    def _take(self, topic: KafkaTopic, record: LoggedRecord, value: bytes) -> None:
+    def take(self, topic: KafkaTopic, record: Waiting, keys: KeyRing) -> None:
+        """A record of `topic` that its reader has not yet taken."""
+        value = record.value
+        if not value:
+            return
         try:
+            if topic is KafkaTopic.FRAMES:
+                camera = _camera(record.key)
+                try:
+                    frame = open_frame(camera, value, keys)
+                except WireError:
+                    return  # whoever wrote it was no bridge; the processors will dead-letter it as foreign
+                self.pending[camera, frame.boot_id].add(frame.seq)
+                return
             if topic is KafkaTopic.VERDICTS:
-                verdict = Verdict.FromString(value)
+                verdict = open_statement(Verdict, _camera(record.key), value, keys)
                 self._add(_camera(record.key), verdict.boot_id, verdict.seq)
                 return
             letter = DeadLetter.FromString(value)
             if letter.verified:
+                check_statement(DeadLetter, letter.camera_id, value, keys)
                 self._add(CameraId(letter.camera_id), letter.boot_id, letter.seq)
             else:
                 self.foreign += 1
-        except (DecodeError, Malformed) as error:
+        except (DecodeError, WireError) as error:
             # The recorder will make a dead letter without a verified identity of it.
             self.foreign += 1
-            problem = str(error) if isinstance(error, Malformed) else f"it is no message of {topic}"
+            problem = str(error) if isinstance(error, WireError) else f"it is no message of {topic}"
             self.unread.append(f"Kafka {topic}-{record.partition}: the record at offset {record.offset}: {problem}")
 
     def _add(self, camera: CameraId, boot_id: int, seq: int) -> None:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from infra.environment import parse_fleet_secret
 from producers.spool.folder import spool_root
+from schemas.errors import SecretError
 from schemas.identity import CameraId
 from schemas.keys import CameraKey, derive_camera_key
+from schemas.roots import Role, Roots
 from schemas.runtime.atomic_file import replacing
+from schemas.signers import Signer
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,21 @@ class Layout:
     def secret_file(self) -> Path:
         """The fleet secret, readable by its owner only."""
         return self.folder / "fleet.secret"
+
+    @property
+    def roles(self) -> Path:
+        """What each role is given of the fleet secret, in a folder of its own."""
+        return self.folder / "roles"
+
+    @property
+    def signer_file(self) -> Path:
+        """The private key that models are published with here, readable by its owner only."""
+        return self.folder / "signer.key"
+
+    @property
+    def trusted(self) -> Path:
+        """The signers whose published models this system's processors serve."""
+        return self.folder / "trusted-signers"
 
     @property
     def keys(self) -> Path:
@@ -117,16 +136,52 @@ class Layout:
             write_private(self.secret_file, secrets.token_hex(32))
         return parse_fleet_secret(self.secret_file.read_text().strip())
 
+    def roots(self, role: Role) -> Roots | None:
+        """The root keys of a role: from its own file, else from the fleet secret; None when there is neither."""
+        file = role_file(self.roles, role)
+        if file.is_file():
+            return Roots.from_export(file.read_text(), role)
+        return Roots.of_fleet(self.fleet_secret()).of(role) if self.secret_file.is_file() else None
+
+    def signer(self) -> Signer:
+        """This folder's own signer, made at the first call, which also makes it trusted."""
+        if not self.signer_file.exists():
+            signer = Signer.new()
+            # Trusted first: a signer whom nobody trusts would stay so.
+            self.trust(signer, "own")
+            write_private(self.signer_file, signer.export().rstrip())
+        return Signer.read(self.signer_file)
+
+    def trust(self, signer: Signer, name: str) -> None:
+        """Add a signer to those that are trusted here."""
+        before = self.trusted.read_text() if self.trusted.exists() else ""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with replacing(self.trusted) as fresh:
+            fresh.write_text(f"{before}{signer.line(name)}\n")
+
     def issue_key(self, camera_id: CameraId, generation: int = 0, secret: bytes | None = None) -> None:
         """Lay a camera's key down where the fleet reads it, unless it has one of that generation or later."""
         file = self.key_file(camera_id)
-        if file.exists() and CameraKey.from_export(camera_id, file.read_text()).generation >= generation:
-            return
+        with suppress(FileNotFoundError, SecretError):  # one of an earlier release, which had another form
+            if CameraKey.from_export(camera_id, file.read_text()).generation >= generation:
+                return
         write_private(file, derive_camera_key(secret or self.fleet_secret(), camera_id, generation).export())
 
     def camera_key(self, camera_id: CameraId) -> CameraKey:
         """The key that a camera was given."""
         return CameraKey.from_export(camera_id, self.key_file(camera_id).read_text())
+
+
+def role_file(folder: Path, role: Role) -> Path:
+    """Where the secret of a role lies: a folder for each can be given to that role alone."""
+    return folder / role / "role.secret"
+
+
+def issue_role_secrets(folder: Path, fleet_secret: bytes) -> None:
+    """Lay down what each role of a running system is given."""
+    roots = Roots.of_fleet(fleet_secret)
+    for role in (Role.BRIDGE, Role.PROCESSOR, Role.RECORDER):
+        write_private(role_file(folder, role), roots.of(role).export())
 
 
 def write_private(path: Path, text: str) -> None:

@@ -13,13 +13,13 @@ from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaError
 from google.protobuf.message import DecodeError
 
 from schemas.cloudevents import MODELS, event_headers
-from schemas.errors import BrokerError, BundleError, WireError
-from schemas.keys import KeyRing
+from schemas.errors import BrokerError, BundleError, SecretError, WireError
 from schemas.limits import MAX_BROKER_BYTES
 from schemas.models import LIVE_KEY, PROCESSOR_PREFIX, live, seal, unseal
 from schemas.pointillist_pb2 import Model, Models, ServedModel, SignedModels
 from schemas.runtime.access import KafkaAddress, kafka_options
 from schemas.runtime.kafka_clients import start, stop
+from schemas.signers import Signer, TrustedSigners
 from schemas.topics import PROCESSORS_GROUP, KafkaTopic
 
 _CALL_S: Final = 10.0
@@ -35,13 +35,18 @@ class ModelsTopic:
     def __init__(
         self,
         bootstrap: KafkaAddress,
-        keys: KeyRing,
+        trusted: TrustedSigners,
+        signer: Signer | None = None,
         topic: str = KafkaTopic.MODELS.value,
         group: str = PROCESSORS_GROUP,
     ) -> None:
-        """`group` is the processors' consumer group, whose members are those that run."""
+        """Lists by the `trusted` are believed, and by `signer`, with whose key lists are written.
+
+        `group` is the processors' consumer group, whose members are those that run.
+        """
         self._bootstrap = bootstrap
-        self._keys = keys
+        self._trusted = trusted.with_signer(signer)
+        self._signer = signer
         self._partition = TopicPartition(topic, 0)
         self._group = group
         self._consumer = AIOKafkaConsumer(
@@ -103,9 +108,12 @@ class ModelsTopic:
     def _take(self, key: bytes, value: bytes | None) -> None:
         if key == LIVE_KEY:
             try:
-                self.models, self._refused = unseal(value or b"", self._keys), None
+                models, self._refused = unseal(value or b"", self._trusted), None
             except WireError as error:
                 self._refused = error
+                return
+            if models.changed_ms >= self.models.changed_ms:
+                self.models = models
             return
         name = key.decode("utf-8", "replace")
         if not name.startswith(PROCESSOR_PREFIX):
@@ -156,7 +164,12 @@ class ModelsTopic:
                 return answers
 
     async def write(self, models: Models) -> None:
-        """Make the list of models another one."""
+        """Make the list of models another one. Raises SecretError without a signer."""
+        if self._signer is None:
+            raise SecretError("expected a signer's private key, none is named")
+        signed = Models()
+        signed.CopyFrom(models)
+        signed.changed_ms = max(time.time_ns() // 1_000_000, self.models.changed_ms + 1)
         producer = AIOKafkaProducer(
             **kafka_options(self._bootstrap), acks="all", enable_idempotence=True, max_request_size=MAX_BROKER_BYTES
         )
@@ -165,13 +178,13 @@ class ModelsTopic:
             async with asyncio.timeout(_CALL_S):
                 await start(producer)
                 await producer.send_and_wait(
-                    self._partition.topic, seal(models, self._keys), key=LIVE_KEY, partition=0, headers=headers
+                    self._partition.topic, seal(signed, self._signer), key=LIVE_KEY, partition=0, headers=headers
                 )
         except (KafkaError, OSError) as error:
             raise self._no_answer(error) from error
         finally:
             await stop(producer, _STOP_S)
-        self.models = models
+        self.models = signed
 
     async def wait(self, deadline_s: float) -> tuple[set[str], dict[str, str], set[str]]:
         """Wait until every running processor serves the live model or refuses it.

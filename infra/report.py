@@ -75,10 +75,10 @@ def _measured(found: Audit, layout: Layout, since_ms: int) -> dict[str, Any]:
     }
 
 
-def attacked_by_camera(layout: Layout) -> dict[str, dict[str, float | None]] | None:
-    """Of all frames in the database: how each camera that the red team attacked fared; None where that is unread."""
+def attacked_by_camera(database_url: str) -> dict[str, dict[str, float | None]] | None:
+    """Of all frames in a database: how each camera that the red team attacked fared; None where that is unread."""
     try:
-        with open_records(layout.database_url) as records:
+        with open_records(database_url) as records:
             return {camera: beside_clean(found) for camera, found in records.accuracy_under_attack().items()}
     except UNREADABLE:
         return None

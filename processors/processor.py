@@ -50,7 +50,9 @@ class Processor:
         metrics: ProcessorMetrics,
         on_assigned: Callable[[bool], None],
     ) -> None:
-        self.outbox = Outbox(settings, emitter, self._recorded, self._failed, lambda: metrics.stage_failed("pictures"))
+        self.outbox = Outbox(
+            settings, keys, emitter, self._recorded, self._failed, lambda: metrics.stage_failed("pictures")
+        )
         self.recall = KeyRecall(settings.kafka, settings.frames_topic, lambda *found: self.deltas.recalled(*found))
         self.deltas = Deltas(
             settings,

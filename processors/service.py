@@ -52,7 +52,7 @@ async def run_processor(
     for condition in ("kafka", "warm", "assigned", "read"):
         health.set(condition, False)
     metrics = ProcessorMetrics(registry)
-    feed = ModelFeed(settings.kafka, settings.models_topic, keys, metrics)
+    feed = ModelFeed(settings.kafka, settings.models_topic, settings.trust, metrics)
     loader = ModelLoader(settings, metrics)
     following = asyncio.create_task(feed.run(), name="model feed")
     try:

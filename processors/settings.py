@@ -27,6 +27,8 @@ class ProcessorSettings(BaseModel):
     """Folder of the model bundle that serves while none is published."""
     model_cache: Path | None = None
     """Folder for copies of published bundles; None makes one and removes it in the end."""
+    trust: Path | None = None
+    """File of the signers whose published bundles are served; None trusts nobody."""
     model_load_s: float = Field(default=600.0, gt=0)
     """How long a bundle may take to be fetched, loaded and warmed."""
 

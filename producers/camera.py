@@ -17,12 +17,12 @@ from producers.publisher import Broker, LinkSettings, Publisher
 from producers.publisher.commands import CameraControl
 from producers.reader import Reader, Reading, read_from
 from producers.scenario import CameraSettings
+from producers.sealing import Sealing
 from producers.sources.opening import open_source
 from producers.sources.source import Source
 from producers.spool import Spool
 from producers.turns import Turns
 from schemas.errors import SecretError, SourceError, SourceHung, StateError, WireError
-from schemas.frame import encode_next_frame
 from schemas.identity import Identity
 from schemas.keys import CameraKey
 from schemas.limits import BLOCK
@@ -44,7 +44,7 @@ _TURNS: Final = 8
 class Camera:
     """One camera of this process. `run` captures until the source ends; `tick` is called a few times a second.
 
-    What an earlier process left in the spool under another key generation is shed: nobody takes it any more.
+    What an earlier process left in the spool under another key is shed: nobody takes it any more.
 
     Raises `StateError` when the spool is in use and `SecretError` when the key is not this camera's.
     """
@@ -86,9 +86,10 @@ class Camera:
             link,
             instruments,
         )
-        refused = self.spool.shed_signed_otherwise(key.generation)
+        self._sealing = Sealing(key, self.spool, self._temporal, self.publisher.publish, instruments.coded)
+        refused = self.spool.shed_signed_otherwise(key)
         if refused:
-            _log.warning("key_generation_changed", camera=key.camera_id, generation=key.generation, frames_shed=refused)
+            _log.warning("key_changed", camera=key.camera_id, generation=key.generation, frames_shed=refused)
 
     def plan(self, faults: FaultPlan, phase_s: float) -> None:
         """What goes wrong, and how long after the start the first frame comes."""
@@ -239,39 +240,30 @@ class Camera:
         if skipped:
             ledger.frames_skipped += skipped
             self._instruments.skipped.inc(skipped)
+        await self._append()  # what a try that was broken off has sealed
         self._look_after_key()
         try:
-            payload, coded = encode_next_frame(
-                self._key,
-                ledger.boot_id,
-                ledger.next,
-                captured_ms,
-                picture,
-                self._control.encoding,
-                captured.truth,
-                self._temporal,
-            )
+            self._sealing.seal(picture, captured_ms, captured.position, self._control.encoding, captured.truth)
         except WireError as error:
             raise SourceError(f"the source of {self.settings.camera_id}: {error}") from None
         if trace.on():
             identity = Identity(self.settings.camera_id, ledger.boot_id, ledger.next)
             trace.stamp("captured", identity, at_ns=captured_ms * 10**6)
-        while True:
-            try:
-                self.publisher.publish(payload, captured.position, captured_ms, picture.nbytes)
-                break
-            except StateError as error:
-                self._spool_failed(error)
-                await asyncio.sleep(_RETRY_S[0])
-        if coded is not None:
-            self._temporal.published()
-            self._instruments.coded(coded)
+        await self._append()
         if picture.shape != self._size:
             self._size = picture.shape
             self.publisher.presence.describe()
         if self.publisher.presence.degraded:
             self.publisher.presence.mended("source")
             self.publisher.presence.mended("spool")
+
+    async def _append(self) -> None:
+        while self._sealing.waits:
+            try:
+                self._sealing.append()
+            except StateError as error:
+                self._spool_failed(error)
+                await asyncio.sleep(_RETRY_S[0])
 
     def _look_after_key(self) -> None:
         """A key frame that the server misses, or that the full spool has shed, must not be named again."""

@@ -3,7 +3,7 @@
     PointillistError
     ├── UserError                 the person at the command line can mend it: one line, exit code 2
     │   ├── ConfigError           a setting, scenario or option has the wrong name, type or range
-    │   ├── SecretError           the fleet secret or a camera key is missing or malformed
+    │   ├── SecretError           a secret or a camera key is missing, malformed or of another role
     │   ├── SourceError           a camera source cannot be opened or read
     │   │   └── SourceHung        it gave no frame for the stated time
     │   ├── BundleError           a model bundle is incomplete or does not do what its model.toml says
@@ -44,7 +44,7 @@ class ConfigError(UserError):
 
 
 class SecretError(UserError):
-    """The fleet secret or a camera key is missing or malformed."""
+    """A secret or a camera key is missing, malformed or of another role."""
 
 
 class SourceError(UserError):

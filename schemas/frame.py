@@ -1,4 +1,4 @@
-"""Frames on the wire: encode at the camera, open (parse, check, verify) at the bridge and the processor."""
+"""Frames on the wire: encode and seal at the camera, verify at the bridge, verify and open at the processor."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def encode_frame(
     encoding: Encoding,
     truth: Truth | None = None,
 ) -> bytes:
-    """The signed message of a `picture` (H, W, C) uint8: kept pixels, or all when the key makes it a probe.
+    """The sealed and signed message of a `picture` (H, W, C) uint8: kept pixels, or all when it is a probe by the key.
 
     Under the profile `temporal` every frame is then a key frame.
     """
@@ -150,7 +150,7 @@ def encode_next_frame(
         seq=seq,
         captured_ms=captured_ms,
         width=width,
-        height=height,
+        height=0 if height == width else height,
         channels=channels,
         dropped_per_block=encoding.dropped_per_block,
         whole=whole,
@@ -164,7 +164,7 @@ def encode_next_frame(
     head = message.SerializeToString()
     if len(pixels):
         head += bytes((_PIXELS_FIELD, *_varint(len(pixels))))
-    return key.sign(Purpose.FRAME, head, pixels), coded
+    return key.seal_frame(boot_id, seq, head, pixels), coded
 
 
 def _varint(value: int) -> Iterator[int]:
@@ -190,6 +190,7 @@ def parse_frame(payload: bytes) -> Frame:
             "expected 0 < boot_id < 2**63, seq and captured_ms < 2**53, "
             f"got {frame.boot_id}, {frame.seq}, {frame.captured_ms}"
         )
+    frame.height = frame.height or frame.width
     check_frame_size(frame.height, frame.width, frame.channels)
     if frame.dropped_per_block > MAX_DROPPED_PER_BLOCK:
         raise Malformed(
@@ -239,6 +240,15 @@ def _check_mostly_pixels(payload: bytes) -> None:
     )
 
 
+def frame_message(frame: Frame) -> bytes:
+    """A parsed frame as it came, with its tag."""
+    sent = Frame()
+    sent.CopyFrom(frame)
+    if sent.height == sent.width:
+        sent.height = 0
+    return sent.SerializeToString()
+
+
 def open_frame(camera_id: CameraId, payload: bytes, keys: KeyRing) -> Frame:
     """Parse, check and verify a frame; `WireError` says what is wrong with it."""
     return open_keyed_frame(camera_id, payload, keys)[0]
@@ -250,6 +260,12 @@ def open_keyed_frame(camera_id: CameraId, payload: bytes, keys: KeyRing) -> tupl
     key = keys.key(camera_id, frame.key_generation)
     key.verify(Purpose.FRAME, payload)
     return frame, key
+
+
+def opened_pixels(key: CameraKey, frame: Frame) -> memoryview:
+    """The pixels of a verified frame as its camera packed them; in the message they are sealed."""
+    # protobuf copies the bytes each time that it is asked for them.
+    return key.opened(frame.boot_id, frame.seq, frame.pixels)
 
 
 def is_key_frame(frame: Frame) -> bool:
@@ -288,9 +304,9 @@ def decode_picture(key: CameraKey, frame: Frame, key_picture: KeyPicture | None 
         named = (frame.boot_id, frame.seq - frame.key_distance)
         if key_picture is None or (key_picture.boot_id, key_picture.seq) != named:
             raise NoKeyFrame(f"expected the key frame {named[0]:016x}/{named[1]}")
-        return unpack_delta(frame.pixels, kept, key_picture)
+        return unpack_delta(opened_pixels(key, frame), kept, key_picture)
     sent = kept if not frame.whole else kept_mask(key, frame.boot_id, frame.seq, height, width, 0)
-    return unpack(frame.pixels, sent, frame.channels, frame.profile), kept
+    return unpack(opened_pixels(key, frame), sent, frame.channels, frame.profile), kept
 
 
 def sign_message(

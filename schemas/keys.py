@@ -1,26 +1,28 @@
-"""Camera keys: derived from the fleet secret, they sign messages and hide which pixels were kept."""
+"""Keys by camera and by role: they sign messages, seal pictures and hide which pixels were kept."""
 
 from __future__ import annotations
 
-import hmac
 import struct
 from collections import OrderedDict
 from collections.abc import Mapping
-from enum import Enum
-from hashlib import blake2b, sha256
+from copy import copy
+from functools import cached_property
+from hashlib import blake2b
 from typing import Final
 
 from schemas.errors import BadTag, RevokedKey, SecretError
 from schemas.identity import CameraId
 from schemas.limits import CAMERAS_AT_HAND
+from schemas.roots import Root, Roots, expanded
+from schemas.sealing import SPARE_BYTES, BootCipher, PreviewBox
+from schemas.tags import TAG_BYTES, TAG_FIELD, TRAILER_BYTES, Purpose, Tagger
+
+__all__ = ["KEY_BYTES", "MAX_GENERATION", "TAG_BYTES", "CameraKey", "KeyRing", "Purpose", "derive_camera_key"]
 
 KEY_BYTES: Final = 32
+"""Of each of a camera's two keys."""
 MAX_GENERATION: Final = 2**16 - 1
-TAG_BYTES: Final = 8
-TAG_FIELD: Final = b"\x79"
-"""Key byte of protobuf field 15 with wire type fixed64."""
 
-_SHORT: Final = 2**16
 _IDENTITY = struct.Struct("<QQ")
 _SEED = struct.Struct("<II")
 _SIGNED = struct.Struct("<q")
@@ -28,33 +30,38 @@ _MASK: Final = b"pl-mask"
 _CODEBOOK: Final = b"pl-codebook"
 _PROBE: Final = b"pl-probe"
 _PREPROCESS: Final = b"pl-preprocess"
-_MODELS_INFO: Final = b"pointillist v1 models key\0"
-
-
-class Purpose(Enum):
-    """What a keyed hash is for: one key never gives the same hash for two purposes."""
-
-    FRAME = b"pl-frame"
-    CONFIRM = b"pl-confirm"
-    LEDGER = b"pl-ledger"
-    COMMAND = b"pl-command"
-    KEY_REQUEST = b"pl-key-request"
-    PROBE_REQUEST = b"pl-probe-req"
-    META = b"pl-meta"
-    STATUS = b"pl-status"
 
 
 class CameraKey:
-    """The key of one camera in one generation. It never leaves the process in a log or a metric."""
+    """The keys of one camera in one generation. They never leave the process in a log or a metric.
 
-    __slots__ = ("_codebook_seeds", "_hashes", "_key", "camera_id", "generation")
+    The authentication key signs; the picture key seals, and gives masks, codebooks and probes. A bridge has no picture
+    key: what needs one raises `SecretError` there.
+    """
 
-    def __init__(self, camera_id: CameraId, generation: int, key: bytes) -> None:
-        if len(key) != KEY_BYTES:
-            raise SecretError(f"a camera key has {KEY_BYTES} bytes, got {len(key)}")
+    __slots__ = (
+        "_authentication",
+        "_cipher",
+        "_codebook_seeds",
+        "_hashes",
+        "_picture",
+        "_tags",
+        "camera_id",
+        "generation",
+    )
+
+    def __init__(
+        self, camera_id: CameraId, generation: int, authentication: bytes, picture: bytes | None = None
+    ) -> None:
+        for key in (authentication, picture):
+            if key is not None and len(key) != KEY_BYTES:
+                raise SecretError(f"a camera key has {KEY_BYTES} bytes, got {len(key)}")
         self.camera_id = camera_id
         self.generation = generation
-        self._key = key
+        self._authentication = authentication
+        self._picture = picture
+        self._tags = Tagger(authentication)
+        self._cipher: tuple[int, BootCipher] | None = None
         # Copied for each use: a hash that has taken its key in already saves half of the work. Made when first needed:
         # no role needs all of them, and of many cameras they would take most of the memory and of the time.
         self._hashes: dict[bytes, blake2b] = {}
@@ -64,38 +71,53 @@ class CameraKey:
         return f"CameraKey({self.camera_id!r}, generation={self.generation})"
 
     def export(self) -> str:
-        """The text that `pointillist key` prints and a device is given: generation and key in hexadecimal."""
-        return f"{self.generation}:{self._key.hex()}"
+        """The text that `pointillist key` prints and a device is given: generation and both keys in hexadecimal."""
+        return f"{self.generation}:{self._authentication.hex()}{self._picture_key.hex()}"
 
     @classmethod
     def from_export(cls, camera_id: CameraId, text: str) -> CameraKey:
         """Read back what `export` wrote."""
-        generation, _, key = text.strip().partition(":")
+        generation, _, digits = text.strip().partition(":")
         try:
-            return cls(camera_id, int(generation), bytes.fromhex(key))
+            keys = bytes.fromhex(digits)
+            if len(keys) != 2 * KEY_BYTES:
+                raise ValueError
+            return cls(camera_id, int(generation), keys[:KEY_BYTES], keys[KEY_BYTES:])
         except ValueError:
             raise SecretError(
-                "a camera key is written generation:64 hexadecimal digits, as `pointillist key` prints it"
+                f"a camera key is written generation:{4 * KEY_BYTES} hexadecimal digits, as `pointillist key` prints it"
             ) from None
 
-    def sign(self, purpose: Purpose, *parts: bytes | memoryview) -> bytes:
-        """The `parts` of a serialised message without its tag, followed by the tag field."""
-        tag = self._tag(purpose)
-        for part in parts:
-            tag.update(part)
-        return b"".join((*parts, TAG_FIELD, tag.digest()))
+    # Who says it
+
+    def sign(self, purpose: Purpose, message: bytes) -> bytes:
+        """A serialised `message` without its tag, followed by the tag field."""
+        return self._tags.signed(purpose, self.camera_id, message)
 
     def verify(self, purpose: Purpose, payload: bytes) -> None:
         """Raise `BadTag` unless `payload` ends in the tag that `sign` gives."""
-        tag = self._tag(purpose)
-        # Of what is short a copy costs less than a view.
-        body = payload if len(payload) < _SHORT else memoryview(payload)
-        tag.update(body[: -TAG_BYTES - 1])
-        if not (
-            payload[-TAG_BYTES - 1 : -TAG_BYTES] == TAG_FIELD
-            and hmac.compare_digest(tag.digest(), payload[-TAG_BYTES:])
-        ):
+        if not self._tags.holds(purpose, self.camera_id, payload):
             raise BadTag(f"the tag does not match the key of {self.camera_id}, generation {self.generation}")
+
+    # What is seen
+
+    def seal_frame(self, boot_id: int, seq: int, head: bytes, pixels: bytes | memoryview) -> bytes:
+        """The signed message of a frame: `head`, then the `pixels` sealed, then the tag.
+
+        To be called once for each boot and sequence number: see `producers.sealing`.
+        """
+        # In one buffer: to copy a large frame takes as long as to seal it.
+        end = len(head) + len(pixels)
+        message = bytearray(end + max(SPARE_BYTES, TRAILER_BYTES))
+        message[: len(head)] = head
+        view = memoryview(message)
+        self._boot_cipher(boot_id).into(seq, pixels, view[len(head) : end + SPARE_BYTES])
+        message[end : end + TRAILER_BYTES] = TAG_FIELD + self._tags.tag(Purpose.FRAME, self.camera_id, view[:end])
+        return bytes(view[: end + TRAILER_BYTES])
+
+    def opened(self, boot_id: int, seq: int, sealed: bytes) -> memoryview:
+        """The pixels of a frame as its camera packed them."""
+        return self._boot_cipher(boot_id).applied(seq, sealed)
 
     def frame_seed(self, boot_id: int, seq: int) -> tuple[int, int]:
         """Seed of a frame's mask: the two key words of its Philox generator."""
@@ -121,67 +143,55 @@ class CameraKey:
         word, _ = self._words(_IDENTITY.pack(boot_id, seq // run), _PROBE)
         return seq % run == word % run
 
+    @property
+    def _picture_key(self) -> bytes:
+        if self._picture is None:
+            raise SecretError(f"expected a secret with the root key {Root.PICTURE}: this role cannot read pictures")
+        return self._picture
+
+    def _boot_cipher(self, boot_id: int) -> BootCipher:
+        """That of the boot used last is kept: a camera has one at a time."""
+        found = self._cipher
+        if found is None or found[0] != boot_id:
+            found = self._cipher = (boot_id, BootCipher(self._picture_key, boot_id))
+        return found[1]
+
     def _words(self, data: bytes, person: bytes) -> tuple[int, int]:
         first, second = _SEED.unpack(self._hash(data, person))
         return first, second
 
-    def _tag(self, purpose: Purpose) -> blake2b:
-        """The hash of a message's tag, before the message."""
-        person = purpose.value
-        keyed = self._hashes.get(person)
-        if keyed is None:
-            name = self.camera_id.encode() + b"\0"
-            keyed = self._hashes[person] = blake2b(name, digest_size=TAG_BYTES, key=self._key, person=person)
-        return keyed.copy()
-
     def _hash(self, data: bytes, person: bytes) -> bytes:
         found = self._hashes.get(person)
         if found is None:
-            found = self._hashes[person] = blake2b(digest_size=_SEED.size, key=self._key, person=person)
+            found = self._hashes[person] = blake2b(digest_size=_SEED.size, key=self._picture_key, person=person)
         keyed = found.copy()
         keyed.update(data)
         return keyed.digest()
 
 
-class _Expansion:
-    """HKDF-SHA256 (RFC 5869) without salt, for keys of one block: what it extracts from a secret is the same for all.
-
-    So the extraction is done once, and a key costs one HMAC.
-    """
-
-    __slots__ = ("_extracted",)
-
-    def __init__(self, secret: bytes) -> None:
-        self._extracted = hmac.digest(bytes(KEY_BYTES), secret, sha256)
-
-    def key(self, info: bytes) -> bytes:
-        """The key (32 bytes) over `info`."""
-        return hmac.digest(self._extracted, info + b"\1", sha256)
-
-    def camera_key(self, camera_id: CameraId, generation: int) -> CameraKey:
-        """The key of one camera in one generation."""
-        info = b"pointillist v1 camera key\0" + camera_id.encode() + b"\0" + generation.to_bytes(4, "big")
-        return CameraKey(camera_id, generation, self.key(info))
+def _camera_key(roots: Roots, camera_id: CameraId, generation: int) -> CameraKey:
+    info = b"pointillist v1 camera key\0" + camera_id.encode() + b"\0" + generation.to_bytes(4, "big")
+    picture = expanded(roots[Root.PICTURE], info) if Root.PICTURE in roots else None
+    return CameraKey(camera_id, generation, expanded(roots[Root.AUTHENTICATION], info), picture)
 
 
 def derive_camera_key(fleet_secret: bytes, camera_id: CameraId, generation: int = 0) -> CameraKey:
-    """HKDF-SHA256 (RFC 5869) of the fleet secret over the camera id and the key generation."""
-    return _Expansion(fleet_secret).camera_key(camera_id, generation)
+    """HKDF-Expand (RFC 5869) of the fleet's roots over the camera id and the key generation."""
+    return _camera_key(Roots.of_fleet(fleet_secret), camera_id, generation)
 
 
 class KeyRing:
-    """The server's view of all keys: derived when needed, in 5 µs, a bounded number of 2 KiB each kept at hand.
+    """A role's view of all keys: a camera's derived when needed, in 10 µs, a bounded number of 5 KiB each kept at hand.
 
     `accepted_from` names, per camera, the lowest key generation that is still accepted (0 where it says nothing):
     raising it revokes a stolen key.
     """
 
     def __init__(
-        self, fleet_secret: bytes, accepted_from: Mapping[str, int] | None = None, capacity: int = CAMERAS_AT_HAND
+        self, secret: bytes | Roots, accepted_from: Mapping[str, int] | None = None, capacity: int = CAMERAS_AT_HAND
     ) -> None:
-        if len(fleet_secret) < 16:
-            raise SecretError(f"the fleet secret has at least 16 bytes, got {len(fleet_secret)}")
-        self._expansion = _Expansion(fleet_secret)
+        """`secret` is what the role was given: its roots, or the fleet's secret, which gives them all."""
+        self._roots = secret if isinstance(secret, Roots) else Roots.of_fleet(secret)
         self._accepted_from = dict(accepted_from or {})
         self._capacity = capacity
         self._keys: OrderedDict[tuple[CameraId, int], CameraKey] = OrderedDict()
@@ -195,7 +205,7 @@ class KeyRing:
         lowest = self._accepted_from.get(camera_id, 0)
         if not lowest <= generation <= MAX_GENERATION:
             raise RevokedKey(f"{camera_id} is accepted from key generation {lowest} on, got {generation}")
-        key = self._expansion.camera_key(camera_id, generation)
+        key = _camera_key(self._roots, camera_id, generation)
         self._keys[camera_id, generation] = key
         if len(self._keys) > self._capacity:
             self._keys.popitem(last=False)
@@ -207,11 +217,32 @@ class KeyRing:
         for camera_id, generation in [key for key in self._keys if key[1] < lowest.get(key[0], 0)]:
             del self._keys[camera_id, generation]
 
+    def every_generation(self) -> KeyRing:
+        """The same keys, revoked ones included: for what was signed and taken before."""
+        ring = copy(self)
+        ring._accepted_from, ring._keys = {}, OrderedDict()
+        return ring
+
     def current(self, camera_id: CameraId) -> CameraKey:
         """The key that the server signs with: the lowest accepted generation."""
         return self.key(camera_id, self._accepted_from.get(camera_id, 0))
 
-    def models_tag(self, body: bytes) -> bytes:
-        """The tag of a record that says which model is live: 32 bytes that no holder of a camera key can make."""
-        key = self._expansion.key(_MODELS_INFO)
-        return blake2b(body, digest_size=32, key=key, person=b"pl-models").digest()
+    @cached_property
+    def verdicts(self) -> Tagger:
+        """Signs and checks what processors say."""
+        return Tagger(self._roots[Root.VERDICTS])
+
+    @cached_property
+    def alerts(self) -> Tagger:
+        """Signs and checks alerts."""
+        return Tagger(self._roots[Root.ALERTS])
+
+    @cached_property
+    def previews(self) -> PreviewBox:
+        """Seals and opens pictures for people."""
+        return PreviewBox(self._roots[Root.PREVIEWS])
+
+    @property
+    def reads_previews(self) -> bool:
+        """Whether this role was given the key to pictures for people."""
+        return Root.PREVIEWS in self._roots

@@ -2,12 +2,11 @@
 
 The record under `LIVE_KEY` holds all that was published lately, newest first. To publish is to put a model in front, to
 roll back is to withdraw the live one: whichever comes next and stands is live. A bundle is code that processors run, so
-that record is sealed with a key from the fleet secret, and names the digest of every file.
+that record names the digest of every file and is signed by who changed it last; each bundle, by who published it.
 """
 
 from __future__ import annotations
 
-import hmac
 import posixpath
 from collections.abc import Iterable
 from hashlib import sha256
@@ -16,8 +15,8 @@ from typing import Final
 from google.protobuf.message import DecodeError
 
 from schemas.errors import BadTag, Malformed
-from schemas.keys import KeyRing
 from schemas.pointillist_pb2 import BundleFile, Model, Models, SignedModels
+from schemas.signers import Signed, Signer, TrustedSigners
 
 LIVE_KEY: Final = b"live"
 PROCESSOR_PREFIX: Final = "processor/"
@@ -30,24 +29,49 @@ MAX_BUNDLE_BYTES: Final = 2 * 2**30
 MAX_NAME: Final = 200
 
 
-def seal(models: Models, keys: KeyRing) -> bytes:
+def seal(models: Models, signer: Signer) -> bytes:
     """The record's value."""
     body = models.SerializeToString()
-    return SignedModels(models=body, tag=keys.models_tag(body)).SerializeToString()
+    signature = signer.sign(Signed.MODELS, body)
+    return SignedModels(models=body, signer=signer.public, signature=signature).SerializeToString()
 
 
-def unseal(value: bytes, keys: KeyRing) -> Models:
-    """Read a record's value. Raises BadTag when another secret sealed it, Malformed when it says what cannot be."""
+def unseal(value: bytes, trusted: TrustedSigners) -> Models:
+    """Read a record's value. Raises BadTag unless a trusted signer made it, Malformed when it says what cannot be."""
     try:
         signed = SignedModels.FromString(value)
-        if not hmac.compare_digest(keys.models_tag(signed.models), signed.tag):
-            raise BadTag("the list of models is not sealed with this fleet secret")
+        try:
+            trusted.verify(Signed.MODELS, signed.models, signed.signer, signed.signature)
+        except BadTag as error:
+            raise BadTag(f"the list of models: {error}") from None
         models = Models.FromString(signed.models)
     except DecodeError as error:
         raise Malformed(f"expected a list of models: {error}") from None
     for model in models.published:
         _check(model)
     return models
+
+
+def claimed(value: bytes) -> str:
+    """The digest of the model that a record calls live, whoever wrote it; empty when it is none, or no record."""
+    try:
+        model = live(Models.FromString(SignedModels.FromString(value).models))
+    except DecodeError:
+        return ""
+    return model.digest if model is not None else ""
+
+
+def sign(model: Model, signer: Signer) -> Model:
+    """The model as one that `signer` vouches for: a signature over the digest of all its files."""
+    signed = Model()
+    signed.CopyFrom(model)
+    signed.signer, signed.signature = signer.public, signer.sign(Signed.BUNDLE, model.digest.encode())
+    return signed
+
+
+def check_signature(model: Model, trusted: TrustedSigners) -> str:
+    """The name of who vouches for the model's files. Raises BadTag when nobody does who is trusted."""
+    return trusted.verify(Signed.BUNDLE, model.digest.encode(), model.signer, model.signature)
 
 
 def _check(model: Model) -> None:

@@ -247,7 +247,7 @@ class ProbeRequest(_message.Message):
     def __init__(self, issued_ms: _Optional[int] = ..., probe_share: _Optional[float] = ..., key_generation: _Optional[int] = ..., tag: _Optional[int] = ...) -> None: ...
 
 class Verdict(_message.Message):
-    __slots__ = ("boot_id", "seq", "captured_ms", "processed_ms", "class_id", "class_name", "confidence", "model_id", "policy", "truth", "width", "height", "channels", "dropped_per_block", "whole", "profile", "frame_bytes", "pixel_bytes", "strip", "entropy_bits", "threshold_bits", "flagged", "preview", "evidence", "composed")
+    __slots__ = ("boot_id", "seq", "captured_ms", "processed_ms", "class_id", "class_name", "confidence", "model_id", "policy", "truth", "width", "height", "channels", "dropped_per_block", "profile", "frame_bytes", "pixel_bytes", "strip", "entropy_bits", "threshold_bits", "flagged", "preview", "evidence", "composed", "whole", "tag")
     BOOT_ID_FIELD_NUMBER: _ClassVar[int]
     SEQ_FIELD_NUMBER: _ClassVar[int]
     CAPTURED_MS_FIELD_NUMBER: _ClassVar[int]
@@ -262,7 +262,6 @@ class Verdict(_message.Message):
     HEIGHT_FIELD_NUMBER: _ClassVar[int]
     CHANNELS_FIELD_NUMBER: _ClassVar[int]
     DROPPED_PER_BLOCK_FIELD_NUMBER: _ClassVar[int]
-    WHOLE_FIELD_NUMBER: _ClassVar[int]
     PROFILE_FIELD_NUMBER: _ClassVar[int]
     FRAME_BYTES_FIELD_NUMBER: _ClassVar[int]
     PIXEL_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -273,6 +272,8 @@ class Verdict(_message.Message):
     PREVIEW_FIELD_NUMBER: _ClassVar[int]
     EVIDENCE_FIELD_NUMBER: _ClassVar[int]
     COMPOSED_FIELD_NUMBER: _ClassVar[int]
+    WHOLE_FIELD_NUMBER: _ClassVar[int]
+    TAG_FIELD_NUMBER: _ClassVar[int]
     boot_id: int
     seq: int
     captured_ms: int
@@ -287,7 +288,6 @@ class Verdict(_message.Message):
     height: int
     channels: int
     dropped_per_block: int
-    whole: bool
     profile: Profile
     frame_bytes: int
     pixel_bytes: int
@@ -298,10 +298,12 @@ class Verdict(_message.Message):
     preview: bytes
     evidence: bytes
     composed: bool
-    def __init__(self, boot_id: _Optional[int] = ..., seq: _Optional[int] = ..., captured_ms: _Optional[int] = ..., processed_ms: _Optional[int] = ..., class_id: _Optional[int] = ..., class_name: _Optional[str] = ..., confidence: _Optional[float] = ..., model_id: _Optional[str] = ..., policy: _Optional[str] = ..., truth: _Optional[int] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., channels: _Optional[int] = ..., dropped_per_block: _Optional[int] = ..., whole: _Optional[bool] = ..., profile: _Optional[_Union[Profile, str]] = ..., frame_bytes: _Optional[int] = ..., pixel_bytes: _Optional[int] = ..., strip: _Optional[_Union[StripOutcome, str]] = ..., entropy_bits: _Optional[float] = ..., threshold_bits: _Optional[float] = ..., flagged: _Optional[bool] = ..., preview: _Optional[bytes] = ..., evidence: _Optional[bytes] = ..., composed: _Optional[bool] = ...) -> None: ...
+    whole: bool
+    tag: int
+    def __init__(self, boot_id: _Optional[int] = ..., seq: _Optional[int] = ..., captured_ms: _Optional[int] = ..., processed_ms: _Optional[int] = ..., class_id: _Optional[int] = ..., class_name: _Optional[str] = ..., confidence: _Optional[float] = ..., model_id: _Optional[str] = ..., policy: _Optional[str] = ..., truth: _Optional[int] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., channels: _Optional[int] = ..., dropped_per_block: _Optional[int] = ..., profile: _Optional[_Union[Profile, str]] = ..., frame_bytes: _Optional[int] = ..., pixel_bytes: _Optional[int] = ..., strip: _Optional[_Union[StripOutcome, str]] = ..., entropy_bits: _Optional[float] = ..., threshold_bits: _Optional[float] = ..., flagged: _Optional[bool] = ..., preview: _Optional[bytes] = ..., evidence: _Optional[bytes] = ..., composed: _Optional[bool] = ..., whole: _Optional[bool] = ..., tag: _Optional[int] = ...) -> None: ...
 
 class Alert(_message.Message):
-    __slots__ = ("alert_id", "camera_id", "kind", "raised_ms", "boot_id", "frames", "checked", "flagged", "mean_entropy_bits", "threshold_bits", "thumbnail", "baseline_bits", "evidence_octaves", "whole", "class_id")
+    __slots__ = ("alert_id", "camera_id", "kind", "raised_ms", "boot_id", "frames", "checked", "flagged", "mean_entropy_bits", "threshold_bits", "thumbnail", "baseline_bits", "evidence_octaves", "whole", "class_id", "tag")
     ALERT_ID_FIELD_NUMBER: _ClassVar[int]
     CAMERA_ID_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
@@ -317,6 +319,7 @@ class Alert(_message.Message):
     EVIDENCE_OCTAVES_FIELD_NUMBER: _ClassVar[int]
     WHOLE_FIELD_NUMBER: _ClassVar[int]
     CLASS_ID_FIELD_NUMBER: _ClassVar[int]
+    TAG_FIELD_NUMBER: _ClassVar[int]
     alert_id: str
     camera_id: str
     kind: str
@@ -332,24 +335,29 @@ class Alert(_message.Message):
     evidence_octaves: float
     whole: bool
     class_id: int
-    def __init__(self, alert_id: _Optional[str] = ..., camera_id: _Optional[str] = ..., kind: _Optional[str] = ..., raised_ms: _Optional[int] = ..., boot_id: _Optional[int] = ..., frames: _Optional[_Union[Range, _Mapping]] = ..., checked: _Optional[int] = ..., flagged: _Optional[int] = ..., mean_entropy_bits: _Optional[float] = ..., threshold_bits: _Optional[float] = ..., thumbnail: _Optional[bytes] = ..., baseline_bits: _Optional[float] = ..., evidence_octaves: _Optional[float] = ..., whole: _Optional[bool] = ..., class_id: _Optional[int] = ...) -> None: ...
+    tag: int
+    def __init__(self, alert_id: _Optional[str] = ..., camera_id: _Optional[str] = ..., kind: _Optional[str] = ..., raised_ms: _Optional[int] = ..., boot_id: _Optional[int] = ..., frames: _Optional[_Union[Range, _Mapping]] = ..., checked: _Optional[int] = ..., flagged: _Optional[int] = ..., mean_entropy_bits: _Optional[float] = ..., threshold_bits: _Optional[float] = ..., thumbnail: _Optional[bytes] = ..., baseline_bits: _Optional[float] = ..., evidence_octaves: _Optional[float] = ..., whole: _Optional[bool] = ..., class_id: _Optional[int] = ..., tag: _Optional[int] = ...) -> None: ...
 
 class SignedModels(_message.Message):
-    __slots__ = ("models", "tag")
+    __slots__ = ("models", "signer", "signature")
     MODELS_FIELD_NUMBER: _ClassVar[int]
-    TAG_FIELD_NUMBER: _ClassVar[int]
+    SIGNER_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
     models: bytes
-    tag: bytes
-    def __init__(self, models: _Optional[bytes] = ..., tag: _Optional[bytes] = ...) -> None: ...
+    signer: bytes
+    signature: bytes
+    def __init__(self, models: _Optional[bytes] = ..., signer: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
 
 class Models(_message.Message):
-    __slots__ = ("published",)
+    __slots__ = ("published", "changed_ms")
     PUBLISHED_FIELD_NUMBER: _ClassVar[int]
+    CHANGED_MS_FIELD_NUMBER: _ClassVar[int]
     published: _containers.RepeatedCompositeFieldContainer[Model]
-    def __init__(self, published: _Optional[_Iterable[_Union[Model, _Mapping]]] = ...) -> None: ...
+    changed_ms: int
+    def __init__(self, published: _Optional[_Iterable[_Union[Model, _Mapping]]] = ..., changed_ms: _Optional[int] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("model_id", "location", "published_ms", "digest", "files", "classes", "withdrawn_ms", "strip")
+    __slots__ = ("model_id", "location", "published_ms", "digest", "files", "classes", "withdrawn_ms", "strip", "signer", "signature")
     MODEL_ID_FIELD_NUMBER: _ClassVar[int]
     LOCATION_FIELD_NUMBER: _ClassVar[int]
     PUBLISHED_MS_FIELD_NUMBER: _ClassVar[int]
@@ -358,6 +366,8 @@ class Model(_message.Message):
     CLASSES_FIELD_NUMBER: _ClassVar[int]
     WITHDRAWN_MS_FIELD_NUMBER: _ClassVar[int]
     STRIP_FIELD_NUMBER: _ClassVar[int]
+    SIGNER_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
     model_id: str
     location: str
     published_ms: int
@@ -366,7 +376,9 @@ class Model(_message.Message):
     classes: _containers.RepeatedScalarFieldContainer[str]
     withdrawn_ms: int
     strip: bool
-    def __init__(self, model_id: _Optional[str] = ..., location: _Optional[str] = ..., published_ms: _Optional[int] = ..., digest: _Optional[str] = ..., files: _Optional[_Iterable[_Union[BundleFile, _Mapping]]] = ..., classes: _Optional[_Iterable[str]] = ..., withdrawn_ms: _Optional[int] = ..., strip: _Optional[bool] = ...) -> None: ...
+    signer: bytes
+    signature: bytes
+    def __init__(self, model_id: _Optional[str] = ..., location: _Optional[str] = ..., published_ms: _Optional[int] = ..., digest: _Optional[str] = ..., files: _Optional[_Iterable[_Union[BundleFile, _Mapping]]] = ..., classes: _Optional[_Iterable[str]] = ..., withdrawn_ms: _Optional[int] = ..., strip: _Optional[bool] = ..., signer: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
 
 class BundleFile(_message.Message):
     __slots__ = ("name", "size", "sha256")
@@ -395,7 +407,7 @@ class ServedModel(_message.Message):
     def __init__(self, model_id: _Optional[str] = ..., digest: _Optional[str] = ..., since_ms: _Optional[int] = ..., refused_digest: _Optional[str] = ..., error: _Optional[str] = ..., runs: _Optional[str] = ...) -> None: ...
 
 class DeadLetter(_message.Message):
-    __slots__ = ("origin_topic", "origin_partition", "origin_offset", "stage", "reason", "error", "camera_id", "verified", "boot_id", "seq", "payload", "payload_bytes", "at_ms")
+    __slots__ = ("origin_topic", "origin_partition", "origin_offset", "stage", "reason", "error", "camera_id", "verified", "boot_id", "seq", "payload", "payload_bytes", "at_ms", "tag")
     ORIGIN_TOPIC_FIELD_NUMBER: _ClassVar[int]
     ORIGIN_PARTITION_FIELD_NUMBER: _ClassVar[int]
     ORIGIN_OFFSET_FIELD_NUMBER: _ClassVar[int]
@@ -409,6 +421,7 @@ class DeadLetter(_message.Message):
     PAYLOAD_FIELD_NUMBER: _ClassVar[int]
     PAYLOAD_BYTES_FIELD_NUMBER: _ClassVar[int]
     AT_MS_FIELD_NUMBER: _ClassVar[int]
+    TAG_FIELD_NUMBER: _ClassVar[int]
     origin_topic: str
     origin_partition: int
     origin_offset: int
@@ -422,4 +435,5 @@ class DeadLetter(_message.Message):
     payload: bytes
     payload_bytes: int
     at_ms: int
-    def __init__(self, origin_topic: _Optional[str] = ..., origin_partition: _Optional[int] = ..., origin_offset: _Optional[int] = ..., stage: _Optional[str] = ..., reason: _Optional[str] = ..., error: _Optional[str] = ..., camera_id: _Optional[str] = ..., verified: _Optional[bool] = ..., boot_id: _Optional[int] = ..., seq: _Optional[int] = ..., payload: _Optional[bytes] = ..., payload_bytes: _Optional[int] = ..., at_ms: _Optional[int] = ...) -> None: ...
+    tag: int
+    def __init__(self, origin_topic: _Optional[str] = ..., origin_partition: _Optional[int] = ..., origin_offset: _Optional[int] = ..., stage: _Optional[str] = ..., reason: _Optional[str] = ..., error: _Optional[str] = ..., camera_id: _Optional[str] = ..., verified: _Optional[bool] = ..., boot_id: _Optional[int] = ..., seq: _Optional[int] = ..., payload: _Optional[bytes] = ..., payload_bytes: _Optional[int] = ..., at_ms: _Optional[int] = ..., tag: _Optional[int] = ...) -> None: ...

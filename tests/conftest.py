@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import subprocess
+import tempfile
 import uuid
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from hypothesis import Phase, settings
 
 from infra.local.kafka import Kafka
 from infra.local.mosquitto import Mosquitto
+from infra.local.postgresql import PostgreSQL
 from infra.local.service import Service
 from infra.local.topics import TopicSpec, create_topics
 
@@ -25,6 +27,8 @@ from infra.local.topics import TopicSpec, create_topics
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # The tests' own bundles name their factories here.
 os.environ["POINTILLIST_FACTORIES"] = "tests"
+# And some bring code of their own.
+os.environ["POINTILLIST_ALLOW_CODE"] = "1"
 
 # For mutation runs: the same examples every time, and no search for the smallest one that fails.
 settings.register_profile("mutants", derandomize=True, database=None, phases=[Phase.explicit, Phase.generate])
@@ -100,6 +104,18 @@ def mosquitto(broker_state: Path, running_services: list[Service]) -> Iterator[M
 def kafka(broker_state: Path, running_services: list[Service]) -> Iterator[Kafka]:
     """A real Kafka: `bootstrap`, and `restart stop start kill pause resume`. Fails without Java or Maven."""
     yield from _run(Kafka(broker_state), running_services)
+
+
+@pytest.fixture(scope="session")
+def postgresql(running_services: list[Service]) -> Iterator[PostgreSQL]:
+    """A real PostgreSQL: `url`, `create` and `restart stop start pause resume`. Fails when not installed."""
+    # The server runs as another user than root, who cannot look into root's folders.
+    folder = Path(tempfile.mkdtemp(prefix="pointillist-postgresql-"))
+    folder.chmod(0o755)
+    try:
+        yield from _run(PostgreSQL(folder), running_services)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _run(service: S, running: list[Service]) -> Iterator[S]:

@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import structlog
@@ -45,14 +45,20 @@ class Pages:
     """
 
     def __init__(
-        self, settings: RecorderSettings, board: Board, health: Health, count: Callable[[str, int], None]
+        self,
+        settings: RecorderSettings,
+        board: Board,
+        health: Health,
+        count: Callable[[str, int], None],
+        audit: Callable[[], Awaitable[bytes]],
     ) -> None:
-        """`count` hears how many visitors fared how: answered, crowded, late or misdirected."""
+        """`count` hears how many visitors fared how: answered, crowded, late or misdirected; `audit` gives JSON."""
         if settings.http is None:
             raise ConfigError("expected an address for the pages, got none")
         self._board = board
         self._health = health
         self._count = count
+        self._audit = audit
         self._told = PagesSettings(
             database=settings.database, listen=settings.http[0], served_as=settings.served_as, tls=settings.http_tls
         )
@@ -108,6 +114,11 @@ class Pages:
         elif what == "changes":
             version = int(rest) if rest.isdecimal() and len(rest) < 20 else 0
             _say(writer, json.dumps(self._board.describe_since(version, monotonic_ms())).encode())
+        elif what == "audit":
+            # What it takes runs beside this; waiting for it is no work.
+            answer = await self._audit()
+            begun_s = time.monotonic()
+            _say(writer, answer)
         elif what == "preview":
             _say(writer, self._board.preview(rest) or b"")
         await writer.drain()

@@ -171,7 +171,7 @@ class Web:
         self._recorder = recorder
         self._engine: Engine | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="pages")
-        self._fresh = {path: Fresh() for path in ("/cameras", "/alerts", "/dead-letters", "/history")}
+        self._fresh = {path: Fresh() for path in ("/cameras", "/alerts", "/dead-letters", "/history", "/audit")}
         self._changed = Fresh()
         static = [Route(path, self._page) for path in _PAGES]
         self.app = Starlette(
@@ -179,6 +179,7 @@ class Web:
                 *static,
                 Route("/cameras", partial(self._given_again, self._cameras)),
                 Route("/changes", self._changes),
+                Route("/audit", partial(self._given_again, partial(self._ask, "audit"))),
                 Route("/history", partial(self._given_again, partial(self._read, last_day))),
                 Route("/preview/{site}/{camera}.jpg", self._preview),
                 Route("/alerts", partial(self._given_again, partial(self._read, recent_alerts))),

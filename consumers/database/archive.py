@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
 from typing import Final
 
-from sqlalchemy import Connection, Engine, bindparam, delete, insert, select
+from sqlalchemy import Connection, Engine, bindparam, delete, select, tuple_
 
-from consumers.database.engine import Prepared
-from consumers.database.tables import archived
+from consumers.database.engine import Prepared, upsert
+from consumers.database.tables import archived, tallies
+from consumers.database.tallies import PURGED_FRAMES
 from consumers.reading.batch import FrameKey
 from schemas.limits import CAMERAS_AT_HAND
 from schemas.ranges import RangeSet
@@ -34,6 +35,7 @@ def load(connection: Connection, kind: Kind, camera: str, boot: int) -> RangeSet
 
 
 _NONE: Final = RangeSet()
+_BOOTS_AT_ONCE: Final = 400
 
 
 class Archive:
@@ -43,6 +45,12 @@ class Archive:
         mine = (archived.c.kind == bindparam("of_kind"), archived.c.camera == bindparam("of"))
         query = select(archived.c.first, archived.c.last).where(*mine, archived.c.boot == bindparam("in_boot"))
         self._ranges = Prepared(engine, query.order_by(archived.c.first))
+        put = upsert(engine, archived)
+        key = [archived.c.kind, archived.c.camera, archived.c.boot, archived.c.first]
+        self._put = Prepared(engine, put.on_conflict_do_update(index_elements=key, set_={"last": put.excluded.last}))
+        self._remove = Prepared(engine, delete(archived).where(*(column == bindparam(column.name) for column in key)))
+        self._purged = Prepared(engine, select(tallies.c.value).where(tallies.c.name == bindparam("of")))
+        self._purged_before = -1
         self._frames: OrderedDict[tuple[str, int], RangeSet] = OrderedDict()
         self._has_frames: bool | None = None
         """Whether any frame was purged yet, once that was looked up: before that there is nothing to look for."""
@@ -66,29 +74,52 @@ class Archive:
         return found
 
     def add(self, connection: Connection, kind: Kind, identities: Iterable[FrameKey]) -> None:
-        """Archive the identities of rows that this transaction purges."""
+        """Archive the identities of rows that this transaction purges: of each boot only what changes is written."""
         boots: defaultdict[tuple[str, int], list[int]] = defaultdict(list)
         for camera, boot, seq in identities:
             boots[camera, boot].append(seq)
-        for (camera, boot), numbers in boots.items():
-            self._has_frames = True
+        if not boots:
+            return
+        self._has_frames = True
+        gone, changed = [], []
+        for place, before in _known(connection, kind, sorted(boots)):
             # Not from the cache, and out of it: the transaction may still fail.
-            ranges = load(connection, kind, camera, boot)
-            self._frames.pop((camera, boot), None)
-            for number in sorted(numbers):
+            self._frames.pop(place, None)
+            ranges = RangeSet(before.items())
+            for number in sorted(boots[place]):
                 ranges.add(number)
-            connection.execute(
-                delete(archived).where(
-                    archived.c.kind == kind.value, archived.c.camera == camera, archived.c.boot == boot
-                )
-            )
-            rows = [
-                {"kind": kind.value, "camera": camera, "boot": boot, "first": first, "last": last}
-                for first, last in ranges.ranges()
-            ]
-            connection.execute(insert(archived), rows)
+            after = dict(ranges.ranges())
+            mine = {"kind": kind.value, "camera": place[0], "boot": place[1]}
+            gone += [mine | {"first": first} for first in before.keys() - after.keys()]
+            changed += [mine | {"first": first, "last": last} for first, last in after.items() - before.items()]
+        if gone:
+            self._remove.run_each(connection, gone)
+        if changed:
+            self._put.run_each(connection, changed)
+
+    def follow(self, connection: Connection) -> None:
+        """Where several recorders share the database: notice that another has purged."""
+        row = self._purged.run(connection, of=PURGED_FRAMES).fetchone()
+        purged = row[0] if row is not None else 0
+        if purged != self._purged_before:
+            self.forget()
+            self._purged_before = purged
 
     def forget(self) -> None:
         """Read everything from the database again: another recorder may have written."""
         self._frames.clear()
         self._has_frames = None
+
+
+def _known(
+    connection: Connection, kind: Kind, places: Sequence[tuple[str, int]]
+) -> Iterator[tuple[tuple[str, int], dict[int, int]]]:
+    """The archived ranges of each of these boots, by their first numbers."""
+    columns = (archived.c.camera, archived.c.boot, archived.c.first, archived.c.last)
+    for start in range(0, len(places), _BOOTS_AT_ONCE):
+        some = places[start : start + _BOOTS_AT_ONCE]
+        found: dict[tuple[str, int], dict[int, int]] = {place: {} for place in some}
+        mine = (archived.c.kind == kind.value, tuple_(archived.c.camera, archived.c.boot).in_(some))
+        for camera, boot, first, last in connection.execute(select(*columns).where(*mine)):
+            found[camera, boot][first] = last
+        yield from found.items()

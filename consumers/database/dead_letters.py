@@ -52,6 +52,7 @@ class DeadLetters:
         return {"dead_letters": tally(connection, DEAD_LETTER_BYTES) - foreign, "foreign_letters": foreign}
 
     def _shrink(self, connection: Connection, verified: bool, bounds: Bounds, before_ms: int) -> int:
+        self._tallies.lock(connection, FOREIGN_BYTES, DEAD_LETTER_BYTES)
         held = self.bytes_held(connection)["dead_letters" if verified else "foreign_letters"]
         limit = bounds.dead_letter_bytes if verified else bounds.foreign_letter_bytes
         if held <= limit and not before_ms:

@@ -9,6 +9,7 @@ from sqlalchemy import ColumnElement, Engine, Select, case, func, literal, selec
 
 from consumers.database.archive import Kind, load
 from consumers.database.engine import open_engine
+from consumers.database.runs import all_numbers
 from consumers.database.tables import SCHEMA_VERSION, alerts, archived, boots, dead_letters, frames, ledgers, offsets
 from consumers.database.tallies import PURGED_ALERTS, PURGED_FOREIGN, SCHEMA, tally
 from consumers.reading.rows import LedgerRow
@@ -99,6 +100,11 @@ class Records:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
+    @property
+    def engine(self) -> Engine:
+        """What it reads with."""
+        return self._engine
+
     def __enter__(self) -> Records:
         return self
 
@@ -146,6 +152,14 @@ class Records:
             .order_by(dead_letters.c.seq)
         )
         return self._numbers(query, Kind.DEAD_LETTER, camera, boot)
+
+    def recorded_by_boot(self) -> dict[tuple[str, int], RangeSet]:
+        """`recorded` of every boot that has any, in one walk over an index."""
+        return all_numbers(self._engine, frames, Kind.FRAME)
+
+    def dead_lettered_by_boot(self) -> dict[tuple[str, int], RangeSet]:
+        """`dead_lettered` of every boot that has any."""
+        return all_numbers(self._engine, dead_letters, Kind.DEAD_LETTER, dead_letters.c.verified)
 
     def _numbers(self, query: Select[tuple[int]], kind: Kind, camera: str, boot: int) -> RangeSet:
         with self._engine.begin() as connection:

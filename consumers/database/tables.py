@@ -6,7 +6,7 @@ from sqlalchemy import BigInteger, Boolean, Column, Float, Index, LargeBinary, M
 
 metadata = MetaData()
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 """Raised when a table changes its meaning; kept in `tallies`."""
 
 
@@ -107,12 +107,14 @@ ledgers = Table(
     _integer("written_ms"),
     _integer("confirmed_to"),
     _bytes("message"),
+    _integer("taken_ms"),
     sqlite_with_rowid=False,
 )
 """The highest revision of each boot's ledger; `shed` is a JSON list of [first, last].
 
-`message` is what the camera signed: the audit believes that only.
+`message` is what the camera signed: the audit believes that only. `taken_ms` is when it was recorded.
 """
+Index("ledgers_by_age", ledgers.c.taken_ms)
 
 dead_letters = Table(
     "dead_letters",
@@ -150,6 +152,7 @@ evidence = Table(
     metadata,
     _text("camera", primary_key=True),
     _integer("boot", primary_key=True),
+    _integer("partition"),
     _integer("following"),
     _bytes("waiting"),
     _bytes("whole"),
@@ -165,7 +168,10 @@ Index(
     sqlite_where=evidence.c.waiting != b"",
     postgresql_where=evidence.c.waiting != b"",
 )
-"""What is known of one boot of a camera, see `consumers.evidence.chain.Chain`; it changes with the offsets."""
+"""What is known of one boot of a camera, see `consumers.evidence.chain.Chain`; it changes with the offsets.
+
+`partition` is the one of its last verdicts: whoever holds that looks after it.
+"""
 
 probing = Table("probing", metadata, _text("camera", primary_key=True), _number("own_share"), _number("told_share"))
 """Cameras that were told to send more probes, and the share that is their own setting."""
@@ -253,9 +259,13 @@ offsets = Table(
     _text("topic", primary_key=True),
     _integer("partition", primary_key=True),
     _integer("next"),
+    _integer("epoch"),
     sqlite_with_rowid=False,
 )
-"""Where to go on in Kafka: written with the effect of all that came before."""
+"""Where to go on in Kafka: written with the effect of all that came before.
+
+Each recorder that takes a partition up counts `epoch` on: who had it before writes nothing of it any more.
+"""
 
 tallies = Table("tallies", metadata, _text("name", primary_key=True), _integer("value"), sqlite_with_rowid=False)
 """Counts that outlive the rows they were taken from."""

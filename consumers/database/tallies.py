@@ -19,6 +19,8 @@ FOREIGN_BYTES: Final = "foreign_letter_bytes"
 """Of these, what the letters without a verified identity hold."""
 PURGED_FOREIGN: Final = "purged_foreign"
 PURGED_VERIFIED: Final = "purged_verified"
+PURGED_FRAMES: Final = "purged_frames"
+"""By it, recorders that share a database see that another has purged."""
 PURGED_ALERTS: Final = "purged_alerts"
 SHOWN_TO_MS: Final = "shown_to_ms"
 """Frames recorded before it are in the table `shown`; 0 where that was never written."""
@@ -48,6 +50,11 @@ class Tallies:
         for name, value in counts.items():
             if value:
                 self._add.run(connection, name=name, value=value)
+
+    def lock(self, connection: Connection, *names: str) -> None:
+        """Nobody else changes these counts until the transaction ends: what is read of them now holds until then."""
+        rows = select(tallies.c.name).where(tallies.c.name.in_(names)).order_by(tallies.c.name).with_for_update()
+        connection.execute(rows)
 
     def set(self, connection: Connection, name: str, value: int) -> None:
         """Set the count of that name."""

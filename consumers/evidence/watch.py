@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import time
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -40,6 +40,8 @@ class Raised:
     alerts: list[Alert] = field(default_factory=list)
     chains: Pending = field(default_factory=dict)
     """Every chain that was looked at, as it is now."""
+    partitions: dict[BootKey, int] = field(default_factory=dict)
+    """Of those chains."""
 
 
 class Watch:
@@ -50,8 +52,8 @@ class Watch:
 
     def __init__(self, engine: Engine, rule: EvidenceRule) -> None:
         self._rule = rule
-        self._waiting: dict[BootKey, tuple[int, float]] = {}
-        """Where each waiting chain stands, and since when."""
+        self._waiting: dict[BootKey, tuple[int, float, int]] = {}
+        """Where each waiting chain stands, since when, and its partition."""
         insertion = upsert(engine, evidence)
         changed = [column.name for column in evidence.columns if not column.primary_key]
         stored = insertion.on_conflict_do_update(
@@ -61,20 +63,31 @@ class Watch:
         self._upsert = Prepared(engine, stored)
         of_boot = (evidence.c.camera == bindparam("of"), evidence.c.boot == bindparam("in_boot"))
         columns = (evidence.c.following, evidence.c.waiting, evidence.c.whole, evidence.c.dropped)
-        self._select = Prepared(engine, select(*columns).where(*of_boot))
+        # Where cameras have moved to another partition, the one before may not be read to its end yet.
+        self._select = Prepared(engine, select(*columns).where(*of_boot).with_for_update())
         mine = (frames.c.camera == bindparam("of"), frames.c.boot == bindparam("in_boot"))
         span = (frames.c.seq >= bindparam("since"), frames.c.seq <= bindparam("until"))
-        waiting = select(evidence.c.camera, evidence.c.boot, evidence.c.following).where(evidence.c.waiting != b"")
+        standing = select(evidence.c.camera, evidence.c.boot, evidence.c.following, evidence.c.partition)
+        waiting = standing.where(evidence.c.waiting != b"")
         # As literals, for an index of these chains alone: of others there may be hundreds of thousands.
         self._left_waiting = waiting.compile(dialect=engine.dialect, compile_kwargs={"literal_binds": True}).string
         self._count = Prepared(engine, select(func.count()).select_from(frames).where(*mine, *span))
         self._classes = Prepared(engine, select(frames.c.class_id).where(*mine, *span))
         self._alert = upsert(engine, alerts).on_conflict_do_nothing()
 
-    def load(self, connection: Connection) -> None:
-        """Take up the chains that an earlier recorder left waiting."""
+    def load(self, connection: Connection, held: Collection[int] | None) -> None:
+        """Take up the chains that an earlier recorder left waiting, those of the partitions `held`; None takes all."""
         rows = connection.exec_driver_sql(self._left_waiting)
-        self._waiting = {(camera, boot): (following, time.monotonic()) for camera, boot, following in rows}
+        now = time.monotonic()
+        self._waiting = {
+            (camera, boot): (following, now, partition)
+            for camera, boot, following, partition in rows
+            if held is None or partition in held
+        }
+
+    def release(self, partition: int) -> None:
+        """Forget the chains of a partition that somebody else has taken up."""
+        self._waiting = {boot: stands for boot, stands in self._waiting.items() if stands[2] != partition}
 
     def fold(self, connection: Connection, rows: Sequence[FrameRow]) -> Pending:
         """Fold the new rows of `frames` that STRIP checked into their chains."""
@@ -87,19 +100,27 @@ class Watch:
                     bool(row.whole) or composed, row.class_id, composed,
                 )  # fmt: skip
                 new[row.camera, row.boot].append(probe)
-        return {boot: self._chain(connection, boot).fold(probes) for boot, probes in new.items()}
+        # In one order for all recorders: none waits for another that waits for it.
+        return {boot: self._chain(connection, boot).fold(new[boot]) for boot in sorted(new)}
 
-    def overdue(self) -> set[BootKey]:
-        """Boots that have waited long enough for a missing frame."""
+    def overdue(self) -> dict[BootKey, int]:
+        """Boots that have waited long enough for a missing frame, and their partitions."""
         before = time.monotonic() - self._rule.patience_s
-        return {boot for boot, (_, since) in self._waiting.items() if since <= before}
+        return {boot: partition for boot, (_, since, partition) in self._waiting.items() if since <= before}
 
     def read(
-        self, connection: Connection, pending: Pending, touched: Collection[BootKey], now_ms: int, pictures: Quarantine
+        self,
+        connection: Connection,
+        pending: Pending,
+        touched: Collection[BootKey],
+        now_ms: int,
+        pictures: Quarantine,
+        partitions: Mapping[str, int],
     ) -> Raised:
         """Let the rule read the `pending` chains, and those of `touched` boots that waited.
 
-        Chains and alerts are written, the latter not yet published.
+        Chains and alerts are written, the latter not yet published. `partitions` are those of the pending boots'
+        cameras.
         """
         raised = Raised()
         overdue = self.overdue()
@@ -118,8 +139,11 @@ class Watch:
                 if connection.execute(self._alert, _alert_row(alert)).rowcount:
                     raised.alerts.append(alert)
             raised.chains[boot] = after
+            waited = self._waiting.get(boot)
+            raised.partitions[boot] = partitions.get(boot[0], waited[2] if waited is not None else 0)
         if raised.chains:
-            self._upsert.run_each(connection, [_row(boot, chain, now_ms) for boot, chain in raised.chains.items()])
+            rows = [_row(boot, chain, raised.partitions[boot], now_ms) for boot, chain in raised.chains.items()]
+            self._upsert.run_each(connection, rows)
         return raised
 
     def commit(self, raised: Raised) -> None:
@@ -129,7 +153,7 @@ class Watch:
             if not chain.waiting:
                 self._waiting.pop(boot, None)
             elif boot not in self._waiting or self._waiting[boot][0] != chain.following:
-                self._waiting[boot] = (chain.following, now)
+                self._waiting[boot] = (chain.following, now, raised.partitions[boot])
 
     def _chain(self, connection: Connection, boot: BootKey) -> Chain:
         row = self._select.run(connection, of=boot[0], in_boot=boot[1]).fetchone()
@@ -154,10 +178,11 @@ class Watch:
         return chain.following
 
 
-def _row(boot: BootKey, chain: Chain, now_ms: int) -> dict[str, object]:
+def _row(boot: BootKey, chain: Chain, partition: int, now_ms: int) -> dict[str, object]:
     return {
         "camera": boot[0],
         "boot": boot[1],
+        "partition": partition,
         "following": chain.following,
         "waiting": pack_probes(chain.waiting),
         "whole": pack_track(chain.whole),

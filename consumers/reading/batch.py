@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final, Protocol
 
+import structlog
 from google.protobuf.message import DecodeError
 
 from consumers.reading.rows import FrameRow, LedgerRow, LetterRow
@@ -25,6 +26,9 @@ from schemas.identity import BOOT_ID_LIMIT, SEQ_LIMIT, CameraId, camera_id_on_wi
 from schemas.keys import KeyRing
 from schemas.limits import CAMERAS_AT_HAND, DEAD_LETTER_PAYLOAD_BYTES
 from schemas.pointillist_pb2 import DeadLetter, Ledger, Meta, Status, Verdict
+from schemas.statements import check_statement, open_pictures, open_statement
+
+log = structlog.get_logger()
 
 STAGE: Final = "recorder"
 MAX_SHED_RANGES: Final = 10_000
@@ -36,6 +40,8 @@ _FOR_BRIDGES: Final = (b"pointillist.v1.KeyRequest", b"pointillist.v1.ProbeReque
 
 Partition = tuple[str, int]
 """Topic and partition."""
+Span = tuple[int, int]
+"""The first offset that the log of a partition holds, and the one after its last."""
 Place = tuple[str, int, int]
 """Topic, partition and offset of a record."""
 BootKey = tuple[str, int]
@@ -63,6 +69,8 @@ class Batch:
     offsets: dict[Partition, tuple[int, int]] = field(default_factory=dict)
     """For each topic and partition the offset of the first record and the one after the last."""
     verdicts: dict[FrameKey, Verdict] = field(default_factory=dict)
+    partitions: dict[str, int] = field(default_factory=dict)
+    """By camera, the partition of its last verdict."""
     repeated: Counter[BootKey] = field(default_factory=Counter)
     """Verdicts whose identity came earlier in this batch."""
     ledgers: dict[BootKey, LedgerRow] = field(default_factory=dict)
@@ -79,7 +87,7 @@ class Batch:
 def read(records: Iterable[Record], settings: RecorderSettings, keys: KeyRing, recorded_ms: int) -> Batch:
     """Take the records of one poll apart; those of one partition are in the order of their offsets.
 
-    What is an event is verified under `keys`: others than bridges may write to Kafka too.
+    All is verified under `keys`, but for dead letters that claim no identity: others than our roles may write to Kafka.
     """
     batch = Batch(recorded_ms)
     for record in records:
@@ -88,11 +96,11 @@ def read(records: Iterable[Record], settings: RecorderSettings, keys: KeyRing, r
         batch.offsets[partition] = (first, record.offset + 1)
         try:
             if record.topic == settings.verdicts_topic:
-                _take_verdict(batch, record)
+                _take_verdict(batch, record, keys)
             elif record.topic == settings.events_topic:
                 _take_event(batch, record, keys)
             else:
-                _take_dead_letter(batch, record)
+                _take_dead_letter(batch, record, keys)
         except WireError as error:
             refuse(batch, record, error)
     return batch
@@ -143,9 +151,9 @@ def check_identity(boot_id: int, seq: int) -> None:
         raise Malformed(f"expected 0 < boot_id < 2**63 and seq < 2**53, got {boot_id} and {seq}")
 
 
-def _take_verdict(batch: Batch, record: Record) -> None:
+def _take_verdict(batch: Batch, record: Record, keys: KeyRing) -> None:
     camera = _camera(record.key)
-    verdict: Verdict = _parse(Verdict, record.value)
+    verdict = open_statement(Verdict, camera, record.value or b"", keys)
     boot, seq = verdict.boot_id, verdict.seq
     if not (0 < boot < BOOT_ID_LIMIT and seq < SEQ_LIMIT):
         check_identity(boot, seq)
@@ -153,6 +161,12 @@ def _take_verdict(batch: Batch, record: Record) -> None:
         batch.repeated[camera, boot] += 1
     else:
         batch.verdicts[camera, boot, seq] = verdict
+        try:
+            open_pictures(verdict, camera, keys)
+        except Malformed as error:  # the verdict stands without them
+            log.error("pictures_not_opened", error=str(error))
+            verdict.preview = verdict.evidence = b""
+    batch.partitions[camera] = record.partition
 
 
 def frame_row(key: FrameKey, verdict: Verdict, recorded_ms: int) -> FrameRow:
@@ -201,7 +215,9 @@ def _take_event(batch: Batch, record: Record, keys: KeyRing) -> None:
         _check_ledger(ledger)
         known = batch.ledgers.get((camera, ledger.boot_id))
         if known is None or known.revision < ledger.revision:
-            batch.ledgers[camera, ledger.boot_id] = ledger_row((camera, ledger.boot_id), ledger, value)
+            batch.ledgers[camera, ledger.boot_id] = ledger_row(
+                (camera, ledger.boot_id), ledger, value, batch.recorded_ms
+            )
     elif kind == b"pointillist.v1.Status":
         status = open_message(Status, camera, value, keys)
         check_announcement(status)
@@ -235,8 +251,8 @@ def _check_ledger(ledger: Ledger) -> None:
         raise Malformed(f"expected shed ranges within the published {ledger.first} to {ledger.next} - 1")
 
 
-def ledger_row(key: BootKey, ledger: Ledger, message: bytes) -> LedgerRow:
-    """The ledger as a row, with the signed `message` that it was read from."""
+def ledger_row(key: BootKey, ledger: Ledger, message: bytes, taken_ms: int = 0) -> LedgerRow:
+    """The ledger as a row, with the signed `message` that it was read from, recorded at `taken_ms`."""
     return LedgerRow(
         *key,
         ledger.revision,
@@ -251,12 +267,14 @@ def ledger_row(key: BootKey, ledger: Ledger, message: bytes) -> LedgerRow:
         ledger.written_ms,
         min(ledger.confirmed_to, ledger.next),
         message,
+        taken_ms,
     )
 
 
-def _take_dead_letter(batch: Batch, record: Record) -> None:
+def _take_dead_letter(batch: Batch, record: Record, keys: KeyRing) -> None:
     letter: DeadLetter = _parse(DeadLetter, record.value)
     if letter.verified:
+        check_statement(DeadLetter, letter.camera_id, record.value or b"", keys)
         check_identity(letter.boot_id, letter.seq)
         camera_id_on_wire(letter.camera_id)
     batch.letters[record.topic, record.partition, record.offset] = _letter_row(record, letter, batch.recorded_ms)

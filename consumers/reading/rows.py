@@ -88,6 +88,7 @@ class LedgerRow(NamedTuple):
     written_ms: int
     confirmed_to: int
     message: bytes
+    taken_ms: int = 0
 
 
 class CameraRow(NamedTuple):

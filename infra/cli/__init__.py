@@ -47,6 +47,7 @@ def main() -> None:
         model,
         pki,
         roles,
+        signer,
         topics,
         up,
     )

@@ -3,63 +3,123 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from infra.cli import app
+from infra.cli.access import BROKER_WAIT_S, KafkaLogin, KafkaTls, kafka_place, require_brokers
+from infra.cli.passwords import resolve
+from schemas.errors import ConfigError, StateError
+
+if TYPE_CHECKING:
+    from infra.audit import Audit
+    from schemas.keys import KeyRing
+
+DEFAULT_STATE = Path(".pointillist")
 
 
 @app.command()
 def audit(
-    state: Annotated[Path, typer.Option(help="State folder of a system, running or not.")] = Path(".pointillist"),
+    state: Annotated[
+        Path | None, typer.Option(help="State folder of a system, running or not; else .pointillist.")
+    ] = None,
+    kafka: Annotated[
+        str | None, typer.Option(help="Of a deployment, with --database: Kafka bootstrap server as host:port.")
+    ] = None,
+    database: Annotated[
+        str | None, typer.Option(help="Of a deployment, with --kafka: SQLAlchemy URL of the recorders' database.")
+    ] = None,
+    spool: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="With --kafka: a folder with cameras' spools, site/camera each; can be given again. Of the others, "
+            "their signed ledgers say what was published."
+        ),
+    ] = None,
+    kafka_tls: KafkaTls = None,
+    kafka_login: KafkaLogin = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Compare what the cameras published with what was recorded, from the database, Kafka's logs and the spools.
 
-    Names what it cannot read and counts the rest. Exit status 0 when nothing is lost, and no frame's fate is unread.
+    Of a state folder the files are read; of a deployment Kafka by its protocol, and any database of recorders. Names
+    what it cannot read and counts the rest. Exit status 0 when nothing is lost, and no frame's fate is unread.
     """
     from infra.audit import audit as run_audit
+    from infra.audit import audit_deployment
     from infra.layout import Layout
     from infra.report import attacked_by_camera
 
-    layout = Layout(state.resolve())
-    found = run_audit(layout)
-    attacked = attacked_by_camera(layout)
-    counts = found.counts()
-    console = Console(soft_wrap=True)
-    lost = [boot for boot in found.boots if boot.lost]
-    if json:
-        document = {
-            **counts.as_dict(),
-            "kafka_frames": found.kafka_frames,
-            "covers_from_ms": found.frames_from_ms,
-            "ledgers_refused": len(found.ledgers_refused),
-            "lost": [
-                {"camera_id": b.camera_id, "boot_id": f"{b.boot_id:016x}", "ranges": list(b.lost.ranges())}
-                for b in lost
-            ],
-            "unread": list(found.unread),
-            "attacked_by_camera": attacked,
-        }
-        console.print_json(data=document)
+    if (kafka is None) != (database is None) or (spool and kafka is None):
+        raise ConfigError("expected --kafka and --database together, with or without --spool; or --state alone")
+    if kafka is None or database is None:
+        layout = Layout((state or DEFAULT_STATE).resolve())
+        url = layout.database_url
+        found = run_audit(layout)
     else:
-        table = Table("count", "frames", title="audit", title_justify="left")
-        for name, value in counts.as_dict().items():
-            table.add_row(name, str(value))
-        console.print(table)
-        if attacked:
-            table = Table("attacked camera", "frames", "right", "right when clean", title_justify="left")
-            for name, each in attacked.items():
-                shares = ("-" if part is None else f"{part:.1%}" for part in (each["accuracy"], each["accuracy_clean"]))
-                table.add_row(name, str(each["frames"]), *shares)
-            console.print(table)
-        for camera, boot_id in found.ledgers_refused[:10]:
-            console.print(f"not counted, for its camera has not signed it: the ledger of {camera} boot {boot_id:016x}")
-        for boot in lost:
-            console.print(f"lost: {boot.camera_id} boot {boot.boot_id:016x}: {list(boot.lost.ranges())[:10]}")
-        for line in found.unread:
-            console.print(f"unread: {line}", markup=False, highlight=False)
+        for folder in spool or ():
+            if not folder.is_dir():
+                raise StateError(f"expected a folder with spools at {folder}, there is none")
+        bootstrap = kafka_place(kafka, state, "audit", tls=kafka_tls, login=kafka_login)
+        require_brokers(BROKER_WAIT_S, kafka=bootstrap)
+        url = resolve(database)
+        found = audit_deployment(bootstrap, url, spool or [], _keys(state))
+    attacked = attacked_by_camera(url)
+    if json:
+        _print_json(found, attacked)
+    else:
+        _print_tables(found, attacked)
+    counts = found.counts()
     raise typer.Exit(1 if counts.frames_lost or counts.frames_unread else 0)
+
+
+def _keys(state: Path | None) -> KeyRing:
+    """Of every generation: what was signed under a key that was revoked since was taken all the same."""
+    from infra.environment import Environment, role_roots
+    from infra.layout import Layout
+    from schemas.keys import KeyRing
+    from schemas.roots import Role
+
+    held = Layout(state.resolve()).roots(Role.AUDITOR) if state is not None else None
+    return KeyRing(held or role_roots(Environment(), Role.AUDITOR))
+
+
+def _print_json(found: Audit, attacked: dict[str, dict[str, float | None]] | None) -> None:
+    document = {
+        **found.counts().as_dict(),
+        "kafka_frames": found.kafka_frames,
+        "covers_from_ms": found.frames_from_ms,
+        "ledgers_refused": len(found.ledgers_refused),
+        "lost": [
+            {"camera_id": b.camera_id, "boot_id": f"{b.boot_id:016x}", "ranges": list(b.lost.ranges())}
+            for b in found.boots
+            if b.lost
+        ],
+        "unread": list(found.unread),
+        "attacked_by_camera": attacked,
+    }
+    Console(soft_wrap=True).print_json(data=document)
+
+
+def _print_tables(found: Audit, attacked: dict[str, dict[str, float | None]] | None) -> None:
+    console = Console(soft_wrap=True)
+    table = Table("count", "frames", title="audit", title_justify="left")
+    for name, value in found.counts().as_dict().items():
+        table.add_row(name, str(value))
+    console.print(table)
+    if attacked:
+        table = Table("attacked camera", "frames", "right", "right when clean", title_justify="left")
+        for name, each in attacked.items():
+            shares = ("-" if part is None else f"{part:.1%}" for part in (each["accuracy"], each["accuracy_clean"]))
+            table.add_row(name, str(each["frames"]), *shares)
+        console.print(table)
+    for camera, boot_id in found.ledgers_refused[:10]:
+        console.print(f"not counted, for its camera has not signed it: the ledger of {camera} boot {boot_id:016x}")
+    for boot in found.boots:
+        if boot.lost:
+            console.print(f"lost: {boot.camera_id} boot {boot.boot_id:016x}: {list(boot.lost.ranges())[:10]}")
+    for line in found.unread:
+        console.print(f"unread: {line}", markup=False, highlight=False)

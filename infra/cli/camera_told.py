@@ -12,7 +12,7 @@ from rich.table import Table
 
 from infra.cli.access import BROKER_WAIT_S, BrokerWait, Mqtt, MqttLogin, MqttTls, mqtt_place, require_brokers
 from infra.cli.camera import camera_app
-from infra.cli.roles import server_keys
+from infra.cli.roles import role_keys
 from schemas.errors import StateError
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def told(
     place = mqtt_place(mqtt, state, "admin", tls=mqtt_tls, login=mqtt_login)
     require_brokers(broker_wait, mqtt=place)
     console = Console(soft_wrap=True, highlight=False)
-    with CameraTold(place.address, identity, server_keys(state), place.tls, place.login) as camera:
+    with CameraTold(place.address, identity, role_keys(state, "operator"), place.tls, place.login) as camera:
         forgot = camera.reset(wait) if reset else None
         meta, refused = camera.meta, camera.refused
     if meta is None and forgot is None:

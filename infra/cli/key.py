@@ -1,14 +1,17 @@
-"""`pointillist key`: issue cameras' keys from the fleet secret."""
+"""`pointillist key`: issue cameras' keys and roles' secrets from the fleet secret."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from infra.cli import app
 from schemas.errors import ConfigError
+
+if TYPE_CHECKING:
+    from schemas.roots import Role
 
 
 @app.command()
@@ -17,22 +20,37 @@ def key(
     generation: Annotated[
         int, typer.Option(help="Key generation; raise it after a key was stolen.", min=0, max=65535)
     ] = 0,
+    role: Annotated[
+        str | None,
+        typer.Option(help="Print what a role is given: bridge, processor, recorder, auditor or operator."),
+    ] = None,
+    roles: Annotated[
+        Path | None, typer.Option(help="Write the secrets of bridge, processor and recorder to DIR/ROLE/role.secret.")
+    ] = None,
     scenario: Annotated[Path | None, typer.Option(help="Issue the keys of all cameras of a scenario.")] = None,
     state: Annotated[Path | None, typer.Option(help="State folder: its fleet secret, and keys/ in it.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write the key to a file that only you can read.")] = None,
 ) -> None:
-    """Print the key of one camera: give it to that device and to nobody else.
+    """Print the key of one camera, or the secret of one role: give it to that device or role and to nobody else.
 
     The fleet secret is the one of --state, else POINTILLIST_FLEET_SECRET or POINTILLIST_FLEET_SECRET_FILE.
     """
     from infra.environment import Environment, fleet_secret
-    from infra.layout import Layout, write_private
+    from infra.layout import Layout, issue_role_secrets, write_private
     from schemas.identity import camera_id
     from schemas.keys import derive_camera_key
+    from schemas.roots import Roots
 
+    in_bulk = scenario is not None or roles is not None
+    if in_bulk and (camera is not None or role is not None):
+        raise ConfigError("expected SITE/CAMERA or --role in a call of its own, beside --scenario and --roles")
+    if not in_bulk and (camera is None) == (role is None):
+        raise ConfigError("expected SITE/CAMERA, or --role, --roles or --scenario")
     layout = Layout(state.resolve()) if state is not None else None
     has_secret = layout is not None and layout.secret_file.is_file()
     secret = layout.fleet_secret() if layout is not None and has_secret else fleet_secret(Environment())
+    if roles is not None:
+        issue_role_secrets(roles, secret)
     if scenario is not None:
         from producers.scenario import load_scenario
 
@@ -40,10 +58,12 @@ def key(
             raise ConfigError("expected --state DIR beside --scenario: the keys go to its folder keys/")
         for planned in load_scenario(scenario).cameras():
             layout.issue_key(planned.camera_id, generation, secret)
+    if in_bulk:
         return
-    if camera is None:
-        raise ConfigError("expected SITE/CAMERA, or --scenario FILE")
-    text = derive_camera_key(secret, camera_id(camera), generation).export()
+    if camera is not None:
+        text = derive_camera_key(secret, camera_id(camera), generation).export()
+    else:
+        text = Roots.of_fleet(secret).of(_role(role)).export()
     if out is None:
         typer.echo(text)
     else:
@@ -51,3 +71,12 @@ def key(
             write_private(out, text)
         except OSError as error:
             raise ConfigError(f"--out: cannot write {out}: {error.strerror}") from None
+
+
+def _role(name: str | None) -> Role:
+    from schemas.roots import Role
+
+    try:
+        return Role(name or "")
+    except ValueError:
+        raise ConfigError(f"--role: expected one of {', '.join(Role)}, got {name!r}") from None

@@ -15,19 +15,22 @@ from rich.table import Table
 
 from infra.cli import app
 from infra.cli.access import BROKER_WAIT_S, Kafka, kafka_place, require_brokers
-from infra.cli.roles import State, server_keys
+from infra.cli.code import AllowCode
+from infra.cli.roles import State
+from infra.cli.signer import SignerFile, Trust, signer_of, trusted_of
 from schemas.errors import BundleError, ConfigError
 
 if TYPE_CHECKING:
     from infra.models_topic import ModelsTopic
     from processors.models.store import ModelStore
     from schemas.pointillist_pb2 import Model, Models
+    from schemas.signers import Signer
 
 R = TypeVar("R")
 
 model_app = typer.Typer(
-    help="Which model the processors serve. The brokers and the fleet secret are those of --state, else --kafka and "
-    "POINTILLIST_FLEET_SECRET or POINTILLIST_FLEET_SECRET_FILE.",
+    help="Which model the processors serve. Brokers, signer and trusted signers are those of --state, else --kafka, "
+    "--signer and --trust.",
     no_args_is_help=True,
 )
 app.add_typer(model_app, name="model")
@@ -46,10 +49,13 @@ def publish(
         str | None, typer.Option(help="Folder or fsspec URL that every processor can read; else in the state folder.")
     ] = None,
     force: Annotated[bool, typer.Option(help="Even with other classes than the live model, or without STRIP.")] = False,
+    signer: SignerFile = None,
+    trust: Trust = None,
+    allow_code: AllowCode = False,
     wait: Wait = 60.0,
     broker_wait: BrokerWait = BROKER_WAIT_S,
 ) -> None:
-    """Make a bundle the live model: every processor loads it beside the one that it serves, and switches.
+    """Sign a bundle and make it the live model: every processor loads it beside the one that it serves, and switches.
 
     Exit status 1 when a processor refuses it or has not said anything in time, 2 when it is not published.
     """
@@ -60,16 +66,17 @@ def publish(
 
     if store is None and state is None:
         raise ConfigError("expected --store, a folder or URL that every processor can read, or --state")
+    key = signer_of(signer, state)
     folder = _folder(bundle)
     model_id = _checked(folder)
     place = ModelStore(store or str(Layout((state or Path()).resolve()).models))
 
     async def run(topic: ModelsTopic) -> bool:
-        before = topic.models if topic.models.published else _initial(state, place)
+        before = topic.models if topic.models.published else _initial(state, place, key)
         live = listed.live(before)
         if not force and live is not None:
             check_successor(_described(folder, model_id), live)
-        model = place.add(folder, model_id)
+        model = listed.sign(place.add(folder, model_id), key)
         if live is not None and live.digest == model.digest:
             return await _told(topic, f"{model_id} is live already", wait)
         after = listed.publish(before, model)
@@ -80,7 +87,7 @@ def publish(
                 place.discard(forgotten)
         return await _told(topic, f"published {model_id}", wait)
 
-    raise typer.Exit(0 if _with_topic(state, kafka, broker_wait, run) else 1)
+    raise typer.Exit(0 if _with_topic(state, kafka, broker_wait, trust, run, key) else 1)
 
 
 @model_app.command()
@@ -90,6 +97,8 @@ def rollback(
     own: Annotated[
         bool, typer.Option(help="To each processor's own --bundle: withdraw all that is published.")
     ] = False,
+    signer: SignerFile = None,
+    trust: Trust = None,
     wait: Wait = 60.0,
     broker_wait: BrokerWait = BROKER_WAIT_S,
 ) -> None:
@@ -109,12 +118,17 @@ def rollback(
         name = now.model_id if now is not None else "each processor's own bundle"
         return await _told(topic, f"withdrawn {live.model_id}; live is {name}", wait)
 
-    raise typer.Exit(0 if _with_topic(state, kafka, broker_wait, run) else 1)
+    key = signer_of(signer, state)
+    raise typer.Exit(0 if _with_topic(state, kafka, broker_wait, trust, run, key) else 1)
 
 
 @model_app.command(name="list")
 def show_list(
-    state: State = None, kafka: Kafka = None, json: Json = False, broker_wait: BrokerWait = BROKER_WAIT_S
+    state: State = None,
+    kafka: Kafka = None,
+    trust: Trust = None,
+    json: Json = False,
+    broker_wait: BrokerWait = BROKER_WAIT_S,
 ) -> None:
     """What was published, newest first."""
 
@@ -132,7 +146,7 @@ def show_list(
             for place, model in enumerate(topic.models.published)
         ]
 
-    rows = _with_topic(state, kafka, broker_wait, run)
+    rows = _with_topic(state, kafka, broker_wait, trust, run)
     console = Console(soft_wrap=True)
     if json:
         console.print_json(data=rows)
@@ -145,7 +159,11 @@ def show_list(
 
 @model_app.command()
 def status(
-    state: State = None, kafka: Kafka = None, json: Json = False, broker_wait: BrokerWait = BROKER_WAIT_S
+    state: State = None,
+    kafka: Kafka = None,
+    trust: Trust = None,
+    json: Json = False,
+    broker_wait: BrokerWait = BROKER_WAIT_S,
 ) -> None:
     """The live model, and what each processor serves."""
     from schemas import models as listed
@@ -170,7 +188,7 @@ def status(
         error = str(topic.refused) if topic.refused is not None else None
         return {"live": live.model_id if live is not None else None, "error": error, "processors": processors}
 
-    found = _with_topic(state, kafka, broker_wait, run)
+    found = _with_topic(state, kafka, broker_wait, trust, run)
     console = Console(soft_wrap=True)
     if json:
         console.print_json(data=found)
@@ -201,16 +219,24 @@ def _at(ms: int) -> str:
 
 
 def _with_topic(
-    state: Path | None, kafka: str | None, broker_wait: float, run: Callable[[ModelsTopic], Awaitable[R]]
+    state: Path | None,
+    kafka: str | None,
+    broker_wait: float,
+    trust: Path | None,
+    run: Callable[[ModelsTopic], Awaitable[R]],
+    signer: Signer | None = None,
 ) -> R:
     from infra.models_topic import ModelsTopic
 
     bootstrap = kafka_place(kafka, state, "admin")
+    trusted = trusted_of(trust, state)
     require_brokers(broker_wait, kafka=bootstrap)
-    keys = server_keys(state)
 
     async def body() -> R:
-        async with ModelsTopic(bootstrap, keys) as topic:
+        async with ModelsTopic(bootstrap, trusted, signer) as topic:
+            if signer is not None and topic.refused is not None:
+                words = f"the newest list of models is not believed, and will be replaced: {topic.refused}"
+                Console(stderr=True, soft_wrap=True).print(words, markup=False)
             return await run(topic)
 
     return asyncio.run(body())
@@ -241,10 +267,11 @@ def _described(folder: Path, model_id: str) -> Model:
     return Model(model_id=model_id, classes=settings.classes, strip=settings.strip is not None)
 
 
-def _initial(state: Path | None, place: ModelStore) -> Models:
+def _initial(state: Path | None, place: ModelStore, signer: Signer) -> Models:
     """What `up` was told to serve, as the first entry of the list: so that it can be rolled back to for good."""
     from infra.layout import Layout
     from infra.local.files import read_json
+    from schemas.models import sign
     from schemas.pointillist_pb2 import Models
 
     run = read_json(Layout(state.resolve()).run) if state is not None else {}
@@ -252,7 +279,7 @@ def _initial(state: Path | None, place: ModelStore) -> Models:
         return Models()
     folder = Path(str(run["bundle"]))
     try:
-        first = place.add(folder, _checked(folder))
+        first = sign(place.add(folder, _checked(folder)), signer)
     except BundleError as error:
         Console(stderr=True, soft_wrap=True).print(f"not kept as the model before: {error}", markup=False)
         return Models()

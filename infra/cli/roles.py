@@ -23,7 +23,9 @@ from infra.cli.access import (
     require_brokers,
     share_of,
 )
+from infra.cli.code import AllowCode
 from infra.cli.passwords import resolve
+from infra.cli.signer import Trust, trust_file
 from schemas.errors import ConfigError
 from schemas.limits import USUAL_FRAME_PIXELS
 
@@ -37,17 +39,20 @@ ServedAs = Annotated[
 ]
 
 
-def server_keys(state: Path | None) -> Any:
-    """The key ring of the state folder when it has a fleet secret, else of the environment."""
+def role_keys(state: Path | None, role: str) -> Any:
+    """The key ring of a role, see `schemas.roots.Role`: of the state folder when that has a secret for it, else of the
+    environment."""
     from infra.environment import Environment, accepted_generations, key_ring
     from infra.layout import Layout
     from schemas.keys import KeyRing
+    from schemas.roots import Role
 
     layout = Layout(state.resolve()) if state is not None else None
-    if layout is None or not layout.secret_file.is_file():
-        return key_ring(Environment())
+    roots = layout.roots(Role(role)) if layout is not None else None
+    if layout is None or roots is None:
+        return key_ring(Environment(), Role(role))
     generations = layout.generations if layout.generations.is_file() else None
-    return KeyRing(layout.fleet_secret(), accepted_generations(generations))
+    return KeyRing(roots, accepted_generations(generations))
 
 
 def generations_file(state: Path | None) -> Path | None:
@@ -109,7 +114,7 @@ def bridge(
     except ValidationError as error:
         raise ConfigError(first_problem(error)) from None
     require_brokers(broker_wait, mqtt=place, kafka=bootstrap)
-    keys = server_keys(state)
+    keys = role_keys(state, "bridge")
     keep_freed(KEPT_BYTES)
     run_role(
         name,
@@ -150,11 +155,16 @@ def process(
         int, typer.Option(help="Height x width of the largest frame; what is larger goes to the dead letters.")
     ] = USUAL_FRAME_PIXELS,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    threads: Annotated[
+        int, typer.Option(help="On a CPU: how many compute at once; 0 is half of the cores that there are.", min=0)
+    ] = 0,
     model_cache: Annotated[
         Path | None, typer.Option(help="Folder for copies of published models; else in the state folder, or passing.")
     ] = None,
     kafka_tls: KafkaTls = None,
     kafka_login: KafkaLogin = None,
+    trust: Trust = None,
+    allow_code: AllowCode = False,
     metrics: Metrics = None,
     state: State = None,
     broker_wait: BrokerWait = BROKER_WAIT_S,
@@ -168,6 +178,7 @@ def process(
     from infra.role import run_role
     from processors.service import run_processor
     from processors.settings import ProcessorSettings
+    from schemas.signers import TrustedSigners
 
     if not bundle.exists() and bundle.name == str(bundle):
         from processors.bundle import shipped_bundle
@@ -180,13 +191,15 @@ def process(
         "bundle": bundle, "instance": instance, "mode": mode, "compile": compiled,
         "batch_frames": batch_frames, "device": device, "model_cache": model_cache,
         "strip_dropped": strip_dropped, "max_frame_pixels": max_pixels, "backend": backend, "precision": precision,
+        "threads": threads, "trust": trust_file(trust, state),
     }  # fmt: skip
+    TrustedSigners.read(options["trust"])
     require_brokers(broker_wait, kafka=options["kafka"])
     try:
         settings = ProcessorSettings(**options)
     except ValidationError as error:
         raise ConfigError(first_problem(error)) from None
-    keys = server_keys(state)
+    keys = role_keys(state, "processor")
     run_role(
         instance or "processor",
         metrics,
@@ -196,13 +209,38 @@ def process(
     )
 
 
+def kept(days: float | None, gib: float | None) -> Any:
+    """The bounds of what is recorded, where something was said of them."""
+    from consumers.settings import Bounds
+
+    for name, value in (("--keep-days", days), ("--keep-gib", gib)):
+        if value is not None and value <= 0:
+            raise ConfigError(f"{name}: expected more than 0, got {value:g}")
+    bounds = Bounds() if days is None else Bounds(database_age_s=days * 86_400)
+    return bounds if gib is None else bounds.model_copy(update={"database_bytes": max(2**16, int(gib * 2**30))})
+
+
 @app.command()
 def record(
     kafka: Kafka = None,
     state: State = None,
     database: Annotated[str | None, typer.Option(help="SQLAlchemy URL; else SQLite in the state folder.")] = None,
+    group: Annotated[
+        str | None,
+        typer.Option(
+            help="Share the work with the recorders of this consumer group, all on one PostgreSQL; else one recorder "
+            "reads all.",
+        ),
+    ] = None,
     quarantine: Annotated[str | None, typer.Option(help="Folder or fsspec URL for flagged frames.")] = None,
-    http: Annotated[str | None, typer.Option(help="host:port of the pages /cameras and /preview.")] = None,
+    keep_days: Annotated[
+        float | None, typer.Option(help="Days that frames and what was counted of each minute are kept; else 30.")
+    ] = None,
+    keep_gib: Annotated[
+        float | None,
+        typer.Option(help="GiB that frames may take, the oldest go first; else half the disk, or 64 on PostgreSQL."),
+    ] = None,
+    http: Annotated[str | None, typer.Option(help="host:port of the pages: /cameras, /preview, /audit.")] = None,
     served_as: ServedAs = None,
     probe_budget: Annotated[
         float | None,
@@ -229,21 +267,26 @@ def record(
     layout = Layout((state or Path(".pointillist")).resolve())
     if state is None and (database is None or quarantine is None):
         raise ConfigError("expected --state DIR, or both --database URL and --quarantine URL")
+    url = resolve(database) if database else layout.database_url
+    if group is not None and url.startswith("sqlite"):
+        raise ConfigError("--group: expected a --database of PostgreSQL, got SQLite, which one recorder has for itself")
     bootstrap = kafka_place(kafka, state, "recorder", tls=kafka_tls, login=kafka_login)
     require_brokers(broker_wait, kafka=bootstrap)
     try:
         settings = RecorderSettings(
             kafka=bootstrap,
-            database=resolve(database) if database else layout.database_url,
+            database=url,
+            group=group,
             quarantine=quarantine or str(layout.quarantine),
             http=address(http) if http else None,
             http_tls=http_tls,
             served_as=tuple(served_as or ()),
+            bounds=kept(keep_days, keep_gib),
             probes=ProbePlan() if probe_budget is None else ProbePlan(extra_per_s=probe_budget),
         )
     except ValidationError as error:
         raise ConfigError(first_problem(error)) from None
-    keys = server_keys(state)
+    keys = role_keys(state, "recorder")
     run_role(
         "recorder",
         metrics,

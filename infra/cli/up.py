@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from infra.cli import app
+from infra.cli.code import AllowCode
 from infra.cli.passwords import resolve
 from schemas.errors import ConfigError
 from schemas.limits import USUAL_FRAME_PIXELS
@@ -40,6 +41,7 @@ def up(
         float, typer.Option(help="Share of the others that STRIP checks, with the frames before them.")
     ] = 0.0,
     profile: Annotated[str, typer.Option(help="raw, lossless or temporal.")] = "raw",
+    allow_code: AllowCode = False,
     mode: Annotated[
         str,
         typer.Option(

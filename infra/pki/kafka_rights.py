@@ -68,6 +68,9 @@ def kafka_rights() -> list[Right]:
         Right("processor", _Resource.GROUP, PROCESSORS_GROUP, read),
         *_topics("recorder", read, verdicts, events, dead, alerts),
         *_topics("recorder", write, alerts, events),
+        # Its live audit looks how far the frames reach, and how far the processors are: it reads none.
+        *_topics("recorder", describe, frames),
+        Right("recorder", _Resource.GROUP, PROCESSORS_GROUP, describe),
         Right("recorder", _Resource.GROUP, f"{OURS}-recorder", read, _Pattern.PREFIXED),
         Right("audit", _Resource.TOPIC, f"{OURS}.", read, _Pattern.PREFIXED),
         Right("audit", _Resource.GROUP, f"{OURS}-", describe, _Pattern.PREFIXED),

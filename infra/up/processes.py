@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from infra.layout import Layout
+from infra.layout import Layout, role_file
 from infra.local.ports import LOOPBACK, Ports
 from infra.local.process import COMMAND, Child, ProcessId
 from infra.pki.roles import SHARE_FILE, role_folder
 from infra.up.settings import UpSettings, bundle_folder
+from schemas.roots import Role as SecretRole
 
 FLEET_DRAINED = 0
 FLEET_PENDING = 3
@@ -24,12 +25,15 @@ FLEET_PENDING = 3
 
 FOREIGN = (
     "POINTILLIST_FLEET_SECRET",
+    "POINTILLIST_FLEET_SECRET_FILE",
     "POINTILLIST_KAFKA_LOGIN",
     "POINTILLIST_KAFKA_LOGIN_FILE",
     "POINTILLIST_KAFKA_TLS",
     "POINTILLIST_MQTT_LOGIN",
     "POINTILLIST_MQTT_LOGIN_FILE",
     "POINTILLIST_MQTT_TLS",
+    "POINTILLIST_ROLE_SECRET",
+    "POINTILLIST_ROLE_SECRET_FILE",
     "POINTILLIST_SHARE_FILE",
 )
 """Variables of the person's own that speak of other systems."""
@@ -111,10 +115,9 @@ class LocalRoles:
         self._mqtt = mqtt
         self._kafka = kafka
         self._environment = dict(os.environ)
-        # Here the state folder's secret holds, whatever the person has exported for other systems.
+        # Here the state folder's secrets hold, whatever the person has exported for other systems.
         for name in FOREIGN:
             self._environment.pop(name, None)
-        self._environment["POINTILLIST_FLEET_SECRET_FILE"] = str(layout.secret_file.resolve())
         self._environment["POINTILLIST_GENERATIONS_FILE"] = str(layout.generations.resolve())
         # A role that is busy in numpy must not take the device thread's cores.
         self._light = self._environment | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -136,10 +139,19 @@ class LocalRoles:
             found["POINTILLIST_SHARE_FILE"] = str((self._layout.pki / SHARE_FILE).resolve())
         return found
 
+    def _given(self, role: SecretRole, environment: dict[str, str] | None = None) -> dict[str, str]:
+        """The environment of a role, which names the file with its own secret and no other."""
+        file = role_file(self._layout.roles.resolve(), role)
+        return (self._light if environment is None else environment) | {"POINTILLIST_ROLE_SECRET_FILE": str(file)}
+
     def bridges(self) -> list[Role]:
         """MQTT → Kafka."""
         return [
-            self._role(name, ["bridge", "--mqtt", self._mqtt, "--kafka", self._kafka, "--name", name], self._light)
+            self._role(
+                name,
+                ["bridge", "--mqtt", self._mqtt, "--kafka", self._kafka, "--name", name],
+                self._given(SecretRole.BRIDGE),
+            )
             for name in names("bridge", self._settings.bridges)
         ]
 
@@ -152,8 +164,10 @@ class LocalRoles:
         fixed += ["--max-pixels", str(self._settings.max_frame_pixels)]
         fixed += ["--strip-dropped", str(self._settings.strip_dropped)]
         fixed += ["--model-cache", str(self._layout.model_cache.resolve())]
+        fixed += ["--trust", str(self._layout.trusted.resolve())]
+        environment = self._given(SecretRole.PROCESSOR, self._environment)
         return [
-            self._role(f"processor-{index + 1}", [*fixed, "--instance", f"processor-{index + 1}"], self._environment)
+            self._role(f"processor-{index + 1}", [*fixed, "--instance", f"processor-{index + 1}"], environment)
             for index in range(self._settings.processors)
         ]
 
@@ -164,7 +178,7 @@ class LocalRoles:
         arguments = ["record", "--kafka", self._kafka, "--state", state, "--http", http]
         for name in self._settings.served_as:
             arguments += ["--served-as", name]
-        return self._role("recorder", arguments, self._light, listen=http)
+        return self._role("recorder", arguments, self._given(SecretRole.RECORDER), listen=http)
 
     def fleet(self) -> Role:
         """The simulated cameras. It is not health-checked before the start: it is started last."""
@@ -172,8 +186,7 @@ class LocalRoles:
         arguments += ["--state", str(self._layout.folder), "--drain", str(self._settings.drain_s), "--resume"]
         if self._settings.seconds is not None:
             arguments += ["--seconds", str(self._settings.seconds)]
-        # The fleet is given keys, never the fleet secret.
-        environment = {k: v for k, v in self._light.items() if k != "POINTILLIST_FLEET_SECRET_FILE"}
-        role = self._role("fleet", arguments, environment)
+        # The fleet is given its cameras' keys, and no secret.
+        role = self._role("fleet", arguments, self._light)
         role.final = frozenset((FLEET_DRAINED, FLEET_PENDING))
         return role

@@ -18,7 +18,7 @@ import yaml
 
 from infra.audit import Audit, audit, unsettled
 from infra.environment import Environment, accepted_generations
-from infra.layout import Layout, write_private
+from infra.layout import Layout, issue_role_secrets, write_private
 from infra.local.files import write_json
 from infra.local.kafka import Kafka
 from infra.local.mosquitto import Mosquitto
@@ -137,7 +137,8 @@ class _Run:
 
     def prepare(self, scenario: Scenario, document: dict[str, Any]) -> None:
         """Lay down the scenario, the keys and what this run is."""
-        self._layout.fleet_secret()
+        issue_role_secrets(self._layout.roles, self._layout.fleet_secret())
+        self._layout.signer()
         if not self._layout.generations.exists():
             write_json(self._layout.generations, {})
         generations = accepted_generations(self._layout.generations)

@@ -53,17 +53,18 @@ def calibrate_bundle(
     device: torch.device,
     advance: Callable[[int], object] = lambda count: None,
     priced: Callable[[int, Limits], object] = lambda dropped, limits: None,
+    vouched: bool = False,
 ) -> StripSettings:
     """Choose overlays among clean `pictures`, set the threshold of whole frames, and write both into the bundle.
 
     With `dropped_per_block` above 0 the threshold of such frames is set instead, for the overlays that the bundle has;
     one without any is calibrated for whole frames first. New overlays make the thresholds of dropped frames void: their
-    tables go. `priced` is told what stopping early costs, by pixels dropped per block. Raises ConfigError for too few
-    pictures or a class without one, BundleError for the bundle.
+    tables go. `priced` is told what stopping early costs, by pixels dropped per block; `vouched` is `load_bundle`'s.
+    Raises ConfigError for too few pictures or a class without one, BundleError for the bundle.
     """
     if not 0 < frr < 1:
         raise ConfigError(f"false rejection rate: expected more than 0 and less than 1, got {frr}")
-    bundle = load_bundle(folder, device)
+    bundle = load_bundle(folder, device, vouched=vouched)
     pipeline = Pipeline(bundle)
     strip, overlays = bundle.settings.strip, bundle.overlays
     if strip is None or overlays is None or not dropped_per_block:

@@ -54,8 +54,8 @@ def write_bundle(
     (folder / "model.toml").write_text(text, encoding="utf-8")
     count = max(OVERLAYS, len(settings.classes)) + calibration_limit
     clean = LabelledPictures("clean", images[:count], labels[:count].astype(np.int64))
-    calibrate_bundle(folder, clean, frr=FRR, device=torch.device("cpu"))
-    return load_bundle(folder, torch.device("cpu"))
+    calibrate_bundle(folder, clean, frr=FRR, device=torch.device("cpu"), vouched=True)
+    return load_bundle(folder, torch.device("cpu"), vouched=True)
 
 
 def save_network(network: nn.Module, file: Path, kind: Format) -> None:

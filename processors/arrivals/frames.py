@@ -10,7 +10,7 @@ from typing import Final, NamedTuple, Protocol
 from processors.arrivals.key_frames import KeyFrame
 from processors.arrivals.progress import PartitionProgress
 from schemas.errors import Malformed
-from schemas.frame import open_keyed_frame
+from schemas.frame import open_keyed_frame, opened_pixels
 from schemas.identity import CameraId, Identity, camera_id_on_wire
 from schemas.keys import CameraKey, KeyRing
 from schemas.limits import CAMERAS_AT_HAND
@@ -68,6 +68,12 @@ class TakenFrame:
     """Under the profile `temporal`: the key frame that it names, or itself as one."""
     pixel_bytes: int | None = None
     """The length of its field `pixels`, once someone has read that: protobuf copies it each time."""
+
+    def pixels(self) -> memoryview:
+        """Its pixels as its camera packed them, opened anew at each call."""
+        found = opened_pixels(self.key, self.frame)
+        self.pixel_bytes = len(found)
+        return found
 
     @property
     def identity(self) -> Identity:

@@ -1,6 +1,7 @@
 """One loader for each weight format that a bundle may name: safetensors, TorchScript, ONNX.
 
-A bundle runs code (its own factory file, its TorchScript): load only bundles that you trust. Pickles are never read.
+Code of a bundle (its own factory file, its TorchScript) runs here: `processors.bundle.code` decides before. Pickles are
+never read.
 A factory elsewhere is called only in the packages that ship networks, and in those that `FACTORIES` names.
 """
 

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from processors.bundle.bundle import Bundle
+from processors.bundle.code import check_code
 from processors.bundle.formats import Network, inside, load_onnx, load_safetensors, load_torchscript
+from processors.bundle.limits import check_archive, check_npy, check_safetensors, check_size
 from processors.bundle.model_toml import BundleSettings, read_settings
 from processors.preprocess import Stage
 from processors.preprocess.contract import Place
@@ -37,11 +39,17 @@ def shipped_bundle(name: str) -> Path:
     return folder
 
 
-def load_bundle(folder: Path, device: torch.device) -> Bundle:
-    """Load, check and try the bundle in `folder` on `device`; raises BundleError in one line."""
+def load_bundle(folder: Path, device: torch.device, *, vouched: bool = False) -> Bundle:
+    """Load, check and try the bundle in `folder` on `device`; raises BundleError in one line.
+
+    `vouched` says that code of the bundle may run, whatever the person has said of bundles that lie here; see
+    `processors.bundle.code`.
+    """
     settings = read_settings(folder)
     try:
+        check_code(settings, folder, vouched)
         weights = inside(folder, settings.weights, "weights")
+        check_size(weights)
         stages = _load_stages(settings, folder, device)
         digest = _digest(settings, weights, folder)
         network = _load_network(settings, weights, folder, device)
@@ -94,10 +102,12 @@ def _load_stages(settings: BundleSettings, folder: Path, device: torch.device) -
 
 def _load_network(settings: BundleSettings, weights: Path, folder: Path, device: torch.device) -> Network:
     if settings.format == "torchscript":
+        check_archive(weights)
         return load_torchscript(weights, device)
     if settings.format == "onnx":
         return load_onnx(weights, device)
     assert settings.factory is not None
+    check_safetensors(weights)
     network = load_safetensors(weights, settings.factory, settings.factory_arguments, folder, device)
     # Channels innermost: a sixth faster on a CPU, and the only layout that a GPU's tensor units take as it is.
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing from stubs
@@ -120,6 +130,7 @@ def _load_calibration(settings: BundleSettings, folder: Path) -> Tensor:
 
 def _load_pictures(settings: BundleSettings, path: Path) -> Tensor:
     """Pictures (N, channels, height, width) in [0, 1] of an .npy file, of the network's size and at least one."""
+    check_npy(path)
     try:
         array = np.load(path, allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:

@@ -58,6 +58,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
 
+from processors.bundle.limits import MAX_SETTINGS_BYTES, check_size
 from processors.bundle.strip_table import StripSettings
 from processors.preprocess import StageSettings, read_stage
 from schemas.errors import BundleError, first_line
@@ -131,6 +132,7 @@ def read_settings(folder: Path) -> BundleSettings:
     """The checked `model.toml` of `folder`; raises BundleError in one line that names the wrong keys."""
     path = folder / "model.toml"
     try:
+        check_size(path, MAX_SETTINGS_BYTES)
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise BundleError(f"expected a bundle folder with model.toml, cannot read {path}: {error.strerror}") from error

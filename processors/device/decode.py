@@ -56,9 +56,7 @@ def decoded_batch(batch: Sequence[TakenFrame], kept: Tensor, sent: Tensor) -> De
                 pixels += picture.reshape(-1, shape.channels).take(np.flatnonzero(known), axis=0).tobytes()
             else:
                 frame = taken.frame
-                data = frame.pixels
-                taken.pixel_bytes = len(data)
-                pixels += unpack_pixels(data, host_sent[index], frame.channels, frame.profile).tobytes()
+                pixels += unpack_pixels(taken.pixels(), host_sent[index], frame.channels, frame.profile).tobytes()
         except WireError as error:
             refused[index] = error
         else:
@@ -77,14 +75,12 @@ def _uploaded(pixels: bytearray, channels: int, device: torch.device) -> Tensor:
     return flat.pin_memory().to(device, non_blocking=True)
 
 
-def _raw_pixels(taken: TakenFrame) -> bytes:
+def _raw_pixels(taken: TakenFrame) -> memoryview:
     """The pixels of a frame of the profile `raw` of whole blocks: how many there are follows without the mask."""
     frame, shape = taken.frame, taken.shape
     dropped = 0 if frame.whole else frame.dropped_per_block
     count = shape.height * shape.width // BLOCK_PIXELS * (BLOCK_PIXELS - dropped)
-    # protobuf copies the bytes each time that it is asked for them.
-    pixels = frame.pixels
-    taken.pixel_bytes = len(pixels)
+    pixels = taken.pixels()
     if len(pixels) != count * shape.channels:
         raise BadPixels(f"expected {count} pixels of {shape.channels} bytes, got {len(pixels)} bytes")
     return pixels
@@ -99,5 +95,5 @@ def _composed(taken: TakenFrame, kept: Mask) -> tuple[Picture, Mask]:
         raise NoKeyFrame(f"expected the key frame of {taken.identity}, got none")
     key = taken.key_frame.picture()
     if taken.frame.key_distance:
-        return unpack_delta(taken.frame.pixels, kept, key)
+        return unpack_delta(taken.pixels(), kept, key)
     return key.pixels, key.kept

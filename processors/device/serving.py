@@ -62,12 +62,13 @@ async def load_serving(
 ) -> Serving:
     """Load the bundle in `folder` and run it before its first frame comes, on the thread that will serve it.
 
+    `digest` is that of a published bundle, for which a trusted signer vouches: code that it brings runs.
     Raises BundleError, ConfigError when the device is not there, and whatever code in the bundle raises.
     """
     initializer = partial(_set_threads, settings.threads)
     device = ThreadPoolExecutor(1, thread_name_prefix="device", initializer=initializer)
     try:
-        prepared = asyncio.get_running_loop().run_in_executor(device, _prepare, settings, metrics, folder)
+        prepared = asyncio.get_running_loop().run_in_executor(device, _prepare, settings, metrics, folder, bool(digest))
         work, probe_s, runs = await prepared
     except BaseException:
         device.shutdown(wait=False, cancel_futures=True)
@@ -82,10 +83,10 @@ def _set_threads(threads: int) -> None:
 
 
 def _prepare(
-    settings: ProcessorSettings, metrics: ProcessorMetrics, folder: Path
+    settings: ProcessorSettings, metrics: ProcessorMetrics, folder: Path, published: bool
 ) -> tuple[DeviceWork, float | None, tuple[RunsOn, ...]]:
     wish = _cpu_wish(settings) if choose_device(settings.device).type == "cpu" else None
-    bundle = load_bundle(folder, choose_device(settings.device))
+    bundle = load_bundle(folder, choose_device(settings.device), vouched=published)
     program, runs = _on_gpu(settings, bundle) if wish is None else _on_cpu(settings, bundle, wish)
     pipeline = program.pipeline
     work = DeviceWork(

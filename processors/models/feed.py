@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import Final
+from pathlib import Path
+from typing import Final, NamedTuple
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
@@ -12,13 +13,13 @@ from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from processors.metrics import ProcessorMetrics
 from processors.results.delivery import BACKOFF_S
-from schemas.errors import WireError
-from schemas.keys import KeyRing
+from schemas.errors import ConfigError, WireError
 from schemas.limits import MAX_BROKER_BYTES
-from schemas.models import LIVE_KEY, unseal
+from schemas.models import LIVE_KEY, claimed, unseal
 from schemas.pointillist_pb2 import Models
 from schemas.runtime.access import KafkaAddress, kafka_options
 from schemas.runtime.kafka_clients import leave, start
+from schemas.signers import TrustedSigners
 
 _WAIT_MS: Final = 5000
 _CALL_S: Final = 5.0
@@ -28,17 +29,31 @@ _MISSING_S: Final = 5.0
 log = structlog.get_logger()
 
 
-class ModelFeed:
-    """What is published, as Kafka says; a record that is not sealed with the fleet secret changes nothing."""
+class Refusal(NamedTuple):
+    """A list of models that is not believed."""
 
-    def __init__(self, bootstrap: KafkaAddress, topic: str, keys: KeyRing, metrics: ProcessorMetrics) -> None:
+    digest: str
+    """Of the model that it calls live."""
+    error: str
+
+
+class ModelFeed:
+    """What is published, as Kafka says; a record that no trusted signer has signed changes nothing."""
+
+    def __init__(self, bootstrap: KafkaAddress, topic: str, trust: Path | None, metrics: ProcessorMetrics) -> None:
+        """`trust` is the file of the trusted signers, read anew for each list; None trusts nobody."""
         self._bootstrap = bootstrap
         self._partition = TopicPartition(topic, 0)
-        self._keys = keys
+        self._trust = trust
         self._metrics = metrics
+        self._newest_ms = 0
+        self._waiting: bytes | None = None
+        """The newest list, when it was refused: whoever signed it may be trusted later."""
         self._tried = asyncio.Event()
         self._refused_offset = -1
         self.models = Models()
+        self.refused: Refusal | None = None
+        """What is wrong with the newest list; then the one before it counts."""
         self.known = asyncio.Event()
         """Set when the topic has been read to its end, or does not exist."""
         self.exists = False
@@ -95,12 +110,15 @@ class ModelFeed:
         if not self.exists:
             self.exists = True
             self.found += 1
+            self._newest_ms = 0
             self.changed.set()
         self._settle(last)
 
     def _settle(self, models: Models | None) -> None:
-        if models is not None and models != self.models:
+        # An old list that somebody sends again takes nothing back.
+        if models is not None and models != self.models and models.changed_ms >= self._newest_ms:
             self.models = models
+            self._newest_ms = models.changed_ms
             self.changed.set()
         if not self.known.is_set():
             self.changed.set()
@@ -114,6 +132,8 @@ class ModelFeed:
                 models = self._read(records)
                 if models is not None:
                     self._settle(models)
+                elif not records and self._waiting is not None:
+                    self._settle(self._unseal(self._waiting, None))
                 # aiokafka does not say that a topic was deleted.
                 if not records and not await self._is_there(consumer):
                     break
@@ -131,14 +151,26 @@ class ModelFeed:
         for record in records.get(self._partition, []):
             if record.key != LIVE_KEY:
                 continue
-            try:
-                last = unseal(record.value or b"", self._keys)
-            except WireError as error:
-                # The topic is read again whenever the connection was lost.
-                if record.offset > self._refused_offset:
-                    self._refused_offset = record.offset
-                    self._metrics.model_swaps["refused"].inc()
-                    log.error(
-                        "a list of models is refused", offset=record.offset, reason=error.reason, error=str(error)
-                    )
+            models = self._unseal(record.value or b"", record.offset)
+            if models is not None and (last is None or models.changed_ms >= last.changed_ms):
+                last = models
         return last
+
+    def _unseal(self, value: bytes, offset: int | None) -> Models | None:
+        """The list in a record, None when it is refused; without an offset it has been refused before."""
+        refused: Refusal | None = None
+        models: Models | None = None
+        try:
+            models = unseal(value, TrustedSigners.read(self._trust))
+        except (WireError, ConfigError) as error:
+            refused = Refusal(claimed(value), str(error))
+            # The topic is read again whenever the connection was lost.
+            if offset is not None and offset > self._refused_offset:
+                self._refused_offset = offset
+                self._metrics.model_swaps["refused"].inc()
+                log.error("a list of models is refused", offset=offset, error=str(error))
+        self._waiting = value if refused is not None else None
+        if refused != self.refused:
+            self.refused = refused
+            self.changed.set()
+        return models

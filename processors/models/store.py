@@ -1,7 +1,7 @@
 """Published bundles: one folder for each content in a store, and copies of them in a processor's cache.
 
 A store is a folder or a URL that fsspec opens. A bundle's folder there is named by the digest of its files, so nothing
-in it is ever changed, and whoever fetches it checks every file against the digests in the sealed record.
+in it is ever changed, and whoever fetches it checks first who vouches for it, then every file against its digest.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from urllib.parse import urlsplit
 import fsspec  # type: ignore[import-untyped]  # it ships no types
 
 from processors.bundle import read_settings
-from schemas.errors import BundleError, ConfigError, first_line
-from schemas.models import MAX_BUNDLE_BYTES, MAX_FILES, bundle_digest, is_inside
+from schemas.errors import BadTag, BundleError, ConfigError, first_line
+from schemas.models import MAX_BUNDLE_BYTES, MAX_FILES, bundle_digest, check_signature, is_inside
 from schemas.pointillist_pb2 import BundleFile, Model
+from schemas.signers import TrustedSigners
 
 CACHED: Final = 8
 """Bundles that a cache keeps, the latest used."""
@@ -30,6 +31,10 @@ _CHUNK: Final = 2**20
 
 class Unreachable(BundleError):  # noqa: N818  # a state of the store, which may pass
     """The store does not give a file."""
+
+
+class Untrusted(BundleError):  # noqa: N818  # a state of the trust, which may change
+    """Nobody who is trusted vouches for a bundle."""
 
 
 def bundle_files(folder: Path) -> list[BundleFile]:
@@ -123,11 +128,16 @@ class ModelStore:
                 self._files.rm(place, recursive=True)
 
 
-def fetch_bundle(model: Model, cache: Path) -> Path:
+def fetch_bundle(model: Model, cache: Path, trusted: TrustedSigners) -> Path:
     """The folder in `cache` with the files of a published bundle, fetched unless they are there; each is checked.
 
-    Raises Unreachable when the store does not give them, BundleError when they are not what was published.
+    Raises Untrusted, before anything is fetched, unless a trusted signer vouches for it, Unreachable when the store
+    does not give the files, BundleError when they are not what was published.
     """
+    try:
+        check_signature(model, trusted)
+    except BadTag as error:
+        raise Untrusted(f"{model.model_id}: {error}") from None
     folder = cache / model.digest
     if folder.is_dir() and _is_whole(folder, model):
         os.utime(folder)

@@ -14,8 +14,8 @@ import structlog
 
 from processors.device.serving import Serving, load_serving
 from processors.metrics import ProcessorMetrics
-from processors.models.feed import ModelFeed
-from processors.models.store import Unreachable, fetch_bundle
+from processors.models.feed import ModelFeed, Refusal
+from processors.models.store import Unreachable, Untrusted, fetch_bundle
 from processors.results.delivery import Emitter
 from processors.results.records import Outgoing, served_record
 from processors.settings import ProcessorSettings
@@ -23,6 +23,7 @@ from schemas.errors import BundleError, ConfigError, first_line
 from schemas.models import PROCESSOR_PREFIX, live, standing
 from schemas.pointillist_pb2 import Model, ServedModel
 from schemas.runtime.health import Health
+from schemas.signers import TrustedSigners
 
 _AGAIN_S: Final = 15.0
 """Before a store that did not give a bundle is asked again."""
@@ -42,15 +43,16 @@ class ModelLoader:
     async def load(self, model: Model | None) -> Serving:
         """The published model, or the processor's own for None.
 
-        Raises BundleError whatever is wrong with the bundle, Unreachable when that may pass, ConfigError when its
-        device is not there.
+        Raises BundleError whatever is wrong with the bundle, Unreachable when that may pass, Untrusted before a byte of
+        it is fetched that no trusted signer vouches for, ConfigError when its device is not there.
         """
         name = model.model_id if model is not None else str(self._settings.bundle)
         try:
             async with asyncio.timeout(self._settings.model_load_s):
                 if model is None:
                     return await load_serving(self._settings, self._metrics, self._settings.bundle)
-                folder = await asyncio.to_thread(fetch_bundle, model, self._cache())
+                trusted = TrustedSigners.read(self._settings.trust)
+                folder = await asyncio.to_thread(fetch_bundle, model, self._cache(), trusted)
                 serving = await load_serving(self._settings, self._metrics, folder, model.digest)
         except (BundleError, ConfigError):
             raise
@@ -115,6 +117,8 @@ class ModelSwap:
         self._health = health
         self._key = f"{PROCESSOR_PREFIX}{settings.name}".encode()
         self._since_ms = _now_ms()
+        self._refused: Refusal | None = None
+        """The live model when it cannot be loaded, and trying again would not help."""
         self._reported: tuple[int, ServedModel] | None = None
         self._sending: asyncio.Task[None] | None = None
         self.serving = serving
@@ -123,7 +127,7 @@ class ModelSwap:
 
     async def run(self) -> None:
         """Follow for ever."""
-        self._say(None, "")
+        self._say()
         while True:
             await self._feed.changed.wait()
             self._feed.changed.clear()
@@ -139,8 +143,12 @@ class ModelSwap:
         """Serve the live model; whether it is worth another try later."""
         wanted = live(self._feed.models)
         if self._is_served(wanted):
-            self._say(None, "")
+            self._say()
             return False
+        if self._refused is not None and wanted is not None and wanted.digest == self._refused.digest:
+            self._say(self._refused)
+            return False
+        self._refused = None
         start_s = time.monotonic()
         try:
             ready = await self._loader.load(wanted)
@@ -151,8 +159,12 @@ class ModelSwap:
             name = wanted.model_id if wanted is not None else "the processor's own bundle"
             log.error("model refused", model=name, serves=self.serving.model.model_id, error=str(error))
             self._metrics.model_swaps["refused"].inc()
-            self._say(wanted, str(error))
-            return isinstance(error, Unreachable)
+            refused = Refusal(wanted.digest if wanted is not None else "", str(error))
+            passing = isinstance(error, Unreachable | Untrusted)
+            if not passing:
+                self._refused = refused
+            self._say(refused)
+            return passing
         if not self._is_live(wanted):
             self._metrics.model_swaps["superseded"].inc()
             ready.close()
@@ -164,7 +176,7 @@ class ModelSwap:
         self._metrics.model_swaps["switched"].inc()
         self._metrics.model_load.observe(seconds)
         log.info("model switched", model=ready.model.model_id, before=before.model.model_id, seconds=round(seconds, 3))
-        self._say(None, "")
+        self._say()
         return False
 
     def _is_served(self, model: Model | None) -> bool:
@@ -176,7 +188,9 @@ class ModelSwap:
 
     # What others are told
 
-    def _say(self, refused: Model | None, error: str) -> None:
+    def _say(self, refused: Refusal | None = None) -> None:
+        """`refused` is the live model; a newer list that is not believed is said before it."""
+        digest, error = self._feed.refused or refused or ("", "")
         model_id = self.serving.model.model_id
         self._metrics.serves(model_id, self.serving.runs)
         self._health.set("warm", True, model_id)
@@ -185,7 +199,7 @@ class ModelSwap:
             model_id=model_id,
             digest=self.serving.digest,
             since_ms=self._since_ms,
-            refused_digest=refused.digest if refused is not None else "",
+            refused_digest=digest,
             error=error[:500],
             runs=", ".join(" ".join(each) for each in self.serving.runs),
         )

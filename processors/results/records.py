@@ -12,8 +12,10 @@ from processors.device.serving import Model
 from schemas.cloudevents import PROCESSORS, Headers, event_headers
 from schemas.dead_letters import dead_letter
 from schemas.errors import PointillistError, WireError
-from schemas.frame import sign_message
+from schemas.frame import frame_message, sign_message
+from schemas.keys import KeyRing
 from schemas.pointillist_pb2 import CHECKED, NOT_PROBED, SHED, DeadLetter, KeyRequest, ServedModel, Verdict
+from schemas.statements import seal_pictures, sign_statement
 
 
 @dataclass(slots=True)
@@ -30,6 +32,7 @@ class Outgoing:
 
 
 def verdict_record(
+    keys: KeyRing,
     taken: TakenFrame,
     model: Model,
     class_id: int,
@@ -41,7 +44,10 @@ def verdict_record(
     *,
     composed: bool = False,
 ) -> Outgoing:
-    """The verdict on a frame; `finding` is None when STRIP had nothing to look at, which may have been `composed`."""
+    """The verdict on a frame, signed under `keys`, its pictures sealed.
+
+    `finding` is None when STRIP had nothing to look at, which may have been `composed`.
+    """
     frame = taken.frame
     verdict = Verdict(
         boot_id=frame.boot_id,
@@ -75,13 +81,15 @@ def verdict_record(
             verdict.composed = composed
     smaller = None
     if preview or evidence:
-        smaller = verdict.SerializeToString()
+        smaller = sign_statement(keys, taken.camera_id, verdict)
         verdict.preview = preview
         verdict.evidence = evidence
+        seal_pictures(verdict, taken.camera_id, keys)
     headers = event_headers(PROCESSORS, Verdict, str(taken.identity))
     if taken.traceparent is not None:
         headers.append((TRACEPARENT, taken.traceparent))
-    return Outgoing(taken.camera_id.encode(), verdict.SerializeToString(), headers, done, smaller)
+    value = sign_statement(keys, taken.camera_id, verdict)
+    return Outgoing(taken.camera_id.encode(), value, headers, done, smaller)
 
 
 def key_request_record(taken: TakenFrame, done: Callable[[], None]) -> Outgoing:
@@ -104,6 +112,7 @@ def _nobody_waits() -> None:
 
 
 def refused_record(
+    keys: KeyRing,
     topic: str,
     partition: int,
     offset: int,
@@ -116,26 +125,26 @@ def refused_record(
     origin = topic, partition, offset
     camera_id = (key or b"").decode("utf-8", "replace")[:140]
     letter = dead_letter("intake", error.reason, str(error), origin, camera_id, payload, _now_ms())
-    return _letter(letter, key or b"", done)
+    return _letter(keys, letter, key or b"", done)
 
 
 def failed_record(
-    topic: str, taken: TakenFrame, stage: str, error: PointillistError, done: Callable[[], None]
+    keys: KeyRing, topic: str, taken: TakenFrame, stage: str, error: PointillistError, done: Callable[[], None]
 ) -> Outgoing:
-    """The dead letter of a verified frame that a stage cannot take."""
+    """The dead letter of a verified frame that a stage cannot take; its pixels stay sealed."""
     frame = taken.frame
     origin = topic, taken.partition, taken.offset
     reason = error.reason if isinstance(error, WireError) else "stage"
-    payload = frame.SerializeToString()
+    payload = frame_message(frame)
     letter = dead_letter(stage, reason, str(error), origin, taken.camera_id, payload, _now_ms(), taken.frame_bytes)
     letter.verified, letter.boot_id, letter.seq = True, frame.boot_id, frame.seq
-    return _letter(letter, taken.camera_id.encode(), done)
+    return _letter(keys, letter, taken.camera_id.encode(), done)
 
 
-def _letter(letter: DeadLetter, key: bytes, done: Callable[[], None]) -> Outgoing:
+def _letter(keys: KeyRing, letter: DeadLetter, key: bytes, done: Callable[[], None]) -> Outgoing:
     event_id = f"{letter.origin_topic}/{letter.origin_partition}/{letter.origin_offset}"
     headers = event_headers(PROCESSORS, DeadLetter, event_id)
-    return Outgoing(key[:255], letter.SerializeToString(), headers, done)
+    return Outgoing(key[:255], sign_statement(keys, letter.camera_id, letter), headers, done)
 
 
 def _now_ms() -> int:

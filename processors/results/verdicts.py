@@ -20,6 +20,7 @@ from processors.results.records import Outgoing, failed_record, key_request_reco
 from processors.results.repeats import Repeats
 from processors.settings import ProcessorSettings
 from schemas.errors import WireError
+from schemas.keys import KeyRing
 from schemas.pixels.packing import Picture, unpack
 from schemas.runtime import trace
 
@@ -32,14 +33,16 @@ class Outbox:
     def __init__(
         self,
         settings: ProcessorSettings,
+        keys: KeyRing,
         emitter: Emitter,
         recorded: Callable[[TakenFrame], None],
         failed: Callable[[TakenFrame], None],
         pictures_failed: Callable[[], None] = lambda: None,
     ) -> None:
-        """`recorded` and `failed` hear of the frames whose verdict or dead letter Kafka holds, `pictures_failed` of
-        each verdict that goes without its pictures."""
+        """`keys` sign what is said. `recorded` and `failed` hear of the frames whose verdict or dead letter Kafka
+        holds, `pictures_failed` of each verdict that goes without its pictures."""
         self._settings = settings
+        self._keys = keys
         self._emitter = emitter
         self._recorded = recorded
         self._failed = failed
@@ -65,7 +68,7 @@ class Outbox:
             self._track(self._send_pictured(pictured), "pictures")
         topic = self._settings.frames_topic
         letters = [
-            failed_record(topic, taken, failure.stage, failure.error, partial(self._failed, taken))
+            failed_record(self._keys, topic, taken, failure.stage, failure.error, partial(self._failed, taken))
             for taken, failure in failed
         ]
         self._send(self._settings.dead_letters_topic, letters)
@@ -87,7 +90,9 @@ class Outbox:
     def refuse(self, refused: Sequence[tuple[ConsumerRecord, WireError, Callable[[], None]]]) -> None:
         """Write the dead letters of records that are no verified frames."""
         letters = [
-            refused_record(record.topic, record.partition, record.offset, record.key, record.value or b"", error, done)
+            refused_record(
+                self._keys, record.topic, record.partition, record.offset, record.key, record.value or b"", error, done
+            )
             for record, error, done in refused
         ]
         self._send(self._settings.dead_letters_topic, letters)
@@ -99,8 +104,8 @@ class Outbox:
     def _verdict(self, found: Classification, preview: bytes = b"", evidence: bytes = b"") -> Outgoing:
         taken = found.taken
         record = verdict_record(
-            taken, found.serving.model, found.class_id, found.confidence, found.finding, _nothing, preview, evidence,
-            composed=found.probe is not None and found.probe.composed,
+            self._keys, taken, found.serving.model, found.class_id, found.confidence, found.finding, _nothing, preview,
+            evidence, composed=found.probe is not None and found.probe.composed,
         )  # fmt: skip
         record.done = partial(self._written, taken, record)
         if trace.on():
@@ -177,4 +182,4 @@ def _pictures_of(found: Classification) -> tuple[bytes, bytes]:
 
 def _whole_picture(taken: TakenFrame) -> Picture:
     everything = np.ones((taken.shape.height, taken.shape.width), dtype=np.bool_)
-    return unpack(taken.frame.pixels, everything, taken.shape.channels, taken.frame.profile)
+    return unpack(taken.pixels(), everything, taken.shape.channels, taken.frame.profile)

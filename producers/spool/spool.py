@@ -23,9 +23,9 @@ from producers.spool.reading import SegmentReader
 from producers.spool.recovery import recover
 from producers.spool.segment import HEADER_BYTES, Segment
 from producers.spool.writing import DiskFullError, SegmentWriter
-from schemas.errors import StateError, WireError
-from schemas.frame import parse_frame
+from schemas.errors import BadTag, StateError
 from schemas.identity import BOOT_ID_LIMIT, CameraId
+from schemas.keys import CameraKey, Purpose
 
 _log = structlog.get_logger()
 
@@ -249,8 +249,8 @@ class Spool:
                 return
             self._shed(oldest)
 
-    def shed_signed_otherwise(self, generation: int) -> int:
-        """Shed what another key generation than this one signed: nobody takes it any more. Returns how many frames.
+    def shed_signed_otherwise(self, key: CameraKey) -> int:
+        """Shed what another key than this one signed: nobody takes it any more. Returns how many frames.
 
         A boot signs all its frames with one key, so that one of them tells.
         """
@@ -259,7 +259,7 @@ class Spool:
         for segment in list(self._segments):
             if segment.boot_id not in refused:
                 with contextlib.suppress(StateError):  # unreadable for now, or shed for that
-                    refused[segment.boot_id] = self._generation(segment) != generation
+                    refused[segment.boot_id] = not self._is_signed(segment, key)
             if refused.get(segment.boot_id) and segment.waiting:
                 self._shed(segment)
         return before - self.frames
@@ -290,15 +290,16 @@ class Spool:
         )
         return next(waiting, ledger.next)
 
-    def _generation(self, segment: Segment) -> int | None:
-        """The key generation that signed the first readable frame of a segment; None when that is no frame."""
+    def _is_signed(self, segment: Segment, key: CameraKey) -> bool:
+        """Whether `key` signed the first readable frame of a segment."""
         problem = StateError(f"the spool file {segment.path} has no frame that can be read")
         for seq in range(segment.first, segment.next):
             if (frame := self._frames.get((segment.boot_id, seq))) is not None:
                 try:
-                    return parse_frame(self.read(frame)).key_generation
-                except WireError:
-                    return None
+                    key.verify(Purpose.FRAME, self.read(frame))
+                    return True
+                except BadTag:
+                    return False
                 except StateError as error:
                     problem = error
         raise problem

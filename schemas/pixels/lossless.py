@@ -52,14 +52,14 @@ def _coded(residual: Bytes, plane: bool, samples: int) -> bytes:
     return bytes((PLANE if plane else LEFT,)) + packed if len(packed) < samples else b""
 
 
-def decode(data: bytes, kept: Mask, channels: int) -> Bytes:
+def decode(data: bytes | memoryview, kept: Mask, channels: int) -> Bytes:
     """The kept pixels (n, C) in raster order; `BadPixels` for what `encode` cannot have written.
 
     Memory is bounded by what `kept` announces, whatever `data` would inflate to.
     """
     count = int(np.count_nonzero(kept))
     size = count * channels
-    method, body = data[:1], data[1:]
+    method, body = bytes(data[:1]), data[1:]
     if method == bytes((STORED,)):
         if len(body) != size:
             raise BadPixels(f"expected {size} stored bytes, got {len(body)}")
@@ -133,7 +133,7 @@ def _deflate(residual: Bytes) -> bytes:
     )
 
 
-def _inflate(body: bytes, size: int) -> Bytes:
+def _inflate(body: bytes | memoryview, size: int) -> Bytes:
     streams = _Streams.of(size)
     bitmap, rest = _inflate_stream(body, streams.bitmap_bytes)
     bits = np.unpackbits(np.frombuffer(bitmap, dtype=np.uint8))
@@ -148,7 +148,7 @@ def _inflate(body: bytes, size: int) -> Bytes:
     return padded.view(np.uint8)[:size]
 
 
-def _inflate_stream(data: bytes, size: int) -> tuple[bytes, bytes]:
+def _inflate_stream(data: bytes | memoryview, size: int) -> tuple[bytes, bytes]:
     """One raw Deflate stream of exactly `size` bytes, and what follows it."""
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     try:

@@ -35,7 +35,7 @@ def packed(frame: Picture, kept: Mask, profile: int) -> bytes | memoryview:
     raise Malformed(f"expected profile RAW ({RAW}), LOSSLESS ({LOSSLESS}) or TEMPORAL ({TEMPORAL}), got {profile}")
 
 
-def unpack_pixels(data: bytes, kept: Mask, channels: int, profile: int) -> Picture:
+def unpack_pixels(data: bytes | memoryview, kept: Mask, channels: int, profile: int) -> Picture:
     """The kept pixels (n, C) uint8 in raster order; memory is bounded by what `kept` announces."""
     count = int(np.count_nonzero(kept))
     if profile == RAW:
@@ -47,7 +47,7 @@ def unpack_pixels(data: bytes, kept: Mask, channels: int, profile: int) -> Pictu
     raise Malformed(f"expected profile RAW ({RAW}), LOSSLESS ({LOSSLESS}) or TEMPORAL ({TEMPORAL}), got {profile}")
 
 
-def unpack(data: bytes, kept: Mask, channels: int, profile: int) -> Picture:
+def unpack(data: bytes | memoryview, kept: Mask, channels: int, profile: int) -> Picture:
     """The frame (H, W, C) uint8 with zero at the dropped pixels."""
     frame = np.zeros((*kept.shape, channels), dtype=np.uint8)
     frame.reshape(-1, channels)[np.flatnonzero(kept)] = unpack_pixels(data, kept, channels, profile)

@@ -66,7 +66,7 @@ def _kept_in(changed: Blocks, kept: Mask) -> NDArray[np.intp]:
     return at
 
 
-def unpack_delta(data: bytes, kept: Mask, key: KeyPicture) -> tuple[Picture, Mask]:
+def unpack_delta(data: bytes | memoryview, kept: Mask, key: KeyPicture) -> tuple[Picture, Mask]:
     """The picture (H, W, C), zero where nothing is known, and its mask (H, W), each block from one frame.
 
     `kept` (H, W) is the delta's own mask. Raises `BadPixels` for what `pack_delta` cannot have written; memory is
@@ -87,7 +87,7 @@ def unpack_delta(data: bytes, kept: Mask, key: KeyPicture) -> tuple[Picture, Mas
     return pixels, np.where(area, kept, key.kept)
 
 
-def changed_blocks(data: bytes, height: int, width: int) -> Blocks:
+def changed_blocks(data: bytes | memoryview, height: int, width: int) -> Blocks:
     """The blocks that a delta of a frame (height, width) brings; `BadPixels` as from `unpack_delta`."""
     return _take_bitmap(data, *blocks_of(height, width))[0]
 
@@ -156,11 +156,11 @@ def _deflated(bits: bytes) -> bytes:
     return deflater.compress(bits) + deflater.flush()
 
 
-def _take_bitmap(data: bytes, rows: int, columns: int) -> tuple[Blocks, bytes]:
+def _take_bitmap(data: bytes | memoryview, rows: int, columns: int) -> tuple[Blocks, bytes | memoryview]:
     """The bitmap (rows, columns) at the beginning of a delta, and what follows it."""
     size = -(-rows * columns // 8)
     if size <= _PLAIN_BITMAP_BYTES:
-        bits, coded = data[:size], data[size:]
+        bits, coded = bytes(data[:size]), data[size:]
     else:
         inflater = zlib.decompressobj(-zlib.MAX_WBITS)
         try:

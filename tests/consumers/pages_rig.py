@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 from consumers.recorder import run_recorder
 from consumers.settings import RecorderSettings
 from schemas.runtime.health import Health
-from tests.consumers.recorder_rig import KEYS
+from tests.consumers.recorder_rig import RECORDER_KEYS
 from tests.waiting import until
 
 HALF = b"GET /cameras HTTP/1.1\r\nHost: 127.0.0.1\r\n"
@@ -95,7 +95,9 @@ async def serving(tmp_path: Path, tls: Path | None = None) -> AsyncIterator[Serv
         served_as=("door.example",),
     )
     stop = asyncio.Event()
-    task = asyncio.create_task(run_recorder(settings, KEYS, registry=made.registry, health=made.health, stop=stop))
+    task = asyncio.create_task(
+        run_recorder(settings, RECORDER_KEYS, registry=made.registry, health=made.health, stop=stop)
+    )
     try:
         await until(lambda: task.done() or made.is_up())
         yield made

@@ -24,9 +24,13 @@ from schemas.frame import sign_message
 from schemas.identity import CameraId
 from schemas.keys import KeyRing
 from schemas.pointillist_pb2 import CHECKED, NOT_PROBED, DeadLetter, Ledger, Meta, Range, Status, Verdict
+from schemas.roots import Role, Roots
+from schemas.statements import seal_pictures, sign_statement
 
 SECRET = b"a fleet secret for the recorder's tests"
 KEYS = KeyRing(SECRET)
+"""Of the whole fleet."""
+RECORDER_KEYS = KeyRing(Roots.of_fleet(SECRET).of(Role.RECORDER))
 BOOT = 0x1234_5678_9ABC_DEF0 >> 1
 CAMERA = "lab/door"
 
@@ -82,6 +86,16 @@ def signed(message: Ledger | Status | Meta, camera: str = CAMERA) -> bytes:
     return sign_message(KEYS.current(CameraId(camera)), message)
 
 
+def spoken(message: Verdict | DeadLetter, camera: str = CAMERA) -> bytes:
+    """As a processor sends it: signed, pictures sealed."""
+    if isinstance(message, DeadLetter):
+        return sign_statement(KEYS, message.camera_id, message)
+    said = Verdict()
+    said.CopyFrom(message)
+    seal_pictures(said, CameraId(camera), KEYS)
+    return sign_statement(KEYS, camera, said)
+
+
 def dead_letter(seq: int, *, verified: bool, boot: int = BOOT, **fields: object) -> DeadLetter:
     """A dead letter of the stage "classify"."""
     made = DeadLetter(
@@ -121,6 +135,7 @@ class Rig:
     url: str
     rule: EvidenceRule = field(default_factory=EvidenceRule)
     bounds: Bounds = field(default_factory=Bounds)
+    group: str | None = None
     offsets: dict[Partition, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -130,6 +145,7 @@ class Rig:
             quarantine=str(self.folder / "quarantine"),
             bounds=self.bounds,
             evidence=self.rule,
+            group=self.group,
         )
         self.board = Board(self.settings)
         self.open()
@@ -139,7 +155,8 @@ class Rig:
         self.engine = open_engine(self.url, writes=True)
         self.store = Store(self.engine, Quarantine(self.settings.quarantine, self.engine), self.settings)
         self.store.prepare()
-        self.offsets = self.store.offsets()
+        with self.records() as records:
+            self.offsets = records.offsets()
 
     def close(self) -> None:
         """End as after a kill: nothing is written any more."""
@@ -163,13 +180,13 @@ class Rig:
         topic = self.settings.verdicts_topic
         start = self.offsets.get((topic, 0), 0)
         return [
-            self.record(topic, camera.encode(), made.SerializeToString(), "Verdict", start + n)
+            self.record(topic, camera.encode(), spoken(made, camera), "Verdict", start + n)
             for n, made in enumerate(verdicts)
         ]
 
     def feed(self, records: Sequence[FakeRecord]) -> Written:
         """One transaction."""
-        batch = read(records, self.settings, KEYS, time.time_ns() // 10**6)
+        batch = read(records, self.settings, RECORDER_KEYS, time.time_ns() // 10**6)
         written = self.store.write(batch, {place: self.offsets.get(place) for place in batch.offsets})
         self.offsets |= {place: following for place, (_, following) in batch.offsets.items()}
         self.board.take(written)
@@ -187,7 +204,7 @@ class Rig:
     def letter(self, message: DeadLetter) -> Written:
         """Record one dead letter."""
         topic = self.settings.dead_letters_topic
-        return self.feed([self.record(topic, b"", message.SerializeToString(), "DeadLetter")])
+        return self.feed([self.record(topic, b"", spoken(message), "DeadLetter")])
 
     def count(self, table: str) -> int:
         """Rows of a table."""

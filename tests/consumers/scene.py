@@ -23,10 +23,11 @@ from consumers.settings import RecorderSettings
 from schemas.evidence.rule import EvidenceRule
 from schemas.frame import open_message
 from schemas.identity import CameraId
-from schemas.pointillist_pb2 import Alert, ProbeRequest, Verdict
+from schemas.pointillist_pb2 import Alert, Ledger, Meta, ProbeRequest, Status, Verdict
 from schemas.ranges import RangeSet
 from schemas.runtime.health import Health
-from tests.consumers.recorder_rig import BOOT, CAMERA, KEYS, SECRET, signed
+from schemas.statements import open_alert
+from tests.consumers.recorder_rig import BOOT, CAMERA, KEYS, RECORDER_KEYS, SECRET, signed, spoken
 from tests.waiting import until
 
 RULE = EvidenceRule(patience_s=1)
@@ -67,7 +68,7 @@ class Scene:
         self.stop, self.registry, self.health = asyncio.Event(), CollectorRegistry(), Health()
         settings = self.settings.model_copy(update=changed)
         task = asyncio.create_task(
-            run_recorder(settings, KEYS, registry=self.registry, health=self.health, stop=self.stop)
+            run_recorder(settings, RECORDER_KEYS, registry=self.registry, health=self.health, stop=self.stop)
         )
         try:
             await until(lambda: self.health.report()[0] or task.done())
@@ -87,13 +88,13 @@ class Scene:
     async def verdicts(self, verdicts: Iterable[Verdict], camera: str = CAMERA) -> None:
         """Publish verdicts."""
         for made in verdicts:
-            await self.producer.send(self.settings.verdicts_topic, made.SerializeToString(), key=camera.encode())
+            await self.producer.send(self.settings.verdicts_topic, spoken(made, camera), key=camera.encode())
         await self.producer.flush()
 
     async def event(self, message: Any, camera: str = CAMERA) -> None:
         """Publish an event, signed where cameras sign it."""
         kind = [("ce_type", message.DESCRIPTOR.full_name.encode())]
-        value = signed(message, camera) if "tag" in message.DESCRIPTOR.fields_by_name else message.SerializeToString()
+        value = signed(message, camera) if isinstance(message, Ledger | Status | Meta) else message.SerializeToString()
         await self.producer.send_and_wait(self.settings.events_topic, value, key=camera.encode(), headers=kind)
 
     async def unsigned(self, message: Any, camera: str = CAMERA) -> None:
@@ -128,7 +129,8 @@ class Scene:
 
     def recorded(self, camera: str = CAMERA, boot: int = BOOT) -> RangeSet:
         """The recorded sequence numbers."""
-        if not Path(self.settings.database.removeprefix("sqlite:///")).is_file():
+        url = self.settings.database
+        if url.startswith("sqlite") and not Path(url.removeprefix("sqlite:///")).is_file():
             return RangeSet()
         try:
             with self.records() as records:
@@ -154,7 +156,7 @@ async def alerts_held(kafka: str, topic: str) -> list[Alert]:
         found: list[Alert] = []
         while len(found) < sum(ends.values()):
             for records in (await consumer.getmany(timeout_ms=500)).values():
-                found += [Alert.FromString(record.value) for record in records]
+                found += [open_alert(record.key.decode(), record.value, KEYS) for record in records]
         return found
     finally:
         await consumer.stop()

@@ -10,7 +10,7 @@ from consumers.purge import purge
 from consumers.settings import Bounds
 from schemas.pointillist_pb2 import DeadLetter, Meta
 from schemas.ranges import RangeSet
-from tests.consumers.recorder_rig import BOOT, CAMERA, MakeRig, Rig, dead_letter, ledger, signed, verdict
+from tests.consumers.recorder_rig import BOOT, CAMERA, MakeRig, Rig, dead_letter, ledger, signed, spoken, verdict
 
 KIB = 1024
 
@@ -19,7 +19,7 @@ def letters(rig: Rig, made: list[DeadLetter]) -> None:
     """Record dead letters in one transaction."""
     topic = rig.settings.dead_letters_topic
     start = rig.offsets.get((topic, 0), 0)
-    values = [(start + n, letter.SerializeToString()) for n, letter in enumerate(made)]
+    values = [(start + n, spoken(letter)) for n, letter in enumerate(made)]
     rig.feed([rig.record(topic, b"", value, "DeadLetter", offset) for offset, value in values])
 
 
@@ -116,3 +116,37 @@ def test_strangers_are_looked_for_only_after_new_ones_have_come(make_rig: MakeRi
     says("evil/b")
     purge(rig.store, rig.bounds)
     assert rig.count("cameras") == 1
+
+
+def test_frames_are_kept_by_time_however_many_there_are_while_the_disk_bears_it(
+    make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = make_rig()
+    rig.verdicts(verdict(n) for n in range(300))
+    monkeypatch.setattr("consumers.purge.LEAST_BYTES", 1)
+    monkeypatch.setattr("consumers.purge.POSTGRESQL_BYTES", 2**30)
+    monkeypatch.setattr("consumers.purge.free_bytes", lambda _: 2**30)
+    assert not purge(rig.store, Bounds())
+    assert rig.count("frames") == 300
+    # The disk has nothing left beside the frames: half of what they take is theirs.
+    monkeypatch.setattr("consumers.purge.free_bytes", lambda _: 0)
+    monkeypatch.setattr("consumers.purge.POSTGRESQL_BYTES", rig.store.bytes_held()["frames"] / 2)
+    purge(rig.store, Bounds(purge_rows=200))
+    assert rig.count("frames") == 100
+    rig.verdicts(verdict(n) for n in range(300))
+    assert rig.count("frames") == 100
+    while purge(rig.store, Bounds(database_age_s=1e-9)):
+        pass
+    assert rig.count("frames") == 0
+    with rig.records() as records:
+        assert records.recorded(CAMERA, BOOT) == RangeSet([(0, 299)])
+
+
+def test_what_another_recorder_has_purged_is_not_recorded_again(make_rig: MakeRig) -> None:
+    one, other = make_rig(group="g"), make_rig(group="g")
+    one.verdicts(verdict(n) for n in range(4))
+    other.offsets |= one.offsets
+    other.verdicts([verdict(4)])  # by now it knows that nothing was purged
+    purge(one.store, Bounds(database_rows=1))
+    assert other.verdicts(verdict(n) for n in range(3)).duplicates == 3
+    assert one.count("frames") == 1

@@ -9,9 +9,12 @@ from consumers.database.tables import cameras, dead_letters, frames, ledgers
 from consumers.reading.batch import frame_row, read
 from consumers.reading.rows import CameraRow, FrameRow, LedgerRow, LetterRow
 from consumers.settings import RecorderSettings
+from schemas.identity import CameraId
+from schemas.keys import KeyRing, Purpose
 from schemas.limits import DEAD_LETTER_PAYLOAD_BYTES
 from schemas.pointillist_pb2 import DeadLetter, Verdict
-from tests.consumers.recorder_rig import BOOT, CAMERA, KEYS, FakeRecord, dead_letter, ledger, signed, verdict
+from schemas.statements import sign_statement
+from tests.consumers.recorder_rig import BOOT, CAMERA, KEYS, FakeRecord, dead_letter, ledger, signed, spoken, verdict
 
 SETTINGS = RecorderSettings(kafka="127.0.0.1:1")
 
@@ -41,10 +44,10 @@ def test_any_record_is_taken_or_becomes_a_dead_letter(topic: str, value: bytes, 
 
 def test_what_cannot_be_a_frame_is_refused_with_what_was_expected() -> None:
     for bad in (
-        verdict(0, boot=2**63).SerializeToString(),
-        Verdict(seq=4).SerializeToString(),
-        verdict(2**53).SerializeToString(),
-        b"\xff\xff",
+        spoken(verdict(0, boot=2**63)),
+        spoken(Verdict(seq=4)),
+        spoken(verdict(2**53)),
+        KEYS.verdicts.signed(Purpose.VERDICT, CAMERA, b"\xff\xff"),
     ):
         (row,) = read([_record(SETTINGS.verdicts_topic, bad)], SETTINGS, KEYS, 5).letters.values()
         assert (row.stage, row.reason, row.verified) == ("recorder", "malformed", False)
@@ -93,7 +96,45 @@ def test_a_hostile_dead_letter_costs_bounded_bytes_and_fits_any_database() -> No
 
 def test_a_verified_dead_letter_without_an_identity_counts_as_foreign() -> None:
     for bad in (dead_letter(1, verified=True, boot=2**63), dead_letter(1, verified=True, camera_id="no camera")):
-        (row,) = read(
-            [_record(SETTINGS.dead_letters_topic, bad.SerializeToString())], SETTINGS, KEYS, 5
-        ).letters.values()
+        (row,) = read([_record(SETTINGS.dead_letters_topic, spoken(bad))], SETTINGS, KEYS, 5).letters.values()
         assert (row.stage, row.verified) == ("recorder", False)
+
+
+def test_a_verdict_that_no_processor_of_this_fleet_has_signed_is_recorded_nowhere() -> None:
+    made = verdict(1)
+    stranger = KeyRing(b"the secret of another fleet")
+    camera_word = KEYS.current(CameraId(CAMERA)).sign(Purpose.VERDICT, made.SerializeToString())
+    another_cameras = spoken(made, "lab/gate")
+    for forged in (made.SerializeToString(), sign_statement(stranger, CAMERA, made), camera_word, another_cameras):
+        batch = read([_record(SETTINGS.verdicts_topic, forged)], SETTINGS, KEYS, 5)
+        assert not batch.verdicts
+        (row,) = batch.letters.values()
+        assert (row.stage, row.reason, row.verified) == ("recorder", "bad_tag", False)
+
+
+def test_the_first_verdict_of_a_processor_holds_whatever_a_stranger_wrote_before_it() -> None:
+    records = [
+        FakeRecord(SETTINGS.verdicts_topic, 1, 7, CAMERA.encode(), verdict(1, class_id=9).SerializeToString()),
+        FakeRecord(SETTINGS.verdicts_topic, 1, 8, CAMERA.encode(), spoken(verdict(1, class_id=3))),
+    ]
+    batch = read(records, SETTINGS, KEYS, 5)
+    assert [made.class_id for made in batch.verdicts.values()] == [3]
+    assert not batch.repeated
+
+
+def test_a_dead_letter_that_a_stranger_calls_verified_is_foreign() -> None:
+    letter = dead_letter(1, verified=True)
+    stranger = KeyRing(b"the secret of another fleet")
+    for forged in (letter.SerializeToString(), sign_statement(stranger, letter.camera_id, letter)):
+        batch = read([_record(SETTINGS.dead_letters_topic, forged)], SETTINGS, KEYS, 5)
+        (row,) = batch.letters.values()
+        assert (row.reason, row.verified) == ("bad_tag", False)
+
+
+def test_pictures_that_cannot_be_opened_leave_their_verdict_standing() -> None:
+    made = verdict(1)
+    made.preview = b"sealed with another key, say"
+    batch = read([_record(SETTINGS.verdicts_topic, sign_statement(KEYS, CAMERA, made))], SETTINGS, KEYS, 5)
+    (taken,) = batch.verdicts.values()
+    assert (taken.seq, taken.preview) == (1, b"")
+    assert not batch.letters

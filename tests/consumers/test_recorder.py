@@ -21,7 +21,7 @@ from schemas.errors import ConfigError
 from schemas.pointillist_pb2 import ONLINE, Alert, Meta, Status, Verdict
 from schemas.ranges import RangeSet
 from schemas.runtime.health import Health
-from tests.consumers.recorder_rig import BOOT, CAMERA, KEYS, dead_letter, ledger, picture, verdict
+from tests.consumers.recorder_rig import BOOT, CAMERA, KEYS, dead_letter, ledger, picture, spoken, verdict
 from tests.consumers.scene import WAIT_S, Scene, free_port, get
 from tests.waiting import until
 
@@ -35,7 +35,7 @@ async def test_what_comes_over_kafka_is_recorded_shown_and_counted(scene: Scene)
         await scene.verdicts(verdict(n, preview=jpeg if n == 9 else b"") for n in range(10))
         await scene.verdicts([verdict(4), verdict(0, captured_ms=2**52)], camera="lab/gate")
         await scene.verdicts([verdict(4)])
-        await scene.letter(dead_letter(11, verified=True).SerializeToString())
+        await scene.letter(spoken(dead_letter(11, verified=True)))
         await scene.letter(dead_letter(12, verified=False, error="<b>").SerializeToString())
         await scene.letter(b"\xff\xff not a dead letter")
         await scene.event(ledger(2, 13, [(10, 10)]))

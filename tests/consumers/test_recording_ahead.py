@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import contextlib
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,10 @@ class Source:
         if self.calls > 3:
             await asyncio.Event().wait()
         return [FakeRecord("verdicts", 0, self.calls - 1, None, None)]
+
+    @contextlib.asynccontextmanager
+    async def writing(self) -> AsyncIterator[None]:
+        yield
 
 
 @pytest.fixture

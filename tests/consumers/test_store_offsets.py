@@ -5,21 +5,27 @@ from dataclasses import replace
 import pytest
 
 from consumers.store import OffsetsMoved
-from tests.consumers.recorder_rig import Rig, ledger, verdict
+from schemas.evidence.rule import EvidenceRule
+from tests.consumers.recorder_rig import MakeRig, Rig, ledger, verdict
+
+
+def offsets(rig: Rig) -> dict[tuple[str, int], int]:
+    with rig.records() as records:
+        return records.offsets()
 
 
 def test_offsets_of_a_log_that_was_made_anew_are_set_back_and_no_others(rig: Rig) -> None:
     rig.verdicts(verdict(n) for n in range(3))
     rig.ledger(ledger(1, 5))
     verdicts, events = (rig.settings.verdicts_topic, 0), (rig.settings.events_topic, 0)
-    assert rig.store.offsets() == {verdicts: 3, events: 1}
-    rig.store.rewind({verdicts: 0})
-    assert rig.store.offsets() == {verdicts: 0, events: 1}
+    assert offsets(rig) == {verdicts: 3, events: 1}
+    found = rig.store.take_up({verdicts[0], events[0]}, {verdicts: (0, 2), events: (0, 1)})
+    assert found == offsets(rig) == {verdicts: 0, events: 1}
     with pytest.raises(OffsetsMoved, match=f"{verdicts[0]} partition 0: expected offset 3"):
         rig.verdicts([verdict(9)])
-    rig.offsets = rig.store.offsets()
+    rig.offsets = offsets(rig)
     rig.verdicts([verdict(9)])
-    assert rig.store.offsets() == {verdicts: 1, events: 1}
+    assert offsets(rig) == {verdicts: 1, events: 1}
 
 
 def test_the_other_partitions_of_a_topic_keep_their_offsets(rig: Rig) -> None:
@@ -27,5 +33,36 @@ def test_the_other_partitions_of_a_topic_keep_their_offsets(rig: Rig) -> None:
     (record,) = rig.verdict_records([verdict(1)])
     rig.feed([replace(record, partition=1, offset=0)])
     topic = rig.settings.verdicts_topic
-    rig.store.rewind({(topic, 1): 0})
-    assert rig.store.offsets() == {(topic, 0): 1, (topic, 1): 0}
+    rig.store.take_up({topic}, {(topic, 1): (0, 0)})
+    assert offsets(rig) == {(topic, 0): 1, (topic, 1): 0}
+
+
+def test_a_partition_that_nobody_had_begins_where_its_log_does(rig: Rig) -> None:
+    topic = rig.settings.verdicts_topic
+    assert rig.store.take_up({topic}, {(topic, 0): (17, 40)}) == {(topic, 0): 17}
+
+
+def test_who_had_a_partition_before_writes_nothing_of_it_any_more(make_rig: MakeRig) -> None:
+    """Though nothing has been written since: what it has at hand may be old all the same."""
+    before, after = make_rig(), make_rig()
+    place = (before.settings.verdicts_topic, 0)
+    before.offsets |= before.store.take_up({place[0]}, {place: (0, 0)})
+    before.verdicts([verdict(0)])
+    after.offsets |= after.store.take_up({place[0]}, {place: (0, 1)})
+    with pytest.raises(OffsetsMoved):
+        before.verdicts([verdict(1)])
+    after.verdicts([verdict(1)])
+    assert after.count("frames") == 2
+
+
+def test_frames_that_wait_for_a_missing_one_are_read_by_who_has_the_partition_alone(make_rig: MakeRig) -> None:
+    impatient = EvidenceRule(patience_s=0)
+    before, after = make_rig(rule=impatient, group="g"), make_rig(rule=impatient, group="g")
+    place = (before.settings.verdicts_topic, 0)
+    before.offsets |= before.store.take_up({place[0]}, {place: (0, 0)})
+    before.verdicts(verdict(n, flagged=True, whole=True) for n in range(1, 13))
+    assert not after.store.read_overdue().chains
+    after.offsets |= after.store.take_up({place[0]}, {place: (0, 12)})
+    assert not before.store.read_overdue().chains
+    assert len(after.store.read_overdue().alerts) == 1
+    assert not before.store.read_overdue().chains

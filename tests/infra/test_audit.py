@@ -23,8 +23,9 @@ from producers.spool import Spool
 from schemas.errors import SecretError, StateError
 from schemas.frame import Encoding, encode_frame, sign_message
 from schemas.identity import CameraId
-from schemas.keys import derive_camera_key
+from schemas.keys import KeyRing, derive_camera_key
 from schemas.pointillist_pb2 import Ledger, Range, Verdict
+from schemas.statements import sign_statement
 
 CAMERA = CameraId("site/cam")
 BOOT = 77
@@ -214,14 +215,17 @@ def log_records(layout: Layout, topic: str, *batches: list[tuple[bytes, bytes]],
     return file
 
 
-def verdict(seq: int) -> tuple[bytes, bytes]:
-    return CAMERA.encode(), Verdict(boot_id=BOOT, seq=seq).SerializeToString()
+def verdict(layout: Layout, seq: int) -> tuple[bytes, bytes]:
+    keys = KeyRing(layout.fleet_secret())
+    return CAMERA.encode(), sign_statement(keys, CAMERA, Verdict(boot_id=BOOT, seq=seq))
 
 
 def test_a_record_that_is_no_message_is_named_and_the_rest_is_counted(layout: Layout) -> None:
     publish(layout, 3)
     record(layout, 0)
-    log_records(layout, "pointillist.verdicts.v1", [verdict(1), (CAMERA.encode(), b"\xff" * 9), verdict(2)])
+    log_records(
+        layout, "pointillist.verdicts.v1", [verdict(layout, 1), (CAMERA.encode(), b"\xff" * 9), verdict(layout, 2)]
+    )
     log_records(layout, "pointillist.dead-letters.v1", [(b"", b"\xff" * 9)])
     found = audit(layout)
     counts = found.counts()
@@ -235,7 +239,7 @@ def test_a_record_that_is_no_message_is_named_and_the_rest_is_counted(layout: La
 def test_one_damaged_batch_in_kafkas_log_is_named_and_those_behind_it_are_counted(layout: Layout) -> None:
     publish(layout, 5)
     record(layout, 0)
-    file = log_records(layout, "pointillist.verdicts.v1", *([verdict(seq)] for seq in (1, 2, 3, 4)))
+    file = log_records(layout, "pointillist.verdicts.v1", *([verdict(layout, seq)] for seq in (1, 2, 3, 4)))
     content = bytearray(file.read_bytes())
     content[len(content) // 4 + 70] ^= 4  # in the body of the second of four batches, all of one length
     file.write_bytes(content)
@@ -251,7 +255,7 @@ def test_one_damaged_batch_in_kafkas_log_is_named_and_those_behind_it_are_counte
 def test_a_damaged_length_or_version_of_a_batch_does_not_hide_those_behind_it(layout: Layout, place: int) -> None:
     publish(layout, 4)
     record(layout, 0)
-    file = log_records(layout, "pointillist.verdicts.v1", *([verdict(seq)] for seq in (1, 2, 3)))
+    file = log_records(layout, "pointillist.verdicts.v1", *([verdict(layout, seq)] for seq in (1, 2, 3)))
     content = bytearray(file.read_bytes())
     content[len(content) // 3 + place] ^= 64
     file.write_bytes(content)
@@ -265,7 +269,7 @@ def test_an_empty_or_damaged_database_is_named_and_what_spools_and_kafka_hold_is
     layout: Layout, content: bytes
 ) -> None:
     layout.database.write_bytes(content)
-    log_records(layout, "pointillist.verdicts.v1", [verdict(0), verdict(1)])
+    log_records(layout, "pointillist.verdicts.v1", [verdict(layout, 0), verdict(layout, 1)])
     found = audit(layout)
     assert list(found.boots[0].pending) == [0, 1]
     assert found.unread

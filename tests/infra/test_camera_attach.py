@@ -17,7 +17,7 @@ def test_an_address_that_cannot_be_read_is_one_line_and_status_2_at_every_start(
     place = f"{mosquitto.host}:{mosquitto.port}"
     url = "http://u:hidden@127.0.0.1:9/video?pwd=hidden"
     command = [*COMMAND, "camera", "attach", url, "--name", "lab/door"]
-    environment = os.environ | {"POINTILLIST_CAMERA_KEY": f"0:{'00' * 32}"}
+    environment = os.environ | {"POINTILLIST_CAMERA_KEY": f"0:{'00' * 64}"}
     (state_dir / "fleet.json").write_text('{"started_ms": 1}')  # of a simulated fleet in the same folder
     for _ in range(2):
         done = subprocess.run(

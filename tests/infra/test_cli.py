@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from infra.cli import app, roles  # noqa: F401  # it registers its commands
 from infra.environment import Environment, accepted_generations, fleet_secret
 from infra.layout import Layout
 from infra.local.ports import free_port
@@ -122,6 +123,19 @@ def test_a_password_in_a_brokers_address_is_refused_and_not_repeated(arguments: 
     assert "host:port" in line
 
 
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--group", "recorders"], "--group: expected a --database of PostgreSQL"),
+        (["--keep-days", "0"], "--keep-days: expected more than 0"),
+        (["--keep-gib", "-1"], "--keep-gib: expected more than 0"),
+    ],
+)
+def test_what_a_recorder_cannot_do_is_one_line(tmp_path: Path, arguments: list[str], named: str) -> None:
+    given = ["record", "--state", str(tmp_path), "--kafka", "127.0.0.1:1", "--broker-wait", "0"]
+    assert named in refusal(run(*given, *arguments, POINTILLIST_FLEET_SECRET=SECRET))
+
+
 @pytest.mark.parametrize("content", [bytes(range(256)), b"\x00\x01", b"\xff\xfe"])
 @pytest.mark.parametrize("command", ["up", "fleet"])
 def test_a_binary_scenario_is_one_line(tmp_path: Path, command: str, content: bytes) -> None:
@@ -149,9 +163,34 @@ def test_a_bundle_that_checks_for_no_triggers_is_told_apart(tmp_path: Path) -> N
 def test_a_package_of_ones_own_is_named_with_an_option_that_reaches_every_command(tmp_path: Path) -> None:
     folder = write_bundle(tmp_path / "bundle")
     publish = ["model", "publish", str(folder), "--kafka", "127.0.0.1:1", "--store", str(tmp_path / "store")]
-    publish += ["--broker-wait", "0.1"]
-    assert "--factories" in refusal(run(*publish, POINTILLIST_FLEET_SECRET=SECRET))
-    assert "Kafka" in refusal(run("--factories", "tests.processors", *publish, POINTILLIST_FLEET_SECRET=SECRET))
+    run("signer", "init", "ada", "--folder", str(tmp_path))
+    publish += ["--broker-wait", "0.1", "--signer", str(tmp_path / "ada.key")]
+    assert "--factories" in refusal(run(*publish))
+    assert "Kafka" in refusal(run("--factories", "tests.processors", *publish))
+
+
+def test_a_processor_does_not_run_code_of_its_bundle_unasked(tmp_path: Path) -> None:
+    folder = write_bundle(tmp_path / "bundle")
+    table = folder / "model.toml"
+    table.write_text(table.read_text().replace("tests.processors.tiny:network", "network.py:network"))
+    (folder / "network.py").write_text(f"from pathlib import Path\nPath({str(tmp_path / 'ran')!r}).touch()\n")
+    process = ["process", "--kafka", "127.0.0.1:1", "--bundle", str(folder), "--broker-wait", "0"]
+    refused = run(*process, POINTILLIST_FLEET_SECRET=SECRET)
+    assert refused.returncode == 2
+    # Kafka is away, and the log says so first.
+    last = refused.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: ")
+    assert "network.py:network is code of the bundle" in last
+    assert "expected --allow-code or POINTILLIST_ALLOW_CODE=1" in last
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_processor_does_not_start_with_signers_that_it_cannot_read(tmp_path: Path) -> None:
+    (tmp_path / "trusted").write_text("ada\n")
+    for name, says in (("trusted", "trusted, line 1: expected a public key"), ("absent", "absent: No such file")):
+        arguments = ["process", "--kafka", "127.0.0.1:1", "--bundle", "scene", "--trust", str(tmp_path / name)]
+        with pytest.raises(ConfigError, match=says):
+            app(arguments, standalone_mode=False)
 
 
 def test_up_on_a_full_disk_says_so_in_one_line(small_disk: Path) -> None:

@@ -25,6 +25,7 @@ from infra.up.processes import LocalRoles
 from infra.up.settings import UpSettings
 from producers.scenario import load_scenario
 from schemas.limits import MAX_BROKER_BYTES
+from schemas.signers import TrustedSigners
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = ROOT / "infra" / "compose"
@@ -100,7 +101,7 @@ def waited_for(name: str) -> set[str]:
 def test_every_path_in_its_command_is_mounted(name: str) -> None:
     targets = {target for _, target, _ in mounts(name)}
     for path in re.findall(r"(?:^|[ =])(/[^ ]*)", " ".join(OURS[name]["command"])):
-        assert any(path == target or path.startswith(f"{target}/") for target in targets), path
+        assert any(f"{path}/".startswith(f"{target}/") or target.startswith(f"{path}/") for target in targets), path
 
 
 def test_every_service_that_is_waited_for_until_it_is_healthy_says_when_it_is() -> None:
@@ -119,12 +120,21 @@ def test_what_it_mounts_from_the_repository_exists_and_is_read_only(name: str) -
 
 
 def test_no_secret_has_a_value_or_a_default() -> None:
-    for service in SERVICES.values():
+    for name, service in SERVICES.items():
         for variable, value in service.get("environment", {}).items():
-            if SECRET.search(variable):
+            if variable.endswith("_FILE"):
+                assert any(str(value).startswith(f"{target}/") and ro for _, target, ro in mounts(name)), variable
+            elif SECRET.search(variable):
                 assert re.fullmatch(r"\$\{(\w+):\?set \1\}", str(value)), variable
     assert all("?" in use for use in re.findall(r"\$\{[^}]*\}", TEXT))
     assert not re.search(r"://[^/@\s]*:[^/@\s]*@", TEXT), "a password in a URL"
+
+
+def test_the_fleet_secret_is_in_one_container_that_runs_no_role_and_each_role_sees_its_own() -> None:
+    holders = {name for name, service in SERVICES.items() if "FLEET_SECRET" in str(service.get("environment"))}
+    assert holders == {"keys"}
+    for role in ("bridge", "processor", "recorder"):
+        assert [source for source, _, _ in mounts(role) if source.endswith("-secret")] == [f"{role}-secret"]
 
 
 def test_no_port_is_open_beyond_this_machine() -> None:
@@ -185,5 +195,11 @@ def test_the_scenario_is_one_that_the_fleet_runs() -> None:
 
 
 def test_the_bundle_of_the_processor_is_shipped() -> None:
-    command = SERVICES["processor"]["command"]
-    assert (ROOT / "bundles" / command[command.index("--bundle") + 1]).is_dir()
+    (bundle,) = (word for word in SERVICES["processor"]["command"] if word.startswith("--bundle="))
+    assert (ROOT / "bundles" / bundle.removeprefix("--bundle=")).is_dir()
+
+
+def test_the_file_of_the_trusted_signers_can_be_read_and_trusts_nobody_yet() -> None:
+    file = COMPOSE / "trusted-signers"
+    TrustedSigners.read(file)
+    assert all(line.startswith("#") for line in file.read_text().splitlines())

@@ -12,18 +12,19 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 from typer.testing import CliRunner, Result
 
-from infra.cli import app, model  # noqa: F401  # it registers its commands
-from infra.layout import write_private
+import infra.cli.model
+import infra.cli.signer  # noqa: F401  # they register their commands
+from infra.cli import app
 from infra.local.files import write_json
 from infra.local.kafka import Kafka
 from infra.local.topics import create_topics, pointillist_topics
 from infra.models_topic import ModelsTopic
 from schemas.errors import BrokerError, BundleError, ConfigError
-from schemas.keys import KeyRing
 from schemas.pointillist_pb2 import Model, Models
+from schemas.signers import Signed, Signer, TrustedSigners
 from schemas.topics import KafkaTopic
 from tests.conftest import TopicFactory
-from tests.processors.tiny import write_bundle
+from tests.processors.tiny import SIGNER, TRUSTED, write_bundle
 
 brokers = pytest.mark.brokers
 TOPIC = KafkaTopic.MODELS.value
@@ -34,7 +35,6 @@ def state(kafka: Kafka, state_dir: Path, tmp_path: Path) -> Iterator[Path]:
     """The state folder of a system whose Kafka runs, started with the bundle `own`."""
     asyncio.run(create_topics(kafka.bootstrap, {TOPIC: pointillist_topics()[TOPIC]}))
     write_json(state_dir / "roles.json", {"kafka": {"listen": kafka.bootstrap}})
-    write_private(state_dir / "fleet.secret", "11" * 32)
     own = bundle(tmp_path, "1")
     write_json(state_dir / "run.json", {"started_ms": 1_700_000_000_000, "bundle": str(own)})
     yield state_dir
@@ -128,34 +128,84 @@ def test_a_bundle_that_says_other_things_or_no_longer_watches_needs_force(
 
 
 @brokers
-def test_without_a_state_folder_the_store_and_the_secret_are_told(
-    kafka: Kafka, state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_without_a_state_folder_the_store_the_signer_and_whom_to_trust_are_told(
+    kafka: Kafka, state: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("POINTILLIST_FLEET_SECRET", "22" * 32)
-    place = ("--kafka", kafka.bootstrap)
+    made, store, place = bundle(tmp_path, "2"), ("--store", tmp_path / "store"), ("--kafka", kafka.bootstrap)
     with pytest.raises(ConfigError, match="--store"):
-        run("publish", bundle(tmp_path, "2"), *place)
-    run("publish", bundle(tmp_path, "2"), *place, "--store", tmp_path / "store")
+        run("publish", made, *place)
+    with pytest.raises(ConfigError, match=r"expected --signer FILE.*, or --state"):
+        run("publish", made, *place, *store)
+    ada = init(tmp_path, "ada")
+    run("publish", made, *place, *store, "--signer", ada.with_suffix(".key"))
     (stored,) = (tmp_path / "store").iterdir()
-    rows = json.loads(run("list", *place, "--json").stdout)
+    rows = json.loads(run("list", *place, "--trust", ada.with_suffix(".pub"), "--json").stdout)
     assert [row["location"] for row in rows] == [f"file://{stored}"]
-    # Whoever has another secret neither believes it nor is kept from publishing.
-    assert "not sealed" in json.loads(run("status", "--state", state, "--json").stdout)["error"]
+    assert json.loads(run("list", *place, "--json").stdout) == []
+    # Whoever trusts others neither believes it nor is kept from publishing.
+    assert "who is not trusted" in json.loads(run("status", "--state", state, "--json").stdout)["error"]
     assert live(state) is None
+    again = run("publish", bundle(tmp_path, "3"), "--state", state)
+    assert "the newest list of models is not believed, and will be replaced" in again.output
+    assert live(state) == "tiny@3"
 
 
-def test_a_kafka_that_is_away_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("POINTILLIST_FLEET_SECRET", "22" * 32)
-    made, store = bundle(tmp_path, "2"), tmp_path / "store"
+@brokers
+def test_code_that_a_bundle_brings_runs_here_only_when_that_is_said(
+    state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("POINTILLIST_ALLOW_CODE", "")
+    made = bundle(tmp_path, "2")
+    table = made / "model.toml"
+    table.write_text(table.read_text().replace("tests.processors.tiny:network", "network.py:network"))
+    (made / "network.py").write_text("from tests.processors.tiny import network\n")
+    with pytest.raises(BundleError, match=r"the factory network.py:network is code .* expected --allow-code"):
+        run("publish", made, "--state", state)
+    assert listed(state) == []
+    run("publish", made, "--state", state, "--allow-code")
+    assert live(state) == "tiny@2"
+
+
+def test_a_signer_is_made_once_and_its_private_key_is_for_its_owner_only(tmp_path: Path) -> None:
+    ada = init(tmp_path, "ada")
+    private, public = ada.with_suffix(".key"), ada.with_suffix(".pub")
+    assert private.stat().st_mode & 0o777 == 0o600
+    assert (
+        TrustedSigners.read(public).verify(
+            Signed.BUNDLE, b"x", Signer.read(private).public, Signer.read(private).sign(Signed.BUNDLE, b"x")
+        )
+        == "ada"
+    )
+    kept = private.read_bytes(), public.read_bytes()
+    with pytest.raises(ConfigError, match=r"ada\.key exists"):
+        init(tmp_path, "ada")
+    with pytest.raises(ConfigError, match="1 to 64 letters, digits"):
+        init(tmp_path, "two words")
+    assert (private.read_bytes(), public.read_bytes()) == kept
+
+
+def init(folder: Path, name: str) -> Path:
+    done = CliRunner().invoke(app, ["signer", "init", name, "--folder", str(folder)])
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    assert "PRIVATE" not in done.output
+    assert done.output.strip() == (folder / f"{name}.pub").read_text().strip()
+    return folder / name
+
+
+def test_a_kafka_that_is_away_is_one_clear_error(tmp_path: Path) -> None:
+    made, store, key = bundle(tmp_path, "2"), tmp_path / "store", init(tmp_path, "ada").with_suffix(".key")
     with pytest.raises(BrokerError, match=r"Kafka broker at 127\.0\.0\.1:9"):
-        run("publish", made, "--kafka", "127.0.0.1:9", "--store", store, "--broker-wait", "0.2")
+        run(
+            "publish", made, "--kafka", "127.0.0.1:9", "--store", store, "--signer", key, "--broker-wait", "0.2"
+        )  # fmt: skip
     assert not store.exists()
 
 
 @brokers
 async def test_a_list_of_models_that_kafka_refuses_is_an_error(kafka: Kafka, kafka_topics: TopicFactory) -> None:
     topic = await kafka_topics(config={"max.message.bytes": "10"})
-    async with ModelsTopic(kafka.bootstrap, KeyRing(b"1" * 32), topic) as models:
+    async with ModelsTopic(kafka.bootstrap, TRUSTED, SIGNER, topic) as models:
         with pytest.raises(BrokerError, match="MessageSizeTooLarge"):
             await models.write(Models(published=[Model(model_id="a-1")]))
         assert models.models == Models()

@@ -53,7 +53,7 @@ def test_a_command_started_again_gets_its_options_as_they_were(option: list[str]
 def test_a_running_command_shows_no_url_to_others(tmp_path: Path) -> None:
     command = [*COMMAND, "camera", "attach", "rtsp://u:sec/ret@127.0.0.1:9/x"]
     options = ["--name", "lab/door", "--mqtt", "127.0.0.1:9", "--spool", str(tmp_path), "--broker-wait", "0"]
-    environment = os.environ | {"POINTILLIST_CAMERA_KEY": f"0:{'00' * 32}"}
+    environment = os.environ | {"POINTILLIST_CAMERA_KEY": f"0:{'00' * 64}"}
     child = subprocess.Popen([*command, *options], stderr=subprocess.PIPE, text=True, env=environment)
     try:
         arguments = Path(f"/proc/{child.pid}/cmdline")

@@ -16,10 +16,16 @@ from prometheus_client import CollectorRegistry
 from infra.local.topics import TopicSpec, create_topics
 from processors.service import run_processor
 from processors.settings import ProcessorSettings
+from schemas.identity import CameraId
+from schemas.keys import KeyRing
 from schemas.pointillist_pb2 import DeadLetter, Verdict
+from schemas.roots import Role, Roots
 from schemas.runtime.health import Health
-from tests.processors.tiny import KEYS, TRACE
+from schemas.statements import check_statement, open_pictures, open_statement
+from tests.processors.tiny import KEYS, SECRET, TRACE
 from tests.waiting import until
+
+PROCESSOR_KEYS = KeyRing(Roots.of_fleet(SECRET).of(Role.PROCESSOR))
 
 Name = tuple[str, int, int]
 
@@ -48,6 +54,7 @@ class Rig:
 
     bootstrap: str
     bundle: Path
+    trust: Path | None = None
     run: str = field(default_factory=lambda: uuid4().hex[:12])
     verdicts: dict[Name, list[Verdict]] = field(default_factory=dict)
     traces: dict[Name, bytes] = field(default_factory=dict)
@@ -65,6 +72,7 @@ class Rig:
             "verdicts_topic": self.topic("verdicts"),
             "dead_letters_topic": self.topic("letters"),
             "models_topic": self.topic("models"),
+            "trust": self.trust,
             "device": "cpu",
             "backend": "torch",
             "threads": 1,
@@ -75,7 +83,7 @@ class Rig:
     def start(self, **changes: object) -> Running:
         stop, health, registry = asyncio.Event(), Health(), CollectorRegistry()
         settings = self.settings(**changes)
-        task = asyncio.create_task(run_processor(settings, KEYS, registry=registry, health=health, stop=stop))
+        task = asyncio.create_task(run_processor(settings, PROCESSOR_KEYS, registry=registry, health=health, stop=stop))
         return Running(task, stop, health, registry)
 
     @asynccontextmanager
@@ -121,9 +129,14 @@ class Rig:
             )
             async for record in consumer:
                 if record.topic == self.topic("letters"):
-                    self.letters.append(DeadLetter.FromString(record.value))
+                    letter = DeadLetter.FromString(record.value)
+                    if letter.verified:
+                        check_statement(DeadLetter, letter.camera_id, record.value, KEYS)
+                    self.letters.append(letter)
                     continue
-                verdict = Verdict.FromString(record.value)
+                camera = CameraId(record.key.decode())
+                verdict = open_statement(Verdict, camera, record.value, KEYS)
+                open_pictures(verdict, camera, KEYS)
                 name = (record.key.decode(), verdict.boot_id, verdict.seq)
                 self.verdicts.setdefault(name, []).append(verdict)
                 self.traces[name] = dict(record.headers).get("traceparent", b"")

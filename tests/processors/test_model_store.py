@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from processors.models import store as model_store
-from processors.models.store import CACHED, ModelStore, Unreachable, bundle_files, fetch_bundle
+from processors.models.store import CACHED, ModelStore, Unreachable, Untrusted, bundle_files, fetch_bundle
 from schemas.errors import BundleError, ConfigError
-from schemas.models import bundle_digest
+from schemas.models import bundle_digest, sign
 from schemas.pointillist_pb2 import Model
-from tests.processors.tiny import CLASSES, write_bundle
+from schemas.signers import Signer
+from tests.processors.tiny import CLASSES, SIGNER, TRUSTED, write_bundle
 
 
 @pytest.fixture
@@ -31,50 +32,50 @@ def test_what_is_fetched_is_what_was_published_even_when_the_original_is_gone(
 ) -> None:
     store = ModelStore(str(tmp_path / "store") if kind == "folder" else f"memory://{tmp_path.name}")
     before = bundle_files(folder)
-    model = store.add(folder, "tiny@1+0")
+    model = sign(store.add(folder, "tiny@1+0"), SIGNER)
     assert list(model.classes) == list(CLASSES)
     assert model.location.startswith("file://" if kind == "folder" else "memory://")
     assert store.add(folder, "tiny@1+0").location == model.location
     shutil.rmtree(folder)
-    fetched = fetch_bundle(model, tmp_path / "cache")
+    fetched = fetch_bundle(model, tmp_path / "cache", TRUSTED)
     assert bundle_files(fetched) == before
     assert {file.name for file in before} == {
         "model.toml", "weights.safetensors", "overlays.npy", "code/network.py"
     }  # fmt: skip
     store.discard(model)
-    assert fetch_bundle(model, tmp_path / "cache") == fetched
+    assert fetch_bundle(model, tmp_path / "cache", TRUSTED) == fetched
     with pytest.raises(Unreachable, match="cannot fetch"):
-        fetch_bundle(model, tmp_path / "other")
+        fetch_bundle(model, tmp_path / "other", TRUSTED)
     assert list((tmp_path / "other").iterdir()) == []
 
 
 def test_a_copy_that_another_processor_has_made_meanwhile_stays_as_it_is(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = ModelStore(str(tmp_path / "store")).add(folder, "tiny@1+0")
+    model = sign(ModelStore(str(tmp_path / "store")).add(folder, "tiny@1+0"), SIGNER)
     fetch_file = model_store._fetch
     made: list[int] = []
 
     def late(*arguments: object) -> None:
         monkeypatch.setattr(model_store, "_fetch", fetch_file)
-        made.append((fetch_bundle(model, tmp_path / "cache") / "model.toml").stat().st_ino)
+        made.append((fetch_bundle(model, tmp_path / "cache", TRUSTED) / "model.toml").stat().st_ino)
         (tmp_path / "cache" / f".{model.digest}.{os.getpid()}").mkdir()
         fetch_file(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(model_store, "_fetch", late)
-    fetched = fetch_bundle(model, tmp_path / "cache")
+    fetched = fetch_bundle(model, tmp_path / "cache", TRUSTED)
     assert [(fetched / "model.toml").stat().st_ino] == made
     assert list((tmp_path / "cache").iterdir()) == [fetched]
 
 
 def test_another_content_is_another_folder(folder: Path, tmp_path: Path) -> None:
     store = ModelStore(str(tmp_path / "store"))
-    first = store.add(folder, "tiny@1+0")
+    first = sign(store.add(folder, "tiny@1+0"), SIGNER)
     (folder / "model.toml").write_text((folder / "model.toml").read_text().replace("0.01", "0.02"))
-    second = store.add(folder, "tiny@1+0")
+    second = sign(store.add(folder, "tiny@1+0"), SIGNER)
     assert first.digest != second.digest
     assert first.location != second.location
-    assert fetch_bundle(first, tmp_path / "cache") != fetch_bundle(second, tmp_path / "cache")
+    assert fetch_bundle(first, tmp_path / "cache", TRUSTED) != fetch_bundle(second, tmp_path / "cache", TRUSTED)
 
 
 def location(model: Model) -> Path:
@@ -83,32 +84,32 @@ def location(model: Model) -> Path:
 
 @pytest.mark.parametrize("content", [b"other weights", b""])
 def test_a_file_that_is_not_what_was_published_is_refused(folder: Path, tmp_path: Path, content: bytes) -> None:
-    model = ModelStore(str(tmp_path / "store")).add(folder, "tiny@1+0")
+    model = sign(ModelStore(str(tmp_path / "store")).add(folder, "tiny@1+0"), SIGNER)
     (location(model) / "weights.safetensors").write_bytes(content)
     with pytest.raises(BundleError, match="not what was published"):
-        fetch_bundle(model, tmp_path / "cache")
+        fetch_bundle(model, tmp_path / "cache", TRUSTED)
     assert list((tmp_path / "cache").iterdir()) == []
 
 
 def test_a_longer_file_costs_no_more_than_what_was_announced(folder: Path, tmp_path: Path) -> None:
-    model = ModelStore(str(tmp_path / "store")).add(folder, "tiny@1+0")
+    model = sign(ModelStore(str(tmp_path / "store")).add(folder, "tiny@1+0"), SIGNER)
     weights = location(model) / "weights.safetensors"
     weights.write_bytes(weights.read_bytes() + bytes(10))
     with pytest.raises(BundleError, match="not what was published"):
-        fetch_bundle(model, tmp_path / "cache")
+        fetch_bundle(model, tmp_path / "cache", TRUSTED)
 
 
 def test_a_damaged_copy_is_fetched_again_and_a_damaged_store_is_mended_by_publishing_again(
     folder: Path, tmp_path: Path
 ) -> None:
     store = ModelStore(str(tmp_path / "store"))
-    model = store.add(folder, "tiny@1+0")
-    copy = fetch_bundle(model, tmp_path / "cache")
+    model = sign(store.add(folder, "tiny@1+0"), SIGNER)
+    copy = fetch_bundle(model, tmp_path / "cache", TRUSTED)
     (copy / "weights.safetensors").write_bytes(b"damaged")
-    assert bundle_digest(bundle_files(fetch_bundle(model, tmp_path / "cache"))) == model.digest
+    assert bundle_digest(bundle_files(fetch_bundle(model, tmp_path / "cache", TRUSTED))) == model.digest
     (location(model) / "overlays.npy").write_bytes(bytes((folder / "overlays.npy").stat().st_size))
     store.add(folder, "tiny@1+0")
-    assert fetch_bundle(model, tmp_path / "another").is_dir()
+    assert fetch_bundle(model, tmp_path / "another", TRUSTED).is_dir()
 
 
 def test_a_cache_keeps_the_bundles_used_last(folder: Path, tmp_path: Path) -> None:
@@ -117,7 +118,7 @@ def test_a_cache_keeps_the_bundles_used_last(folder: Path, tmp_path: Path) -> No
     kept = []
     for number in range(CACHED + 2):
         (folder / "note").write_text(str(number))
-        kept.append(fetch_bundle(store.add(folder, "tiny@1+0"), cache))
+        kept.append(fetch_bundle(sign(store.add(folder, "tiny@1+0"), SIGNER), cache, TRUSTED))
         os.utime(kept[-1], (number, number))
     assert sorted(path for path in cache.iterdir()) == sorted(kept[2:])
 
@@ -127,11 +128,11 @@ def test_a_bundle_that_is_used_again_outlives_those_that_are_not(folder: Path, t
     models = []
     for number in range(CACHED + 1):
         (folder / "note").write_text(str(number))
-        models.append(store.add(folder, "tiny@1+0"))
+        models.append(sign(store.add(folder, "tiny@1+0"), SIGNER))
     for number, model in enumerate(models[:CACHED]):
-        os.utime(fetch_bundle(model, cache), (number, number))
-    again = fetch_bundle(models[0], cache)
-    fetch_bundle(models[CACHED], cache)
+        os.utime(fetch_bundle(model, cache, TRUSTED), (number, number))
+    again = fetch_bundle(models[0], cache, TRUSTED)
+    fetch_bundle(models[CACHED], cache, TRUSTED)
     assert again.is_dir()
     assert not (cache / models[1].digest).exists()
     assert len(list(cache.iterdir())) == CACHED
@@ -160,7 +161,7 @@ def test_a_record_says_whether_the_bundle_has_a_strip_table(folder: Path, tmp_pa
 
 
 def test_only_what_lies_in_the_store_is_discarded(folder: Path, tmp_path: Path) -> None:
-    model = ModelStore(str(tmp_path / "store")).add(folder, "tiny@1+0")
+    model = sign(ModelStore(str(tmp_path / "store")).add(folder, "tiny@1+0"), SIGNER)
     ModelStore(str(tmp_path / "elsewhere")).discard(model)
     assert location(model).is_dir()
 
@@ -188,3 +189,22 @@ def test_a_link_in_the_folder_is_refused_and_nothing_of_what_it_names_is_copied(
     with pytest.raises(BundleError, match="got the link notes"):
         ModelStore(str(tmp_path / "store")).add(folder, "tiny@1+0")
     assert not [path for path in (tmp_path / "store").rglob("*") if path.is_file()]
+
+
+def test_what_nobody_trusted_vouches_for_is_refused_before_the_store_is_asked_or_the_cache_is_looked_at(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unsigned = ModelStore(str(tmp_path / "store")).add(folder, "tiny@1+0")
+    cache = tmp_path / "cache"
+    fetch_bundle(sign(unsigned, SIGNER), cache, TRUSTED)
+    monkeypatch.setattr(model_store, "_fetch", None)
+    monkeypatch.setattr(model_store, "_is_whole", None)
+    changed = sign(unsigned, SIGNER)
+    changed.digest = "0" * 64
+    for model, says in (
+        (unsigned, "expected a signature, found none"),
+        (sign(unsigned, Signer.new()), "signed by SHA256:[0-9a-f]{16}, who is not trusted"),
+        (changed, "does not match the key of tests"),
+    ):
+        with pytest.raises(Untrusted, match=f"^tiny@1\\+0: .*{says}$"):
+            fetch_bundle(model, cache, TRUSTED)

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from aiokafka import AIOKafkaConsumer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from safetensors.torch import save_file
 
 from infra.local.kafka import Kafka
@@ -33,11 +33,11 @@ from processors.models import swap as model_swap
 from processors.models.feed import ModelFeed
 from processors.models.store import ModelStore
 from schemas.frame import Encoding
-from schemas.keys import KeyRing
-from schemas.models import live, publish, withdraw
-from schemas.pointillist_pb2 import CHECKED
+from schemas.models import LIVE_KEY, live, publish, seal, sign, withdraw
+from schemas.pointillist_pb2 import CHECKED, Model, Models
+from schemas.signers import Signer
 from tests.processors.rig import Name, Rig, Running, delete_topics, rig
-from tests.processors.tiny import KEYS, network, payload, write_bundle
+from tests.processors.tiny import SIGNER, TRUSTED, network, payload, write_bundle
 from tests.waiting import until
 
 pytestmark = pytest.mark.brokers
@@ -89,12 +89,16 @@ class System:
     def done(self) -> bool:
         return len(self.made.verdicts) == self.sent
 
-    def topic(self, keys: KeyRing = KEYS) -> ModelsTopic:
-        return ModelsTopic(self.made.bootstrap, keys, self.made.topic("models"), f"group-{self.made.run}")
+    def topic(self, signer: Signer = SIGNER) -> ModelsTopic:
+        group = f"group-{self.made.run}"
+        return ModelsTopic(self.made.bootstrap, TRUSTED, signer, self.made.topic("models"), group)
 
-    async def publish(self, model: Bundled, keys: KeyRing = KEYS) -> None:
-        async with self.topic(keys) as topic:
-            await topic.write(publish(topic.models, self.store.add(model.folder, model.model_id)))
+    def stored(self, model: Bundled, signer: Signer = SIGNER) -> Model:
+        return sign(self.store.add(model.folder, model.model_id), signer)
+
+    async def publish(self, model: Bundled, signer: Signer = SIGNER, vouches: Signer | None = None) -> None:
+        async with self.topic(signer) as topic:
+            await topic.write(publish(topic.models, self.stored(model, vouches or signer)))
 
     async def rollback(self) -> None:
         async with self.topic() as topic:
@@ -109,6 +113,8 @@ class System:
 @asynccontextmanager
 async def system(kafka: Kafka, first: Bundled, folder: Path, probe_share: float = 0.0) -> AsyncIterator[System]:
     async with rig(kafka.bootstrap, first.folder) as made:
+        made.trust = folder / "trusted-signers"
+        made.trust.write_text(SIGNER.line("tests") + "\n")
         await create_topics(kafka.bootstrap, {made.topic("models"): TopicSpec(1, compacted=True)})
         yield System(made, folder, probe_share)
     assert not made.letters
@@ -223,8 +229,9 @@ async def test_what_cannot_be_loaded_is_refused_and_the_model_before_goes_on(kaf
                 assert refuse.keys() == {"processor-1"}
                 assert first.model_id in refuse["processor-1"]
                 assert await topic.running() == {"processor-1"}
-            await it.publish(other, KeyRing(b"a secret of someone else"))
-            await until(lambda: swaps(running, "refused") == 2)
+            await it.publish(other, Signer.new())
+            await until(lambda: "the list of models: signed by SHA256:" in detail(running))
+            assert swaps(running, "refused") == 2
             await it.send(8)
             await until(it.done)
             assert it.used() == [first.model_id]
@@ -267,8 +274,8 @@ async def test_a_bundle_that_was_tampered_with_or_is_unreachable_is_refused(kafk
         gone = Path(it.store.add(third.folder, third.model_id).location.removeprefix("file://"))
         async with it.made.processor() as running:
             async with it.topic() as topic:
-                both = publish(topic.models, it.store.add(third.folder, third.model_id))
-                both = publish(both, it.store.add(second.folder, second.model_id))
+                both = publish(topic.models, it.stored(third))
+                both = publish(both, it.stored(second))
                 (place / "weights.safetensors").write_bytes((first.folder / "weights.safetensors").read_bytes())
                 shutil.rmtree(gone)
                 await topic.write(both)
@@ -414,3 +421,92 @@ async def test_a_processor_that_has_not_said_anything_counts_as_one_that_runs(ka
                 assert await topic.wait(0.5) == (set(), {}, {"processor-1"})
         finally:
             await mute.stop()
+
+
+async def test_a_signer_is_believed_once_the_file_of_the_trusted_names_it_and_no_longer_when_it_is_gone_from_there(
+    kafka: Kafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_feed, "_WAIT_MS", 200)
+    monkeypatch.setattr(model_swap, "_AGAIN_S", 0.2)
+    first, second, third = (bundled(tmp_path, version) for version in "123")
+    other = Signer.new()
+    async with system(kafka, first, tmp_path) as it:
+        assert it.made.trust is not None
+        own = it.made.trust.read_text()
+        async with it.made.processor(instance="processor-1") as running:
+            await it.publish(second, other)
+            async with it.topic(other) as topic:
+                serve, refuse, silent = await topic.wait(10)
+                assert not serve | silent
+                assert "who is not trusted; it serves" in refuse["processor-1"]
+            assert running.healthy()
+            it.made.trust.write_text(own + other.line("other"))
+            await it.send_until_served(running, second)
+            assert detail(running) == second.model_id
+            # Who changes the list does not vouch for what others have put there.
+            it.made.trust.write_text(own)
+            await it.publish(third, vouches=other)
+            await until(lambda: f"refused: {third.model_id}: signed by" in detail(running))
+            await it.send(8)
+            await until(it.done)
+            assert it.used()[-1] == second.model_id
+            it.made.trust.write_text("no key\n")
+            await it.publish(first)
+            await until(lambda: "line 1: expected a public key as" in detail(running))
+            it.made.trust.write_text(own)
+            await it.send_until_served(running, first)
+
+
+async def test_an_old_list_that_is_sent_again_takes_nothing_back(kafka: Kafka, tmp_path: Path) -> None:
+    first, second, third = (bundled(tmp_path, version) for version in "123")
+    async with system(kafka, first, tmp_path) as it:
+        await it.publish(first)
+        async with it.topic() as topic:
+            old = topic.models
+        async with it.made.processor() as running:
+            await it.publish(second)
+            await it.send_until_served(running, second)
+            await replay(it, old, SIGNER)
+            # What comes behind it in Kafka has been read as well.
+            await replay(it, old, Signer.new())
+            await until(lambda: "who is not trusted" in detail(running))
+            assert detail(running).startswith(second.model_id)
+            await it.send(8)
+            await until(it.done)
+            assert it.used()[-1] == second.model_id
+            await it.publish(third)
+            await it.send_until_served(running, third)
+            assert swaps(running, "switched") == 2
+        async with it.made.processor() as running, it.topic() as topic:
+            assert detail(running) == third.model_id
+            assert live(topic.models) == topic.models.published[0]
+
+
+async def replay(it: System, old: Models, signer: Signer) -> None:
+    """Send a list again as whoever may write to Kafka can."""
+    producer = AIOKafkaProducer(bootstrap_servers=it.made.bootstrap)
+    await producer.start()
+    try:
+        await producer.send_and_wait(it.made.topic("models"), seal(old, signer), key=LIVE_KEY, partition=0)
+    finally:
+        await producer.stop()
+
+
+async def test_code_of_a_published_bundle_runs_when_its_signer_is_trusted_whatever_is_said_of_local_ones(
+    kafka: Kafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("POINTILLIST_ALLOW_CODE", raising=False)
+    first, second, third = (bundled(tmp_path, version) for version in "123")
+    for each in (second, third):
+        table = each.folder / "model.toml"
+        table.write_text(table.read_text().replace("tests.processors.tiny:network", "network.py:network"))
+        ran = tmp_path / f"ran-{each.model_id[:6]}"
+        code = f"from pathlib import Path\nPath({str(ran)!r}).touch()\nfrom tests.processors.tiny import network\n"
+        (each.folder / "network.py").write_text(code)
+    async with system(kafka, first, tmp_path) as it, it.made.processor() as running:
+        await it.publish(second)
+        await it.send_until_served(running, second)
+        monkeypatch.setenv("POINTILLIST_ALLOW_CODE", "1")
+        await it.publish(third, vouches=Signer.new())
+        await until(lambda: "who is not trusted" in detail(running))
+    assert [path.name for path in tmp_path.glob("ran-*")] == ["ran-tiny@2"]

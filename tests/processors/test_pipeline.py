@@ -251,7 +251,7 @@ def test_a_frame_whose_pixels_do_not_decode_leaves_the_others_unharmed(bundle: B
     short.pixels = short.pixels[:-1]
     bad_raw = taken(camera_key("site/cam-0").sign(Purpose.FRAME, short.SerializeToString()))
     short.profile = LOSSLESS
-    short.pixels = b"\x01no deflate stream"
+    short.pixels = bytes(camera_key("site/cam-0").opened(short.boot_id, short.seq, b"\x01no deflate stream"))
     bad_lossless = taken(camera_key("site/cam-0").sign(Purpose.FRAME, short.SerializeToString()))
     outcomes = work.classify([good[0], bad_raw, good[1], bad_lossless, good[2]], [False] * 5)
     expected = work.classify(good, [False] * 3)

@@ -17,7 +17,7 @@ from processors.pipeline import Pipeline
 from processors.service import run_processor
 from processors.settings import ProcessorSettings
 from schemas.errors import BundleError
-from schemas.frame import Encoding, Truth
+from schemas.frame import Encoding, Truth, parse_frame
 from schemas.keys import Purpose
 from schemas.pointillist_pb2 import CHECKED, LOSSLESS, NOT_PROBED, SHED, Frame
 from schemas.runtime.health import Health
@@ -64,7 +64,7 @@ async def test_each_frame_gets_one_verdict(kafka: Kafka, bundle: Path) -> None:
     assert all(len(verdicts) == 1 for verdicts in made.verdicts.values())
     assert not made.letters
     for name, (verdict,) in made.verdicts.items():
-        frame = Frame.FromString(frames[name])
+        frame = parse_frame(frames[name])
         assert verdict.class_name == CLASSES[verdict.class_id]
         assert 1 / 3 <= verdict.confidence <= 1
         assert verdict.model_id.startswith("tiny@1+")

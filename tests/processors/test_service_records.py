@@ -19,7 +19,7 @@ from schemas.errors import Malformed
 from schemas.limits import DEAD_LETTER_PAYLOAD_BYTES
 from schemas.pointillist_pb2 import CHECKED, NOT_PROBED, SHED, DeadLetter, Verdict
 from tests.conftest import TopicFactory
-from tests.processors.tiny import payload, picture, taken
+from tests.processors.tiny import KEYS, payload, picture, taken, verdict_of
 
 MODEL = Model("m@1+0", "resize", ("a", "b"))
 
@@ -64,9 +64,8 @@ def test_evidence_of_noise_is_made_smaller() -> None:
     ],
 )
 def test_a_verdict_says_what_strip_said(finding: StripFinding | None, strip: int, flagged: bool) -> None:
-    record = verdict_record(taken(payload("site/cam-0", 3)), MODEL, 1, 0.75, finding, nothing)
-    assert record.value is not None
-    verdict = Verdict.FromString(record.value)
+    record = verdict_record(KEYS, taken(payload("site/cam-0", 3)), MODEL, 1, 0.75, finding, nothing)
+    verdict = verdict_of(record)
     assert (verdict.strip, verdict.flagged) == (strip, flagged)
     assert not verdict.composed
     assert (verdict.seq, verdict.class_name, verdict.confidence) == (3, "b", 0.75)
@@ -75,7 +74,7 @@ def test_a_verdict_says_what_strip_said(finding: StripFinding | None, strip: int
 
 
 def test_a_dead_letter_keeps_the_beginning_of_what_was_refused() -> None:
-    record = refused_record("frames", 3, 17, b"\xff", b"x" * 10_000, Malformed("expected better"), nothing)
+    record = refused_record(KEYS, "frames", 3, 17, b"\xff", b"x" * 10_000, Malformed("expected better"), nothing)
     assert record.value is not None
     letter = DeadLetter.FromString(record.value)
     assert (letter.origin_topic, letter.origin_partition, letter.origin_offset) == ("frames", 3, 17)
@@ -92,7 +91,14 @@ async def test_a_verdict_too_large_for_kafka_goes_without_its_pictures(
     done: list[int] = []
     records = [
         verdict_record(
-            taken(payload("site/cam-0", seq)), MODEL, 0, 0.5, None, partial(done.append, seq), b"p" * 5000 * (seq % 2)
+            KEYS,
+            taken(payload("site/cam-0", seq)),
+            MODEL,
+            0,
+            0.5,
+            None,
+            partial(done.append, seq),
+            b"p" * 5000 * (seq % 2),
         )
         for seq in range(20)
     ]
@@ -116,7 +122,7 @@ async def test_a_verdict_larger_than_a_segment_of_kafka_goes_without_its_picture
     kafka: Kafka, kafka_topics: TopicFactory
 ) -> None:
     topic = await kafka_topics(config={"segment.bytes": str(2**20)})
-    record = verdict_record(taken(payload("site/cam-0", 1)), MODEL, 0, 0.5, None, nothing, b"", b"e" * 2**21)
+    record = verdict_record(KEYS, taken(payload("site/cam-0", 1)), MODEL, 0, 0.5, None, nothing, b"", b"e" * 2**21)
     emitter = Emitter(kafka.bootstrap, lambda ok, detail: None)
     try:
         async with asyncio.timeout(30):
@@ -137,7 +143,7 @@ async def test_a_topic_that_refuses_everything_is_no_health_whatever_the_others_
     emitter = Emitter(kafka.bootstrap, lambda ok, detail: said.append((ok, detail)))
 
     def record(name: str) -> Outgoing:
-        return verdict_record(taken(payload("site/cam-0", 1)), MODEL, 0, 0.5, None, partial(done.append, name))
+        return verdict_record(KEYS, taken(payload("site/cam-0", 1)), MODEL, 0, 0.5, None, partial(done.append, name))
 
     stuck = asyncio.create_task(emitter.send(refusing, [record("refused")]))
     try:

@@ -12,7 +12,7 @@ from processors.device.codebooks import DeviceCodebooks
 from processors.device.program import _masks_of
 from processors.stages.unpack import kept_masks, philox, place, scatter, unpack
 from schemas.errors import StageError
-from schemas.frame import Encoding, decode_picture, encode_frame, open_frame
+from schemas.frame import Encoding, decode_picture, encode_frame, open_frame, opened_pixels
 from schemas.identity import CameraId
 from schemas.keys import KeyRing
 from schemas.pixels.masks import kept_mask
@@ -67,7 +67,9 @@ def test_a_batch_unpacks_to_what_each_frame_decodes_to(
         masks.append(kept)
         frames.append(frame)
         keys.append(key)
-    pixels = np.concatenate([np.frombuffer(f.pixels, np.uint8) for f in frames]).reshape(-1, channels)
+    pixels = np.concatenate(
+        [np.frombuffer(opened_pixels(k, f), np.uint8) for k, f in zip(keys, frames, strict=True)]
+    ).reshape(-1, channels)
     slots = books.slots([(k, f.dropped_per_block) for k, f in zip(keys, frames, strict=True)])
     unpacked, kept_batch = unpack(
         torch.from_numpy(pixels).to(device),

@@ -21,7 +21,7 @@ from processors.results.verdicts import Outbox
 from processors.settings import ProcessorSettings
 from schemas.frame import Encoding
 from schemas.pointillist_pb2 import CHECKED, Verdict
-from tests.processors.tiny import CLASSES, payload, picture, taken
+from tests.processors.tiny import CLASSES, KEYS, payload, picture, taken, verdict_of
 from tests.waiting import until
 
 FLAGGED = StripFinding(0.1, 1.0, 4)
@@ -51,7 +51,7 @@ class Told:
         self.verdicts: list[Verdict] = []
 
     async def send(self, topic: str, records: Sequence[Outgoing]) -> None:
-        self.verdicts += [Verdict.FromString(record.value or b"") for record in records]
+        self.verdicts += [verdict_of(record) for record in records]
         for record in records:
             record.done()
 
@@ -64,7 +64,7 @@ def probe(shown: Tensor, seq: int) -> Classification:
 async def concluded(ready: Sequence[Classification]) -> list[Verdict]:
     told, recorded = Told(), list[TakenFrame]()
     settings = ProcessorSettings(kafka="none", bundle=Path("none"))
-    outbox = Outbox(settings, cast(Emitter, told), recorded.append, lambda _: None)
+    outbox = Outbox(settings, KEYS, cast(Emitter, told), recorded.append, lambda _: None)
     try:
         outbox.conclude(ready, [])
         await until(lambda: len(recorded) == len(ready) or outbox.broken.done(), "the verdicts")

@@ -18,14 +18,20 @@ from processors.device.work import DeviceWork
 from processors.metrics import ProcessorMetrics
 from processors.networks.resnet import ResNet
 from processors.pipeline import Pipeline
+from processors.results.records import Outgoing
 from schemas.frame import Encoding, Truth, encode_frame, encode_next_frame
 from schemas.identity import CameraId
 from schemas.keys import CameraKey, KeyRing
 from schemas.pixels.packing import Picture
 from schemas.pixels.temporal_encoder import TemporalEncoder
-from schemas.pointillist_pb2 import TEMPORAL
+from schemas.pointillist_pb2 import TEMPORAL, Verdict
+from schemas.signers import Signer, TrustedSigners
+from schemas.statements import open_pictures, open_statement
 
-KEYS = KeyRing(b"a fleet secret of tests")
+SECRET = b"a fleet secret of tests"
+KEYS = KeyRing(SECRET)
+SIGNER = Signer.new()
+TRUSTED = TrustedSigners({SIGNER.public: "tests"})
 CLASSES = ("stop", "yield", "go")
 TRACE = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -118,6 +124,14 @@ def taken(message: bytes, camera: str = "site/cam-0", offset: int = 0) -> TakenF
     progress = PartitionProgress()
     progress.take(offset)
     return open_record(FakeRecord(message, camera.encode(), offset), KEYS, progress, 0.0)
+
+
+def verdict_of(record: Outgoing) -> Verdict:
+    """What a record to Kafka says, as the recorder reads it."""
+    camera = CameraId(record.key.decode())
+    verdict = open_statement(Verdict, camera, record.value or b"", KEYS)
+    open_pictures(verdict, camera, KEYS)
+    return verdict
 
 
 class TemporalCamera:

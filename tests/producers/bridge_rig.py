@@ -28,11 +28,14 @@ from schemas.keys import KeyRing
 from schemas.limits import MAX_BROKER_BYTES
 from schemas.pointillist_pb2 import Confirm
 from schemas.ranges import RangeSet
+from schemas.roots import Role, Roots
 from schemas.runtime.health import Health
 from schemas.topics import Channel, KafkaTopic, mqtt_topic, parse_mqtt_topic
 from tests.waiting import until
 
-KEYS = KeyRing(b"a fleet secret of thirty-two byte")
+SECRET = b"a fleet secret of thirty-two byte"
+KEYS = KeyRing(SECRET)
+BRIDGE_KEYS = KeyRing(Roots.of_fleet(SECRET).of(Role.BRIDGE))
 PICTURE = np.random.default_rng(1).integers(0, 256, (32, 32, 3), np.uint8)
 BOOT = 0xB007
 _names = count()
@@ -180,7 +183,7 @@ class RunningBridge:
         self.registry = CollectorRegistry()
         self._stop = asyncio.Event()
         self.task = asyncio.create_task(
-            run_bridge(settings, KEYS, registry=self.registry, health=self.health, stop=self._stop)
+            run_bridge(settings, BRIDGE_KEYS, registry=self.registry, health=self.health, stop=self._stop)
         )
 
     def well(self) -> bool:

@@ -25,6 +25,7 @@ from schemas.identity import CameraId
 from schemas.keys import KeyRing
 from schemas.limits import MAX_BROKER_BYTES
 from schemas.pointillist_pb2 import Confirm, DeadLetter, KeyRequest, Ledger, ProbeRequest
+from schemas.roots import Role, Roots
 from schemas.runtime.health import Health
 from schemas.topics import Channel, KafkaTopic, mqtt_topic
 from tests.producers.bridge_rig import PICTURE
@@ -32,7 +33,9 @@ from tests.producers.kafka_stand_in import Consumer, Event, KafkaStandIn
 from tests.producers.scripted_broker import DISCONNECT, ScriptedBroker, scripted_broker
 from tests.waiting import until
 
-KEYS = KeyRing(b"a fleet secret of thirty-two byte")
+SECRET = b"a fleet secret of thirty-two byte"
+KEYS = KeyRing(SECRET)
+BRIDGE_KEYS = KeyRing(Roots.of_fleet(SECRET).of(Role.BRIDGE))
 CAMERA = CameraId("hall/door")
 FRAMES = mqtt_topic(CAMERA, Channel.FRAME)
 
@@ -54,7 +57,7 @@ class Running:
         self.registry = CollectorRegistry()
         self.stop = asyncio.Event()
         self.task = asyncio.create_task(
-            run_bridge(settings, KEYS, registry=self.registry, health=self.health, stop=self.stop)
+            run_bridge(settings, BRIDGE_KEYS, registry=self.registry, health=self.health, stop=self.stop)
         )
 
     def well(self) -> bool:

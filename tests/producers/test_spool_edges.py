@@ -15,7 +15,7 @@ from producers.spool.writing import DiskFullError, SegmentWriter
 from schemas.errors import StateError
 from schemas.frame import Encoding, encode_frame
 from schemas.identity import CameraId
-from schemas.keys import derive_camera_key
+from schemas.keys import CameraKey, derive_camera_key
 from schemas.ranges import RangeSet
 from tests.producers.test_spool_damage import (
     CAMERA,
@@ -132,9 +132,12 @@ def test_a_frame_of_exactly_the_age_bound_stays_and_an_empty_open_file_stays(tmp
     spool.close()
 
 
+def key_of(generation: int) -> CameraKey:
+    return derive_camera_key(b"a fleet secret of thirty-two byte", CameraId(CAMERA), generation)
+
+
 def signed(generation: int, seq: int) -> bytes:
-    key = derive_camera_key(b"a fleet secret of thirty-two byte", CameraId(CAMERA), generation)
-    return encode_frame(key, 7, seq, 1000, np.zeros((8, 8, 1), np.uint8), Encoding(0))
+    return encode_frame(key_of(generation), 7, seq, 1000, np.zeros((8, 8, 1), np.uint8), Encoding(0))
 
 
 @pytest.mark.parametrize("damaged", [0, 1, 3])
@@ -143,14 +146,23 @@ def test_frames_under_another_key_are_shed_and_counted_though_some_are_damaged(t
     payloads = [signed(2, seq) for seq in range(3)]
     for seq, payload in enumerate(payloads):
         spool.append(payload, seq, 1000, 1)
-    assert spool.shed_signed_otherwise(2) == 0
+    assert spool.shed_signed_otherwise(key_of(2)) == 0
     [path] = segments_of(tmp_path)
     for payload in payloads[:damaged]:
         flip(path, path.read_bytes().index(payload) + 12)
-    assert spool.shed_signed_otherwise(3) == 3
+    assert spool.shed_signed_otherwise(key_of(3)) == 3
     assert spool.frames == 0
     assert spool.current.shed == RangeSet([(0, 2)])
-    assert spool.shed_signed_otherwise(3) == 0
+    assert spool.shed_signed_otherwise(key_of(3)) == 0
+    spool.close()
+
+
+def test_frames_of_another_fleet_or_an_earlier_format_are_shed_though_their_generation_is_right(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, CAMERA, ROOM)
+    spool.append(signed(2, 0), 0, 1000, 1)
+    other = derive_camera_key(b"the secret of another fleet of ours", CameraId(CAMERA), 2)
+    assert spool.shed_signed_otherwise(key_of(2)) == 0
+    assert spool.shed_signed_otherwise(other) == 1
     spool.close()
 
 

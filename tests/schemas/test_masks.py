@@ -56,7 +56,7 @@ def test_frames_boots_cameras_and_key_generations_have_masks_of_their_own() -> N
     [(0, "26931558320d3070"), (16, "b6e79fdfc136be47"), (45, "4fd6224689900f7d")],
 )
 def test_the_bits_of_a_mask_never_change(dropped: int, digest: str) -> None:
-    key = CameraKey(CameraId("site/one"), 0, bytes(range(32)))
+    key = CameraKey(CameraId("site/one"), 0, bytes(32), bytes(range(32)))
     bits = b"".join(
         np.packbits(kept_mask(key, 0x1234567890ABCDEF, seq, 100, 203, dropped)).tobytes() for seq in range(4)
     )

@@ -3,11 +3,25 @@ from __future__ import annotations
 import pytest
 
 from schemas.errors import BadTag, Malformed
-from schemas.keys import KeyRing
-from schemas.models import MAX_PUBLISHED, bundle_digest, is_inside, live, publish, seal, standing, unseal, withdraw
+from schemas.models import (
+    MAX_PUBLISHED,
+    bundle_digest,
+    check_signature,
+    claimed,
+    is_inside,
+    live,
+    publish,
+    seal,
+    sign,
+    standing,
+    unseal,
+    withdraw,
+)
 from schemas.pointillist_pb2 import BundleFile, Model, Models, SignedModels
+from schemas.signers import Signed, Signer, TrustedSigners
 
-KEYS = KeyRing(b"a fleet secret of tests")
+SIGNER, STRANGER = Signer.new(), Signer.new()
+TRUSTED = TrustedSigners({SIGNER.public: "tests"})
 
 
 def model(name: str, *files: str) -> Model:
@@ -43,25 +57,53 @@ def test_what_is_remembered_is_bounded() -> None:
     assert models.published[-1].model_id == "3"
 
 
-def test_a_sealed_list_is_read_back_and_only_under_its_secret() -> None:
+def test_a_signed_list_is_read_back_and_only_from_a_trusted_signer() -> None:
     models = publish(publish(Models(), model("a")), model("b", "model.toml", "code/network.py"))
-    value = seal(models, KEYS)
-    assert unseal(value, KEYS) == models
-    with pytest.raises(BadTag):
-        unseal(value, KeyRing(b"a secret of someone else"))
+    value = seal(models, SIGNER)
+    assert unseal(value, TRUSTED) == models
+    with pytest.raises(BadTag, match=r"the list of models: signed by SHA256:.*, who is not trusted$"):
+        unseal(seal(models, STRANGER), TRUSTED)
+    with pytest.raises(BadTag, match="no signer is, --trust FILE names them"):
+        unseal(value, TrustedSigners())
     signed = SignedModels.FromString(value)
     signed.models += publish(Models(), model("c")).SerializeToString()
-    with pytest.raises(BadTag):
-        unseal(signed.SerializeToString(), KEYS)
+    with pytest.raises(BadTag, match="does not match the key of tests"):
+        unseal(signed.SerializeToString(), TRUSTED)
+    with pytest.raises(BadTag, match="expected a signature, found none"):
+        unseal(SignedModels(models=models.SerializeToString()).SerializeToString(), TRUSTED)
     with pytest.raises(Malformed):
-        unseal(b"\xff\xff no message", KEYS)
+        unseal(b"\xff\xff no message", TRUSTED)
+
+
+def test_of_a_list_that_is_not_believed_the_claim_is_known_all_the_same() -> None:
+    listed = model("a")
+    assert claimed(seal(publish(Models(), listed), STRANGER)) == listed.digest
+    assert claimed(seal(Models(), STRANGER)) == claimed(b"\xff\xff no message") == ""
+
+
+def test_who_vouches_for_a_bundle_is_asked_of_its_files_alone() -> None:
+    signed = sign(model("a"), SIGNER)
+    signed.withdrawn_ms, signed.location = 7, "memory://moved"
+    assert check_signature(signed, TRUSTED) == "tests"
+    other = model("a", "model.toml", "network.py")
+    other.signer, other.signature = signed.signer, signed.signature
+    for wrong in (model("a"), sign(model("a"), STRANGER), other):
+        with pytest.raises(BadTag):
+            check_signature(wrong, TRUSTED)
+
+
+def test_the_signature_of_a_bundle_is_none_of_a_list() -> None:
+    body = publish(Models(), model("a")).SerializeToString()
+    as_bundle = SIGNER.sign(Signed.BUNDLE, body)
+    with pytest.raises(BadTag):
+        unseal(SignedModels(models=body, signer=SIGNER.public, signature=as_bundle).SerializeToString(), TRUSTED)
 
 
 @pytest.mark.parametrize("name", ["../a", "..", "/a", "a/../../b", "", ".", "a//b", "./a", "a\\b", "x" * 201, "a\0b"])
 def test_a_file_outside_the_bundle_is_refused(name: str) -> None:
     assert not is_inside(name)
     with pytest.raises(Malformed, match="inside the bundle"):
-        unseal(seal(Models(published=[model("a", "model.toml", name)]), KEYS), KEYS)
+        unseal(seal(Models(published=[model("a", "model.toml", name)]), SIGNER), TRUSTED)
 
 
 @pytest.mark.parametrize("name", ["model.toml", "code/network.py", "..b", "a b", "weights.safetensors"])
@@ -73,10 +115,10 @@ def test_a_digest_that_is_not_of_the_files_is_refused() -> None:
     wrong = model("a")
     wrong.files[0].sha256 = bytes([1]) * 32
     with pytest.raises(Malformed, match="digest"):
-        unseal(seal(Models(published=[wrong]), KEYS), KEYS)
+        unseal(seal(Models(published=[wrong]), SIGNER), TRUSTED)
     twice = model("a", "model.toml", "model.toml")
     with pytest.raises(Malformed):
-        unseal(seal(Models(published=[twice]), KEYS), KEYS)
+        unseal(seal(Models(published=[twice]), SIGNER), TRUSTED)
 
 
 def test_the_digest_does_not_depend_on_the_order_of_the_files() -> None:

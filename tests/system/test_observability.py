@@ -135,7 +135,7 @@ def test_accuracy_under_attack_stands_beside_the_clean_one_of_the_attacked_camer
     camera = "local/cam-1"
     wait_until(lambda: frames().get((camera, "attacked"), 0) >= 20, within_s=ANSWER_S, every_s=0.5)
     assert frames().keys() == {(camera, "attacked"), (camera, "clean")}
-    (recorded,) = (attacked_by_camera(Layout(watched.state)) or {}).values()
+    (recorded,) = (attacked_by_camera(Layout(watched.state).database_url) or {}).values()
     assert (recorded["frames"] or 0) >= 20
     assert (recorded["accuracy"] or 0) >= 0.9
 

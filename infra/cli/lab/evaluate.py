@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from infra.cli import OWN_PACKAGES, app
+from infra.cli.code import AllowCode
 from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -126,6 +127,7 @@ def evaluate(
     masks: Masks = "spread",
     seed: Seed = 0,
     device: Device = "auto",
+    allow_code: AllowCode = False,
 ) -> None:
     """Accuracy of a network on pictures: bare, attacked, and behind the defence.
 

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from infra.cli.code import AllowCode
 from infra.cli.lab.evaluate import (
     Device,
     bundle_folder,
@@ -77,6 +78,7 @@ def harden(
     ] = None,
     seed: Annotated[int, typer.Option(help="Of everything that is drawn.", min=0)] = 0,
     device: Device = "auto",
+    allow_code: AllowCode = False,
 ) -> None:
     """Adversarial training of the bundle's own network, through fresh masks and the reconstruction.
 

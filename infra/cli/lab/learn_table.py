@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from infra.cli.code import AllowCode
 from infra.cli.lab.evaluate import (
     Device,
     Seed,
@@ -36,6 +37,7 @@ def learn_table(
     eps: Annotated[float | None, typer.Option(help="Its bound on frames in [0, 1]; else the attack's own.")] = None,
     seed: Seed = 0,
     device: Device = "auto",
+    allow_code: AllowCode = False,
 ) -> None:
     """Learn where an attack changes the 8×8 DCT most, and write the steps that a bundle's [[preprocess]] table names.
 

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from infra.cli.code import AllowCode
 from infra.cli.lab.evaluate import (
     Device,
     Seed,
@@ -111,6 +112,7 @@ def red_team(
     ] = Path("runs/red-team"),
     seed: Seed = 0,
     device: Device = "auto",
+    allow_code: AllowCode = False,
 ) -> None:
     """Attack a network through its defence and judge the evaluation itself by a checklist.
 

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from infra.cli.code import AllowCode
 from infra.cli.lab.evaluate import (
     bundle_folder,
     chosen,
@@ -59,6 +60,7 @@ def repair(
         Path | None, typer.Option("--json", help="Where the figures go; they are in the report too.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the split and of the unlearning.", min=0)] = 0,
+    allow_code: AllowCode = False,
 ) -> None:
     """Learn the trigger from quarantined frames and make the network unlearn it.
 

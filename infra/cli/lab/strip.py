@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from infra.cli.code import AllowCode
 from infra.cli.lab.evaluate import (
     Device,
     JsonFile,
@@ -41,6 +42,7 @@ def calibrate(
     ] = False,
     images: Annotated[int | None, typer.Option(help="Only the first so many pictures.", min=1)] = None,
     device: Device = "auto",
+    allow_code: AllowCode = False,
 ) -> None:
     """Give a bundle STRIP's overlays and thresholds, from a few hundred clean pictures of every class.
 
@@ -96,6 +98,7 @@ def strip(
     sequential: Annotated[bool, typer.Option(help="Stop early where the bundle says that a frame is clean.")] = False,
     images: Annotated[int | None, typer.Option(help="Only the first so many pictures of each file.", min=1)] = None,
     device: Device = "auto",
+    allow_code: AllowCode = False,
 ) -> None:
     """STRIP's errors on clean and poisoned pictures, with the bundle's threshold.
 

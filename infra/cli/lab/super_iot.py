@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from infra.cli.code import AllowCode
 from infra.cli.lab.evaluate import Device, Seed, bundle_folder, chosen, lab_app, lab_extra, torch_device
 
 
@@ -75,6 +76,7 @@ def super_iot(
     ] = None,
     seed: Seed = 0,
     device: Device = "auto",
+    allow_code: AllowCode = False,
 ) -> None:
     """SUPER-IoT's tables and figures, beside baselines and requirements, under attacks of both kinds.
 

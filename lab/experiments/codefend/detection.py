@@ -55,8 +55,10 @@ def measure(subject: Subject, detection: Detection, cache: Cache) -> tuple[Detec
         dropped = dropped_per_block(ratio)
         settings = subject.bundle.settings.strip
         if dropped or settings is None or (sequential and not settings.rounds):
-            calibrate_bundle(folder, subject.task.held_out, frr=FRR, dropped_per_block=dropped, device=CPU)
-        bundle = load_bundle(folder, CPU)
+            calibrate_bundle(
+                folder, subject.task.held_out, frr=FRR, dropped_per_block=dropped, device=CPU, vouched=True
+            )
+        bundle = load_bundle(folder, CPU, vouched=True)
         pipeline = Pipeline(bundle)
         chosen = np.random.default_rng(0).permutation(len(subject.task.test))[:most]
         clean = check(pipeline, subject.task.test.take(np.sort(chosen)), dropped, sequential=sequential)

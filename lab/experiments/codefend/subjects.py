@@ -55,12 +55,12 @@ class Subject:
     @cached_property
     def bundle(self) -> Bundle:
         """The sick model."""
-        return load_bundle(self.folder, CPU)
+        return load_bundle(self.folder, CPU, vouched=True)
 
     @cached_property
     def clean_bundle(self) -> Bundle:
         """The clean network of the same architecture."""
-        return load_bundle(self.clean_folder, CPU)
+        return load_bundle(self.clean_folder, CPU, vouched=True)
 
     @cached_property
     def stamped(self) -> LabelledPictures:

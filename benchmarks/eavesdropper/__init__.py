@@ -1,0 +1,1 @@
+"""What an eavesdropper sees of a scene: see `benchmarks.eavesdropper.__main__`."""

@@ -1,0 +1,83 @@
+"""A system that runs and ends, and what then lies on the disks of its brokers."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+from PIL import Image
+
+from benchmarks.system import RunningSystem
+from infra.kafka_files import read_topic
+from infra.layout import Layout
+from producers.scenario import load_scenario
+from producers.sources.opening import open_source
+from schemas.frame import parse_frame
+from schemas.identity import CameraId
+from schemas.pointillist_pb2 import Frame
+from schemas.topics import KafkaTopic
+
+_IMAGE = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n")
+
+
+class Logged(NamedTuple):
+    """A frame as Kafka keeps it, and what its camera saw."""
+
+    frame: Frame
+    picture: NDArray[np.uint8]
+
+
+def run(state: Path, cameras: list[dict[str, Any]], fps: float, seconds: float) -> None:
+    """Run `cameras` to their end, with everything in the folder `state`."""
+    state.mkdir(parents=True)
+    scenario = state / "eavesdropper.yaml"
+    scenario.write_text(yaml.safe_dump({"site": "seen", "cameras": [{"fps": fps, **camera} for camera in cameras]}))
+    with RunningSystem(state, "--scenario", scenario, "--seconds", seconds, "--drain", 120) as system:
+        status, report = system.wait(seconds + 400)
+    if status or report["frames_lost"] or not report["frames_recorded"]:
+        raise RuntimeError(f"expected a run without a loss, got {status}, {report}: {system.output()[-2000:]}")
+
+
+def frames_of(state: Path) -> dict[CameraId, list[Logged]]:
+    """Every frame in Kafka's files by camera, in order, each once, with the picture that it was made of."""
+    found: defaultdict[CameraId, dict[int, Frame]] = defaultdict(dict)
+    for record in read_topic(Layout(state).kafka_data, KafkaTopic.FRAMES):
+        frame = parse_frame(record.value or b"")
+        found[CameraId((record.key or b"").decode())][frame.seq] = frame
+    logged = {}
+    for camera in load_scenario(state / "eavesdropper.yaml").cameras():
+        frames = found[camera.camera_id]
+        source = open_source(camera.source, camera.index)
+        shown = [captured.picture for captured in islice(iter(source.read, None), 1 + max(frames))]
+        source.close()
+        logged[camera.camera_id] = [Logged(frames[seq], shown[seq]) for seq in sorted(frames)]
+    return logged
+
+
+def disk(folder: Path) -> bytes:
+    """The content of all files in a folder, one after the other."""
+    return b"".join(file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file())
+
+
+def images_in(content: bytes) -> Iterator[Image.Image]:
+    """The JPEG and PNG images that lie in the open."""
+    for match in _IMAGE.finditer(content):
+        try:
+            with Image.open(io.BytesIO(content[match.start() : match.start() + 2**21])) as image:
+                image.load()
+                yield image
+        except (OSError, ValueError, SyntaxError):
+            continue
+
+
+def lie_in(content: bytes, pieces: Iterable[bytes]) -> int:
+    """How many of these pieces, which are long enough to be there by no chance, a disk holds."""
+    return sum(piece in content for piece in pieces)

@@ -1,0 +1,66 @@
+"""What has come into the database since a moment: what a live audit reads instead of everything."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterator
+from typing import NamedTuple
+
+from sqlalchemy import Engine, func, select, tuple_
+
+from consumers.database.tables import boots, dead_letters, frames, ledgers, offsets
+from consumers.database.tallies import PURGED_FOREIGN, tally
+from consumers.reading.batch import BootKey
+from consumers.reading.rows import LedgerRow
+
+_BOOTS_AT_ONCE = 400
+
+
+class Changes(NamedTuple):
+    """Of one moment of the database."""
+
+    offsets: dict[tuple[str, int], int]
+    """Where the recorders go on, by topic and partition."""
+    ledgers: list[LedgerRow]
+    recorded: dict[BootKey, list[int]]
+    """Sequence numbers, some of which may be known."""
+    dead_lettered: dict[BootKey, list[int]]
+    counted: dict[BootKey, tuple[int, int]]
+    """Frames, purged ones included, and duplicates of the boots above."""
+    foreign: int
+
+
+def changes(engine: Engine, since_ms: int) -> Changes:
+    """What was recorded at `since_ms` (Unix time, by the recorders' clocks) or later; 0 gives no frames but all else.
+
+    Nothing is passed over of what is committed while this is read: it is there at the next reading.
+    """
+    with engine.begin() as connection:
+        held = connection.execute(select(offsets.c.topic, offsets.c.partition, offsets.c.next))
+        positions = {(topic, partition): following for topic, partition, following in held}
+        said = [LedgerRow(*row) for row in connection.execute(select(ledgers).where(ledgers.c.taken_ms >= since_ms))]
+        recorded: defaultdict[BootKey, list[int]] = defaultdict(list)
+        refused: defaultdict[BootKey, list[int]] = defaultdict(list)
+        if since_ms:
+            new = select(frames.c.camera, frames.c.boot, frames.c.seq).where(frames.c.recorded_ms >= since_ms)
+            for camera, boot, seq in connection.execute(new):
+                recorded[camera, boot].append(seq)
+            letters = select(dead_letters.c.camera, dead_letters.c.boot, dead_letters.c.seq)
+            for camera, boot, seq in connection.execute(
+                letters.where(dead_letters.c.verified, dead_letters.c.recorded_ms >= since_ms)
+            ):
+                refused[camera, boot].append(seq)
+        touched = {*recorded, *refused, *((row.camera, row.boot) for row in said)}
+        counted: dict[BootKey, tuple[int, int]] = {}
+        for some in _portions(touched):
+            query = select(boots).where(tuple_(boots.c.camera, boots.c.boot).in_(some))
+            counted |= {(row.camera, row.boot): (row.frames, row.duplicates) for row in connection.execute(query)}
+        strange = select(func.count()).select_from(dead_letters).where(~dead_letters.c.verified)
+        foreign = (connection.scalar(strange) or 0) + tally(connection, PURGED_FOREIGN)
+        return Changes(positions, said, dict(recorded), dict(refused), counted, foreign)
+
+
+def _portions(touched: Collection[BootKey]) -> Iterator[list[BootKey]]:
+    ordered = sorted(touched)
+    for start in range(0, len(ordered), _BOOTS_AT_ONCE):
+        yield ordered[start : start + _BOOTS_AT_ONCE]

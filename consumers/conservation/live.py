@@ -1,0 +1,187 @@
+"""The audit as a running system changes: what is read anew is what has changed, however much there was before.
+
+Of each boot the sets are kept as ranges, and of all boots the sums; a change of one boot takes its part out of the sums
+and puts the new one in. What is not accounted for is lost once everything that Kafka held of it has been recorded, see
+`consumers.conservation.rounds`; until then it is pending.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import Final
+
+from consumers.conservation.changes import changes
+from consumers.conservation.law import BootAudit, Counts
+from consumers.conservation.ledgers import SignedLedgers
+from consumers.conservation.rounds import Marks, Rounds
+from consumers.database.engine import open_engine
+from consumers.database.queries import Records
+from consumers.reading.batch import BootKey
+from consumers.reading.rows import LedgerRow
+from schemas.identity import CameraId
+from schemas.keys import KeyRing
+from schemas.ranges import RangeSet
+
+OVERLAP_MS: Final = 15_000
+"""What is read again: so far may the recorders' clocks be apart, and so long may a transaction last."""
+MOST_LOST: Final = 1_000
+"""Ranges that the document names at most."""
+
+
+@dataclass(slots=True)
+class _Boot:
+    recorded: RangeSet = field(default_factory=RangeSet)
+    dead_lettered: RangeSet = field(default_factory=RangeSet)
+    ledger: LedgerRow | None = None
+    duplicates: int = 0
+    overdue: RangeSet = field(default_factory=RangeSet)
+    """What was not accounted for when Kafka had nothing of it any more."""
+    counts: Counter[str] = field(default_factory=Counter)
+    """Its part of the sums."""
+
+
+class LiveAudit:
+    """The sums over all boots of a database, kept up to date by `refresh`. For one thread at a time."""
+
+    def __init__(self, url: str, keys: KeyRing) -> None:
+        """`keys` must take every generation; the database is opened at the first `refresh`."""
+        self._url = url
+        self._keys = keys
+        self._records: Records | None = None
+        self._boots: dict[BootKey, _Boot] = {}
+        self._sums: Counter[str] = Counter()
+        self._lost: dict[BootKey, RangeSet] = {}
+        self._open: set[BootKey] = set()
+        """Boots of which something is not accounted for."""
+        self._refused: set[BootKey] = set()
+        self._foreign = 0
+        self._read_to_ms = 0
+        self._from_ms: int | None = None
+        self._rounds = Rounds()
+        self._turn = Lock()
+        self.document: dict[str, object] | None = None
+        """What `refresh` found last, by the names of `pointillist audit`."""
+
+    def refresh(self, marks: Marks) -> dict[str, object]:
+        """Read what has changed; `marks` were asked of Kafka before. The document."""
+        with self._turn:
+            now_ms = time.time_ns() // 10**6
+            if self._records is None:
+                self._begin()
+            assert self._records is not None
+            found = changes(self._records.engine, max(0, self._read_to_ms - OVERLAP_MS))
+            self._take_ledgers(found.ledgers)
+            touched: set[BootKey] = {(row.camera, row.boot) for row in found.ledgers} & self._boots.keys()
+            for numbers, of in ((found.recorded, "recorded"), (found.dead_lettered, "dead_lettered")):
+                for place, seqs in numbers.items():
+                    boot = self._boots.setdefault(place, _Boot())
+                    known: RangeSet = getattr(boot, of)
+                    for seq in sorted(seqs):
+                        known.add(seq)
+                    touched.add(place)
+            for place, (frames, duplicates) in found.counted.items():
+                boot = self._boots.setdefault(place, _Boot())
+                boot.duplicates = duplicates
+                if self._read_to_ms and frames != len(boot.recorded):
+                    # By a clock that is further apart.
+                    boot.recorded = self._records.recorded(*place)
+            if not self._read_to_ms:
+                touched |= self._boots.keys()
+            self._foreign = found.foreign
+            for place in touched:
+                self._settle(place)
+            for place, overdue in self._rounds.over(found.offsets, marks, self._unaccounted, now_ms):
+                self._boots[place].overdue = overdue
+                self._settle(place)
+            self._read_to_ms = now_ms
+            self.document = self._describe(now_ms)
+            return self.document
+
+    def close(self) -> None:
+        """Let go of the database."""
+        if self._records is not None:
+            self._records.close()
+
+    def _begin(self) -> None:
+        """What was recorded before this was asked for: once, in one walk over an index."""
+        records = Records(open_engine(self._url, writes=False))
+        for place, recorded in records.recorded_by_boot().items():
+            self._boots[place] = _Boot(recorded)
+        for place, dead_lettered in records.dead_lettered_by_boot().items():
+            self._boots.setdefault(place, _Boot()).dead_lettered = dead_lettered
+        for place, duplicates in records.duplicates_by_boot().items():
+            self._boots.setdefault(place, _Boot()).duplicates = duplicates
+        self._records = records
+
+    def _take_ledgers(self, rows: list[LedgerRow]) -> None:
+        signed = SignedLedgers.read([row for row in rows if self._is_new(row)], self._keys)
+        self._refused.update(signed.refused)
+        for place, row in signed.rows.items():
+            self._refused.discard(place)
+            self._boots.setdefault(place, _Boot()).ledger = row
+            if row.started_ms and (self._from_ms is None or row.started_ms < self._from_ms):
+                self._from_ms = row.started_ms
+
+    def _is_new(self, row: LedgerRow) -> bool:
+        known = self._boots.get((row.camera, row.boot))
+        return known is None or known.ledger is None or known.ledger.revision < row.revision
+
+    def _audit(self, place: BootKey) -> BootAudit:
+        """The law for one boot; what is not accounted for and not overdue is pending."""
+        known = self._boots[place]
+        boot = BootAudit(CameraId(place[0]), place[1], recorded=known.recorded, dead_lettered=known.dead_lettered)
+        boot.take_ledger(known.ledger, None, spooled=False)
+        boot.duplicates = known.duplicates
+        boot.settle(0)
+        boot.lost = _both(boot.pending, known.overdue)
+        boot.pending = boot.pending.minus(boot.lost)
+        return boot
+
+    def _settle(self, place: BootKey) -> None:
+        boot = self._audit(place)
+        known = self._boots[place]
+        self._sums.subtract(known.counts)
+        known.counts = Counter(Counts.of([boot], 0).as_dict())
+        self._sums.update(known.counts)
+        self._open.discard(place)
+        self._lost.pop(place, None)
+        if boot.pending:
+            self._open.add(place)
+        if boot.lost:
+            self._lost[place] = boot.lost
+
+    def _unaccounted(self) -> dict[BootKey, RangeSet]:
+        """What Kafka has confirmed, by the cameras' ledgers, and what is not recorded, dead-lettered or shed."""
+        found = {}
+        for place in self._open:
+            ledger = self._boots[place].ledger
+            if ledger is not None:
+                waiting = self._audit(place).pending
+                waiting.remove(ledger.confirmed_to, max(ledger.confirmed_to, ledger.next))
+                if waiting:
+                    found[place] = waiting
+        return found
+
+    def _describe(self, now_ms: int) -> dict[str, object]:
+        sums = {name: self._sums[name] for name in Counts.of([], 0).as_dict()}
+        lost = [
+            {"camera_id": camera, "boot_id": f"{boot:016x}", "ranges": list(ranges.ranges())[:MOST_LOST]}
+            for (camera, boot), ranges in sorted(self._lost.items())[:MOST_LOST]
+        ]
+        return {
+            **sums,
+            "frames_foreign": self._foreign,
+            "covers_from_ms": self._from_ms,
+            "ledgers_refused": len(self._refused),
+            "lost": lost,
+            "boots": len(self._boots),
+            "as_of_ms": now_ms,
+            "lost_known_to_ms": self._rounds.known_to_ms,
+        }
+
+
+def _both(one: RangeSet, other: RangeSet) -> RangeSet:
+    return one.minus(one.minus(other)) if other else RangeSet()

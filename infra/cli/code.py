@@ -1,0 +1,26 @@
+"""`--allow-code`: may a bundle that lies here run code that it brings?"""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+
+
+def _allow(said: bool) -> bool:
+    """For what runs here and for every role that is started from here."""
+    if said:
+        os.environ["POINTILLIST_ALLOW_CODE"] = "1"
+    return said
+
+
+AllowCode = Annotated[
+    bool,
+    typer.Option(
+        "--allow-code",
+        callback=_allow,
+        help="A bundle of this machine may run code that it brings: its own factory, its TorchScript. "
+        "POINTILLIST_ALLOW_CODE=1 says the same; of published bundles, the signer decides.",
+    ),
+]

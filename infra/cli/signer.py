@@ -1,0 +1,86 @@
+"""`pointillist signer …`: keys of those who may say what processors run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from infra.cli import app
+from schemas.errors import ConfigError
+
+if TYPE_CHECKING:
+    from schemas.signers import Signer, TrustedSigners
+
+signer_app = typer.Typer(help="Keys of those who may say what processors run.", no_args_is_help=True)
+app.add_typer(signer_app, name="signer")
+
+Trust = Annotated[
+    Path | None,
+    typer.Option(
+        help="File of the signers whose published models are believed, a line `ssh-ed25519 BASE64 NAME` each; else the "
+        "state folder's. Read again whenever something is published."
+    ),
+]
+SignerFile = Annotated[
+    Path | None,
+    typer.Option("--signer", help="File of the private key to sign with, see `signer init`; else the state folder's."),
+]
+
+
+@signer_app.callback()
+def group() -> None:
+    """Keys of those who may say what processors run."""
+
+
+@signer_app.command()
+def init(
+    name: Annotated[str, typer.Argument(help="Who signs, as processors and their logs are to name it.")],
+    folder: Annotated[Path, typer.Option(help="Where NAME.key and NAME.pub go.")] = Path(),
+) -> None:
+    """Make a key pair: NAME.key stays with you, the line in NAME.pub goes into the file that processors --trust."""
+    from schemas.signers import Signer, write_signer
+
+    signer = Signer.new()
+    line = signer.line(name)
+    private, public = folder / f"{name}.key", folder / f"{name}.pub"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_signer(private, signer)
+        public.write_text(line + "\n")
+    except FileExistsError:
+        raise ConfigError(f"expected no signer of that name yet, {private} exists") from None
+    except OSError as error:
+        raise ConfigError(f"--folder: cannot write {private}: {error.strerror}") from None
+    typer.echo(line)
+
+
+def signer_of(given: Path | None, state: Path | None) -> Signer:
+    """Who signs: the key of a file, else the state folder's. Raises ConfigError without either."""
+    from infra.layout import Layout
+    from schemas.signers import Signer
+
+    if given is not None:
+        return Signer.read(given)
+    if state is None:
+        raise ConfigError("expected --signer FILE, a private key of `pointillist signer init`, or --state")
+    return Layout(state.resolve()).signer()
+
+
+def trust_file(given: Path | None, state: Path | None) -> Path | None:
+    """The file of the trusted signers: the given one, else the state folder's; None without either."""
+    from infra.layout import Layout
+
+    if given is not None or state is None:
+        return given
+    layout = Layout(state.resolve())
+    layout.signer()
+    return layout.trusted
+
+
+def trusted_of(given: Path | None, state: Path | None) -> TrustedSigners:
+    """Who is trusted."""
+    from schemas.signers import TrustedSigners
+
+    return TrustedSigners.read(trust_file(given, state))

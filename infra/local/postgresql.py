@@ -1,0 +1,88 @@
+"""A PostgreSQL server on a loopback port, for tests and drills: what recorders on several machines share.
+
+It runs as `postgres` where this process is root, which the server refuses to be; then everybody must be let into the
+folders above its state folder.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+from pathlib import Path
+from typing import ClassVar
+
+from infra.local.service import Service
+from schemas.errors import BrokerError
+
+USER = "postgres"
+"""Who owns the databases, and who runs the server where this process is root."""
+_INSTALLED = Path("/usr/lib/postgresql")
+
+
+class PostgreSQL(Service):
+    """One server, without passwords: only this machine reaches it."""
+
+    role: ClassVar[str] = "postgresql"
+    port_names: ClassVar[tuple[str, ...]] = ("postgresql",)
+
+    def url(self, database: str = "postgres") -> str:
+        """One of its databases, as SQLAlchemy names it."""
+        return f"postgresql+psycopg://{USER}@{self.listen}/{database}"
+
+    def create(self, database: str) -> str:
+        """Make an empty database of that name; its URL."""
+        program = [str(self._binaries / "createdb"), "-h", self.host, "-p", str(self.port), "-U", USER, database]
+        subprocess.run(program, check=True, capture_output=True)
+        return self.url(database)
+
+    def stop(self, deadline_s: float = 15.0) -> None:
+        """End it without waiting for its clients; SIGKILL after the deadline."""
+        if self._child is not None and self.poll() is None:
+            # SIGTERM would wait until every client has left.
+            self.child.identity.send(signal.SIGCONT)
+            self.child.identity.send(signal.SIGINT)
+            if self.child.wait(deadline_s) is None:
+                self.child.kill()
+
+    @property
+    def _binaries(self) -> Path:
+        found = sorted(_INSTALLED.glob("*/bin/initdb"))
+        on_path = shutil.which("initdb")
+        if on_path is None and not found:
+            raise BrokerError("expected PostgreSQL, it is not installed: apt-get install postgresql")
+        return found[-1].parent if found else Path(str(on_path)).resolve().parent
+
+    def _command(self) -> list[str]:
+        data = self.folder / "data"
+        if os.geteuid() == 0:
+            os.chown(self.folder, pwd.getpwnam(USER).pw_uid, -1)
+        if not (data / "PG_VERSION").is_file():
+            initdb = [str(self._binaries / "initdb"), "-D", str(data), "-U", USER, "-A", "trust", "-E", "UTF8"]
+            done = subprocess.run(
+                [*_as_user(), *initdb, "--no-sync"], cwd=self.folder, capture_output=True, text=True, check=False
+            )
+            if done.returncode:
+                raise BrokerError(f"expected initdb to make {data}, got: {(done.stderr.splitlines() or ['?'])[-1]}")
+        # What is committed lasts when the server is killed; that the machine loses power is no case here.
+        options = {"listen_addresses": self.host, "port": self.port, "unix_socket_directories": "", "fsync": "off"}
+        settings = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
+        return [*_as_user(), str(self._binaries / "postgres"), "-D", str(data), *settings]
+
+    def _answers(self) -> bool:
+        ready = [str(self._binaries / "pg_isready"), "-q", "-h", self.host, "-p", str(self.port)]
+        try:
+            socket.create_connection((self.host, self.port), 0.5).close()
+        except OSError:
+            return False
+        return subprocess.run(ready, check=False).returncode == 0
+
+
+def _as_user() -> list[str]:
+    """What to put before a command so that the server takes it; it dies with whoever started it."""
+    if os.geteuid() != 0:
+        return []
+    return ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "--pdeathsig=KILL"]

@@ -1,0 +1,111 @@
+"""What a bundle's file may ask for before a library opens it: bytes, members, how far it unpacks, what its header says.
+
+A few kilobytes can announce more than any memory holds. Each check reads headers only, and raises BundleError.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import zipfile
+from pathlib import Path
+from typing import IO, Final
+
+import numpy as np
+
+from schemas.errors import BundleError, first_line
+from schemas.models import MAX_BUNDLE_BYTES
+
+MAX_SETTINGS_BYTES: Final = 2**20
+"""A `model.toml`: thresholds and classes are some kilobytes."""
+MAX_HEADER_BYTES: Final = 2**24
+"""A safetensors header: about a hundred bytes for each tensor."""
+MAX_TENSORS: Final = 2**16
+MAX_MEMBERS: Final = 2**16
+"""Files in an archive: TorchScript has one for each tensor and each source file."""
+MAX_RATIO: Final = 32
+"""How far an archive may unpack: tensors are stored as they are, source code shrinks to a tenth."""
+_SOME: Final = 2**20
+"""Bytes for which the ratio does not count."""
+
+
+def check_size(file: Path, most: int = MAX_BUNDLE_BYTES) -> int:
+    """The bytes of a file that has at most so many."""
+    size = file.stat().st_size
+    if size > most:
+        raise BundleError(f"{file.name}: expected at most {most} bytes, got {size}")
+    return size
+
+
+def check_safetensors(file: Path) -> None:
+    """Whether the header of a safetensors file is bounded and describes the bytes that are there, and no others."""
+    size = check_size(file)
+    with file.open("rb") as opened:
+        length = int.from_bytes(opened.read(8), "little")
+        if size < 8 or length > min(MAX_HEADER_BYTES, size - 8):
+            raise BundleError(
+                f"{file.name}: expected a safetensors file with a header of at most {MAX_HEADER_BYTES} bytes, inside "
+                f"its {size}, got one that announces {length}"
+            )
+        text = opened.read(length)
+    try:
+        header = json.loads(text)
+    except (ValueError, RecursionError):
+        header = None
+    if not isinstance(header, dict):
+        raise BundleError(f"{file.name}: expected a safetensors file: its header is no JSON object")
+    if len(header) > MAX_TENSORS:
+        raise BundleError(f"{file.name}: expected at most {MAX_TENSORS} tensors, got {len(header)}")
+    for name, entry in header.items():
+        match entry if name != "__metadata__" else {"data_offsets": [0, 0]}:
+            case {"data_offsets": [int(begin), int(end)]} if 0 <= begin <= end <= size - 8 - length:
+                pass
+            case _:
+                raise BundleError(f"{file.name}: expected tensors inside the file, got {name[:80]!r} elsewhere")
+
+
+def check_archive(file: Path) -> None:
+    """Whether a zip archive, which TorchScript is, has a bounded number of members that unpack to bounded bytes."""
+    size = check_size(file)
+    try:
+        with zipfile.ZipFile(file) as archive:
+            members = archive.infolist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+        raise BundleError(f"{file.name}: expected a TorchScript file: {first_line(error)}") from None
+    if len(members) > MAX_MEMBERS:
+        raise BundleError(f"{file.name}: expected at most {MAX_MEMBERS} members, got {len(members)}")
+    names = {member.filename for member in members}
+    if len(names) != len(members):
+        raise BundleError(f"{file.name}: expected members with distinct names, got one twice")
+    unpacked = sum(member.file_size for member in members)
+    if unpacked > min(MAX_BUNDLE_BYTES, _SOME + MAX_RATIO * size):
+        raise BundleError(
+            f"{file.name}: expected to unpack to at most {MAX_RATIO} times its {size} bytes and {MAX_BUNDLE_BYTES} in "
+            f"all, got {unpacked}"
+        )
+
+
+def check_npy(file: Path) -> None:
+    """Whether an .npy file holds the array that its header announces; of anything else, its loader says what it is."""
+    size = check_size(file)
+    with file.open("rb") as opened:
+        try:
+            version = np.lib.format.read_magic(opened)
+            shape, _, kind = _header(opened, version)
+        except (ValueError, EOFError):
+            return
+        if kind.hasobject:
+            return
+        announced = math.prod(shape) * kind.itemsize
+        if announced != size - opened.tell():
+            raise BundleError(
+                f"{file.name}: expected the {announced} bytes of {kind} {shape}, got {size - opened.tell()}"
+            )
+
+
+def _header(opened: IO[bytes], version: tuple[int, int]) -> tuple[tuple[int, ...], bool, np.dtype[np.generic]]:
+    if version == (1, 0):
+        return np.lib.format.read_array_header_1_0(opened)
+    if version == (2, 0):
+        return np.lib.format.read_array_header_2_0(opened)
+    raise ValueError(version)

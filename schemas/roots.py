@@ -1,0 +1,130 @@
+"""Which keys there are: the fleet secret gives one root for each thing that may be known or said, a role gets its own.
+
+A root is HKDF-SHA256 (RFC 5869) of the fleet secret, so that one says nothing of the others. What a role was not given
+it cannot work out: a stolen bridge has no picture in it, and no verdict.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Collection, Mapping
+from enum import StrEnum
+from hashlib import sha256
+from typing import Final
+
+from schemas.errors import SecretError
+
+ROOT_BYTES: Final = 32
+LEAST_SECRET_BYTES: Final = 16
+
+
+class Root(StrEnum):
+    """What a root key is for."""
+
+    AUTHENTICATION = "authentication"
+    """Tags between cameras and servers: frames, ledgers, confirmations, `meta`, `status`, commands and requests."""
+    PICTURE = "picture"
+    """What cameras see: the stream cipher, masks, codebooks, which frames are probes, seeds of random stages."""
+    PREVIEWS = "previews"
+    """Pictures for people: previews, evidence and thumbnails on their way through Kafka. Follows from `PICTURE`."""
+    VERDICTS = "verdicts"
+    """Tags of what processors say of frames: verdicts, and dead letters of verified frames."""
+    ALERTS = "alerts"
+    """Tags of alerts."""
+
+
+class Role(StrEnum):
+    """Who is given roots."""
+
+    BRIDGE = "bridge"
+    PROCESSOR = "processor"
+    RECORDER = "recorder"
+    AUDITOR = "auditor"
+    OPERATOR = "operator"
+
+    @property
+    def roots(self) -> frozenset[Root]:
+        """What it needs, and nothing more."""
+        return _ROOTS_OF[self]
+
+
+_ROOTS_OF: Final[Mapping[Role, frozenset[Root]]] = {
+    Role.BRIDGE: frozenset({Root.AUTHENTICATION}),
+    Role.PROCESSOR: frozenset({Root.AUTHENTICATION, Root.PICTURE, Root.PREVIEWS, Root.VERDICTS}),
+    Role.RECORDER: frozenset({Root.AUTHENTICATION, Root.PREVIEWS, Root.VERDICTS, Root.ALERTS}),
+    Role.AUDITOR: frozenset({Root.AUTHENTICATION, Root.VERDICTS}),
+    Role.OPERATOR: frozenset({Root.AUTHENTICATION}),
+}
+
+
+def expanded(key: bytes, info: bytes) -> bytes:
+    """HKDF-Expand (RFC 5869, section 2.3) of a key that is random already: one block, 32 bytes."""
+    return hmac.digest(key, info + b"\1", sha256)
+
+
+class Roots:
+    """Some of a fleet's root keys. They never show in a log, a metric or an error."""
+
+    __slots__ = ("_keys",)
+
+    def __init__(self, keys: Mapping[Root, bytes]) -> None:
+        for root, key in keys.items():
+            if len(key) != ROOT_BYTES:
+                raise SecretError(f"the root key {root} has {ROOT_BYTES} bytes, got {len(key)}")
+        self._keys = dict(keys)
+
+    def __repr__(self) -> str:
+        return f"Roots({', '.join(sorted(self._keys))})"
+
+    def __contains__(self, root: Root) -> bool:
+        return root in self._keys
+
+    def __getitem__(self, root: Root) -> bytes:
+        """The root key; `SecretError` where it was not given."""
+        try:
+            return self._keys[root]
+        except KeyError:
+            raise SecretError(f"expected a secret with the root key {root}, got one with {self!r}") from None
+
+    @classmethod
+    def of_fleet(cls, fleet_secret: bytes) -> Roots:
+        """All roots of a fleet."""
+        if len(fleet_secret) < LEAST_SECRET_BYTES:
+            raise SecretError(f"the fleet secret has at least {LEAST_SECRET_BYTES} bytes, got {len(fleet_secret)}")
+        extracted = hmac.digest(bytes(ROOT_BYTES), fleet_secret, sha256)
+        keys = {root: expanded(extracted, b"pointillist v1 root\0" + root.encode()) for root in Root}
+        keys[Root.PREVIEWS] = expanded(keys[Root.PICTURE], b"pointillist v1 previews")
+        return cls(keys)
+
+    def of(self, role: Role) -> Roots:
+        """Those that a role needs, without the others; `SecretError` when one is missing."""
+        return Roots({root: self[root] for root in role.roots})
+
+    def export(self) -> str:
+        """The one line that `pointillist key --role` writes: `root:64 hexadecimal digits` for each, by spaces."""
+        return " ".join(f"{root}:{self._keys[root].hex()}" for root in Root if root in self._keys)
+
+    @classmethod
+    def from_export(cls, text: str, role: Role) -> Roots:
+        """Read back what `export` wrote for a role; `SecretError` when that was less or more than the role needs."""
+        keys: dict[Root, bytes] = {}
+        try:
+            for part in text.split():
+                name, _, digits = part.partition(":")
+                keys[Root(name)] = bytes.fromhex(digits)
+            found = cls(keys)
+        except (ValueError, SecretError):
+            raise SecretError(
+                f"the secret of a {role} is written NAME:{2 * ROOT_BYTES} hexadecimal digits for each root key, as "
+                f"`pointillist key --role {role}` prints it"
+            ) from None
+        if keys.keys() != role.roots:
+            raise SecretError(
+                f"expected the secret of a {role}, with the root keys {_named(role.roots)}; got {_named(keys)}: "
+                f"`pointillist key --role {role}` prints it"
+            )
+        return found
+
+
+def _named(roots: Collection[Root]) -> str:
+    return ", ".join(sorted(roots)) or "none"

@@ -1,0 +1,160 @@
+"""Who may say what processors run: Ed25519 signatures (RFC 8032), and the file of public keys that are trusted.
+
+A trusted key is a line as OpenSSH writes public keys, `ssh-ed25519 BASE64 NAME`; a private key is PKCS #8 in PEM, as
+`openssl genpkey -algorithm ed25519` writes it too. A signature holds for one purpose only.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from enum import Enum
+from hashlib import sha256
+from pathlib import Path
+from typing import Final, Self
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+    load_ssh_public_key,
+)
+
+from schemas.errors import BadTag, ConfigError, SecretError
+
+PUBLIC_BYTES: Final = 32
+MAX_TRUST_BYTES: Final = 2**20
+"""A file of trusted keys, at most."""
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
+
+
+class Signed(Enum):
+    """What a signature is over."""
+
+    BUNDLE = b"pointillist v1 bundle\0"
+    MODELS = b"pointillist v1 models\0"
+
+
+class Signer:
+    """A private key. It leaves the process in no log, error or message."""
+
+    __slots__ = ("_key", "public")
+
+    def __init__(self, key: Ed25519PrivateKey) -> None:
+        self._key = key
+        self.public = key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+        """The public key, 32 bytes."""
+
+    def __repr__(self) -> str:
+        return f"Signer({fingerprint(self.public)})"
+
+    @classmethod
+    def new(cls) -> Self:
+        """A fresh key."""
+        return cls(Ed25519PrivateKey.generate())
+
+    @classmethod
+    def read(cls, file: Path) -> Self:
+        """The key in `file`. Raises SecretError, which never shows what is in it."""
+        try:
+            key = load_pem_private_key(file.read_bytes(), password=None)
+        except OSError as error:
+            raise SecretError(f"a signer's private key is expected in the file {file}: {error.strerror}") from None
+        except (ValueError, TypeError, UnsupportedAlgorithm):
+            key = None
+        if not isinstance(key, Ed25519PrivateKey):
+            raise SecretError(
+                f"{file}: expected a signer's private key, Ed25519 in PEM without a passphrase, as `pointillist signer "
+                "init` makes it"
+            )
+        return cls(key)
+
+    def export(self) -> str:
+        """The private key as its file holds it."""
+        return self._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+
+    def line(self, name: str) -> str:
+        """The line that names this signer in a file of trusted keys. Raises ConfigError for another kind of name."""
+        if not _NAME.fullmatch(name):
+            raise ConfigError(f"a signer's name: expected 1 to 64 letters, digits or ._@-, got {name!r}")
+        line = self._key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
+        return f"{line.decode()} {name}"
+
+    def sign(self, what: Signed, message: bytes) -> bytes:
+        """The signature, 64 bytes."""
+        return self._key.sign(what.value + message)
+
+
+class TrustedSigners:
+    """Public keys and the names of those who hold them."""
+
+    def __init__(self, names: Mapping[bytes, str] | None = None) -> None:
+        """`names` by public key."""
+        self._names = dict(names or {})
+
+    @classmethod
+    def read(cls, file: Path | None) -> Self:
+        """The keys that `file` names; None names nobody. Raises ConfigError with the line that is wrong."""
+        if file is None:
+            return cls()
+        try:
+            with file.open("rb") as opened:
+                text = opened.read(MAX_TRUST_BYTES + 1)
+        except OSError as error:
+            raise ConfigError(f"the trusted signers are expected in {file}: {error.strerror}") from None
+        if len(text) > MAX_TRUST_BYTES:
+            raise ConfigError(f"{file}: expected at most {MAX_TRUST_BYTES} bytes of trusted signers")
+        names = {}
+        for number, line in enumerate(text.splitlines(), 1):
+            if line.strip() and not line.lstrip().startswith(b"#"):
+                public, name = _parse(line.strip(), f"{file}, line {number}")
+                names[public] = name
+        return cls(names)
+
+    def with_signer(self, signer: Signer | None) -> TrustedSigners:
+        """These and one's own."""
+        return self if signer is None else TrustedSigners({signer.public: "this signer", **self._names})
+
+    def verify(self, what: Signed, message: bytes, public: bytes, signature: bytes) -> str:
+        """The name of who signed `message`. Raises BadTag when nobody did, or nobody who is trusted."""
+        if not public or not signature:
+            raise BadTag("expected a signature, found none")
+        name = self._names.get(public)
+        if name is None:
+            raise BadTag(
+                f"signed by {fingerprint(public)}, who is not trusted"
+                + ("" if self._names else ": no signer is, --trust FILE names them")
+            )
+        try:
+            Ed25519PublicKey.from_public_bytes(public).verify(signature, what.value + message)
+        except (InvalidSignature, ValueError):
+            raise BadTag(f"the signature does not match the key of {name}") from None
+        return name
+
+
+def fingerprint(public: bytes) -> str:
+    """A public key in few characters."""
+    return f"SHA256:{sha256(public).hexdigest()[:16]}"
+
+
+def write_signer(private: Path, signer: Signer) -> None:
+    """Write a private key to a file that only its owner can read. Raises FileExistsError, or another OSError."""
+    with os.fdopen(os.open(private, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as fresh:
+        fresh.write(signer.export())
+
+
+def _parse(line: bytes, where: str) -> tuple[bytes, str]:
+    *encoded, name = line.split()
+    try:
+        key = load_ssh_public_key(b" ".join(encoded)) if len(encoded) == 2 else None
+        text = name.decode()
+    except (ValueError, UnsupportedAlgorithm):
+        key, text = None, ""
+    if not isinstance(key, Ed25519PublicKey) or not _NAME.fullmatch(text):
+        raise ConfigError(f"{where}: expected a public key as `ssh-ed25519 BASE64 NAME`")
+    return key.public_bytes(Encoding.Raw, PublicFormat.Raw), text

@@ -1,0 +1,93 @@
+"""What servers say of frames and cameras: verdicts, dead letters and alerts, signed, their pictures sealed.
+
+Kafka's readers believe nothing else: whoever may write to a topic has no word of a processor or a recorder for that.
+"""
+
+from __future__ import annotations
+
+from typing import Final, TypeVar
+
+from google.protobuf.message import DecodeError
+
+from schemas.errors import BadTag, Malformed
+from schemas.identity import CameraId, Identity
+from schemas.keys import KeyRing
+from schemas.pointillist_pb2 import Alert, DeadLetter, Verdict
+from schemas.tags import Purpose, Tagger
+
+PREVIEW: Final = "preview"
+EVIDENCE: Final = "evidence"
+THUMBNAIL: Final = "thumbnail"
+
+Statement = TypeVar("Statement", Verdict, DeadLetter, Alert)
+_PURPOSES: Final[dict[type[Verdict | DeadLetter | Alert], Purpose]] = {
+    Verdict: Purpose.VERDICT,
+    DeadLetter: Purpose.DEAD_LETTER,
+    Alert: Purpose.ALERT,
+}
+
+
+def _tagger(kind: type[Verdict | DeadLetter | Alert], keys: KeyRing) -> Tagger:
+    return keys.alerts if kind is Alert else keys.verdicts
+
+
+def sign_statement(keys: KeyRing, camera_id: str, message: Verdict | DeadLetter | Alert) -> bytes:
+    """The message about a camera, serialised and signed."""
+    kind = type(message)
+    message.ClearField("tag")
+    return _tagger(kind, keys).signed(_PURPOSES[kind], camera_id, message.SerializeToString())
+
+
+def check_statement(kind: type[Verdict | DeadLetter | Alert], camera_id: str, payload: bytes, keys: KeyRing) -> None:
+    """Raise `BadTag` unless `payload` was signed as a message of this kind about the camera."""
+    if not _tagger(kind, keys).holds(_PURPOSES[kind], camera_id, payload):
+        raise BadTag(f"the tag of the {kind.__name__} about {camera_id[:140]} is not that of this fleet")
+
+
+def open_statement(kind: type[Statement], camera_id: str, payload: bytes, keys: KeyRing) -> Statement:
+    """Verify, then parse."""
+    check_statement(kind, camera_id, payload, keys)
+    try:
+        return kind.FromString(payload)
+    except DecodeError:
+        raise Malformed(f"expected a pointillist.v1.{kind.__name__}") from None
+
+
+def seal_pictures(verdict: Verdict, camera_id: CameraId, keys: KeyRing) -> None:
+    """Seal the preview and the evidence that a verdict carries."""
+    frame = Identity(camera_id, verdict.boot_id, verdict.seq)
+    verdict.preview = keys.previews.seal(verdict.preview, frame, PREVIEW)
+    verdict.evidence = keys.previews.seal(verdict.evidence, frame, EVIDENCE)
+
+
+def open_pictures(verdict: Verdict, camera_id: CameraId, keys: KeyRing) -> None:
+    """Open them; a reader without the key to them goes without. `Malformed` when they are another frame's."""
+    if not (verdict.preview or verdict.evidence):
+        return
+    if not keys.reads_previews:
+        verdict.preview = verdict.evidence = b""
+        return
+    frame = Identity(camera_id, verdict.boot_id, verdict.seq)
+    verdict.preview = keys.previews.open(verdict.preview, frame, PREVIEW)
+    verdict.evidence = keys.previews.open(verdict.evidence, frame, EVIDENCE)
+
+
+def sealed_alert(alert: Alert, keys: KeyRing) -> bytes:
+    """An alert as it goes to Kafka: its thumbnail sealed, all of it signed."""
+    sent = Alert()
+    sent.CopyFrom(alert)
+    sent.thumbnail = keys.previews.seal(alert.thumbnail, _of_alert(alert), THUMBNAIL)
+    return sign_statement(keys, alert.camera_id, sent)
+
+
+def open_alert(camera_id: str, payload: bytes, keys: KeyRing) -> Alert:
+    """An alert from Kafka, its thumbnail opened where `keys` can."""
+    alert = open_statement(Alert, camera_id, payload, keys)
+    sealed, alert.thumbnail = alert.thumbnail, b""
+    if keys.reads_previews:
+        alert.thumbnail = keys.previews.open(sealed, _of_alert(alert), THUMBNAIL)
+    return alert
+
+
+def _of_alert(alert: Alert) -> Identity:
+    return Identity(CameraId(alert.camera_id), alert.boot_id, alert.frames.last)

@@ -1,0 +1,48 @@
+"""The eavesdropper sees what lies open, and of sealed frames nothing."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from PIL import Image
+
+from benchmarks.eavesdropper.__main__ import attacked, heard
+from benchmarks.eavesdropper.disks import Logged, images_in, lie_in
+from schemas.frame import Encoding, encode_frame, parse_frame
+from schemas.identity import CameraId
+from schemas.keys import KeyRing
+from schemas.roots import Role, Roots
+
+CAMERA = CameraId("seen/one")
+FLEET = Roots.of_fleet(b"a fleet secret of tests")
+KEYS = KeyRing(FLEET)
+
+
+def logged(count: int) -> list[Logged]:
+    """Frames of smooth pictures, in Kafka."""
+    chance = np.random.default_rng(1)
+    found = []
+    for seq in range(count):
+        coarse = chance.integers(0, 256, (4, 4, 3)).astype(np.uint8)
+        picture = coarse.repeat(8, axis=0).repeat(8, axis=1)
+        message = encode_frame(KEYS.current(CAMERA), 1, seq, 1, picture, Encoding(16))
+        found.append(Logged(parse_frame(message), picture))
+    return found
+
+
+def test_the_attacks_show_open_frames_and_of_sealed_ones_no_more_than_the_mean_picture() -> None:
+    frames, bridge = logged(80), FLEET.of(Role.BRIDGE)
+    sealed = attacked(heard(frames, None), CAMERA, bridge, KEYS, 16)
+    opened = attacked(heard(frames, KEYS.current(CAMERA)), CAMERA, bridge, KEYS, 16)
+    assert opened["best_over_mean_db"] > 3
+    assert sealed["best_over_mean_db"] < 0.1
+    assert sealed["mean_picture_db"] == opened["mean_picture_db"]
+
+
+def test_the_search_of_a_disk_finds_images_and_pieces() -> None:
+    data = io.BytesIO()
+    Image.new("RGB", (16, 16), (200, 30, 60)).save(data, "JPEG")
+    disk = b"something before" + data.getvalue() + b"and after \xff\xd8\xff no image"
+    assert [image.size for image in images_in(disk)] == [(16, 16)]
+    assert lie_in(disk, [b"something before", b"nowhere"]) == 1

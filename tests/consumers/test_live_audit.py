@@ -1,0 +1,127 @@
+"""The live audit says after any changes what one that reads everything would, and reads only what has changed."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import update
+
+from consumers.conservation.law import BootAudit, Counts
+from consumers.conservation.ledgers import SignedLedgers
+from consumers.conservation.live import LiveAudit
+from consumers.conservation.rounds import Marks
+from consumers.database.tables import ledgers
+from consumers.purge import purge
+from consumers.settings import Bounds
+from schemas.identity import CameraId
+from tests.consumers.recorder_rig import CAMERA, KEYS, MakeRig, Rig, dead_letter, ledger, signed, verdict
+from tests.waiting import wait_until
+
+NOTHING = Marks({}, {}, {})
+
+
+@pytest.fixture
+def live(rig: Rig) -> Iterator[LiveAudit]:
+    made = LiveAudit(rig.url, KEYS)
+    yield made
+    made.close()
+
+
+def from_everything(rig: Rig) -> dict[str, int]:
+    """The law over a fresh reading of the whole database."""
+    with rig.records() as records:
+        said = SignedLedgers.read(records.ledgers(), KEYS).rows
+        recorded, refused = records.recorded_by_boot(), records.dead_lettered_by_boot()
+        duplicates = records.duplicates_by_boot()
+        boots = []
+        for camera, boot in sorted({*said, *recorded, *refused}):
+            made = BootAudit(CameraId(camera), boot, duplicates=duplicates.get((camera, boot), 0))
+            made.take_ledger(said.get((CameraId(camera), boot)), None, spooled=False)
+            made.recorded.update(records.recorded(camera, boot))
+            made.dead_lettered.update(records.dead_lettered(camera, boot))
+            made.settle(0)
+            boots.append(made)
+        return Counts.of(boots, records.foreign_count()).as_dict()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_after_any_changes_it_says_what_a_reading_of_everything_says(rig: Rig, live: LiveAudit, seed: int) -> None:
+    rng = random.Random(seed)
+    following = dict.fromkeys(range(1, 6), 0)
+    for step in range(12):
+        for boot in rng.sample(sorted(following), 3):
+            first, following[boot] = following[boot], following[boot] + rng.randrange(12)
+            seqs = [seq for seq in range(first, following[boot]) if rng.random() < 0.8]
+            seqs += [rng.randrange(first) for _ in range(2) if first]
+            if seqs:
+                rig.verdicts(verdict(seq, boot=boot) for seq in rng.sample(seqs, len(seqs)))
+            if rng.random() < 0.5:
+                rig.letter(dead_letter(rng.randrange(max(1, first)), verified=rng.random() < 0.7, boot=boot))
+            if rng.random() < 0.7:
+                shed = [(0, rng.randrange(first))] if first and rng.random() < 0.3 else []
+                rig.ledger(ledger(step + 1, following[boot] + rng.randrange(5), shed, boot=boot))
+        if step % 3 != 1:
+            document = live.refresh(NOTHING)
+            expected = from_everything(rig)
+            assert {name: document[name] for name in expected} == expected
+    assert expected["frames_recorded"] > 50
+
+
+def test_a_boot_that_has_not_changed_costs_nothing(rig: Rig, live: LiveAudit, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("consumers.conservation.live.OVERLAP_MS", 0)
+    for boot in range(1, 40):
+        rig.verdicts(verdict(seq, boot=boot) for seq in range(3))
+        rig.ledger(ledger(1, 4, boot=boot))
+    written_ms = time.time_ns() // 10**6
+    wait_until(lambda: time.time_ns() // 10**6 > written_ms)
+    live.refresh(NOTHING)
+    settled: list[int] = []
+    monkeypatch.setattr(BootAudit, "settle", lambda boot, _: settled.append(boot.boot_id))
+    rig.verdicts([verdict(3, boot=7)])
+    live.refresh(NOTHING)
+    assert set(settled) == {7}
+
+
+def test_purged_frames_stay_recorded(make_rig: MakeRig) -> None:
+    rig = make_rig(bounds=Bounds(database_rows=5))
+    live = LiveAudit(rig.url, KEYS)
+    rig.verdicts(verdict(seq) for seq in range(20))
+    while purge(rig.store, rig.settings.bounds):
+        pass
+    document = live.refresh(NOTHING)
+    live.close()
+    assert document["frames_recorded"] == 20
+
+
+def test_a_ledger_that_its_camera_has_not_signed_is_refused(rig: Rig, live: LiveAudit) -> None:
+    rig.ledger(ledger(1, 5))
+    with rig.engine.begin() as connection:
+        connection.execute(update(ledgers).values(message=b"another"))
+    document = live.refresh(NOTHING)
+    assert (document["frames_published"], document["ledgers_refused"]) == (0, 1)
+
+
+def test_what_kafka_held_when_it_was_confirmed_is_lost_once_all_of_that_is_recorded(rig: Rig, live: LiveAudit) -> None:
+    frames, verdicts = ("frames", 0), (rig.settings.verdicts_topic, 0)
+    rig.verdicts(verdict(seq) for seq in (0, 1, 3))
+    said = ledger(1, 6)
+    said.confirmed_to = 5
+    topic = rig.settings.events_topic
+    rig.feed([rig.record(topic, CAMERA.encode(), signed(said), "Ledger")])
+
+    def lost_at(processed: int, results: int) -> object:
+        document = live.refresh(Marks({frames: processed}, {verdicts: results}, {frames: 5}))
+        return document["frames_lost"]
+
+    # The processors have not come to the end that the log had; then the recorder has not.
+    assert [lost_at(4, 3), lost_at(4, 3), lost_at(4, 3), lost_at(5, 4), lost_at(5, 4)] == [0] * 5
+    rig.verdicts([verdict(4)])
+    assert lost_at(5, 4) == 1
+    document = live.document
+    assert document is not None
+    assert document["lost"] == [{"camera_id": CAMERA, "boot_id": f"{said.boot_id:016x}", "ranges": [(2, 2)]}]
+    rig.verdicts([verdict(2)])
+    assert lost_at(5, 5) == 0

@@ -1,0 +1,116 @@
+"""Each role is given its own part of the fleet secret: by `key --role`, by `up`, and by nothing else."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from infra.environment import Environment, role_roots
+from infra.layout import Layout, issue_role_secrets, role_file
+from infra.local.ports import Ports
+from infra.up.processes import LocalRoles, RoleProcess
+from infra.up.settings import UpSettings
+from schemas.errors import SecretError
+from schemas.identity import CameraId
+from schemas.keys import CameraKey
+from schemas.roots import Role, Root, Roots
+from tests.infra.test_cli import SECRET, refusal, run
+
+FLEET = Roots.of_fleet(bytes.fromhex(SECRET))
+
+
+@pytest.fixture(autouse=True)
+def no_secret_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("POINTILLIST_")]:
+        monkeypatch.delenv(name)
+
+
+def test_key_prints_what_a_role_needs_and_nothing_more(tmp_path: Path) -> None:
+    file = tmp_path / "bridge.secret"
+    assert run("key", "--role", "bridge", "--out", str(file), POINTILLIST_FLEET_SECRET=SECRET).returncode == 0
+    assert file.stat().st_mode & 0o077 == 0
+    assert file.read_text().strip() == FLEET.of(Role.BRIDGE).export()
+    assert FLEET[Root.PICTURE].hex() not in file.read_text()
+    assert role_roots(Environment(role_secret_file=file), Role.BRIDGE).export() == file.read_text().strip()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--role", "burglar"], "bridge, processor"),
+        ([], "--role"),
+        (["site/door", "--role", "bridge"], "--role"),
+        (["site/door", "--roles", "/nowhere"], "--roles"),
+    ],
+)
+def test_what_key_is_not_told_is_named(arguments: list[str], named: str) -> None:
+    assert named in refusal(run("key", *arguments, POINTILLIST_FLEET_SECRET=SECRET))
+
+
+def test_a_role_takes_of_the_fleet_secret_only_what_it_needs_and_its_own_secret_before_that() -> None:
+    other = Roots.of_fleet(b"the secret of another fleet").of(Role.BRIDGE)
+    both = Environment.model_validate({"fleet_secret": SECRET, "role_secret": other.export()})
+    assert role_roots(both, Role.BRIDGE).export() == other.export()
+    alone = Environment.model_validate({"fleet_secret": SECRET})
+    assert role_roots(alone, Role.BRIDGE).export() == FLEET.of(Role.BRIDGE).export()
+    with pytest.raises(SecretError, match="POINTILLIST_ROLE_SECRET"):
+        role_roots(Environment(), Role.BRIDGE)
+
+
+def test_a_role_with_the_secret_of_another_says_so_in_one_line() -> None:
+    line = refusal(
+        run(
+            *("bridge", "--mqtt", "127.0.0.1:1", "--kafka", "127.0.0.1:1", "--broker-wait", "0"),
+            POINTILLIST_ROLE_SECRET=FLEET.of(Role.PROCESSOR).export(),
+        )
+    )
+    assert "expected the secret of a bridge" in line
+    assert FLEET[Root.AUTHENTICATION].hex() not in line
+
+
+def test_up_gives_each_role_its_own_file_and_nobody_the_fleet_secret(
+    state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("FLEET_SECRET", "FLEET_SECRET_FILE", "ROLE_SECRET", "ROLE_SECRET_FILE"):
+        monkeypatch.setenv(f"POINTILLIST_{name}", "of another system")
+    layout = Layout(state_dir)
+    issue_role_secrets(layout.roles, layout.fleet_secret())
+    seen: dict[str, dict[str, str]] = {}
+
+    def watched(process: RoleProcess, arguments: list[str], log: Path, environment: dict[str, str]) -> None:
+        seen[log.stem] = {name: value for name, value in environment.items() if "SECRET" in name}
+
+    monkeypatch.setattr(RoleProcess, "__init__", watched)
+    roles = LocalRoles(UpSettings(), layout, Ports(state_dir), "127.0.0.1:1", "127.0.0.1:2")
+    _ = [*roles.bridges(), *roles.processors(), roles.recorder(), roles.fleet()]
+    expected = {
+        name: {"POINTILLIST_ROLE_SECRET_FILE": str(role_file(layout.roles, role).resolve())}
+        for name, role in (("bridge", Role.BRIDGE), ("processor-1", Role.PROCESSOR), ("recorder", Role.RECORDER))
+    }
+    assert seen == expected | {"fleet": {}}
+    for role in (Role.BRIDGE, Role.PROCESSOR, Role.RECORDER):
+        file = role_file(layout.roles, role)
+        assert file.stat().st_mode & 0o077 == 0
+        found = layout.roots(role)
+        assert found is not None
+        assert found.export() == Roots.of_fleet(layout.fleet_secret()).of(role).export()
+
+
+def test_a_role_needs_no_fleet_secret_in_its_state_folder(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    assert layout.roots(Role.RECORDER) is None
+    issue_role_secrets(layout.roles, bytes.fromhex(SECRET))
+    found = layout.roots(Role.RECORDER)
+    assert found is not None
+    assert found.export() == FLEET.of(Role.RECORDER).export()
+    assert not layout.secret_file.exists()
+
+
+def test_a_camera_key_of_an_earlier_release_is_issued_anew(tmp_path: Path) -> None:
+    layout, camera = Layout(tmp_path), CameraId("site/door")
+    layout.key_file(camera).parent.mkdir(parents=True)
+    layout.key_file(camera).write_text("0:" + "ab" * 32)
+    layout.issue_key(camera, secret=bytes.fromhex(SECRET))
+    assert isinstance(layout.camera_key(camera), CameraKey)

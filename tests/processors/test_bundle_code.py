@@ -1,0 +1,105 @@
+"""Code that a bundle brings runs only when a person has allowed it, a trusted signer vouches, or it ships."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from processors.bundle import load_bundle, read_settings, shipped_bundle
+from processors.bundle.code import ALLOW_CODE, check_code, code_of
+from schemas.errors import BundleError
+from tests.processors.tiny import CLASSES, write_bundle
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def nothing_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(ALLOW_CODE)
+
+
+def with_factory(folder: Path) -> tuple[Path, Path]:
+    """A bundle with a factory of its own, and the file that shows that it ran."""
+    made, ran = write_bundle(folder), folder / "ran"
+    table = made / "model.toml"
+    table.write_text(table.read_text().replace("tests.processors.tiny:network", "network.py:network"))
+    (made / "network.py").write_text(
+        f"from pathlib import Path\nPath({str(ran)!r}).touch()\nfrom tests.processors.tiny import network\n"
+    )
+    return made, ran
+
+
+class Script(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.mean((2, 3))
+
+
+def with_torchscript(folder: Path) -> Path:
+    made = write_bundle(folder)
+    torch.jit.save(torch.jit.script(Script().eval()), made / "network.pt")
+    table = (made / "model.toml").read_text().replace('"safetensors"', '"torchscript"')
+    lines = [line for line in table.splitlines() if not line.startswith("factory")]
+    (made / "model.toml").write_text("\n".join(lines).replace("weights.safetensors", "network.pt"))
+    assert len(CLASSES) == 3
+    return made
+
+
+def test_a_factory_in_a_file_of_the_bundle_does_not_run_unasked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, ran = with_factory(tmp_path)
+    for said in (None, "", "0", "no"):
+        if said is not None:
+            monkeypatch.setenv(ALLOW_CODE, said)
+        with pytest.raises(BundleError, match=r"the factory network.py:network is code of .* expected --allow-code"):
+            load_bundle(made, CPU)
+    assert not ran.exists()
+    monkeypatch.setenv(ALLOW_CODE, "1")
+    load_bundle(made, CPU)
+    assert ran.exists()
+
+
+def test_a_factory_runs_when_somebody_vouches_for_the_bundle(tmp_path: Path) -> None:
+    made, ran = with_factory(tmp_path)
+    load_bundle(made, CPU, vouched=True)
+    assert ran.exists()
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_torchscript_is_not_opened_unasked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, opened = with_torchscript(tmp_path), torch.jit.load
+    monkeypatch.setattr(torch.jit, "load", None)
+    with pytest.raises(BundleError, match=r"the TorchScript network\.pt is code"):
+        load_bundle(made, CPU)
+    monkeypatch.setattr(torch.jit, "load", opened)
+    load_bundle(made, CPU, vouched=True)
+    monkeypatch.setenv(ALLOW_CODE, "1")
+    load_bundle(made, CPU)
+
+
+def test_what_brings_no_code_needs_nobodys_word(tmp_path: Path) -> None:
+    made = write_bundle(tmp_path)
+    assert code_of(read_settings(made)) is None
+    load_bundle(made, CPU)
+
+
+def test_what_ships_is_trusted_where_it_ships_and_nowhere_else(tmp_path: Path) -> None:
+    made, _ = with_factory(tmp_path / "made")
+    settings = read_settings(made)
+    shipped = shipped_bundle("scene")
+    check_code(settings, shipped, vouched=False)
+    check_code(settings, shipped.parents[1] / "lab" / "backdoor" / "models" / "cnn-clean" / "bundle", vouched=False)
+    shutil.copytree(shipped, tmp_path / "bundles" / "scene")
+    (tmp_path / "link").symlink_to(made)
+    for elsewhere in (
+        tmp_path / "bundles" / "scene",
+        tmp_path / "link",
+        shipped / ".." / ".." / "tests",
+        shipped.parents[1],
+    ):
+        with pytest.raises(BundleError, match="--allow-code"):
+            check_code(settings, elsewhere, vouched=False)

@@ -1,0 +1,209 @@
+"""The same boot and sequence number are never sealed anew with other contents, whatever happens between two tries."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import tempfile
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
+
+from producers.camera import Camera
+from producers.metrics import Instruments
+from producers.publisher import Broker, LinkSettings
+from producers.reader import Reading, read_from
+from producers.scenario import CameraSettings
+from producers.sealing import Sealing
+from producers.sources.source import Captured
+from producers.spool import Spool, writing
+from producers.spool.segment import write_record
+from schemas.errors import StateError
+from schemas.frame import Encoding, open_frame
+from schemas.identity import CameraId
+from schemas.keys import KeyRing
+from schemas.pixels.packing import Picture
+from schemas.pixels.temporal_encoder import TemporalEncoder
+from schemas.pointillist_pb2 import LOSSLESS, RAW, TEMPORAL
+
+KEYS = KeyRing(b"a fleet secret for the tests")
+CAMERA = CameraId("hall/door")
+KEY = KEYS.current(CAMERA)
+PROFILES = (RAW, LOSSLESS, TEMPORAL)
+WRITE_RECORD = write_record
+
+
+def picture(number: int) -> Picture:
+    return np.random.default_rng(number).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+
+
+class Medium:
+    """In the place of the disk: notes every payload that is to be written for a place, and fails as it is told."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.written: defaultdict[tuple[int, int], set[bytes]] = defaultdict(set)
+        self.failure = ""
+        monkeypatch.setattr(writing, "write_record", self.write_record)
+
+    def write_record(
+        self, fd: int, boot_id: int, seq: int, position: int, captured_ms: int, now_ms: int, raw: int, payload: bytes
+    ) -> int:
+        self.written[boot_id, seq].add(payload)
+        if self.failure == "error":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        if self.failure == "part":
+            os.write(fd, payload[: len(payload) // 2])
+            return len(payload) // 2
+        return WRITE_RECORD(fd, boot_id, seq, position, captured_ms, now_ms, raw, payload)
+
+
+class Device:
+    """A camera's spool and what seals for it; `restart` is a process that died and came back."""
+
+    def __init__(self, folder: Path, medium: Medium) -> None:
+        self._folder = folder
+        self._medium = medium
+        self._temporal = TemporalEncoder()
+        self.spool = Spool(folder, CAMERA)
+        self.sealing = self._sealing()
+        self.shown = 0
+
+    def _sealing(self) -> Sealing:
+        return Sealing(KEY, self.spool, self._temporal, self._append)
+
+    def _append(self, payload: bytes, position: int, captured_ms: int, raw_bytes: int) -> None:
+        self.spool.append(payload, position, captured_ms, raw_bytes)
+        if self._medium.failure == "behind":
+            raise RuntimeError("a defect behind the append")
+
+    def publish(self, encoding: Encoding) -> None:
+        """As a camera does: what waits goes first, and a failure gives this picture up."""
+        self.shown += 1
+        try:
+            self.sealing.append()
+            self.sealing.seal(picture(self.shown), self.shown, self.shown, encoding)
+            self.sealing.append()
+        except (StateError, RuntimeError):
+            pass
+
+    def restart(self) -> None:
+        for (boot_id, seq), payloads in self._held().items():
+            self._medium.written[boot_id, seq].add(payloads)
+        self.spool.close()
+        self._temporal = TemporalEncoder()
+        self.spool = Spool(self._folder, CAMERA)
+        self.sealing = self._sealing()
+        for (boot_id, seq), payloads in self._held().items():
+            self._medium.written[boot_id, seq].add(payloads)
+
+    def _held(self) -> dict[tuple[int, int], bytes]:
+        held = {}
+        for boot_id, seq in list(self._medium.written):
+            frame = self.spool.get((boot_id, seq))
+            if frame is not None:
+                held[boot_id, seq] = self.spool.read(frame)
+        return held
+
+    def close(self) -> None:
+        self.spool.close()
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["", "", "error", "part", "behind", "crash"]),
+        st.sampled_from(
+            [Encoding(16), Encoding(40), Encoding(0, 1.0), Encoding(16, 0, LOSSLESS), Encoding(8, 0.5, RAW)]
+        )
+        | st.just(Encoding(16, 0, TEMPORAL)),
+    ),
+    min_size=2,
+    max_size=8,
+)
+
+
+@settings(deadline=None, max_examples=25)
+@given(STEPS)
+def test_no_place_in_the_spool_ever_has_two_contents(steps: list[tuple[str, Encoding]]) -> None:
+    with pytest.MonkeyPatch.context() as monkeypatch, tempfile.TemporaryDirectory() as folder:
+        medium = Medium(monkeypatch)
+        device = Device(Path(folder), medium)
+        try:
+            for failure, encoding in steps:
+                medium.failure = failure
+                if failure == "crash":
+                    medium.failure = ""
+                    device.restart()
+                device.publish(encoding)
+            medium.failure = ""
+            device.publish(Encoding())
+        finally:
+            medium.failure = ""
+            device.close()
+    assert medium.written
+    assert {place: len(payloads) for place, payloads in medium.written.items() if len(payloads) > 1} == {}
+    for payloads in medium.written.values():
+        for payload in payloads:
+            open_frame(CAMERA, payload, KEYS)
+
+
+def test_a_frame_that_waits_is_not_overtaken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    medium = Medium(monkeypatch)
+    device = Device(tmp_path, medium)
+    medium.failure = "error"
+    device.publish(Encoding())
+    with pytest.raises(RuntimeError, match="frame 0 is sealed"):
+        device.sealing.seal(picture(2), 2, 2, Encoding())
+    medium.failure = ""
+    device.publish(Encoding(40))
+    assert not device.sealing.waits
+    assert (device.spool.frames, device.spool.current.next) == (2, 2)
+    assert len(medium.written[device.spool.current.boot_id, 0]) == 1
+    device.close()
+
+
+def test_a_frame_whose_append_failed_after_it_was_written_is_written_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = Device(tmp_path, Medium(monkeypatch))
+
+    def append(payload: bytes, position: int, captured_ms: int, raw_bytes: int) -> None:
+        device.spool.append(payload, position, captured_ms, raw_bytes)
+        raise StateError("the connection, say")
+
+    device.sealing = Sealing(KEY, device.spool, TemporalEncoder(), append)
+    device.sealing.seal(picture(1), 1, 1, Encoding())
+    with pytest.raises(StateError):
+        device.sealing.append()
+    device.sealing.append()
+    assert (device.spool.frames, device.sealing.waits) == (1, False)
+    device.close()
+
+
+async def test_a_camera_that_is_stopped_while_its_spool_is_full_seals_no_other_picture_for_that_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    medium = Medium(monkeypatch)
+    broker = Broker("127.0.0.1", 1, at_once=1)
+    own = CameraSettings(camera_id=CAMERA)
+    camera = Camera(own, KEY, tmp_path, broker, LinkSettings(), Instruments.on(CollectorRegistry()))
+    await camera.open_source()
+    source = camera._source
+    assert source is not None
+    reader = read_from(source)
+    medium.failure = "part"
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await camera._publish(reader, Reading(Captured(picture(1), 1, None), 1))
+    camera._control.encoding = Encoding(40)
+    medium.failure = ""
+    await camera._publish(reader, Reading(Captured(picture(2), 2, None), 2))
+    reader.close()
+    await camera.close(0.1)
+    boot_id = camera.spool.current.boot_id
+    assert {place: len(payloads) for place, payloads in medium.written.items()} == {(boot_id, 0): 1, (boot_id, 1): 1}

@@ -1,0 +1,67 @@
+"""Root keys: each role has its own, and what a secret says too little or too much is refused without showing it."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+
+import pytest
+
+from schemas.errors import SecretError
+from schemas.roots import Role, Root, Roots
+
+SECRET = b"a fleet secret of tests"
+FLEET = Roots.of_fleet(SECRET)
+
+
+def hkdf(key: bytes, info: bytes) -> bytes:
+    return hmac.new(key, info + b"\1", hashlib.sha256).digest()
+
+
+def test_roots_are_hkdf_of_the_fleet_secret_by_name_and_previews_follow_from_pictures() -> None:
+    extracted = hmac.new(bytes(32), SECRET, hashlib.sha256).digest()
+    for root in set(Root) - {Root.PREVIEWS}:
+        assert FLEET[root] == hkdf(extracted, b"pointillist v1 root\0" + root.value.encode())
+    assert FLEET[Root.PREVIEWS] == hkdf(FLEET[Root.PICTURE], b"pointillist v1 previews")
+    assert len({FLEET[root] for root in Root}) == len(Root)
+
+
+def test_only_processors_are_given_what_opens_frames_and_bridges_only_what_verifies() -> None:
+    assert Role.BRIDGE.roots == {Root.AUTHENTICATION}
+    assert {role for role in Role if Root.PICTURE in role.roots} == {Role.PROCESSOR}
+    assert {role for role in Role if Root.PREVIEWS in role.roots} == {Role.PROCESSOR, Role.RECORDER}
+    assert {role for role in Role if Root.VERDICTS in role.roots} == {Role.PROCESSOR, Role.RECORDER, Role.AUDITOR}
+    assert {role for role in Role if Root.ALERTS in role.roots} == {Role.RECORDER}
+
+
+@pytest.mark.parametrize("role", Role)
+def test_a_roles_secret_reads_back_with_its_own_roots_alone(role: Role) -> None:
+    text = FLEET.of(role).export()
+    found = Roots.from_export(f" {text}\n", role)
+    assert found.export() == text
+    assert {root for root in Root if root in found} == role.roots
+    for root in set(Root) - role.roots:
+        assert FLEET[root].hex() not in text
+        with pytest.raises(SecretError, match=f"root key {root}"):
+            found[root]
+
+
+@pytest.mark.parametrize("other", sorted(set(Role) - {Role.BRIDGE, Role.OPERATOR}))
+def test_the_secret_of_another_role_is_refused_by_name(other: Role) -> None:
+    with pytest.raises(SecretError, match=r"expected the secret of a bridge.*pointillist key --role bridge"):
+        Roots.from_export(FLEET.of(other).export(), Role.BRIDGE)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "00" * 32, "authentication:zz", "authentication:" + "00" * 31, "else:" + "0" * 64]
+)
+def test_what_is_no_secret_of_a_role_is_refused_without_showing_it(text: str) -> None:
+    with pytest.raises(SecretError, match="bridge") as caught:
+        Roots.from_export(text, Role.BRIDGE)
+    assert "00" * 31 not in str(caught.value)
+
+
+def test_roots_do_not_show() -> None:
+    assert repr(FLEET.of(Role.BRIDGE)) == "Roots(authentication)"
+    with pytest.raises(SecretError, match="at least 16 bytes"):
+        Roots.of_fleet(b"short")

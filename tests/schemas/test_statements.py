@@ -1,0 +1,77 @@
+"""What servers say is theirs alone: signed by the role that says it, pictures for those who show them."""
+
+from __future__ import annotations
+
+import pytest
+
+from schemas.errors import BadTag, Malformed, SecretError
+from schemas.identity import CameraId
+from schemas.keys import KeyRing, Purpose
+from schemas.pointillist_pb2 import Alert, DeadLetter, Range, Verdict
+from schemas.roots import Role, Roots
+from schemas.statements import open_alert, open_pictures, open_statement, seal_pictures, sealed_alert, sign_statement
+
+SECRET = b"a fleet secret of tests"
+CAMERA, OTHER = CameraId("site/one"), CameraId("site/two")
+RINGS = {role: KeyRing(Roots.of_fleet(SECRET).of(role)) for role in Role}
+PROCESSOR, RECORDER, BRIDGE = RINGS[Role.PROCESSOR], RINGS[Role.RECORDER], RINGS[Role.BRIDGE]
+
+
+def test_a_verdict_holds_for_its_camera_and_from_a_processor_alone() -> None:
+    verdict = Verdict(boot_id=1, seq=2, class_id=3, whole=True)
+    said = sign_statement(PROCESSOR, CAMERA, verdict)
+    assert open_statement(Verdict, CAMERA, said, RECORDER).class_id == 3
+    stranger = KeyRing(b"the secret of another fleet")
+    camera_word = PROCESSOR.current(CAMERA).sign(Purpose.VERDICT, verdict.SerializeToString())
+    for camera, payload in (
+        (OTHER, said),
+        (CAMERA, verdict.SerializeToString()),
+        (CAMERA, sign_statement(stranger, CAMERA, verdict)),
+        (CAMERA, camera_word),
+        (CAMERA, PROCESSOR.verdicts.signed(Purpose.DEAD_LETTER, CAMERA, verdict.SerializeToString())),
+        (CAMERA, b""),
+    ):
+        with pytest.raises(BadTag):
+            open_statement(Verdict, camera, payload, RECORDER)
+    with pytest.raises(SecretError, match="root key verdicts"):
+        sign_statement(BRIDGE, CAMERA, verdict)
+
+
+def test_what_is_signed_and_no_message_is_malformed() -> None:
+    payload = PROCESSOR.verdicts.signed(Purpose.VERDICT, CAMERA, b"\xff\xff")
+    with pytest.raises(Malformed, match="Verdict"):
+        open_statement(Verdict, CAMERA, payload, RECORDER)
+
+
+def test_pictures_of_a_verdict_are_for_the_recorder_and_an_auditor_goes_without() -> None:
+    verdict = Verdict(boot_id=1, seq=2, preview=b"a JPEG", evidence=b"a PNG")
+    seal_pictures(verdict, CAMERA, PROCESSOR)
+    said = sign_statement(PROCESSOR, CAMERA, verdict)
+    assert b"JPEG" not in said
+    assert b"PNG" not in said
+    for role, shown in ((Role.RECORDER, (b"a JPEG", b"a PNG")), (Role.AUDITOR, (b"", b""))):
+        read = open_statement(Verdict, CAMERA, said, RINGS[role])
+        open_pictures(read, CAMERA, RINGS[role])
+        assert (read.preview, read.evidence) == shown
+
+
+def test_an_alert_is_signed_by_a_recorder_and_its_thumbnail_sealed() -> None:
+    alert = Alert(alert_id="a", camera_id=CAMERA, boot_id=4, frames=Range(first=1, last=9), thumbnail=b"a PNG")
+    sent = sealed_alert(alert, RECORDER)
+    assert b"PNG" not in sent
+    assert alert.thumbnail == b"a PNG"
+    read = open_alert(CAMERA, sent, RECORDER)
+    read.ClearField("tag")
+    assert read == alert
+    with pytest.raises(BadTag):
+        open_alert(OTHER, sent, RECORDER)
+    with pytest.raises(SecretError, match="root key alerts"):
+        sealed_alert(alert, PROCESSOR)
+
+
+def test_a_dead_letter_is_signed_as_one() -> None:
+    letter = DeadLetter(camera_id=CAMERA, verified=True, boot_id=1, seq=2)
+    said = sign_statement(PROCESSOR, CAMERA, letter)
+    assert open_statement(DeadLetter, CAMERA, said, RECORDER).verified
+    with pytest.raises(BadTag):
+        open_statement(DeadLetter, CAMERA, letter.SerializeToString(), RECORDER)
