@@ -11,7 +11,7 @@ from infra.pki.refusals import readmit
 from infra.pki.roles import CLIENTS, SERVERS, Roles, share_name
 from infra.up.processes import names
 from infra.up.settings import UpSettings
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, SecretError
 from schemas.identity import CameraId
 from schemas.keys import CameraKey
 
@@ -36,6 +36,6 @@ def _enrolled(layout: Layout, authority: Authority, key: CameraKey) -> bool:
         return False
     try:
         found = Enrolment.read(file)
-    except ConfigError:
+    except (ConfigError, SecretError):  # also one whose key has the form of an earlier release
         return False
     return found.key.export() == key.export() and (found.tls.authorities or "").strip() == authority.pem.strip()

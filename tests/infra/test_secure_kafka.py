@@ -19,6 +19,9 @@ from aiokafka.errors import (
 )
 from pydantic import SecretStr
 
+from consumers.conservation.kafka_marks import ask_marks
+from consumers.published import published_since
+from infra.kafka_protocol import read_by_protocol
 from infra.layout import Layout
 from infra.local.kafka import Kafka
 from infra.local.topics import create_topics, pointillist_topics
@@ -27,10 +30,11 @@ from infra.pki.kafka_rights import grant
 from infra.pki.roles import role_tls
 from infra.reach import require_kafka
 from schemas.errors import BrokerError
+from schemas.keys import KeyRing
 from schemas.runtime.access import KafkaAccess, KafkaAddress, Login, Tls, kafka_options
 from schemas.runtime.kafka_clients import end, start
 from schemas.topics import PROCESSORS_GROUP, KafkaTopic
-from tests.infra.secure import as_tls, enrolled, make_fleet
+from tests.infra.secure import SECRET, as_tls, enrolled, make_fleet
 
 pytestmark = pytest.mark.brokers
 PASSWORD = "correct horse battery staple"
@@ -161,6 +165,37 @@ async def test_nobody_joins_the_group_of_a_role_but_that_role(kafka: _WithPasswo
             await joins(kafka.access(role), PROCESSORS_GROUP, topic)
     with pytest.raises(GroupAuthorizationFailedError):
         await joins(kafka.access("processor"), "another-group", KafkaTopic.FRAMES)
+
+
+async def test_recorders_join_the_groups_that_begin_with_their_name(kafka: _WithPasswords) -> None:
+    await joins(kafka.access("recorder"), "pointillist-recorders", KafkaTopic.VERDICTS)
+    await joins(kafka.access("recorder"), "pointillist-recorders.letters", KafkaTopic.DEAD_LETTERS)
+
+
+async def test_a_recorder_is_told_how_far_frames_and_processors_are_and_which_alerts_there_are(
+    kafka: _WithPasswords,
+) -> None:
+    frames = TopicPartition(KafkaTopic.FRAMES.value, 0)
+    group = AIOKafkaConsumer(
+        **kafka_options(kafka.access("processor")), group_id=PROCESSORS_GROUP, enable_auto_commit=False
+    )
+    await group.start()
+    try:
+        group.assign([frames])
+        await group.commit({frames: 1})
+    finally:
+        await group.stop()
+    marks = await ask_marks(kafka.access("recorder"), frames.topic, [KafkaTopic.VERDICTS.value])
+    assert marks.processed[frames.topic, 0] == 1
+    assert marks.frames[frames.topic, 0] >= 1
+    assert marks.results[KafkaTopic.VERDICTS.value, 0] >= 1
+    assert await published_since(kafka.access("recorder"), KafkaTopic.ALERTS.value, 0)
+
+
+async def test_the_audit_reads_what_waits(kafka: _WithPasswords) -> None:
+    found = await read_by_protocol(kafka.access("audit"), {}, KeyRing(SECRET))
+    assert not [line for line in found.unread if "expected the topic" in line]
+    assert found.frames >= 1
 
 
 async def test_a_camera_may_do_nothing_in_kafka(kafka: _WithPasswords, fleet: Layout) -> None:
