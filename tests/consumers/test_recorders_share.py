@@ -17,7 +17,7 @@ from schemas.evidence.rule import EvidenceRule
 from schemas.pointillist_pb2 import Verdict
 from schemas.ranges import RangeSet
 from tests.conftest import TopicFactory
-from tests.consumers.recorder_rig import BOOT, Rig, dead_letter, ledger, verdict
+from tests.consumers.recorder_rig import BOOT, Rig, dead_letter, ledger, spoken, verdict
 from tests.consumers.scene import Scene
 from tests.waiting import until
 
@@ -80,7 +80,7 @@ async def publish(scene: Scene, recorded: asyncio.Event) -> None:
             repeats = [seq for seq in some[:2] if not is_letter(seq)]
             await scene.verdicts((made(seq) for seq in [*some, *repeats] if not is_letter(seq)), camera)
             for seq in filter(is_letter, some):
-                await scene.letter(dead_letter(seq, verified=True, camera_id=camera).SerializeToString())
+                await scene.letter(spoken(dead_letter(seq, verified=True, camera_id=camera)))
             await scene.event(ledger(start + 1, start + 20), camera)
         await asyncio.sleep(0.05)  # a stream: what is written in one transaction cannot be killed half-way
 

@@ -28,7 +28,7 @@ from schemas.identity import CameraId
 from schemas.keys import derive_camera_key
 from schemas.pointillist_pb2 import DeadLetter
 from schemas.topics import PROCESSORS_GROUP, KafkaTopic
-from tests.consumers.recorder_rig import KEYS, SECRET, Rig, ledger, signed, verdict
+from tests.consumers.recorder_rig import KEYS, SECRET, Rig, ledger, signed, spoken, verdict
 from tests.waiting import until
 
 CAMERAS = [CameraId(f"yard/cam{number}") for number in range(5)]
@@ -61,9 +61,9 @@ class Run:
                         continue  # it is lost
                     if seq == 5:
                         letter = DeadLetter(camera_id=camera, verified=True, boot_id=BOOT, seq=seq)
-                        await producer.send(KafkaTopic.DEAD_LETTERS, letter.SerializeToString(), key=camera.encode())
+                        await producer.send(KafkaTopic.DEAD_LETTERS, spoken(letter), key=camera.encode())
                         continue
-                    value = verdict(seq, boot=BOOT).SerializeToString()
+                    value = spoken(verdict(seq, boot=BOOT), camera)
                     for _ in range(2 if seq == 7 else 1):
                         await producer.send(KafkaTopic.VERDICTS, value, key=camera.encode())
                 kind = [("ce_type", b"pointillist.v1.Ledger")]
