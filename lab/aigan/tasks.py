@@ -15,7 +15,7 @@ from lab.aigan.generator import Shape
 from lab.aigan.training import Recipe
 from lab.backdoor.tasks import load_task
 from lab.data import LabelledPictures
-from lab.networks.mnist import model_c
+from lab.networks.basic_cnn import BasicCnn
 from lab.training.scene import CALIBRATION_SEED, TEST_SEED, TRAIN_SEED, scenes
 from processors.bundle import load_bundle, shipped_bundle
 from schemas.errors import ConfigError
@@ -142,10 +142,10 @@ def _with_black_box() -> list[str]:
 
 
 _MNIST: Final = Recipe(
-    steps=16_000, eps=0.3, batch=32, cycle=4000, narrow=24, wide=64, discriminate_every=8, pretrain_steps=30
+    steps=24_000, eps=0.3, batch=32, cycle=4000, narrow=24, wide=48, discriminate_every=8, pretrain_steps=30
 )
 _CIFAR10: Final = Recipe(
-    steps=40_000, eps=8 / 255, batch=32, cycle=4000, flip=True, wide=64, discriminate_every=8, pretrain_steps=50
+    steps=24_000, eps=8 / 255, batch=32, cycle=4000, flip=True, wide=64, discriminate_every=8, pretrain_steps=50
 )
 
 TASKS: Final = {
@@ -156,15 +156,15 @@ TASKS: Final = {
             mnist_target,
             _data_set("mnist"),
             _MNIST,
-            replace(_MNIST, warmup_steps=200),
-            model_c,
+            replace(_MNIST, steps=28_000, warmup_steps=200),
+            BasicCnn,
         ),
         Task(
             "cifar10",
             lambda: shipped_bundle("cifar10"),
             _data_set("cifar10"),
             _CIFAR10,
-            _CIFAR10,
+            replace(_CIFAR10, steps=16_000),
             vgg_of_ones_own,
         ),
         Task(

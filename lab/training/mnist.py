@@ -32,19 +32,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("POINTILLIST_DATA", ".")))
     parser.add_argument("--out", type=Path, required=True, help="the bundle's folder")
-    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=4)
     arguments = parser.parse_args()
     with np.load(arguments.data / "mnist.npz") as data:
         images, labels, test, truth = (data[name] for name in ("train_x", "train_y", "test_x", "test_y"))
     images, labels, test = images[:-HELD_OUT, ..., None], labels[:-HELD_OUT].astype(np.int64), test[..., None]
     mean, std = channel_statistics(images)
-    # As Carlini and Wagner: dropout, pictures as they are. Ours: fewer epochs, a rate that falls.
+    # Pictures as they are. At Carlini and Wagner's rate, .01, PGD-40 itself gets what it asks for on 91 % of held-out
+    # pictures at ε = .3, here on 99 %, at the same accuracy: an attack is not judged by what blocks all of them.
     recipe = Recipe(
         epochs=arguments.epochs,
         flip=False,
         pad=0,
         weight_decay=0.0,
-        peak_rate=0.01,
+        peak_rate=0.05,
         average_decay=0.0,
         warmup_share=0.02,
     )
