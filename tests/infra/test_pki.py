@@ -22,6 +22,8 @@ from infra.pki.enrolment import Enrolment, enroll
 from infra.pki.mqtt_rights import mqtt_rights
 from infra.pki.refusals import readmit, refuse, refused
 from infra.pki.roles import Roles, role_tls, share_name
+from infra.up.identities import prepare_identities
+from infra.up.settings import UpSettings
 from schemas.errors import ConfigError, RevokedKey, SecretError, StateError, UserError
 from schemas.identity import CameraId
 from schemas.keys import KeyRing, derive_camera_key
@@ -161,6 +163,16 @@ def test_a_damaged_enrolment_is_refused_in_words(fleet: Layout, tmp_path: Path, 
     (tmp_path / "file").write_text(change((tmp_path / "file").read_text()))
     with pytest.raises(ConfigError, match=words):
         Enrolment.read(tmp_path / "file")
+
+
+def test_an_enrolment_whose_key_has_another_form_is_issued_anew(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    layout.issue_key(DOOR)
+    prepare_identities(layout, [DOOR], UpSettings())
+    file, key = layout.enrolment(DOOR), layout.camera_key(DOOR)
+    file.write_text(file.read_text().replace(key.export(), "0:00"))
+    prepare_identities(layout, [DOOR], UpSettings())
+    assert Enrolment.read(file).key.export() == key.export()
 
 
 def test_an_ended_enrolment_and_another_name_are_refused_by_the_command(fleet: Layout, tmp_path: Path) -> None:
