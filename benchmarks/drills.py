@@ -98,9 +98,9 @@ def _hang(system: RunningSystem, broker: str, seconds: float) -> Result:
 
 
 def hostile(folder: Path, messages: int = 100_000, cameras: int = 8, pause_s: float = 6.0) -> Result:
-    """Hostile payloads beside good traffic."""
+    """Hostile payloads beside good traffic, of somebody whom neither TLS nor rights have stopped."""
     state = folder / "hostile"
-    with RunningSystem(state, "--cameras", cameras, "--fps", 5) as system:
+    with RunningSystem(state, "--cameras", cameras, "--fps", 5, "--plain") as system:
         system.await_role("fleet")
         time.sleep(pause_s)
         host, _, port = system.roles()["mosquitto"]["listen"].partition(":")

@@ -70,12 +70,12 @@ def bare_stages(bundle: Path, seconds: float) -> dict[str, float]:
     return {"frames_per_second": done / elapsed, "cpu_s_per_frame": (time.process_time() - cpu) / done}
 
 
-def whole_pipeline(bundle: Path, cameras: int, seconds: float) -> dict[str, Any]:
-    """Frames a second and CPU seconds a frame of `pointillist up` as fast as it goes, once it is warm."""
-    options = ("--cameras", cameras, "--fps", 0, "--seconds", seconds + 2 * WARM_S, "--strip-rate", 0)
+def whole_pipeline(bundle: Path, cameras: int, seconds: float, *more: str) -> dict[str, Any]:
+    """Frames a second and CPU seconds a frame of `pointillist up` as fast as it goes, once warm; `more` are options."""
+    load = ("--cameras", cameras, "--fps", 0, "--seconds", seconds + 2 * WARM_S, "--strip-rate", 0)
     with tempfile.TemporaryDirectory(prefix="pointillist-bench-") as folder:
         state = Path(folder) / "state"
-        with RunningSystem(state, *options, "--bundle", bundle, "--batch", BATCH, "--no-prometheus") as system:
+        with RunningSystem(state, *load, "--bundle", bundle, "--batch", BATCH, "--no-prometheus", *more) as system:
             system.await_role("fleet")
             while recorded(Layout(state)) == 0:
                 time.sleep(0.2)

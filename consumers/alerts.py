@@ -26,6 +26,7 @@ from schemas.identity import CameraId
 from schemas.keys import KeyRing
 from schemas.limits import MAX_BROKER_BYTES
 from schemas.pointillist_pb2 import Alert, ProbeRequest
+from schemas.runtime.access import KafkaAddress, kafka_options
 from schemas.runtime.kafka_clients import REQUEST_S, STOP_S, start, stop
 from schemas.statements import sealed_alert
 
@@ -88,7 +89,7 @@ class Outbox:
     refused. What therefore comes twice is the same by its id.
     """
 
-    def __init__(self, bootstrap: str, alerts_topic: str, events_topic: str, keys: KeyRing) -> None:
+    def __init__(self, bootstrap: KafkaAddress, alerts_topic: str, events_topic: str, keys: KeyRing) -> None:
         """`keys` sign all of it: whoever else may write to Kafka can make none."""
         self._keys = keys
         self._bootstrap = bootstrap
@@ -166,7 +167,7 @@ class Outbox:
         async with self._starting:
             if self._producer is None:
                 producer = AIOKafkaProducer(
-                    bootstrap_servers=self._bootstrap,
+                    **kafka_options(self._bootstrap),
                     acks="all",
                     # One record a batch: Kafka refuses whole batches.
                     max_batch_size=1,

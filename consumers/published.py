@@ -8,20 +8,21 @@ from aiokafka import AIOKafkaConsumer
 
 from consumers.reading.log import named
 from schemas.limits import MAX_BROKER_BYTES
+from schemas.runtime.access import KafkaAddress, kafka_options
 from schemas.runtime.kafka_clients import REQUEST_S, STOP_S, leave, start
 
 _EARLIER_MS: Final = 600_000
 """Kafka's records carry the clock of who sent them, alerts that of who raised them."""
 
 
-async def published_since(kafka: str, topic: str, raised_ms: int) -> set[str]:
+async def published_since(kafka: KafkaAddress, topic: str, raised_ms: int) -> set[str]:
     """The ids of the alerts that `topic` holds from shortly before `raised_ms` (Unix time) on, up to its end now.
 
     Raises what aiokafka raises when Kafka does not answer.
     """
     consumer = AIOKafkaConsumer(
         topic,
-        bootstrap_servers=kafka,
+        **kafka_options(kafka),
         group_id=None,
         enable_auto_commit=False,
         auto_offset_reset="earliest",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from schemas.evidence.rule import EvidenceRule
+from schemas.runtime.access import KafkaAddress
 from schemas.topics import KafkaTopic
 
 _DAY_S = 86_400.0
@@ -74,7 +76,7 @@ class RecorderSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kafka: str
+    kafka: KafkaAddress
     """Bootstrap servers, host:port."""
     database: str = "sqlite:///pointillist.sqlite"
     """An SQLAlchemy URL: sqlite:///FILE or postgresql+psycopg://…"""
@@ -87,6 +89,8 @@ class RecorderSettings(BaseModel):
     """A folder, or any URL that fsspec opens, such as s3://bucket/prefix."""
     http: tuple[str, int] | None = None
     """Where the pages listen; port 0 takes a free one."""
+    http_tls: Path | None = None
+    """A folder with `tls.crt` and `tls.key`: the pages by HTTPS."""
     served_as: tuple[HostName, ...] = ()
     """Names of hosts that the pages answer to, besides the address itself."""
     bounds: Bounds = Bounds()

@@ -25,6 +25,7 @@ from schemas.identity import CameraId
 from schemas.keys import KeyRing
 from schemas.ranges import RangeSet
 from schemas.roots import Role
+from schemas.runtime.access import KafkaAddress
 
 ReadKafka = Callable[[Mapping[tuple[str, int], int]], KafkaSets]
 """Reads Kafka; told the offsets at which the recorder goes on, by topic and partition."""
@@ -74,7 +75,7 @@ def audit(layout: Layout, *, read_kafka: bool = True) -> Audit:
     return _audit(layout.database_url, [layout.spool], read, keys)
 
 
-def audit_deployment(kafka: str, database: str, spools: Sequence[Path], keys: KeyRing) -> Audit:
+def audit_deployment(kafka: KafkaAddress, database: str, spools: Sequence[Path], keys: KeyRing) -> Audit:
     """Audit Kafka at `kafka` by its protocol, the `database` at that URL, and those `spools` that can be reached.
 
     The same law and the same counts as the audit of files: of a boot without a spool, its camera's signed ledger says

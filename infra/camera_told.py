@@ -17,6 +17,7 @@ from schemas.frame import open_message, sign_message
 from schemas.identity import CameraId
 from schemas.keys import KeyRing
 from schemas.pointillist_pb2 import Command, Meta
+from schemas.runtime.access import Login, Tls, tls_refusal
 from schemas.topics import Channel, mqtt_topic
 
 ANSWER_S: Final = 10.0
@@ -25,7 +26,14 @@ ANSWER_S: Final = 10.0
 class CameraTold:
     """A connection to the broker that hears one camera's `meta`; only what the camera has signed is believed."""
 
-    def __init__(self, address: tuple[str, int], camera_id: CameraId, keys: KeyRing) -> None:
+    def __init__(
+        self,
+        address: tuple[str, int],
+        camera_id: CameraId,
+        keys: KeyRing,
+        tls: Tls | None = None,
+        login: Login | None = None,
+    ) -> None:
         self.meta: Meta | None = None
         """The last that came, None before the first."""
         self.refused: WireError | None = None
@@ -36,6 +44,10 @@ class CameraTold:
         self._changed = threading.Condition()
         self._subscribed = 0
         client = self._client = Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)
+        if tls is not None:
+            client.tls_set_context(tls.context())
+        if login is not None:
+            client.username_pw_set(login.user, login.password.get_secret_value())
         client.on_connect = lambda *_: self._subscribe(retain_handling=0)
         client.on_subscribe = self._on_subscribe
         client.on_message = self._on_message
@@ -46,7 +58,7 @@ class CameraTold:
             self._client.connect(*self._address)
         except OSError as error:
             host, port = self._address
-            raise BrokerError(f"expected an MQTT broker at {host}:{port}: {error}") from None
+            raise BrokerError(f"expected an MQTT broker at {host}:{port}: {tls_refusal(error) or error}") from None
         self._client.loop_start()
         # A broker sends what it retains before it answers the next request, here for the same topic once more.
         if not self._await(lambda: self._subscribed == 2, ANSWER_S):

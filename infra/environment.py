@@ -31,6 +31,18 @@ class Environment(BaseSettings):
     camera_key: SecretStr | None = None
     """The key of an attached camera, as `pointillist key` prints it."""
     camera_key_file: Path | None = None
+    mqtt_tls: Path | None = None
+    """Folder with ca.crt and, to be known by a certificate, tls.crt and tls.key: how the MQTT broker is reached."""
+    mqtt_login: SecretStr | None = None
+    """user:password"""
+    mqtt_login_file: Path | None = None
+    kafka_tls: Path | None = None
+    """The same for Kafka."""
+    kafka_login: SecretStr | None = None
+    """user:password, by SCRAM-SHA-512."""
+    kafka_login_file: Path | None = None
+    share_file: Path | None = None
+    """A file with the name of the bridges' share of the frames, which is a secret where strangers may connect."""
     data: Path | None = None
     """Folder of the data sets."""
     trace: Path | None = None

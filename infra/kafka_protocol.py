@@ -18,6 +18,7 @@ from infra.kafka_sets import KafkaSets, Waiting
 from schemas.errors import BrokerError
 from schemas.keys import KeyRing
 from schemas.limits import MAX_BROKER_BYTES
+from schemas.runtime.access import KafkaAddress, kafka_options
 from schemas.runtime.kafka_clients import REQUEST_S, STOP_S, leave, start
 from schemas.runtime.kafka_damage import DamagePasser
 from schemas.topics import PROCESSORS_GROUP, KafkaTopic
@@ -31,7 +32,7 @@ Offsets = Mapping[tuple[str, int], int]
 """By topic and partition."""
 
 
-async def read_by_protocol(bootstrap: str, recorder: Offsets, keys: KeyRing) -> KafkaSets:
+async def read_by_protocol(bootstrap: KafkaAddress, recorder: Offsets, keys: KeyRing) -> KafkaSets:
     """Read the Kafka at `bootstrap`; `recorder` holds the offsets at which the recorder goes on.
 
     Up to the end that each log has at the start. Raises BrokerError when Kafka does not answer.
@@ -42,7 +43,7 @@ async def read_by_protocol(bootstrap: str, recorder: Offsets, keys: KeyRing) -> 
         known = {tp.topic for tp in partitions}
         sets.unread += [f"Kafka: expected the topic {topic}, there is none" for topic in _TOPICS if topic not in known]
         consumer = AIOKafkaConsumer(
-            bootstrap_servers=bootstrap,
+            **kafka_options(bootstrap),
             group_id=None,
             enable_auto_commit=False,
             # What Kafka deletes meanwhile is passed over.
@@ -61,9 +62,9 @@ async def read_by_protocol(bootstrap: str, recorder: Offsets, keys: KeyRing) -> 
     return sets
 
 
-async def _cluster(bootstrap: str) -> tuple[list[TopicPartition], dict[tuple[str, int], int]]:
+async def _cluster(bootstrap: KafkaAddress) -> tuple[list[TopicPartition], dict[tuple[str, int], int]]:
     """The partitions of our topics, and the next frame that the processors will take of each of theirs."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=REQUEST_S * 1000)
+    admin = AIOKafkaAdminClient(**kafka_options(bootstrap), request_timeout_ms=REQUEST_S * 1000)
     try:
         await start(admin)
         async with asyncio.timeout(REQUEST_S):  # a group's coordinator is looked for for ever

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from contextlib import suppress
 from dataclasses import dataclass
@@ -87,6 +88,29 @@ class Layout:
     def generations(self) -> Path:
         """Lowest accepted key generation by camera, where it is not zero."""
         return self.folder / "generations.json"
+
+    @property
+    def pki(self) -> Path:
+        """The fleet's authority, and what it has issued."""
+        return self.folder / "pki"
+
+    @property
+    def plain(self) -> bool:
+        """Whether the brokers of the last run let in whoever reached them."""
+        try:
+            run = json.loads(self.run.read_text())
+        except (FileNotFoundError, ValueError):
+            return False
+        return bool(run.get("options", {}).get("plain", False))
+
+    @property
+    def secure(self) -> bool:
+        """Whether the brokers of this system let in only those whom the authority has named."""
+        return self.pki.is_dir() and not self.plain
+
+    def enrolment(self, camera_id: CameraId) -> Path:
+        """The enrolment of a camera that runs on this machine."""
+        return self.folder / "enrolments" / f"{camera_id}.enrolment"
 
     @property
     def scenario(self) -> Path:

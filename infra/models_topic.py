@@ -17,6 +17,7 @@ from schemas.errors import BrokerError, BundleError, SecretError, WireError
 from schemas.limits import MAX_BROKER_BYTES
 from schemas.models import LIVE_KEY, PROCESSOR_PREFIX, live, seal, unseal
 from schemas.pointillist_pb2 import Model, Models, ServedModel, SignedModels
+from schemas.runtime.access import KafkaAddress, kafka_options
 from schemas.runtime.kafka_clients import start, stop
 from schemas.signers import Signer, TrustedSigners
 from schemas.topics import PROCESSORS_GROUP, KafkaTopic
@@ -33,7 +34,7 @@ class ModelsTopic:
 
     def __init__(
         self,
-        bootstrap: str,
+        bootstrap: KafkaAddress,
         trusted: TrustedSigners,
         signer: Signer | None = None,
         topic: str = KafkaTopic.MODELS.value,
@@ -49,7 +50,7 @@ class ModelsTopic:
         self._partition = TopicPartition(topic, 0)
         self._group = group
         self._consumer = AIOKafkaConsumer(
-            bootstrap_servers=bootstrap,
+            **kafka_options(bootstrap),
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             max_partition_fetch_bytes=MAX_BROKER_BYTES,
@@ -139,7 +140,7 @@ class ModelsTopic:
         The group keeps the place of one with a fixed name for a while after it has ended. One that has not said
         anything yet runs all the same.
         """
-        admin = AIOKafkaAdminClient(bootstrap_servers=self._bootstrap, request_timeout_ms=int(_CALL_S * 1000))
+        admin = AIOKafkaAdminClient(**kafka_options(self._bootstrap), request_timeout_ms=int(_CALL_S * 1000))
         try:
             async with asyncio.timeout(_CALL_S):
                 await start(admin)
@@ -170,7 +171,7 @@ class ModelsTopic:
         signed.CopyFrom(models)
         signed.changed_ms = max(time.time_ns() // 1_000_000, self.models.changed_ms + 1)
         producer = AIOKafkaProducer(
-            bootstrap_servers=self._bootstrap, acks="all", enable_idempotence=True, max_request_size=MAX_BROKER_BYTES
+            **kafka_options(self._bootstrap), acks="all", enable_idempotence=True, max_request_size=MAX_BROKER_BYTES
         )
         headers = event_headers(MODELS, SignedModels, f"models/{time.time_ns()}")
         try:

@@ -4,38 +4,116 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
+import ssl
+import struct
 import time
 from collections.abc import Callable
+from contextlib import closing
+from typing import Final
 
+from infra.role import address as parse
 from schemas.errors import BrokerError
+from schemas.runtime.access import KafkaAccess, KafkaAddress, Login, Tls, kafka_options, secured, tls_refusal
 
 RETRY_S = 0.2
+_ANSWER_S: Final = 2.0
+# Kafka's first question, ApiVersions in version 0 without a client's name: asked for nothing, for its answer shows that
+# the server has taken our certificate, which in TLS 1.3 comes after the client's part is done.
+_API_VERSIONS: Final = struct.pack(">ihhih", 10, 18, 0, 1, -1)
 
 
-def require_mqtt(address: tuple[str, int], wait_s: float) -> None:
-    """Return when an MQTT 5 broker accepts a client there; `BrokerError` when none has after `wait_s` seconds."""
-    from infra.local.mosquitto import answers_mqtt
-
-    _require("an MQTT 5 broker", address, wait_s, lambda: answers_mqtt(*address))
+class Refused(Exception):  # noqa: N818  # what happened, not a defect
+    """A broker answers, and does not let us in: to wait does not help."""
 
 
-def require_kafka(address: tuple[str, int], wait_s: float) -> None:
-    """Return when a Kafka broker answers there; `BrokerError` when none has after `wait_s` seconds."""
+def require_mqtt(address: tuple[str, int], wait_s: float, tls: Tls | None = None, login: Login | None = None) -> None:
+    """Return when an MQTT 5 broker accepts a client there.
+
+    Raises `BrokerError` when none has after `wait_s` seconds, and at once when one answers and refuses us.
+    """
+    from infra.local.mosquitto import mqtt_refusal
+
+    def accepts() -> bool:
+        try:
+            why = mqtt_refusal(*address, _ANSWER_S, tls, login)
+        except OSError:
+            return False
+        if why is not None:
+            raise Refused(why)
+        return True
+
+    _require("an MQTT 5 broker", address, wait_s, accepts)
+
+
+def require_kafka(address: KafkaAddress, wait_s: float) -> None:
+    """Return when a Kafka broker answers there.
+
+    Raises `BrokerError` when none has after `wait_s` seconds, and at once when one answers and refuses us.
+    """
     from infra.local.kafka import answers_kafka
 
-    place = f"{address[0]}:{address[1]}"
+    places = [parse(place) for place in str(address).split(",")]
+
+    def answers() -> bool:
+        if isinstance(address, KafkaAccess):
+            _look_for_refusal(places, address.tls)
+            if address.login is not None and asyncio.run(_password_refused(address, places)):
+                raise Refused("wrong user or password")
+        return asyncio.run(answers_kafka(address))
+
     # Its own line for each try would bury ours.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     try:
-        _require("a Kafka broker", address, wait_s, lambda: asyncio.run(answers_kafka(place)))
+        _require("a Kafka broker", places[0], wait_s, answers)
     finally:
         logging.getLogger("aiokafka").setLevel(logging.NOTSET)
 
 
+def _look_for_refusal(places: list[tuple[str, int]], tls: Tls) -> None:
+    """Raise `Refused` when one of the servers does not let us in, or we do not trust it."""
+    context = tls.context()
+    for host, port in places:
+        try:
+            plain = socket.create_connection((host, port), _ANSWER_S)
+            with closing(secured(plain, context, host, _ANSWER_S)) as link:
+                link.sendall(_API_VERSIONS)
+                link.recv(4)
+        except ssl.SSLError as error:
+            why = tls_refusal(error)
+            if why is not None and not isinstance(error, ssl.SSLEOFError):
+                raise Refused(why) from None
+        except OSError:
+            continue
+
+
+async def _password_refused(address: KafkaAccess, places: list[tuple[str, int]]) -> bool:
+    """Whether a server answers that it does not know this user, or not by this password."""
+    from aiokafka.conn import create_conn
+    from aiokafka.errors import AuthenticationFailedError, KafkaError, SaslAuthenticationFailed
+
+    options = kafka_options(address)
+    del options["bootstrap_servers"]
+    for host, port in places:
+        try:
+            link = await create_conn(host, port, client_id="ready", request_timeout_ms=int(_ANSWER_S * 1000), **options)
+        except (AuthenticationFailedError, SaslAuthenticationFailed):
+            return True
+        except (KafkaError, OSError, TimeoutError):
+            continue
+        link.close()
+    return False
+
+
 def _require(what: str, address: tuple[str, int], wait_s: float, answers: Callable[[], bool]) -> None:
     end = time.monotonic() + wait_s
-    while not answers():
+    host, port = address
+    while True:
+        try:
+            if answers():
+                return
+        except Refused as why:
+            raise BrokerError(f"expected {what} at {host}:{port} to let us in: {why}") from None
         if time.monotonic() >= end:
-            host, port = address
             raise BrokerError(f"expected {what} at {host}:{port}, none has answered for {wait_s:g} s")
         time.sleep(RETRY_S)

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from processors.pipeline import DenoiseSettings
 from processors.stages.reconstruct import Mode
 from schemas.limits import USUAL_FRAME_PIXELS
+from schemas.runtime.access import KafkaAddress
 from schemas.topics import PROCESSORS_GROUP, KafkaTopic
 
 
@@ -20,7 +21,7 @@ class ProcessorSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    kafka: str
+    kafka: KafkaAddress
     """Bootstrap servers, `host:port`."""
     bundle: Path
     """Folder of the model bundle that serves while none is published."""

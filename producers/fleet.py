@@ -30,6 +30,7 @@ from schemas.errors import PointillistError, SecretError, SourceError, StateErro
 from schemas.identity import CameraId
 from schemas.keys import CameraKey
 from schemas.metrics import DISK_FREE
+from schemas.runtime.access import Login, Tls
 from schemas.runtime.disk import free_bytes
 from schemas.runtime.health import Health
 from schemas.runtime.throttle import Throttle
@@ -78,6 +79,7 @@ async def run_fleet(
     link: LinkSettings | None = None,
     mark: Path | None = None,
     again: bool = False,
+    tls: Mapping[CameraId, Tls] | None = None,
 ) -> FleetOutcome:
     """Run all cameras until their sources end, `ends_at_ms` (Unix time), `run_s` or `stop`; then drain the spools.
 
@@ -86,12 +88,14 @@ async def run_fleet(
     `again` it begins another run then, and also when all sources had ended. `mark` is the file that says when the run
     began, by default the one of `fleet_started`.
 
+    `tls` says how each camera connects, None that the broker speaks none.
+
     Raises `SecretError` without a key for each camera, `ConfigError` when a generator of an attack cannot be run,
     `StateError` when a spool is in use, and, at the very first start, `SourceError` when no camera has a source that
     opens.
     """
     start = Start(mark or fleet_started(state), again=again)
-    fleet = _Fleet(scenario.cameras(), scenario.faults, mqtt, state, keys, registry, health, link, start)
+    fleet = _Fleet(scenario.cameras(), scenario.faults, mqtt, state, keys, registry, health, link, start, tls)
     return await fleet.run(stop, ends_at_ms, drain_s, run_s)
 
 
@@ -107,6 +111,8 @@ async def run_camera(
     ends_at_ms: int | None = None,
     drain_s: float = 30.0,
     link: LinkSettings | None = None,
+    tls: Tls | None = None,
+    login: Login | None = None,
 ) -> FleetOutcome:
     """Run one attached camera: a fleet of one that has nothing to do with others in the same `state`.
 
@@ -114,7 +120,8 @@ async def run_camera(
     ended in good order. Raises `StateError` when its spool is in use and `SourceError` when its source does not open.
     """
     start = Start(spool_root(state) / settings.camera_id / "started.json", attached=True)
-    fleet = _Fleet([settings], [], mqtt, state, {settings.camera_id: key}, registry, health, link, start)
+    secure = {settings.camera_id: tls} if tls is not None else None
+    fleet = _Fleet([settings], [], mqtt, state, {settings.camera_id: key}, registry, health, link, start, secure, login)
     return await fleet.run(stop, ends_at_ms, drain_s)
 
 
@@ -132,6 +139,8 @@ class _Fleet:
         health: Health,
         link: LinkSettings | None,
         start: Start,
+        tls: Mapping[CameraId, Tls] | None,
+        login: Login | None = None,
     ) -> None:
         missing = [camera.camera_id for camera in settings if camera.camera_id not in keys]
         if missing:
@@ -146,7 +155,7 @@ class _Fleet:
         self._complained: Throttle[tuple[str, str]] = Throttle(_AGAIN_S, remembered=len(settings) + 1)
         self._instruments = Instruments.on(registry)
         DISK_FREE.on(registry).labels("spools").set_function(partial(free_bytes, spool_root(state)))
-        self._broker = Broker(*mqtt, at_once=_CONNECTING)
+        self._broker = Broker(*mqtt, at_once=_CONNECTING, tls=tls, login=login)
         self._turns = Turns()
         self._cameras: list[Camera] = []
         self._red_team = RedTeam(fault.generator for fault in faults if fault.generator is not None)

@@ -211,6 +211,12 @@ class KeyRing:
             self._keys.popitem(last=False)
         return key
 
+    def accept_from(self, lowest: Mapping[str, int]) -> None:
+        """Accept these generations and later ones from now on, in place of what was accepted."""
+        self._accepted_from = dict(lowest)
+        for camera_id, generation in [key for key in self._keys if key[1] < lowest.get(key[0], 0)]:
+            del self._keys[camera_id, generation]
+
     def every_generation(self) -> KeyRing:
         """The same keys, revoked ones included: for what was signed and taken before."""
         ring = copy(self)

@@ -1,4 +1,7 @@
-"""Somebody who reaches both brokers of a running system and has no key, and what becomes of the good frames."""
+"""Somebody who reaches both brokers of a running system and has no key, and what becomes of the good frames.
+
+Such systems run with `--plain`: by TLS and rights nobody gets so far, and this shows what holds where somebody does.
+"""
 
 from __future__ import annotations
 

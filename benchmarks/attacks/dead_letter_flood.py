@@ -85,7 +85,7 @@ def attack(folder: Path) -> Outcome:
     """Flood beside eight cameras."""
     state = folder / "system"
     layout = Layout(state)
-    with RunningSystem(state, "--cameras", 8, "--fps", 5) as system:
+    with RunningSystem(state, "--cameras", 8, "--fps", 5, "--plain") as system:
         system.await_role("fleet")
         time.sleep(8)
         begun_ms = time.time_ns() // 10**6

@@ -31,7 +31,7 @@ WHAT: Final = (
 def attack(folder: Path) -> Outcome:
     """Reached when the audit, of the running system or at its end, calls a frame lost."""
     state = folder / "forged-ledger"
-    with RunningSystem(state, "--cameras", CAMERAS, "--fps", 5) as system:
+    with RunningSystem(state, "--cameras", CAMERAS, "--fps", 5, "--plain") as system:
         system.await_role("fleet")
         layout = Layout(state)
         await_frames(layout, CAMERAS)

@@ -15,7 +15,9 @@ from benchmarks.attacks.outcome import Outcome
 from benchmarks.system import RunningSystem, audit
 from infra.layout import Layout
 from infra.local.topics import create_topics, pointillist_topics
+from infra.pki.roles import role_tls
 from infra.up.processes import health_of
+from schemas.runtime.access import KafkaAccess, KafkaAddress, kafka_options
 from schemas.topics import KafkaTopic
 
 TOPIC = KafkaTopic.FRAMES.value
@@ -33,7 +35,8 @@ def attack(folder: Path) -> Outcome:
         layout = Layout(state)
         wait_for(lambda: recorded(layout) > 20, 60)
         roles = system.roles()
-        kafka, health = roles["kafka"]["listen"], roles["processor-1"]["metrics"]
+        kafka = KafkaAccess(roles["kafka"]["listen"], role_tls(layout.pki, "admin"))
+        health = roles["processor-1"]["metrics"]
         asyncio.run(delete(kafka))
         lost_at = time.monotonic()
         noticed_s = wait_for(lambda: not health_of(health)[0], NOTICED_S)
@@ -83,9 +86,9 @@ def recorded(layout: Layout) -> int:
         return 0
 
 
-async def delete(bootstrap: str) -> None:
+async def delete(kafka: KafkaAddress) -> None:
     """Delete the frames topic with all that is in it."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    admin = AIOKafkaAdminClient(**kafka_options(kafka))
     await admin.start()
     try:
         await admin.delete_topics([TOPIC])

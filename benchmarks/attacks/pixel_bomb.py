@@ -39,7 +39,7 @@ def attack(folder: Path) -> Outcome:
 
 def bombed(state: Path, shape: tuple[int, int]) -> Outcome:
     """The other cameras' frames before and while black frames of this height and width come all at once."""
-    options = ("--cameras", CAMERAS, "--fps", FPS, "--strip-rate", 0, "--drain", 120, "--no-prometheus")
+    options = ("--cameras", CAMERAS, "--fps", FPS, "--strip-rate", 0, "--drain", 120, "--no-prometheus", "--plain")
     attacker = CameraId("local/cam-0")
     with RunningSystem(state, *options) as system:
         system.await_role("fleet")

@@ -9,15 +9,16 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
 from consumers.conservation.rounds import Marks, Offsets
+from schemas.runtime.access import KafkaAddress, kafka_options
 from schemas.runtime.kafka_clients import REQUEST_S, STOP_S, leave, start
 from schemas.topics import PROCESSORS_GROUP
 
 
-async def ask_marks(kafka: str, frames_topic: str, result_topics: Collection[str]) -> Marks:
+async def ask_marks(kafka: KafkaAddress, frames_topic: str, result_topics: Collection[str]) -> Marks:
     """Ask the Kafka at `kafka`. Raises what aiokafka raises when it does not answer."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=kafka, request_timeout_ms=REQUEST_S * 1000)
+    admin = AIOKafkaAdminClient(**kafka_options(kafka), request_timeout_ms=REQUEST_S * 1000)
     consumer = AIOKafkaConsumer(
-        bootstrap_servers=kafka, group_id=None, enable_auto_commit=False, request_timeout_ms=REQUEST_S * 1000
+        **kafka_options(kafka), group_id=None, enable_auto_commit=False, request_timeout_ms=REQUEST_S * 1000
     )
     try:
         await start(admin)

@@ -24,6 +24,7 @@ from consumers.console.board import Board, monotonic_ms
 from consumers.console.web import LENGTH_BYTES, PagesSettings
 from consumers.settings import RecorderSettings
 from schemas.errors import ConfigError
+from schemas.runtime.access import CERTIFICATE_FILE, KEY_FILE, server_context
 from schemas.runtime.health import Health
 
 _ADDRESS_S: Final = 3.0
@@ -58,14 +59,19 @@ class Pages:
         self._health = health
         self._count = count
         self._audit = audit
-        self._told = PagesSettings(database=settings.database, listen=settings.http[0], served_as=settings.served_as)
+        self._told = PagesSettings(
+            database=settings.database, listen=settings.http[0], served_as=settings.served_as, tls=settings.http_tls
+        )
+        if settings.http_tls is not None:
+            server_context(settings.http_tls / CERTIFICATE_FILE, settings.http_tls / KEY_FILE)  # or ConfigError
         self._socket = _listen(*settings.http)
         self.address: tuple[str, int] = self._socket.getsockname()[:2]
         health.set("pages", False, "not served yet")
 
     async def serve(self) -> None:
         """Keep the pages served until cancelled."""
-        log.info("pages", address=f"http://{self.address[0]}:{self.address[1]}/")
+        scheme = "http" if self._told.tls is None else "https"
+        log.info("pages", address=f"{scheme}://{self.address[0]}:{self.address[1]}/")
         first_s, longest_s = _AGAIN_S
         pause_s = first_s
         while True:

@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib.resources import files
 from operator import itemgetter
+from pathlib import Path
 from typing import Final
 
 import uvicorn
@@ -36,6 +37,7 @@ from consumers.console.visitors import VISITORS, Visitor
 from consumers.database.engine import open_engine
 from consumers.database.history import minutes
 from consumers.database.tables import alerts, dead_letters
+from schemas.runtime.access import CERTIFICATE_FILE, KEY_FILE
 
 RECENT: Final = 200
 LENGTH_BYTES: Final = 4
@@ -73,6 +75,8 @@ class PagesSettings(BaseModel):
     listen: str
     """The address as the operator wrote it, without its port."""
     served_as: tuple[str, ...] = ()
+    tls: Path | None = None
+    """Folder of the certificate and its key; None is plain HTTP."""
 
 
 def recent_alerts(engine: Engine) -> list[dict[str, object]]:
@@ -272,6 +276,8 @@ async def serve(listening: socket.socket, channel: socket.socket) -> None:
         backlog=_BACKLOG,
         timeout_graceful_shutdown=1,
         server_header=False,
+        ssl_certfile=settings.tls / CERTIFICATE_FILE if settings.tls else None,
+        ssl_keyfile=settings.tls / KEY_FILE if settings.tls else None,
     )
     server = _Server(config)
     serving = asyncio.create_task(server.serve([listening]))

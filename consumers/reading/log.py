@@ -20,6 +20,7 @@ from consumers.reading.membership import Membership
 from consumers.settings import RecorderSettings
 from schemas.limits import MAX_BROKER_BYTES
 from schemas.runtime import trace
+from schemas.runtime.access import kafka_options
 from schemas.runtime.kafka_clients import REQUEST_S, STOP_S, leave, start
 from schemas.runtime.kafka_damage import DamagePasser
 
@@ -65,7 +66,7 @@ class Log:
         Raises what aiokafka raises when Kafka does not answer or has not all topics yet.
         """
         consumer = AIOKafkaConsumer(
-            bootstrap_servers=self._settings.kafka,
+            **kafka_options(self._settings.kafka),
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             fetch_max_bytes=2 * MAX_BROKER_BYTES,

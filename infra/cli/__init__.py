@@ -45,6 +45,7 @@ def main() -> None:
         doctor,
         key,
         model,
+        pki,
         roles,
         signer,
         topics,

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from infra.cli import app
+from infra.cli.access import BROKER_WAIT_S, KafkaLogin, KafkaTls, kafka_place, require_brokers
 from infra.cli.passwords import resolve
-from infra.cli.roles import BROKER_WAIT_S, require_brokers
 from schemas.errors import ConfigError, StateError
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ def audit(
             "their signed ledgers say what was published."
         ),
     ] = None,
+    kafka_tls: KafkaTls = None,
+    kafka_login: KafkaLogin = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Compare what the cameras published with what was recorded, from the database, Kafka's logs and the spools.
@@ -61,9 +63,10 @@ def audit(
         for folder in spool or ():
             if not folder.is_dir():
                 raise StateError(f"expected a folder with spools at {folder}, there is none")
-        require_brokers(BROKER_WAIT_S, kafka=kafka)
+        bootstrap = kafka_place(kafka, state, "audit", tls=kafka_tls, login=kafka_login)
+        require_brokers(BROKER_WAIT_S, kafka=bootstrap)
         url = resolve(database)
-        found = audit_deployment(kafka, url, spool or [], _keys(state))
+        found = audit_deployment(bootstrap, url, spool or [], _keys(state))
     attacked = attacked_by_camera(url)
     if json:
         _print_json(found, attacked)

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from infra.cli import app
+from infra.cli.access import BROKER_WAIT_S, BrokerWait, Mqtt, MqttLogin, MqttTls, mqtt_place, require_brokers
 from infra.cli.passwords import resolve
-from infra.cli.roles import BROKER_WAIT_S, BrokerWait, broker, require_brokers
 from schemas.errors import ConfigError
 
 camera_app = typer.Typer(help="Real cameras.", no_args_is_help=True)
@@ -29,12 +29,20 @@ def numbers(text: str | None, separator: str, count: int, form: str) -> list[int
 @camera_app.command()
 def attach(
     url: Annotated[str, typer.Argument(help="RTSP or HTTP URL, /dev/video0, or a video file.")],
-    name: Annotated[str, typer.Option(help="The camera as SITE/CAMERA.")],
-    mqtt: Annotated[str | None, typer.Option(help="MQTT broker as host:port.")] = None,
+    name: Annotated[str | None, typer.Option(help="The camera as SITE/CAMERA; else as its enrolment says.")] = None,
+    enrolment: Annotated[
+        Path | None, typer.Option(help="All that this camera needs to join a fleet, as `enroll` wrote it.")
+    ] = None,
+    mqtt: Mqtt = None,
+    mqtt_tls: MqttTls = None,
+    mqtt_login: MqttLogin = None,
     state: Annotated[
         Path | None, typer.Option(help="Join the running system of this state folder; it issues the key.")
     ] = None,
-    spool: Annotated[Path | None, typer.Option(help="Folder of the spool; else in the state folder.")] = None,
+    spool: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the spool; else in the state folder, or with an enrolment in ~/.local/state."),
+    ] = None,
     fps: Annotated[float, typer.Option(help="Frames a second to send; 0 = all that come.")] = 0.0,
     drop: Annotated[float, typer.Option(help="Share of the pixels that are not sent.")] = 0.25,
     strip_rate: Annotated[float, typer.Option(help="Share of frames sent whole, for STRIP.")] = 0.05,
@@ -52,20 +60,19 @@ def attach(
     """Send a camera's pictures, dots only, to the fleet's broker.
 
     Exit status 2 when the source cannot be opened, 3 when the spool still holds frames at the drain deadline.
-    The key is read from POINTILLIST_CAMERA_KEY, POINTILLIST_CAMERA_KEY_FILE, or the state folder given.
+    The key is read from the enrolment, POINTILLIST_CAMERA_KEY, POINTILLIST_CAMERA_KEY_FILE, or the state folder given.
     """
     import time
 
-    from infra.environment import Environment, accepted_generations, attached_camera_key
-    from infra.layout import Layout
-    from infra.role import address, run_role
+    from infra.cli.camera_identity import camera_identity
+    from infra.role import run_role
     from infra.up.processes import FLEET_PENDING
     from producers.fleet import run_camera
     from producers.scenario import parse_scenario
-    from schemas.identity import camera_id
 
     place = resolve(url)
-    identity = camera_id(name)
+    known = camera_identity(name, enrolment, state)
+    identity = known.key.camera_id
     site, _, camera = identity.partition("/")
     if "://" in place or place.startswith("/dev/"):
         source: dict[str, Any] = {"kind": "url", "address": place, "hang_s": hang}
@@ -84,29 +91,18 @@ def attach(
         "profile": profile,
     }
     [plan] = parse_scenario({"site": site, "cameras": [settings]}, "camera").cameras()
-    environment = Environment()
-    if state is not None and environment.camera_key is None and environment.camera_key_file is None:
-        layout = Layout(state.resolve())
-        if not layout.secret_file.is_file():
-            raise ConfigError(f"expected the state folder of a system, {state} holds no fleet secret")
-        generations = accepted_generations(layout.generations if layout.generations.is_file() else None)
-        layout.issue_key(identity, generations.get(identity, 0))
-        key = layout.camera_key(identity)
-    else:
-        key = attached_camera_key(environment, identity)
-    if spool is None and state is None:
-        raise ConfigError("expected --spool DIR, or --state of a running system")
-    folder = spool.resolve() if spool is not None else Layout(state.resolve()).folder if state is not None else Path()
-    broker_place = broker(mqtt, state, "mosquitto")
-    require_brokers(broker_wait, mqtt=broker_place)
-    link = address(broker_place)
+    if spool is None and known.home is None:
+        raise ConfigError("expected --spool DIR, or --state of a running system, or --enrolment FILE")
+    folder = spool.resolve() if spool is not None else known.home or Path()
+    link = mqtt_place(mqtt or known.mqtt, state, known.tls or "camera", tls=mqtt_tls, login=mqtt_login)
+    require_brokers(broker_wait, mqtt=link)
     until = time.time_ns() // 10**6 + round(1000 * seconds) if seconds is not None else None
     outcome = run_role(
         "camera",
         metrics,
         lambda registry, health, stop: run_camera(
-            plan, mqtt=link, state=folder, key=key, registry=registry, health=health, stop=stop,
-            ends_at_ms=until, drain_s=drain,
+            plan, mqtt=link.address, tls=link.tls, login=link.login, state=folder, key=known.key, registry=registry,
+            health=health, stop=stop, ends_at_ms=until, drain_s=drain,
         ),
     )  # fmt: skip
     raise typer.Exit(0 if outcome.drained else FLEET_PENDING)

@@ -10,8 +10,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from infra.cli.access import BROKER_WAIT_S, BrokerWait, Mqtt, MqttLogin, MqttTls, mqtt_place, require_brokers
 from infra.cli.camera import camera_app
-from infra.cli.roles import BROKER_WAIT_S, BrokerWait, broker, require_brokers, role_keys
+from infra.cli.roles import role_keys
 from schemas.errors import StateError
 
 if TYPE_CHECKING:
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
 def told(
     name: Annotated[str, typer.Argument(help="The camera as SITE/CAMERA.", metavar="SITE/CAMERA")],
     reset: Annotated[bool, typer.Option("--reset", help="Make it forget: its own settings hold again.")] = False,
-    mqtt: Annotated[str | None, typer.Option(help="MQTT broker as host:port.")] = None,
+    mqtt: Mqtt = None,
+    mqtt_tls: MqttTls = None,
+    mqtt_login: MqttLogin = None,
     state: Annotated[
         Path | None, typer.Option(help="The running system of this state folder: its broker, its secret.")
     ] = None,
@@ -36,14 +39,13 @@ def told(
     said so in time, 2 when the broker holds nothing that the camera has signed.
     """
     from infra.camera_told import CameraTold
-    from infra.role import address
     from schemas.identity import camera_id
 
     identity = camera_id(name)
-    place = broker(mqtt, state, "mosquitto")
+    place = mqtt_place(mqtt, state, "admin", tls=mqtt_tls, login=mqtt_login)
     require_brokers(broker_wait, mqtt=place)
     console = Console(soft_wrap=True, highlight=False)
-    with CameraTold(address(place), identity, role_keys(state, "operator")) as camera:
+    with CameraTold(place.address, identity, role_keys(state, "operator"), place.tls, place.login) as camera:
         forgot = camera.reset(wait) if reset else None
         meta, refused = camera.meta, camera.refused
     if meta is None and forgot is None:

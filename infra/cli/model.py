@@ -14,8 +14,9 @@ from rich.console import Console
 from rich.table import Table
 
 from infra.cli import app
+from infra.cli.access import BROKER_WAIT_S, Kafka, kafka_place, require_brokers
 from infra.cli.code import AllowCode
-from infra.cli.roles import BROKER_WAIT_S, Kafka, State, broker, require_brokers
+from infra.cli.roles import State
 from infra.cli.signer import SignerFile, Trust, signer_of, trusted_of
 from schemas.errors import BundleError, ConfigError
 
@@ -227,7 +228,7 @@ def _with_topic(
 ) -> R:
     from infra.models_topic import ModelsTopic
 
-    bootstrap = broker(kafka, state, "kafka")
+    bootstrap = kafka_place(kafka, state, "admin")
     trusted = trusted_of(trust, state)
     require_brokers(broker_wait, kafka=bootstrap)
 

@@ -8,6 +8,21 @@ from typing import Annotated, Any
 import typer
 
 from infra.cli import app
+from infra.cli.access import (
+    BROKER_WAIT_S,
+    BrokerWait,
+    Kafka,
+    KafkaLogin,
+    KafkaTls,
+    Mqtt,
+    MqttLogin,
+    MqttTls,
+    enrolments,
+    kafka_place,
+    mqtt_place,
+    require_brokers,
+    share_of,
+)
 from infra.cli.code import AllowCode
 from infra.cli.passwords import resolve
 from infra.cli.signer import Trust, trust_file
@@ -18,44 +33,10 @@ Metrics = Annotated[str | None, typer.Option(help="host:port to serve /metrics a
 State = Annotated[
     Path | None, typer.Option(help="Join the running system of this state folder: its brokers, its secret.")
 ]
-Mqtt = Annotated[str | None, typer.Option(help="MQTT broker as host:port.")]
-Kafka = Annotated[str | None, typer.Option(help="Kafka bootstrap server as host:port.")]
-BrokerWait = Annotated[
-    float, typer.Option(help="Seconds to wait for a broker at the start before giving up; 0 = for ever.", min=0)
-]
 ServedAs = Annotated[
     list[str] | None,
     typer.Option(help="A host name that the pages answer to, besides their address; can be given again."),
 ]
-BROKER_WAIT_S = 10.0
-
-
-def broker(given: str | None, state: Path | None, role: str) -> str:
-    """A broker's address as given, or as the state folder's roles.json says."""
-    if given is not None:
-        return given
-    if state is None:
-        raise ConfigError(
-            f"expected --{'mqtt' if role == 'mosquitto' else role} host:port, or --state of a running system"
-        )
-    from infra.local.role_table import read_roles
-
-    listen = read_roles(state).get(role, {}).get("listen")
-    if not listen:
-        raise ConfigError(f"expected a running {role} in {state}, its roles.json names none")
-    return str(listen)
-
-
-def require_brokers(wait_s: float, mqtt: str | None = None, kafka: str | None = None) -> None:
-    """Check addresses, and that brokers answer there unless `wait_s` is 0."""
-    from infra.reach import require_kafka, require_mqtt
-    from infra.role import address
-
-    for require, place in ((require_mqtt, mqtt), (require_kafka, kafka)):
-        if place is not None:
-            parsed = address(place)
-            if wait_s:
-                require(parsed, wait_s)
 
 
 def role_keys(state: Path | None, role: str) -> Any:
@@ -74,6 +55,17 @@ def role_keys(state: Path | None, role: str) -> Any:
     return KeyRing(roots, accepted_generations(generations))
 
 
+def generations_file(state: Path | None) -> Path | None:
+    """Where the lowest accepted generations of keys are written while a role runs; None when nobody says where."""
+    from infra.environment import Environment
+    from infra.layout import Layout
+
+    layout = Layout(state.resolve()) if state is not None else None
+    if layout is None or not layout.secret_file.is_file():
+        return Environment().generations_file
+    return layout.generations
+
+
 @app.command()
 def bridge(
     mqtt: Mqtt = None,
@@ -90,6 +82,10 @@ def bridge(
             min=1,
         ),
     ] = 256,
+    mqtt_tls: MqttTls = None,
+    mqtt_login: MqttLogin = None,
+    kafka_tls: KafkaTls = None,
+    kafka_login: KafkaLogin = None,
     metrics: Metrics = None,
     state: State = None,
     broker_wait: BrokerWait = BROKER_WAIT_S,
@@ -98,16 +94,21 @@ def bridge(
     from pydantic import ValidationError
 
     from infra.cli.up import first_problem
-    from infra.role import address, run_role
+    from infra.generations import following
+    from infra.role import run_role
     from producers.bridge import KEPT_BYTES, BridgeSettings, run_bridge
     from schemas.runtime.memory import keep_freed
 
-    place, bootstrap = broker(mqtt, state, "mosquitto"), broker(kafka, state, "kafka")
-    host, port = address(place)
+    place = mqtt_place(mqtt, state, name, tls=mqtt_tls, login=mqtt_login)
+    bootstrap = kafka_place(kafka, state, name, tls=kafka_tls, login=kafka_login)
+    host, port = place.address
     options: dict[str, Any] = {
-        "mqtt_host": host, "mqtt_port": port, "kafka_bootstrap": bootstrap, "name": name,
-        "mode": "single" if single else "shared", "max_backlog_bytes": max_backlog * 2**20,
+        "mqtt_host": host, "mqtt_port": port, "mqtt_tls": place.tls, "mqtt_login": place.login, "name": name,
+        "kafka_bootstrap": bootstrap, "mode": "single" if single else "shared",
+        "max_backlog_bytes": max_backlog * 2**20,
     }  # fmt: skip
+    if (share := share_of(state)) is not None:
+        options["group"] = share
     try:
         settings = BridgeSettings(**options)
     except ValidationError as error:
@@ -118,7 +119,9 @@ def bridge(
     run_role(
         name,
         metrics,
-        lambda registry, health, stop: run_bridge(settings, keys, registry=registry, health=health, stop=stop),
+        lambda registry, health, stop: following(
+            generations_file(state), keys, run_bridge(settings, keys, registry=registry, health=health, stop=stop)
+        ),
     )
 
 
@@ -158,6 +161,8 @@ def process(
     model_cache: Annotated[
         Path | None, typer.Option(help="Folder for copies of published models; else in the state folder, or passing.")
     ] = None,
+    kafka_tls: KafkaTls = None,
+    kafka_login: KafkaLogin = None,
     trust: Trust = None,
     allow_code: AllowCode = False,
     metrics: Metrics = None,
@@ -168,6 +173,7 @@ def process(
     from pydantic import ValidationError
 
     from infra.cli.up import first_problem
+    from infra.generations import following
     from infra.layout import Layout
     from infra.role import run_role
     from processors.service import run_processor
@@ -181,8 +187,9 @@ def process(
     if model_cache is None and state is not None:
         model_cache = Layout(state.resolve()).model_cache
     options: dict[str, Any] = {
-        "kafka": broker(kafka, state, "kafka"), "bundle": bundle, "instance": instance, "mode": mode,
-        "compile": compiled, "batch_frames": batch_frames, "device": device, "model_cache": model_cache,
+        "kafka": kafka_place(kafka, state, instance or "processor", tls=kafka_tls, login=kafka_login),
+        "bundle": bundle, "instance": instance, "mode": mode, "compile": compiled,
+        "batch_frames": batch_frames, "device": device, "model_cache": model_cache,
         "strip_dropped": strip_dropped, "max_frame_pixels": max_pixels, "backend": backend, "precision": precision,
         "threads": threads, "trust": trust_file(trust, state),
     }  # fmt: skip
@@ -196,7 +203,9 @@ def process(
     run_role(
         instance or "processor",
         metrics,
-        lambda registry, health, stop: run_processor(settings, keys, registry=registry, health=health, stop=stop),
+        lambda registry, health, stop: following(
+            generations_file(state), keys, run_processor(settings, keys, registry=registry, health=health, stop=stop)
+        ),
     )
 
 
@@ -237,6 +246,11 @@ def record(
         float | None,
         typer.Option(help="Frames a second that new and suspect cameras may be told to send whole in addition.", min=0),
     ] = None,
+    kafka_tls: KafkaTls = None,
+    kafka_login: KafkaLogin = None,
+    http_tls: Annotated[
+        Path | None, typer.Option(help="Serve the pages by HTTPS: a folder with their tls.crt and tls.key.")
+    ] = None,
     metrics: Metrics = None,
     broker_wait: BrokerWait = BROKER_WAIT_S,
 ) -> None:
@@ -246,6 +260,7 @@ def record(
     from consumers.recorder import run_recorder
     from consumers.settings import ProbePlan, RecorderSettings
     from infra.cli.up import first_problem
+    from infra.generations import following
     from infra.layout import Layout
     from infra.role import address, run_role
 
@@ -255,7 +270,7 @@ def record(
     url = resolve(database) if database else layout.database_url
     if group is not None and url.startswith("sqlite"):
         raise ConfigError("--group: expected a --database of PostgreSQL, got SQLite, which one recorder has for itself")
-    bootstrap = broker(kafka, state, "kafka")
+    bootstrap = kafka_place(kafka, state, "recorder", tls=kafka_tls, login=kafka_login)
     require_brokers(broker_wait, kafka=bootstrap)
     try:
         settings = RecorderSettings(
@@ -264,6 +279,7 @@ def record(
             group=group,
             quarantine=quarantine or str(layout.quarantine),
             http=address(http) if http else None,
+            http_tls=http_tls,
             served_as=tuple(served_as or ()),
             bounds=kept(keep_days, keep_gib),
             probes=ProbePlan() if probe_budget is None else ProbePlan(extra_per_s=probe_budget),
@@ -274,7 +290,9 @@ def record(
     run_role(
         "recorder",
         metrics,
-        lambda registry, health, stop: run_recorder(settings, keys, registry=registry, health=health, stop=stop),
+        lambda registry, health, stop: following(
+            generations_file(state), keys, run_recorder(settings, keys, registry=registry, health=health, stop=stop)
+        ),
     )
 
 
@@ -299,7 +317,7 @@ def fleet(
 ) -> None:
     """Run simulated cameras. Exit status 3 when spools still hold frames at the drain deadline."""
     from infra.layout import Layout
-    from infra.role import address, run_role
+    from infra.role import run_role
     from infra.up.processes import FLEET_PENDING
     from producers.fleet import run_fleet
     from producers.scenario import load_scenario
@@ -314,15 +332,15 @@ def fleet(
                 f"expected the key of {camera.camera_id} in {layout.key_file(camera.camera_id)}: see `pointillist key`"
             )
         keys[camera.camera_id] = layout.camera_key(camera.camera_id)
-    place = broker(mqtt, state, "mosquitto")
+    enrolled = enrolments(layout, list(keys))
+    place = mqtt_place(mqtt, state, next(iter(enrolled.values())) if enrolled else None)
     require_brokers(broker_wait, mqtt=place)
-    link = address(place)
     outcome = run_role(
         "fleet",
         metrics,
         lambda registry, health, stop: run_fleet(
-            plan, mqtt=link, state=layout.folder, keys=keys, registry=registry, health=health, stop=stop,
-            run_s=seconds, drain_s=drain, again=not resume,
+            plan, mqtt=place.address, tls=enrolled, state=layout.folder, keys=keys, registry=registry, health=health,
+            stop=stop, run_s=seconds, drain_s=drain, again=not resume,
         ),
     )  # fmt: skip
     raise typer.Exit(0 if outcome.drained else FLEET_PENDING)

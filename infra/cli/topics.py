@@ -1,25 +1,35 @@
-"""`pointillist topics`: create the Kafka topics."""
+"""`pointillist topics`: create the Kafka topics, and set the rights of roles."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from infra.cli import app
+from infra.cli.access import KafkaLogin, KafkaTls, kafka_place
 
 
 @app.command()
 def topics(
-    kafka: Annotated[str, typer.Option(help="Kafka bootstrap server as host:port.")],
+    kafka: Annotated[str, typer.Option(help="Kafka bootstrap servers as host:port,host:port.")],
     partitions: Annotated[int, typer.Option(help="Partitions of the topics keyed by camera.", min=1)] = 6,
     replication: Annotated[int, typer.Option(help="Copies of each partition.", min=1)] = 1,
+    rights: Annotated[
+        bool, typer.Option("--rights", help="Give the users bridge, processor, recorder and audit their rights too.")
+    ] = False,
+    kafka_tls: KafkaTls = None,
+    kafka_login: KafkaLogin = None,
+    state: Annotated[Path | None, typer.Option(help="A state folder, whose `admin` sets them.")] = None,
 ) -> None:
     """Create the topics that do not exist yet; those that do stay as they are."""
     import asyncio
 
     from infra.local.topics import create_topics, pointillist_topics
-    from infra.role import address
+    from infra.pki.kafka_rights import grant
 
-    address(kafka)
-    asyncio.run(create_topics(kafka, pointillist_topics(partitions, replication)))
+    place = kafka_place(kafka, state, "admin", tls=kafka_tls, login=kafka_login)
+    asyncio.run(create_topics(place, pointillist_topics(partitions, replication)))
+    if rights:
+        asyncio.run(grant(place))

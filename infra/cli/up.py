@@ -67,6 +67,9 @@ def up(
         list[str] | None,
         typer.Option(help="A host name that the pages answer to, besides their address; can be given again."),
     ] = None,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="Without TLS, certificates and rights: only to compare, on a machine alone.")
+    ] = False,
     prometheus: Annotated[bool, typer.Option(help="Start Prometheus too, when it is installed.")] = True,
 ) -> None:
     """Run brokers, bridge, processors, recorder and a camera fleet on this machine.
@@ -104,6 +107,7 @@ def up(
         "http": http,
         "served_as": tuple(served_as or ()),
         "prometheus": prometheus,
+        "plain": plain,
     }
     try:
         settings = UpSettings(**options)

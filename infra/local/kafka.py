@@ -8,13 +8,26 @@ import shutil
 import socket
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import ClassVar
 
+from infra.layout import write_private
 from infra.local.files import write_text
 from infra.local.kafka_jars import class_archive, java_binary, kafka_jars
+from infra.local.ports import Ports
 from infra.local.service import INFRA, Service, fill
+from infra.pki.kafka_rights import SUPER_USERS
+from infra.pki.roles import role_folder, role_tls
 from schemas.errors import BrokerError
 from schemas.limits import MAX_BROKER_BYTES
+from schemas.runtime.access import (
+    AUTHORITY_FILE,
+    CERTIFICATE_FILE,
+    KEY_FILE,
+    KafkaAccess,
+    KafkaAddress,
+    kafka_options,
+)
 from schemas.runtime.atomic_file import replacing
 from schemas.runtime.disk import is_full
 from schemas.runtime.kafka_clients import start
@@ -41,6 +54,14 @@ _JVM = (
     "-Dlog4j2.disableJmx=true",
 )
 
+_CIPHERS = (
+    "TLS_CHACHA20_POLY1305_SHA256",
+    "TLS_AES_128_GCM_SHA256",
+    "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256",
+    "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
+)
+"""The first that a client knows too is taken."""
+
 
 class Kafka(Service):
     """One Kafka node. Its records stay in the state folder across restarts, also when the ports had to change."""
@@ -48,10 +69,21 @@ class Kafka(Service):
     role: ClassVar[str] = "kafka"
     port_names: ClassVar[tuple[str, ...]] = ("kafka", "kafka-controller")
 
+    def __init__(
+        self, state: Path, ports: Ports | None = None, *, ready_s: float = 60.0, pki: Path | None = None
+    ) -> None:
+        """`pki` is the folder of the authority that all who connect are known by; None lets anybody do anything."""
+        super().__init__(state, ports, ready_s=ready_s)
+        self._pki = pki.resolve() if pki is not None else None
+
     @property
     def bootstrap(self) -> str:
         """`host:port` for clients."""
         return self.listen
+
+    def access(self, role: str) -> KafkaAddress:
+        """How `role` reaches it."""
+        return self.listen if self._pki is None else KafkaAccess(self.listen, role_tls(self._pki, role))
 
     def _command(self) -> list[str]:
         # Kafka splits folder names at commas and reads backslashes in them: it runs in its folder, and the
@@ -63,6 +95,8 @@ class Kafka(Service):
             PORT=self.port,
             CONTROLLER_PORT=self._ports["kafka-controller"],
             MAX_BYTES=MAX_BROKER_BYTES,
+            PROTOCOL="PLAINTEXT" if self._pki is None else "SSL",
+            SECURITY="" if self._pki is None else kafka_security(self._pki, self.folder),
         )
         write_text(self.folder / "log4j2.properties", LOGGING.read_text())
         jvm = self._jvm()
@@ -75,14 +109,14 @@ class Kafka(Service):
     def _jvm(self) -> list[str]:
         java = java_binary()
         jars = kafka_jars()
-        self._archive = class_archive(java, jars)
+        self._archive = class_archive(java, jars, tls=self._pki is not None)
         archive = [f"-XX:SharedArchiveFile={self._archive}"] if self._archive.is_file() else []
         # The archive holds for one class path only, so it is spelt out rather than left to a wildcard.
         path = os.pathsep.join(str(jar) for jar in jars)
         return [java, *_JVM, *archive, "-Dlog4j2.configurationFile=log4j2.properties", "-cp", path]
 
-    def _format(self, jvm: list[str]) -> None:
-        command = [*jvm, "kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", "server.properties"]
+    def _format(self, jvm: list[str], *options: str) -> None:
+        command = [*jvm, "kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", "server.properties", *options]
         try:
             done = subprocess.run(
                 command, cwd=self.folder, capture_output=True, text=True, timeout=FORMAT_S, check=False
@@ -119,15 +153,42 @@ class Kafka(Service):
             return False
         # The caller's thread may have a running event loop, which this must not touch.
         with ThreadPoolExecutor(max_workers=1) as apart:
-            return apart.submit(lambda: asyncio.run(answers_kafka(self.bootstrap))).result()
+            return apart.submit(lambda: asyncio.run(answers_kafka(self.access("health")))).result()
 
 
-async def answers_kafka(bootstrap: str, timeout_s: float = 2.0) -> bool:
-    """Whether Kafka at `bootstrap` (`host:port`) has a controller and a broker that takes records."""
+def kafka_security(pki: Path, folder: Path) -> str:
+    """The lines of Kafka's configuration by which the authority in `pki` lets clients in, each with its rights.
+
+    The keystore is PEM, a file in `folder`: no tool of Java's has to make one. A certificate's name is a user's,
+    without the number of an instance; a camera's, which holds a slash, is nobody's.
+    """
+    own = role_folder(pki, "kafka")
+    write_private(folder / "keystore.pem", (own / KEY_FILE).read_text() + (own / CERTIFICATE_FILE).read_text())
+    write_text(folder / "truststore.pem", (own / AUTHORITY_FILE).read_text())
+    return "\n".join(
+        (
+            "ssl.keystore.type=PEM",
+            "ssl.keystore.location=keystore.pem",
+            "ssl.truststore.type=PEM",
+            "ssl.truststore.location=truststore.pem",
+            "ssl.client.auth=required",
+            "ssl.enabled.protocols=TLSv1.2,TLSv1.3",
+            # Java's first compiler alone knows no instruction for AES: by it a message costs more than twice as much.
+            f"ssl.cipher.suites={','.join(_CIPHERS)}",
+            r"ssl.principal.mapping.rules=RULE:^CN=([a-z]+)(-[0-9]+)?$/$1/,DEFAULT",
+            "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+            f"super.users={';'.join(f'User:{name}' for name in SUPER_USERS)}",
+            "allow.everyone.if.no.acl.found=false",
+        )
+    )
+
+
+async def answers_kafka(address: KafkaAddress, timeout_s: float = 2.0) -> bool:
+    """Whether Kafka at `address` has a controller and a broker that takes records."""
     from aiokafka.admin import AIOKafkaAdminClient
     from aiokafka.errors import KafkaError
 
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=int(timeout_s * 1000))
+    admin = AIOKafkaAdminClient(**kafka_options(address), request_timeout_ms=int(timeout_s * 1000))
     try:
         async with asyncio.timeout(timeout_s):
             await start(admin)

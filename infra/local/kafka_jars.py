@@ -90,11 +90,15 @@ def _fetch(folder: Path) -> None:
         jars.rename(folder)
 
 
-def class_archive(java: str, jars: list[Path]) -> Path:
-    """Where the Java class archive for this Java and these jars is, or will be after a first clean stop."""
+def class_archive(java: str, jars: list[Path], *, tls: bool = False) -> Path:
+    """Where the Java class archive for this Java and these jars is, or will be after a first clean stop.
+
+    Kafka with `tls` loads other classes, which are half of what it starts with.
+    """
     program = Path(java).resolve()
+    kind = "kafka-tls-classes" if tls else "kafka-classes"
     identity = f"{program}\n{program.stat().st_mtime_ns}\n" + "\n".join(str(jar) for jar in jars)
-    return cache_folder() / f"kafka-classes-{hashlib.sha256(identity.encode()).hexdigest()[:12]}.jsa"
+    return cache_folder() / f"{kind}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}.jsa"
 
 
 if __name__ == "__main__":

@@ -5,19 +5,25 @@ from __future__ import annotations
 import getpass
 import shutil
 import socket
-from typing import ClassVar
+import ssl
+from contextlib import closing
+from pathlib import Path
+from typing import ClassVar, Final
 
+from infra.local.ports import Ports
 from infra.local.service import INFRA, Service, fill
+from infra.pki.roles import rights_file, role_folder, role_tls
 from schemas.errors import BrokerError
-from schemas.limits import MAX_BROKER_BYTES
+from schemas.limits import CAMERAS_AT_HAND, MAX_BROKER_BYTES
+from schemas.runtime.access import AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE, Login, Tls, secured, tls_refusal
 
 TEMPLATE = INFRA / "mosquitto" / "mosquitto.conf.in"
 SYSTEM_PATH = "/usr/sbin:/usr/local/sbin"
 
-# MQTT 5 CONNECT: clean start, keep-alive 5 s, no properties, client id "ready"; its answer is a CONNACK (0x20)
-# whose fourth byte is the reason, 0 for success.
-_CONNECT = b"\x10\x12\x00\x04MQTT\x05\x02\x00\x05\x00\x00\x05ready"
 _DISCONNECT = b"\xe0\x00"
+PLAIN: Final = "allow_anonymous true"
+MAX_CONNECTIONS: Final = CAMERAS_AT_HAND + 256
+"""Those of cameras, and of roles and people who look."""
 
 
 def mosquitto_binary() -> str:
@@ -29,18 +35,55 @@ def mosquitto_binary() -> str:
     return found
 
 
-def answers_mqtt(host: str, port: int, timeout_s: float = 1.0) -> bool:
-    """Whether an MQTT 5 broker at `host`:`port` accepts an anonymous client."""
+def answers_mqtt(host: str, port: int, timeout_s: float = 1.0, tls: Tls | None = None) -> bool:
+    """Whether an MQTT 5 broker at `host`:`port` accepts a client: an anonymous one, or the one of `tls`."""
     try:
-        with socket.create_connection((host, port), timeout_s) as link:
-            link.sendall(_CONNECT)
-            answer = link.recv(4)
-            accepted = len(answer) == 4 and answer[0] == 0x20 and answer[3] == 0
-            if accepted:
-                link.sendall(_DISCONNECT)
-            return accepted
+        return mqtt_refusal(host, port, timeout_s, tls) is None
     except OSError:
         return False
+
+
+def mqtt_refusal(host: str, port: int, timeout_s: float, tls: Tls | None, login: Login | None = None) -> str | None:
+    """Why the MQTT 5 broker there does not accept a client, for good; None when it does.
+
+    Raises OSError when none answers, which may pass.
+    """
+    try:
+        plain = socket.create_connection((host, port), timeout_s)
+        with closing(plain if tls is None else secured(plain, tls.context(), host, timeout_s)) as link:
+            link.sendall(_connect(login))
+            answer = link.recv(4)
+            if len(answer) < 4 or answer[0] != 0x20:
+                raise ConnectionError("it does not answer as MQTT 5 brokers do")
+            if answer[3] == 0:
+                link.sendall(_DISCONNECT)
+    except ssl.SSLError as error:
+        # A server that is just starting may end a connection in the middle of it.
+        if isinstance(error, ssl.SSLEOFError) or (why := tls_refusal(error)) is None:
+            raise
+        return why
+    return None if answer[3] == 0 else _NOT_ACCEPTED.get(answer[3], f"the broker's reason code is {answer[3]:#04x}")
+
+
+def _connect(login: Login | None) -> bytes:
+    """An MQTT 5 CONNECT: clean start, keep-alive 5 s, no properties, client id "ready".
+
+    Its answer is a CONNACK (0x20) whose fourth byte is the reason, 0 for success.
+    """
+    texts = ["ready"] + ([login.user, login.password.get_secret_value()] if login is not None else [])
+    rest = b"".join(len(raw).to_bytes(2, "big") + raw for raw in map(str.encode, texts))
+    body = b"\x00\x04MQTT\x05" + (b"\xc2" if login is not None else b"\x02") + b"\x00\x05\x00" + rest
+    head, length = b"\x10", len(body)
+    while length > 127:
+        head, length = head + bytes((length & 127 | 128,)), length >> 7
+    return head + bytes((length,)) + body
+
+
+_NOT_ACCEPTED: Final = {
+    0x84: "the broker does not speak MQTT 5",
+    0x86: "wrong user or password",
+    0x87: "the broker does not let this client in",
+}
 
 
 class Mosquitto(Service):
@@ -48,6 +91,13 @@ class Mosquitto(Service):
 
     role: ClassVar[str] = "mosquitto"
     port_names: ClassVar[tuple[str, ...]] = ("mosquitto",)
+
+    def __init__(
+        self, state: Path, ports: Ports | None = None, *, ready_s: float = 60.0, pki: Path | None = None
+    ) -> None:
+        """`pki` is the folder of the authority that all who connect are known by; None lets anybody do anything."""
+        super().__init__(state, ports, ready_s=ready_s)
+        self._pki = pki.resolve() if pki is not None else None
 
     def _command(self) -> list[str]:
         program = mosquitto_binary()
@@ -62,8 +112,33 @@ class Mosquitto(Service):
             # a change of user also clears the signal that ends it with its parent.
             USER=getpass.getuser(),
             MAX_PACKET_BYTES=MAX_BROKER_BYTES,
+            MAX_CONNECTIONS=MAX_CONNECTIONS,
+            SECURITY=PLAIN if self._pki is None else mosquitto_security(self._pki),
         )
         return [program, "-c", "mosquitto.conf"]
 
     def _answers(self) -> bool:
-        return answers_mqtt(self.host, self.port)
+        tls = role_tls(self._pki, "health") if self._pki is not None else None
+        return answers_mqtt(self.host, self.port, tls=tls)
+
+
+def mosquitto_security(pki: Path) -> str:
+    """The lines of mosquitto's configuration by which the authority in `pki` lets clients in, each with its rights.
+
+    A client is called what its certificate says, also as the owner of its session: nobody else can take that over.
+    """
+    own = role_folder(pki, "mosquitto")
+    return "\n".join(
+        (
+            "allow_anonymous false",
+            f"cafile {own / AUTHORITY_FILE}",
+            f"certfile {own / CERTIFICATE_FILE}",
+            f"keyfile {own / KEY_FILE}",
+            f"crlfile {pki / 'crl.pem'}",
+            "tls_version tlsv1.2",
+            "require_certificate true",
+            "use_identity_as_username true",
+            "use_username_as_clientid true",
+            f"acl_file {rights_file(pki)}",
+        )
+    )

@@ -128,6 +128,16 @@ def read_roles(folder: Path) -> dict[str, dict[str, Any]]:
     return read_json(path)
 
 
+def running(folder: Path, role: str) -> ProcessId | None:
+    """The process of a role of the system in `folder`, when it runs now."""
+    document = read_json(folder / "processes.json")
+    recorded = document.get("processes")
+    if document.get("boot") != _boot() or not isinstance(recorded, dict):
+        return None
+    process = _process(recorded.get(role))
+    return process if process is not None and process.alive() else None
+
+
 def _boot() -> str:
     return _BOOT_ID.read_text().strip()
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from schemas.errors import BrokerError
 from schemas.limits import MAX_BROKER_BYTES
+from schemas.runtime.access import KafkaAddress, kafka_options
 from schemas.runtime.kafka_clients import start
 from schemas.topics import KafkaTopic
 
@@ -64,7 +65,7 @@ def pointillist_topics(partitions: int = 4, replication: int = 1) -> dict[str, T
     }
 
 
-async def create_topics(bootstrap: str, topics: Mapping[str, TopicSpec], deadline_s: float = 30.0) -> None:
+async def create_topics(bootstrap: KafkaAddress, topics: Mapping[str, TopicSpec], deadline_s: float = 30.0) -> None:
     """Create those of `topics` that do not exist yet on the Kafka at `bootstrap` (`host:port`) and leave the others.
 
     Raises BrokerError when Kafka does not answer within `deadline_s` seconds or refuses a topic.
@@ -80,7 +81,7 @@ async def create_topics(bootstrap: str, topics: Mapping[str, TopicSpec], deadlin
     loop = asyncio.get_running_loop()
     end = loop.time() + deadline_s
     while requests and loop.time() < end:
-        admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=5000)
+        admin = AIOKafkaAdminClient(**kafka_options(bootstrap), request_timeout_ms=5000)
         try:
             await start(admin)
             answer = await admin.create_topics(requests)

@@ -14,12 +14,29 @@ from typing import Protocol
 from infra.layout import Layout, role_file
 from infra.local.ports import LOOPBACK, Ports
 from infra.local.process import COMMAND, Child, ProcessId
+from infra.pki.roles import SHARE_FILE, role_folder
 from infra.up.settings import UpSettings, bundle_folder
 from schemas.roots import Role as SecretRole
 
 FLEET_DRAINED = 0
 FLEET_PENDING = 3
 """Exit status of a fleet whose spools still held frames at the drain deadline."""
+
+
+FOREIGN = (
+    "POINTILLIST_FLEET_SECRET",
+    "POINTILLIST_FLEET_SECRET_FILE",
+    "POINTILLIST_KAFKA_LOGIN",
+    "POINTILLIST_KAFKA_LOGIN_FILE",
+    "POINTILLIST_KAFKA_TLS",
+    "POINTILLIST_MQTT_LOGIN",
+    "POINTILLIST_MQTT_LOGIN_FILE",
+    "POINTILLIST_MQTT_TLS",
+    "POINTILLIST_ROLE_SECRET",
+    "POINTILLIST_ROLE_SECRET_FILE",
+    "POINTILLIST_SHARE_FILE",
+)
+"""Variables of the person's own that speak of other systems."""
 
 
 class Supervised(Protocol):
@@ -99,18 +116,28 @@ class LocalRoles:
         self._kafka = kafka
         self._environment = dict(os.environ)
         # Here the state folder's secrets hold, whatever the person has exported for other systems.
-        for name in ("FLEET_SECRET", "FLEET_SECRET_FILE", "ROLE_SECRET", "ROLE_SECRET_FILE"):
-            self._environment.pop(f"POINTILLIST_{name}", None)
+        for name in FOREIGN:
+            self._environment.pop(name, None)
         self._environment["POINTILLIST_GENERATIONS_FILE"] = str(layout.generations.resolve())
         # A role that is busy in numpy must not take the device thread's cores.
         self._light = self._environment | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
     def _role(self, name: str, arguments: list[str], environment: dict[str, str], listen: str | None = None) -> Role:
+        if not self._settings.plain:
+            environment = environment | self._identity(name)
         metrics = f"{LOOPBACK}:{self._ports.take(f'{name}-metrics')}"
         log = self._layout.log(name)
         # Brokers come and go under a role that is supervised: it waits for them as long as it takes.
         process = RoleProcess([*arguments, "--metrics", metrics, "--broker-wait", "0"], log, environment)
         return Role(name, process, listen=lambda: listen, metrics=metrics, log=log)
+
+    def _identity(self, name: str) -> dict[str, str]:
+        """Where a role finds its certificate; it is told of no other's."""
+        folder = str(role_folder(self._layout.pki, name).resolve())
+        found = {"POINTILLIST_MQTT_TLS": folder, "POINTILLIST_KAFKA_TLS": folder}
+        if name.startswith("bridge"):
+            found["POINTILLIST_SHARE_FILE"] = str((self._layout.pki / SHARE_FILE).resolve())
+        return found
 
     def _given(self, role: SecretRole, environment: dict[str, str] | None = None) -> dict[str, str]:
         """The environment of a role, which names the file with its own secret and no other."""

@@ -27,7 +27,9 @@ from infra.local.prometheus import Prometheus, prometheus_binary
 from infra.local.role_table import RoleTable
 from infra.local.room import Room
 from infra.local.topics import create_topics, pointillist_topics
+from infra.pki.kafka_rights import grant
 from infra.report import report
+from infra.up.identities import prepare_identities
 from infra.up.processes import FLEET_PENDING, LocalRoles, Role
 from infra.up.settings import UpSettings, bundle_folder, checks_for_triggers, scenario_document
 from infra.up.supervisor import Supervisor
@@ -121,8 +123,9 @@ class _Run:
         self._asked = asked
         self._ports = Ports(layout.folder)
         self._supervisor = Supervisor(table, Room(layout.folder), live.say)
-        self._mosquitto = Mosquitto(layout.folder, self._ports)
-        self._kafka = Kafka(layout.folder, self._ports)
+        pki = None if settings.plain else layout.pki
+        self._mosquitto = Mosquitto(layout.folder, self._ports, pki=pki)
+        self._kafka = Kafka(layout.folder, self._ports, pki=pki)
         self._begun = time.monotonic()
         self._started_ms = time.time_ns() // 10**6
         self._startup_s = 0.0
@@ -139,8 +142,11 @@ class _Run:
         if not self._layout.generations.exists():
             write_json(self._layout.generations, {})
         generations = accepted_generations(self._layout.generations)
-        for camera in scenario.cameras():
-            self._layout.issue_key(camera.camera_id, generations.get(camera.camera_id, 0))
+        cameras = [camera.camera_id for camera in scenario.cameras()]
+        for camera_id in cameras:
+            self._layout.issue_key(camera_id, generations.get(camera_id, 0))
+        if not self._settings.plain:
+            prepare_identities(self._layout, cameras, self._settings)
         if self._settings.report is not None:
             write_report(self._settings.report, {})
         if self._layout.database.exists():
@@ -156,6 +162,14 @@ class _Run:
         options = json.loads(self._settings.model_dump_json(exclude={"source"}))
         bundle = str(bundle_folder(self._settings))
         write_json(self._layout.run, {"started_ms": self._started_ms, "bundle": bundle, "options": options})
+
+    async def _furnish_kafka(self) -> None:
+        """The topics, and who may do what."""
+        admin = self._kafka.access("admin")
+        furnishing = [create_topics(admin, pointillist_topics(FRAME_PARTITIONS))]
+        if not self._settings.plain:
+            furnishing.append(grant(admin))
+        await asyncio.gather(*furnishing)
 
     def _say_what_was_told(self, scenario: Scenario) -> None:
         """A command that a camera remembers holds, but not without a word, where this run asks for something else."""
@@ -181,7 +195,7 @@ class _Run:
         self._brokers = [mosquitto, kafka]
         local = LocalRoles(self._settings, self._layout, self._ports, self._mosquitto.listen, self._kafka.listen)
         self._roles = [*local.processors(), *local.bridges(), local.recorder()]
-        asyncio.run(create_topics(self._kafka.listen, pointillist_topics(FRAME_PARTITIONS)))
+        asyncio.run(self._furnish_kafka())
         for role in self._roles:
             self._asked.stop_here()
             self._supervisor.start(role)

@@ -45,6 +45,8 @@ class UpSettings(BaseModel):
     spool_bytes: int = Field(default=256 * 2**20, ge=2**20)
     prometheus: bool = True
     http: str | None = None
+    plain: bool = False
+    """Without TLS, certificates and rights: to compare."""
     served_as: tuple[str, ...] = ()
 
 

@@ -16,6 +16,7 @@ from aiokafka.coordinator.protocol import ConsumerProtocol
 from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaError
 
 from processors.settings import ProcessorSettings
+from schemas.runtime.access import kafka_options
 from schemas.runtime.kafka_clients import leave, start
 
 LOOK_S: Final = 2.0
@@ -52,9 +53,7 @@ class GroupWatch:
     async def run(self) -> None:
         """Look for ever."""
         while True:
-            admin = AIOKafkaAdminClient(
-                bootstrap_servers=self._settings.kafka, request_timeout_ms=int(_ANSWER_S * 1000)
-            )
+            admin = AIOKafkaAdminClient(**kafka_options(self._settings.kafka), request_timeout_ms=int(_ANSWER_S * 1000))
             try:
                 async with asyncio.timeout(_ANSWER_S):
                     await start(admin)

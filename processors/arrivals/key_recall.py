@@ -10,6 +10,7 @@ import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
+from schemas.runtime.access import KafkaAddress, kafka_options
 from schemas.runtime.kafka_clients import leave, start
 
 log = structlog.get_logger()
@@ -28,7 +29,7 @@ _AGAIN_S: Final = 0.5
 class KeyRecall:
     """Fetches records in a task of its own. While Kafka does not answer it tries again, each place a few times."""
 
-    def __init__(self, bootstrap: str, topic: str, taken: Taken) -> None:
+    def __init__(self, bootstrap: KafkaAddress, topic: str, taken: Taken) -> None:
         """`taken` gets each record, or None for one that Kafka does not hold any more or does not give."""
         self._bootstrap = bootstrap
         self._topic = topic
@@ -56,7 +57,7 @@ class KeyRecall:
 
     async def _fetch(self) -> None:
         consumer = AIOKafkaConsumer(
-            bootstrap_servers=self._bootstrap,
+            **kafka_options(self._bootstrap),
             enable_auto_commit=False,
             auto_offset_reset="none",
             max_partition_fetch_bytes=_FETCH_BYTES,

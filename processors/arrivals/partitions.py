@@ -14,6 +14,7 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from processors.arrivals.progress import OffsetsWentBack, PartitionProgress
 from processors.settings import ProcessorSettings
 from schemas.limits import MAX_BROKER_BYTES
+from schemas.runtime.access import kafka_options
 
 HEARTBEAT_MS: Final = 500
 _FETCH_WAIT_MS: Final = 250
@@ -29,7 +30,7 @@ def frames_consumer(settings: ProcessorSettings) -> AIOKafkaConsumer:
     """A consumer of the frames topic that has not been subscribed yet."""
     session_ms = int(settings.session_timeout_s * 1000)
     return AIOKafkaConsumer(
-        bootstrap_servers=settings.kafka,
+        **kafka_options(settings.kafka),
         group_id=settings.group,
         group_instance_id=settings.instance,
         client_id=settings.name,

@@ -17,6 +17,7 @@ from schemas.errors import ConfigError, WireError
 from schemas.limits import MAX_BROKER_BYTES
 from schemas.models import LIVE_KEY, claimed, unseal
 from schemas.pointillist_pb2 import Models
+from schemas.runtime.access import KafkaAddress, kafka_options
 from schemas.runtime.kafka_clients import leave, start
 from schemas.signers import TrustedSigners
 
@@ -39,7 +40,7 @@ class Refusal(NamedTuple):
 class ModelFeed:
     """What is published, as Kafka says; a record that no trusted signer has signed changes nothing."""
 
-    def __init__(self, bootstrap: str, topic: str, trust: Path | None, metrics: ProcessorMetrics) -> None:
+    def __init__(self, bootstrap: KafkaAddress, topic: str, trust: Path | None, metrics: ProcessorMetrics) -> None:
         """`trust` is the file of the trusted signers, read anew for each list; None trusts nobody."""
         self._bootstrap = bootstrap
         self._partition = TopicPartition(topic, 0)
@@ -72,7 +73,7 @@ class ModelFeed:
         attempt = 0
         while True:
             consumer = AIOKafkaConsumer(
-                bootstrap_servers=self._bootstrap,
+                **kafka_options(self._bootstrap),
                 enable_auto_commit=False,
                 auto_offset_reset="none",
                 max_partition_fetch_bytes=MAX_BROKER_BYTES,

@@ -15,6 +15,7 @@ from aiokafka.partitioner import murmur2
 
 from processors.results.records import Outgoing
 from schemas.limits import CAMERAS_AT_HAND, MAX_BROKER_BYTES
+from schemas.runtime.access import KafkaAddress, kafka_options
 from schemas.runtime.kafka_clients import end, start, stop
 
 BACKOFF_S: Final = (0.1, 0.2, 0.5, 1.0)
@@ -45,7 +46,7 @@ class Emitter:
     A batch whose fate is unknown when its producer fails goes out again: the readers remove duplicates by identity.
     """
 
-    def __init__(self, bootstrap: str, on_health: Callable[[bool, str], None]) -> None:
+    def __init__(self, bootstrap: KafkaAddress, on_health: Callable[[bool, str], None]) -> None:
         """`on_health` hears whether Kafka takes records, and why not."""
         self._bootstrap = bootstrap
         self._on_health = on_health
@@ -65,7 +66,7 @@ class Emitter:
             attempt = 0
             while self._connection is None:
                 producer = AIOKafkaProducer(
-                    bootstrap_servers=self._bootstrap,
+                    **kafka_options(self._bootstrap),
                     enable_idempotence=True,
                     acks="all",
                     max_batch_size=_BATCH_BYTES,

@@ -7,6 +7,7 @@ from typing import Final, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.limits import MAX_MESSAGE_BYTES
+from schemas.runtime.access import KafkaAddress, Login, Tls
 from schemas.topics import PROCESSORS_GROUP
 
 KEPT_BYTES: Final = 32 * 2**20
@@ -20,7 +21,10 @@ class BridgeSettings(BaseModel):
 
     mqtt_host: str = "127.0.0.1"
     mqtt_port: int = Field(default=1883, ge=1, le=65535)
-    kafka_bootstrap: str = "127.0.0.1:9092"
+    mqtt_tls: Tls | None = None
+    """None is without TLS."""
+    mqtt_login: Login | None = None
+    kafka_bootstrap: KafkaAddress = "127.0.0.1:9092"
     name: str = Field(default="bridge", pattern=r"^[A-Za-z0-9_.-]{1,64}$")
     """Its MQTT client id: two bridges with one name throw each other out."""
     group: str = Field(default="pointillist-bridge", pattern=r"^[A-Za-z0-9_.-]{1,64}$")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import structlog
 
+from schemas.identity import CameraId
+from schemas.runtime.access import Login, Tls, secured_on_loop
 from schemas.runtime.throttle import Throttle
 
 _log = structlog.get_logger()
@@ -22,14 +25,24 @@ _Address = tuple[int, int, int, str, tuple[str, int] | tuple[str, int, int, int]
 class Broker:
     """Shared by the links of a process. At most `at_once` of them connect at a time, fewer than a broker lets wait."""
 
-    def __init__(self, host: str, port: int, at_once: int) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        at_once: int,
+        tls: Mapping[CameraId, Tls] | None = None,
+        login: Login | None = None,
+    ) -> None:
+        """`tls` says how each camera connects; None is without TLS. `login` is of all of them."""
         self.host = host
         self.port = port
+        self.tls = tls
+        self.login = login
         self._dialling = asyncio.Semaphore(at_once)
         self._told: Throttle[tuple[str, str]] = Throttle(_AGAIN_S, remembered=_KINDS)
 
-    async def dial(self, timeout_s: float) -> socket.socket:
-        """A socket that is connected and does not block; `OSError` when that fails or takes longer.
+    async def dial(self, timeout_s: float, tls: ssl.SSLContext | None = None) -> socket.socket:
+        """A socket that is connected, by TLS if asked, and does not block; `OSError` when that fails or takes longer.
 
         On the loop and not in threads: beside a loop that is busy each of them would wait its 5 ms for the interpreter
         at every system call, and ten thousand cameras for minutes.
@@ -37,7 +50,8 @@ class Broker:
         async with self._dialling:
             try:
                 async with asyncio.timeout(timeout_s):
-                    return await self._dial()
+                    dialled = await self._dial()
+                    return dialled if tls is None else await secured_on_loop(dialled, tls, self.host)
             except TimeoutError:
                 raise TimeoutError("timed out") from None
 

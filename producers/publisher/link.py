@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import random
 import socket
+import ssl
 import time
 from collections.abc import Callable
 from typing import Final, Protocol
@@ -21,9 +22,12 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from producers.publisher.broker import Broker
 from producers.publisher.client import FrameClient
 from producers.publisher.settings import LinkSettings
+from schemas.runtime.access import Tls, tls_refusal
 
 _log = structlog.get_logger()
 
+_TAKEN_OVER: Final = 0x8E
+"""MQTT 5: another connection of the same client id, which with TLS is that of the certificate."""
 _LAST_READS: Final = 100_000
 """Packets that may still lie in a socket that is closed for good."""
 
@@ -63,6 +67,7 @@ class Link:
         will: Callable[[], tuple[str, bytes]],
         subscriptions: list[tuple[str, SubscribeOptions]],
         settings: LinkSettings,
+        tls: Tls | None = None,
     ) -> None:
         self.up = False
         self.held = False
@@ -78,8 +83,10 @@ class Link:
         self._writing = False
         self._closed = False
         self._retry_at = 0.0
+        self._up_at = 0.0
         self._backoff_s = settings.reconnect_s
         self._gone = asyncio.Event()
+        self._tls = tls.context() if tls is not None else None
         self._client = self._make_client(client_id)
 
     def tick(self, now: float) -> None:
@@ -145,6 +152,8 @@ class Link:
             on_puback=self._user.on_puback,
         )
         client.connect_timeout = self._settings.connect_timeout_s
+        if self._broker.login is not None:
+            client.username_pw_set(self._broker.login.user, self._broker.login.password.get_secret_value())
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_message = self._on_message
@@ -163,7 +172,7 @@ class Link:
         self._connecting.add_done_callback(self._connected)
 
     async def _dial(self) -> MQTTErrorCode:
-        self._client.dialled = await self._broker.dial(self._settings.connect_timeout_s)
+        self._client.dialled = await self._broker.dial(self._settings.connect_timeout_s, self._tls)
         return self._client.reconnect()
 
     def _connected(self, attempt: asyncio.Future[MQTTErrorCode]) -> None:
@@ -174,7 +183,8 @@ class Link:
         failure = attempt.exception()
         sock = self._client.socket()
         if failure is not None or not isinstance(sock, socket.socket):
-            self._broker.complain("mqtt_unreachable", str(failure or "connection closed"))
+            why = None if failure is None else tls_refusal(failure) or str(failure)
+            self._broker.complain("mqtt_unreachable", why or "connection closed")
             self._retry_later()
             return
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -188,6 +198,9 @@ class Link:
     def _readable(self) -> None:
         try:
             self._client.loop_read()
+            # What TLS has taken out of the socket already, nobody is told of by the loop.
+            while isinstance(self._watched, ssl.SSLSocket) and self._watched.pending():
+                self._client.loop_read()
         except Exception:
             # Bytes that paho cannot read must not end the camera: the connection goes, and is made again.
             _log.exception("mqtt_read_failed")
@@ -230,7 +243,7 @@ class Link:
             client.subscribe(self._subscriptions)
         self.up = True
         self.connections += 1
-        self._backoff_s = self._settings.reconnect_s
+        self._up_at = time.monotonic()
         self._user.on_up(flags.session_present, getattr(properties, "ReceiveMaximum", 65_535))
 
     def _on_disconnect(
@@ -239,6 +252,12 @@ class Link:
         if self._connecting is not None:
             return  # `_connected` finds the socket gone
         was_up, self.up = self.up, False
+        if was_up and time.monotonic() - self._up_at > self._settings.steady_s:
+            self._backoff_s = self._settings.reconnect_s
+        if reason.value == _TAKEN_OVER:
+            # Whoever holds this camera's certificate elsewhere: the two take turns instead of fighting. Mosquitto 2.0
+            # ends a connection that is taken over without a word: there the growing waits have to do.
+            self._backoff_s = self._settings.taken_over_s
         self._retry_later()
         if not self._closed and not self.held:
             self._broker.complain("mqtt_disconnected", str(reason))

@@ -94,6 +94,7 @@ class Publisher:
                 (self.presence.status_topic, SubscribeOptions(qos=1, noLocal=True)),
             ],
             settings,
+            broker.tls[camera_id] if broker.tls is not None else None,
         )
         self._reports = Reports(key, spool.ledgers, settings, self.link.publish, self._may_send)
 

@@ -25,6 +25,11 @@ class LinkSettings(BaseModel):
     connect_timeout_s: float = Field(default=3.0, gt=0)
     reconnect_s: float = Field(default=0.2, gt=0)
     reconnect_max_s: float = Field(default=5.0, gt=0)
+    steady_s: float = Field(default=10.0, ge=0)
+    """A connection that lasted so long is made again at once; two devices with one name, who throw each other out, wait
+    longer each time."""
+    taken_over_s: float = Field(default=30.0, gt=0)
+    """How long to stay away, at most, when the broker says that another device has connected under this name."""
     grace_s: float = Field(default=1.0, gt=0)
     """A frame that a later confirmation passed over is sent again this long after its last transmission."""
     retry_s: float = Field(default=2.0, gt=0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,10 +44,12 @@ def half_open(port: int, count: int) -> Iterator[list[socket.socket]]:
             each.close()
 
 
-async def get(port: int, path: str, host: str = "127.0.0.1", wait_s: float = 20.0) -> tuple[int, bytes]:
+async def get(
+    port: int, path: str, host: str = "127.0.0.1", wait_s: float = 20.0, tls: ssl.SSLContext | None = None
+) -> tuple[int, bytes]:
     """Status and body of one request under the name `host`."""
     async with asyncio.timeout(wait_s):
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=tls)
         try:
             writer.write(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
             head, _, body = (await reader.read(-1)).partition(b"\r\n\r\n")
@@ -80,14 +83,15 @@ def pages_process() -> psutil.Process:
 
 
 @contextlib.asynccontextmanager
-async def serving(tmp_path: Path) -> AsyncIterator[Served]:
-    """The pages of a recorder that has no Kafka."""
+async def serving(tmp_path: Path, tls: Path | None = None) -> AsyncIterator[Served]:
+    """The pages of a recorder that has no Kafka; by HTTPS with the certificate in the folder `tls`."""
     made = Served(free_port())
     settings = RecorderSettings(
         kafka="127.0.0.1:1",
         database=f"sqlite:///{tmp_path}/records.sqlite",
         quarantine=str(tmp_path),
         http=("127.0.0.1", made.port),
+        http_tls=tls,
         served_as=("door.example",),
     )
     stop = asyncio.Event()

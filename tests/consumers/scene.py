@@ -144,7 +144,7 @@ class Scene:
 
     async def alerts(self) -> list[Alert]:
         """Everything on the alerts topic."""
-        return await alerts_held(self.settings.kafka, self.settings.alerts_topic)
+        return await alerts_held(str(self.settings.kafka), self.settings.alerts_topic)
 
 
 async def alerts_held(kafka: str, topic: str) -> list[Alert]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import string
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,8 +16,8 @@ import yaml
 import infra.cli
 from infra.layout import Layout
 from infra.local.kafka import Kafka
+from infra.local.mosquitto import MAX_CONNECTIONS, PLAIN, Mosquitto
 from infra.local.mosquitto import TEMPLATE as MOSQUITTO_TEMPLATE
-from infra.local.mosquitto import Mosquitto
 from infra.local.ports import Ports
 from infra.local.prometheus import RULES, Prometheus
 from infra.local.prometheus import TEMPLATE as PROMETHEUS_TEMPLATE
@@ -173,7 +174,10 @@ def test_prometheus_itself_accepts_its_configuration(tmp_path: Path) -> None:
 
 
 def test_mosquitto_has_the_limits_that_up_gives_it() -> None:
-    local = settings(MOSQUITTO_TEMPLATE.read_text().replace("$MAX_PACKET_BYTES", str(MAX_BROKER_BYTES)))
+    filled = string.Template(MOSQUITTO_TEMPLATE.read_text()).safe_substitute(
+        MAX_PACKET_BYTES=MAX_BROKER_BYTES, MAX_CONNECTIONS=MAX_CONNECTIONS, SECURITY=PLAIN
+    )
+    local = settings(filled)
     mine = settings((COMPOSE / "mosquitto.conf").read_text())
     here = ("listener", "user", "persistence_location", "log_timestamp_format")
     assert {line for line in mine if not line.startswith(here)} == {x for x in local if not x.startswith(here)}

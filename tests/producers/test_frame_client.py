@@ -17,6 +17,8 @@ NO_SUBSCRIBERS = 16
 
 
 def connected(client: Client, mosquitto: Mosquitto) -> Client:
+    if isinstance(client, FrameClient):
+        client.dialled = socket.create_connection((mosquitto.host, mosquitto.port))
     client.connect(mosquitto.host, mosquitto.port)
     read_until(client, client.is_connected)
     return client

@@ -19,6 +19,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from infra.audit import audit as count_frames
 from infra.layout import Layout
 from infra.local.process import COMMAND
+from infra.pki.roles import SHARE_FILE, role_tls
 from infra.up.background import RunningSystem, audit
 from processors.bundle import shipped_bundle
 from schemas.frame import sign_message
@@ -68,6 +69,7 @@ def test_a_fleet_runs_end_to_end_and_every_frame_is_recorded_and_stamped_on_its_
     with RunningSystem(tmp_path / "state", *options) as system:
         system.await_role("fleet")
         pids = [entry["pid"] for entry in system.roles().values()]
+        said = [" ".join(psutil.Process(pid).cmdline()) for pid in pids]
         http = system.roles()["recorder"]["listen"]
         names = {f"local/cam-{index}" for index in range(4)}
         wait_until(lambda: {c["camera"] for c in json.loads(get(f"http://{http}/cameras"))} == names, "all cameras")
@@ -85,6 +87,11 @@ def test_a_fleet_runs_end_to_end_and_every_frame_is_recorded_and_stamped_on_its_
     assert set(report["latency_s"]) == {"p50", "p95", "p99"}
     assert lost(tmp_path / "state") == 0
     assert not [pid for pid in pids if psutil.pid_exists(pid)]
+    layout = Layout(tmp_path / "state")
+    said += [file.read_text() for file in (*(layout.folder / "logs").iterdir(), *layout.folder.glob("*.json"))]
+    secrets = [layout.secret_file, layout.pki / SHARE_FILE, *layout.keys.rglob("*.key")]
+    assert len(secrets) == 6
+    assert not [file for file in secrets for text in said if file.read_text().strip().rpartition(":")[2] in text]
     stamped = {what: set[str]() for what in STAMPS}
     for file in (tmp_path / "stamps").iterdir():
         for line in file.read_text().splitlines():
@@ -125,8 +132,8 @@ def test_nothing_survives_kill_9_of_up_and_the_next_up_goes_on(tmp_path: Path) -
     assert (status, found["frames_lost"], found["frames_pending"]) == (0, 0, 0)
 
 
-def test_ctrl_c_drains_and_reports(tmp_path: Path) -> None:
-    with RunningSystem(tmp_path / "state", "--cameras", 2, "--fps", 5) as system:
+def test_ctrl_c_drains_and_reports_also_without_tls_and_rights(tmp_path: Path) -> None:
+    with RunningSystem(tmp_path / "state", "--cameras", 2, "--fps", 5, "--plain") as system:
         system.await_role("fleet")
         await_more_recorded(system, 10)
         system.interrupt()
@@ -185,6 +192,7 @@ def test_a_second_up_with_another_drop_is_obeyed_by_all_cameras_and_says_which_o
         host, _, port = system.roles()["mosquitto"]["listen"].partition(":")
         wait_until(lambda: any(file.exists() for file in told), "a camera without a baseline told to probe more")
         client = Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)
+        client.tls_set_context(role_tls(layout.pki, "admin").context())
         client.connect(host, int(port))
         client.loop_start()
         camera = CameraId("local/cam-2")

@@ -11,6 +11,7 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.structs import TopicPartition
 
+from schemas.runtime.access import KafkaAddress, kafka_options
 from schemas.runtime.kafka_clients import leave, start
 from schemas.topics import KafkaTopic
 
@@ -57,7 +58,7 @@ class Backlog:
 
     def __init__(
         self,
-        bootstrap: str,
+        bootstrap: KafkaAddress,
         client: str,
         group: str,
         limit_bytes: int,
@@ -83,8 +84,8 @@ class Backlog:
         """Ask until cancelled. While Kafka gives no answer, the last one stands."""
         failures = 0
         while True:
-            consumer = AIOKafkaConsumer(bootstrap_servers=self._bootstrap, client_id=f"{self._client}-backlog")
-            admin = AIOKafkaAdminClient(bootstrap_servers=self._bootstrap, client_id=f"{self._client}-backlog")
+            consumer = AIOKafkaConsumer(**kafka_options(self._bootstrap), client_id=f"{self._client}-backlog")
+            admin = AIOKafkaAdminClient(**kafka_options(self._bootstrap), client_id=f"{self._client}-backlog")
             try:
                 async with asyncio.timeout(ANSWER_S):
                     await start(consumer)

@@ -11,6 +11,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from schemas.limits import MAX_BROKER_BYTES
+from schemas.runtime.access import KafkaAddress, kafka_options
 from schemas.runtime.health import Health
 from schemas.runtime.kafka_clients import end, start
 from schemas.topics import KafkaTopic
@@ -32,7 +33,7 @@ class Producers:
     ends the producer. What it may still have delivered comes twice, and is recognised by identity.
     """
 
-    def __init__(self, bootstrap: str, name: str, health: Health) -> None:
+    def __init__(self, bootstrap: KafkaAddress, name: str, health: Health) -> None:
         self.given_up: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done when the current producer is given up."""
         self._bootstrap = bootstrap
@@ -91,7 +92,7 @@ class Producers:
         wait_s, longest_s = BACKOFF_S
         while True:
             producer = AIOKafkaProducer(
-                bootstrap_servers=self._bootstrap,
+                **kafka_options(self._bootstrap),
                 client_id=self._name,
                 acks="all",
                 enable_idempotence=True,

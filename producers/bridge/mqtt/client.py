@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 from paho.mqtt.client import Client
@@ -16,6 +18,8 @@ from producers.bridge.mqtt.packets import PUBLISH, PacketSplitter, ProtocolError
 from schemas.limits import MAX_BROKER_BYTES
 
 RECEIVE_BYTES: Final = 256 * 1024
+RECORD_BYTES: Final = 2**14
+"""What one record of TLS holds, at most."""
 
 OnPublish = Callable[[bytes, int, bytes], None]
 """Topic, packet id (0 at QoS 0), payload."""
@@ -59,8 +63,8 @@ class PacketClient(Client):
         if not isinstance(sock, socket.socket):
             return MQTTErrorCode.MQTT_ERR_NO_CONN
         try:
-            length = sock.recv_into(self._buffer)
-        except BlockingIOError:
+            length = self._receive(sock)
+        except (BlockingIOError, ssl.SSLWantReadError):
             return MQTTErrorCode.MQTT_ERR_SUCCESS
         except OSError:
             return self.drop()
@@ -77,6 +81,18 @@ class PacketClient(Client):
         except ProtocolError:
             return self._loop_rc_handle(MQTTErrorCode.MQTT_ERR_PROTOCOL)
         return MQTTErrorCode.MQTT_ERR_SUCCESS
+
+    def _receive(self, sock: socket.socket) -> int:
+        """The bytes that have come, at the beginning of the buffer: how many.
+
+        TLS gives one record at a time, mostly one packet, and the loop knows nothing of what it holds: all is taken.
+        """
+        length = sock.recv_into(self._buffer)
+        if isinstance(sock, ssl.SSLSocket) and length:
+            with suppress(ssl.SSLWantReadError):
+                while length <= RECEIVE_BYTES - RECORD_BYTES and (more := sock.recv_into(self._buffer[length:])):
+                    length += more
+        return length
 
     def drop(self) -> MQTTErrorCode:
         """Close the connection as lost."""

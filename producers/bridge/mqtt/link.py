@@ -16,6 +16,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from producers.bridge.mqtt.client import OnPublish, PacketClient
 from producers.bridge.settings import BridgeSettings
+from schemas.runtime.access import secured_on_loop, tls_refusal
 from schemas.runtime.health import Health
 from schemas.topics import Channel, every_camera_filter, shared_filter
 
@@ -75,6 +76,8 @@ class Link:
             receive_maximum=settings.receive_maximum,
             session_expiry_s=settings.session_expiry_s if settings.mode == "single" else 0,
         )
+        if settings.mqtt_login is not None:
+            client.username_pw_set(settings.mqtt_login.user, settings.mqtt_login.password.get_secret_value())
         client.on_connect = self._connected
         client.on_subscribe = self._suback
         client.on_disconnect = self._disconnected
@@ -133,7 +136,7 @@ class Link:
                 try:
                     reason = await self._session()
                 except OSError as error:
-                    reason = f"{type(error).__name__}: {error}"
+                    reason = tls_refusal(error) or f"{type(error).__name__}: {error}"
                 if self._closing:
                     return
                 if self._loop.time() - began > STEADY_S:
@@ -183,8 +186,20 @@ class Link:
                     sock.close()
                     raise
                 else:
-                    return sock
+                    return await self._secured(sock)
         raise refusal
+
+    async def _secured(self, sock: socket.socket) -> socket.socket:
+        """With TLS on it, where that is asked for."""
+        tls = self._settings.mqtt_tls
+        if tls is None:
+            return sock
+        try:
+            context = tls.context()
+        except BaseException:
+            sock.close()
+            raise
+        return await secured_on_loop(sock, context, self._settings.mqtt_host)
 
     @property
     def _reads(self) -> bool:

@@ -10,6 +10,7 @@ from typing import Final
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRecord
 
+from schemas.runtime.access import KafkaAddress, kafka_options
 from schemas.runtime.kafka_clients import leave, start
 from schemas.topics import KafkaTopic
 
@@ -27,7 +28,7 @@ Take = Callable[[Sequence[ConsumerRecord], float], None]
 class Requests:
     """Reads the events that come from now on and hands them to all `takers`."""
 
-    def __init__(self, bootstrap: str, client: str, takers: Sequence[Take]) -> None:
+    def __init__(self, bootstrap: KafkaAddress, client: str, takers: Sequence[Take]) -> None:
         self._bootstrap = bootstrap
         self._client = client
         self._takers = takers
@@ -38,7 +39,7 @@ class Requests:
         while True:
             consumer = AIOKafkaConsumer(
                 KafkaTopic.EVENTS.value,
-                bootstrap_servers=self._bootstrap,
+                **kafka_options(self._bootstrap),
                 client_id=f"{self._client}-requests",
                 auto_offset_reset="latest",
                 enable_auto_commit=False,

@@ -1,0 +1,184 @@
+"""How commands are told where the brokers are and how they are reached: options, environment, or a state folder."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from pydantic import SecretStr
+
+from infra.cli.passwords import resolve
+from schemas.errors import ConfigError, SecretError
+
+if TYPE_CHECKING:
+    from infra.layout import Layout
+    from schemas.identity import CameraId
+    from schemas.runtime.access import KafkaAddress, Login, Tls
+
+_TLS = "Connect by TLS: a folder with ca.crt, the authority to trust, and our own tls.crt and tls.key where it asks."
+_LOGIN = "A file with user:password; - is standard input."
+Mqtt = Annotated[str | None, typer.Option(help="MQTT broker as host:port, or mqtts://host:port.")]
+MqttTls = Annotated[Path | None, typer.Option(help=f"{_TLS} POINTILLIST_MQTT_TLS says the same.")]
+MqttLogin = Annotated[Path | None, typer.Option(help=f"{_LOGIN} POINTILLIST_MQTT_LOGIN(_FILE) says the same.")]
+Kafka = Annotated[str | None, typer.Option(help="Kafka bootstrap servers as host:port,host:port.")]
+KafkaTls = Annotated[Path | None, typer.Option(help=f"{_TLS} POINTILLIST_KAFKA_TLS says the same.")]
+KafkaLogin = Annotated[
+    Path | None, typer.Option(help=f"{_LOGIN} By SCRAM-SHA-512. POINTILLIST_KAFKA_LOGIN(_FILE) says the same.")
+]
+BrokerWait = Annotated[
+    float, typer.Option(help="Seconds to wait for a broker at the start before giving up; 0 = for ever.", min=0)
+]
+BROKER_WAIT_S = 10.0
+
+
+@dataclass(frozen=True)
+class MqttPlace:
+    """An MQTT broker, and how it is reached."""
+
+    address: tuple[str, int]
+    tls: Tls | None
+    login: Login | None
+
+
+def mqtt_place(
+    given: str | None,
+    state: Path | None,
+    own: str | Tls | None,
+    *,
+    tls: Path | None = None,
+    login: Path | None = None,
+) -> MqttPlace:
+    """The broker as options or environment say, or of the state folder, where the role `own` has a certificate.
+
+    Files that were read already, or None for no files, may stand in the role's place: then nothing else is looked at.
+    """
+    from infra.environment import Environment
+    from infra.role import address
+
+    environment = Environment()
+    text = resolve(_address(given, state, "mosquitto"))
+    scheme, _, rest = text.rpartition("://")
+    if scheme not in ("", "mqtt", "mqtts"):
+        raise ConfigError(f"expected an MQTT broker as host:port or mqtts://host:port, got one by {scheme}://")
+    found = _tls(tls or environment.mqtt_tls, state, own) if isinstance(own, str) else own
+    if scheme == "mqtts" and found is None:
+        from schemas.runtime.access import Tls
+
+        found = Tls(None)
+    if scheme == "mqtt" and found is not None:
+        raise ConfigError("expected mqtts://host:port beside files for TLS, got mqtt://")
+    secret = _login(login or environment.mqtt_login_file, environment.mqtt_login)
+    if secret is not None and found is None:
+        raise ConfigError("expected --mqtt-tls beside a password for the MQTT broker: none is sent without TLS")
+    return MqttPlace(address(rest), found, secret)
+
+
+def kafka_place(
+    given: str | None, state: Path | None, role: str, *, tls: Path | None = None, login: Path | None = None
+) -> KafkaAddress:
+    """Kafka as options or environment say, or of the state folder, where `role` has a certificate."""
+    from infra.environment import Environment
+    from infra.role import address
+    from schemas.runtime.access import KafkaAccess
+
+    environment = Environment()
+    bootstrap = _address(given, state, "kafka")
+    for place in bootstrap.split(","):
+        address(place)
+    found = _tls(tls or environment.kafka_tls, state, role)
+    secret = _login(login or environment.kafka_login_file, environment.kafka_login)
+    if found is None:
+        if secret is not None:
+            raise ConfigError("expected --kafka-tls beside a password for Kafka: none is sent without TLS")
+        return bootstrap
+    found.context()  # what is wrong with the files is said now
+    return KafkaAccess(bootstrap, found, secret)
+
+
+def require_brokers(wait_s: float, mqtt: MqttPlace | None = None, kafka: KafkaAddress | None = None) -> None:
+    """Check that brokers answer and let us in, unless `wait_s` is 0."""
+    from infra.reach import require_kafka, require_mqtt
+
+    if mqtt is not None and wait_s:
+        require_mqtt(mqtt.address, wait_s, mqtt.tls, mqtt.login)
+    if kafka is not None and wait_s:
+        require_kafka(kafka, wait_s)
+
+
+def share_of(state: Path | None) -> str | None:
+    """The name of the bridges' share of the frames; None is the usual one, for a broker that strangers do not reach."""
+    from infra.environment import Environment
+    from infra.layout import Layout
+
+    file = Environment().share_file
+    if file is not None:
+        try:
+            return file.read_text().strip()
+        except OSError as error:
+            raise ConfigError(f"expected the name of the bridges' share in {file}: {error.strerror}") from None
+    layout = Layout(state.resolve()) if state is not None else None
+    if layout is None or not layout.secure:
+        return None
+    from infra.pki.roles import share_name
+
+    return share_name(layout.pki)
+
+
+def enrolments(layout: Layout, cameras: list[CameraId]) -> dict[CameraId, Tls] | None:
+    """How each of the `cameras` of this machine connects; None when the broker lets in whoever reaches it.
+
+    Raises SecretError when some have an enrolment and others have none.
+    """
+    from infra.pki.enrolment import Enrolment
+
+    if layout.plain or not any(layout.enrolment(camera).is_file() for camera in cameras):
+        return None
+    missing = [camera for camera in cameras if not layout.enrolment(camera).is_file()]
+    if missing:
+        raise SecretError(f"expected the enrolment of {missing[0]} in {layout.enrolment(missing[0])}")
+    return {camera: Enrolment.read(layout.enrolment(camera)).tls for camera in cameras}
+
+
+def _address(given: str | None, state: Path | None, role: str) -> str:
+    if given is not None:
+        return given
+    if state is None:
+        raise ConfigError(
+            f"expected --{'mqtt' if role == 'mosquitto' else role} host:port, or --state of a running system"
+        )
+    from infra.local.role_table import read_roles
+
+    listen = read_roles(state).get(role, {}).get("listen")
+    if not listen:
+        raise ConfigError(f"expected a running {role} in {state}, its roles.json names none")
+    return str(listen)
+
+
+def _tls(folder: Path | None, state: Path | None, role: str) -> Tls | None:
+    from infra.layout import Layout
+    from schemas.runtime.access import Tls
+
+    if folder is not None:
+        return Tls.of_folder(folder)
+    layout = Layout(state.resolve()) if state is not None else None
+    if layout is None or not layout.secure:
+        return None
+    from infra.pki.roles import role_tls
+
+    return role_tls(layout.pki, role)
+
+
+def _login(file: Path | None, said: SecretStr | None) -> Login | None:
+    from schemas.runtime.access import Login
+
+    if file is None:
+        return Login.parse(said.get_secret_value()) if said is not None else None
+    if str(file) == "-":
+        return Login.parse(sys.stdin.readline())
+    try:
+        return Login.parse(file.read_text())
+    except OSError as error:
+        raise ConfigError(f"expected a login in {file}: {error.strerror}") from None

@@ -1,0 +1,64 @@
+"""Who an attached camera is: its key, its certificate, and where it belongs."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from infra.environment import Environment, accepted_generations, attached_camera_key
+from infra.layout import Layout
+from infra.pki.authority import Authority
+from infra.pki.enrolment import Enrolment, enroll
+from schemas.errors import ConfigError
+from schemas.identity import camera_id
+from schemas.keys import CameraKey
+from schemas.runtime.access import Tls
+
+
+@dataclass(frozen=True)
+class CameraIdentity:
+    """What a camera knows of itself."""
+
+    key: CameraKey
+    tls: Tls | None = None
+    mqtt: str | None = None
+    home: Path | None = None
+    """Where its spool lies unless it is told."""
+
+
+def camera_identity(name: str | None, enrolment: Path | None, state: Path | None) -> CameraIdentity:
+    """From an enrolment, else from the environment, else issued by the system of the state folder.
+
+    Raises ConfigError when the name is missing or another than the enrolment's.
+    """
+    if enrolment is not None:
+        found = Enrolment.read(enrolment)
+        if name is not None and camera_id(name) != found.camera:
+            raise ConfigError(f"expected {found.camera} as --name, whose enrolment {enrolment} is; got {name}")
+        return CameraIdentity(found.key, found.tls, found.mqtt, _home())
+    if name is None:
+        raise ConfigError("expected --enrolment FILE, or --name SITE/CAMERA")
+    identity = camera_id(name)
+    environment = Environment()
+    if state is None:
+        return CameraIdentity(attached_camera_key(environment, identity))
+    layout = Layout(state.resolve())
+    if environment.camera_key is not None or environment.camera_key_file is not None:
+        return CameraIdentity(attached_camera_key(environment, identity), home=layout.folder)
+    if not layout.secret_file.is_file():
+        raise ConfigError(f"expected the state folder of a system, {state} holds no fleet secret")
+    generations = accepted_generations(layout.generations if layout.generations.is_file() else None)
+    layout.issue_key(identity, generations.get(identity, 0))
+    key = layout.camera_key(identity)
+    if not layout.secure:
+        return CameraIdentity(key, home=layout.folder)
+    file = layout.enrolment(identity)
+    if not file.is_file() or Enrolment.read(file).key.export() != key.export():
+        enroll(Authority(layout.pki), key, file)
+    return CameraIdentity(key, Enrolment.read(file).tls, home=layout.folder)
+
+
+def _home() -> Path:
+    base = os.environ.get("XDG_STATE_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "state") / "pointillist"

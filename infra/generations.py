@@ -1,0 +1,61 @@
+"""Which generations of keys are accepted, followed while a role runs: a revocation needs no restart."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import structlog
+
+from infra.environment import accepted_generations
+from schemas.errors import ConfigError
+from schemas.keys import KeyRing
+
+LOOK_S: Final = 0.25
+"""A look costs one question to the file system."""
+
+Result = TypeVar("Result")
+log = structlog.get_logger()
+
+
+async def following(file: Path | None, keys: KeyRing, work: Coroutine[Any, Any, Result]) -> Result:
+    """Do `work`, and meanwhile let `keys` accept what `file` says, as soon as that changes. None is no file."""
+    if file is None:
+        return await work
+    watch = asyncio.create_task(_follow(file, keys), name="generations")
+    try:
+        return await work
+    finally:
+        watch.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await watch
+
+
+async def _follow(file: Path, keys: KeyRing) -> None:
+    # What has changed since the role read it at its start is taken too.
+    seen: object = None
+    while True:
+        now = _version(file)
+        if now != seen and now is not None:
+            try:
+                lowest = accepted_generations(file)
+            except ConfigError as error:
+                # What was revoked stays so: nothing is accepted because a file is damaged.
+                log.error("generations_not_read", detail=str(error))
+            else:
+                keys.accept_from(lowest)
+                log.info("generations", raised=len(lowest))
+        seen = now
+        await asyncio.sleep(LOOK_S)
+
+
+def _version(file: Path) -> tuple[int, int, int] | None:
+    """Changes with every change of the file, also where it is replaced, as Kubernetes does it with links."""
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino, found.st_size

@@ -1,0 +1,237 @@
+"""A fleet's own certificate authority: a folder that issues certificates, and revokes them."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import json
+import secrets
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from schemas.errors import ConfigError, StateError
+from schemas.runtime.access import AUTHORITY_FILE
+from schemas.runtime.atomic_file import replacing
+
+LOCAL_HOSTS: Final = ("localhost", "127.0.0.1", "::1")
+AUTHORITY_DAYS: Final = 20 * 365
+CERTIFICATE_DAYS: Final = 825
+CRL_DAYS: Final = AUTHORITY_DAYS
+"""A list that ran out would shut everybody out: it is made anew at each revocation instead."""
+_BACKDATED = datetime.timedelta(days=1)
+"""Clocks of devices differ."""
+_CRL_BACKDATED = datetime.timedelta(hours=1)
+"""The newer of two lists is the one of the later second: so many may follow each other without a wait."""
+
+
+@dataclass(frozen=True)
+class Issued:
+    """A certificate and its private key, both in PEM."""
+
+    certificate: str
+    key: str
+
+
+class Authority:
+    """The authority in `folder`: `ca.crt`, `ca.key`, `crl.pem`, and `revoked.json`, which says whose numbers."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open it; StateError when there is none, or its files do not belong together."""
+        self.folder = folder
+        try:
+            self.certificate = x509.load_pem_x509_certificate((folder / AUTHORITY_FILE).read_bytes())
+            key = load_pem_private_key((folder / "ca.key").read_bytes(), None)
+        except OSError as error:
+            raise StateError(
+                f"expected a fleet's authority in {folder}: {error.strerror}; `pointillist ca init` makes one"
+            ) from None
+        except ValueError:
+            raise StateError(f"expected ca.crt and ca.key in PEM in {folder}, got something else") from None
+        if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != self.certificate.public_key():
+            raise StateError(f"expected a key of {folder / AUTHORITY_FILE} in {folder / 'ca.key'}, got another")
+        self._key = key
+
+    @classmethod
+    def create(cls, folder: Path) -> Authority:
+        """Make one, named by a number of its own, so that fleets are told apart; StateError when there is one."""
+        if (folder / AUTHORITY_FILE).exists():
+            raise StateError(f"expected no authority in {folder}, there is one: what it issued would be worth nothing")
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = _name(f"Pointillist fleet {secrets.token_hex(4)}")
+        certificate = (
+            _builder(name, name, key.public_key(), key.public_key(), AUTHORITY_DAYS)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(_usage(signs_certificates=True), critical=True)
+            .sign(key, hashes.SHA256())
+        )
+        write_private(folder / "ca.key", _pem(key))
+        write_public(folder / AUTHORITY_FILE, certificate.public_bytes(Encoding.PEM).decode())
+        authority = cls(folder)
+        authority.revoke({})
+        return authority
+
+    @property
+    def fleet(self) -> str:
+        """What the authority is called: `Pointillist fleet 1a2b3c4d`."""
+        return common_name(self.certificate)
+
+    @property
+    def pem(self) -> str:
+        """Its certificate."""
+        return self.certificate.public_bytes(Encoding.PEM).decode()
+
+    def issue(
+        self, name: str, *, hosts: Sequence[str] = (), client: bool = True, days: float = CERTIFICATE_DAYS
+    ) -> Issued:
+        """A certificate for `name`: of a server when `hosts` are its names and addresses, of a client, or of both."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        uses = [ExtendedKeyUsageOID.SERVER_AUTH] * bool(hosts) + [ExtendedKeyUsageOID.CLIENT_AUTH] * client
+        builder = (
+            _builder(_name(name), self.certificate.subject, key.public_key(), self._key.public_key(), days)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(_usage(signs_certificates=False), critical=True)
+            .add_extension(x509.ExtendedKeyUsage(uses), critical=False)
+        )
+        if hosts:
+            names = x509.SubjectAlternativeName([general_name(host) for host in hosts])
+            builder = builder.add_extension(names, critical=False)
+        certificate = builder.sign(self._key, hashes.SHA256())
+        return Issued(certificate.public_bytes(Encoding.PEM).decode(), _pem(key))
+
+    def issued(self, certificate: x509.Certificate) -> bool:
+        """Whether it is one of this authority's."""
+        try:
+            certificate.verify_directly_issued_by(self.certificate)
+        except (ValueError, TypeError, InvalidSignature):
+            return False
+        return True
+
+    def revoked(self) -> dict[int, str]:
+        """The numbers of revoked certificates, and whose each was."""
+        try:
+            found = json.loads((self.folder / "revoked.json").read_text())
+        except FileNotFoundError:
+            return {}
+        except ValueError:
+            raise StateError(f"expected JSON in {self.folder / 'revoked.json'}, got something else") from None
+        return {int(serial, 16): str(name) for serial, name in found.items()}
+
+    def revoke(self, serials: dict[int, str]) -> None:
+        """Let `serials`, and all that were revoked before, count no more: the list that servers read is made anew."""
+        gone = self.revoked() | serials
+        now = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
+        at = now - _CRL_BACKDATED
+        list_file = self.folder / "crl.pem"
+        if list_file.exists():
+            before = x509.load_pem_x509_crl(list_file.read_bytes()).last_update_utc
+            at = max(at, before + datetime.timedelta(seconds=1))
+        builder = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(self.certificate.subject)
+            .last_update(at)
+            .next_update(now + datetime.timedelta(days=CRL_DAYS))
+        )
+        for serial in gone:
+            entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(at).build()
+            builder = builder.add_revoked_certificate(entry)
+        signed = builder.sign(self._key, hashes.SHA256())
+        write_public(self.folder / "revoked.json", json.dumps({f"{s:x}": n for s, n in gone.items()}, indent=2) + "\n")
+        write_public(list_file, signed.public_bytes(Encoding.PEM).decode())
+
+
+def common_name(certificate: x509.Certificate) -> str:
+    """Whose certificate it is."""
+    return str(certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value)
+
+
+def good_for(certificate: x509.Certificate, hosts: Iterable[str], days: float) -> bool:
+    """Whether it names all `hosts` and holds for `days` more."""
+    left = certificate.not_valid_after_utc - datetime.datetime.now(datetime.UTC)
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        names = x509.SubjectAlternativeName([])
+    return left > datetime.timedelta(days=days) and {general_name(host) for host in hosts} <= set(names)
+
+
+def general_name(host: str) -> x509.GeneralName:
+    """A host's name or address as certificates hold it; ConfigError when it is neither."""
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        pass
+    try:
+        return x509.DNSName(host)
+    except ValueError:
+        raise ConfigError(f"expected a host's name or address, got {host!r}") from None
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner can read, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path, private=True) as fresh:
+        fresh.write_text(text)
+
+
+def write_public(path: Path, text: str) -> None:
+    """Write a file that anybody may read, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as fresh:
+        fresh.write_text(text)
+
+
+def _name(common: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
+
+
+def _pem(key: ec.EllipticCurvePrivateKey) -> str:
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+
+
+def _builder(
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePublicKey,
+    issuers_key: ec.EllipticCurvePublicKey,
+    days: float,
+) -> x509.CertificateBuilder:
+    now = datetime.datetime.now(datetime.UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(min(now, now + datetime.timedelta(days=days)) - _BACKDATED)
+        .not_valid_after(now + datetime.timedelta(days=days))
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuers_key), critical=False)
+    )
+
+
+def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not signs_certificates,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=signs_certificates,
+        crl_sign=signs_certificates,
+        encipher_only=False,
+        decipher_only=False,
+    )

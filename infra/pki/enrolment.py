@@ -1,0 +1,93 @@
+"""An enrolment: the one file that a camera's device is given, and all that it needs to speak as that camera.
+
+A PEM file with its private key, its certificate and the fleet's authority, behind lines of text that readers of PEM
+pass over: the camera's name, its key, and where the broker is.
+"""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+
+from cryptography import x509
+
+from infra.layout import write_private
+from infra.pki.authority import CERTIFICATE_DAYS, Authority, common_name
+from schemas.errors import ConfigError
+from schemas.identity import CameraId, camera_id
+from schemas.keys import CameraKey
+from schemas.runtime.access import Tls
+
+_TITLE: Final = "Pointillist enrolment: whoever has this file speaks as this camera."
+_BEGIN: Final = "-----BEGIN "
+
+
+@dataclass(frozen=True)
+class Enrolment:
+    """What an enrolment says."""
+
+    camera: CameraId
+    key: CameraKey
+    mqtt: str | None
+    """The broker's `host:port`."""
+    tls: Tls
+
+    @classmethod
+    def read(cls, file: Path) -> Self:
+        """ConfigError when it is none, is damaged, or has ended."""
+        try:
+            text = file.read_text()
+        except OSError as error:
+            raise ConfigError(f"expected an enrolment in {file}: {error.strerror}") from None
+        except ValueError:
+            raise ConfigError(f"expected an enrolment in {file}, it is no text") from None
+        head, begin, blocks = text.partition(_BEGIN)
+        said = dict(line.split(": ", 1) for line in head.splitlines() if ": " in line)
+        if not head.startswith(_TITLE) or not begin or not {"camera", "key"} <= said.keys():
+            raise ConfigError(f"expected an enrolment in {file}, as `pointillist enroll` writes it")
+        name = camera_id(said["camera"])
+        try:
+            own, *authorities = x509.load_pem_x509_certificates((begin + blocks).encode())
+        except ValueError:
+            raise ConfigError(f"expected certificates in the enrolment {file}, they are damaged") from None
+        if not authorities or common_name(own) != name:
+            raise ConfigError(f"expected a certificate of {name} and its authority's in {file}, got others")
+        if own.not_valid_after_utc < datetime.datetime.now(datetime.UTC):
+            at = f"{own.not_valid_after_utc:%Y-%m-%d %H:%M:%SZ}"
+            raise ConfigError(f"the enrolment of {name} in {file} ended at {at}: `pointillist enroll` renews it")
+        authority = text[text.rindex(_BEGIN) :]
+        return cls(name, CameraKey.from_export(name, said["key"]), said.get("mqtt"), Tls(authority, file))
+
+
+def enroll(
+    authority: Authority, key: CameraKey, file: Path, mqtt: str | None = None, days: float = CERTIFICATE_DAYS
+) -> None:
+    """Write the enrolment of the key's camera to `file`, which only its owner can read, and note its number."""
+    name = key.camera_id
+    issued = authority.issue(name, days=days)
+    lines = [_TITLE, f"camera: {name}", *([f"mqtt: {mqtt}"] if mqtt else []), f"key: {key.export()}"]
+    serial = x509.load_pem_x509_certificate(issued.certificate.encode()).serial_number
+    note_serial(authority.folder, name, serial)
+    write_private(file, "\n".join(lines) + "\n" + issued.key + issued.certificate + authority.pem.rstrip())
+
+
+def note_serial(pki: Path, camera: CameraId, serial: int) -> None:
+    """Remember the number of a certificate of `camera`: to be revoked it must be known."""
+    file = _serials(pki, camera)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("a") as log:
+        log.write(f"{serial:x}\n")
+
+
+def serials(pki: Path, camera: CameraId) -> list[int]:
+    """The numbers of all certificates that `camera` was given."""
+    try:
+        return [int(line, 16) for line in _serials(pki, camera).read_text().split()]
+    except FileNotFoundError:
+        return []
+
+
+def _serials(pki: Path, camera: CameraId) -> Path:
+    return pki / "cameras" / f"{camera}.serials"

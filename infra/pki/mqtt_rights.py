@@ -1,0 +1,43 @@
+"""What each may do at the MQTT broker, as mosquitto reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from schemas.topics import ROOT, Channel
+
+_CAMERA_WRITES: Final = (Channel.FRAME, Channel.META, Channel.STATUS, Channel.EVENT)
+# Its own status too: by that a camera hears of another device with its name.
+_CAMERA_READS: Final = (Channel.STATUS, Channel.CONFIRM, Channel.SETTINGS, Channel.PROBES, Channel.KEY_REQUEST)
+_BRIDGE: Final[dict[str, tuple[Channel, ...]]] = {
+    "read": _CAMERA_WRITES,
+    "write": (Channel.CONFIRM, Channel.PROBES, Channel.KEY_REQUEST),
+}
+_ADMIN: Final[dict[str, tuple[Channel, ...]]] = {
+    "read": (Channel.META, Channel.STATUS),
+    "write": (Channel.SETTINGS, Channel.PROBES),
+}
+_RIGHTS: Final = {"bridge": _BRIDGE, "admin": _ADMIN}
+
+
+def mqtt_rights(roles: Sequence[str], refused: Sequence[str]) -> str:
+    """Mosquitto's `acl_file`: of each of the `roles`, of `refused` cameras, and of a camera by its certificate's name.
+
+    What is not named is nobody's right. The names of cameras hold a slash and those of roles do not, so that what
+    every client may do under its own name is what a camera may do.
+    """
+    lines = ["# Written by pointillist; read again at SIGHUP."]
+    for role in roles:
+        for access, channels in _RIGHTS.get(role.partition("-")[0], {}).items():
+            lines += _section(role) if access == "read" else []
+            lines += [f"topic {access} {ROOT}/+/+/{channel.value}" for channel in channels]
+    for camera in refused:
+        lines += [*_section(camera), "topic deny #"]
+    lines += ["", *(f"pattern write {ROOT}/%u/{channel.value}" for channel in _CAMERA_WRITES)]
+    lines += [f"pattern read {ROOT}/%u/{channel.value}" for channel in _CAMERA_READS]
+    return "\n".join(lines) + "\n"
+
+
+def _section(user: str) -> list[str]:
+    return ["", f"user {user}"]

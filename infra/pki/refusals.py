@@ -1,0 +1,32 @@
+"""Cameras whose certificates were revoked: the broker refuses them all, until they are enrolled again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from infra.pki.authority import write_public
+
+
+def refused(pki: Path) -> set[str]:
+    """The cameras that have no rights now."""
+    try:
+        return set((pki / "refused").read_text().split())
+    except FileNotFoundError:
+        return set()
+
+
+def refuse(pki: Path, cameras: Iterable[str]) -> None:
+    """Let `cameras` have no rights."""
+    _write(pki, refused(pki) | set(cameras))
+
+
+def readmit(pki: Path, cameras: Iterable[str]) -> None:
+    """Let `cameras`, who are given new certificates, have their rights again."""
+    before = refused(pki)
+    if before & set(cameras):
+        _write(pki, before - set(cameras))
+
+
+def _write(pki: Path, cameras: set[str]) -> None:
+    write_public(pki / "refused", "".join(f"{camera}\n" for camera in sorted(cameras)))

@@ -1,0 +1,109 @@
+"""The roles of a fleet beside its cameras: their certificates, each in a folder that one role alone is given."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Final
+
+from cryptography import x509
+
+from infra.layout import write_private
+from infra.pki.authority import Authority, Issued, common_name, good_for, write_public
+from infra.pki.mqtt_rights import mqtt_rights
+from infra.pki.refusals import refused
+from schemas.errors import ConfigError, StateError
+from schemas.runtime.access import AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE, Tls
+
+SERVERS: Final = ("mosquitto", "kafka")
+CLIENTS: Final = ("bridge", "processor", "recorder", "admin", "audit", "health")
+"""`admin` makes topics, publishes models and tells cameras; `audit` reads; `health` may connect, and nothing else."""
+SHARE_FILE: Final = "bridges.share"
+RENEWED_DAYS: Final = 30.0
+"""A certificate that ends sooner is issued anew at a start."""
+_ROLE = re.compile(rf"({'|'.join((*SERVERS, *CLIENTS))})(-[0-9]{{1,4}})?")
+
+
+class Roles:
+    """What `authority` has issued to roles: `roles/NAME/` in its folder, with `ca.crt`, `tls.crt` and `tls.key`."""
+
+    def __init__(self, authority: Authority) -> None:
+        self.authority = authority
+
+    def folder(self, name: str) -> Path:
+        """The files of one role."""
+        return role_folder(self.authority.folder, name)
+
+    def issue(self, name: str, hosts: Sequence[str]) -> None:
+        """Give `name` a new certificate; `hosts` are what servers are reached by.
+
+        Raises ConfigError unless `name` is one of the roles, with a number behind it where there are several.
+        """
+        if not _ROLE.fullmatch(name):
+            raise ConfigError(
+                f"expected a role of {', '.join((*SERVERS, *CLIENTS))}, or one with -NUMBER; got {name!r}"
+            )
+        server = name.partition("-")[0] in SERVERS
+        issued = self.authority.issue(name, hosts=hosts if server else (), client=name != "mosquitto")
+        self._write(name, issued)
+
+    def ensure(self, names: Iterable[str], hosts: Sequence[str]) -> None:
+        """Issue those of `names` that are missing, end soon, are of another authority, or lack one of the `hosts`."""
+        for name in names:
+            server = name.partition("-")[0] in SERVERS
+            found = self._certificate(name)
+            wanted = hosts if server else ()
+            if found is None or not self.authority.issued(found) or not good_for(found, wanted, RENEWED_DAYS):
+                self.issue(name, hosts)
+        self.write_rights()
+
+    def write_rights(self) -> None:
+        """The rights that mosquitto reads."""
+        names = [path.name for path in (self.authority.folder / "roles").iterdir()]
+        text = mqtt_rights(sorted(names), sorted(refused(self.authority.folder)))
+        write_public(rights_file(self.authority.folder), text)
+
+    def _certificate(self, name: str) -> x509.Certificate | None:
+        try:
+            found = x509.load_pem_x509_certificate((self.folder(name) / CERTIFICATE_FILE).read_bytes())
+        except (OSError, ValueError):
+            return None
+        return found if common_name(found) == name and (self.folder(name) / KEY_FILE).is_file() else None
+
+    def _write(self, name: str, issued: Issued) -> None:
+        folder = self.folder(name)
+        write_private(folder / KEY_FILE, issued.key)
+        for file, text in ((CERTIFICATE_FILE, issued.certificate), (AUTHORITY_FILE, self.authority.pem)):
+            write_public(folder / file, text)
+
+
+def role_folder(pki: Path, name: str) -> Path:
+    """The files of the role `name` of the authority in `pki`."""
+    return pki / "roles" / name
+
+
+def rights_file(pki: Path) -> Path:
+    """Mosquitto's list of rights."""
+    return pki / "mosquitto.acl"
+
+
+def role_tls(pki: Path, name: str) -> Tls:
+    """How the role `name` connects; StateError when it has been given no certificate."""
+    folder = role_folder(pki, name)
+    if not (folder / CERTIFICATE_FILE).is_file():
+        raise StateError(f"expected a certificate of {name} in {folder}: `pointillist ca role {name}` issues one")
+    return Tls.of_folder(folder)
+
+
+def share_name(pki: Path) -> str:
+    """The name of the bridges' share of the frames, made at the first call.
+
+    Mosquitto 2.0 lets any client subscribe to anything and asks for rights only when a message is delivered: who knew
+    this name could join, and what fell to it would be lost until it is sent again.
+    """
+    file = pki / SHARE_FILE
+    if not file.exists():
+        write_private(file, f"bridges-{secrets.token_hex(16)}")
+    return file.read_text().strip()

@@ -1,0 +1,157 @@
+"""A fleet's authority, and clients of its brokers, for the tests that try to get in."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import socket
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from paho.mqtt.client import Client, ConnectFlags, MQTTMessage
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from infra.layout import Layout
+from infra.pki.authority import LOCAL_HOSTS, Authority, Issued, write_private
+from infra.pki.enrolment import Enrolment, enroll
+from infra.pki.roles import CLIENTS, SERVERS, Roles
+from schemas.identity import CameraId
+from schemas.keys import derive_camera_key
+from schemas.runtime.access import Tls
+
+WAIT_S = 20.0
+SECRET = bytes(range(32))
+
+
+def make_fleet(folder: Path, hosts: tuple[str, ...] = LOCAL_HOSTS) -> Layout:
+    """An authority in a state folder, with the certificates of all roles."""
+    layout = Layout(folder)
+    Roles(Authority.create(layout.pki)).ensure((*SERVERS, *CLIENTS), hosts)
+    return layout
+
+
+def enrolled(layout: Layout, name: str, days: float = 30) -> Tls:
+    """How a camera that was just enrolled connects."""
+    camera = CameraId(name)
+    enroll(Authority(layout.pki), derive_camera_key(SECRET, camera), layout.enrolment(camera), days=days)
+    return Enrolment.read(layout.enrolment(camera)).tls
+
+
+def as_tls(authority: Authority, issued: Issued, file: Path) -> Tls:
+    """A certificate as its owner uses it."""
+    write_private(file, issued.key + issued.certificate)
+    return Tls(authority.pem, file)
+
+
+@dataclass
+class Visitor:
+    """An MQTT 5 client that says what it likes; `async` nothing, each call returns when the broker has answered."""
+
+    address: tuple[str, int]
+    tls: Tls | None
+    client_id: str = "visitor"
+    heard: list[tuple[str, bytes]] = field(default_factory=list)
+    gone: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self._answers: dict[int, list[ReasonCode]] = {}
+        self._changed = threading.Condition()
+        self._up: ReasonCode | None = None
+        client = self.client = Client(
+            CallbackAPIVersion.VERSION2, self.client_id, protocol=MQTTProtocolVersion.MQTTv5, reconnect_on_failure=False
+        )
+        if self.tls is not None:
+            client.tls_set_context(self.tls.context())
+        client.on_connect = self._connected
+        client.on_publish = lambda _c, _u, mid, reason, _p: self._answer(mid, [reason])
+        client.on_subscribe = lambda _c, _u, mid, reasons, _p: self._answer(mid, reasons)
+        client.on_message = self._message
+        client.on_disconnect = lambda *_: self.gone.set()
+
+    def __enter__(self) -> Self:
+        self.client.connect(*self.address)
+        self.client.loop_start()
+        self._await(lambda: self._up is not None)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.client.disconnect()
+        self.client.loop_stop()
+        # Client and visitor know each other: paho's own pair of sockets would be left to the collector.
+        self.client._reset_sockets(sockpair_only=True)
+
+    def publish(self, topic: str, payload: bytes = b"x", retain: bool = False) -> int:
+        """The broker's reason code: 0 for taken, 16 for taken with nobody to give it to, 0x87 for refused."""
+        return self._answered(self.client.publish(topic, payload, 1, retain).mid)
+
+    def subscribe(self, topic: str) -> int:
+        """The broker's reason code."""
+        result, mid = self.client.subscribe(topic, 1)
+        assert result == MQTTErrorCode.MQTT_ERR_SUCCESS
+        assert mid is not None
+        return self._answered(mid)
+
+    def await_heard(self, count: int) -> None:
+        """Wait until so many messages have come."""
+        self._await(lambda: len(self.heard) >= count)
+
+    def _answered(self, mid: int) -> int:
+        self._await(lambda: mid in self._answers)
+        return self._answers[mid][0].value
+
+    def _await(self, holds: object) -> None:
+        assert callable(holds)
+        with self._changed:
+            assert self._changed.wait_for(holds, WAIT_S), "the broker has not answered"
+
+    def _connected(self, _c: Client, _u: object, _f: ConnectFlags, reason: ReasonCode, _p: Properties | None) -> None:
+        with self._changed:
+            self._up = reason
+            self._changed.notify_all()
+
+    def _answer(self, mid: int, reasons: list[ReasonCode]) -> None:
+        with self._changed:
+            self._answers[mid] = reasons
+            self._changed.notify_all()
+
+    def _message(self, _c: Client, _u: object, message: MQTTMessage) -> None:
+        with self._changed:
+            self.heard.append((message.topic, bytes(message.payload)))
+            self._changed.notify_all()
+
+
+@contextlib.contextmanager
+def dead_air() -> Iterator[tuple[str, int]]:
+    """A server that takes connections and speaks neither TLS nor MQTT."""
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    def answer() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                link, _ = listening.accept()
+                with link:
+                    link.recv(1)
+                    link.sendall(b"SSH-2.0-nothing of the kind\r\n")
+
+    thread = threading.Thread(target=answer, daemon=True)
+    thread.start()
+    try:
+        yield ("127.0.0.1", listening.getsockname()[1])
+    finally:
+        listening.shutdown(socket.SHUT_RDWR)
+        listening.close()
+        thread.join()
+
+
+def copy_fleet(layout: Layout, to: Path) -> Layout:
+    """The same authority in another folder, to be changed."""
+    shutil.copytree(layout.folder, to)
+    return Layout(to)

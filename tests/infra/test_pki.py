@@ -1,0 +1,283 @@
+"""The fleet's authority, enrolments, and the commands that make them; no brokers."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import ssl
+import stat
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from typer.testing import CliRunner, Result
+
+from infra.cli import app
+from infra.cli.access import kafka_place
+from infra.generations import following
+from infra.layout import Layout
+from infra.local.files import write_json
+from infra.pki.authority import LOCAL_HOSTS, Authority, good_for
+from infra.pki.enrolment import Enrolment, enroll
+from infra.pki.mqtt_rights import mqtt_rights
+from infra.pki.refusals import readmit, refuse, refused
+from infra.pki.roles import Roles, role_tls, share_name
+from infra.up.identities import prepare_identities
+from infra.up.settings import UpSettings
+from schemas.errors import ConfigError, RevokedKey, SecretError, StateError, UserError
+from schemas.identity import CameraId
+from schemas.keys import KeyRing, derive_camera_key
+from schemas.runtime.access import KafkaAccess, Login, Tls, kafka_options, server_context
+from tests.infra.secure import SECRET, enrolled, make_fleet
+from tests.waiting import until
+
+DOOR = CameraId("site/door")
+
+
+def run(*arguments: object) -> Result:
+    """The command, in this process: an interpreter of its own would take longer than all else here."""
+    import infra.cli.camera
+    import infra.cli.pki  # noqa: F401
+
+    return CliRunner().invoke(app, [*map(str, arguments)])
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    return make_fleet(tmp_path_factory.mktemp("fleet"))
+
+
+def refusal(done: Result) -> str:
+    """The one line of an error for which the command ends with status 2."""
+    assert isinstance(done.exception, UserError), done.output
+    assert done.exception.exit_code == 2
+    (line,) = str(done.exception).splitlines()
+    return line
+
+
+def test_what_is_secret_is_for_its_owner_only(fleet: Layout) -> None:
+    enrolled(fleet, DOOR)
+    share_name(fleet.pki)
+    keys = [
+        fleet.pki / "ca.key",
+        fleet.enrolment(DOOR),
+        fleet.pki / "bridges.share",
+        *fleet.pki.glob("roles/*/tls.key"),
+    ]
+    assert len(keys) > 8
+    assert {stat.S_IMODE(file.stat().st_mode) for file in keys} == {0o600}
+    public = [path for path in fleet.pki.rglob("*") if path.is_file() and path not in keys]
+    assert not [path for path in public if "PRIVATE" in path.read_text()]
+
+
+def test_a_camera_is_no_server_and_a_role_is_no_camera(fleet: Layout) -> None:
+    own = x509.load_pem_x509_certificates(fleet.enrolment(DOOR).read_bytes())[0]
+    uses = own.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    assert [use._name for use in uses] == ["clientAuth"]
+    assert not own.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    with pytest.raises(ConfigError, match="expected a role of mosquitto, kafka, bridge"):
+        Roles(Authority(fleet.pki)).issue("site/door", LOCAL_HOSTS)
+
+
+def test_a_second_authority_is_not_made_over_the_first(fleet: Layout) -> None:
+    before = (fleet.pki / "ca.crt").read_text()
+    with pytest.raises(StateError, match="there is one: what it issued would be worth nothing"):
+        Authority.create(fleet.pki)
+    assert (fleet.pki / "ca.crt").read_text() == before
+
+
+def test_certificates_that_hold_stay_and_others_are_issued_anew(fleet: Layout) -> None:
+    roles = Roles(Authority(fleet.pki))
+    kept = (roles.folder("bridge") / "tls.crt").read_text()
+    server = (roles.folder("mosquitto") / "tls.crt").read_text()
+    roles.ensure(("bridge", "mosquitto"), LOCAL_HOSTS)
+    assert ((roles.folder("bridge") / "tls.crt").read_text(), (roles.folder("mosquitto") / "tls.crt").read_text()) == (
+        kept,
+        server,
+    )
+    roles.ensure(("bridge", "mosquitto"), (*LOCAL_HOSTS, "broker.example"))
+    assert (roles.folder("bridge") / "tls.crt").read_text() == kept
+    found = x509.load_pem_x509_certificate((roles.folder("mosquitto") / "tls.crt").read_bytes())
+    assert good_for(found, ("broker.example", "127.0.0.1"), 30)
+    assert not good_for(found, ("broker.example",), 10_000)
+
+
+def test_each_list_of_revoked_certificates_is_newer_than_the_last_and_valid_now(tmp_path: Path) -> None:
+    authority = Authority.create(tmp_path / "pki")
+    times = []
+    for serial in range(1, 5):
+        authority.revoke({serial: DOOR})
+        found = x509.load_pem_x509_crl((authority.folder / "crl.pem").read_bytes())
+        assert {each.serial_number for each in found} == set(range(1, serial + 1))
+        times.append(found.last_update_utc)
+    assert times == sorted(set(times))
+    assert times[-1] < datetime.datetime.now(datetime.UTC)
+
+
+def test_rights_name_every_camera_by_its_certificate_and_refuse_the_revoked(fleet: Layout) -> None:
+    text = mqtt_rights(["admin", "bridge", "bridge-2", "health"], ["site/door"])
+    sections = {part.splitlines()[0]: part.splitlines()[1:] for part in text.split("\n\n")}
+    assert sections["user site/door"] == ["topic deny #"]
+    assert sections["user bridge"] == sections["user bridge-2"] != []
+    assert "user health" not in sections
+    patterns = [line for line in text.splitlines() if line.startswith("pattern")]
+    assert len(patterns) == 9
+    assert all(" pointillist/v1/%u/" in line and "+" not in line and "#" not in line for line in patterns)
+
+
+def test_a_refused_camera_stays_so_until_it_is_readmitted(tmp_path: Path) -> None:
+    assert refused(tmp_path) == set()
+    refuse(tmp_path, ["site/a", "site/b"])
+    refuse(tmp_path, ["site/a"])
+    readmit(tmp_path, ["site/b", "site/c"])
+    assert refused(tmp_path) == {"site/a"}
+
+
+def test_an_enrolment_says_all_that_a_camera_needs(fleet: Layout, tmp_path: Path) -> None:
+    key = derive_camera_key(SECRET, DOOR, 2)
+    authority = Authority(fleet.pki)
+    enroll(authority, key, tmp_path / "door.enrolment", "broker.example:8883")
+    found = Enrolment.read(tmp_path / "door.enrolment")
+    assert (found.camera, found.key.export(), found.mqtt) == (DOOR, key.export(), "broker.example:8883")
+    assert found.tls.authorities is not None
+    assert found.tls.authorities.strip() == authority.pem.strip()
+    assert found.tls.context().verify_mode == ssl.CERT_REQUIRED
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda text: "", "expected an enrolment in .*, as `pointillist enroll` writes it"),
+        (lambda text: text.replace("camera: site/door", "camera: site/yard"), "expected a certificate of site/yard"),
+        (
+            lambda text: text.replace("BEGIN CERTIFICATE-----\nMI", "BEGIN CERTIFICATE-----\nXX"),
+            "expected certificates in the enrolment .*, they are damaged",
+        ),
+        (lambda text: text[: text.rindex("-----BEGIN")], "and its authority's in .*, got others"),
+        (lambda text: text.replace("camera: site/door\n", ""), "expected an enrolment"),
+    ],
+)
+def test_a_damaged_enrolment_is_refused_in_words(fleet: Layout, tmp_path: Path, change: object, words: str) -> None:
+    assert callable(change)
+    enroll(Authority(fleet.pki), derive_camera_key(SECRET, DOOR), tmp_path / "file")
+    (tmp_path / "file").write_text(change((tmp_path / "file").read_text()))
+    with pytest.raises(ConfigError, match=words):
+        Enrolment.read(tmp_path / "file")
+
+
+def test_an_enrolment_whose_key_has_another_form_is_issued_anew(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    layout.issue_key(DOOR)
+    prepare_identities(layout, [DOOR], UpSettings())
+    file, key = layout.enrolment(DOOR), layout.camera_key(DOOR)
+    file.write_text(file.read_text().replace(key.export(), "0:00"))
+    prepare_identities(layout, [DOOR], UpSettings())
+    assert Enrolment.read(file).key.export() == key.export()
+
+
+def test_an_ended_enrolment_and_another_name_are_refused_by_the_command(fleet: Layout, tmp_path: Path) -> None:
+    enroll(Authority(fleet.pki), derive_camera_key(SECRET, DOOR), tmp_path / "ended", "127.0.0.1:1", days=-0.5)
+    said = refusal(run("camera", "attach", "/dev/null", "--enrolment", tmp_path / "ended"))
+    assert said.startswith("the enrolment of site/door in ")
+    assert "ended at" in said
+    enroll(Authority(fleet.pki), derive_camera_key(SECRET, DOOR), tmp_path / "door", "127.0.0.1:1")
+    said = refusal(run("camera", "attach", "/dev/null", "--enrolment", tmp_path / "door", "--name", "site/yard"))
+    assert said.startswith("expected site/door as --name")
+
+
+def test_the_commands_make_a_fleet_enrol_a_camera_and_revoke_it(tmp_path: Path) -> None:
+    state, out = tmp_path / "state", tmp_path / "door.enrolment"
+    assert run("ca", "init", "--state", state, "--host", "broker.example").exit_code == 0
+    assert "there is one" in refusal(run("ca", "init", "--state", state))
+    assert run("ca", "role", "bridge-7", "--state", state).exit_code == 0
+    assert "user bridge-7" in (state / "pki" / "mosquitto.acl").read_text()
+    done = run("enroll", DOOR, "--out", out, "--mqtt", "broker.example:8883", "--state", state)
+    assert (done.exit_code, done.output) == (0, "")
+    before = Enrolment.read(out)
+    done = run("revoke", DOOR, "--state", state)
+    assert done.output.startswith("site/door: 1 certificates revoked, keys accepted from generation 1 on")
+    assert refused(state / "pki") == {DOOR}
+    assert run("enroll", DOOR, "--out", out, "--mqtt", "broker.example:8883", "--state", state).exit_code == 0
+    after = Enrolment.read(out)
+    assert (before.key.generation, after.key.generation) == (0, 1)
+    assert refused(state / "pki") == set()
+
+
+def test_files_for_tls_that_are_missing_or_do_not_belong_together_are_named(fleet: Layout, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"expected the authority's certificate in .*ca.crt: No such file"):
+        Tls.of_folder(tmp_path)
+    roles = fleet.pki / "roles"
+    mixed = Tls(Authority(fleet.pki).pem, roles / "bridge" / "tls.crt", roles / "admin" / "tls.key")
+    with pytest.raises(ConfigError, match="they do not belong together"):
+        mixed.context()
+    with pytest.raises(ConfigError, match="not in PEM"):
+        server_context(fleet.pki / "revoked.json", fleet.pki / "revoked.json")
+    with pytest.raises(ConfigError, match="expected certificates of authorities in PEM"):
+        Tls("nothing").context()
+    with pytest.raises(StateError, match="`pointillist ca role bridge-9` issues one"):
+        role_tls(fleet.pki, "bridge-9")
+
+
+def test_hosts_are_always_verified(fleet: Layout) -> None:
+    for tls in (role_tls(fleet.pki, "bridge"), Tls(None)):
+        context = tls.context()
+        assert (context.check_hostname, context.verify_mode) == (True, ssl.CERT_REQUIRED)
+
+
+def test_a_password_is_in_no_text_of_its_login_and_none_is_sent_without_tls(tmp_path: Path) -> None:
+    login = Login.parse("recorder:hunter2:x\n")
+    assert login.password.get_secret_value() == "hunter2:x"
+    assert "hunter2" not in f"{login!r} {KafkaAccess('a:1', Tls(None), login)!r}"
+    for text in ("", "hunter2", "user:", ":hunter2"):
+        with pytest.raises(SecretError) as refused_:
+            Login.parse(text)
+        assert "hunter2" not in str(refused_.value)
+    (tmp_path / "login").write_text("recorder:hunter2")
+    with pytest.raises(ConfigError, match="expected --kafka-tls beside a password for Kafka: none is sent without TLS"):
+        kafka_place("127.0.0.1:1", None, "recorder", login=tmp_path / "login")
+
+
+def test_kafka_is_told_of_a_certificate_or_of_a_password(fleet: Layout) -> None:
+    tls = role_tls(fleet.pki, "recorder")
+    assert kafka_options("a:1") == {"bootstrap_servers": "a:1"}
+    assert kafka_options(KafkaAccess("a:1", tls))["security_protocol"] == "SSL"
+    options = kafka_options(KafkaAccess("a:1", tls, Login.parse("u:p")))
+    chosen = {name: value for name, value in options.items() if name != "ssl_context"}
+    assert chosen == {
+        "bootstrap_servers": "a:1",
+        "security_protocol": "SASL_SSL",
+        "sasl_mechanism": "SCRAM-SHA-512",
+        "sasl_plain_username": "u",
+        "sasl_plain_password": "p",
+    }
+
+
+async def test_a_raised_generation_is_accepted_no_more_while_a_role_runs(tmp_path: Path) -> None:
+    file, keys = tmp_path / "generations.json", KeyRing(SECRET)
+    write_json(file, {})
+    assert keys.key(DOOR, 0).generation == 0
+    done = asyncio.Event()
+
+    async def work() -> str:
+        await done.wait()
+        return "worked"
+
+    def revoked() -> bool:
+        try:
+            keys.key(DOOR, 0)
+        except RevokedKey:
+            return True
+        return False
+
+    role = asyncio.create_task(following(file, keys, work()))
+    write_json(file, {DOOR: 1})
+    await until(revoked)
+    assert keys.current(DOOR).generation == 1
+    file.write_text("{damaged")
+    write_json(file.with_name("other"), {})
+    await asyncio.sleep(0)
+    assert revoked()
+    write_json(file, {DOOR: 1, "site/yard": 2})
+    await until(lambda: keys.current(CameraId("site/yard")).generation == 2)
+    done.set()
+    assert await role == "worked"

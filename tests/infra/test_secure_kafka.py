@@ -1,0 +1,246 @@
+"""Kafka lets in whom the fleet's authority has named, or who has a password, and each does what is its role's."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import (
+    ClusterAuthorizationFailedError,
+    GroupAuthorizationFailedError,
+    KafkaError,
+    TopicAuthorizationFailedError,
+)
+from pydantic import SecretStr
+
+from consumers.conservation.kafka_marks import ask_marks
+from consumers.published import published_since
+from infra.kafka_protocol import read_by_protocol
+from infra.layout import Layout
+from infra.local.kafka import Kafka
+from infra.local.topics import create_topics, pointillist_topics
+from infra.pki.authority import Authority
+from infra.pki.kafka_rights import grant
+from infra.pki.roles import role_tls
+from infra.reach import require_kafka
+from schemas.errors import BrokerError
+from schemas.keys import KeyRing
+from schemas.runtime.access import KafkaAccess, KafkaAddress, Login, Tls, kafka_options
+from schemas.runtime.kafka_clients import end, start
+from schemas.topics import PROCESSORS_GROUP, KafkaTopic
+from tests.infra.secure import SECRET, as_tls, enrolled, make_fleet
+
+pytestmark = pytest.mark.brokers
+PASSWORD = "correct horse battery staple"
+READ_MS = 2_000
+TOPICS = [topic.value for topic in KafkaTopic]
+
+
+class _WithPasswords(Kafka):
+    """Beside its usual way in it has one for users with a password."""
+
+    port_names: ClassVar[tuple[str, ...]] = (*Kafka.port_names, "kafka-login")
+
+    @property
+    def login(self) -> str:
+        return f"{self.host}:{self._ports['kafka-login']}"
+
+    def _command(self) -> list[str]:
+        command = super()._command()
+        file = self.folder / "server.properties"
+        text = file.read_text()
+        for name in ("listeners=", "advertised.listeners="):
+            text = text.replace(f"\n{name}BROKER", f"\n{name}LOGIN://{self.login},BROKER")
+        text = text.replace("protocol.map=", "protocol.map=LOGIN:SASL_SSL,")
+        file.write_text(
+            f"{text}\nsasl.enabled.mechanisms=SCRAM-SHA-512\nlistener.name.login.ssl.client.auth=none\n"
+            "listener.name.login.scram-sha-512.sasl.jaas.config="
+            "org.apache.kafka.common.security.scram.ScramLoginModule required;\n"
+        )
+        return command
+
+    def _format(self, jvm: list[str], *options: str) -> None:
+        super()._format(jvm, "--add-scram", f"SCRAM-SHA-512=[name=recorder,password={PASSWORD}]")
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    return make_fleet(tmp_path_factory.mktemp("fleet"))
+
+
+@pytest.fixture(scope="module")
+def kafka(fleet: Layout) -> Iterator[_WithPasswords]:
+    kafka = _WithPasswords(fleet.folder, pki=fleet.pki)
+    kafka.start()
+    try:
+        asyncio.run(create_topics(kafka.access("admin"), pointillist_topics(1)))
+        asyncio.run(grant(kafka.access("admin")))
+        assert asyncio.run(may_write(kafka.access("admin"))) == set(TOPICS)
+        yield kafka
+    finally:
+        kafka.stop()
+
+
+@contextlib.asynccontextmanager
+async def producing(address: KafkaAddress) -> AsyncIterator[AIOKafkaProducer]:
+    producer = AIOKafkaProducer(**kafka_options(address), enable_idempotence=True, request_timeout_ms=10_000)
+    try:
+        await start(producer)
+        yield producer
+    finally:
+        await end(producer, 2.0)
+
+
+async def may_write(address: KafkaAddress) -> set[str]:
+    """The topics that take a record of this role."""
+    found = set()
+    for topic in TOPICS:
+        # Who may write nowhere may not even begin to: that is a right of the cluster.
+        with contextlib.suppress(TopicAuthorizationFailedError, ClusterAuthorizationFailedError):
+            async with producing(address) as producer:
+                await producer.send_and_wait(topic, b"x", key=b"x", partition=0)
+                found.add(topic)
+    return found
+
+
+async def may_read(address: KafkaAddress) -> set[str]:
+    """The topics, each of which holds a record, that this role is given a record of."""
+    return {topic for topic in await asyncio.gather(*(_read(address, topic) for topic in TOPICS)) if topic}
+
+
+async def _read(address: KafkaAddress, topic: str) -> str | None:
+    consumer = AIOKafkaConsumer(**kafka_options(address), enable_auto_commit=False, auto_offset_reset="earliest")
+    try:
+        await consumer.start()
+        place = TopicPartition(topic, 0)
+        consumer.assign([place])
+        return topic if await consumer.getmany(place, timeout_ms=READ_MS) else None
+    except TopicAuthorizationFailedError:
+        return None
+    finally:
+        await consumer.stop()
+
+
+async def joins(address: KafkaAddress, group: str, topic: str) -> None:
+    """Join a group and leave it; raises what Kafka refuses it with."""
+    consumer = AIOKafkaConsumer(topic, **kafka_options(address), group_id=group, enable_auto_commit=False)
+    try:
+        async with asyncio.timeout(20):
+            await consumer.start()
+            await consumer.getmany(timeout_ms=0)
+            while not consumer.assignment():
+                await consumer.getmany(timeout_ms=50)
+    finally:
+        await consumer.stop()
+
+
+@pytest.mark.parametrize(
+    ("role", "writes", "reads"),
+    [
+        ("bridge", ("frames", "events", "dead-letters"), ("events",)),
+        ("processor", ("verdicts", "events", "dead-letters", "models"), ("frames", "models")),
+        ("recorder", ("alerts", "events"), ("verdicts", "events", "dead-letters", "alerts")),
+        ("audit", (), ("frames", "events", "verdicts", "alerts", "dead-letters", "models")),
+        ("health", (), ()),
+    ],
+)
+async def test_each_role_writes_and_reads_what_is_its_own(
+    kafka: _WithPasswords, role: str, writes: tuple[str, ...], reads: tuple[str, ...]
+) -> None:
+    address = kafka.access(role)
+    assert await may_write(address) == {f"pointillist.{name}.v1" for name in writes}
+    assert await may_read(address) == {f"pointillist.{name}.v1" for name in reads}
+
+
+async def test_nobody_joins_the_group_of_a_role_but_that_role(kafka: _WithPasswords) -> None:
+    await joins(kafka.access("processor"), PROCESSORS_GROUP, KafkaTopic.FRAMES)
+    for role, topic in (("recorder", KafkaTopic.VERDICTS), ("bridge", KafkaTopic.EVENTS)):
+        with pytest.raises(GroupAuthorizationFailedError):
+            await joins(kafka.access(role), PROCESSORS_GROUP, topic)
+    with pytest.raises(GroupAuthorizationFailedError):
+        await joins(kafka.access("processor"), "another-group", KafkaTopic.FRAMES)
+
+
+async def test_recorders_join_the_groups_that_begin_with_their_name(kafka: _WithPasswords) -> None:
+    await joins(kafka.access("recorder"), "pointillist-recorders", KafkaTopic.VERDICTS)
+    await joins(kafka.access("recorder"), "pointillist-recorders.letters", KafkaTopic.DEAD_LETTERS)
+
+
+async def test_a_recorder_is_told_how_far_frames_and_processors_are_and_which_alerts_there_are(
+    kafka: _WithPasswords,
+) -> None:
+    frames = TopicPartition(KafkaTopic.FRAMES.value, 0)
+    group = AIOKafkaConsumer(
+        **kafka_options(kafka.access("processor")), group_id=PROCESSORS_GROUP, enable_auto_commit=False
+    )
+    await group.start()
+    try:
+        group.assign([frames])
+        await group.commit({frames: 1})
+    finally:
+        await group.stop()
+    marks = await ask_marks(kafka.access("recorder"), frames.topic, [KafkaTopic.VERDICTS.value])
+    assert marks.processed[frames.topic, 0] == 1
+    assert marks.frames[frames.topic, 0] >= 1
+    assert marks.results[KafkaTopic.VERDICTS.value, 0] >= 1
+    assert await published_since(kafka.access("recorder"), KafkaTopic.ALERTS.value, 0)
+
+
+async def test_the_audit_reads_what_waits(kafka: _WithPasswords) -> None:
+    found = await read_by_protocol(kafka.access("audit"), {}, KeyRing(SECRET))
+    assert not [line for line in found.unread if "expected the topic" in line]
+    assert found.frames >= 1
+
+
+async def test_a_camera_may_do_nothing_in_kafka(kafka: _WithPasswords, fleet: Layout) -> None:
+    address = KafkaAccess(kafka.listen, enrolled(fleet, "site/kafka"))
+    assert await may_write(address) == set()
+    assert await may_read(address) == set()
+    admin = AIOKafkaAdminClient(**kafka_options(address))
+    await admin.start()
+    try:
+        answer: Any = await admin.create_topics([NewTopic("pointillist.mine.v1", 1, 1)])
+    finally:
+        await admin.close()
+    assert answer.topic_errors[0][1] != 0
+
+
+async def test_a_user_with_a_password_has_the_rights_of_its_name(kafka: _WithPasswords, fleet: Layout) -> None:
+    address = KafkaAccess(kafka.login, Tls(Authority(fleet.pki).pem), Login("recorder", SecretStr(PASSWORD)))
+    assert await may_write(address) == {KafkaTopic.ALERTS.value, KafkaTopic.EVENTS.value}
+
+
+def test_each_refusal_is_one_line_at_once(kafka: _WithPasswords, fleet: Layout, tmp_path: Path) -> None:
+    authority = Authority(fleet.pki)
+    ended = as_tls(authority, authority.issue("bridge", days=-0.5), tmp_path / "ended.pem")
+    other = make_fleet(tmp_path / "other")
+    right, wrong = Tls(authority.pem), Login("recorder", SecretStr("a wrong one"))
+    cases = {
+        KafkaAccess(kafka.listen, ended): "it is of another fleet or has ended",
+        KafkaAccess(kafka.listen, role_tls(other.pki, "bridge")): "it is of another authority",
+        KafkaAccess(
+            kafka.listen, Tls(authority.pem, enrolled(other, "site/door").certificate)
+        ): "it is of another fleet or has ended",
+        KafkaAccess(kafka.listen, right): "the server asks for a certificate, and ours is missing or bad",
+        KafkaAccess(kafka.login, right, wrong): "wrong user or password",
+    }
+    for address, words in cases.items():
+        with pytest.raises(BrokerError, match=f"expected a Kafka broker at .* to let us in: .*{words}") as refused:
+            require_kafka(address, 5)
+        assert "a wrong one" not in str(refused.value)
+
+
+def test_a_client_without_tls_gets_no_answer(kafka: _WithPasswords) -> None:
+    with pytest.raises(BrokerError, match=r"none has answered for 0\.1 s"):
+        require_kafka(kafka.listen, 0.1)
+
+
+async def test_what_was_not_granted_is_asked_for_in_vain_by_whoever_asks(kafka: _WithPasswords) -> None:
+    with pytest.raises((BrokerError, KafkaError)):
+        await grant(kafka.access("recorder"))

@@ -1,0 +1,290 @@
+"""The MQTT broker lets in whom the fleet's authority has named, and each does what is its own."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from infra.layout import Layout
+from infra.local.files import write_json
+from infra.local.mosquitto import Mosquitto
+from infra.local.role_table import RoleTable
+from infra.pki.authority import Authority
+from infra.pki.roles import role_tls, share_name
+from infra.reach import require_mqtt
+from infra.revocation import revoke
+from producers.publisher.broker import Broker
+from producers.publisher.link import Link
+from producers.publisher.settings import LinkSettings
+from schemas.errors import BrokerError
+from schemas.identity import CameraId
+from schemas.runtime.access import Tls
+from schemas.topics import Channel, every_camera_filter, mqtt_topic, shared_filter
+from tests.infra.secure import WAIT_S, Visitor, as_tls, dead_air, enrolled, make_fleet
+
+pytestmark = pytest.mark.brokers
+DOOR, YARD = CameraId("site/door"), CameraId("site/yard")
+NOT_AUTHORIZED = 0x87
+CONNECT = b"\x10\x12\x00\x04MQTT\x05\x02\x00\x05\x00\x00\x05visit"
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    return make_fleet(tmp_path_factory.mktemp("fleet"))
+
+
+@pytest.fixture(scope="module")
+def broker(fleet: Layout) -> Iterator[tuple[str, int]]:
+    """A mosquitto of that fleet, in its `roles.json` as `up` writes it."""
+    mosquitto = Mosquitto(fleet.folder, pki=fleet.pki)
+    with RoleTable(fleet.folder) as table:
+        table.record("mosquitto", mosquitto.start(), listen=mosquitto.listen)
+        try:
+            yield mosquitto.host, mosquitto.port
+        finally:
+            mosquitto.stop()
+
+
+def role(fleet: Layout, name: str) -> Tls:
+    return role_tls(fleet.pki, name)
+
+
+def tried(broker: tuple[str, int], tls: Tls, topic: str) -> int:
+    """What the broker says to a message; with one that it refuses the connection is over."""
+    with Visitor(broker, tls) as visitor:
+        said = visitor.publish(topic)
+        assert said != NOT_AUTHORIZED or visitor.gone.wait(WAIT_S)
+        return said
+
+
+def test_a_camera_speaks_on_its_own_topics_and_the_bridge_hears_it(fleet: Layout, broker: tuple[str, int]) -> None:
+    with Visitor(broker, role(fleet, "bridge")) as bridge, Visitor(broker, enrolled(fleet, DOOR)) as door:
+        bridge.subscribe(shared_filter(share_name(fleet.pki), Channel.FRAME))
+        bridge.subscribe(every_camera_filter(Channel.STATUS))
+        door.subscribe(mqtt_topic(DOOR, Channel.CONFIRM))
+        assert door.publish(mqtt_topic(DOOR, Channel.FRAME), b"frame") == 0
+        assert door.publish(mqtt_topic(DOOR, Channel.STATUS), b"status", retain=True) == 0
+        bridge.await_heard(2)
+        assert sorted(bridge.heard) == [
+            (mqtt_topic(DOOR, Channel.FRAME), b"frame"),
+            (mqtt_topic(DOOR, Channel.STATUS), b"status"),
+        ]
+        assert bridge.publish(mqtt_topic(DOOR, Channel.CONFIRM), b"done") == 0
+        door.await_heard(1)
+
+
+def test_nobody_else_speaks_as_a_camera_or_to_one(fleet: Layout, broker: tuple[str, int]) -> None:
+    foreign = [mqtt_topic(DOOR, channel) for channel in Channel]
+    own = [mqtt_topic(YARD, Channel.CONFIRM), mqtt_topic(YARD, Channel.SETTINGS), mqtt_topic(YARD, Channel.PROBES)]
+    yard = enrolled(fleet, YARD)
+    assert {tried(broker, yard, topic) for topic in [*foreign, *own, "elsewhere"]} == {NOT_AUTHORIZED}
+    assert {tried(broker, role(fleet, "health"), topic) for topic in foreign} == {NOT_AUTHORIZED}
+    given = {channel: tried(broker, role(fleet, "bridge"), mqtt_topic(DOOR, channel)) for channel in Channel}
+    refused = {channel for channel, reason in given.items() if reason == NOT_AUTHORIZED}
+    assert refused == {Channel.FRAME, Channel.META, Channel.STATUS, Channel.EVENT, Channel.SETTINGS}
+
+
+def test_a_camera_hears_nothing_of_others_and_takes_nothing_of_the_bridges(
+    fleet: Layout, broker: tuple[str, int]
+) -> None:
+    bridge_tls, door_tls, yard_tls = role(fleet, "bridge"), enrolled(fleet, DOOR), enrolled(fleet, YARD)
+    with Visitor(broker, bridge_tls) as bridge, Visitor(broker, door_tls) as door, Visitor(broker, yard_tls) as yard:
+        bridge.subscribe(shared_filter(share_name(fleet.pki), Channel.FRAME))
+        for name in ("#", "$SYS/#", "$share/pointillist-bridge/#", shared_filter("pointillist-bridge", Channel.FRAME)):
+            yard.subscribe(name)
+        yard.subscribe(mqtt_topic(YARD, Channel.CONFIRM))
+        for number in range(20):
+            door.publish(mqtt_topic(DOOR, Channel.FRAME), b"%d" % number)
+        bridge.publish(mqtt_topic(DOOR, Channel.CONFIRM), b"not for the yard")
+        bridge.publish(mqtt_topic(YARD, Channel.CONFIRM), b"for the yard")
+        bridge.await_heard(20)
+        yard.await_heard(1)
+        assert [payload for _, payload in bridge.heard] == [b"%d" % number for number in range(20)]
+        assert {payload for _, payload in yard.heard} == {b"for the yard"}
+
+
+def test_nobody_takes_over_a_session_by_its_client_id(fleet: Layout, broker: tuple[str, int]) -> None:
+    with (
+        Visitor(broker, role(fleet, "bridge"), client_id="bridge") as bridge,
+        Visitor(broker, enrolled(fleet, DOOR), client_id="door") as door,
+        Visitor(broker, enrolled(fleet, YARD), client_id="bridge"),
+    ):
+        with Visitor(broker, role(fleet, "health"), client_id=str(DOOR)):
+            bridge.subscribe(every_camera_filter(Channel.EVENT))
+            assert door.publish(mqtt_topic(DOOR, Channel.EVENT)) == 0
+        assert not bridge.gone.is_set()
+        assert not door.gone.is_set()
+
+
+def test_a_revoked_camera_is_thrown_out_at_once_and_let_in_when_it_is_enrolled_again(
+    fleet: Layout, broker: tuple[str, int]
+) -> None:
+    porch = CameraId("site/porch")
+    before = enrolled(fleet, porch)
+    write_json(fleet.generations, {DOOR: 3})
+    with Visitor(broker, enrolled(fleet, DOOR)) as door, Visitor(broker, before) as visitor:
+        assert visitor.publish(mqtt_topic(porch, Channel.EVENT)) in (0, 16)
+        done = revoke(fleet, porch)
+        assert visitor.gone.wait(5)
+        assert door.publish(mqtt_topic(DOOR, Channel.EVENT)) in (0, 16)
+    assert (done.certificates, done.generation) == (1, 1)
+    assert fleet.generations.read_text().split() == ["{", '"site/door":', "3,", '"site/porch":', "1", "}"]
+    with pytest.raises(BrokerError, match="our certificate has been revoked: enrol anew"):
+        require_mqtt(broker, 5, before)
+
+
+def test_a_remembered_tls_session_does_not_outlive_a_revocation(fleet: Layout, broker: tuple[str, int]) -> None:
+    context = enrolled(fleet, "site/gate").context()
+
+    def connect(session: ssl.SSLSession | None) -> tuple[bool | None, ssl.SSLSession | None]:
+        plain = socket.create_connection(broker, WAIT_S)
+        with context.wrap_socket(plain, server_hostname=broker[0], session=session) as link:
+            link.sendall(CONNECT)
+            assert link.recv(4)[:1] == b"\x20"
+            return link.session_reused, link.session
+
+    _, session = connect(None)
+    assert connect(session)[0] is True
+    revoke(fleet, CameraId("site/gate"))
+    # The broker may have hung up before the first byte of ours is on its way: then its reason is not read.
+    with pytest.raises(OSError, match=r"revoked|EOF occurred|reset by peer"):
+        connect(session)
+
+
+# Each is refused at once, with the words of the one who refuses.
+def test_an_ended_certificate_is_refused_in_words(fleet: Layout, broker: tuple[str, int], tmp_path: Path) -> None:
+    authority = Authority(fleet.pki)
+    ended = as_tls(authority, authority.issue("site/late", days=-0.5), tmp_path / "ended.pem")
+    with pytest.raises(BrokerError, match="our certificate has expired: enrol anew"):
+        require_mqtt(broker, 5, ended)
+
+
+def test_an_enrolment_of_another_fleet_is_refused_in_words(
+    fleet: Layout, broker: tuple[str, int], tmp_path: Path
+) -> None:
+    other = make_fleet(tmp_path)
+    with pytest.raises(BrokerError, match="not to be trusted: it is of another authority than the one we were given"):
+        require_mqtt(broker, 5, enrolled(other, DOOR))
+    foreign = enrolled(other, DOOR)
+    with pytest.raises(BrokerError, match="does not know the authority of our certificate: it is of another fleet"):
+        require_mqtt(broker, 5, Tls(Authority(fleet.pki).pem, foreign.certificate))
+
+
+def test_a_missing_certificate_is_refused_in_words(fleet: Layout, broker: tuple[str, int]) -> None:
+    with pytest.raises(BrokerError, match="the server asks for a certificate, and none is given"):
+        require_mqtt(broker, 5, Tls(Authority(fleet.pki).pem))
+
+
+def test_a_stranger_without_tls_gets_no_answer(broker: tuple[str, int]) -> None:
+    with pytest.raises(BrokerError, match=r"none has answered for 0\.1 s"):
+        require_mqtt(broker, 0.1)
+
+
+def test_a_server_without_tls_is_named_as_that(fleet: Layout) -> None:
+    with dead_air() as place, pytest.raises(BrokerError, match="the server does not speak TLS on this port"):
+        require_mqtt(place, 5, role(fleet, "bridge"))
+
+
+@pytest.mark.parametrize(
+    ("hosts", "own", "words"),
+    [
+        (("broker.example",), None, "it is for another (host name|address)"),
+        (("127.0.0.1", "localhost"), -0.5, "it has expired"),
+    ],
+)
+def test_a_server_with_a_wrong_certificate_is_not_trusted(
+    tmp_path: Path, hosts: tuple[str, ...], own: float | None, words: str
+) -> None:
+    fleet = make_fleet(tmp_path, ("127.0.0.1", "localhost"))
+    authority = Authority(fleet.pki)
+    issued = authority.issue("mosquitto", hosts=hosts, client=False, days=own or 30)
+    folder = fleet.pki / "roles" / "mosquitto"
+    (folder / "tls.crt").write_text(issued.certificate)
+    (folder / "tls.key").write_text(issued.key)
+    mosquitto = _Unasked(fleet.folder, pki=fleet.pki)
+    mosquitto.start()
+    try:
+        with pytest.raises(BrokerError, match=f"the server's certificate is not to be trusted: {words}"):
+            require_mqtt((mosquitto.host, mosquitto.port), 5, role(fleet, "bridge"))
+    finally:
+        mosquitto.stop()
+
+
+def test_a_self_signed_server_is_not_trusted(fleet: Layout, tmp_path: Path) -> None:
+    other = Authority.create(tmp_path / "pki")
+    server = make_fleet(tmp_path / "server")
+    folder = server.pki / "roles" / "mosquitto"
+    (folder / "tls.crt").write_text(other.pem)
+    (folder / "tls.key").write_text((other.folder / "ca.key").read_text())
+    mosquitto = _Unasked(server.folder, pki=server.pki)
+    mosquitto.start()
+    try:
+        with pytest.raises(BrokerError, match=r"not to be trusted: it is (self-signed|of another authority)"):
+            require_mqtt((mosquitto.host, mosquitto.port), 5, role(fleet, "bridge"))
+    finally:
+        mosquitto.stop()
+
+
+class _Unasked(Mosquitto):
+    """It runs as soon as it listens, whoever would trust it."""
+
+    def _answers(self) -> bool:
+        try:
+            socket.create_connection((self.host, self.port), 1).close()
+        except OSError:
+            return False
+        return True
+
+
+class _Listener:
+    """Whoever owns a link, and hears of no more than its connections."""
+
+    def __init__(self) -> None:
+        self.ups = 0
+
+    def on_up(self, session_present: bool, receive_maximum: int) -> None:
+        self.ups += 1
+
+    def on_down(self) -> None: ...
+
+    def on_puback(self, mid: int, reason: int) -> None: ...
+
+    def on_message(self, topic: str, payload: bytes, retained: bool) -> None: ...
+
+    def on_read(self) -> None: ...
+
+
+async def test_two_devices_with_one_enrolment_do_not_fight_for_the_connection(
+    fleet: Layout, broker: tuple[str, int]
+) -> None:
+    tls = enrolled(fleet, "site/twin")
+    links = Broker(*broker, at_once=2, tls={CameraId("site/twin"): tls})
+    users = [_Listener(), _Listener()]
+    quick = LinkSettings(reconnect_s=0.02, reconnect_max_s=1.0)
+    will = (mqtt_topic(CameraId("site/twin"), Channel.STATUS), b"gone")
+    twins = [Link(user, f"pl{n}", links, lambda: will, [], quick, tls) for n, user in enumerate(users)]
+
+    async def tick(until_s: float, holds: Callable[[], bool]) -> None:
+        end = time.monotonic() + until_s
+        while not holds() and time.monotonic() < end:
+            for twin in running:
+                twin.tick(time.monotonic())
+            await asyncio.sleep(0.01)
+
+    try:
+        running = twins[:1]
+        await tick(WAIT_S, lambda: users[0].ups == 1)
+        running = twins
+        await tick(WAIT_S, lambda: users[1].ups == 1 and not twins[0].up)
+        await tick(1.5, lambda: False)
+        # Each time after twice the wait: at a fiftieth of a second each they would be a hundred.
+        assert 2 <= sum(user.ups for user in users) <= 20
+    finally:
+        for twin in twins:
+            await twin.close(1.0)
