@@ -223,7 +223,7 @@ def _pipeline(document: dict[str, Any]) -> list[Row]:
 def _bridge(document: dict[str, Any]) -> list[Row]:
     return [(
         "bridge ÷ quix-streams' MQTTSource: CPU a message, messages/s",
-        "≤ 1.1 (aim .9), ≥ 1",
+        "≤ .37 (aim .25), ≥ 1",
         f"{document['cpu_ratio']:.2f}, {document['rate_ratio']:.2f}",
         f"`{command('bridge')}`",
     )]  # fmt: skip
