@@ -42,6 +42,7 @@ from schemas.identity import CameraId
 from schemas.keys import KeyRing, derive_camera_key
 from schemas.pointillist_pb2 import DeadLetter, Ledger, Range, Verdict
 from schemas.runtime.atomic_file import replacing
+from schemas.statements import sign_statement
 from schemas.topics import PROCESSORS_GROUP, KafkaTopic
 
 PARTITIONS: Final = 6
@@ -61,6 +62,7 @@ async def fill(kafka: str, cameras: int, frames: int) -> None:
     """Publish all that the cameras, the bridges and the processors would."""
     producer = AIOKafkaProducer(bootstrap_servers=kafka, linger_ms=20, max_batch_size=2**18)
     await producer.start()
+    keys = KeyRing(SECRET)
     try:
         each = frames // cameras
         for number in range(cameras):
@@ -74,12 +76,13 @@ async def fill(kafka: str, cameras: int, frames: int) -> None:
                     continue
                 if seq == LETTER:
                     letter = DeadLetter(camera_id=camera, verified=True, boot_id=boot, seq=seq)
-                    sent.append(await producer.send(KafkaTopic.DEAD_LETTERS, letter.SerializeToString(), key=name))
+                    said = sign_statement(keys, camera, letter)
+                    sent.append(await producer.send(KafkaTopic.DEAD_LETTERS, said, key=name))
                     continue
-                said = Verdict(
+                verdict = Verdict(
                     boot_id=boot, seq=seq, captured_ms=1, processed_ms=2, class_name="stop", width=8, height=8
                 )
-                sent.append(await producer.send(KafkaTopic.VERDICTS, said.SerializeToString(), key=name))
+                sent.append(await producer.send(KafkaTopic.VERDICTS, sign_statement(keys, camera, verdict), key=name))
             ledger = Ledger(
                 boot_id=boot, revision=1, started_ms=1_000 + number, next=each + SHED, confirmed_to=each + SHED,
                 shed=[Range(first=each, last=each + SHED - 1)], closed=True,

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
-import tempfile
 import time
 from pathlib import Path
 from statistics import median
@@ -27,9 +25,10 @@ from consumers.reading.batch import Partition, read
 from consumers.reading.rows import frame_bytes
 from consumers.settings import Bounds, RecorderSettings
 from consumers.store import Store
-from infra.local.postgresql import PostgreSQL
+from infra.local.postgresql import PostgreSQL, passing_folder
 from schemas.keys import KeyRing
 from schemas.runtime.atomic_file import replacing
+from schemas.statements import sign_statement
 
 CAMERAS: Final = 1_000
 BOOT: Final = 7
@@ -82,13 +81,13 @@ class Kept:
 
     def record(self) -> float:
         """The next frame of every camera; seconds of the transaction."""
-        topic = self.settings.verdicts_topic
+        topic, keys = self.settings.verdicts_topic, KeyRing(SECRET)
         start = self._offsets.get((topic, 0), 0)
         made = [
-            MadeRecord(topic, 0, start + n, camera.encode(), verdict.SerializeToString(), [])
+            MadeRecord(topic, 0, start + n, camera.encode(), sign_statement(keys, camera, verdict), [])
             for n, (camera, verdict) in enumerate(verdicts(CAMERAS, CAMERAS, BOOT, self.seq))
         ]
-        batch = read(made, self.settings, KeyRing(SECRET), time.time_ns() // 10**6)
+        batch = read(made, self.settings, keys, time.time_ns() // 10**6)
         began = time.perf_counter()
         written = self.store.write(batch, {place: self._offsets.get(place) for place in batch.offsets})
         took = time.perf_counter() - began
@@ -113,19 +112,17 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="pointillist-kept-"))
-    folder.chmod(0o755)  # PostgreSQL runs as another user than root
-    server = PostgreSQL(folder)
-    try:
-        server.start()
-        counts = (options.frames // 100, options.frames)
-        both = [Kept(server.create(f"kept_{count}"), count, folder) for count in counts]
-        rounds = [[(kept.record(), kept.purge()) for kept in both] for _ in range(options.rounds)]
-        for kept in both:
-            kept.engine.dispose()
-    finally:
-        server.stop()
-        shutil.rmtree(folder, ignore_errors=True)
+    with passing_folder() as folder:
+        server = PostgreSQL(folder)
+        try:
+            server.start()
+            counts = (options.frames // 100, options.frames)
+            both = [Kept(server.create(f"kept_{count}"), count, folder) for count in counts]
+            rounds = [[(kept.record(), kept.purge()) for kept in both] for _ in range(options.rounds)]
+            for kept in both:
+                kept.engine.dispose()
+        finally:
+            server.stop()
     found = [
         {
             "frames": kept.count,

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +25,7 @@ from consumers.evidence.quarantine import Quarantine
 from consumers.reading.batch import ledger_row
 from consumers.settings import RecorderSettings
 from consumers.store import Store
-from infra.local.postgresql import PostgreSQL
+from infra.local.postgresql import PostgreSQL, passing_folder
 from schemas.frame import sign_message
 from schemas.identity import CameraId
 from schemas.keys import KeyRing
@@ -114,20 +112,18 @@ def main() -> None:
     parser.add_argument("--boots", type=int, default=20_000)
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="pointillist-audit-"))
-    folder.chmod(0o755)  # PostgreSQL runs as another user than root
-    server = PostgreSQL(folder)
     systems: list[System] = []
-    try:
-        server.start()
-        counts = (options.boots // 10, options.boots)
-        systems += [System(server.create(f"boots_{count}"), count, folder) for count in counts]
-        rounds = [[system.go_on() for system in systems] for _ in range(options.rounds)]
-    finally:
-        for system in systems:
-            system.close()
-        server.stop()
-        shutil.rmtree(folder, ignore_errors=True)
+    with passing_folder() as folder:
+        server = PostgreSQL(folder)
+        try:
+            server.start()
+            counts = (options.boots // 10, options.boots)
+            systems += [System(server.create(f"boots_{count}"), count, folder) for count in counts]
+            rounds = [[system.go_on() for system in systems] for _ in range(options.rounds)]
+        finally:
+            for system in systems:
+                system.close()
+            server.stop()
     small, large = zip(*rounds, strict=True)
     document = {
         "boots": [system.count for system in systems],

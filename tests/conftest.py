@@ -6,7 +6,6 @@ import contextlib
 import os
 import shutil
 import subprocess
-import tempfile
 import uuid
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -18,7 +17,7 @@ from hypothesis import Phase, settings
 
 from infra.local.kafka import Kafka
 from infra.local.mosquitto import Mosquitto
-from infra.local.postgresql import PostgreSQL
+from infra.local.postgresql import PostgreSQL, passing_folder
 from infra.local.service import Service
 from infra.local.topics import TopicSpec, create_topics
 
@@ -109,13 +108,8 @@ def kafka(broker_state: Path, running_services: list[Service]) -> Iterator[Kafka
 @pytest.fixture(scope="session")
 def postgresql(running_services: list[Service]) -> Iterator[PostgreSQL]:
     """A real PostgreSQL: `url`, `create` and `restart stop start pause resume`. Fails when not installed."""
-    # The server runs as another user than root, who cannot look into root's folders.
-    folder = Path(tempfile.mkdtemp(prefix="pointillist-postgresql-"))
-    folder.chmod(0o755)
-    try:
+    with passing_folder() as folder:
         yield from _run(PostgreSQL(folder), running_services)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _run(service: S, running: list[Service]) -> Iterator[S]:

@@ -12,6 +12,9 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
@@ -21,6 +24,17 @@ from schemas.errors import BrokerError
 USER = "postgres"
 """Who owns the databases, and who runs the server where this process is root."""
 _INSTALLED = Path("/usr/lib/postgresql")
+
+
+@contextmanager
+def passing_folder() -> Iterator[Path]:
+    """A folder that its server can look into, gone afterwards."""
+    folder = Path(tempfile.mkdtemp(prefix="pointillist-postgresql-"))
+    folder.chmod(0o755)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 class PostgreSQL(Service):
