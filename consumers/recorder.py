@@ -322,7 +322,7 @@ class Recorder:
             await self._save_board()
             await self._ask_kafka()
             await asyncio.gather(self._log.tell(self._offsets), self._letters.tell(self._offsets))
-            read_on = await self._database.run(self._store.read_overdue)
+            read_on = await self._database.run(self._store.read_on)
             self._board.take_evidence(read_on)
             self._alerts.take(read_on.alerts)
             if read_on.alerts:

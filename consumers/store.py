@@ -189,17 +189,19 @@ class Store:
         written.chains = raised.chains
         return written
 
-    def read_overdue(self) -> Written:
-        """Read on where a missing frame was waited for long enough; what came of it."""
-        overdue = self.watch.overdue()
-        if not overdue:
+    def read_on(self) -> Written:
+        """Read on where a missing frame was waited for long enough, or another recorder wrote it; what came of it."""
+        waiting = self.watch.overdue()
+        if not self._alone:
+            waiting |= self.watch.look_again()
+        if not waiting:
             return Written()
         with self.engine.begin() as connection:
-            for partition in sorted(set(overdue.values())):
+            for partition in sorted(set(waiting.values())):
                 if not self._holds(connection, partition):
                     self.watch.release(partition)
-                    overdue = {boot: its for boot, its in overdue.items() if its != partition}
-            raised = self.watch.read(connection, {}, overdue, time.time_ns() // 10**6, self.quarantine, {})
+                    waiting = {boot: its for boot, its in waiting.items() if its != partition}
+            raised = self.watch.read(connection, {}, waiting, time.time_ns() // 10**6, self.quarantine, {})
         self.watch.commit(raised)
         return Written(alerts=raised.alerts, chains=raised.chains)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import time
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
@@ -28,6 +29,8 @@ from schemas.ranges import RangeSet
 
 THUMBNAIL_SIDE: Final = 128
 _LARGEST_PNG: Final = 4 * 2**20
+_LOOKED_AT_ONCE: Final = 200
+"""Chains that are looked at again, of those that another recorder may have written the missing frame of."""
 
 Pending = dict[BootKey, Chain]
 """Chains that a transaction has folded frames into."""
@@ -39,7 +42,7 @@ class Raised:
 
     alerts: list[Alert] = field(default_factory=list)
     chains: Pending = field(default_factory=dict)
-    """Every chain that was looked at, as it is now."""
+    """Every chain that was folded into or read on, as it is now."""
     partitions: dict[BootKey, int] = field(default_factory=dict)
     """Of those chains."""
 
@@ -108,6 +111,17 @@ class Watch:
         before = time.monotonic() - self._rule.patience_s
         return {boot: partition for boot, (_, since, partition) in self._waiting.items() if since <= before}
 
+    def look_again(self) -> dict[BootKey, int]:
+        """Some of the boots that wait, in turn, and their partitions.
+
+        Where several recorders share the work, one writes the dead letter that a chain of another waits for.
+        """
+        some = dict(itertools.islice(self._waiting.items(), _LOOKED_AT_ONCE))
+        for boot, stands in some.items():
+            del self._waiting[boot]
+            self._waiting[boot] = stands
+        return {boot: partition for boot, (_, _, partition) in some.items()}
+
     def read(
         self,
         connection: Connection,
@@ -117,7 +131,7 @@ class Watch:
         pictures: Quarantine,
         partitions: Mapping[str, int],
     ) -> Raised:
-        """Let the rule read the `pending` chains, and those of `touched` boots that waited.
+        """Let the rule read the `pending` chains, and those of `touched` boots that waited for what is known now.
 
         Chains and alerts are written, the latter not yet published. `partitions` are those of the pending boots'
         cameras.
@@ -134,6 +148,8 @@ class Watch:
                 return [class_id for (class_id,) in cursor.fetchall()]
 
             after, alarms = chain.read(until, self._rule, classes)
+            if boot not in pending and after == chain:
+                continue
             for alarm in alarms:
                 alert = raise_alert(*boot, alarm, now_ms, _thumbnail(boot, alarm, pictures))
                 if connection.execute(self._alert, _alert_row(alert)).rowcount:

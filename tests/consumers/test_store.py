@@ -230,8 +230,8 @@ def test_an_alert_does_not_wait_for_ever(make_rig: MakeRig) -> None:
     assert _alerts(rig) == []
     rig.close()
     rig.open()
-    assert [alert.kind for alert in rig.store.read_overdue().alerts] == ["strip"]
-    assert rig.store.read_overdue().alerts == []
+    assert [alert.kind for alert in rig.store.read_on().alerts] == ["strip"]
+    assert rig.store.read_on().alerts == []
     rig.verdicts(ATTACK)
     assert len(_alerts(rig)) == 1
 

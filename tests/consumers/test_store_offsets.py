@@ -6,7 +6,7 @@ import pytest
 
 from consumers.store import OffsetsMoved
 from schemas.evidence.rule import EvidenceRule
-from tests.consumers.recorder_rig import MakeRig, Rig, ledger, verdict
+from tests.consumers.recorder_rig import MakeRig, Rig, dead_letter, ledger, verdict
 
 
 def offsets(rig: Rig) -> dict[tuple[str, int], int]:
@@ -61,8 +61,21 @@ def test_frames_that_wait_for_a_missing_one_are_read_by_who_has_the_partition_al
     place = (before.settings.verdicts_topic, 0)
     before.offsets |= before.store.take_up({place[0]}, {place: (0, 0)})
     before.verdicts(verdict(n, flagged=True, whole=True) for n in range(1, 13))
-    assert not after.store.read_overdue().chains
+    assert not after.store.read_on().chains
     after.offsets |= after.store.take_up({place[0]}, {place: (0, 12)})
-    assert not before.store.read_overdue().chains
-    assert len(after.store.read_overdue().alerts) == 1
-    assert not before.store.read_overdue().chains
+    assert not before.store.read_on().chains
+    assert len(after.store.read_on().alerts) == 1
+    assert not before.store.read_on().chains
+
+
+def test_a_frame_that_another_recorder_dead_lettered_is_not_waited_for(make_rig: MakeRig) -> None:
+    patient = EvidenceRule(patience_s=600)
+    one, other = make_rig(rule=patient, group="g"), make_rig(rule=patient, group="g")
+    place = (one.settings.verdicts_topic, 0)
+    one.offsets |= one.store.take_up({place[0]}, {place: (0, 0)})
+    one.verdicts(verdict(n, flagged=True, whole=True) for n in range(1, 13))
+    assert not one.store.read_on().chains
+    other.letter(dead_letter(0, verified=True))
+    assert not other.store.read_on().chains
+    assert len(one.store.read_on().alerts) == 1
+    assert not one.store.read_on().chains
