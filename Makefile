@@ -45,15 +45,16 @@ clean: ## Remove caches and what was built; keeps .venv, state folders and Kafka
 	rm -rf build dist mutants *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -print0 | xargs -0 rm -rf
 
-setup: $(VENV)/.packages $(VENV)/.server $(VENV)/.kafka ## Install what a run needs
+setup: $(VENV)/.packages $(VENV)/.server $(VENV)/.kafka $(VENV)/.assets ## Install what a run needs
 
-setup-dev: $(VENV)/.packages-test $(VENV)/.dev $(VENV)/.kafka ## Install what the tests and checks need
+setup-dev: $(VENV)/.packages-test $(VENV)/.dev $(VENV)/.kafka $(VENV)/.assets ## Install what the tests and checks need
 
 lock: | $(UV_FIRST) ## Resolve the hash-locked requirements again: make lock ARGS=--upgrade
 	$(call resolve,dev,--constraints requirements/constraints.txt)
 	$(call resolve,lab,--constraints requirements/dev.txt)
 	$(call resolve,server,--constraints requirements/dev.txt)
 	$(call resolve,edge,--constraints requirements/dev.txt)
+	$(resolve-file) requirements/assets.in -o requirements/assets.txt $(ARGS)
 
 proto: setup-dev ## Generate the Python of schemas/pointillist.proto
 	$(PYTHON) -m grpc_tools.protoc -Ischemas --python_out=schemas --pyi_out=schemas pointillist.proto
@@ -61,8 +62,9 @@ proto: setup-dev ## Generate the Python of schemas/pointillist.proto
 dashboards: setup-dev ## Generate the JSON of the Grafana dashboards
 	$(PYTHON) -m infra.grafana
 
-resolve = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	--custom-compile-command "make lock" $(2) --extra $(1) pyproject.toml -o requirements/$(1).txt $(ARGS)
+resolve-file = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--custom-compile-command "make lock"
+resolve = $(resolve-file) $(2) --extra $(1) pyproject.toml -o requirements/$(1).txt $(ARGS)
 
 $(OWN_UV):
 	./infra/bootstrap.sh run
@@ -95,4 +97,11 @@ $(VENV)/.dev: requirements/dev.txt pyproject.toml | $(VENV)/pyvenv.cfg
 
 $(VENV)/.kafka: infra/kafka/pom.xml | $(VENV)/pyvenv.cfg
 	$(PYTHON) -m infra.local.kafka_jars
+	touch $@
+
+# npm from the path when it runs, else one of our own from PyPI.
+$(VENV)/.assets: package.json package-lock.json requirements/assets.txt | $(VENV)/pyvenv.cfg $(UV_FIRST)
+	npm --version >/dev/null 2>&1 || $(UV) pip install --quiet --python $(PYTHON) --target build/node --no-deps \
+		--require-hashes -r requirements/assets.txt
+	$(PYTHON) -m infra.assets
 	touch $@

@@ -32,8 +32,8 @@ import structlog
 from aiokafka import AIOKafkaProducer
 from prometheus_client import CollectorRegistry
 
-from consumers.console.board import Board
-from consumers.console.shown import Shown
+from consumers.board.board import Board
+from consumers.board.shown import Shown
 from consumers.database.engine import open_engine
 from consumers.database.queries import open_records
 from consumers.evidence.quarantine import Quarantine

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
-from consumers.console.camera import Camera
+from consumers.board.camera import Camera
 from consumers.database.damage import damaged_files
 from consumers.database.engine import database_url
 from consumers.evidence.chain import STRIP

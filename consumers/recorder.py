@@ -12,11 +12,11 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from consumers.alerts import PUBLISH_S, Alerts, Outbox, count_unpublished
+from consumers.board.board import Board, monotonic_ms
+from consumers.board.camera import Camera
+from consumers.board.pages import Pages
+from consumers.board.shown import SAVED_AT_ONCE, Shown
 from consumers.conservation.desk import AuditDesk
-from consumers.console.board import Board, monotonic_ms
-from consumers.console.camera import Camera
-from consumers.console.pages import Pages
-from consumers.console.shown import SAVED_AT_ONCE, Shown
 from consumers.database.damage import set_aside
 from consumers.database.engine import open_engine
 from consumers.database.thread import FIRST_DELAY_S, LONGEST_DELAY_S, Damaged, DatabaseThread, Stopped, pause

@@ -21,6 +21,8 @@ if [[ $purpose == test ]]; then
     packages+=("${optional[@]}")
     optional=()
     has ffmpeg || packages+=(ffmpeg)
+    # The console's pages are driven in it.
+    has chromium || packages+=(chromium)
     # Its server lies in a folder of its version, on nobody's path.
     compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || has initdb || packages+=(postgresql)
     if has dpkg-query; then

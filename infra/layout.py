@@ -35,6 +35,16 @@ class Layout:
         return f"sqlite:///{self.database}"
 
     @property
+    def console_url(self) -> str:
+        """The console's own database."""
+        return f"sqlite:///{self.folder / 'console.sqlite'}"
+
+    @property
+    def users(self) -> Path:
+        """Who may log in to the console."""
+        return self.folder / "users"
+
+    @property
     def spool(self) -> Path:
         """One folder for each site, in it one for each camera."""
         return spool_root(self.folder)
@@ -180,7 +190,7 @@ def role_file(folder: Path, role: Role) -> Path:
 def issue_role_secrets(folder: Path, fleet_secret: bytes) -> None:
     """Lay down what each role of a running system is given."""
     roots = Roots.of_fleet(fleet_secret)
-    for role in (Role.BRIDGE, Role.PROCESSOR, Role.RECORDER):
+    for role in (Role.BRIDGE, Role.PROCESSOR, Role.RECORDER, Role.CONSOLE):
         write_private(role_file(folder, role), roots.of(role).export())
 
 

@@ -41,6 +41,7 @@ class Role(StrEnum):
     RECORDER = "recorder"
     AUDITOR = "auditor"
     OPERATOR = "operator"
+    CONSOLE = "console"
 
     @property
     def roots(self) -> frozenset[Root]:
@@ -54,6 +55,7 @@ _ROOTS_OF: Final[Mapping[Role, frozenset[Root]]] = {
     Role.RECORDER: frozenset({Root.AUTHENTICATION, Root.PREVIEWS, Root.VERDICTS, Root.ALERTS}),
     Role.AUDITOR: frozenset({Root.AUTHENTICATION, Root.VERDICTS}),
     Role.OPERATOR: frozenset({Root.AUTHENTICATION}),
+    Role.CONSOLE: frozenset({Root.AUTHENTICATION, Root.PREVIEWS, Root.VERDICTS}),
 }
 
 

@@ -1,249 +1,119 @@
-"""The pages: cameras, their last pictures, alerts and dead letters.
-
-A program of its own, started by `consumers.console.pages`: it reads the database, asks the recorder for what only that
-knows, and ends when the recorder does.
-"""
+"""The console as a web server: its routes, its files, who may reach it."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
-import os
-import signal
+import hashlib
 import socket
-import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from functools import partial
-from importlib.resources import files
-from operator import itemgetter
-from pathlib import Path
 from typing import Final
 
 import uvicorn
-from pydantic import BaseModel, ConfigDict
-from sqlalchemy import Engine, select
-from sqlalchemy.exc import SQLAlchemyError
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.routing import BaseRoute, Route
 
-from consumers.console.hosts import Hosts, OnlyOwnHosts
-from consumers.console.visitors import VISITORS, Visitor
-from consumers.database.engine import open_engine
-from consumers.database.history import minutes
-from consumers.database.tables import alerts, dead_letters
+from consumers.board.hosts import Hosts, OnlyOwnHosts
+from consumers.board.visitors import Visitor
+from consumers.console.desk import HERE, Desk
+from consumers.console.fleet_page import fleet_routes
+from consumers.console.gate import COOKIE, Gate, checked, cookie, form_of, no
+from consumers.console.stream import Streams
+from schemas.errors import ConfigError
 from schemas.runtime.access import CERTIFICATE_FILE, KEY_FILE
 
-RECENT: Final = 200
-LENGTH_BYTES: Final = 4
-"""Of the length that stands before each of the recorder's messages."""
-_PAGES: Final = {
-    "/": ("page.html", "text/html"),
-    "/page.css": ("page.css", "text/css"),
-    "/page.js": ("page.js", "text/javascript"),
-}
-_HEADERS: Final = {
-    "cache-control": "no-store",
-    "content-security-policy": "default-src 'none'; img-src 'self' data:; style-src 'self'; script-src 'self'; "
-    "connect-src 'self'; base-uri 'none'; frame-ancestors 'none'",
-    "x-content-type-options": "nosniff",
-}
-_FRESH_S: Final = 0.5
-"""Answers that cost the recorder or the database something are given again for so long."""
-_KEPT: Final = 16
-_DAY_MS: Final = 86_400_000
-_PATIENCE_S: Final = 5.0
-_COUNT_S: Final = 1.0
+_KINDS: Final = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 _BACKLOG: Final = 64
-_NICENESS: Final = 10
-"""Recording goes first."""
-
-Query = Callable[[Engine], list[dict[str, object]]]
 
 
-class PagesSettings(BaseModel):
-    """What the program is told, as the first message of the recorder: its arguments would show a password."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    database: str
-    listen: str
-    """The address as the operator wrote it, without its port."""
-    served_as: tuple[str, ...] = ()
-    tls: Path | None = None
-    """Folder of the certificate and its key; None is plain HTTP."""
-
-
-def recent_alerts(engine: Engine) -> list[dict[str, object]]:
-    """The newest alerts first, without their pictures."""
-    columns = [column for column in alerts.columns if column.name != "message"]
-    with engine.begin() as connection:
-        rows = connection.execute(select(*columns).order_by(alerts.c.raised_ms.desc()).limit(RECENT))
-        return [dict(row) | {"boot": f"{row['boot']:016x}"} for row in rows.mappings()]
-
-
-def recent_dead_letters(engine: Engine) -> list[dict[str, object]]:
-    """The newest dead letters first, without their payloads: as many of each kind, for one could hide the other."""
-    columns = [column for column in dead_letters.columns if column.name not in ("payload", "stored_bytes")]
-    found: list[dict[str, object]] = []
-    with engine.begin() as connection:
-        for verified in (False, True):
-            newest = select(*columns).where(dead_letters.c.verified == verified)
-            rows = connection.execute(newest.order_by(dead_letters.c.recorded_ms.desc()).limit(RECENT))
-            found += [dict(row) | {"boot": f"{row['boot']:016x}"} for row in rows.mappings()]
-    return sorted(found, key=itemgetter("recorded_ms"), reverse=True)
-
-
-def last_day(engine: Engine) -> list[dict[str, object]]:
-    """What was recorded in each minute of the last day, over all cameras, the oldest first."""
-    with engine.begin() as connection:
-        return [dict(row) for row in minutes(connection, time.time_ns() // 10**6 - _DAY_MS)]
-
-
-class Recorder:
-    """The recorder at the other end: one question at a time."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self._writer = writer
-        self._turn = asyncio.Lock()
-        self._answers: asyncio.Queue[bytes] = asyncio.Queue()
-
-    async def listen(self) -> None:
-        """Take its messages until it has ended."""
-        with contextlib.suppress(asyncio.IncompleteReadError, OSError):
-            while True:
-                length = int.from_bytes(await self._reader.readexactly(LENGTH_BYTES), "big")
-                self._answers.put_nowait(await self._reader.readexactly(length))
-
-    async def message(self) -> bytes:
-        """The next message."""
-        return await self._answers.get()
-
-    def tell(self, line: str) -> None:
-        """Say something that has no answer."""
-        self._writer.write(f"{line}\n".encode())
-
-    async def ask(self, line: str) -> bytes:
-        """The answer; `TimeoutError` when the recorder is too busy for one."""
-        async with asyncio.timeout(_PATIENCE_S):
-            await self._turn.acquire()
-            # What has been asked is waited for, whoever gives up: the next answer is to the next question.
-            return await asyncio.shield(asyncio.create_task(self._answer(line)))
-
-    async def _answer(self, line: str) -> bytes:
-        try:
-            self.tell(line)
-            return await self.message()
-        finally:
-            self._turn.release()
-
-
-class Fresh:
-    """Answers by name, each made once in `_FRESH_S` seconds however often it is asked for."""
+class StaticFiles:
+    """Our own files and those that `infra.assets` has taken in, all held in memory."""
 
     def __init__(self) -> None:
-        self._turn = asyncio.Lock()
-        self._made: dict[str, tuple[float, Response]] = {}
+        """ConfigError when the packages' files were not taken in."""
+        self._files: dict[str, tuple[bytes, str, str]] = {}
+        for folder in (HERE / "static", HERE / "assets"):
+            if not folder.is_dir():
+                raise ConfigError(f"expected the console's files in {folder}: `python -m infra.assets` takes them in")
+            for file in folder.iterdir():
+                if file.suffix in _KINDS:
+                    data = file.read_bytes()
+                    self._files[file.name] = data, _KINDS[file.suffix], f'"{hashlib.sha256(data).hexdigest()[:32]}"'
 
-    async def get(self, name: str, make: Callable[[], Awaitable[Response]]) -> Response:
-        """The answer of that name, made by `make` unless it is fresh."""
-        async with self._turn:
-            made_s, answer = self._made.get(name, (0.0, None))
-            if answer is None or time.monotonic() - made_s > _FRESH_S:
-                answer = await make()
-                self._made[name] = (time.monotonic(), answer)
-                if len(self._made) > _KEPT:
-                    del self._made[next(iter(self._made))]
-            return answer
-
-
-class Web:
-    """The routes."""
-
-    def __init__(self, settings: PagesSettings, recorder: Recorder) -> None:
-        self._settings = settings
-        self._recorder = recorder
-        self._engine: Engine | None = None
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="pages")
-        self._fresh = {path: Fresh() for path in ("/cameras", "/alerts", "/dead-letters", "/history", "/audit")}
-        self._changed = Fresh()
-        static = [Route(path, self._page) for path in _PAGES]
-        self.app = Starlette(
-            routes=[
-                *static,
-                Route("/cameras", partial(self._given_again, self._cameras)),
-                Route("/changes", self._changes),
-                Route("/audit", partial(self._given_again, partial(self._ask, "audit"))),
-                Route("/history", partial(self._given_again, partial(self._read, last_day))),
-                Route("/preview/{site}/{camera}.jpg", self._preview),
-                Route("/alerts", partial(self._given_again, partial(self._read, recent_alerts))),
-                Route("/dead-letters", partial(self._given_again, partial(self._read, recent_dead_letters))),
-            ],
-            middleware=[Middleware(OnlyOwnHosts, hosts=Hosts(settings.listen, settings.served_as))],
-        )
-
-    async def _page(self, request: Request) -> Response:
-        name, kind = _PAGES[request.url.path]
-        return Response(files("consumers.console").joinpath(name).read_bytes(), media_type=kind, headers=_HEADERS)
-
-    async def _given_again(self, make: Callable[[], Awaitable[Response]], request: Request) -> Response:
-        return await self._fresh[request.url.path].get(request.url.path, make)
-
-    async def _cameras(self) -> Response:
-        return await self._ask("cameras")
-
-    async def _ask(self, question: str) -> Response:
-        try:
-            body = await self._recorder.ask(question)
-        except TimeoutError:
-            return _busy("the recorder does not answer")
-        return Response(body, media_type="application/json", headers=_HEADERS)
-
-    async def _changes(self, request: Request) -> Response:
-        since = request.query_params.get("since", "0")
-        if not (since.isascii() and since.isdecimal() and len(since) < 20):
-            return JSONResponse(
-                {"error": "expected since=VERSION, a number from an earlier answer"}, 400, headers=_HEADERS
-            )
-        # Visitors who are as far share an answer; where each says another number, none is kept for long.
-        return await self._changed.get(since, partial(self._ask, f"changes {since}"))
-
-    async def _preview(self, request: Request) -> Response:
-        name = f"{request.path_params['site']}/{request.path_params['camera']}"
-        if not name.isprintable() or len(name) > 200:
-            return JSONResponse({"error": "expected the name of a camera"}, 404, headers=_HEADERS)
-        try:
-            picture = await self._recorder.ask(f"preview {name}")
-        except TimeoutError:
-            return _busy("the recorder does not answer")
-        if not picture:
-            return JSONResponse({"error": f"no picture of {name} is kept"}, 404, headers=_HEADERS)
-        return Response(picture, media_type="image/jpeg", headers=_HEADERS)
-
-    async def _read(self, query: Query) -> Response:
-        def run() -> list[dict[str, object]]:
-            if self._engine is None:
-                self._engine = open_engine(self._settings.database, writes=False)
-            return query(self._engine)
-
-        try:
-            rows = await asyncio.get_running_loop().run_in_executor(self._thread, run)
-        except SQLAlchemyError as error:
-            return _busy(f"the database does not answer: {type(error).__name__}")
-        return JSONResponse(rows, headers=_HEADERS)
+    async def answer(self, request: Request) -> Response:
+        """One file; whoever has it already is told so."""
+        found = self._files.get(request.path_params["name"])
+        if found is None:
+            return no(404, "no such file")
+        data, kind, tag = found
+        headers = {"etag": tag, "cache-control": "no-cache"}
+        if request.headers.get("if-none-match") == tag:
+            return Response(status_code=304, headers=headers)
+        return Response(data, media_type=kind, headers=headers)
 
 
-def _busy(complaint: str) -> Response:
-    return JSONResponse({"error": complaint}, 503, headers=_HEADERS)
+def make_app(desk: Desk) -> Starlette:
+    """The application."""
+    streams = Streams(desk.fleet)
+    settings = desk.settings
+    routes: list[BaseRoute] = [
+        *fleet_routes(desk, streams),
+        Route("/login", partial(_login_page, desk)),
+        Route("/login", partial(_login, desk), methods=["POST"]),
+        Route("/logout", partial(_logout, desk), methods=["POST"]),
+        Route("/health", _health),
+        Route("/static/{name}", StaticFiles().answer),
+    ]
+    hosts = Hosts(settings.listen[0], settings.served_as)
+    return Starlette(
+        routes=routes,
+        middleware=[
+            Middleware(OnlyOwnHosts, hosts=hosts),
+            Middleware(Gate, users=desk.users, sessions=desk.sessions, checks=desk.checks),
+        ],
+    )
 
 
-class _Server(uvicorn.Server):
+async def _health(_request: Request) -> Response:
+    return JSONResponse({"ok": True})
+
+
+def _login_form(desk: Desk, then: str, complaint: str, status: int) -> Response:
+    body = desk.render("login.html", then=then, complaint=complaint)
+    return Response(body, status, media_type="text/html")
+
+
+async def _login_page(desk: Desk, request: Request) -> Response:
+    return _login_form(desk, request.query_params.get("then", "/"), "", 200)
+
+
+async def _login(desk: Desk, request: Request) -> Response:
+    fields = form_of(request)
+    then = fields.get("then", "/")
+    user = await checked(
+        desk.users or {}, desk.sessions, desk.checks, request, fields.get("name", ""), fields.get("password", "")
+    )
+    if user is None:
+        return _login_form(desk, then, "That is not a name and its password, or it was wrong too often.", 403)
+    answer = RedirectResponse(then if then.startswith("/") and not then.startswith(("//", "/\\")) else "/", 303)
+    token = desk.sessions.begin(user.name, user.right)
+    answer.headers.append("set-cookie", cookie(token, secure=desk.settings.tls is not None))
+    return answer
+
+
+async def _logout(desk: Desk, request: Request) -> Response:
+    desk.sessions.end(request.cookies.get(COOKIE, ""))
+    answer = RedirectResponse("/login", 303)
+    answer.headers.append("set-cookie", cookie("", secure=desk.settings.tls is not None))
+    return answer
+
+
+class Server(uvicorn.Server):
     """A server that says when it has started, and leaves the signals of the process alone."""
 
     def __init__(self, config: uvicorn.Config) -> None:
@@ -257,57 +127,45 @@ class _Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
+        """Capture none."""
         yield
 
 
-async def serve(listening: socket.socket, channel: socket.socket) -> None:
-    """Serve on `listening` until the recorder at the other end of `channel` has ended."""
-    recorder = Recorder(*await asyncio.open_connection(sock=channel))
-    listens = asyncio.create_task(recorder.listen())
-    settings = PagesSettings.model_validate_json(await recorder.message())
-    web = Web(settings, recorder)
-    config = uvicorn.Config(
-        web.app,
-        http=Visitor,
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        backlog=_BACKLOG,
-        timeout_graceful_shutdown=1,
-        server_header=False,
-        ssl_certfile=settings.tls / CERTIFICATE_FILE if settings.tls else None,
-        ssl_keyfile=settings.tls / KEY_FILE if settings.tls else None,
+def make_server(desk: Desk) -> Server:
+    """The server of one console."""
+    tls = desk.settings.tls
+    return Server(
+        uvicorn.Config(
+            make_app(desk),
+            http=Visitor,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            backlog=_BACKLOG,
+            timeout_graceful_shutdown=1,
+            server_header=False,
+            ssl_certfile=tls / CERTIFICATE_FILE if tls else None,
+            ssl_keyfile=tls / KEY_FILE if tls else None,
+        )
     )
-    server = _Server(config)
-    serving = asyncio.create_task(server.serve([listening]))
-    counting = asyncio.create_task(_count(server, recorder))
-    await asyncio.wait([serving, counting, listens], return_when=asyncio.FIRST_COMPLETED)
-    # At once, whoever is still being answered: the next recorder wants the address.
-    os._exit(0)
 
 
-async def _count(server: _Server, recorder: Recorder) -> None:
-    """Say when the pages are served, and once a second how visitors fared."""
-    await server.listens.wait()
-    recorder.tell("ready")
+def listen(host: str, port: int, patience_s: float = 3.0) -> socket.socket:
+    """Take the address; ConfigError when it is not free for so long."""
+    end_s = time.monotonic() + patience_s
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
+        listening = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise ConfigError(f"expected an address for the console, got {host}:{port}: {error}") from None
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     while True:
-        counts, VISITORS.counts = VISITORS.counts, type(VISITORS.counts)()
-        for outcome, count in counts.items():
-            recorder.tell(f"count {outcome} {count}")
-        await asyncio.sleep(_COUNT_S)
-
-
-def main() -> None:
-    """`python -m consumers.console.web LISTENING CHANNEL`, both the numbers of inherited sockets."""
-    # The recorder says when to end; Ctrl-C in its terminal is for the recorder.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.nice(_NICENESS)
-    # What a visitor does wrong is counted: a line for each would fill the log.
-    logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
-    listening, channel = (socket.socket(fileno=int(number)) for number in sys.argv[1:3])
-    asyncio.run(serve(listening, channel))
-
-
-if __name__ == "__main__":
-    main()
+        try:
+            listening.bind(address)
+            return listening
+        except OSError as error:
+            if time.monotonic() > end_s:
+                listening.close()
+                raise ConfigError(f"expected a free address for the console, got {host}:{port}: {error}") from None
+            time.sleep(0.05)

@@ -222,7 +222,7 @@ shown = Table(
     Index("shown_by_age", "heard_ms"),
     sqlite_with_rowid=False,
 )
-"""The cameras heard last as the pages show them, see `consumers.console.shown`."""
+"""The cameras heard last as the pages show them, see `consumers.board.shown`."""
 
 history = Table(
     "history",

@@ -50,6 +50,7 @@ def main() -> None:
         signer,
         topics,
         up,
+        user,
     )
     from infra.cli.lab import (  # noqa: F401
         aigan,

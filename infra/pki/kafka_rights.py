@@ -72,6 +72,10 @@ def kafka_rights() -> list[Right]:
         *_topics("recorder", describe, frames),
         Right("recorder", _Resource.GROUP, PROCESSORS_GROUP, describe),
         Right("recorder", _Resource.GROUP, f"{OURS}-recorder", read, _Pattern.PREFIXED),
+        # It shows verdicts and models, and looks as the recorder does for its live audit.
+        *_topics("console", read, verdicts, models),
+        *_topics("console", describe, frames, dead),
+        Right("console", _Resource.GROUP, PROCESSORS_GROUP, describe),
         Right("audit", _Resource.TOPIC, f"{OURS}.", read, _Pattern.PREFIXED),
         Right("audit", _Resource.GROUP, f"{OURS}-", describe, _Pattern.PREFIXED),
     ]

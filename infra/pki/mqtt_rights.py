@@ -18,7 +18,11 @@ _ADMIN: Final[dict[str, tuple[Channel, ...]]] = {
     "read": (Channel.META, Channel.STATUS),
     "write": (Channel.SETTINGS, Channel.PROBES),
 }
-_RIGHTS: Final = {"bridge": _BRIDGE, "admin": _ADMIN}
+_CONSOLE: Final[dict[str, tuple[Channel, ...]]] = {
+    "read": (Channel.META,),
+    "write": (Channel.SETTINGS, Channel.PROBES),
+}
+_RIGHTS: Final = {"bridge": _BRIDGE, "admin": _ADMIN, "console": _CONSOLE}
 
 
 def mqtt_rights(roles: Sequence[str], refused: Sequence[str]) -> str:

@@ -18,7 +18,7 @@ from schemas.errors import ConfigError, StateError
 from schemas.runtime.access import AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE, Tls
 
 SERVERS: Final = ("mosquitto", "kafka")
-CLIENTS: Final = ("bridge", "processor", "recorder", "admin", "audit", "health")
+CLIENTS: Final = ("bridge", "processor", "recorder", "console", "admin", "audit", "health")
 """`admin` makes topics, publishes models and tells cameras; `audit` reads; `health` may connect, and nothing else."""
 SHARE_FILE: Final = "bridges.share"
 RENEWED_DAYS: Final = 30.0

@@ -172,13 +172,21 @@ class LocalRoles:
         ]
 
     def recorder(self) -> Role:
-        """Kafka verdicts → database, quarantine, HTTP pages."""
-        http = self._settings.http or f"{LOOPBACK}:{self._ports.take('recorder-http')}"
-        state = str(self._layout.folder)
-        arguments = ["record", "--kafka", self._kafka, "--state", state, "--http", http]
+        """Kafka verdicts → database, quarantine."""
+        http = f"{LOOPBACK}:{self._ports.take('recorder-http')}"
+        arguments = ["record", "--kafka", self._kafka, "--state", str(self._layout.folder), "--http", http]
+        return self._role("recorder", arguments, self._given(SecretRole.RECORDER), listen=http)
+
+    def console(self, prometheus: str | None = None) -> Role:
+        """The pages for people; `prometheus` is where that listens."""
+        http = self._settings.http or f"{LOOPBACK}:{self._ports.take('console-http')}"
+        arguments = ["console", "--kafka", self._kafka, "--mqtt", self._mqtt, "--state", str(self._layout.folder)]
+        arguments += ["--http", http]
         for name in self._settings.served_as:
             arguments += ["--served-as", name]
-        return self._role("recorder", arguments, self._given(SecretRole.RECORDER), listen=http)
+        if prometheus is not None:
+            arguments += ["--prometheus", prometheus]
+        return self._role("console", arguments, self._given(SecretRole.CONSOLE), listen=http)
 
     def fleet(self) -> Role:
         """The simulated cameras. It is not health-checked before the start: it is started last."""

@@ -16,6 +16,8 @@ from typing import Any
 
 import yaml
 
+from consumers.console.settings import is_local
+from consumers.console.users import read_users
 from infra.audit import Audit, audit, unsettled
 from infra.environment import Environment, accepted_generations
 from infra.layout import Layout, issue_role_secrets, write_private
@@ -29,6 +31,7 @@ from infra.local.room import Room
 from infra.local.topics import create_topics, pointillist_topics
 from infra.pki.kafka_rights import grant
 from infra.report import report
+from infra.role import address
 from infra.up.identities import prepare_identities
 from infra.up.processes import FLEET_PENDING, LocalRoles, Role
 from infra.up.settings import UpSettings, bundle_folder, checks_for_triggers, scenario_document
@@ -137,6 +140,7 @@ class _Run:
 
     def prepare(self, scenario: Scenario, document: dict[str, Any]) -> None:
         """Lay down the scenario, the keys and what this run is."""
+        self._check_users()
         issue_role_secrets(self._layout.roles, self._layout.fleet_secret())
         self._layout.signer()
         if not self._layout.generations.exists():
@@ -162,6 +166,16 @@ class _Run:
         options = json.loads(self._settings.model_dump_json(exclude={"source"}))
         bundle = str(bundle_folder(self._settings))
         write_json(self._layout.run, {"started_ms": self._started_ms, "bundle": bundle, "options": options})
+
+    def _check_users(self) -> None:
+        """What the console would refuse, said before anything runs."""
+        if self._settings.http is not None and not is_local(address(self._settings.http)[0]):
+            if not self._layout.users.is_file():
+                raise ConfigError(
+                    f"--http: expected users where others reach the console, at {self._settings.http}: `pointillist "
+                    f"user NAME --state {self._settings.state}` adds one"
+                )
+            read_users(self._layout.users)
 
     async def _furnish_kafka(self) -> None:
         """The topics, and who may do what."""
@@ -194,7 +208,7 @@ class _Run:
                 future.result()
         self._brokers = [mosquitto, kafka]
         local = LocalRoles(self._settings, self._layout, self._ports, self._mosquitto.listen, self._kafka.listen)
-        self._roles = [*local.processors(), *local.bridges(), local.recorder()]
+        self._roles = [*local.processors(), *local.bridges(), local.recorder(), local.console()]
         asyncio.run(self._furnish_kafka())
         for role in self._roles:
             self._asked.stop_here()

@@ -49,9 +49,9 @@ class LiveTable:
         self._roles = roles
         self._startup_s = startup_s
         self.say(f"ready after {startup_s:.1f} s; cameras start")
-        recorder = roles.get("recorder")
-        if recorder is not None:
-            self.say(f"pictures and verdicts: http://{recorder.listen()}/")
+        console = roles.get("console")
+        if console is not None:
+            self.say(f"console: http://{console.listen()}/")
         if self._console.is_terminal:
             self._live = Live(console=self._console, auto_refresh=False)
             self._live.start()

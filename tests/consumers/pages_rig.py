@@ -78,7 +78,7 @@ class Served:
 
 def pages_process() -> psutil.Process:
     """The process that serves the pages of this one's recorder."""
-    (found,) = (child for child in psutil.Process().children() if "consumers.console.web" in child.cmdline())
+    (found,) = (child for child in psutil.Process().children() if "consumers.board.web" in child.cmdline())
     return found
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image
 from sqlalchemy import func, select
 
-from consumers.console.board import Board
+from consumers.board.board import Board
 from consumers.database.engine import open_engine
 from consumers.database.queries import Records, open_records
 from consumers.database.tables import metadata

@@ -8,9 +8,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 from sqlalchemy import delete, update
 
-from consumers.console.board import Board
-from consumers.console.camera import Camera
-from consumers.console.shown import Shown
+from consumers.board.board import Board
+from consumers.board.camera import Camera
+from consumers.board.shown import Shown
 from consumers.database.tables import boots, frames, tallies
 from consumers.database.tallies import SHOWN_TO_MS
 from consumers.evidence.probe_plan import Seen
@@ -118,7 +118,7 @@ def test_a_recorder_that_starts_again_knows_how_long_a_camera_was_silent(rig: Ri
 def test_the_cameras_heard_last_are_restored_whenever_they_were_first_heard(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("consumers.console.shown.MAX_CAMERAS", 2)
+    monkeypatch.setattr("consumers.board.shown.MAX_CAMERAS", 2)
     heard = [("lab/a", 1, 10), ("lab/b", 1, 20), ("lab/c", 1, 30), ("lab/a", 2, 40)]
     for camera, boot, _ in heard:
         rig.verdicts([verdict(0, boot=boot)], camera)
@@ -207,7 +207,7 @@ def test_a_database_of_a_release_without_saved_cameras_is_read_once(make_rig: Ma
 def test_a_database_that_an_earlier_release_went_on_with_is_read_through_again(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("consumers.console.shown.REPLAYED", 5)
+    monkeypatch.setattr("consumers.board.shown.REPLAYED", 5)
     rig.verdicts([verdict(0)])
     saved(rig)
     time.sleep(0.002)

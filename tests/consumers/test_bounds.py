@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import delete, event, inspect
 
-from consumers.console.web import recent_dead_letters
+from consumers.board.web import recent_dead_letters
 from consumers.database.tables import tallies
 from consumers.database.tallies import FOREIGN_BYTES, FRAME_BYTES
 from consumers.purge import purge

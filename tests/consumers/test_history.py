@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from consumers.console.web import last_day
+from consumers.board.web import last_day
 from consumers.database.history import MINUTE_MS, minutes
 from consumers.purge import purge
 from consumers.settings import Bounds

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from consumers.console.hosts import Hosts
-from consumers.console.visitors import MAX_CONNECTIONS, REQUEST_S
+from consumers.board.hosts import Hosts
+from consumers.board.visitors import MAX_CONNECTIONS, REQUEST_S
 from tests.consumers.pages_rig import Served, get, half_open, pages_process, serving
 from tests.waiting import until
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from infra import assets
+
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("schemas", "producers", "processors", "consumers", "lab", "infra", "bundles")
 
@@ -42,7 +44,8 @@ def test_wheel_has_every_package_and_file(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         inside = {name for name in archive.namelist() if ".dist-info/" not in name}
     checkout = ("lab/aigan/models/", "lab/backdoor/models/", "lab/networks/qusecnets/")
-    assert inside == {name for name in tracked_files() if not name.startswith(checkout)}
+    taken_in = {f"consumers/console/assets/{name}" for name in (*assets.FILES, assets.STAMP)}
+    assert inside == {name for name in tracked_files() if not name.startswith(checkout)} | taken_in
     assert wheel.stat().st_size < 20 * 2**20
 
 

@@ -29,8 +29,9 @@ def test_roots_are_hkdf_of_the_fleet_secret_by_name_and_previews_follow_from_pic
 def test_only_processors_are_given_what_opens_frames_and_bridges_only_what_verifies() -> None:
     assert Role.BRIDGE.roots == {Root.AUTHENTICATION}
     assert {role for role in Role if Root.PICTURE in role.roots} == {Role.PROCESSOR}
-    assert {role for role in Role if Root.PREVIEWS in role.roots} == {Role.PROCESSOR, Role.RECORDER}
-    assert {role for role in Role if Root.VERDICTS in role.roots} == {Role.PROCESSOR, Role.RECORDER, Role.AUDITOR}
+    assert {role for role in Role if Root.PREVIEWS in role.roots} == {Role.PROCESSOR, Role.RECORDER, Role.CONSOLE}
+    readers = {Role.PROCESSOR, Role.RECORDER, Role.AUDITOR, Role.CONSOLE}
+    assert {role for role in Role if Root.VERDICTS in role.roots} == readers
     assert {role for role in Role if Root.ALERTS in role.roots} == {Role.RECORDER}
 
 

@@ -20,8 +20,8 @@ from typing import Final
 
 import structlog
 
-from consumers.console.board import Board, monotonic_ms
-from consumers.console.web import LENGTH_BYTES, PagesSettings
+from consumers.board.board import Board, monotonic_ms
+from consumers.board.web import LENGTH_BYTES, PagesSettings
 from consumers.settings import RecorderSettings
 from schemas.errors import ConfigError
 from schemas.runtime.access import CERTIFICATE_FILE, KEY_FILE, server_context
@@ -135,7 +135,7 @@ def _say(writer: asyncio.StreamWriter, message: bytes) -> None:
 
 def _start(*inherited: socket.socket) -> subprocess.Popen[bytes]:
     numbers = [each.fileno() for each in inherited]
-    command = [sys.executable, "-m", "consumers.console.web", *map(str, numbers)]
+    command = [sys.executable, "-m", "consumers.board.web", *map(str, numbers)]
     # Strangers talk to it: the fleet secret is not its business.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("POINTILLIST_")}
     return subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=numbers, env=environment)

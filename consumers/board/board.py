@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Final
 
-from consumers.console.camera import Camera, follows
+from consumers.board.camera import Camera, follows
 from consumers.evidence.probe_plan import Seen
 from consumers.settings import RecorderSettings
 from consumers.store import Written

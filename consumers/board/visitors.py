@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import Counter
 from typing import Final
 
@@ -14,7 +15,13 @@ REQUEST_S: Final = 5.0
 """From its opening, or from the last answer, to the end of the next request's head."""
 ANSWER_S: Final = 10.0
 """For an answer to be made and read."""
+LONG_S: Final = 600.0
+"""For an export."""
 _LOOK_S: Final = 1.0
+
+
+_STREAMS: Final = "/live"
+"""How the paths of streams end, which go on as long as somebody reads; `consumers.console.stream` bounds them."""
 
 
 class Visitors:
@@ -61,8 +68,14 @@ class Visitor(H11Protocol):
         """Whether a request of it has come whole, and its answer is not yet."""
         return self.cycle is not None and not self.cycle.response_complete
 
+    def _patience_s(self) -> float:
+        path: str = self.scope["path"] if self.scope else ""
+        if path.endswith(_STREAMS):
+            return math.inf
+        return LONG_S if "/export" in path else ANSWER_S
+
     def _look_at_clock(self) -> None:
-        if self.loop.time() - self._since_s > (ANSWER_S if self.is_answered else REQUEST_S):
+        if self.loop.time() - self._since_s > (self._patience_s() if self.is_answered else REQUEST_S):
             VISITORS.send_away(self, "late")
         else:
             self._look = self.loop.call_later(_LOOK_S, self._look_at_clock)

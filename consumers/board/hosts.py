@@ -13,7 +13,7 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from consumers.console.visitors import VISITORS
+from consumers.board.visitors import VISITORS
 
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 

@@ -13,8 +13,8 @@ from typing import Final
 
 from sqlalchemy import BindParameter, Connection, Engine, bindparam, delete, func, select
 
-from consumers.console.board import MAX_CAMERAS
-from consumers.console.camera import RECENT_PROBES, Camera
+from consumers.board.board import MAX_CAMERAS
+from consumers.board.camera import RECENT_PROBES, Camera
 from consumers.database.engine import Prepared, upsert
 from consumers.database.tables import boots, cameras, frames, shown
 from consumers.database.tallies import SHOWN_TO_MS, Tallies, tally
@@ -91,7 +91,7 @@ class Shown:
         rows = connection.execute(
             select(shown.c.camera, shown.c.state).order_by(shown.c.heard_ms.desc()).limit(MAX_CAMERAS)
         )
-        found = {name: _camera(name, state) for name, state in rows}
+        found = {name: camera_shown(name, state) for name, state in rows}
         # What was saved later than that is in `found` already: only frames after a camera's last one are taken.
         heard = {name: camera.last.recorded_ms for name, camera in found.items() if camera.last is not None}
         later = select(frames).where(frames.c.recorded_ms >= to_ms).order_by(frames.c.recorded_ms)
@@ -149,8 +149,8 @@ def _state(camera: Camera) -> str:
     )  # fmt: skip
 
 
-def _camera(name: str, state: str) -> Camera:
-    """The inverse of `_state`. StateError for what it did not write."""
+def camera_shown(name: str, state: str) -> Camera:
+    """The inverse of `_state`: a camera as it was saved. StateError for what it did not write."""
     try:
         count, last, entropy_bits, probes, boot, level, is_new = json.loads(state)
         row = FrameRow(*last)

@@ -1,0 +1,127 @@
+"""What the fleet page shows of one camera."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Final
+
+from consumers.board.camera import Camera
+from consumers.console.picture_health import PictureHealth
+from consumers.console.states import State, natural
+from consumers.reading.rows import FrameRow
+
+_SAMPLES: Final = 10
+_EVERY_MS: Final = 1_000
+_REMEMBERED: Final = 1_000
+"""Frames after which what was saved counts half."""
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """One camera as the page shows it; two that are equal look the same."""
+
+    name: str
+    state: State
+    detail: str = ""
+    """Why, where the camera says it."""
+    captured_ms: int | None = None
+    """When its last frame was taken, by its own clock."""
+    verdict: str = ""
+    confidence: float = 0.0
+    model: str = ""
+    frames_per_second: float = 0.0
+    saved: float | None = None
+    """Share of the raw bytes that was not sent."""
+    evidence: float = 0.0
+    """0 to 1, an alert."""
+    alert: str = ""
+    """The id of the newest open one."""
+    picture: int = 0
+    """Counted with each picture that came; 0 before the first."""
+    size: tuple[int, int, int] | None = None
+    """Width, height and channels."""
+    frames: int = 0
+
+    @property
+    def site(self) -> str:
+        """The part of the name before the slash."""
+        return self.name.partition("/")[0]
+
+    @property
+    def order(self) -> tuple[int, tuple[tuple[int, str, int], ...]]:
+        """The worst first, then by name."""
+        return self.state.severity, natural(self.name)
+
+    @property
+    def element(self) -> str:
+        """Its id on the page, of letters, digits and hyphens, another for each name."""
+        return "card-" + "".join(
+            each if each.isascii() and each.isalnum() else f"-{ord(each):x}-" for each in self.name
+        )
+
+
+@dataclass(slots=True)
+class Watched:
+    """One camera with what its cards are made of."""
+
+    camera: Camera
+    health: PictureHealth = field(default_factory=PictureHealth)
+    pictures: int = 0
+    alerts: list[str] = field(default_factory=list)
+    """Open ones, the newest last."""
+    newest_ms: int = 0
+    """The latest time of capture."""
+    _raw: float = 0.0
+    _sent: float = 0.0
+    _counted: float = 0.0
+    _samples: deque[tuple[int, int, int]] = field(default_factory=lambda: deque(maxlen=_SAMPLES))
+    """When, boot and sequence number: frames are numbered, so that those that were passed over count too."""
+
+    def take(self, row: FrameRow, now_ms: int) -> None:
+        """A frame's verdict has come, at `now_ms` of a monotonic clock."""
+        self.camera.take(row, now_ms)
+        self.newest_ms = max(self.newest_ms, row.captured_ms) if row.captured_ms <= row.recorded_ms else row.recorded_ms
+        self._raw += row.width * row.height * row.channels
+        self._sent += row.frame_bytes
+        self._counted += 1
+        if self._counted > _REMEMBERED:
+            self._raw, self._sent, self._counted = self._raw / 2, self._sent / 2, self._counted / 2
+        last = self._samples[-1] if self._samples else None
+        if last is not None and last[1] != row.boot:
+            self._samples.clear()
+        if last is None or not self._samples or (now_ms - last[0] >= _EVERY_MS and row.seq > last[2]):
+            self._samples.append((now_ms, row.boot, row.seq))
+
+    def rate(self) -> float:
+        """Frames a second, of the last ten seconds in which frames came."""
+        if len(self._samples) < 2:
+            return 0.0
+        (begin_ms, _, first), (end_ms, _, last) = self._samples[0], self._samples[-1]
+        return 1000 * (last - first) / max(1, end_ms - begin_ms)
+
+    def card(self, now_ms: int, silent_after_s: float) -> Card:
+        """What the page shows now."""
+        camera, last = self.camera, self.camera.last
+        said = State(camera.state(now_ms, silent_after_s))
+        state = State.ALERT if self.alerts else said
+        if state is State.ONLINE and self.health.state is not None:
+            state = self.health.state
+        meta = camera.meta
+        size = (meta.width, meta.height, meta.channels) if meta and meta.width else None
+        return Card(
+            name=camera.name,
+            state=state,
+            detail=camera.status.detail if camera.status else "",
+            captured_ms=self.newest_ms or (last.captured_ms if last else None),
+            verdict=last.class_name if last else "",
+            confidence=round(last.confidence, 3) if last else 0.0,
+            model=last.model_id if last else "",
+            frames_per_second=round(self.rate(), 1) if said in (State.ONLINE, State.DEGRADED) else 0.0,
+            saved=round(1 - self._sent / self._raw, 3) if self._raw else None,
+            evidence=round(camera.level, 2),
+            alert=self.alerts[-1] if self.alerts else "",
+            picture=self.pictures,
+            size=(last.width, last.height, last.channels) if last else size,
+            frames=camera.frames,
+        )

@@ -1,0 +1,133 @@
+"""What the pages are made from: who asks is shown what the fleet, the stores and the templates say."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Final, ParamSpec, TypeVar
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from sqlalchemy import Engine
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+
+from consumers.console.fleet import Fleet
+from consumers.console.gate import may, session_of
+from consumers.console.sessions import Sessions
+from consumers.console.settings import ConsoleSettings
+from consumers.console.store import Store
+from consumers.console.users import Right, User
+from consumers.database.engine import open_engine
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+HERE: Final = Path(str(files("consumers.console")))
+PAGES: Final = (("/", "Fleet"),)
+
+
+@dataclass
+class Desk:
+    """One console."""
+
+    settings: ConsoleSettings
+    fleet: Fleet
+    store: Store
+    users: dict[str, User] | None = None
+    sessions: Sessions = field(default_factory=Sessions)
+    closed: set[str] = field(default_factory=set)
+    """Ids of the alerts that people have closed."""
+    checks: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="passwords"))
+    """Passwords one after the other: each takes 16 MiB and a core for a moment."""
+    _reading: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2, thread_name_prefix="reading"))
+    _writing: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="writing"))
+    _engine: Engine | None = None
+
+    def __post_init__(self) -> None:
+        self.templates = Environment(
+            loader=FileSystemLoader(HERE / "templates"), autoescape=True, trim_blocks=True, lstrip_blocks=True,
+            undefined=StrictUndefined,
+        )  # fmt: skip
+        self.templates.globals["pages"] = PAGES
+        self.templates.filters |= {"percent": percent, "rate": rate, "moment": moment, "count": count, "size": size}
+
+    def engine(self) -> Engine:
+        """The recorder's database, to read; StateError when it is not there yet."""
+        if self._engine is None:
+            self._engine = open_engine(self.settings.recorder.database, writes=False)
+        return self._engine
+
+    async def read(self, query: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run what reads a database."""
+        return await asyncio.get_running_loop().run_in_executor(self._reading, lambda: query(*args, **kwargs))
+
+    async def write(self, action: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run what writes to the console's own."""
+        return await asyncio.get_running_loop().run_in_executor(self._writing, lambda: action(*args, **kwargs))
+
+    def render(self, template: str, **context: Any) -> str:
+        """A part of a page."""
+        return self.templates.get_template(template).render(context)
+
+    def page(self, request: Request, template: str, status: int = 200, **context: Any) -> Response:
+        """A whole page."""
+        session = session_of(request)
+        known: Mapping[str, Any] = {
+            "path": request.url.path,
+            "session": session,
+            "can_operate": may(request, Right.OPERATOR),
+            "can_admin": may(request, Right.ADMIN),
+            "logs_in": self.users is not None,
+            "alerts_open": self.fleet.alerts_open(),
+            "now_ms": time.time_ns() // 10**6,
+            "stream": "/live",
+        }
+        return HTMLResponse(self.render(template, **{**known, **context}), status)
+
+    def close(self) -> None:
+        """Let go of threads and databases."""
+        for pool in (self.checks, self._reading, self._writing):
+            pool.shutdown(wait=True, cancel_futures=True)
+        if self._engine is not None:
+            self._engine.dispose()
+
+
+def percent(share: float | None) -> str:
+    """A share of 1 for people."""
+    return "–" if share is None else f"{100 * share:.1f} %"
+
+
+def rate(frames: float) -> str:
+    """Frames a second."""
+    return f"{frames:.1f}/s"
+
+
+def count(number: float) -> str:
+    """A large number, with thin spaces between thousands."""
+    return f"{number:,.0f}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+
+
+def size(number: float) -> str:
+    """Bytes."""
+    value = float(number)
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(value) < 1000:
+            return f"{value:.3g} {unit}"
+        value /= 1000
+    return f"{value:.3g} TB"
+
+
+def moment(at_ms: int | None) -> str:
+    """A Unix time in milliseconds."""
+    if not at_ms:
+        return "–"
+    try:
+        return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    except (OverflowError, ValueError, OSError):
+        return "–"

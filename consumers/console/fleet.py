@@ -1,0 +1,239 @@
+"""All cameras as the console knows them now: bounded, and each change numbered, so that only changes are pushed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from consumers.board.camera import Camera, follows
+from consumers.console.cards import Card, Watched
+from consumers.console.states import State
+from consumers.reading.batch import FrameKey
+from consumers.reading.rows import CameraRow, FrameRow
+from consumers.settings import RecorderSettings
+from schemas.limits import CAMERAS_AT_HAND
+
+_ALL_EVERY_MS: Final = 1_000
+"""Silence comes without a message: all cameras are looked at so often."""
+_VIEWS_KEPT: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """Which cameras a page shows."""
+
+    site: str = ""
+    state: str = ""
+    text: str = ""
+    page: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A page of cameras."""
+
+    cards: tuple[Card, ...]
+    counts: Mapping[str, int]
+    """Cameras in each state, of those that site and text select."""
+    sites: tuple[str, ...]
+    found: int
+    page: int
+    pages: int
+
+
+class Fleet:
+    """The cameras by name, their last pictures and their cards. For one event loop."""
+
+    def __init__(self, settings: RecorderSettings, page_cards: int = 60) -> None:
+        self._silent_after_s = settings.silent_after_s
+        self._bounds = settings.bounds
+        self._page_cards = page_cards
+        self._watched: OrderedDict[str, Watched] = OrderedDict()
+        """Those that were heard last at the end."""
+        self._cards: dict[str, Card] = {}
+        self._order: list[Card] = []
+        self._touched: set[str] = set()
+        self._all_at_ms = 0
+        self._forgotten: dict[str, int] = {}
+        """When people forgot a camera, in Unix time: frames recorded before do not bring it back."""
+        self._pictures: OrderedDict[str, tuple[FrameKey, bytes]] = OrderedDict()
+        self._picture_bytes = 0
+        self._views: dict[Query, View] = {}
+        self.version = 0
+        """Raised with every change that a page could show."""
+        self.stirred = asyncio.Event()
+        """Set, and made anew, at each change."""
+
+    # What comes
+
+    def take(self, rows: Sequence[FrameRow], pictures: Mapping[FrameKey, bytes], now_ms: int) -> None:
+        """Verdicts, and the pictures that came with some of them. `now_ms` is on a monotonic clock."""
+        for row in rows:
+            if row.recorded_ms <= self._forgotten.get(row.camera, -1):
+                continue
+            self._watch(row.camera).take(row, now_ms)
+            self._touched.add(row.camera)
+        for key, picture in pictures.items():
+            if key[0] in self._watched:
+                self._see(key, picture, now_ms)
+        self._make_room()
+
+    def say(self, status: CameraRow, age_ms: int, now_ms: int) -> None:
+        """What a camera says of itself, `age_ms` ago."""
+        if status.seen_ms <= self._forgotten.get(status.camera, -1):
+            return
+        camera = self._watch(status.camera).camera
+        if camera.status is None or camera.status.state_ms != status.state_ms:
+            camera.said_ms = now_ms - age_ms
+        camera.say(status)
+        self._touched.add(status.camera)
+        self._make_room()
+
+    def correct(self, saved: Camera, age_ms: int, now_ms: int) -> None:
+        """A camera as the recorder has saved it: counts and evidence are its word, a newer frame is ours."""
+        if saved.last is None or saved.last.recorded_ms <= self._forgotten.get(saved.name, -1):
+            return
+        watched = self._watch(saved.name)
+        mine, last = watched.camera, saved.last
+        mine.frames, mine.level, mine.is_new, mine.boot = saved.frames, saved.level, saved.is_new, saved.boot
+        mine.entropy_bits, mine.probes = saved.entropy_bits, saved.probes
+        if mine.last is None or (last.boot == mine.last.boot and last.seq > mine.last.seq):
+            mine.last = last
+            mine.heard_ms = max(mine.heard_ms, now_ms - age_ms)
+            watched.newest_ms = max(watched.newest_ms, min(last.captured_ms, last.recorded_ms))
+        self._touched.add(saved.name)
+
+    def alert(self, opened: Mapping[str, Sequence[str]]) -> None:
+        """The open alerts of each camera, the newest last: all that there are."""
+        for name, watched in self._watched.items():
+            now = list(opened.get(name, ()))
+            if now != watched.alerts:
+                watched.alerts = now
+                self._touched.add(name)
+
+    def forget(self, name: str, at_ms: int) -> None:
+        """Show a camera no more, until it is heard after `at_ms` (Unix time)."""
+        self._forgotten[name] = at_ms
+        self._drop(name)
+
+    # What is shown
+
+    def tick(self, now_ms: int) -> bool:
+        """Bring the cards up to date; whether one has changed."""
+        if now_ms - self._all_at_ms >= _ALL_EVERY_MS:
+            self._all_at_ms = now_ms
+            names: Iterable[str] = list(self._watched)
+        else:
+            names = self._touched
+        changed, moved = False, len(self._order) != len(self._watched)
+        for name in names:
+            watched = self._watched.get(name)
+            if watched is None:
+                continue
+            card = watched.card(now_ms, self._silent_after_s)
+            before = self._cards.get(name)
+            if card != before:
+                changed = True
+                moved = moved or before is None or before.order != card.order
+                self._cards[name] = card
+        self._touched = set()
+        if not (changed or moved):
+            return False
+        if moved:
+            self._order = sorted(self._cards.values(), key=lambda card: card.order)
+        else:
+            self._order = [self._cards[card.name] for card in self._order]
+        self._views.clear()
+        self.version += 1
+        self.stirred.set()
+        self.stirred = asyncio.Event()
+        return True
+
+    def view(self, query: Query) -> View:
+        """The page of cameras that `query` asks for, made once for all who look at it."""
+        found = self._views.get(query)
+        if found is None:
+            if len(self._views) >= _VIEWS_KEPT:
+                self._views.clear()
+            found = self._views[query] = self._view(query)
+        return found
+
+    def _view(self, query: Query) -> View:
+        text = query.text.casefold()
+        chosen = [
+            card
+            for card in self._order
+            if (not query.site or card.site == query.site)
+            and (not text or text in card.name.casefold() or text in card.verdict.casefold())
+        ]
+        counts = Counter(card.state.value for card in chosen)
+        if query.state:
+            chosen = [card for card in chosen if card.state.value == query.state]
+        pages = max(1, -(-len(chosen) // self._page_cards))
+        page = min(max(1, query.page), pages)
+        begin = (page - 1) * self._page_cards
+        cards = tuple(chosen[begin : begin + self._page_cards])
+        sites = tuple(sorted({card.site for card in self._order}))
+        ordered = {state.value: counts[state.value] for state in State if counts[state.value]}
+        return View(cards, ordered, sites, len(chosen), page, pages)
+
+    def cards(self) -> Sequence[Card]:
+        """All, the worst first."""
+        return self._order
+
+    def card(self, name: str) -> Card | None:
+        """One camera's; None when it is not known."""
+        return self._cards.get(name)
+
+    def camera(self, name: str) -> Camera | None:
+        """All that is known of one."""
+        watched = self._watched.get(name)
+        return watched.camera if watched is not None else None
+
+    def alerts_open(self) -> int:
+        """How many cameras have one."""
+        return sum(1 for card in self._order if card.state is State.ALERT)
+
+    def picture(self, name: str) -> tuple[FrameKey, bytes] | None:
+        """The camera's last picture as JPEG and whose it is, while it is kept."""
+        return self._pictures.get(name)
+
+    # Bounds
+
+    def _watch(self, name: str) -> Watched:
+        watched = self._watched.get(name)
+        if watched is None:
+            watched = self._watched[name] = Watched(Camera(name))
+        else:
+            self._watched.move_to_end(name)
+        return watched
+
+    def _see(self, key: FrameKey, picture: bytes, now_ms: int) -> None:
+        name, boot, seq = key
+        held = self._pictures.get(name)
+        if held is not None and not follows(boot, seq, *held[0][1:]):
+            return
+        self._pictures[name] = (key, picture)
+        self._pictures.move_to_end(name)
+        self._picture_bytes += len(picture) - (len(held[1]) if held else 0)
+        watched = self._watched[name]
+        watched.pictures += 1
+        watched.health.see(picture, now_ms)
+        while self._pictures and self._picture_bytes > self._bounds.preview_bytes:
+            _, (_, dropped) = self._pictures.popitem(last=False)
+            self._picture_bytes -= len(dropped)
+
+    def _make_room(self) -> None:
+        while len(self._watched) > CAMERAS_AT_HAND + self._bounds.strangers:
+            self._drop(next(iter(self._watched)))
+
+    def _drop(self, name: str) -> None:
+        self._watched.pop(name, None)
+        self._cards.pop(name, None)
+        held = self._pictures.pop(name, None)
+        if held is not None:
+            self._picture_bytes -= len(held[1])
+        self._touched.add(name)

@@ -1,0 +1,140 @@
+"""The fleet: a card for each camera, the worst first, pushed where they change."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+
+from consumers.console.cards import Card
+from consumers.console.desk import Desk
+from consumers.console.fleet import Query, View
+from consumers.console.gate import form_of, may, no, session_of
+from consumers.console.states import State
+from consumers.console.stream import Streams
+from consumers.console.users import Right
+
+_LONGEST: Final = 200
+
+
+def fleet_routes(desk: Desk, streams: Streams) -> list[Route]:
+    """Its routes."""
+    return [
+        Route("/", partial(_page, desk)),
+        Route("/fleet/live", partial(_live, desk, streams)),
+        Route("/live", partial(_header_live, desk, streams)),
+        Route("/picture/{site}/{camera}.jpg", partial(_picture, desk)),
+        Route("/fleet/forget", partial(_forget, desk), methods=["POST"]),
+    ]
+
+
+def query_of(request: Request) -> Query:
+    """What the page was asked to show; what makes no sense is passed over."""
+    asked = request.query_params
+    state = asked.get("state", "")
+    page = asked.get("page", "1")
+    return Query(
+        site=asked.get("site", "")[:_LONGEST],
+        state=state if state in set(State) else "",
+        text=asked.get("text", "").strip()[:_LONGEST],
+        page=int(page) if page.isascii() and page.isdecimal() and len(page) < 8 else 1,
+    )
+
+
+async def _page(desk: Desk, request: Request) -> Response:
+    query = query_of(request)
+    view = desk.fleet.view(query)
+    asked = f"?{request.url.query}" if request.url.query else ""
+    return desk.page(request, "fleet.html", query=query, view=view, states=list(State), stream=f"/fleet/live{asked}")
+
+
+async def _live(desk: Desk, streams: Streams, request: Request) -> Response:
+    return streams.answer(Changes(desk, query_of(request)))
+
+
+async def _header_live(desk: Desk, streams: Streams, request: Request) -> Response:
+    return streams.answer(_header_changes(desk))
+
+
+def _header_changes(desk: Desk) -> Callable[[], str]:
+    shown = -1
+
+    def changed() -> str:
+        nonlocal shown
+        now = desk.fleet.alerts_open()
+        if now == shown:
+            return ""
+        shown = now
+        return desk.render("alarm.html", alerts_open=now, pushed=True)
+
+    return changed
+
+
+class Changes:
+    """What one page of the fleet has not been sent yet."""
+
+    def __init__(self, desk: Desk, query: Query) -> None:
+        self._desk = desk
+        self._query = query
+        self._version = -1
+        self._header = _header_changes(desk)
+        self._shown: View | None = None
+
+    def __call__(self) -> str:
+        """The parts that changed since the last call, each to be put in its place by its id; empty without any."""
+        fleet = self._desk.fleet
+        if fleet.version == self._version:
+            return ""
+        self._version = fleet.version
+        before, now = self._shown, fleet.view(self._query)
+        self._shown = now
+        known = {"query": self._query, "view": now, "states": list(State), "pushed": True}
+        parts = [self._header()]
+        if before is None or _frame(before) != _frame(now):
+            parts.append(self._desk.render("counts.html", **known))
+        if before is None or [card.name for card in before.cards] != [card.name for card in now.cards]:
+            parts.append(self._desk.render("grid.html", **known))
+        else:
+            changed = [card for old, card in zip(before.cards, now.cards, strict=True) if old != card]
+            parts += [self._desk.render("card.html", card=card, pushed=True) for card in changed]
+        return "\n".join(part for part in parts if part)
+
+
+def _frame(view: View) -> object:
+    return view.counts, view.sites, view.found, view.page, view.pages
+
+
+async def _picture(desk: Desk, request: Request) -> Response:
+    found = desk.fleet.picture(f"{request.path_params['site']}/{request.path_params['camera']}")
+    if found is None:
+        return no(404, "no picture of this camera is kept")
+    # Each picture has an address of its own, so that no browser asks twice.
+    headers = {"cache-control": "private, max-age=60"} if request.url.query else {}
+    return Response(found[1], media_type="image/jpeg", headers=headers)
+
+
+async def _forget(desk: Desk, request: Request) -> Response:
+    name = form_of(request).get("camera", "")
+    if not may(request, Right.OPERATOR):
+        return no(403, "expected an operator")
+    complaint = await forget(desk, session_of(request).name, name)
+    return no(409, complaint) if complaint else RedirectResponse("/", 303)
+
+
+async def forget(desk: Desk, who: str, name: str) -> str:
+    """Forget a camera that is gone; a complaint when it is not."""
+    card: Card | None = desk.fleet.card(name)
+    if card is None:
+        return "expected a camera of this fleet"
+    if card.state not in (State.OFFLINE, State.SILENT, State.ALERT) or card.frames_per_second:
+        return f"expected a camera that is gone: {name} is {card.state.value}"
+    at_ms = await desk.write(desk.store.forget, name)
+    desk.fleet.forget(name, at_ms)
+    desk.fleet.tick(time.monotonic_ns() // 10**6)
+    await desk.write(desk.store.note, who, "forget", name, "", "done")
+    return ""

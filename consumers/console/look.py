@@ -1,0 +1,130 @@
+"""What only the recorder's database says: how cameras say they are, their counts and evidence, and open alerts.
+
+Read again and again, each time only what was written since, so that it costs as little however many cameras there are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Final
+
+import structlog
+from sqlalchemy import Connection, Engine, select
+
+from consumers.board.board import monotonic_ms
+from consumers.board.camera import Camera
+from consumers.board.shown import camera_shown
+from consumers.console.fleet import Fleet
+from consumers.database.engine import open_engine
+from consumers.database.tables import alerts, cameras, shown
+from consumers.reading.rows import CameraRow
+from schemas.errors import StateError
+from schemas.limits import CAMERAS_AT_HAND
+from schemas.runtime.health import Health
+
+LOOK_S: Final = 1.0
+_OVERLAP_MS: Final = 5_000
+"""Read again, for transactions that were begun before others and ended after them."""
+_NEWEST_ALERTS: Final = 1_000
+"""Alerts looked at for those that nobody has closed."""
+
+log = structlog.get_logger()
+
+
+@dataclass
+class Seen:
+    """What one look has found."""
+
+    said: list[CameraRow] = field(default_factory=list)
+    saved: list[Camera] = field(default_factory=list)
+    alerts: Mapping[str, list[str]] = field(default_factory=dict)
+    """Of each camera, the newest last."""
+
+
+class Look:
+    """Reads the recorder's database in a thread of its own and tells the fleet."""
+
+    def __init__(self, database: str, fleet: Fleet, closed: Sequence[str] | set[str], health: Health) -> None:
+        """`closed` are the ids of alerts that people have closed: whoever closes one adds it there."""
+        self._url = database
+        self._fleet = fleet
+        self._closed = closed
+        self._health = health
+        self._engine: Engine | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="look")
+        self._said_to_ms = 0
+        self._saved_to_ms = 0
+        health.set("database", False, "not read yet")
+
+    async def run(self) -> None:
+        """Look until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                seen = await loop.run_in_executor(self._thread, self.look)
+            except Exception as error:  # drivers have many names for a database that is away, or not made yet
+                self._health.set("database", False, str(error)[:200] or type(error).__name__)
+                self._said_to_ms = self._saved_to_ms = 0
+            else:
+                self._health.set("database", True)
+                self.tell(seen)
+            await asyncio.sleep(LOOK_S)
+
+    def tell(self, seen: Seen) -> None:
+        """Tell the fleet what was seen."""
+        now_ms, clock_ms = time.time_ns() // 10**6, monotonic_ms()
+        for camera in seen.saved:
+            if camera.last is not None:
+                self._fleet.correct(camera, max(0, now_ms - camera.last.recorded_ms), clock_ms)
+        for row in seen.said:
+            self._fleet.say(row, max(0, now_ms - row.state_ms), clock_ms)
+        self._fleet.alert(seen.alerts)
+
+    def look(self) -> Seen:
+        """Read what was written since the last look. For the thread of its own."""
+        if self._engine is None:
+            self._engine = open_engine(self._url, writes=False)
+        with self._engine.begin() as connection:
+            said = self._said(connection)
+            saved = self._saved(connection)
+            open_ones = _open_alerts(connection, self._closed)
+        return Seen(said, saved, open_ones)
+
+    def _said(self, connection: Connection) -> list[CameraRow]:
+        since = cameras.c.seen_ms >= self._said_to_ms - _OVERLAP_MS
+        newest = select(cameras).where(since).order_by(cameras.c.seen_ms.desc()).limit(CAMERAS_AT_HAND)
+        rows = [CameraRow(*row) for row in connection.execute(newest)]
+        self._said_to_ms = max([self._said_to_ms, *(row.seen_ms for row in rows)])
+        return rows
+
+    def _saved(self, connection: Connection) -> list[Camera]:
+        since = shown.c.heard_ms >= self._saved_to_ms - _OVERLAP_MS
+        newest = select(shown).where(since).order_by(shown.c.heard_ms.desc()).limit(CAMERAS_AT_HAND)
+        found = []
+        for name, heard_ms, state in connection.execute(newest):
+            self._saved_to_ms = max(self._saved_to_ms, heard_ms)
+            try:
+                found.append(camera_shown(name, state))
+            except StateError as error:  # of another release; its next frame says more
+                log.warning("camera_not_read", error=str(error))
+        return found
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self._thread.shutdown(wait=True, cancel_futures=True)
+        if self._engine is not None:
+            self._engine.dispose()
+
+
+def _open_alerts(connection: Connection, closed: Sequence[str] | set[str]) -> Mapping[str, list[str]]:
+    newest = select(alerts.c.camera, alerts.c.alert_id).order_by(alerts.c.raised_ms.desc()).limit(_NEWEST_ALERTS)
+    found: defaultdict[str, list[str]] = defaultdict(list)
+    for camera, alert_id in connection.execute(newest):
+        if alert_id not in closed:
+            found[camera].insert(0, alert_id)
+    return found

@@ -1,0 +1,122 @@
+"""The console as a role: it reads Kafka and the recorder's database, serves the pages, and writes to neither."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from contextlib import suppress
+from typing import Final
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter
+
+from consumers.board.board import monotonic_ms
+from consumers.board.visitors import VISITORS
+from consumers.console.desk import Desk
+from consumers.console.feed import Feed
+from consumers.console.fleet import Fleet
+from consumers.console.look import Look
+from consumers.console.sessions import Sessions
+from consumers.console.settings import ConsoleSettings
+from consumers.console.store import Store
+from consumers.console.users import read_users
+from consumers.console.web import Server, listen, make_server
+from schemas import metrics
+from schemas.errors import ConfigError
+from schemas.keys import KeyRing
+from schemas.runtime.access import CERTIFICATE_FILE, KEY_FILE, server_context
+from schemas.runtime.health import Health
+
+_COUNT_S: Final = 1.0
+
+log = structlog.get_logger()
+
+
+def open_desk(settings: ConsoleSettings) -> Desk:
+    """What the pages are made from; ConfigError for what cannot be, StateError for another version's store."""
+    if settings.users is None and not settings.is_local:
+        raise ConfigError(
+            f"expected --users FILE where others reach the console, at {settings.listen[0]}: `pointillist user NAME` "
+            "makes it"
+        )
+    if settings.tls is not None:
+        server_context(settings.tls / CERTIFICATE_FILE, settings.tls / KEY_FILE)
+    users = read_users(settings.users) if settings.users is not None else None
+    fleet = Fleet(settings.recorder, settings.page_cards)
+    store = Store(settings.store)
+    store.prepare()
+    desk = Desk(settings, fleet, store, users, Sessions(logs_in=users is not None))
+    desk.closed = {alert_id for alert_id, review in store.reviewed().items() if review["state"] == "closed"}
+    for camera, at_ms in store.gone().items():
+        fleet.forget(camera, at_ms)
+    return desk
+
+
+async def run_console(
+    settings: ConsoleSettings, keys: KeyRing, *, registry: CollectorRegistry, health: Health, stop: asyncio.Event
+) -> None:
+    """Serve the pages until `stop` is set. Kafka and the database may be away at any time."""
+    logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # what a visitor does wrong is counted
+    listening = listen(*settings.listen)
+    desk = open_desk(settings)
+    feed = Feed(settings.recorder, keys, desk.fleet, health)
+    look = Look(settings.recorder.database, desk.fleet, desk.closed, health)
+    server = make_server(desk)
+    visits = metrics.PAGE_VISITS.on(registry)
+    tasks = [
+        asyncio.create_task(feed.run(), name="feed"),
+        asyncio.create_task(look.run(), name="look"),
+        asyncio.create_task(_tick(desk.fleet, settings.tick_s), name="tick"),
+        asyncio.create_task(_serve(server, listening, health), name="pages"),
+        asyncio.create_task(_count(visits), name="visits"),
+    ]
+    stopping = asyncio.create_task(stop.wait(), name="stop")
+    scheme = "http" if settings.tls is None else "https"
+    host, port = listening.getsockname()[:2]
+    log.info("console", address=f"{scheme}://{host}:{port}/")
+    try:
+        done, _ = await asyncio.wait([*tasks, stopping], return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        # Streams never end by themselves.
+        server.should_exit = server.force_exit = True
+        for task in (*tasks, stopping):
+            task.cancel()
+        await asyncio.gather(*tasks, stopping, return_exceptions=True)
+        await asyncio.to_thread(look.close)
+        await asyncio.to_thread(desk.close)
+        desk.store.close()
+        listening.close()
+
+
+async def _tick(fleet: Fleet, every_s: float) -> None:
+    while True:
+        fleet.tick(monotonic_ms())
+        await asyncio.sleep(every_s)
+
+
+async def _serve(server: Server, listening: socket.socket, health: Health) -> None:
+    health.set("pages", False, "not served yet")
+    serving = asyncio.create_task(server.serve([listening]))
+    listens = asyncio.create_task(server.listens.wait())
+    try:
+        await asyncio.wait([serving, listens], return_when=asyncio.FIRST_COMPLETED)
+        health.set("pages", server.started)
+        await serving
+    finally:
+        serving.cancel()
+        listens.cancel()
+        with suppress(asyncio.CancelledError):
+            await serving
+
+
+async def _count(visits: Counter) -> None:
+    for outcome in ("answered", "crowded", "late", "misdirected"):
+        visits.labels(outcome)
+    while True:
+        counts, VISITORS.counts = VISITORS.counts, type(VISITORS.counts)()
+        for outcome, number in counts.items():
+            visits.labels(outcome).inc(number)
+        await asyncio.sleep(_COUNT_S)

@@ -1,0 +1,242 @@
+"""Sums by the minute and the hour of each camera, in the console's own database, so that a month opens at once.
+
+They are made of the recorder's frames beside recording, in the order in which those were recorded and each once: what
+was added and how far it reaches is one transaction. A minute is that of capture, as long as the camera's clock makes
+sense: frames that waited in a spool through an outage fill the minutes in which they were taken.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from sqlalchemy import (
+    BindParameter,
+    Connection,
+    Engine,
+    Integer,
+    Row,
+    Table,
+    bindparam,
+    case,
+    delete,
+    func,
+    literal,
+    select,
+)
+
+from consumers.console.store import (
+    NO_ENTROPY,
+    camera_hours,
+    camera_minutes,
+    class_hours,
+    mark,
+    set_mark,
+)
+from consumers.database.engine import Prepared, upsert
+from consumers.database.tables import frames
+from schemas.pointillist_pb2 import CHECKED, SHED
+
+MINUTE_MS: Final = 60_000
+HOUR_MS: Final = 3_600_000
+DAY_MS: Final = 24 * HOUR_MS
+MINUTES_KEPT_MS: Final = 8 * DAY_MS
+HOURS_KEPT_MS: Final = 400 * DAY_MS
+_LATEST_MS: Final = 30 * DAY_MS
+"""A frame that says it was taken earlier than so long before it was recorded counts when it was recorded."""
+_SETTLED_MS: Final = {"sqlite": 3_000, "postgresql": 35_000}
+"""So old are frames that are added: a transaction of the recorder that began earlier has ended by then."""
+_STEPS_MS: Final = (1_000, 6 * HOUR_MS)
+_STEP_S: Final = 0.2
+"""What one step should take: it reads as much at once as that allows."""
+_TO: Final = "rolled_up_to"
+_MOST = ("slowest_ms", "evidence")
+_LEAST = ("least_entropy_bits",)
+
+Sums = dict[str, Any]
+
+
+class Rollup:
+    """Adds what was recorded since. For one thread."""
+
+    def __init__(self, recorded: Engine, own: Engine) -> None:
+        """`recorded` is the recorder's database, only read; `own` the console's."""
+        self._recorded = recorded
+        self._own = own
+        self._add = {table: _addition(own, table) for table in (camera_minutes, camera_hours)}
+        insertion = upsert(own, class_hours)
+        total = class_hours.c.frames + insertion.excluded.frames
+        self._add_classes = Prepared(
+            own, insertion.on_conflict_do_update(index_elements=list(class_hours.primary_key), set_={"frames": total})
+        )
+        self._step_ms: float = MINUTE_MS
+        self._levels: dict[str, float] = {}
+        self._by_minute, self._by_class = _sums_of_frames(), _classes_of_frames()
+
+    def note(self, levels: Mapping[str, float]) -> None:
+        """How far the evidence of cameras is now; the most of it goes with their next frames."""
+        for camera, level in levels.items():
+            self._levels[camera] = max(level, self._levels.get(camera, 0.0))
+
+    def step(self, now_ms: int | None = None) -> bool:
+        """Add some more frames; whether there are others to be added at once."""
+        settled_ms = (now_ms or time.time_ns() // 10**6) - _SETTLED_MS[self._recorded.dialect.name]
+        with self._own.begin() as own:
+            begin_ms = mark(own, _TO)
+        begun_s = time.monotonic()
+        with self._recorded.begin() as recorded:
+            oldest = select(func.min(frames.c.recorded_ms)).where(frames.c.recorded_ms >= begin_ms)
+            # Nothing was recorded in between: so much time is passed over at once.
+            first_ms = recorded.scalar(oldest)
+            if first_ms is None or first_ms >= settled_ms:
+                return False
+            end_ms = min(settled_ms, first_ms + round(self._step_ms))
+            span = {"since": first_ms, "until": end_ms}
+            minutes = [_named(row) for row in recorded.execute(self._by_minute, span)]
+            classes = recorded.execute(self._by_class, span).fetchall()
+        self._write(minutes, classes, end_ms)
+        took_s = time.monotonic() - begun_s
+        shortest, longest = _STEPS_MS
+        self._step_ms = min(longest, max(shortest, self._step_ms * min(2.0, _STEP_S / max(took_s, 1e-3))))
+        return end_ms < settled_ms
+
+    def _write(self, minutes: Sequence[Sums], classes: Sequence[Row[Any]], end_ms: int) -> None:
+        levels = {each["camera"]: self._levels.pop(each["camera"], 0.0) for each in minutes}
+        for each in minutes:
+            each["evidence"] = levels[each["camera"]]
+        with self._own.begin() as own:
+            if minutes:
+                self._add[camera_minutes].run_each(own, minutes)
+                self._add[camera_hours].run_each(own, by_hour(minutes))
+            if classes:
+                names = ("camera", "begin_ms", "class_name", "frames")
+                self._add_classes.run_all(own, names, [tuple(row) for row in classes])
+            set_mark(own, _TO, end_ms)
+
+    def purge(self, now_ms: int | None = None) -> None:
+        """Forget what is too old."""
+        at_ms = now_ms or time.time_ns() // 10**6
+        with self._own.begin() as own:
+            own.execute(delete(camera_minutes).where(camera_minutes.c.begin_ms < at_ms - MINUTES_KEPT_MS))
+            for table in (camera_hours, class_hours):
+                own.execute(delete(table).where(table.c.begin_ms < at_ms - HOURS_KEPT_MS))
+
+
+def by_hour(minutes: Iterable[Sums]) -> list[Sums]:
+    """The sums of minutes as those of their hours."""
+    found: dict[tuple[str, int], Sums] = {}
+    for each in minutes:
+        begin_ms = each["begin_ms"] - each["begin_ms"] % HOUR_MS
+        hour = found.get((each["camera"], begin_ms))
+        if hour is None:
+            found[each["camera"], begin_ms] = each | {"begin_ms": begin_ms}
+            continue
+        for name, value in each.items():
+            if name in _MOST:
+                hour[name] = max(hour[name], value)
+            elif name in _LEAST:
+                hour[name] = min(hour[name], value)
+            elif name not in ("camera", "begin_ms"):
+                hour[name] += value
+    return list(found.values())
+
+
+def _addition(engine: Engine, table: Table) -> Prepared:
+    insertion = upsert(engine, table)
+    is_sqlite = engine.dialect.name == "sqlite"
+    most, least = (func.max, func.min) if is_sqlite else (func.greatest, func.least)
+    changed = {}
+    for column in table.columns:
+        new = insertion.excluded[column.name]
+        if column.name in _MOST:
+            changed[column.name] = most(column, new)
+        elif column.name in _LEAST:
+            changed[column.name] = least(column, new)
+        elif not column.primary_key:
+            changed[column.name] = column + new
+    return Prepared(engine, insertion.on_conflict_do_update(index_elements=list(table.primary_key), set_=changed))
+
+
+def _captured() -> Any:
+    """When a frame counts: when it was taken, if that can be."""
+    makes_sense = frames.c.captured_ms.between(frames.c.recorded_ms - _LATEST_MS, frames.c.recorded_ms)
+    return case((makes_sense, frames.c.captured_ms), else_=frames.c.recorded_ms)
+
+
+def _begin(span_ms: int) -> Any:
+    at_ms = _captured()
+    return (at_ms - at_ms % literal(span_ms, Integer, literal_execute=True)).label("begin_ms")
+
+
+def _within() -> Any:
+    since: BindParameter[int] = bindparam("since")
+    until: BindParameter[int] = bindparam("until")
+    return frames.c.recorded_ms.between(since, until - 1)
+
+
+def _total(value: Any) -> Any:
+    """A sum as a number that every driver knows."""
+    return func.coalesce(func.sum(value), 0)
+
+
+def _sums_of_frames() -> Any:
+    late_ms = frames.c.recorded_ms - _captured()
+    checked = frames.c.strip == CHECKED
+    begin = _begin(MINUTE_MS)
+    return (
+        select(
+            frames.c.camera,
+            begin,
+            func.count().label("frames"),
+            _total(frames.c.frame_bytes).label("frame_bytes"),
+            _total(frames.c.width * frames.c.height * frames.c.channels).label("raw_bytes"),
+            _total(late_ms).label("late_ms"),
+            func.max(late_ms).label("slowest_ms"),
+            _total(case((checked, 1), else_=0)).label("checked"),
+            _total(case((checked & frames.c.flagged, 1), else_=0)).label("flagged"),
+            _total(case((frames.c.strip == SHED, 1), else_=0)).label("strip_shed"),
+            _total(frames.c.confidence).label("confidence"),
+            _total(case((checked, frames.c.entropy_bits), else_=0.0)).label("entropy_bits"),
+            _total(case((checked, frames.c.threshold_bits), else_=0.0)).label("threshold_bits"),
+            func.min(case((checked, frames.c.entropy_bits), else_=NO_ENTROPY)).label("least_entropy_bits"),
+        )
+        .where(_within())
+        .group_by(frames.c.camera, begin)
+    )
+
+
+def _classes_of_frames() -> Any:
+    begin = _begin(HOUR_MS)
+    return (
+        select(frames.c.camera, begin, frames.c.class_name, func.count().label("frames"))
+        .where(_within())
+        .group_by(frames.c.camera, begin, frames.c.class_name)
+    )
+
+
+def _named(row: Row[Any]) -> Sums:
+    """A row by its columns' names; PostgreSQL gives sums as decimals."""
+    floats = ("confidence", "entropy_bits", "threshold_bits", "least_entropy_bits")
+    return {
+        name: value if isinstance(value, str) else (float(value) if name in floats else int(value))
+        for name, value in row._mapping.items()
+    }
+
+
+def spans(connection: Connection, table: Table, camera: str, since_ms: int, until_ms: int) -> list[Sums]:
+    """The sums of one camera that began in that time, the oldest first."""
+    mine = (table.c.camera == camera, table.c.begin_ms >= since_ms, table.c.begin_ms < until_ms)
+    rows = connection.execute(select(table).where(*mine).order_by(table.c.begin_ms))
+    return [dict(row) for row in rows.mappings()]
+
+
+def classes_of(connection: Connection, camera: str, since_ms: int, until_ms: int) -> dict[str, int]:
+    """How often each class was the verdict on a camera, the most frequent first."""
+    counts: defaultdict[str, int] = defaultdict(int)
+    begin_ms = since_ms - since_ms % HOUR_MS
+    mine = (class_hours.c.camera == camera, class_hours.c.begin_ms >= begin_ms, class_hours.c.begin_ms < until_ms)
+    for row in connection.execute(select(class_hours).where(*mine)):
+        counts[row.class_name] += row.frames
+    return dict(sorted(counts.items(), key=lambda each: -each[1]))

@@ -1,0 +1,62 @@
+"""What a console is told."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from consumers.settings import HostName, RecorderSettings
+from schemas.runtime.access import Login, Tls
+
+
+class MqttBroker(BaseModel):
+    """Where cameras hear commands."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    host: str
+    port: int
+    tls: Tls | None = None
+    login: Login | None = None
+
+
+class ConsoleSettings(BaseModel):
+    """Settings of `pointillist console`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    recorder: RecorderSettings
+    """Of the recorder whose database, quarantine and Kafka are read; the console writes to none of them."""
+    store: str
+    """An SQLAlchemy URL of the console's own: roll-ups, what people did, what they said of alerts."""
+    listen: tuple[str, int]
+    """Port 0 takes a free one."""
+    tls: Path | None = None
+    """A folder with `tls.crt` and `tls.key`: HTTPS."""
+    served_as: tuple[HostName, ...] = ()
+    """Names of hosts that the console answers to, besides the address itself."""
+    users: Path | None = None
+    """Who may log in; None lets everybody in who reaches a loopback address."""
+    mqtt: MqttBroker | None = None
+    """None tells cameras nothing."""
+    prometheus: str | None = None
+    """host:port"""
+    page_cards: int = 60
+    """Cameras on one page of the fleet."""
+    tick_s: float = 0.2
+    """What changed is shown so often."""
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine reaches the address."""
+        return is_local(self.listen[0])
+
+
+def is_local(host: str) -> bool:
+    """Whether only this machine reaches what listens at `host`."""
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"

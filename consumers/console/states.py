@@ -1,0 +1,40 @@
+"""In which state a camera is for whoever looks after it, the worst first."""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from functools import lru_cache
+
+from schemas.limits import CAMERAS_AT_HAND
+
+
+class State(StrEnum):
+    """What a card says; the order is that of the page."""
+
+    ALERT = "alert"
+    """An open backdoor alert."""
+    OFFLINE = "offline"
+    SILENT = "silent"
+    DEGRADED = "degraded"
+    BLACK = "black"
+    FROZEN = "frozen"
+    BLURRED = "blurred"
+    ONLINE = "online"
+
+    @property
+    def severity(self) -> int:
+        """0 is the worst."""
+        return _SEVERITY[self]
+
+
+_SEVERITY = {state: place for place, state in enumerate(State)}
+_NUMBER = re.compile(r"(\d+)")
+
+
+@lru_cache(CAMERAS_AT_HAND)
+def natural(name: str) -> tuple[tuple[int, str, int], ...]:
+    """Orders names as people do: cam-2 before cam-10."""
+    return tuple(
+        (1, "", int(part)) if part.isdigit() else (0, part.casefold(), 0) for part in _NUMBER.split(name) if part
+    )

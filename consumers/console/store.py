@@ -1,0 +1,248 @@
+"""The console's own database: what people did and said, apart from the recorder's, whose writing it never holds up."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Connection,
+    Engine,
+    Float,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    delete,
+    func,
+    select,
+)
+
+from consumers.database.engine import open_engine, upsert
+from schemas.errors import StateError
+
+metadata = MetaData()
+VERSION: Final = 1
+_LONGEST: Final = 2_000
+MOST_OPERATIONS: Final = 200_000
+MOST_COMMENTS: Final = 100_000
+
+
+def _text(name: str, *, primary_key: bool = False) -> Column[str]:
+    return Column(name, Text, primary_key=primary_key, nullable=False)
+
+
+def _integer(name: str, *, primary_key: bool = False) -> Column[int]:
+    return Column(name, BigInteger, primary_key=primary_key, autoincrement=False, nullable=False)
+
+
+def _number(name: str) -> Column[float]:
+    return Column(name, Float, nullable=False)
+
+
+marks = Table("console_marks", metadata, _text("name", primary_key=True), _integer("value"))
+"""How far something was read, and the version of these tables."""
+
+operations = Table(
+    "console_operations",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    _integer("at_ms"),
+    _text("who"),
+    _text("what"),
+    _text("subject"),
+    _text("detail"),
+    _text("outcome"),
+)
+"""The audit log: who did what to which camera, alert or model, and what came of it."""
+Index("console_operations_by_subject", operations.c.subject, operations.c.id)
+
+reviews = Table(
+    "console_reviews",
+    metadata,
+    _text("alert_id", primary_key=True),
+    _text("state"),
+    _text("who"),
+    _integer("at_ms"),
+)
+"""What became of an alert: acknowledged or closed; one that is not here is open."""
+
+comments = Table(
+    "console_comments",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    _text("alert_id"),
+    _integer("at_ms"),
+    _text("who"),
+    _text("text"),
+    Index("console_comments_by_alert", "alert_id"),
+)
+
+forgotten = Table("console_forgotten", metadata, _text("camera", primary_key=True), _integer("at_ms"))
+"""Cameras that are gone, and since when people do not want to see them."""
+
+_SPAN_COLUMNS: Final = (
+    "frames", "frame_bytes", "raw_bytes", "late_ms", "slowest_ms", "checked", "flagged", "strip_shed",
+)  # fmt: skip
+_SPAN_SUMS: Final = ("confidence", "entropy_bits", "threshold_bits")
+NO_ENTROPY: Final = 1e9
+"""The least entropy where no frame was checked."""
+
+
+def _spans(name: str) -> Table:
+    return Table(
+        name,
+        metadata,
+        _text("camera", primary_key=True),
+        _integer("begin_ms", primary_key=True),
+        *(_integer(each) for each in _SPAN_COLUMNS),
+        *(_number(each) for each in _SPAN_SUMS),
+        _number("least_entropy_bits"),
+        _number("evidence"),
+        Index(f"{name}_by_age", "begin_ms"),
+        sqlite_with_rowid=False,
+    )
+
+
+camera_minutes = _spans("console_minutes")
+camera_hours = _spans("console_hours")
+"""Sums over the frames that each camera took in a minute, in an hour; see `consumers.console.rollup`."""
+
+class_hours = Table(
+    "console_class_hours",
+    metadata,
+    _text("camera", primary_key=True),
+    _integer("begin_ms", primary_key=True),
+    _text("class_name", primary_key=True),
+    _integer("frames"),
+    Index("console_class_hours_by_age", "begin_ms"),
+    sqlite_with_rowid=False,
+)
+"""How often each class was the verdict on a camera in an hour."""
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One line of the audit log."""
+
+    at_ms: int
+    who: str
+    what: str
+    subject: str
+    detail: str
+    outcome: str
+
+
+class Store:
+    """Reads and writes the console's tables. Every method may block: for a thread beside the loop."""
+
+    def __init__(self, url: str) -> None:
+        self.engine: Engine = open_engine(url, writes=True)
+
+    def prepare(self) -> None:
+        """Make what is missing; StateError for tables of another version."""
+        with self.engine.begin() as connection:
+            metadata.create_all(connection)
+            found = mark(connection, "version")
+            if not found:
+                set_mark(connection, "version", VERSION)
+            elif found != VERSION:
+                raise StateError(f"expected a console's database of version {VERSION}, got version {found}")
+
+    def close(self) -> None:
+        """Let go of it."""
+        self.engine.dispose()
+
+    # What people did
+
+    def note(self, who: str, what: str, subject: str, detail: str, outcome: str) -> None:
+        """Write a line of the audit log; the oldest go where there are too many."""
+        values = {
+            "at_ms": _now_ms(), "who": who, "what": what, "subject": subject, "detail": detail[:_LONGEST],
+            "outcome": outcome[:_LONGEST],
+        }  # fmt: skip
+        with self.engine.begin() as connection:
+            made = connection.execute(operations.insert().values(values)).inserted_primary_key
+            if made is not None:
+                connection.execute(delete(operations).where(operations.c.id <= made[0] - MOST_OPERATIONS))
+
+    def noted(self, subject: str | None = None, limit: int = 100) -> list[Operation]:
+        """The newest lines of the audit log first."""
+        columns = [operations.c[name] for name in Operation.__dataclass_fields__]
+        query = select(*columns).order_by(operations.c.id.desc()).limit(limit)
+        if subject is not None:
+            query = query.where(operations.c.subject == subject)
+        with self.engine.begin() as connection:
+            return [Operation(*row) for row in connection.execute(query)]
+
+    # What people said of alerts
+
+    def review(self, alert_id: str, state: str, who: str) -> None:
+        """An alert is `acknowledged`, `closed`, or `open` again."""
+        with self.engine.begin() as connection:
+            connection.execute(delete(reviews).where(reviews.c.alert_id == alert_id))
+            if state != "open":
+                values = {"alert_id": alert_id, "state": state, "who": who, "at_ms": _now_ms()}
+                connection.execute(reviews.insert().values(values))
+
+    def reviewed(self) -> dict[str, dict[str, Any]]:
+        """What became of each alert that is not simply open."""
+        with self.engine.begin() as connection:
+            return {row["alert_id"]: dict(row) for row in connection.execute(select(reviews)).mappings()}
+
+    def comment(self, alert_id: str, who: str, text: str) -> None:
+        """Say something of an alert."""
+        values = {"alert_id": alert_id, "at_ms": _now_ms(), "who": who, "text": text[:_LONGEST]}
+        with self.engine.begin() as connection:
+            made = connection.execute(comments.insert().values(values)).inserted_primary_key
+            if made is not None:
+                connection.execute(delete(comments).where(comments.c.id <= made[0] - MOST_COMMENTS))
+
+    def said(self, alert_ids: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+        """The comments on each of these alerts, the oldest first."""
+        found: dict[str, list[dict[str, Any]]] = {alert_id: [] for alert_id in alert_ids}
+        query = select(comments).where(comments.c.alert_id.in_(alert_ids)).order_by(comments.c.id)
+        with self.engine.begin() as connection:
+            for row in connection.execute(query).mappings():
+                found[row["alert_id"]].append(dict(row))
+        return found
+
+    # Cameras that are gone
+
+    def forget(self, camera: str) -> int:
+        """Remember that a camera is gone; since when, in Unix time."""
+        at_ms = _now_ms()
+        with self.engine.begin() as connection:
+            insertion = upsert(self.engine, forgotten).values(camera=camera, at_ms=at_ms)
+            connection.execute(insertion.on_conflict_do_update(index_elements=["camera"], set_={"at_ms": at_ms}))
+        return at_ms
+
+    def gone(self) -> dict[str, int]:
+        """The cameras that are gone."""
+        with self.engine.begin() as connection:
+            return {row.camera: row.at_ms for row in connection.execute(select(forgotten))}
+
+    def count(self, table: Table) -> int:
+        """The rows of one table."""
+        with self.engine.begin() as connection:
+            return connection.scalar(select(func.count()).select_from(table)) or 0
+
+
+def mark(connection: Connection, name: str) -> int:
+    """A mark's value, 0 where there is none."""
+    return connection.scalar(select(marks.c.value).where(marks.c.name == name)) or 0
+
+
+def set_mark(connection: Connection, name: str, value: int) -> None:
+    """Set a mark."""
+    insertion = upsert(connection.engine, marks).values(name=name, value=value)
+    connection.execute(insertion.on_conflict_do_update(index_elements=["name"], set_={"value": value}))
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 10**6

@@ -1,0 +1,94 @@
+"""A console without Kafka and without a server, fed with verdicts as a processor signs them."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageFilter
+from starlette.testclient import TestClient
+
+from consumers.board.board import monotonic_ms
+from consumers.console.desk import Desk
+from consumers.console.feed import Feed
+from consumers.console.role import open_desk
+from consumers.console.settings import ConsoleSettings
+from consumers.console.web import make_app
+from consumers.settings import RecorderSettings
+from schemas.keys import KeyRing
+from schemas.pointillist_pb2 import Verdict
+from schemas.roots import Role, Roots
+from schemas.runtime.health import Health
+from tests.consumers.recorder_rig import CAMERA, SECRET, FakeRecord, spoken
+
+CONSOLE_KEYS = KeyRing(Roots.of_fleet(SECRET).of(Role.CONSOLE))
+
+
+def scene(seed: int = 0, *, blur: float = 0.0, dark: bool = False, side: int = 96) -> bytes:
+    """A picture with edges as JPEG."""
+    generator = np.random.default_rng(seed)
+    coarse = generator.integers(0, 255, (8, 8), np.uint8)
+    image = Image.fromarray(coarse).resize((side, side), Image.Resampling.NEAREST)
+    noisy = np.asarray(image).astype(int) + generator.integers(-12, 12, (side, side))
+    image = Image.fromarray(noisy.clip(0, 255).astype(np.uint8) // (40 if dark else 1))
+    if blur:
+        image = image.filter(ImageFilter.GaussianBlur(blur))
+    data = io.BytesIO()
+    image.save(data, "JPEG", quality=85)
+    return data.getvalue()
+
+
+@dataclass
+class ConsoleRig:
+    """A desk, what feeds it, and a browser without scripts."""
+
+    folder: Path
+    users: Path | None = None
+    page_cards: int = 60
+    desk: Desk = field(init=False)
+
+    def __post_init__(self) -> None:
+        recorder = RecorderSettings(
+            kafka="127.0.0.1:1",
+            database=f"sqlite:///{self.folder}/records.sqlite",
+            quarantine=str(self.folder / "quarantine"),
+        )
+        settings = ConsoleSettings(
+            recorder=recorder,
+            store=f"sqlite:///{self.folder}/console.sqlite",
+            listen=("127.0.0.1", 0),
+            users=self.users,
+            page_cards=self.page_cards,
+        )
+        self.desk = open_desk(settings)
+        self.feed = Feed(recorder, CONSOLE_KEYS, self.desk.fleet, Health())
+
+    def browser(self) -> TestClient:
+        """A visitor."""
+        return TestClient(make_app(self.desk), base_url="http://127.0.0.1", follow_redirects=False)
+
+    def show(self, verdicts: Iterable[Verdict], camera: str = CAMERA) -> None:
+        """Verdicts have come, and what they change is shown."""
+        topic = self.desk.settings.recorder.verdicts_topic
+        records = [
+            FakeRecord(topic, 0, place, camera.encode(), spoken(made, camera)) for place, made in enumerate(verdicts)
+        ]
+        self.feed.show(records)
+        self.tick()
+
+    def tick(self, later_ms: int = 0) -> None:
+        """Bring what is shown up to date, as if so much later."""
+        self.desk.fleet.tick(monotonic_ms() + later_ms)
+
+    def csrf(self) -> str:
+        """The token that forms repeat where nobody logs in."""
+        assert self.desk.sessions.local is not None
+        return self.desk.sessions.local.csrf
+
+    def close(self) -> None:
+        """End."""
+        self.desk.close()
+        self.desk.store.close()

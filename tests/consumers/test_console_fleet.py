@@ -1,0 +1,230 @@
+"""The fleet page: which card says what, in which order, and what is pushed."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consumers.board.board import monotonic_ms
+from consumers.console.fleet import Query
+from consumers.console.fleet_page import Changes
+from consumers.console.gate import POLICY
+from consumers.console.picture_health import FROZEN_MS, PictureHealth
+from consumers.console.states import State, natural
+from consumers.reading.rows import CameraRow
+from schemas.pointillist_pb2 import DEGRADED, OFFLINE, Verdict
+from tests.consumers.console_rig import ConsoleRig, scene
+from tests.consumers.recorder_rig import CAMERA, FakeRecord, spoken, verdict
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[ConsoleRig]:
+    made = ConsoleRig(tmp_path)
+    yield made
+    made.close()
+
+
+def names(rig: ConsoleRig, **asked: str | int) -> list[str]:
+    return [card.name for card in rig.desk.fleet.view(Query(**asked)).cards]  # type: ignore[arg-type]
+
+
+def said(camera: str, state: int, detail: str = "") -> CameraRow:
+    now_ms = time.time_ns() // 10**6
+    return CameraRow(camera, state, now_ms, detail, b"", b"", now_ms)
+
+
+def test_cam_2_comes_before_cam_10() -> None:
+    ordered = ["hall/cam-1", "hall/cam-2", "hall/cam-10", "yard/cam-1"]
+    assert sorted(random.Random(5).sample(ordered, 4), key=natural) == ordered
+
+
+@given(st.lists(st.text("ab01/-", max_size=8), max_size=8))
+def test_natural_order_is_an_order(texts: list[str]) -> None:
+    assert sorted(texts, key=natural) == sorted(sorted(texts), key=natural)
+
+
+def test_the_worst_camera_comes_first(rig: ConsoleRig) -> None:
+    fleet = rig.desk.fleet
+    for name in ("lab/cam-10", "lab/cam-2", "lab/off", "lab/bad", "lab/struck"):
+        rig.show([verdict(0)], name)
+    fleet.say(said("lab/off", OFFLINE), 0, monotonic_ms())
+    fleet.say(said("lab/bad", DEGRADED, "the disk is full"), 0, monotonic_ms())
+    fleet.alert({"lab/struck": ["a1"]})
+    rig.tick()
+    assert names(rig) == ["lab/struck", "lab/off", "lab/bad", "lab/cam-2", "lab/cam-10"]
+    view = fleet.view(Query())
+    assert view.counts == {"alert": 1, "offline": 1, "degraded": 1, "online": 2}
+    assert names(rig, state="online") == ["lab/cam-2", "lab/cam-10"]
+    assert names(rig, text="CAM-1") == ["lab/cam-10"]
+    assert names(rig, site="yard") == []
+
+
+def test_a_camera_without_frames_falls_silent_without_a_message(rig: ConsoleRig) -> None:
+    rig.show([verdict(0)])
+    assert rig.desk.fleet.view(Query()).counts == {"online": 1}
+    version = rig.desk.fleet.version
+    rig.tick(later_ms=60_000)
+    assert rig.desk.fleet.view(Query()).counts == {"silent": 1}
+    assert rig.desk.fleet.version > version
+
+
+def test_age_counts_from_capture_and_not_from_recording(rig: ConsoleRig) -> None:
+    captured_ms = time.time_ns() // 10**6 - 90_000
+    rig.show([verdict(0, captured_ms=captured_ms)])
+    card = rig.desk.fleet.card(CAMERA)
+    assert card is not None
+    assert card.captured_ms == captured_ms
+    assert f'data-at="{captured_ms}"' in rig.browser().get("/").text
+
+
+def test_frames_a_second_and_bytes_saved(rig: ConsoleRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    for second in range(4):
+        monkeypatch.setattr("consumers.console.feed.monotonic_ms", lambda at=second: 1_000 * at)
+        # Two verdicts of each five frames have come: the others were passed over, and count all the same.
+        rig.feed.show(_records(rig, [verdict(5 * second), verdict(5 * second + 1)]))
+    rig.desk.fleet.tick(3_000)
+    card = rig.desk.fleet.card(CAMERA)
+    assert card is not None
+    assert card.frames_per_second == 5.0
+    assert card.saved == round(1 - 1768 / (32 * 24 * 3), 3)
+
+
+def _records(rig: ConsoleRig, verdicts: list[Verdict]) -> list[FakeRecord]:
+    topic = rig.desk.settings.recorder.verdicts_topic
+    return [FakeRecord(topic, 0, n, CAMERA.encode(), spoken(made)) for n, made in enumerate(verdicts)]
+
+
+def test_a_verdict_that_nobody_signed_shows_nothing(rig: ConsoleRig) -> None:
+    forged = verdict(0).SerializeToString()
+    rig.feed.show([FakeRecord(rig.desk.settings.recorder.verdicts_topic, 0, 0, CAMERA.encode(), forged)])
+    rig.tick()
+    assert names(rig) == []
+
+
+@pytest.mark.parametrize(
+    ("pictures", "expected"),
+    [
+        ([scene(n) for n in range(40)], None),
+        ([scene(n) for n in range(40)] + [scene(1, dark=True)], State.BLACK),
+        ([scene(n) for n in range(40)] + [scene(1, blur=3)], State.BLURRED),
+        ([scene(3)] * (FROZEN_MS // 1000 + 3), State.FROZEN),
+    ],
+    ids=["well", "black", "blurred", "frozen"],
+)
+def test_a_picture_that_shows_nothing_new_is_noticed(pictures: list[bytes], expected: State | None) -> None:
+    health = PictureHealth()
+    for second, picture in enumerate(pictures):
+        health.see(picture, 1000 * second)
+    assert health.state is expected
+
+
+def test_a_black_camera_is_not_green_though_its_frames_come(rig: ConsoleRig) -> None:
+    rig.show([verdict(0, preview=scene(dark=True))])
+    assert rig.desk.fleet.view(Query()).counts == {"black": 1}
+
+
+def test_what_is_no_picture_says_nothing() -> None:
+    health = PictureHealth()
+    health.see(b"\xff\xd8 no", 0)
+    assert health.state is None
+
+
+def test_the_last_picture_has_an_address_of_its_own(rig: ConsoleRig) -> None:
+    jpeg = scene()
+    rig.show([verdict(0, preview=jpeg)])
+    browser = rig.browser()
+    assert f"/picture/{CAMERA}.jpg?1" in browser.get("/").text
+    answer = browser.get(f"/picture/{CAMERA}.jpg?1")
+    assert (answer.content, answer.headers["content-type"]) == (jpeg, "image/jpeg")
+    assert browser.get("/picture/lab/none.jpg").status_code == 404
+
+
+def test_only_what_changed_is_pushed(rig: ConsoleRig) -> None:
+    rig.show([verdict(0)], "lab/a")
+    rig.show([verdict(0)], "lab/b")
+    changes = Changes(rig.desk, Query())
+    first = changes()
+    assert 'id="grid"' in first
+    assert 'id="counts"' in first
+    assert changes() == ""
+    rig.show([verdict(1, class_name="yield")], "lab/b")
+    pushed = changes()
+    assert 'id="card-lab-2f-b"' in pushed
+    assert "yield" in pushed
+    assert "card-lab-2f-a" not in pushed
+    assert 'id="grid"' not in pushed
+    rig.desk.fleet.alert({"lab/b": ["a1"]})
+    rig.tick()
+    pushed = changes()
+    assert 'id="grid"' in pushed
+    assert "1 camera with a backdoor alert" in pushed
+
+
+def test_what_is_pushed_comes_soon(rig: ConsoleRig) -> None:
+    """A stream is woken by a change, and not by a clock."""
+    stirred = rig.desk.fleet.stirred
+    rig.show([verdict(0)])
+    assert stirred.is_set()
+    assert not rig.desk.fleet.stirred.is_set()
+
+
+def test_two_thousand_cameras_are_paged(tmp_path: Path) -> None:
+    rig = ConsoleRig(tmp_path, page_cards=50)
+    try:
+        fleet = rig.desk.fleet
+        for number in range(2_000):
+            fleet.say(said(f"lab/cam-{number}", OFFLINE), 0, monotonic_ms())
+        rig.tick()
+        text = rig.browser().get("/?page=2").text
+        assert text.count('<li id="card-') == 50
+        assert "page 2 of 40" in text
+        assert names(rig, page=2)[0] == "lab/cam-50"
+        assert names(rig, page=99_999)[-1] == "lab/cam-1999"
+    finally:
+        rig.close()
+
+
+def test_a_camera_that_is_gone_is_forgotten_until_it_sends_again(rig: ConsoleRig, tmp_path: Path) -> None:
+    rig.show([verdict(0)])
+    browser = rig.browser()
+    csrf = rig.csrf()
+    online = browser.post("/fleet/forget", data={"camera": CAMERA, "csrf": csrf})
+    assert (online.status_code, online.json()["error"]) == (409, f"expected a camera that is gone: {CAMERA} is online")
+    rig.tick(later_ms=60_000)
+    assert browser.post("/fleet/forget", data={"camera": CAMERA, "csrf": csrf}).status_code == 303
+    assert names(rig) == []
+    assert [(each.who, each.what, each.subject) for each in rig.desk.store.noted()] == [("local", "forget", CAMERA)]
+    again = ConsoleRig(tmp_path)
+    try:
+        rig.close()
+        old = said(CAMERA, OFFLINE)._replace(seen_ms=0)
+        again.desk.fleet.say(old, 0, monotonic_ms())
+        again.tick()
+        assert names(again) == []
+        time.sleep(0.002)
+        again.show([verdict(1)])
+        assert names(again) == [CAMERA]
+    finally:
+        again.close()
+
+
+def test_pages_come_under_a_strict_policy_and_nothing_in_them_breaks_it(rig: ConsoleRig) -> None:
+    rig.show([verdict(0, class_name="<script>alert(1)</script>")])
+    browser = rig.browser()
+    answer = browser.get("/")
+    assert answer.headers["content-security-policy"] == POLICY
+    assert "unsafe" not in POLICY
+    assert "<script>alert" not in answer.text
+    for forbidden in (" style=", "<style", " onclick", "hx-on", "javascript:", "js:"):
+        assert forbidden not in answer.text
+    for name in ("htmx.min.js", "hx-sse.min.js", "uplot.min.js", "uplot.min.css", "console.js", "console.css"):
+        got = browser.get(f"/static/{name}")
+        assert got.status_code == 200
+        assert browser.get(f"/static/{name}", headers={"if-none-match": got.headers["etag"]}).status_code == 304
+    assert browser.get("/static/../gate.py").status_code == 404

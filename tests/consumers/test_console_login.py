@@ -1,0 +1,146 @@
+"""Who may see and do what at the console."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+from consumers.console.gate import COOKIE
+from consumers.console.role import open_desk
+from consumers.console.sessions import IDLE_S, Sessions
+from consumers.console.users import Right, check_password, read_users, write_user
+from schemas.errors import ConfigError
+from tests.consumers.console_rig import ConsoleRig
+
+PASSWORDS = {Right.VIEWER: "ten letters", Right.OPERATOR: "eleven letters", Right.ADMIN: "twelve letters"}
+
+
+@pytest.fixture(scope="module")
+def users(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("users") / "users"
+    for right, password in PASSWORDS.items():
+        write_user(file, right.value, right, password)
+    return file
+
+
+@pytest.fixture
+def rig(tmp_path: Path, users: Path) -> Iterator[ConsoleRig]:
+    made = ConsoleRig(tmp_path, users=users)
+    yield made
+    made.close()
+
+
+def logged_in(rig: ConsoleRig, right: Right) -> TestClient:
+    browser = rig.browser()
+    answer = browser.post("/login", data={"name": right.value, "password": PASSWORDS[right], "then": "/alerts"})
+    assert (answer.status_code, answer.headers["location"]) == (303, "/alerts")
+    return browser
+
+
+def csrf(rig: ConsoleRig, browser: TestClient) -> str:
+    session = rig.desk.sessions.find(browser.cookies[COOKIE])
+    assert session is not None
+    return session.csrf
+
+
+def test_nothing_is_shown_to_who_has_not_logged_in(rig: ConsoleRig) -> None:
+    browser = rig.browser()
+    assert browser.get("/").headers["location"] == "/login?then=/"
+    assert browser.get("/picture/lab/door.jpg").status_code == 303
+    assert browser.get("/fleet/live", headers={"hx-request": "true"}).status_code == 401
+    assert browser.get("/static/console.css").status_code == 200
+    assert browser.get("/login").status_code == 200
+
+
+def test_a_wrong_password_lets_nobody_in_and_may_not_be_tried_for_ever(rig: ConsoleRig) -> None:
+    browser = rig.browser()
+    for _ in range(10):
+        assert browser.post("/login", data={"name": "admin", "password": "no"}).status_code == 403
+    refused = browser.post("/login", data={"name": "admin", "password": PASSWORDS[Right.ADMIN]})
+    assert refused.status_code == 403
+    assert COOKIE not in browser.cookies
+
+
+def test_a_session_lets_in_until_it_ends(rig: ConsoleRig) -> None:
+    browser = logged_in(rig, Right.VIEWER)
+    assert browser.get("/").status_code == 200
+    assert browser.post("/logout", data={"csrf": csrf(rig, browser)}).status_code == 303
+    assert browser.get("/").status_code == 303
+
+
+def test_the_cookie_is_for_our_own_pages_alone(rig: ConsoleRig) -> None:
+    answer = rig.browser().post("/login", data={"name": "viewer", "password": PASSWORDS[Right.VIEWER]})
+    assert "HttpOnly; SameSite=Strict" in answer.headers["set-cookie"]
+
+
+def test_who_logs_in_is_sent_to_no_other_host(rig: ConsoleRig) -> None:
+    for then in ("//evil.example", "https://evil.example", "/\\evil.example"):
+        fields = {"name": "viewer", "password": PASSWORDS[Right.VIEWER], "then": then}
+        assert rig.browser().post("/login", data=fields).headers["location"] == "/"
+
+
+@pytest.mark.parametrize(
+    "headers", [{"origin": "http://evil.example"}, {"sec-fetch-site": "cross-site"}, {"sec-fetch-site": "same-site"}]
+)
+def test_a_form_from_somebody_elses_page_changes_nothing(rig: ConsoleRig, headers: dict[str, str]) -> None:
+    browser = logged_in(rig, Right.OPERATOR)
+    fields = {"camera": "lab/door", "csrf": csrf(rig, browser)}
+    assert browser.post("/fleet/forget", data=fields, headers=headers).status_code == 403
+    assert browser.post("/fleet/forget", data=fields).status_code == 409
+
+
+@pytest.mark.parametrize("said", ["", "wrong"])
+def test_a_form_without_the_sessions_token_changes_nothing(rig: ConsoleRig, said: str) -> None:
+    browser = logged_in(rig, Right.OPERATOR)
+    answer = browser.post("/fleet/forget", data={"camera": "lab/door", "csrf": said})
+    assert (answer.status_code, answer.json()) == (403, {"error": "load the page again"})
+
+
+def test_a_viewer_changes_nothing(rig: ConsoleRig) -> None:
+    browser = logged_in(rig, Right.VIEWER)
+    answer = browser.post("/fleet/forget", data={"camera": "lab/door", "csrf": csrf(rig, browser)})
+    assert (answer.status_code, answer.json()) == (403, {"error": "expected an operator"})
+
+
+def test_an_idle_session_ends() -> None:
+    now_s = [0.0]
+    sessions = Sessions(lambda: now_s[0])
+    token = sessions.begin("anna", Right.VIEWER)
+    now_s[0] = IDLE_S - 1
+    assert sessions.find(token) is not None
+    now_s[0] += IDLE_S + 1
+    assert sessions.find(token) is None
+
+
+def test_users_are_kept_hashed_and_for_their_owner_only(users: Path) -> None:
+    assert users.stat().st_mode & 0o077 == 0
+    text = users.read_text()
+    assert not [password for password in PASSWORDS.values() if password in text]
+    known = read_users(users)
+    assert check_password(known, "admin", PASSWORDS[Right.ADMIN]) == known["admin"]
+    assert check_password(known, "admin", PASSWORDS[Right.VIEWER]) is None
+    assert check_password(known, "nobody", PASSWORDS[Right.ADMIN]) is None
+
+
+def test_a_users_file_that_is_none_is_refused_in_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "users"
+    with pytest.raises(ConfigError, match=r"expected users in .*: No such file"):
+        read_users(file)
+    file.write_text("anna:king:00:00\n")
+    with pytest.raises(ConfigError, match=r"open to others: chmod 600"):
+        read_users(file)
+    file.chmod(0o600)
+    with pytest.raises(ConfigError, match=r"users, line 1: expected name:viewer\|operator\|admin:salt:hash"):
+        read_users(file)
+    for name, password in (("a b", "long enough"), ("anna", "short")):
+        with pytest.raises(ConfigError, match="expected a"):
+            write_user(tmp_path / "new", name, Right.VIEWER, password)
+
+
+def test_a_console_that_others_reach_does_not_start_without_users(rig: ConsoleRig) -> None:
+    settings = rig.desk.settings.model_copy(update={"users": None, "listen": ("0.0.0.0", 8080)})
+    with pytest.raises(ConfigError, match="expected --users FILE where others reach the console"):
+        open_desk(settings)

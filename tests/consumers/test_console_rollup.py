@@ -1,0 +1,193 @@
+"""Sums by the minute and the hour: each frame once, in the minute in which it was taken."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sqlalchemy import insert, select
+from sqlalchemy.exc import OperationalError
+
+from consumers.console import rollup
+from consumers.console.history import Outage, columns, history, outages
+from consumers.console.rollup import DAY_MS, HOUR_MS, MINUTE_MS, Rollup, by_hour
+from consumers.console.store import Store, camera_hours, camera_minutes
+from consumers.database.engine import open_engine
+from consumers.database.tables import frames, metadata
+from consumers.reading.batch import frame_row
+from schemas.pointillist_pb2 import Verdict
+from tests.consumers.recorder_rig import BOOT, CAMERA, verdict
+
+NOW_MS = 1_800_000_000_000 - 1_800_000_000_000 % HOUR_MS
+
+
+class Books:
+    """A recorder's frames, and a console's sums of them."""
+
+    def __init__(self, folder: Path) -> None:
+        url = f"sqlite:///{folder}/records.sqlite"
+        self.recorded = open_engine(url, writes=True)
+        metadata.create_all(self.recorded)
+        self.store = Store(f"sqlite:///{folder}/console.sqlite")
+        self.store.prepare()
+        self.rollup = Rollup(open_engine(url, writes=False), self.store.engine)
+
+    def record(self, verdicts: list[Verdict], recorded_ms: int, camera: str = CAMERA) -> None:
+        rows = [frame_row((camera, BOOT, made.seq), made, recorded_ms)._asdict() for made in verdicts]
+        with self.recorded.begin() as connection:
+            connection.execute(insert(frames), rows)
+
+    def roll_up(self, now_ms: int = NOW_MS + DAY_MS) -> None:
+        while self.rollup.step(now_ms):
+            pass
+
+    def rows(self, table: object = camera_minutes) -> list[dict[str, object]]:
+        with self.store.engine.begin() as connection:
+            return [dict(row) for row in connection.execute(select(table)).mappings()]  # type: ignore[call-overload]
+
+
+@pytest.fixture
+def books(tmp_path: Path) -> Iterator[Books]:
+    made = Books(tmp_path)
+    yield made
+    made.store.close()
+    made.recorded.dispose()
+    made.rollup._recorded.dispose()
+
+
+def test_a_minute_holds_the_sums_of_its_frames(books: Books) -> None:
+    made = [
+        verdict(0, captured_ms=NOW_MS + 100, confidence=0.5),
+        verdict(1, captured_ms=NOW_MS + 200, confidence=0.7, flagged=True),
+        verdict(2, captured_ms=NOW_MS + 300, confidence=0.9, flagged=False),
+    ]
+    books.record(made, NOW_MS + 1_000)
+    books.roll_up()
+    (minute,) = books.rows()
+    assert (minute["camera"], minute["begin_ms"], minute["frames"]) == (CAMERA, NOW_MS, 3)
+    assert minute["frame_bytes"] == 3 * 1768
+    assert minute["raw_bytes"] == 3 * 32 * 24 * 3
+    assert (minute["late_ms"], minute["slowest_ms"]) == (900 + 800 + 700, 900)
+    assert (minute["checked"], minute["flagged"]) == (2, 1)
+    assert minute["confidence"] == pytest.approx(2.1)
+    assert minute["entropy_bits"] == pytest.approx(1.5 + 2**-10)
+    assert minute["least_entropy_bits"] == pytest.approx(2**-10)
+
+
+def test_frames_that_waited_in_a_spool_fill_the_minute_in_which_they_were_taken(books: Books) -> None:
+    books.record([verdict(0, captured_ms=NOW_MS)], NOW_MS + 5)
+    books.roll_up(NOW_MS + MINUTE_MS)
+    books.record([verdict(1, captured_ms=NOW_MS + 20)], NOW_MS + HOUR_MS)
+    books.roll_up()
+    assert [(row["begin_ms"], row["frames"]) for row in books.rows()] == [(NOW_MS, 2)]
+    assert [(row["begin_ms"], row["frames"]) for row in books.rows(camera_hours)] == [(NOW_MS, 2)]
+
+
+@pytest.mark.parametrize("captured_ms", [0, NOW_MS - 40 * DAY_MS, NOW_MS + 5 * DAY_MS, 2**50])
+def test_a_camera_with_a_wrong_clock_fills_the_minute_of_recording(books: Books, captured_ms: int) -> None:
+    made = verdict(0)
+    made.captured_ms = captured_ms
+    books.record([made], NOW_MS + 2 * MINUTE_MS)
+    books.roll_up()
+    assert [(row["begin_ms"], row["late_ms"]) for row in books.rows()] == [(NOW_MS + 2 * MINUTE_MS, 0)]
+
+
+def test_what_was_just_recorded_is_left_until_it_is_settled(books: Books) -> None:
+    books.record([verdict(0, captured_ms=NOW_MS)], NOW_MS)
+    assert not books.rollup.step(NOW_MS + 1_000)
+    assert books.rows() == []
+    books.roll_up(NOW_MS + 10_000)
+    assert len(books.rows()) == 1
+
+
+def test_a_kill_between_reading_and_writing_counts_nothing_twice(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
+    books.record([verdict(n, captured_ms=NOW_MS + n) for n in range(5)], NOW_MS + 10)
+
+    def killed(*_: object) -> None:
+        raise OperationalError("", {}, Exception("killed"))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(rollup, "set_mark", killed)
+        with pytest.raises(OperationalError):
+            books.rollup.step(NOW_MS + DAY_MS)
+    books.roll_up()
+    assert [row["frames"] for row in books.rows()] == [5]
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 3 * HOUR_MS), st.integers(0, 2)), min_size=1, max_size=40),
+    st.lists(st.integers(1, 4 * HOUR_MS), max_size=6),
+)
+def test_however_the_time_is_cut_each_frame_counts_once(
+    tmp_path_factory: pytest.TempPathFactory, taken: list[tuple[int, int]], cuts: list[int]
+) -> None:
+    books = Books(tmp_path_factory.mktemp("books"))
+    try:
+        for seq, (at_ms, camera) in enumerate(taken):
+            recorded_ms = NOW_MS + at_ms + 50 * seq
+            books.record([verdict(seq, captured_ms=NOW_MS + at_ms)], recorded_ms, f"lab/{camera}")
+        for cut in sorted(cuts):
+            books.roll_up(NOW_MS + cut)
+        books.roll_up()
+        minutes, hours = books.rows(), books.rows(camera_hours)
+        expected: dict[tuple[str, int], int] = {}
+        for at_ms, camera in taken:
+            key = f"lab/{camera}", NOW_MS + at_ms - at_ms % MINUTE_MS
+            expected[key] = expected.get(key, 0) + 1
+        assert {(row["camera"], row["begin_ms"]): row["frames"] for row in minutes} == expected
+        again = {(row["camera"], row["begin_ms"]): row["frames"] for row in by_hour(minutes)}
+        assert {(row["camera"], row["begin_ms"]): row["frames"] for row in hours} == again
+    finally:
+        books.store.close()
+        books.recorded.dispose()
+        books.rollup._recorded.dispose()
+
+
+def test_the_most_evidence_of_a_minute_is_kept(books: Books) -> None:
+    books.rollup.note({CAMERA: 0.7})
+    books.rollup.note({CAMERA: 0.2})
+    books.record([verdict(0, captured_ms=NOW_MS)], NOW_MS)
+    books.roll_up()
+    assert [row["evidence"] for row in books.rows()] == [0.7]
+
+
+def test_a_day_is_drawn_by_the_minute_and_a_month_by_the_hour(books: Books) -> None:
+    books.record([verdict(n, captured_ms=NOW_MS + n * MINUTE_MS) for n in range(3)], NOW_MS + 3 * MINUTE_MS)
+    books.roll_up()
+    day = history(books.store.engine, CAMERA, NOW_MS - DAY_MS, NOW_MS + HOUR_MS)
+    month = history(books.store.engine, CAMERA, NOW_MS - 31 * DAY_MS, NOW_MS + HOUR_MS)
+    assert (day["step_s"], len(day["columns"]["t"])) == (60, 3)
+    assert (month["step_s"], len(month["columns"]["t"])) == (3600, 1)
+    assert day["classes"] == {"stop": 3}
+
+
+def test_a_gap_is_drawn_as_one_and_named_as_an_outage(books: Books) -> None:
+    for at in (0, 1, 5):
+        books.record([verdict(at, captured_ms=NOW_MS + at * MINUTE_MS)], NOW_MS + at * MINUTE_MS)
+    books.roll_up()
+    drawn = columns(books.rows(), MINUTE_MS)
+    assert [value is None for value in drawn["rate"]] == [False, False, True, False]
+    assert outages([row["begin_ms"] for row in books.rows()], MINUTE_MS) == [  # type: ignore[misc]
+        Outage(NOW_MS + 2 * MINUTE_MS, NOW_MS + 5 * MINUTE_MS)
+    ]
+
+
+def test_old_minutes_go_and_their_hours_stay(books: Books) -> None:
+    books.record([verdict(0, captured_ms=NOW_MS)], NOW_MS)
+    books.roll_up()
+    books.rollup.purge(NOW_MS + 9 * DAY_MS)
+    assert (len(books.rows()), len(books.rows(camera_hours))) == (0, 1)
+
+
+def test_a_step_reads_no_more_than_it_has_time_for(books: Books) -> None:
+    begun_s = time.monotonic()
+    for day in range(3):
+        books.record([verdict(day, captured_ms=NOW_MS + day * DAY_MS)], NOW_MS + day * DAY_MS)
+    books.roll_up(NOW_MS + 4 * DAY_MS)
+    assert [row["frames"] for row in books.rows(camera_hours)] == [1, 1, 1]
+    assert time.monotonic() - begun_s < 5
