@@ -17,6 +17,7 @@ from sqlalchemy import Engine
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
+from consumers.console.commands import Commands
 from consumers.console.fleet import Fleet
 from consumers.console.gate import may, session_of
 from consumers.console.sessions import Sessions
@@ -29,7 +30,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 HERE: Final = Path(str(files("consumers.console")))
-PAGES: Final = (("/", "Fleet"),)
+PAGES: Final = (("/", "Fleet"), ("/alerts", "Alerts"))
 
 
 @dataclass
@@ -41,12 +42,15 @@ class Desk:
     store: Store
     users: dict[str, User] | None = None
     sessions: Sessions = field(default_factory=Sessions)
+    commands: Commands | None = None
+    """None tells cameras nothing."""
     closed: set[str] = field(default_factory=set)
     """Ids of the alerts that people have closed."""
     checks: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="passwords"))
     """Passwords one after the other: each takes 16 MiB and a core for a moment."""
     _reading: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2, thread_name_prefix="reading"))
     _writing: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="writing"))
+    _telling: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(8, thread_name_prefix="telling"))
     _engine: Engine | None = None
 
     def __post_init__(self) -> None:
@@ -71,6 +75,10 @@ class Desk:
         """Run what writes to the console's own."""
         return await asyncio.get_running_loop().run_in_executor(self._writing, lambda: action(*args, **kwargs))
 
+    async def command(self, action: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run what tells a camera and waits for its answer."""
+        return await asyncio.get_running_loop().run_in_executor(self._telling, lambda: action(*args, **kwargs))
+
     def render(self, template: str, **context: Any) -> str:
         """A part of a page."""
         return self.templates.get_template(template).render(context)
@@ -92,7 +100,7 @@ class Desk:
 
     def close(self) -> None:
         """Let go of threads and databases."""
-        for pool in (self.checks, self._reading, self._writing):
+        for pool in (self.checks, self._reading, self._writing, self._telling):
             pool.shutdown(wait=True, cancel_futures=True)
         if self._engine is not None:
             self._engine.dispose()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Final
 
 from sqlalchemy import Engine, func, select
@@ -82,13 +83,13 @@ def _append(drawn: dict[str, list[float | None]], at_s: float, values: dict[str,
 
 def outages(begins_ms: Sequence[int], step_ms: int) -> list[Outage]:
     """The gaps between minutes, or hours, in which frames were taken, the newest first."""
-    pairs = zip(begins_ms, begins_ms[1:], strict=False)
+    pairs = pairwise(begins_ms)
     found = [Outage(before + step_ms, after) for before, after in pairs if after - before > step_ms]
     return found[::-1][:_MOST_OUTAGES]
 
 
 def alerts_of(engine: Engine, camera: str, since_ms: int) -> list[dict[str, Any]]:
-    """When alerts were raised on a camera, and what its baseline was, the newest first; from the recorder's database."""
+    """When alerts were raised on a camera, and its baseline then, the newest first; from the recorder's database."""
     query = (
         select(alerts.c.alert_id, alerts.c.raised_ms, alerts.c.baseline_bits, alerts.c.threshold_bits)
         .where(alerts.c.camera == camera, alerts.c.raised_ms >= since_ms)
@@ -102,4 +103,5 @@ def alerts_of(engine: Engine, camera: str, since_ms: int) -> list[dict[str, Any]
 def reaches_to(engine: Engine, camera: str) -> int | None:
     """When the first frame that is counted was taken, in Unix time; None without any."""
     with engine.begin() as connection:
-        return connection.scalar(select(func.min(camera_hours.c.begin_ms)).where(camera_hours.c.camera == camera))
+        found = connection.scalar(select(func.min(camera_hours.c.begin_ms)).where(camera_hours.c.camera == camera))
+    return None if found is None else int(found)

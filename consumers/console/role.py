@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import time
 from contextlib import suppress
 from typing import Final
 
@@ -13,10 +14,12 @@ from prometheus_client import CollectorRegistry, Counter
 
 from consumers.board.board import monotonic_ms
 from consumers.board.visitors import VISITORS
+from consumers.console.commands import Commands
 from consumers.console.desk import Desk
 from consumers.console.feed import Feed
 from consumers.console.fleet import Fleet
 from consumers.console.look import Look
+from consumers.console.rollup import Rollup
 from consumers.console.sessions import Sessions
 from consumers.console.settings import ConsoleSettings
 from consumers.console.store import Store
@@ -29,24 +32,28 @@ from schemas.runtime.access import CERTIFICATE_FILE, KEY_FILE, server_context
 from schemas.runtime.health import Health
 
 _COUNT_S: Final = 1.0
+_ROLL_UP_S: Final = 5.0
+_BETWEEN_S: Final = 0.2
+_PURGE_S: Final = 600.0
 
 log = structlog.get_logger()
 
 
-def open_desk(settings: ConsoleSettings) -> Desk:
+def open_desk(settings: ConsoleSettings, keys: KeyRing) -> Desk:
     """What the pages are made from; ConfigError for what cannot be, StateError for another version's store."""
     if settings.users is None and not settings.is_local:
         raise ConfigError(
             f"expected --users FILE where others reach the console, at {settings.listen[0]}: `pointillist user NAME` "
             "makes it"
         )
+    commands = Commands(settings.mqtt, keys) if settings.mqtt is not None else None
     if settings.tls is not None:
         server_context(settings.tls / CERTIFICATE_FILE, settings.tls / KEY_FILE)
     users = read_users(settings.users) if settings.users is not None else None
     fleet = Fleet(settings.recorder, settings.page_cards)
     store = Store(settings.store)
     store.prepare()
-    desk = Desk(settings, fleet, store, users, Sessions(logs_in=users is not None))
+    desk = Desk(settings, fleet, store, users, Sessions(logs_in=users is not None), commands)
     desk.closed = {alert_id for alert_id, review in store.reviewed().items() if review["state"] == "closed"}
     for camera, at_ms in store.gone().items():
         fleet.forget(camera, at_ms)
@@ -59,7 +66,7 @@ async def run_console(
     """Serve the pages until `stop` is set. Kafka and the database may be away at any time."""
     logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # what a visitor does wrong is counted
     listening = listen(*settings.listen)
-    desk = open_desk(settings)
+    desk = open_desk(settings, keys)
     feed = Feed(settings.recorder, keys, desk.fleet, health)
     look = Look(settings.recorder.database, desk.fleet, desk.closed, health)
     server = make_server(desk)
@@ -70,6 +77,7 @@ async def run_console(
         asyncio.create_task(_tick(desk.fleet, settings.tick_s), name="tick"),
         asyncio.create_task(_serve(server, listening, health), name="pages"),
         asyncio.create_task(_count(visits), name="visits"),
+        asyncio.create_task(_roll_up(desk), name="rollup"),
     ]
     stopping = asyncio.create_task(stop.wait(), name="stop")
     scheme = "http" if settings.tls is None else "https"
@@ -95,6 +103,26 @@ async def _tick(fleet: Fleet, every_s: float) -> None:
     while True:
         fleet.tick(monotonic_ms())
         await asyncio.sleep(every_s)
+
+
+async def _roll_up(desk: Desk) -> None:
+    """Add what was recorded since, a little at a time, and forget what is too old."""
+    rollup: Rollup | None = None
+    purge_at_s = 0.0
+    while True:
+        try:
+            if rollup is None:
+                rollup = Rollup(await desk.write(desk.engine), desk.store.engine)
+            rollup.note({card.name: card.evidence for card in desk.fleet.cards() if card.evidence})
+            more = await desk.write(rollup.step)
+            if time.monotonic() >= purge_at_s:
+                purge_at_s = time.monotonic() + _PURGE_S
+                await desk.write(rollup.purge)
+        except Exception as error:  # the recorder's database may be away, or not made yet
+            log.warning("not_rolled_up", error=str(error)[:200] or type(error).__name__)
+            more = False
+        # Half of the time at most, so that what people do has its turn.
+        await asyncio.sleep(_BETWEEN_S if more else _ROLL_UP_S)
 
 
 async def _serve(server: Server, listening: socket.socket, health: Health) -> None:

@@ -100,7 +100,7 @@ class Rollup:
         took_s = time.monotonic() - begun_s
         shortest, longest = _STEPS_MS
         self._step_ms = min(longest, max(shortest, self._step_ms * min(2.0, _STEP_S / max(took_s, 1e-3))))
-        return end_ms < settled_ms
+        return bool(end_ms < settled_ms)
 
     def _write(self, minutes: Sequence[Sums], classes: Sequence[Row[Any]], end_ms: int) -> None:
         levels = {each["camera"]: self._levels.pop(each["camera"], 0.0) for each in minutes}
@@ -147,7 +147,7 @@ def _addition(engine: Engine, table: Table) -> Prepared:
     insertion = upsert(engine, table)
     is_sqlite = engine.dialect.name == "sqlite"
     most, least = (func.max, func.min) if is_sqlite else (func.greatest, func.least)
-    changed = {}
+    changed: dict[str, Any] = {}
     for column in table.columns:
         new = insertion.excluded[column.name]
         if column.name in _MOST:

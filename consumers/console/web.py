@@ -20,6 +20,8 @@ from starlette.routing import BaseRoute, Route
 
 from consumers.board.hosts import Hosts, OnlyOwnHosts
 from consumers.board.visitors import Visitor
+from consumers.console.alerts_page import alert_routes
+from consumers.console.camera_page import camera_routes
 from consumers.console.desk import HERE, Desk
 from consumers.console.fleet_page import fleet_routes
 from consumers.console.gate import COOKIE, Gate, checked, cookie, form_of, no
@@ -63,6 +65,8 @@ def make_app(desk: Desk) -> Starlette:
     settings = desk.settings
     routes: list[BaseRoute] = [
         *fleet_routes(desk, streams),
+        *camera_routes(desk, streams),
+        *alert_routes(desk),
         Route("/login", partial(_login_page, desk)),
         Route("/login", partial(_login, desk), methods=["POST"]),
         Route("/logout", partial(_logout, desk), methods=["POST"]),

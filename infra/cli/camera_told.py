@@ -38,7 +38,7 @@ def told(
     With --reset it forgets all of that; a camera that is away does so when it is back. Exit status 1 when it has not
     said so in time, 2 when the broker holds nothing that the camera has signed.
     """
-    from infra.camera_told import CameraTold
+    from consumers.console.camera_told import CameraTold
     from schemas.identity import camera_id
 
     identity = camera_id(name)

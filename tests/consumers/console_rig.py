@@ -63,7 +63,7 @@ class ConsoleRig:
             users=self.users,
             page_cards=self.page_cards,
         )
-        self.desk = open_desk(settings)
+        self.desk = open_desk(settings, CONSOLE_KEYS)
         self.feed = Feed(recorder, CONSOLE_KEYS, self.desk.fleet, Health())
 
     def browser(self) -> TestClient:

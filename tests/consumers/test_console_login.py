@@ -13,7 +13,7 @@ from consumers.console.role import open_desk
 from consumers.console.sessions import IDLE_S, Sessions
 from consumers.console.users import Right, check_password, read_users, write_user
 from schemas.errors import ConfigError
-from tests.consumers.console_rig import ConsoleRig
+from tests.consumers.console_rig import CONSOLE_KEYS, ConsoleRig
 
 PASSWORDS = {Right.VIEWER: "ten letters", Right.OPERATOR: "eleven letters", Right.ADMIN: "twelve letters"}
 
@@ -143,4 +143,4 @@ def test_a_users_file_that_is_none_is_refused_in_one_line(tmp_path: Path) -> Non
 def test_a_console_that_others_reach_does_not_start_without_users(rig: ConsoleRig) -> None:
     settings = rig.desk.settings.model_copy(update={"users": None, "listen": ("0.0.0.0", 8080)})
     with pytest.raises(ConfigError, match="expected --users FILE where others reach the console"):
-        open_desk(settings)
+        open_desk(settings, CONSOLE_KEYS)

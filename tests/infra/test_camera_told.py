@@ -14,14 +14,18 @@ import pytest
 from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
+from consumers.console.commands import Commands, changes_of
+from consumers.console.settings import MqttBroker
 from infra.local.mosquitto import Mosquitto
 from infra.local.process import COMMAND
 from producers.publisher.commands import CameraControl
 from schemas.announcement import turn
+from schemas.errors import ConfigError
 from schemas.frame import Encoding, sign_message
 from schemas.identity import CameraId
 from schemas.keys import KeyRing
 from schemas.pointillist_pb2 import Command, Meta, ProbeRequest
+from schemas.roots import Role, Roots
 from schemas.topics import Channel, mqtt_topic
 from tests.waiting import wait_until
 
@@ -37,6 +41,8 @@ class Camera:
 
     def __init__(self, mosquitto: Mosquitto, folder: Path) -> None:
         self.key = KEYS.current(CAMERA)
+        self.folder = folder
+        folder.mkdir(exist_ok=True)
         self.control = CameraControl(folder, self.key, Encoding(16, 0.05))
         self._messages = 0
         subscribed = threading.Event()
@@ -138,3 +144,43 @@ def test_what_the_camera_has_not_signed_is_not_shown(mosquitto: Mosquitto, camer
     assert "the tag does not match" in done.stderr
     camera.publish(Channel.META, b"")
     assert "retains nothing" in told(mosquitto).stderr
+
+
+def test_a_consoles_command_is_obeyed_and_repeats_what_was_commanded_before(
+    mosquitto: Mosquitto, camera: Camera
+) -> None:
+    camera.describe()
+    console = Commands(
+        MqttBroker(host=mosquitto.host, port=mosquitto.port),
+        KeyRing(Roots.of_fleet(bytes.fromhex(SECRET)).of(Role.CONSOLE)),
+    )
+    assert console.tell(CAMERA, changes_of({"drop": "0.5"})) == "obeyed"
+    assert console.tell(CAMERA, changes_of({"enabled": "false"})) == "obeyed"
+    now = camera.control.told
+    assert (now.dropped_per_block, now.enabled) == (32, False)
+    # A camera that comes later finds the last command only: it holds both.
+    late = Camera(mosquitto, camera.folder / "late")
+    try:
+        wait_until(lambda: late.control.told.HasField("enabled"), "the retained command")
+        assert (late.control.told.dropped_per_block, late.control.told.enabled) == (32, False)
+    finally:
+        late.close()
+    assert console.reset(CAMERA) == "obeyed"
+    assert not camera.control.told.HasField("dropped_per_block")
+
+
+@pytest.mark.parametrize(
+    ("asked", "complaint"),
+    [
+        ({"drop": "0.9"}, "drop: expected a share from 0 to 0.875, got '0.9'"),
+        ({"probes": "nan"}, "probes: expected a share from 0 to 1, got 'nan'"),
+        ({"profile": "gif"}, "profile: expected raw, lossless, temporal, got 'gif'"),
+        ({"enabled": "maybe"}, "enabled: expected true or false, got 'maybe'"),
+        ({"speed": "1"}, "expected drop, probes, profile or enabled, got 'speed'"),
+        ({}, "expected drop, probes, profile or enabled, got nothing to change"),
+    ],
+)
+def test_a_command_that_cannot_be_is_refused_in_one_line(asked: dict[str, str], complaint: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        changes_of(asked)
+    assert str(refused.value) == complaint

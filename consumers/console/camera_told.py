@@ -1,4 +1,4 @@
-"""What a camera was told, read from what it retains at the broker, and the command that makes it forget."""
+"""What a camera was told, read from what it retains at the broker, and the commands that it is sent."""
 
 from __future__ import annotations
 
@@ -78,11 +78,20 @@ class CameraTold:
 
     def reset(self, wait_s: float) -> bool:
         """Tell the camera to forget; whether it has said so within `wait_s`. Retained, for one that is away."""
-        issued_ms = time.time_ns() // 10**6
-        signed = sign_message(self._keys.current(self._camera_id), Command(issued_ms=issued_ms, reset=True))
-        settings, probes = (mqtt_topic(self._camera_id, channel) for channel in (Channel.SETTINGS, Channel.PROBES))
-        self._client.publish(probes, b"", qos=1, retain=True)
-        self._client.publish(settings, signed, qos=1, retain=True).wait_for_publish(ANSWER_S)
+        self._client.publish(mqtt_topic(self._camera_id, Channel.PROBES), b"", qos=1, retain=True)
+        return self.tell(Command(reset=True), wait_s)
+
+    def tell(self, command: Command, wait_s: float) -> bool:
+        """Command the camera, from now on; whether it has said within `wait_s` that it obeys. Retained.
+
+        `BrokerError` when the broker does not take it.
+        """
+        issued_ms = command.issued_ms = time.time_ns() // 10**6
+        signed = sign_message(self._keys.current(self._camera_id), command)
+        sent = self._client.publish(mqtt_topic(self._camera_id, Channel.SETTINGS), signed, qos=1, retain=True)
+        sent.wait_for_publish(ANSWER_S)
+        if not sent.is_published():
+            raise BrokerError(f"the MQTT broker has not taken the command within {ANSWER_S:g} s")
         return self._await(lambda: self.meta is not None and self.meta.told.issued_ms >= issued_ms, wait_s)
 
     def _await(self, holds: Callable[[], bool], wait_s: float) -> bool:

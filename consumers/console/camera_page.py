@@ -1,0 +1,136 @@
+"""One camera: its last pictures, its past, its settings, and what people have told it."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import Any
+from urllib.parse import urlencode
+
+from sqlalchemy import select
+from starlette.requests import Request
+from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from consumers.console.commands import changes_of, settings_of
+from consumers.console.desk import Desk
+from consumers.console.gate import form_of, may, no, session_of
+from consumers.console.history import RANGES, alerts_of, history
+from consumers.console.stream import Streams
+from consumers.console.users import Right
+from consumers.database.tables import quarantine
+from schemas.errors import ConfigError, UserError
+
+SHOWN_FRAMES = 24
+"""Flagged frames on a camera's page."""
+
+
+def camera_routes(desk: Desk, streams: Streams) -> list[Route]:
+    """Its routes."""
+    place = "/camera/{site}/{camera}"
+    return [
+        Route(place, partial(_page, desk)),
+        Route(f"{place}/live", partial(_live, desk, streams)),
+        Route(f"{place}/history", partial(_history, desk)),
+        Route(f"{place}/command", partial(_command, desk), methods=["POST"]),
+    ]
+
+
+def name_of(request: Request) -> str:
+    """The camera that a path names."""
+    return f"{request.path_params['site']}/{request.path_params['camera']}"
+
+
+async def _page(desk: Desk, request: Request) -> Response:
+    name = name_of(request)
+    card, camera = desk.fleet.card(name), desk.fleet.camera(name)
+    if card is None or camera is None:
+        return desk.page(request, "missing.html", 404, what=f"No camera is known as {name}.")
+    asked = request.query_params.get("range", "day")
+    return desk.page(
+        request,
+        "camera.html",
+        card=card,
+        settings=settings_of(camera.meta),
+        entropy=camera.entropy_bits,
+        flagged=camera.flagged_share(),
+        status_ms=camera.status.state_ms if camera.status else None,
+        operations=await desk.read(desk.store.noted, name, 20),
+        held=await desk.read(flagged_frames, desk, name),
+        ranges=list(RANGES),
+        range=asked if asked in RANGES else "day",
+        said=request.query_params.get("said", "")[:300],
+        can_tell=desk.commands is not None and may(request, Right.OPERATOR),
+        stream=f"/camera/{name}/live",
+    )
+
+
+def flagged_frames(desk: Desk, name: str) -> list[str]:
+    """The names of the newest frames of a camera in quarantine."""
+    mine = quarantine.c.name.between(f"{name}/", f"{name}0")  # "0" follows "/"
+    newest = select(quarantine.c.name).where(mine).order_by(quarantine.c.at_ms.desc()).limit(SHOWN_FRAMES)
+    try:
+        with desk.engine().begin() as connection:
+            return list(connection.scalars(newest))
+    except UserError:  # the recorder has made no database yet
+        return []
+
+
+async def _live(desk: Desk, streams: Streams, request: Request) -> Response:
+    name, shown = name_of(request), None
+
+    def changed() -> str:
+        nonlocal shown
+        card = desk.fleet.card(name)
+        if card is None or card == shown:
+            return ""
+        shown = card
+        return desk.render("now.html", card=card, pushed=True)
+
+    return streams.answer(changed)
+
+
+async def _history(desk: Desk, request: Request) -> Response:
+    length_ms = RANGES.get(request.query_params.get("range", "day"))
+    if length_ms is None:
+        return no(400, f"expected range={'|'.join(RANGES)}")
+    return JSONResponse(await past(desk, name_of(request), time.time_ns() // 10**6, length_ms))
+
+
+async def past(desk: Desk, name: str, until_ms: int, length_ms: int) -> dict[str, Any]:
+    """A camera's past with the alerts raised on it."""
+    found = await desk.read(history, desk.store.engine, name, until_ms - length_ms, until_ms)
+    try:
+        found["alerts"] = await desk.read(lambda: alerts_of(desk.engine(), name, until_ms - length_ms))
+    except UserError:
+        found["alerts"] = []
+    return found
+
+
+async def _command(desk: Desk, request: Request) -> Response:
+    name, fields = name_of(request), form_of(request)
+    if not may(request, Right.OPERATOR):
+        return no(403, "expected an operator")
+    asked = {key: value for key, value in fields.items() if key not in ("csrf", "reset") and value != ""}
+    outcome = await tell(desk, session_of(request).name, name, None if "reset" in fields else asked)
+    return RedirectResponse(f"/camera/{name}?{urlencode({'said': outcome})}", 303)
+
+
+async def tell(desk: Desk, who: str, name: str, asked: dict[str, Any] | None) -> str:
+    """Tell a camera (None lets its own settings hold again), and note it; what came of it."""
+    if desk.fleet.card(name) is None:
+        return f"no camera is known as {name}"
+    if desk.commands is None:
+        return "this console was started without an MQTT broker"
+    detail = "own settings" if asked is None else ", ".join(f"{key} {value}" for key, value in sorted(asked.items()))
+    try:
+        if asked is None:
+            outcome = await desk.command(desk.commands.reset, name)
+        else:
+            outcome = await desk.command(desk.commands.tell, name, changes_of(asked))
+    except ConfigError as error:
+        return str(error)  # nothing was sent
+    except UserError as error:
+        outcome = str(error)
+    await desk.write(desk.store.note, who, "command", name, detail, outcome)
+    return outcome

@@ -1,0 +1,114 @@
+"""What people tell cameras: signed commands by MQTT, each in the audit log with who, when and what came of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Final
+
+from consumers.console.camera_told import CameraTold
+from consumers.console.settings import MqttBroker
+from schemas.errors import ConfigError
+from schemas.frame import PROFILES
+from schemas.identity import CameraId, camera_id
+from schemas.keys import KeyRing
+from schemas.pointillist_pb2 import Command, Meta
+
+OBEYED_S: Final = 8.0
+"""So long an answer is waited for; the command stays at the broker for a camera that is away."""
+MOST_DROPPED: Final = 56
+SETTINGS: Final = ("dropped_per_block", "probe_share", "profile", "enabled")
+NAMES: Final = {number: name for name, number in PROFILES.items()}
+
+
+def changes_of(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """What is to be set, by the names of `Command`; ConfigError in one line for what cannot be.
+
+    `drop` is a share of the pixels, `probes` a share of the frames, `profile` a name, `enabled` a flag.
+    """
+    found: dict[str, Any] = {}
+    for name, value in fields.items():
+        if name == "drop":
+            found["dropped_per_block"] = round(64 * _share(name, value, MOST_DROPPED / 64))
+        elif name == "probes":
+            found["probe_share"] = _share(name, value, 1.0)
+        elif name == "profile":
+            if value not in PROFILES:
+                raise ConfigError(f"profile: expected {', '.join(PROFILES)}, got {str(value)[:40]!r}")
+            found["profile"] = PROFILES[value]
+        elif name == "enabled":
+            if value not in (True, False, "true", "false"):
+                raise ConfigError(f"enabled: expected true or false, got {str(value)[:40]!r}")
+            found["enabled"] = value in (True, "true")
+        else:
+            raise ConfigError(f"expected drop, probes, profile or enabled, got {str(name)[:40]!r}")
+    if not found:
+        raise ConfigError("expected drop, probes, profile or enabled, got nothing to change")
+    return found
+
+
+def _share(name: str, value: Any, most: float) -> float:
+    try:
+        share = float(value)
+    except (TypeError, ValueError):
+        share = math.nan
+    if isinstance(value, bool) or not 0 <= share <= most:
+        raise ConfigError(f"{name}: expected a share from 0 to {most:g}, got {str(value)[:40]!r}")
+    return share
+
+
+def command_of(meta: Meta | None, changes: Mapping[str, Any]) -> Command:
+    """The command that changes this and repeats what was commanded before: only the last one is retained."""
+    command = Command()
+    for name in SETTINGS:
+        if meta is not None and meta.told.HasField(name):
+            setattr(command, name, getattr(meta.told, name))
+    for name, value in changes.items():
+        setattr(command, name, value)
+    return command
+
+
+class Commands:
+    """Tells cameras. Every method blocks: for a thread beside the loop."""
+
+    def __init__(self, broker: MqttBroker, keys: KeyRing) -> None:
+        self._broker = broker
+        self._keys = keys
+
+    def tell(self, name: str, changes: Mapping[str, Any]) -> str:
+        """Change settings of a camera; what came of it. UserError where the broker is away."""
+        with self._connected(camera_id(name)) as camera:
+            obeyed = camera.tell(command_of(camera.meta, changes), OBEYED_S)
+        return _outcome(obeyed)
+
+    def reset(self, name: str) -> str:
+        """Let a camera's own settings hold again; what came of it. UserError where the broker is away."""
+        with self._connected(camera_id(name)) as camera:
+            obeyed = camera.reset(OBEYED_S)
+        return _outcome(obeyed)
+
+    def _connected(self, camera: CameraId) -> CameraTold:
+        broker = self._broker
+        return CameraTold((broker.host, broker.port), camera, self._keys, broker.tls, broker.login)
+
+
+def _outcome(obeyed: bool) -> str:
+    return "obeyed" if obeyed else f"sent; the camera has not said within {OBEYED_S:g} s that it obeys"
+
+
+def settings_of(meta: Meta | None) -> dict[str, Any]:
+    """What a camera says that it does, for people, and which of it was commanded."""
+    if meta is None:
+        return {}
+    told = meta.told
+    return {
+        "drop": meta.dropped_per_block / 64,
+        "probes": meta.probe_share,
+        "profile": NAMES.get(meta.profile, str(meta.profile)),
+        "enabled": told.enabled if told.HasField("enabled") else True,
+        "frames_per_second": meta.frames_per_second,
+        "source": meta.source,
+        "software": meta.software,
+        "commanded": [name for name in SETTINGS if told.HasField(name)],
+        "told_ms": told.issued_ms or None,
+    }

@@ -1,0 +1,184 @@
+"""The pages beside the fleet, on a recorder's database."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import insert
+
+from consumers.console.look import Look
+from consumers.console.rollup import Rollup
+from consumers.database.tables import alerts
+from schemas.errors import BrokerError
+from schemas.pointillist_pb2 import DEGRADED, Alert, Status, Turn
+from schemas.runtime.health import Health
+from tests.consumers.console_rig import ConsoleRig, scene
+from tests.consumers.recorder_rig import BOOT, CAMERA, PNG, Rig, signed, verdict
+
+ALERT = "ab" * 16
+
+
+@pytest.fixture
+def recorder(tmp_path: Path) -> Iterator[Rig]:
+    made = Rig(tmp_path, f"sqlite:///{tmp_path}/records.sqlite")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def rig(tmp_path: Path, recorder: Rig) -> Iterator[ConsoleRig]:
+    made = ConsoleRig(tmp_path)
+    yield made
+    made.close()
+
+
+def look(rig: ConsoleRig) -> None:
+    looking = Look(rig.desk.settings.recorder.database, rig.desk.fleet, rig.desk.closed, Health())
+    looking.tell(looking.look())
+    looking.close()
+    rig.tick()
+
+
+def raise_alert(recorder: Rig, alert_id: str = ALERT, camera: str = CAMERA) -> None:
+    now_ms = time.time_ns() // 10**6
+    message = Alert(alert_id=alert_id, camera_id=camera, thumbnail=PNG).SerializeToString()
+    row = {
+        "alert_id": alert_id, "camera": camera, "boot": BOOT, "kind": "strip", "raised_ms": now_ms, "first": 1,
+        "last": 9, "checked": 8, "flagged": 7, "mean_entropy_bits": 0.1, "threshold_bits": 0.5, "baseline_bits": 1.2,
+        "evidence_octaves": 6.5, "message": message, "published": True,
+    }  # fmt: skip
+    with recorder.engine.begin() as connection:
+        connection.execute(insert(alerts), [row])
+
+
+def test_an_alert_shows_on_its_card_and_in_the_header_until_it_is_closed(rig: ConsoleRig, recorder: Rig) -> None:
+    rig.show([verdict(0)])
+    raise_alert(recorder)
+    look(rig)
+    browser = rig.browser()
+    fleet = browser.get("/").text
+    assert "1 camera with a backdoor alert" in fleet
+    assert 'class="card alert"' in fleet
+    page = browser.get("/alerts").text
+    assert "7 of 8 checked frames flagged" in page
+    assert browser.get(f"/alerts/{ALERT}.png").content == PNG
+    fields = {"csrf": rig.csrf(), "state": "acknowledged", "text": "a <b>sticker</b> on the sign", "back": "open"}
+    assert browser.post(f"/alerts/{ALERT}", data=fields).headers["location"] == "/alerts?state=open"
+    assert "No alert is open" in browser.get("/alerts").text
+    acknowledged = browser.get("/alerts?state=acknowledged").text
+    assert "a &lt;b&gt;sticker&lt;/b&gt; on the sign" in acknowledged
+    assert "acknowledged by local" in acknowledged
+    look(rig)
+    assert "1 camera with a backdoor alert" in browser.get("/").text
+    browser.post(f"/alerts/{ALERT}", data=fields | {"state": "closed", "text": ""})
+    look(rig)
+    assert "backdoor alert" not in browser.get("/").text
+    assert [each.detail for each in rig.desk.store.noted(ALERT)] == ["closed", "acknowledged"]
+
+
+@pytest.mark.parametrize("alert_id", ["cd" * 16, "..", "x" * 32])
+def test_an_alert_that_is_none_is_refused(rig: ConsoleRig, recorder: Rig, alert_id: str) -> None:
+    raise_alert(recorder)
+    answer = rig.browser().post(f"/alerts/{alert_id}", data={"csrf": rig.csrf(), "state": "closed"})
+    assert answer.status_code in (303, 400, 404, 405)
+    assert rig.desk.store.reviewed() == {}
+
+
+def test_a_state_that_is_none_is_refused(rig: ConsoleRig, recorder: Rig) -> None:
+    raise_alert(recorder)
+    answer = rig.browser().post(f"/alerts/{ALERT}", data={"csrf": rig.csrf(), "state": "gone"})
+    assert answer.json() == {"error": "expected open, acknowledged, closed as state, got 'gone'"}
+
+
+def test_the_quarantine_shows_what_the_recorder_keeps_and_nothing_else(
+    rig: ConsoleRig, recorder: Rig, tmp_path: Path
+) -> None:
+    recorder.verdicts([verdict(0, flagged=True)])
+    browser = rig.browser()
+    name = f"{CAMERA}/{BOOT:016x}-0"
+    assert f"/quarantine/{name}.png" in browser.get("/quarantine").text
+    assert browser.get(f"/quarantine/{name}.png").content == PNG
+    (tmp_path / "quarantine" / CAMERA / f"{BOOT:016x}-1.png").write_bytes(b"not the recorder's")
+    for other in (f"{CAMERA}/{BOOT:016x}-1", f"{CAMERA}/..", "lab/%2e%2e/x"):
+        assert browser.get(f"/quarantine/{other}.png").status_code == 404
+
+
+def test_what_a_camera_says_comes_from_the_database(rig: ConsoleRig, recorder: Rig) -> None:
+    recorder.verdicts([verdict(0)])
+    said = Turn(connection=1, message=1, at_ms=time.time_ns() // 10**6)
+    status = Status(state=DEGRADED, detail="the disk is full", boot_id=BOOT, turn=said)
+    topic = recorder.settings.events_topic
+    recorder.feed([recorder.record(topic, CAMERA.encode(), signed(status), "Status")])
+    look(rig)
+    text = rig.browser().get("/").text
+    assert 'class="card degraded"' in text
+    assert "the disk is full" in text
+
+
+def test_a_camera_has_its_picture_its_history_and_its_log(rig: ConsoleRig, recorder: Rig) -> None:
+    recorder.verdicts([verdict(n, captured_ms=time.time_ns() // 10**6 - 90_000) for n in range(3)])
+    rig.show([verdict(3, preview=scene())])
+    rollup = Rollup(rig.desk.engine(), rig.desk.store.engine)
+    rollup.step(time.time_ns() // 10**6 + 60_000)
+    rig.desk.store.note("anna", "command", CAMERA, "drop 0.5", "obeyed")
+    browser = rig.browser()
+    page = browser.get(f"/camera/{CAMERA}").text
+    assert f"/picture/{CAMERA}.jpg?1" in page
+    assert "anna" in page
+    assert "drop 0.5" in page
+    found = browser.get(f"/camera/{CAMERA}/history?range=month").json()
+    assert found["columns"]["rate"] == [pytest.approx(3 / 3600, rel=1e-3)]
+    assert found["classes"] == {"stop": 3}
+    assert browser.get(f"/camera/{CAMERA}/history?range=age").status_code == 400
+    assert browser.get("/camera/lab/none").status_code == 404
+
+
+class FakeCommands:
+    """Cameras that obey, or a broker that is away."""
+
+    def __init__(self, away: bool = False) -> None:
+        self.told: list[tuple[str, dict[str, object]]] = []
+        self._away = away
+
+    def tell(self, name: str, changes: dict[str, object]) -> str:
+        if self._away:
+            raise BrokerError("expected an MQTT broker at 127.0.0.1:1")
+        self.told.append((name, changes))
+        return "obeyed"
+
+    def reset(self, name: str) -> str:
+        return self.tell(name, {"reset": True})
+
+
+def test_a_command_is_sent_and_logged_with_who_and_what_came_of_it(rig: ConsoleRig) -> None:
+    rig.show([verdict(0)])
+    told = FakeCommands()
+    rig.desk.commands = told  # type: ignore[assignment]
+    browser, place = rig.browser(), f"/camera/{CAMERA}/command"
+    answer = browser.post(place, data={"csrf": rig.csrf(), "drop": "0.5", "probes": "", "profile": ""})
+    assert answer.headers["location"] == f"/camera/{CAMERA}?said=obeyed"
+    assert told.told == [(CAMERA, {"dropped_per_block": 32})]
+    browser.post(place, data={"csrf": rig.csrf(), "reset": "yes"})
+    browser.post(place, data={"csrf": rig.csrf(), "drop": "7"})
+    rig.desk.commands = FakeCommands(away=True)  # type: ignore[assignment]
+    browser.post(place, data={"csrf": rig.csrf(), "enabled": "false"})
+    log = [(each.who, each.detail, each.outcome) for each in rig.desk.store.noted(CAMERA)]
+    assert log == [
+        ("local", "enabled false", "expected an MQTT broker at 127.0.0.1:1"),
+        ("local", "own settings", "obeyed"),
+        ("local", "drop 0.5", "obeyed"),
+    ]
+
+
+def test_pages_are_shown_before_the_recorder_has_made_a_database(tmp_path: Path) -> None:
+    rig = ConsoleRig(tmp_path / "empty")
+    try:
+        rig.show([verdict(0)])
+        browser = rig.browser()
+        for page in ("/", "/alerts", "/quarantine", f"/camera/{CAMERA}", f"/camera/{CAMERA}/history"):
+            assert browser.get(page).status_code == 200, page
+    finally:
+        rig.close()
