@@ -17,6 +17,7 @@ from sqlalchemy import Engine
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
+from consumers.conservation.desk import AuditDesk
 from consumers.console.commands import Commands
 from consumers.console.fleet import Fleet
 from consumers.console.gate import may, session_of
@@ -25,12 +26,19 @@ from consumers.console.settings import ConsoleSettings
 from consumers.console.store import Store
 from consumers.console.users import Right, User
 from consumers.database.engine import open_engine
+from schemas.runtime.health import Health
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 HERE: Final = Path(str(files("consumers.console")))
-PAGES: Final = (("/", "Fleet"), ("/alerts", "Alerts"))
+PAGES: Final = (
+    ("/", "Fleet"),
+    ("/alerts", "Alerts"),
+    ("/system", "System"),
+    ("/conservation", "Conservation"),
+    ("/dead-letters", "Dead letters"),
+)
 
 
 @dataclass
@@ -42,6 +50,8 @@ class Desk:
     store: Store
     users: dict[str, User] | None = None
     sessions: Sessions = field(default_factory=Sessions)
+    audit: AuditDesk | None = None
+    health: Health | None = None
     commands: Commands | None = None
     """None tells cameras nothing."""
     closed: set[str] = field(default_factory=set)

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, Counter
 
 from consumers.board.board import monotonic_ms
 from consumers.board.visitors import VISITORS
+from consumers.conservation.desk import AuditDesk
 from consumers.console.commands import Commands
 from consumers.console.desk import Desk
 from consumers.console.feed import Feed
@@ -53,7 +54,7 @@ def open_desk(settings: ConsoleSettings, keys: KeyRing) -> Desk:
     fleet = Fleet(settings.recorder, settings.page_cards)
     store = Store(settings.store)
     store.prepare()
-    desk = Desk(settings, fleet, store, users, Sessions(logs_in=users is not None), commands)
+    desk = Desk(settings, fleet, store, users, Sessions(logs_in=users is not None), commands=commands)
     desk.closed = {alert_id for alert_id, review in store.reviewed().items() if review["state"] == "closed"}
     for camera, at_ms in store.gone().items():
         fleet.forget(camera, at_ms)
@@ -67,6 +68,7 @@ async def run_console(
     logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # what a visitor does wrong is counted
     listening = listen(*settings.listen)
     desk = open_desk(settings, keys)
+    desk.audit, desk.health = AuditDesk(settings.recorder, keys), health
     feed = Feed(settings.recorder, keys, desk.fleet, health)
     look = Look(settings.recorder.database, desk.fleet, desk.closed, health)
     server = make_server(desk)
@@ -93,6 +95,7 @@ async def run_console(
         for task in (*tasks, stopping):
             task.cancel()
         await asyncio.gather(*tasks, stopping, return_exceptions=True)
+        await desk.audit.close()
         await asyncio.to_thread(look.close)
         await asyncio.to_thread(desk.close)
         desk.store.close()

@@ -21,11 +21,14 @@ from starlette.routing import BaseRoute, Route
 from consumers.board.hosts import Hosts, OnlyOwnHosts
 from consumers.board.visitors import Visitor
 from consumers.console.alerts_page import alert_routes
+from consumers.console.api import api_routes
 from consumers.console.camera_page import camera_routes
+from consumers.console.dead_letters_page import letter_routes
 from consumers.console.desk import HERE, Desk
 from consumers.console.fleet_page import fleet_routes
 from consumers.console.gate import COOKIE, Gate, checked, cookie, form_of, no
 from consumers.console.stream import Streams
+from consumers.console.system_page import system_routes
 from schemas.errors import ConfigError
 from schemas.runtime.access import CERTIFICATE_FILE, KEY_FILE
 
@@ -67,6 +70,9 @@ def make_app(desk: Desk) -> Starlette:
         *fleet_routes(desk, streams),
         *camera_routes(desk, streams),
         *alert_routes(desk),
+        *system_routes(desk),
+        *letter_routes(desk),
+        *api_routes(desk),
         Route("/login", partial(_login_page, desk)),
         Route("/login", partial(_login, desk), methods=["POST"]),
         Route("/logout", partial(_logout, desk), methods=["POST"]),

@@ -74,7 +74,10 @@ def kafka_rights() -> list[Right]:
         Right("recorder", _Resource.GROUP, f"{OURS}-recorder", read, _Pattern.PREFIXED),
         # It shows verdicts and models, and looks as the recorder does for its live audit.
         *_topics("console", read, verdicts, models),
-        *_topics("console", describe, frames, dead),
+        *_topics("console", describe, dead),
+        # Refused frames, sealed as they are, go to the processors once more.
+        *_topics("console", read, frames),
+        *_topics("console", write, frames),
         Right("console", _Resource.GROUP, PROCESSORS_GROUP, describe),
         Right("audit", _Resource.TOPIC, f"{OURS}.", read, _Pattern.PREFIXED),
         Right("audit", _Resource.GROUP, f"{OURS}-", describe, _Pattern.PREFIXED),

@@ -2,7 +2,13 @@
 (() => {
   const place = document.getElementById("charts");
   if (!place) return;
-  const charts = [
+  const system = [
+    { title: "Frames a second", series: [["rate", "frames/s"]] },
+    { title: "Latency from capture to record, s", series: [["late_s", "mean"], ["slowest_s", "slowest"]] },
+    { title: "Accuracy where truth is known", series: [["accuracy", "clean"], ["robust", "under attack"]], range: [0, 1] },
+    { title: "Share of bytes saved, and of probes flagged", series: [["saved", "saved"], ["flagged", "flagged"]], range: [0, 1] },
+  ];
+  const camera = [
     { title: "Frames a second", series: [["rate", "frames/s"]] },
     { title: "Confidence", series: [["confidence", "mean"]], range: [0, 1] },
     { title: "Latency from capture to record, s", series: [["late_s", "mean"], ["slowest_s", "slowest"]] },
@@ -11,6 +17,7 @@
     { title: "STRIP entropy, bits", series: [["entropy", "mean"], ["least", "least"], ["threshold", "threshold"]], baseline: true },
     { title: "Evidence of a backdoor, and probes flagged", series: [["evidence", "evidence"], ["flagged", "flagged"]], range: [0, 1] },
   ];
+  const charts = place.dataset.kind === "system" ? system : camera;
   let drawn = [];
   let found = null;
 
@@ -22,8 +29,8 @@
     place.replaceChildren();
     const strokes = ["--link", "--warn", "--bad", "--good"].map(colour);
     const axis = { stroke: colour("--text"), grid: { stroke: colour("--line") }, ticks: { stroke: colour("--line") } };
-    const marks = found.alerts.map((each) => each.raised_ms / 1000);
-    const baseline = found.alerts.find((each) => each.baseline_bits > 0)?.baseline_bits;
+    const marks = (found.alerts || []).map((each) => each.raised_ms / 1000);
+    const baseline = (found.alerts || []).find((each) => each.baseline_bits > 0)?.baseline_bits;
     for (const chart of charts) {
       const series = [...chart.series];
       const data = [found.columns.t, ...series.map(([name]) => found.columns[name])];
@@ -79,8 +86,8 @@
     found = await answer.json();
     if (found.columns.t.length) draw();
     else place.textContent = "Nothing was counted in this time yet.";
-    fill("classes", Object.entries(found.classes), "none");
-    fill("outages", found.outages.map(([since, until]) => [new Date(since).toLocaleString(), length(until - since)]), "none");
+    if (found.classes) fill("classes", Object.entries(found.classes), "none");
+    if (found.outages) fill("outages", found.outages.map(([since, until]) => [new Date(since).toLocaleString(), length(until - since)]), "none");
     place.setAttribute("aria-busy", "false");
   }
   load().catch((error) => { place.textContent = `The history could not be read: ${error.message}`; });

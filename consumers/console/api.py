@@ -1,0 +1,261 @@
+"""The REST API: what the pages do, for programs. `/api/v1/openapi.json` is made of the same table as its routes."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Final
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from consumers.console.alerts_page import STATES, find_raised, review
+from consumers.console.camera_page import name_of, past, tell
+from consumers.console.cards import Card
+from consumers.console.commands import settings_of
+from consumers.console.desk import Desk
+from consumers.console.export import COLUMNS, LONGEST_MS, as_csv, as_parquet, rows
+from consumers.console.fleet_page import forget, query_of
+from consumers.console.gate import LARGEST_FORM, may, no, session_of
+from consumers.console.history import RANGES
+from consumers.console.states import State
+from consumers.console.users import Right
+from schemas.errors import UserError
+from schemas.identity import camera_id
+
+ROOT: Final = "/api/v1"
+_CAMERA: Final = "/cameras/{site}/{camera}"
+
+Schema = dict[str, Any]
+Answer = Callable[[Desk, Request], Awaitable[Response]]
+
+_TEXT: Final[Schema] = {"type": "string"}
+_NUMBER: Final[Schema] = {"type": "number"}
+_WHOLE: Final[Schema] = {"type": "integer"}
+_OBJECT: Final[Schema] = {"type": "object"}
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One entry of the table."""
+
+    method: str
+    path: str
+    summary: str
+    answer: Answer
+    query: dict[str, Schema] = field(default_factory=dict)
+    body: Schema | None = None
+    needed: Right = Right.VIEWER
+    gives: str = "application/json"
+
+
+def _fields(**properties: Schema) -> Schema:
+    return {"type": "object", "properties": properties, "additionalProperties": False}
+
+
+def card_json(card: Card) -> dict[str, Any]:
+    """A camera as the API gives it."""
+    return asdict(card) | {"state": card.state.value, "site": card.site}
+
+
+async def _cameras(desk: Desk, request: Request) -> Response:
+    view = desk.fleet.view(query_of(request))
+    return JSONResponse(
+        {
+            "cameras": [card_json(card) for card in view.cards],
+            "counts": dict(view.counts),
+            "found": view.found,
+            "page": view.page,
+            "pages": view.pages,
+        }
+    )
+
+
+async def _camera(desk: Desk, request: Request) -> Response:
+    name = name_of(request)
+    card, camera = desk.fleet.card(name), desk.fleet.camera(name)
+    if card is None or camera is None:
+        return no(404, f"no camera is known as {name}")
+    return JSONResponse(card_json(card) | {"settings": settings_of(camera.meta)})
+
+
+async def _history(desk: Desk, request: Request) -> Response:
+    length_ms = RANGES.get(request.query_params.get("range", "day"))
+    if length_ms is None:
+        return no(400, f"expected range={'|'.join(RANGES)}")
+    return JSONResponse(await past(desk, name_of(request), time.time_ns() // 10**6, length_ms))
+
+
+async def _command(desk: Desk, request: Request) -> Response:
+    asked = await _json(request)
+    if asked is None:
+        return no(400, "expected a JSON object")
+    reset = asked.pop("reset", False)
+    if reset and asked:
+        return no(400, "expected reset alone, or other settings")
+    said = await tell(desk, session_of(request).name, name_of(request), None if reset else asked)
+    sent = said == "obeyed" or said.startswith("sent")
+    return JSONResponse({"outcome": said}, 200 if sent else 400)
+
+
+async def _forget(desk: Desk, request: Request) -> Response:
+    complaint = await forget(desk, session_of(request).name, name_of(request))
+    return no(409, complaint) if complaint else JSONResponse({"outcome": "forgotten"})
+
+
+async def _alerts(desk: Desk, request: Request) -> Response:
+    state = request.query_params.get("state", "")
+    if state not in ("", *STATES):
+        return no(400, f"expected state={'|'.join(STATES)}")
+    found = await find_raised(desk, state, request.query_params.get("camera", ""))
+    comments = await desk.read(desk.store.said, [each.alert_id for each in found])
+    return JSONResponse([asdict(each) | {"comments": comments[each.alert_id]} for each in found])
+
+
+async def _review(desk: Desk, request: Request) -> Response:
+    asked = await _json(request)
+    if asked is None:
+        return no(400, "expected a JSON object")
+    state, text = asked.get("state"), asked.get("comment", "")
+    if not isinstance(text, str) or not (state is None or isinstance(state, str)):
+        return no(400, "expected texts as state and comment")
+    complaint = await review(desk, session_of(request).name, request.path_params["alert_id"], state, text)
+    return no(400, complaint) if complaint else JSONResponse({"outcome": "done"})
+
+
+async def _operations(desk: Desk, request: Request) -> Response:
+    found = await desk.read(desk.store.noted, request.query_params.get("subject") or None, 1_000)
+    return JSONResponse([asdict(each) for each in found])
+
+
+async def _export(desk: Desk, request: Request) -> Response:
+    asked, kind = request.query_params, request.url.path.rpartition(".")[2]
+    now_ms = time.time_ns() // 10**6
+    try:
+        until_ms = int(asked.get("until_ms", now_ms))
+        since_ms = int(asked.get("since_ms", until_ms - 3_600_000))
+        camera = camera_id(asked["camera"]) if "camera" in asked else None
+        if not 0 <= since_ms <= until_ms < 2**53 or until_ms - since_ms > LONGEST_MS:
+            raise ValueError
+        engine = await desk.read(desk.engine)
+    except ValueError:
+        return no(400, "expected since_ms and until_ms, Unix times in milliseconds at most 31 days apart")
+    except UserError as error:
+        return no(400, str(error))
+    found = rows(engine, since_ms, until_ms, camera)
+    made, media = (
+        (as_csv(found), "text/csv") if kind == "csv" else (as_parquet(found), "application/vnd.apache.parquet")
+    )
+    headers = {"content-disposition": f'attachment; filename="verdicts.{kind}"'}
+    return StreamingResponse(made, media_type=media, headers=headers)
+
+
+async def _openapi(_desk: Desk, _request: Request) -> Response:
+    return JSONResponse(document())
+
+
+_SPAN: Final = {"camera": _TEXT, "since_ms": _WHOLE, "until_ms": _WHOLE}
+OPERATIONS: Final = (
+    Operation(
+        "GET", "/cameras", "The cameras, the worst first", _cameras,
+        {"site": _TEXT, "state": {"enum": [state.value for state in State]}, "text": _TEXT, "page": _WHOLE},
+    ),
+    Operation("GET", _CAMERA, "One camera and its settings", _camera),
+    Operation(
+        "GET", f"{_CAMERA}/history", "Its past, in columns by time", _history, {"range": {"enum": list(RANGES)}}
+    ),
+    Operation(
+        "POST", f"{_CAMERA}/command", "Tell it: signed, retained at the broker, in the audit log", _command,
+        body=_fields(
+            drop=_NUMBER, probes=_NUMBER, profile={"enum": ["raw", "lossless", "temporal"]},
+            enabled={"type": "boolean"}, reset={"type": "boolean"},
+        ),
+        needed=Right.OPERATOR,
+    ),
+    Operation(
+        "POST", f"{_CAMERA}/forget", "Show one that is gone no more", _forget, body=_OBJECT, needed=Right.OPERATOR
+    ),
+    Operation("GET", "/alerts", "Alerts, newest first", _alerts, {"state": {"enum": list(STATES)}, "camera": _TEXT}),
+    Operation(
+        "POST", "/alerts/{alert_id}", "Acknowledge, close or reopen one, and say something of it", _review,
+        body=_fields(state={"enum": list(STATES)}, comment=_TEXT), needed=Right.OPERATOR,
+    ),
+    Operation("GET", "/operations", "The audit log, the newest first", _operations, {"subject": _TEXT}),
+    Operation("GET", "/export/verdicts.csv", f"Verdicts: {', '.join(COLUMNS)}", _export, _SPAN, gives="text/csv"),
+    Operation(
+        "GET", "/export/verdicts.parquet", "The same as Parquet", _export, _SPAN,
+        gives="application/vnd.apache.parquet",
+    ),
+    Operation("GET", "/openapi.json", "This document", _openapi),
+)  # fmt: skip
+
+
+def api_routes(desk: Desk) -> list[Route]:
+    """The routes of the table."""
+    return [Route(ROOT + each.path, partial(_answer, desk, each), methods=[each.method]) for each in OPERATIONS]
+
+
+async def _answer(desk: Desk, operation: Operation, request: Request) -> Response:
+    if not may(request, operation.needed):
+        return no(403, f"expected an {operation.needed}")
+    return await operation.answer(desk, request)
+
+
+async def _json(request: Request) -> dict[str, Any] | None:
+    """The JSON object that was sent; None for what is none, or too large."""
+    body = b""
+    async for part in request.stream():
+        body += part
+        if len(body) > LARGEST_FORM:
+            return None
+    try:
+        found = json.loads(body or b"{}")
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def document() -> dict[str, Any]:
+    """The API as OpenAPI 3.1."""
+    paths: dict[str, dict[str, Any]] = {}
+    for each in OPERATIONS:
+        names = [part[1:-1] for part in each.path.split("/") if part.startswith("{")]
+        parameters = [{"name": name, "in": "path", "required": True, "schema": _TEXT} for name in names]
+        parameters += [{"name": name, "in": "query", "schema": schema} for name, schema in each.query.items()]
+        error = {"description": "A refusal in one line", "content": {"application/json": {"schema": _ERROR}}}
+        entry: dict[str, Any] = {
+            "summary": each.summary,
+            "description": f"Needs the right of a {each.needed}.",
+            "parameters": parameters,
+            "responses": {"200": {"description": "Done", "content": {each.gives: {}}}, "4XX": error},
+        }
+        if each.body is not None:
+            entry["requestBody"] = {"required": True, "content": {"application/json": {"schema": each.body}}}
+        paths.setdefault(ROOT + each.path, {})[each.method.lower()] = entry
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Pointillist's console", "version": _version()},
+        "security": [{"session": []}, {"password": []}],
+        "components": {
+            "securitySchemes": {
+                "session": {"type": "apiKey", "in": "cookie", "name": "pointillist"},
+                "password": {"type": "http", "scheme": "basic"},
+            }
+        },
+        "paths": paths,
+    }
+
+
+_ERROR: Final[Schema] = {"type": "object", "properties": {"error": _TEXT}, "required": ["error"]}
+
+
+def _version() -> str:
+    try:
+        return version("pointillist")
+    except PackageNotFoundError:
+        return "unknown"

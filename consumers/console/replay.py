@@ -1,0 +1,158 @@
+"""Dead letters once more: frames that were refused go back to the topic of frames after the cause is mended.
+
+Only those with a verified identity: the processors check their tags again, and the recorder knows them by identity, so
+that one that was recorded meanwhile is a duplicate and nothing else. Of a large frame a dead letter holds only the
+beginning: it is taken from where it lay in Kafka, as long as Kafka keeps it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.errors import KafkaError
+from sqlalchemy import Engine, func, select
+
+from consumers.database.tables import dead_letters, frames
+from schemas.cloudevents import camera_source, event_headers
+from schemas.errors import BrokerError
+from schemas.identity import CameraId, Identity
+from schemas.limits import MAX_BROKER_BYTES
+from schemas.pointillist_pb2 import Frame
+from schemas.runtime.access import KafkaAddress, kafka_options
+from schemas.runtime.kafka_clients import REQUEST_S, STOP_S, leave, start, stop
+
+MOST: Final = 10_000
+"""Letters in one replay: the rest is for the next."""
+_PATIENCE_S: Final = 30.0
+
+
+@dataclass(frozen=True)
+class Letter:
+    """A refused frame with a verified identity."""
+
+    camera: str
+    boot: int
+    seq: int
+    origin: str
+    payload: bytes
+    payload_bytes: int
+    topic: str
+    partition: int
+    offset: int
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the letter holds all of the frame."""
+        return len(self.payload) == self.payload_bytes
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """What came of it."""
+
+    sent: int = 0
+    recorded: int = 0
+    """Recorded meanwhile: not sent."""
+    gone: int = 0
+    """Too large for a letter, and no longer in Kafka."""
+
+    def __str__(self) -> str:
+        said = f"{self.sent} sent once more"
+        said += f", {self.recorded} recorded meanwhile" if self.recorded else ""
+        return said + (f", {self.gone} no longer held" if self.gone else "")
+
+
+def reasons(engine: Engine) -> list[dict[str, Any]]:
+    """How many letters there are of each reason, the most first."""
+    kinds = (dead_letters.c.reason, dead_letters.c.stage, dead_letters.c.verified)
+    totals = (func.count().label("letters"), func.max(dead_letters.c.recorded_ms).label("newest_ms"))
+    query = select(*kinds, *totals, func.max(dead_letters.c.error).label("error")).group_by(*kinds)
+    with engine.begin() as connection:
+        found = [dict(row) for row in connection.execute(query).mappings()]
+    return sorted(found, key=lambda each: -each["letters"])
+
+
+def letters(engine: Engine, reason: str) -> tuple[list[Letter], int]:
+    """The frames refused for a reason that are not recorded, each once, the oldest first, and how many are recorded."""
+    columns = [dead_letters.c[name] for name in Letter.__dataclass_fields__]
+    same = (frames.c.camera == dead_letters.c.camera, frames.c.boot == dead_letters.c.boot)
+    recorded = select(frames.c.seq).where(*same, frames.c.seq == dead_letters.c.seq).exists()
+    mine = (dead_letters.c.reason == reason, dead_letters.c.verified)
+    query = select(*columns).where(*mine, ~recorded).order_by(dead_letters.c.recorded_ms).limit(MOST)
+    with engine.begin() as connection:
+        meanwhile = connection.scalar(select(func.count()).select_from(dead_letters).where(*mine, recorded)) or 0
+        found = [Letter(*row) for row in connection.execute(query)]
+    once = {(each.camera, each.boot, each.seq): each for each in found}
+    return list(once.values()), meanwhile
+
+
+async def replay(kafka: KafkaAddress, topic: str, found: Sequence[Letter], recorded: int) -> Replayed:
+    """Send the frames of `found` to `topic` again; BrokerError when Kafka does not take them all.
+
+    What was sent before that may come twice; it is recorded once all the same.
+    """
+    payloads = await _payloads(kafka, topic, found)
+    producer = AIOKafkaProducer(
+        **kafka_options(kafka), acks="all", enable_idempotence=True, max_request_size=MAX_BROKER_BYTES
+    )
+    try:
+        async with asyncio.timeout(_PATIENCE_S):
+            await start(producer)
+            for letter, payload in payloads:
+                camera = CameraId(letter.camera)
+                identity = str(Identity(camera, letter.boot, letter.seq))
+                headers = event_headers(camera_source(camera), Frame, identity)
+                await producer.send(topic, payload, key=camera.encode(), headers=headers)
+            await producer.flush()
+    except (KafkaError, OSError, TimeoutError) as error:
+        why = str(error) or type(error).__name__
+        raise BrokerError(f"expected Kafka to take the frames within {_PATIENCE_S:g} s: {why}") from None
+    finally:
+        await stop(producer, STOP_S)
+    return Replayed(len(payloads), recorded, len(found) - len(payloads))
+
+
+async def _payloads(kafka: KafkaAddress, topic: str, found: Sequence[Letter]) -> list[tuple[Letter, bytes]]:
+    whole = [(letter, letter.payload) for letter in found if letter.is_whole]
+    cut = [letter for letter in found if not letter.is_whole]
+    if not cut:
+        return whole
+    consumer = AIOKafkaConsumer(
+        **kafka_options(kafka),
+        group_id=None,
+        enable_auto_commit=False,
+        max_partition_fetch_bytes=MAX_BROKER_BYTES,
+        request_timeout_ms=REQUEST_S * 1000,
+    )
+    try:
+        async with asyncio.timeout(_PATIENCE_S):
+            await start(consumer)
+            return whole + await _looked_up(consumer, topic, cut)
+    except (KafkaError, OSError, TimeoutError) as error:
+        raise BrokerError(f"expected Kafka to give frames: {str(error) or type(error).__name__}") from None
+    finally:
+        await leave(consumer.stop, deadline_s=STOP_S)
+
+
+async def _looked_up(consumer: AIOKafkaConsumer, topic: str, cut: Sequence[Letter]) -> list[tuple[Letter, bytes]]:
+    """Frames by their places, which their letters' Kafka keys do not say: each partition is read through once."""
+    wanted = {(letter.camera, letter.payload[:256]): letter for letter in cut}
+    places = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic) or ())]
+    if not places:
+        await consumer.topics()
+        places = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic) or ())]
+    consumer.assign(places)
+    ends = await consumer.end_offsets(places)
+    await consumer.seek_to_beginning(*places)
+    found: list[tuple[Letter, bytes]] = []
+    while wanted and (left := [place for place in places if await consumer.position(place) < ends[place]]):
+        for records in (await consumer.getmany(*left, timeout_ms=500)).values():
+            for record in records:
+                letter = wanted.pop(((record.key or b"").decode(errors="replace"), (record.value or b"")[:256]), None)
+                if letter is not None:
+                    found.append((letter, record.value))
+    return found

@@ -1,0 +1,190 @@
+"""The console as a person uses it: headless Chromium on a live fleet with one sick camera.
+
+What each page looked like is kept: in the folder that POINTILLIST_SCREENSHOTS names, else in build/console.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
+
+from infra.assets import NODE_MODULES, TESTED_WITH
+from infra.up.background import RunningSystem
+from tests.waiting import wait_until
+
+ROOT = Path(__file__).parents[2]
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+SHOTS = Path(os.environ.get("POINTILLIST_SCREENSHOTS", ROOT / "build" / "console"))
+TRIGGERED = ROOT / "lab" / "backdoor" / "models" / "scene-sticker" / "bundle"
+"""Its network has a backdoor that the sticker opens."""
+SICK, BLACK, WELL = "yard/gate-2", "yard/gate-3", "yard/gate-10"
+SCENARIO = {
+    "site": "yard",
+    "cameras": [
+        {
+            "name": name.partition("/")[2],
+            "source": {"kind": "scene"},
+            "fps": fps,
+            "drop_ratio": 0.25,
+            "probe_share": 0.5,
+        }
+        for name, fps in ((SICK, 8), (BLACK, 2), (WELL, 2))
+    ],
+    "faults": [
+        {"camera": "gate-2", "kind": "sticker", "at_s": 25, "for_s": 900},
+        {"camera": "gate-3", "kind": "black", "at_s": 2, "for_s": 900},
+    ],
+}
+
+pytestmark = [
+    pytest.mark.brokers,
+    pytest.mark.slow,
+    pytest.mark.timeout(400),
+    pytest.mark.skipif(CHROMIUM is None, reason="expected chromium: infra/bootstrap.sh test installs it"),
+]
+
+
+class Visit:
+    """One page in a browser, and what went wrong in it."""
+
+    def __init__(self, browser: Browser, url: str) -> None:
+        self.url = url
+        self.page: Page = browser.new_page(viewport={"width": 1280, "height": 860})
+        self.wrong: list[str] = []
+        self.page.on("console", self._said)
+        self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
+        self.page.on("dialog", lambda dialog: dialog.accept())
+
+    def _said(self, message: ConsoleMessage) -> None:
+        # A thumbnail that is gone is no defect of the page; a breach of the content policy is.
+        if message.type == "error" and "404" not in message.text:
+            self.wrong.append(message.text)
+
+    def open(self, path: str) -> Page:
+        self.page.goto(f"{self.url}{path}")
+        return self.page
+
+    def keep(self, name: str) -> None:
+        """A screenshot in light and dark, and no serious finding of axe-core in either."""
+        SHOTS.mkdir(parents=True, exist_ok=True)
+        for theme in ("light", "dark"):
+            self.page.emulate_media(color_scheme=theme)  # type: ignore[arg-type]  # both are names that it knows
+            self.page.screenshot(path=SHOTS / f"{name}-{theme}.png", full_page=True)
+            assert not self.findings(), f"{name} in {theme}"
+
+    def findings(self) -> list[str]:
+        self.page.evaluate((NODE_MODULES / TESTED_WITH).read_text())
+        found: dict[str, Any] = self.page.evaluate("axe.run()")
+        serious = [each for each in found["violations"] if each["impact"] in ("serious", "critical")]
+        return [f"{each['id']}: {each['nodes'][0]['html'][:200]}" for each in serious]
+
+
+@pytest.fixture(scope="module")
+def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSystem]:
+    folder = tmp_path_factory.mktemp("console")
+    scenario = folder / "scenario.yaml"
+    scenario.write_text(yaml.safe_dump(SCENARIO))
+    options = ("--scenario", scenario, "--bundle", TRIGGERED, "--no-prometheus")
+    with RunningSystem(folder / "state", *options) as running:
+        running.await_role("fleet")
+        yield running
+
+
+@pytest.fixture(scope="module")
+def visit(system: RunningSystem) -> Iterator[Visit]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield Visit(browser, f"http://{system.roles()['console']['listen']}")
+        browser.close()
+
+
+def test_every_page_is_driven_on_a_live_fleet_with_one_sick_camera(system: RunningSystem, visit: Visit) -> None:
+    page = visit.open("/")
+    cards = page.locator("#grid .card")
+    expect(cards).to_have_count(3, timeout=60_000)
+    well = page.locator(".card", has_text=re.compile(r"gate-10"))
+    expect(well).to_have_class(re.compile("online"), timeout=30_000)
+    picture = well.locator("img")
+    expect(picture).to_be_visible(timeout=30_000)
+    before = picture.get_attribute("src")
+    wait_until(lambda: picture.get_attribute("src") != before, "another picture by push", every_s=0.1)
+    expect(page.locator(".card", has_text="gate-3")).to_have_class(re.compile("black"), timeout=30_000)
+
+    # The sticker works: its camera goes to the front, red, and the header says so. Nothing was reloaded.
+    sick = page.locator(".card", has_text=re.compile(r"gate-2"))
+    expect(sick).to_have_class(re.compile("alert"), timeout=120_000)
+    expect(cards.first).to_contain_text("gate-2")
+    expect(page.locator("#alarm")).to_contain_text("1 camera with a backdoor alert")
+    assert [each.split("gate-")[1] for each in page.locator("#grid .name").all_inner_texts()] == ["2", "3", "10"]
+    visit.keep("fleet")
+
+    page.keyboard.press("/")
+    page.keyboard.type("gate-10")
+    page.keyboard.press("Enter")
+    expect(cards).to_have_count(1)
+    page.locator(".filters a", has_text="all").click()
+    page.locator("body").press("j")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/camera/**")
+
+    alerts = visit.open("/alerts")
+    expect(alerts.locator("article")).to_have_count(1)
+    expect(alerts.locator("article")).to_contain_text(SICK)
+    visit.keep("alerts")
+    alerts.get_by_label("Comment").fill("a sticker on the sign")
+    alerts.get_by_role("button", name="Acknowledge").click()
+    expect(alerts.locator("main")).to_contain_text("No alert is open")
+    visit.open("/alerts?state=acknowledged")
+    expect(alerts.locator(".comment")).to_contain_text("a sticker on the sign")
+    gallery = visit.open("/quarantine")
+    assert gallery.locator("figure").count() > 0
+    visit.keep("quarantine")
+
+    camera = visit.open(f"/camera/{SICK}")
+    expect(camera.locator("#charts")).to_have_attribute("aria-busy", "false", timeout=15_000)
+    _await_charts(visit)
+    visit.keep("camera")
+    camera = visit.open(f"/camera/{WELL}")
+    camera.get_by_label("Pixels not sent").fill("0.5")
+    camera.get_by_role("button", name="Send").click()
+    expect(camera.locator(".said")).to_have_text("obeyed", timeout=20_000)
+    expect(camera.locator("main table").last).to_contain_text("drop 0.5")
+    wait_until(
+        lambda: "50.0 %" in visit.open(f"/camera/{WELL}").locator("main").inner_text(), "the setting", every_s=0.5
+    )
+    camera.get_by_role("button", name="Pause").click()
+    expect(camera.locator(".said")).to_have_text("obeyed", timeout=20_000)
+
+    conservation = visit.open("/conservation")
+    expect(conservation.locator("#balance")).to_contain_text("0 are lost", timeout=20_000)
+    visit.keep("conservation")
+    visit.open("/system")
+    expect(page.locator("#charts .chart").first).to_be_visible(timeout=15_000)
+    expect(page.locator("main")).to_contain_text("drop 0.5")
+    visit.keep("system")
+    visit.open("/dead-letters")
+    expect(page.locator("main")).to_contain_text("Nothing was refused.")
+    visit.keep("dead-letters")
+
+    page.set_viewport_size({"width": 390, "height": 844})
+    visit.open("/")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "a phone scrolls sideways"
+    visit.keep("phone")
+    assert visit.wrong == []
+
+
+def _await_charts(visit: Visit) -> None:
+    end_s = time.monotonic() + 60
+    while not visit.page.locator("#charts .chart").count():
+        assert time.monotonic() < end_s, "no minute was rolled up"
+        visit.page.reload()
+        expect(visit.page.locator("#charts")).to_have_attribute("aria-busy", "false", timeout=15_000)
