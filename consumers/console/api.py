@@ -18,12 +18,15 @@ from consumers.console.alerts_page import STATES, find_raised, review
 from consumers.console.camera_page import name_of, past, tell
 from consumers.console.cards import Card
 from consumers.console.commands import settings_of
+from consumers.console.dead_letters_page import replay_reason
 from consumers.console.desk import Desk
 from consumers.console.export import COLUMNS, LONGEST_MS, as_csv, as_parquet, rows
 from consumers.console.fleet_page import forget, query_of
 from consumers.console.gate import LARGEST_FORM, may, no, session_of
 from consumers.console.history import RANGES
+from consumers.console.replay import reasons
 from consumers.console.states import State
+from consumers.console.system_page import audited
 from consumers.console.users import Right
 from schemas.errors import UserError
 from schemas.identity import camera_id
@@ -155,6 +158,25 @@ async def _export(desk: Desk, request: Request) -> Response:
     return StreamingResponse(made, media_type=media, headers=headers)
 
 
+async def _audit(desk: Desk, _request: Request) -> Response:
+    return JSONResponse(await audited(desk))
+
+
+async def _letters(desk: Desk, _request: Request) -> Response:
+    try:
+        return JSONResponse(await desk.read(lambda: reasons(desk.engine())))
+    except UserError as error:
+        return no(503, str(error))
+
+
+async def _replay(desk: Desk, request: Request) -> Response:
+    asked = await _json(request)
+    reason = asked.get("reason") if asked is not None else None
+    if not isinstance(reason, str) or not reason:
+        return no(400, "expected a text as reason")
+    return JSONResponse({"outcome": await replay_reason(desk, session_of(request).name, reason[:80])})
+
+
 async def _openapi(_desk: Desk, _request: Request) -> Response:
     return JSONResponse(document())
 
@@ -190,6 +212,12 @@ OPERATIONS: Final = (
     Operation(
         "GET", "/export/verdicts.parquet", "The same as Parquet", _export, _SPAN,
         gives="application/vnd.apache.parquet",
+    ),
+    Operation("GET", "/audit", "The conservation law, as it stands now", _audit),
+    Operation("GET", "/dead-letters", "How many payloads were refused, by reason", _letters),
+    Operation(
+        "POST", "/dead-letters/replay", "Send the frames that were refused for a reason once more", _replay,
+        body=_fields(reason=_TEXT), needed=Right.ADMIN,
     ),
     Operation("GET", "/openapi.json", "This document", _openapi),
 )  # fmt: skip

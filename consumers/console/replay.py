@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.errors import KafkaError
 from sqlalchemy import Engine, func, select
 
@@ -122,6 +122,7 @@ async def _payloads(kafka: KafkaAddress, topic: str, found: Sequence[Letter]) ->
     if not cut:
         return whole
     consumer = AIOKafkaConsumer(
+        topic,
         **kafka_options(kafka),
         group_id=None,
         enable_auto_commit=False,
@@ -131,21 +132,17 @@ async def _payloads(kafka: KafkaAddress, topic: str, found: Sequence[Letter]) ->
     try:
         async with asyncio.timeout(_PATIENCE_S):
             await start(consumer)
-            return whole + await _looked_up(consumer, topic, cut)
+            return whole + await _looked_up(consumer, cut)
     except (KafkaError, OSError, TimeoutError) as error:
         raise BrokerError(f"expected Kafka to give frames: {str(error) or type(error).__name__}") from None
     finally:
         await leave(consumer.stop, deadline_s=STOP_S)
 
 
-async def _looked_up(consumer: AIOKafkaConsumer, topic: str, cut: Sequence[Letter]) -> list[tuple[Letter, bytes]]:
+async def _looked_up(consumer: AIOKafkaConsumer, cut: Sequence[Letter]) -> list[tuple[Letter, bytes]]:
     """Frames by their places, which their letters' Kafka keys do not say: each partition is read through once."""
     wanted = {(letter.camera, letter.payload[:256]): letter for letter in cut}
-    places = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic) or ())]
-    if not places:
-        await consumer.topics()
-        places = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic) or ())]
-    consumer.assign(places)
+    places = sorted(consumer.assignment())
     ends = await consumer.end_offsets(places)
     await consumer.seek_to_beginning(*places)
     found: list[tuple[Letter, bytes]] = []

@@ -77,7 +77,7 @@ class Visit:
         """A screenshot in light and dark, and no serious finding of axe-core in either."""
         SHOTS.mkdir(parents=True, exist_ok=True)
         for theme in ("light", "dark"):
-            self.page.emulate_media(color_scheme=theme)  # type: ignore[arg-type]  # both are names that it knows
+            self.page.emulate_media(color_scheme=theme)
             self.page.screenshot(path=SHOTS / f"{name}-{theme}.png", full_page=True)
             assert not self.findings(), f"{name} in {theme}"
 

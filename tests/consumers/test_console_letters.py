@@ -1,0 +1,110 @@
+"""Dead letters: explained, and sent once more, each at most once into the records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+
+from consumers.console.dead_letters_page import dumped, explained
+from consumers.console.replay import letters, replay
+from infra.local.kafka import Kafka
+from schemas.pointillist_pb2 import DeadLetter, Frame
+from tests.conftest import TopicFactory
+from tests.consumers.console_rig import ConsoleRig
+from tests.consumers.recorder_rig import BOOT, CAMERA, Rig, dead_letter, verdict
+
+
+@pytest.fixture
+def recorder(tmp_path: Path) -> Iterator[Rig]:
+    made = Rig(tmp_path, f"sqlite:///{tmp_path}/records.sqlite")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def rig(tmp_path: Path, recorder: Rig) -> Iterator[ConsoleRig]:
+    made = ConsoleRig(tmp_path)
+    yield made
+    made.close()
+
+
+def refused(seq: int, payload: bytes, *, length: int | None = None) -> DeadLetter:
+    made = dead_letter(seq, verified=True)
+    made.payload, made.payload_bytes = payload, len(payload) if length is None else length
+    return made
+
+
+def frame(seq: int, pixels: int = 40) -> bytes:
+    return Frame(boot_id=BOOT, seq=seq, width=8, channels=3, pixels=bytes(pixels), tag=7).SerializeToString()
+
+
+def test_letters_are_counted_by_reason_and_one_is_explained(rig: ConsoleRig, recorder: Rig) -> None:
+    recorder.letter(refused(3, frame(3)))
+    recorder.letter(dead_letter(9, verified=False))
+    browser = rig.browser()
+    listed = browser.get("/dead-letters").text
+    assert "bad_pixels" in listed
+    shown = browser.get("/dead-letters?reason=bad_pixels").text
+    assert "Replay" in shown
+    topic = recorder.settings.dead_letters_topic
+    page = browser.get(f"/dead-letters/{topic}/0/0").text
+    assert f"{BOOT:016x}" in page
+    assert "expected 8 pixels" in page
+    assert browser.get(f"/dead-letters/{topic}/0/99").status_code == 404
+
+
+def test_a_frames_beginning_is_explained_and_rubbish_is_not() -> None:
+    whole = frame(5, pixels=9_000)
+    assert explained(whole)["seq"] == 5
+    assert explained(whole[:4_096])["seq"] == 5
+    assert explained(b"\xff\x00\x01 rubbish") == {}
+    assert explained(b"") == {}
+    assert dumped(b"abc\x00") == f"0000  {'61 62 63 00':<47}  abc."
+
+
+def test_what_was_recorded_meanwhile_and_what_is_nobodys_is_not_sent(rig: ConsoleRig, recorder: Rig) -> None:
+    for seq in (1, 2, 2):
+        recorder.letter(refused(seq, frame(seq)))
+    recorder.letter(dead_letter(3, verified=False))
+    recorder.verdicts([verdict(1)])
+    found, recorded = letters(rig.desk.engine(), "bad_pixels")
+    assert ([each.seq for each in found], recorded) == ([2], 1)
+
+
+@pytest.mark.brokers
+async def test_refused_frames_go_to_kafka_once_more_also_those_too_large_for_a_letter(
+    rig: ConsoleRig, recorder: Rig, kafka: Kafka, kafka_topics: TopicFactory
+) -> None:
+    topic = await kafka_topics(2)
+    small, large = frame(1), frame(2, pixels=20_000)
+    producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap)
+    await producer.start()
+    for payload in (small, large):
+        await producer.send_and_wait(topic, payload, key=CAMERA.encode())
+    await producer.stop()
+    recorder.letter(refused(1, small))
+    recorder.letter(refused(2, large[:4_096], length=len(large)))
+    recorder.letter(refused(3, frame(3, 20_000)[:4_096], length=20_040))
+    found, recorded = letters(rig.desk.engine(), "bad_pixels")
+    outcome = await replay(kafka.bootstrap, topic, found, recorded)
+    assert str(outcome) == "2 sent once more, 1 no longer held"
+    consumer = AIOKafkaConsumer(topic, bootstrap_servers=kafka.bootstrap, auto_offset_reset="earliest")
+    await consumer.start()
+    try:
+        held: list[bytes] = []
+        while len(held) < 4:
+            for records in (await consumer.getmany(timeout_ms=500)).values():
+                held += [record.value for record in records]
+                assert {record.key for record in records} == {CAMERA.encode()}
+    finally:
+        await consumer.stop()
+    assert sorted(held) == sorted([small, large] * 2)
+
+
+def test_only_an_admin_sends_letters_once_more(rig: ConsoleRig, recorder: Rig) -> None:
+    assert rig.browser().post("/dead-letters/replay", data={"reason": "bad_pixels"}).status_code == 403
+    answer = rig.browser().post("/dead-letters/replay", data={"reason": "none", "csrf": rig.csrf()})
+    assert "nothing+to+send" in answer.headers["location"]
