@@ -41,8 +41,6 @@ class ConsoleSettings(BaseModel):
     """Who may log in; None lets everybody in who reaches a loopback address."""
     mqtt: MqttBroker | None = None
     """None tells cameras nothing."""
-    prometheus: str | None = None
-    """host:port"""
     page_cards: int = 60
     """Cameras on one page of the fleet."""
     tick_s: float = 0.2

@@ -311,7 +311,6 @@ def console(
         Path | None, typer.Option(help="Who may log in, as `pointillist user` writes it; else users in --state.")
     ] = None,
     served_as: ServedAs = None,
-    prometheus: Annotated[str | None, typer.Option(help="host:port of Prometheus, for charts.")] = None,
     mqtt_tls: MqttTls = None,
     mqtt_login: MqttLogin = None,
     kafka_tls: KafkaTls = None,
@@ -356,7 +355,6 @@ def console(
             served_as=tuple(served_as or ()),
             users=users,
             mqtt=broker,
-            prometheus=prometheus,
         )
     except ValidationError as error:
         raise ConfigError(first_problem(error)) from None

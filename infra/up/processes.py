@@ -177,15 +177,13 @@ class LocalRoles:
         arguments = ["record", "--kafka", self._kafka, "--state", str(self._layout.folder), "--http", http]
         return self._role("recorder", arguments, self._given(SecretRole.RECORDER), listen=http)
 
-    def console(self, prometheus: str | None = None) -> Role:
-        """The pages for people; `prometheus` is where that listens."""
+    def console(self) -> Role:
+        """The pages for people."""
         http = self._settings.http or f"{LOOPBACK}:{self._ports.take('console-http')}"
         arguments = ["console", "--kafka", self._kafka, "--mqtt", self._mqtt, "--state", str(self._layout.folder)]
         arguments += ["--http", http]
         for name in self._settings.served_as:
             arguments += ["--served-as", name]
-        if prometheus is not None:
-            arguments += ["--prometheus", prometheus]
         return self._role("console", arguments, self._given(SecretRole.CONSOLE), listen=http)
 
     def fleet(self) -> Role:

@@ -51,7 +51,8 @@ def settings(text: str) -> set[str]:
 def local_roles(folder: Path) -> set[str]:
     """The roles that `pointillist up` runs and Prometheus scrapes."""
     roles = LocalRoles(UpSettings(), Layout(folder), Ports(folder), "127.0.0.1:1", "127.0.0.1:2")
-    return {role.name for role in [*roles.bridges(), *roles.processors(), roles.recorder(), roles.fleet()]}
+    alone = (roles.recorder(), roles.console(), roles.fleet())
+    return {role.name for role in [*roles.bridges(), *roles.processors(), *alone]}
 
 
 def scrape_config(text: str) -> dict[str, Any]:
@@ -133,7 +134,7 @@ def test_no_secret_has_a_value_or_a_default() -> None:
 def test_the_fleet_secret_is_in_one_container_that_runs_no_role_and_each_role_sees_its_own() -> None:
     holders = {name for name, service in SERVICES.items() if "FLEET_SECRET" in str(service.get("environment"))}
     assert holders == {"keys"}
-    for role in ("bridge", "processor", "recorder"):
+    for role in ("bridge", "processor", "recorder", "console"):
         assert [source for source, _, _ in mounts(role) if source.endswith("-secret")] == [f"{role}-secret"]
 
 

@@ -37,18 +37,18 @@ SCENARIO = {
             "drop_ratio": 0.25,
             "probe_share": 0.5,
         }
-        for name, fps in ((SICK, 8), (BLACK, 2), (WELL, 2))
+        for name, fps in ((SICK, 2), (BLACK, 1), (WELL, 1))
     ],
     "faults": [
-        {"camera": "gate-2", "kind": "sticker", "at_s": 25, "for_s": 900},
-        {"camera": "gate-3", "kind": "black", "at_s": 2, "for_s": 900},
+        {"camera": "gate-2", "kind": "sticker", "at_s": 40, "for_s": 900},
+        {"camera": "gate-3", "kind": "black", "at_s": 10, "for_s": 900},
     ],
 }
 
 pytestmark = [
     pytest.mark.brokers,
     pytest.mark.slow,
-    pytest.mark.timeout(400),
+    pytest.mark.timeout(600),
     pytest.mark.skipif(CHROMIUM is None, reason="expected chromium: infra/bootstrap.sh test installs it"),
 ]
 
@@ -95,7 +95,7 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSystem]:
     scenario.write_text(yaml.safe_dump(SCENARIO))
     options = ("--scenario", scenario, "--bundle", TRIGGERED, "--no-prometheus")
     with RunningSystem(folder / "state", *options) as running:
-        running.await_role("fleet")
+        running.await_role("fleet", deadline_s=240)
         yield running
 
 
@@ -121,7 +121,7 @@ def test_every_page_is_driven_on_a_live_fleet_with_one_sick_camera(system: Runni
 
     # The sticker works: its camera goes to the front, red, and the header says so. Nothing was reloaded.
     sick = page.locator(".card", has_text=re.compile(r"gate-2"))
-    expect(sick).to_have_class(re.compile("alert"), timeout=120_000)
+    expect(sick).to_have_class(re.compile("alert"), timeout=240_000)
     expect(cards.first).to_contain_text("gate-2")
     expect(page.locator("#alarm")).to_contain_text("1 camera with a backdoor alert")
     assert [each.split("gate-")[1] for each in page.locator("#grid .name").all_inner_texts()] == ["2", "3", "10"]
