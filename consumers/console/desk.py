@@ -21,6 +21,7 @@ from consumers.conservation.desk import AuditDesk
 from consumers.console.commands import Commands
 from consumers.console.fleet import Fleet
 from consumers.console.gate import may, session_of
+from consumers.console.models import ModelsWatch
 from consumers.console.sessions import Sessions
 from consumers.console.settings import ConsoleSettings
 from consumers.console.store import Store
@@ -35,6 +36,7 @@ HERE: Final = Path(str(files("consumers.console")))
 PAGES: Final = (
     ("/", "Fleet"),
     ("/alerts", "Alerts"),
+    ("/models", "Models"),
     ("/system", "System"),
     ("/conservation", "Conservation"),
     ("/dead-letters", "Dead letters"),
@@ -51,6 +53,7 @@ class Desk:
     users: dict[str, User] | None = None
     sessions: Sessions = field(default_factory=Sessions)
     audit: AuditDesk | None = None
+    models: ModelsWatch | None = None
     health: Health | None = None
     commands: Commands | None = None
     """None tells cameras nothing."""

@@ -20,6 +20,7 @@ from consumers.console.desk import Desk
 from consumers.console.feed import Feed
 from consumers.console.fleet import Fleet
 from consumers.console.look import Look
+from consumers.console.models import ModelsWatch
 from consumers.console.rollup import Rollup
 from consumers.console.sessions import Sessions
 from consumers.console.settings import ConsoleSettings
@@ -31,6 +32,7 @@ from schemas.errors import ConfigError
 from schemas.keys import KeyRing
 from schemas.runtime.access import CERTIFICATE_FILE, KEY_FILE, server_context
 from schemas.runtime.health import Health
+from schemas.signers import TrustedSigners
 
 _COUNT_S: Final = 1.0
 _ROLL_UP_S: Final = 5.0
@@ -69,6 +71,7 @@ async def run_console(
     listening = listen(*settings.listen)
     desk = open_desk(settings, keys)
     desk.audit, desk.health = AuditDesk(settings.recorder, keys), health
+    desk.models = ModelsWatch(settings.recorder.kafka, settings.models_topic, TrustedSigners.read(settings.trust))
     feed = Feed(settings.recorder, keys, desk.fleet, health)
     look = Look(settings.recorder.database, desk.fleet, desk.closed, health)
     server = make_server(desk)
@@ -76,6 +79,7 @@ async def run_console(
     tasks = [
         asyncio.create_task(feed.run(), name="feed"),
         asyncio.create_task(look.run(), name="look"),
+        asyncio.create_task(desk.models.run(), name="models"),
         asyncio.create_task(_tick(desk.fleet, settings.tick_s), name="tick"),
         asyncio.create_task(_serve(server, listening, health), name="pages"),
         asyncio.create_task(_count(visits), name="visits"),

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from consumers.settings import HostName, RecorderSettings
 from schemas.runtime.access import Login, Tls
+from schemas.topics import KafkaTopic
 
 
 class MqttBroker(BaseModel):
@@ -41,6 +42,9 @@ class ConsoleSettings(BaseModel):
     """Who may log in; None lets everybody in who reaches a loopback address."""
     mqtt: MqttBroker | None = None
     """None tells cameras nothing."""
+    trust: Path | None = None
+    """The signers whose published models are believed."""
+    models_topic: str = KafkaTopic.MODELS.value
     page_cards: int = 60
     """Cameras on one page of the fleet."""
     tick_s: float = 0.2

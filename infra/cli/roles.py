@@ -316,6 +316,7 @@ def console(
     kafka_tls: KafkaTls = None,
     kafka_login: KafkaLogin = None,
     http_tls: Annotated[Path | None, typer.Option(help="Serve by HTTPS: a folder with tls.crt and tls.key.")] = None,
+    trust: Trust = None,
     metrics: Metrics = None,
     broker_wait: BrokerWait = BROKER_WAIT_S,
 ) -> None:
@@ -354,6 +355,7 @@ def console(
             tls=http_tls,
             served_as=tuple(served_as or ()),
             users=users,
+            trust=trust_file(trust, state),
             mqtt=broker,
         )
     except ValidationError as error:

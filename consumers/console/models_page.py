@@ -1,0 +1,49 @@
+"""Models: what each processor serves, what was published, and how right they are where the truth is known."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from consumers.console.desk import Desk
+from consumers.console.rollup import HOUR_MS
+from consumers.database.history import minutes
+from schemas.errors import UserError
+
+
+def model_routes(desk: Desk) -> list[Route]:
+    """Its page."""
+    return [Route("/models", partial(_page, desk))]
+
+
+async def _page(desk: Desk, request: Request) -> Response:
+    watch = desk.models
+
+    def judged() -> tuple[float | None, float | None]:
+        with desk.engine().begin() as connection:
+            hour = minutes(connection, time.time_ns() // 10**6 - HOUR_MS)
+        return _share(hour, "judged"), _share(hour, "attacked")
+
+    try:
+        clean, robust = await desk.read(judged)
+    except UserError:
+        clean = robust = None
+    return desk.page(
+        request,
+        "models.html",
+        published=list(watch.models.published) if watch else [],
+        live=watch.live if watch else None,
+        refused=watch.refused if watch else "",
+        served=sorted(watch.served.items()) if watch else [],
+        clean=clean,
+        robust=robust,
+    )
+
+
+def _share(hour: list[dict[str, int]], kind: str) -> float | None:
+    total = sum(minute[kind] for minute in hour)
+    return sum(minute[f"{kind}_correct"] for minute in hour) / total if total else None
