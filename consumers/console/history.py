@@ -42,8 +42,13 @@ def history(engine: Engine, camera: str, since_ms: int, until_ms: int) -> dict[s
     with engine.begin() as connection:
         found = spans(connection, table, camera, begin_ms, until_ms)
         classes = classes_of(connection, camera, begin_ms, until_ms)
-    return {"step_s": step_ms // 1000, "classes": classes, "columns": columns(found, step_ms)} | {
-        "outages": [(each.since_ms, each.until_ms) for each in outages([row["begin_ms"] for row in found], step_ms)]
+    gaps = outages([row["begin_ms"] for row in found], step_ms)
+    return {
+        "span_s": (begin_ms / 1000, until_ms / 1000),
+        "step_s": step_ms // 1000,
+        "classes": classes,
+        "columns": columns(found, step_ms),
+        "outages": [(each.since_ms, each.until_ms) for each in gaps],
     }
 
 

@@ -13,11 +13,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from sqlalchemy import (
+    BigInteger,
     BindParameter,
     Connection,
     Engine,
-    Integer,
     Row,
+    Subquery,
     Table,
     bindparam,
     case,
@@ -52,8 +53,12 @@ _STEPS_MS: Final = (1_000, 6 * HOUR_MS)
 _STEP_S: Final = 0.2
 """What one step should take: it reads as much at once as that allows."""
 _TO: Final = "rolled_up_to"
-_MOST = ("slowest_ms", "evidence")
-_LEAST = ("least_entropy_bits",)
+_MOST: Final = ("slowest_ms", "evidence")
+_LEAST: Final = ("least_entropy_bits",)
+_READ: Final = (
+    "camera", "recorded_ms", "frame_bytes", "width", "height", "channels", "strip", "flagged", "confidence",
+    "entropy_bits", "threshold_bits", "class_name",
+)  # fmt: skip
 
 Sums = dict[str, Any]
 
@@ -159,61 +164,48 @@ def _addition(engine: Engine, table: Table) -> Prepared:
     return Prepared(engine, insertion.on_conflict_do_update(index_elements=list(table.primary_key), set_=changed))
 
 
-def _captured() -> Any:
-    """When a frame counts: when it was taken, if that can be."""
+def _counted(span_ms: int) -> Subquery:
+    """The frames of a time, with when each was taken, if that can be, and when the span began in which that was."""
+    since: BindParameter[int] = bindparam("since", type_=BigInteger)
+    until: BindParameter[int] = bindparam("until", type_=BigInteger)
     makes_sense = frames.c.captured_ms.between(frames.c.recorded_ms - _LATEST_MS, frames.c.recorded_ms)
-    return case((makes_sense, frames.c.captured_ms), else_=frames.c.recorded_ms)
-
-
-def _begin(span_ms: int) -> Any:
-    at_ms = _captured()
-    return (at_ms - at_ms % literal(span_ms, Integer, literal_execute=True)).label("begin_ms")
-
-
-def _within() -> Any:
-    since: BindParameter[int] = bindparam("since")
-    until: BindParameter[int] = bindparam("until")
-    return frames.c.recorded_ms.between(since, until - 1)
+    at_ms = case((makes_sense, frames.c.captured_ms), else_=frames.c.recorded_ms)
+    begin_ms = (at_ms - at_ms % literal(span_ms, BigInteger)).label("begin_ms")
+    columns = [frames.c[name] for name in _READ]
+    within = (frames.c.recorded_ms >= since, frames.c.recorded_ms < until)
+    return select(*columns, at_ms.label("at_ms"), begin_ms).where(*within).subquery()
 
 
 def _total(value: Any) -> Any:
-    """A sum as a number that every driver knows."""
     return func.coalesce(func.sum(value), 0)
 
 
 def _sums_of_frames() -> Any:
-    late_ms = frames.c.recorded_ms - _captured()
-    checked = frames.c.strip == CHECKED
-    begin = _begin(MINUTE_MS)
-    return (
-        select(
-            frames.c.camera,
-            begin,
-            func.count().label("frames"),
-            _total(frames.c.frame_bytes).label("frame_bytes"),
-            _total(frames.c.width * frames.c.height * frames.c.channels).label("raw_bytes"),
-            _total(late_ms).label("late_ms"),
-            func.max(late_ms).label("slowest_ms"),
-            _total(case((checked, 1), else_=0)).label("checked"),
-            _total(case((checked & frames.c.flagged, 1), else_=0)).label("flagged"),
-            _total(case((frames.c.strip == SHED, 1), else_=0)).label("strip_shed"),
-            _total(frames.c.confidence).label("confidence"),
-            _total(case((checked, frames.c.entropy_bits), else_=0.0)).label("entropy_bits"),
-            _total(case((checked, frames.c.threshold_bits), else_=0.0)).label("threshold_bits"),
-            func.min(case((checked, frames.c.entropy_bits), else_=NO_ENTROPY)).label("least_entropy_bits"),
-        )
-        .where(_within())
-        .group_by(frames.c.camera, begin)
-    )
+    each = _counted(MINUTE_MS).c
+    late_ms = each.recorded_ms - each.at_ms
+    checked = each.strip == CHECKED
+    return select(
+        each.camera,
+        each.begin_ms,
+        func.count().label("frames"),
+        _total(each.frame_bytes).label("frame_bytes"),
+        _total(each.width * each.height * each.channels).label("raw_bytes"),
+        _total(late_ms).label("late_ms"),
+        func.max(late_ms).label("slowest_ms"),
+        _total(case((checked, 1), else_=0)).label("checked"),
+        _total(case((checked & each.flagged, 1), else_=0)).label("flagged"),
+        _total(case((each.strip == SHED, 1), else_=0)).label("strip_shed"),
+        _total(each.confidence).label("confidence"),
+        _total(case((checked, each.entropy_bits), else_=0.0)).label("entropy_bits"),
+        _total(case((checked, each.threshold_bits), else_=0.0)).label("threshold_bits"),
+        func.min(case((checked, each.entropy_bits), else_=NO_ENTROPY)).label("least_entropy_bits"),
+    ).group_by(each.camera, each.begin_ms)
 
 
 def _classes_of_frames() -> Any:
-    begin = _begin(HOUR_MS)
-    return (
-        select(frames.c.camera, begin, frames.c.class_name, func.count().label("frames"))
-        .where(_within())
-        .group_by(frames.c.camera, begin, frames.c.class_name)
-    )
+    each = _counted(HOUR_MS).c
+    counted = select(each.camera, each.begin_ms, each.class_name, func.count().label("frames"))
+    return counted.group_by(each.camera, each.begin_ms, each.class_name)
 
 
 def _named(row: Row[Any]) -> Sums:

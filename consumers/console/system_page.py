@@ -75,15 +75,17 @@ async def _system(desk: Desk, request: Request) -> Response:
 
 
 async def _day(desk: Desk, _request: Request) -> Response:
+    now_ms = time.time_ns() // 10**6
+
     def read() -> list[dict[str, int]]:
         with desk.engine().begin() as connection:
-            return minutes(connection, time.time_ns() // 10**6 - DAY_MS)
+            return minutes(connection, now_ms - DAY_MS)
 
     try:
         found = await desk.read(read)
     except UserError:
         found = []
-    return JSONResponse({"columns": by_column(found)})
+    return JSONResponse({"span_s": ((now_ms - DAY_MS) / 1000, now_ms / 1000), "columns": by_column(found)})
 
 
 def by_column(found: list[dict[str, int]]) -> dict[str, list[float | None]]:

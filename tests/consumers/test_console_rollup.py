@@ -16,9 +16,11 @@ from consumers.console import rollup
 from consumers.console.history import Outage, columns, history, outages
 from consumers.console.rollup import DAY_MS, HOUR_MS, MINUTE_MS, Rollup, by_hour
 from consumers.console.store import Store, camera_hours, camera_minutes
+from consumers.console.store import metadata as own
 from consumers.database.engine import open_engine
 from consumers.database.tables import frames, metadata
 from consumers.reading.batch import frame_row
+from infra.local.postgresql import PostgreSQL
 from schemas.pointillist_pb2 import Verdict
 from tests.consumers.recorder_rig import BOOT, CAMERA, verdict
 
@@ -28,11 +30,12 @@ NOW_MS = 1_800_000_000_000 - 1_800_000_000_000 % HOUR_MS
 class Books:
     """A recorder's frames, and a console's sums of them."""
 
-    def __init__(self, folder: Path) -> None:
-        url = f"sqlite:///{folder}/records.sqlite"
+    def __init__(self, folder: Path, server: str = "") -> None:
+        """In files, or both in a database of a server."""
+        url = server or f"sqlite:///{folder}/records.sqlite"
         self.recorded = open_engine(url, writes=True)
         metadata.create_all(self.recorded)
-        self.store = Store(f"sqlite:///{folder}/console.sqlite")
+        self.store = Store(server or f"sqlite:///{folder}/console.sqlite")
         self.store.prepare()
         self.rollup = Rollup(open_engine(url, writes=False), self.store.engine)
 
@@ -191,3 +194,25 @@ def test_a_step_reads_no_more_than_it_has_time_for(books: Books) -> None:
     books.roll_up(NOW_MS + 4 * DAY_MS)
     assert [row["frames"] for row in books.rows(camera_hours)] == [1, 1, 1]
     assert time.monotonic() - begun_s < 5
+
+
+@pytest.mark.brokers
+@pytest.mark.xdist_group("postgresql")
+def test_sums_in_postgresql_are_those_of_sqlite(books: Books, postgresql: PostgreSQL, tmp_path: Path) -> None:
+    made = [verdict(n, captured_ms=NOW_MS + n * 7_000, flagged=n % 2 == 0) for n in range(20)]
+    there = Books(tmp_path, postgresql.url())
+    try:
+        for each in (books, there):
+            for start in (0, 10):
+                each.record(made[start : start + 10], NOW_MS + 200_000 + start)
+                each.roll_up(NOW_MS + DAY_MS)
+        assert there.rows() == books.rows()
+        assert there.rows(camera_hours) == books.rows(camera_hours)
+        there.rollup.purge(NOW_MS + 500 * DAY_MS)
+        assert there.rows(camera_hours) == []
+    finally:
+        own.drop_all(there.store.engine)
+        metadata.drop_all(there.recorded)
+        there.store.close()
+        there.recorded.dispose()
+        there.rollup._recorded.dispose()

@@ -327,3 +327,23 @@ def test_bundles_are_found_by_folder_and_by_name(tmp_path: Path) -> None:
     assert bundle_folder(UpSettings(bundle=Path("scene"))) == bundle_folder(UpSettings())
     with pytest.raises(BundleError, match="nowhere"):
         bundle_folder(UpSettings(bundle=tmp_path / "nowhere"))
+
+
+def test_users_of_the_console_are_added_with_a_password_from_standard_input(tmp_path: Path) -> None:
+    def user(password: str, *options: str) -> subprocess.CompletedProcess[str]:
+        command = [*COMMAND, "user", "anna", "--file", str(tmp_path / "users"), *options]
+        return subprocess.run(command, input=f"{password}\n", capture_output=True, text=True, timeout=60, check=False)
+
+    added = user("a long password", "--role", "operator")
+    assert (added.returncode, "anna may log in as operator" in added.stdout) == (0, True)
+    assert "a long password" not in (tmp_path / "users").read_text() + added.stdout + added.stderr
+    for refused in (user("short"), user("a long password", "--role", "king")):
+        assert refused.returncode == 2
+        assert len(refused.stderr.splitlines()) == 1
+
+
+def test_up_shows_its_console_to_others_only_with_users(tmp_path: Path) -> None:
+    refused = run("up", "--state", str(tmp_path / "state"), "--http", "0.0.0.0:18080")
+    assert refused.returncode == 2
+    assert "expected users where others reach the console" in refused.stderr
+    assert "pointillist user NAME" in refused.stderr

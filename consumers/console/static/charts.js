@@ -45,10 +45,11 @@
       root.append(title);
       place.append(root);
       const options = {
-        width: Math.max(280, place.clientWidth), height: 190, cursor: { sync: { key: "camera" } },
-        scales: chart.range ? { y: { range: chart.range } } : {},
+        width: Math.max(280, place.clientWidth), height: 190,
+        cursor: { sync: { key: "camera" }, drag: { setScale: false } },
+        scales: { x: { range: found.span_s }, ...(chart.range ? { y: { range: chart.range } } : {}) },
         axes: [axis, { ...axis, size: 64 }],
-        series: [{}, ...series.map(([, label], index) => ({ label, stroke: strokes[index], width: 2, points: { show: data[0].length < 3 } }))],
+        series: [{}, ...series.map(([, label], index) => ({ label, stroke: strokes[index], width: 2, points: { show: data[0].length < 30 } }))],
         hooks: { draw: [(plot) => {
           for (const at of marks) {
             const x = plot.valToPos(at, "x", true);
@@ -91,7 +92,9 @@
     place.setAttribute("aria-busy", "false");
   }
   load().catch((error) => { place.textContent = `The history could not be read: ${error.message}`; });
-  document.addEventListener("theme", () => { if (found && found.columns.t.length) draw(); });
+  function repaint() { if (found && found.columns.t.length) draw(); }
+  document.addEventListener("theme", repaint);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", repaint);
   let soon = 0;
   addEventListener("resize", () => {
     clearTimeout(soon);

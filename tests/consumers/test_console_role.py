@@ -1,0 +1,80 @@
+"""The console as a process's part: it serves without Kafka and database, and streams go on."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from consumers.board import visitors
+from consumers.console import stream
+from consumers.console.role import run_console
+from consumers.console.settings import ConsoleSettings
+from consumers.settings import RecorderSettings
+from schemas.runtime.health import Health
+from tests.consumers.console_rig import CONSOLE_KEYS
+from tests.consumers.pages_rig import get
+from tests.consumers.scene import free_port
+from tests.waiting import until
+
+
+@contextlib.asynccontextmanager
+async def serving(folder: Path) -> AsyncIterator[tuple[int, Health]]:
+    """A console whose Kafka and database are away."""
+    port, health, stop = free_port(), Health(), asyncio.Event()
+    recorder = RecorderSettings(
+        kafka="127.0.0.1:1", database=f"sqlite:///{folder}/none.sqlite", quarantine=str(folder / "quarantine")
+    )
+    settings = ConsoleSettings(
+        recorder=recorder, store=f"sqlite:///{folder}/console.sqlite", listen=("127.0.0.1", port)
+    )
+    task = asyncio.create_task(
+        run_console(settings, CONSOLE_KEYS, registry=CollectorRegistry(), health=health, stop=stop)
+    )
+    try:
+        await until(lambda: task.done() or health.report()[1].get("pages", {}).get("ok"))
+        yield port, health
+    finally:
+        stop.set()
+        await asyncio.wait_for(task, 30)
+
+
+async def test_it_serves_while_kafka_and_the_database_are_away_and_says_so(tmp_path: Path) -> None:
+    async with serving(tmp_path) as (port, health):
+        for page in ("/", "/alerts", "/models", "/system", "/dead-letters", "/health", "/api/v1/cameras"):
+            assert (await get(port, page))[0] == 200, page
+        assert (await get(port, "/", "evil.example"))[0] == 421
+        await until(lambda: "there is none" in str(health.report()[1]["database"]["detail"]))
+        well, conditions = health.report()
+        assert not well
+        assert not conditions["kafka"]["ok"]
+
+
+async def test_a_stream_goes_on_for_longer_than_an_answer_may_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(visitors, "ANSWER_S", 0.2)
+    monkeypatch.setattr(visitors, "_LOOK_S", 0.05)
+    monkeypatch.setattr(stream, "HEARTBEAT_S", 0.1)
+    async with serving(tmp_path) as (port, _):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /fleet/live HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        for _ in range(8):
+            assert await asyncio.wait_for(reader.readuntil(b": still here"), 20)
+        writer.close()
+        await writer.wait_closed()
+
+
+async def test_streams_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "MOST_STREAMS", 1)
+    async with serving(tmp_path) as (port, _):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /live HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        await asyncio.wait_for(reader.readuntil(b": open"), 20)
+        assert (await get(port, "/live"))[0] == 503
+        writer.close()
+        await writer.wait_closed()
