@@ -38,7 +38,8 @@ class FrameRow(NamedTuple):
     composed: bool
 
 
-_ROW_BYTES: Final = {"sqlite": 160, "postgresql": 320}
+POSTGRESQL_ROW_BYTES: Final = 320
+_ROW_BYTES: Final = {"sqlite": 160, "postgresql": POSTGRESQL_ROW_BYTES}
 """What a row of `frames` with its place in two indexes is taken to cost, texts apart. Measured on SQLite: 125 bytes,
 with index pages filled as frames come in order; PostgreSQL keeps every number at its full width."""
 
