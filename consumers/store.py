@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -173,7 +172,6 @@ class Store:
 
     def _write(self, batch: Batch, expected: dict[Partition, int | None]) -> Written:
         written = Written(verdicts=batch.verdicts)
-        counts: Counter[str] = Counter()
         if batch.verdicts:
             self.frames.make_room(batch.recorded_ms)
         with self.engine.begin() as connection:
@@ -182,11 +180,6 @@ class Store:
             if batch.verdicts:
                 self._record_frames(connection, batch, written)
                 touched.update((row.camera, row.boot) for row in written.rows)
-                counts[FRAME_ROWS] += len(written.rows)
-                counts[FRAME_BYTES] += sum(
-                    frame_bytes(connection.dialect.name, row.camera, row.class_name, row.model_id, row.policy)
-                    for row in written.rows
-                )
             if batch.letters:
                 written.letters = self.dead_letters.record(connection, list(batch.letters.values()))
                 touched.update((row.camera, row.boot) for row in written.letters if row.verified)
@@ -196,10 +189,11 @@ class Store:
                 touched.update(batch.ledgers)
             if batch.statuses or batch.metas:
                 written.cameras = self.camera_rows.update(connection, batch)
-            self.history.add(connection, written.rows, batch.recorded_ms)
             pending = self.watch.fold(connection, written.rows)
             raised = self.watch.read(connection, pending, touched, batch.recorded_ms, self.quarantine, batch.partitions)
-            self.tallies.add(connection, counts)
+            if written.rows:
+                self.history.add(connection, written.rows, batch.recorded_ms)
+                self.frames.count(connection, written.rows)
         self.watch.commit(raised)
         written.alerts = raised.alerts
         written.chains = raised.chains

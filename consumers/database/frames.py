@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from sqlalchemy import Connection
@@ -44,6 +44,9 @@ class Frames(Protocol):
 
         `repeated` are frames of these boots that came once more.
         """
+
+    def count(self, connection: Connection, new: Sequence[FrameRow]) -> None:
+        """Count what the transaction has recorded: its last step, since all recorders count in the same rows."""
 
     def complete(self, connection: Connection, stretches: Mapping[BootKey, tuple[int, int]]) -> set[BootKey]:
         """Of which boots every frame from one sequence number to another, both included, is recorded."""

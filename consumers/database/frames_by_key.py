@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from sqlalchemy import Connection, Engine, bindparam, delete, func, select, tuple_
 
@@ -13,7 +13,7 @@ from consumers.database.frames import Excess
 from consumers.database.tables import boots, frames
 from consumers.database.tallies import FRAME_BYTES, FRAME_ROWS, FRAMES_KEPT_FROM_MS, PURGED_FRAMES, Tallies
 from consumers.reading.batch import BootKey, FrameKey
-from consumers.reading.rows import FrameRow, frame_bytes
+from consumers.reading.rows import FrameRow, bytes_of, frame_bytes
 
 
 class FramesByKey:
@@ -65,6 +65,10 @@ class FramesByKey:
         counts = [(*boot, fresh[boot], count - fresh[boot], at_ms) for boot, count in seen.items()]
         self._count.run_all(connection, ("camera", "boot", "frames", "duplicates", "last_ms"), counts)
         return new
+
+    def count(self, connection: Connection, new: Sequence[FrameRow]) -> None:
+        """As `Frames` says."""
+        self._tallies.add(connection, {FRAME_ROWS: len(new), FRAME_BYTES: bytes_of(new, "sqlite")})
 
     def complete(self, connection: Connection, stretches: Mapping[BootKey, tuple[int, int]]) -> set[BootKey]:
         """As `Frames` says, of what is not purged."""

@@ -7,7 +7,7 @@ its own key as well. Recorders write into the partition itself: what reads or dr
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from sqlalchemy import Connection, Engine, delete, text, update
@@ -20,10 +20,11 @@ from consumers.database.spans import Span, ensure_span, partition, spans_held
 from consumers.database.tables import boots, frames, spans
 from consumers.database.tallies import FRAME_BYTES, FRAME_ROWS, FRAMES_KEPT_FROM_MS, PURGED_FRAMES, Tallies
 from consumers.reading.batch import BootKey, FrameKey
-from consumers.reading.rows import POSTGRESQL_ROW_BYTES, FrameRow, frame_bytes
+from consumers.reading.rows import POSTGRESQL_ROW_BYTES, FrameRow, bytes_of
 
 _DROP_WAIT: Final = text("SET LOCAL lock_timeout = '100ms'")
 """So long others wait behind a drop, which waits for whoever reads all partitions."""
+_WAIT_AGAIN: Final = text("SET LOCAL lock_timeout TO DEFAULT")
 _COUNT: Final = """
 INSERT INTO boots (camera, boot, frames, duplicates, last_ms) SELECT * FROM {rows}
 ON CONFLICT (camera, boot) DO UPDATE SET frames = boots.frames + excluded.frames,
@@ -80,17 +81,18 @@ class FramesByTime:
             self._count.run(connection, again)
             new = [row for row in new if row.seq not in known.get((row.camera, row.boot), ())]
         if new:
-            self._store(connection, new)
+            assert self._insert is not None, "expected make_room before"
+            self._insert.run(connection, new)
         return new
 
-    def _store(self, connection: Connection, rows: list[FrameRow]) -> None:
-        assert self._insert is not None, "expected make_room before"
-        assert self._span is not None
-        self._insert.run(connection, rows)
-        held = sum(frame_bytes("postgresql", row.camera, row.class_name, row.model_id, row.policy) for row in rows)
+    def count(self, connection: Connection, new: Sequence[FrameRow]) -> None:
+        """As `Frames` says."""
+        assert self._span is not None, "expected make_room before"
+        size = bytes_of(new, "postgresql")
         here = spans.c.from_ms == self._span.from_ms
-        more = {"frames": spans.c.frames + len(rows), "bytes": spans.c.bytes + held}
+        more = {"frames": spans.c.frames + len(new), "bytes": spans.c.bytes + size}
         connection.execute(update(spans).where(here).values(more))
+        self._tallies.add(connection, {FRAME_ROWS: len(new), FRAME_BYTES: size})
 
     def complete(self, connection: Connection, stretches: Mapping[BootKey, tuple[int, int]]) -> set[BootKey]:
         """As `Frames` says, with what is purged."""
@@ -109,6 +111,7 @@ class FramesByTime:
                 connection.execute(text(f"DROP TABLE IF EXISTS {partition(oldest.from_ms)}"))
         except OperationalError:  # somebody reads it: it goes at the next step
             return 0
+        connection.execute(_WAIT_AGAIN)
         connection.execute(delete(spans).where(spans.c.from_ms == oldest.from_ms))
         self._gone(connection, oldest.frames, oldest.bytes, oldest.to_ms)
         return oldest.frames

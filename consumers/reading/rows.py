@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -49,6 +50,11 @@ def frame_bytes(dialect: str, camera: str, class_name: str, model_id: str, polic
     """What a row of `frames` with these texts is taken to cost in the database; the camera is in an index too."""
     texts = 2 * len(camera.encode()) + len(class_name.encode()) + len(model_id.encode()) + len(policy.encode())
     return _ROW_BYTES[dialect] + texts
+
+
+def bytes_of(rows: Iterable[FrameRow], dialect: str) -> int:
+    """What these rows are taken to cost."""
+    return sum(frame_bytes(dialect, row.camera, row.class_name, row.model_id, row.policy) for row in rows)
 
 
 class LetterRow(NamedTuple):
