@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any, Final, NamedTuple
 
+import psutil
 from sqlalchemy import func, select, text, update
 
 from benchmarks.recorder import SECRET, MadeRecord, verdicts
@@ -52,7 +54,7 @@ class Took(NamedTuple):
     reading: float
     """Before it: signatures are checked."""
     cpu: float
-    """Of both, in the recorder; the rest is the server's, or waiting for it."""
+    """Of both, in the recorder."""
 
 
 class Kept:
@@ -76,6 +78,13 @@ class Kept:
         if seconds:
             self._know()
         self._offsets: dict[Partition, int] = {}
+        with self.engine.begin() as connection:
+            self._backend = psutil.Process(connection.scalar(text("SELECT pg_backend_pid()")))
+
+    def server_cpu(self) -> float:
+        """Seconds of CPU that the server's process of this recorder has used."""
+        times = self._backend.cpu_times()
+        return float(times.user + times.system)
 
     def _fill(self, first: int, count: int) -> None:
         begin_ms = self.first_ms + 1_000 * first
@@ -188,7 +197,9 @@ def measure(empty: Kept, full: Kept, rounds: int) -> dict[str, Any]:
     for kept in (empty, full):
         for _ in range(10):
             kept.record()
+    before = [kept.server_cpu() for kept in (empty, full)]
     pairs = [(empty.record(), full.record()) for _ in range(rounds)]
+    server = [kept.server_cpu() - used for kept, used in zip((empty, full), before, strict=True)]
     queries = [full.last_hour(camera) for camera in range(0, CAMERAS, CAMERAS // 20)]
     audit_s = full.whole_audit()
     during, dropped = [], []
@@ -202,15 +213,22 @@ def measure(empty: Kept, full: Kept, rounds: int) -> dict[str, Any]:
         purged += [empty.purge_rows() for _ in range(6)]
     each = dict(zip(("empty", "full"), zip(*pairs, strict=True), strict=True))
     return {
+        "cores": len(os.sched_getaffinity(0)),
+        "load": round(os.getloadavg()[0], 1),
         "frames": full.frames,
         "partitions": len(dropped) + 1,
         "fill_s": round(full.filled_s),
         "transaction_ms": {name: _ms([one.transaction for one in found]) for name, found in each.items()},
         "reading_ms": {name: _ms([one.reading for one in found]) for name, found in each.items()},
         "recorder_cpu_ms": {name: _ms([one.cpu for one in found]) for name, found in each.items()},
+        "server_cpu_ms": {name: round(1000 * used / rounds, 1) for name, used in zip(each, server, strict=True)},
         "verdicts_per_s": {
             name: round(CAMERAS / median([one.transaction + one.reading for one in found]))
             for name, found in each.items()
+        },
+        "verdicts_per_s_of_cpu": {
+            "recorder": {name: round(CAMERAS / median([one.cpu for one in found])) for name, found in each.items()},
+            "server": {name: round(CAMERAS * rounds / used) for name, used in zip(each, server, strict=True)},
         },
         "transaction_ms_while_hours_go": _ms(during),
         "drop_ms": _ms([took for _, took in dropped]),
@@ -231,13 +249,19 @@ def table(found: dict[str, Any]) -> list[str]:
     def one(name: str) -> str:
         return f"{found[name]['median']} / {found[name]['p99']}"
 
-    per_s = found["verdicts_per_s"]
+    per_s, cpu = found["verdicts_per_s"], found["server_cpu_ms"]
+    of_cpu = found["verdicts_per_s_of_cpu"]
     return [
         f"| median / p99 in ms | empty | {found['frames']:,} frames |",
         "| --- | --- | --- |",
         f"| transaction of {CAMERAS:,} verdicts | {ms('transaction_ms')} |",
         f"| before it, reading them and checking their signatures | {ms('reading_ms')} |",
         f"| CPU time of the recorder for both | {ms('recorder_cpu_ms')} |",
+        f"| CPU time of the server for it, mean | {cpu['empty']} | {cpu['full']} |",
+        *(
+            f"| verdicts for a second of the {role}'s CPU | {of_cpu[role]['empty']:,} | {of_cpu[role]['full']:,} |"
+            for role in ("recorder", "server")
+        ),
         f"| verdicts a second, by the medians | {per_s['empty']:,} | {per_s['full']:,} |",
         f"| transaction after an hour of 3,600,000 frames went | | {one('transaction_ms_while_hours_go')} |",
         f"| purging step that drops such an hour | | {one('drop_ms')} |",
@@ -275,6 +299,9 @@ def main() -> None:
         "",
         f"`{command} --rounds {options.rounds}`: PostgreSQL 15 as it comes but without `fsync`, {CAMERAS:,} cameras "
         f"that send a frame a second, {found['partitions'] - 1} hours of them in as many partitions; in turn.",
+        "",
+        f"Beside other work: of the machine's {os.cpu_count()} cores "
+        f"{found['cores']} were allowed, and {found['load']:g} processes wanted to run.",
         "",
         *table(found),
     ]

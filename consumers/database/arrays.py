@@ -53,7 +53,7 @@ class Unnested:
 
     def run(self, connection: Connection, rows: Sequence[Row]) -> DBAPICursor:
         """Run it with `rows`, at least one, of values in the order of the columns."""
-        values = [array(kind, [row[n] for row in rows]) for n, kind in enumerate(self._kinds)]
+        values = [array(kind, column) for kind, column in zip(self._kinds, zip(*rows, strict=True), strict=True)]
         cursor = connection.connection.cursor()
         cursor.execute(self._text, values)
         return cursor

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -13,7 +14,7 @@ from consumers.database.arrays import Unnested, array
 from consumers.database.engine import open_engine
 from infra.local.postgresql import PostgreSQL
 
-COLUMNS = [
+COLUMNS: list[Column[Any]] = [
     Column("a", Text), Column("b", BigInteger), Column("c", Boolean), Column("d", Float), Column("e", LargeBinary)
 ]  # fmt: skip
 ROWS = st.tuples(
@@ -34,8 +35,8 @@ def connection(postgresql: PostgreSQL) -> Iterator[Connection]:
 
 
 @pytest.mark.xdist_group("postgresql")
-@settings(deadline=None, max_examples=50)
-@given(rows=st.lists(ROWS, min_size=1, max_size=20))
+@settings(deadline=None, max_examples=30)
+@given(rows=st.lists(ROWS, min_size=1, max_size=6))
 def test_rows_come_back_as_they_went_in_their_order(connection: Connection, rows: list[tuple[object, ...]]) -> None:
     found = Unnested("SELECT * FROM {rows}", COLUMNS).run(connection, rows).fetchall()
     assert found == rows

@@ -228,6 +228,4 @@ def test_a_database_of_the_version_before_is_cut_and_goes_on(rig: Rig, clock: Cl
         assert tally(connection, FRAME_ROWS) == 2
     # A recorder of the version before is told, and by an error that it waits out.
     with pytest.raises(OperationalError, match="stop the recorders"), rig.engine.begin() as connection:
-        connection.execute(
-            text(f"INSERT INTO frames ({', '.join(columns)}) SELECT * FROM frames ON CONFLICT DO NOTHING")
-        )
+        connection.execute(text(f"INSERT INTO frames ({columns}) SELECT * FROM frames ON CONFLICT DO NOTHING"))
