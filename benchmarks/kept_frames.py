@@ -175,7 +175,7 @@ class Kept:
         with self.engine.begin() as connection:
             count = connection.execute(query).one()[0]
         took = time.perf_counter() - began
-        assert count >= 3_600, count
+        assert count >= min(3_600, self.frames // CAMERAS), count
         return took
 
     def whole_audit(self) -> float:
@@ -213,7 +213,6 @@ def measure(empty: Kept, full: Kept, rounds: int) -> dict[str, Any]:
         purged += [empty.purge_rows() for _ in range(6)]
     each = dict(zip(("empty", "full"), zip(*pairs, strict=True), strict=True))
     return {
-        "cores": len(os.sched_getaffinity(0)),
         "load": round(os.getloadavg()[0], 1),
         "frames": full.frames,
         "partitions": len(dropped) + 1,
@@ -300,8 +299,8 @@ def main() -> None:
         f"`{command} --rounds {options.rounds}`: PostgreSQL 15 as it comes but without `fsync`, {CAMERAS:,} cameras "
         f"that send a frame a second, {found['partitions'] - 1} hours of them in as many partitions; in turn.",
         "",
-        f"Beside other work: of the machine's {os.cpu_count()} cores "
-        f"{found['cores']} were allowed, and {found['load']:g} processes wanted to run.",
+        f"Beside other work: {found['load']:g} processes wanted to run on {os.cpu_count()} cores, so that times of the "
+        "clock are upper bounds; times of the CPU say what a quiet machine would take.",
         "",
         *table(found),
     ]
