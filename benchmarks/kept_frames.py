@@ -213,6 +213,7 @@ def measure(empty: Kept, full: Kept, rounds: int) -> dict[str, Any]:
         purged += [empty.purge_rows() for _ in range(6)]
     each = dict(zip(("empty", "full"), zip(*pairs, strict=True), strict=True))
     return {
+        "machine_cores": os.cpu_count(),
         "load": round(os.getloadavg()[0], 1),
         "frames": full.frames,
         "partitions": len(dropped) + 1,
@@ -273,6 +274,24 @@ def table(found: dict[str, Any]) -> list[str]:
     ]
 
 
+def page(found: dict[str, Any]) -> list[str]:
+    """The page on what was found, in Markdown."""
+    hours, rounds = found["hours"], found["rounds"]
+    command = f"python -m benchmarks.kept_frames --out docs/results/recorders --hours {hours:g} --rounds {rounds}"
+    return [
+        f"# Recording beside {hours:g} hours of 1,000 frames a second",
+        "",
+        f"`{command}`: PostgreSQL 15 as it comes but without `fsync`, {CAMERAS:,} cameras that send a frame a second, "
+        f"an hour a partition; {rounds} transactions of {CAMERAS:,} verdicts on this database and on an empty one, in "
+        "turn.",
+        "",
+        f"Beside other work: {found['load']:g} processes wanted to run on {found['machine_cores']} cores, so that times "
+        "of the clock are upper bounds; times of the CPU say what a quiet machine would take.",
+        "",
+        *table(found),
+    ]
+
+
 def main() -> None:
     """Fill, measure, and write what was found."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -292,18 +311,8 @@ def main() -> None:
                 kept.engine.dispose()
         finally:
             server.stop()
-    command = f"python -m benchmarks.kept_frames --out docs/results/recorders --hours {options.hours:g}"
-    lines = [
-        "# Recording beside a day's history",
-        "",
-        f"`{command} --rounds {options.rounds}`: PostgreSQL 15 as it comes but without `fsync`, {CAMERAS:,} cameras "
-        f"that send a frame a second, {found['partitions'] - 1} hours of them in as many partitions; in turn.",
-        "",
-        f"Beside other work: {found['load']:g} processes wanted to run on {os.cpu_count()} cores, so that times of the "
-        "clock are upper bounds; times of the CPU say what a quiet machine would take.",
-        "",
-        *table(found),
-    ]
+    found = {"hours": options.hours, "rounds": options.rounds, **found}
+    lines = page(found)
     options.out.mkdir(parents=True, exist_ok=True)
     for name, content in (("kept.json", json.dumps(found, indent=1)), ("README.md", "\n".join(lines))):
         with replacing(options.out / name) as fresh:
