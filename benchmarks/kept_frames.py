@@ -285,8 +285,8 @@ def page(found: dict[str, Any]) -> list[str]:
         f"an hour a partition; {rounds} transactions of {CAMERAS:,} verdicts on this database and on an empty one, in "
         "turn.",
         "",
-        f"Beside other work: {found['load']:g} processes wanted to run on {found['machine_cores']} cores, so that times "
-        "of the clock are upper bounds; times of the CPU say what a quiet machine would take.",
+        f"Beside other work: {found['load']:g} processes wanted to run on {found['machine_cores']} cores. Times of the "
+        "clock are upper bounds, then, and so are those of the CPU, if less.",
         "",
         *table(found),
     ]
