@@ -31,7 +31,7 @@ FOR EACH STATEMENT EXECUTE FUNCTION pointillist_frames_are_cut()"""
 
 
 def cut_by_time(connection: Connection) -> None:
-    """Change the database of version 6 behind `connection`, in its transaction: some ten seconds for a million frames."""
+    """Change the database of version 6, in one transaction: some ten seconds for a million frames."""
     connection.execute(text("SET LOCAL statement_timeout = 0"))
     connection.execute(text(f"LOCK TABLE {frames.name} IN ACCESS EXCLUSIVE MODE"))
     _keep_identities(connection)
