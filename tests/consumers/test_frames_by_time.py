@@ -231,3 +231,15 @@ def test_a_database_of_the_version_before_is_cut_and_goes_on(rig: Rig, clock: Cl
     # A recorder of the version before is told, and by an error that it waits out.
     with pytest.raises(OperationalError, match="stop the recorders"), rig.engine.begin() as connection:
         connection.execute(text(f"INSERT INTO frames ({columns}) SELECT * FROM frames ON CONFLICT DO NOTHING"))
+
+
+def test_an_empty_database_of_the_version_before_is_cut_too(rig: Rig, clock: Clock) -> None:
+    with rig.engine.begin() as connection:
+        connection.execute(text("CREATE TABLE before (LIKE frames, PRIMARY KEY (camera, boot, seq))"))
+        connection.execute(text("DROP TABLE frames"))
+        connection.execute(text("ALTER TABLE before RENAME TO frames"))
+        connection.execute(text("UPDATE tallies SET value = 6 WHERE name = 'schema_version'"))
+    rig.close()
+    rig.open()
+    assert len(rig.verdicts([verdict(0)]).rows) == rig.count("frames") == 1
+    assert list(partitions(rig).values()) == [1]
