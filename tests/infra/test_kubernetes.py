@@ -175,13 +175,23 @@ def test_no_secret_has_a_value_and_each_role_is_given_its_own(overlay: str) -> N
             if re.search("SECRET|PASSWORD|TOKEN|_KEY|LOGIN", variable):
                 assert "value" not in entry or variable.endswith("_FILE"), variable
         for volume in spec["volumes"]:
-            if "secret" in volume:
-                assert volume["secret"]["defaultMode"] == 0o440
-                given.setdefault(volume["secret"]["secretName"], set()).add(name)
-    assert {f"pointillist-{role}" for role in ROLES} <= given.keys()
+            assert (volume.get("secret") or volume.get("projected") or {"defaultMode": 0o440})["defaultMode"] == 0o440
+            for secret in secrets_of(volume):
+                given.setdefault(secret, set()).add(name)
+    # Whom to trust is no secret, and the same for all.
+    (kafka,) = of_kind(overlay, "Kafka").values()
+    assert given.pop(f"{kafka['metadata']['name']}-cluster-ca-cert") == ROLES
+    assert {f"pointillist-{role}" for role in (*ROLES, Mosquitto.role)} | ROLES <= given.keys()
     assert all(len(roles) == 1 for roles in given.values())
     text = json.dumps([each for each in OVERLAYS[overlay] if each["kind"] != "ConfigMap"])
     assert not re.search(r"://[^/@\s]*:[^/@\s]*@", text), "a password in a URL"
+
+
+def secrets_of(volume: dict[str, Any]) -> list[str]:
+    """The names of the secrets in a volume."""
+    if "secret" in volume:
+        return [volume["secret"]["secretName"]]
+    return [source["secret"]["name"] for source in volume.get("projected", {}).get("sources", [])]
 
 
 @each_overlay
