@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import re
@@ -14,15 +13,14 @@ import jsonschema
 import kubernetes_validate
 import psycopg
 import pytest
-import typer
 
-import infra.cli
 from infra.environment import Environment
 from infra.local.mosquitto import Mosquitto
 from infra.local.topics import pointillist_topics
 from schemas.limits import MAX_BROKER_BYTES
 from schemas.signers import TrustedSigners
 from schemas.topics import PROCESSORS_GROUP, KafkaTopic
+from tests.infra.command_line import parsed
 from tests.infra.crd_schemas import published
 from tests.infra.kustomize import Resource, build, identity
 
@@ -94,25 +92,6 @@ def test_a_field_that_does_not_exist_is_noticed(kind: str) -> None:
 def test_there_is_one_deployment_for_each_role_and_a_broker(overlay: str) -> None:
     assert of_kind(overlay, "Deployment").keys() == ROLES
     assert of_kind(overlay, "StatefulSet").keys() == {Mosquitto.role}
-
-
-def parsed(arguments: list[str]) -> dict[str, Any]:
-    """What our own command line makes of the arguments of a container."""
-    return _parsed(tuple(arguments))
-
-
-@functools.cache
-def _parsed(arguments: tuple[str, ...]) -> dict[str, Any]:
-    from infra.cli import audit, camera, doctor, key, roles, topics, up  # noqa: F401  # they register their commands
-
-    group = typer.main.get_command(infra.cli.app)
-    word, *options = arguments
-    with group.make_context("pointillist", [*arguments]) as context:
-        command = group.get_command(context, word)  # type: ignore[attr-defined]  # the app has several commands
-        assert command is not None
-        with command.make_context(word, options, parent=context) as made:
-            assert made.args == []
-            return dict(made.params)
 
 
 @each_overlay

@@ -25,6 +25,7 @@ from schemas.errors import BrokerError
 from schemas.identity import CameraId
 from schemas.runtime.access import AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE, Tls
 from schemas.topics import Channel, KafkaTopic, mqtt_topic
+from tests.infra.command_line import parsed
 from tests.infra.kustomize import build, identity
 from tests.infra.secure import Visitor, enrolled, make_fleet
 from tests.infra.test_kubernetes import (
@@ -35,7 +36,6 @@ from tests.infra.test_kubernetes import (
     each_overlay,
     environment,
     of_kind,
-    parsed,
     secrets_of,
 )
 from tests.waiting import wait_until
