@@ -43,7 +43,7 @@ def require_mqtt(address: tuple[str, int], wait_s: float, tls: Tls | None = None
             raise Refused(why)
         return True
 
-    _require("an MQTT 5 broker", address, wait_s, accepts)
+    require("an MQTT 5 broker", address, wait_s, accepts)
 
 
 def require_kafka(address: KafkaAddress, wait_s: float) -> None:
@@ -65,7 +65,7 @@ def require_kafka(address: KafkaAddress, wait_s: float) -> None:
     # Its own line for each try would bury ours.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     try:
-        _require("a Kafka broker", places[0], wait_s, answers)
+        require("a Kafka broker", places[0], wait_s, answers)
     finally:
         logging.getLogger("aiokafka").setLevel(logging.NOTSET)
 
@@ -105,7 +105,11 @@ async def _password_refused(address: KafkaAccess, places: list[tuple[str, int]])
     return False
 
 
-def _require(what: str, address: tuple[str, int], wait_s: float, answers: Callable[[], bool]) -> None:
+def require(what: str, address: tuple[str, int], wait_s: float, answers: Callable[[], bool]) -> None:
+    """Return when `answers` does, asked for `wait_s` seconds; it raises `Refused` where to wait does not help.
+
+    `BrokerError` says what was expected where.
+    """
     end = time.monotonic() + wait_s
     host, port = address
     while True:

@@ -1,4 +1,4 @@
-"""A Kafka with TLS and rights, for all tests that need one."""
+"""A Kafka and a PostgreSQL with TLS and rights, for all tests that need them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from collections.abc import Iterator
 import pytest
 
 from infra.layout import Layout
+from infra.local.postgresql import passing_folder
 from infra.local.topics import create_topics, pointillist_topics
+from infra.pki.authority import Authority
 from infra.pki.kafka_rights import grant
 from tests.infra.secure import make_fleet
 from tests.infra.secure_kafka import KafkaWithPasswords
+from tests.infra.secure_postgresql import SecurePostgreSQL
 
 
 @pytest.fixture(scope="session")
@@ -31,3 +34,16 @@ def secure_kafka(kafka_fleet: Layout) -> Iterator[KafkaWithPasswords]:
         yield kafka
     finally:
         kafka.stop()
+
+
+@pytest.fixture(scope="session")
+def secure_postgresql(kafka_fleet: Layout) -> Iterator[SecurePostgreSQL]:
+    """With a certificate of the same authority, for `localhost` and no address."""
+    with passing_folder() as folder:
+        issued = Authority(kafka_fleet.pki).issue("postgresql", hosts=["localhost"], client=False)
+        server = SecurePostgreSQL(folder, issued)
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()
