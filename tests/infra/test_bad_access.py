@@ -91,18 +91,13 @@ def refusal(*arguments: object) -> str:
     return line
 
 
+FOREIGN = "the server does not trust our certificate: it is of another fleet or has ended"
 WRONG: dict[str, tuple[Callable[[Material], Path], str]] = {
     "another fleet's": (lambda m: m.role(m.other, "admin"), ANOTHER),
-    "of another fleet, who trusts us": (
-        lambda m: m.mixed(trusts=m.ours, is_of=m.other), "the server does not trust our certificate: it is of another "
-        "fleet or has ended",
-    ),
-    "expired": (
-        lambda m: m.mixed(trusts=m.ours, is_of=m.ours, days=-0.5), "the server does not trust our certificate: it is of "
-        "another fleet or has ended",
-    ),
+    "of another fleet, who trusts us": (lambda m: m.mixed(trusts=m.ours, is_of=m.other), FOREIGN),
+    "expired": (lambda m: m.mixed(trusts=m.ours, is_of=m.ours, days=-0.5), FOREIGN),
     "none": (lambda m: m.trust_alone(), "the server asks for a certificate, and ours is missing or bad"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("command", ["topics", "model list", "audit", "record", "process"])

@@ -113,8 +113,8 @@ def test_keys_that_are_revoked_reach_every_role_that_has_keys(overlay: str) -> N
             mount = next(each for each in container["volumeMounts"] if each["mountPath"] == str(file.parent))
             assert "subPath" not in mount, "what is mounted so never changes"
             volume = next(each for each in spec["volumes"] if each["name"] == mount["name"])
-            given = of_kind(overlay, "ConfigMap")[volume["configMap"]["name"]]["data"]
-            assert json.loads(given[file.name]) == {}
+            assert volume["configMap"] == {"name": "generations"}, "as `kubectl create configmap --from-file` makes it"
+            assert file.name == Layout(Path()).generations.name
     assert "generations_file" in Environment.model_fields
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import subprocess
@@ -64,10 +65,12 @@ class Recorders:
         await until(records)
         return process
 
-    def recorded(self, camera: str) -> tuple[RangeSet, RangeSet]:
-        """What is recorded of a camera, and what is dead-lettered."""
+    def recorded(self) -> dict[str, tuple[RangeSet, RangeSet]]:
+        """What is recorded of each camera, and what is dead-lettered."""
         with open_records(self.url) as records:
-            return records.recorded(camera, BOOT), records.dead_lettered(camera, BOOT)
+            found = records.recorded_by_boot(), records.dead_lettered_by_boot()
+        none = RangeSet()
+        return {camera: (found[0].get((camera, BOOT), none), found[1].get((camera, BOOT), none)) for camera in CAMERAS}
 
 
 @pytest.fixture
@@ -137,7 +140,11 @@ async def test_recorders_by_certificate_and_by_password_share_the_work_of_a_grou
     async def settled(last: int) -> None:
         letters = RangeSet.of(seq for seq in range(last + 1) if seq % 10 == 5)
         expected = (RangeSet([(0, last)]).minus(letters), letters)
-        await until(lambda: all(recorders.recorded(camera) == expected for camera in CAMERAS))
+
+        async def all_recorded() -> bool:
+            return await asyncio.to_thread(recorders.recorded) == dict.fromkeys(CAMERAS, expected)
+
+        await until(all_recorded)
 
     own = role_folder(kafka_fleet.pki, "recorder")
     first = await recorders.start(secure_kafka.listen, "--kafka-tls", str(own))
