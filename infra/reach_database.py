@@ -33,6 +33,7 @@ _REFUSALS: Final = (
     (r"does not support SSL", "it does not speak TLS"),
     (r"certificate|SSL error|sslmode|sslrootcert", None),
 )
+_BEFORE: Final = ("failed: ", "FATAL: ", "ERROR: ")
 
 
 def require_database(url: str, wait_s: float) -> None:
@@ -104,9 +105,8 @@ def _refusal(url: str, parsed: URL) -> str | None:
 
 def _last(said: str, place: int) -> str:
     """The clause of a long line that says it: libpq puts the place of the connection before."""
-    start = max(said.rfind(mark, 0, place) + len(mark) for mark in ("failed: ", "FATAL: ", "ERROR: "))
-    end = said.find(" Either provide", place)
-    return said[max(0, start) : end if end > 0 else None].strip().rstrip(".")
+    before = (said.rfind(mark, 0, place) + len(mark) for mark in _BEFORE if mark in said[:place])
+    return said[max(before, default=0) :].partition(" Either provide")[0].strip()
 
 
 def _settings(parsed: URL) -> dict[str, str]:

@@ -13,7 +13,7 @@ import pytest
 
 from infra.environment import Environment
 from infra.layout import Layout
-from infra.local.kafka import Kafka, kafka_security
+from infra.local.kafka import CLUSTER_ID, Kafka, kafka_security
 from infra.local.kafka_jars import java_binary, kafka_jars
 from infra.local.topics import create_topics, pointillist_topics
 from infra.pki.kafka_rights import grant
@@ -120,16 +120,21 @@ class _AsInTheImage(Kafka):
         assert self._pki is not None
         for name in ("default", "mounted", "final"):
             (self.folder / name).mkdir(exist_ok=True)
-        own = str(role_folder(self._pki, "kafka"))
-        there = {"kafka:9092": self.listen, "/etc/kafka/pki": own, "/var/lib/kafka/data": str(self.folder / "data")}
-        there |= {"BROKER://:9092": f"BROKER://{self.listen}", "$$": "$"}
-        for name in ("1@kafka:9093", "CONTROLLER://:9093"):
-            there[name] = f"{name.rpartition('kafka')[0] or name[:13]}{self.host}:{self._ports['kafka-controller']}"
-        variables = {"CLUSTER_ID": "5L6g3nShT-eMCtK--X86sw", "KAFKA_OFFSETS_TOPIC_NUM_PARTITIONS": "4"}
+        # What the containers' names and paths are on this machine.
+        here = {
+            "kafka:9092": self.listen,
+            "BROKER://:9092": f"BROKER://{self.listen}",
+            "@kafka:9093": f"@{self.host}:{self._ports['kafka-controller']}",
+            "CONTROLLER://:9093": f"CONTROLLER://{self.host}:{self._ports['kafka-controller']}",
+            "/etc/kafka/pki": str(role_folder(self._pki, "kafka")),
+            "/var/lib/kafka/data": str(self.folder / "data"),
+            "$$": "$",
+        }
+        variables = {"CLUSTER_ID": CLUSTER_ID, "KAFKA_OFFSETS_TOPIC_NUM_PARTITIONS": "4"}
         for name, value in SERVICES["kafka"]["environment"].items():
-            for before, after in there.items():
-                value = str(value).replace(before, after)
-            variables[name] = value
+            variables[name] = str(value)
+            for before, after in here.items():
+                variables[name] = variables[name].replace(before, after)
         java = [java_binary(), "-Xmx512m", "-XX:TieredStopAtLevel=1", "-cp", os.pathsep.join(map(str, kafka_jars()))]
         folders = (f"--{name}-configs-dir={self.folder / name}" for name in ("default", "mounted", "final"))
         setup = [*java, "kafka.docker.KafkaDockerWrapper", "setup", *folders]

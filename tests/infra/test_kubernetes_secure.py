@@ -15,7 +15,7 @@ import pytest
 from infra.environment import Environment
 from infra.layout import Layout
 from infra.local.mosquitto import Mosquitto, mosquitto_binary
-from infra.local.ports import free_port
+from infra.local.ports import free_port, is_free
 from infra.pki.authority import Authority
 from infra.pki.kafka_rights import SUPER_USERS, kafka_rights
 from infra.pki.roles import role_folder, role_tls
@@ -193,7 +193,9 @@ def as_deployed(fleet: Layout, folder: Path) -> Iterator[tuple[int, int]]:
         yield cameras, bridges
     finally:
         started.terminate()
-        assert started.wait(20) is not None
+        started.wait(20)
+    assert is_free(cameras)
+    assert is_free(bridges)
 
 
 @pytest.mark.brokers
