@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from infra.reach import Refused, require
-from schemas.errors import BrokerError
+from schemas.errors import BrokerError, ConfigError
 from schemas.runtime.access import Tls, secured, tls_refusal
 
 if TYPE_CHECKING:
@@ -135,5 +135,7 @@ def _distrust(settings: dict[str, str]) -> str | None:
             return None
     except ssl.SSLError as error:
         return tls_refusal(error)
+    except ConfigError as error:
+        return f"sslrootcert: {error}"
     except (OSError, ValueError, KeyError):
         return None
