@@ -9,7 +9,7 @@ import ssl
 import struct
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Final
 
 from infra.role import address as parse
@@ -89,19 +89,26 @@ def _look_for_refusal(places: list[tuple[str, int]], tls: Tls) -> None:
 
 async def _password_refused(address: KafkaAccess, places: list[tuple[str, int]]) -> bool:
     """Whether a server answers that it does not know this user, or not by this password."""
-    from aiokafka.conn import create_conn
+    from aiokafka.conn import AIOKafkaConnection
     from aiokafka.errors import AuthenticationFailedError, KafkaError, SaslAuthenticationFailed
 
     options = kafka_options(address)
     del options["bootstrap_servers"]
     for host, port in places:
+        link = AIOKafkaConnection(host, port, client_id="ready", request_timeout_ms=int(_ANSWER_S * 1000), **options)
+        refused = False
         try:
-            link = await create_conn(host, port, client_id="ready", request_timeout_ms=int(_ANSWER_S * 1000), **options)
+            await link.connect()
         except (AuthenticationFailedError, SaslAuthenticationFailed):
-            return True
+            refused = True
         except (KafkaError, OSError, TimeoutError):
+            link.close()
             continue
-        link.close()
+        # What still closes when the loop ends is never closed.
+        with suppress(TimeoutError):
+            await asyncio.wait_for(link.close(), _ANSWER_S)
+        if refused:
+            return True
     return False
 
 

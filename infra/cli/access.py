@@ -72,6 +72,8 @@ def mqtt_place(
     if scheme == "mqtt" and found is not None:
         raise ConfigError("expected mqtts://host:port beside files for TLS, got mqtt://")
     secret = _login(login or environment.mqtt_login_file, environment.mqtt_login)
+    if found is not None:
+        found.context()  # what is wrong with the files is said now
     if secret is not None and found is None:
         raise ConfigError("expected --mqtt-tls beside a password for the MQTT broker: none is sent without TLS")
     return MqttPlace(address(rest), found, secret)
