@@ -104,7 +104,7 @@ WRONG: dict[str, tuple[Callable[[Material], Path], str]] = {
 def test_every_command_at_kafka_names_what_is_wrong_with_its_certificate_or_password(
     secure_kafka: KafkaWithPasswords, material: Material, tmp_path: Path, command: str
 ) -> None:
-    beside = {
+    beside: dict[str, list[object]] = {
         "audit": ["--database", f"sqlite:///{tmp_path}/records.sqlite"],
         "record": ["--database", f"sqlite:///{tmp_path}/records.sqlite", "--quarantine", tmp_path / "quarantine"],
         "process": ["--bundle", "scene"],

@@ -168,7 +168,7 @@ def test_a_database_of_another_version_is_one_line_with_exit_status_2(
 ) -> None:
     database = f"version_{name}"
     with psycopg.connect(
-        host="localhost", port=way.server.port, user="postgres", sslmode="verify-full", sslrootcert=way.root,
+        host="localhost", port=way.server.port, user="postgres", sslmode="verify-full", sslrootcert=str(way.root),
         autocommit=True,
     ) as connection:  # fmt: skip
         connection.execute(f"create database {database}".encode())
