@@ -16,7 +16,8 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.errors import KafkaError
 from sqlalchemy import Engine, func, select
 
-from consumers.database.tables import dead_letters, frames
+from consumers.database.queries import Records
+from consumers.database.tables import dead_letters
 from schemas.cloudevents import camera_source, event_headers
 from schemas.errors import BrokerError
 from schemas.identity import CameraId, Identity
@@ -27,6 +28,7 @@ from schemas.runtime.kafka_clients import REQUEST_S, STOP_S, leave, start, stop
 
 MOST: Final = 10_000
 """Letters in one replay: the rest is for the next."""
+_AT_ONCE: Final = 500
 _PATIENCE_S: Final = 30.0
 
 
@@ -78,16 +80,24 @@ def reasons(engine: Engine) -> list[dict[str, Any]]:
 
 def letters(engine: Engine, reason: str) -> tuple[list[Letter], int]:
     """The frames refused for a reason that are not recorded, each once, the oldest first, and how many are recorded."""
-    columns = [dead_letters.c[name] for name in Letter.__dataclass_fields__]
-    same = (frames.c.camera == dead_letters.c.camera, frames.c.boot == dead_letters.c.boot)
-    recorded = select(frames.c.seq).where(*same, frames.c.seq == dead_letters.c.seq).exists()
     mine = (dead_letters.c.reason == reason, dead_letters.c.verified)
-    query = select(*columns).where(*mine, ~recorded).order_by(dead_letters.c.recorded_ms).limit(MOST)
     with engine.begin() as connection:
-        meanwhile = connection.scalar(select(func.count()).select_from(dead_letters).where(*mine, recorded)) or 0
-        found = [Letter(*row) for row in connection.execute(query)]
-    once = {(each.camera, each.boot, each.seq): each for each in found}
-    return list(once.values()), meanwhile
+        boots = connection.execute(select(dead_letters.c.camera, dead_letters.c.boot).where(*mine).distinct()).all()
+    records = Records(engine)
+    recorded = {(camera, boot): records.recorded(camera, boot) for camera, boot in boots}
+    columns = [dead_letters.c[name] for name in Letter.__dataclass_fields__]
+    query = select(*columns).where(*mine).order_by(dead_letters.c.recorded_ms)
+    found: dict[tuple[str, int, int], Letter] = {}
+    meanwhile: set[tuple[str, int, int]] = set()
+    with engine.begin() as connection:
+        for row in connection.execution_options(yield_per=_AT_ONCE).execute(query):
+            letter = Letter(*row)
+            identity = letter.camera, letter.boot, letter.seq
+            if letter.seq in recorded.get(identity[:2], ()):
+                meanwhile.add(identity)
+            elif len(found) < MOST:
+                found[identity] = letter
+    return list(found.values()), len(meanwhile)
 
 
 async def replay(kafka: KafkaAddress, topic: str, found: Sequence[Letter], recorded: int) -> Replayed:

@@ -18,6 +18,7 @@ from consumers.console.rollup import DAY_MS, HOUR_MS, MINUTE_MS, Rollup, by_hour
 from consumers.console.store import Store, camera_hours, camera_minutes
 from consumers.console.store import metadata as own
 from consumers.database.engine import open_engine
+from consumers.database.spans import ensure_span
 from consumers.database.tables import frames, metadata
 from consumers.reading.batch import frame_row
 from infra.local.postgresql import PostgreSQL
@@ -42,6 +43,8 @@ class Books:
     def record(self, verdicts: list[Verdict], recorded_ms: int, camera: str = CAMERA) -> None:
         rows = [frame_row((camera, BOOT, made.seq), made, recorded_ms)._asdict() for made in verdicts]
         with self.recorded.begin() as connection:
+            if connection.dialect.name == "postgresql":
+                ensure_span(connection, recorded_ms)
             connection.execute(insert(frames), rows)
 
     def roll_up(self, now_ms: int = NOW_MS + DAY_MS) -> None:
