@@ -22,11 +22,11 @@ from consumers.console.commands import Commands
 from consumers.console.fleet import Fleet
 from consumers.console.gate import may, session_of
 from consumers.console.models import ModelsWatch
+from consumers.console.recorded import Recorded
 from consumers.console.sessions import Sessions
 from consumers.console.settings import ConsoleSettings
 from consumers.console.store import Store
 from consumers.console.users import Right, User
-from consumers.database.engine import open_engine
 from schemas.runtime.health import Health
 
 P = ParamSpec("P")
@@ -64,9 +64,9 @@ class Desk:
     _reading: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2, thread_name_prefix="reading"))
     _writing: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="writing"))
     _telling: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(8, thread_name_prefix="telling"))
-    _engine: Engine | None = None
 
     def __post_init__(self) -> None:
+        self.recorded = Recorded(self.settings.recorder.database)
         self.templates = Environment(
             loader=FileSystemLoader(HERE / "templates"), autoescape=True, trim_blocks=True, lstrip_blocks=True,
             undefined=StrictUndefined,
@@ -75,10 +75,8 @@ class Desk:
         self.templates.filters |= {"percent": percent, "rate": rate, "moment": moment, "count": count, "size": size}
 
     def engine(self) -> Engine:
-        """The recorder's database, to read; StateError when it is not there yet."""
-        if self._engine is None:
-            self._engine = open_engine(self.settings.recorder.database, writes=False)
-        return self._engine
+        """The recorder's database, to read now; StateError when it is not there yet."""
+        return self.recorded.engine()
 
     async def read(self, query: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run what reads a database."""
@@ -115,8 +113,7 @@ class Desk:
         """Let go of threads and databases."""
         for pool in (self.checks, self._reading, self._writing, self._telling):
             pool.shutdown(wait=True, cancel_futures=True)
-        if self._engine is not None:
-            self._engine.dispose()
+        self.recorded.close()
 
 
 def percent(share: float | None) -> str:

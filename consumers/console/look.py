@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import structlog
-from sqlalchemy import Connection, Engine, select
+from sqlalchemy import Connection, select
 
 from consumers.board.board import monotonic_ms
 from consumers.board.camera import Camera
 from consumers.board.shown import camera_shown
 from consumers.console.fleet import Fleet
-from consumers.database.engine import open_engine
+from consumers.console.recorded import Recorded
 from consumers.database.tables import alerts, cameras, shown
 from consumers.reading.rows import CameraRow
 from schemas.errors import StateError
@@ -49,13 +49,12 @@ class Seen:
 class Look:
     """Reads the recorder's database in a thread of its own and tells the fleet."""
 
-    def __init__(self, database: str, fleet: Fleet, closed: Sequence[str] | set[str], health: Health) -> None:
+    def __init__(self, recorded: Recorded, fleet: Fleet, closed: Sequence[str] | set[str], health: Health) -> None:
         """`closed` are the ids of alerts that people have closed: whoever closes one adds it there."""
-        self._url = database
+        self._recorded = recorded
         self._fleet = fleet
         self._closed = closed
         self._health = health
-        self._engine: Engine | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="look")
         self._said_to_ms = 0
         self._saved_to_ms = 0
@@ -87,9 +86,7 @@ class Look:
 
     def look(self) -> Seen:
         """Read what was written since the last look. For the thread of its own."""
-        if self._engine is None:
-            self._engine = open_engine(self._url, writes=False)
-        with self._engine.begin() as connection:
+        with self._recorded.engine().begin() as connection:
             said = self._said(connection)
             saved = self._saved(connection)
             open_ones = _open_alerts(connection, self._closed)
@@ -115,10 +112,8 @@ class Look:
         return found
 
     def close(self) -> None:
-        """Let go of the database."""
+        """End what is being read."""
         self._thread.shutdown(wait=True, cancel_futures=True)
-        if self._engine is not None:
-            self._engine.dispose()
 
 
 def _open_alerts(connection: Connection, closed: Sequence[str] | set[str]) -> Mapping[str, list[str]]:

@@ -73,7 +73,7 @@ async def run_console(
     desk.audit, desk.health = AuditDesk(settings.recorder, keys), health
     desk.models = ModelsWatch(settings.recorder.kafka, settings.models_topic, TrustedSigners.read(settings.trust))
     feed = Feed(settings.recorder, keys, desk.fleet, health)
-    look = Look(settings.recorder.database, desk.fleet, desk.closed, health)
+    look = Look(desk.recorded, desk.fleet, desk.closed, health)
     server = make_server(desk)
     visits = metrics.PAGE_VISITS.on(registry)
     tasks = [
@@ -118,8 +118,9 @@ async def _roll_up(desk: Desk) -> None:
     purge_at_s = 0.0
     while True:
         try:
-            if rollup is None:
-                rollup = Rollup(await desk.write(desk.engine), desk.store.engine)
+            engine = await desk.write(desk.engine)
+            if rollup is None or rollup.recorded is not engine:
+                rollup = Rollup(engine, desk.store.engine)
             rollup.note({card.name: card.evidence for card in desk.fleet.cards() if card.evidence})
             more = await desk.write(rollup.step)
             if time.monotonic() >= purge_at_s:

@@ -47,7 +47,7 @@ MINUTES_KEPT_MS: Final = 8 * DAY_MS
 HOURS_KEPT_MS: Final = 400 * DAY_MS
 _LATEST_MS: Final = 30 * DAY_MS
 """A frame that says it was taken earlier than so long before it was recorded counts when it was recorded."""
-_SETTLED_MS: Final = {"sqlite": 3_000, "postgresql": 35_000}
+_SETTLED_MS: Final = {"sqlite": 15_000, "postgresql": 35_000}
 """So old are frames that are added: a transaction of the recorder that began earlier has ended by then."""
 _STEPS_MS: Final = (1_000, 6 * HOUR_MS)
 _STEP_S: Final = 0.2
@@ -68,7 +68,7 @@ class Rollup:
 
     def __init__(self, recorded: Engine, own: Engine) -> None:
         """`recorded` is the recorder's database, only read; `own` the console's."""
-        self._recorded = recorded
+        self.recorded = recorded
         self._own = own
         self._add = {table: _addition(own, table) for table in (camera_minutes, camera_hours)}
         insertion = upsert(own, class_hours)
@@ -87,11 +87,11 @@ class Rollup:
 
     def step(self, now_ms: int | None = None) -> bool:
         """Add some more frames; whether there are others to be added at once."""
-        settled_ms = (now_ms or time.time_ns() // 10**6) - _SETTLED_MS[self._recorded.dialect.name]
+        settled_ms = (now_ms or time.time_ns() // 10**6) - _SETTLED_MS[self.recorded.dialect.name]
         with self._own.begin() as own:
             begin_ms = mark(own, _TO)
         begun_s = time.monotonic()
-        with self._recorded.begin() as recorded:
+        with self.recorded.begin() as recorded:
             oldest = select(func.min(frames.c.recorded_ms)).where(frames.c.recorded_ms >= begin_ms)
             # Nothing was recorded in between: so much time is passed over at once.
             first_ms = recorded.scalar(oldest)

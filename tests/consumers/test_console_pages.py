@@ -36,7 +36,7 @@ def rig(tmp_path: Path, recorder: Rig) -> Iterator[ConsoleRig]:
 
 
 def look(rig: ConsoleRig) -> None:
-    looking = Look(rig.desk.settings.recorder.database, rig.desk.fleet, rig.desk.closed, Health())
+    looking = Look(rig.desk.recorded, rig.desk.fleet, rig.desk.closed, Health())
     looking.tell(looking.look())
     looking.close()
     rig.tick()
@@ -182,3 +182,21 @@ def test_pages_are_shown_before_the_recorder_has_made_a_database(tmp_path: Path)
             assert browser.get(page).status_code == 200, page
     finally:
         rig.close()
+
+
+def test_a_database_that_the_recorder_replaced_is_read_and_not_the_one_set_aside(
+    rig: ConsoleRig, recorder: Rig, tmp_path: Path
+) -> None:
+    raise_alert(recorder)
+    browser = rig.browser()
+    assert CAMERA in browser.get("/alerts").text
+    recorder.close()
+    for file in tmp_path.glob("records.sqlite*"):
+        file.rename(file.with_name(f"aside-{file.name}"))
+    assert CAMERA not in browser.get("/alerts").text
+    again = Rig(tmp_path, f"sqlite:///{tmp_path}/records.sqlite")
+    raise_alert(again, "cd" * 16, "lab/other")
+    page = browser.get("/alerts").text
+    assert "lab/other" in page
+    assert CAMERA not in page
+    again.close()

@@ -49,6 +49,7 @@ def test_the_folder_of_each_role_holds_all_that_it_needs_and_nothing_of_another(
         "bridge": {"bridges.share", "generations.json"},
         "processor": {"generations.json"},
         "recorder": {"generations.json"},
+        "console": {"generations.json"},
         "admin": set(), "audit": set(), "health": set(),
     }  # fmt: skip
     assert held(layout, "bridge")["bridges.share"] == share_name(layout.pki)
