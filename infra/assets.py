@@ -48,9 +48,9 @@ def are_made() -> bool:
     return stamp.is_file() and stamp.read_text() == locked() and all((folder() / name).is_file() for name in FILES)
 
 
-def make() -> None:
-    """Take the files in, unless they are there; `SystemExit` says in one line what is missing."""
-    if are_made():
+def make(*, to_test: bool = False) -> None:
+    """Take the files in, unless they are there, and `to_test` what tests them; `SystemExit` says what is missing."""
+    if are_made() and not (to_test and not (NODE_MODULES / TESTED_WITH).is_file()):
         return
     place = NODE_MODULES.parent
     place.mkdir(parents=True, exist_ok=True)

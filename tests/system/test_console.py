@@ -17,7 +17,7 @@ import pytest
 import yaml
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
-from infra.assets import NODE_MODULES, TESTED_WITH
+from infra.assets import NODE_MODULES, TESTED_WITH, make
 from infra.up.background import RunningSystem
 from tests.waiting import wait_until
 
@@ -40,7 +40,7 @@ SCENARIO = {
         for name, fps in ((SICK, 2), (BLACK, 1), (WELL, 1))
     ],
     "faults": [
-        {"camera": "gate-2", "kind": "sticker", "at_s": 40, "for_s": 900},
+        {"camera": "gate-2", "kind": "sticker", "at_s": 30, "for_s": 900},
         {"camera": "gate-3", "kind": "black", "at_s": 10, "for_s": 900},
     ],
 }
@@ -101,6 +101,7 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSystem]:
 
 @pytest.fixture(scope="module")
 def visit(system: RunningSystem) -> Iterator[Visit]:
+    make(to_test=True)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield Visit(browser, f"http://{system.roles()['console']['listen']}")
