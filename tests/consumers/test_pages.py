@@ -28,6 +28,8 @@ async def served(tmp_path: Path) -> AsyncIterator[Served]:
 async def test_visitors_are_answered_beside_a_crowd_of_half_open_requests(served: Served) -> None:
     with half_open(served.port, 3 * MAX_CONNECTIONS) as crowd:
         assert (await get(served.port, "/cameras"))[0] == 200
+        status, body = await get(served.port, "/")
+        assert (status, "/cameras" in json.loads(body)["answers"]) == (200, True)
         assert (await get(served.port, "/alerts"))[0] == 200
         await until(lambda: served.visits("crowded") >= 2 * MAX_CONNECTIONS)
         assert pages_process().num_fds() < 2 * MAX_CONNECTIONS
