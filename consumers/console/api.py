@@ -177,6 +177,23 @@ async def _replay(desk: Desk, request: Request) -> Response:
     return JSONResponse({"outcome": await replay_reason(desk, session_of(request).name, reason[:80])})
 
 
+async def _models(desk: Desk, _request: Request) -> Response:
+    watch = desk.models
+    if watch is None:
+        return no(503, "this console reads no models")
+    served = {
+        name: {"model": each.model_id, "since_ms": each.since_ms, "runs": each.runs, "refuses": each.error}
+        for name, each in watch.served.items()
+    }
+    published = [
+        {"model": each.model_id, "digest": each.digest, "published_ms": each.published_ms}
+        | {"withdrawn_ms": each.withdrawn_ms or None, "classes": list(each.classes), "strip": each.strip}
+        for each in watch.models.published
+    ]
+    live = watch.live.model_id if watch.live is not None else None
+    return JSONResponse({"live": live, "served": served, "published": published, "refused": watch.refused})
+
+
 async def _openapi(_desk: Desk, _request: Request) -> Response:
     return JSONResponse(document())
 
@@ -213,6 +230,7 @@ OPERATIONS: Final = (
         "GET", "/export/verdicts.parquet", "The same as Parquet", _export, _SPAN,
         gives="application/vnd.apache.parquet",
     ),
+    Operation("GET", "/models", "What was published, and what each processor serves", _models),
     Operation("GET", "/audit", "The conservation law, as it stands now", _audit),
     Operation("GET", "/dead-letters", "How many payloads were refused, by reason", _letters),
     Operation(

@@ -41,6 +41,9 @@ def test_what_a_trusted_signer_published_is_shown_and_what_processors_say(rig: C
     page = rig.browser().get("/models").text
     assert page.count("live</span>") == 1
     assert "it has other classes" in page
+    told = rig.browser().get("/api/v1/models").json()
+    assert (told["live"], told["served"]["p-2"]["refuses"]) == ("cured", "it has other classes")
+    assert [each["model"] for each in told["published"]] == ["cured", "before"]
     rig.desk.models.take(b"processor/p-2", None)
     assert "it has other classes" not in rig.browser().get("/models").text
 
