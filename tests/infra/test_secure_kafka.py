@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -45,7 +45,7 @@ TOPICS = [topic.value for topic in KafkaTopic]
 class _WithPasswords(Kafka):
     """Beside its usual way in it has one for users with a password."""
 
-    port_names: ClassVar[tuple[str, ...]] = (*Kafka.port_names, "kafka-login")
+    port_names = (*Kafka.port_names, "kafka-login")
 
     @property
     def login(self) -> str:
