@@ -34,7 +34,7 @@ class Quorum:
     """
 
     def __init__(self, state: Path, ports: Ports, count: int) -> None:
-        """Raises StateError when the folder's Kafka has another number of nodes."""
+        """Raises StateError when the folder's Kafka has another number of nodes, or nodes that nothing names."""
         check_count(state, count)
         self._state = state
         self._file = state / NODES_FILE
@@ -44,6 +44,10 @@ class Quorum:
         self.controllers: list[str] = found.get("controllers", [])
         """Of each node `NUMBER@HOST:PORT:FOLDER_ID`, as `kafka.tools.StorageTool` is told of them."""
         if not self.controllers:
+            if any((state / name / "data").is_dir() for name in node_names(count)):
+                raise StateError(
+                    f"expected {self._file} beside the data of Kafka's nodes, which it names: bring it back"
+                )
             self.controllers = [
                 f"{number + 1}@{LOOPBACK}:{ports.take(f'{name}-controller')}:{_folder_id()}"
                 for number, name in enumerate(node_names(count))

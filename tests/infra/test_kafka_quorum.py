@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import subprocess
@@ -123,7 +122,16 @@ def test_a_record_is_acknowledged_when_all_copies_but_one_have_it(copies: int, n
     assert said == (None if copies == 1 else str(needed))
 
 
-def test_a_damaged_list_of_nodes_is_that_of_a_new_folder(state_dir: Path) -> None:
-    (state_dir / NODES_FILE).write_text("{")
-    quorum = Quorum(state_dir, Ports(state_dir), 3)
-    assert json.loads((state_dir / NODES_FILE).read_text())["controllers"] == quorum.controllers
+@pytest.mark.parametrize("text", ["{", None])
+def test_nodes_that_nothing_names_any_more_are_not_taken_for_new_ones(state_dir: Path, text: str | None) -> None:
+    Quorum(state_dir, Ports(state_dir), 3)
+    file = state_dir / NODES_FILE
+    if text is None:
+        file.unlink()
+    else:
+        file.write_text(text)
+    Quorum(state_dir, Ports(state_dir), 3)  # none has begun: they are new
+    file.unlink()
+    written(state_dir, "kafka-2")
+    with pytest.raises(StateError, match=r"expected .*kafka-nodes\.json beside the data of Kafka's nodes"):
+        Quorum(state_dir, Ports(state_dir), 3)
