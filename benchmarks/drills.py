@@ -29,7 +29,7 @@ from pathlib import Path
 
 from benchmarks.hostile import publish_hostile
 from benchmarks.large_camera import large
-from benchmarks.nodes import nodes
+from benchmarks.nodes import FAULTS, nodes
 from benchmarks.system import COMMAND, Result, RunningSystem, summary
 from consumers.evidence.chain import Chain, alert_id
 from infra.kafka_files import read_topic
@@ -252,9 +252,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", choices=DRILLS)
     parser.add_argument("--json", type=Path)
+    parser.add_argument(
+        "--fault", choices=FAULTS, action="append", help="of nodes: only this one, the others as the file has them"
+    )
     arguments = parser.parse_args()
+    drill = DRILLS[arguments.name]
     with tempfile.TemporaryDirectory(prefix="pointillist-drill-") as folder:
-        result = DRILLS[arguments.name](Path(folder))
+        if arguments.fault and drill is nodes:
+            before = json.loads(arguments.json.read_text())["result"] if arguments.json.is_file() else {}
+            found = before | nodes(Path(folder), faults=arguments.fault)
+            result = {fault: found[fault] for fault in FAULTS if fault in found}
+        else:
+            result = drill(Path(folder))
     text = json.dumps({"drill": arguments.name, "result": result}, indent=2)
     print(text)
     if arguments.json:

@@ -71,7 +71,7 @@ class Kafka(Service):
     """
 
     role = "kafka"
-    port_names = ("kafka", "kafka-controller")
+    port_names: tuple[str, ...] = ("kafka", "kafka-controller")
 
     def __init__(
         self,

@@ -21,7 +21,7 @@ _REPLICAS: Final = CompactArray(
 )
 
 
-class _Answer(Response):
+class _Answer(Response):  # type: ignore[misc]  # aiokafka has no annotations
     API_KEY = 55
     API_VERSION = 1
     SCHEMA = Schema(
@@ -50,7 +50,7 @@ class _Answer(Response):
     )
 
 
-class _Asked(RequestStruct):
+class _Asked(RequestStruct):  # type: ignore[misc]  # aiokafka has no annotations
     API_KEY = 55
     API_VERSION = 1
     FLEXIBLE_VERSION = True
@@ -68,7 +68,7 @@ class _Asked(RequestStruct):
     )
 
 
-class _DescribeQuorum(Request[_Asked]):
+class _DescribeQuorum(Request[_Asked]):  # type: ignore[misc]  # aiokafka has no annotations
     API_KEY = 55
 
     def build(self, request_struct_class: type[_Asked]) -> _Asked:

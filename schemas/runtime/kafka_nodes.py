@@ -28,7 +28,7 @@ def leave_missing_nodes(client: Any) -> None:
 
     To be called before it is started. A Kafka of one node is asked no more often than without this.
     """
-    inner = getattr(client, "client", None) or getattr(client, "_client", None)
+    inner: Any = getattr(client, "client", None) or getattr(client, "_client", None)
     if not hasattr(inner, "_get_conn"):
         return  # no client of aiokafka's: a stand-in for one
     patience_s = inner._request_timeout_ms / 1000
