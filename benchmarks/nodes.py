@@ -2,7 +2,8 @@
 
 Each kind of fault has a run of its own, in which it befalls one node after the other, the next one only when every
 partition has all its copies again: the controller that leads is among them. `longest_gap_s` is the longest time
-between two verdicts of one camera, from one record in the database to the next.
+between two verdicts of one camera, from one record in the database to the next. Cameras send no probes: what a frame
+costs a processor is not what is looked at. `load` is that of the machine, over a minute, at the start and at the end.
 """
 
 from __future__ import annotations
@@ -78,8 +79,9 @@ def nodes(
 def _run(
     state: Path, fault: str, seconds: float, cameras: int, fps: float, pause_s: float, options: Sequence[object]
 ) -> Result:
-    load = ("--cameras", cameras, "--fps", fps, "--seconds", seconds, "--kafka-nodes", NODES)
+    load = ("--cameras", cameras, "--fps", fps, "--seconds", seconds, "--kafka-nodes", NODES, "--strip-rate", 0)
     events: list[Result] = []
+    loads = [os.getloadavg()[0]]
     with RunningSystem(state, *load, *options) as system:
         system.await_role("fleet")
         end = time.monotonic() + seconds - SETTLED_S
@@ -96,13 +98,14 @@ def _run(
                 break
             time.sleep(rests)
         report = system.finish()
+    loads.append(os.getloadavg()[0])
     found = gaps(Layout(state).database)
     for event, following in zip(events, [*(event["at_ms"] for event in events[1:]), None], strict=True):
         since = event.pop("at_ms")
         event["longest_gap_s"] = round(
             max((s for at, s in found if at >= since and (not following or at < following)), default=0.0), 2
         )
-    return {"longest_gap_s": max(s for _, s in found), "faults": events, **summary(report, state)}
+    return {"longest_gap_s": max(s for _, s in found), "faults": events, "load": loads, **summary(report, state)}
 
 
 def gaps(database: Path) -> list[tuple[int, float]]:
