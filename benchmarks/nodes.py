@@ -2,8 +2,9 @@
 
 Each kind of fault has a run of its own, in which it befalls one node after the other, the next one only when every
 partition has all its copies again: the controller that leads is among them. `longest_gap_s` is the longest time
-between two verdicts of one camera, from one record in the database to the next. Cameras send no probes: what a frame
-costs a processor is not what is looked at. `load` is that of the machine, over a minute, at the start and at the end.
+between two verdicts of one camera, from one record in the database to the next. There are three processors, which
+neither rebuild frames nor check probes: what a frame costs them is not what is looked at. `load` is that of the machine,
+over a minute, at the start and at the end.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ SETTLED_S: Final = 10.0
 HANG_S: Final = 12.0
 """Six times as long as the controller waits for a node's word."""
 COPIES_S: Final = 120.0
+LIGHT: Final = ("--processors", 3, "--mode", "none", "--strip-rate", 0)
 
 Fault = Callable[[RunningSystem, str], None]
 
@@ -79,7 +81,7 @@ def nodes(
 def _run(
     state: Path, fault: str, seconds: float, cameras: int, fps: float, pause_s: float, options: Sequence[object]
 ) -> Result:
-    load = ("--cameras", cameras, "--fps", fps, "--seconds", seconds, "--kafka-nodes", NODES, "--strip-rate", 0)
+    load = ("--cameras", cameras, "--fps", fps, "--seconds", seconds, "--kafka-nodes", NODES, *LIGHT)
     events: list[Result] = []
     loads = [os.getloadavg()[0]]
     with RunningSystem(state, *load, *options) as system:
