@@ -3,8 +3,8 @@
 Each kind of fault has a run of its own, in which it befalls one node after the other, the next one only when every
 partition has all its copies again: the controller that leads is among them. `longest_gap_s` is the longest time
 between two verdicts of one camera, from one record in the database to the next. There are three processors, which
-neither rebuild frames nor check probes: what a frame costs them is not what is looked at. `load` is that of the machine,
-over a minute, at the start and at the end.
+neither rebuild frames nor check probes: what a frame costs them is not what is looked at. `load` is the machine's, over
+a minute, at the start and at the end.
 """
 
 from __future__ import annotations
