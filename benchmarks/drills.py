@@ -255,12 +255,14 @@ def main() -> None:
     parser.add_argument(
         "--fault", choices=FAULTS, action="append", help="of nodes: only this one, the others as the file has them"
     )
+    parser.add_argument("--fps", type=float, default=4.0, help="with --fault: of each camera")
+    parser.add_argument("--seconds", type=float, default=300.0, help="with --fault: of the run")
     arguments = parser.parse_args()
     drill = DRILLS[arguments.name]
     with tempfile.TemporaryDirectory(prefix="pointillist-drill-") as folder:
         if arguments.fault and drill is nodes:
             before = json.loads(arguments.json.read_text())["result"] if arguments.json.is_file() else {}
-            found = before | nodes(Path(folder), faults=arguments.fault)
+            found = before | nodes(Path(folder), arguments.seconds, fps=arguments.fps, faults=arguments.fault)
             result = {fault: found[fault] for fault in FAULTS if fault in found}
         else:
             result = drill(Path(folder))
