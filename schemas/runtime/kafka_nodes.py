@@ -48,10 +48,18 @@ def leave_missing_nodes(client: Any) -> None:
             inner._metadata_max_age_ms = 1000 * WHO_IS_THERE_S
         for (node, _), connection in list(inner._conns.items()):
             if node not in nodes and node != "bootstrap":
-                connection.close()
+                _break_off(connection)
 
     inner._get_conn = get_connection
     inner.cluster.add_listener(leave)
+
+
+def _break_off(connection: Any) -> None:
+    """End a connection at once: to end it in good order, TLS would wait for the other side."""
+    writer = connection._writer
+    connection.close()
+    if writer is not None:
+        writer.transport.abort()
 
 
 def _with_limits(connection: Any, patience_s: float) -> Any:

@@ -16,14 +16,10 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from infra.kafka_files import read_topic
 from infra.local.copies import await_copies
 from infra.local.kafka import Kafka, KafkaNodes
-from infra.local.kafka_quorum import kafka_data, node_names
+from infra.local.kafka_quorum import kafka_data
 from infra.local.ports import Ports
 from infra.local.topics import TopicSpec, create_topics
-from infra.pki.authority import LOCAL_HOSTS, Authority
-from infra.pki.roles import Roles
-from schemas.runtime.access import kafka_options
 from schemas.runtime.kafka_clients import end, leave, start
-from tests.infra.secure import make_fleet
 
 pytestmark = [pytest.mark.brokers, pytest.mark.slow]
 TOPIC = "three.nodes"
@@ -35,14 +31,13 @@ GAP_S = 10.0
 
 @pytest.fixture(scope="module")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaNodes]:
-    layout = make_fleet(tmp_path_factory.mktemp("nodes"))
-    Roles(Authority(layout.pki)).ensure(node_names(3), LOCAL_HOSTS)
-    found = KafkaNodes(layout.folder, Ports(layout.folder), 3, layout.pki)
+    state = tmp_path_factory.mktemp("nodes")
+    found = KafkaNodes(state, Ports(state), 3)
     try:
         with ThreadPoolExecutor(3) as starting:
             list(starting.map(Kafka.start, found.nodes))
-        asyncio.run(create_topics(found.access("admin"), {TOPIC: TopicSpec(PARTITIONS, 3)}))
-        asyncio.run(await_copies(found.access("admin"), 60))
+        asyncio.run(create_topics(found.bootstrap, {TOPIC: TopicSpec(PARTITIONS, 3)}))
+        asyncio.run(await_copies(found.bootstrap, 60))
         yield found
     finally:
         for node in found.nodes:
@@ -54,7 +49,7 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaNodes]:
 async def write(kafka: KafkaNodes, values: list[bytes], over_s: float = 0.0) -> float:
     """Write `values` to all partitions in turn, over at least so long; the longest wait for an answer, in s."""
     producer = AIOKafkaProducer(
-        **kafka_options(kafka.access("admin")), enable_idempotence=True, acks="all", request_timeout_ms=LIMIT_MS
+        bootstrap_servers=kafka.bootstrap, enable_idempotence=True, acks="all", request_timeout_ms=LIMIT_MS
     )
     longest = 0.0
     try:
@@ -72,7 +67,7 @@ async def write(kafka: KafkaNodes, values: list[bytes], over_s: float = 0.0) -> 
 
 async def held(kafka: KafkaNodes) -> set[bytes]:
     """What a reader gets."""
-    consumer = AIOKafkaConsumer(**kafka_options(kafka.access("admin")), auto_offset_reset="earliest")
+    consumer = AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap, auto_offset_reset="earliest")
     places = [TopicPartition(TOPIC, number) for number in range(PARTITIONS)]
     found: set[bytes] = set()
     try:
@@ -88,8 +83,8 @@ async def held(kafka: KafkaNodes) -> set[bytes]:
 
 
 async def test_kafkas_own_topics_too_are_acknowledged_by_two_of_three(kafka: KafkaNodes) -> None:
-    consumer = AIOKafkaConsumer(**kafka_options(kafka.access("admin")), group_id="any", enable_auto_commit=False)
-    admin = AIOKafkaAdminClient(**kafka_options(kafka.access("admin")))
+    consumer = AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap, group_id="any", enable_auto_commit=False)
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap)
     try:
         await start(consumer)
         consumer.assign([TopicPartition(TOPIC, 0)])
@@ -116,7 +111,7 @@ async def test_a_node_that_hangs_is_left_long_before_the_clients_own_limit(kafka
         assert set(values) <= await held(kafka)
     finally:
         kafka.nodes[0].resume()
-    await await_copies(kafka.access("admin"), 60)
+    await await_copies(kafka.bootstrap, 60)
 
 
 async def test_a_node_that_lost_its_disk_votes_again_and_with_it_another_is_killed_under_load_and_nothing_is_lost(
@@ -130,7 +125,7 @@ async def test_a_node_that_lost_its_disk_votes_again_and_with_it_another_is_kill
     during = [b"during %d" % number for number in range(9)]
     await write(kafka, during)
     await asyncio.to_thread(lost.start)
-    await await_copies(kafka.access("admin"), 60)
+    await await_copies(kafka.bootstrap, 60)
     assert {record.value for record in read_topic(lost.data, TOPIC)} >= {*before, *during}
     # Without its vote, no controller would be elected now.
     after = [b"after %d" % number for number in range(60)]

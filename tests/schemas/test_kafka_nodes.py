@@ -18,6 +18,8 @@ PATIENCE_S = 15.0
 class _Connection:
     def __init__(self) -> None:
         self.open = True
+        self.broken_off = False
+        self._writer: SimpleNamespace | None = SimpleNamespace(transport=SimpleNamespace(abort=self._abort))
         self._request_timeout = 0.0
         self.waits: list[tuple[int, float]] = []
 
@@ -27,6 +29,10 @@ class _Connection:
 
     def close(self) -> None:
         self.open = False
+        self._writer = None
+
+    def _abort(self) -> None:
+        self.broken_off = True
 
 
 class _Client:
@@ -63,6 +69,8 @@ async def test_connections_to_a_node_that_the_others_miss_are_ended(client: _Cli
     assert all(each.open for each in connections.values())
     client.hear_of(1, 3)
     assert [place for place, each in connections.items() if not each.open] == [(2, 0), (2, 1)]
+    assert [place for place, each in connections.items() if each.broken_off] == [(2, 0), (2, 1)]
+    client.hear_of(1, 3)  # those that are ended already
 
 
 async def test_the_first_connection_which_has_no_number_yet_stays(client: _Client) -> None:
