@@ -166,7 +166,8 @@ async def test_a_topic_that_refuses_everything_is_no_health_whatever_the_others_
 async def test_batches_that_wait_for_one_another_while_kafka_hangs_all_go_by_the_same_producer(
     kafka: Kafka, kafka_topics: TopicFactory
 ) -> None:
-    topic, done = await kafka_topics(), []
+    topic = await kafka_topics()
+    done: list[int] = []
     said: list[tuple[bool, str]] = []
     emitter = Emitter(kafka.bootstrap, lambda ok, detail: said.append((ok, detail)))
 
