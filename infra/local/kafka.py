@@ -131,7 +131,7 @@ class Kafka(Service):
             IN_SYNC=acknowledging(copies),
             MAX_BYTES=MAX_BROKER_BYTES,
             PROTOCOL="PLAINTEXT" if self._pki is None else "SSL",
-            SECURITY="" if self._pki is None else kafka_security(self._pki, self.role, self.folder),
+            SECURITY="" if self._pki is None else kafka_security(self._pki, self.folder, self.role),
         )
         write_text(self.folder / "log4j2.properties", LOGGING.read_text())
         jvm = self._jvm()
@@ -213,8 +213,8 @@ class KafkaNodes:
         return self.bootstrap if self._pki is None else KafkaAccess(self.bootstrap, role_tls(self._pki, role))
 
 
-def kafka_security(pki: Path, role: str, folder: Path) -> str:
-    """The lines of Kafka's configuration by which the authority in `pki` lets clients in, each with its rights.
+def kafka_security(pki: Path, folder: Path, role: str = "kafka") -> str:
+    """The lines of Kafka's configuration by which the authority in `pki` lets clients of the node `role` in.
 
     The keystore is PEM, a file in `folder`: no tool of Java's has to make one. A certificate's name is a user's,
     without the number of an instance; a camera's, which holds a slash, is nobody's.
