@@ -154,7 +154,8 @@ MQTT_REFUSALS = Metric(
     "pointillist_mqtt_refusals_total",
     "What the MQTT broker's log tells of clients, as each bridge reads it: login that it refused, publish that is not "
     "theirs, subscription to what is not theirs, takeover of a session by another connection of the same name, "
-    "oversize messages, protocol that is broken",
+    "oversize messages, protocol that is broken; unnamed: a connection that ended before its client had a name, by a "
+    "refused login too",
     ("what",),
 )
 BRIDGE_KEY_REQUESTS = Metric(

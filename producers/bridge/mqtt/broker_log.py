@@ -15,17 +15,19 @@ from schemas.topics import ROOT
 LOG_TOPIC: Final = b"$SYS/broker/log/"
 LOG_FILTER: Final = "$SYS/broker/log/#"
 
-Refusal: TypeAlias = Literal["login", "publish", "subscription", "takeover", "oversize", "protocol"]
+Refusal: TypeAlias = Literal["login", "publish", "subscription", "takeover", "oversize", "protocol", "unnamed"]
 REFUSALS: Final[tuple[Refusal, ...]] = get_args(Refusal)
 _SUBSCRIBED: Final = b"M/subscribe"
 _LONGEST: Final = 1000
 """Characters of a line that are looked at: a filter has up to 64 KiB."""
 
-# The end of a connection on which nobody had a name yet only repeats what TLS has said in the line before.
+# The end of a connection on which nobody had a name yet comes also after what TLS has said, in the line before.
 _LINES: Final[tuple[tuple[Refusal, re.Pattern[str]], ...]] = (
     ("login", re.compile(r"OpenSSL Error\[0\]: (?P<who>)(?!.*unexpected eof)(?P<detail>.*)")),
-    ("login", re.compile(r"Client connection from (?P<who>\S+) failed: (?P<detail>.*)")),
-    ("login", re.compile(r"Client (?!<unknown>)(?P<who>.+?)(?: \[.*\])? disconnected, not authorised")),
+    ("login", re.compile(r"Client connection from (?P<who>\S+) failed: (?!.*unexpected eof)(?P<detail>.*)")),
+    ("unnamed", re.compile(r"Client connection from (?P<who>\S+) failed: (?P<detail>.*)")),
+    ("unnamed", re.compile(r"Client <unknown>(?P<who>)(?P<detail>.*)")),
+    ("login", re.compile(r"Client (?P<who>.+?)(?: \[.*\])? disconnected, not authorised")),
     ("login", re.compile(r"(?:Client c|C)onnection (?:attempt )?from (?P<who>\S+) denied")),
     # A refused message ends the connection by a code that mosquitto has no words for.
     ("publish", re.compile(r"Bad socket read/write on client (?P<who>.+?)(?: \[.*\])?: Unknown error")),
@@ -33,7 +35,7 @@ _LINES: Final[tuple[tuple[Refusal, re.Pattern[str]], ...]] = (
     ("oversize", re.compile(r"Client (?P<who>.+?)(?: \[.*\])? disconnected due to oversize (?:packet|payload)")),
     (
         "protocol",
-        re.compile(r"Client (?!<unknown>)(?P<who>.+?)(?: \[.*\])? disconnected due to (?:malformed|protocol)"),
+        re.compile(r"Client (?P<who>.+?)(?: \[.*\])? disconnected due to (?:malformed|protocol)"),
     ),
 )
 _SUBSCRIPTION: Final = re.compile(r"(?P<who>\S+/\S+) [012] (?P<detail>.*)")
