@@ -1,7 +1,7 @@
 """The table of attacks: `python -m benchmarks.attacks.table [--out docs/results/attacks] [NAME …]`.
 
 One system runs as `pointillist up` runs by default: TLS, rights, sealed frames. Beside its cameras' frames the attacks
-come one after the other, each after as long a quiet: `p99 ÷ before` compares the good cameras' frames, capture to record,
+come one after the other, each after as long a quiet: p99 ÷ before compares the good cameras' frames, capture to record,
 while it lasts with those of the quiet before it. An attack that was measured before is not run again; `--again`
 runs those that are named. An attack is refused or bounded when nothing was reached, no good frame is lost, none of the
 good cameras' connections was ended, and what counts it has counted it.

@@ -32,7 +32,7 @@ def markdown(cells: Sequence[dict[str, Any]]) -> str:
     lines = [
         "# 12 attacks of a stranger, 8 of an enrolled camera",
         "",
-        "`python -m benchmarks.attacks.table` printed this: `pointillist up` as it runs by default, 8 cameras × 10 fps.",
+        "`python -m benchmarks.attacks.table` printed this: `pointillist up` as it runs by default, 8 cameras, 10 fps.",
         "Each attack after as long a quiet; *p99*: of the good cameras' frames, capture to record, during ÷ before.",
         "A stranger tries without TLS, without a certificate, with that of another fleet, and with one that has ended.",
         "",
@@ -50,11 +50,11 @@ def markdown(cells: Sequence[dict[str, Any]]) -> str:
     lines += [
         "",
         "*mqtt …* is `pointillist_mqtt_refusals_total{what}`; *over quota …*",
-        "`pointillist_bridge_over_quota_messages_total{camera_id}`; *dead letter …* `pointillist_dead_letters_total{reason}`;",
-        "*processor …* `pointillist_refused_frames_total{reason}`; *recorder duplicate*",
-        "`pointillist_recorded_frames_total{outcome}`; *captured in the future* `pointillist_negative_latency_total`;",
-        "*kafka's log* lines of Kafka's `server.log`. Mosquitto says nothing of a will that it refuses, nor of a message",
-        "that it does not deliver for want of a right.",
+        "`pointillist_bridge_over_quota_messages_total{camera_id}`; *dead letter …*",
+        "`pointillist_dead_letters_total{reason}`; *processor …* `pointillist_refused_frames_total{reason}`;",
+        "*recorder duplicate* `pointillist_recorded_frames_total{outcome}`; *captured in the future* `pointillist_negative_latency_total`;",
+        "*kafka's log* lines of Kafka's `server.log`. Mosquitto says nothing of a will that it refuses, nor of a",
+        "message that it does not deliver for want of a right.",
         "",
         f"{len(os.sched_getaffinity(0))} cores, {platform.machine()}, other work beside it: load {min(loads):.1f} to "
         f"{max(loads):.1f}.",

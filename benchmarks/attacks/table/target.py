@@ -11,11 +11,12 @@ from typing import Final
 
 import numpy as np
 
+from benchmarks.attacks._enrolled import enrolled, mqtt_of
 from benchmarks.system import RunningSystem
 from infra.kafka_files import read_topic
 from infra.layout import Layout
 from infra.pki.authority import Authority, write_private
-from infra.pki.enrolment import Enrolment, enroll
+from infra.pki.enrolment import Enrolment
 from infra.up.scrape import Samples
 from schemas import metrics as m
 from schemas.frame import Encoding, encode_frame
@@ -55,8 +56,6 @@ class Target:
         """Once it runs; makes what the attackers have in `folder`."""
         layout = Layout(system.state)
         authority = Authority(layout.pki)
-        layout.issue_key(MALLORY)
-        enroll(authority, layout.camera_key(MALLORY), layout.enrolment(MALLORY))
         names = tuple(CameraId(f"local/cam-{number}") for number in range(cameras))
         other = Authority.create(folder / "other" / "pki")
         ways: dict[str, Tls | None] = {"without TLS": None, "without a certificate": Tls(authority.pem)}
@@ -67,13 +66,12 @@ class Target:
             file = folder / f"{way}.pem"
             write_private(file, issued.key + issued.certificate)
             ways[way] = Tls(authority.pem, file)
-        return cls(system, layout, names, Enrolment.read(layout.enrolment(MALLORY)), ways)
+        return cls(system, layout, names, enrolled(layout, MALLORY), ways)
 
     @property
     def mqtt(self) -> tuple[str, int]:
         """Where the MQTT broker listens."""
-        host, _, port = str(self.system.roles()["mosquitto"]["listen"]).rpartition(":")
-        return host, int(port)
+        return mqtt_of(self.system)
 
     @property
     def kafka(self) -> str:
