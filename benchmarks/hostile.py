@@ -1,7 +1,7 @@
 """Hostile publishers: random, mutated and replayed payloads at the topics that the bridge reads.
 
-They are cameras with a valid enrolment, so many that each is within its quota: by TLS and rights nobody else gets so far,
-and beyond a quota nothing is looked at (`benchmarks.attacks.table` shows both).
+They are cameras with a valid enrolment, so many that each is within its quota: by TLS and rights nobody else gets so
+far, and beyond a quota nothing is looked at (`benchmarks.attacks.table` shows both).
 """
 
 from __future__ import annotations
