@@ -1,8 +1,8 @@
 """What TLS, certificates and rights cost: `python -m benchmarks.secure [--out docs/results/secure]`.
 
-`secure N` and `plain N` are `pointillist up` as fast as it goes, by default and with `--plain`, in turn: frames a second,
-and CPU time of each process on a frame. `revocation` revokes a camera of a running system. `crowd` has cameras connect at
-once. Each cell is written when it is measured, and is not measured again while it lies there unless `--again` names it.
+`secure N` and `plain N` are `pointillist up` as fast as it goes, by default and with `--plain`, in turn: frames a
+second, and CPU time of each process on a frame. `revocation` revokes a camera of a running system. `crowd` has cameras
+connect at once. Each cell is written when it is measured, and not measured again unless `--again` names it.
 """
 
 from __future__ import annotations
