@@ -56,6 +56,16 @@ async def run_bridge(
     await Bridge(settings, keys, registry, health).run(stop)
 
 
+def quota_of(settings: BridgeSettings) -> tuple[float, float]:
+    """Messages and bytes a second that are taken of one camera; 0 is any number.
+
+    The publishers behind a `single` bridge may know no confirmations: what it did not take of them would be lost.
+    """
+    if settings.mode == "single":
+        return 0.0, 0.0
+    return settings.camera_messages_per_s, settings.camera_bytes_per_s
+
+
 class Bridge:
     """One bridge: everything happens on the event loop's thread, and nothing is kept that a restart would miss."""
 
@@ -64,7 +74,7 @@ class Bridge:
         self._health = health
         self._intake = Intake(settings.name, keys)
         self._window = AckWindow()
-        self._quota = Quota(settings.camera_messages_per_s, settings.camera_bytes_per_s)
+        self._quota = Quota(*quota_of(settings))
         self._not_taken: list[Ticket] = []
         self._confirmations = Confirmations(keys)
         self._link = Link(settings, self._receive, self._window.open, health)
