@@ -20,9 +20,9 @@ CELL: dict[str, Any] = {
 
 
 def test_there_are_twelve_attacks_of_strangers_and_eight_of_enrolled_cameras() -> None:
-    assert Counter(attack.who for attack in ATTACKS) == {"stranger": 12, "camera": 8}
-    assert len({(attack.who, attack.name) for attack in ATTACKS}) == 20
-    assert all(attack.seen_by for attack in ATTACKS)
+    assert Counter(attack.who for attack in ATTACKS) == {"nobody": 1, "stranger": 12, "camera": 8}
+    assert len({(attack.who, attack.name) for attack in ATTACKS}) == 21
+    assert all(attack.seen_by for attack in ATTACKS if attack.who != "nobody")
 
 
 def test_an_attack_that_reached_nothing_and_was_counted_is_refused() -> None:

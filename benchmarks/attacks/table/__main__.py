@@ -1,10 +1,11 @@
 """The table of attacks: `python -m benchmarks.attacks.table [--out docs/results/attacks] [NAME …]`.
 
 One system runs as `pointillist up` runs by default: TLS, rights, sealed frames. Beside its cameras' frames the attacks
-come one after the other, each after as long a quiet: p99 ÷ before compares the good cameras' frames, capture to record,
-while it lasts with those of the quiet before it. An attack that was measured before is not run again; `--again`
-runs those that are named. An attack is refused or bounded when nothing was reached, no good frame is lost, none of the
-good cameras' connections was ended, and what counts it has counted it.
+come one after the other, each in rounds and each round after as long a quiet: p99 ÷ before compares the good cameras'
+frames, capture to record, while it lasts with those of the quiet before. `nobody` does nothing, as a control. An attack
+that was measured before is not run again; `--again` runs those that are named. An attack is refused or bounded when
+nothing was reached, no good frame is lost, none of the good cameras' connections was ended, and what counts it has
+counted it.
 """
 
 from __future__ import annotations
@@ -13,44 +14,58 @@ import argparse
 import json
 import os
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.attacks._stranger import await_frames
-from benchmarks.attacks.good_traffic import p99_s
+from benchmarks.attacks._stranger import await_frames, now_ms
 from benchmarks.attacks.table.attack import Attack
 from benchmarks.attacks.table.enrolled import ENROLLED
 from benchmarks.attacks.table.page import markdown
 from benchmarks.attacks.table.strangers import STRANGERS
-from benchmarks.attacks.table.target import DROPPED, MALLORY, Target, scratch
+from benchmarks.attacks.table.target import DROPPED, Target, Window, quantile, scratch
 from benchmarks.system import RunningSystem
 from schemas.runtime.atomic_file import replacing
 
-ATTACKS: Final = (*STRANGERS, *ENROLLED)
+
+def _nothing(_target: Target, end: float) -> Counter[str]:
+    time.sleep(max(0.0, end - time.monotonic()))
+    return Counter()
+
+
+CONTROL: Final = Attack(
+    "nothing", "nobody", "does nothing: how much two times of quiet differ", "bounded", (), _nothing
+)
+ATTACKS: Final = (CONTROL, *STRANGERS, *ENROLLED)
 CAMERAS: Final = 8
 FPS: Final = 10
-SETTLE_S: Final = 3.0
+ROUNDS: Final = 3
+SETTLE_S: Final = 2.0
 """For what is on its way when an attack ends: counters are scraped and frames recorded after it."""
 OPTIONS: Final = ("--cameras", CAMERAS, "--fps", FPS, "--strip-rate", 0, "--drop", DROPPED / 64, "--drain", 60)
 
 
 def measured(target: Target, attack: Attack, seconds: float) -> dict[str, Any]:
-    """One attack, after as long a quiet."""
-    quiet_ms = _now_ms()
-    time.sleep(seconds)
-    begun_ms, before, reconnects = _now_ms(), target.counters(), target.reconnects()
-    done = attack.run(target, time.monotonic() + seconds)
-    ended_ms = _now_ms()
-    time.sleep(SETTLE_S)
+    """One attack, in rounds, each after as long a quiet: what else the machine does befalls both alike."""
+    before, reconnects = target.counters(), target.reconnects()
+    done: Counter[str] = Counter()
+    quiet: list[Window] = []
+    during: list[Window] = []
+    for _ in range(ROUNDS):
+        begun_ms = now_ms()
+        time.sleep(seconds)
+        quiet.append((begun_ms, now_ms()))
+        done += attack.run(target, time.monotonic() + seconds)
+        during.append((quiet[-1][1], now_ms()))
+        time.sleep(SETTLE_S)
     after = target.counters()
-    seen = {name: after[name] - before.get(name, 0.0) for name in after if after[name] > before.get(name, 0.0)}
-    quiet, during = target.good_frames(quiet_ms, begun_ms), target.good_frames(begun_ms, ended_ms)
     reached = {name: count for name, count in done.items() if name.startswith("reached") and count}
     if target.reconnects() > reconnects:
         reached["reached: connections of good cameras ended"] = round(target.reconnects() - reconnects)
-    if during[1]:
-        reached["reached: frames that drop other than set"] = during[1]
-    expected = quiet[0] / (begun_ms - quiet_ms) * (ended_ms - begun_ms)
+    if changed := target.frames_changed(during):
+        reached["reached: frames that drop other than set"] = changed
+    found, expected = target.latencies_s(during), target.latencies_s(quiet)
+    seen = {name: after[name] - before.get(name, 0.0) for name in after if after[name] > before.get(name, 0.0)}
     return {
         "attack": attack.name,
         "who": attack.who,
@@ -59,12 +74,18 @@ def measured(target: Target, attack: Attack, seconds: float) -> dict[str, Any]:
         "done": {name: count for name, count in done.items() if not name.startswith("reached")},
         "reached": reached,
         "seen": seen,
-        "unseen": [name for name in attack.seen_by if not any(_is(name, found) for found in seen)],
-        "frames_over_expected": during[0] / expected if expected else None,
-        "p99_before_s": p99_s(target.layout, quiet_ms, begun_ms, MALLORY),
-        "p99_during_s": p99_s(target.layout, begun_ms, ended_ms, MALLORY),
+        "unseen": [name for name in attack.seen_by if not any(_is(name, counter) for counter in seen)],
+        "frames_a_second": {"quiet": len(expected) / _length_s(quiet), "during": len(found) / _length_s(during)},
+        "p99_before_s": quantile(expected, 0.99),
+        "p99_during_s": quantile(found, 0.99),
+        "median_before_s": quantile(expected, 0.5),
+        "median_during_s": quantile(found, 0.5),
         "load": os.getloadavg()[0],
     }
+
+
+def _length_s(windows: list[Window]) -> float:
+    return sum(until - since for since, until in windows) / 1000
 
 
 def _is(name: str, found: str) -> bool:
@@ -100,16 +121,14 @@ def _write(keep: Path, cells: dict[str, Any]) -> None:
         fresh.write_text(json.dumps(cells, indent=2) + "\n")
 
 
-def _now_ms() -> int:
-    return time.time_ns() // 10**6
-
-
 def main() -> None:
     """Run what is missing, or what is named."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("names", nargs="*", metavar="NAME", help="as `stranger: wills`; those missing without one")
     parser.add_argument("--out", type=Path, default=Path("docs/results/attacks"))
-    parser.add_argument("--seconds", type=float, default=12.0, help="of each attack, and of the quiet before it")
+    parser.add_argument(
+        "--seconds", type=float, default=5.0, help="of a round of an attack, and of the quiet before it"
+    )
     parser.add_argument("--at-once", type=int, default=5, help="attacks on one system, before what is done is written")
     parser.add_argument("--again", action="store_true")
     options = parser.parse_args()

@@ -16,7 +16,7 @@ class Attack:
     """What is done, and by what it must be seen."""
 
     name: str
-    who: Literal["stranger", "camera"]
+    who: Literal["nobody", "stranger", "camera"]
     what: str
     answer: Literal["refused", "bounded"]
     """What is to become of it."""

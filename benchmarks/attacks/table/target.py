@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
 
@@ -29,6 +31,8 @@ DROPPED: Final = 16
 MALLORY: Final = CameraId("local/mallory")
 """A camera with a valid enrolment, in an attacker's hands."""
 
+Window: TypeAlias = tuple[int, int]
+"""From when to before when, in Unix milliseconds."""
 _COUNTED: Final = (
     (m.MQTT_REFUSALS, "what", "mqtt"),
     (m.BRIDGE_OVER_QUOTA, "camera_id", "over quota"),
@@ -110,15 +114,21 @@ class Target:
         """Connections that the good cameras have had to make again."""
         return Samples.scrape([self.system.roles()["fleet"]["metrics"]]).sum(m.CAMERA_RECONNECTS.name)
 
-    def good_frames(self, since_ms: int, until_ms: int) -> tuple[int, int]:
-        """Frames of the good cameras captured then and recorded, and those of them that drop other than set."""
+    def latencies_s(self, windows: Sequence[Window]) -> list[float]:
+        """Capture to record of the good cameras' frames that were captured then, in order of size."""
+        return sorted(taken / 1000 for taken in self._frames("recorded_ms - captured_ms", windows))
+
+    def frames_changed(self, windows: Sequence[Window]) -> int:
+        """Those of them that drop other than set."""
+        return sum(dropped != DROPPED for dropped in self._frames("dropped_per_block", windows))
+
+    def _frames(self, column: str, windows: Sequence[Window]) -> list[int]:
+        query = f"select {column} from frames where captured_ms >= ? and captured_ms < ? and camera != ?"
+        found: list[int] = []
         with sqlite3.connect(f"file:{self.layout.database}?mode=ro", uri=True) as connection:
-            row = connection.execute(
-                "select count(*), coalesce(sum(dropped_per_block != ?), 0) from frames "
-                "where captured_ms >= ? and captured_ms < ? and camera != ?",
-                (DROPPED, since_ms, until_ms, MALLORY),
-            ).fetchone()
-        return int(row[0]), int(row[1])
+            for window in windows:
+                found += [row[0] for row in connection.execute(query, (*window, MALLORY))]
+        return found
 
 
 def kafka_refusals(layout: Layout) -> int:
@@ -129,6 +139,11 @@ def kafka_refusals(layout: Layout) -> int:
         for log in logs
         for line in log.read_bytes().splitlines()
     )
+
+
+def quantile(values: Sequence[float], q: float) -> float | None:
+    """Of values in order of size; None of none."""
+    return values[math.ceil(q * len(values)) - 1] if values else None
 
 
 def scratch() -> tempfile.TemporaryDirectory[str]:
