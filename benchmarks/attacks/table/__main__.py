@@ -38,8 +38,10 @@ CONTROL: Final = Attack(
 )
 ATTACKS: Final = (CONTROL, *STRANGERS, *ENROLLED)
 CAMERAS: Final = 8
-FPS: Final = 10
-ROUNDS: Final = 3
+FPS: Final = 5
+ROUNDS: Final = 2
+COUNTED_S: Final = 40.0
+"""In which what is to count an attack has done so."""
 SETTLE_S: Final = 2.0
 """For what is on its way when an attack ends: counters are scraped and frames recorded after it."""
 OPTIONS: Final = ("--cameras", CAMERAS, "--fps", FPS, "--strip-rate", 0, "--drop", DROPPED / 64, "--drain", 60)
@@ -58,14 +60,10 @@ def measured(target: Target, attack: Attack, seconds: float) -> dict[str, Any]:
         done += attack.run(target, time.monotonic() + seconds)
         during.append((quiet[-1][1], now_ms()))
         time.sleep(SETTLE_S)
-    after = target.counters()
+    seen = _seen(target, attack, before)
     reached = {name: count for name, count in done.items() if name.startswith("reached") and count}
     if target.reconnects() > reconnects:
         reached["reached: connections of good cameras ended"] = round(target.reconnects() - reconnects)
-    if changed := target.frames_changed(during):
-        reached["reached: frames that drop other than set"] = changed
-    found, expected = target.latencies_s(during), target.latencies_s(quiet)
-    seen = {name: after[name] - before.get(name, 0.0) for name in after if after[name] > before.get(name, 0.0)}
     return {
         "attack": attack.name,
         "who": attack.who,
@@ -74,13 +72,44 @@ def measured(target: Target, attack: Attack, seconds: float) -> dict[str, Any]:
         "done": {name: count for name, count in done.items() if not name.startswith("reached")},
         "reached": reached,
         "seen": seen,
-        "unseen": [name for name in attack.seen_by if not any(_is(name, counter) for counter in seen)],
-        "frames_a_second": {"quiet": len(expected) / _length_s(quiet), "during": len(found) / _length_s(during)},
+        "unseen": _unseen(attack, seen),
+        "quiet_ms": quiet,
+        "during_ms": during,
+        "load": os.getloadavg()[0],
+    }
+
+
+def _seen(target: Target, attack: Attack, before: dict[str, float]) -> dict[str, float]:
+    """What has grown, once all has that is to: what is behind may count it late."""
+    end = time.monotonic() + COUNTED_S
+    while True:
+        after = target.counters()
+        seen = {name: after[name] - before.get(name, 0.0) for name in after if after[name] > before.get(name, 0.0)}
+        if not _unseen(attack, seen) or time.monotonic() > end:
+            return seen
+        time.sleep(1)
+
+
+def _unseen(attack: Attack, seen: dict[str, float]) -> list[str]:
+    return [name for name in attack.seen_by if not any(_is(name, counter) for counter in seen)]
+
+
+def judged(target: Target, cell: dict[str, Any]) -> dict[str, Any]:
+    """What the good frames of a cell have come to, when all are recorded."""
+    found, expected = target.latencies_s(cell["during_ms"]), target.latencies_s(cell["quiet_ms"])
+    reached = dict(cell["reached"])
+    if changed := target.frames_changed(cell["during_ms"]):
+        reached["reached: frames that drop other than set"] = changed
+    return cell | {
+        "reached": reached,
+        "frames_a_second": {
+            "quiet": len(expected) / _length_s(cell["quiet_ms"]),
+            "during": len(found) / _length_s(cell["during_ms"]),
+        },
         "p99_before_s": quantile(expected, 0.99),
         "p99_during_s": quantile(found, 0.99),
         "median_before_s": quantile(expected, 0.5),
         "median_during_s": quantile(found, 0.5),
-        "load": os.getloadavg()[0],
     }
 
 
@@ -93,7 +122,7 @@ def _is(name: str, found: str) -> bool:
 
 
 def run(wanted: list[Attack], cells: dict[str, Any], keep: Path, seconds: float) -> None:
-    """Measure those that are wanted on one system; each is written when it is done, the losses when it has ended."""
+    """Measure those that are wanted on one system, and write them when it has ended and all frames are recorded."""
     with scratch() as folder:
         state = Path(folder) / "state"
         with RunningSystem(state, *OPTIONS) as system:
@@ -101,13 +130,14 @@ def run(wanted: list[Attack], cells: dict[str, Any], keep: Path, seconds: float)
             target = Target.of(system, CAMERAS, Path(folder))
             await_frames(target.layout, CAMERAS)
             time.sleep(seconds)
+            found = {}
             for attack in wanted:
-                cells[_name(attack)] = measured(target, attack, seconds)
-                print(json.dumps(cells[_name(attack)], indent=2), flush=True)
+                found[_name(attack)] = measured(target, attack, seconds)
+                print(json.dumps(found[_name(attack)], indent=2), flush=True)
             system.interrupt()
             status, report = system.wait(300)
-        for attack in wanted:
-            cells[_name(attack)] |= {"lost": report["frames_lost"], "status_of_up": status}
+        ended = {"lost": report["frames_lost"], "status_of_up": status}
+        cells |= {name: judged(target, cell) | ended for name, cell in found.items()}
     _write(keep, cells)
 
 

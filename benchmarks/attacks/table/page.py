@@ -32,7 +32,7 @@ def markdown(cells: Sequence[dict[str, Any]]) -> str:
     lines = [
         "# 12 attacks of a stranger, 8 of an enrolled camera",
         "",
-        "`python -m benchmarks.attacks.table` printed this: `pointillist up` as it runs by default, 8 cameras, 10 fps.",
+        "`python -m benchmarks.attacks.table` printed this: `pointillist up` as it runs by default, 8 cameras, 5 fps.",
         "Each attack in rounds, each after as long a quiet; *p99*: of the good cameras' frames, capture to record,",
         "during ÷ before. The control, in which nobody does anything, shows what of that the machine's other work is.",
         "A stranger tries without TLS, without a certificate, with that of another fleet, and with one that has ended.",
