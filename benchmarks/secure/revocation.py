@@ -31,7 +31,7 @@ def revocation() -> dict[str, Any]:
 def _once() -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="pointillist-bench-") as folder:
         state = Path(folder) / "state"
-        with RunningSystem(state, "--cameras", CAMERAS, "--fps", FPS, "--no-prometheus", "--drain", 5) as system:
+        with RunningSystem(state, "--cameras", CAMERAS, "--fps", FPS, "--no-prometheus", "--drain", 60) as system:
             system.await_role("fleet")
             while recorded(Layout(state)) < CAMERAS * FPS * 3:
                 time.sleep(0.1)
@@ -39,9 +39,10 @@ def _once() -> dict[str, Any]:
             subprocess.run([*COMMAND, "revoke", NAME, "--state", str(state)], check=True, capture_output=True)
             command_s = time.time_ns() / 1e9 - begun_ms / 1e3
             time.sleep(QUIET_S)
-            last_ms, others_ms = _last_recorded(Layout(state), NAME), _last_recorded(Layout(state), "local/cam-0")
             system.interrupt()
-            system.wait(120)
+            system.wait(300)
+        # Only now: on a busy machine what was accepted in time is recorded late.
+        last_ms, others_ms = _last_recorded(Layout(state), NAME), _last_recorded(Layout(state), "local/cam-0")
     if others_ms < begun_ms + 1000 * QUIET_S / 2:
         raise RuntimeError("expected the other cameras to go on, they have not")
     return {"revoked_s": max(0.0, (last_ms - begun_ms) / 1e3), "command_s": command_s}
