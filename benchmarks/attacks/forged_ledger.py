@@ -58,7 +58,7 @@ def attack(folder: Path) -> Outcome:
         status, _ = system.wait(240)
     lost = int(audit(state)[1]["frames_lost"])
     seen["exit_status_of_up"] = status
-    return Outcome(WHAT, bool(lost_running or lost or status), lost, before, during, seen)
+    return Outcome(WHAT, bool(lost_running or lost), lost, before, during, seen)
 
 
 def _forge(stranger: Stranger, camera: CameraId, boot_id: int) -> None:

@@ -16,7 +16,7 @@ from schemas import metrics as m
 FPS: Final = 0.05
 STAYED_S: Final = 20.0
 """For which they are watched once all are online."""
-PATIENCE_S: Final = 180.0
+PATIENCE_S: Final = 400.0
 LOOK_S: Final = 0.25
 
 
@@ -28,7 +28,7 @@ def crowd(cameras: int) -> dict[str, Any]:
         tempfile.TemporaryDirectory(prefix="pointillist-bench-") as folder,
         RunningSystem(Path(folder) / "state", *load) as system,
     ):
-        pid = system.await_role("fleet", deadline_s=300)
+        pid = system.await_role("fleet", deadline_s=400)
         begun = psutil.Process(pid).create_time()
         first_s = online_s = None
         while online_s is None:
