@@ -90,7 +90,7 @@ async def _read(address: KafkaAddress, topic: str) -> str | None:
         await consumer.stop()
 
 
-def server_log(kafka: Kafka) -> str:
+def server_log(kafka: KafkaWithPasswords) -> str:
     """What Kafka has logged."""
     return (kafka.folder / "server.log").read_text()
 
