@@ -169,9 +169,9 @@ def _extremes(target: Target, end: float) -> Counter[str]:
     extremes = [
         frame
         for boot in (1, 2**62, 2**63 - 1)
-        for first in (0, 2**53 - 3)
-        for captured in (0, now_ms - 10**12, now_ms + 3_600_000, 2**53 - 1)
-        for frame in target.own_frames(boot, 2, first, captured)
+        for first in (0, 2**53 - 9)
+        for place, captured in enumerate((0, now_ms - 10**12, now_ms + 3_600_000, 2**53 - 1))
+        for frame in target.own_frames(boot, 2, first + 2 * place, captured)
     ]
     return said(target, end, lambda number: publish_qos_0(OWN, extremes[number % len(extremes)]), 20.0)
 
@@ -196,5 +196,5 @@ ENROLLED: Final = (
             seen_by=("over quota local/mallory", "dead letter ", "mqtt oversize"), run=_flood),
     _camera(name="sequence and clock extremes", what="valid frames with the first and last numbers and boots there "
             "are, captured in 1970, in 2200 and later", answer="bounded",
-            seen_by=("captured in the future", "dead letter "), run=_extremes),
+            seen_by=("captured in the future",), run=_extremes),
 )  # fmt: skip
