@@ -100,20 +100,25 @@ def _hang(system: RunningSystem, broker: str, seconds: float) -> Result:
 
 
 def hostile(folder: Path, messages: int = 100_000, cameras: int = 8, pause_s: float = 6.0) -> Result:
-    """Hostile payloads beside good traffic, of somebody whom neither TLS nor rights have stopped."""
+    """Hostile payloads beside good traffic, of cameras with a valid enrolment."""
     state = folder / "hostile"
-    with RunningSystem(state, "--cameras", cameras, "--fps", 5, "--plain") as system:
+    with RunningSystem(state, "--cameras", cameras, "--fps", 5) as system:
         system.await_role("fleet")
         time.sleep(pause_s)
-        host, _, port = system.roles()["mosquitto"]["listen"].partition(":")
         before = {role: system.resident_bytes(role) for role in ("bridge", "processor-1", "recorder")}
         names = [CameraId(f"local/cam-{index}") for index in range(cameras)]
-        seconds = publish_hostile(host, int(port), messages, names)
+        done = publish_hostile(system, messages, names)
         time.sleep(pause_s)
         grew = {role: system.resident_bytes(role) - size for role, size in before.items()}
         system.interrupt()
         report = system.finish()
-    return {"hostile": messages, "hostile_per_second": messages / seconds, "grew_bytes": grew, **summary(report, state)}
+    return {
+        "hostile": messages,
+        "hostile_per_second": messages / done.seconds,
+        "thrown_out": done.thrown_out,
+        "grew_bytes": grew,
+        **summary(report, state),
+    }
 
 
 def footage(folder: Path) -> Result:

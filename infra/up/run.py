@@ -32,7 +32,7 @@ from infra.pki.kafka_rights import grant
 from infra.report import report
 from infra.up.identities import prepare_identities
 from infra.up.processes import FLEET_PENDING, LocalRoles, Role
-from infra.up.settings import UpSettings, bundle_folder, checks_for_triggers, scenario_document
+from infra.up.settings import UpSettings, bundle_folder, camera_messages, checks_for_triggers, scenario_document
 from infra.up.supervisor import Supervisor
 from infra.up.table import LiveTable
 from producers.publisher.told import overridden, read_told
@@ -134,6 +134,7 @@ class _Run:
         self._roles: list[Role] = []
         self._foreign_before = 0
         self._fleet: Role | None = None
+        self._camera_messages: float | None = None
         self._prometheus: Prometheus | None = None
 
     def prepare(self, scenario: Scenario, document: dict[str, Any]) -> None:
@@ -144,6 +145,7 @@ class _Run:
             write_json(self._layout.generations, {})
         generations = accepted_generations(self._layout.generations)
         cameras = [camera.camera_id for camera in scenario.cameras()]
+        self._camera_messages = camera_messages(camera.fps for camera in scenario.cameras())
         for camera_id in cameras:
             self._layout.issue_key(camera_id, generations.get(camera_id, 0))
         if not self._settings.plain:
@@ -195,7 +197,8 @@ class _Run:
         with ThreadPoolExecutor(len(self._brokers)) as starting:
             for future in [starting.submit(self._supervisor.start, role) for role in self._brokers]:
                 future.result()
-        local = LocalRoles(self._settings, self._layout, self._ports, self._mosquitto.listen, self._kafka.bootstrap)
+        addresses = (self._mosquitto.listen, self._kafka.bootstrap)
+        local = LocalRoles(self._settings, self._layout, self._ports, *addresses, self._camera_messages)
         self._roles = [*local.processors(), *local.bridges(), local.recorder()]
         asyncio.run(self._furnish_kafka())
         for role in self._roles:
