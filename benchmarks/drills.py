@@ -8,6 +8,7 @@ footage  each video, whole, in its own size
 camera   one 768×432 file as fast as it goes, on two cores that hold everything
 large    one 1920×1080 camera at 15 frames/s for 60 s beside 8 scene cameras, on two cores that hold everything
 scale    two processors and two bridges, one of each killed, one processor added, under load
+nodes    three Kafka nodes: kill -9, hang, loss of a disk, rolling restart, each in a run of 32 cameras × 4 fps × 300 s
 
 Each starts `pointillist up` on an empty state folder, and ends with `pointillist audit`.
 """
@@ -28,6 +29,7 @@ from pathlib import Path
 
 from benchmarks.hostile import publish_hostile
 from benchmarks.large_camera import large
+from benchmarks.nodes import FAULTS, nodes
 from benchmarks.system import COMMAND, Result, RunningSystem, summary
 from consumers.evidence.chain import Chain, alert_id
 from infra.kafka_files import read_topic
@@ -246,6 +248,7 @@ DRILLS: dict[str, Callable[[Path], Result]] = {
     "camera": camera,
     "large": large,
     "scale": scale,
+    "nodes": nodes,
 }
 
 
@@ -254,9 +257,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", choices=DRILLS)
     parser.add_argument("--json", type=Path)
+    parser.add_argument(
+        "--fault", choices=FAULTS, action="append", help="of nodes: only this one, the others as the file has them"
+    )
+    parser.add_argument("--fps", type=float, default=4.0, help="with --fault: of each camera")
+    parser.add_argument("--seconds", type=float, default=300.0, help="with --fault: of the run")
     arguments = parser.parse_args()
+    drill = DRILLS[arguments.name]
     with tempfile.TemporaryDirectory(prefix="pointillist-drill-") as folder:
-        result = DRILLS[arguments.name](Path(folder))
+        if arguments.fault and drill is nodes:
+            before = json.loads(arguments.json.read_text())["result"] if arguments.json.is_file() else {}
+            found = before | nodes(Path(folder), arguments.seconds, fps=arguments.fps, faults=arguments.fault)
+            result = {fault: found[fault] for fault in FAULTS if fault in found}
+        else:
+            result = drill(Path(folder))
     text = json.dumps({"drill": arguments.name, "result": result}, indent=2)
     print(text)
     if arguments.json:

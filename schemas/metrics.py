@@ -300,6 +300,11 @@ DATABASES_SET_ASIDE = Metric(
     Gauge, "pointillist_databases_set_aside", "Damaged databases that lie beside the recorder's until they are removed"
 )
 RECORDER_LAG = Metric(Gauge, "pointillist_recorder_lag_records", "Records in Kafka that the recorder has not yet taken")
+KAFKA_COPIES_MISSING = Metric(
+    Gauge,
+    "pointillist_kafka_copies_missing",
+    "Copies of partitions that the recorder reads which Kafka should have, and which are away or behind",
+)
 CAMERA_AGE = Metric(
     Gauge,
     "pointillist_camera_age_seconds",

@@ -43,6 +43,8 @@ class UpSettings(BaseModel):
     precision: Literal["auto", "float32", "tf32", "bf16", "int8"] = "auto"
     processors: int = Field(default=1, ge=1, le=16)
     bridges: int = Field(default=1, ge=1, le=16)
+    kafka_nodes: Literal[1, 3] = 1
+    """Three hold three copies of each record, of which two must have it before it is acknowledged."""
     state: Path = Path(".pointillist")
     report: Path | None = None
     drain_s: float = Field(default=60.0, gt=0)
