@@ -177,10 +177,10 @@ def role_file(folder: Path, role: Role) -> Path:
     return folder / role / "role.secret"
 
 
-def issue_role_secrets(folder: Path, fleet_secret: bytes) -> None:
-    """Lay down what each role of a running system is given."""
+def issue_role_secrets(folder: Path, fleet_secret: bytes, *more: Role) -> None:
+    """Lay down what each role of a running system is given, and what these ones are."""
     roots = Roots.of_fleet(fleet_secret)
-    for role in (Role.BRIDGE, Role.PROCESSOR, Role.RECORDER):
+    for role in (Role.BRIDGE, Role.PROCESSOR, Role.RECORDER, *more):
         write_private(role_file(folder, role), roots.of(role).export())
 
 

@@ -45,6 +45,7 @@ def main() -> None:
         doctor,
         key,
         model,
+        monitor,
         pki,
         roles,
         signer,

@@ -180,6 +180,11 @@ class LocalRoles:
             arguments += ["--served-as", name]
         return self._role("recorder", arguments, self._given(SecretRole.RECORDER), listen=http)
 
+    def monitor(self) -> Role:
+        """Metrics of the brokers, of this machine, and of the audit."""
+        arguments = ["monitor", "--mqtt", self._mqtt, "--kafka", self._kafka, "--state", str(self._layout.folder)]
+        return self._role("monitor", arguments, self._given(SecretRole.AUDITOR))
+
     def fleet(self) -> Role:
         """The simulated cameras. It is not health-checked before the start: it is started last."""
         arguments = ["fleet", "--scenario", str(self._layout.scenario), "--mqtt", self._mqtt]

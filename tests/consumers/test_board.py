@@ -68,7 +68,7 @@ def test_a_camera_whose_clock_was_set_back_an_hour_is_not_silent(rig: Rig, clock
     assert shown(rig, clock)["verdict"] == {"class": "after", "confidence": pytest.approx(0.9), "model": "scene-1"}
     assert rig.board.preview(CAMERA) == b"JPEG"
     registry = CollectorRegistry()
-    Meters(registry, places_of(rig.settings)).show_cameras(rig.board.cameras(), clock(), 3600)
+    Meters(registry, places_of(rig.settings)).show_cameras(rig.board.cameras(), clock(), 3600, SILENT_AFTER_S)
     assert registry.get_sample_value("pointillist_camera_age_seconds", {"camera_id": CAMERA}) == 0
 
 
