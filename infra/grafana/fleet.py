@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 
-from infra.grafana.panels import Figure, Graph, Limit, board
-from infra.grafana.promql import Query, or_zero, quantile, quantiles, rate, total
+from infra.grafana.board import board
+from infra.grafana.panels import Figure, Graph, Limit, Row
+from infra.grafana.promql import Query, or_zero, quantile, quantiles, rate, series, total
 from schemas import metrics as m
 
 SAVED = f"1 - {rate(m.CAMERA_BYTES, kind='sent')} / {rate(m.CAMERA_BYTES, kind='raw')}"
@@ -27,17 +28,28 @@ def fleet() -> Dashboard:
         "pointillist-fleet",
         "Pointillist: fleet",
         "What the cameras send and what became of it.",
-        [*_figures(), *_flow(), *_temporal(), *_red_team(), *_defence()],
+        [
+            Row("Now", _figures()),
+            Row("Cameras", _flow()),
+            Row("Verdicts", _verdicts()),
+            Row("Accuracy: clean, and under attack", _red_team()),
+            Row("Triggers and models", _defence()),
+            Row("Fixed cameras", _temporal()),
+            Row("Conservation", _conservation()),
+        ],
+        of=("site", "camera"),
     )
 
 
 def _figures() -> list[Graph | Figure]:
-    raised = or_zero(f"sum(increase({m.ALERTS.name}[1h]))")
+    raised = or_zero(f"sum(increase({series(m.ALERTS)}[1h]))")
     firing = or_zero('count(ALERTS{alertstate="firing", alertname=~"Pointillist.*"})')
     return [
-        Figure("Cameras online", "Connected to MQTT.", "none", Query(total(m.CAMERAS, state="online")), 0),
-        Figure("Frames a second", "Recorded in the database.", "none", Query(rate(m.RECORDED, outcome="recorded"))),
-        Figure("Bytes saved", "Share of the captured bytes that was not sent.", "percentunit", Query(SAVED)),
+        Figure("Cameras online", "Connected to MQTT.", "none", Query(total(m.CAMERAS, state="online")), 0, width=3),
+        Figure(
+            "Frames a second", "Recorded in the database.", "none", Query(rate(m.RECORDED, outcome="recorded")), width=3
+        ),
+        Figure("Bytes saved", "Share of the captured bytes that was not sent.", "percentunit", Query(SAVED), width=3),
         Figure(
             "p99 latency", "Capture to record.", "s", Query(quantile(0.99, m.END_TO_END)), 3, width=3, limit=Limit(0.5)
         ),
@@ -54,6 +66,15 @@ def _figures() -> list[Graph | Figure]:
             "Raised by the evidence of STRIP, in the last hour.",
             "none",
             Query(raised),
+            0,
+            width=3,
+            limit=Limit(1),
+        ),
+        Figure(
+            "Lost frames",
+            "Published, and neither recorded nor anything else, by the last audit.",
+            "none",
+            Query(total(m.AUDITED, fate="lost")),
             0,
             width=3,
             limit=Limit(1),
@@ -84,7 +105,7 @@ def _flow() -> list[Graph | Figure]:
             "Bps",
             (Query(rate(m.CAMERA_BYTES, "kind"), "{{kind}}"),),
         ),
-        Graph("Latency", "Capture to record.", "s", quantiles(m.END_TO_END)),
+        Graph("Latency", "Capture to record.", "s", quantiles(m.END_TO_END), limit=Limit(0.5)),
         Graph("Cameras by state", "As the fleet sees them.", "none", (Query(total(m.CAMERAS, "state"), "{{state}}"),)),
         Graph(
             "Spooled frames",
@@ -92,19 +113,89 @@ def _flow() -> list[Graph | Figure]:
             "none",
             (
                 Query(total(m.SPOOL_FRAMES), "frames"),
-                Query(f"sum by (what) ({m.SPOOL_DAMAGED.name})", "damaged, {{what}}"),
+                Query(f"sum by (what) ({series(m.SPOOL_DAMAGED)})", "damaged, {{what}}"),
             ),
             8,
         ),
         Graph(
-            "Oldest spooled frame", "Its age; the largest.", "s", (Query(f"max({m.SPOOL_OLDEST.name})", "oldest"),), 8
+            "Oldest spooled frame",
+            "Its age; the largest.",
+            "s",
+            (Query(f"max({m.SPOOL_OLDEST.name})", "oldest"),),
+            8,
+            limit=Limit(30),
         ),
         Graph(
             "Silence",
             "Time since a camera's last recorded frame; the ten longest.",
             "s",
-            (Query(f"topk(10, min by (camera_id) ({m.CAMERA_AGE.name}))", "{{camera_id}}"),),
+            (Query(f"topk(10, min by (camera_id) ({series(m.CAMERA_AGE)}))", "{{camera_id}}"),),
             8,
+            limit=Limit(60),
+        ),
+        Graph(
+            "Impaired cameras",
+            "Offline, degraded or silent, by what they say and what the recorder hears of them; 0 is none.",
+            "none",
+            (
+                Query(
+                    or_zero(f"topk(10, max by (camera_id, state) ({series(m.CAMERA_IMPAIRED)}))"),
+                    "{{camera_id}} {{state}}",
+                ),
+            ),
+            12,
+            limit=Limit(1),
+        ),
+        Graph(
+            "Told to Home Assistant",
+            "Cameras that it is told of, and messages a second.",
+            "none",
+            (
+                Query(or_zero(total(m.HOME_CAMERAS)), "cameras"),
+                Query(or_zero(rate(m.HOME_MESSAGES)), "messages a second"),
+            ),
+        ),
+    ]
+
+
+def _verdicts() -> list[Graph | Figure]:
+    return [
+        Graph(
+            "Verdicts by class",
+            "Recorded a second; the ten most frequent classes.",
+            "ops",
+            (Query(f"topk(10, {rate(m.VERDICTS, 'class_name')})", "{{class_name}}"),),
+            stacked=True,
+        ),
+        Graph(
+            "Share of each class",
+            "Of the recorded verdicts; the ten most frequent classes. A camera that turns to one class shows here.",
+            "percentunit",
+            (
+                Query(
+                    f"topk(10, {rate(m.VERDICTS, 'class_name')} / on() group_left() {rate(m.VERDICTS)})",
+                    "{{class_name}}",
+                ),
+            ),
+        ),
+    ]
+
+
+def _conservation() -> list[Graph | Figure]:
+    return [
+        Graph(
+            "Published frames by what became of them",
+            "All there are records of, by the last audit.",
+            "none",
+            (Query(total(m.AUDITED, "fate"), "{{fate}}"),),
+            stacked=True,
+        ),
+        Graph(
+            "Age of the audit",
+            "Time since the last one that could be made.",
+            "s",
+            (Query(f"max({m.AUDIT_AGE.name})", "age"),),
+            limit=Limit(300),
         ),
     ]
 
@@ -149,7 +240,11 @@ def _red_team() -> list[Graph | Figure]:
             "Right verdicts on what the red team's generators show, beside those on clean pictures. Without an attack "
             "both are the clean ones.",
             "percentunit",
-            (Query(ACCURACY, "clean"), Query(_shown("attacked"), "attacked")),
+            (
+                Query(ACCURACY, "clean"),
+                Query(_shown("attacked"), "attacked"),
+            ),
+            limit=Limit(0.8, bad="below"),
         ),
         Graph(
             "Accuracy under attack by camera",
@@ -159,6 +254,25 @@ def _red_team() -> list[Graph | Figure]:
             (
                 Query(_shown("attacked", "camera_id"), "attacked {{camera_id}}"),
                 Query(_shown("clean", "camera_id"), "clean {{camera_id}}"),
+            ),
+            limit=Limit(0.8, bad="below"),
+        ),
+        Graph(
+            "Wrong verdicts on clean pictures, frame by frame",
+            "A second, of frames with a known class that nobody attacks; a diamond is one of these frames.",
+            "ops",
+            (Query(rate(m.TRUTH, result="wrong"), "wrong", exemplars=True),),
+        ),
+        Graph(
+            "Wrong verdicts under attack, frame by frame",
+            "A second, of pictures that the red team has changed; a diamond is one of these frames.",
+            "ops",
+            (
+                Query(
+                    or_zero(f"topk(10, {rate(m.CAMERA_TRUTH, 'camera_id', picture='attacked', result='wrong')})"),
+                    "{{camera_id}}",
+                    exemplars=True,
+                ),
             ),
         ),
     ]
@@ -190,7 +304,9 @@ def _defence() -> list[Graph | Figure]:
                     total(m.BACKEND_INFO, "network, backend, precision"),
                     "{{network}}: {{backend}} {{precision}}",
                 ),
-                Query(or_zero(f"sum by (outcome) (increase({m.MODEL_SWAPS.name}[1h])) > 0"), "{{outcome}}, last hour"),
+                Query(
+                    or_zero(f"sum by (outcome) (increase({series(m.MODEL_SWAPS)}[1h])) > 0"), "{{outcome}}, last hour"
+                ),
             ),
             8,
         ),
@@ -212,15 +328,17 @@ def _defence() -> list[Graph | Figure]:
             "Flagged share",
             "Of each camera's recent probes; the ten highest.",
             "percentunit",
-            (Query(f"topk(10, max by (camera_id) ({m.CAMERA_FLAGGED.name}))", "{{camera_id}}"),),
+            (Query(f"topk(10, max by (camera_id) ({series(m.CAMERA_FLAGGED)}))", "{{camera_id}}"),),
             8,
+            limit=Limit(0.3),
         ),
         Graph(
             "Evidence of a trigger",
             "How far each camera is on its way to an alert, 1 being the alert; the ten highest.",
             "percentunit",
-            (Query(f"topk(10, max by (camera_id) ({m.CAMERA_EVIDENCE.name}))", "{{camera_id}}"),),
+            (Query(f"topk(10, max by (camera_id) ({series(m.CAMERA_EVIDENCE)}))", "{{camera_id}}"),),
             8,
+            limit=Limit(0.99),
         ),
         Graph(
             "Probe share",
@@ -228,8 +346,8 @@ def _defence() -> list[Graph | Figure]:
             "bridge refuses to tell them.",
             "percentunit",
             (
-                Query(f"topk(10, max by (camera_id) ({m.CAMERA_PROBE_SHARE.name}))", "{{camera_id}}"),
-                Query(f"avg({m.CAMERA_PROBE_SHARE.name})", "mean"),
+                Query(f"topk(10, max by (camera_id) ({series(m.CAMERA_PROBE_SHARE)}))", "{{camera_id}}"),
+                Query(f"avg({series(m.CAMERA_PROBE_SHARE)})", "mean"),
                 Query(rate(m.BRIDGE_PROBE_REQUESTS), "changes a second"),
                 Query(rate(m.BRIDGE_REFUSED_REQUESTS, "kind"), "refused a second, {{kind}}"),
             ),
@@ -241,7 +359,8 @@ def _defence() -> list[Graph | Figure]:
             "none",
             (
                 Query(
-                    or_zero(f"topk(10, sum by (camera_id) (increase({m.CAMERA_ALERTS.name}[1h])) > 0)"), "{{camera_id}}"
+                    or_zero(f"topk(10, sum by (camera_id) (increase({series(m.CAMERA_ALERTS)}[1h])) > 0)"),
+                    "{{camera_id}}",
                 ),
                 Query(total(m.ALERTS_UNPUBLISHED), "wait for Kafka"),
             ),
