@@ -43,6 +43,7 @@ def main() -> None:
         camera,
         camera_told,
         doctor,
+        homeassistant,
         key,
         model,
         monitor,

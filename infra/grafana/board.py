@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from grafana_foundation_sdk.builders import dashboard
+from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.models import dashboard as models
 
 from infra.grafana.panels import DATA_SOURCE, Row
@@ -35,9 +36,16 @@ class _Events(models.AnnotationQuery):
         """As Grafana reads it."""
         return {**super().to_json(), **self._more}
 
+
+class _Mark(Builder[models.AnnotationQuery]):
+    """The same as the SDK's dashboards take it."""
+
+    def __init__(self, events: _Events) -> None:
+        self._events = events
+
     def build(self) -> models.AnnotationQuery:
-        """Itself."""
-        return self
+        """The annotation."""
+        return self._events
 
 
 ANNOTATIONS: Final = (
@@ -86,7 +94,7 @@ def board(uid: str, title: str, description: str, rows: list[Row], *, of: tuple[
     for link in _links():
         built = built.link(link)
     for annotation in ANNOTATIONS:
-        built = built.annotation(annotation)
+        built = built.annotation(_Mark(annotation))
     number = 0
     for row in rows:
         number += 1

@@ -19,11 +19,11 @@ class Host:
         """`folder` lies on the disk whose room is told."""
         self._folder = folder
         cpu, self._memory = metrics.HOST_CPU.on(registry), metrics.HOST_MEMORY.on(registry)
-        self._busy, self._idle = (Follower(cpu.labels(mode)) for mode in ("busy", "idle"))
+        self._busy, self._idle = (Follower(cpu, mode) for mode in ("busy", "idle"))
         self._disk, self._load = metrics.HOST_DISK.on(registry), metrics.HOST_LOAD.on(registry)
         io, network = metrics.HOST_DISK_IO.on(registry), metrics.HOST_NETWORK.on(registry)
-        self._read, self._written = (Follower(io.labels(way)) for way in ("read", "written"))
-        self._received, self._sent = (Follower(network.labels(way)) for way in ("received", "sent"))
+        self._read, self._written = (Follower(io, way) for way in ("read", "written"))
+        self._received, self._sent = (Follower(network, way) for way in ("received", "sent"))
 
     def look(self) -> None:
         """Bring the metrics up to date."""

@@ -32,7 +32,7 @@ class Kafka:
         self._lag = metrics.KAFKA_GROUP_LAG.on(registry)
         self._lag.labels(_NO_GROUP).set(0)
         records = metrics.KAFKA_END.on(registry)
-        self._records = {topic: Follower(records.labels(topic)) for topic in sorted(_OURS)}
+        self._records = {topic: Follower(records, topic) for topic in sorted(_OURS)}
         self._admin: AIOKafkaAdminClient | None = None
         self._consumer: AIOKafkaConsumer | None = None
 

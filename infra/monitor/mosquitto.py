@@ -34,11 +34,11 @@ class Mosquitto:
         messages, size = metrics.MQTT_MESSAGES.on(registry), metrics.MQTT_BYTES.on(registry)
         self._takers: dict[str, Callable[[float], None]] = {
             "clients/connected": metrics.MQTT_CLIENTS.on(registry).set,
-            "messages/received": Follower(messages.labels("received")).see,
-            "messages/sent": Follower(messages.labels("sent")).see,
-            "publish/messages/dropped": Follower(messages.labels("dropped")).see,
-            "bytes/received": Follower(size.labels("received")).see,
-            "bytes/sent": Follower(size.labels("sent")).see,
+            "messages/received": Follower(messages, "received").see,
+            "messages/sent": Follower(messages, "sent").see,
+            "publish/messages/dropped": Follower(messages, "dropped").see,
+            "bytes/received": Follower(size, "received").see,
+            "bytes/sent": Follower(size, "sent").see,
             "store/messages/bytes": metrics.MQTT_STORED.on(registry).set,
         }
         self._client = Client(CallbackAPIVersion.VERSION2, CLIENT, protocol=MQTTProtocolVersion.MQTTv5)
