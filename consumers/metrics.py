@@ -120,14 +120,19 @@ class Meters:
             self._verdicts.labels(self._bounded_class(class_name)).inc(count)
             truth = truths[wire]
             if truth is not None and not truth.attacked:
-                (self._correct if truth.class_id == class_id else self._wrong).inc(count)
+                if truth.class_id == class_id:
+                    self._correct.inc(count)
+                else:
+                    row = next(row for row in rows if (row.truth, row.class_id) == (wire, class_id))
+                    self._wrong.inc(count, metrics.exemplar(row.camera, row.boot, row.seq))
         if self._attacked or any(truth is not None and truth.attacked for truth in truths.values()):
             for row in rows:
                 truth = truths[row.truth]
                 if truth is not None:
-                    self._judge(row.camera, truth, correct=truth.class_id == row.class_id)
+                    self._judge(row, truth)
 
-    def _judge(self, camera: str, truth: Truth, *, correct: bool) -> None:
+    def _judge(self, row: FrameRow, truth: Truth) -> None:
+        camera, correct = row.camera, truth.class_id == row.class_id
         if truth.attacked and camera not in self._attacked and len(self._attacked) < metrics.MAX_CAMERA_SERIES:
             self._attacked.add(camera)
             # Made at once: the increase of a series that begins with its first frame would miss that frame.
@@ -137,7 +142,8 @@ class Meters:
         if truth.attacked or camera in self._attacked:
             name = camera if camera in self._attacked else "other"
             picture, result = "attacked" if truth.attacked else "clean", "correct" if correct else "wrong"
-            self._camera_truth.labels(name, picture, result).inc()
+            which = None if correct else metrics.exemplar(camera, row.boot, row.seq)
+            self._camera_truth.labels(name, picture, result).inc(1, which)
 
     def _bounded(self, stage: str, reason: str) -> tuple[str, str]:
         """The labels, as long as there are few: they come from records."""

@@ -20,6 +20,8 @@ SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 
 LOAD_SECONDS: Final = (0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 """Up to the time that a model may take by default: compiling one takes minutes."""
 FRAMES: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)
+EXEMPLAR_LETTERS: Final = 128
+"""Of all names and values of an exemplar's labels, at most."""
 BITS: Final = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 5.0)
 
 
@@ -49,6 +51,12 @@ def observe_often(histogram: Histogram, counts: Mapping[float, int]) -> None:
         if count:
             bucket.inc(count)
     histogram._sum.inc(math.fsum(value * count for value, count in counts.items()))
+
+
+def exemplar(camera_id: str, boot: int, seq: int) -> dict[str, str] | None:
+    """The frame by which a counter has just grown; None where its camera's name is longer than OpenMetrics allows."""
+    found = {"camera_id": camera_id, "boot": f"{boot:016x}", "seq": str(seq)}
+    return found if sum(len(key) + len(value) for key, value in found.items()) <= EXEMPLAR_LETTERS else None
 
 
 # Every role

@@ -59,6 +59,7 @@ class Grafana(Service):
         kept = {name: value for name, value in os.environ.items() if not name.startswith("GF_")}
         return kept | {
             "POINTILLIST_PROMETHEUS_URL": self._prometheus,
+            "POINTILLIST_CONSOLE_URL": self._console or "",
             "POINTILLIST_DASHBOARDS": str(self.folder / "dashboards"),
         }
 

@@ -45,7 +45,7 @@ def test_home_assistant_hears_what_the_announcer_says_and_of_no_camera_itself(
     ):
         for topic in ("homeassistant/#", "pointillist/#"):
             house.subscribe(topic)
-        assert camera.publish(f"pointillist/v1/{DOOR}/status", b"its own") == 16
+        assert camera.publish(f"pointillist/v1/{DOOR}/status", b"its own") in (0, 16)
         assert announcer.publish(config_topic(DOOR), b"config", retain=True) == 0
         assert announcer.publish(state_topic(DOOR), b"state", retain=True) == 0
         assert house.publish("homeassistant/status", b"online") in (0, 16)
