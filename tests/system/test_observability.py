@@ -98,7 +98,7 @@ class Watched:
         assert found
         series, label = interpolated(found[1], **chosen), found[2]
         values = self.ask(f"label/{label}/values", **{"match[]": series})
-        pattern = re.compile(variable["regex"].strip("/").replace("\\/", "/") or "(.+)")
+        pattern = re.compile(variable["regex"][1:-1] or "(.+)")
         return sorted({match[1] for value in values if (match := pattern.search(value))})
 
     def await_answers(self, expressions: dict[str, str]) -> None:
