@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
-from sqlalchemy import Row, func, select
+from sqlalchemy import Connection, func, select
 
 from consumers.console.camera import Camera
 from consumers.console.shown import saved_camera
@@ -73,18 +72,7 @@ class Reading:
                 for row in connection.execute(select(cameras).where(cameras.c.seen_ms >= since_ms)):
                     self._say(CameraRow(*row))
                 if self._counted_to_ms:
-                    self._count(
-                        connection.execute(
-                            select(
-                                frames.c.camera,
-                                func.sum(frames.c.frame_bytes),
-                                func.sum(frames.c.width * frames.c.height * frames.c.channels),
-                            )
-                            .where(frames.c.recorded_ms >= self._counted_to_ms, frames.c.recorded_ms < counted_to_ms)
-                            .group_by(frames.c.camera)
-                        ).all(),
-                        (counted_to_ms - self._counted_to_ms) / 1000,
-                    )
+                    self._count(connection, self._counted_to_ms, counted_to_ms)
         finally:
             engine.dispose()
         self._read_to_ms, self._counted_to_ms = now_ms, counted_to_ms
@@ -109,11 +97,18 @@ class Reading:
             known.say(row)
             known.said_ms = row.state_ms
 
-    def _count(self, rows: Sequence[Row[Any]], seconds: float) -> None:
+    def _count(self, connection: Connection, since_ms: int, to_ms: int) -> None:
+        """Bytes of the frames that were recorded from `since_ms` on and before `to_ms`."""
         for counted in self._bytes.values():
-            counted.fade(seconds)
-        for name, sent, raw in rows:
-            self._bytes.setdefault(name, _Bytes()).take(int(sent), int(raw))
+            counted.fade((to_ms - since_ms) / 1000)
+        raw = frames.c.width * frames.c.height * frames.c.channels
+        query = (
+            select(frames.c.camera, func.sum(frames.c.frame_bytes).label("sent"), func.sum(raw).label("raw"))
+            .where(frames.c.recorded_ms >= since_ms, frames.c.recorded_ms < to_ms)
+            .group_by(frames.c.camera)
+        )
+        for row in connection.execute(query):
+            self._bytes.setdefault(row.camera, _Bytes()).take(int(row.sent), int(row.raw))
 
     def _shown(self, camera: Camera, now_ms: int) -> Shown:
         counted = self._bytes.get(camera.name, _Bytes())

@@ -33,7 +33,7 @@ from infra.up.processes import FLEET_PENDING, LocalRoles, Role
 from infra.up.settings import UpSettings, bundle_folder, checks_for_triggers, scenario_document
 from infra.up.supervisor import Supervisor
 from infra.up.table import LiveTable
-from infra.up.watching import Watching
+from infra.up.watching import Watching, check_receivers
 from producers.publisher.told import overridden, read_told
 from producers.redteam.team import RedTeam
 from producers.scenario import Scenario, parse_scenario
@@ -95,6 +95,7 @@ def run_up(settings: UpSettings, environment: Environment, table: LiveTable) -> 
     scenario = parse_scenario(document)
     # What is missing for an attack is said now, and not when all else runs.
     RedTeam(scenario.generators).close()
+    check_receivers(settings)
     layout = Layout(settings.state.resolve())
     with RoleTable(layout.folder) as roles, interrupts() as asked:
         roles.kill_leftovers()

@@ -16,24 +16,28 @@ from infra.up.settings import UpSettings
 from schemas.errors import ConfigError
 
 
+def check_receivers(settings: UpSettings) -> None:
+    """ConfigError when the file of receivers is none, or nobody is there to use it."""
+    if settings.receivers is None:
+        return
+    if not settings.prometheus or prometheus_binary() is None or alertmanager_binary() is None:
+        raise ConfigError(
+            "--receivers: expected Prometheus and Alertmanager to tell them: install the Debian packages prometheus "
+            "and prometheus-alertmanager"
+        )
+    configuration(settings.receivers)
+
+
 class Watching:
     """Starts them one after the other: each is told where the one before listens."""
 
     def __init__(self, settings: UpSettings, layout: Layout, ports: Ports) -> None:
-        """ConfigError when the file of receivers is none, or nobody is there to use it."""
         self._settings = settings
         self._layout = layout
         self._ports = ports
         self._prometheus: Prometheus | None = None
         self.wanted = settings.prometheus and prometheus_binary() is not None
         """Whether anybody looks at the roles' metrics."""
-        if settings.receivers is not None:
-            if not self.wanted or alertmanager_binary() is None:
-                raise ConfigError(
-                    "--receivers: expected Prometheus and Alertmanager to tell them: install the Debian packages "
-                    "prometheus and prometheus-alertmanager"
-                )
-            configuration(settings.receivers)
 
     def start(self, begin: Callable[[Role], None], say: Callable[[str], None], console: str) -> None:
         """Start what is installed with `begin`. `console` is the URL of the pages for people."""

@@ -151,7 +151,7 @@ class House:
 
     def _hear(self, _client: Client, _data: object, message: MQTTMessage) -> None:
         if message.payload:
-            self.held[message.topic] = message.payload
+            self.held[message.topic] = bytes(message.payload)
         else:
             self.held.pop(message.topic, None)
 
