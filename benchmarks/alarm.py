@@ -116,7 +116,8 @@ def page(result: Result) -> str:
     lines = [
         "# From a sticker to a person",
         "",
-        f"`python -m benchmarks.alarm --out docs/results/alarm --rounds {len(rounds)}`: {options['cameras']} cameras "
+        f"`python -m benchmarks.alarm --out docs/results/alarm --rounds {len(rounds)} {_given(options)}`: "
+        f"{options['cameras']} cameras "
         f"of {options['fps']:g} frames/s, {options['probes']:.0%} of them whole; stickers before "
         f"{options['stickers']}; {result['machine']}, other work beside it. Seconds from a camera's first frame with "
         "the sticker.",
@@ -136,6 +137,10 @@ def page(result: Result) -> str:
         f"Within {WITHIN_S:g} s: {sum(value <= WITHIN_S for value in told)} of {len(found)}.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _given(options: Result) -> str:
+    return " ".join(f"--{name} {value}" for name, value in options.items())
 
 
 def _shown(seconds: float | None) -> str:
