@@ -63,6 +63,8 @@ class Role:
     log: Path | None = None
     final: frozenset[int] = frozenset()
     """Exit statuses that mean that its work is done."""
+    optional: bool = False
+    """Whether the others go on without it."""
 
     def healthy(self) -> bool:
         """Whether its `/healthz` answers 200."""

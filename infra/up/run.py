@@ -259,6 +259,7 @@ class _Run:
     def stop(self) -> None:
         """Stop everything by pid, readers before what they read from."""
         self._live.end()
+        self._watching.close()
         for role in [r for r in (self._fleet,) if r is not None] + self._roles[::-1] + self._brokers[::-1]:
             self._supervisor.forget(role.name)
         self._supervisor.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable
 
 from infra.alertmanager.receivers import configuration
@@ -13,7 +14,7 @@ from infra.local.prometheus import Prometheus, prometheus_binary
 from infra.local.service import Service
 from infra.up.processes import Role
 from infra.up.settings import UpSettings
-from schemas.errors import ConfigError
+from schemas.errors import BrokerError, ConfigError
 
 
 def check_receivers(settings: UpSettings) -> None:
@@ -36,6 +37,7 @@ class Watching:
         self._layout = layout
         self._ports = ports
         self._prometheus: Prometheus | None = None
+        self._closing = False
         self.wanted = settings.prometheus and prometheus_binary() is not None
         """Whether anybody looks at the roles' metrics."""
 
@@ -45,8 +47,8 @@ class Watching:
             return
         folder, ports = self._layout.folder, self._ports
 
-        def run(service: Service) -> None:
-            begin(Role(service.role, service, lambda: service.listen, log=service.log))
+        def run(service: Service, *, optional: bool = False) -> None:
+            begin(Role(service.role, service, lambda: service.listen, log=service.log, optional=optional))
 
         told = None
         if alertmanager_binary() is not None:
@@ -61,8 +63,21 @@ class Watching:
         if grafana_binary() is not None:
             alerts = told.url if told is not None else None
             grafana = Grafana(folder, ports, prometheus=prometheus.url, alertmanager=alerts, console=console)
-            run(grafana)
-            say(f"dashboards: {grafana.url}")
+
+            def beside() -> None:
+                try:
+                    run(grafana, optional=True)
+                    say(f"dashboards: {grafana.url}")
+                except BrokerError as error:  # of whatever release it is
+                    if not self._closing:
+                        say(f"going on without dashboards: {error}")
+
+            # Its first start takes longer than all others together: it makes a database.
+            threading.Thread(target=beside, name="grafana", daemon=True).start()
+
+    def close(self) -> None:
+        """They are stopped: what is still starting ends without a word."""
+        self._closing = True
 
     def scrape(self, roles: Iterable[Role]) -> None:
         """Scrape these from now on. Ports stay for the run, so it is what is scraped after any restart."""

@@ -17,24 +17,8 @@ import yaml
 from infra.grafana.build import rendered
 from infra.local.grafana import FOLDER, Grafana, grafana_binary, leading_to
 from schemas.errors import BrokerError
+from tests.infra.grafana_stand_in import install_grafana
 
-STAND_IN = '''#!{python}
-"""Answers as Grafana does, and writes down what it was given."""
-import configparser, http.server, json, os, sys
-options = dict(word.split("=", 1) for word in sys.argv[2:])
-settings = configparser.ConfigParser(interpolation=None)
-settings.read(options["--config"])
-kept = {{name: value for name, value in os.environ.items() if name.startswith(("POINTILLIST_", "GF_"))}}
-print(json.dumps({{"words": sys.argv[1:], "environment": kept}}), flush=True)
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        self.send_response(200 if self.path == "/api/health" else 404)
-        self.end_headers()
-    def log_message(self, *_):
-        pass
-server = settings["server"]
-http.server.HTTPServer((server["http_addr"], int(server["http_port"])), Handler).serve_forever()
-'''
 # https://grafana.com/docs/grafana/latest/administration/provisioning/
 DATASOURCES = {
     "type": "object",
@@ -140,16 +124,8 @@ CONSOLE, PROMETHEUS = "http://127.0.0.1:4711", "http://127.0.0.1:4712"
 
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A stand-in on the path, as a tarball of Grafana lies on a disk."""
-    program = tmp_path / "grafana" / "bin" / "grafana"
-    program.parent.mkdir(parents=True)
-    program.write_text(STAND_IN.format(python=os.path.realpath("/proc/self/exe")))
-    program.chmod(0o755)
-    (program.parent.parent / "conf").mkdir()
-    (program.parent.parent / "conf" / "defaults.ini").write_text("")
-    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("GF_AUTH_ANONYMOUS_ORG_ROLE", "Admin")
-    return program
+    return install_grafana(tmp_path, monkeypatch)
 
 
 @pytest.fixture
