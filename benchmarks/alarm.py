@@ -117,7 +117,7 @@ def page(result: Result) -> str:
         "# From a sticker to a person",
         "",
         f"`python -m benchmarks.alarm --out docs/results/alarm --rounds {len(rounds)} {_given(options)}`: "
-        f"{options['cameras']} cameras "
+        f"{options['cameras']} camera(s) "
         f"of {options['fps']:g} frames/s, {options['probes']:.0%} of them whole; stickers before "
         f"{options['stickers']}; {result['machine']}, other work beside it. Seconds from a camera's first frame with "
         "the sticker.",

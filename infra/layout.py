@@ -130,10 +130,10 @@ class Layout:
         """The key of one camera."""
         return self.keys / f"{camera_id}.key"
 
-    def fleet_secret(self) -> bytes:
-        """The fleet secret, made at the first call."""
+    def fleet_secret(self, given: bytes | None = None) -> bytes:
+        """The fleet secret; the first call lays it down: the `given` one, or one of its own making."""
         if not self.secret_file.exists():
-            write_private(self.secret_file, secrets.token_hex(32))
+            write_private(self.secret_file, (given or secrets.token_bytes(32)).hex())
         return parse_fleet_secret(self.secret_file.read_text().strip())
 
     def roots(self, role: Role) -> Roots | None:
@@ -177,10 +177,10 @@ def role_file(folder: Path, role: Role) -> Path:
     return folder / role / "role.secret"
 
 
-def issue_role_secrets(folder: Path, fleet_secret: bytes, *more: Role) -> None:
-    """Lay down what each role of a running system is given, and what these ones are."""
+def issue_role_secrets(folder: Path, fleet_secret: bytes) -> None:
+    """Lay down what each role of a running system is given."""
     roots = Roots.of_fleet(fleet_secret)
-    for role in (Role.BRIDGE, Role.PROCESSOR, Role.RECORDER, *more):
+    for role in (Role.BRIDGE, Role.PROCESSOR, Role.RECORDER, Role.AUDITOR):
         write_private(role_file(folder, role), roots.of(role).export())
 
 

@@ -39,7 +39,6 @@ from producers.redteam.team import RedTeam
 from producers.scenario import Scenario, parse_scenario
 from producers.start import fleet_started
 from schemas.errors import ConfigError, StateError, UserError
-from schemas.roots import Role as SecretRole
 from schemas.runtime.disk import is_full
 
 READY_S = 120.0
@@ -139,7 +138,7 @@ class _Run:
 
     def prepare(self, scenario: Scenario, document: dict[str, Any]) -> None:
         """Lay down the scenario, the keys and what this run is."""
-        issue_role_secrets(self._layout.roles, self._layout.fleet_secret(), SecretRole.AUDITOR)
+        issue_role_secrets(self._layout.roles, self._layout.fleet_secret())
         self._layout.signer()
         if not self._layout.generations.exists():
             write_json(self._layout.generations, {})
