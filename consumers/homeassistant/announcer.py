@@ -66,6 +66,7 @@ async def run_announcer(
     thread = ThreadPoolExecutor(1, thread_name_prefix="database")
     announcer.begin()
     health.set("database", False, "not read yet")
+    health.set("mqtt", False, "not connected yet")
     try:
         while not stop.is_set():
             begun = time.monotonic()

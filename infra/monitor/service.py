@@ -55,6 +55,8 @@ async def run_monitor(
     mosquitto = Mosquitto(registry, up.labels("mosquitto"), settings.mqtt, settings.mqtt_tls, settings.mqtt_login)
     host, gpus = Host(registry, settings.folder), Gpus(registry)
     conservation = Conservation(registry, settings.kafka, settings.database, keys)
+    for condition in ("kafka", "mqtt"):
+        health.set(condition, False, "not asked yet")
     mosquitto.begin()
     try:
         async with asyncio.TaskGroup() as looking:
