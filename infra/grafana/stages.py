@@ -118,11 +118,12 @@ def _between() -> list[Graph | Figure]:
     return [
         Graph(
             "Lag",
-            "Frames and records that wait in Kafka.",
+            "Frames and records that wait in Kafka; copies of partitions that are away or behind.",
             "none",
             (
                 Query(total(m.LAG, **ROLES), "processors, frames"),
                 Query(total(m.RECORDER_LAG, **ROLES), "recorder, records"),
+                Query(f"max({series(m.KAFKA_COPIES_MISSING, **ROLES)})", "copies missing"),
             ),
             THIRD,
         ),

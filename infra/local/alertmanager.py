@@ -6,7 +6,6 @@ import shutil
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import ClassVar
 
 from infra.alertmanager.receivers import as_yaml, configuration
 from infra.layout import write_private
@@ -23,8 +22,8 @@ def alertmanager_binary() -> str | None:
 class Alertmanager(Service):
     """One Alertmanager with the shipped routes and silences, and the receivers of a file."""
 
-    role: ClassVar[str] = "alertmanager"
-    port_names: ClassVar[tuple[str, ...]] = ("alertmanager",)
+    role = "alertmanager"
+    port_names = ("alertmanager",)
 
     def __init__(
         self, state: Path, ports: Ports | None = None, *, ready_s: float = 60.0, receivers: Path | None = None

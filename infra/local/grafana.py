@@ -9,7 +9,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 from infra.local.files import write_text
 from infra.local.ports import Ports
@@ -30,8 +30,8 @@ def grafana_binary() -> str | None:
 class Grafana(Service):
     """One Grafana: whoever reaches its port may look, and nobody can change anything; there is no account."""
 
-    role: ClassVar[str] = "grafana"
-    port_names: ClassVar[tuple[str, ...]] = ("grafana",)
+    role = "grafana"
+    port_names = ("grafana",)
 
     def __init__(
         self,
