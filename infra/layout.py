@@ -180,7 +180,7 @@ def role_file(folder: Path, role: Role) -> Path:
 def issue_role_secrets(folder: Path, fleet_secret: bytes) -> None:
     """Lay down what each role of a running system is given."""
     roots = Roots.of_fleet(fleet_secret)
-    for role in (Role.BRIDGE, Role.PROCESSOR, Role.RECORDER):
+    for role in (Role.BRIDGE, Role.PROCESSOR, Role.RECORDER, Role.AUDITOR):
         write_private(role_file(folder, role), roots.of(role).export())
 
 

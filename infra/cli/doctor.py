@@ -72,6 +72,24 @@ def _prometheus() -> str:
     return str(found)
 
 
+def _alertmanager() -> str:
+    from infra.local.alertmanager import alertmanager_binary
+
+    found = alertmanager_binary()
+    if found is None:
+        raise OSError("not installed: alerts reach nobody, all else works (Debian package prometheus-alertmanager)")
+    return str(found)
+
+
+def _grafana() -> str:
+    from infra.local.grafana import grafana_binary
+
+    found = grafana_binary()
+    if found is None:
+        raise OSError("not installed: no dashboards, all else works (package grafana, from Grafana's own repository)")
+    return str(found)
+
+
 def _torch() -> str:
     import torch
 
@@ -123,6 +141,8 @@ def doctor(
         _finding("model bundles", _bundles),
         _finding("disk", lambda: _disk(state)),
         _finding("Prometheus", _prometheus, needed=False),
+        _finding("Alertmanager", _alertmanager, needed=False),
+        _finding("Grafana", _grafana, needed=False),
         _finding("data sets", _data, needed=False),
     ]
     table = Table("", "part", "found", title="doctor", title_justify="left")

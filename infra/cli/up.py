@@ -73,7 +73,12 @@ def up(
     plain: Annotated[
         bool, typer.Option("--plain", help="Without TLS, certificates and rights: only to compare, on a machine alone.")
     ] = False,
-    prometheus: Annotated[bool, typer.Option(help="Start Prometheus too, when it is installed.")] = True,
+    prometheus: Annotated[
+        bool, typer.Option(help="Start Prometheus, Alertmanager and Grafana too, those that are installed.")
+    ] = True,
+    receivers: Annotated[
+        Path | None, typer.Option(help="Whom alerts are told: a YAML file with receivers as Alertmanager has them.")
+    ] = None,
 ) -> None:
     """Run brokers, bridge, processors, recorder and a camera fleet on this machine.
 
@@ -111,6 +116,7 @@ def up(
         "http": http,
         "served_as": tuple(served_as or ()),
         "prometheus": prometheus,
+        "receivers": receivers,
         "plain": plain,
     }
     try:

@@ -74,6 +74,8 @@ def kafka_rights() -> list[Right]:
         Right("recorder", _Resource.GROUP, f"{OURS}-recorder", read, _Pattern.PREFIXED),
         Right("audit", _Resource.TOPIC, f"{OURS}.", read, _Pattern.PREFIXED),
         Right("audit", _Resource.GROUP, f"{OURS}-", describe, _Pattern.PREFIXED),
+        Right("monitor", _Resource.TOPIC, f"{OURS}.", describe, _Pattern.PREFIXED),
+        Right("monitor", _Resource.GROUP, f"{OURS}-", describe, _Pattern.PREFIXED),
     ]
 
 

@@ -52,6 +52,8 @@ class UpSettings(BaseModel):
     max_frame_pixels: int = Field(default=USUAL_FRAME_PIXELS, ge=64)
     spool_bytes: int = Field(default=256 * 2**20, ge=2**20)
     prometheus: bool = True
+    receivers: Path | None = None
+    """Whom Alertmanager tells: a file of its receivers, and of routes to them."""
     http: str | None = None
     plain: bool = False
     """Without TLS, certificates and rights: to compare."""
