@@ -41,6 +41,7 @@ def main() -> None:
     from infra.cli import (  # noqa: F401
         audit,
         camera,
+        camera_run,
         camera_told,
         doctor,
         key,

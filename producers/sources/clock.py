@@ -14,6 +14,8 @@ from collections import deque
 from typing import Final
 
 import av
+from av.packet import Packet
+from av.stream import Stream
 
 BELIEVED_MS: Final = (-30_000, 1_000)
 """What a stream's clock may say of a frame that has just arrived, relative to ours: what is outside says that one of
@@ -31,7 +33,7 @@ class StreamClock:
         self.skew_ms: int | None = None
         """What the stream's clock said of the last frame, minus our time at its arrival; None while it says nothing."""
 
-    def note(self, packet: av.Packet[av.VideoStream]) -> None:
+    def note(self, packet: Packet[Stream]) -> None:
         """A packet on its way into the decoder."""
         taken_us = reference_us(packet)
         if taken_us is not None and packet.pts is not None:
@@ -52,7 +54,7 @@ class StreamClock:
         return self.skew_ms is not None and BELIEVED_MS[0] <= self.skew_ms <= BELIEVED_MS[1]
 
 
-def reference_us(packet: av.Packet[av.VideoStream]) -> int | None:
+def reference_us(packet: Packet[Stream]) -> int | None:
     """The wall clock of a packet in microseconds since 1970; None when its stream has not said it."""
     if not packet.has_sidedata("prft"):
         return None

@@ -30,8 +30,8 @@ def decode_video(
     """The frames of the first video stream, in the order in which they are shown.
 
     A packet that does not decode is skipped. With `hang_s`, raises `SourceHung` when no frame came for so many seconds;
-    the container must have been opened with the same time for a read, for only FFmpeg can interrupt one. `clock` is told
-    of each packet.
+    the container must have been opened with the same time for a read, for only FFmpeg can interrupt one. `clock` is
+    told of each packet.
     """
     stream = container.streams.video[0]
     since = time.monotonic()

@@ -26,6 +26,11 @@ _OPTIONAL: Final[dict[str, set[str]]] = {
 }
 
 
+def keys_of(kind: str) -> set[str]:
+    """The settings that a source of this kind knows; none for a kind that there is not."""
+    return _REQUIRED.get(kind, set()) | _OPTIONAL.get(kind, set()) | {"kind"}
+
+
 class SourceSettings(BaseModel, frozen=True, extra="forbid"):
     """What a camera films, and what part of it is sent in which size.
 
@@ -60,8 +65,8 @@ class SourceSettings(BaseModel, frozen=True, extra="forbid"):
     """URL: time to connect, and again to find the video stream."""
 
     hardware: str = Field(default="none", pattern=r"^[a-z0-9]+(:[A-Za-z0-9/_.-]+)?$")
-    """URL and video: what decodes. `none` is FFmpeg's software; `auto` whatever of this machine's hardware takes the
-    stream, else software; a device type such as `cuda` or `vaapi`, perhaps with a device as `vaapi:/dev/dri/renderD128`,
+    """URL and video: what decodes. `none` is FFmpeg's software; `auto` is the first hardware that this machine has,
+    else software; a device type such as `cuda` or `vaapi`, perhaps with a device as in `vaapi:/dev/dri/renderD128`, is
     that one or nothing."""
     clock: Literal["auto", "arrival"] = "auto"
     """URL: when a frame was captured. `auto` believes the stream's own clock (RTCP) where it has one and is near ours;
@@ -70,8 +75,8 @@ class SourceSettings(BaseModel, frozen=True, extra="forbid"):
     rotate: Literal[0, 90, 180, 270] = 0
     """Degrees, clockwise, by which the picture is turned before all else."""
     privacy: tuple[tuple[Share, Share, Share, Share], ...] = ()
-    """Rectangles x, y, width, height that are blacked out, as shares of the turned picture's width and height: they hold
-    for a camera that changes its size, too."""
+    """Rectangles x, y, width, height that are blacked out, as shares of the turned picture's width and height: they
+    hold for a camera that changes its size, too."""
     region: tuple[Corner, Corner, Side, Side] | None = None
     """What is cut out before resizing, in pixels of the turned picture: x, y, width, height."""
     size: tuple[Side, Side] | None = None

@@ -37,7 +37,7 @@ def public_address(address: str) -> str:
 
 
 def open_container(settings: SourceSettings, name: str) -> InputContainer:
-    """Open the address of `settings` and check that it has video; `SourceError` of the source that messages call `name`.
+    """Open the address of `settings` and check that it has video; `SourceError` of the source called `name`.
 
     Its login is read now: a password that was changed holds from the next opening on.
     """
