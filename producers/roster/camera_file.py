@@ -128,7 +128,7 @@ def parse_camera_file(values: Any, folder: Path, origin: str) -> dict[CameraId, 
 
 
 def _check_defaults(defaults: Mapping[str, Any]) -> None:
-    """`ConfigError` says what is wrong there, not at the first camera that takes it; a source is whole in cameras only."""
+    """`ConfigError` says what is wrong there and not at the first camera; a source is whole in cameras only."""
     try:
         RealOptions.model_validate({key: value for key, value in defaults.items() if key != "source"})
     except ValidationError as error:
