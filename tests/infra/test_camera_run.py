@@ -13,12 +13,13 @@ import pytest
 import yaml
 
 from infra.camera_list import Broker, FileOfCameras, Share
+from infra.cli.camera_run import run
 from infra.layout import Layout
 from infra.local.mosquitto import Mosquitto
 from infra.local.process import COMMAND
 from infra.pki.authority import Authority
 from infra.pki.enrolment import enroll
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, UserError
 from schemas.identity import CameraId
 from schemas.keys import derive_camera_key
 from tests.infra.secure import SECRET, make_fleet
@@ -88,12 +89,21 @@ def error_of(done: subprocess.CompletedProcess[str]) -> str:
 def test_a_wrong_file_or_option_is_one_line_and_status_2(tmp_path: Path, film: Path) -> None:
     cameras = [{"name": "one", "source": {"file": str(film)}}]
     good = write(tmp_path / "cameras.yaml", "yard", cameras)
-    assert "cannot be read: No such file" in error_of(ended(tmp_path / "none.yaml"))
+    with pytest.raises(ConfigError, match="cannot be read: No such file"):
+        run(tmp_path / "none.yaml")
     wrong = write(tmp_path / "wrong.yaml", "yard", [{"name": "one", "source": {"file": str(film)}, "fsp": 1}])
     assert "cameras.0.fsp: unknown key; expected one of" in error_of(ended(wrong))
-    assert "not one of 1 cameras can run; yard/one: expected its enrolment" in error_of(ended(good))
-    assert "expected a share as 1/3" in error_of(ended(good, "--share", "4/3"))
-    assert "an address is written host:port" in error_of(ended(good, "--mqtt", "nowhere"))
+    for options, message in (
+        ({}, "not one of 1 cameras can run; yard/one: expected its enrolment"),
+        ({"share": "4/3"}, "expected a share as 1/3"),
+        ({"share": "1/3", "processes": 2}, "expected --processes or --share, got both"),
+        ({"mqtt": "nowhere"}, "an address is written host:port"),
+        ({"mqtt": "http://broker:1883"}, "expected an MQTT broker"),
+        ({"state": tmp_path}, "expected a running mosquitto|roles.json"),
+        ({"metrics": "nowhere"}, "not one of 1 cameras can run"),
+    ):
+        with pytest.raises(UserError, match=message):
+            run(good, **options)  # type: ignore[arg-type]  # each as its option wants it
 
 
 def test_check_says_who_would_run_and_who_not(tmp_path: Path) -> None:
