@@ -18,7 +18,7 @@ from schemas.errors import WireError
 from schemas.frame import decode_picture, open_frame, open_message, sign_message
 from schemas.identity import CameraId
 from schemas.keys import KeyRing
-from schemas.pointillist_pb2 import Confirm, Ledger, Range, State, Status
+from schemas.pointillist_pb2 import Confirm, Frame, Ledger, Range, State, Status
 from schemas.ranges import RangeSet
 from schemas.topics import Channel, every_camera_filter, mqtt_topic, parse_mqtt_topic, shared_filter
 
@@ -28,13 +28,14 @@ EVERY_S: Final = 0.05
 class ConfirmingBridge:
     """`numbers` by camera and frame, `statuses` as they came; from `with` to its end.
 
-    With `numbered` off pictures are not looked at, and their sequence numbers stand for theirs.
+    With `numbered` off pictures are not looked at but for the last one, and sequence numbers stand for theirs.
     """
 
     def __init__(self, fleet: Layout, broker: tuple[str, int], keys: KeyRing, numbered: bool = True) -> None:
         self.numbers: dict[CameraId, dict[tuple[int, int], int]] = defaultdict(dict)
         self.statuses: dict[CameraId, tuple[State, str]] = {}
         self.repeated = 0
+        self._last: dict[CameraId, Frame] = {}
         self._keys = keys
         self._numbered = numbered
         self._lock = threading.Lock()
@@ -75,6 +76,10 @@ class ConfirmingBridge:
         with self._lock:
             return [number for _, number in sorted(self.numbers[camera].items())]
 
+    def last_number(self, camera: CameraId) -> int:
+        """The number in the picture of a camera's last frame."""
+        return counted_number(decode_picture(self._keys.current(camera), self._last[camera])[0])
+
     def _on_message(self, _client: Client, _: object, message: MQTTMessage) -> None:
         camera, channel = parse_mqtt_topic(message.topic)
         try:
@@ -97,6 +102,9 @@ class ConfirmingBridge:
             self.repeated += (frame.boot_id, frame.seq) in self.numbers[camera]
             self.numbers[camera][frame.boot_id, frame.seq] = number
             self._waiting[camera, frame.boot_id].add(frame.seq)
+            last = self._last.get(camera)
+            if last is None or (last.boot_id, last.seq) < (frame.boot_id, frame.seq):
+                self._last[camera] = frame
 
     def _confirm_forever(self) -> None:
         while not self._ended.wait(EVERY_S):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
+from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.cameras.bridge import wait_for
-from benchmarks.cameras.site import Site, site
+from benchmarks.cameras.site import CameraRun, Site, site
 from infra.local.rtsp import RtspServer
+from schemas.identity import CameraId
 from schemas.pointillist_pb2 import DEGRADED, OFFLINE, ONLINE
 
 STEADY: Final = 16
@@ -40,7 +42,8 @@ def trouble(folder: Path, fps: int, seconds: float) -> dict[str, Any]:
         listed = len(place.cameras)
         begun = time.monotonic()
         with place.running() as run:
-            named = {"wrong-password": wait_for("a refusal", lambda: _named(place, "wrong-password", "401"), 60)}
+            wait_for("a refusal", lambda: _named(place, "wrong-password", "401"), 60)
+            named = {"wrong-password": time.time() - _taken_up(run, place.camera("wrong-password"))}
             for name in (*names, "removed", "hangs", "dies"):
                 wait_for(
                     f"frames of {name}", lambda name=name: place.bridge.frames(place.camera(name)) > 2 * fps, _OPEN_S
@@ -110,6 +113,12 @@ def _row(place: Site, name: str, left: dict[str, Any]) -> dict[str, Any]:
         "skipped": ended["frames_skipped"],
         "pending": ended["frames_pending"],
     }
+
+
+def _taken_up(run: CameraRun, camera: CameraId) -> float:
+    """When the command took a camera up, Unix time in seconds."""
+    [added] = [event for event in run.events("camera_added") if event["camera"] == camera]
+    return datetime.fromisoformat(added["timestamp"]).timestamp()
 
 
 def _named(place: Site, name: str, reason: str) -> bool:
