@@ -125,15 +125,15 @@ class Camera:
 
     def _open(self) -> Source:
         """Runs in a thread, so that neither this nor the mask codebook, made here, holds up other cameras."""
-        dropped = self._control.encoding.dropped_per_block
-        kept_mask(self._key, 0, 0, BLOCK, BLOCK, dropped)
         source = open_source(self.settings.source, self.settings.index)
-        if not source.live:
-            try:
+        try:
+            # After it: a source that does not open says so before masks, a tenth of a second of work, are made.
+            kept_mask(self._key, 0, 0, BLOCK, BLOCK, self._control.encoding.dropped_per_block)
+            if not source.live:
                 source.seek(self.spool.position)
-            except BaseException:
-                source.close()
-                raise
+        except BaseException:
+            source.close()
+            raise
         return source
 
     async def run(self) -> None:

@@ -31,7 +31,7 @@ def page(found: dict[str, Any]) -> str:
         "",
         f"`python -m benchmarks.cameras`: {streams['listed']} RTSP streams of {width} × {height} at "
         f"{streams['frames_per_second']} frames/s from GStreamer's server, in one `camera run` by TLS with enrolments, "
-        f"{streams['seconds']:.0f} s, {found['cores']} cores for all: server, broker, cameras, bridge, and other work beside them.",
+        f"{streams['seconds']:.0f} s, {found['cores']} cores for all and other work.",
         "",
         "| camera | what happened | named after, s | said as | sent again after, s |",
         "| --- | --- | --- | --- | --- |",

@@ -21,14 +21,14 @@ def whole_file(folder: Path, film: Path) -> dict[str, Any]:
         stream = container.streams.video[0]
         size = stream.width, stream.height
         frames = sum(1 for _ in container.decode(stream))
-    with site(folder, {"fps": 0}, numbered=False) as place:
+    with site(folder, {"fps": 0}) as place:
         place.cameras["film"] = {"source": {"file": str(film)}}
         place.write()
         begun = time.monotonic()
         with place.running() as run:
             status = run.process.wait(600)
         [left] = run.events("camera_left")
-        came = place.bridge.in_order(place.camera("film"))
+        came = place.bridge.sequence(place.camera("film"))
     return {
         "film": film.name,
         "size": size,
@@ -48,7 +48,7 @@ def large_stream(folder: Path, fps: int, seconds: float, options: dict[str, Any]
 
     The server numbers them from 0 when it is asked for the first time, so no picture can be missed unseen.
     """
-    with RtspServer("--counted", *LARGE, fps) as server, site(folder, options, numbered=False) as place:
+    with RtspServer("--counted", *LARGE, fps) as server, site(folder, options) as place:
         place.cameras["large"] = {"source": {"address": server.address("counted")}}
         place.write()
         camera = place.camera("large")

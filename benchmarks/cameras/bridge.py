@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Self
 
@@ -14,11 +15,10 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from infra.layout import Layout
 from infra.local.rtsp import counted_number
 from infra.pki.roles import role_tls, share_name
-from schemas.errors import WireError
-from schemas.frame import decode_picture, open_frame, open_message, sign_message
+from schemas.frame import decode_picture, open_frame, open_message, parse_frame, sign_message
 from schemas.identity import CameraId
 from schemas.keys import KeyRing
-from schemas.pointillist_pb2 import Confirm, Frame, Ledger, Range, State, Status
+from schemas.pointillist_pb2 import Confirm, Ledger, Range, State, Status
 from schemas.ranges import RangeSet
 from schemas.topics import Channel, every_camera_filter, mqtt_topic, parse_mqtt_topic, shared_filter
 
@@ -26,35 +26,40 @@ EVERY_S: Final = 0.05
 
 
 class ConfirmingBridge:
-    """`numbers` by camera and frame, `statuses` as they came; from `with` to its end.
+    """Holds what came, `statuses` by camera as they came; from `with` to its end.
 
-    With `numbered` off pictures are not looked at but for the last one, and sequence numbers stand for theirs.
+    While cameras run, frames are only confirmed: tags and pictures are looked at when the numbers are asked for, so that
+    what is measured is the cameras and not their judge. Statuses come over a connection of their own.
     """
 
-    def __init__(self, fleet: Layout, broker: tuple[str, int], keys: KeyRing, numbered: bool = True) -> None:
-        self.numbers: dict[CameraId, dict[tuple[int, int], int]] = defaultdict(dict)
+    def __init__(self, fleet: Layout, broker: tuple[str, int], keys: KeyRing) -> None:
         self.statuses: dict[CameraId, tuple[State, str]] = {}
-        self.repeated = 0
-        self._last: dict[CameraId, Frame] = {}
+        self._payloads: dict[CameraId, dict[tuple[int, int], bytes]] = defaultdict(dict)
         self._keys = keys
-        self._numbered = numbered
         self._lock = threading.Lock()
         self._waiting: dict[tuple[CameraId, int], RangeSet] = defaultdict(RangeSet)
         self._revisions: dict[tuple[CameraId, int], int] = {}
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._confirm_forever, daemon=True)
         share = share_name(fleet.pki)
-        self._filters = [(shared_filter(share, channel), 1) for channel in (Channel.FRAME, Channel.EVENT)]
-        self._filters.append((every_camera_filter(Channel.STATUS), 1))
+        filters = [shared_filter(share, channel) for channel in (Channel.FRAME, Channel.EVENT)]
         self._broker = broker
-        self._client = Client(CallbackAPIVersion.VERSION2, "bridge", protocol=MQTTProtocolVersion.MQTTv5)
-        self._client.tls_set_context(role_tls(fleet.pki, "bridge").context())
-        self._client.on_message = self._on_message
-        self._client.on_connect = lambda client, *_: client.subscribe(self._filters)
+        self._client = self._connection(fleet, "bridge", filters, self._on_message)
+        self._watcher = self._connection(fleet, "admin", [every_camera_filter(Channel.STATUS)], self._on_status)
+
+    def _connection(
+        self, fleet: Layout, role: str, filters: list[str], hear: Callable[[Client, object, MQTTMessage], None]
+    ) -> Client:
+        client = Client(CallbackAPIVersion.VERSION2, role, protocol=MQTTProtocolVersion.MQTTv5)
+        client.tls_set_context(role_tls(fleet.pki, role).context())
+        client.on_message = hear
+        client.on_connect = lambda client, *_: client.subscribe([(name, 1) for name in filters])
+        return client
 
     def __enter__(self) -> Self:
-        self._client.connect(*self._broker)
-        self._client.loop_start()
+        for client in (self._client, self._watcher):
+            client.connect(*self._broker)
+            client.loop_start()
         self._thread.start()
         return self
 
@@ -63,48 +68,47 @@ class ConfirmingBridge:
     ) -> None:
         self._ended.set()
         self._thread.join()
-        self._client.disconnect()
-        self._client.loop_stop()
+        for client in (self._client, self._watcher):
+            client.disconnect()
+            client.loop_stop()
 
     def frames(self, camera: CameraId) -> int:
-        """How many frames of a camera have come."""
+        """How many frames of a camera have come, each counted once."""
         with self._lock:
-            return len(self.numbers[camera])
+            return len(self._payloads[camera])
 
-    def in_order(self, camera: CameraId) -> list[int]:
-        """The numbers in a camera's pictures, in the order of its frames."""
-        with self._lock:
-            return [number for _, number in sorted(self.numbers[camera].items())]
+    def numbers(self, camera: CameraId) -> list[int]:
+        """The numbers in a camera's pictures, in the order of its frames, of which each tag is checked."""
+        return [self._number(camera, payload) for _, payload in sorted(self._payloads[camera].items())]
+
+    def sequence(self, camera: CameraId) -> list[int]:
+        """The sequence numbers of a camera's frames, in order."""
+        return [seq for _, seq in sorted(self._payloads[camera])]
 
     def last_number(self, camera: CameraId) -> int:
         """The number in the picture of a camera's last frame."""
-        return counted_number(decode_picture(self._keys.current(camera), self._last[camera])[0])
+        return self._number(camera, self._payloads[camera][max(self._payloads[camera])])
+
+    def _number(self, camera: CameraId, payload: bytes) -> int:
+        return counted_number(decode_picture(self._keys.current(camera), open_frame(camera, payload, self._keys))[0])
+
+    def _on_status(self, _client: Client, _: object, message: MQTTMessage) -> None:
+        camera, _channel = parse_mqtt_topic(message.topic)
+        status = open_message(Status, camera, bytes(message.payload), self._keys)
+        self.statuses[camera] = (status.state, status.detail)
 
     def _on_message(self, _client: Client, _: object, message: MQTTMessage) -> None:
         camera, channel = parse_mqtt_topic(message.topic)
-        try:
-            if channel is Channel.FRAME:
-                self._take(camera, bytes(message.payload))
-            elif channel is Channel.EVENT:
-                ledger = open_message(Ledger, camera, bytes(message.payload), self._keys)
-                with self._lock:
-                    self._revisions[camera, ledger.boot_id] = ledger.revision
-            else:
-                status = open_message(Status, camera, bytes(message.payload), self._keys)
-                self.statuses[camera] = (status.state, status.detail)
-        except WireError as error:
-            raise RuntimeError(f"expected only what cameras of this fleet say: {error}") from None
-
-    def _take(self, camera: CameraId, payload: bytes) -> None:
-        frame = open_frame(camera, payload, self._keys)
-        number = counted_number(decode_picture(self._keys.current(camera), frame)[0]) if self._numbered else frame.seq
+        payload = bytes(message.payload)
+        if channel is Channel.EVENT:
+            ledger = open_message(Ledger, camera, payload, self._keys)
+            with self._lock:
+                self._revisions[camera, ledger.boot_id] = ledger.revision
+            return
+        frame = parse_frame(payload)
         with self._lock:
-            self.repeated += (frame.boot_id, frame.seq) in self.numbers[camera]
-            self.numbers[camera][frame.boot_id, frame.seq] = number
+            self._payloads[camera][frame.boot_id, frame.seq] = payload
             self._waiting[camera, frame.boot_id].add(frame.seq)
-            last = self._last.get(camera)
-            if last is None or (last.boot_id, last.seq) < (frame.boot_id, frame.seq):
-                self._last[camera] = frame
 
     def _confirm_forever(self) -> None:
         while not self._ended.wait(EVERY_S):

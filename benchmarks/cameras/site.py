@@ -103,7 +103,7 @@ class CameraRun:
 
 
 @contextmanager
-def site(folder: Path, defaults: Mapping[str, Any], numbered: bool = True) -> Iterator[Site]:
+def site(folder: Path, defaults: Mapping[str, Any]) -> Iterator[Site]:
     """A broker with TLS and rights, its fleet's authority, and a bridge that confirms."""
     layout = Layout(folder / "fleet")
     authority = Authority.create(layout.pki)
@@ -112,7 +112,7 @@ def site(folder: Path, defaults: Mapping[str, Any], numbered: bool = True) -> It
     mosquitto.start()
     try:
         place = mosquitto.host, mosquitto.port
-        with ConfirmingBridge(layout, place, KeyRing(_SECRET), numbered) as bridge:
+        with ConfirmingBridge(layout, place, KeyRing(_SECRET)) as bridge:
             yield Site(folder, bridge, authority, f"{mosquitto.host}:{mosquitto.port}", defaults)
     finally:
         mosquitto.stop()

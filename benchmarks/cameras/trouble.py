@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
@@ -55,7 +56,7 @@ def trouble(folder: Path, fps: int, seconds: float) -> dict[str, Any]:
             place.cameras["added"] = {"source": {"address": well.address("counted")}}
             place.write()
             troubled = time.monotonic()
-            awaited = {
+            awaited: dict[str, Callable[[], bool]] = {
                 "hangs": lambda: _named(place, "hangs", "no frame for"),
                 "dies": lambda: _named(place, "dies", ""),
                 "removed": lambda: place.bridge.statuses.get(place.camera("removed"), (0, ""))[0] == OFFLINE,
@@ -101,7 +102,7 @@ def trouble(folder: Path, fps: int, seconds: float) -> dict[str, Any]:
 
 def _row(place: Site, name: str, left: dict[str, Any]) -> dict[str, Any]:
     """Of one camera that nothing happened to: how many pictures between its first and its last came."""
-    numbers = place.bridge.in_order(place.camera(name))
+    numbers = place.bridge.numbers(place.camera(name))
     spanned = numbers[-1] - numbers[0] + 1
     ended = left[place.camera(name)]
     return {

@@ -53,7 +53,7 @@ class Counted:
             picture = Gst.Buffer.new_wrapped(counted_picture(number % 2**BITS, *self.size))
             picture.duration = Gst.SECOND // self.fps
             number += 1
-            return source.emit("push-buffer", picture) == Gst.FlowReturn.OK
+            return bool(source.emit("push-buffer", picture) == Gst.FlowReturn.OK)
 
         GLib.timeout_add(1000 // self.fps, push)
 
