@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from functools import cache
 from importlib.metadata import version
@@ -40,7 +41,7 @@ _LATE_S: Final = 5.0
 """A camera that is later than this, after a pause of the machine, goes on from now instead of catching up."""
 _OFF_S: Final = 0.1
 _HOURS_S: Final = 1.0
-_AHEAD: Final = 32
+_AHEAD: Final = 64
 """Frames of a live source of which all are wanted that may wait for the loop."""
 _TURNS: Final = 8
 """Frames that a camera without a rate may publish before the others have their turn."""
@@ -87,6 +88,7 @@ class Camera:
         self._size = (0, 0, 0)
         self._source: Source | None = None
         self._opening: asyncio.Future[Source] | None = None
+        self._masks: threading.Thread | None = None
         self._kind = ""
         self._phase_s = 0.0
         self.publisher = Publisher(
@@ -125,10 +127,16 @@ class Camera:
 
     def _open(self) -> Source:
         """Runs in a thread, so that neither this nor the mask codebook, made here, holds up other cameras."""
+        # Beside the opening, which mostly waits: a source that does not open says so at once, and one that does is read
+        # at once, before many of its frames have come.
+        if self._masks is None:
+            sizes = BLOCK, BLOCK, self._control.encoding.dropped_per_block
+            name = f"masks-{self.settings.camera_id}"
+            self._masks = threading.Thread(target=kept_mask, args=(self._key, 0, 0, *sizes), name=name, daemon=True)
+            self._masks.start()
         source = open_source(self.settings.source, self.settings.index)
         try:
-            # After it: a source that does not open says so before masks, a tenth of a second of work, are made.
-            kept_mask(self._key, 0, 0, BLOCK, BLOCK, self._control.encoding.dropped_per_block)
+            self._masks.join()
             if not source.live:
                 source.seek(self.spool.position)
         except BaseException:

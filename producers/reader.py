@@ -14,7 +14,7 @@ import structlog
 from producers.sources.source import Captured, Source
 
 _log = structlog.get_logger()
-_AHEAD_BYTES: Final = 8 * 2**20
+_AHEAD_BYTES: Final = 16 * 2**20
 
 
 class Reading(NamedTuple):

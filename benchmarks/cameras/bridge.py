@@ -28,8 +28,8 @@ EVERY_S: Final = 0.05
 class ConfirmingBridge:
     """Holds what came, `statuses` by camera as they came; from `with` to its end.
 
-    While cameras run, frames are only confirmed: tags and pictures are looked at when the numbers are asked for, so that
-    what is measured is the cameras and not their judge. Statuses come over a connection of their own.
+    While cameras run, frames are only confirmed: tags and pictures are looked at when the numbers are asked for, so
+    that the cameras are measured and not their judge. Statuses come over a connection of their own.
     """
 
     def __init__(self, fleet: Layout, broker: tuple[str, int], keys: KeyRing) -> None:
