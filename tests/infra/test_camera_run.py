@@ -87,7 +87,7 @@ def error_of(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def test_a_wrong_file_or_option_is_one_line_and_status_2(tmp_path: Path, film: Path) -> None:
-    cameras = [{"name": "one", "source": {"file": str(film)}}]
+    cameras: list[dict[str, object]] = [{"name": "one", "source": {"file": str(film)}}]
     good = write(tmp_path / "cameras.yaml", "yard", cameras)
     with pytest.raises(ConfigError, match="cannot be read: No such file"):
         run(tmp_path / "none.yaml")
@@ -103,7 +103,7 @@ def test_a_wrong_file_or_option_is_one_line_and_status_2(tmp_path: Path, film: P
         ({"metrics": "nowhere"}, "not one of 1 cameras can run"),
     ):
         with pytest.raises(UserError, match=message):
-            run(good, **options)  # type: ignore[arg-type]  # each as its option wants it
+            run(good, **options)
 
 
 def test_check_says_who_would_run_and_who_not(tmp_path: Path) -> None:
