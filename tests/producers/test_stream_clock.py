@@ -76,7 +76,7 @@ def test_frames_of_an_rtsp_camera_are_as_far_apart_as_they_were_taken_though_the
         # While nobody reads, frames and the first sender report wait in the connection.
         time.sleep(2.0)
         taken: list[tuple[int, int, float]] = []
-        while len(taken) < 2 * FPS:
+        while len(taken) < FPS or (taken[-1][2] - taken[-1][1] / 1000 > 0.7 and len(taken) < 10 * FPS):
             captured = source.read()
             assert captured is not None
             if captured.captured_ms is not None:
@@ -89,4 +89,4 @@ def test_frames_of_an_rtsp_camera_are_as_far_apart_as_they_were_taken_though_the
     assert median(abs(step - 1000 / FPS) for step in steps) < 40
     assert read_at[5] - read_at[0] < 0.3  # half a second of frames, read at once
     assert read_at[0] - times[0] / 1000 > 0.5  # by their arrival they would all be new
-    assert abs(read_at[-1] - times[-1] / 1000) < 1.0
+    assert 0 <= read_at[-1] - times[-1] / 1000 <= 0.7  # what has not waited is new
