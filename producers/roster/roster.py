@@ -16,7 +16,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from producers.camera import Camera
-from producers.fleet import FILES, STOP_PATIENCE_S, FleetOutcome, allow_open_files, link_of
+from producers.fleet import CONNECTING, FILES, SECURING, STOP_PATIENCE_S, FleetOutcome, allow_open_files, link_of
 from producers.keeping import Keeping
 from producers.metrics import Instruments
 from producers.publisher import Broker, LinkSettings
@@ -37,7 +37,6 @@ _log = structlog.get_logger()
 
 LOOK_S: Final = 0.5
 """How often the list is looked at, and what became of the cameras."""
-_CONNECTING: Final = 64
 _LEAVE_S: Final = 10.0
 """How long a camera that was taken off the list waits for its last confirmations."""
 _NAMED: Final = 8
@@ -85,7 +84,8 @@ class _Roster:
         self._root = spool_root(state)
         self._health = health
         self._report = report
-        self._link = link or link_of(len(wanted.members))
+        secure = any(member.tls is not None for member in wanted.members.values())
+        self._link = link or link_of(len(wanted.members), secure=secure)
         self._instruments = Instruments.on(registry)
         self._list_refused = CAMERA_LIST_REFUSED.on(registry)
         DISK_FREE.on(registry).labels("spools").set_function(partial(free_bytes, self._root))
@@ -216,7 +216,8 @@ class _Roster:
         place = member.mqtt, secure, member.login
         if place not in self._brokers:
             known: dict[CameraId, Tls] = {}
-            broker = Broker(*member.mqtt, at_once=_CONNECTING, tls=known if secure else None, login=member.login)
+            at_once = SECURING if secure else CONNECTING
+            broker = Broker(*member.mqtt, at_once=at_once, tls=known if secure else None, login=member.login)
             self._brokers[place] = broker, known
         broker, enrolled = self._brokers[place]
         name = member.settings.camera_id
