@@ -31,7 +31,7 @@ def page(found: dict[str, Any]) -> str:
         "",
         f"`python -m benchmarks.cameras`: {streams['listed']} RTSP streams of {width} × {height} at "
         f"{streams['frames_per_second']} frames/s from GStreamer's server, in one `camera run` by TLS with enrolments, "
-        f"{streams['seconds']:.0f} s, {found['cores']} cores for all and other work.",
+        f"{streams['seconds']:.0f} s, {found['cores']} of the machine's cores for all, other work on it.",
         "",
         "| camera | what happened | named after, s | said as | sent again after, s |",
         "| --- | --- | --- | --- | --- |",
@@ -78,7 +78,7 @@ def main() -> None:
     """Run it from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--fps", type=int, default=2, help="of each of the twenty streams")
+    parser.add_argument("--fps", type=int, default=5, help="of each of the twenty streams")
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--film", type=Path, help="else a film of $POINTILLIST_DATA/video")
     options = parser.parse_args()
