@@ -79,7 +79,7 @@ KAFKA_DAMAGED = Metric(
 CAMERA_FRAMES = Metric(
     Counter,
     "pointillist_camera_frames_total",
-    "Frames at the cameras, by outcome: published, confirmed, resent, shed, skipped",
+    "Frames at the cameras, by outcome: published, confirmed, resent, shed, skipped, still (nothing moved: not sent)",
     ("outcome",),
 )
 CAMERA_BYTES = Metric(
@@ -90,6 +90,11 @@ CAMERA_BYTES = Metric(
 )
 CAMERAS = Metric(
     Gauge, "pointillist_cameras", "Cameras of this process by state: online, offline, degraded", ("state",)
+)
+CAMERA_LIST_REFUSED = Metric(
+    Gauge,
+    "pointillist_camera_list_refused",
+    "1 while the file of cameras is wrong, and those that it had before go on",
 )
 CAMERA_KEY_FRAMES = Metric(
     Counter,

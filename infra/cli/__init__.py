@@ -41,6 +41,9 @@ def main() -> None:
     from infra.cli import (  # noqa: F401
         audit,
         camera,
+        camera_discover,
+        camera_run,
+        camera_test,
         camera_told,
         doctor,
         homeassistant,

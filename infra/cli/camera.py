@@ -64,7 +64,7 @@ def attach(
     """
     import time
 
-    from infra.cli.camera_identity import camera_identity
+    from infra.camera_identity import camera_identity
     from infra.role import run_role
     from infra.up.processes import FLEET_PENDING
     from producers.fleet import run_camera

@@ -135,11 +135,12 @@ def _errors() -> list[Graph | Figure]:
         ),
         Graph(
             "Made again",
-            "Connections to MQTT, and sources by cause.",
+            "Connections to MQTT, and sources by cause; and how many files of cameras are wrong.",
             "ops",
             (
                 Query(rate(m.CAMERA_RECONNECTS, **ROLES), "MQTT connections"),
                 Query(or_zero(rate(m.SOURCE_RESTARTS, "cause", **ROLES)), "sources, {{cause}}"),
+                Query(or_zero(total(m.CAMERA_LIST_REFUSED, **ROLES)), "files of cameras that are wrong, now"),
             ),
         ),
         Graph(

@@ -11,7 +11,7 @@ from infra.layout import Layout
 from infra.pki.authority import Authority
 from infra.pki.enrolment import Enrolment, enroll
 from schemas.errors import ConfigError
-from schemas.identity import camera_id
+from schemas.identity import CameraId, camera_id
 from schemas.keys import CameraKey
 from schemas.runtime.access import Tls
 
@@ -36,7 +36,7 @@ def camera_identity(name: str | None, enrolment: Path | None, state: Path | None
         found = Enrolment.read(enrolment)
         if name is not None and camera_id(name) != found.camera:
             raise ConfigError(f"expected {found.camera} as --name, whose enrolment {enrolment} is; got {name}")
-        return CameraIdentity(found.key, found.tls, found.mqtt, _home())
+        return CameraIdentity(found.key, found.tls, found.mqtt, state_home())
     if name is None:
         raise ConfigError("expected --enrolment FILE, or --name SITE/CAMERA")
     identity = camera_id(name)
@@ -46,8 +46,13 @@ def camera_identity(name: str | None, enrolment: Path | None, state: Path | None
     layout = Layout(state.resolve())
     if environment.camera_key is not None or environment.camera_key_file is not None:
         return CameraIdentity(attached_camera_key(environment, identity), home=layout.folder)
+    return issued_identity(layout, identity)
+
+
+def issued_identity(layout: Layout, identity: CameraId) -> CameraIdentity:
+    """What a system issues to a camera of its own machine; ConfigError when the folder is no system's."""
     if not layout.secret_file.is_file():
-        raise ConfigError(f"expected the state folder of a system, {state} holds no fleet secret")
+        raise ConfigError(f"expected the state folder of a system, {layout.folder} holds no fleet secret")
     generations = accepted_generations(layout.generations if layout.generations.is_file() else None)
     layout.issue_key(identity, generations.get(identity, 0))
     key = layout.camera_key(identity)
@@ -59,6 +64,7 @@ def camera_identity(name: str | None, enrolment: Path | None, state: Path | None
     return CameraIdentity(key, Enrolment.read(file).tls, home=layout.folder)
 
 
-def _home() -> Path:
+def state_home() -> Path:
+    """Where a device keeps what nobody told it a place for."""
     base = os.environ.get("XDG_STATE_HOME")
     return (Path(base) if base else Path.home() / ".local" / "state") / "pointillist"
