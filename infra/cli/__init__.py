@@ -40,6 +40,7 @@ def main() -> None:
     # They register their commands.
     from infra.cli import (  # noqa: F401
         audit,
+        bundle,
         camera,
         camera_told,
         doctor,
