@@ -33,6 +33,7 @@ from infra.up.identities import prepare_identities
 from infra.up.processes import FLEET_PENDING, LocalRoles, Role
 from infra.up.settings import UpSettings, bundle_folder, checks_for_triggers, scenario_document
 from infra.up.supervisor import Supervisor
+from infra.up.system_state import PAGES, CameraState, camera_states
 from infra.up.table import LiveTable
 from producers.publisher.told import overridden, read_told
 from producers.redteam.team import RedTeam
@@ -211,7 +212,12 @@ class _Run:
         if self._prometheus is not None:
             # Ports stay for the run, so what is scraped now is what is scraped after any restart.
             self._prometheus.scrape({role.name: {"metrics": role.metrics} for role in [*self._roles, self._fleet]})
-        self._live.begin({role.name: role for role in [*self._roles, self._fleet]}, self._startup_s)
+        pages = [role for role in self._brokers if role.name in PAGES]
+        shown = {role.name: role for role in [*self._roles, self._fleet, *pages]}
+        self._live.begin(shown, self._startup_s, self._broken_cameras)
+
+    def _broken_cameras(self) -> list[CameraState]:
+        return [camera for camera in camera_states(self._layout) if camera.broken]
 
     def watch(self) -> None:
         """Keep everything running until the fleet is done or the person asks to stop."""

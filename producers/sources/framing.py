@@ -31,6 +31,14 @@ class Framing:
         """The framing that the settings ask for."""
         return cls(settings.region, settings.size, settings.channels)
 
+    def check(self, name: str, width: int, height: int) -> None:
+        """Raise `SourceError` when the pictures of `name` do not have the region; a size of 0 is not known yet."""
+        if self.region is not None and width and height:
+            try:
+                check_region(self.region, width, height)
+            except SourceError as error:
+                raise SourceError(f"{name}: {error}") from None
+
     def __call__(self, picture: Picture) -> Picture:
         """`picture` (H, W, C) uint8, contiguous; `SourceError` when it lacks the region or is too large to travel."""
         picture = convert_channels(resize(crop(picture, self.region), self.size), self.channels)
@@ -46,11 +54,15 @@ def crop(picture: Picture, region: tuple[int, int, int, int] | None) -> Picture:
     if region is None:
         return picture
     x, y, width, height = region
-    if x + width > picture.shape[1] or y + height > picture.shape[0]:
-        raise SourceError(
-            f"expected a region inside {picture.shape[1]}x{picture.shape[0]}, got {width}x{height} at ({x}, {y})"
-        )
+    check_region(region, picture.shape[1], picture.shape[0])
     return picture[y : y + height, x : x + width]
+
+
+def check_region(region: tuple[int, int, int, int], width: int, height: int) -> None:
+    """Raise `SourceError` unless a region (x, y, width, height) lies inside a picture of this size."""
+    x, y, wide, high = region
+    if x + wide > width or y + high > height:
+        raise SourceError(f"expected a region inside {width}x{height}, got {wide}x{high} at ({x}, {y})")
 
 
 def resize(picture: Picture, size: tuple[int, int] | None) -> Picture:

@@ -67,7 +67,7 @@ class UrlSource:
             reason = getattr(error, "strerror", None) or type(error).__name__
             raise SourceError(f"{self._name}: {reason}") from None
         try:
-            check_video(self._container, self._name)
+            check_video(self._container, self._name, self._frame)
         except SourceError:
             self._container.close()
             raise

@@ -78,7 +78,7 @@ class VideoSource:
         except (av.FFmpegError, OSError) as error:
             raise SourceError(f"{self._name}: {error.strerror or type(error).__name__}") from None
         try:
-            check_video(container, self._name)
+            check_video(container, self._name, self._frame)
         except SourceError:
             container.close()
             raise
