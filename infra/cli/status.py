@@ -51,9 +51,10 @@ def status(state: State = DEFAULT_STATE, json: Json = False) -> None:
         typer.echo(json_format.dumps(document, indent=2))
         raise typer.Exit(0 if well else UNWELL)
     console = Console(highlight=False)
-    table = Table("role", "is", "listens on", "pid", "")
+    table = Table("role", "is", "listens on", "pid", *(["why"] if any(role.detail for role in roles) else []))
     for role in roles:
-        table.add_row(role.name, role.state, role.listen or "", str(role.pid or ""), role.detail)
+        why = [role.detail] if len(table.columns) == 5 else []
+        table.add_row(role.name, role.state, role.listen or "", str(role.pid or ""), *why)
     console.print(table)
     shown = ", ".join(f"{count} {name}" for name, count in counted.most_common()) or "none yet"
     _say(f"cameras: {shown}")
@@ -156,7 +157,7 @@ def _log_files(layout: Layout) -> dict[str, Path]:
 
 
 def _age(camera: CameraState) -> str:
-    return "" if camera.age_s is None else f"{camera.age_s:.0f} s ago"
+    return "" if camera.age_s is None else f"{max(0, round(camera.age_s))} s ago"
 
 
 def _sends(camera: CameraState) -> str:

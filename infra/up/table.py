@@ -37,6 +37,8 @@ LINE_S = 10.0
 CAMERAS_S = 2.0
 """How often the database is asked which cameras are not well."""
 MOST_NAMED: Final = 12
+_SELDOM: Final = 20
+"""It is not asked for more than a twentieth of the time."""
 _PAIRS: Final = 3
 """Figures side by side."""
 
@@ -87,9 +89,10 @@ class LiveTable:
             self.say(", ".join(f"{name} {value}" for name, value in cells.items()))
             return
         if now >= self._named_at:
-            self._named_at = now + CAMERAS_S
             with suppress(PointillistError):  # the recorder makes a new database, or it is of another release
                 self._named = self._broken()
+            # Looking must not slow down what is looked at, however many cameras there are.
+            self._named_at = now + max(CAMERAS_S, _SELDOM * (time.monotonic() - now))
         with suppress(OSError):
             self._live.update(Group(figures(cells), *broken_rows(self._named)), refresh=True)
 

@@ -43,7 +43,7 @@ def write_onnx(
     """The file. `last` puts the channels last, `frozen` makes a reshape to the fixed batch."""
     matrix, bias = weights(order)
     if channels == 1:
-        matrix, bias = np.float32([[8.0], [-8.0]]), np.float32([0.0, 0.0])
+        matrix, bias = np.array([[8.0], [-8.0]], np.float32), np.zeros(2, np.float32)
     shape = [batch, *sides, channels] if last else [batch, channels, *sides]
     nodes = [
         helper.make_node("ReduceMean", ["frames"], ["means"], axes=[1, 2] if last else [2, 3], keepdims=0),

@@ -246,9 +246,10 @@ def test_a_normalisation_is_named_given_or_known() -> None:
     assert normalisation("half", None, None, known) == PRESETS["half"]
     assert normalisation(None, "0.5", "0.25", None).of(3) == Normalisation((0.5,) * 3, (0.25,) * 3)
     assert PRESETS["half"].of(1) == Normalisation((0.5,), (0.5,))
-    for wrong in ((None, None, None), ("vgg", None, None), (None, "0.5", None), (None, "1,2", "1,2"), (None, "0", "0")):
+    none = (None, None, None)
+    for preset, mean, std in (none, ("vgg", None, None), (None, "0.5", None), (None, "1,2", "1,2"), (None, "0", "0")):
         with pytest.raises(ConfigError):
-            normalisation(*wrong, None)
+            normalisation(preset, mean, std, None)
 
 
 def test_as_many_names_as_outputs_and_an_empty_folder_are_asked_for(tmp_path: Path) -> None:
