@@ -6,8 +6,10 @@ Each writes the weights into the bundle's folder and says how `model.toml` is to
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,6 +30,7 @@ WEIGHTS: Final = "weights.safetensors"
 OWN_WEIGHTS: Final = "default"
 """Those that the library offers for the network, from its cache or by its own download."""
 RANDOM: Final = "random"
+_SILENT_S: Final = 20.0
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,8 @@ def of_torchvision(name: str, weights: str, folder: Path, size: tuple[int, int] 
     torchvision_network(name, 2)  # what is wrong with the name is said before anything is fetched
     chosen = models.get_model_weights(name).DEFAULT
     try:
-        network = models.get_model(name, weights=chosen)
+        with _patience():
+            network = models.get_model(name, weights=chosen)
     except OSError as error:
         raise BundleError(f"torchvision: the weights of {name} cannot be fetched: {first_line(error)}") from None
     transforms, names = chosen.transforms(), tuple(chosen.meta.get("categories", ()))
@@ -109,10 +113,22 @@ def of_timm(name: str, weights: str, folder: Path, size: tuple[int, int] | None,
     if weights != OWN_WEIGHTS:
         return _of_library(name, weights, folder, size, classes, "timm", known)
     try:
-        network = timm.create_model(name, pretrained=True)
+        with _patience():
+            network = timm.create_model(name, pretrained=True)
     except Exception as error:  # whatever the hub's client raises
         raise BundleError(f"timm: the weights of {name} cannot be fetched: {first_line(error)}") from None
     return _written(network, name, int(network.num_classes), folder, size, "timm", known)
+
+
+@contextmanager
+def _patience() -> Iterator[None]:
+    """Libraries fetch weights without a bound of their own: a server that says nothing for `_SILENT_S` has failed."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_SILENT_S)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 @dataclass(frozen=True)
@@ -154,8 +170,6 @@ def _written(
 
 
 def _noted(network: Network, note: str) -> Network:
-    from dataclasses import replace
-
     return replace(network, notes=(*network.notes, note))
 
 

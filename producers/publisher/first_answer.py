@@ -4,6 +4,8 @@ from __future__ import annotations
 
 FIRST_ANSWER_S = 4.0
 """An attached camera whose first frames nobody has confirmed for so long says what that may mean."""
+_AGAIN = 2
+"""Connections that a broker may need until all is well."""
 
 
 class FirstAnswer:
@@ -32,8 +34,13 @@ class FirstAnswer:
         return True
 
 
-def silence(camera: str, connected: bool, unheard: bool) -> str:
+def silence(camera: str, connected: bool, connections: int, unheard: bool) -> str:
     """What the silence may mean: `unheard` says that the broker had nobody to give frames to."""
+    if connections > _AGAIN:
+        return (
+            f"the broker has ended {connections - 1} connections: the certificate or login is not that of {camera}, or "
+            "another device has its name"
+        )
     if not connected:
         return "the broker holds no connection with this camera: it does not let it in, or is away"
     if unheard:

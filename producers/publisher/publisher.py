@@ -141,7 +141,7 @@ class Publisher:
         if self._control.look_again():
             self.presence.describe()
         if self._first_answer.overdue(now):
-            why = silence(self._key.camera_id, self.link.up, self._unheard)
+            why = silence(self._key.camera_id, self.link.up, self.link.connections, self._unheard)
             _log.warning("nothing_confirmed", camera=self._key.camera_id, detail=why)
         if now >= self._next_revision:
             self._next_revision = now + self._settings.ledger_every_s

@@ -172,7 +172,8 @@ def test_strip_gets_its_overlays_and_pictures_within_the_passes_there_are(pictur
     assert overlays * used <= max(passes, 2 * overlays**2)
 
 
-def test_strip_is_calibrated_from_pictures_without_classes(tmp_path: Path) -> None:
+def test_strip_is_calibrated_from_pictures_without_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lab.strip.limits.DRAWS", 50)  # seconds of made-up triggers are tested where they are made
     found = made(tmp_path, write_onnx(tmp_path / "network.onnx"))
     images = np.stack([picture(n % 3, n, (SIDE, SIDE)) for n in range(LEAST_PICTURES)])
     gallery = LabelledPictures("own", images, np.full(len(images), -1))
@@ -298,6 +299,23 @@ def test_a_network_of_torchvision_is_served_without_code_and_with_the_weights_of
     expected = network((frames - bundle.mean) / bundle.std).detach()
     np.testing.assert_allclose(bundle.logits(frames).numpy(), expected.numpy(), rtol=1e-4, atol=1e-5)
     assert json.dumps(bundle.settings.factory_arguments) == '{"name": "squeezenet1_1", "classes": 3}'
+
+
+def test_a_librarys_own_weights_come_from_the_users_cache_and_say_classes_and_normalisation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torchvision.models import SqueezeNet1_1_Weights, squeezenet1_1
+
+    weights = SqueezeNet1_1_Weights.DEFAULT
+    cached = tmp_path / "hub" / "checkpoints" / weights.url.rpartition("/")[2]
+    cached.parent.mkdir(parents=True)
+    torch.manual_seed(0)
+    torch.save(squeezenet1_1(weights=None).state_dict(), cached)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    stated = create(Wanted("torchvision", "squeezenet1_1"), tmp_path / "out").bundle.settings
+    assert (stated.input.height, stated.input.mean) == (224, [0.485, 0.456, 0.406])
+    assert stated.classes[:2] == ["tench", "goldfish"]
+    assert len(stated.classes) == 1000
 
 
 @pytest.mark.parametrize(

@@ -112,5 +112,6 @@ def test_only_a_camera_whose_first_frames_nobody_confirms_speaks_of_it_and_once(
     never = FirstAnswer(None)
     never.sent(0.0)
     assert not never.overdue(1e9)
-    assert "the key is not that of lab/door" in silence("lab/door", connected=True, unheard=False)
-    assert "does not let it in" in silence("lab/door", connected=False, unheard=True)
+    assert "the key is not that of lab/door" in silence("lab/door", True, 1, unheard=False)
+    assert "does not let it in" in silence("lab/door", False, 1, unheard=True)
+    assert "ended 4 connections: the certificate" in silence("lab/door", True, 5, unheard=True)
