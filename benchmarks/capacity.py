@@ -1,0 +1,265 @@
+"""How much of everything a fleet needs, on paper: `python -m benchmarks.capacity [--out docs/capacity.md]`.
+
+The page is arithmetic on what other commands have measured and written to `docs/results`: nothing is run. A role's
+capacity is what one core does at the CPU time a frame that was measured, at `USE` of that core; a fleet's needs are its
+frames a second ÷ that. What has not been measured is said to be so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from benchmarks.cost_pages import ON_THE_SERVER, camera_bytes, cells_of
+from schemas.runtime.atomic_file import replacing
+
+ROOT: Final = Path(__file__).resolve().parents[1]
+RESULTS: Final = ROOT / "docs" / "results"
+PAGE: Final = ROOT / "docs" / "capacity.md"
+USE: Final = 0.6
+"""Of a core: the rest is for peaks, for a second instance that has died, and for what a queue needs to stay short."""
+ROLES: Final = ("mosquitto", "bridge", "kafka", "processor-1", "recorder")
+DAY_S: Final = 86_400
+KEPT_FRACTION: Final = 0.75
+"""Of the pixels, at the default drop ratio."""
+OVERHEAD_BYTES: Final = 44
+"""Beside the pixels, at most."""
+REPLICAS: Final = 3
+
+
+class Kind(NamedTuple):
+    """Frames of one size before one network, as they were measured."""
+
+    name: str
+    frame_bytes: int
+    cpu_ms: dict[str, float]
+    """Of each role for a frame."""
+    command: str
+
+
+class Fleet(NamedTuple):
+    """A fleet to be sized."""
+
+    cameras: int
+    frames_per_s: float
+    kind: int
+    """Which of the kinds."""
+
+
+FLEETS: Final = tuple(
+    Fleet(cameras, rate, kind)
+    for cameras in (1_000, 100_000, 1_000_000)
+    for rate, kind in ((1.0, 0), (0.1, 0), (0.2, 1))
+)
+
+
+def read(name: str) -> Any:
+    """A committed result."""
+    return json.loads((RESULTS / name).read_text())
+
+
+def kinds() -> list[Kind]:
+    """What was measured of frames of three sizes."""
+    cost = read("cost/rows.json")
+    busy = cells_of(cost, "frames")[-1]
+    networks = read("trunk/own_networks.json")
+    large = read("trunk/large.json")["result"]
+    middle = {
+        role: 1000 * seconds
+        for role, seconds in networks["networks"]["mobilenet_v3_small"]["live"]["cpu_s_per_frame_by_role"].items()
+    }
+    frames = large["frames_recorded_large"]
+    return [
+        Kind("32×32, the scene network", _bytes(32, 32), busy["cpu_ms_per_frame"], cost["command"]),
+        Kind("640×480, MobileNetV3-small at 224×224", _bytes(640, 480), middle, networks["command"]),
+        Kind(
+            "1920×1080, the scene network",
+            _bytes(1920, 1080),
+            {role: 1000 * seconds / frames for role, seconds in large["cpu_s_by_role"].items()},
+            "python -m benchmarks.drills large --json docs/results/trunk/large.json",
+        ),
+    ]
+
+
+def _bytes(width: int, height: int) -> int:
+    return round(3 * width * height * KEPT_FRACTION) + OVERHEAD_BYTES
+
+
+def carried(kind: Kind, role: str) -> float:
+    """Frames a second that one core of a role carries at `USE`."""
+    return 1000 * USE / kind.cpu_ms[role]
+
+
+def cores(fleet: Fleet, kind: Kind, role: str) -> int:
+    """Cores of a role that the fleet needs, whole ones."""
+    return math.ceil(fleet.cameras * fleet.frames_per_s / carried(kind, role))
+
+
+def _two(value: float) -> str:
+    """Two digits that count."""
+    if value >= 100:
+        return f"{round(value, 1 - math.floor(math.log10(value))):,.0f}"
+    return f"{value:.2g}"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return [f"| {' | '.join(head)} |", "| --- " * len(head) + "|", *(f"| {' | '.join(row)} |" for row in rows)]
+
+
+def _shown(role: str) -> str:
+    return "processor" if role.startswith("processor") else role
+
+
+def _what_a_core_carries(found: Sequence[Kind]) -> list[str]:
+    rows = [
+        [kind.name, _two(kind.frame_bytes / 1000), *(_two(carried(kind, role)) for role in ROLES)] for kind in found
+    ]
+    return [
+        "## What one core carries",
+        "",
+        f"Frames a second of one core at {USE:.0%} of it: 1000 · {USE:g} ÷ the CPU milliseconds a frame that were",
+        "measured with TLS, sealed frames and rights, every role on the same two cores; those of 32×32 with more",
+        "frames coming than these take, which fills batches. A processor's includes its network; on a GPU it was not",
+        "measured.",
+        "",
+        *_table(["frames", "kB each", *map(_shown, ROLES)], rows),
+        "",
+        *(f"- {kind.name}: `{kind.command}`" for kind in found),
+        "",
+        "A bridge and a recorder are each a process of one busy core; a processor's network may use more, so count its",
+        "cores. Bridges share what cameras send, processors and recorders take whole partitions: there must be as many",
+        "partitions as the more numerous of the two.",
+    ]
+
+
+def _limits() -> list[str]:
+    bridge, recorder = read("trunk/bridge.json"), read("trunk/recorder.json")
+    return [
+        "## Each role on its own, as fast as it goes",
+        "",
+        *_table(
+            ["role", "measured", "command"],
+            [
+                [
+                    "bridge, frames of 2.3 kB, without TLS",
+                    f"{bridge['median']['ours']['messages_per_s']:,.0f} frames/s, "
+                    f"{bridge['median']['ours']['cpu_us_per_message']:.1f} µs each",
+                    f"`{bridge['command']}`",
+                ],
+                [
+                    "recorder, SQLite, verdicts through Kafka",
+                    f"{recorder['holds']['verdicts_per_s']:,.0f} verdicts/s, "
+                    f"{recorder['holds']['cpu_us_per_verdict']:.1f} µs each",
+                    f"`{recorder['command']}`",
+                ],
+                ["processor on a GPU", "not measured", "`python -m benchmarks.device`"],
+            ],
+        ),
+    ]
+
+
+def _growth() -> list[str]:
+    document = read("cost/rows.json")
+    cells = cells_of(document, "cameras")
+    least, most = cells[0], cells[-1]
+    brokers = camera_bytes(most, least, ("mosquitto",)) or 0.0
+    server = camera_bytes(most, least, ON_THE_SERVER) or 0.0
+    rows = [
+        [
+            f"{cell['cameras']:,}",
+            f"{sum(cell['cpu_ms_per_frame'][role] for role in ROLES):.2f}",
+            f"{cell['latency_s']['p50']:.3f}",
+            f"{cell['latency_s']['p99']:.3f}",
+        ]
+        for cell in cells
+    ]
+    return [
+        "## How cost grows",
+        "",
+        f"With frames: by the CPU times above. With cameras, at the same {least['total_fps']:g} frames a second of all",
+        f"together (`{document['command']}`):",
+        "",
+        *_table(["cameras", "server's CPU, ms a frame", "p50, s", "p99, s"], rows),
+        "",
+        f"Each camera costs {_two(server / 1000)} kB in bridge, processor and recorder together, and",
+        f"{_two(brokers / 1000)} kB in mosquitto, most of it its TLS connection. The database grows with frames, not",
+        "with cameras; `record --keep-days` and `--keep-gib` bound it.",
+    ]
+
+
+def _sizes(found: Sequence[Kind]) -> list[str]:
+    rows = []
+    for fleet in FLEETS:
+        kind = found[fleet.kind]
+        rate = fleet.cameras * fleet.frames_per_s
+        needs = [cores(fleet, kind, role) for role in ROLES]
+        gigabits = rate * kind.frame_bytes * 8 / 1e9
+        rows.append(
+            [
+                f"{fleet.cameras:,}",
+                kind.name.split(",")[0],
+                f"{fleet.frames_per_s:g}",
+                f"{rate:,.0f}",
+                _two(gigabits),
+                *(f"{need:,}" for need in needs[:2]),
+                f"{needs[2] * REPLICAS:,}",
+                *(f"{need:,}" for need in needs[3:]),
+                _two(rate * DAY_S / 1e6),
+            ]
+        )
+    return [
+        "## Worked sizes",
+        "",
+        f"Cores for each role at {USE:.0%} of each; Kafka's are {REPLICAS} times those: as many replicas are written.",
+        f"`Gbit/s` is what the cameras send; Kafka's disks take {REPLICAS} times that. Rows are the recorder's.",
+        "",
+        *_table(
+            ["cameras", "frames", "frames/s each", "frames/s", "Gbit/s", *map(_shown, ROLES), "million rows/day"], rows
+        ),
+        "",
+        "What this arithmetic leaves out, and does not hide:",
+        "",
+        "- It multiplies what was measured on two cores. Nothing above 10,000 cameras and one machine has been run.",
+        "- One mosquitto is one process of one core. A fleet that needs more is cut by site: a mosquitto and bridges",
+        "  for each, all before the same Kafka.",
+        "- What one partition carries was not measured on its own: it is at least what one processor takes of it.",
+        "- Beyond what one recorder takes, recorders share a PostgreSQL; its own cost is in `docs/results/recorders`.",
+        "- Pictures that people look at, quarantined probes and STRIP's checks come on top, by their settings.",
+    ]
+
+
+def page() -> str:
+    """The page in Markdown."""
+    found = kinds()
+    lines = [
+        "# Capacity",
+        "",
+        "How much of everything a fleet needs. Made by `python -m benchmarks.capacity` from measurements; each table",
+        "names the commands that measured.",
+        "",
+        *_what_a_core_carries(found),
+        "",
+        *_limits(),
+        "",
+        *_growth(),
+        "",
+        *_sizes(found),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Write the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=PAGE)
+    arguments = parser.parse_args()
+    with replacing(arguments.out) as fresh:
+        fresh.write_text(page(), "utf-8")
+
+
+if __name__ == "__main__":
+    main()
