@@ -200,6 +200,8 @@ def _printer(err: bool = False) -> Callable[[str], None]:
 
 def _run_up(folder: Path, options: list[str]) -> None:
     """Become `pointillist up`: what was allowed here holds there, for it is in the environment."""
+    from infra.cli.passwords import hidden
     from infra.local.process import COMMAND
 
-    os.execv(COMMAND[0], [*COMMAND, "up", "--bundle", str(folder), *options])
+    shown, variables = hidden(options, os.environ)
+    os.execve(COMMAND[0], [*COMMAND, "up", "--bundle", str(folder), *shown], os.environ | variables)

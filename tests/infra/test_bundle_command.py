@@ -71,6 +71,22 @@ def test_what_is_doubtful_is_status_1_and_is_not_published(tmp_path: Path, capsy
     assert (out / "model.toml").is_file()
 
 
+def test_up_follows_with_its_own_options_and_without_an_address_among_its_arguments(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[tuple[list[str], dict[str, str]]] = []
+    monkeypatch.setattr(os, "execve", lambda _, arguments, variables: started.append((arguments, variables)))
+    network, names = write_onnx(tmp_path / "network.onnx"), write_names(tmp_path / "names.txt")
+    arguments = ["bundle", "create", "--onnx", str(network), "--classes", str(names), "--preset", "imagenet"]
+    arguments += ["--out", str(tmp_path / "out"), "--up", "--", "--source", "rtsp://u:hidden@camera/1", "--fps", "2"]
+    app(arguments, standalone_mode=False)
+    ((command, variables),) = started
+    assert command[len(COMMAND) : -3] == ["up", "--bundle", str(tmp_path / "out"), "--source"]
+    assert command[-2:] == ["--fps", "2"]
+    assert "hidden" not in " ".join(command)
+    assert variables[command[-3].removeprefix("env:")] == "rtsp://u:hidden@camera/1"
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
