@@ -19,13 +19,14 @@ from infra.bundling.gallery import picture_files, read_gallery
 from infra.bundling.networks import Network, of_onnx, of_timm, of_torchscript, of_torchvision
 from infra.bundling.presets import Normalisation
 from infra.bundling.strip_table import LEAST_PICTURES, calibrate_strip
+from lab.strip.calibrate import FRR
 from lab.training.bundle import to_toml
 from processors.bundle import Bundle, BundleSettings, InputSettings, Policy, load_bundle
 from processors.pipeline import Pipeline
 from schemas.errors import BundleError, ConfigError
 
 Origin = Literal["onnx", "torchscript", "torchvision", "timm"]
-MOST_PICTURES: Final = 1000
+MOST_PICTURES: Final = 400
 """Of a calibration folder; from every class as many as may be."""
 _BLIND_BITS: Final = 0.01
 _TRIED: Final = 8
@@ -139,6 +140,10 @@ def _calibrated(
         notes.append(
             "STRIP's threshold is next to nothing: the network is certain of whatever it is shown, and no trigger "
             "stands out; is the normalisation right?"
+        )
+    if strip.frr > FRR:
+        notes.append(
+            "STRIP was calibrated from few pictures: `pointillist lab calibrate` takes hundreds, and is better"
         )
     overlays = 0 if bundle.overlays is None else len(bundle.overlays)
     words = (

@@ -13,12 +13,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from infra.bundling.gallery import turns
 from infra.bundling.presets import PRESETS, Normalisation
 from lab.data import LabelledPictures
 from lab.statistics import Interval, share_interval
 from processors.bundle import Bundle
 
 GAP: Final = 0.05
+COMPARED: Final = 120
+"""Pictures that every other normalisation is tried on, at most, from all classes in turn: networks may be slow."""
 _LEAST: Final = 2
 """Pictures of a class that its place among the outputs is read from, at least."""
 
@@ -54,18 +57,19 @@ def judge(bundle: Bundle, pictures: LabelledPictures) -> Judged:
     found = verdicts(bundle, pictures)
     accuracy = share(found, pictures.labels)
     doubts = []
-    others = {name: verdicts(bundle, pictures, preset.of(channels)) for name, preset in PRESETS.items()}
-    best = max(others, key=lambda name: regrouped(others[name], pictures.labels).value)
-    if beyond(regrouped(others[best], pictures.labels), regrouped(found, pictures.labels)):
-        there = share(others[best], pictures.labels)
+    chosen = turns(pictures.labels, COMPARED)
+    some, here = pictures.take(chosen), share(found[chosen], pictures.labels[chosen])
+    others = {name: verdicts(bundle, some, preset.of(channels)) for name, preset in PRESETS.items()}
+    best = max(others, key=lambda name: regrouped(others[name], some.labels).value)
+    if beyond(regrouped(others[best], some.labels), regrouped(found[chosen], some.labels)):
+        there = share(others[best], some.labels)
         doubts.append(
-            f"the normalisation looks wrong: {accuracy.value:.0%} of {len(found)} pictures are right as described, and "
+            f"the normalisation looks wrong: {here.value:.0%} of {len(some)} pictures are right as described, and "
             f"{there.value:.0%} with that of the preset {best}: --preset {best}?"
         )
-        found, accuracy_then = others[best], there
+        doubts += order_doubt(others[best], some.labels, classes, there)
     else:
-        accuracy_then = accuracy
-    doubts += order_doubt(found, pictures.labels, classes, accuracy_then)
+        doubts += order_doubt(found, pictures.labels, classes, accuracy)
     if not doubts and accuracy.low <= 1 / len(classes) and accuracy.high < 0.5:
         doubts.append(
             f"{accuracy.value:.0%} of {len(found)} pictures are right, no more than chance: are these the pictures and "
