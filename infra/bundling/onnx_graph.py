@@ -187,6 +187,7 @@ def _free_batch(model: onnx.ModelProto, example: NDArray[np.float32]) -> onnx.Mo
             dims[0].dim_param = _BATCH
     # What was inferred for the fixed batch would contradict it.
     del free.graph.value_info[:]
+    _free_shapes(free, fixed)
     try:
         together = _run(free, example)[0]
         parts = [_run(model, np.resize(each[None], (fixed, *each.shape)))[0][:1] for each in example]
@@ -195,6 +196,25 @@ def _free_batch(model: onnx.ModelProto, example: NDArray[np.float32]) -> onnx.Mo
     single = np.concatenate(parts)
     same = together.shape == single.shape and np.allclose(together, single, rtol=1e-3, atol=1e-4)
     return free if same else None
+
+
+def _free_shapes(model: onnx.ModelProto, fixed: int) -> None:
+    """Let each `Reshape` to a written shape that begins with the fixed batch work that number out instead.
+
+    Exporters write the shape down where the network flattens. That it is the batch is only likely: see who calls.
+    """
+    from onnx import numpy_helper
+
+    written = {each.name: each for each in model.graph.initializer}
+    for number, node in enumerate(model.graph.node):
+        if node.op_type != "Reshape" or node.input[1] not in written:
+            continue
+        shape = numpy_helper.to_array(written[node.input[1]]).copy()
+        if len(shape) > 1 and shape[0] == fixed and (shape[1:] > 0).all():
+            shape[0] = -1
+            own = numpy_helper.from_array(shape, f"{node.input[1]}_of_any_batch_{number}")
+            model.graph.initializer.append(own)
+            node.input[1] = own.name
 
 
 def _run(model: onnx.ModelProto, pictures: NDArray[np.float32]) -> list[Any]:

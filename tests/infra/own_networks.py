@@ -38,20 +38,21 @@ def write_onnx(
     kind: int = TensorProto.FLOAT,
     features_first: bool = False,
     channels: int = 3,
-    frozen: bool = False,
+    flatten: str = "",
 ) -> Path:
-    """The file. `last` puts the channels last, `frozen` makes a reshape to the fixed batch."""
+    """The file. `last`: channels last; `flatten`: a reshape to the fixed batch, whose shape is `written` or `worked out`."""
     matrix, bias = weights(order)
     if channels == 1:
         matrix, bias = np.array([[8.0], [-8.0]], np.float32), np.zeros(2, np.float32)
     shape = [batch, *sides, channels] if last else [batch, channels, *sides]
     nodes = [
         helper.make_node("ReduceMean", ["frames"], ["means"], axes=[1, 2] if last else [2, 3], keepdims=0),
-        helper.make_node("Gemm", ["shaped" if frozen else "means", "matrix", "bias"], ["logits"], transB=1),
+        helper.make_node("Gemm", ["shaped" if flatten else "means", "matrix", "bias"], ["logits"], transB=1),
     ]
     made = [numpy_helper.from_array(matrix, "matrix"), numpy_helper.from_array(bias, "bias")]
-    if frozen:
-        nodes.insert(1, helper.make_node("Reshape", ["means", "to"], ["shaped"]))
+    if flatten:
+        nodes.insert(1, helper.make_node("Reshape", ["means", "to" if flatten == "written" else "found"], ["shaped"]))
+        nodes.insert(1, helper.make_node("Identity", ["to"], ["found"]))
         made.append(numpy_helper.from_array(np.array([batch, channels], np.int64), "to"))
     if softmax:
         nodes.append(helper.make_node("Softmax", ["logits"], ["shares"], axis=1))

@@ -58,7 +58,8 @@ def right(folder: Path) -> float:
     [
         ({}, None),
         ({"batch": 1}, "exported for 1 picture at a time: the graph now takes any number"),
-        ({"batch": 4, "frozen": True}, "takes 4 pictures at a time and no other number"),
+        ({"batch": 4, "flatten": "written"}, "exported for 4 pictures at a time: the graph now takes any number"),
+        ({"batch": 4, "flatten": "worked out"}, "takes 4 pictures at a time and no other number"),
         ({"last": True}, "channels last"),
         ({"softmax": True}, "ends in a softmax"),
         ({"features_first": True}, "of its 2 outputs, logits gives the classes"),
