@@ -40,7 +40,7 @@ def write_onnx(
     channels: int = 3,
     flatten: str = "",
 ) -> Path:
-    """The file. `last`: channels last; `flatten`: a reshape to the fixed batch, whose shape is `written` or `worked out`."""
+    """The file. `last`: channels last; `flatten`: reshaped to the fixed batch, by a shape `written` or `worked out`."""
     matrix, bias = weights(order)
     if channels == 1:
         matrix, bias = np.array([[8.0], [-8.0]], np.float32), np.zeros(2, np.float32)
