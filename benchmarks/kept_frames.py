@@ -1,24 +1,31 @@
-"""Recording beside much history: `python -m benchmarks.kept_frames --out docs/results/recorders [--frames 1000000]`.
+"""Recording beside a day's history: `python -m benchmarks.kept_frames --out docs/results/recorders [--hours 24]`.
 
-On PostgreSQL, a database with `--frames` frames of 1,000 cameras, at 1,000 frames a second, and one with a hundredth of
-them: in turn, the transaction that records the next second of all cameras, and the step that purges the oldest frames.
+On PostgreSQL, an empty database and one with so many hours of 1,000 frames a second of 1,000 cameras. In turn, and at
+the pace at which frames come: the transaction that records the next second of all cameras. Then the same while the
+oldest hours go, one after the other, and while the oldest rows of a single partition do; and what one camera did in the
+last hour. The server runs without `fsync`: what a disk takes to make a transaction last comes on top.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
-from typing import Final
+from typing import Any, Final, NamedTuple
 
-from sqlalchemy import text
+import psutil
+from sqlalchemy import func, select, text, update
 
 from benchmarks.recorder import SECRET, MadeRecord, verdicts
 from consumers.database.engine import open_engine
-from consumers.database.tables import evidence, frames
-from consumers.database.tallies import FRAME_BYTES, FRAME_ROWS
+from consumers.database.queries import Records
+from consumers.database.spans import HOUR_MS, ensure_span, partition, spans_held
+from consumers.database.tables import evidence, frames, spans
+from consumers.database.tallies import FRAME_BYTES, FRAME_ROWS, tally
 from consumers.evidence.quarantine import Quarantine
 from consumers.purge import purge
 from consumers.reading.batch import Partition, read
@@ -32,120 +39,280 @@ from schemas.statements import sign_statement
 
 CAMERAS: Final = 1_000
 BOOT: Final = 7
-_PORTION: Final = 100_000
+_PORTION: Final = 600
+"""Seconds that one statement fills."""
 _TEXTS: Final = ("camera", "class_name", "model_id", "policy")
 _BLOBS: Final = ("waiting", "whole", "dropped")
-_STEPS: Final = 4
-"""Purging steps for each second recorded: more rows than were recorded."""
+_FRAME_BYTES: Final = frame_bytes("postgresql", "local/cam-000", "", "", "")
+_KEEP_ALL: Final = Bounds(database_bytes=2**62, database_age_s=10 * 365 * 86_400.0)
+
+
+class Took(NamedTuple):
+    """Seconds that 1,000 verdicts take."""
+
+    transaction: float
+    reading: float
+    """Before it: signatures are checked."""
+    cpu: float
+    """Of both, in the recorder."""
 
 
 class Kept:
-    """A recorder's store with so many frames in it, one of each camera a second."""
+    """A recorder's store with so many seconds of history, one frame of each camera a second."""
 
-    def __init__(self, url: str, count: int, folder: Path) -> None:
-        self.count = count
+    def __init__(self, url: str, seconds: int, folder: Path) -> None:
+        self.frames = seconds * CAMERAS
         self.settings = RecorderSettings(kafka="127.0.0.1:1", database=url, quarantine=str(folder / "quarantine"))
         self.engine = open_engine(url, writes=True)
         self.store = Store(self.engine, Quarantine(self.settings.quarantine, self.engine), self.settings)
         self.store.prepare()
-        self.seq = count // CAMERAS
-        self._first_ms = time.time_ns() // 10**6 - 10**9
-        for start in range(0, self.seq, _PORTION // CAMERAS):
-            self._fill(start, min(_PORTION // CAMERAS, self.seq - start))
-        with self.engine.begin() as connection:
-            size = frame_bytes("postgresql", "local/cam-000", "", "", "")
-            self.store.tallies.add(connection, {FRAME_ROWS: count, FRAME_BYTES: count * size})
-            # The evidence of what is there has been read.
-            known = {"camera": "'local/cam-' || n", "boot": f"{BOOT} + n", "following": str(self.seq)}
-            values = ", ".join(known.get(each.name) or ("''" if each.name in _BLOBS else "0") for each in evidence.c)
-            connection.execute(text(f"INSERT INTO evidence SELECT {values} FROM generate_series(0, {CAMERAS - 1}) n"))
-        with self.engine.begin() as connection:
-            connection.execute(text("ANALYZE"))
+        self.seq = seconds
+        self.keys = KeyRing(SECRET)
+        now_ms = time.time_ns() // 10**6
+        self.first_ms = now_ms - now_ms % HOUR_MS - seconds * 1_000
+        """So that whole hours are filled, and the present one has room."""
+        began = time.perf_counter()
+        for start in range(0, seconds, _PORTION):
+            self._fill(start, min(_PORTION, seconds - start))
+        self.filled_s = time.perf_counter() - began
+        if seconds:
+            self._know()
         self._offsets: dict[Partition, int] = {}
+        with self.engine.begin() as connection:
+            self._backend = psutil.Process(connection.scalar(text("SELECT pg_backend_pid()")))
+
+    def server_cpu(self) -> float:
+        """Seconds of CPU that the server's process of this recorder has used."""
+        times = self._backend.cpu_times()
+        return float(times.user + times.system)
 
     def _fill(self, first: int, count: int) -> None:
+        begin_ms = self.first_ms + 1_000 * first
         fixed = {
             "camera": "'local/cam-' || n",
             "boot": f"{BOOT} + n",
             "seq": f"{first} + s",
-            "recorded_ms": f"{self._first_ms + 1_000 * first} + 1000 * s",
+            "recorded_ms": f"{begin_ms} + 1000 * s",
         }
         values = ", ".join(
             fixed.get(column.name)
             or ("''" if column.name in _TEXTS else "false" if column.type.python_type is bool else "0")
             for column in frames.columns
         )
-        span = f"generate_series(0, {count - 1}) s, generate_series(0, {CAMERAS - 1}) n"
+        source = f"generate_series(0, {count - 1}) s, generate_series(0, {CAMERAS - 1}) n"
         with self.engine.begin() as connection:
-            connection.execute(text(f"INSERT INTO frames SELECT {values} FROM {span}"))
+            connection.execute(text("SET LOCAL statement_timeout = 0"))
+            span = ensure_span(connection, begin_ms)
+            connection.execute(text(f"INSERT INTO {partition(span.from_ms)} SELECT {values} FROM {source}"))
+            rows = count * CAMERAS
+            more = {"frames": spans.c.frames + rows, "bytes": spans.c.bytes + rows * _FRAME_BYTES}
+            connection.execute(update(spans).where(spans.c.from_ms == span.from_ms).values(more))
+            self.store.tallies.add(connection, {FRAME_ROWS: rows, FRAME_BYTES: rows * _FRAME_BYTES})
 
-    def record(self) -> float:
-        """The next frame of every camera; seconds of the transaction."""
-        topic, keys = self.settings.verdicts_topic, KeyRing(SECRET)
+    def _know(self) -> None:
+        """What a recorder has written of those frames elsewhere: counts, identities, evidence that has been read."""
+        known = {"camera": "'local/cam-' || n", "boot": f"{BOOT} + n", "following": str(self.seq)}
+        values = ", ".join(known.get(each.name) or ("''" if each.name in _BLOBS else "0") for each in evidence.c)
+        camera, source = f"'local/cam-' || n, {BOOT} + n", f"FROM generate_series(0, {CAMERAS - 1}) n"
+        with self.engine.begin() as connection:
+            connection.execute(text(f"INSERT INTO evidence SELECT {values} {source}"))
+            connection.execute(text(f"INSERT INTO boots SELECT {camera}, {self.seq}, 0, 0 {source}"))
+            connection.execute(text(f"INSERT INTO archived SELECT 'frame', {camera}, 0, {self.seq - 1} {source}"))
+        with self.engine.begin() as connection:
+            connection.execute(text("SET LOCAL statement_timeout = 0"))
+            connection.execute(text("ANALYZE"))
+
+    def record(self) -> Took:
+        """The next frame of every camera."""
+        topic = self.settings.verdicts_topic
         start = self._offsets.get((topic, 0), 0)
         made = [
-            MadeRecord(topic, 0, start + n, camera.encode(), sign_statement(keys, camera, verdict), [])
+            MadeRecord(topic, 0, start + n, camera.encode(), sign_statement(self.keys, camera, verdict), [])
             for n, (camera, verdict) in enumerate(verdicts(CAMERAS, CAMERAS, BOOT, self.seq))
         ]
-        batch = read(made, self.settings, keys, time.time_ns() // 10**6)
-        began = time.perf_counter()
+        began, used = time.perf_counter(), time.process_time()
+        batch = read(made, self.settings, self.keys, time.time_ns() // 10**6)
+        begun = time.perf_counter()
         written = self.store.write(batch, {place: self._offsets.get(place) for place in batch.offsets})
-        took = time.perf_counter() - began
+        ended = time.perf_counter()
         assert len(written.rows) == CAMERAS, (len(written.rows), self.seq)
         self._offsets |= {place: following for place, (_, following) in batch.offsets.items()}
         self.seq += 1
+        return Took(ended - begun, begun - began, time.process_time() - used)
+
+    def hours(self) -> int:
+        """Partitions of whole hours that are over."""
+        with self.engine.begin() as connection:
+            return len(spans_held(connection)) - 1
+
+    def drop_hour(self) -> tuple[int, float]:
+        """Let the oldest hour go; its frames, and seconds."""
+        with self.engine.begin() as connection:
+            oldest = spans_held(connection)[0]
+        age_s = time.time() - oldest.to_ms / 1000 - 0.1
+        bounds = _KEEP_ALL.model_copy(update={"database_age_s": age_s})
+        began = time.perf_counter()
+        assert purge(self.store, bounds)
+        return oldest.frames, time.perf_counter() - began
+
+    def purge_rows(self) -> tuple[int, float]:
+        """One step at the rows of the only partition there is; how many went, and seconds."""
+        before = self._held()
+        began = time.perf_counter()
+        purge(self.store, _KEEP_ALL.model_copy(update={"database_rows": 1}))
+        return before - self._held(), time.perf_counter() - began
+
+    def _held(self) -> int:
+        with self.engine.begin() as connection:
+            return tally(connection, FRAME_ROWS)
+
+    def last_hour(self, camera: int) -> float:
+        """Seconds of a query for what one camera did in the last hour that is there."""
+        until_ms = self.first_ms + self.frames // CAMERAS * 1_000
+        mine = (frames.c.camera == f"local/cam-{camera}", frames.c.recorded_ms >= until_ms - HOUR_MS)
+        query = select(func.count(), func.avg(frames.c.confidence), func.max(frames.c.entropy_bits)).where(*mine)
+        began = time.perf_counter()
+        with self.engine.begin() as connection:
+            count = connection.execute(query).one()[0]
+        took = time.perf_counter() - began
+        assert count >= min(3_600, self.frames // CAMERAS), count
         return took
 
-    def purge(self) -> float:
-        """The steps that follow; seconds of each."""
-        age_s = time.time() - self._first_ms / 1000 - 600
+    def whole_audit(self) -> float:
+        """Seconds until every recorded identity is read."""
         began = time.perf_counter()
-        for _ in range(_STEPS):
-            purge(self.store, Bounds(database_age_s=age_s))
-        return (time.perf_counter() - began) / _STEPS
+        found = Records(self.engine).recorded_by_boot()
+        took = time.perf_counter() - began
+        assert sum(map(len, found.values())) == self.seq * CAMERAS
+        return took
+
+
+def _ms(seconds: Sequence[float]) -> dict[str, float]:
+    ordered = sorted(1000 * each for each in seconds)
+    return {"median": round(median(ordered), 1), "p99": round(ordered[int(0.99 * (len(ordered) - 1))], 1)}
+
+
+def measure(empty: Kept, full: Kept, rounds: int) -> dict[str, Any]:
+    """All of it, the two databases in turn."""
+    for kept in (empty, full):
+        for _ in range(10):
+            kept.record()
+    before = [kept.server_cpu() for kept in (empty, full)]
+    pairs = [(empty.record(), full.record()) for _ in range(rounds)]
+    server = [kept.server_cpu() - used for kept, used in zip((empty, full), before, strict=True)]
+    queries = [full.last_hour(camera) for camera in range(0, CAMERAS, CAMERAS // 20)]
+    audit_s = full.whole_audit()
+    during, dropped = [], []
+    while full.hours():
+        dropped.append(full.drop_hour())
+        during += [full.record().transaction for _ in range(4)]
+    beside, purged = [], []
+    for _ in range(rounds // 3):
+        beside.append(empty.record().transaction)
+        # Three times what comes.
+        purged += [empty.purge_rows() for _ in range(6)]
+    each = dict(zip(("empty", "full"), zip(*pairs, strict=True), strict=True))
+    return {
+        "machine_cores": os.cpu_count(),
+        "load": round(os.getloadavg()[0], 1),
+        "frames": full.frames,
+        "partitions": len(dropped) + 1,
+        "fill_s": round(full.filled_s),
+        "transaction_ms": {name: _ms([one.transaction for one in found]) for name, found in each.items()},
+        "reading_ms": {name: _ms([one.reading for one in found]) for name, found in each.items()},
+        "recorder_cpu_ms": {name: _ms([one.cpu for one in found]) for name, found in each.items()},
+        "server_cpu_ms": {name: round(1000 * used / rounds, 1) for name, used in zip(each, server, strict=True)},
+        "verdicts_per_s": {
+            name: round(CAMERAS / median([one.transaction + one.reading for one in found]))
+            for name, found in each.items()
+        },
+        "verdicts_per_s_of_cpu": {
+            "recorder": {name: round(CAMERAS / median([one.cpu for one in found])) for name, found in each.items()},
+            "server": {name: round(CAMERAS * rounds / used) for name, used in zip(each, server, strict=True)},
+        },
+        "transaction_ms_while_hours_go": _ms(during),
+        "drop_ms": _ms([took for _, took in dropped]),
+        "dropped_rows_per_s": round(sum(rows for rows, _ in dropped) / sum(took for _, took in dropped)),
+        "transaction_ms_while_rows_go": _ms(beside),
+        "purged_rows_per_s": round(sum(rows for rows, _ in purged) / sum(took for _, took in purged)),
+        "last_hour_of_a_camera_ms": _ms(queries),
+        "identities_of_all_s": round(audit_s, 2),
+    }
+
+
+def table(found: dict[str, Any]) -> list[str]:
+    """What was found, in Markdown."""
+
+    def ms(name: str) -> str:
+        return " | ".join(f"{found[name][side]['median']} / {found[name][side]['p99']}" for side in ("empty", "full"))
+
+    def one(name: str) -> str:
+        return f"{found[name]['median']} / {found[name]['p99']}"
+
+    per_s, cpu = found["verdicts_per_s"], found["server_cpu_ms"]
+    of_cpu = found["verdicts_per_s_of_cpu"]
+    return [
+        f"| median / p99 in ms | empty | {found['frames']:,} frames |",
+        "| --- | --- | --- |",
+        f"| transaction of {CAMERAS:,} verdicts | {ms('transaction_ms')} |",
+        f"| before it, reading them and checking their signatures | {ms('reading_ms')} |",
+        f"| CPU time of the recorder for both | {ms('recorder_cpu_ms')} |",
+        f"| CPU time of the server for it, mean | {cpu['empty']} | {cpu['full']} |",
+        *(
+            f"| verdicts for a second of the {role}'s CPU | {of_cpu[role]['empty']:,} | {of_cpu[role]['full']:,} |"
+            for role in ("recorder", "server")
+        ),
+        f"| verdicts a second, by the medians | {per_s['empty']:,} | {per_s['full']:,} |",
+        f"| transaction after an hour of 3,600,000 frames went | | {one('transaction_ms_while_hours_go')} |",
+        f"| purging step that drops such an hour | | {one('drop_ms')} |",
+        f"| frames a second that go so | | {found['dropped_rows_per_s']:,} |",
+        f"| transaction while rows of the only partition go, three for each that comes | "
+        f"{one('transaction_ms_while_rows_go')} | |",
+        f"| rows a second that go so | {found['purged_rows_per_s']:,} | |",
+        f"| query for a camera's last hour, 3,600 frames | | {one('last_hour_of_a_camera_ms')} |",
+        f"| all recorded identities, for an audit, s | | {found['identities_of_all_s']} |",
+    ]
+
+
+def page(found: dict[str, Any]) -> list[str]:
+    """The page on what was found, in Markdown."""
+    hours, rounds = found["hours"], found["rounds"]
+    command = f"python -m benchmarks.kept_frames --out docs/results/recorders --hours {hours:g} --rounds {rounds}"
+    return [
+        f"# Recording beside {hours:g} hours of 1,000 frames a second",
+        "",
+        f"`{command}`: PostgreSQL 15 as it comes but without `fsync`, {CAMERAS:,} cameras that send a frame a second, "
+        f"an hour a partition; {rounds} transactions of {CAMERAS:,} verdicts on this database and on an empty one, in "
+        "turn.",
+        "",
+        f"Beside other work: {found['load']:g} processes wanted to run on {found['machine_cores']} cores. Times of the "
+        "clock are upper bounds, then, and so are those of the CPU, if less.",
+        "",
+        *table(found),
+    ]
 
 
 def main() -> None:
-    """Fill both, record and purge in turn, and write what was found."""
+    """Fill, measure, and write what was found."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--frames", type=int, default=1_000_000)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--hours", type=float, default=24)
+    parser.add_argument("--rounds", type=int, default=300)
     options = parser.parse_args()
     with passing_folder() as folder:
         server = PostgreSQL(folder)
         try:
             server.start()
-            counts = (options.frames // 100, options.frames)
-            both = [Kept(server.create(f"kept_{count}"), count, folder) for count in counts]
-            rounds = [[(kept.record(), kept.purge()) for kept in both] for _ in range(options.rounds)]
-            for kept in both:
+            seconds = round(options.hours * 3_600)
+            full = Kept(server.create("full"), seconds, folder)
+            empty = Kept(server.create("empty"), 0, folder)
+            found = measure(empty, full, options.rounds)
+            for kept in (empty, full):
                 kept.engine.dispose()
         finally:
             server.stop()
-    found = [
-        {
-            "frames": kept.count,
-            "record_s": [round(each[number][0], 4) for each in rounds],
-            "purge_step_s": [round(each[number][1], 4) for each in rounds],
-        }
-        for number, kept in enumerate(both)
-    ]
-    rows = [
-        f"| {kept.count:,} | {1000 * median(each[n][0] for each in rounds):.0f} | "
-        f"{1000 * median(each[n][1] for each in rounds):.0f} |"
-        for n, kept in enumerate(both)
-    ]
-    lines = [
-        "# Recording beside much history",
-        "",
-        f"`python -m benchmarks.kept_frames --out docs/results/recorders --frames {options.frames}`: PostgreSQL, other "
-        f"work beside it; {CAMERAS:,} cameras, medians of {options.rounds} in turn.",
-        "",
-        f"| frames kept | transaction of {CAMERAS:,} verdicts, ms | purging step of {Bounds().purge_rows} frames, ms |",
-        "| --- | --- | --- |",
-        *rows,
-    ]
+    found = {"hours": options.hours, "rounds": options.rounds, **found}
+    lines = page(found)
     options.out.mkdir(parents=True, exist_ok=True)
     for name, content in (("kept.json", json.dumps(found, indent=1)), ("README.md", "\n".join(lines))):
         with replacing(options.out / name) as fresh:

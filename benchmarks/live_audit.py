@@ -20,7 +20,8 @@ from benchmarks.recorder import SECRET
 from consumers.conservation.live import LiveAudit
 from consumers.conservation.rounds import Marks
 from consumers.database.engine import open_engine
-from consumers.database.tables import boots, frames, ledgers
+from consumers.database.spans import ensure_span
+from consumers.database.tables import archived, boots, frames, ledgers
 from consumers.evidence.quarantine import Quarantine
 from consumers.reading.batch import ledger_row
 from consumers.settings import RecorderSettings
@@ -75,7 +76,15 @@ class System:
         )
         span = f"generate_series({cameras.start}, {cameras.stop - 1}) n, generate_series(0, {count - 1}) s"
         with self.engine.begin() as connection:
+            ensure_span(connection, at_ms)
             connection.execute(text(f"INSERT INTO frames SELECT {values} FROM {span}"))
+            connection.execute(
+                text(
+                    f"INSERT INTO {archived.name} SELECT 'frame', 'local/cam-' || n, 1, 0, {first + count - 1} "
+                    f"FROM generate_series({cameras.start}, {cameras.stop - 1}) n "
+                    "ON CONFLICT (kind, camera, boot, first) DO UPDATE SET last = excluded.last"
+                )
+            )
             connection.execute(
                 text(
                     f"INSERT INTO {boots.name} SELECT 'local/cam-' || n, 1, {count}, 0, {at_ms} "

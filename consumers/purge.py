@@ -8,11 +8,10 @@ from pathlib import Path
 
 from sqlalchemy import Connection, delete, func, select, tuple_
 
-from consumers.database.archive import Kind
-from consumers.database.tables import alerts, evidence, frames
-from consumers.database.tallies import FRAME_BYTES, FRAME_ROWS, FRAMES_KEPT_FROM_MS, PURGED_ALERTS, PURGED_FRAMES, tally
+from consumers.database.frames import Excess
+from consumers.database.tables import alerts, evidence
+from consumers.database.tallies import FRAME_BYTES, FRAME_ROWS, PURGED_ALERTS, tally
 from consumers.database.turns import may_purge
-from consumers.reading.rows import frame_bytes
 from consumers.settings import LEAST_BYTES, POSTGRESQL_BYTES, Bounds
 from consumers.store import Store
 from schemas.runtime.disk import free_bytes
@@ -21,11 +20,14 @@ from schemas.runtime.disk import free_bytes
 def purge(store: Store, bounds: Bounds) -> bool:
     """One step for each store, each at most `bounds.purge_rows`; whether there is more to purge now."""
     now_ms = time.time_ns() // 10**6
+    # By itself: it may wait for readers, and nothing else is held meanwhile.
+    with store.engine.begin() as connection:
+        dropped = may_purge(connection) and store.frames.drop(connection, _excess(connection, bounds, now_ms))
     with store.engine.begin() as connection:
         if not may_purge(connection):
             return False
         taken = (
-            _purge_frames(store, connection, bounds, now_ms),
+            store.frames.purge(connection, _excess(connection, bounds, now_ms), bounds.purge_rows),
             store.dead_letters.purge(connection, bounds, _before(now_ms, bounds.dead_letter_age_s)),
             _purge_evidence(connection, bounds, now_ms),
             _purge_alerts(store, connection, bounds),
@@ -35,7 +37,7 @@ def purge(store: Store, bounds: Bounds) -> bool:
             ),
         )
         store.history.purge(connection, _before(now_ms, bounds.database_age_s))
-    return max(taken) >= bounds.purge_rows
+    return bool(dropped) or max(taken) >= bounds.purge_rows
 
 
 def _before(now_ms: int, age_s: float) -> int:
@@ -52,28 +54,14 @@ def most_frame_bytes(connection: Connection, bounds: Bounds, held: int) -> float
     return max(LEAST_BYTES, (held + (0 if math.isnan(free) else free)) / 2)
 
 
-def _purge_frames(store: Store, connection: Connection, bounds: Bounds, now_ms: int) -> int:
-    excess = tally(connection, FRAME_ROWS) - (bounds.database_rows or 2**62)
+def _excess(connection: Connection, bounds: Bounds, now_ms: int) -> Excess:
     # Not the size of the file: whatever else grows in it must not displace frames.
     held = tally(connection, FRAME_BYTES)
-    too_many = excess > 0 or held > most_frame_bytes(connection, bounds, held)
-    key = (frames.c.camera, frames.c.boot, frames.c.seq)
-    oldest = select(*key).order_by(frames.c.recorded_ms).limit(bounds.purge_rows)
-    if not too_many:
-        oldest = oldest.where(frames.c.recorded_ms < _before(now_ms, bounds.database_age_s))
-    elif excess > 0:
-        oldest = oldest.limit(min(bounds.purge_rows, excess))
-    texts = (frames.c.class_name, frames.c.model_id, frames.c.policy)
-    gone = connection.execute(
-        delete(frames).where(tuple_(*key).in_(oldest)).returning(*key, *texts, frames.c.recorded_ms)
-    ).all()
-    if gone:
-        store.archive.add(connection, Kind.FRAME, ((row.camera, row.boot, row.seq) for row in gone))
-        dialect = connection.dialect.name
-        freed = sum(frame_bytes(dialect, row.camera, row.class_name, row.model_id, row.policy) for row in gone)
-        store.tallies.add(connection, {FRAME_ROWS: -len(gone), FRAME_BYTES: -freed, PURGED_FRAMES: len(gone)})
-        store.tallies.set(connection, FRAMES_KEPT_FROM_MS, max(row.recorded_ms for row in gone))
-    return len(gone)
+    return Excess(
+        _before(now_ms, bounds.database_age_s),
+        tally(connection, FRAME_ROWS) - (bounds.database_rows or 2**62),
+        held - most_frame_bytes(connection, bounds, held),
+    )
 
 
 def _purge_evidence(connection: Connection, bounds: Bounds, now_ms: int) -> int:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import structlog
 from sqlalchemy import Connection, Engine, bindparam, func, select, update
 
 from consumers.database.archive import Archive
 from consumers.database.cameras import CameraRows
+from consumers.database.cut_by_time import cut_by_time
 from consumers.database.dead_letters import DeadLetters
-from consumers.database.engine import NewRows, Prepared, upsert
+from consumers.database.engine import Prepared, upsert
+from consumers.database.frames import Frames
+from consumers.database.frames_by_key import FramesByKey
+from consumers.database.frames_by_time import FramesByTime
 from consumers.database.history import History
-from consumers.database.tables import SCHEMA_VERSION, boots, dead_letters, frames, ledgers, metadata, offsets
+from consumers.database.tables import SCHEMA_VERSIONS, dead_letters, frames, ledgers, metadata, offsets
 from consumers.database.tallies import DEAD_LETTER_BYTES, FOREIGN_BYTES, FRAME_BYTES, FRAME_ROWS, SCHEMA, Tallies, tally
 from consumers.database.turns import wait_to_prepare
 from consumers.evidence.chain import Chain
@@ -25,6 +29,8 @@ from consumers.reading.rows import CameraRow, FrameRow, LetterRow, frame_bytes
 from consumers.settings import RecorderSettings
 from schemas.errors import StateError
 from schemas.pointillist_pb2 import CHECKED, Alert, Verdict
+
+log = structlog.get_logger()
 
 
 class OffsetsMoved(Exception):  # noqa: N818  # what the database says, not a failure
@@ -56,21 +62,17 @@ class Store:
     def __init__(self, engine: Engine, quarantine: Quarantine, settings: RecorderSettings) -> None:
         self.engine = engine
         self.quarantine = quarantine
+        self.tallies = Tallies(engine)
         self.archive = Archive(engine)
-        self.watch = Watch(engine, settings.evidence)
+        self._alone = settings.group is None
+        self.frames: Frames = (
+            FramesByKey(engine, self.archive, self.tallies, alone=self._alone)
+            if engine.dialect.name == "sqlite"
+            else FramesByTime(engine, self.tallies)
+        )
+        self.watch = Watch(engine, settings.evidence, self.frames)
         self.camera_rows = CameraRows(engine)
         self.history = History(engine)
-        self._new_frames = NewRows(engine, frames)
-        insertion = upsert(engine, boots)
-        counted = insertion.on_conflict_do_update(
-            index_elements=[boots.c.camera, boots.c.boot],
-            set_={
-                "frames": boots.c.frames + insertion.excluded.frames,
-                "duplicates": boots.c.duplicates + insertion.excluded.duplicates,
-                "last_ms": insertion.excluded.last_ms,
-            },
-        )
-        self._count = Prepared(engine, counted)
         insertion = upsert(engine, ledgers)
         self._ledger = insertion.on_conflict_do_update(
             index_elements=[ledgers.c.camera, ledgers.c.boot],
@@ -90,10 +92,8 @@ class Store:
         )
         self._take_up = Prepared(engine, taken.returning(offsets.c.next, offsets.c.epoch))
         self._verdicts_topic = settings.verdicts_topic
-        self._alone = settings.group is None
         self._epochs: dict[Partition, int] = {}
         """Of the partitions that this recorder has taken up."""
-        self.tallies = Tallies(engine)
         self.dead_letters = DeadLetters(engine, self.archive, self.tallies, settings.bounds)
 
     def prepare(self) -> None:
@@ -101,11 +101,16 @@ class Store:
         with self.engine.begin() as connection:
             wait_to_prepare(connection)
             metadata.create_all(connection)
-            version = tally(connection, SCHEMA)
+            version, mine = tally(connection, SCHEMA), SCHEMA_VERSIONS[connection.dialect.name]
             if not version:
-                self.tallies.add(connection, {SCHEMA: SCHEMA_VERSION})
-            elif version != SCHEMA_VERSION:
-                raise StateError(f"expected a database of version {SCHEMA_VERSION}, got version {version}")
+                self.tallies.add(connection, {SCHEMA: mine})
+            elif (connection.dialect.name, version) == ("postgresql", 6):
+                log.info("frames_cut_by_time", frames=tally(connection, FRAME_ROWS))
+                self._complete(connection)
+                cut_by_time(connection)
+                self.tallies.set(connection, SCHEMA, mine)
+            elif version != mine:
+                raise StateError(f"expected a database of version {mine}, got version {version}")
             self._complete(connection)
             self.reload(connection)
 
@@ -127,6 +132,7 @@ class Store:
     def reload(self, connection: Connection) -> None:
         """Take what is kept at hand from the database again."""
         self.archive.forget()
+        self.frames.forget()
         held = {partition for topic, partition in self._epochs if topic == self._verdicts_topic}
         self.watch.load(connection, None if self._alone else held)
 
@@ -158,19 +164,22 @@ class Store:
 
     def write(self, batch: Batch, expected: dict[Partition, int | None]) -> Written:
         """Commit the batch; `OffsetsMoved` when the database is not at the `expected` offsets (None: has none yet)."""
+        try:
+            return self._write(batch, expected)
+        except BaseException:
+            self.frames.forget()
+            raise
+
+    def _write(self, batch: Batch, expected: dict[Partition, int | None]) -> Written:
         written = Written(verdicts=batch.verdicts)
-        counts: Counter[str] = Counter()
+        if batch.verdicts:
+            self.frames.make_room(batch.recorded_ms)
         with self.engine.begin() as connection:
             self._move_offsets(connection, batch, expected)
             touched: set[BootKey] = set()
             if batch.verdicts:
                 self._record_frames(connection, batch, written)
                 touched.update((row.camera, row.boot) for row in written.rows)
-                counts[FRAME_ROWS] += len(written.rows)
-                counts[FRAME_BYTES] += sum(
-                    frame_bytes(connection.dialect.name, row.camera, row.class_name, row.model_id, row.policy)
-                    for row in written.rows
-                )
             if batch.letters:
                 written.letters = self.dead_letters.record(connection, list(batch.letters.values()))
                 touched.update((row.camera, row.boot) for row in written.letters if row.verified)
@@ -180,10 +189,11 @@ class Store:
                 touched.update(batch.ledgers)
             if batch.statuses or batch.metas:
                 written.cameras = self.camera_rows.update(connection, batch)
-            self.history.add(connection, written.rows, batch.recorded_ms)
             pending = self.watch.fold(connection, written.rows)
             raised = self.watch.read(connection, pending, touched, batch.recorded_ms, self.quarantine, batch.partitions)
-            self.tallies.add(connection, counts)
+            if written.rows:
+                self.history.add(connection, written.rows, batch.recorded_ms)
+                self.frames.count(connection, written.rows)
         self.watch.commit(raised)
         written.alerts = raised.alerts
         written.chains = raised.chains
@@ -228,23 +238,8 @@ class Store:
 
     def _record_frames(self, connection: Connection, batch: Batch, written: Written) -> None:
         rows = {key: frame_row(key, verdict, batch.recorded_ms) for key, verdict in batch.verdicts.items()}
-        counted: Counter[BootKey] = Counter([key[:2] for key in rows])
-        seen = counted + batch.repeated if batch.repeated else counted
-        if not self._alone:
-            self.archive.follow(connection)
-        archived = {boot: purged for boot in counted if (purged := self.archive.frames(connection, *boot))}
-        if archived:
-            rows = {key: row for key, row in rows.items() if key[2] not in archived.get((key[0], key[1]), ())}
-        new = self._new_frames.insert(connection, list(rows.values()))
-        if len(new) == len(batch.verdicts):
-            written.rows, fresh = list(rows.values()), counted
-        else:
-            written.rows = [rows[camera, boot, seq] for camera, boot, seq in new]
-            fresh = Counter([row[:2] for row in written.rows])
-        at_ms = batch.recorded_ms
-        counts = [(*boot, fresh[boot], count - fresh[boot], at_ms) for boot, count in seen.items()]
-        self._count.run_all(connection, ("camera", "boot", "frames", "duplicates", "last_ms"), counts)
-        written.duplicates = seen.total() - fresh.total()
+        written.rows = self.frames.record(connection, rows, batch.repeated, batch.recorded_ms)
+        written.duplicates = len(rows) + batch.repeated.total() - len(written.rows)
         self._keep_evidence(connection, batch, written.rows)
 
     def _keep_evidence(self, connection: Connection, batch: Batch, rows: Sequence[FrameRow]) -> None:

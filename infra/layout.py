@@ -130,10 +130,10 @@ class Layout:
         """The key of one camera."""
         return self.keys / f"{camera_id}.key"
 
-    def fleet_secret(self) -> bytes:
-        """The fleet secret, made at the first call."""
+    def fleet_secret(self, given: bytes | None = None) -> bytes:
+        """The fleet secret; the first call lays it down: the `given` one, or one of its own making."""
         if not self.secret_file.exists():
-            write_private(self.secret_file, secrets.token_hex(32))
+            write_private(self.secret_file, (given or secrets.token_bytes(32)).hex())
         return parse_fleet_secret(self.secret_file.read_text().strip())
 
     def roots(self, role: Role) -> Roots | None:

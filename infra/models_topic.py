@@ -71,8 +71,8 @@ class ModelsTopic:
                     await asyncio.sleep(_LOOK_S)
                 else:
                     raise BrokerError(
-                        f"expected the topic {self._partition.topic} in Kafka at {self._bootstrap}: "
-                        "`pointillist topics` makes it"
+                        f"expected the topic {self._partition.topic} in Kafka at {self._bootstrap}, and the right to "
+                        "read it: `pointillist topics` makes it, and `admin` may"
                     )
                 self._consumer.assign([self._partition])
                 await self._consumer.seek_to_beginning(self._partition)

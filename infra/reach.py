@@ -9,7 +9,7 @@ import ssl
 import struct
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Final
 
 from infra.role import address as parse
@@ -43,7 +43,7 @@ def require_mqtt(address: tuple[str, int], wait_s: float, tls: Tls | None = None
             raise Refused(why)
         return True
 
-    _require("an MQTT 5 broker", address, wait_s, accepts)
+    require("an MQTT 5 broker", address, wait_s, accepts)
 
 
 def require_kafka(address: KafkaAddress, wait_s: float) -> None:
@@ -65,7 +65,7 @@ def require_kafka(address: KafkaAddress, wait_s: float) -> None:
     # Its own line for each try would bury ours.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     try:
-        _require("a Kafka broker", places[0], wait_s, answers)
+        require("a Kafka broker", places[0], wait_s, answers)
     finally:
         logging.getLogger("aiokafka").setLevel(logging.NOTSET)
 
@@ -89,23 +89,34 @@ def _look_for_refusal(places: list[tuple[str, int]], tls: Tls) -> None:
 
 async def _password_refused(address: KafkaAccess, places: list[tuple[str, int]]) -> bool:
     """Whether a server answers that it does not know this user, or not by this password."""
-    from aiokafka.conn import create_conn
+    from aiokafka.conn import AIOKafkaConnection
     from aiokafka.errors import AuthenticationFailedError, KafkaError, SaslAuthenticationFailed
 
     options = kafka_options(address)
     del options["bootstrap_servers"]
     for host, port in places:
+        link = AIOKafkaConnection(host, port, client_id="ready", request_timeout_ms=int(_ANSWER_S * 1000), **options)
+        refused = False
         try:
-            link = await create_conn(host, port, client_id="ready", request_timeout_ms=int(_ANSWER_S * 1000), **options)
+            await link.connect()
         except (AuthenticationFailedError, SaslAuthenticationFailed):
-            return True
+            refused = True
         except (KafkaError, OSError, TimeoutError):
+            link.close()
             continue
-        link.close()
+        # What still closes when the loop ends is never closed.
+        with suppress(TimeoutError):
+            await asyncio.wait_for(link.close(), _ANSWER_S)
+        if refused:
+            return True
     return False
 
 
-def _require(what: str, address: tuple[str, int], wait_s: float, answers: Callable[[], bool]) -> None:
+def require(what: str, address: tuple[str, int], wait_s: float, answers: Callable[[], bool]) -> None:
+    """Return when `answers` does, asked for `wait_s` seconds; it raises `Refused` where to wait does not help.
+
+    `BrokerError` says what was expected where.
+    """
     end = time.monotonic() + wait_s
     host, port = address
     while True:

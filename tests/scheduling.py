@@ -17,7 +17,7 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 from xdist.workermanage import WorkerController
 
-BROKERS = {"mosquitto", "kafka"}
+BROKERS = {"mosquitto", "kafka", "secure_kafka", "secure_postgresql"}
 GROUPS = "groups_file"
 _file = pytest.StashKey[Path]()
 

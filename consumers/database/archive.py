@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import Final
 
@@ -32,6 +32,20 @@ def load(connection: Connection, kind: Kind, camera: str, boot: int) -> RangeSet
         .order_by(archived.c.first)
     )
     return RangeSet((first, last) for first, last in rows)
+
+
+def keeps_all(connection: Connection, kind: Kind) -> bool:
+    """Whether the identities of all rows are kept as ranges, not of purged ones alone."""
+    return kind is Kind.FRAME and connection.dialect.name == "postgresql"
+
+
+def grown(before: Mapping[int, int], numbers: Iterable[int]) -> tuple[Collection[int], Collection[tuple[int, int]]]:
+    """What changes where ranges, lasts by firsts, take in `numbers`: the firsts of those that go, and the new ones."""
+    ranges = RangeSet(before.items())
+    for number in numbers:
+        ranges.add(number)
+    after = dict(ranges.ranges())
+    return before.keys() - after.keys(), after.items() - before.items()
 
 
 _NONE: Final = RangeSet()
@@ -85,13 +99,10 @@ class Archive:
         for place, before in _known(connection, kind, sorted(boots)):
             # Not from the cache, and out of it: the transaction may still fail.
             self._frames.pop(place, None)
-            ranges = RangeSet(before.items())
-            for number in sorted(boots[place]):
-                ranges.add(number)
-            after = dict(ranges.ranges())
+            left, new = grown(before, sorted(boots[place]))
             mine = {"kind": kind.value, "camera": place[0], "boot": place[1]}
-            gone += [mine | {"first": first} for first in before.keys() - after.keys()]
-            changed += [mine | {"first": first, "last": last} for first, last in after.items() - before.items()]
+            gone += [mine | {"first": first} for first in left]
+            changed += [mine | {"first": first, "last": last} for first, last in new]
         if gone:
             self._remove.run_each(connection, gone)
         if changed:

@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, Engine, Select, case, func, literal, select, tuple_
 
-from consumers.database.archive import Kind, load
+from consumers.database.archive import Kind, keeps_all, load
 from consumers.database.engine import open_engine
 from consumers.database.runs import all_numbers
-from consumers.database.tables import SCHEMA_VERSION, alerts, archived, boots, dead_letters, frames, ledgers, offsets
+from consumers.database.tables import SCHEMA_VERSIONS, alerts, archived, boots, dead_letters, frames, ledgers, offsets
 from consumers.database.tallies import PURGED_ALERTS, PURGED_FOREIGN, SCHEMA, tally
 from consumers.reading.rows import LedgerRow
 from schemas.errors import StateError
@@ -119,8 +119,9 @@ class Records:
         """Raise `StateError` for the tables of another version, whose columns may be others."""
         with self._engine.begin() as connection:
             version = tally(connection, SCHEMA)
-        if version not in (0, SCHEMA_VERSION):
-            raise StateError(f"expected a database of version {SCHEMA_VERSION}, got version {version}")
+        mine = SCHEMA_VERSIONS[self._engine.dialect.name]
+        if version not in (0, mine):
+            raise StateError(f"expected a database of version {mine}, got version {version}")
 
     def boots(self) -> set[tuple[str, int]]:
         """Every boot of which a frame, a verified dead letter or a ledger is known, purged ones included."""
@@ -163,7 +164,7 @@ class Records:
 
     def _numbers(self, query: Select[tuple[int]], kind: Kind, camera: str, boot: int) -> RangeSet:
         with self._engine.begin() as connection:
-            found = RangeSet(_ranges(connection.scalars(query)))
+            found = RangeSet() if keeps_all(connection, kind) else RangeSet(_ranges(connection.scalars(query)))
             found.update(load(connection, kind, camera, boot))
             return found
 

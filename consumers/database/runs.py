@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from sqlalchemy import ColumnElement, Connection, Engine, Table, func, or_, select
 
-from consumers.database.archive import Kind
+from consumers.database.archive import Kind, keeps_all
 from consumers.database.tables import archived
 from schemas.ranges import RangeSet
 
@@ -22,14 +22,14 @@ def all_numbers(
         if connection.dialect.name == "postgresql":
             # It walks over all that there is, which may be more than a page would wait for.
             connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
-        for camera, boot, first, last in _runs(connection, table, where):
+        for camera, boot, first, last in () if keeps_all(connection, kind) else runs(connection, table, where):
             found[camera, boot].add(first, last)
         for camera, boot, first, last in connection.execute(purged.where(archived.c.kind == kind.value)):
             found[camera, boot].add(first, last)
     return dict(found)
 
 
-def _runs(
+def runs(
     connection: Connection, table: Table, where: Sequence[ColumnElement[bool]]
 ) -> Iterator[tuple[str, int, int, int]]:
     """The runs of successive sequence numbers of each boot: camera, boot, first, last; ascending within a boot.

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, Float, Index, LargeBinary, MetaData, Table, Text, true
+from typing import Final
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    Index,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    true,
+)
 
 metadata = MetaData()
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSIONS: Final = {"sqlite": 6, "postgresql": 7}
 """Raised when a table changes its meaning; kept in `tallies`."""
 
 
@@ -59,11 +73,14 @@ frames = Table(
     _flag("flagged"),
     _flag("composed"),
     Index("frames_by_age", "recorded_ms"),
+    PrimaryKeyConstraint("camera", "boot", "seq").ddl_if(dialect="sqlite"),
+    postgresql_partition_by="RANGE (recorded_ms)",
 )
 """One row for each verdict, by the frame's identity.
 
-SQLite keeps the rows in the order of their arrival and the identities in an index: laid out by identity instead
-(WITHOUT ROWID), the frames of many cameras cost it twice the time, since every row changes another page.
+PostgreSQL keeps them in partitions by the time of recording, see `consumers.database.frames_by_time`. SQLite keeps
+them in the order of their arrival and the identities in an index: laid out by identity instead (WITHOUT ROWID), the
+frames of many cameras cost it twice the time, since every row changes another page.
 """
 
 boots = Table(
@@ -88,7 +105,20 @@ archived = Table(
     _integer("last"),
     sqlite_with_rowid=False,
 )
-"""The identities of purged rows as ranges, both ends included; `kind` is "frame" or "dead_letter"."""
+"""The identities of purged rows as ranges, both ends included; `kind` is "frame" or "dead_letter".
+
+Those of frames on PostgreSQL are of all that were ever recorded, and decide there which is new.
+"""
+
+spans = Table(
+    "spans",
+    metadata,
+    _integer("from_ms", primary_key=True),
+    _integer("to_ms"),
+    _integer("frames"),
+    _integer("bytes"),
+)
+"""The partitions of `frames` on PostgreSQL: from when to before when, how many frames, and what they count for."""
 
 ledgers = Table(
     "ledgers",

@@ -11,18 +11,19 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from PIL import Image
-from sqlalchemy import Connection, Engine, bindparam, func, select
+from sqlalchemy import Connection, Engine, bindparam, select
 
-from consumers.database.archive import Kind, load
+from consumers.database.archive import Kind, keeps_all, load
 from consumers.database.engine import Prepared, upsert
+from consumers.database.frames import Frames
 from consumers.database.tables import alerts, dead_letters, evidence, frames, ledgers
 from consumers.evidence.chain import Chain, raise_alert
+from consumers.evidence.chains import Chains
 from consumers.evidence.quarantine import Quarantine
 from consumers.reading.batch import BootKey
 from consumers.reading.rows import FrameRow
 from consumers.reading.shed import shed_ranges
 from schemas.evidence.rule import EvidenceRule
-from schemas.evidence.stored import pack_probes, pack_track, unpack_probes, unpack_track
 from schemas.evidence.track import Alarm, Probe
 from schemas.pointillist_pb2 import CHECKED, Alert
 from schemas.ranges import RangeSet
@@ -53,28 +54,18 @@ class Watch:
     What is at hand changes in `commit`, after the database has it.
     """
 
-    def __init__(self, engine: Engine, rule: EvidenceRule) -> None:
+    def __init__(self, engine: Engine, rule: EvidenceRule, recorded: Frames) -> None:
         self._rule = rule
+        self._recorded = recorded
+        self._chains = Chains(engine)
         self._waiting: dict[BootKey, tuple[int, float, int]] = {}
         """Where each waiting chain stands, since when, and its partition."""
-        insertion = upsert(engine, evidence)
-        changed = [column.name for column in evidence.columns if not column.primary_key]
-        stored = insertion.on_conflict_do_update(
-            index_elements=list(evidence.primary_key.columns),
-            set_={name: insertion.excluded[name] for name in changed},
-        )
-        self._upsert = Prepared(engine, stored)
-        of_boot = (evidence.c.camera == bindparam("of"), evidence.c.boot == bindparam("in_boot"))
-        columns = (evidence.c.following, evidence.c.waiting, evidence.c.whole, evidence.c.dropped)
-        # Where cameras have moved to another partition, the one before may not be read to its end yet.
-        self._select = Prepared(engine, select(*columns).where(*of_boot).with_for_update())
         mine = (frames.c.camera == bindparam("of"), frames.c.boot == bindparam("in_boot"))
         span = (frames.c.seq >= bindparam("since"), frames.c.seq <= bindparam("until"))
         standing = select(evidence.c.camera, evidence.c.boot, evidence.c.following, evidence.c.partition)
         waiting = standing.where(evidence.c.waiting != b"")
         # As literals, for an index of these chains alone: of others there may be hundreds of thousands.
         self._left_waiting = waiting.compile(dialect=engine.dialect, compile_kwargs={"literal_binds": True}).string
-        self._count = Prepared(engine, select(func.count()).select_from(frames).where(*mine, *span))
         self._classes = Prepared(engine, select(frames.c.class_id).where(*mine, *span))
         self._alert = upsert(engine, alerts).on_conflict_do_nothing()
 
@@ -103,8 +94,7 @@ class Watch:
                     bool(row.whole) or composed, row.class_id, composed,
                 )  # fmt: skip
                 new[row.camera, row.boot].append(probe)
-        # In one order for all recorders: none waits for another that waits for it.
-        return {boot: self._chain(connection, boot).fold(new[boot]) for boot in sorted(new)}
+        return {boot: chain.fold(new[boot]) for boot, chain in self._chains.of(connection, new).items()}
 
     def overdue(self) -> dict[BootKey, int]:
         """Boots that have waited long enough for a missing frame, and their partitions."""
@@ -138,10 +128,14 @@ class Watch:
         """
         raised = Raised()
         overdue = self.overdue()
-        for boot in sorted({*pending, *(self._waiting.keys() & set(touched))}):
-            chain = pending.get(boot) or self._chain(connection, boot)
-            late = boot not in pending and boot in overdue
-            until = self._accounted_until(connection, boot, chain, late)
+        chains = pending | self._chains.of(connection, (self._waiting.keys() & set(touched)) - pending.keys())
+        stretches = {boot: (each.following, each.waiting[-1].seq) for boot, each in chains.items() if each.waiting}
+        complete = self._recorded.complete(connection, stretches) if stretches else set()
+        for boot, chain in sorted(chains.items()):
+            if boot in complete or (boot not in pending and boot in overdue):
+                until = chain.waiting[-1].seq + 1 if chain.waiting else chain.following
+            else:
+                until = _accounted_until(connection, boot, chain)
 
             def classes(first: int, last: int, boot: BootKey = boot) -> list[int]:
                 cursor = self._classes.run(connection, of=boot[0], in_boot=boot[1], since=first, until=last)
@@ -158,8 +152,7 @@ class Watch:
             waited = self._waiting.get(boot)
             raised.partitions[boot] = partitions.get(boot[0], waited[2] if waited is not None else 0)
         if raised.chains:
-            rows = [_row(boot, chain, raised.partitions[boot], now_ms) for boot, chain in raised.chains.items()]
-            self._upsert.run_each(connection, rows)
+            self._chains.put(connection, raised.chains, raised.partitions, now_ms)
         return raised
 
     def commit(self, raised: Raised) -> None:
@@ -171,40 +164,16 @@ class Watch:
             elif boot not in self._waiting or self._waiting[boot][0] != chain.following:
                 self._waiting[boot] = (chain.following, now, raised.partitions[boot])
 
-    def _chain(self, connection: Connection, boot: BootKey) -> Chain:
-        row = self._select.run(connection, of=boot[0], in_boot=boot[1]).fetchone()
-        if row is None:
-            return Chain()
-        following, waiting, whole, dropped = row
-        return Chain(following, unpack_probes(waiting), unpack_track(whole), unpack_track(dropped))
 
-    def _accounted_until(self, connection: Connection, boot: BootKey, chain: Chain, late: bool) -> int:
-        """The first sequence number from the chain's own on whose fate is not known, as far as frames wait there."""
-        if not chain.waiting:
-            return chain.following
-        last = chain.waiting[-1].seq
-        if late:
-            return last + 1
-        row = self._count.run(connection, of=boot[0], in_boot=boot[1], since=chain.following, until=last).fetchone()
-        if row is not None and row[0] == last + 1 - chain.following:
-            return last + 1
-        for first, until in _accounted(connection, boot, chain.following, last).ranges():
-            if first <= chain.following <= until:
-                return min(until, last) + 1
+def _accounted_until(connection: Connection, boot: BootKey, chain: Chain) -> int:
+    """The first sequence number from the chain's own on whose fate is not known, as far as frames wait there."""
+    if not chain.waiting:
         return chain.following
-
-
-def _row(boot: BootKey, chain: Chain, partition: int, now_ms: int) -> dict[str, object]:
-    return {
-        "camera": boot[0],
-        "boot": boot[1],
-        "partition": partition,
-        "following": chain.following,
-        "waiting": pack_probes(chain.waiting),
-        "whole": pack_track(chain.whole),
-        "dropped": pack_track(chain.dropped),
-        "updated_ms": now_ms,
-    }
+    last = chain.waiting[-1].seq
+    for first, until in _accounted(connection, boot, chain.following, last).ranges():
+        if first <= chain.following <= until:
+            return min(until, last) + 1
+    return chain.following
 
 
 def _alert_row(alert: Alert) -> dict[str, object]:
@@ -231,7 +200,7 @@ def _accounted(connection: Connection, boot: BootKey, start: int, last: int) -> 
     """What is known to have become of the frames `start` to `last`: recorded, dead-lettered or shed."""
     camera, boot_id = boot
     found = RangeSet()
-    for table in (frames, dead_letters):
+    for table in (dead_letters,) if keeps_all(connection, Kind.FRAME) else (frames, dead_letters):
         condition = [table.c.camera == camera, table.c.boot == boot_id, table.c.seq.between(start, last)]
         if table is dead_letters:
             condition.append(dead_letters.c.verified)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -38,7 +39,8 @@ class FrameRow(NamedTuple):
     composed: bool
 
 
-_ROW_BYTES: Final = {"sqlite": 160, "postgresql": 320}
+POSTGRESQL_ROW_BYTES: Final = 320
+_ROW_BYTES: Final = {"sqlite": 160, "postgresql": POSTGRESQL_ROW_BYTES}
 """What a row of `frames` with its place in two indexes is taken to cost, texts apart. Measured on SQLite: 125 bytes,
 with index pages filled as frames come in order; PostgreSQL keeps every number at its full width."""
 
@@ -48,6 +50,11 @@ def frame_bytes(dialect: str, camera: str, class_name: str, model_id: str, polic
     """What a row of `frames` with these texts is taken to cost in the database; the camera is in an index too."""
     texts = 2 * len(camera.encode()) + len(class_name.encode()) + len(model_id.encode()) + len(policy.encode())
     return _ROW_BYTES[dialect] + texts
+
+
+def bytes_of(rows: Iterable[FrameRow], dialect: str) -> int:
+    """What these rows are taken to cost."""
+    return sum(frame_bytes(dialect, row.camera, row.class_name, row.model_id, row.policy) for row in rows)
 
 
 class LetterRow(NamedTuple):

@@ -29,7 +29,8 @@ KafkaLogin = Annotated[
     Path | None, typer.Option(help=f"{_LOGIN} By SCRAM-SHA-512. POINTILLIST_KAFKA_LOGIN(_FILE) says the same.")
 ]
 BrokerWait = Annotated[
-    float, typer.Option(help="Seconds to wait for a broker at the start before giving up; 0 = for ever.", min=0)
+    float,
+    typer.Option(help="Seconds to wait at the start for a broker or a database before giving up; 0 = for ever.", min=0),
 ]
 BROKER_WAIT_S = 10.0
 
@@ -71,6 +72,8 @@ def mqtt_place(
     if scheme == "mqtt" and found is not None:
         raise ConfigError("expected mqtts://host:port beside files for TLS, got mqtt://")
     secret = _login(login or environment.mqtt_login_file, environment.mqtt_login)
+    if found is not None:
+        found.context()  # what is wrong with the files is said now
     if secret is not None and found is None:
         raise ConfigError("expected --mqtt-tls beside a password for the MQTT broker: none is sent without TLS")
     return MqttPlace(address(rest), found, secret)
@@ -98,14 +101,20 @@ def kafka_place(
     return KafkaAccess(bootstrap, found, secret)
 
 
-def require_brokers(wait_s: float, mqtt: MqttPlace | None = None, kafka: KafkaAddress | None = None) -> None:
-    """Check that brokers answer and let us in, unless `wait_s` is 0."""
+def require_brokers(
+    wait_s: float, mqtt: MqttPlace | None = None, kafka: KafkaAddress | None = None, database: str | None = None
+) -> None:
+    """Check that brokers, and the server of the `database` at that URL, answer and let us in, unless `wait_s` is 0."""
     from infra.reach import require_kafka, require_mqtt
 
     if mqtt is not None and wait_s:
         require_mqtt(mqtt.address, wait_s, mqtt.tls, mqtt.login)
     if kafka is not None and wait_s:
         require_kafka(kafka, wait_s)
+    if database is not None:
+        from infra.reach_database import require_database
+
+        require_database(database, wait_s)
 
 
 def share_of(state: Path | None) -> str | None:

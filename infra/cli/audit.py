@@ -51,6 +51,7 @@ def audit(
     from infra.audit import audit as run_audit
     from infra.audit import audit_deployment
     from infra.layout import Layout
+    from infra.reach_database import look_for_refusal
     from infra.report import attacked_by_camera
 
     if (kafka is None) != (database is None) or (spool and kafka is None):
@@ -66,6 +67,7 @@ def audit(
         bootstrap = kafka_place(kafka, state, "audit", tls=kafka_tls, login=kafka_login)
         require_brokers(BROKER_WAIT_S, kafka=bootstrap)
         url = resolve(database)
+        look_for_refusal(url)
         found = audit_deployment(bootstrap, url, spool or [], _keys(state))
     attacked = attacked_by_camera(url)
     if json:

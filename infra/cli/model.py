@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from infra.cli import app
-from infra.cli.access import BROKER_WAIT_S, Kafka, kafka_place, require_brokers
+from infra.cli.access import BROKER_WAIT_S, Kafka, KafkaLogin, KafkaTls, kafka_place, require_brokers
 from infra.cli.code import AllowCode
 from infra.cli.roles import State
 from infra.cli.signer import SignerFile, Trust, signer_of, trusted_of
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from infra.models_topic import ModelsTopic
     from processors.models.store import ModelStore
     from schemas.pointillist_pb2 import Model, Models
-    from schemas.signers import Signer
+    from schemas.runtime.access import KafkaAddress
+    from schemas.signers import Signer, TrustedSigners
 
 R = TypeVar("R")
 
@@ -53,6 +54,8 @@ def publish(
     trust: Trust = None,
     allow_code: AllowCode = False,
     wait: Wait = 60.0,
+    kafka_tls: KafkaTls = None,
+    kafka_login: KafkaLogin = None,
     broker_wait: BrokerWait = BROKER_WAIT_S,
 ) -> None:
     """Sign a bundle and make it the live model: every processor loads it beside the one that it serves, and switches.
@@ -66,7 +69,8 @@ def publish(
 
     if store is None and state is None:
         raise ConfigError("expected --store, a folder or URL that every processor can read, or --state")
-    key = signer_of(signer, state)
+    key, trusted = signer_of(signer, state), trusted_of(trust, state)
+    where = kafka_place(kafka, state, "admin", tls=kafka_tls, login=kafka_login)
     folder = _folder(bundle)
     model_id = _checked(folder)
     place = ModelStore(store or str(Layout((state or Path()).resolve()).models))
@@ -87,7 +91,7 @@ def publish(
                 place.discard(forgotten)
         return await _told(topic, f"published {model_id}", wait)
 
-    raise typer.Exit(0 if _with_topic(state, kafka, broker_wait, trust, run, key) else 1)
+    raise typer.Exit(0 if _with_topic(where, trusted, broker_wait, run, key) else 1)
 
 
 @model_app.command()
@@ -100,6 +104,8 @@ def rollback(
     signer: SignerFile = None,
     trust: Trust = None,
     wait: Wait = 60.0,
+    kafka_tls: KafkaTls = None,
+    kafka_login: KafkaLogin = None,
     broker_wait: BrokerWait = BROKER_WAIT_S,
 ) -> None:
     """Withdraw the live model: the one published before it, and not withdrawn, is live again.
@@ -118,8 +124,9 @@ def rollback(
         name = now.model_id if now is not None else "each processor's own bundle"
         return await _told(topic, f"withdrawn {live.model_id}; live is {name}", wait)
 
-    key = signer_of(signer, state)
-    raise typer.Exit(0 if _with_topic(state, kafka, broker_wait, trust, run, key) else 1)
+    key, trusted = signer_of(signer, state), trusted_of(trust, state)
+    where = kafka_place(kafka, state, "admin", tls=kafka_tls, login=kafka_login)
+    raise typer.Exit(0 if _with_topic(where, trusted, broker_wait, run, key) else 1)
 
 
 @model_app.command(name="list")
@@ -128,6 +135,8 @@ def show_list(
     kafka: Kafka = None,
     trust: Trust = None,
     json: Json = False,
+    kafka_tls: KafkaTls = None,
+    kafka_login: KafkaLogin = None,
     broker_wait: BrokerWait = BROKER_WAIT_S,
 ) -> None:
     """What was published, newest first."""
@@ -146,7 +155,8 @@ def show_list(
             for place, model in enumerate(topic.models.published)
         ]
 
-    rows = _with_topic(state, kafka, broker_wait, trust, run)
+    where = kafka_place(kafka, state, "admin", tls=kafka_tls, login=kafka_login)
+    rows = _with_topic(where, trusted_of(trust, state), broker_wait, run)
     console = Console(soft_wrap=True)
     if json:
         console.print_json(data=rows)
@@ -163,6 +173,8 @@ def status(
     kafka: Kafka = None,
     trust: Trust = None,
     json: Json = False,
+    kafka_tls: KafkaTls = None,
+    kafka_login: KafkaLogin = None,
     broker_wait: BrokerWait = BROKER_WAIT_S,
 ) -> None:
     """The live model, and what each processor serves."""
@@ -188,7 +200,8 @@ def status(
         error = str(topic.refused) if topic.refused is not None else None
         return {"live": live.model_id if live is not None else None, "error": error, "processors": processors}
 
-    found = _with_topic(state, kafka, broker_wait, trust, run)
+    where = kafka_place(kafka, state, "admin", tls=kafka_tls, login=kafka_login)
+    found = _with_topic(where, trusted_of(trust, state), broker_wait, run)
     console = Console(soft_wrap=True)
     if json:
         console.print_json(data=found)
@@ -219,21 +232,18 @@ def _at(ms: int) -> str:
 
 
 def _with_topic(
-    state: Path | None,
-    kafka: str | None,
+    where: KafkaAddress,
+    trusted: TrustedSigners,
     broker_wait: float,
-    trust: Path | None,
     run: Callable[[ModelsTopic], Awaitable[R]],
     signer: Signer | None = None,
 ) -> R:
     from infra.models_topic import ModelsTopic
 
-    bootstrap = kafka_place(kafka, state, "admin")
-    trusted = trusted_of(trust, state)
-    require_brokers(broker_wait, kafka=bootstrap)
+    require_brokers(broker_wait, kafka=where)
 
     async def body() -> R:
-        async with ModelsTopic(bootstrap, trusted, signer) as topic:
+        async with ModelsTopic(where, trusted, signer) as topic:
             if signer is not None and topic.refused is not None:
                 words = f"the newest list of models is not believed, and will be replaced: {topic.refused}"
                 Console(stderr=True, soft_wrap=True).print(words, markup=False)

@@ -9,6 +9,7 @@ import typer
 
 from infra.cli import app
 from schemas.errors import ConfigError, StateError
+from schemas.runtime.access import AUTHORITY_FILE
 
 ca_app = typer.Typer(help="The fleet's own certificate authority, in the folder pki of --state.", no_args_is_help=True)
 app.add_typer(ca_app, name="ca")
@@ -21,23 +22,54 @@ Hosts = Annotated[
 
 
 @ca_app.command("init")
-def init(state: State = Path(".pointillist"), host: Hosts = None) -> None:
+def init(
+    state: State = Path(".pointillist"),
+    host: Hosts = None,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Keep an authority that is there, and issue what is missing or ends soon.")
+    ] = False,
+    scenario: Annotated[Path | None, typer.Option(help="Enrol all cameras of a scenario too, for `fleet`.")] = None,
+    group_reads: Annotated[
+        bool,
+        typer.Option("--group-reads", help="Let the group read the keys of brokers and servers: for containers."),
+    ] = False,
+) -> None:
     """Make the authority, the certificates of brokers and roles, the brokers' rights, and a fleet secret.
 
-    Each role is given its own folder of pki/roles and no other's; ca.key stays where it is.
+    The fleet secret is POINTILLIST_FLEET_SECRET(_FILE) where that is set. Each role is given its own folder of
+    pki/roles and no other's; ca.key stays where it is.
     """
+    from infra.environment import Environment, fleet_secret
     from infra.layout import Layout
+    from infra.local.files import write_json
     from infra.pki.authority import LOCAL_HOSTS, Authority, general_name
     from infra.pki.roles import CLIENTS, SERVERS, Roles, share_name
+    from infra.up.identities import enrol_missing
+    from producers.scenario import load_scenario
 
     hosts = (*LOCAL_HOSTS, *(host or ()))
     for each in hosts:
         general_name(each)
+    planned = load_scenario(scenario).cameras() if scenario is not None else []
     layout = Layout(state.resolve())
-    authority = Authority.create(layout.pki)
-    layout.fleet_secret()
+    environment = Environment()
+    given = environment.fleet_secret is not None or environment.fleet_secret_file is not None
+    secret = fleet_secret(environment) if given else None
+    there = keep and (layout.pki / AUTHORITY_FILE).exists()
+    authority = Authority(layout.pki) if there else Authority.create(layout.pki)
+    if secret is not None and layout.secret_file.is_file() and layout.fleet_secret() != secret:
+        raise StateError(f"expected the fleet secret of {layout.secret_file} in the environment, got another")
+    layout.fleet_secret(secret)
+    if not layout.generations.is_file():
+        write_json(layout.generations, {})
     share_name(layout.pki)
-    Roles(authority).ensure((*SERVERS, *CLIENTS), hosts)
+    roles = Roles(authority)
+    roles.ensure((*SERVERS, *CLIENTS), hosts)
+    for camera in planned:
+        layout.issue_key(camera.camera_id)
+    enrol_missing(layout, authority, [camera.camera_id for camera in planned])
+    if group_reads:
+        roles.let_group_read((*SERVERS, "health"))
     typer.echo(f"{authority.fleet} in {layout.pki}")
 
 
@@ -115,8 +147,8 @@ def revoke(
 ) -> None:
     """Let nobody speak as this camera any more: its certificates, its rights and its keys count no more, at once.
 
-    Where the broker is not this state folder's: give it pki/crl.pem and pki/mosquitto.acl, and send it SIGHUP; bridges,
-    processors and recorders read generations.json by themselves. `enroll` lets the camera in again.
+    Where the broker is not this state folder's: give it crl.pem and mosquitto.acl of pki/roles/mosquitto, and send it
+    SIGHUP; bridges, processors and recorders read generations.json by themselves. `enroll` lets the camera in again.
     """
     from infra.layout import Layout
     from infra.revocation import revoke as run
@@ -125,6 +157,6 @@ def revoke(
     identity = camera_id(camera)
     layout = Layout(state.resolve())
     done = run(layout, identity, within)
-    where = f"{done.broker} refuses it" if done.broker else f"no broker runs here: see {layout.pki}/crl.pem"
+    where = f"{done.broker} refuses it" if done.broker else f"no broker runs here: see {layout.pki}/roles/mosquitto"
     keys = f"keys accepted from generation {done.generation} on"
     typer.echo(f"{identity}: {done.certificates} certificates revoked, {keys}; {where}")

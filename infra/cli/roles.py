@@ -271,7 +271,7 @@ def record(
     if group is not None and url.startswith("sqlite"):
         raise ConfigError("--group: expected a --database of PostgreSQL, got SQLite, which one recorder has for itself")
     bootstrap = kafka_place(kafka, state, "recorder", tls=kafka_tls, login=kafka_login)
-    require_brokers(broker_wait, kafka=bootstrap)
+    require_brokers(broker_wait, kafka=bootstrap, database=url)
     try:
         settings = RecorderSettings(
             kafka=bootstrap,

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from infra.cli import app
-from infra.cli.access import KafkaLogin, KafkaTls, kafka_place
+from infra.cli.access import BROKER_WAIT_S, BrokerWait, KafkaLogin, KafkaTls, kafka_place, require_brokers
 
 
 @app.command()
@@ -22,6 +22,7 @@ def topics(
     kafka_tls: KafkaTls = None,
     kafka_login: KafkaLogin = None,
     state: Annotated[Path | None, typer.Option(help="A state folder, whose `admin` sets them.")] = None,
+    broker_wait: BrokerWait = BROKER_WAIT_S,
 ) -> None:
     """Create the topics that do not exist yet; those that do stay as they are."""
     import asyncio
@@ -30,6 +31,7 @@ def topics(
     from infra.pki.kafka_rights import grant
 
     place = kafka_place(kafka, state, "admin", tls=kafka_tls, login=kafka_login)
+    require_brokers(broker_wait, kafka=place)
     asyncio.run(create_topics(place, pointillist_topics(partitions, replication)))
     if rights:
         asyncio.run(grant(place))

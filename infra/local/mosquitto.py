@@ -12,6 +12,7 @@ from typing import ClassVar, Final
 
 from infra.local.ports import Ports
 from infra.local.service import INFRA, Service, fill
+from infra.pki.authority import CRL_FILE
 from infra.pki.roles import rights_file, role_folder, role_tls
 from schemas.errors import BrokerError
 from schemas.limits import CAMERAS_AT_HAND, MAX_BROKER_BYTES
@@ -134,7 +135,7 @@ def mosquitto_security(pki: Path) -> str:
             f"cafile {own / AUTHORITY_FILE}",
             f"certfile {own / CERTIFICATE_FILE}",
             f"keyfile {own / KEY_FILE}",
-            f"crlfile {pki / 'crl.pem'}",
+            f"crlfile {own / CRL_FILE}",
             "tls_version tlsv1.2",
             "require_certificate true",
             "use_identity_as_username true",

@@ -75,16 +75,34 @@ class PostgreSQL(Service):
         if os.geteuid() == 0:
             os.chown(self.folder, pwd.getpwnam(USER).pw_uid, -1)
         if not (data / "PG_VERSION").is_file():
-            initdb = [str(self._binaries / "initdb"), "-D", str(data), "-U", USER, "-A", "trust", "-E", "UTF8"]
+            initdb = [
+                str(self._binaries / "initdb"),
+                "-D",
+                str(data),
+                "-U",
+                USER,
+                "-E",
+                "UTF8",
+                *self._authentication(),
+            ]
             done = subprocess.run(
                 [*_as_user(), *initdb, "--no-sync"], cwd=self.folder, capture_output=True, text=True, check=False
             )
             if done.returncode:
                 raise BrokerError(f"expected initdb to make {data}, got: {(done.stderr.splitlines() or ['?'])[-1]}")
-        # What is committed lasts when the server is killed; that the machine loses power is no case here.
-        options = {"listen_addresses": self.host, "port": self.port, "unix_socket_directories": "", "fsync": "off"}
-        settings = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
+        settings = [part for name, value in self._settings().items() for part in ("-c", f"{name}={value}")]
         return [*_as_user(), str(self._binaries / "postgres"), "-D", str(data), *settings]
+
+    def _authentication(self) -> list[str]:
+        """Options of initdb: how users say who they are."""
+        return ["-A", "trust"]
+
+    def _settings(self) -> dict[str, str]:
+        """The server's settings."""
+        # What is committed lasts when the server is killed; that the machine loses power is no case here.
+        return {
+            "listen_addresses": self.host, "port": str(self.port), "unix_socket_directories": "", "fsync": "off"
+        }  # fmt: skip
 
     def _answers(self) -> bool:
         ready = [str(self._binaries / "pg_isready"), "-q", "-h", self.host, "-p", str(self.port)]

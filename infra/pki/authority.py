@@ -30,6 +30,7 @@ from schemas.runtime.atomic_file import replacing
 LOCAL_HOSTS: Final = ("localhost", "127.0.0.1", "::1")
 AUTHORITY_DAYS: Final = 20 * 365
 CERTIFICATE_DAYS: Final = 825
+CRL_FILE: Final = "crl.pem"
 CRL_DAYS: Final = AUTHORITY_DAYS
 """A list that ran out would shut everybody out: it is made anew at each revocation instead."""
 _BACKDATED = datetime.timedelta(days=1)
@@ -135,7 +136,7 @@ class Authority:
         gone = self.revoked() | serials
         now = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
         at = now - _CRL_BACKDATED
-        list_file = self.folder / "crl.pem"
+        list_file = self.folder / CRL_FILE
         if list_file.exists():
             before = x509.load_pem_x509_crl(list_file.read_bytes()).last_update_utc
             at = max(at, before + datetime.timedelta(seconds=1))

@@ -10,17 +10,28 @@ from typing import Final
 
 from cryptography import x509
 
-from infra.layout import write_private
-from infra.pki.authority import Authority, Issued, common_name, good_for, write_public
+from infra.layout import Layout
+from infra.pki.authority import (
+    CRL_FILE,
+    Authority,
+    Issued,
+    common_name,
+    good_for,
+    write_private,
+    write_public,
+)
 from infra.pki.mqtt_rights import mqtt_rights
 from infra.pki.refusals import refused
 from schemas.errors import ConfigError, StateError
 from schemas.runtime.access import AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE, Tls
 
-SERVERS: Final = ("mosquitto", "kafka")
+SERVERS: Final = ("mosquitto", "kafka", "postgresql")
 CLIENTS: Final = ("bridge", "processor", "recorder", "admin", "audit", "health")
 """`admin` makes topics, publishes models and tells cameras; `audit` reads; `health` may connect, and nothing else."""
 SHARE_FILE: Final = "bridges.share"
+RIGHTS_FILE: Final = "mosquitto.acl"
+KEYSTORE_FILE: Final = "keystore.pem"
+"""Key and certificate in one file, as Kafka reads them."""
 RENEWED_DAYS: Final = 30.0
 """A certificate that ends sooner is issued anew at a start."""
 _ROLE = re.compile(rf"({'|'.join((*SERVERS, *CLIENTS))})(-[0-9]{{1,4}})?")
@@ -46,7 +57,9 @@ class Roles:
                 f"expected a role of {', '.join((*SERVERS, *CLIENTS))}, or one with -NUMBER; got {name!r}"
             )
         server = name.partition("-")[0] in SERVERS
-        issued = self.authority.issue(name, hosts=hosts if server else (), client=name != "mosquitto")
+        # Kafka's nodes are clients of each other.
+        client = not server or name.partition("-")[0] == "kafka"
+        issued = self.authority.issue(name, hosts=hosts if server else (), client=client)
         self._write(name, issued)
 
     def ensure(self, names: Iterable[str], hosts: Sequence[str]) -> None:
@@ -60,10 +73,37 @@ class Roles:
         self.write_rights()
 
     def write_rights(self) -> None:
-        """The rights that mosquitto reads."""
-        names = [path.name for path in (self.authority.folder / "roles").iterdir()]
-        text = mqtt_rights(sorted(names), sorted(refused(self.authority.folder)))
-        write_public(rights_file(self.authority.folder), text)
+        """The rights that mosquitto reads, and beside each certificate what else its role is given.
+
+        Of revoked certificates mosquitto is told, of revoked keys the roles that have keys; bridges of their share.
+        """
+        pki = self.authority.folder
+        names = sorted(path.name for path in (pki / "roles").iterdir())
+        text = mqtt_rights(names, sorted(refused(pki)))
+        generations = Layout(pki.parent).generations
+        for name in names:
+            match name.partition("-")[0]:
+                case "mosquitto":
+                    write_public(self.folder(name) / RIGHTS_FILE, text)
+                    self._hand(name, pki / CRL_FILE)
+                case "bridge":
+                    self._hand(name, generations, pki / SHARE_FILE)
+                case "processor" | "recorder":
+                    self._hand(name, generations)
+
+    def _hand(self, name: str, *files: Path) -> None:
+        """Give a role a copy of those `files` that there are."""
+        for file in filter(Path.is_file, files):
+            write = write_private if file.name == SHARE_FILE else write_public
+            write(self.folder(name) / file.name, file.read_text())
+
+    def let_group_read(self, names: Iterable[str]) -> None:
+        """Let the files' group read the keys of `names`: for servers that run as users of their own, each with a volume
+        that holds its folder and no other."""
+        for name in names:
+            for file in (KEY_FILE, KEYSTORE_FILE):
+                if (self.folder(name) / file).exists():
+                    (self.folder(name) / file).chmod(0o640)
 
     def _certificate(self, name: str) -> x509.Certificate | None:
         try:
@@ -75,6 +115,8 @@ class Roles:
     def _write(self, name: str, issued: Issued) -> None:
         folder = self.folder(name)
         write_private(folder / KEY_FILE, issued.key)
+        if name.partition("-")[0] == "kafka":
+            write_private(folder / KEYSTORE_FILE, issued.key + issued.certificate)
         for file, text in ((CERTIFICATE_FILE, issued.certificate), (AUTHORITY_FILE, self.authority.pem)):
             write_public(folder / file, text)
 
@@ -86,7 +128,7 @@ def role_folder(pki: Path, name: str) -> Path:
 
 def rights_file(pki: Path) -> Path:
     """Mosquitto's list of rights."""
-    return pki / "mosquitto.acl"
+    return role_folder(pki, "mosquitto") / RIGHTS_FILE
 
 
 def role_tls(pki: Path, name: str) -> Tls:

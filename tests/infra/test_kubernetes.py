@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import re
@@ -14,15 +13,14 @@ import jsonschema
 import kubernetes_validate
 import psycopg
 import pytest
-import typer
 
-import infra.cli
 from infra.environment import Environment
 from infra.local.mosquitto import Mosquitto
 from infra.local.topics import pointillist_topics
 from schemas.limits import MAX_BROKER_BYTES
 from schemas.signers import TrustedSigners
 from schemas.topics import PROCESSORS_GROUP, KafkaTopic
+from tests.infra.command_line import parsed
 from tests.infra.crd_schemas import published
 from tests.infra.kustomize import Resource, build, identity
 
@@ -96,25 +94,6 @@ def test_there_is_one_deployment_for_each_role_and_a_broker(overlay: str) -> Non
     assert of_kind(overlay, "StatefulSet").keys() == {Mosquitto.role}
 
 
-def parsed(arguments: list[str]) -> dict[str, Any]:
-    """What our own command line makes of the arguments of a container."""
-    return _parsed(tuple(arguments))
-
-
-@functools.cache
-def _parsed(arguments: tuple[str, ...]) -> dict[str, Any]:
-    from infra.cli import audit, camera, doctor, key, roles, topics, up  # noqa: F401  # they register their commands
-
-    group = typer.main.get_command(infra.cli.app)
-    word, *options = arguments
-    with group.make_context("pointillist", [*arguments]) as context:
-        command = group.get_command(context, word)  # type: ignore[attr-defined]  # the app has several commands
-        assert command is not None
-        with command.make_context(word, options, parent=context) as made:
-            assert made.args == []
-            return dict(made.params)
-
-
 @each_overlay
 def test_our_own_command_line_accepts_the_arguments_of_every_role(overlay: str) -> None:
     for name, container, _ in containers(overlay):
@@ -175,13 +154,23 @@ def test_no_secret_has_a_value_and_each_role_is_given_its_own(overlay: str) -> N
             if re.search("SECRET|PASSWORD|TOKEN|_KEY|LOGIN", variable):
                 assert "value" not in entry or variable.endswith("_FILE"), variable
         for volume in spec["volumes"]:
-            if "secret" in volume:
-                assert volume["secret"]["defaultMode"] == 0o440
-                given.setdefault(volume["secret"]["secretName"], set()).add(name)
-    assert {f"pointillist-{role}" for role in ROLES} <= given.keys()
+            assert (volume.get("secret") or volume.get("projected") or {"defaultMode": 0o440})["defaultMode"] == 0o440
+            for secret in secrets_of(volume):
+                given.setdefault(secret, set()).add(name)
+    # Whom to trust is no secret, and the same for all.
+    (kafka,) = of_kind(overlay, "Kafka").values()
+    assert given.pop(f"{kafka['metadata']['name']}-cluster-ca-cert") == ROLES
+    assert {f"pointillist-{role}" for role in (*ROLES, Mosquitto.role)} | ROLES <= given.keys()
     assert all(len(roles) == 1 for roles in given.values())
     text = json.dumps([each for each in OVERLAYS[overlay] if each["kind"] != "ConfigMap"])
     assert not re.search(r"://[^/@\s]*:[^/@\s]*@", text), "a password in a URL"
+
+
+def secrets_of(volume: dict[str, Any]) -> list[str]:
+    """The names of the secrets in a volume."""
+    if "secret" in volume:
+        return [volume["secret"]["secretName"]]
+    return [source["secret"]["name"] for source in volume.get("projected", {}).get("sources", [])]
 
 
 @each_overlay
@@ -331,7 +320,8 @@ def test_dashboards_rules_and_settings_come_from_where_the_other_deployments_hav
         volume["configMap"]["name"] for _, _, spec in containers(overlay) for volume in spec["volumes"]
         if "configMap" in volume
     }  # fmt: skip
-    assert used <= maps.keys()
+    # What is revoked changes without us: applied again, it would be forgotten.
+    assert used - maps.keys() == {"generations"}
 
 
 @each_overlay

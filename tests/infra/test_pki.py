@@ -21,7 +21,7 @@ from infra.pki.authority import LOCAL_HOSTS, Authority, good_for
 from infra.pki.enrolment import Enrolment, enroll
 from infra.pki.mqtt_rights import mqtt_rights
 from infra.pki.refusals import readmit, refuse, refused
-from infra.pki.roles import Roles, role_tls, share_name
+from infra.pki.roles import Roles, rights_file, role_tls, share_name
 from infra.up.identities import prepare_identities
 from infra.up.settings import UpSettings
 from schemas.errors import ConfigError, RevokedKey, SecretError, StateError, UserError
@@ -58,11 +58,14 @@ def refusal(done: Result) -> str:
 def test_what_is_secret_is_for_its_owner_only(fleet: Layout) -> None:
     enrolled(fleet, DOOR)
     share_name(fleet.pki)
+    Roles(Authority(fleet.pki)).write_rights()
     keys = [
         fleet.pki / "ca.key",
         fleet.enrolment(DOOR),
         fleet.pki / "bridges.share",
         *fleet.pki.glob("roles/*/tls.key"),
+        fleet.pki / "roles" / "kafka" / "keystore.pem",
+        fleet.pki / "roles" / "bridge" / "bridges.share",
     ]
     assert len(keys) > 8
     assert {stat.S_IMODE(file.stat().st_mode) for file in keys} == {0o600}
@@ -75,7 +78,7 @@ def test_a_camera_is_no_server_and_a_role_is_no_camera(fleet: Layout) -> None:
     uses = own.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     assert [use._name for use in uses] == ["clientAuth"]
     assert not own.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    with pytest.raises(ConfigError, match="expected a role of mosquitto, kafka, bridge"):
+    with pytest.raises(ConfigError, match="expected a role of mosquitto, kafka, postgresql, bridge"):
         Roles(Authority(fleet.pki)).issue("site/door", LOCAL_HOSTS)
 
 
@@ -190,7 +193,7 @@ def test_the_commands_make_a_fleet_enrol_a_camera_and_revoke_it(tmp_path: Path) 
     assert run("ca", "init", "--state", state, "--host", "broker.example").exit_code == 0
     assert "there is one" in refusal(run("ca", "init", "--state", state))
     assert run("ca", "role", "bridge-7", "--state", state).exit_code == 0
-    assert "user bridge-7" in (state / "pki" / "mosquitto.acl").read_text()
+    assert "user bridge-7" in rights_file(state / "pki").read_text()
     done = run("enroll", DOOR, "--out", out, "--mqtt", "broker.example:8883", "--state", state)
     assert (done.exit_code, done.output) == (0, "")
     before = Enrolment.read(out)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -17,74 +17,37 @@ from aiokafka.errors import (
     KafkaError,
     TopicAuthorizationFailedError,
 )
-from pydantic import SecretStr
 
 from consumers.conservation.kafka_marks import ask_marks
 from consumers.published import published_since
 from infra.kafka_protocol import read_by_protocol
 from infra.layout import Layout
-from infra.local.kafka import Kafka
-from infra.local.topics import create_topics, pointillist_topics
 from infra.pki.authority import Authority
 from infra.pki.kafka_rights import grant
 from infra.pki.roles import role_tls
 from infra.reach import require_kafka
 from schemas.errors import BrokerError
 from schemas.keys import KeyRing
-from schemas.runtime.access import KafkaAccess, KafkaAddress, Login, Tls, kafka_options
+from schemas.runtime.access import KafkaAccess, KafkaAddress, Tls, kafka_options
 from schemas.runtime.kafka_clients import end, start
 from schemas.topics import PROCESSORS_GROUP, KafkaTopic
 from tests.infra.secure import SECRET, as_tls, enrolled, make_fleet
+from tests.infra.secure_kafka import KafkaWithPasswords
 
 pytestmark = pytest.mark.brokers
-PASSWORD = "correct horse battery staple"
 READ_MS = 2_000
 TOPICS = [topic.value for topic in KafkaTopic]
 
 
-class _WithPasswords(Kafka):
-    """Beside its usual way in it has one for users with a password."""
-
-    port_names: ClassVar[tuple[str, ...]] = (*Kafka.port_names, "kafka-login")
-
-    @property
-    def login(self) -> str:
-        return f"{self.host}:{self._ports['kafka-login']}"
-
-    def _command(self) -> list[str]:
-        command = super()._command()
-        file = self.folder / "server.properties"
-        text = file.read_text()
-        for name in ("listeners=", "advertised.listeners="):
-            text = text.replace(f"\n{name}BROKER", f"\n{name}LOGIN://{self.login},BROKER")
-        text = text.replace("protocol.map=", "protocol.map=LOGIN:SASL_SSL,")
-        file.write_text(
-            f"{text}\nsasl.enabled.mechanisms=SCRAM-SHA-512\nlistener.name.login.ssl.client.auth=none\n"
-            "listener.name.login.scram-sha-512.sasl.jaas.config="
-            "org.apache.kafka.common.security.scram.ScramLoginModule required;\n"
-        )
-        return command
-
-    def _format(self, jvm: list[str], *options: str) -> None:
-        super()._format(jvm, "--add-scram", f"SCRAM-SHA-512=[name=recorder,password={PASSWORD}]")
+@pytest.fixture(scope="module")
+def fleet(kafka_fleet: Layout) -> Layout:
+    return kafka_fleet
 
 
 @pytest.fixture(scope="module")
-def fleet(tmp_path_factory: pytest.TempPathFactory) -> Layout:
-    return make_fleet(tmp_path_factory.mktemp("fleet"))
-
-
-@pytest.fixture(scope="module")
-def kafka(fleet: Layout) -> Iterator[_WithPasswords]:
-    kafka = _WithPasswords(fleet.folder, pki=fleet.pki)
-    kafka.start()
-    try:
-        asyncio.run(create_topics(kafka.access("admin"), pointillist_topics(1)))
-        asyncio.run(grant(kafka.access("admin")))
-        assert asyncio.run(may_write(kafka.access("admin"))) == set(TOPICS)
-        yield kafka
-    finally:
-        kafka.stop()
+def kafka(secure_kafka: KafkaWithPasswords) -> KafkaWithPasswords:
+    assert asyncio.run(may_write(secure_kafka.access("admin"))) == set(TOPICS)
+    return secure_kafka
 
 
 @contextlib.asynccontextmanager
@@ -151,14 +114,14 @@ async def joins(address: KafkaAddress, group: str, topic: str) -> None:
     ],
 )
 async def test_each_role_writes_and_reads_what_is_its_own(
-    kafka: _WithPasswords, role: str, writes: tuple[str, ...], reads: tuple[str, ...]
+    kafka: KafkaWithPasswords, role: str, writes: tuple[str, ...], reads: tuple[str, ...]
 ) -> None:
     address = kafka.access(role)
     assert await may_write(address) == {f"pointillist.{name}.v1" for name in writes}
     assert await may_read(address) == {f"pointillist.{name}.v1" for name in reads}
 
 
-async def test_nobody_joins_the_group_of_a_role_but_that_role(kafka: _WithPasswords) -> None:
+async def test_nobody_joins_the_group_of_a_role_but_that_role(kafka: KafkaWithPasswords) -> None:
     await joins(kafka.access("processor"), PROCESSORS_GROUP, KafkaTopic.FRAMES)
     for role, topic in (("recorder", KafkaTopic.VERDICTS), ("bridge", KafkaTopic.EVENTS)):
         with pytest.raises(GroupAuthorizationFailedError):
@@ -167,13 +130,13 @@ async def test_nobody_joins_the_group_of_a_role_but_that_role(kafka: _WithPasswo
         await joins(kafka.access("processor"), "another-group", KafkaTopic.FRAMES)
 
 
-async def test_recorders_join_the_groups_that_begin_with_their_name(kafka: _WithPasswords) -> None:
+async def test_recorders_join_the_groups_that_begin_with_their_name(kafka: KafkaWithPasswords) -> None:
     await joins(kafka.access("recorder"), "pointillist-recorders", KafkaTopic.VERDICTS)
     await joins(kafka.access("recorder"), "pointillist-recorders.letters", KafkaTopic.DEAD_LETTERS)
 
 
 async def test_a_recorder_is_told_how_far_frames_and_processors_are_and_which_alerts_there_are(
-    kafka: _WithPasswords,
+    kafka: KafkaWithPasswords,
 ) -> None:
     frames = TopicPartition(KafkaTopic.FRAMES.value, 0)
     group = AIOKafkaConsumer(
@@ -192,13 +155,13 @@ async def test_a_recorder_is_told_how_far_frames_and_processors_are_and_which_al
     assert await published_since(kafka.access("recorder"), KafkaTopic.ALERTS.value, 0)
 
 
-async def test_the_audit_reads_what_waits(kafka: _WithPasswords) -> None:
+async def test_the_audit_reads_what_waits(kafka: KafkaWithPasswords) -> None:
     found = await read_by_protocol(kafka.access("audit"), {}, KeyRing(SECRET))
     assert not [line for line in found.unread if "expected the topic" in line]
     assert found.frames >= 1
 
 
-async def test_a_camera_may_do_nothing_in_kafka(kafka: _WithPasswords, fleet: Layout) -> None:
+async def test_a_camera_may_do_nothing_in_kafka(kafka: KafkaWithPasswords, fleet: Layout) -> None:
     address = KafkaAccess(kafka.listen, enrolled(fleet, "site/kafka"))
     assert await may_write(address) == set()
     assert await may_read(address) == set()
@@ -211,16 +174,16 @@ async def test_a_camera_may_do_nothing_in_kafka(kafka: _WithPasswords, fleet: La
     assert answer.topic_errors[0][1] != 0
 
 
-async def test_a_user_with_a_password_has_the_rights_of_its_name(kafka: _WithPasswords, fleet: Layout) -> None:
-    address = KafkaAccess(kafka.login, Tls(Authority(fleet.pki).pem), Login("recorder", SecretStr(PASSWORD)))
+async def test_a_user_with_a_password_has_the_rights_of_its_name(kafka: KafkaWithPasswords, fleet: Layout) -> None:
+    address = kafka.by_password(fleet.pki, "recorder")
     assert await may_write(address) == {KafkaTopic.ALERTS.value, KafkaTopic.EVENTS.value}
 
 
-def test_each_refusal_is_one_line_at_once(kafka: _WithPasswords, fleet: Layout, tmp_path: Path) -> None:
+def test_each_refusal_is_one_line_at_once(kafka: KafkaWithPasswords, fleet: Layout, tmp_path: Path) -> None:
     authority = Authority(fleet.pki)
     ended = as_tls(authority, authority.issue("bridge", days=-0.5), tmp_path / "ended.pem")
     other = make_fleet(tmp_path / "other")
-    right, wrong = Tls(authority.pem), Login("recorder", SecretStr("a wrong one"))
+    right = Tls(authority.pem)
     cases = {
         KafkaAccess(kafka.listen, ended): "it is of another fleet or has ended",
         KafkaAccess(kafka.listen, role_tls(other.pki, "bridge")): "it is of another authority",
@@ -228,7 +191,7 @@ def test_each_refusal_is_one_line_at_once(kafka: _WithPasswords, fleet: Layout, 
             kafka.listen, Tls(authority.pem, enrolled(other, "site/door").certificate)
         ): "it is of another fleet or has ended",
         KafkaAccess(kafka.listen, right): "the server asks for a certificate, and ours is missing or bad",
-        KafkaAccess(kafka.login, right, wrong): "wrong user or password",
+        kafka.by_password(fleet.pki, "recorder", "a wrong one"): "wrong user or password",
     }
     for address, words in cases.items():
         with pytest.raises(BrokerError, match=f"expected a Kafka broker at .* to let us in: .*{words}") as refused:
@@ -236,11 +199,11 @@ def test_each_refusal_is_one_line_at_once(kafka: _WithPasswords, fleet: Layout, 
         assert "a wrong one" not in str(refused.value)
 
 
-def test_a_client_without_tls_gets_no_answer(kafka: _WithPasswords) -> None:
+def test_a_client_without_tls_gets_no_answer(kafka: KafkaWithPasswords) -> None:
     with pytest.raises(BrokerError, match=r"none has answered for 0\.1 s"):
         require_kafka(kafka.listen, 0.1)
 
 
-async def test_what_was_not_granted_is_asked_for_in_vain_by_whoever_asks(kafka: _WithPasswords) -> None:
+async def test_what_was_not_granted_is_asked_for_in_vain_by_whoever_asks(kafka: KafkaWithPasswords) -> None:
     with pytest.raises((BrokerError, KafkaError)):
         await grant(kafka.access("recorder"))

@@ -1,0 +1,102 @@
+"""The frames of a SQLite: the identity is the primary key, and what is purged leaves its identity in the archive."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from sqlalchemy import Connection, Engine, bindparam, delete, func, select, tuple_
+
+from consumers.database.archive import Archive, Kind
+from consumers.database.engine import NewRows, Prepared, upsert
+from consumers.database.frames import Excess
+from consumers.database.tables import boots, frames
+from consumers.database.tallies import FRAME_BYTES, FRAME_ROWS, FRAMES_KEPT_FROM_MS, PURGED_FRAMES, Tallies
+from consumers.reading.batch import BootKey, FrameKey
+from consumers.reading.rows import FrameRow, bytes_of, frame_bytes
+
+
+class FramesByKey:
+    """Writes the table `frames` of a SQLite, which one recorder has for itself."""
+
+    def __init__(self, engine: Engine, archive: Archive, tallies: Tallies, *, alone: bool) -> None:
+        self._archive = archive
+        self._alone = alone
+        self._tallies = tallies
+        self._new = NewRows(engine, frames)
+        insertion = upsert(engine, boots)
+        counted = insertion.on_conflict_do_update(
+            index_elements=[boots.c.camera, boots.c.boot],
+            set_={
+                "frames": boots.c.frames + insertion.excluded.frames,
+                "duplicates": boots.c.duplicates + insertion.excluded.duplicates,
+                "last_ms": insertion.excluded.last_ms,
+            },
+        )
+        self._count = Prepared(engine, counted)
+        mine = (frames.c.camera == bindparam("of"), frames.c.boot == bindparam("in_boot"))
+        span = (frames.c.seq >= bindparam("since"), frames.c.seq <= bindparam("until"))
+        self._held = Prepared(engine, select(func.count()).select_from(frames).where(*mine, *span))
+
+    def make_room(self, at_ms: int) -> None:
+        """There is room."""
+
+    def forget(self) -> None:
+        """Nothing is at hand but the archive, which its owner forgets."""
+
+    def record(
+        self, connection: Connection, rows: Mapping[FrameKey, FrameRow], repeated: Counter[BootKey], at_ms: int
+    ) -> list[FrameRow]:
+        """As `Frames` says."""
+        counted: Counter[BootKey] = Counter([key[:2] for key in rows])
+        seen = counted + repeated if repeated else counted
+        if not self._alone:
+            self._archive.follow(connection)
+        archived = {boot: purged for boot in counted if (purged := self._archive.frames(connection, *boot))}
+        left = list(rows.values())
+        if archived:
+            left = [row for row in left if row.seq not in archived.get((row.camera, row.boot), ())]
+        keys = self._new.insert(connection, left)
+        if len(keys) == len(rows):
+            new, fresh = left, counted
+        else:
+            new = [rows[camera, boot, seq] for camera, boot, seq in keys]
+            fresh = Counter([row[:2] for row in new])
+        counts = [(*boot, fresh[boot], count - fresh[boot], at_ms) for boot, count in seen.items()]
+        self._count.run_all(connection, ("camera", "boot", "frames", "duplicates", "last_ms"), counts)
+        return new
+
+    def count(self, connection: Connection, new: Sequence[FrameRow]) -> None:
+        """As `Frames` says."""
+        self._tallies.add(connection, {FRAME_ROWS: len(new), FRAME_BYTES: bytes_of(new, "sqlite")})
+
+    def complete(self, connection: Connection, stretches: Mapping[BootKey, tuple[int, int]]) -> set[BootKey]:
+        """As `Frames` says, of what is not purged."""
+        found = set()
+        for boot, (first, last) in stretches.items():
+            row = self._held.run(connection, of=boot[0], in_boot=boot[1], since=first, until=last).fetchone()
+            if row is not None and row[0] == last + 1 - first:
+                found.add(boot)
+        return found
+
+    def drop(self, connection: Connection, excess: Excess) -> int:
+        """Nothing goes as a whole."""
+        return 0
+
+    def purge(self, connection: Connection, excess: Excess, at_most: int) -> int:
+        """As `Frames` says."""
+        key = (frames.c.camera, frames.c.boot, frames.c.seq)
+        oldest = select(*key).order_by(frames.c.recorded_ms)
+        if not excess.too_many:
+            oldest = oldest.where(frames.c.recorded_ms < excess.before_ms)
+        oldest = oldest.limit(min(at_most, excess.rows) if excess.rows > 0 else at_most)
+        texts = (frames.c.class_name, frames.c.model_id, frames.c.policy)
+        gone = connection.execute(
+            delete(frames).where(tuple_(*key).in_(oldest)).returning(*key, *texts, frames.c.recorded_ms)
+        ).all()
+        if gone:
+            self._archive.add(connection, Kind.FRAME, ((row.camera, row.boot, row.seq) for row in gone))
+            freed = sum(frame_bytes("sqlite", row.camera, row.class_name, row.model_id, row.policy) for row in gone)
+            self._tallies.add(connection, {FRAME_ROWS: -len(gone), FRAME_BYTES: -freed, PURGED_FRAMES: len(gone)})
+            self._tallies.set(connection, FRAMES_KEPT_FROM_MS, max(row.recorded_ms for row in gone))
+        return len(gone)

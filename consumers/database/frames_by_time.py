@@ -1,0 +1,141 @@
+"""The frames of a PostgreSQL: partitions by the time of recording, of which the oldest goes as a whole.
+
+Ranges of identities say which frame is new, whatever partition it may be in; a partition holds each identity once by
+its own key as well. Recorders write into the partition itself: what reads or drops another one holds up none of them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from sqlalchemy import Connection, Engine, delete, text, update
+from sqlalchemy.exc import OperationalError
+
+from consumers.database.arrays import Unnested
+from consumers.database.frames import Excess
+from consumers.database.identities import Identities
+from consumers.database.spans import Span, ensure_span, partition, spans_held
+from consumers.database.tables import boots, frames, spans
+from consumers.database.tallies import FRAME_BYTES, FRAME_ROWS, FRAMES_KEPT_FROM_MS, PURGED_FRAMES, Tallies
+from consumers.reading.batch import BootKey, FrameKey
+from consumers.reading.rows import POSTGRESQL_ROW_BYTES, FrameRow, bytes_of
+
+_DROP_WAIT: Final = text("SET LOCAL lock_timeout = '100ms'")
+"""So long others wait behind a drop, which waits for whoever reads all partitions."""
+_WAIT_AGAIN: Final = text("SET LOCAL lock_timeout TO DEFAULT")
+_COUNT: Final = """
+INSERT INTO boots (camera, boot, frames, duplicates, last_ms) SELECT * FROM {rows}
+ON CONFLICT (camera, boot) DO UPDATE SET frames = boots.frames + excluded.frames,
+  duplicates = boots.duplicates + excluded.duplicates, last_ms = excluded.last_ms"""
+_COLUMNS: Final = ", ".join(f'"{column.name}"' for column in frames.columns)
+_PURGE: Final = f"""
+WITH gone AS (
+  DELETE FROM {{name}} WHERE ctid = ANY(ARRAY(SELECT ctid FROM {{name}} {{where}} ORDER BY recorded_ms LIMIT :rows))
+  RETURNING recorded_ms, {POSTGRESQL_ROW_BYTES} + 2 * octet_length(camera) + octet_length(class_name)
+    + octet_length(model_id) + octet_length(policy) AS bytes
+) SELECT count(*), coalesce(sum(bytes), 0), coalesce(max(recorded_ms), 0) FROM gone"""
+
+
+class FramesByTime:
+    """Writes the table `frames` of a PostgreSQL, as the recorders that share it do."""
+
+    def __init__(self, engine: Engine, tallies: Tallies) -> None:
+        self._engine = engine
+        self._tallies = tallies
+        self._identities = Identities()
+        self._count = Unnested(_COUNT, list(boots.columns))
+        self._span: Span | None = None
+        self._insert: Unnested | None = None
+
+    def make_room(self, at_ms: int) -> None:
+        """As `Frames` says: a partition for that time."""
+        if self._span is not None and self._span.from_ms <= at_ms < self._span.to_ms:
+            return
+        # By itself: what else a transaction holds must not wait for it.
+        with self._engine.begin() as connection:
+            span = ensure_span(connection, at_ms)
+        insertion = f"INSERT INTO {partition(span.from_ms)} ({_COLUMNS}) SELECT * FROM {{rows}}"
+        self._span, self._insert = span, Unnested(insertion, list(frames.columns))
+
+    def forget(self) -> None:
+        """As `Frames` says: somebody may have dropped the partition."""
+        self._span = self._insert = None
+
+    def record(
+        self, connection: Connection, rows: Mapping[FrameKey, FrameRow], repeated: Counter[BootKey], at_ms: int
+    ) -> list[FrameRow]:
+        """As `Frames` says."""
+        numbers: defaultdict[BootKey, list[int]] = defaultdict(list)
+        for camera, boot, seq in rows:
+            numbers[camera, boot].append(seq)
+        # First, since it takes the boots' rows: their identities are nobody else's until the end. In one order for
+        # all recorders: none waits for another that waits for it.
+        boots_here = sorted(numbers)
+        self._count.run(connection, [(*boot, len(numbers[boot]), repeated[boot], at_ms) for boot in boots_here])
+        known = self._identities.take(connection, numbers)
+        new = list(rows.values())
+        if known:
+            again = [(*boot, -len(known[boot]), len(known[boot]), at_ms) for boot in sorted(known)]
+            self._count.run(connection, again)
+            new = [row for row in new if row.seq not in known.get((row.camera, row.boot), ())]
+        if new:
+            assert self._insert is not None, "expected make_room before"
+            self._insert.run(connection, new)
+        return new
+
+    def count(self, connection: Connection, new: Sequence[FrameRow]) -> None:
+        """As `Frames` says."""
+        assert self._span is not None, "expected make_room before"
+        size = bytes_of(new, "postgresql")
+        here = spans.c.from_ms == self._span.from_ms
+        more = {"frames": spans.c.frames + len(new), "bytes": spans.c.bytes + size}
+        connection.execute(update(spans).where(here).values(more))
+        self._tallies.add(connection, {FRAME_ROWS: len(new), FRAME_BYTES: size})
+
+    def complete(self, connection: Connection, stretches: Mapping[BootKey, tuple[int, int]]) -> set[BootKey]:
+        """As `Frames` says, with what is purged."""
+        ends = self._identities.ends(connection, {boot: first for boot, (first, _) in stretches.items()})
+        return {boot for boot, (_, last) in stretches.items() if ends.get(boot, -1) >= last}
+
+    def drop(self, connection: Connection, excess: Excess) -> int:
+        """As `Frames` says: the oldest partition, when it is to go and is not the newest."""
+        held = spans_held(connection)
+        if len(held) < 2 or not (held[0].to_ms <= excess.before_ms or excess.too_many):
+            return 0
+        oldest = held[0]
+        connection.execute(_DROP_WAIT)
+        try:
+            with connection.begin_nested():
+                connection.execute(text(f"DROP TABLE IF EXISTS {partition(oldest.from_ms)}"))
+        except OperationalError:  # somebody reads it: it goes at the next step
+            return 0
+        connection.execute(_WAIT_AGAIN)
+        connection.execute(delete(spans).where(spans.c.from_ms == oldest.from_ms))
+        self._gone(connection, oldest.frames, oldest.bytes, oldest.to_ms)
+        return oldest.frames
+
+    def purge(self, connection: Connection, excess: Excess, at_most: int) -> int:
+        """As `Frames` says, of the newest partition when there is no other."""
+        held = spans_held(connection)
+        if len(held) != 1:
+            return 0
+        (span,) = held
+        where = "" if excess.too_many else "WHERE recorded_ms < :before"
+        values = {"rows": min(at_most, excess.rows) if excess.rows > 0 else at_most, "before": excess.before_ms}
+        if excess.too_many:
+            del values["before"]
+        elif span.from_ms >= excess.before_ms:
+            return 0
+        statement = text(_PURGE.format(name=partition(span.from_ms), where=where))
+        count, size, last_ms = connection.execute(statement, values).one()
+        if count:
+            less = {"frames": spans.c.frames - count, "bytes": spans.c.bytes - int(size)}
+            connection.execute(update(spans).where(spans.c.from_ms == span.from_ms).values(less))
+            self._gone(connection, count, int(size), last_ms)
+        return int(count)
+
+    def _gone(self, connection: Connection, count: int, size: int, last_ms: int) -> None:
+        self._tallies.add(connection, {FRAME_ROWS: -count, FRAME_BYTES: -size, PURGED_FRAMES: count})
+        self._tallies.set(connection, FRAMES_KEPT_FROM_MS, last_ms)

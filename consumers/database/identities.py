@@ -1,0 +1,75 @@
+"""Which frames a PostgreSQL has ever recorded, as ranges: they say what is new, and outlive the rows.
+
+In a run of frames without gaps a boot has one row, whose end moves. Read and written are the ranges around what comes,
+in three statements for any number of boots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from sqlalchemy import Connection
+
+from consumers.database.archive import Kind, grown
+from consumers.database.arrays import Unnested
+from consumers.database.tables import archived, frames
+from consumers.reading.batch import BootKey
+from schemas.ranges import RangeSet
+
+_MINE: Final = f"kind = '{Kind.FRAME.value}' AND each.camera = new.camera AND each.boot = new.boot"
+_PLACE: Final = (archived.c.camera, archived.c.boot)
+_RANGE: Final = (*_PLACE, archived.c.first, archived.c.last)
+
+# From the range that begins at or before the stretch, found from above: a boot may have many before that.
+_AROUND: Final = f"""
+SELECT new.camera, new.boot, known.first, known.last FROM {{rows}} CROSS JOIN LATERAL (
+  SELECT each.first, each.last FROM archived each WHERE {_MINE} AND each.first <= new.last + 1 AND each.first >=
+    coalesce((SELECT max(each.first) FROM archived each WHERE {_MINE} AND each.first <= new.first), new.first)
+) known"""
+_REMOVE: Final = f"DELETE FROM archived each USING {{rows}} WHERE {_MINE} AND each.first = new.first"
+_PUT: Final = f"""
+INSERT INTO archived (kind, camera, boot, first, last) SELECT '{Kind.FRAME.value}', * FROM {{rows}}
+ON CONFLICT (kind, camera, boot, first) DO UPDATE SET last = excluded.last"""
+_REACH: Final = f"""
+SELECT new.camera, new.boot, known.last FROM {{rows}} CROSS JOIN LATERAL (
+  SELECT each.last FROM archived each WHERE {_MINE} AND each.first <= new.seq ORDER BY each.first DESC LIMIT 1
+) known"""
+
+
+class Identities:
+    """Reads and writes the ranges of boots whose rows the transaction holds: nobody else changes them."""
+
+    def __init__(self) -> None:
+        self._around = Unnested(_AROUND, _RANGE)
+        self._remove = Unnested(_REMOVE, _RANGE[:3])
+        self._put = Unnested(_PUT, _RANGE)
+        self._reach = Unnested(_REACH, (*_PLACE, frames.c.seq))
+
+    def take(self, connection: Connection, coming: Mapping[BootKey, Sequence[int]]) -> dict[BootKey, set[int]]:
+        """Take in the sequence numbers that are `coming`, each once, of at least one boot; those known before."""
+        known: dict[BootKey, dict[int, int]] = {boot: {} for boot in coming}
+        stretches = [(*boot, min(numbers), max(numbers)) for boot, numbers in coming.items()]
+        for camera, boot, first, last in self._around.run(connection, stretches).fetchall():
+            known[camera, boot][first] = last
+        repeated: dict[BootKey, set[int]] = {}
+        gone, changed = [], []
+        for place, before in known.items():
+            numbers = coming[place]
+            ranges = RangeSet(before.items())
+            again = {number for number in numbers if number in ranges}
+            if again:
+                repeated[place] = again
+            left, new = grown(before, numbers)
+            gone += [(*place, first) for first in left]
+            changed += [(*place, *each) for each in new]
+        if gone:
+            self._remove.run(connection, gone)
+        if changed:
+            self._put.run(connection, changed)
+        return repeated
+
+    def ends(self, connection: Connection, places: Mapping[BootKey, int]) -> dict[BootKey, int]:
+        """For a number of each boot, at least one, the last of the range that it is in or that ends before it."""
+        rows = [(*boot, number) for boot, number in places.items()]
+        return {(camera, boot): last for camera, boot, last in self._reach.run(connection, rows).fetchall()}

@@ -1,0 +1,83 @@
+"""The table `evidence`: chains by their boots, taken for a transaction and written by it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Final
+
+from sqlalchemy import Connection, Engine, bindparam, select
+
+from consumers.database.arrays import Unnested
+from consumers.database.engine import Prepared, Row, upsert
+from consumers.database.tables import evidence
+from consumers.evidence.chain import Chain
+from consumers.reading.batch import BootKey
+from schemas.evidence.stored import pack_probes, pack_track, unpack_probes, unpack_track
+
+_COLUMNS: Final = (evidence.c.following, evidence.c.waiting, evidence.c.whole, evidence.c.dropped)
+_ALL: Final = """
+SELECT camera, boot, following, waiting, whole, dropped FROM evidence
+WHERE (camera, boot) IN (SELECT camera, boot FROM {rows}) ORDER BY camera, boot FOR UPDATE"""
+_PUT: Final = """
+INSERT INTO evidence (camera, boot, partition, following, waiting, whole, dropped, updated_ms) SELECT * FROM {rows}
+ON CONFLICT (camera, boot) DO UPDATE SET partition = excluded.partition, following = excluded.following,
+  waiting = excluded.waiting, whole = excluded.whole, dropped = excluded.dropped, updated_ms = excluded.updated_ms"""
+
+
+class Chains:
+    """Reads and writes the chains. For the database thread only."""
+
+    def __init__(self, engine: Engine) -> None:
+        insertion = upsert(engine, evidence)
+        changed = [column.name for column in evidence.columns if not column.primary_key]
+        stored = insertion.on_conflict_do_update(
+            index_elements=list(evidence.primary_key.columns),
+            set_={name: insertion.excluded[name] for name in changed},
+        )
+        self._upsert = Prepared(engine, stored)
+        self._names = [column.name for column in evidence.columns]
+        of_boot = (evidence.c.camera == bindparam("of"), evidence.c.boot == bindparam("in_boot"))
+        self._one = Prepared(engine, select(*_COLUMNS).where(*of_boot))
+        self._at_once = engine.dialect.name == "postgresql"
+        # Where cameras have moved to another partition, the one before may not be read to its end yet.
+        self._all = Unnested(_ALL, (evidence.c.camera, evidence.c.boot))
+        self._put = Unnested(_PUT, list(evidence.columns))
+
+    def of(self, connection: Connection, places: Collection[BootKey]) -> dict[BootKey, Chain]:
+        """The chains of these boots, in one order for all recorders: none waits for another that waits for it.
+
+        Nobody else changes those that are there until the transaction ends.
+        """
+        found: dict[BootKey, Chain] = {place: Chain() for place in sorted(places)}
+        if not found:
+            return found
+        if self._at_once:
+            for camera, boot, *row in self._all.run(connection, list(found)).fetchall():
+                found[camera, boot] = _chain(row)
+            return found
+        for place in found:
+            one = self._one.run(connection, of=place[0], in_boot=place[1]).fetchone()
+            if one is not None:
+                found[place] = _chain(one)
+        return found
+
+    def put(
+        self, connection: Connection, chains: Mapping[BootKey, Chain], partitions: Mapping[BootKey, int], now_ms: int
+    ) -> None:
+        """Write these chains, at least one, each with the partition of its boot."""
+        rows = [
+            (
+                *boot, partitions[boot], chain.following,
+                pack_probes(chain.waiting), pack_track(chain.whole), pack_track(chain.dropped), now_ms,
+            )
+            for boot, chain in chains.items()
+        ]  # fmt: skip
+        if self._at_once:
+            self._put.run(connection, rows)
+        else:
+            self._upsert.run_all(connection, self._names, rows)
+
+
+def _chain(row: Row) -> Chain:
+    following, waiting, whole, dropped = row
+    return Chain(following, unpack_probes(waiting), unpack_track(whole), unpack_track(dropped))

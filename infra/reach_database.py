@@ -1,0 +1,141 @@
+"""Does PostgreSQL let us in? Asked once, when a person starts a recorder or an audit; a role that runs waits for it."""
+
+from __future__ import annotations
+
+import re
+import socket
+import ssl
+import struct
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from infra.reach import Refused, require
+from schemas.errors import BrokerError, ConfigError
+from schemas.runtime.access import Tls, secured, tls_refusal
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import URL
+
+_ANSWER_S: Final = 5.0
+# What a client asks first that wants TLS; the server answers S, then TLS begins.
+_SSL_REQUEST: Final = struct.pack("!ii", 8, 80877103)
+# Of what libpq and the server say what a person has to mend: waiting does not.
+_REFUSALS: Final = (
+    (r"password authentication failed", "wrong user or password"),
+    (
+        r"no password supplied",
+        "it asks for a password and none is given: say it in PGPASSWORD or in a file that PGPASSFILE names",
+    ),
+    (r"no pg_hba\.conf entry .*no encryption", "it takes nobody without TLS: sslmode=verify-full"),
+    (r"no pg_hba\.conf entry", "it has no rule for this user, database and address in its pg_hba.conf"),
+    (r'(database|role) "[^"]*" does not exist', None),
+    (r"does not support SSL", "it does not speak TLS"),
+    (r"certificate|SSL error|sslmode|sslrootcert", None),
+)
+_BEFORE: Final = ("failed: ", "FATAL: ", "ERROR: ")
+
+
+def require_database(url: str, wait_s: float) -> None:
+    """Return when the PostgreSQL of an SQLAlchemy `url` lets us in; of SQLite nothing is asked, nor when `wait_s` is 0.
+
+    Raises ConfigError for a URL that is none, and `BrokerError` when no server has answered after `wait_s` seconds,
+    or at once when one refuses us or is not to be trusted. What they say holds no password.
+    """
+    parsed = _server(url)
+    if parsed is None or not wait_s:
+        return
+
+    def answers() -> bool:
+        try:
+            why = _refusal(url, parsed)
+        except OSError:
+            return False
+        if why is not None:
+            raise Refused(why)
+        return True
+
+    settings = _settings(parsed)
+    require("PostgreSQL", (settings["host"], int(settings["port"])), wait_s, answers)
+
+
+def look_for_refusal(url: str) -> None:
+    """Raise `BrokerError` when PostgreSQL answers and does not let us in; whether it answers is not asked."""
+    parsed = _server(url)
+    if parsed is None:
+        return
+    try:
+        why = _refusal(url, parsed)
+    except OSError:
+        return
+    if why is not None:
+        settings = _settings(parsed)
+        raise BrokerError(f"expected PostgreSQL at {settings['host']}:{settings['port']} to let us in: {why}")
+
+
+def _server(url: str) -> URL | None:
+    from consumers.database.engine import database_url
+
+    parsed = database_url(url)
+    return None if parsed.get_backend_name() == "sqlite" else parsed
+
+
+def _refusal(url: str, parsed: URL) -> str | None:
+    """Why the server does not let us in, None when it does; OSError when none answers, which may pass."""
+    from sqlalchemy.exc import OperationalError
+
+    from consumers.database.engine import open_engine
+
+    engine = open_engine(url, writes=False)
+    try:
+        engine.connect().close()
+    except OperationalError as error:
+        said = " ".join(str(error.orig).split())
+    else:
+        return None
+    finally:
+        engine.dispose()
+    for pattern, words in _REFUSALS:
+        if found := re.search(pattern, said):
+            if words is not None:
+                return words
+            return _distrust(_settings(parsed)) or _last(said, found.start())
+    raise ConnectionError(said)
+
+
+def _last(said: str, place: int) -> str:
+    """The clause of a long line that says it: libpq puts the place of the connection before."""
+    before = (said.rfind(mark, 0, place) + len(mark) for mark in _BEFORE if mark in said[:place])
+    return said[max(before, default=0) :].partition(" Either provide")[0].strip()
+
+
+def _settings(parsed: URL) -> dict[str, str]:
+    """What libpq makes of the URL and of its own variables, by its own names."""
+    import psycopg
+
+    defaults = {
+        option.keyword.decode(): option.val.decode() for option in psycopg.pq.Conninfo.get_defaults() if option.val
+    }
+    _, given = parsed.get_dialect()().create_connect_args(parsed)
+    found = {"host": "localhost", "port": "5432"} | defaults | {name: str(value) for name, value in given.items()}
+    # Of several servers the first one is spoken of.
+    return found | {name: found[name].partition(",")[0] for name in ("host", "port")}
+
+
+def _distrust(settings: dict[str, str]) -> str | None:
+    """Why we do not trust the server, in the words that we have for all servers; None when that is not it."""
+    try:
+        context = Tls(Path(settings["sslrootcert"]).read_text()).context()
+        plain = socket.create_connection((settings["host"], int(settings["port"])), _ANSWER_S)
+        plain.sendall(_SSL_REQUEST)
+        if plain.recv(1) != b"S":
+            plain.close()
+            return "it does not speak TLS"
+        with closing(secured(plain, context, settings["host"], _ANSWER_S)):
+            return None
+    except ssl.SSLError as error:
+        return tls_refusal(error)
+    except ConfigError as error:
+        return f"sslrootcert: {error}"
+    except (OSError, ValueError, KeyError):
+        return None

@@ -1,0 +1,48 @@
+"""What goes to PostgreSQL as an array comes back as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sqlalchemy import BigInteger, Boolean, Column, Connection, Float, LargeBinary, Text
+
+from consumers.database.arrays import Unnested, array
+from consumers.database.engine import open_engine
+from infra.local.postgresql import PostgreSQL
+
+COLUMNS: list[Column[Any]] = [
+    Column("a", Text), Column("b", BigInteger), Column("c", Boolean), Column("d", Float), Column("e", LargeBinary)
+]  # fmt: skip
+ROWS = st.tuples(
+    st.text(st.characters(codec="utf-8", exclude_characters="\0")),
+    st.integers(-(2**63), 2**63 - 1),
+    st.booleans(),
+    st.floats(allow_nan=False),
+    st.binary(),
+)
+
+
+@pytest.fixture(scope="module")
+def connection(postgresql: PostgreSQL) -> Iterator[Connection]:
+    engine = open_engine(postgresql.url(), writes=True)
+    with engine.begin() as made:
+        yield made
+    engine.dispose()
+
+
+@pytest.mark.xdist_group("postgresql")
+@settings(deadline=None, max_examples=30)
+@given(rows=st.lists(ROWS, min_size=1, max_size=6))
+def test_rows_come_back_as_they_went_in_their_order(connection: Connection, rows: list[tuple[object, ...]]) -> None:
+    found = Unnested("SELECT * FROM {rows}", COLUMNS).run(connection, rows).fetchall()
+    assert found == rows
+
+
+def test_an_array_of_nothing_is_empty_and_one_of_an_empty_text_is_not() -> None:
+    assert array(str, []) == "{}"
+    assert array(str, [""]) == '{""}'
+    assert array(bytes, [b""]) == '{"\\\\x"}'

@@ -1,0 +1,245 @@
+"""The frames of a PostgreSQL in partitions: history goes by time, and each frame counts once whatever went."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from psycopg import Cursor
+from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
+
+from consumers.database import spans
+from consumers.database.spans import HOUR_MS, partition, spans_held
+from consumers.database.tables import frames
+from consumers.database.tallies import FRAME_BYTES, FRAME_ROWS, FRAMES_KEPT_FROM_MS, PURGED_FRAMES, tally
+from consumers.purge import purge
+from consumers.settings import Bounds
+from schemas.ranges import RangeSet
+from tests.consumers.recorder_rig import BOOT, CAMERA, ON_POSTGRESQL, MakeRig, Rig, verdict
+from tests.waiting import wait_until
+
+START_MS = 500_000 * HOUR_MS
+KEEP_ALL = Bounds(database_age_s=1e9)
+
+pytestmark = ON_POSTGRESQL
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_ms = START_MS
+
+    def __call__(self) -> int:
+        return self.now_ms * 10**6
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The recorder's clock; every span is an hour."""
+    made = Clock()
+    monkeypatch.setattr(time, "time_ns", made)
+    monkeypatch.setattr(spans, "LARGE", 1)
+    return made
+
+
+def hours(rig: Rig, clock: Clock, count: int, each: int = 10) -> None:
+    """Frames of so many hours, in order."""
+    for hour in range(count):
+        clock.now_ms = START_MS + hour * HOUR_MS + 1
+        rig.verdicts(verdict(n) for n in range(hour * each, (hour + 1) * each))
+
+
+def partitions(rig: Rig) -> dict[str, int]:
+    """The rows of each."""
+    with rig.engine.begin() as connection:
+        held = [partition(span.from_ms) for span in spans_held(connection)]
+    found = {}
+    with rig.engine.begin() as connection:
+        for name in held:
+            found[name] = connection.scalar(text(f"SELECT count(*) FROM {name}")) or 0
+    return found
+
+
+def test_an_hour_goes_as_a_whole_when_all_of_it_is_too_old_and_its_frames_stay_known(rig: Rig, clock: Clock) -> None:
+    hours(rig, clock, 4)
+    assert list(partitions(rig).values()) == [10, 10, 10, 10]
+    # All of the first hour is older than two hours, and a part of the second.
+    assert purge(rig.store, Bounds(database_age_s=7_200))
+    assert not purge(rig.store, Bounds(database_age_s=7_200))
+    assert list(partitions(rig)) == [partition(START_MS + hour * HOUR_MS) for hour in (1, 2, 3)]
+    assert rig.verdicts(verdict(n) for n in range(12)).duplicates == 12
+    with rig.records() as records:
+        assert records.recorded(CAMERA, BOOT) == records.recorded_by_boot()[CAMERA, BOOT] == RangeSet([(0, 39)])
+    with rig.engine.begin() as connection:
+        assert tally(connection, FRAME_ROWS) == rig.count("frames") == 30
+        assert tally(connection, FRAME_BYTES) == sum(span.bytes for span in spans_held(connection)) > 0
+        assert tally(connection, PURGED_FRAMES) == 10
+        assert tally(connection, FRAMES_KEPT_FROM_MS) == START_MS + HOUR_MS
+
+
+def test_too_many_bytes_take_the_oldest_hours_and_of_the_last_one_its_oldest_rows(rig: Rig, clock: Clock) -> None:
+    hours(rig, clock, 3)
+    each = rig.store.bytes_held()["frames"] // 30
+    purge(rig.store, KEEP_ALL.model_copy(update={"database_bytes": 2**16}))
+    assert rig.count("frames") == 30
+    small = KEEP_ALL.model_copy(update={"database_bytes": 25 * each})
+    while purge(rig.store, small):
+        pass
+    assert list(partitions(rig).values()) == [10, 10]
+    small = KEEP_ALL.model_copy(update={"database_bytes": 4 * each, "purge_rows": 1})
+    while purge(rig.store, small):
+        pass
+    assert list(partitions(rig).values()) == [4]
+    with rig.engine.begin() as connection:
+        assert (connection.scalar(text("SELECT min(seq) FROM frames")) or 0) >= 20
+
+
+def test_what_reads_all_of_it_holds_up_a_drop_and_no_recording(rig: Rig, clock: Clock, make_rig: MakeRig) -> None:
+    hours(rig, clock, 3)
+    other = make_rig()
+    with other.engine.begin() as reading:
+        reading.execute(text("SELECT count(*) FROM frames"))
+        began = time.monotonic()
+        assert not purge(rig.store, Bounds(database_age_s=3_600))
+        assert time.monotonic() - began < 10, "others wait behind it"
+        rig.verdicts([verdict(30)])
+        assert len(partitions(rig)) == 3
+    assert purge(rig.store, Bounds(database_age_s=3_600))
+    assert len(partitions(rig)) == 2
+
+
+def test_recording_goes_on_though_a_drop_waits_for_a_reader(rig: Rig, clock: Clock, make_rig: MakeRig) -> None:
+    hours(rig, clock, 3)
+    other, third = make_rig(), make_rig()
+
+    def drop() -> None:
+        with third.engine.begin() as dropper:
+            dropper.execute(text(f"DROP TABLE {partition(START_MS)}"))
+
+    dropping = threading.Thread(target=drop)
+    with other.engine.begin() as reading:
+        reading.execute(text("SELECT count(*) FROM frames"))
+        dropping.start()
+        wait_until(lambda: reading.scalar(text("SELECT bool_or(NOT granted) FROM pg_locks")))
+        for seq in range(30, 40):
+            assert len(rig.verdicts([verdict(seq)]).rows) == 1
+        assert dropping.is_alive()
+    dropping.join()
+
+
+def test_a_partition_that_somebody_dropped_is_made_anew(rig: Rig, clock: Clock) -> None:
+    hours(rig, clock, 1)
+    with rig.engine.begin() as connection:
+        connection.execute(text(f"DROP TABLE {partition(START_MS)}"))
+        connection.execute(text("DELETE FROM spans"))
+    with pytest.raises(Exception, match="does not exist") as raised:
+        rig.verdicts([verdict(10)])
+    poison = rig.engine.dialect.loaded_dbapi.IntegrityError, rig.engine.dialect.loaded_dbapi.DataError
+    assert not isinstance(raised.value, poison), "it would be refused, not tried again"
+    assert len(rig.verdicts([verdict(10)]).rows) == 1
+
+
+def test_recorders_that_both_come_upon_a_boot_record_each_of_its_frames_once(make_rig: MakeRig, clock: Clock) -> None:
+    """As while a camera's verdicts move from one partition of Kafka to another."""
+    rigs = [make_rig(group="g") for _ in range(2)]
+    topics = rigs[0].settings.verdicts_topic
+    written: list[int] = []
+
+    def record(number: int) -> None:
+        rig = rigs[number]
+        for start in range(0, 200, 10):
+            numbers = range(start, start + 20) if number else range(start, start + 10)
+            made = rig.verdict_records([verdict(n) for n in numbers])
+            for place, each in enumerate(made):
+                each.partition = number
+                each.offset = rig.offsets.get((topics, number), 0) + place
+            written.extend(row.seq for row in rig.feed(made).rows)
+
+    threads = [threading.Thread(target=record, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(written) == list(range(210))
+    with rigs[0].records() as records:
+        assert records.duplicates() == 20 * 30 - 210
+
+
+def test_a_transaction_of_many_cameras_takes_as_many_statements_as_one_of_few(
+    rig: Rig, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[object] = []
+    run, run_each = Cursor.execute, Cursor.executemany
+
+    def execute(self: Cursor[object], *given: Any, **named: Any) -> object:
+        said.append(given[0])
+        return run(self, *given, **named)
+
+    def executemany(self: Cursor[object], query: Any, rows: Sequence[Any]) -> None:
+        said.extend([query] * len(rows))
+        run_each(self, query, rows)
+
+    monkeypatch.setattr(Cursor, "execute", execute)
+    monkeypatch.setattr(Cursor, "executemany", executemany)
+    counts = []
+    for cameras in (2, 40):
+        for seq in range(3):
+            said.clear()
+            records = []
+            for number in range(cameras):
+                records += rig.verdict_records([verdict(seq, flagged=False)], f"lab/cam{cameras}-{number}")
+            for place, each in enumerate(records):
+                each.offset += place
+            rig.feed(records)
+        counts.append(len(said))
+    assert counts[0] == counts[1]
+
+
+def test_a_database_of_the_version_before_is_cut_and_goes_on(rig: Rig, clock: Clock) -> None:
+    rig.verdicts(verdict(n) for n in range(10) if n != 4)
+    columns = ", ".join(column.name for column in frames.columns)
+    with rig.engine.begin() as connection:
+        connection.execute(text(f"ALTER TABLE frames DETACH PARTITION {partition(START_MS)}"))
+        connection.execute(text("DROP TABLE frames"))
+        connection.execute(text("DROP TABLE spans"))
+        connection.execute(text(f"ALTER TABLE {partition(START_MS)} RENAME TO frames"))
+        connection.execute(text(f"ALTER INDEX {partition(START_MS)}_recorded_ms_idx RENAME TO frames_by_age"))
+        connection.execute(text("DELETE FROM archived"))
+        connection.execute(text("INSERT INTO archived VALUES ('frame', :camera, :boot, 20, 29)"),
+                           {"camera": CAMERA, "boot": BOOT})  # fmt: skip
+        connection.execute(text("DELETE FROM frames WHERE seq = 0"))
+        connection.execute(text("INSERT INTO archived VALUES ('frame', :camera, :boot, 0, 0)"),
+                           {"camera": CAMERA, "boot": BOOT})  # fmt: skip
+        connection.execute(text("UPDATE tallies SET value = 6 WHERE name = 'schema_version'"))
+        connection.execute(text("UPDATE tallies SET value = 8 WHERE name = 'frame_rows'"))
+    rig.close()
+    rig.open()
+    with rig.records() as records:
+        assert records.recorded(CAMERA, BOOT) == RangeSet([(0, 3), (5, 9), (20, 29)])
+        records.check_version()
+    clock.now_ms += HOUR_MS
+    written = rig.verdicts(verdict(n) for n in (0, 3, 4, 9, 10, 25))
+    assert [row.seq for row in written.rows] == [4, 10]
+    assert list(partitions(rig).values()) == [8, 2]
+    purge(rig.store, Bounds(database_age_s=1_800))
+    assert list(partitions(rig).values()) == [2]
+    with rig.engine.begin() as connection:
+        assert tally(connection, FRAME_ROWS) == 2
+    # A recorder of the version before is told, and by an error that it waits out.
+    with pytest.raises(OperationalError, match="stop the recorders"), rig.engine.begin() as connection:
+        connection.execute(text(f"INSERT INTO frames ({columns}) SELECT * FROM frames ON CONFLICT DO NOTHING"))
+
+
+def test_an_empty_database_of_the_version_before_is_cut_too(rig: Rig, clock: Clock) -> None:
+    with rig.engine.begin() as connection:
+        connection.execute(text("CREATE TABLE before (LIKE frames, PRIMARY KEY (camera, boot, seq))"))
+        connection.execute(text("DROP TABLE frames"))
+        connection.execute(text("ALTER TABLE before RENAME TO frames"))
+        connection.execute(text("UPDATE tallies SET value = 6 WHERE name = 'schema_version'"))
+    rig.close()
+    rig.open()
+    assert len(rig.verdicts([verdict(0)]).rows) == rig.count("frames") == 1
+    assert list(partitions(rig).values()) == [1]

@@ -1,0 +1,52 @@
+"""A PostgreSQL with TLS and a password, with the settings that compose.yaml gives it."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from pathlib import Path
+from typing import Final
+
+from infra.local.postgresql import USER, PostgreSQL
+from infra.pki.authority import Issued
+from tests.infra.test_compose import COMPOSE, SERVICES
+
+PASSWORD: Final = "s3cret of the database"
+
+
+class SecurePostgreSQL(PostgreSQL):
+    """It has the certificate that `issued` says, also after a restart with another one."""
+
+    def __init__(self, state: Path, issued: Issued) -> None:
+        super().__init__(state)
+        self.issued = issued
+
+    def place(self, host: str = "localhost", user: str = USER, database: str = "postgres") -> str:
+        """The URL of a database by a name of its host; without the password."""
+        return f"postgresql+psycopg://{user}@{host}:{self.port}/{database}"
+
+    def _authentication(self) -> list[str]:
+        return ["-A", "scram-sha-256", "--pwfile", str(self._given("password", PASSWORD))]
+
+    def _settings(self) -> dict[str, str]:
+        """Those of compose.yaml, with its files where they are here."""
+        words = [word.removeprefix("-c") for word in SERVICES["database"]["command"] if word.startswith("-c")]
+        there = dict(word.split("=", 1) for word in words)
+        assert there.keys() == {"ssl", "ssl_cert_file", "ssl_key_file", "hba_file"}
+        for name, text in (
+            ("ssl_cert_file", self.issued.certificate),
+            ("ssl_key_file", self.issued.key),
+            ("hba_file", (COMPOSE / "pg_hba.conf").read_text()),
+        ):
+            there[name] = str(self._given(Path(there[name]).name, text))
+        return super()._settings() | there
+
+    def _given(self, name: str, text: str) -> Path:
+        """A file that the server alone may read, as it insists of its key."""
+        file = self.folder / name
+        file.unlink(missing_ok=True)
+        file.touch(0o600)
+        file.write_text(text)
+        if os.geteuid() == 0:
+            os.chown(file, pwd.getpwnam(USER).pw_uid, -1)
+        return file

@@ -1,0 +1,82 @@
+"""Whatever command talks to a broker can be told how: by TLS, with a certificate or a password."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+import infra.cli
+from infra.layout import Layout
+from infra.pki.roles import role_folder
+from schemas.errors import BrokerError
+from schemas.runtime.access import AUTHORITY_FILE
+from tests.infra.secure_kafka import PASSWORD, KafkaWithPasswords
+from tests.infra.test_model_command import bundle, init, run
+
+CAMERAS_OWN = {"fleet"}
+"""Its cameras' enrolments say how they connect."""
+
+
+def commands() -> Iterator[tuple[str, set[str]]]:
+    """Every command by its words, and its options."""
+    from infra.cli import audit, camera, camera_told, doctor, key, model, pki, roles, signer, topics, up  # noqa: F401
+
+    def walk(command: Any, words: str) -> Iterator[tuple[str, set[str]]]:
+        for name, each in getattr(command, "commands", {}).items():
+            yield from walk(each, f"{words} {name}".strip())
+        if not hasattr(command, "commands"):
+            yield words, {option for parameter in command.params for option in parameter.opts}
+
+    yield from walk(typer.main.get_command(infra.cli.app), "")
+
+
+COMMANDS = dict(commands())
+
+
+@pytest.mark.parametrize("broker", ["kafka", "mqtt"])
+def test_every_command_that_names_a_broker_is_told_how_it_is_reached(broker: str) -> None:
+    named = {words for words, options in COMMANDS.items() if f"--{broker}" in options}
+    told = {words for words in named if {f"--{broker}-tls", f"--{broker}-login"} <= COMMANDS[words]}
+    issued = {"enroll"} | CAMERAS_OWN  # the former only writes down where the broker is
+    enrolled = {words for words in named if "--enrolment" in COMMANDS[words]}
+    assert named - told <= issued | enrolled
+    assert len(told) > 1
+
+
+def test_every_command_about_models_reaches_a_kafka_with_tls() -> None:
+    found = {words for words in COMMANDS if words.startswith("model ")}
+    assert found == {"model publish", "model rollback", "model list", "model status"}
+    assert all({"--kafka", "--kafka-tls", "--kafka-login"} <= COMMANDS[words] for words in found)
+
+
+@pytest.mark.brokers
+def test_models_are_published_and_withdrawn_by_certificate_and_by_password(
+    secure_kafka: KafkaWithPasswords, kafka_fleet: Layout, tmp_path: Path
+) -> None:
+    login, authority = tmp_path / "admin.login", tmp_path / "authority"
+    login.write_text(f"admin:{PASSWORD}\n")
+    authority.mkdir()
+    (authority / AUTHORITY_FILE).write_text((kafka_fleet.pki / AUTHORITY_FILE).read_text())
+    ada = init(tmp_path, "ada")
+    certified = ("--kafka", secure_kafka.listen, "--kafka-tls", role_folder(kafka_fleet.pki, "admin"))
+    known = ("--kafka", secure_kafka.login, "--kafka-tls", authority, "--kafka-login", login)
+    signed = ("--signer", ada.with_suffix(".key"))
+    run("publish", bundle(tmp_path, "2"), "--store", tmp_path / "store", *signed, *certified)
+    trust = ("--trust", ada.with_suffix(".pub"), "--json")
+    for place in (certified, known):
+        assert json.loads(run("status", *trust, *place).stdout)["live"].startswith("tiny@2")
+        assert [row["state"] for row in json.loads(run("list", *trust, *place).stdout)] == ["live"]
+    run("rollback", "--own", *signed, *known)
+    assert json.loads(run("status", *trust, *certified).stdout)["live"] is None
+
+    login.write_text("admin:another")
+    with pytest.raises(BrokerError, match="to let us in: wrong user or password"):
+        run("list", *known)
+    login.write_text(f"recorder:{PASSWORD}")
+    with pytest.raises(BrokerError, match=r"expected the topic pointillist\.models\.v1 in Kafka .* the right to read"):
+        run("list", *known)

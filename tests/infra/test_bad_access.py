@@ -1,0 +1,178 @@
+"""Whatever command is given wrong key material says in one line which and what to do, and disturbs nobody."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from infra.cli import app
+from infra.layout import Layout
+from infra.local.mosquitto import Mosquitto
+from infra.pki.authority import Authority, write_private
+from infra.pki.enrolment import enroll
+from infra.pki.roles import role_folder
+from schemas.errors import UserError
+from schemas.identity import CameraId
+from schemas.keys import derive_camera_key
+from schemas.topics import Channel, mqtt_topic
+from tests.infra.secure import SECRET, Visitor, enrolled, make_fleet
+from tests.infra.secure_kafka import PASSWORD, KafkaWithPasswords
+from tests.infra.test_compose import COMPOSE
+
+pytestmark = pytest.mark.brokers
+DISTRUST = "the server's certificate is not to be trusted: it is "
+ANOTHER = f"{DISTRUST}of another authority than the one we were given"
+
+
+@dataclass
+class Material:
+    """Key material of ours and of another fleet, as folders that commands are given."""
+
+    ours: Layout
+    other: Layout
+    folder: Path
+
+    def role(self, fleet: Layout, name: str) -> Path:
+        return role_folder(fleet.pki, name)
+
+    def mixed(self, *, trusts: Layout, is_of: Layout, days: float = 30) -> Path:
+        """A certificate of one fleet beside the authority of another."""
+        made = self.folder / f"{trusts.folder.name}-{is_of.folder.name}-{days}"
+        issued = Authority(is_of.pki).issue("admin", days=days)
+        write_private(made / "ca.crt", (trusts.pki / "ca.crt").read_text())
+        write_private(made / "tls.crt", issued.certificate)
+        write_private(made / "tls.key", issued.key)
+        return made
+
+    def trust_alone(self) -> Path:
+        write_private(self.folder / "trust" / "ca.crt", (self.ours.pki / "ca.crt").read_text())
+        return self.folder / "trust"
+
+    def login(self, text: str) -> Path:
+        write_private(self.folder / "login", text)
+        return self.folder / "login"
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    return make_fleet(tmp_path_factory.mktemp("other"))
+
+
+@pytest.fixture
+def material(kafka_fleet: Layout, other: Layout, tmp_path: Path) -> Material:
+    return Material(kafka_fleet, other, tmp_path / "material")
+
+
+@pytest.fixture(scope="module")
+def broker(kafka_fleet: Layout) -> Iterator[Mosquitto]:
+    mosquitto = Mosquitto(kafka_fleet.folder, pki=kafka_fleet.pki)
+    mosquitto.start()
+    try:
+        yield mosquitto
+    finally:
+        mosquitto.stop()
+
+
+def refusal(*arguments: object) -> str:
+    """The one line that the command ends with, by exit status 2."""
+    from infra.cli import audit, camera, camera_told, model, roles, topics  # noqa: F401  # they register their commands
+
+    done = CliRunner().invoke(app, [*map(str, arguments)])
+    assert isinstance(done.exception, UserError), done.output
+    assert done.exception.exit_code == 2
+    assert done.output == ""
+    (line,) = str(done.exception).splitlines()
+    assert "PRIVATE" not in line
+    assert PASSWORD not in line
+    return line
+
+
+FOREIGN = "the server does not trust our certificate: it is of another fleet or has ended"
+WRONG: dict[str, tuple[Callable[[Material], Path], str]] = {
+    "another fleet's": (lambda m: m.role(m.other, "admin"), ANOTHER),
+    "of another fleet, who trusts us": (lambda m: m.mixed(trusts=m.ours, is_of=m.other), FOREIGN),
+    "expired": (lambda m: m.mixed(trusts=m.ours, is_of=m.ours, days=-0.5), FOREIGN),
+    "none": (lambda m: m.trust_alone(), "the server asks for a certificate, and ours is missing or bad"),
+}
+
+
+@pytest.mark.parametrize("command", ["topics", "model list", "audit", "record", "process"])
+def test_every_command_at_kafka_names_what_is_wrong_with_its_certificate_or_password(
+    secure_kafka: KafkaWithPasswords, material: Material, tmp_path: Path, command: str
+) -> None:
+    beside: dict[str, list[object]] = {
+        "audit": ["--database", f"sqlite:///{tmp_path}/records.sqlite"],
+        "record": ["--database", f"sqlite:///{tmp_path}/records.sqlite", "--quarantine", tmp_path / "quarantine"],
+        "process": ["--bundle", "scene"],
+    }
+    arguments = [*command.split(), *beside.get(command, [])]
+    begin = f"expected a Kafka broker at {secure_kafka.host}"
+    for made, words in WRONG.values():
+        line = refusal(*arguments, "--kafka", secure_kafka.listen, "--kafka-tls", made(material))
+        assert line == f"{begin}:{secure_kafka.port} to let us in: {words}"
+    known = ("--kafka", secure_kafka.login, "--kafka-tls", material.trust_alone(), "--kafka-login")
+    line = refusal(*arguments, *known, material.login(f"recorder:not {PASSWORD}"))
+    assert line.endswith("to let us in: wrong user or password")
+    assert refusal(*arguments, *known, material.login(PASSWORD)) == "a login is written user:password, in one line"
+    assert not list(tmp_path.glob("*.sqlite"))
+
+
+MQTT_WRONG = WRONG | {
+    "of another fleet, who trusts us": (
+        WRONG["of another fleet, who trusts us"][0],
+        "the server does not know the authority of our certificate: it is of another fleet",
+    ),
+    "expired": (WRONG["expired"][0], "our certificate has expired: enrol anew"),
+    "none": (WRONG["none"][0], "the server asks for a certificate, and none is given"),
+}
+
+
+@pytest.mark.parametrize("command", ["bridge", "camera told site/door"])
+def test_every_command_at_the_mqtt_broker_names_what_is_wrong_with_its_certificate(
+    broker: Mosquitto, material: Material, command: str
+) -> None:
+    beside = ["--kafka", "127.0.0.1:1"] if command == "bridge" else []
+    camera = CameraId("site/undisturbed")
+    with Visitor((broker.host, broker.port), enrolled(material.ours, camera)) as running:
+        for made, words in MQTT_WRONG.values():
+            line = refusal(*command.split(), *beside, "--mqtt", broker.listen, "--mqtt-tls", made(material))
+            assert line == f"expected an MQTT 5 broker at {broker.listen} to let us in: {words}"
+        assert running.publish(mqtt_topic(camera, Channel.EVENT)) in (0, 16)
+        assert not running.gone.is_set()
+
+
+def test_a_camera_with_an_enrolment_of_another_fleet_is_told_so_and_the_one_of_its_name_goes_on(
+    broker: Mosquitto, material: Material, tmp_path: Path
+) -> None:
+    camera, file = CameraId("site/door"), tmp_path / "door.enrolment"
+    enroll(Authority(material.other.pki), derive_camera_key(SECRET, camera), file, broker.listen)
+    with Visitor((broker.host, broker.port), enrolled(material.ours, camera)) as running:
+        line = refusal("camera", "attach", "/dev/null", "--enrolment", file, "--spool", tmp_path / "spool")
+        assert line == f"expected an MQTT 5 broker at {broker.listen} to let us in: {ANOTHER}"
+        assert running.publish(mqtt_topic(camera, Channel.EVENT)) in (0, 16)
+        assert not running.gone.is_set()
+
+
+@pytest.mark.parametrize("command", ["bridge", "camera told site/door"])
+def test_files_that_hold_no_key_material_are_named(material: Material, tmp_path: Path, command: str) -> None:
+    beside = ["--kafka", "127.0.0.1:1"] if command == "bridge" else []
+    arguments = [*command.split(), *beside, "--mqtt", "127.0.0.1:1", "--mqtt-tls"]
+    assert refusal(*arguments, tmp_path / "none").startswith("expected the authority's certificate in ")
+    write_private(tmp_path / "bad" / "ca.crt", (material.ours.pki / "ca.crt").read_text())
+    write_private(tmp_path / "bad" / "tls.crt", "nothing of the kind")
+    assert refusal(*arguments, tmp_path / "bad").startswith("expected a certificate and its private key in ")
+
+
+def test_a_fleet_of_cameras_enrolled_elsewhere_is_told_so(broker: Mosquitto, other: Layout, tmp_path: Path) -> None:
+    from producers.scenario import load_scenario
+
+    scenario, layout = COMPOSE / "scenario.yaml", Layout(tmp_path / "state")
+    for planned in load_scenario(scenario).cameras():
+        layout.issue_key(planned.camera_id, secret=SECRET)
+        enroll(Authority(other.pki), layout.camera_key(planned.camera_id), layout.enrolment(planned.camera_id))
+    line = refusal("fleet", "--scenario", scenario, "--state", layout.folder, "--mqtt", broker.listen)
+    assert line == f"expected an MQTT 5 broker at {broker.listen} to let us in: {ANOTHER}"

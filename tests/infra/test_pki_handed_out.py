@@ -1,0 +1,108 @@
+"""What `pointillist ca init` lays down for roles in containers, each of which sees one folder; no brokers."""
+
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+
+from infra.layout import Layout
+from infra.pki.authority import common_name
+from infra.pki.enrolment import Enrolment
+from infra.pki.refusals import refused
+from infra.pki.roles import CLIENTS, SERVERS, role_folder, share_name
+from producers.scenario import load_scenario
+from tests.infra.test_pki import refusal, run
+
+SCENARIO = Path(__file__).parents[2] / "infra" / "compose" / "scenario.yaml"
+CAMERAS = [camera.camera_id for camera in load_scenario(SCENARIO).cameras()]
+SECRET = "5e" * 32
+
+
+@pytest.fixture
+def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
+    monkeypatch.setenv("POINTILLIST_FLEET_SECRET", SECRET)
+    return Layout(tmp_path / "state")
+
+
+def init(layout: Layout) -> None:
+    done = run(
+        "ca", "init", "--keep", "--state", layout.folder, "--host", "broker", "--scenario", SCENARIO, "--group-reads"
+    )
+    assert done.exit_code == 0, done.output
+
+
+def held(layout: Layout, name: str) -> dict[str, str]:
+    return {file.name: file.read_text() for file in role_folder(layout.pki, name).iterdir()}
+
+
+def test_the_folder_of_each_role_holds_all_that_it_needs_and_nothing_of_another(layout: Layout) -> None:
+    init(layout)
+    own = {"ca.crt", "tls.crt", "tls.key"}
+    assert {name: set(held(layout, name)) - own for name in (*SERVERS, *CLIENTS)} == {
+        "mosquitto": {"mosquitto.acl", "crl.pem"},
+        "kafka": {"keystore.pem"},
+        "postgresql": set(),
+        "bridge": {"bridges.share", "generations.json"},
+        "processor": {"generations.json"},
+        "recorder": {"generations.json"},
+        "admin": set(), "audit": set(), "health": set(),
+    }  # fmt: skip
+    assert held(layout, "bridge")["bridges.share"] == share_name(layout.pki)
+    kafka = held(layout, "kafka")
+    assert kafka["keystore.pem"] == kafka["tls.key"] + kafka["tls.crt"]
+    for name in (*SERVERS, *CLIENTS):
+        certificate = x509.load_pem_x509_certificate(held(layout, name)["tls.crt"].encode())
+        uses = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+        assert common_name(certificate) == name
+        assert ("serverAuth" in {use._name for use in uses}) == (name in SERVERS)
+        # Only Kafka's nodes are each other's clients: no other server's key opens a connection.
+        assert ("clientAuth" in {use._name for use in uses}) == (name in CLIENTS or name == "kafka")
+
+
+def test_a_second_time_it_keeps_what_holds_and_nobody_s_secret_changes(layout: Layout) -> None:
+    init(layout)
+    before = {file: file.read_bytes() for file in layout.folder.rglob("*") if file.is_file()}
+    init(layout)
+    assert {file: file.read_bytes() for file in layout.folder.rglob("*") if file.is_file()} == before
+    assert layout.fleet_secret().hex() == SECRET
+
+
+def test_the_cameras_of_a_scenario_are_enrolled_and_one_that_was_revoked_stays_so(layout: Layout) -> None:
+    init(layout)
+    assert [Enrolment.read(layout.enrolment(camera)).key.export() for camera in CAMERAS] == [
+        layout.camera_key(camera).export() for camera in CAMERAS
+    ]
+    gone = CAMERAS[0]
+    assert run("revoke", gone, "--state", layout.folder).exit_code == 0
+    for _ in range(2):
+        lists = held(layout, "mosquitto")
+        assert f"user {gone}\ntopic deny #" in lists["mosquitto.acl"]
+        assert lists["crl.pem"] == (layout.pki / "crl.pem").read_text()
+        for role in ("bridge", "processor", "recorder"):
+            assert json.loads(held(layout, role)["generations.json"]) == {gone: 1}
+        init(layout)
+    assert refused(layout.pki) == {gone}
+
+
+def test_the_group_reads_the_keys_of_servers_alone(layout: Layout) -> None:
+    init(layout)
+    private = [layout.secret_file, *layout.keys.rglob("*.key"), *layout.folder.rglob("*.enrolment")]
+    private += [file for file in layout.pki.rglob("*") if file.is_file() and "PRIVATE" in file.read_text()]
+    readable = {file.relative_to(layout.pki).parts[1] for file in private if stat.S_IMODE(file.stat().st_mode) & 0o040}
+    assert readable == {*SERVERS, "health"}
+    assert not any(stat.S_IMODE(file.stat().st_mode) & 0o007 for file in private)
+    assert layout.pki / "ca.key" in private
+
+
+def test_another_fleet_secret_than_the_one_that_was_laid_down_is_one_line(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    init(layout)
+    monkeypatch.setenv("POINTILLIST_FLEET_SECRET", "00" * 32)
+    said = refusal(run("ca", "init", "--keep", "--state", layout.folder))
+    assert said.startswith(f"expected the fleet secret of {layout.secret_file} in the environment, got another")
+    assert SECRET not in said

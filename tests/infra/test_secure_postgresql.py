@@ -1,0 +1,217 @@
+"""PostgreSQL by `sslmode=verify-full`, with a real server: who is let in, and what is said where that fails."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psycopg
+import pytest
+from typer.testing import CliRunner
+
+from consumers.database.engine import open_engine
+from consumers.database.queries import open_records
+from consumers.store import Store
+from infra.cli import app
+from infra.layout import Layout
+from infra.local.kafka import Kafka
+from infra.local.process import COMMAND
+from infra.pki.authority import Authority
+from infra.reach_database import look_for_refusal, require_database
+from schemas.errors import BrokerError, ConfigError, UserError
+from tests.infra.secure_postgresql import PASSWORD, SecurePostgreSQL
+
+pytestmark = pytest.mark.brokers
+PREFIX = "expected PostgreSQL at "
+SECRET = "5e" * 32
+
+
+@dataclass
+class Way:
+    """One way to the server: its host by a name, whom we trust, and who we say we are."""
+
+    server: SecurePostgreSQL
+    root: Path
+    host: str = "localhost"
+    options: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def url(self) -> str:
+        given = {"sslmode": "verify-full", "sslrootcert": str(self.root)} | self.options
+        return f"{self.server.place(self.host)}?{'&'.join(f'{name}={value}' for name, value in given.items() if value)}"
+
+
+@pytest.fixture
+def way(secure_postgresql: SecurePostgreSQL, kafka_fleet: Layout, monkeypatch: pytest.MonkeyPatch) -> Way:
+    monkeypatch.setenv("PGPASSWORD", PASSWORD)
+    return Way(secure_postgresql, kafka_fleet.pki / "ca.crt")
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Authority:
+    return Authority.create(tmp_path / "other")
+
+
+@pytest.fixture
+def own_certificate(way: Way) -> Iterator[None]:
+    """Give the server its own certificate back."""
+    before = way.server.issued
+    yield
+    way.server.issued = before
+    way.server.restart()
+
+
+def refusal(url: str) -> str:
+    """The one line that a person is told, whoever asks."""
+    with pytest.raises(BrokerError) as said:
+        require_database(url, 5)
+    with pytest.raises(BrokerError) as same:
+        look_for_refusal(url)
+    (line,) = str(said.value).splitlines()
+    assert str(same.value) == line
+    assert PASSWORD not in line
+    return line
+
+
+def test_the_right_root_host_and_password_let_in_and_the_connection_is_by_tls(way: Way) -> None:
+    require_database(way.url, 5)
+    look_for_refusal(way.url)
+    engine = open_engine(way.url, writes=True)
+    try:
+        with engine.begin() as connection:
+            encrypted = "select ssl, version from pg_stat_ssl where pid = pg_backend_pid()"
+            assert connection.exec_driver_sql(encrypted).one() == (True, "TLSv1.3")
+    finally:
+        engine.dispose()
+
+
+def test_a_password_in_a_file_lets_in(way: Way, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PGPASSWORD")
+    line = refusal(way.url)
+    assert line.endswith(
+        "it asks for a password and none is given: say it in PGPASSWORD or in a file that PGPASSFILE names"
+    )
+    file = tmp_path / "pgpass"
+    file.write_text(f"*:*:*:*:{PASSWORD}\n")
+    file.chmod(0o600)
+    monkeypatch.setenv("PGPASSFILE", str(file))
+    require_database(way.url, 5)
+
+
+def test_what_a_person_has_to_mend_is_one_line_at_once(
+    way: Way, other: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = f"{PREFIX}localhost:{way.server.port} to let us in: "
+    (tmp_path / "empty").write_text("nothing\n")
+    distrust = "the server's certificate is not to be trusted: it is "
+    cases = (
+        (Way(way.server, other.folder / "ca.crt"), f"{place}{distrust}of another authority than the one we were given"),
+        (Way(way.server, tmp_path / "none"), f'{place}root certificate file "{tmp_path}/none" does not exist'),
+        (Way(way.server, tmp_path / "empty"), f"{place}sslrootcert: expected certificates of authorities in PEM"),
+        (Way(way.server, way.root, options={"sslmode": "disable"}), f"{place}it takes nobody without TLS"),
+    )
+    for wrong, line in cases:
+        assert refusal(wrong.url).startswith(line)
+    by_address = refusal(Way(way.server, way.root, "127.0.0.1").url)
+    assert by_address == f"{PREFIX}127.0.0.1:{way.server.port} to let us in: {distrust}for another address"
+    assert refusal(way.url.replace("/postgres?", "/nowhere?")) == f'{place}database "nowhere" does not exist'
+    monkeypatch.setenv("PGPASSWORD", f"not the {PASSWORD}")
+    assert refusal(way.url) == f"{place}wrong user or password"
+
+
+@pytest.mark.parametrize(("days", "words"), [(-0.5, "it has expired"), (30, "it is for another host name")])
+def test_a_server_with_a_wrong_certificate_is_not_trusted(
+    way: Way, kafka_fleet: Layout, own_certificate: None, days: float, words: str
+) -> None:
+    hosts = ["localhost"] if days < 0 else ["db.example"]
+    way.server.issued = Authority(kafka_fleet.pki).issue("postgresql", hosts=hosts, client=False, days=days)
+    way.server.restart()
+    assert refusal(way.url).endswith(f"the server's certificate is not to be trusted: {words}")
+
+
+def test_a_self_signed_server_is_not_trusted(way: Way, other: Authority, own_certificate: None) -> None:
+    way.server.issued = type(way.server.issued)(other.pem, (other.folder / "ca.key").read_text())
+    way.server.restart()
+    assert "not to be trusted: it is self-signed" in refusal(way.url)
+
+
+def test_a_server_that_is_away_is_waited_for_and_then_named() -> None:
+    url = "postgresql+psycopg://eve:s3cret@127.0.0.1:1/records"
+    with pytest.raises(BrokerError, match=rf"^{PREFIX}127\.0\.0\.1:1, none has answered for 0\.1 s$"):
+        require_database(url, 0.1)
+    require_database(url, 0)
+    look_for_refusal(url)
+    require_database("sqlite:////nowhere/records.sqlite", 5)
+    with pytest.raises(ConfigError, match="expected a database URL"):
+        require_database("mysql://eve:s3cret@127.0.0.1/x", 5)
+
+
+@pytest.mark.parametrize("name", ["record", "audit"])
+def test_recorder_and_audit_say_so_at_their_start(
+    kafka: Kafka, way: Way, other: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    arguments = [name, "--kafka", kafka.bootstrap, *_beside(name, tmp_path)]
+    place = f"{PREFIX}localhost:{way.server.port} to let us in: "
+    line = error_of(*arguments, "--database", Way(way.server, other.folder / "ca.crt").url)
+    assert line.startswith(f"{place}the server's certificate is not to be trusted: it is of another authority")
+    monkeypatch.delenv("PGPASSWORD")
+    in_url = way.url.replace("postgres@", "postgres:a-wr0ng-one@")
+    assert error_of(*arguments, "--database", in_url) == f"{place}wrong user or password"
+
+
+@pytest.mark.parametrize("name", ["record", "audit"])
+def test_a_database_of_another_version_is_one_line_with_exit_status_2(
+    kafka: Kafka, way: Way, tmp_path: Path, name: str
+) -> None:
+    database = f"version_{name}"
+    with psycopg.connect(
+        host="localhost", port=way.server.port, user="postgres", sslmode="verify-full", sslrootcert=str(way.root),
+        autocommit=True,
+    ) as connection:  # fmt: skip
+        connection.execute(f"create database {database}".encode())
+    url = way.url.replace("/postgres?", f"/{database}?")
+    prepare(url, tmp_path)
+    engine = open_engine(url, writes=True)
+    with engine.begin() as connection_:
+        connection_.exec_driver_sql("update tallies set value = 99 where name = 'schema_version'")
+    engine.dispose()
+    arguments = [name, "--kafka", kafka.bootstrap, *_beside(name, tmp_path), "--database", url]
+    environment = os.environ | {"POINTILLIST_FLEET_SECRET": SECRET}
+    done = subprocess.run(
+        [*COMMAND, *arguments], env=environment, check=False, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 2
+    assert "error: expected a database of version " in done.stderr.splitlines()[-1]
+    assert "got version 99" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+def _beside(name: str, folder: Path) -> list[str]:
+    return ["--quarantine", str(folder / "quarantine")] if name == "record" else []
+
+
+def error_of(*arguments: str) -> str:
+    """The one line that the command ends with, by exit status 2; in this process, which costs less."""
+    import infra.cli.audit
+    import infra.cli.roles  # noqa: F401  # they register their commands
+
+    done = CliRunner().invoke(app, [*arguments])
+    assert isinstance(done.exception, UserError), done.output
+    assert (done.exception.exit_code, done.output) == (2, "")
+    (line,) = str(done.exception).splitlines()
+    return line
+
+
+def prepare(url: str, folder: Path) -> None:
+    """Make the tables."""
+    from consumers.evidence.quarantine import Quarantine
+    from consumers.settings import RecorderSettings
+
+    engine = open_engine(url, writes=True)
+    settings = RecorderSettings(kafka="127.0.0.1:1", database=url, quarantine=str(folder / "quarantine"))
+    Store(engine, Quarantine(settings.quarantine, engine), settings).prepare()
+    engine.dispose()
+    open_records(url).close()
