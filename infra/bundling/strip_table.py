@@ -17,7 +17,7 @@ import torch
 
 from infra.bundling.gallery import UNKNOWN, turns
 from lab.data import LabelledPictures
-from lab.strip.calibrate import FRR, OVERLAYS, calibrated, clamps, clean_verdicts, overlay_frames, overlay_images
+from lab.strip.calibrate import FRR, calibrated, clamps, clean_verdicts, overlay_frames, overlay_images
 from lab.strip.table import OVERLAYS_FILE, write_strip_table
 from processors.bundle import Bundle, StripSettings
 from processors.pipeline import Pipeline
@@ -25,8 +25,10 @@ from schemas.errors import ConfigError
 
 LEAST_OVERLAYS: Final = 16
 LEAST_PICTURES: Final = 2 * LEAST_OVERLAYS
-USUAL_PICTURES: Final = 400
-"""Beyond these the threshold moves little; `pointillist lab calibrate` takes as many as it is given."""
+MOST_OVERLAYS: Final = 60
+MOST_PICTURES: Final = 150
+"""Limits of the sequential mode come from triggers that are made up on these: seconds for so many, minutes for the
+hundred overlays and hundreds of pictures that `pointillist lab calibrate` takes."""
 _TIMED: Final = 16
 
 
@@ -40,7 +42,7 @@ def calibrate_strip(
     """Write overlays and the threshold of whole frames into the bundle in `folder`; also how many pictures set it.
 
     Overlays come from every class in turn, of the labels or else of the verdicts. At most about `budget_s` seconds:
-    a network that is too slow for all pictures and 100 overlays gets fewer of both, and the stated share of false
+    a network that is too slow for `MOST_PICTURES` and `MOST_OVERLAYS` gets fewer of both, and the stated share of false
     rejections is what so few can tell. Raises ConfigError for fewer than `LEAST_PICTURES`.
     """
     if len(pictures) < LEAST_PICTURES:
@@ -68,8 +70,8 @@ def shares(pictures: int, passes: float) -> tuple[int, int]:
     Twice as many pictures as overlays where both are few; never fewer than `LEAST_OVERLAYS` and `LEAST_PICTURES`, which
     `pictures` is not below.
     """
-    overlays = min(OVERLAYS, pictures // 2, max(LEAST_OVERLAYS, int(math.sqrt(max(0.0, passes) / 2))))
-    return overlays, min(pictures, USUAL_PICTURES, max(2 * overlays, int(passes / overlays)))
+    overlays = min(MOST_OVERLAYS, pictures // 2, max(LEAST_OVERLAYS, int(math.sqrt(max(0.0, passes) / 2))))
+    return overlays, min(pictures, MOST_PICTURES, max(2 * overlays, int(passes / overlays)))
 
 
 @torch.inference_mode()

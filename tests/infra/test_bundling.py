@@ -23,9 +23,15 @@ from infra.bundling.doubts import order_doubt, place_of_each, regrouped, share
 from infra.bundling.gallery import picture_files, turns
 from infra.bundling.networks import of_torchvision
 from infra.bundling.presets import PRESETS, Normalisation, normalisation
-from infra.bundling.strip_table import LEAST_OVERLAYS, LEAST_PICTURES, calibrate_strip, shares
+from infra.bundling.strip_table import (
+    LEAST_OVERLAYS,
+    LEAST_PICTURES,
+    MOST_OVERLAYS,
+    MOST_PICTURES,
+    calibrate_strip,
+    shares,
+)
 from lab.data import LabelledPictures
-from lab.strip.calibrate import OVERLAYS
 from processors.bundle import load_bundle
 from schemas.errors import BundleError, ConfigError
 from tests.infra.own_networks import COLOURS, SIDE, Colours, picture, write_names, write_onnx, write_pictures
@@ -168,8 +174,8 @@ def test_verdicts_that_are_right_or_come_by_chance_never_make_an_order_doubtful(
 @given(pictures=st.integers(LEAST_PICTURES, 5000), passes=st.floats(0, 1e7))
 def test_strip_gets_its_overlays_and_pictures_within_the_passes_there_are(pictures: int, passes: float) -> None:
     overlays, used = shares(pictures, passes)
-    assert LEAST_OVERLAYS <= overlays <= min(OVERLAYS, pictures // 2)
-    assert 2 * overlays <= used <= pictures
+    assert LEAST_OVERLAYS <= overlays <= min(MOST_OVERLAYS, pictures // 2)
+    assert 2 * overlays <= used <= min(pictures, MOST_PICTURES)
     assert overlays * used <= max(passes, 2 * overlays**2)
 
 
