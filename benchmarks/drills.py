@@ -8,6 +8,7 @@ footage  each video, whole, in its own size
 camera   one 768×432 file as fast as it goes, on two cores that hold everything
 large    one 1920×1080 camera at 15 frames/s for 60 s beside 8 scene cameras, on two cores that hold everything
 scale    two processors and two bridges, one of each killed, one processor added, under load
+nodes    three Kafka nodes: kill -9, hang, loss of a disk, rolling restart, each in a run of 32 cameras × 4 fps × 300 s
 
 Each starts `pointillist up` on an empty state folder, and ends with `pointillist audit`.
 """
@@ -28,6 +29,7 @@ from pathlib import Path
 
 from benchmarks.hostile import publish_hostile
 from benchmarks.large_camera import large
+from benchmarks.nodes import FAULTS, nodes
 from benchmarks.system import COMMAND, Result, RunningSystem, summary
 from consumers.evidence.chain import Chain, alert_id
 from infra.kafka_files import read_topic
@@ -98,20 +100,25 @@ def _hang(system: RunningSystem, broker: str, seconds: float) -> Result:
 
 
 def hostile(folder: Path, messages: int = 100_000, cameras: int = 8, pause_s: float = 6.0) -> Result:
-    """Hostile payloads beside good traffic, of somebody whom neither TLS nor rights have stopped."""
+    """Hostile payloads beside good traffic, of cameras with a valid enrolment."""
     state = folder / "hostile"
-    with RunningSystem(state, "--cameras", cameras, "--fps", 5, "--plain") as system:
+    with RunningSystem(state, "--cameras", cameras, "--fps", 5) as system:
         system.await_role("fleet")
         time.sleep(pause_s)
-        host, _, port = system.roles()["mosquitto"]["listen"].partition(":")
         before = {role: system.resident_bytes(role) for role in ("bridge", "processor-1", "recorder")}
         names = [CameraId(f"local/cam-{index}") for index in range(cameras)]
-        seconds = publish_hostile(host, int(port), messages, names)
+        done = publish_hostile(system, messages, names)
         time.sleep(pause_s)
         grew = {role: system.resident_bytes(role) - size for role, size in before.items()}
         system.interrupt()
         report = system.finish()
-    return {"hostile": messages, "hostile_per_second": messages / seconds, "grew_bytes": grew, **summary(report, state)}
+    return {
+        "hostile": messages,
+        "hostile_per_second": messages / done.seconds,
+        "thrown_out": done.thrown_out,
+        "grew_bytes": grew,
+        **summary(report, state),
+    }
 
 
 def footage(folder: Path) -> Result:
@@ -241,6 +248,7 @@ DRILLS: dict[str, Callable[[Path], Result]] = {
     "camera": camera,
     "large": large,
     "scale": scale,
+    "nodes": nodes,
 }
 
 
@@ -249,9 +257,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", choices=DRILLS)
     parser.add_argument("--json", type=Path)
+    parser.add_argument(
+        "--fault", choices=FAULTS, action="append", help="of nodes: only this one, the others as the file has them"
+    )
+    parser.add_argument("--fps", type=float, default=4.0, help="with --fault: of each camera")
+    parser.add_argument("--seconds", type=float, default=300.0, help="with --fault: of the run")
     arguments = parser.parse_args()
+    drill = DRILLS[arguments.name]
     with tempfile.TemporaryDirectory(prefix="pointillist-drill-") as folder:
-        result = DRILLS[arguments.name](Path(folder))
+        if arguments.fault and drill is nodes:
+            before = json.loads(arguments.json.read_text())["result"] if arguments.json.is_file() else {}
+            found = before | nodes(Path(folder), arguments.seconds, fps=arguments.fps, faults=arguments.fault)
+            result = {fault: found[fault] for fault in FAULTS if fault in found}
+        else:
+            result = drill(Path(folder))
     text = json.dumps({"drill": arguments.name, "result": result}, indent=2)
     print(text)
     if arguments.json:

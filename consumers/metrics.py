@@ -79,6 +79,7 @@ class Meters:
             aside.set_function(partial(_count_damaged, places.database))
         self._kafka_damaged = metrics.KAFKA_DAMAGED.on(registry).labels("recorder")
         self._lag = metrics.RECORDER_LAG.on(registry)
+        self._copies_missing = metrics.KAFKA_COPIES_MISSING.on(registry)
         self._age = metrics.CAMERA_AGE.on(registry)
         self._flagged = metrics.CAMERA_FLAGGED.on(registry)
         self._evidence = metrics.CAMERA_EVIDENCE.on(registry)
@@ -169,6 +170,10 @@ class Meters:
     def show_lag(self, records: int) -> None:
         """Records in Kafka that are not taken yet."""
         self._lag.set(records)
+
+    def show_copies_missing(self, copies: int) -> None:
+        """How many copies Kafka lacks of the partitions that are read."""
+        self._copies_missing.set(copies)
 
     def show_cameras(self, cameras: Sequence[Camera], now_ms: int, forget_after_s: float) -> None:
         """Age, flagged share, evidence and probe share of the cameras heard last; the series of the others are removed.

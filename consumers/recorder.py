@@ -347,6 +347,7 @@ class Recorder:
             await self._database.run(self._shown.save, changed, left_from_ms)
 
     async def _ask_kafka(self) -> None:
+        self._meters.show_copies_missing(self._log.copies_missing() + self._letters.copies_missing())
         try:
             self._meters.show_lag(await self._log.lag() + await self._letters.lag())
         except Exception as error:  # whatever it is, Kafka does not answer

@@ -19,6 +19,7 @@ from infra.environment import Environment, role_roots
 from infra.kafka_protocol import read_by_protocol
 from infra.kafka_sets import Boot, KafkaSets
 from infra.layout import Layout
+from infra.local.kafka_quorum import kafka_data
 from producers.spool import SpoolBoot, scan_spool
 from schemas.errors import StateError
 from schemas.identity import CameraId
@@ -70,7 +71,7 @@ def audit(layout: Layout, *, read_kafka: bool = True) -> Audit:
     keys = KeyRing(layout.roots(Role.AUDITOR) or role_roots(Environment(), Role.AUDITOR))
 
     def read(offsets: Mapping[tuple[str, int], int]) -> KafkaSets:
-        return KafkaSets.read(layout.kafka_data, offsets, keys) if read_kafka else KafkaSets()
+        return KafkaSets.read(kafka_data(layout.folder), offsets, keys) if read_kafka else KafkaSets()
 
     return _audit(layout.database_url, [layout.spool], read, keys)
 

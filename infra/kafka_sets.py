@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Protocol
 
 from google.protobuf.message import DecodeError
 
 from consumers.reading.batch import check_identity
-from infra.kafka_files import committed_offsets, read_topic
+from infra.kafka_files import Data, committed_offsets, read_topic
 from schemas.errors import WireError
 from schemas.frame import open_frame
 from schemas.identity import CameraId
@@ -55,8 +54,8 @@ class KafkaSets:
     unread: list[str] = field(default_factory=list)
 
     @classmethod
-    def read(cls, data: Path, recorder: Mapping[tuple[str, int], int], keys: KeyRing) -> KafkaSets:
-        """Read Kafka's `data` folder; `recorder` holds the offsets at which the recorder goes on."""
+    def read(cls, data: Data, recorder: Mapping[tuple[str, int], int], keys: KeyRing) -> KafkaSets:
+        """Read Kafka's `data`; `recorder` holds the offsets at which the recorder goes on."""
         sets = cls()
         committed = committed_offsets(data, PROCESSORS_GROUP, sets.unread)
         for record in read_topic(data, KafkaTopic.FRAMES, sets.unread):

@@ -56,7 +56,7 @@ class Layout:
 
     @property
     def kafka_data(self) -> Path:
-        """Kafka's partitions."""
+        """The partitions of a Kafka of one node; `infra.local.kafka_quorum.kafka_data` has those of several too."""
         return self.folder / "kafka" / "data"
 
     @property

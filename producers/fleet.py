@@ -45,9 +45,14 @@ _OPENING_S: Final = 3.0
 """How long the cameras wait for each other's sources before the first frames."""
 _FAREWELL_S: Final = 2.0
 _CONNECTING: Final = 64
+_SECURING: Final = 16
+"""Connections that are begun at once, without TLS and with it: that takes milliseconds of CPU time on both sides, and
+where other work leaves little of that, 64 at once were none of them ready in time."""
 _AGAIN_S: Final = 60.0
 """A camera that fails at every tick says so once in this time."""
 _PINGS_PER_S: Final = 250
+_SECURED_PINGS_PER_S: Final = 100
+"""By TLS, where a connection that is ended for a ping that comes late costs far more to make again."""
 _LEDGERS_PER_S: Final = 50
 _FILES: Final = (512, 8)
 """Files that a process may need to hold open: so many, and so many more for each camera. Where the system allows less,
@@ -152,12 +157,13 @@ class _Fleet:
         self._state = state
         self._keys = keys
         self._health = health
-        self._link = link or link_of(len(settings))
+        self._link = link or link_of(len(settings), secure=tls is not None)
         self._start = start
         self._complained: Throttle[tuple[str, str]] = Throttle(_AGAIN_S, remembered=len(settings) + 1)
         self._instruments = Instruments.on(registry)
         DISK_FREE.on(registry).labels("spools").set_function(partial(free_bytes, spool_root(state)))
-        self._broker = Broker(*mqtt, at_once=_CONNECTING, tls=tls, login=login)
+        at_once = _CONNECTING if tls is None else _SECURING
+        self._broker = Broker(*mqtt, at_once=at_once, tls=tls, login=login)
         self._turns = Turns()
         self._cameras: list[Camera] = []
         self._red_team = RedTeam(fault.generator for fault in faults if fault.generator is not None)
@@ -335,8 +341,9 @@ class _Fleet:
         )
 
 
-def link_of(cameras: int) -> LinkSettings:
-    """Times of the connections of so many cameras: none of what they say beside frames grows with their number.
+def link_of(cameras: int, *, secure: bool = False) -> LinkSettings:
+    """Times of the connections of so many cameras, by TLS if `secure`: none of what they say beside frames grows with
+    their number.
 
     A fleet of one process notices soon enough that its broker hangs. How far a boot has come, each camera of 10,000
     says every 200 s, and at once when frames are shed and when it ends: cameras that send seldom would say it after
@@ -344,7 +351,7 @@ def link_of(cameras: int) -> LinkSettings:
     """
     usual = LinkSettings()
     return LinkSettings(
-        keepalive_s=max(usual.keepalive_s, cameras // _PINGS_PER_S),
+        keepalive_s=max(usual.keepalive_s, cameras // (_SECURED_PINGS_PER_S if secure else _PINGS_PER_S)),
         ledger_every_s=max(usual.ledger_every_s, cameras / _LEDGERS_PER_S),
     )
 

@@ -137,6 +137,27 @@ BRIDGE_HOLDING = Metric(
     Gauge, "pointillist_bridge_holding", "1 while the bridge leaves frames to the cameras because of that backlog"
 )
 BRIDGE_CONFIRMATIONS = Metric(Counter, "pointillist_bridge_confirmations_total", "Confirmations sent to cameras")
+BRIDGE_OVER_QUOTA = Metric(
+    Counter,
+    "pointillist_bridge_over_quota_messages_total",
+    "Messages that the bridge did not take because their camera sent more than its quota; those of cameras beyond the "
+    "first 200 count under the camera_id `other`",
+    ("camera_id",),
+)
+BRIDGE_HELD_BACK = Metric(
+    Gauge,
+    "pointillist_bridge_held_back_cameras",
+    "Cameras whose confirmations wait because they are ahead of their quota",
+)
+MQTT_REFUSALS = Metric(
+    Counter,
+    "pointillist_mqtt_refusals_total",
+    "What the MQTT broker's log tells of clients, as each bridge reads it: login that it refused, publish that is not "
+    "theirs, subscription to what is not theirs, takeover of a session by another connection of the same name, "
+    "oversize messages, protocol that is broken; unnamed: a connection that ended before its client had a name, by a "
+    "refused login too",
+    ("what",),
+)
 BRIDGE_KEY_REQUESTS = Metric(
     Counter, "pointillist_bridge_key_requests_total", "Requests for a key frame sent to cameras"
 )
@@ -279,6 +300,11 @@ DATABASES_SET_ASIDE = Metric(
     Gauge, "pointillist_databases_set_aside", "Damaged databases that lie beside the recorder's until they are removed"
 )
 RECORDER_LAG = Metric(Gauge, "pointillist_recorder_lag_records", "Records in Kafka that the recorder has not yet taken")
+KAFKA_COPIES_MISSING = Metric(
+    Gauge,
+    "pointillist_kafka_copies_missing",
+    "Copies of partitions that the recorder reads which Kafka should have, and which are away or behind",
+)
 CAMERA_AGE = Metric(
     Gauge,
     "pointillist_camera_age_seconds",

@@ -1,6 +1,7 @@
-"""Somebody who reaches both brokers of a running system and has no key, and what becomes of the good frames.
+"""Somebody who has stolen certificates of roles, and no key, and what becomes of the good frames.
 
-Such systems run with `--plain`: by TLS and rights nobody gets so far, and this shows what holds where somebody does.
+By TLS and rights a stranger gets nowhere (`benchmarks.attacks.table`): this shows what holds where somebody has got
+through, with the certificate of `admin` at the MQTT broker and that of a bridge in Kafka.
 """
 
 from __future__ import annotations
@@ -16,10 +17,14 @@ from aiokafka import AIOKafkaProducer
 from google.protobuf.message import Message
 from paho.mqtt.enums import CallbackAPIVersion
 
+from benchmarks.attacks.table.line import Line
 from benchmarks.system import RunningSystem
 from consumers.database.queries import open_records
 from infra.layout import Layout
+from infra.pki.roles import role_tls
+from producers.bridge.mqtt.packets import publish_qos_0
 from schemas.identity import CameraId
+from schemas.runtime.access import KafkaAccess, kafka_options
 from schemas.topics import Channel, KafkaTopic, every_camera_filter, parse_mqtt_topic
 
 
@@ -29,11 +34,16 @@ class Stranger:
     def __init__(self, system: RunningSystem) -> None:
         self.heard: dict[CameraId, list[bytes]] = {}
         """The payloads of each camera's `meta`, oldest first, his own included."""
-        roles = system.roles()
-        self._kafka = roles["kafka"]["listen"]
+        self.thrown_out = 0
+        """How often he has published what not even these rights allow."""
+        roles, pki = system.roles(), Layout(system.state).pki
+        self._kafka = KafkaAccess(roles["kafka"]["listen"], role_tls(pki, "bridge"))
         host, _, port = roles["mosquitto"]["listen"].partition(":")
+        self._mqtt = (host, int(port))
+        self._nobody = role_tls(pki, "audit")
         self._client = mqtt.Client(CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv5)
         self._client.on_message = self._on_message
+        self._client.tls_set_context(role_tls(pki, "admin").context())
         self._client.connect(host, int(port))
         self._client.subscribe(every_camera_filter(Channel.META), qos=1)
         self._client.loop_start()
@@ -48,15 +58,24 @@ class Stranger:
         self._client.loop_stop()
 
     def publish(self, topic: str, payload: bytes) -> None:
-        """Publish over MQTT, retained."""
-        self._client.publish(topic, payload, qos=1, retain=True).wait_for_publish(10)
+        """Publish over MQTT, retained; what is a camera's own by a certificate that may connect."""
+        if "/cmd/" in topic:
+            self._client.publish(topic, payload, qos=1, retain=True).wait_for_publish(10)
+            return
+        with Line(self._mqtt, self._nobody) as line:
+            line.send(publish_qos_0(topic, payload, retain=True))
+            end = time.monotonic() + 5
+            while line.listen():
+                if time.monotonic() > end:
+                    raise TimeoutError("expected to be thrown out for a camera's topic within 5 s")
+            self.thrown_out += 1
 
     def produce(self, kind: type[Message], events: list[tuple[CameraId, bytes]]) -> None:
         """Write events of a kind into Kafka as a bridge or the recorder does, but for their signature."""
         headers = [("ce_type", kind.DESCRIPTOR.full_name.encode())]
 
         async def run() -> None:
-            async with AIOKafkaProducer(bootstrap_servers=self._kafka) as producer:
+            async with AIOKafkaProducer(**kafka_options(self._kafka)) as producer:
                 for camera, payload in events:
                     await producer.send_and_wait(KafkaTopic.EVENTS.value, payload, key=camera.encode(), headers=headers)
 

@@ -1,4 +1,4 @@
-"""Strangers flood the dead letters of a running system with payloads under no key."""
+"""Enrolled cameras flood the dead letters of a running system with payloads under no key, each within its quota."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ import threading
 import time
 from pathlib import Path
 
-import paho.mqtt.client as mqtt
-from paho.mqtt.enums import CallbackAPIVersion
 from sqlalchemy import func, select
 
+from benchmarks.attacks._enrolled import Intruder, enrolled, mqtt_of
 from benchmarks.attacks.outcome import Outcome
 from benchmarks.attacks.recording import recording_p99_s
 from benchmarks.system import RunningSystem, audit
@@ -20,38 +19,30 @@ from consumers.database.queries import open_records
 from consumers.database.tables import boots, dead_letters, frames
 from consumers.settings import Bounds
 from infra.layout import Layout
+from schemas.identity import CameraId
 
 QUIET_S = 20.0
 FLOOD_S = 60.0
-CLIENTS = 2
-RATE = 1000.0
-"""Payloads a second of each: a stranger's own work must not be what takes the processors' cores here."""
-WINDOW = 200
+CLIENTS = 25
+RATE = 2000.0
+"""Payloads a second of all: an attacker's own work must not be what takes the processors' cores here."""
 PAYLOAD_BYTES = 5_000
 SLACK_BYTES = 96 * 2**20
 """What SQLite's own log and the index pages may add to what is stored."""
 
 
-def flood(host: str, port: int, seconds: float, seed: int) -> int:
-    """Publish random payloads as strange cameras at QoS 1; how many."""
-    source = random.Random(seed)
-    room = threading.Semaphore(WINDOW)
-    client = mqtt.Client(CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv5)
-    client.on_publish = lambda *_: room.release()
-    client.max_inflight_messages_set(WINDOW)
-    client.connect(host, port)
-    client.loop_start()
+def flood(intruders: list[Intruder], seconds: float, rate: float) -> int:
+    """Publish random payloads in turn, so many a second in all; how many."""
+    source = random.Random(1)
     sent = 0
     begun = time.monotonic()
     while (passed := time.monotonic() - begun) < seconds:
-        if sent > passed * RATE:
+        if sent > passed * rate:
             time.sleep(0.01)
-        elif room.acquire(timeout=1):
-            topic = f"pointillist/v1/stranger/cam-{source.randrange(1000)}/frame"
-            client.publish(topic, source.randbytes(PAYLOAD_BYTES), qos=1)
-            sent += 1
-    client.disconnect()
-    client.loop_stop()
+            continue
+        intruder = intruders[sent % len(intruders)]
+        intruder.publish(intruder.own_topic, source.randbytes(PAYLOAD_BYTES))
+        sent += 1
     return sent
 
 
@@ -85,26 +76,21 @@ def attack(folder: Path) -> Outcome:
     """Flood beside eight cameras."""
     state = folder / "system"
     layout = Layout(state)
-    with RunningSystem(state, "--cameras", 8, "--fps", 5, "--plain") as system:
+    with RunningSystem(state, "--cameras", 8, "--fps", 5) as system:
         system.await_role("fleet")
         time.sleep(8)
         begun_ms = time.time_ns() // 10**6
         time.sleep(QUIET_S)
-        host, _, port = system.roles()["mosquitto"]["listen"].partition(":")
         disk = Disk(layout)
+        names = [CameraId(f"local/intruder-{number}") for number in range(CLIENTS)]
+        intruders = [Intruder(mqtt_of(system), enrolled(layout, name)) for name in names]
         flood_ms = time.time_ns() // 10**6
-        sent: list[int] = []
-        strangers = [
-            threading.Thread(target=lambda seed=seed: sent.append(flood(host, int(port), FLOOD_S, seed)))
-            for seed in range(CLIENTS)
-        ]
-        for stranger in strangers:
-            stranger.start()
-        for stranger in strangers:
-            stranger.join()
+        sent = flood(intruders, FLOOD_S, RATE)
         ended_ms = time.time_ns() // 10**6
         time.sleep(5)
         disk.close()
+        for intruder in intruders:
+            intruder.close()
         system.process.send_signal(signal.SIGINT)
         system.wait(300)
     _, found = audit(state)
@@ -121,13 +107,13 @@ def attack(folder: Path) -> Outcome:
     bound = limits.dead_letter_bytes + limits.foreign_letter_bytes
     full = disk.letters > bound or disk.files > bound + SLACK_BYTES
     return Outcome(
-        what=f"{CLIENTS} strangers published {PAYLOAD_BYTES} random bytes again and again for {FLOOD_S:.0f} s",
+        what=f"{CLIENTS} enrolled cameras published {PAYLOAD_BYTES} random bytes again and again for {FLOOD_S:.0f} s",
         succeeded=full or kept < recorded or found["frames_lost"] > 0,
         lost=found["frames_lost"],
         p99_before_s=before.p99,
         p99_during_s=during.p99,
         seen={
-            "payloads": sum(sent),
+            "payloads": sent,
             "foreign_counted": foreign,
             "most_dead_letter_bytes": disk.letters,
             "bound_of_dead_letters": bound,

@@ -27,15 +27,15 @@ OWN_SHARE: Final = 0.02
 BEFORE_S: Final = 15.0
 PHASE_S: Final = 15.0
 WHAT: Final = (
-    "Published as each camera's meta, and produced into Kafka, without a key: drop ratio 0, rates that are no number, "
-    "metas of before, and requests for probes issued in the year 2200"
+    "With stolen certificates of roles, published as each camera's meta, and produced into Kafka, without a key: drop "
+    "ratio 0, rates that are no number, metas of before, and requests for probes issued in the year 2200"
 )
 
 
 def attack(folder: Path) -> Outcome:
     """Reached when a camera's drop or its plan of probes changes, or when it ignores a later genuine command."""
     state = folder / "forged-meta"
-    options = ("--cameras", CAMERAS, "--fps", FPS, "--drop", OWN_DROP / 64, "--strip-rate", OWN_SHARE, "--plain")
+    options = ("--cameras", CAMERAS, "--fps", FPS, "--drop", OWN_DROP / 64, "--strip-rate", OWN_SHARE)
     with RunningSystem(state, *options) as system:
         system.await_role("fleet")
         layout = Layout(state)
@@ -80,6 +80,7 @@ def attack(folder: Path) -> Outcome:
         "probes_left_unchecked_meanwhile": strained,
         "cameras_deaf_to_a_genuine_command": deaf,
         "dead_letters": refused(layout),
+        "thrown_out_by_the_mqtt_broker": stranger.thrown_out,
     }
     # Processors that leave probes unchecked get no more of them from new cameras: then nothing was stopped.
     stopped = whole <= 200 * OWN_SHARE and not strained

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import paho.mqtt.client as mqtt
-from paho.mqtt.enums import CallbackAPIVersion
 
+from benchmarks.attacks._enrolled import Intruder, enrolled, mqtt_of
 from benchmarks.attacks.good_traffic import p99_s
 from benchmarks.attacks.outcome import Outcome
 from benchmarks.system import RunningSystem, audit
@@ -22,7 +21,7 @@ from schemas.frame import Encoding, encode_frame
 from schemas.identity import CameraId
 from schemas.keys import CameraKey
 from schemas.pointillist_pb2 import LOSSLESS, DeadLetter
-from schemas.topics import Channel, KafkaTopic, mqtt_topic
+from schemas.topics import KafkaTopic
 
 BOMBS = 40
 CAMERAS = 8
@@ -39,21 +38,24 @@ def attack(folder: Path) -> Outcome:
 
 def bombed(state: Path, shape: tuple[int, int]) -> Outcome:
     """The other cameras' frames before and while black frames of this height and width come all at once."""
-    options = ("--cameras", CAMERAS, "--fps", FPS, "--strip-rate", 0, "--drain", 120, "--no-prometheus", "--plain")
-    attacker = CameraId("local/cam-0")
+    options = ("--cameras", CAMERAS, "--fps", FPS, "--strip-rate", 0, "--drain", 120, "--no-prometheus")
+    attacker = CameraId("local/mallory")
     with RunningSystem(state, *options) as system:
         system.await_role("fleet")
         layout = Layout(state)
-        bombs = made(layout.camera_key(attacker), shape)
+        intruder = Intruder(mqtt_of(system), enrolled(layout, attacker))
+        bombs = made(intruder.enrolment.key, shape)
         time.sleep(10)
         before_ms = now_ms()
         time.sleep(WINDOW_S)
         begun_ms = now_ms()
-        publish(system, attacker, bombs)
+        for bomb in bombs:
+            intruder.publish(intruder.own_topic, bomb)
         time.sleep(WINDOW_S)
         ended_ms = now_ms()
         time.sleep(5)
         system.process.send_signal(signal.SIGINT)
+        intruder.close()
         status, report = system.wait(300)
     before_s = p99_s(layout, before_ms, begun_ms, attacker)
     pending = report.get("frames_pending", 0)
@@ -81,18 +83,6 @@ def made(key: CameraKey, shape: tuple[int, int]) -> list[bytes]:
     black = np.zeros((*shape, 1), np.uint8)
     encoding = Encoding(16, profile=LOSSLESS)
     return [encode_frame(key, boot_id, seq, now_ms(), black, encoding) for seq in range(BOMBS)]
-
-
-def publish(system: RunningSystem, camera_id: CameraId, messages: list[bytes]) -> None:
-    """Publish them at once, as that camera; returns when the broker has them."""
-    host, _, port = system.roles()["mosquitto"]["listen"].partition(":")
-    client = mqtt.Client(CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv5)
-    client.connect(host, int(port))
-    client.loop_start()
-    for sent in [client.publish(mqtt_topic(camera_id, Channel.FRAME), message, qos=1) for message in messages]:
-        sent.wait_for_publish(60)
-    client.disconnect()
-    client.loop_stop()
 
 
 def refusals(layout: Layout, camera_id: CameraId) -> Counter[Any]:

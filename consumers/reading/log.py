@@ -180,6 +180,15 @@ class Log:
         ends = await asyncio.wait_for(self._consumer.end_offsets(list(positions)), REQUEST_S)
         return sum(max(0, ends[partition] - position) for partition, position in positions.items())
 
+    def copies_missing(self) -> int:
+        """Copies of all partitions of its topics that are away or behind, as Kafka said last; 0 before it is open."""
+        if self._consumer is None:
+            return 0
+        # Nothing public says it.
+        cluster = self._consumer._client.cluster
+        partitions = (each for topic in self.topics for each in cluster._partitions.get(topic, {}).values())
+        return sum(len(set(each.replicas) - set(each.isr)) for each in partitions)
+
     def _opened(self) -> AIOKafkaConsumer:
         if self._consumer is None:
             raise RuntimeError("expected an open log")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -160,10 +161,11 @@ def _address(given: str | None, state: Path | None, role: str) -> str:
         )
     from infra.local.role_table import read_roles
 
-    listen = read_roles(state).get(role, {}).get("listen")
-    if not listen:
+    several = re.compile(rf"{role}(-[0-9]+)?")
+    places = [entry["listen"] for name, entry in sorted(read_roles(state).items()) if several.fullmatch(name)]
+    if not all(places) or not places:
         raise ConfigError(f"expected a running {role} in {state}, its roles.json names none")
-    return str(listen)
+    return ",".join(map(str, places))
 
 
 def _tls(folder: Path | None, state: Path | None, role: str) -> Tls | None:

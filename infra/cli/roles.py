@@ -82,6 +82,12 @@ def bridge(
             min=1,
         ),
     ] = 256,
+    camera_messages: Annotated[
+        float, typer.Option(help="Messages a second that one camera may send by this bridge; 0 is any number.", min=0)
+    ] = 2000.0,
+    camera_mib: Annotated[
+        float, typer.Option(help="MiB a second that one camera may send by this bridge; 0 is any number.", min=0)
+    ] = 128.0,
     mqtt_tls: MqttTls = None,
     mqtt_login: MqttLogin = None,
     kafka_tls: KafkaTls = None,
@@ -106,6 +112,7 @@ def bridge(
         "mqtt_host": host, "mqtt_port": port, "mqtt_tls": place.tls, "mqtt_login": place.login, "name": name,
         "kafka_bootstrap": bootstrap, "mode": "single" if single else "shared",
         "max_backlog_bytes": max_backlog * 2**20,
+        "camera_messages_per_s": camera_messages, "camera_bytes_per_s": camera_mib * 2**20,
     }  # fmt: skip
     if (share := share_of(state)) is not None:
         options["group"] = share

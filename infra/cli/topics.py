@@ -1,4 +1,4 @@
-"""`pointillist topics`: create the Kafka topics, and set the rights of roles."""
+"""`pointillist topics`: create the Kafka topics, and set the rights of roles; `pointillist copies`: are all there?"""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from infra.cli import app
-from infra.cli.access import BROKER_WAIT_S, BrokerWait, KafkaLogin, KafkaTls, kafka_place, require_brokers
+from infra.cli.access import BROKER_WAIT_S, BrokerWait, Kafka, KafkaLogin, KafkaTls, kafka_place, require_brokers
 
 
 @app.command()
@@ -35,3 +35,20 @@ def topics(
     asyncio.run(create_topics(place, pointillist_topics(partitions, replication)))
     if rights:
         asyncio.run(grant(place))
+
+
+@app.command()
+def copies(
+    kafka: Kafka = None,
+    wait: Annotated[float, typer.Option(help="Seconds to wait until it is so.", min=0)] = 0.0,
+    kafka_tls: KafkaTls = None,
+    kafka_login: KafkaLogin = None,
+    state: Annotated[Path | None, typer.Option(help="The state folder of a running system.")] = None,
+) -> None:
+    """Whether each partition has all its copies: before the next node of a Kafka is stopped. Exit status 2 when not."""
+    import asyncio
+
+    from infra.local.copies import await_copies
+
+    asyncio.run(await_copies(kafka_place(kafka, state, "admin", tls=kafka_tls, login=kafka_login), wait))
+    typer.echo("every partition has all its copies")

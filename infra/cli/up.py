@@ -54,6 +54,9 @@ def up(
     precision: Annotated[str, typer.Option(help="Their arithmetic; see `process`.")] = "auto",
     processors: Annotated[int, typer.Option(help="Processors side by side.")] = 1,
     bridges: Annotated[int, typer.Option(help="Bridges side by side.")] = 1,
+    kafka_nodes: Annotated[
+        int, typer.Option(help="1, or 3: then any one may die, hang or lose its disk. Stays for a state folder.")
+    ] = 1,
     batch: Annotated[int, typer.Option(help="Most frames in a batch.")] = 64,
     max_pixels: Annotated[
         int, typer.Option(help="Height x width of the largest frame; what is larger goes to the dead letters.")
@@ -100,6 +103,7 @@ def up(
         "precision": precision,
         "processors": processors,
         "bridges": bridges,
+        "kafka_nodes": kafka_nodes,
         "batch_frames": batch,
         "max_frame_pixels": max_pixels,
         "spool_bytes": spool_bytes,

@@ -262,4 +262,20 @@ def _defence() -> list[Graph | Figure]:
                 Query(rate(m.REFUSED, "reason"), "processors, {{reason}}"),
             ),
         ),
+        Graph(
+            "Above the quota",
+            "Messages a second that bridges do not take, of the ten cameras that send most of them; cameras whose "
+            "confirmations wait because they are ahead of their quota.",
+            "none",
+            (
+                Query(or_zero(f"topk(10, {rate(m.BRIDGE_OVER_QUOTA, 'camera_id')} > 0)"), "{{camera_id}}"),
+                Query(total(m.BRIDGE_HELD_BACK), "cameras that wait"),
+            ),
+        ),
+        Graph(
+            "Refused by the MQTT broker",
+            "What clients tried that is not theirs, in the last hour, as the broker's log tells the bridges.",
+            "none",
+            (Query(f"max by (what) (increase({m.MQTT_REFUSALS.name}[1h]))", "{{what}}"),),
+        ),
     ]

@@ -104,9 +104,13 @@ def _between() -> list[Graph | Figure]:
     return [
         Graph(
             "Lag",
-            "Frames and records that wait in Kafka.",
+            "Frames and records that wait in Kafka; copies of partitions that are away or behind.",
             "none",
-            (Query(total(m.LAG), "processors, frames"), Query(total(m.RECORDER_LAG), "recorder, records")),
+            (
+                Query(total(m.LAG), "processors, frames"),
+                Query(total(m.RECORDER_LAG), "recorder, records"),
+                Query(f"max({m.KAFKA_COPIES_MISSING.name})", "copies missing"),
+            ),
             THIRD,
         ),
         Graph(

@@ -1,4 +1,4 @@
-"""One Apache Kafka node (KRaft: broker and controller in one process) on loopback ports."""
+"""Apache Kafka on loopback ports: one node or several, each broker and controller in one process (KRaft)."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import socket
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import ClassVar
 
 from infra.layout import write_private
 from infra.local.files import write_text
 from infra.local.kafka_jars import class_archive, java_binary, kafka_jars
+from infra.local.kafka_quorum import Quorum, check_count, node_names
 from infra.local.ports import Ports
 from infra.local.service import INFRA, Service, fill
+from infra.local.topics import acknowledging
 from infra.pki.kafka_rights import SUPER_USERS
 from infra.pki.roles import role_folder, role_tls
 from schemas.errors import BrokerError
@@ -62,17 +63,38 @@ costs more than twice as much.
 
 
 class Kafka(Service):
-    """One Kafka node. Its records stay in the state folder across restarts, also when the ports had to change."""
+    """One Kafka node. Its records stay in the state folder across restarts.
 
-    role: ClassVar[str] = "kafka"
-    port_names: ClassVar[tuple[str, ...]] = ("kafka", "kafka-controller")
+    Alone it takes other ports where it must; one of several keeps its own, for the others know it by them.
+    """
+
+    role = "kafka"
+    port_names: tuple[str, ...] = ("kafka", "kafka-controller")
 
     def __init__(
-        self, state: Path, ports: Ports | None = None, *, ready_s: float = 60.0, pki: Path | None = None
+        self,
+        state: Path,
+        ports: Ports | None = None,
+        *,
+        ready_s: float = 60.0,
+        pki: Path | None = None,
+        quorum: Quorum | None = None,
+        number: int = 1,
     ) -> None:
-        """`pki` is the folder of the authority that all who connect are known by; None lets anybody do anything."""
+        """`pki` is the folder of the authority that all who connect are known by; None lets anybody do anything.
+
+        `quorum` has the nodes of which this is the one with that `number`; None is a Kafka of one.
+        """
+        if quorum is not None:
+            self.role = node_names(len(quorum.controllers))[number - 1]
+            self.port_names = (self.role, f"{self.role}-controller")
+        ports = ports or Ports(state)
         super().__init__(state, ports, ready_s=ready_s)
         self._pki = pki.resolve() if pki is not None else None
+        self._quorum = quorum
+        self._number = number
+        if quorum is not None:
+            self._ports = {self.role: ports.take(self.role), f"{self.role}-controller": quorum.port(number)}
 
     @property
     def bootstrap(self) -> str:
@@ -83,7 +105,18 @@ class Kafka(Service):
         """How `role` reaches it."""
         return self.listen if self._pki is None else KafkaAccess(self.listen, role_tls(self._pki, role))
 
+    @property
+    def data(self) -> Path:
+        """Its logs, of the partitions and of Kafka's own metadata."""
+        return self.folder / "data"
+
     def _command(self) -> list[str]:
+        controller_port = self._ports[self.port_names[1]]
+        # One node is named by its address in the settings and not in the log, so that its port may change.
+        quorum = f"controller.quorum.voters={self._number}@{self.host}:{controller_port}"
+        copies = 1
+        if self._quorum is not None:
+            quorum, copies = self._quorum.settings(), len(self._quorum.controllers)
         # Kafka splits folder names at commas and reads backslashes in them: it runs in its folder, and the
         # names are relative.
         fill(
@@ -91,15 +124,21 @@ class Kafka(Service):
             self.folder / "server.properties",
             HOST=self.host,
             PORT=self.port,
-            CONTROLLER_PORT=self._ports["kafka-controller"],
+            CONTROLLER_PORT=controller_port,
+            NODE=self._number,
+            QUORUM=quorum,
+            COPIES=copies,
+            IN_SYNC=acknowledging(copies),
             MAX_BYTES=MAX_BROKER_BYTES,
             PROTOCOL="PLAINTEXT" if self._pki is None else "SSL",
-            SECURITY="" if self._pki is None else kafka_security(self._pki, self.folder),
+            SECURITY="" if self._pki is None else kafka_security(self._pki, self.folder, self.role),
         )
         write_text(self.folder / "log4j2.properties", LOGGING.read_text())
         jvm = self._jvm()
-        if not (self.folder / "data" / "meta.properties").is_file():
-            self._format(jvm)
+        if not (self.data / "meta.properties").is_file():
+            self._format(jvm, *(self._quorum.format_options(self._number) if self._quorum is not None else ()))
+        if self._quorum is not None:
+            self._quorum.formatted(self._number)
         if not self._archive.is_file():
             jvm = [*jvm, f"-XX:ArchiveClassesAtExit={NEW_ARCHIVE}"]
         return [*jvm, "kafka.Kafka", "server.properties"]
@@ -125,7 +164,7 @@ class Kafka(Service):
             ) from None
         if done.returncode != 0:
             lines = (done.stdout + done.stderr).strip().splitlines()
-            raise BrokerError(f"expected Kafka's storage tool to format {self.folder / 'data'}, got: {lines[-1][:300]}")
+            raise BrokerError(f"expected Kafka's storage tool to format {self.data}, got: {lines[-1][:300]}")
 
     def stop(self, deadline_s: float = 15.0) -> None:
         """End it in good order; the first clean stop on a machine leaves the class archive for later starts.
@@ -151,16 +190,36 @@ class Kafka(Service):
             return False
         # The caller's thread may have a running event loop, which this must not touch.
         with ThreadPoolExecutor(max_workers=1) as apart:
-            return apart.submit(lambda: asyncio.run(answers_kafka(self.access("health")))).result()
+            return apart.submit(lambda: asyncio.run(answers_kafka(self.access("health"), node=self._number))).result()
 
 
-def kafka_security(pki: Path, folder: Path) -> str:
-    """The lines of Kafka's configuration by which the authority in `pki` lets clients in, each with its rights.
+class KafkaNodes:
+    """All nodes of a Kafka, one or several; each record is on all of them."""
+
+    def __init__(self, state: Path, ports: Ports, count: int = 1, pki: Path | None = None) -> None:
+        """Raises StateError when the Kafka of this state folder has another number of nodes."""
+        check_count(state, count)
+        quorum = Quorum(state, ports, count) if count > 1 else None
+        self.nodes = [Kafka(state, ports, pki=pki, quorum=quorum, number=number + 1) for number in range(count)]
+        self._pki = pki
+
+    @property
+    def bootstrap(self) -> str:
+        """`host:port` of each node, for clients."""
+        return ",".join(node.listen for node in self.nodes)
+
+    def access(self, role: str) -> KafkaAddress:
+        """How `role` reaches it."""
+        return self.bootstrap if self._pki is None else KafkaAccess(self.bootstrap, role_tls(self._pki, role))
+
+
+def kafka_security(pki: Path, folder: Path, role: str = "kafka") -> str:
+    """The lines of Kafka's configuration by which the authority in `pki` lets clients of the node `role` in.
 
     The keystore is PEM, a file in `folder`: no tool of Java's has to make one. A certificate's name is a user's,
     without the number of an instance; a camera's, which holds a slash, is nobody's.
     """
-    own = role_folder(pki, "kafka")
+    own = role_folder(pki, role)
     write_private(folder / "keystore.pem", (own / KEY_FILE).read_text() + (own / CERTIFICATE_FILE).read_text())
     write_text(folder / "truststore.pem", (own / AUTHORITY_FILE).read_text())
     return "\n".join(
@@ -180,8 +239,8 @@ def kafka_security(pki: Path, folder: Path) -> str:
     )
 
 
-async def answers_kafka(address: KafkaAddress, timeout_s: float = 2.0) -> bool:
-    """Whether Kafka at `address` has a controller and a broker that takes records."""
+async def answers_kafka(address: KafkaAddress, timeout_s: float = 2.0, node: int | None = None) -> bool:
+    """Whether Kafka at `address` has a controller and a broker that takes records: the one of that number, or any."""
     from aiokafka.admin import AIOKafkaAdminClient
     from aiokafka.errors import KafkaError
 
@@ -194,4 +253,5 @@ async def answers_kafka(address: KafkaAddress, timeout_s: float = 2.0) -> bool:
         return False
     finally:
         await admin.close()
-    return bool(cluster["brokers"]) and cluster["controller_id"] >= 0
+    there = {broker["node_id"] for broker in cluster["brokers"]}
+    return (bool(there) if node is None else node in there) and cluster["controller_id"] >= 0

@@ -8,7 +8,7 @@ import socket
 import ssl
 from contextlib import closing
 from pathlib import Path
-from typing import ClassVar, Final
+from typing import Final
 
 from infra.local.ports import Ports
 from infra.local.service import INFRA, Service, fill
@@ -90,8 +90,8 @@ _NOT_ACCEPTED: Final = {
 class Mosquitto(Service):
     """One mosquitto. Its sessions and retained messages stay in the state folder across restarts."""
 
-    role: ClassVar[str] = "mosquitto"
-    port_names: ClassVar[tuple[str, ...]] = ("mosquitto",)
+    role = "mosquitto"
+    port_names = ("mosquitto",)
 
     def __init__(
         self, state: Path, ports: Ports | None = None, *, ready_s: float = 60.0, pki: Path | None = None

@@ -16,7 +16,6 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import ClassVar
 
 from infra.local.service import Service
 from schemas.errors import BrokerError
@@ -40,8 +39,8 @@ def passing_folder() -> Iterator[Path]:
 class PostgreSQL(Service):
     """One server, without passwords: only this machine reaches it."""
 
-    role: ClassVar[str] = "postgresql"
-    port_names: ClassVar[tuple[str, ...]] = ("postgresql",)
+    role = "postgresql"
+    port_names = ("postgresql",)
 
     def url(self, database: str = "postgres") -> str:
         """One of its databases, as SQLAlchemy names it."""

@@ -7,7 +7,7 @@ import shutil
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 from infra.local.files import write_json
 from infra.local.service import INFRA, Service, fill
@@ -26,8 +26,8 @@ def prometheus_binary() -> str | None:
 class Prometheus(Service):
     """One Prometheus with the shipped rules; its targets are what `scrape` was told last."""
 
-    role: ClassVar[str] = "prometheus"
-    port_names: ClassVar[tuple[str, ...]] = ("prometheus",)
+    role = "prometheus"
+    port_names = ("prometheus",)
 
     @property
     def url(self) -> str:

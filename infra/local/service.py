@@ -6,7 +6,6 @@ import string
 import time
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import ClassVar
 
 from infra.local.files import write_text
 from infra.local.ports import LOOPBACK, Ports, is_free
@@ -24,8 +23,8 @@ class Service(ABC):
     object on the same state folder takes them again when they are free.
     """
 
-    role: ClassVar[str]
-    port_names: ClassVar[tuple[str, ...]]
+    role: str
+    port_names: tuple[str, ...]
     """The first one is where clients connect."""
 
     def __init__(self, state: Path, ports: Ports | None = None, *, ready_s: float = 60.0) -> None:

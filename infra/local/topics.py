@@ -41,11 +41,18 @@ class TopicSpec:
             # Only whole segments are deleted, so a segment is a fraction of what is kept.
             "segment.bytes": str(max(MEBIBYTE, min(64 * MEBIBYTE, self.retention_bytes // 4))),
         }
+        if self.replication > 1:
+            bounds["min.insync.replicas"] = str(acknowledging(self.replication))
         if self.compacted:
             bounds["cleanup.policy"] = "compact"
         else:
             bounds |= {"retention.bytes": str(self.retention_bytes), "retention.ms": str(self.retention_ms)}
         return bounds | dict(self.config)
+
+
+def acknowledging(copies: int) -> int:
+    """How many of so many copies must have a record before it is acknowledged: all but one, which may be away."""
+    return max(1, copies - 1)
 
 
 def pointillist_topics(partitions: int = 4, replication: int = 1) -> dict[str, TopicSpec]:

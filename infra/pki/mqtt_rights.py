@@ -18,6 +18,8 @@ _ADMIN: Final[dict[str, tuple[Channel, ...]]] = {
     "read": (Channel.META, Channel.STATUS),
     "write": (Channel.SETTINGS, Channel.PROBES),
 }
+_BROKER_LOG: Final = "$SYS/broker/log/#"
+"""By which bridges count what the broker refuses."""
 _RIGHTS: Final = {"bridge": _BRIDGE, "admin": _ADMIN}
 
 
@@ -29,9 +31,12 @@ def mqtt_rights(roles: Sequence[str], refused: Sequence[str]) -> str:
     """
     lines = ["# Written by pointillist; read again at SIGHUP."]
     for role in roles:
-        for access, channels in _RIGHTS.get(role.partition("-")[0], {}).items():
+        kind = role.partition("-")[0]
+        for access, channels in _RIGHTS.get(kind, {}).items():
             lines += _section(role) if access == "read" else []
             lines += [f"topic {access} {ROOT}/+/+/{channel.value}" for channel in channels]
+        if kind == "bridge":
+            lines.append(f"topic read {_BROKER_LOG}")
     for camera in refused:
         lines += [*_section(camera), "topic deny #"]
     lines += ["", *(f"pattern write {ROOT}/%u/{channel.value}" for channel in _CAMERA_WRITES)]

@@ -49,7 +49,7 @@ class RunningSystem:
             return {}
         return found
 
-    def await_role(self, role: str, but_not: int | None = None, deadline_s: float = 90.0) -> int:
+    def await_role(self, role: str, but_not: int | None = None, deadline_s: float = 240.0) -> int:
         """The pid of `role` once it runs, as another process than `but_not`."""
         end = time.monotonic() + deadline_s
         while time.monotonic() < end:

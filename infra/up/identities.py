@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from infra.layout import Layout
+from infra.local.kafka_quorum import node_names
 from infra.pki.authority import LOCAL_HOSTS, Authority
 from infra.pki.enrolment import Enrolment, enroll
 from infra.pki.refusals import readmit
@@ -20,6 +21,7 @@ def prepare_identities(layout: Layout, cameras: Sequence[CameraId], settings: Up
     """Issue what is missing, has ended or was revoked; what holds stays."""
     authority = Authority(layout.pki) if (layout.pki / "ca.crt").exists() else Authority.create(layout.pki)
     several = [*names("bridge", settings.bridges), *(f"processor-{n + 1}" for n in range(settings.processors))]
+    several += node_names(settings.kafka_nodes)
     share_name(layout.pki)
     readmit(layout.pki, cameras)
     Roles(authority).ensure(dict.fromkeys((*SERVERS, *CLIENTS, *several)), LOCAL_HOSTS)

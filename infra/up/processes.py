@@ -108,8 +108,18 @@ def names(role: str, count: int) -> list[str]:
 class LocalRoles:
     """Builds the roles of a run around the brokers' addresses."""
 
-    def __init__(self, settings: UpSettings, layout: Layout, ports: Ports, mqtt: str, kafka: str) -> None:
+    def __init__(
+        self,
+        settings: UpSettings,
+        layout: Layout,
+        ports: Ports,
+        mqtt: str,
+        kafka: str,
+        camera_messages: float | None = None,
+    ) -> None:
+        """`camera_messages` is what bridges take of one camera in a second, None what they take by themselves."""
         self._settings = settings
+        self._camera_messages = camera_messages
         self._layout = layout
         self._ports = ports
         self._mqtt = mqtt
@@ -146,12 +156,11 @@ class LocalRoles:
 
     def bridges(self) -> list[Role]:
         """MQTT → Kafka."""
+        fixed = ["bridge", "--mqtt", self._mqtt, "--kafka", self._kafka]
+        if self._camera_messages is not None:
+            fixed += ["--camera-messages", f"{self._camera_messages:g}"]
         return [
-            self._role(
-                name,
-                ["bridge", "--mqtt", self._mqtt, "--kafka", self._kafka, "--name", name],
-                self._given(SecretRole.BRIDGE),
-            )
+            self._role(name, [*fixed, "--name", name], self._given(SecretRole.BRIDGE))
             for name in names("bridge", self._settings.bridges)
         ]
 

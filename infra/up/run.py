@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -20,7 +21,7 @@ from infra.audit import Audit, audit, unsettled
 from infra.environment import Environment, accepted_generations
 from infra.layout import Layout, issue_role_secrets, write_private
 from infra.local.files import write_json
-from infra.local.kafka import Kafka
+from infra.local.kafka import KafkaNodes
 from infra.local.mosquitto import Mosquitto
 from infra.local.ports import Ports
 from infra.local.prometheus import Prometheus, prometheus_binary
@@ -31,7 +32,7 @@ from infra.pki.kafka_rights import grant
 from infra.report import report
 from infra.up.identities import prepare_identities
 from infra.up.processes import FLEET_PENDING, LocalRoles, Role
-from infra.up.settings import UpSettings, bundle_folder, checks_for_triggers, scenario_document
+from infra.up.settings import UpSettings, bundle_folder, camera_messages, checks_for_triggers, scenario_document
 from infra.up.supervisor import Supervisor
 from infra.up.system_state import PAGES, CameraState, camera_states
 from infra.up.table import LiveTable
@@ -126,7 +127,7 @@ class _Run:
         self._supervisor = Supervisor(table, Room(layout.folder), live.say)
         pki = None if settings.plain else layout.pki
         self._mosquitto = Mosquitto(layout.folder, self._ports, pki=pki)
-        self._kafka = Kafka(layout.folder, self._ports, pki=pki)
+        self._kafka = KafkaNodes(layout.folder, self._ports, settings.kafka_nodes, pki)
         self._begun = time.monotonic()
         self._started_ms = time.time_ns() // 10**6
         self._startup_s = 0.0
@@ -134,6 +135,7 @@ class _Run:
         self._roles: list[Role] = []
         self._foreign_before = 0
         self._fleet: Role | None = None
+        self._camera_messages: float | None = None
         self._prometheus: Prometheus | None = None
 
     def prepare(self, scenario: Scenario, document: dict[str, Any]) -> None:
@@ -144,6 +146,7 @@ class _Run:
             write_json(self._layout.generations, {})
         generations = accepted_generations(self._layout.generations)
         cameras = [camera.camera_id for camera in scenario.cameras()]
+        self._camera_messages = camera_messages(camera.fps for camera in scenario.cameras())
         for camera_id in cameras:
             self._layout.issue_key(camera_id, generations.get(camera_id, 0))
         if not self._settings.plain:
@@ -167,7 +170,7 @@ class _Run:
     async def _furnish_kafka(self) -> None:
         """The topics, and who may do what."""
         admin = self._kafka.access("admin")
-        furnishing = [create_topics(admin, pointillist_topics(FRAME_PARTITIONS))]
+        furnishing = [create_topics(admin, pointillist_topics(FRAME_PARTITIONS, self._settings.kafka_nodes))]
         if not self._settings.plain:
             furnishing.append(grant(admin))
         await asyncio.gather(*furnishing)
@@ -188,13 +191,15 @@ class _Run:
     def start(self) -> None:
         """Brokers, then our roles, then, when all are ready, the cameras."""
         mosquitto = Role("mosquitto", self._mosquitto, lambda: self._mosquitto.listen, log=self._mosquitto.log)
-        kafka = Role("kafka", self._kafka, lambda: self._kafka.listen, log=self._kafka.log)
+        kafka = [Role(node.role, node, partial(getattr, node, "listen"), log=node.log) for node in self._kafka.nodes]
         self._live.say("starting mosquitto and Kafka")
-        with ThreadPoolExecutor(2) as starting:
-            for future in [starting.submit(self._supervisor.start, role) for role in (mosquitto, kafka)]:
+        self._brokers = [mosquitto, *kafka]
+        # Side by side: no node of Kafka is ready before most are.
+        with ThreadPoolExecutor(len(self._brokers)) as starting:
+            for future in [starting.submit(self._supervisor.start, role) for role in self._brokers]:
                 future.result()
-        self._brokers = [mosquitto, kafka]
-        local = LocalRoles(self._settings, self._layout, self._ports, self._mosquitto.listen, self._kafka.listen)
+        addresses = (self._mosquitto.listen, self._kafka.bootstrap)
+        local = LocalRoles(self._settings, self._layout, self._ports, *addresses, self._camera_messages)
         self._roles = [*local.processors(), *local.bridges(), local.recorder()]
         asyncio.run(self._furnish_kafka())
         for role in self._roles:

@@ -38,6 +38,15 @@ class Samples:
         wanted = set(labels.items())
         return sum(value for (found, having), value in self._values.items() if found == name and wanted <= having)
 
+    def by(self, name: str, label: str) -> dict[str, float]:
+        """The series of `name` summed for each value of `label`; those that lack it under the empty one."""
+        found: dict[str, float] = {}
+        for (series, having), value in self._values.items():
+            if series == name:
+                which = dict(having).get(label, "")
+                found[which] = found.get(which, 0.0) + value
+        return found
+
     def quantile(self, q: float, name: str) -> float | None:
         """The upper bound of the histogram bucket in which the q-quantile lies; None without observations."""
         buckets: dict[float, float] = {}

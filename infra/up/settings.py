@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +16,11 @@ from schemas.limits import CAMERAS_AT_HAND, USUAL_FRAME_PIXELS
 
 PRERENDERED = 256
 """Scenes rendered beforehand for each camera that runs as fast as it can: then the renderer is not what is measured."""
+
+
+QUOTA_OVER_RATE = 8
+"""So many times as often as the fastest camera captures may each of them send: enough to catch up after an outage."""
+LEAST_QUOTA = 100.0
 
 
 class UpSettings(BaseModel):
@@ -37,6 +43,8 @@ class UpSettings(BaseModel):
     precision: Literal["auto", "float32", "tf32", "bf16", "int8"] = "auto"
     processors: int = Field(default=1, ge=1, le=16)
     bridges: int = Field(default=1, ge=1, le=16)
+    kafka_nodes: Literal[1, 3] = 1
+    """Three hold three copies of each record, of which two must have it before it is acknowledged."""
     state: Path = Path(".pointillist")
     report: Path | None = None
     drain_s: float = Field(default=60.0, gt=0)
@@ -115,6 +123,13 @@ def scenario_document(settings: UpSettings, data: Path | None) -> dict[str, Any]
             }
         ],
     }
+
+
+def camera_messages(fps: Iterable[float]) -> float | None:
+    """Messages a second that the bridges take of each camera, by the rates of all; None, which leaves that to the
+    bridges, when one runs as fast as it can."""
+    rates = list(fps)
+    return max(LEAST_QUOTA, QUOTA_OVER_RATE * max(rates)) if all(rates) else None
 
 
 def scenario_file(named: Path) -> Path:

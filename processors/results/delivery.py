@@ -54,6 +54,9 @@ class Emitter:
         self._open: set[_Connection] = set()
         self._refused: dict[tuple[str, int], str] = {}
         """Partitions that did not take the last batch, and why."""
+        self._turns: defaultdict[tuple[str, int], asyncio.Lock] = defaultdict(asyncio.Lock)
+        """Whose batch of a partition is next. Of many that wait inside aiokafka 0.14 each is charged for all the time
+        again whenever another has gone, so that they fail as too late when Kafka has hung for a second or two."""
         self._connecting = asyncio.Lock()
         self._stopping: set[asyncio.Task[None]] = set()
 
@@ -139,7 +142,8 @@ class Emitter:
                     ):
                         break
                     fitting += 1
-                future = await connection.producer.send_batch(builder, topic, partition=partition)
+                async with self._turns[topic, partition]:
+                    future = await connection.producer.send_batch(builder, topic, partition=partition)
                 await future
             except (MessageSizeTooLargeError, RecordListTooLargeError) as error:
                 self._refused[topic, partition] = f"{topic}: {error!r}"

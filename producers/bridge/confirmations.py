@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
 from itertools import islice
-from typing import NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from schemas.frame import sign_message
 from schemas.identity import CameraId
@@ -12,8 +14,10 @@ from schemas.pointillist_pb2 import Confirm, Range
 from schemas.ranges import RangeSet
 from schemas.topics import Channel, mqtt_topic
 
-MAX_RANGES = 256
+MAX_RANGES: Final = 256
 """In one message, which then has at most about 5 KiB."""
+MAX_HELD: Final = 4096
+"""Of one camera, that may wait: honest ones have fewer frames on the way. It sends again what is forgotten."""
 
 Boot: TypeAlias = tuple[CameraId, int, int]
 
@@ -29,12 +33,14 @@ class Receipt(NamedTuple):
 
 
 class Confirmations:
-    """Collects receipts until the next interval. Bounded by what was in flight to Kafka."""
+    """Collects receipts until the next interval. Bounded by what was in flight to Kafka, and of cameras that are held
+    back by `MAX_HELD` for each."""
 
     def __init__(self, keys: KeyRing) -> None:
         self._keys = keys
         self._frames: dict[Boot, list[int]] = {}
         self._revisions: dict[Boot, int] = {}
+        self._held: Counter[CameraId] = Counter()
 
     def add(self, receipt: Receipt) -> None:
         """Kafka has acknowledged the record of this receipt."""
@@ -47,11 +53,20 @@ class Confirmations:
         else:
             self._revisions[boot] = max(receipt.revision, self._revisions.get(boot, 0))
 
-    def take(self) -> list[tuple[str, bytes]]:
-        """MQTT topic and signed payload of each confirmation that is due; forgets them."""
+    def take(self, holds: Callable[[CameraId], bool] = lambda _: False) -> list[tuple[str, bytes]]:
+        """MQTT topic and signed payload of each confirmation that is due; forgets them. Those of cameras that it
+        `holds` back stay for the next time."""
         messages = []
+        held: dict[Boot, list[int]] = {}
+        self._held.clear()
         for boot, seqs in self._frames.items():
             camera_id, boot_id, generation = boot
+            if holds(camera_id):
+                # A boot counts too: whoever has a key may make up one for each frame.
+                self._held[camera_id] += 1 + len(seqs)
+                if self._held[camera_id] <= MAX_HELD:
+                    held[boot] = seqs
+                continue
             key = self._keys.key(camera_id, generation)
             topic = mqtt_topic(camera_id, Channel.CONFIRM)
             ranges = (Range(first=first, last=last) for first, last in RangeSet.of(seqs).ranges())
@@ -60,6 +75,11 @@ class Confirmations:
                 confirm = Confirm(boot_id=boot_id, ranges=part, ledger_revision=revision)
                 messages.append((topic, sign_message(key, confirm)))
                 revision = 0
-        self._frames.clear()
-        self._revisions.clear()
+        self._frames = held
+        self._revisions = {boot: revision for boot, revision in self._revisions.items() if boot in held}
         return messages
+
+    @property
+    def held(self) -> int:
+        """Cameras whose confirmations the last `take` has held back."""
+        return len(self._held)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Mapping
 from typing import Final
@@ -15,10 +16,13 @@ from producers.bridge.credit import Credit
 from producers.bridge.kafka.backlog import Backlog
 from producers.bridge.kafka.lanes import Entry, Lane, Lanes
 from producers.bridge.kafka.producers import Producers
-from producers.bridge.mqtt.acknowledgements import AckWindow
+from producers.bridge.mqtt.acknowledgements import AckWindow, Ticket
+from producers.bridge.mqtt.broker_log import LOG_TOPIC
 from producers.bridge.mqtt.link import Link
 from producers.bridge.mqtt.packets import pubacks, publish_qos_0
+from producers.bridge.quota import Quota
 from producers.bridge.records import Intake, stamp_records
+from producers.bridge.refusals import Refusals
 from producers.bridge.requests.key_frames import KeyRequests
 from producers.bridge.requests.listener import Requests
 from producers.bridge.requests.probes import ProbeRequests
@@ -52,6 +56,16 @@ async def run_bridge(
     await Bridge(settings, keys, registry, health).run(stop)
 
 
+def quota_of(settings: BridgeSettings) -> tuple[float, float]:
+    """Messages and bytes a second that are taken of one camera; 0 is any number.
+
+    The publishers behind a `single` bridge may know no confirmations: what it did not take of them would be lost.
+    """
+    if settings.mode == "single":
+        return 0.0, 0.0
+    return settings.camera_messages_per_s, settings.camera_bytes_per_s
+
+
 class Bridge:
     """One bridge: everything happens on the event loop's thread, and nothing is kept that a restart would miss."""
 
@@ -60,6 +74,8 @@ class Bridge:
         self._health = health
         self._intake = Intake(settings.name, keys)
         self._window = AckWindow()
+        self._quota = Quota(*quota_of(settings))
+        self._not_taken: list[Ticket] = []
         self._confirmations = Confirmations(keys)
         self._link = Link(settings, self._receive, self._window.open, health)
         health.set("kafka", False, "not connected yet")
@@ -107,6 +123,8 @@ class Bridge:
         for request in (KeyRequest, ProbeRequest):  # from 0 on, so that the first one is an increase
             self._refused_requests_total.labels(request.__name__)
         self._kafka_errors = metrics.BRIDGE_KAFKA_ERRORS.on(registry)
+        self._held_back = metrics.BRIDGE_HELD_BACK.on(registry)
+        self._refusals = Refusals(registry)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Forward until `stop` is set."""
@@ -158,7 +176,14 @@ class Bridge:
         self._refused_requests_total.labels(kind).inc()
 
     def _receive(self, topic: bytes, packet_id: int, payload: bytes) -> None:
+        if topic.startswith(LOG_TOPIC):
+            self._refusals.hear(topic, payload)
+            return
         ticket = self._window.receive(packet_id) if packet_id else None
+        if not self._quota.takes(topic, len(payload), time.monotonic()):
+            if ticket is not None:
+                self._pass_over(ticket)
+            return
         record = self._intake.accept(topic, payload)
         self._counts[record.channel, record.topic] += 1
         self._bytes += len(payload)
@@ -167,6 +192,19 @@ class Bridge:
         self._lanes.put(record, ticket)
         if self._lanes.buffered_bytes >= self._settings.max_buffered_bytes and not self._link.paused:
             self._link.pause()
+
+    def _pass_over(self, ticket: Ticket) -> None:
+        """Acknowledge what is not taken, so that the broker goes on; the camera, unconfirmed, keeps it."""
+        if not self._not_taken:
+            # With all others that the same reading has brought: a write for each would cost more than it did.
+            asyncio.get_running_loop().call_soon(self._acknowledge_passed_over)
+        self._not_taken.append(ticket)
+
+    def _acknowledge_passed_over(self) -> None:
+        released = self._window.settle(self._not_taken)
+        self._not_taken.clear()
+        if released:
+            self._link.send(pubacks(released))
 
     def _delivered(self, lane: Lane, entries: list[Entry], offset: int, size: int, seconds: float) -> None:
         if trace.on():
@@ -212,7 +250,8 @@ class Bridge:
             self._stalled = stalled
 
     def _confirm(self) -> None:
-        messages = self._confirmations.take()
+        now = time.monotonic()
+        messages = self._confirmations.take(lambda camera_id: self._quota.owes(camera_id, now))
         self._link.send(b"".join(publish_qos_0(topic, payload) for topic, payload in messages))
         self._confirmations_total.inc(len(messages))
 
@@ -226,6 +265,8 @@ class Bridge:
         self._unacknowledged.set(len(self._window))
         self._backlog_bytes.set(self._backlog.bytes)
         self._holding.set(self._backlog.holding)
+        self._held_back.set(self._confirmations.held)
+        self._refusals.show(self._quota.take_refused())
 
     async def _drain(self) -> None:
         self._draining = True

@@ -56,6 +56,10 @@ class BridgeSettings(BaseModel):
     credit_frames: int = Field(default=256, ge=1)
     credit_bytes: int = Field(default=16 * 2**20, ge=1)
     """A frame is confirmed when the processors are at most so many frames, and about so many bytes, behind it."""
+    camera_messages_per_s: float = Field(default=2000.0, ge=0)
+    camera_bytes_per_s: float = Field(default=128 * 2**20, ge=0)
+    """What each camera may send by this bridge; 0 is without a bound. Beyond it the camera is confirmed later, and what
+    it sends all the same is not taken. A `single` bridge has no such bound."""
     processors_group: str = PROCESSORS_GROUP
     """The consumer group whose committed offsets say what is done; none committed yet means nothing is."""
     delivery_deadline_s: float = Field(default=30.0, gt=0)

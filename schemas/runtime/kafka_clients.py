@@ -11,6 +11,8 @@ from contextlib import suppress
 from traceback import walk_tb
 from typing import Any, Final, Protocol
 
+from schemas.runtime.kafka_nodes import leave_missing_nodes
+
 REQUEST_S: Final = 5
 """How long Kafka may take for an answer, where nobody waits longer on purpose: it bounds a consumer's start too."""
 STOP_S: Final = 3.0
@@ -29,8 +31,9 @@ async def start(client: Client) -> None:
     """Start `client`. The caller stops it whatever happens, also when this fails or is interrupted.
 
     The connection over which aiokafka asks for the first metadata is known to nobody when that is interrupted, such as
-    by a time limit while Kafka hangs: stopping the client does not close it.
+    by a time limit while Kafka hangs: stopping the client does not close it. A node that the others miss is left.
     """
+    leave_missing_nodes(client)
     try:
         await client.start()
     except BaseException as error:

@@ -23,6 +23,8 @@ LOOK_S = 5.0
 STALL_S = 20.0
 """A partition that has given nothing for so long, before its end, is tried further on."""
 _TRY_MS: Final = 1000
+_TRIES: Final = 4
+"""So many times that long for an answer: without one, nothing is known of damage."""
 _FURTHEST: Final = 4096
 """So many records further on at most."""
 
@@ -72,7 +74,8 @@ class DamagePasser:
     async def pass_stalls(self, consumer: Any, partitions: Sequence[Any]) -> int:
         """Go past damage over which Kafka itself stands still; how many records of `partitions` were passed over.
 
-        To be called again and again by who reads them. Nothing is passed over unless Kafka gives what lies behind.
+        To be called again and again by who reads them. Nothing is passed over unless Kafka gives what lies behind, and
+        answers that it has nothing here.
         """
         now_s = time.monotonic()
         if now_s < self._look_at_s or not partitions:
@@ -117,10 +120,22 @@ class DamagePasser:
             consumer.seek(partition, goal)
 
     async def _first(self, consumer: Any, partition: Any, offset: int) -> int | None:
-        """The offset of the first record that Kafka gives from `offset` on; None when it gives none in time."""
+        """The offset of the first record that Kafka gives from `offset` on; None when it answers that there is none.
+
+        Raises TimeoutError when it does not answer, as a node that is away, hangs or has much to do.
+        """
         consumer.seek(partition, offset)
-        try:
-            records = (await consumer.getmany(partition, timeout_ms=_TRY_MS, max_records=1)).get(partition)
-        except self._damage:
-            return offset  # it is damaged, but it is there: reading passes it
-        return int(records[0].offset) if records else None
+        asked = consumer.last_poll_timestamp(partition)
+        answered = False
+        for _ in range(_TRIES):
+            try:
+                records = (await consumer.getmany(partition, timeout_ms=_TRY_MS, max_records=1)).get(partition)
+            except self._damage:
+                return offset  # it is damaged, but it is there: reading passes it
+            if records:
+                return int(records[0].offset)
+            if answered:
+                return None
+            # What came with this answer is given by the next call.
+            answered = consumer.last_poll_timestamp(partition) != asked
+        raise TimeoutError(f"expected an answer of Kafka at offset {offset} of {partition}")

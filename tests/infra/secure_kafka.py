@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, Final
+from typing import Final
 
 from pydantic import SecretStr
 
@@ -18,7 +18,7 @@ USERS: Final = ("recorder", "admin")
 class KafkaWithPasswords(Kafka):
     """Beside its usual way in it has one for `USERS`, by SCRAM-SHA-512 under TLS."""
 
-    port_names: ClassVar[tuple[str, ...]] = (*Kafka.port_names, "kafka-login")
+    port_names = (*Kafka.port_names, "kafka-login")
 
     @property
     def login(self) -> str:

@@ -21,6 +21,7 @@ from infra.up.scrape import Samples
 from infra.up.settings import (
     UpSettings,
     bundle_folder,
+    camera_messages,
     checks_for_triggers,
     scenario_document,
     scenario_file,
@@ -327,3 +328,10 @@ def test_bundles_are_found_by_folder_and_by_name(tmp_path: Path) -> None:
     assert bundle_folder(UpSettings(bundle=Path("scene"))) == bundle_folder(UpSettings())
     with pytest.raises(BundleError, match="nowhere"):
         bundle_folder(UpSettings(bundle=tmp_path / "nowhere"))
+
+
+@pytest.mark.parametrize(("fps", "messages"), [([2.0, 5.0], 100.0), ([30.0, 1.0], 240.0), ([30.0, 0.0], None)])
+def test_up_lets_each_camera_send_some_times_as_fast_as_the_fastest_and_leaves_unbounded_ones_to_the_bridge(
+    fps: list[float], messages: float | None
+) -> None:
+    assert camera_messages(fps) == messages

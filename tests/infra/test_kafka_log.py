@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import struct
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from infra.kafka_files import committed_offsets, partitions_of, read_topic
 from infra.local.topics import TopicSpec, create_topics
@@ -47,3 +52,73 @@ def test_a_batch_that_is_not_whole_is_the_end(tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "00000000000000000000.log").write_bytes(b"\0" * 40)
     assert list(read_topic(tmp_path, "t")) == []
+
+
+def batch(offset: int, epoch: int, values: list[bytes]) -> bytes:
+    """A batch of records as Kafka's log holds it, written under the leader of that epoch."""
+    builder = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, -1, 1 << 20)
+    for number, value in enumerate(values):
+        builder.append(number, 0, b"key", value, [])
+    content = bytearray(builder.build())
+    struct.pack_into(">q", content, 0, offset)
+    struct.pack_into(">i", content, struct.calcsize(">qi"), epoch)  # neither is under the checksum
+    return bytes(content)
+
+
+def copy(node: Path, batches: list[bytes]) -> Path:
+    """A node's copy of the partition t-0."""
+    folder = node / "t-0"
+    folder.mkdir(parents=True)
+    (folder / "00000000000000000000.log").write_bytes(b"".join(batches))
+    return node
+
+
+def test_of_several_copies_the_one_of_the_latest_leader_is_read(tmp_path: Path) -> None:
+    shared = [batch(0, 1, [b"a", b"b"])]
+    # A leader that died had more than the others, of which nothing was acknowledged; the next one wrote other records.
+    dead = copy(tmp_path / "1", [*shared, batch(2, 1, [b"lost", b"lost", b"lost"])])
+    behind = copy(tmp_path / "2", [*shared, batch(2, 2, [b"c"])])
+    leads = copy(tmp_path / "3", [*shared, batch(2, 2, [b"c"]), batch(3, 2, [b"d"])])
+    empty = copy(tmp_path / "4", [])
+    missing = tmp_path / "5"
+    for nodes in ([dead, behind, leads, empty, missing], [leads, missing, empty, dead, behind]):
+        assert [record.value for record in read_topic(nodes, "t")] == [b"a", b"b", b"c", b"d"]
+        assert partitions_of(nodes, "t") == [0]
+    assert list(read_topic([empty, missing], "t")) == []
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 2), st.lists(st.integers(1, 3), max_size=3), st.integers(0, 2), st.integers(0, 4)),
+        max_size=5,
+    )
+)
+def test_what_most_nodes_have_is_read_whoever_led(
+    tmp_path: Path, reigns: list[tuple[int, list[int], int, int]]
+) -> None:
+    """Leaders follow each other. Each writes batches that one or both others have too, and a last one that none has."""
+    with tempfile.TemporaryDirectory(dir=tmp_path) as folder:
+        logs: list[list[tuple[int, int, int]]] = [[], [], []]  # offset, epoch, records
+        acknowledged: list[tuple[int, int, int]] = []
+        for epoch, (wish, batches, away, tail) in enumerate(reigns):
+            able = [node for node in range(3) if set(acknowledged) <= set(logs[node])]
+            leader = wish if wish in able else able[0]
+            for size in batches:
+                end = sum(logs[leader][-1][::2]) if logs[leader] else 0
+                logs[leader].append((end, epoch, size))
+                for follower in range(3):
+                    if follower not in (leader, away if away != leader else (leader + 1) % 3):
+                        logs[follower] = list(logs[leader])
+                acknowledged = list(logs[leader])
+            if tail:
+                logs[leader].append((sum(logs[leader][-1][::2]) if logs[leader] else 0, epoch, tail))
+        nodes = [
+            copy(
+                Path(folder) / str(node), [batch(at, epoch, [b"%d-%d" % (epoch, at)] * size) for at, epoch, size in log]
+            )
+            for node, log in enumerate(logs)
+        ]
+        read = {(record.offset, record.value) for record in read_topic(nodes, "t")}
+        for at, epoch, size in acknowledged:
+            assert {(at + n, b"%d-%d" % (epoch, at)) for n in range(size)} <= read

@@ -90,6 +90,11 @@ async def _read(address: KafkaAddress, topic: str) -> str | None:
         await consumer.stop()
 
 
+def server_log(kafka: KafkaWithPasswords) -> str:
+    """What Kafka has logged."""
+    return (kafka.folder / "server.log").read_text()
+
+
 async def joins(address: KafkaAddress, group: str, topic: str) -> None:
     """Join a group and leave it; raises what Kafka refuses it with."""
     consumer = AIOKafkaConsumer(topic, **kafka_options(address), group_id=group, enable_auto_commit=False)
@@ -172,6 +177,8 @@ async def test_a_camera_may_do_nothing_in_kafka(kafka: KafkaWithPasswords, fleet
     finally:
         await admin.close()
     assert answer.topic_errors[0][1] != 0
+    # Kafka counts refusals in JMX alone: its log is where they show.
+    assert "is Denied operation" in server_log(kafka)
 
 
 async def test_a_user_with_a_password_has_the_rights_of_its_name(kafka: KafkaWithPasswords, fleet: Layout) -> None:
@@ -197,6 +204,8 @@ def test_each_refusal_is_one_line_at_once(kafka: KafkaWithPasswords, fleet: Layo
         with pytest.raises(BrokerError, match=f"expected a Kafka broker at .* to let us in: .*{words}") as refused:
             require_kafka(address, 5)
         assert "a wrong one" not in str(refused.value)
+    assert server_log(kafka).count("Failed authentication") >= len(cases)
+    assert "a wrong one" not in server_log(kafka)
 
 
 def test_a_client_without_tls_gets_no_answer(kafka: KafkaWithPasswords) -> None:

@@ -160,3 +160,32 @@ async def test_a_topic_that_refuses_everything_is_no_health_whatever_the_others_
         stuck.cancel()
         await asyncio.gather(stuck, return_exceptions=True)
         await emitter.close(5.0)
+
+
+@pytest.mark.brokers
+async def test_batches_that_wait_for_one_another_while_kafka_hangs_all_go_by_the_same_producer(
+    kafka: Kafka, kafka_topics: TopicFactory
+) -> None:
+    topic = await kafka_topics()
+    done: list[int] = []
+    said: list[tuple[bool, str]] = []
+    emitter = Emitter(kafka.bootstrap, lambda ok, detail: said.append((ok, detail)))
+
+    async def send(seq: int) -> None:
+        record = verdict_record(KEYS, taken(payload("site/cam-0", seq)), MODEL, 0, 0.5, None, partial(done.append, seq))
+        await emitter.send(topic, [record])
+
+    try:
+        await send(0)
+        kafka.pause()
+        sending = [asyncio.create_task(send(seq)) for seq in range(1, 20)]
+        # As long as a node that hangs is missed; no batch has waited for anything like its own limit then.
+        await asyncio.sleep(2.0)
+        kafka.resume()
+        async with asyncio.timeout(30):
+            await asyncio.gather(*sending)
+    finally:
+        kafka.resume()
+        await emitter.close(5.0)
+    assert done == list(range(20))
+    assert [detail for ok, detail in said if not ok] == []

@@ -10,12 +10,14 @@ from typing import NamedTuple
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+from producers.bridge.mqtt.broker_log import LOG_FILTER
 from producers.bridge.mqtt.packets import PUBLISH, PacketSplitter, parse_publish
 from schemas.limits import MAX_BROKER_BYTES
 from tests.waiting import until
 
 CONNECT, SUBSCRIBE, UNSUBSCRIBE, PUBACK, PINGREQ, DISCONNECT = 0x10, 0x82, 0xA2, 0x40, 0xC0, 0xE0
 SUCCESS, GRANTED_QOS_1, NOT_AUTHORIZED, TAKEN_OVER = 0x00, 0x01, 0x87, 0x8E
+ASKED_LOG = [(LOG_FILTER, 0)]
 
 
 class Connect(NamedTuple):
@@ -54,14 +56,17 @@ class ScriptedBroker:
         self.connects: list[Connect] = []
         self.connack = SUCCESS
         self.suback = GRANTED_QOS_1
+        self.log_suback = SUCCESS
+        """The answer to who asks for the broker's log."""
         self.answers = True
         self.port = 0
         self._writer: asyncio.StreamWriter | None = None
 
     @property
     def subscribed(self) -> list[list[tuple[str, int]]]:
-        """The filters of each SUBSCRIBE of the newest connection."""
-        return [read_filters(body, options=True) for first, body in self.packets if first == SUBSCRIBE]
+        """The filters of each SUBSCRIBE of the newest connection, but for that of the broker's log."""
+        asked = [read_filters(body, options=True) for first, body in self.packets if first == SUBSCRIBE]
+        return [filters for filters in asked if filters != ASKED_LOG]
 
     @property
     def unsubscribed(self) -> list[str]:
@@ -122,7 +127,9 @@ class ScriptedBroker:
             self.connects.append(read_connect(body))
             self.send(0x20, bytes((0, self.connack, 0)))
         elif first == SUBSCRIBE:
-            self.send(0x90, body[:2] + b"\0" + bytes([self.suback] * len(read_filters(body, options=True))))
+            filters = read_filters(body, options=True)
+            reason = self.log_suback if filters == ASKED_LOG else self.suback
+            self.send(0x90, body[:2] + b"\0" + bytes([reason] * len(filters)))
         elif first == UNSUBSCRIBE:
             self.send(0xB0, body[:2] + b"\0" + bytes(len(read_filters(body, options=False))))
         elif first == PINGREQ:

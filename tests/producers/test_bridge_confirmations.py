@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from producers.bridge.confirmations import MAX_RANGES, Confirmations, Receipt
+from producers.bridge.confirmations import MAX_HELD, MAX_RANGES, Confirmations, Receipt
 from schemas.errors import BadTag
 from schemas.frame import open_own_message
 from schemas.identity import CameraId
@@ -81,3 +81,30 @@ def test_many_ranges_are_said_in_several_bounded_messages_that_together_say_all(
     said = RangeSet(pair for payload in messages for pair in ranges(confirmed(payload)))
     assert said == RangeSet.of(seq + 2**40 for seq in seqs)
     assert [confirmed(payload).ledger_revision for payload in messages] == [3, 0]
+
+
+def test_confirmations_of_a_camera_that_is_held_back_wait_and_those_of_others_go() -> None:
+    confirmations = Confirmations(KEYS)
+    other = CameraId("hall/window")
+    for seq in range(3):
+        confirmations.add(Receipt(CAMERA, 77, 0, seq))
+        confirmations.add(Receipt(other, 5, 0, seq))
+    confirmations.add(Receipt(CAMERA, 77, 0, -1, revision=4))
+    ((topic, _),) = confirmations.take(lambda camera: camera == CAMERA)
+    assert topic == "pointillist/v1/hall/window/confirm"
+    assert confirmations.held == 1
+    confirmations.add(Receipt(CAMERA, 77, 0, 3))
+    ((_, payload),) = confirmations.take()
+    assert (ranges(confirmed(payload)), confirmed(payload).ledger_revision) == ([(0, 3)], 4)
+    assert confirmations.held == 0
+
+
+def test_whoever_is_held_back_for_good_takes_bounded_memory() -> None:
+    confirmations = Confirmations(KEYS)
+    for number in range(10 * MAX_HELD):
+        confirmations.add(Receipt(CAMERA, 1 + number, 0, 0))
+        if number % 1000 == 0:
+            confirmations.take(lambda _: True)
+    confirmations.take(lambda _: True)
+    kept = sum(len(confirmations_of) for confirmations_of in confirmations._frames.values())
+    assert len(confirmations._frames) + kept <= MAX_HELD

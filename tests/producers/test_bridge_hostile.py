@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import socket
+import time
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
@@ -10,6 +12,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from infra.local.kafka import Kafka
 from infra.local.mosquitto import Mosquitto
+from producers.bridge.quota import WINDOW_MESSAGES
 from schemas.limits import MAX_BROKER_BYTES
 from schemas.pointillist_pb2 import DeadLetter
 from schemas.topics import Channel, KafkaTopic, mqtt_topic
@@ -139,3 +142,67 @@ async def set_largest_batch(kafka: Kafka, size: int) -> None:
         await until(told, f"{name} = {size}")
     finally:
         await admin.close()
+
+
+async def test_a_camera_that_floods_loses_its_own_surplus_and_nobody_waits_for_it(
+    mosquitto: Mosquitto, kafka: Kafka
+) -> None:
+    async with rig(mosquitto, kafka) as it:
+        bridge = await it.bridge(camera_messages_per_s=50)
+        flooding, calm = new_camera(), new_camera()
+        it.cameras.frames(flooding, range(2500))
+        it.cameras.frames(calm, range(20))
+        await it.cameras.all_confirmed(calm, range(20))
+        await until(
+            lambda: bridge.metric("pointillist_bridge_over_quota_messages_total", camera_id=flooding) >= 1000,
+            "what the quota has refused",
+        )
+        assert bridge.metric("pointillist_bridge_held_back_cameras") == 1
+        assert not it.cameras.confirmed[flooding]
+        assert bridge.metric("pointillist_bridge_over_quota_messages_total", camera_id=calm) == 0
+        await until(lambda: bridge.metric("pointillist_bridge_unacknowledged_messages") == 0, "all acknowledged")
+        await bridge.stop()
+        stored = len(await it.frames_of(flooding))
+        assert WINDOW_MESSAGES < stored < 1500
+
+
+async def test_a_camera_above_its_quota_is_confirmed_as_its_quota_allows(mosquitto: Mosquitto, kafka: Kafka) -> None:
+    async with rig(mosquitto, kafka) as it:
+        bridge = await it.bridge(camera_messages_per_s=200)
+        camera = new_camera()
+        begun = time.monotonic()
+        it.cameras.frames(camera, range(600))
+        await it.cameras.all_confirmed(camera, range(600))
+        assert time.monotonic() - begun > 600 / 200 - 1 - 0.2
+        await until(lambda: bridge.metric("pointillist_bridge_held_back_cameras") == 0, "nobody held back")
+        assert bridge.metric("pointillist_bridge_over_quota_messages_total", camera_id=camera) == 0
+
+
+async def test_a_single_bridge_takes_all_since_its_publishers_may_know_no_confirmations(
+    mosquitto: Mosquitto, kafka: Kafka
+) -> None:
+    async with rig(mosquitto, kafka) as it:
+        await it.bridge(camera_messages_per_s=10, mode="single")
+        camera = new_camera()
+        it.cameras.frames(camera, range(1000))
+        await it.cameras.all_confirmed(camera, range(1000))
+
+
+async def test_the_bridge_counts_what_the_broker_refuses(mosquitto: Mosquitto, kafka: Kafka) -> None:
+    def connect() -> socket.socket:
+        link = socket.create_connection((mosquitto.host, mosquitto.port), 10)
+        link.sendall(b"\x10\x13\x00\x04MQTT\x05\x02\x00\x05\x00\x00\x06twins-")
+        assert link.recv(4)[:1] == b"\x20"
+        return link
+
+    async with rig(mosquitto, kafka) as it:
+        bridge = await it.bridge()
+
+        def refusals(what: str) -> float:
+            return bridge.metric("pointillist_mqtt_refusals_total", what=what)
+
+        before = refusals("takeover")
+        with connect(), connect() as second:
+            await until(lambda: refusals("takeover") == before + 1, "the takeover counted")
+            second.sendall(b"\x10\x00")
+            await until(lambda: refusals("protocol") == 1, "the broken protocol counted")

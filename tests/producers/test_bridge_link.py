@@ -23,6 +23,7 @@ from tests.producers.scripted_broker import (
     DISCONNECT,
     NOT_AUTHORIZED,
     PINGREQ,
+    SUBSCRIBE,
     TAKEN_OVER,
     ScriptedBroker,
     scripted_broker,
@@ -248,6 +249,17 @@ async def test_a_refused_subscription_ends_the_connection() -> None:
             assert not it.writable()
             broker.suback = 1
             await until(it.well, "a link that is well")
+
+
+async def test_a_broker_that_does_not_give_its_log_is_as_good_a_broker() -> None:
+    async with scripted_broker() as broker:
+        broker.log_suback = NOT_AUTHORIZED
+        async with linked(broker) as it:
+            await until(lambda: broker.count(SUBSCRIBE) == 2, "asked for the log too")
+            broker.publish("a/b", b"later", 1)
+            await until(lambda: len(it.came) == 1, "a message")
+            assert it.well()
+            assert len(broker.connects) == 1
 
 
 async def test_a_broker_that_is_not_there_is_waited_for_ever_longer(monkeypatch: pytest.MonkeyPatch) -> None:

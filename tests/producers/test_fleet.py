@@ -360,3 +360,10 @@ def test_what_a_fleet_says_beside_frames_does_not_grow_with_its_cameras() -> Non
         times = link_of(cameras)
         assert cameras / times.keepalive_s <= 250
         assert cameras / times.ledger_every_s <= 50
+
+
+def test_a_fleet_pings_less_often_by_tls_where_a_connection_costs_more() -> None:
+    assert link_of(250, secure=True) == LinkSettings()
+    for cameras in (2_000, 10_000):
+        assert cameras / link_of(cameras, secure=True).keepalive_s <= 100
+        assert link_of(cameras, secure=True).ledger_every_s == link_of(cameras).ledger_every_s

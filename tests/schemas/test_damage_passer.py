@@ -30,6 +30,8 @@ class Log:
         self.damaged = damaged
         self.hidden = hidden
         self.missing: set[int] = set()
+        self.silent: set[int] = set()
+        self.answers = 0
         self.at: dict[str, int] = {}
         self.away: Exception | None = None
         self.looks = 0
@@ -39,6 +41,9 @@ class Log:
 
     def seek(self, partition: str, offset: int) -> None:
         self.at[partition] = offset
+
+    def last_poll_timestamp(self, partition: str) -> int:
+        return self.answers
 
     async def end_offsets(self, partitions: list[str]) -> dict[str, int]:
         self.looks += 1
@@ -50,6 +55,9 @@ class Log:
         assert max_records == 1
         assert 0 < timeout_ms <= 1000
         offset = self.at.get(partition, 0)
+        if offset in self.silent:
+            return {}
+        self.answers += 1
         while offset in self.missing:
             offset += 1
         if offset in self.damaged:
@@ -144,6 +152,17 @@ async def test_nothing_is_passed_over_unless_something_behind_it_is_given(clock:
     slow.at["a"] = 10
     assert await stalled(slow, clock, ["a"]) == [0] * 5
     assert slow.at["a"] == 10
+
+
+async def test_what_kafka_does_not_answer_for_is_not_passed_over_though_it_gives_what_lies_behind(clock: Clock) -> None:
+    log = Log(60)
+    log.silent = {10}
+    log.at["a"] = 10
+    assert await stalled(log, clock, ["a"]) == [0] * 5
+    assert log.at["a"] == 10
+    log.silent = set(range(10, 60))
+    assert await stalled(log, clock, ["a"]) == [0] * 5
+    assert log.at["a"] == 10
 
 
 async def test_no_more_is_passed_over_than_the_most(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:

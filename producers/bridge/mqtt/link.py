@@ -14,6 +14,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
+from producers.bridge.mqtt.broker_log import LOG_FILTER
 from producers.bridge.mqtt.client import OnPublish, PacketClient
 from producers.bridge.settings import BridgeSettings
 from schemas.runtime.access import secured_on_loop, tls_refusal
@@ -66,6 +67,7 @@ class Link:
         self._subscribed = False
         self._paused = False
         self._holds_frames = False
+        self._log_asked: int | None = None
         self._closing = False
         self._reading: socket.socket | None = None
         client = self._client = PacketClient(settings.name, on_publish)
@@ -248,10 +250,14 @@ class Link:
         if self._settings.mode == "single" or not self._holds_frames:
             names.append(frame_filter(self._settings))
         client.subscribe([(name, SubscribeOptions(qos=1)) for name in names])
+        # Asked for by itself: a broker that does not tell what it logs is as good a broker.
+        _, self._log_asked = client.subscribe(LOG_FILTER, options=SubscribeOptions(qos=0))
 
     def _suback(
-        self, client: Client, _userdata: Any, _mid: int, reasons: list[ReasonCode], _properties: Properties | None
+        self, client: Client, _userdata: Any, mid: int, reasons: list[ReasonCode], _properties: Properties | None
     ) -> None:
+        if mid == self._log_asked:
+            return
         if any(reason.is_failure for reason in reasons):
             log.error("mqtt broker refused a subscription", reasons=[str(reason) for reason in reasons])
             client.disconnect()

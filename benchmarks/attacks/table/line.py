@@ -1,0 +1,114 @@
+"""One MQTT 5 connection of somebody who says what he likes and waits for nobody."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+from types import TracebackType
+from typing import Final, Self
+
+from producers.bridge.mqtt.packets import PUBLISH, PacketSplitter, ProtocolError, parse_publish
+from schemas.limits import MAX_BROKER_BYTES
+from schemas.runtime.access import Tls, secured
+
+ANSWER_S: Final = 5.0
+_CONNACK: Final = 0x20
+_NO_WAIT_S: Final = 0.02
+
+
+class Refused(OSError):  # noqa: N818  # what happened
+    """The broker has not let him in."""
+
+
+class Line:
+    """Connected and let in; raises `Refused` or another OSError when not. `first` goes out with the CONNECT already."""
+
+    def __init__(
+        self,
+        address: tuple[str, int],
+        tls: Tls | None,
+        client_id: str = "somebody",
+        will: tuple[str, bytes] | None = None,
+        first: bytes = b"",
+    ) -> None:
+        self.heard: list[tuple[str, bytes]] = []
+        """Topic and payload of each message that came."""
+        self._splitter = PacketSplitter(MAX_BROKER_BYTES)
+        self._packet_id = 0
+        plain = socket.create_connection(address, ANSWER_S)
+        self._link = plain if tls is None else secured(plain, tls.context(), address[0], ANSWER_S)
+        try:
+            self._link.settimeout(ANSWER_S)
+            self._link.sendall(connect(client_id, will) + first)
+            answer = self._link.recv(4)
+            if len(answer) < 4 or answer[0] != _CONNACK or answer[3]:
+                raise Refused(f"expected a CONNACK of success, got {answer.hex() or 'the end'}")
+        except BaseException:
+            self._link.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Without a word, so that the broker publishes the will."""
+        with contextlib.suppress(OSError):
+            self._link.shutdown(socket.SHUT_RDWR)
+        self._link.close()
+
+    def send(self, packets: bytes) -> None:
+        """Write; OSError when he has been thrown out."""
+        self._link.settimeout(ANSWER_S)
+        self._link.sendall(packets)
+
+    def subscribe(self, name: str) -> None:
+        """Ask for a filter at QoS 1; the answer is not waited for."""
+        self.send(self.subscription(name))
+
+    def subscription(self, name: str) -> bytes:
+        """A SUBSCRIBE packet."""
+        self._packet_id = self._packet_id % 65_535 + 1
+        return _packet(0x82, self._packet_id.to_bytes(2, "big") + b"\0" + _text(name.encode()) + b"\x01")
+
+    def listen(self) -> bool:
+        """Take in what has come, without waiting for more; whether the connection stands."""
+        self._link.settimeout(_NO_WAIT_S)
+        try:
+            while True:
+                data = self._link.recv(65_536)
+                if not data:
+                    return False
+                for first, body in self._splitter.feed(data):
+                    if first & 0xF0 == PUBLISH:
+                        found = parse_publish(first, body)
+                        self.heard.append((found.topic.decode(errors="replace"), found.payload))
+        except (TimeoutError, ssl.SSLWantReadError):
+            return True
+        except (OSError, ProtocolError):
+            return False
+
+
+def connect(client_id: str, will: tuple[str, bytes] | None = None) -> bytes:
+    """A CONNECT packet: clean start, keep-alive 60 s, the will at QoS 1 and retained."""
+    flags, said = 2, b""
+    if will is not None:
+        flags |= 0x2C
+        said = b"\0" + _text(will[0].encode()) + _text(will[1])
+    return _packet(0x10, _text(b"MQTT") + bytes((5, flags, 0, 60, 0)) + _text(client_id.encode()) + said)
+
+
+def _text(raw: bytes) -> bytes:
+    return len(raw).to_bytes(2, "big") + raw
+
+
+def _packet(first: int, body: bytes) -> bytes:
+    head, length = bytes((first,)), len(body)
+    while length > 127:
+        head, length = head + bytes((length & 127 | 128,)), length >> 7
+    return head + bytes((length,)) + body

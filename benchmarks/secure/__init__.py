@@ -1,0 +1,1 @@
+"""What TLS, certificates and rights cost: `python -m benchmarks.secure [--out docs/results/secure]`."""

@@ -1,0 +1,94 @@
+"""Which controllers of a Kafka vote: a question of its protocol, DescribeQuorum, that aiokafka 0.14 does not have."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import for_code
+from aiokafka.protocol.api import Request, RequestStruct, Response
+from aiokafka.protocol.types import CompactArray, CompactString, Int16, Int32, Int64, Schema, TaggedFields
+
+STALE_MS: Final = 2_000
+"""A voter that has asked for nothing new for so long is away; they ask twice a second at least."""
+_METADATA: Final = "__cluster_metadata"
+_REPLICAS: Final = CompactArray(
+    ("replica_id", Int32),
+    ("log_end_offset", Int64),
+    ("last_fetch_timestamp", Int64),
+    ("last_caught_up_timestamp", Int64),
+    ("tags", TaggedFields),
+)
+
+
+class _Answer(Response):  # type: ignore[misc]  # aiokafka has no annotations
+    API_KEY = 55
+    API_VERSION = 1
+    SCHEMA = Schema(
+        ("error_code", Int16),
+        (
+            "topics",
+            CompactArray(
+                ("name", CompactString("utf-8")),
+                (
+                    "partitions",
+                    CompactArray(
+                        ("partition", Int32),
+                        ("error_code", Int16),
+                        ("leader_id", Int32),
+                        ("leader_epoch", Int32),
+                        ("high_watermark", Int64),
+                        ("current_voters", _REPLICAS),
+                        ("observers", _REPLICAS),
+                        ("tags", TaggedFields),
+                    ),
+                ),
+                ("tags", TaggedFields),
+            ),
+        ),
+        ("tags", TaggedFields),
+    )
+
+
+class _Asked(RequestStruct):  # type: ignore[misc]  # aiokafka has no annotations
+    API_KEY = 55
+    API_VERSION = 1
+    FLEXIBLE_VERSION = True
+    RESPONSE_TYPE = _Answer
+    SCHEMA = Schema(
+        (
+            "topics",
+            CompactArray(
+                ("name", CompactString("utf-8")),
+                ("partitions", CompactArray(("partition", Int32), ("tags", TaggedFields))),
+                ("tags", TaggedFields),
+            ),
+        ),
+        ("tags", TaggedFields),
+    )
+
+
+class _DescribeQuorum(Request[_Asked]):  # type: ignore[misc]  # aiokafka has no annotations
+    API_KEY = 55
+
+    def build(self, request_struct_class: type[_Asked]) -> _Asked:
+        return request_struct_class([(_METADATA, [(0, {})], {})], {})
+
+
+async def voters(admin: AIOKafkaAdminClient) -> set[int]:
+    """The numbers of the controllers that vote and are at work, as the one that leads says.
+
+    Raises what aiokafka raises when Kafka does not answer, or knows no leading controller just now.
+    """
+    answer: Any = await admin._send_request(_DescribeQuorum())
+    said = answer.to_object()
+    if said["error_code"]:
+        raise for_code(said["error_code"])()
+    (topic,) = said["topics"]
+    (partition,) = topic["partitions"]
+    if partition["error_code"]:
+        raise for_code(partition["error_code"])()
+    found = partition["current_voters"]
+    # The one that leads has asked itself just now, by its own clock.
+    now_ms = max((each["last_fetch_timestamp"] for each in found), default=0)
+    return {each["replica_id"] for each in found if each["last_fetch_timestamp"] > now_ms - STALE_MS}

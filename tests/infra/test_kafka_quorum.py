@@ -1,0 +1,137 @@
+"""Who the nodes of a Kafka are is remembered, and an empty disk is known for a new one or a lost one."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from infra.cli.access import kafka_place
+from infra.local.files import write_json
+from infra.local.kafka import KafkaNodes
+from infra.local.kafka_quorum import NODES_FILE, Quorum, check_count, kafka_data, node_names
+from infra.local.ports import Ports
+from infra.local.process import COMMAND
+from infra.local.topics import TopicSpec, acknowledging
+from schemas.errors import StateError
+
+
+@pytest.fixture
+def quorum(state_dir: Path) -> Quorum:
+    return Quorum(state_dir, Ports(state_dir), 3)
+
+
+def written(state: Path, name: str) -> None:
+    """A node's disk as the storage tool leaves it."""
+    (state / name / "data").mkdir(parents=True)
+    (state / name / "data" / "meta.properties").write_text("version=1\n")
+
+
+def test_the_nodes_keep_their_ports_and_folder_ids_from_one_run_to_the_next(state_dir: Path, quorum: Quorum) -> None:
+    again = Quorum(state_dir, Ports(state_dir), 3)
+    assert again.controllers == quorum.controllers
+    assert [again.port(number) for number in (1, 2, 3)] == [quorum.port(number) for number in (1, 2, 3)]
+    assert len({quorum.port(number) for number in (1, 2, 3)}) == 3
+    parts = [re.split("[@:]", controller) for controller in quorum.controllers]
+    assert [number for number, *_ in parts] == ["1", "2", "3"]
+    ids = {folder for *_, folder in parts}
+    assert len(ids) == 3
+    assert all(len(each) == 22 and not each.startswith("-") for each in ids)
+
+
+def test_settings_name_every_controller_and_let_one_in_that_comes_back(quorum: Quorum) -> None:
+    places, join = quorum.settings().splitlines()
+    assert places == "controller.quorum.bootstrap.servers=" + ",".join(
+        f"127.0.0.1:{quorum.port(number)}" for number in (1, 2, 3)
+    )
+    assert join == "controller.quorum.auto.join.enable=true"
+
+
+def test_a_node_that_was_never_formatted_is_one_of_the_first_voters(quorum: Quorum) -> None:
+    assert quorum.format_options(2) == ["--initial-controllers", ",".join(quorum.controllers)]
+
+
+def test_a_node_that_lost_its_disk_is_no_voter_until_it_is_let_in(state_dir: Path, quorum: Quorum) -> None:
+    for number, name in enumerate(node_names(3)):
+        written(state_dir, name)
+        quorum.formatted(number + 1)
+    shutil.rmtree(state_dir / "kafka-2")
+    assert Quorum(state_dir, Ports(state_dir), 3).format_options(2) == ["--no-initial-controllers"]
+
+
+def test_when_most_disks_are_lost_no_node_begins_anew(state_dir: Path, quorum: Quorum) -> None:
+    for number, name in enumerate(node_names(3)):
+        written(state_dir, name)
+        quorum.formatted(number + 1)
+    for name in ("kafka-1", "kafka-3"):
+        shutil.rmtree(state_dir / name)
+    with pytest.raises(
+        StateError, match=r"expected the data of most of Kafka's 3 nodes in .*, there is that of kafka-2"
+    ):
+        quorum.format_options(3)
+
+
+@pytest.mark.parametrize(("made", "asked"), [(1, 3), (3, 1)])
+def test_another_number_of_nodes_than_the_folders_is_refused(state_dir: Path, made: int, asked: int) -> None:
+    if made == 1:
+        written(state_dir, "kafka")
+    else:
+        Quorum(state_dir, Ports(state_dir), made)
+    check_count(state_dir, made)
+    with pytest.raises(
+        StateError, match=f"expected --kafka-nodes {made}, for so many has the Kafka of .*, got {asked}"
+    ):
+        KafkaNodes(state_dir, Ports(state_dir), asked)
+
+
+def test_up_says_which_numbers_of_nodes_there_are(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [*COMMAND, "up", "--kafka-nodes", "2", "--state", str(tmp_path)], check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert done.stderr == "error: --kafka-nodes: input should be 1 or 3, got 2\n"
+
+
+def test_the_logs_of_all_nodes_are_found_but_those_that_are_lost(state_dir: Path) -> None:
+    written(state_dir, "kafka")
+    assert kafka_data(state_dir) == [state_dir / "kafka" / "data"]
+    shutil.rmtree(state_dir / "kafka")
+    Quorum(state_dir, Ports(state_dir), 3)
+    for name in ("kafka-1", "kafka-3"):
+        written(state_dir, name)
+    assert kafka_data(state_dir) == [state_dir / name / "data" for name in ("kafka-1", "kafka-3")]
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [(["kafka"], "127.0.0.1:1"), (["kafka-2", "kafka-1", "kafka-3"], "127.0.0.1:2,127.0.0.1:1,127.0.0.1:3")],
+)
+def test_who_joins_a_state_folder_is_told_of_every_node(state_dir: Path, names: list[str], expected: str) -> None:
+    roles = {name: {"listen": f"127.0.0.1:{number + 1}"} for number, name in enumerate(names)}
+    write_json(state_dir / "roles.json", {**roles, "mosquitto": {"listen": "127.0.0.1:9"}})
+    assert kafka_place(None, state_dir, "audit") == expected
+
+
+@pytest.mark.parametrize(("copies", "needed"), [(1, 1), (2, 1), (3, 2), (5, 4)])
+def test_a_record_is_acknowledged_when_all_copies_but_one_have_it(copies: int, needed: int) -> None:
+    assert acknowledging(copies) == needed
+    said = TopicSpec(replication=copies).settings().get("min.insync.replicas")
+    assert said == (None if copies == 1 else str(needed))
+
+
+@pytest.mark.parametrize("text", ["{", None])
+def test_nodes_that_nothing_names_any_more_are_not_taken_for_new_ones(state_dir: Path, text: str | None) -> None:
+    Quorum(state_dir, Ports(state_dir), 3)
+    file = state_dir / NODES_FILE
+    if text is None:
+        file.unlink()
+    else:
+        file.write_text(text)
+    Quorum(state_dir, Ports(state_dir), 3)  # none has begun: they are new
+    file.unlink()
+    written(state_dir, "kafka-2")
+    with pytest.raises(StateError, match=r"expected .*kafka-nodes\.json beside the data of Kafka's nodes"):
+        Quorum(state_dir, Ports(state_dir), 3)

@@ -1,0 +1,137 @@
+"""Three Kafka nodes without the rest of the system: what they hold survives any one of them."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+
+from infra.kafka_files import read_topic
+from infra.local.copies import await_copies
+from infra.local.kafka import Kafka, KafkaNodes
+from infra.local.kafka_quorum import kafka_data
+from infra.local.ports import Ports
+from infra.local.topics import TopicSpec, create_topics
+from schemas.runtime.kafka_clients import end, leave, start
+
+pytestmark = [pytest.mark.brokers, pytest.mark.slow]
+TOPIC = "three.nodes"
+PARTITIONS = 3
+LIMIT_MS = 30_000
+"""Of a client for an answer: without help it would wait so long for a node that hangs."""
+GAP_S = 10.0
+
+
+@pytest.fixture(scope="module")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaNodes]:
+    state = tmp_path_factory.mktemp("nodes")
+    found = KafkaNodes(state, Ports(state), 3)
+    try:
+        with ThreadPoolExecutor(3) as starting:
+            list(starting.map(Kafka.start, found.nodes))
+        asyncio.run(create_topics(found.bootstrap, {TOPIC: TopicSpec(PARTITIONS, 3)}))
+        asyncio.run(await_copies(found.bootstrap, 60))
+        yield found
+    finally:
+        for node in found.nodes:
+            if node.poll() is None:
+                node.resume()
+                node.kill()
+
+
+async def write(kafka: KafkaNodes, values: list[bytes], over_s: float = 0.0) -> float:
+    """Write `values` to all partitions in turn, over at least so long; the longest wait for an answer, in s."""
+    producer = AIOKafkaProducer(
+        bootstrap_servers=kafka.bootstrap, enable_idempotence=True, acks="all", request_timeout_ms=LIMIT_MS
+    )
+    longest = 0.0
+    try:
+        await start(producer)
+        for number, value in enumerate(values):
+            begun = time.monotonic()
+            async with asyncio.timeout(LIMIT_MS / 1000):
+                await producer.send_and_wait(TOPIC, value, partition=number % PARTITIONS)
+            longest = max(longest, time.monotonic() - begun)
+            await asyncio.sleep(over_s / len(values))
+    finally:
+        await end(producer, 2.0)
+    return longest
+
+
+async def held(kafka: KafkaNodes) -> set[bytes]:
+    """What a reader gets."""
+    consumer = AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap, auto_offset_reset="earliest")
+    places = [TopicPartition(TOPIC, number) for number in range(PARTITIONS)]
+    found: set[bytes] = set()
+    try:
+        await start(consumer)
+        consumer.assign(places)
+        ends = await consumer.end_offsets(places)
+        while any([await consumer.position(tp) < ends[tp] for tp in places]):
+            for records in (await consumer.getmany(timeout_ms=200)).values():
+                found |= {record.value for record in records}
+    finally:
+        await leave(consumer.stop, deadline_s=5.0)
+    return found
+
+
+async def test_kafkas_own_topics_too_are_acknowledged_by_two_of_three(kafka: KafkaNodes) -> None:
+    consumer = AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap, group_id="any", enable_auto_commit=False)
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap)
+    try:
+        await start(consumer)
+        consumer.assign([TopicPartition(TOPIC, 0)])
+        await consumer.commit({TopicPartition(TOPIC, 0): 0})
+        await start(admin)
+        for topic in await admin.describe_topics([TOPIC, "__consumer_offsets"]):
+            assert {len(each["replicas"]) for each in topic["partitions"]} == {3}
+            asked = ConfigResource(ConfigResourceType.TOPIC, topic["topic"])
+            ((_, _, _, _, settings),) = (await admin.describe_configs([asked]))[0].resources
+            said = {name: value for name, value, *_ in settings}
+            assert said["min.insync.replicas"] == "2"
+            assert said["unclean.leader.election.enable"] == "false"
+    finally:
+        await leave(consumer.stop, admin.close, deadline_s=5.0)
+
+
+async def test_a_node_that_hangs_is_left_long_before_the_clients_own_limit(kafka: KafkaNodes) -> None:
+    values = [b"hang %d" % number for number in range(60)]
+    writing = asyncio.create_task(write(kafka, values, over_s=3.0))
+    await asyncio.sleep(1.0)
+    kafka.nodes[0].pause()
+    try:
+        assert await writing < GAP_S
+        assert set(values) <= await held(kafka)
+    finally:
+        kafka.nodes[0].resume()
+    await await_copies(kafka.bootstrap, 60)
+
+
+async def test_a_node_that_lost_its_disk_votes_again_and_with_it_another_is_killed_under_load_and_nothing_is_lost(
+    kafka: KafkaNodes,
+) -> None:
+    before = [b"before %d" % number for number in range(9)]
+    await write(kafka, before)
+    lost, other = kafka.nodes[1], kafka.nodes[2]
+    lost.kill()
+    shutil.rmtree(lost.data)
+    during = [b"during %d" % number for number in range(9)]
+    await write(kafka, during)
+    await asyncio.to_thread(lost.start)
+    await await_copies(kafka.bootstrap, 60)
+    assert {record.value for record in read_topic(lost.data, TOPIC)} >= {*before, *during}
+    # Without its vote, no controller would be elected now.
+    after = [b"after %d" % number for number in range(60)]
+    writing = asyncio.create_task(write(kafka, after, over_s=3.0))
+    await asyncio.sleep(1.0)
+    other.kill()
+    assert await writing < GAP_S
+    assert await held(kafka) >= {*before, *during, *after}
+    assert {r.value for r in read_topic(kafka_data(lost.folder.parent), TOPIC)} >= {*before, *during, *after}

@@ -1,0 +1,104 @@
+"""A client leaves a node that the others miss; without others it asks no more than before."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from schemas.runtime.kafka_nodes import CONNECT_S, WHO_IS_THERE_S, leave_missing_nodes
+
+METADATA, FETCH, JOIN_GROUP = 3, 1, 11
+PATIENCE_S = 15.0
+
+
+class _Connection:
+    def __init__(self) -> None:
+        self.open = True
+        self.broken_off = False
+        self._writer: SimpleNamespace | None = SimpleNamespace(transport=SimpleNamespace(abort=self._abort))
+        self._request_timeout = 0.0
+        self.waits: list[tuple[int, float]] = []
+
+    def send(self, request: Any, expect_response: bool = True) -> object:
+        self.waits.append((request.API_KEY, self._request_timeout))
+        return object()
+
+    def close(self) -> None:
+        self.open = False
+        self._writer = None
+
+    def _abort(self) -> None:
+        self.broken_off = True
+
+
+class _Client:
+    """What is used of aiokafka's client."""
+
+    def __init__(self) -> None:
+        self._request_timeout_ms = round(1000 * PATIENCE_S)
+        self._metadata_max_age_ms: float = 300_000
+        self._conns: dict[tuple[object, int], _Connection] = {}
+        self.listeners: list[Callable[[Any], None]] = []
+        self.cluster = SimpleNamespace(add_listener=self.listeners.append)
+
+    async def _get_conn(self, node: object, *, group: int = 0) -> _Connection:
+        return self._conns.setdefault((node, group), _Connection())
+
+    def hear_of(self, *nodes: int) -> None:
+        brokers = [SimpleNamespace(nodeId=node) for node in nodes]
+        for listener in self.listeners:
+            listener(SimpleNamespace(brokers=lambda: brokers))
+
+
+@pytest.fixture
+def client() -> _Client:
+    client = _Client()
+    leave_missing_nodes(SimpleNamespace(_client=client))
+    return client
+
+
+async def test_connections_to_a_node_that_the_others_miss_are_ended(client: _Client) -> None:
+    connections: Mapping[tuple[int, int], _Connection] = {
+        (node, group): await client._get_conn(node, group=group) for node in (1, 2, 3) for group in (0, 1)
+    }
+    client.hear_of(1, 2, 3)
+    assert all(each.open for each in connections.values())
+    client.hear_of(1, 3)
+    assert [place for place, each in connections.items() if not each.open] == [(2, 0), (2, 1)]
+    assert [place for place, each in connections.items() if each.broken_off] == [(2, 0), (2, 1)]
+    client.hear_of(1, 3)  # those that are ended already
+
+
+async def test_the_first_connection_which_has_no_number_yet_stays(client: _Client) -> None:
+    first = await client._get_conn("bootstrap")
+    client.hear_of(1, 2)
+    assert first.open
+
+
+def test_several_nodes_are_asked_often_and_one_as_before(client: _Client) -> None:
+    client.hear_of(1)
+    assert client._metadata_max_age_ms == 300_000
+    client.hear_of(1, 2, 3)
+    assert client._metadata_max_age_ms == 1000 * WHO_IS_THERE_S
+
+
+async def test_only_what_any_node_can_answer_is_not_waited_for(client: _Client) -> None:
+    connection = await client._get_conn(1)
+    assert await client._get_conn(1) is connection
+    for key in (METADATA, FETCH, JOIN_GROUP, METADATA):
+        connection.send(SimpleNamespace(API_KEY=key))
+    assert connection.waits == [
+        (METADATA, WHO_IS_THERE_S), (FETCH, PATIENCE_S), (JOIN_GROUP, PATIENCE_S), (METADATA, WHO_IS_THERE_S)
+    ]  # fmt: skip
+
+
+def test_a_connection_to_a_node_that_hangs_holds_up_no_others_for_long(client: _Client) -> None:
+    assert client._request_timeout_ms == 1000 * CONNECT_S
+
+
+async def test_a_client_that_is_none_of_aiokafkas_is_left_as_it_is() -> None:
+    leave_missing_nodes(SimpleNamespace(start=asyncio.sleep))
