@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 from infra.environment import Environment, accepted_generations, attached_camera_key
 from infra.layout import Layout
 from infra.pki.authority import Authority
 from infra.pki.enrolment import Enrolment, enroll
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, SecretError
 from schemas.identity import CameraId, camera_id
-from schemas.keys import CameraKey
+from schemas.keys import CameraKey, derive_camera_key
 from schemas.runtime.access import Tls
 
 
@@ -45,7 +46,9 @@ def camera_identity(name: str | None, enrolment: Path | None, state: Path | None
         return CameraIdentity(attached_camera_key(environment, identity))
     layout = Layout(state.resolve())
     if environment.camera_key is not None or environment.camera_key_file is not None:
-        return CameraIdentity(attached_camera_key(environment, identity), home=layout.folder)
+        given = attached_camera_key(environment, identity)
+        _check_key(layout, given)
+        return CameraIdentity(given, home=layout.folder)
     return issued_identity(layout, identity)
 
 
@@ -62,6 +65,24 @@ def issued_identity(layout: Layout, identity: CameraId) -> CameraIdentity:
     if not file.is_file() or Enrolment.read(file).key.export() != key.export():
         enroll(Authority(layout.pki), key, file)
     return CameraIdentity(key, Enrolment.read(file).tls, home=layout.folder)
+
+
+def _check_key(layout: Layout, given: CameraKey) -> None:
+    """Raise SecretError for a key that the system of the folder does not take, where its secret is there to tell."""
+    if not layout.secret_file.is_file():
+        return
+    issued = derive_camera_key(layout.fleet_secret(), given.camera_id, given.generation)
+    if issued.export() != given.export():
+        raise SecretError(
+            f"expected the key of {given.camera_id} in POINTILLIST_CAMERA_KEY or its _FILE, as the system of "
+            f"{layout.folder} issues it; got that of another camera or another fleet"
+        )
+
+
+def resembling(name: str, layout: Layout) -> str | None:
+    """A camera that the system of the folder knows and whose name is nearly the same; None for a name that it knows."""
+    known = [f"{file.parent.name}/{file.stem}" for file in layout.keys.glob("*/*.key")]
+    return None if name in known else next(iter(get_close_matches(name, known, n=1, cutoff=0.8)), None)
 
 
 def state_home() -> Path:

@@ -21,6 +21,7 @@ from producers.faults import FaultPlan
 from producers.keeping import Keeping
 from producers.metrics import Instruments
 from producers.publisher import Broker, LinkSettings
+from producers.publisher.first_answer import FIRST_ANSWER_S
 from producers.redteam.team import RedTeam
 from producers.scenario import CameraSettings, Fault, Scenario
 from producers.spool.folder import spool_root
@@ -122,6 +123,7 @@ async def run_camera(
     """
     start = Start(spool_root(state) / settings.camera_id / "started.json", attached=True)
     secure = {settings.camera_id: tls} if tls is not None else None
+    link = link or link_of(1).model_copy(update={"first_answer_s": FIRST_ANSWER_S})
     fleet = _Fleet([settings], [], mqtt, state, {settings.camera_id: key}, registry, health, link, start, secure, login)
     return await fleet.run(stop, ends_at_ms, drain_s)
 

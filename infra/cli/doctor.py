@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json as json_format
 import shutil
 import subprocess
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -131,6 +132,7 @@ def _bundles() -> str:
 @app.command()
 def doctor(
     state: Annotated[Path, typer.Option(help="Where `up` will keep its state.")] = Path(".pointillist"),
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Say what is there, what is missing and how to get it. Exit status 2 when `up` cannot work."""
     findings = [
@@ -145,9 +147,13 @@ def doctor(
         _finding("Grafana", _grafana, needed=False),
         _finding("data sets", _data, needed=False),
     ]
+    ready = all(finding.ok or not finding.needed for finding in findings)
+    if json:
+        typer.echo(json_format.dumps({"ready": ready, "parts": [asdict(finding) for finding in findings]}, indent=2))
+        raise typer.Exit(0 if ready else UserError.exit_code)
     table = Table("", "part", "found", title="doctor", title_justify="left")
     for finding in findings:
         table.add_row("ok" if finding.ok else ("MISSING" if finding.needed else "absent"), finding.what, finding.found)
     Console(soft_wrap=True).print(table)
-    if not all(finding.ok or not finding.needed for finding in findings):
+    if not ready:
         raise typer.Exit(UserError.exit_code)

@@ -33,6 +33,7 @@ from infra.up.identities import prepare_identities
 from infra.up.processes import FLEET_PENDING, LocalRoles, Role
 from infra.up.settings import UpSettings, bundle_folder, camera_messages, checks_for_triggers, scenario_document
 from infra.up.supervisor import Supervisor
+from infra.up.system_state import PAGES, CameraState, camera_states
 from infra.up.table import LiveTable
 from infra.up.watching import Watching, check_receivers
 from producers.publisher.told import overridden, read_told
@@ -215,7 +216,12 @@ class _Run:
         self._fleet = local.fleet()
         self._supervisor.start(self._fleet)
         self._watching.scrape([*self._roles, self._fleet])
-        self._live.begin({role.name: role for role in [*self._roles, self._fleet]}, self._startup_s)
+        pages = [role for role in self._brokers if role.name in PAGES]
+        shown = {role.name: role for role in [*self._roles, self._fleet, *pages]}
+        self._live.begin(shown, self._startup_s, self._broken_cameras)
+
+    def _broken_cameras(self) -> list[CameraState]:
+        return [camera for camera in camera_states(self._layout) if camera.broken]
 
     def _begin_beside(self, role: Role) -> None:
         self._brokers.append(role)

@@ -11,17 +11,19 @@ from av.container import InputContainer
 from numpy.typing import NDArray
 
 from producers.sources.clock import StreamClock
+from producers.sources.framing import Framing
 from schemas.errors import SourceError, SourceHung
 
 
-def check_video(container: InputContainer, name: str) -> None:
-    """Raise `SourceError` unless there is a video stream that can be decoded."""
+def check_video(container: InputContainer, name: str, framing: Framing) -> None:
+    """Raise `SourceError` unless there is a video stream that can be decoded, whose pictures have what is cut out."""
     if not container.streams.video:
         kinds = ", ".join(stream.type for stream in container.streams) or "none"
         raise SourceError.of(name, f"expected a video stream, got {kinds}")
     # Without a decoder a stream has no codec context, whatever the annotation says.
     if not getattr(container.streams.video[0], "codec_context", None):
         raise SourceError.of(name, "no decoder for its video stream")
+    framing.check(name, container.streams.video[0].width, container.streams.video[0].height)
 
 
 def decode_video(

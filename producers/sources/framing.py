@@ -40,6 +40,11 @@ class Framing:
         """The framing that the settings ask for."""
         return cls(settings.rotate, settings.privacy, settings.region, settings.size, settings.channels)
 
+    def check(self, name: str, width: int, height: int) -> None:
+        """Raise `SourceError` when the pictures of `name` do not have the region; a size of 0 is not known yet."""
+        if self.region is not None and width and height:
+            check_region(self.region, *((height, width) if self.rotate % 180 else (width, height)), name)
+
     def __call__(self, picture: Picture) -> Picture:
         """`picture` (H, W, C) uint8, contiguous; `SourceError` when it lacks the region or is too large to travel."""
         picture = blacken(turn(picture, self.rotate), self.privacy)
@@ -77,12 +82,15 @@ def crop(picture: Picture, region: tuple[int, int, int, int] | None) -> Picture:
     if region is None:
         return picture
     x, y, width, height = region
-    if x + width > picture.shape[1] or y + height > picture.shape[0]:
-        raise SourceError.of(
-            "picture",
-            f"expected a region inside {picture.shape[1]}x{picture.shape[0]}, got {width}x{height} at ({x}, {y})",
-        )
+    check_region(region, picture.shape[1], picture.shape[0])
     return picture[y : y + height, x : x + width]
+
+
+def check_region(region: tuple[int, int, int, int], width: int, height: int, name: str = "picture") -> None:
+    """Raise `SourceError` unless a region (x, y, width, height) lies inside a picture of this size."""
+    x, y, wide, high = region
+    if x + wide > width or y + high > height:
+        raise SourceError.of(name, f"expected a region inside {width}x{height}, got {wide}x{high} at ({x}, {y})")
 
 
 def resize(picture: Picture, size: tuple[int, int] | None) -> Picture:

@@ -64,7 +64,7 @@ def open_container(settings: SourceSettings, name: str) -> InputContainer:
         # str(error) would repeat the whole address.
         raise SourceError.of(name, getattr(error, "strerror", None) or type(error).__name__) from None
     try:
-        check_video(container, name)
+        check_video(container, name, Framing.of(settings))
     except SourceError:
         container.close()
         raise

@@ -81,7 +81,7 @@ class VideoSource:
             reason = getattr(error, "strerror", None) or type(error).__name__
             raise SourceError.of(self._name, reason) from None
         try:
-            check_video(container, self._name)
+            check_video(container, self._name, self._frame)
         except SourceError:
             container.close()
             raise
