@@ -62,6 +62,8 @@ class Meters:
         truth = metrics.TRUTH.on(registry)
         self._correct, self._wrong = truth.labels("correct"), truth.labels("wrong")
         self._camera_truth = metrics.CAMERA_TRUTH.on(registry)
+        self._verdicts = metrics.VERDICTS.on(registry)
+        self._classes: set[str] = set()
         self._attacked: set[str] = set()
         self._alerts = metrics.ALERTS.on(registry)
         self._dead_letters = metrics.DEAD_LETTERS.on(registry)
@@ -84,6 +86,8 @@ class Meters:
         self._flagged = metrics.CAMERA_FLAGGED.on(registry)
         self._evidence = metrics.CAMERA_EVIDENCE.on(registry)
         self._probe_share = metrics.CAMERA_PROBE_SHARE.on(registry)
+        self._impaired = metrics.CAMERA_IMPAIRED.on(registry)
+        self._impairments: set[tuple[str, str]] = set()
         self._camera_alerts = metrics.CAMERA_ALERTS.on(registry)
         self._alerted: set[str] = set()
         self._shown: set[str] = set()
@@ -111,19 +115,25 @@ class Meters:
             self._ahead_ms = max(self._ahead_ms, -late)
         metrics.observe_often(self._latency, {late / 1000: count for late, count in late_ms.items()})
         # Of all frames there are few kinds, but for whose they are, and that is asked only where one is attacked.
-        kinds = Counter([(row.truth, row.class_id) for row in rows])
-        truths = {wire: Truth.from_wire(wire) for wire in {wire for wire, _ in kinds}}
-        for (wire, class_id), count in kinds.items():
+        kinds = Counter([(row.truth, row.class_id, row.class_name) for row in rows])
+        truths = {wire: Truth.from_wire(wire) for wire in {wire for wire, _, _ in kinds}}
+        for (wire, class_id, class_name), count in kinds.items():
+            self._verdicts.labels(self._bounded_class(class_name)).inc(count)
             truth = truths[wire]
             if truth is not None and not truth.attacked:
-                (self._correct if truth.class_id == class_id else self._wrong).inc(count)
+                if truth.class_id == class_id:
+                    self._correct.inc(count)
+                else:
+                    row = next(row for row in rows if (row.truth, row.class_id) == (wire, class_id))
+                    self._wrong.inc(count, metrics.exemplar(row.camera, row.boot, row.seq))
         if self._attacked or any(truth is not None and truth.attacked for truth in truths.values()):
             for row in rows:
                 truth = truths[row.truth]
                 if truth is not None:
-                    self._judge(row.camera, truth, correct=truth.class_id == row.class_id)
+                    self._judge(row, truth)
 
-    def _judge(self, camera: str, truth: Truth, *, correct: bool) -> None:
+    def _judge(self, row: FrameRow, truth: Truth) -> None:
+        camera, correct = row.camera, truth.class_id == row.class_id
         if truth.attacked and camera not in self._attacked and len(self._attacked) < metrics.MAX_CAMERA_SERIES:
             self._attacked.add(camera)
             # Made at once: the increase of a series that begins with its first frame would miss that frame.
@@ -133,13 +143,19 @@ class Meters:
         if truth.attacked or camera in self._attacked:
             name = camera if camera in self._attacked else "other"
             picture, result = "attacked" if truth.attacked else "clean", "correct" if correct else "wrong"
-            self._camera_truth.labels(name, picture, result).inc()
+            which = None if correct else metrics.exemplar(camera, row.boot, row.seq)
+            self._camera_truth.labels(name, picture, result).inc(1, which)
 
     def _bounded(self, stage: str, reason: str) -> tuple[str, str]:
         """The labels, as long as there are few: they come from records."""
         if len(self._letter_labels) < 100:
             self._letter_labels.add((stage, reason))
         return (stage, reason) if (stage, reason) in self._letter_labels else ("other", "other")
+
+    def _bounded_class(self, name: str) -> str:
+        if len(self._classes) < metrics.MAX_CLASS_SERIES:
+            self._classes.add(name)
+        return name if name in self._classes else "other"
 
     def count_alerts(self, alerts: Sequence[Alert]) -> None:
         """Alerts raised, by kind and by camera."""
@@ -175,8 +191,11 @@ class Meters:
         """How many copies Kafka lacks of the partitions that are read."""
         self._copies_missing.set(copies)
 
-    def show_cameras(self, cameras: Sequence[Camera], now_ms: int, forget_after_s: float) -> None:
-        """Age, flagged share, evidence and probe share of the cameras heard last; the series of the others are removed.
+    def show_cameras(
+        self, cameras: Sequence[Camera], now_ms: int, forget_after_s: float, silent_after_s: float
+    ) -> None:
+        """Age, state, flagged share, evidence and probe share of the cameras heard last; the series of the others are
+        removed.
 
         Also how far the clock of any camera was ahead since the last call.
         """
@@ -185,14 +204,22 @@ class Meters:
         ages = [(age_s, camera) for camera in cameras if (age_s := camera.age_s(now_ms)) is not None]
         heard = [(age_s, camera) for age_s, camera in ages if age_s <= forget_after_s]
         heard.sort(key=lambda pair: pair[0])
-        shown = set()
+        shown, impaired = set(), set()
         for age_s, camera in heard[: metrics.MAX_CAMERA_SERIES]:
             shown.add(camera.name)
             self._age.labels(camera.name).set(age_s)
             self._flagged.labels(camera.name).set(camera.flagged_share() or 0.0)
             self._evidence.labels(camera.name).set(camera.level)
             self._probe_share.labels(camera.name).set(camera.probe_share() or 0.0)
+            state = camera.state(now_ms, silent_after_s)
+            if state != "online":
+                impaired.add((camera.name, state))
         for name in self._shown - shown:
             for family in (self._age, self._flagged, self._evidence, self._probe_share):
                 family.remove(name)
         self._shown = shown
+        for labels in impaired:
+            self._impaired.labels(*labels).set(1)
+        for labels in self._impairments - impaired:
+            self._impaired.remove(*labels)
+        self._impairments = impaired

@@ -318,7 +318,8 @@ class Recorder:
         purge_at = time.monotonic()
         while True:
             heard = self._board.heard_last(MAX_CAMERA_SERIES)
-            self._meters.show_cameras(heard, monotonic_ms(), self._settings.forget_after_s)
+            settings = self._settings
+            self._meters.show_cameras(heard, monotonic_ms(), settings.forget_after_s, settings.silent_after_s)
             await self._save_board()
             await self._ask_kafka()
             await asyncio.gather(self._log.tell(self._offsets), self._letters.tell(self._offsets))

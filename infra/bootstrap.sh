@@ -17,6 +17,7 @@ has mosquitto || packages+=(mosquitto)
 has mvn || packages+=(maven)
 python3 -c 'import venv, ensurepip' 2>/dev/null || packages+=(python3 python3-venv)
 has prometheus || optional+=(prometheus)
+has prometheus-alertmanager || has alertmanager || optional+=(prometheus-alertmanager)
 if [[ $purpose == test ]]; then
     packages+=("${optional[@]}")
     optional=()

@@ -190,7 +190,7 @@ def role_file(folder: Path, role: Role) -> Path:
 def issue_role_secrets(folder: Path, fleet_secret: bytes) -> None:
     """Lay down what each role of a running system is given."""
     roots = Roots.of_fleet(fleet_secret)
-    for role in (Role.BRIDGE, Role.PROCESSOR, Role.RECORDER, Role.CONSOLE):
+    for role in (Role.BRIDGE, Role.PROCESSOR, Role.RECORDER, Role.AUDITOR, Role.CONSOLE):
         write_private(role_file(folder, role), roots.of(role).export())
 
 

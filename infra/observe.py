@@ -12,7 +12,7 @@ from threading import Lock, Thread
 from typing import Final
 
 from prometheus_client import CollectorRegistry, ProcessCollector
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.exposition import choose_encoder
 
 from schemas.errors import ConfigError
 from schemas.metrics import BUILD_INFO
@@ -85,7 +85,9 @@ def serve(registry: CollectorRegistry, health: Health, address: tuple[str, int])
 
         def do_GET(self) -> None:
             if self.path.startswith("/metrics"):
-                self._answer(200, CONTENT_TYPE_LATEST, generate_latest(registry))
+                # Exemplars have a place in OpenMetrics alone: whoever can read that says so.
+                encode, content_type = choose_encoder(self.headers.get("Accept", ""))
+                self._answer(200, content_type, encode(registry))
             elif self.path.startswith("/healthz"):
                 well, conditions = health.report()
                 body = json.dumps({"ok": well, "conditions": conditions}).encode()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from functools import cache
 from importlib.metadata import version
@@ -12,6 +13,7 @@ from typing import Final
 import structlog
 
 from producers.faults import FaultPlan
+from producers.gate.motion import MotionGate
 from producers.metrics import Instruments
 from producers.publisher import Broker, LinkSettings, Publisher
 from producers.publisher.commands import CameraControl
@@ -21,6 +23,7 @@ from producers.sealing import Sealing
 from producers.sources.opening import open_source
 from producers.sources.source import Source
 from producers.spool import Spool
+from producers.threads import beside
 from producers.turns import Turns
 from schemas.errors import SecretError, SourceError, SourceHung, StateError, WireError
 from schemas.identity import Identity
@@ -37,6 +40,9 @@ _RETRY_S: Final = (0.5, 15.0)
 _LATE_S: Final = 5.0
 """A camera that is later than this, after a pause of the machine, goes on from now instead of catching up."""
 _OFF_S: Final = 0.1
+_HOURS_S: Final = 1.0
+_AHEAD: Final = 64
+"""Frames of a live source of which all are wanted that may wait for the loop."""
 _TURNS: Final = 8
 """Frames that a camera without a rate may publish before the others have their turn."""
 
@@ -64,16 +70,25 @@ class Camera:
             raise SecretError(f"expected the key of {settings.camera_id}, got that of {key.camera_id}")
         self.settings = settings
         self.ended = False
+        self.closed = False
+        self.resting = False
+        """Whether its schedule keeps it from sending now."""
+        self.still = 0
+        """Frames that were not sent because nothing moved in them."""
+        self.trouble = ""
+        """Why its source gives nothing now, without its address; empty when it does."""
         self.spool = Spool(folder, settings.camera_id, settings.spool)
         self._key = key
         self._instruments = instruments
         self._turns = turns or Turns()
         self._control = CameraControl(folder, key, settings.encoding)
         self._temporal = TemporalEncoder(settings.unchanged_rms)
+        self._gate = MotionGate(settings.motion) if settings.motion is not None else None
         self._faults = FaultPlan((), 0)
         self._size = (0, 0, 0)
         self._source: Source | None = None
         self._opening: asyncio.Future[Source] | None = None
+        self._masks: threading.Thread | None = None
         self._kind = ""
         self._phase_s = 0.0
         self.publisher = Publisher(
@@ -102,7 +117,7 @@ class Camera:
         When this is cancelled the opening goes on, and the next call waits for it.
         """
         if self._opening is None:
-            self._opening = asyncio.ensure_future(asyncio.to_thread(self._open))
+            self._opening = beside(self._open, f"open-{self.settings.camera_id}")
         try:
             self._source = await asyncio.shield(self._opening)
         finally:
@@ -112,15 +127,21 @@ class Camera:
 
     def _open(self) -> Source:
         """Runs in a thread, so that neither this nor the mask codebook, made here, holds up other cameras."""
-        dropped = self._control.encoding.dropped_per_block
-        kept_mask(self._key, 0, 0, BLOCK, BLOCK, dropped)
+        # Beside the opening, which mostly waits: a source that does not open says so at once, and one that does is read
+        # at once, before many of its frames have come.
+        if self._masks is None:
+            sizes = BLOCK, BLOCK, self._control.encoding.dropped_per_block
+            name = f"masks-{self.settings.camera_id}"
+            self._masks = threading.Thread(target=kept_mask, args=(self._key, 0, 0, *sizes), name=name, daemon=True)
+            self._masks.start()
         source = open_source(self.settings.source, self.settings.index)
-        if not source.live:
-            try:
+        try:
+            self._masks.join()
+            if not source.live:
                 source.seek(self.spool.position)
-            except BaseException:
-                source.close()
-                raise
+        except BaseException:
+            source.close()
+            raise
         return source
 
     async def run(self) -> None:
@@ -130,6 +151,7 @@ class Camera:
             published = self.spool.current.next
             try:
                 if self._source is None:
+                    await self._await_hours()
                     await self.open_source()
                 await self._capture()
             except Exception as error:
@@ -165,6 +187,7 @@ class Camera:
 
     async def close(self, timeout_s: float) -> None:
         """Disconnect and release the spool."""
+        self.closed = True
         try:
             if self._opening is not None:
                 self._opening.add_done_callback(_close_opened)
@@ -178,24 +201,46 @@ class Camera:
     async def _capture(self) -> None:
         source, self._source = self._source, None
         assert source is not None
-        reader = read_from(source)
+        paced = self.settings.fps > 0
+        reader = read_from(source, 1 if paced else _AHEAD)
         try:
-            if self.settings.fps > 0:
-                await self._capture_paced(reader, source.live)
-            else:
-                await self._capture_unpaced(reader, source.live)
+            ended = await (self._capture_paced if paced else self._capture_unpaced)(reader, source.live)
         finally:
             reader.close()
-        self.finish()
+        if ended:
+            self.finish()
 
-    async def _capture_paced(self, reader: Reader, live: bool) -> None:
-        """Frame k at start + k / fps, whatever the broker does: the spool takes what it cannot."""
+    def _in_hours(self) -> bool:
+        schedule = self.settings.schedule
+        return schedule is None or schedule.holds(time.time())
+
+    async def _await_hours(self) -> None:
+        """Return when the schedule lets the camera send."""
+        schedule, now = self.settings.schedule, time.time()
+        if schedule is None or schedule.holds(now):
+            return
+        self.resting, opens_s = True, schedule.opens_at(now)
+        _log.info("camera_rests", camera=self.settings.camera_id, until_ms=opens_s and round(1000 * opens_s))
+        try:
+            while not schedule.holds(now):
+                await asyncio.sleep(_HOURS_S)
+                now = time.time()
+        finally:
+            self.resting = False
+
+    async def _capture_paced(self, reader: Reader, live: bool) -> bool:
+        """Frame k at start + k / fps, whatever the broker does: the spool takes what it cannot.
+
+        Returns whether the source has ended; else the hours have, in which the camera sends.
+        """
         period_s = 1 / self.settings.fps
         due = time.monotonic() + self._phase_s
         self._phase_s = 0.0
         while True:
             late_s = time.monotonic() - due
             await asyncio.sleep(max(0.0, -late_s))
+            if not self._in_hours():
+                return False
             if late_s > (period_s if live else _LATE_S):
                 due += late_s
             if self._is_off():
@@ -204,12 +249,15 @@ class Camera:
             await self._turns.take()
             reading = await reader.next()
             if reading is None:
-                return
+                return True
             await self._publish(reader, reading)
             due += period_s
 
-    async def _capture_unpaced(self, reader: Reader, live: bool) -> None:
-        """As fast as the window allows; a live source as fast as it gives, into the spool."""
+    async def _capture_unpaced(self, reader: Reader, live: bool) -> bool:
+        """As fast as the window allows; a live source as fast as it gives, into the spool.
+
+        Returns what `_capture_paced` does.
+        """
         turn = 0
         while True:
             turn += 1
@@ -217,11 +265,13 @@ class Camera:
                 await asyncio.sleep(0)
             if not live and not self.publisher.has_room:
                 await self.publisher.wait_for_room()
+            if not self._in_hours():
+                return False
             if self._is_off():
                 await self._stay_off(reader)
             reading = await reader.next()
             if reading is None:
-                return
+                return True
             await self._publish(reader, reading)
 
     def _is_off(self) -> bool:
@@ -241,6 +291,11 @@ class Camera:
             ledger.frames_skipped += skipped
             self._instruments.skipped.inc(skipped)
         await self._append()  # what a try that was broken off has sealed
+        if self._gate is not None and not self._gate.passes(picture, captured_ms):
+            self.still += 1
+            self._instruments.still.inc()
+            self._source_gives()
+            return
         self._look_after_key()
         try:
             self._sealing.seal(picture, captured_ms, captured.position, self._control.encoding, captured.truth)
@@ -253,9 +308,14 @@ class Camera:
         if picture.shape != self._size:
             self._size = picture.shape
             self.publisher.presence.describe()
+        self._source_gives()
         if self.publisher.presence.degraded:
-            self.publisher.presence.mended("source")
             self.publisher.presence.mended("spool")
+
+    def _source_gives(self) -> None:
+        if self.trouble:
+            self.trouble = ""
+            self.publisher.presence.mended("source")
 
     async def _append(self) -> None:
         while self._sealing.waits:
@@ -287,8 +347,10 @@ class Camera:
             _log.error("source_failed", camera=self.settings.camera_id, cause=cause, detail=str(error))
         else:
             _log.exception("camera_failed", camera=self.settings.camera_id)
-        detail = "the source gives no frames" if cause == "hung" else "the source cannot be read"
-        self.publisher.presence.impaired("source", detail)
+        self.trouble = error.reason if isinstance(error, SourceError) else ""
+        if not self.trouble:
+            self.trouble = "the source gives no frames" if cause == "hung" else "the source cannot be read"
+        self.publisher.presence.impaired("source", self.trouble)
 
     def _meta(self) -> Meta:
         height, width, channels = self._size

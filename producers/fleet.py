@@ -18,42 +18,39 @@ from prometheus_client import CollectorRegistry
 
 from producers.camera import Camera
 from producers.faults import FaultPlan
+from producers.keeping import Keeping
 from producers.metrics import Instruments
 from producers.publisher import Broker, LinkSettings
+from producers.publisher.first_answer import FIRST_ANSWER_S
 from producers.redteam.team import RedTeam
-from producers.rounds import Rounds
 from producers.scenario import CameraSettings, Fault, Scenario
 from producers.spool.folder import spool_root
 from producers.start import Start, fleet_started
 from producers.turns import Turns
-from schemas.errors import PointillistError, SecretError, SourceError, StateError
+from schemas.errors import SecretError, SourceError, StateError
 from schemas.identity import CameraId
 from schemas.keys import CameraKey
 from schemas.metrics import DISK_FREE
 from schemas.runtime.access import Login, Tls
 from schemas.runtime.disk import free_bytes
 from schemas.runtime.health import Health
-from schemas.runtime.throttle import Throttle
 
 _log = structlog.get_logger()
 
-TICK_S: Final = 0.2
 STOP_PATIENCE_S: Final = 5.0
 """How long a fleet that was told to stop waits for the next confirmation."""
 _OPENING_S: Final = 3.0
 """How long the cameras wait for each other's sources before the first frames."""
 _FAREWELL_S: Final = 2.0
-_CONNECTING: Final = 64
-_SECURING: Final = 16
+CONNECTING: Final = 64
+SECURING: Final = 16
 """Connections that are begun at once, without TLS and with it: that takes milliseconds of CPU time on both sides, and
 where other work leaves little of that, 64 at once were none of them ready in time."""
-_AGAIN_S: Final = 60.0
-"""A camera that fails at every tick says so once in this time."""
 _PINGS_PER_S: Final = 250
 _SECURED_PINGS_PER_S: Final = 100
 """By TLS, where a connection that is ended for a ping that comes late costs far more to make again."""
 _LEDGERS_PER_S: Final = 50
-_FILES: Final = (512, 8)
+FILES: Final = (512, 8)
 """Files that a process may need to hold open: so many, and so many more for each camera. Where the system allows less,
 a camera makes do with its connection, and one more file while it writes."""
 
@@ -126,6 +123,7 @@ async def run_camera(
     """
     start = Start(spool_root(state) / settings.camera_id / "started.json", attached=True)
     secure = {settings.camera_id: tls} if tls is not None else None
+    link = link or link_of(1).model_copy(update={"first_answer_s": FIRST_ANSWER_S})
     fleet = _Fleet([settings], [], mqtt, state, {settings.camera_id: key}, registry, health, link, start, secure, login)
     return await fleet.run(stop, ends_at_ms, drain_s)
 
@@ -157,13 +155,13 @@ class _Fleet:
         self._health = health
         self._link = link or link_of(len(settings), secure=tls is not None)
         self._start = start
-        self._complained: Throttle[tuple[str, str]] = Throttle(_AGAIN_S, remembered=len(settings) + 1)
         self._instruments = Instruments.on(registry)
         DISK_FREE.on(registry).labels("spools").set_function(partial(free_bytes, spool_root(state)))
-        at_once = _CONNECTING if tls is None else _SECURING
+        at_once = CONNECTING if tls is None else SECURING
         self._broker = Broker(*mqtt, at_once=at_once, tls=tls, login=login)
         self._turns = Turns()
         self._cameras: list[Camera] = []
+        self._keeping = Keeping(self._cameras, self._instruments, health)
         self._red_team = RedTeam(fault.generator for fault in faults if fault.generator is not None)
 
     async def run(
@@ -172,11 +170,11 @@ class _Fleet:
         """Open, capture, drain, close."""
         self._health.set("spools", False)
         self._health.set("mqtt", False)
-        _allow_open_files(_FILES[0] + _FILES[1] * len(self._settings))
+        allow_open_files(FILES[0] + FILES[1] * len(self._settings))
         try:
             self._open_spools()
             self._health.set("spools", True)
-            ticking = asyncio.create_task(self._tick(), name="fleet-tick")
+            ticking = asyncio.create_task(self._keeping.run(), name="fleet-tick")
             try:
                 await self._capture(stop, ends_at_ms, run_s)
                 for camera in self._cameras:
@@ -281,53 +279,6 @@ class _Fleet:
                     patience, left = time.monotonic() + STOP_PATIENCE_S, now_left
             await asyncio.sleep(0.05)
 
-    async def _tick(self) -> None:
-        """Keep every connection and spool going, and the metrics and the health up to date once a second.
-
-        Of many cameras some at a time, so that frames never wait for all of them; calm ones not every time.
-        """
-        rounds = Rounds(len(self._cameras))
-        next_report = 0.0
-        while True:
-            for due in rounds.parts():
-                now, now_ms = time.monotonic(), time.time_ns() // 10**6
-                for number, always in due:
-                    camera = self._cameras[number]
-                    if not always and camera.calm:
-                        continue
-                    try:
-                        camera.tick(now, now_ms)
-                    except Exception as error:
-                        self._failed("camera_tick_failed", error, now, camera=camera.settings.camera_id)
-                await asyncio.sleep(TICK_S / rounds.in_parts)
-            now = time.monotonic()
-            try:
-                missing = sum(not (camera.publisher.link.up or camera.publisher.link.held) for camera in self._cameras)
-                self._health.set("mqtt", not missing, f"{missing} of {len(self._cameras)} cameras without a connection")
-                if now >= next_report:
-                    next_report = now + 1
-                    self._report()
-            except Exception as error:
-                self._failed("fleet_report_failed", error, now)
-
-    def _failed(self, event: str, error: Exception, now: float, camera: str = "") -> None:
-        """Say it now and then; the tick of every camera goes on, this one's too."""
-        if self._complained.take((event, camera), now):
-            whose = {"camera": camera} if camera else {}
-            _log.error(event, detail=str(error), exc_info=not isinstance(error, PointillistError), **whose)
-
-    def _report(self) -> None:
-        states = {"online": 0, "offline": 0, "degraded": 0}
-        for camera in self._cameras:
-            up, degraded = camera.publisher.link.up, camera.publisher.presence.degraded
-            states["offline" if not up else "degraded" if degraded else "online"] += 1
-        for state, count in states.items():
-            self._instruments.cameras.labels(state).set(count)
-        self._instruments.spool_frames.set(sum(camera.spool.frames for camera in self._cameras))
-        self._instruments.spool_bytes.set(sum(camera.spool.bytes for camera in self._cameras))
-        oldest_s = max((camera.spool.oldest_age_s() for camera in self._cameras), default=0.0)
-        self._instruments.spool_oldest_s.set(oldest_s)
-
     def _outcome(self) -> FleetOutcome:
         ledgers = [camera.spool.current for camera in self._cameras]
         return FleetOutcome(
@@ -365,7 +316,7 @@ async def _until_all(running: set[asyncio.Task[None]], stopping: asyncio.Task[bo
         waiting -= done
 
 
-def _allow_open_files(wanted: int) -> None:
+def allow_open_files(wanted: int) -> None:
     """Raise this process's own bound on open files to `wanted`, as far as the system lets it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)

@@ -19,6 +19,7 @@ class Instruments:
     resent: Counter
     shed: Counter
     skipped: Counter
+    still: Counter
     raw_bytes: Counter
     sent_bytes: Counter
     resent_bytes: Counter
@@ -52,6 +53,7 @@ class Instruments:
             resent=frames.labels("resent"),
             shed=frames.labels("shed"),
             skipped=frames.labels("skipped"),
+            still=frames.labels("still"),
             raw_bytes=size.labels("raw"),
             sent_bytes=size.labels("sent"),
             resent_bytes=size.labels("resent"),

@@ -6,13 +6,15 @@ import asyncio
 import contextlib
 import threading
 import time
-from typing import NamedTuple, Protocol
+from collections import deque
+from typing import Final, NamedTuple, Protocol
 
 import structlog
 
 from producers.sources.source import Captured, Source
 
 _log = structlog.get_logger()
+_AHEAD_BYTES: Final = 16 * 2**20
 
 
 class Reading(NamedTuple):
@@ -38,9 +40,9 @@ class Reader(Protocol):
         """Stop reading and close the source."""
 
 
-def read_from(source: Source) -> Reader:
-    """The reader that suits a source."""
-    return ThreadReader(source) if source.blocking else InlineReader(source)
+def read_from(source: Source, ahead: int = 1) -> Reader:
+    """The reader that suits a source; `ahead` frames of a live one may wait, its newest ones."""
+    return ThreadReader(source, ahead) if source.blocking else InlineReader(source)
 
 
 def _now_ms() -> int:
@@ -73,16 +75,18 @@ class InlineReader:
 class ThreadReader:
     """Reads in a thread, one frame ahead.
 
-    A live source's newest frame replaces the one that nobody took; any other source waits. The thread closes the
-    source itself, because a read may be under way when the camera stops.
+    A live source's newest frame replaces the one that nobody took, or with `ahead` the oldest of so many, as far as
+    `_AHEAD_BYTES` go; any other source waits. The thread closes the source itself, because a read may be under way when
+    the camera stops.
     """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, ahead: int = 1) -> None:
         self._source = source
+        self._most = ahead if source.live else 1
         self._loop = asyncio.get_running_loop()
         self._ready = asyncio.Event()
         self._change = threading.Condition()
-        self._ahead: Reading | None = None
+        self._ahead: deque[Reading] = deque()
         self._skipped = 0
         self._closed = False
         self._ended = False
@@ -94,8 +98,8 @@ class ThreadReader:
         """Wait for the next frame; what was read before an end or a failure comes first."""
         while True:
             with self._change:
-                reading, self._ahead = self._ahead, None
-                if reading is not None:
+                if self._ahead:
+                    reading = self._ahead.popleft()
                     self._change.notify()
                     # A frame that waited for its turn in the schedule is captured when its turn comes.
                     return reading if self._source.live else reading._replace(captured_ms=_now_ms())
@@ -113,10 +117,10 @@ class ThreadReader:
         return skipped
 
     def discard(self) -> None:
-        """Drop the frame read ahead of a live source; it is not counted as skipped."""
+        """Drop what was read ahead of a live source; it is not counted as skipped."""
         if self._source.live:
             with self._change:
-                self._ahead = None
+                self._ahead.clear()
                 self._skipped = 0
 
     def close(self) -> None:
@@ -131,7 +135,8 @@ class ThreadReader:
                 captured = self._source.read()
                 if captured is None:
                     break
-                self._put(Reading(captured, _now_ms()))
+                now_ms = _now_ms()
+                self._put(Reading(captured, now_ms if captured.captured_ms is None else captured.captured_ms))
         except BaseException as failure:  # raised again by `next`, on the loop
             self._failure = failure
         finally:
@@ -146,11 +151,14 @@ class ThreadReader:
     def _put(self, reading: Reading) -> None:
         with self._change:
             if self._source.live:
-                self._skipped += self._ahead is not None
+                room = min(self._most, max(1, _AHEAD_BYTES // max(1, reading.captured.picture.nbytes)))
+                while len(self._ahead) >= room:
+                    self._ahead.popleft()
+                    self._skipped += 1
             else:
-                while self._ahead is not None and not self._closed:
+                while self._ahead and not self._closed:
                     self._change.wait()
-            self._ahead = reading
+            self._ahead.append(reading)
         self._wake()
 
     def _wake(self) -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, StrictInt, StrictStr, ValidationError, model_validator
 
+from producers.gate.motion import MotionSettings
+from producers.gate.schedule import Schedule
 from producers.publisher import WindowSettings
 from producers.redteam.generator_toml import RANDOM, find_generator, read_generator
+from producers.settings_file import first_problem, read_yaml
+from producers.sources.login import LoginPlace
 from producers.sources.settings import SourceSettings
 from producers.spool import SpoolLimits
 from schemas.errors import ConfigError
@@ -24,6 +28,7 @@ LEAST_EPS: Final = 1 / 255
 """One grey level: an attack below it leaves an 8-bit frame as it is."""
 
 _INDEX: Final = re.compile(r"\{index(?::0?(\d))?\}")
+_VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _OF_ATTACKS: Final = ("generator", "eps", "target")
 
 
@@ -40,6 +45,10 @@ class CameraOptions(BaseModel):
     profile: Literal["raw", "lossless", "temporal"] = "raw"
     unchanged_rms: float = Field(default=UNCHANGED_RMS, ge=0, le=MOST_RMS)
     """Temporal: up to this difference to the key frame, in grey levels, a block is not sent again."""
+    schedule: Schedule | None = None
+    """When it sends; None is always. Outside of its hours its source is closed."""
+    motion: MotionSettings | None = None
+    """It sends only while something moves, and a heartbeat; None is every frame."""
     spool: SpoolLimits = SpoolLimits()
     window: WindowSettings = WindowSettings()
 
@@ -57,10 +66,18 @@ class CameraSettings(CameraOptions):
 
 
 class CameraGroup(CameraOptions):
-    """`count` cameras that differ in name and index only; `{index}` in the name counts from 0, `{index:02}` padded."""
+    """`count` cameras that differ in name and index only.
+
+    `{index}` in the name and in the source's address counts from `first`; `{index:02}` is padded with zeros.
+    """
 
     name: str = "cam-{index:02}"
     count: int = Field(default=1, ge=1, le=100_000)
+    first: int = Field(default=0, ge=0, le=10**9)
+
+    def numbers(self) -> range:
+        """What `{index}` stands for in each of its cameras."""
+        return range(self.first, self.first + self.count)
 
 
 class Fault(BaseModel):
@@ -172,20 +189,24 @@ class Scenario(BaseModel):
         seen: set[CameraId] = set()
         for group in self.groups:
             options = {name: getattr(group, name) for name in CameraOptions.model_fields}
-            for index in range(group.count):
-                name = camera_id(f"{self.site}/{_numbered(group.name, index)}")
+            for index in group.numbers():
+                name = camera_id(f"{self.site}/{numbered(group.name, index)}")
                 if name in seen:
                     raise ConfigError(f"cameras: expected one camera {name}, got two; write {{index}} in the name")
                 seen.add(name)
+                options["source"] = addressed(group.source, index)
                 cameras.append(CameraSettings(camera_id=name, index=len(cameras), **options))
         return cameras
 
 
-_MODELS: Final[dict[str, type[BaseModel]]] = {
+MODELS: Final[dict[str, type[BaseModel]]] = {
     "defaults": CameraOptions,
     "cameras": CameraGroup,
     "faults": Fault,
     "source": SourceSettings,
+    "login": LoginPlace,
+    "motion": MotionSettings,
+    "schedule": Schedule,
     "spool": SpoolLimits,
     "window": WindowSettings,
 }
@@ -198,17 +219,7 @@ def load_scenario(path: Path) -> Scenario:
 
 def read_scenario(path: Path) -> Any:
     """What a scenario file says, unchecked; `ConfigError` when it cannot be read or is not YAML."""
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"the scenario {path} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"the scenario {path} is not a text in UTF-8") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f" line {mark.line + 1}, column {mark.column + 1}:" if mark else ""
-        raise ConfigError(f"{path}:{place} {getattr(error, 'problem', None) or 'not YAML'}") from None
-    return values
+    return read_yaml(path, "the scenario")
 
 
 def parse_scenario(values: Any, origin: str = "scenario") -> Scenario:
@@ -218,34 +229,30 @@ def parse_scenario(values: Any, origin: str = "scenario") -> Scenario:
     try:
         return Scenario.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(f"{origin}: {_first_problem(error)}") from None
+        raise ConfigError(f"{origin}: {first_problem(error, Scenario, MODELS)}") from None
     except ConfigError as error:
         raise ConfigError(f"{origin}: {error}") from None
 
 
-def _first_problem(error: ValidationError) -> str:
-    problem = error.errors(include_url=False)[0]
-    place = ".".join(_shown(part) for part in problem["loc"])
-    if problem["type"] == "extra_forbidden":
-        parents = [str(part) for part in problem["loc"][:-1] if isinstance(part, str)]
-        model = _MODELS.get(parents[-1], Scenario) if parents else Scenario
-        known = ", ".join(sorted(field.alias or name for name, field in model.model_fields.items()))
-        return f"{place}: unknown key; expected one of {known}"
-    if problem["type"] == "missing":
-        return f"{place}: expected a value, got none"
-    message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    value = problem["input"]
-    # The address of a source may hold a password.
-    if "source" in problem["loc"] or not isinstance(value, str | int | float | None):
-        return f"{place}: {message}" + ("" if problem["type"] == "value_error" else f", got {type(value).__name__}")
-    return f"{place}: {message}, got {_shown(value)!r}"
+def addressed(source: SourceSettings, index: int) -> SourceSettings:
+    """A source of a group as its camera `index` has it: `{index}` and `${VARIABLE}` stand for something in an address.
+
+    Raises `ConfigError` for a variable that the environment does not have.
+    """
+    if source.address is None:
+        return source
+    said = source.address.get_secret_value()
+    text = _VARIABLE.sub(lambda found: _variable(found[1]), numbered(said, index))
+    return source if text == said else source.model_copy(update={"address": SecretStr(text)})
 
 
-def _shown(value: object) -> str:
-    """A key or value as a message may repeat it: an address is not, wherever it was written by mistake."""
-    text = str(value)
-    return text[:80] if "://" not in text else "an address"
+def _variable(name: str) -> str:
+    value = os.environ.get(name)
+    if value is None:
+        raise ConfigError(f"source.address: expected the variable {name}, which ${{{name}}} asks for; it is not set")
+    return value
 
 
-def _numbered(name: str, index: int) -> str:
-    return _INDEX.sub(lambda found: str(index).zfill(int(found[1] or 1)), name)
+def numbered(text: str, index: int) -> str:
+    """`text` with each `{index}` replaced; `{index:02}` is padded with zeros."""
+    return _INDEX.sub(lambda found: str(index).zfill(int(found[1] or 1)), text)

@@ -26,7 +26,7 @@ Messages say what was expected and what came.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 class PointillistError(Exception):
@@ -48,7 +48,19 @@ class SecretError(UserError):
 
 
 class SourceError(UserError):
-    """A camera source cannot be opened or read."""
+    """A camera source cannot be opened or read.
+
+    `reason` is what a camera may say of it in public: without the source's address, which may hold a password anywhere.
+    """
+
+    reason: str = ""
+
+    @classmethod
+    def of(cls, name: str, reason: str) -> Self:
+        """The error of the source that messages call `name`."""
+        error = cls(f"{name}: {reason}")
+        error.reason = reason
+        return error
 
 
 class SourceHung(SourceError):  # noqa: N818  # a state of the source, as its status says it

@@ -20,6 +20,8 @@ SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 
 LOAD_SECONDS: Final = (0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 """Up to the time that a model may take by default: compiling one takes minutes."""
 FRAMES: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)
+EXEMPLAR_LETTERS: Final = 128
+"""Of all names and values of an exemplar's labels, at most."""
 BITS: Final = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 5.0)
 
 
@@ -51,6 +53,12 @@ def observe_often(histogram: Histogram, counts: Mapping[float, int]) -> None:
     histogram._sum.inc(math.fsum(value * count for value, count in counts.items()))
 
 
+def exemplar(camera_id: str, boot: int, seq: int) -> dict[str, str] | None:
+    """The frame by which a counter has just grown; None where its camera's name is longer than OpenMetrics allows."""
+    found = {"camera_id": camera_id, "boot": f"{boot:016x}", "seq": str(seq)}
+    return found if sum(len(key) + len(value) for key, value in found.items()) <= EXEMPLAR_LETTERS else None
+
+
 # Every role
 BUILD_INFO = Metric(Gauge, "pointillist_build_info", "1, with the role and its version as labels", ("role", "version"))
 
@@ -71,7 +79,7 @@ KAFKA_DAMAGED = Metric(
 CAMERA_FRAMES = Metric(
     Counter,
     "pointillist_camera_frames_total",
-    "Frames at the cameras, by outcome: published, confirmed, resent, shed, skipped",
+    "Frames at the cameras, by outcome: published, confirmed, resent, shed, skipped, still (nothing moved: not sent)",
     ("outcome",),
 )
 CAMERA_BYTES = Metric(
@@ -82,6 +90,11 @@ CAMERA_BYTES = Metric(
 )
 CAMERAS = Metric(
     Gauge, "pointillist_cameras", "Cameras of this process by state: online, offline, degraded", ("state",)
+)
+CAMERA_LIST_REFUSED = Metric(
+    Gauge,
+    "pointillist_camera_list_refused",
+    "1 while the file of cameras is wrong, and those that it had before go on",
 )
 CAMERA_KEY_FRAMES = Metric(
     Counter,
@@ -252,6 +265,12 @@ DEVICE_BUSY = Metric(Counter, "pointillist_device_busy_seconds_total", "Time for
 RECORDED = Metric(
     Counter, "pointillist_recorded_frames_total", "Verdicts, by outcome: recorded, duplicate", ("outcome",)
 )
+VERDICTS = Metric(
+    Counter,
+    "pointillist_verdicts_total",
+    "Recorded verdicts, by the name of their class; those of classes beyond the first 100 count under `other`",
+    ("class_name",),
+)
 END_TO_END = Metric(
     Histogram, "pointillist_end_to_end_seconds", "Time from capture to the record in the database", buckets=SECONDS
 )
@@ -323,6 +342,12 @@ CAMERA_EVIDENCE = Metric(
     "How far the evidence of a trigger is on its way to an alert, 1 during an episode, at most 200 cameras",
     ("camera_id",),
 )
+CAMERA_IMPAIRED = Metric(
+    Gauge,
+    "pointillist_camera_impaired",
+    "1 while a camera that has sent frames is, by state: offline, degraded, silent; at most 200 cameras",
+    ("camera_id", "state"),
+)
 CAMERA_PROBE_SHARE = Metric(
     Gauge,
     "pointillist_camera_probe_share_ratio",
@@ -337,3 +362,70 @@ CAMERA_ALERTS = Metric(
 )
 
 MAX_CAMERA_SERIES: Final = 200
+MAX_CLASS_SERIES: Final = 100
+
+# Monitor: what has no metrics of its own
+BROKER_UP = Metric(Gauge, "pointillist_broker_up", "1 while it answers, by broker: kafka, mosquitto", ("broker",))
+KAFKA_BROKERS = Metric(Gauge, "pointillist_kafka_brokers", "Nodes that Kafka names as alive")
+KAFKA_END = Metric(
+    Counter,
+    "pointillist_kafka_records_total",
+    "Records that Kafka has taken since each topic was made, by topic",
+    ("topic",),
+)
+KAFKA_HELD = Metric(Gauge, "pointillist_kafka_held_records", "Records that Kafka holds, by topic", ("topic",))
+KAFKA_GROUP_LAG = Metric(
+    Gauge, "pointillist_kafka_group_lag_records", "Records that a consumer group has still to take", ("group",)
+)
+KAFKA_UNDER_REPLICATED = Metric(
+    Gauge, "pointillist_kafka_under_replicated_partitions", "Partitions of ours that lack a copy or a leader"
+)
+MQTT_CLIENTS = Metric(Gauge, "pointillist_mqtt_clients", "Clients connected to mosquitto")
+MQTT_MESSAGES = Metric(
+    Counter,
+    "pointillist_mqtt_messages_total",
+    "Messages at mosquitto, by direction: received, sent, dropped",
+    ("direction",),
+)
+MQTT_BYTES = Metric(
+    Counter, "pointillist_mqtt_bytes_total", "Bytes at mosquitto, by direction: received, sent", ("direction",)
+)
+MQTT_STORED = Metric(
+    Gauge, "pointillist_mqtt_stored_bytes", "Bytes that mosquitto holds: retained, and waiting for clients"
+)
+HOST_CPU = Metric(Counter, "pointillist_host_cpu_seconds_total", "Time of all cores, by mode: busy, idle", ("mode",))
+HOST_MEMORY = Metric(
+    Gauge, "pointillist_host_memory_bytes", "Memory of the machine, by state: used, available", ("state",)
+)
+HOST_DISK = Metric(
+    Gauge, "pointillist_host_disk_bytes", "The disk of the state folder, by state: used, free", ("state",)
+)
+HOST_DISK_IO = Metric(
+    Counter, "pointillist_host_disk_io_bytes_total", "Bytes of all disks, by direction: read, written", ("direction",)
+)
+HOST_NETWORK = Metric(
+    Counter,
+    "pointillist_host_network_bytes_total",
+    "Bytes of all network interfaces but loopback, by direction: received, sent",
+    ("direction",),
+)
+HOST_LOAD = Metric(Gauge, "pointillist_host_load_ratio", "Load of the last minute for each core")
+GPU_BUSY = Metric(Gauge, "pointillist_gpu_busy_ratio", "Share of the time in which a GPU computes", ("gpu",))
+GPU_MEMORY = Metric(Gauge, "pointillist_gpu_memory_bytes", "Memory of a GPU, by state: used, free", ("gpu", "state"))
+GPU_TEMPERATURE = Metric(Gauge, "pointillist_gpu_temperature_celsius", "Temperature of a GPU", ("gpu",))
+GPU_POWER = Metric(Gauge, "pointillist_gpu_power_watts", "Power that a GPU draws", ("gpu",))
+AUDITED = Metric(
+    Gauge,
+    "pointillist_audited_frames",
+    "Published frames by what became of them, at the last audit: recorded, dead_lettered, shed, pending, lost",
+    ("fate",),
+)
+AUDIT_AGE = Metric(
+    Gauge, "pointillist_audit_age_seconds", "Time since the last audit that could be made, or since the start"
+)
+
+# Home Assistant
+HOME_CAMERAS = Metric(Gauge, "pointillist_home_cameras", "Cameras that Home Assistant is told of")
+HOME_MESSAGES = Metric(
+    Counter, "pointillist_home_messages_total", "Retained messages that were published for Home Assistant"
+)

@@ -51,6 +51,23 @@ def parse_mqtt_topic(topic: str) -> tuple[CameraId, Channel]:
     return camera_id_on_wire(f"{parts[2]}/{parts[3]}"), channel
 
 
+HOME_ROOT: Final = "pointillist/home/v1"
+"""What Home Assistant is told: `…/status` of whoever tells it, and `…/{site}/{camera}` of each camera, as JSON."""
+DISCOVERY_ROOT: Final = "homeassistant"
+"""Where Home Assistant looks for devices, unless it was told otherwise."""
+
+BROKER_STATE_ROOT: Final = "$SYS/broker"
+BROKER_STATE: Final = (
+    "clients/connected",
+    "messages/received",
+    "messages/sent",
+    "publish/messages/dropped",
+    "bytes/received",
+    "bytes/sent",
+    "store/messages/bytes",
+)
+"""What mosquitto says of itself under that root, as far as we look."""
+
 PROCESSORS_GROUP: Final = "pointillist-processors"
 """The consumer group of the frames topic, whose committed offsets say what is done."""
 

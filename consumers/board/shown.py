@@ -91,7 +91,7 @@ class Shown:
         rows = connection.execute(
             select(shown.c.camera, shown.c.state).order_by(shown.c.heard_ms.desc()).limit(MAX_CAMERAS)
         )
-        found = {name: camera_shown(name, state) for name, state in rows}
+        found = {name: saved_camera(name, state) for name, state in rows}
         # What was saved later than that is in `found` already: only frames after a camera's last one are taken.
         heard = {name: camera.last.recorded_ms for name, camera in found.items() if camera.last is not None}
         later = select(frames).where(frames.c.recorded_ms >= to_ms).order_by(frames.c.recorded_ms)
@@ -149,8 +149,8 @@ def _state(camera: Camera) -> str:
     )  # fmt: skip
 
 
-def camera_shown(name: str, state: str) -> Camera:
-    """The inverse of `_state`: a camera as it was saved. StateError for what it did not write."""
+def saved_camera(name: str, state: str) -> Camera:
+    """A camera by its row of the table `shown`. StateError for what was not written there by `Shown.save`."""
     try:
         count, last, entropy_bits, probes, boot, level, is_new = json.loads(state)
         row = FrameRow(*last)

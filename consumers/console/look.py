@@ -18,7 +18,7 @@ from sqlalchemy import Connection, select
 
 from consumers.board.board import monotonic_ms
 from consumers.board.camera import Camera
-from consumers.board.shown import camera_shown
+from consumers.board.shown import saved_camera
 from consumers.console.fleet import Fleet
 from consumers.console.recorded import Recorded
 from consumers.database.tables import alerts, cameras, shown
@@ -106,7 +106,7 @@ class Look:
         for name, heard_ms, state in connection.execute(newest):
             self._saved_to_ms = max(self._saved_to_ms, heard_ms)
             try:
-                found.append(camera_shown(name, state))
+                found.append(saved_camera(name, state))
             except StateError as error:  # of another release; its next frame says more
                 log.warning("camera_not_read", error=str(error))
         return found

@@ -11,6 +11,20 @@ from rich.console import Console
 
 from schemas.errors import UserError
 
+EPILOG = "\n\n".join(
+    (
+        "Variables: POINTILLIST_FLEET_SECRET(_FILE), POINTILLIST_ROLE_SECRET(_FILE): what keys are made from.",
+        "POINTILLIST_CAMERA_KEY(_FILE): the key of an attached camera.",
+        "POINTILLIST_MQTT_TLS, POINTILLIST_KAFKA_TLS: folders with ca.crt, tls.crt, tls.key; "
+        "POINTILLIST_MQTT_LOGIN(_FILE), POINTILLIST_KAFKA_LOGIN(_FILE): user:password.",
+        "POINTILLIST_GENERATIONS_FILE: the lowest accepted key generations; POINTILLIST_SHARE_FILE: the name of the "
+        "bridges' share.",
+        "POINTILLIST_ALLOW_CODE, POINTILLIST_FACTORIES: code of bundles that may run.",
+        "POINTILLIST_DATA: folder of the data sets; POINTILLIST_TRACE: folder for stamps of each frame's way.",
+    )
+)
+"""What `--help` says of the environment: secrets come that way, for arguments are seen by everybody."""
+
 app = typer.Typer(
     name="pointillist",
     help="Camera fleets that send dots while the server sees the picture.",
@@ -19,7 +33,15 @@ app = typer.Typer(
 )
 
 
-@app.callback()
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        from infra.observe import software_version
+
+        typer.echo(f"pointillist {software_version()}")
+        raise typer.Exit
+
+
+@app.callback(epilog=EPILOG)
 def options(
     factories: Annotated[
         str | None,
@@ -28,6 +50,9 @@ def options(
             "POINTILLIST_FACTORIES says the same."
         ),
     ] = None,
+    version: Annotated[
+        bool, typer.Option("--version", help="Say which version this is.", is_eager=True, callback=_say_version)
+    ] = False,
 ) -> None:
     """Camera fleets that send dots while the server sees the picture."""
     if factories is not None:
@@ -40,14 +65,21 @@ def main() -> None:
     # They register their commands.
     from infra.cli import (  # noqa: F401
         audit,
+        bundle,
         camera,
+        camera_discover,
+        camera_run,
+        camera_test,
         camera_told,
         doctor,
+        homeassistant,
         key,
         model,
+        monitor,
         pki,
         roles,
         signer,
+        status,
         topics,
         up,
         user,

@@ -64,13 +64,16 @@ def attach(
     """
     import time
 
-    from infra.cli.camera_identity import camera_identity
+    from infra.camera_identity import camera_identity, resembling
+    from infra.layout import Layout
     from infra.role import run_role
     from infra.up.processes import FLEET_PENDING
     from producers.fleet import run_camera
     from producers.scenario import parse_scenario
 
     place = resolve(url)
+    if state is not None and name is not None and (near := resembling(name, Layout(state.resolve()))):
+        typer.echo(f"{name} is a camera that this system does not know yet; it knows {near}", err=True)
     known = camera_identity(name, enrolment, state)
     identity = known.key.camera_id
     site, _, camera = identity.partition("/")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json as json_format
 import shutil
 import subprocess
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -72,6 +73,24 @@ def _prometheus() -> str:
     return str(found)
 
 
+def _alertmanager() -> str:
+    from infra.local.alertmanager import alertmanager_binary
+
+    found = alertmanager_binary()
+    if found is None:
+        raise OSError("not installed: alerts reach nobody, all else works (Debian package prometheus-alertmanager)")
+    return str(found)
+
+
+def _grafana() -> str:
+    from infra.local.grafana import grafana_binary
+
+    found = grafana_binary()
+    if found is None:
+        raise OSError("not installed: no dashboards, all else works (package grafana, from Grafana's own repository)")
+    return str(found)
+
+
 def _torch() -> str:
     import torch
 
@@ -113,6 +132,7 @@ def _bundles() -> str:
 @app.command()
 def doctor(
     state: Annotated[Path, typer.Option(help="Where `up` will keep its state.")] = Path(".pointillist"),
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Say what is there, what is missing and how to get it. Exit status 2 when `up` cannot work."""
     findings = [
@@ -123,11 +143,17 @@ def doctor(
         _finding("model bundles", _bundles),
         _finding("disk", lambda: _disk(state)),
         _finding("Prometheus", _prometheus, needed=False),
+        _finding("Alertmanager", _alertmanager, needed=False),
+        _finding("Grafana", _grafana, needed=False),
         _finding("data sets", _data, needed=False),
     ]
+    ready = all(finding.ok or not finding.needed for finding in findings)
+    if json:
+        typer.echo(json_format.dumps({"ready": ready, "parts": [asdict(finding) for finding in findings]}, indent=2))
+        raise typer.Exit(0 if ready else UserError.exit_code)
     table = Table("", "part", "found", title="doctor", title_justify="left")
     for finding in findings:
         table.add_row("ok" if finding.ok else ("MISSING" if finding.needed else "absent"), finding.what, finding.found)
     Console(soft_wrap=True).print(table)
-    if not all(finding.ok or not finding.needed for finding in findings):
+    if not ready:
         raise typer.Exit(UserError.exit_code)

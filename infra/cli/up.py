@@ -18,7 +18,9 @@ from schemas.limits import USUAL_FRAME_PIXELS
 
 @app.command()
 def up(
-    cameras: Annotated[int, typer.Option(help="Number of simulated cameras.")] = 8,
+    cameras: Annotated[
+        int | None, typer.Option(help="Number of simulated cameras; else 8, or 1 with the URL or device of a real one.")
+    ] = None,
     fps: Annotated[
         float, typer.Option(help="Frames a second of each camera; 0 = as fast as back-pressure allows.")
     ] = 2.0,
@@ -73,7 +75,12 @@ def up(
     plain: Annotated[
         bool, typer.Option("--plain", help="Without TLS, certificates and rights: only to compare, on a machine alone.")
     ] = False,
-    prometheus: Annotated[bool, typer.Option(help="Start Prometheus too, when it is installed.")] = True,
+    prometheus: Annotated[
+        bool, typer.Option(help="Start Prometheus, Alertmanager and Grafana too, those that are installed.")
+    ] = True,
+    receivers: Annotated[
+        Path | None, typer.Option(help="Whom alerts are told: a YAML file with receivers as Alertmanager has them.")
+    ] = None,
 ) -> None:
     """Run brokers, bridge, processors, recorder and a camera fleet on this machine.
 
@@ -81,12 +88,12 @@ def up(
     """
     from infra.environment import Environment
     from infra.up.run import run_up
-    from infra.up.settings import UpSettings
+    from infra.up.settings import UpSettings, usual_cameras
     from infra.up.table import LiveTable
     from infra.up.terminal import own_foreground
 
     options: dict[str, Any] = {
-        "cameras": cameras,
+        "cameras": usual_cameras(resolve(source)) if cameras is None else cameras,
         "fps": fps,
         "seconds": seconds,
         "drop": drop,
@@ -111,6 +118,7 @@ def up(
         "http": http,
         "served_as": tuple(served_as or ()),
         "prometheus": prometheus,
+        "receivers": receivers,
         "plain": plain,
     }
     try:

@@ -3,6 +3,7 @@
 fleet      what the cameras send and what became of it
 stages     rate, errors and duration of each stage (RED)
 resources  utilisation, saturation and errors of what the stages run on (USE)
+machines   Kafka, mosquitto, machines and GPUs
 """
 
 from __future__ import annotations
@@ -12,15 +13,17 @@ from pathlib import Path
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
 from infra.grafana.fleet import fleet
+from infra.grafana.machines import machines
 from infra.grafana.resources import resources
 from infra.grafana.stages import stages
 
 FOLDER = Path(__file__).parent / "dashboards"
+BOARDS = {"fleet": fleet, "stages": stages, "resources": resources, "machines": machines}
 
 
 def rendered() -> dict[str, str]:
     """The JSON of each dashboard by its file's name."""
     return {
         f"{name}.json": JSONEncoder(sort_keys=True, indent=2).encode(build().build()) + "\n"
-        for name, build in (("fleet", fleet), ("stages", stages), ("resources", resources))
+        for name, build in BOARDS.items()
     }

@@ -4,21 +4,14 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 
-from infra.grafana.panels import Figure, Graph, Limit, board
-from infra.grafana.promql import Query, or_zero, quantile, quantiles, rate, total
+from infra.grafana.board import board
+from infra.grafana.panels import Figure, Graph, Limit, Row
+from infra.grafana.promql import Query, or_zero, quantile, quantiles, rate, series, total
+from infra.grafana.verdicts import ACCURACY, conservation, red_team, verdicts
 from schemas import metrics as m
 
 SAVED = f"1 - {rate(m.CAMERA_BYTES, kind='sent')} / {rate(m.CAMERA_BYTES, kind='raw')}"
 UNCHANGED = f"{rate(m.CAMERA_BLOCKS, fate='unchanged')} / {rate(m.CAMERA_BLOCKS)}"
-ACCURACY = f"{rate(m.TRUTH, result='correct')} / {rate(m.TRUTH)}"
-"""Of the frames that nobody attacks."""
-
-
-def _shown(picture: str, by: str = "") -> str:
-    """Share of right verdicts on attacked or clean pictures of attacked cameras; without any, of all clean ones."""
-    right = rate(m.CAMERA_TRUTH, by, picture=picture, result="correct")
-    share = f"{right} / ({rate(m.CAMERA_TRUTH, by, picture=picture)} > 0)"
-    return f"{f'bottomk(10, {share})' if by else share} or on() ({ACCURACY})"
 
 
 def fleet() -> Dashboard:
@@ -27,17 +20,28 @@ def fleet() -> Dashboard:
         "pointillist-fleet",
         "Pointillist: fleet",
         "What the cameras send and what became of it.",
-        [*_figures(), *_flow(), *_temporal(), *_red_team(), *_defence()],
+        [
+            Row("Now", _figures()),
+            Row("Cameras", _flow()),
+            Row("Verdicts", verdicts()),
+            Row("Accuracy: clean, and under attack", red_team()),
+            Row("Triggers and models", _defence()),
+            Row("Fixed cameras", _temporal()),
+            Row("Conservation", conservation()),
+        ],
+        of=("site", "camera"),
     )
 
 
 def _figures() -> list[Graph | Figure]:
-    raised = or_zero(f"sum(increase({m.ALERTS.name}[1h]))")
+    raised = or_zero(f"sum(increase({series(m.ALERTS)}[1h]))")
     firing = or_zero('count(ALERTS{alertstate="firing", alertname=~"Pointillist.*"})')
     return [
-        Figure("Cameras online", "Connected to MQTT.", "none", Query(total(m.CAMERAS, state="online")), 0),
-        Figure("Frames a second", "Recorded in the database.", "none", Query(rate(m.RECORDED, outcome="recorded"))),
-        Figure("Bytes saved", "Share of the captured bytes that was not sent.", "percentunit", Query(SAVED)),
+        Figure("Cameras online", "Connected to MQTT.", "none", Query(total(m.CAMERAS, state="online")), 0, width=3),
+        Figure(
+            "Frames a second", "Recorded in the database.", "none", Query(rate(m.RECORDED, outcome="recorded")), width=3
+        ),
+        Figure("Bytes saved", "Share of the captured bytes that was not sent.", "percentunit", Query(SAVED), width=3),
         Figure(
             "p99 latency", "Capture to record.", "s", Query(quantile(0.99, m.END_TO_END)), 3, width=3, limit=Limit(0.5)
         ),
@@ -54,6 +58,15 @@ def _figures() -> list[Graph | Figure]:
             "Raised by the evidence of STRIP, in the last hour.",
             "none",
             Query(raised),
+            0,
+            width=3,
+            limit=Limit(1),
+        ),
+        Figure(
+            "Lost frames",
+            "Published, and neither recorded nor anything else, by the last audit.",
+            "none",
+            Query(total(m.AUDITED, fate="lost")),
             0,
             width=3,
             limit=Limit(1),
@@ -84,7 +97,7 @@ def _flow() -> list[Graph | Figure]:
             "Bps",
             (Query(rate(m.CAMERA_BYTES, "kind"), "{{kind}}"),),
         ),
-        Graph("Latency", "Capture to record.", "s", quantiles(m.END_TO_END)),
+        Graph("Latency", "Capture to record.", "s", quantiles(m.END_TO_END), limit=Limit(0.5)),
         Graph("Cameras by state", "As the fleet sees them.", "none", (Query(total(m.CAMERAS, "state"), "{{state}}"),)),
         Graph(
             "Spooled frames",
@@ -92,19 +105,47 @@ def _flow() -> list[Graph | Figure]:
             "none",
             (
                 Query(total(m.SPOOL_FRAMES), "frames"),
-                Query(f"sum by (what) ({m.SPOOL_DAMAGED.name})", "damaged, {{what}}"),
+                Query(f"sum by (what) ({series(m.SPOOL_DAMAGED)})", "damaged, {{what}}"),
             ),
             8,
         ),
         Graph(
-            "Oldest spooled frame", "Its age; the largest.", "s", (Query(f"max({m.SPOOL_OLDEST.name})", "oldest"),), 8
+            "Oldest spooled frame",
+            "Its age; the largest.",
+            "s",
+            (Query(f"max({m.SPOOL_OLDEST.name})", "oldest"),),
+            8,
+            limit=Limit(30),
         ),
         Graph(
             "Silence",
             "Time since a camera's last recorded frame; the ten longest.",
             "s",
-            (Query(f"topk(10, min by (camera_id) ({m.CAMERA_AGE.name}))", "{{camera_id}}"),),
+            (Query(f"topk(10, min by (camera_id) ({series(m.CAMERA_AGE)}))", "{{camera_id}}"),),
             8,
+            limit=Limit(60),
+        ),
+        Graph(
+            "Impaired cameras",
+            "Offline, degraded or silent, by what they say and what the recorder hears of them; 0 is none.",
+            "none",
+            (
+                Query(
+                    or_zero(f"topk(10, max by (camera_id, state) ({series(m.CAMERA_IMPAIRED)}))"),
+                    "{{camera_id}} {{state}}",
+                ),
+            ),
+            12,
+            limit=Limit(1),
+        ),
+        Graph(
+            "Told to Home Assistant",
+            "Cameras that it is told of, and messages a second.",
+            "none",
+            (
+                Query(or_zero(total(m.HOME_CAMERAS)), "cameras"),
+                Query(or_zero(rate(m.HOME_MESSAGES)), "messages a second"),
+            ),
         ),
     ]
 
@@ -142,28 +183,6 @@ def _temporal() -> list[Graph | Figure]:
     ]
 
 
-def _red_team() -> list[Graph | Figure]:
-    return [
-        Graph(
-            "Accuracy under attack",
-            "Right verdicts on what the red team's generators show, beside those on clean pictures. Without an attack "
-            "both are the clean ones.",
-            "percentunit",
-            (Query(ACCURACY, "clean"), Query(_shown("attacked"), "attacked")),
-        ),
-        Graph(
-            "Accuracy under attack by camera",
-            "Of the attacked cameras: right verdicts on attacked pictures, and on their clean ones; the ten lowest. "
-            "Without an attack, all clean pictures.",
-            "percentunit",
-            (
-                Query(_shown("attacked", "camera_id"), "attacked {{camera_id}}"),
-                Query(_shown("clean", "camera_id"), "clean {{camera_id}}"),
-            ),
-        ),
-    ]
-
-
 def _defence() -> list[Graph | Figure]:
     return [
         Graph(
@@ -190,7 +209,9 @@ def _defence() -> list[Graph | Figure]:
                     total(m.BACKEND_INFO, "network, backend, precision"),
                     "{{network}}: {{backend}} {{precision}}",
                 ),
-                Query(or_zero(f"sum by (outcome) (increase({m.MODEL_SWAPS.name}[1h])) > 0"), "{{outcome}}, last hour"),
+                Query(
+                    or_zero(f"sum by (outcome) (increase({series(m.MODEL_SWAPS)}[1h])) > 0"), "{{outcome}}, last hour"
+                ),
             ),
             8,
         ),
@@ -212,15 +233,17 @@ def _defence() -> list[Graph | Figure]:
             "Flagged share",
             "Of each camera's recent probes; the ten highest.",
             "percentunit",
-            (Query(f"topk(10, max by (camera_id) ({m.CAMERA_FLAGGED.name}))", "{{camera_id}}"),),
+            (Query(f"topk(10, max by (camera_id) ({series(m.CAMERA_FLAGGED)}))", "{{camera_id}}"),),
             8,
+            limit=Limit(0.3),
         ),
         Graph(
             "Evidence of a trigger",
             "How far each camera is on its way to an alert, 1 being the alert; the ten highest.",
             "percentunit",
-            (Query(f"topk(10, max by (camera_id) ({m.CAMERA_EVIDENCE.name}))", "{{camera_id}}"),),
+            (Query(f"topk(10, max by (camera_id) ({series(m.CAMERA_EVIDENCE)}))", "{{camera_id}}"),),
             8,
+            limit=Limit(0.99),
         ),
         Graph(
             "Probe share",
@@ -228,8 +251,8 @@ def _defence() -> list[Graph | Figure]:
             "bridge refuses to tell them.",
             "percentunit",
             (
-                Query(f"topk(10, max by (camera_id) ({m.CAMERA_PROBE_SHARE.name}))", "{{camera_id}}"),
-                Query(f"avg({m.CAMERA_PROBE_SHARE.name})", "mean"),
+                Query(f"topk(10, max by (camera_id) ({series(m.CAMERA_PROBE_SHARE)}))", "{{camera_id}}"),
+                Query(f"avg({series(m.CAMERA_PROBE_SHARE)})", "mean"),
                 Query(rate(m.BRIDGE_PROBE_REQUESTS), "changes a second"),
                 Query(rate(m.BRIDGE_REFUSED_REQUESTS, "kind"), "refused a second, {{kind}}"),
             ),
@@ -241,7 +264,8 @@ def _defence() -> list[Graph | Figure]:
             "none",
             (
                 Query(
-                    or_zero(f"topk(10, sum by (camera_id) (increase({m.CAMERA_ALERTS.name}[1h])) > 0)"), "{{camera_id}}"
+                    or_zero(f"topk(10, sum by (camera_id) (increase({series(m.CAMERA_ALERTS)}[1h])) > 0)"),
+                    "{{camera_id}}",
                 ),
                 Query(total(m.ALERTS_UNPUBLISHED), "wait for Kafka"),
             ),
@@ -276,6 +300,6 @@ def _defence() -> list[Graph | Figure]:
             "Refused by the MQTT broker",
             "What clients tried that is not theirs, in the last hour, as the broker's log tells the bridges.",
             "none",
-            (Query(f"max by (what) (increase({m.MQTT_REFUSALS.name}[1h]))", "{{what}}"),),
+            (Query(f"max by (what) (increase({series(m.MQTT_REFUSALS)}[1h]))", "{{what}}"),),
         ),
     ]

@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from grafana_foundation_sdk.builders import dashboard, prometheus, stat, timeseries
 from grafana_foundation_sdk.builders.common import (
+    GraphThresholdsStyleConfig,
     ReduceDataOptions,
     StackingConfig,
     VizLegendOptions,
     VizTooltipOptions,
 )
-from grafana_foundation_sdk.models.common import LegendDisplayMode, LegendPlacement, StackingMode, TooltipDisplayMode
+from grafana_foundation_sdk.models.common import (
+    GraphTresholdsStyleMode,
+    LegendDisplayMode,
+    LegendPlacement,
+    StackingMode,
+    TooltipDisplayMode,
+)
 from grafana_foundation_sdk.models.dashboard import DataSourceRef, Threshold, ThresholdsMode
 
 from infra.grafana.promql import Query
 
-DATA_SOURCE = DataSourceRef(type_val="prometheus", uid="pointillist-prometheus")
-REFRESH = "5s"
+DATA_SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
+LETTERS = "ABCDEFGH"
+CAMERA_PAGE = "${console}/camera/${__field.labels.camera_id}"
+"""Where the console shows the camera of a series."""
 
 
 @dataclass(frozen=True)
 class Limit:
-    """The value at which a figure turns from good to bad."""
+    """The value at which a figure, or a series, turns from good to bad: mostly where an alert rule begins."""
 
     value: float
     bad: Literal["above", "below"] = "above"
@@ -32,6 +41,18 @@ class Limit:
         """A base colour, and the one from the value on."""
         base, beyond = ("green", "red") if self.bad == "above" else ("red", "green")
         return [Threshold(color=base), Threshold(value=self.value, color=beyond)]
+
+
+_ALWAYS_GOOD = [Threshold(color="green")]
+"""Without steps of its own a panel would turn red at 80, Grafana's default."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A title above the panels that follow it; whoever does not need them folds them away."""
+
+    title: str
+    panels: list[Panel]
 
 
 @dataclass(frozen=True)
@@ -44,6 +65,7 @@ class Graph:
     queries: tuple[Query, ...]
     width: int = 12
     stacked: bool = False
+    limit: Limit | None = None
 
     def build(self) -> timeseries.Panel:
         """As the SDK has it."""
@@ -65,10 +87,19 @@ class Graph:
                 .calcs(["lastNotNull", "max"])
             )
             .tooltip(VizTooltipOptions().mode(TooltipDisplayMode.MULTI))
+            .thresholds(_thresholds(self.limit))
+            .thresholds_style(
+                GraphThresholdsStyleConfig().mode(
+                    GraphTresholdsStyleMode.DASHED if self.limit else GraphTresholdsStyleMode.OFF
+                )
+            )
         )
+        if any("{{camera_id}}" in query.legend for query in self.queries):
+            link = dashboard.DashboardLink("This camera in the console").url(CAMERA_PAGE).target_blank(True)
+            panel = panel.data_links([link])
         if self.stacked:
             panel = panel.stacking(StackingConfig().mode(StackingMode.NORMAL).group("A"))
-        for letter, query in zip("ABCDEFGH", self.queries, strict=False):
+        for letter, query in zip(LETTERS, self.queries, strict=False):
             panel = panel.with_target(_target(query, letter))
         return panel
 
@@ -87,8 +118,6 @@ class Figure:
 
     def build(self) -> stat.Panel:
         """As the SDK has it."""
-        # Without steps of its own a figure would turn red at 80, Grafana's default.
-        steps = self.limit.steps() if self.limit else [Threshold(color="green")]
         return (
             stat.Panel()
             .title(self.title)
@@ -99,28 +128,20 @@ class Figure:
             .height(4)
             .datasource(DATA_SOURCE)
             .reduce_options(ReduceDataOptions().calcs(["lastNotNull"]))
-            .thresholds(dashboard.ThresholdsConfig().mode(ThresholdsMode.ABSOLUTE).steps(steps))
+            .thresholds(_thresholds(self.limit))
             .with_target(_target(self.query, "A"))
         )
 
 
+Panel: TypeAlias = Graph | Figure
+
+
+def _thresholds(limit: Limit | None) -> dashboard.ThresholdsConfig:
+    return dashboard.ThresholdsConfig().mode(ThresholdsMode.ABSOLUTE).steps(limit.steps() if limit else _ALWAYS_GOOD)
+
+
 def _target(query: Query, letter: str) -> prometheus.Dataquery:
     target = prometheus.Dataquery().ref_id(letter).expr(query.expression).datasource(DATA_SOURCE)
+    if query.exemplars:
+        target = target.exemplar(True)
     return target.legend_format(query.legend) if query.legend else target
-
-
-def board(uid: str, title: str, description: str, panels: list[Graph | Figure]) -> dashboard.Dashboard:
-    """A dashboard that shows the last fifteen minutes."""
-    built = (
-        dashboard.Dashboard(title)
-        .uid(uid)
-        .description(description)
-        .tags(["pointillist"])
-        .refresh(REFRESH)
-        .time("now-15m", "now")
-        .timezone("browser")
-        .readonly()
-    )
-    for number, panel in enumerate(panels, 1):
-        built = built.with_panel(panel.build().id(number))
-    return built

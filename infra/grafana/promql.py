@@ -8,8 +8,12 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from schemas.metrics import Metric
 
-WINDOW = "1m"
-"""What a rate looks back on: twelve scrapes at five seconds, so that one that is missed does not show."""
+WINDOW = "$__rate_interval"
+"""What a rate looks back on: four scrapes or more, and no less than the distance of two points of a panel."""
+CAMERAS = {"camera_id": "$site/$camera"}
+"""What the variables of a dashboard choose of the series of cameras."""
+ROLES = {"role": "$role"}
+"""And of those that speak of roles."""
 
 
 @dataclass(frozen=True)
@@ -18,22 +22,29 @@ class Query:
 
     expression: str
     legend: str = ""
+    exemplars: bool = False
+    """Whether single frames stand beside the series: those by which a counter has grown last."""
 
 
 def selector(name: str, **labels: str) -> str:
     """The series of `name` that carry `labels`."""
-    where = ", ".join(f'{label}="{value}"' for label, value in labels.items())
+    where = ", ".join(f'{label}{"=~" if "$" in value else "="}"{value}"' for label, value in labels.items())
     return f"{name}{{{where}}}" if where else name
+
+
+def series(metric: Metric[Counter] | Metric[Gauge] | Metric[Histogram], suffix: str = "", **labels: str) -> str:
+    """The series of a metric that carry `labels`; of one by camera, those of the chosen cameras."""
+    return selector(f"{metric.name}{suffix}", **(CAMERAS if "camera_id" in metric.labels else {}), **labels)
 
 
 def total(metric: Metric[Gauge], by: str = "", **labels: str) -> str:
     """The sum of a gauge's series, but for the labels in `by`."""
-    return f"{_sum(by)}({selector(metric.name, **labels)})"
+    return f"{_sum(by)}({series(metric, **labels)})"
 
 
 def rate(metric: Metric[Counter], by: str = "", **labels: str) -> str:
     """Events a second, of the series that carry `labels`, summed but for the labels in `by`."""
-    return _rate(metric.name, by, **labels)
+    return _rate(metric, "", by, **labels)
 
 
 def or_zero(expression: str) -> str:
@@ -41,24 +52,24 @@ def or_zero(expression: str) -> str:
     return f"{expression} or on() vector(0)"
 
 
-def mean(metric: Metric[Histogram]) -> str:
+def mean(metric: Metric[Histogram], **labels: str) -> str:
     """Mean of a histogram's observations."""
-    return f"{_rate(f'{metric.name}_sum')} / {_rate(f'{metric.name}_count')}"
+    return f"{_rate(metric, '_sum', **labels)} / {_rate(metric, '_count', **labels)}"
 
 
-def quantile(q: float, metric: Metric[Histogram], by: str = "") -> str:
+def quantile(q: float, metric: Metric[Histogram], by: str = "", **labels: str) -> str:
     """The q-quantile of a histogram's observations, for each value of the label `by`."""
-    buckets = _rate(f"{metric.name}_bucket", f"le, {by}" if by else "le")
+    buckets = _rate(metric, "_bucket", f"le, {by}" if by else "le", **labels)
     return f"histogram_quantile({q}, {buckets})"
 
 
-def quantiles(metric: Metric[Histogram]) -> tuple[Query, ...]:
+def quantiles(metric: Metric[Histogram], **labels: str) -> tuple[Query, ...]:
     """The median, the 95th and the 99th percentile."""
-    return tuple(Query(quantile(q, metric), f"p{round(100 * q)}") for q in (0.5, 0.95, 0.99))
+    return tuple(Query(quantile(q, metric, **labels), f"p{round(100 * q)}") for q in (0.5, 0.95, 0.99))
 
 
-def _rate(name: str, by: str = "", **labels: str) -> str:
-    return f"{_sum(by)}(rate({selector(name, **labels)}[{WINDOW}]))"
+def _rate(metric: Metric[Counter] | Metric[Histogram], suffix: str = "", by: str = "", **labels: str) -> str:
+    return f"{_sum(by)}(rate({series(metric, suffix, **labels)}[{WINDOW}]))"
 
 
 def _sum(by: str) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 
-from infra.grafana.panels import Figure, Graph, board
-from infra.grafana.promql import WINDOW, Query, or_zero, rate, selector, total
+from infra.grafana.board import board
+from infra.grafana.panels import Figure, Graph, Limit, Row
+from infra.grafana.promql import ROLES, WINDOW, Query, or_zero, rate, selector, series, total
 from schemas import metrics as m
 
 
@@ -15,12 +16,17 @@ def resources() -> Dashboard:
         "pointillist-resources",
         "Pointillist: resources (USE)",
         "Utilisation, saturation and errors of processors, memory, device, queues and disks.",
-        [*_utilisation(), *_saturation(), *_errors()],
+        [
+            Row("Utilisation", _utilisation()),
+            Row("Saturation", _saturation()),
+            Row("Errors", _errors()),
+        ],
+        of=("role",),
     )
 
 
 def _process(name: str) -> str:
-    return selector(name, job="pointillist")
+    return selector(name, job="pointillist", **ROLES)
 
 
 def _utilisation() -> list[Graph | Figure]:
@@ -43,15 +49,15 @@ def _utilisation() -> list[Graph | Figure]:
             "Device",
             "Share of the time for which the device thread was at work.",
             "percentunit",
-            (Query(rate(m.DEVICE_BUSY, "role"), "{{role}}"),),
+            (Query(rate(m.DEVICE_BUSY, "role", **ROLES), "{{role}}"),),
         ),
         Graph(
             "Disk",
             "What the stores and the spools take.",
             "bytes",
             (
-                *(Query(total(m.STORE_BYTES, store=store), store) for store in ("database", "quarantine")),
-                Query(total(m.SPOOL_BYTES), "spools"),
+                *(Query(total(m.STORE_BYTES, store=store, **ROLES), store) for store in ("database", "quarantine")),
+                Query(total(m.SPOOL_BYTES, **ROLES), "spools"),
             ),
         ),
     ]
@@ -65,9 +71,9 @@ def _saturation() -> list[Graph | Figure]:
             "Partitions that the processors have paused, and bridges that leave frames to the cameras.",
             "none",
             (
-                Query(total(m.PAUSED), "paused partitions"),
-                Query(total(m.BRIDGE_HOLDING), "bridges holding back"),
-                Query(f"max({m.UNREAD.name})", "frames that nobody reads"),
+                Query(total(m.PAUSED, **ROLES), "paused partitions"),
+                Query(total(m.BRIDGE_HOLDING, **ROLES), "bridges holding back"),
+                Query(f"max({series(m.UNREAD, **ROLES)})", "frames that nobody reads"),
             ),
             6,
         ),
@@ -75,30 +81,38 @@ def _saturation() -> list[Graph | Figure]:
             "Visitors of the pages",
             "Requests answered, and connections ended: too many, too late, or for another host.",
             "ops",
-            (Query(rate(m.PAGE_VISITS, "outcome"), "{{outcome}}"),),
+            (Query(rate(m.PAGE_VISITS, "outcome", **ROLES), "{{outcome}}"),),
             6,
         ),
         Graph(
             "Unacknowledged messages",
             "Received by the bridge, not yet in Kafka.",
             "none",
-            (Query(total(m.BRIDGE_UNACKNOWLEDGED), "messages"),),
+            (Query(total(m.BRIDGE_UNACKNOWLEDGED, **ROLES), "messages"),),
             6,
         ),
-        Graph("Open files", "Share of the limit, by role.", "percentunit", (Query(open_files, "{{role}}"),), 6),
+        Graph(
+            "Open files",
+            "Share of the limit, by role.",
+            "percentunit",
+            (Query(open_files, "{{role}}"),),
+            6,
+            limit=Limit(0.8),
+        ),
         Graph(
             "Room",
             "Bytes free on the disk that holds these.",
             "bytes",
-            (Query(f"min by (holds) ({m.DISK_FREE.name})", "{{holds}}"),),
+            (Query(f"min by (holds) ({series(m.DISK_FREE, **ROLES)})", "{{holds}}"),),
+            limit=Limit(2**30, bad="below"),
         ),
         Graph(
             "Damage",
             "Records a second that are passed over in damaged batches of Kafka's log, and databases set aside.",
             "none",
             (
-                Query(or_zero(rate(m.KAFKA_DAMAGED, "reader")), "{{reader}}"),
-                Query(f"max({m.DATABASES_SET_ASIDE.name})", "databases"),
+                Query(or_zero(rate(m.KAFKA_DAMAGED, "reader", **ROLES)), "{{reader}}"),
+                Query(f"max({series(m.DATABASES_SET_ASIDE, **ROLES)})", "databases"),
             ),
         ),
     ]
@@ -111,26 +125,29 @@ def _errors() -> list[Graph | Figure]:
             "1 where the last scrape was answered.",
             "none",
             (Query(f"min by (role) ({_process('up')})", "{{role}}"),),
+            limit=Limit(1, bad="below"),
         ),
         Graph(
             "Versions",
             "Processes of each role and version.",
             "none",
-            (Query(f"count by (role, version) ({m.BUILD_INFO.name})", "{{role}} {{version}}"),),
+            (Query(f"count by (role, version) ({series(m.BUILD_INFO, **ROLES)})", "{{role}} {{version}}"),),
         ),
         Graph(
             "Made again",
-            "Connections to MQTT, and sources by cause.",
+            "Connections to MQTT, and sources by cause; and how many files of cameras are wrong.",
             "ops",
             (
-                Query(rate(m.CAMERA_RECONNECTS), "MQTT connections"),
-                Query(or_zero(rate(m.SOURCE_RESTARTS, "cause")), "sources, {{cause}}"),
+                Query(rate(m.CAMERA_RECONNECTS, **ROLES), "MQTT connections"),
+                Query(or_zero(rate(m.SOURCE_RESTARTS, "cause", **ROLES)), "sources, {{cause}}"),
+                Query(or_zero(total(m.CAMERA_LIST_REFUSED, **ROLES)), "files of cameras that are wrong, now"),
             ),
         ),
         Graph(
             "Clock skew",
             "How far a camera's clock is ahead of the recorder's; the largest.",
             "s",
-            (Query(f"max({m.CLOCK_SKEW.name})", "skew"),),
+            (Query(f"max({series(m.CLOCK_SKEW, **ROLES)})", "skew"),),
+            limit=Limit(1),
         ),
     ]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 
-from infra.grafana.panels import Figure, Graph, board
-from infra.grafana.promql import Query, mean, or_zero, quantile, quantiles, rate, total
+from infra.grafana.board import board
+from infra.grafana.panels import Figure, Graph, Limit, Row
+from infra.grafana.promql import ROLES, Query, mean, or_zero, quantile, quantiles, rate, series, total
 from schemas import metrics as m
 
 THIRD = 8
@@ -18,7 +19,13 @@ def stages() -> Dashboard:
         "pointillist-stages",
         "Pointillist: stages (RED)",
         "Rate, errors and duration of every stage on a frame's way.",
-        [*_bridge(), *_processors(), *_recorder(), *_between()],
+        [
+            Row("Bridges", _bridge()),
+            Row("Processors", _processors()),
+            Row("Recorders", _recorder()),
+            Row("Between them", _between()),
+        ],
+        of=("role",),
     )
 
 
@@ -28,7 +35,7 @@ def _bridge() -> list[Graph | Figure]:
             "Bridge: rate",
             "Messages by channel and outcome.",
             "ops",
-            (Query(rate(m.BRIDGE_MESSAGES, "channel, outcome"), "{{channel}} {{outcome}}"),),
+            (Query(rate(m.BRIDGE_MESSAGES, "channel, outcome", **ROLES), "{{channel}} {{outcome}}"),),
             THIRD,
         ),
         Graph(
@@ -36,8 +43,8 @@ def _bridge() -> list[Graph | Figure]:
             "Payloads refused, and batches that Kafka refused at first.",
             "ops",
             (
-                Query(or_zero(rate(m.BRIDGE_MESSAGES, outcome="dead_lettered")), "dead letters"),
-                Query(rate(m.BRIDGE_KAFKA_ERRORS), "Kafka"),
+                Query(or_zero(rate(m.BRIDGE_MESSAGES, outcome="dead_lettered", **ROLES)), "dead letters"),
+                Query(rate(m.BRIDGE_KAFKA_ERRORS, **ROLES), "Kafka"),
             ),
             THIRD,
         ),
@@ -45,7 +52,7 @@ def _bridge() -> list[Graph | Figure]:
             "Bridge: duration",
             "First message of a batch to Kafka's acknowledgement.",
             "s",
-            quantiles(m.BRIDGE_KAFKA),
+            quantiles(m.BRIDGE_KAFKA, **ROLES),
             THIRD,
         ),
     ]
@@ -57,21 +64,21 @@ def _processors() -> list[Graph | Figure]:
             "Processors: rate",
             "Frames by outcome.",
             "ops",
-            (Query(rate(m.FRAMES_TOTAL, "outcome"), "{{outcome}}"),),
+            (Query(rate(m.FRAMES_TOTAL, "outcome", **ROLES), "{{outcome}}"),),
             THIRD,
         ),
         Graph(
             "Processors: errors",
             "Batches on which a stage failed.",
             "ops",
-            (Query(rate(m.STAGE_ERRORS, "stage"), "{{stage}}"),),
+            (Query(rate(m.STAGE_ERRORS, "stage", **ROLES), "{{stage}}"),),
             THIRD,
         ),
         Graph(
             "Processors: duration",
             "95th percentile for a batch, by stage.",
             "s",
-            (Query(quantile(0.95, m.STAGE, "stage"), "{{stage}}"),),
+            (Query(quantile(0.95, m.STAGE, "stage", **ROLES), "{{stage}}"),),
             THIRD,
         ),
     ]
@@ -83,7 +90,7 @@ def _recorder() -> list[Graph | Figure]:
             "Recorder: rate",
             "Verdicts by outcome. A duplicate changes nothing.",
             "ops",
-            (Query(rate(m.RECORDED, "outcome"), "{{outcome}}"),),
+            (Query(rate(m.RECORDED, "outcome", **ROLES), "{{outcome}}"),),
             THIRD,
         ),
         Graph(
@@ -91,12 +98,19 @@ def _recorder() -> list[Graph | Figure]:
             "Dead letters of all stages by reason, and frames captured in the future by the recorder's clock.",
             "ops",
             (
-                Query(or_zero(f"{rate(m.DEAD_LETTERS, 'reason')} > 0"), "{{reason}}"),
-                Query(rate(m.NEGATIVE_LATENCY), "captured in the future"),
+                Query(or_zero(f"{rate(m.DEAD_LETTERS, 'reason', **ROLES)} > 0"), "{{reason}}"),
+                Query(rate(m.NEGATIVE_LATENCY, **ROLES), "captured in the future"),
             ),
             THIRD,
         ),
-        Graph("Recorder: duration", "Capture to record: the whole way.", "s", quantiles(m.END_TO_END), THIRD),
+        Graph(
+            "Recorder: duration",
+            "Capture to record: the whole way.",
+            "s",
+            quantiles(m.END_TO_END, **ROLES),
+            THIRD,
+            limit=Limit(0.5),
+        ),
     ]
 
 
@@ -107,9 +121,9 @@ def _between() -> list[Graph | Figure]:
             "Frames and records that wait in Kafka; copies of partitions that are away or behind.",
             "none",
             (
-                Query(total(m.LAG), "processors, frames"),
-                Query(total(m.RECORDER_LAG), "recorder, records"),
-                Query(f"max({m.KAFKA_COPIES_MISSING.name})", "copies missing"),
+                Query(total(m.LAG, **ROLES), "processors, frames"),
+                Query(total(m.RECORDER_LAG, **ROLES), "recorder, records"),
+                Query(f"max({series(m.KAFKA_COPIES_MISSING, **ROLES)})", "copies missing"),
             ),
             THIRD,
         ),
@@ -117,17 +131,17 @@ def _between() -> list[Graph | Figure]:
             "Queues",
             "Frames that wait inside the processors.",
             "none",
-            (Query(total(m.QUEUE, "queue"), "{{queue}}"),),
+            (Query(total(m.QUEUE, "queue", **ROLES), "{{queue}}"),),
             THIRD,
         ),
-        Graph("Batches", "Mean frames in a batch.", "none", (Query(mean(m.BATCH), "frames"),), THIRD),
+        Graph("Batches", "Mean frames in a batch.", "none", (Query(mean(m.BATCH, **ROLES), "frames"),), THIRD),
         Graph(
             "Bytes",
             "Payloads received by the bridge; frames taken by the processors, as sent and as captured.",
             "Bps",
             (
-                Query(rate(m.BRIDGE_BYTES), "bridge"),
-                Query(rate(m.FRAME_BYTES, "kind"), "processors, {{kind}}"),
+                Query(rate(m.BRIDGE_BYTES, **ROLES), "bridge"),
+                Query(rate(m.FRAME_BYTES, "kind", **ROLES), "processors, {{kind}}"),
             ),
             THIRD,
         ),
@@ -135,14 +149,14 @@ def _between() -> list[Graph | Figure]:
             "Confirmations",
             "Messages from the bridge that tell cameras which frames Kafka has.",
             "ops",
-            (Query(rate(m.BRIDGE_CONFIRMATIONS), "confirmations"),),
+            (Query(rate(m.BRIDGE_CONFIRMATIONS, **ROLES), "confirmations"),),
             THIRD,
         ),
         Graph(
             "Backlog",
             "Frames in Kafka that are not processed; above a limit the bridges leave more of them to the cameras.",
             "bytes",
-            (Query(f"max({m.BRIDGE_BACKLOG.name})", "fullest partition"),),
+            (Query(f"max({series(m.BRIDGE_BACKLOG, **ROLES)})", "fullest partition"),),
             THIRD,
         ),
     ]

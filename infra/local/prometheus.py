@@ -11,11 +11,13 @@ from typing import Any
 
 from infra.local.files import write_json
 from infra.local.service import INFRA, Service, fill
+from infra.prometheus.runbooks import CONSOLES, PAGE
 from schemas.errors import BrokerError
 
 TEMPLATE = INFRA / "prometheus" / "prometheus.yml.in"
 RULES = INFRA / "prometheus" / "rules"
 TARGETS = "targets.json"
+ALERTMANAGERS = "alertmanagers.json"
 
 
 def prometheus_binary() -> str | None:
@@ -47,23 +49,35 @@ class Prometheus(Service):
         ]
         write_json(self.folder / TARGETS, targets)
 
+    def tell(self, alertmanager: str | None) -> None:
+        """Send alerts to the Alertmanager at `host:port`, None to none; Prometheus notices by itself."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_json(self.folder / ALERTMANAGERS, [] if alertmanager is None else [{"targets": [alertmanager]}])
+
     def _command(self) -> list[str]:
         program = prometheus_binary()
         if program is None:
             raise BrokerError("expected the program prometheus, found none: install the Debian package prometheus")
         if not (self.folder / TARGETS).is_file():
             self.scrape({})
+        if not (self.folder / ALERTMANAGERS).is_file():
+            self.tell(None)
         # JSON strings are YAML strings: any path is quoted safely.
         fill(
             TEMPLATE,
             self.folder / "prometheus.yml",
             RULES=json.dumps(f"{RULES}/*.yml"),
             TARGETS=json.dumps(TARGETS),
+            ALERTMANAGERS=json.dumps(ALERTMANAGERS),
+            RUNBOOKS=json.dumps(f"{self.url}/consoles/{PAGE.name}"),
         )
         return [
             program,
             "--config.file=prometheus.yml",
             f"--web.listen-address={self.listen}",
+            f"--web.external-url={self.url}",
+            f"--web.console.templates={CONSOLES}",
+            "--enable-feature=exemplar-storage",
             "--storage.tsdb.path=data",
             "--storage.tsdb.retention.time=1d",
             "--storage.tsdb.retention.size=256MB",

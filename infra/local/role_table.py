@@ -128,6 +128,22 @@ def read_roles(folder: Path) -> dict[str, dict[str, Any]]:
     return read_json(path)
 
 
+def supervisor(folder: Path) -> ProcessId | None:
+    """The process that has claimed `folder`; None when it is free."""
+    try:
+        lock = os.open(folder / "lock", os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.read(lock, 32).decode(errors="replace").strip()
+        return ProcessId.of(int(holder)) if holder.isdigit() else None
+    finally:
+        os.close(lock)
+    return None
+
+
 def running(folder: Path, role: str) -> ProcessId | None:
     """The process of a role of the system in `folder`, when it runs now."""
     document = read_json(folder / "processes.json")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import string
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 
 from infra.local.files import write_text
@@ -43,6 +44,10 @@ class Service(ABC):
     @abstractmethod
     def _answers(self) -> bool:
         """Whether the service answers a client now. Takes at most a second or two."""
+
+    def _environment(self) -> Mapping[str, str] | None:
+        """The variables of its process; None leaves it those of this one."""
+        return None
 
     @property
     def host(self) -> str:
@@ -83,7 +88,7 @@ class Service(ABC):
                 self._ports = {name: self._memory.take(name) for name in self.port_names}
             else:
                 self._await_ports(end)
-            self._child = Child(self._command(), self.log, cwd=self.folder)
+            self._child = Child(self._command(), self.log, cwd=self.folder, env=self._environment())
             process = self._child.start()
             if self._await_answer(end):
                 return process

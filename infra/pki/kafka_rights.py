@@ -81,6 +81,8 @@ def kafka_rights() -> list[Right]:
         Right("console", _Resource.GROUP, PROCESSORS_GROUP, describe),
         Right("audit", _Resource.TOPIC, f"{OURS}.", read, _Pattern.PREFIXED),
         Right("audit", _Resource.GROUP, f"{OURS}-", describe, _Pattern.PREFIXED),
+        Right("monitor", _Resource.TOPIC, f"{OURS}.", describe, _Pattern.PREFIXED),
+        Right("monitor", _Resource.GROUP, f"{OURS}-", describe, _Pattern.PREFIXED),
     ]
 
 

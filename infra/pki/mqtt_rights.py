@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from schemas.topics import ROOT, Channel
+from schemas.topics import BROKER_STATE, BROKER_STATE_ROOT, DISCOVERY_ROOT, HOME_ROOT, ROOT, Channel
 
 _CAMERA_WRITES: Final = (Channel.FRAME, Channel.META, Channel.STATUS, Channel.EVENT)
 # Its own status too: by that a camera hears of another device with its name.
@@ -26,6 +26,16 @@ _BROKER_LOG: Final = "$SYS/broker/log/#"
 """By which bridges count what the broker refuses."""
 _RIGHTS: Final = {"bridge": _BRIDGE, "admin": _ADMIN, "console": _CONSOLE}
 
+_HOME: Final = (f"{DISCOVERY_ROOT}/device/+/config", f"{HOME_ROOT}/#")
+_BESIDE: Final[dict[str, tuple[tuple[str, str], ...]]] = {
+    "monitor": tuple(("read", f"{BROKER_STATE_ROOT}/{topic}") for topic in BROKER_STATE),
+    # It reads what it has published before, to take back what no longer holds.
+    "announcer": tuple(("readwrite", topic) for topic in _HOME),
+    # Home Assistant says by `status` that it has come or gone.
+    "homeassistant": (*(("read", topic) for topic in _HOME), ("readwrite", f"{DISCOVERY_ROOT}/status")),
+}
+"""Rights of roles that speak of no camera's own channels."""
+
 
 def mqtt_rights(roles: Sequence[str], refused: Sequence[str]) -> str:
     """Mosquitto's `acl_file`: of each of the `roles`, of `refused` cameras, and of a camera by its certificate's name.
@@ -41,6 +51,10 @@ def mqtt_rights(roles: Sequence[str], refused: Sequence[str]) -> str:
             lines += [f"topic {access} {ROOT}/+/+/{channel.value}" for channel in channels]
         if kind == "bridge":
             lines.append(f"topic read {_BROKER_LOG}")
+    for role in roles:
+        beside = _BESIDE.get(role.partition("-")[0], ())
+        lines += _section(role) if beside else []
+        lines += [f"topic {access} {topic}" for access, topic in beside]
     for camera in refused:
         lines += [*_section(camera), "topic deny #"]
     lines += ["", *(f"pattern write {ROOT}/%u/{channel.value}" for channel in _CAMERA_WRITES)]

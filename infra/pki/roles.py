@@ -26,8 +26,11 @@ from schemas.errors import ConfigError, StateError
 from schemas.runtime.access import AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE, Tls
 
 SERVERS: Final = ("mosquitto", "kafka", "postgresql")
-CLIENTS: Final = ("bridge", "processor", "recorder", "console", "admin", "audit", "health")
-"""`admin` makes topics, publishes models and tells cameras; `audit` reads; `health` may connect, and nothing else."""
+CLIENTS: Final = (
+    "bridge", "processor", "recorder", "console", "admin", "audit", "health", "monitor", "announcer", "homeassistant",
+)  # fmt: skip
+"""`admin` makes topics, publishes models and tells cameras; `audit` reads; `health` may connect, and nothing else;
+`monitor` sees how the brokers are; `announcer` tells `homeassistant` of cameras, the one who listens to that."""
 SHARE_FILE: Final = "bridges.share"
 RIGHTS_FILE: Final = "mosquitto.acl"
 KEYSTORE_FILE: Final = "keystore.pem"

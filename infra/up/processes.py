@@ -63,6 +63,8 @@ class Role:
     log: Path | None = None
     final: frozenset[int] = frozenset()
     """Exit statuses that mean that its work is done."""
+    optional: bool = False
+    """Whether the others go on without it."""
 
     def healthy(self) -> bool:
         """Whether its `/healthz` answers 200."""
@@ -194,6 +196,11 @@ class LocalRoles:
         for name in self._settings.served_as:
             arguments += ["--served-as", name]
         return self._role("console", arguments, self._given(SecretRole.CONSOLE), listen=http)
+
+    def monitor(self) -> Role:
+        """Metrics of the brokers, of this machine, and of the audit."""
+        arguments = ["monitor", "--mqtt", self._mqtt, "--kafka", self._kafka, "--state", str(self._layout.folder)]
+        return self._role("monitor", arguments, self._given(SecretRole.AUDITOR))
 
     def fleet(self) -> Role:
         """The simulated cameras. It is not health-checked before the start: it is started last."""

@@ -26,7 +26,6 @@ from infra.local.files import write_json
 from infra.local.kafka import KafkaNodes
 from infra.local.mosquitto import Mosquitto
 from infra.local.ports import Ports
-from infra.local.prometheus import Prometheus, prometheus_binary
 from infra.local.role_table import RoleTable
 from infra.local.room import Room
 from infra.local.topics import create_topics, pointillist_topics
@@ -37,7 +36,9 @@ from infra.up.identities import prepare_identities
 from infra.up.processes import FLEET_PENDING, LocalRoles, Role
 from infra.up.settings import UpSettings, bundle_folder, camera_messages, checks_for_triggers, scenario_document
 from infra.up.supervisor import Supervisor
+from infra.up.system_state import PAGES, CameraState, camera_states
 from infra.up.table import LiveTable
+from infra.up.watching import Watching, check_receivers
 from producers.publisher.told import overridden, read_told
 from producers.redteam.team import RedTeam
 from producers.scenario import Scenario, parse_scenario
@@ -98,6 +99,7 @@ def run_up(settings: UpSettings, environment: Environment, table: LiveTable) -> 
     scenario = parse_scenario(document)
     # What is missing for an attack is said now, and not when all else runs.
     RedTeam(scenario.generators).close()
+    check_receivers(settings)
     layout = Layout(settings.state.resolve())
     with RoleTable(layout.folder) as roles, interrupts() as asked:
         roles.kill_leftovers()
@@ -137,8 +139,8 @@ class _Run:
         self._roles: list[Role] = []
         self._foreign_before = 0
         self._fleet: Role | None = None
+        self._watching = Watching(settings, layout, self._ports)
         self._camera_messages: float | None = None
-        self._prometheus: Prometheus | None = None
 
     def prepare(self, scenario: Scenario, document: dict[str, Any]) -> None:
         """Lay down the scenario, the keys and what this run is."""
@@ -213,24 +215,31 @@ class _Run:
                 future.result()
         addresses = (self._mosquitto.listen, self._kafka.bootstrap)
         local = LocalRoles(self._settings, self._layout, self._ports, *addresses, self._camera_messages)
-        self._roles = [*local.processors(), *local.bridges(), local.recorder(), local.console()]
+        recorder = local.recorder()
+        self._roles = [*local.processors(), *local.bridges(), recorder, local.console()]
+        if self._watching.wanted:
+            self._roles.append(local.monitor())
         asyncio.run(self._furnish_kafka())
         for role in self._roles:
             self._asked.stop_here()
             self._supervisor.start(role)
-        if self._settings.prometheus and prometheus_binary() is not None:
-            prometheus = self._prometheus = Prometheus(self._layout.folder, self._ports)
-            self._brokers.append(Role("prometheus", prometheus, lambda: prometheus.listen, log=prometheus.log))
-            self._supervisor.start(self._brokers[-1])
+        self._watching.start(self._begin_beside, self._live.say, f"http://{recorder.listen()}")
         self._live.say("waiting for the bridge, the processors and the recorder")
         self._supervisor.await_health(self._roles, READY_S, self._asked.stop_here)
         self._startup_s = time.monotonic() - self._begun
         self._fleet = local.fleet()
         self._supervisor.start(self._fleet)
-        if self._prometheus is not None:
-            # Ports stay for the run, so what is scraped now is what is scraped after any restart.
-            self._prometheus.scrape({role.name: {"metrics": role.metrics} for role in [*self._roles, self._fleet]})
-        self._live.begin({role.name: role for role in [*self._roles, self._fleet]}, self._startup_s)
+        self._watching.scrape([*self._roles, self._fleet])
+        pages = [role for role in self._brokers if role.name in PAGES]
+        shown = {role.name: role for role in [*self._roles, self._fleet, *pages]}
+        self._live.begin(shown, self._startup_s, self._broken_cameras)
+
+    def _broken_cameras(self) -> list[CameraState]:
+        return [camera for camera in camera_states(self._layout) if camera.broken]
+
+    def _begin_beside(self, role: Role) -> None:
+        self._brokers.append(role)
+        self._supervisor.start(role)
 
     def watch(self) -> None:
         """Keep everything running until the fleet is done or the person asks to stop."""
@@ -274,6 +283,7 @@ class _Run:
     def stop(self) -> None:
         """Stop everything by pid, readers before what they read from."""
         self._live.end()
+        self._watching.close()
         for role in [r for r in (self._fleet,) if r is not None] + self._roles[::-1] + self._brokers[::-1]:
             self._supervisor.forget(role.name)
         self._supervisor.close()

@@ -52,10 +52,22 @@ class UpSettings(BaseModel):
     max_frame_pixels: int = Field(default=USUAL_FRAME_PIXELS, ge=64)
     spool_bytes: int = Field(default=256 * 2**20, ge=2**20)
     prometheus: bool = True
+    receivers: Path | None = None
+    """Whom Alertmanager tells: a file of its receivers, and of routes to them."""
     http: str | None = None
     plain: bool = False
     """Without TLS, certificates and rights: to compare."""
     served_as: tuple[str, ...] = ()
+
+
+def usual_cameras(source: str) -> int:
+    """How many cameras there are when nobody says it: a real one is one, whose stream is fetched once."""
+    return 1 if is_real(source) else 8
+
+
+def is_real(source: str) -> bool:
+    """Whether a source is a camera or stream of its own, by a URL or a device."""
+    return "://" in source or source.startswith("/dev/")
 
 
 def source_entry(source: str, cameras: int, fps: float, data: Path | None) -> dict[str, Any]:
@@ -69,7 +81,12 @@ def source_entry(source: str, cameras: int, fps: float, data: Path | None) -> di
         if data is None:
             raise SourceError("the source cifar10 is expected in the folder that POINTILLIST_DATA names; it is not set")
         return _dataset(data / "cifar10.npz", cameras)
-    if "://" in source or source.startswith("/dev/"):
+    if is_real(source):
+        if cameras > 1:
+            raise ConfigError(
+                f"--cameras: expected 1 with a URL or device, for each would fetch the stream anew, got {cameras}; "
+                "several cameras are named in a --scenario"
+            )
         return {"kind": "url", "address": source}
     file = Path(source).expanduser()
     if not file.is_file():

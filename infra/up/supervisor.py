@@ -85,7 +85,7 @@ class Supervisor:
             status = role.process.poll()
             if status is None or status in role.final:
                 continue
-            if status == USER_ERROR and role.log is not None and not excused:
+            if status == USER_ERROR and role.log is not None and not excused and not role.optional:
                 raise ended_by_user_error(role)
             lived = time.monotonic() - self._started[role.name]
             steady = lived > STEADY_S
@@ -94,6 +94,10 @@ class Supervisor:
                 continue
             self._failures[role.name] = 0 if steady or excused else self._failures.get(role.name, 0) + 1
             if self._failures[role.name] > MOST_FAILURES:
+                if role.optional:
+                    self._say(f"going on without {role.name}: {last_words(role)}")
+                    del self._roles[role.name]
+                    continue
                 raise BrokerError(f"{role.name} ended {MOST_FAILURES} times in a row: {last_words(role)}")
             self._pause[role.name] = min(LONGEST_PAUSE_S, max(FIRST_PAUSE_S, 2 * pause))
             self.restarts[role.name] = self.restarts.get(role.name, 0) + 1

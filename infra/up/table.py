@@ -1,16 +1,24 @@
-"""What `pointillist up` shows while it runs: a live table on a terminal, a line now and then elsewhere."""
+"""What `pointillist up` shows while it runs: a live table on a terminal, a line now and then elsewhere.
+
+The table fits into 80 columns, and has a row for each camera that is not well.
+"""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import Final
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from infra.up.processes import Role
 from infra.up.scrape import Samples
+from infra.up.system_state import PAGES, CameraState
+from schemas.errors import PointillistError
 from schemas.metrics import (
     ALERTS,
     CAMERA_BYTES,
@@ -26,6 +34,13 @@ from schemas.metrics import (
 
 REFRESH_S = 1.0
 LINE_S = 10.0
+CAMERAS_S = 2.0
+"""How often the database is asked which cameras are not well."""
+MOST_NAMED: Final = 12
+_SELDOM: Final = 20
+"""It is not asked for more than a twentieth of the time."""
+_PAIRS: Final = 3
+"""Figures side by side."""
 
 
 class LiveTable:
@@ -33,6 +48,9 @@ class LiveTable:
 
     def __init__(self, console: Console) -> None:
         self._console = console
+        self._broken: Callable[[], Sequence[CameraState]] = tuple
+        self._named: Sequence[CameraState] = ()
+        self._named_at = 0.0
         self._roles: dict[str, Role] = {}
         self._live: Live | None = None
         self._next = 0.0
@@ -44,14 +62,19 @@ class LiveTable:
         with suppress(OSError):
             self._console.print(line, highlight=False, markup=False)
 
-    def begin(self, roles: dict[str, Role], startup_s: float) -> None:
-        """The system is ready: show it from now on."""
+    def begin(
+        self, roles: dict[str, Role], startup_s: float, broken: Callable[[], Sequence[CameraState]] = tuple
+    ) -> None:
+        """The system is ready: show it from now on. `broken` gives the cameras that are not well."""
         self._roles = roles
+        self._broken = broken
         self._startup_s = startup_s
         self.say(f"ready after {startup_s:.1f} s; cameras start")
-        console = roles.get("console")
-        if console is not None:
-            self.say(f"console: http://{console.listen()}/")
+        for name, called in PAGES.items():
+            role = roles.get(name)
+            # What the recorder says is for programs.
+            if role is not None and name != "recorder" and role.listen():
+                self.say(f"{called}: http://{role.listen()}/")
         if self._console.is_terminal:
             self._live = Live(console=self._console, auto_refresh=False)
             self._live.start()
@@ -66,12 +89,13 @@ class LiveTable:
         if self._live is None:
             self.say(", ".join(f"{name} {value}" for name, value in cells.items()))
             return
-        shown = Table(title="Pointillist", title_justify="left")
-        for name in cells:
-            shown.add_column(name, justify="right")
-        shown.add_row(*cells.values())
+        if now >= self._named_at:
+            with suppress(PointillistError):  # the recorder makes a new database, or it is of another release
+                self._named = self._broken()
+            # Looking must not slow down what is looked at, however many cameras there are.
+            self._named_at = now + max(CAMERAS_S, _SELDOM * (time.monotonic() - now))
         with suppress(OSError):
-            self._live.update(shown, refresh=True)
+            self._live.update(Group(figures(cells), *broken_rows(self._named)), refresh=True)
 
     def end(self) -> None:
         """Leave the last table on the screen."""
@@ -104,3 +128,26 @@ class LiveTable:
             "alerts": f"{samples.sum(ALERTS.name):.0f}",
             "dead letters": f"{samples.sum(DEAD_LETTERS.name):.0f}",
         }
+
+
+def figures(cells: dict[str, str]) -> Table:
+    """Names and values, some pairs a row."""
+    table = Table(title="Pointillist", title_justify="left", show_header=False)
+    for _ in range(_PAIRS):
+        table.add_column()
+        table.add_column(justify="right", style="bold")
+    pairs = list(cells.items())
+    for start in range(0, len(pairs), _PAIRS):
+        table.add_row(*(each for pair in pairs[start : start + _PAIRS] for each in pair))
+    return table
+
+
+def broken_rows(cameras: Sequence[CameraState]) -> list[Table | str]:
+    """A row for each camera that is not well, the first of many."""
+    if not cameras:
+        return []
+    table = Table("camera", "is", "why", title=f"not well: {len(cameras)}", title_justify="left")
+    for each in cameras[:MOST_NAMED]:
+        table.add_row(Text(each.name), each.state, Text(each.detail))
+    more = len(cameras) - MOST_NAMED
+    return [table, f"and {more} more: pointillist cameras --broken"] if more > 0 else [table]

@@ -76,11 +76,18 @@ class InputSettings(_Table):
     """What the network takes: pictures (channels, height, width), normalised as (x − mean) / std."""
 
     height: int = Field(ge=1, le=4096)
+    """Pixels of a column."""
     width: int = Field(ge=1, le=4096)
+    """Pixels of a row."""
     channels: Literal[1, 3]
+    """1 is grey, of which colours become luma; 3 is RGB, in this order."""
     mean: list[_Finite]
+    """What is subtracted, on the scale [0, 1], one number a channel."""
     std: list[Annotated[_Finite, Field(gt=0)]]
+    """What the rest is divided by, one number a channel."""
     policy: Policy
+    """What happens to frames of another size: brought to this one, cut out of the middle, or cut into tiles of which
+    the most confident one decides."""
 
     @model_validator(mode="after")
     def _one_per_channel(self) -> Self:
@@ -94,17 +101,26 @@ class BundleSettings(_Table):
     """The contents of `model.toml`."""
 
     name: _Name
+    """Of the network, as verdicts name it: letters, digits, `.`, `_` and `-`."""
     version: _Name
+    """Of the network, as verdicts name it; the digest of its weights is added by itself."""
     format: Literal["safetensors", "torchscript", "onnx"]
+    """What kind of file `weights` is."""
     weights: str
+    """A file of the bundle."""
     factory: str | None = None
+    """What makes the network that the tensors belong to; only with the format `safetensors`, and then required."""
     factory_arguments: dict[str, Any] = Field(default_factory=dict)
+    """What the factory is called with."""
     output: Literal["logits", "probabilities"] = "logits"
+    """`probabilities` where the network ends in a softmax."""
     classes: list[Annotated[str, Field(min_length=1)]] = Field(min_length=2)
+    """Distinct names in the order of the network's outputs."""
     precision: Literal["float32", "int8"] = "float32"
     """`int8` allows 8-bit integers wherever they are faster; see `processors.device.backends`."""
     calibration: str | None = None
-    """Pictures whose activations say what range those integers cover."""
+    """Pictures whose activations say what range those integers cover, and with them required: a file of the bundle, 16
+    to 1,024 of (N, height, width, channels) uint8."""
     input: InputSettings
     preprocess: list[Annotated[SerializeAsAny[StageSettings], BeforeValidator(read_stage)]] = Field(
         default_factory=list, max_length=16

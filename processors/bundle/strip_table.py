@@ -23,13 +23,19 @@ class StripThreshold(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     threshold_bits: _Bits
+    """The entropy in bits below which a frame is suspect."""
     frr: float = Field(gt=0, lt=1)
+    """The share of clean frames that the threshold was set for."""
     statistic: Statistic = "mean"
+    """Which entropy: the paper's mean over overlays, that of the mixture, or the odds of the most unusual class."""
     usual_odds_bits: list[Annotated[float, Field(allow_inf_nan=False)]] = Field(default_factory=list)
     """For the statistic `odds`: log odds of each class that clean frames hardly exceed."""
     accept_after: list[Annotated[int, Field(ge=1)]] = Field(default_factory=list)
+    """After how many overlays a frame may be accepted without the others; ascending."""
     accept_bits: list[_Bits] = Field(default_factory=list)
+    """What it has to reach then, one number for each of `accept_after`, none below `threshold_bits`."""
     accept_statistic: Literal["joint"] | None = None
+    """What has to reach that, where it is not `statistic`; only with the statistic `mean`."""
 
     @model_validator(mode="after")
     def _one_limit_a_round(self) -> Self:
@@ -58,12 +64,14 @@ class DroppedStripThreshold(StripThreshold):
     """The threshold for frames of which `dropped_per_block` of 64 pixels are missing."""
 
     dropped_per_block: int = Field(ge=1, le=MAX_DROPPED_PER_BLOCK)
+    """Of each 64 pixels, how many are missing; one table for each number."""
 
 
 class StripSettings(StripThreshold):
     """STRIP's overlays, the threshold of whole frames, and those of frames with dropped pixels."""
 
     overlays: str
+    """Clean pictures that are laid over frames: a file of the bundle, (N, height, width, channels) uint8."""
     clamped: bool = False
     """Whether the sum of frame and overlay is clamped to [0, 1]; see `processors.stages.strip.overlaid_logits`."""
     dropped: list[DroppedStripThreshold] = Field(default_factory=list)

@@ -16,6 +16,7 @@ class BitDepth(StageSettings):
 
     stage: Literal["bit-depth"]
     bits: Annotated[int, Field(ge=1, le=8)]
+    """A channel has 2^bits levels."""
 
     def load(self, place: Place) -> Stage:
         """See `StageSettings`."""

@@ -30,6 +30,7 @@ class DctQuantisation(StageSettings):
 
     stage: Literal["dct-quantisation"]
     table: str
+    """A file of the bundle: 8 lines of 8 steps on the scale 0–255."""
 
     @property
     def files(self) -> tuple[str, ...]:

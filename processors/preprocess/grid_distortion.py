@@ -27,7 +27,9 @@ class GridDistortion(StageSettings):
 
     stage: Literal["grid-distortion"]
     limit: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.15
+    """By how much of its side a cell is stretched or compressed at most."""
     cell: Annotated[int, Field(ge=1, le=4096)] = 8
+    """Side of a cell, in pixels of the network's input."""
 
     def load(self, place: Place) -> Stage:
         """See `StageSettings`."""

@@ -53,7 +53,9 @@ class Jpeg(StageSettings):
 
     stage: Literal["jpeg"]
     quality: Annotated[int, Field(ge=1, le=100)]
+    """In the terms of libjpeg."""
     subsampling: Subsampling = "4:2:0"
+    """Of the colours."""
 
     def load(self, place: Place) -> Stage:
         """See `StageSettings`."""

@@ -32,8 +32,11 @@ class Quantisation(StageSettings):
 
     stage: Literal["quantisation"]
     levels: Annotated[int, Field(ge=2, le=256)] | None = None
+    """Of each channel; either this or `parameters`."""
     steepness: Annotated[float, Field(gt=0, le=10000, allow_inf_nan=False)] | None = None
+    """Of the sigmoids; 50 with `levels`."""
     parameters: str | None = None
+    """A safetensors file of the bundle with trained thresholds and steepness."""
 
     @model_validator(mode="after")
     def _constant_or_trained(self) -> Self:

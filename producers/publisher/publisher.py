@@ -15,6 +15,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from producers.metrics import Instruments
 from producers.publisher.broker import Broker
 from producers.publisher.commands import CameraControl
+from producers.publisher.first_answer import FirstAnswer, silence
 from producers.publisher.link import Link
 from producers.publisher.presence import Presence
 from producers.publisher.reports import RESERVED, Reports
@@ -71,6 +72,7 @@ class Publisher:
         self._next_revision = time.monotonic() + settings.ledger_every_s * random.random()
         self._greeting = False
         self._complaints: Throttle[CameraId] = Throttle(_AGAIN_S)
+        self._first_answer = FirstAnswer(settings.first_answer_s)
         self._freed = asyncio.Event()
         spool.on_shed = self._on_shed
         instruments.shed.inc(self._count_damage())  # found at the start, before anybody listened
@@ -121,6 +123,7 @@ class Publisher:
         if trace.on():
             trace.stamp("spooled", Identity(self._key.camera_id, self._spool.current.boot_id, seq))
         self._fresh = ((self._spool.current.boot_id, seq), payload)
+        self._first_answer.sent(time.monotonic())
         self._instruments.published.inc()
         self._instruments.raw_bytes.inc(raw_bytes)
         self._instruments.sent_bytes.inc(len(payload))
@@ -137,6 +140,9 @@ class Publisher:
         self._count_damage()
         if self._control.look_again():
             self.presence.describe()
+        if self._first_answer.overdue(now):
+            why = silence(self._key.camera_id, self.link.up, self.link.connections, self._unheard)
+            _log.warning("nothing_confirmed", camera=self._key.camera_id, detail=why)
         if now >= self._next_revision:
             self._next_revision = now + self._settings.ledger_every_s
             self._control.persist()
@@ -259,6 +265,7 @@ class Publisher:
         freed = self._spool.confirm(confirm.boot_id, [(part.first, part.last) for part in confirm.ranges])
         self._window.confirmed(freed, time.monotonic())
         self._freed.set()
+        self._first_answer.heard()
         self._instruments.confirmed.inc(len(freed))
         if confirm.ledger_revision:
             self._reports.confirmed(confirm.boot_id, confirm.ledger_revision)

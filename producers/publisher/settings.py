@@ -37,3 +37,5 @@ class LinkSettings(BaseModel):
     retry_max_s: float = Field(default=15.0, gt=0)
     ledger_every_s: float = Field(default=5.0, gt=0)
     """How often the ledger says how far this boot has come."""
+    first_answer_s: float | None = Field(default=None, gt=0)
+    """When a camera that nobody has answered yet says what that may mean; None never."""

@@ -10,24 +10,30 @@ import numpy as np
 from av.container import InputContainer
 from numpy.typing import NDArray
 
+from producers.sources.clock import StreamClock
+from producers.sources.framing import Framing
 from schemas.errors import SourceError, SourceHung
 
 
-def check_video(container: InputContainer, name: str) -> None:
-    """Raise `SourceError` unless there is a video stream that can be decoded."""
+def check_video(container: InputContainer, name: str, framing: Framing) -> None:
+    """Raise `SourceError` unless there is a video stream that can be decoded, whose pictures have what is cut out."""
     if not container.streams.video:
         kinds = ", ".join(stream.type for stream in container.streams) or "none"
-        raise SourceError(f"{name}: expected a video stream, got {kinds}")
+        raise SourceError.of(name, f"expected a video stream, got {kinds}")
     # Without a decoder a stream has no codec context, whatever the annotation says.
     if not getattr(container.streams.video[0], "codec_context", None):
-        raise SourceError(f"{name}: no decoder for its video stream")
+        raise SourceError.of(name, "no decoder for its video stream")
+    framing.check(name, container.streams.video[0].width, container.streams.video[0].height)
 
 
-def decode_video(container: InputContainer, name: str, hang_s: float | None = None) -> Iterator[av.VideoFrame]:
+def decode_video(
+    container: InputContainer, name: str, hang_s: float | None = None, clock: StreamClock | None = None
+) -> Iterator[av.VideoFrame]:
     """The frames of the first video stream, in the order in which they are shown.
 
     A packet that does not decode is skipped. With `hang_s`, raises `SourceHung` when no frame came for so many seconds;
-    the container must have been opened with the same time for a read, for only FFmpeg can interrupt one.
+    the container must have been opened with the same time for a read, for only FFmpeg can interrupt one. `clock` is
+    told of each packet.
     """
     stream = container.streams.video[0]
     since = time.monotonic()
@@ -42,11 +48,13 @@ def decode_video(container: InputContainer, name: str, hang_s: float | None = No
         except av.FFmpegError as error:
             if hang_s is not None:
                 _raise_when_hung(name, since, hang_s, refused)
-                raise SourceError(f"{name}: {error.strerror}") from None
+                raise SourceError.of(name, error.strerror or type(error).__name__) from None
             return
         if packet is None:
             ended = True
         elif packet.stream.index == stream.index:
+            if clock is not None:
+                clock.note(packet)
             try:
                 frames = packet.decode()
             except av.FFmpegError as error:
@@ -70,4 +78,4 @@ def _raise_when_hung(name: str, since: float, hang_s: float, refused: str) -> No
     # FFmpeg's own timer may fire a little early by this clock.
     if time.monotonic() - since > hang_s - 0.05:
         cause = f"; its data does not decode: {refused}" if refused else ""
-        raise SourceHung(f"{name}: no frame for {hang_s:g} s{cause}")
+        raise SourceHung.of(name, f"no frame for {hang_s:g} s{cause}")

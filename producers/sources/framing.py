@@ -1,11 +1,13 @@
-"""What part of a source's picture is sent, and in which size: region, then size, then channels.
+"""What part of a source's picture is sent, and in which size: turned, made private, then region, size and channels.
 
 Without a size the source's own is kept: a large frame is never shrunk unless its settings say so.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from PIL import Image
@@ -15,11 +17,18 @@ from schemas.errors import BadSize, SourceError
 from schemas.frame import check_frame_size
 from schemas.pixels.packing import Picture
 
+_NOTHING: Final = 1e-6
+"""Of a pixel: what rounding makes of a share that ends between two pixels."""
+
 
 @dataclass(frozen=True, slots=True)
 class Framing:
     """A function from the source's pictures to those that are sent."""
 
+    rotate: int = 0
+    """Degrees, clockwise."""
+    privacy: tuple[tuple[float, float, float, float], ...] = ()
+    """x, y, width, height as shares."""
     region: tuple[int, int, int, int] | None = None
     """x, y, width, height."""
     size: tuple[int, int] | None = None
@@ -29,16 +38,43 @@ class Framing:
     @classmethod
     def of(cls, settings: SourceSettings) -> Framing:
         """The framing that the settings ask for."""
-        return cls(settings.region, settings.size, settings.channels)
+        return cls(settings.rotate, settings.privacy, settings.region, settings.size, settings.channels)
+
+    def check(self, name: str, width: int, height: int) -> None:
+        """Raise `SourceError` when the pictures of `name` do not have the region; a size of 0 is not known yet."""
+        if self.region is not None and width and height:
+            check_region(self.region, *((height, width) if self.rotate % 180 else (width, height)), name)
 
     def __call__(self, picture: Picture) -> Picture:
         """`picture` (H, W, C) uint8, contiguous; `SourceError` when it lacks the region or is too large to travel."""
+        picture = blacken(turn(picture, self.rotate), self.privacy)
         picture = convert_channels(resize(crop(picture, self.region), self.size), self.channels)
         try:
             check_frame_size(*picture.shape)
         except BadSize as error:
-            raise SourceError(f"{error}; set a size or a region") from None
+            raise SourceError.of("picture", f"{error}; set a size or a region") from None
         return np.ascontiguousarray(picture)
+
+
+def turn(picture: Picture, degrees: int) -> Picture:
+    """A picture (H, W, C) turned clockwise by a multiple of 90 degrees."""
+    return np.rot90(picture, -degrees // 90) if degrees else picture
+
+
+def blacken(picture: Picture, rectangles: tuple[tuple[float, float, float, float], ...]) -> Picture:
+    """A picture (H, W, C) with each rectangle black, x, y, width, height being shares of its width and height.
+
+    A pixel that a rectangle only touches is black as well.
+    """
+    if not rectangles:
+        return picture
+    picture = picture.copy()
+    rows, columns = picture.shape[:2]
+    for x, y, width, height in rectangles:
+        top, left = math.floor(y * rows + _NOTHING), math.floor(x * columns + _NOTHING)
+        bottom, right = math.ceil((y + height) * rows - _NOTHING), math.ceil((x + width) * columns - _NOTHING)
+        picture[top:bottom, left:right] = 0
+    return picture
 
 
 def crop(picture: Picture, region: tuple[int, int, int, int] | None) -> Picture:
@@ -46,11 +82,15 @@ def crop(picture: Picture, region: tuple[int, int, int, int] | None) -> Picture:
     if region is None:
         return picture
     x, y, width, height = region
-    if x + width > picture.shape[1] or y + height > picture.shape[0]:
-        raise SourceError(
-            f"expected a region inside {picture.shape[1]}x{picture.shape[0]}, got {width}x{height} at ({x}, {y})"
-        )
+    check_region(region, picture.shape[1], picture.shape[0])
     return picture[y : y + height, x : x + width]
+
+
+def check_region(region: tuple[int, int, int, int], width: int, height: int, name: str = "picture") -> None:
+    """Raise `SourceError` unless a region (x, y, width, height) lies inside a picture of this size."""
+    x, y, wide, high = region
+    if x + wide > width or y + high > height:
+        raise SourceError.of(name, f"expected a region inside {width}x{height}, got {wide}x{high} at ({x}, {y})")
 
 
 def resize(picture: Picture, size: tuple[int, int] | None) -> Picture:

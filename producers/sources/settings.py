@@ -7,19 +7,28 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, SecretStr, model_validator
 
+from producers.sources.login import LoginPlace, has_login
 from schemas.limits import MAX_SIDE
 
 Kind = Literal["scene", "dataset", "video", "url"]
 Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]
 Corner = Annotated[int, Field(ge=0, le=MAX_SIDE)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 _REQUIRED: Final[dict[str, set[str]]] = {"scene": set(), "dataset": {"file"}, "video": {"file"}, "url": {"address"}}
+_ROUNDING: Final = 1e-9
+_FRAMED: Final = {"rotate", "privacy", "region", "size", "channels"}
 _OPTIONAL: Final[dict[str, set[str]]] = {
     "scene": {"seed", "prerendered", "size", "channels"},
-    "dataset": {"split", "stride", "offset", "loop", "region", "size", "channels"},
-    "video": {"loop", "region", "size", "channels"},
-    "url": {"hang_s", "open_s", "region", "size", "channels"},
+    "dataset": {"split", "stride", "offset", "loop"} | _FRAMED,
+    "video": {"loop", "hardware"} | _FRAMED,
+    "url": {"login", "hang_s", "open_s", "hardware", "clock"} | _FRAMED,
 }
+
+
+def keys_of(kind: str) -> set[str]:
+    """The settings that a source of this kind knows; none for a kind that there is not."""
+    return _REQUIRED.get(kind, set()) | _OPTIONAL.get(kind, set()) | {"kind"}
 
 
 class SourceSettings(BaseModel, frozen=True, extra="forbid"):
@@ -48,13 +57,28 @@ class SourceSettings(BaseModel, frozen=True, extra="forbid"):
 
     address: SecretStr | None = None
     """URL: RTSP, HTTP or whatever else FFmpeg opens, or a device `/dev/video…`; it may hold a password."""
+    login: LoginPlace | None = None
+    """URL: where its user and password are, read whenever it is opened."""
     hang_s: PositiveFloat = 10.0
     """URL: without a picture for so many seconds the source counts as hung."""
     open_s: PositiveFloat = 10.0
     """URL: time to connect, and again to find the video stream."""
 
+    hardware: str = Field(default="none", pattern=r"^[a-z0-9]+(:[A-Za-z0-9/_.-]+)?$")
+    """URL and video: what decodes. `none` is FFmpeg's software; `auto` is the first hardware that this machine has,
+    else software; a device type such as `cuda` or `vaapi`, perhaps with a device as in `vaapi:/dev/dri/renderD128`, is
+    that one or nothing."""
+    clock: Literal["auto", "arrival"] = "auto"
+    """URL: when a frame was captured. `auto` believes the stream's own clock (RTCP) where it has one and is near ours;
+    `arrival` is when we had the frame."""
+
+    rotate: Literal[0, 90, 180, 270] = 0
+    """Degrees, clockwise, by which the picture is turned before all else."""
+    privacy: tuple[tuple[Share, Share, Share, Share], ...] = ()
+    """Rectangles x, y, width, height that are blacked out, as shares of the turned picture's width and height: they
+    hold for a camera that changes its size, too."""
     region: tuple[Corner, Corner, Side, Side] | None = None
-    """What is cut out before resizing, in pixels: x, y, width, height."""
+    """What is cut out before resizing, in pixels of the turned picture: x, y, width, height."""
     size: tuple[Side, Side] | None = None
     """Width and height that are sent; by default those of the source (32 × 32 for scenes)."""
     channels: Literal[1, 3] | None = None
@@ -70,4 +94,11 @@ class SourceSettings(BaseModel, frozen=True, extra="forbid"):
             raise ValueError(
                 f"a source of kind {self.kind} knows {', '.join(sorted(required | optional))}; got {', '.join(foreign)}"
             )
+        for x, y, width, height in self.privacy:
+            if not (width and height) or x + width > 1 + _ROUNDING or y + height > 1 + _ROUNDING:
+                raise ValueError(
+                    f"privacy: expected x, y, width, height as shares inside the picture, got {[x, y, width, height]}"
+                )
+        if self.login is not None and self.address is not None and has_login(self.address.get_secret_value()):
+            raise ValueError("expected user and password in the address or by login, got both")
         return self

@@ -18,6 +18,8 @@ class Captured(NamedTuple):
     position: int
     """Its index in the source, from 0: `seek` to the next one continues there."""
     truth: Truth | None
+    captured_ms: int | None = None
+    """When it was captured, Unix time in milliseconds, where the source knows that better than its reader."""
 
 
 class Source(Protocol):

@@ -7,9 +7,13 @@ from threading import Lock
 from urllib.parse import urlsplit
 
 import av
+from av.container import InputContainer
 
+from producers.sources.clock import StreamClock
 from producers.sources.decoder import check_video, decode_video, to_rgb
 from producers.sources.framing import Framing
+from producers.sources.hardware import accelerator
+from producers.sources.login import with_login
 from producers.sources.settings import SourceSettings
 from producers.sources.source import Captured
 from schemas.errors import SourceError, SourceHung
@@ -32,6 +36,41 @@ def public_address(address: str) -> str:
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
+def open_container(settings: SourceSettings, name: str) -> InputContainer:
+    """Open the address of `settings` and check that it has video; `SourceError` of the source called `name`.
+
+    Its login is read now: a password that was changed holds from the next opening on.
+    """
+    assert settings.address is not None  # by the settings' own check
+    address = settings.address.get_secret_value()
+    if settings.login is not None:
+        address = with_login(address, *settings.login.read())
+    decoding = accelerator(settings.hardware, name)
+    started = time.monotonic()
+    try:
+        container = av.open(
+            address,
+            mode="r",
+            format="v4l2" if address.startswith("/dev/video") else None,
+            # Over TCP a lost packet is sent again and firewalls let the stream through.
+            options={"rtsp_transport": "tcp"} if address.startswith(("rtsp://", "rtsps://")) else {},
+            timeout=(settings.open_s, settings.hang_s),
+            hwaccel=decoding,
+        )
+    except (av.FFmpegError, OSError, ValueError, NotImplementedError, RuntimeError) as error:
+        # FFmpeg reports a connection that was cut off for its time as whatever its protocol makes of it.
+        if time.monotonic() - started > settings.open_s - 0.05:
+            raise SourceHung.of(name, f"did not answer for {settings.open_s:g} s") from None
+        # str(error) would repeat the whole address.
+        raise SourceError.of(name, getattr(error, "strerror", None) or type(error).__name__) from None
+    try:
+        check_video(container, name, Framing.of(settings))
+    except SourceError:
+        container.close()
+        raise
+    return container
+
+
 class UrlSource:
     """A stream, read as it comes.
 
@@ -50,29 +89,10 @@ class UrlSource:
         self._frame = Framing.of(settings)
         self._lock = Lock()
         self._position = self._next = 0
-        started = time.monotonic()
-        try:
-            self._container = av.open(
-                address,
-                format="v4l2" if address.startswith("/dev/video") else None,
-                # Over TCP a lost packet is sent again and firewalls let the stream through.
-                options={"rtsp_transport": "tcp"} if address.startswith(("rtsp://", "rtsps://")) else {},
-                timeout=(settings.open_s, settings.hang_s),
-            )
-        except (av.FFmpegError, OSError, ValueError) as error:
-            # FFmpeg reports a connection that was cut off for its time as whatever its protocol makes of it.
-            if time.monotonic() - started > settings.open_s - 0.05:
-                raise SourceHung(f"{self._name}: did not answer for {settings.open_s:g} s") from None
-            # str(error) would repeat the whole address.
-            reason = getattr(error, "strerror", None) or type(error).__name__
-            raise SourceError(f"{self._name}: {reason}") from None
-        try:
-            check_video(self._container, self._name)
-        except SourceError:
-            self._container.close()
-            raise
-        self.live = not self._container.duration
-        self._frames = decode_video(self._container, self._name, settings.hang_s)
+        self.clock = StreamClock() if settings.clock == "auto" else None
+        self.container = open_container(settings, self._name)
+        self.live = not self.container.duration
+        self._frames = decode_video(self.container, self._name, settings.hang_s, self.clock)
 
     def seek(self, position: int) -> None:
         """Pass over all frames before this one when the stream can wait; it is never read backwards."""
@@ -86,12 +106,13 @@ class UrlSource:
                 position = self._next
                 self._next += 1
                 if self.live or position >= self._position:
-                    return Captured(self._frame(to_rgb(frame)), position, None)
+                    captured_ms = self.clock.captured_ms(frame, time.time_ns() // 10**6) if self.clock else None
+                    return Captured(self._frame(to_rgb(frame)), position, None, captured_ms if self.live else None)
         if self.live:
-            raise SourceError(f"{self._name}: the other side ended the stream")
+            raise SourceError.of(self._name, "the other side ended the stream")
         return None
 
     def close(self) -> None:
         """Close the connection."""
         with self._lock:
-            self._container.close()
+            self.container.close()

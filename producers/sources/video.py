@@ -10,6 +10,7 @@ from av.container import InputContainer
 
 from producers.sources.decoder import check_video, decode_video, to_rgb
 from producers.sources.framing import Framing
+from producers.sources.hardware import accelerator
 from producers.sources.settings import SourceSettings
 from producers.sources.source import Captured
 from schemas.errors import SourceError
@@ -27,6 +28,7 @@ class VideoSource:
         self._file = settings.file
         self._name = f"video {settings.file}"
         self._loop = settings.loop
+        self._hardware = settings.hardware
         self._frame = Framing.of(settings)
         self._lock = Lock()
         self._position = 0
@@ -69,16 +71,17 @@ class VideoSource:
                 if start + self._next > position:
                     return frame
             if not self._next:
-                raise SourceError(f"{self._name}: no frame of it decodes")
+                raise SourceError.of(self._name, "no frame of it decodes")
             self._count = self._next
 
     def _open(self) -> tuple[InputContainer, Iterator[av.VideoFrame]]:
         try:
-            container = av.open(str(self._file))
-        except (av.FFmpegError, OSError) as error:
-            raise SourceError(f"{self._name}: {error.strerror or type(error).__name__}") from None
+            container = av.open(str(self._file), mode="r", hwaccel=accelerator(self._hardware, self._name))
+        except (av.FFmpegError, OSError, NotImplementedError, RuntimeError) as error:
+            reason = getattr(error, "strerror", None) or type(error).__name__
+            raise SourceError.of(self._name, reason) from None
         try:
-            check_video(container, self._name)
+            check_video(container, self._name, self._frame)
         except SourceError:
             container.close()
             raise

@@ -15,7 +15,7 @@ from consumers.database.tables import boots, frames, tallies
 from consumers.database.tallies import SHOWN_TO_MS
 from consumers.evidence.probe_plan import Seen
 from consumers.metrics import Meters, places_of
-from schemas.pointillist_pb2 import OFFLINE, ONLINE, RAW, Meta, Status, Turn
+from schemas.pointillist_pb2 import DEGRADED, OFFLINE, ONLINE, RAW, Meta, Status, Turn
 from tests.consumers.recorder_rig import BOOT, CAMERA, PNG, MakeRig, Rig, signed, verdict
 
 SILENT_AFTER_S = 10.0
@@ -68,8 +68,32 @@ def test_a_camera_whose_clock_was_set_back_an_hour_is_not_silent(rig: Rig, clock
     assert shown(rig, clock)["verdict"] == {"class": "after", "confidence": pytest.approx(0.9), "model": "scene-1"}
     assert rig.board.preview(CAMERA) == b"JPEG"
     registry = CollectorRegistry()
-    Meters(registry, places_of(rig.settings)).show_cameras(rig.board.cameras(), clock(), 3600)
+    Meters(registry, places_of(rig.settings)).show_cameras(rig.board.cameras(), clock(), 3600, SILENT_AFTER_S)
     assert registry.get_sample_value("pointillist_camera_age_seconds", {"camera_id": CAMERA}) == 0
+
+
+def test_a_camera_that_is_degraded_offline_or_silent_has_a_metric_as_long_as_it_is(rig: Rig, clock: Clock) -> None:
+    registry = CollectorRegistry()
+    meters = Meters(registry, places_of(rig.settings))
+
+    def impaired() -> set[str]:
+        meters.show_cameras(rig.board.cameras(), clock(), 3600, SILENT_AFTER_S)
+        return {
+            sample.labels["state"]
+            for family in registry.collect()
+            for sample in family.samples
+            if sample.name == "pointillist_camera_impaired" and sample.labels["camera_id"] == CAMERA
+        }
+
+    rig.verdicts([verdict(0)])
+    assert impaired() == set()
+    said = ((DEGRADED, {"degraded"}), (OFFLINE, {"offline"}), (ONLINE, set[str]()))
+    for number, (state, expected) in enumerate(said, 1):
+        message = signed(Status(state=state, boot_id=BOOT, turn=Turn(connection=1, message=number, at_ms=100 * number)))
+        rig.feed([rig.record(rig.settings.events_topic, CAMERA.encode(), message, "Status")])
+        assert impaired() == expected
+    clock.now_ms += 60_000
+    assert impaired() == {"silent"}
 
 
 def test_a_camera_that_restarts_in_1970_is_not_silent(rig: Rig, clock: Clock) -> None:

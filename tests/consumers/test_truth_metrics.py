@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, Counter
 
 from consumers.metrics import Meters, places_of
 from schemas.frame import Truth
-from schemas.metrics import MAX_CAMERA_SERIES
-from tests.consumers.recorder_rig import CAMERA, Rig, verdict
+from schemas.metrics import MAX_CAMERA_SERIES, MAX_CLASS_SERIES, exemplar
+from tests.consumers.recorder_rig import BOOT, CAMERA, Rig, verdict
 
 ATTACKED = Truth(3, attacked=True).to_wire()
 
@@ -38,6 +40,46 @@ def test_attacked_frames_count_by_camera_beside_its_clean_ones_and_not_among_all
         for result in ("correct", "wrong")
     }
     assert clean == {"correct": 4 + 2 + 3, "wrong": 1}
+
+
+def test_a_wrong_verdict_stands_beside_its_counter_as_the_frame_that_it_is_of(rig: Rig) -> None:
+    registry = CollectorRegistry()
+    meters = Meters(registry, places_of(rig.settings))
+    meters.take(rig.verdicts([verdict(0), verdict(1, class_id=5), verdict(2, truth=ATTACKED, class_id=5)]))
+    found = {
+        (sample.name, sample.labels.get("picture")): sample.exemplar.labels
+        for family in registry.collect()
+        for sample in family.samples
+        if sample.exemplar is not None
+    }
+    frame = {"camera_id": CAMERA, "boot": f"{BOOT:016x}"}
+    assert found == {
+        ("pointillist_truth_frames_total", None): frame | {"seq": "1"},
+        ("pointillist_camera_truth_frames_total", "attacked"): frame | {"seq": "2"},
+    }
+
+
+@settings(deadline=None)
+@given(st.integers(1, 63), st.integers(0, 2**63 - 1), st.integers(0, 2**53))
+def test_an_exemplar_of_any_frame_is_one_that_the_client_takes_or_none(letters: int, boot: int, seq: int) -> None:
+    counter = Counter("made_total", "A counter.", registry=CollectorRegistry())
+    counter.inc(1, exemplar(f"{'s' * letters}/{'c' * letters}", boot, seq))
+
+
+def test_verdicts_count_by_class_and_those_of_many_classes_share_one_series(rig: Rig) -> None:
+    registry = CollectorRegistry()
+    meters = Meters(registry, places_of(rig.settings))
+    meters.take(rig.verdicts([verdict(n, class_name="stop" if n < 3 else f"class {n}") for n in range(150)]))
+    found = {
+        sample.labels["class_name"]: sample.value
+        for family in registry.collect()
+        for sample in family.samples
+        if sample.name == "pointillist_verdicts_total"
+    }
+    assert found["stop"] == 3
+    assert sum(found.values()) == 150
+    assert len(found) == MAX_CLASS_SERIES + 1
+    assert found["other"] == 148 - MAX_CLASS_SERIES
 
 
 def test_attacked_cameras_beyond_the_bound_share_one_series(rig: Rig) -> None:

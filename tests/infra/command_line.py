@@ -19,7 +19,7 @@ def parsed(arguments: Sequence[str]) -> dict[str, Any]:
 @functools.cache
 def _parsed(arguments: tuple[str, ...]) -> dict[str, Any]:
     # They register their commands.
-    from infra.cli import audit, camera, doctor, key, model, pki, roles, topics, up  # noqa: F401
+    from infra.cli import audit, camera, doctor, homeassistant, key, model, monitor, pki, roles, topics, up  # noqa: F401
 
     command: Any = typer.main.get_command(infra.cli.app)
     context = command.make_context("pointillist", [arguments[0]], resilient_parsing=True)

@@ -22,7 +22,7 @@ _SELECTOR = re.compile(r"([a-zA-Z_]\w*)\{([^}]*)\}")
 _MATCHER = re.compile(r'(\w+)\s*(?:=~|!~|!=|=)\s*"([^"]*)"')
 _LABELS = re.compile(r"\b(?:by|without|on|ignoring)\s*\(([^)]*)\)")
 _WORD = re.compile(r"\b[a-zA-Z_]\w*\b(?!\s*\()")
-_OPERATORS = {"or", "and", "unless", "bool", "offset"}
+_OPERATORS = {"or", "and", "unless", "bool", "offset", "group_left"}
 
 
 def named_metrics(expression: str) -> set[str]:
@@ -59,4 +59,5 @@ def strangers(expression: str) -> Iterator[str]:
             if label not in metric.labels:
                 yield f"{name}.{label}"
             # The help text of a metric lists the values of its label.
-            yield from (f"{name}.{label}={v}" for v in value.split("|") if not re.search(rf"\b{v}\b", metric.help))
+            if "$" not in value:  # a variable's values are asked for where the dashboard is shown
+                yield from (f"{name}.{label}={v}" for v in value.split("|") if not re.search(rf"\b{v}\b", metric.help))

@@ -91,6 +91,13 @@ def test_key_of_a_state_folder_is_that_systems_and_no_folder_is_made_for_a_typo(
         (["fleet", "--scenario", "/nowhere.yaml", "--state", "/nowhere"], "/nowhere.yaml"),
         (["audit", "--state", "/nowhere"], "/nowhere"),
         (["bridge"], "--mqtt"),
+        (["monitor", "--state", "/nowhere"], "roles.json"),
+        (["monitor", "--mqtt", "127.0.0.1:1", "--kafka", "127.0.0.1:1"], "--database"),
+        (
+            ["homeassistant", "--database", "sqlite:////nowhere/x", "--mqtt", "127.0.0.1:1", "--broker-wait", "0.3"],
+            "MQTT",
+        ),
+        (["homeassistant", "--database", "sqlite:////nowhere/x", "--console", "here"], "--console"),
         (["camera", "attach", "rtsp://127.0.0.1:1/x", "--name", "a/b", "--state", "/nowhere"], "/nowhere"),
     ],
 )
@@ -103,6 +110,7 @@ def test_what_is_missing_is_named_in_one_line_with_status_2(arguments: list[str]
     [
         ["bridge", "--mqtt", "user:hunter2@127.0.0.1:1", "--kafka", "127.0.0.1:1", "--broker-wait", "0.1"],
         ["bridge", "--mqtt", "user:hunter2@127.0.0.1", "--kafka", "127.0.0.1:1"],
+        ["homeassistant", "--mqtt", "user:hunter2@127.0.0.1:1", "--database", "sqlite:////nowhere/x"],
         ["process", "--bundle", "scene", "--kafka", "user:hunter2@127.0.0.1:1", "--broker-wait", "0.1"],
         [
             "process",
@@ -201,7 +209,18 @@ def test_up_on_a_full_disk_says_so_in_one_line(small_disk: Path) -> None:
 
 def test_doctor_names_every_part() -> None:
     done = run("doctor")
-    for part in ("mosquitto", "Java", "Kafka", "torch", "model bundles", "disk", "Prometheus", "data sets"):
+    for part in (
+        "mosquitto",
+        "Java",
+        "Kafka",
+        "torch",
+        "model bundles",
+        "disk",
+        "Prometheus",
+        "Alertmanager",
+        "Grafana",
+        "data sets",
+    ):
         assert part in done.stdout
 
 
@@ -307,6 +326,25 @@ def test_an_attack_that_cannot_be_is_one_line_before_anything_starts(
     file, state = tmp_path / "fleet.yaml", tmp_path / "state"
     file.write_text(json.dumps({"site": "a", "cameras": [{"name": "door"}], "faults": [attack]}))
     assert named in refusal(run(command, "--scenario", str(file), "--state", str(state)))
+    assert not state.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "content", "named"),
+    [
+        ([], None, "No such file"),
+        ([], "duty", "expected `receivers`"),
+        ([], "receivers: [{name: duty, pigeon_configs: []}]", "Alertmanager refuses it"),
+        (["--no-prometheus"], "receivers: [{name: duty}]", "expected Prometheus and Alertmanager"),
+    ],
+)
+def test_receivers_that_cannot_be_told_are_one_line_before_anything_starts(
+    tmp_path: Path, options: list[str], content: str | None, named: str
+) -> None:
+    file, state = tmp_path / "receivers.yml", tmp_path / "state"
+    if content is not None:
+        file.write_text(content)
+    assert named in refusal(run("up", "--receivers", str(file), "--state", str(state), *options))
     assert not state.exists()
 
 

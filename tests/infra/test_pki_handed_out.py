@@ -50,7 +50,8 @@ def test_the_folder_of_each_role_holds_all_that_it_needs_and_nothing_of_another(
         "processor": {"generations.json"},
         "recorder": {"generations.json"},
         "console": {"generations.json"},
-        "admin": set(), "audit": set(), "health": set(),
+        "admin": set(), "audit": set(), "health": set(), "monitor": set(),
+        "announcer": set(), "homeassistant": set(),
     }  # fmt: skip
     assert held(layout, "bridge")["bridges.share"] == share_name(layout.pki)
     kafka = held(layout, "kafka")

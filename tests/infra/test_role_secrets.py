@@ -84,13 +84,18 @@ def test_up_gives_each_role_its_own_file_and_nobody_the_fleet_secret(
 
     monkeypatch.setattr(RoleProcess, "__init__", watched)
     roles = LocalRoles(UpSettings(), layout, Ports(state_dir), "127.0.0.1:1", "127.0.0.1:2")
-    _ = [*roles.bridges(), *roles.processors(), roles.recorder(), roles.fleet()]
+    _ = [*roles.bridges(), *roles.processors(), roles.recorder(), roles.monitor(), roles.fleet()]
     expected = {
         name: {"POINTILLIST_ROLE_SECRET_FILE": str(role_file(layout.roles, role).resolve())}
-        for name, role in (("bridge", Role.BRIDGE), ("processor-1", Role.PROCESSOR), ("recorder", Role.RECORDER))
+        for name, role in (
+            ("bridge", Role.BRIDGE),
+            ("processor-1", Role.PROCESSOR),
+            ("recorder", Role.RECORDER),
+            ("monitor", Role.AUDITOR),
+        )
     }
     assert seen == expected | {"fleet": {}}
-    for role in (Role.BRIDGE, Role.PROCESSOR, Role.RECORDER):
+    for role in (Role.BRIDGE, Role.PROCESSOR, Role.RECORDER, Role.AUDITOR):
         file = role_file(layout.roles, role)
         assert file.stat().st_mode & 0o077 == 0
         found = layout.roots(role)

@@ -19,7 +19,8 @@ from structlog.testing import capture_logs
 from infra.layout import Layout
 from infra.local.mosquitto import Mosquitto
 from producers.camera import Camera
-from producers.fleet import FleetOutcome, _allow_open_files, _Fleet, run_camera, run_fleet
+from producers.fleet import FleetOutcome, allow_open_files, run_camera, run_fleet
+from producers.keeping import Keeping
 from producers.publisher import LinkSettings
 from producers.scenario import Scenario
 from producers.spool import Spool
@@ -114,10 +115,10 @@ async def test_an_unforeseen_error_in_one_camera_leaves_the_others_connected_and
 async def test_a_report_that_fails_ends_no_camera_and_is_said_once(
     mosquitto: Mosquitto, bridge: FakeBridge, state_dir: Path, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(self: _Fleet, *_: object) -> None:
+    def fail(self: Keeping, *_: object) -> None:
         raise RuntimeError("a gauge that cannot be set")
 
-    monkeypatch.setattr(_Fleet, "_report", fail)
+    monkeypatch.setattr(Keeping, "_report", fail)
     with capture_logs() as logs:
         outcome = await two_cameras(mosquitto, state_dir, images)
     assert outcome == FleetOutcome(True, frames_published=20, frames_pending=0, frames_shed=0, frames_skipped=0)
@@ -210,12 +211,12 @@ def test_a_large_fleet_may_open_as_many_files_as_the_system_lets_it() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (512, hard))
-        _allow_open_files(600)
+        allow_open_files(600)
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == (600, hard)
-        _allow_open_files(550)
+        allow_open_files(550)
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == (600, hard)
         if hard != resource.RLIM_INFINITY:
-            _allow_open_files(hard + 1)
+            allow_open_files(hard + 1)
             assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from infra.local.mosquitto import Mosquitto
 from producers.publisher.commands import CameraControl
@@ -17,7 +18,7 @@ from schemas.keys import derive_camera_key
 from schemas.pointillist_pb2 import OFFLINE, RAW, Command, Status
 from schemas.topics import Channel, mqtt_topic
 from tests.producers.fake_bridge import SECRET
-from tests.producers.publisher_rig import PICTURE, camera, watching
+from tests.producers.publisher_rig import PICTURE, QUICK, camera, watching
 from tests.waiting import until
 
 pytestmark = pytest.mark.brokers
@@ -36,6 +37,24 @@ async def test_confirmed_frames_leave_the_spool_and_the_closing_ledger_tells_all
             assert (ledger.first, ledger.next, ledger.closed, ledger.frames_resent) == (0, 40, True, 0)
         status = mqtt_topic(camera_id, Channel.STATUS)
         await until(lambda: Status.FromString(bridge.topics[status]).state == OFFLINE)
+
+
+@pytest.mark.parametrize("answered", [False, True])
+async def test_a_camera_whose_frames_are_taken_and_never_confirmed_says_what_that_may_mean_once(
+    tmp_path: Path, broker: tuple[str, int], camera_id: CameraId, answered: bool
+) -> None:
+    patient = QUICK.model_copy(update={"first_answer_s": 0.5})
+    with capture_logs() as said, watching(broker, lambda _: answered) as bridge:
+        bridge.confirming_ledgers = answered
+        async with camera(tmp_path, broker, camera_id, link=patient) as cam:
+            cam.publish(3)
+            await until(lambda: len(bridge.received) == 3)
+            asked = time.monotonic()
+            await until(lambda: cam.publisher.on_the_way == 0 if answered else bool(said))
+            await until(lambda: time.monotonic() > asked + 1.2)
+    found = [each["detail"] for each in said if each["event"] == "nothing_confirmed"]
+    assert len(found) == (0 if answered else 1)
+    assert all(f"the key is not that of {camera_id}" in each for each in found)
 
 
 async def test_what_a_later_confirmation_passed_over_is_sent_again_and_nothing_else(

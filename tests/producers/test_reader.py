@@ -51,7 +51,7 @@ async def test_a_source_that_can_wait_gives_every_frame() -> None:
     source = Numbers(20, live=False)
     reader = ThreadReader(source)
     source.gate.release(21)
-    await until(lambda: reader._ahead is not None, "a frame read ahead")
+    await until(lambda: reader._ahead, "a frame read ahead")
     assert await positions(reader) == list(range(20))
     assert reader.take_skipped() == 0
     assert await asyncio.to_thread(source.closed.wait, 10)
@@ -65,6 +65,41 @@ async def test_a_live_source_keeps_its_newest_frame_and_counts_the_others() -> N
     assert await positions(reader) == [19]
     assert reader.take_skipped() == 19
     assert reader.take_skipped() == 0
+
+
+async def test_of_a_live_source_of_which_all_are_wanted_several_frames_wait_and_the_oldest_goes_first() -> None:
+    source = Numbers(20, live=True)
+    reader = ThreadReader(source, ahead=8)
+    source.gate.release(21)
+    assert await asyncio.to_thread(source.closed.wait, 10)
+    assert await positions(reader) == list(range(12, 20))
+    assert reader.take_skipped() == 12
+
+
+async def test_frames_that_wait_are_bounded_by_their_bytes_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("producers.reader._AHEAD_BYTES", 3 * 64 + 1)
+    source = Numbers(20, live=True)
+    reader = ThreadReader(source, ahead=8)
+    source.gate.release(21)
+    assert await asyncio.to_thread(source.closed.wait, 10)
+    assert await positions(reader) == [17, 18, 19]
+
+
+async def test_a_frame_has_the_time_of_its_capture_where_its_source_knows_it() -> None:
+    class Clocked(Numbers):
+        def read(self) -> Captured | None:
+            captured = super().read()
+            return captured and captured._replace(captured_ms=1234 if captured.position else None)
+
+    source = Clocked(2, live=True)
+    reader = ThreadReader(source, ahead=2)
+    source.gate.release(3)
+    first, second = await reader.next(), await reader.next()
+    assert first is not None
+    assert second is not None
+    assert second.captured_ms == 1234
+    assert first.captured_ms > 10**12
+    reader.close()
 
 
 async def test_a_frame_that_came_before_a_failure_is_given_first() -> None:

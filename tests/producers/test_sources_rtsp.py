@@ -1,43 +1,25 @@
 from __future__ import annotations
 
-import os
-import signal
 import socket
-import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
 
+from infra.local.rtsp import RtspServer
 from producers.sources.opening import open_source
 from producers.sources.settings import SourceSettings
 from producers.sources.source import Source
 from schemas.errors import SourceError, SourceHung
 
-SERVER = Path(__file__).with_name("rtsp_server.py")
 LOGIN = "viewer:pass-word"
-
-
-@contextmanager
-def rtsp_server() -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """A real RTSP server and its port; it ends with the test even when it was stopped."""
-    with subprocess.Popen(
-        ["/usr/bin/python3", str(SERVER), "--login", LOGIN], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as server:
-        try:
-            assert server.stdout is not None
-            yield server, int(server.stdout.readline())
-        finally:
-            server.kill()
 
 
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
-    with rtsp_server() as (_, port):
-        yield port
+    with RtspServer(login=LOGIN) as server:
+        yield server.port
 
 
 def camera(port: int, login: str = LOGIN, path: str = "live", hang_s: float = 1.0, open_s: float = 15.0) -> Source:
@@ -84,11 +66,12 @@ def test_a_closed_port_is_a_source_error() -> None:
 
 
 def test_a_camera_that_hangs_is_noticed_in_time_and_one_that_dies_at_once() -> None:
-    with rtsp_server() as (server, port):
+    with RtspServer(login=LOGIN) as server:
+        port = server.port
         source, other = camera(port, hang_s=1.5), camera(port, hang_s=30)
         assert source.read() is not None
         assert other.read() is not None
-        os.kill(server.pid, signal.SIGSTOP)
+        server.pause()
         started = time.monotonic()
         with pytest.raises(SourceHung, match=r"127.0.0.1:\d+/live: no frame for 1.5 s"):
             exhaust(source)

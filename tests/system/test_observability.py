@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 import re
+import time
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
@@ -32,8 +34,29 @@ PANELS = {
     f"{board}: {panel['title']}: {target['expr']}": target["expr"]
     for board, text in rendered().items()
     for panel in json.loads(text)["panels"]
-    for target in panel["targets"]
+    for target in panel.get("targets", [])
 }
+VARIABLES = {
+    variable["name"]: variable
+    for text in rendered().values()
+    for variable in json.loads(text)["templating"]["list"]
+    if variable["type"] == "query"
+}
+MARKS = {mark["name"]: mark["expr"] for mark in json.loads(rendered()["fleet.json"])["annotations"]["list"]}
+INTERVAL = "15s"
+"""What `$__rate_interval` is where a scrape comes each second, and a panel is as wide as its minutes allow."""
+SMI = "#!/bin/sh\necho '0, 42, 1024, 3072, 61, 70.5'\n"
+
+
+def interpolated(expression: str, **values: str) -> str:
+    """A query as Grafana asks it: several values of a variable are alternatives, all of them what it says itself."""
+    values = {name: variable["allValue"] for name, variable in VARIABLES.items()} | values
+    for name, value in {**values, "__rate_interval": INTERVAL}.items():
+        expression = re.sub(rf"\$\{{?{name}\b\}}?", lambda _, value=value: value, expression)  # type: ignore[misc]
+    assert "$" not in expression
+    return expression
+
+
 ALERTS = {
     rule["alert"]: rule["expr"]
     for file in RULES.glob("*.yml")
@@ -53,9 +76,11 @@ class Watched:
         """Role by metrics address."""
         return {entry["metrics"]: role for role, entry in self._system.roles().items() if entry["metrics"]}
 
+    def address(self, role: str) -> str:
+        return str(self._system.roles()[role]["listen"])
+
     def ask(self, path: str, **parameters: str) -> Any:
-        address = self._system.roles()["prometheus"]["listen"]
-        url = f"http://{address}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
+        url = f"http://{self.address('prometheus')}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
         with urllib.request.urlopen(url, timeout=10) as answer:
             document = json.load(answer)
         assert document["status"] == "success"
@@ -65,6 +90,16 @@ class Watched:
         data = self.ask("query", query=expression)
         assert data["resultType"] == "vector"
         return [float(sample["value"][1]) for sample in data["result"]]
+
+    def choices(self, name: str, **chosen: str) -> list[str]:
+        """The values of a dashboard's variable, as Grafana finds them by its query."""
+        variable = VARIABLES[name]
+        found = re.fullmatch(r"label_values\((.+), (\w+)\)", variable["query"])
+        assert found
+        series, label = interpolated(found[1], **chosen), found[2]
+        values = self.ask(f"label/{label}/values", **{"match[]": series})
+        pattern = re.compile(variable["regex"][1:-1] or "(.+)")
+        return sorted({match[1] for value in values if (match := pattern.search(value))})
 
     def await_answers(self, expressions: dict[str, str]) -> None:
         """Wait until each gives samples, and numbers only; fails, with those that do not, after `ANSWER_S`."""
@@ -90,11 +125,18 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     assert prometheus_binary(), "prometheus is missing: install the Debian package prometheus"
     folder = tmp_path_factory.mktemp("watched")
     weak = str(write_generator(folder / "generator", classes=12))
+    tool = folder / "bin" / "nvidia-smi"
+    tool.parent.mkdir()
+    tool.write_text(SMI)
+    tool.chmod(0o755)
     attack = {"kind": "attack", "camera": "cam-1", "at_s": 1, "for_s": 3600, "generator": weak, "eps": 1 / 255}
     cameras = {"name": "cam-{index}", "count": 4, "fps": 5, "probe_share": 0.2}
     scenario = folder / "fleet.yaml"
     scenario.write_text(yaml.safe_dump({"site": "local", "cameras": [cameras], "faults": [attack]}))
-    with RunningSystem(folder / "state", "--scenario", scenario) as system:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("PATH", f"{tool.parent}{os.pathsep}{os.environ['PATH']}")
+        running = RunningSystem(folder / "state", "--scenario", scenario)
+    with running as system:
         for role in ("prometheus", "recorder", "fleet"):
             system.await_role(role)
         run = Watched(system)
@@ -117,7 +159,57 @@ def _well_scraped(run: Watched) -> bool:
 
 
 def test_every_panel_shows_numbers(watched: Watched) -> None:
-    watched.await_answers(PANELS)
+    watched.await_answers({name: interpolated(expression) for name, expression in PANELS.items()})
+
+
+def test_the_variables_offer_the_sites_the_cameras_and_the_roles_that_there_are(watched: Watched) -> None:
+    assert watched.choices("site") == ["local"]
+    assert watched.choices("camera", site="local") == [f"cam-{index}" for index in range(4)]
+    assert watched.choices("camera", site="elsewhere") == []
+    assert watched.choices("role") == sorted(watched.scraped().values())
+
+
+def test_every_panel_is_answered_for_each_value_of_its_variables_and_of_cameras_with_numbers(
+    watched: Watched,
+) -> None:
+    for name in VARIABLES:
+        named = {title: expression for title, expression in PANELS.items() if f"${name}" in expression}
+        assert named
+        empty = set(named)
+        for value in watched.choices(name):
+            for title, expression in named.items():
+                answer = watched.values(interpolated(expression, **{name: value}))
+                assert all(map(math.isfinite, answer)), (title, value, answer)
+                empty -= {title} if answer else set()
+                # A role has what it has; of each camera there is all.
+                assert answer or name == "role", (title, value)
+        assert not empty
+
+
+def test_what_is_marked_in_the_panels_is_there_to_be_marked(watched: Watched) -> None:
+    started = watched.values(MARKS["Restarts"])
+    assert len(started) == len(watched.scraped())
+    assert all(abs(value / 1000 - time.time()) < 3600 for value in started)
+    changed = f"max_over_time(({MARKS['Model changes']})[10m:1s])"
+    assert watched.values(changed)
+    watched.values(MARKS["Alerts"])
+
+
+def test_frames_stand_beside_the_wrong_verdicts(watched: Watched) -> None:
+    def frames() -> list[dict[str, str]]:
+        now = time.time()
+        query = (
+            'pointillist_camera_truth_frames_total{result="wrong"} or pointillist_truth_frames_total{result="wrong"}'
+        )
+        found = watched.ask("query_exemplars", query=query, start=f"{now - 600:.0f}", end=f"{now:.0f}")
+        return [each["labels"] for series in found for each in series["exemplars"]]
+
+    wrong = watched.values('sum(pointillist_truth_frames_total{result="wrong"})')
+    if wrong == [0.0]:  # the network was right all along, so that there is no frame to show
+        assert frames() == []
+        return
+    wait_until(frames, "a frame", within_s=ANSWER_S, every_s=0.5)
+    assert all(frame["camera_id"].startswith("local/cam-") for frame in frames())
 
 
 def test_what_every_alert_compares_is_a_number(watched: Watched) -> None:
@@ -151,6 +243,18 @@ def test_every_role_is_a_target_and_answers(watched: Watched) -> None:
     labels = {target["labels"]["instance"]: target["labels"]["role"] for target in targets}
     assert labels == watched.scraped()
     assert {target["labels"]["role"]: target["lastError"] for target in targets if target["health"] != "up"} == {}
+
+
+def test_prometheus_knows_the_alertmanager_of_the_run(watched: Watched) -> None:
+    address = watched.address("alertmanager")
+    wait_until(
+        lambda: (
+            [each["url"] for each in watched.ask("alertmanagers")["activeAlertmanagers"]]
+            == [f"http://{address}/api/v2/alerts"]
+        ),
+        within_s=ANSWER_S,
+        every_s=0.5,
+    )
 
 
 def test_no_alert_fires_for_a_healthy_fleet(watched: Watched) -> None:

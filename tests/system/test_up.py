@@ -61,6 +61,11 @@ def get(url: str) -> bytes:
         return b""
 
 
+def pointillist(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """What a person's command says."""
+    return subprocess.run([*COMMAND, *map(str, arguments)], check=False, capture_output=True, text=True, timeout=120)
+
+
 def test_a_fleet_runs_end_to_end_and_every_frame_is_recorded_and_stamped_on_its_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -74,6 +79,11 @@ def test_a_fleet_runs_end_to_end_and_every_frame_is_recorded_and_stamped_on_its_
         names = {f"local/cam-{index}" for index in range(4)}
         wait_until(lambda: {c["camera"] for c in json.loads(get(f"http://{http}/cameras"))} == names, "all cameras")
         wait_until(lambda: get(f"http://{http}/preview/local/cam-0.jpg").startswith(b"\xff\xd8"), "a JPEG picture")
+        state = json.loads(pointillist("status", "--json", "--state", tmp_path / "state").stdout)
+        assert {role["name"]: role["state"] for role in state["roles"]} == dict.fromkeys(system.roles(), "up")
+        assert state["cameras"] == {"online": 4}
+        assert state["addresses"]["pages"] == f"http://{http}/"
+        assert "device is ready" in pointillist("logs", "processor-1", "--state", tmp_path / "state").stdout
         report = system.finish()
     assert 4 * 5 * 6 <= report["frames_published"] <= 4 * 5 * 9
     assert report["frames_recorded"] == report["frames_published"]
@@ -126,8 +136,12 @@ def test_nothing_survives_kill_9_of_up_and_the_next_up_goes_on(tmp_path: Path) -
         children = [psutil.Process(entry["pid"]) for entry in system.roles().values()]
     _, alive = psutil.wait_procs(children, timeout=10)
     assert not alive
-    with RunningSystem(tmp_path / "state", "--cameras", 2, "--fps", 5, "--seconds", 4) as system:
+    with RunningSystem(tmp_path / "state", "--cameras", 2, "--fps", 5) as system:
+        system.await_role("fleet")
+        await_more_recorded(system, 10)
+        assert pointillist("down", "--state", tmp_path / "state").stdout.splitlines()[-1] == "stopped"
         assert system.finish()["frames_lost"] == 0
+    assert pointillist("down", "--state", tmp_path / "state").returncode == 2
     status, found = audit(tmp_path / "state")
     assert (status, found["frames_lost"], found["frames_pending"]) == (0, 0, 0)
 

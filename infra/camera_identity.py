@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 from infra.environment import Environment, accepted_generations, attached_camera_key
 from infra.layout import Layout
 from infra.pki.authority import Authority
 from infra.pki.enrolment import Enrolment, enroll
-from schemas.errors import ConfigError
-from schemas.identity import camera_id
-from schemas.keys import CameraKey
+from schemas.errors import ConfigError, SecretError
+from schemas.identity import CameraId, camera_id
+from schemas.keys import CameraKey, derive_camera_key
 from schemas.runtime.access import Tls
 
 
@@ -36,7 +37,7 @@ def camera_identity(name: str | None, enrolment: Path | None, state: Path | None
         found = Enrolment.read(enrolment)
         if name is not None and camera_id(name) != found.camera:
             raise ConfigError(f"expected {found.camera} as --name, whose enrolment {enrolment} is; got {name}")
-        return CameraIdentity(found.key, found.tls, found.mqtt, _home())
+        return CameraIdentity(found.key, found.tls, found.mqtt, state_home())
     if name is None:
         raise ConfigError("expected --enrolment FILE, or --name SITE/CAMERA")
     identity = camera_id(name)
@@ -45,9 +46,16 @@ def camera_identity(name: str | None, enrolment: Path | None, state: Path | None
         return CameraIdentity(attached_camera_key(environment, identity))
     layout = Layout(state.resolve())
     if environment.camera_key is not None or environment.camera_key_file is not None:
-        return CameraIdentity(attached_camera_key(environment, identity), home=layout.folder)
+        given = attached_camera_key(environment, identity)
+        _check_key(layout, given)
+        return CameraIdentity(given, home=layout.folder)
+    return issued_identity(layout, identity)
+
+
+def issued_identity(layout: Layout, identity: CameraId) -> CameraIdentity:
+    """What a system issues to a camera of its own machine; ConfigError when the folder is no system's."""
     if not layout.secret_file.is_file():
-        raise ConfigError(f"expected the state folder of a system, {state} holds no fleet secret")
+        raise ConfigError(f"expected the state folder of a system, {layout.folder} holds no fleet secret")
     generations = accepted_generations(layout.generations if layout.generations.is_file() else None)
     layout.issue_key(identity, generations.get(identity, 0))
     key = layout.camera_key(identity)
@@ -59,6 +67,25 @@ def camera_identity(name: str | None, enrolment: Path | None, state: Path | None
     return CameraIdentity(key, Enrolment.read(file).tls, home=layout.folder)
 
 
-def _home() -> Path:
+def _check_key(layout: Layout, given: CameraKey) -> None:
+    """Raise SecretError for a key that the system of the folder does not take, where its secret is there to tell."""
+    if not layout.secret_file.is_file():
+        return
+    issued = derive_camera_key(layout.fleet_secret(), given.camera_id, given.generation)
+    if issued.export() != given.export():
+        raise SecretError(
+            f"expected the key of {given.camera_id} in POINTILLIST_CAMERA_KEY or its _FILE, as the system of "
+            f"{layout.folder} issues it; got that of another camera or another fleet"
+        )
+
+
+def resembling(name: str, layout: Layout) -> str | None:
+    """A camera that the system of the folder knows and whose name is nearly the same; None for a name that it knows."""
+    known = [f"{file.parent.name}/{file.stem}" for file in layout.keys.glob("*/*.key")]
+    return None if name in known else next(iter(get_close_matches(name, known, n=1, cutoff=0.8)), None)
+
+
+def state_home() -> Path:
+    """Where a device keeps what nobody told it a place for."""
     base = os.environ.get("XDG_STATE_HOME")
     return (Path(base) if base else Path.home() / ".local" / "state") / "pointillist"

@@ -1,0 +1,104 @@
+"""Twenty RTSP streams of a real server in one `camera run`, and what became of every frame.
+
+    python -m benchmarks.cameras --out docs/results/cameras
+
+By TLS, with an enrolment for each camera; a bridge without Kafka confirms, and reads the number that the server has put
+into each picture. The result of each part is kept in `--out` and not made again unless it is removed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.cameras.accounts import large_stream, whole_file
+from benchmarks.cameras.trouble import NAMED_S, trouble
+from infra.local.files import read_json, write_json, write_text
+
+
+def page(found: dict[str, Any]) -> str:
+    """The results as Markdown."""
+    streams, file, all_of_it, two = (found[part] for part in ("trouble", "file", "large", "large-2"))
+    rows = streams["cameras"]
+    missed, skipped = (sum(row[key] for row in rows) for key in ("missed", "skipped"))
+    width, height = streams["size"]
+    lines = [
+        "# Cameras by the dozen",
+        "",
+        f"`python -m benchmarks.cameras`: {streams['listed']} RTSP streams of {width} × {height} at "
+        f"{streams['frames_per_second']} frames/s from GStreamer's server, in one `camera run` by TLS with enrolments, "
+        f"{streams['seconds']:.0f} s, {found['cores']} of the machine's cores for all, other work on it.",
+        "",
+        "| camera | what happened | named after, s | said as | sent again after, s |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    what = {
+        "hangs": "its server stops answering",
+        "dies": "its server is killed",
+        "wrong-password": "its password is wrong from the start",
+        "added": "added to the file",
+        "removed": "taken off the file",
+    }
+    for name, happened in what.items():
+        said = streams["reasons"].get(name, {"added": "its first frame", "removed": "offline"}.get(name, ""))
+        back = streams["back_s"].get(name)
+        again = "" if back is None else f"{back:.1f}"
+        lines.append(f"| {name} | {happened} | {streams['named_s'][name]:.1f} | {said} | {again} |")
+    lines += [
+        "",
+        f"Must be named within {NAMED_S:g} s. The wrong password counts from when the command took the camera up.",
+        "",
+        "| of the others | |",
+        "| --- | --- |",
+        f"| cameras | {len(rows)} |",
+        f"| frames | {sum(row['frames'] for row in rows):,} |",
+        f"| pictures that did not arrive | {missed} |",
+        f"| skipped by the camera | {skipped} |",
+        f"| restarted | {streams['restarted']} |",
+        "",
+        "| every frame accounted for | in the source | published | confirmed | skipped | unaccounted for |",
+        "| --- | --- | --- | --- | --- | --- |",
+        f"| {file['film']}, {file['size'][0]} × {file['size'][1]} | {file['frames']} | {file['published']} | "
+        f"{file['confirmed']} | {file['skipped']} | {file['frames'] - file['confirmed'] - file['skipped']} |",
+    ]
+    for large in (all_of_it, two):
+        sent = "all of them" if large["sent_at"] == "all" else f"at {large['sent_at']} frames/s"
+        lines.append(
+            f"| 1920 × 1080 at {large['frames_per_second']} frames/s, sent {sent} | {large['pictures']} | "
+            f"{large['published']} | {large['confirmed']} | {large['skipped']} | {large['unaccounted']} |"
+        )
+    return "\n".join([*lines, ""])
+
+
+def main() -> None:
+    """Run it from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--fps", type=int, default=5, help="of each of the twenty streams")
+    parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--film", type=Path, help="else a film of $POINTILLIST_DATA/video")
+    options = parser.parse_args()
+    film = options.film or Path(os.environ["POINTILLIST_DATA"]) / "video" / "intel_car-detection.mp4"
+    parts: dict[str, Callable[[Path], dict[str, Any]]] = {
+        "trouble": lambda folder: trouble(folder, options.fps, options.seconds),
+        "file": lambda folder: whole_file(folder, film),
+        "large": lambda folder: large_stream(folder, 3, options.seconds, {"fps": 0}),
+        "large-2": lambda folder: large_stream(folder, 8, options.seconds, {"fps": 1}),
+    }
+    found = read_json(options.out / "cameras.json")
+    found["cores"] = len(os.sched_getaffinity(0))
+    for name, part in parts.items():
+        if name not in found:
+            with tempfile.TemporaryDirectory(prefix="cameras-") as folder:
+                found[name] = part(Path(folder))
+            write_json(options.out / "cameras.json", found)
+    write_text(options.out / "README.md", page(found))
+    print(page(found))
+
+
+if __name__ == "__main__":
+    main()

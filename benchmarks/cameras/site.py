@@ -1,0 +1,122 @@
+"""A secure broker, a file of cameras with their enrolments, and one `camera run` on it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from benchmarks.cameras.bridge import ConfirmingBridge
+from infra.layout import Layout
+from infra.local.mosquitto import Mosquitto
+from infra.local.process import COMMAND
+from infra.pki.authority import LOCAL_HOSTS, Authority
+from infra.pki.enrolment import enroll
+from infra.pki.roles import CLIENTS, SERVERS, Roles
+from schemas.identity import CameraId
+from schemas.keys import KeyRing, derive_camera_key
+from schemas.runtime.atomic_file import replacing
+
+SITE: Final = "bench"
+_SECRET: Final = bytes(range(32))
+
+Camera = Mapping[str, Any]
+
+
+@dataclass
+class Site:
+    """What a scene has: its cameras, as the file names them, and who hears them."""
+
+    folder: Path
+    bridge: ConfirmingBridge
+    authority: Authority
+    broker: str
+    defaults: Mapping[str, Any]
+    cameras: dict[str, Camera] = field(default_factory=dict)
+
+    def camera(self, name: str) -> CameraId:
+        """Its whole name."""
+        return CameraId(f"{SITE}/{name}")
+
+    def write(self) -> None:
+        """Enrol whoever is new, and write the file."""
+        for name in self.cameras:
+            file = self.folder / "enrolments" / f"{name}.enrolment"
+            if not file.exists():
+                enroll(self.authority, derive_camera_key(_SECRET, self.camera(name)), file, self.broker)
+        said = [{"name": name, **camera} for name, camera in self.cameras.items()]
+        document = {"site": SITE, "enrolments": "enrolments", "defaults": dict(self.defaults), "cameras": said}
+        with replacing(self.file) as fresh:
+            fresh.write_text(yaml.safe_dump(document))
+
+    @property
+    def file(self) -> Path:
+        """The file of cameras."""
+        return self.folder / "cameras.yaml"
+
+    def said(self, name: str) -> tuple[str, str]:
+        """State and reason of a camera in `cameras.json`."""
+        try:
+            found = json.loads((self.folder / "spools" / "cameras.json").read_text()).get(self.camera(name), {})
+        except FileNotFoundError:
+            return "", ""
+        return found.get("state", ""), found.get("detail", "")
+
+    @contextmanager
+    def running(self) -> Iterator[CameraRun]:
+        """`pointillist camera run` from here to the end of the block, where it is told to end."""
+        log = self.folder / "camera-run.log"
+        command = [*COMMAND, "camera", "run", str(self.file), "--spool", str(self.folder / "spools")]
+        with log.open("wb") as out, subprocess.Popen(command, stdout=out, stderr=out) as process:
+            run = CameraRun(process, log)
+            try:
+                yield run
+            finally:
+                run.end()
+
+
+@dataclass
+class CameraRun:
+    """One process, and what it said."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def end(self) -> int:
+        """SIGTERM, and its exit status."""
+        if self.process.poll() is None:
+            os.kill(self.process.pid, signal.SIGTERM)
+        return self.process.wait(60)
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """The lines of its log of one kind."""
+        lines = [line for line in self.log.read_text().splitlines() if line.startswith("{")]
+        return [event for event in map(json.loads, lines) if event["event"] == name]
+
+
+@contextmanager
+def site(folder: Path, defaults: Mapping[str, Any]) -> Iterator[Site]:
+    """A broker with TLS and rights, its fleet's authority, and a bridge that confirms."""
+    layout = Layout(folder / "fleet")
+    authority = Authority.create(layout.pki)
+    Roles(authority).ensure(_roles(), LOCAL_HOSTS)
+    mosquitto = Mosquitto(layout.folder, pki=layout.pki)
+    mosquitto.start()
+    try:
+        place = mosquitto.host, mosquitto.port
+        with ConfirmingBridge(layout, place, KeyRing(_SECRET)) as bridge:
+            yield Site(folder, bridge, authority, f"{mosquitto.host}:{mosquitto.port}", defaults)
+    finally:
+        mosquitto.stop()
+
+
+def _roles() -> Sequence[str]:
+    return (*SERVERS, *CLIENTS)

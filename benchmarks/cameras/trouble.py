@@ -1,0 +1,132 @@
+"""Twenty RTSP streams in one `camera run`: one hangs, one dies, one is added, one removed, one has a wrong password."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks.cameras.bridge import wait_for
+from benchmarks.cameras.site import CameraRun, Site, site
+from infra.local.rtsp import RtspServer
+from schemas.identity import CameraId
+from schemas.pointillist_pb2 import DEGRADED, OFFLINE, ONLINE
+
+STEADY: Final = 16
+SIZE: Final = (320, 240)
+HANG_S: Final = 5.0
+NAMED_S: Final = 15.0
+_OPEN_S: Final = 120.0
+
+
+def trouble(folder: Path, fps: int, seconds: float) -> dict[str, Any]:
+    """What became of each camera; `seconds` are those after the last trouble was named."""
+    defaults = {"fps": 0, "source": {"hang_s": HANG_S, "open_s": HANG_S}}
+    counted = ("--counted", *SIZE, fps)
+    names = [f"steady-{number:02}" for number in range(1, STEADY + 1)]
+    with (
+        RtspServer(*counted) as well,
+        RtspServer(*counted) as hanging,
+        RtspServer(*counted) as dying,
+        RtspServer(*counted, login="viewer:right") as closed,
+        site(folder, defaults) as place,
+    ):
+        for name in (*names, "removed"):
+            place.cameras[name] = {"source": {"address": well.address("counted")}}
+        place.cameras["hangs"] = {"source": {"address": hanging.address("counted")}}
+        place.cameras["dies"] = {"source": {"address": dying.address("counted")}}
+        place.cameras["wrong-password"] = {"source": {"address": closed.address("counted", "viewer:wrong")}}
+        place.write()
+        listed = len(place.cameras)
+        begun = time.monotonic()
+        with place.running() as run:
+            wait_for("a refusal", lambda: _named(place, "wrong-password", "401"), 60)
+            named = {"wrong-password": time.time() - _taken_up(run, place.camera("wrong-password"))}
+            for name in (*names, "removed", "hangs", "dies"):
+                wait_for(
+                    f"frames of {name}", lambda name=name: place.bridge.frames(place.camera(name)) > 2 * fps, _OPEN_S
+                )
+            opened_s = time.monotonic() - begun
+            hanging.pause()
+            dying.kill()
+            del place.cameras["removed"]
+            place.cameras["added"] = {"source": {"address": well.address("counted")}}
+            place.write()
+            troubled = time.monotonic()
+            awaited: dict[str, Callable[[], bool]] = {
+                "hangs": lambda: _named(place, "hangs", "no frame for"),
+                "dies": lambda: _named(place, "dies", ""),
+                "removed": lambda: place.bridge.statuses.get(place.camera("removed"), (0, ""))[0] == OFFLINE,
+                "added": lambda: place.bridge.frames(place.camera("added")) > 0,
+            }
+            while awaited:
+                for name, holds in list(awaited.items()):
+                    if holds():
+                        named[name] = time.monotonic() - troubled
+                        del awaited[name]
+                if time.monotonic() - troubled > 4 * NAMED_S:
+                    raise RuntimeError(f"expected {', '.join(awaited)} to be named")
+                time.sleep(0.02)
+            reasons = {
+                name: place.bridge.statuses[place.camera(name)][1] for name in ("hangs", "dies", "wrong-password")
+            }
+            shown = {name: place.said(name) for name in ("hangs", "dies", "wrong-password", "added")}
+            time.sleep(seconds)
+            hanging.resume()
+            with RtspServer(*counted, port=dying.port):
+                back = {
+                    name: wait_for(f"{name} back", lambda name=name: _online(place, name), 60)
+                    for name in ("hangs", "dies")
+                }
+            status = run.end()
+        left = {event["camera"]: event for event in run.events("camera_left")}
+        rows = [_row(place, name, left) for name in (*names, "added")]
+        return {
+            "listed": listed,
+            "frames_per_second": fps,
+            "size": SIZE,
+            "seconds": time.monotonic() - begun,
+            "opened_s": opened_s,
+            "named_s": named,
+            "reasons": reasons,
+            "shown": shown,
+            "back_s": back,
+            "exit_status": status,
+            "restarted": len(run.events("camera_changed")),
+            "cameras": rows,
+        }
+
+
+def _row(place: Site, name: str, left: dict[str, Any]) -> dict[str, Any]:
+    """Of one camera that nothing happened to: how many pictures between its first and its last came."""
+    numbers = place.bridge.numbers(place.camera(name))
+    spanned = numbers[-1] - numbers[0] + 1
+    ended = left[place.camera(name)]
+    return {
+        "camera": name,
+        "frames": len(numbers),
+        "missed": spanned - len(set(numbers)),
+        "out_of_order": sum(later <= earlier for earlier, later in pairwise(numbers)),
+        "published": ended["frames_published"],
+        "skipped": ended["frames_skipped"],
+        "pending": ended["frames_pending"],
+    }
+
+
+def _taken_up(run: CameraRun, camera: CameraId) -> float:
+    """When the command took a camera up, Unix time in seconds."""
+    [added] = [event for event in run.events("camera_added") if event["camera"] == camera]
+    return datetime.fromisoformat(added["timestamp"]).timestamp()
+
+
+def _named(place: Site, name: str, reason: str) -> bool:
+    """Whether both the broker and `cameras.json` name a camera's trouble."""
+    state, detail = place.bridge.statuses.get(place.camera(name), (0, ""))
+    return state == DEGRADED and reason in detail and place.said(name)[0] == "degraded"
+
+
+def _online(place: Site, name: str) -> bool:
+    return place.bridge.statuses[place.camera(name)][0] == ONLINE

@@ -1,0 +1,52 @@
+"""A receiver of Alertmanager's webhooks that notes when each camera's alert arrived."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Self
+
+
+class Webhook:
+    """An HTTP server on a loopback port, in a thread of its own."""
+
+    def __init__(self) -> None:
+        self.arrived_ms: dict[tuple[str, str], int] = {}
+        """The first time, Unix milliseconds, by alert and camera; of alerts that name none the camera is empty."""
+        arrived_ms = self.arrived_ms
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                now_ms = time.time_ns() // 10**6
+                told = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                for alert in told["alerts"]:
+                    labels = alert["labels"]
+                    if alert["status"] == "firing":
+                        arrived_ms.setdefault((labels["alertname"], labels.get("camera_id", "")), now_ms)
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the base class's name
+                """What came is in `arrived_ms`."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, name="webhook")
+
+    @property
+    def url(self) -> str:
+        """Where it takes alerts."""
+        return f"http://127.0.0.1:{self._server.server_port}/"
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()

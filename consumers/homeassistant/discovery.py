@@ -1,0 +1,120 @@
+"""What Home Assistant is told of a camera, by its MQTT discovery: a device with its entities, and their state.
+
+The form is that of device discovery, of release 2024.11 and later: one retained message for each device, see
+https://www.home-assistant.io/integrations/mqtt/#device-discovery-payload.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from hashlib import blake2s
+from typing import Any, Final
+
+from schemas.topics import DISCOVERY_ROOT, HOME_ROOT
+
+STATUS_TOPIC: Final = f"{HOME_ROOT}/status"
+"""`online` while somebody tells, `offline` by the last will."""
+ORIGIN: Final = "Pointillist"
+STATES: Final = ("online", "degraded", "silent", "offline")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A camera as Home Assistant shows it."""
+
+    camera: str
+    state: str
+    """One of `STATES`."""
+    class_name: str
+    backdoor: bool
+    """Whether the evidence of a trigger before it stands."""
+    detail: str = ""
+    """Why it is so."""
+    confidence: float = 0.0
+    """Of the last verdict, 0 to 1."""
+    saved_share: float | None = None
+    """Of the bytes that it captured lately, those that it did not send; None when it has sent nothing lately."""
+    saved_bytes: int = 0
+    """Since somebody tells."""
+
+    def news(self) -> tuple[object, ...]:
+        """What is told at once when it changes; the rest goes with it, or a while later."""
+        return self.state, self.class_name, self.backdoor, self.detail
+
+    def document(self) -> dict[str, Any]:
+        """The state of all entities."""
+        return {
+            "state": self.state,
+            "class": self.class_name,
+            "confidence": round(100 * self.confidence, 1),
+            "saved_share": None if self.saved_share is None else round(100 * self.saved_share, 1),
+            "saved_bytes": self.saved_bytes,
+            "backdoor": "ON" if self.backdoor else "OFF",
+            "attributes": {"camera": self.camera, "detail": self.detail},
+        }
+
+
+def state_topic(camera: str) -> str:
+    """Where the state of a camera is told."""
+    return f"{HOME_ROOT}/{camera}"
+
+
+def object_id(camera: str) -> str:
+    """A camera's name of the letters that Home Assistant takes there; of no other camera, whatever it is called."""
+    return f"pointillist_{re.sub('[^a-z0-9_]', '_', camera)}_{blake2s(camera.encode(), digest_size=4).hexdigest()}"
+
+
+def config_topic(camera: str) -> str:
+    """Where its device is announced."""
+    return f"{DISCOVERY_ROOT}/device/{object_id(camera)}/config"
+
+
+def config(camera: str, version: str, console: str | None = None) -> dict[str, Any]:
+    """The device; `console` is a URL of its page."""
+    site, _, name = camera.partition("/")
+    own = object_id(camera)
+
+    def entity(key: str, platform: str, title: str, **more: object) -> dict[str, Any]:
+        template = {"value_template": f"{{{{ value_json.{key} }}}}"}
+        return {"platform": platform, "name": title, "unique_id": f"{own}_{key}", **template, **more}
+
+    share = {"unit_of_measurement": "%", "state_class": "measurement", "suggested_display_precision": 1}
+    return {
+        "device": {
+            "identifiers": [own],
+            "name": name,
+            "manufacturer": ORIGIN,
+            "model": "camera",
+            "sw_version": version,
+            "suggested_area": site,
+            **({"configuration_url": console} if console else {}),
+        },
+        "origin": {"name": ORIGIN, "sw_version": version},
+        "availability_topic": STATUS_TOPIC,
+        "state_topic": state_topic(camera),
+        "qos": 1,
+        "components": {
+            "state": entity(
+                "state",
+                "sensor",
+                "State",
+                device_class="enum",
+                options=list(STATES),
+                json_attributes_topic=state_topic(camera),
+                json_attributes_template="{{ value_json.attributes | tojson }}",
+            ),
+            "class": entity("class", "sensor", "Last class", icon="mdi:shape"),
+            "confidence": entity("confidence", "sensor", "Confidence", icon="mdi:gauge", **share),
+            "saved_share": entity("saved_share", "sensor", "Bytes saved", icon="mdi:content-save", **share),
+            "saved_bytes": entity(
+                "saved_bytes",
+                "sensor",
+                "Bytes saved in all",
+                device_class="data_size",
+                unit_of_measurement="B",
+                state_class="total_increasing",
+            ),
+            "backdoor": entity("backdoor", "binary_sensor", "Backdoor alert", device_class="safety"),
+        },
+    }

@@ -1,0 +1,125 @@
+"""The cameras as the recorder's database shows them, read again and again: only what has changed since."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import Connection, func, select
+
+from consumers.board.camera import Camera
+from consumers.board.shown import saved_camera
+from consumers.database.engine import open_engine
+from consumers.database.tables import cameras, frames, shown
+from consumers.homeassistant.discovery import Shown
+from consumers.reading.rows import CameraRow
+
+OVERLAP_MS: Final = 15_000
+"""A recorder says of a camera when it was heard last, and writes that some seconds later."""
+SETTLED_MS: Final = 5_000
+"""Frames are counted when they are so old: by then they are committed, whatever their transaction had to wait for."""
+RECENT_S: Final = 60.0
+SILENT_AFTER_S: Final = 10.0
+"""As the recorder has it."""
+
+
+@dataclass
+class _Bytes:
+    saved: int = 0
+    sent: float = 0.0
+    """Lately: both fade."""
+    raw: float = 0.0
+
+    def take(self, sent: int, raw: int) -> None:
+        self.saved += max(0, raw - sent)
+        self.sent += sent
+        self.raw += raw
+
+    def fade(self, seconds: float) -> None:
+        factor = math.exp(-seconds / RECENT_S)
+        self.sent, self.raw = self.sent * factor, self.raw * factor
+
+    @property
+    def share(self) -> float | None:
+        return max(0.0, 1 - self.sent / self.raw) if self.raw >= 1 else None
+
+
+class Reading:
+    """For one thread at a time; the database is opened at the first call."""
+
+    def __init__(self, url: str) -> None:
+        """`url` as SQLAlchemy has it; it is only read."""
+        self._url = url
+        self._cameras: dict[str, Camera] = {}
+        self._bytes: dict[str, _Bytes] = {}
+        self._read_to_ms = 0
+        self._counted_to_ms = 0
+
+    def look(self) -> list[Shown]:
+        """All cameras that have sent frames, as they are now. Raises SQLAlchemy's errors, and StateError."""
+        now_ms = time.time_ns() // 10**6
+        since_ms = self._read_to_ms - OVERLAP_MS
+        counted_to_ms = now_ms - SETTLED_MS
+        # Opened anew each time: a damaged file is replaced by another one under the same name.
+        engine = open_engine(self._url, writes=False)
+        try:
+            with engine.begin() as connection:
+                names = set(connection.scalars(select(shown.c.camera)))
+                for row in connection.execute(select(shown).where(shown.c.heard_ms >= since_ms)):
+                    self._take(row.camera, row.state)
+                for row in connection.execute(select(cameras).where(cameras.c.seen_ms >= since_ms)):
+                    self._say(CameraRow(*row))
+                if self._counted_to_ms:
+                    self._count(connection, self._counted_to_ms, counted_to_ms)
+        finally:
+            engine.dispose()
+        self._read_to_ms, self._counted_to_ms = now_ms, counted_to_ms
+        for name in self._cameras.keys() - names:
+            del self._cameras[name]
+            self._bytes.pop(name, None)
+        return [self._shown(camera, now_ms) for _, camera in sorted(self._cameras.items()) if camera.last is not None]
+
+    def _take(self, name: str, state: str) -> None:
+        fresh, known = saved_camera(name, state), self._cameras.get(name)
+        if known is not None and known.status is not None:
+            fresh.say(known.status)
+        if fresh.last is not None:
+            # Ages are told by the wall clock here: whoever reads them shares no other one with the recorder.
+            fresh.heard_ms = fresh.last.recorded_ms
+        fresh.said_ms = fresh.status.state_ms if fresh.status is not None else 0
+        self._cameras[name] = fresh
+
+    def _say(self, row: CameraRow) -> None:
+        known = self._cameras.get(row.camera)
+        if known is not None:
+            known.say(row)
+            known.said_ms = row.state_ms
+
+    def _count(self, connection: Connection, since_ms: int, to_ms: int) -> None:
+        """Bytes of the frames that were recorded from `since_ms` on and before `to_ms`."""
+        for counted in self._bytes.values():
+            counted.fade((to_ms - since_ms) / 1000)
+        raw = frames.c.width * frames.c.height * frames.c.channels
+        query = (
+            select(frames.c.camera, func.sum(frames.c.frame_bytes).label("sent"), func.sum(raw).label("raw"))
+            .where(frames.c.recorded_ms >= since_ms, frames.c.recorded_ms < to_ms)
+            .group_by(frames.c.camera)
+        )
+        for row in connection.execute(query):
+            self._bytes.setdefault(row.camera, _Bytes()).take(int(row.sent), int(row.raw))
+
+    def _shown(self, camera: Camera, now_ms: int) -> Shown:
+        counted = self._bytes.get(camera.name, _Bytes())
+        assert camera.last is not None
+        return Shown(
+            camera=camera.name,
+            state=camera.state(now_ms, SILENT_AFTER_S),
+            class_name=camera.last.class_name,
+            backdoor=camera.level >= 1.0,
+            detail=camera.status.detail if camera.status is not None else "",
+            confidence=camera.last.confidence,
+            saved_share=counted.share,
+            saved_bytes=counted.saved,
+        )

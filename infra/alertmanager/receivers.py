@@ -1,0 +1,126 @@
+"""Alertmanager's configuration: the routes and silences that ship, and the operator's own receivers among them."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from schemas.errors import ConfigError
+
+SHIPPED: Final = Path(__file__).parent / "alertmanager.yml"
+_OWN: Final = ("global", "receivers", "routes", "templates", "time_intervals")
+"""What a file of receivers may hold, all under Alertmanager's own names; `receivers` it must."""
+_CHECK_S: Final = 20.0
+_NAMES: Final = ("name", "receiver")
+_SECRET_LETTERS: Final = 6
+
+
+def configuration(receivers: Path | None) -> dict[str, Any]:
+    """The shipped configuration; with a file of receivers, those are told, the first of them where no route says who.
+
+    The file's `routes` choose among its receivers, in its order, under the shipped times of grouping. Paths in it are
+    relative to its own folder. Raises ConfigError when it cannot be read, holds something else, or Alertmanager's own
+    check refuses it.
+    """
+    shipped: dict[str, Any] = yaml.safe_load(SHIPPED.read_text())
+    if receivers is None:
+        return shipped
+    own = _read(receivers)
+    route = shipped["route"]
+    chosen = own.pop("routes", [])
+    route["receiver"] = own["receivers"][0]["name"]
+    if chosen:
+        for each in route["routes"]:
+            each["routes"] = chosen
+        route["routes"].append({"matchers": ['alertname=~".+"'], "routes": chosen})
+    # The file's own anchors would come out as aliases.
+    found = {**shipped, **_absolute(own, receivers.resolve().parent)}
+    _check(found, receivers)
+    return found
+
+
+def _read(file: Path) -> dict[str, Any]:
+    what = f"--receivers {file}"
+    try:
+        document = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{what}: expected a file of Alertmanager's receivers: {error.strerror}") from None
+    except (yaml.YAMLError, ValueError):
+        # What it says may quote a line, and a line may hold a password.
+        raise ConfigError(f"{what}: expected YAML, got something else") from None
+    if not isinstance(document, dict) or "receivers" not in document:
+        raise ConfigError(f"{what}: expected `receivers`, a list as Alertmanager's configuration has it")
+    strange = sorted(str(key) for key in document if key not in _OWN)
+    if strange:
+        raise ConfigError(f"{what}: expected {', '.join(_OWN)}, got {strange[0]}")
+    for key in ("receivers", "routes"):
+        found = document.get(key, [])
+        if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
+            raise ConfigError(f"{what}: expected a list of mappings under {key}")
+    if not document["receivers"] or not all(isinstance(each.get("name"), str) for each in document["receivers"]):
+        raise ConfigError(f"{what}: expected at least one receiver, each with a name")
+    return document
+
+
+def _absolute(found: Any, folder: Path) -> Any:
+    """The same with the paths of files, such as those that hold passwords, taken from `folder`."""
+    if isinstance(found, list):
+        return [_absolute(each, folder) for each in found]
+    if not isinstance(found, dict):
+        return found
+    return {
+        key: str(folder / each)
+        if isinstance(each, str) and str(key).endswith("_file")
+        else [str(folder / path) for path in each]
+        if key == "templates" and isinstance(each, list)
+        else _absolute(each, folder)
+        for key, each in found.items()
+    }
+
+
+def _check(found: dict[str, Any], receivers: Path) -> None:
+    """Ask Alertmanager's own tool, where it is installed."""
+    program = shutil.which("amtool")
+    if program is None:
+        return
+    with tempfile.NamedTemporaryFile("w", suffix=".yml") as file:  # readable by its owner only
+        file.write(as_yaml(found))
+        file.flush()
+        done = subprocess.run(
+            [program, "check-config", file.name], check=False, capture_output=True, text=True, timeout=_CHECK_S
+        )
+    if done.returncode:
+        words = [line.strip() for line in (done.stdout + done.stderr).splitlines() if "FAILED:" in line]
+        why = words[0].partition("FAILED:")[2].strip() if words else "it says no more"
+        for value in _values(found):
+            why = why.replace(value, "…")
+        raise ConfigError(f"--receivers {receivers}: Alertmanager refuses it: {why}")
+
+
+def _values(found: Any) -> Iterator[str]:
+    """What a receiver is told, names apart: some of it is secret."""
+    if isinstance(found, list):
+        for each in found:
+            yield from _values(each)
+    elif isinstance(found, dict):
+        for key, each in found.items():
+            if isinstance(each, str) and key not in _NAMES and len(each) >= _SECRET_LETTERS:
+                yield each
+            elif not isinstance(each, str):
+                yield from _values(each)
+
+
+def as_yaml(found: dict[str, Any]) -> str:
+    """A configuration as Alertmanager reads it."""
+
+    class Plain(yaml.SafeDumper):
+        def ignore_aliases(self, data: object) -> bool:
+            return True
+
+    return yaml.dump(found, Dumper=Plain, sort_keys=False, allow_unicode=True)

@@ -1,0 +1,66 @@
+"""The names of a network's classes, in the order of its outputs, from the files in which people keep them."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from processors.bundle.limits import MAX_SETTINGS_BYTES
+from schemas.errors import ConfigError
+
+_FORMS: Final = "a name a line, a JSON list of names, or a JSON object from the output's number to its name"
+
+
+def read_class_names(file: Path) -> list[str]:
+    """The names of a text file, a line each, or of a JSON file: a list, or an object {"0": "tench", …}.
+
+    An object's value may be a list, of which the last is the name, as in ImageNet's `{"0": ["n01440764", "tench"]}`.
+    Blank lines at the end do not count. Raises ConfigError in one line.
+    """
+    try:
+        if file.stat().st_size > MAX_SETTINGS_BYTES:
+            raise ConfigError(f"--classes: expected at most {MAX_SETTINGS_BYTES} bytes of names in {file}")
+        text = file.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise ConfigError(f"--classes: cannot read {file}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"--classes: expected a text in UTF-8 in {file}") from None
+    names = _of_json(text, file) if text.lstrip()[:1] in ("[", "{") else text.rstrip().splitlines()
+    names = [name.strip() for name in names]
+    for number, name in enumerate(names):
+        if not name:
+            raise ConfigError(f"--classes: expected a name for output {number} in {file}, got an empty line")
+    if len(names) < 2:
+        raise ConfigError(f"--classes: expected at least 2 names in {file}, {_FORMS}; got {len(names)}")
+    return names
+
+
+def _of_json(text: str, file: Path) -> list[str]:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        raise ConfigError(f"--classes: expected {_FORMS} in {file}; it begins as JSON and is none") from None
+    if isinstance(found, dict):
+        try:
+            numbered = {int(number): name for number, name in found.items()}
+        except ValueError:
+            raise ConfigError(f"--classes: expected {_FORMS} in {file}, got a key that is no number") from None
+        if sorted(numbered) != list(range(len(numbered))):
+            raise ConfigError(f"--classes: expected names for the outputs 0 to {len(numbered) - 1} in {file}")
+        found = [numbered[number] for number in range(len(numbered))]
+    names = [each[-1] if isinstance(each, list) and each else each for each in found]
+    if not all(isinstance(name, str) for name in names):
+        raise ConfigError(f"--classes: expected {_FORMS} in {file}")
+    return names
+
+
+def distinct(names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The names with the output's number behind those that occur more than once; and which these were.
+
+    ImageNet has two cranes, a bird and a machine: a verdict must say which.
+    """
+    twice = {name for name, count in Counter(names).items() if count > 1}
+    return [f"{name} ({number})" if name in twice else name for number, name in enumerate(names)], sorted(twice)

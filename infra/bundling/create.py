@@ -1,0 +1,235 @@
+"""From a user's network to a bundle that has been tried: written whole or not at all."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Literal
+
+import numpy as np
+import torch
+
+from infra.bundling.class_names import distinct, read_class_names
+from infra.bundling.doubts import Judged, judge
+from infra.bundling.gallery import picture_files, read_gallery
+from infra.bundling.networks import Network, of_onnx, of_timm, of_torchscript, of_torchvision
+from infra.bundling.presets import Normalisation
+from infra.bundling.strip_table import LEAST_PICTURES, calibrate_strip
+from lab.strip.calibrate import FRR
+from lab.training.bundle import to_toml
+from processors.bundle import Bundle, BundleSettings, InputSettings, Policy, load_bundle
+from processors.pipeline import Pipeline
+from schemas.errors import BundleError, ConfigError
+
+Origin = Literal["onnx", "torchscript", "torchvision", "timm"]
+MOST_PICTURES: Final = 400
+"""Of a calibration folder; from every class as many as may be."""
+_BLIND_BITS: Final = 0.01
+_TRIED: Final = 8
+_SHARE_ERROR: Final = 1e-2
+
+Say = Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a bundle is to be made from."""
+
+    origin: Origin
+    network: str
+    """A file, or the name of a library's network."""
+    classes: Path | None = None
+    calibrate: Path | None = None
+    normalisation: Callable[[Normalisation | None], Normalisation] = lambda known: (
+        known or Normalisation((0.0,), (1.0,))
+    )
+    """From what is known of the weights to what `model.toml` is to say."""
+    weights: str = "default"
+    size: tuple[int, int] | None = None
+    channels: int = 3
+    policy: Policy = "resize"
+    name: str | None = None
+    version: str = "1"
+    strip_s: float = 6.0
+
+
+@dataclass(frozen=True)
+class Made:
+    """A bundle that is there."""
+
+    bundle: Bundle
+    origin: str
+    judged: Judged | None = None
+    strip: str | None = None
+    """How STRIP was calibrated, in words; None where it was not."""
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """What speaks against the description."""
+        return () if self.judged is None else self.judged.doubts
+
+
+def create(
+    wanted: Wanted,
+    out: Path,
+    say: Say = lambda line: None,
+    skipped: Callable[[str, str], object] = lambda name, why: None,
+) -> Made:
+    """Write the bundle into the folder `out`, which does not exist yet or is empty. Raises ConfigError, BundleError.
+
+    What is written here was asked for by a person who has seen where it comes from; a TorchScript file runs only where
+    code was allowed, see `processors.bundle.code`.
+    """
+    with _appearing(out) as folder:
+        names = None if wanted.classes is None else read_class_names(wanted.classes)
+        network = _network(wanted, folder, None if names is None else len(names))
+        notes = list(network.notes)
+        settings = _settings(wanted, network, names, out, notes)
+        # As shares no outputs are refused: what they are is seen then.
+        _write(folder, settings.model_copy(update={"output": "probabilities"}))
+        output = scale_of(load_bundle(folder, torch.device("cpu"), vouched=True))
+        settings = settings.model_copy(update={"output": output})
+        _write(folder, settings)
+        if output == "probabilities":
+            notes.insert(0, 'the network ends in a softmax: model.toml says output = "probabilities"')
+        bundle = load_bundle(folder, torch.device("cpu"), vouched=True)
+        if settings.input.channels == 1:
+            notes.append(
+                "the network takes grey pictures: cameras' colours become luma, and a trigger that differs from its "
+                "surroundings by colour alone is not there for it"
+            )
+        return _calibrated(wanted, folder, bundle, notes, say, skipped)
+
+
+def _calibrated(
+    wanted: Wanted, folder: Path, bundle: Bundle, notes: list[str], say: Say, skipped: Callable[[str, str], object]
+) -> Made:
+    origin = wanted.origin
+    if wanted.calibrate is None:
+        notes.append(
+            "no [strip] table: no frame is checked for triggers; --calibrate FOLDER with pictures as the cameras will "
+            "see them makes one"
+        )
+        return Made(bundle, origin, notes=notes)
+    chosen = picture_files(wanted.calibrate, bundle.settings.classes, MOST_PICTURES)
+    say(f"reading {len(chosen)} pictures")
+    gallery = read_gallery(Pipeline(bundle), chosen, skipped)
+    judged = judge(bundle, gallery) if chosen.labelled else None
+    if not chosen.labelled:
+        notes.append(
+            "the pictures have no classes: in subfolders named by class, they would show a wrong normalisation"
+        )
+    if len(gallery) < LEAST_PICTURES:
+        notes.append(
+            f"no [strip] table: no frame is checked for triggers; expected at least {LEAST_PICTURES} pictures for "
+            f"that, got {len(gallery)}"
+        )
+        return Made(bundle, origin, judged, notes=notes)
+    if not wanted.strip_s:
+        notes.append("no [strip] table, for it was not to take any time: no frame is checked for triggers")
+        return Made(bundle, origin, judged, notes=notes)
+    say("calibrating STRIP")
+    strip, used = calibrate_strip(folder, bundle, gallery, wanted.strip_s)
+    bundle = load_bundle(folder, torch.device("cpu"), vouched=True)
+    if strip.threshold_bits < _BLIND_BITS:
+        notes.append(
+            "STRIP's threshold is next to nothing: the network is certain of whatever it is shown, and no trigger "
+            "stands out; is the normalisation right?"
+        )
+    if strip.frr > FRR:
+        notes.append(
+            "STRIP was calibrated from few pictures: `pointillist lab calibrate` takes hundreds, and is better"
+        )
+    overlays = 0 if bundle.overlays is None else len(bundle.overlays)
+    words = (
+        f"suspect below {strip.threshold_bits:.3f} bits, {strip.frr:.1%} of clean frames or less, by {used} pictures "
+        f"under {overlays} overlays"
+    )
+    return Made(bundle, origin, judged, words, notes)
+
+
+def _network(wanted: Wanted, folder: Path, classes: int | None) -> Network:
+    match wanted.origin:
+        case "onnx":
+            return of_onnx(Path(wanted.network), folder, wanted.size)
+        case "torchscript":
+            return of_torchscript(Path(wanted.network), folder, wanted.size, wanted.channels)
+        case "torchvision":
+            return of_torchvision(wanted.network, wanted.weights, folder, wanted.size, classes)
+        case "timm":
+            return of_timm(wanted.network, wanted.weights, folder, wanted.size, classes)
+
+
+def _settings(wanted: Wanted, network: Network, names: list[str] | None, out: Path, notes: list[str]) -> BundleSettings:
+    if names is None:
+        names = list(network.class_names)
+        if not names:
+            raise ConfigError("expected --classes FILE with the names of the network's classes, in their order")
+    if len(names) != network.classes:
+        raise ConfigError(
+            f"--classes: expected {network.classes} names, for the network has so many outputs, got {len(names)}"
+        )
+    classes, repeated = distinct(names)
+    if repeated:
+        notes.append(f"class names that occur twice have their output's number behind them: {', '.join(repeated[:5])}")
+    normalisation = wanted.normalisation(network.normalisation).of(network.channels)
+    if len(normalisation.mean) != network.channels:
+        raise ConfigError(f"--mean: expected {network.channels} numbers, one a channel, got {len(normalisation.mean)}")
+    stated = InputSettings(
+        height=network.height, width=network.width, channels=1 if network.channels == 1 else 3,
+        mean=list(normalisation.mean), std=list(normalisation.std), policy=wanted.policy,
+    )  # fmt: skip
+    return BundleSettings(
+        name=wanted.name or _name_of(out), version=wanted.version, format=network.format, weights=network.weights,
+        factory=network.factory, factory_arguments=dict(network.factory_arguments), classes=classes, input=stated,
+    )  # fmt: skip
+
+
+def _name_of(folder: Path) -> str:
+    kept = "".join(
+        each if each.isascii() and (each.isalnum() or each in "._-") else "-" for each in folder.resolve().name
+    )
+    return kept.lstrip("._-")[:64] or "network"
+
+
+def _write(folder: Path, settings: BundleSettings) -> None:
+    text = to_toml(settings.model_dump(exclude_none=True, exclude={"strip"}))
+    (folder / "model.toml").write_text(text, encoding="utf-8")
+
+
+@torch.inference_mode()
+def scale_of(bundle: Bundle) -> Literal["logits", "probabilities"]:
+    """Whether a network's outputs are shares that sum to 1, seen on noise."""
+    wanted = bundle.settings.input
+    shape = (_TRIED, wanted.channels, wanted.height, wanted.width)
+    noise = torch.from_numpy(np.random.default_rng(0).random(shape, np.float32))
+    output = bundle.network(bundle.normalised(noise)).float()
+    shares = bool((output >= 0).all()) and bool(((output.sum(1) - 1).abs() < _SHARE_ERROR).all())
+    return "probabilities" if shares else "logits"
+
+
+@contextmanager
+def _appearing(out: Path) -> Iterator[Path]:
+    """A folder to fill, which becomes `out` when the block ends without an error, and else leaves nothing."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(f"--out: expected a folder that is empty or does not exist yet, got {out}")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    except OSError as error:
+        raise ConfigError(f"--out: cannot make {out}: {error.strerror}") from None
+    try:
+        yield fresh
+        fresh.chmod(0o755)
+        fresh.rename(out)
+    except BundleError as error:
+        raise BundleError(str(error).replace(f"bundle {fresh}: ", "")) from None
+    except OSError as error:
+        raise ConfigError(f"--out: cannot write {out}: {error.strerror or error}") from None
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)

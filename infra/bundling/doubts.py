@@ -1,0 +1,139 @@
+"""What labelled pictures say against how a network was described: its normalisation, the order of its classes.
+
+A doubt is only what intervals of 95 % do not explain, and more than `GAP` beyond.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from infra.bundling.gallery import turns
+from infra.bundling.presets import PRESETS, Normalisation
+from lab.data import LabelledPictures
+from lab.statistics import Interval, share_interval
+from processors.bundle import Bundle
+
+GAP: Final = 0.05
+COMPARED: Final = 120
+"""Pictures that every other normalisation is tried on, at most, from all classes in turn: networks may be slow."""
+_LEAST: Final = 2
+"""Pictures of a class that its place among the outputs is read from, at least."""
+
+Labels = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """How right a network is as it was described, and what speaks against the description, a line each."""
+
+    accuracy: Interval
+    doubts: tuple[str, ...]
+
+
+@torch.inference_mode()
+def verdicts(bundle: Bundle, pictures: LabelledPictures, given: Normalisation | None = None) -> Labels:
+    """The class (N,) of pictures as the network takes them, under its own normalisation or the `given` one."""
+    if given is not None:
+        mean, std = (torch.tensor(values, device=bundle.device)[:, None, None] for values in given)
+        bundle = replace(bundle, mean=mean, std=std)
+    # A fixed draw: the same pictures are judged the same under every normalisation.
+    draws = torch.Generator().manual_seed(0)
+    found = [
+        bundle.logits(frames, bundle.seeds(len(frames), draws)).argmax(1)
+        for frames, _ in pictures.batches(bundle.device)
+    ]
+    return torch.cat(found).cpu().numpy().astype(np.int64)
+
+
+def judge(bundle: Bundle, pictures: LabelledPictures) -> Judged:
+    """Classify labelled pictures as described, under every other preset, and by every other order of the classes."""
+    channels, classes = bundle.settings.input.channels, bundle.settings.classes
+    found = verdicts(bundle, pictures)
+    accuracy = share(found, pictures.labels)
+    doubts = []
+    chosen = turns(pictures.labels, COMPARED)
+    some, here = pictures.take(chosen), share(found[chosen], pictures.labels[chosen])
+    others = {name: verdicts(bundle, some, preset.of(channels)) for name, preset in PRESETS.items()}
+    best = max(others, key=lambda name: regrouped(others[name], some.labels).value)
+    if beyond(regrouped(others[best], some.labels), regrouped(found[chosen], some.labels)):
+        there = share(others[best], some.labels)
+        doubts.append(
+            f"the normalisation looks wrong: {here.value:.0%} of {len(some)} pictures are right as described, and "
+            f"{there.value:.0%} with that of the preset {best}: --preset {best}?"
+        )
+        doubts += order_doubt(others[best], some.labels, classes, there)
+    else:
+        doubts += order_doubt(found, pictures.labels, classes, accuracy)
+    if not doubts and accuracy.low <= 1 / len(classes) and accuracy.high < 0.5:
+        doubts.append(
+            f"{accuracy.value:.0%} of {len(found)} pictures are right, no more than chance: are these the pictures and "
+            "the classes that the network was trained on?"
+        )
+    return Judged(accuracy, tuple(doubts))
+
+
+def order_doubt(found: Labels, labels: Labels, classes: Sequence[str], accuracy: Interval) -> list[str]:
+    """Whether another order of the names would explain the verdicts."""
+    right = regrouped(found, labels)
+    alphabetical = np.array(sorted(range(len(classes)), key=lambda number: classes[number]))
+    sorted_right = share(alphabetical[found], labels)
+    if beyond(sorted_right, accuracy) and sorted_right.value > right.value - GAP:
+        return [
+            f"the order of the classes looks wrong: {accuracy.value:.0%} of {len(found)} pictures are right as named, "
+            f"and {sorted_right.value:.0%} with the names in alphabetical order, as what reads folders numbers them"
+        ]
+    if not beyond(right, accuracy):
+        return []
+    named = place_of_each(found, labels)
+    wrong = [(label, output) for label, output in sorted(named.items()) if label != output][:3]
+    shown = ", ".join(f"{classes[label]} comes out as {classes[output]}" for label, output in wrong)
+    return [
+        f"the order of the classes looks wrong: {accuracy.value:.0%} of {len(found)} pictures are right as named, and "
+        f"{right.value:.0%} if {shown}{', …' if len(wrong) == 3 else ''} is a matter of names"
+    ]
+
+
+def place_of_each(found: Labels, labels: Labels) -> dict[int, int]:
+    """The output that most pictures of each class come out as; only of classes that no other shares it with."""
+    places: dict[int, int] = {}
+    for label in np.unique(labels).tolist():
+        own = found[labels == label]
+        if len(own) >= _LEAST:
+            places[label] = int(np.bincount(own).argmax())
+    outputs = list(places.values())
+    return {label: output for label, output in places.items() if outputs.count(output) == 1}
+
+
+def regrouped(found: Labels, labels: Labels) -> Interval:
+    """The share of pictures that are right if each class is where most of its pictures come out.
+
+    Where that is, one half of the pictures says, and the other half judges, in turn: what fits by chance does not
+    count. A class that one half does not tell keeps its own place.
+    """
+    right = np.zeros(len(found), np.bool_)
+    halves = np.zeros(len(found), np.int64)
+    for label in np.unique(labels):
+        own = np.flatnonzero(labels == label)
+        halves[own] = np.arange(len(own)) % 2
+    for half in (0, 1):
+        places = place_of_each(found[halves != half], labels[halves != half])
+        here = halves == half
+        expected = np.array([places.get(int(label), int(label)) for label in labels[here]])
+        right[here] = found[here] == expected
+    return share_interval(right[None])
+
+
+def share(found: Labels, labels: Labels) -> Interval:
+    """The share of pictures whose class is that of their label."""
+    return share_interval((found == labels)[None])
+
+
+def beyond(other: Interval, own: Interval) -> bool:
+    """Whether `other` is better than chance and `GAP` explain."""
+    return other.low > own.high and other.value > own.value + GAP

@@ -1,0 +1,135 @@
+"""A folder of a user's own pictures as a network takes them, with their classes where subfolders name them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import Final, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lab.data import LabelledPictures, to_frames, to_images
+from lab.restoration.psnr import read_picture
+from processors.pipeline import Pipeline
+from schemas.errors import ConfigError
+
+UNKNOWN: Final = -1
+"""The label of a picture whose class nobody has said."""
+_FOLDED: Final = str.maketrans(dict.fromkeys("-_ ", ""))
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class PictureFiles:
+    """Files of pictures, and the class of each: its number, or `UNKNOWN` for all."""
+
+    files: list[Path]
+    labels: NDArray[np.int64]
+
+    @property
+    def labelled(self) -> bool:
+        """Whether classes are known."""
+        return bool(len(self.labels)) and bool((self.labels != UNKNOWN).all())
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+
+def picture_files(folder: Path, classes: Sequence[str], most: int) -> PictureFiles:
+    """At most so many pictures of `folder`, or of its subfolders named by class, from each class as many as may be.
+
+    Names are compared without regard to case, blanks, `-` and `_` where they do not match as they are. Hidden files do
+    not count. Raises ConfigError when there is none, or a subfolder is named by no class.
+    """
+    if not folder.is_dir():
+        raise ConfigError(f"expected a folder of pictures, got {folder}")
+    inside = sorted(each for each in folder.iterdir() if not each.name.startswith("."))
+    subfolders = [each for each in inside if each.is_dir()]
+    files = [each for each in inside if each.is_file()]
+    if files and subfolders:
+        raise ConfigError(
+            f"{folder}: expected pictures, or subfolders of pictures named by class; got both, {files[0].name} beside "
+            f"{subfolders[0].name}/"
+        )
+    if not subfolders:
+        if not files:
+            raise ConfigError(f"{folder}: expected pictures, or subfolders of pictures named by class; found neither")
+        chosen = [files[place] for place in _spread(len(files), most)]
+        return PictureFiles(chosen, np.full(len(chosen), UNKNOWN, np.int64))
+    numbers = [(each, _number(each.name, classes, folder)) for each in subfolders]
+    queues = [[(file, number) for file in _files(each)] for each, number in numbers]
+    found = list(_in_turn(queues))[:most]
+    if not found:
+        raise ConfigError(f"{folder}: expected pictures in the subfolders, found none")
+    return PictureFiles([file for file, _ in found], np.array([number for _, number in found], np.int64))
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(each for each in folder.rglob("*") if each.is_file() and not each.name.startswith("."))
+
+
+def _spread(count: int, most: int) -> list[int]:
+    """Up to `most` of the places 0 to `count` − 1, from everywhere: what lies together was often taken together."""
+    return sorted({int(place) for place in np.linspace(0, count - 1, min(count, most))})
+
+
+def _in_turn(queues: Iterable[Iterable[T]]) -> Iterator[T]:
+    """One of each queue, then the next of each."""
+    gone = object()
+    for row in zip_longest(*queues, fillvalue=gone):
+        yield from (each for each in row if each is not gone)  # type: ignore[misc]  # the fill value is left out
+
+
+def _number(name: str, classes: Sequence[str], folder: Path) -> int:
+    if name in classes:
+        return list(classes).index(name)
+    near = [number for number, each in enumerate(classes) if _folded(each) == _folded(name)]
+    if len(near) != 1:
+        shown = ", ".join(classes[:5]) + (", …" if len(classes) > 5 else "")
+        raise ConfigError(f"{folder}: expected subfolders named by class ({shown}), got {name}/")
+    return near[0]
+
+
+def _folded(name: str) -> str:
+    return name.casefold().translate(_FOLDED)
+
+
+def read_gallery(
+    pipeline: Pipeline,
+    chosen: PictureFiles,
+    skipped: Callable[[str, str], object],
+    advance: Callable[[int], object] = lambda count: None,
+) -> LabelledPictures:
+    """The pictures as the network takes whole frames of them: images (N, height, width, channels) uint8, and labels.
+
+    What cannot be read is told to `skipped` by name and reason. Raises ConfigError when nothing is left.
+    """
+    images, labels = [], []
+    for file, label in zip(chosen.files, chosen.labels, strict=True):
+        try:
+            images.append(as_taken(pipeline, read_picture(file)))
+            labels.append(label)
+        except ConfigError as error:
+            skipped(file.name, str(error))
+        advance(1)
+    if not images:
+        raise ConfigError(f"expected pictures that can be read, got {len(chosen)} files that cannot")
+    return LabelledPictures("own pictures", np.concatenate(images), np.array(labels, np.int64))
+
+
+@torch.inference_mode()
+def as_taken(pipeline: Pipeline, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """One picture (H, W, C) as (1, height, width, channels) of the network; of tiles, the one that decides."""
+    frames = to_frames(picture[None], pipeline.bundle.device)
+    return to_images(pipeline.probe_input(frames, torch.zeros(1, dtype=torch.int64, device=pipeline.bundle.device)))
+
+
+def turns(groups: NDArray[np.int64], count: int) -> NDArray[np.intp]:
+    """Places of `count` members, one of each group in turn, so that each has nearly the same number."""
+    queues = [np.flatnonzero(groups == group) for group in np.unique(groups)]
+    return np.array(list(_in_turn(queue.tolist() for queue in queues))[:count], np.intp)

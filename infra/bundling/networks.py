@@ -1,0 +1,206 @@
+"""Where a user's network comes from: an ONNX or TorchScript file, torchvision, timm. One function for each.
+
+Each writes the weights into the bundle's folder and says how `model.toml` is to describe them.
+"""
+
+from __future__ import annotations
+
+import shutil
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+
+from infra.bundling.onnx_graph import read_graph, save_graph
+from infra.bundling.presets import Normalisation
+from lab.training.bundle import Format, input_settings, save_network
+from processors.bundle.code import check_code
+from processors.bundle.formats import load_torchscript
+from processors.bundle.limits import check_archive, check_safetensors, check_size
+from processors.bundle.model_toml import BundleSettings
+from processors.networks.library import library, timm_network, torchvision_network
+from schemas.errors import BundleError, ConfigError, first_line
+
+WEIGHTS: Final = "weights.safetensors"
+OWN_WEIGHTS: Final = "default"
+"""Those that the library offers for the network, from its cache or by its own download."""
+RANDOM: Final = "random"
+_SILENT_S: Final = 20.0
+
+
+@dataclass(frozen=True)
+class Network:
+    """What was written, and what is known of it."""
+
+    format: Format
+    weights: str
+    channels: int
+    height: int
+    width: int
+    classes: int
+    origin: str
+    factory: str | None = None
+    factory_arguments: Mapping[str, Any] = field(default_factory=dict)
+    normalisation: Normalisation | None = None
+    """Of the weights, where they say it."""
+    class_names: tuple[str, ...] = ()
+    """The same."""
+    notes: tuple[str, ...] = ()
+
+
+def of_onnx(file: Path, folder: Path, size: tuple[int, int] | None) -> Network:
+    """An ONNX classifier; see `infra.bundling.onnx_graph`. Raises BundleError."""
+    graph = read_graph(file, size)
+    save_graph(graph, folder / "network.onnx")
+    tools = (
+        "repair, harden and attacks that follow gradients need a torch network and do not apply to an ONNX graph; "
+        "STRIP, calibrate, evaluate and attacks without gradients do"
+    )
+    return Network(
+        "onnx", "network.onnx", graph.channels, graph.height, graph.width, graph.classes, "ONNX",
+        notes=(*graph.notes, tools),
+    )  # fmt: skip
+
+
+def of_torchscript(file: Path, folder: Path, size: tuple[int, int] | None, channels: int) -> Network:
+    """A TorchScript classifier of pictures of `size`. It is code: raises BundleError unless that was allowed."""
+    if not file.is_file():
+        raise BundleError(f"--torchscript: expected a file, there is no {file}")
+    if size is None:
+        raise ConfigError("expected --size WIDTHxHEIGHT, what the network was trained on: TorchScript does not say it")
+    height, width = size
+    stated = input_settings([0.0] * channels, [1.0] * channels, size)
+    described = BundleSettings(
+        name="network", version="1", format="torchscript", weights=file.name, classes=["a", "b"], input=stated
+    )
+    check_code(described, file.parent, vouched=False)
+    check_archive(file)
+    network = load_torchscript(file, torch.device("cpu"))
+    classes = _outputs(network(torch.zeros(2, channels, height, width)) if callable(network) else None, file.name)
+    shutil.copyfile(file, folder / "network.pt")
+    return Network("torchscript", "network.pt", channels, height, width, classes, "TorchScript")
+
+
+def of_torchvision(name: str, weights: str, folder: Path, size: tuple[int, int] | None, classes: int | None) -> Network:
+    """A network of torchvision with its default weights, a state dict's, or random ones. Raises BundleError."""
+    models = library("torchvision").models
+    if weights != OWN_WEIGHTS:
+        return _of_library(name, weights, folder, size, classes, "torchvision", Known(height=224, width=224))
+    torchvision_network(name, 2)  # what is wrong with the name is said before anything is fetched
+    chosen = models.get_model_weights(name).DEFAULT
+    try:
+        with _patience():
+            network = models.get_model(name, weights=chosen)
+    except OSError as error:
+        raise BundleError(f"torchvision: the weights of {name} cannot be fetched: {first_line(error)}") from None
+    transforms, names = chosen.transforms(), tuple(chosen.meta.get("categories", ()))
+    side = int(transforms.crop_size[0])
+    known = Known(side, side, Normalisation(tuple(transforms.mean), tuple(transforms.std)), names)
+    return _written(network, name, len(names), folder, size, "torchvision", known)
+
+
+def of_timm(name: str, weights: str, folder: Path, size: tuple[int, int] | None, classes: int | None) -> Network:
+    """A network of timm with its pretrained weights, a state dict's, or random ones. Raises BundleError."""
+    timm = library("timm")
+    kept: dict[str, Any] = vars(timm_network(name, 2))["pretrained_cfg"]
+    _, height, width = kept["input_size"]
+    known = Known(height, width, Normalisation(tuple(kept["mean"]), tuple(kept["std"])))
+    if weights != OWN_WEIGHTS:
+        return _of_library(name, weights, folder, size, classes, "timm", known)
+    try:
+        with _patience():
+            network = timm.create_model(name, pretrained=True)
+    except Exception as error:  # whatever the hub's client raises
+        raise BundleError(f"timm: the weights of {name} cannot be fetched: {first_line(error)}") from None
+    return _written(network, name, int(network.num_classes), folder, size, "timm", known)
+
+
+@contextmanager
+def _patience() -> Iterator[None]:
+    """Libraries fetch weights without a bound of their own: a server that says nothing for `_SILENT_S` has failed."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_SILENT_S)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a library says of a network's weights."""
+
+    height: int
+    width: int
+    normalisation: Normalisation | None = None
+    class_names: tuple[str, ...] = ()
+
+
+def _of_library(
+    name: str, weights: str, folder: Path, size: tuple[int, int] | None, classes: int | None, package: str, known: Known
+) -> Network:
+    if classes is None:
+        raise ConfigError("expected --classes FILE: how many there are says how large the network's last layer is")
+    make = torchvision_network if package == "torchvision" else timm_network
+    network = make(name, classes)
+    if weights != RANDOM:
+        _load_state(network, Path(weights), name)
+    written = _written(network, name, classes, folder, size, package, known)
+    if weights == RANDOM:
+        return _noted(written, "its weights are random: every verdict is a guess")
+    return written
+
+
+def _written(
+    network: nn.Module, name: str, classes: int, folder: Path, size: tuple[int, int] | None, package: str, known: Known
+) -> Network:
+    save_network(network, folder / WEIGHTS, "safetensors")
+    height, width = size or (known.height, known.width)
+    return Network(
+        "safetensors", WEIGHTS, 3, height, width, classes, f"{package} {name}",
+        factory=f"processors.networks.library:{package}_network", factory_arguments={"name": name, "classes": classes},
+        normalisation=known.normalisation, class_names=known.class_names,
+        notes=(f"it needs the package {package} wherever it is served",),
+    )  # fmt: skip
+
+
+def _noted(network: Network, note: str) -> Network:
+    return replace(network, notes=(*network.notes, note))
+
+
+def _load_state(network: nn.Module, file: Path, name: str) -> None:
+    """Give a network the tensors of a safetensors file or of a state dict that `torch.save` wrote. No pickled code."""
+    if not file.is_file():
+        raise BundleError(f"--weights: expected {OWN_WEIGHTS}, {RANDOM}, or a file; there is no {file}")
+    check_size(file)
+    if file.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        check_safetensors(file)
+        state: object = load_file(file)
+    else:
+        try:
+            state = torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:  # unpickling knows many ways to fail
+            raise BundleError(f"--weights: expected a state dict in {file.name}: {first_line(error)}") from None
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
+    if not isinstance(state, dict) or not all(isinstance(each, Tensor) for each in state.values()):
+        raise BundleError(f"--weights: expected a state dict, tensors by name, in {file.name}")
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines()[1:]] or [first_line(error)]
+        raise BundleError(f"--weights: {file.name} does not fit {name}: {lines[0][:200]}") from None
+
+
+def _outputs(result: object, name: str) -> int:
+    if not isinstance(result, Tensor) or result.ndim != 2 or len(result) != 2:
+        got = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
+        raise BundleError(f"{name}: expected a classifier, whose output is (N, classes); got {got} for 2 pictures")
+    return int(result.shape[1])

@@ -1,0 +1,230 @@
+"""An ONNX classifier as a bundle holds it: one file, one picture input (N, C, H, W), the classes as first output.
+
+The graph computes what it computed. What exporters leave around it is evened out: weights in files beside it come into
+it, channels last are taken as channels first by a `Transpose`, a batch that was fixed without need becomes free.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from processors.bundle.limits import check_size
+from schemas.errors import BundleError, first_line
+
+if TYPE_CHECKING:
+    import onnx
+
+_CHANNELS: Final = (1, 3)
+_INPUT: Final = "pictures"
+_BATCH: Final = "batch"
+
+
+@dataclass(frozen=True)
+class Graph:
+    """What `read_graph` found: the model to be saved, and what it takes and gives."""
+
+    model: onnx.ModelProto
+    channels: int
+    height: int
+    width: int
+    classes: int
+    notes: tuple[str, ...]
+    """What was done to the graph, a line each."""
+
+
+def read_graph(file: Path, size: tuple[int, int] | None) -> Graph:
+    """The classifier in `file`; `size` (height, width) is for graphs that leave the sides open.
+
+    Raises BundleError in one line: for what is no ONNX, has no single picture input, or gives no (N, classes).
+    """
+    model = _load(file)
+    taken = _input(model, file)
+    notes: list[str] = []
+    shape = [each.dim_value or None for each in taken.type.tensor_type.shape.dim]
+    if len(shape) != 4:
+        raise BundleError(f"{file.name}: expected an input (N, C, H, W), got {taken.name} with {len(shape)} axes")
+    if shape[1] not in _CHANNELS and shape[3] in _CHANNELS:
+        _channels_first(model, taken)
+        shape = [shape[0], shape[3], shape[1], shape[2]]
+        notes.append("its input has the channels last: the graph now takes them first")
+    if shape[1] not in _CHANNELS:
+        raise BundleError(f"{file.name}: expected an input of 1 or 3 channels, got {taken.name} {_shown(shape)}")
+    height, width = _sides(shape, size, file)
+    channels = int(shape[1])
+    example = np.random.default_rng(0).random((3, channels, height, width), np.float32)
+    number, classes = _class_output(model, example, file)
+    if number:
+        first = model.graph.output[number]
+        others = [each for each in model.graph.output if each.name != first.name]
+        del model.graph.output[:]
+        model.graph.output.extend([first, *others])
+        notes.append(f"of its {1 + len(others)} outputs, {first.name} gives the classes")
+    if shape[0] is not None:
+        free = _free_batch(model, example)
+        many = f"{shape[0]} picture{'s' * (shape[0] > 1)} at a time"
+        model = free or model
+        notes.append(
+            f"it takes {many} and no other number: slower than it could be"
+            if free is None
+            else f"it was exported for {many}: the graph now takes any number"
+        )
+    return Graph(model, channels, height, width, classes, tuple(notes))
+
+
+def save_graph(graph: Graph, file: Path) -> None:
+    """Write the graph with its weights as one file. Raises BundleError where it is too large for that."""
+    import onnx
+
+    try:
+        onnx.save_model(graph.model, file, save_as_external_data=False)
+    except ValueError as error:
+        raise BundleError(f"{file.name}: expected a graph of at most 2 GiB: {first_line(error)}") from None
+
+
+def _load(file: Path) -> onnx.ModelProto:
+    import onnx
+
+    try:
+        check_size(file)
+        return onnx.load_model(file)
+    except FileNotFoundError as error:
+        missing = getattr(error, "filename", None) or file
+        raise BundleError(f"{file.name}: expected {missing}, there is no such file") from None
+    except OSError as error:
+        raise BundleError(f"{file.name}: cannot read it: {error.strerror or first_line(error)}") from None
+    except Exception as error:  # protobuf's and onnx's own, which share no base
+        raise BundleError(f"{file.name}: expected an ONNX graph: {first_line(error)}") from None
+
+
+def _inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    weights = {each.name for each in model.graph.initializer}
+    return [each for each in model.graph.input if each.name not in weights]
+
+
+def _input(model: onnx.ModelProto, file: Path) -> onnx.ValueInfoProto:
+    from onnx import TensorProto
+
+    inputs = _inputs(model)
+    if len(inputs) != 1:
+        names = ", ".join(each.name for each in inputs) or "none"
+        raise BundleError(f"{file.name}: expected one input, the pictures, got {names}")
+    kind = inputs[0].type.tensor_type.elem_type
+    if kind not in (TensorProto.FLOAT, TensorProto.FLOAT16):
+        got = TensorProto.DataType.Name(kind).lower()
+        raise BundleError(
+            f"{file.name}: expected an input of floating-point pictures, got {inputs[0].name} of {got}; export the "
+            "network without what converts bytes"
+        )
+    return inputs[0]
+
+
+def _sides(shape: list[int | None], size: tuple[int, int] | None, file: Path) -> tuple[int, int]:
+    stated = shape[2], shape[3]
+    if None not in stated:
+        height, width = int(stated[0] or 0), int(stated[1] or 0)
+        if size is not None and size != (height, width):
+            raise BundleError(f"--size: expected {width}x{height}, what {file.name} takes, got {size[1]}x{size[0]}")
+        return height, width
+    if size is None:
+        raise BundleError(
+            f"{file.name} takes pictures of any size: expected --size WIDTHxHEIGHT, what it was trained on"
+        )
+    return size
+
+
+def _shown(shape: list[int | None]) -> str:
+    return f"({', '.join('?' if side is None else str(side) for side in shape)})"
+
+
+def _channels_first(model: onnx.ModelProto, taken: onnx.ValueInfoProto) -> None:
+    """Put a `Transpose` before what takes (N, H, W, C)."""
+    from onnx import helper
+
+    dims = taken.type.tensor_type.shape.dim
+    sides = [each.dim_value or each.dim_param or None for each in (dims[0], dims[3], dims[1], dims[2])]
+    name = _INPUT if taken.name != _INPUT else f"{_INPUT}_first"
+    fresh = helper.make_tensor_value_info(name, taken.type.tensor_type.elem_type, sides)
+    turned = helper.make_node("Transpose", [name], [taken.name], perm=[0, 2, 3, 1])
+    others = [each for each in model.graph.input if each.name != taken.name]
+    nodes = list(model.graph.node)
+    del model.graph.input[:], model.graph.node[:]
+    model.graph.input.extend([fresh, *others])
+    model.graph.node.extend([turned, *nodes])
+
+
+def _class_output(model: onnx.ModelProto, example: NDArray[np.float32], file: Path) -> tuple[int, int]:
+    """Which of the outputs is (N, classes), the first one that is, and how many classes it has."""
+    batch = _inputs(model)[0].type.tensor_type.shape.dim[0].dim_value or len(example)
+    pictures = np.resize(example, (batch, *example.shape[1:]))
+    try:
+        results = _run(model, pictures)
+    except Exception as error:  # onnxruntime's exceptions share no base but Exception
+        raise BundleError(f"{file.name}: it does not take {pictures.shape}: {first_line(error)}") from None
+    for number, result in enumerate(results):
+        if getattr(result, "ndim", 0) == 2 and result.shape[0] == batch and result.shape[1] >= 2:
+            return number, result.shape[1]
+    got = ", ".join(str(getattr(result, "shape", type(result).__name__)) for result in results)
+    raise BundleError(
+        f"{file.name}: expected a classifier, whose output is (N, classes); got {got} for {batch} pictures"
+    )
+
+
+def _free_batch(model: onnx.ModelProto, example: NDArray[np.float32]) -> onnx.ModelProto | None:
+    """The model for any number of pictures, if it then gives what it gave for single ones; else None."""
+    import onnx
+
+    free = onnx.ModelProto()
+    free.CopyFrom(model)
+    fixed = _inputs(model)[0].type.tensor_type.shape.dim[0].dim_value
+    for each in (*_inputs(free), *free.graph.output):
+        dims = each.type.tensor_type.shape.dim
+        if dims:
+            dims[0].dim_param = _BATCH
+    # What was inferred for the fixed batch would contradict it.
+    del free.graph.value_info[:]
+    _free_shapes(free, fixed)
+    try:
+        together = _run(free, example)[0]
+        parts = [_run(model, np.resize(each[None], (fixed, *each.shape)))[0][:1] for each in example]
+    except Exception:  # whatever onnxruntime makes of a reshape to the fixed batch
+        return None
+    single = np.concatenate(parts)
+    same = together.shape == single.shape and np.allclose(together, single, rtol=1e-3, atol=1e-4)
+    return free if same else None
+
+
+def _free_shapes(model: onnx.ModelProto, fixed: int) -> None:
+    """Let each `Reshape` to a written shape that begins with the fixed batch work that number out instead.
+
+    Exporters write the shape down where the network flattens. That it is the batch is only likely: see who calls.
+    """
+    from onnx import numpy_helper
+
+    written = {each.name: each for each in model.graph.initializer}
+    for number, node in enumerate(model.graph.node):
+        if node.op_type != "Reshape" or node.input[1] not in written:
+            continue
+        shape = numpy_helper.to_array(written[node.input[1]]).copy()
+        if len(shape) > 1 and shape[0] == fixed and (shape[1:] > 0).all():
+            shape[0] = -1
+            own = numpy_helper.from_array(shape, f"{node.input[1]}_of_any_batch_{number}")
+            model.graph.initializer.append(own)
+            node.input[1] = own.name
+
+
+def _run(model: onnx.ModelProto, pictures: NDArray[np.float32]) -> list[Any]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    taken = session.get_inputs()[0]
+    kind = np.float16 if taken.type == "tensor(float16)" else np.float32
+    results: list[Any] = session.run(None, {taken.name: pictures.astype(kind)})
+    return results

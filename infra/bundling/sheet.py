@@ -1,0 +1,56 @@
+"""A sheet of pictures on their way: as filmed, as sent with their holes, rebuilt, and as the network sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from infra.bundling.check import Shown
+from schemas.errors import ConfigError
+from schemas.runtime.atomic_file import replacing
+
+COLUMNS: Final = ("as filmed", "as sent", "rebuilt", "to the network")
+_CELL: Final = 192
+_CAPTION: Final = 32
+_GAP: Final = 8
+_INK: Final = "#202020"
+
+
+def write_sheet(shown: Sequence[Shown], file: Path) -> None:
+    """Draw the pictures, a row each, into a PNG. Raises ConfigError when it cannot be written."""
+    step = _CELL + _GAP
+    sheet = Image.new("RGB", (len(COLUMNS) * step + _GAP, _CAPTION + len(shown) * (step + _CAPTION) + _GAP), "white")
+    pen = ImageDraw.Draw(sheet)
+    for column, title in enumerate(COLUMNS):
+        pen.text((_GAP + column * step, _GAP), title, fill=_INK)
+    for row, each in enumerate(shown):
+        top = _CAPTION + row * (step + _CAPTION)
+        for column, picture in enumerate((each.original, each.sent, each.rebuilt, each.seen)):
+            sheet.paste(_fitted(picture), (_GAP + column * step, top))
+        captions = {0: f"{each.file}\n{_said(each.whole)}", 3: f"after the drop\n{_said(each.dropped)}"}
+        for column, text in captions.items():
+            pen.text((_GAP + column * step, top + _CELL + 2), text, fill=_INK, spacing=2)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(file) as fresh:
+            sheet.save(fresh, format="PNG")
+    except OSError as error:
+        raise ConfigError(f"--sheet: cannot write {file}: {error.strerror or error}") from None
+
+
+def _said(verdict: tuple[str, float]) -> str:
+    name, confidence = verdict
+    return f"{name[:24]} {confidence:.0%}"
+
+
+def _fitted(picture: NDArray[np.uint8]) -> Image.Image:
+    """(H, W, C) inside a cell: small ones enlarged without smoothing, so that holes are seen as they are."""
+    image = Image.fromarray(picture[..., 0] if picture.shape[2] == 1 else picture).convert("RGB")
+    scale = _CELL / max(image.size)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    return image.resize(size, Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.BOX)

@@ -1,0 +1,89 @@
+"""STRIP for a new bundle, from whatever pictures its user has, in a bounded time.
+
+`pointillist lab calibrate` asks for pictures of every class and for hundreds of them, and takes the time that it takes:
+better, and not what a first look needs.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+
+from infra.bundling.gallery import UNKNOWN, turns
+from lab.data import LabelledPictures
+from lab.strip.calibrate import FRR, calibrated, clamps, clean_verdicts, overlay_frames, overlay_images
+from lab.strip.table import OVERLAYS_FILE, write_strip_table
+from processors.bundle import Bundle, StripSettings
+from processors.pipeline import Pipeline
+from schemas.errors import ConfigError
+
+LEAST_OVERLAYS: Final = 16
+LEAST_PICTURES: Final = 2 * LEAST_OVERLAYS
+MOST_OVERLAYS: Final = 60
+MOST_PICTURES: Final = 150
+"""Limits of the sequential mode come from triggers that are made up on these: seconds for so many, minutes for the
+hundred overlays and hundreds of pictures that `pointillist lab calibrate` takes."""
+_TIMED: Final = 16
+
+
+def calibrate_strip(
+    folder: Path,
+    bundle: Bundle,
+    pictures: LabelledPictures,
+    budget_s: float,
+    advance: Callable[[int], object] = lambda count: None,
+) -> tuple[StripSettings, int]:
+    """Write overlays and the threshold of whole frames into the bundle in `folder`; also how many pictures set it.
+
+    Overlays come from every class in turn, of the labels or else of the verdicts. At most about `budget_s` seconds:
+    a network that is too slow for `MOST_PICTURES` and `MOST_OVERLAYS` gets fewer of both, and the stated share of false
+    rejections is what so few can tell. Raises ConfigError for fewer than `LEAST_PICTURES`.
+    """
+    if len(pictures) < LEAST_PICTURES:
+        raise ConfigError(f"expected at least {LEAST_PICTURES} pictures to calibrate STRIP, got {len(pictures)}")
+    pipeline = Pipeline(bundle)
+    count, used = shares(len(pictures), budget_s / _seconds_per_pass(bundle, pictures))
+    groups = pictures.labels if (pictures.labels != UNKNOWN).all() else _verdicts(bundle, pictures)
+    order = turns(groups, used)
+    some, first = pictures.take(order), pictures.take(order[:count])
+    images = overlay_images(pipeline, first)
+    overlays = overlay_frames(images, bundle.device)
+    clamped = clamps(overlays)
+    # Never less than one in so many as there are frames that are no overlay themselves.
+    frr = max(FRR, math.ceil(1000 / (used - count)) / 1000)
+    threshold, _ = calibrated(clean_verdicts(pipeline, overlays, some, clamped, 0, advance), frr)
+    np.save(folder / OVERLAYS_FILE, images)
+    strip = StripSettings(**threshold.model_dump(), overlays=OVERLAYS_FILE, clamped=clamped)
+    write_strip_table(folder, strip)
+    return strip, used
+
+
+def shares(pictures: int, passes: float) -> tuple[int, int]:
+    """How many overlays, and how many pictures under each, for about so many `passes` of the network.
+
+    Twice as many pictures as overlays where both are few; never fewer than `LEAST_OVERLAYS` and `LEAST_PICTURES`, which
+    `pictures` is not below.
+    """
+    overlays = min(MOST_OVERLAYS, pictures // 2, max(LEAST_OVERLAYS, int(math.sqrt(max(0.0, passes) / 2))))
+    return overlays, min(pictures, MOST_PICTURES, max(2 * overlays, int(passes / overlays)))
+
+
+@torch.inference_mode()
+def _seconds_per_pass(bundle: Bundle, pictures: LabelledPictures) -> float:
+    frames = overlay_frames(pictures.images[:_TIMED], bundle.device)
+    bundle.logits(frames)
+    begun = time.perf_counter()
+    bundle.logits(frames)
+    return max(1e-6, (time.perf_counter() - begun) / len(frames))
+
+
+@torch.inference_mode()
+def _verdicts(bundle: Bundle, pictures: LabelledPictures) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    found = [bundle.logits(frames).argmax(1).cpu() for frames, _ in pictures.batches(bundle.device)]
+    return torch.cat(found).numpy().astype(np.int64)

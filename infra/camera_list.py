@@ -1,0 +1,113 @@
+"""The cameras of `cameras.yaml` with who each of them is: from its enrolment, or issued by a system's state folder."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+
+from infra.camera_identity import CameraIdentity, camera_identity, issued_identity
+from infra.layout import Layout
+from infra.role import address
+from producers.roster.camera_file import Listed, load_camera_file
+from producers.roster.members import Member, Wanted
+from schemas.errors import ConfigError, UserError
+from schemas.identity import CameraId
+from schemas.runtime.access import Login, Tls
+
+Stamp = tuple[int, int, int] | None
+"""Inode, size and time of change of a file; None when it is not there."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """One of `of` processes that share a file's cameras. Whose a camera is depends on its name alone."""
+
+    number: int
+    of: int
+
+    @classmethod
+    def parse(cls, text: str) -> Share:
+        """Read `1/3`; ConfigError says the form."""
+        number, _, of = text.partition("/")
+        if not (number.isdigit() and of.isdigit() and 1 <= int(number) <= int(of)):
+            raise ConfigError(f"expected a share as 1/3, got {text[:40]!r}")
+        return cls(int(number), int(of))
+
+    def has(self, camera: CameraId) -> bool:
+        """Whether a camera is of this share."""
+        return int.from_bytes(blake2b(camera.encode(), digest_size=8).digest(), "big") % self.of == self.number - 1
+
+
+@dataclass(frozen=True)
+class Broker:
+    """The broker that was said beside the file; None where enrolments say it."""
+
+    mqtt: tuple[str, int] | None = None
+    tls: Tls | None = None
+    login: Login | None = None
+
+
+class FileOfCameras:
+    """A `CameraList` that reads `file`.
+
+    A camera whose enrolment cannot be read is refused, and the others run: after a night in which one enrolment has
+    ended, a device that starts again still has nineteen cameras of twenty.
+    """
+
+    def __init__(
+        self, file: Path, *, state: Path | None = None, broker: Broker | None = None, share: Share | None = None
+    ) -> None:
+        self._file = file
+        self._state = state
+        self._broker = broker or Broker()
+        self._share = share
+        self._enrolments: tuple[Path, ...] = ()
+
+    def stamp(self) -> Hashable:
+        """Of the file and of every enrolment that it names."""
+        return tuple(_stamp(file) for file in (self._file, *self._enrolments))
+
+    def read(self) -> Wanted:
+        """Who is wanted now; ConfigError says what is wrong in the file."""
+        listed = load_camera_file(self._file)
+        if self._share is not None:
+            listed = {name: camera for name, camera in listed.items() if self._share.has(name)}
+        named = {camera.enrolment for camera in listed.values() if camera.enrolment is not None}
+        self._enrolments = tuple(sorted(named))
+        members: dict[CameraId, Member] = {}
+        refused: dict[CameraId, str] = {}
+        for name, camera in listed.items():
+            try:
+                members[name] = self._member(name, camera)
+            except UserError as error:
+                refused[name] = str(error)
+        return Wanted(members, refused)
+
+    def _member(self, name: CameraId, camera: Listed) -> Member:
+        stamp: Stamp = None
+        if camera.enrolment is not None:
+            stamp = _stamp(camera.enrolment)  # before it is read: where it changes meanwhile, the next look sees that
+            known = camera_identity(name, camera.enrolment, None)
+        elif self._state is not None:
+            known = issued_identity(Layout(self._state.resolve()), name)
+        else:
+            raise ConfigError("expected its enrolment: enrolments, a folder, in the file of cameras, or --state DIR")
+        broker = self._broker
+        return Member(camera.settings, known.key, self._place(known), known.tls or broker.tls, broker.login, stamp)
+
+    def _place(self, known: CameraIdentity) -> tuple[str, int]:
+        if self._broker.mqtt is not None:
+            return self._broker.mqtt
+        if known.mqtt is None:
+            raise ConfigError("expected the broker's address in its enrolment, or --mqtt host:port")
+        return address(known.mqtt)
+
+
+def _stamp(file: Path) -> Stamp:
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns

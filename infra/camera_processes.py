@@ -1,0 +1,61 @@
+"""The cameras of one file in several processes, each with a share of them: what ends is started again."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from infra.local.process import COMMAND, Child
+
+_log = structlog.get_logger()
+
+_LOOK_S: Final = 0.2
+_PAUSE_S: Final = (0.5, 15.0)
+_STEADY_S: Final = 30.0
+
+
+async def run_processes(
+    count: int,
+    arguments: Callable[[int], Sequence[str]],
+    logs: Path,
+    final: frozenset[int],
+    stop: asyncio.Event,
+    end_s: float,
+) -> list[int]:
+    """Run `pointillist ARGUMENTS` of 1 to `count` until all have ended with a status of `final`; their statuses.
+
+    Once `stop` is set they have `end_s` seconds to end in good order.
+    """
+    waiting = [_keep(number, arguments(number), logs, final, stop, end_s) for number in range(1, count + 1)]
+    return list(await asyncio.gather(*waiting))
+
+
+async def _keep(
+    number: int, arguments: Sequence[str], logs: Path, final: frozenset[int], stop: asyncio.Event, end_s: float
+) -> int:
+    child = Child([*COMMAND, *arguments], logs / f"cameras-{number}.log")
+    pause_s = _PAUSE_S[0]
+    while True:
+        begun = time.monotonic()
+        await asyncio.to_thread(child.start)
+        status = None
+        while status is None and not stop.is_set():
+            await asyncio.sleep(_LOOK_S)
+            status = child.poll()
+        if status is None:
+            status = await asyncio.to_thread(child.stop, end_s)
+            return 1 if status is None else status
+        if status in final or stop.is_set():
+            return status
+        pause_s = _PAUSE_S[0] if time.monotonic() - begun > _STEADY_S else min(2 * pause_s, _PAUSE_S[1])
+        _log.error("camera_process_ended", number=number, status=status, again_s=pause_s, log=str(child.log))
+        try:
+            await asyncio.wait_for(stop.wait(), pause_s)
+        except TimeoutError:
+            continue
+        return status

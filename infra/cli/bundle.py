@@ -1,0 +1,207 @@
+"""`pointillist bundle …`: a network of one's own, from a file to what the processors serve."""
+
+from __future__ import annotations
+
+import json as json_format
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from infra.cli import app
+from infra.cli.code import AllowCode
+from schemas.errors import ConfigError
+
+if TYPE_CHECKING:
+    from infra.bundling.create import Made, Origin
+    from lab.statistics import Interval
+    from processors.bundle import Bundle
+
+bundle_app = typer.Typer(help="A network of your own as a model bundle.", no_args_is_help=True)
+app.add_typer(bundle_app, name="bundle")
+
+DOUBTED = 1
+"""Exit status of what was done, and speaks against itself."""
+
+
+@bundle_app.command()
+def create(
+    out: Annotated[Path, typer.Option(help="Folder to make: model.toml, the network, STRIP's overlays.")],
+    onnx: Annotated[Path | None, typer.Option(help="An ONNX classifier.")] = None,
+    torchscript: Annotated[Path | None, typer.Option(help="A TorchScript classifier; needs --allow-code.")] = None,
+    torchvision: Annotated[str | None, typer.Option(help="A classifier of torchvision by name.")] = None,
+    timm: Annotated[str | None, typer.Option(help="A classifier of timm by name.")] = None,
+    classes: Annotated[
+        Path | None, typer.Option(help="Names in the order of the outputs: a line each, or a JSON list or object.")
+    ] = None,
+    preset: Annotated[str | None, typer.Option(help="Normalisation: imagenet, half, unit, bytes or cifar10.")] = None,
+    mean: Annotated[str | None, typer.Option(help="Instead of it: numbers on the scale 0 to 1, one a channel.")] = None,
+    std: Annotated[str | None, typer.Option(help="With --mean.")] = None,
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(help="Clean pictures, best in subfolders named by class: for STRIP, and to notice what is wrong."),
+    ] = None,
+    weights: Annotated[
+        str, typer.Option(help="Of torchvision and timm: default (their own), random, or a file with a state dict.")
+    ] = "default",
+    size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT, where the network does not say it.")] = None,
+    channels: Annotated[int, typer.Option(help="Of a TorchScript network: 1 or 3.")] = 3,
+    policy: Annotated[
+        str, typer.Option(help="What happens to frames of another size: resize, crop or tile.")
+    ] = "resize",
+    name: Annotated[str | None, typer.Option(help="In verdicts; else the folder's.")] = None,
+    version: Annotated[str, typer.Option(help="In verdicts.")] = "1",
+    strip_seconds: Annotated[
+        float, typer.Option(help="Seconds that STRIP's calibration may take, roughly.", min=0)
+    ] = 6.0,
+    publish: Annotated[Path | None, typer.Option(help="Then publish it to the system of this state folder.")] = None,
+    up: Annotated[bool, typer.Option("--up", help="Then run `up` with it; options of `up` stand behind --.")] = False,
+    accept_doubts: Annotated[bool, typer.Option("--accept-doubts", help="Publish or run it all the same.")] = False,
+    allow_code: AllowCode = False,
+    options: Annotated[list[str] | None, typer.Argument(help="With --up: options of `up`, behind --.")] = None,
+) -> None:
+    """Make a bundle of a network of your own: nothing to write by hand.
+
+    Exit status 1 when it was made and your pictures speak against how it was described, 2 when it was not made.
+    """
+    from infra.bundling.create import Wanted
+    from infra.bundling.create import create as make
+    from infra.bundling.presets import normalisation
+    from infra.cli.camera import numbers
+    from infra.cli.lab.evaluate import chosen
+
+    origin, network = _one_of(onnx=onnx, torchscript=torchscript, torchvision=torchvision, timm=timm)
+    if options and not up:
+        raise ConfigError(f"expected --up before options of `up`, got {options[0]!r}")
+    if publish is not None and up:
+        raise ConfigError("expected --publish or --up, got both")
+    if channels not in (1, 3):
+        raise ConfigError(f"--channels: expected 1 or 3, got {channels}")
+    sides = numbers(size, "x", 2, "--size as WIDTHxHEIGHT")
+    wanted = Wanted(
+        origin, network, classes, calibrate, lambda known: normalisation(preset, mean, std, known), weights,
+        None if sides is None else (sides[1], sides[0]), channels,
+        chosen(policy, "resize", "crop", "tile", option="--policy"), name, version, strip_seconds,
+    )  # fmt: skip
+    say = _printer(err=True)
+    made = make(wanted, out, say, lambda file, why: say(f"skipped {file}: {why}"))
+    _tell(made, out)
+    if made.doubts and not accept_doubts:
+        if publish is not None or up:
+            say("not served, for what is doubtful: --accept-doubts serves it all the same")
+        raise typer.Exit(DOUBTED)
+    if publish is not None:
+        from infra.cli.model import publish as publish_model
+
+        publish_model(out, state=publish)
+    if up:
+        _run_up(out, options or [])
+
+
+@bundle_app.command()
+def check(
+    folder: Annotated[str, typer.Argument(help="A folder with model.toml, or the name of a shipped bundle.")],
+    images: Annotated[
+        Path, typer.Option(help="Pictures as cameras will see them; in subfolders named by class, or not.")
+    ],
+    drop: Annotated[float, typer.Option(help="Share of the pixels that are dropped, 0 to 0.875.")] = 0.25,
+    most: Annotated[int, typer.Option(help="Pictures at most.", min=1)] = 200,
+    sheet: Annotated[
+        Path | None,
+        typer.Option(help="Draw some of them here, as PNG: filmed, sent, rebuilt, as the network sees them."),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    allow_code: AllowCode = False,
+) -> None:
+    """Try a bundle on pictures: how fast it is here, how right, and what drop and rebuilding change.
+
+    Exit status 1 when the pictures speak against how the bundle is described.
+    """
+    from infra.bundling.check import check as run
+    from infra.bundling.sheet import write_sheet
+    from infra.cli.lab.evaluate import bundle_folder, progress_bar
+
+    error = _printer(err=True)
+    with progress_bar("check", most) as advance:
+        found = run(
+            bundle_folder(folder), images, drop, most, lambda file, why: error(f"skipped {file}: {why}"), advance
+        )
+    if sheet is not None:
+        write_sheet(found.shown, sheet)
+    doubts = found.judged.doubts if found.judged else ()
+    if json:
+        typer.echo(json_format.dumps(found.as_dict(), indent=2))
+        raise typer.Exit(DOUBTED if doubts else 0)
+    wanted = found.bundle.settings.input
+    say = _printer()
+    say(f"{found.bundle.model_id}: {_takes(found.bundle)}")
+    times = f"{found.one_ms:.2f} ms for a picture, {found.batch_ms:.2f} ms in a batch of 32"
+    say(f"loaded in {found.load_s:.1f} s; by {found.runs} {times}")
+    if found.judged is not None and found.accuracy_dropped is not None:
+        say(f"right: {_shown(found.judged.accuracy)} whole, {_shown(found.accuracy_dropped)} after {drop:.0%} dropped")
+    say(f"same class after {drop:.0%} dropped and rebuilt: {_shown(found.agreement)} of {found.pictures} pictures")
+    say("most often: " + ", ".join(f"{name} {count}" for name, count in found.top))
+    if found.bundle.settings.strip is None:
+        say("note: no [strip] table: no frame is checked for triggers; `pointillist lab calibrate` makes one")
+    if wanted.channels == 1:
+        say("note: the network takes grey pictures: colours become luma")
+    for doubt in doubts:
+        say(f"doubt: {doubt}")
+    if sheet is not None:
+        say(f"pictures: {sheet}")
+    raise typer.Exit(DOUBTED if doubts else 0)
+
+
+def _one_of(**given: Path | str | None) -> tuple[Origin, str]:
+    found = [(name, str(value)) for name, value in given.items() if value is not None]
+    if len(found) != 1:
+        got = " and ".join(f"--{name}" for name, _ in found) or "none"
+        raise ConfigError(f"expected one of --onnx, --torchscript, --torchvision and --timm, got {got}")
+    return found[0]  # type: ignore[return-value]  # the caller's names are the origins
+
+
+def _tell(made: Made, out: Path) -> None:
+    say = _printer()
+    say(f"{made.bundle.model_id} in {out}: {made.origin}, {_takes(made.bundle)}")
+    if made.judged is not None:
+        say(f"right on your pictures: {_shown(made.judged.accuracy)}")
+    if made.strip is not None:
+        say(f"STRIP: {made.strip}")
+    for note in made.notes:
+        say(f"note: {note}")
+    for doubt in made.doubts:
+        say(f"doubt: {doubt}")
+    if made.bundle.settings.format == "torchscript":
+        say(f"next: pointillist up --allow-code --bundle {out}")
+    else:
+        say(f"next: pointillist up --bundle {out}")
+
+
+def _takes(bundle: Bundle) -> str:
+    wanted = bundle.settings.input
+    return f"{wanted.channels}×{wanted.height}×{wanted.width}, {len(bundle.settings.classes)} classes"
+
+
+def _shown(share: Interval) -> str:
+    return f"{share.value:.1%} ({share.low:.1%} to {share.high:.1%})"
+
+
+def _printer(err: bool = False) -> Callable[[str], None]:
+    console = Console(stderr=err, soft_wrap=True)
+
+    def say(line: str) -> None:
+        console.print(line, markup=False, highlight=False)
+
+    return say
+
+
+def _run_up(folder: Path, options: list[str]) -> None:
+    """Become `pointillist up`: what was allowed here holds there, for it is in the environment."""
+    from infra.cli.passwords import hidden
+    from infra.local.process import COMMAND
+
+    shown, variables = hidden(options, os.environ)
+    os.execve(COMMAND[0], [*COMMAND, "up", "--bundle", str(folder), *shown], os.environ | variables)

@@ -1,0 +1,105 @@
+"""`pointillist camera discover`: ONVIF cameras of this network, and what their streams are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from infra.cli.camera import camera_app
+from schemas.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from infra.onvif import Described
+
+
+@camera_app.command()
+def discover(
+    seconds: Annotated[float, typer.Option(help="How long to wait for answers.", min=0.1)] = 4.0,
+    login: Annotated[
+        Path | None,
+        typer.Option(help="A file with user:password, to ask those found for their streams; a digest goes to each."),
+    ] = None,
+    host: Annotated[
+        list[str] | None, typer.Option(help="Ask only this one, by name or address; can be given again.")
+    ] = None,
+    site: Annotated[str, typer.Option(help="The site in what --yaml prints.")] = "site",
+    yaml: Annotated[bool, typer.Option("--yaml", help="Print a cameras.yaml with the first stream of each.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Find ONVIF cameras by WS-Discovery.
+
+    Exit status 1 when none has answered.
+    """
+    import asyncio
+
+    from rich.console import Console
+
+    from infra.onvif import Described, describe_all, find
+    from producers.sources.login import LoginPlace
+
+    if yaml and login is None:
+        raise ConfigError("expected --login FILE beside --yaml: a camera tells its streams to those whom it knows")
+    known = LoginPlace(file=login).read() if login is not None else None
+    answers = [answer for answer in find(seconds) if not host or answer.host in host]
+    described = asyncio.run(describe_all(answers, *known)) if known else [Described(answer) for answer in answers]
+    console = Console(soft_wrap=True, highlight=False)
+    if json:
+        console.print_json(data=[_summary(camera) for camera in described])
+    elif yaml:
+        assert login is not None
+        console.print(_cameras_yaml(described, site, login.resolve()), end="", markup=False)
+    else:
+        _tell(console, described, asked=known is not None)
+    raise typer.Exit(0 if described else 1)
+
+
+def _summary(camera: Described) -> dict[str, Any]:
+    answer = camera.answer
+    return {
+        "address": answer.address,
+        "name": answer.name,
+        "hardware": answer.hardware,
+        "model": camera.model,
+        "problem": camera.problem,
+        "streams": [vars(stream) for stream in camera.streams],
+    }
+
+
+def _tell(console: Console, described: list[Described], asked: bool) -> None:
+    if not described:
+        console.print("no camera has answered: multicast reaches this network only, and some cameras have ONVIF off")
+    for camera in described:
+        answer = camera.answer
+        name = camera.model or answer.hardware
+        console.print(f"{answer.address}  {answer.name}{f', {name}' if name else ''}", markup=False)
+        for stream in camera.streams:
+            size = f"{stream.size[0]} x {stream.size[1]}" if stream.size else "unknown size"
+            rate = f", up to {stream.fps:g} frames/s" if stream.fps else ""
+            console.print(f"  {stream.profile}: {stream.codec} {size}{rate}\n    {stream.uri}", markup=False)
+        if camera.problem:
+            console.print(f"  tells nothing: {camera.problem}", markup=False)
+    if described and not asked:
+        console.print("their streams: --login FILE with user:password")
+
+
+def _cameras_yaml(described: list[Described], site: str, login: Path) -> str:
+    """A file of cameras; those that told nothing are comments."""
+    import yaml
+
+    from infra.onvif import camera_name
+
+    taken: set[str] = set()
+    cameras = [
+        {"name": camera_name(camera, taken), "source": {"address": camera.streams[0].uri}}
+        for camera in described
+        if camera.streams
+    ]
+    silent = [
+        f"# {camera.answer.address}: {camera.problem or 'no stream'}\n" for camera in described if not camera.streams
+    ]
+    document = {"site": site, "enrolments": "enrolments", "defaults": {"source": {"login": {"file": str(login)}}}}
+    return yaml.safe_dump({**document, "cameras": cameras}, sort_keys=False) + "".join(silent)

@@ -1,0 +1,195 @@
+"""`pointillist camera run cameras.yaml`: real cameras by the dozen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from infra.cli.access import (
+    BROKER_WAIT_S,
+    BrokerWait,
+    Mqtt,
+    MqttLogin,
+    MqttPlace,
+    MqttTls,
+    mqtt_place,
+    require_brokers,
+)
+from infra.cli.camera import camera_app
+from schemas.errors import ConfigError
+
+if TYPE_CHECKING:
+    from infra.camera_list import Broker
+    from producers.roster.members import Wanted
+
+_END_S = 15.0
+"""Beyond the time to drain, for what a process has to close."""
+
+
+@camera_app.command()
+def run(
+    file: Annotated[
+        Path, typer.Argument(help="cameras.yaml: which cameras there are; it is read again when it changes.")
+    ],
+    spool: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the spools; else the state folder, or ~/.local/state/pointillist."),
+    ] = None,
+    mqtt: Mqtt = None,
+    mqtt_tls: MqttTls = None,
+    mqtt_login: MqttLogin = None,
+    state: Annotated[
+        Path | None, typer.Option(help="Join the running system of this state folder; it enrols the cameras.")
+    ] = None,
+    processes: Annotated[int, typer.Option(help="Share the cameras among so many processes.", min=1, max=256)] = 1,
+    share: Annotated[
+        str | None, typer.Option(help="Run the part NUMBER/OF of the cameras, such as 2/3, alone.")
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Say whether the file is right, and who would run; end.")
+    ] = False,
+    seconds: Annotated[
+        float | None, typer.Option(help="End after this time; else when all sources have ended, or on Ctrl-C.")
+    ] = None,
+    drain: Annotated[float, typer.Option(help="Seconds to wait, after the end, for confirmations.")] = 30.0,
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            help="host:port to serve /metrics and /healthz on; of several processes each takes the next port."
+        ),
+    ] = None,
+    broker_wait: BrokerWait = BROKER_WAIT_S,
+) -> None:
+    """Send the pictures of many real cameras, dots only, to the fleet's broker.
+
+    A camera that is added to the file, changed or taken off it touches no other; nor does one that cannot be opened:
+    it is degraded, with the reason, and tried again. cameras.json in the folder of the spools says how each is.
+
+    Exit status 2 when the file is wrong or not one camera can run, 3 when spools still hold frames at the drain
+    deadline.
+    """
+    from infra.camera_identity import state_home
+    from infra.camera_list import FileOfCameras, Share
+    from infra.role import address
+
+    if share is not None and processes > 1:
+        raise ConfigError("expected --processes or --share, got both")
+    part = Share.parse(share) if share is not None else None
+    listed = FileOfCameras(file.resolve(), state=state, broker=_broker(mqtt, state, mqtt_tls, mqtt_login), share=part)
+    wanted = listed.read()
+    if check:
+        raise typer.Exit(_say(file, wanted))
+    if wanted.refused and not wanted.members and part is None:
+        name, reason = next(iter(wanted.refused.items()))
+        raise ConfigError(f"{file}: not one of {len(wanted.refused)} cameras can run; {name}: {reason}")
+    if metrics is not None:
+        address(metrics)
+    folder = (spool or state or state_home()).resolve()
+    if processes > 1:
+        raise typer.Exit(_several(processes, file, folder, mqtt, mqtt_tls, mqtt_login, state, seconds, drain, metrics))
+    first = next(iter(wanted.members.values()), None)
+    if first is not None:
+        require_brokers(broker_wait, mqtt=MqttPlace(first.mqtt, first.tls, first.login))
+    raise typer.Exit(_alone(listed, folder, part.number if part else None, seconds, drain, metrics))
+
+
+def _broker(mqtt: str | None, state: Path | None, tls: Path | None, login: Path | None) -> Broker:
+    """What was said of the broker beside the file; enrolments say the rest."""
+    from infra.camera_list import Broker
+    from infra.environment import Environment
+
+    if mqtt is None and state is None:
+        return Broker()
+    # A camera of a secure system has the certificate of its enrolment, and needs none of a role's.
+    folder = tls or Environment().mqtt_tls
+    place = mqtt_place(mqtt, state, "camera" if folder is not None else None, tls=tls, login=login)
+    return Broker(place.address, place.tls, place.login)
+
+
+def _say(file: Path, wanted: Wanted) -> int:
+    """Print who would run and who not; the exit status."""
+    from rich.console import Console
+
+    console = Console(soft_wrap=True, highlight=False)
+    for name, member in wanted.members.items():
+        settings = member.settings
+        rate = f"{settings.fps:g} frames/s" if settings.fps else "all frames"
+        console.print(f"{name}: {rate}, {settings.profile}", markup=False)
+    for name, reason in wanted.refused.items():
+        console.print(f"{name}: cannot run: {reason}", markup=False)
+    console.print(f"{file}: {len(wanted.members)} cameras, {len(wanted.refused)} that cannot run", markup=False)
+    return 2 if wanted.refused else 0
+
+
+def _alone(
+    listed: object, folder: Path, number: int | None, seconds: float | None, drain: float, metrics: str | None
+) -> int:
+    """All cameras, or those of a share, in this process."""
+    import time
+
+    from infra.camera_list import FileOfCameras
+    from infra.role import run_role
+    from infra.up.processes import FLEET_PENDING
+    from producers.roster.roster import run_roster
+
+    assert isinstance(listed, FileOfCameras)
+    report = folder / ("cameras.json" if number is None else f"cameras-{number}.json")
+    until = time.time_ns() // 10**6 + round(1000 * seconds) if seconds is not None else None
+    outcome = run_role(
+        "camera",
+        metrics,
+        lambda registry, health, stop: run_roster(
+            listed, state=folder, registry=registry, health=health, stop=stop, ends_at_ms=until, drain_s=drain,
+            report=report,
+        ),
+    )  # fmt: skip
+    return 0 if outcome.drained else FLEET_PENDING
+
+
+def _several(
+    count: int,
+    file: Path,
+    folder: Path,
+    mqtt: str | None,
+    mqtt_tls: Path | None,
+    mqtt_login: Path | None,
+    state: Path | None,
+    seconds: float | None,
+    drain: float,
+    metrics: str | None,
+) -> int:
+    """A process for each share of the cameras."""
+    from infra.camera_processes import run_processes
+    from infra.role import address, run_role
+    from infra.up.processes import FLEET_PENDING
+
+    if str(mqtt_login) == "-":
+        raise ConfigError("--mqtt-login: expected a file beside --processes, standard input can be read once only")
+    common: list[str] = ["--spool", str(folder), "--drain", str(drain), "--broker-wait", "0"]
+    places = {
+        "--mqtt": mqtt,
+        "--mqtt-tls": mqtt_tls,
+        "--mqtt-login": mqtt_login,
+        "--state": state,
+        "--seconds": seconds,
+    }
+    for option, value in places.items():
+        if value is not None:
+            common += [option, str(value)]
+
+    def arguments(number: int) -> list[str]:
+        served: list[str] = []
+        if metrics is not None:
+            host, port = address(metrics)
+            served = ["--metrics", f"{host}:{port + number - 1}"]
+        return ["camera", "run", str(file.resolve()), "--share", f"{number}/{count}", *common, *served]
+
+    final = frozenset((0, FLEET_PENDING))  # the file was right: whatever else ends a process is tried again
+    statuses = run_role(
+        "camera",
+        None,
+        lambda _registry, _health, stop: run_processes(count, arguments, folder / "logs", final, stop, drain + _END_S),
+    )
+    return max(statuses)

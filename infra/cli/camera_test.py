@@ -1,0 +1,188 @@
+"""`pointillist camera test URL`: what a stream is, on one screen, and a picture of it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from infra.cli.camera import camera_app, numbers
+from infra.cli.passwords import resolve
+from schemas.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from producers.sources.examine import Found
+    from producers.sources.settings import SourceSettings
+
+_SHOWN_COLUMNS = 56
+_UPPER_HALF = "▀"
+
+
+@camera_app.command("test")
+def try_camera(
+    url: Annotated[str, typer.Argument(help="RTSP or HTTP URL, /dev/video0; or SITE/CAMERA of --cameras.")],
+    cameras: Annotated[
+        Path | None, typer.Option(help="cameras.yaml: test one of its cameras as it is set there.")
+    ] = None,
+    login: Annotated[Path | None, typer.Option(help="A file with user:password.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="Save the last picture: PNG or JPEG, by the name's end.")] = None,
+    show: Annotated[
+        bool | None, typer.Option("--show/--no-show", help="Show it in the terminal; else where there is one.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(help="How long to look, after the first picture.", min=0.1)] = 5.0,
+    hang: Annotated[
+        float, typer.Option(help="Seconds without a picture after which it counts as hung.", min=0.1)
+    ] = 10.0,
+    region: Annotated[str | None, typer.Option(help="X,Y,WIDTH,HEIGHT to cut out.")] = None,
+    rotate: Annotated[int, typer.Option(help="Degrees to turn it clockwise: 0, 90, 180 or 270.")] = 0,
+    hardware: Annotated[str, typer.Option(help="What decodes: none, auto, or a device such as cuda.")] = "none",
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Open a camera's stream, look at it for some seconds, and say what it is. Nothing is sent anywhere.
+
+    Exit status 2 when it cannot be opened, with the reason.
+    """
+    from rich.console import Console
+
+    if picture is not None and picture.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        raise ConfigError(f"--picture: expected a name that ends in .png, .jpg or .jpeg, got {picture.name!r}")
+    from producers.sources.examine import examine
+
+    if cameras is not None:
+        settings = _listed(cameras, url)
+    else:
+        settings = _settings(resolve(url), login, hang, region, rotate, hardware)
+    found = examine(settings, seconds)
+    console = Console(soft_wrap=True, highlight=False)
+    if json:
+        console.print_json(data=found.summary())
+    else:
+        _tell(console, found)
+        if show or (show is None and sys.stdout.isatty()):
+            _show(console, found)
+    if picture is not None:
+        _save(found, picture)
+        if not json:
+            console.print(f"picture saved to {picture}", markup=False)
+
+
+def _settings(
+    place: str, login: Path | None, hang: float, region: str | None, rotate: int, hardware: str
+) -> SourceSettings:
+    from pydantic import ValidationError
+
+    from producers.scenario import MODELS
+    from producers.settings_file import first_problem
+    from producers.sources.settings import SourceSettings
+
+    if "://" not in place and not place.startswith("/dev/"):
+        if not Path(place).exists():
+            raise ConfigError(f"expected an address as rtsp://…, a device or a file, got {place[:80]!r}")
+        place = Path(place).resolve().as_uri()
+    options: dict[str, Any] = {"kind": "url", "address": place, "hang_s": hang, "rotate": rotate, "hardware": hardware}
+    if login is not None:
+        options["login"] = {"file": login}
+    if region is not None:
+        options["region"] = numbers(region, ",", 4, "a region as X,Y,WIDTH,HEIGHT")
+    try:
+        return SourceSettings.model_validate(options)
+    except ValidationError as error:
+        raise ConfigError(f"--{first_problem(error, SourceSettings, MODELS)}") from None
+
+
+def _listed(file: Path, name: str) -> SourceSettings:
+    from producers.roster.camera_file import load_camera_file
+    from schemas.identity import camera_id
+
+    cameras = load_camera_file(file)
+    found = cameras.get(camera_id(name))
+    if found is None:
+        known = ", ".join(list(cameras)[:8])
+        raise ConfigError(f"expected one of {known}{', …' if len(cameras) > 8 else ''} in {file}, got {name}")
+    if found.settings.source.kind != "url":
+        raise ConfigError(f"expected a camera with an address, {name} is a file")
+    return found.settings.source
+
+
+def _tell(console: Console, found: Found) -> None:
+    from rich.table import Table
+
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for what, value in _rows(found):
+        table.add_row(what, value)
+    console.print(table)
+
+
+def _rows(found: Found) -> list[tuple[str, str]]:
+    """What one screen says: at most 80 columns."""
+    width, height = found.size
+    rate = f"{found.fps:.1f} measured" if found.fps is not None else "too few to measure"
+    if found.announced_fps:
+        rate += f", {found.announced_fps:.1f} announced"
+    rows = [
+        ("address", found.address),
+        ("codec", " ".join(filter(None, (found.codec, found.profile, "by hardware" if found.hardware else "")))),
+        ("size", f"{width} x {height}"),
+        ("frames/s", rate),
+        ("bit rate", f"{found.bits_per_s / 1e6:.2f} Mbit/s" if found.bits_per_s is not None else "unknown"),
+        ("key frames", f"{found.key_frames} in {found.frames} frames"),
+        ("kind", "live" if found.live else "a recording, which waits for its reader"),
+        ("first picture", f"after {found.first_s:.1f} s, of which {found.opened_s:.1f} s to open"),
+        ("clock", _clock(found)),
+        ("delay", f"{found.delay_ms / 1000:.2f} s by that clock" if found.delay_ms is not None else "unknown"),
+    ]
+    if found.sent_size is not None and found.sent_size != found.size:
+        rows.insert(3, ("as sent", f"{found.sent_size[0]} x {found.sent_size[1]}"))
+    if found.others:
+        rows.append(("other streams", ", ".join(found.others)))
+    if found.problem:
+        rows.append(("ended early", found.problem))
+    return rows
+
+
+def _clock(found: Found) -> str:
+    if found.skew_ms is None:
+        return "its own: none said (no RTCP report); frames have the time of their arrival"
+    if not found.believed:
+        return f"its own is {abs(found.skew_ms) / 1000:.0f} s off ours: not believed, arrival counts. Set its NTP"
+    return f"its own by RTCP, {found.clock_after_s or 0:.1f} s after the first picture"
+
+
+def _show(console: Console, found: Found) -> None:
+    """The picture as coloured half blocks, two pixels in a place."""
+    from PIL import Image
+    from rich.text import Text
+
+    if found.picture is None:
+        return
+    picture = found.picture if found.picture.shape[2] == 3 else found.picture.repeat(3, axis=2)
+    columns = min(_SHOWN_COLUMNS, console.width)
+    rows = max(2, round(columns * picture.shape[0] / picture.shape[1]) // 2 * 2)
+    small = Image.fromarray(picture).resize((columns, rows), Image.Resampling.BOX)
+    for row in range(0, rows, 2):
+        line = Text()
+        for column in range(columns):
+            upper, lower = (small.getpixel((column, row + half)) for half in (0, 1))
+            line.append(_UPPER_HALF, style=f"rgb({_rgb(upper)}) on rgb({_rgb(lower)})")
+        console.print(line)
+
+
+def _rgb(pixel: object) -> str:
+    assert isinstance(pixel, tuple)
+    return ",".join(str(int(level)) for level in pixel)
+
+
+def _save(found: Found, file: Path) -> None:
+    from PIL import Image
+
+    if found.picture is None:
+        return
+    picture = found.picture if found.picture.shape[2] == 3 else found.picture[..., 0]
+    try:
+        Image.fromarray(picture).save(file)
+    except OSError as error:
+        raise ConfigError(f"--picture: cannot write {file}: {error.strerror or error}") from None

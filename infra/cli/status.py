@@ -1,0 +1,173 @@
+"""`pointillist status`, `cameras`, `logs` and `down`: a running system as a person asks after it."""
+
+from __future__ import annotations
+
+import json as json_format
+import signal
+import sys
+import time
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from infra.cli import app
+from schemas.errors import ConfigError, StateError
+
+if TYPE_CHECKING:
+    from infra.layout import Layout
+    from infra.up.system_state import CameraState
+
+State = Annotated[Path, typer.Option(help="State folder of the system.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+DEFAULT_STATE = Path(".pointillist")
+MOST_NAMED = 20
+UNWELL = 1
+"""Exit status when a role or a camera is not well, or the system has not ended in time."""
+
+
+@app.command()
+def status(state: State = DEFAULT_STATE, json: Json = False) -> None:
+    """Roles, cameras by state, those that are broken by name and reason, and the addresses of all pages.
+
+    Exit status 1 when a role or a camera is not well, 2 when nothing runs.
+    """
+    from infra.up.system_state import camera_states, page_addresses, role_states
+
+    layout = _layout(state)
+    roles, cameras = role_states(layout), camera_states(layout)
+    counted, addresses = Counter(each.state for each in cameras), page_addresses(roles)
+    broken = [each for each in cameras if each.broken]
+    well = not broken and all(role.state == "up" for role in roles)
+    if json:
+        document = {
+            "roles": [asdict(role) for role in roles], "cameras": dict(counted),
+            "broken": [asdict(each) for each in broken], "addresses": addresses,
+        }  # fmt: skip
+        typer.echo(json_format.dumps(document, indent=2))
+        raise typer.Exit(0 if well else UNWELL)
+    console = Console(highlight=False)
+    table = Table("role", "is", "listens on", "pid", *(["why"] if any(role.detail for role in roles) else []))
+    for role in roles:
+        why = [role.detail] if len(table.columns) == 5 else []
+        table.add_row(role.name, role.state, role.listen or "", str(role.pid or ""), *why)
+    console.print(table)
+    shown = ", ".join(f"{count} {name}" for name, count in counted.most_common()) or "none yet"
+    _say(f"cameras: {shown}")
+    for each in broken[:MOST_NAMED]:
+        _say(f"  {each.name}: {each.state}: {each.detail}")
+    if len(broken) > MOST_NAMED:
+        _say(f"  and {len(broken) - MOST_NAMED} more: pointillist cameras --broken")
+    for name, address in addresses.items():
+        _say(f"{name}: {address}")
+    raise typer.Exit(0 if well else UNWELL)
+
+
+@app.command()
+def cameras(
+    state: State = DEFAULT_STATE,
+    broken: Annotated[bool, typer.Option("--broken", help="Only those that are not well.")] = False,
+    json: Json = False,
+) -> None:
+    """Every camera with its state, those that are not well first."""
+    from infra.up.system_state import camera_states
+
+    layout = _layout(state)
+    found = [each for each in camera_states(layout) if each.broken or not broken]
+    if json:
+        typer.echo(json_format.dumps([asdict(each) for each in found], indent=2))
+        return
+    table = Table()
+    for name in ("camera", "is", "frames", "last", "sends", "why"):
+        table.add_column(name, overflow="fold")
+    for each in found:
+        table.add_row(each.name, each.state, str(each.frames), _age(each), _sends(each), each.detail)
+    Console(highlight=False).print(
+        table if found else "no camera is broken" if broken else "no camera yet", markup=False
+    )
+
+
+@app.command()
+def logs(
+    role: Annotated[str, typer.Argument(help="A role of `pointillist status`, such as recorder.")],
+    state: State = DEFAULT_STATE,
+    lines: Annotated[int, typer.Option("--lines", "-n", help="From the end.", min=1)] = 50,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes, until Ctrl-C.")] = False,
+) -> None:
+    """The log of a role, running or not."""
+    file = _log_files(_layout(state)).get(role)
+    if file is None:
+        known = ", ".join(sorted(_log_files(_layout(state)))) or "none"
+        raise ConfigError(f"expected a role with a log in {state}, one of {known}; got {role!r}")
+    with file.open("rb") as opened:
+        sys.stdout.buffer.write(b"".join(opened.read().splitlines(keepends=True)[-lines:]))
+        sys.stdout.buffer.flush()
+        place = opened.tell()
+    while follow:
+        try:
+            time.sleep(0.2)
+            size = file.stat().st_size
+            # A log that has grown too long is cut from the front.
+            with file.open("rb") as opened:
+                opened.seek(place if size >= place else 0)
+                sys.stdout.buffer.write(opened.read())
+                place = opened.tell()
+            sys.stdout.buffer.flush()
+        except (KeyboardInterrupt, BrokenPipeError):
+            return
+
+
+@app.command()
+def down(
+    state: State = DEFAULT_STATE,
+    wait: Annotated[float, typer.Option(help="Seconds to wait until it has drained and ended.", min=0)] = 120.0,
+) -> None:
+    """End the `up` of a state folder in good order: cameras drain, roles stop, the report is written.
+
+    Exit status 1 when it has not ended in time, 2 when nothing runs.
+    """
+    from infra.local.role_table import supervisor
+
+    layout = _layout(state)
+    process = supervisor(layout.folder)
+    if process is None or not process.send(signal.SIGINT):
+        raise StateError(f"expected a running system in {layout.folder}, nothing runs there")
+    _say(f"stopping: the cameras of {layout.folder} drain")
+    if not process.wait_gone(wait):
+        _say(f"still stopping after {wait:g} s, as pid {process.pid}")
+        raise typer.Exit(UNWELL)
+    _say("stopped")
+
+
+def _layout(state: Path) -> Layout:
+    from infra.layout import Layout
+
+    if not state.is_dir():
+        raise StateError(f"expected a state folder of `pointillist up`, there is no {state}")
+    return Layout(state.resolve())
+
+
+def _log_files(layout: Layout) -> dict[str, Path]:
+    own = {file.stem: file for file in (layout.folder / "logs").glob("*.log")}
+    return {file.stem: file for file in layout.folder.glob("*/*.log") if file.stem == file.parent.name} | own
+
+
+def _age(camera: CameraState) -> str:
+    return "" if camera.age_s is None else f"{max(0, round(camera.age_s))} s ago"
+
+
+def _sends(camera: CameraState) -> str:
+    parts: list[Any] = []
+    if camera.size is not None:
+        parts.append(f"{camera.size[0]}×{camera.size[1]}")
+    if camera.frames_per_second is not None:
+        parts.append(f"{camera.frames_per_second:g}/s")
+    return " ".join(parts)
+
+
+def _say(line: str) -> None:
+    Console(soft_wrap=True).print(line, markup=False, highlight=False)

@@ -1,0 +1,198 @@
+"""The dashboard of what is not ours: Kafka, mosquitto, the machine, its GPUs."""
+
+from __future__ import annotations
+
+from grafana_foundation_sdk.builders.dashboard import Dashboard
+
+from infra.grafana.board import board
+from infra.grafana.panels import Figure, Graph, Limit, Row
+from infra.grafana.promql import ROLES, Query, rate, series, total
+from schemas import metrics as m
+
+HALF, THIRD, QUARTER = 12, 8, 6
+"""Columns of panels of which two, three or four stand side by side."""
+
+
+def machines() -> Dashboard:
+    """Brokers and machines, as the role `monitor` of each machine sees them."""
+    return board(
+        "pointillist-machines",
+        "Pointillist: brokers and machines",
+        "Kafka, mosquitto, and the machine and the GPUs of each role `monitor`.",
+        [Row("Kafka", _kafka()), Row("mosquitto", _mosquitto()), Row("Machine", _host()), Row("GPUs", _gpus())],
+        of=("role",),
+    )
+
+
+def _kafka() -> list[Graph | Figure]:
+    return [
+        Figure(
+            "Kafka answers",
+            "1 while it does.",
+            "none",
+            Query(f"min({series(m.BROKER_UP, broker='kafka', **ROLES)})"),
+            0,
+            QUARTER,
+            Limit(1, bad="below"),
+        ),
+        Figure(
+            "Nodes", "That Kafka names as alive.", "none", Query(f"max({series(m.KAFKA_BROKERS, **ROLES)})"), 0, QUARTER
+        ),
+        Figure(
+            "Partitions without all copies",
+            "Of ours, or without a leader.",
+            "none",
+            Query(f"max({series(m.KAFKA_UNDER_REPLICATED, **ROLES)})"),
+            0,
+            QUARTER,
+            Limit(1),
+        ),
+        Figure(
+            "mosquitto answers",
+            "1 while it does.",
+            "none",
+            Query(f"min({series(m.BROKER_UP, broker='mosquitto', **ROLES)})"),
+            0,
+            QUARTER,
+            Limit(1, bad="below"),
+        ),
+        Graph(
+            "Records taken",
+            "By Kafka, a second, by topic.",
+            "ops",
+            (Query(rate(m.KAFKA_END, "topic", **ROLES), "{{topic}}"),),
+            THIRD,
+        ),
+        Graph(
+            "Records held",
+            "By Kafka, by topic: what has not been deleted for its age or its bytes.",
+            "none",
+            (Query(f"max by (topic) ({series(m.KAFKA_HELD, **ROLES)})", "{{topic}}"),),
+            THIRD,
+        ),
+        Graph(
+            "Readers' lag",
+            "Records that a consumer group has still to take.",
+            "none",
+            (Query(f"max by (group) ({series(m.KAFKA_GROUP_LAG, **ROLES)})", "{{group}}"),),
+            THIRD,
+        ),
+    ]
+
+
+def _mosquitto() -> list[Graph | Figure]:
+    return [
+        Graph(
+            "Clients", "Connected to mosquitto.", "none", (Query(total(m.MQTT_CLIENTS, **ROLES), "clients"),), QUARTER
+        ),
+        Graph(
+            "Messages",
+            "At mosquitto, a second. Dropped are what its queues did not take.",
+            "ops",
+            (Query(rate(m.MQTT_MESSAGES, "direction", **ROLES), "{{direction}}"),),
+            QUARTER,
+        ),
+        Graph(
+            "Bytes at mosquitto",
+            "A second, by direction.",
+            "Bps",
+            (Query(rate(m.MQTT_BYTES, "direction", **ROLES), "{{direction}}"),),
+            QUARTER,
+        ),
+        Graph(
+            "Stored by mosquitto",
+            "Retained messages, and those that wait for clients.",
+            "bytes",
+            (Query(total(m.MQTT_STORED, **ROLES), "stored"),),
+            QUARTER,
+            limit=Limit(2**30),
+        ),
+    ]
+
+
+def _host() -> list[Graph | Figure]:
+    memory = f"{total(m.HOST_MEMORY, 'role', state='used', **ROLES)} / {total(m.HOST_MEMORY, 'role', **ROLES)}"
+    disk = f"{total(m.HOST_DISK, 'role', state='used', **ROLES)} / {total(m.HOST_DISK, 'role', **ROLES)}"
+    return [
+        Graph(
+            "Cores in use",
+            "Share of the time of all cores.",
+            "percentunit",
+            (
+                Query(
+                    f"{rate(m.HOST_CPU, 'role', mode='busy', **ROLES)} / {rate(m.HOST_CPU, 'role', **ROLES)}",
+                    "{{role}}",
+                ),
+            ),
+            THIRD,
+            limit=Limit(0.9),
+        ),
+        Graph(
+            "Memory in use",
+            "Share of the memory.",
+            "percentunit",
+            (Query(memory, "{{role}}"),),
+            THIRD,
+            limit=Limit(0.9),
+        ),
+        Graph(
+            "Load",
+            "Of the last minute, for each core: above 1 something waits.",
+            "none",
+            (Query(f"max by (role) ({series(m.HOST_LOAD, **ROLES)})", "{{role}}"),),
+            THIRD,
+            limit=Limit(1.5),
+        ),
+        Graph(
+            "Disk in use",
+            "Share of the disk of the state folder.",
+            "percentunit",
+            (Query(disk, "{{role}}"),),
+            THIRD,
+            limit=Limit(0.9),
+        ),
+        Graph(
+            "Disk traffic",
+            "Of all disks, a second.",
+            "Bps",
+            (Query(rate(m.HOST_DISK_IO, "role, direction", **ROLES), "{{role}} {{direction}}"),),
+            THIRD,
+        ),
+        Graph(
+            "Network",
+            "Of all interfaces but loopback, a second.",
+            "Bps",
+            (Query(rate(m.HOST_NETWORK, "role, direction", **ROLES), "{{role}} {{direction}}"),),
+            THIRD,
+        ),
+    ]
+
+
+def _gpus() -> list[Graph | Figure]:
+    used = f"{total(m.GPU_MEMORY, 'role, gpu', state='used', **ROLES)} / {total(m.GPU_MEMORY, 'role, gpu', **ROLES)}"
+    legend = "{{role}} {{gpu}}"
+    return [
+        Graph(
+            "GPU",
+            "Share of the time in which it computes. A machine without one shows nothing here.",
+            "percentunit",
+            (Query(f"max by (role, gpu) ({series(m.GPU_BUSY, **ROLES)})", legend),),
+            QUARTER,
+        ),
+        Graph("GPU memory", "Share in use.", "percentunit", (Query(used, legend),), QUARTER, limit=Limit(0.95)),
+        Graph(
+            "GPU temperature",
+            "By GPU.",
+            "celsius",
+            (Query(f"max by (role, gpu) ({series(m.GPU_TEMPERATURE, **ROLES)})", legend),),
+            QUARTER,
+            limit=Limit(85),
+        ),
+        Graph(
+            "GPU power",
+            "By GPU.",
+            "watt",
+            (Query(f"max by (role, gpu) ({series(m.GPU_POWER, **ROLES)})", legend),),
+            QUARTER,
+        ),
+    ]

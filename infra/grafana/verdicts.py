@@ -1,0 +1,107 @@
+"""The panels of the dashboard "fleet" that speak of verdicts: by class, right or wrong, and of none that is missing."""
+
+from __future__ import annotations
+
+from infra.grafana.panels import Figure, Graph, Limit
+from infra.grafana.promql import Query, or_zero, rate, total
+from schemas import metrics as m
+
+ACCURACY = f"{rate(m.TRUTH, result='correct')} / {rate(m.TRUTH)}"
+"""Of the frames that nobody attacks."""
+
+
+def verdicts() -> list[Graph | Figure]:
+    """What is seen."""
+    return [
+        Graph(
+            "Verdicts by class",
+            "Recorded a second; the ten most frequent classes.",
+            "ops",
+            (Query(f"topk(10, {rate(m.VERDICTS, 'class_name')})", "{{class_name}}"),),
+            stacked=True,
+        ),
+        Graph(
+            "Share of each class",
+            "Of the recorded verdicts; the ten most frequent classes. A camera that turns to one class shows here.",
+            "percentunit",
+            (
+                Query(
+                    f"topk(10, {rate(m.VERDICTS, 'class_name')} / on() group_left() {rate(m.VERDICTS)})",
+                    "{{class_name}}",
+                ),
+            ),
+        ),
+    ]
+
+
+def _shown(picture: str, by: str = "") -> str:
+    """Share of right verdicts on attacked or clean pictures of attacked cameras; without any, of all clean ones."""
+    right = rate(m.CAMERA_TRUTH, by, picture=picture, result="correct")
+    share = f"{right} / ({rate(m.CAMERA_TRUTH, by, picture=picture)} > 0)"
+    return f"{f'bottomk(10, {share})' if by else share} or on() ({ACCURACY})"
+
+
+def red_team() -> list[Graph | Figure]:
+    """Robust and clean accuracy, and the frames that were wrong."""
+    return [
+        Graph(
+            "Accuracy under attack",
+            "Right verdicts on what the red team's generators show, beside those on clean pictures. Without an attack "
+            "both are the clean ones.",
+            "percentunit",
+            (
+                Query(ACCURACY, "clean"),
+                Query(_shown("attacked"), "attacked"),
+            ),
+            limit=Limit(0.8, bad="below"),
+        ),
+        Graph(
+            "Accuracy under attack by camera",
+            "Of the attacked cameras: right verdicts on attacked pictures, and on their clean ones; the ten lowest. "
+            "Without an attack, all clean pictures.",
+            "percentunit",
+            (
+                Query(_shown("attacked", "camera_id"), "attacked {{camera_id}}"),
+                Query(_shown("clean", "camera_id"), "clean {{camera_id}}"),
+            ),
+            limit=Limit(0.8, bad="below"),
+        ),
+        Graph(
+            "Wrong verdicts on clean pictures, frame by frame",
+            "A second, of frames with a known class that nobody attacks; a diamond is one of these frames.",
+            "ops",
+            (Query(rate(m.TRUTH, result="wrong"), "wrong", exemplars=True),),
+        ),
+        Graph(
+            "Wrong verdicts under attack, frame by frame",
+            "A second, of pictures that the red team has changed; a diamond is one of these frames.",
+            "ops",
+            (
+                Query(
+                    or_zero(f"topk(10, {rate(m.CAMERA_TRUTH, 'camera_id', picture='attacked', result='wrong')})"),
+                    "{{camera_id}}",
+                    exemplars=True,
+                ),
+            ),
+        ),
+    ]
+
+
+def conservation() -> list[Graph | Figure]:
+    """What became of all that was published."""
+    return [
+        Graph(
+            "Published frames by what became of them",
+            "All there are records of, by the last audit.",
+            "none",
+            (Query(total(m.AUDITED, "fate"), "{{fate}}"),),
+            stacked=True,
+        ),
+        Graph(
+            "Age of the audit",
+            "Time since the last one that could be made.",
+            "s",
+            (Query(f"max({m.AUDIT_AGE.name})", "age"),),
+            limit=Limit(300),
+        ),
+    ]

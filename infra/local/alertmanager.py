@@ -1,0 +1,64 @@
+"""Alertmanager on a loopback port: takes the alerts of the run's Prometheus, and tells people. Optional, like that."""
+
+from __future__ import annotations
+
+import shutil
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from infra.alertmanager.receivers import as_yaml, configuration
+from infra.layout import write_private
+from infra.local.ports import Ports
+from infra.local.service import Service
+from schemas.errors import BrokerError
+
+
+def alertmanager_binary() -> str | None:
+    """Where Alertmanager is, under Debian's name or its makers'; None when it is not installed."""
+    return shutil.which("prometheus-alertmanager") or shutil.which("alertmanager")
+
+
+class Alertmanager(Service):
+    """One Alertmanager with the shipped routes and silences, and the receivers of a file."""
+
+    role = "alertmanager"
+    port_names = ("alertmanager",)
+
+    def __init__(
+        self, state: Path, ports: Ports | None = None, *, ready_s: float = 60.0, receivers: Path | None = None
+    ) -> None:
+        """`receivers` is the operator's file; None tells nobody, and alerts are only shown."""
+        super().__init__(state, ports, ready_s=ready_s)
+        self._receivers = receivers.resolve() if receivers is not None else None
+
+    @property
+    def url(self) -> str:
+        """Base URL of its pages and of its HTTP API."""
+        return f"http://{self.listen}"
+
+    def _command(self) -> list[str]:
+        program = alertmanager_binary()
+        if program is None:
+            raise BrokerError(
+                "expected the program prometheus-alertmanager, found none: install the Debian package of that name"
+            )
+        # It may hold passwords of receivers.
+        write_private(self.folder / "alertmanager.yml", as_yaml(configuration(self._receivers)).rstrip())
+        return [
+            program,
+            "--config.file=alertmanager.yml",
+            f"--web.listen-address={self.listen}",
+            f"--web.external-url={self.url}",
+            "--storage.path=data",
+            # One alone: no port for others of its kind.
+            "--cluster.listen-address=",
+            "--log.level=warn",
+        ]
+
+    def _answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.url}/-/ready", timeout=1.0) as answer:
+                return bool(answer.status == 200)
+        except (urllib.error.URLError, OSError):
+            return False

@@ -1,0 +1,109 @@
+"""Grafana on a loopback port, with the shipped dashboards on the run's Prometheus. Optional, like that."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from infra.local.files import write_text
+from infra.local.ports import Ports
+from infra.local.service import INFRA, Service, fill
+from schemas.errors import BrokerError
+
+FOLDER: Final = INFRA / "grafana"
+TEMPLATE: Final = FOLDER / "grafana.ini.in"
+_DEBIAN_HOME: Final = Path("/usr/share/grafana")
+SYSTEM_PATH: Final = "/usr/sbin:/usr/local/sbin"
+
+
+def grafana_binary() -> str | None:
+    """Where Grafana is; None when it is not installed."""
+    return shutil.which("grafana") or shutil.which("grafana", path=SYSTEM_PATH)
+
+
+class Grafana(Service):
+    """One Grafana: whoever reaches its port may look, and nobody can change anything; there is no account."""
+
+    role = "grafana"
+    port_names = ("grafana",)
+
+    def __init__(
+        self,
+        state: Path,
+        ports: Ports | None = None,
+        *,
+        prometheus: str,
+        alertmanager: str | None = None,
+        console: str | None = None,
+        ready_s: float = 90.0,
+    ) -> None:
+        """URLs of what it asks, and of the pages that its dashboards lead to; the first start makes its database."""
+        super().__init__(state, ports, ready_s=ready_s)
+        self._prometheus = prometheus
+        self._alertmanager = alertmanager
+        self._console = console
+
+    @property
+    def url(self) -> str:
+        """Base URL of its pages."""
+        return f"http://{self.listen}"
+
+    def _environment(self) -> Mapping[str, str]:
+        # `GF_` variables of the person's own would stand above the file.
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("GF_")}
+        return kept | {
+            "POINTILLIST_PROMETHEUS_URL": self._prometheus,
+            "POINTILLIST_CONSOLE_URL": self._console or "",
+            "POINTILLIST_DASHBOARDS": str(self.folder / "dashboards"),
+        }
+
+    def _command(self) -> list[str]:
+        program = grafana_binary()
+        if program is None:
+            raise BrokerError("expected the program grafana, found none: it has a Debian repository of its own")
+        for name in ("data", "plugins"):
+            (self.folder / name).mkdir(exist_ok=True)
+        addresses = {"console": self._console, "alertmanager": self._alertmanager}
+        for file in sorted((FOLDER / "dashboards").glob("*.json")):
+            write_text(self.folder / "dashboards" / file.name, leading_to(file.read_text(), addresses))
+        fill(
+            TEMPLATE,
+            self.folder / "grafana.ini",
+            HOST=self.host,
+            PORT=self.port,
+            FOLDER=self.folder,
+            PROVISIONING=FOLDER / "provisioning",
+        )
+        home = _home(Path(program))
+        at = [f"--homepath={home}"] if home is not None else []
+        return [program, "server", f"--config={self.folder / 'grafana.ini'}", *at]
+
+    def _answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.url}/api/health", timeout=1.0) as answer:
+                return bool(answer.status == 200)
+        except (urllib.error.URLError, OSError):
+            return False
+
+
+def leading_to(dashboard: str, addresses: Mapping[str, str | None]) -> str:
+    """A dashboard's JSON whose variables of these names are set to these URLs; None leaves what stands there."""
+    document: dict[str, Any] = json.loads(dashboard)
+    for variable in document.get("templating", {}).get("list", []):
+        address = addresses.get(variable["name"])
+        if address is not None:
+            variable["query"] = address
+            variable["current"] = {"text": address, "value": address}
+    return json.dumps(document, indent=2, sort_keys=True) + "\n"
+
+
+def _home(program: Path) -> Path | None:
+    """The folder of Grafana's own pages; None where it has to find it by itself."""
+    beside = program.resolve().parent.parent
+    return next((home for home in (beside, _DEBIAN_HOME) if (home / "conf" / "defaults.ini").is_file()), None)

@@ -1,0 +1,95 @@
+"""GPUs, as NVIDIA's own tool tells of them; a machine without one has no such metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Final, NamedTuple
+
+from prometheus_client import CollectorRegistry
+
+from schemas import metrics
+
+_FIELDS: Final = "index,utilization.gpu,memory.used,memory.free,temperature.gpu,power.draw"
+_ANSWER_S: Final = 10.0
+_MEBIBYTE: Final = 2**20
+
+
+class Reading(NamedTuple):
+    """One GPU; None is what it does not tell."""
+
+    gpu: str
+    busy: float | None
+    """From 0 to 1."""
+    used_bytes: float | None
+    free_bytes: float | None
+    celsius: float | None
+    watts: float | None
+
+
+def readings(text: str) -> Iterator[Reading]:
+    """The lines of `nvidia-smi --query-gpu`, in CSV without header and units; what is no such line is passed over."""
+    for line in text.splitlines():
+        name, *values = (part.strip() for part in line.split(","))
+        if len(values) != 5 or not name.isdigit():
+            continue
+        busy, used, free, celsius, watts = map(_number, values)
+        yield Reading(
+            name,
+            None if busy is None else busy / 100,
+            None if used is None else used * _MEBIBYTE,
+            None if free is None else free * _MEBIBYTE,
+            celsius,
+            watts,
+        )
+
+
+def _number(text: str) -> float | None:
+    """None for `[N/A]` and its like."""
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+class Gpus:
+    """All GPUs of this machine."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._program = shutil.which("nvidia-smi")
+        self._busy = metrics.GPU_BUSY.on(registry)
+        self._memory = metrics.GPU_MEMORY.on(registry)
+        self._temperature = metrics.GPU_TEMPERATURE.on(registry)
+        self._power = metrics.GPU_POWER.on(registry)
+
+    async def look(self) -> None:
+        """Bring the metrics up to date. Raises OSError and TimeoutError when the tool does not answer."""
+        if self._program is None:
+            return
+        asked = await asyncio.create_subprocess_exec(
+            self._program,
+            f"--query-gpu={_FIELDS}",
+            "--format=csv,noheader,nounits",
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        try:
+            async with asyncio.timeout(_ANSWER_S):
+                answer, _ = await asked.communicate()
+        finally:
+            with suppress(ProcessLookupError):
+                asked.kill()
+            await asked.wait()
+        for each in readings(answer.decode(errors="replace")):
+            self._show(each)
+
+    def _show(self, each: Reading) -> None:
+        for gauge, value in ((self._busy, each.busy), (self._temperature, each.celsius), (self._power, each.watts)):
+            if value is not None:
+                gauge.labels(each.gpu).set(value)
+        for state, size in (("used", each.used_bytes), ("free", each.free_bytes)):
+            if size is not None:
+                self._memory.labels(each.gpu, state).set(size)

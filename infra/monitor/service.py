@@ -1,0 +1,114 @@
+"""The monitor's loops: each looks at one thing, and none waits for another."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import structlog
+from prometheus_client import CollectorRegistry
+
+from infra.monitor.conservation import Conservation
+from infra.monitor.gpu import Gpus
+from infra.monitor.host import Host
+from infra.monitor.kafka import Kafka
+from infra.monitor.mosquitto import Mosquitto
+from schemas import metrics
+from schemas.keys import KeyRing
+from schemas.runtime.access import KafkaAddress, Login, Tls
+from schemas.runtime.health import Health
+
+LOOK_S: Final = 5.0
+AUDIT_S: Final = 20.0
+"""Between two audits; three of them make a round after which a lost frame is known to be lost."""
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class MonitorSettings:
+    """Where everything is."""
+
+    kafka: KafkaAddress
+    mqtt: tuple[str, int]
+    mqtt_tls: Tls | None
+    mqtt_login: Login | None
+    database: str
+    """An SQLAlchemy URL; it is only read."""
+    folder: Path
+    """A folder on the disk whose room is told."""
+    look_s: float = LOOK_S
+    audit_s: float = AUDIT_S
+
+
+async def run_monitor(
+    settings: MonitorSettings, keys: KeyRing, *, registry: CollectorRegistry, health: Health, stop: asyncio.Event
+) -> None:
+    """Look until `stop` is set. Brokers and database may be away at any time: the metrics say so."""
+    up = metrics.BROKER_UP.on(registry)
+    kafka = Kafka(registry, up.labels("kafka"), settings.kafka)
+    mosquitto = Mosquitto(registry, up.labels("mosquitto"), settings.mqtt, settings.mqtt_tls, settings.mqtt_login)
+    host, gpus = Host(registry, settings.folder), Gpus(registry)
+    conservation = Conservation(registry, settings.kafka, settings.database, keys)
+    for condition in ("kafka", "mqtt"):
+        health.set(condition, False, "not asked yet")
+    mosquitto.begin()
+    try:
+        async with asyncio.TaskGroup() as looking:
+            tasks = [
+                looking.create_task(_again(kafka.look, "kafka", settings.look_s, health), name="kafka"),
+                looking.create_task(_again(_told(mosquitto.look), "mqtt", 1.0, health), name="mqtt"),
+                looking.create_task(_again(_quiet(host.look), None, settings.look_s, health), name="host"),
+                looking.create_task(_again(gpus.look, None, settings.look_s, health), name="gpus"),
+                looking.create_task(_again(conservation.look, None, settings.audit_s, health), name="audit"),
+            ]
+            await stop.wait()
+            for task in tasks:
+                task.cancel()
+    finally:
+        mosquitto.end()
+        await kafka.end()
+        conservation.end()
+
+
+def _told(look: Callable[[], bool]) -> Callable[[], Awaitable[None]]:
+    async def asked() -> None:
+        if not look():
+            raise ConnectionError("mosquitto does not answer")
+
+    return asked
+
+
+def _quiet(look: Callable[[], None]) -> Callable[[], Awaitable[None]]:
+    async def asked() -> None:
+        look()
+
+    return asked
+
+
+async def _again(look: Callable[[], Awaitable[None]], condition: str | None, every_s: float, health: Health) -> None:
+    """Look again and again; the first failure in a row is logged, and told as the `condition` of the role's health."""
+    failing = False
+    while True:
+        begun = time.monotonic()
+        try:
+            await look()
+        except Exception as error:  # whatever it is, what was looked at does not answer
+            if not failing:
+                name = task.get_name() if (task := asyncio.current_task()) else ""
+                log.warning("not_answered", what=name, error=str(error)[:200] or type(error).__name__)
+            failing = True
+            if condition is not None:
+                health.set(condition, False, str(error)[:200] or type(error).__name__)
+        else:
+            failing = False
+            if condition is not None:
+                health.set(condition, True)
+        with suppress(TimeoutError):
+            # After a failure sooner: what comes back is to be seen to.
+            await asyncio.sleep(max(0.2, (min(every_s, 1.0) if failing else every_s) - (time.monotonic() - begun)))

@@ -1,0 +1,179 @@
+"""ONVIF cameras of the local network: found by WS-Discovery, and asked for their streams where a login is given."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import unquote, urlsplit
+
+from schemas.errors import ConfigError
+
+_NETWORK: Final = "http://www.onvif.org/ver10/network/wsdl"
+_DEVICE: Final = "http://www.onvif.org/ver10/device/wsdl"
+_SCOPE: Final = "onvif://www.onvif.org/"
+ANSWER_S: Final = 10.0
+"""How long one camera may take for all that it is asked."""
+_MOST: Final = 1024
+"""Of whatever answers on a network, so many are looked at."""
+_UNSEEN: Final = re.compile(r"[^\x20-\x7e\u00a0-\ud7ff]")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Who has answered the probe."""
+
+    host: str
+    port: int
+    secure: bool
+    name: str
+    hardware: str
+
+    @property
+    def address(self) -> str:
+        """`host:port`."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One profile of a camera."""
+
+    profile: str
+    uri: str = field(repr=False)
+    codec: str = ""
+    size: tuple[int, int] | None = None
+    fps: float | None = None
+
+
+@dataclass(frozen=True)
+class Described:
+    """What a camera says of itself, or why it does not."""
+
+    answer: Answer
+    model: str = ""
+    streams: tuple[Stream, ...] = ()
+    problem: str = ""
+
+
+def find(seconds: float) -> list[Answer]:
+    """Who answers a multicast probe on any of this machine's networks within so many seconds, by address.
+
+    Raises ConfigError when the libraries are not installed, or the network cannot be used.
+    """
+    try:
+        from wsdiscovery import QName
+        from wsdiscovery.discovery import ThreadedWSDiscovery
+    except ImportError:
+        raise ConfigError("expected the packages that speak ONVIF: install pointillist[onvif]") from None
+    # Some cameras answer with the number of the question.
+    searching = ThreadedWSDiscovery(relates_to=True)
+    try:
+        searching.start()
+    except OSError as error:
+        raise ConfigError(f"expected a network for multicast on UDP port 3702: {error.strerror}") from None
+    try:
+        # Types of one probe are all asked for at once, so each is asked for alone; cameras know one or the other.
+        for namespace, kind in ((_NETWORK, "NetworkVideoTransmitter"), (_DEVICE, "Device")):
+            services = searching.searchServices(types=[QName(namespace, kind)], timeout=0.0)
+        services = searching.searchServices(timeout=seconds)
+    finally:
+        searching.stop()
+    found: dict[str, Answer] = {}
+    for service in services[:_MOST]:
+        scopes = [str(scope.getValue()) for scope in service.getScopes()]
+        if not any(scope.startswith(_SCOPE) for scope in scopes):
+            continue
+        for place in service.getXAddrs():
+            with contextlib.suppress(ValueError):
+                answer = _answer(str(place), scopes)
+                found.setdefault(answer.address, answer)
+    return [found[address] for address in sorted(found)]
+
+
+def _answer(place: str, scopes: list[str]) -> Answer:
+    """Read the address of a device service; ValueError when it is none."""
+    parts = urlsplit(place)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(place)
+    secure = parts.scheme == "https"
+    return Answer(
+        parts.hostname,
+        parts.port or (443 if secure else 80),
+        secure,
+        _scope(scopes, "name"),
+        _scope(scopes, "hardware"),
+    )
+
+
+def _scope(scopes: Iterable[str], kind: str) -> str:
+    """What the scopes say of a `kind`, as a person may see it: it comes from a stranger."""
+    start = f"{_SCOPE}{kind}/"
+    return next((seen(unquote(scope[len(start) :])) for scope in scopes if scope.startswith(start)), "")
+
+
+def seen(text: object, most: int = 80) -> str:
+    """A stranger's text without what moves a terminal's cursor, and at most so much of it."""
+    return _UNSEEN.sub("", str(text if text is not None else ""))[:most]
+
+
+async def describe_all(answers: list[Answer], user: str, password: str) -> list[Described]:
+    """Ask each for its model and streams, all at once; a camera that does not say is there with its reason."""
+    return list(await asyncio.gather(*(_described(answer, user, password) for answer in answers)))
+
+
+async def _described(answer: Answer, user: str, password: str) -> Described:
+    from onvif import ONVIFCamera
+
+    logging.getLogger().setLevel(logging.WARNING)  # the library's import has asked for more
+    host = f"https://{answer.host}" if answer.secure else answer.host
+    camera = ONVIFCamera(host, answer.port, user, password, no_cache=True, adjust_time=True)
+    try:
+        async with asyncio.timeout(ANSWER_S):
+            return await _ask(camera, answer)
+    except TimeoutError:
+        return Described(answer, problem=f"has not answered for {ANSWER_S:g} s")
+    except Exception as error:  # a stranger's answer may break the library anywhere
+        text = " ".join(str(error).replace(password, "…").split()) if password else str(error)
+        return Described(answer, problem=seen(text) or type(error).__name__)
+    finally:
+        with contextlib.suppress(Exception):
+            await camera.close()
+
+
+async def _ask(camera: Any, answer: Answer) -> Described:
+    await camera.update_xaddrs()
+    device = await camera.create_devicemgmt_service()
+    information = await device.GetDeviceInformation()
+    media = await camera.create_media_service()
+    streams = []
+    for profile in await media.GetProfiles():
+        setup = {"Stream": "RTP-Unicast", "Transport": {"Protocol": "RTSP"}}
+        uri = await media.GetStreamUri({"StreamSetup": setup, "ProfileToken": profile.token})
+        encoder = profile.VideoEncoderConfiguration
+        size = getattr(encoder, "Resolution", None)
+        rate = getattr(encoder, "RateControl", None)
+        streams.append(
+            Stream(
+                seen(profile.Name),
+                seen(uri.Uri, 2000),
+                seen(getattr(encoder, "Encoding", "")),
+                (int(size.Width), int(size.Height)) if size is not None else None,
+                float(rate.FrameRateLimit) if rate is not None else None,
+            )
+        )
+    return Described(answer, seen(f"{information.Manufacturer} {information.Model}"), tuple(streams))
+
+
+def camera_name(described: Described, taken: set[str]) -> str:
+    """A name that a camera may have in a site, of what it is called, and of where it is when that is taken."""
+    text = described.answer.name or described.model or "camera"
+    name = re.sub(r"[^a-z0-9_.-]+", "-", text.lower()).strip("-._")[:40] or "camera"
+    if name in taken:
+        name = f"{name}-{re.sub(r'[^a-z0-9]+', '-', described.answer.address)}"[:63]
+    taken.add(name)
+    return name

@@ -1,0 +1,1 @@
+"""Prometheus: the alert rules, their tests, and the page of runbooks that it serves."""

@@ -1,0 +1,1 @@
+"""When a camera sends at all: its schedule, and whether anything moves."""

@@ -1,0 +1,51 @@
+"""Whether anybody answers a camera that has just begun: a wrong key shows as silence, for what it signs is refused."""
+
+from __future__ import annotations
+
+FIRST_ANSWER_S = 4.0
+"""An attached camera whose first frames nobody has confirmed for so long says what that may mean."""
+_AGAIN = 2
+"""Connections that a broker may need until all is well."""
+
+
+class FirstAnswer:
+    """Waits from the first frame on for the first confirmation, and is overdue once. Times are monotonic seconds."""
+
+    def __init__(self, patience_s: float | None) -> None:
+        """None waits for ever."""
+        self._patience_s = patience_s
+        self._since: float | None = None
+        self._settled = patience_s is None
+
+    def sent(self, now: float) -> None:
+        """A frame was published."""
+        if self._since is None:
+            self._since = now
+
+    def heard(self) -> None:
+        """A confirmation came that was signed under the camera's key."""
+        self._settled = True
+
+    def overdue(self, now: float) -> bool:
+        """Whether it is time to say so: true once."""
+        if self._settled or self._since is None or self._patience_s is None or now - self._since < self._patience_s:
+            return False
+        self._settled = True
+        return True
+
+
+def silence(camera: str, connected: bool, connections: int, unheard: bool) -> str:
+    """What the silence may mean: `unheard` says that the broker had nobody to give frames to."""
+    if connections > _AGAIN:
+        return (
+            f"the broker has ended {connections - 1} connections: the certificate or login is not that of {camera}, or "
+            "another device has its name"
+        )
+    if not connected:
+        return "the broker holds no connection with this camera: it does not let it in, or is away"
+    if unheard:
+        return "the broker has nobody to give frames to: no bridge runs there"
+    return (
+        f"frames are taken and none is confirmed: the key is not that of {camera}, or the camera has another name in "
+        "its fleet, or Kafka is away; where it is the key, the server's dead letters say bad_tag"
+    )

@@ -1,0 +1,55 @@
+"""Files of settings that people write in YAML: how they are read, and what is said of what is wrong in them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from schemas.errors import ConfigError
+
+
+def read_yaml(path: Path, what: str) -> Any:
+    """What a file says, unchecked; `ConfigError` when it cannot be read or is not YAML. Messages call it `what`."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{what} {path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{what} {path} is not a text in UTF-8") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f" line {mark.line + 1}, column {mark.column + 1}:" if mark else ""
+        raise ConfigError(f"{path}:{place} {getattr(error, 'problem', None) or 'not YAML'}") from None
+    return values
+
+
+def first_problem(error: ValidationError, root: type[BaseModel], models: Mapping[str, type[BaseModel]]) -> str:
+    """The first thing that is wrong: its place, and what was expected there.
+
+    `root` is the model of the whole file, `models` those of its keys: an unknown key is answered with what they know.
+    """
+    problem = error.errors(include_url=False)[0]
+    place = ".".join(_shown(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        parents = [str(part) for part in problem["loc"][:-1] if isinstance(part, str)]
+        model = models.get(parents[-1], root) if parents else root
+        known = ", ".join(sorted(field.alias or name for name, field in model.model_fields.items()))
+        return f"{place}: unknown key; expected one of {known}"
+    if problem["type"] == "missing":
+        return f"{place}: expected a value, got none"
+    message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    value = problem["input"]
+    # The address of a source may hold a password.
+    if "source" in problem["loc"] or not isinstance(value, str | int | float | None):
+        return f"{place}: {message}" + ("" if problem["type"] == "value_error" else f", got {type(value).__name__}")
+    return f"{place}: {message}, got {_shown(value)!r}"
+
+
+def _shown(value: object) -> str:
+    """A key or value as a message may repeat it: an address is not, wherever it was written by mistake."""
+    text = str(value)
+    return text[:80] if "://" not in text else "an address"

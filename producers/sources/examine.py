@@ -1,0 +1,162 @@
+"""What a stream is, found out by reading it for some seconds: codec, size, rate, delay, clock, and a picture."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+import av
+from av.container import InputContainer
+
+from producers.sources.clock import StreamClock
+from producers.sources.decoder import decode_video, to_rgb
+from producers.sources.framing import Framing
+from producers.sources.settings import SourceSettings
+from producers.sources.url import open_container, public_address
+from schemas.errors import SourceError
+from schemas.pixels.packing import Picture
+
+
+@dataclass
+class Found:
+    """What was found; seconds are of this machine's monotonic clock."""
+
+    address: str
+    """Without anything that may be a password."""
+    codec: str
+    profile: str
+    size: tuple[int, int]
+    """Width, height, as they come."""
+    announced_fps: float | None
+    live: bool
+    hardware: bool
+    """Whether hardware decodes it."""
+    others: list[str]
+    """Other streams that it has, such as `audio aac`."""
+    opened_s: float
+    """From the call to the stream's description."""
+    first_s: float = 0.0
+    """From the call to the first picture."""
+    frames: int = 0
+    fps: float | None = None
+    """Measured over the frames that came at their own time, after those that had waited."""
+    bits_per_s: float | None = None
+    key_frames: int = 0
+    delay_ms: float | None = None
+    """From capture, by the stream's own clock, to our having the picture; the median."""
+    skew_ms: int | None = None
+    """The stream's clock minus ours, at the last frame; None where it has none."""
+    clock_after_s: float | None = None
+    """From the first picture to the first that had a time of the stream's own clock."""
+    believed: bool = False
+    """Whether that clock is near ours, and is used."""
+    problem: str = ""
+    """Why the reading ended early; empty when it did not."""
+    sent_size: tuple[int, int] | None = None
+    picture: Picture | None = field(default=None, repr=False)
+    """The last picture, (H, W, C), as it would be sent before any pixel is dropped."""
+
+    def summary(self) -> dict[str, Any]:
+        """All but the picture."""
+        return {key: value for key, value in vars(self).items() if key != "picture"}
+
+
+def examine(settings: SourceSettings, seconds: float) -> Found:
+    """Read a URL for so many seconds after its first picture; `SourceError` when it cannot be opened or gives none.
+
+    What ends it after that is in `problem`.
+    """
+    assert settings.address is not None  # by the settings' own check
+    name = public_address(settings.address.get_secret_value())
+    begun = time.monotonic()
+    container = open_container(settings, name)
+    try:
+        found = _described(container, name, time.monotonic() - begun)
+        _read(container, settings, found, begun, seconds)
+    finally:
+        container.close()
+    if found.picture is None:
+        raise SourceError.of(name, found.problem or "it gave no picture")
+    return found
+
+
+def _described(container: InputContainer, name: str, opened_s: float) -> Found:
+    stream = container.streams.video[0]
+    context = stream.codec_context
+    return Found(
+        address=name,
+        codec=context.name,
+        profile=str(context.profile or ""),
+        size=(context.width, context.height),
+        announced_fps=float(stream.average_rate) if stream.average_rate else None,
+        live=not container.duration,
+        hardware=bool(context.is_hwaccel),
+        others=[f"{other.type} {_codec(other)}".strip() for other in container.streams if other.index != stream.index],
+        opened_s=opened_s,
+    )
+
+
+def _codec(stream: av.stream.Stream) -> str:
+    context = getattr(stream, "codec_context", None)
+    return str(context.name) if context is not None else ""
+
+
+class _Meter(StreamClock):
+    """Counts the packets that it is told of as well."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = 0
+        self.key_frames = 0
+
+    def note(self, packet: av.packet.Packet[av.stream.Stream]) -> None:
+        """A packet on its way into the decoder."""
+        super().note(packet)
+        self.bytes += packet.size
+        self.key_frames += packet.is_keyframe
+
+
+def _read(container: InputContainer, settings: SourceSettings, found: Found, begun: float, seconds: float) -> None:
+    clock, frame_of = _Meter(), Framing.of(settings)
+    delays: list[int] = []
+    came: list[float] = []
+    bytes_before = 0
+    try:
+        for frame in decode_video(container, found.address, settings.hang_s, clock):
+            now = time.monotonic()
+            if not found.frames:
+                found.first_s = now - begun
+                bytes_before = clock.bytes
+            found.frames += 1
+            came.append(now)
+            now_ms = time.time_ns() // 10**6
+            if clock.captured_ms(frame, now_ms) is not None or clock.skew_ms is not None:
+                delays.append(-(clock.skew_ms or 0))
+                if found.clock_after_s is None:
+                    found.clock_after_s = now - came[0]
+            found.size = frame.width, frame.height
+            if found.picture is None or now - came[0] >= seconds:
+                found.picture = frame_of(to_rgb(frame))
+            if now - came[0] >= seconds:
+                break
+    except SourceError as error:
+        found.problem = error.reason or str(error)
+    if found.picture is not None:
+        found.sent_size = found.picture.shape[1], found.picture.shape[0]
+    passed = came[-1] - came[0] if came else 0.0
+    if passed > 0:
+        found.bits_per_s = 8 * (clock.bytes - bytes_before) / passed
+        found.fps = _rate(came)
+    found.key_frames = clock.key_frames
+    found.skew_ms, found.believed = clock.skew_ms, clock.believed
+    # What had waited in the connection was captured long before it was read: the later half tells the stream's delay.
+    found.delay_ms = float(median(delays[len(delays) // 2 :])) if delays else None
+
+
+def _rate(came: list[float]) -> float | None:
+    """Frames a second over the later half of the time: at first come those that had waited in the connection."""
+    middle = (came[0] + came[-1]) / 2
+    late = [moment for moment in came if moment >= middle]
+    return (len(late) - 1) / (late[-1] - late[0]) if len(late) > 1 and late[-1] > late[0] else None

@@ -1,0 +1,39 @@
+"""Decoding by hardware, where PyAV's FFmpeg and this machine have it."""
+
+from __future__ import annotations
+
+import av
+from av.codec.hwaccel import HWAccel, hwdevices_available
+
+from schemas.errors import SourceError
+
+
+def accelerator(hardware: str, name: str) -> HWAccel | None:
+    """What to open a container with for the setting `hardware` (see `SourceSettings`); None is software.
+
+    `auto` asks FFmpeg for each kind of device that it knows; one that is not there leaves software. A device that was
+    asked for by name and is not there is a `SourceError` of the source called `name`.
+    """
+    kind, _, device = hardware.partition(":")
+    if kind == "none":
+        return None
+    known = hwdevices_available()
+    if kind == "auto":
+        found = next((candidate for candidate in known if _opens(candidate, None)), None)
+        return HWAccel(found, allow_software_fallback=True) if found is not None else None
+    if kind not in known:
+        raise SourceError.of(
+            name, f"expected hardware that decodes ({', '.join(known) or 'there is none'}), got {kind}"
+        )
+    if not _opens(kind, device or None):
+        raise SourceError.of(name, f"this machine has no {hardware} that decodes")
+    return HWAccel(kind, device or None, allow_software_fallback=False)
+
+
+def _opens(kind: str, device: str | None) -> bool:
+    """Whether the device is there, tried with the decoder that nearly all cameras need."""
+    try:
+        HWAccel(kind, device).create(av.Codec("h264", "r"))
+    except (av.FFmpegError, OSError, NotImplementedError, ValueError):
+        return False
+    return True

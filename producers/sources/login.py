@@ -1,0 +1,56 @@
+"""A camera's user and password, which its settings name and never hold."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Self
+from urllib.parse import quote, urlsplit, urlunsplit
+
+from pydantic import BaseModel, Field, model_validator
+
+from schemas.errors import SourceError
+
+
+class LoginPlace(BaseModel, frozen=True, extra="forbid"):
+    """Where `user:password` of a camera is: a file or a variable of the environment, exactly one of them."""
+
+    file: Path | None = None
+    variable: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if (self.file is None) == (self.variable is None):
+            raise ValueError("expected either file or variable, where user:password is")
+        return self
+
+    def read(self) -> tuple[str, str]:
+        """User and password, as they are now; `SourceError` when they are not there, without a word of them."""
+        if self.file is not None:
+            where = f"the file {self.file}"
+            try:
+                text = self.file.read_text().strip()
+            except OSError as error:
+                raise SourceError.of("login", f"expected user:password in {where}: {error.strerror}") from None
+            except UnicodeDecodeError:
+                raise SourceError.of("login", f"expected user:password in {where}: it is no text") from None
+        else:
+            where = f"the variable {self.variable}"
+            text = os.environ.get(self.variable or "", "").strip()
+        user, colon, password = text.partition(":")
+        if not colon or not user or "\n" in text:
+            raise SourceError.of(
+                "login", f"expected user:password in {where}, got {'another form' if text else 'none'}"
+            )
+        return user, password
+
+
+def has_login(address: str) -> bool:
+    """Whether an address names a user."""
+    return "://" in address and "@" in address.partition("://")[2].partition("/")[0]
+
+
+def with_login(address: str, user: str, password: str) -> str:
+    """The address with user and password, both percent-encoded as RFC 3986 (3.2.1) wants them."""
+    parts = urlsplit(address)
+    return urlunsplit(parts._replace(netloc=f"{quote(user, safe='')}:{quote(password, safe='')}@{parts.netloc}"))

@@ -1,0 +1,257 @@
+"""Cameras in Home Assistant: what it is told has its form, and follows the recorder's database on a real mosquitto."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import re
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from paho.mqtt.client import Client, MQTTMessage
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from prometheus_client import CollectorRegistry
+from sqlalchemy import delete
+
+from consumers.board.shown import Shown as Saved
+from consumers.database.tables import shown
+from consumers.homeassistant.announcer import AnnouncerSettings, run_announcer
+from consumers.homeassistant.discovery import STATUS_TOPIC, Shown, config, config_topic, object_id, state_topic
+from consumers.homeassistant.reading import Reading
+from infra.local.mosquitto import Mosquitto
+from schemas.pointillist_pb2 import DEGRADED, Status
+from schemas.runtime.health import Health
+from tests.consumers.homeassistant_schema import DEVICE, DISCOVERY_TOPIC
+from tests.consumers.recorder_rig import BOOT, CAMERA, Rig, signed, verdict
+from tests.waiting import until
+
+GATE = "lab/gate.2"
+names = st.from_regex(r"[a-z0-9][a-z0-9_.-]{0,62}/[a-z0-9][a-z0-9_.-]{0,62}", fullmatch=True)
+
+
+@settings(deadline=None, max_examples=25)
+@given(names)
+def test_a_camera_of_any_name_is_announced_as_home_assistant_documents_it(camera: str) -> None:
+    document = config(camera, "0.1.0", "https://console.example/camera/x")
+    jsonschema.Draft202012Validator(DEVICE).validate(document)
+    assert re.fullmatch(DISCOVERY_TOPIC, config_topic(camera))
+    ids = [entity["unique_id"] for entity in document["components"].values()]
+    assert len(set(ids)) == len(ids)
+    assert len(json.dumps(document)) < 4096
+
+
+@settings(deadline=None, max_examples=100)
+@given(names, names)
+def test_no_two_cameras_are_one_device(one: str, other: str) -> None:
+    assert (object_id(one) == object_id(other)) == (one == other)
+
+
+def test_cameras_whose_names_differ_in_marks_alone_are_two_devices() -> None:
+    assert len({object_id(f"lab/gate{mark}2") for mark in "._-"} | {object_id("lab.gate/2")}) == 4
+
+
+def test_every_template_names_what_the_state_has() -> None:
+    said = Shown(CAMERA, "online", "stop", backdoor=True).document()
+    for entity in config(CAMERA, "1")["components"].values():
+        (key,) = re.findall(r"value_json\.(\w+)", entity["value_template"])
+        assert key in said
+    components = config(CAMERA, "1")["components"]
+    assert said["state"] in components["state"]["options"]
+    assert said["backdoor"] == components["backdoor"].get("payload_on", "ON")
+
+
+def saved(rig: Rig) -> None:
+    """What a recorder's housekeeping does every second."""
+    changed, to_ms = rig.board.unsaved(1000)
+    Saved(rig.engine, rig.bounds.strangers).save(changed, to_ms)
+
+
+def test_the_cameras_are_read_as_the_recorder_shows_them(rig: Rig) -> None:
+    reading = Reading(rig.url)
+    assert reading.look() == []
+    rig.verdicts([verdict(0)])
+    rig.verdicts([verdict(0, class_name="yield")], GATE)
+    saved(rig)
+    door, gate = reading.look()
+    assert (door.camera, door.state, door.class_name, door.backdoor) == (CAMERA, "online", "stop", False)
+    assert (gate.camera, gate.class_name) == (GATE, "yield")
+    degraded = signed(Status(state=DEGRADED, boot_id=BOOT, detail="the source hangs"))
+    rig.feed([rig.record(rig.settings.events_topic, CAMERA.encode(), degraded, "Status")])
+    (door, _) = reading.look()
+    assert (door.state, door.detail) == ("degraded", "the source hangs")
+
+
+def test_an_episode_of_evidence_is_a_backdoor_alert_until_it_ends(rig: Rig) -> None:
+    reading = Reading(rig.url)
+    rig.verdicts(verdict(seq, flagged=False) for seq in range(40))
+    saved(rig)
+    assert [each.backdoor for each in reading.look()] == [False]
+    rig.verdicts(verdict(seq, flagged=True) for seq in range(40, 52))
+    saved(rig)
+    assert [each.backdoor for each in reading.look()] == [True]
+    rig.verdicts(verdict(seq, flagged=False) for seq in range(52, 150))
+    saved(rig)
+    assert [each.backdoor for each in reading.look()] == [False]
+
+
+def test_bytes_saved_are_those_of_all_frames_and_each_counts_once(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("consumers.homeassistant.reading.SETTLED_MS", 0)
+    reading = Reading(rig.url)
+    reading.look()
+    for seq in range(4):
+        rig.verdicts([verdict(seq)])  # 32 × 24 pixels of three bytes, as 1768 bytes
+        saved(rig)
+        reading.look()
+        reading.look()
+    (door,) = reading.look()
+    assert door.saved_bytes in (
+        4 * (32 * 24 * 3 - 1768),
+        3 * (32 * 24 * 3 - 1768),
+    )  # the last one may be of this instant
+    assert door.saved_share == pytest.approx(1 - 1768 / (32 * 24 * 3), abs=1e-6)
+
+
+def test_a_camera_that_was_forgotten_is_no_longer_read(rig: Rig) -> None:
+    reading = Reading(rig.url)
+    rig.verdicts([verdict(0)])
+    rig.verdicts([verdict(0)], GATE)
+    saved(rig)
+    assert [each.camera for each in reading.look()] == [CAMERA, GATE]
+    with rig.engine.begin() as connection:
+        connection.execute(delete(shown).where(shown.c.camera == GATE))
+    assert [each.camera for each in reading.look()] == [CAMERA]
+
+
+@dataclass
+class House:
+    """Home Assistant's ear: what the broker holds now, by topic."""
+
+    mosquitto: Mosquitto
+    held: dict[str, bytes] = field(default_factory=dict)
+
+    def __enter__(self) -> House:
+        client = self.client = Client(CallbackAPIVersion.VERSION2, "house", protocol=MQTTProtocolVersion.MQTTv5)
+        client.on_connect = lambda client, *_: client.subscribe([("homeassistant/#", 1), ("pointillist/home/#", 1)])
+        client.on_message = self._hear
+        client.connect(self.mosquitto.host, self.mosquitto.port)
+        client.loop_start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.client.disconnect()
+        self.client.loop_stop()
+        self.client._reset_sockets(sockpair_only=True)
+
+    def _hear(self, _client: Client, _data: object, message: MQTTMessage) -> None:
+        if message.payload:
+            self.held[message.topic] = bytes(message.payload)
+        else:
+            self.held.pop(message.topic, None)
+
+    def state(self, camera: str) -> Any:
+        return json.loads(self.held.get(state_topic(camera), b"null"))
+
+    def devices(self) -> set[str]:
+        return {topic for topic in self.held if topic.startswith("homeassistant/device/")}
+
+
+@pytest.fixture
+def sqlite_rig(tmp_path: Path) -> Iterator[Rig]:
+    made = Rig(tmp_path, f"sqlite:///{tmp_path}/records.sqlite")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def house(mosquitto: Mosquitto) -> Iterator[House]:
+    with House(mosquitto) as made:
+        yield made
+        for topic in list(made.held):
+            made.client.publish(topic, b"", 1, retain=True).wait_for_publish(10)
+
+
+@contextlib.asynccontextmanager
+async def announcing(rig: Rig, mosquitto: Mosquitto, **changed: Any) -> AsyncIterator[Health]:
+    made = AnnouncerSettings(
+        database=rig.url, mqtt=(mosquitto.host, mosquitto.port), version="0.1.0", look_s=0.05, numbers_s=0.2, **changed
+    )
+    stop, health = asyncio.Event(), Health()
+    task = asyncio.create_task(run_announcer(made, registry=CollectorRegistry(), health=health, stop=stop))
+    try:
+        yield health
+    finally:
+        stop.set()
+        async with asyncio.timeout(20):
+            await task
+
+
+@pytest.mark.brokers
+async def test_home_assistant_finds_a_camera_follows_it_and_forgets_it(
+    sqlite_rig: Rig, mosquitto: Mosquitto, house: House
+) -> None:
+    rig = sqlite_rig
+    rig.verdicts(verdict(seq, flagged=False) for seq in range(40))
+    saved(rig)
+    async with announcing(rig, mosquitto):
+        await until(lambda: house.state(CAMERA) and house.devices(), "the camera")
+        assert house.held[STATUS_TOPIC] == b"online"
+        document = json.loads(house.held[config_topic(CAMERA)])
+        jsonschema.Draft202012Validator(DEVICE).validate(document)
+        assert document["state_topic"] == state_topic(CAMERA)
+        assert (house.state(CAMERA)["state"], house.state(CAMERA)["backdoor"]) == ("online", "OFF")
+        rig.verdicts(verdict(seq, flagged=True, class_name="yield") for seq in range(40, 52))
+        saved(rig)
+        await until(lambda: house.state(CAMERA)["backdoor"] == "ON", "the alert")
+        assert house.state(CAMERA)["class"] == "yield"
+        with rig.engine.begin() as connection:
+            connection.execute(delete(shown))
+        await until(lambda: not house.devices() and house.state(CAMERA) is None, "that it is gone")
+    await until(lambda: house.held[STATUS_TOPIC] == b"offline", "that nobody tells any more")
+
+
+@pytest.mark.brokers
+async def test_a_broker_that_has_forgotten_everything_is_told_again(
+    sqlite_rig: Rig, mosquitto: Mosquitto, house: House
+) -> None:
+    sqlite_rig.verdicts([verdict(0)])
+    saved(sqlite_rig)
+    async with announcing(sqlite_rig, mosquitto) as health:
+        await until(lambda: house.devices() and house.state(CAMERA), "the camera")
+        mosquitto.kill()
+        await until(lambda: not health.report()[0], "that the broker is missed")
+        (mosquitto.folder / "data" / "mosquitto.db").unlink(missing_ok=True)
+        house.held.clear()
+        mosquitto.start()
+        await until(lambda: house.devices() and house.state(CAMERA), "the camera again")
+        await until(lambda: health.report()[0], "health")
+
+
+@pytest.mark.brokers
+async def test_what_an_earlier_run_has_announced_of_a_camera_that_is_gone_is_taken_back_and_nothing_of_others(
+    sqlite_rig: Rig, mosquitto: Mosquitto, house: House
+) -> None:
+    foreign = {"device": {"identifiers": ["x"]}, "origin": {"name": "zigbee2mqtt"}, "state_topic": "zigbee2mqtt/lamp"}
+    lamp = "homeassistant/device/lamp/config"
+    house.client.publish(lamp, json.dumps(foreign), 1, retain=True).wait_for_publish(10)
+    house.client.publish(config_topic(GATE), json.dumps(config(GATE, "0.0.1")), 1, retain=True).wait_for_publish(10)
+    sqlite_rig.verdicts([verdict(0)])
+    saved(sqlite_rig)
+    async with announcing(sqlite_rig, mosquitto, forgotten_s=0.1):
+        await until(lambda: house.devices() == {lamp, config_topic(CAMERA)}, "the camera that is there, and the lamp")
+
+
+@pytest.mark.brokers
+async def test_only_cameras_that_are_asked_for_are_told(sqlite_rig: Rig, mosquitto: Mosquitto, house: House) -> None:
+    sqlite_rig.verdicts([verdict(0)])
+    sqlite_rig.verdicts([verdict(0)], "home/porch")
+    saved(sqlite_rig)
+    async with announcing(sqlite_rig, mosquitto, only=("home/*",)):
+        await until(lambda: house.state("home/porch"), "the camera")
+    assert house.devices() == {config_topic("home/porch")}

@@ -1,0 +1,116 @@
+"""`pointillist bundle` as a person calls it, and the page that says what may stand in `model.toml`."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from infra.bundling.reference import PAGE, docstrings, page
+from infra.cli import app, bundle  # noqa: F401  # it registers its commands
+from infra.local.process import COMMAND
+from processors.bundle import BundleSettings, DroppedStripThreshold, InputSettings, StripSettings
+from processors.preprocess.registry import STAGES
+from schemas.errors import ConfigError
+from tests.infra.own_networks import write_names, write_onnx, write_pictures
+
+FOREIGN = ("foolbox", "matplotlib", "scipy", "skimage", "timm", "torchvision")
+"""What a server need not have."""
+
+
+def test_a_network_becomes_a_bundle_and_is_checked_without_the_libraries_of_the_lab(tmp_path: Path) -> None:
+    absent = tmp_path / "absent"
+    absent.mkdir()
+    for name in FOREIGN:
+        (absent / f"{name}.py").write_text(f"raise ModuleNotFoundError('{name} is not here', name='{name}')\n")
+    surroundings = {name: value for name, value in os.environ.items() if not name.startswith("POINTILLIST_")}
+    surroundings["PYTHONPATH"] = str(absent)
+
+    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+        command = [*COMMAND, "bundle", *map(str, arguments)]
+        return subprocess.run(command, check=False, capture_output=True, text=True, timeout=120, env=surroundings)
+
+    network, names = write_onnx(tmp_path / "network.onnx"), write_names(tmp_path / "names.txt")
+    pictures, out = write_pictures(tmp_path / "pictures", each=12), tmp_path / "colours"
+    made = run(
+        "create", "--onnx", network, "--classes", names, "--preset", "imagenet", "--calibrate", pictures, "--out", out
+    )
+    assert made.returncode == 0, made.stderr
+    assert "right on your pictures: 100.0%" in made.stdout
+    assert "STRIP: suspect below" in made.stdout
+    assert f"next: pointillist up --bundle {out}" in made.stdout.replace("\n", "")
+    assert "[strip]" in (out / "model.toml").read_text()
+    (pictures / "red" / "broken.png").write_bytes(b"no picture")
+    sheet = tmp_path / "sheet.png"
+    checked = run("check", out, "--images", pictures, "--sheet", sheet, "--json")
+    assert checked.returncode == 0, checked.stderr
+    assert "skipped broken.png" in checked.stderr
+    found = json.loads(checked.stdout)
+    assert found["accuracy"]["value"] == 1
+    assert found["pictures"] == 36
+    assert sorted(found["top"]) == [["blue", 12], ["green", 12], ["red", 12]]
+    assert found["doubts"] == []
+    with Image.open(sheet) as drawn:
+        assert drawn.width > 4 * 192
+
+
+def test_what_is_doubtful_is_status_1_and_is_not_published(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    network, names = write_onnx(tmp_path / "network.onnx", order=(2, 1, 0)), write_names(tmp_path / "names.txt")
+    pictures, out = write_pictures(tmp_path / "pictures", each=8), tmp_path / "out"
+    arguments = ["bundle", "create", "--onnx", str(network), "--classes", str(names), "--preset", "imagenet"]
+    arguments += ["--calibrate", str(pictures), "--strip-seconds", "0", "--out", str(out)]
+    # There is no such system: publishing would be refused with status 2.
+    assert app([*arguments, "--publish", str(tmp_path / "nowhere")], standalone_mode=False) == 1
+    said = capsys.readouterr()
+    assert "doubt: the order of the classes looks wrong" in said.out
+    assert "not served" in said.err
+    assert (out / "model.toml").is_file()
+
+
+def test_up_follows_with_its_own_options_and_without_an_address_among_its_arguments(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[tuple[list[str], dict[str, str]]] = []
+    monkeypatch.setattr(os, "execve", lambda _, arguments, variables: started.append((arguments, variables)))
+    network, names = write_onnx(tmp_path / "network.onnx"), write_names(tmp_path / "names.txt")
+    arguments = ["bundle", "create", "--onnx", str(network), "--classes", str(names), "--preset", "imagenet"]
+    arguments += ["--out", str(tmp_path / "out"), "--up", "--", "--source", "rtsp://u:hidden@camera/1", "--fps", "2"]
+    app(arguments, standalone_mode=False)
+    ((command, variables),) = started
+    assert command[len(COMMAND) : -3] == ["up", "--bundle", str(tmp_path / "out"), "--source"]
+    assert command[-2:] == ["--fps", "2"]
+    assert "hidden" not in " ".join(command)
+    assert variables[command[-3].removeprefix("env:")] == "rtsp://u:hidden@camera/1"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "expected one of --onnx, --torchscript, --torchvision and --timm, got none"),
+        (["--onnx", "a.onnx", "--timm", "x"], "got --onnx and --timm"),
+        (["--onnx", "a.onnx", "--size", "12"], "--size as WIDTHxHEIGHT"),
+        (["--onnx", "a.onnx", "--policy", "stretch"], "--policy: expected resize or crop or tile"),
+        (["--onnx", "a.onnx", "cameras"], "expected --up before options of `up`"),
+        (["--onnx", "a.onnx", "--channels", "2"], "--channels: expected 1 or 3"),
+        (["--onnx", "a.onnx", "--up", "--publish", "state"], "expected --publish or --up, got both"),
+    ],
+)
+def test_options_that_do_not_go_together_are_one_line(tmp_path: Path, arguments: list[str], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        app(["bundle", "create", "--out", str(tmp_path / "out"), *arguments], standalone_mode=False)
+
+
+def test_the_page_on_model_toml_says_what_the_code_takes() -> None:
+    assert PAGE.read_text(encoding="utf-8") == page(), "python -m infra.bundling.reference --write makes it anew"
+
+
+@pytest.mark.parametrize(
+    "model", [BundleSettings, InputSettings, StripSettings, DroppedStripThreshold, *STAGES.values()]
+)
+def test_every_key_of_model_toml_is_explained(model: type[BundleSettings]) -> None:
+    apart = {"stage", "input", "preprocess", "strip", "dropped"}
+    assert {name for name in model.model_fields if name not in apart} <= set(docstrings(model))

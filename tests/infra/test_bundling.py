@@ -1,0 +1,383 @@
+"""Networks of one's own become bundles; what is wrong with their description shows."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from onnx import TensorProto
+
+from infra.bundling.class_names import distinct, read_class_names
+from infra.bundling.create import Made, Wanted, create
+from infra.bundling.doubts import order_doubt, place_of_each, regrouped, share
+from infra.bundling.gallery import picture_files, turns
+from infra.bundling.networks import of_torchvision
+from infra.bundling.presets import PRESETS, Normalisation, normalisation
+from infra.bundling.strip_table import (
+    LEAST_OVERLAYS,
+    LEAST_PICTURES,
+    MOST_OVERLAYS,
+    MOST_PICTURES,
+    calibrate_strip,
+    shares,
+)
+from lab.data import LabelledPictures
+from processors.bundle import load_bundle
+from schemas.errors import BundleError, ConfigError
+from tests.infra.own_networks import COLOURS, SIDE, Colours, picture, write_names, write_onnx, write_pictures
+
+CPU = torch.device("cpu")
+
+
+def made(tmp_path: Path, network: Path, preset: str = "imagenet", out: str = "out", **changes: Any) -> Made:
+    """A bundle of `network` without STRIP, from pictures with classes."""
+    names = write_names(tmp_path / "names.txt")
+    pictures = tmp_path / "pictures"
+    if not pictures.exists():
+        write_pictures(pictures)
+    options: dict[str, Any] = {"classes": names, "calibrate": pictures, "strip_s": 0.0} | changes
+    wanted = Wanted("onnx", str(network), normalisation=lambda known: PRESETS[preset], **options)
+    return create(wanted, tmp_path / out)
+
+
+def right(folder: Path) -> float:
+    """Share of pictures that the bundle in `folder` names by their colour."""
+    bundle = load_bundle(folder, CPU)
+    pictures = np.stack([picture(number, seed) for number in range(3) for seed in range(8)])
+    frames = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
+    found = bundle.logits(bundle.prepare(frames)).argmax(1)
+    return float((found == torch.arange(3).repeat_interleave(8)).float().mean())
+
+
+@pytest.mark.parametrize(
+    ("export", "said"),
+    [
+        ({}, None),
+        ({"batch": 1}, "exported for 1 picture at a time: the graph now takes any number"),
+        ({"batch": 4, "flatten": "written"}, "exported for 4 pictures at a time: the graph now takes any number"),
+        ({"batch": 4, "flatten": "worked out"}, "takes 4 pictures at a time and no other number"),
+        ({"last": True}, "channels last"),
+        ({"softmax": True}, "ends in a softmax"),
+        ({"features_first": True}, "of its 2 outputs, logits gives the classes"),
+    ],
+)
+def test_an_onnx_classifier_as_exporters_leave_it_becomes_a_bundle_that_is_right(
+    tmp_path: Path, export: dict[str, Any], said: str | None
+) -> None:
+    network = write_onnx(tmp_path / "network.onnx", **export)
+    found = made(tmp_path, network)
+    assert found.doubts == ()
+    assert right(tmp_path / "out") == 1
+    notes = "\n".join(found.notes)
+    assert "repair, harden and attacks that follow gradients" in notes
+    assert said is None or said in notes
+
+
+def test_weights_beside_an_onnx_file_come_into_the_bundle(tmp_path: Path) -> None:
+    plain = onnx.load(write_onnx(tmp_path / "plain.onnx"))
+    apart = tmp_path / "apart"
+    apart.mkdir()
+    onnx.save_model(plain, apart / "network.onnx", save_as_external_data=True, location="w.bin", size_threshold=0)
+    assert (apart / "w.bin").is_file()
+    made(tmp_path, apart / "network.onnx")
+    assert {file.name for file in (tmp_path / "out").iterdir()} == {"model.toml", "network.onnx"}
+    assert right(tmp_path / "out") == 1
+
+
+@pytest.mark.parametrize(
+    ("export", "said"),
+    [
+        ({"kind": TensorProto.UINT8}, "expected an input of floating-point pictures, got frames of uint8"),
+        ({"kind": TensorProto.FLOAT16}, r"network\.onnx: it does not take \(3, 3, 16, 16\): "),
+        ({"channels": 4}, r"expected an input of 1 or 3 channels, got frames \(\?, 4, 16, 16\)"),
+        ({"sides": ("h", "w")}, "takes pictures of any size: expected --size WIDTHxHEIGHT"),
+    ],
+)
+def test_an_onnx_graph_that_is_no_classifier_of_pictures_is_one_line_and_leaves_nothing(
+    tmp_path: Path, export: dict[str, Any], said: str
+) -> None:
+    network = write_onnx(tmp_path / "network.onnx", **export)
+    with pytest.raises(BundleError, match=said):
+        made(tmp_path, network)
+    (tmp_path / "network.onnx").write_bytes(b"no graph")
+    with pytest.raises(BundleError, match=r"network\.onnx: expected an ONNX graph"):
+        made(tmp_path, network)
+    assert {each.name for each in tmp_path.iterdir()} == {"network.onnx", "names.txt", "pictures"}
+
+
+def test_open_sides_are_taken_from_the_size_that_is_given(tmp_path: Path) -> None:
+    network = write_onnx(tmp_path / "network.onnx", sides=("h", "w"))
+    stated = made(tmp_path, network, size=(12, 20)).bundle.settings.input
+    assert (stated.height, stated.width) == (12, 20)
+
+
+@pytest.mark.parametrize("preset", ["half", "unit"])
+def test_a_wrong_normalisation_is_noticed_and_the_right_one_named(tmp_path: Path, preset: str) -> None:
+    found = made(tmp_path, write_onnx(tmp_path / "network.onnx"), preset)
+    (doubt,) = found.doubts
+    assert "normalisation looks wrong" in doubt
+    assert "--preset imagenet?" in doubt
+
+
+def test_a_wrong_order_of_classes_is_noticed_and_said_by_name(tmp_path: Path) -> None:
+    (doubt,) = made(tmp_path, write_onnx(tmp_path / "turned.onnx", order=(1, 2, 0))).doubts
+    assert "order of the classes looks wrong: 0% of 48" in doubt
+    assert "red comes out as blue" in doubt
+    # Output 0 is blue, 1 green, 2 red: the alphabet.
+    network = write_onnx(tmp_path / "alphabet.onnx", order=(2, 1, 0))
+    (doubt,) = made(tmp_path, network, out="other").doubts
+    assert "100% with the names in alphabetical order" in doubt
+
+
+def test_a_grey_network_and_pictures_without_classes_are_said_in_words(tmp_path: Path) -> None:
+    network = write_onnx(tmp_path / "network.onnx", channels=1)
+    names = write_names(tmp_path / "two.txt", ("bright", "dark"))
+    flat = write_pictures(tmp_path / "flat", each=4, named=False)
+    found = made(tmp_path, network, classes=names, calibrate=flat)
+    notes = "\n".join(found.notes)
+    assert "the network takes grey pictures" in notes
+    assert "the pictures have no classes" in notes
+    assert f"no [strip] table: no frame is checked for triggers; expected at least {LEAST_PICTURES}" in notes
+    assert "no [strip] table" in "\n".join(made(tmp_path, network, out="b", classes=names, calibrate=None).notes)
+
+
+@given(
+    labels=st.lists(st.integers(0, 4), min_size=1, max_size=60),
+    seed=st.integers(0, 99),
+    turned=st.permutations(range(5)),
+)
+@settings(deadline=None, max_examples=60)
+def test_verdicts_that_are_right_or_come_by_chance_never_make_an_order_doubtful(
+    labels: list[int], seed: int, turned: list[int]
+) -> None:
+    truth = np.array(labels)
+    names = [f"c{number}" for number in range(5)]
+    assert order_doubt(truth, truth, names, share(truth, truth)) == []
+    chance = np.random.default_rng(seed).integers(0, 5, len(truth))
+    assert regrouped(chance, truth).low <= 0.6
+    # Where every class has enough pictures, any order is undone.
+    every = np.repeat(np.arange(5), 4)
+    assert regrouped(np.array(turned)[every], every).value == 1
+    assert place_of_each(np.array(turned)[every], every) == dict(enumerate(turned))
+
+
+@given(pictures=st.integers(LEAST_PICTURES, 5000), passes=st.floats(0, 1e7))
+def test_strip_gets_its_overlays_and_pictures_within_the_passes_there_are(pictures: int, passes: float) -> None:
+    overlays, used = shares(pictures, passes)
+    assert LEAST_OVERLAYS <= overlays <= min(MOST_OVERLAYS, pictures // 2)
+    assert 2 * overlays <= used <= min(pictures, MOST_PICTURES)
+    assert overlays * used <= max(passes, 2 * overlays**2)
+
+
+def test_strip_is_calibrated_from_pictures_without_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lab.strip.limits.DRAWS", 50)  # seconds of made-up triggers are tested where they are made
+    found = made(tmp_path, write_onnx(tmp_path / "network.onnx"))
+    images = np.stack([picture(n % 3, n, (SIDE, SIDE)) for n in range(LEAST_PICTURES)])
+    gallery = LabelledPictures("own", images, np.full(len(images), -1))
+    strip, used = calibrate_strip(tmp_path / "out", found.bundle, gallery, budget_s=0.01)
+    assert used == LEAST_PICTURES
+    bundle = load_bundle(tmp_path / "out", CPU)
+    assert bundle.settings.strip == strip
+    assert strip.frr == pytest.approx(1 / (LEAST_PICTURES - LEAST_OVERLAYS), abs=1e-3)
+    assert bundle.overlays is not None
+    colours = bundle.logits(bundle.overlays).argmax(1).bincount(minlength=3)
+    assert colours.max() - colours.min() <= 1
+
+
+def groups_of(*counts: int) -> NDArray[np.int64]:
+    return np.repeat(np.arange(len(counts)), counts)
+
+
+def test_turns_take_of_each_group_alike() -> None:
+    assert turns(groups_of(3, 1, 2), 4).tolist() == [0, 3, 4, 1]
+    assert turns(groups_of(2, 2), 9).tolist() == [0, 2, 1, 3]
+
+
+def test_pictures_are_taken_from_every_class_and_names_need_not_match_to_the_letter(tmp_path: Path) -> None:
+    for folder in ("No-Entry", "go"):
+        (tmp_path / folder).mkdir()
+        for number in range(4):
+            (tmp_path / folder / f"{number}.png").touch()
+    found = picture_files(tmp_path, ["go", "no entry"], 5)
+    assert sorted(found.labels.tolist()) == [0, 0, 1, 1, 1]
+    with pytest.raises(ConfigError, match=r"expected subfolders named by class \(go, stop\), got No-Entry/"):
+        picture_files(tmp_path, ["go", "stop"], 5)
+    (tmp_path / "stray.png").touch()
+    with pytest.raises(ConfigError, match=r"got both, stray\.png beside No-Entry/"):
+        picture_files(tmp_path, ["go", "no entry"], 5)
+    with pytest.raises(ConfigError, match="expected a folder of pictures"):
+        picture_files(tmp_path / "stray.png", ["go", "no entry"], 5)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "tench\ncrane\ncrane\n\n",
+        '["tench", "crane", "crane"]',
+        '{"1": "crane", "0": "tench", "2": "crane"}',
+        '{"0": ["n01440764", "tench"], "1": ["n02012849", "crane"], "2": ["n03126707", "crane"]}',
+    ],
+)
+def test_class_names_are_read_as_people_keep_them_and_made_distinct(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "names"
+    file.write_text(text)
+    assert read_class_names(file) == ["tench", "crane", "crane"]
+    assert distinct(read_class_names(file)) == (["tench", "crane (1)", "crane (2)"], ["crane"])
+
+
+@pytest.mark.parametrize(
+    "text", ["", "one", "a\n\nb", '{"0": "a", "2": "b"}', '{"x": "a"}', "[1, 2]", '["a", ', "[[], []]"]
+)
+def test_class_names_that_are_none_are_one_line(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "names"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match="--classes: "):
+        read_class_names(file)
+    file.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="UTF-8"):
+        read_class_names(file)
+
+
+def test_a_normalisation_is_named_given_or_known() -> None:
+    known = Normalisation((0.1, 0.2, 0.3), (1.0, 1.0, 1.0))
+    assert normalisation(None, None, None, known) == known
+    assert normalisation("half", None, None, known) == PRESETS["half"]
+    assert normalisation(None, "0.5", "0.25", None).of(3) == Normalisation((0.5,) * 3, (0.25,) * 3)
+    assert PRESETS["half"].of(1) == Normalisation((0.5,), (0.5,))
+    none = (None, None, None)
+    for preset, mean, std in (none, ("vgg", None, None), (None, "0.5", None), (None, "1,2", "1,2"), (None, "0", "0")):
+        with pytest.raises(ConfigError):
+            normalisation(preset, mean, std, None)
+
+
+def test_as_many_names_as_outputs_and_an_empty_folder_are_asked_for(tmp_path: Path) -> None:
+    network = write_onnx(tmp_path / "network.onnx")
+    with pytest.raises(ConfigError, match="expected 3 names, for the network has so many outputs, got 2"):
+        made(tmp_path, network, classes=write_names(tmp_path / "two.txt", ("a", "b")), calibrate=None)
+    made(tmp_path, network, calibrate=None)
+    with pytest.raises(ConfigError, match="--out: expected a folder that is empty or does not exist yet"):
+        made(tmp_path, network, calibrate=None)
+
+
+def test_torchscript_runs_only_where_code_was_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "network.pt"
+    with pytest.warns(DeprecationWarning, match=r"torch\.jit"):
+        torch.jit.save(torch.jit.script(Colours().eval()), file)
+    names = write_names(tmp_path / "names.txt")
+    wanted = Wanted(
+        "torchscript", str(file), names, normalisation=lambda known: PRESETS["imagenet"], size=(SIDE, SIDE)
+    )  # fmt: skip
+    monkeypatch.setenv("POINTILLIST_ALLOW_CODE", "0")
+    with pytest.raises(BundleError, match=r"TorchScript network\.pt is code .*expected --allow-code"):
+        create(wanted, tmp_path / "out")
+    monkeypatch.setenv("POINTILLIST_ALLOW_CODE", "1")
+    create(wanted, tmp_path / "out")
+    assert right(tmp_path / "out") == 1
+
+
+def test_a_network_of_torchvision_is_served_without_code_and_with_the_weights_of_a_state_dict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("POINTILLIST_ALLOW_CODE", "0")
+    monkeypatch.setenv("POINTILLIST_FACTORIES", "")
+    from torchvision.models import squeezenet1_1
+
+    torch.manual_seed(0)
+    network = squeezenet1_1(weights=None, num_classes=3).eval()
+    torch.save({"state_dict": network.state_dict()}, tmp_path / "own.pth")
+    names = write_names(tmp_path / "names.txt")
+    wanted = Wanted(
+        "torchvision", "squeezenet1_1", names, normalisation=lambda known: PRESETS["imagenet"],
+        weights=str(tmp_path / "own.pth"), size=(32, 32),
+    )  # fmt: skip
+    create(wanted, tmp_path / "out")
+    bundle = load_bundle(tmp_path / "out", CPU)
+    frames = torch.rand(2, 3, 32, 32)
+    expected = network((frames - bundle.mean) / bundle.std).detach()
+    np.testing.assert_allclose(bundle.logits(frames).numpy(), expected.numpy(), rtol=1e-4, atol=1e-5)
+    assert json.dumps(bundle.settings.factory_arguments) == '{"name": "squeezenet1_1", "classes": 3}'
+
+
+def test_a_librarys_own_weights_come_from_the_users_cache_and_say_classes_and_normalisation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torchvision.models import SqueezeNet1_1_Weights, squeezenet1_1
+
+    weights = SqueezeNet1_1_Weights.DEFAULT
+    cached = tmp_path / "hub" / "checkpoints" / weights.url.rpartition("/")[2]
+    cached.parent.mkdir(parents=True)
+    torch.manual_seed(0)
+    torch.save(squeezenet1_1(weights=None).state_dict(), cached)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    stated = create(Wanted("torchvision", "squeezenet1_1"), tmp_path / "out").bundle.settings
+    assert (stated.input.height, stated.input.mean) == (224, [0.485, 0.456, 0.406])
+    assert stated.classes[:2] == ["tench", "goldfish"]
+    assert len(stated.classes) == 1000
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "classes", "said"),
+    [
+        ("resnet_18", "random", 3, "expected a network of torchvision, such as resnet18"),
+        ("resnet18", "random", None, "expected --classes"),
+        ("resnet18", "/nowhere.pth", 3, "--weights: expected default, random, or a file"),
+        ("squeezenet1_1", "other.pth", 3, "does not fit squeezenet1_1"),
+        ("squeezenet1_1", "pickle.pth", 3, "expected a state dict"),
+    ],
+)
+def test_what_torchvision_cannot_give_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, weights: str, classes: int | None, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"weight": torch.zeros(3)}, "other.pth")
+    torch.save([Path()], "pickle.pth")
+    with pytest.raises((BundleError, ConfigError), match=said) as refused:
+        of_torchvision(name, weights, tmp_path, None, classes)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_library_that_is_missing_is_named_with_what_installs_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)  # "not there", in the import system's terms
+    with pytest.raises(BundleError, match="expected the package timm, which is not installed: pip install timm"):
+        create(Wanted("timm", "resnet18", write_names(tmp_path / "names.txt")), tmp_path / "out")
+
+
+def test_timm_is_asked_for_no_weights_when_a_bundle_is_loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def create_model(name: str, pretrained: bool, num_classes: int = 3, in_chans: int = 3) -> Colours:
+        asked.append({"name": name, "pretrained": pretrained, "num_classes": num_classes, "in_chans": in_chans})
+        network = Colours()
+        network.pretrained_cfg = {
+            "input_size": (3, SIDE, SIDE),
+            "mean": PRESETS["imagenet"].mean,
+            "std": PRESETS["imagenet"].std,
+        }  # type: ignore[assignment]
+        network.num_classes = 3  # type: ignore[assignment]
+        return network
+
+    stand_in = ModuleType("timm")
+    vars(stand_in).update(create_model=create_model, list_models=lambda: ["colours"])
+    monkeypatch.setitem(sys.modules, "timm", stand_in)
+    create(Wanted("timm", "colours", write_names(tmp_path / "names.txt")), tmp_path / "out")
+    assert right(tmp_path / "out") == 1
+    assert [each["pretrained"] for each in asked].count(True) == 1
+    asked.clear()
+    load_bundle(tmp_path / "out", CPU)
+    assert asked == [{"name": "colours", "pretrained": False, "num_classes": 3, "in_chans": 3}]
+
+
+def test_names_of_the_colours_are_the_folders(tmp_path: Path) -> None:
+    assert picture_files(write_pictures(tmp_path, each=1), COLOURS, 9).labels.tolist() == [2, 1, 0]

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import ipaddress
+import json
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import typer
+import yaml
+
+from infra import onvif
+from infra.cli.camera_discover import discover
+from infra.local.rtsp import RtspServer
+from infra.onvif import Answer, Described, camera_name
+from producers.roster.camera_file import parse_camera_file
+from producers.sources.opening import open_source
+from schemas.errors import ConfigError
+from schemas.identity import CameraId
+from tests.infra.onvif_answerer import OnvifCamera
+
+LOGIN = "viewer:pass-word"
+pytestmark = [
+    pytest.mark.xdist_group("ws-discovery"),  # all on the machine's one multicast group
+    # The libraries' own.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning"),
+]
+
+
+@pytest.fixture(autouse=True)
+def _on_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library leaves loopback out, where the tests' camera is."""
+    threaded = pytest.importorskip("wsdiscovery.threaded")
+    here = ipaddress.ip_address("127.0.0.1")
+    monkeypatch.setattr(threaded, "_getNetworkAddrs", lambda family: [here] if family == socket.AF_INET else [])
+
+
+@pytest.fixture
+def server() -> Iterator[RtspServer]:
+    with RtspServer(login=LOGIN) as server:
+        yield server
+
+
+@pytest.fixture
+def login(tmp_path: Path) -> Path:
+    file = tmp_path / "login"
+    file.write_text(LOGIN)
+    return file
+
+
+def found(capsys: pytest.CaptureFixture[str], **options: object) -> tuple[int, str]:
+    with pytest.raises(typer.Exit) as end:
+        discover(seconds=1.0, **options)  # type: ignore[arg-type]  # each as its option wants it
+    return end.value.exit_code, capsys.readouterr().out
+
+
+def test_a_camera_is_found_and_its_stream_opens_by_the_file_that_is_printed(
+    server: RtspServer, login: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with OnvifCamera(server.address("live", ""), LOGIN) as camera:
+        status, said = found(capsys)
+        assert status == 0
+        assert f"{camera.address}  Front Gate, D7" in said
+        assert not camera.requests  # nothing but the probe without a login
+        status, said = found(capsys, login=login)
+        assert f"{camera.address}  Front Gate, Acme Dome 7" in said
+        assert "Main stream: H264 64 x 48, up to 25 frames/s" in said
+        assert server.address("live", "") in said
+        status, said = found(capsys, login=login, site="yard", yaml=True)
+        assert status == 0
+        assert "pass-word" not in said
+        [listed] = parse_camera_file(yaml.safe_load(said), Path("/etc"), "cameras.yaml").items()
+        assert listed[0] == CameraId("yard/front-gate")
+        source = open_source(listed[1].settings.source)
+        captured = source.read()
+        source.close()
+        assert captured is not None
+        assert captured.picture.shape == (48, 64, 3)
+
+
+def test_a_camera_that_does_not_know_us_is_named_with_its_reason(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "other").write_text("viewer:not-this")
+    with OnvifCamera("rtsp://127.0.0.1/x", LOGIN) as camera:
+        status, said = found(capsys, login=tmp_path / "other", json=True)
+        [summary] = json.loads(said)
+        assert (status, summary["address"], summary["streams"]) == (0, camera.address, [])
+        assert "not authorized" in summary["problem"].lower()
+        assert "not-this" not in said
+        assert not set(camera.requests) - {"GetSystemDateAndTime"}
+        status, said = found(capsys, login=tmp_path / "other", host=["192.0.2.9"])
+        assert status == 1
+
+
+def test_nobody_there_is_status_1_and_a_wrong_option_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    status, said = found(capsys)
+    assert status == 1
+    assert "no camera has answered" in said
+    with pytest.raises(ConfigError, match="expected --login FILE beside --yaml"):
+        discover(yaml=True)
+
+
+def test_what_strangers_say_moves_no_cursor_and_makes_names_that_cameras_may_have() -> None:
+    answer = Answer("10.0.0.1", 80, False, "Tür\x1b[2J/../x", "")
+    assert onvif.seen("a\x1b[2J\u009bb\n" + "x" * 99) == "a[2Jb" + "x" * 75
+    taken: set[str] = set()
+    names = [camera_name(Described(answer), taken) for _ in range(2)]
+    assert names == ["t-r-2j-..-x", "t-r-2j-..-x-10-0-0-1-80"]

@@ -1,0 +1,232 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import yaml
+
+from infra.camera_list import Broker, FileOfCameras, Share
+from infra.cli.camera_run import run
+from infra.layout import Layout
+from infra.local.mosquitto import Mosquitto
+from infra.local.process import COMMAND
+from infra.pki.authority import Authority
+from infra.pki.enrolment import enroll
+from schemas.errors import ConfigError, UserError
+from schemas.identity import CameraId
+from schemas.keys import derive_camera_key
+from tests.infra.secure import SECRET, make_fleet
+from tests.producers.fake_bridge import SECRET as BRIDGE_SECRET
+from tests.producers.fake_bridge import FakeBridge
+from tests.waiting import wait_until
+
+_sites = (f"cli-{number}" for number in range(100))
+
+
+@pytest.fixture
+def film(tmp_path: Path) -> Path:
+    file = tmp_path / "film.mp4"
+    with av.open(str(file), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+        for number in range(20):
+            picture = np.full((32, 48, 3), 10 * number, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    return file
+
+
+@pytest.fixture
+def site() -> str:
+    return next(_sites)
+
+
+@pytest.fixture
+def system(tmp_path: Path) -> Layout:
+    """A state folder of a system without TLS whose fleet secret the bridge of the tests knows."""
+    layout = Layout(tmp_path / "system")
+    layout.folder.mkdir()
+    layout.secret_file.write_text(BRIDGE_SECRET.hex())
+    return layout
+
+
+@pytest.fixture
+def bridge(mosquitto: Mosquitto) -> Iterator[FakeBridge]:
+    with FakeBridge((mosquitto.host, mosquitto.port)) as fake:
+        yield fake
+
+
+def write(file: Path, site: str, cameras: list[dict[str, object]], **top: object) -> Path:
+    fresh = file.with_suffix(".fresh")
+    fresh.write_text(yaml.safe_dump({"site": site, "cameras": cameras, **top}))
+    fresh.replace(file)
+    return file
+
+
+def camera_run(*arguments: object) -> list[str]:
+    return [*COMMAND, "camera", "run", *map(str, arguments)]
+
+
+def ended(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(camera_run(*arguments), capture_output=True, text=True, timeout=60, check=False)
+
+
+def error_of(done: subprocess.CompletedProcess[str]) -> str:
+    """The one line that it said, after its exit with status 2."""
+    assert done.returncode == 2, done.stderr
+    [line] = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert "Traceback" not in done.stderr
+    return line
+
+
+def test_a_wrong_file_or_option_is_one_line_and_status_2(tmp_path: Path, film: Path) -> None:
+    cameras: list[dict[str, object]] = [{"name": "one", "source": {"file": str(film)}}]
+    good = write(tmp_path / "cameras.yaml", "yard", cameras)
+    with pytest.raises(ConfigError, match="cannot be read: No such file"):
+        run(tmp_path / "none.yaml")
+    wrong = write(tmp_path / "wrong.yaml", "yard", [{"name": "one", "source": {"file": str(film)}, "fsp": 1}])
+    assert "cameras.0.fsp: unknown key; expected one of" in error_of(ended(wrong))
+    for options, message in (
+        ({}, "not one of 1 cameras can run; yard/one: expected its enrolment"),
+        ({"share": "4/3"}, "expected a share as 1/3"),
+        ({"share": "1/3", "processes": 2}, "expected --processes or --share, got both"),
+        ({"mqtt": "nowhere"}, "an address is written host:port"),
+        ({"mqtt": "http://broker:1883"}, "expected an MQTT broker"),
+        ({"state": tmp_path}, "expected a running mosquitto|roles.json"),
+        ({"metrics": "nowhere"}, "not one of 1 cameras can run"),
+    ):
+        with pytest.raises(UserError, match=message):
+            run(good, **options)
+
+
+def test_check_says_who_would_run_and_who_not(tmp_path: Path) -> None:
+    fleet = make_fleet(tmp_path / "fleet")
+    key = derive_camera_key(SECRET, CameraId("yard/gate"))
+    enroll(Authority(fleet.pki), key, tmp_path / "enrolments" / "gate.enrolment", "broker.example:8883")
+    cameras: list[dict[str, object]] = [
+        {"name": name, "source": {"address": "rtsp://u:hidden@h/x"}} for name in ("gate", "door")
+    ]
+    done = ended(write(tmp_path / "cameras.yaml", "yard", cameras, enrolments="enrolments"), "--check")
+    assert done.returncode == 2
+    assert "yard/gate: 2 frames/s, raw" in done.stdout
+    assert "yard/door: cannot run: expected an enrolment in " in done.stdout
+    assert "hidden" not in done.stdout + done.stderr
+
+
+def test_enrolments_say_who_a_camera_is_and_where_its_broker_and_a_renewed_one_changes_that_camera_alone(
+    tmp_path: Path,
+) -> None:
+    authority = Authority(make_fleet(tmp_path / "fleet").pki)
+    folder = tmp_path / "enrolments"
+
+    def enrol(name: str) -> None:
+        key = derive_camera_key(SECRET, CameraId(f"yard/{name}"))
+        enroll(authority, key, folder / f"{name}.enrolment", "broker.example:8883")
+
+    enrol("gate")
+    cameras: list[dict[str, object]] = [
+        {"name": name, "source": {"address": "rtsp://h/x"}} for name in ("gate", "door")
+    ]
+    listed = FileOfCameras(write(tmp_path / "cameras.yaml", "yard", cameras, enrolments="enrolments"))
+    first, stamp = listed.read(), listed.stamp()
+    gate = first.members[CameraId("yard/gate")]
+    assert gate.mqtt == ("broker.example", 8883)
+    assert gate.tls is not None
+    assert "expected an enrolment" in first.refused[CameraId("yard/door")]
+    assert listed.stamp() == stamp == (listed.read(), listed.stamp())[1]
+    enrol("door")
+    assert listed.stamp() != stamp
+    second = listed.read()
+    assert not second.refused
+    assert second.members[CameraId("yard/gate")] == gate
+    enrol("gate")
+    assert listed.read().members[CameraId("yard/gate")] != gate
+    assert listed.read().members[CameraId("yard/door")] == second.members[CameraId("yard/door")]
+
+
+def test_a_camera_is_in_one_share_whoever_else_there_is() -> None:
+    names = [CameraId(f"yard/cam-{number}") for number in range(300)]
+    shares = [Share.parse(f"{number}/4") for number in (1, 2, 3, 4)]
+    counts = [sum(share.has(name) for name in names) for share in shares]
+    assert sum(counts) == 300
+    assert min(counts) > 40
+    assert all(sum(share.has(name) for share in shares) == 1 for name in names)
+    for wrong in ("0/3", "a/b", "3", "1/0"):
+        with pytest.raises(ConfigError, match="1/3"):
+            Share.parse(wrong)
+
+
+def test_without_an_address_of_the_broker_a_camera_is_refused(tmp_path: Path, system: Layout) -> None:
+    cameras: list[dict[str, object]] = [{"name": "gate", "source": {"address": "rtsp://h/x"}}]
+    file = write(tmp_path / "cameras.yaml", "yard", cameras)
+    refused = FileOfCameras(file, state=system.folder).read().refused
+    assert "broker's address" in refused[CameraId("yard/gate")]
+    told = FileOfCameras(file, state=system.folder, broker=Broker(("127.0.0.1", 1883)))
+    assert told.read().members[CameraId("yard/gate")].mqtt == ("127.0.0.1", 1883)
+
+
+@pytest.mark.brokers
+def test_the_command_follows_its_file_and_ends_in_good_order(
+    mosquitto: Mosquitto, bridge: FakeBridge, system: Layout, film: Path, site: str, tmp_path: Path
+) -> None:
+    def camera(name: str) -> dict[str, object]:
+        return {"name": name, "fps": 20, "source": {"file": str(film), "loop": True}}
+
+    def frames(name: str) -> int:
+        return sum(identity.camera_id == f"{site}/{name}" for identity in list(bridge.frames))
+
+    def state(name: str) -> str:
+        said = json.loads(report.read_text()) if report.exists() else {}
+        return str(said.get(f"{site}/{name}", {}).get("state"))
+
+    report = tmp_path / "spools" / "cameras.json"
+    file = write(tmp_path / "cameras.yaml", site, [camera("one")])
+    place = f"{mosquitto.host}:{mosquitto.port}"
+    options = ("--state", system.folder, "--mqtt", place, "--spool", tmp_path / "spools")
+    with subprocess.Popen(camera_run(file, *options), stderr=subprocess.PIPE, text=True) as process:
+        try:
+            wait_until(lambda: frames("one") > 3)
+            file.write_text("site: [")
+            write(file, site, [camera("one"), camera("two")])
+            wait_until(lambda: frames("two") > 3)
+            write(file, site, [camera("two")])
+            wait_until(lambda: state("one") == "None")
+            assert state("two") == "online"
+        finally:
+            os.kill(process.pid, signal.SIGTERM)
+        assert process.stderr is not None
+        said = process.stderr.read()
+        assert process.wait(30) == 0
+    events = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
+    changes = [
+        (event["event"], event["camera"]) for event in events if event["event"] in ("camera_added", "camera_removed")
+    ]
+    assert changes == [
+        ("camera_added", f"{site}/one"),
+        ("camera_added", f"{site}/two"),
+        ("camera_removed", f"{site}/one"),
+    ]
+
+
+@pytest.mark.brokers
+def test_two_processes_share_the_cameras_and_end_with_their_sources(
+    mosquitto: Mosquitto, bridge: FakeBridge, system: Layout, film: Path, site: str, tmp_path: Path
+) -> None:
+    group: dict[str, object] = {"name": "cam-{index}", "count": 4, "fps": 0, "source": {"file": str(film)}}
+    file = write(tmp_path / "cameras.yaml", site, [group])
+    place = f"{mosquitto.host}:{mosquitto.port}"
+    done = ended(
+        file, "--state", system.folder, "--mqtt", place, "--spool", tmp_path / "spools", "--processes", 2
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    mine = [identity for identity in bridge.frames if identity.camera_id.startswith(f"{site}/")]
+    assert len(mine) == 4 * 20
+    shares = [json.loads((tmp_path / "spools" / f"cameras-{number}.json").read_text()) for number in (1, 2)]
+    assert sorted(name for share in shares for name in share) == [f"{site}/cam-{number}" for number in range(4)]

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from infra.cli.camera_test import try_camera
+from infra.local.rtsp import RtspServer, counted_number
+from schemas.errors import ConfigError, SourceError, UserError
+
+LOGIN = "viewer:pass-word"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RtspServer]:
+    with RtspServer("--counted", 160, 96, 10, login=LOGIN) as server:
+        yield server
+
+
+def test_one_screen_says_what_a_stream_is_and_saves_a_picture(
+    server: RtspServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = tmp_path / "seen.png"
+    try_camera(server.address("counted"), picture=picture, show=True, seconds=2.5)
+    said = capsys.readouterr().out
+    lines = said.splitlines()
+    assert len(lines) <= 40
+    assert max(map(len, lines[:-1])) <= 80  # the last one names the file
+    assert "pass-word" not in said
+    assert f"rtsp://127.0.0.1:{server.port}/counted" in said
+    for what in ("h264", "160 x 96", "live", "its own by RTCP", "▀"):
+        assert what in said
+    shown = np.asarray(Image.open(picture))
+    assert shown.shape == (96, 160, 3)
+    assert counted_number(shown) > 10
+
+
+def test_json_has_the_measured_rate_the_delay_and_the_clock(
+    server: RtspServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "login").write_text(LOGIN)
+    try_camera(server.address("counted", ""), login=tmp_path / "login", rotate=90, seconds=4.0, json=True)
+    found = json.loads(capsys.readouterr().out)
+    assert found["fps"] == pytest.approx(10, abs=1.5)
+    assert (found["size"], found["sent_size"]) == ([160, 96], [96, 160])
+    assert found["believed"] is True
+    assert 0 <= found["delay_ms"] < 1500
+    assert found["key_frames"] >= 2
+    assert found["live"] is True
+
+
+def test_a_camera_of_the_file_is_tested_as_it_is_set_there(
+    server: RtspServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = {"address": server.address("counted"), "privacy": [[0, 0, 1, 0.5]], "hang_s": 5}
+    file = tmp_path / "cameras.yaml"
+    file.write_text(yaml.safe_dump({"site": "yard", "cameras": [{"name": "gate", "source": source}]}))
+    try_camera("yard/gate", cameras=file, picture=tmp_path / "seen.png", seconds=0.3)
+    assert not np.asarray(Image.open(tmp_path / "seen.png"))[:48].any()
+    with pytest.raises(ConfigError, match=r"expected one of yard/gate in .*, got yard/door"):
+        try_camera("yard/door", cameras=file)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"url": "nonsense"}, "expected an address as rtsp://…, a device or a file, got 'nonsense'"),
+        ({"url": "rtsp://u:hidden@127.0.0.1:1/x"}, "rtsp://127.0.0.1:1/x: Connection refused"),
+        ({"url": "rtsp://u:hidden@h/x", "rotate": 45}, "--rotate: .*0, 90, 180 or 270"),
+        ({"url": "rtsp://u:hidden@h/x", "region": "1,2"}, "a region as X,Y,WIDTH,HEIGHT"),
+        ({"url": "rtsp://u:hidden@h/x", "login": Path("/none")}, "user and password .*got both"),
+        ({"url": "rtsp://h/x", "login": Path("/none")}, "expected user:password in the file /none"),
+        ({"url": "rtsp://h/x", "hardware": "abacus"}, r"expected hardware that decodes \(.*\), got abacus"),
+        ({"url": "rtsp://h/x", "picture": Path("x.bmp")}, "--picture: expected a name that ends in .png"),
+    ],
+)
+def test_what_is_wrong_is_one_line_without_a_password(options: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        try_camera(**options)  # type: ignore[arg-type]  # each as its option wants it
+    assert "\n" not in str(caught.value)
+    assert "hidden" not in str(caught.value)
+
+
+def test_a_refused_login_is_said_as_the_camera_says_it(server: RtspServer) -> None:
+    with pytest.raises(SourceError, match="401 Unauthorized"):
+        try_camera(server.address("counted", "viewer:wrong"))

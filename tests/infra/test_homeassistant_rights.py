@@ -1,0 +1,89 @@
+"""What the monitor, the announcer and Home Assistant may do at a broker with rights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from consumers.homeassistant.discovery import config_topic, state_topic
+from infra.layout import Layout
+from infra.local.mosquitto import Mosquitto
+from infra.pki.authority import Authority
+from infra.pki.roles import Roles, role_tls
+from tests.infra.secure import Visitor, enrolled, make_fleet
+
+pytestmark = pytest.mark.brokers
+DOOR = "site/door"
+NOT_AUTHORISED = 0x87
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    layout = make_fleet(tmp_path_factory.mktemp("house"))
+    enrolled(layout, DOOR)
+    Roles(Authority(layout.pki)).write_rights()
+    return layout
+
+
+@pytest.fixture(scope="module")
+def broker(fleet: Layout) -> Iterator[tuple[str, int]]:
+    mosquitto = Mosquitto(fleet.folder, pki=fleet.pki)
+    mosquitto.start()
+    yield mosquitto.host, mosquitto.port
+    mosquitto.stop()
+
+
+def test_home_assistant_hears_what_the_announcer_says_and_of_no_camera_itself(
+    fleet: Layout, broker: tuple[str, int]
+) -> None:
+    with (
+        Visitor(broker, role_tls(fleet.pki, "homeassistant")) as house,
+        Visitor(broker, role_tls(fleet.pki, "announcer")) as announcer,
+        Visitor(broker, enrolled(fleet, DOOR)) as camera,
+    ):
+        for topic in ("homeassistant/#", "pointillist/#"):
+            house.subscribe(topic)
+        assert camera.publish(f"pointillist/v1/{DOOR}/status", b"its own") in (0, 16)
+        assert announcer.publish(config_topic(DOOR), b"config", retain=True) == 0
+        assert announcer.publish(state_topic(DOOR), b"state", retain=True) == 0
+        assert house.publish("homeassistant/status", b"online") in (0, 16)
+        house.await_heard(3)
+        assert sorted(house.heard) == [
+            (config_topic(DOOR), b"config"), ("homeassistant/status", b"online"), (state_topic(DOOR), b"state"),
+        ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("role", "topic"),
+    [
+        ("announcer", f"pointillist/v1/{DOOR}/cmd/settings"),
+        ("announcer", "homeassistant/light/hall/config"),
+        ("homeassistant", config_topic(DOOR)),
+        ("homeassistant", state_topic(DOOR)),
+        ("homeassistant", f"pointillist/v1/{DOOR}/cmd/probes"),
+        ("monitor", state_topic(DOOR)),
+        ("monitor", f"pointillist/v1/{DOOR}/status"),
+        ("health", config_topic(DOOR)),
+    ],
+)
+def test_what_is_not_theirs_is_refused(fleet: Layout, broker: tuple[str, int], role: str, topic: str) -> None:
+    with Visitor(broker, role_tls(fleet.pki, role)) as visitor:
+        assert visitor.publish(topic, b"forged", retain=True) == NOT_AUTHORISED
+
+
+def test_a_camera_can_forge_no_device(fleet: Layout, broker: tuple[str, int]) -> None:
+    with Visitor(broker, enrolled(fleet, DOOR)) as camera:
+        assert camera.publish(config_topic(DOOR), b"forged", retain=True) == NOT_AUTHORISED
+
+
+def test_the_monitor_hears_how_the_broker_is_and_nothing_else(
+    fleet: Layout, broker: tuple[str, int], tmp_path: Path
+) -> None:
+    with Visitor(broker, role_tls(fleet.pki, "monitor")) as monitor:
+        for topic in ("pointillist/#", "homeassistant/#", "$SYS/broker/#"):
+            monitor.subscribe(topic)
+        monitor.await_heard(4)
+        assert {topic.partition("/")[0] for topic, _ in monitor.heard} == {"$SYS"}
+        assert "$SYS/broker/version" not in dict(monitor.heard)

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import itertools
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from infra.alertmanager.receivers import SHIPPED, as_yaml, configuration
+from infra.local.prometheus import RULES
+from schemas.errors import ConfigError
+
+ALERTS = {
+    rule["alert"]: rule
+    for file in RULES.glob("*.yml")
+    for group in yaml.safe_load(file.read_text())["groups"]
+    for rule in group["rules"]
+}
+HOOK = {"name": "duty", "webhook_configs": [{"url": "http://127.0.0.1:1/"}]}
+MAIL = {"name": "mail", "email_configs": [{"to": "ada@example.org"}]}
+
+
+def written(folder: Path, document: object) -> Path:
+    file = folder / "receivers.yml"
+    file.write_text(document if isinstance(document, str) else yaml.safe_dump(document))
+    return file
+
+
+def matched(matchers: list[str]) -> set[str]:
+    """The alerts that matchers name."""
+    names = [found[2] for each in matchers if (found := re.fullmatch(r'alertname(=~?)"(.*)"', each))]
+    return set(itertools.chain.from_iterable(name.split("|") for name in names))
+
+
+def test_every_alert_that_a_route_or_a_silence_names_is_one_of_the_rules() -> None:
+    shipped = yaml.safe_load(SHIPPED.read_text())
+    named = [matched(route["matchers"]) for route in shipped["route"]["routes"]]
+    for rule in shipped["inhibit_rules"]:
+        named += [matched(rule["source_matchers"]), matched(rule["target_matchers"])]
+        assert named[-1]
+        assert named[-2]
+        # What equals must be there on both sides: two that both lack it are equal as well.
+        for label in rule.get("equal", []):
+            for name in named[-1] | named[-2]:
+                assert re.search(rf"by \([^)]*\b{label}\b", ALERTS[name]["expr"]), (name, label)
+    assert set().union(*named) <= ALERTS.keys()
+
+
+def test_what_is_lost_damaged_or_attacked_is_never_silenced_by_a_role_that_is_down() -> None:
+    always = {name for name in ALERTS if re.search("Lost|Shed$|Damaged|Backdoor|AttackSucceeds", name)} - {
+        "PointillistStripShed"
+    }
+    assert len(always) == 7
+    for rule in yaml.safe_load(SHIPPED.read_text())["inhibit_rules"]:
+        assert not matched(rule["target_matchers"]) & always
+
+
+def test_without_a_file_nobody_is_told() -> None:
+    found = configuration(None)
+    assert found["receivers"] == [{"name": "nobody"}]
+    assert found["route"]["receiver"] == "nobody"
+
+
+def test_the_first_receiver_of_a_file_is_told_of_everything_at_the_shipped_times(tmp_path: Path) -> None:
+    found = configuration(written(tmp_path, {"receivers": [HOOK, MAIL], "global": {
+        "smtp_smarthost": "mail.example.org:25", "smtp_from": "fleet@example.org",
+    }}))  # fmt: skip
+    assert found["route"]["receiver"] == "duty"
+    assert found["receivers"] == [HOOK, MAIL]
+    shipped = configuration(None)
+    assert found["route"]["routes"] == shipped["route"]["routes"]
+    assert found["inhibit_rules"] == shipped["inhibit_rules"]
+
+
+def test_routes_of_a_file_choose_the_receiver_whatever_the_time_of_grouping(tmp_path: Path) -> None:
+    routes = [{"receiver": "mail", "matchers": ['severity="warning"']}]
+    document = {"receivers": [HOOK, HOOK | {"name": "mail"}], "routes": routes}
+    found = configuration(written(tmp_path, document))
+    defence, critical, others = found["route"]["routes"]
+    assert [each["routes"] for each in (defence, critical, others)] == [routes] * 3
+    assert defence["group_wait"] == "1s"
+    assert "&" not in as_yaml(found)
+
+
+def test_files_that_a_receiver_names_are_looked_for_beside_its_file(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("secret")
+    hook = {"url": "http://127.0.0.1:1/", "http_config": {"authorization": {"credentials_file": "token"}}}
+    found = configuration(written(tmp_path, {"receivers": [{"name": "duty", "webhook_configs": [hook]}]}))
+    (receiver,) = found["receivers"]
+    authorization = receiver["webhook_configs"][0]["http_config"]["authorization"]
+    assert authorization == {"credentials_file": str(tmp_path / "token")}
+
+
+@pytest.mark.parametrize(
+    ("document", "expected"),
+    [
+        ("a: [", "expected YAML"),
+        ("- duty", "expected `receivers`"),
+        ({"routes": []}, "expected `receivers`"),
+        ({"receivers": []}, "at least one receiver"),
+        ({"receivers": [{"webhook_configs": []}]}, "each with a name"),
+        ({"receivers": "duty"}, "a list of mappings under receivers"),
+        ({"receivers": [HOOK], "routes": ["duty"]}, "a list of mappings under routes"),
+        ({"receivers": [HOOK], "route": {}}, "got route"),
+        (
+            {"receivers": [HOOK], "routes": [{"receiver": "nobody there"}]},
+            "refuses it: undefined receiver",
+        ),
+        ({"receivers": [HOOK | {"pigeon_configs": []}]}, "Alertmanager refuses it"),
+    ],
+)
+def test_a_file_that_is_none_is_refused_in_one_line(tmp_path: Path, document: object, expected: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        configuration(written(tmp_path, document))
+    assert expected in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_file_that_is_not_there_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="No such file"):
+        configuration(tmp_path / "none.yml")
+
+
+def test_no_address_that_alertmanager_refuses_is_repeated(tmp_path: Path) -> None:
+    hook = {"name": "duty", "webhook_configs": [{"url": "gopher://ada:hunter2@example.org"}]}
+    with pytest.raises(ConfigError, match="refuses it") as raised:
+        configuration(written(tmp_path, {"receivers": [hook]}))
+    assert "hunter2" not in str(raised.value)
+
+
+def test_no_password_of_a_broken_file_is_repeated(tmp_path: Path) -> None:
+    broken: Any = "receivers:\n  - name: duty\n    token: hunter2: [\n"
+    with pytest.raises(ConfigError) as raised:
+        configuration(written(tmp_path, broken))
+    assert "hunter2" not in str(raised.value)

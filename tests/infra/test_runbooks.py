@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+import yaml
+
+from infra.local.prometheus import RULES
+from infra.prometheus.runbooks import PAGE, SOURCE, rendered
+
+ALERTS = {
+    rule["alert"]: rule
+    for file in RULES.glob("*.yml")
+    for group in yaml.safe_load(file.read_text())["groups"]
+    for rule in group["rules"]
+}
+
+
+def test_the_page_in_the_repository_is_what_the_code_makes_of_the_documentation() -> None:
+    assert PAGE.read_text() == rendered(SOURCE.read_text())
+
+
+def test_every_alert_has_a_runbook_and_every_runbook_is_of_an_alert() -> None:
+    titles = re.findall(r"(?m)^### (\w+)$", SOURCE.read_text())
+    assert len(set(titles)) == len(titles)
+    assert set(titles) == ALERTS.keys()
+
+
+@pytest.mark.parametrize("name", ALERTS)
+def test_an_alerts_runbook_url_leads_to_its_heading(name: str) -> None:
+    base, _, anchor = ALERTS[name]["annotations"]["runbook_url"].partition("#")
+    assert base == "{{ $externalLabels.runbooks }}"
+    assert f'<h3 id="{anchor}">{name}</h3>' in PAGE.read_text()
+
+
+def test_the_page_leads_nowhere_that_prometheus_does_not_serve_and_is_no_template() -> None:
+    assert not re.search(r'(href|src)="(?!https?:)', PAGE.read_text())
+    assert "{{" not in PAGE.read_text()  # Prometheus would run it
+
+
+def test_every_page_that_the_runbooks_lead_to_has_that_heading() -> None:
+    for page, anchor in re.findall(r"\]\((\w+\.md)#([\w-]+)\)", SOURCE.read_text()):
+        headings = re.findall(r"(?m)^#+ (.+)$", (SOURCE.parent / page).read_text())
+        assert anchor in {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}

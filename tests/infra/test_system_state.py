@@ -1,0 +1,201 @@
+"""What a person is told of a running system: which cameras are not well and why, within 80 columns."""
+
+from __future__ import annotations
+
+import json
+from io import StringIO
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from consumers.database.engine import open_engine
+from consumers.database.tables import boots, cameras, metadata
+from consumers.reading.rows import CameraRow
+from infra.cli import EPILOG, app, doctor, status  # noqa: F401  # they register their commands
+from infra.environment import Environment
+from infra.layout import Layout
+from infra.local.role_table import RoleTable, supervisor
+from infra.up.settings import UpSettings, scenario_document, usual_cameras
+from infra.up.system_state import CameraState, RoleState, camera_states, natural, page_addresses, role_states
+from infra.up.table import MOST_NAMED, LiveTable, broken_rows, figures
+from schemas.errors import ConfigError, StateError
+from schemas.pointillist_pb2 import DEGRADED, OFFLINE, ONLINE, RAW, Meta
+
+NOW_MS = 1_700_000_000_000
+
+
+def write_database(layout: Layout, said: list[CameraRow], sent: dict[str, int]) -> None:
+    """Cameras by what they have said, and by when their last frame was recorded, seconds ago."""
+    layout.folder.mkdir(parents=True, exist_ok=True)
+    engine = open_engine(layout.database_url, writes=True)
+    metadata.create_all(engine)
+    with engine.begin() as connection:
+        if said:
+            connection.execute(cameras.insert(), [row._asdict() for row in said])
+        for name, ago_s in sent.items():
+            row = {"camera": name, "boot": 7, "frames": 5, "duplicates": 0, "last_ms": NOW_MS - 1000 * ago_s}
+            connection.execute(boots.insert(), row)
+    engine.dispose()
+
+
+def said(name: str, state: int = ONLINE, ago_s: int = 100, detail: str = "", rate: float = 2.0) -> CameraRow:
+    meta = Meta(boot_id=7, width=64, height=48, channels=3, frames_per_second=rate, profile=RAW).SerializeToString()
+    return CameraRow(name, state, NOW_MS - 1000 * ago_s, detail, b"", meta, NOW_MS)
+
+
+def test_every_camera_that_is_not_well_is_named_first_with_its_reason(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    reports = [
+        said("a/cam-10"), said("a/cam-2"), said("a/seldom", rate=0.01), said("a/hung"),
+        said("a/sick", DEGRADED, detail="the source gives no frames"), said("a/gone", OFFLINE, ago_s=300),
+        said("a/back", OFFLINE, ago_s=60),
+    ]  # fmt: skip
+    write_database(
+        layout, reports, {"a/cam-10": 1, "a/cam-2": 1, "a/seldom": 90, "a/hung": 45, "a/sick": 1, "a/back": 1}
+    )
+    layout.scenario.write_text(yaml.safe_dump({"site": "a", "cameras": [{"name": "cam-2"}, {"name": "new"}]}))
+    found = camera_states(layout, NOW_MS)
+    assert [(each.name, each.state) for each in found] == [
+        ("a/sick", "degraded"), ("a/hung", "silent"), ("a/gone", "offline"), ("a/new", "never heard"),
+        ("a/back", "online"), ("a/cam-2", "online"), ("a/cam-10", "online"), ("a/seldom", "online"),
+    ]  # fmt: skip
+    why = {each.name: each.detail for each in found}
+    assert why["a/sick"] == "the source gives no frames"
+    assert why["a/hung"] == "no frame for 45 s"
+    assert why["a/gone"] == "no connection for 5 min"
+    assert found[5] == CameraState("a/cam-2", "online", "", 1.0, 5, (64, 48), 2.0)
+
+
+def test_before_the_recorder_has_a_database_the_cameras_of_the_scenario_are_still_named(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    assert camera_states(layout) == []
+    layout.scenario.write_text(yaml.safe_dump({"site": "a", "cameras": [{"name": "cam-{index}", "count": 2}]}))
+    assert [each.name for each in camera_states(layout)] == ["a/cam-0", "a/cam-1"]
+
+
+@given(st.lists(st.integers(0, 10**6), min_size=1), st.text(max_size=5), st.text(max_size=5))
+def test_names_are_sorted_by_their_numbers(numbers: list[int], before: str, after: str) -> None:
+    names = [f"site/cam-{number}" for number in numbers]
+    assert sorted(names, key=natural) == [f"site/cam-{number}" for number in sorted(numbers)]
+    assert natural(before) != natural(after) or before == after or any(each.isdecimal() for each in before + after)
+
+
+def test_roles_and_pages_are_told_apart_from_those_that_have_ended(tmp_path: Path) -> None:
+    with pytest.raises(StateError, match=r"roles\.json"):
+        role_states(Layout(tmp_path))
+    (tmp_path / "roles.json").write_text("{}")
+    with pytest.raises(StateError, match="nothing runs there"):
+        role_states(Layout(tmp_path))
+    (tmp_path / "roles.json").write_text('{"prometheus": {"pid": 1, "listen": "127.0.0.1:9", "metrics": null}}')
+    (role,) = role_states(Layout(tmp_path))
+    assert (role.name, role.state) == ("prometheus", "gone")
+    others = [
+        RoleState(name, "up", f"127.0.0.1:{port}", port) for port, name in enumerate(("kafka", "alertmanager"), 1)
+    ]
+    assert page_addresses([role, *others]) == {
+        "Prometheus": "http://127.0.0.1:9/",
+        "Alertmanager": "http://127.0.0.1:2/",
+    }
+
+
+def test_who_holds_a_state_folder_is_found_and_a_free_one_has_nobody(tmp_path: Path) -> None:
+    import os
+
+    assert supervisor(tmp_path) is None
+    with RoleTable(tmp_path):
+        holder = supervisor(tmp_path)
+        assert holder is not None
+        assert holder.pid == os.getpid()
+    assert supervisor(tmp_path) is None
+
+
+def shown(*parts: object) -> list[str]:
+    console = Console(width=80, file=StringIO(), force_terminal=True, color_system=None)
+    for part in parts:
+        console.print(part)
+    assert isinstance(console.file, StringIO)
+    return console.file.getvalue().splitlines()
+
+
+def test_the_table_of_up_is_whole_within_80_columns_with_a_row_for_each_broken_camera() -> None:
+    cells = {
+        "published": "1234567", "recorded": "1234567", "frames/s": "20000.0", "in spool": "0", "bytes saved": "24.9%",
+        "p99 latency": "≤ 0.05 s", "accuracy": "98.7%", "under attack": "75.0%", "STRIP checks": "61728",
+        "alerts": "3", "dead letters": "12",
+    }  # fmt: skip
+    broken = [
+        CameraState(f"site/cam-{n}", "degraded", "the source cannot be read", 3.0, 1, None, None) for n in range(3)
+    ]
+    lines = shown(figures(cells), *broken_rows(broken))
+    assert max(map(len, lines)) <= 80
+    text = "\n".join(lines)
+    assert "…" not in text
+    for name, value in cells.items():
+        assert name in text
+        assert value in text
+    assert all(any(each.name in line and each.detail in line for line in lines) for each in broken)
+    assert "not well: 3" in text
+    many = broken_rows(broken * 40)
+    assert f"and {120 - MOST_NAMED} more: pointillist cameras --broken" in "\n".join(shown(*many))
+    assert broken_rows([]) == []
+
+
+def test_a_database_that_cannot_be_read_for_a_moment_leaves_the_table_as_it_was() -> None:
+    def gone() -> list[CameraState]:
+        raise StateError("there is none")
+
+    output = StringIO()
+    table = LiveTable(Console(width=80, file=output, force_terminal=True, color_system=None))
+    prometheus = type("Role", (), {"metrics": None, "listen": lambda self: "127.0.0.1:9090"})()
+    table.begin({"prometheus": prometheus}, 1.0, gone)
+    table.tick()
+    table.end()
+    assert "Prometheus: http://127.0.0.1:9090/" in output.getvalue()
+    assert "published" in output.getvalue()
+
+
+def test_a_real_camera_is_one_whose_stream_is_fetched_once() -> None:
+    assert usual_cameras("scene") == 8
+    for source in ("rtsp://10.0.0.7/live", "/dev/video0"):
+        assert usual_cameras(source) == 1
+        document = scenario_document(UpSettings(source=source, cameras=1), None)
+        assert document["cameras"][0]["count"] == 1
+        with pytest.raises(ConfigError, match="--cameras: expected 1 with a URL or device"):
+            scenario_document(UpSettings(source=source, cameras=2), None)
+
+
+def test_help_names_every_variable_of_the_environment() -> None:
+    said = EPILOG.replace("(_FILE)", " _FILE")
+    names = {f"POINTILLIST_{name.upper()}" for name in Environment.model_fields}
+    plain = {name for name in names if not name.endswith("_FILE") or name.removesuffix("_FILE") not in names}
+    assert [name for name in sorted(plain) if name not in said] == []
+    assert {name for name in names - plain if f"{name.removesuffix('_FILE')}(_FILE)" not in EPILOG} == set()
+
+
+def test_version_and_doctor_speak_to_scripts(capsys: pytest.CaptureFixture[str]) -> None:
+    assert app(["--version"], standalone_mode=False) == 0
+    assert capsys.readouterr().out.startswith("pointillist ")
+    assert app(["doctor", "--json"], standalone_mode=False) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["ready"] is True
+    assert {"mosquitto", "Kafka", "disk"} <= {part["what"] for part in found["parts"]}
+
+
+def test_logs_gives_the_end_of_a_roles_log_and_names_the_roles_that_have_one(
+    tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    for file in ("logs/recorder.log", "kafka/kafka.log"):
+        (tmp_path / file).parent.mkdir()
+        (tmp_path / file).write_text("".join(f"line {number}\n" for number in range(9)))
+    app(["logs", "kafka", "-n", "2", "--state", str(tmp_path)], standalone_mode=False)
+    assert capfdbinary.readouterr().out == b"line 7\nline 8\n"
+    with pytest.raises(ConfigError, match="one of kafka, recorder; got 'bridge'"):
+        app(["logs", "bridge", "--state", str(tmp_path)], standalone_mode=False)
+    with pytest.raises(StateError, match="there is no"):
+        app(["down", "--state", str(tmp_path / "nowhere")], standalone_mode=False)
+    with pytest.raises(StateError, match="nothing runs there"):
+        app(["down", "--state", str(tmp_path)], standalone_mode=False)

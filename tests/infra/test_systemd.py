@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from infra.cli import app
+
+UNITS = Path(__file__).resolve().parents[2] / "infra" / "systemd"
+PROGRAM = "/usr/local/bin/pointillist"
+
+
+@pytest.mark.parametrize("unit", sorted(UNITS.glob("*.service")), ids=lambda unit: unit.name)
+def test_systemd_finds_nothing_wrong_in_a_unit(unit: Path, tmp_path: Path) -> None:
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("systemd-analyze is not installed")
+    text = unit.read_text()
+    (tmp_path / unit.name.replace("@", "@door")).write_text(text.replace(PROGRAM, sys.executable))
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", str(tmp_path / unit.name.replace("@", "@door"))],
+        capture_output=True, text=True, check=False, timeout=30,
+    )  # fmt: skip
+    about_us = [line for line in done.stderr.splitlines() if unit.name.partition(".")[0].rstrip("@") in line]
+    assert not about_us
+    assert "SYSTEMD" not in done.stderr
+
+
+@pytest.mark.parametrize("unit", sorted(UNITS.glob("*.service")), ids=lambda unit: unit.name)
+def test_a_unit_gives_options_that_the_command_knows(unit: Path) -> None:
+    from infra.cli import camera, camera_run  # noqa: F401  # they register their commands
+
+    [start] = [line for line in unit.read_text().splitlines() if line.startswith("ExecStart=")]
+    program, group, command, *arguments = shlex.split(start.removeprefix("ExecStart="))
+    assert program == PROGRAM
+    said = CliRunner().invoke(app, [group, command, "--help"], env={"COLUMNS": "200"}).stdout
+    for option in (argument for argument in arguments if argument.startswith("--")):
+        assert option in said

@@ -1,0 +1,150 @@
+"""A roster that a test runs, and the list that it follows."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Hashable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+
+from infra.local.mosquitto import Mosquitto
+from infra.local.rtsp import counted_number
+from producers.fleet import FleetOutcome
+from producers.publisher import LinkSettings
+from producers.roster.camera_file import parse_camera_file
+from producers.roster.members import Member, Wanted
+from producers.roster.roster import run_roster
+from schemas.errors import ConfigError, WireError
+from schemas.frame import decode_picture, open_message
+from schemas.identity import CameraId
+from schemas.keys import KeyRing
+from schemas.pointillist_pb2 import State, Status
+from schemas.runtime.health import Health
+from schemas.topics import Channel, mqtt_topic
+from tests.producers.fake_bridge import SECRET, FakeBridge
+
+QUICK = LinkSettings(
+    keepalive_s=1, grace_s=0.3, retry_s=0.5, retry_max_s=2.0, ledger_every_s=0.5, connect_timeout_s=1.0
+)
+
+
+class ListInMemory:
+    """A `CameraList` that a test writes to."""
+
+    def __init__(self, broker: tuple[str, int], site: str, folder: Path, **defaults: object) -> None:
+        self.site = site
+        self.cameras: dict[str, dict[str, Any]] = {}
+        self.refused: dict[CameraId, str] = {}
+        self.wrong = ""
+        self._broker = broker
+        self._folder = folder
+        self._defaults = defaults
+        self._changes = 0
+
+    def changed(self) -> None:
+        """Something else is in it from now on."""
+        self._changes += 1
+
+    def stamp(self) -> Hashable:
+        return self._changes
+
+    def read(self) -> Wanted:
+        if self.wrong:
+            raise ConfigError(self.wrong)
+        said = [{"name": name, **options} for name, options in self.cameras.items()]
+        values = {"site": self.site, "defaults": self._defaults, "cameras": said}
+        keys = KeyRing(SECRET)
+        members = {
+            name: Member(listed.settings, keys.current(name), self._broker)
+            for name, listed in parse_camera_file(values, self._folder, "cameras.yaml").items()
+        }
+        return Wanted(members, dict(self.refused))
+
+
+@dataclass
+class RunningRoster:
+    """What a test sees of it."""
+
+    cameras: ListInMemory
+    bridge: FakeBridge
+    health: Health
+    registry: CollectorRegistry
+    stop: asyncio.Event
+    report: Path
+    outcome: FleetOutcome | None = None
+    keys: KeyRing = field(default_factory=lambda: KeyRing(SECRET))
+    task: asyncio.Task[FleetOutcome] | None = None
+
+    def _alive(self) -> None:
+        """Raises what has ended the roster, if anything did."""
+        if self.task is not None and self.task.done():
+            self.task.result()
+
+    def reported(self, name: str) -> tuple[str, str]:
+        """State and reason of a camera as the report says them; empty before it does."""
+        self._alive()
+        said = json.loads(self.report.read_text()) if self.report.exists() else {}
+        found = said.get(self.id(name), {})
+        return found.get("state", ""), found.get("detail", "")
+
+    def id(self, name: str) -> CameraId:
+        return CameraId(f"{self.cameras.site}/{name}")
+
+    def frames(self, name: str) -> int:
+        """Frames of a camera that the bridge has."""
+        self._alive()
+        return sum(identity.camera_id == self.id(name) for identity in list(self.bridge.frames))
+
+    def boots(self, name: str) -> set[int]:
+        return {identity.boot_id for identity in list(self.bridge.frames) if identity.camera_id == self.id(name)}
+
+    def status(self, name: str) -> tuple[State, str] | None:
+        """What the camera says of itself at the broker."""
+        self._alive()
+        payload = self.bridge.topics.get(mqtt_topic(self.id(name), Channel.STATUS))
+        try:
+            status = open_message(Status, self.id(name), payload, self.keys) if payload else None
+        except WireError:
+            return None
+        return (status.state, status.detail) if status is not None else None
+
+    def numbers(self, name: str) -> list[int]:
+        """The numbers in a camera's pictures, in the order of its frames."""
+        key = self.keys.current(self.id(name))
+        mine = sorted((i, frame) for i, frame in self.bridge.frames.items() if i.camera_id == self.id(name))
+        return [counted_number(decode_picture(key, frame)[0]) for _, frame in mine]
+
+    def value(self, metric: str, **labels: str) -> float | None:
+        """What a metric says."""
+        self._alive()
+        return self.registry.get_sample_value(metric, labels)
+
+
+@asynccontextmanager
+async def running(
+    cameras: ListInMemory, mosquitto: Mosquitto, bridge: FakeBridge, state: Path, drain_s: float = 10.0
+) -> AsyncIterator[RunningRoster]:
+    """Run it until the test is over or has set `stop`; `outcome` is there after that."""
+    roster = RunningRoster(cameras, bridge, Health(), CollectorRegistry(), asyncio.Event(), state / "cameras.json")
+    roster.task = task = asyncio.create_task(
+        run_roster(
+            cameras,
+            state=state,
+            registry=roster.registry,
+            health=roster.health,
+            stop=roster.stop,
+            drain_s=drain_s,
+            link=QUICK,
+            report=roster.report,
+        )
+    )
+    try:
+        yield roster
+    finally:
+        roster.stop.set()
+        roster.outcome = await task

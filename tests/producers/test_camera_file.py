@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from producers.roster.camera_file import Listed, load_camera_file, parse_camera_file
+from schemas.errors import ConfigError
+from schemas.identity import CameraId
+
+FOLDER = Path("/etc/pointillist")
+GATE = {"name": "gate", "source": {"address": "rtsp://10.0.0.1/live"}}
+
+
+def listed(values: dict[str, Any]) -> dict[CameraId, Listed]:
+    return parse_camera_file({"site": "yard", **values}, FOLDER, "cameras.yaml")
+
+
+def address(camera: Listed) -> str:
+    assert camera.settings.source.address is not None
+    return camera.settings.source.address.get_secret_value()
+
+
+def test_index_and_variables_stand_in_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GATE_LOGIN", "viewer:p%40ss")
+    group = {
+        "name": "gate-{index:02}",
+        "count": 3,
+        "first": 9,
+        "source": {"address": "rtsp://${GATE_LOGIN}@10.0.0.{index}/s"},
+    }
+    found = listed({"cameras": [group]})
+    assert {name: address(camera) for name, camera in found.items()} == {
+        "yard/gate-09": "rtsp://viewer:p%40ss@10.0.0.9/s",
+        "yard/gate-10": "rtsp://viewer:p%40ss@10.0.0.10/s",
+        "yard/gate-11": "rtsp://viewer:p%40ss@10.0.0.11/s",
+    }
+
+
+def test_defaults_hold_where_a_camera_says_nothing_and_sources_are_taken_together() -> None:
+    defaults = {"fps": 5, "source": {"hang_s": 3, "login": {"file": "cameras.login"}, "rotate": 90}}
+    own = {"name": "door", "fps": 1, "source": {"address": "rtsp://10.0.0.2/live", "hang_s": 7}}
+    film = {"name": "film", "source": {"file": "clip.mp4"}}
+    found = listed({"defaults": defaults, "cameras": [GATE, own, film]})
+    gate, door, clip = (found[CameraId(f"yard/{name}")].settings for name in ("gate", "door", "film"))
+    assert (gate.fps, gate.source.hang_s, door.fps, door.source.hang_s) == (5, 3, 1, 7)
+    assert door.source.login is not None
+    assert door.source.login.file == FOLDER / "cameras.login"
+    assert (clip.source.kind, clip.source.file, clip.source.rotate, clip.source.login) == (
+        "video",
+        FOLDER / "clip.mp4",
+        90,
+        None,
+    )
+    assert gate.probe_share == 0.05
+
+
+def test_one_camera_is_the_same_whoever_else_is_listed() -> None:
+    door = {"name": "door", "source": {"address": "rtsp://10.0.0.2/live"}}
+    name = CameraId("yard/door")
+    assert listed({"cameras": [GATE, door]})[name] == listed({"cameras": [door]})[name]
+
+
+def test_enrolments_lie_beside_the_file_in_a_folder_or_where_a_camera_says(tmp_path: Path) -> None:
+    two = {**GATE, "name": "gate-{index}", "count": 2, "first": 1}
+    values = {
+        "site": "yard",
+        "enrolments": "keys",
+        "cameras": [two, {**GATE, "name": "own", "enrolment": "{camera}.pem"}],
+    }
+    (tmp_path / "keys" / "yard").mkdir(parents=True)
+    (tmp_path / "keys" / "yard" / "gate-2.enrolment").touch()
+    (tmp_path / "cameras.yaml").write_text(yaml.safe_dump(values))
+    found = load_camera_file(tmp_path / "cameras.yaml")
+    assert [camera.enrolment for camera in found.values()] == [
+        tmp_path / "keys" / "gate-1.enrolment",
+        tmp_path / "keys" / "yard" / "gate-2.enrolment",
+        tmp_path / "own.pem",
+    ]
+    assert listed({"cameras": [GATE]})[CameraId("yard/gate")].enrolment is None
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({}, "cameras: expected a value, got none"),
+        ({"cameras": []}, "cameras: "),
+        ({"cameras": [{"name": "gate"}]}, "cameras.0.source"),
+        ({"cameras": [{**GATE, "fsp": 3}]}, "cameras.0.fsp: unknown key; expected one of .*fps"),
+        ({"cameras": [{**GATE, "fps": -1}]}, "cameras.0.fps: .*greater than or equal to 0, got"),
+        ({"cameras": [GATE, GATE]}, "expected one camera yard/gate, got two"),
+        ({"cameras": [{**GATE, "name": "Gate"}]}, "a camera is named site/camera"),
+        ({"cameras": [GATE], "defaults": {"fsp": 3}}, "defaults.fsp: unknown key; expected one of .*fps"),
+        ({"cameras": [{**GATE, "source": {"kind": "scene"}}]}, "expected url or video, got scene"),
+        ({"cameras": [{**GATE, "schedule": ["always"]}]}, "cameras.0.schedule: expected hours as 'mon-fri"),
+        ({"cameras": [{**GATE, "motion": {"levels": 0}}]}, "cameras.0.motion.levels: .*greater than 0, got"),
+        ({"cameras": [{**GATE, "motion": {"level": 1}}]}, "motion.level: unknown key; expected one of heartbeat_s"),
+        ({"cameras": [{**GATE, "source": {"address": "rtsp://h/x", "login": {}}}]}, "either file or variable"),
+        ({"cameras": [{**GATE, "source": {"address": "rtsp://h/x", "rotate": 45}}]}, "rotate: .*0, 90, 180 or 270"),
+        ({"cameras": [{**GATE, "source": {"address": "rtsp://h/x", "privacy": [[0.5, 0, 0.6, 1]]}}]}, "inside the pic"),
+        ({"cameras": [{**GATE, "source": {"address": "rtsp://${NOT_SET}@h/x"}}]}, r"cameras.0.source.address: .*NOT_S"),
+        ({"cameras": [GATE], "sites": "a"}, "sites: unknown key; expected one of cameras, defaults, enrolments, site"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_said_with_its_place_and_what_was_expected(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        listed(values)
+    assert str(caught.value).startswith("cameras.yaml: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_no_message_repeats_an_address() -> None:
+    for source in ("rtsp://u:hidden@h/x", {"address": ["rtsp://u:hidden@h/x"]}, {"rtsp://u:hidden@h/x": 1}):
+        with pytest.raises(ConfigError) as caught:
+            listed({"cameras": [{"name": "gate", "source": source}], "defaults": {"source": {}}})
+        assert "hidden" not in str(caught.value)
+    both = {"address": "rtsp://u:hidden@h/x", "login": {"variable": "L"}}
+    with pytest.raises(ConfigError, match="got both") as caught:
+        listed({"cameras": [{"name": "gate", "source": both}]})
+    assert "hidden" not in str(caught.value)

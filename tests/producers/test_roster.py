@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from infra.local.mosquitto import Mosquitto
+from infra.local.rtsp import RtspServer
+from producers.spool import scan_spool
+from producers.spool.folder import spool_root
+from schemas.pointillist_pb2 import DEGRADED, ONLINE
+from tests.producers.fake_bridge import FakeBridge
+from tests.producers.roster_rig import ListInMemory, running
+from tests.waiting import until
+
+_sites = (f"yard-{number}" for number in range(1000))
+FPS = 10
+
+
+@pytest.fixture
+def bridge(mosquitto: Mosquitto) -> Iterator[FakeBridge]:
+    with FakeBridge((mosquitto.host, mosquitto.port)) as fake:
+        yield fake
+
+
+@pytest.fixture
+def cameras(mosquitto: Mosquitto, tmp_path: Path) -> ListInMemory:
+    place = (mosquitto.host, mosquitto.port)
+    return ListInMemory(place, next(_sites), tmp_path, fps=0, drop_ratio=0, probe_share=0, source={"hang_s": 2})
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty grey frames of 48 × 32 at 10 frames a second."""
+    file = tmp_path_factory.mktemp("video") / "grey.mp4"
+    with av.open(str(file), "w") as container:
+        stream = container.add_stream("libx264", rate=10, options={"crf": "10"})
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+        for number in range(40):
+            picture = np.full((32, 48, 3), 5 * number, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    return file
+
+
+@pytest.mark.brokers
+@pytest.mark.slow
+async def test_cameras_that_hang_die_come_go_or_are_refused_cost_the_others_no_frame(
+    cameras: ListInMemory, mosquitto: Mosquitto, bridge: FakeBridge, state_dir: Path
+) -> None:
+    counted = ("--counted", 64, 48, FPS)
+    with (
+        RtspServer(*counted) as well,
+        RtspServer(*counted) as hanging,
+        RtspServer(*counted) as dying,
+        RtspServer(*counted, login="viewer:right") as closed,
+    ):
+        for name in ("steady-1", "steady-2", "leaving"):
+            cameras.cameras[name] = {"source": {"address": well.address("counted")}}
+        cameras.cameras["hanging"] = {"source": {"address": hanging.address("counted")}}
+        cameras.cameras["dying"] = {"source": {"address": dying.address("counted")}}
+        cameras.cameras["refused"] = {"source": {"address": closed.address("counted", "viewer:hidden")}}
+        async with running(cameras, mosquitto, bridge, state_dir) as roster:
+            for name in ("steady-1", "steady-2", "leaving", "hanging", "dying"):
+                await until(lambda name=name: roster.frames(name) > 5, f"frames of {name}")
+            hanging.pause()
+            dying.kill()
+            del cameras.cameras["leaving"]
+            cameras.cameras["coming"] = {"source": {"address": well.address("counted")}}
+            cameras.changed()
+            await until(lambda: roster.frames("coming") > 5, "frames of the one that was added", 15)
+            await until(lambda: _degraded(roster.status("hanging"), "no frame for 2 s"), "the hang", 15)
+            await until(lambda: _degraded(roster.status("dying"), ""), "the death", 15)
+            await until(lambda: _degraded(roster.status("refused"), "401 Unauthorized"), "the refusal", 15)
+            said = json.loads(roster.report.read_text())
+            assert said[roster.id("refused")]["state"] == "degraded"
+            assert said[roster.id("steady-1")] == {"state": "online", "detail": ""}
+            assert roster.id("leaving") not in said
+            well_all, conditions = roster.health.report()
+            assert well_all
+            assert "3 of 6 in trouble" in str(conditions["cameras"]["detail"])
+            assert str(roster.id("refused")) in str(conditions["cameras"]["detail"])
+            hanging.resume()
+            await until(lambda: roster.status("hanging") == (ONLINE, ""), "the hang's end", 30)
+        for name in ("steady-1", "steady-2", "coming"):
+            numbers = roster.numbers(name)
+            assert numbers == list(range(numbers[0], numbers[0] + len(numbers))), name
+            assert len(roster.boots(name)) == 1
+        assert roster.outcome is not None
+        assert (roster.outcome.drained, roster.outcome.frames_skipped) == (True, 0)
+        published = roster.value("pointillist_camera_frames_total", outcome="published")
+        assert roster.outcome.frames_published == published == len(bridge.frames)
+        assert "hidden" not in json.dumps(said) + json.dumps(conditions)
+
+
+def _degraded(status: tuple[int, str] | None, detail: str) -> bool:
+    return status is not None and status[0] == DEGRADED and detail in status[1]
+
+
+@pytest.mark.brokers
+async def test_files_are_sent_whole_and_then_it_ends(
+    cameras: ListInMemory, mosquitto: Mosquitto, bridge: FakeBridge, state_dir: Path, video: Path
+) -> None:
+    for name in ("one", "two"):
+        cameras.cameras[name] = {"source": {"file": str(video)}}
+    async with running(cameras, mosquitto, bridge, state_dir) as roster:
+        await until(lambda: roster.task is not None and roster.task.done(), "its end")
+    assert (roster.frames("one"), roster.frames("two")) == (40, 40)
+    assert roster.outcome is not None
+    assert (roster.outcome.drained, roster.outcome.frames_published, roster.outcome.frames_pending) == (True, 80, 0)
+    assert all(boot.closed and not boot.shed for boot in scan_spool(spool_root(state_dir)))
+
+
+@pytest.mark.brokers
+async def test_a_camera_that_is_changed_goes_on_in_its_file_and_leaves_the_others_alone(
+    cameras: ListInMemory, mosquitto: Mosquitto, bridge: FakeBridge, state_dir: Path, video: Path
+) -> None:
+    cameras.cameras = {name: {"fps": 10, "source": {"file": str(video)}} for name in ("changed", "other")}
+    async with running(cameras, mosquitto, bridge, state_dir) as roster:
+        await until(lambda: roster.frames("changed") > 5)
+        cameras.cameras["changed"]["fps"] = 50
+        cameras.changed()
+        await until(lambda: roster.frames("changed") + roster.frames("other") >= 80)
+    assert len(roster.boots("changed")) == 2
+    assert len(roster.boots("other")) == 1
+    assert (roster.frames("changed"), roster.frames("other")) == (40, 40)
+
+
+@pytest.mark.brokers
+async def test_a_list_that_is_wrong_is_said_and_changes_nothing(
+    cameras: ListInMemory, mosquitto: Mosquitto, bridge: FakeBridge, state_dir: Path, video: Path
+) -> None:
+    cameras.cameras = {"one": {"fps": 20, "source": {"file": str(video), "loop": True}}}
+    async with running(cameras, mosquitto, bridge, state_dir) as roster:
+        await until(lambda: roster.frames("one") > 3)
+        cameras.wrong = "cameras.yaml: cameras.0.fps: expected a number"
+        cameras.changed()
+        await until(lambda: roster.value("pointillist_camera_list_refused") == 1)
+        assert "cameras.0.fps" in str(roster.health.report()[1]["list"]["detail"])
+        before = roster.frames("one")
+        await until(lambda: roster.frames("one") > before + 5, "frames of what ran")
+        cameras.wrong = ""
+        cameras.refused = {roster.id("two"): "expected an enrolment"}
+        cameras.changed()
+        await until(lambda: roster.value("pointillist_camera_list_refused") == 0)
+        await until(lambda: roster.reported("two") == ("refused", "expected an enrolment"))
+    assert len(roster.boots("one")) == 1
+
+
+@pytest.mark.brokers
+async def test_a_spool_that_is_in_use_is_waited_for(
+    cameras: ListInMemory, mosquitto: Mosquitto, bridge: FakeBridge, state_dir: Path, video: Path
+) -> None:
+    from producers.spool.folder import FolderLock
+
+    held = FolderLock(spool_root(state_dir) / cameras.site / "one")
+    cameras.cameras = {"one": {"source": {"file": str(video)}}}
+    async with running(cameras, mosquitto, bridge, state_dir) as roster:
+        await until(lambda: "in use" in roster.reported("one")[1])
+        held.release()
+        await until(lambda: roster.frames("one") == 40)
+
+
+@pytest.mark.brokers
+async def test_a_still_scene_sends_its_heartbeats_and_every_frame_is_accounted_for(
+    cameras: ListInMemory, mosquitto: Mosquitto, bridge: FakeBridge, state_dir: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "still.mp4"
+    with av.open(str(file), "w") as container:
+        stream = container.add_stream("libx264", rate=10, options={"crf": "10"})
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+        for _ in range(40):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((32, 48, 3), 90, np.uint8), format="rgb24")))
+        container.mux(stream.encode())
+    cameras.cameras = {"one": {"fps": 20, "motion": {"heartbeat_s": 1, "hold_s": 0}, "source": {"file": str(file)}}}
+    async with running(cameras, mosquitto, bridge, state_dir) as roster:
+        await until(lambda: roster.reported("one")[0] == "ended")
+    still = roster.value("pointillist_camera_frames_total", outcome="still")
+    published = roster.value("pointillist_camera_frames_total", outcome="published")
+    assert still is not None
+    assert published is not None
+    assert (still + published, published) == (40, 2)
+
+
+@pytest.mark.brokers
+async def test_outside_of_its_hours_a_camera_rests_and_lets_its_source_go(
+    cameras: ListInMemory, mosquitto: Mosquitto, bridge: FakeBridge, state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from producers.gate.schedule import Schedule
+
+    hours = asyncio.Event()
+    monkeypatch.setattr(Schedule, "holds", lambda self, now_s: hours.is_set())
+    with RtspServer("--counted", 64, 48, FPS) as server:
+        source = {"address": server.address("counted")}
+        cameras.cameras = {"one": {"schedule": ["07:00-08:00"], "source": source}}
+        async with running(cameras, mosquitto, bridge, state_dir) as roster:
+            await until(lambda: roster.reported("one")[0] == "resting")
+            assert not roster.frames("one")
+            hours.set()
+            await until(lambda: roster.frames("one") > 2)
+            hours.clear()
+            await until(lambda: roster.reported("one")[0] == "resting")
+            seen = roster.frames("one")
+            hours.set()
+            await until(lambda: roster.frames("one") > seen + 2)
+    assert len(roster.boots("one")) == 1

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import struct
+import time
+from itertools import pairwise
+from statistics import median
+from types import SimpleNamespace
+from typing import cast
+
+import av
+import pytest
+from av.packet import Packet
+from av.stream import Stream
+from pydantic import SecretStr
+
+from infra.local.rtsp import RtspServer, counted_number
+from producers.sources.clock import StreamClock
+from producers.sources.settings import SourceSettings
+from producers.sources.url import UrlSource
+
+FPS = 10
+
+
+class StandInPacket:
+    """A packet with the side data that FFmpeg gives after a sender report: int64 microseconds, int32 flags."""
+
+    def __init__(self, pts: int | None, wallclock_us: int | None) -> None:
+        self.pts = pts
+        self._wallclock_us = wallclock_us
+
+    def has_sidedata(self, kind: str) -> bool:
+        return kind == "prft" and self._wallclock_us is not None
+
+    def get_sidedata(self, kind: str) -> bytes:
+        return struct.pack("=qi", self._wallclock_us, 24)
+
+
+def packet(pts: int | None, wallclock_us: int | None = None) -> Packet[Stream]:
+    return cast("Packet[Stream]", StandInPacket(pts, wallclock_us))
+
+
+def frame(pts: int | None) -> av.VideoFrame:
+    return cast(av.VideoFrame, SimpleNamespace(pts=pts))
+
+
+def test_a_frame_has_the_time_of_its_own_packet_though_the_decoder_gives_it_later() -> None:
+    clock = StreamClock()
+    for pts, wallclock_us in ((0, 1_000_000_000), (7200, 1_000_080_000), (3600, 1_000_040_000)):
+        clock.note(packet(pts, wallclock_us))
+    times = [clock.captured_ms(frame(pts), 1_000_100) for pts in (0, 3600, 7200)]
+    assert times == [1_000_000, 1_000_040, 1_000_080]
+    assert clock.skew_ms == -20
+
+
+def test_before_the_first_report_and_without_a_timestamp_nothing_is_known() -> None:
+    clock = StreamClock()
+    clock.note(packet(0))
+    clock.note(packet(None, 1_000_000_000))
+    assert clock.captured_ms(frame(0), 1_000_000) is None
+    assert clock.captured_ms(frame(None), 1_000_000) is None
+    assert clock.skew_ms is None
+
+
+@pytest.mark.parametrize(("skew_ms", "believed"), [(-30_000, True), (1_000, True), (-30_001, False), (1_001, False)])
+def test_a_clock_that_is_far_from_ours_is_not_believed_and_said(skew_ms: int, believed: bool) -> None:
+    clock = StreamClock()
+    now_ms = 1_700_000_000_000
+    clock.note(packet(0, 1000 * (now_ms + skew_ms)))
+    assert clock.captured_ms(frame(0), now_ms) == (now_ms + skew_ms if believed else None)
+    assert (clock.skew_ms, clock.believed) == (skew_ms, believed)
+
+
+def test_frames_of_an_rtsp_camera_are_as_far_apart_as_they_were_taken_though_they_come_in_a_burst() -> None:
+    with RtspServer("--counted", 64, 48, FPS) as server:
+        source = UrlSource(SourceSettings(kind="url", address=SecretStr(server.address("counted"))))
+        # While nobody reads, frames and the first sender report wait in the connection.
+        time.sleep(2.0)
+        taken: list[tuple[int, int, float]] = []
+        while len(taken) < FPS or (taken[-1][2] - taken[-1][1] / 1000 > 0.7 and len(taken) < 10 * FPS):
+            captured = source.read()
+            assert captured is not None
+            if captured.captured_ms is not None:
+                taken.append((counted_number(captured.picture), captured.captured_ms, time.time()))
+        source.close()
+    numbers, times, read_at = zip(*taken, strict=True)
+    assert list(numbers) == list(range(numbers[0], numbers[0] + len(taken)))
+    steps = [later - earlier for earlier, later in pairwise(times)]
+    # The server's own timer is late now and then, where the machine has other work.
+    assert median(abs(step - 1000 / FPS) for step in steps) < 40
+    assert read_at[5] - read_at[0] < 0.3  # half a second of frames, read at once
+    assert read_at[0] - times[0] / 1000 > 0.5  # by their arrival they would all be new
+    assert 0 <= read_at[-1] - times[-1] / 1000 <= 0.7  # what has not waited is new
