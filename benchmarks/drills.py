@@ -31,6 +31,7 @@ from benchmarks.hostile import publish_hostile
 from benchmarks.large_camera import large
 from benchmarks.nodes import FAULTS, nodes
 from benchmarks.system import COMMAND, Result, RunningSystem, summary
+from consumers.database.queries import open_records
 from consumers.evidence.chain import Chain, alert_id
 from infra.kafka_files import read_topic
 from infra.layout import Layout
@@ -112,10 +113,13 @@ def hostile(folder: Path, messages: int = 100_000, cameras: int = 8, pause_s: fl
         grew = {role: system.resident_bytes(role) - size for role, size in before.items()}
         system.interrupt()
         report = system.finish()
+    with open_records(Layout(state).database_url) as records:
+        replays = records.duplicates()
     return {
         "hostile": messages,
         "hostile_per_second": messages / done.seconds,
         "thrown_out": done.thrown_out,
+        "replays_removed": replays,
         "grew_bytes": grew,
         **summary(report, state),
     }

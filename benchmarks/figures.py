@@ -118,10 +118,11 @@ def _outage(document: dict[str, Any]) -> list[Row]:
 def _hostile(document: dict[str, Any]) -> list[Row]:
     found = document["result"]
     grew = ", ".join(f"{role} {size / MIB:.0f} MiB" for role, size in found["grew_bytes"].items())
+    replays = found.get("replays_removed", found["duplicates_removed"])
     return [(
         f"{found['hostile']} random, mutated and replayed payloads beside good traffic",
         "all dead-lettered or duplicates, good traffic unharmed, memory bounded",
-        f"{found['frames_foreign']} foreign, {found['duplicates_removed']} duplicates; good traffic: "
+        f"{found['frames_foreign']} foreign, {replays} duplicates; good traffic: "
         f"{found['frames_lost']} lost of {found['frames_published']}, p99 {found['latency_s']['p99']:.2f} s; "
         f"memory grew: {grew}",
         f"`{command('hostile')}`",

@@ -27,5 +27,5 @@ def test_hostile_payloads_are_refused_and_the_good_traffic_is_unharmed(tmp_path:
     assert found["frames_recorded"] == found["frames_published"]
     assert found["frames_lost"] == found["frames_shed"] == found["frames_dead_lettered"] == 0
     assert found["frames_foreign"] > found["hostile"] / 2
-    assert found["duplicates_removed"] > 0
+    assert found["replays_removed"] > 0
     assert (found["audit"]["status"], found["audit"]["frames_lost"]) == (0, 0)
