@@ -8,7 +8,7 @@ from typing import Final
 
 from consumers.board.camera import Camera
 from consumers.console.picture_health import PictureHealth
-from consumers.console.states import State, natural
+from consumers.console.states import NaturalKey, State, natural
 from consumers.reading.rows import FrameRow
 
 _SAMPLES: Final = 10
@@ -49,7 +49,7 @@ class Card:
         return self.name.partition("/")[0]
 
     @property
-    def order(self) -> tuple[int, tuple[tuple[int, str, int], ...]]:
+    def order(self) -> tuple[int, NaturalKey]:
         """The worst first, then by name."""
         return self.state.severity, natural(self.name)
 

@@ -32,9 +32,13 @@ _SEVERITY = {state: place for place, state in enumerate(State)}
 _NUMBER = re.compile(r"(\d+)")
 
 
+NaturalKey = tuple[tuple[tuple[int, str, int], ...], str]
+
+
 @lru_cache(CAMERAS_AT_HAND)
-def natural(name: str) -> tuple[tuple[int, str, int], ...]:
-    """Orders names as people do: cam-2 before cam-10."""
-    return tuple(
-        (1, "", int(part)) if part.isdigit() else (0, part.casefold(), 0) for part in _NUMBER.split(name) if part
+def natural(name: str) -> NaturalKey:
+    """Orders names as people do: cam-2 before cam-10. No two names are equal in it."""
+    parts = tuple(
+        (1, "", int(part)) if part.isdecimal() else (0, part.casefold(), 0) for part in _NUMBER.split(name) if part
     )
+    return parts, name

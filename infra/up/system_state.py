@@ -16,6 +16,7 @@ from sqlalchemy import Engine, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from consumers.board.camera import Camera
+from consumers.console.states import natural
 from consumers.database.engine import open_engine
 from consumers.database.tables import boots, cameras
 from consumers.reading.rows import CameraRow
@@ -106,21 +107,6 @@ def camera_states(layout: Layout, now_ms: int | None = None) -> list[CameraState
         found.setdefault(name, CameraState(name, "never heard", "it has not connected yet", None, 0, None, None))
     order = {state: place for place, state in enumerate(BROKEN)}
     return sorted(found.values(), key=lambda each: (order.get(each.state, len(order)), natural(each.name)))
-
-
-def natural(name: str) -> list[tuple[int, int, str]]:
-    """A key that sorts cam-2 before cam-10."""
-    parts: list[tuple[int, int, str]] = []
-    digits = ""
-    for each in f"{name}\0":
-        if each.isdecimal():
-            digits += each
-            continue
-        if digits:
-            parts.append((0, int(digits), ""))
-            digits = ""
-        parts.append((1, 0, each))
-    return parts
 
 
 def _expected(layout: Layout) -> list[str]:

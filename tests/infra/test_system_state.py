@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from consumers.console.states import natural
 from consumers.database.engine import open_engine
 from consumers.database.tables import boots, cameras, metadata
 from consumers.reading.rows import CameraRow
@@ -20,7 +21,7 @@ from infra.environment import Environment
 from infra.layout import Layout
 from infra.local.role_table import RoleTable, supervisor
 from infra.up.settings import UpSettings, scenario_document, usual_cameras
-from infra.up.system_state import CameraState, RoleState, camera_states, natural, page_addresses, role_states
+from infra.up.system_state import CameraState, RoleState, camera_states, page_addresses, role_states
 from infra.up.table import MOST_NAMED, LiveTable, broken_rows, figures
 from schemas.errors import ConfigError, StateError
 from schemas.pointillist_pb2 import DEGRADED, OFFLINE, ONLINE, RAW, Meta
