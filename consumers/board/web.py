@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from operator import itemgetter
@@ -32,6 +32,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from consumers.board.hosts import Hosts, OnlyOwnHosts
+from consumers.board.server import Server
 from consumers.board.visitors import VISITORS, Visitor
 from consumers.database.engine import open_engine
 from consumers.database.history import minutes
@@ -235,23 +236,6 @@ def _busy(complaint: str) -> Response:
     return JSONResponse({"error": complaint}, 503, headers=_HEADERS)
 
 
-class _Server(uvicorn.Server):
-    """A server that says when it has started, and leaves the signals of the process alone."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.listens = asyncio.Event()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to listen."""
-        await super().startup(sockets)
-        self.listens.set()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
 async def serve(listening: socket.socket, channel: socket.socket) -> None:
     """Serve on `listening` until the recorder at the other end of `channel` has ended."""
     recorder = Recorder(*await asyncio.open_connection(sock=channel))
@@ -271,7 +255,7 @@ async def serve(listening: socket.socket, channel: socket.socket) -> None:
         ssl_certfile=settings.tls / CERTIFICATE_FILE if settings.tls else None,
         ssl_keyfile=settings.tls / KEY_FILE if settings.tls else None,
     )
-    server = _Server(config)
+    server = Server(config)
     serving = asyncio.create_task(server.serve([listening]))
     counting = asyncio.create_task(_count(server, recorder))
     await asyncio.wait([serving, counting, listens], return_when=asyncio.FIRST_COMPLETED)
@@ -279,7 +263,7 @@ async def serve(listening: socket.socket, channel: socket.socket) -> None:
     os._exit(0)
 
 
-async def _count(server: _Server, recorder: Recorder) -> None:
+async def _count(server: Server, recorder: Recorder) -> None:
     """Say when the pages are served, and once a second how visitors fared."""
     await server.listens.wait()
     recorder.tell("ready")

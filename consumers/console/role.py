@@ -13,6 +13,7 @@ import structlog
 from prometheus_client import CollectorRegistry, Counter
 
 from consumers.board.board import monotonic_ms
+from consumers.board.server import Server
 from consumers.board.visitors import VISITORS
 from consumers.conservation.desk import AuditDesk
 from consumers.console.commands import Commands
@@ -26,7 +27,7 @@ from consumers.console.sessions import Sessions
 from consumers.console.settings import ConsoleSettings
 from consumers.console.store import Store
 from consumers.console.users import read_users
-from consumers.console.web import Server, listen, make_server
+from consumers.console.web import listen, make_server
 from schemas import metrics
 from schemas.errors import ConfigError
 from schemas.keys import KeyRing

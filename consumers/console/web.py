@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import hashlib
 import socket
 import time
-from collections.abc import Iterator
 from functools import partial
 from typing import Final
 
@@ -19,6 +16,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from consumers.board.hosts import Hosts, OnlyOwnHosts
+from consumers.board.server import Server
 from consumers.board.visitors import Visitor
 from consumers.console.alerts_page import alert_routes
 from consumers.console.api import api_routes
@@ -123,24 +121,6 @@ async def _logout(desk: Desk, request: Request) -> Response:
     answer = RedirectResponse("/login", 303)
     answer.headers.append("set-cookie", cookie("", secure=desk.settings.tls is not None))
     return answer
-
-
-class Server(uvicorn.Server):
-    """A server that says when it has started, and leaves the signals of the process alone."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.listens = asyncio.Event()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to listen."""
-        await super().startup(sockets)
-        self.listens.set()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Capture none."""
-        yield
 
 
 def make_server(desk: Desk) -> Server:

@@ -12,6 +12,7 @@ from aiokafka import AIOKafkaProducer
 from consumers.settings import RecorderSettings
 from infra.local.kafka import Kafka
 from tests.conftest import TopicFactory
+from tests.consumers.console_rig import ConsoleRig
 from tests.consumers.recorder_rig import MakeRig, Rig
 from tests.consumers.scene import RULE, Scene
 
@@ -59,3 +60,19 @@ async def scene(kafka: Kafka, kafka_topics: TopicFactory, tmp_path: Path) -> Asy
         yield Scene(settings, producer)
     finally:
         await producer.stop()
+
+
+@pytest.fixture
+def recorder(tmp_path: Path) -> Iterator[Rig]:
+    """A store in the place where a console looks for one."""
+    made = Rig(tmp_path, f"sqlite:///{tmp_path}/records.sqlite")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def console(tmp_path: Path, recorder: Rig) -> Iterator[ConsoleRig]:
+    """A console on what `recorder` writes."""
+    made = ConsoleRig(tmp_path)
+    yield made
+    made.close()

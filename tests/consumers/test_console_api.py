@@ -6,7 +6,6 @@ import csv
 import io
 import re
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -21,25 +20,12 @@ from tests.consumers.console_rig import ConsoleRig
 from tests.consumers.recorder_rig import BOOT, CAMERA, Rig, verdict
 
 
-@pytest.fixture
-def recorder(tmp_path: Path) -> Iterator[Rig]:
-    made = Rig(tmp_path, f"sqlite:///{tmp_path}/records.sqlite")
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def rig(tmp_path: Path, recorder: Rig) -> Iterator[ConsoleRig]:
-    made = ConsoleRig(tmp_path)
-    yield made
-    made.close()
-
-
-def test_the_document_names_every_route_and_no_other(rig: ConsoleRig) -> None:
-    answer = rig.browser().get(f"{ROOT}/openapi.json").json()
+def test_the_document_names_every_route_and_no_other(console: ConsoleRig) -> None:
+    answer = console.browser().get(f"{ROOT}/openapi.json").json()
     assert answer == document()
     described = {(path, method.upper()) for path, entry in answer["paths"].items() for method in entry}
-    routes = [route for route in make_app(rig.desk).routes if isinstance(route, Route) and route.path.startswith(ROOT)]
+    known = [route for route in make_app(console.desk).routes if isinstance(route, Route)]
+    routes = [route for route in known if route.path.startswith(ROOT)]
     assert described == {(route.path, method) for route in routes for method in (route.methods or set()) - {"HEAD"}}
     for path, entry in answer["paths"].items():
         for operation in entry.values():
@@ -47,51 +33,51 @@ def test_the_document_names_every_route_and_no_other(rig: ConsoleRig) -> None:
             assert in_path == set(re.findall(r"{(\w+)}", path))
 
 
-def test_cameras_are_listed_found_and_forgotten(rig: ConsoleRig) -> None:
-    rig.show([verdict(0)])
-    browser = rig.browser()
+def test_cameras_are_listed_found_and_forgotten(console: ConsoleRig) -> None:
+    console.show([verdict(0)])
+    browser = console.browser()
     listed = browser.get(f"{ROOT}/cameras?state=online").json()
     assert [each["name"] for each in listed["cameras"]] == [CAMERA]
     assert listed["counts"] == {"online": 1}
     assert browser.get(f"{ROOT}/cameras/{CAMERA}").json()["verdict"] == "stop"
     assert browser.get(f"{ROOT}/cameras/lab/none").status_code == 404
-    rig.tick(later_ms=60_000)
+    console.tick(later_ms=60_000)
     assert browser.post(f"{ROOT}/cameras/{CAMERA}/forget", json={}).json() == {"outcome": "forgotten"}
     assert browser.get(f"{ROOT}/operations").json()[0]["what"] == "forget"
 
 
 @pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "text/plain"])
-def test_what_a_foreign_page_could_send_changes_nothing(rig: ConsoleRig, kind: str) -> None:
-    answer = rig.browser().post(f"{ROOT}/cameras/{CAMERA}/forget", content=b"{}", headers={"content-type": kind})
+def test_what_a_foreign_page_could_send_changes_nothing(console: ConsoleRig, kind: str) -> None:
+    answer = console.browser().post(f"{ROOT}/cameras/{CAMERA}/forget", content=b"{}", headers={"content-type": kind})
     assert answer.status_code == 415
 
 
 @pytest.mark.parametrize("body", [b"[]", b"{", b"x" * 70_000])
-def test_a_body_that_is_no_object_is_refused(rig: ConsoleRig, body: bytes) -> None:
+def test_a_body_that_is_no_object_is_refused(console: ConsoleRig, body: bytes) -> None:
     headers = {"content-type": "application/json"}
-    answer = rig.browser().post(f"{ROOT}/cameras/{CAMERA}/command", content=body, headers=headers)
+    answer = console.browser().post(f"{ROOT}/cameras/{CAMERA}/command", content=body, headers=headers)
     assert (answer.status_code, answer.json()) == (400, {"error": "expected a JSON object"})
 
 
 def test_a_program_logs_in_with_each_request_and_has_its_users_rights(tmp_path: Path, recorder: Rig) -> None:
     users = tmp_path / "users"
     write_user(users, "anna", Right.VIEWER, "a long password")
-    rig = ConsoleRig(tmp_path, users=users)
+    console = ConsoleRig(tmp_path, users=users)
     try:
-        browser = rig.browser()
+        browser = console.browser()
         assert browser.get(f"{ROOT}/cameras").status_code == 401
         assert browser.get(f"{ROOT}/cameras", auth=("anna", "wrong")).status_code == 401
         assert browser.get(f"{ROOT}/cameras", auth=("anna", "a long password")).status_code == 200
         refused = browser.post(f"{ROOT}/cameras/{CAMERA}/forget", json={}, auth=("anna", "a long password"))
         assert (refused.status_code, refused.json()) == (403, {"error": "expected an operator"})
     finally:
-        rig.close()
+        console.close()
 
 
-def test_verdicts_are_taken_out_as_csv_and_as_parquet(rig: ConsoleRig, recorder: Rig) -> None:
+def test_verdicts_are_taken_out_as_csv_and_as_parquet(console: ConsoleRig, recorder: Rig) -> None:
     recorder.verdicts([verdict(0, class_name="=HYPERLINK(1)"), verdict(1, flagged=True)])
     recorder.verdicts([verdict(0)], "lab/gate")
-    browser = rig.browser()
+    browser = console.browser()
     asked = f"since_ms={time.time_ns() // 10**6 - 60_000}"
     table = list(csv.DictReader(io.StringIO(browser.get(f"{ROOT}/export/verdicts.csv?{asked}").text)))
     assert list(table[0]) == list(COLUMNS)
@@ -106,5 +92,5 @@ def test_verdicts_are_taken_out_as_csv_and_as_parquet(rig: ConsoleRig, recorder:
 
 
 @pytest.mark.parametrize("asked", ["since_ms=x", "since_ms=5&until_ms=1", "since_ms=0", "camera=.."])
-def test_an_export_that_cannot_be_is_refused(rig: ConsoleRig, recorder: Rig, asked: str) -> None:
-    assert rig.browser().get(f"{ROOT}/export/verdicts.csv?{asked}").status_code == 400
+def test_an_export_that_cannot_be_is_refused(console: ConsoleRig, recorder: Rig, asked: str) -> None:
+    assert console.browser().get(f"{ROOT}/export/verdicts.csv?{asked}").status_code == 400

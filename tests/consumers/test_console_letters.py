@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
@@ -17,20 +14,6 @@ from tests.consumers.console_rig import ConsoleRig
 from tests.consumers.recorder_rig import BOOT, CAMERA, Rig, dead_letter, verdict
 
 
-@pytest.fixture
-def recorder(tmp_path: Path) -> Iterator[Rig]:
-    made = Rig(tmp_path, f"sqlite:///{tmp_path}/records.sqlite")
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def rig(tmp_path: Path, recorder: Rig) -> Iterator[ConsoleRig]:
-    made = ConsoleRig(tmp_path)
-    yield made
-    made.close()
-
-
 def refused(seq: int, payload: bytes, *, length: int | None = None) -> DeadLetter:
     made = dead_letter(seq, verified=True)
     made.payload, made.payload_bytes = payload, len(payload) if length is None else length
@@ -41,10 +24,10 @@ def frame(seq: int, pixels: int = 40) -> bytes:
     return Frame(boot_id=BOOT, seq=seq, width=8, channels=3, pixels=bytes(pixels), tag=7).SerializeToString()
 
 
-def test_letters_are_counted_by_reason_and_one_is_explained(rig: ConsoleRig, recorder: Rig) -> None:
+def test_letters_are_counted_by_reason_and_one_is_explained(console: ConsoleRig, recorder: Rig) -> None:
     recorder.letter(refused(3, frame(3)))
     recorder.letter(dead_letter(9, verified=False))
-    browser = rig.browser()
+    browser = console.browser()
     listed = browser.get("/dead-letters").text
     assert "bad_pixels" in listed
     shown = browser.get("/dead-letters?reason=bad_pixels").text
@@ -65,18 +48,18 @@ def test_a_frames_beginning_is_explained_and_rubbish_is_not() -> None:
     assert dumped(b"abc\x00") == f"0000  {'61 62 63 00':<47}  abc."
 
 
-def test_what_was_recorded_meanwhile_and_what_is_nobodys_is_not_sent(rig: ConsoleRig, recorder: Rig) -> None:
+def test_what_was_recorded_meanwhile_and_what_is_nobodys_is_not_sent(console: ConsoleRig, recorder: Rig) -> None:
     for seq in (1, 2, 2):
         recorder.letter(refused(seq, frame(seq)))
     recorder.letter(dead_letter(3, verified=False))
     recorder.verdicts([verdict(1)])
-    found, recorded = letters(rig.desk.engine(), "bad_pixels")
+    found, recorded = letters(console.desk.engine(), "bad_pixels")
     assert ([each.seq for each in found], recorded) == ([2], 1)
 
 
 @pytest.mark.brokers
 async def test_refused_frames_go_to_kafka_once_more_also_those_too_large_for_a_letter(
-    rig: ConsoleRig, recorder: Rig, kafka: Kafka, kafka_topics: TopicFactory
+    console: ConsoleRig, recorder: Rig, kafka: Kafka, kafka_topics: TopicFactory
 ) -> None:
     topic = await kafka_topics(2)
     small, large = frame(1), frame(2, pixels=20_000)
@@ -88,7 +71,7 @@ async def test_refused_frames_go_to_kafka_once_more_also_those_too_large_for_a_l
     recorder.letter(refused(1, small))
     recorder.letter(refused(2, large[:4_096], length=len(large)))
     recorder.letter(refused(3, frame(3, 20_000)[:4_096], length=20_040))
-    found, recorded = letters(rig.desk.engine(), "bad_pixels")
+    found, recorded = letters(console.desk.engine(), "bad_pixels")
     outcome = await replay(kafka.bootstrap, topic, found, recorded)
     assert str(outcome) == "2 sent once more, 1 no longer held"
     consumer = AIOKafkaConsumer(topic, bootstrap_servers=kafka.bootstrap, auto_offset_reset="earliest")
@@ -104,7 +87,7 @@ async def test_refused_frames_go_to_kafka_once_more_also_those_too_large_for_a_l
     assert sorted(held) == sorted([small, large] * 2)
 
 
-def test_only_an_admin_sends_letters_once_more(rig: ConsoleRig, recorder: Rig) -> None:
-    assert rig.browser().post("/dead-letters/replay", data={"reason": "bad_pixels"}).status_code == 403
-    answer = rig.browser().post("/dead-letters/replay", data={"reason": "none", "csrf": rig.csrf()})
+def test_only_an_admin_sends_letters_once_more(console: ConsoleRig, recorder: Rig) -> None:
+    assert console.browser().post("/dead-letters/replay", data={"reason": "bad_pixels"}).status_code == 403
+    answer = console.browser().post("/dead-letters/replay", data={"reason": "none", "csrf": console.csrf()})
     assert "nothing+to+send" in answer.headers["location"]

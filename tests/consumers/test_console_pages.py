@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,25 +20,11 @@ from tests.consumers.recorder_rig import BOOT, CAMERA, PNG, Rig, signed, verdict
 ALERT = "ab" * 16
 
 
-@pytest.fixture
-def recorder(tmp_path: Path) -> Iterator[Rig]:
-    made = Rig(tmp_path, f"sqlite:///{tmp_path}/records.sqlite")
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def rig(tmp_path: Path, recorder: Rig) -> Iterator[ConsoleRig]:
-    made = ConsoleRig(tmp_path)
-    yield made
-    made.close()
-
-
-def look(rig: ConsoleRig) -> None:
-    looking = Look(rig.desk.recorded, rig.desk.fleet, rig.desk.closed, Health())
+def look(console: ConsoleRig) -> None:
+    looking = Look(console.desk.recorded, console.desk.fleet, console.desk.closed, Health())
     looking.tell(looking.look())
     looking.close()
-    rig.tick()
+    console.tick()
 
 
 def raise_alert(recorder: Rig, alert_id: str = ALERT, camera: str = CAMERA) -> None:
@@ -54,50 +39,50 @@ def raise_alert(recorder: Rig, alert_id: str = ALERT, camera: str = CAMERA) -> N
         connection.execute(insert(alerts), [row])
 
 
-def test_an_alert_shows_on_its_card_and_in_the_header_until_it_is_closed(rig: ConsoleRig, recorder: Rig) -> None:
-    rig.show([verdict(0)])
+def test_an_alert_shows_on_its_card_and_in_the_header_until_it_is_closed(console: ConsoleRig, recorder: Rig) -> None:
+    console.show([verdict(0)])
     raise_alert(recorder)
-    look(rig)
-    browser = rig.browser()
+    look(console)
+    browser = console.browser()
     fleet = browser.get("/").text
     assert "1 camera with a backdoor alert" in fleet
     assert 'class="card alert"' in fleet
     page = browser.get("/alerts").text
     assert "7 of 8 checked frames flagged" in page
     assert browser.get(f"/alerts/{ALERT}.png").content == PNG
-    fields = {"csrf": rig.csrf(), "state": "acknowledged", "text": "a <b>sticker</b> on the sign", "back": "open"}
+    fields = {"csrf": console.csrf(), "state": "acknowledged", "text": "a <b>sticker</b> on the sign", "back": "open"}
     assert browser.post(f"/alerts/{ALERT}", data=fields).headers["location"] == "/alerts?state=open"
     assert "No alert is open" in browser.get("/alerts").text
     acknowledged = browser.get("/alerts?state=acknowledged").text
     assert "a &lt;b&gt;sticker&lt;/b&gt; on the sign" in acknowledged
     assert "acknowledged by local" in acknowledged
-    look(rig)
+    look(console)
     assert "1 camera with a backdoor alert" in browser.get("/").text
     browser.post(f"/alerts/{ALERT}", data=fields | {"state": "closed", "text": ""})
-    look(rig)
+    look(console)
     assert "backdoor alert" not in browser.get("/").text
-    assert [each.detail for each in rig.desk.store.noted(ALERT)] == ["closed", "acknowledged"]
+    assert [each.detail for each in console.desk.store.noted(ALERT)] == ["closed", "acknowledged"]
 
 
 @pytest.mark.parametrize("alert_id", ["cd" * 16, "..", "x" * 32])
-def test_an_alert_that_is_none_is_refused(rig: ConsoleRig, recorder: Rig, alert_id: str) -> None:
+def test_an_alert_that_is_none_is_refused(console: ConsoleRig, recorder: Rig, alert_id: str) -> None:
     raise_alert(recorder)
-    answer = rig.browser().post(f"/alerts/{alert_id}", data={"csrf": rig.csrf(), "state": "closed"})
+    answer = console.browser().post(f"/alerts/{alert_id}", data={"csrf": console.csrf(), "state": "closed"})
     assert answer.status_code in (303, 400, 404, 405)
-    assert rig.desk.store.reviewed() == {}
+    assert console.desk.store.reviewed() == {}
 
 
-def test_a_state_that_is_none_is_refused(rig: ConsoleRig, recorder: Rig) -> None:
+def test_a_state_that_is_none_is_refused(console: ConsoleRig, recorder: Rig) -> None:
     raise_alert(recorder)
-    answer = rig.browser().post(f"/alerts/{ALERT}", data={"csrf": rig.csrf(), "state": "gone"})
+    answer = console.browser().post(f"/alerts/{ALERT}", data={"csrf": console.csrf(), "state": "gone"})
     assert answer.json() == {"error": "expected open, acknowledged, closed as state, got 'gone'"}
 
 
 def test_the_quarantine_shows_what_the_recorder_keeps_and_nothing_else(
-    rig: ConsoleRig, recorder: Rig, tmp_path: Path
+    console: ConsoleRig, recorder: Rig, tmp_path: Path
 ) -> None:
     recorder.verdicts([verdict(0, flagged=True)])
-    browser = rig.browser()
+    browser = console.browser()
     name = f"{CAMERA}/{BOOT:016x}-0"
     assert f"/quarantine/{name}.png" in browser.get("/quarantine").text
     assert browser.get(f"/quarantine/{name}.png").content == PNG
@@ -106,25 +91,25 @@ def test_the_quarantine_shows_what_the_recorder_keeps_and_nothing_else(
         assert browser.get(f"/quarantine/{other}.png").status_code == 404
 
 
-def test_what_a_camera_says_comes_from_the_database(rig: ConsoleRig, recorder: Rig) -> None:
+def test_what_a_camera_says_comes_from_the_database(console: ConsoleRig, recorder: Rig) -> None:
     recorder.verdicts([verdict(0)])
     said = Turn(connection=1, message=1, at_ms=time.time_ns() // 10**6)
     status = Status(state=DEGRADED, detail="the disk is full", boot_id=BOOT, turn=said)
     topic = recorder.settings.events_topic
     recorder.feed([recorder.record(topic, CAMERA.encode(), signed(status), "Status")])
-    look(rig)
-    text = rig.browser().get("/").text
+    look(console)
+    text = console.browser().get("/").text
     assert 'class="card degraded"' in text
     assert "the disk is full" in text
 
 
-def test_a_camera_has_its_picture_its_history_and_its_log(rig: ConsoleRig, recorder: Rig) -> None:
+def test_a_camera_has_its_picture_its_history_and_its_log(console: ConsoleRig, recorder: Rig) -> None:
     recorder.verdicts([verdict(n, captured_ms=time.time_ns() // 10**6 - 90_000) for n in range(3)])
-    rig.show([verdict(3, preview=scene())])
-    rollup = Rollup(rig.desk.engine(), rig.desk.store.engine)
+    console.show([verdict(3, preview=scene())])
+    rollup = Rollup(console.desk.engine(), console.desk.store.engine)
     rollup.step(time.time_ns() // 10**6 + 60_000)
-    rig.desk.store.note("anna", "command", CAMERA, "drop 0.5", "obeyed")
-    browser = rig.browser()
+    console.desk.store.note("anna", "command", CAMERA, "drop 0.5", "obeyed")
+    browser = console.browser()
     page = browser.get(f"/camera/{CAMERA}").text
     assert f"/picture/{CAMERA}.jpg?1" in page
     assert "anna" in page
@@ -153,19 +138,19 @@ class FakeCommands:
         return self.tell(name, {"reset": True})
 
 
-def test_a_command_is_sent_and_logged_with_who_and_what_came_of_it(rig: ConsoleRig) -> None:
-    rig.show([verdict(0)])
+def test_a_command_is_sent_and_logged_with_who_and_what_came_of_it(console: ConsoleRig) -> None:
+    console.show([verdict(0)])
     told = FakeCommands()
-    rig.desk.commands = told  # type: ignore[assignment]
-    browser, place = rig.browser(), f"/camera/{CAMERA}/command"
-    answer = browser.post(place, data={"csrf": rig.csrf(), "drop": "0.5", "probes": "", "profile": ""})
+    console.desk.commands = told  # type: ignore[assignment]
+    browser, place = console.browser(), f"/camera/{CAMERA}/command"
+    answer = browser.post(place, data={"csrf": console.csrf(), "drop": "0.5", "probes": "", "profile": ""})
     assert answer.headers["location"] == f"/camera/{CAMERA}?said=obeyed"
     assert told.told == [(CAMERA, {"dropped_per_block": 32})]
-    browser.post(place, data={"csrf": rig.csrf(), "reset": "yes"})
-    browser.post(place, data={"csrf": rig.csrf(), "drop": "7"})
-    rig.desk.commands = FakeCommands(away=True)  # type: ignore[assignment]
-    browser.post(place, data={"csrf": rig.csrf(), "enabled": "false"})
-    log = [(each.who, each.detail, each.outcome) for each in rig.desk.store.noted(CAMERA)]
+    browser.post(place, data={"csrf": console.csrf(), "reset": "yes"})
+    browser.post(place, data={"csrf": console.csrf(), "drop": "7"})
+    console.desk.commands = FakeCommands(away=True)  # type: ignore[assignment]
+    browser.post(place, data={"csrf": console.csrf(), "enabled": "false"})
+    log = [(each.who, each.detail, each.outcome) for each in console.desk.store.noted(CAMERA)]
     assert log == [
         ("local", "enabled false", "expected an MQTT broker at 127.0.0.1:1"),
         ("local", "own settings", "obeyed"),
@@ -174,21 +159,21 @@ def test_a_command_is_sent_and_logged_with_who_and_what_came_of_it(rig: ConsoleR
 
 
 def test_pages_are_shown_before_the_recorder_has_made_a_database(tmp_path: Path) -> None:
-    rig = ConsoleRig(tmp_path / "empty")
+    console = ConsoleRig(tmp_path / "empty")
     try:
-        rig.show([verdict(0)])
-        browser = rig.browser()
+        console.show([verdict(0)])
+        browser = console.browser()
         for page in ("/", "/alerts", "/quarantine", f"/camera/{CAMERA}", f"/camera/{CAMERA}/history"):
             assert browser.get(page).status_code == 200, page
     finally:
-        rig.close()
+        console.close()
 
 
 def test_a_database_that_the_recorder_replaced_is_read_and_not_the_one_set_aside(
-    rig: ConsoleRig, recorder: Rig, tmp_path: Path
+    console: ConsoleRig, recorder: Rig, tmp_path: Path
 ) -> None:
     raise_alert(recorder)
-    browser = rig.browser()
+    browser = console.browser()
     assert CAMERA in browser.get("/alerts").text
     recorder.close()
     for file in tmp_path.glob("records.sqlite*"):
