@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help up test mutants lint typecheck bench clean setup setup-dev lock proto dashboards
+.PHONY: help up test screenshots mutants lint typecheck bench clean setup setup-dev lock proto dashboards
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
@@ -35,6 +35,11 @@ lint: setup-dev ## Check style and format
 
 typecheck: setup-dev ## Check types, strictly
 	$(VENV)/bin/mypy
+
+screenshots: setup-dev ## Drive the console in a headless browser, and keep what the documentation shows of it
+	POINTILLIST_SCREENSHOTS=build/screenshots $(PYTHON) -m pytest -n0 -q tests/system/test_console.py
+	cp build/screenshots/fleet-light.png build/screenshots/camera-light.png build/screenshots/alerts-light.png docs/images/
+	$(PYTHON) -m benchmarks.dropped --out docs/images/dropped.png
 
 bench: setup-dev ## Measure the pipeline beside its bare stages, and the bridge beside quix-streams'
 	mkdir -p build/bench

@@ -1,4 +1,4 @@
-"""What STRIP and the repair do, for the README: from the experiment's CSV files and the measuring commands' JSON."""
+"""What STRIP and the repair do, for its page: from the experiment's CSV files and the measuring commands' JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the defence does and costs, for the README: from the experiment's CSV files and the measuring commands' JSON."""
+"""What the defence does and costs, for its page: from the experiment's CSV files and the measuring commands' JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tables of figures in the README, made from what the measuring commands wrote: `python -m benchmarks.figures`.
+"""The tables of figures in the documentation, made from what was measured: `python -m benchmarks.figures`.
 
 What the measurements wrote lies in `docs/results`; this puts their numbers, and nothing else, between the marks.
 """
@@ -8,23 +8,15 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import backdoors, defence, robustness, scale_figures, work_figures
+from benchmarks import backdoors, defence, front, robustness, scale_figures, work_figures
 from benchmarks.latency import parsed
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results" / "trunk"
-README = ROOT / "README.md"
-BEGIN, END = "<!-- figures: python -m benchmarks.figures -->", "<!-- end of figures -->"
-DEFENCE_BEGIN = "<!-- defence: python -m benchmarks.figures -->"
-DEFENCE_END = "<!-- end of defence -->"
-BACKDOORS_BEGIN = "<!-- backdoors: python -m benchmarks.figures -->"
-BACKDOORS_END = "<!-- end of backdoors -->"
-ROBUSTNESS_BEGIN = "<!-- robustness: python -m benchmarks.figures -->"
-ROBUSTNESS_END = "<!-- end of robustness -->"
-
 Row = tuple[str, str, str, str]
 MIB = 2**20
 
@@ -265,23 +257,40 @@ SOURCES: dict[str, Callable[[dict[str, Any]], list[Row]]] = {
 }
 
 
-def with_tables(text: str) -> str:
-    """`text` with each block of tables between its marks."""
-    for begin, end, make in (
-        (BEGIN, END, rendered),
-        (DEFENCE_BEGIN, DEFENCE_END, defence.rendered),
-        (BACKDOORS_BEGIN, BACKDOORS_END, backdoors.rendered),
-        (ROBUSTNESS_BEGIN, ROBUSTNESS_END, robustness.rendered),
-    ):
-        before, _, rest = text.partition(begin)
-        _, _, after = rest.partition(end)
-        text = f"{before}{begin}\n{make()}\n{end}{after}"
-    return text
+@dataclass(frozen=True)
+class Block:
+    """What `make` gives, between two marks on a page of its own."""
+
+    name: str
+    page: Path
+    make: Callable[[], str]
+
+    def put(self) -> str:
+        """The page's text with the block as it is now; raises ValueError when the marks are not there."""
+        begin, end = f"<!-- {self.name}: python -m benchmarks.figures -->", f"<!-- end of {self.name} -->"
+        before, found, rest = self.page.read_text().partition(begin)
+        _, closed, after = rest.partition(end)
+        if not found or not closed:
+            raise ValueError(f"{self.page}: expected the marks {begin} and {end}")
+        return f"{before}{begin}\n{self.make()}\n{end}{after}"
+
+
+PAGES = tuple(
+    Block(name, RESULTS.parent / f"{name}.md", make)
+    for name, make in (
+        ("system", rendered),
+        ("defence", defence.rendered),
+        ("backdoors", backdoors.rendered),
+        ("robustness", robustness.rendered),
+    )
+)
+FRONT = Block("figures", ROOT / "README.md", lambda: front.rendered({block.name: block.make() for block in PAGES}))
 
 
 def main() -> None:
-    """Put the tables into the README."""
-    README.write_text(with_tables(README.read_text()))
+    """Put the tables into their pages."""
+    for block in (*PAGES, FRONT):
+        block.page.write_text(block.put())
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What withstands whom, for the README: from what the red team and the experiments of three papers wrote."""
+"""What withstands whom, for its page: from what the red team and the experiments of three papers wrote."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _judged() -> Iterator[Row]:
             f"{found['worst_case_accuracy']:.3f} [{low:.3f}, {high:.3f}] of {found['images']}, clean "
             f"{found['clean_accuracy']:.3f}; checklist: {checklist.count('passed')} passed, "
             f"{checklist.count('failed')} failed, {checklist.count('not run')} not run",
-            f"see [the page](docs/results/red-team/{file.parent.name}/README.md)",
+            f"see [the page](red-team/{file.parent.name}/README.md)",
         )
 
 
