@@ -113,8 +113,10 @@ def _hostile(document: dict[str, Any]) -> list[Row]:
     replays = found.get("replays_removed", found["duplicates_removed"])
     return [(
         f"{found['hostile']} random, mutated and replayed payloads beside good traffic",
-        "all dead-lettered or duplicates, good traffic unharmed, memory bounded",
-        f"{found['frames_foreign']} foreign, {replays} duplicates; good traffic: "
+        "all refused by the broker, dead-lettered or duplicates; good traffic unharmed, memory bounded",
+        f"{found['frames_foreign']} foreign, {replays} duplicates, "
+        f"{found['hostile'] - found['frames_foreign'] - replays} refused by the broker, which threw their senders out "
+        f"{found['thrown_out']} times; good traffic: "
         f"{found['frames_lost']} lost of {found['frames_published']}, p99 {found['latency_s']['p99']:.2f} s; "
         f"memory grew: {grew}",
         f"`{command('hostile')}`",
@@ -198,10 +200,21 @@ def _at_scale() -> list[Row]:
 
 def _pipeline(document: dict[str, Any]) -> list[Row]:
     middle = document["median"]
+    before = (
+        [(
+            f"pipeline ÷ itself at {document['beside']}, frames a second, in turns",
+            "≥ 2 (aim 3)",
+            f"{document['over_beside']:.2f}",
+            f"`{command('pipeline')} --beside CHECKOUT`",
+        )]
+        if "over_beside" in document
+        else []
+    )  # fmt: skip
     return [
+        *before,
         (
             "pipeline ÷ bare stages, frames a second",
-            "≥ .45",
+            "≥ .70 (aim .85)",
             f"{document['ratio']:.2f} "
             f"({middle['pipeline_frames_per_second']:.0f} ÷ {middle['bare_frames_per_second']:.0f})",
             f"`{command('pipeline')}`",

@@ -3,16 +3,20 @@
 Both classify the same kind of frames with the same bundle on the same cores, in turn, twice over. `ratio` is
 the pipeline's frames a second ÷ the bare stages' (frames already in memory → reconstruct → denoise → classify, one
 process). `overhead_receives` is what the pipeline adds, (its CPU time − the bare stages') per frame over all processes,
-brokers and supervisor included, ÷ the CPU time of one bare paho receive of the same payload.
+brokers and supervisor included, ÷ the CPU time of one bare paho receive of the same payload. With `--beside CHECKOUT`
+the pipeline of another checkout takes its turns too, and `over_beside` is the frames a second of this one ÷ its.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
 import sqlite3
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -121,6 +125,17 @@ def receive_cost(messages: int = 20000) -> float:
             broker.stop()
 
 
+def of_checkout(checkout: Path, cameras: int, seconds: float) -> float:
+    """Frames a second of the pipeline of another checkout, by its own benchmark and with its own default bundle."""
+    with tempfile.TemporaryDirectory() as folder:
+        found = Path(folder) / "found.json"
+        options = ["--json", str(found), "--rounds", "1", "--cameras", str(cameras), "--seconds", str(seconds)]
+        subprocess.run(
+            [sys.executable, "-m", "benchmarks.pipeline", *options], cwd=checkout, stdout=subprocess.DEVNULL, check=True
+        )
+        return float(json.loads(found.read_text())["median"]["pipeline_frames_per_second"])
+
+
 def main() -> None:
     """Measure, print, and write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -129,7 +144,10 @@ def main() -> None:
     parser.add_argument("--cameras", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--beside", type=Path, help="another checkout, whose packages this Python can run")
+    parser.add_argument("--beside-name", default="", help="what the tables call it, such as its commit")
     arguments = parser.parse_args()
+    beside: list[float] = []
     bare: list[dict[str, float]] = []
     pipeline: list[dict[str, Any]] = []
     receive: list[float] = []
@@ -137,6 +155,8 @@ def main() -> None:
         bare.append(bare_stages(arguments.bundle, arguments.seconds / 3))
         receive.append(receive_cost())
         pipeline.append(whole_pipeline(arguments.bundle, arguments.cameras, arguments.seconds))
+        if arguments.beside:
+            beside.append(of_checkout(arguments.beside, arguments.cameras, arguments.seconds))
     middle = {
         "bare_frames_per_second": statistics.median(b["frames_per_second"] for b in bare),
         "bare_cpu_s_per_frame": statistics.median(b["cpu_s_per_frame"] for b in bare),
@@ -149,7 +169,15 @@ def main() -> None:
         "ratio": middle["pipeline_frames_per_second"] / middle["bare_frames_per_second"],
         "overhead_receives": added / middle["receive_cpu_s"],
         "median": middle,
-        "rounds": {"bare": bare, "pipeline": pipeline, "receive_cpu_s": receive},
+        **(
+            {
+                "over_beside": middle["pipeline_frames_per_second"] / statistics.median(beside),
+                "beside": arguments.beside_name,
+            }
+            if beside
+            else {}
+        ),
+        "rounds": {"bare": bare, "pipeline": pipeline, "receive_cpu_s": receive, "beside": beside},
         "machine": {"cores": os.cpu_count(), "python": platform.python_version(), "torch": torch.__version__},
         "command": f"python -m benchmarks.pipeline --seconds {arguments.seconds:g} --cameras {arguments.cameras}",
     }
