@@ -11,7 +11,6 @@ entropy a block, 192 bits at 32×32, even for who knows the camera's codebook; f
 
 from __future__ import annotations
 
-from functools import lru_cache
 from threading import Lock
 from typing import Final
 
@@ -67,9 +66,19 @@ def _rows(words: NDArray[np.uint32], dropped_per_block: int) -> Words:
     return turned(_pool(dropped_per_block)[words & (ROWS - 1)], words >> 23)
 
 
-@lru_cache(maxsize=MAX_DROPPED_PER_BLOCK + 1)
+_POOLS: Final[dict[int, Words]] = {}
+_MAKING: Final = Lock()
+
+
 def _pool(dropped_per_block: int) -> Words:
-    return _as_words(spread_patterns(dropped_per_block))
+    """Made once, whoever else asks meanwhile: a fleet begins with thousands of cameras that want the same one."""
+    found = _POOLS.get(dropped_per_block)
+    if found is None:
+        with _MAKING:
+            found = _POOLS.get(dropped_per_block)
+            if found is None:
+                found = _POOLS[dropped_per_block] = _as_words(spread_patterns(dropped_per_block))
+    return found
 
 
 def uniform_codebook(seed: tuple[int, int], dropped_per_block: int) -> NDArray[np.uint64]:

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import hashlib
+import time
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -10,7 +13,8 @@ from hypothesis import strategies as st
 from schemas.identity import CameraId
 from schemas.keys import CameraKey, derive_camera_key
 from schemas.limits import BLOCK, MAX_DROPPED_PER_BLOCK
-from schemas.pixels.masks import ROWS, Mask, codebook, kept_mask, row_indices, uniform_codebook
+from schemas.pixels import masks
+from schemas.pixels.masks import ROWS, Mask, codebook, kept_mask, row_indices, spread_patterns, uniform_codebook
 
 SECRET = b"a fleet secret of tests"
 KEY = derive_camera_key(SECRET, CameraId("site/one"))
@@ -92,6 +96,26 @@ def test_spreading_leaves_many_patterns_to_choose_from() -> None:
     rows = np.concatenate([codebook((seed, 0), 16) for seed in range(64)])
     # 2^18 draws from 2^21 patterns: 16,000 or so are expected to be met twice.
     assert len(np.unique(rows)) > 0.92 * len(rows)
+
+
+def test_cameras_that_begin_at_once_make_their_pool_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+    together = Barrier(8)
+
+    def slowly(dropped: int) -> Mask:
+        made.append(dropped)
+        time.sleep(0.05)
+        return spread_patterns(dropped, tries=0)
+
+    def one(number: int) -> bytes:
+        together.wait()
+        return codebook((number, 0), 5).tobytes()
+
+    monkeypatch.setattr(masks, "spread_patterns", slowly)
+    monkeypatch.setattr(masks, "_POOLS", {})
+    with ThreadPoolExecutor(8) as threads:
+        assert len(set(threads.map(one, range(8)))) == 8
+    assert made == [5]
 
 
 def test_a_mask_leaks_nothing_about_the_rows_of_the_next_frame() -> None:
