@@ -36,6 +36,9 @@ class Reader(Protocol):
     def discard(self) -> None:
         """Drop what was read ahead of a live source."""
 
+    def keep_ahead(self, frames: int) -> None:
+        """How many frames of a live source may wait, its newest ones."""
+
     def close(self) -> None:
         """Stop reading and close the source."""
 
@@ -67,6 +70,9 @@ class InlineReader:
     def discard(self) -> None:
         """Nothing is read ahead."""
 
+    def keep_ahead(self, frames: int) -> None:
+        """Nothing is read ahead."""
+
     def close(self) -> None:
         """Close the source."""
         self._source.close()
@@ -82,7 +88,7 @@ class ThreadReader:
 
     def __init__(self, source: Source, ahead: int = 1) -> None:
         self._source = source
-        self._most = ahead if source.live else 1
+        self._most = ahead
         self._loop = asyncio.get_running_loop()
         self._ready = asyncio.Event()
         self._change = threading.Condition()
@@ -122,6 +128,11 @@ class ThreadReader:
             with self._change:
                 self._ahead.clear()
                 self._skipped = 0
+
+    def keep_ahead(self, frames: int) -> None:
+        """From the next frame on."""
+        with self._change:
+            self._most = frames
 
     def close(self) -> None:
         """Tell the thread to end; it closes the source after the read that is under way."""

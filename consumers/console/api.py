@@ -213,6 +213,7 @@ OPERATIONS: Final = (
         body=_fields(
             drop=_NUMBER, probes=_NUMBER, profile={"enum": ["raw", "lossless", "temporal"]},
             enabled={"type": "boolean"}, reset={"type": "boolean"},
+            fps={"type": "number", "description": "Frames a second; 0 lets the camera's own rate hold again"},
         ),
         needed=Right.OPERATOR,
     ),
