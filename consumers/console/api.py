@@ -24,7 +24,6 @@ from consumers.console.export import COLUMNS, LONGEST_MS, as_csv, as_parquet, ro
 from consumers.console.fleet_page import forget, query_of
 from consumers.console.gate import LARGEST_FORM, may, no, session_of
 from consumers.console.history import RANGES
-from consumers.console.pictures import Shown
 from consumers.console.replay import reasons
 from consumers.console.states import State
 from consumers.console.system_page import audited
@@ -67,20 +66,6 @@ def card_json(card: Card) -> dict[str, Any]:
     return asdict(card) | {"state": card.state.value, "site": card.site}
 
 
-def picture_json(shown: Shown | None) -> dict[str, Any] | None:
-    """Where a camera's picture is, and of which frame."""
-    if shown is None:
-        return None
-    row = shown.row
-    return {
-        "url": shown.url,
-        "captured_ms": row.captured_ms,
-        "dropped": shown.dropped,
-        "frame_bytes": row.frame_bytes,
-        "entropy_bits": shown.entropy_bits,
-    }
-
-
 async def _cameras(desk: Desk, request: Request) -> Response:
     view = desk.fleet.view(query_of(request))
     return JSONResponse(
@@ -99,7 +84,7 @@ async def _camera(desk: Desk, request: Request) -> Response:
     card, camera = desk.fleet.card(name), desk.fleet.camera(name)
     if card is None or camera is None:
         return no(404, f"no camera is known as {name}")
-    pictures = {way: picture_json(shown) for way, shown in desk.fleet.ways(name)._asdict().items()}
+    pictures = {way: shown and shown.told() for way, shown in desk.fleet.ways(name)._asdict().items()}
     return JSONResponse(card_json(card) | {"settings": settings_of(camera.meta), "pictures": pictures})
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from consumers.board.camera import follows
 from consumers.reading.rows import FrameRow
@@ -45,6 +45,16 @@ class Shown:
     def shed(self) -> bool:
         """Whether STRIP had no room for it."""
         return self.row.strip == SHED
+
+    def told(self) -> dict[str, Any]:
+        """Where it is and of which frame, as the API gives it."""
+        return {
+            "url": self.url,
+            "captured_ms": self.row.captured_ms,
+            "dropped": self.dropped,
+            "frame_bytes": self.row.frame_bytes,
+            "entropy_bits": self.entropy_bits,
+        }
 
 
 class Ways(NamedTuple):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +24,8 @@ from tests.processors.tiny import device_work, payload, picture, taken, tiny_bun
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bundle]:
-    yield tiny_bundle(tmp_path_factory.mktemp("bundle"))
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return tiny_bundle(tmp_path_factory.mktemp("bundle"))
 
 
 def turns() -> PreviewTurns:
@@ -98,7 +97,8 @@ def test_it_is_not_made_where_only_the_rebuilt_one_is_wanted(bundle: Bundle) -> 
 
 
 async def test_it_travels_sealed_with_the_verdict() -> None:
-    frame, light, dark = taken(payload("site/cam-0", 1)), *(np.full((64, 48, 3), level, np.uint8) for level in (200, 50))
+    frame = taken(payload("site/cam-0", 1))
+    light, dark = (np.full((64, 48, 3), level, np.uint8) for level in (200, 50))
     (verdict,) = await concluded([Classification(frame, SERVING, 0, 0.9, light, None, as_sent=dark)])
     assert not verdict.evidence
     for jpeg, shown in ((verdict.preview, light), (verdict.as_sent, dark)):
