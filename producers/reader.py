@@ -130,9 +130,11 @@ class ThreadReader:
                 self._skipped = 0
 
     def keep_ahead(self, frames: int) -> None:
-        """From the next frame on."""
+        """From now on; the oldest of more are passed over."""
         with self._change:
             self._most = frames
+            if self._source.live:
+                self._make_room(frames)
 
     def close(self) -> None:
         """Tell the thread to end; it closes the source after the read that is under way."""
@@ -163,14 +165,17 @@ class ThreadReader:
         with self._change:
             if self._source.live:
                 room = min(self._most, max(1, _AHEAD_BYTES // max(1, reading.captured.picture.nbytes)))
-                while len(self._ahead) >= room:
-                    self._ahead.popleft()
-                    self._skipped += 1
+                self._make_room(room - 1)
             else:
                 while self._ahead and not self._closed:
                     self._change.wait()
             self._ahead.append(reading)
         self._wake()
+
+    def _make_room(self, left: int) -> None:
+        while len(self._ahead) > left:
+            self._ahead.popleft()
+            self._skipped += 1
 
     def _wake(self) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
