@@ -235,6 +235,14 @@ class Pipeline:
             return reconstruct_plate(_placed(frames), kept)
         return reconstruct_plate(*_at_scale(list(range(len(frames))), frames, kept, *size))
 
+    def show_sent(self, frames: Tensor | Packed, longest: int) -> Tensor:
+        """Frames (B, C, H, W) as they were sent, zero where nothing was, for people's eyes, as `show` gives them.
+
+        Where that is smaller than the frame, each pixel is a mean of those below it, holes included.
+        """
+        size = fitted(frames.shape[2], frames.shape[3], longest)
+        return frames.as_sent(*size) if isinstance(frames, Packed) else resize(frames, *size)
+
     def probe_input(self, pictures: Tensor, seeds: Tensor | None = None) -> Tensor:
         """What STRIP looks at, (B, channels, height, width) of the network: whole pictures (B, C, H, W) in [0, 1].
 

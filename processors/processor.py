@@ -16,6 +16,7 @@ from processors.arrivals.key_recall import KeyRecall
 from processors.arrivals.partitions import Inbox
 from processors.arrivals.progress import PartitionProgress
 from processors.device.loop import DeviceLoop
+from processors.device.previews import PreviewTurns
 from processors.device.serving import Serving
 from processors.device.strip_queue import DeviceTurns
 from processors.device.work import Failed
@@ -27,7 +28,6 @@ from schemas.errors import OverQuota, OverSize, WireError
 from schemas.frame import is_key_frame
 from schemas.keys import KeyRing
 from schemas.runtime import trace
-from schemas.runtime.throttle import Throttle
 
 log = structlog.get_logger()
 
@@ -71,7 +71,7 @@ class Processor:
             serving,
             turns,
             metrics,
-            preview_due=Throttle[str](settings.preview_interval_s).take,
+            wanted=PreviewTurns(settings).take,
             conclude=self.outbox.conclude,
             waits=self._release,
             over_quota=self._refuse_over_quota,

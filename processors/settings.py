@@ -102,6 +102,8 @@ class ProcessorSettings(BaseModel):
 
     preview_interval_s: float = Field(default=1.0, ge=0)
     """At most one preview of each camera in this time."""
+    as_sent_interval_s: float = Field(default=5.0, ge=0)
+    """At most one picture with its holes, as it was sent, of each camera in this time, and one of a probe."""
     preview_side: int = Field(default=384, ge=16, le=8192)
     """Of its longer side in pixels, at most; see `processors.pipeline.Pipeline.show`."""
     commit_interval_s: float = Field(default=0.2, gt=0)

@@ -15,6 +15,7 @@ import structlog
 from producers.faults import FaultPlan
 from producers.gate.motion import MotionGate
 from producers.metrics import Instruments
+from producers.naps import Nap
 from producers.publisher import Broker, LinkSettings, Publisher
 from producers.publisher.commands import CameraControl
 from producers.reader import Reader, Reading, read_from
@@ -81,7 +82,9 @@ class Camera:
         self._key = key
         self._instruments = instruments
         self._turns = turns or Turns()
-        self._control = CameraControl(folder, key, settings.encoding)
+        self._nap = Nap()
+        self._control = CameraControl(folder, key, settings.encoding, rate=settings.fps)
+        self._control.on_rate = self._nap.end
         self._temporal = TemporalEncoder(settings.unchanged_rms)
         self._gate = MotionGate(settings.motion) if settings.motion is not None else None
         self._faults = FaultPlan((), 0)
@@ -201,14 +204,22 @@ class Camera:
     async def _capture(self) -> None:
         source, self._source = self._source, None
         assert source is not None
-        paced = self.settings.fps > 0
-        reader = read_from(source, 1 if paced else _AHEAD)
+        reader = read_from(source, self._ahead)
         try:
-            ended = await (self._capture_paced if paced else self._capture_unpaced)(reader, source.live)
+            over = None
+            while over is None:
+                reader.keep_ahead(self._ahead)
+                paced = self._control.rate > 0
+                over = await (self._capture_paced if paced else self._capture_unpaced)(reader, source.live)
         finally:
             reader.close()
-        if ended:
+        if over:
             self.finish()
+
+    @property
+    def _ahead(self) -> int:
+        """Frames of a live source that may wait: at a rate of its own, a camera takes the newest."""
+        return 1 if self._control.rate else _AHEAD
 
     def _in_hours(self) -> bool:
         schedule = self.settings.schedule
@@ -228,20 +239,26 @@ class Camera:
         finally:
             self.resting = False
 
-    async def _capture_paced(self, reader: Reader, live: bool) -> bool:
-        """Frame k at start + k / fps, whatever the broker does: the spool takes what it cannot.
+    async def _capture_paced(self, reader: Reader, live: bool) -> bool | None:
+        """Frame k at start + k / rate, whatever the broker does: the spool takes what it cannot.
 
-        Returns whether the source has ended; else the hours have, in which the camera sends.
+        Returns True when the source has ended, False when the hours have in which the camera sends, None when it is
+        told to send all that comes. At another rate it goes on from its last frame.
         """
-        period_s = 1 / self.settings.fps
-        due = time.monotonic() + self._phase_s
+        rate = self._control.rate
+        last = time.monotonic() + self._phase_s - 1 / rate
         self._phase_s = 0.0
-        while True:
+        while rate > 0:
+            due = last + 1 / rate
             late_s = time.monotonic() - due
-            await asyncio.sleep(max(0.0, -late_s))
+            await (self._nap.take(-late_s) if late_s < 0 else asyncio.sleep(0))
+            if self._control.rate != rate:
+                if (rate := self._control.rate) > 0:
+                    last = max(last, time.monotonic() - 1 / rate)
+                continue
             if not self._in_hours():
                 return False
-            if late_s > (period_s if live else _LATE_S):
+            if late_s > (1 / rate if live else _LATE_S):
                 due += late_s
             if self._is_off():
                 await self._stay_off(reader)
@@ -251,15 +268,16 @@ class Camera:
             if reading is None:
                 return True
             await self._publish(reader, reading)
-            due += period_s
+            last = due
+        return None
 
-    async def _capture_unpaced(self, reader: Reader, live: bool) -> bool:
+    async def _capture_unpaced(self, reader: Reader, live: bool) -> bool | None:
         """As fast as the window allows; a live source as fast as it gives, into the spool.
 
-        Returns what `_capture_paced` does.
+        Returns what `_capture_paced` does, None when it is told a rate.
         """
         turn = 0
-        while True:
+        while not self._control.rate:
             turn += 1
             if turn % _TURNS == 0:
                 await asyncio.sleep(0)
@@ -273,6 +291,7 @@ class Camera:
             if reading is None:
                 return True
             await self._publish(reader, reading)
+        return None
 
     def _is_off(self) -> bool:
         return not self._control.enabled or self._faults.is_dark(time.time_ns() // 10**6)
@@ -361,7 +380,7 @@ class Camera:
             width=width,
             height=height,
             channels=channels,
-            frames_per_second=self.settings.fps,
+            frames_per_second=self._control.rate,
             dropped_per_block=encoding.dropped_per_block,
             probe_share=encoding.probe_share,
             profile=encoding.profile,  # type: ignore[arg-type]  # checked in Encoding

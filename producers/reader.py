@@ -36,6 +36,9 @@ class Reader(Protocol):
     def discard(self) -> None:
         """Drop what was read ahead of a live source."""
 
+    def keep_ahead(self, frames: int) -> None:
+        """How many frames of a live source may wait, its newest ones."""
+
     def close(self) -> None:
         """Stop reading and close the source."""
 
@@ -67,6 +70,9 @@ class InlineReader:
     def discard(self) -> None:
         """Nothing is read ahead."""
 
+    def keep_ahead(self, frames: int) -> None:
+        """Nothing is read ahead."""
+
     def close(self) -> None:
         """Close the source."""
         self._source.close()
@@ -82,7 +88,7 @@ class ThreadReader:
 
     def __init__(self, source: Source, ahead: int = 1) -> None:
         self._source = source
-        self._most = ahead if source.live else 1
+        self._most = ahead
         self._loop = asyncio.get_running_loop()
         self._ready = asyncio.Event()
         self._change = threading.Condition()
@@ -123,6 +129,13 @@ class ThreadReader:
                 self._ahead.clear()
                 self._skipped = 0
 
+    def keep_ahead(self, frames: int) -> None:
+        """From now on; the oldest of more are passed over."""
+        with self._change:
+            self._most = frames
+            if self._source.live:
+                self._make_room(frames)
+
     def close(self) -> None:
         """Tell the thread to end; it closes the source after the read that is under way."""
         with self._change:
@@ -152,14 +165,17 @@ class ThreadReader:
         with self._change:
             if self._source.live:
                 room = min(self._most, max(1, _AHEAD_BYTES // max(1, reading.captured.picture.nbytes)))
-                while len(self._ahead) >= room:
-                    self._ahead.popleft()
-                    self._skipped += 1
+                self._make_room(room - 1)
             else:
                 while self._ahead and not self._closed:
                     self._change.wait()
             self._ahead.append(reading)
         self._wake()
+
+    def _make_room(self, left: int) -> None:
+        while len(self._ahead) > left:
+            self._ahead.popleft()
+            self._skipped += 1
 
     def _wake(self) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits

@@ -14,6 +14,8 @@ CAMERAS_AT_HAND: Final = 16_384
 the least used give way, and cost the work again."""
 MAX_FRAMES_PER_SECOND: Final = 1000
 """Of one camera."""
+LEAST_FRAMES_PER_SECOND: Final = 1 / 3600
+"""Of a camera that is told its rate: one in an hour. Which sends none is paused."""
 MAX_AHEAD_MS: Final = 5 * 60_000
 """How far ahead of its receiver's clock a command or request may be issued: one of the far future, once obeyed, would
 shut out every later one."""

@@ -133,7 +133,7 @@ class Turn(_message.Message):
     def __init__(self, connection: _Optional[int] = ..., message: _Optional[int] = ..., at_ms: _Optional[int] = ...) -> None: ...
 
 class Told(_message.Message):
-    __slots__ = ("issued_ms", "dropped_per_block", "probe_share", "profile", "enabled", "asked_ms", "asked_share")
+    __slots__ = ("issued_ms", "dropped_per_block", "probe_share", "profile", "enabled", "asked_ms", "asked_share", "frames_per_second")
     ISSUED_MS_FIELD_NUMBER: _ClassVar[int]
     DROPPED_PER_BLOCK_FIELD_NUMBER: _ClassVar[int]
     PROBE_SHARE_FIELD_NUMBER: _ClassVar[int]
@@ -141,6 +141,7 @@ class Told(_message.Message):
     ENABLED_FIELD_NUMBER: _ClassVar[int]
     ASKED_MS_FIELD_NUMBER: _ClassVar[int]
     ASKED_SHARE_FIELD_NUMBER: _ClassVar[int]
+    FRAMES_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
     issued_ms: int
     dropped_per_block: int
     probe_share: float
@@ -148,7 +149,8 @@ class Told(_message.Message):
     enabled: bool
     asked_ms: int
     asked_share: float
-    def __init__(self, issued_ms: _Optional[int] = ..., dropped_per_block: _Optional[int] = ..., probe_share: _Optional[float] = ..., profile: _Optional[_Union[Profile, str]] = ..., enabled: _Optional[bool] = ..., asked_ms: _Optional[int] = ..., asked_share: _Optional[float] = ...) -> None: ...
+    frames_per_second: float
+    def __init__(self, issued_ms: _Optional[int] = ..., dropped_per_block: _Optional[int] = ..., probe_share: _Optional[float] = ..., profile: _Optional[_Union[Profile, str]] = ..., enabled: _Optional[bool] = ..., asked_ms: _Optional[int] = ..., asked_share: _Optional[float] = ..., frames_per_second: _Optional[float] = ...) -> None: ...
 
 class Meta(_message.Message):
     __slots__ = ("install_id", "boot_id", "width", "height", "channels", "frames_per_second", "dropped_per_block", "probe_share", "profile", "source", "software", "key_generation", "turn", "told", "tag")
@@ -215,13 +217,14 @@ class KeyRequest(_message.Message):
     def __init__(self, boot_id: _Optional[int] = ..., seq: _Optional[int] = ..., key_generation: _Optional[int] = ..., tag: _Optional[int] = ...) -> None: ...
 
 class Command(_message.Message):
-    __slots__ = ("issued_ms", "dropped_per_block", "probe_share", "profile", "enabled", "reset", "key_generation", "tag")
+    __slots__ = ("issued_ms", "dropped_per_block", "probe_share", "profile", "enabled", "reset", "frames_per_second", "key_generation", "tag")
     ISSUED_MS_FIELD_NUMBER: _ClassVar[int]
     DROPPED_PER_BLOCK_FIELD_NUMBER: _ClassVar[int]
     PROBE_SHARE_FIELD_NUMBER: _ClassVar[int]
     PROFILE_FIELD_NUMBER: _ClassVar[int]
     ENABLED_FIELD_NUMBER: _ClassVar[int]
     RESET_FIELD_NUMBER: _ClassVar[int]
+    FRAMES_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
     KEY_GENERATION_FIELD_NUMBER: _ClassVar[int]
     TAG_FIELD_NUMBER: _ClassVar[int]
     issued_ms: int
@@ -230,9 +233,10 @@ class Command(_message.Message):
     profile: Profile
     enabled: bool
     reset: bool
+    frames_per_second: float
     key_generation: int
     tag: int
-    def __init__(self, issued_ms: _Optional[int] = ..., dropped_per_block: _Optional[int] = ..., probe_share: _Optional[float] = ..., profile: _Optional[_Union[Profile, str]] = ..., enabled: _Optional[bool] = ..., reset: _Optional[bool] = ..., key_generation: _Optional[int] = ..., tag: _Optional[int] = ...) -> None: ...
+    def __init__(self, issued_ms: _Optional[int] = ..., dropped_per_block: _Optional[int] = ..., probe_share: _Optional[float] = ..., profile: _Optional[_Union[Profile, str]] = ..., enabled: _Optional[bool] = ..., reset: _Optional[bool] = ..., frames_per_second: _Optional[float] = ..., key_generation: _Optional[int] = ..., tag: _Optional[int] = ...) -> None: ...
 
 class ProbeRequest(_message.Message):
     __slots__ = ("issued_ms", "probe_share", "key_generation", "tag")
@@ -247,7 +251,7 @@ class ProbeRequest(_message.Message):
     def __init__(self, issued_ms: _Optional[int] = ..., probe_share: _Optional[float] = ..., key_generation: _Optional[int] = ..., tag: _Optional[int] = ...) -> None: ...
 
 class Verdict(_message.Message):
-    __slots__ = ("boot_id", "seq", "captured_ms", "processed_ms", "class_id", "class_name", "confidence", "model_id", "policy", "truth", "width", "height", "channels", "dropped_per_block", "profile", "frame_bytes", "pixel_bytes", "strip", "entropy_bits", "threshold_bits", "flagged", "preview", "evidence", "composed", "whole", "tag")
+    __slots__ = ("boot_id", "seq", "captured_ms", "processed_ms", "class_id", "class_name", "confidence", "model_id", "policy", "truth", "width", "height", "channels", "dropped_per_block", "profile", "frame_bytes", "pixel_bytes", "strip", "entropy_bits", "threshold_bits", "flagged", "preview", "evidence", "composed", "whole", "as_sent", "tag")
     BOOT_ID_FIELD_NUMBER: _ClassVar[int]
     SEQ_FIELD_NUMBER: _ClassVar[int]
     CAPTURED_MS_FIELD_NUMBER: _ClassVar[int]
@@ -273,6 +277,7 @@ class Verdict(_message.Message):
     EVIDENCE_FIELD_NUMBER: _ClassVar[int]
     COMPOSED_FIELD_NUMBER: _ClassVar[int]
     WHOLE_FIELD_NUMBER: _ClassVar[int]
+    AS_SENT_FIELD_NUMBER: _ClassVar[int]
     TAG_FIELD_NUMBER: _ClassVar[int]
     boot_id: int
     seq: int
@@ -299,8 +304,9 @@ class Verdict(_message.Message):
     evidence: bytes
     composed: bool
     whole: bool
+    as_sent: bytes
     tag: int
-    def __init__(self, boot_id: _Optional[int] = ..., seq: _Optional[int] = ..., captured_ms: _Optional[int] = ..., processed_ms: _Optional[int] = ..., class_id: _Optional[int] = ..., class_name: _Optional[str] = ..., confidence: _Optional[float] = ..., model_id: _Optional[str] = ..., policy: _Optional[str] = ..., truth: _Optional[int] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., channels: _Optional[int] = ..., dropped_per_block: _Optional[int] = ..., profile: _Optional[_Union[Profile, str]] = ..., frame_bytes: _Optional[int] = ..., pixel_bytes: _Optional[int] = ..., strip: _Optional[_Union[StripOutcome, str]] = ..., entropy_bits: _Optional[float] = ..., threshold_bits: _Optional[float] = ..., flagged: _Optional[bool] = ..., preview: _Optional[bytes] = ..., evidence: _Optional[bytes] = ..., composed: _Optional[bool] = ..., whole: _Optional[bool] = ..., tag: _Optional[int] = ...) -> None: ...
+    def __init__(self, boot_id: _Optional[int] = ..., seq: _Optional[int] = ..., captured_ms: _Optional[int] = ..., processed_ms: _Optional[int] = ..., class_id: _Optional[int] = ..., class_name: _Optional[str] = ..., confidence: _Optional[float] = ..., model_id: _Optional[str] = ..., policy: _Optional[str] = ..., truth: _Optional[int] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., channels: _Optional[int] = ..., dropped_per_block: _Optional[int] = ..., profile: _Optional[_Union[Profile, str]] = ..., frame_bytes: _Optional[int] = ..., pixel_bytes: _Optional[int] = ..., strip: _Optional[_Union[StripOutcome, str]] = ..., entropy_bits: _Optional[float] = ..., threshold_bits: _Optional[float] = ..., flagged: _Optional[bool] = ..., preview: _Optional[bytes] = ..., evidence: _Optional[bytes] = ..., composed: _Optional[bool] = ..., whole: _Optional[bool] = ..., as_sent: _Optional[bytes] = ..., tag: _Optional[int] = ...) -> None: ...
 
 class Alert(_message.Message):
     __slots__ = ("alert_id", "camera_id", "kind", "raised_ms", "boot_id", "frames", "checked", "flagged", "mean_entropy_bits", "threshold_bits", "thumbnail", "baseline_bits", "evidence_octaves", "whole", "class_id", "tag")

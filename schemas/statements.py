@@ -17,6 +17,7 @@ from schemas.tags import Purpose, Tagger
 
 PREVIEW: Final = "preview"
 EVIDENCE: Final = "evidence"
+AS_SENT: Final = "as sent"
 THUMBNAIL: Final = "thumbnail"
 
 Statement = TypeVar("Statement", Verdict, DeadLetter, Alert)
@@ -54,22 +55,24 @@ def open_statement(kind: type[Statement], camera_id: str, payload: bytes, keys: 
 
 
 def seal_pictures(verdict: Verdict, camera_id: CameraId, keys: KeyRing) -> None:
-    """Seal the preview and the evidence that a verdict carries."""
+    """Seal the preview, the evidence and the picture as it was sent that a verdict carries."""
     frame = Identity(camera_id, verdict.boot_id, verdict.seq)
     verdict.preview = keys.previews.seal(verdict.preview, frame, PREVIEW)
     verdict.evidence = keys.previews.seal(verdict.evidence, frame, EVIDENCE)
+    verdict.as_sent = keys.previews.seal(verdict.as_sent, frame, AS_SENT)
 
 
 def open_pictures(verdict: Verdict, camera_id: CameraId, keys: KeyRing) -> None:
     """Open them; a reader without the key to them goes without. `Malformed` when they are another frame's."""
-    if not (verdict.preview or verdict.evidence):
+    if not (verdict.preview or verdict.evidence or verdict.as_sent):
         return
     if not keys.reads_previews:
-        verdict.preview = verdict.evidence = b""
+        verdict.preview = verdict.evidence = verdict.as_sent = b""
         return
     frame = Identity(camera_id, verdict.boot_id, verdict.seq)
     verdict.preview = keys.previews.open(verdict.preview, frame, PREVIEW)
     verdict.evidence = keys.previews.open(verdict.evidence, frame, EVIDENCE)
+    verdict.as_sent = keys.previews.open(verdict.as_sent, frame, AS_SENT)
 
 
 def sealed_alert(alert: Alert, keys: KeyRing) -> bytes:

@@ -84,7 +84,8 @@ async def _camera(desk: Desk, request: Request) -> Response:
     card, camera = desk.fleet.card(name), desk.fleet.camera(name)
     if card is None or camera is None:
         return no(404, f"no camera is known as {name}")
-    return JSONResponse(card_json(card) | {"settings": settings_of(camera.meta)})
+    pictures = {way: shown and shown.told() for way, shown in desk.fleet.ways(name)._asdict().items()}
+    return JSONResponse(card_json(card) | {"settings": settings_of(camera.meta), "pictures": pictures})
 
 
 async def _history(desk: Desk, request: Request) -> Response:
@@ -204,7 +205,7 @@ OPERATIONS: Final = (
         "GET", "/cameras", "The cameras, the worst first", _cameras,
         {"site": _TEXT, "state": {"enum": [state.value for state in State]}, "text": _TEXT, "page": _WHOLE},
     ),
-    Operation("GET", _CAMERA, "One camera and its settings", _camera),
+    Operation("GET", _CAMERA, "One camera, its settings and its last pictures", _camera),
     Operation(
         "GET", f"{_CAMERA}/history", "Its past, in columns by time", _history, {"range": {"enum": list(RANGES)}}
     ),
@@ -213,6 +214,7 @@ OPERATIONS: Final = (
         body=_fields(
             drop=_NUMBER, probes=_NUMBER, profile={"enum": ["raw", "lossless", "temporal"]},
             enabled={"type": "boolean"}, reset={"type": "boolean"},
+            fps={"type": "number", "description": "Frames a second; 0 lets the camera's own rate hold again"},
         ),
         needed=Right.OPERATOR,
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 from urllib.parse import urlencode
@@ -12,10 +13,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from consumers.console.cards import Card
 from consumers.console.commands import changes_of, settings_of
 from consumers.console.desk import Desk
 from consumers.console.gate import form_of, may, no, session_of
 from consumers.console.history import RANGES, alerts_of, history
+from consumers.console.pictures import Ways
 from consumers.console.stream import Streams
 from consumers.console.users import Right
 from consumers.database.tables import quarantine
@@ -51,6 +54,7 @@ async def _page(desk: Desk, request: Request) -> Response:
         request,
         "camera.html",
         card=card,
+        ways=desk.fleet.ways(name),
         settings=settings_of(camera.meta),
         entropy=camera.entropy_bits,
         flagged=camera.flagged_share(),
@@ -77,17 +81,23 @@ def flagged_frames(desk: Desk, name: str) -> list[str]:
 
 
 async def _live(desk: Desk, streams: Streams, request: Request) -> Response:
-    name, shown = name_of(request), None
+    return streams.answer(changes_on(desk, name_of(request)))
+
+
+def changes_on(desk: Desk, name: str) -> Callable[[], str]:
+    """What gives the parts of a camera's page that changed since its last call; empty without any."""
+    shown: tuple[Card, Ways] | None = None
 
     def changed() -> str:
         nonlocal shown
         card = desk.fleet.card(name)
-        if card is None or card == shown:
+        now = (card, desk.fleet.ways(name)) if card is not None else None
+        if now is None or now == shown:
             return ""
-        shown = card
-        return desk.render("now.html", card=card, pushed=True)
+        shown = now
+        return desk.render("now.html", card=now[0], ways=now[1], pushed=True)
 
-    return streams.answer(changed)
+    return changed
 
 
 async def _history(desk: Desk, request: Request) -> Response:

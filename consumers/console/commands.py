@@ -12,19 +12,22 @@ from schemas.errors import ConfigError
 from schemas.frame import PROFILES
 from schemas.identity import CameraId, camera_id
 from schemas.keys import KeyRing
+from schemas.limits import LEAST_FRAMES_PER_SECOND, MAX_FRAMES_PER_SECOND
 from schemas.pointillist_pb2 import Command, Meta
 
 OBEYED_S: Final = 8.0
 """So long an answer is waited for; the command stays at the broker for a camera that is away."""
 MOST_DROPPED: Final = 56
-SETTINGS: Final = ("dropped_per_block", "probe_share", "profile", "enabled")
+SETTINGS: Final = ("dropped_per_block", "probe_share", "profile", "enabled", "frames_per_second")
+_KNOWN: Final = "drop, probes, profile, enabled or fps"
 NAMES: Final = {number: name for name, number in PROFILES.items()}
 
 
 def changes_of(fields: Mapping[str, Any]) -> dict[str, Any]:
     """What is to be set, by the names of `Command`; ConfigError in one line for what cannot be.
 
-    `drop` is a share of the pixels, `probes` a share of the frames, `profile` a name, `enabled` a flag.
+    `drop` is a share of the pixels, `probes` a share of the frames, `profile` a name, `enabled` a flag, `fps` frames a
+    second, 0 for the camera's own rate.
     """
     found: dict[str, Any] = {}
     for name, value in fields.items():
@@ -40,21 +43,37 @@ def changes_of(fields: Mapping[str, Any]) -> dict[str, Any]:
             if value not in (True, False, "true", "false"):
                 raise ConfigError(f"enabled: expected true or false, got {str(value)[:40]!r}")
             found["enabled"] = value in (True, "true")
+        elif name == "fps":
+            found["frames_per_second"] = _rate(name, value)
         else:
-            raise ConfigError(f"expected drop, probes, profile or enabled, got {str(name)[:40]!r}")
+            raise ConfigError(f"expected {_KNOWN}, got {str(name)[:40]!r}")
     if not found:
-        raise ConfigError("expected drop, probes, profile or enabled, got nothing to change")
+        raise ConfigError(f"expected {_KNOWN}, got nothing to change")
     return found
 
 
-def _share(name: str, value: Any, most: float) -> float:
+def _number(value: Any) -> float:
     try:
-        share = float(value)
-    except (TypeError, ValueError):
-        share = math.nan
-    if isinstance(value, bool) or not 0 <= share <= most:
+        return math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
+
+
+def _share(name: str, value: Any, most: float) -> float:
+    share = _number(value)
+    if not 0 <= share <= most:
         raise ConfigError(f"{name}: expected a share from 0 to {most:g}, got {str(value)[:40]!r}")
     return share
+
+
+def _rate(name: str, value: Any) -> float:
+    rate = _number(value)
+    if rate != 0 and not LEAST_FRAMES_PER_SECOND <= rate <= MAX_FRAMES_PER_SECOND:
+        raise ConfigError(
+            f"{name}: expected 1/3600 to {MAX_FRAMES_PER_SECOND} frames a second, or 0 for the camera's own rate, "
+            f"got {str(value)[:40]!r}"
+        )
+    return rate
 
 
 def command_of(meta: Meta | None, changes: Mapping[str, Any]) -> Command:

@@ -102,5 +102,6 @@ class Feed:
         recorded_ms = time.time_ns() // 10**6
         batch = read(records, self._settings, self._keys, recorded_ms)
         rows = [frame_row(key, verdict, recorded_ms) for key, verdict in batch.verdicts.items()]
-        pictures: dict[FrameKey, bytes] = {key: v.preview for key, v in batch.verdicts.items() if v.preview}
-        self._fleet.take(rows, pictures, monotonic_ms())
+        rebuilt: dict[FrameKey, bytes] = {key: v.preview for key, v in batch.verdicts.items() if v.preview}
+        sent: dict[FrameKey, bytes] = {key: v.as_sent for key, v in batch.verdicts.items() if v.as_sent}
+        self._fleet.take(rows, rebuilt, sent, monotonic_ms())

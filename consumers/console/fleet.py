@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from consumers.board.camera import Camera, follows
+from consumers.board.camera import Camera
 from consumers.console.cards import Card, Watched
+from consumers.console.pictures import AS_SENT, REBUILT, WHOLE, Pictures, Shown, Ways
 from consumers.console.states import State
 from consumers.reading.batch import FrameKey
 from consumers.reading.rows import CameraRow, FrameRow
@@ -59,8 +60,10 @@ class Fleet:
         self._all_at_ms = 0
         self._forgotten: dict[str, int] = {}
         """When people forgot a camera, in Unix time: frames recorded before do not bring it back."""
-        self._pictures: OrderedDict[str, tuple[FrameKey, bytes]] = OrderedDict()
-        self._picture_bytes = 0
+        most = self._bounds.preview_bytes
+        self._pictures = {
+            kind: Pictures(kind, share) for kind, share in ((REBUILT, most), (AS_SENT, most // 2), (WHOLE, most // 2))
+        }
         self._views: dict[Query, View] = {}
         self.version = 0
         """Raised with every change that a page could show."""
@@ -69,16 +72,22 @@ class Fleet:
 
     # What comes
 
-    def take(self, rows: Sequence[FrameRow], pictures: Mapping[FrameKey, bytes], now_ms: int) -> None:
+    def take(
+        self, rows: Sequence[FrameRow], rebuilt: Mapping[FrameKey, bytes], sent: Mapping[FrameKey, bytes], now_ms: int
+    ) -> None:
         """Verdicts, and the pictures that came with some of them. `now_ms` is on a monotonic clock."""
         for row in rows:
             if row.recorded_ms <= self._forgotten.get(row.camera, -1):
                 continue
             self._watch(row.camera).take(row, now_ms)
             self._touched.add(row.camera)
-        for key, picture in pictures.items():
-            if key[0] in self._watched:
-                self._see(key, picture, now_ms)
+            key = row[:3]
+            if (jpeg := rebuilt.get(key)) and self._pictures[REBUILT].keep(row, jpeg):
+                watched = self._watched[row.camera]
+                watched.pictures += 1
+                watched.health.see(jpeg, now_ms)
+            if jpeg := sent.get(key):
+                self._pictures[WHOLE if row.whole else AS_SENT].keep(row, jpeg)
         self._make_room()
 
     def say(self, status: CameraRow, age_ms: int, now_ms: int) -> None:
@@ -197,9 +206,14 @@ class Fleet:
         """How many cameras have one."""
         return sum(1 for card in self._order if card.state is State.ALERT)
 
-    def picture(self, name: str) -> tuple[FrameKey, bytes] | None:
-        """The camera's last picture as JPEG and whose it is, while it is kept."""
-        return self._pictures.get(name)
+    def picture(self, name: str, kind: str = REBUILT) -> Shown | None:
+        """The camera's last picture of a `kind`, while it is kept."""
+        found = self._pictures.get(kind)
+        return found.get(name) if found is not None else None
+
+    def ways(self, name: str) -> Ways:
+        """Its last picture three ways."""
+        return Ways(self.picture(name, AS_SENT), self.picture(name), self.picture(name, WHOLE))
 
     # Bounds
 
@@ -211,21 +225,6 @@ class Fleet:
             self._watched.move_to_end(name)
         return watched
 
-    def _see(self, key: FrameKey, picture: bytes, now_ms: int) -> None:
-        name, boot, seq = key
-        held = self._pictures.get(name)
-        if held is not None and not follows(boot, seq, *held[0][1:]):
-            return
-        self._pictures[name] = (key, picture)
-        self._pictures.move_to_end(name)
-        self._picture_bytes += len(picture) - (len(held[1]) if held else 0)
-        watched = self._watched[name]
-        watched.pictures += 1
-        watched.health.see(picture, now_ms)
-        while self._pictures and self._picture_bytes > self._bounds.preview_bytes:
-            _, (_, dropped) = self._pictures.popitem(last=False)
-            self._picture_bytes -= len(dropped)
-
     def _make_room(self) -> None:
         while len(self._watched) > CAMERAS_AT_HAND + self._bounds.strangers:
             self._drop(next(iter(self._watched)))
@@ -233,7 +232,6 @@ class Fleet:
     def _drop(self, name: str) -> None:
         self._watched.pop(name, None)
         self._cards.pop(name, None)
-        held = self._pictures.pop(name, None)
-        if held is not None:
-            self._picture_bytes -= len(held[1])
+        for pictures in self._pictures.values():
+            pictures.drop(name)
         self._touched.add(name)

@@ -15,6 +15,7 @@ from consumers.console.cards import Card
 from consumers.console.desk import Desk
 from consumers.console.fleet import Query, View
 from consumers.console.gate import form_of, may, no, session_of
+from consumers.console.pictures import REBUILT
 from consumers.console.states import State
 from consumers.console.stream import Streams
 from consumers.console.users import Right
@@ -29,6 +30,7 @@ def fleet_routes(desk: Desk, streams: Streams) -> list[Route]:
         Route("/fleet/live", partial(_live, desk, streams)),
         Route("/live", partial(_header_live, desk, streams)),
         Route("/picture/{site}/{camera}.jpg", partial(_picture, desk)),
+        Route("/picture/{site}/{camera}/{kind}.jpg", partial(_picture, desk)),
         Route("/fleet/forget", partial(_forget, desk), methods=["POST"]),
     ]
 
@@ -110,12 +112,13 @@ def _frame(view: View) -> object:
 
 
 async def _picture(desk: Desk, request: Request) -> Response:
-    found = desk.fleet.picture(f"{request.path_params['site']}/{request.path_params['camera']}")
+    asked = request.path_params
+    found = desk.fleet.picture(f"{asked['site']}/{asked['camera']}", asked.get("kind", REBUILT))
     if found is None:
         return no(404, "no picture of this camera is kept")
     # Each picture has an address of its own, so that no browser asks twice.
     headers = {"cache-control": "private, max-age=60"} if request.url.query else {}
-    return Response(found[1], media_type="image/jpeg", headers=headers)
+    return Response(found.jpeg, media_type="image/jpeg", headers=headers)
 
 
 async def _forget(desk: Desk, request: Request) -> Response:

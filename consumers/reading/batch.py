@@ -165,7 +165,7 @@ def _take_verdict(batch: Batch, record: Record, keys: KeyRing) -> None:
             open_pictures(verdict, camera, keys)
         except Malformed as error:  # the verdict stands without them
             log.error("pictures_not_opened", error=str(error))
-            verdict.preview = verdict.evidence = b""
+            verdict.preview = verdict.evidence = verdict.as_sent = b""
     batch.partitions[camera] = record.partition
 
 

@@ -77,6 +77,7 @@ def _settings(meta: Meta) -> list[dict[str, Any]]:
         ("dropped_per_block", meta.dropped_per_block, commanded("dropped_per_block"), None),
         ("probe_share", meta.probe_share, commanded("probe_share"), asked),
         ("profile", names.get(meta.profile), names.get(profile), None),
+        ("frames_per_second", meta.frames_per_second, commanded("frames_per_second"), None),
         ("enabled", meta.told.enabled or not meta.told.HasField("enabled"), commanded("enabled"), None),
     ]
     return [{"setting": n, "is": now, "commanded": command, "asked": request} for n, now, command, request in rows]

@@ -194,8 +194,8 @@ class _Run:
         """A command that a camera remembers holds, but not without a word, where this run asks for something else."""
         found = []
         for camera in scenario.cameras():
-            told = read_told(self._layout.spool / camera.camera_id, camera.encoding)
-            if overridden(camera.encoding, told):
+            told = read_told(self._layout.spool / camera.camera_id, camera.encoding, camera.fps)
+            if overridden(camera.encoding, camera.fps, told):
                 found.append(camera.camera_id)
         if found:
             self._live.say(

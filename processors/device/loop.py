@@ -17,6 +17,7 @@ from typing import TypeVar
 
 from processors.arrivals.frames import TakenFrame
 from processors.device.microbatch import MicroBatcher
+from processors.device.previews import Wanted
 from processors.device.probes import Probe, StripFinding
 from processors.device.serving import Serving
 from processors.device.strip_queue import DeviceTurns, StripQueue
@@ -41,11 +42,12 @@ class Classification:
     shown: Picture | None
     probe: Probe | None
     finding: StripFinding | None = None
+    as_sent: Picture | None = None
 
     @property
     def held_bytes(self) -> int:
         """Memory that it keeps while it waits for STRIP."""
-        shown = self.shown.nbytes if self.shown is not None else 0
+        shown = sum(picture.nbytes for picture in (self.shown, self.as_sent) if picture is not None)
         probe = self.probe.nbytes if self.probe is not None else 0
         return self.taken.frame_bytes + shown + probe
 
@@ -64,19 +66,19 @@ class DeviceLoop:
         turns: DeviceTurns,
         metrics: ProcessorMetrics,
         *,
-        preview_due: Callable[[str, float], bool],
+        wanted: Callable[[TakenFrame, float], Wanted],
         conclude: Conclude,
         waits: Callable[[TakenFrame], None],
         over_quota: Callable[[Sequence[TakenFrame]], None],
     ) -> None:
-        """`preview_due` says whether a camera's picture is wanted now. Each frame that was `put` goes to `conclude` or
-        to `over_quota` unless it is discarded; `waits` hears of those that wait for STRIP meanwhile.
+        """`wanted` says which pictures of a frame people are to be shown, at a monotonic time. Each frame that was
+        `put` goes to `conclude` or to `over_quota` unless it is discarded; `waits` hears of those that wait for STRIP.
         """
         self._settings = settings
         self._serving = serving
         self._turns = turns
         self._metrics = metrics
-        self._preview_due = preview_due
+        self._wanted = wanted
         self._conclude = conclude
         self._waits = waits
         self._over_quota = over_quota
@@ -187,7 +189,7 @@ class DeviceLoop:
     async def _classify(self, batch: list[TakenFrame]) -> Callable[[], None]:
         serving = self._serving
         now_s = time.monotonic()
-        previews = [self._preview_due(taken.camera_id, now_s) for taken in batch]
+        previews = [self._wanted(taken, now_s) for taken in batch]
         self._metrics.batch.observe(len(batch))
         if trace.on():
             trace.stamp("device", *(taken.identity for taken in batch))
@@ -223,7 +225,10 @@ class DeviceLoop:
             if not isinstance(outcome, Found):
                 failed.append((taken, outcome))
                 continue
-            found = Classification(taken, serving, outcome.class_id, outcome.confidence, outcome.shown, outcome.probe)
+            found = Classification(
+                taken, serving, outcome.class_id, outcome.confidence, outcome.shown, outcome.probe,
+                as_sent=outcome.as_sent,
+            )  # fmt: skip
             if found.probe is None:
                 ready.append(found)
             elif not taken.frame.whole and 2 * len(self._probes) >= self._settings.strip_queue:

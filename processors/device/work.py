@@ -16,6 +16,7 @@ from processors.arrivals.frames import Shape, TakenFrame
 from processors.device.codebooks import DeviceCodebooks
 from processors.device.decode import Decoded, decoded_batch
 from processors.device.precision import arithmetic
+from processors.device.previews import Wanted
 from processors.device.probes import Probe, StripFinding, probes_of
 from processors.device.program import Program
 from processors.metrics import ProcessorMetrics
@@ -40,6 +41,8 @@ class Found:
     """(h, w, C) uint8 for people, when it was asked for; see `Pipeline.show`."""
     probe: Probe | None
     """What STRIP is to look at; None unless the frame is a probe or one of the sample of the others."""
+    as_sent: Picture | None = None
+    """(h, w, C) uint8, black where pixels were dropped, when it was asked for; see `Pipeline.show_sent`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +108,8 @@ class DeviceWork:
         self._metrics.stage(stage, time.perf_counter() - start)
 
     @torch.inference_mode()
-    def classify(self, batch: Sequence[TakenFrame], previews: Sequence[bool]) -> list[Outcome]:
-        """What is found in each frame of a batch of one shape; `previews` says whose picture to return for people.
+    def classify(self, batch: Sequence[TakenFrame], previews: Sequence[int]) -> list[Outcome]:
+        """What is found in each frame of a batch of one shape; `previews` says what to return for people, by `Wanted`.
 
         Where the batch fails, its frames go one by one, so that only those that fail alone come back as `Failed`; where
         memory runs out, its halves.
@@ -132,7 +135,7 @@ class DeviceWork:
             return Failed(self._stage, error)
         return Failed(self._stage, StageError(f"{type(error).__name__}: {error}"))
 
-    def _attempt(self, batch: Sequence[TakenFrame], previews: Sequence[bool]) -> list[Outcome]:
+    def _attempt(self, batch: Sequence[TakenFrame], previews: Sequence[int]) -> list[Outcome]:
         outcomes: list[Outcome | None] = [None] * len(batch)
         parts: list[tuple[Decoded, Tensor | None]] = []
 
@@ -160,8 +163,9 @@ class DeviceWork:
             class_ids, confidences = found.class_id.tolist(), found.confidence.tolist()
             ((decoded, draws),) = parts
             good = decoded.good
-            due = [i for i, index in enumerate(good) if previews[index]]
-            shown = self._show(frames, decoded.kept, found.rebuilt, due)
+            wanted = [previews[index] for index in good]
+            shown = self._show(frames, decoded.kept, found.rebuilt, wanted)
+            as_sent = self._show_sent(frames, wanted)
             self._stage = "strip"
             taken = [batch[index] for index in good]
             probes = probes_of(self.pipeline, taken, frames, decoded.sent, self._strip_dropped, self._recent, draws)
@@ -171,18 +175,28 @@ class DeviceWork:
                     self._metrics.stage_failed("classify")
                     outcomes[index] = Failed("classify", failure)
                     continue
-                outcomes[index] = Found(class_ids[i], confidences[i], shown.get(i), probes.get(i))
+                outcomes[index] = Found(class_ids[i], confidences[i], shown.get(i), probes.get(i), as_sent.get(i))
         return [outcome for outcome in outcomes if outcome is not None]
 
     def _show(
-        self, frames: Tensor | Packed, kept: Tensor, rebuilt: Tensor | None, due: list[int]
+        self, frames: Tensor | Packed, kept: Tensor, rebuilt: Tensor | None, wanted: Sequence[int]
     ) -> dict[int, Picture]:
-        """The pictures for people of the frames at the positions `due`."""
+        """The rebuilt pictures for people, by the positions of their frames."""
+        due = [i for i, each in enumerate(wanted) if each]
         if not due:
             return {}
         with self._clock("preview"):
             whole = None if rebuilt is None else rebuilt[due]
             shown = self.pipeline.show(frames[due], kept[due], self._preview_side, whole)
+            return {i: picture_of(picture) for i, picture in zip(due, shown, strict=True)}
+
+    def _show_sent(self, frames: Tensor | Packed, wanted: Sequence[int]) -> dict[int, Picture]:
+        """The pictures as they were sent, by the positions of their frames."""
+        due = [i for i, each in enumerate(wanted) if each == Wanted.BOTH]
+        if not due:
+            return {}
+        with self._clock("preview"):
+            shown = self.pipeline.show_sent(frames[due], self._preview_side)
             return {i: picture_of(picture) for i, picture in zip(due, shown, strict=True)}
 
     def _seeds(self, taken: Sequence[TakenFrame]) -> Tensor | None:

@@ -41,6 +41,7 @@ def verdict_record(
     done: Callable[[], None],
     preview: bytes = b"",
     evidence: bytes = b"",
+    as_sent: bytes = b"",
     *,
     composed: bool = False,
 ) -> Outgoing:
@@ -80,10 +81,11 @@ def verdict_record(
             verdict.flagged = finding.flagged
             verdict.composed = composed
     smaller = None
-    if preview or evidence:
+    if preview or evidence or as_sent:
         smaller = sign_statement(keys, taken.camera_id, verdict)
         verdict.preview = preview
         verdict.evidence = evidence
+        verdict.as_sent = as_sent
         seal_pictures(verdict, taken.camera_id, keys)
     headers = event_headers(PROCESSORS, Verdict, str(taken.identity))
     if taken.traceparent is not None:

@@ -15,7 +15,7 @@ from processors.arrivals.frames import TakenFrame
 from processors.device.loop import Classification
 from processors.device.work import Failed, picture_of
 from processors.results.delivery import Emitter
-from processors.results.preview import evidence_png, preview_jpeg
+from processors.results.preview import HOLES_QUALITY, evidence_png, preview_jpeg
 from processors.results.records import Outgoing, failed_record, key_request_record, refused_record, verdict_record
 from processors.results.repeats import Repeats
 from processors.settings import ProcessorSettings
@@ -101,11 +101,13 @@ class Outbox:
         """Ask the camera for a new key frame instead of the one that a frame names."""
         self._send(self._settings.events_topic, [key_request_record(taken, _nothing)])
 
-    def _verdict(self, found: Classification, preview: bytes = b"", evidence: bytes = b"") -> Outgoing:
+    def _verdict(
+        self, found: Classification, preview: bytes = b"", evidence: bytes = b"", as_sent: bytes = b""
+    ) -> Outgoing:
         taken = found.taken
         record = verdict_record(
             self._keys, taken, found.serving.model, found.class_id, found.confidence, found.finding, _nothing, preview,
-            evidence, composed=found.probe is not None and found.probe.composed,
+            evidence, as_sent, composed=found.probe is not None and found.probe.composed,
         )  # fmt: skip
         record.done = partial(self._written, taken, record)
         if trace.on():
@@ -132,7 +134,7 @@ class Outbox:
                     "pictures left out", frame=str(found.taken.identity), error=f"{type(pictures).__name__}: {pictures}"
                 )
                 self._pictures_failed()
-                pictures = b"", b""
+                pictures = b"", b"", b""
             records.append(self._verdict(found, *pictures))
         await self._emitter.send(self._settings.verdicts_topic, records)
 
@@ -162,7 +164,7 @@ def _nothing() -> None:
     """For a record that nobody waits for any more."""
 
 
-def _attempt(found: Classification) -> tuple[bytes, bytes] | Exception:
+def _attempt(found: Classification) -> tuple[bytes, bytes, bytes] | Exception:
     """The pictures of a frame, or why there are none: whatever a device or a decoder raises, the verdict stands."""
     try:
         return _pictures_of(found)
@@ -170,14 +172,18 @@ def _attempt(found: Classification) -> tuple[bytes, bytes] | Exception:
         return error
 
 
-def _pictures_of(found: Classification) -> tuple[bytes, bytes]:
-    """The preview and the evidence of a frame, each empty when there is none."""
+def _pictures_of(found: Classification) -> tuple[bytes, bytes, bytes]:
+    """The preview of a frame, its evidence, and it as it was sent, each empty when there is none."""
+    whole = found.taken.frame.whole
     preview = preview_jpeg(found.shown) if found.shown is not None else b""
+    as_sent = b""
+    if found.as_sent is not None:
+        as_sent = preview_jpeg(found.as_sent) if whole else preview_jpeg(found.as_sent, HOLES_QUALITY)
     if found.finding is None or not found.finding.flagged:
-        return preview, b""
-    if found.probe is not None and not found.taken.frame.whole:
-        return preview, evidence_png(picture_of(found.probe.picture))
-    return preview, evidence_png(_whole_picture(found.taken))
+        return preview, b"", as_sent
+    if found.probe is not None and not whole:
+        return preview, evidence_png(picture_of(found.probe.picture)), as_sent
+    return preview, evidence_png(_whole_picture(found.taken)), as_sent
 
 
 def _whole_picture(taken: TakenFrame) -> Picture:

@@ -67,11 +67,21 @@ class Packed:
         A frame's result does not depend on the frames beside it. Raises StageError for a size without pixels, or above
         theirs.
         """
+        summed = self._sums(height, width)
+        return weighed(summed[:, :-1], summed[:, -1:])
+
+    def as_sent(self, height: int, width: int) -> Tensor:
+        """What `processors.stages.resample.resize` makes of `placed`, (B, C, height, width), to float32's rounding.
+
+        Raises StageError as `at_scale` does.
+        """
+        return Packed(self._pixels, self._sent, self._sent)._sums(height, width)[:, :-1].clamp_(0, 1)
+
+    def _sums(self, height: int, width: int) -> Tensor:
         check_size(height, width)
         if height > self.shape[2] or width > self.shape[3]:
             raise StageError(f"size: expected up to {self.shape[2]}×{self.shape[3]}, got {height}×{width}")
-        summed = torch.stack([self._summed(i, height, width) for i in range(len(self))])
-        return weighed(summed[:, :-1], summed[:, -1:])
+        return torch.stack([self._summed(i, height, width) for i in range(len(self))])
 
     def _summed(self, index: int, height: int, width: int) -> Tensor:
         """Weighted sums (C + 1, height, width) of the kept pixels of one frame in [0, 1] and of its mask."""

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import structlog
 
-from producers.publisher.told import encoding_told, overridden, read_told, write_told
+from producers.publisher.told import encoding_told, overridden, rate_told, read_told, write_told
 from schemas.errors import ConfigError
 from schemas.frame import Encoding, open_own_message
 from schemas.keys import CameraKey
@@ -26,7 +26,7 @@ def _unix_ms() -> int:
 
 
 class CameraControl:
-    """The camera's encoding and whether it is on: its own settings, but for what newer commands and requests changed.
+    """A camera's encoding, its rate and whether it is on: its own settings, but for what newer orders changed.
 
     What it was told is kept in `folder`, so that neither a restart nor a replayed older command undoes it; where it
     cannot be written it holds all the same, and `persist` tries again. A command issued in the future waits until its
@@ -35,13 +35,21 @@ class CameraControl:
     """
 
     def __init__(
-        self, folder: Path, key: CameraKey, encoding: Encoding, clock_ms: Callable[[], int] = _unix_ms
+        self,
+        folder: Path,
+        key: CameraKey,
+        encoding: Encoding,
+        clock_ms: Callable[[], int] = _unix_ms,
+        *,
+        rate: float = 0.0,
     ) -> None:
+        """`rate` is the camera's own in frames a second, 0 for all that come."""
         self.key_wanted: tuple[int, int] | None = None
         """Boot id and sequence number of the key frame that the server asked for last, because it misses it."""
         self._folder = folder
         self._key = key
         self._own = encoding
+        self._own_rate = rate
         self._clock_ms = clock_ms
         self._early: dict[str, Command | ProbeRequest] = {}
         self._unwritten = False
@@ -49,12 +57,16 @@ class CameraControl:
         """What it remembers; not to be changed."""
         self.encoding = encoding
         self.enabled = True
-        told = read_told(folder, encoding)
+        self.rate = rate
+        """Frames a second, 0 for all that come."""
+        self.on_rate: Callable[[], None] = lambda: None
+        """Called when `rate` has changed."""
+        told = read_told(folder, encoding, rate)
         try:
             self._set(told)
         except ConfigError:
             _log.warning("command_out_of_range", camera=key.camera_id, detail="a remembered one is left out")
-        if found := overridden(encoding, self.told):
+        if found := overridden(encoding, rate, self.told):
             _log.warning("commands_override_settings", camera=key.camera_id, **found)
 
     def command(self, payload: bytes) -> bool:
@@ -93,7 +105,7 @@ class CameraControl:
         if not self._unwritten:
             return None
         try:
-            write_told(self._folder, self.told, self._own)
+            write_told(self._folder, self.told, self._own, self._own_rate)
         except OSError as error:
             return error.strerror or type(error).__name__
         self._unwritten = False
@@ -137,6 +149,10 @@ class CameraControl:
             told.profile = command.profile
         if command.HasField("enabled"):
             told.enabled = command.enabled
+        if command.HasField("frames_per_second"):
+            told.frames_per_second = command.frames_per_second
+            if not command.frames_per_second:
+                told.ClearField("frames_per_second")
         if command.HasField("probe_share"):
             told.probe_share = command.probe_share
             told.asked_ms = max(command.issued_ms, self._shield_ms(told.asked_ms))
@@ -156,6 +172,9 @@ class CameraControl:
         return obeyed_ms if obeyed_ms <= self._clock_ms() + MAX_AHEAD_MS else 0
 
     def _set(self, told: Told) -> None:
-        self.encoding = encoding_told(self._own, told)
-        self.told = told
+        encoding, rate = encoding_told(self._own, told), rate_told(self._own_rate, told)
+        self.encoding, self.told = encoding, told
         self.enabled = told.enabled if told.HasField("enabled") else True
+        if rate != self.rate:
+            self.rate = rate
+            self.on_rate()

@@ -10,7 +10,9 @@ from typing import Final
 import structlog
 from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
 
+from schemas.errors import ConfigError
 from schemas.frame import Encoding
+from schemas.limits import LEAST_FRAMES_PER_SECOND, MAX_FRAMES_PER_SECOND
 from schemas.pointillist_pb2 import Command, Told
 from schemas.runtime.atomic_file import replacing
 
@@ -18,15 +20,16 @@ _FILE: Final = "told.json"
 _BEFORE: Final = "command"
 """Where earlier versions kept the last command, which then repeated settings that nobody had asked for."""
 _COMMANDED: Final = ("dropped_per_block", "probe_share", "profile")
+_RATE: Final = "frames_per_second"
 
 _log = structlog.get_logger()
 
 
-def read_told(folder: Path, own: Encoding) -> Told:
+def read_told(folder: Path, own: Encoding, own_rate: float) -> Told:
     """What was told; nothing when there is no file, or a damaged one.
 
-    What was told over another setting than the camera's `own` is left out: whoever has changed that since has asked
-    for it later than the command did.
+    What was told over another setting than the camera's `own`, or another rate than its `own_rate` in frames a second,
+    is left out: whoever has changed that since has asked for it later than the command did.
     """
     path = folder / _FILE
     try:
@@ -34,6 +37,8 @@ def read_told(folder: Path, own: Encoding) -> Told:
         told = ParseDict(values["told"], Told())
         before = values["own"]
         changed = [name for name in _COMMANDED if before[name] != getattr(own, name)]
+        if before.get(_RATE, own_rate) != own_rate:
+            changed.append(_RATE)
     except FileNotFoundError:
         return _told_before(folder)
     except (OSError, ValueError, KeyError, TypeError, ParseError) as error:
@@ -46,9 +51,10 @@ def read_told(folder: Path, own: Encoding) -> Told:
     return told
 
 
-def write_told(folder: Path, told: Told, own: Encoding) -> None:
+def write_told(folder: Path, told: Told, own: Encoding, own_rate: float) -> None:
     """Keep what was told, and over which own settings; `OSError` when the file cannot be written."""
-    values = {"told": MessageToDict(told, preserving_proto_field_name=True), "own": asdict(own)}
+    before = asdict(own) | {_RATE: own_rate}
+    values = {"told": MessageToDict(told, preserving_proto_field_name=True), "own": before}
     path = folder / _FILE
     with replacing(path) as fresh:
         fresh.write_text(json.dumps(values))
@@ -63,7 +69,20 @@ def encoding_told(own: Encoding, told: Told) -> Encoding:
     return replace(own, **commanded)
 
 
-def overridden(own: Encoding, told: Told) -> dict[str, object]:
+def rate_told(own_rate: float, told: Told) -> float:
+    """The camera's `own_rate` in frames a second, 0 for all that come, but for what it was told.
+
+    `ConfigError` when that is out of its range.
+    """
+    if not told.HasField(_RATE):
+        return own_rate
+    rate = told.frames_per_second
+    if not LEAST_FRAMES_PER_SECOND <= rate <= MAX_FRAMES_PER_SECOND:
+        raise ConfigError(f"expected 1/3600 to {MAX_FRAMES_PER_SECOND} frames a second, got {rate}")
+    return rate
+
+
+def overridden(own: Encoding, own_rate: float, told: Told) -> dict[str, object]:
     """What commands have set otherwise than the camera's `own` settings, by name.
 
     Requests for probes are left out: they are taken back by themselves.
@@ -73,6 +92,8 @@ def overridden(own: Encoding, told: Told) -> dict[str, object]:
         for name in _COMMANDED
         if told.HasField(name) and getattr(told, name) != getattr(own, name)
     }
+    if told.HasField(_RATE) and told.frames_per_second != own_rate:
+        found[_RATE] = told.frames_per_second
     if told.HasField("enabled") and not told.enabled:
         found["enabled"] = False
     return found

@@ -8,11 +8,14 @@ from pathlib import Path
 import pytest
 from sqlalchemy import insert
 
+from consumers.console.camera_page import changes_on
 from consumers.console.look import Look
+from consumers.console.pictures import WHOLE, Pictures
 from consumers.console.rollup import Rollup
 from consumers.database.tables import alerts
+from consumers.reading.batch import frame_row
 from schemas.errors import BrokerError
-from schemas.pointillist_pb2 import DEGRADED, Alert, Status, Turn
+from schemas.pointillist_pb2 import DEGRADED, TEMPORAL, Alert, Status, Turn
 from schemas.runtime.health import Health
 from tests.consumers.console_rig import ConsoleRig, scene
 from tests.consumers.recorder_rig import BOOT, CAMERA, PNG, Rig, signed, verdict
@@ -111,7 +114,7 @@ def test_a_camera_has_its_picture_its_history_and_its_log(console: ConsoleRig, r
     console.desk.store.note("anna", "command", CAMERA, "drop 0.5", "obeyed")
     browser = console.browser()
     page = browser.get(f"/camera/{CAMERA}").text
-    assert f"/picture/{CAMERA}.jpg?1" in page
+    assert f"/picture/{CAMERA}.jpg?{BOOT:x}-3" in page
     assert "anna" in page
     assert "drop 0.5" in page
     found = browser.get(f"/camera/{CAMERA}/history?range=month").json()
@@ -119,6 +122,60 @@ def test_a_camera_has_its_picture_its_history_and_its_log(console: ConsoleRig, r
     assert found["classes"] == {"stop": 3}
     assert browser.get(f"/camera/{CAMERA}/history?range=age").status_code == 400
     assert browser.get("/camera/lab/none").status_code == 404
+
+
+def test_the_last_picture_is_shown_three_ways_with_what_is_known_of_each(console: ConsoleRig) -> None:
+    browser, changes = console.browser(), changes_on(console.desk, CAMERA)
+    jpegs = [scene(seed) for seed in range(4)]
+    console.show([verdict(0, preview=jpegs[0])])
+    page = browser.get(f"/camera/{CAMERA}").text
+    assert page.count("none yet") == 2
+    assert "25.0 % of the pixels dropped" not in page
+    assert changes()
+    assert not changes()
+    console.show([
+        verdict(4, preview=jpegs[1], as_sent=jpegs[2]),
+        verdict(5, preview=jpegs[0], as_sent=jpegs[3], flagged=False, whole=True),
+        verdict(6, preview=jpegs[1]),
+    ])  # fmt: skip
+    pushed = changes()
+    for where, jpeg, said in (
+        (f"as-sent.jpg?{BOOT:x}-4", jpegs[2], "25.0 % of the pixels dropped, 1.77 kB"),
+        (f"whole.jpg?{BOOT:x}-5", jpegs[3], "entropy 1.500 bits, not below 0.500"),
+    ):
+        assert f"/picture/{CAMERA}/{where}" in pushed
+        assert said in pushed
+        assert browser.get(f"/picture/{CAMERA}/{where}").content == jpeg
+    assert f"/picture/{CAMERA}.jpg?{BOOT:x}-6" in pushed
+    assert not changes()
+    assert browser.get(f"/picture/{CAMERA}/other.jpg").status_code == 404
+    told = browser.get(f"/api/v1/cameras/{CAMERA}").json()["pictures"]
+    assert {way: (each["url"].rpartition("-")[2], each["entropy_bits"]) for way, each in told.items()} == {
+        "as_sent": ("4", None), "rebuilt": ("6", None), "whole": ("5", 1.5),
+    }  # fmt: skip
+    assert told["as_sent"]["dropped"] == 0.25
+
+
+def test_under_the_profile_temporal_the_page_says_why_there_are_no_holes(console: ConsoleRig) -> None:
+    console.show([verdict(0, preview=scene(), profile=TEMPORAL)])
+    assert "its masks stay in use" in console.browser().get(f"/camera/{CAMERA}").text
+
+
+def test_pictures_are_bounded_and_an_earlier_frames_replaces_no_later_one() -> None:
+    held, jpeg = Pictures(WHOLE, 25), b"x" * 10
+    rows = {
+        (name, seq): frame_row((name, BOOT, seq), verdict(seq), 1) for name in ("a/1", "a/2", "a/3") for seq in (0, 1)
+    }
+    assert held.keep(rows["a/1", 1], jpeg)
+    assert not held.keep(rows["a/1", 0], jpeg)
+    assert held.keep(rows["a/2", 0], jpeg)
+    assert held.keep(rows["a/3", 0], jpeg[:5])
+    assert held.keep(rows["a/3", 1], jpeg)
+    assert [name for name in ("a/1", "a/2", "a/3") if held.get(name)] == ["a/2", "a/3"]
+    held.drop("a/2")
+    held.drop("a/2")
+    assert held.keep(rows["a/1", 1], b"y" * 15)
+    assert held.get("a/3") is not None
 
 
 class FakeCommands:
@@ -148,11 +205,15 @@ def test_a_command_is_sent_and_logged_with_who_and_what_came_of_it(console: Cons
     assert told.told == [(CAMERA, {"dropped_per_block": 32})]
     browser.post(place, data={"csrf": console.csrf(), "reset": "yes"})
     browser.post(place, data={"csrf": console.csrf(), "drop": "7"})
+    browser.post(place, data={"csrf": console.csrf(), "fps": "0.5"})
+    refused = browser.post(place, data={"csrf": console.csrf(), "fps": "-1"}).headers["location"]
+    assert "1%2F3600+to+1000+frames+a+second" in refused
     console.desk.commands = FakeCommands(away=True)  # type: ignore[assignment]
     browser.post(place, data={"csrf": console.csrf(), "enabled": "false"})
     log = [(each.who, each.detail, each.outcome) for each in console.desk.store.noted(CAMERA)]
     assert log == [
         ("local", "enabled false", "expected an MQTT broker at 127.0.0.1:1"),
+        ("local", "fps 0.5", "obeyed"),
         ("local", "own settings", "obeyed"),
         ("local", "drop 0.5", "obeyed"),
     ]

@@ -34,6 +34,7 @@ pytestmark = pytest.mark.brokers
 SECRET = "6b" * 32
 KEYS = KeyRing(bytes.fromhex(SECRET))
 CAMERA = CameraId("lab/told")
+RATES = "1/3600 to 1000 frames a second, or 0 for the camera's own rate"
 
 
 class Camera:
@@ -43,7 +44,7 @@ class Camera:
         self.key = KEYS.current(CAMERA)
         self.folder = folder
         folder.mkdir(exist_ok=True)
-        self.control = CameraControl(folder, self.key, Encoding(16, 0.05))
+        self.control = CameraControl(folder, self.key, Encoding(16, 0.05), rate=2.0)
         self._messages = 0
         subscribed = threading.Event()
         client = self._client = Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)
@@ -59,7 +60,7 @@ class Camera:
         encoding = self.control.encoding
         meta = Meta(
             boot_id=1, dropped_per_block=encoding.dropped_per_block, probe_share=encoding.probe_share,
-            told=self.control.told, turn=turn(1, self._messages),
+            frames_per_second=self.control.rate, told=self.control.told, turn=turn(1, self._messages),
         )  # fmt: skip
         self.publish(Channel.META, sign_message(self.key, meta))
 
@@ -115,6 +116,7 @@ def test_what_a_camera_was_told_is_shown_and_forgotten(mosquitto: Mosquitto, cam
         "dropped_per_block": [32, 32, None],
         "probe_share": [0.5, None, 0.5],
         "profile": ["raw", None, None],
+        "frames_per_second": [2.0, None, None],
         "enabled": [False, False, None],
     }
     forgotten = told(mosquitto, "--reset")
@@ -156,15 +158,19 @@ def test_a_consoles_command_is_obeyed_and_repeats_what_was_commanded_before(
     )
     assert console.tell(CAMERA, changes_of({"drop": "0.5"})) == "obeyed"
     assert console.tell(CAMERA, changes_of({"enabled": "false"})) == "obeyed"
+    assert console.tell(CAMERA, changes_of({"fps": "0.5"})) == "obeyed"
     now = camera.control.told
-    assert (now.dropped_per_block, now.enabled) == (32, False)
+    assert (now.dropped_per_block, now.enabled, camera.control.rate) == (32, False, 0.5)
     # A camera that comes later finds the last command only: it holds both.
     late = Camera(mosquitto, camera.folder / "late")
     try:
         wait_until(lambda: late.control.told.HasField("enabled"), "the retained command")
         assert (late.control.told.dropped_per_block, late.control.told.enabled) == (32, False)
+        assert late.control.rate == 0.5
     finally:
         late.close()
+    assert console.tell(CAMERA, changes_of({"fps": 0})) == "obeyed"
+    assert (camera.control.rate, camera.control.told.dropped_per_block) == (2.0, 32)
     assert console.reset(CAMERA) == "obeyed"
     assert not camera.control.told.HasField("dropped_per_block")
 
@@ -176,11 +182,16 @@ def test_a_consoles_command_is_obeyed_and_repeats_what_was_commanded_before(
         ({"probes": "nan"}, "probes: expected a share from 0 to 1, got 'nan'"),
         ({"profile": "gif"}, "profile: expected raw, lossless, temporal, got 'gif'"),
         ({"enabled": "maybe"}, "enabled: expected true or false, got 'maybe'"),
-        ({"speed": "1"}, "expected drop, probes, profile or enabled, got 'speed'"),
-        ({}, "expected drop, probes, profile or enabled, got nothing to change"),
+        ({"fps": "1001"}, f"fps: expected {RATES}, got '1001'"),
+        ({"fps": 1 / 3601}, f"fps: expected {RATES}, got '{1 / 3601}'"),
+        ({"fps": "nan"}, f"fps: expected {RATES}, got 'nan'"),
+        ({"fps": True}, f"fps: expected {RATES}, got 'True'"),
+        ({"fps": 10**400}, f"fps: expected {RATES}, got '1{'0' * 39}'"),
+        ({"speed": "1"}, "expected drop, probes, profile, enabled or fps, got 'speed'"),
+        ({}, "expected drop, probes, profile, enabled or fps, got nothing to change"),
     ],
 )
-def test_a_command_that_cannot_be_is_refused_in_one_line(asked: dict[str, str], complaint: str) -> None:
+def test_a_command_that_cannot_be_is_refused_in_one_line(asked: dict[str, object], complaint: str) -> None:
     with pytest.raises(ConfigError) as refused:
         changes_of(asked)
     assert str(refused.value) == complaint

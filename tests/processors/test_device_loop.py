@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from prometheus_client import CollectorRegistry
 
 from processors.device.loop import Classification, DeviceLoop
+from processors.device.previews import Wanted
 from processors.device.strip_queue import DeviceTurns
 from processors.device.work import Found
 from processors.metrics import ProcessorMetrics
@@ -43,7 +44,7 @@ async def test_a_frame_waits_for_others_only_as_far_as_the_device_is_busy() -> N
         SimpleNamespace(work=work, device=device),  # type: ignore[arg-type]  # a stand-in
         DeviceTurns(0.25, 0.1),
         ProcessorMetrics(CollectorRegistry()),
-        preview_due=lambda *_: False,
+        wanted=lambda *_: Wanted.NOTHING,
         conclude=lambda ready, failed: concluded.extend(ready),
         waits=lambda _: None,
         over_quota=lambda _: None,

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import errno
+import json
+import math
 import os
 from pathlib import Path
 
@@ -158,3 +160,40 @@ def test_a_damaged_memory_is_as_none(tmp_path: Path) -> None:
     control = CameraControl(tmp_path, KEY, OWN, Clock())
     assert control.encoding == OWN
     assert control.command(command(dropped_per_block=32))
+
+
+def test_a_commanded_rate_holds_over_a_restart_until_the_own_one_is_changed_or_asked_for(tmp_path: Path) -> None:
+    told = list[float]()
+    control = CameraControl(tmp_path, KEY, OWN, Clock(), rate=2.0)
+    control.on_rate = lambda: told.append(control.rate)
+    assert control.command(command(NOW_MS - 9, frames_per_second=0.5))
+    assert control.command(command(NOW_MS - 8, dropped_per_block=32))
+    assert (control.rate, told) == (0.5, [0.5])
+    assert CameraControl(tmp_path, KEY, OWN, Clock(), rate=2.0).rate == 0.5
+    changed = CameraControl(tmp_path, KEY, OWN, Clock(), rate=4.0)
+    assert (changed.rate, changed.encoding.dropped_per_block) == (4.0, 32)
+    assert control.command(command(NOW_MS - 7, frames_per_second=0.0))
+    assert (control.rate, told) == (2.0, [0.5, 2.0])
+    assert not control.told.HasField("frames_per_second")
+    assert control.command(command(NOW_MS - 6, frames_per_second=9.0))
+    assert control.command(command(NOW_MS - 5, reset=True))
+    assert CameraControl(tmp_path, KEY, OWN, Clock(), rate=2.0).rate == 2.0
+
+
+@pytest.mark.parametrize("rate", [math.nan, math.inf, -1.0, 1000.1, 1 / 3601])
+def test_a_rate_out_of_its_range_changes_nothing_else_either(tmp_path: Path, rate: float) -> None:
+    control = CameraControl(tmp_path, KEY, OWN, Clock(), rate=2.0)
+    assert not control.command(command(NOW_MS - 2, frames_per_second=rate, dropped_per_block=32))
+    assert (control.rate, control.encoding) == (2.0, OWN)
+    assert control.command(command(NOW_MS - 1, frames_per_second=1000.0))
+
+
+def test_what_an_earlier_version_remembers_without_a_rate_of_its_own_stays_told(tmp_path: Path) -> None:
+    control = CameraControl(tmp_path, KEY, OWN, Clock(), rate=2.0)
+    assert control.command(command(dropped_per_block=32))
+    file = tmp_path / "told.json"
+    before = json.loads(file.read_text())
+    del before["own"]["frames_per_second"]
+    file.write_text(json.dumps(before))
+    again = CameraControl(tmp_path, KEY, OWN, Clock(), rate=2.0)
+    assert (again.rate, again.encoding.dropped_per_block) == (2.0, 32)

@@ -76,6 +76,23 @@ async def test_of_a_live_source_of_which_all_are_wanted_several_frames_wait_and_
     assert reader.take_skipped() == 12
 
 
+@pytest.mark.parametrize("live", [True, False], ids=["live", "file"])
+async def test_when_fewer_frames_may_wait_the_newest_stay(live: bool) -> None:
+    source = Numbers(20, live)
+    reader = ThreadReader(source, ahead=8)
+    source.gate.release(8)
+    await until(lambda: len(reader._ahead) == (8 if live else 1), "frames read ahead")
+    reader.keep_ahead(1)
+    reading = await reader.next()
+    assert reading is not None
+    assert (reading.captured.position, reader.take_skipped()) == ((7, 7) if live else (0, 0))
+    source.gate.release(13)
+    if live:
+        assert await asyncio.to_thread(source.closed.wait, 10)
+    assert (await positions(reader))[-1] == 19
+    assert reader.take_skipped() == (11 if live else 0)
+
+
 async def test_frames_that_wait_are_bounded_by_their_bytes_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("producers.reader._AHEAD_BYTES", 3 * 64 + 1)
     source = Numbers(20, live=True)

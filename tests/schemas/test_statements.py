@@ -44,15 +44,21 @@ def test_what_is_signed_and_no_message_is_malformed() -> None:
 
 
 def test_pictures_of_a_verdict_are_for_the_recorder_and_an_auditor_goes_without() -> None:
-    verdict = Verdict(boot_id=1, seq=2, preview=b"a JPEG", evidence=b"a PNG")
+    verdict = Verdict(boot_id=1, seq=2, preview=b"a JPEG", evidence=b"a PNG", as_sent=b"with holes")
     seal_pictures(verdict, CAMERA, PROCESSOR)
     said = sign_statement(PROCESSOR, CAMERA, verdict)
     assert b"JPEG" not in said
     assert b"PNG" not in said
-    for role, shown in ((Role.RECORDER, (b"a JPEG", b"a PNG")), (Role.AUDITOR, (b"", b""))):
+    assert b"holes" not in said
+    shown = b"a JPEG", b"a PNG", b"with holes"
+    for role, seen in ((Role.RECORDER, shown), (Role.CONSOLE, shown), (Role.AUDITOR, (b"", b"", b""))):
         read = open_statement(Verdict, CAMERA, said, RINGS[role])
         open_pictures(read, CAMERA, RINGS[role])
-        assert (read.preview, read.evidence) == shown
+        assert (read.preview, read.evidence, read.as_sent) == seen
+    swapped = open_statement(Verdict, CAMERA, said, RECORDER)
+    swapped.as_sent = swapped.preview
+    with pytest.raises(Malformed, match="as sent"):
+        open_pictures(swapped, CAMERA, RECORDER)
 
 
 def test_an_alert_is_signed_by_a_recorder_and_its_thumbnail_sealed() -> None:

@@ -45,6 +45,16 @@ SCENARIO = {
     ],
 }
 
+BRIGHTNESS = """async (selector) => {
+  const image = document.querySelector(selector), canvas = document.createElement("canvas");
+  await image.decode();
+  [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
+  const context = canvas.getContext("2d");
+  context.drawImage(image, 0, 0);
+  const bytes = context.getImageData(0, 0, canvas.width, canvas.height).data;
+  return bytes.reduce((sum, byte, at) => sum + (at % 4 == 3 ? 0 : byte), 0) / bytes.length;
+}"""
+
 pytestmark = [
     pytest.mark.brokers,
     pytest.mark.slow,
@@ -155,6 +165,7 @@ def test_every_page_is_driven_on_a_live_fleet_with_one_sick_camera(system: Runni
     _await_charts(visit)
     visit.keep("camera")
     camera = visit.open(f"/camera/{WELL}")
+    _await_three_ways(visit)
     camera.get_by_label("Pixels not sent").fill("0.5")
     camera.get_by_role("button", name="Send").click()
     expect(camera.locator(".said")).to_have_text("obeyed", timeout=20_000)
@@ -162,6 +173,11 @@ def test_every_page_is_driven_on_a_live_fleet_with_one_sick_camera(system: Runni
     wait_until(
         lambda: "50.0 %" in visit.open(f"/camera/{WELL}").locator("main").inner_text(), "the setting", every_s=0.5
     )
+    camera.get_by_label("Frames a second").fill("5")
+    camera.get_by_role("button", name="Send").click()
+    expect(camera.locator(".said")).to_have_text("obeyed", timeout=20_000)
+    expect(camera.locator("main table").last).to_contain_text("fps 5")
+    expect(camera.locator("#now tr", has_text="Frames")).to_contain_text(re.compile(r"\b[45]\.\d/s"), timeout=40_000)
     camera.get_by_role("button", name="Pause").click()
     expect(camera.locator(".said")).to_have_text("obeyed", timeout=20_000)
 
@@ -183,7 +199,23 @@ def test_every_page_is_driven_on_a_live_fleet_with_one_sick_camera(system: Runni
     visit.open("/")
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "a phone scrolls sideways"
     visit.keep("phone")
+    visit.open(f"/camera/{SICK}")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "a phone scrolls sideways"
+    visit.keep("phone-camera")
     assert visit.wrong == []
+
+
+def _await_three_ways(visit: Visit) -> None:
+    page = visit.page
+    for way in ("as-sent", "rebuilt", "whole"):
+        expect(page.locator(f"#{way} img")).to_be_visible(timeout=60_000)
+    expect(page.locator("#as-sent")).to_contain_text("25.0 % of the pixels dropped")
+    expect(page.locator("#whole")).to_contain_text(re.compile(r"entropy \d\.\d{3} bits"))
+    as_sent, rebuilt = (page.evaluate(BRIGHTNESS, f"#{way} img") for way in ("as-sent", "rebuilt"))
+    assert as_sent < 0.9 * rebuilt, "no holes"
+    sources = [page.locator(f"#{way} img").get_attribute("src") for way in ("as-sent", "rebuilt", "whole")]
+    for way, before in zip(("as-sent", "rebuilt", "whole"), sources, strict=True):
+        expect(page.locator(f"#{way} img")).not_to_have_attribute("src", before or "", timeout=60_000)
 
 
 def _await_charts(visit: Visit) -> None:

@@ -1,0 +1,105 @@
+"""Pictures for people as they were sent: of which frames, how often, and what they show."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from processors.bundle import Bundle
+from processors.device.loop import Classification
+from processors.device.previews import PreviewTurns, Wanted
+from processors.device.work import Found
+from processors.settings import ProcessorSettings
+from processors.stages.resample import fitted, resize
+from schemas.frame import Encoding, decode_picture
+from schemas.pixels.packing import Picture
+from schemas.pointillist_pb2 import LOSSLESS, RAW, TEMPORAL
+from tests.processors.test_verdicts import SERVING, concluded
+from tests.processors.tiny import device_work, payload, picture, taken, tiny_bundle
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return tiny_bundle(tmp_path_factory.mktemp("bundle"))
+
+
+def turns() -> PreviewTurns:
+    return PreviewTurns(ProcessorSettings(kafka="none", bundle=Path("none")))
+
+
+def asked(made: PreviewTurns, now_s: float, encoding: Encoding, camera: str = "site/cam-0") -> Wanted:
+    return made.take(taken(payload(camera, 1, encoding=encoding), camera), now_s)
+
+
+def test_a_picture_as_sent_goes_beside_some_previews_and_a_probes_comes_at_once() -> None:
+    made, plain, probe = turns(), Encoding(16), Encoding(16, probe_share=1.0)
+    assert [asked(made, at, plain) for at in (0.0, 0.5, 1.0, 4.9, 5.9)] == [
+        Wanted.BOTH, Wanted.NOTHING, Wanted.REBUILT, Wanted.REBUILT, Wanted.BOTH,
+    ]  # fmt: skip
+    assert [asked(made, at, probe) for at in (6.0, 6.1, 7.0, 11.0)] == [
+        Wanted.BOTH, Wanted.NOTHING, Wanted.REBUILT, Wanted.BOTH,
+    ]  # fmt: skip
+    assert asked(made, 7.0, plain, "site/cam-1") == Wanted.BOTH
+
+
+def test_the_holes_of_a_mask_that_stays_in_use_are_never_shown() -> None:
+    made, temporal = turns(), Encoding(16, profile=TEMPORAL)
+    assert [asked(made, float(at), temporal) for at in range(0, 30, 3)] == [Wanted.REBUILT] * 10
+    # A probe has no holes, and nothing refers to it.
+    assert asked(made, 30.0, Encoding(16, 1.0, TEMPORAL)) == Wanted.BOTH
+
+
+def as_sent(bundle: Bundle, message: bytes) -> tuple[Found, Picture]:
+    (found,) = device_work(bundle).classify([taken(message)], [Wanted.BOTH])
+    assert isinstance(found, Found)
+    assert found.shown is not None
+    assert found.as_sent is not None
+    assert found.as_sent.shape == found.shown.shape
+    return found, found.as_sent
+
+
+@pytest.mark.parametrize("profile", [RAW, LOSSLESS])
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (24, 24), (90, 500), (432, 768)])
+def test_it_is_what_the_camera_sent_black_where_pixels_were_dropped(
+    bundle: Bundle, height: int, width: int, profile: int
+) -> None:
+    message = payload("site/cam-0", 3, encoding=Encoding(24, profile=profile), shown=picture(3, height, width))
+    sent, _ = decode_picture(taken(message).key, taken(message).frame)
+    _, shown = as_sent(bundle, message)
+    small = resize(torch.from_numpy(sent).permute(2, 0, 1)[None] / 255, *fitted(height, width, 384))
+    np.testing.assert_allclose(shown, small[0].permute(1, 2, 0) * 255, atol=0.51)
+
+
+def test_a_probes_is_whole(bundle: Bundle) -> None:
+    pixels = picture(3)
+    found, shown = as_sent(bundle, payload("site/cam-0", 3, encoding=Encoding(24, 1.0), shown=pixels))
+    np.testing.assert_array_equal(shown, pixels)
+    assert found.shown is not None
+    assert (found.shown != pixels).any()
+    large = picture(3, 432, 768)
+    _, shown = as_sent(bundle, payload("site/cam-0", 3, encoding=Encoding(24, 1.0), shown=large))
+    small = resize(torch.from_numpy(large).permute(2, 0, 1)[None] / 255, 216, 384)
+    np.testing.assert_allclose(shown, small[0].permute(1, 2, 0) * 255, atol=0.51)
+
+
+def test_it_is_not_made_where_only_the_rebuilt_one_is_wanted(bundle: Bundle) -> None:
+    frames = [taken(payload("site/cam-0", seq)) for seq in range(3)]
+    outcomes = device_work(bundle).classify(frames, [Wanted.REBUILT, Wanted.BOTH, Wanted.NOTHING])
+    found = [outcome for outcome in outcomes if isinstance(outcome, Found)]
+    assert [(each.shown is not None, each.as_sent is not None) for each in found] == [
+        (True, False), (True, True), (False, False),
+    ]  # fmt: skip
+
+
+async def test_it_travels_sealed_with_the_verdict() -> None:
+    frame = taken(payload("site/cam-0", 1))
+    light, dark = (np.full((64, 48, 3), level, np.uint8) for level in (200, 50))
+    (verdict,) = await concluded([Classification(frame, SERVING, 0, 0.9, light, None, as_sent=dark)])
+    assert not verdict.evidence
+    for jpeg, shown in ((verdict.preview, light), (verdict.as_sent, dark)):
+        np.testing.assert_allclose(np.asarray(Image.open(io.BytesIO(jpeg))), shown, atol=2)
