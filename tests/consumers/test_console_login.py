@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+import os
 from pathlib import Path
 
 import pytest
@@ -123,6 +124,21 @@ def test_users_are_kept_hashed_and_for_their_owner_only(users: Path) -> None:
     assert check_password(known, "admin", PASSWORDS[Right.ADMIN]) == known["admin"]
     assert check_password(known, "admin", PASSWORDS[Right.VIEWER]) is None
     assert check_password(known, "nobody", PASSWORDS[Right.ADMIN]) is None
+
+
+def test_users_that_a_cluster_lays_down_may_be_read_by_our_group_and_by_nobody_else(
+    users: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    users.chmod(0o440)
+    with pytest.raises(ConfigError, match=r"open to others"):
+        read_users(users)
+    somebody = users.stat().st_uid + 1
+    monkeypatch.setattr(os, "getuid", lambda: somebody)
+    assert read_users(users)
+    for mode in (0o460, 0o444):
+        users.chmod(mode)
+        with pytest.raises(ConfigError, match=r"open to others"):
+            read_users(users)
 
 
 def test_a_users_file_that_is_none_is_refused_in_one_line(tmp_path: Path) -> None:

@@ -47,7 +47,9 @@ def test_sdist_has_all_of_the_checkout_and_the_console_s_assets(released: tuple[
     _, sdist = released
     with tarfile.open(sdist) as archive:
         inside = {name.partition("/")[2] for name in archive.getnames()}
-    assert inside - {"PKG-INFO", ".gitignore"} == {name for name in tracked_files() if not name.startswith(".")} | TAKEN_IN
+    assert (
+        inside - {"PKG-INFO", ".gitignore"} == {name for name in tracked_files() if not name.startswith(".")} | TAKEN_IN
+    )
     assert sdist.stat().st_size < 100 * 10**6, "the most that PyPI takes"
 
 
