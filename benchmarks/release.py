@@ -25,7 +25,7 @@ from typing import Any, Final
 import psutil
 
 from benchmarks.document import tell
-from infra.layout import Layout
+from infra.local.files import read_json
 from infra.packaging import ROOT, build, install
 
 UP: Final = "pointillist up --cameras 2 --fps 2 --seconds 10 --report report.json"
@@ -81,9 +81,9 @@ def _get(page: str, path: str) -> bytes:
 
 def _console(folder: Path, up: subprocess.Popen[bytes]) -> dict[str, Any]:
     """What `up` says of its console, once the cameras run."""
-    file, end = Layout(folder / ".pointillist").folder / "roles.json", time.monotonic() + _PATIENCE_S
+    state, end = folder / ".pointillist", time.monotonic() + _PATIENCE_S
     while time.monotonic() < end and up.poll() is None:
-        roles = json.loads(file.read_text()) if file.is_file() else {}
+        roles = read_json(state / "roles.json")
         if "fleet" in roles:
             found: dict[str, Any] = roles["console"]
             return found
