@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help up test screenshots mutants lint typecheck bench clean setup setup-dev lock proto dashboards
+.PHONY: help up test screenshots mutants lint typecheck bench release-check clean setup setup-dev lock proto dashboards
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
@@ -17,7 +17,7 @@ UV := $(shell uv --version >/dev/null 2>&1 && echo uv || echo $(OWN_UV))
 UV_FIRST := $(filter $(OWN_UV),$(UV))
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 up: setup ## Run brokers, bridge, processor, recorder and a simulated fleet: make up ARGS="--cameras 8"
 	$(VENV)/bin/pointillist up $(ARGS)
@@ -45,6 +45,9 @@ bench: setup-dev ## Measure the pipeline beside its bare stages, and the bridge 
 	mkdir -p build/bench
 	$(PYTHON) -m benchmarks.pipeline --json build/bench/pipeline.json
 	$(PYTHON) -m benchmarks.bridge --json build/bench/bridge.json
+
+release-check: setup-dev ## Build what is released, install it where nothing else is, and run it there
+	$(PYTHON) -m benchmarks.release $(ARGS)
 
 clean: ## Remove caches and what was built; keeps .venv, state folders and Kafka's jars
 	rm -rf build dist mutants *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

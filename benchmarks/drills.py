@@ -8,6 +8,7 @@ footage  each video, whole, in its own size
 camera   one 768×432 file as fast as it goes, on two cores that hold everything
 large    one 1920×1080 camera at 15 frames/s for 60 s beside 8 scene cameras, on two cores that hold everything
 scale    two processors and two bridges, one of each killed, one processor added, under load
+replay   a wrong bundle is published and rolled back, and what it refused is sent once more by the console
 nodes    three Kafka nodes: kill -9, hang, loss of a disk, rolling restart, each in a run of 32 cameras × 4 fps × 300 s
 
 Each starts `pointillist up` on an empty state folder, and ends with `pointillist audit`.
@@ -30,6 +31,7 @@ from pathlib import Path
 from benchmarks.hostile import publish_hostile
 from benchmarks.large_camera import large
 from benchmarks.nodes import FAULTS, nodes
+from benchmarks.replayed import replay
 from benchmarks.system import COMMAND, Result, RunningSystem, summary
 from consumers.database.queries import open_records
 from consumers.evidence.chain import Chain, alert_id
@@ -262,6 +264,7 @@ DRILLS: dict[str, Callable[[Path], Result]] = {
     "camera": camera,
     "large": large,
     "scale": scale,
+    "replay": replay,
     "nodes": nodes,
 }
 

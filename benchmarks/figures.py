@@ -148,6 +148,19 @@ def _scale(document: dict[str, Any]) -> list[Row]:
     )]  # fmt: skip
 
 
+def _replay(document: dict[str, Any]) -> list[Row]:
+    found = document["result"]
+    twice = found["recorded_twice"] + found["judged_twice"]
+    return [(
+        "dead letters replayed after a wrong bundle, from the console",
+        "all recorded, none twice",
+        f"{sum(found['dead_letters'].values())} dead letters, {found['frames_dead_lettered']} of them left; "
+        f"{found['frames_recorded']} of {found['frames_published']} recorded, {twice} twice, "
+        f"{found['frames_lost']} lost",
+        f"`{command('replay')}`",
+    )]  # fmt: skip
+
+
 def _camera(document: dict[str, Any]) -> list[Row]:
     found = document["result"]
     speeds = found["frames_per_second_of_all"]
@@ -265,6 +278,7 @@ SOURCES: dict[str, Callable[[dict[str, Any]], list[Row]]] = {
     "hostile": _hostile,
     "footage": _footage,
     "scale": _scale,
+    "replay": _replay,
     "camera": _camera,
     "attacks": _attacks,
 }

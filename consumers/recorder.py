@@ -52,6 +52,11 @@ _STRAINED_S: Final = 10.0
 log = structlog.get_logger()
 
 
+def letters_group(group: str) -> str:
+    """The group by which recorders of `group` share out dead letters."""
+    return f"{group}.letters"
+
+
 async def run_recorder(
     settings: RecorderSettings,
     keys: KeyRing,
@@ -109,7 +114,7 @@ class Recorder:
         verdicts, damaged = (settings.verdicts_topic, settings.events_topic), self._meters.count_damaged
         group, session_s = settings.group, settings.session_timeout_s
         self._log = Log(settings, verdicts, MAX_BROKER_BYTES, Membership(group, session_s), damaged)
-        beside = Membership(None if group is None else f"{group}.letters", session_s)
+        beside = Membership(None if group is None else letters_group(group), session_s)
         self._letters = Log(settings, (settings.dead_letters_topic,), _LETTER_FETCH_BYTES, beside, damaged)
         self._outbox = Outbox(settings.kafka, settings.alerts_topic, settings.events_topic, keys)
         self._probing = Probing(settings.probes)

@@ -21,13 +21,13 @@ from consumers.database.history import History
 from consumers.database.tables import SCHEMA_VERSIONS, dead_letters, frames, ledgers, metadata, offsets
 from consumers.database.tallies import DEAD_LETTER_BYTES, FOREIGN_BYTES, FRAME_BYTES, FRAME_ROWS, SCHEMA, Tallies, tally
 from consumers.database.turns import wait_to_prepare
+from consumers.database.versions import of_another_version
 from consumers.evidence.chain import Chain
 from consumers.evidence.quarantine import Quarantine
 from consumers.evidence.watch import Watch
 from consumers.reading.batch import Batch, BootKey, FrameKey, Partition, Span, frame_row
 from consumers.reading.rows import CameraRow, FrameRow, LetterRow, frame_bytes
 from consumers.settings import RecorderSettings
-from schemas.errors import StateError
 from schemas.pointillist_pb2 import CHECKED, Alert, Verdict
 
 log = structlog.get_logger()
@@ -110,7 +110,7 @@ class Store:
                 cut_by_time(connection)
                 self.tallies.set(connection, SCHEMA, mine)
             elif version != mine:
-                raise StateError(f"expected a database of version {mine}, got version {version}")
+                raise of_another_version(mine, version)
             self._complete(connection)
             self.reload(connection)
 

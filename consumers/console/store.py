@@ -24,7 +24,7 @@ from sqlalchemy import (
 )
 
 from consumers.database.engine import open_engine, upsert
-from schemas.errors import StateError
+from consumers.database.versions import of_another_version
 
 metadata = MetaData()
 VERSION: Final = 1
@@ -152,7 +152,7 @@ class Store:
             if not found:
                 set_mark(connection, "version", VERSION)
             elif found != VERSION:
-                raise StateError(f"expected a console's database of version {VERSION}, got version {found}")
+                raise of_another_version(VERSION, found, "a console's database", "--store")
 
     def close(self) -> None:
         """Let go of it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import os
 import re
 import secrets
 from dataclasses import dataclass
@@ -63,24 +64,26 @@ def hashed(password: str, salt: bytes) -> bytes:
 def read_users(file: Path) -> dict[str, User]:
     """The users by name; ConfigError says which line is none, and repeats no hash."""
     try:
-        if file.stat().st_mode & 0o077:
+        found = file.stat()
+        # Of somebody else's file our group may be who reads it: so a Secret of Kubernetes is mounted.
+        if found.st_mode & (0o077 if found.st_uid == os.getuid() else 0o037):
             raise ConfigError(f"expected users that only their owner can read, {file} is open to others: chmod 600")
         lines = file.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or "it is no text"
         raise ConfigError(f"expected users in {file}: {why}; `pointillist user NAME` makes it") from None
-    found = {}
+    users = {}
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.startswith("#"):
             continue
         try:
             name, right, salt, digest = line.split(":")
-            found[name] = User(name, Right(right), bytes.fromhex(salt), bytes.fromhex(digest))
+            users[name] = User(name, Right(right), bytes.fromhex(salt), bytes.fromhex(digest))
         except ValueError:
             raise ConfigError(f"{file}, line {number}: expected name:viewer|operator|admin:salt:hash") from None
-    if not found:
+    if not users:
         raise ConfigError(f"expected at least one user in {file}: `pointillist user NAME` adds one")
-    return found
+    return users
 
 
 def write_user(file: Path, name: str, right: Right, password: str) -> None:

@@ -12,8 +12,8 @@ from consumers.database.engine import open_engine
 from consumers.database.runs import all_numbers
 from consumers.database.tables import SCHEMA_VERSIONS, alerts, archived, boots, dead_letters, frames, ledgers, offsets
 from consumers.database.tallies import PURGED_ALERTS, PURGED_FOREIGN, SCHEMA, tally
+from consumers.database.versions import of_another_version
 from consumers.reading.rows import LedgerRow
-from schemas.errors import StateError
 from schemas.frame import ATTACKED
 from schemas.pointillist_pb2 import CHECKED, SHED
 from schemas.ranges import RangeSet
@@ -121,7 +121,7 @@ class Records:
             version = tally(connection, SCHEMA)
         mine = SCHEMA_VERSIONS[self._engine.dialect.name]
         if version not in (0, mine):
-            raise StateError(f"expected a database of version {mine}, got version {version}")
+            raise of_another_version(mine, version)
 
     def boots(self) -> set[tuple[str, int]]:
         """Every boot of which a frame, a verified dead letter or a ledger is known, purged ones included."""

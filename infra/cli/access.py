@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,6 +17,7 @@ from schemas.errors import ConfigError, SecretError
 
 if TYPE_CHECKING:
     from infra.layout import Layout
+    from infra.reach_rights import Role
     from schemas.identity import CameraId
     from schemas.runtime.access import KafkaAddress, Login, Tls
 
@@ -103,15 +105,27 @@ def kafka_place(
 
 
 def require_brokers(
-    wait_s: float, mqtt: MqttPlace | None = None, kafka: KafkaAddress | None = None, database: str | None = None
+    wait_s: float,
+    mqtt: MqttPlace | None = None,
+    kafka: KafkaAddress | None = None,
+    database: str | None = None,
+    *,
+    role: Role | None = None,
+    groups: Sequence[str] = (),
 ) -> None:
-    """Check that brokers, and the server of the `database` at that URL, answer and let us in, unless `wait_s` is 0."""
+    """Check that brokers, and the server of the `database` at that URL, answer and let us in, unless `wait_s` is 0;
+    and where a `role` is named, that Kafka lets us do its work and join `groups`.
+    """
     from infra.reach import require_kafka, require_mqtt
 
     if mqtt is not None and wait_s:
         require_mqtt(mqtt.address, wait_s, mqtt.tls, mqtt.login)
     if kafka is not None and wait_s:
         require_kafka(kafka, wait_s)
+        if role is not None:
+            from infra.reach_rights import require_rights
+
+            require_rights(kafka, role, groups)
     if database is not None:
         from infra.reach_database import require_database
 

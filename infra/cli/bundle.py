@@ -70,7 +70,7 @@ def create(
     from infra.bundling.create import Wanted
     from infra.bundling.create import create as make
     from infra.bundling.presets import normalisation
-    from infra.cli.camera import numbers
+    from infra.cli.camera_source import numbers
     from infra.cli.lab.evaluate import chosen
 
     origin, network = _one_of(onnx=onnx, torchscript=torchscript, torchvision=torchvision, timm=timm)

@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from infra.cli import app
 from infra.cli.access import BROKER_WAIT_S, BrokerWait, Mqtt, MqttLogin, MqttTls, mqtt_place, require_brokers
+from infra.cli.camera_source import (
+    Clock,
+    Grey,
+    Hang,
+    Hardware,
+    Heartbeat,
+    Hours,
+    Login,
+    Loop,
+    Motion,
+    Opening,
+    Privacy,
+    Region,
+    Rotate,
+    Size,
+    Zone,
+    sending_of,
+    source_of,
+)
 from infra.cli.passwords import resolve
 from schemas.errors import ConfigError
 
 camera_app = typer.Typer(help="Real cameras.", no_args_is_help=True)
 app.add_typer(camera_app, name="camera")
-
-
-def numbers(text: str | None, separator: str, count: int, form: str) -> list[int] | None:
-    """Read `count` whole numbers; `ConfigError` says the form."""
-    if text is None:
-        return None
-    parts = text.lower().split(separator)
-    if len(parts) != count or not all(part.isdigit() for part in parts):
-        raise ConfigError(f"expected {form}, got {text!r}")
-    return [int(part) for part in parts]
 
 
 @camera_app.command()
@@ -47,9 +56,21 @@ def attach(
     drop: Annotated[float, typer.Option(help="Share of the pixels that are not sent.")] = 0.25,
     strip_rate: Annotated[float, typer.Option(help="Share of frames sent whole, for STRIP.")] = 0.05,
     profile: Annotated[str, typer.Option(help="raw, lossless or temporal.")] = "raw",
-    size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT to send; else the camera's own.")] = None,
-    region: Annotated[str | None, typer.Option(help="X,Y,WIDTH,HEIGHT to cut out before that.")] = None,
-    hang: Annotated[float, typer.Option(help="Seconds without a frame after which the source counts as hung.")] = 10.0,
+    login: Login = None,
+    rotate: Rotate = 0,
+    privacy: Privacy = None,
+    region: Region = None,
+    size: Size = None,
+    grey: Grey = False,
+    hardware: Hardware = "none",
+    clock: Clock = "auto",
+    hang: Hang = 10.0,
+    opening: Opening = None,
+    loop: Loop = False,
+    schedule: Hours = None,
+    zone: Zone = None,
+    motion: Motion = False,
+    heartbeat: Heartbeat = None,
     seconds: Annotated[
         float | None, typer.Option(help="End after this time; else when the source ends, or on Ctrl-C.")
     ] = None,
@@ -77,14 +98,10 @@ def attach(
     known = camera_identity(name, enrolment, state)
     identity = known.key.camera_id
     site, _, camera = identity.partition("/")
-    if "://" in place or place.startswith("/dev/"):
-        source: dict[str, Any] = {"kind": "url", "address": place, "hang_s": hang}
-    else:
-        source = {"kind": "video", "file": place}
-    if size is not None:
-        source["size"] = numbers(size, "x", 2, "a size as WIDTHxHEIGHT")
-    if region is not None:
-        source["region"] = numbers(region, ",", 4, "a region as X,Y,WIDTH,HEIGHT")
+    source = source_of(
+        place, login=login, hang=hang, opening=opening, hardware=hardware, clock=clock, rotate=rotate, privacy=privacy,
+        region=region, size=size, grey=grey, loop=loop,
+    )  # fmt: skip
     settings = {
         "name": camera,
         "source": source,
@@ -92,6 +109,7 @@ def attach(
         "drop_ratio": drop,
         "probe_share": strip_rate,
         "profile": profile,
+        **sending_of(schedule, zone, motion, heartbeat),
     }
     [plan] = parse_scenario({"site": site, "cameras": [settings]}, "camera").cameras()
     if spool is None and known.home is None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from infra.cli.camera import camera_app, numbers
+from infra.cli.camera import camera_app
+from infra.cli.camera_source import Hang, Hardware, Login, Privacy, Region, Rotate, source_of
 from infra.cli.passwords import resolve
 from schemas.errors import ConfigError
 
@@ -28,18 +29,17 @@ def try_camera(
     cameras: Annotated[
         Path | None, typer.Option(help="cameras.yaml: test one of its cameras as it is set there.")
     ] = None,
-    login: Annotated[Path | None, typer.Option(help="A file with user:password.")] = None,
+    login: Login = None,
     picture: Annotated[Path | None, typer.Option(help="Save the last picture: PNG or JPEG, by the name's end.")] = None,
     show: Annotated[
         bool | None, typer.Option("--show/--no-show", help="Show it in the terminal; else where there is one.")
     ] = None,
     seconds: Annotated[float, typer.Option(help="How long to look, after the first picture.", min=0.1)] = 5.0,
-    hang: Annotated[
-        float, typer.Option(help="Seconds without a picture after which it counts as hung.", min=0.1)
-    ] = 10.0,
-    region: Annotated[str | None, typer.Option(help="X,Y,WIDTH,HEIGHT to cut out.")] = None,
-    rotate: Annotated[int, typer.Option(help="Degrees to turn it clockwise: 0, 90, 180 or 270.")] = 0,
-    hardware: Annotated[str, typer.Option(help="What decodes: none, auto, or a device such as cuda.")] = "none",
+    hang: Hang = 10.0,
+    region: Region = None,
+    privacy: Privacy = None,
+    rotate: Rotate = 0,
+    hardware: Hardware = "none",
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Open a camera's stream, look at it for some seconds, and say what it is. Nothing is sent anywhere.
@@ -55,7 +55,7 @@ def try_camera(
     if cameras is not None:
         settings = _listed(cameras, url)
     else:
-        settings = _settings(resolve(url), login, hang, region, rotate, hardware)
+        settings = _settings(resolve(url), login, hang, region, privacy, rotate, hardware)
     found = examine(settings, seconds)
     console = Console(soft_wrap=True, highlight=False)
     if json:
@@ -71,7 +71,13 @@ def try_camera(
 
 
 def _settings(
-    place: str, login: Path | None, hang: float, region: str | None, rotate: int, hardware: str
+    place: str,
+    login: Path | None,
+    hang: float,
+    region: str | None,
+    privacy: list[str] | None,
+    rotate: int,
+    hardware: str,
 ) -> SourceSettings:
     from pydantic import ValidationError
 
@@ -83,11 +89,10 @@ def _settings(
         if not Path(place).exists():
             raise ConfigError(f"expected an address as rtsp://…, a device or a file, got {place[:80]!r}")
         place = Path(place).resolve().as_uri()
-    options: dict[str, Any] = {"kind": "url", "address": place, "hang_s": hang, "rotate": rotate, "hardware": hardware}
-    if login is not None:
-        options["login"] = {"file": login}
-    if region is not None:
-        options["region"] = numbers(region, ",", 4, "a region as X,Y,WIDTH,HEIGHT")
+    options = source_of(
+        place, login=login, hang=hang, opening=None, hardware=hardware, clock="auto", rotate=rotate, privacy=privacy,
+        region=region, size=None, grey=False, loop=False,
+    )  # fmt: skip
     try:
         return SourceSettings.model_validate(options)
     except ValidationError as error:

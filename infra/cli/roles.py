@@ -120,7 +120,7 @@ def bridge(
         settings = BridgeSettings(**options)
     except ValidationError as error:
         raise ConfigError(first_problem(error)) from None
-    require_brokers(broker_wait, mqtt=place, kafka=bootstrap)
+    require_brokers(broker_wait, mqtt=place, kafka=bootstrap, role="bridge")
     keys = role_keys(state, "bridge")
     keep_freed(KEPT_BYTES)
     run_role(
@@ -201,11 +201,11 @@ def process(
         "threads": threads, "trust": trust_file(trust, state),
     }  # fmt: skip
     TrustedSigners.read(options["trust"])
-    require_brokers(broker_wait, kafka=options["kafka"])
     try:
         settings = ProcessorSettings(**options)
     except ValidationError as error:
         raise ConfigError(first_problem(error)) from None
+    require_brokers(broker_wait, kafka=settings.kafka, role="processor", groups=[settings.group])
     keys = role_keys(state, "processor")
     run_role(
         instance or "processor",
@@ -264,7 +264,7 @@ def record(
     """Record verdicts, raise alerts, keep flagged frames, show pictures."""
     from pydantic import ValidationError
 
-    from consumers.recorder import run_recorder
+    from consumers.recorder import letters_group, run_recorder
     from consumers.settings import ProbePlan, RecorderSettings
     from infra.cli.up import first_problem
     from infra.generations import following
@@ -278,7 +278,8 @@ def record(
     if group is not None and url.startswith("sqlite"):
         raise ConfigError("--group: expected a --database of PostgreSQL, got SQLite, which one recorder has for itself")
     bootstrap = kafka_place(kafka, state, "recorder", tls=kafka_tls, login=kafka_login)
-    require_brokers(broker_wait, kafka=bootstrap, database=url)
+    groups = [] if group is None else [group, letters_group(group)]
+    require_brokers(broker_wait, kafka=bootstrap, database=url, role="recorder", groups=groups)
     try:
         settings = RecorderSettings(
             kafka=bootstrap,

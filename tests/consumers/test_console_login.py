@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -123,6 +124,23 @@ def test_users_are_kept_hashed_and_for_their_owner_only(users: Path) -> None:
     assert check_password(known, "admin", PASSWORDS[Right.ADMIN]) == known["admin"]
     assert check_password(known, "admin", PASSWORDS[Right.VIEWER]) is None
     assert check_password(known, "nobody", PASSWORDS[Right.ADMIN]) is None
+
+
+def test_users_that_a_cluster_lays_down_may_be_read_by_our_group_and_by_nobody_else(
+    users: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    laid_down = tmp_path / "users"
+    laid_down.write_bytes(users.read_bytes())
+    laid_down.chmod(0o440)
+    with pytest.raises(ConfigError, match=r"open to others"):
+        read_users(laid_down)
+    somebody = laid_down.stat().st_uid + 1
+    monkeypatch.setattr(os, "getuid", lambda: somebody)
+    assert read_users(laid_down).keys() == read_users(users).keys()
+    for mode in (0o460, 0o444):
+        laid_down.chmod(mode)
+        with pytest.raises(ConfigError, match=r"open to others"):
+            read_users(laid_down)
 
 
 def test_a_users_file_that_is_none_is_refused_in_one_line(tmp_path: Path) -> None:

@@ -195,6 +195,7 @@ def test_a_database_of_another_version_is_one_line(layout: Layout) -> None:
     )
     assert done.returncode == 2
     assert done.stderr.startswith("error: expected a database of version ")
+    assert "an earlier release has made: go on with that release, or begin anew" in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 

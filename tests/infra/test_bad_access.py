@@ -12,9 +12,11 @@ from typer.testing import CliRunner
 from infra.cli import app
 from infra.layout import Layout
 from infra.local.mosquitto import Mosquitto
+from infra.local.ports import free_port
 from infra.pki.authority import Authority, write_private
 from infra.pki.enrolment import enroll
 from infra.pki.roles import role_folder
+from infra.reach_rights import refusals
 from schemas.errors import UserError
 from schemas.identity import CameraId
 from schemas.keys import derive_camera_key
@@ -119,6 +121,57 @@ def test_every_command_at_kafka_names_what_is_wrong_with_its_certificate_or_pass
     assert line.endswith("to let us in: wrong user or password")
     assert refusal(*arguments, *known, material.login(PASSWORD)) == "a login is written user:password, in one line"
     assert not list(tmp_path.glob("*.sqlite"))
+
+
+@pytest.mark.parametrize(
+    ("command", "whose", "words"),
+    [
+        ("process", "recorder", "the processor read pointillist.frames.v1 and write pointillist.models.v1 and "),
+        ("bridge", "recorder", "the bridge write pointillist.dead-letters.v1 and write pointillist.frames.v1, "),
+        ("record", "health", "the recorder read pointillist.alerts.v1 and write pointillist.alerts.v1 and "),
+    ],
+)
+def test_a_role_that_kafka_gives_no_right_to_its_work_is_told_which_one_lacks(
+    secure_kafka: KafkaWithPasswords, broker: Mosquitto, material: Material, tmp_path: Path, command: str, whose: str,
+    words: str,
+) -> None:  # fmt: skip
+    beside: dict[str, list[object]] = {
+        "record": ["--database", f"sqlite:///{tmp_path}/records.sqlite", "--quarantine", tmp_path / "quarantine"],
+        "process": ["--bundle", "scene"],
+        "bridge": ["--mqtt", broker.listen, "--mqtt-tls", material.role(material.ours, "bridge")],
+    }
+    tls = material.role(material.ours, whose)
+    line = refusal(command, *beside[command], "--kafka", secure_kafka.listen, "--kafka-tls", tls)
+    assert line.startswith(f"expected Kafka at {secure_kafka.listen} to let {words}")
+    assert "`pointillist topics --rights` gives each role its rights" in line
+    assert not list(tmp_path.glob("*.sqlite"))
+
+
+def test_a_group_that_kafka_does_not_let_recorders_join_is_refused_at_the_start(
+    secure_kafka: KafkaWithPasswords, material: Material, tmp_path: Path
+) -> None:
+    database = f"postgresql+psycopg://nobody@127.0.0.1:{free_port()}/none"
+    arguments = ["record", "--database", database, "--quarantine", tmp_path / "quarantine", "--broker-wait", 0.5]
+    arguments += ["--kafka", secure_kafka.listen, "--kafka-tls", material.role(material.ours, "recorder"), "--group"]
+    assert refusal(*arguments, "mine") == (
+        f"expected Kafka at {secure_kafka.listen} to let the recorder join the group mine and join the group "
+        "mine.letters, it does not: `pointillist topics --rights` gives each role its rights, and of groups those "
+        "whose names begin with pointillist-recorder"
+    )
+    # The usual name passes, and then the database is asked for.
+    assert "PostgreSQL" in refusal(*arguments, "pointillist-recorders")
+
+
+def test_of_kafka_s_answer_what_is_not_allowed_is_told_and_what_is_not_there_is_left_to_the_role() -> None:
+    used = {"a": {"READ", "WRITE"}, "b": {"READ"}, "c": {"WRITE"}, "d": {"READ"}, "e": {"READ"}}
+    topics = [
+        {"topic": "a", "error_code": 0, "authorized_operations": 1 << 3 | 1 << 8},
+        {"topic": "b", "error_code": 29, "authorized_operations": -(2**31)},
+        {"topic": "c", "error_code": 0, "authorized_operations": -(2**31)},
+        {"topic": "d", "error_code": 3, "authorized_operations": -(2**31)},
+        {"topic": "e", "error_code": 0, "authorized_operations": 1 << 3},
+    ]
+    assert refusals(topics, used) == ["write a", "read b"]
 
 
 MQTT_WRONG = WRONG | {

@@ -4,17 +4,24 @@ import json
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 import pytest
+import typer
+from pydantic import SecretStr
 
 from infra.camera_identity import camera_identity, resembling
+from infra.cli.camera import attach
 from infra.layout import Layout
 from infra.local.mosquitto import Mosquitto
 from infra.local.process import COMMAND
 from producers.publisher.first_answer import FirstAnswer, silence
-from schemas.errors import SecretError
+from producers.roster.camera_file import parse_camera_file
+from producers.scenario import CameraSettings
+from producers.sources.settings import SourceSettings
+from schemas.errors import ConfigError, SecretError
 from schemas.identity import CameraId
 
 
@@ -80,6 +87,89 @@ def test_a_region_outside_the_frame_is_one_line_and_a_camera_that_nobody_answers
     (line,) = [json.loads(each) for each in unanswered.stderr.splitlines() if "nothing_confirmed" in each]
     assert line["camera"] == "lab/door"
     assert line["detail"] == "the broker has nobody to give frames to: no bridge runs there"
+
+
+class Ran:
+    """In place of a camera that runs: what it would have run with."""
+
+    drained = True
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.plans: list[CameraSettings] = []
+        monkeypatch.setattr("infra.cli.camera.require_brokers", lambda *_, **__: None)
+        monkeypatch.setattr("infra.role.run_role", lambda _name, _metrics, run: run(None, None, None))
+        monkeypatch.setattr("producers.fleet.run_camera", self.run)
+        monkeypatch.setenv("POINTILLIST_CAMERA_KEY", f"0:{'00' * 64}")
+
+    def run(self, plan: CameraSettings, **_: object) -> Ran:
+        self.plans.append(plan)
+        return self
+
+
+def attached(url: str, folder: Path, **options: Any) -> None:
+    with pytest.raises(typer.Exit):
+        attach(url, name="lab/door", mqtt="127.0.0.1:1", spool=folder, **options)
+
+
+def test_what_the_options_say_is_what_the_same_keys_say_in_cameras_yaml(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    login = tmp_path / "login"
+    source = {
+        "address": "rtsp://127.0.0.1/door", "login": {"file": str(login)}, "rotate": 90, "hang_s": 4.0, "open_s": 3.0,
+        "privacy": [[0, 0, 0.3, 1], [0.5, 0.5, 0.25, 0.25]], "region": [8, 0, 640, 480], "size": [320, 240],
+        "channels": 1, "hardware": "auto", "clock": "arrival",
+    }  # fmt: skip
+    camera = {"name": "door", "fps": 5, "schedule": {"hours": ["mon-fri 07:00-19:00", "22:00-23:00"], "zone": "UTC"}}
+    document = {"site": "lab", "cameras": [camera | {"source": source, "motion": {"heartbeat_s": 30}}]}
+    [listed] = parse_camera_file(document, tmp_path, "cameras.yaml").values()
+    ran = Ran(monkeypatch)
+    attached(
+        "rtsp://127.0.0.1/door", tmp_path, fps=5, login=login, rotate=90, hang=4.0, opening=3.0,
+        privacy=["0,0,.3,1", "0.5,0.5,0.25,0.25"], region="8,0,640,480", size="320x240", grey=True, hardware="auto",
+        clock="arrival", schedule=["mon-fri 07:00-19:00", "22:00-23:00"], zone="UTC", motion=True, heartbeat=30.0,
+    )  # fmt: skip
+    assert ran.plans == [listed.settings]
+
+
+def test_a_camera_of_which_nothing_is_said_sends_always_and_all_it_sees(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran = Ran(monkeypatch)
+    attached("rtsp://127.0.0.1/door", tmp_path)
+    attached(str(tmp_path / "door.mp4"), tmp_path, loop=True)
+    live, file = ran.plans
+    assert (live.schedule, live.motion) == (None, None)
+    assert live.source == SourceSettings(kind="url", address=SecretStr("rtsp://127.0.0.1/door"))
+    assert file.source == SourceSettings(kind="video", file=tmp_path / "door.mp4", loop=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"rotate": 45}, r"cameras.0.source.rotate: should be 0, 90, 180 or 270"),
+        ({"hardware": "no such thing"}, r"cameras.0.source.hardware: "),
+        ({"clock": "mine"}, r"cameras.0.source.clock: should be 'auto' or 'arrival'"),
+        ({"privacy": ["0,0,.3"]}, r"--privacy: expected X,Y,WIDTH,HEIGHT as shares from 0 to 1, got '0,0,.3'"),
+        ({"privacy": ["0,0,640,480"]}, r"cameras.0.source.privacy.0.2: should be less than or equal to 1"),
+        ({"privacy": [".9,0,.3,1"]}, r"privacy: expected x, y, width, height as shares inside the picture"),
+        ({"region": "1,2,3"}, r"expected a region as X,Y,WIDTH,HEIGHT, got '1,2,3'"),
+        ({"loop": True}, r"a source of kind url knows .*; got loop"),
+        ({"schedule": ["monday"]}, r"cameras.0.schedule: expected hours as 'mon-fri 07:00-19:00'"),
+        ({"schedule": ["07:00-19:00"], "zone": "Nowhere/Land"}, r"cameras.0.schedule: .*Nowhere/Land"),
+        ({"zone": "UTC"}, r"--zone: expected --schedule beside it"),
+        ({"heartbeat": 5.0}, r"--heartbeat: expected --motion beside it"),
+        ({"motion": True, "heartbeat": 0.0}, r"cameras.0.motion.heartbeat_s: should be greater than 0"),
+    ],
+)
+def test_an_option_that_cannot_be_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], said: str
+) -> None:
+    ran = Ran(monkeypatch)
+    with pytest.raises(ConfigError, match=said) as raised:
+        attach("rtsp://127.0.0.1/door", name="lab/door", mqtt="127.0.0.1:1", spool=tmp_path, **options)
+    assert "\n" not in str(raised.value)
+    assert ran.plans == []
 
 
 def test_a_key_that_the_system_did_not_issue_and_a_name_that_is_nearly_known_are_told(

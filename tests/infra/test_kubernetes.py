@@ -28,7 +28,8 @@ ROOT = Path(__file__).parents[2]
 KUBERNETES = ROOT / "infra" / "kubernetes"
 VERSION = "1.34"
 OVERLAYS = {folder.name: build(folder) for folder in sorted((KUBERNETES / "overlays").iterdir())}
-ROLES = {"bridge", "processor", "recorder"}
+ROLES = {"bridge", "processor", "recorder", "console", "monitor"}
+OF_THE_DATABASE = {"recorder", "console", "monitor"}
 OPERATORS = published()
 each_overlay = pytest.mark.parametrize("overlay", OVERLAYS)
 OF_LIBRARIES = {option.envvar.decode() for option in psycopg.pq.Conninfo.get_defaults() if option.envvar} | {
@@ -160,6 +161,7 @@ def test_no_secret_has_a_value_and_each_role_is_given_its_own(overlay: str) -> N
     # Whom to trust is no secret, and the same for all.
     (kafka,) = of_kind(overlay, "Kafka").values()
     assert given.pop(f"{kafka['metadata']['name']}-cluster-ca-cert") == ROLES
+    assert given.pop("pointillist-database") == OF_THE_DATABASE
     assert {f"pointillist-{role}" for role in (*ROLES, Mosquitto.role)} | ROLES <= given.keys()
     assert all(len(roles) == 1 for roles in given.values())
     text = json.dumps([each for each in OVERLAYS[overlay] if each["kind"] != "ConfigMap"])
@@ -316,6 +318,8 @@ def test_dashboards_rules_and_settings_come_from_where_the_other_deployments_hav
         assert len(file.read_bytes()) < 2**20, "the most that a ConfigMap holds"
     rules = {file.name: file.read_text() for file in (ROOT / "infra" / "prometheus" / "rules").glob("*.yml")}
     assert maps["alert-rules"]["data"] == rules
+    routes = ROOT / "infra" / "alertmanager" / "alertmanager.yml"
+    assert maps["alertmanager"]["data"] == {routes.name: routes.read_text()}
     used = {
         volume["configMap"]["name"] for _, _, spec in containers(overlay) for volume in spec["volumes"]
         if "configMap" in volume

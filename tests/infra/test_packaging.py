@@ -2,39 +2,34 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
-import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
 
 from infra import assets
+from infra.packaging import build, install
 
 ROOT = Path(__file__).resolve().parents[2]
+TAKEN_IN = {f"consumers/console/assets/{name}" for name in (*assets.FILES, assets.STAMP)}
 PACKAGES = ("schemas", "producers", "processors", "consumers", "lab", "infra", "bundles")
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(ROOT)]
-    subprocess.run(command, check=True, capture_output=True, timeout=120)
-    (found,) = out.glob("*.whl")
-    return found
+def released(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return build(tmp_path_factory.mktemp("dist"))
 
 
-def uv() -> str:
-    # On the path, or where the Makefile puts one of our own.
-    found = shutil.which("uv") or shutil.which("uv", path=str(ROOT / "build" / "uv" / "bin"))
-    assert found, "expected uv on the path or in build/uv/bin: `make setup` installs it"
-    return found
+@pytest.fixture(scope="module")
+def wheel(released: tuple[Path, Path]) -> Path:
+    return released[0]
 
 
-def tracked_files() -> set[str]:
+def tracked_files(*places: str) -> set[str]:
     listing = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", *PACKAGES],
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", *places],
         cwd=ROOT, check=True, capture_output=True, text=True,
     )  # fmt: skip
     return {line for line in listing.stdout.splitlines() if (ROOT / line).is_file()}
@@ -44,9 +39,18 @@ def test_wheel_has_every_package_and_file(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         inside = {name for name in archive.namelist() if ".dist-info/" not in name}
     checkout = ("lab/aigan/models/", "lab/backdoor/models/", "lab/networks/qusecnets/")
-    taken_in = {f"consumers/console/assets/{name}" for name in (*assets.FILES, assets.STAMP)}
-    assert inside == {name for name in tracked_files() if not name.startswith(checkout)} | taken_in
+    assert inside == {name for name in tracked_files(*PACKAGES) if not name.startswith(checkout)} | TAKEN_IN
     assert wheel.stat().st_size < 20 * 2**20
+
+
+def test_sdist_has_all_of_the_checkout_and_the_console_s_assets(released: tuple[Path, Path]) -> None:
+    _, sdist = released
+    with tarfile.open(sdist) as archive:
+        inside = {name.partition("/")[2] for name in archive.getnames()}
+    assert (
+        inside - {"PKG-INFO", ".gitignore"} == {name for name in tracked_files() if not name.startswith(".")} | TAKEN_IN
+    )
+    assert sdist.stat().st_size < 100 * 10**6, "the most that PyPI takes"
 
 
 def test_wheel_has_what_is_not_python(wheel: Path) -> None:
@@ -66,28 +70,21 @@ def test_wheel_has_what_is_not_python(wheel: Path) -> None:
 
 @pytest.mark.slow
 def test_edge_install_has_no_torch_and_runs_the_camera_side(wheel: Path, tmp_path: Path) -> None:
-    environment = tmp_path / "edge"
-    subprocess.run([uv(), "venv", "-q", "--python", sys.executable, str(environment)], check=True, timeout=60)
-    python = environment / "bin" / "python"
-    install = [uv(), "pip", "install", "-q", "--python", str(python)]
-    subprocess.run(
-        [*install, "--require-hashes", "-r", str(ROOT / "requirements" / "edge.txt")], check=True, timeout=200
-    )
-    subprocess.run([*install, "--no-deps", str(wheel)], check=True, timeout=60)
+    binaries = install(wheel, "edge", tmp_path / "edge")
     program = (
         "import importlib.util, sys\n"
         "import producers.fleet, producers.scenario, producers.sources.settings, infra.cli.camera\n"
         "assert importlib.util.find_spec('torch') is None\n"
         "assert 'torch' not in sys.modules\n"
     )
-    subprocess.run([str(python), "-c", program], check=True, timeout=60, cwd=tmp_path)
+    subprocess.run([str(binaries / "python"), "-c", program], check=True, timeout=60, cwd=tmp_path)
     help_page = subprocess.run(
-        [str(environment / "bin" / "pointillist"), "camera", "attach", "--help"],
+        [str(binaries / "pointillist"), "camera", "attach", "--help"],
         check=True, capture_output=True, text=True, timeout=60, cwd=tmp_path,
     )  # fmt: skip
     assert "--hang" in help_page.stdout
     refused = subprocess.run(
-        [str(environment / "bin" / "pointillist"), "process", "--bundle", "x", "--kafka", "localhost:1"],
+        [str(binaries / "pointillist"), "process", "--bundle", "x", "--kafka", "localhost:1"],
         check=False, capture_output=True, text=True, timeout=60, cwd=tmp_path,
     )  # fmt: skip
     assert refused.returncode == 2

@@ -1,0 +1,140 @@
+"""May we do in Kafka what our role does? Asked once, when a person starts it: a role that runs waits for its rights."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Literal
+
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import GroupAuthorizationFailedError, KafkaError, TopicAuthorizationFailedError
+from aiokafka.protocol.api import Request, RequestStruct, Response
+from aiokafka.protocol.types import Array, Boolean, Int16, Int32, Schema, String
+
+from infra.pki.kafka_rights import OURS, kafka_rights
+from schemas.errors import BrokerError
+from schemas.runtime.access import KafkaAddress, kafka_options
+from schemas.runtime.kafka_clients import STOP_S, leave, start
+
+Role = Literal["bridge", "processor", "recorder"]
+
+_ANSWER_S: Final = 5.0
+_USED: Final = ("READ", "WRITE")
+"""What a role cannot do without; to describe is for what it tells beside its work."""
+
+
+class _MetadataResponse(Response):  # type: ignore[misc]  # aiokafka has no annotations
+    API_KEY = 3
+    API_VERSION = 8
+    SCHEMA = Schema(
+        ("throttle_time_ms", Int32),
+        ("brokers", Array(("node_id", Int32), ("host", String()), ("port", Int32), ("rack", String()))),
+        ("cluster_id", String()),
+        ("controller_id", Int32),
+        ("topics", Array(
+            ("error_code", Int16), ("topic", String()), ("is_internal", Boolean),
+            ("partitions", Array(
+                ("error_code", Int16), ("partition", Int32), ("leader", Int32), ("leader_epoch", Int32),
+                ("replicas", Array(Int32)), ("isr", Array(Int32)), ("offline_replicas", Array(Int32)),
+            )),
+            ("authorized_operations", Int32),
+        )),
+        ("cluster_authorized_operations", Int32),
+    )  # fmt: skip
+
+
+class _MetadataStruct(RequestStruct):  # type: ignore[misc]  # aiokafka has no annotations
+    API_KEY = 3
+    API_VERSION = 8
+    RESPONSE_TYPE = _MetadataResponse
+    SCHEMA = Schema(
+        ("topics", Array(String())),
+        ("allow_auto_topic_creation", Boolean),
+        ("include_cluster_authorized_operations", Boolean),
+        ("include_topic_authorized_operations", Boolean),
+    )
+
+
+class _Metadata(Request[_MetadataStruct]):  # type: ignore[misc]  # aiokafka has no annotations
+    """What we may do with topics: version 8 of Kafka's question, as of KIP-430, which aiokafka does not ask."""
+
+    API_KEY = 3
+
+    def __init__(self, topics: Sequence[str]) -> None:
+        self._topics = list(topics)
+
+    def build(self, request_struct_class: type[_MetadataStruct]) -> _MetadataStruct:
+        """The question on the wire."""
+        return request_struct_class(self._topics, False, False, True)
+
+
+def require_rights(address: KafkaAddress, role: Role, groups: Sequence[str] = ()) -> None:
+    """Return when Kafka lets us do the work of a role and join `groups`, or does not say.
+
+    Raises `BrokerError` for what it says that we may not.
+    """
+    try:
+        missing = asyncio.run(_missing(address, role, groups))
+    except (KafkaError, OSError, TimeoutError, NotImplementedError):  # the role finds it out by itself
+        return
+    if missing:
+        raise BrokerError(
+            f"expected Kafka at {address} to let the {role} {' and '.join(missing)}, it does not: `pointillist topics "
+            f"--rights` gives each role its rights{_groups_of(role) if groups else ''}"
+        )
+
+
+def _groups_of(role: str) -> str:
+    """How the names of groups that a role may join begin, as a part of a message."""
+    found = [
+        right.name for right in kafka_rights()
+        if right.role == role and right.resource.name == "GROUP" and right.pattern.name == "PREFIXED"
+    ]  # fmt: skip
+    return f", and of groups those whose names begin with {' or '.join(found)}" if found else ""
+
+
+async def _missing(address: KafkaAddress, role: str, groups: Sequence[str]) -> list[str]:
+    """What of the role's work Kafka refuses, as words of a message."""
+    used: dict[str, set[str]] = defaultdict(set)
+    for right in kafka_rights():
+        if right.role == role and right.operation.name in _USED and right.name.startswith(f"{OURS}."):
+            used[right.name].add(right.operation.name)
+    admin = AIOKafkaAdminClient(**kafka_options(address), request_timeout_ms=int(_ANSWER_S * 1000))
+    try:
+        async with asyncio.timeout(_ANSWER_S):
+            await start(admin)
+            found = await admin._send_request(_Metadata(sorted(used)))
+            refused = [group for group in groups if await _may_not_join(admin, group)]
+    finally:
+        await leave(admin.close, deadline_s=STOP_S)
+    return refusals(found.to_object()["topics"], used) + [f"join the group {group}" for group in refused]
+
+
+def refusals(topics: Sequence[Mapping[str, Any]], used: Mapping[str, set[str]]) -> list[str]:
+    """Of the `used` operations by topic, those that Kafka's answer does not allow: `read pointillist.frames.v1`."""
+    missing = []
+    for topic in topics:
+        if topic["error_code"] == TopicAuthorizationFailedError.errno:
+            allowed = 0
+        elif topic["error_code"] == 0 and topic["authorized_operations"] >= 0:
+            allowed = topic["authorized_operations"]
+        else:  # it is not there yet, or nothing was said
+            continue
+        name = topic["topic"]
+        missing += [f"{each.lower()} {name}" for each in sorted(used[name]) if not allowed >> _BITS[each] & 1]
+    return missing
+
+
+_BITS: Final = {right.operation.name: int(right.operation) for right in kafka_rights()}
+"""An operation's place among the authorised ones is its number among rights."""
+
+
+async def _may_not_join(admin: AIOKafkaAdminClient, group: str) -> bool:
+    try:
+        await admin.find_coordinator(group)
+    except GroupAuthorizationFailedError:
+        return True
+    except KafkaError:  # there is none yet
+        return False
+    return False
