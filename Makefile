@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help up test screenshots mutants lint typecheck bench release-check clean setup setup-dev lock proto dashboards
+.PHONY: help up test screenshots mutants lint typecheck docs bench release-check clean setup setup-dev lock proto dashboards reference
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
@@ -36,6 +36,9 @@ lint: setup-dev ## Check style and format
 typecheck: setup-dev ## Check types, strictly
 	$(VENV)/bin/mypy
 
+docs: setup-dev ## Build the documentation site into build/site; a link to a page or anchor that is not there is an error
+	$(VENV)/bin/zensical build --clean --strict
+
 screenshots: setup-dev ## Drive the console in a headless browser, and keep what the documentation shows of it
 	POINTILLIST_SCREENSHOTS=build/screenshots $(PYTHON) -m pytest -n0 -q tests/system/test_console.py
 	cp build/screenshots/fleet-light.png build/screenshots/camera-light.png build/screenshots/alerts-light.png docs/images/
@@ -50,7 +53,7 @@ release-check: setup-dev ## Build what is released, install it where nothing els
 	$(PYTHON) -m benchmarks.release $(ARGS)
 
 clean: ## Remove caches and what was built; keeps .venv, state folders and Kafka's jars
-	rm -rf build dist mutants *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf build dist mutants *.egg-info .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -print0 | xargs -0 rm -rf
 
 setup: $(VENV)/.packages $(VENV)/.server $(VENV)/.kafka $(VENV)/.assets ## Install what a run needs
@@ -69,6 +72,9 @@ proto: setup-dev ## Generate the Python of schemas/pointillist.proto
 
 dashboards: setup-dev ## Generate the JSON of the Grafana dashboards
 	$(PYTHON) -m infra.grafana
+
+reference: setup-dev ## Generate the reference pages of docs from the code
+	$(PYTHON) -m infra.reference
 
 resolve-file = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--custom-compile-command "make lock"

@@ -38,19 +38,27 @@ class CameraOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     source: SourceSettings = Field(default_factory=SourceSettings)
+    """What it sees; else a simulated scene."""
     fps: float = Field(default=2.0, ge=0, le=MAX_FRAMES_PER_SECOND, allow_inf_nan=False)
-    """Frames per second; 0 is as fast as the window allows."""
+    """Frames per second; 0 is as fast as the window allows, or as a live source gives them."""
     drop_ratio: float = Field(default=0.25, ge=0, le=MAX_DROPPED_PER_BLOCK / BLOCK_PIXELS)
+    """Share of the pixels that is not sent, rounded to whole pixels of the 64 of a block."""
     probe_share: float = Field(default=0.0, ge=0, le=1)
+    """Share of the frames that are sent whole, for STRIP: one in every run of round(1 ÷ share)."""
     profile: Literal["raw", "lossless", "temporal"] = "raw"
+    """How the kept pixels are coded: as they are, without loss in fewer bytes, or, for fixed cameras, without the
+    blocks that are as in a key frame."""
     unchanged_rms: float = Field(default=UNCHANGED_RMS, ge=0, le=MOST_RMS)
-    """Temporal: up to this difference to the key frame, in grey levels, a block is not sent again."""
+    """Temporal: a block of 8×8 pixels is not sent again up to this root mean square difference to the key frame, in
+    grey levels of 255. Lower sends more, and shows smaller changes."""
     schedule: Schedule | None = None
-    """When it sends; None is always. Outside of its hours its source is closed."""
+    """When it sends; else always. Outside of its hours its source is closed."""
     motion: MotionSettings | None = None
-    """It sends only while something moves, and a heartbeat; None is every frame."""
+    """It sends only while something moves, and a heartbeat; else every frame."""
     spool: SpoolLimits = SpoolLimits()
+    """How much it keeps on disk until Kafka has it."""
     window: WindowSettings = WindowSettings()
+    """How much of that is on the way at a time."""
 
     @property
     def encoding(self) -> Encoding:
@@ -72,8 +80,11 @@ class CameraGroup(CameraOptions):
     """
 
     name: str = "cam-{index:02}"
+    """Without the site: a–z, 0–9, `_ . -`, at most 63. With `{index}` where there are several."""
     count: int = Field(default=1, ge=1, le=100_000)
+    """How many cameras."""
     first: int = Field(default=0, ge=0, le=10**9)
+    """What `{index}` counts from."""
 
     def numbers(self) -> range:
         """What `{index}` stands for in each of its cameras."""
@@ -81,26 +92,31 @@ class CameraGroup(CameraOptions):
 
 
 class Fault(BaseModel):
-    """Something that goes wrong with one camera or several for a time; `at_s` counts from the fleet's first start.
-
-    `dark`: the camera is gone, connection and all. `disconnect`: only its connection is cut. `freeze`: it repeats one
-    picture. `black`: it sends black pictures. `sticker`: somebody pastes the trigger sticker into its scene. `attack`:
-    a generator changes what the lens sees, see `producers.redteam`.
-    """
+    """Something that goes wrong with one camera or several for a time."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     camera: str | Annotated[tuple[str, ...], Field(min_length=1)]
+    """A camera's name without the site, or several."""
     at_s: float = Field(ge=0, allow_inf_nan=False)
+    """When it begins, in seconds after the fleet's first capture; a fleet that is started again keeps that clock."""
     kind: Literal["dark", "freeze", "black", "sticker", "disconnect", "attack"]
+    """`dark`: the camera is gone, connection and all. `disconnect`: only its connection is cut, and it goes on
+    capturing into its spool. `freeze`: it repeats one picture, with that picture's truth. `black`: it sends black
+    pictures, whose class is unknown. `sticker`: somebody pastes the trigger sticker into its scene. `attack`: a
+    generator changes what the lens sees, before any pixel is dropped. The truth says so of the last two."""
     for_s: float = Field(gt=0)
+    """For how many seconds."""
 
     generator: str | None = None
-    """Attack: a folder with `generator.toml`, or the name of a shipped generator."""
+    """Attack, and required there: a folder with `generator.toml` and `generator.onnx`, or the name of a shipped
+    generator."""
     eps: float | None = Field(default=None, gt=0, le=1)
-    """Attack: how far a pixel may be changed, on the scale [0, 1]; by default what the generator was trained for."""
+    """Attack: how far a pixel may be changed, on the scale [0, 1], at least 1/255; by default what the generator was
+    trained for."""
     target: StrictInt | StrictStr | None = None
-    """Attack: the class that is to be seen, by name or number; `random` (by default) or `other`."""
+    """Attack: the class that is to be seen, by name or number; `random` (by default) draws for each frame one that it
+    does not show, `other` is the class after its own."""
 
     @model_validator(mode="after")
     def _fields_fit_kind(self) -> Self:
@@ -144,9 +160,14 @@ class Scenario(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     site: str
+    """The first half of every camera's name, `site/camera`: a–z, 0–9, `_ . -`, at most 63."""
     defaults: CameraOptions = Field(default_factory=CameraOptions)
+    """What holds for every camera that does not say it itself: any key of a camera but `name`, `count` and `first`. A
+    key of a camera replaces this one as a whole."""
     groups: list[CameraGroup] = Field(alias="cameras", min_length=1)
+    """The cameras, in groups whose cameras differ in name and index only."""
     faults: list[Fault] = []
+    """What goes wrong, and when."""
 
     @model_validator(mode="before")
     @classmethod

@@ -1,7 +1,9 @@
 """Names, labels and buckets of all metrics: the contract between the roles, the dashboards and the alert rules.
 
-Base units, ratios from 0 to 1, counters end in `_total`. A role makes its metrics with `METRIC.on(registry)`.
-`camera_id` is a label only where the series are bounded in number.
+Base units, ratios from 0 to 1, counters end in `_total`. `camera_id` is a label only where the series are bounded in
+number.
+
+A role makes its metrics with `METRIC.on(registry)`.
 """
 
 from __future__ import annotations

@@ -15,13 +15,21 @@ class Channel(StrEnum):
     """The last part of a camera's MQTT topic."""
 
     FRAME = "frame"
+    """A `Frame`, from the camera."""
     CONFIRM = "confirm"
+    """A `Confirm`, to the camera."""
     META = "meta"
+    """A `Meta`, from the camera; retained."""
     STATUS = "status"
+    """A `Status`, from the camera, and its last will; retained."""
     EVENT = "event"
+    """A `Ledger`, from the camera."""
     SETTINGS = "cmd/settings"
+    """A `Command`, to the camera; retained."""
     PROBES = "cmd/probes"
+    """A `ProbeRequest`, to the camera; retained."""
     KEY_REQUEST = "cmd/key"
+    """A `KeyRequest`, to the camera."""
 
 
 def mqtt_topic(camera_id: CameraId, channel: Channel) -> str:
@@ -76,8 +84,14 @@ class KafkaTopic(StrEnum):
     """The Kafka topics; the record key is the camera id, for models see `schemas.models`."""
 
     FRAMES = "pointillist.frames.v1"
+    """`Frame`, as the camera has signed it: from bridges to processors."""
     EVENTS = "pointillist.events.v1"
+    """`Ledger`, `Meta` and `Status` of cameras, `KeyRequest` and `ProbeRequest` to them; `ce_type` says which."""
     VERDICTS = "pointillist.verdicts.v1"
+    """`Verdict`: from processors to recorder and console."""
     ALERTS = "pointillist.alerts.v1"
+    """`Alert`: from the recorder."""
     DEAD_LETTERS = "pointillist.dead-letters.v1"
+    """`DeadLetter`: what bridges and processors have refused."""
     MODELS = "pointillist.models.v1"
+    """`SignedModels` under the key `live`, `ServedModel` under `processor/NAME`; compacted."""

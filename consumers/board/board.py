@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Final
 
-from consumers.board.camera import Camera, follows
+from consumers.board.camera import Camera, Described, follows
 from consumers.evidence.probe_plan import Seen
 from consumers.settings import RecorderSettings
 from consumers.store import Written
@@ -166,7 +166,7 @@ class Board:
         """The cameras that were heard last, at most `count`."""
         return list(islice(reversed(self._heard.values()), count))
 
-    def describe(self, now_ms: int) -> list[dict[str, object]]:
+    def describe(self, now_ms: int) -> list[Described]:
         """What `/cameras` answers."""
         return [camera.describe(now_ms, self._silent_after_s) for camera in self.cameras()]
 

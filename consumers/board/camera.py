@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypedDict
 
 from google.protobuf.message import DecodeError
 
@@ -18,6 +18,33 @@ _STATES: Final[dict[int, str]] = {OFFLINE: "offline", DEGRADED: "degraded", ONLI
 _MISSED_FRAMES: Final = 2.5
 """A camera that sends so rarely that it is quiet for longer than others is silent when it has missed its frames."""
 _LONGEST_PATIENCE_S: Final = 3_600.0
+
+
+class Described(TypedDict):
+    """One camera as other programs are told of it."""
+
+    camera: str
+    """As `site/camera`."""
+    status: str
+    """`online`, `degraded`, `silent` or `offline`."""
+    detail: str
+    """Why, where the camera says it."""
+    age_s: float | None
+    """Seconds since its last frame was recorded."""
+    verdict: dict[str, object] | None
+    """`class`, `confidence` (0 to 1) and `model` of that frame."""
+    entropy_bits: float | None
+    """Of the last frame that STRIP has checked."""
+    flagged_share: float | None
+    """Of the last 50 such frames, the share that was flagged."""
+    evidence: float
+    """Of a backdoor, 0 to 1, which is an alert."""
+    probe_share: float | None
+    """Share of its frames that it says it sends whole."""
+    size: dict[str, int] | None
+    """`width`, `height` and `channels` of its pictures."""
+    frames_recorded: int
+    """How many, purged ones included."""
 
 
 @dataclass(slots=True)
@@ -102,7 +129,7 @@ class Camera:
             return _STATES[said]
         return "online" if sends else "silent"
 
-    def describe(self, now_ms: int, silent_after_s: float) -> dict[str, object]:
+    def describe(self, now_ms: int, silent_after_s: float) -> Described:
         """The camera as `/cameras` lists it."""
         last, meta = self.last, self.meta
         size = {"width": meta.width, "height": meta.height, "channels": meta.channels} if meta and meta.width else None

@@ -42,6 +42,20 @@ from schemas.runtime.access import CERTIFICATE_FILE, KEY_FILE
 RECENT: Final = 200
 LENGTH_BYTES: Final = 4
 """Of the length that stands before each of the recorder's messages."""
+ANSWERS: Final = {
+    "/cameras": "A list of all cameras, by name.",
+    "/changes": "Those that changed after `?since=VERSION`: `version`, to be asked with next; `cameras`; `gone`, "
+    "the names of those that are shown no more; `all`, true where so long ago is not remembered, and `cameras` are all "
+    "that there are.",
+    "/alerts": f"A list of the newest {RECENT} alerts, without their pictures.",
+    "/dead-letters": f"A list of the newest {RECENT} payloads that were refused, without them, of each kind: "
+    "verified or not.",
+    "/history": "A list of the minutes of the last day in which frames were recorded, the oldest first, over all "
+    "cameras.",
+    "/audit": "The counts of `pointillist audit` as they change.",
+    "/preview/SITE/CAMERA.jpg": "The last picture of a camera, as JPEG; 404 when none is kept.",
+}
+"""What is answered at each path."""
 _HEADERS: Final = {
     "cache-control": "no-store",
     "content-security-policy": "default-src 'none'; base-uri 'none'; frame-ancestors 'none'",
@@ -73,21 +87,23 @@ class PagesSettings(BaseModel):
     """Folder of the certificate and its key; None is plain HTTP."""
 
 
+ALERT_COLUMNS: Final = tuple(each for each in alerts.columns if each.name != "message")
+LETTER_COLUMNS: Final = tuple(each for each in dead_letters.columns if each.name not in ("payload", "stored_bytes"))
+
+
 def recent_alerts(engine: Engine) -> list[dict[str, object]]:
     """The newest alerts first, without their pictures."""
-    columns = [column for column in alerts.columns if column.name != "message"]
     with engine.begin() as connection:
-        rows = connection.execute(select(*columns).order_by(alerts.c.raised_ms.desc()).limit(RECENT))
+        rows = connection.execute(select(*ALERT_COLUMNS).order_by(alerts.c.raised_ms.desc()).limit(RECENT))
         return [dict(row) | {"boot": f"{row['boot']:016x}"} for row in rows.mappings()]
 
 
 def recent_dead_letters(engine: Engine) -> list[dict[str, object]]:
     """The newest dead letters first, without their payloads: as many of each kind, for one could hide the other."""
-    columns = [column for column in dead_letters.columns if column.name not in ("payload", "stored_bytes")]
     found: list[dict[str, object]] = []
     with engine.begin() as connection:
         for verified in (False, True):
-            newest = select(*columns).where(dead_letters.c.verified == verified)
+            newest = select(*LETTER_COLUMNS).where(dead_letters.c.verified == verified)
             rows = connection.execute(newest.order_by(dead_letters.c.recorded_ms.desc()).limit(RECENT))
             found += [dict(row) | {"boot": f"{row['boot']:016x}"} for row in rows.mappings()]
     return sorted(found, key=itemgetter("recorded_ms"), reverse=True)
@@ -182,8 +198,7 @@ class Web:
         )
 
     async def _index(self, _request: Request) -> Response:
-        answers = {"answers": sorted((*self._fresh, "/changes", "/preview/SITE/CAMERA.jpg")), "pages": "the console"}
-        return JSONResponse(answers, headers=_HEADERS)
+        return JSONResponse({"answers": sorted(ANSWERS), "pages": "the console"}, headers=_HEADERS)
 
     async def _given_again(self, make: Callable[[], Awaitable[Response]], request: Request) -> Response:
         return await self._fresh[request.url.path].get(request.url.path, make)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
+from typing import TypedDict
 
 from consumers.reading.rows import LedgerRow
 from consumers.reading.shed import shed_ranges
@@ -72,22 +73,45 @@ class BootAudit:
         self.lost = left
 
 
+class Lost(TypedDict):
+    """What one boot of a camera has lost."""
+
+    camera_id: str
+    """The camera, as `site/camera`."""
+    boot_id: str
+    """16 hexadecimal digits: one start of the camera."""
+    ranges: list[tuple[int, int]]
+    """First and last sequence number of each run of lost frames."""
+
+
 @dataclass(frozen=True)
 class Counts:
     """The sums over boots; `frames_lost` 0 and `frames_pending` 0 is what a finished run must show."""
 
     frames_published: int
+    """Frames that cameras have appended to their spools: the sum of the next six."""
     frames_recorded: int
+    """Those whose verdict is in the database."""
     frames_dead_lettered: int
+    """Those that were refused, with a verified identity."""
     frames_shed: int
+    """Those that a full spool has dropped, or that its medium has damaged."""
     frames_pending: int
+    """Those that are still on their way: in a spool, or in Kafka."""
     frames_lost: int
+    """Those that are nowhere: a defect."""
     frames_unread: int
+    """Those that would be lost if the part of the database that cannot be read does not name them."""
     duplicates_removed: int
+    """Verdicts of frames that were recorded already."""
     frames_skipped: int
+    """Pictures that a live source passed over before publication."""
     frames_resent: int
+    """Second and later sends of frames."""
     bytes_resent: int
+    """Their bytes."""
     frames_foreign: int
+    """Payloads without a verified identity, refused."""
 
     @classmethod
     def of(cls, boots: Collection[BootAudit], foreign: int) -> Counts:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from threading import Lock
 from typing import Final
 
 from consumers.conservation.changes import changes
-from consumers.conservation.law import BootAudit, Counts
+from consumers.conservation.law import BootAudit, Counts, Lost
 from consumers.conservation.ledgers import SignedLedgers
 from consumers.conservation.rounds import Marks, Rounds
 from consumers.database.engine import open_engine
@@ -41,6 +41,24 @@ class _Boot:
     """What was not accounted for when Kafka had nothing of it any more."""
     counts: Counter[str] = field(default_factory=Counter)
     """Its part of the sums."""
+
+
+@dataclass(frozen=True)
+class LiveFindings:
+    """What the audit of a running system says besides the counts."""
+
+    covers_from_ms: int | None
+    """When the oldest boot began that the database still knows, Unix time in milliseconds; null before the first."""
+    ledgers_refused: int
+    """Ledgers that no camera has signed: what they claim is not counted."""
+    lost: list[Lost]
+    """Which frames are lost, the first thousand ranges."""
+    boots: int
+    """How many boots of cameras were counted."""
+    as_of_ms: int
+    """When the database was read, Unix time in milliseconds."""
+    lost_known_to_ms: int
+    """What was confirmed before this time and is nowhere counts as lost, what came later as pending; 0 at first."""
 
 
 class LiveAudit:
@@ -168,19 +186,18 @@ class LiveAudit:
     def _describe(self, now_ms: int) -> dict[str, object]:
         sums = {name: self._sums[name] for name in Counts.of([], 0).as_dict()}
         lost = [
-            {"camera_id": camera, "boot_id": f"{boot:016x}", "ranges": list(ranges.ranges())[:MOST_LOST]}
+            Lost(camera_id=camera, boot_id=f"{boot:016x}", ranges=list(ranges.ranges())[:MOST_LOST])
             for (camera, boot), ranges in sorted(self._lost.items())[:MOST_LOST]
         ]
-        return {
-            **sums,
-            "frames_foreign": self._foreign,
-            "covers_from_ms": self._from_ms,
-            "ledgers_refused": len(self._refused),
-            "lost": lost,
-            "boots": len(self._boots),
-            "as_of_ms": now_ms,
-            "lost_known_to_ms": self._rounds.known_to_ms,
-        }
+        found = LiveFindings(
+            covers_from_ms=self._from_ms,
+            ledgers_refused=len(self._refused),
+            lost=lost,
+            boots=len(self._boots),
+            as_of_ms=now_ms,
+            lost_known_to_ms=self._rounds.known_to_ms,
+        )
+        return {**sums, "frames_foreign": self._foreign, **asdict(found)}
 
 
 def _both(one: RangeSet, other: RangeSet) -> RangeSet:

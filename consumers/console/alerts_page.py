@@ -37,20 +37,35 @@ class Raised:
     """An alert with what people made of it."""
 
     alert_id: str
+    """The same for the same evidence, however often it is raised."""
     camera: str
+    """As `site/camera`."""
     kind: str
+    """What it is about."""
     raised_ms: int
+    """When it was raised, Unix time in milliseconds."""
     checked: int
+    """Frames that STRIP has checked for it."""
     flagged: int
+    """Those whose entropy lay below the threshold."""
     mean_entropy_bits: float
+    """Over the checked frames."""
     threshold_bits: float
+    """The entropy below which a frame is suspect."""
     baseline_bits: float
+    """Median entropy of the camera before; 0 when it had no history."""
     evidence_octaves: float
+    """The sum of how deep the frames lay below their baseline."""
     first: int
+    """Sequence number of the first frame."""
     last: int
+    """Sequence number of the last frame."""
     state: str = "open"
+    """What people made of it: `open`, `acknowledged` or `closed`."""
     who: str = ""
+    """Who said so last."""
     at_ms: int | None = None
+    """When."""
 
 
 _COLUMNS: Final = tuple(name for name in Raised.__dataclass_fields__ if name not in ("state", "who", "at_ms"))

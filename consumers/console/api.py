@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
 from starlette.requests import Request
@@ -24,6 +22,7 @@ from consumers.console.export import COLUMNS, LONGEST_MS, as_csv, as_parquet, ro
 from consumers.console.fleet_page import forget, query_of
 from consumers.console.gate import LARGEST_FORM, may, no, session_of
 from consumers.console.history import RANGES
+from consumers.console.openapi import Operation, Schema, described
 from consumers.console.replay import reasons
 from consumers.console.states import State
 from consumers.console.system_page import audited
@@ -34,27 +33,10 @@ from schemas.identity import camera_id
 ROOT: Final = "/api/v1"
 _CAMERA: Final = "/cameras/{site}/{camera}"
 
-Schema = dict[str, Any]
-Answer = Callable[[Desk, Request], Awaitable[Response]]
-
 _TEXT: Final[Schema] = {"type": "string"}
 _NUMBER: Final[Schema] = {"type": "number"}
 _WHOLE: Final[Schema] = {"type": "integer"}
 _OBJECT: Final[Schema] = {"type": "object"}
-
-
-@dataclass(frozen=True)
-class Operation:
-    """One entry of the table."""
-
-    method: str
-    path: str
-    summary: str
-    answer: Answer
-    query: dict[str, Schema] = field(default_factory=dict)
-    body: Schema | None = None
-    needed: Right = Right.VIEWER
-    gives: str = "application/json"
 
 
 def _fields(**properties: Schema) -> Schema:
@@ -203,11 +185,21 @@ _SPAN: Final = {"camera": _TEXT, "since_ms": _WHOLE, "until_ms": _WHOLE}
 OPERATIONS: Final = (
     Operation(
         "GET", "/cameras", "The cameras, the worst first", _cameras,
+        "`cameras`, a page of cards; `counts`, how many are in each state; `found`, how many fit the query; "
+        "`page`, `pages`.",
         {"site": _TEXT, "state": {"enum": [state.value for state in State]}, "text": _TEXT, "page": _WHOLE},
     ),
-    Operation("GET", _CAMERA, "One camera, its settings and its last pictures", _camera),
     Operation(
-        "GET", f"{_CAMERA}/history", "Its past, in columns by time", _history, {"range": {"enum": list(RANGES)}}
+        "GET", _CAMERA, "One camera, its settings and its last pictures", _camera,
+        "Its card, and `settings`: `drop`, `probes`, `profile`, `enabled`, `frames_per_second`, `source` and "
+        "`software` as it says itself; `commanded`, which of them were, and `told_ms`, when; `pictures`, the last "
+        "ones, as sent, rebuilt and whole.",
+    ),
+    Operation(
+        "GET", f"{_CAMERA}/history", "Its past, in columns by time", _history,
+        "`span_s`, `step_s`; `columns`, lists of numbers by name, beside the times `t` in Unix seconds; "
+        "`classes`, how often each was the verdict; `outages` and `alerts` in that time.",
+        {"range": {"enum": list(RANGES)}},
     ),
     Operation(
         "POST", f"{_CAMERA}/command", "Tell it: signed, retained at the broker, in the audit log", _command,
@@ -221,25 +213,44 @@ OPERATIONS: Final = (
     Operation(
         "POST", f"{_CAMERA}/forget", "Show one that is gone no more", _forget, body=_OBJECT, needed=Right.OPERATOR
     ),
-    Operation("GET", "/alerts", "Alerts, newest first", _alerts, {"state": {"enum": list(STATES)}, "camera": _TEXT}),
+    Operation(
+        "GET", "/alerts", "Alerts, newest first", _alerts,
+        "A list of alerts, each with its `comments`: `at_ms`, `who`, `text`.",
+        {"state": {"enum": list(STATES)}, "camera": _TEXT},
+    ),
     Operation(
         "POST", "/alerts/{alert_id}", "Acknowledge, close or reopen one, and say something of it", _review,
         body=_fields(state={"enum": list(STATES)}, comment=_TEXT), needed=Right.OPERATOR,
     ),
-    Operation("GET", "/operations", "The audit log, the newest first", _operations, {"subject": _TEXT}),
-    Operation("GET", "/export/verdicts.csv", f"Verdicts: {', '.join(COLUMNS)}", _export, _SPAN, gives="text/csv"),
     Operation(
-        "GET", "/export/verdicts.parquet", "The same as Parquet", _export, _SPAN,
+        "GET", "/operations", "The audit log, the newest first", _operations,
+        "A list of its lines, at most 1,000.", {"subject": _TEXT},
+    ),
+    Operation(
+        "GET", "/export/verdicts.csv", f"Verdicts: {', '.join(COLUMNS)}", _export,
+        "A line of names, then one for each verdict.", _SPAN, gives="text/csv",
+    ),
+    Operation(
+        "GET", "/export/verdicts.parquet", "The same as Parquet", _export, "A file of the same columns.", _SPAN,
         gives="application/vnd.apache.parquet",
     ),
-    Operation("GET", "/models", "What was published, and what each processor serves", _models),
-    Operation("GET", "/audit", "The conservation law, as it stands now", _audit),
-    Operation("GET", "/dead-letters", "How many payloads were refused, by reason", _letters),
+    Operation(
+        "GET", "/models", "What was published, and what each processor serves", _models,
+        "`live`; `served`, by processor; `published`, newest first; `refused`, why the newest list is not believed.",
+    ),
+    Operation(
+        "GET", "/audit", "The conservation law, as it stands now", _audit,
+        "The counts, and what the live audit says besides; `error` where there is none yet.",
+    ),
+    Operation(
+        "GET", "/dead-letters", "How many payloads were refused, by reason", _letters,
+        "A list, with `reason`, `stage`, `verified`, `letters` (how many), `newest_ms`, `error` (one of them) each.",
+    ),
     Operation(
         "POST", "/dead-letters/replay", "Send the frames that were refused for a reason once more", _replay,
         body=_fields(reason=_TEXT), needed=Right.ADMIN,
     ),
-    Operation("GET", "/openapi.json", "This document", _openapi),
+    Operation("GET", "/openapi.json", "This document", _openapi, "OpenAPI 3.1."),
 )  # fmt: skip
 
 
@@ -270,40 +281,4 @@ async def _json(request: Request) -> dict[str, Any] | None:
 
 def document() -> dict[str, Any]:
     """The API as OpenAPI 3.1."""
-    paths: dict[str, dict[str, Any]] = {}
-    for each in OPERATIONS:
-        names = [part[1:-1] for part in each.path.split("/") if part.startswith("{")]
-        parameters = [{"name": name, "in": "path", "required": True, "schema": _TEXT} for name in names]
-        parameters += [{"name": name, "in": "query", "schema": schema} for name, schema in each.query.items()]
-        error = {"description": "A refusal in one line", "content": {"application/json": {"schema": _ERROR}}}
-        entry: dict[str, Any] = {
-            "summary": each.summary,
-            "description": f"Needs the right of a {each.needed}.",
-            "parameters": parameters,
-            "responses": {"200": {"description": "Done", "content": {each.gives: {}}}, "4XX": error},
-        }
-        if each.body is not None:
-            entry["requestBody"] = {"required": True, "content": {"application/json": {"schema": each.body}}}
-        paths.setdefault(ROOT + each.path, {})[each.method.lower()] = entry
-    return {
-        "openapi": "3.1.0",
-        "info": {"title": "Pointillist's console", "version": _version()},
-        "security": [{"session": []}, {"password": []}],
-        "components": {
-            "securitySchemes": {
-                "session": {"type": "apiKey", "in": "cookie", "name": "pointillist"},
-                "password": {"type": "http", "scheme": "basic"},
-            }
-        },
-        "paths": paths,
-    }
-
-
-_ERROR: Final[Schema] = {"type": "object", "properties": {"error": _TEXT}, "required": ["error"]}
-
-
-def _version() -> str:
-    try:
-        return version("pointillist")
-    except PackageNotFoundError:
-        return "unknown"
+    return described(ROOT, OPERATIONS)

@@ -22,19 +22,25 @@ class Card:
     """One camera as the page shows it; two that are equal look the same."""
 
     name: str
+    """As `site/camera`."""
     state: State
+    """The worst that holds of it."""
     detail: str = ""
     """Why, where the camera says it."""
     captured_ms: int | None = None
     """When its last frame was taken, by its own clock."""
     verdict: str = ""
+    """The class of that frame."""
     confidence: float = 0.0
+    """0 to 1, of that verdict."""
     model: str = ""
+    """Which model gave it."""
     frames_per_second: float = 0.0
+    """Over the last ten seconds in which frames came."""
     saved: float | None = None
     """Share of the raw bytes that was not sent."""
     evidence: float = 0.0
-    """0 to 1, an alert."""
+    """Of a backdoor, 0 to 1, which is an alert."""
     alert: str = ""
     """The id of the newest open one."""
     picture: int = 0
@@ -42,6 +48,7 @@ class Card:
     size: tuple[int, int, int] | None = None
     """Width, height and channels."""
     frames: int = 0
+    """How many were recorded."""
 
     @property
     def site(self) -> str:

@@ -15,12 +15,19 @@ class State(StrEnum):
     ALERT = "alert"
     """An open backdoor alert."""
     OFFLINE = "offline"
+    """Its connection to the broker is gone."""
     SILENT = "silent"
+    """No frame has come for longer than it takes between two."""
     DEGRADED = "degraded"
+    """It says itself what is wrong."""
     BLACK = "black"
+    """Its pictures are dark, or without contrast."""
     FROZEN = "frozen"
+    """Nothing in its pictures has moved for a while."""
     BLURRED = "blurred"
+    """Its pictures are less sharp than its own usual ones."""
     ONLINE = "online"
+    """None of these."""
 
     @property
     def severity(self) -> int:

@@ -131,11 +131,17 @@ class Operation:
     """One line of the audit log."""
 
     at_ms: int
+    """When, Unix time in milliseconds."""
     who: str
+    """The user; `local` where nobody logs in."""
     what: str
+    """`command`, `forget`, `alert` or `replay`."""
     subject: str
+    """The camera, the alert or the reason that it was about."""
     detail: str
+    """What was asked for."""
     outcome: str
+    """What came of it."""
 
 
 class Store:

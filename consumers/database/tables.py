@@ -24,20 +24,20 @@ SCHEMA_VERSIONS: Final = {"sqlite": 6, "postgresql": 7}
 """Raised when a table changes its meaning; kept in `tallies`."""
 
 
-def _text(name: str, *, primary_key: bool = False) -> Column[str]:
-    return Column(name, Text, primary_key=primary_key, nullable=False)
+def _text(name: str, doc: str | None = None, *, primary_key: bool = False) -> Column[str]:
+    return Column(name, Text, primary_key=primary_key, nullable=False, doc=doc)
 
 
-def _integer(name: str, *, primary_key: bool = False) -> Column[int]:
-    return Column(name, BigInteger, primary_key=primary_key, autoincrement=False, nullable=False)
+def _integer(name: str, doc: str | None = None, *, primary_key: bool = False) -> Column[int]:
+    return Column(name, BigInteger, primary_key=primary_key, autoincrement=False, nullable=False, doc=doc)
 
 
-def _flag(name: str) -> Column[bool]:
-    return Column(name, Boolean, nullable=False)
+def _flag(name: str, doc: str | None = None) -> Column[bool]:
+    return Column(name, Boolean, nullable=False, doc=doc)
 
 
-def _number(name: str) -> Column[float]:
-    return Column(name, Float, nullable=False)
+def _number(name: str, doc: str | None = None) -> Column[float]:
+    return Column(name, Float, nullable=False, doc=doc)
 
 
 def _bytes(name: str) -> Column[bytes]:
@@ -149,22 +149,22 @@ Index("ledgers_by_age", ledgers.c.taken_ms)
 dead_letters = Table(
     "dead_letters",
     metadata,
-    _text("topic", primary_key=True),
-    _integer("partition", primary_key=True),
-    _integer("offset", primary_key=True),
-    _text("stage"),
-    _text("reason"),
-    _text("error"),
-    _text("camera"),
-    _flag("verified"),
-    _integer("boot"),
-    _integer("seq"),
-    _text("origin"),
+    _text("topic", "Where the letter lies in Kafka.", primary_key=True),
+    _integer("partition", "The same.", primary_key=True),
+    _integer("offset", "The same.", primary_key=True),
+    _text("stage", "Where it was refused."),
+    _text("reason", "The name of the error."),
+    _text("error", "What was expected, and what came."),
+    _text("camera", "As the payload claims."),
+    _flag("verified", "Whether its tag was right: then boot and seq are those of a published frame."),
+    _integer("boot", "16 hexadecimal digits: one start of the camera."),
+    _integer("seq", "Sequence number in that boot."),
+    _text("origin", "The topic that it came from, of MQTT or Kafka."),
     _bytes("payload"),
-    _integer("payload_bytes"),
+    _integer("payload_bytes", "Length of the whole payload."),
     _integer("stored_bytes"),
-    _integer("at_ms"),
-    _integer("recorded_ms"),
+    _integer("at_ms", "When it was refused."),
+    _integer("recorded_ms", "When it was recorded."),
 )
 """What was refused, by the place of the Kafka record that says so."""
 Index("dead_letters_by_age", dead_letters.c.recorded_ms)
@@ -209,21 +209,21 @@ probing = Table("probing", metadata, _text("camera", primary_key=True), _number(
 alerts = Table(
     "alerts",
     metadata,
-    _text("alert_id", primary_key=True),
-    _text("camera"),
-    _integer("boot"),
-    _text("kind"),
-    _integer("raised_ms"),
-    _integer("first"),
-    _integer("last"),
-    _integer("checked"),
-    _integer("flagged"),
-    _number("mean_entropy_bits"),
-    _number("threshold_bits"),
-    _number("baseline_bits"),
-    _number("evidence_octaves"),
+    _text("alert_id", "The same for the same evidence, however often it is raised.", primary_key=True),
+    _text("camera", "As `site/camera`."),
+    _integer("boot", "16 hexadecimal digits: one start of the camera."),
+    _text("kind", "What it is about."),
+    _integer("raised_ms", "When it was raised."),
+    _integer("first", "Sequence number of the first frame."),
+    _integer("last", "Sequence number of the last frame."),
+    _integer("checked", "Frames that STRIP has checked for it."),
+    _integer("flagged", "Those whose entropy lay below the threshold."),
+    _number("mean_entropy_bits", "Over the checked frames."),
+    _number("threshold_bits", "The entropy below which a frame is suspect."),
+    _number("baseline_bits", "Median entropy of the camera before; 0 when it had no history."),
+    _number("evidence_octaves", "The sum of how deep the frames lay below their baseline."),
     _bytes("message"),
-    _flag("published"),
+    _flag("published", "Whether Kafka is known to hold it."),
     Index("alerts_by_age", "raised_ms"),
 )
 """Alerts, and whether Kafka is known to hold them."""
@@ -257,19 +257,19 @@ shown = Table(
 history = Table(
     "history",
     metadata,
-    _integer("minute_ms", primary_key=True),
-    _integer("frames"),
-    _integer("frame_bytes"),
-    _integer("raw_bytes"),
-    _integer("late_ms"),
-    _integer("slowest_ms"),
-    _integer("judged"),
-    _integer("judged_correct"),
-    _integer("attacked"),
-    _integer("attacked_correct"),
-    _integer("checked"),
-    _integer("flagged"),
-    _integer("strip_shed"),
+    _integer("minute_ms", "When the minute began.", primary_key=True),
+    _integer("frames", "Frames recorded in it."),
+    _integer("frame_bytes", "Their bytes as messages."),
+    _integer("raw_bytes", "Their bytes as captured."),
+    _integer("late_ms", "From capture to record, summed over the frames."),
+    _integer("slowest_ms", "The longest of these times."),
+    _integer("judged", "Frames whose truth is known and that nobody attacked."),
+    _integer("judged_correct", "Those of them whose class was right."),
+    _integer("attacked", "Frames under an attack whose truth is known."),
+    _integer("attacked_correct", "Those of them whose class was right."),
+    _integer("checked", "Frames that STRIP has checked."),
+    _integer("flagged", "Those whose entropy lay below the threshold."),
+    _integer("strip_shed", "Frames that were to be checked when its queue was full."),
 )
 """Sums over the frames recorded in each minute, of all cameras; see `consumers.database.history`."""
 

@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from rich.console import Console
 
 from schemas.errors import UserError
 
-EPILOG = "\n\n".join(
-    (
-        "Variables: POINTILLIST_FLEET_SECRET(_FILE), POINTILLIST_ROLE_SECRET(_FILE): what keys are made from.",
-        "POINTILLIST_CAMERA_KEY(_FILE): the key of an attached camera.",
-        "POINTILLIST_MQTT_TLS, POINTILLIST_KAFKA_TLS: folders with ca.crt, tls.crt, tls.key; "
-        "POINTILLIST_MQTT_LOGIN(_FILE), POINTILLIST_KAFKA_LOGIN(_FILE): user:password.",
-        "POINTILLIST_GENERATIONS_FILE: the lowest accepted key generations; POINTILLIST_SHARE_FILE: the name of the "
-        "bridges' share.",
-        "POINTILLIST_ALLOW_CODE, POINTILLIST_FACTORIES: code of bundles that may run.",
-        "POINTILLIST_DATA: folder of the data sets; POINTILLIST_TRACE: folder for stamps of each frame's way.",
-    )
-)
-"""What `--help` says of the environment: secrets come that way, for arguments are seen by everybody."""
+VARIABLES: Final = {
+    "POINTILLIST_FLEET_SECRET(_FILE), POINTILLIST_ROLE_SECRET(_FILE)": "What keys are made from.",
+    "POINTILLIST_CAMERA_KEY(_FILE)": "The key of an attached camera.",
+    "POINTILLIST_MQTT_TLS, POINTILLIST_KAFKA_TLS": "Folders with ca.crt, tls.crt, tls.key.",
+    "POINTILLIST_MQTT_LOGIN(_FILE), POINTILLIST_KAFKA_LOGIN(_FILE)": "user:password.",
+    "POINTILLIST_GENERATIONS_FILE": "The lowest accepted key generations.",
+    "POINTILLIST_SHARE_FILE": "The name of the bridges' share.",
+    "POINTILLIST_ALLOW_CODE, POINTILLIST_FACTORIES": "Code of bundles that may run.",
+    "POINTILLIST_DATA": "Folder of the data sets.",
+    "POINTILLIST_TRACE": "Folder for stamps of each frame's way.",
+}
+"""Secrets come that way, for arguments are seen by everybody; `NAME(_FILE)` is read from the file `NAME_FILE` too."""
+
+EPILOG: Final = "Variables: " + "\n\n".join(f"{names}: {meaning}" for names, meaning in VARIABLES.items())
+"""What `--help` says of them."""
 
 app = typer.Typer(
     name="pointillist",
@@ -60,9 +62,8 @@ def options(
         os.environ["POINTILLIST_FACTORIES"] = factories
 
 
-def main() -> None:
-    """Run the command; what a person can mend becomes one line on stderr and exit status 2."""
-    # They register their commands.
+def register() -> None:
+    """Put all commands into `app`."""
     from infra.cli import (  # noqa: F401
         audit,
         bundle,
@@ -97,6 +98,11 @@ def main() -> None:
         strip,
         super_iot,
     )
+
+
+def main() -> None:
+    """Run the command; what a person can mend becomes one line on stderr and exit status 2."""
+    register()
     from infra.cli.passwords import hide_passwords
 
     hide_passwords()

@@ -16,6 +16,7 @@ from schemas.errors import ConfigError, StateError
 
 if TYPE_CHECKING:
     from infra.audit import Audit
+    from infra.report import Attacked
     from schemas.keys import KeyRing
 
 DEFAULT_STATE = Path(".pointillist")
@@ -52,7 +53,7 @@ def audit(
     from infra.audit import audit_deployment
     from infra.layout import Layout
     from infra.reach_database import look_for_refusal
-    from infra.report import attacked_by_camera
+    from infra.report import attacked_by_camera, audit_report
 
     if (kafka is None) != (database is None) or (spool and kafka is None):
         raise ConfigError("expected --kafka and --database together, with or without --spool; or --state alone")
@@ -71,7 +72,7 @@ def audit(
         found = audit_deployment(bootstrap, url, spool or [], _keys(state))
     attacked = attacked_by_camera(url)
     if json:
-        _print_json(found, attacked)
+        Console(soft_wrap=True).print_json(data=audit_report(found, attacked))
     else:
         _print_tables(found, attacked)
     counts = found.counts()
@@ -89,24 +90,7 @@ def _keys(state: Path | None) -> KeyRing:
     return KeyRing(held or role_roots(Environment(), Role.AUDITOR))
 
 
-def _print_json(found: Audit, attacked: dict[str, dict[str, float | None]] | None) -> None:
-    document = {
-        **found.counts().as_dict(),
-        "kafka_frames": found.kafka_frames,
-        "covers_from_ms": found.frames_from_ms,
-        "ledgers_refused": len(found.ledgers_refused),
-        "lost": [
-            {"camera_id": b.camera_id, "boot_id": f"{b.boot_id:016x}", "ranges": list(b.lost.ranges())}
-            for b in found.boots
-            if b.lost
-        ],
-        "unread": list(found.unread),
-        "attacked_by_camera": attacked,
-    }
-    Console(soft_wrap=True).print_json(data=document)
-
-
-def _print_tables(found: Audit, attacked: dict[str, dict[str, float | None]] | None) -> None:
+def _print_tables(found: Audit, attacked: dict[str, Attacked] | None) -> None:
     console = Console(soft_wrap=True)
     table = Table("count", "frames", title="audit", title_justify="left")
     for name, value in found.counts().as_dict().items():

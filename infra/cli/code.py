@@ -21,6 +21,6 @@ AllowCode = Annotated[
         "--allow-code",
         callback=_allow,
         help="A bundle of this machine may run code that it brings: its own factory, its TorchScript. "
-        "POINTILLIST_ALLOW_CODE=1 says the same; of published bundles, the signer decides.",
+        "Of published bundles, the signer decides. POINTILLIST_ALLOW_CODE=1 says the same.",
     ),
 ]

@@ -55,6 +55,7 @@ class Schedule(BaseModel, frozen=True, extra="forbid"):
     """When a camera sends: in any of these hours, by the clock of `zone`. A list of hours alone stands for `hours`."""
 
     hours: tuple[str, ...] = Field(min_length=1)
+    """As `mon-fri 07:00-19:00` or `22:00-06:00`; those over midnight belong to the day on which they begin."""
     zone: str | None = None
     """As the IANA database calls it, `Europe/Berlin`; else that of this machine."""
 

@@ -11,7 +11,9 @@ class WindowSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     frames: int = Field(default=256, ge=1, le=65_000)
+    """Frames that were sent and are not confirmed."""
     bytes: int = Field(default=32 * 2**20, ge=1)
+    """Their bytes; a lone frame may be larger."""
 
 
 class LinkSettings(BaseModel):

@@ -31,6 +31,7 @@ class RealOptions(CameraOptions):
     """What may be set for all real cameras and for each."""
 
     probe_share: float = Field(default=0.05, ge=0, le=1)
+    """Share of the frames that are sent whole, for STRIP: one in every run of round(1 ÷ share)."""
     enrolment: str | None = None
     """The camera's enrolment; `{index}` stands for its number and `{camera}` for its name without the site."""
 
@@ -39,7 +40,9 @@ class RealGroup(RealOptions, CameraGroup):
     """`count` real cameras that differ in name and number."""
 
     name: str
+    """Without the site: a–z, 0–9, `_ . -`, at most 63. With `{index}` where there are several."""
     source: SourceSettings
+    """An address or a file, which says the `kind` by itself."""
 
     @model_validator(mode="after")
     def _is_real(self) -> Self:
@@ -60,10 +63,13 @@ class CameraFile(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     site: str
+    """The first half of every camera's name, `site/camera`: a–z, 0–9, `_ . -`, at most 63."""
     enrolments: Path | None = None
     """A folder: the enrolment of site/camera is `camera.enrolment` in it, or `site/camera.enrolment`."""
     defaults: dict[str, Any] = Field(default_factory=dict)
+    """What holds for every camera that does not say it itself: any key of a camera but `name`, `count` and `first`."""
     groups: list[RealGroup] = Field(alias="cameras", min_length=1)
+    """The cameras, in groups whose cameras differ in name and number only."""
 
     @model_validator(mode="before")
     @classmethod

@@ -16,7 +16,9 @@ class LoginPlace(BaseModel, frozen=True, extra="forbid"):
     """Where `user:password` of a camera is: a file or a variable of the environment, exactly one of them."""
 
     file: Path | None = None
+    """A file with `user:password`, read whenever the source is opened."""
     variable: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    """The name of a variable with it."""
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:

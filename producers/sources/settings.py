@@ -15,10 +15,10 @@ Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]
 Corner = Annotated[int, Field(ge=0, le=MAX_SIDE)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
-_REQUIRED: Final[dict[str, set[str]]] = {"scene": set(), "dataset": {"file"}, "video": {"file"}, "url": {"address"}}
+REQUIRED_KEYS: Final[dict[str, set[str]]] = {"scene": set(), "dataset": {"file"}, "video": {"file"}, "url": {"address"}}
 _ROUNDING: Final = 1e-9
 _FRAMED: Final = {"rotate", "privacy", "region", "size", "channels"}
-_OPTIONAL: Final[dict[str, set[str]]] = {
+OPTIONAL_KEYS: Final[dict[str, set[str]]] = {
     "scene": {"seed", "prerendered", "size", "channels"},
     "dataset": {"split", "stride", "offset", "loop"} | _FRAMED,
     "video": {"loop", "hardware"} | _FRAMED,
@@ -28,7 +28,7 @@ _OPTIONAL: Final[dict[str, set[str]]] = {
 
 def keys_of(kind: str) -> set[str]:
     """The settings that a source of this kind knows; none for a kind that there is not."""
-    return _REQUIRED.get(kind, set()) | _OPTIONAL.get(kind, set()) | {"kind"}
+    return REQUIRED_KEYS.get(kind, set()) | OPTIONAL_KEYS.get(kind, set()) | {"kind"}
 
 
 class SourceSettings(BaseModel, frozen=True, extra="forbid"):
@@ -38,6 +38,8 @@ class SourceSettings(BaseModel, frozen=True, extra="forbid"):
     """
 
     kind: Kind = "scene"
+    """`scene` is the simulator, endless, with its truth; `dataset` the images of an npz file, with their labels as
+    truth; `video` a file; `url` a real camera: RTSP, HTTP, or a device such as `/dev/video0`."""
 
     seed: int = Field(default=0, ge=0, lt=2**64)
     """Scenes: the same seed and camera give the same pictures."""
@@ -56,11 +58,13 @@ class SourceSettings(BaseModel, frozen=True, extra="forbid"):
     """Data set and video: begin again at the end."""
 
     address: SecretStr | None = None
-    """URL: RTSP, HTTP or whatever else FFmpeg opens, or a device `/dev/video…`; it may hold a password."""
+    """URL: RTSP, HTTP or whatever else FFmpeg opens, or a device `/dev/video…`; `{index}` and `${VARIABLE}` in it
+    stand for the camera's number and a variable of the environment. It may hold a password: then keep the file to
+    yourself."""
     login: LoginPlace | None = None
     """URL: where its user and password are, read whenever it is opened."""
     hang_s: PositiveFloat = 10.0
-    """URL: without a picture for so many seconds the source counts as hung."""
+    """URL: without a picture for so many seconds the source counts as hung, and is opened again."""
     open_s: PositiveFloat = 10.0
     """URL: time to connect, and again to find the video stream."""
 
@@ -69,8 +73,8 @@ class SourceSettings(BaseModel, frozen=True, extra="forbid"):
     else software; a device type such as `cuda` or `vaapi`, perhaps with a device as in `vaapi:/dev/dri/renderD128`, is
     that one or nothing."""
     clock: Literal["auto", "arrival"] = "auto"
-    """URL: when a frame was captured. `auto` believes the stream's own clock (RTCP) where it has one and is near ours;
-    `arrival` is when we had the frame."""
+    """URL: when a frame was captured. `auto` believes the stream's own clock (RTCP) where it has one that is at most
+    30 s behind ours or 1 s before it; `arrival` is when we had the frame."""
 
     rotate: Literal[0, 90, 180, 270] = 0
     """Degrees, clockwise, by which the picture is turned before all else."""
@@ -80,13 +84,14 @@ class SourceSettings(BaseModel, frozen=True, extra="forbid"):
     region: tuple[Corner, Corner, Side, Side] | None = None
     """What is cut out before resizing, in pixels of the turned picture: x, y, width, height."""
     size: tuple[Side, Side] | None = None
-    """Width and height that are sent; by default those of the source (32 × 32 for scenes)."""
+    """Width and height that are sent; by default those of the source (32 × 32 for scenes). A frame has at most 14 MiB;
+    a source that is larger is refused until `size` or `region` says what to send."""
     channels: Literal[1, 3] | None = None
     """1 is grey, 3 is RGB; by default those of the source."""
 
     @model_validator(mode="after")
     def _fields_fit_kind(self) -> Self:
-        required, optional = _REQUIRED[self.kind], _OPTIONAL[self.kind]
+        required, optional = REQUIRED_KEYS[self.kind], OPTIONAL_KEYS[self.kind]
         if missing := sorted(name for name in required if getattr(self, name) is None):
             raise ValueError(f"a source of kind {self.kind} needs {', '.join(missing)}")
         given = {name for name in self.model_fields_set if getattr(self, name) is not None}

@@ -42,7 +42,9 @@ class SpoolLimits(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     max_bytes: int = Field(default=256 * 2**20, ge=2**12)
+    """A full spool sheds its oldest frames, and counts them."""
     max_age_s: float = Field(default=86_400.0, gt=0)
+    """What is older is shed as well."""
 
 
 class SpooledFrame(NamedTuple):

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 from sqlalchemy import delete, update
 
 from consumers.board.board import Board
-from consumers.board.camera import Camera
+from consumers.board.camera import Camera, Described
 from consumers.board.shown import Shown
 from consumers.database.tables import boots, frames, tallies
 from consumers.database.tallies import SHOWN_TO_MS
@@ -51,7 +51,7 @@ def clock(rig: Rig) -> Clock:
     return clock
 
 
-def shown(rig: Rig, clock: Clock) -> dict[str, object]:
+def shown(rig: Rig, clock: Clock) -> Described:
     [camera] = rig.board.describe(clock())
     return camera
 

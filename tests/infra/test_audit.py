@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sqlite3
 import struct
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
+from consumers.conservation.law import Counts
 from consumers.database.engine import open_engine
 from consumers.database.tables import metadata
 from consumers.database.tallies import SCHEMA
@@ -19,6 +21,7 @@ from consumers.reading.batch import ledger_row
 from infra.audit import audit, unsettled
 from infra.layout import Layout
 from infra.local.process import COMMAND
+from infra.report import Findings, Latency, Measured, Run, audit_report, report
 from producers.spool import Spool
 from schemas.errors import SecretError, StateError
 from schemas.frame import Encoding, encode_frame, sign_message
@@ -310,3 +313,27 @@ def test_a_database_that_was_set_aside_is_named_and_frames_of_its_time_without_a
     found = audit(layout)
     assert (found.counts().frames_lost, found.counts().frames_unread) == (0, 2)
     assert [line.partition(":")[0] for line in found.unread] == [later.name]
+
+
+def test_reports_have_the_fields_that_the_reference_names_whether_the_database_can_be_read_or_not(
+    layout: Layout,
+) -> None:
+    publish(layout, 3)
+    record(layout, 0, 1)
+    counts, measured, run = (
+        [field.name for field in dataclasses.fields(kind)] for kind in (Counts, Measured, Run)
+    )  # fmt: skip
+    found = audit(layout)
+    document = report(found, layout, 0, 0, 1.5, {"bridge": 1})
+    assert list(document) == [*counts, *measured, *run]
+    assert (document["frames_published"], document["frames_recorded"], document["frames_measured"]) == (3, 2, 2)
+    assert document["latency_s"].keys() == Latency.__annotations__.keys()
+    said = audit_report(found, None)
+    assert list(said) == [*counts, *(field.name for field in dataclasses.fields(Findings))]
+    assert said["lost"] == [{"camera_id": CAMERA, "boot_id": f"{BOOT:016x}", "ranges": [(2, 2)]}]
+    with sqlite3.connect(layout.database) as connection:
+        connection.execute("drop table frames")
+    document = report(audit(layout), layout, 0, 0, 1.5, {})
+    assert list(document) == [*counts, *measured, *run]
+    assert document["frames_measured"] is None
+    assert document["restarts"] == {}

@@ -1,4 +1,4 @@
-"""`pointillist bundle` as a person calls it, and the page that says what may stand in `model.toml`."""
+"""`pointillist bundle` as a person calls it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from infra.bundling.reference import PAGE, docstrings, page
 from infra.cli import app, bundle  # noqa: F401  # it registers its commands
 from infra.local.process import COMMAND
-from processors.bundle import BundleSettings, DroppedStripThreshold, InputSettings, StripSettings
-from processors.preprocess.registry import STAGES
 from schemas.errors import ConfigError
 from tests.infra.own_networks import write_names, write_onnx, write_pictures
 
@@ -102,15 +99,3 @@ def test_up_follows_with_its_own_options_and_without_an_address_among_its_argume
 def test_options_that_do_not_go_together_are_one_line(tmp_path: Path, arguments: list[str], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         app(["bundle", "create", "--out", str(tmp_path / "out"), *arguments], standalone_mode=False)
-
-
-def test_the_page_on_model_toml_says_what_the_code_takes() -> None:
-    assert PAGE.read_text(encoding="utf-8") == page(), "python -m infra.bundling.reference --write makes it anew"
-
-
-@pytest.mark.parametrize(
-    "model", [BundleSettings, InputSettings, StripSettings, DroppedStripThreshold, *STAGES.values()]
-)
-def test_every_key_of_model_toml_is_explained(model: type[BundleSettings]) -> None:
-    apart = {"stage", "input", "preprocess", "strip", "dropped"}
-    assert {name for name in model.model_fields if name not in apart} <= set(docstrings(model))

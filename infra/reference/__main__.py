@@ -1,0 +1,25 @@
+"""`python -m infra.reference` writes the pages; `--check` says which are out of date, and ends with status 1 then."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from infra.reference.pages import out_of_date, write
+
+
+def main() -> int:
+    """The exit status."""
+    parser = argparse.ArgumentParser(prog="python -m infra.reference", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing")
+    if not parser.parse_args().check:
+        write()
+        return 0
+    old = out_of_date()
+    for name in old:
+        print(f"docs/{name} is not what the code says: `python -m infra.reference` makes it anew", file=sys.stderr)
+    return 1 if old else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

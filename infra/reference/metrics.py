@@ -1,0 +1,39 @@
+"""The reference of the metrics, from `schemas.metrics`."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from itertools import groupby
+
+from infra.reference.markdown import code, page, paragraphs, table
+from schemas import metrics as contract
+from schemas.metrics import Metric
+
+
+def metrics() -> str:
+    """The page: every metric, by who has it."""
+    said = paragraphs(contract.__doc__).split("\n\n")
+    parts = [*said[:2], "Every role serves its own at `/metrics` of the address that its option `--metrics` gives."]
+    for heading, found in groupby(_found(), key=lambda each: each[0]):
+        rows = [_row(metric) for _, metric in found]
+        parts += [f"## {heading}", table(("metric", "type", "labels", "meaning"), rows)]
+    return page("Metrics", *parts)
+
+
+def _row(metric: Metric[contract.Kind]) -> tuple[str, ...]:
+    buckets = f"; up to {', '.join(f'{edge:g}' for edge in metric.buckets)}" if metric.buckets else ""
+    labels = ", ".join(code(label) for label in metric.labels)
+    return code(metric.name), metric.kind.__name__.lower(), labels, metric.help + buckets
+
+
+def _found() -> list[tuple[str, Metric[contract.Kind]]]:
+    """Every metric with the comment that heads its part of the module."""
+    source = inspect.getsource(contract)
+    headings = {number: line[2:] for number, line in enumerate(source.splitlines(), 1) if line.startswith("# ")}
+    found = []
+    for statement in ast.parse(source).body:
+        match statement:
+            case ast.Assign(targets=[ast.Name(id=name)]) if isinstance(metric := getattr(contract, name), Metric):
+                found.append((headings[max(line for line in headings if line < statement.lineno)], metric))
+    return found

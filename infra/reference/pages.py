@@ -1,0 +1,47 @@
+"""Which pages there are, and what makes each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from infra.reference.camera_files import cameras_file, scenario
+from infra.reference.command_line import command_line
+from infra.reference.decisions import decisions
+from infra.reference.metrics import metrics
+from infra.reference.model_toml import model_toml
+from infra.reference.report import report
+from infra.reference.rest import rest
+from infra.reference.wire_format import wire_format
+
+DOCS: Final = Path(__file__).parents[2] / "docs"
+
+PAGES: Final[dict[str, Callable[[], str]]] = {
+    "reference/command-line.md": command_line,
+    "reference/scenario.md": scenario,
+    "reference/cameras-file.md": cameras_file,
+    "reference/model-toml.md": model_toml,
+    "reference/metrics.md": metrics,
+    "reference/report.md": report,
+    "reference/rest.md": rest,
+    "reference/wire-format.md": wire_format,
+    "adr/README.md": decisions,
+}
+"""By their places in `docs`."""
+
+
+def out_of_date() -> list[str]:
+    """The pages that are not what the code says."""
+    return [name for name, make in PAGES.items() if _written(DOCS / name) != make()]
+
+
+def _written(file: Path) -> str | None:
+    return file.read_text(encoding="utf-8") if file.is_file() else None
+
+
+def write() -> None:
+    """Put all pages where they belong."""
+    for name, make in PAGES.items():
+        (DOCS / name).parent.mkdir(parents=True, exist_ok=True)
+        (DOCS / name).write_text(make(), encoding="utf-8")

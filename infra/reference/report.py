@@ -1,0 +1,39 @@
+"""The reference of the JSON that `up --report` and `audit --json` write, from the classes that it is made of."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from consumers.conservation.law import Counts, Lost
+from infra.reference.described import fields_of
+from infra.reference.markdown import code, page, paragraphs, table
+from infra.report import Attacked, Findings, Latency, Measured, Run
+
+_HEAD: Final = """\
+Every count is of durable records: the database, Kafka's log files, the spools. `pointillist up --report FILE` writes
+one JSON object with [the counts](#counts), [what was measured](#measured) and [of the run](#run); `pointillist audit
+--json` prints one with the counts and [the findings](#findings).
+"""
+
+
+def report() -> str:
+    """The page."""
+    return page(
+        "The report of a run, and of an audit",
+        _HEAD,
+        fields("Counts", Counts),
+        fields("Measured", Measured),
+        fields("`latency_s`", Latency, level=3),
+        fields("`attacked_by_camera`", Attacked, level=3),
+        fields("Run", Run),
+        fields("Findings", Findings),
+        fields("`lost`", Lost, level=3),
+    )
+
+
+def fields(title: str, described: type, level: int = 2) -> str:
+    """A section with the fields of a JSON object."""
+    rows = [(code(name), kind, meaning) for name, kind, meaning in fields_of(described)]
+    return "\n\n".join(
+        (f"{'#' * level} {title}", paragraphs(described.__doc__), table(("key", "type", "meaning"), rows))
+    )

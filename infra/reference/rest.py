@@ -1,0 +1,95 @@
+"""The reference of what the console and the recorder answer to programs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from sqlalchemy import BigInteger, Boolean, Column, Float, Text
+
+from consumers.board.camera import Described
+from consumers.board.web import ALERT_COLUMNS, ANSWERS, LETTER_COLUMNS
+from consumers.conservation.live import LiveFindings
+from consumers.console.alerts_page import Raised
+from consumers.console.api import OPERATIONS, ROOT, document
+from consumers.console.cards import Card
+from consumers.console.states import State
+from consumers.console.store import Operation
+from consumers.console.users import Right
+from consumers.database.tables import history
+from infra.reference.described import docstrings
+from infra.reference.markdown import code, page, table
+from infra.reference.report import fields
+
+_HEAD: Final = f"""\
+The console answers programs below `{ROOT}`, and describes it in `{ROOT}/openapi.json`. Where people log in, programs
+do so by HTTP Basic; whatever changes something takes a JSON object with `content-type: application/json`. A refusal is
+a status from 400 on with `error`, one line. Times are Unix milliseconds unless a name ends otherwise.
+"""
+_RECORDER: Final = """\
+By `pointillist record --http`, for programs on its own machine: it has no password. Each answer is JSON unless said
+otherwise, and a refusal has `error`, one line.
+"""
+_KINDS: Final = {BigInteger: "whole number", Boolean: "true or false", Float: "number", Text: "text"}
+
+
+def rest() -> str:
+    """The page."""
+    paths = document()["paths"]
+    return page(
+        "REST",
+        _HEAD,
+        "## Rights",
+        table(("right", "may, besides what those above may"), _values(Right)),
+        "## The console",
+        *(_operation(each.method, each.path, paths[ROOT + each.path][each.method.lower()]) for each in OPERATIONS),
+        fields("A card", Card),
+        "`state` is one of these, the worst first:",
+        table(("state", "meaning"), _values(State)),
+        fields("An alert", Raised),
+        fields("A line of the audit log", Operation),
+        fields("The live audit", LiveFindings),
+        "These stand beside [the counts](report.md#counts) of an audit.",
+        f"## The recorder\n\n{_RECORDER}",
+        table(("path", "answer"), ((code(path), said) for path, said in ANSWERS.items())),
+        fields("A camera of `/cameras` and `/changes`", Described, level=3),
+        "### `/audit`\n\nWhat [the live audit](#the-live-audit) of the console says, too.",
+        _columns("An alert of `/alerts`", ALERT_COLUMNS),
+        _columns("A payload of `/dead-letters`", LETTER_COLUMNS),
+        _columns("A minute of `/history`", history.columns),
+    )
+
+
+def _operation(method: str, path: str, entry: dict[str, Any]) -> str:
+    rows = [(code(each["name"]), each["in"], _schema(each["schema"])) for each in entry["parameters"]]
+    if "requestBody" in entry:
+        [content] = entry["requestBody"]["content"].values()
+        rows += [(code(name), "body", _schema(kind)) for name, kind in content["schema"].get("properties", {}).items()]
+    done = entry["responses"]["200"]
+    [gives] = done["content"]
+    parts = (
+        f"### `{method} {path}`",
+        f"{entry['summary']}. {entry['description']}",
+        table(("parameter", "in", "value"), rows),
+        f"Answers {code(gives)}: {done['description']}",
+    )
+    return "\n\n".join(filter(None, parts))
+
+
+def _schema(schema: dict[str, Any]) -> str:
+    if "enum" in schema:
+        return " or ".join(code(each) for each in schema["enum"])
+    return {"string": "text", "integer": "whole number", "number": "number", "boolean": "true or false"}[schema["type"]]
+
+
+def _values(kind: type[Right] | type[State]) -> list[tuple[str, str]]:
+    said = docstrings(kind)
+    return [(code(each.value), said[each.name]) for each in kind]
+
+
+def _columns(title: str, columns: Iterable[Column[Any]]) -> str:
+    rows = [
+        (code(each.name), "text" if each.name == "boot" else _KINDS[type(each.type)], each.doc or "")
+        for each in columns
+    ]
+    return f"### {title}\n\n" + table(("key", "type", "meaning"), rows)

@@ -1,0 +1,104 @@
+"""The reference of what travels, from `schemas/pointillist.proto` and the names of topics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import StrEnum
+from importlib.resources import files
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final, TypeAlias
+
+from google.protobuf.descriptor_pb2 import (
+    DescriptorProto,
+    EnumDescriptorProto,
+    FieldDescriptorProto,
+    FileDescriptorProto,
+    FileDescriptorSet,
+)
+
+from infra.reference.described import docstrings
+from infra.reference.markdown import code, page, paragraphs, table
+from schemas import cloudevents
+from schemas.topics import ROOT, Channel, KafkaTopic
+
+_PROTO: Final = "pointillist.proto"
+_MESSAGE, _ENUM, _SYNTAX = (
+    FileDescriptorProto.DESCRIPTOR.fields_by_name[name].number for name in ("message_type", "enum_type", "syntax")
+)
+_FIELD: Final = DescriptorProto.DESCRIPTOR.fields_by_name["field"].number
+_VALUE: Final = EnumDescriptorProto.DESCRIPTOR.fields_by_name["value"].number
+
+Comments: TypeAlias = dict[tuple[int, ...], str]
+"""By the path of what they are about, as `SourceCodeInfo` has it."""
+
+
+def wire_format() -> str:
+    """The page."""
+    file = _parsed()
+    said = {tuple(each.path): each.leading_comments + each.trailing_comments for each in file.source_code_info.location}
+    return page(
+        "The wire format",
+        # Its first paragraph is for who changes the file.
+        paragraphs(said[_SYNTAX,]).partition("\n\n")[2],
+        "How pictures are sealed and tags are made, and who has which key: [ADR 33](../adr/0033-sealed-frames.md).",
+        "## Topics of MQTT",
+        f"`{ROOT}/SITE/CAMERA/CHANNEL`; [who gets in](../operations.md#who-gets-in) says who may use which.",
+        table(("channel", "holds"), _topics(Channel)),
+        "## Topics of Kafka",
+        "The key of a record is the camera as `site/camera`; for models, what is said there.",
+        table(("topic", "holds"), _topics(KafkaTopic)),
+        "## Headers of Kafka's records",
+        paragraphs(cloudevents.__doc__),
+        "## Messages",
+        *(part for number, each in enumerate(file.message_type) for part in _message(each, said, (_MESSAGE, number))),
+        "## Enumerations",
+        *(part for number, each in enumerate(file.enum_type) for part in _enumeration(each, said, (_ENUM, number))),
+    )
+
+
+def _parsed() -> FileDescriptorProto:
+    """The file with its comments, which the generated module does not have."""
+    from grpc_tools import protoc
+
+    with TemporaryDirectory() as folder:
+        made = Path(folder) / "set"
+        status = protoc.main(
+            ["protoc", f"-I{files('schemas')}", "--include_source_info", f"--descriptor_set_out={made}", _PROTO]
+        )
+        assert status == 0, f"protoc ended with status {status}"
+        [file] = FileDescriptorSet.FromString(made.read_bytes()).file
+    return file
+
+
+def _message(message: DescriptorProto, said: Comments, path: tuple[int, ...]) -> Iterator[str]:
+    yield f"### `{message.name}`"
+    yield paragraphs(said.get(path, ""))
+    rows = [
+        (str(each.number), code(each.name), _kind(each), paragraphs(said.get((*path, _FIELD, number), "")))
+        for number, each in enumerate(message.field)
+    ]
+    yield table(("number", "field", "type", "meaning"), rows)
+
+
+def _enumeration(enumeration: EnumDescriptorProto, said: Comments, path: tuple[int, ...]) -> Iterator[str]:
+    yield f"### `{enumeration.name}`"
+    yield paragraphs(said.get(path, ""))
+    rows = [
+        (str(each.number), code(each.name), paragraphs(said.get((*path, _VALUE, number), "")))
+        for number, each in enumerate(enumeration.value)
+    ]
+    yield table(("number", "value", "meaning"), rows)
+
+
+def _kind(field: FieldDescriptorProto) -> str:
+    name = field.type_name.rpartition(".")[2]
+    kind = f"[`{name}`](#{name.lower()})" if name else FieldDescriptorProto.Type.Name(field.type)[5:].lower()
+    if field.label == FieldDescriptorProto.LABEL_REPEATED:
+        return f"repeated {kind}"
+    return f"optional {kind}" if field.proto3_optional else kind
+
+
+def _topics(kind: type[StrEnum]) -> list[tuple[str, str]]:
+    said = docstrings(kind)
+    return [(code(each.value), said[each.name]) for each in kind]
