@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
@@ -22,43 +20,21 @@ from consumers.console.dead_letters_page import replay_reason
 from consumers.console.desk import Desk
 from consumers.console.export import COLUMNS, LONGEST_MS, as_csv, as_parquet, rows
 from consumers.console.fleet_page import forget, query_of
-from consumers.console.gate import LARGEST_FORM, may, no, session_of
+from consumers.console.gate import may, no, session_of
 from consumers.console.history import RANGES
+from consumers.console.jobs_api import JOB_OPERATIONS
+from consumers.console.operation import NUMBER, OBJECT, TEXT, WHOLE, Operation, Schema, fields, json_of
 from consumers.console.replay import reasons
 from consumers.console.states import State
+from consumers.console.system_charts import RANGES as SYSTEM_RANGES
 from consumers.console.system_page import audited
+from consumers.console.system_page import past as past_of_system
 from consumers.console.users import Right
 from schemas.errors import UserError
 from schemas.identity import camera_id
 
 ROOT: Final = "/api/v1"
 _CAMERA: Final = "/cameras/{site}/{camera}"
-
-Schema = dict[str, Any]
-Answer = Callable[[Desk, Request], Awaitable[Response]]
-
-_TEXT: Final[Schema] = {"type": "string"}
-_NUMBER: Final[Schema] = {"type": "number"}
-_WHOLE: Final[Schema] = {"type": "integer"}
-_OBJECT: Final[Schema] = {"type": "object"}
-
-
-@dataclass(frozen=True)
-class Operation:
-    """One entry of the table."""
-
-    method: str
-    path: str
-    summary: str
-    answer: Answer
-    query: dict[str, Schema] = field(default_factory=dict)
-    body: Schema | None = None
-    needed: Right = Right.VIEWER
-    gives: str = "application/json"
-
-
-def _fields(**properties: Schema) -> Schema:
-    return {"type": "object", "properties": properties, "additionalProperties": False}
 
 
 def card_json(card: Card) -> dict[str, Any]:
@@ -95,7 +71,7 @@ async def _history(desk: Desk, request: Request) -> Response:
 
 
 async def _command(desk: Desk, request: Request) -> Response:
-    asked = await _json(request)
+    asked = await json_of(request)
     if asked is None:
         return no(400, "expected a JSON object")
     reset = asked.pop("reset", False)
@@ -121,7 +97,7 @@ async def _alerts(desk: Desk, request: Request) -> Response:
 
 
 async def _review(desk: Desk, request: Request) -> Response:
-    asked = await _json(request)
+    asked = await json_of(request)
     if asked is None:
         return no(400, "expected a JSON object")
     state, text = asked.get("state"), asked.get("comment", "")
@@ -170,7 +146,7 @@ async def _letters(desk: Desk, _request: Request) -> Response:
 
 
 async def _replay(desk: Desk, request: Request) -> Response:
-    asked = await _json(request)
+    asked = await json_of(request)
     reason = asked.get("reason") if asked is not None else None
     if not isinstance(reason, str) or not reason:
         return no(400, "expected a text as reason")
@@ -198,11 +174,11 @@ async def _openapi(_desk: Desk, _request: Request) -> Response:
     return JSONResponse(document())
 
 
-_SPAN: Final = {"camera": _TEXT, "since_ms": _WHOLE, "until_ms": _WHOLE}
+_SPAN: Final = {"camera": TEXT, "since_ms": WHOLE, "until_ms": WHOLE}
 OPERATIONS: Final = (
     Operation(
         "GET", "/cameras", "The cameras, the worst first", _cameras,
-        {"site": _TEXT, "state": {"enum": [state.value for state in State]}, "text": _TEXT, "page": _WHOLE},
+        {"site": TEXT, "state": {"enum": [state.value for state in State]}, "text": TEXT, "page": WHOLE},
     ),
     Operation("GET", _CAMERA, "One camera and its settings", _camera),
     Operation(
@@ -210,33 +186,38 @@ OPERATIONS: Final = (
     ),
     Operation(
         "POST", f"{_CAMERA}/command", "Tell it: signed, retained at the broker, in the audit log", _command,
-        body=_fields(
-            drop=_NUMBER, probes=_NUMBER, profile={"enum": ["raw", "lossless", "temporal"]},
+        body=fields(
+            drop=NUMBER, probes=NUMBER, profile={"enum": ["raw", "lossless", "temporal"]},
             enabled={"type": "boolean"}, reset={"type": "boolean"},
         ),
         needed=Right.OPERATOR,
     ),
     Operation(
-        "POST", f"{_CAMERA}/forget", "Show one that is gone no more", _forget, body=_OBJECT, needed=Right.OPERATOR
+        "POST", f"{_CAMERA}/forget", "Show one that is gone no more", _forget, body=OBJECT, needed=Right.OPERATOR
     ),
-    Operation("GET", "/alerts", "Alerts, newest first", _alerts, {"state": {"enum": list(STATES)}, "camera": _TEXT}),
+    Operation("GET", "/alerts", "Alerts, newest first", _alerts, {"state": {"enum": list(STATES)}, "camera": TEXT}),
     Operation(
         "POST", "/alerts/{alert_id}", "Acknowledge, close or reopen one, and say something of it", _review,
-        body=_fields(state={"enum": list(STATES)}, comment=_TEXT), needed=Right.OPERATOR,
+        body=fields(state={"enum": list(STATES)}, comment=TEXT), needed=Right.OPERATOR,
     ),
-    Operation("GET", "/operations", "The audit log, the newest first", _operations, {"subject": _TEXT}),
+    Operation("GET", "/operations", "The audit log, the newest first", _operations, {"subject": TEXT}),
     Operation("GET", "/export/verdicts.csv", f"Verdicts: {', '.join(COLUMNS)}", _export, _SPAN, gives="text/csv"),
     Operation(
         "GET", "/export/verdicts.parquet", "The same as Parquet", _export, _SPAN,
         gives="application/vnd.apache.parquet",
     ),
     Operation("GET", "/models", "What was published, and what each processor serves", _models),
+    Operation(
+        "GET", "/system/history", "The system's past as charts, and where it comes from", past_of_system,
+        {"range": {"enum": list(SYSTEM_RANGES)}},
+    ),
     Operation("GET", "/audit", "The conservation law, as it stands now", _audit),
     Operation("GET", "/dead-letters", "How many payloads were refused, by reason", _letters),
     Operation(
         "POST", "/dead-letters/replay", "Send the frames that were refused for a reason once more", _replay,
-        body=_fields(reason=_TEXT), needed=Right.ADMIN,
+        body=fields(reason=TEXT), needed=Right.ADMIN,
     ),
+    *JOB_OPERATIONS,
     Operation("GET", "/openapi.json", "This document", _openapi),
 )  # fmt: skip
 
@@ -252,26 +233,12 @@ async def _answer(desk: Desk, operation: Operation, request: Request) -> Respons
     return await operation.answer(desk, request)
 
 
-async def _json(request: Request) -> dict[str, Any] | None:
-    """The JSON object that was sent; None for what is none, or too large."""
-    body = b""
-    async for part in request.stream():
-        body += part
-        if len(body) > LARGEST_FORM:
-            return None
-    try:
-        found = json.loads(body or b"{}")
-    except ValueError:
-        return None
-    return found if isinstance(found, dict) else None
-
-
 def document() -> dict[str, Any]:
     """The API as OpenAPI 3.1."""
     paths: dict[str, dict[str, Any]] = {}
     for each in OPERATIONS:
         names = [part[1:-1] for part in each.path.split("/") if part.startswith("{")]
-        parameters = [{"name": name, "in": "path", "required": True, "schema": _TEXT} for name in names]
+        parameters = [{"name": name, "in": "path", "required": True, "schema": TEXT} for name in names]
         parameters += [{"name": name, "in": "query", "schema": schema} for name, schema in each.query.items()]
         error = {"description": "A refusal in one line", "content": {"application/json": {"schema": _ERROR}}}
         entry: dict[str, Any] = {
@@ -297,7 +264,7 @@ def document() -> dict[str, Any]:
     }
 
 
-_ERROR: Final[Schema] = {"type": "object", "properties": {"error": _TEXT}, "required": ["error"]}
+_ERROR: Final[Schema] = {"type": "object", "properties": {"error": TEXT}, "required": ["error"]}
 
 
 def _version() -> str:

@@ -324,6 +324,31 @@ def console(
     kafka_login: KafkaLogin = None,
     http_tls: Annotated[Path | None, typer.Option(help="Serve by HTTPS: a folder with tls.crt and tls.key.")] = None,
     trust: Trust = None,
+    jobs: Annotated[
+        Path | None,
+        typer.Option(
+            help="Let admins run repairs, one at a time: a folder with clean.npz and bundles/NAME, which the jobs are "
+            "kept in."
+        ),
+    ] = None,
+    bundle: Annotated[
+        Path | None, typer.Option(help="Beside --jobs: the bundle that processors serve where none is published.")
+    ] = None,
+    signer: Annotated[
+        Path | None,
+        typer.Option(help="Beside --jobs: let admins publish bundles and roll back, by jobs that sign with this key."),
+    ] = None,
+    models: Annotated[
+        str | None, typer.Option(help="Beside --signer: where bundles are published to; else in the state folder.")
+    ] = None,
+    admin_tls: Annotated[
+        Path | None, typer.Option(help="Beside --signer: how those jobs connect to Kafka; else as --state says.")
+    ] = None,
+    admin_login: Annotated[Path | None, typer.Option(help="Beside --signer: a file with user:password.")] = None,
+    prometheus: Annotated[
+        str | None, typer.Option(help="URL of the Prometheus that the System page draws from; else our own history.")
+    ] = None,
+    allow_code: AllowCode = False,
     metrics: Metrics = None,
     broker_wait: BrokerWait = BROKER_WAIT_S,
 ) -> None:
@@ -333,6 +358,7 @@ def console(
     from consumers.console.role import run_console
     from consumers.console.settings import ConsoleSettings, MqttBroker
     from consumers.settings import RecorderSettings
+    from infra.cli.console_jobs import job_settings, launcher
     from infra.cli.up import first_problem
     from infra.generations import following
     from infra.layout import Layout
@@ -348,6 +374,10 @@ def console(
         broker = MqttBroker(host=place.address[0], port=place.address[1], tls=place.tls, login=place.login)
     if users is None and state is not None and layout.users.is_file():
         users = layout.users
+    wanted = job_settings(
+        jobs, bundle, signer, models, state=state, trust=trust, kafka=kafka, admin_tls=admin_tls,
+        admin_login=admin_login,
+    )  # fmt: skip
     require_brokers(broker_wait, kafka=bootstrap)
     try:
         recorder = RecorderSettings(
@@ -364,15 +394,20 @@ def console(
             users=users,
             trust=trust_file(trust, state),
             mqtt=broker,
+            jobs=wanted,
+            prometheus=prometheus,
         )
     except ValidationError as error:
         raise ConfigError(first_problem(error)) from None
     keys = role_keys(state, "console")
+    launch = launcher()
     run_role(
         "console",
         metrics,
         lambda registry, health, stop: following(
-            generations_file(state), keys, run_console(settings, keys, registry=registry, health=health, stop=stop)
+            generations_file(state),
+            keys,
+            run_console(settings, keys, registry=registry, health=health, stop=stop, launch=launch),
         ),
     )
 

@@ -1,0 +1,56 @@
+"""What one entry of the REST API is made of."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from consumers.console.desk import Desk
+from consumers.console.gate import LARGEST_FORM
+from consumers.console.users import Right
+
+Schema = dict[str, Any]
+Answer = Callable[[Desk, Request], Awaitable[Response]]
+
+TEXT: Final[Schema] = {"type": "string"}
+NUMBER: Final[Schema] = {"type": "number"}
+WHOLE: Final[Schema] = {"type": "integer"}
+OBJECT: Final[Schema] = {"type": "object"}
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One entry of the table."""
+
+    method: str
+    path: str
+    summary: str
+    answer: Answer
+    query: dict[str, Schema] = field(default_factory=dict)
+    body: Schema | None = None
+    needed: Right = Right.VIEWER
+    gives: str = "application/json"
+
+
+def fields(**properties: Schema) -> Schema:
+    """An object with these properties and no others."""
+    return {"type": "object", "properties": properties, "additionalProperties": False}
+
+
+async def json_of(request: Request) -> dict[str, Any] | None:
+    """The JSON object that was sent; None for what is none, or too large."""
+    body = b""
+    async for part in request.stream():
+        body += part
+        if len(body) > LARGEST_FORM:
+            return None
+    try:
+        found = json.loads(body or b"{}")
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
