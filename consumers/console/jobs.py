@@ -92,7 +92,7 @@ class Jobs:
         self._engine, self._note = store.engine, store.note
         self._launch, self._write, self._copy, self._stir = launch, write, copy, stir
         self._runs = settings.folder / "runs"
-        self._beside = ThreadPoolExecutor(1, thread_name_prefix="jobs")
+        self._beside = ThreadPoolExecutor(2, thread_name_prefix="jobs")
         self._running: _Running | None = None
         self._task: asyncio.Task[None] | None = None
         self._lock = _claimed(settings.folder, self._runs)
@@ -244,6 +244,7 @@ class Jobs:
             return why, "it had not begun"
         limit_s = self.settings.repair_s if now.job.kind is Kind.REPAIR else self.settings.model_s
         written = self._place(now.job.job_id) / LOG
+        now.progress = Progress("starts")
         child = self._launch(arguments, written)
         await self._aside(child.start)
         end_s = time.monotonic() + limit_s

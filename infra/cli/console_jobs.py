@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from consumers.console.settings import JobSettings
 
 _NICE: Final = ("nice", "-n", "15")
-_KEPT: Final = ("POINTILLIST_ALLOW_CODE", "POINTILLIST_DATA")
+_KEPT: Final = ("POINTILLIST_ALLOW_CODE", "POINTILLIST_DATA", "POINTILLIST_FACTORIES")
 """Of our own variables; the others are secrets and addresses of the console's role."""
 
 

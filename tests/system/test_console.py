@@ -148,6 +148,7 @@ def test_every_page_is_driven_on_a_live_fleet_with_one_sick_camera(system: Runni
     expect(alerts.locator(".comment")).to_contain_text("a sticker on the sign")
     gallery = visit.open("/quarantine")
     assert gallery.locator("figure").count() > 0
+    expect(gallery.locator("main")).to_contain_text("put clean pictures with labels as clean.npz")
     visit.keep("quarantine")
 
     camera = visit.open(f"/camera/{SICK}")
@@ -171,8 +172,13 @@ def test_every_page_is_driven_on_a_live_fleet_with_one_sick_camera(system: Runni
     visit.open("/models")
     expect(page.locator("tbody").first).to_contain_text("processor-1", timeout=15_000)
     visit.keep("models")
+    page.get_by_role("button", name="Publish").click()
+    page.wait_for_url("**/jobs/**")
+    expect(page.locator("#job")).to_contain_text("by processor-1", timeout=120_000)  # by push
+    visit.keep("job")
     visit.open("/system")
     expect(page.locator("#charts .chart").first).to_be_visible(timeout=15_000)
+    expect(page.locator("#charts-note")).to_contain_text("From the recorder's own history")
     expect(page.locator("main")).to_contain_text("drop 0.5")
     visit.keep("system")
     visit.open("/dead-letters")
