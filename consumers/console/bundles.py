@@ -13,6 +13,7 @@ TABLE: Final = "model.toml"
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+@-]{0,79}")
 _LARGEST_TABLE: Final = 2**20
 _MOST: Final = 200
+OWN: Final = "own"
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def repaired(runs: Iterable[tuple[str, str, Path]]) -> list[Choice]:
 
 def own(place: Path | None) -> list[Choice]:
     """What processors serve by themselves."""
-    return _whole([("own", "the processors' own", place)]) if place is not None else []
+    return _whole([(OWN, "the processors' own", place)]) if place is not None else []
 
 
 def _whole(found: list[tuple[str, str, Path]]) -> list[Choice]:

@@ -22,7 +22,7 @@ from typing import Any, Final, Protocol, TypeVar
 import structlog
 
 from consumers.console import job_rows
-from consumers.console.bundles import Choice, laid_down, own, repaired
+from consumers.console.bundles import OWN, Choice, laid_down, own, repaired
 from consumers.console.job_commands import CLEAN, FIGURES, OUT, Copy, arguments_of, hold
 from consumers.console.job_output import Progress, Report, progress_of, report_of, said, tail_of
 from consumers.console.job_rows import Job, JobState, Kind
@@ -166,6 +166,8 @@ class Jobs:
     async def publish(self, who: str, choice_id: str) -> Job:
         """Begin to sign a bundle and make it the live model. StateError while another job runs."""
         self._require_signer()
+        if choice_id == OWN:
+            raise ConfigError("expected another bundle than the processors' own: they serve it where none is published")
         return await self._begin(who, Kind.PUBLISH, await self._chosen(choice_id))
 
     async def roll_back(self, who: str, live: str) -> Job:

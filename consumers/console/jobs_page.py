@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
+from consumers.console.bundles import OWN
 from consumers.console.desk import Desk
 from consumers.console.flagged import cameras_of
 from consumers.console.fleet_page import header_changes
@@ -110,11 +111,17 @@ async def offered(desk: Desk) -> dict[str, Any]:
     """What pages that start jobs show: the jobs, the bundles, and what is missing."""
     jobs = desk.jobs
     if jobs is None:
-        return {"jobs": None, "newest": [], "choices": [], "usual": ""}
+        return {"jobs": None, "newest": [], "choices": [], "publishable": [], "usual": ""}
     choices = list((await desk.read(jobs.choices)).values())
     live = desk.models.live if desk.models is not None else None
     same = [each.choice_id for each in choices if live and each.name and live.model_id.startswith(f"{each.name}+")]
-    return {"jobs": jobs, "newest": await desk.read(jobs.newest), "choices": choices, "usual": (same or [""])[-1]}
+    return {
+        "jobs": jobs,
+        "newest": await desk.read(jobs.newest),
+        "choices": choices,
+        "publishable": [each for each in choices if each.choice_id != OWN],
+        "usual": (same or [""])[-1],
+    }
 
 
 async def _shown(desk: Desk, jobs: Jobs, job: Job, request: Request) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -374,6 +375,8 @@ def console(
         broker = MqttBroker(host=place.address[0], port=place.address[1], tls=place.tls, login=place.login)
     if users is None and state is not None and layout.users.is_file():
         users = layout.users
+    if prometheus is not None and not re.fullmatch(r"https?://[^\s/@]+(/[^\s@]*)?", prometheus):
+        raise ConfigError(f"--prometheus: expected http://host:port, got {prometheus.rpartition('@')[2][:80]!r}")
     wanted = job_settings(
         jobs, bundle, signer, models, state=state, trust=trust, kafka=kafka, admin_tls=admin_tls,
         admin_login=admin_login,

@@ -288,6 +288,20 @@ async def test_without_a_signer_nothing_is_published(tmp_path: Path, recorder: R
     await rig.close()
 
 
+async def test_the_processors_own_bundle_is_repaired_and_not_published(tmp_path: Path, recorder: Rig) -> None:
+    hold(recorder, tmp_path)
+    lay_down(tmp_path / "jobs")
+    rig = JobsRig(tmp_path, settings={"bundle": tmp_path / "jobs" / "bundles" / "well"})
+    async with rig.browser() as browser:
+        assert 'value="own"' in (await browser.get("/quarantine")).text
+        assert 'value="own"' not in (await browser.get("/models")).text
+        refused = await browser.post("/jobs/publish", data=rig.form(bundle="own"))
+        assert "expected another bundle" in refused.text
+        await start(rig, browser, bundle="own")
+    assert rig.given(await rig.ended())[3] == str(tmp_path / "jobs" / "bundles" / "well")
+    await rig.close()
+
+
 def test_without_a_folder_of_jobs_the_pages_say_how_it_is_done_by_hand(console: ConsoleRig) -> None:
     browser = console.browser()
     assert "pointillist lab repair" in browser.get("/quarantine").text
