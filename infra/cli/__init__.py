@@ -71,6 +71,7 @@ def main() -> None:
         camera_run,
         camera_test,
         camera_told,
+        console,
         doctor,
         homeassistant,
         key,
