@@ -23,7 +23,8 @@ def test_a_job_is_niced_and_is_told_no_secret_of_its_console(tmp_path: Path, mon
     monkeypatch.setattr(console_jobs, "COMMAND", (sys.executable, "-IS", "-c", program))
     for name in ("POINTILLIST_ROLE_SECRET_FILE", "POINTILLIST_KAFKA_TLS", "POINTILLIST_ALLOW_CODE", "OMP_NUM_THREADS"):
         monkeypatch.setenv(name, "1")
-    monkeypatch.delenv("POINTILLIST_DATA", raising=False)
+    for name in ("POINTILLIST_DATA", "POINTILLIST_FACTORIES"):
+        monkeypatch.delenv(name, raising=False)
     child = launcher()(["model", "publish"], tmp_path / "log")
     child.start()
     assert child.wait(20) == 0
