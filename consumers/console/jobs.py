@@ -272,6 +272,7 @@ class Jobs:
         job = now.job
         place = self._place(job.job_id)
         place.mkdir(parents=True, exist_ok=True)
+        (place / LOG).unlink(missing_ok=True)  # how far it was once is not how far it is
         if job.kind is Kind.ROLLBACK:
             return arguments_of(self.settings, job, None, place)
         choice = self.choices().get(job.bundle)
