@@ -65,6 +65,11 @@ class Layout:
         return self.folder / "cache" / "models"
 
     @property
+    def jobs(self) -> Path:
+        """What jobs of the console take and leave: clean pictures, bundles, a folder for each job."""
+        return self.folder / "jobs"
+
+    @property
     def kafka_data(self) -> Path:
         """The partitions of a Kafka of one node; `infra.local.kafka_quorum.kafka_data` has those of several too."""
         return self.folder / "kafka" / "data"

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
-import fsspec  # type: ignore[import-untyped]  # it ships no types
 from google.protobuf.message import DecodeError
 from sqlalchemy import Engine, select
 from starlette.requests import Request
@@ -16,7 +15,9 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from consumers.console.desk import Desk
+from consumers.console.flagged import cameras_of, frame_of
 from consumers.console.gate import form_of, may, no, session_of
+from consumers.console.jobs_page import offered
 from consumers.console.users import Right
 from consumers.database.tables import alerts, quarantine
 from schemas.errors import UserError
@@ -183,9 +184,10 @@ async def _gallery(desk: Desk, request: Request) -> Response:
 
     try:
         held = await desk.read(read)
+        cameras = await desk.read(lambda: cameras_of(desk.engine()))
     except UserError:
-        held = []
-    return desk.page(request, "quarantine.html", held=held, most=GALLERY)
+        held, cameras = [], {}
+    return desk.page(request, "quarantine.html", held=held, most=GALLERY, cameras=cameras, **await offered(desk))
 
 
 async def _flagged(desk: Desk, request: Request) -> Response:
@@ -198,9 +200,8 @@ async def _flagged(desk: Desk, request: Request) -> Response:
             known = connection.scalar(select(quarantine.c.name).where(quarantine.c.name == name))
         if known is None:
             return b""
-        system, root = fsspec.core.url_to_fs(desk.settings.recorder.quarantine)
         try:
-            return bytes(system.cat_file(f"{root.rstrip('/')}/{known}.png"))
+            return frame_of(desk.settings.recorder.quarantine, known)
         except FileNotFoundError:
             return b""
 

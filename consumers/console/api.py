@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import asdict
 from functools import partial
@@ -20,27 +19,22 @@ from consumers.console.dead_letters_page import replay_reason
 from consumers.console.desk import Desk
 from consumers.console.export import COLUMNS, LONGEST_MS, as_csv, as_parquet, rows
 from consumers.console.fleet_page import forget, query_of
-from consumers.console.gate import LARGEST_FORM, may, no, session_of
+from consumers.console.gate import may, no, session_of
 from consumers.console.history import RANGES
-from consumers.console.openapi import Operation, Schema, described
+from consumers.console.jobs_api import JOB_OPERATIONS
+from consumers.console.openapi import described
+from consumers.console.operation import NUMBER, OBJECT, TEXT, WHOLE, Operation, fields, json_of
 from consumers.console.replay import reasons
 from consumers.console.states import State
+from consumers.console.system_charts import RANGES as SYSTEM_RANGES
 from consumers.console.system_page import audited
+from consumers.console.system_page import past as past_of_system
 from consumers.console.users import Right
 from schemas.errors import UserError
 from schemas.identity import camera_id
 
 ROOT: Final = "/api/v1"
 _CAMERA: Final = "/cameras/{site}/{camera}"
-
-_TEXT: Final[Schema] = {"type": "string"}
-_NUMBER: Final[Schema] = {"type": "number"}
-_WHOLE: Final[Schema] = {"type": "integer"}
-_OBJECT: Final[Schema] = {"type": "object"}
-
-
-def _fields(**properties: Schema) -> Schema:
-    return {"type": "object", "properties": properties, "additionalProperties": False}
 
 
 def card_json(card: Card) -> dict[str, Any]:
@@ -78,7 +72,7 @@ async def _history(desk: Desk, request: Request) -> Response:
 
 
 async def _command(desk: Desk, request: Request) -> Response:
-    asked = await _json(request)
+    asked = await json_of(request)
     if asked is None:
         return no(400, "expected a JSON object")
     reset = asked.pop("reset", False)
@@ -104,7 +98,7 @@ async def _alerts(desk: Desk, request: Request) -> Response:
 
 
 async def _review(desk: Desk, request: Request) -> Response:
-    asked = await _json(request)
+    asked = await json_of(request)
     if asked is None:
         return no(400, "expected a JSON object")
     state, text = asked.get("state"), asked.get("comment", "")
@@ -153,7 +147,7 @@ async def _letters(desk: Desk, _request: Request) -> Response:
 
 
 async def _replay(desk: Desk, request: Request) -> Response:
-    asked = await _json(request)
+    asked = await json_of(request)
     reason = asked.get("reason") if asked is not None else None
     if not isinstance(reason, str) or not reason:
         return no(400, "expected a text as reason")
@@ -181,13 +175,13 @@ async def _openapi(_desk: Desk, _request: Request) -> Response:
     return JSONResponse(document())
 
 
-_SPAN: Final = {"camera": _TEXT, "since_ms": _WHOLE, "until_ms": _WHOLE}
+_SPAN: Final = {"camera": TEXT, "since_ms": WHOLE, "until_ms": WHOLE}
 OPERATIONS: Final = (
     Operation(
         "GET", "/cameras", "The cameras, the worst first", _cameras,
         "`cameras`, a page of cards; `counts`, how many are in each state; `found`, how many fit the query; "
         "`page`, `pages`.",
-        {"site": _TEXT, "state": {"enum": [state.value for state in State]}, "text": _TEXT, "page": _WHOLE},
+        {"site": TEXT, "state": {"enum": [state.value for state in State]}, "text": TEXT, "page": WHOLE},
     ),
     Operation(
         "GET", _CAMERA, "One camera, its settings and its last pictures", _camera,
@@ -203,28 +197,28 @@ OPERATIONS: Final = (
     ),
     Operation(
         "POST", f"{_CAMERA}/command", "Tell it: signed, retained at the broker, in the audit log", _command,
-        body=_fields(
-            drop=_NUMBER, probes=_NUMBER, profile={"enum": ["raw", "lossless", "temporal"]},
+        body=fields(
+            drop=NUMBER, probes=NUMBER, profile={"enum": ["raw", "lossless", "temporal"]},
             enabled={"type": "boolean"}, reset={"type": "boolean"},
             fps={"type": "number", "description": "Frames a second; 0 lets the camera's own rate hold again"},
         ),
         needed=Right.OPERATOR,
     ),
     Operation(
-        "POST", f"{_CAMERA}/forget", "Show one that is gone no more", _forget, body=_OBJECT, needed=Right.OPERATOR
+        "POST", f"{_CAMERA}/forget", "Show one that is gone no more", _forget, body=OBJECT, needed=Right.OPERATOR
     ),
     Operation(
         "GET", "/alerts", "Alerts, newest first", _alerts,
         "A list of alerts, each with its `comments`: `at_ms`, `who`, `text`.",
-        {"state": {"enum": list(STATES)}, "camera": _TEXT},
+        {"state": {"enum": list(STATES)}, "camera": TEXT},
     ),
     Operation(
         "POST", "/alerts/{alert_id}", "Acknowledge, close or reopen one, and say something of it", _review,
-        body=_fields(state={"enum": list(STATES)}, comment=_TEXT), needed=Right.OPERATOR,
+        body=fields(state={"enum": list(STATES)}, comment=TEXT), needed=Right.OPERATOR,
     ),
     Operation(
         "GET", "/operations", "The audit log, the newest first", _operations,
-        "A list of its lines, at most 1,000.", {"subject": _TEXT},
+        "A list of its lines, at most 1,000.", {"subject": TEXT},
     ),
     Operation(
         "GET", "/export/verdicts.csv", f"Verdicts: {', '.join(COLUMNS)}", _export,
@@ -239,6 +233,10 @@ OPERATIONS: Final = (
         "`live`; `served`, by processor; `published`, newest first; `refused`, why the newest list is not believed.",
     ),
     Operation(
+        "GET", "/system/history", "The system's past as charts", past_of_system,
+        "The charts, and where they come from.", {"range": {"enum": list(SYSTEM_RANGES)}},
+    ),
+    Operation(
         "GET", "/audit", "The conservation law, as it stands now", _audit,
         "The counts, and what the live audit says besides; `error` where there is none yet.",
     ),
@@ -248,8 +246,9 @@ OPERATIONS: Final = (
     ),
     Operation(
         "POST", "/dead-letters/replay", "Send the frames that were refused for a reason once more", _replay,
-        body=_fields(reason=_TEXT), needed=Right.ADMIN,
+        body=fields(reason=TEXT), needed=Right.ADMIN,
     ),
+    *JOB_OPERATIONS,
     Operation("GET", "/openapi.json", "This document", _openapi, "OpenAPI 3.1."),
 )  # fmt: skip
 
@@ -263,20 +262,6 @@ async def _answer(desk: Desk, operation: Operation, request: Request) -> Respons
     if not may(request, operation.needed):
         return no(403, f"expected an {operation.needed}")
     return await operation.answer(desk, request)
-
-
-async def _json(request: Request) -> dict[str, Any] | None:
-    """The JSON object that was sent; None for what is none, or too large."""
-    body = b""
-    async for part in request.stream():
-        body += part
-        if len(body) > LARGEST_FORM:
-            return None
-    try:
-        found = json.loads(body or b"{}")
-    except ValueError:
-        return None
-    return found if isinstance(found, dict) else None
 
 
 def document() -> dict[str, Any]:

@@ -21,7 +21,9 @@ from consumers.conservation.desk import AuditDesk
 from consumers.console.commands import Commands
 from consumers.console.fleet import Fleet
 from consumers.console.gate import may, session_of
+from consumers.console.jobs import Jobs
 from consumers.console.models import ModelsWatch
+from consumers.console.prometheus import Prometheus
 from consumers.console.recorded import Recorded
 from consumers.console.sessions import Sessions
 from consumers.console.settings import ConsoleSettings
@@ -57,6 +59,10 @@ class Desk:
     health: Health | None = None
     commands: Commands | None = None
     """None tells cameras nothing."""
+    jobs: Jobs | None = None
+    """None starts none."""
+    prometheus: Prometheus | None = None
+    """None draws the system from the recorder's own history."""
     closed: set[str] = field(default_factory=set)
     """Ids of the alerts that people have closed."""
     checks: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="passwords"))
@@ -113,6 +119,10 @@ class Desk:
         """Let go of threads and databases."""
         for pool in (self.checks, self._reading, self._writing, self._telling):
             pool.shutdown(wait=True, cancel_futures=True)
+        if self.jobs is not None:
+            self.jobs.close()
+        if self.prometheus is not None:
+            self.prometheus.close()
         self.recorded.close()
 
 

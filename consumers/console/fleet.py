@@ -157,9 +157,13 @@ class Fleet:
             self._order = [self._cards[card.name] for card in self._order]
         self._views.clear()
         self.version += 1
+        self.stir()
+        return True
+
+    def stir(self) -> None:
+        """Have every open page look whether something of it has changed."""
         self.stirred.set()
         self.stirred = asyncio.Event()
-        return True
 
     def view(self, query: Query) -> View:
         """The page of cameras that `query` asks for, made once for all who look at it."""

@@ -60,10 +60,11 @@ async def _live(desk: Desk, streams: Streams, request: Request) -> Response:
 
 
 async def _header_live(desk: Desk, streams: Streams, request: Request) -> Response:
-    return streams.answer(_header_changes(desk))
+    return streams.answer(header_changes(desk))
 
 
-def _header_changes(desk: Desk) -> Callable[[], str]:
+def header_changes(desk: Desk) -> Callable[[], str]:
+    """What a page's stream says of the header: the alerts, when their number has changed."""
     shown = -1
 
     def changed() -> str:
@@ -84,7 +85,7 @@ class Changes:
         self._desk = desk
         self._query = query
         self._version = -1
-        self._header = _header_changes(desk)
+        self._header = header_changes(desk)
         self._shown: View | None = None
 
     def __call__(self) -> str:

@@ -10,6 +10,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from consumers.console.desk import Desk
+from consumers.console.jobs_page import offered
 from consumers.console.rollup import HOUR_MS
 from consumers.database.history import minutes
 from schemas.errors import UserError
@@ -41,6 +42,7 @@ async def _page(desk: Desk, request: Request) -> Response:
         served=sorted(watch.served.items()) if watch else [],
         clean=clean,
         robust=robust,
+        **await offered(desk),
     )
 
 

@@ -1,40 +1,12 @@
-"""What one operation of the REST API is, and the document that describes them all."""
+"""The document that describes the REST API."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
-from starlette.requests import Request
-from starlette.responses import Response
-
-from consumers.console.desk import Desk
-from consumers.console.users import Right
-
-Schema = dict[str, Any]
-Answer = Callable[[Desk, Request], Awaitable[Response]]
-
-
-@dataclass(frozen=True)
-class Operation:
-    """One entry of the table."""
-
-    method: str
-    path: str
-    summary: str
-    """What it is for, without a full stop."""
-    answer: Answer
-    returns: str = "The outcome, in words."
-    """What the answer holds."""
-    query: dict[str, Schema] = field(default_factory=dict)
-    """Parameters of the address, by name."""
-    body: Schema | None = None
-    """The JSON object that is sent."""
-    needed: Right = Right.VIEWER
-    gives: str = "application/json"
-    """Media type of the answer."""
+from consumers.console.operation import TEXT, Operation, Schema
 
 
 def described(root: str, operations: Iterable[Operation]) -> dict[str, Any]:
@@ -42,7 +14,7 @@ def described(root: str, operations: Iterable[Operation]) -> dict[str, Any]:
     paths: dict[str, dict[str, Any]] = {}
     for each in operations:
         names = [part[1:-1] for part in each.path.split("/") if part.startswith("{")]
-        parameters = [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names]
+        parameters = [{"name": name, "in": "path", "required": True, "schema": TEXT} for name in names]
         parameters += [{"name": name, "in": "query", "schema": schema} for name, schema in each.query.items()]
         error = {"description": "A refusal in one line", "content": {"application/json": {"schema": _ERROR}}}
         entry: dict[str, Any] = {
@@ -68,7 +40,7 @@ def described(root: str, operations: Iterable[Operation]) -> dict[str, Any]:
     }
 
 
-_ERROR: Final[Schema] = {"type": "object", "properties": {"error": {"type": "string"}}, "required": ["error"]}
+_ERROR: Final[Schema] = {"type": "object", "properties": {"error": TEXT}, "required": ["error"]}
 
 
 def _version() -> str:

@@ -6,7 +6,9 @@ import asyncio
 import logging
 import socket
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
 import structlog
@@ -19,9 +21,12 @@ from consumers.conservation.desk import AuditDesk
 from consumers.console.commands import Commands
 from consumers.console.desk import Desk
 from consumers.console.feed import Feed
+from consumers.console.flagged import copy_flagged
 from consumers.console.fleet import Fleet
+from consumers.console.jobs import Jobs, Launch
 from consumers.console.look import Look
 from consumers.console.models import ModelsWatch
+from consumers.console.prometheus import Prometheus
 from consumers.console.rollup import Rollup
 from consumers.console.sessions import Sessions
 from consumers.console.settings import ConsoleSettings
@@ -43,8 +48,11 @@ _PURGE_S: Final = 600.0
 log = structlog.get_logger()
 
 
-def open_desk(settings: ConsoleSettings, keys: KeyRing) -> Desk:
-    """What the pages are made from; ConfigError for what cannot be, StateError for another version's store."""
+def open_desk(settings: ConsoleSettings, keys: KeyRing, launch: Launch | None = None) -> Desk:
+    """What the pages are made from. `launch` is how jobs are started, where there are any.
+
+    ConfigError for what cannot be, StateError for another version's store, or a folder of jobs that is taken.
+    """
     if settings.users is None and not settings.is_local:
         raise ConfigError(
             f"expected --users FILE where others reach the console, at {settings.listen[0]}: `pointillist user NAME` "
@@ -58,19 +66,33 @@ def open_desk(settings: ConsoleSettings, keys: KeyRing) -> Desk:
     store = Store(settings.store)
     store.prepare()
     desk = Desk(settings, fleet, store, users, Sessions(logs_in=users is not None), commands=commands)
+    desk.prometheus = Prometheus(settings.prometheus) if settings.prometheus is not None else None
     desk.closed = {alert_id for alert_id, review in store.reviewed().items() if review["state"] == "closed"}
     for camera, at_ms in store.gone().items():
         fleet.forget(camera, at_ms)
+    if settings.jobs is not None and launch is not None:
+        quarantine = settings.recorder.quarantine
+
+        def copy(camera: str, folder: Path, stopped: Callable[[], bool]) -> int:
+            return copy_flagged(desk.engine(), quarantine, camera, folder, stopped)
+
+        desk.jobs = Jobs(settings.jobs, store, launch, desk.write, copy, fleet.stir)
     return desk
 
 
 async def run_console(
-    settings: ConsoleSettings, keys: KeyRing, *, registry: CollectorRegistry, health: Health, stop: asyncio.Event
+    settings: ConsoleSettings,
+    keys: KeyRing,
+    *,
+    registry: CollectorRegistry,
+    health: Health,
+    stop: asyncio.Event,
+    launch: Launch | None = None,
 ) -> None:
     """Serve the pages until `stop` is set. Kafka and the database may be away at any time."""
     logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # what a visitor does wrong is counted
     listening = listen(*settings.listen)
-    desk = open_desk(settings, keys)
+    desk = open_desk(settings, keys, launch)
     desk.audit, desk.health = AuditDesk(settings.recorder, keys), health
     desk.models = ModelsWatch(settings.recorder.kafka, settings.models_topic, TrustedSigners.read(settings.trust))
     feed = Feed(settings.recorder, keys, desk.fleet, health)
@@ -100,6 +122,8 @@ async def run_console(
         for task in (*tasks, stopping):
             task.cancel()
         await asyncio.gather(*tasks, stopping, return_exceptions=True)
+        if desk.jobs is not None:
+            await desk.jobs.stop()
         await desk.audit.close()
         await asyncio.to_thread(look.close)
         await asyncio.to_thread(desk.close)

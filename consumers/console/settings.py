@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, StringConstraints
 
 from consumers.settings import HostName, RecorderSettings
 from schemas.runtime.access import Login, Tls
@@ -21,6 +22,26 @@ class MqttBroker(BaseModel):
     port: int
     tls: Tls | None = None
     login: Login | None = None
+
+
+class JobSettings(BaseModel):
+    """What jobs of the command line an admin may start from the pages."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    folder: Path
+    """The operator lays down `clean.npz`, perhaps `evaluate-clean.npz` and `evaluate-poisoned.npz`, and bundles in
+    `bundles/NAME`; each job has a folder in `runs`."""
+    bundle: Path | None = None
+    """The one that processors serve where none is published."""
+    publish: tuple[str, ...] | None = None
+    """Arguments of `model publish` behind the bundle; None publishes nothing."""
+    rollback: tuple[str, ...] | None = None
+    """Arguments of `model rollback`."""
+    repair_s: float = 4 * 3600.0
+    """A repair that takes longer is stopped."""
+    model_s: float = 600.0
+    """And what publishes or rolls back."""
 
 
 class ConsoleSettings(BaseModel):
@@ -45,6 +66,10 @@ class ConsoleSettings(BaseModel):
     trust: Path | None = None
     """The signers whose published models are believed."""
     models_topic: str = KafkaTopic.MODELS.value
+    jobs: JobSettings | None = None
+    """None starts none."""
+    prometheus: Annotated[str, StringConstraints(pattern=r"^https?://[^\s@]+$")] | None = None
+    """Its base URL; None draws the system from the recorder's own history."""
     page_cards: int = 60
     """Cameras on one page of the fleet."""
     tick_s: float = 0.2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
 
 from starlette.responses import Response, StreamingResponse
@@ -15,6 +15,8 @@ MOST_STREAMS: Final = 128
 HEARTBEAT_S: Final = 10.0
 """A reader who has gone is noticed when something is written."""
 
+Changed = Callable[[], str | Awaitable[str]]
+
 
 class Streams:
     """The open streams, bounded in number."""
@@ -23,20 +25,21 @@ class Streams:
         self._fleet = fleet
         self.open = 0
 
-    def answer(self, changed: Callable[[], str]) -> Response:
+    def answer(self, changed: Changed) -> Response:
         """A stream of what `changed` gives after each change, beginning now; 503 where there are too many."""
         if self.open >= MOST_STREAMS:
             return no(503, f"{MOST_STREAMS} pages are open already")
         return StreamingResponse(self._events(changed), media_type="text/event-stream")
 
-    async def _events(self, changed: Callable[[], str]) -> AsyncIterator[str]:
+    async def _events(self, changed: Changed) -> AsyncIterator[str]:
         self.open += 1
         try:
             yield ": open\n\n"
             while True:
                 # Taken before looking: what changes meanwhile is seen the next time.
                 stirred = self._fleet.stirred
-                text = changed()
+                found = changed()
+                text = await found if isinstance(found, Awaitable) else found
                 if text:
                     yield message(text)
                 try:

@@ -1,9 +1,8 @@
-"""The system: conservation as a picture, charts of the last day, what the console reaches, and the audit log."""
+"""The system: conservation as a picture, charts of the last hours, what the console reaches, and the audit log."""
 
 from __future__ import annotations
 
 import json
-import time
 from functools import partial
 from typing import Any, Final
 
@@ -12,9 +11,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from consumers.console.desk import Desk
-from consumers.console.rollup import DAY_MS
-from consumers.database.history import minutes
-from schemas.errors import UserError
+from consumers.console.gate import no
+from consumers.console.system_charts import RANGES, USUAL, system_past
 
 FATES: Final = ("recorded", "dead_lettered", "shed", "pending", "lost", "unread")
 """What can have become of a published frame, as the audit's counts name them."""
@@ -26,7 +24,7 @@ def system_routes(desk: Desk) -> list[Route]:
         Route("/conservation", partial(_conservation, desk)),
         Route("/conservation/now", partial(_conservation_now, desk)),
         Route("/system", partial(_system, desk)),
-        Route("/system/history", partial(_day, desk)),
+        Route("/system/history", partial(past, desk)),
     ]
 
 
@@ -63,10 +61,13 @@ async def _conservation_now(desk: Desk, _request: Request) -> Response:
 
 
 async def _system(desk: Desk, request: Request) -> Response:
+    asked = request.query_params.get("range", USUAL)
     conditions = desk.health.report()[1] if desk.health is not None else {}
     return desk.page(
         request,
         "system.html",
+        ranges=list(RANGES),
+        range=asked if asked in RANGES else USUAL,
         conditions=conditions,
         operations=await desk.read(desk.store.noted, None, 50),
         cameras=len(desk.fleet.cards()),
@@ -74,41 +75,9 @@ async def _system(desk: Desk, request: Request) -> Response:
     )
 
 
-async def _day(desk: Desk, _request: Request) -> Response:
-    now_ms = time.time_ns() // 10**6
-
-    def read() -> list[dict[str, int]]:
-        with desk.engine().begin() as connection:
-            return minutes(connection, now_ms - DAY_MS)
-
-    try:
-        found = await desk.read(read)
-    except UserError:
-        found = []
-    return JSONResponse({"span_s": ((now_ms - DAY_MS) / 1000, now_ms / 1000), "columns": by_column(found)})
-
-
-def by_column(found: list[dict[str, int]]) -> dict[str, list[float | None]]:
-    """What was recorded in each minute, as it is drawn; in a gap one row without values."""
-    names = ("t", "rate", "late_s", "slowest_s", "sent", "saved", "accuracy", "robust", "flagged")
-    drawn: dict[str, list[float | None]] = {name: [] for name in names}
-    before_ms: int | None = None
-    for row in found:
-        if before_ms is not None and row["minute_ms"] - before_ms > 60_000:
-            for name, column in drawn.items():
-                column.append((before_ms + 60_000) / 1000 if name == "t" else None)
-        before_ms = row["minute_ms"]
-        values = {
-            "t": before_ms / 1000,
-            "rate": row["frames"] / 60,
-            "late_s": row["late_ms"] / row["frames"] / 1000,
-            "slowest_s": row["slowest_ms"] / 1000,
-            "sent": row["frame_bytes"] / 60,
-            "saved": 1 - row["frame_bytes"] / row["raw_bytes"] if row["raw_bytes"] else None,
-            "accuracy": row["judged_correct"] / row["judged"] if row["judged"] else None,
-            "robust": row["attacked_correct"] / row["attacked"] if row["attacked"] else None,
-            "flagged": row["flagged"] / row["checked"] if row["checked"] else None,
-        }
-        for name, column in drawn.items():
-            column.append(values[name])
-    return drawn
+async def past(desk: Desk, request: Request) -> Response:
+    """The charts of a range."""
+    length_ms = RANGES.get(request.query_params.get("range", USUAL))
+    if length_ms is None:
+        return no(400, f"expected range={'|'.join(RANGES)}")
+    return JSONResponse(await system_past(desk, length_ms))

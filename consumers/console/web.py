@@ -25,6 +25,7 @@ from consumers.console.dead_letters_page import letter_routes
 from consumers.console.desk import HERE, Desk
 from consumers.console.fleet_page import fleet_routes
 from consumers.console.gate import COOKIE, Gate, checked, cookie, form_of, no
+from consumers.console.jobs_page import job_routes
 from consumers.console.models_page import model_routes
 from consumers.console.stream import Streams
 from consumers.console.system_page import system_routes
@@ -70,6 +71,7 @@ def make_app(desk: Desk) -> Starlette:
         *camera_routes(desk, streams),
         *alert_routes(desk),
         *model_routes(desk),
+        *job_routes(desk, streams),
         *system_routes(desk),
         *letter_routes(desk),
         *api_routes(desk),

@@ -72,6 +72,7 @@ def register() -> None:
         camera_run,
         camera_test,
         camera_told,
+        console,
         doctor,
         homeassistant,
         key,

@@ -188,11 +188,14 @@ class LocalRoles:
         arguments = ["record", "--kafka", self._kafka, "--state", str(self._layout.folder), "--http", http]
         return self._role("recorder", arguments, self._given(SecretRole.RECORDER), listen=http)
 
-    def console(self) -> Role:
-        """The pages for people."""
+    def console(self, *, prometheus: bool = False) -> Role:
+        """The pages for people; whether they may ask a `prometheus` that starts after them."""
         http = self._settings.http or f"{LOOPBACK}:{self._ports.take('console-http')}"
         arguments = ["console", "--kafka", self._kafka, "--mqtt", self._mqtt, "--state", str(self._layout.folder)]
-        arguments += ["--http", http]
+        arguments += ["--http", http, "--jobs", str(self._layout.jobs), "--bundle", str(bundle_folder(self._settings))]
+        arguments += ["--signer", str(self._layout.signer_file)]
+        if prometheus:
+            arguments += ["--prometheus", f"http://{LOOPBACK}:{self._ports.take('prometheus')}"]
         for name in self._settings.served_as:
             arguments += ["--served-as", name]
         return self._role("console", arguments, self._given(SecretRole.CONSOLE), listen=http)

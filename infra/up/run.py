@@ -216,7 +216,7 @@ class _Run:
         addresses = (self._mosquitto.listen, self._kafka.bootstrap)
         local = LocalRoles(self._settings, self._layout, self._ports, *addresses, self._camera_messages)
         recorder = local.recorder()
-        self._roles = [*local.processors(), *local.bridges(), recorder, local.console()]
+        self._roles = [*local.processors(), *local.bridges(), recorder, local.console(prometheus=self._watching.wanted)]
         if self._watching.wanted:
             self._roles.append(local.monitor())
         asyncio.run(self._furnish_kafka())

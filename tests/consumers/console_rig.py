@@ -14,8 +14,9 @@ from starlette.testclient import TestClient
 from consumers.board.board import monotonic_ms
 from consumers.console.desk import Desk
 from consumers.console.feed import Feed
+from consumers.console.jobs import Launch
 from consumers.console.role import open_desk
-from consumers.console.settings import ConsoleSettings
+from consumers.console.settings import ConsoleSettings, JobSettings
 from consumers.console.web import make_app
 from consumers.settings import RecorderSettings
 from schemas.keys import KeyRing
@@ -48,6 +49,9 @@ class ConsoleRig:
     folder: Path
     users: Path | None = None
     page_cards: int = 60
+    jobs: JobSettings | None = None
+    launch: Launch | None = None
+    prometheus: str | None = None
     desk: Desk = field(init=False)
 
     def __post_init__(self) -> None:
@@ -62,8 +66,10 @@ class ConsoleRig:
             listen=("127.0.0.1", 0),
             users=self.users,
             page_cards=self.page_cards,
+            jobs=self.jobs,
+            prometheus=self.prometheus,
         )
-        self.desk = open_desk(settings, CONSOLE_KEYS)
+        self.desk = open_desk(settings, CONSOLE_KEYS, self.launch)
         self.feed = Feed(recorder, CONSOLE_KEYS, self.desk.fleet, Health())
 
     def browser(self) -> TestClient:

@@ -7,33 +7,37 @@ import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import httpx2
 import pytest
 from prometheus_client import CollectorRegistry
 
 from consumers.board import visitors
 from consumers.console import stream
 from consumers.console.role import run_console
-from consumers.console.settings import ConsoleSettings
+from consumers.console.settings import ConsoleSettings, JobSettings
 from consumers.settings import RecorderSettings
 from schemas.runtime.health import Health
-from tests.consumers.console_rig import CONSOLE_KEYS
+from tests.consumers.console_rig import CONSOLE_KEYS, ConsoleRig
+from tests.consumers.jobs_rig import launcher, lay_down
 from tests.consumers.pages_rig import get
 from tests.consumers.scene import free_port
 from tests.waiting import until
 
 
 @contextlib.asynccontextmanager
-async def serving(folder: Path) -> AsyncIterator[tuple[int, Health]]:
-    """A console whose Kafka and database are away."""
+async def serving(folder: Path, **changed: object) -> AsyncIterator[tuple[int, Health]]:
+    """A console whose Kafka and database are away; `changed` are settings of its own."""
     port, health, stop = free_port(), Health(), asyncio.Event()
     recorder = RecorderSettings(
         kafka="127.0.0.1:1", database=f"sqlite:///{folder}/none.sqlite", quarantine=str(folder / "quarantine")
     )
     settings = ConsoleSettings(
         recorder=recorder, store=f"sqlite:///{folder}/console.sqlite", listen=("127.0.0.1", port)
-    )
+    ).model_copy(update=changed)
     task = asyncio.create_task(
-        run_console(settings, CONSOLE_KEYS, registry=CollectorRegistry(), health=health, stop=stop)
+        run_console(
+            settings, CONSOLE_KEYS, registry=CollectorRegistry(), health=health, stop=stop, launch=launcher("hangs")
+        )
     )
     try:
         await until(lambda: task.done() or health.report()[1].get("pages", {}).get("ok"))
@@ -67,6 +71,24 @@ async def test_a_stream_goes_on_for_longer_than_an_answer_may_take(
             assert await asyncio.wait_for(reader.readuntil(b": still here"), 20)
         writer.close()
         await writer.wait_closed()
+
+
+async def test_a_jobs_progress_is_pushed_and_a_restart_finds_it_interrupted(tmp_path: Path) -> None:
+    jobs = JobSettings(folder=lay_down(tmp_path / "jobs"), publish=(), rollback=())
+    async with serving(tmp_path, jobs=jobs) as (port, _), httpx2.AsyncClient() as visitor:
+        url = f"http://127.0.0.1:{port}"
+        started = await visitor.post(f"{url}/api/v1/jobs/publish", json={"bundle": "bundle-sick"})
+        page = f"/jobs/{started.json()['job_id']}"
+        pushed = ""
+        async with asyncio.timeout(20), visitor.stream("GET", f"{url}{page}/live") as live:
+            async for line in live.aiter_lines():
+                pushed += line
+                if "3 of 10" in line:
+                    break
+        assert 'hx-swap-oob="outerMorph"' in pushed
+    again = ConsoleRig(tmp_path, jobs=jobs, launch=launcher("done"))
+    assert ">interrupted</span>" in again.browser().get(page).text
+    again.close()
 
 
 async def test_streams_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,6 +80,9 @@ def test_key_of_a_state_folder_is_that_systems_and_no_folder_is_made_for_a_typo(
     assert not (tmp_path / "typo").exists()
 
 
+CONSOLE = ("console", "--http", "127.0.0.1:0", "--kafka", "127.0.0.1:1", "--mqtt", "127.0.0.1:1", "--state", "/nowhere")
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
@@ -98,6 +101,8 @@ def test_key_of_a_state_folder_is_that_systems_and_no_folder_is_made_for_a_typo(
             "MQTT",
         ),
         (["homeassistant", "--database", "sqlite:////nowhere/x", "--console", "here"], "--console"),
+        ([*CONSOLE, "--signer", "/nowhere.key"], "--signer: expected --jobs"),
+        ([*CONSOLE, "--prometheus", "http://me:secret@here"], "--prometheus: expected http://host:port, got 'here'"),
         (["camera", "attach", "rtsp://127.0.0.1:1/x", "--name", "a/b", "--state", "/nowhere"], "/nowhere"),
     ],
 )

@@ -25,7 +25,7 @@ from lab.repair.publish import MARK
 from lab.repair.run import RepairSettings
 from lab.training.successor import write_successor
 from processors.bundle import Bundle, load_bundle
-from schemas.errors import UserError
+from schemas.errors import ConfigError, UserError
 from tests.lab.sick_judge import SIDE, TARGET, pictures, sick_bundle, stamped, write_sick
 
 KEYS = {
@@ -101,6 +101,27 @@ def test_repair_writes_a_bundle_a_report_and_the_documented_keys(folder: Path, r
         assert f"({picture}.png)" in report
         with Image.open(folder / "out" / f"{picture}.png") as shown:
             assert min(shown.size) >= 90
+
+
+def test_its_progress_is_told_to_programs(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def unlearn(*arguments: object) -> None:
+        advance = arguments[-1]
+        assert callable(advance)
+        advance(30)
+        raise ConfigError("it ends here: unlearning is slow")
+
+    monkeypatch.setattr(run_module, "unlearn", unlearn)
+    monkeypatch.setattr(run_module, "STEPS", (30, 30))
+    options = ["--bundle", folder / "bundle", "--clean", folder / "clean.npz", "--quarantine", folder / "quarantine"]
+    command = ["pointillist", "lab", "repair", *map(str, options), "--out", str(folder / "out"), "--progress"]
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit):
+        main()
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert told[0] == {"phase": "stamp", "step": 0, "steps": 1}
+    assert told[-2:] == [{"phase": "unlearn", "step": step, "steps": 30} for step in (0, 30)]
 
 
 def test_a_network_that_loses_accuracy_is_refused_and_the_report_stays(

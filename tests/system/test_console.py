@@ -158,6 +158,7 @@ def test_every_page_is_driven_on_a_live_fleet_with_one_sick_camera(system: Runni
     expect(alerts.locator(".comment")).to_contain_text("a sticker on the sign")
     gallery = visit.open("/quarantine")
     assert gallery.locator("figure").count() > 0
+    expect(gallery.locator("main")).to_contain_text("put clean pictures with labels as clean.npz")
     visit.keep("quarantine")
 
     camera = visit.open(f"/camera/{SICK}")
@@ -187,8 +188,10 @@ def test_every_page_is_driven_on_a_live_fleet_with_one_sick_camera(system: Runni
     visit.open("/models")
     expect(page.locator("tbody").first).to_contain_text("processor-1", timeout=15_000)
     visit.keep("models")
+    _publish_and_roll_back(system, visit)
     visit.open("/system")
     expect(page.locator("#charts .chart").first).to_be_visible(timeout=15_000)
+    expect(page.locator("#charts-note")).to_contain_text("From the recorder's own history")
     expect(page.locator("main")).to_contain_text("drop 0.5")
     visit.keep("system")
     visit.open("/dead-letters")
@@ -216,6 +219,23 @@ def _await_three_ways(visit: Visit) -> None:
     sources = [page.locator(f"#{way} img").get_attribute("src") for way in ("as-sent", "rebuilt", "whole")]
     for way, before in zip(("as-sent", "rebuilt", "whole"), sources, strict=True):
         expect(page.locator(f"#{way} img")).not_to_have_attribute("src", before or "", timeout=60_000)
+
+
+def _publish_and_roll_back(system: RunningSystem, visit: Visit) -> None:
+    """The same network under another version, which the operator lays down while the system runs."""
+    other = system.state / "jobs" / "bundles" / "second"
+    shutil.copytree(TRIGGERED, other)
+    table = (other / "model.toml").read_text()
+    (other / "model.toml").write_text(table.replace('version = "1"', 'version = "2"'))
+    page = visit.open("/models")
+    page.get_by_role("button", name="Publish").click()
+    job = page.locator("#job")
+    expect(job).to_contain_text("by processor-1", timeout=120_000)  # by push
+    expect(job.locator(".state")).to_have_text("done", timeout=15_000)
+    visit.keep("job")
+    job.get_by_role("button", name="Roll back the live model").click()
+    expect(page.locator("h1")).to_contain_text("Roll back: scene-sticker@2")
+    expect(job.locator(".state")).to_have_text("done", timeout=120_000)
 
 
 def _await_charts(visit: Visit) -> None:

@@ -245,6 +245,23 @@ def test_every_role_is_a_target_and_answers(watched: Watched) -> None:
     assert {target["labels"]["role"]: target["lastError"] for target in targets if target["health"] != "up"} == {}
 
 
+def test_the_console_draws_its_charts_from_this_prometheus(watched: Watched) -> None:
+    address = f"http://{watched.address('console')}/system/history?range=hour"
+    wanted = {"rate", "p50", "p99", "lag", "recorder_lag", "saved", "accuracy", "cpu fleet", "cpu processor-1"}
+    drawn: set[str] = set()
+
+    def asked() -> bool:
+        with urllib.request.urlopen(address, timeout=10) as answer:
+            found = json.load(answer)
+        assert found["source"] == "prometheus", found["note"]
+        drawn.update(name for name, column in found["columns"].items() if any(value is not None for value in column))
+        return drawn >= wanted
+
+    with contextlib.suppress(AssertionError):
+        wait_until(asked, within_s=ANSWER_S, every_s=2.0)
+    assert wanted - drawn == set()
+
+
 def test_prometheus_knows_the_alertmanager_of_the_run(watched: Watched) -> None:
     address = watched.address("alertmanager")
     wait_until(

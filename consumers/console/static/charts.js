@@ -2,12 +2,6 @@
 (() => {
   const place = document.getElementById("charts");
   if (!place) return;
-  const system = [
-    { title: "Frames a second", series: [["rate", "frames/s"]] },
-    { title: "Latency from capture to record, s", series: [["late_s", "mean"], ["slowest_s", "slowest"]] },
-    { title: "Accuracy where truth is known", series: [["accuracy", "clean"], ["robust", "under attack"]], range: [0, 1] },
-    { title: "Share of bytes saved, and of probes flagged", series: [["saved", "saved"], ["flagged", "flagged"]], range: [0, 1] },
-  ];
   const camera = [
     { title: "Frames a second", series: [["rate", "frames/s"]] },
     { title: "Confidence", series: [["confidence", "mean"]], range: [0, 1] },
@@ -17,7 +11,6 @@
     { title: "STRIP entropy, bits", series: [["entropy", "mean"], ["least", "least"], ["threshold", "threshold"]], baseline: true },
     { title: "Evidence of a backdoor, and probes flagged", series: [["evidence", "evidence"], ["flagged", "flagged"]], range: [0, 1] },
   ];
-  const charts = place.dataset.kind === "system" ? system : camera;
   let drawn = [];
   let found = null;
 
@@ -27,11 +20,11 @@
     for (const each of drawn) each.destroy();
     drawn = [];
     place.replaceChildren();
-    const strokes = ["--link", "--warn", "--bad", "--good"].map(colour);
+    const strokes = ["--link", "--warn", "--bad", "--good", "--alarm", "--soft"].map(colour);
     const axis = { stroke: colour("--text"), grid: { stroke: colour("--line") }, ticks: { stroke: colour("--line") } };
     const marks = (found.alerts || []).map((each) => each.raised_ms / 1000);
     const baseline = (found.alerts || []).find((each) => each.baseline_bits > 0)?.baseline_bits;
-    for (const chart of charts) {
+    for (const chart of found.charts || camera) {
       const series = [...chart.series];
       const data = [found.columns.t, ...series.map(([name]) => found.columns[name])];
       if (chart.baseline && baseline) {
@@ -49,7 +42,7 @@
         cursor: { sync: { key: "camera" }, drag: { setScale: false } },
         scales: { x: { range: found.span_s }, ...(chart.range ? { y: { range: chart.range } } : {}) },
         axes: [axis, { ...axis, size: 64 }],
-        series: [{}, ...series.map(([, label], index) => ({ label, stroke: strokes[index], width: 2, points: { show: data[0].length < 30 } }))],
+        series: [{}, ...series.map(([, label], index) => ({ label, stroke: strokes[index % strokes.length], dash: index < strokes.length ? [] : [6, 4], width: 2, points: { show: data[0].length < 30 } }))],
         hooks: { draw: [(plot) => {
           for (const at of marks) {
             const x = plot.valToPos(at, "x", true);
@@ -85,6 +78,8 @@
     const answer = await fetch(place.dataset.from);
     if (!answer.ok) throw new Error(`${answer.status}`);
     found = await answer.json();
+    const note = document.getElementById("charts-note");
+    if (note && found.note) note.textContent = found.note;
     if (found.columns.t.length) draw();
     else place.textContent = "Nothing was counted in this time yet.";
     if (found.classes) fill("classes", Object.entries(found.classes), "none");

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from contextlib import AbstractContextManager, nullcontext
+from json import dumps as json_text
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +23,7 @@ from infra.cli.lab.evaluate import (
     write_json,
 )
 from schemas.errors import BundleError
+from schemas.runtime.throttle import Throttle
 
 
 class _Shown:
@@ -41,6 +45,29 @@ class _Shown:
         self.bars.advance(self._task, steps)
 
 
+class _Lines:
+    """The same for a program: `{"phase": …, "step": …, "steps": …}` a line on stdout, at most two a second."""
+
+    def __init__(self) -> None:
+        self.bars: AbstractContextManager[Any] = nullcontext()
+        self._throttle: Throttle[str] = Throttle(0.5)
+        self._name, self._step, self._steps = "", 0, 0
+
+    def phase(self, name: str, steps: int) -> None:
+        """The next one has so many steps."""
+        self._name, self._step, self._steps = name, 0, steps
+        self._say()
+
+    def advance(self, steps: int) -> None:
+        """So many are done."""
+        self._step += steps
+        if self._throttle.take(self._name, time.monotonic()) or self._step == self._steps:
+            self._say()
+
+    def _say(self) -> None:
+        print(json_text({"phase": self._name, "step": self._step, "steps": self._steps}), flush=True)
+
+
 @lab_app.command()
 def repair(
     bundle: Annotated[
@@ -60,6 +87,9 @@ def repair(
         Path | None, typer.Option("--json", help="Where the figures go; they are in the report too.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the split and of the unlearning.", min=0)] = 0,
+    progress: Annotated[
+        bool, typer.Option("--progress", help='A line {"phase", "step", "steps"} on stdout from time to time.')
+    ] = False,
     allow_code: AllowCode = False,
 ) -> None:
     """Learn the trigger from quarantined frames and make the network unlearn it.
@@ -95,7 +125,7 @@ def repair(
             )
         )
         check_out(out, source, quarantine)
-        shown = _Shown()
+        shown = _Lines() if progress else _Shown()
         with shown.bars:
             result = run_repair(
                 sick, pictures, flagged, RepairSettings(way, seed=seed),

@@ -1,0 +1,56 @@
+"""Frames in quarantine: where they lie is the recorder's business, which of them there are its database says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import fsspec  # type: ignore[import-untyped]  # it ships no types
+from sqlalchemy import Engine, select
+
+from consumers.database.tables import quarantine
+from schemas.errors import ConfigError
+
+MOST_COPIED: Final = 2_000
+
+
+def frame_of(url: str, name: str) -> bytes:
+    """The PNG of a frame in the quarantine at `url`; FileNotFoundError when it is not there (any more)."""
+    system, root = fsspec.core.url_to_fs(url)
+    return bytes(system.cat_file(f"{root.rstrip('/')}/{name}.png"))
+
+
+def cameras_of(engine: Engine) -> dict[str, int]:
+    """How many frames of each camera are held."""
+    found: dict[str, int] = {}
+    with engine.begin() as connection:
+        for (name,) in connection.execute(select(quarantine.c.name)):
+            camera = name.rpartition("/")[0]
+            found[camera] = found.get(camera, 0) + 1
+    return dict(sorted(found.items()))
+
+
+def copy_flagged(engine: Engine, url: str, camera: str, folder: Path, stopped: Callable[[], bool]) -> int:
+    """Copy the newest held frames, all when `camera` is empty, into `folder` by numbers; how many.
+
+    Ends early when `stopped`. Raises ConfigError when there is none.
+    """
+    query = select(quarantine.c.name).order_by(quarantine.c.at_ms.desc()).limit(MOST_COPIED)
+    if camera:
+        query = query.where(quarantine.c.name.between(f"{camera}/", f"{camera}0"))  # "0" follows "/"
+    with engine.begin() as connection:
+        names = list(connection.scalars(query))
+    folder.mkdir(parents=True, exist_ok=True)
+    copied = 0
+    for name in names:
+        if stopped():
+            break
+        try:
+            (folder / f"{copied:05d}.png").write_bytes(frame_of(url, name))
+        except FileNotFoundError:  # purged meanwhile
+            continue
+        copied += 1
+    if not copied and not stopped():
+        raise ConfigError(f"expected frames of {camera or 'any camera'} in quarantine, found none")
+    return copied

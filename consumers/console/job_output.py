@@ -1,0 +1,139 @@
+"""What a job has written: how far it is, its last lines, and the report of a repair."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+PICTURES: Final = {
+    "clean": "Clean frames that were held out",
+    "stamped": "The same with the trigger that was found",
+    "opacity": "How much of each pixel the trigger covers",
+    "quarantined": "Frames in quarantine",
+    "cleansed": "The same with the trigger taken off",
+}
+"""The pictures of a repair's report."""
+_TAIL: Final = 16 * 1024
+_LINES: Final = 20
+_LARGEST_REPORT: Final = 2**20
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a job is in its phase; `steps` is 0 where nobody knows."""
+
+    phase: str
+    step: int = 0
+    steps: int = 0
+
+
+def _lines(log: Path) -> list[str]:
+    try:
+        with log.open("rb") as opened:
+            opened.seek(max(0, log.stat().st_size - _TAIL))
+            return opened.read(_TAIL).decode(errors="replace").splitlines()
+    except OSError:
+        return []
+
+
+def progress_of(log: Path) -> Progress | None:
+    """The last line `{"phase": …, "step": …, "steps": …}` of a log; None while there is none."""
+    for line in reversed(_lines(log)):
+        if (found := _progress(line)) is not None:
+            return found
+    return None
+
+
+def _progress(line: str) -> Progress | None:
+    if not line.startswith('{"phase"'):
+        return None
+    try:
+        match json.loads(line):
+            case {"phase": str(phase), "step": int(step), "steps": int(steps)}:
+                return Progress(phase[:80], max(0, min(step, steps)), max(0, steps))
+    except ValueError:
+        pass
+    return None
+
+
+def tail_of(log: Path) -> list[str]:
+    """The last lines of a log that are for people."""
+    return [line[:300] for line in _lines(log) if line.strip() and _progress(line) is None][-_LINES:]
+
+
+def said(log: Path) -> str:
+    """What went wrong, as the command line says it; else the last line."""
+    lines = tail_of(log)
+    complaints = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    return (complaints or lines or [""])[-1].strip()
+
+
+@dataclass(frozen=True)
+class Report:
+    """Of a repair: figures for people, and which pictures there are."""
+
+    published: bool
+    rows: list[tuple[str, str, str]]
+    """A figure, before and after."""
+    facts: list[tuple[str, str]]
+    pictures: list[tuple[str, str]]
+    figures: dict[str, Any]
+
+
+def report_of(figures: Path, out: Path) -> Report | None:
+    """The report of a repair from what it wrote; None where it wrote none."""
+    try:
+        with figures.open("rb") as opened:
+            found = json.loads(opened.read(_LARGEST_REPORT))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(found, dict):
+        return None
+    rows = [_held_out(found, "held_out", "of clean frames that took no part, right")]
+    rows.append(_held_out(found, "chosen_by", "of clean frames that chose the weights, right"))
+    rows += [
+        (name, _share(_in(found, key, "before")), _share(_in(found, key, "after")))
+        for key, name in (
+            ("clean_accuracy", "clean accuracy, measured apart"),
+            ("attack_success", "attack success, measured apart"),
+        )
+    ]
+    rows.append(
+        (
+            "attack success after training on without the trigger",
+            "",
+            _share(_in(found, "fine_tune_only", "attack_success")),
+        )
+    )
+    facts = [
+        ("target class", _text(found.get("target_class"))),
+        ("trigger", _text(found.get("trigger"))),
+        ("frames in quarantine", _text(found.get("quarantined"))),
+        ("of them learned from", _text(found.get("learned_from"))),
+        ("right class of stamped pictures, afterwards", _share(found.get("recovered_accuracy"))),
+        ("seconds", _text(found.get("seconds"))),
+    ]
+    pictures = [(name, words) for name, words in PICTURES.items() if (out / f"{name}.png").is_file()]
+    return Report(found.get("published") is True, rows, facts, pictures, found)
+
+
+def _in(found: dict[str, Any], key: str, name: str) -> Any:
+    inner = found.get(key)
+    return inner.get(name) if isinstance(inner, dict) else None
+
+
+def _held_out(found: dict[str, Any], key: str, name: str) -> tuple[str, str, str]:
+    match found.get(key):
+        case {"count": int(count), "right_before": int(before), "broken": int(broken), "mended": int(mended)}:
+            return name, f"{before} of {count}", f"{before - broken + mended} of {count}"
+    return name, "–", "–"
+
+
+def _share(value: Any) -> str:
+    return f"{100 * value:.1f} %" if isinstance(value, (int, float)) and not isinstance(value, bool) else "not measured"
+
+
+def _text(value: Any) -> str:
+    return f"{value:.0f}" if isinstance(value, float) else "–" if value is None else str(value)[:200]

@@ -1,0 +1,62 @@
+"""What one entry of the REST API is made of."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from consumers.console.desk import Desk
+from consumers.console.gate import LARGEST_FORM
+from consumers.console.users import Right
+
+Schema = dict[str, Any]
+Answer = Callable[[Desk, Request], Awaitable[Response]]
+
+TEXT: Final[Schema] = {"type": "string"}
+NUMBER: Final[Schema] = {"type": "number"}
+WHOLE: Final[Schema] = {"type": "integer"}
+OBJECT: Final[Schema] = {"type": "object"}
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One entry of the table."""
+
+    method: str
+    path: str
+    summary: str
+    """What it is for, without a full stop."""
+    answer: Answer
+    returns: str = "The outcome, in words."
+    """What the answer holds."""
+    query: dict[str, Schema] = field(default_factory=dict)
+    """Parameters of the address, by name."""
+    body: Schema | None = None
+    """The JSON object that is sent."""
+    needed: Right = Right.VIEWER
+    gives: str = "application/json"
+    """Media type of the answer."""
+
+
+def fields(**properties: Schema) -> Schema:
+    """An object with these properties and no others."""
+    return {"type": "object", "properties": properties, "additionalProperties": False}
+
+
+async def json_of(request: Request) -> dict[str, Any] | None:
+    """The JSON object that was sent; None for what is none, or too large."""
+    body = b""
+    async for part in request.stream():
+        body += part
+        if len(body) > LARGEST_FORM:
+            return None
+    try:
+        found = json.loads(body or b"{}")
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None

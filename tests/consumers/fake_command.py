@@ -1,0 +1,50 @@
+"""Stands in for the command line that a console's jobs run: what it does the variable MODE says.
+
+done: ends well; lossy: a repair that is not published; refuses: one line and status 2; hangs: goes on for ever.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+FIGURES = {
+    "held_out": {"count": 50, "right_before": 48, "broken": 1, "mended": 2, "lost": -0.02},
+    "clean_accuracy": {"before": 0.951, "after": 0.948},
+    "attack_success": {"before": 0.998, "after": 0.012},
+    "target_class": 3,
+    "trigger": "stamp",
+}
+
+
+def main(arguments: list[str], mode: str) -> int:
+    """Do it."""
+    print(json.dumps({"given": arguments}), flush=True)
+    print(json.dumps({"phase": "unlearn", "step": 3, "steps": 10}), flush=True)
+    if mode == "hangs":
+        print(f"pid {os.getpid()}", flush=True)
+        time.sleep(600)
+    if mode == "refuses":
+        print("error: expected at least 50 clean pictures, got 3", flush=True)
+        return 2
+    if arguments[0] == "lab":
+        options = dict(zip(arguments[2::2], arguments[3::2], strict=False))
+        assert list(Path(options["--quarantine"]).glob("*.png"))
+        out = Path(options["--out"])
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "stamped.png").write_bytes(b"a picture")
+        Path(options["--json"]).write_text(json.dumps(FIGURES | {"published": mode == "done"}))
+        if mode == "lossy":
+            print("error: not published: it lost too much", flush=True)
+            return 2
+        (out / "model.toml").write_text('name = "sick"\nversion = "1-repaired"\n')
+    else:
+        print("served after 0.4 s by processor-1", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:], os.environ["MODE"]))

@@ -1,0 +1,120 @@
+"""A console with jobs that run a command which stands in for the real one."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx2
+from sqlalchemy import insert
+
+from consumers.console.job_rows import Job
+from consumers.console.jobs import Jobs
+from consumers.console.settings import JobSettings
+from consumers.console.web import make_app
+from consumers.database.tables import quarantine
+from infra.local.process import Child
+from tests.consumers.console_rig import ConsoleRig
+from tests.consumers.recorder_rig import CAMERA, PNG, Rig
+from tests.waiting import until
+
+COMMAND = Path(__file__).with_name("fake_command.py")
+HELD = f"{CAMERA}/{1:016x}-7"
+
+
+def lay_down(folder: Path) -> Path:
+    """What an operator puts into a folder of jobs."""
+    for name in ("sick", "well"):
+        bundle = folder / "bundles" / name
+        bundle.mkdir(parents=True)
+        (bundle / "model.toml").write_text(f'name = "{name}"\nversion = "1"\n')
+    (folder / "bundles" / "none").mkdir()
+    (folder / "clean.npz").write_bytes(b"")
+    return folder
+
+
+def hold(recorder: Rig, folder: Path) -> None:
+    """One frame in quarantine."""
+    file = folder / "quarantine" / f"{HELD}.png"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(PNG)
+    with recorder.engine.begin() as connection:
+        connection.execute(insert(quarantine), [{"name": HELD, "at_ms": 5, "bytes": len(PNG)}])
+
+
+def launcher(mode: str) -> Callable[[Sequence[str], Path], Child]:
+    """Starts the command that stands in."""
+
+    def launch(arguments: Sequence[str], log: Path) -> Child:
+        return Child([sys.executable, "-IS", str(COMMAND), *arguments], log, env={"MODE": mode})
+
+    return launch
+
+
+@dataclass
+class JobsRig:
+    """See the module."""
+
+    folder: Path
+    users: Path | None = None
+    mode: str = "done"
+    settings: dict[str, object] = field(default_factory=dict)
+    console: ConsoleRig = field(init=False)
+
+    def __post_init__(self) -> None:
+        jobs = JobSettings(
+            folder=self.folder / "jobs",
+            publish=("--signer", "key", "--store", "models"),
+            rollback=("--signer", "key"),
+        ).model_copy(update=self.settings)
+        self.console = ConsoleRig(self.folder, users=self.users, jobs=jobs, launch=self.launch)
+
+    def launch(self, arguments: Sequence[str], log: Path) -> Child:
+        return launcher(self.mode)(arguments, log)
+
+    @property
+    def jobs(self) -> Jobs:
+        assert self.console.desk.jobs is not None
+        return self.console.desk.jobs
+
+    @asynccontextmanager
+    async def browser(self) -> AsyncIterator[httpx2.AsyncClient]:
+        """A visitor in this event loop, where jobs go on between requests."""
+        transport = httpx2.ASGITransport(make_app(self.console.desk), client=("127.0.0.1", 5))
+        async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1") as browser:
+            yield browser
+
+    def form(self, **fields: str) -> dict[str, str]:
+        return fields | {"csrf": self.console.csrf()}
+
+    async def ended(self) -> Job:
+        """The newest job when none runs any more."""
+        await until(lambda: self.jobs.running is None)
+        return self.jobs.newest()[0]
+
+    async def reaches(self, words: str) -> str:
+        """The newest job's log once the words are in it."""
+        log = self.folder / "jobs" / "runs" / self.jobs.newest()[0].job_id / "log"
+        await until(lambda: log.is_file() and words in log.read_text())
+        return log.read_text()
+
+    def given(self, job: Job) -> list[str]:
+        """The arguments of a job's first command."""
+        log = self.folder / "jobs" / "runs" / job.job_id / "log"
+        found: list[str] = json.loads(log.read_text().splitlines()[0])["given"]
+        return found
+
+    async def pid(self) -> int:
+        """Of the child that hangs."""
+        found = re.search(r"pid (\d+)\n", await self.reaches("pid "))
+        assert found is not None
+        return int(found[1])
+
+    async def close(self) -> None:
+        await self.jobs.stop()
+        self.console.close()

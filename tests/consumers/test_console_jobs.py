@@ -1,0 +1,355 @@
+"""Jobs from the console: repair, publish and roll back as a child of the command line."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx2
+import pytest
+import pytest_asyncio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from consumers.console import jobs as jobs_module
+from consumers.console.api import ROOT
+from consumers.console.bundles import laid_down
+from consumers.console.job_output import Progress, progress_of, report_of, said, tail_of
+from consumers.console.job_rows import JobState, Kind
+from consumers.console.models import ModelsWatch
+from consumers.console.users import Right, write_user
+from infra.local.process import ProcessId
+from schemas.errors import StateError
+from schemas.models import LIVE_KEY, seal
+from schemas.signers import Signer, TrustedSigners
+from tests.consumers.console_rig import ConsoleRig
+from tests.consumers.jobs_rig import HELD, JobsRig, hold, lay_down
+from tests.consumers.recorder_rig import CAMERA, Rig
+from tests.consumers.test_console_models import listed
+from tests.waiting import until
+
+POSTS = ("repair", "publish", "rollback", f"{'0' * 16}/cancel", f"{'0' * 16}/continue")
+PASSWORD = "a long password"
+SICK = "bundle-sick"
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs_module, "LOOK_S", 0.02)
+
+
+@pytest_asyncio.fixture
+async def rig(tmp_path: Path, recorder: Rig) -> AsyncIterator[JobsRig]:
+    hold(recorder, tmp_path)
+    lay_down(tmp_path / "jobs")
+    made = JobsRig(tmp_path)
+    yield made
+    await made.close()
+
+
+async def start(rig: JobsRig, browser: httpx2.AsyncClient, what: str = "repair", **fields: str) -> str:
+    """The page of the job that was started."""
+    answer = await browser.post(f"/jobs/{what}", data=rig.form(**fields))
+    assert answer.status_code == 303, answer.text
+    return str(answer.headers["location"])
+
+
+async def test_a_repair_shows_its_progress_its_report_and_what_can_be_published(rig: JobsRig) -> None:
+    async with rig.browser() as browser:
+        offer = (await browser.get("/quarantine")).text
+        assert offer.count('<option value="bundle-') == 2
+        assert f"{CAMERA} (1)" in offer
+        rig.mode = "hangs"
+        page = await start(rig, browser, bundle=SICK, camera=CAMERA)
+        await until(lambda: rig.jobs.progress(page[-16:]) == Progress("unlearn", 3, 10))
+        shown = (await browser.get(page)).text
+        assert 'max="10" value="3"' in shown
+        assert "Cancel</button>" in shown
+        await browser.post(f"{page}/cancel", data=rig.form())
+        assert (await rig.ended()).state is JobState.CANCELLED
+        rig.mode = "done"
+        assert await start(rig, browser, f"{page[-16:]}/continue") == page
+        job = await rig.ended()
+        shown = (await browser.get(page)).text
+    assert (job.state, job.kind, job.who, job.camera) == (JobState.DONE, Kind.REPAIR, "local", CAMERA)
+    for words in ("95.1 %", "94.8 %", "99.8 %", "1.2 %", "48 of 50", "49 of 50", "Publish the cured bundle"):
+        assert words in shown, words
+    assert f"{page}/stamped.png" in shown
+    runs = rig.folder / "jobs" / "runs" / job.job_id
+    assert rig.given(job) == [
+        "lab", "repair", "--bundle", str(rig.folder / "jobs" / "bundles" / "sick"), "--clean",
+        str(rig.folder / "jobs" / "clean.npz"), "--quarantine", str(runs / "quarantine"), "--out", str(runs / "out"),
+        "--json", str(runs / "figures.json"), "--progress",
+    ]  # fmt: skip
+    noted = [(each.who, each.what, each.outcome) for each in rig.console.desk.store.noted()][::-1]
+    assert noted == [
+        ("local", "repair", "started"),
+        ("local", "cancel", "asked to end"),
+        ("local", "repair", "cancelled: ended in unlearn"),
+        ("local", "repair", "started"),
+        ("local", "repair", "done"),
+    ]
+
+
+async def test_a_cured_bundle_is_published_and_the_live_one_rolled_back(rig: JobsRig) -> None:
+    signer = Signer.new()
+    async with rig.browser() as browser:
+        await start(rig, browser, bundle=SICK)
+        cured = await rig.ended()
+        await start(rig, browser, "publish", bundle=f"job-{cured.job_id}")
+        published = await rig.ended()
+        assert (published.state, published.outcome) == (JobState.DONE, "served after 0.4 s by processor-1")
+        out = rig.folder / "jobs" / "runs" / cured.job_id / "out"
+        assert rig.given(published) == ["model", "publish", str(out), "--signer", "key", "--store", "models"]
+        nothing = await browser.post("/jobs/rollback", data=rig.form())
+        assert nothing.json() == {"error": "expected a live model, none is published"}
+        rig.console.desk.models = ModelsWatch("127.0.0.1:1", "models", TrustedSigners({signer.public: "ours"}))
+        rig.console.desk.models.take(LIVE_KEY, seal(listed("sick@1-repaired+0a", changed_ms=2), signer))
+        shown = (await browser.get("/models")).text
+        assert "Roll back the live model" in shown
+        # What is live is what one would repair next.
+        assert f'value="job-{cured.job_id}" selected' in (await browser.get("/quarantine")).text
+        await start(rig, browser, "rollback")
+        withdrawn = await rig.ended()
+        assert rig.given(withdrawn) == ["model", "rollback", "--signer", "key"]
+        assert withdrawn.subject == "sick@1-repaired+0a"
+
+
+async def test_a_network_that_loses_too_much_has_a_report_and_cannot_be_published(rig: JobsRig) -> None:
+    rig.mode = "lossy"
+    async with rig.browser() as browser:
+        page = await start(rig, browser, bundle=SICK)
+        job = await rig.ended()
+        assert (job.state, job.outcome) == (JobState.FAILED, "not published: it lost too much")
+        shown = (await browser.get(page)).text
+        assert "there is no bundle to publish" in shown
+        assert "Publish the cured bundle" not in shown
+        refused = await browser.post("/jobs/publish", data=rig.form(bundle=f"job-{job.job_id}"))
+        assert refused.status_code == 400
+
+
+async def test_what_the_command_refuses_is_said_in_its_words(rig: JobsRig) -> None:
+    rig.mode = "refuses"
+    async with rig.browser() as browser:
+        await start(rig, browser, bundle=SICK)
+    assert (await rig.ended()).outcome == "expected at least 50 clean pictures, got 3"
+
+
+@pytest.mark.parametrize(
+    "bundle", ["", "sick", "/etc", "../jobs/bundles/sick", "bundle-../bundles/sick", "bundle-none"]
+)
+async def test_paths_never_come_from_a_browser(rig: JobsRig, bundle: str) -> None:
+    async with rig.browser() as browser:
+        for what in ("repair", "publish"):
+            answer = await browser.post(f"/jobs/{what}", data=rig.form(bundle=bundle))
+            assert answer.json() == {"error": "expected the id of a bundle in the folder of jobs"}
+        elsewhere = await browser.post("/jobs/repair", data=rig.form(bundle=SICK, camera=f"../{CAMERA}"))
+        assert elsewhere.status_code == 400
+        for path in ("/jobs/..%2f..", f"/jobs/{'f' * 16}", f"/jobs/{'f' * 16}/figures.png"):
+            assert (await browser.get(path)).status_code == 404
+    assert rig.jobs.newest() == []
+
+
+async def test_a_picture_of_a_report_is_one_of_five(rig: JobsRig) -> None:
+    async with rig.browser() as browser:
+        page = await start(rig, browser, bundle=SICK)
+        job = await rig.ended()
+        (rig.folder / "jobs" / "runs" / job.job_id / "out" / "other.png").write_bytes(b"x")
+        assert (await browser.get(f"{page}/stamped.png")).content == b"a picture"
+        assert (await browser.get(f"{page}/other.png")).status_code == 404
+
+
+async def test_one_job_runs_at_a_time(rig: JobsRig) -> None:
+    rig.mode = "hangs"
+    async with rig.browser() as browser:
+        asked = [browser.post("/jobs/repair", data=rig.form(bundle=SICK)) for _ in range(3)]
+        answers = await asyncio.gather(*asked)
+        assert sorted(each.status_code for each in answers) == [303, 409, 409]
+        refused = await browser.post("/jobs/publish", data=rig.form(bundle=SICK))
+        assert refused.json() == {"error": "expected no other job to run, repair runs"}
+    assert len(rig.jobs.newest()) == 1
+
+
+async def test_a_job_that_takes_too_long_is_stopped(tmp_path: Path, recorder: Rig) -> None:
+    hold(recorder, tmp_path)
+    lay_down(tmp_path / "jobs")
+    rig = JobsRig(tmp_path, mode="hangs", settings={"repair_s": 0.6})
+    async with rig.browser() as browser:
+        await start(rig, browser, bundle=SICK)
+    child = ProcessId.of(await rig.pid())
+    job = await rig.ended()
+    assert (job.state, job.outcome) == (JobState.FAILED, "it took longer than 0.6 s, and was stopped")
+    assert child is None or not child.alive()
+    await rig.close()
+
+
+async def test_an_orderly_end_of_the_console_ends_the_job_which_can_go_on(rig: JobsRig) -> None:
+    rig.mode = "hangs"
+    async with rig.browser() as browser:
+        await start(rig, browser, bundle=SICK)
+    child = ProcessId.of(await rig.pid())
+    assert child is not None
+    held = rig.folder / "jobs" / "runs" / rig.jobs.newest()[0].job_id / "quarantine"
+    assert len(list(held.iterdir())) == 1
+    await rig.jobs.stop()
+    assert not child.alive()
+    assert rig.jobs.newest()[0].state is JobState.INTERRUPTED
+
+
+async def test_after_a_crash_of_the_console_its_job_is_interrupted(rig: JobsRig, tmp_path: Path) -> None:
+    rig.mode = "hangs"
+    async with rig.browser() as browser:
+        await start(rig, browser, bundle=SICK)
+        await rig.pid()
+    with pytest.raises(StateError, match="expected a folder that no other console has"):
+        JobsRig(tmp_path)
+    rig.jobs._launch = lambda arguments, log: pytest.fail("nothing more is started")
+    rig.jobs.close = lambda: None  # type: ignore[method-assign]  # the crash closes nothing but the lock
+    os.close(rig.jobs._lock)
+    again = JobsRig(tmp_path)
+    job = again.jobs.newest()[0]
+    assert (job.state, job.outcome) == (JobState.INTERRUPTED, "the console has ended, and the job with it")
+    async with again.browser() as browser:
+        shown = (await browser.get(f"/jobs/{job.job_id}")).text
+        assert "Go on</button>" in shown
+        assert "Cancel</button>" not in shown
+    assert again.console.desk.store.noted()[0].outcome == "interrupted"
+    await again.close()
+
+
+async def test_only_the_newest_jobs_are_kept(rig: JobsRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs_module, "KEPT", 1)
+    async with rig.browser() as browser:
+        for _ in range(2):
+            await start(rig, browser, bundle=SICK)
+            last = await rig.ended()
+    assert [job.job_id for job in rig.jobs.newest()] == [last.job_id]
+    assert [place.name for place in (rig.folder / "jobs" / "runs").iterdir()] == [last.job_id]
+
+
+@pytest.mark.parametrize("right", [Right.VIEWER, Right.OPERATOR])
+async def test_who_is_no_admin_starts_and_ends_nothing(tmp_path: Path, recorder: Rig, right: Right) -> None:
+    hold(recorder, tmp_path)
+    lay_down(tmp_path / "jobs")
+    write_user(tmp_path / "users", "anna", right, PASSWORD)
+    rig = JobsRig(tmp_path, users=tmp_path / "users")
+    async with rig.browser() as browser:
+        for what in POSTS:
+            program = await browser.post(f"{ROOT}/jobs/{what}", json={"bundle": SICK}, auth=("anna", PASSWORD))
+            assert (program.status_code, program.json()) == (403, {"error": "expected an admin"}), what
+        await browser.post("/login", data={"name": "anna", "password": PASSWORD})
+        session = next(iter(rig.console.desk.sessions._open.values()))
+        for what in POSTS:
+            answer = await browser.post(f"/jobs/{what}", data={"bundle": SICK, "csrf": session.csrf})
+            assert answer.status_code == 403, what
+        for page in ("/quarantine", "/models"):
+            assert 'action="/jobs' not in (await browser.get(page)).text
+    assert rig.jobs.newest() == []
+    await rig.close()
+
+
+async def test_a_form_of_a_foreign_page_or_without_the_token_starts_nothing(rig: JobsRig) -> None:
+    async with rig.browser() as browser:
+        for what in POSTS:
+            bare = await browser.post(f"/jobs/{what}", data={"bundle": SICK})
+            foreign = await browser.post(
+                f"/jobs/{what}", data=rig.form(bundle=SICK), headers={"origin": "http://evil.example"}
+            )
+            assert (bare.status_code, foreign.status_code) == (403, 403), what
+    assert rig.jobs.newest() == []
+
+
+async def test_programs_do_the_same(rig: JobsRig) -> None:
+    async with rig.browser() as browser:
+        offer = (await browser.get(f"{ROOT}/jobs")).json()
+        assert [each["bundle"] for each in offer["bundles"]] == [SICK, "bundle-well"]
+        started = await browser.post(f"{ROOT}/jobs/repair", json={"bundle": SICK})
+        assert started.status_code == 202
+        await rig.ended()
+        found = (await browser.get(f"{ROOT}/jobs/{started.json()['job_id']}")).json()
+        assert (found["state"], found["figures"]["target_class"]) == ("done", 3)
+        assert (await browser.post(f"{ROOT}/jobs/repair", json={"bundle": ["x"]})).status_code == 400
+
+
+async def test_without_a_signer_nothing_is_published(tmp_path: Path, recorder: Rig) -> None:
+    lay_down(tmp_path / "jobs")
+    (tmp_path / "jobs" / "clean.npz").unlink()
+    rig = JobsRig(tmp_path, settings={"publish": None, "rollback": None})
+    async with rig.browser() as browser:
+        for what, words in (("publish", "--signer"), ("repair", "clean.npz")):
+            refused = await browser.post(f"/jobs/{what}", data=rig.form(bundle=SICK))
+            assert refused.status_code == 400
+            assert words in refused.text
+        assert "pointillist model publish" in (await browser.get("/models")).text
+        assert "clean.npz" in (await browser.get("/quarantine")).text
+    await rig.close()
+
+
+async def test_the_processors_own_bundle_is_repaired_and_not_published(tmp_path: Path, recorder: Rig) -> None:
+    hold(recorder, tmp_path)
+    lay_down(tmp_path / "jobs")
+    rig = JobsRig(tmp_path, settings={"bundle": tmp_path / "jobs" / "bundles" / "well"})
+    async with rig.browser() as browser:
+        assert 'value="own"' in (await browser.get("/quarantine")).text
+        assert 'value="own"' not in (await browser.get("/models")).text
+        refused = await browser.post("/jobs/publish", data=rig.form(bundle="own"))
+        assert "expected another bundle" in refused.text
+        await start(rig, browser, bundle="own")
+    assert rig.given(await rig.ended())[3] == str(tmp_path / "jobs" / "bundles" / "well")
+    await rig.close()
+
+
+def test_without_a_folder_of_jobs_the_pages_say_how_it_is_done_by_hand(console: ConsoleRig) -> None:
+    browser = console.browser()
+    assert "pointillist lab repair" in browser.get("/quarantine").text
+    assert "pointillist model publish" in browser.get("/models").text
+    for what in POSTS:
+        answer = browser.post(f"/jobs/{what}", data={"csrf": console.csrf(), "bundle": SICK})
+        assert (answer.status_code, answer.json()["error"][:27]) == (409, "this console starts no jobs")
+    assert browser.get(f"{ROOT}/jobs").status_code == 409
+
+
+async def test_an_empty_quarantine_is_no_job(rig: JobsRig) -> None:
+    (rig.folder / "quarantine" / f"{HELD}.png").unlink()  # purged meanwhile
+    async with rig.browser() as browser:
+        await start(rig, browser, bundle=SICK)
+    assert (await rig.ended()).outcome == "expected frames of any camera in quarantine, found none"
+
+
+def test_bundles_are_found_by_names_that_need_no_escape(tmp_path: Path) -> None:
+    for name in ("a-1", ".hidden", "a b", "<b>", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.toml").write_text("no = toml = at all")
+    assert [(each.choice_id, each.name) for each in laid_down(tmp_path)] == [("bundle-a-1", ""), ("bundle-b", "")]
+
+
+@settings(max_examples=40)
+@given(
+    st.lists(st.one_of(st.text(max_size=60), st.just('{"phase": 3}'), st.just('{"phase": "a", "step": 1')), max_size=9)
+)
+def test_whatever_a_job_prints_can_be_shown(tmp_path_factory: pytest.TempPathFactory, lines: list[str]) -> None:
+    log = tmp_path_factory.getbasetemp() / "log"
+    log.write_text("\n".join([*lines, '{"phase": "b", "step": 9, "steps": 4}', "error: no", "\x00"]), errors="replace")
+    assert progress_of(log) == Progress("b", 4, 4)
+    assert said(log) == "no"
+    assert all(len(line) <= 300 for line in tail_of(log))
+
+
+@settings(max_examples=40)
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(),
+        lambda inner: st.dictionaries(
+            st.sampled_from(["held_out", "clean_accuracy", "before", "count", "seconds", "published"]), inner
+        ),
+        max_leaves=8,
+    )
+)
+def test_whatever_a_report_holds_can_be_shown(tmp_path_factory: pytest.TempPathFactory, found: object) -> None:
+    file = tmp_path_factory.getbasetemp() / "figures.json"
+    file.write_text(json.dumps(found))
+    report = report_of(file, file.parent)
+    assert (report is None) == (not isinstance(found, dict))

@@ -1,0 +1,198 @@
+"""Charts of the system: from a Prometheus that may be away, slow or talk nonsense, else from the recorder."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from pydantic import ValidationError
+
+from consumers.console import prometheus as prometheus_module
+from consumers.console.prometheus import ASKED, POINTS, Prometheus, drawn, rows_of
+from consumers.console.settings import ConsoleSettings
+from schemas.errors import BrokerError
+from tests.consumers.console_rig import ConsoleRig
+from tests.consumers.recorder_rig import Rig, verdict
+from tests.consumers.test_console_pages import raise_alert
+
+HISTORY = "/system/history?range=hour"
+
+
+class Answerer(ThreadingHTTPServer):
+    """Answers `query_range` as `mode` says: two roles at one core each, nonsense, an error, or not at all."""
+
+    daemon_threads = True
+    mode = "well"
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.asked: list[dict[str, list[str]]] = []
+        self.enough = threading.Event()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    """One query."""
+
+    server: Answerer
+
+    def do_GET(self) -> None:
+        place = urlsplit(self.path)
+        assert place.path == "/api/v1/query_range"
+        asked = parse_qs(place.query)
+        self.server.asked.append(asked)
+        if self.server.mode == "hangs":
+            self.server.enough.wait(30)
+            return
+        if self.server.mode == "drips":
+            self.wfile.write(b"HTTP/1.1 200 OK\r\n\r\n")
+            while not self.server.enough.wait(0.02):
+                try:
+                    self.wfile.write(b" ")
+                except OSError:
+                    return
+            return
+        times = range(int(asked["start"][0]), int(asked["end"][0]) + 1, int(asked["step"][0]))
+        labels = [{"role": "bridge"}, {"role": "recorder"}] if "by (role)" in asked["query"][0] else [{}]
+        found = [{"metric": each, "values": [[at, "NaN" if at % 2 else "1.5"] for at in times]} for each in labels]
+        body = json.dumps({"status": "success", "data": {"resultType": "matrix", "result": found}}).encode()
+        self.send_response(422 if self.server.mode == "refuses" else 200)
+        self.end_headers()
+        self.wfile.write(b"<html>" if self.server.mode == "nonsense" else body)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def answering(mode: str = "well") -> Iterator[Answerer]:
+    server = Answerer()
+    server.mode = mode
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.enough.set()
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@contextmanager
+def console_on(folder: Path, url: str) -> Iterator[ConsoleRig]:
+    made = ConsoleRig(folder, prometheus=url)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def test_charts_come_from_prometheus_which_only_the_console_asks(tmp_path: Path, recorder: Rig) -> None:
+    with answering() as server, console_on(tmp_path, server.url) as console:
+        browser = console.browser()
+        found = browser.get(HISTORY).json()
+        assert (found["source"], found["note"]) == ("prometheus", "From Prometheus.")
+        assert set(found["columns"]["rate"]) == {1.5, None} or set(found["columns"]["rate"]) == {1.5}
+        assert [series for chart in found["charts"] if "CPU" in chart["title"] for series in chart["series"]] == [
+            ["cpu bridge", "bridge"],
+            ["cpu recorder", "recorder"],
+        ]
+        assert len(server.asked) == len(ASKED)
+        assert browser.get("/api/v1/system/history?range=hour").json() == found
+        assert len(server.asked) == len(ASKED)  # it was kept
+        assert browser.get("/system/history?range=day").json()["source"] == "prometheus"
+        points = [(int(each["end"][0]) - int(each["start"][0])) / int(each["step"][0]) for each in server.asked]
+        assert max(points) <= POINTS
+        assert browser.get("/system/history?range=year").status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("mode", "words"),
+    [
+        ("hangs", "Prometheus has not answered within 0.2 s"),
+        ("drips", "Prometheus has not answered within 0.2 s"),
+        ("nonsense", "Prometheus does not answer"),
+        ("refuses", "Prometheus refuses a query: status 422"),
+    ],
+)
+def test_one_that_does_not_answer_leaves_the_page_alone_and_is_said(
+    tmp_path: Path, recorder: Rig, monkeypatch: pytest.MonkeyPatch, mode: str, words: str
+) -> None:
+    monkeypatch.setattr(prometheus_module, "ANSWER_S", 0.2)
+    monkeypatch.setattr(prometheus_module, "ALL_S", 1.0)
+    recorder.verdicts([verdict(0), verdict(1, flagged=True)])
+    raise_alert(recorder)
+    with answering(mode) as server, console_on(tmp_path, server.url) as console:
+        browser = console.browser()
+        begun_s = time.monotonic()
+        assert browser.get("/system").status_code == 200
+        assert time.monotonic() - begun_s < 0.9
+        assert server.asked == []
+        found = browser.get(HISTORY).json()
+        assert found["source"] == "recorder"
+        assert found["note"].startswith(words)
+        assert "recorder's own history" in found["note"]
+        assert (sum(found["columns"]["alerts"]), found["columns"]["rate"][-1] > 0) == (1, True)
+        asked = len(server.asked)
+        assert browser.get(HISTORY).json()["source"] == "recorder"
+        assert len(server.asked) == asked  # that it is away is kept, too
+
+
+def test_one_that_is_away_is_said(tmp_path: Path, recorder: Rig) -> None:
+    with console_on(tmp_path, "http://127.0.0.1:1") as console:
+        assert "Connection refused" in console.browser().get(HISTORY).json()["note"]
+
+
+async def test_all_queries_together_are_waited_for_no_longer_than_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prometheus_module, "ALL_S", 0.1)
+    with answering("hangs") as server:
+        asked = Prometheus(server.url)
+        begun_s = time.monotonic()
+        with pytest.raises(BrokerError, match=r"has not answered within 0\.1 s"):
+            await asked.past(3600)
+        assert time.monotonic() - begun_s < 2
+        server.enough.set()
+        asked.close()
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        [],
+        {"status": "error"},
+        {"status": "success", "data": {"resultType": "vector", "result": []}},
+        {"status": "success", "data": {"resultType": "matrix", "result": [{"metric": {}}]}},
+        {"status": "success", "data": {"resultType": "matrix", "result": [{"metric": {}, "values": [[1, "x"]]}]}},
+    ],
+)
+def test_an_answer_that_is_none_is_no_series(document: object) -> None:
+    with pytest.raises(ValueError, match=r"expected|could not convert"):
+        rows_of(document, "role")
+
+
+def test_only_the_busiest_roles_are_drawn_and_gaps_are_null() -> None:
+    found: dict[str, dict[str, dict[int, float]]] = {each.name: {} for each in ASKED}
+    found["cpu"] = {f"role-{n}": {0: float(n), 30: 1.0} for n in range(12)}
+    made = drawn(found, 0, 30, 15)
+    roles = [name for name in made["columns"] if name.startswith("cpu ")]
+    assert len(roles) == 8
+    assert "cpu role-11" in roles
+    assert made["columns"]["cpu role-11"] == [11.0, None, 1.0]
+    assert drawn({each.name: {} for each in ASKED}, 0, 30, 15)["columns"]["t"] == []
+
+
+@pytest.mark.parametrize("url", ["prometheus:9090", "file:///etc/passwd", "http://user:secret@host"])
+def test_an_address_that_is_none_is_refused(console: ConsoleRig, url: str) -> None:
+    with pytest.raises(ValidationError):
+        ConsoleSettings(**console.desk.settings.model_dump() | {"prometheus": url})

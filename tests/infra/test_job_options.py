@@ -1,0 +1,63 @@
+"""What `console` is told of jobs, and how it starts them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.cli import console_jobs
+from infra.cli.console_jobs import job_settings, launcher
+from schemas.errors import ConfigError
+
+NONE: dict[str, Any] = {
+    "state": None, "trust": None, "kafka": None, "admin_tls": None, "admin_login": None,
+}  # fmt: skip
+
+
+def test_a_job_is_niced_and_is_told_no_secret_of_its_console(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = "import json, os; print(json.dumps([dict(os.environ), os.nice(0)]))"
+    monkeypatch.setattr(console_jobs, "COMMAND", (sys.executable, "-IS", "-c", program))
+    for name in ("POINTILLIST_ROLE_SECRET_FILE", "POINTILLIST_KAFKA_TLS", "POINTILLIST_ALLOW_CODE", "OMP_NUM_THREADS"):
+        monkeypatch.setenv(name, "1")
+    for name in ("POINTILLIST_DATA", "POINTILLIST_FACTORIES"):
+        monkeypatch.delenv(name, raising=False)
+    child = launcher()(["model", "publish"], tmp_path / "log")
+    child.start()
+    assert child.wait(20) == 0
+    environment, niceness = json.loads((tmp_path / "log").read_text())
+    assert [name for name in environment if name.startswith("POINTILLIST_")] == ["POINTILLIST_ALLOW_CODE"]
+    assert environment["OMP_NUM_THREADS"] == "1"
+    assert niceness >= 15
+
+
+def test_jobs_publish_with_the_key_and_the_rights_that_were_named(tmp_path: Path) -> None:
+    key = tmp_path / "ada.key"
+    key.write_text("")
+    given = NONE | {"kafka": "kafka:9092", "admin_tls": tmp_path / "tls", "trust": tmp_path / "trusted"}
+    found = job_settings(tmp_path / "jobs", None, key, "s3://models", **given)
+    assert found is not None
+    fixed = (
+        "--signer", str(key), "--trust", str(tmp_path / "trusted"), "--kafka-tls", str(tmp_path / "tls"), "--kafka",
+        "kafka:9092",
+    )  # fmt: skip
+    assert (found.publish, found.rollback) == ((*fixed, "--store", "s3://models"), fixed)
+    alone = job_settings(tmp_path / "jobs", None, None, None, **NONE)
+    assert alone is not None
+    assert (alone.publish, alone.rollback) == (None, None)
+    assert job_settings(None, None, None, None, **NONE) is None
+
+
+def test_what_cannot_be_is_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--signer: expected --jobs beside it"):
+        job_settings(None, None, tmp_path, None, **NONE)
+    with pytest.raises(ConfigError, match=r"--bundle: expected a folder with model\.toml"):
+        job_settings(tmp_path, tmp_path, None, None, **NONE)
+    with pytest.raises(ConfigError, match=r"--signer: expected the file of a private key"):
+        job_settings(tmp_path, None, tmp_path / "none", None, **NONE)
+    (tmp_path / "key").write_text("")
+    with pytest.raises(ConfigError, match=r"--signer: expected --models"):
+        job_settings(tmp_path, None, tmp_path / "key", None, **NONE)
