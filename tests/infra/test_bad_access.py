@@ -16,7 +16,6 @@ from infra.local.ports import free_port
 from infra.pki.authority import Authority, write_private
 from infra.pki.enrolment import enroll
 from infra.pki.roles import role_folder
-from infra.reach_rights import refusals
 from schemas.errors import UserError
 from schemas.identity import CameraId
 from schemas.keys import derive_camera_key
@@ -160,18 +159,6 @@ def test_a_group_that_kafka_does_not_let_recorders_join_is_refused_at_the_start(
     )
     # The usual name passes, and then the database is asked for.
     assert "PostgreSQL" in refusal(*arguments, "pointillist-recorders")
-
-
-def test_of_kafka_s_answer_what_is_not_allowed_is_told_and_what_is_not_there_is_left_to_the_role() -> None:
-    used = {"a": {"READ", "WRITE"}, "b": {"READ"}, "c": {"WRITE"}, "d": {"READ"}, "e": {"READ"}}
-    topics = [
-        {"topic": "a", "error_code": 0, "authorized_operations": 1 << 3 | 1 << 8},
-        {"topic": "b", "error_code": 29, "authorized_operations": -(2**31)},
-        {"topic": "c", "error_code": 0, "authorized_operations": -(2**31)},
-        {"topic": "d", "error_code": 3, "authorized_operations": -(2**31)},
-        {"topic": "e", "error_code": 0, "authorized_operations": 1 << 3},
-    ]
-    assert refusals(topics, used) == ["write a", "read b"]
 
 
 MQTT_WRONG = WRONG | {

@@ -214,6 +214,9 @@ def test_every_selector_finds_what_it_means(overlay: str) -> None:
     for policy in of_kind(overlay, "NetworkPolicy").values():
         if "matchLabels" in policy["spec"]["podSelector"]:
             assert chosen(policy["spec"]["podSelector"]["matchLabels"])
+        for rule in policy["spec"]["podSelector"].get("matchExpressions", []):
+            assert rule["operator"] == "In"
+            assert all(chosen({rule["key"]: value}) for value in rule["values"])
     assert all(each["app.kubernetes.io/part-of"] == "pointillist" for each in labels)
 
 
