@@ -172,7 +172,9 @@ def test_every_page_is_driven_on_a_live_fleet_with_one_sick_camera(system: Runni
     expect(camera.locator(".said")).to_have_text("obeyed", timeout=20_000)
     expect(camera.locator("main table").last).to_contain_text("drop 0.5")
     wait_until(
-        lambda: "50.0 %" in visit.open(f"/camera/{WELL}").locator("main").inner_text(), "the setting", every_s=0.5
+        lambda: "50.0 %" in visit.open(f"/camera/{WELL}").locator("tr", has_text="Pixels not sent").inner_text(),
+        "the setting",
+        every_s=0.5,
     )
     camera.get_by_label("Frames a second").fill("5")
     camera.get_by_role("button", name="Send").click()
