@@ -99,7 +99,11 @@ def counted(layout: Layout) -> Result:
     for record in read_topic(layout.kafka_data, KafkaTopic.VERDICTS):
         verdict = Verdict.FromString(record.value or b"")
         judged[record.key, verdict.boot_id, verdict.seq] += 1
-    return {"recorded_twice": rows.total() - len(rows), "judged_twice": judged.total() - len(judged)}
+    return {
+        "verdicts": judged.total(),
+        "recorded_twice": rows.total() - len(rows),
+        "judged_twice": judged.total() - len(judged),
+    }
 
 
 def _model(state: Path, *arguments: str) -> None:

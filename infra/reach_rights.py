@@ -114,7 +114,7 @@ async def _missing(address: KafkaAddress, role: str, groups: Sequence[str]) -> l
 def refusals(topics: Sequence[Mapping[str, Any]], used: Mapping[str, set[str]]) -> list[str]:
     """Of the `used` operations by topic, those that Kafka's answer does not allow: `read pointillist.frames.v1`."""
     missing = []
-    for topic in topics:
+    for topic in sorted(topics, key=lambda each: str(each["topic"])):
         if topic["error_code"] == TopicAuthorizationFailedError.errno:
             allowed = 0
         elif topic["error_code"] == 0 and topic["authorized_operations"] >= 0:

@@ -47,7 +47,7 @@ def test_what_is_recorded_or_judged_twice_is_counted(tmp_path: Path) -> None:
         connection.executemany("insert into frames values (?, ?, ?)", [("a", 1, 1), ("a", 1, 2), ("b", 1, 1)] * 2)
         connection.execute("insert into frames values ('a', 2, 1)")
     connection.close()
-    assert counted(layout) == {"recorded_twice": 3, "judged_twice": 0}
+    assert counted(layout) == {"verdicts": 0, "recorded_twice": 3, "judged_twice": 0}
 
 
 def test_the_row_of_the_replay_says_what_is_left_and_what_came_twice() -> None:

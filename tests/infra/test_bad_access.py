@@ -125,7 +125,7 @@ def test_every_command_at_kafka_names_what_is_wrong_with_its_certificate_or_pass
 @pytest.mark.parametrize(
     ("command", "whose", "words"),
     [
-        ("process", "recorder", "the processor read pointillist.frames.v1 and write pointillist.models.v1 and "),
+        ("process", "recorder", "the processor write pointillist.dead-letters.v1 and read pointillist.frames.v1 and "),
         ("bridge", "recorder", "the bridge write pointillist.dead-letters.v1 and write pointillist.frames.v1, "),
         ("record", "health", "the recorder read pointillist.alerts.v1 and write pointillist.alerts.v1 and "),
     ],
