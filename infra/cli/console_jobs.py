@@ -13,7 +13,9 @@ from schemas.errors import ConfigError
 if TYPE_CHECKING:
     from consumers.console.settings import JobSettings
 
-_NICE: Final = ("nice", "-n", "15")
+_NICE: Final = {"lab": 15}
+"""How far a command stands back behind those who process frames; what is short, by `_NICE_SHORT`."""
+_NICE_SHORT: Final = 5
 _KEPT: Final = ("POINTILLIST_ALLOW_CODE", "POINTILLIST_DATA", "POINTILLIST_FACTORIES")
 """Of our own variables; the others are secrets and addresses of the console's role."""
 
@@ -66,6 +68,7 @@ def launcher() -> Callable[[Sequence[str], Path], Child]:
     }
 
     def launch(arguments: Sequence[str], log: Path) -> Child:
-        return Child([*_NICE, *COMMAND, *arguments], log, env=environment)
+        niced = ("nice", "-n", str(_NICE.get(arguments[0], _NICE_SHORT)))
+        return Child([*niced, *COMMAND, *arguments], log, env=environment)
 
     return launch

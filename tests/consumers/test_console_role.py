@@ -85,7 +85,7 @@ async def test_a_jobs_progress_is_pushed_and_a_restart_finds_it_interrupted(tmp_
                 pushed += line
                 if "3 of 10" in line:
                     break
-        assert 'hx-swap-oob="outerMorph"' in pushed
+        assert '<div id="job" hx-swap-oob="outerHTML">' in pushed
     again = ConsoleRig(tmp_path, jobs=jobs, launch=launcher("done"))
     assert ">interrupted</span>" in again.browser().get(page).text
     again.close()

@@ -25,7 +25,7 @@ def test_a_job_is_niced_and_is_told_no_secret_of_its_console(tmp_path: Path, mon
         monkeypatch.setenv(name, "1")
     for name in ("POINTILLIST_DATA", "POINTILLIST_FACTORIES"):
         monkeypatch.delenv(name, raising=False)
-    child = launcher()(["model", "publish"], tmp_path / "log")
+    child = launcher()(["lab", "repair"], tmp_path / "log")
     child.start()
     assert child.wait(20) == 0
     environment, niceness = json.loads((tmp_path / "log").read_text())
