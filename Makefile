@@ -44,10 +44,11 @@ screenshots: setup-dev ## Drive the console in a headless browser, and keep what
 	cp build/screenshots/fleet-light.png build/screenshots/camera-light.png build/screenshots/alerts-light.png docs/images/
 	$(PYTHON) -m benchmarks.dropped --out docs/images/dropped.png
 
-bench: setup-dev ## Measure the pipeline beside its bare stages, and the bridge beside quix-streams'
+bench: setup-dev ## Measure the ratios again, which takes a quarter of an hour at most and wants an idle machine
 	mkdir -p build/bench
-	$(PYTHON) -m benchmarks.pipeline --json build/bench/pipeline.json
-	$(PYTHON) -m benchmarks.bridge --json build/bench/bridge.json
+	for each in stages edge strip preprocess pipeline bridge own_networks; do \
+		echo "== $$each"; $(PYTHON) -m benchmarks.$$each --json build/bench/$$each.json; \
+	done
 
 release-check: setup-dev ## Build what is released, install it where nothing else is, and run it there
 	$(PYTHON) -m benchmarks.release $(ARGS)
