@@ -251,7 +251,8 @@ class Camera:
         while rate > 0:
             due = last + 1 / rate
             late_s = time.monotonic() - due
-            await (self._nap.take(-late_s) if late_s < 0 else asyncio.sleep(0))
+            if self._control.rate == rate:
+                await (self._nap.take(-late_s) if late_s < 0 else asyncio.sleep(0))
             if self._control.rate != rate:
                 if (rate := self._control.rate) > 0:
                     last = max(last, time.monotonic() - 1 / rate)

@@ -80,6 +80,17 @@ async def test_a_camera_sends_at_the_rate_that_it_is_told_and_at_its_own_again(t
             await until(lambda: made.spool.current.next > now + 20, "all that come")
 
 
+async def test_what_is_told_between_two_naps_is_not_slept_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with camera(tmp_path, RARELY) as made:
+
+        async def told_meanwhile() -> None:
+            if not made.spool.current.next:
+                tell(made, 50.0)
+
+        monkeypatch.setattr(made._turns, "take", told_meanwhile)
+        await until(lambda: made.spool.current.next > 5, "frames at the rate")
+
+
 async def test_a_nap_ends_by_itself_and_when_it_is_told_to() -> None:
     nap = Nap()
     nap.end()
