@@ -119,7 +119,8 @@ async def test_a_fleet_ends_when_its_sources_do_with_every_frame_confirmed(
     assert outcome == FleetOutcome(True, frames_published=30, frames_pending=0, frames_shed=0, frames_skipped=0)
     truths = [Truth.from_wire(frame.truth) for frame in bridge.frames.values()]
     assert sorted(truth.class_id for truth in truths if truth) == list(range(30))
-    assert health.report()[0]
+    # Of its connections it says something every now and then, and it may have ended before.
+    assert health.report()[1]["spools"]["ok"]
     assert registry.get_sample_value("pointillist_camera_frames_total", {"outcome": "confirmed"}) == 30
 
     again = await run(scenario, mosquitto, state_dir)
