@@ -75,6 +75,7 @@ def measure(folder: Path, with_tests: bool) -> dict[str, Any]:
         result |= {
             "make_test_status": tests.returncode,
             "make_test_s": time.time() - begun,
+            "make_test_failed": [line for line in tests.stdout.splitlines() if line.startswith(("FAILED ", "ERROR "))],
             "make_test_said": closing[-1].strip("= ") if closing else tests.stdout[-500:],
         }
     return result
