@@ -54,7 +54,7 @@ class Wanted:
     policy: Policy = "resize"
     name: str | None = None
     version: str = "1"
-    strip_s: float = 4.0
+    strip_s: float = 6.0
 
 
 @dataclass(frozen=True)

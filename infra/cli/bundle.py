@@ -56,7 +56,7 @@ def create(
     version: Annotated[str, typer.Option(help="In verdicts.")] = "1",
     strip_seconds: Annotated[
         float, typer.Option(help="Seconds that STRIP's calibration may take, roughly.", min=0)
-    ] = 4.0,
+    ] = 6.0,
     publish: Annotated[Path | None, typer.Option(help="Then publish it to the system of this state folder.")] = None,
     up: Annotated[bool, typer.Option("--up", help="Then run `up` with it; options of `up` stand behind --.")] = False,
     accept_doubts: Annotated[bool, typer.Option("--accept-doubts", help="Publish or run it all the same.")] = False,
