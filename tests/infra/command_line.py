@@ -18,9 +18,7 @@ def parsed(arguments: Sequence[str]) -> dict[str, Any]:
 
 @functools.cache
 def _parsed(arguments: tuple[str, ...]) -> dict[str, Any]:
-    # They register their commands.
-    from infra.cli import audit, camera, doctor, homeassistant, key, model, monitor, pki, roles, topics, up  # noqa: F401
-
+    infra.cli.register()
     command: Any = typer.main.get_command(infra.cli.app)
     context = command.make_context("pointillist", [arguments[0]], resilient_parsing=True)
     rest = list(arguments)
