@@ -156,13 +156,21 @@ def form_of(request: Request) -> dict[str, str]:
     return found
 
 
-async def _fields(request: Request) -> dict[str, str] | None:
-    """The fields of a form; None when it is too large, or none."""
+async def body_of(request: Request) -> bytes | None:
+    """All that was sent; None when that is too large."""
     body = b""
     async for part in request.stream():
         body += part
         if len(body) > LARGEST_FORM:
             return None
+    return body
+
+
+async def _fields(request: Request) -> dict[str, str] | None:
+    """The fields of a form; None when it is too large, or none."""
+    body = await body_of(request)
+    if body is None:
+        return None
     try:
         return {name: values[-1] for name, values in parse_qs(body.decode(), keep_blank_values=True).items()}
     except ValueError:

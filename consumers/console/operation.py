@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from consumers.console.desk import Desk
-from consumers.console.gate import LARGEST_FORM
+from consumers.console.gate import body_of
 from consumers.console.users import Right
 
 Schema = dict[str, Any]
@@ -50,11 +50,9 @@ def fields(**properties: Schema) -> Schema:
 
 async def json_of(request: Request) -> dict[str, Any] | None:
     """The JSON object that was sent; None for what is none, or too large."""
-    body = b""
-    async for part in request.stream():
-        body += part
-        if len(body) > LARGEST_FORM:
-            return None
+    body = await body_of(request)
+    if body is None:
+        return None
     try:
         found = json.loads(body or b"{}")
     except ValueError:
