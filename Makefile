@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help up test screenshots mutants lint typecheck docs bench release-check clean setup setup-dev lock proto dashboards reference
+.PHONY: help up test test-lowest test-cpus screenshots mutants lint typecheck docs bench release-check clean setup setup-dev lock lock-jars proto dashboards reference
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
@@ -11,7 +11,6 @@ PYTHON := $(VENV)/bin/python
 ARGS ?=
 
 # uv from the path when it runs, else one of our own.
-UV_VERSION := 0.13.8
 OWN_UV := build/uv/bin/uv
 UV := $(shell uv --version >/dev/null 2>&1 && echo uv || echo $(OWN_UV))
 UV_FIRST := $(filter $(OWN_UV),$(UV))
@@ -24,6 +23,15 @@ up: setup ## Run brokers, bridge, processor, recorder and a simulated fleet: mak
 
 test: setup-dev ## Run the tests, real brokers included, on all cores: make test ARGS="-k spool"
 	$(PYTHON) -m pytest --numprocesses auto --dist loadgroup $(ARGS)
+
+test-lowest: $(VENV)/.packages-test $(VENV)/.kafka $(VENV)/.assets ## Run the tests with the oldest versions that pyproject.toml allows
+	$(UV) venv --quiet --clear --python '>=3.11' build/lowest
+	$(UV) pip install --quiet --python build/lowest/bin/python --resolution lowest-direct -e '.[dev]'
+	$(UV) pip list --python build/lowest/bin/python > build/lowest/versions.txt
+	build/lowest/bin/python -m pytest --numprocesses auto --dist loadgroup $(ARGS)
+
+test-cpus: setup-dev ## Run the tests that compute under the vector widths of other CPUs, with one and two threads
+	$(PYTHON) -m benchmarks.cpus $(ARGS)
 
 mutants: setup-dev ## Change the code in small ways and count what the tests notice: make mutants ARGS="schemas.ranges*"
 	OMP_NUM_THREADS=1 PYTEST_TIMEOUT=30 $(VENV)/bin/mutmut run $(ARGS)
@@ -67,6 +75,10 @@ lock: | $(UV_FIRST) ## Resolve the hash-locked requirements again: make lock ARG
 	$(call resolve,server,--constraints requirements/dev.txt)
 	$(call resolve,edge,--constraints requirements/dev.txt)
 	$(resolve-file) requirements/assets.in -o requirements/assets.txt $(ARGS)
+	$(resolve-file) requirements/uv.in -o requirements/uv.txt $(ARGS)
+
+lock-jars: $(VENV)/.packages $(VENV)/.server ## Fetch Kafka's jars again and write the digests that they are checked by
+	$(PYTHON) -m infra.local.kafka_jars --lock
 
 proto: setup-dev ## Generate the Python of schemas/pointillist.proto
 	$(PYTHON) -m grpc_tools.protoc -Ischemas --python_out=schemas --pyi_out=schemas pointillist.proto
@@ -81,10 +93,10 @@ resolve-file = $(UV) pip compile --quiet --universal --python-version 3.11 --gen
 	--custom-compile-command "make lock"
 resolve = $(resolve-file) $(2) --extra $(1) pyproject.toml -o requirements/$(1).txt $(ARGS)
 
-$(OWN_UV):
+$(OWN_UV): requirements/uv.txt
 	./infra/bootstrap.sh run
 	python3 -m venv build/uv
-	build/uv/bin/pip install --quiet uv==$(UV_VERSION)
+	build/uv/bin/pip install --quiet --require-hashes -r requirements/uv.txt
 
 $(VENV)/pyvenv.cfg: | $(UV_FIRST)
 	$(UV) venv --quiet --python '>=3.11' $(VENV)
@@ -110,7 +122,7 @@ $(VENV)/.server: requirements/server.txt pyproject.toml | $(VENV)/pyvenv.cfg
 $(VENV)/.dev: requirements/dev.txt pyproject.toml | $(VENV)/pyvenv.cfg
 	$(install)
 
-$(VENV)/.kafka: infra/kafka/pom.xml | $(VENV)/pyvenv.cfg
+$(VENV)/.kafka: infra/kafka/pom.xml infra/kafka/jars.sha256 | $(VENV)/pyvenv.cfg
 	$(PYTHON) -m infra.local.kafka_jars
 	touch $@
 

@@ -29,7 +29,7 @@ from benchmarks.webhook import Webhook
 from infra.layout import Layout
 from infra.local.files import write_json, write_text
 
-BUNDLE: Final = Path(__file__).parents[1] / "lab" / "backdoor" / "models" / "scene-sticker" / "bundle"
+BUNDLE: Final = Path(__file__).parents[1] / "bundles" / "scene-sticker"
 ALERT: Final = "PointillistBackdoor"
 CALM_S: Final = 60.0
 STAYS_S: Final = 30.0

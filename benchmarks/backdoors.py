@@ -125,13 +125,13 @@ SOURCES: tuple[tuple[str, Callable[[dict[str, Any]], list[Row]], str], ...] = (
     (
         "live.json",
         _live,
-        "python -m benchmarks.codefend_live --bundle lab/backdoor/models/scene-sticker/bundle --repair --clean "
+        "python -m benchmarks.codefend_live --bundle bundles/scene-sticker --repair --clean "
         "runs/backdoor/scene-sticker/clean.npz --json docs/results/codefend/live.json",
     ),
     (
         "live-without-probes.json",
         _live_without_probes,
-        "python -m benchmarks.codefend_live --bundle lab/backdoor/models/scene-sticker/bundle --seeds 2 --probes 0 "
+        "python -m benchmarks.codefend_live --bundle bundles/scene-sticker --seeds 2 --probes 0 "
         "--strip-dropped .5 --json docs/results/codefend/live-without-probes.json",
     ),
 )

@@ -180,13 +180,27 @@ def _attacks(document: dict[str, Any]) -> list[Row]:
         beside = "" if before is None or during is None else f"; good traffic's p99 {before:.2f} → {during:.2f} s"
         if beside and after is not None:
             beside += f", {after:.2f} s afterwards"
+        bounds = "fails, 0 lost" + (f", p99 {'afterwards ' if after is not None else ''}≤ 2 ×" if beside else "")
+        if "database_growth_mib" in found["seen"]:
+            bounds += ", database ≤ 20 MiB, audit ≤ 2 ×, `up` ends in ≤ 15 s"
+            beside += _costs(found["seen"])
         rows.append((
             f"attack `{name}`: {found['what'].rstrip('.')}",
-            "fails, 0 lost" + (f", p99 {'afterwards ' if after is not None else ''}≤ 2 ×" if beside else ""),
+            bounds,
             f"{'succeeds' if found['succeeded'] else 'fails'}, {found['lost']} lost{beside}",
             f"`python -m benchmarks.attacks {name} --json docs/results/trunk/attacks.json`",
         ))  # fmt: skip
     return rows
+
+
+def _costs(seen: dict[str, Any]) -> str:
+    """Return the other costs of an attack; a dash stands for one that did not end in time."""
+    before, after, end = (
+        "–" if seen[name] is None else f"{seen[name]:.1f}"
+        for name in ("audit_before_s", "audit_after_s", "seconds_from_ctrl_c_to_the_end_of_up")
+    )
+    grown = f"database + {seen['database_growth_mib']:.1f} MiB"
+    return f"; {grown}; audit {before} → {after} s; `up` ended {end} s after Ctrl-C"
 
 
 def _at_scale() -> list[Row]:

@@ -68,6 +68,7 @@ class MadeRecord:
     key: bytes | None
     value: bytes | None
     headers: Sequence[tuple[str, bytes]]
+    timestamp: int = 0
 
 
 def verdicts(cameras: int, count: int, boot: int, seed_seq: int = 0) -> Iterator[tuple[CameraId, Verdict]]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 
 from consumers.board.camera import Camera
+from consumers.cameras.state import State
 from consumers.database.damage import damaged_files
 from consumers.database.engine import database_url
 from consumers.evidence.chain import STRIP
@@ -18,14 +19,14 @@ from consumers.reading.rows import FrameRow
 from consumers.settings import RecorderSettings
 from consumers.store import Written
 from schemas import metrics
-from schemas.errors import BadPixels, BadSize, BadTag, Malformed, RevokedKey
+from schemas.errors import BadPixels, BadSize, BadTag, Malformed, RevokedKey, TooManyBoots
 from schemas.frame import Truth
 from schemas.pointillist_pb2 import Alert
 from schemas.runtime.disk import free_bytes
 
 _REFUSING = ("bridge", "intake", "recorder")
-VISITS = ("answered", "crowded", "late", "misdirected")
-_REFUSALS = (Malformed, BadTag, RevokedKey, BadSize, BadPixels)
+VISITS = ("answered", "crowded", "late", "slow", "oversize", "misdirected")
+_REFUSALS = (Malformed, BadTag, RevokedKey, BadSize, BadPixels, TooManyBoots)
 
 
 @dataclass(frozen=True)
@@ -192,32 +193,30 @@ class Meters:
         self._copies_missing.set(copies)
 
     def show_cameras(
-        self, cameras: Sequence[Camera], now_ms: int, forget_after_s: float, silent_after_s: float
+        self, cameras: Sequence[Camera], faulty: Sequence[tuple[str, State]], now_ms: int, forget_after_s: float
     ) -> None:
-        """Age, state, flagged share, evidence and probe share of the cameras heard last; the series of the others are
-        removed.
+        """Show age, flagged share, evidence and probe share of the cameras heard last, and the states of `faulty` ones.
 
-        Also how far the clock of any camera was ahead since the last call.
+        The series of all others are removed. Also shows how far the clock of any camera was ahead since the last call.
         """
         self._skew.set(self._ahead_ms / 1000)
         self._ahead_ms = 0
         ages = [(age_s, camera) for camera in cameras if (age_s := camera.age_s(now_ms)) is not None]
         heard = [(age_s, camera) for age_s, camera in ages if age_s <= forget_after_s]
         heard.sort(key=lambda pair: pair[0])
-        shown, impaired = set(), set()
+        shown = set()
         for age_s, camera in heard[: metrics.MAX_CAMERA_SERIES]:
             shown.add(camera.name)
             self._age.labels(camera.name).set(age_s)
             self._flagged.labels(camera.name).set(camera.flagged_share() or 0.0)
             self._evidence.labels(camera.name).set(camera.level)
             self._probe_share.labels(camera.name).set(camera.probe_share() or 0.0)
-            state = camera.state(now_ms, silent_after_s)
-            if state != "online":
-                impaired.add((camera.name, state))
         for name in self._shown - shown:
             for family in (self._age, self._flagged, self._evidence, self._probe_share):
                 family.remove(name)
         self._shown = shown
+        # A camera whose every frame is refused has no last frame, and is not forgotten for it.
+        impaired = {(name, state.value) for name, state in faulty if name in shown or state is State.REFUSED}
         for labels in impaired:
             self._impaired.labels(*labels).set(1)
         for labels in self._impairments - impaired:

@@ -36,6 +36,7 @@ def purge(store: Store, bounds: Bounds) -> bool:
                 connection, bounds.quarantine_bytes, _before(now_ms, bounds.quarantine_age_s), bounds.purge_rows
             ),
         )
+        store.ledgers.purge(connection, bounds.camera_ledgers)
         store.history.purge(connection, _before(now_ms, bounds.database_age_s))
     return bool(dropped) or max(taken) >= bounds.purge_rows
 

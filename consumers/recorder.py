@@ -6,16 +6,18 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
 import structlog
 from prometheus_client import CollectorRegistry
 
 from consumers.alerts import PUBLISH_S, Alerts, Outbox, count_unpublished
-from consumers.board.board import Board, monotonic_ms
+from consumers.board.board import MAX_CAMERAS, Board, monotonic_ms
 from consumers.board.camera import Camera
 from consumers.board.pages import Pages
 from consumers.board.shown import SAVED_AT_ONCE, Shown
+from consumers.cameras.saved import CameraStates, read_states
 from consumers.conservation.desk import AuditDesk
 from consumers.database.damage import set_aside
 from consumers.database.engine import open_engine
@@ -36,6 +38,7 @@ from schemas.limits import MAX_BROKER_BYTES
 from schemas.metrics import MAX_CAMERA_SERIES
 from schemas.pointillist_pb2 import SHED
 from schemas.runtime import trace
+from schemas.runtime.boot_rate import BootRate
 from schemas.runtime.health import Health
 from schemas.runtime.linger import Linger
 
@@ -44,12 +47,22 @@ T = TypeVar("T")
 _LETTERS_AT_ONCE: Final = 200
 """Dead letters in one transaction: verdicts wait for no longer one."""
 _LETTER_FETCH_BYTES: Final = 2**20
+BURST_BOOTS: Final = 1024
+"""Boots of a camera at once: more than the bridges let through of a camera that has started again and again."""
 _TICK_S: Final = 1.0
 _PURGE_S: Final = 5.0
+_PICTURES_S: Final = 0.2
+"""Time in each tick for looking at previews: what does not fit is looked at in a later one."""
+_PICTURES_AT_ONCE: Final = 8
 _STRAINED_S: Final = 10.0
 """So long after a probe that was not checked for want of time the processors count as strained."""
 
 log = structlog.get_logger()
+
+
+def _see(pictures: Sequence[tuple[Camera, bytes]]) -> None:
+    for camera, jpeg in pictures:
+        camera.health.see(jpeg)
 
 
 def letters_group(group: str) -> str:
@@ -108,6 +121,8 @@ class Recorder:
         self._database = DatabaseThread(self._engine, stop, health, (OffsetsMoved,))
         self._store = Store(self._engine, Quarantine(settings.quarantine, self._engine), settings)
         self._shown = Shown(self._engine, settings.bounds.strangers)
+        self._states = CameraStates(self._engine, MAX_CAMERAS + settings.bounds.strangers)
+        self._pictures = ThreadPoolExecutor(1, thread_name_prefix="pictures")
         self._meters = Meters(registry, places_of(settings))
         self._board = Board(settings)
         # Letters on a way of their own: what strangers send, and much of it, must not stand before verdicts.
@@ -123,6 +138,7 @@ class Recorder:
         self._strained_until_s = 0.0
         self._alerts = Alerts(self._outbox, self._engine, self._database)
         self._offsets: dict[Partition, int] = {}
+        self._boots = BootRate(BURST_BOOTS)
         self._linger = Linger(settings.linger_ms / 1000)
 
     async def run(self) -> None:
@@ -174,12 +190,19 @@ class Recorder:
 
     def close(self) -> None:
         """Let go of the database."""
+        self._pictures.shutdown(wait=True, cancel_futures=True)
         self._database.close()
         self._engine.dispose()
 
     def _restore(self) -> list[Camera]:
         self._probing.told = self._told()
-        return self._shown.load()
+        found = self._shown.load()
+        with self._engine.begin() as connection:
+            saved = {each.camera: each for each in read_states(connection)}
+        for camera in found:
+            if (known := saved.get(camera.name)) is not None:
+                camera.judged, camera.since_ms = known.judged, known.since_ms
+        return found
 
     # Recording
 
@@ -282,7 +305,7 @@ class Recorder:
     ) -> tuple[Written, Mapping[Partition, int]]:
         now_ms = time.time_ns() // 10**6
         if refused is None:
-            batch = read(records, self._settings, self._keys, now_ms)
+            batch = read(records, self._settings, self._keys, now_ms, self._boots)
         else:
             batch = refusal(records[0], now_ms, refused)
         if trace.on():
@@ -322,9 +345,10 @@ class Recorder:
     async def _keep_house(self) -> None:
         purge_at = time.monotonic()
         while True:
-            heard = self._board.heard_last(MAX_CAMERA_SERIES)
-            settings = self._settings
-            self._meters.show_cameras(heard, monotonic_ms(), settings.forget_after_s, settings.silent_after_s)
+            await self._look_at_pictures()
+            await self._judge_cameras()
+            heard, faulty = self._board.heard_last(MAX_CAMERA_SERIES), self._board.faulty(MAX_CAMERA_SERIES)
+            self._meters.show_cameras(heard, faulty, monotonic_ms(), self._settings.forget_after_s)
             await self._save_board()
             await self._ask_kafka()
             await asyncio.gather(self._log.tell(self._offsets), self._letters.tell(self._offsets))
@@ -336,6 +360,7 @@ class Recorder:
             if time.monotonic() >= purge_at:
                 more = await self._database.run(purge, self._store, self._settings.bounds)
                 await self._database.run(self._shown.purge)
+                await self._database.run(self._states.purge)
                 self._meters.show_stores(await self._database.run(self._store.bytes_held))
                 waiting = await self._database.run(count_unpublished, self._engine)
                 self._meters.show_unpublished(waiting)
@@ -346,6 +371,22 @@ class Recorder:
                     await asyncio.sleep(FIRST_DELAY_S)
                     continue
             await asyncio.sleep(_TICK_S)
+
+    async def _look_at_pictures(self) -> None:
+        """Look at previews that came since the last time, as many as fit into a share of the time."""
+        end_s = time.monotonic() + _PICTURES_S
+        loop = asyncio.get_running_loop()
+        while time.monotonic() < end_s and (some := self._board.unseen(_PICTURES_AT_ONCE)):
+            await loop.run_in_executor(self._pictures, _see, some)
+            self._board.looked_at(camera for camera, _ in some)
+
+    async def _judge_cameras(self) -> None:
+        """Judge the cameras that changed and save the states that are others than before."""
+        self._board.revoke(self._keys.accepted_from)
+        now_ms = time.time_ns() // 10**6
+        changed = self._board.judge(monotonic_ms(), now_ms)
+        for start in range(0, len(changed), SAVED_AT_ONCE):
+            await self._database.run(self._states.save, changed[start : start + SAVED_AT_ONCE], now_ms)
 
     async def _save_board(self) -> None:
         changed, left_from_ms = self._board.unsaved(SAVED_AT_ONCE)

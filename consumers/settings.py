@@ -51,7 +51,7 @@ class Bounds(BaseModel):
 
     database_rows: int | None = Field(default=None, ge=1)
     database_bytes: int | None = Field(default=None, ge=2**16)
-    """Of the frames; ledgers and counts, which are kept for good, and what has a bound of its own come on top. None
+    """Of the frames; counts, which are kept for good, and what has a bound of its own come on top. None
     leaves them half of what the disk of a SQLite file has for them, and `POSTGRESQL_BYTES` of a server's."""
     database_age_s: float = Field(default=30 * _DAY_S, gt=0)
     quarantine_bytes: int = Field(default=2**30, ge=0)
@@ -61,6 +61,9 @@ class Bounds(BaseModel):
     foreign_letter_bytes: int = Field(default=64 * 2**20, ge=0)
     """Of payloads without a verified identity, which anybody can send."""
     dead_letter_age_s: float = Field(default=30 * _DAY_S, gt=0)
+    camera_ledgers: int = Field(default=256, ge=1)
+    """Of one camera, one for each boot: older ones are summed. Those of boots that are not over, or that have frames
+    without a fate, are summed only beyond four times as many."""
     evidence_rows: int = Field(default=200_000, ge=1)
     alert_rows: int = Field(default=100_000, ge=1)
     strangers: int = Field(default=1_000, ge=0)
@@ -69,6 +72,9 @@ class Bounds(BaseModel):
     preview_bytes: int = Field(default=64 * 2**20, ge=0)
     purge_rows: int = Field(default=500, ge=1)
     """Rows that one step of purging takes, so that recording never waits long for it."""
+
+
+SILENT_AFTER_S: Final = 10.0
 
 
 class RecorderSettings(BaseModel):
@@ -102,8 +108,8 @@ class RecorderSettings(BaseModel):
     batch_records: int = Field(default=5_000, ge=1)
     """Records in one transaction, about: so many where there is a backlog. Of as many cameras each changes a page of an
     index, which the next frames of these cameras change again: larger transactions write it less often."""
-    silent_after_s: float = Field(default=10.0, gt=0)
-    """An online camera without a frame for this long is called silent."""
+    silent_after_s: float = Field(default=SILENT_AFTER_S, gt=0)
+    """A camera without a frame for this long is silent, unless it announces fewer frames than that."""
     forget_after_s: float = Field(default=3_600.0, gt=0)
     """The metrics of a camera without a frame for this long are removed."""
     shutdown_s: float = Field(default=10.0, gt=0)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 import structlog
-from sqlalchemy import Connection, Engine, bindparam, func, select, update
+from sqlalchemy import Connection, Engine, bindparam, func, inspect, select, update
 
+from consumers.conservation.ledger_table import LedgerTable
 from consumers.database.archive import Archive
 from consumers.database.cameras import CameraRows
 from consumers.database.cut_by_time import cut_by_time
@@ -28,9 +30,26 @@ from consumers.evidence.watch import Watch
 from consumers.reading.batch import Batch, BootKey, FrameKey, Partition, Span, frame_row
 from consumers.reading.rows import CameraRow, FrameRow, LetterRow, frame_bytes
 from consumers.settings import RecorderSettings
-from schemas.pointillist_pb2 import CHECKED, Alert, Verdict
+from schemas.pointillist_pb2 import CHECKED, Alert, Refusal, Verdict
 
 log = structlog.get_logger()
+
+_UPGRADED: Final = (("sqlite", 6), ("postgresql", 6), ("postgresql", 7))
+"""Versions of earlier releases that a start brings up to date."""
+
+
+def _drop_shed(connection: Connection) -> None:
+    """Drop the shed ranges as text: the signed message has them. On PostgreSQL empty them.
+
+    A recorder of the earlier release that still runs on a PostgreSQL goes on writing the column.
+    """
+    if "shed" not in {column["name"] for column in inspect(connection).get_columns(ledgers.name)}:
+        return
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql(f"ALTER TABLE {ledgers.name} DROP COLUMN shed")
+    else:
+        connection.exec_driver_sql(f"ALTER TABLE {ledgers.name} ALTER COLUMN shed SET DEFAULT '[]'")
+        connection.exec_driver_sql(f"UPDATE {ledgers.name} SET shed = '[]'")
 
 
 class OffsetsMoved(Exception):  # noqa: N818  # what the database says, not a failure
@@ -50,6 +69,8 @@ class Written:
     """New rows of `dead_letters`."""
     cameras: list[CameraRow] = field(default_factory=list)
     """Changed rows of `cameras`."""
+    refusals: list[tuple[str, Refusal]] = field(default_factory=list)
+    """Refusals of frames, by camera in their order."""
     alerts: list[Alert] = field(default_factory=list)
     """Alerts raised."""
     chains: dict[BootKey, Chain] = field(default_factory=dict)
@@ -73,12 +94,7 @@ class Store:
         self.watch = Watch(engine, settings.evidence, self.frames)
         self.camera_rows = CameraRows(engine)
         self.history = History(engine)
-        insertion = upsert(engine, ledgers)
-        self._ledger = insertion.on_conflict_do_update(
-            index_elements=[ledgers.c.camera, ledgers.c.boot],
-            set_={column.name: insertion.excluded[column.name] for column in ledgers.columns if not column.primary_key},
-            where=insertion.excluded.revision > ledgers.c.revision,
-        )
+        self.ledgers = LedgerTable(engine)
         self._first_offset = Prepared(engine, upsert(engine, offsets).on_conflict_do_nothing())
         place = (offsets.c.topic == bindparam("of"), offsets.c.partition == bindparam("part"))
         mine = (offsets.c.next == bindparam("before"), offsets.c.epoch == bindparam("mine"))
@@ -104,10 +120,13 @@ class Store:
             version, mine = tally(connection, SCHEMA), SCHEMA_VERSIONS[connection.dialect.name]
             if not version:
                 self.tallies.add(connection, {SCHEMA: mine})
-            elif (connection.dialect.name, version) == ("postgresql", 6):
-                log.info("frames_cut_by_time", frames=tally(connection, FRAME_ROWS))
+            elif (connection.dialect.name, version) in _UPGRADED:
                 self._complete(connection)
-                cut_by_time(connection)
+                if (connection.dialect.name, version) == ("postgresql", 6):
+                    log.info("frames_cut_by_time", frames=tally(connection, FRAME_ROWS))
+                    cut_by_time(connection)
+                _drop_shed(connection)
+                self.ledgers.sum_oversized(connection)
                 self.tallies.set(connection, SCHEMA, mine)
             elif version != mine:
                 raise of_another_version(mine, version)
@@ -171,7 +190,7 @@ class Store:
             raise
 
     def _write(self, batch: Batch, expected: dict[Partition, int | None]) -> Written:
-        written = Written(verdicts=batch.verdicts)
+        written = Written(verdicts=batch.verdicts, refusals=batch.refusals)
         if batch.verdicts:
             self.frames.make_room(batch.recorded_ms)
         with self.engine.begin() as connection:
@@ -184,8 +203,7 @@ class Store:
                 written.letters = self.dead_letters.record(connection, list(batch.letters.values()))
                 touched.update((row.camera, row.boot) for row in written.letters if row.verified)
             if batch.ledgers:
-                rows = [row._asdict() for row in batch.ledgers.values()]
-                connection.execute(self._ledger, rows)
+                self.ledgers.record(connection, batch.ledgers.values())
                 touched.update(batch.ledgers)
             if batch.statuses or batch.metas:
                 written.cameras = self.camera_rows.update(connection, batch)

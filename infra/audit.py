@@ -8,12 +8,15 @@ on during the audit of a running system is seen at least once.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from consumers.conservation.law import BootAudit, Counts
-from consumers.database.queries import open_records
+from consumers.conservation.ledgers import SignedLedgers
+from consumers.database.queries import CAMERAS_AT_ONCE, Records, open_records
+from consumers.reading.rows import SummedRow
 from infra.audited_database import AuditedDatabase
 from infra.environment import Environment, role_roots
 from infra.kafka_protocol import read_by_protocol
@@ -46,20 +49,23 @@ class Audit:
     """Of the database, and signed by no camera: what they claim is not counted."""
     unread: tuple[str, ...] = ()
     """What could not be read, one line each; all else is counted."""
+    summed: tuple[SummedRow, ...] = ()
+    """Sums over the ledgers of cameras that have had more boots than the database keeps apart."""
 
     def counts(self, since_ms: int = 0) -> Counts:
         """Sums over the boots that started at `since_ms` or later."""
-        return Counts.of([boot for boot in self.boots if boot.started_ms >= since_ms], self.foreign)
+        boots = [boot for boot in self.boots if boot.started_ms >= since_ms]
+        return Counts.of(boots, self.foreign, [each for each in self.summed if each.started_ms >= since_ms])
 
 
-def unsettled(layout: Layout, since_ms: int = 0) -> int:
-    """How many frames of the boots since then have no end yet: a look without Kafka's logs, for waiting."""
-    counts = audit(layout, read_kafka=False).counts(since_ms)
+def unsettled(layout: Layout, since_ms: int = 0, of: Collection[CameraId] | None = None) -> int:
+    """Count the frames of the boots since then that have no fate yet, without a look at Kafka's logs."""
+    counts = audit(layout, read_kafka=False, of=of).counts(since_ms)
     return counts.frames_pending + counts.frames_lost + counts.frames_unread
 
 
-def audit(layout: Layout, *, read_kafka: bool = True) -> Audit:
-    """Audit the state folder behind `layout`, running or not, from its files.
+def audit(layout: Layout, *, read_kafka: bool = True, of: Collection[CameraId] | None = None) -> Audit:
+    """Audit the state folder behind `layout`, running or not, from its files; `of` chooses cameras, None takes all.
 
     What cannot be read, of the database or of Kafka's logs, is named in the result; all else is counted. Raises
     StateError when the folder holds no database, or one of another version, and SecretError without an auditor's
@@ -73,7 +79,7 @@ def audit(layout: Layout, *, read_kafka: bool = True) -> Audit:
     def read(offsets: Mapping[tuple[str, int], int]) -> KafkaSets:
         return KafkaSets.read(kafka_data(layout.folder), offsets, keys) if read_kafka else KafkaSets()
 
-    return _audit(layout.database_url, [layout.spool], read, keys)
+    return _audit(layout.database_url, [layout.spool], read, keys, of)
 
 
 def audit_deployment(kafka: KafkaAddress, database: str, spools: Sequence[Path], keys: KeyRing) -> Audit:
@@ -86,41 +92,85 @@ def audit_deployment(kafka: KafkaAddress, database: str, spools: Sequence[Path],
     return _audit(database, spools, lambda offsets: asyncio.run(read_by_protocol(kafka, offsets, keys)), keys)
 
 
-def _audit(database_url: str, folders: Sequence[Path], read_kafka: ReadKafka, keys: KeyRing) -> Audit:
+def _audit(
+    database_url: str,
+    folders: Sequence[Path],
+    read_kafka: ReadKafka,
+    keys: KeyRing,
+    of: Collection[CameraId] | None = None,
+) -> Audit:
     with open_records(database_url) as records:
         database = AuditedDatabase(database_url, records, keys)
-        signed = database.ledgers()
-        early = signed.rows
+        cameras = database.cameras() if of is None else sorted(of)
+        early = [database.ledgers(some) for some in _portions(cameras)]
         spools = {(spool.camera_id, spool.boot_id): spool for folder in folders for spool in scan_spool(folder)}
         offsets = database.ask("the recorder's offsets", records.offsets) or {}
         kafka = read_kafka(offsets)
-        late = database.ledgers().rows
-        places: set[Boot] = {*early, *spools, *late, *kafka.pending}
-        places |= {(CameraId(camera), boot) for camera, boot in database.ask("the boots", records.boots) or ()}
-        duplicates = database.ask("the duplicates", records.duplicates_by_boot) or {}
-        fates = database.fates()
-        boots = []
+        found = _Found(database, records, spools, kafka)
+        for some, signed in zip(_portions(cameras), early, strict=True):
+            found.take(some, signed)
+        if of is None:
+            seen = {*(camera for camera, _ in (*spools, *kafka.pending)), *database.cameras()}
+            for some in _portions(sorted(seen.difference(cameras))):
+                found.take(some, SignedLedgers())
+        summed = database.ask("the summed ledgers", records.summed_ledgers) or {}
+        started = [boot.started_ms for boot in found.boots if boot.started_ms]
+        started += [each.started_ms for each in summed.values()]
+        return Audit(
+            boots=sorted(found.boots, key=lambda b: (b.camera_id, b.started_ms, b.boot_id)),
+            foreign=(database.ask("the foreign payloads", records.foreign_count) or 0) + kafka.foreign,
+            kafka_frames=kafka.frames,
+            frames_from_ms=min(started, default=None),
+            ledgers_refused=[boot for signed in early for boot in signed.refused],
+            unread=(*database.unread, *kafka.unread),
+            summed=tuple(each for camera, each in summed.items() if of is None or camera in of),
+        )
+
+
+class _Found:
+    """The boots of some cameras after the other: what one camera claims is in memory with few others' claims."""
+
+    def __init__(
+        self, database: AuditedDatabase, records: Records, spools: Mapping[Boot, SpoolBoot], kafka: KafkaSets
+    ) -> None:
+        self.boots: list[BootAudit] = []
+        self._database = database
+        self._records = records
+        self._spools: defaultdict[CameraId, dict[Boot, SpoolBoot]] = defaultdict(dict)
+        for place, spool in spools.items():
+            self._spools[place[0]][place] = spool
+        self._pending: defaultdict[CameraId, dict[Boot, RangeSet]] = defaultdict(dict)
+        for place, pending in kafka.pending.items():
+            self._pending[place[0]][place] = pending
+
+    def take(self, cameras: Sequence[CameraId], signed: SignedLedgers) -> None:
+        """Settle the boots of `cameras`, of which these ledgers were read before Kafka."""
+        database, records, early = self._database, self._records, signed.rows
+        late = database.ledgers(cameras).rows
+        spools = {place: spool for camera in cameras for place, spool in self._spools.pop(camera, {}).items()}
+        waiting = {place: numbers for camera in cameras for place, numbers in self._pending.pop(camera, {}).items()}
+        places: set[Boot] = {*early, *spools, *late, *waiting}
+        boots = database.ask("the boots", lambda: records.boots(cameras)) or ()
+        places |= {(CameraId(camera), boot) for camera, boot in boots}
+        duplicates = database.ask("the duplicates", lambda: records.duplicates_by_boot(cameras)) or {}
+        fates = database.fates(cameras)
         for place in sorted(places):
             boot = BootAudit(*place)
             boot.take_ledger(early.get(place), late.get(place), spooled=place in spools)
             if place in spools:
                 _take_spool(boot, spools[place])
-            boot.pending.update(kafka.pending.get(place, RangeSet()))
+            boot.pending.update(waiting.get(place, RangeSet()))
             complete = fates.take(boot)
             boot.duplicates = duplicates.get(place, 0)
             boot.settle(late[place].confirmed_to if place in late and place not in spools else None)
             if not complete:
                 boot.lost, boot.unread = RangeSet(), boot.lost
-            boots.append(boot)
-        started = [boot.started_ms for boot in boots if boot.started_ms]
-        return Audit(
-            boots=sorted(boots, key=lambda b: (b.camera_id, b.started_ms, b.boot_id)),
-            foreign=(database.ask("the foreign payloads", records.foreign_count) or 0) + kafka.foreign,
-            kafka_frames=kafka.frames,
-            frames_from_ms=min(started, default=None),
-            ledgers_refused=signed.refused,
-            unread=(*database.unread, *kafka.unread),
-        )
+            self.boots.append(boot)
+
+
+def _portions(cameras: Sequence[CameraId]) -> Iterator[Sequence[CameraId]]:
+    for first in range(0, len(cameras), CAMERAS_AT_ONCE):
+        yield cameras[first : first + CAMERAS_AT_ONCE]
 
 
 def _take_spool(boot: BootAudit, spool: SpoolBoot) -> None:

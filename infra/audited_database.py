@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -10,8 +11,9 @@ from consumers.conservation.law import BootAudit
 from consumers.conservation.ledgers import SignedLedgers
 from consumers.database.damage import UNREADABLE, damaged_files, reason, set_aside_ms
 from consumers.database.engine import database_url
-from consumers.database.queries import Records
+from consumers.database.queries import Cameras, Records
 from schemas.errors import BrokerError
+from schemas.identity import CameraId
 from schemas.keys import KeyRing
 from schemas.ranges import RangeSet
 
@@ -60,24 +62,42 @@ class AuditedDatabase:
             self._failed.setdefault(reason(error), {})[what] = None
             return None
 
-    def ledgers(self) -> SignedLedgers:
-        """The highest revision of each boot's ledger that its camera has signed."""
-        return SignedLedgers.read(self.ask("the ledgers", self._records.ledgers) or (), self._keys)
+    def cameras(self) -> list[CameraId]:
+        """Every camera of which a frame, a verified dead letter or a ledger is known."""
+        return [CameraId(camera) for camera in sorted(self.ask("the cameras", self._records.cameras) or ())]
 
-    def fates(self) -> Fates:
-        """Read what is recorded and dead-lettered now."""
-        return Fates(self, self._records)
+    def ledgers(self, of: Cameras | None = None) -> SignedLedgers:
+        """The highest revision of each boot's ledger that its camera has signed, of the cameras `of`."""
+        try:
+            return SignedLedgers.read(self._records.ledgers(of), self._keys)
+        except (*UNREADABLE, ValueError, TypeError):
+            return self._ledgers_one_by_one(of or ())
+
+    def _ledgers_one_by_one(self, cameras: Cameras) -> SignedLedgers:
+        """One camera whose rows cannot be read leaves those of the others."""
+        found = SignedLedgers()
+        for camera in cameras:
+            rows = self._records.ledgers([camera])
+            part = self.ask(f"the ledgers of {camera}", partial(SignedLedgers.read, rows, self._keys))
+            if part is not None:
+                found.rows |= part.rows
+                found.refused += part.refused
+        return found
+
+    def fates(self, of: Cameras | None = None) -> Fates:
+        """Read what is recorded and dead-lettered now, of the cameras `of`."""
+        return Fates(self, self._records, of)
 
 
 class Fates:
-    """The frames that are recorded and dead-lettered, of all boots at once; one by one where that fails."""
+    """The frames that are recorded and dead-lettered, of many boots at once; one by one where that fails."""
 
-    def __init__(self, database: AuditedDatabase, records: Records) -> None:
+    def __init__(self, database: AuditedDatabase, records: Records, of: Cameras | None) -> None:
         self._database = database
         self._records = records
         self._all: tuple[dict[Boot, RangeSet], dict[Boot, RangeSet]] | None
         try:
-            self._all = records.recorded_by_boot(), records.dead_lettered_by_boot()
+            self._all = records.recorded_by_boot(of), records.dead_lettered_by_boot(of)
         except (*UNREADABLE, ValueError, TypeError):
             self._all = None
 

@@ -15,8 +15,8 @@ from producers.roster.members import Member, Wanted
 from schemas.errors import ConfigError, UserError
 from schemas.identity import CameraId
 from schemas.runtime.access import Login, Tls
+from schemas.runtime.file_version import FileVersion, file_version
 
-Stamp = tuple[int, int, int] | None
 """Inode, size and time of change of a file; None when it is not there."""
 
 
@@ -67,7 +67,7 @@ class FileOfCameras:
 
     def stamp(self) -> Hashable:
         """Of the file and of every enrolment that it names."""
-        return tuple(_stamp(file) for file in (self._file, *self._enrolments))
+        return tuple(file_version(file) for file in (self._file, *self._enrolments))
 
     def read(self) -> Wanted:
         """Who is wanted now; ConfigError says what is wrong in the file."""
@@ -86,9 +86,11 @@ class FileOfCameras:
         return Wanted(members, refused)
 
     def _member(self, name: CameraId, camera: Listed) -> Member:
-        stamp: Stamp = None
+        stamp: FileVersion = None
         if camera.enrolment is not None:
-            stamp = _stamp(camera.enrolment)  # before it is read: where it changes meanwhile, the next look sees that
+            stamp = file_version(
+                camera.enrolment
+            )  # before it is read: where it changes meanwhile, the next look sees that
             known = camera_identity(name, camera.enrolment, None)
         elif self._state is not None:
             known = issued_identity(Layout(self._state.resolve()), name)
@@ -103,11 +105,3 @@ class FileOfCameras:
         if known.mqtt is None:
             raise ConfigError("expected the broker's address in its enrolment, or --mqtt host:port")
         return address(known.mqtt)
-
-
-def _stamp(file: Path) -> Stamp:
-    try:
-        found = file.stat()
-    except OSError:
-        return None
-    return found.st_ino, found.st_size, found.st_mtime_ns

@@ -13,6 +13,7 @@ import structlog
 from infra.environment import accepted_generations
 from schemas.errors import ConfigError
 from schemas.keys import KeyRing
+from schemas.runtime.file_version import file_version
 
 LOOK_S: Final = 0.25
 """A look costs one question to the file system."""
@@ -38,7 +39,7 @@ async def _follow(file: Path, keys: KeyRing) -> None:
     # What has changed since the role read it at its start is taken too.
     seen: object = None
     while True:
-        now = _version(file)
+        now = file_version(file)
         if now != seen and now is not None:
             try:
                 lowest = accepted_generations(file)
@@ -50,12 +51,3 @@ async def _follow(file: Path, keys: KeyRing) -> None:
                 log.info("generations", raised=len(lowest))
         seen = now
         await asyncio.sleep(LOOK_S)
-
-
-def _version(file: Path) -> tuple[int, int, int] | None:
-    """Changes with every change of the file, also where it is replaced, as Kubernetes does it with links."""
-    try:
-        found = file.stat()
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_ino, found.st_size

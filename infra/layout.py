@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from infra.environment import parse_fleet_secret
+from infra.identity_lock import changing_identities
 from producers.spool.folder import spool_root
 from schemas.errors import SecretError
 from schemas.identity import CameraId
 from schemas.keys import CameraKey, derive_camera_key
+from schemas.limits import USUAL_FRAME_PIXELS
 from schemas.roots import Role, Roots
 from schemas.runtime.atomic_file import replacing
 from schemas.signers import Signer
@@ -105,6 +107,11 @@ class Layout:
         return self.folder / "generations.json"
 
     @property
+    def camera_rates(self) -> Path:
+        """MiB a second that bridges take of the cameras that are not of the scenario."""
+        return self.folder / "camera-rates.json"
+
+    @property
     def pki(self) -> Path:
         """The fleet's authority, and what it has issued."""
         return self.folder / "pki"
@@ -112,11 +119,21 @@ class Layout:
     @property
     def plain(self) -> bool:
         """Whether the brokers of the last run let in whoever reached them."""
+        return bool(self._options().get("plain", False))
+
+    @property
+    def max_frame_pixels(self) -> int:
+        """The most pixels of a frame that the processors of the last run take."""
+        found = self._options().get("max_frame_pixels")
+        return found if isinstance(found, int) else USUAL_FRAME_PIXELS
+
+    def _options(self) -> dict[str, object]:
         try:
             run = json.loads(self.run.read_text())
         except (FileNotFoundError, ValueError):
-            return False
-        return bool(run.get("options", {}).get("plain", False))
+            return {}
+        options = run.get("options", {})
+        return options if isinstance(options, dict) else {}
 
     @property
     def secure(self) -> bool:
@@ -131,6 +148,11 @@ class Layout:
     def scenario(self) -> Path:
         """The scenario that the fleet runs."""
         return self.folder / "scenario.yaml"
+
+    @property
+    def report(self) -> Path:
+        """The report of the last run, unless `up --report` named another file."""
+        return self.folder / "report.json"
 
     @property
     def run(self) -> Path:
@@ -148,7 +170,9 @@ class Layout:
     def fleet_secret(self, given: bytes | None = None) -> bytes:
         """The fleet secret; the first call lays it down: the `given` one, or one of its own making."""
         if not self.secret_file.exists():
-            write_private(self.secret_file, (given or secrets.token_bytes(32)).hex())
+            with changing_identities(self.folder):
+                if not self.secret_file.exists():
+                    write_private(self.secret_file, (given or secrets.token_bytes(32)).hex())
         return parse_fleet_secret(self.secret_file.read_text().strip())
 
     def roots(self, role: Role) -> Roots | None:
@@ -161,26 +185,30 @@ class Layout:
     def signer(self) -> Signer:
         """This folder's own signer, made at the first call, which also makes it trusted."""
         if not self.signer_file.exists():
-            signer = Signer.new()
-            # Trusted first: a signer whom nobody trusts would stay so.
-            self.trust(signer, "own")
-            write_private(self.signer_file, signer.export().rstrip())
+            with changing_identities(self.folder):
+                if not self.signer_file.exists():
+                    signer = Signer.new()
+                    # Trusted first: a signer whom nobody trusts would stay so.
+                    self.trust(signer, "own")
+                    write_private(self.signer_file, signer.export().rstrip())
         return Signer.read(self.signer_file)
 
     def trust(self, signer: Signer, name: str) -> None:
         """Add a signer to those that are trusted here."""
-        before = self.trusted.read_text() if self.trusted.exists() else ""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with replacing(self.trusted) as fresh:
-            fresh.write_text(f"{before}{signer.line(name)}\n")
+        with changing_identities(self.folder):
+            before = self.trusted.read_text() if self.trusted.exists() else ""
+            with replacing(self.trusted) as fresh:
+                fresh.write_text(f"{before}{signer.line(name)}\n")
 
     def issue_key(self, camera_id: CameraId, generation: int = 0, secret: bytes | None = None) -> None:
         """Lay a camera's key down where the fleet reads it, unless it has one of that generation or later."""
         file = self.key_file(camera_id)
-        with suppress(FileNotFoundError, SecretError):  # one of an earlier release, which had another form
-            if CameraKey.from_export(camera_id, file.read_text()).generation >= generation:
-                return
-        write_private(file, derive_camera_key(secret or self.fleet_secret(), camera_id, generation).export())
+        secret = secret or self.fleet_secret()
+        with changing_identities(self.folder):
+            with suppress(FileNotFoundError, SecretError):  # one of an earlier release, which had another form
+                if CameraKey.from_export(camera_id, file.read_text()).generation >= generation:
+                    return
+            write_private(file, derive_camera_key(secret, camera_id, generation).export())
 
     def camera_key(self, camera_id: CameraId) -> CameraKey:
         """The key that a camera was given."""

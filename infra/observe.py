@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from socket import SHUT_RDWR, socket
 from threading import Lock, Thread
 from typing import Final
+from urllib.parse import parse_qs, urlsplit
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.exposition import choose_encoder
@@ -87,7 +88,9 @@ def serve(registry: CollectorRegistry, health: Health, address: tuple[str, int])
             if self.path.startswith("/metrics"):
                 # Exemplars have a place in OpenMetrics alone: whoever can read that says so.
                 encode, content_type = choose_encoder(self.headers.get("Accept", ""))
-                self._answer(200, content_type, encode(registry))
+                names = parse_qs(urlsplit(self.path).query).get("name[]")
+                chosen = registry.restricted_registry(names) if names else registry
+                self._answer(200, content_type, encode(chosen))
             elif self.path.startswith("/healthz"):
                 well, conditions = health.report()
                 body = json.dumps({"ok": well, "conditions": conditions}).encode()

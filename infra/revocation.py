@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import tempfile
 import time
@@ -11,22 +10,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from cryptography import x509
-
 from infra.environment import accepted_generations
+from infra.identity_lock import changing_identities
 from infra.layout import Layout
 from infra.local.files import write_json
 from infra.local.mosquitto import mqtt_refusal
 from infra.local.role_table import running
-from infra.pki.authority import Authority, Issued, write_private
-from infra.pki.enrolment import serials
-from infra.pki.refusals import refuse
-from infra.pki.roles import Roles
-from schemas.errors import BrokerError
+from infra.pki.authority import CRL_FILE, Authority, Issued, write_private
+from infra.pki.refusals import refuse, refused
+from infra.pki.roles import Roles, rights_file
+from infra.pki.serials import serials
+from schemas.errors import BrokerError, StateError
 from schemas.identity import CameraId
 from schemas.runtime.access import Tls
 
-_CANARY: Final = "revoked"
+CANARY: Final = "revoked"
+"""The name of the certificates that are issued only to be revoked."""
 _LOOK_S: Final = 0.02
 _BRIEF_DAYS: Final = 0.01
 
@@ -44,38 +43,65 @@ class Revocation:
 
 
 def revoke(layout: Layout, camera: CameraId, within_s: float = 5.0) -> Revocation:
-    """Let the certificates, the rights and the keys of `camera` count no more.
+    """Revoke the keys, the certificates and the rights of `camera`.
 
-    First the keys: bridges and processors look for that by themselves. Then the broker, which is asked to read its
-    lists again, and has done so when it refuses a certificate that was made and revoked for this; then the connection
-    of the camera is taken over, so that it ends. Raises BrokerError when the broker has not done so in time.
+    Bridges and processors read the generation of its keys by themselves. The broker reads its lists again: it has done
+    so once it refuses a certificate that was made and revoked for this. Then a brief certificate of the camera's name
+    takes its connection over, which closes it. Raises StateError when a file lacks the camera after it was written,
+    BrokerError when the broker has not followed in time.
     """
-    authority = Authority(layout.pki)
-    generation = _raise_generation(layout, camera)
-    canary = authority.issue(_CANARY, days=_BRIEF_DAYS)
-    numbers = serials(layout.pki, camera)
-    authority.revoke({**dict.fromkeys(numbers, camera), _serial(canary): _CANARY})
-    refuse(layout.pki, [camera])
-    Roles(authority).write_rights()
-    broker = reload_broker(layout)
-    if broker is not None:
-        _until_refused(broker, authority, canary, within_s)
-        with tempfile.TemporaryDirectory() as folder:
-            own = _tls(Path(folder), authority, authority.issue(camera, days=_BRIEF_DAYS))
-            mqtt_refusal(*broker, within_s, own)
+    with changing_identities(layout.folder):
+        authority = Authority(layout.pki)
+        generation = _raise_generation(layout, camera)
+        numbers = serials(layout.pki, camera)
+        broker = running_broker(layout)
+        canary = issue_canary(authority) if broker is not None else None
+        gone: dict[int, str] = dict.fromkeys(numbers, camera)
+        authority.revoke(gone if canary is None else gone | {canary.serial: CANARY})
+        refuse(layout.pki, [camera])
+        Roles(authority).write_rights()
+        _check_written(layout, authority, camera, generation)
+    if broker is not None and canary is not None:
+        reload_broker(layout)
+        await_refusal(broker, authority, canary, within_s)
+        close_connection(broker, authority, camera, within_s)
     place = f"{broker[0]}:{broker[1]}" if broker is not None else None
     return Revocation(len(numbers), generation, place)
 
 
-def reload_broker(layout: Layout) -> tuple[str, int] | None:
-    """Have the mosquitto of this state folder read its lists again; where it listens, None when none runs."""
-    process = running(layout.folder, "mosquitto")
-    if process is None or not layout.secure:
+def _check_written(layout: Layout, authority: Authority, camera: CameraId, generation: int) -> None:
+    """Read every list again; StateError when one of them lacks the camera."""
+    numbers = set(serials(layout.pki, camera))
+    lists = {
+        layout.generations: accepted_generations(layout.generations).get(camera, 0) >= generation,
+        layout.pki / "revoked.json": numbers <= authority.revoked().keys(),
+        layout.pki / CRL_FILE: numbers <= authority.on_list(),
+        layout.pki / "refused": camera in refused(layout.pki),
+    }
+    rights = rights_file(layout.pki)
+    if rights.parent.is_dir():
+        copy = rights.with_name(CRL_FILE)
+        lists[rights] = f"user {camera}\ntopic deny #" in rights.read_text()
+        lists[copy] = copy.read_bytes() == (layout.pki / CRL_FILE).read_bytes()
+    for file, holds in lists.items():
+        if not holds:
+            raise StateError(f"{file}: expected {camera} as revoked, it is not. Run `pointillist revoke` again.")
+
+
+def running_broker(layout: Layout) -> tuple[str, int] | None:
+    """Return the address of the mosquitto of this state folder; None without one that uses certificates."""
+    if running(layout.folder, "mosquitto") is None or not layout.secure:
         return None
-    os.kill(process.pid, signal.SIGHUP)
     listen = json.loads((layout.folder / "roles.json").read_text())["mosquitto"]["listen"]
     host, _, port = str(listen).rpartition(":")
     return host, int(port)
+
+
+def reload_broker(layout: Layout) -> None:
+    """Have the mosquitto of this state folder, where one runs, read its lists again."""
+    process = running(layout.folder, "mosquitto")
+    if process is not None and layout.secure:
+        process.send(signal.SIGHUP)
 
 
 def _raise_generation(layout: Layout, camera: CameraId) -> int:
@@ -85,7 +111,19 @@ def _raise_generation(layout: Layout, camera: CameraId) -> int:
     return known[camera]
 
 
-def _until_refused(broker: tuple[str, int], authority: Authority, canary: Issued, within_s: float) -> None:
+def issue_canary(authority: Authority) -> Issued:
+    """Issue a brief certificate to be revoked with others: once a broker refuses it, the broker has read its lists."""
+    return authority.issue(CANARY, days=_BRIEF_DAYS)
+
+
+def close_connection(broker: tuple[str, int], authority: Authority, name: str, within_s: float) -> None:
+    """Close the connection of the client of that name, by a takeover with a brief certificate of the same name."""
+    with tempfile.TemporaryDirectory() as folder:
+        mqtt_refusal(*broker, within_s, _tls(Path(folder), authority, authority.issue(name, days=_BRIEF_DAYS)))
+
+
+def await_refusal(broker: tuple[str, int], authority: Authority, canary: Issued, within_s: float) -> None:
+    """Wait until the broker refuses a revoked certificate; BrokerError when it has not within `within_s` seconds."""
     end = time.monotonic() + within_s
     with tempfile.TemporaryDirectory() as folder:
         tls = _tls(Path(folder), authority, canary)
@@ -101,10 +139,6 @@ def _until_refused(broker: tuple[str, int], authority: Authority, canary: Issued
                     f"expected the broker at {host}:{port} to refuse what is revoked within {within_s:g} s"
                 )
             time.sleep(_LOOK_S)
-
-
-def _serial(issued: Issued) -> int:
-    return x509.load_pem_x509_certificate(issued.certificate.encode()).serial_number
 
 
 def _tls(folder: Path, authority: Authority, issued: Issued) -> Tls:

@@ -15,6 +15,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from infra.environment import Environment
+from infra.log_lines import readable_line
 from infra.observe import role_registry, serve
 from schemas.errors import ConfigError
 from schemas.runtime import trace
@@ -48,7 +49,7 @@ class _Lines:
 
 
 def configure_logs() -> None:
-    """One JSON line an event on stderr."""
+    """One line an event on stderr: JSON, or at a terminal in words."""
     logging.basicConfig(
         level=logging.WARNING, stream=sys.stderr, format="%(asctime)s %(name)s %(levelname)s %(message)s"
     )
@@ -58,7 +59,7 @@ def configure_logs() -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
+            readable_line if sys.stderr.isatty() else structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.WriteLoggerFactory(_Lines()),  # type: ignore[arg-type]  # all that it uses of a file

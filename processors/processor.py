@@ -26,6 +26,7 @@ from processors.results.verdicts import Outbox
 from processors.settings import ProcessorSettings
 from schemas.errors import OverQuota, OverSize, WireError
 from schemas.frame import is_key_frame
+from schemas.frame_size import over_size
 from schemas.keys import KeyRing
 from schemas.runtime import trace
 
@@ -122,10 +123,9 @@ class Processor:
 
     def _admit(self, taken: TakenFrame, now_s: float) -> bool:
         """Whether the frame has a size that is taken; such a frame goes on."""
-        most = self._settings.max_frame_pixels
-        if taken.shape.pixels > most:
-            size = f"{taken.shape.width}x{taken.shape.height}"
-            self._refuse_unseen([taken], "intake", OverSize(f"expected at most {most} pixels a frame, got {size}"))
+        most, shape = self._settings.max_frame_pixels, taken.shape
+        if shape.pixels > most:
+            self._refuse_unseen([taken], "intake", OverSize(over_size(shape.width, shape.height, most)))
             return False
         repeated = self.outbox.repeat(taken)
         if is_key_frame(taken.frame):

@@ -104,6 +104,8 @@ class Camera:
             link,
             instruments,
         )
+        if settings.motion is not None:
+            self.publisher.presence.longest_gap_s = settings.motion.heartbeat_s
         self._sealing = Sealing(key, self.spool, self._temporal, self.publisher.publish, instruments.coded)
         refused = self.spool.shed_signed_otherwise(key)
         if refused:
@@ -165,6 +167,11 @@ class Camera:
                 retry_s = min(2 * retry_s, _RETRY_S[1])
 
     @property
+    def sending(self) -> tuple[int, int, float]:
+        """Width and height of its last frame, 0 before the first, and frames a second, 0 for every frame."""
+        return self._size[1], self._size[0], self._control.rate
+
+    @property
     def calm(self) -> bool:
         """Whether `tick` has nothing to do but keep the connection alive and say how far this boot has come."""
         waits = self.spool.frames or self.ended or self.publisher.presence.degraded
@@ -214,6 +221,7 @@ class Camera:
         finally:
             reader.close()
         if over:
+            self.publisher.presence.end("its source has ended")
             self.finish()
 
     @property
@@ -231,6 +239,7 @@ class Camera:
         if schedule is None or schedule.holds(now):
             return
         self.resting, opens_s = True, schedule.opens_at(now)
+        self.publisher.presence.rest("hours", "outside the hours in which it sends")
         _log.info("camera_rests", camera=self.settings.camera_id, until_ms=opens_s and round(1000 * opens_s))
         try:
             while not schedule.holds(now):
@@ -238,6 +247,7 @@ class Camera:
                 now = time.time()
         finally:
             self.resting = False
+            self.publisher.presence.resume("hours")
 
     async def _capture_paced(self, reader: Reader, live: bool) -> bool | None:
         """Frame k at start + k / rate, whatever the broker does: the spool takes what it cannot.
@@ -299,8 +309,11 @@ class Camera:
 
     async def _stay_off(self, reader: Reader) -> None:
         while self._is_off():
+            if not self._control.enabled:
+                self.publisher.presence.rest("command", "paused by a command")
             reader.discard()
             await asyncio.sleep(_OFF_S)
+        self.publisher.presence.resume("command")
         reader.discard()
 
     async def _publish(self, reader: Reader, reading: Reading) -> None:

@@ -64,6 +64,8 @@ class FleetOutcome:
     frames_pending: int
     frames_shed: int
     frames_skipped: int
+    refused: str = ""
+    """Why frames of a camera were refused last; empty when none was."""
 
 
 async def run_fleet(
@@ -81,6 +83,7 @@ async def run_fleet(
     link: LinkSettings | None = None,
     mark: Path | None = None,
     again: bool = False,
+    patient: bool = False,
     tls: Mapping[CameraId, Tls] | None = None,
 ) -> FleetOutcome:
     """Run all cameras until their sources end, `ends_at_ms` (Unix time), `run_s` or `stop`; then drain the spools.
@@ -94,10 +97,11 @@ async def run_fleet(
 
     Raises `SecretError` without a key for each camera, `ConfigError` when a generator of an attack cannot be run,
     `StateError` when a spool is in use, and, at the very first start, `SourceError` when no camera has a source that
-    opens.
+    opens. A `patient` fleet tries sources that have an address again instead: its cameras are degraded meanwhile.
     """
     start = Start(mark or fleet_started(state), again=again)
     fleet = _Fleet(scenario.cameras(), scenario.faults, mqtt, state, keys, registry, health, link, start, tls)
+    fleet.patient = patient and any(camera.source.kind == "url" for camera in scenario.cameras())
     return await fleet.run(stop, ends_at_ms, drain_s, run_s)
 
 
@@ -155,13 +159,14 @@ class _Fleet:
         self._health = health
         self._link = link or link_of(len(settings), secure=tls is not None)
         self._start = start
+        self.patient = False
         self._instruments = Instruments.on(registry)
         DISK_FREE.on(registry).labels("spools").set_function(partial(free_bytes, spool_root(state)))
         at_once = CONNECTING if tls is None else SECURING
         self._broker = Broker(*mqtt, at_once=at_once, tls=tls, login=login)
         self._turns = Turns()
         self._cameras: list[Camera] = []
-        self._keeping = Keeping(self._cameras, self._instruments, health)
+        self._keeping = Keeping(self._cameras, self._instruments, health, logs_states=start.attached)
         self._red_team = RedTeam(fault.generator for fault in faults if fault.generator is not None)
 
     async def run(
@@ -222,7 +227,7 @@ class _Fleet:
         stopping = asyncio.create_task(stop.wait(), name="fleet-stop")
         running: set[asyncio.Task[None]] = set()
         try:
-            strict = started_ms is None or self._start.attached
+            strict = (started_ms is None or self._start.attached) and not self.patient
             opening = asyncio.create_task(self._open_sources(strict), name="fleet-sources")
             running.add(opening)
             await asyncio.wait({opening, stopping}, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
@@ -287,6 +292,7 @@ class _Fleet:
             frames_pending=sum(camera.spool.frames for camera in self._cameras),
             frames_shed=sum(len(ledger.shed) for ledger in ledgers),
             frames_skipped=sum(ledger.frames_skipped for ledger in ledgers),
+            refused=next((camera.publisher.refused for camera in self._cameras if camera.publisher.refused), ""),
         )
 
 

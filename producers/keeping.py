@@ -34,7 +34,11 @@ def state_of(camera: Camera) -> str:
 class Keeping:
     """Looks after `cameras`, of which some may come and go meanwhile; `run` until it is cancelled."""
 
-    def __init__(self, cameras: Sequence[Camera], instruments: Instruments, health: Health) -> None:
+    def __init__(
+        self, cameras: Sequence[Camera], instruments: Instruments, health: Health, *, logs_states: bool = False
+    ) -> None:
+        """With `logs_states`, each change of a camera's state is an event `camera_state`."""
+        self._logged: dict[str, tuple[str, str, tuple[int, int, float]]] | None = {} if logs_states else None
         self._cameras = cameras
         self._instruments = instruments
         self._health = health
@@ -83,9 +87,23 @@ class Keeping:
         states = {"online": 0, "offline": 0, "degraded": 0}
         for camera in self._cameras:
             states[state_of(camera)] += 1
+            if self._logged is not None:
+                self._log_state(camera, self._logged)
         for state, count in states.items():
             self._instruments.cameras.labels(state).set(count)
         self._instruments.spool_frames.set(sum(camera.spool.frames for camera in self._cameras))
         self._instruments.spool_bytes.set(sum(camera.spool.bytes for camera in self._cameras))
         oldest_s = max((camera.spool.oldest_age_s() for camera in self._cameras), default=0.0)
         self._instruments.spool_oldest_s.set(oldest_s)
+
+    def _log_state(self, camera: Camera, logged: dict[str, tuple[str, str, tuple[int, int, float]]]) -> None:
+        name, state = camera.settings.camera_id, state_of(camera)
+        width, height, rate = camera.sending
+        found = state, camera.trouble, (width, height, rate)
+        if logged.get(name) != found:
+            logged[name] = found
+            log = _log.info if state == "online" else _log.warning
+            log(
+                "camera_state", camera=name, state=state, detail=camera.trouble, width=width, height=height,
+                frames_per_second=rate,
+            )  # fmt: skip

@@ -16,6 +16,7 @@ from producers.publisher import WindowSettings
 from producers.redteam.generator_toml import RANDOM, find_generator, read_generator
 from producers.settings_file import first_problem, read_yaml
 from producers.sources.login import LoginPlace
+from producers.sources.placing import place_sources
 from producers.sources.settings import SourceSettings
 from producers.spool import SpoolLimits
 from schemas.errors import ConfigError
@@ -80,7 +81,7 @@ class CameraGroup(CameraOptions):
     """
 
     name: str = "cam-{index:02}"
-    """Without the site: a–z, 0–9, `_ . -`, at most 63. With `{index}` where there are several."""
+    """Without the site: a–z, 0–9, `_ . -`, at most 64 with it. With `{index}` where there are several."""
     count: int = Field(default=1, ge=1, le=100_000)
     """How many cameras."""
     first: int = Field(default=0, ge=0, le=10**9)
@@ -160,7 +161,9 @@ class Scenario(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     site: str
-    """The first half of every camera's name, `site/camera`: a–z, 0–9, `_ . -`, at most 63."""
+    """The first half of every camera's name, `site/camera`: a–z, 0–9, `_ . -`, at most 64 in all."""
+    bundle: str | None = None
+    """The bundle that `up` serves with this scenario, unless `--bundle` names another: a folder or a shipped name."""
     defaults: CameraOptions = Field(default_factory=CameraOptions)
     """What holds for every camera that does not say it itself: any key of a camera but `name`, `count` and `first`. A
     key of a camera replaces this one as a whole."""
@@ -239,8 +242,11 @@ def load_scenario(path: Path) -> Scenario:
 
 
 def read_scenario(path: Path) -> Any:
-    """What a scenario file says, unchecked; `ConfigError` when it cannot be read or is not YAML."""
-    return read_yaml(path, "the scenario")
+    """The content of a scenario file, unchecked, with its paths placed in its folder.
+
+    Raises `ConfigError` when it cannot be read or is not YAML.
+    """
+    return place_sources(read_yaml(path, "the scenario"), path.resolve().parent)
 
 
 def parse_scenario(values: Any, origin: str = "scenario") -> Scenario:
@@ -256,12 +262,13 @@ def parse_scenario(values: Any, origin: str = "scenario") -> Scenario:
 
 
 def addressed(source: SourceSettings, index: int) -> SourceSettings:
-    """A source of a group as its camera `index` has it: `{index}` and `${VARIABLE}` stand for something in an address.
+    """The source of camera `index` of a group: `{index}` is replaced in a file, and `${VARIABLE}` too in an address.
 
     Raises `ConfigError` for a variable that the environment does not have.
     """
     if source.address is None:
-        return source
+        file = source.file and Path(numbered(str(source.file), index))
+        return source if file == source.file else source.model_copy(update={"file": file})
     said = source.address.get_secret_value()
     text = _VARIABLE.sub(lambda found: _variable(found[1]), numbered(said, index))
     return source if text == said else source.model_copy(update={"address": SecretStr(text)})

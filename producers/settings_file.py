@@ -33,7 +33,7 @@ def first_problem(error: ValidationError, root: type[BaseModel], models: Mapping
     `root` is the model of the whole file, `models` those of its keys: an unknown key is answered with what they know.
     """
     problem = error.errors(include_url=False)[0]
-    place = ".".join(_shown(part) for part in problem["loc"])
+    place = ".".join(shown(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         parents = [str(part) for part in problem["loc"][:-1] if isinstance(part, str)]
         model = models.get(parents[-1], root) if parents else root
@@ -46,10 +46,10 @@ def first_problem(error: ValidationError, root: type[BaseModel], models: Mapping
     # The address of a source may hold a password.
     if "source" in problem["loc"] or not isinstance(value, str | int | float | None):
         return f"{place}: {message}" + ("" if problem["type"] == "value_error" else f", got {type(value).__name__}")
-    return f"{place}: {message}, got {_shown(value)!r}"
+    return f"{place}: {message}, got {shown(value)!r}"
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
     """A key or value as a message may repeat it: an address is not, wherever it was written by mistake."""
     text = str(value)
     return text[:80] if "://" not in text else "an address"

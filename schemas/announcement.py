@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Final, TypeVar
 
@@ -30,6 +31,8 @@ def check_announcement(said: Meta | Status) -> None:
         )
     if isinstance(said, Meta):
         _check_meta(said)
+    elif not 0 <= said.longest_gap_s < math.inf:
+        raise Malformed(f"longest_gap_s: expected 0 or more seconds, got {said.longest_gap_s}")
 
 
 def _check_meta(meta: Meta) -> None:

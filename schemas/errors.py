@@ -17,6 +17,7 @@
     │   ├── BadSize               frame sides, channels or message size out of bounds
     │   ├── OverSize              a frame has more pixels than this fleet's cameras have
     │   ├── OverQuota             a camera has more waiting than it may while others need the device
+    │   ├── TooManyBoots          a camera has started more often than any camera does
     │   ├── BadPixels             the pixel data does not decode to what the header announces
     │   └── NoKeyFrame            the key frame that it names is not there
     └── StageError                a stage failed on frames that were well formed
@@ -126,6 +127,12 @@ class OverQuota(WireError):  # noqa: N818
     """A camera has more waiting than it may while others need the device."""
 
     reason: ClassVar[str] = "over_quota"
+
+
+class TooManyBoots(WireError):  # noqa: N818
+    """A camera has started more often than any camera does."""
+
+    reason: ClassVar[str] = "too_many_boots"
 
 
 class BadPixels(WireError):  # noqa: N818

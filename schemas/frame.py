@@ -34,6 +34,7 @@ from schemas.pointillist_pb2 import (
     Ledger,
     Meta,
     ProbeRequest,
+    Refusal,
     Status,
 )
 
@@ -50,13 +51,14 @@ _PIXELS_FIELD: Final = 14 << 3 | 2
 _FIXED_BYTES: Final = {1: 8, 5: 4}
 """Of protobuf's wire types."""
 
-Signed = TypeVar("Signed", Confirm, Ledger, Command, KeyRequest, ProbeRequest, Meta, Status)
+Signed = TypeVar("Signed", Confirm, Ledger, Command, KeyRequest, ProbeRequest, Refusal, Meta, Status)
 _PURPOSES: Final[dict[type[Message], Purpose]] = {
     Confirm: Purpose.CONFIRM,
     Ledger: Purpose.LEDGER,
     Command: Purpose.COMMAND,
     KeyRequest: Purpose.KEY_REQUEST,
     ProbeRequest: Purpose.PROBE_REQUEST,
+    Refusal: Purpose.REFUSAL,
     Meta: Purpose.META,
     Status: Purpose.STATUS,
 }
@@ -310,7 +312,7 @@ def decode_picture(key: CameraKey, frame: Frame, key_picture: KeyPicture | None 
 
 
 def sign_message(
-    key: CameraKey, message: Confirm | Ledger | Command | KeyRequest | ProbeRequest | Meta | Status
+    key: CameraKey, message: Confirm | Ledger | Command | KeyRequest | ProbeRequest | Refusal | Meta | Status
 ) -> bytes:
     """Serialise and sign a control message under `key`."""
     message.key_generation = key.generation

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple, NewType
+from typing import Final, NamedTuple, NewType
 
 from schemas.errors import ConfigError, Malformed
 
 CameraId = NewType("CameraId", str)
 """`site/camera`, taken from the topic only."""
 
+DEFAULT_SITE: Final = "local"
+"""The site of the cameras that `pointillist up` makes, and of a camera that is named without one."""
+
 _NAME = r"[a-z0-9][a-z0-9_.-]{0,62}"
-_CAMERA_ID = re.compile(f"{_NAME}/{_NAME}")
+CAMERA_ID_CHARACTERS: Final = 64
+"""The longest `site/camera`: it is the common name of the camera's certificate, which X.509 bounds (RFC 5280, A.1)."""
+_CAMERA_ID = re.compile(rf"(?=.{{3,{CAMERA_ID_CHARACTERS}}}\Z){_NAME}/{_NAME}")
 
 BOOT_ID_LIMIT = 2**63
 """Boot ids are below it, so that a database's signed 64-bit integer holds them."""
@@ -33,9 +38,15 @@ def camera_id(text: str) -> CameraId:
     """Check a name that a person typed; `ConfigError` says the form."""
     if not _CAMERA_ID.fullmatch(text):
         raise ConfigError(
-            f"a camera is named site/camera, of a-z 0-9 _ . - with at most 63 characters each; got {text!r}"
+            f"camera: expected site/camera of a-z 0-9 _ . -, at most {CAMERA_ID_CHARACTERS} characters in all, got "
+            f"{text[:140]!r}. Use a shorter site or name."
         )
     return CameraId(text)
+
+
+def camera_at(name: str, site: str = DEFAULT_SITE) -> CameraId:
+    """Check a typed name whose site may be missing. Raises ConfigError with the expected form."""
+    return camera_id(name if "/" in name else f"{site}/{name}")
 
 
 def camera_id_on_wire(text: str) -> CameraId:

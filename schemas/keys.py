@@ -217,6 +217,11 @@ class KeyRing:
         for camera_id, generation in [key for key in self._keys if key[1] < lowest.get(key[0], 0)]:
             del self._keys[camera_id, generation]
 
+    @property
+    def accepted_from(self) -> Mapping[str, int]:
+        """The lowest accepted generation of each camera for which an earlier one was revoked."""
+        return self._accepted_from
+
     def every_generation(self) -> KeyRing:
         """The same keys, revoked ones included: for what was signed and taken before."""
         ring = copy(self)

@@ -27,6 +27,12 @@ MAX_MESSAGE_BYTES: Final = 15 * 2**20
 """Of one MQTT payload or Kafka record value."""
 MAX_CONTROL_BYTES: Final = 256 * 1024
 """Of a ledger, confirmation or command: parsed, one of empty ranges takes 20 times as much."""
+MAX_SHED_RANGES: Final = 64
+"""Of a ledger. Above it a spool joins the ranges between which no frame waits any more."""
+MAX_LEDGER_BYTES: Final = 4096
+"""Of a signed ledger with that many ranges: each takes 22 bytes at most, all else less than 200."""
+MAX_BOOT_FRAMES: Final = MAX_FRAMES_PER_SECOND * 10 * 366 * 86_400
+"""Frames of one boot: ten years at the highest rate."""
 PLAIN_MESSAGE_BYTES: Final = 64 * 1024
 """A frame message above it shows that it is mostly pixels before it is parsed."""
 MAX_BROKER_BYTES: Final = 16 * 2**20

@@ -155,8 +155,8 @@ BRIDGE_CONFIRMATIONS = Metric(Counter, "pointillist_bridge_confirmations_total",
 BRIDGE_OVER_QUOTA = Metric(
     Counter,
     "pointillist_bridge_over_quota_messages_total",
-    "Messages that the bridge did not take because their camera sent more than its quota; those of cameras beyond the "
-    "first 200 count under the camera_id `other`",
+    "Messages that the bridge did not take because their camera was over its quota of messages, bytes or boots, or had "
+    "too much in Kafka that is not done; those of cameras beyond the first 200 count under the camera_id `other`",
     ("camera_id",),
 )
 BRIDGE_HELD_BACK = Metric(
@@ -313,8 +313,14 @@ STORE_BYTES = Metric(
 PAGE_VISITS = Metric(
     Counter,
     "pointillist_page_visits_total",
-    "The pages: requests answered and, of others, connections ended: crowded by too many, late with a request, "
-    "misdirected to a host that they are not served as (answered too)",
+    "The pages: requests answered, and connections ended by the server: crowded by too many, late with a request, slow "
+    "to read, oversize after an answer; misdirected counts requests for a foreign host (answered too)",
+    ("outcome",),
+)
+CONSOLE_LOGINS = Metric(
+    Counter,
+    "pointillist_console_logins_total",
+    "Logins at the console, by outcome: accepted, wrong (password), refused (too many attempts), logout",
     ("outcome",),
 )
 DATABASES_SET_ASIDE = Metric(
@@ -347,7 +353,8 @@ CAMERA_EVIDENCE = Metric(
 CAMERA_IMPAIRED = Metric(
     Gauge,
     "pointillist_camera_impaired",
-    "1 while a camera that has sent frames is, by state: offline, degraded, silent; at most 200 cameras",
+    "1 while a camera is in a state that somebody has to look at: alert, offline, silent, refused, degraded, black, "
+    "frozen, blurred; at most 200 cameras",
     ("camera_id", "state"),
 )
 CAMERA_PROBE_SHARE = Metric(

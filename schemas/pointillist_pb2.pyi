@@ -19,6 +19,8 @@ class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ONLINE: _ClassVar[State]
     OFFLINE: _ClassVar[State]
     DEGRADED: _ClassVar[State]
+    PAUSED: _ClassVar[State]
+    ENDED: _ClassVar[State]
 
 class StripOutcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -32,6 +34,8 @@ UNKNOWN: State
 ONLINE: State
 OFFLINE: State
 DEGRADED: State
+PAUSED: State
+ENDED: State
 NOT_PROBED: StripOutcome
 CHECKED: StripOutcome
 SHED: StripOutcome
@@ -187,12 +191,13 @@ class Meta(_message.Message):
     def __init__(self, install_id: _Optional[str] = ..., boot_id: _Optional[int] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., channels: _Optional[int] = ..., frames_per_second: _Optional[float] = ..., dropped_per_block: _Optional[int] = ..., probe_share: _Optional[float] = ..., profile: _Optional[_Union[Profile, str]] = ..., source: _Optional[str] = ..., software: _Optional[str] = ..., key_generation: _Optional[int] = ..., turn: _Optional[_Union[Turn, _Mapping]] = ..., told: _Optional[_Union[Told, _Mapping]] = ..., tag: _Optional[int] = ...) -> None: ...
 
 class Status(_message.Message):
-    __slots__ = ("state", "install_id", "boot_id", "detail", "turn", "key_generation", "tag")
+    __slots__ = ("state", "install_id", "boot_id", "detail", "turn", "longest_gap_s", "key_generation", "tag")
     STATE_FIELD_NUMBER: _ClassVar[int]
     INSTALL_ID_FIELD_NUMBER: _ClassVar[int]
     BOOT_ID_FIELD_NUMBER: _ClassVar[int]
     DETAIL_FIELD_NUMBER: _ClassVar[int]
     TURN_FIELD_NUMBER: _ClassVar[int]
+    LONGEST_GAP_S_FIELD_NUMBER: _ClassVar[int]
     KEY_GENERATION_FIELD_NUMBER: _ClassVar[int]
     TAG_FIELD_NUMBER: _ClassVar[int]
     state: State
@@ -200,9 +205,10 @@ class Status(_message.Message):
     boot_id: int
     detail: str
     turn: Turn
+    longest_gap_s: float
     key_generation: int
     tag: int
-    def __init__(self, state: _Optional[_Union[State, str]] = ..., install_id: _Optional[str] = ..., boot_id: _Optional[int] = ..., detail: _Optional[str] = ..., turn: _Optional[_Union[Turn, _Mapping]] = ..., key_generation: _Optional[int] = ..., tag: _Optional[int] = ...) -> None: ...
+    def __init__(self, state: _Optional[_Union[State, str]] = ..., install_id: _Optional[str] = ..., boot_id: _Optional[int] = ..., detail: _Optional[str] = ..., turn: _Optional[_Union[Turn, _Mapping]] = ..., longest_gap_s: _Optional[float] = ..., key_generation: _Optional[int] = ..., tag: _Optional[int] = ...) -> None: ...
 
 class KeyRequest(_message.Message):
     __slots__ = ("boot_id", "seq", "key_generation", "tag")
@@ -215,6 +221,24 @@ class KeyRequest(_message.Message):
     key_generation: int
     tag: int
     def __init__(self, boot_id: _Optional[int] = ..., seq: _Optional[int] = ..., key_generation: _Optional[int] = ..., tag: _Optional[int] = ...) -> None: ...
+
+class Refusal(_message.Message):
+    __slots__ = ("boot_id", "seq", "reason", "detail", "refused_ms", "key_generation", "tag")
+    BOOT_ID_FIELD_NUMBER: _ClassVar[int]
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_MS_FIELD_NUMBER: _ClassVar[int]
+    KEY_GENERATION_FIELD_NUMBER: _ClassVar[int]
+    TAG_FIELD_NUMBER: _ClassVar[int]
+    boot_id: int
+    seq: int
+    reason: str
+    detail: str
+    refused_ms: int
+    key_generation: int
+    tag: int
+    def __init__(self, boot_id: _Optional[int] = ..., seq: _Optional[int] = ..., reason: _Optional[str] = ..., detail: _Optional[str] = ..., refused_ms: _Optional[int] = ..., key_generation: _Optional[int] = ..., tag: _Optional[int] = ...) -> None: ...
 
 class Command(_message.Message):
     __slots__ = ("issued_ms", "dropped_per_block", "probe_share", "profile", "enabled", "reset", "frames_per_second", "key_generation", "tag")
@@ -251,7 +275,7 @@ class ProbeRequest(_message.Message):
     def __init__(self, issued_ms: _Optional[int] = ..., probe_share: _Optional[float] = ..., key_generation: _Optional[int] = ..., tag: _Optional[int] = ...) -> None: ...
 
 class Verdict(_message.Message):
-    __slots__ = ("boot_id", "seq", "captured_ms", "processed_ms", "class_id", "class_name", "confidence", "model_id", "policy", "truth", "width", "height", "channels", "dropped_per_block", "profile", "frame_bytes", "pixel_bytes", "strip", "entropy_bits", "threshold_bits", "flagged", "preview", "evidence", "composed", "whole", "as_sent", "tag")
+    __slots__ = ("boot_id", "seq", "captured_ms", "processed_ms", "class_id", "class_name", "confidence", "model_id", "policy", "truth", "width", "height", "channels", "dropped_per_block", "profile", "frame_bytes", "pixel_bytes", "strip", "entropy_bits", "threshold_bits", "flagged", "preview", "evidence", "composed", "whole", "as_sent", "changed", "tag")
     BOOT_ID_FIELD_NUMBER: _ClassVar[int]
     SEQ_FIELD_NUMBER: _ClassVar[int]
     CAPTURED_MS_FIELD_NUMBER: _ClassVar[int]
@@ -278,6 +302,7 @@ class Verdict(_message.Message):
     COMPOSED_FIELD_NUMBER: _ClassVar[int]
     WHOLE_FIELD_NUMBER: _ClassVar[int]
     AS_SENT_FIELD_NUMBER: _ClassVar[int]
+    CHANGED_FIELD_NUMBER: _ClassVar[int]
     TAG_FIELD_NUMBER: _ClassVar[int]
     boot_id: int
     seq: int
@@ -305,8 +330,9 @@ class Verdict(_message.Message):
     composed: bool
     whole: bool
     as_sent: bytes
+    changed: float
     tag: int
-    def __init__(self, boot_id: _Optional[int] = ..., seq: _Optional[int] = ..., captured_ms: _Optional[int] = ..., processed_ms: _Optional[int] = ..., class_id: _Optional[int] = ..., class_name: _Optional[str] = ..., confidence: _Optional[float] = ..., model_id: _Optional[str] = ..., policy: _Optional[str] = ..., truth: _Optional[int] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., channels: _Optional[int] = ..., dropped_per_block: _Optional[int] = ..., profile: _Optional[_Union[Profile, str]] = ..., frame_bytes: _Optional[int] = ..., pixel_bytes: _Optional[int] = ..., strip: _Optional[_Union[StripOutcome, str]] = ..., entropy_bits: _Optional[float] = ..., threshold_bits: _Optional[float] = ..., flagged: _Optional[bool] = ..., preview: _Optional[bytes] = ..., evidence: _Optional[bytes] = ..., composed: _Optional[bool] = ..., whole: _Optional[bool] = ..., as_sent: _Optional[bytes] = ..., tag: _Optional[int] = ...) -> None: ...
+    def __init__(self, boot_id: _Optional[int] = ..., seq: _Optional[int] = ..., captured_ms: _Optional[int] = ..., processed_ms: _Optional[int] = ..., class_id: _Optional[int] = ..., class_name: _Optional[str] = ..., confidence: _Optional[float] = ..., model_id: _Optional[str] = ..., policy: _Optional[str] = ..., truth: _Optional[int] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., channels: _Optional[int] = ..., dropped_per_block: _Optional[int] = ..., profile: _Optional[_Union[Profile, str]] = ..., frame_bytes: _Optional[int] = ..., pixel_bytes: _Optional[int] = ..., strip: _Optional[_Union[StripOutcome, str]] = ..., entropy_bits: _Optional[float] = ..., threshold_bits: _Optional[float] = ..., flagged: _Optional[bool] = ..., preview: _Optional[bytes] = ..., evidence: _Optional[bytes] = ..., composed: _Optional[bool] = ..., whole: _Optional[bool] = ..., as_sent: _Optional[bytes] = ..., changed: _Optional[float] = ..., tag: _Optional[int] = ...) -> None: ...
 
 class Alert(_message.Message):
     __slots__ = ("alert_id", "camera_id", "kind", "raised_ms", "boot_id", "frames", "checked", "flagged", "mean_entropy_bits", "threshold_bits", "thumbnail", "baseline_bits", "evidence_octaves", "whole", "class_id", "tag")

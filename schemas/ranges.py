@@ -56,6 +56,23 @@ class RangeSet:
         self._firsts[low:high] = [r[0] for r in left]
         self._lasts[low:high] = [r[1] for r in left]
 
+    def join_nearest(self, count: int, below: int) -> None:
+        """Add numbers until at most `count` ranges are left, as few as can be; none of them is `below` or more.
+
+        More ranges may be left where they lie above.
+        """
+        while len(self._firsts) > count:
+            gaps = [
+                (self._firsts[place + 1] - self._lasts[place], place)
+                for place in range(len(self._firsts) - 1)
+                if self._firsts[place + 1] <= below
+            ]
+            if not gaps:
+                return
+            _, place = min(gaps)
+            self._lasts[place : place + 2] = [self._lasts[place + 1]]
+            del self._firsts[place + 1]
+
     def update(self, other: RangeSet) -> None:
         """Add all of another set."""
         for first, last in other.ranges():

@@ -30,6 +30,7 @@ class Purpose(Enum):
     COMMAND = b"pl-command"
     KEY_REQUEST = b"pl-key-request"
     PROBE_REQUEST = b"pl-probe-req"
+    REFUSAL = b"pl-refusal"
     META = b"pl-meta"
     STATUS = b"pl-status"
     VERDICT = b"pl-verdict"

@@ -30,6 +30,8 @@ class Channel(StrEnum):
     """A `ProbeRequest`, to the camera; retained."""
     KEY_REQUEST = "cmd/key"
     """A `KeyRequest`, to the camera."""
+    REFUSAL = "cmd/refused"
+    """A `Refusal`, to the camera."""
 
 
 def mqtt_topic(camera_id: CameraId, channel: Channel) -> str:
@@ -86,7 +88,7 @@ class KafkaTopic(StrEnum):
     FRAMES = "pointillist.frames.v1"
     """`Frame`, as the camera has signed it: from bridges to processors."""
     EVENTS = "pointillist.events.v1"
-    """`Ledger`, `Meta` and `Status` of cameras, `KeyRequest` and `ProbeRequest` to them; `ce_type` says which."""
+    """`Ledger`, `Meta`, `Status` of cameras; `KeyRequest`, `ProbeRequest`, `Refusal` to them; `ce_type` says which."""
     VERDICTS = "pointillist.verdicts.v1"
     """`Verdict`: from processors to recorder and console."""
     ALERTS = "pointillist.alerts.v1"

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import Any, Final
 from benchmarks.attacks.outcome import Outcome
 from benchmarks.system import RunningSystem, audit
 from infra.layout import Layout
+from infra.up.system_state import CameraState, camera_states
 from schemas.identity import CameraId
 
 CAMERA: Final = CameraId("device/door")
@@ -29,18 +28,18 @@ def attack(folder: Path) -> Outcome:
     in_1970 = 3600 - time.time()
     with RunningSystem(state, "--cameras", 2, "--drain", 60) as system:
         system.await_role("fleet")  # which is started last
-        recorder = system.roles()["recorder"]["listen"]
+        layout = Layout(state.resolve())
         with _device(system, offset, in_1970):
-            _await(recorder, "online")
+            _await(layout, "online")
             system.send("bridge", signal.SIGSTOP)
             time.sleep(OUTAGE_S / 2)
             _set(offset, 0.0)
             time.sleep(OUTAGE_S / 2)
             system.send("bridge", signal.SIGCONT)
-            _await(recorder, "online")
-            seen = _watch(recorder, 5.0)
+            _await(layout, "online")
+            seen = _watch(layout, 5.0)
             _set(offset, -3600.0)
-            seen_after = _watch(recorder, 25.0)
+            seen_after = _watch(layout, 25.0)
         system.process.send_signal(signal.SIGINT)
         system.wait(180)
     _, found = audit(state)
@@ -87,26 +86,25 @@ def _set(offset: Path, seconds: float) -> None:
     fresh.replace(offset)
 
 
-def _look(pages: str) -> dict[str, Any]:
-    with urllib.request.urlopen(f"http://{pages}/cameras", timeout=10) as answer:
-        cameras = json.load(answer)
-    return next((camera for camera in cameras if camera["camera"] == CAMERA), {"status": "", "age_s": None})
+def _look(layout: Layout) -> CameraState | None:
+    return next((camera for camera in camera_states(layout) if camera.name == CAMERA), None)
 
 
-def _await(pages: str, status: str, deadline_s: float = 60.0) -> None:
+def _await(layout: Layout, state: str, deadline_s: float = 60.0) -> None:
     end = time.monotonic() + deadline_s
-    while _look(pages)["status"] != status:
+    while (found := _look(layout)) is None or found.state != state:
         if time.monotonic() > end:
-            raise TimeoutError(f"expected {CAMERA} to be {status} within {deadline_s:g} s, it is {_look(pages)}")
+            raise TimeoutError(f"expected {CAMERA} to be {state} within {deadline_s:g} s, it is {found}")
         time.sleep(0.2)
 
 
-def _watch(pages: str, seconds: float) -> dict[str, Any]:
-    """What the page says of the camera for so long."""
+def _watch(layout: Layout, seconds: float) -> dict[str, Any]:
+    """Count the states of the camera over some seconds, as `pointillist cameras` has them."""
     looks = []
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        looks.append(_look(pages))
+        looks.append(_look(layout))
         time.sleep(0.25)
-    silent = sum(look["status"] == "silent" for look in looks)
-    return {"looks": len(looks), "silent": silent, "longest_age_s": max(look["age_s"] or 0.0 for look in looks)}
+    silent = sum(look is not None and look.state == "silent" for look in looks)
+    ages_s = [look.age_s or 0.0 for look in looks if look is not None]
+    return {"looks": len(looks), "silent": silent, "longest_age_s": max(ages_s, default=0.0)}

@@ -1,13 +1,10 @@
-"""A crowd of half-open requests at the recorder's pages and at its metrics, while frames are recorded."""
+"""A crowd of half-open requests at the console's pages and at the recorder's metrics, while frames are recorded."""
 
 from __future__ import annotations
 
 import contextlib
 import resource
-import select
 import signal
-import socket
-import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -15,6 +12,7 @@ from pathlib import Path
 
 from benchmarks.attacks.outcome import Outcome
 from benchmarks.attacks.recording import recording_p99_s
+from benchmarks.floods.crowd import Address, Crowd, Habit
 from benchmarks.system import RunningSystem, audit
 from consumers.database.queries import open_records
 from infra.layout import Layout
@@ -24,7 +22,9 @@ QUIET_S = 20.0
 SIEGE_S = 30.0
 DESCRIPTORS = 1_024
 """What a process may open by default: nothing here helps itself to more."""
-Address = tuple[str, int]
+PER_SECOND = 500.0
+"""Connections that each crowd opens in a second, at most."""
+HALF = Habit((b"GET /cameras HTTP/1.1\r\nHost: 127.0.0.1\r\n",))
 
 
 @contextlib.contextmanager
@@ -38,50 +38,13 @@ def descriptors(count: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(4 * CROWD, before[1]), before[1]))
 
 
-class Crowd:
-    """Keeps so many connections open, each with half a request; what is closed is opened again."""
-
-    def __init__(self, address: Address, count: int) -> None:
-        self.opened = 0
-        self._address = address
-        self._count = count
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._besiege, name="crowd")
-        self._thread.start()
-
-    def _besiege(self) -> None:
-        held: dict[int, socket.socket] = {}
-        looking = select.poll()
-        while not self._stop.is_set():
-            for _ in range(min(50, self._count - len(held))):
-                try:
-                    half = socket.create_connection(self._address, timeout=1)
-                except OSError:
-                    continue
-                with contextlib.suppress(OSError):  # closed already, for the next one
-                    half.sendall(b"GET /cameras HTTP/1.1\r\nHost: 127.0.0.1\r\n")
-                held[half.fileno()] = half
-                looking.register(half, select.POLLIN)
-                self.opened += 1
-            for number, _ in looking.poll(100):
-                looking.unregister(number)
-                held.pop(number).close()
-        for half in held.values():
-            half.close()
-
-    def close(self) -> None:
-        """Go away."""
-        self._stop.set()
-        self._thread.join()
-
-
 def visit(address: Address, seconds: float) -> tuple[list[float], int]:
     """Ask for the cameras twice a second; how long the answers took, and how many requests had none."""
     took, failed = [], 0
     end = time.monotonic() + seconds
     while (begun := time.monotonic()) < end:
         try:
-            with urllib.request.urlopen(f"http://{address[0]}:{address[1]}/cameras", timeout=10) as answer:
+            with urllib.request.urlopen(f"http://{address[0]}:{address[1]}/api/v1/cameras", timeout=10) as answer:
                 answer.read()
             took.append(time.monotonic() - begun)
         except OSError:
@@ -99,11 +62,11 @@ def attack(folder: Path) -> Outcome:
         system.await_role("fleet")
         time.sleep(8)
         begun_ms = time.time_ns() // 10**6
-        recorder = system.roles()["recorder"]
-        pages, metrics = (_address(recorder[name]) for name in ("listen", "metrics"))
+        roles = system.roles()
+        pages, metrics = _address(roles["console"]["listen"]), _address(roles["recorder"]["metrics"])
         visit(pages, QUIET_S)
         siege_ms = time.time_ns() // 10**6
-        crowds = [Crowd(pages, CROWD), Crowd(metrics, CROWD)]
+        crowds = [Crowd(address, HALF, held=CROWD, per_second=PER_SECOND) for address in (pages, metrics)]
         took, failed = visit(pages, SIEGE_S)
         ended_ms = time.time_ns() // 10**6
         for crowd in crowds:

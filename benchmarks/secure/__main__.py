@@ -1,8 +1,9 @@
 """What TLS, certificates and rights cost: `python -m benchmarks.secure [--out docs/results/secure]`.
 
 `secure N` and `plain N` are `pointillist up` as fast as it goes, by default and with `--plain`, in turn: frames a
-second, and CPU time of each process on a frame. `revocation` revokes a camera of a running system. `crowd` has cameras
-connect at once. Each cell is written when it is measured, and not measured again without `--again`.
+second, and CPU time of each process on a frame. `revocation` revokes a camera of a running system. `race` revokes a
+thousand cameras by eight processes at once. `crowd` has cameras connect at once. Each cell is written when it is
+measured, and not measured again without `--again`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from benchmarks.pipeline import whole_pipeline
 from benchmarks.secure.crowd import crowd
 from benchmarks.secure.page import markdown
 from benchmarks.secure.revocation import revocation
+from benchmarks.secure.revocation_race import race
 from infra.up.settings import UpSettings, bundle_folder
 from schemas.runtime.atomic_file import replacing
 
@@ -30,7 +32,7 @@ def cells(rounds: int, cameras: int, seconds: float, in_crowd: int) -> dict[str,
     for number in range(1, rounds + 1):
         found[f"secure {number}"] = lambda: whole_pipeline(bundle, cameras, seconds)
         found[f"plain {number}"] = lambda: whole_pipeline(bundle, cameras, seconds, "--plain")
-    return found | {"revocation": revocation, "crowd": lambda: crowd(in_crowd)}
+    return found | {"revocation": revocation, "race": race, "crowd": lambda: crowd(in_crowd)}
 
 
 def main() -> None:

@@ -38,6 +38,10 @@ def markdown(done: dict[str, Any]) -> str:
         every = ", ".join(f"{value:.2f}" for value in found["all_revoked_s"])
         lines.append(f"| s from `revoke` to the last accepted frame | {found['revoked_s']:.2f} | {every} |")
         lines.append(f"| s that `revoke` took then | {found['command_s']:.2f} | |")
+    if found := done.get("race"):
+        what = f"{found['revoked']:,} revocations by {found['processes']} processes at once: missing anywhere"
+        lines.append(f"| {what} | {found['missing']['anywhere']} | |")
+        lines.append(f"| s that they took | {found['seconds']:.1f} | |")
     if found := done.get("crowd"):
         lines.append(
             f"| s until {found['cameras']} cameras that connect at once are online | {found['online_s']:.1f} | |"

@@ -12,20 +12,26 @@ from __future__ import annotations
 import heapq
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Final
 
 from consumers.board.camera import Camera, Described, follows
+from consumers.cameras.saved import SavedState
+from consumers.cameras.state import State
 from consumers.evidence.probe_plan import Seen
 from consumers.settings import RecorderSettings
 from consumers.store import Written
 from schemas.limits import CAMERAS_AT_HAND
-from schemas.pointillist_pb2 import OFFLINE
+from schemas.pointillist_pb2 import ENDED, OFFLINE, PAUSED
 
 MAX_CAMERAS: Final = CAMERAS_AT_HAND
 _GONE_REMEMBERED: Final = 1_000
 """Cameras of which a page is told that they are no longer shown; one that is farther behind begins anew."""
+_SENDING: Final = frozenset(State) - {State.OFFLINE, State.SILENT, State.REVOKED}
+"""States in which a camera may be asked for probes while its frames come."""
+_STOPPED: Final = (OFFLINE, PAUSED, ENDED)
+"""Reported states that a later frame proves to be outdated."""
 
 
 def monotonic_ms() -> int:
@@ -55,6 +61,12 @@ class Board:
         self._stirred: set[str] = set()
         self._unsaved: OrderedDict[str, int] = OrderedDict()
         """Cameras that changed since they were saved, with the first time of recording of what is not saved."""
+        self._unjudged: set[str] = set()
+        """Cameras of which something changed since they were judged."""
+        self._faulty: dict[str, State] = {}
+        """Cameras in a state that somebody has to look at."""
+        self._unseen: OrderedDict[str, bytes] = OrderedDict()
+        """The newest preview of each camera that nobody has looked at."""
         self._taken_ms = 0
         """When what was taken last was recorded."""
         self._previews: OrderedDict[str, tuple[int, int, bytes]] = OrderedDict()
@@ -71,6 +83,8 @@ class Board:
                 self._sends(camera, clock_ms)
             if camera.status is not None:
                 camera.said_ms = clock_ms - max(0, now_ms - camera.status.state_ms)
+            if camera.judged is not None:
+                camera.health.restore(camera.judged.state, clock_ms)
             self._touch(camera)
         self.version += 1
 
@@ -93,9 +107,12 @@ class Board:
         for name, camera in touched.items():
             self._heard[name] = camera
             self._heard.move_to_end(name)
-            if not camera.sending or (camera.status is not None and camera.status.state == OFFLINE):
+            if not camera.sending or (camera.status is not None and camera.status.state in _STOPPED):
                 self._sends(camera, now_ms)
             self._touch(camera)
+        for (name, _, _), verdict in written.verdicts.items():
+            if verdict.HasField("changed") and name in touched:
+                touched[name].health.compare(verdict.changed, now_ms)
         shown = [key for key, verdict in written.verdicts.items() if verdict.preview]
         for key in shown and {row[:3] for row in written.rows}.intersection(shown):
             self._keep_preview(*key, written.verdicts[key].preview)
@@ -108,6 +125,10 @@ class Board:
                 self._sends(camera, now_ms)
             self._touch(camera)
             self._stirred.add(status.camera)
+        for name, refusal in written.refusals:
+            camera = self._camera(name)
+            camera.refuse(refusal, now_ms)
+            self._touch(camera)
         self.take_evidence(written)
         self._make_room()
 
@@ -126,6 +147,7 @@ class Board:
 
     def _touch(self, camera: Camera) -> None:
         camera.version = self.version
+        self._unjudged.add(camera.name)
         self._changed[camera.name] = camera
         self._changed.move_to_end(camera.name)
 
@@ -157,6 +179,59 @@ class Board:
             camera.sending = False
             self._stirred.add(name)
             self._touch(camera)
+
+    def revoke(self, accepted_from: Mapping[str, int]) -> None:
+        """Note whose announced key generation is below the lowest accepted one, or is not any more."""
+        for name, lowest in accepted_from.items():
+            camera = self._cameras.get(name)
+            if camera is None or camera.meta is None:
+                continue
+            is_revoked = camera.meta.key_generation < lowest
+            if camera.is_revoked != is_revoked:
+                camera.is_revoked = is_revoked
+                self.version += 1
+                self._touch(camera)
+
+    def judge(self, now_ms: int, unix_ms: int) -> list[tuple[SavedState, int]]:
+        """Judge the cameras that changed; the states to be saved, each with the Unix time of its last frame."""
+        self.expire(now_ms)
+        names, self._unjudged = self._unjudged, set()
+        found = []
+        for name in names:
+            camera = self._cameras.get(name)
+            if camera is None:
+                continue
+            judged = camera.judge(now_ms, self._silent_after_s)
+            if judged.state is State.REFUSED:
+                # Refusals stop without a word: look again until they have.
+                self._unjudged.add(name)
+            if judged != camera.judged:
+                if camera.judged is None or camera.judged.state is not judged.state:
+                    camera.since_ms = unix_ms
+                camera.judged = judged
+                self._faulty.pop(name, None)
+                if judged.state.is_fault:
+                    self._faulty[name] = judged.state
+                saved = SavedState(name, judged, camera.since_ms, camera.patience_s(self._silent_after_s))
+                found.append((saved, camera.recorded_ms))
+        return found
+
+    def faulty(self, count: int) -> list[tuple[str, State]]:
+        """The cameras in a state that somebody has to look at, at most `count`, the worst first."""
+        return heapq.nsmallest(count, self._faulty.items(), key=lambda each: (each[1].severity, each[0]))
+
+    def unseen(self, count: int) -> list[tuple[Camera, bytes]]:
+        """Take the newest previews of at most `count` cameras, those that have waited longest first."""
+        found: list[tuple[Camera, bytes]] = []
+        while self._unseen and len(found) < count:
+            name, jpeg = self._unseen.popitem(last=False)
+            if name in self._cameras:
+                found.append((self._cameras[name], jpeg))
+        return found
+
+    def looked_at(self, cameras: Iterable[Camera]) -> None:
+        """Judge these cameras again: their pictures were looked at."""
+        self._unjudged.update(camera.name for camera in cameras)
 
     def cameras(self) -> list[Camera]:
         """All cameras, by name."""
@@ -198,7 +273,7 @@ class Board:
         camera = self._cameras.get(name)
         if camera is None or camera.meta is None or not camera.sending:
             return name
-        if camera.state(now_ms, self._silent_after_s) not in ("online", "degraded"):
+        if camera.judge(now_ms, self._silent_after_s).state not in _SENDING:
             return name
         return Seen(name, camera.level, camera.is_new, camera.meta)
 
@@ -233,7 +308,7 @@ class Board:
 
     def _forget(self, names: Iterable[str]) -> None:
         for name in names:
-            for known in (self._cameras, self._heard, self._changed, self._unsaved):
+            for known in (self._cameras, self._heard, self._changed, self._unsaved, self._unseen, self._faulty):
                 known.pop(name, None)
             self._gone[name] = self.version
             self._stirred.add(name)
@@ -244,6 +319,8 @@ class Board:
         held, newest, before = self._previews.get(name, (boot, -1, b""))
         if not follows(boot, seq, held, newest):
             return
+        if name in self._unseen or len(self._unseen) < self._bounds.preview_cameras:
+            self._unseen[name] = picture
         self._previews[name] = (boot, seq, picture)
         self._previews.move_to_end(name)
         self._preview_bytes += len(picture) - len(before)

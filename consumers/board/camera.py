@@ -8,16 +8,14 @@ from typing import Final, TypedDict
 
 from google.protobuf.message import DecodeError
 
+from consumers.cameras.picture_health import PictureHealth
+from consumers.cameras.state import Facts, Judged, State, judge, patience_s
 from consumers.reading.rows import CameraRow, FrameRow
 from schemas.announcement import check_announcement
 from schemas.errors import Malformed
-from schemas.pointillist_pb2 import CHECKED, DEGRADED, OFFLINE, ONLINE, UNKNOWN, Meta
+from schemas.pointillist_pb2 import CHECKED, UNKNOWN, Meta, Refusal, Status
 
 RECENT_PROBES: Final = 50
-_STATES: Final[dict[int, str]] = {OFFLINE: "offline", DEGRADED: "degraded", ONLINE: "online"}
-_MISSED_FRAMES: Final = 2.5
-"""A camera that sends so rarely that it is quiet for longer than others is silent when it has missed its frames."""
-_LONGEST_PATIENCE_S: Final = 3_600.0
 
 
 class Described(TypedDict):
@@ -25,10 +23,10 @@ class Described(TypedDict):
 
     camera: str
     """As `site/camera`."""
-    status: str
-    """`online`, `degraded`, `silent` or `offline`."""
+    status: State
+    """The state of the camera, by the rule that all programs share."""
     detail: str
-    """Why, where the camera says it."""
+    """The reason of that state; empty for `online`."""
     age_s: float | None
     """Seconds since its last frame was recorded."""
     verdict: dict[str, object] | None
@@ -64,8 +62,23 @@ class Camera:
     """Of the last checked probe."""
     probes: deque[bool] = field(default_factory=lambda: deque(maxlen=RECENT_PROBES))
     """Of the recent checked probes, whether they were flagged."""
+    recorded_ms: int = 0
+    """The same in Unix time."""
     status: CameraRow | None = None
     """Set by `say`."""
+    longest_gap_s: float = 0.0
+    """The longest intended time between two frames, by its status."""
+    refusal: str = ""
+    """Why frames of it were refused last."""
+    refused_ms: int = 0
+    """When that was, on the clock of `heard_ms`."""
+    health: PictureHealth = field(default_factory=PictureHealth)
+    is_revoked: bool = False
+    """Whether the key generation that it announced last is not accepted any more."""
+    judged: Judged | None = None
+    """The last judgement, None before the first."""
+    since_ms: int = 0
+    """When that state began, Unix time."""
     meta: Meta | None = None
     """What it has announced, None when that cannot be planned with; read once and not whenever it is asked for."""
     boot: int = 0
@@ -84,7 +97,7 @@ class Camera:
     def take(self, row: FrameRow, now_ms: int = 0) -> None:
         """A new frame was recorded."""
         self.frames += 1
-        self.heard_ms = now_ms
+        self.heard_ms, self.recorded_ms = now_ms, row.recorded_ms
         if self.last is None or follows(row.boot, row.seq, self.last.boot, self.last.seq):
             self.last = row
         if row.strip == CHECKED:
@@ -95,7 +108,12 @@ class Camera:
         """What the camera has said of itself now."""
         if self.status is None or self.status.meta != status.meta:
             self.meta = _announced(status.meta)
+        self.longest_gap_s = _longest_gap_s(status.status)
         self.status = status
+
+    def refuse(self, refusal: Refusal, now_ms: int) -> None:
+        """Note that frames of it were refused."""
+        self.refusal, self.refused_ms = refusal.detail, now_ms
 
     def probe_share(self) -> float | None:
         """Share of its frames that it says it sends whole; None when it has not said."""
@@ -111,23 +129,29 @@ class Camera:
 
     def patience_s(self, silent_after_s: float) -> float:
         """Without a frame for this long it is silent: longer for one that announces fewer frames than that."""
-        rate = self.meta.frames_per_second if self.meta is not None else 0.0
-        return max(silent_after_s, min(_MISSED_FRAMES / rate, _LONGEST_PATIENCE_S)) if rate else silent_after_s
+        return patience_s(self.meta, self.longest_gap_s, silent_after_s)
 
-    def state(self, now_ms: int, silent_after_s: float) -> str:
-        """`offline` or `degraded` as the camera says, `online` while frames come, else `silent`.
+    def judge(self, now_ms: int, silent_after_s: float) -> Judged:
+        """Return its state at `now_ms`, on the clock of `heard_ms`."""
+        return self.judge_of_frame(self.heard_ms if self.last is not None else None, now_ms, silent_after_s)
 
-        Frames that are recorded so long after it was called offline that they are not what was still on its way show
-        that it is not: a last will is known to whoever hears the connection being made, and can be replayed.
-        """
-        said = self.status.state if self.status else UNKNOWN
-        age_s = self.age_s(now_ms)
-        sends = age_s is not None and age_s <= self.patience_s(silent_after_s)
-        if said == OFFLINE and sends and self.heard_ms - self.said_ms > 1000 * silent_after_s:
-            said = ONLINE
-        if said in (OFFLINE, DEGRADED):
-            return _STATES[said]
-        return "online" if sends else "silent"
+    def judge_of_frame(self, frame_ms: int | None, now_ms: int, silent_after_s: float) -> Judged:
+        """Return its state at `now_ms` if its last frame was recorded at `frame_ms`, None for never."""
+        return judge(
+            Facts(
+                frame_ms=frame_ms,
+                patience_s=self.patience_s(silent_after_s),
+                reported=self.status.state if self.status else UNKNOWN,
+                detail=self.status.detail if self.status else "",
+                reported_ms=self.said_ms,
+                refusal=self.refusal,
+                refused_ms=self.refused_ms,
+                picture=self.health.state,
+                is_suspect=self.level >= 1.0,
+                is_revoked=self.is_revoked,
+            ),
+            now_ms,
+        )
 
     def describe(self, now_ms: int, silent_after_s: float) -> Described:
         """The camera as `/cameras` lists it."""
@@ -135,10 +159,11 @@ class Camera:
         size = {"width": meta.width, "height": meta.height, "channels": meta.channels} if meta and meta.width else None
         if last is not None:
             size = {"width": last.width, "height": last.height, "channels": last.channels}
+        judged = self.judge(now_ms, silent_after_s)
         return {
             "camera": self.name,
-            "status": self.state(now_ms, silent_after_s),
-            "detail": self.status.detail if self.status else "",
+            "status": judged.state,
+            "detail": judged.reason,
             "age_s": self.age_s(now_ms),
             "verdict": last and {"class": last.class_name, "confidence": last.confidence, "model": last.model_id},
             "entropy_bits": self.entropy_bits,
@@ -153,6 +178,13 @@ class Camera:
 def follows(boot: int, seq: int, of_boot: int, of_seq: int) -> bool:
     """Whether a frame is newer than the other one. Cameras send the frames of earlier boots first."""
     return boot != of_boot or seq >= of_seq
+
+
+def _longest_gap_s(status: bytes) -> float:
+    try:
+        return Status.FromString(status).longest_gap_s
+    except DecodeError:
+        return 0.0
 
 
 def _announced(meta: bytes) -> Meta | None:

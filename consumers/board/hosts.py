@@ -6,8 +6,10 @@ and then read us as if it were ours (DNS rebinding). It cannot choose the `Host`
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from ipaddress import ip_address
+from typing import Final
 
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
@@ -15,7 +17,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from consumers.board.visitors import VISITORS
 
-_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+_HOST: Final = re.compile(r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9._-]+))(?::[0-9]{1,5})?")
+"""RFC 9110, section 7.2: a name or an address, and perhaps a port. Anything else could pass for a part of a URL."""
 
 
 class Hosts:
@@ -36,7 +40,10 @@ class Hosts:
 
     def __contains__(self, host: str) -> bool:
         """Whether `host`, with a port or without one, is among them."""
-        name = _name(host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0])
+        found = _HOST.fullmatch(host)
+        if found is None:
+            return False
+        name = _name(found["ipv6"] or found["name"])
         return name in self._names or (self._any_address and _is_address(name))
 
 

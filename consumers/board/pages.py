@@ -52,7 +52,7 @@ class Pages:
         count: Callable[[str, int], None],
         audit: Callable[[], Awaitable[bytes]],
     ) -> None:
-        """`count` hears how many visitors fared how: answered, crowded, late or misdirected; `audit` gives JSON."""
+        """`count` is called with an outcome of visitors and their number; `audit` gives JSON."""
         if settings.http is None:
             raise ConfigError("expected an address for the pages, got none")
         self._board = board

@@ -33,7 +33,7 @@ from starlette.routing import Route
 
 from consumers.board.hosts import Hosts, OnlyOwnHosts
 from consumers.board.server import Server
-from consumers.board.visitors import VISITORS, Visitor
+from consumers.board.visitors import VISITORS
 from consumers.database.engine import open_engine
 from consumers.database.history import minutes
 from consumers.database.tables import alerts, dead_letters
@@ -67,7 +67,6 @@ _KEPT: Final = 16
 _DAY_MS: Final = 86_400_000
 _PATIENCE_S: Final = 5.0
 _COUNT_S: Final = 1.0
-_BACKLOG: Final = 64
 _NICENESS: Final = 10
 """Recording goes first."""
 
@@ -201,7 +200,8 @@ class Web:
         return JSONResponse({"answers": sorted(ANSWERS), "pages": "the console"}, headers=_HEADERS)
 
     async def _given_again(self, make: Callable[[], Awaitable[Response]], request: Request) -> Response:
-        return await self._fresh[request.url.path].get(request.url.path, make)
+        path: str = request.scope["path"]
+        return await self._fresh[path].get(path, make)
 
     async def _cameras(self) -> Response:
         return await self._ask("cameras")
@@ -259,14 +259,13 @@ async def serve(listening: socket.socket, channel: socket.socket) -> None:
     web = Web(settings, recorder)
     config = uvicorn.Config(
         web.app,
-        http=Visitor,
         ws="none",
         lifespan="off",
         log_config=None,
         access_log=False,
-        backlog=_BACKLOG,
         timeout_graceful_shutdown=1,
         server_header=False,
+        proxy_headers=False,
         ssl_certfile=settings.tls / CERTIFICATE_FILE if settings.tls else None,
         ssl_keyfile=settings.tls / KEY_FILE if settings.tls else None,
     )

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import NamedTuple
 
 from sqlalchemy import Engine, func, select, tuple_
 
-from consumers.database.tables import boots, dead_letters, frames, ledgers, offsets
+from consumers.database.tables import boots, dead_letters, frames, ledgers, offsets, summed_ledgers
 from consumers.database.tallies import PURGED_FOREIGN, tally
 from consumers.reading.batch import BootKey
-from consumers.reading.rows import LedgerRow
+from consumers.reading.rows import LedgerRow, SummedRow
 
 _BOOTS_AT_ONCE = 400
 
@@ -28,10 +28,16 @@ class Changes(NamedTuple):
     counted: dict[BootKey, tuple[int, int]]
     """Frames, purged ones included, and duplicates of the boots above."""
     foreign: int
+    summed: dict[str, SummedRow]
+    """Sums over ledgers that are not kept, by camera."""
+    kept: dict[str, set[int]]
+    """Boots whose ledgers are kept, of the cameras whose sums have changed."""
 
 
-def changes(engine: Engine, since_ms: int) -> Changes:
+def changes(engine: Engine, since_ms: int, known: Mapping[str, SummedRow]) -> Changes:
     """What was recorded at `since_ms` (Unix time, by the recorders' clocks) or later; 0 gives no frames but all else.
+
+    `known` are the sums as last read.
 
     Nothing is passed over of what is committed while this is read: it is there at the next reading.
     """
@@ -57,7 +63,11 @@ def changes(engine: Engine, since_ms: int) -> Changes:
             counted |= {(row.camera, row.boot): (row.frames, row.duplicates) for row in connection.execute(query)}
         strange = select(func.count()).select_from(dead_letters).where(~dead_letters.c.verified)
         foreign = (connection.scalar(strange) or 0) + tally(connection, PURGED_FOREIGN)
-        return Changes(positions, said, dict(recorded), dict(refused), counted, foreign)
+        summed = {row.camera: SummedRow(*row) for row in connection.execute(select(summed_ledgers))}
+        kept = {}
+        for camera in [camera for camera, row in summed.items() if known.get(camera) != row]:
+            kept[camera] = set(connection.scalars(select(ledgers.c.boot).where(ledgers.c.camera == camera)))
+        return Changes(positions, said, dict(recorded), dict(refused), counted, foreign, summed, kept)
 
 
 def _portions(touched: Collection[BootKey]) -> Iterator[list[BootKey]]:

@@ -10,8 +10,8 @@ from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
 from typing import TypedDict
 
-from consumers.reading.rows import LedgerRow
-from consumers.reading.shed import shed_ranges
+from consumers.conservation.ledgers import SignedLedger
+from consumers.reading.rows import SummedRow
 from schemas.identity import CameraId
 from schemas.ranges import RangeSet
 
@@ -36,7 +36,7 @@ class BootAudit:
     frames_resent: int = 0
     bytes_resent: int = 0
 
-    def take_ledger(self, early: LedgerRow | None, late: LedgerRow | None, *, spooled: bool) -> None:
+    def take_ledger(self, early: SignedLedger | None, late: SignedLedger | None, *, spooled: bool) -> None:
         """What was published comes from the ledger read first: what a later one adds may still be on its way.
 
         A boot that only the later reading knows, and no spool, is one of an unreachable camera.
@@ -47,7 +47,7 @@ class BootAudit:
         for row in (early, late):
             if row is not None:
                 self.started_ms = row.started_ms
-                self.shed.update(shed_ranges(row.shed))
+                self.shed.update(row.shed)
                 self.frames_skipped = max(self.frames_skipped, row.frames_skipped)
                 self.frames_resent = max(self.frames_resent, row.frames_resent)
                 self.bytes_resent = max(self.bytes_resent, row.bytes_resent)
@@ -114,20 +114,20 @@ class Counts:
     """Payloads without a verified identity, refused."""
 
     @classmethod
-    def of(cls, boots: Collection[BootAudit], foreign: int) -> Counts:
-        """The sums over `boots`, beside the `foreign` payloads, which are of none."""
+    def of(cls, boots: Collection[BootAudit], foreign: int, summed: Collection[SummedRow] = ()) -> Counts:
+        """Add up `boots`, the `summed` ledgers, and the `foreign` payloads, which belong to no boot."""
         return cls(
-            frames_published=sum(len(b.published) for b in boots),
+            frames_published=sum(len(b.published) for b in boots) + sum(s.shed + s.pending + s.lost for s in summed),
             frames_recorded=sum(len(b.recorded) for b in boots),
             frames_dead_lettered=sum(len(b.dead_lettered) for b in boots),
-            frames_shed=sum(len(b.shed) for b in boots),
-            frames_pending=sum(len(b.pending) for b in boots),
-            frames_lost=sum(len(b.lost) for b in boots),
+            frames_shed=sum(len(b.shed) for b in boots) + sum(s.shed for s in summed),
+            frames_pending=sum(len(b.pending) for b in boots) + sum(s.pending for s in summed),
+            frames_lost=sum(len(b.lost) for b in boots) + sum(s.lost for s in summed),
             frames_unread=sum(len(b.unread) for b in boots),
             duplicates_removed=sum(b.duplicates for b in boots),
-            frames_skipped=sum(b.frames_skipped for b in boots),
-            frames_resent=sum(b.frames_resent for b in boots),
-            bytes_resent=sum(b.bytes_resent for b in boots),
+            frames_skipped=sum(b.frames_skipped for b in boots) + sum(s.frames_skipped for s in summed),
+            frames_resent=sum(b.frames_resent for b in boots) + sum(s.frames_resent for s in summed),
+            bytes_resent=sum(b.bytes_resent for b in boots) + sum(s.bytes_resent for s in summed),
             frames_foreign=foreign,
         )
 

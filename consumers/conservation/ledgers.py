@@ -4,21 +4,51 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple, Self
 
-from consumers.reading.batch import ledger_row
 from consumers.reading.rows import LedgerRow
 from schemas.errors import WireError
-from schemas.frame import open_message
 from schemas.identity import CameraId
 from schemas.keys import KeyRing
+from schemas.ledger import open_ledger
 from schemas.pointillist_pb2 import Ledger
+from schemas.ranges import RangeSet
+
+
+class SignedLedger(NamedTuple):
+    """The claims of one ledger, without the message that holds them."""
+
+    revision: int
+    started_ms: int
+    first: int
+    next: int
+    confirmed_to: int
+    frames_skipped: int
+    frames_resent: int
+    bytes_resent: int
+    shed: RangeSet
+
+    @classmethod
+    def of(cls, ledger: Ledger) -> Self:
+        """The claims of a checked ledger."""
+        return cls(
+            ledger.revision,
+            ledger.started_ms,
+            ledger.first,
+            ledger.next,
+            min(ledger.confirmed_to, ledger.next),
+            ledger.frames_skipped,
+            ledger.frames_resent,
+            ledger.bytes_resent,
+            RangeSet((shed.first, shed.last) for shed in ledger.shed),
+        )
 
 
 @dataclass
 class SignedLedgers:
     """Ledgers by camera and boot, and those that nobody has signed."""
 
-    rows: dict[tuple[CameraId, int], LedgerRow] = field(default_factory=dict)
+    rows: dict[tuple[CameraId, int], SignedLedger] = field(default_factory=dict)
     refused: list[tuple[CameraId, int]] = field(default_factory=list)
 
     @classmethod
@@ -28,12 +58,12 @@ class SignedLedgers:
         for row in rows:
             boot = (CameraId(row.camera), row.boot)
             try:
-                ledger = open_message(Ledger, boot[0], row.message, keys)
+                ledger = open_ledger(boot[0], row.message, keys)
             except WireError:
                 found.refused.append(boot)
                 continue
             if ledger.boot_id == row.boot:
-                found.rows[boot] = ledger_row(boot, ledger, row.message)
+                found.rows[boot] = SignedLedger.of(ledger)
             else:
                 found.refused.append(boot)
         return found

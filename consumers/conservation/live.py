@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from threading import Lock
 from typing import Final
 
 from consumers.conservation.changes import changes
 from consumers.conservation.law import BootAudit, Counts, Lost
-from consumers.conservation.ledgers import SignedLedgers
+from consumers.conservation.ledgers import SignedLedger, SignedLedgers
 from consumers.conservation.rounds import Marks, Rounds
 from consumers.database.engine import open_engine
 from consumers.database.queries import Records
 from consumers.reading.batch import BootKey
-from consumers.reading.rows import LedgerRow
+from consumers.reading.rows import LedgerRow, SummedRow
 from schemas.identity import CameraId
 from schemas.keys import KeyRing
 from schemas.ranges import RangeSet
@@ -35,7 +36,7 @@ MOST_LOST: Final = 1_000
 class _Boot:
     recorded: RangeSet = field(default_factory=RangeSet)
     dead_lettered: RangeSet = field(default_factory=RangeSet)
-    ledger: LedgerRow | None = None
+    ledger: SignedLedger | None = None
     duplicates: int = 0
     overdue: RangeSet = field(default_factory=RangeSet)
     """What was not accounted for when Kafka had nothing of it any more."""
@@ -75,6 +76,7 @@ class LiveAudit:
         self._open: set[BootKey] = set()
         """Boots of which something is not accounted for."""
         self._refused: set[BootKey] = set()
+        self._summed: dict[str, SummedRow] = {}
         self._foreign = 0
         self._read_to_ms = 0
         self._from_ms: int | None = None
@@ -90,7 +92,7 @@ class LiveAudit:
             if self._records is None:
                 self._begin()
             assert self._records is not None
-            found = changes(self._records.engine, max(0, self._read_to_ms - OVERLAP_MS))
+            found = changes(self._records.engine, max(0, self._read_to_ms - OVERLAP_MS), self._summed)
             self._take_ledgers(found.ledgers)
             touched: set[BootKey] = {(row.camera, row.boot) for row in found.ledgers} & self._boots.keys()
             for numbers, of in ((found.recorded, "recorded"), (found.dead_lettered, "dead_lettered")):
@@ -109,6 +111,8 @@ class LiveAudit:
             if not self._read_to_ms:
                 touched |= self._boots.keys()
             self._foreign = found.foreign
+            self._summed = found.summed
+            touched |= self._drop_ledgers(found.kept)
             for place in touched:
                 self._settle(place)
             for place, overdue in self._rounds.over(found.offsets, marks, self._unaccounted, now_ms):
@@ -142,6 +146,21 @@ class LiveAudit:
             self._boots.setdefault(place, _Boot()).ledger = row
             if row.started_ms and (self._from_ms is None or row.started_ms < self._from_ms):
                 self._from_ms = row.started_ms
+
+    def _drop_ledgers(self, kept: Mapping[str, set[int]]) -> set[BootKey]:
+        """Drop the ledgers that have been summed; the boots that are still known."""
+        gone = {
+            place
+            for place, boot in self._boots.items()
+            if boot.ledger is not None and place[0] in kept and place[1] not in kept[place[0]]
+        }
+        for place in gone:
+            self._boots[place].ledger = None
+            self._settle(place)
+            if not (self._boots[place].recorded or self._boots[place].dead_lettered):
+                del self._boots[place]
+        self._refused = {(c, boot) for c, boot in self._refused if c not in kept or boot in kept[c]}
+        return gone & self._boots.keys()
 
     def _is_new(self, row: LedgerRow) -> bool:
         known = self._boots.get((row.camera, row.boot))
@@ -184,7 +203,9 @@ class LiveAudit:
         return found
 
     def _describe(self, now_ms: int) -> dict[str, object]:
-        sums = {name: self._sums[name] for name in Counts.of([], 0).as_dict()}
+        sums = {
+            name: self._sums[name] + count for name, count in Counts.of([], 0, self._summed.values()).as_dict().items()
+        }
         lost = [
             Lost(camera_id=camera, boot_id=f"{boot:016x}", ranges=list(ranges.ranges())[:MOST_LOST])
             for (camera, boot), ranges in sorted(self._lost.items())[:MOST_LOST]

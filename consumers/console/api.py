@@ -8,10 +8,12 @@ from functools import partial
 from typing import Any, Final
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from consumers.console.alerts_page import STATES, find_raised, review
+from consumers.cameras.episodes import STATES
+from consumers.cameras.state import State
+from consumers.console.alerts_page import find_raised, review
 from consumers.console.camera_page import name_of, past, tell
 from consumers.console.cards import Card
 from consumers.console.commands import settings_of
@@ -19,13 +21,12 @@ from consumers.console.dead_letters_page import replay_reason
 from consumers.console.desk import Desk
 from consumers.console.export import COLUMNS, LONGEST_MS, as_csv, as_parquet, rows
 from consumers.console.fleet_page import forget, query_of
-from consumers.console.gate import may, no, session_of
+from consumers.console.gate import may, no, path_of, session_of
 from consumers.console.history import RANGES
 from consumers.console.jobs_api import JOB_OPERATIONS
 from consumers.console.openapi import described
 from consumers.console.operation import NUMBER, OBJECT, TEXT, WHOLE, Operation, fields, json_of
 from consumers.console.replay import reasons
-from consumers.console.states import State
 from consumers.console.system_charts import RANGES as SYSTEM_RANGES
 from consumers.console.system_page import audited
 from consumers.console.system_page import past as past_of_system
@@ -35,6 +36,7 @@ from schemas.identity import camera_id
 
 ROOT: Final = "/api/v1"
 _CAMERA: Final = "/cameras/{site}/{camera}"
+_ROLE: Final = ("name", "state", "detail", "backlog", "restarts")
 
 
 def card_json(card: Card) -> dict[str, Any]:
@@ -114,7 +116,7 @@ async def _operations(desk: Desk, request: Request) -> Response:
 
 
 async def _export(desk: Desk, request: Request) -> Response:
-    asked, kind = request.query_params, request.url.path.rpartition(".")[2]
+    asked, kind = request.query_params, path_of(request).rpartition(".")[2]
     now_ms = time.time_ns() // 10**6
     try:
         until_ms = int(asked.get("until_ms", now_ms))
@@ -132,7 +134,7 @@ async def _export(desk: Desk, request: Request) -> Response:
         (as_csv(found), "text/csv") if kind == "csv" else (as_parquet(found), "application/vnd.apache.parquet")
     )
     headers = {"content-disposition": f'attachment; filename="verdicts.{kind}"'}
-    return StreamingResponse(made, media_type=media, headers=headers)
+    return desk.exports.answer(request, made, media, headers)
 
 
 async def _audit(desk: Desk, _request: Request) -> Response:
@@ -169,6 +171,16 @@ async def _models(desk: Desk, _request: Request) -> Response:
     ]
     live = watch.live.model_id if watch.live is not None else None
     return JSONResponse({"live": live, "served": served, "published": published, "refused": watch.refused})
+
+
+async def _system(desk: Desk, _request: Request) -> Response:
+    watch = desk.watch
+    roles = [{name: getattr(role, name) for name in _ROLE} for role in watch.roles]
+    firing = [asdict(each) for each in watch.rules.firing]
+    status = {"text": watch.pill().text, "level": watch.pill().level}
+    return JSONResponse(
+        {"status": status, "roles": roles, "no_roles": watch.no_roles, "rules": firing, "no_rules": watch.no_rules}
+    )
 
 
 async def _openapi(_desk: Desk, _request: Request) -> Response:
@@ -209,11 +221,11 @@ OPERATIONS: Final = (
     ),
     Operation(
         "GET", "/alerts", "Alerts, newest first", _alerts,
-        "A list of alerts, each with its `comments`: `at_ms`, `who`, `text`.",
+        "A list of alerts, each with the state of its `episode` and its `comments`: `at_ms`, `who`, `text`.",
         {"state": {"enum": list(STATES)}, "camera": TEXT},
     ),
     Operation(
-        "POST", "/alerts/{alert_id}", "Acknowledge, close or reopen one, and say something of it", _review,
+        "POST", "/alerts/{alert_id}", "Acknowledge, close or reopen its episode, and comment on it", _review,
         body=fields(state={"enum": list(STATES)}, comment=TEXT), needed=Right.OPERATOR,
     ),
     Operation(
@@ -231,6 +243,12 @@ OPERATIONS: Final = (
     Operation(
         "GET", "/models", "What was published, and what each processor serves", _models,
         "`live`; `served`, by processor; `published`, newest first; `refused`, why the newest list is not believed.",
+    ),
+    Operation(
+        "GET", "/system", "The status of the system, its roles and the rules that fire", _system,
+        "`status`, the words of the header and their level, `good`, `warn` or `bad`; `roles`, each with `name`, "
+        "`state`, `detail`, `backlog` and `restarts`; `rules`, those that fire; `no_roles` and "
+        "`no_rules`, why there are none.",
     ),
     Operation(
         "GET", "/system/history", "The system's past as charts", past_of_system,

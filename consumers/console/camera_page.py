@@ -16,6 +16,7 @@ from starlette.routing import Route
 from consumers.console.cards import Card
 from consumers.console.commands import changes_of, settings_of
 from consumers.console.desk import Desk
+from consumers.console.fleet_page import header_changes
 from consumers.console.gate import form_of, may, no, session_of
 from consumers.console.history import RANGES, alerts_of, history
 from consumers.console.pictures import Ways
@@ -81,21 +82,22 @@ def flagged_frames(desk: Desk, name: str) -> list[str]:
 
 
 async def _live(desk: Desk, streams: Streams, request: Request) -> Response:
-    return streams.answer(changes_on(desk, name_of(request)))
+    return streams.answer(request, changes_on(desk, name_of(request)))
 
 
 def changes_on(desk: Desk, name: str) -> Callable[[], str]:
     """What gives the parts of a camera's page that changed since its last call; empty without any."""
     shown: tuple[Card, Ways] | None = None
+    header = header_changes(desk)
 
     def changed() -> str:
         nonlocal shown
         card = desk.fleet.card(name)
         now = (card, desk.fleet.ways(name)) if card is not None else None
         if now is None or now == shown:
-            return ""
+            return header()
         shown = now
-        return desk.render("now.html", card=now[0], ways=now[1], pushed=True)
+        return header() + desk.render("now.html", card=now[0], ways=now[1], pushed=True)
 
     return changed
 

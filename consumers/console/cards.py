@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from consumers.board.camera import Camera
-from consumers.console.picture_health import PictureHealth
-from consumers.console.states import NaturalKey, State, natural
+from consumers.cameras.order import NaturalKey, natural
+from consumers.cameras.saved import SavedState
+from consumers.cameras.state import State, alert
 from consumers.reading.rows import FrameRow
 
 _SAMPLES: Final = 10
@@ -24,9 +25,9 @@ class Card:
     name: str
     """As `site/camera`."""
     state: State
-    """The worst that holds of it."""
+    """The state that all programs show."""
     detail: str = ""
-    """Why, where the camera says it."""
+    """The reason of that state, in plain words."""
     captured_ms: int | None = None
     """When its last frame was taken, by its own clock."""
     verdict: str = ""
@@ -42,7 +43,9 @@ class Card:
     evidence: float = 0.0
     """Of a backdoor, 0 to 1, which is an alert."""
     alert: str = ""
-    """The id of the newest open one."""
+    """The id of the newest one that nobody has closed."""
+    acknowledged: bool = False
+    """Whether somebody looks after all of its alerts."""
     picture: int = 0
     """Counted with each picture that came; 0 before the first."""
     size: tuple[int, int, int] | None = None
@@ -73,10 +76,10 @@ class Watched:
     """One camera with what its cards are made of."""
 
     camera: Camera
-    health: PictureHealth = field(default_factory=PictureHealth)
     pictures: int = 0
     alerts: list[str] = field(default_factory=list)
-    """Open ones, the newest last."""
+    """The newest of each episode that nobody has closed, the newest last."""
+    acknowledged: bool = False
     newest_ms: int = 0
     """The latest time of capture."""
     _raw: float = 0.0
@@ -107,27 +110,29 @@ class Watched:
         (begin_ms, _, first), (end_ms, _, last) = self._samples[0], self._samples[-1]
         return 1000 * (last - first) / max(1, end_ms - begin_ms)
 
-    def card(self, now_ms: int, silent_after_s: float) -> Card:
-        """What the page shows now."""
+    def card(self, saved: SavedState | None, now_ms: int, silent_after_s: float) -> Card:
+        """What the page shows now: the state is the one that the recorder has `saved`, once it has."""
         camera, last = self.camera, self.camera.last
-        said = State(camera.state(now_ms, silent_after_s))
-        state = State.ALERT if self.alerts else said
-        if state is State.ONLINE and self.health.state is not None:
-            state = self.health.state
+        heard_ms = camera.heard_ms if last is not None else None
+        patience_s = camera.patience_s(silent_after_s) if saved is None else saved.patience_s
+        sends = heard_ms is not None and now_ms - heard_ms <= 1000 * patience_s
+        judged = camera.judge(now_ms, silent_after_s) if saved is None else saved.now(heard_ms, now_ms)
+        judged = alert(judged, len(self.alerts))
         meta = camera.meta
         size = (meta.width, meta.height, meta.channels) if meta and meta.width else None
         return Card(
             name=camera.name,
-            state=state,
-            detail=camera.status.detail if camera.status else "",
+            state=judged.state,
+            detail=judged.reason,
             captured_ms=self.newest_ms or (last.captured_ms if last else None),
             verdict=last.class_name if last else "",
             confidence=round(last.confidence, 3) if last else 0.0,
             model=last.model_id if last else "",
-            frames_per_second=round(self.rate(), 1) if said in (State.ONLINE, State.DEGRADED) else 0.0,
+            frames_per_second=round(self.rate(), 1) if sends else 0.0,
             saved=round(1 - self._sent / self._raw, 3) if self._raw else None,
             evidence=round(camera.level, 2),
             alert=self.alerts[-1] if self.alerts else "",
+            acknowledged=bool(self.alerts) and self.acknowledged,
             picture=self.pictures,
             size=(last.width, last.height, last.channels) if last else size,
             frames=camera.frames,

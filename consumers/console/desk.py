@@ -17,18 +17,22 @@ from sqlalchemy import Engine
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
+from consumers.cameras.episodes import Review
 from consumers.conservation.desk import AuditDesk
 from consumers.console.commands import Commands
+from consumers.console.export import export_places
 from consumers.console.fleet import Fleet
-from consumers.console.gate import may, session_of
+from consumers.console.gate import may, path_of, session_of
 from consumers.console.jobs import Jobs
+from consumers.console.logins import Logins
 from consumers.console.models import ModelsWatch
 from consumers.console.prometheus import Prometheus
 from consumers.console.recorded import Recorded
-from consumers.console.sessions import Sessions
+from consumers.console.roles import ReadRoles
 from consumers.console.settings import ConsoleSettings
 from consumers.console.store import Store
-from consumers.console.users import Right, User
+from consumers.console.system_watch import SystemWatch
+from consumers.console.users import Right, Users
 from schemas.runtime.health import Health
 
 P = ParamSpec("P")
@@ -52,8 +56,9 @@ class Desk:
     settings: ConsoleSettings
     fleet: Fleet
     store: Store
-    users: dict[str, User] | None = None
-    sessions: Sessions = field(default_factory=Sessions)
+    users: Users | None = None
+    """None lets everybody in who reaches the address."""
+    clock_s: Callable[[], float] = time.monotonic
     audit: AuditDesk | None = None
     models: ModelsWatch | None = None
     health: Health | None = None
@@ -61,24 +66,35 @@ class Desk:
     """None tells cameras nothing."""
     jobs: Jobs | None = None
     """None starts none."""
+    read_roles: ReadRoles | None = None
+    """Reads the states of the system's roles; None leaves that to Prometheus."""
     prometheus: Prometheus | None = None
     """None draws the system from the recorder's own history."""
-    closed: set[str] = field(default_factory=set)
-    """Ids of the alerts that people have closed."""
-    checks: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="passwords"))
-    """Passwords one after the other: each takes 16 MiB and a core for a moment."""
+    reviews: dict[str, Review] = field(default_factory=dict)
+    """Decisions on alerts, by alert id."""
+    runbooks: Path | None = None
+    """A file with the runbooks as HTML; None serves none."""
     _reading: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2, thread_name_prefix="reading"))
     _writing: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="writing"))
     _telling: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(8, thread_name_prefix="telling"))
 
     def __post_init__(self) -> None:
+        self.logins = Logins(self.users, self.note, self.clock_s)
+        self.sessions = self.logins.sessions
         self.recorded = Recorded(self.settings.recorder.database)
+        self.watch = SystemWatch(self.fleet, self.read_roles, self.settings.prometheus)
+        self.exports = export_places(logs_in=self.users is not None)
         self.templates = Environment(
             loader=FileSystemLoader(HERE / "templates"), autoescape=True, trim_blocks=True, lstrip_blocks=True,
             undefined=StrictUndefined,
         )  # fmt: skip
         self.templates.globals["pages"] = PAGES
         self.templates.filters |= {"percent": percent, "rate": rate, "moment": moment, "count": count, "size": size}
+
+    def published_ms(self) -> list[int]:
+        """When models went live, or were withdrawn."""
+        published = self.models.models.published if self.models is not None else ()
+        return sorted({at_ms for each in published for at_ms in (each.published_ms, each.withdrawn_ms) if at_ms})
 
     def engine(self) -> Engine:
         """The recorder's database, to read now; StateError when it is not there yet."""
@@ -96,6 +112,10 @@ class Desk:
         """Run what tells a camera and waits for its answer."""
         return await asyncio.get_running_loop().run_in_executor(self._telling, lambda: action(*args, **kwargs))
 
+    async def note(self, who: str, what: str, subject: str, detail: str, outcome: str) -> None:
+        """Write a line of the audit log."""
+        await self.write(self.store.note, who, what, subject, detail, outcome)
+
     def render(self, template: str, **context: Any) -> str:
         """A part of a page."""
         return self.templates.get_template(template).render(context)
@@ -104,21 +124,24 @@ class Desk:
         """A whole page."""
         session = session_of(request)
         known: Mapping[str, Any] = {
-            "path": request.url.path,
+            "path": path_of(request),
             "session": session,
             "can_operate": may(request, Right.OPERATOR),
             "can_admin": may(request, Right.ADMIN),
             "logs_in": self.users is not None,
-            "alerts_open": self.fleet.alerts_open(),
+            "pill": self.watch.pill(),
             "now_ms": time.time_ns() // 10**6,
             "stream": "/live",
+            "runbooks": self.runbooks is not None,
         }
         return HTMLResponse(self.render(template, **{**known, **context}), status)
 
     def close(self) -> None:
         """Let go of threads and databases."""
-        for pool in (self.checks, self._reading, self._writing, self._telling):
+        self.logins.close()
+        for pool in (self._reading, self._writing, self._telling):
             pool.shutdown(wait=True, cancel_futures=True)
+        self.watch.close()
         if self.jobs is not None:
             self.jobs.close()
         if self.prometheus is not None:

@@ -11,11 +11,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from sqlalchemy import Engine, func, select
 
+from consumers.console.long_answers import Places
 from consumers.database.tables import frames
 from schemas.frame import Truth
 from schemas.pointillist_pb2 import CHECKED, SHED
 
 LONGEST_MS: Final = 31 * 86_400_000
+LONGEST_S: Final = 600.0
+"""For making and reading one export."""
+MOST_EXPORTS: Final = 8
+MOST_OF_USER: Final = 2
+"""Exports of one user. Where nobody logs in, only `MOST_EXPORTS` holds."""
 _SPAN_MS: Final = 60_000
 _STRIP: Final = {CHECKED: "checked", SHED: "shed"}
 
@@ -45,6 +51,12 @@ COLUMNS: Final = {
     "flagged": pa.bool_(),
 }
 """Of both forms. `true_class` is empty unless the source was simulated, entropy and threshold unless STRIP looked."""
+
+
+def export_places(*, logs_in: bool) -> Places:
+    """Return the bounds of all exports of a console."""
+    most_of_user = MOST_OF_USER if logs_in else MOST_EXPORTS
+    return Places("exports", most=MOST_EXPORTS, most_of_user=most_of_user, patience_s=LONGEST_S)
 
 
 def rows(engine: Engine, since_ms: int, until_ms: int, camera: str | None = None) -> Iterator[list[tuple[Any, ...]]]:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from consumers.board.camera import Camera
+from consumers.cameras.saved import SavedState
+from consumers.cameras.state import State
 from consumers.console.cards import Card, Watched
 from consumers.console.pictures import AS_SENT, REBUILT, WHOLE, Pictures, Shown, Ways
-from consumers.console.states import State
 from consumers.reading.batch import FrameKey
 from consumers.reading.rows import CameraRow, FrameRow
 from consumers.settings import RecorderSettings
@@ -54,6 +55,8 @@ class Fleet:
         self._page_cards = page_cards
         self._watched: OrderedDict[str, Watched] = OrderedDict()
         """Those that were heard last at the end."""
+        self._states: OrderedDict[str, SavedState] = OrderedDict()
+        """The states that the recorder has saved, also for cameras that are not known yet."""
         self._cards: dict[str, Card] = {}
         self._order: list[Card] = []
         self._touched: set[str] = set()
@@ -83,9 +86,7 @@ class Fleet:
             self._touched.add(row.camera)
             key = row[:3]
             if (jpeg := rebuilt.get(key)) and self._pictures[REBUILT].keep(row, jpeg):
-                watched = self._watched[row.camera]
-                watched.pictures += 1
-                watched.health.see(jpeg, now_ms)
+                self._watched[row.camera].pictures += 1
             if jpeg := sent.get(key):
                 self._pictures[WHOLE if row.whole else AS_SENT].keep(row, jpeg)
         self._make_room()
@@ -115,18 +116,36 @@ class Fleet:
             watched.newest_ms = max(watched.newest_ms, min(last.captured_ms, last.recorded_ms))
         self._touched.add(saved.name)
 
-    def alert(self, opened: Mapping[str, Sequence[str]]) -> None:
-        """The open alerts of each camera, the newest last: all that there are."""
+    def judge(self, saved: Iterable[SavedState]) -> None:
+        """Take the states that the recorder has saved since the last call."""
+        for each in saved:
+            self._states[each.camera] = each
+            self._states.move_to_end(each.camera)
+            self._touched.add(each.camera)
+        while len(self._states) > CAMERAS_AT_HAND + self._bounds.strangers:
+            self._states.popitem(last=False)
+
+    def alert(self, opened: Mapping[str, Sequence[str]], acknowledged: Collection[str] = ()) -> None:
+        """Set the newest alert of each episode that nobody has closed, by camera, the newest last.
+
+        `acknowledged` are the cameras all of whose episodes people have acknowledged.
+        """
         for name, watched in self._watched.items():
-            now = list(opened.get(name, ()))
-            if now != watched.alerts:
-                watched.alerts = now
+            now, known = list(opened.get(name, ())), name in acknowledged
+            if (now, known) != (watched.alerts, watched.acknowledged):
+                watched.alerts, watched.acknowledged = now, known
                 self._touched.add(name)
 
     def forget(self, name: str, at_ms: int) -> None:
         """Show a camera no more, until it is heard after `at_ms` (Unix time)."""
         self._forgotten[name] = at_ms
         self._drop(name)
+
+    def forget_all(self, gone: Mapping[str, int]) -> None:
+        """Forget the cameras that `gone` names and that are not forgotten yet, with the time of each, Unix time."""
+        for name, at_ms in gone.items():
+            if self._forgotten.get(name, -1) < at_ms:
+                self.forget(name, at_ms)
 
     # What is shown
 
@@ -142,7 +161,7 @@ class Fleet:
             watched = self._watched.get(name)
             if watched is None:
                 continue
-            card = watched.card(now_ms, self._silent_after_s)
+            card = watched.card(self._states.get(name), now_ms, self._silent_after_s)
             before = self._cards.get(name)
             if card != before:
                 changed = True
@@ -206,9 +225,11 @@ class Fleet:
         watched = self._watched.get(name)
         return watched.camera if watched is not None else None
 
-    def alerts_open(self) -> int:
-        """How many cameras have one."""
-        return sum(1 for card in self._order if card.state is State.ALERT)
+    def alerts(self) -> tuple[int, int]:
+        """Return the number of cameras with an open alert, and of others with an acknowledged one."""
+        raised = [card for card in self._order if card.alert]
+        acknowledged = sum(1 for card in raised if card.acknowledged)
+        return len(raised) - acknowledged, acknowledged
 
     def picture(self, name: str, kind: str = REBUILT) -> Shown | None:
         """The camera's last picture of a `kind`, while it is kept."""

@@ -11,16 +11,19 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
+from consumers.cameras.state import State
 from consumers.console.cards import Card
 from consumers.console.desk import Desk
 from consumers.console.fleet import Query, View
 from consumers.console.gate import form_of, may, no, session_of
 from consumers.console.pictures import REBUILT
-from consumers.console.states import State
 from consumers.console.stream import Streams
+from consumers.console.system_watch import Pill
 from consumers.console.users import Right
 
 _LONGEST: Final = 200
+_GONE: Final = (State.OFFLINE, State.SILENT, State.REFUSED, State.ENDED, State.REVOKED, State.ALERT)
+"""States in which a camera may be gone for good."""
 
 
 def fleet_routes(desk: Desk, streams: Streams) -> list[Route]:
@@ -51,29 +54,30 @@ def query_of(request: Request) -> Query:
 async def _page(desk: Desk, request: Request) -> Response:
     query = query_of(request)
     view = desk.fleet.view(query)
-    asked = f"?{request.url.query}" if request.url.query else ""
+    query_string = request.scope["query_string"].decode("latin-1")
+    asked = f"?{query_string}" if query_string else ""
     return desk.page(request, "fleet.html", query=query, view=view, states=list(State), stream=f"/fleet/live{asked}")
 
 
 async def _live(desk: Desk, streams: Streams, request: Request) -> Response:
-    return streams.answer(Changes(desk, query_of(request)))
+    return streams.answer(request, Changes(desk, query_of(request)))
 
 
 async def _header_live(desk: Desk, streams: Streams, request: Request) -> Response:
-    return streams.answer(header_changes(desk))
+    return streams.answer(request, header_changes(desk))
 
 
 def header_changes(desk: Desk) -> Callable[[], str]:
-    """What a page's stream says of the header: the alerts, when their number has changed."""
-    shown = -1
+    """Return a function that renders the header's status when it has changed."""
+    shown: Pill | None = None
 
     def changed() -> str:
         nonlocal shown
-        now = desk.fleet.alerts_open()
+        now = desk.watch.pill()
         if now == shown:
             return ""
         shown = now
-        return desk.render("alarm.html", alerts_open=now, pushed=True)
+        return desk.render("pill.html", pill=now, pushed=True)
 
     return changed
 
@@ -90,14 +94,14 @@ class Changes:
 
     def __call__(self) -> str:
         """The parts that changed since the last call, each to be put in its place by its id; empty without any."""
-        fleet = self._desk.fleet
+        fleet, header = self._desk.fleet, self._header()
         if fleet.version == self._version:
-            return ""
+            return header
         self._version = fleet.version
         before, now = self._shown, fleet.view(self._query)
         self._shown = now
         known = {"query": self._query, "view": now, "states": list(State), "pushed": True}
-        parts = [self._header()]
+        parts = [header]
         if before is None or _frame(before) != _frame(now):
             parts.append(self._desk.render("counts.html", **known))
         if before is None or [card.name for card in before.cards] != [card.name for card in now.cards]:
@@ -118,7 +122,7 @@ async def _picture(desk: Desk, request: Request) -> Response:
     if found is None:
         return no(404, "no picture of this camera is kept")
     # Each picture has an address of its own, so that no browser asks twice.
-    headers = {"cache-control": "private, max-age=60"} if request.url.query else {}
+    headers = {"cache-control": "private, max-age=60"} if request.scope["query_string"] else {}
     return Response(found.jpeg, media_type="image/jpeg", headers=headers)
 
 
@@ -135,7 +139,7 @@ async def forget(desk: Desk, who: str, name: str) -> str:
     card: Card | None = desk.fleet.card(name)
     if card is None:
         return "expected a camera of this fleet"
-    if card.state not in (State.OFFLINE, State.SILENT, State.ALERT) or card.frames_per_second:
+    if card.state not in _GONE or card.frames_per_second:
         return f"expected a camera that is gone: {name} is {card.state.value}"
     at_ms = await desk.write(desk.store.forget, name)
     desk.fleet.forget(name, at_ms)

@@ -1,21 +1,25 @@
-"""What stands before every page: headers that keep foreign content out, who asks, and what he may ask for."""
+"""The gate before every page: headers that keep foreign content out, sessions, rights, and foreign forms."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
 import hmac
-from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 from urllib.parse import parse_qs, quote, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from consumers.console.sessions import Session, Sessions
-from consumers.console.users import Right, User, check_password
+from consumers.console.browsers import COOKIE as BROWSER_COOKIE
+from consumers.console.failures import Failures
+from consumers.console.guesses import KNOWN_S, Attempt, TryLaterError
+from consumers.console.logins import Logins
+from consumers.console.passwords import Gone
+from consumers.console.sessions import Session
+from consumers.console.users import Right, User
 
 POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; "
@@ -29,116 +33,207 @@ _HEADERS: Final = {
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
 }
+_STRICT_TRANSPORT: Final = {"strict-transport-security": "max-age=31536000"}
+"""The header for HTTPS: browsers then never use HTTP for this host."""
 COOKIE: Final = "pointillist"
 LARGEST_FORM: Final = 2**16
+LARGEST_LOGIN: Final = 2**13
+"""Bytes of the only form that is read without a session."""
+LOGIN: Final = "/login"
+_VIEWERS_FORMS: Final = (LOGIN, "/logout")
+"""Other forms are read for operators and admins only."""
 _OPEN: Final = ("/login", "/static/", "/health")
-"""What is shown to who is not logged in."""
+"""Paths that need no session."""
+
+
+class Visit:
+    """The messages of one request. `gone` looks ahead; the application still reads every message."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._ahead: Message | None = None
+
+    async def __call__(self) -> Message:
+        """Return the next message."""
+        found, self._ahead = self._ahead, None
+        return found if found is not None else await self._receive()
+
+    async def gone(self) -> None:
+        """Return when the visitor has left."""
+        if self._ahead is None:
+            self._ahead = await self._receive()
+        while self._ahead["type"] != "http.disconnect":
+            if self._ahead.get("more_body", False):
+                await asyncio.Event().wait()  # more of the body would have to be kept
+            if (await self._receive())["type"] == "http.disconnect":
+                return
 
 
 class Gate:
     """Lets requests in with `scope["state"]["session"]` set."""
 
-    def __init__(
-        self, app: ASGIApp, users: dict[str, User] | None, sessions: Sessions, checks: ThreadPoolExecutor
-    ) -> None:
+    def __init__(self, app: ASGIApp, logins: Logins) -> None:
         self._app = app
-        self._users = users
-        self._sessions = sessions
-        self._checks = checks
+        self._failures = Failures()
+        self._logins = logins
+        self._sessions = logins.sessions
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer or hand on."""
         if scope["type"] != "http":
             return
 
+        headers = _HEADERS | (_STRICT_TRANSPORT if scope["scheme"] == "https" else {})
+        has_begun = False
+
         async def sending(message: Message) -> None:
+            nonlocal has_begun
             if message["type"] == "http.response.start":
+                has_begun = True
                 made = MutableHeaders(scope=message)
-                for name, value in _HEADERS.items():
+                for name, value in headers.items():
                     made.setdefault(name, value)
                 made.setdefault("cache-control", "no-store")
             await send(message)
 
-        request = Request(scope, receive)
-        session = self._sessions.local or self._sessions.find(request.cookies.get(COOKIE, ""))
-        by_password = False
-        if session is None and (user := await self._by_password(request)) is not None:
-            session, by_password = Session(user.name, user.right), True
+        visit = Visit(receive)
+        request = Request(scope, visit)
+        try:
+            await self._answer(request, scope, visit, sending)
+        except ClientDisconnect:
+            return
+        except Exception as error:
+            self._failures.log(request, error)
+            if has_begun:
+                raise
+            await no(500, "internal error: the console's log names it")(scope, visit, sending)
+
+    async def _answer(self, request: Request, scope: Scope, visit: Visit, sending: Send) -> None:
+        session, by_password, refusal = self._sessions.local, False, None
         state = scope.setdefault("state", {})
-        state["session"], state["form"] = session, {}
-        refusal = self._stranger(request, session)
+        state["session"], state["form"], state["gone"] = None, {}, visit.gone
+        if session is None:
+            session = self._sessions.find(request.cookies.get(cookie_name(secure=is_secure(request)), ""))
+        if session is None and not is_open(path_of(request)):
+            try:
+                user = await self._by_password(request)
+            except TryLaterError as later:
+                refusal = try_later(later)
+            else:
+                by_password = user is not None
+                session = self._sessions.passing(user) if user is not None else None
+                refusal = _stranger(request) if user is None else None
+        state["session"] = session
         if refusal is None and request.method not in ("GET", "HEAD"):
             refusal = await self._foreign(request, session, by_password)
-        await (refusal or self._app)(scope, receive, sending)
-
-    def _stranger(self, request: Request, session: Session | None) -> Response | None:
-        path = request.url.path
-        if session is not None or any(path == each or (each[-1] == "/" and path.startswith(each)) for each in _OPEN):
-            return None
-        if path.startswith("/api/") or request.headers.get("hx-request"):
-            return no(401, "log in first: a session's cookie, or HTTP Basic")
-        return RedirectResponse(f"/login?then={quote(path)}", 303)
+        await (refusal or self._app)(scope, visit, sending)
 
     async def _foreign(self, request: Request, session: Session | None, by_password: bool) -> Response | None:
         """What changes something comes from a page of ours, or from no browser."""
         if not is_own(request.headers):
             return no(403, "this came from a page of somebody else's")
-        if request.url.path.startswith("/api/"):
+        if path_of(request).startswith("/api/"):
             # A page of somebody else's cannot send this without being asked about it first.
             is_json = request.headers.get("content-type", "").startswith("application/json")
             return None if is_json else no(415, "expected content-type: application/json")
-        fields = await _fields(request)
+        path = path_of(request)
+        if path not in _VIEWERS_FORMS and session is not None and not session.right.covers(Right.OPERATOR):
+            return no(403, f"expected an {Right.OPERATOR}")
+        if session is None and path != LOGIN:
+            return None  # No other form is open to a stranger: the routes refuse the method, and the body stays unread.
+        largest = LARGEST_LOGIN if path == LOGIN else LARGEST_FORM
+        fields = await _fields(request, largest)
         if fields is None:
-            return no(400, f"expected a form of at most {LARGEST_FORM} bytes")
+            return no(400, f"expected a form of at most {largest} bytes")
         request.scope["state"]["form"] = fields
-        if by_password or session is None or request.url.path == "/login":
+        if by_password or session is None or path == LOGIN:
             return None
         said = request.headers.get("x-csrf-token") or fields.get("csrf", "")
         return None if hmac.compare_digest(said.encode(), session.csrf.encode()) else no(403, "load the page again")
 
     async def _by_password(self, request: Request) -> User | None:
         kind, _, text = request.headers.get("authorization", "").partition(" ")
-        if self._users is None or kind.lower() != "basic":
+        if kind.lower() != "basic":
             return None
         try:
             name, _, password = base64.b64decode(text, validate=True).decode().partition(":")
         except ValueError:
             return None
-        return await self.check(request, name, password)
-
-    async def check(self, request: Request, name: str, password: str) -> User | None:
-        """The user, if that is his password; an address that was wrong too often is not listened to for a while."""
-        return await checked(self._users or {}, self._sessions, self._checks, request, name, password)
+        return await self._logins.by_header(Attempt(address_of(request), name), password, gone_of(request))
 
 
-async def checked(
-    users: dict[str, User], sessions: Sessions, checks: ThreadPoolExecutor, request: Request, name: str, password: str
-) -> User | None:
-    """See `Gate.check`."""
-    address = request.client.host if request.client else ""
-    if not sessions.may_try(address):
-        return None
-    user = await asyncio.get_running_loop().run_in_executor(checks, check_password, users, name, password)
-    if user is None:
-        sessions.was_wrong(address)
-    return user
+def _stranger(request: Request) -> Response:
+    path = path_of(request)
+    if path.startswith("/api/") or request.headers.get("hx-request"):
+        return no(401, "log in first: a session's cookie, or HTTP Basic")
+    return RedirectResponse(f"/login?then={quote(path)}", 303)
+
+
+def path_of(request: Request) -> str:
+    """Return the path that the routes are chosen by. `request.url` may be made from the `Host` header."""
+    found: str = request.scope["path"]
+    return found
+
+
+def is_open(path: str) -> bool:
+    """Whether a path needs no session."""
+    return any(path == each or (each[-1] == "/" and path.startswith(each)) for each in _OPEN)
+
+
+def try_later(later: TryLaterError) -> Response:
+    """Return 429: no password is checked now."""
+    refusal = no(429, str(later))
+    refusal.headers["retry-after"] = str(later.after_s)
+    return refusal
+
+
+def address_of(request: Request) -> str:
+    """Return the visitor's address."""
+    return request.client.host if request.client else ""
+
+
+def gone_of(request: Request) -> Gone:
+    """Return what waits until the visitor has left."""
+    found: Gone = request.scope["state"]["gone"]
+    return found
 
 
 def session_of(request: Request) -> Session:
-    """Whose request it is."""
-    found: Session = request.scope["state"]["session"]
+    """Return the session of a request; LookupError without one, which the gate lets no page ask."""
+    found: Session | None = request.scope["state"]["session"]
+    if found is None:
+        raise LookupError("expected a session, the request has none")
     return found
 
 
 def may(request: Request, needed: Right) -> bool:
-    """Whether who asks has that right."""
-    return session_of(request).right.covers(needed)
+    """Whether the session of a request includes a right; without a session, none."""
+    session: Session | None = request.scope["state"]["session"]
+    return session is not None and session.right.covers(needed)
+
+
+def is_secure(request: Request) -> bool:
+    """Whether the request came by HTTPS."""
+    return bool(request.scope["scheme"] == "https")
+
+
+def cookie_name(*, secure: bool) -> str:
+    """Return the name of the session's cookie; by HTTPS browsers bind `__Host-` to this very host."""
+    return f"__Host-{COOKIE}" if secure else COOKIE
 
 
 def cookie(token: str, *, secure: bool) -> str:
-    """The header that gives a browser its session; an empty token takes it away."""
-    ends = "" if token else "; Max-Age=0"
-    return f"{COOKIE}={token}; Path=/; HttpOnly; SameSite=Strict{'; Secure' if secure else ''}{ends}"
+    """Return the header that gives a browser its session; an empty token takes it away."""
+    return _cookie(f"{cookie_name(secure=secure)}={token}; Path=/", secure) + ("" if token else "; Max-Age=0")
+
+
+def browser_cookie(mark: str, *, secure: bool) -> str:
+    """Return the header that marks a browser in which a user has logged in."""
+    return _cookie(f"{BROWSER_COOKIE}={mark}; Path=/login; Max-Age={KNOWN_S:.0f}", secure)
+
+
+def _cookie(text: str, secure: bool) -> str:
+    return f"{text}; HttpOnly; SameSite=Strict{'; Secure' if secure else ''}"
 
 
 def is_own(headers: Headers) -> bool:
@@ -156,19 +251,19 @@ def form_of(request: Request) -> dict[str, str]:
     return found
 
 
-async def body_of(request: Request) -> bytes | None:
-    """All that was sent; None when that is too large."""
+async def body_of(request: Request, largest: int = LARGEST_FORM) -> bytes | None:
+    """Return all that was sent; None if it is larger than `largest` bytes."""
     body = b""
     async for part in request.stream():
         body += part
-        if len(body) > LARGEST_FORM:
+        if len(body) > largest:
             return None
     return body
 
 
-async def _fields(request: Request) -> dict[str, str] | None:
-    """The fields of a form; None when it is too large, or none."""
-    body = await body_of(request)
+async def _fields(request: Request, largest: int) -> dict[str, str] | None:
+    """The fields of a form; None if it is larger than `largest` bytes, or none."""
+    body = await body_of(request, largest)
     if body is None:
         return None
     try:

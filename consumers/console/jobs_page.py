@@ -169,7 +169,7 @@ async def _live(desk: Desk, streams: Streams, request: Request) -> Response:
                 parts.append(desk.render("job_now.html", **await _shown(desk, jobs, job, request), pushed=True))
         return "\n".join(part for part in parts if part)
 
-    return streams.answer(changed)
+    return streams.answer(request, changed)
 
 
 async def _picture(desk: Desk, request: Request) -> Response:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
@@ -19,9 +19,12 @@ from sqlalchemy import Connection, select
 from consumers.board.board import monotonic_ms
 from consumers.board.camera import Camera
 from consumers.board.shown import saved_camera
+from consumers.cameras.episodes import OPEN, Review
+from consumers.cameras.open_alerts import newest_alerts, open_episodes
+from consumers.cameras.saved import SavedState, read_states
 from consumers.console.fleet import Fleet
 from consumers.console.recorded import Recorded
-from consumers.database.tables import alerts, cameras, shown
+from consumers.database.tables import cameras, shown
 from consumers.reading.rows import CameraRow
 from schemas.errors import StateError
 from schemas.limits import CAMERAS_AT_HAND
@@ -30,8 +33,6 @@ from schemas.runtime.health import Health
 LOOK_S: Final = 1.0
 _OVERLAP_MS: Final = 5_000
 """Read again, for transactions that were begun before others and ended after them."""
-_NEWEST_ALERTS: Final = 1_000
-"""Alerts looked at for those that nobody has closed."""
 
 log = structlog.get_logger()
 
@@ -42,22 +43,34 @@ class Seen:
 
     said: list[CameraRow] = field(default_factory=list)
     saved: list[Camera] = field(default_factory=list)
+    states: list[SavedState] = field(default_factory=list)
     alerts: Mapping[str, list[str]] = field(default_factory=dict)
-    """Of each camera, the newest last."""
+    """The newest alert of each episode that nobody has closed, by camera, the newest last."""
+    acknowledged: set[str] = field(default_factory=set)
+    """Cameras all of whose episodes are acknowledged."""
 
 
 class Look:
     """Reads the recorder's database in a thread of its own and tells the fleet."""
 
-    def __init__(self, recorded: Recorded, fleet: Fleet, closed: Sequence[str] | set[str], health: Health) -> None:
-        """`closed` are the ids of alerts that people have closed: whoever closes one adds it there."""
+    def __init__(
+        self,
+        recorded: Recorded,
+        fleet: Fleet,
+        reviews: dict[str, Review],
+        health: Health,
+        published_ms: Callable[[], Sequence[int]] = tuple,
+    ) -> None:
+        """`reviews` is the console's own and changes with every decision; `published_ms` is when models went live."""
         self._recorded = recorded
         self._fleet = fleet
-        self._closed = closed
+        self._reviews = reviews
+        self._published_ms = published_ms
         self._health = health
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="look")
         self._said_to_ms = 0
         self._saved_to_ms = 0
+        self._states_to_ms = 0
         health.set("database", False, "not read yet")
 
     async def run(self) -> None:
@@ -68,7 +81,7 @@ class Look:
                 seen = await loop.run_in_executor(self._thread, self.look)
             except Exception as error:  # drivers have many names for a database that is away, or not made yet
                 self._health.set("database", False, str(error)[:200] or type(error).__name__)
-                self._said_to_ms = self._saved_to_ms = 0
+                self._said_to_ms = self._saved_to_ms = self._states_to_ms = 0
             else:
                 self._health.set("database", True)
                 self.tell(seen)
@@ -82,15 +95,25 @@ class Look:
                 self._fleet.correct(camera, max(0, now_ms - camera.last.recorded_ms), clock_ms)
         for row in seen.said:
             self._fleet.say(row, max(0, now_ms - row.state_ms), clock_ms)
-        self._fleet.alert(seen.alerts)
+        self._fleet.judge(seen.states)
+        self._fleet.alert(seen.alerts, seen.acknowledged)
 
     def look(self) -> Seen:
         """Read what was written since the last look. For the thread of its own."""
         with self._recorded.engine().begin() as connection:
             said = self._said(connection)
             saved = self._saved(connection)
-            open_ones = _open_alerts(connection, self._closed)
-        return Seen(said, saved, open_ones)
+            looked_ms = time.time_ns() // 10**6
+            states = read_states(connection, self._states_to_ms and self._states_to_ms - _OVERLAP_MS)
+            self._states_to_ms = looked_ms
+            newest = newest_alerts(connection)
+        # A copy: decisions are added from another thread.
+        standing = open_episodes(newest, dict(self._reviews), self._published_ms())
+        opened: defaultdict[str, list[str]] = defaultdict(list)
+        for each in reversed(standing):
+            opened[each.camera].append(each.newest)
+        acknowledged = opened.keys() - {each.camera for each in standing if each.state == OPEN}
+        return Seen(said, saved, states, opened, acknowledged)
 
     def _said(self, connection: Connection) -> list[CameraRow]:
         since = cameras.c.seen_ms >= self._said_to_ms - _OVERLAP_MS
@@ -114,12 +137,3 @@ class Look:
     def close(self) -> None:
         """End what is being read."""
         self._thread.shutdown(wait=True, cancel_futures=True)
-
-
-def _open_alerts(connection: Connection, closed: Sequence[str] | set[str]) -> Mapping[str, list[str]]:
-    newest = select(alerts.c.camera, alerts.c.alert_id).order_by(alerts.c.raised_ms.desc()).limit(_NEWEST_ALERTS)
-    found: defaultdict[str, list[str]] = defaultdict(list)
-    for camera, alert_id in connection.execute(newest):
-        if alert_id not in closed:
-            found[camera].insert(0, alert_id)
-    return found

@@ -49,12 +49,14 @@ def fields(**properties: Schema) -> Schema:
 
 
 async def json_of(request: Request) -> dict[str, Any] | None:
-    """The JSON object that was sent; None for what is none, or too large."""
+    """Return the JSON object that was sent; None if it is none, too large, too deep or not text."""
     body = await body_of(request)
     if body is None:
         return None
     try:
         found = json.loads(body or b"{}")
-    except ValueError:
+        # A text may hold half a character ("\ud800"), which nothing can store or send.
+        json.dumps(found, ensure_ascii=False).encode()
+    except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None

@@ -15,6 +15,7 @@ from http.client import HTTPException
 from typing import Any, Final
 from urllib.parse import urlencode
 
+from consumers.console.roles import RoleState, from_series
 from schemas import metrics
 from schemas.errors import BrokerError
 
@@ -124,30 +125,68 @@ class Prometheus:
             "query": asked.query.replace("{window}", window), "start": begin_s, "end": end_s, "step": step_s,
             "timeout": f"{ANSWER_S:g}s",
         }  # fmt: skip
-        give_up_s = time.monotonic() + ANSWER_S
-        body = bytearray()
-        url = f"{self.url}/api/v1/query_range?{urlencode(fields)}"
+        document = fetch(f"{self.url}/api/v1/query_range?{urlencode(fields)}")
         try:
-            with urllib.request.urlopen(url, timeout=ANSWER_S) as answer:
-                while part := answer.read1(2**16):
-                    body += part
-                    if time.monotonic() > give_up_s:
-                        raise TimeoutError
-                    if len(body) > _LARGEST:
-                        raise BrokerError("Prometheus answers more than is asked of it")
-            return rows_of(json.loads(body), asked.by)
-        except urllib.error.HTTPError as error:
-            error.close()
-            raise BrokerError(f"Prometheus refuses a query: status {error.code}") from None
-        except TimeoutError:
-            raise BrokerError(f"Prometheus has not answered within {ANSWER_S:g} s") from None
-        except (OSError, HTTPException, ValueError) as error:  # ValueError: what is no JSON, or no such answer
-            reason = getattr(error, "reason", error)
-            raise BrokerError(f"Prometheus does not answer: {reason}") from None
+            return rows_of(document, asked.by)
+        except ValueError as error:
+            raise BrokerError(f"Prometheus does not answer: {error}") from None
 
     def close(self) -> None:
         """Wait for nobody."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def fetch(url: str) -> Any:
+    """The JSON document at a URL of Prometheus' HTTP API, bounded in time and size; BrokerError where it gives none."""
+    give_up_s = time.monotonic() + ANSWER_S
+    body = bytearray()
+    try:
+        with urllib.request.urlopen(url, timeout=ANSWER_S) as answer:
+            while part := answer.read1(2**16):
+                body += part
+                if time.monotonic() > give_up_s:
+                    raise TimeoutError
+                if len(body) > _LARGEST:
+                    raise BrokerError("Prometheus answers more than is asked of it")
+        return json.loads(body)
+    except urllib.error.HTTPError as error:
+        error.close()
+        raise BrokerError(f"Prometheus refuses a query: status {error.code}") from None
+    except TimeoutError:
+        raise BrokerError(f"Prometheus has not answered within {ANSWER_S:g} s") from None
+    except (OSError, HTTPException, ValueError) as error:  # ValueError: no JSON
+        reason = getattr(error, "reason", error)
+        raise BrokerError(f"Prometheus does not answer: {reason}") from None
+
+
+_ROLE_QUERIES: Final = {
+    "up": 'min by (role) (up{job="pointillist"})',
+    "backlog": f"sum by (role) ({metrics.LAG.name} or {metrics.RECORDER_LAG.name} or {metrics.SPOOL_FRAMES.name})",
+    "restarts": 'sum by (role) (changes(process_start_time_seconds{job="pointillist"}[1d]))',
+}
+
+
+def read_roles(url: str) -> list[RoleState]:
+    """The roles that the Prometheus at `url` scrapes; blocks for some seconds. BrokerError where it gives none."""
+    answers = {name: _by_role(url, query) for name, query in _ROLE_QUERIES.items()}
+    if not answers["up"]:
+        raise BrokerError("Prometheus scrapes no role")
+    return from_series(answers)
+
+
+def _by_role(url: str, query: str) -> dict[str, float]:
+    document = fetch(f"{url}/api/v1/query?{urlencode({'query': query})}")
+    match document:
+        case {"status": "success", "data": {"resultType": "vector", "result": list(result)}}:
+            pass
+        case _:
+            raise BrokerError("Prometheus: expected an answer of query, got something else")
+    found: dict[str, float] = {}
+    for each in result:
+        match each:
+            case {"metric": {"role": str(role)}, "value": [_, str(value)]}:
+                found[role[:40]] = float(value)
+    return found
 
 
 def rows_of(document: Any, by: str) -> dict[str, Row]:

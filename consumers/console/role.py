@@ -24,15 +24,17 @@ from consumers.console.feed import Feed
 from consumers.console.flagged import copy_flagged
 from consumers.console.fleet import Fleet
 from consumers.console.jobs import Jobs, Launch
+from consumers.console.logins import OUTCOMES, Logins
 from consumers.console.look import Look
 from consumers.console.models import ModelsWatch
 from consumers.console.prometheus import Prometheus
+from consumers.console.roles import ReadRoles
 from consumers.console.rollup import Rollup
-from consumers.console.sessions import Sessions
 from consumers.console.settings import ConsoleSettings
 from consumers.console.store import Store
-from consumers.console.users import read_users
+from consumers.console.users import Users
 from consumers.console.web import listen, make_server
+from consumers.metrics import VISITS
 from schemas import metrics
 from schemas.errors import ConfigError
 from schemas.keys import KeyRing
@@ -44,32 +46,38 @@ _COUNT_S: Final = 1.0
 _ROLL_UP_S: Final = 5.0
 _BETWEEN_S: Final = 0.2
 _PURGE_S: Final = 600.0
+_FORGOTTEN_S: Final = 2.0
 
 log = structlog.get_logger()
 
 
-def open_desk(settings: ConsoleSettings, keys: KeyRing, launch: Launch | None = None) -> Desk:
-    """What the pages are made from. `launch` is how jobs are started, where there are any.
+def open_desk(
+    settings: ConsoleSettings,
+    keys: KeyRing,
+    launch: Launch | None = None,
+    read_roles: ReadRoles | None = None,
+    clock_s: Callable[[], float] = time.monotonic,
+) -> Desk:
+    """Open all that the pages are made from. `launch` starts jobs, `read_roles` reads the states of the roles.
 
     ConfigError for what cannot be, StateError for another version's store, or a folder of jobs that is taken.
     """
-    if settings.users is None and not settings.is_local:
+    if settings.users is None and (settings.behind_proxy is not None or not settings.is_local):
         raise ConfigError(
-            f"expected --users FILE where others reach the console, at {settings.listen[0]}: `pointillist user NAME` "
-            "makes it"
+            f"expected --users FILE where others reach the console, at {settings.listen[0]}: `pointillist user "
+            "add NAME` makes it"
         )
     commands = Commands(settings.mqtt, keys) if settings.mqtt is not None else None
     if settings.tls is not None:
         server_context(settings.tls / CERTIFICATE_FILE, settings.tls / KEY_FILE)
-    users = read_users(settings.users) if settings.users is not None else None
+    users = Users(settings.users) if settings.users is not None else None
     fleet = Fleet(settings.recorder, settings.page_cards)
     store = Store(settings.store)
     store.prepare()
-    desk = Desk(settings, fleet, store, users, Sessions(logs_in=users is not None), commands=commands)
+    desk = Desk(settings, fleet, store, users, clock_s, commands=commands, read_roles=read_roles)
     desk.prometheus = Prometheus(settings.prometheus) if settings.prometheus is not None else None
-    desk.closed = {alert_id for alert_id, review in store.reviewed().items() if review["state"] == "closed"}
-    for camera, at_ms in store.gone().items():
-        fleet.forget(camera, at_ms)
+    desk.reviews, desk.runbooks = store.reviewed(), settings.runbooks
+    fleet.forget_all(store.gone())
     if settings.jobs is not None and launch is not None:
         quarantine = settings.recorder.quarantine
 
@@ -88,25 +96,29 @@ async def run_console(
     health: Health,
     stop: asyncio.Event,
     launch: Launch | None = None,
+    read_roles: ReadRoles | None = None,
 ) -> None:
     """Serve the pages until `stop` is set. Kafka and the database may be away at any time."""
     logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # what a visitor does wrong is counted
     listening = listen(*settings.listen)
-    desk = open_desk(settings, keys, launch)
+    desk = open_desk(settings, keys, launch, read_roles)
     desk.audit, desk.health = AuditDesk(settings.recorder, keys), health
     desk.models = ModelsWatch(settings.recorder.kafka, settings.models_topic, TrustedSigners.read(settings.trust))
     feed = Feed(settings.recorder, keys, desk.fleet, health)
-    look = Look(desk.recorded, desk.fleet, desk.closed, health)
+    look = Look(desk.recorded, desk.fleet, desk.reviews, health, desk.published_ms)
     server = make_server(desk)
-    visits = metrics.PAGE_VISITS.on(registry)
+    visits, logins = metrics.PAGE_VISITS.on(registry), metrics.CONSOLE_LOGINS.on(registry)
     tasks = [
         asyncio.create_task(feed.run(), name="feed"),
         asyncio.create_task(look.run(), name="look"),
+        asyncio.create_task(desk.watch.run(), name="system"),
         asyncio.create_task(desk.models.run(), name="models"),
         asyncio.create_task(_tick(desk.fleet, settings.tick_s), name="tick"),
         asyncio.create_task(_serve(server, listening, health), name="pages"),
         asyncio.create_task(_count(visits), name="visits"),
+        asyncio.create_task(_count_logins(desk.logins, logins), name="logins"),
         asyncio.create_task(_roll_up(desk), name="rollup"),
+        asyncio.create_task(_follow_forgotten(desk), name="forgotten"),
     ]
     stopping = asyncio.create_task(stop.wait(), name="stop")
     scheme = "http" if settings.tls is None else "https"
@@ -158,6 +170,16 @@ async def _roll_up(desk: Desk) -> None:
         await asyncio.sleep(_BETWEEN_S if more else _ROLL_UP_S)
 
 
+async def _follow_forgotten(desk: Desk) -> None:
+    """Drop the cameras that the command line has forgotten since the last look."""
+    while True:
+        try:
+            desk.fleet.forget_all(await desk.write(desk.store.gone))
+        except Exception as error:  # another try follows
+            log.warning("forgotten_not_read", error=str(error)[:200] or type(error).__name__)
+        await asyncio.sleep(_FORGOTTEN_S)
+
+
 async def _serve(server: Server, listening: socket.socket, health: Health) -> None:
     health.set("pages", False, "not served yet")
     serving = asyncio.create_task(server.serve([listening]))
@@ -174,10 +196,21 @@ async def _serve(server: Server, listening: socket.socket, health: Health) -> No
 
 
 async def _count(visits: Counter) -> None:
-    for outcome in ("answered", "crowded", "late", "misdirected"):
+    for outcome in VISITS:
         visits.labels(outcome)
     while True:
         counts, VISITORS.counts = VISITORS.counts, type(VISITORS.counts)()
         for outcome, number in counts.items():
             visits.labels(outcome).inc(number)
+        await asyncio.sleep(_COUNT_S)
+
+
+async def _count_logins(logins: Logins, counter: Counter) -> None:
+    for outcome in OUTCOMES:
+        counter.labels(outcome)
+    while True:
+        counts, logins.counts = logins.counts, type(logins.counts)()
+        for outcome, number in counts.items():
+            counter.labels(outcome).inc(number)
+        await logins.sum_up()
         await asyncio.sleep(_COUNT_S)

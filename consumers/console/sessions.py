@@ -1,79 +1,88 @@
-"""Who is logged in: sessions in memory, each with a token that every form of its pages repeats."""
+"""The sessions of browsers, in memory: each has a token in a cookie and another in every form of its pages."""
 
 from __future__ import annotations
 
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from consumers.console.users import Right
+from consumers.console.users import Right, User
 
-IDLE_S: Final = 12 * 3600.0
+LONGEST_S: Final = 12 * 3600.0
+"""A session ends this long after the login, used or not."""
 MOST: Final = 1_000
-"""Sessions at once: the one that was used longest ago goes first."""
-_TRIES: Final = 10
-_TRIES_S: Final = 60.0
-"""So many wrong passwords of one address in this time; then its next ones are not looked at."""
+"""Sessions at once: the least recently used one ends first."""
 
 
 @dataclass(slots=True)
 class Session:
-    """One browser."""
+    """One login of a user, or one request with a password."""
 
-    name: str
-    right: Right
+    user: User
+    since_s: float = 0.0
     csrf: str = field(default_factory=lambda: secrets.token_urlsafe(24))
-    used_s: float = 0.0
+    ended: bool = False
+
+    @property
+    def name(self) -> str:
+        """The user's name."""
+        return self.user.name
+
+    @property
+    def right(self) -> Right:
+        """The user's right."""
+        return self.user.right
 
 
 class Sessions:
-    """The sessions by their tokens, which only the browsers know."""
+    """The open sessions by their tokens."""
 
-    def __init__(self, clock_s: Callable[[], float] = time.monotonic, *, logs_in: bool = True) -> None:
-        """Where nobody `logs_in` everybody is an admin: only this machine reaches the console then."""
-        self.local = None if logs_in else Session("local", Right.ADMIN)
+    def __init__(
+        self, users: Callable[[], Mapping[str, User]] | None = None, clock_s: Callable[[], float] = time.monotonic
+    ) -> None:
+        """`users` returns the users as they are now. Without it everybody is an admin: the console is on loopback."""
+        self.local = Session(User("local", Right.ADMIN, b"", b"")) if users is None else None
+        self._users = users
         self._clock_s = clock_s
         self._open: OrderedDict[str, Session] = OrderedDict()
-        self._wrong: OrderedDict[str, list[float]] = OrderedDict()
 
-    def begin(self, name: str, right: Right) -> str:
-        """A new session's token."""
+    def begin(self, user: User) -> str:
+        """Open a session and return its token."""
         token = secrets.token_urlsafe(32)
-        self._open[token] = Session(name, right, used_s=self._clock_s())
+        self._open[token] = self.passing(user)
         while len(self._open) > MOST:
-            self._open.popitem(last=False)
+            self._open.popitem(last=False)[1].ended = True
         return token
 
+    def passing(self, user: User) -> Session:
+        """Return a session without a token: for one request that brings its password."""
+        return Session(user, self._clock_s())
+
     def find(self, token: str) -> Session | None:
-        """The session of a token; None when there is none, or it was idle for too long."""
+        """Return the session of a token, None if it is unknown or has ended."""
         found = self._open.get(token)
         if found is None:
             return None
-        now_s = self._clock_s()
-        if now_s - found.used_s > IDLE_S:
-            del self._open[token]
+        if not self.holds(found):
+            self.end(token)
             return None
-        found.used_s = now_s
         self._open.move_to_end(token)
         return found
 
-    def end(self, token: str) -> None:
-        """Log out."""
-        self._open.pop(token, None)
+    def holds(self, session: Session) -> bool:
+        """Whether a session goes on: no logout, its user unchanged, not older than `LONGEST_S`."""
+        if session is self.local:
+            return True
+        if session.ended or self._users is None or self._clock_s() - session.since_s >= LONGEST_S:
+            return False
+        return self._users().get(session.name) == session.user
 
-    def may_try(self, address: str) -> bool:
-        """Whether another password from that address is looked at."""
-        now_s = self._clock_s()
-        recent = [at for at in self._wrong.get(address, ()) if now_s - at < _TRIES_S]
-        return len(recent) < _TRIES
-
-    def was_wrong(self, address: str) -> None:
-        """A password from that address was wrong."""
-        now_s = self._clock_s()
-        recent = [at for at in self._wrong.pop(address, []) if now_s - at < _TRIES_S]
-        self._wrong[address] = [*recent, now_s]
-        while len(self._wrong) > MOST:
-            self._wrong.popitem(last=False)
+    def end(self, token: str) -> Session | None:
+        """End a session, and the streams that it has opened. Return it, None if the token is unknown."""
+        found = self._open.pop(token, None)
+        if found is not None:
+            found.ended = True
+        return found

@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
 
 from consumers.settings import HostName, RecorderSettings
 from schemas.runtime.access import Login, Tls
 from schemas.topics import KafkaTopic
+
+
+def _proxy(text: str) -> str:
+    if ip_network(text).prefixlen == 0:
+        raise ValueError("expected the address of one proxy, or its network")
+    return text
+
+
+class Proxies:
+    """The addresses of a network, as `consumers.board.visitors.network_of` writes them."""
+
+    def __init__(self, text: str) -> None:
+        self._network = ip_network(text)
+
+    def __contains__(self, address: object) -> bool:
+        return isinstance(address, str) and bool(address) and self._network.overlaps(ip_network(address))
+
+
+Proxy = Annotated[str, AfterValidator(_proxy)]
+"""The address of a reverse proxy, or the network that it is in."""
 
 
 class MqttBroker(BaseModel):
@@ -59,6 +79,8 @@ class ConsoleSettings(BaseModel):
     """A folder with `tls.crt` and `tls.key`: HTTPS."""
     served_as: tuple[HostName, ...] = ()
     """Names of hosts that the console answers to, besides the address itself."""
+    behind_proxy: Proxy | None = None
+    """The only address whose `X-Forwarded-For` and `X-Forwarded-Proto` count."""
     users: Path | None = None
     """Who may log in; None lets everybody in who reaches a loopback address."""
     mqtt: MqttBroker | None = None
@@ -70,6 +92,8 @@ class ConsoleSettings(BaseModel):
     """None starts none."""
     prometheus: Annotated[str, StringConstraints(pattern=r"^https?://[^\s@]+$")] | None = None
     """Its base URL; None draws the system from the recorder's own history."""
+    runbooks: Path | None = None
+    """A file with the runbooks as HTML, to which alerts lead; None serves none."""
     page_cards: int = 60
     """Cameras on one page of the fleet."""
     tick_s: float = 0.2

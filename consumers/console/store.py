@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from sqlalchemy import (
     BigInteger,
@@ -22,9 +22,14 @@ from sqlalchemy import (
     func,
     select,
 )
+from sqlalchemy.exc import SQLAlchemyError
 
+from consumers.cameras.episodes import OPEN, Review
 from consumers.database.engine import open_engine, upsert
 from consumers.database.versions import of_another_version
+from schemas.errors import StateError
+
+T = TypeVar("T")
 
 metadata = MetaData()
 VERSION: Final = 1
@@ -133,11 +138,11 @@ class Operation:
     at_ms: int
     """When, Unix time in milliseconds."""
     who: str
-    """The user; `local` where nobody logs in."""
+    """The user; `local` where nobody logs in, `unknown` for a login with a name that is no user's."""
     what: str
-    """`command`, `forget`, `alert` or `replay`."""
+    """`command`, `forget`, `alert`, `replay`, the kind of a job, `login` or `logout`."""
     subject: str
-    """The camera, the alert or the reason that it was about."""
+    """The camera, the alert, the reason, the model or the address that it was about."""
     detail: str
     """What was asked for."""
     outcome: str
@@ -188,18 +193,21 @@ class Store:
 
     # What people said of alerts
 
-    def review(self, alert_id: str, state: str, who: str) -> None:
-        """An alert is `acknowledged`, `closed`, or `open` again."""
+    def review(self, alert_ids: Sequence[str], state: str, who: str) -> Review:
+        """Write a decision on the alerts of an episode: they are `acknowledged`, `closed`, or `open` again."""
+        made = Review(state, who, _now_ms())
         with self.engine.begin() as connection:
-            connection.execute(delete(reviews).where(reviews.c.alert_id == alert_id))
-            if state != "open":
-                values = {"alert_id": alert_id, "state": state, "who": who, "at_ms": _now_ms()}
-                connection.execute(reviews.insert().values(values))
+            for some in batched(alert_ids):
+                connection.execute(delete(reviews).where(reviews.c.alert_id.in_(some)))
+                if state != OPEN:
+                    values = [{"alert_id": each, **made._asdict()} for each in some]
+                    connection.execute(reviews.insert(), values)
+        return made
 
-    def reviewed(self) -> dict[str, dict[str, Any]]:
-        """What became of each alert that is not simply open."""
+    def reviewed(self) -> dict[str, Review]:
+        """Return the decision on each alert that is acknowledged or closed."""
         with self.engine.begin() as connection:
-            return {row["alert_id"]: dict(row) for row in connection.execute(select(reviews)).mappings()}
+            return read_reviews(connection)
 
     def comment(self, alert_id: str, who: str, text: str) -> None:
         """Say something of an alert."""
@@ -212,20 +220,22 @@ class Store:
     def said(self, alert_ids: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
         """The comments on each of these alerts, the oldest first."""
         found: dict[str, list[dict[str, Any]]] = {alert_id: [] for alert_id in alert_ids}
-        query = select(comments).where(comments.c.alert_id.in_(alert_ids)).order_by(comments.c.id)
         with self.engine.begin() as connection:
-            for row in connection.execute(query).mappings():
-                found[row["alert_id"]].append(dict(row))
+            for some in batched(alert_ids):
+                query = select(comments).where(comments.c.alert_id.in_(some)).order_by(comments.c.id)
+                for row in connection.execute(query).mappings():
+                    found[row["alert_id"]].append(dict(row))
         return found
 
     # Cameras that are gone
 
-    def forget(self, camera: str) -> int:
-        """Remember that a camera is gone; since when, in Unix time."""
+    def forget(self, *cameras: str) -> int:
+        """Remember that these cameras are gone; since when, in Unix time."""
         at_ms = _now_ms()
         with self.engine.begin() as connection:
-            insertion = upsert(self.engine, forgotten).values(camera=camera, at_ms=at_ms)
-            connection.execute(insertion.on_conflict_do_update(index_elements=["camera"], set_={"at_ms": at_ms}))
+            for camera in cameras:
+                insertion = upsert(self.engine, forgotten).values(camera=camera, at_ms=at_ms)
+                connection.execute(insertion.on_conflict_do_update(index_elements=["camera"], set_={"at_ms": at_ms}))
         return at_ms
 
     def gone(self) -> dict[str, int]:
@@ -239,6 +249,37 @@ class Store:
             return connection.scalar(select(func.count()).select_from(table)) or 0
 
 
+def recorded_reviews(url: str) -> dict[str, Review]:
+    """Return the decisions on alerts in the console's database at `url`, for programs next to the console."""
+    return _read_elsewhere(url, read_reviews) or {}
+
+
+def read_forgotten(url: str) -> dict[str, int]:
+    """Return the forgotten cameras and when each was forgotten, from the console's database at `url`."""
+    return _read_elsewhere(url, lambda each: {row.camera: row.at_ms for row in each.execute(select(forgotten))}) or {}
+
+
+def _read_elsewhere(url: str, read: Callable[[Connection], T]) -> T | None:
+    """Read a console's database from another process; None without one, and while it is being made."""
+    try:
+        engine = open_engine(url, writes=False)
+    except StateError:
+        return None
+    try:
+        with engine.begin() as connection:
+            return read(connection)
+    except SQLAlchemyError:  # of another release, or its tables are being made
+        return None
+    finally:
+        engine.dispose()
+
+
+def read_reviews(connection: Connection) -> dict[str, Review]:
+    """Return the decision on each alert that is acknowledged or closed."""
+    columns = (reviews.c.alert_id, reviews.c.state, reviews.c.who, reviews.c.at_ms)
+    return {alert_id: Review(*rest) for alert_id, *rest in connection.execute(select(*columns))}
+
+
 def mark(connection: Connection, name: str) -> int:
     """A mark's value, 0 where there is none."""
     return connection.scalar(select(marks.c.value).where(marks.c.name == name)) or 0
@@ -248,6 +289,12 @@ def set_mark(connection: Connection, name: str, value: int) -> None:
     """Set a mark."""
     insertion = upsert(connection.engine, marks).values(name=name, value=value)
     connection.execute(insertion.on_conflict_do_update(index_elements=["name"], set_={"value": value}))
+
+
+def batched(names: Sequence[str], size: int = 500) -> Iterator[Sequence[str]]:
+    """`names` in parts that a database takes as the parameters of one statement."""
+    for start in range(0, len(names), size):
+        yield names[start : start + size]
 
 
 def _now_ms() -> int:

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
 
-from starlette.responses import Response, StreamingResponse
+from starlette.requests import Request
+from starlette.responses import Response
 
 from consumers.console.fleet import Fleet
-from consumers.console.gate import no
+from consumers.console.gate import session_of
+from consumers.console.long_answers import Places
+from consumers.console.sessions import Session, Sessions
 
 MOST_STREAMS: Final = 128
+MOST_OF_USER: Final = 8
+"""Streams of one user. Where nobody logs in, only `MOST_STREAMS` holds."""
 HEARTBEAT_S: Final = 10.0
 """A reader who has gone is noticed when something is written."""
 
@@ -19,36 +25,40 @@ Changed = Callable[[], str | Awaitable[str]]
 
 
 class Streams:
-    """The open streams, bounded in number."""
+    """The open streams, bounded in all and for each user."""
 
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, fleet: Fleet, sessions: Sessions) -> None:
         self._fleet = fleet
-        self.open = 0
+        self._sessions = sessions
+        self._places = Places(
+            "streams",
+            most=MOST_STREAMS,
+            most_of_user=MOST_OF_USER if sessions.local is None else MOST_STREAMS,
+            patience_s=math.inf,
+        )
 
-    def answer(self, changed: Changed) -> Response:
-        """A stream of what `changed` gives after each change, beginning now; 503 where there are too many."""
-        if self.open >= MOST_STREAMS:
-            return no(503, f"{MOST_STREAMS} pages are open already")
-        return StreamingResponse(self._events(changed), media_type="text/event-stream")
+    def answer(self, request: Request, changed: Changed) -> Response:
+        """Stream what `changed` returns now and after each change.
 
-    async def _events(self, changed: Changed) -> AsyncIterator[str]:
-        self.open += 1
-        try:
-            yield ": open\n\n"
-            while True:
-                # Taken before looking: what changes meanwhile is seen the next time.
-                stirred = self._fleet.stirred
-                found = changed()
-                text = await found if isinstance(found, Awaitable) else found
-                if text:
-                    yield message(text)
-                try:
-                    async with asyncio.timeout(HEARTBEAT_S):
-                        await stirred.wait()
-                except TimeoutError:
+        The stream ends when the session of `request` has ended, at the next change or heartbeat.
+        """
+        return self._places.answer(request, self._events(session_of(request), changed), "text/event-stream")
+
+    async def _events(self, session: Session, changed: Changed) -> AsyncIterator[str]:
+        yield ": open\n\n"
+        while self._sessions.holds(session):
+            # Taken before looking: what changes meanwhile is seen the next time.
+            stirred = self._fleet.stirred
+            found = changed()
+            text = await found if isinstance(found, Awaitable) else found
+            if text:
+                yield message(text)
+            try:
+                async with asyncio.timeout(HEARTBEAT_S):
+                    await stirred.wait()
+            except TimeoutError:
+                if self._sessions.holds(session):
                     yield ": still here\n\n"
-        finally:
-            self.open -= 1
 
 
 def message(text: str) -> str:

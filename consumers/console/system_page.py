@@ -1,30 +1,37 @@
-"""The system: conservation as a picture, charts of the last hours, what the console reaches, and the audit log."""
+"""The system: its roles and rules, conservation as a picture, charts of the last hours, and the audit log."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from consumers.console.desk import Desk
+from consumers.console.fleet_page import header_changes
 from consumers.console.gate import no
+from consumers.console.stream import Streams
 from consumers.console.system_charts import RANGES, USUAL, system_past
 
 FATES: Final = ("recorded", "dead_lettered", "shed", "pending", "lost", "unread")
 """What can have become of a published frame, as the audit's counts name them."""
 
 
-def system_routes(desk: Desk) -> list[Route]:
+def system_routes(desk: Desk, streams: Streams) -> list[Route]:
     """Its routes."""
     return [
         Route("/conservation", partial(_conservation, desk)),
         Route("/conservation/now", partial(_conservation_now, desk)),
         Route("/system", partial(_system, desk)),
         Route("/system/history", partial(past, desk)),
+        Route("/system/live", partial(_live, desk, streams)),
+        Route("/rules", partial(_rules, desk)),
+        Route("/rules/graph", _rules_of_prometheus),
+        Route("/runbooks", partial(_runbooks, desk)),
     ]
 
 
@@ -72,7 +79,45 @@ async def _system(desk: Desk, request: Request) -> Response:
         operations=await desk.read(desk.store.noted, None, 50),
         cameras=len(desk.fleet.cards()),
         rate=sum(card.frames_per_second for card in desk.fleet.cards()),
+        stream="/system/live",
+        **desk.watch.told(),
     )
+
+
+async def _live(desk: Desk, streams: Streams, request: Request) -> Response:
+    return streams.answer(request, changes_of_system(desk))
+
+
+def changes_of_system(desk: Desk) -> Callable[[], str]:
+    """The parts of the System page that changed since the last call: the header, the roles and the rules."""
+    header, shown = header_changes(desk), ""
+
+    def changed() -> str:
+        nonlocal shown
+        now = desk.render("system_now.html", pushed=True, runbooks=desk.runbooks is not None, **desk.watch.told())
+        if now == shown:
+            return header()
+        shown = now
+        return header() + now
+
+    return changed
+
+
+async def _rules(desk: Desk, request: Request) -> Response:
+    return desk.page(request, "rules.html", **desk.watch.told())
+
+
+async def _rules_of_prometheus(_request: Request) -> Response:
+    """Redirect to the rules: under `up`, the `generatorURL` of an alert leads here."""
+    return RedirectResponse("/rules", 303)
+
+
+async def _runbooks(desk: Desk, request: Request) -> Response:
+    if desk.runbooks is None:
+        return desk.page(request, "missing.html", 404, what="This console was started without runbooks.")
+    text = await desk.read(desk.runbooks.read_text, encoding="utf-8")
+    body = text.partition("<body>")[2].partition("</body>")[0]
+    return desk.page(request, "runbooks.html", body=body)
 
 
 async def past(desk: Desk, request: Request) -> Response:

@@ -1,19 +1,25 @@
-"""Who may log in: a file with a line `name:role:salt:hash` for each, passwords hashed by scrypt (RFC 7914)."""
+"""The users of the console: a file with a line `name:role:salt:hash` each, passwords hashed by scrypt (RFC 7914)."""
 
 from __future__ import annotations
 
+import fcntl
 import hmac
 import os
 import re
 import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import scrypt
 from pathlib import Path
 from typing import Final
 
+import structlog
+
 from schemas.errors import ConfigError
 from schemas.runtime.atomic_file import replacing
+from schemas.runtime.file_version import FileVersion, file_version
 
 _COST: Final = 2**14
 _BLOCKS: Final = 8
@@ -24,7 +30,7 @@ _NAME: Final = re.compile(r"[A-Za-z0-9._@-]{1,64}")
 
 
 class Right(StrEnum):
-    """What a user may do; each may do what those before it may."""
+    """The rights of a user; each includes those before it."""
 
     VIEWER = "viewer"
     """Look."""
@@ -54,6 +60,9 @@ class User:
 
 
 NOBODY: Final = User("", Right.VIEWER, bytes(_SALT_BYTES), b"")
+_ADD: Final = "`pointillist user add NAME` adds one"
+
+log = structlog.get_logger()
 
 
 def hashed(password: str, salt: bytes) -> bytes:
@@ -62,16 +71,23 @@ def hashed(password: str, salt: bytes) -> bytes:
 
 
 def read_users(file: Path) -> dict[str, User]:
-    """The users by name; ConfigError says which line is none, and repeats no hash."""
+    """Read the users, by name. ConfigError names the line that is wrong, and repeats no hash."""
+    users = _read(file)
+    if not users:
+        raise ConfigError(f"expected at least one user in {file}: {_ADD}")
+    return users
+
+
+def _read(file: Path) -> dict[str, User]:
     try:
         found = file.stat()
-        # Of somebody else's file our group may be who reads it: so a Secret of Kubernetes is mounted.
+        # A Kubernetes Secret is mounted with another owner and is readable by our group.
         if found.st_mode & (0o077 if found.st_uid == os.getuid() else 0o037):
             raise ConfigError(f"expected users that only their owner can read, {file} is open to others: chmod 600")
         lines = file.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or "it is no text"
-        raise ConfigError(f"expected users in {file}: {why}; `pointillist user NAME` makes it") from None
+        raise ConfigError(f"expected users in {file}: {why}; {_ADD}") from None
     users = {}
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.startswith("#"):
@@ -81,28 +97,78 @@ def read_users(file: Path) -> dict[str, User]:
             users[name] = User(name, Right(right), bytes.fromhex(salt), bytes.fromhex(digest))
         except ValueError:
             raise ConfigError(f"{file}, line {number}: expected name:viewer|operator|admin:salt:hash") from None
-    if not users:
-        raise ConfigError(f"expected at least one user in {file}: `pointillist user NAME` adds one")
     return users
 
 
 def write_user(file: Path, name: str, right: Right, password: str) -> None:
-    """Add a user or change one; ConfigError for a name or a password that cannot be."""
+    """Add a user or change one. ConfigError for a name or a password that is not allowed."""
     if not _NAME.fullmatch(name):
         raise ConfigError(f"expected a name of at most 64 letters, digits and . _ @ -, got {name[:80]!r}")
     if not SHORTEST_PASSWORD <= len(password) <= LONGEST_PASSWORD:
         raise ConfigError(f"expected a password of {SHORTEST_PASSWORD} to {LONGEST_PASSWORD} characters")
-    known = read_users(file) if file.exists() and file.stat().st_size else {}
     salt = secrets.token_bytes(_SALT_BYTES)
-    known[name] = User(name, right, salt, hashed(password, salt))
+    added = User(name, right, salt, hashed(password, salt))
     file.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(file, private=True) as fresh:
-        fresh.write_text("".join(f"{user.line()}\n" for user in known.values()))
-        fresh.chmod(0o600)
+    with _changing(file) as known:
+        known[name] = added
 
 
-def check_password(users: dict[str, User], name: str, password: str) -> User | None:
-    """The user, if that is his password. One that is unknown takes as long."""
+def remove_user(file: Path, name: str) -> None:
+    """Remove a user. ConfigError if the file has no such user."""
+    read_users(file)
+    with _changing(file) as known:
+        if name not in known:
+            raise ConfigError(f"expected a user of {file}, one of {', '.join(known)}; got {name[:80]!r}")
+        del known[name]
+
+
+@contextmanager
+def _changing(file: Path) -> Iterator[dict[str, User]]:
+    """The users to change, written back at the end; two commands at once take turns."""
+    try:
+        lock = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise ConfigError(f"expected a folder for the users, {file.parent}: {error.strerror}") from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        known = _read(file) if file.exists() else {}
+        yield known
+        with replacing(file, private=True) as fresh:
+            fresh.write_text("".join(f"{user.line()}\n" for user in known.values()))
+            fresh.chmod(0o600)
+    finally:
+        os.close(lock)
+
+
+class Users:
+    """The users of a file, read again as soon as the file changes.
+
+    While the file is missing or damaged, nobody is a user: a removed user must not stay because of a damaged line.
+    """
+
+    def __init__(self, file: Path) -> None:
+        """ConfigError for a file without users."""
+        self._file = file
+        self._version: FileVersion = file_version(file)
+        self._known = read_users(file)
+
+    def __call__(self) -> dict[str, User]:
+        """Return the users as they are now, by name; this costs one question to the file system."""
+        now = file_version(self._file)
+        if now != self._version:
+            self._version = now
+            try:
+                self._known = _read(self._file)
+            except ConfigError as error:
+                self._known = {}
+                log.error("users_not_read", detail=str(error))
+            else:
+                log.info("users_read", users=len(self._known))
+        return self._known
+
+
+def check_password(users: Mapping[str, User], name: str, password: str) -> User | None:
+    """Return the user if the password is right. The check takes as long for an unknown name."""
     user = users.get(name, NOBODY)
     right = hmac.compare_digest(hashed(password[:LONGEST_PASSWORD], user.salt), user.digest)
     return user if right and user is not NOBODY else None

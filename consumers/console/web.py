@@ -17,23 +17,35 @@ from starlette.routing import BaseRoute, Route
 
 from consumers.board.hosts import Hosts, OnlyOwnHosts
 from consumers.board.server import Server
-from consumers.board.visitors import Visitor
+from consumers.board.visitors import VISITORS
 from consumers.console.alerts_page import alert_routes
 from consumers.console.api import api_routes
+from consumers.console.browsers import COOKIE as BROWSER_COOKIE
 from consumers.console.camera_page import camera_routes
 from consumers.console.dead_letters_page import letter_routes
 from consumers.console.desk import HERE, Desk
 from consumers.console.fleet_page import fleet_routes
-from consumers.console.gate import COOKIE, Gate, checked, cookie, form_of, no
+from consumers.console.gate import (
+    Gate,
+    address_of,
+    browser_cookie,
+    cookie,
+    cookie_name,
+    form_of,
+    gone_of,
+    is_secure,
+    no,
+)
+from consumers.console.guesses import Attempt, TryLaterError
 from consumers.console.jobs_page import job_routes
 from consumers.console.models_page import model_routes
+from consumers.console.settings import Proxies
 from consumers.console.stream import Streams
 from consumers.console.system_page import system_routes
 from schemas.errors import ConfigError
 from schemas.runtime.access import CERTIFICATE_FILE, KEY_FILE
 
 _KINDS: Final = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
-_BACKLOG: Final = 64
 
 
 class StaticFiles:
@@ -64,7 +76,7 @@ class StaticFiles:
 
 def make_app(desk: Desk) -> Starlette:
     """The application."""
-    streams = Streams(desk.fleet)
+    streams = Streams(desk.fleet, desk.sessions)
     settings = desk.settings
     routes: list[BaseRoute] = [
         *fleet_routes(desk, streams),
@@ -72,7 +84,7 @@ def make_app(desk: Desk) -> Starlette:
         *alert_routes(desk),
         *model_routes(desk),
         *job_routes(desk, streams),
-        *system_routes(desk),
+        *system_routes(desk, streams),
         *letter_routes(desk),
         *api_routes(desk),
         Route("/login", partial(_login_page, desk)),
@@ -86,7 +98,7 @@ def make_app(desk: Desk) -> Starlette:
         routes=routes,
         middleware=[
             Middleware(OnlyOwnHosts, hosts=hosts),
-            Middleware(Gate, users=desk.users, sessions=desk.sessions, checks=desk.checks),
+            Middleware(Gate, logins=desk.logins),
         ],
     )
 
@@ -106,39 +118,50 @@ async def _login_page(desk: Desk, request: Request) -> Response:
 
 async def _login(desk: Desk, request: Request) -> Response:
     fields = form_of(request)
-    then = fields.get("then", "/")
-    user = await checked(
-        desk.users or {}, desk.sessions, desk.checks, request, fields.get("name", ""), fields.get("password", "")
-    )
+    then, name = fields.get("then", "/"), fields.get("name", "")
+    browsers, secure = desk.logins.browsers, is_secure(request)
+    attempt = Attempt(address_of(request), name, browsers.known(request.cookies.get(BROWSER_COOKIE, ""), name))
+    try:
+        user = await desk.logins.by_form(attempt, fields.get("password", ""), gone_of(request))
+    except TryLaterError as later:
+        answer = _login_form(desk, then, f"Too many passwords: try again in {later.after_s} s.", 429)
+        answer.headers["retry-after"] = str(later.after_s)
+        return answer
     if user is None:
-        return _login_form(desk, then, "That is not a name and its password, or it was wrong too often.", 403)
+        return _login_form(desk, then, "That is not a name and its password.", 403)
     answer = RedirectResponse(then if then.startswith("/") and not then.startswith(("//", "/\\")) else "/", 303)
-    token = desk.sessions.begin(user.name, user.right)
-    answer.headers.append("set-cookie", cookie(token, secure=desk.settings.tls is not None))
+    answer.headers.append("set-cookie", cookie(desk.sessions.begin(user), secure=secure))
+    answer.headers.append("set-cookie", browser_cookie(browsers.mark(user.name), secure=secure))
     return answer
 
 
 async def _logout(desk: Desk, request: Request) -> Response:
-    desk.sessions.end(request.cookies.get(COOKIE, ""))
+    secure = is_secure(request)
+    ended = desk.sessions.end(request.cookies.get(cookie_name(secure=secure), ""))
+    if ended is not None:
+        await desk.logins.log_out(ended, address_of(request))
     answer = RedirectResponse("/login", 303)
-    answer.headers.append("set-cookie", cookie("", secure=desk.settings.tls is not None))
+    answer.headers.append("set-cookie", cookie("", secure=secure))
     return answer
 
 
 def make_server(desk: Desk) -> Server:
     """The server of one console."""
-    tls = desk.settings.tls
+    tls, proxy = desk.settings.tls, desk.settings.behind_proxy
+    if proxy is not None:
+        VISITORS.shared = Proxies(proxy)
     return Server(
         uvicorn.Config(
             make_app(desk),
-            http=Visitor,
             ws="none",
             lifespan="off",
             log_config=None,
             access_log=False,
-            backlog=_BACKLOG,
             timeout_graceful_shutdown=1,
             server_header=False,
+            # `X-Forwarded-For` of anybody else would give each guess an address of its own.
+            proxy_headers=proxy is not None,
+            forwarded_allow_ips=proxy or "",
             ssl_certfile=tls / CERTIFICATE_FILE if tls else None,
             ssl_keyfile=tls / KEY_FILE if tls else None,
         )

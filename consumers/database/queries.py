@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from sqlalchemy import ColumnElement, Engine, Select, case, func, literal, select, tuple_
+from sqlalchemy import ColumnElement, Engine, Select, Table, case, func, inspect, literal, select, tuple_
 
 from consumers.database.archive import Kind, keeps_all, load
 from consumers.database.engine import open_engine
 from consumers.database.runs import all_numbers
-from consumers.database.tables import SCHEMA_VERSIONS, alerts, archived, boots, dead_letters, frames, ledgers, offsets
+from consumers.database.tables import (
+    READABLE_VERSIONS,
+    SCHEMA_VERSIONS,
+    alerts,
+    archived,
+    boots,
+    dead_letters,
+    frames,
+    ledgers,
+    offsets,
+    summed_ledgers,
+)
 from consumers.database.tallies import PURGED_ALERTS, PURGED_FOREIGN, SCHEMA, tally
 from consumers.database.versions import of_another_version
-from consumers.reading.rows import LedgerRow
+from consumers.reading.rows import LedgerRow, SummedRow
 from schemas.frame import ATTACKED
 from schemas.pointillist_pb2 import CHECKED, SHED
 from schemas.ranges import RangeSet
@@ -21,7 +32,12 @@ from schemas.ranges import RangeSet
 Boots = Collection[tuple[str, int]]
 """Camera and boot; None where a method takes all."""
 
-_BOOTS_AT_ONCE = 400
+Cameras = Collection[str]
+"""At most `CAMERAS_AT_ONCE` of them."""
+
+CAMERAS_AT_ONCE: Final = 200
+_BOOTS_AT_ONCE: Final = 400
+_ROWS_AT_ONCE: Final = 100
 _FOREVER_MS = 2**62
 
 # What `schemas.frame.Truth` reads from the column, said in SQL.
@@ -119,26 +135,46 @@ class Records:
         """Raise `StateError` for the tables of another version, whose columns may be others."""
         with self._engine.begin() as connection:
             version = tally(connection, SCHEMA)
-        mine = SCHEMA_VERSIONS[self._engine.dialect.name]
-        if version not in (0, mine):
-            raise of_another_version(mine, version)
+        dialect = self._engine.dialect.name
+        if version and version not in READABLE_VERSIONS[dialect]:
+            raise of_another_version(SCHEMA_VERSIONS[dialect], version)
 
-    def boots(self) -> set[tuple[str, int]]:
-        """Every boot of which a frame, a verified dead letter or a ledger is known, purged ones included."""
-        queries = (
-            select(boots.c.camera, boots.c.boot),
-            select(ledgers.c.camera, ledgers.c.boot),
-            select(dead_letters.c.camera, dead_letters.c.boot).where(dead_letters.c.verified).distinct(),
-            select(archived.c.camera, archived.c.boot).distinct(),
-        )
-        with self._engine.begin() as connection:
-            return {(camera, boot) for query in queries for camera, boot in connection.execute(query)}
+    def boots(self, of: Cameras | None = None) -> set[tuple[str, int]]:
+        """Every boot of which a frame, a verified dead letter or a ledger is known, purged ones included.
 
-    def ledgers(self) -> list[LedgerRow]:
-        """The highest revision of each boot's ledger; `consumers.reading.shed.shed_ranges` reads its shed ranges."""
+        `of` chooses cameras.
+        """
+        tables = (boots, ledgers, dead_letters, archived)
         with self._engine.begin() as connection:
-            rows = connection.execute(select(ledgers).order_by(ledgers.c.camera, ledgers.c.started_ms))
-            return [LedgerRow(*row) for row in rows]
+            found: set[tuple[str, int]] = set()
+            for table in tables:
+                query = select(table.c.camera, table.c.boot).where(*_of_boots(table)).distinct()
+                if of is not None:
+                    query = query.where(table.c.camera.in_(of))
+                found.update((camera, boot) for camera, boot in connection.execute(query))
+            return found
+
+    def cameras(self) -> set[str]:
+        """The cameras of `boots`."""
+        with self._engine.begin() as connection:
+            found: set[str] = set()
+            for table in (boots, ledgers, dead_letters, archived):
+                found.update(connection.scalars(select(table.c.camera).where(*_of_boots(table)).distinct()))
+            return found
+
+    def ledgers(self, of: Cameras | None = None) -> Iterator[LedgerRow]:
+        """The highest revision of each boot's ledger, of the cameras `of`, a few at a time."""
+        rows = select(ledgers).order_by(ledgers.c.camera, ledgers.c.boot).execution_options(yield_per=_ROWS_AT_ONCE)
+        with self._engine.begin() as connection:
+            for row in connection.execute(rows if of is None else rows.where(ledgers.c.camera.in_(of))):
+                yield LedgerRow(*row)
+
+    def summed_ledgers(self) -> dict[str, SummedRow]:
+        """Return the sums over removed ledgers, by camera."""
+        with self._engine.begin() as connection:
+            if not inspect(connection).has_table(summed_ledgers.name):  # before this release's recorder has started
+                return {}
+            return {row.camera: SummedRow(*row) for row in connection.execute(select(summed_ledgers))}
 
     def recorded(self, camera: str, boot: int) -> RangeSet:
         """The recorded frames of one boot, purged ones included."""
@@ -154,13 +190,13 @@ class Records:
         )
         return self._numbers(query, Kind.DEAD_LETTER, camera, boot)
 
-    def recorded_by_boot(self) -> dict[tuple[str, int], RangeSet]:
-        """`recorded` of every boot that has any, in one walk over an index."""
-        return all_numbers(self._engine, frames, Kind.FRAME)
+    def recorded_by_boot(self, of: Cameras | None = None) -> dict[tuple[str, int], RangeSet]:
+        """`recorded` of every boot that has any, of the cameras `of`, in one walk over an index."""
+        return all_numbers(self._engine, frames, Kind.FRAME, of=of)
 
-    def dead_lettered_by_boot(self) -> dict[tuple[str, int], RangeSet]:
-        """`dead_lettered` of every boot that has any."""
-        return all_numbers(self._engine, dead_letters, Kind.DEAD_LETTER, dead_letters.c.verified)
+    def dead_lettered_by_boot(self, of: Cameras | None = None) -> dict[tuple[str, int], RangeSet]:
+        """`dead_lettered` of every boot that has any, of the cameras `of`."""
+        return all_numbers(self._engine, dead_letters, Kind.DEAD_LETTER, dead_letters.c.verified, of=of)
 
     def _numbers(self, query: Select[tuple[int]], kind: Kind, camera: str, boot: int) -> RangeSet:
         with self._engine.begin() as connection:
@@ -184,9 +220,11 @@ class Records:
                 for where in _among(condition, of)
             )
 
-    def duplicates_by_boot(self) -> dict[tuple[str, int], int]:
-        """The same for each boot that has any."""
+    def duplicates_by_boot(self, of: Cameras | None = None) -> dict[tuple[str, int], int]:
+        """The same for each boot that has any, of the cameras `of`."""
         query = select(boots.c.camera, boots.c.boot, boots.c.duplicates).where(boots.c.duplicates > 0)
+        if of is not None:
+            query = query.where(boots.c.camera.in_(of))
         with self._engine.begin() as connection:
             return {(camera, boot): count for camera, boot, count in connection.execute(query)}
 
@@ -282,6 +320,12 @@ class Records:
                 row = connection.execute(query.where(*where, *conditions)).one()
                 totals = [total + int(value) for total, value in zip(totals, row, strict=True)]
         return totals
+
+
+def _of_boots(table: Table) -> Iterator[ColumnElement[bool]]:
+    """A dead letter names a boot only if it is verified."""
+    if table is dead_letters:
+        yield dead_letters.c.verified
 
 
 def _captured(since_ms: int, until_ms: int, of: Boots | None) -> Iterator[tuple[ColumnElement[bool], ...]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from sqlalchemy import ColumnElement, Connection, Engine, Table, func, or_, select
 
@@ -13,11 +13,16 @@ from schemas.ranges import RangeSet
 
 
 def all_numbers(
-    engine: Engine, table: Table, kind: Kind, *where: ColumnElement[bool]
+    engine: Engine, table: Table, kind: Kind, *where: ColumnElement[bool], of: Collection[str] | None = None
 ) -> dict[tuple[str, int], RangeSet]:
-    """The sequence numbers of each boot in `table` where that holds, with those of its `kind` that were purged."""
+    """The sequence numbers of each boot in `table` where that holds, with those of its `kind` that were purged.
+
+    `of` chooses cameras; None takes all.
+    """
     found: defaultdict[tuple[str, int], RangeSet] = defaultdict(RangeSet)
     purged = select(archived.c.camera, archived.c.boot, archived.c.first, archived.c.last)
+    if of is not None:
+        purged, where = purged.where(archived.c.camera.in_(of)), (*where, table.c.camera.in_(of))
     with engine.begin() as connection:
         if connection.dialect.name == "postgresql":
             # It walks over all that there is, which may be more than a page would wait for.

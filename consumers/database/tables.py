@@ -20,8 +20,10 @@ from sqlalchemy import (
 
 metadata = MetaData()
 
-SCHEMA_VERSIONS: Final = {"sqlite": 6, "postgresql": 7}
+SCHEMA_VERSIONS: Final = {"sqlite": 7, "postgresql": 8}
 """Raised when a table changes its meaning; kept in `tallies`."""
+READABLE_VERSIONS: Final = {"sqlite": (6, 7), "postgresql": (7, 8)}
+"""Of which all tables that are read have the columns of today."""
 
 
 def _text(name: str, doc: str | None = None, *, primary_key: bool = False) -> Column[str]:
@@ -129,7 +131,6 @@ ledgers = Table(
     _integer("started_ms"),
     _integer("first"),
     _integer("next"),
-    _text("shed"),
     _flag("closed"),
     _integer("frames_skipped"),
     _integer("frames_resent"),
@@ -140,11 +141,32 @@ ledgers = Table(
     _integer("taken_ms"),
     sqlite_with_rowid=False,
 )
-"""The highest revision of each boot's ledger; `shed` is a JSON list of [first, last].
+"""The highest revision of each boot's ledger.
 
-`message` is what the camera signed: the audit believes that only. `taken_ms` is when it was recorded.
+`message` is what the camera signed, with its shed ranges: the audit believes that only. `taken_ms` is when it was
+recorded. Each camera has a bounded number of them; older ones are in `summed_ledgers`.
 """
 Index("ledgers_by_age", ledgers.c.taken_ms)
+
+summed_ledgers = Table(
+    "summed_ledgers",
+    metadata,
+    _text("camera", primary_key=True),
+    _integer("ledgers"),
+    _integer("shed"),
+    _integer("pending"),
+    _integer("lost"),
+    _integer("frames_skipped"),
+    _integer("frames_resent"),
+    _integer("bytes_resent"),
+    _integer("started_ms"),
+    sqlite_with_rowid=False,
+)
+"""Sums over the ledgers that were removed because a camera had too many: `consumers.conservation.ledger_table`.
+
+They count what no other table knows: frames that were shed, and those that had no fate when their ledger was removed.
+`started_ms` is when the first of these boots began.
+"""
 
 dead_letters = Table(
     "dead_letters",
@@ -242,6 +264,20 @@ cameras = Table(
 )
 Index("cameras_by_age", cameras.c.seen_ms)
 """The last status and meta message of each camera, and since when its state holds by the recorder's clock."""
+
+camera_states = Table(
+    "camera_states",
+    metadata,
+    _text("camera", primary_key=True),
+    _text("state", "One of `consumers.cameras.state.State`."),
+    _text("reason", "Why, in plain words; empty for a camera that is online."),
+    _integer("since_ms", "When the state began."),
+    _number("patience_s", "Without a frame for this long the camera is silent, whatever stands here."),
+    _integer("saved_ms"),
+    Index("camera_states_by_age", "saved_ms"),
+    sqlite_with_rowid=False,
+)
+"""The state of each camera, written by the recorder when it changes; see `consumers.cameras.saved`."""
 
 shown = Table(
     "shown",

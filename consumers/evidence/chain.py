@@ -49,14 +49,18 @@ class Chain(NamedTuple):
         return len(self.whole.history) < rule.baseline_probes
 
     def read(self, until: int, rule: EvidenceRule, classes: Classes) -> tuple[Chain, list[Alarm]]:
-        """Let the rule read the waiting frames before `until`; the alarms that it raises."""
+        """Let the rule read the waiting frames before `until`; the alarms that it raises.
+
+        While whole frames show the trigger, an alarm of dropped frames is the same episode and raises nothing. The
+        reverse does not hold: on dropped frames an episode may last after a lasting change of the scene.
+        """
         whole, dropped = self.whole, self.dropped
         alarms = []
         for probe in self.waiting:
             if probe.seq >= until:
                 break
             track, alarm = advance(whole if probe.whole else dropped, probe, rule, classes)
-            if alarm is not None:
+            if alarm is not None and (probe.whole or whole.calm < 0):
                 alarms.append(alarm)
             if probe.whole:
                 whole = track

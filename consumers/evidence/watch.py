@@ -22,10 +22,9 @@ from consumers.evidence.chains import Chains
 from consumers.evidence.quarantine import Quarantine
 from consumers.reading.batch import BootKey
 from consumers.reading.rows import FrameRow
-from consumers.reading.shed import shed_ranges
 from schemas.evidence.rule import EvidenceRule
 from schemas.evidence.track import Alarm, Probe
-from schemas.pointillist_pb2 import CHECKED, Alert
+from schemas.pointillist_pb2 import CHECKED, Alert, Ledger
 from schemas.ranges import RangeSet
 
 THUMBNAIL_SIDE: Final = 128
@@ -209,11 +208,12 @@ def _accounted(connection: Connection, boot: BootKey, start: int, last: int) -> 
     for kind in Kind:
         found.update(load(connection, kind, camera, boot_id))
     ledger = connection.execute(
-        select(ledgers.c.first, ledgers.c.shed).where(ledgers.c.camera == camera, ledgers.c.boot == boot_id)
+        select(ledgers.c.first, ledgers.c.message).where(ledgers.c.camera == camera, ledgers.c.boot == boot_id)
     ).one_or_none()
     if ledger is not None:
         found.add(0, ledger.first - 1)
-        found.update(shed_ranges(ledger.shed))
+        for shed in Ledger.FromString(ledger.message).shed:
+            found.add(shed.first, shed.last)
     return found
 
 

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from hashlib import blake2s
 from typing import Any, Final
 
+from consumers.cameras.state import State
 from schemas.topics import DISCOVERY_ROOT, HOME_ROOT
 
 STATUS_TOPIC: Final = f"{HOME_ROOT}/status"
 """`online` while somebody tells, `offline` by the last will."""
 ORIGIN: Final = "Pointillist"
-STATES: Final = ("online", "degraded", "silent", "offline")
+STATES: Final = tuple(state.value for state in State)
 
 
 @dataclass(frozen=True)

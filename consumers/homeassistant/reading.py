@@ -11,18 +11,18 @@ from sqlalchemy import Connection, func, select
 
 from consumers.board.camera import Camera
 from consumers.board.shown import saved_camera
+from consumers.cameras.saved import SavedState, read_states
 from consumers.database.engine import open_engine
 from consumers.database.tables import cameras, frames, shown
 from consumers.homeassistant.discovery import Shown
 from consumers.reading.rows import CameraRow
+from consumers.settings import SILENT_AFTER_S
 
 OVERLAP_MS: Final = 15_000
 """A recorder says of a camera when it was heard last, and writes that some seconds later."""
 SETTLED_MS: Final = 5_000
 """Frames are counted when they are so old: by then they are committed, whatever their transaction had to wait for."""
 RECENT_S: Final = 60.0
-SILENT_AFTER_S: Final = 10.0
-"""As the recorder has it."""
 
 
 @dataclass
@@ -54,6 +54,7 @@ class Reading:
         self._url = url
         self._cameras: dict[str, Camera] = {}
         self._bytes: dict[str, _Bytes] = {}
+        self._states: dict[str, SavedState] = {}
         self._read_to_ms = 0
         self._counted_to_ms = 0
 
@@ -71,6 +72,8 @@ class Reading:
                     self._take(row.camera, row.state)
                 for row in connection.execute(select(cameras).where(cameras.c.seen_ms >= since_ms)):
                     self._say(CameraRow(*row))
+                for state in read_states(connection, max(0, since_ms)):
+                    self._states[state.camera] = state
                 if self._counted_to_ms:
                     self._count(connection, self._counted_to_ms, counted_to_ms)
         finally:
@@ -79,6 +82,7 @@ class Reading:
         for name in self._cameras.keys() - names:
             del self._cameras[name]
             self._bytes.pop(name, None)
+            self._states.pop(name, None)
         return [self._shown(camera, now_ms) for _, camera in sorted(self._cameras.items()) if camera.last is not None]
 
     def _take(self, name: str, state: str) -> None:
@@ -113,12 +117,14 @@ class Reading:
     def _shown(self, camera: Camera, now_ms: int) -> Shown:
         counted = self._bytes.get(camera.name, _Bytes())
         assert camera.last is not None
+        saved = self._states.get(camera.name)
+        judged = camera.judge(now_ms, SILENT_AFTER_S) if saved is None else saved.now(camera.heard_ms, now_ms)
         return Shown(
             camera=camera.name,
-            state=camera.state(now_ms, SILENT_AFTER_S),
+            state=judged.state.value,
             class_name=camera.last.class_name,
             backdoor=camera.level >= 1.0,
-            detail=camera.status.detail if camera.status is not None else "",
+            detail=judged.reason,
             confidence=camera.last.confidence,
             saved_share=counted.share,
             saved_bytes=counted.saved,

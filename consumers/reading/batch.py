@@ -16,22 +16,22 @@ import structlog
 from google.protobuf.message import DecodeError
 
 from consumers.reading.rows import FrameRow, LedgerRow, LetterRow
-from consumers.reading.shed import shed_text
 from consumers.settings import RecorderSettings
 from schemas.announcement import check_announcement
 from schemas.dead_letters import dead_letter
-from schemas.errors import Malformed, WireError
+from schemas.errors import Malformed, TooManyBoots, WireError
 from schemas.frame import TIME_LIMIT, open_message
 from schemas.identity import BOOT_ID_LIMIT, SEQ_LIMIT, CameraId, camera_id_on_wire
 from schemas.keys import KeyRing
+from schemas.ledger import open_ledger
 from schemas.limits import CAMERAS_AT_HAND, DEAD_LETTER_PAYLOAD_BYTES
-from schemas.pointillist_pb2 import DeadLetter, Ledger, Meta, Status, Verdict
+from schemas.pointillist_pb2 import DeadLetter, Ledger, Meta, Refusal, Status, Verdict
+from schemas.runtime.boot_rate import BOOTS_PER_S, BootRate
 from schemas.statements import check_statement, open_pictures, open_statement
 
 log = structlog.get_logger()
 
 STAGE: Final = "recorder"
-MAX_SHED_RANGES: Final = 10_000
 MAX_META_BYTES: Final = 4096
 _COUNT_LIMIT: Final = 2**63
 _TEXT: Final = 500
@@ -58,6 +58,8 @@ class Record(Protocol):
     offset: int
     key: bytes | None
     value: bytes | None
+    timestamp: int
+    """Unix time in milliseconds at which a role of ours wrote it."""
     headers: Sequence[tuple[str, bytes]]
 
 
@@ -79,15 +81,24 @@ class Batch:
     """Of cameras, signed by them."""
     metas: list[tuple[str, Meta]] = field(default_factory=list)
     """The same."""
+    refusals: list[tuple[str, Refusal]] = field(default_factory=list)
+    """Of frames of cameras, signed by processors."""
 
     def __len__(self) -> int:
         return sum(until - first for first, until in self.offsets.values())
 
 
-def read(records: Iterable[Record], settings: RecorderSettings, keys: KeyRing, recorded_ms: int) -> Batch:
+def read(
+    records: Iterable[Record],
+    settings: RecorderSettings,
+    keys: KeyRing,
+    recorded_ms: int,
+    boots: BootRate | None = None,
+) -> Batch:
     """Take the records of one poll apart; those of one partition are in the order of their offsets.
 
     All is verified under `keys`, but for dead letters that claim no identity: others than our roles may write to Kafka.
+    A verdict or ledger of a boot that `boots` does not accept becomes a dead letter; None accepts all.
     """
     batch = Batch(recorded_ms)
     for record in records:
@@ -96,9 +107,9 @@ def read(records: Iterable[Record], settings: RecorderSettings, keys: KeyRing, r
         batch.offsets[partition] = (first, record.offset + 1)
         try:
             if record.topic == settings.verdicts_topic:
-                _take_verdict(batch, record, keys)
+                _take_verdict(batch, record, keys, boots)
             elif record.topic == settings.events_topic:
-                _take_event(batch, record, keys)
+                _take_event(batch, record, keys, boots)
             else:
                 _take_dead_letter(batch, record, keys)
         except WireError as error:
@@ -113,11 +124,14 @@ def refusal(record: Record, recorded_ms: int, error: WireError) -> Batch:
     return batch
 
 
-def refuse(batch: Batch, record: Record, error: WireError) -> None:
-    """Keep the record as a dead letter of the recorder itself."""
+def refuse(batch: Batch, record: Record, error: WireError, identity: tuple[int, int] | None = None) -> None:
+    """Keep the record as a dead letter of the recorder itself; `identity` is a frame's verified boot and number."""
     place = record.topic, record.partition, record.offset
     camera = (record.key or b"").decode(errors="replace")
     letter = dead_letter(STAGE, error.reason, str(error), place, camera, record.value or b"", batch.recorded_ms)
+    if identity is not None:
+        letter.verified = True
+        letter.boot_id, letter.seq = identity
     batch.letters[place] = _letter_row(record, letter, batch.recorded_ms)
 
 
@@ -151,12 +165,23 @@ def check_identity(boot_id: int, seq: int) -> None:
         raise Malformed(f"expected 0 < boot_id < 2**63 and seq < 2**53, got {boot_id} and {seq}")
 
 
-def _take_verdict(batch: Batch, record: Record, keys: KeyRing) -> None:
+def _check_boot(record: Record, camera: str, boot: int, boots: BootRate | None) -> None:
+    # By the time at which it was written: what waited in Kafka comes faster than it was written.
+    if boots is not None and not boots.accepts(camera, boot, record.timestamp / 1000):
+        raise TooManyBoots(f"boot {boot:016x} of {camera}: expected about {BOOTS_PER_S:g} new boot a second, got more")
+
+
+def _take_verdict(batch: Batch, record: Record, keys: KeyRing, boots: BootRate | None) -> None:
     camera = _camera(record.key)
     verdict = open_statement(Verdict, camera, record.value or b"", keys)
     boot, seq = verdict.boot_id, verdict.seq
     if not (0 < boot < BOOT_ID_LIMIT and seq < SEQ_LIMIT):
         check_identity(boot, seq)
+    try:
+        _check_boot(record, camera, boot, boots)
+    except TooManyBoots as error:
+        refuse(batch, record, error, (boot, seq))
+        return
     if (camera, boot, seq) in batch.verdicts:
         batch.repeated[camera, boot] += 1
     else:
@@ -207,12 +232,12 @@ def _finite(value: float) -> float:
     return value if math.isfinite(value) else 0.0
 
 
-def _take_event(batch: Batch, record: Record, keys: KeyRing) -> None:
+def _take_event(batch: Batch, record: Record, keys: KeyRing, boots: BootRate | None) -> None:
     camera, value = _camera(record.key), record.value or b""
     kind = next((value for name, value in record.headers if name == "ce_type"), b"")
     if kind == b"pointillist.v1.Ledger":
-        ledger = open_message(Ledger, camera, value, keys)
-        _check_ledger(ledger)
+        ledger = open_ledger(camera, value, keys)
+        _check_boot(record, camera, ledger.boot_id, boots)
         known = batch.ledgers.get((camera, ledger.boot_id))
         if known is None or known.revision < ledger.revision:
             batch.ledgers[camera, ledger.boot_id] = ledger_row(
@@ -228,27 +253,14 @@ def _take_event(batch: Batch, record: Record, keys: KeyRing) -> None:
         meta = open_message(Meta, camera, value, keys)
         check_announcement(meta)
         batch.metas.append((camera, meta))
+    elif kind == b"pointillist.v1.Refusal":
+        refusal = open_message(Refusal, camera, value, keys)
+        refusal.detail = clean(refusal.detail)
+        batch.refusals.append((camera, refusal))
     elif kind not in _FOR_BRIDGES:
-        raise Malformed(f"expected ce_type pointillist.v1.Ledger, Status, Meta or a request, got {kind[:80]!r}")
-
-
-def _check_ledger(ledger: Ledger) -> None:
-    check_identity(ledger.boot_id, ledger.next)
-    counts = (
-        ledger.revision,
-        ledger.frames_skipped,
-        ledger.frames_resent,
-        ledger.bytes_resent,
-        ledger.started_ms,
-        ledger.written_ms,
-    )
-    if not (ledger.revision and max(counts) < _COUNT_LIMIT):
-        raise Malformed(f"expected a ledger of revision 1 or more with counts below 2**63, got {counts}")
-    if len(ledger.shed) > MAX_SHED_RANGES:
-        raise Malformed(f"expected at most {MAX_SHED_RANGES} shed ranges, got {len(ledger.shed)}")
-    inside = all(ledger.first <= shed.first <= shed.last < ledger.next for shed in ledger.shed)
-    if ledger.first > ledger.next or not inside:
-        raise Malformed(f"expected shed ranges within the published {ledger.first} to {ledger.next} - 1")
+        raise Malformed(
+            f"expected ce_type pointillist.v1.Ledger, Status, Meta, Refusal or a request, got {kind[:80]!r}"
+        )
 
 
 def ledger_row(key: BootKey, ledger: Ledger, message: bytes, taken_ms: int = 0) -> LedgerRow:
@@ -259,7 +271,6 @@ def ledger_row(key: BootKey, ledger: Ledger, message: bytes, taken_ms: int = 0) 
         ledger.started_ms,
         ledger.first,
         ledger.next,
-        shed_text(ledger.shed),
         ledger.closed,
         ledger.frames_skipped,
         ledger.frames_resent,

@@ -87,7 +87,6 @@ class LedgerRow(NamedTuple):
     started_ms: int
     first: int
     next: int
-    shed: str
     closed: bool
     frames_skipped: int
     frames_resent: int
@@ -96,6 +95,20 @@ class LedgerRow(NamedTuple):
     confirmed_to: int
     message: bytes
     taken_ms: int = 0
+
+
+class SummedRow(NamedTuple):
+    """A row of `summed_ledgers`."""
+
+    camera: str
+    ledgers: int
+    shed: int
+    pending: int
+    lost: int
+    frames_skipped: int
+    frames_resent: int
+    bytes_resent: int
+    started_ms: int
 
 
 class CameraRow(NamedTuple):

@@ -1,11 +1,10 @@
-"""From a user's network to a bundle that has been tried: written whole or not at all."""
+"""From a user's network to a bundle that has been tried: written whole or not at all.
+
+The network runs here: `infra.bundling.trial` calls this in a child process with limits.
+"""
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
@@ -15,46 +14,22 @@ import torch
 
 from infra.bundling.class_names import distinct, read_class_names
 from infra.bundling.doubts import Judged, judge
+from infra.bundling.folder import appearing
 from infra.bundling.gallery import picture_files, read_gallery
 from infra.bundling.networks import Network, of_onnx, of_timm, of_torchscript, of_torchvision
-from infra.bundling.presets import Normalisation
 from infra.bundling.strip_table import LEAST_PICTURES, calibrate_strip
+from infra.bundling.wanted import Say, Skipped, Summary, Wanted
 from lab.strip.calibrate import FRR
 from lab.training.bundle import to_toml
-from processors.bundle import Bundle, BundleSettings, InputSettings, Policy, load_bundle
+from processors.bundle import Bundle, BundleSettings, InputSettings, load_bundle
 from processors.pipeline import Pipeline
-from schemas.errors import BundleError, ConfigError
+from schemas.errors import ConfigError
 
-Origin = Literal["onnx", "torchscript", "torchvision", "timm"]
 MOST_PICTURES: Final = 400
 """Of a calibration folder; from every class as many as may be."""
 _BLIND_BITS: Final = 0.01
 _TRIED: Final = 8
 _SHARE_ERROR: Final = 1e-2
-
-Say = Callable[[str], object]
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What a bundle is to be made from."""
-
-    origin: Origin
-    network: str
-    """A file, or the name of a library's network."""
-    classes: Path | None = None
-    calibrate: Path | None = None
-    normalisation: Callable[[Normalisation | None], Normalisation] = lambda known: (
-        known or Normalisation((0.0,), (1.0,))
-    )
-    """From what is known of the weights to what `model.toml` is to say."""
-    weights: str = "default"
-    size: tuple[int, int] | None = None
-    channels: int = 3
-    policy: Policy = "resize"
-    name: str | None = None
-    version: str = "1"
-    strip_s: float = 6.0
 
 
 @dataclass(frozen=True)
@@ -73,42 +48,50 @@ class Made:
         """What speaks against the description."""
         return () if self.judged is None else self.judged.doubts
 
+    @property
+    def summary(self) -> Summary:
+        """The same without the network."""
+        stated = self.bundle.settings
+        return Summary(
+            self.bundle.model_id, self.origin, stated.format, stated.input.channels, stated.input.height,
+            stated.input.width, len(stated.classes), None if self.judged is None else self.judged.accuracy,
+            self.strip, tuple(self.notes), self.doubts,
+        )  # fmt: skip
 
-def create(
-    wanted: Wanted,
-    out: Path,
-    say: Say = lambda line: None,
-    skipped: Callable[[str, str], object] = lambda name, why: None,
-) -> Made:
+
+def create(wanted: Wanted, out: Path, say: Say = lambda line: None, skipped: Skipped = lambda name, why: None) -> Made:
     """Write the bundle into the folder `out`, which does not exist yet or is empty. Raises ConfigError, BundleError.
 
     What is written here was asked for by a person who has seen where it comes from; a TorchScript file runs only where
     code was allowed, see `processors.bundle.code`.
     """
-    with _appearing(out) as folder:
-        names = None if wanted.classes is None else read_class_names(wanted.classes)
-        network = _network(wanted, folder, None if names is None else len(names))
-        notes = list(network.notes)
-        settings = _settings(wanted, network, names, out, notes)
-        # As shares no outputs are refused: what they are is seen then.
-        _write(folder, settings.model_copy(update={"output": "probabilities"}))
-        output = scale_of(load_bundle(folder, torch.device("cpu"), vouched=True))
-        settings = settings.model_copy(update={"output": output})
-        _write(folder, settings)
-        if output == "probabilities":
-            notes.insert(0, 'the network ends in a softmax: model.toml says output = "probabilities"')
-        bundle = load_bundle(folder, torch.device("cpu"), vouched=True)
-        if settings.input.channels == 1:
-            notes.append(
-                "the network takes grey pictures: cameras' colours become luma, and a trigger that differs from its "
-                "surroundings by colour alone is not there for it"
-            )
-        return _calibrated(wanted, folder, bundle, notes, say, skipped)
+    with appearing(out) as folder:
+        return fill(wanted, folder, out, say, skipped)
 
 
-def _calibrated(
-    wanted: Wanted, folder: Path, bundle: Bundle, notes: list[str], say: Say, skipped: Callable[[str, str], object]
-) -> Made:
+def fill(wanted: Wanted, folder: Path, out: Path, say: Say, skipped: Skipped) -> Made:
+    """Write the bundle that is to be called `out` into `folder`. Raises ConfigError, BundleError."""
+    names = None if wanted.classes is None else read_class_names(wanted.classes)
+    network = _network(wanted, folder, None if names is None else len(names))
+    notes = list(network.notes)
+    settings = _settings(wanted, network, names, out, notes)
+    # As shares no outputs are refused: what they are is seen then.
+    _write(folder, settings.model_copy(update={"output": "probabilities"}))
+    output = scale_of(load_bundle(folder, torch.device("cpu"), vouched=True))
+    settings = settings.model_copy(update={"output": output})
+    _write(folder, settings)
+    if output == "probabilities":
+        notes.insert(0, 'the network ends in a softmax: model.toml says output = "probabilities"')
+    bundle = load_bundle(folder, torch.device("cpu"), vouched=True)
+    if settings.input.channels == 1:
+        notes.append(
+            "the network takes grey pictures: cameras' colours become luma, and a trigger that differs from its "
+            "surroundings by colour alone is not there for it"
+        )
+    return _calibrated(wanted, folder, bundle, notes, say, skipped)
+
+
+def _calibrated(wanted: Wanted, folder: Path, bundle: Bundle, notes: list[str], say: Say, skipped: Skipped) -> Made:
     origin = wanted.origin
     if wanted.calibrate is None:
         notes.append(
@@ -211,25 +194,3 @@ def scale_of(bundle: Bundle) -> Literal["logits", "probabilities"]:
     output = bundle.network(bundle.normalised(noise)).float()
     shares = bool((output >= 0).all()) and bool(((output.sum(1) - 1).abs() < _SHARE_ERROR).all())
     return "probabilities" if shares else "logits"
-
-
-@contextmanager
-def _appearing(out: Path) -> Iterator[Path]:
-    """A folder to fill, which becomes `out` when the block ends without an error, and else leaves nothing."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError(f"--out: expected a folder that is empty or does not exist yet, got {out}")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    except OSError as error:
-        raise ConfigError(f"--out: cannot make {out}: {error.strerror}") from None
-    try:
-        yield fresh
-        fresh.chmod(0o755)
-        fresh.rename(out)
-    except BundleError as error:
-        raise BundleError(str(error).replace(f"bundle {fresh}: ", "")) from None
-    except OSError as error:
-        raise ConfigError(f"--out: cannot write {out}: {error.strerror or error}") from None
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)

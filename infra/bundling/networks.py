@@ -5,8 +5,11 @@ Each writes the weights into the bundle's folder and says how `model.toml` is to
 
 from __future__ import annotations
 
+import pickle
+import re
 import shutil
 import socket
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -31,6 +34,8 @@ OWN_WEIGHTS: Final = "default"
 """Those that the library offers for the network, from its cache or by its own download."""
 RANDOM: Final = "random"
 _SILENT_S: Final = 20.0
+_CALLED: Final = re.compile(r"GLOBAL (\S+)")
+"""The name that torch quotes when it refuses a pickle; its own advice is to run the code."""
 
 
 @dataclass(frozen=True)
@@ -184,10 +189,7 @@ def _load_state(network: nn.Module, file: Path, name: str) -> None:
         check_safetensors(file)
         state: object = load_file(file)
     else:
-        try:
-            state = torch.load(file, map_location="cpu", weights_only=True)
-        except Exception as error:  # unpickling knows many ways to fail
-            raise BundleError(f"--weights: expected a state dict in {file.name}: {first_line(error)}") from None
+        state = _unpickled(file)
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
     if not isinstance(state, dict) or not all(isinstance(each, Tensor) for each in state.values()):
@@ -197,6 +199,31 @@ def _load_state(network: nn.Module, file: Path, name: str) -> None:
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines()[1:]] or [first_line(error)]
         raise BundleError(f"--weights: {file.name} does not fit {name}: {lines[0][:200]}") from None
+
+
+def _unpickled(file: Path) -> object:
+    """Return what `torch.save` wrote, if that is tensors in plain containers. Raises BundleError."""
+    if _is_archive(file):
+        check_archive(file, "a file of torch.save")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # advice about pickles that are refused anyway
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        named = _CALLED.search(str(error))
+        got = f"a pickle that calls {named[1][:80]}" if named else "another pickle"
+        raise BundleError(
+            f"--weights: expected a state dict, tensors by name, in {file.name}, got {got}. Save "
+            "network.state_dict() instead; no code of the file was run."
+        ) from None
+    except Exception as error:  # unpickling knows many ways to fail
+        raise BundleError(f"--weights: expected a state dict in {file.name}: {first_line(error)}") from None
+
+
+def _is_archive(file: Path) -> bool:
+    """Whether torch reads a file as a zip archive; older files are one pickle, with tensors behind it as they are."""
+    with file.open("rb") as opened:
+        return opened.read(2) == b"PK"
 
 
 def _outputs(result: object, name: str) -> int:

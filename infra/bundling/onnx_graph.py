@@ -1,7 +1,8 @@
 """An ONNX classifier as a bundle holds it: one file, one picture input (N, C, H, W), the classes as first output.
 
-The graph computes what it computed. What exporters leave around it is evened out: weights in files beside it come into
-it, channels last are taken as channels first by a `Transpose`, a batch that was fixed without need becomes free.
+The graph computes what it computed. What exporters leave around it is evened out: weights in files next to it come into
+it (`infra.bundling.external_data`), channels last are taken as channels first by a `Transpose`, a batch that was fixed
+without need becomes free.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from infra.bundling.external_data import take_in
 from processors.bundle.limits import check_size
 from schemas.errors import BundleError, first_line
 
@@ -43,8 +45,8 @@ def read_graph(file: Path, size: tuple[int, int] | None) -> Graph:
     Raises BundleError in one line: for what is no ONNX, has no single picture input, or gives no (N, classes).
     """
     model = _load(file)
+    notes = [f"its weights in {name} came into the bundle" for name in take_in(model, file)]
     taken = _input(model, file)
-    notes: list[str] = []
     shape = [each.dim_value or None for each in taken.type.tensor_type.shape.dim]
     if len(shape) != 4:
         raise BundleError(f"{file.name}: expected an input (N, C, H, W), got {taken.name} with {len(shape)} axes")
@@ -91,10 +93,9 @@ def _load(file: Path) -> onnx.ModelProto:
 
     try:
         check_size(file)
-        return onnx.load_model(file)
-    except FileNotFoundError as error:
-        missing = getattr(error, "filename", None) or file
-        raise BundleError(f"{file.name}: expected {missing}, there is no such file") from None
+        return onnx.load_model(file, load_external_data=False)
+    except FileNotFoundError:
+        raise BundleError(f"{file.name}: expected {file}, there is no such file") from None
     except OSError as error:
         raise BundleError(f"{file.name}: cannot read it: {error.strerror or first_line(error)}") from None
     except Exception as error:  # protobuf's and onnx's own, which share no base

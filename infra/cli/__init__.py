@@ -69,6 +69,7 @@ def register() -> None:
         bundle,
         camera,
         camera_discover,
+        camera_forget,
         camera_run,
         camera_test,
         camera_told,

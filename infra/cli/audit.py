@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -104,8 +105,13 @@ def _print_tables(found: Audit, attacked: dict[str, Attacked] | None) -> None:
         console.print(table)
     for camera, boot_id in found.ledgers_refused[:10]:
         console.print(f"not counted, for its camera has not signed it: the ledger of {camera} boot {boot_id:016x}")
-    for boot in found.boots:
-        if boot.lost:
-            console.print(f"lost: {boot.camera_id} boot {boot.boot_id:016x}: {list(boot.lost.ranges())[:10]}")
+    for camera, boots in groupby((boot for boot in found.boots if boot.lost), lambda boot: boot.camera_id):
+        first, *more = boots
+        others = f", and in {len(more)} more boots" if more else ""
+        ranges = list(first.lost.ranges())[:10]
+        console.print(f"lost: {camera} boot {first.boot_id:016x}: {ranges}{others}", soft_wrap=True)
+    for summed in found.summed:
+        if summed.lost:
+            console.print(f"lost: {summed.camera}: {summed.lost} frames of boots whose ledgers are summed")
     for line in found.unread:
         console.print(f"unread: {line}", markup=False, highlight=False)

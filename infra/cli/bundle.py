@@ -5,6 +5,7 @@ from __future__ import annotations
 import json as json_format
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,9 +17,8 @@ from infra.cli.code import AllowCode
 from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
-    from infra.bundling.create import Made, Origin
+    from infra.bundling.wanted import Origin, Summary
     from lab.statistics import Interval
-    from processors.bundle import Bundle
 
 bundle_app = typer.Typer(help="A network of your own as a model bundle.", no_args_is_help=True)
 app.add_typer(bundle_app, name="bundle")
@@ -57,6 +57,10 @@ def create(
     strip_seconds: Annotated[
         float, typer.Option(help="Seconds that STRIP's calibration may take, roughly.", min=0)
     ] = 6.0,
+    most_seconds: Annotated[
+        float, typer.Option(help="Seconds that reading and trying the network may take, downloads included.", min=1)
+    ] = 600.0,
+    most_memory: Annotated[float, typer.Option(help="GiB of memory that it may take.", min=0.1)] = 8.0,
     publish: Annotated[Path | None, typer.Option(help="Then publish it to the system of this state folder.")] = None,
     up: Annotated[bool, typer.Option("--up", help="Then run `up` with it; options of `up` stand behind --.")] = False,
     accept_doubts: Annotated[bool, typer.Option("--accept-doubts", help="Publish or run it all the same.")] = False,
@@ -67,9 +71,9 @@ def create(
 
     Exit status 1 when it was made and your pictures speak against how it was described, 2 when it was not made.
     """
-    from infra.bundling.create import Wanted
-    from infra.bundling.create import create as make
     from infra.bundling.presets import normalisation
+    from infra.bundling.trial import Limits, create_within
+    from infra.bundling.wanted import Wanted
     from infra.cli.camera_source import numbers
     from infra.cli.lab.evaluate import chosen
 
@@ -82,13 +86,14 @@ def create(
         raise ConfigError(f"--channels: expected 1 or 3, got {channels}")
     sides = numbers(size, "x", 2, "--size as WIDTHxHEIGHT")
     wanted = Wanted(
-        origin, network, classes, calibrate, lambda known: normalisation(preset, mean, std, known), weights,
+        origin, network, classes, calibrate, partial(normalisation, preset, mean, std), weights,
         None if sides is None else (sides[1], sides[0]), channels,
         chosen(policy, "resize", "crop", "tile", option="--policy"), name, version, strip_seconds,
     )  # fmt: skip
     say = _printer(err=True)
-    made = make(wanted, out, say, lambda file, why: say(f"skipped {file}: {why}"))
-    _tell(made, out)
+    limits = Limits(most_seconds, most_memory)
+    made = create_within(limits, wanted, out, say, lambda file, why: say(f"skipped {file}: {why}"))
+    _print_summary(made, out)
     if made.doubts and not accept_doubts:
         if publish is not None or up:
             say("not served, for what is doubtful: --accept-doubts serves it all the same")
@@ -137,7 +142,8 @@ def check(
         raise typer.Exit(DOUBTED if doubts else 0)
     wanted = found.bundle.settings.input
     say = _printer()
-    say(f"{found.bundle.model_id}: {_takes(found.bundle)}")
+    size = f"{wanted.channels}×{wanted.height}×{wanted.width}"
+    say(f"{found.bundle.model_id}: {size}, {len(found.bundle.settings.classes)} classes")
     times = f"{found.one_ms:.2f} ms for a picture, {found.batch_ms:.2f} ms in a batch of 32"
     say(f"loaded in {found.load_s:.1f} s; by {found.runs} {times}")
     if found.judged is not None and found.accuracy_dropped is not None:
@@ -163,26 +169,20 @@ def _one_of(**given: Path | str | None) -> tuple[Origin, str]:
     return found[0]  # type: ignore[return-value]  # the caller's names are the origins
 
 
-def _tell(made: Made, out: Path) -> None:
+def _print_summary(made: Summary, out: Path) -> None:
     say = _printer()
-    say(f"{made.bundle.model_id} in {out}: {made.origin}, {_takes(made.bundle)}")
-    if made.judged is not None:
-        say(f"right on your pictures: {_shown(made.judged.accuracy)}")
+    size = f"{made.channels}×{made.height}×{made.width}"
+    say(f"{made.model_id} in {out}: {made.origin}, {size}, {made.classes} classes")
+    if made.accuracy is not None:
+        say(f"right on your pictures: {_shown(made.accuracy)}")
     if made.strip is not None:
         say(f"STRIP: {made.strip}")
     for note in made.notes:
         say(f"note: {note}")
     for doubt in made.doubts:
         say(f"doubt: {doubt}")
-    if made.bundle.settings.format == "torchscript":
-        say(f"next: pointillist up --allow-code --bundle {out}")
-    else:
-        say(f"next: pointillist up --bundle {out}")
-
-
-def _takes(bundle: Bundle) -> str:
-    wanted = bundle.settings.input
-    return f"{wanted.channels}×{wanted.height}×{wanted.width}, {len(bundle.settings.classes)} classes"
+    allow = "--allow-code " if made.format == "torchscript" else ""
+    say(f"next: pointillist up {allow}--bundle {out}")
 
 
 def _shown(share: Interval) -> str:

@@ -25,6 +25,7 @@ from infra.cli.camera_source import (
     Rotate,
     Size,
     Zone,
+    check_size,
     sending_of,
     source_of,
 )
@@ -38,7 +39,10 @@ app.add_typer(camera_app, name="camera")
 @camera_app.command()
 def attach(
     url: Annotated[str, typer.Argument(help="RTSP or HTTP URL, /dev/video0, or a video file.")],
-    name: Annotated[str | None, typer.Option(help="The camera as SITE/CAMERA; else as its enrolment says.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(help="The camera as SITE/CAMERA, or CAMERA of the site `local`; else as its enrolment says."),
+    ] = None,
     enrolment: Annotated[
         Path | None, typer.Option(help="All that this camera needs to join a fleet, as `enroll` wrote it.")
     ] = None,
@@ -80,23 +84,25 @@ def attach(
 ) -> None:
     """Send a camera's pictures, dots only, to the fleet's broker.
 
-    Exit status 2 when the source cannot be opened, 3 when the spool still holds frames at the drain deadline.
+    Exit status 2 when the source cannot be opened, 3 when the spool still holds frames at the drain deadline, 4 when
+    frames were refused, such as frames that are larger than the processors take: the reason is printed.
     The key is read from the enrolment, POINTILLIST_CAMERA_KEY, POINTILLIST_CAMERA_KEY_FILE, or the state folder given.
     """
     import time
 
-    from infra.camera_identity import camera_identity, resembling
+    from infra.camera_identity import camera_identity, camera_named, resembling
+    from infra.camera_rates import allow_rate
     from infra.layout import Layout
     from infra.role import run_role
-    from infra.up.processes import FLEET_PENDING
+    from infra.up.processes import FLEET_PENDING, FRAMES_REFUSED
     from producers.fleet import run_camera
     from producers.scenario import parse_scenario
+    from producers.sources.trial import try_source
 
     place = resolve(url)
-    if state is not None and name is not None and (near := resembling(name, Layout(state.resolve()))):
-        typer.echo(f"{name} is a camera that this system does not know yet; it knows {near}", err=True)
-    known = camera_identity(name, enrolment, state)
-    identity = known.key.camera_id
+    if state is not None:
+        check_size(size, Layout(state.resolve()).max_frame_pixels)
+    identity = camera_named(name, enrolment, state)
     site, _, camera = identity.partition("/")
     source = source_of(
         place, login=login, hang=hang, opening=opening, hardware=hardware, clock=clock, rotate=rotate, privacy=privacy,
@@ -112,11 +118,21 @@ def attach(
         **sending_of(schedule, zone, motion, heartbeat),
     }
     [plan] = parse_scenario({"site": site, "cameras": [settings]}, "camera").cameras()
+    registers = state is not None and enrolment is None
+    if registers:  # not before its source opens: with a mistyped address it would stay as a camera that is never online
+        try_source(plan.source)
+    if state is not None and name is not None and (near := resembling(identity, Layout(state.resolve()))):
+        typer.echo(f"{identity} is a camera that this system does not know yet; it knows {near}", err=True)
+    known = camera_identity(name, enrolment, state)
     if spool is None and known.home is None:
         raise ConfigError("expected --spool DIR, or --state of a running system, or --enrolment FILE")
+    if state is not None:
+        allow_rate(Layout(state.resolve()), identity)
     folder = spool.resolve() if spool is not None else known.home or Path()
     link = mqtt_place(mqtt or known.mqtt, state, known.tls or "camera", tls=mqtt_tls, login=mqtt_login)
     require_brokers(broker_wait, mqtt=link)
+    if not registers:
+        try_source(plan.source)
     until = time.time_ns() // 10**6 + round(1000 * seconds) if seconds is not None else None
     outcome = run_role(
         "camera",
@@ -126,4 +142,7 @@ def attach(
             health=health, stop=stop, ends_at_ms=until, drain_s=drain,
         ),
     )  # fmt: skip
+    if outcome.refused:
+        typer.echo(f"{identity}: frames were refused: {outcome.refused}", err=True)
+        raise typer.Exit(FRAMES_REFUSED)
     raise typer.Exit(0 if outcome.drained else FLEET_PENDING)

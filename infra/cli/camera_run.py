@@ -48,7 +48,8 @@ def run(
         str | None, typer.Option(help="Run the part NUMBER/OF of the cameras, such as 2/3, alone.")
     ] = None,
     check: Annotated[
-        bool, typer.Option("--check", help="Say whether the file is right, and who would run; end.")
+        bool,
+        typer.Option("--check", help="Check the file, open each camera's source once, print a line for each, and end."),
     ] = False,
     seconds: Annotated[
         float | None, typer.Option(help="End after this time; else when all sources have ended, or on Ctrl-C.")
@@ -67,7 +68,8 @@ def run(
     A camera that is added to the file, changed or taken off it touches no other; nor does one that cannot be opened:
     it is degraded, with the reason, and tried again. cameras.json in the folder of the spools says how each is.
 
-    Exit status 2 when the file is wrong or not one camera can run, 3 when spools still hold frames at the drain
+    Exit status 2 when the file is wrong or not one camera can run, with --check also when one cannot or its source
+    gives no picture, 3 when spools still hold frames at the drain
     deadline.
     """
     from infra.camera_identity import state_home
@@ -80,7 +82,7 @@ def run(
     listed = FileOfCameras(file.resolve(), state=state, broker=_broker(mqtt, state, mqtt_tls, mqtt_login), share=part)
     wanted = listed.read()
     if check:
-        raise typer.Exit(_say(file, wanted))
+        raise typer.Exit(_check(file, wanted))
     if wanted.refused and not wanted.members and part is None:
         name, reason = next(iter(wanted.refused.items()))
         raise ConfigError(f"{file}: not one of {len(wanted.refused)} cameras can run; {name}: {reason}")
@@ -108,19 +110,27 @@ def _broker(mqtt: str | None, state: Path | None, tls: Path | None, login: Path 
     return Broker(place.address, place.tls, place.login)
 
 
-def _say(file: Path, wanted: Wanted) -> int:
-    """Print who would run and who not; the exit status."""
+def _check(file: Path, wanted: Wanted) -> int:
+    """Open each source once and print a line for each camera; the exit status."""
     from rich.console import Console
 
+    from producers.sources.trial import try_sources
+
     console = Console(soft_wrap=True, highlight=False)
+    tried = try_sources({name: member.settings.source for name, member in wanted.members.items()}, picture=True)
     for name, member in wanted.members.items():
-        settings = member.settings
+        settings, trial = member.settings, tried[name]
         rate = f"{settings.fps:g} frames/s" if settings.fps else "all frames"
-        console.print(f"{name}: {rate}, {settings.profile}", markup=False)
+        seen = f"{trial.size[0]}x{trial.size[1]}" if trial.size is not None else f"no picture: {trial.error}"
+        console.print(f"{name}: {rate}, {settings.profile}, {seen}", markup=False)
     for name, reason in wanted.refused.items():
         console.print(f"{name}: cannot run: {reason}", markup=False)
-    console.print(f"{file}: {len(wanted.members)} cameras, {len(wanted.refused)} that cannot run", markup=False)
-    return 2 if wanted.refused else 0
+    blind = sum(trial.error is not None for trial in tried.values())
+    console.print(
+        f"{file}: {len(wanted.members)} cameras, {blind} without a picture, {len(wanted.refused)} that cannot run",
+        markup=False,
+    )
+    return 2 if wanted.refused or blind else 0
 
 
 def _alone(

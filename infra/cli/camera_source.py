@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from schemas.errors import ConfigError
+from schemas.frame_size import over_size
 
 Login = Annotated[Path | None, typer.Option(help="A file with user:password.")]
 Hang = Annotated[float, typer.Option(help="Seconds without a picture after which the source counts as hung.", min=0.1)]
@@ -97,6 +98,16 @@ def numbers(text: str | None, separator: str, count: int, form: str) -> list[int
     if len(parts) != count or not all(part.isdigit() for part in parts):
         raise ConfigError(f"expected {form}, got {text!r}")
     return [int(part) for part in parts]
+
+
+def check_size(size: str | None, most_pixels: int) -> None:
+    """Raise `ConfigError` for a --size of more pixels than the processors take of a frame."""
+    wanted = numbers(size, "x", 2, "a size as WIDTHxHEIGHT")
+    if wanted is None:
+        return
+    width, height = wanted
+    if width * height > most_pixels:
+        raise ConfigError(f"--size: {over_size(width, height, most_pixels)}")
 
 
 def _shares(text: str) -> list[float]:

@@ -88,7 +88,7 @@ def _settings(
     if "://" not in place and not place.startswith("/dev/"):
         if not Path(place).exists():
             raise ConfigError(f"expected an address as rtsp://…, a device or a file, got {place[:80]!r}")
-        place = Path(place).resolve().as_uri()
+        place = _file_url(Path(place))
     options = source_of(
         place, login=login, hang=hang, opening=None, hardware=hardware, clock="auto", rotate=rotate, privacy=privacy,
         region=region, size=None, grey=False, loop=False,
@@ -100,6 +100,8 @@ def _settings(
 
 
 def _listed(file: Path, name: str) -> SourceSettings:
+    from pydantic import SecretStr
+
     from producers.roster.camera_file import load_camera_file
     from schemas.identity import camera_id
 
@@ -108,9 +110,15 @@ def _listed(file: Path, name: str) -> SourceSettings:
     if found is None:
         known = ", ".join(list(cameras)[:8])
         raise ConfigError(f"expected one of {known}{', …' if len(cameras) > 8 else ''} in {file}, got {name}")
-    if found.settings.source.kind != "url":
-        raise ConfigError(f"expected a camera with an address, {name} is a file")
-    return found.settings.source
+    source = found.settings.source
+    if source.file is None:
+        return source
+    return source.model_copy(update={"kind": "url", "file": None, "address": SecretStr(_file_url(source.file))})
+
+
+def _file_url(file: Path) -> str:
+    """The URL of a file as FFmpeg reads it: not percent-encoded."""
+    return f"file://{file.resolve()}"
 
 
 def _tell(console: Console, found: Found) -> None:
@@ -125,7 +133,9 @@ def _tell(console: Console, found: Found) -> None:
 def _rows(found: Found) -> list[tuple[str, str]]:
     """What one screen says: at most 80 columns."""
     width, height = found.size
-    rate = f"{found.fps:.1f} measured" if found.fps is not None else "too few to measure"
+    rate = (
+        f"{found.fps:.1f} {'measured' if found.live else 'recorded'}" if found.fps is not None else "too few to measure"
+    )
     if found.announced_fps:
         rate += f", {found.announced_fps:.1f} announced"
     rows = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -24,7 +25,7 @@ from infra.cli.access import (
 )
 from infra.cli.code import AllowCode
 from infra.cli.passwords import resolve
-from infra.cli.roles import Metrics, ServedAs, State, generations_file, role_keys
+from infra.cli.roles import BehindProxy, Metrics, ServedAs, State, generations_file, role_keys
 from infra.cli.signer import Trust, trust_file
 from schemas.errors import ConfigError
 
@@ -49,6 +50,7 @@ def console(
     kafka_tls: KafkaTls = None,
     kafka_login: KafkaLogin = None,
     http_tls: Annotated[Path | None, typer.Option(help="Serve by HTTPS: a folder with tls.crt and tls.key.")] = None,
+    behind_proxy: BehindProxy = None,
     trust: Trust = None,
     jobs: Annotated[
         Path | None,
@@ -88,7 +90,9 @@ def console(
     from infra.cli.up import first_problem
     from infra.generations import following
     from infra.layout import Layout
+    from infra.prometheus.runbooks import PAGE as RUNBOOKS
     from infra.role import address, run_role
+    from infra.up.system_state import role_states
 
     if state is None and (database is None or quarantine is None or store is None):
         raise ConfigError("expected --state DIR, or --database URL, --quarantine URL and --store URL")
@@ -118,15 +122,18 @@ def console(
             store=resolve(store) if store else layout.console_url,
             listen=address(http),
             tls=http_tls,
+            behind_proxy=behind_proxy,
             served_as=tuple(served_as or ()),
             users=users,
             trust=trust_file(trust, state),
             mqtt=broker,
             jobs=wanted,
             prometheus=prometheus,
+            runbooks=RUNBOOKS,
         )
     except ValidationError as error:
         raise ConfigError(first_problem(error)) from None
+    read_roles = partial(role_states, layout) if (layout.folder / "roles.json").is_file() else None
     keys = role_keys(state, "console")
     launch = launcher()
     run_role(
@@ -135,6 +142,8 @@ def console(
         lambda registry, health, stop: following(
             generations_file(state),
             keys,
-            run_console(settings, keys, registry=registry, health=health, stop=stop, launch=launch),
+            run_console(
+                settings, keys, registry=registry, health=health, stop=stop, launch=launch, read_roles=read_roles
+            ),
         ),
     )

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from infra.cli import app
 from infra.cli.access import BROKER_WAIT_S, Kafka, KafkaLogin, KafkaTls, kafka_place, require_brokers
 from infra.cli.code import AllowCode
 from infra.cli.roles import State
+from infra.cli.rows import print_rows
 from infra.cli.signer import SignerFile, Trust, signer_of, trusted_of
 from schemas.errors import BundleError, ConfigError
 
@@ -161,10 +161,11 @@ def show_list(
     if json:
         console.print_json(data=rows)
         return
-    table = _table("model", "state", "published", "location")
-    for row in rows:
-        table.add_row(row["model_id"], row["state"], _at(row["published_ms"]), row["location"])
-    console.print(table if rows else "nothing is published: each processor serves its own bundle", markup=False)
+    if not rows:
+        console.print("nothing is published: each processor serves its own bundle", markup=False)
+        return
+    lines = [(row["model_id"], row["state"], _at(row["published_ms"]), row["location"]) for row in rows]
+    print_rows(console, ("model", "state", "published", "location"), lines)
 
 
 @model_app.command()
@@ -209,18 +210,14 @@ def status(
     console.print(f"live: {found['live'] or 'each processor serves its own bundle'}", markup=False)
     if found["error"]:
         console.print(f"the newest list of models is refused: {found['error']}", markup=False)
-    table = _table("processor", "running", "serves", "is live", "runs", "since", "refused")
-    for row in found["processors"]:
-        plain = (row["processor"], _yes(row["running"]), row["model_id"], _yes(row["is_live"]), row["runs"])
-        table.add_row(*plain, _at(row["since_ms"]), row["error"] or "")
-    console.print(table)
-
-
-def _table(*names: str) -> Table:
-    table = Table()
-    for name in names:
-        table.add_column(name, overflow="fold")
-    return table
+    lines = [
+        (
+            row["processor"], _yes(row["running"]), row["model_id"], _yes(row["is_live"]), row["runs"],
+            _at(row["since_ms"]), row["error"] or "",
+        )
+        for row in found["processors"]
+    ]  # fmt: skip
+    print_rows(console, ("processor", "running", "serves", "is live", "runs", "since", "refused"), lines)
 
 
 def _yes(holds: bool) -> str:

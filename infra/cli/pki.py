@@ -21,6 +21,10 @@ Hosts = Annotated[
 ]
 
 
+Days = Annotated[float, typer.Option(help="How long the certificates of roles that are clients hold.", min=0.001)]
+ROLE_DAYS = 14.0
+
+
 @ca_app.command("init")
 def init(
     state: State = Path(".pointillist"),
@@ -33,13 +37,15 @@ def init(
         bool,
         typer.Option("--group-reads", help="Let the group read the keys of brokers and servers: for containers."),
     ] = False,
+    days: Days = ROLE_DAYS,
 ) -> None:
     """Make the authority, the certificates of brokers and roles, the brokers' rights, and a fleet secret.
 
     The fleet secret is POINTILLIST_FLEET_SECRET(_FILE) where that is set. Each role is given its own folder of
-    pki/roles and no other's; ca.key stays where it is.
+    pki/roles and no other's; ca.key stays where it is. `ca renew` renews the certificates before they end.
     """
     from infra.environment import Environment, fleet_secret
+    from infra.identity_lock import changing_identities
     from infra.layout import Layout
     from infra.local.files import write_json
     from infra.pki.authority import LOCAL_HOSTS, Authority, general_name
@@ -55,21 +61,22 @@ def init(
     environment = Environment()
     given = environment.fleet_secret is not None or environment.fleet_secret_file is not None
     secret = fleet_secret(environment) if given else None
-    there = keep and (layout.pki / AUTHORITY_FILE).exists()
-    authority = Authority(layout.pki) if there else Authority.create(layout.pki)
-    if secret is not None and layout.secret_file.is_file() and layout.fleet_secret() != secret:
-        raise StateError(f"expected the fleet secret of {layout.secret_file} in the environment, got another")
-    layout.fleet_secret(secret)
-    if not layout.generations.is_file():
-        write_json(layout.generations, {})
-    share_name(layout.pki)
-    roles = Roles(authority)
-    roles.ensure((*SERVERS, *CLIENTS), hosts)
-    for camera in planned:
-        layout.issue_key(camera.camera_id)
-    enrol_missing(layout, authority, [camera.camera_id for camera in planned])
-    if group_reads:
-        roles.let_group_read((*SERVERS, "health"))
+    with changing_identities(layout.folder):
+        there = keep and (layout.pki / AUTHORITY_FILE).exists()
+        authority = Authority(layout.pki) if there else Authority.create(layout.pki)
+        if secret is not None and layout.secret_file.is_file() and layout.fleet_secret() != secret:
+            raise StateError(f"expected the fleet secret of {layout.secret_file} in the environment, got another")
+        layout.fleet_secret(secret)
+        if not layout.generations.is_file():
+            write_json(layout.generations, {})
+        share_name(layout.pki)
+        roles = Roles(authority)
+        roles.ensure((*SERVERS, *CLIENTS), hosts, days)
+        for camera in planned:
+            layout.issue_key(camera.camera_id)
+        enrol_missing(layout, authority, [camera.camera_id for camera in planned])
+        if group_reads:
+            roles.let_group_read((*SERVERS, "health"))
     typer.echo(f"{authority.fleet} in {layout.pki}")
 
 
@@ -78,19 +85,55 @@ def role(
     name: Annotated[str, typer.Argument(help="A role, with -NUMBER behind it where there are several: bridge-2.")],
     state: State = Path(".pointillist"),
     host: Hosts = None,
+    days: Days = ROLE_DAYS,
 ) -> None:
     """Issue the certificate of one more instance of a role, or renew it."""
+    from infra.identity_lock import changing_identities
     from infra.layout import Layout
     from infra.pki.authority import LOCAL_HOSTS, Authority
     from infra.pki.roles import Roles
     from infra.revocation import reload_broker
 
     layout = Layout(state.resolve())
-    roles = Roles(Authority(layout.pki))
-    roles.issue(name, (*LOCAL_HOSTS, *(host or ())))
-    roles.write_rights()
+    with changing_identities(layout.folder):
+        roles = Roles(Authority(layout.pki))
+        roles.issue(name, (*LOCAL_HOSTS, *(host or ())), days)
+        roles.write_rights()
     reload_broker(layout)
     typer.echo(str(roles.folder(name)))
+
+
+@ca_app.command("renew")
+def renew(
+    state: State = Path(".pointillist"),
+    days: Days = ROLE_DAYS,
+    every: Annotated[float, typer.Option(help="Hours until it is done again; 0 = once.", min=0)] = 0.0,
+) -> None:
+    """Renew the certificates of roles that are past half of their life, each in its folder of pki/roles.
+
+    Running roles present the new certificate at their next connection. `up` does this by itself.
+    """
+    import time
+
+    from infra.layout import Layout
+    from infra.pki.authority import Authority
+    from infra.pki.roles import Roles
+
+    layout = Layout(state.resolve())
+    while True:
+        renewed = Roles(Authority(layout.pki)).renew(days)
+        typer.echo(f"renewed: {', '.join(renewed) or 'none is due'}")
+        if not every:
+            return
+        time.sleep(3600 * every)
+
+
+Mqtt = Annotated[
+    str | None,
+    typer.Option(help="The broker as the device reaches it, host:port; else where the running or last `up` listens."),
+]
+CameraDays = Annotated[float, typer.Option(help="How long its certificate holds.", min=0.001)]
+Within = Annotated[float, typer.Option(help="Seconds that a running broker may take.", min=0.1)]
 
 
 @app.command()
@@ -98,58 +141,66 @@ def enroll(
     camera: Annotated[str, typer.Argument(help="The camera as SITE/CAMERA.", metavar="SITE/CAMERA")],
     out: Annotated[Path, typer.Option(help="The file for the camera's device, which only you can read.")],
     state: State = Path(".pointillist"),
-    mqtt: Annotated[
-        str | None, typer.Option(help="The broker as the device reaches it, host:port; else as it runs here.")
-    ] = None,
-    days: Annotated[float, typer.Option(help="How long its certificate holds.", min=0.001)] = 825,
+    mqtt: Mqtt = None,
+    days: CameraDays = 825,
 ) -> None:
     """Write all that one camera needs to join the fleet: its key, its certificate, the authority, the broker's place.
 
     A camera that was revoked is let in again, by this enrolment alone.
     """
-    from infra.environment import accepted_generations
+    from infra.admission import admit
     from infra.layout import Layout
-    from infra.local.role_table import read_roles
-    from infra.pki.authority import Authority
-    from infra.pki.enrolment import enroll as write
-    from infra.pki.refusals import readmit
-    from infra.pki.roles import Roles
-    from infra.revocation import reload_broker
-    from infra.role import address
     from schemas.identity import camera_id
-    from schemas.keys import derive_camera_key
 
     identity = camera_id(camera)
-    layout = Layout(state.resolve())
-    authority = Authority(layout.pki)
-    if not layout.secret_file.is_file():
-        raise StateError(f"expected the fleet secret in {layout.secret_file}, there is none")
-    if mqtt is not None:
-        address(mqtt)
-    elif (layout.folder / "roles.json").is_file():
-        mqtt = read_roles(layout.folder).get("mosquitto", {}).get("listen")
-    generations = accepted_generations(layout.generations if layout.generations.is_file() else None)
-    key = derive_camera_key(layout.fleet_secret(), identity, generations.get(identity, 0))
-    try:
-        write(authority, key, out, mqtt, days)
-    except OSError as error:
-        raise ConfigError(f"--out: cannot write {out}: {error.strerror}") from None
-    readmit(layout.pki, [identity])
-    Roles(authority).write_rights()
-    reload_broker(layout)
+    admit(Layout(state.resolve()), identity, out, mqtt, days)
+
+
+@app.command()
+def rotate(
+    camera: Annotated[str, typer.Argument(help="The camera as SITE/CAMERA.", metavar="SITE/CAMERA")],
+    out: Annotated[Path, typer.Option(help="The file for the camera's device, which only you can read.")],
+    state: State = Path(".pointillist"),
+    mqtt: Mqtt = None,
+    days: CameraDays = 825,
+    within: Within = 5.0,
+) -> None:
+    """Rotate a camera's key: revoke its key and certificate, and write a new enrolment.
+
+    Give the file to the device and restart the camera there. Frames that its spool holds under the old key are refused.
+    """
+    from infra.admission import rotate as run
+    from infra.layout import Layout
+    from schemas.identity import camera_id
+
+    identity = camera_id(camera)
+    generation = run(Layout(state.resolve()), identity, out, mqtt, days, within)
+    typer.echo(f"{identity}: key generation {generation}, in {out}; earlier ones are refused")
 
 
 @app.command()
 def revoke(
-    camera: Annotated[str, typer.Argument(help="The camera as SITE/CAMERA.", metavar="SITE/CAMERA")],
+    camera: Annotated[
+        str | None, typer.Argument(help="The camera as SITE/CAMERA.", metavar="SITE/CAMERA", show_default=False)
+    ] = None,
     state: State = Path(".pointillist"),
-    within: Annotated[float, typer.Option(help="Seconds that a running broker may take.", min=0.1)] = 5.0,
+    within: Within = 5.0,
+    role: Annotated[
+        str | None,
+        typer.Option(help="Revoke the certificates of all instances of this role instead, and issue new ones."),
+    ] = None,
 ) -> None:
-    """Let nobody speak as this camera any more: its certificates, its rights and its keys count no more, at once.
+    """Revoke a camera's certificates, rights and keys, or a role's certificates, at once.
 
-    Where the broker is not this state folder's: give it crl.pem and mosquitto.acl of pki/roles/mosquitto, and send it
-    SIGHUP; bridges, processors and recorders read generations.json by themselves. `enroll` lets the camera in again.
+    If the broker is not this state folder's, give it crl.pem and mosquitto.acl of pki/roles/mosquitto and send it
+    SIGHUP. Bridges, processors and recorders read generations.json by themselves. `enroll` admits the camera again;
+    `rotate` does both. A revoked role under `up` goes on with its new certificate.
     """
+    if (camera is None) == (role is None):
+        raise ConfigError("expected SITE/CAMERA or --role NAME, got both or none")
+    if camera is None:
+        _revoke_role(role or "", state, within)
+        return
     from infra.layout import Layout
     from infra.revocation import revoke as run
     from schemas.identity import camera_id
@@ -160,3 +211,30 @@ def revoke(
     where = f"{done.broker} refuses it" if done.broker else f"no broker runs here: see {layout.pki}/roles/mosquitto"
     keys = f"keys accepted from generation {done.generation} on"
     typer.echo(f"{identity}: {done.certificates} certificates revoked, {keys}; {where}")
+
+
+def _revoke_role(role: str, state: Path, within: float) -> None:
+    from infra.layout import Layout
+    from infra.pki.kafka_rights import SUPER_USERS, super_users
+    from infra.pki.role_generations import role_generations
+    from infra.role_revocation import revoke_role
+
+    layout = Layout(state.resolve())
+    done = revoke_role(layout, role, within)
+    typer.echo(f"{role}: new certificates of generation {done.generation} for {', '.join(done.names)}")
+    roles = layout.pki / "roles"
+    typer.echo(
+        f"{done.mqtt} refuses the old ones"
+        if done.mqtt
+        else f"no MQTT broker runs here: give yours crl.pem of {roles / 'mosquitto'}, and send it SIGHUP"
+    )
+    if done.kafka:
+        typer.echo(f"{done.kafka} refuses the old ones")
+    elif role in SUPER_USERS:
+        users = super_users(role_generations(layout.pki))
+        typer.echo(f"no Kafka runs here: start yours again with super.users={users}")
+    else:
+        typer.echo(
+            "no Kafka runs here: start the role with its new folder, then `pointillist topics --rights --kafka "
+            f"HOST:PORT --kafka-tls {roles / 'admin'}`"
+        )

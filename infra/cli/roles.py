@@ -38,6 +38,14 @@ ServedAs = Annotated[
     typer.Option(help="A host name that the pages answer to, besides their address; can be given again."),
 ]
 
+BehindProxy = Annotated[
+    str | None,
+    typer.Option(
+        help="Address or network of a reverse proxy, which speaks TLS: its X-Forwarded-For and X-Forwarded-Proto are "
+        "believed, nobody else's. Users are needed then."
+    ),
+]
+
 
 def role_keys(state: Path | None, role: str) -> Any:
     """The key ring of a role, see `schemas.roots.Role`: of the state folder when that has a secret for it, else of the
@@ -88,6 +96,13 @@ def bridge(
     camera_mib: Annotated[
         float, typer.Option(help="MiB a second that one camera may send by this bridge; 0 is any number.", min=0)
     ] = 128.0,
+    camera_burst_mib: Annotated[
+        float, typer.Option(help="MiB that one camera may send at once beyond a second of that.", min=0.001)
+    ] = 79.0,
+    camera_rates: Annotated[
+        Path | None,
+        typer.Option(help="JSON file with MiB a second of cameras that have another bound, by name; it may change."),
+    ] = None,
     mqtt_tls: MqttTls = None,
     mqtt_login: MqttLogin = None,
     kafka_tls: KafkaTls = None,
@@ -113,6 +128,7 @@ def bridge(
         "kafka_bootstrap": bootstrap, "mode": "single" if single else "shared",
         "max_backlog_bytes": max_backlog * 2**20,
         "camera_messages_per_s": camera_messages, "camera_bytes_per_s": camera_mib * 2**20,
+        "camera_window_bytes": round(camera_burst_mib * 2**20), "camera_rates": camera_rates,
     }  # fmt: skip
     if (share := share_of(state)) is not None:
         options["group"] = share
@@ -316,8 +332,8 @@ def fleet(
     resume: Annotated[
         bool,
         typer.Option(
-            help="After a run that is over, only drain what it left, for whoever starts a fleet that died again; "
-            "without this, begin another run then."
+            help="For a supervisor that restarts the fleet: after a run that is over, only drain its spools, and "
+            "retry sources that do not answer. Without this, begin another run, and end when no source opens."
         ),
     ] = False,
     metrics: Metrics = None,
@@ -348,7 +364,7 @@ def fleet(
         metrics,
         lambda registry, health, stop: run_fleet(
             plan, mqtt=place.address, tls=enrolled, state=layout.folder, keys=keys, registry=registry, health=health,
-            stop=stop, run_s=seconds, drain_s=drain, again=not resume,
+            stop=stop, run_s=seconds, drain_s=drain, again=not resume, patient=resume,
         ),
     )  # fmt: skip
     raise typer.Exit(0 if outcome.drained else FLEET_PENDING)

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from infra.cli import app
+from infra.cli.rows import print_rows
 from schemas.errors import ConfigError, StateError
 
 if TYPE_CHECKING:
@@ -32,30 +32,47 @@ UNWELL = 1
 
 @app.command()
 def status(state: State = DEFAULT_STATE, json: Json = False) -> None:
-    """Roles, cameras by state, those that are broken by name and reason, and the addresses of all pages.
+    """Roles, rules that fire, cameras by state, those that are broken with the reason, and the addresses of all pages.
 
     Exit status 1 when a role or a camera is not well, 2 when nothing runs.
     """
-    from infra.up.system_state import camera_states, page_addresses, role_states
+    from infra.up.system_line import rules_of
+    from infra.up.system_state import camera_states, is_supervised, page_addresses, role_states
 
     layout = _layout(state)
     roles, cameras = role_states(layout), camera_states(layout)
+    firing = rules_of(roles).firing
+    supervised = is_supervised(layout)
     counted, addresses = Counter(each.state for each in cameras), page_addresses(roles)
     broken = [each for each in cameras if each.broken]
-    well = not broken and all(role.state == "up" for role in roles)
+    well = supervised and not broken and all(role.state == "up" for role in roles)
     if json:
         document = {
-            "roles": [asdict(role) for role in roles], "cameras": dict(counted),
+            "supervised": supervised, "roles": [asdict(role) for role in roles],
+            "rules": [asdict(each) for each in firing], "cameras": dict(counted),
             "broken": [asdict(each) for each in broken], "addresses": addresses,
         }  # fmt: skip
         typer.echo(json_format.dumps(document, indent=2))
         raise typer.Exit(0 if well else UNWELL)
-    console = Console(highlight=False)
-    table = Table("role", "is", "listens on", "pid", *(["why"] if any(role.detail for role in roles) else []))
+    if not supervised:
+        _say(
+            f"`up` has ended without stopping its roles, and nothing starts them again: pointillist up --state {state}"
+        )
+    lines = [
+        (
+            role.name, role.state, role.listen or "", str(role.pid or ""),
+            "" if role.backlog is None else str(role.backlog), str(role.restarts),
+        )
+        for role in roles
+    ]  # fmt: skip
+    print_rows(Console(highlight=False), ("role", "is", "listens on", "pid", "waiting", "restarts"), lines)
     for role in roles:
-        why = [role.detail] if len(table.columns) == 5 else []
-        table.add_row(role.name, role.state, role.listen or "", str(role.pid or ""), *why)
-    console.print(table)
+        if not role.is_well:
+            _say(f"{role.sentence}: {role.detail}")
+    for rule in firing[:MOST_NAMED]:
+        _say(f"{rule.severity}: {rule.summary}: {rule.name}")
+    if len(firing) > MOST_NAMED:
+        _say(f"  and {len(firing) - MOST_NAMED} more alerts of rules")
     shown = ", ".join(f"{count} {name}" for name, count in counted.most_common()) or "none yet"
     _say(f"cameras: {shown}")
     for each in broken[:MOST_NAMED]:
@@ -81,14 +98,11 @@ def cameras(
     if json:
         typer.echo(json_format.dumps([asdict(each) for each in found], indent=2))
         return
-    table = Table()
-    for name in ("camera", "is", "frames", "last", "sends", "why"):
-        table.add_column(name, overflow="fold")
-    for each in found:
-        table.add_row(each.name, each.state, str(each.frames), _age(each), _sends(each), each.detail)
-    Console(highlight=False).print(
-        table if found else "no camera is broken" if broken else "no camera yet", markup=False
-    )
+    if not found:
+        _say("no camera is broken" if broken else "no camera yet")
+        return
+    lines = [(each.name, each.state, str(each.frames), _age(each), _sends(each), each.detail) for each in found]
+    print_rows(Console(highlight=False), ("camera", "is", "frames", "last", "sends", "why"), lines)
 
 
 @app.command()

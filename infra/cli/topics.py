@@ -28,13 +28,17 @@ def topics(
     import asyncio
 
     from infra.local.topics import create_topics, pointillist_topics
-    from infra.pki.kafka_rights import grant
+    from infra.pki.kafka_rights import grant, withdraw
+    from infra.pki.role_generations import role_generations
 
     place = kafka_place(kafka, state, "admin", tls=kafka_tls, login=kafka_login)
     require_brokers(broker_wait, kafka=place)
     asyncio.run(create_topics(place, pointillist_topics(partitions, replication)))
     if rights:
-        asyncio.run(grant(place))
+        own = None if isinstance(place, str) else place.tls.certificate
+        generations = role_generations(own.parent) if own is not None else {}
+        asyncio.run(grant(place, generations=generations))
+        asyncio.run(withdraw(place, generations))
 
 
 @app.command()

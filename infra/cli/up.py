@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json as json_format
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +13,7 @@ from rich.console import Console
 from infra.cli import app
 from infra.cli.code import AllowCode
 from infra.cli.passwords import resolve
+from infra.cli.roles import BehindProxy
 from schemas.errors import ConfigError
 from schemas.limits import USUAL_FRAME_PIXELS
 
@@ -19,7 +21,10 @@ from schemas.limits import USUAL_FRAME_PIXELS
 @app.command()
 def up(
     cameras: Annotated[
-        int | None, typer.Option(help="Number of simulated cameras; else 8, or 1 with the URL or device of a real one.")
+        int | None,
+        typer.Option(
+            help="Number of cameras; else 8 of scenes or a data set, and 1 of a URL, a device or a video file."
+        ),
     ] = None,
     fps: Annotated[
         float, typer.Option(help="Frames a second of each camera; 0 = as fast as back-pressure allows.")
@@ -66,8 +71,34 @@ def up(
     state: Annotated[Path, typer.Option(help="State folder: brokers' files, database, spools, logs.")] = Path(
         ".pointillist"
     ),
-    report: Annotated[Path | None, typer.Option(help="Write the report of the run here, as JSON.")] = None,
-    http: Annotated[str | None, typer.Option(help="host:port of the pages with pictures and verdicts.")] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="File for the report of the run, as JSON; else report.json in the state folder.")
+    ] = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print the report as JSON at the end, and all else to standard error.")
+    ] = False,
+    http: Annotated[
+        str | None,
+        typer.Option(
+            help="host:port of the console; else a free loopback port. Where other machines reach it, it needs a user "
+            "(`pointillist user add`) and speaks HTTPS with a certificate of the fleet's own authority, "
+            "STATE/pki/ca.crt."
+        ),
+    ] = None,
+    http_tls: Annotated[
+        Path | None, typer.Option(help="Another certificate for the console: a folder with tls.crt and tls.key.")
+    ] = None,
+    http_plain: Annotated[
+        bool, typer.Option("--http-plain", help="Take passwords by plain HTTP where other machines reach the console.")
+    ] = False,
+    behind_proxy: BehindProxy = None,
+    listen: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS[:PORT]",
+            help="Let cameras on other machines in at this address or host name of this one; port 8883.",
+        ),
+    ] = None,
     served_as: Annotated[
         list[str] | None,
         typer.Option(help="A host name that the pages answer to, besides their address; can be given again."),
@@ -116,6 +147,10 @@ def up(
         "state": state,
         "report": report,
         "http": http,
+        "listen": listen,
+        "http_tls": http_tls,
+        "http_plain": http_plain,
+        "behind_proxy": behind_proxy,
         "served_as": tuple(served_as or ()),
         "prometheus": prometheus,
         "receivers": receivers,
@@ -125,10 +160,11 @@ def up(
         settings = UpSettings(**options)
     except ValidationError as error:
         raise ConfigError(first_problem(error)) from None
-    console = Console(soft_wrap=True)
+    console = Console(soft_wrap=True, stderr=json)
     with own_foreground():
         status, document = run_up(settings, Environment(), LiveTable(console))
-    console.print_json(data=document)
+    if json:
+        typer.echo(json_format.dumps(document, indent=2))
     raise typer.Exit(status)
 
 

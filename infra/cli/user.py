@@ -1,4 +1,4 @@
-"""`pointillist user`: who may log in to the console."""
+"""`pointillist user …`: the users of the console."""
 
 from __future__ import annotations
 
@@ -13,25 +13,34 @@ from infra.cli import app
 from infra.cli.roles import State
 from schemas.errors import ConfigError
 
+user_app = typer.Typer(help="Users of the console.", no_args_is_help=True)
+app.add_typer(user_app, name="user")
 
-@app.command()
-def user(
-    name: Annotated[str, typer.Argument(help="Who logs in.")],
+UsersFile = Annotated[Path | None, typer.Option(help="The file of users; else users in --state.")]
+
+
+@user_app.callback()
+def group() -> None:
+    """Users of the console. A running console follows every change: sessions of a changed or removed user end."""
+
+
+@user_app.command()
+def add(
+    name: Annotated[str, typer.Argument(help="The user's name.")],
     role: Annotated[
-        str, typer.Option(help="viewer (looks), operator (tells cameras, handles alerts) or admin (models too).")
+        str,
+        typer.Option(help="viewer (sees everything), operator (also cameras and alerts) or admin (also models)."),
     ] = "viewer",
-    file: Annotated[Path | None, typer.Option(help="The file of users; else users in --state.")] = None,
+    file: UsersFile = None,
     state: State = None,
 ) -> None:
-    """Add a user of the console, or change his role and password, which is asked for or read from standard input."""
+    """Add a user, or change the role and the password of one; the password is read from the terminal or standard
+    input."""
     from consumers.console.users import Right, write_user
-    from infra.layout import Layout
 
-    if file is None and state is None:
-        raise ConfigError("expected --file FILE or --state DIR")
+    place = _place(file, state)
     if role not in set(Right):
         raise ConfigError(f"--role: expected {', '.join(Right)}, got {role!r}")
-    place = file or Layout((state or Path()).resolve()).users
     if sys.stdin.isatty():
         password = getpass(f"password of {name}: ")
         if getpass("again: ") != password:
@@ -39,4 +48,33 @@ def user(
     else:
         password = sys.stdin.readline().rstrip("\n")
     write_user(place, name, Right(role), password)
-    print(f"{name} may log in as {role}: {place}")
+    typer.echo(f"{name} may log in as {role}: {place}")
+
+
+@user_app.command("list")
+def list_users(file: UsersFile = None, state: State = None) -> None:
+    """Print the users, each with its role."""
+    from consumers.console.users import read_users
+
+    for user in sorted(read_users(_place(file, state)).values(), key=lambda each: each.name):
+        typer.echo(f"{user.name} {user.right}")
+
+
+@user_app.command()
+def remove(
+    name: Annotated[str, typer.Argument(help="The user's name.")], file: UsersFile = None, state: State = None
+) -> None:
+    """Remove a user; a running console ends the user's sessions."""
+    from consumers.console.users import remove_user
+
+    place = _place(file, state)
+    remove_user(place, name)
+    typer.echo(f"{name} may no longer log in: {place}")
+
+
+def _place(file: Path | None, state: Path | None) -> Path:
+    from infra.layout import Layout
+
+    if file is None and state is None:
+        raise ConfigError("expected --file FILE or --state DIR")
+    return file or Layout((state or Path()).resolve()).users

@@ -14,7 +14,6 @@ from schemas import metrics as m
 
 REFRESH: Final = "5s"
 CONSOLE: Final = "http://127.0.0.1:8080"
-ALERTMANAGER: Final = "http://127.0.0.1:9093"
 """Where compose has them; `up` writes its own addresses in their place."""
 TAG: Final = "pointillist"
 
@@ -89,7 +88,7 @@ def board(uid: str, title: str, description: str, rows: list[Row], *, of: tuple[
         .tooltip(models.DashboardCursorSync.CROSSHAIR)
         .readonly()
     )
-    for name in ("datasource", *of, "console", "alertmanager"):
+    for name in ("datasource", *of, "console"):
         built = built.with_variable(_VARIABLES[name]())
     for link in _links():
         built = built.link(link)
@@ -107,7 +106,7 @@ def board(uid: str, title: str, description: str, rows: list[Row], *, of: tuple[
 
 def _links() -> list[dashboard.DashboardLink]:
     others = dashboard.DashboardLink("Dashboards").type(models.DashboardLinkType.DASHBOARDS).tags([TAG])
-    pages = [("Console", "${console}/"), ("Alerts", "${alertmanager}/")]
+    pages = [("Console", "${console}/"), ("Alerts", "${console}/alerts"), ("Rules", "${console}/rules")]
     return [
         others.include_vars(True).keep_time(True),
         *(
@@ -161,5 +160,4 @@ _VARIABLES: Final[dict[str, Any]] = {
     "camera": _camera,
     "role": _role,
     "console": lambda: _address("console", "Console", CONSOLE),
-    "alertmanager": lambda: _address("alertmanager", "Alertmanager", ALERTMANAGER),
 }

@@ -127,7 +127,7 @@ def _flow() -> list[Graph | Figure]:
         ),
         Graph(
             "Impaired cameras",
-            "Offline, degraded or silent, by what they say and what the recorder hears of them; 0 is none.",
+            "Cameras that somebody has to look at, by their state as console and command line show it; 0 is none.",
             "none",
             (
                 Query(

@@ -79,9 +79,12 @@ def _saturation() -> list[Graph | Figure]:
         ),
         Graph(
             "Visitors of the pages",
-            "Requests answered, and connections ended: too many, too late, or for another host.",
+            "Requests answered, and connections ended: too many, too late, or for another host. Logins at the console.",
             "ops",
-            (Query(rate(m.PAGE_VISITS, "outcome", **ROLES), "{{outcome}}"),),
+            (
+                Query(rate(m.PAGE_VISITS, "outcome", **ROLES), "{{outcome}}"),
+                Query(rate(m.CONSOLE_LOGINS, "outcome", **ROLES), "login {{outcome}}"),
+            ),
             6,
         ),
         Graph(

@@ -26,15 +26,22 @@ class Alertmanager(Service):
     port_names = ("alertmanager",)
 
     def __init__(
-        self, state: Path, ports: Ports | None = None, *, ready_s: float = 60.0, receivers: Path | None = None
+        self,
+        state: Path,
+        ports: Ports | None = None,
+        *,
+        ready_s: float = 60.0,
+        receivers: Path | None = None,
+        console: str | None = None,
     ) -> None:
-        """`receivers` is the operator's file; None tells nobody, and alerts are only shown."""
+        """`receivers` is the operator's file; without it alerts are only shown. Messages lead to the URL `console`."""
         super().__init__(state, ports, ready_s=ready_s)
+        self._console = console
         self._receivers = receivers.resolve() if receivers is not None else None
 
     @property
     def url(self) -> str:
-        """Base URL of its pages and of its HTTP API."""
+        """Base URL of its HTTP API."""
         return f"http://{self.listen}"
 
     def _command(self) -> list[str]:
@@ -49,7 +56,9 @@ class Alertmanager(Service):
             program,
             "--config.file=alertmanager.yml",
             f"--web.listen-address={self.listen}",
-            f"--web.external-url={self.url}",
+            # A message's `externalURL`: Debian's Alertmanager has no pages of its own.
+            f"--web.external-url={f'{self._console}/alerts' if self._console else self.url}",
+            "--web.route-prefix=/",
             "--storage.path=data",
             # One alone: no port for others of its kind.
             "--cluster.listen-address=",

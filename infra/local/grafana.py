@@ -39,14 +39,12 @@ class Grafana(Service):
         ports: Ports | None = None,
         *,
         prometheus: str,
-        alertmanager: str | None = None,
         console: str | None = None,
         ready_s: float = 90.0,
     ) -> None:
         """URLs of what it asks, and of the pages that its dashboards lead to; the first start makes its database."""
         super().__init__(state, ports, ready_s=ready_s)
         self._prometheus = prometheus
-        self._alertmanager = alertmanager
         self._console = console
 
     @property
@@ -69,7 +67,7 @@ class Grafana(Service):
             raise BrokerError("expected the program grafana, found none: it has a Debian repository of its own")
         for name in ("data", "plugins"):
             (self.folder / name).mkdir(exist_ok=True)
-        addresses = {"console": self._console, "alertmanager": self._alertmanager}
+        addresses = {"console": self._console}
         for file in sorted((FOLDER / "dashboards").glob("*.json")):
             write_text(self.folder / "dashboards" / file.name, leading_to(file.read_text(), addresses))
         fill(

@@ -17,7 +17,8 @@ from infra.local.kafka_quorum import Quorum, check_count, node_names
 from infra.local.ports import Ports
 from infra.local.service import INFRA, Service, fill
 from infra.local.topics import acknowledging
-from infra.pki.kafka_rights import SUPER_USERS
+from infra.pki.kafka_rights import PRINCIPAL_RULES, super_users
+from infra.pki.role_generations import role_generations
 from infra.pki.roles import role_folder, role_tls
 from schemas.errors import BrokerError
 from schemas.limits import MAX_BROKER_BYTES
@@ -227,7 +228,7 @@ def kafka_security(pki: Path, folder: Path, role: str = "kafka") -> str:
     """The lines of Kafka's configuration by which the authority in `pki` lets clients of the node `role` in.
 
     The keystore is PEM, a file in `folder`: no tool of Java's has to make one. A certificate's name is a user's,
-    without the number of an instance; a camera's, which holds a slash, is nobody's.
+    without the number of an instance and with its generation; a camera's, which holds a slash, is nobody's.
     """
     own = role_folder(pki, role)
     write_private(folder / "keystore.pem", (own / KEY_FILE).read_text() + (own / CERTIFICATE_FILE).read_text())
@@ -241,9 +242,9 @@ def kafka_security(pki: Path, folder: Path, role: str = "kafka") -> str:
             "ssl.client.auth=required",
             "ssl.enabled.protocols=TLSv1.2,TLSv1.3",
             f"ssl.cipher.suites={','.join(_CIPHERS)}",
-            r"ssl.principal.mapping.rules=RULE:^CN=([a-z]+)(-[0-9]+)?$/$1/,DEFAULT",
+            f"ssl.principal.mapping.rules={','.join(PRINCIPAL_RULES)}",
             "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-            f"super.users={';'.join(f'User:{name}' for name in SUPER_USERS)}",
+            f"super.users={super_users(role_generations(pki))}",
             "allow.everyone.if.no.acl.found=false",
         )
     )

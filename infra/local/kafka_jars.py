@@ -1,4 +1,8 @@
-"""Kafka's program files: fetched once by Maven into the user's cache, shared by all runs."""
+"""Kafka's program files: fetched once by Maven into the user's cache, shared by all runs.
+
+`pom.xml` names versions, `jars.sha256` the digest of each jar: what Maven fetches is used only if it has that digest.
+`python -m infra.local.kafka_jars --lock` writes the list again, for both architectures.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,9 @@ import hashlib
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -15,6 +21,8 @@ from infra.local.service import INFRA
 from schemas.errors import BrokerError
 
 POM = INFRA / "kafka" / "pom.xml"
+DIGESTS = INFRA / "kafka" / "jars.sha256"
+"""In the form of sha256sum: a digest and a file name a line."""
 FETCH_S = 600.0
 
 
@@ -45,15 +53,15 @@ def java_binary() -> str:
 
 
 def jar_folder() -> Path:
-    """Where the jars are once they have been fetched: another pom makes another folder, so none is ever out of date."""
-    digest = hashlib.sha256(POM.read_bytes()).hexdigest()[:8]
+    """The folder of the fetched and checked jars; another pom or list has another folder."""
+    digest = hashlib.sha256(POM.read_bytes() + DIGESTS.read_bytes()).hexdigest()[:8]
     return cache_folder() / f"kafka-{kafka_version()}-{digest}"
 
 
 def kafka_jars() -> list[Path]:
     """Kafka's jars in a fixed order, fetched when the cache has none.
 
-    Raises BrokerError when Maven is missing or cannot fetch them.
+    Raises BrokerError when Maven is missing or cannot fetch them, or one has not its digest of `jars.sha256`.
     """
     folder = jar_folder()
     if not folder.is_dir():
@@ -66,28 +74,60 @@ def kafka_jars() -> list[Path]:
 
 
 def _fetch(folder: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
+        jars = Path(scratch) / "jars"
+        _copy(jars)
+        check_digests(jars, read_digests())
+        jars.rename(folder)
+
+
+def _copy(jars: Path, *options: str) -> None:
+    """Let Maven fetch the jars into the folder `jars`."""
     maven = shutil.which("mvn")
     if maven is None:
         raise BrokerError("expected Maven to fetch Kafka, found no program mvn: install the Debian package maven")
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
+    command = [
+        maven, "-q", "-B", *options, "-f", str(POM), "dependency:copy-dependencies", f"-DoutputDirectory={jars}",
+    ]  # fmt: skip
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=FETCH_S, check=False)
+    except subprocess.TimeoutExpired:
+        raise BrokerError(f"expected Maven to fetch Kafka within {FETCH_S:g} s, it is not done") from None
+    if done.returncode != 0 or not any(jars.glob("kafka_*.jar")):
+        lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+        raise BrokerError(f"expected Maven to fetch Kafka, got: {lines[0][:300] if lines else 'no jars'}")
+
+
+def read_digests() -> dict[str, str]:
+    """The SHA-256 of each jar by its name, of both architectures."""
+    pairs = (line.split() for line in DIGESTS.read_text(encoding="utf-8").splitlines())
+    return {name: digest for digest, name in pairs}
+
+
+def check_digests(jars: Path, expected: Mapping[str, str]) -> None:
+    """Raise BrokerError for the first jar in the folder `jars` that is not listed or has another digest."""
+    for jar in sorted(jars.glob("*.jar")):
+        found = _sha256(jar)
+        if found != expected.get(jar.name):
+            listed = expected.get(jar.name, "none in the list")
+            raise BrokerError(
+                f"{jar.name}: expected SHA-256 {listed}, got {found}. Kafka is not started from it: compare "
+                f"{DIGESTS.name} with the publisher's digests."
+            )
+
+
+def write_digests() -> None:
+    """Write the list again from what Maven fetches now, by the checksums of its repository."""
+    with tempfile.TemporaryDirectory() as scratch:
         jars = Path(scratch) / "jars"
-        command = [
-            maven,
-            "-q",
-            "-B",
-            "-f",
-            str(POM),
-            "dependency:copy-dependencies",
-            f"-DoutputDirectory={jars}",
-        ]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=FETCH_S, check=False)
-        except subprocess.TimeoutExpired:
-            raise BrokerError(f"expected Maven to fetch Kafka within {FETCH_S:g} s, it is not done") from None
-        if done.returncode != 0 or not any(jars.glob("kafka_*.jar")):
-            lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-            raise BrokerError(f"expected Maven to fetch Kafka, got: {lines[0][:300] if lines else 'no jars'}")
-        jars.rename(folder)
+        _copy(jars, "--strict-checksums", "--activate-profiles", "amd64,arm64")
+        lines = [f"{_sha256(jar)}  {jar.name}\n" for jar in sorted(jars.glob("*.jar"))]
+    DIGESTS.write_text("".join(lines), encoding="utf-8")
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def class_archive(java: str, jars: list[Path], *, tls: bool = False) -> Path:
@@ -101,5 +141,17 @@ def class_archive(java: str, jars: list[Path], *, tls: bool = False) -> Path:
     return cache_folder() / f"{kind}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}.jsa"
 
 
+def main(arguments: Sequence[str]) -> None:
+    """Fetch the jars and print their folder, or with `--lock` write their digests."""
+    if list(arguments) == ["--lock"]:
+        write_digests()
+        print(DIGESTS)
+    else:
+        print(kafka_jars()[0].parent)
+
+
 if __name__ == "__main__":
-    print(kafka_jars()[0].parent)
+    try:
+        main(sys.argv[1:])
+    except BrokerError as error:
+        sys.exit(f"error: {error}")

@@ -6,6 +6,7 @@ import getpass
 import shutil
 import socket
 import ssl
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Final
@@ -94,10 +95,20 @@ class Mosquitto(Service):
     port_names = ("mosquitto",)
 
     def __init__(
-        self, state: Path, ports: Ports | None = None, *, ready_s: float = 60.0, pki: Path | None = None
+        self,
+        state: Path,
+        ports: Ports | None = None,
+        *,
+        ready_s: float = 60.0,
+        pki: Path | None = None,
+        outside: tuple[str, int] | None = None,
     ) -> None:
-        """`pki` is the folder of the authority that all who connect are known by; None lets anybody do anything."""
+        """`pki` is the folder of the authority that all who connect are known by; None lets anybody do anything.
+
+        `outside` is the address and port of a second listener, for cameras on other machines.
+        """
         super().__init__(state, ports, ready_s=ready_s)
+        self._outside = [outside] if outside is not None else []
         self._pki = pki.resolve() if pki is not None else None
 
     def _command(self) -> list[str]:
@@ -106,15 +117,12 @@ class Mosquitto(Service):
         fill(
             TEMPLATE,
             self.folder / "mosquitto.conf",
-            HOST=self.host,
-            PORT=self.port,
             DATA="data/",
             # Started by root it would turn into the user `mosquitto`, who may not write in this folder, and
             # a change of user also clears the signal that ends it with its parent.
             USER=getpass.getuser(),
             MAX_PACKET_BYTES=MAX_BROKER_BYTES,
-            MAX_CONNECTIONS=MAX_CONNECTIONS,
-            SECURITY=PLAIN if self._pki is None else mosquitto_security(self._pki),
+            LISTENERS=listeners([(self.host, self.port), *self._outside], self._pki),
         )
         return [program, "-c", "mosquitto.conf"]
 
@@ -123,23 +131,27 @@ class Mosquitto(Service):
         return answers_mqtt(self.host, self.port, tls=tls)
 
 
-def mosquitto_security(pki: Path) -> str:
-    """The lines of mosquitto's configuration by which the authority in `pki` lets clients in, each with its rights.
+def listeners(places: Sequence[tuple[str, int]], pki: Path | None) -> str:
+    """The lines of mosquitto's configuration for a listener at each host and port, and who is let in at all of them.
 
-    A client is called what its certificate says, also as the owner of its session: nobody else can take that over.
+    With the folder of an authority, a client is called what its certificate says, also as the owner of its session:
+    nobody else can take that over. Without, anybody may do anything.
     """
-    own = role_folder(pki, "mosquitto")
-    return "\n".join(
-        (
-            "allow_anonymous false",
-            f"cafile {own / AUTHORITY_FILE}",
-            f"certfile {own / CERTIFICATE_FILE}",
-            f"keyfile {own / KEY_FILE}",
-            f"crlfile {own / CRL_FILE}",
-            "tls_version tlsv1.2",
-            "require_certificate true",
-            "use_identity_as_username true",
-            "use_username_as_clientid true",
-            f"acl_file {rights_file(pki)}",
+    common, each = PLAIN, f"max_connections {MAX_CONNECTIONS}"
+    if pki is not None:
+        own = role_folder(pki, "mosquitto")
+        common = f"allow_anonymous false\nacl_file {rights_file(pki)}"
+        # Settings of TLS hold for the listener above them alone.
+        each += "\n" + "\n".join(
+            (
+                f"cafile {own / AUTHORITY_FILE}",
+                f"certfile {own / CERTIFICATE_FILE}",
+                f"keyfile {own / KEY_FILE}",
+                f"crlfile {own / CRL_FILE}",
+                "tls_version tlsv1.2",
+                "require_certificate true",
+                "use_identity_as_username true",
+                "use_username_as_clientid true",
+            )
         )
-    )
+    return "\n".join([*(f"listener {port} {host}\n{each}" for host, port in places), common])

@@ -7,9 +7,11 @@ import shutil
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from infra.local.files import write_json
+from infra.local.ports import Ports
 from infra.local.service import INFRA, Service, fill
 from infra.prometheus.runbooks import CONSOLES, PAGE
 from schemas.errors import BrokerError
@@ -30,6 +32,13 @@ class Prometheus(Service):
 
     role = "prometheus"
     port_names = ("prometheus",)
+
+    def __init__(
+        self, state: Path, ports: Ports | None = None, *, ready_s: float = 60.0, console: str | None = None
+    ) -> None:
+        """`console` is the URL of the pages that alerts lead to; None leaves them with this server's own."""
+        super().__init__(state, ports, ready_s=ready_s)
+        self._console = console
 
     @property
     def url(self) -> str:
@@ -69,13 +78,16 @@ class Prometheus(Service):
             RULES=json.dumps(f"{RULES}/*.yml"),
             TARGETS=json.dumps(TARGETS),
             ALERTMANAGERS=json.dumps(ALERTMANAGERS),
-            RUNBOOKS=json.dumps(f"{self.url}/consoles/{PAGE.name}"),
+            RUNBOOKS=json.dumps(f"{self._console}/runbooks" if self._console else f"{self.url}/consoles/{PAGE.name}"),
+            CONSOLE=json.dumps(self._console or ""),
         )
         return [
             program,
             "--config.file=prometheus.yml",
             f"--web.listen-address={self.listen}",
-            f"--web.external-url={self.url}",
+            # An alert's `generatorURL` begins with it: Debian's Prometheus has no pages of its own.
+            f"--web.external-url={f'{self._console}/rules' if self._console else self.url}",
+            "--web.route-prefix=/",
             f"--web.console.templates={CONSOLES}",
             "--enable-feature=exemplar-storage",
             "--storage.tsdb.path=data",

@@ -19,10 +19,11 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 class RoleTable:
     """The processes of one state folder, and the right to be its only supervisor.
 
-    `roles.json` is `{role: {"pid": …, "listen": "host:port" or null, "metrics": "host:port" or null}}`;
-    `processes.json` beside it adds each process's start time, so that only leftovers that really are ours are
-    killed. Both are replaced atomically, and lag behind where the disk is full, until `catch_up`. The folder is locked
-    as long as this object is open or its process lives.
+    `roles.json` is `{role: {"pid": …, "listen": "host:port" or null, "metrics": "host:port" or null, "restarts": 0}}`,
+    with `"url"` where browsers need another address than `http://` with `listen`. `processes.json` next to it adds each
+    process's start time, so that only leftovers that really are ours are killed. Both are replaced atomically, and lag
+    behind where the disk is full, until `catch_up`. The folder is locked as long as this object is open or its process
+    lives.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -50,10 +51,22 @@ class RoleTable:
             if not is_full(error):  # the lock holds all the same, only whose it is stays unsaid
                 raise
 
-    def record(self, role: str, process: ProcessId, *, listen: str | None = None, metrics: str | None = None) -> None:
+    def record(
+        self,
+        role: str,
+        process: ProcessId,
+        *,
+        listen: str | None = None,
+        metrics: str | None = None,
+        url: str | None = None,
+    ) -> None:
         """Note that `role` now runs as `process`; call it after each start and restart. Addresses are `host:port`."""
         with self._writing:
-            self._roles[role] = {"pid": process.pid, "listen": listen, "metrics": metrics}
+            before = self._roles.get(role)
+            restarts = before["restarts"] + 1 if before is not None else 0
+            self._roles[role] = {"pid": process.pid, "listen": listen, "metrics": metrics, "restarts": restarts}
+            if url is not None:
+                self._roles[role]["url"] = url
             self._processes[role] = process
             self._write()
 

@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from infra.identity_lock import changing_identities
 from schemas.errors import ConfigError, StateError
 from schemas.runtime.access import AUTHORITY_FILE
 from schemas.runtime.atomic_file import replacing
@@ -35,8 +36,9 @@ CRL_DAYS: Final = AUTHORITY_DAYS
 """A list that ran out would shut everybody out: it is made anew at each revocation instead."""
 _BACKDATED = datetime.timedelta(days=1)
 """Clocks of devices differ."""
-_CRL_BACKDATED = datetime.timedelta(hours=1)
-"""The newer of two lists is the one of the later second: so many may follow each other without a wait."""
+_CRL_BACKDATED = datetime.timedelta(days=30)
+"""OpenSSL prefers the list of the later second. Each list takes a second of this time, so that a burst of revocations
+never dates a list in the future, which would shut everybody out."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,11 @@ class Issued:
 
     certificate: str
     key: str
+
+    @property
+    def serial(self) -> int:
+        """The certificate's serial number."""
+        return x509.load_pem_x509_certificate(self.certificate.encode()).serial_number
 
 
 class Authority:
@@ -69,6 +76,11 @@ class Authority:
     @classmethod
     def create(cls, folder: Path) -> Authority:
         """Make one, named by a number of its own, so that fleets are told apart; StateError when there is one."""
+        with changing_identities(folder.parent):
+            return cls._create(folder)
+
+    @classmethod
+    def _create(cls, folder: Path) -> Authority:
         if (folder / AUTHORITY_FILE).exists():
             raise StateError(f"expected no authority in {folder}, there is one: what it issued would be worth nothing")
         key = ec.generate_private_key(ec.SECP256R1())
@@ -96,13 +108,22 @@ class Authority:
         return self.certificate.public_bytes(Encoding.PEM).decode()
 
     def issue(
-        self, name: str, *, hosts: Sequence[str] = (), client: bool = True, days: float = CERTIFICATE_DAYS
+        self,
+        name: str,
+        *,
+        hosts: Sequence[str] = (),
+        client: bool = True,
+        days: float = CERTIFICATE_DAYS,
+        generation: int = 0,
     ) -> Issued:
-        """A certificate for `name`: of a server when `hosts` are its names and addresses, of a client, or of both."""
+        """Issue a certificate for `name`, of a server with `hosts` as its names and addresses, of a client, or of both.
+
+        A `generation` above zero stands in the subject as its organizational unit.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
         uses = [ExtendedKeyUsageOID.SERVER_AUTH] * bool(hosts) + [ExtendedKeyUsageOID.CLIENT_AUTH] * client
         builder = (
-            _builder(_name(name), self.certificate.subject, key.public_key(), self._key.public_key(), days)
+            _builder(_name(name, generation), self.certificate.subject, key.public_key(), self._key.public_key(), days)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_usage(signs_certificates=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage(uses), critical=False)
@@ -132,8 +153,23 @@ class Authority:
         return {int(serial, 16): str(name) for serial, name in found.items()}
 
     def revoke(self, serials: dict[int, str]) -> None:
-        """Let `serials`, and all that were revoked before, count no more: the list that servers read is made anew."""
-        gone = self.revoked() | serials
+        """Add `serials` to the list of revoked certificates, signed again for the servers that read it."""
+        with changing_identities(self.folder.parent):
+            gone = self.revoked() | serials
+            signed = self._revocation_list(gone)
+            text = json.dumps({f"{serial:x}": name for serial, name in gone.items()}, indent=2)
+            write_public(self.folder / "revoked.json", text + "\n")
+            write_public(self.folder / CRL_FILE, signed.public_bytes(Encoding.PEM).decode())
+
+    def on_list(self) -> set[int]:
+        """The serial numbers on the list that servers read; empty when there is none."""
+        try:
+            found = x509.load_pem_x509_crl((self.folder / CRL_FILE).read_bytes())
+        except FileNotFoundError:
+            return set()
+        return {entry.serial_number for entry in found}
+
+    def _revocation_list(self, serials: Iterable[int]) -> x509.CertificateRevocationList:
         now = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
         at = now - _CRL_BACKDATED
         list_file = self.folder / CRL_FILE
@@ -146,17 +182,21 @@ class Authority:
             .last_update(at)
             .next_update(now + datetime.timedelta(days=CRL_DAYS))
         )
-        for serial in gone:
+        for serial in serials:
             entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(at).build()
             builder = builder.add_revoked_certificate(entry)
-        signed = builder.sign(self._key, hashes.SHA256())
-        write_public(self.folder / "revoked.json", json.dumps({f"{s:x}": n for s, n in gone.items()}, indent=2) + "\n")
-        write_public(list_file, signed.public_bytes(Encoding.PEM).decode())
+        return builder.sign(self._key, hashes.SHA256())
 
 
 def common_name(certificate: x509.Certificate) -> str:
     """Whose certificate it is."""
     return str(certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value)
+
+
+def generation(certificate: x509.Certificate) -> int:
+    """The generation of a role's certificate."""
+    found = certificate.subject.get_attributes_for_oid(NameOID.ORGANIZATIONAL_UNIT_NAME)
+    return int(str(found[0].value)) if found else 0
 
 
 def good_for(certificate: x509.Certificate, hosts: Iterable[str], days: float) -> bool:
@@ -167,6 +207,23 @@ def good_for(certificate: x509.Certificate, hosts: Iterable[str], days: float) -
     except x509.ExtensionNotFound:
         names = x509.SubjectAlternativeName([])
     return left > datetime.timedelta(days=days) and {general_name(host) for host in hosts} <= set(names)
+
+
+def hosts_of(certificate: x509.Certificate) -> list[str]:
+    """The names and addresses of a server's certificate; empty for a client's."""
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return []
+    return [str(name.value) for name in names]
+
+
+def certificate_hosts(file: Path) -> list[str]:
+    """The names and addresses of the server's certificate in a file; empty without one."""
+    try:
+        return hosts_of(x509.load_pem_x509_certificate(file.read_bytes()))
+    except (OSError, ValueError):
+        return []
 
 
 def general_name(host: str) -> x509.GeneralName:
@@ -195,8 +252,9 @@ def write_public(path: Path, text: str) -> None:
         fresh.write_text(text)
 
 
-def _name(common: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
+def _name(common: str, generation: int = 0) -> x509.Name:
+    unit = [x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, str(generation))] if generation else []
+    return x509.Name([*unit, x509.NameAttribute(NameOID.COMMON_NAME, common)])
 
 
 def _pem(key: ec.EllipticCurvePrivateKey) -> str:

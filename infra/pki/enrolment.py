@@ -15,6 +15,7 @@ from cryptography import x509
 
 from infra.layout import write_private
 from infra.pki.authority import CERTIFICATE_DAYS, Authority, common_name
+from infra.pki.serials import note_serial
 from schemas.errors import ConfigError
 from schemas.identity import CameraId, camera_id
 from schemas.keys import CameraKey
@@ -68,26 +69,5 @@ def enroll(
     name = key.camera_id
     issued = authority.issue(name, days=days)
     lines = [_TITLE, f"camera: {name}", *([f"mqtt: {mqtt}"] if mqtt else []), f"key: {key.export()}"]
-    serial = x509.load_pem_x509_certificate(issued.certificate.encode()).serial_number
-    note_serial(authority.folder, name, serial)
+    note_serial(authority.folder, name, issued.serial)
     write_private(file, "\n".join(lines) + "\n" + issued.key + issued.certificate + authority.pem.rstrip())
-
-
-def note_serial(pki: Path, camera: CameraId, serial: int) -> None:
-    """Remember the number of a certificate of `camera`: to be revoked it must be known."""
-    file = _serials(pki, camera)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("a") as log:
-        log.write(f"{serial:x}\n")
-
-
-def serials(pki: Path, camera: CameraId) -> list[int]:
-    """The numbers of all certificates that `camera` was given."""
-    try:
-        return [int(line, 16) for line in _serials(pki, camera).read_text().split()]
-    except FileNotFoundError:
-        return []
-
-
-def _serials(pki: Path, camera: CameraId) -> Path:
-    return pki / "cameras" / f"{camera}.serials"

@@ -2,38 +2,58 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from schemas.errors import BrokerError
 from schemas.runtime.access import KafkaAddress, kafka_options
 from schemas.runtime.kafka_clients import start
 from schemas.topics import PROCESSORS_GROUP, KafkaTopic
 
+if TYPE_CHECKING:
+    from aiokafka.admin import AIOKafkaAdminClient
+
+PRINCIPAL_RULES: Final = (
+    "RULE:^CN=([a-z]+)(-[0-9]+)?$/$1/",
+    "RULE:^CN=([a-z]+)(-[0-9]+)?,OU=([0-9]+)$/$1.$3/",
+    "DEFAULT",
+)
+"""Kafka's `ssl.principal.mapping.rules`: the user of a role's certificate, `bridge` or, of its third, `bridge.2`."""
 SUPER_USERS: Final = ("kafka", "admin")
 """Not asked for rights: the nodes among themselves, and who sets the rights."""
 OURS: Final = "pointillist"
 """How the names of all our topics and groups begin."""
 
 
+Result = TypeVar("Result")
+
+
 class _Resource(IntEnum):
+    ANY = 1
     TOPIC = 2
     GROUP = 3
 
 
 class _Pattern(IntEnum):
+    ANY = 1
     LITERAL = 3
     PREFIXED = 4
 
 
 class _Operation(IntEnum):
+    ANY = 1
     READ = 3
     WRITE = 4
     DESCRIBE = 8
 
 
+_NONE_RAISED: Final[Mapping[str, int]] = MappingProxyType({})
+_ANY_PERMISSION: Final = 1
 _ALLOW: Final = 3
+_NOT_AUTHORIZED: Final = 31
 _AGAIN_S: Final = 0.2
 _ANY_HOST: Final = "*"
 
@@ -86,36 +106,111 @@ def kafka_rights() -> list[Right]:
     ]
 
 
-async def grant(address: KafkaAddress, deadline_s: float = 30.0) -> None:
-    """Set the rights of all roles in Kafka; those that are there stay. BrokerError when Kafka does not take them."""
+def principal(role: str, generation: int = 0) -> str:
+    """Kafka's user of a role whose certificates have that generation."""
+    return f"User:{role}.{generation}" if generation else f"User:{role}"
+
+
+def super_users(generations: Mapping[str, int]) -> str:
+    """Kafka's `super.users`, by the accepted generation of each role."""
+    return ";".join(principal(role, generations.get(role, 0)) for role in SUPER_USERS)
+
+
+async def grant(
+    address: KafkaAddress, deadline_s: float = 30.0, *, generations: Mapping[str, int] = _NONE_RAISED
+) -> None:
+    """Set the rights of all roles, each of its accepted generation; those that are there stay.
+
+    Raises BrokerError when Kafka does not take them.
+    """
+    from aiokafka.protocol.admin import CreateAclsRequest
+
+    async def create(admin: AIOKafkaAdminClient) -> list[Any]:
+        requests = [
+            CreateAclsRequest(
+                right.resource,
+                right.name,
+                right.pattern,
+                principal(right.role, generations.get(right.role, 0)),
+                _ANY_HOST,
+                right.operation,
+                _ALLOW,
+            )
+            for right in kafka_rights()
+        ]
+        answers = await _sent(admin, requests)
+        return [answer for each in answers for answer in each.creation_responses]
+
+    _check(await _retried(address, create, deadline_s), address)
+
+
+async def withdraw(address: KafkaAddress, generations: Mapping[str, int], deadline_s: float = 30.0) -> None:
+    """Delete the rights of all earlier generations; a connection that stands is refused from its next request on.
+
+    Raises BrokerError when Kafka has not done so in time.
+    """
+    from aiokafka.protocol.admin import DeleteAclsRequest, DescribeAclsRequest
+
+    former = [principal(role, number) for role, accepted in generations.items() for number in range(accepted)]
+
+    def of(user: str) -> tuple[int, None, int, str, None, int, int]:
+        return (_Resource.ANY, None, _Pattern.ANY, user, None, _Operation.ANY, _ANY_PERMISSION)
+
+    async def delete(admin: AIOKafkaAdminClient) -> list[Any]:
+        answers = await _sent(admin, [DeleteAclsRequest(*of(user)) for user in former])
+        left = await _sent(admin, [DescribeAclsRequest(*of(user)) for user in former])
+        if any(each.resources for each in left):
+            raise ConnectionError("rights of earlier generations are still there")
+        return [answer for each in answers for answer in each.filter_responses]
+
+    if former:
+        _check(await _retried(address, delete, deadline_s), address)
+
+
+async def is_super_user(address: KafkaAddress, deadline_s: float = 30.0) -> bool:
+    """Whether Kafka lets this client see everybody's rights, which are for super users alone."""
+    from aiokafka.protocol.admin import DescribeAclsRequest
+
+    async def describe(admin: AIOKafkaAdminClient) -> list[Any]:
+        wanted = (_Resource.ANY, None, _Pattern.ANY, None, None, _Operation.ANY, _ANY_PERMISSION)
+        return await _sent(admin, [DescribeAclsRequest(*wanted)])
+
+    (answer,) = await _retried(address, describe, deadline_s)
+    return bool(answer.error_code != _NOT_AUTHORIZED)
+
+
+async def _sent(admin: AIOKafkaAdminClient, requests: list[Any]) -> list[Any]:
+    import asyncio
+
+    return await asyncio.gather(*(admin._send_request(request) for request in requests))
+
+
+async def _retried(
+    address: KafkaAddress, work: Callable[[AIOKafkaAdminClient], Awaitable[Result]], deadline_s: float
+) -> Result:
+    """Return the result of `work` with its own client; a Kafka that has just started may refuse at first."""
     import asyncio
 
     from aiokafka.admin import AIOKafkaAdminClient
     from aiokafka.errors import KafkaError
-    from aiokafka.protocol.admin import CreateAclsRequest
 
-    requests = [
-        CreateAclsRequest(
-            right.resource, right.name, right.pattern, f"User:{right.role}", _ANY_HOST, right.operation, _ALLOW
-        )
-        for right in kafka_rights()
-    ]
     loop = asyncio.get_running_loop()
     end = loop.time() + deadline_s
     while True:
         admin = AIOKafkaAdminClient(**kafka_options(address), request_timeout_ms=10_000)
         try:
             await start(admin)
-            answers = await asyncio.gather(*(admin._send_request(request) for request in requests))
-            break
+            return await work(admin)
         except (KafkaError, OSError) as error:
-            # A Kafka that has just started may be slow. What it has taken already, it takes again.
             if loop.time() >= end:
                 what = f"expected Kafka at {address} to take rights within {deadline_s:g} s"
                 raise BrokerError(f"{what}, got {type(error).__name__}: {error}") from None
         finally:
             await admin.close()
         await asyncio.sleep(_AGAIN_S)
-    refused = [answer for each in answers for answer in each.creation_responses if answer[0]]
+
+
+def _check(answers: list[Any], address: KafkaAddress) -> None:
+    refused = [answer for answer in answers if answer[0]]
     if refused:
         raise BrokerError(f"expected Kafka at {address} to take rights, got error {refused[0][0]}: {refused[0][1]}")

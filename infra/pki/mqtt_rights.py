@@ -9,10 +9,17 @@ from schemas.topics import BROKER_STATE, BROKER_STATE_ROOT, DISCOVERY_ROOT, HOME
 
 _CAMERA_WRITES: Final = (Channel.FRAME, Channel.META, Channel.STATUS, Channel.EVENT)
 # Its own status too: by that a camera hears of another device with its name.
-_CAMERA_READS: Final = (Channel.STATUS, Channel.CONFIRM, Channel.SETTINGS, Channel.PROBES, Channel.KEY_REQUEST)
+_CAMERA_READS: Final = (
+    Channel.STATUS,
+    Channel.CONFIRM,
+    Channel.SETTINGS,
+    Channel.PROBES,
+    Channel.KEY_REQUEST,
+    Channel.REFUSAL,
+)
 _BRIDGE: Final[dict[str, tuple[Channel, ...]]] = {
     "read": _CAMERA_WRITES,
-    "write": (Channel.CONFIRM, Channel.PROBES, Channel.KEY_REQUEST),
+    "write": (Channel.CONFIRM, Channel.PROBES, Channel.KEY_REQUEST, Channel.REFUSAL),
 }
 _ADMIN: Final[dict[str, tuple[Channel, ...]]] = {
     "read": (Channel.META, Channel.STATUS),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from infra.identity_lock import changing_identities
 from infra.pki.authority import write_public
 
 
@@ -18,14 +19,16 @@ def refused(pki: Path) -> set[str]:
 
 def refuse(pki: Path, cameras: Iterable[str]) -> None:
     """Let `cameras` have no rights."""
-    _write(pki, refused(pki) | set(cameras))
+    with changing_identities(pki.parent):
+        _write(pki, refused(pki) | set(cameras))
 
 
 def readmit(pki: Path, cameras: Iterable[str]) -> None:
     """Let `cameras`, who are given new certificates, have their rights again."""
-    before = refused(pki)
-    if before & set(cameras):
-        _write(pki, before - set(cameras))
+    with changing_identities(pki.parent):
+        before = refused(pki)
+        if before & set(cameras):
+            _write(pki, before - set(cameras))
 
 
 def _write(pki: Path, cameras: set[str]) -> None:

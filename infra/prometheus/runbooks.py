@@ -15,7 +15,7 @@ _HEADING: Final = re.compile(r"<h3>(\w+)</h3>")
 _ELSEWHERE: Final = re.compile(r'<a href="(?!https?:)[^"]*">(.*?)</a>')
 _STYLE: Final = (
     ":root{color-scheme:light dark}body{max-width:46rem;margin:2rem auto;padding:0 1rem;font:16px/1.5 system-ui}"
-    "h3:target{border-left:.3rem solid;padding-left:.6rem}"
+    "h3:target{border-left:.3rem solid;padding-left:.6rem}td{vertical-align:top;padding:.2rem .6rem .2rem 0}"
 )
 
 
@@ -23,7 +23,7 @@ def rendered(markdown: str) -> str:
     """The page. Links to other pages of the documentation are left as words: they are not served beside it."""
     from markdown_it import MarkdownIt
 
-    body = MarkdownIt("commonmark").render(markdown)
+    body = MarkdownIt("commonmark").enable("table").render(markdown)
     body = _HEADING.sub(lambda found: f'<h3 id="{found[1].lower()}">{found[1]}</h3>', body)
     body = _ELSEWHERE.sub(r"\1", body)
     title = html.escape(markdown.splitlines()[0].removeprefix("# "))

@@ -9,11 +9,11 @@ from sqlalchemy import BigInteger, Boolean, Column, Float, Text
 
 from consumers.board.camera import Described
 from consumers.board.web import ALERT_COLUMNS, ANSWERS, LETTER_COLUMNS
+from consumers.cameras.state import State
 from consumers.conservation.live import LiveFindings
 from consumers.console.alerts_page import Raised
 from consumers.console.api import OPERATIONS, ROOT, document
 from consumers.console.cards import Card
-from consumers.console.states import State
 from consumers.console.store import Operation
 from consumers.console.users import Right
 from consumers.database.tables import history

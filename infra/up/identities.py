@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from infra.layout import Layout
+from infra.environment import accepted_generations
+from infra.identity_lock import changing_identities
+from infra.layout import Layout, issue_role_secrets
+from infra.local.files import write_json
 from infra.local.kafka_quorum import node_names
 from infra.pki.authority import LOCAL_HOSTS, Authority
 from infra.pki.enrolment import Enrolment, enroll
 from infra.pki.refusals import readmit
 from infra.pki.roles import CLIENTS, SERVERS, Roles, share_name
+from infra.up.console_address import CERTIFICATE, certificate_hosts
+from infra.up.listener import parse_listener
 from infra.up.processes import names
 from infra.up.settings import UpSettings
 from schemas.errors import ConfigError, SecretError
@@ -18,22 +23,41 @@ from schemas.keys import CameraKey
 
 
 def prepare_identities(layout: Layout, cameras: Sequence[CameraId], settings: UpSettings) -> None:
-    """Issue what is missing, has ended or was revoked; what holds stays."""
-    authority = Authority(layout.pki) if (layout.pki / "ca.crt").exists() else Authority.create(layout.pki)
+    """Issue the secrets, keys and certificates that are missing, have ended or were revoked; what holds stays."""
+    with changing_identities(layout.folder):
+        issue_role_secrets(layout.roles, layout.fleet_secret())
+        layout.signer()
+        if not layout.generations.exists():
+            write_json(layout.generations, {})
+        generations = accepted_generations(layout.generations)
+        for camera in cameras:
+            layout.issue_key(camera, generations.get(camera, 0))
+        if not settings.plain:
+            _prepare_certificates(layout, cameras, settings)
+
+
+def _prepare_certificates(layout: Layout, cameras: Sequence[CameraId], settings: UpSettings) -> None:
     several = [*names("bridge", settings.bridges), *(f"processor-{n + 1}" for n in range(settings.processors))]
     several += node_names(settings.kafka_nodes)
+    authority = Authority(layout.pki) if (layout.pki / "ca.crt").exists() else Authority.create(layout.pki)
     share_name(layout.pki)
     readmit(layout.pki, cameras)
-    Roles(authority).ensure(dict.fromkeys((*SERVERS, *CLIENTS, *several)), LOCAL_HOSTS)
+    roles = Roles(authority)
+    roles.ensure(dict.fromkeys((*SERVERS, *CLIENTS, *several)), LOCAL_HOSTS)
+    if settings.listen is not None:
+        roles.ensure(["mosquitto"], (*LOCAL_HOSTS, parse_listener(settings.listen)[0]))
+    if hosts := certificate_hosts(settings):
+        roles.ensure([CERTIFICATE], hosts)
     enrol_missing(layout, authority, cameras)
 
 
 def enrol_missing(layout: Layout, authority: Authority, cameras: Sequence[CameraId]) -> None:
     """Enrol those `cameras` of this machine, whose keys are there, that have no enrolment which still holds."""
-    for camera in cameras:
-        key = layout.camera_key(camera)
-        if not _enrolled(layout, authority, key):
-            enroll(authority, key, layout.enrolment(camera))
+    with changing_identities(layout.folder):
+        for camera in cameras:
+            key = layout.camera_key(camera)
+            if not _enrolled(layout, authority, key):
+                enroll(authority, key, layout.enrolment(camera))
 
 
 def _enrolled(layout: Layout, authority: Authority, key: CameraKey) -> bool:

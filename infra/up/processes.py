@@ -8,19 +8,24 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Protocol
 
+from consumers.console.roles import NO_ANSWER_S
 from infra.layout import Layout, role_file
 from infra.local.ports import LOOPBACK, Ports
 from infra.local.process import COMMAND, Child, ProcessId
 from infra.pki.roles import SHARE_FILE, role_folder
+from infra.up.console_address import certificate_folder, console_url, served_as
 from infra.up.settings import UpSettings, bundle_folder
 from schemas.roots import Role as SecretRole
 
 FLEET_DRAINED = 0
 FLEET_PENDING = 3
 """Exit status of a fleet whose spools still held frames at the drain deadline."""
+FRAMES_REFUSED = 4
+"""Exit status of an attached camera whose frames were refused."""
 
 
 FOREIGN = (
@@ -59,6 +64,8 @@ class Role:
     name: str
     process: Supervised
     listen: Callable[[], str | None] = lambda: None
+    url: str | None = None
+    """The address for a browser, where it is not `http://` with `listen`."""
     metrics: str | None = None
     log: Path | None = None
     final: frozenset[int] = frozenset()
@@ -73,14 +80,22 @@ class Role:
 
 def health_of(address: str) -> tuple[bool, dict[str, dict[str, object]]]:
     """What `/healthz` at host:port says; no answer is no health."""
+    return asked_health(address) or (False, {})
+
+
+def asked_health(address: str) -> tuple[bool, dict[str, dict[str, object]]] | None:
+    """Whether the role at host:port is ready, and its conditions; None without an answer for `NO_ANSWER_S`.
+
+    A role that starts has no conditions, and nothing listens on its address yet.
+    """
     try:
-        with urllib.request.urlopen(f"http://{address}/healthz", timeout=2) as answer:
+        with urllib.request.urlopen(f"http://{address}/healthz", timeout=NO_ANSWER_S) as answer:
             return True, json.load(answer)["conditions"]
     except urllib.error.HTTPError as refused:
         with refused:
             return False, json.load(refused).get("conditions", {})
-    except (OSError, ValueError):
-        return False, {}
+    except (OSError, HTTPException, ValueError) as error:
+        return (False, {}) if isinstance(getattr(error, "reason", error), ConnectionRefusedError) else None
 
 
 class RoleProcess:
@@ -118,10 +133,13 @@ class LocalRoles:
         mqtt: str,
         kafka: str,
         camera_messages: float | None = None,
+        camera_bytes: tuple[float, int] | None = None,
     ) -> None:
-        """`camera_messages` is what bridges take of one camera in a second, None what they take by themselves."""
+        """`camera_messages` and `camera_bytes` are what bridges take of one camera in a second, the latter with what
+        they take at once; None is what they take by themselves."""
         self._settings = settings
         self._camera_messages = camera_messages
+        self._camera_bytes = camera_bytes
         self._layout = layout
         self._ports = ports
         self._mqtt = mqtt
@@ -161,6 +179,10 @@ class LocalRoles:
         fixed = ["bridge", "--mqtt", self._mqtt, "--kafka", self._kafka]
         if self._camera_messages is not None:
             fixed += ["--camera-messages", f"{self._camera_messages:g}"]
+        if self._camera_bytes is not None:
+            rate, at_once = (size / 2**20 for size in self._camera_bytes)
+            fixed += ["--camera-mib", f"{rate:g}", "--camera-burst-mib", f"{at_once:g}"]
+            fixed += ["--camera-rates", str(self._layout.camera_rates.resolve())]
         return [
             self._role(name, [*fixed, "--name", name], self._given(SecretRole.BRIDGE))
             for name in names("bridge", self._settings.bridges)
@@ -183,10 +205,12 @@ class LocalRoles:
         ]
 
     def recorder(self) -> Role:
-        """Kafka verdicts → database, quarantine."""
-        http = f"{LOOPBACK}:{self._ports.take('recorder-http')}"
-        arguments = ["record", "--kafka", self._kafka, "--state", str(self._layout.folder), "--http", http]
-        return self._role("recorder", arguments, self._given(SecretRole.RECORDER), listen=http)
+        """Kafka verdicts → database, quarantine.
+
+        Without its pages: they ask for no password, and the console shows the same to its users.
+        """
+        arguments = ["record", "--kafka", self._kafka, "--state", str(self._layout.folder)]
+        return self._role("recorder", arguments, self._given(SecretRole.RECORDER))
 
     def console(self, *, prometheus: bool = False) -> Role:
         """The pages for people; whether they may ask a `prometheus` that starts after them."""
@@ -196,9 +220,15 @@ class LocalRoles:
         arguments += ["--signer", str(self._layout.signer_file)]
         if prometheus:
             arguments += ["--prometheus", f"http://{LOOPBACK}:{self._ports.take('prometheus')}"]
-        for name in self._settings.served_as:
+        for name in served_as(self._settings):
             arguments += ["--served-as", name]
-        return self._role("console", arguments, self._given(SecretRole.CONSOLE), listen=http)
+        if (tls := certificate_folder(self._settings, self._layout)) is not None:
+            arguments += ["--http-tls", str(tls.resolve())]
+        if self._settings.behind_proxy is not None:
+            arguments += ["--behind-proxy", self._settings.behind_proxy]
+        role = self._role("console", arguments, self._given(SecretRole.CONSOLE), listen=http)
+        role.url = console_url(self._settings, http)
+        return role
 
     def monitor(self) -> Role:
         """Metrics of the brokers, of this machine, and of the audit."""

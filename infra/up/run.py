@@ -5,89 +5,63 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import signal
+import math
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import yaml
 
-from consumers.console.settings import is_local
-from consumers.console.users import read_users
 from infra.audit import Audit, audit, unsettled
-from infra.environment import Environment, accepted_generations
-from infra.layout import Layout, issue_role_secrets, write_private
+from infra.environment import Environment
+from infra.layout import Layout, write_private
 from infra.local.files import write_json
 from infra.local.kafka import KafkaNodes
 from infra.local.mosquitto import Mosquitto
 from infra.local.ports import Ports
+from infra.local.private_folder import private_folder
 from infra.local.role_table import RoleTable
 from infra.local.room import Room
 from infra.local.topics import create_topics, pointillist_topics
-from infra.pki.kafka_rights import grant
+from infra.pki.kafka_rights import grant, withdraw
+from infra.pki.role_generations import role_generations
 from infra.report import report
-from infra.role import address
+from infra.up.attached import attached_frames
+from infra.up.background_task import BackgroundTask
+from infra.up.console_address import advice, check_console
+from infra.up.ending import closing_line
 from infra.up.identities import prepare_identities
+from infra.up.interrupts import INTERRUPTED, Interrupts, interrupts
+from infra.up.listener import outside_listener
+from infra.up.preparation import check_sources, forget_former, note_commands, note_unchecked_probes
 from infra.up.processes import FLEET_PENDING, LocalRoles, Role
-from infra.up.settings import UpSettings, bundle_folder, camera_messages, checks_for_triggers, scenario_document
+from infra.up.renewal import RoleRenewal
+from infra.up.settings import (
+    UpSettings,
+    bundle_folder,
+    camera_bytes,
+    camera_messages,
+    scenario_document,
+    with_bundle_of,
+)
 from infra.up.supervisor import Supervisor
+from infra.up.system_line import SystemLine
 from infra.up.system_state import PAGES, CameraState, camera_states
 from infra.up.table import LiveTable
 from infra.up.watching import Watching, check_receivers
-from producers.publisher.told import overridden, read_told
 from producers.redteam.team import RedTeam
 from producers.scenario import Scenario, parse_scenario
 from producers.start import fleet_started
-from schemas.errors import ConfigError, StateError, UserError
+from schemas.errors import ConfigError, StateError
+from schemas.identity import CameraId
 from schemas.runtime.disk import is_full
 
 READY_S = 120.0
 STOP_S = 15.0
 FRAME_PARTITIONS = 6
 TICK_S = 0.1
-
-
-INTERRUPTED = 130
-"""Exit status of a run that was interrupted before its cameras started."""
-
-
-class InterruptedStart(UserError):  # noqa: N818  # what happened, not an error
-    """The person asked to stop before the cameras started."""
-
-    exit_code = INTERRUPTED
-
-
-@dataclass
-class Interrupts:
-    """How often the person asked to stop."""
-
-    count: int = 0
-
-    def stop_here(self) -> None:
-        """Raise when the person has asked to stop."""
-        if self.count:
-            raise InterruptedStart("stopped before the cameras started")
-
-    def __call__(self, signum: int, frame: FrameType | None) -> None:
-        """Count one."""
-        self.count += 1
-
-
-@contextlib.contextmanager
-def interrupts() -> Iterator[Interrupts]:
-    """SIGINT and SIGTERM are counted instead of raised while the block runs."""
-    counter = Interrupts()
-    before = {number: signal.signal(number, counter) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield counter
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def run_up(settings: UpSettings, environment: Environment, table: LiveTable) -> tuple[int, dict[str, Any]]:
@@ -97,11 +71,13 @@ def run_up(settings: UpSettings, environment: Environment, table: LiveTable) -> 
     """
     document = scenario_document(settings, environment.data)
     scenario = parse_scenario(document)
+    settings = with_bundle_of(document, settings)
+    bundle_folder(settings)
     # What is missing for an attack is said now, and not when all else runs.
     RedTeam(scenario.generators).close()
     check_receivers(settings)
     layout = Layout(settings.state.resolve())
-    with RoleTable(layout.folder) as roles, interrupts() as asked:
+    with private_folder(layout.folder), RoleTable(layout.folder) as roles, interrupts() as asked:
         roles.kill_leftovers()
         run = _Run(settings, layout, roles, table, asked)
         try:
@@ -130,7 +106,7 @@ class _Run:
         self._ports = Ports(layout.folder)
         self._supervisor = Supervisor(table, Room(layout.folder), live.say)
         pki = None if settings.plain else layout.pki
-        self._mosquitto = Mosquitto(layout.folder, self._ports, pki=pki)
+        self._mosquitto = Mosquitto(layout.folder, self._ports, pki=pki, outside=outside_listener(settings))
         self._kafka = KafkaNodes(layout.folder, self._ports, settings.kafka_nodes, pki)
         self._begun = time.monotonic()
         self._started_ms = time.time_ns() // 10**6
@@ -140,68 +116,48 @@ class _Run:
         self._foreign_before = 0
         self._fleet: Role | None = None
         self._watching = Watching(settings, layout, self._ports)
+        self._system = SystemLine(layout)
         self._camera_messages: float | None = None
+        self._camera_bytes: tuple[float, int] | None = None
+        self._cameras: frozenset[CameraId] = frozenset()
+        self._renewal = RoleRenewal(layout, live.say)
 
     def prepare(self, scenario: Scenario, document: dict[str, Any]) -> None:
         """Lay down the scenario, the keys and what this run is."""
-        self._check_users()
-        issue_role_secrets(self._layout.roles, self._layout.fleet_secret())
-        self._layout.signer()
-        if not self._layout.generations.exists():
-            write_json(self._layout.generations, {})
-        generations = accepted_generations(self._layout.generations)
+        check_console(self._settings, self._layout)
+        check_sources(scenario, self._live.say, self._asked.stop_here)
         cameras = [camera.camera_id for camera in scenario.cameras()]
+        self._cameras = frozenset(cameras)
         self._camera_messages = camera_messages(camera.fps for camera in scenario.cameras())
-        for camera_id in cameras:
-            self._layout.issue_key(camera_id, generations.get(camera_id, 0))
-        if not self._settings.plain:
-            prepare_identities(self._layout, cameras, self._settings)
+        self._camera_bytes = camera_bytes(scenario.cameras(), self._settings.max_frame_pixels)
+        prepare_identities(self._layout, cameras, self._settings)
         if self._settings.report is not None:
             write_report(self._settings.report, {})
         if self._layout.database.exists():
             found = audit(self._layout)
             self._foreign_before = found.foreign
             self._say_unread(found)
-        self._say_unchecked(scenario)
+        note_unchecked_probes(self._settings, scenario, self._live.say)
         # Another run: its sources begin at their beginning, its faults count from its own start.
         fleet_started(self._layout.folder).unlink(missing_ok=True)
-        self._say_what_was_told(scenario)
+        note_commands(self._layout, scenario, self._live.say)
+        forget_former(self._layout, cameras)
+        if (said := advice(self._settings, self._layout)) is not None:
+            self._live.say(said)
         # An address may hold a password: the scenario is for its owner only, and is not repeated elsewhere.
         write_private(self._layout.scenario, yaml.safe_dump(document, sort_keys=False))
         options = json.loads(self._settings.model_dump_json(exclude={"source"}))
         bundle = str(bundle_folder(self._settings))
         write_json(self._layout.run, {"started_ms": self._started_ms, "bundle": bundle, "options": options})
 
-    def _check_users(self) -> None:
-        """What the console would refuse, said before anything runs."""
-        if self._settings.http is not None and not is_local(address(self._settings.http)[0]):
-            if not self._layout.users.is_file():
-                raise ConfigError(
-                    f"--http: expected users where others reach the console, at {self._settings.http}: `pointillist "
-                    f"user NAME --state {self._settings.state}` adds one"
-                )
-            read_users(self._layout.users)
-
     async def _furnish_kafka(self) -> None:
         """The topics, and who may do what."""
         admin = self._kafka.access("admin")
         furnishing = [create_topics(admin, pointillist_topics(FRAME_PARTITIONS, self._settings.kafka_nodes))]
         if not self._settings.plain:
-            furnishing.append(grant(admin))
+            generations = role_generations(self._layout.pki)
+            furnishing += [grant(admin, generations=generations), withdraw(admin, generations)]
         await asyncio.gather(*furnishing)
-
-    def _say_what_was_told(self, scenario: Scenario) -> None:
-        """A command that a camera remembers holds, but not without a word, where this run asks for something else."""
-        found = []
-        for camera in scenario.cameras():
-            told = read_told(self._layout.spool / camera.camera_id, camera.encoding, camera.fps)
-            if overridden(camera.encoding, camera.fps, told):
-                found.append(camera.camera_id)
-        if found:
-            self._live.say(
-                f"{len(found)} of {len(scenario.cameras())} cameras obey commands instead of what this run asks, "
-                f"the first is {found[0]}: see `pointillist camera told {found[0]}`"
-            )
 
     def start(self) -> None:
         """Brokers, then our roles, then, when all are ready, the cameras."""
@@ -214,16 +170,18 @@ class _Run:
             for future in [starting.submit(self._supervisor.start, role) for role in self._brokers]:
                 future.result()
         addresses = (self._mosquitto.listen, self._kafka.bootstrap)
-        local = LocalRoles(self._settings, self._layout, self._ports, *addresses, self._camera_messages)
-        recorder = local.recorder()
-        self._roles = [*local.processors(), *local.bridges(), recorder, local.console(prometheus=self._watching.wanted)]
+        local = LocalRoles(
+            self._settings, self._layout, self._ports, *addresses, self._camera_messages, self._camera_bytes
+        )
+        console = local.console(prometheus=self._watching.wanted)
+        self._roles = [*local.processors(), *local.bridges(), local.recorder(), console]
         if self._watching.wanted:
             self._roles.append(local.monitor())
         asyncio.run(self._furnish_kafka())
         for role in self._roles:
             self._asked.stop_here()
             self._supervisor.start(role)
-        self._watching.start(self._begin_beside, self._live.say, f"http://{recorder.listen()}")
+        self._watching.start(self._begin_beside, self._live.say, console.url or "")
         self._live.say("waiting for the bridge, the processors and the recorder")
         self._supervisor.await_health(self._roles, READY_S, self._asked.stop_here)
         self._startup_s = time.monotonic() - self._begun
@@ -232,10 +190,16 @@ class _Run:
         self._watching.scrape([*self._roles, self._fleet])
         pages = [role for role in self._brokers if role.name in PAGES]
         shown = {role.name: role for role in [*self._roles, self._fleet, *pages]}
-        self._live.begin(shown, self._startup_s, self._broken_cameras)
+        self._system.start()
+        self._live.begin(shown, self._startup_s, self._broken_cameras, self._attached_frames, self._system)
+        if not self._settings.plain:
+            self._renewal.start()
 
     def _broken_cameras(self) -> list[CameraState]:
         return [camera for camera in camera_states(self._layout) if camera.broken]
+
+    def _attached_frames(self) -> int:
+        return attached_frames(self._layout.database_url, self._started_ms, self._cameras)
 
     def _begin_beside(self, role: Role) -> None:
         self._brokers.append(role)
@@ -249,11 +213,13 @@ class _Run:
             self._supervisor.watch()
             self._live.tick()
             if self._asked.count:
+                self._live.stopping()
                 self._live.say("stopping: the cameras drain, interrupt again to stop at once")
                 self._supervisor.forget(fleet.name)
                 self._await_stopped(fleet)
                 return
             time.sleep(TICK_S)
+        self._live.stopping()
         if fleet.process.poll() == FLEET_PENDING:
             self._live.say("the cameras' spools still held frames at the drain deadline")
 
@@ -267,22 +233,41 @@ class _Run:
                 fleet.process.stop(0)
 
     def drain(self) -> None:
-        """Wait until every published frame has its record, at most until the deadline."""
+        """Wait until every frame that the fleet has published has its record, at most until the deadline.
+
+        A second interrupt ends it. Other cameras do not count: they go on, and what they claim may never come.
+        """
         end = time.monotonic() + self._settings.drain_s
+        look, begun, next_look = self._look(), time.monotonic(), math.inf
         while self._asked.count < 2 and time.monotonic() < end:
             self._supervisor.watch()
             self._live.tick()
-            looked = time.monotonic()
-            # A damaged database is out of place for a moment while the recorder puts a new one there.
-            with contextlib.suppress(StateError):
-                if unsettled(self._layout, self._started_ms) == 0:
-                    return
+            if not look.done(TICK_S):
+                continue
+            if look.result() == 0:
+                return
             # Looking must not slow down what it waits for.
-            time.sleep(max(0.3, 3 * (time.monotonic() - looked)))
+            now = time.monotonic()
+            next_look = min(next_look, now + max(0.3, 3 * (now - begun)))
+            if now >= next_look:
+                look, begun, next_look = self._look(), now, math.inf
+            else:
+                time.sleep(TICK_S)
+
+    def _look(self) -> BackgroundTask[int | None]:
+        return BackgroundTask(self._unsettled, "drain")
+
+    def _unsettled(self) -> int | None:
+        # A damaged database is out of place for a moment while the recorder puts a new one there.
+        with contextlib.suppress(StateError):
+            return unsettled(self._layout, self._started_ms, self._cameras)
+        return None
 
     def stop(self) -> None:
         """Stop everything by pid, readers before what they read from."""
+        self._system.close()
         self._live.end()
+        self._renewal.close()
         self._watching.close()
         for role in [r for r in (self._fleet,) if r is not None] + self._roles[::-1] + self._brokers[::-1]:
             self._supervisor.forget(role.name)
@@ -293,8 +278,11 @@ class _Run:
                 list(stopping.map(lambda role: self._supervisor.stop(role, STOP_S), group))
 
     def finish(self) -> tuple[int, dict[str, Any]]:
-        """The exit status and the report, from what is on disk now."""
-        found = audit(self._layout)
+        """The exit status and the report, from what is on disk now; an interrupt ends the audit without a report."""
+        found = self._audit()
+        if found is None:
+            self._live.say("interrupted: the audit has not ended, `pointillist audit` runs it again")
+            return INTERRUPTED, {}
         restarts = self._supervisor.restarts
         document = report(found, self._layout, self._started_ms, self._foreign_before, self._startup_s, restarts)
         everything, here = found.counts(), found.counts(self._started_ms)
@@ -304,23 +292,22 @@ class _Run:
             self._live.say(f"{older} frames of earlier runs are lost, pending or unread: see `pointillist audit`")
         self._say_unread(found)
         status = 0 if left == 0 else 1
-        if self._settings.report is not None:
-            try:
-                write_report(self._settings.report, document)
-            except ConfigError as error:  # the run is over, and its report is printed all the same
-                self._live.say(str(error))
-                status = 1
+        file = self._settings.report or self._layout.report
+        written: Path | None = file
+        try:
+            write_report(file, document)
+        except ConfigError as error:  # the run is over, and its closing line is printed all the same
+            self._live.say(str(error))
+            status, written = 1, None
+        self._live.say(closing_line(document, self._supervisor.away_s, written))
         return status, document
 
-    def _say_unchecked(self, scenario: Scenario) -> None:
-        """Probes cost bytes and accuracy against an attacker; without STRIP they buy nothing."""
-        probing = any(camera.probe_share > 0 for camera in scenario.cameras())
-        folder = bundle_folder(self._settings)
-        if probing and not checks_for_triggers(folder):
-            self._live.say(
-                f"the bundle {folder} has no [strip] table: no frame is checked for triggers, though cameras send some "
-                "whole for that; `pointillist lab calibrate` makes the table, --strip-rate 0 sends none whole"
-            )
+    def _audit(self) -> Audit | None:
+        asked, auditing = self._asked.count, BackgroundTask(partial(audit, self._layout), "audit")
+        while not auditing.done(TICK_S):
+            if self._asked.count > asked:
+                return None
+        return auditing.result()
 
     def _say_unread(self, found: Audit) -> None:
         for line in found.unread:

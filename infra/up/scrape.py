@@ -3,35 +3,48 @@
 from __future__ import annotations
 
 import urllib.request
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from urllib.parse import urlencode
 
 from prometheus_client.parser import text_string_to_metric_families
+
+_Place = tuple[str, frozenset[tuple[str, str]]]
+_START_TIME = "process_start_time_seconds"
+_CUMULATIVE = ("counter", "histogram", "summary")
 
 
 class Samples:
     """The last scraped values of several roles, summed over them."""
 
     def __init__(self) -> None:
-        self._values: dict[tuple[str, frozenset[tuple[str, str]]], float] = {}
+        self._values: dict[_Place, float] = {}
 
     @classmethod
-    def scrape(cls, addresses: Iterable[str]) -> Samples:
-        """Ask each host:port; one that does not answer is left out."""
+    def scrape(cls, addresses: Iterable[str], names: Sequence[str] = ()) -> Samples:
+        """Ask each host:port, for the metrics `names` or all; one that does not answer is left out."""
         samples = cls()
+        chosen = f"?{urlencode([('name[]', name) for name in names])}" if names else ""
         for address in addresses:
-            try:
-                with urllib.request.urlopen(f"http://{address}/metrics", timeout=2) as answer:
-                    samples.add(answer.read().decode())
-            except (OSError, ValueError):
-                continue
+            samples.add(_page(address, chosen))
         return samples
 
     def add(self, text: str) -> None:
         """Add one page of the Prometheus text format."""
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
-                place = (sample.name, frozenset(sample.labels.items()))
-                self._values[place] = self._values.get(place, 0.0) + sample.value
+                self.include({(sample.name, frozenset(sample.labels.items())): sample.value})
+
+    def include(self, values: Mapping[_Place, float]) -> None:
+        """Add each value to its series."""
+        for place, value in values.items():
+            self._values[place] = self._values.get(place, 0.0) + value
+
+    def since(self, earlier: Samples) -> Samples:
+        """The growth of every series since `earlier`; for counters and histograms."""
+        growth = Samples()
+        growth._values = {place: value - earlier._values.get(place, 0.0) for place, value in self._values.items()}
+        return growth
 
     def sum(self, name: str, **labels: str) -> float:
         """The sum over all series of `name` that carry `labels`."""
@@ -58,3 +71,60 @@ class Samples:
         if not total:
             return None
         return next(bound for bound in sorted(buckets) if buckets[bound] >= q * total)
+
+
+class RunTotals:
+    """Samples of several roles over a whole run: a role that is restarted or gone keeps what it has counted."""
+
+    def __init__(self) -> None:
+        self._counting: dict[str, _Process] = {}
+        self._ended: list[dict[_Place, float]] = []
+
+    def scrape(self, addresses: Iterable[str]) -> Samples:
+        """Ask each host:port, and add what earlier processes there had counted; gauges are of those that answer."""
+        totals = Samples()
+        for address in addresses:
+            text = _page(address)
+            if text:
+                self.note(address, text)
+                totals.add(text)
+            elif address in self._counting:
+                totals.include(self._counting[address].counters)
+        for counters in self._ended:
+            totals.include(counters)
+        return totals
+
+    def note(self, address: str, text: str) -> None:
+        """Remember the counters of one page; another start time is another process."""
+        found, before = _Process.parse(text), self._counting.get(address)
+        if before is not None and before.started != found.started:
+            self._ended.append(before.counters)
+        self._counting[address] = found
+
+
+@dataclass(frozen=True)
+class _Process:
+    """One process of a role: its start time and its last counters."""
+
+    started: float
+    counters: dict[_Place, float]
+
+    @classmethod
+    def parse(cls, text: str) -> _Process:
+        started, counters = 0.0, dict[_Place, float]()
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                if sample.name == _START_TIME:
+                    started = sample.value
+                elif family.type in _CUMULATIVE:
+                    counters[sample.name, frozenset(sample.labels.items())] = sample.value
+        return cls(started, counters)
+
+
+def _page(address: str, query: str = "") -> str:
+    """The metrics of host:port; empty when it does not answer."""
+    try:
+        with urllib.request.urlopen(f"http://{address}/metrics{query}", timeout=2) as answer:
+            return str(answer.read().decode())
+    except (OSError, ValueError):
+        return ""

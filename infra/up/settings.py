@@ -10,8 +10,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from producers.scenario import read_scenario
+from consumers.console.settings import Proxy
+from producers.scenario import CameraOptions, read_scenario
+from producers.sources.scene import SIZE as SCENE_SIZE
+from producers.sources.settings import SourceSettings
 from schemas.errors import BundleError, ConfigError, SourceError
+from schemas.identity import DEFAULT_SITE
 from schemas.limits import CAMERAS_AT_HAND, USUAL_FRAME_PIXELS
 
 PRERENDERED = 256
@@ -21,6 +25,9 @@ PRERENDERED = 256
 QUOTA_OVER_RATE = 8
 """So many times as often as the fastest camera captures may each of them send: enough to catch up after an outage."""
 LEAST_QUOTA = 100.0
+LEAST_QUOTA_BYTES = 2.0**20
+MESSAGE_OVERHEAD = 512
+"""Bytes of a frame message besides its pixels, at most."""
 
 
 class UpSettings(BaseModel):
@@ -55,14 +62,22 @@ class UpSettings(BaseModel):
     receivers: Path | None = None
     """Whom Alertmanager tells: a file of its receivers, and of routes to them."""
     http: str | None = None
+    listen: str | None = None
+    """Where mosquitto listens for cameras on other machines, besides loopback."""
+    http_tls: Path | None = None
+    """A folder with the console's `tls.crt` and `tls.key`; None takes the fleet's own where other machines reach it."""
+    http_plain: bool = False
+    """Passwords by plain HTTP where other machines reach the console."""
+    behind_proxy: Proxy | None = None
+    """The console is behind a reverse proxy at this address, which speaks TLS."""
     plain: bool = False
     """Without TLS, certificates and rights: to compare."""
     served_as: tuple[str, ...] = ()
 
 
 def usual_cameras(source: str) -> int:
-    """How many cameras there are when nobody says it: a real one is one, whose stream is fetched once."""
-    return 1 if is_real(source) else 8
+    """The number of cameras without `--cameras`: 8 that share scenes or a data set, else one for the one source."""
+    return 8 if source in ("scene", "cifar10") or source.endswith(".npz") else 1
 
 
 def is_real(source: str) -> bool:
@@ -111,7 +126,7 @@ def scenario_document(settings: UpSettings, data: Path | None) -> dict[str, Any]
             raise ConfigError(f"{file}: expected a mapping with `site` and `cameras`")
         return document
     return {
-        "site": "local",
+        "site": DEFAULT_SITE,
         "cameras": [
             {
                 "name": "cam-{index}",
@@ -134,10 +149,49 @@ def camera_messages(fps: Iterable[float]) -> float | None:
     return max(LEAST_QUOTA, QUOTA_OVER_RATE * max(rates)) if all(rates) else None
 
 
+def camera_bytes(cameras: Iterable[CameraOptions], max_frame_pixels: int) -> tuple[float, int] | None:
+    """Bytes a second that the bridges take of each camera, and at once beyond that, by the largest and fastest.
+
+    None, which leaves that to the bridges, when one runs as fast as it can.
+    """
+    rate = window = 0.0
+    for camera in cameras:
+        if not camera.fps:
+            return None
+        frame = frame_bytes(camera.source, max_frame_pixels)
+        rate = max(rate, QUOTA_OVER_RATE * frame * camera.fps)
+        # Twice what it has unconfirmed: after a break it sends that again.
+        window = max(window, 2 * min(camera.window.frames * frame, camera.window.bytes) + frame)
+    return max(LEAST_QUOTA_BYTES, rate), round(max(LEAST_QUOTA_BYTES, window))
+
+
+def frame_bytes(source: SourceSettings, max_frame_pixels: int) -> int:
+    """The size of the largest frame message of a source, raw; as large as processors take where it does not say."""
+    pixels = max_frame_pixels
+    if source.size or source.region or source.kind == "scene":
+        width, height = source.size or (source.region[2:] if source.region else SCENE_SIZE)
+        pixels = width * height
+    return pixels * (source.channels or 3) + MESSAGE_OVERHEAD
+
+
 def scenario_file(named: Path) -> Path:
-    """A scenario's file: the given one, or the shipped one of that name."""
-    shipped = Path(str(files("infra"))) / "scenarios" / f"{named}.yaml"
-    return shipped if named.name == str(named) and not named.exists() and shipped.is_file() else named
+    """A scenario's file: the given one, or the shipped one of that name. ConfigError names those that ship."""
+    if named.exists():
+        return named
+    shipped = {file.stem: file for file in sorted((Path(str(files("infra"))) / "scenarios").glob("*.yaml"))}
+    if str(named) not in shipped:
+        raise ConfigError(
+            f"--scenario: expected a file or one of {', '.join(shipped)}, got {named}. There is no such file."
+        )
+    return shipped[str(named)]
+
+
+def with_bundle_of(document: dict[str, Any], settings: UpSettings) -> UpSettings:
+    """The settings with the bundle that a scenario brings, where none was asked for."""
+    named = document.get("bundle")
+    if settings.bundle is not None or not isinstance(named, str):
+        return settings
+    return settings.model_copy(update={"bundle": Path(named)})
 
 
 def checks_for_triggers(folder: Path) -> bool:
@@ -155,8 +209,10 @@ def bundle_folder(settings: UpSettings) -> Path:
         return shipped / ("scene" if settings.source == "scene" else "cifar10")
     if (settings.bundle / "model.toml").is_file():
         return settings.bundle.resolve()
-    if settings.bundle.name == str(settings.bundle) and (shipped / settings.bundle / "model.toml").is_file():
+    names = sorted(file.parent.name for file in shipped.glob("*/model.toml"))
+    if str(settings.bundle) in names:
         return shipped / settings.bundle
     raise BundleError(
-        f"expected a bundle, a folder with model.toml, or the name of a shipped one, got {settings.bundle}"
+        f"--bundle: expected a folder with model.toml or one of {', '.join(names)}, got {settings.bundle}. There is no "
+        "such bundle."
     )

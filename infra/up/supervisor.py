@@ -20,6 +20,7 @@ STEADY_S = 10.0
 """A role that ran this long is started again at once."""
 MOST_FAILURES = 8
 """A role that ends so often in a row without running steadily cannot work."""
+_RETURN_LOOK_S = 0.1
 USER_ERROR = 2
 """Exit status of a role that only a person can mend."""
 
@@ -44,6 +45,8 @@ class Supervisor:
         self._threads = ThreadPoolExecutor(max_workers=16, thread_name_prefix="supervisor")
         self._writing = threading.Lock()
         self.restarts: dict[str, int] = {}
+        self.away_s: dict[str, float] = {}
+        """Seconds from each role's ends to its being ready again, in all."""
 
     def start(self, role: Role) -> None:
         """Start a role and watch it from now on."""
@@ -54,7 +57,7 @@ class Supervisor:
         self._started[role.name] = time.monotonic()
         process = role.process.start()
         with self._writing:
-            self._table.record(role.name, process, listen=role.listen(), metrics=role.metrics)
+            self._table.record(role.name, process, listen=role.listen(), metrics=role.metrics, url=role.url)
 
     def forget(self, name: str) -> None:
         """Stop watching a role whose end is meant; it stays in `roles.json` until it is stopped."""
@@ -101,9 +104,21 @@ class Supervisor:
                 raise BrokerError(f"{role.name} ended {MOST_FAILURES} times in a row: {last_words(role)}")
             self._pause[role.name] = min(LONGEST_PAUSE_S, max(FIRST_PAUSE_S, 2 * pause))
             self.restarts[role.name] = self.restarts.get(role.name, 0) + 1
-            if status == TryAgain.exit_code:
-                self._say(f"{role.name}: {last_words(role)}")
-            self._starting[role.name] = self._threads.submit(self._begin, role)
+            if status == TryAgain.exit_code or (self._failures[role.name] <= 1 and not excused):
+                why = last_words(role) if status == TryAgain.exit_code else _ending(status)
+                self._say(f"{role.name} died ({why}), started again")
+            self._starting[role.name] = starting = self._threads.submit(self._begin, role)
+            self._threads.submit(self._time_return, role, starting, time.monotonic())
+
+    def _time_return(self, role: Role, starting: Future[None], died: float) -> None:
+        """Wait until a role that is started again is ready, has died once more or is no longer watched."""
+        while role.name in self._roles:
+            if starting.done() and (starting.exception() or role.process.poll() is not None):
+                break
+            if starting.done() and role.healthy():
+                break
+            time.sleep(_RETURN_LOOK_S)
+        self.away_s[role.name] = self.away_s.get(role.name, 0.0) + time.monotonic() - died
 
     def _look_for_room(self) -> bool:
         """Say it when the disk fills and when it has room again; whether it is full, or was a moment ago."""
@@ -146,6 +161,11 @@ class Supervisor:
 def ended_by_user_error(role: Role) -> PointillistError:
     """What a role said before it ended with status 2."""
     return ConfigError(f"{role.name}: {last_words(role)}")
+
+
+def _ending(status: int) -> str:
+    """The exit status of a process, in words: that of Python's subprocess, negative for a signal."""
+    return f"exit status {status}" if status >= 0 else f"signal {-status}"
 
 
 def last_words(role: Role) -> str:

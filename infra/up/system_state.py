@@ -6,9 +6,10 @@ From what lies in the folder and from the roles' own `/healthz`: it can be asked
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,48 +17,42 @@ from sqlalchemy import Engine, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from consumers.board.camera import Camera
-from consumers.console.states import natural
+from consumers.cameras.episodes import Reviews
+from consumers.cameras.open_alerts import newest_alerts, open_episodes
+from consumers.cameras.order import natural
+from consumers.cameras.saved import SavedState, read_states
+from consumers.cameras.state import State, alert
+from consumers.console.roles import NO_ANSWER_S, RoleState
+from consumers.console.store import read_forgotten, recorded_reviews
 from consumers.database.engine import open_engine
 from consumers.database.tables import boots, cameras
 from consumers.reading.rows import CameraRow
+from consumers.settings import SILENT_AFTER_S
 from infra.layout import Layout
-from infra.local.role_table import read_roles, running
-from infra.up.processes import health_of
+from infra.local.role_table import read_roles, running, supervisor
+from infra.up.processes import asked_health
+from infra.up.scrape import Samples
 from producers.scenario import load_scenario
 from schemas.errors import StateError, UserError
-from schemas.pointillist_pb2 import DEGRADED, OFFLINE
+from schemas.identity import CameraId
+from schemas.metrics import KAFKA_GROUP_LAG, LAG, RECORDER_LAG, SPOOL_FRAMES
+from schemas.topics import PROCESSORS_GROUP
 
-PAGES: Final = {
-    "console": "console",
-    "recorder": "pages",
-    "prometheus": "Prometheus",
-    "alertmanager": "Alertmanager",
-    "grafana": "Grafana",
-}
-"""Roles that answer browsers, and what a person calls them."""
-SILENT_S: Final = 10.0
-"""A camera without a frame for so long is silent, unless it announces fewer frames than that."""
-BROKEN: Final = ("degraded", "silent", "offline", "never heard")
-
-
-@dataclass(frozen=True)
-class RoleState:
-    """One role: `up`, `not ready` or `gone`, and what is missing."""
-
-    name: str
-    state: str
-    listen: str | None
-    pid: int | None
-    detail: str = ""
+PAGES: Final = {"console": "console", "grafana": "Grafana"}
+"""Roles with pages for people, and their names there. The others listen for programs only."""
+_BACKLOGS: Final = (LAG.name, RECORDER_LAG.name, SPOOL_FRAMES.name)
+_AT_ONCE: Final = 64
+"""Roles that are asked at once: each that hangs takes `NO_ANSWER_S`."""
 
 
 @dataclass(frozen=True)
 class CameraState:
-    """One camera: `online`, or one of `BROKEN` with the reason; `age_s` is since its last recorded frame."""
+    """One camera with its state, as all programs show it; `age_s` is since its last recorded frame."""
 
     name: str
-    state: str
+    state: State
     detail: str
+    """The reason of the state; empty for `online`."""
     age_s: float | None
     frames: int
     size: tuple[int, int] | None
@@ -67,7 +62,7 @@ class CameraState:
     @property
     def broken(self) -> bool:
         """Whether somebody has to look."""
-        return self.state in BROKEN
+        return self.state.is_fault
 
 
 def role_states(layout: Layout) -> list[RoleState]:
@@ -75,41 +70,76 @@ def role_states(layout: Layout) -> list[RoleState]:
     entries = read_roles(layout.folder)
     if not entries:
         raise StateError(f"expected a running system in {layout.folder}, nothing runs there: pointillist up")
-    with ThreadPoolExecutor(8) as asking:
-        return list(asking.map(lambda name: _role(layout.folder, name, entries[name]), entries))
+    supervised = is_supervised(layout)
+    with ThreadPoolExecutor(min(len(entries), _AT_ONCE)) as asking:
+        roles = list(asking.map(lambda name: _role(layout.folder, name, entries[name], supervised), entries))
+    return _with_group_lag(roles, entries.get("monitor", {}).get("metrics"))
 
 
-def _role(folder: Path, name: str, entry: dict[str, Any]) -> RoleState:
+def _with_group_lag(roles: list[RoleState], monitor: str | None) -> list[RoleState]:
+    """The same with the backlog of processors that do not answer, as far as the monitor measures it."""
+    processors = [role for role in roles if role.name.startswith("processor")]
+    silent = next((role for role in processors if role.state == "not answering"), None)
+    if silent is None or monitor is None:
+        return roles
+    groups = Samples.scrape([monitor], [KAFKA_GROUP_LAG.name]).by(KAFKA_GROUP_LAG.name, "group")
+    if PROCESSORS_GROUP not in groups:
+        return roles
+    others = sum(role.backlog or 0 for role in processors)
+    waiting = max(0, round(groups[PROCESSORS_GROUP]) - others)
+    return [replace(role, backlog=waiting) if role is silent else role for role in roles]
+
+
+def is_supervised(layout: Layout) -> bool:
+    """Whether an `up` runs that starts roles again."""
+    return supervisor(layout.folder) is not None
+
+
+def _role(folder: Path, name: str, entry: dict[str, Any], supervised: bool) -> RoleState:
     listen, metrics, pid = entry.get("listen"), entry.get("metrics"), entry.get("pid")
+    restarts, url = entry.get("restarts", 0), entry.get("url")
     if running(folder, name) is None:
-        return RoleState(name, "gone", listen, None, "it has ended; `up` starts it again")
+        why = "it has ended; `up` starts it again" if supervised else "it has ended with `up`"
+        return RoleState(name, "gone", listen, None, why, restarts=restarts, url=url)
     if not metrics:
-        return RoleState(name, "up", listen, pid)
-    ready, conditions = health_of(metrics)
-    if ready:
-        return RoleState(name, "up", listen, pid)
+        return RoleState(name, "up", listen, pid, restarts=restarts, url=url)
+    answer = asked_health(metrics)
+    if answer is None:
+        silent = f"no answer for {NO_ANSWER_S:g} s"
+        return RoleState(name, "not answering", listen, pid, silent, restarts=restarts, url=url)
+    ready, conditions = answer
     missing = [f"{what}: {each.get('detail') or 'no'}" for what, each in conditions.items() if not each.get("ok")]
-    return RoleState(name, "not ready", listen, pid, "; ".join(missing) or "it does not answer")
+    detail = "" if ready else "; ".join(missing) or "it starts"
+    return RoleState(name, "up" if ready else "not ready", listen, pid, detail, _backlog(metrics), restarts, url)
+
+
+def _backlog(metrics: str) -> int | None:
+    """The frames or records that wait before a role; None where it counts none."""
+    samples = Samples.scrape([metrics], _BACKLOGS)
+    found = [samples.by(name, "") for name in _BACKLOGS]
+    return round(sum(sum(each.values()) for each in found)) if any(found) else None
 
 
 def page_addresses(roles: Sequence[RoleState]) -> dict[str, str]:
     """What a browser is to be given, by what it is called."""
     return {
-        PAGES[role.name]: f"http://{role.listen}/" for role in roles if role.name in PAGES and role.listen is not None
+        PAGES[role.name]: f"{role.url or f'http://{role.listen}'}/"
+        for role in roles
+        if role.name in PAGES and role.listen is not None
     }
 
 
 def camera_states(layout: Layout, now_ms: int | None = None) -> list[CameraState]:
-    """The cameras that the database knows or the folder's scenario names, those that are not well first, by name."""
+    """The cameras that the database knows or the folder's scenario names, the worst first, then by name."""
     now_ms = time.time_ns() // 10**6 if now_ms is None else now_ms
     found = _recorded(layout, now_ms)
-    for name in _expected(layout):
-        found.setdefault(name, CameraState(name, "never heard", "it has not connected yet", None, 0, None, None))
-    order = {state: place for place, state in enumerate(BROKEN)}
-    return sorted(found.values(), key=lambda each: (order.get(each.state, len(order)), natural(each.name)))
+    for name in scenario_cameras(layout):
+        found.setdefault(name, CameraState(name, State.SILENT, "it has not connected yet", None, 0, None, None))
+    return sorted(found.values(), key=lambda each: (each.state.severity, natural(each.name)))
 
 
-def _expected(layout: Layout) -> list[str]:
+def scenario_cameras(layout: Layout) -> list[CameraId]:
+    """The cameras of the folder's scenario; none without one that can be read."""
     if not layout.scenario.is_file():
         return []
     try:
@@ -124,7 +154,7 @@ def _recorded(layout: Layout, now_ms: int) -> dict[str, CameraState]:
     except StateError:  # the recorder has not made it yet
         return {}
     try:
-        return _read(engine, now_ms)
+        return _read(engine, recorded_reviews(layout.console_url), read_forgotten(layout.console_url), now_ms)
     except SQLAlchemyError as error:
         raise StateError(
             f"expected the recorder's database in {layout.folder} to answer: {error.__class__.__name__}"
@@ -133,37 +163,41 @@ def _recorded(layout: Layout, now_ms: int) -> dict[str, CameraState]:
         engine.dispose()
 
 
-def _read(engine: Engine, now_ms: int) -> dict[str, CameraState]:
+def _read(engine: Engine, reviews: Reviews, forgotten: Mapping[str, int], now_ms: int) -> dict[str, CameraState]:
     counted = select(boots.c.camera, func.sum(boots.c.frames), func.max(boots.c.last_ms)).group_by(boots.c.camera)
     with engine.begin() as connection:
         sent = {name: (int(frames), int(last_ms)) for name, frames, last_ms in connection.execute(counted)}
         said = {row.camera: CameraRow(*row) for row in connection.execute(select(cameras))}
-    return {name: _camera(name, said.get(name), sent.get(name), now_ms) for name in sent.keys() | said.keys()}
+        saved = {each.camera: each for each in read_states(connection)}
+        alerts = Counter(each.camera for each in open_episodes(newest_alerts(connection), reviews))
+    names = {
+        name
+        for name in sent.keys() | said.keys()
+        if forgotten.get(name, -1)
+        < max(sent[name][1] if name in sent else 0, said[name].seen_ms if name in said else 0)
+    }
+    return {
+        name: _camera(name, said.get(name), saved.get(name), sent.get(name), alerts[name], now_ms) for name in names
+    }
 
 
-def _camera(name: str, said: CameraRow | None, sent: tuple[int, int] | None, now_ms: int) -> CameraState:
-    """As `consumers.board.camera.Camera.state` has it, by the times that the database knows."""
+def _camera(
+    name: str,
+    said: CameraRow | None,
+    saved: SavedState | None,
+    sent: tuple[int, int] | None,
+    alerts: int,
+    now_ms: int,
+) -> CameraState:
     camera = Camera(name)
     if said is not None:
         camera.say(said)
-    frames, last_ms = sent or (0, 0)
-    age_s = (now_ms - last_ms) / 1000 if frames else None
-    sends = age_s is not None and age_s <= camera.patience_s(SILENT_S)
-    state, detail = "online" if sends else "silent", "" if sends else f"no frame for {_ago(age_s)}"
-    if said is not None and said.state == OFFLINE and not (sends and last_ms - said.state_ms > 1000 * SILENT_S):
-        state, detail = "offline", f"no connection for {_ago((now_ms - said.state_ms) / 1000)}"
-    elif said is not None and said.state == DEGRADED:
-        state, detail = "degraded", said.detail
+        camera.said_ms = said.state_ms
+    frames, last_ms = sent or (0, None)
+    judged = camera.judge_of_frame(last_ms, now_ms, SILENT_AFTER_S) if saved is None else saved.now(last_ms, now_ms)
+    judged = alert(judged, alerts)
     meta = camera.meta
     size = (meta.width, meta.height) if meta is not None and meta.width else None
     rate = meta.frames_per_second or None if meta is not None else None
-    return CameraState(name, state, detail, age_s, frames, size, rate)
-
-
-def _ago(seconds: float | None) -> str:
-    if seconds is None:
-        return "as long as it is known"
-    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{max(0.0, seconds):.0f} s"
+    age_s = None if last_ms is None else (now_ms - last_ms) / 1000
+    return CameraState(name, judged.state, judged.reason, age_s, frames, size, rate)

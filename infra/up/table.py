@@ -5,7 +5,9 @@ The table fits into 80 columns, and has a row for each camera that is not well.
 
 from __future__ import annotations
 
+import math
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final
@@ -14,9 +16,10 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
+from sqlalchemy.exc import SQLAlchemyError
 
 from infra.up.processes import Role
-from infra.up.scrape import Samples
+from infra.up.scrape import RunTotals, Samples
 from infra.up.system_state import PAGES, CameraState
 from schemas.errors import PointillistError
 from schemas.metrics import (
@@ -27,6 +30,7 @@ from schemas.metrics import (
     DEAD_LETTERS,
     END_TO_END,
     RECORDED,
+    SECONDS,
     SPOOL_FRAMES,
     STRIP_FRAMES,
     TRUTH,
@@ -35,7 +39,9 @@ from schemas.metrics import (
 REFRESH_S = 1.0
 LINE_S = 10.0
 CAMERAS_S = 2.0
-"""How often the database is asked which cameras are not well."""
+"""Seconds between two reads of the cameras that are not well and of the attached ones."""
+LATELY_S: Final = 10.0
+"""The latency is that of the frames recorded in this time."""
 MOST_NAMED: Final = 12
 _SELDOM: Final = 20
 """It is not asked for more than a twentieth of the time."""
@@ -49,8 +55,14 @@ class LiveTable:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._broken: Callable[[], Sequence[CameraState]] = tuple
+        self._system: Callable[[], str] = str
+        self._system_said = ""
         self._named: Sequence[CameraState] = ()
-        self._named_at = 0.0
+        self._attached: Callable[[], int] = int
+        self._published_by_attached = 0
+        self._looked_at = 0.0
+        self._totals = RunTotals()
+        self._recent: deque[tuple[float, Samples]] = deque()
         self._roles: dict[str, Role] = {}
         self._live: Live | None = None
         self._next = 0.0
@@ -63,18 +75,29 @@ class LiveTable:
             self._console.print(line, highlight=False, markup=False)
 
     def begin(
-        self, roles: dict[str, Role], startup_s: float, broken: Callable[[], Sequence[CameraState]] = tuple
+        self,
+        roles: dict[str, Role],
+        startup_s: float,
+        broken: Callable[[], Sequence[CameraState]] = tuple,
+        attached: Callable[[], int] = int,
+        system: Callable[[], str] = str,
     ) -> None:
-        """The system is ready: show it from now on. `broken` gives the cameras that are not well."""
+        """Show the system, which is ready, from now on.
+
+        `broken` gives the cameras that are not well, `attached` the frames that cameras outside the fleet published,
+        `system` a line on the roles and rules, empty when all is well.
+        """
+        self._system = system
         self._roles = roles
         self._broken = broken
+        self._attached = attached
         self._startup_s = startup_s
         self.say(f"ready after {startup_s:.1f} s; cameras start")
         for name, called in PAGES.items():
             role = roles.get(name)
-            # What the recorder says is for programs.
-            if role is not None and name != "recorder" and role.listen():
-                self.say(f"{called}: http://{role.listen()}/")
+            # The recorder's port is for programs; Grafana starts later than all others and prints its address itself.
+            if role is not None and name not in ("recorder", "grafana") and role.listen():
+                self.say(f"{called}: {role.url or f'http://{role.listen()}'}/")
         if self._console.is_terminal:
             self._live = Live(console=self._console, auto_refresh=False)
             self._live.start()
@@ -82,20 +105,35 @@ class LiveTable:
     def tick(self) -> None:
         """Refresh when it is time to."""
         now = time.monotonic()
+        self._say_system()
         if now < self._next or not self._roles:
             return
         self._next = now + (REFRESH_S if self._live else LINE_S)
+        if now >= self._looked_at:
+            # The recorder may be making a new database, or it is of another release.
+            with suppress(PointillistError, SQLAlchemyError):
+                self._named = self._broken() if self._live else ()
+                self._published_by_attached = self._attached()
+            # Reading must not slow down the recorder, however many cameras there are.
+            self._looked_at = now + max(CAMERAS_S, _SELDOM * (time.monotonic() - now))
         cells = self._cells(now)
         if self._live is None:
             self.say(", ".join(f"{name} {value}" for name, value in cells.items()))
             return
-        if now >= self._named_at:
-            with suppress(PointillistError):  # the recorder makes a new database, or it is of another release
-                self._named = self._broken()
-            # Looking must not slow down what is looked at, however many cameras there are.
-            self._named_at = now + max(CAMERAS_S, _SELDOM * (time.monotonic() - now))
         with suppress(OSError):
-            self._live.update(Group(figures(cells), *broken_rows(self._named)), refresh=True)
+            line = [Text(self._system(), style="bold red")] if self._system() else []
+            self._live.update(Group(figures(cells), *line, *broken_rows(self._named)), refresh=True)
+
+    def _say_system(self) -> None:
+        """Print the status of the system when it has changed and there is no live table."""
+        now = self._system()
+        if self._live is None and self._roles and now != self._system_said:
+            self.say(f"not well: {now}" if now else "all roles are up again, and no rule fires")
+            self._system_said = now
+
+    def stopping(self) -> None:
+        """List no camera as not well from now on: the cameras end because the run does."""
+        self._broken, self._named = tuple, ()
 
     def end(self) -> None:
         """Leave the last table on the screen."""
@@ -105,7 +143,7 @@ class LiveTable:
         self._roles = {}
 
     def _cells(self, now: float) -> dict[str, str]:
-        samples = Samples.scrape(role.metrics for role in self._roles.values() if role.metrics)
+        samples = self._totals.scrape([role.metrics for role in self._roles.values() if role.metrics])
         recorded = samples.sum(RECORDED.name, outcome="recorded")
         rate = (recorded - self._last[1]) / (now - self._last[0]) if self._last else 0.0
         self._last = (now, recorded)
@@ -114,20 +152,31 @@ class LiveTable:
         known = samples.sum(TRUTH.name)
         attacked = samples.sum(CAMERA_TRUTH.name, picture="attacked")
         robust = samples.sum(CAMERA_TRUTH.name, picture="attacked", result="correct")
-        p99 = samples.quantile(0.99, END_TO_END.name)
+        published = samples.sum(CAMERA_FRAMES.name, outcome="published") + self._published_by_attached
         return {
-            "published": f"{samples.sum(CAMERA_FRAMES.name, outcome='published'):.0f}",
+            "published": f"{published:.0f}",
             "recorded": f"{recorded:.0f}",
             "frames/s": f"{rate:.1f}",
             "in spool": f"{samples.sum(SPOOL_FRAMES.name):.0f}",
             "bytes saved": f"{1 - sent / raw:.1%}" if raw else "-",
-            "p99 latency": f"≤ {p99:g} s" if p99 is not None else "-",
+            "p99 latency": self._latency(now, samples),
             "accuracy": f"{samples.sum(TRUTH.name, result='correct') / known:.1%}" if known else "-",
             **({"under attack": f"{robust / attacked:.1%}"} if attacked else {}),
             "STRIP checks": f"{samples.sum(STRIP_FRAMES.name, outcome='checked'):.0f}",
             "alerts": f"{samples.sum(ALERTS.name):.0f}",
             "dead letters": f"{samples.sum(DEAD_LETTERS.name):.0f}",
         }
+
+    def _latency(self, now: float, samples: Samples) -> str:
+        """The 99th percentile over the frames recorded lately; `-` when there are none."""
+        while len(self._recent) > 1 and self._recent[1][0] <= now - LATELY_S:
+            self._recent.popleft()
+        lately = samples.since(self._recent[0][1]) if self._recent else samples
+        self._recent.append((now, samples))
+        p99 = lately.quantile(0.99, END_TO_END.name)
+        if p99 is None:
+            return "-"
+        return f"≤ {p99:g} s" if p99 < math.inf else f"> {SECONDS[-1]:g} s"
 
 
 def figures(cells: dict[str, str]) -> Table:

@@ -14,6 +14,7 @@ from infra.local.prometheus import Prometheus, prometheus_binary
 from infra.local.service import Service
 from infra.up.processes import Role
 from infra.up.settings import UpSettings
+from infra.up.system_state import PAGES
 from schemas.errors import BrokerError, ConfigError
 
 
@@ -50,24 +51,20 @@ class Watching:
         def run(service: Service, *, optional: bool = False) -> None:
             begin(Role(service.role, service, lambda: service.listen, log=service.log, optional=optional))
 
-        told = None
+        alertmanager = None
         if alertmanager_binary() is not None:
-            alertmanager = Alertmanager(folder, ports, receivers=self._settings.receivers)
+            alertmanager = Alertmanager(folder, ports, receivers=self._settings.receivers, console=console)
             run(alertmanager)
-            told = alertmanager
-            say(f"alerts: {alertmanager.url}")
-        prometheus = self._prometheus = Prometheus(folder, ports)
-        prometheus.tell(told.listen if told is not None else None)
+        prometheus = self._prometheus = Prometheus(folder, ports, console=console)
+        prometheus.tell(alertmanager.listen if alertmanager is not None else None)
         run(prometheus)
-        say(f"metrics: {prometheus.url}")
         if grafana_binary() is not None:
-            alerts = told.url if told is not None else None
-            grafana = Grafana(folder, ports, prometheus=prometheus.url, alertmanager=alerts, console=console)
+            grafana = Grafana(folder, ports, prometheus=prometheus.url, console=console)
 
             def beside() -> None:
                 try:
                     run(grafana, optional=True)
-                    say(f"dashboards: {grafana.url}")
+                    say(f"{PAGES[grafana.role]}: {grafana.url}/")
                 except BrokerError as error:  # of whatever release it is
                     if not self._closing:
                         say(f"going on without dashboards: {error}")

@@ -43,4 +43,4 @@ class FeatureDistillation:
 
 def quantise(frames: Tensor, steps: Tensor) -> Tensor:
     """Frames (B, C, H, W) in [0, 1] with their DCT coefficients rounded to multiples of `steps` (8, 8), clamped."""
-    return quantised(frames, quantiser(steps, frames.device, frames.dtype)).clamp(0, 1)
+    return quantised(frames, quantiser(steps, frames.device)).clamp(0, 1)

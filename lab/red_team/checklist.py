@@ -14,7 +14,7 @@ import numpy as np
 
 from lab.red_team import plan, signs
 from lab.red_team.defences import BROKEN, POOL, Defence
-from lab.red_team.outcomes import UNLIKELY, Outcome, compare, worst_case
+from lab.red_team.outcomes import UNLIKELY, Comparison, Outcome, compare, worst_case
 from lab.red_team.plan import CLEAN, LARGE, MAIN
 from lab.statistics import sign_test
 
@@ -24,7 +24,10 @@ ENOUGH: Final = 1000
 FEW: Final = next(count for count in range(1, 100) if sign_test(count, 0) < UNLIKELY)
 """Pictures from which on one attack can be told to be stronger than another at all."""
 MARGIN: Final = 0.05
-"""What a defence that is known to be broken may seem to give."""
+"""What a defence that is known to be broken may seem to give, and what another attack may break beyond one that has
+converged."""
+SEEN: Final = plan.COMPARED // 2
+"""Pictures from which on `MARGIN` counts by itself: below, a picture or two are more than that."""
 
 
 class Verdict(NamedTuple):
@@ -140,23 +143,34 @@ def growth(seen: Evidence) -> Verdict:
 
 
 def convergence(seen: Evidence) -> Verdict:
-    """5: more steps, other starts and other step sizes change nothing."""
+    """5: more steps, other starts and other step sizes change nothing, and no other attack breaks more."""
     steps = [f"steps/{count}" for count in plan.STEP_COUNTS]
     others = ["start/again", "start/frame", *(f"step-size/{size:g}" for size in plan.STEP_SIZES)]
     if lacks := seen.missing([MAIN, *steps, *others]):
         return lacks
     doubled = compare(seen.outcomes[steps[-1]], seen.outcomes[MAIN])
-    if doubled.first_stronger:
+    if _breaks_more(doubled):
         return Verdict("failed", f"{plan.STEP_COUNTS[-1]} steps still break more than {plan.STEPS}: {doubled.said()}")
     for name in others:
-        if (found := compare(seen.outcomes[name], seen.outcomes[signs.short()])).first_stronger:
+        if _breaks_more(found := compare(seen.outcomes[name], seen.outcomes[signs.short()])):
             return Verdict("failed", f"{name} breaks more than the usual start and step: {found.said()}")
+    for name, each in seen.outcomes.items():
+        if each.job.counts and name not in (CLEAN, MAIN) and _breaks_more(found := compare(each, seen.outcomes[MAIN])):
+            return Verdict("failed", f"{name} breaks more than {MAIN}: {found.said()}")
     if said := [*signs.chance_start_is_stronger(seen.outcomes, seen.classes)]:
         return Verdict("failed", "; ".join(said))
     return seen.passed(
         [MAIN, *steps, *others],
         f"accuracy {seen.share(MAIN)} after {plan.STEPS} steps, {seen.share(steps[-1])} after {plan.STEP_COUNTS[-1]}",
     )
+
+
+def _breaks_more(found: Comparison) -> bool:
+    """Whether the first breaks more: beyond chance, or by `MARGIN` of enough pictures.
+
+    Convergence states that there is no difference, so that a visible one fails it even where chance may be the reason.
+    """
+    return found.first_stronger or (found.pictures >= SEEN and found.gain > MARGIN)
 
 
 def other_kinds(seen: Evidence) -> Verdict:

@@ -80,6 +80,11 @@ class Comparison(NamedTuple):
         return sign_test(self.only_first, self.only_second)
 
     @property
+    def gain(self) -> float:
+        """The share of the pictures by which the first breaks more; below 0 where it breaks less."""
+        return (self.only_first - self.only_second) / self.pictures if self.pictures else 0.0
+
+    @property
     def first_stronger(self) -> bool:
         """Whether chance is an unlikely reason."""
         return self.p < UNLIKELY

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from lab.red_team.checklist import Verdict
 from lab.red_team.defences import KNOWLEDGE, Defence
 from lab.red_team.outcomes import Outcome, worst_case
-from lab.red_team.plan import CLEAN, GRADIENTS, MAIN, Speeds
+from lab.red_team.plan import CLEAN, COMPARED, GRADIENTS, MAIN, Speeds
 from lab.statistics import Interval, wilson
 
 JUDGES: Final = (MAIN, "square", "transfer", "targeted", "auto-attack")
@@ -97,11 +97,16 @@ class Result:
 
     @property
     def strongest(self) -> str | None:
-        """The attack under which the fewest pictures are right every time, of those that met about as many as any."""
+        """The attack under which the fewest pictures are right every time, all on the same first pictures.
+
+        Costly attacks meet `COMPARED` pictures where others meet a thousand: shares of both do not compare. An attack
+        that met less than half of them is left out.
+        """
         met = {name: int(each.compared.sum()) for name, each in self.attacks.items()}
-        most = max(met.values(), default=0)
-        many = [name for name, count in met.items() if 2 * count >= most]
-        return min(many, key=lambda name: self.attacks[name].worst.value, default=None)
+        wanted = min(COMPARED, max(met.values(), default=0))
+        many = [name for name, count in met.items() if 2 * count >= wanted]
+        common = min((met[name] for name in many), default=0)
+        return min(many, key=lambda name: int(self.attacks[name].survived[:common].sum()), default=None)
 
     def rows(self) -> list[Row]:
         """One a job that gives answers."""

@@ -64,14 +64,14 @@ def check_safetensors(file: Path) -> None:
                 raise BundleError(f"{file.name}: expected tensors inside the file, got {name[:80]!r} elsewhere")
 
 
-def check_archive(file: Path) -> None:
-    """Whether a zip archive, which TorchScript is, has a bounded number of members that unpack to bounded bytes."""
+def check_archive(file: Path, called: str = "a TorchScript file") -> None:
+    """Whether a zip archive, as torch writes them, has a bounded number of members that unpack to bounded bytes."""
     size = check_size(file)
     try:
         with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
     except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
-        raise BundleError(f"{file.name}: expected a TorchScript file: {first_line(error)}") from None
+        raise BundleError(f"{file.name}: expected {called}: {first_line(error)}") from None
     if len(members) > MAX_MEMBERS:
         raise BundleError(f"{file.name}: expected at most {MAX_MEMBERS} members, got {len(members)}")
     names = {member.filename for member in members}

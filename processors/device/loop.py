@@ -43,6 +43,7 @@ class Classification:
     probe: Probe | None
     finding: StripFinding | None = None
     as_sent: Picture | None = None
+    changed: float | None = None
 
     @property
     def held_bytes(self) -> int:
@@ -227,7 +228,7 @@ class DeviceLoop:
                 continue
             found = Classification(
                 taken, serving, outcome.class_id, outcome.confidence, outcome.shown, outcome.probe,
-                as_sent=outcome.as_sent,
+                as_sent=outcome.as_sent, changed=outcome.changed,
             )  # fmt: skip
             if found.probe is None:
                 ready.append(found)

@@ -24,6 +24,7 @@ from processors.pipeline import Pipeline
 from processors.settings import ProcessorSettings
 from processors.stages.packed import Packed
 from processors.stages.recent_pixels import RecentPixels
+from processors.stages.stillness import Stillness
 from schemas.errors import ConfigError, PointillistError, StageError
 from schemas.pixels.packing import Picture
 
@@ -43,6 +44,8 @@ class Found:
     """What STRIP is to look at; None unless the frame is a probe or one of the sample of the others."""
     as_sent: Picture | None = None
     """(h, w, C) uint8, black where pixels were dropped, when it was asked for; see `Pipeline.show_sent`."""
+    changed: float | None = None
+    """Mean change of the pixels that were sent twice, in grey levels of 255; None without a look at them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +97,7 @@ class DeviceWork:
         self._device = pipeline.bundle.device
         self._strip_dropped = strip_dropped
         self._recent = RecentPixels(recent_bytes)
+        self._stillness = Stillness()
         self._preview_side = preview_side
         self._codebooks = DeviceCodebooks(self._device)
         self._stage = ""
@@ -169,13 +173,18 @@ class DeviceWork:
             self._stage = "strip"
             taken = [batch[index] for index in good]
             probes = probes_of(self.pipeline, taken, frames, decoded.sent, self._strip_dropped, self._recent, draws)
+            # Of a delta, what has not changed is the key frame's: a live scene would seem to stand still.
+            compared = [None if each.frame.key_distance else each.camera_id for each in taken]
+            changed = self._stillness.changes(compared, frames, decoded.sent)
             for i, index in enumerate(good):
                 if not 0 <= confidences[i] <= 1:  # not a number
                     failure = StageError(f"expected a confidence from 0 to 1, got {confidences[i]}")
                     self._metrics.stage_failed("classify")
                     outcomes[index] = Failed("classify", failure)
                     continue
-                outcomes[index] = Found(class_ids[i], confidences[i], shown.get(i), probes.get(i), as_sent.get(i))
+                outcomes[index] = Found(
+                    class_ids[i], confidences[i], shown.get(i), probes.get(i), as_sent.get(i), changed.get(i)
+                )
         return [outcome for outcome in outcomes if outcome is not None]
 
     def _show(

@@ -16,6 +16,11 @@ ON_A_TIE: Final = 0.5 + 2**-14
 """What is added to a magnitude before it is rounded down. Half a step would leave ties, as flat pictures make them, to
 the order in which a device adds up; the excess is far above its rounding and far below what the quantisation leaves."""
 
+_EXACT: Final = torch.float64
+"""Type of the products that steps are counted with. Counts reach 2,040 divided by the step: in float32, the rounding of
+a few thousand steps exceeds the excess of `ON_A_TIE`, and the batch size and the vector width decide on ties. A GPU may
+be set to round the factors of float32 products to 10 bits."""
+
 
 def to_blocks(frames: Tensor) -> Tensor:
     """Frames (B, C, H, W), extended by their last row and column to multiples of 8, as (B, C, rows, columns, 8, 8)."""
@@ -39,20 +44,18 @@ class Quantiser(NamedTuple):
     """(1 or C, 1, 64): of each frequency, on the scale of the planes."""
 
 
-def quantiser(steps: Tensor, device: torch.device, dtype: torch.dtype = torch.float32) -> Quantiser:
-    """For planes on `device`, of `dtype` at least: `steps` is (8, 8), or (C, 8, 8) with a table for each channel.
+def quantiser(steps: Tensor, device: torch.device) -> Quantiser:
+    """For planes on `device`: `steps` is (8, 8), or (C, 8, 8) with a table for each channel.
 
     A line of a table is a vertical frequency, a column a horizontal one.
     """
-    # A GPU may be set to round the factors of float32 products to 10 bits: too coarse to count steps with.
-    exact = torch.float64 if device.type == "cuda" else dtype
-    return Quantiser(basis(device, exact), steps.to(device, exact).reshape(-1, 1, SIDE * SIDE))
+    return Quantiser(basis(device, _EXACT), steps.to(device, _EXACT).reshape(-1, 1, SIDE * SIDE))
 
 
 def quantised(planes: Tensor, by: Quantiser) -> Tensor:
     """Planes (B, C, H, W) with the coefficients of their blocks rounded to multiples of the steps, not clamped.
 
-    No gradient passes the rounding.
+    No gradient passes the rounding. The result has the type of `planes`, whatever batch they stand in.
     """
     blocks = to_blocks(planes.to(by.basis.dtype))
     flat = blocks.flatten(2, 3).flatten(3).flatten(0, 1)

@@ -49,7 +49,7 @@ def _run(steps: Quantiser, pictures: Tensor, seeds: Tensor | None) -> Tensor:
 
 def dct_quantise(pictures: Tensor, steps: Tensor) -> Tensor:
     """Pictures (B, C, H, W) in [0, 1] quantised by `steps` (8, 8) on the scale 0–255; their gradient is zero."""
-    return _run(quantiser(steps / 255, pictures.device, pictures.dtype), pictures, None)
+    return _run(quantiser(steps / 255, pictures.device), pictures, None)
 
 
 def read_table(file: Path) -> Tensor:

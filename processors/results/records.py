@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from processors.arrivals.frames import TRACEPARENT, TakenFrame
 from processors.device.probes import StripFinding
@@ -14,8 +15,11 @@ from schemas.dead_letters import dead_letter
 from schemas.errors import PointillistError, WireError
 from schemas.frame import frame_message, sign_message
 from schemas.keys import KeyRing
-from schemas.pointillist_pb2 import CHECKED, NOT_PROBED, SHED, DeadLetter, KeyRequest, ServedModel, Verdict
+from schemas.pointillist_pb2 import CHECKED, NOT_PROBED, SHED, DeadLetter, KeyRequest, Refusal, ServedModel, Verdict
 from schemas.statements import seal_pictures, sign_statement
+
+REFUSAL_CHARACTERS: Final = 200
+"""Length of the reason that a camera is sent."""
 
 
 @dataclass(slots=True)
@@ -44,10 +48,12 @@ def verdict_record(
     as_sent: bytes = b"",
     *,
     composed: bool = False,
+    changed: float | None = None,
 ) -> Outgoing:
     """The verdict on a frame, signed under `keys`, its pictures sealed.
 
-    `finding` is None when STRIP had nothing to look at, which may have been `composed`.
+    `finding` is None when STRIP had nothing to look at, which may have been `composed`. `changed`
+    is the mean change of the pixels that were sent twice, None without a look at them.
     """
     frame = taken.frame
     verdict = Verdict(
@@ -70,6 +76,7 @@ def verdict_record(
         frame_bytes=taken.frame_bytes,
         pixel_bytes=len(frame.pixels) if taken.pixel_bytes is None else taken.pixel_bytes,
         strip=NOT_PROBED,
+        changed=changed,
     )
     if finding is not None:
         verdict.threshold_bits = finding.threshold_bits
@@ -101,6 +108,15 @@ def key_request_record(taken: TakenFrame, done: Callable[[], None]) -> Outgoing:
     request = sign_message(taken.key, KeyRequest(boot_id=frame.boot_id, seq=seq))
     headers = event_headers(PROCESSORS, KeyRequest, f"{frame.boot_id:016x}/key/{seq}/{time.time_ns()}")
     return Outgoing(taken.camera_id.encode(), request, headers, done)
+
+
+def refusal_record(taken: TakenFrame, error: WireError, done: Callable[[], None]) -> Outgoing:
+    """The event by which a camera and the recorder learn that the verified frame `taken` was refused."""
+    frame, now_ms = taken.frame, _now_ms()
+    detail = str(error)[:REFUSAL_CHARACTERS]
+    refusal = Refusal(boot_id=frame.boot_id, seq=frame.seq, reason=error.reason, detail=detail, refused_ms=now_ms)
+    headers = event_headers(PROCESSORS, Refusal, f"{taken.identity}/refused")
+    return Outgoing(taken.camera_id.encode(), sign_message(taken.key, refusal), headers, done)
 
 
 def served_record(key: bytes, served: ServedModel | None) -> Outgoing:

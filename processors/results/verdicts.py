@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import Final
 
 import numpy as np
 import structlog
@@ -16,15 +18,27 @@ from processors.device.loop import Classification
 from processors.device.work import Failed, picture_of
 from processors.results.delivery import Emitter
 from processors.results.preview import HOLES_QUALITY, evidence_png, preview_jpeg
-from processors.results.records import Outgoing, failed_record, key_request_record, refused_record, verdict_record
+from processors.results.records import (
+    Outgoing,
+    failed_record,
+    key_request_record,
+    refusal_record,
+    refused_record,
+    verdict_record,
+)
 from processors.results.repeats import Repeats
 from processors.settings import ProcessorSettings
-from schemas.errors import WireError
+from schemas.errors import BadPixels, BadSize, OverSize, WireError
 from schemas.keys import KeyRing
 from schemas.pixels.packing import Picture, unpack
 from schemas.runtime import trace
+from schemas.runtime.throttle import Throttle
 
 log = structlog.get_logger()
+
+_LASTING: Final = (OverSize, BadSize, BadPixels)
+"""Errors that a camera's next frames will have too, until somebody changes its settings."""
+_REFUSALS_APART_S: Final = 1.0
 
 
 class Outbox:
@@ -50,6 +64,7 @@ class Outbox:
         self._pictures = ThreadPoolExecutor(1, thread_name_prefix="pictures")
         self._repeats = Repeats()
         self._again: list[Outgoing] = []
+        self._refusals: Throttle[str] = Throttle(_REFUSALS_APART_S)
         self._sending: set[asyncio.Task[None]] = set()
         self.broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Gets the error of a delivery that failed by a defect; Kafka's own failures are waited out."""
@@ -72,6 +87,17 @@ class Outbox:
             for taken, failure in failed
         ]
         self._send(self._settings.dead_letters_topic, letters)
+        self._send_refusals(failed)
+
+    def _send_refusals(self, failed: Sequence[tuple[TakenFrame, Failed]]) -> None:
+        """Let cameras know what is refused of them for a reason that holds for their next frames too."""
+        now_s = time.monotonic()
+        refusals = [
+            refusal_record(taken, failure.error, _nothing)
+            for taken, failure in failed
+            if isinstance(failure.error, _LASTING) and self._refusals.take(taken.camera_id, now_s)
+        ]
+        self._send(self._settings.events_topic, refusals)
 
     def repeat(self, taken: TakenFrame) -> bool:
         """Give a frame that has come again the verdict that it was given; False when that is not known."""
@@ -108,6 +134,7 @@ class Outbox:
         record = verdict_record(
             self._keys, taken, found.serving.model, found.class_id, found.confidence, found.finding, _nothing, preview,
             evidence, as_sent, composed=found.probe is not None and found.probe.composed,
+            changed=found.changed,
         )  # fmt: skip
         record.done = partial(self._written, taken, record)
         if trace.on():

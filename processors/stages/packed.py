@@ -70,6 +70,21 @@ class Packed:
         summed = self._sums(height, width)
         return weighed(summed[:, :-1], summed[:, -1:])
 
+    def at(
+        self, rows: NDArray[np.int64], columns: NDArray[np.int64], channel: int
+    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """One channel at the crossings of these rows and columns, (B, rows, columns), and which of them were sent."""
+        values = np.zeros((len(self), len(rows), len(columns)), np.uint8)
+        had = np.zeros(values.shape, np.bool_)
+        pixels = self._pixels.numpy()
+        for i, sent in enumerate(self._sent[:, 0].numpy()):
+            lines = sent[rows]
+            before = np.concatenate(([0], np.count_nonzero(sent, axis=1).cumsum()))[rows]
+            places = self._starts[i] + before[:, None] + lines.cumsum(axis=1)[:, columns] - 1
+            had[i] = lines[:, columns]
+            values[i][had[i]] = pixels[places[had[i]], channel]
+        return values, had
+
     def as_sent(self, height: int, width: int) -> Tensor:
         """What `processors.stages.resample.resize` makes of `placed`, (B, C, height, width), to float32's rounding.
 

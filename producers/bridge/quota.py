@@ -9,17 +9,21 @@ is not confirmed stays with its camera, so nothing is lost by that.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Final
 
 from schemas.errors import Malformed
 from schemas.identity import CameraId, camera_id_on_wire
 from schemas.limits import CAMERAS_AT_HAND, MAX_MESSAGE_BYTES
+from schemas.runtime.boot_rate import BootRate
 
 AHEAD_S: Final = 1.0
 """So much of its quota a camera may be ahead before its confirmations wait."""
 WINDOW_MESSAGES: Final = 512
 WINDOW_BYTES: Final = 64 * 2**20 + MAX_MESSAGE_BYTES
 """What may come beyond that: twice what a camera has unconfirmed by default, for after a break it sends that again."""
+BURST_BOOTS: Final = 64
+"""Boots of a camera at once, beyond about one a second: after an outage it reports all that were not confirmed."""
 _CHANNELS: Final = 4
 """Topics that a camera publishes on."""
 
@@ -27,10 +31,12 @@ _CHANNELS: Final = 4
 class _Account:
     """Until when a camera has used its quota up, on the caller's clock."""
 
-    __slots__ = ("bytes_paid_s", "camera", "messages_paid_s")
+    __slots__ = ("byte_s", "bytes_paid_s", "camera", "messages_paid_s", "most_bytes_s")
 
-    def __init__(self, camera: CameraId) -> None:
+    def __init__(self, camera: CameraId, byte_s: float, most_bytes_s: float) -> None:
         self.camera = camera
+        self.byte_s = byte_s
+        self.most_bytes_s = most_bytes_s
         self.messages_paid_s = 0.0
         self.bytes_paid_s = 0.0
 
@@ -38,27 +44,52 @@ class _Account:
 class Quota:
     """One account for each camera. Pure bookkeeping: no clock, no I/O. Bounded in memory, whoever makes up names."""
 
-    def __init__(self, messages_per_s: float, bytes_per_s: float) -> None:
-        """0 is without a bound."""
+    def __init__(self, messages_per_s: float, bytes_per_s: float, window_bytes: int = WINDOW_BYTES) -> None:
+        """0 is without a bound; `window_bytes` may come beyond one second of the rate."""
         self._message_s = 1 / messages_per_s if messages_per_s else 0.0
         self._byte_s = 1 / bytes_per_s if bytes_per_s else 0.0
         self._most_messages_s = AHEAD_S + WINDOW_MESSAGES * self._message_s
-        self._most_bytes_s = AHEAD_S + WINDOW_BYTES * self._byte_s
+        self._most_bytes_s = AHEAD_S + window_bytes * self._byte_s
+        self._rates: dict[CameraId, float] = {}
         self._of_topic: dict[bytes, _Account] = {}
         self._of_camera: dict[CameraId, _Account] = {}
         self._refused: Counter[CameraId] = Counter()
+        self._boots = BootRate(BURST_BOOTS)
 
     def takes(self, topic: bytes, payload_bytes: int, now_s: float) -> bool:
         """Whether the message is taken, and then paid for; `now_s` never goes back."""
         account = self._of_topic.get(topic) or self._open(topic, now_s)
         messages_s = (account.messages_paid_s if account.messages_paid_s > now_s else now_s) + self._message_s
-        bytes_s = (account.bytes_paid_s if account.bytes_paid_s > now_s else now_s) + payload_bytes * self._byte_s
-        if messages_s - now_s > self._most_messages_s or bytes_s - now_s > self._most_bytes_s:
+        bytes_s = (account.bytes_paid_s if account.bytes_paid_s > now_s else now_s) + payload_bytes * account.byte_s
+        if messages_s - now_s > self._most_messages_s or bytes_s - now_s > account.most_bytes_s:
             self._refused[account.camera] += 1
             return False
         account.messages_paid_s = messages_s
         account.bytes_paid_s = bytes_s
         return True
+
+    def takes_boot(self, camera: CameraId, boot_id: int, now_s: float) -> bool:
+        """Whether messages of this boot are taken: new boots of a camera come at a bounded rate."""
+        if self._boots.accepts(camera, boot_id, now_s):
+            return True
+        self._refused[camera] += 1
+        return False
+
+    def refuse(self, camera: CameraId) -> None:
+        """Count a message that was not taken for another reason."""
+        self._refused[camera] += 1
+
+    def set_rates(self, bytes_per_s: Mapping[CameraId, float]) -> None:
+        """Give these cameras rates of their own, with the usual window of a large camera; all others have none."""
+        self._rates = {camera: 1 / rate if rate else 0.0 for camera, rate in bytes_per_s.items()}
+        for account in self._of_camera.values():
+            account.byte_s, account.most_bytes_s = self._terms(account.camera)
+
+    def _terms(self, camera: CameraId) -> tuple[float, float]:
+        byte_s = self._rates.get(camera)
+        if byte_s is None:
+            return self._byte_s, self._most_bytes_s
+        return byte_s, AHEAD_S + WINDOW_BYTES * byte_s
 
     def owes(self, camera: CameraId, now_s: float) -> bool:
         """Whether the camera is ahead of its quota, so that its confirmations wait."""
@@ -79,7 +110,7 @@ class Quota:
             topic = b""
         account = self._of_camera.get(camera)
         if account is None:
-            account = self._of_camera[camera] = _Account(camera)
+            account = self._of_camera[camera] = _Account(camera, *self._terms(camera))
         self._of_topic[topic] = account
         return account
 

@@ -18,8 +18,9 @@ from schemas.cloudevents import Headers, bridge_source, camera_source, event_hea
 from schemas.dead_letters import dead_letter
 from schemas.errors import BadSize, Malformed, WireError
 from schemas.frame import open_frame, open_message
-from schemas.identity import BOOT_ID_LIMIT, CameraId, Identity
+from schemas.identity import CameraId, Identity
 from schemas.keys import KeyRing
+from schemas.ledger import open_ledger
 from schemas.pointillist_pb2 import DeadLetter, Frame, Ledger, Meta, Status
 from schemas.runtime import trace
 from schemas.topics import Channel, KafkaTopic, parse_mqtt_topic
@@ -139,11 +140,7 @@ class Intake:
         return Record(KafkaTopic.FRAMES, route.key, payload, headers, receipt, route.origin, route.channel)
 
     def _ledger(self, route: _Route, payload: bytes) -> Record:
-        ledger = open_message(Ledger, route.camera_id, payload, self._keys)
-        if not (0 < ledger.boot_id < BOOT_ID_LIMIT and ledger.revision):
-            raise Malformed(
-                f"expected 0 < boot_id < 2**63 and a revision from 1, got {ledger.boot_id}, {ledger.revision}"
-            )
+        ledger = open_ledger(route.camera_id, payload, self._keys)
         event_id = f"{ledger.boot_id:016x}/ledger/{ledger.revision}"
         receipt = Receipt(route.camera_id, ledger.boot_id, ledger.key_generation, -1, ledger.revision)
         return self._event(Ledger, route, payload, event_id, receipt)

@@ -11,25 +11,29 @@ from typing import Final
 import structlog
 from prometheus_client import CollectorRegistry
 
-from producers.bridge.confirmations import Confirmations
+from producers.bridge.confirmations import Confirmations, Receipt
 from producers.bridge.credit import Credit
 from producers.bridge.kafka.backlog import Backlog
 from producers.bridge.kafka.lanes import Entry, Lane, Lanes
 from producers.bridge.kafka.producers import Producers
+from producers.bridge.kafka.undone import Undone
 from producers.bridge.mqtt.acknowledgements import AckWindow, Ticket
 from producers.bridge.mqtt.broker_log import LOG_TOPIC
 from producers.bridge.mqtt.link import Link
 from producers.bridge.mqtt.packets import pubacks, publish_qos_0
 from producers.bridge.quota import Quota
+from producers.bridge.rates import CameraRates
 from producers.bridge.records import Intake, stamp_records
 from producers.bridge.refusals import Refusals
 from producers.bridge.requests.key_frames import KeyRequests
 from producers.bridge.requests.listener import Requests
 from producers.bridge.requests.probes import ProbeRequests
+from producers.bridge.requests.refusals import FrameRefusals
 from producers.bridge.settings import BridgeSettings
 from schemas import metrics
+from schemas.identity import CameraId
 from schemas.keys import KeyRing
-from schemas.pointillist_pb2 import KeyRequest, ProbeRequest
+from schemas.pointillist_pb2 import KeyRequest, ProbeRequest, Refusal
 from schemas.runtime import trace
 from schemas.runtime.health import Health
 from schemas.runtime.linger import Linger
@@ -74,7 +78,10 @@ class Bridge:
         self._health = health
         self._intake = Intake(settings.name, keys)
         self._window = AckWindow()
-        self._quota = Quota(*quota_of(settings))
+        self._quota = Quota(*quota_of(settings), settings.camera_window_bytes)
+        rates = settings.camera_rates if settings.mode != "single" else None
+        self._rates = CameraRates(rates) if rates is not None else None
+        self._undone = Undone()
         self._not_taken: list[Ticket] = []
         self._confirmations = Confirmations(keys)
         self._link = Link(settings, self._receive, self._window.open, health)
@@ -102,6 +109,7 @@ class Bridge:
         takers = (
             KeyRequests(keys, self._request_key, self._refused_request).take,
             ProbeRequests(keys, self._request_probes, self._refused_request).take,
+            FrameRefusals(keys, self._send_refusal, self._refused_request).take,
         )
         self._requests = Requests(settings.kafka_bootstrap, settings.name, takers)
         self._stalled = False
@@ -120,7 +128,7 @@ class Bridge:
         self._key_requests_total = metrics.BRIDGE_KEY_REQUESTS.on(registry)
         self._probe_requests_total = metrics.BRIDGE_PROBE_REQUESTS.on(registry)
         self._refused_requests_total = metrics.BRIDGE_REFUSED_REQUESTS.on(registry)
-        for request in (KeyRequest, ProbeRequest):  # from 0 on, so that the first one is an increase
+        for request in (KeyRequest, ProbeRequest, Refusal):  # from 0 on, so that the first one is an increase
             self._refused_requests_total.labels(request.__name__)
         self._kafka_errors = metrics.BRIDGE_KAFKA_ERRORS.on(registry)
         self._held_back = metrics.BRIDGE_HELD_BACK.on(registry)
@@ -172,6 +180,11 @@ class Bridge:
             self._link.send(publish_qos_0(topic, payload, retain=True))
             self._probe_requests_total.inc()
 
+    def _send_refusal(self, topic: str, payload: bytes) -> None:
+        # What cannot be written now is not kept: the next refused frame brings another one.
+        if self._link.writable:
+            self._link.send(publish_qos_0(topic, payload))
+
     def _refused_request(self, kind: str) -> None:
         self._refused_requests_total.labels(kind).inc()
 
@@ -185,6 +198,10 @@ class Bridge:
                 self._pass_over(ticket)
             return
         record = self._intake.accept(topic, payload)
+        if record.receipt is not None and not self._takes_from(record.receipt):
+            if ticket is not None:
+                self._pass_over(ticket)
+            return
         self._counts[record.channel, record.topic] += 1
         self._bytes += len(payload)
         if trace.on():
@@ -192,6 +209,17 @@ class Bridge:
         self._lanes.put(record, ticket)
         if self._lanes.buffered_bytes >= self._settings.max_buffered_bytes and not self._link.paused:
             self._link.pause()
+
+    def _takes_from(self, receipt: Receipt) -> bool:
+        """Whether the camera has not too much on its way to the processors, nor too many boots."""
+        # A publisher that knows no confirmations would lose what is not taken.
+        if self._settings.mode == "single":
+            return True
+        camera_id = receipt.camera_id
+        if receipt.seq >= 0 and self._undone.bytes_of(camera_id) > self._settings.camera_backlog_bytes:
+            self._quota.refuse(camera_id)
+            return False
+        return self._quota.takes_boot(camera_id, receipt.boot_id, time.monotonic())
 
     def _pass_over(self, ticket: Ticket) -> None:
         """Acknowledge what is not taken, so that the broker goes on; the camera, unconfirmed, keeps it."""
@@ -216,6 +244,8 @@ class Bridge:
         if lane.topic is KafkaTopic.FRAMES:
             self._backlog.sizes.add(lane.partition, len(entries), size)
             self._credit.add(lane.partition, offset, receipts)
+            sizes = ((CameraId(record.key.decode()), len(record.value)) for record, _ in entries)
+            self._undone.add(lane.partition, offset, sizes)
         else:
             for receipt in receipts:
                 if receipt is not None:
@@ -231,7 +261,9 @@ class Bridge:
     def _advance(self, done: Mapping[int, int] | None) -> None:
         if done is None:
             self._credit.forget()
+            self._undone.forget()
         else:
+            self._undone.advance(done)
             self._credit.advance(done, self._backlog.sizes.mean)
 
     def _failed(self) -> None:
@@ -244,6 +276,8 @@ class Bridge:
             if self._link.writable:
                 self._confirm()
             self._publish_metrics()
+            if self._rates is not None and (rates := self._rates.changed()) is not None:
+                self._quota.set_rates(rates)
             stalled = self._lanes.stalled_s() > STALL_S
             if stalled or self._stalled:
                 self._health.set("kafka", not stalled, "no acknowledgement" if stalled else "")

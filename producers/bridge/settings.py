@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from producers.bridge.quota import WINDOW_BYTES
 from schemas.limits import MAX_MESSAGE_BYTES
 from schemas.runtime.access import KafkaAddress, Login, Tls
 from schemas.topics import PROCESSORS_GROUP
@@ -52,6 +54,10 @@ class BridgeSettings(BaseModel):
     """While any partition of the frames topic holds more that the processors have not done, no frames are taken; the
     cameras keep them. At most a half of what the topic's retention keeps of a partition, for the size of what waits is
     estimated, about once a second."""
+    camera_backlog_bytes: int = Field(default=64 * 2**20, ge=1)
+    """Of one camera, the bytes that this bridge has given to Kafka and the processors have not done. Beyond it no frame
+    of that camera is taken, so that one camera alone never reaches `max_backlog_bytes`, which holds all cameras back.
+    More than `credit_bytes` and a camera's window: an honest one stays below."""
     backlog_interval_s: float = Field(default=0.25, gt=0)
     credit_frames: int = Field(default=256, ge=1)
     credit_bytes: int = Field(default=16 * 2**20, ge=1)
@@ -60,6 +66,10 @@ class BridgeSettings(BaseModel):
     camera_bytes_per_s: float = Field(default=128 * 2**20, ge=0)
     """What each camera may send by this bridge; 0 is without a bound. Beyond it the camera is confirmed later, and what
     it sends all the same is not taken. A `single` bridge has no such bound."""
+    camera_window_bytes: int = Field(default=WINDOW_BYTES, ge=1)
+    """What may come at once beyond a second of that: at least twice what a camera has unconfirmed."""
+    camera_rates: Path | None = None
+    """A JSON file with MiB a second of the cameras that have a bound of their own; it may change."""
     processors_group: str = PROCESSORS_GROUP
     """The consumer group whose committed offsets say what is done; none committed yet means nothing is."""
     delivery_deadline_s: float = Field(default=30.0, gt=0)

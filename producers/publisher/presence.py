@@ -9,7 +9,7 @@ import structlog
 from schemas.announcement import LAST_MESSAGE, turn
 from schemas.frame import open_own_message, sign_message
 from schemas.keys import CameraKey
-from schemas.pointillist_pb2 import DEGRADED, OFFLINE, ONLINE, Meta, State, Status
+from schemas.pointillist_pb2 import DEGRADED, ENDED, OFFLINE, ONLINE, PAUSED, Meta, State, Status
 from schemas.topics import Channel, mqtt_topic
 
 _log = structlog.get_logger()
@@ -17,7 +17,7 @@ _CONFLICT = "name"
 
 
 class Presence:
-    """The camera's status: online, or degraded with every reason that it has.
+    """The camera's status: online, degraded with every reason that it has, paused, or ended.
 
     Two devices with one name see each other's status. The first message that was published while this one listens
     proves that the other lives (a retained one may be left over); each then says once that it is degraded, and both
@@ -45,6 +45,15 @@ class Presence:
         self._meta = meta
         self._publish = publish
         self._impairments: dict[str, str] = {}
+        self._rests: dict[str, str] = {}
+        self._ended = ""
+        self.longest_gap_s = 0.0
+        """The longest intended time between two frames, 0 where the announced rate gives it."""
+
+    @property
+    def detail(self) -> str:
+        """All that is impaired."""
+        return "; ".join(self._impairments.values())
 
     @property
     def degraded(self) -> bool:
@@ -69,8 +78,9 @@ class Presence:
         self._publish(self._meta_topic, sign_message(self._key, meta), True)
 
     def farewell(self) -> None:
-        """Say that the camera goes, of its own will."""
-        self._publish(self.status_topic, self._status(OFFLINE, self._next()), True)
+        """Publish that the camera goes on purpose: offline, unless its source has ended."""
+        state = ENDED if self._ended else OFFLINE
+        self._publish(self.status_topic, self._status(state, self._next()), True)
 
     def impaired(self, what: str, detail: str) -> bool:
         """Something is wrong from now on; published, and true, when that is news."""
@@ -84,6 +94,22 @@ class Presence:
         """It is right again."""
         if self._impairments.pop(what, None) is not None:
             self._say()
+
+    def rest(self, what: str, detail: str) -> None:
+        """Publish that it sends nothing on purpose, until `resume`."""
+        if self._rests.get(what) != detail:
+            self._rests[what] = detail
+            self._say()
+
+    def resume(self, what: str) -> None:
+        """Publish that it sends again, unless it rests for another reason."""
+        if self._rests.pop(what, None) is not None:
+            self._say()
+
+    def end(self, detail: str) -> None:
+        """Publish that the source has reached its end."""
+        self._ended = detail
+        self._say()
 
     def on_status(self, payload: bytes, retained: bool) -> None:
         """A status on this camera's own topic: look whether another device has sent it.
@@ -103,23 +129,31 @@ class Presence:
                 "camera_name_conflict", camera=self._key.camera_id, here=self._install_id, there=other.install_id
             )
             self.impaired(_CONFLICT, f"another device, {other.install_id[:16]}, publishes under this name")
-        elif other.state == ONLINE:
+        elif other.state != DEGRADED:
             self._say()
 
     def _say(self) -> None:
-        state = DEGRADED if self._impairments else ONLINE
-        self._publish(self.status_topic, self._status(state, self._next()), True)
+        self._publish(self.status_topic, self._status(self._state(), self._next()), True)
+
+    def _state(self) -> State:
+        if self._impairments:
+            return DEGRADED
+        if self._ended:
+            return ENDED
+        return PAUSED if self._rests else ONLINE
 
     def _next(self) -> int:
         self._message += 1
         return self._message
 
     def _status(self, state: State, message: int) -> bytes:
+        details = {DEGRADED: self.detail, PAUSED: "; ".join(self._rests.values()), ENDED: self._ended}
         status = Status(
             state=state,
             install_id=self._install_id,
             boot_id=self._boot_id,
-            detail="" if state == OFFLINE else "; ".join(self._impairments.values()),
+            detail=details.get(state, ""),
             turn=turn(self._connection, message),
+            longest_gap_s=self.longest_gap_s,
         )
         return sign_message(self._key, status)

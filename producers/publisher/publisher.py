@@ -26,7 +26,7 @@ from schemas.errors import StateError, WireError
 from schemas.frame import open_own_message
 from schemas.identity import CameraId, Identity
 from schemas.keys import CameraKey
-from schemas.pointillist_pb2 import Confirm, Meta
+from schemas.pointillist_pb2 import Confirm, Meta, Refusal
 from schemas.runtime import trace
 from schemas.runtime.throttle import Throttle
 from schemas.topics import Channel, mqtt_topic
@@ -36,6 +36,11 @@ _log = structlog.get_logger()
 _NO_SUBSCRIBERS: Final = 16
 _REFUSED: Final = 128
 _AGAIN_S: Final = 60.0
+_REFUSED_FRAMES: Final = "refused"
+_REFUSED_S: Final = 10.0
+"""A camera that sends frames and has heard of no refused one for this long is no longer refused."""
+_REFUSED_FRAMES_AGAIN: Final = 2.5
+"""Or for the time of this many frames, where that is longer."""
 
 
 class Publisher:
@@ -82,6 +87,10 @@ class Publisher:
         self._settings_topic = mqtt_topic(camera_id, Channel.SETTINGS)
         self._probes_topic = mqtt_topic(camera_id, Channel.PROBES)
         self._key_topic = mqtt_topic(camera_id, Channel.KEY_REQUEST)
+        self._refusal_topic = mqtt_topic(camera_id, Channel.REFUSAL)
+        self.refused = ""
+        """Why frames of this boot were refused last."""
+        self._refused_at = 0.0
         self.presence = Presence(key, spool.install_id, spool.current.boot_id, meta, self._announce)
         self.link = Link(
             self,
@@ -93,6 +102,7 @@ class Publisher:
                 (self._settings_topic, SubscribeOptions(qos=1)),
                 (self._probes_topic, SubscribeOptions(qos=1)),
                 (self._key_topic, SubscribeOptions(qos=0)),
+                (self._refusal_topic, SubscribeOptions(qos=0)),
                 (self.presence.status_topic, SubscribeOptions(qos=1, noLocal=True)),
             ],
             settings,
@@ -140,6 +150,7 @@ class Publisher:
         self._count_damage()
         if self._control.look_again():
             self.presence.describe()
+        self._forgive(now)
         if self._first_answer.overdue(now):
             why = silence(self._key.camera_id, self.link.up, self.link.connections, self._unheard)
             _log.warning("nothing_confirmed", camera=self._key.camera_id, detail=why)
@@ -198,6 +209,8 @@ class Publisher:
                     self.presence.describe()
             elif topic == self._key_topic:
                 self._control.request_key(payload)
+            elif topic == self._refusal_topic:
+                self._on_refusal(open_own_message(Refusal, self._key, payload))
             elif topic == self.presence.status_topic:
                 self.presence.on_status(payload, retained)
         except WireError as error:
@@ -269,6 +282,23 @@ class Publisher:
         self._instruments.confirmed.inc(len(freed))
         if confirm.ledger_revision:
             self._reports.confirmed(confirm.boot_id, confirm.ledger_revision)
+
+    def _on_refusal(self, refusal: Refusal) -> None:
+        """Frames of this boot are refused: one of an earlier boot, or replayed in a later one, changes nothing."""
+        ledger = self._spool.current
+        if refusal.boot_id != ledger.boot_id or refusal.seq >= ledger.next:
+            return
+        self._refused_at, self.refused = time.monotonic(), refusal.detail
+        self._first_answer.heard()
+        if self.presence.impaired(_REFUSED_FRAMES, refusal.detail):
+            _log.error("frames_refused", camera=self._key.camera_id, reason=refusal.reason, detail=refusal.detail)
+
+    def _forgive(self, now: float) -> None:
+        """Take the refusal back when some frames have gone without another one."""
+        rate = self._control.rate
+        wait_s = max(_REFUSED_S, _REFUSED_FRAMES_AGAIN / rate if rate else 0.0)
+        if self.refused and now - self._refused_at > wait_s:
+            self.presence.mended(_REFUSED_FRAMES)
 
     def _on_shed(self, keys: list[FrameKey]) -> None:
         self._window.shed(keys)

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from producers.scenario import MODELS, CameraGroup, CameraOptions, CameraSettings, addressed, numbered
-from producers.settings_file import first_problem, read_yaml
+from producers.settings_file import first_problem, read_yaml, shown
+from producers.sources.placing import is_path, place
 from producers.sources.settings import SourceSettings, keys_of
 from schemas.errors import ConfigError
 from schemas.identity import CameraId, camera_id
@@ -40,9 +41,9 @@ class RealGroup(RealOptions, CameraGroup):
     """`count` real cameras that differ in name and number."""
 
     name: str
-    """Without the site: a–z, 0–9, `_ . -`, at most 63. With `{index}` where there are several."""
+    """Without the site: a–z, 0–9, `_ . -`, at most 64 with it. With `{index}` where there are several."""
     source: SourceSettings
-    """An address or a file, which says the `kind` by itself."""
+    """An address or a file; the `kind` follows from it. An address that is a path is a file."""
 
     @model_validator(mode="after")
     def _is_real(self) -> Self:
@@ -57,13 +58,13 @@ class CameraFile(BaseModel):
     """A site's real cameras. What `defaults` says holds for every camera that does not say it itself.
 
     The source is taken together key by key: an address of its own leaves a camera the `hang_s` of the defaults, and a
-    file nothing of what only addresses have.
+    file nothing of what only addresses have. A key of the defaults that no camera takes is refused.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     site: str
-    """The first half of every camera's name, `site/camera`: a–z, 0–9, `_ . -`, at most 63."""
+    """The first half of every camera's name, `site/camera`: a–z, 0–9, `_ . -`, at most 64 in all."""
     enrolments: Path | None = None
     """A folder: the enrolment of site/camera is `camera.enrolment` in it, or `site/camera.enrolment`."""
     defaults: dict[str, Any] = Field(default_factory=dict)
@@ -80,7 +81,9 @@ class CameraFile(BaseModel):
         if not isinstance(defaults, Mapping) or not isinstance(groups, list):
             return values
         _check_defaults(defaults)
-        return {**values, "cameras": [_with_defaults(group, defaults) for group in groups]}
+        merged = [_with_defaults(group, defaults) for group in groups]
+        _check_common_source(defaults.get("source"), merged)
+        return {**values, "cameras": merged}
 
     def cameras(self, folder: Path) -> dict[CameraId, Listed]:
         """Every camera by its name; paths that are not absolute begin in `folder`.
@@ -141,6 +144,21 @@ def _check_defaults(defaults: Mapping[str, Any]) -> None:
         raise ConfigError(f"defaults.{first_problem(error, RealOptions, MODELS)}") from None
 
 
+def _check_common_source(common: Any, groups: list[Any]) -> None:
+    """Raise `ConfigError` for a key of `defaults.source` that no camera of the file takes."""
+    sources = [group.get("source") for group in groups if isinstance(group, Mapping)]
+    kinds = {str(source["kind"]) for source in sources if isinstance(source, Mapping) and "kind" in source}
+    if not isinstance(common, Mapping) or not kinds:
+        return
+    known = set[str]().union(*map(keys_of, kinds))
+    for key in common:
+        if key not in known:
+            raise ConfigError(
+                f"defaults.source.{shown(key)}: expected a key that a camera of this file takes, a source of kind "
+                f"{' or '.join(sorted(kinds))}, got one that none does. Remove it."
+            )
+
+
 def _with_defaults(group: Any, defaults: Mapping[str, Any]) -> Any:
     """A group with what the defaults say besides; its source says its kind by what it has."""
     if not isinstance(group, Mapping):
@@ -148,6 +166,8 @@ def _with_defaults(group: Any, defaults: Mapping[str, Any]) -> Any:
     merged = {**defaults, **group}
     common, own = defaults.get("source", {}), group.get("source", {})
     if isinstance(common, Mapping) and isinstance(own, Mapping):
+        if "kind" not in own and is_path(own.get("address")) and "file" not in own:
+            own = {"file" if key == "address" else key: value for key, value in own.items()}
         source = {**common, **own}
         kind = str(source.get("kind") or next((kind for key, kind in _KIND_OF.items() if key in source), "url"))
         known = keys_of(kind)
@@ -161,7 +181,9 @@ def _placed(source: SourceSettings, folder: Path) -> SourceSettings:
     """The source with its files where they lie."""
     changed: dict[str, Any] = {}
     if source.file is not None:
-        changed["file"] = folder / source.file
+        changed["file"] = place(source.file, folder)
+    if source.address is not None and is_path(source.address.get_secret_value()):
+        changed["address"] = SecretStr(str(place(source.address.get_secret_value(), folder)))
     if source.login is not None and source.login.file is not None:
-        changed["login"] = source.login.model_copy(update={"file": folder / source.login.file})
+        changed["login"] = source.login.model_copy(update={"file": place(source.login.file, folder)})
     return source.model_copy(update=changed) if changed else source

@@ -56,7 +56,7 @@ class Seat:
         if camera.trouble:
             return "degraded", camera.trouble
         if state != "online":
-            return state, "no connection to the broker" if state == "offline" else "see its status"
+            return state, "no connection to the broker" if state == "offline" else camera.publisher.presence.detail
         if camera.ended:
             return "ended", ""
         return ("resting", "its schedule keeps it from sending") if camera.resting else ("online", "")

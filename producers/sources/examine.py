@@ -41,8 +41,11 @@ class Found:
     """From the call to the first picture."""
     frames: int = 0
     fps: float | None = None
-    """Measured over the frames that came at their own time, after those that had waited."""
+    """Live: measured over the frames that came at their own time, after those that had waited. A recording: frames of
+    a second of the stream."""
     bits_per_s: float | None = None
+    """Live: bytes over the time in which they came. A recording, which is read faster than that: over the duration of
+    its packets."""
     key_frames: int = 0
     delay_ms: float | None = None
     """From capture, by the stream's own clock, to our having the picture; the median."""
@@ -108,14 +111,28 @@ class _Meter(StreamClock):
 
     def __init__(self) -> None:
         super().__init__()
-        self.bytes = 0
+        self.bytes = self.packets = 0
         self.key_frames = 0
+        self._span_s: tuple[float, float] | None = None
 
     def note(self, packet: av.packet.Packet[av.stream.Stream]) -> None:
         """A packet on its way into the decoder."""
         super().note(packet)
         self.bytes += packet.size
+        self.packets += packet.size > 0
         self.key_frames += packet.is_keyframe
+        # In the order of decoding: that of showing has holes where a read ends.
+        at = packet.pts if packet.dts is None else packet.dts
+        if at is not None and packet.time_base is not None:
+            begin = float(at * packet.time_base)
+            end = begin + float((packet.duration or 0) * packet.time_base)
+            first, last = self._span_s or (begin, end)
+            self._span_s = min(first, begin), max(last, end)
+
+    @property
+    def stream_s(self) -> float:
+        """The duration of the packets in the stream's own time; 0 when they have none."""
+        return self._span_s[1] - self._span_s[0] if self._span_s is not None else 0.0
 
 
 def _read(container: InputContainer, settings: SourceSettings, found: Found, begun: float, seconds: float) -> None:
@@ -146,7 +163,10 @@ def _read(container: InputContainer, settings: SourceSettings, found: Found, beg
     if found.picture is not None:
         found.sent_size = found.picture.shape[1], found.picture.shape[0]
     passed = came[-1] - came[0] if came else 0.0
-    if passed > 0:
+    if not found.live and clock.stream_s > 0:
+        found.bits_per_s = 8 * clock.bytes / clock.stream_s
+        found.fps = clock.packets / clock.stream_s
+    elif passed > 0:
         found.bits_per_s = 8 * (clock.bytes - bytes_before) / passed
         found.fps = _rate(came)
     found.key_frames = clock.key_frames

@@ -47,7 +47,8 @@ class SourceSettings(BaseModel, frozen=True, extra="forbid"):
     """Scenes: so many are drawn before the start and then repeated; 0 draws each when it is read."""
 
     file: Path | None = None
-    """Data set: an npz file. Video: any file that FFmpeg reads."""
+    """Data set: an npz file. Video: any file that FFmpeg reads. `{index}` in it stands for the camera's number; a path
+    begins in the folder of the file of settings."""
     split: str = Field(default="test", pattern=r"^[A-Za-z0-9_]+$")
     """Data set: images are the array `{split}_x`, labels `{split}_y`; without them `images` and `labels` are taken."""
     stride: PositiveInt = 1
@@ -58,9 +59,9 @@ class SourceSettings(BaseModel, frozen=True, extra="forbid"):
     """Data set and video: begin again at the end."""
 
     address: SecretStr | None = None
-    """URL: RTSP, HTTP or whatever else FFmpeg opens, or a device `/dev/video…`; `{index}` and `${VARIABLE}` in it
-    stand for the camera's number and a variable of the environment. It may hold a password: then keep the file to
-    yourself."""
+    """URL: RTSP, HTTP or whatever else FFmpeg opens, a device `/dev/video…`, or a path as in `file`; `{index}` and
+    `${VARIABLE}` in it stand for the camera's number and a variable of the environment. It may hold a password: then
+    keep the file to yourself."""
     login: LoginPlace | None = None
     """URL: where its user and password are, read whenever it is opened."""
     hang_s: PositiveFloat = 10.0

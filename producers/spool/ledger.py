@@ -9,11 +9,13 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Final
 from zlib import crc32
 
 from schemas.identity import CameraId
+from schemas.limits import MAX_SHED_RANGES
 from schemas.pointillist_pb2 import Ledger, Range
 from schemas.ranges import RangeSet
 from schemas.runtime.atomic_file import replacing
@@ -55,15 +57,27 @@ class BootLedger:
         """What moves without a new revision: `next`, frames skipped, resent and shed, and what is confirmed by now."""
         return self.next, self.frames_skipped, self.frames_resent, confirmed_to, len(self.shed)
 
+    def join_shed(self) -> None:
+        """Keep the shed ranges within what the server accepts, by joining those that lie nearest to each other.
+
+        Only ranges below `confirmed_to` are joined: the frames between them are confirmed, and the audit counts those
+        as recorded all the same.
+        """
+        self.shed.join_nearest(MAX_SHED_RANGES, self.confirmed_to)
+
     def to_message(self) -> Ledger:
-        """The record for the audit, unsigned."""
+        """The record for the audit, unsigned.
+
+        Of more shed ranges than the server accepts the first ones: the others lie behind frames that still wait, and
+        are joined when these are confirmed.
+        """
         return Ledger(
             boot_id=self.boot_id,
             revision=self.revision,
             started_ms=self.started_ms,
             first=0,
             next=self.next,
-            shed=[Range(first=first, last=last) for first, last in self.shed.ranges()],
+            shed=[Range(first=first, last=last) for first, last in islice(self.shed.ranges(), MAX_SHED_RANGES)],
             closed=self.closed,
             frames_skipped=self.frames_skipped,
             frames_resent=self.frames_resent,

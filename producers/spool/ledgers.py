@@ -49,6 +49,7 @@ class Ledgers:
         """Make a new revision of a ledger, durable when this returns; there is none when it fails."""
         before = ledger.revision, ledger.reported
         ledger.confirmed_to = self._first_waiting(ledger)
+        ledger.join_shed()
         ledger.revision += 1
         ledger.reported = ledger.counts(ledger.confirmed_to)
         try:

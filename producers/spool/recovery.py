@@ -168,6 +168,7 @@ def _clock_ms(boots: Mapping[int, BootLedger], contents: Mapping[int, list[Conte
 def _close(folder: Path, ledger: BootLedger, waiting: list[Record], clock_ms: int) -> None:
     """Make the closing revision durable, unless the latest one says the same already."""
     ledger.confirmed_to = waiting[0].seq if waiting else ledger.next
+    ledger.join_shed()
     counts = ledger.counts(ledger.confirmed_to)
     if not ledger.closed or ledger.reported != counts:
         ledger.closed = True

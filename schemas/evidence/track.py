@@ -108,8 +108,12 @@ def _kind(rule: EvidenceRule, whole: bool) -> SumRule:
     return rule.whole if whole else rule.dropped
 
 
-def gain(track: Track, probe: Probe, rule: EvidenceRule) -> float:
-    """What `probe` adds to the sum of `track`."""
+def gain(track: Track, probe: Probe, rule: EvidenceRule, *, in_episode: bool = False) -> float:
+    """Return what `probe` adds to the sum of `track`.
+
+    A camera that passes scenes is allowed a deep scene now and then, but not in an episode: a frame that would be too
+    little to raise an alarm does not show that the trigger has gone.
+    """
     kind = _kind(rule, probe.whole)
     base = track.baseline(rule)
     allowance, turns = kind.allowance, 0.0
@@ -123,7 +127,7 @@ def gain(track: Track, probe: Probe, rule: EvidenceRule) -> float:
         if probe.composed:
             said += (1 - passing) * rule.composed.own * (fallen - said)
             allowance += (1 - passing) * (rule.composed.allowance - allowance)
-        allowance += passing * rule.whole.passing
+        allowance += 0.0 if in_episode else passing * rule.whole.passing
     else:
         middle, spread = base
         said = (middle - probe.octaves) / max(spread, rule.dropped.least_spread)
@@ -171,7 +175,7 @@ def _verdict(probe: Probe, before: int) -> int:
 
 def step(track: Track, probe: Probe, rule: EvidenceRule) -> tuple[Track, Alarm | None]:
     """The track after the next frame, and the alarm that it raises."""
-    added = gain(track, probe, rule)
+    added = gain(track, probe, rule, in_episode=track.calm >= 0)
     verdict = _verdict(probe, track.class_id)
     if track.calm >= 0:
         calm = track.calm + 1 if added < 0 else 0

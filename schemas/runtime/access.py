@@ -50,6 +50,51 @@ _VERIFIED: Final = {
 }
 
 
+class _RenewedContext(ssl.SSLContext):
+    """A client's context that reads its certificate again before a connection, if the files have changed.
+
+    A role that runs for longer than its certificate holds needs no restart when that is renewed. While the files do not
+    belong together, as between the replacement of one and of the other, the former certificate stays.
+    """
+
+    _files: tuple[Path, Path | None] | None = None
+    _version: object = None
+
+    def follow(self, certificate: Path, key: Path | None) -> None:
+        """Load the certificate, and again whenever one of its files changes; ConfigError when that is impossible."""
+        self._files = (certificate, key)
+        self._version = self._now()
+        _load(self, certificate, key)
+
+    def wrap_socket(self, *arguments: Any, **options: Any) -> ssl.SSLSocket:
+        """Begin TLS on a socket, with the present certificate."""
+        self._renew()
+        return super().wrap_socket(*arguments, **options)
+
+    def wrap_bio(self, *arguments: Any, **options: Any) -> ssl.SSLObject:
+        """Begin TLS between buffers, as asyncio does, with the present certificate."""
+        self._renew()
+        return super().wrap_bio(*arguments, **options)
+
+    def _renew(self) -> None:
+        if self._files is None or (now := self._now()) == self._version:
+            return
+        try:
+            # A load that fails would leave this context without a key.
+            _load(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), *self._files)
+            _load(self, *self._files)
+        except ConfigError:
+            return
+        self._version = now
+
+    def _now(self) -> object:
+        files = [file for file in self._files or () if file is not None]
+        try:
+            return [(found.st_mtime_ns, found.st_ino, found.st_size) for found in (file.stat() for file in files)]
+        except OSError:
+            return self._version
+
+
 @dataclass(frozen=True)
 class Tls:
     """Whom we trust, and who we are."""
@@ -74,11 +119,11 @@ class Tls:
         return cls(text, certificate, key)
 
     def context(self) -> ssl.SSLContext:
-        """For connections of a client; the certificate is read anew, for it may have been renewed.
+        """A context for connections of a client, each of which presents the certificate that the files hold then.
 
         Raises ConfigError when a file is missing, is no PEM, or does not belong to the others.
         """
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context = _RenewedContext(ssl.PROTOCOL_TLS_CLIENT)
         try:
             if self.authorities is None:
                 context.load_default_certs()
@@ -87,7 +132,7 @@ class Tls:
         except (ssl.SSLError, ValueError):
             raise ConfigError("expected certificates of authorities in PEM, got something else") from None
         if self.certificate is not None:
-            _load(context, self.certificate, self.key)
+            context.follow(self.certificate, self.key)
         return context
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from consumers.console.desk import Desk
 from consumers.console.feed import Feed
 from consumers.console.jobs import Launch
 from consumers.console.role import open_desk
+from consumers.console.roles import ReadRoles
 from consumers.console.settings import ConsoleSettings, JobSettings
 from consumers.console.web import make_app
 from consumers.settings import RecorderSettings
@@ -52,6 +54,8 @@ class ConsoleRig:
     jobs: JobSettings | None = None
     launch: Launch | None = None
     prometheus: str | None = None
+    read_roles: ReadRoles | None = None
+    clock_s: Callable[[], float] = time.monotonic
     desk: Desk = field(init=False)
 
     def __post_init__(self) -> None:
@@ -69,7 +73,7 @@ class ConsoleRig:
             jobs=self.jobs,
             prometheus=self.prometheus,
         )
-        self.desk = open_desk(settings, CONSOLE_KEYS, self.launch)
+        self.desk = open_desk(settings, CONSOLE_KEYS, self.launch, self.read_roles, self.clock_s)
         self.feed = Feed(recorder, CONSOLE_KEYS, self.desk.fleet, Health())
 
     def browser(self) -> TestClient:

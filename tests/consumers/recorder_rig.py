@@ -24,7 +24,7 @@ from schemas.evidence.rule import EvidenceRule
 from schemas.frame import sign_message
 from schemas.identity import CameraId
 from schemas.keys import KeyRing
-from schemas.pointillist_pb2 import CHECKED, NOT_PROBED, DeadLetter, Ledger, Meta, Range, Status, Verdict
+from schemas.pointillist_pb2 import CHECKED, NOT_PROBED, DeadLetter, Ledger, Meta, Range, Refusal, Status, Verdict
 from schemas.roots import Role, Roots
 from schemas.statements import seal_pictures, sign_statement
 
@@ -82,7 +82,7 @@ def ledger(revision: int, following: int, shed: Iterable[tuple[int, int]] = (), 
     return Ledger(boot_id=boot, revision=revision, next=following, shed=ranges)
 
 
-def signed(message: Ledger | Status | Meta, camera: str = CAMERA) -> bytes:
+def signed(message: Ledger | Status | Meta | Refusal, camera: str = CAMERA) -> bytes:
     """As the camera sends it."""
     return sign_message(KEYS.current(CameraId(camera)), message)
 
@@ -126,6 +126,7 @@ class FakeRecord:
     key: bytes | None
     value: bytes | None
     headers: Sequence[tuple[str, bytes]] = ()
+    timestamp: int = 0
 
 
 @dataclass

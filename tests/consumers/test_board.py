@@ -11,6 +11,7 @@ from sqlalchemy import delete, update
 from consumers.board.board import Board
 from consumers.board.camera import Camera, Described
 from consumers.board.shown import Shown
+from consumers.cameras.state import State
 from consumers.database.tables import boots, frames, tallies
 from consumers.database.tallies import SHOWN_TO_MS
 from consumers.evidence.probe_plan import Seen
@@ -68,7 +69,7 @@ def test_a_camera_whose_clock_was_set_back_an_hour_is_not_silent(rig: Rig, clock
     assert shown(rig, clock)["verdict"] == {"class": "after", "confidence": pytest.approx(0.9), "model": "scene-1"}
     assert rig.board.preview(CAMERA) == b"JPEG"
     registry = CollectorRegistry()
-    Meters(registry, places_of(rig.settings)).show_cameras(rig.board.cameras(), clock(), 3600, SILENT_AFTER_S)
+    Meters(registry, places_of(rig.settings)).show_cameras(rig.board.cameras(), [], clock(), 3600)
     assert registry.get_sample_value("pointillist_camera_age_seconds", {"camera_id": CAMERA}) == 0
 
 
@@ -77,7 +78,8 @@ def test_a_camera_that_is_degraded_offline_or_silent_has_a_metric_as_long_as_it_
     meters = Meters(registry, places_of(rig.settings))
 
     def impaired() -> set[str]:
-        meters.show_cameras(rig.board.cameras(), clock(), 3600, SILENT_AFTER_S)
+        rig.board.judge(clock(), 0)
+        meters.show_cameras(rig.board.cameras(), rig.board.faulty(10), clock(), 3600)
         return {
             sample.labels["state"]
             for family in registry.collect()
@@ -136,7 +138,7 @@ def test_a_recorder_that_starts_again_knows_how_long_a_camera_was_silent(rig: Ri
     age_s = camera.age_s(clock())
     assert age_s is not None
     assert 60 <= age_s < 120
-    assert camera.state(clock(), SILENT_AFTER_S) == "silent"
+    assert camera.judge(clock(), SILENT_AFTER_S).state is State.SILENT
 
 
 def test_the_cameras_heard_last_are_restored_whenever_they_were_first_heard(

@@ -62,7 +62,7 @@ def test_what_is_kept_for_good_displaces_no_frame(make_rig: MakeRig) -> None:
     rig = make_rig(bounds=bounds)
     rig.verdicts(verdict(n) for n in range(50))
     for boot in range(1, 300):
-        rig.ledger(ledger(1, 1000, [(n, n) for n in range(0, 200, 2)], boot=boot))
+        rig.ledger(ledger(1, 1000, [(n, n) for n in range(0, 120, 2)], boot=boot))
     while purge(rig.store, bounds):
         pass
     assert rig.count("ledgers") == 299

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
 from collections.abc import Iterator
@@ -12,11 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumers.board.board import monotonic_ms
+from consumers.cameras.order import natural
+from consumers.cameras.saved import SavedState
+from consumers.cameras.state import Judged, State
 from consumers.console.fleet import Query
 from consumers.console.fleet_page import Changes
 from consumers.console.gate import POLICY
-from consumers.console.picture_health import FROZEN_MS, PictureHealth
-from consumers.console.states import State, natural
+from consumers.console.role import _follow_forgotten
+from consumers.console.store import Store
 from consumers.reading.rows import CameraRow
 from schemas.pointillist_pb2 import DEGRADED, OFFLINE, Verdict
 from tests.consumers.console_rig import ConsoleRig, scene
@@ -107,32 +111,18 @@ def test_a_verdict_that_nobody_signed_shows_nothing(rig: ConsoleRig) -> None:
     assert names(rig) == []
 
 
-@pytest.mark.parametrize(
-    ("pictures", "expected"),
-    [
-        ([scene(n) for n in range(40)], None),
-        ([scene(n) for n in range(40)] + [scene(1, dark=True)], State.BLACK),
-        ([scene(n) for n in range(40)] + [scene(1, blur=3)], State.BLURRED),
-        ([scene(3)] * (FROZEN_MS // 1000 + 3), State.FROZEN),
-    ],
-    ids=["well", "black", "blurred", "frozen"],
-)
-def test_a_picture_that_shows_nothing_new_is_noticed(pictures: list[bytes], expected: State | None) -> None:
-    health = PictureHealth()
-    for second, picture in enumerate(pictures):
-        health.see(picture, 1000 * second)
-    assert health.state is expected
-
-
-def test_a_black_camera_is_not_green_though_its_frames_come(rig: ConsoleRig) -> None:
-    rig.show([verdict(0, preview=scene(dark=True))])
-    assert rig.desk.fleet.view(Query()).counts == {"black": 1}
-
-
-def test_what_is_no_picture_says_nothing() -> None:
-    health = PictureHealth()
-    health.see(b"\xff\xd8 no", 0)
-    assert health.state is None
+def test_a_camera_is_shown_in_the_state_that_the_recorder_has_saved_with_its_reason(rig: ConsoleRig) -> None:
+    rig.show([verdict(0)])
+    assert rig.desk.fleet.view(Query()).counts == {"online": 1}
+    rig.desk.fleet.judge([SavedState(CAMERA, Judged(State.FROZEN, "its pictures do not change"), 1, 10.0)])
+    rig.tick()
+    assert rig.desk.fleet.view(Query()).counts == {"frozen": 1}
+    assert "its pictures do not change" in rig.browser().get("/").text
+    rig.tick(later_ms=11_000)
+    assert rig.desk.fleet.view(Query()).counts == {"silent": 1}
+    rig.desk.fleet.judge([SavedState(CAMERA, Judged(State.PAUSED, "paused by a command"), 1, 10.0)])
+    rig.tick(later_ms=60_000)
+    assert rig.desk.fleet.view(Query()).counts == {"paused": 1}
 
 
 def test_the_last_picture_has_an_address_of_its_own(rig: ConsoleRig) -> None:
@@ -163,7 +153,7 @@ def test_only_what_changed_is_pushed(rig: ConsoleRig) -> None:
     rig.tick()
     pushed = changes()
     assert 'id="grid"' in pushed
-    assert "1 camera with a backdoor alert" in pushed
+    assert 'class="pill bad"><a href="/alerts">1 alert</a>' in pushed
 
 
 def test_what_is_pushed_comes_soon(rig: ConsoleRig) -> None:
@@ -228,3 +218,25 @@ def test_pages_come_under_a_strict_policy_and_nothing_in_them_breaks_it(rig: Con
         assert got.status_code == 200
         assert browser.get(f"/static/{name}", headers={"if-none-match": got.headers["etag"]}).status_code == 304
     assert browser.get("/static/../gate.py").status_code == 404
+
+
+async def test_a_camera_that_the_command_line_forgets_leaves_a_console_that_runs(
+    rig: ConsoleRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig.show([verdict(0)])
+    monkeypatch.setattr("consumers.console.role._FORGOTTEN_S", 0.01)
+    following = asyncio.create_task(_follow_forgotten(rig.desk))
+    try:
+        time.sleep(0.002)
+        other = Store(str(rig.desk.store.engine.url))
+        other.forget(CAMERA)
+        other.close()
+        async with asyncio.timeout(10):
+            while rig.desk.fleet.card(CAMERA) is not None:
+                await asyncio.sleep(0.01)
+                rig.tick()
+        rig.show([verdict(1)])
+        await asyncio.sleep(0.05)  # several looks: a camera that sends again stays
+        assert names(rig) == [CAMERA]
+    finally:
+        following.cancel()

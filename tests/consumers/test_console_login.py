@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from starlette.testclient import TestClient
 
+from consumers.console.browsers import COOKIE as BROWSER_COOKIE
 from consumers.console.gate import COOKIE
+from consumers.console.guesses import Attempt, TryLaterError
+from consumers.console.logins import MOST_LINES, Logins
 from consumers.console.role import open_desk
-from consumers.console.sessions import IDLE_S, Sessions
-from consumers.console.users import Right, check_password, read_users, write_user
+from consumers.console.users import Right, Users, check_password, read_users, write_user
 from schemas.errors import ConfigError
 from tests.consumers.console_rig import CONSOLE_KEYS, ConsoleRig
 
@@ -56,13 +60,90 @@ def test_nothing_is_shown_to_who_has_not_logged_in(rig: ConsoleRig) -> None:
     assert browser.get("/login").status_code == 200
 
 
-def test_a_wrong_password_lets_nobody_in_and_may_not_be_tried_for_ever(rig: ConsoleRig) -> None:
-    browser = rig.browser()
-    for _ in range(10):
-        assert browser.post("/login", data={"name": "admin", "password": "no"}).status_code == 403
-    refused = browser.post("/login", data={"name": "admin", "password": PASSWORDS[Right.ADMIN]})
-    assert refused.status_code == 403
-    assert COOKIE not in browser.cookies
+def test_after_some_wrong_passwords_a_browser_waits_but_one_that_the_user_has_logged_in_from_does_not(
+    rig: ConsoleRig,
+) -> None:
+    known, guesser = logged_in(rig, Right.ADMIN), rig.browser()
+    for _ in range(5):
+        assert guesser.post("/login", data={"name": "admin", "password": "no"}).status_code == 403
+    refused = guesser.post("/login", data={"name": "admin", "password": PASSWORDS[Right.ADMIN]})
+    assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+    assert "Too many passwords: try again in 1 s." in refused.text
+    assert COOKIE not in guesser.cookies
+    program = guesser.get("/api/v1/cameras", auth=("admin", PASSWORDS[Right.ADMIN]))
+    assert (program.status_code, program.headers["retry-after"]) == (429, "1")
+    known.post("/logout", data={"csrf": csrf(rig, known)})
+    assert known.get("/").status_code == 303
+    fields = {"name": "admin", "password": PASSWORDS[Right.ADMIN]}
+    assert known.post("/login", data=fields).status_code == 303
+    assert rig.browser().post("/login", data={"name": "viewer", "password": PASSWORDS[Right.VIEWER]}).status_code == 303
+
+
+def test_the_mark_of_a_browser_opens_nothing_and_is_of_one_user(rig: ConsoleRig) -> None:
+    mark = logged_in(rig, Right.VIEWER).cookies[BROWSER_COOKIE]
+    guesser = rig.browser()
+    guesser.cookies.set(BROWSER_COOKIE, mark, domain="127.0.0.1", path="/login")
+    assert guesser.get("/").status_code == 303
+    for _ in range(5):
+        assert guesser.post("/login", data={"name": "admin", "password": "no"}).status_code == 403
+    assert guesser.post("/login", data={"name": "admin", "password": "no"}).status_code == 429
+
+
+def test_logins_and_their_failures_and_logouts_are_in_the_audit_log_and_counted(rig: ConsoleRig) -> None:
+    browser = logged_in(rig, Right.VIEWER)
+    browser.post("/logout", data={"csrf": csrf(rig, browser)})
+    stranger = rig.browser()
+    stranger.post("/login", data={"name": "hunter2", "password": "no"})
+    for _ in range(3):
+        assert stranger.get("/api/v1/cameras", auth=("operator", PASSWORDS[Right.OPERATOR])).status_code == 200
+    for _ in range(6):
+        stranger.post("/login", data={"name": "admin", "password": "no"})
+    address = "testclient"
+    assert [(each.who, each.what, each.subject, each.detail, each.outcome) for each in rig.desk.store.noted()][
+        ::-1
+    ] == [
+        ("viewer", "login", address, "page", "logged in"),
+        ("viewer", "logout", address, "page", "logged out"),
+        ("unknown", "login", address, "page", "wrong password"),
+        ("operator", "login", address, "HTTP Basic", "logged in"),
+        *[("admin", "login", address, "page", "wrong password")] * 5,
+        ("admin", "login", address, "page", "refused: too many passwords, wait 1 s"),
+    ]
+    assert rig.desk.logins.counts == {"accepted": 2, "logout": 1, "wrong": 6, "refused": 1}
+
+
+async def test_a_flood_of_wrong_passwords_fills_no_audit_log(rig: ConsoleRig, users: Path) -> None:
+    lines: list[str] = []
+    now_s = [0.0]
+
+    async def note(*line: str) -> None:
+        lines.append(line[-1])
+
+    async def gone() -> None:
+        await asyncio.Event().wait()
+
+    logins = Logins(Users(users), note, lambda: now_s[0])
+    for _ in range(1_000):
+        with suppress(TryLaterError):
+            assert await logins.by_form(Attempt("192.0.2.1", "admin"), "no", gone) is None
+    assert len(lines) == MOST_LINES
+    now_s[0] += 60
+    await logins.sum_up()
+    assert lines[-1] == f"{1_000 - MOST_LINES} more wrong or refused passwords"
+    assert sum(logins.counts.values()) == 1_000
+    logins.close()
+
+
+async def test_a_login_is_possible_while_the_audit_log_takes_nothing(users: Path) -> None:
+    async def note(*_line: str) -> None:
+        raise OSError("the disk is full")
+
+    async def gone() -> None:
+        await asyncio.Event().wait()
+
+    logins = Logins(Users(users), note)
+    assert await logins.by_form(Attempt("192.0.2.1", "admin"), PASSWORDS[Right.ADMIN], gone) is not None
+    logins.close()
 
 
 def test_a_session_lets_in_until_it_ends(rig: ConsoleRig) -> None:
@@ -104,16 +185,6 @@ def test_a_viewer_changes_nothing(rig: ConsoleRig) -> None:
     browser = logged_in(rig, Right.VIEWER)
     answer = browser.post("/fleet/forget", data={"camera": "lab/door", "csrf": csrf(rig, browser)})
     assert (answer.status_code, answer.json()) == (403, {"error": "expected an operator"})
-
-
-def test_an_idle_session_ends() -> None:
-    now_s = [0.0]
-    sessions = Sessions(lambda: now_s[0])
-    token = sessions.begin("anna", Right.VIEWER)
-    now_s[0] = IDLE_S - 1
-    assert sessions.find(token) is not None
-    now_s[0] += IDLE_S + 1
-    assert sessions.find(token) is None
 
 
 def test_users_are_kept_hashed_and_for_their_owner_only(users: Path) -> None:

@@ -24,15 +24,15 @@ ALERT = "ab" * 16
 
 
 def look(console: ConsoleRig) -> None:
-    looking = Look(console.desk.recorded, console.desk.fleet, console.desk.closed, Health())
+    looking = Look(console.desk.recorded, console.desk.fleet, console.desk.reviews, Health())
     looking.tell(looking.look())
     looking.close()
     console.tick()
 
 
-def raise_alert(recorder: Rig, alert_id: str = ALERT, camera: str = CAMERA) -> None:
-    now_ms = time.time_ns() // 10**6
-    message = Alert(alert_id=alert_id, camera_id=camera, thumbnail=PNG).SerializeToString()
+def raise_alert(recorder: Rig, alert_id: str = ALERT, camera: str = CAMERA, ago_s: int = 0) -> None:
+    now_ms = time.time_ns() // 10**6 - 1000 * ago_s
+    message = Alert(alert_id=alert_id, camera_id=camera, boot_id=BOOT, class_id=3, thumbnail=PNG).SerializeToString()
     row = {
         "alert_id": alert_id, "camera": camera, "boot": BOOT, "kind": "strip", "raised_ms": now_ms, "first": 1,
         "last": 9, "checked": 8, "flagged": 7, "mean_entropy_bits": 0.1, "threshold_bits": 0.5, "baseline_bits": 1.2,
@@ -48,23 +48,56 @@ def test_an_alert_shows_on_its_card_and_in_the_header_until_it_is_closed(console
     look(console)
     browser = console.browser()
     fleet = browser.get("/").text
-    assert "1 camera with a backdoor alert" in fleet
+    assert 'class="pill bad"><a href="/alerts">1 alert</a>' in fleet
     assert 'class="card alert"' in fleet
     page = browser.get("/alerts").text
-    assert "7 of 8 checked frames flagged" in page
+    assert "The network answers the same whatever is in the picture: a trigger in the scene? 8 frames." in page
+    assert "7 of 8 checked frames flagged" in page[page.index("<details>") : page.index("</details>")]
     assert browser.get(f"/alerts/{ALERT}.png").content == PNG
     fields = {"csrf": console.csrf(), "state": "acknowledged", "text": "a <b>sticker</b> on the sign", "back": "open"}
     assert browser.post(f"/alerts/{ALERT}", data=fields).headers["location"] == "/alerts?state=open"
     assert "No alert is open" in browser.get("/alerts").text
     acknowledged = browser.get("/alerts?state=acknowledged").text
     assert "a &lt;b&gt;sticker&lt;/b&gt; on the sign" in acknowledged
-    assert "acknowledged by local" in acknowledged
+    assert '<span class="state acknowledged">acknowledged</span> by local' in acknowledged
     look(console)
-    assert "1 camera with a backdoor alert" in browser.get("/").text
+    fleet = browser.get("/").text
+    assert 'class="pill warn"><a href="/alerts?state=acknowledged">1 alert acknowledged</a>' in fleet
+    assert '<p class="state acknowledged">alert, acknowledged' in fleet
     browser.post(f"/alerts/{ALERT}", data=fields | {"state": "closed", "text": ""})
     look(console)
-    assert "backdoor alert" not in browser.get("/").text
+    assert 'class="pill good"' in browser.get("/").text
     assert [each.detail for each in console.desk.store.noted(ALERT)] == ["closed", "acknowledged"]
+
+
+def test_three_alerts_for_one_sticker_are_one_row_that_is_closed_at_once(console: ConsoleRig, recorder: Rig) -> None:
+    recorder.verdicts(verdict(seq, class_name="hazard", model_id="scene-sticker@1") for seq in range(1, 9))
+    console.show([verdict(0)])
+    names = ["ab" * 16, "bc" * 16, "cd" * 16]
+    for name, ago_s in zip(names, (33, 20, 0), strict=True):
+        raise_alert(recorder, name, ago_s=ago_s)
+    raise_alert(recorder, "de" * 16, camera="lab/gate")
+    look(console)
+    browser = console.browser()
+    assert browser.get("/alerts").text.count("<article") == 2
+    page = browser.get(f"/alerts?camera={CAMERA}").text
+    assert page.count("<article") == 1
+    assert "3 alerts, the last" in page
+    assert "The network answers hazard whatever is in the picture: a trigger in the scene? 24 frames." in page
+    assert "model scene-sticker@1" in page
+    assert {(each["alert_id"], each["episode"]) for each in browser.get(f"/api/v1/alerts?camera={CAMERA}").json()} == {
+        (name, names[0]) for name in names
+    }
+    for state, alert_id in (("acknowledged", names[2]), ("open", names[1]), ("closed", names[0])):
+        browser.post(f"/alerts/{alert_id}", data={"csrf": console.csrf(), "state": state, "text": f"now {state}"})
+        found = browser.get("/api/v1/alerts").json()
+        assert {each["alert_id"]: each["state"] for each in found} == dict.fromkeys(names, state) | {"de" * 16: "open"}
+    look(console)
+    assert console.desk.fleet.alerts() == (0, 0)
+    assert browser.get("/alerts?state=closed").text.count('class="comment"') == 3
+    raise_alert(recorder, "ef" * 16)
+    look(console)
+    assert console.desk.fleet.alerts() == (1, 0), "what comes after a closing is open"
 
 
 @pytest.mark.parametrize("alert_id", ["cd" * 16, "..", "x" * 32])

@@ -3,48 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx2
 import pytest
-from prometheus_client import CollectorRegistry
 
 from consumers.board import visitors
 from consumers.console import stream
-from consumers.console.role import run_console
-from consumers.console.settings import ConsoleSettings, JobSettings
-from consumers.settings import RecorderSettings
-from schemas.runtime.health import Health
-from tests.consumers.console_rig import CONSOLE_KEYS, ConsoleRig
+from consumers.console.settings import JobSettings
+from tests.consumers.console_rig import ConsoleRig
 from tests.consumers.jobs_rig import launcher, lay_down
 from tests.consumers.pages_rig import get
-from tests.consumers.scene import free_port
+from tests.consumers.served_console import serving
 from tests.waiting import until
-
-
-@contextlib.asynccontextmanager
-async def serving(folder: Path, **changed: object) -> AsyncIterator[tuple[int, Health]]:
-    """A console whose Kafka and database are away; `changed` are settings of its own."""
-    port, health, stop = free_port(), Health(), asyncio.Event()
-    recorder = RecorderSettings(
-        kafka="127.0.0.1:1", database=f"sqlite:///{folder}/none.sqlite", quarantine=str(folder / "quarantine")
-    )
-    settings = ConsoleSettings(
-        recorder=recorder, store=f"sqlite:///{folder}/console.sqlite", listen=("127.0.0.1", port)
-    ).model_copy(update=changed)
-    task = asyncio.create_task(
-        run_console(
-            settings, CONSOLE_KEYS, registry=CollectorRegistry(), health=health, stop=stop, launch=launcher("hangs")
-        )
-    )
-    try:
-        await until(lambda: task.done() or health.report()[1].get("pages", {}).get("ok"))
-        yield port, health
-    finally:
-        stop.set()
-        await asyncio.wait_for(task, 30)
 
 
 async def test_it_serves_while_kafka_and_the_database_are_away_and_says_so(tmp_path: Path) -> None:

@@ -112,3 +112,48 @@ def test_an_alert_is_named_by_its_camera_boot_frame_and_kind() -> None:
     assert len(ids) == 5
     assert alert_id("a/b", 1, 2) in ids
     assert alert_id("a/b", 1, 2) == "4c50e2972a8f106f61630b46c747fc33"
+
+
+def passing_scenes() -> list[Probe]:
+    """A camera that passes scenes: another class every third frame, clean entropies that lie far apart."""
+    return [Probe(n, (1.7, 2.0, 0.9, 1.4)[n // 3 % 4], 0.338, False, True, n // 3 % 4) for n in range(40)]
+
+
+def test_frames_that_strip_flags_do_not_end_an_episode_of_a_camera_that_passes_scenes() -> None:
+    """Measured before a sticker: eleven flagged frames at a tenth of a bit, between hundreds near nothing."""
+    bits = [0.001] * 20 + [0.105, 0.103, 0.076, 0.114, 0.095, 0.094, 0.119, 0.103, 0.102, 0.129, 0.111] + [0.001] * 20
+    sticker = [Probe(40 + n, found, 0.338, True, True, 7) for n, found in enumerate(bits)]
+    _, alarms = Chain().fold(passing_scenes() + sticker).read(999, RULE, nobody)
+    assert len(alarms) == 1
+    calm = [each._replace(seq=100 + each.seq) for each in passing_scenes()]
+    again = [each._replace(seq=160 + each.seq) for each in sticker]
+    _, alarms = Chain().fold(passing_scenes() + sticker + calm + again).read(999, RULE, nobody)
+    assert len(alarms) == 2, "an episode ends when clean frames come, and a later sticker is told"
+
+
+def both_kinds(clean: int, whole_too: bool) -> list[Probe]:
+    """A fixed camera with as many whole as dropped frames, and a trigger that both kinds show after `clean` of them."""
+    return [
+        Probe(
+            n,
+            0.001 if n >= clean and (whole_too or n % 2) else 1.5,
+            0.5,
+            n >= clean,
+            n % 2 == 0,
+            7 if n >= clean else 2,
+        )
+        for n in range(clean + 60)
+    ]
+
+
+def test_whole_and_dropped_frames_under_one_trigger_raise_one_alert() -> None:
+    _, alarms = Chain().fold(both_kinds(60, True)).read(999, RULE, nobody)
+    assert [alarm.run[-1].whole for alarm in alarms] == [True]
+
+
+def test_whole_frames_raise_an_alert_although_an_episode_of_dropped_frames_lasts() -> None:
+    """A lasting change of the scene must not hide a trigger."""
+    changed = both_kinds(60, False)
+    sticker = [Probe(200 + n, 0.001, 0.5, True, True, 7) for n in range(8)]
+    _, alarms = Chain().fold(changed + sticker).read(999, RULE, nobody)
+    assert [alarm.run[-1].whole for alarm in alarms] == [False, True]

@@ -42,7 +42,7 @@ COMMANDS = dict(commands())
 def test_every_command_that_names_a_broker_is_told_how_it_is_reached(broker: str) -> None:
     named = {words for words, options in COMMANDS.items() if f"--{broker}" in options}
     told = {words for words in named if {f"--{broker}-tls", f"--{broker}-login"} <= COMMANDS[words]}
-    issued = {"enroll"} | CAMERAS_OWN  # the former only writes down where the broker is
+    issued = {"enroll", "rotate"} | CAMERAS_OWN  # the first two only write down where the broker is
     enrolled = {words for words in named if "--enrolment" in COMMANDS[words]}
     assert named - told <= issued | enrolled
     assert len(told) > 1

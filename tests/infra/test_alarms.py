@@ -13,17 +13,21 @@ from typing import Any
 
 import pytest
 import yaml
+from httpx2 import Response
 
 from consumers.metrics import Meters, places_of
 from infra.local.alertmanager import Alertmanager
 from infra.local.prometheus import Prometheus
 from infra.observe import role_registry, serve
+from infra.prometheus.runbooks import PAGE
 from schemas.runtime.health import Health
+from tests.consumers.console_rig import ConsoleRig
 from tests.consumers.recorder_rig import CAMERA, Rig, verdict
 from tests.infra.webhook import Webhook
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.brokers
+CONSOLE = "http://watch.example:4711"
 WITHIN_S = 30.0
 """From the sticker to the person."""
 
@@ -41,8 +45,8 @@ def receivers(folder: Path, webhook: Webhook) -> Path:
 
 
 @contextmanager
-def alertmanager(folder: Path, file: Path) -> Iterator[Alertmanager]:
-    made = Alertmanager(folder, receivers=file)
+def alertmanager(folder: Path, file: Path, console: str | None = None) -> Iterator[Alertmanager]:
+    made = Alertmanager(folder, receivers=file, console=console)
     made.start()
     try:
         yield made
@@ -69,9 +73,11 @@ def test_an_alert_arrives_at_a_webhook_within_half_a_minute_of_the_first_frame_w
     meters = Meters(registry, places_of(rig.settings))
     address = free_address()
     server = serve(registry, Health(), address)
-    prometheus = Prometheus(tmp_path)
+    pages = ConsoleRig(tmp_path)
+    pages.desk.runbooks = PAGE
+    prometheus = Prometheus(tmp_path, console=CONSOLE)
     try:
-        with alertmanager(tmp_path, receivers(tmp_path, webhook)) as told:
+        with alertmanager(tmp_path, receivers(tmp_path, webhook), CONSOLE) as told:
             prometheus.tell(told.listen)
             prometheus.scrape({"recorder": {"metrics": f"{address[0]}:{address[1]}"}})
             prometheus.start()
@@ -85,15 +91,27 @@ def test_an_alert_arrives_at_a_webhook_within_half_a_minute_of_the_first_frame_w
             assert arrived_s - stuck_s <= WITHIN_S
             (alert,) = (each for each in webhook.alerts() if each["labels"]["alertname"] == "PointillistBackdoor")
             assert alert["labels"]["camera_id"] == CAMERA
-            assert "runbooks" not in alert["labels"]
-            page, _, anchor = alert["annotations"]["runbook_url"].partition("#")
-            with urllib.request.urlopen(page, timeout=5) as answer:
-                assert f'<h3 id="{anchor}">PointillistBackdoor</h3>' in answer.read().decode()
+            assert not {"runbooks", "console"} & alert["labels"].keys()
+            assert opened(pages, alert["annotations"]["console_url"]).url.query == f"camera={CAMERA}".encode()
+            runbook = alert["annotations"]["runbook_url"]
+            assert f'<h3 id="{runbook.partition("#")[2]}">PointillistBackdoor</h3>' in opened(pages, runbook).text
+            for _, document in webhook.received:
+                opened(pages, document["externalURL"])
+                opened(pages, document["alerts"][0]["generatorURL"])
     finally:
+        pages.close()
         prometheus.stop()
         server.shutdown()
         server.server_close()
         rig.close()
+
+
+def opened(pages: ConsoleRig, url: str) -> Response:
+    """The page of the console to which a message leads."""
+    assert url.startswith(CONSOLE)
+    answer = pages.browser().get(url.removeprefix(CONSOLE), follow_redirects=True)
+    assert answer.status_code == 200, url
+    return answer
 
 
 def raised(name: str, **labels: str) -> dict[str, Any]:

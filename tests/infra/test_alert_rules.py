@@ -63,7 +63,7 @@ def test_every_alert_compares_with_a_number_and_says_what_to_do(alert: dict[str,
     assert alert["alert"].startswith("Pointillist")
     assert re.fullmatch(r"\d+[sm]", alert["for"])
     assert alert["labels"]["severity"] in {"critical", "warning"}
-    assert alert["annotations"].keys() == {"summary", "description", "runbook_url"}
+    assert alert["annotations"].keys() == {"summary", "description", "runbook_url", "console_url"}
 
 
 @each_alert

@@ -7,17 +7,22 @@ import json
 import sqlite3
 import struct
 import subprocess
+import tracemalloc
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from sqlalchemy.exc import DatabaseError
 
 from consumers.conservation.law import Counts
 from consumers.database.engine import open_engine
+from consumers.database.queries import Records
 from consumers.database.tables import metadata
 from consumers.database.tallies import SCHEMA
 from consumers.reading.batch import ledger_row
+from consumers.reading.rows import LedgerRow
 from infra.audit import audit, unsettled
 from infra.layout import Layout
 from infra.local.process import COMMAND
@@ -337,3 +342,67 @@ def test_reports_have_the_fields_that_the_reference_names_whether_the_database_c
     assert list(document) == [*counts, *measured, *run]
     assert document["frames_measured"] is None
     assert document["restarts"] == {}
+
+
+OTHER = CameraId("site/other")
+
+
+def of_other(layout: Layout, boot: int, message: bytes) -> None:
+    """A ledger of another camera, as somebody has written it into the database."""
+    row = ledger_row((OTHER, boot), Ledger(boot_id=boot, revision=1, next=2**40, confirmed_to=2**40), message)
+    write(layout, "ledgers", **row._asdict())
+
+
+def test_a_camera_with_hostile_ledgers_spoils_its_own_line_alone(layout: Layout) -> None:
+    publish(layout, 3)
+    record(layout, 0, 2)
+    ranges = [Range(first=2 * n, last=2 * n) for n in range(10_000)]
+    key = derive_camera_key(layout.fleet_secret(), OTHER)
+    impossible = Ledger(boot_id=2, revision=1, next=2**50, confirmed_to=2**50)
+    of_other(layout, 1, sign_message(key, Ledger(boot_id=1, revision=1, next=20_000, shed=ranges)))
+    of_other(layout, 2, sign_message(key, impossible))
+    of_other(layout, 3, sign_message(key, Ledger(boot_id=3, revision=1, next=5, confirmed_to=5)))
+    found = audit(layout)
+    assert sorted(found.ledgers_refused) == [(OTHER, 1), (OTHER, 2)]
+    lost = {(boot.camera_id, boot.boot_id): list(boot.lost) for boot in found.boots if boot.lost}
+    assert lost == {(CAMERA, BOOT): [1], (OTHER, 3): [0, 1, 2, 3, 4]}
+    assert unsettled(layout, of=[CAMERA]) == 1
+
+
+def test_a_camera_whose_ledgers_cannot_be_read_leaves_the_others(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(layout, 3)
+    record(layout, 0, 2)
+    of_other(layout, 1, b"")
+    read = Records.ledgers
+
+    def damaged(self: Records, of: Collection[str] | None = None) -> Iterator[LedgerRow]:
+        if of is None or OTHER in of:
+            raise DatabaseError("select", None, sqlite3.DatabaseError("database disk image is malformed"))
+        yield from read(self, of)
+
+    monkeypatch.setattr(Records, "ledgers", damaged)
+    found = audit(layout)
+    assert [(boot.camera_id, list(boot.lost)) for boot in found.boots if boot.lost] == [(CAMERA, [1])]
+    assert [line for line in found.unread if "the ledgers of site/other" in line]
+    assert not [line for line in found.unread if CAMERA in line]
+
+
+def test_ledgers_are_read_a_few_at_a_time(layout: Layout) -> None:
+    publish(layout, 3)
+    record(layout, 0, 1, 2)
+    with sqlite3.connect(layout.database) as connection:
+        row = ledger_row((OTHER, 0), Ledger(boot_id=1, revision=1), bytes(100_000))._asdict()
+        marks = ", ".join("?" for _ in row)
+        connection.executemany(
+            f"insert into ledgers ({', '.join(row)}) values ({marks})",
+            (tuple((row | {"boot": boot}).values()) for boot in range(1, 501)),
+        )
+    tracemalloc.start()
+    found = audit(layout)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(found.ledgers_refused) == 500
+    assert found.counts().frames_recorded == 3
+    assert peak < 25_000_000  # all of them are 50 MB

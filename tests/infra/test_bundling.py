@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import pickle
 import sys
+import zipfile
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,7 +21,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from infra.bundling.class_names import distinct, read_class_names
-from infra.bundling.create import Made, Wanted, create
+from infra.bundling.create import Made, create
 from infra.bundling.doubts import order_doubt, place_of_each, regrouped, share
 from infra.bundling.gallery import picture_files, turns
 from infra.bundling.networks import of_torchvision
@@ -31,6 +34,7 @@ from infra.bundling.strip_table import (
     calibrate_strip,
     shares,
 )
+from infra.bundling.wanted import Wanted
 from lab.data import LabelledPictures
 from processors.bundle import load_bundle
 from schemas.errors import BundleError, ConfigError
@@ -332,7 +336,16 @@ def test_a_librarys_own_weights_come_from_the_users_cache_and_say_classes_and_no
         ("resnet18", "random", None, "expected --classes"),
         ("resnet18", "/nowhere.pth", 3, "--weights: expected default, random, or a file"),
         ("squeezenet1_1", "other.pth", 3, "does not fit squeezenet1_1"),
-        ("squeezenet1_1", "pickle.pth", 3, "expected a state dict"),
+        ("squeezenet1_1", "pickle.pth", 3, "got a pickle that calls pathlib"),
+        (
+            "squeezenet1_1",
+            "code.pth",
+            3,
+            r"a pickle that calls posix\.system\. Save network\.state_dict\(\)",
+        ),
+        ("squeezenet1_1", "plain.pkl", 3, "got another pickle"),
+        ("squeezenet1_1", "bomb.pth", 3, r"bomb\.pth: expected to unpack to at most 32 times its \d+ bytes"),
+        ("squeezenet1_1", "half.pth", 3, r"half\.pth: expected a file of torch\.save"),
     ],
 )
 def test_what_torchvision_cannot_give_is_one_line(
@@ -341,9 +354,25 @@ def test_what_torchvision_cannot_give_is_one_line(
     monkeypatch.chdir(tmp_path)
     torch.save({"weight": torch.zeros(3)}, "other.pth")
     torch.save([Path()], "pickle.pth")
+    torch.save({"weight": RunsOnUnpickling()}, "code.pth")
+    Path("plain.pkl").write_bytes(pickle.dumps({"weight": RunsOnUnpickling()}))
+    torch.save({"weight": torch.zeros(2**20)}, "zeros.pth")
+    with zipfile.ZipFile("zeros.pth") as stored, zipfile.ZipFile("bomb.pth", "w", zipfile.ZIP_DEFLATED) as deflated:
+        for member in stored.infolist():
+            deflated.writestr(member.filename, stored.read(member))
+    Path("half.pth").write_bytes(Path("other.pth").read_bytes()[:300])
     with pytest.raises((BundleError, ConfigError), match=said) as refused:
         of_torchvision(name, weights, tmp_path, None, classes)
     assert "\n" not in str(refused.value)
+    assert "weights_only" not in str(refused.value)
+    assert not Path("ran").exists()
+
+
+class RunsOnUnpickling:
+    """An object whose pickle calls a program."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.system, ("touch ran",)
 
 
 def test_a_library_that_is_missing_is_named_with_what_installs_it(

@@ -17,12 +17,16 @@ from infra.cli.camera import attach
 from infra.layout import Layout
 from infra.local.mosquitto import Mosquitto
 from infra.local.process import COMMAND
+from infra.pki.authority import Authority
+from infra.pki.enrolment import enroll
 from producers.publisher.first_answer import FirstAnswer, silence
 from producers.roster.camera_file import parse_camera_file
 from producers.scenario import CameraSettings
 from producers.sources.settings import SourceSettings
-from schemas.errors import ConfigError, SecretError
+from schemas.errors import ConfigError, SecretError, SourceError
 from schemas.identity import CameraId
+from schemas.keys import derive_camera_key
+from tests.infra.secure import SECRET, make_fleet
 
 
 @pytest.mark.brokers
@@ -93,10 +97,13 @@ class Ran:
     """In place of a camera that runs: what it would have run with."""
 
     drained = True
+    refused = ""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.plans: list[CameraSettings] = []
+        self.tried: list[SourceSettings] = []
         monkeypatch.setattr("infra.cli.camera.require_brokers", lambda *_, **__: None)
+        monkeypatch.setattr("producers.sources.trial.try_source", self.tried.append)
         monkeypatch.setattr("infra.role.run_role", lambda _name, _metrics, run: run(None, None, None))
         monkeypatch.setattr("producers.fleet.run_camera", self.run)
         monkeypatch.setenv("POINTILLIST_CAMERA_KEY", f"0:{'00' * 64}")
@@ -187,6 +194,37 @@ def test_a_key_that_the_system_did_not_issue_and_a_name_that_is_nearly_known_are
     assert resembling("lab/dor", layout) == "lab/door"
     assert resembling("lab/door", layout) is None
     assert resembling("yard/north", layout) is None
+
+
+@pytest.fixture
+def system(state_dir: Path) -> Layout:
+    """The state folder of a system, as `up` leaves it."""
+    layout = Layout(state_dir)
+    layout.fleet_secret()
+    return layout
+
+
+def test_a_name_without_a_site_is_a_camera_of_the_default_site_and_of_an_enrolment_its_own(
+    system: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran = Ran(monkeypatch)
+    monkeypatch.delenv("POINTILLIST_CAMERA_KEY")
+    with pytest.raises(typer.Exit):
+        attach("rtsp://127.0.0.1/door", name="door", state=system.folder, mqtt="127.0.0.1:1")
+    assert [plan.camera_id for plan in ran.plans] == ["local/door"]
+    assert system.key_file(CameraId("local/door")).is_file()
+    file = tmp_path / "door.enrolment"
+    enroll(Authority(make_fleet(tmp_path / "fleet").pki), derive_camera_key(SECRET, CameraId("yard/door")), file)
+    assert camera_identity("door", file, None).key.camera_id == "yard/door"
+    with pytest.raises(ConfigError, match=r"expected yard/door as --name, .* got gate"):
+        camera_identity("gate", file, None)
+
+
+def test_a_source_that_does_not_open_registers_no_camera(system: Layout) -> None:
+    with pytest.raises(SourceError, match=r"rtsp://127\.0\.0\.1:9/typo: Connection refused"):
+        attach("rtsp://127.0.0.1:9/typo", name="door", state=system.folder, mqtt="127.0.0.1:1")
+    assert not list(system.keys.rglob("*.key"))
+    assert not system.spool.exists()
 
 
 def test_only_a_camera_whose_first_frames_nobody_confirms_speaks_of_it_and_once() -> None:

@@ -3,13 +3,16 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+import typer
 import yaml
 
 from infra.camera_list import Broker, FileOfCameras, Share
@@ -111,13 +114,41 @@ def test_check_says_who_would_run_and_who_not(tmp_path: Path) -> None:
     key = derive_camera_key(SECRET, CameraId("yard/gate"))
     enroll(Authority(fleet.pki), key, tmp_path / "enrolments" / "gate.enrolment", "broker.example:8883")
     cameras: list[dict[str, object]] = [
-        {"name": name, "source": {"address": "rtsp://u:hidden@h/x"}} for name in ("gate", "door")
+        {"name": name, "source": {"address": "rtsp://u:hidden@127.0.0.1:9/x"}} for name in ("gate", "door")
     ]
     done = ended(write(tmp_path / "cameras.yaml", "yard", cameras, enrolments="enrolments"), "--check")
     assert done.returncode == 2
-    assert "yard/gate: 2 frames/s, raw" in done.stdout
+    assert "yard/gate: 2 frames/s, raw, no picture: rtsp://127.0.0.1:9/x: Connection refused\n" in done.stdout
     assert "yard/door: cannot run: expected an enrolment in " in done.stdout
     assert "hidden" not in done.stdout + done.stderr
+
+
+def test_check_opens_every_source_within_a_bound_and_prints_a_line_for_each(
+    tmp_path: Path, film: Path, system: Layout, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("producers.sources.trial.TRIAL_S", 3.0)
+    deaf = socket.create_server(("127.0.0.1", 0))  # takes connections, and never answers
+    cameras: list[dict[str, object]] = [
+        {"name": "film", "source": {"address": film.name}},
+        {"name": "gone", "source": {"file": "gone.mp4"}},
+        {"name": "deaf", "source": {"address": f"rtsp://127.0.0.1:{deaf.getsockname()[1]}/x"}},
+    ]
+    file = write(tmp_path / "cameras.yaml", "yard", cameras)
+    begun = time.monotonic()
+    with deaf, pytest.raises(typer.Exit) as ended:
+        run(file, state=system.folder, mqtt="127.0.0.1:1", check=True)
+    assert time.monotonic() - begun < 30
+    assert ended.value.exit_code == 2
+    assert capsys.readouterr().out.splitlines() == [
+        "yard/film: 2 frames/s, raw, 48x32",
+        f"yard/gone: 2 frames/s, raw, no picture: video {tmp_path / 'gone.mp4'}: No such file or directory",
+        "yard/deaf: 2 frames/s, raw, no picture: expected an answer within 3 s, got none",
+        f"{file}: 3 cameras, 2 without a picture, 0 that cannot run",
+    ]
+    del cameras[1:]
+    with pytest.raises(typer.Exit) as ended:
+        run(write(file, "yard", cameras), state=system.folder, mqtt="127.0.0.1:1", check=True)
+    assert ended.value.exit_code == 0
 
 
 def test_enrolments_say_who_a_camera_is_and_where_its_broker_and_a_renewed_one_changes_that_camera_alone(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,6 +53,27 @@ def test_json_has_the_measured_rate_the_delay_and_the_clock(
     assert 0 <= found["delay_ms"] < 1500
     assert found["key_frames"] >= 2
     assert found["live"] is True
+
+
+@pytest.mark.parametrize("seconds", [0.01, 60.0], ids=["in part", "whole"])
+def test_bit_rate_and_frame_rate_of_a_file_are_those_of_its_stream_and_not_of_reading_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], seconds: float
+) -> None:
+    file = tmp_path / "a street 50%20.mp4"
+    made = "testsrc2=size=320x240:rate=15:duration=8"
+    encode = ["-c:v", "libx264", "-g", "15", "-b:v", "400k", "-minrate", "400k", "-maxrate", "400k", "-bufsize", "100k"]
+    subprocess.run(["ffmpeg", "-v", "error", "-f", "lavfi", "-i", made, *encode, str(file)], check=True)
+    ask = ["ffprobe", "-v", "error", "-select_streams", "v:0", "-show_entries", "stream=bit_rate", "-of", "csv=p=0"]
+    oracle = float(subprocess.run([*ask, str(file)], check=True, capture_output=True, text=True).stdout)
+    listed = tmp_path / "cameras.yaml"
+    listed.write_text(yaml.safe_dump({"site": "yard", "cameras": [{"name": "film", "source": {"address": file.name}}]}))
+    if seconds < 1:
+        try_camera(str(file), seconds=seconds, json=True)
+    else:
+        try_camera("yard/film", cameras=listed, seconds=seconds, json=True)
+    found = json.loads(capsys.readouterr().out)
+    assert found["bits_per_s"] == pytest.approx(oracle, rel=0.25 if seconds < 1 else 0.02)
+    assert found["fps"] == pytest.approx(15, rel=0.01)
 
 
 def test_a_camera_of_the_file_is_tested_as_it_is_set_there(

@@ -7,10 +7,12 @@ import os
 import subprocess
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from consumers.console.users import Right, read_users, remove_user, write_user
 from infra.cli import app, roles  # noqa: F401  # it registers its commands
 from infra.environment import Environment, accepted_generations, fleet_secret
 from infra.layout import Layout
@@ -21,13 +23,14 @@ from infra.up.scrape import Samples
 from infra.up.settings import (
     UpSettings,
     bundle_folder,
+    camera_bytes,
     camera_messages,
     checks_for_triggers,
     scenario_document,
     scenario_file,
     source_entry,
 )
-from producers.scenario import load_scenario, parse_scenario
+from producers.scenario import CameraOptions, load_scenario, parse_scenario
 from schemas.errors import BundleError, ConfigError, SecretError, SourceError
 from schemas.identity import CameraId
 from schemas.keys import CameraKey, derive_camera_key
@@ -360,7 +363,8 @@ def test_a_shipped_scenario_is_found_by_its_name_and_a_file_of_that_name_wins(
     shipped = load_scenario(scenario_file(Path("red-team")))
     assert len(shipped.cameras()) == 16
     assert [len(fault.cameras) for fault in shipped.faults if fault.kind == "attack"] == [4]
-    assert scenario_file(Path("nothing")) == Path("nothing")
+    with pytest.raises(ConfigError, match="expected a file or one of red-team, sticker, got nothing"):
+        scenario_file(Path("nothing"))
     own = Path("red-team")
     own.touch()
     assert scenario_file(own) == own
@@ -380,21 +384,77 @@ def test_up_lets_each_camera_send_some_times_as_fast_as_the_fastest_and_leaves_u
     assert camera_messages(fps) == messages
 
 
-def test_users_of_the_console_are_added_with_a_password_from_standard_input(tmp_path: Path) -> None:
-    def user(password: str, *options: str) -> subprocess.CompletedProcess[str]:
-        command = [*COMMAND, "user", "anna", "--file", str(tmp_path / "users"), *options]
-        return subprocess.run(command, input=f"{password}\n", capture_output=True, text=True, timeout=60, check=False)
+@pytest.mark.parametrize(
+    ("source", "fps", "mib_per_s", "at_once"),
+    [
+        ({}, 2, 1, 1.753),
+        ({"size": (1920, 1080)}, 5, 8 * 5 * 5.933, 69.9),
+        ({"size": (1920, 1080), "channels": 1}, 0.5, 8 * 0.5 * 1.978, 65.9),
+        ({"kind": "url", "address": "rtsp://door"}, 1, 8 * 640 * 480 * 3 / 2**20, 64.9),
+    ],
+)
+def test_up_lets_each_camera_send_some_times_the_bytes_of_the_largest_and_fastest(
+    source: dict[str, object], fps: float, mib_per_s: float, at_once: float
+) -> None:
+    settings = {"name": "cam", "fps": fps, "source": source}
+    cameras = parse_scenario({"site": "local", "cameras": [settings]}).cameras()
+    found = camera_bytes(cameras, 640 * 480)
+    assert found is not None
+    assert found[0] / 2**20 == pytest.approx(mib_per_s, rel=1e-2)
+    assert found[1] / 2**20 == pytest.approx(at_once, rel=1e-2)
 
-    added = user("a long password", "--role", "operator")
+
+def test_up_leaves_the_bytes_of_cameras_without_a_rate_to_the_bridge() -> None:
+    assert camera_bytes([CameraOptions(fps=2), CameraOptions(fps=0)], 1000) is None
+
+
+def users_command(folder: Path, *options: str, password: str = "") -> subprocess.CompletedProcess[str]:
+    command = [*COMMAND, "user", *options, "--file", str(folder / "users")]
+    return subprocess.run(command, input=f"{password}\n", capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_users_of_the_console_are_added_with_a_password_from_standard_input(tmp_path: Path) -> None:
+    added = users_command(tmp_path, "add", "anna", "--role", "operator", password="a long password")
     assert (added.returncode, "anna may log in as operator" in added.stdout) == (0, True)
     assert "a long password" not in (tmp_path / "users").read_text() + added.stdout + added.stderr
-    for refused in (user("short"), user("a long password", "--role", "king")):
+    for options, password in ((("add", "anna"), "short"), (("add", "anna", "--role", "king"), "a long password")):
+        refused = users_command(tmp_path, *options, password=password)
         assert refused.returncode == 2
         assert len(refused.stderr.splitlines()) == 1
 
 
+def test_users_of_the_console_are_listed_and_removed(tmp_path: Path) -> None:
+    for name, role in (("vera", "viewer"), ("anna", "admin")):
+        users_command(tmp_path, "add", name, "--role", role, password="a long password")
+    assert users_command(tmp_path, "list").stdout == "anna admin\nvera viewer\n"
+    unknown = users_command(tmp_path, "remove", "carl")
+    assert (unknown.returncode, len(unknown.stderr.splitlines())) == (2, 1)
+    assert "one of vera, anna; got 'carl'" in unknown.stderr
+    assert users_command(tmp_path, "remove", "vera").returncode == 0
+    assert users_command(tmp_path, "list").stdout == "anna admin\n"
+    assert (tmp_path / "users").stat().st_mode & 0o777 == 0o600
+    assert users_command(tmp_path, "remove", "anna").returncode == 0
+    assert "`pointillist user add NAME` adds one" in users_command(tmp_path, "list").stderr
+    assert users_command(tmp_path, "add", "anna", password="a long password").returncode == 0
+
+
+def test_users_that_are_changed_at_once_are_all_changed(tmp_path: Path) -> None:
+    file = tmp_path / "users"
+    for number in range(4):
+        write_user(file, f"old-{number}", Right.VIEWER, "a long password")
+
+    def change(number: int) -> None:
+        remove_user(file, f"old-{number}")
+        write_user(file, f"new-{number}", Right.VIEWER, "a long password")
+
+    with ThreadPoolExecutor(4) as commands:
+        list(commands.map(change, range(4)))
+    assert sorted(read_users(file)) == [f"new-{number}" for number in range(4)]
+
+
 def test_up_shows_its_console_to_others_only_with_users(tmp_path: Path) -> None:
-    refused = run("up", "--state", str(tmp_path / "state"), "--http", "0.0.0.0:18080")
-    assert refused.returncode == 2
-    assert "expected users where others reach the console" in refused.stderr
-    assert "pointillist user NAME" in refused.stderr
+    for options in (["--http", "0.0.0.0:18080"], ["--behind-proxy", "127.0.0.1"]):
+        refused = run("up", "--state", str(tmp_path / "state"), *options)
+        assert refused.returncode == 2
+        assert "expected users where others reach the console" in refused.stderr
+        assert "pointillist user add NAME" in refused.stderr

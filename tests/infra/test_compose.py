@@ -14,8 +14,8 @@ import yaml
 
 from infra.layout import Layout
 from infra.local.kafka import Kafka
-from infra.local.mosquitto import MAX_CONNECTIONS, Mosquitto, mosquitto_security
 from infra.local.mosquitto import TEMPLATE as MOSQUITTO_TEMPLATE
+from infra.local.mosquitto import Mosquitto, listeners
 from infra.local.ports import Ports
 from infra.local.prometheus import RULES, Prometheus
 from infra.local.prometheus import TEMPLATE as PROMETHEUS_TEMPLATE
@@ -169,8 +169,8 @@ def test_prometheus_itself_accepts_its_configuration(tmp_path: Path) -> None:
 
 def test_mosquitto_has_the_limits_and_the_rights_that_up_gives_it() -> None:
     filled = string.Template(MOSQUITTO_TEMPLATE.read_text()).safe_substitute(
-        MAX_PACKET_BYTES=MAX_BROKER_BYTES, MAX_CONNECTIONS=MAX_CONNECTIONS,
-        SECURITY=mosquitto_security(Path("/pki")).replace("/pki/roles/mosquitto", "/mosquitto/pki"),
+        MAX_PACKET_BYTES=MAX_BROKER_BYTES,
+        LISTENERS=listeners([("127.0.0.1", 8883)], Path("/pki")).replace("/pki/roles/mosquitto", "/mosquitto/pki"),
     )  # fmt: skip
     local = settings(filled)
     mine = settings((COMPOSE / "mosquitto.conf").read_text())

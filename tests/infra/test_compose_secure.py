@@ -18,7 +18,7 @@ from infra.local.kafka import CLUSTER_ID, Kafka, kafka_security
 from infra.local.kafka_jars import java_binary, kafka_jars
 from infra.local.topics import create_topics, pointillist_topics
 from infra.pki.kafka_rights import grant
-from infra.pki.roles import CLIENTS, SERVERS, role_folder, role_tls
+from infra.pki.roles import CLIENTS, ROLE_DAYS, SERVERS, role_folder, role_tls
 from infra.reach import require_kafka
 from schemas.errors import BrokerError
 from schemas.runtime.access import KafkaAccess, Tls
@@ -32,11 +32,12 @@ WHOSE: Final = {"database": "postgresql", "topics": "admin"}
 """What a service is called in the fleet, where that is another name."""
 
 
-def test_each_service_mounts_its_own_key_material_and_only_identities_writes_it() -> None:
+def test_each_service_mounts_its_own_key_material_and_only_the_authority_writes_it() -> None:
     issued = {source: target for source, target, _ in mounts("identities") if source.endswith("-pki")}
     assert issued == {source: f"{AUTHORITY}/pki/roles/{source.removesuffix('-pki')}" for source in issued}
     assert {source.removesuffix("-pki") for source in issued} <= {*SERVERS, *CLIENTS}
-    for name in set(SERVICES) - {"identities"}:
+    assert list(mounts("renewal")) == list(mounts("identities"))
+    for name in set(SERVICES) - {"identities", "renewal"}:
         seen = {source for source, _, _ in mounts(name) if source.endswith("-pki")}
         own = {f"{WHOSE.get(name, name)}-pki"} & issued.keys()
         # A broker's own certificate is no client's: what asks for its health has one that may connect and do no more.
@@ -44,8 +45,16 @@ def test_each_service_mounts_its_own_key_material_and_only_identities_writes_it(
         assert all(ro for source, _, ro in mounts(name) if source in (*issued, "fleet-keys", "fleet-enrolments"))
         assert "authority-data" not in {source for source, _, _ in mounts(name)}
     assert {name for name in SERVICES if "fleet-keys" in {source for source, _, _ in mounts(name)}} == {
-        "identities", "fleet",
+        "identities", "renewal", "fleet",
     }  # fmt: skip
+
+
+def test_the_certificates_of_roles_are_renewed_where_they_were_made() -> None:
+    options = parsed(OURS["renewal"]["command"])
+    assert options["state"] == Path(AUTHORITY)
+    # Before half of a life is over and the other half begins, there are many tries.
+    assert 0 < options["every"] <= 24 * ROLE_DAYS / 2 / 4
+    assert parsed(OURS["identities"]["command"])["days"] == options["days"] == ROLE_DAYS
 
 
 def test_what_is_laid_down_where_a_volume_begins_belongs_to_the_image_s_user() -> None:

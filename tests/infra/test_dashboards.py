@@ -93,7 +93,7 @@ def test_every_variable_that_a_query_names_is_one_of_its_dashboard_and_every_cho
     text = json.dumps([*board["panels"], *board["links"], *board["annotations"]["list"]])
     named = set(re.findall(r"\$\{?(\w+)", text)) - {"__rate_interval", "__field"}
     assert named <= variables.keys()
-    assert variables.keys() <= named | {"alertmanager"}
+    assert variables.keys() <= named
     for variable in variables.values():
         if variable["type"] == "query":
             assert variable["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
@@ -112,13 +112,14 @@ def test_what_has_a_camera_shows_the_chosen_ones() -> None:
 
 
 @pytest.mark.parametrize("name", BOARDS)
-def test_a_dashboard_leads_to_the_others_to_the_console_and_to_the_alerts(name: str) -> None:
+def test_a_dashboard_leads_to_the_others_and_to_the_console_with_its_alerts_and_rules(name: str) -> None:
     links = {link["title"]: link for link in BOARDS[name]["links"]}
     assert (links["Dashboards"]["type"], links["Dashboards"]["tags"]) == ("dashboards", BOARDS[name]["tags"])
     assert links["Dashboards"]["includeVars"]
     assert links["Dashboards"]["keepTime"]
     assert links["Console"]["url"].startswith("${console}")
-    assert links["Alerts"]["url"].startswith("${alertmanager}")
+    assert links["Alerts"]["url"] == "${console}/alerts"
+    assert links["Rules"]["url"] == "${console}/rules"
 
 
 @pytest.mark.parametrize("name", BOARDS)

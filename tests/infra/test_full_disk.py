@@ -132,7 +132,7 @@ def test_a_role_that_can_be_tried_again_says_why_and_is_started_again(
     supervisor.start(Role("recorder", role, log=role.child.log))
     watch(supervisor, lambda: role.starts > 1)
     supervisor.close()
-    assert lines[0] == "recorder: no room for it"
+    assert lines[0] == "recorder died (no room for it), started again"
     assert role.child.wait(10) == TryAgain.exit_code
 
 

@@ -130,7 +130,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def grafana(installed: Path, state_dir: Path) -> Iterator[Grafana]:
-    made = Grafana(state_dir, prometheus=PROMETHEUS, alertmanager="http://127.0.0.1:4713", console=CONSOLE)
+    made = Grafana(state_dir, prometheus=PROMETHEUS, console=CONSOLE)
     made.start()
     yield made
     made.stop()
@@ -161,13 +161,12 @@ def test_its_settings_are_grafanas_own_and_let_nobody_change_anything(grafana: G
     assert settings["paths"]["provisioning"] == str(PROVISIONING)
 
 
-def test_the_dashboards_lead_to_the_console_and_the_alertmanager_of_this_run(grafana: Grafana) -> None:
+def test_the_dashboards_lead_to_the_console_of_this_run(grafana: Grafana) -> None:
     files = sorted((grafana.folder / "dashboards").glob("*.json"))
     assert {file.name for file in files} == rendered().keys()
     for file in files:
         variables = {each["name"]: each for each in json.loads(file.read_text())["templating"]["list"]}
         assert variables["console"]["query"] == variables["console"]["current"]["value"] == CONSOLE
-        assert variables["alertmanager"]["query"] == "http://127.0.0.1:4713"
         assert "$" not in variables["console"]["query"]
 
 

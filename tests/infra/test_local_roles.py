@@ -35,8 +35,8 @@ def test_roles_json_has_the_documented_shape_and_follows_restarts(state_dir: Pat
         table.record("kafka", stray, listen="127.0.0.1:9092")
         table.record("bridge", ProcessId(os.getpid(), 1), metrics="127.0.0.1:9100")
         assert read_roles(state_dir) == {
-            "kafka": {"pid": stray.pid, "listen": "127.0.0.1:9092", "metrics": None},
-            "bridge": {"pid": os.getpid(), "listen": None, "metrics": "127.0.0.1:9100"},
+            "kafka": {"pid": stray.pid, "listen": "127.0.0.1:9092", "metrics": None, "restarts": 0},
+            "bridge": {"pid": os.getpid(), "listen": None, "metrics": "127.0.0.1:9100", "restarts": 0},
         }
         table.record("bridge", stray, metrics="127.0.0.1:9100")
         assert read_roles(state_dir)["bridge"]["pid"] == stray.pid

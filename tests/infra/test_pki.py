@@ -78,7 +78,7 @@ def test_a_camera_is_no_server_and_a_role_is_no_camera(fleet: Layout) -> None:
     uses = own.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     assert [use._name for use in uses] == ["clientAuth"]
     assert not own.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    with pytest.raises(ConfigError, match="expected a role of mosquitto, kafka, postgresql, bridge"):
+    with pytest.raises(ConfigError, match="expected a role of mosquitto, kafka, postgresql, pages, bridge"):
         Roles(Authority(fleet.pki)).issue("site/door", LOCAL_HOSTS)
 
 
@@ -124,7 +124,7 @@ def test_rights_name_every_camera_by_its_certificate_and_refuse_the_revoked(flee
     assert sections["user bridge"] == sections["user bridge-2"] != []
     assert "user health" not in sections
     patterns = [line for line in text.splitlines() if line.startswith("pattern")]
-    assert len(patterns) == 9
+    assert len(patterns) == 10
     assert all(" pointillist/v1/%u/" in line and "+" not in line and "#" not in line for line in patterns)
 
 
@@ -145,6 +145,18 @@ def test_an_enrolment_says_all_that_a_camera_needs(fleet: Layout, tmp_path: Path
     assert found.tls.authorities is not None
     assert found.tls.authorities.strip() == authority.pem.strip()
     assert found.tls.context().verify_mode == ssl.CERT_REQUIRED
+
+
+def test_the_longest_name_of_a_camera_is_enrolled_and_a_longer_one_is_one_line(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    assert run("ca", "init", "--state", state).exit_code == 0
+    longest = f"{'s' * 32}/{'c' * 31}"
+    assert run("enroll", longest, "--out", tmp_path / "longest", "--state", state).exit_code == 0
+    assert Enrolment.read(tmp_path / "longest").camera == longest
+    for name in (f"{'s' * 63}/{'c' * 63}", f"{longest}c", f"site/{'c' * 60}"):
+        said = refusal(run("enroll", name, "--out", tmp_path / "out", "--state", state))
+        assert said.startswith("camera: expected site/camera of a-z 0-9 _ . -, at most 64 characters in all, got ")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,7 @@ def test_the_folder_of_each_role_holds_all_that_it_needs_and_nothing_of_another(
         "mosquitto": {"mosquitto.acl", "crl.pem"},
         "kafka": {"keystore.pem"},
         "postgresql": set(),
+        "pages": set(),
         "bridge": {"bridges.share", "generations.json"},
         "processor": {"generations.json"},
         "recorder": {"generations.json"},

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from infra.log_lines import readable_line
 from infra.role import begin_trace
 from schemas.errors import ConfigError
 from schemas.runtime import trace
@@ -34,3 +41,44 @@ def test_a_trace_that_cannot_be_written_is_one_clear_line(tmp_path: Path, monkey
     monkeypatch.setenv("POINTILLIST_TRACE", str(tmp_path / "file"))
     with pytest.raises(ConfigError, match=r"POINTILLIST_TRACE: expected a folder to write to, .*file: File exists"):
         begin_trace("bridge")
+
+
+@pytest.mark.parametrize(
+    ("event", "line"),
+    [
+        (
+            {"event": "camera_state", "camera": "yard/car", "state": "online", "detail": "", "width": 768,
+             "height": 432, "frames_per_second": 2.0},
+            "10:31:02 yard/car online 768×432 2/s",
+        ),
+        (
+            {"event": "camera_state", "camera": "yard/car", "state": "online", "detail": "", "width": 768,
+             "height": 432, "frames_per_second": 0},
+            "10:31:02 yard/car online 768×432 every frame",
+        ),
+        (
+            {"event": "camera_state", "camera": "yard/car", "state": "degraded", "detail": "No such file"},
+            "10:31:02 yard/car degraded: No such file",
+        ),
+        (
+            {"event": "source_failed", "level": "error", "camera": "yard/car", "cause": "hung", "detail": ""},
+            "10:31:02 error: yard/car source failed cause=hung",
+        ),
+    ],
+)  # fmt: skip
+def test_an_event_is_a_line_that_a_person_reads(event: dict[str, object], line: str) -> None:
+    assert readable_line(None, "info", {"timestamp": "2026-11-22T10:31:02.5Z"} | event) == line
+
+
+def test_events_are_words_at_a_terminal_and_json_elsewhere() -> None:
+    log = "import structlog; from infra.role import configure_logs; configure_logs(); "
+    command = [sys.executable, "-c", f"{log}structlog.get_logger().info('camera_state', camera='a/b', state='online')"]
+    piped = subprocess.run(command, check=True, capture_output=True, text=True).stderr
+    assert json.loads(piped)["state"] == "online"
+    terminal, far = pty.openpty()
+    try:
+        subprocess.run(command, check=True, stderr=far)
+        assert re.fullmatch(r"\d\d:\d\d:\d\d a/b online\r\n", os.read(terminal, 4096).decode())
+    finally:
+        os.close(terminal)
+        os.close(far)

@@ -12,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from consumers.console.states import natural
+from consumers.cameras.order import natural
+from consumers.cameras.state import State
+from consumers.console.roles import RoleState
 from consumers.database.engine import open_engine
 from consumers.database.tables import boots, cameras, metadata
 from consumers.reading.rows import CameraRow
@@ -21,7 +23,7 @@ from infra.environment import Environment
 from infra.layout import Layout
 from infra.local.role_table import RoleTable, supervisor
 from infra.up.settings import UpSettings, scenario_document, usual_cameras
-from infra.up.system_state import CameraState, RoleState, camera_states, page_addresses, role_states
+from infra.up.system_state import CameraState, camera_states, page_addresses, role_states
 from infra.up.table import MOST_NAMED, LiveTable, broken_rows, figures
 from schemas.errors import ConfigError, StateError
 from schemas.pointillist_pb2 import DEGRADED, OFFLINE, ONLINE, RAW, Meta
@@ -61,14 +63,15 @@ def test_every_camera_that_is_not_well_is_named_first_with_its_reason(tmp_path: 
     layout.scenario.write_text(yaml.safe_dump({"site": "a", "cameras": [{"name": "cam-2"}, {"name": "new"}]}))
     found = camera_states(layout, NOW_MS)
     assert [(each.name, each.state) for each in found] == [
-        ("a/sick", "degraded"), ("a/hung", "silent"), ("a/gone", "offline"), ("a/new", "never heard"),
+        ("a/gone", "offline"), ("a/hung", "silent"), ("a/new", "silent"), ("a/sick", "degraded"),
         ("a/back", "online"), ("a/cam-2", "online"), ("a/cam-10", "online"), ("a/seldom", "online"),
     ]  # fmt: skip
     why = {each.name: each.detail for each in found}
     assert why["a/sick"] == "the source gives no frames"
-    assert why["a/hung"] == "no frame for 45 s"
-    assert why["a/gone"] == "no connection for 5 min"
-    assert found[5] == CameraState("a/cam-2", "online", "", 1.0, 5, (64, 48), 2.0)
+    assert why["a/hung"] == "no frame for more than 10 s"
+    assert why["a/new"] == "it has not connected yet"
+    assert why["a/gone"].startswith("no connection to the MQTT broker")
+    assert found[5] == CameraState("a/cam-2", State.ONLINE, "", 1.0, 5, (64, 48), 2.0)
 
 
 def test_before_the_recorder_has_a_database_the_cameras_of_the_scenario_are_still_named(tmp_path: Path) -> None:
@@ -85,7 +88,7 @@ def test_names_are_sorted_by_their_numbers(numbers: list[int], before: str, afte
     assert natural(before) != natural(after) or before == after or any(each.isdecimal() for each in before + after)
 
 
-def test_roles_and_pages_are_told_apart_from_those_that_have_ended(tmp_path: Path) -> None:
+def test_roles_that_have_ended_are_gone(tmp_path: Path) -> None:
     with pytest.raises(StateError, match=r"roles\.json"):
         role_states(Layout(tmp_path))
     (tmp_path / "roles.json").write_text("{}")
@@ -94,12 +97,11 @@ def test_roles_and_pages_are_told_apart_from_those_that_have_ended(tmp_path: Pat
     (tmp_path / "roles.json").write_text('{"prometheus": {"pid": 1, "listen": "127.0.0.1:9", "metrics": null}}')
     (role,) = role_states(Layout(tmp_path))
     assert (role.name, role.state) == ("prometheus", "gone")
-    others = [
-        RoleState(name, "up", f"127.0.0.1:{port}", port) for port, name in enumerate(("kafka", "alertmanager"), 1)
-    ]
-    assert page_addresses([role, *others]) == {
-        "Prometheus": "http://127.0.0.1:9/",
-        "Alertmanager": "http://127.0.0.1:2/",
+    grafana = RoleState("grafana", "up", "127.0.0.1:1", 1)
+    console = RoleState("console", "up", "0.0.0.0:8443", 3, url="https://192.0.2.7:8443")
+    assert page_addresses([role, grafana, console]) == {
+        "console": "https://192.0.2.7:8443/",
+        "Grafana": "http://127.0.0.1:1/",
     }
 
 
@@ -129,7 +131,7 @@ def test_the_table_of_up_is_whole_within_80_columns_with_a_row_for_each_broken_c
         "alerts": "3", "dead letters": "12",
     }  # fmt: skip
     broken = [
-        CameraState(f"site/cam-{n}", "degraded", "the source cannot be read", 3.0, 1, None, None) for n in range(3)
+        CameraState(f"site/cam-{n}", State.DEGRADED, "the source cannot be read", 3.0, 1, None, None) for n in range(3)
     ]
     lines = shown(figures(cells), *broken_rows(broken))
     assert max(map(len, lines)) <= 80
@@ -151,11 +153,11 @@ def test_a_database_that_cannot_be_read_for_a_moment_leaves_the_table_as_it_was(
 
     output = StringIO()
     table = LiveTable(Console(width=80, file=output, force_terminal=True, color_system=None))
-    prometheus = type("Role", (), {"metrics": None, "listen": lambda self: "127.0.0.1:9090"})()
-    table.begin({"prometheus": prometheus}, 1.0, gone)
+    page = type("Role", (), {"metrics": None, "url": None, "listen": lambda self: "127.0.0.1:9090"})()
+    table.begin({"console": page}, 1.0, gone)
     table.tick()
     table.end()
-    assert "Prometheus: http://127.0.0.1:9090/" in output.getvalue()
+    assert "console: http://127.0.0.1:9090/" in output.getvalue()
     assert "published" in output.getvalue()
 
 
@@ -167,6 +169,12 @@ def test_a_real_camera_is_one_whose_stream_is_fetched_once() -> None:
         assert document["cameras"][0]["count"] == 1
         with pytest.raises(ConfigError, match="--cameras: expected 1 with a URL or device"):
             scenario_document(UpSettings(source=source, cameras=2), None)
+
+
+def test_a_video_file_is_one_camera_unless_more_are_asked_for_and_a_data_set_is_shared_by_eight() -> None:
+    assert [usual_cameras(source) for source in ("street.mp4", "/films/street.mkv", "photos.npz", "cifar10")] == [
+        1, 1, 8, 8,
+    ]  # fmt: skip
 
 
 def test_help_names_every_variable_of_the_environment() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import shlex
 import shutil
 import subprocess
@@ -10,12 +11,14 @@ import pytest
 from typer.testing import CliRunner
 
 from infra.cli import app
+from infra.pki.roles import ROLE_DAYS
 
 UNITS = Path(__file__).resolve().parents[2] / "infra" / "systemd"
+UNIT_FILES = sorted(UNITS.glob("*.service"))
 PROGRAM = "/usr/local/bin/pointillist"
 
 
-@pytest.mark.parametrize("unit", sorted(UNITS.glob("*.service")), ids=lambda unit: unit.name)
+@pytest.mark.parametrize("unit", [*UNIT_FILES, *UNITS.glob("*.timer")], ids=lambda unit: unit.name)
 def test_systemd_finds_nothing_wrong_in_a_unit(unit: Path, tmp_path: Path) -> None:
     if shutil.which("systemd-analyze") is None:
         pytest.skip("systemd-analyze is not installed")
@@ -30,9 +33,9 @@ def test_systemd_finds_nothing_wrong_in_a_unit(unit: Path, tmp_path: Path) -> No
     assert "SYSTEMD" not in done.stderr
 
 
-@pytest.mark.parametrize("unit", sorted(UNITS.glob("*.service")), ids=lambda unit: unit.name)
+@pytest.mark.parametrize("unit", UNIT_FILES, ids=lambda unit: unit.name)
 def test_a_unit_gives_options_that_the_command_knows(unit: Path) -> None:
-    from infra.cli import camera, camera_run  # noqa: F401  # they register their commands
+    from infra.cli import camera, camera_run, pki  # noqa: F401  # they register their commands
 
     [start] = [line for line in unit.read_text().splitlines() if line.startswith("ExecStart=")]
     program, group, command, *arguments = shlex.split(start.removeprefix("ExecStart="))
@@ -40,3 +43,11 @@ def test_a_unit_gives_options_that_the_command_knows(unit: Path) -> None:
     said = CliRunner().invoke(app, [group, command, "--help"], env={"COLUMNS": "200"}).stdout
     for option in (argument for argument in arguments if argument.startswith("--")):
         assert option in said
+
+
+def test_each_timer_starts_a_unit_that_renews_well_before_half_of_a_life_is_over() -> None:
+    (timer,) = UNITS.glob("*.timer")
+    assert timer.with_suffix(".service") in UNIT_FILES
+    (hours,) = re.findall(r"(?m)^OnCalendar=\*-\*-\* ([0-9,]+):00:00$", timer.read_text())
+    assert len(hours.split(",")) * ROLE_DAYS / 2 >= 4
+    assert "Persistent=yes" in timer.read_text()

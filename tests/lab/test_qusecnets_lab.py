@@ -16,12 +16,13 @@ from lab.experiments.cells import Cell, Row, Scores
 from lab.experiments.qusecnets import adversarial, report, steepness
 from lab.experiments.qusecnets.attacked import scores
 from lab.experiments.qusecnets.judges import Judge
+from lab.experiments.qusecnets.network import NETWORKS, Quantisation, QuantisedNetwork
 from lab.experiments.qusecnets.plan import ROWS, AttackRow, Plan
 from lab.experiments.qusecnets.published import published
 from lab.experiments.qusecnets.run import Experiment
 from lab.experiments.qusecnets.steep_report import steep_verdict
 from lab.experiments.qusecnets.steepness import HELD_OUT, STEEP, TEST, Point, at_steepness, chosen, curve
-from lab.experiments.qusecnets.training import NETWORKS, Quantisation, QuantisedNetwork, write
+from lab.experiments.qusecnets.training import write
 from lab.networks.basic_cnn import BasicCnn
 from lab.results.csv_rows import read_rows, write_rows
 from processors.bundle import Bundle

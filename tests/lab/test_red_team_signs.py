@@ -12,10 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from lab.red_team.checklist import Evidence, ablations
+from lab.red_team import plan
+from lab.red_team.checklist import Evidence, ablations, convergence
 from lab.red_team.defences import BROKEN
 from lab.red_team.jobs import Effort, Job
 from lab.red_team.outcomes import Outcome, compare, worst_case
+from lab.red_team.plan import CLEAN, MAIN, Speeds
+from lab.red_team.result import Result
 from lab.red_team.signs import masking_signs
 from lab.statistics import sign_test
 from tests.lab.colour_judge import coloured
@@ -103,3 +106,45 @@ def test_an_attack_that_cannot_break_what_is_known_to_be_broken_fails_its_point(
     assert ablations(Evidence(defence, outcomes, 1)).status == "not run"
     del outcomes["broken/shield"]
     assert ablations(Evidence(defence, outcomes, 1)) == ("not run", "lacks broken/shield")
+
+
+def converged(main: int, of: int = 100, **stronger: int) -> dict[str, Outcome]:
+    """A run in which all gradient attacks break the same first pictures, but those that are named `stronger`."""
+    names = [f"steps/{count}" for count in plan.STEP_COUNTS] + ["start/again", "start/frame"]
+    names += [f"step-size/{size:g}" for size in plan.STEP_SIZES]
+    found = {name: broken(name, main, of) for name in (MAIN, *names)}
+    return found | {name: broken(name, count, of) for name, count in stronger.items()}
+
+
+@pytest.mark.parametrize("stronger", ["auto-attack", "targeted", "step-size/1", "steps/100"])
+def test_an_attack_that_is_six_points_stronger_fails_convergence(tmp_path: Path, stronger: str) -> None:
+    defence = against(judge(tmp_path, "tests.lab.colour_judge:network"), coloured(2), "bare")
+    assert convergence(Evidence(defence, converged(68, **{stronger: 68}), 1)).status == "passed"
+    failed = convergence(Evidence(defence, converged(68, **{stronger: 74}), 1))
+    assert failed.status == "failed"
+    assert "6 of 100 pictures against 0" in failed.why
+    # Two pictures of a few are no finding.
+    assert convergence(Evidence(defence, converged(10, of=20, **{stronger: 12}), 1)).status == "passed"
+
+
+def test_attacks_that_do_not_count_are_no_sign_against_convergence(tmp_path: Path) -> None:
+    defence = against(judge(tmp_path, "tests.lab.colour_judge:network"), coloured(2), "bare")
+    outcomes = converged(68)
+    outcomes["fixed/all"] = broken("fixed/all", 99, 100, counts=False)
+    assert convergence(Evidence(defence, outcomes, 1)).status == "passed"
+
+
+@pytest.mark.parametrize("pictures", [100, 200, 300, 1000])
+def test_the_strongest_attack_is_named_however_many_pictures_the_others_met(tmp_path: Path, pictures: int) -> None:
+    defence = against(judge(tmp_path, "tests.lab.colour_judge:network"), coloured(2), "bare")
+    outcomes = {
+        CLEAN: broken(CLEAN, 0, pictures),
+        # Half of all pictures, and 60 of the first 100.
+        MAIN: outcome([not (number % 2 and number >= 100) and number >= 60 for number in range(pictures)]),
+        "auto-attack": broken("auto-attack", 66, pictures, compared=100),
+        "hop-skip-jump": broken("hop-skip-jump", 25, 25),
+    }
+    result = Result(
+        defence, 0.1, "pictures", pictures, 1, 0, "command", outcomes, [], {}, (), Speeds(1.0, 1.0, 1.0, 1.0)
+    )  # fmt: skip
+    assert result.strongest == "auto-attack"

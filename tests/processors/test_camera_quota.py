@@ -50,7 +50,10 @@ async def test_a_few_hundred_bytes_that_unpack_to_more_than_any_camera_has_cost_
         ("site/bomber", 7, seq, True) for seq in range(30)
     }
     assert {(x.stage, x.reason) for x in made.letters} == {("intake", "over_size")}
-    assert made.letters[0].error == f"expected at most {USUAL_FRAME_PIXELS} pixels a frame, got 8192x1792"
+    assert made.letters[0].error == (
+        f"frame size: expected at most {USUAL_FRAME_PIXELS} pixels, got 8192x1792. "
+        "Set the camera's size to 3088x672 or smaller."
+    )
 
 
 async def test_a_camera_that_asks_for_more_than_its_quota_loses_frames_and_those_of_its_partition_do_not_wait(

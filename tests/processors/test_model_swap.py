@@ -264,7 +264,8 @@ async def test_a_calibration_that_does_not_fit_is_refused_and_the_model_before_g
         await until(it.done)
         assert it.used() == [first.model_id]
         async with it.topic() as topic:
-            assert topic.served["processor-1"].runs == "classifier openvino float32"
+            # Which of them is measured as the faster one is chance; int8 is what was refused.
+            assert topic.served["processor-1"].runs in ("classifier openvino float32", "classifier openvino bf16")
 
 
 async def test_a_bundle_that_was_tampered_with_or_is_unreachable_is_refused(kafka: Kafka, tmp_path: Path) -> None:

@@ -176,6 +176,34 @@ async def test_frames_stay_with_the_cameras_while_the_processors_are_behind_and_
 
 
 @pytest.mark.brokers
+async def test_a_camera_far_ahead_of_the_processors_holds_nobody_else_back_and_loses_nothing(
+    mosquitto: Mosquitto, kafka: Kafka
+) -> None:
+    async with rig(mosquitto, kafka) as it, processors(kafka) as behind:
+        bridge = await it.bridge(
+            processors_group=behind.group,
+            max_backlog_bytes=200 * FRAME_BYTES,
+            camera_backlog_bytes=40 * FRAME_BYTES,
+            backlog_interval_s=0.1,
+        )
+        ahead, calm = new_camera(), new_camera()
+        for first in range(0, 400, 40):
+            it.cameras.frames(ahead, range(first, first + 40))
+            await asyncio.sleep(0.2)  # the bridge looks at the backlog twice in this time
+        await until(
+            lambda: bridge.metric("pointillist_bridge_over_quota_messages_total", camera_id=ahead) > 100,
+            "frames that were not taken",
+        )
+        assert 40 <= len(await it.frames_of(ahead)) <= 120
+        assert not holding(bridge)
+        it.cameras.frames(calm, range(20))
+        await it.cameras.all_confirmed(calm, range(20))
+        assert bridge.metric("pointillist_bridge_over_quota_messages_total", camera_id=calm) == 0
+        await resend(it, ahead, range(400), behind)
+        assert set(await it.frames_of(ahead)) == {frame(ahead, seq) for seq in range(400)}
+
+
+@pytest.mark.brokers
 async def test_a_bridge_that_holds_frames_back_goes_on_doing_so_when_the_mqtt_broker_was_away(
     mosquitto: Mosquitto, kafka: Kafka
 ) -> None:

@@ -115,7 +115,7 @@ def test_what_is_refused_becomes_a_dead_letter_that_says_why(where: bytes, paylo
     assert found.origin_topic == where.decode(errors="replace")
     assert (found.origin_partition, found.origin_offset) == (-1, -1)
     assert (found.payload, found.payload_bytes) == (payload[:DEAD_LETTER_PAYLOAD_BYTES], len(payload))
-    assert found.error.startswith("expected ") or reason != "malformed"
+    assert "expected " in found.error or reason != "malformed"
     assert found.error
     assert dict(record.headers)["ce_type"] == b"pointillist.v1.DeadLetter"
 
@@ -163,7 +163,7 @@ def test_a_ledger_above_the_limit_is_refused() -> None:
     shed = [Range(first=3 * n, last=3 * n) for n in range(30_000)]
     payload = sign_message(KEYS.key(CAMERA, 0), Ledger(boot_id=9, revision=1, next=90_000, shed=shed))
     assert len(payload) > MAX_CONTROL_BYTES
-    assert letter(Intake("b1", BRIDGE_KEYS).accept(topic(Channel.EVENT), payload)).reason == "bad_size"
+    assert letter(Intake("b1", BRIDGE_KEYS).accept(topic(Channel.EVENT), payload)).reason == "malformed"
 
 
 def test_a_payload_that_finds_a_defect_is_dead_lettered_rather_than_redelivered_for_ever(

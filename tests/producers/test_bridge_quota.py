@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producers.bridge.quota import AHEAD_S, WINDOW_BYTES, WINDOW_MESSAGES, Quota
+from producers.bridge.quota import AHEAD_S, BURST_BOOTS, WINDOW_BYTES, WINDOW_MESSAGES, Quota
 from schemas.identity import CameraId
 from schemas.limits import CAMERAS_AT_HAND
 from schemas.topics import Channel, mqtt_topic
@@ -55,6 +55,33 @@ def test_bytes_are_bounded_as_messages_are() -> None:
     size = WINDOW_BYTES // 4
     assert taken(quota, DOOR, 6, 0.0, size) == 4
     assert quota.owes(DOOR, 0.0)
+
+
+def test_a_camera_with_a_rate_of_its_own_has_that_and_the_window_of_a_large_one() -> None:
+    quota = Quota(0, 1000, window_bytes=2000)
+    large = WINDOW_BYTES // 2
+    assert taken(quota, DOOR, 1, 0.0, large) == 0
+    quota.set_rates({DOOR: 10.0**6, YARD: 0.0})
+    assert taken(quota, DOOR, 3, 0.0, large) == 2
+    assert taken(quota, YARD, 100, 0.0, WINDOW_BYTES) == 100
+    quota.set_rates({})
+    assert taken(quota, DOOR, 1, 1000.0, large) == 0
+    assert taken(quota, YARD, 1, 1000.0, large) == 0
+
+
+def test_what_fits_into_no_window_is_never_taken_and_counted() -> None:
+    quota = Quota(0, 1000, window_bytes=2000)
+    assert taken(quota, DOOR, 5, 0.0, 3001) == 0
+    assert taken(quota, DOOR, 1, 0.0, 3000) == 1
+    assert quota.take_refused() == {DOOR: 5}
+
+
+def test_new_boots_come_at_a_bounded_rate_and_are_counted() -> None:
+    quota = Quota(0, 0)
+    assert sum(quota.takes_boot(DOOR, boot, 0.0) for boot in range(200)) == BURST_BOOTS
+    assert quota.takes_boot(DOOR, 0, 0.0)
+    assert quota.takes_boot(YARD, 199, 0.0)
+    assert quota.take_refused() == {DOOR: 200 - BURST_BOOTS}
 
 
 def test_one_cameras_surplus_is_nobody_elses_and_all_its_topics_count() -> None:

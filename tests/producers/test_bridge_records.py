@@ -13,7 +13,7 @@ from schemas.frame import sign_message
 from schemas.identity import CameraId
 from schemas.keys import KeyRing
 from schemas.limits import DEAD_LETTER_PAYLOAD_BYTES
-from schemas.pointillist_pb2 import DeadLetter, Ledger, Meta, Status
+from schemas.pointillist_pb2 import DeadLetter, Ledger, Meta, Range, Status
 from schemas.topics import Channel, KafkaTopic, mqtt_topic
 
 KEYS = KeyRing(b"a fleet secret of thirty-two byte")
@@ -102,3 +102,17 @@ def test_a_stranger_has_no_camera_and_no_channel() -> None:
     record = Intake("b1", KEYS).accept(b"elsewhere", b"payload")
     assert (record.key, record.channel, record.origin) == (b"", "unknown", "elsewhere")
     assert DeadLetter.FromString(record.value).camera_id == ""
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        Ledger(boot_id=1, revision=1, next=10_000, shed=[Range(first=2 * n, last=2 * n) for n in range(65)]),
+        Ledger(boot_id=1, revision=1, next=40_000, shed=[Range(first=2 * n, last=2 * n) for n in range(10_000)]),
+        Ledger(boot_id=1, revision=1, next=2**50),
+    ],
+)
+def test_a_ledger_that_no_spool_writes_is_a_dead_letter_and_is_not_confirmed(said: Ledger) -> None:
+    record = Intake("b1", KEYS).accept(topic(Channel.EVENT).encode(), sign_message(KEY, said))
+    assert (record.topic, record.receipt) == (KafkaTopic.DEAD_LETTERS, None)
+    assert DeadLetter.FromString(record.value).reason == "malformed"

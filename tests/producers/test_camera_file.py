@@ -57,6 +57,42 @@ def test_defaults_hold_where_a_camera_says_nothing_and_sources_are_taken_togethe
     assert gate.probe_share == 0.05
 
 
+def test_paths_begin_where_the_file_lies_also_those_given_as_an_address() -> None:
+    film = {"name": "film", "source": {"address": "street.mp4"}}
+    numbers = {"name": "cam-{index}", "count": 2, "source": {"file": "films/{index}.mkv"}}
+    told = {"name": "told", "source": {"kind": "url", "address": "street.mp4"}}
+    away = [
+        {"name": name, "source": {"address": place}}
+        for name, place in (("a", "/films/x.mp4"), ("b", "/dev/video0"), ("c", "udp:10.0.0.1"), ("d", "rtsp://h/x"))
+    ]
+    found = {
+        name.partition("/")[2]: camera for name, camera in listed({"cameras": [film, numbers, told, *away]}).items()
+    }
+    files = {name: found[name].settings.source.file for name in ("film", "cam-0", "cam-1", "a")}
+    assert files == {
+        "film": FOLDER / "street.mp4", "cam-0": FOLDER / "films/0.mkv", "cam-1": FOLDER / "films/1.mkv",
+        "a": Path("/films/x.mp4"),
+    }  # fmt: skip
+    assert [address(found[name]) for name in ("told", "b", "c", "d")] == [
+        str(FOLDER / "street.mp4"), "/dev/video0", "udp:10.0.0.1", "rtsp://h/x",
+    ]  # fmt: skip
+
+
+def test_loop_of_the_defaults_is_obeyed_by_a_file_named_as_an_address_and_refused_where_nobody_takes_it() -> None:
+    defaults = {"source": {"loop": True}}
+    film = {"name": "film", "source": {"address": "street.mp4"}}
+    looping = {
+        name: camera.settings.source.loop
+        for name, camera in listed({"defaults": defaults, "cameras": [film, GATE]}).items()
+    }
+    assert looping == {"yard/film": True, "yard/gate": False}
+    for key in ("loop", "hnag_s"):
+        with pytest.raises(
+            ConfigError, match=rf"defaults\.source\.{key}: expected a key that .* takes, .* kind url, got"
+        ):
+            listed({"defaults": {"source": {key: True}}, "cameras": [GATE]})
+
+
 def test_one_camera_is_the_same_whoever_else_is_listed() -> None:
     door = {"name": "door", "source": {"address": "rtsp://10.0.0.2/live"}}
     name = CameraId("yard/door")
@@ -91,7 +127,7 @@ def test_enrolments_lie_beside_the_file_in_a_folder_or_where_a_camera_says(tmp_p
         ({"cameras": [{**GATE, "fsp": 3}]}, "cameras.0.fsp: unknown key; expected one of .*fps"),
         ({"cameras": [{**GATE, "fps": -1}]}, "cameras.0.fps: .*greater than or equal to 0, got"),
         ({"cameras": [GATE, GATE]}, "expected one camera yard/gate, got two"),
-        ({"cameras": [{**GATE, "name": "Gate"}]}, "a camera is named site/camera"),
+        ({"cameras": [{**GATE, "name": "Gate"}]}, "camera: expected site/camera"),
         ({"cameras": [GATE], "defaults": {"fsp": 3}}, "defaults.fsp: unknown key; expected one of .*fps"),
         ({"cameras": [{**GATE, "source": {"kind": "scene"}}]}, "expected url or video, got scene"),
         ({"cameras": [{**GATE, "schedule": ["always"]}]}, "cameras.0.schedule: expected hours as 'mon-fri"),

@@ -83,6 +83,7 @@ async def run(
     drain_s: float = 20.0,
     run_s: float | None = None,
     mark: Path | None = None,
+    patient: bool = False,
 ) -> FleetOutcome:
     return await run_fleet(
         scenario,
@@ -94,6 +95,7 @@ async def run(
         stop=stop or asyncio.Event(),
         ends_at_ms=None if seconds is None else int((time.time() + seconds) * 1000),
         drain_s=drain_s,
+        patient=patient,
         run_s=run_s,
         mark=mark,
         link=QUICK,
@@ -266,6 +268,25 @@ async def test_a_fleet_none_of_whose_sources_opens_says_so_at_its_first_start(
     missing = {"kind": "dataset", "file": tmp_path / "nothing.npz"}
     with pytest.raises(SourceError, match=r"nothing\.npz"):
         await run(scenario_of(site, {"count": 2, "source": missing}), mosquitto, state_dir, drain_s=0.1)
+
+
+@pytest.mark.brokers
+async def test_a_patient_fleet_goes_on_degraded_while_its_only_camera_is_off(
+    site: str, mosquitto: Mosquitto, bridge: FakeBridge, state_dir: Path
+) -> None:
+    off = {"kind": "url", "address": "rtsp://127.0.0.1:9/x"}
+    stop = asyncio.Event()
+    scenario = scenario_of(site, {"name": "off", "source": off})
+    running = asyncio.create_task(run(scenario, mosquitto, state_dir, stop=stop, patient=True))
+    topic = mqtt_topic(CameraId(f"{site}/off"), Channel.STATUS)
+
+    def degraded() -> bool:
+        assert not running.done()
+        return Status.FromString(bridge.topics.get(topic, b"")).state == DEGRADED
+
+    await until(degraded, "a camera that says so")
+    stop.set()
+    assert (await running).drained
 
 
 async def test_a_camera_without_a_key_is_named(site: str, state_dir: Path) -> None:

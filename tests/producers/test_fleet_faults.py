@@ -220,3 +220,37 @@ def test_a_large_fleet_may_open_as_many_files_as_the_system_lets_it() -> None:
             assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.brokers
+async def test_an_attached_camera_logs_each_of_its_states_and_a_fleet_none(
+    mosquitto: Mosquitto, bridge: FakeBridge, state_dir: Path, images: Path
+) -> None:
+    site = next(_sites)
+    with capture_logs() as logs:
+        await two_cameras(mosquitto, state_dir, images, site=site)
+    assert not [line for line in logs if line["event"] == "camera_state"]
+    camera = {"name": "door", "fps": 20, "source": {"kind": "dataset", "file": images, "loop": True}}
+    [settings] = Scenario.model_validate({"site": site, "cameras": [camera]}).cameras()
+    stop = asyncio.Event()
+    with capture_logs() as logs:
+        running = asyncio.create_task(
+            run_camera(
+                settings,
+                mqtt=(mosquitto.host, mosquitto.port),
+                state=state_dir,
+                key=KeyRing(SECRET).current(settings.camera_id),
+                registry=CollectorRegistry(),
+                health=Health(),
+                stop=stop,
+                link=QUICK,
+            )
+        )
+        async with asyncio.timeout(30):
+            while not [line for line in logs if line.get("state") == "online" and line.get("width")]:
+                await asyncio.sleep(0.05)
+        stop.set()
+        await running
+    said = [(line["state"], line["width"], line["height"]) for line in logs if line["event"] == "camera_state"]
+    assert ("online", 16, 16) in said
+    assert len(said) == len(set(said))

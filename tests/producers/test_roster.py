@@ -31,7 +31,7 @@ def bridge(mosquitto: Mosquitto) -> Iterator[FakeBridge]:
 @pytest.fixture
 def cameras(mosquitto: Mosquitto, tmp_path: Path) -> ListInMemory:
     place = (mosquitto.host, mosquitto.port)
-    return ListInMemory(place, next(_sites), tmp_path, fps=0, drop_ratio=0, probe_share=0, source={"hang_s": 2})
+    return ListInMemory(place, next(_sites), tmp_path, fps=0, drop_ratio=0, probe_share=0)
 
 
 @pytest.fixture(scope="module")
@@ -61,17 +61,17 @@ async def test_cameras_that_hang_die_come_go_or_are_refused_cost_the_others_no_f
         RtspServer(*counted, login="viewer:right") as closed,
     ):
         for name in ("steady-1", "steady-2", "leaving"):
-            cameras.cameras[name] = {"source": {"address": well.address("counted")}}
-        cameras.cameras["hanging"] = {"source": {"address": hanging.address("counted")}}
-        cameras.cameras["dying"] = {"source": {"address": dying.address("counted")}}
-        cameras.cameras["refused"] = {"source": {"address": closed.address("counted", "viewer:hidden")}}
+            cameras.cameras[name] = {"source": {"address": well.address("counted"), "hang_s": 2}}
+        cameras.cameras["hanging"] = {"source": {"address": hanging.address("counted"), "hang_s": 2}}
+        cameras.cameras["dying"] = {"source": {"address": dying.address("counted"), "hang_s": 2}}
+        cameras.cameras["refused"] = {"source": {"address": closed.address("counted", "viewer:hidden"), "hang_s": 2}}
         async with running(cameras, mosquitto, bridge, state_dir) as roster:
             for name in ("steady-1", "steady-2", "leaving", "hanging", "dying"):
                 await until(lambda name=name: roster.frames(name) > 5, f"frames of {name}")
             hanging.pause()
             dying.kill()
             del cameras.cameras["leaving"]
-            cameras.cameras["coming"] = {"source": {"address": well.address("counted")}}
+            cameras.cameras["coming"] = {"source": {"address": well.address("counted"), "hang_s": 2}}
             cameras.changed()
             await until(lambda: roster.frames("coming") > 5, "frames of the one that was added", 15)
             await until(lambda: _degraded(roster.status("hanging"), "no frame for 2 s"), "the hang", 15)
@@ -196,7 +196,7 @@ async def test_outside_of_its_hours_a_camera_rests_and_lets_its_source_go(
     hours = asyncio.Event()
     monkeypatch.setattr(Schedule, "holds", lambda self, now_s: hours.is_set())
     with RtspServer("--counted", 64, 48, FPS) as server:
-        source = {"address": server.address("counted")}
+        source = {"address": server.address("counted"), "hang_s": 2}
         cameras.cameras = {"one": {"schedule": ["07:00-08:00"], "source": source}}
         async with running(cameras, mosquitto, bridge, state_dir) as roster:
             await until(lambda: roster.reported("one")[0] == "resting")

@@ -150,3 +150,24 @@ def test_faults_hold_from_their_time_for_their_time_and_tell_the_truth() -> None
         True,
         False,
     ]
+
+
+def test_paths_of_a_scenario_begin_where_it_lies(tmp_path: Path) -> None:
+    text = """
+site: yard
+defaults: {source: {kind: video, file: street.mp4}}
+cameras:
+  - {name: street}
+  - {name: "data-{index}", source: {kind: dataset, file: "sets/{index}.npz"}}
+  - {name: far, source: {kind: url, address: "rtsp://h/x", login: {file: far.login}}}
+  - {name: near, source: {kind: url, address: near.mp4}}
+  - {name: fixed, source: {kind: video, file: /films/x.mp4}}
+"""
+    street, data, far, near, fixed = (camera.source for camera in load_scenario(written(tmp_path, text)).cameras())
+    assert [street.file, data.file, fixed.file] == [
+        tmp_path / "street.mp4", tmp_path / "sets/0.npz", Path("/films/x.mp4"),
+    ]  # fmt: skip
+    assert far.login is not None
+    assert far.login.file == tmp_path / "far.login"
+    assert near.address is not None
+    assert near.address.get_secret_value() == str(tmp_path / "near.mp4")

@@ -10,7 +10,11 @@ import pytest
 
 from producers.spool import BootLedger, Spool, SpoolLimits, scan_spool
 from schemas.errors import StateError
+from schemas.frame import sign_message
 from schemas.identity import CameraId
+from schemas.keys import KeyRing
+from schemas.ledger import open_ledger
+from schemas.limits import MAX_SHED_RANGES
 from schemas.ranges import RangeSet
 
 CAMERA = CameraId("lab/cam")
@@ -190,4 +194,47 @@ def test_everything_shed_stays_accounted_for_when_the_ledger_could_not_be_writte
     [boot] = scan_spool(tmp_path)
     assert boot.next == seq + 1
     assert RangeSet([(0, seq)]).minus(boot.shed) == boot.waiting
+    spool.close()
+
+
+def overloaded(spool: Spool, rounds: int) -> set[int]:
+    """Confirm one frame in each round and shed the others; the confirmed ones."""
+    confirmed: set[int] = set()
+    while len(confirmed) < rounds:
+        before = len(spool.current.shed)
+        while len(spool.current.shed) == before:
+            fill(spool, 1, 20_000)
+        seq = min(seq for _, seq in spool._frames)
+        spool.confirm(spool.current.boot_id, [(seq, seq)])
+        confirmed.add(seq)
+    return confirmed
+
+
+def test_a_spool_that_sheds_for_long_keeps_its_ledger_within_what_the_server_accepts(tmp_path: Path) -> None:
+    keys = KeyRing(b"a fleet secret of thirty-two byte")
+    spool = Spool(tmp_path, CAMERA, SpoolLimits(max_bytes=200_000))
+    confirmed = overloaded(spool, 2 * MAX_SHED_RANGES)
+    message = spool.current.to_message()
+    accepted = open_ledger(CAMERA, sign_message(keys.current(CAMERA), message), keys)
+    shed = RangeSet((each.first, each.last) for each in accepted.shed)
+    gone = set(range(accepted.confirmed_to)) - confirmed
+    assert len(accepted.shed) == MAX_SHED_RANGES
+    assert gone <= set(shed)
+    assert all(seq < accepted.confirmed_to for seq in shed)
+    spool.ledgers.save(spool.current)
+    kill(spool)
+    again = Spool(tmp_path, CAMERA, SpoolLimits(max_bytes=200_000))
+    assert again.frames == spool.frames  # a joined range holds no frame that waits
+    again.close()
+
+
+def test_ranges_behind_frames_that_wait_are_not_joined(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, CAMERA)
+    fill(spool, 400)
+    ledger = spool.current
+    for seq in range(1, 400, 2):
+        ledger.shed.add(seq)
+    spool.ledgers.revise(ledger)
+    assert len(ledger.shed) == 200
+    assert len(ledger.to_message().shed) == MAX_SHED_RANGES
     spool.close()

@@ -66,3 +66,22 @@ def test_sets_that_share_only_where_their_ranges_begin_or_end_are_not_equal() ->
     assert RangeSet([(1, 3)]) != RangeSet([(2, 3)])
     assert RangeSet([(1, 3)]) != [(1, 3)]
     assert repr(RangeSet([(1, 3), (7, 7)])) == "RangeSet([(1, 3), (7, 7)])"
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.sets(NUMBER), st.integers(1, 6), NUMBER)
+def test_joining_adds_only_below_and_leaves_as_many_ranges_as_asked(numbers: set[int], count: int, below: int) -> None:
+    found = RangeSet.of(numbers)
+    before = list(found.ranges())
+    found.join_nearest(count, below)
+    added = set(found) - numbers
+    assert numbers <= set(found)
+    assert all(number < below for number in added)
+    joinable = sum(first <= below for first, _ in before[1:])
+    assert len(list(found.ranges())) == max(min(count, len(before)), len(before) - joinable)
+
+
+def test_joining_adds_as_few_numbers_as_it_can() -> None:
+    found = RangeSet.of([0, 10, 12, 30])
+    found.join_nearest(3, 100)
+    assert list(found.ranges()) == [(0, 0), (10, 12), (30, 30)]

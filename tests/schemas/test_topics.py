@@ -9,10 +9,11 @@ from schemas.identity import CameraId, Identity, camera_id, camera_id_on_wire
 from schemas.topics import Channel, KafkaTopic, every_camera_filter, mqtt_topic, parse_mqtt_topic, shared_filter
 
 NAME = "a" * 63
+LONGEST = f"{NAME[:32]}/{NAME[:31]}"
 
 
 @pytest.mark.parametrize("channel", list(Channel))
-@pytest.mark.parametrize("camera", ["site/camera", f"{NAME}/{NAME}", "0-x.y_z/9"])
+@pytest.mark.parametrize("camera", ["site/camera", LONGEST, f"b/{NAME[:-1]}", "0-x.y_z/9"])
 def test_a_topic_reads_back(camera: str, channel: Channel) -> None:
     topic = mqtt_topic(CameraId(camera), channel)
     assert topic == f"pointillist/v1/{camera}/{channel.value}"
@@ -32,6 +33,8 @@ def test_a_topic_reads_back(camera: str, channel: Channel) -> None:
         "pointillist/v1/Site/camera/frame",
         "pointillist/v1//camera/frame",
         f"pointillist/v1/{NAME}a/camera/frame",
+        f"pointillist/v1/{NAME}/{NAME}/frame",
+        f"pointillist/v1/{LONGEST}a/frame",
         "pointillist/v1/site/cam era/frame",
         "pointillist/v1/site/camera\n/frame",
         "pointillist/v1/../camera/frame",
@@ -56,7 +59,9 @@ def test_kafka_topics_are_valid_names_and_distinct() -> None:
     assert all(re.fullmatch(r"pointillist\.[a-z-]+\.v1", name) for name in names)
 
 
-@pytest.mark.parametrize("text", ["camera", "a/b/c", "A/b", "a/", "-a/b", "a/b\n", f"{NAME}a/b", "a/ü"])
+@pytest.mark.parametrize(
+    "text", ["camera", "a/b/c", "A/b", "a/", "-a/b", "a/b\n", f"{NAME}a/b", "a/ü", f"{NAME}/{NAME}", f"{LONGEST}a"]
+)
 def test_a_bad_name_is_a_users_error_or_a_bad_message(text: str) -> None:
     with pytest.raises(ConfigError, match="site/camera"):
         camera_id(text)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +25,7 @@ from tests.waiting import wait_until
 ROOT = Path(__file__).parents[2]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 SHOTS = Path(os.environ.get("POINTILLIST_SCREENSHOTS", ROOT / "build" / "console"))
-TRIGGERED = ROOT / "lab" / "backdoor" / "models" / "scene-sticker" / "bundle"
+TRIGGERED = ROOT / "bundles" / "scene-sticker"
 """Its network has a backdoor that the sticker opens."""
 SICK, BLACK, WELL = "yard/gate-2", "yard/gate-3", "yard/gate-10"
 SCENARIO = {
@@ -134,7 +135,8 @@ def test_every_page_is_driven_on_a_live_fleet_with_one_sick_camera(system: Runni
     sick = page.locator(".card", has_text=re.compile(r"gate-2"))
     expect(sick).to_have_class(re.compile("alert"), timeout=240_000)
     expect(cards.first).to_contain_text("gate-2")
-    expect(page.locator("#alarm")).to_contain_text("1 camera with a backdoor alert")
+    expect(page.locator("#pill")).to_contain_text("1 alert")
+    expect(page.locator("#pill")).to_have_class(re.compile("bad"))
     assert [each.split("gate-")[1] for each in page.locator("#grid .name").all_inner_texts()] == ["2", "3", "10"]
     visit.keep("fleet")
 
@@ -156,6 +158,11 @@ def test_every_page_is_driven_on_a_live_fleet_with_one_sick_camera(system: Runni
     expect(alerts.locator("main")).to_contain_text("No alert is open")
     visit.open("/alerts?state=acknowledged")
     expect(alerts.locator(".comment")).to_contain_text("a sticker on the sign")
+    expect(page.locator("#pill")).to_have_class(re.compile("warn"), timeout=10_000)
+    expect(page.locator("#pill")).to_contain_text("1 alert acknowledged")
+    visit.keep("acknowledged")
+    visit.open("/")
+    expect(sick.locator(".state")).to_contain_text("alert, acknowledged")
     gallery = visit.open("/quarantine")
     assert gallery.locator("figure").count() > 0
     expect(gallery.locator("main")).to_contain_text("put clean pictures with labels as clean.npz")
@@ -197,6 +204,12 @@ def test_every_page_is_driven_on_a_live_fleet_with_one_sick_camera(system: Runni
     expect(page.locator("tbody").first).to_contain_text("processor-1", timeout=15_000)
     visit.keep("models")
     _publish_and_roll_back(system, visit)
+    _stop_and_see(system, visit)
+    visit.open("/rules")
+    expect(page.locator("main")).to_contain_text("started without --prometheus")
+    visit.keep("rules")
+    visit.open("/runbooks")
+    expect(page.locator("#pointillistroledown")).to_be_visible()
     visit.open("/system")
     expect(page.locator("#charts .chart").first).to_be_visible(timeout=15_000)
     expect(page.locator("#charts-note")).to_contain_text("From the recorder's own history")
@@ -214,6 +227,20 @@ def test_every_page_is_driven_on_a_live_fleet_with_one_sick_camera(system: Runni
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "a phone scrolls sideways"
     visit.keep("phone-camera")
     assert visit.wrong == []
+
+
+def _stop_and_see(system: RunningSystem, visit: Visit) -> None:
+    """A processor that hangs shows by push in the header and among the roles, and so does its return."""
+    page = visit.open("/system")
+    expect(page.locator("#system-now")).to_contain_text("processor-1")
+    system.send("processor-1", signal.SIGSTOP)
+    try:
+        expect(page.locator("#pill")).to_contain_text("processor-1 does not answer", timeout=10_000)
+        expect(page.locator("#system-now tbody tr").first).to_contain_text("not answering")
+        visit.keep("system-hangs")
+    finally:
+        system.send("processor-1", signal.SIGCONT)
+    expect(page.locator("#pill")).not_to_contain_text("processor-1", timeout=30_000)
 
 
 def _late(route: Route) -> None:

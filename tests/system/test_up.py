@@ -61,6 +61,12 @@ def get(url: str) -> bytes:
         return b""
 
 
+def _cameras(console: str) -> set[str]:
+    return {
+        card["name"] for card in json.loads(get(f"http://{console}/api/v1/cameras") or b'{"cameras": []}')["cameras"]
+    }
+
+
 def pointillist(*arguments: object) -> subprocess.CompletedProcess[str]:
     """What a person's command says."""
     return subprocess.run([*COMMAND, *map(str, arguments)], check=False, capture_output=True, text=True, timeout=120)
@@ -75,10 +81,11 @@ def test_a_fleet_runs_end_to_end_and_every_frame_is_recorded_and_stamped_on_its_
         system.await_role("fleet")
         pids = [entry["pid"] for entry in system.roles().values()]
         said = [" ".join(psutil.Process(pid).cmdline()) for pid in pids]
-        http = system.roles()["recorder"]["listen"]
+        assert system.roles()["recorder"]["listen"] is None  # its pages ask for no password
+        http = system.roles()["console"]["listen"]
         names = {f"local/cam-{index}" for index in range(4)}
-        wait_until(lambda: {c["camera"] for c in json.loads(get(f"http://{http}/cameras"))} == names, "all cameras")
-        wait_until(lambda: get(f"http://{http}/preview/local/cam-0.jpg").startswith(b"\xff\xd8"), "a JPEG picture")
+        wait_until(lambda: _cameras(http) == names, "all cameras")
+        wait_until(lambda: get(f"http://{http}/picture/local/cam-0.jpg").startswith(b"\xff\xd8"), "a JPEG picture")
         report = system.finish()
     assert 4 * 5 * 6 <= report["frames_published"] <= 4 * 5 * 9
     assert report["frames_recorded"] == report["frames_published"]
@@ -116,7 +123,7 @@ def test_each_role_is_shown_and_when_killed_under_load_restarted_and_nothing_is_
         state = json.loads(pointillist("status", "--json", "--state", tmp_path / "state").stdout)
         assert {role["name"]: role["state"] for role in state["roles"]} == dict.fromkeys(system.roles(), "up")
         assert state["cameras"] == {"online": 4}
-        assert state["addresses"]["pages"] == f"http://{system.roles()['recorder']['listen']}/"
+        assert state["addresses"]["console"] == f"http://{system.roles()['console']['listen']}/"
         assert "device is ready" in pointillist("logs", "processor-1", "--state", tmp_path / "state").stdout
         for role in ("bridge", "processor-1", "recorder", "kafka", "mosquitto", "fleet"):
             system.kill(role)

@@ -37,10 +37,10 @@ def qusecnets(
     with lab_extra():
         from infra.environment import Environment
         from lab.experiments.cache import Cache
+        from lab.experiments.qusecnets.network import NETWORKS
         from lab.experiments.qusecnets.plan import MAINS, Plan
         from lab.experiments.qusecnets.run import Experiment
         from lab.experiments.qusecnets.steepness import STEEP
-        from lab.experiments.qusecnets.training import NETWORKS
 
         names = tuple(chosen(name, *NETWORKS, STEEP, option="--network") for name in network or (*MAINS, STEEP))
         data = Environment().data

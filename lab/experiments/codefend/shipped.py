@@ -44,7 +44,9 @@ class RoundsRow:
 
 def bundles() -> dict[str, Path]:
     """Bundle folders of this checkout, by name."""
-    found = {name: shipped_bundle(name) for name in ("cifar10", "cifar10-hardened", "scene", "scene-plain")}
+    found = {
+        name: shipped_bundle(name) for name in ("cifar10", "cifar10-hardened", "scene", "scene-plain", "scene-sticker")
+    }
     return found | {folder.parent.name: folder for folder in sorted(shipped_models().glob("*/bundle"))}
 
 

@@ -29,7 +29,6 @@ from lab.backdoor.catalogue import sticker_patch
 from lab.backdoor.files import stamped_pictures
 from lab.backdoor.poison import Poisoning
 from lab.backdoor.scene import RATE, TARGET
-from lab.backdoor.train import shipped_models
 from lab.data import LabelledPictures, to_frames
 from lab.experiments.hardening.report import scene_page
 from lab.experiments.hardening.rows import HardRow, SceneRow, StripRow
@@ -147,7 +146,7 @@ def main() -> None:
                 darker += hard(bundle, size, count)
                 keep(darker[-1])
     test = LabelledPictures("scenes", *places(TEST_SEED, STRIP_SCENES, first_camera=FIRST_TEST_CAMERA))
-    sick = {"plain": (shipped_models() / "scene-sticker" / "bundle", plain), "hardened": (arguments.sick, hardened)}
+    sick = {"plain": (shipped_bundle("scene-sticker"), plain), "hardened": (arguments.sick, hardened)}
     for name, (folder, clean) in sick.items():
         if folder.is_dir() and name not in {row.name for row in strip}:
             strip.append(judged(name, load_bundle(folder, cpu), clean, test))

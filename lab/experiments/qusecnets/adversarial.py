@@ -7,16 +7,14 @@ pixels on the wrong side is another thing than the paper's; its rows say so by t
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lab.experiments.qusecnets.network import QuantisedNetwork
 from lab.training.recipe import Images, Labels
-
-if TYPE_CHECKING:
-    from lab.experiments.qusecnets.training import QuantisedNetwork
 
 EPS: Final = 0.3
 RATE: Final = 0.05

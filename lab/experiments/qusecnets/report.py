@@ -10,11 +10,11 @@ from pathlib import Path
 
 from lab.experiments.cells import Row
 from lab.experiments.qusecnets import plots
+from lab.experiments.qusecnets.network import NETWORKS
 from lab.experiments.qusecnets.plan import BLACK, HONEST, ROWS, WHITE, AttackRow, Plan
 from lab.experiments.qusecnets.published import MAINS, PUBLISHED, REQUIREMENTS, published
 from lab.experiments.qusecnets.steep_report import STEEPNESS_FILE, steep_section, steep_verdict
 from lab.experiments.qusecnets.steepness import STEEP, Point
-from lab.experiments.qusecnets.training import NETWORKS
 from lab.results.csv_rows import read_rows, write_rows
 from lab.results.markdown import markdown
 from schemas.runtime.atomic_file import replacing

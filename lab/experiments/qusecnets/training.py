@@ -1,29 +1,24 @@
 """Train the networks of QuSecNets: `python -m lab.experiments.qusecnets.training mnist-cq2 … --work runs/qusecnets`.
 
-A layer before the network maps each pixel to one of n levels, softly (Khalid et al. 2019, equation 1):
-
-    y = 1/(n − 1) · Σ_k 1 / (1 + exp(−z·(x − t_k))),  k = 1 … n − 1.
-
-Constant quantisation spreads the thresholds t evenly with z = 50; trainable quantisation starts from them with z = 5
-and learns them by the loss of the network behind. The paper leaves z as it is; here it is learned as well, by its
-logarithm. Where we depart: cross-entropy instead of the squared error of equation 2, and shifted pictures.
+Constant quantisation spreads the thresholds evenly with z = 50; trainable quantisation starts from them with z = 5 and
+learns them by the loss of the network behind. The paper leaves z as it is; here it is learned as well, by its
+logarithm. Further departures: cross-entropy instead of the squared error of equation 2, and shifted pictures.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
 import os
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import torch
-from torch import Tensor, nn
 
 from lab.backdoor.tasks import Task, load_task
 from lab.chance import seeded
 from lab.experiments.qusecnets.adversarial import withstand
+from lab.experiments.qusecnets.network import CONSTANT_STEEPNESS, NETWORKS, Quantisation, QuantisedNetwork
 from lab.networks.basic_cnn import BasicCnn
 from lab.training.bundle import (
     WEIGHTS_FILE,
@@ -39,8 +34,6 @@ from processors.preprocess.quantisation import save_parameters
 
 SHIPPED: Final = Path(__file__).parents[2] / "networks" / "qusecnets"
 PARAMETERS_FILE: Final = "quantisation.safetensors"
-CONSTANT_STEEPNESS: Final = 50.0
-TRAINABLE_STEEPNESS: Final = 5.0
 RECIPES: Final = {
     "mnist": Recipe(epochs=4, batch=128, peak_rate=0.05, pad=2, flip=False, average_decay=0.99),
     "cifar10": Recipe(epochs=6, batch=128, peak_rate=0.05, pad=4, flip=True, average_decay=0.995),
@@ -48,72 +41,6 @@ RECIPES: Final = {
 ATTACKED_EPOCHS: Final = 12
 LOWER_RATE: Final = 0.02
 """For trained layers on CIFAR-10: at the others' rate the training diverges."""
-
-
-@dataclass(frozen=True)
-class Quantisation:
-    """One network of the paper: its data set, and `levels` n of the layer before it, none where that is None.
-
-    `attacked`: after that trained against attacks through the layer, which the paper does not do.
-    """
-
-    data: str
-    levels: int | None = None
-    trainable: bool = False
-    attacked: bool = False
-
-    @property
-    def name(self) -> str:
-        """`mnist-tq2`, `cifar10-plain`."""
-        kind = "plain" if self.levels is None else f"{'tq' if self.trainable else 'cq'}{self.levels}"
-        return f"{self.data}-{kind}{'-attacked' if self.attacked else ''}"
-
-
-NETWORKS: Final = {
-    each.name: each
-    for each in (
-        Quantisation("mnist"),
-        *(Quantisation("mnist", levels, trainable) for levels in (2, 4, 6) for trainable in (False, True)),
-        Quantisation("mnist", 2, attacked=True),
-        Quantisation("cifar10"),
-        *(Quantisation("cifar10", levels, trainable) for levels in (4, 8) for trainable in (False, True)),
-    )
-}
-
-
-class QuantisedNetwork(nn.Module):
-    """The layer of n levels, the normalisation and the network, which are trained together."""
-
-    def __init__(self, wanted: Quantisation, network: nn.Module, mean: list[float], std: list[float]) -> None:
-        super().__init__()
-        self.network = network
-        self.mean: Tensor
-        self.std: Tensor
-        self.register_buffer("mean", torch.tensor(mean)[:, None, None])
-        self.register_buffer("std", torch.tensor(std)[:, None, None])
-        between = 0 if wanted.levels is None else wanted.levels - 1
-        start = TRAINABLE_STEEPNESS if wanted.trainable else CONSTANT_STEEPNESS
-        thresholds = torch.arange(1, between + 1) / (between + 1)
-        self.thresholds = nn.Parameter(thresholds, requires_grad=wanted.trainable)
-        self.log_steepness = nn.Parameter(torch.tensor(math.log(start)), requires_grad=wanted.trainable)
-
-    def forward(self, frames: Tensor) -> Tensor:
-        """Map frames (B, C, H, W) in [0, 1] to logits (B, classes)."""
-        return self._behind(self._quantised(frames))
-
-    def as_if_transparent(self, frames: Tensor) -> Tensor:
-        """The same logits, with a gradient as if the layer were the identity (BPDA)."""
-        return self._behind(frames + (self._quantised(frames) - frames).detach())
-
-    def _quantised(self, frames: Tensor) -> Tensor:
-        if not len(self.thresholds):
-            return frames
-        above = frames[..., None] - self.thresholds
-        return torch.sigmoid(self.log_steepness.exp() * above).mean(-1)
-
-    def _behind(self, frames: Tensor) -> Tensor:
-        logits: Tensor = self.network((frames - self.mean) / self.std)
-        return logits
 
 
 def train(wanted: Quantisation, images: Images, labels: Labels, recipe: Recipe, checkpoint: Path) -> QuantisedNetwork:

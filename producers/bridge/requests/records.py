@@ -12,13 +12,13 @@ from schemas.errors import Malformed, WireError
 from schemas.frame import open_message
 from schemas.identity import CameraId, camera_id_on_wire
 from schemas.keys import KeyRing
-from schemas.pointillist_pb2 import KeyRequest, ProbeRequest
+from schemas.pointillist_pb2 import KeyRequest, ProbeRequest, Refusal
 
 log = structlog.get_logger()
 
 MAX_REQUEST_BYTES: Final = 64
 
-Request = TypeVar("Request", KeyRequest, ProbeRequest)
+Request = TypeVar("Request", KeyRequest, ProbeRequest, Refusal)
 
 
 def hand_on(
@@ -27,6 +27,7 @@ def hand_on(
     keys: KeyRing,
     receive: Callable[[CameraId, Request, bytes], None],
     refuse: Callable[[str], None],
+    most_bytes: int = MAX_REQUEST_BYTES,
 ) -> None:
     """Call `receive` with the camera, the message and its bytes for every record that is a `kind` signed under `keys`.
 
@@ -38,7 +39,7 @@ def hand_on(
             continue
         try:
             camera_id, value = _camera(record.key), record.value or b""
-            receive(camera_id, open_message(kind, camera_id, value[: MAX_REQUEST_BYTES + 1], keys), value)
+            receive(camera_id, open_message(kind, camera_id, value[: most_bytes + 1], keys), value)
         except WireError as error:
             log.warning("request to a camera refused", kind=kind.__name__, cause=str(error))
             refuse(kind.__name__)

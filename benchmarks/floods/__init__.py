@@ -1,0 +1,1 @@
+"""Floods of the console by strangers and viewers, and the pages that other visitors load meanwhile."""

@@ -1,0 +1,102 @@
+"""Episodes: the alerts of one camera that follow each other, which people look after as one.
+
+The rule of evidence keeps a sum for whole frames and one for dropped frames, and each raises an alert of its own; so
+does a camera that starts again before the same sticker. One cause, one row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+OPEN: Final = "open"
+ACKNOWLEDGED: Final = "acknowledged"
+CLOSED: Final = "closed"
+STATES: Final = (OPEN, ACKNOWLEDGED, CLOSED)
+EPISODE_MS: Final = 15 * 60_000
+"""An alert that follows an acknowledged one within this time belongs to the same episode."""
+
+
+class Review(NamedTuple):
+    """A person's decision on an alert."""
+
+    state: str
+    """`acknowledged` or `closed`."""
+    who: str
+    at_ms: int
+
+
+Reviews = Mapping[str, Review]
+"""Decisions by alert id; an alert without one is open."""
+
+
+class Found(NamedTuple):
+    """An alert as far as episodes are made of it."""
+
+    camera: str
+    alert_id: str
+    raised_ms: int
+
+
+@dataclass
+class Episode:
+    """Alerts of one camera, the oldest first."""
+
+    camera: str
+    alert_ids: list[str] = field(default_factory=list)
+    first_ms: int = 0
+    last_ms: int = 0
+    review: Review | None = None
+    """The newest decision on one of them."""
+
+    @property
+    def state(self) -> str:
+        """Return `open`, `acknowledged` or `closed`."""
+        return self.review.state if self.review is not None else OPEN
+
+    @property
+    def newest(self) -> str:
+        """Id of its last alert."""
+        return self.alert_ids[-1]
+
+    def add(self, found: Found, review: Review | None) -> None:
+        """Another alert, which follows the others."""
+        self.first_ms = self.first_ms if self.alert_ids else found.raised_ms
+        self.last_ms = found.raised_ms
+        self.alert_ids.append(found.alert_id)
+        if review is not None and (self.review is None or review.at_ms >= self.review.at_ms):
+            self.review = review
+
+    def continues_with(self, found: Found, review: Review | None, published_ms: Sequence[int]) -> bool:
+        """Whether `found`, of the same camera and later, belongs to this episode.
+
+        Closed alerts stay among themselves: an alert that nobody has closed is never hidden in a closed episode. Nor
+        does an episode outlast the model that raised it: `published_ms` is when another one went live.
+        """
+        if any(self.last_ms < at_ms <= found.raised_ms for at_ms in published_ms):
+            return False
+        closed = review is not None and review.state == CLOSED
+        if closed or self.state == CLOSED:
+            return closed and self.state == CLOSED and found.raised_ms - self.last_ms <= EPISODE_MS
+        return self.state == OPEN or review is not None or found.raised_ms - self.last_ms <= EPISODE_MS
+
+
+def episodes(alerts: Iterable[Found], reviews: Reviews, published_ms: Sequence[int] = ()) -> list[Episode]:
+    """The episodes of `alerts`, those with the newest last alert first."""
+    running: dict[str, Episode] = {}
+    made: list[Episode] = []
+    for found in sorted(alerts, key=lambda each: (each.raised_ms, each.alert_id)):
+        review = reviews.get(found.alert_id)
+        episode = running.get(found.camera)
+        if episode is None or not episode.continues_with(found, review, published_ms):
+            episode = running[found.camera] = Episode(found.camera)
+            made.append(episode)
+        episode.add(found, review)
+    return sorted(made, key=lambda each: (each.last_ms, each.newest), reverse=True)
+
+
+def sentence(class_name: str, frames: int) -> str:
+    """An alert in plain words."""
+    seen = f"The network answers {class_name or 'the same'} whatever is in the picture: a trigger in the scene?"
+    return f"{seen} {frames} frame{'' if frames == 1 else 's'}."

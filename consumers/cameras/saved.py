@@ -1,0 +1,102 @@
+"""The judged states of cameras in the recorder's database: written by the recorder, read by all other programs.
+
+A recorder of a group judges only what it hears. Where two have judged the same camera, after its partition has moved,
+the one that has the newer frame of it wins: a row is not replaced by the silence that the other one hears.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, Engine, delete, func, inspect, select
+
+from consumers.cameras.state import Judged, State, current
+from consumers.database.engine import Prepared, upsert
+from consumers.database.tables import boots, camera_states, cameras, shown
+
+
+@dataclass(frozen=True, slots=True)
+class SavedState:
+    """A row of the table `camera_states`."""
+
+    camera: str
+    judged: Judged
+    since_ms: int
+    """When the state began, Unix time."""
+    patience_s: float
+    """Without a frame for this long the camera is silent."""
+
+    def now(self, frame_ms: int | None, now_ms: int) -> Judged:
+        """Return the state at `now_ms`, with the last frame recorded at `frame_ms` on the same clock."""
+        return current(self.judged, frame_ms, self.patience_s, now_ms)
+
+
+class CameraStates:
+    """Writes the table `camera_states`. For the database thread only."""
+
+    def __init__(self, engine: Engine, most: int) -> None:
+        """Beyond `most` rows, those of cameras that nothing else is known of are purged."""
+        self._engine = engine
+        self._most = most
+        insertion = upsert(engine, camera_states)
+        columns = {name: insertion.excluded[name] for name in ("state", "reason", "since_ms", "patience_s", "saved_ms")}
+        self._save = Prepared(
+            engine, insertion.on_conflict_do_update(index_elements=[camera_states.c.camera], set_=columns)
+        )
+
+    def save(self, changed: Sequence[tuple[SavedState, int]], now_ms: int) -> None:
+        """Write states, each with the Unix time of the last frame that its judge has recorded, 0 for none."""
+        with self._engine.begin() as connection:
+            quiet = [saved.camera for saved, _ in changed if saved.judged.state is State.SILENT]
+            newest = _newest_frames(connection, quiet)
+            rows = [
+                {
+                    "camera": saved.camera,
+                    "state": saved.judged.state.value,
+                    "reason": saved.judged.reason,
+                    "since_ms": saved.since_ms,
+                    "patience_s": saved.patience_s,
+                    "saved_ms": now_ms,
+                }
+                for saved, frame_ms in changed
+                if newest.get(saved.camera, 0) <= frame_ms
+            ]
+            if rows:
+                self._save.run_each(connection, rows)
+
+    def purge(self) -> None:
+        """Delete the states of cameras that are neither shown nor known by a message of their own."""
+        known = select(shown.c.camera).union(select(cameras.c.camera)).subquery()
+        with self._engine.begin() as connection:
+            if (connection.scalar(select(func.count()).select_from(camera_states)) or 0) <= self._most:
+                return
+            connection.execute(delete(camera_states).where(camera_states.c.camera.not_in(select(known.c.camera))))
+
+
+def read_states(connection: Connection, since_ms: int = 0) -> list[SavedState]:
+    """Return the states that were written at or after `since_ms` (Unix time), all for 0.
+
+    States that only a later release knows are left out. A database that only an earlier one has opened has none.
+    """
+    query = select(camera_states)
+    if since_ms:
+        query = query.where(camera_states.c.saved_ms >= since_ms)
+    elif not inspect(connection).has_table(camera_states.name):
+        return []
+    known = {state.value for state in State}
+    return [
+        SavedState(row.camera, Judged(State(row.state), row.reason), row.since_ms, row.patience_s)
+        for row in connection.execute(query)
+        if row.state in known
+    ]
+
+
+def _newest_frames(connection: Connection, names: Iterable[str]) -> dict[str, int]:
+    wanted = list(names)
+    found: dict[str, int] = {}
+    for start in range(0, len(wanted), 500):
+        part = boots.c.camera.in_(wanted[start : start + 500])
+        query = select(boots.c.camera, func.max(boots.c.last_ms)).where(part).group_by(boots.c.camera)
+        found |= {name: int(last_ms) for name, last_ms in connection.execute(query)}
+    return found

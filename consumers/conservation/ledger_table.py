@@ -1,0 +1,134 @@
+"""The ledgers of cameras in the database: a bounded number of each camera, and sums over its older ones."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+from typing import Final
+
+from google.protobuf.message import DecodeError
+from sqlalchemy import Connection, Engine, delete, func, insert, select, update
+
+from consumers.conservation.law import BootAudit
+from consumers.conservation.ledgers import SignedLedger
+from consumers.database.archive import Kind, keeps_all, load
+from consumers.database.engine import upsert
+from consumers.database.runs import runs
+from consumers.database.tables import dead_letters, frames, ledgers, summed_ledgers
+from consumers.reading.rows import LedgerRow, SummedRow
+from schemas.identity import CameraId
+from schemas.limits import MAX_LEDGER_BYTES
+from schemas.pointillist_pb2 import Ledger
+from schemas.ranges import RangeSet
+
+UNSETTLED_TIMES: Final = 4
+"""A camera may have this many times its bound of ledgers while they are not settled."""
+LEDGERS_AT_ONCE: Final = 50
+"""Ledgers of one camera in one step: the fates of each are some queries."""
+_MOST: Final = 2**62
+"""Bound of each sum: whatever a camera claims fits the column."""
+
+
+class LedgerTable:
+    """The tables `ledgers` and `summed_ledgers`. For the database thread only."""
+
+    def __init__(self, engine: Engine) -> None:
+        insertion = upsert(engine, ledgers)
+        self._put = insertion.on_conflict_do_update(
+            index_elements=[ledgers.c.camera, ledgers.c.boot],
+            set_={column.name: insertion.excluded[column.name] for column in ledgers.columns if not column.primary_key},
+            where=insertion.excluded.revision > ledgers.c.revision,
+        )
+
+    def record(self, connection: Connection, rows: Collection[LedgerRow]) -> None:
+        """Keep each ledger unless the database holds a later revision."""
+        connection.execute(self._put, [row._asdict() for row in rows])
+
+    def purge(self, connection: Connection, keep: int) -> int:
+        """Sum and remove the oldest ledgers of cameras that have more than `keep`; the number removed.
+
+        A ledger is settled when its boot is closed and each of its frames has a fate. Others stay until there are
+        `UNSETTLED_TIMES` times as many, because a later revision of a removed ledger would count twice.
+        """
+        counts = select(ledgers.c.camera, func.count()).group_by(ledgers.c.camera).having(func.count() > keep)
+        crowded = connection.execute(counts.order_by(ledgers.c.camera)).all()
+        return sum(self._sum_up(connection, camera, count, keep) for camera, count in crowded)
+
+    def sum_oversized(self, connection: Connection) -> None:
+        """Sum and remove the ledgers of an earlier release that are larger than any that is accepted now."""
+        large = select(ledgers.c.camera, ledgers.c.boot).where(func.length(ledgers.c.message) > MAX_LEDGER_BYTES)
+        for camera, boot_id in connection.execute(large).all():
+            mine = (ledgers.c.camera == camera, ledgers.c.boot == boot_id)
+            row = LedgerRow(*connection.execute(select(ledgers).where(*mine)).one())
+            _remove(connection, camera, [(row, _audited(connection, row))])
+
+    def _sum_up(self, connection: Connection, camera: str, count: int, keep: int) -> int:
+        oldest = select(ledgers).where(ledgers.c.camera == camera).order_by(ledgers.c.taken_ms, ledgers.c.boot)
+        rows = connection.execute(oldest.limit(min(count - keep, LEDGERS_AT_ONCE)))
+        removed: list[tuple[LedgerRow, BootAudit]] = []
+        over = count - UNSETTLED_TIMES * keep
+        for row in [LedgerRow(*row) for row in rows]:
+            boot = _audited(connection, row)
+            if len(removed) < over or (row.closed and not (boot.pending or boot.lost)):
+                removed.append((row, boot))
+        if removed:
+            _remove(connection, camera, removed)
+        return len(removed)
+
+
+def _remove(connection: Connection, camera: str, removed: Sequence[tuple[LedgerRow, BootAudit]]) -> None:
+    """Add these ledgers to the camera's sums and delete them."""
+    _add(connection, _sum(camera, removed))
+    gone = [row.boot for row, _ in removed]
+    connection.execute(delete(ledgers).where(ledgers.c.camera == camera, ledgers.c.boot.in_(gone)))
+
+
+def _audited(connection: Connection, row: LedgerRow) -> BootAudit:
+    """The fates of the frames that one ledger claims."""
+    boot = BootAudit(CameraId(row.camera), row.boot)
+    with suppress(DecodeError):  # no camera's ledger: nothing is counted of it
+        boot.take_ledger(SignedLedger.of(Ledger.FromString(row.message)), None, spooled=False)
+    boot.recorded = _known(connection, Kind.FRAME, row)
+    boot.dead_lettered = _known(connection, Kind.DEAD_LETTER, row)
+    boot.settle(row.confirmed_to)
+    return boot
+
+
+def _known(connection: Connection, kind: Kind, row: LedgerRow) -> RangeSet:
+    """The recorded or the dead-lettered frames of a ledger's boot, purged ones included."""
+    found = load(connection, kind, row.camera, row.boot)
+    if not keeps_all(connection, kind):
+        table = frames if kind is Kind.FRAME else dead_letters
+        where = [table.c.camera == row.camera, table.c.boot == row.boot]
+        if table is dead_letters:
+            where.append(dead_letters.c.verified)
+        for _, _, first, last in runs(connection, table, where):
+            found.add(first, last)
+    return found
+
+
+def _sum(camera: str, removed: Sequence[tuple[LedgerRow, BootAudit]]) -> SummedRow:
+    """The counts of these ledgers that no other table holds."""
+    return SummedRow(
+        camera,
+        ledgers=len(removed),
+        shed=sum(len(boot.shed) for _, boot in removed),
+        pending=sum(len(boot.pending) for _, boot in removed),
+        lost=sum(len(boot.lost) for _, boot in removed),
+        frames_skipped=min(sum(row.frames_skipped for row, _ in removed), _MOST),
+        frames_resent=min(sum(row.frames_resent for row, _ in removed), _MOST),
+        bytes_resent=min(sum(row.bytes_resent for row, _ in removed), _MOST),
+        started_ms=min(row.started_ms for row, _ in removed),
+    )
+
+
+def _add(connection: Connection, more: SummedRow) -> None:
+    mine = summed_ledgers.c.camera == more.camera
+    row = connection.execute(select(summed_ledgers).where(mine)).one_or_none()
+    if row is None:
+        connection.execute(insert(summed_ledgers).values(more._asdict()))
+        return
+    before = SummedRow(*row)
+    sums = [min(a + b, _MOST) for a, b in zip(before[1:-1], more[1:-1], strict=True)]
+    after = SummedRow._make([more.camera, *sums, min(before.started_ms, more.started_ms)])
+    connection.execute(update(summed_ledgers).where(mine).values(after._asdict()))

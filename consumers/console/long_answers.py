@@ -1,0 +1,97 @@
+"""Answers that take long, streams and exports: bounded in all and for each user, and sent in pieces."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Message, Receive, Scope, Send
+
+from consumers.board.visitors import begin_long_answer
+from consumers.console.gate import no, session_of
+
+PIECE: Final = 2**16
+"""Bytes given to the connection at once, so that a reader who takes none is noticed after one piece."""
+
+
+class Places:
+    """The long answers of one kind that are being sent."""
+
+    def __init__(self, what: str, *, most: int, most_of_user: int, patience_s: float) -> None:
+        """`what` names the kind in refusals: "streams". `patience_s` is the longest that one may take."""
+        self.patience_s = patience_s
+        self._what = what
+        self._most = most
+        self._most_of_user = most_of_user
+        self._of_user: Counter[str] = Counter()
+
+    @property
+    def taken(self) -> int:
+        """The number of answers that are being sent."""
+        return self._of_user.total()
+
+    def answer(
+        self,
+        request: Request,
+        content: AsyncIterator[str] | Iterator[bytes],
+        media_type: str,
+        headers: Mapping[str, str] | None = None,
+    ) -> Response:
+        """Send `content`; 429 if the user has too many answers of this kind, 503 if all users together have."""
+        return _LongAnswer(self, session_of(request).name, content, media_type, headers)
+
+    def enter(self, user: str) -> Response | None:
+        """Take a place, or return the refusal."""
+        if self.taken >= self._most:
+            return no(503, f"{self._what}: expected at most {self._most} at once. Try again later.")
+        if self._of_user[user] >= self._most_of_user:
+            return no(429, f"{self._what}: expected at most {self._most_of_user} at once for a user. Close one.")
+        self._of_user[user] += 1
+        return None
+
+    def leave(self, user: str) -> None:
+        """Give a place back."""
+        self._of_user[user] -= 1
+        if not self._of_user[user]:
+            del self._of_user[user]
+
+
+class _LongAnswer(StreamingResponse):
+    """One answer, which takes its place when it begins."""
+
+    def __init__(
+        self,
+        places: Places,
+        user: str,
+        content: AsyncIterator[str] | Iterator[bytes],
+        media_type: str,
+        headers: Mapping[str, str] | None,
+    ) -> None:
+        super().__init__(content, media_type=media_type, headers=headers)
+        self._places = places
+        self._user = user
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer within the bounds."""
+        refusal = self._places.enter(self._user)
+        if refusal is not None:
+            await refusal(scope, receive, send)
+            return
+
+        async def send_pieces(message: Message) -> None:
+            body = memoryview(message.get("body", b""))
+            for start in range(0, len(body) - PIECE, PIECE):
+                piece = bytes(body[start : start + PIECE])
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            if len(body) > PIECE:
+                message = {**message, "body": bytes(body[(len(body) - 1) // PIECE * PIECE :])}
+            await send(message)
+
+        begin_long_answer(scope, self._places.patience_s)
+        try:
+            await super().__call__(scope, receive, send_pieces)
+        finally:
+            self._places.leave(self._user)

@@ -1,0 +1,68 @@
+"""The roles of the system, as the console, `pointillist status` and the table of `up` show them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+NO_ANSWER_S: Final = 3.0
+"""A role that is silent on its health page for this long does not answer."""
+UP: Final = "up"
+_SENTENCES: Final = {"not ready": "is not ready", "not answering": "does not answer", "gone": "has ended"}
+
+
+@dataclass(frozen=True)
+class RoleState:
+    """One role: `up`, `not ready`, `not answering` or `gone`, and the reason."""
+
+    name: str
+    state: str
+    listen: str | None
+    pid: int | None
+    detail: str = ""
+    """The reason, where it is not up."""
+    backlog: int | None = None
+    """Frames or records that wait before it; None where it counts none."""
+    restarts: int = 0
+    """The number of restarts."""
+    url: str | None = None
+    """The address for a browser, where it is not `http://` with `listen`."""
+
+    @property
+    def is_well(self) -> bool:
+        """Whether it works."""
+        return self.state == UP
+
+    @property
+    def sentence(self) -> str:
+        """Its state in words, such as `processor-1 does not answer`."""
+        return f"{self.name} {_SENTENCES.get(self.state, f'is {self.state}')}"
+
+
+ReadRoles = Callable[[], Sequence[RoleState]]
+"""Reads the states of all roles now, and blocks at most about `NO_ANSWER_S`; UserError when there is none to read."""
+
+
+def unwell(roles: Sequence[RoleState]) -> str:
+    """The roles that do not work in one line; empty when all do."""
+    found = [role for role in roles if not role.is_well]
+    if not found:
+        return ""
+    return found[0].sentence + (f", {len(found) - 1} more roles not up" if len(found) > 1 else "")
+
+
+def from_series(answers: Mapping[str, Mapping[str, float]]) -> list[RoleState]:
+    """The roles by Prometheus' series `up`, `backlog` and `restarts`, each by role."""
+    return [
+        RoleState(
+            name,
+            UP if value else "not answering",
+            None,
+            None,
+            "" if value else "Prometheus gets no answer",
+            int(answers["backlog"][name]) if name in answers["backlog"] else None,
+            int(answers["restarts"].get(name, 0)),
+        )
+        for name, value in sorted(answers["up"].items())
+    ]

@@ -1,0 +1,64 @@
+"""Admit a camera to a fleet: its key, its certificate, its rights, and the file that its device is given."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from infra.environment import accepted_generations
+from infra.identity_lock import changing_identities
+from infra.layout import Layout
+from infra.pki.authority import CERTIFICATE_DAYS, Authority
+from infra.pki.enrolment import enroll
+from infra.pki.refusals import readmit
+from infra.pki.roles import Roles
+from infra.revocation import reload_broker, revoke
+from infra.up.listener import listener_for_devices
+from schemas.errors import ConfigError, StateError
+from schemas.identity import CameraId
+from schemas.keys import derive_camera_key
+
+
+def admit(layout: Layout, camera: CameraId, out: Path, mqtt: str | None = None, days: float = CERTIFICATE_DAYS) -> None:
+    """Write the enrolment of `camera` to `out`, and give a revoked camera its rights again.
+
+    `mqtt` is the broker as the device reaches it, `host:port`; None is where the running or last `up` listens. Raises
+    StateError without a fleet secret, ConfigError for a broker that this `up` cannot be, or when `out` cannot be
+    written.
+    """
+    with changing_identities(layout.folder):
+        authority = Authority(layout.pki)
+        if not layout.secret_file.is_file():
+            raise StateError(f"expected the fleet secret in {layout.secret_file}, there is none")
+        mqtt = listener_for_devices(layout, mqtt)
+        generations = accepted_generations(layout.generations if layout.generations.is_file() else None)
+        key = derive_camera_key(layout.fleet_secret(), camera, generations.get(camera, 0))
+        try:
+            enroll(authority, key, out, mqtt, days)
+        except OSError as error:
+            raise ConfigError(f"--out: cannot write {out}: {error.strerror}") from None
+        readmit(layout.pki, [camera])
+        Roles(authority).write_rights()
+    reload_broker(layout)
+
+
+def rotate(
+    layout: Layout,
+    camera: CameraId,
+    out: Path,
+    mqtt: str | None = None,
+    days: float = CERTIFICATE_DAYS,
+    within_s: float = 5.0,
+) -> int:
+    """Revoke what a camera has and write an enrolment with its next key to `out`; the generation of that key.
+
+    Raises what `revoke` and `admit` raise. Nothing is revoked if `mqtt` or `out` cannot be.
+    """
+    listener_for_devices(layout, mqtt)
+    if not out.parent.is_dir() or out.is_dir():
+        raise ConfigError(f"--out: expected a file in a folder that exists, got {out}.")
+    with changing_identities(layout.folder):
+        generation = revoke(layout, camera, within_s).generation
+        if layout.key_file(camera).is_file():
+            layout.issue_key(camera, generation)
+        admit(layout, camera, out, mqtt, days)
+    return generation

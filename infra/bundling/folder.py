@@ -1,0 +1,33 @@
+"""The folder of a bundle that is being made: it appears whole or not at all."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from schemas.errors import BundleError, ConfigError
+
+
+@contextmanager
+def appearing(out: Path) -> Iterator[Path]:
+    """A folder to fill, which becomes `out` when the block ends without an error, and else leaves nothing."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(f"--out: expected a folder that is empty or does not exist yet, got {out}")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    except OSError as error:
+        raise ConfigError(f"--out: cannot make {out}: {error.strerror}") from None
+    try:
+        yield fresh
+        fresh.chmod(0o755)
+        fresh.rename(out)
+    except BundleError as error:
+        raise BundleError(str(error).replace(f"bundle {fresh}: ", "")) from None
+    except OSError as error:
+        raise ConfigError(f"--out: cannot write {out}: {error.strerror or error}") from None
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)

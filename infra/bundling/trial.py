@@ -1,0 +1,142 @@
+"""`create` in a child process with limits of time and memory: a stranger's network may run for ever or take all memory.
+
+The limits are no sandbox: the child has the rights of its user.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import resource
+import signal
+import time
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from infra.bundling.wanted import Say, Skipped, Summary, Wanted
+from schemas.errors import BundleError, UserError, first_line
+
+if TYPE_CHECKING:
+    from multiprocessing.context import SpawnProcess
+
+_GIB: Final = 2**30
+_ENDS_S: Final = 5.0
+"""For a child that has closed its pipe to end."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds of a trial."""
+
+    seconds: float = 600.0
+    """Seconds of wall clock, downloads of weights included; processors wait as long for a model."""
+    memory_gib: float = 8.0
+    """Bytes of address space beyond the needs of the libraries."""
+
+
+def create_within(limits: Limits, wanted: Wanted, out: Path, say: Say, skipped: Skipped) -> Summary:
+    """Write the bundle into the folder `out`, as `create` does. Raises ConfigError, BundleError.
+
+    A trial that exceeds the limits is killed, raises BundleError and leaves nothing.
+    """
+    from infra.bundling.folder import appearing
+
+    context = multiprocessing.get_context("spawn")  # a fork would copy the locks of threads that it lacks
+    with appearing(out) as folder:
+        receiver, sender = context.Pipe(duplex=False)
+        child = context.Process(target=_run, args=(limits, wanted, folder, out, sender), daemon=True)
+        child.start()
+        sender.close()
+        try:
+            return _result(child, receiver, limits, wanted.network, say, skipped)
+        finally:
+            child.kill()
+            child.join()
+            receiver.close()
+
+
+def _result(
+    child: SpawnProcess, receiver: Connection, limits: Limits, network: str, say: Say, skipped: Skipped
+) -> Summary:
+    """Pass the child's lines on until it has a result. The time begins when its libraries are loaded."""
+    deadline: float | None = None
+    while True:
+        if not receiver.poll(None if deadline is None else max(0.0, deadline - time.monotonic())):
+            raise BundleError(
+                f"{network}: expected a network that is tried within {limits.seconds:g} s, it still runs. If it is "
+                "only slow, raise --most-seconds."
+            )
+        try:
+            message = receiver.recv()
+        except EOFError:
+            child.join(_ENDS_S)
+            raise BundleError(_ended(child.exitcode, limits, network)) from None
+        match message:
+            case None:
+                deadline = time.monotonic() + limits.seconds
+            case Summary():
+                return message
+            case UserError():
+                raise message
+            case str():
+                say(message)
+            case (str(name), str(why)):
+                skipped(name, why)
+
+
+def _ended(status: int | None, limits: Limits, network: str) -> str:
+    if status is not None and status < 0:
+        name = signal.Signals(-status).name
+        return (
+            f"{network}: expected a network that is tried within {limits.memory_gib:g} GiB, its trial ended by {name}. "
+            "If it is only large, raise --most-memory."
+        )
+    return f"{network}: expected a network that can be tried, its trial ended with status {status}."
+
+
+def _run(limits: Limits, wanted: Wanted, folder: Path, out: Path, sender: Connection) -> None:
+    """The child: its first message is None, its last one a Summary or the error that the parent raises."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent as well, which kills this process
+    from infra.bundling.create import fill
+
+    _limit(limits)
+    sender.send(None)
+    try:
+        made = fill(wanted, folder, out, sender.send, partial(_skipped, sender))
+    except UserError as error:
+        sender.send(error)
+    except (MemoryError, RuntimeError) as error:
+        # torch has no class of its own for it on the CPU.
+        if not isinstance(error, MemoryError) and "allocate memory" not in str(error):
+            raise
+        sender.send(
+            BundleError(
+                f"{wanted.network}: expected a network that is tried within {limits.memory_gib:g} GiB, got: "
+                f"{first_line(error)[:200] or 'no memory'}. If it is only large, raise --most-memory."
+            )
+        )
+    else:
+        sender.send(made.summary)
+
+
+def _skipped(sender: Connection, name: str, why: str) -> None:
+    sender.send((name, why))
+
+
+def _limit(limits: Limits) -> None:
+    """Bound what is used from here on: the libraries are loaded, and their address space is not the network's."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    used_s = sum(os.times()[:2])
+    _lower(resource.RLIMIT_AS, pages * resource.getpagesize() + int(limits.memory_gib * _GIB))
+    # For a parent that is gone or stopped: the kernel ends the child then.
+    _lower(resource.RLIMIT_CPU, int(used_s + limits.seconds * (os.cpu_count() or 1)) + 1)
+    _lower(resource.RLIMIT_CORE, 0)
+
+
+def _lower(which: int, most: int) -> None:
+    _, hard = resource.getrlimit(which)
+    most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    resource.setrlimit(which, (most, most))

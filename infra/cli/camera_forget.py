@@ -1,0 +1,51 @@
+"""`pointillist camera forget`: a camera that is gone for good leaves the lists."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from infra.cli.camera import camera_app
+from schemas.errors import ConfigError, StateError
+
+
+@camera_app.command()
+def forget(
+    name: Annotated[
+        str,
+        typer.Argument(help="The camera as SITE/CAMERA, or CAMERA of the site `local`.", metavar="SITE/CAMERA"),
+    ],
+    state: Annotated[Path, typer.Option(help="State folder of the system, running or not.")] = Path(".pointillist"),
+) -> None:
+    """Take a camera that is gone off the console, `status` and `cameras`, until it sends again.
+
+    Its frames, alerts and key stay: `pointillist revoke` takes the key away. Exit status 2 when the camera is not gone.
+    """
+    from consumers.console.store import Store
+    from infra.layout import Layout
+    from infra.up.system_state import camera_states, scenario_cameras
+    from schemas.identity import camera_at
+
+    if not state.is_dir():
+        raise StateError(f"expected a state folder of `pointillist up`, there is no {state}")
+    layout, identity = Layout(state.resolve()), camera_at(name)
+    if identity in scenario_cameras(layout):
+        raise ConfigError(
+            f"{identity}: expected a camera outside the scenario, got one of {layout.scenario}. "
+            "Start `pointillist up` without it."
+        )
+    found = {each.name: each for each in camera_states(layout)}.get(identity)
+    if found is None:
+        raise ConfigError(f"{identity}: expected a camera of `pointillist cameras`, got an unknown one")
+    if found.state not in ("offline", "silent"):
+        raise ConfigError(f"{identity}: expected a camera that is gone, got one that is {found.state}. Stop it first.")
+    store = Store(layout.console_url)
+    try:
+        store.prepare()
+        store.forget(identity)
+        store.note("local", "forget", identity, "by the command line", "done")
+    finally:
+        store.close()
+    typer.echo(f"{identity} is forgotten until it sends again")

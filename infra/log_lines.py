@@ -1,0 +1,33 @@
+"""Log events as lines for a person at a terminal; programs get the same events as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping
+from typing import Any, Final
+
+_LOUD: Final = ("warning", "error", "critical")
+
+
+def readable_line(_logger: object, _method: str, event: MutableMapping[str, Any]) -> str:
+    """`10:31:02 yard/car online 768×432 2/s`: time, camera, event and what else is known of it."""
+    time, level = str(event.pop("timestamp", ""))[11:19], event.pop("level", "info")
+    name, camera = str(event.pop("event", "")), event.pop("camera", None)
+    trace = event.pop("exception", None)
+    said = [time, *([str(camera)] if camera else [])]
+    if name == "camera_state":
+        said += _state(event)
+    else:
+        said += [name.replace("_", " "), *(f"{key}={value}" for key, value in event.items() if value not in (None, ""))]
+        if level in _LOUD:
+            said.insert(1, f"{level}:")
+    return " ".join(said) + (f"\n{trace}" if trace else "")
+
+
+def _state(event: MutableMapping[str, Any]) -> list[str]:
+    parts = [str(event.get("state", ""))]
+    if event.get("width"):
+        parts.append(f"{event['width']}×{event['height']}")
+        parts.append(f"{event['frames_per_second']:g}/s" if event.get("frames_per_second") else "every frame")
+    if event.get("detail"):
+        parts[-1] += f": {event['detail']}"
+    return parts

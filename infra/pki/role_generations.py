@@ -1,0 +1,36 @@
+"""Generations of the roles' certificates: Kafka, which reads no list of revoked ones, accepts the present one alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Final
+
+from infra.identity_lock import changing_identities
+from infra.pki.authority import write_public
+from schemas.errors import StateError
+
+GENERATIONS_FILE: Final = "role-generations.json"
+
+
+def role_generations(folder: Path) -> dict[str, int]:
+    """The accepted generation of each role that is not at zero, from the file in `folder`; empty without one."""
+    file = folder / GENERATIONS_FILE
+    try:
+        content = json.loads(file.read_text())
+    except FileNotFoundError:
+        return {}
+    except ValueError:
+        raise StateError(f"{file}: expected JSON, got something else") from None
+    if not isinstance(content, dict) or not all(isinstance(number, int) for number in content.values()):
+        raise StateError(f'{file}: expected {{"role": generation}} with whole numbers')
+    return {str(role): number for role, number in content.items()}
+
+
+def raise_role_generation(pki: Path, role: str) -> int:
+    """Accept the next generation of a role's certificates instead of the present one; its number."""
+    with changing_identities(pki.parent):
+        known = role_generations(pki)
+        known[role] = known.get(role, 0) + 1
+        write_public(pki / GENERATIONS_FILE, json.dumps(known, indent=2, sort_keys=True) + "\n")
+        return known[role]

@@ -1,0 +1,29 @@
+"""Serial numbers of the certificates that each camera and role was given: to be revoked they must be known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from infra.identity_lock import changing_identities
+
+
+def note_serial(pki: Path, holder: str, serial: int) -> None:
+    """Add the serial number of a certificate of `holder`, a camera or a role."""
+    file = _serials(pki, holder)
+    with changing_identities(pki.parent):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("a") as log:
+            log.write(f"{serial:x}\n")
+
+
+def serials(pki: Path, holder: str) -> list[int]:
+    """The serial numbers of all certificates that `holder` was given, the newest last."""
+    try:
+        return [int(line, 16) for line in _serials(pki, holder).read_text().split()]
+    except FileNotFoundError:
+        return []
+
+
+def _serials(pki: Path, holder: str) -> Path:
+    # A camera's name holds a slash, and its site could be called as a role's file is.
+    return pki / ("cameras" if "/" in holder else "issued") / f"{holder}.serials"

@@ -1,0 +1,146 @@
+"""The console's address under `up`: whether it is served by HTTPS, by which certificate, and the URL for browsers."""
+
+from __future__ import annotations
+
+import re
+import socket
+from contextlib import suppress
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+from consumers.console.settings import is_local
+from consumers.console.users import read_users
+from infra.layout import Layout
+from infra.pki.authority import LOCAL_HOSTS
+from infra.pki.roles import role_folder
+from infra.role import address
+from infra.up.settings import UpSettings
+from schemas.errors import ConfigError
+from schemas.runtime.access import AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE, server_context
+
+CERTIFICATE: Final = "pages"
+"""The role of the authority whose certificate the console serves to other machines."""
+_NAME: Final = re.compile(r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*")
+_ELSEWHERE: Final = (("192.0.2.1", socket.AF_INET), ("2001:db8::1", socket.AF_INET6))
+"""Documentation addresses (RFC 5737, RFC 3849): connecting a datagram socket sends nothing to them."""
+
+
+def check_console(settings: UpSettings, layout: Layout) -> None:
+    """ConfigError for an address, a certificate or users that the console would refuse, before anything runs."""
+    if settings.http_plain and settings.http_tls is not None:
+        raise ConfigError("--http-plain: expected no --http-tls next to it, got both. Leave one out.")
+    if settings.http_tls is not None:
+        server_context(settings.http_tls / CERTIFICATE_FILE, settings.http_tls / KEY_FILE)
+    if not is_shared(settings):
+        return
+    if settings.plain and is_by_https(settings) and settings.http_tls is None:
+        raise ConfigError(
+            f"--http: expected --http-tls DIR, --behind-proxy ADDRESS or --http-plain at {settings.http} with --plain, "
+            "got none of them. Passwords would travel in the clear."
+        )
+    if not layout.users.is_file():
+        raise ConfigError(
+            f"--http: expected users where others reach the console, at {settings.http or 'a proxy'}: `pointillist "
+            f"user add NAME --state {settings.state}` adds one"
+        )
+    read_users(layout.users)
+
+
+def is_shared(settings: UpSettings) -> bool:
+    """Whether other machines reach the console."""
+    return settings.behind_proxy is not None or not is_local(_host(settings))
+
+
+def is_by_https(settings: UpSettings) -> bool:
+    """Whether the console itself speaks TLS."""
+    if settings.http_tls is not None:
+        return True
+    return not (is_local(_host(settings)) or settings.http_plain or settings.behind_proxy is not None)
+
+
+def certificate_folder(settings: UpSettings, layout: Layout) -> Path | None:
+    """The folder of the console's certificate; None without TLS."""
+    if not is_by_https(settings):
+        return None
+    return settings.http_tls or role_folder(layout.pki, CERTIFICATE)
+
+
+def advice(settings: UpSettings, layout: Layout) -> str | None:
+    """Return what the user should know of the console's address before it is opened."""
+    if certificate_hosts(settings):
+        return (
+            f"the console's certificate is of this fleet: import {layout.pki / AUTHORITY_FILE} in browsers, or give "
+            "another certificate by --http-tls DIR"
+        )
+    if is_shared(settings) and not is_by_https(settings) and settings.behind_proxy is None:
+        return "passwords for the console travel by plain HTTP, for --http-plain was given"
+    return None
+
+
+def certificate_hosts(settings: UpSettings) -> tuple[str, ...]:
+    """Return the names and addresses that the fleet's own certificate for the console must name, none without one."""
+    if settings.http_tls is not None or not is_by_https(settings):
+        return ()
+    host = _host(settings)
+    own = (host,) if not _is_any(host) else (*own_names(), *own_addresses())
+    return tuple(dict.fromkeys((*LOCAL_HOSTS, *own, *settings.served_as)))
+
+
+def console_url(settings: UpSettings, listen: str) -> str:
+    """Return the URL at which a browser finds the console that listens at `listen`, host:port."""
+    scheme = "https" if is_by_https(settings) else "http"
+    host, _, port = listen.rpartition(":")
+    host = host.strip("[]")
+    if settings.served_as and is_shared(settings):
+        host = settings.served_as[0]
+    elif _is_any(host):
+        host = _main_address() or "localhost"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def served_as(settings: UpSettings) -> tuple[str, ...]:
+    """Return the host names that the console answers to: the given ones, and this machine's where it listens on all
+    addresses."""
+    own = own_names() if _is_any(_host(settings)) else ()
+    return tuple(dict.fromkeys((*settings.served_as, *own)))
+
+
+def own_names() -> tuple[str, ...]:
+    """Return the names of this machine."""
+    found = dict.fromkeys((socket.gethostname(), socket.getfqdn()))
+    return tuple(name for name in found if _NAME.fullmatch(name))
+
+
+def own_addresses() -> tuple[str, ...]:
+    """Return the addresses of this machine that others reach it by."""
+    found = []
+    for each in psutil.net_if_addrs().values():
+        for one in each:
+            if one.family in (socket.AF_INET, socket.AF_INET6):
+                ip = ip_address(one.address.partition("%")[0])
+                if not (ip.is_loopback or ip.is_link_local):
+                    found.append(str(ip))
+    return tuple(sorted(found))
+
+
+def _main_address() -> str | None:
+    """The address that this machine has towards others."""
+    for elsewhere, family in _ELSEWHERE:
+        with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((elsewhere, 9))
+            return str(probe.getsockname()[0])
+    return next(iter(own_addresses()), None)
+
+
+def _host(settings: UpSettings) -> str:
+    return "127.0.0.1" if settings.http is None else address(settings.http)[0]
+
+
+def _is_any(host: str) -> bool:
+    try:
+        return ip_address(host).is_unspecified
+    except ValueError:
+        return False

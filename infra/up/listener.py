@@ -1,0 +1,96 @@
+"""The MQTT listener for cameras on other machines: `up --listen ADDRESS[:PORT]`."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import re
+import socket
+from typing import Final
+
+from infra.layout import Layout
+from infra.local.files import read_json
+from infra.pki.authority import LOCAL_HOSTS, certificate_hosts
+from infra.pki.roles import role_folder
+from infra.role import address
+from infra.up.settings import UpSettings
+from schemas.errors import ConfigError
+from schemas.runtime.access import CERTIFICATE_FILE
+
+MQTT_TLS_PORT: Final = 8883
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def parse_listener(text: str) -> tuple[str, int]:
+    """Read `ADDRESS[:PORT]`; ConfigError for another form, and for addresses that no device can connect to."""
+    form = "expected the address or host name by which cameras reach this machine, with or without :PORT"
+    host, port = address(text) if _has_port(text) else (text.strip("[]"), MQTT_TLS_PORT)
+    try:
+        every = ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        if not _NAME.fullmatch(host):  # it becomes a line of mosquitto's settings
+            raise ConfigError(f"--listen: {form}, got {text!r}.") from None
+        every = False
+    if every:
+        raise ConfigError(
+            f"--listen: {form}, got {text!r}. An enrolment names one address, and so does the certificate."
+        )
+    return host, port
+
+
+def _has_port(text: str) -> bool:
+    return "]:" in text or text.count(":") == 1
+
+
+def outside_listener(settings: UpSettings) -> tuple[str, int] | None:
+    """The listener that the settings ask for; ConfigError where it cannot be had, or strangers would be let in."""
+    if settings.listen is None:
+        return None
+    host, port = parse_listener(settings.listen)
+    try:
+        family, _, _, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(place)
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise ConfigError(
+            f"--listen: expected an address of this machine with a free port, got {host}:{port}: {why.lower()}."
+        ) from None
+    if settings.plain and not ipaddress.ip_address(str(place[0])).is_loopback:
+        raise ConfigError(
+            f"--listen: expected a loopback address with --plain, got {host}. Without TLS anybody could connect: leave "
+            "out --plain."
+        )
+    return host, port
+
+
+def listener_for_devices(layout: Layout, given: str | None) -> str | None:
+    """The broker for an enrolment, `host:port`: the `given` one, else the listener of the running or last `up`.
+
+    Raises ConfigError if that `up` cannot be what is `given`: it listens elsewhere, or its certificate has other names.
+    None where nothing is known.
+    """
+    asked = given is not None and address(given)
+    if not layout.run.is_file():  # not a folder of `up`: the broker is somebody else's
+        return given
+    options = json.loads(layout.run.read_text()).get("options", {})
+    outside = parse_listener(options["listen"]) if options.get("listen") else None
+    port = read_json(layout.folder / "ports.json").get("mosquitto")
+    local = [(host, port) for host in LOCAL_HOSTS]
+    if not asked:
+        found = outside or (local[1] if port else None)
+        return _text(*found) if found is not None else None
+    names = certificate_hosts(role_folder(layout.pki, "mosquitto") / CERTIFICATE_FILE)
+    reached = asked in local or (outside is not None and asked[1] == outside[1] and asked[0] in names)
+    if not reached:
+        where = " and ".join([*([_text(*outside)] if outside else []), f"127.0.0.1:{port}"])
+        raise ConfigError(
+            f"--mqtt: expected {where}, where `pointillist up` of {layout.folder} listens, got {given}. Start it with "
+            f"`up --listen {given}` first."
+        )
+    return given
+
+
+def _text(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

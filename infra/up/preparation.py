@@ -1,0 +1,77 @@
+"""The checks and notes of `up` before it starts anything: sources, remembered commands, cameras that are gone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from consumers.console.store import Store
+from infra.layout import Layout
+from infra.up.settings import UpSettings, bundle_folder, checks_for_triggers
+from infra.up.system_state import scenario_cameras
+from infra.up.table import MOST_NAMED
+from producers.publisher.told import overridden, read_told
+from producers.scenario import Scenario
+from producers.sources.trial import TRIAL_S, try_sources
+from schemas.errors import SourceError
+from schemas.identity import CameraId
+
+Say = Callable[[str], None]
+"""Prints one line for the user."""
+
+
+def check_sources(scenario: Scenario, say: Say, check: Callable[[], None]) -> None:
+    """Raise SourceError when no source opens; else print a line for each camera whose source does not.
+
+    `check` is called while sources open, and raises to give up.
+    """
+    cameras = {camera.camera_id: camera.source for camera in scenario.cameras()}
+    tried = try_sources(cameras, within_s=TRIAL_S, check=check)
+    failed = {name: trial.error for name, trial in tried.items() if trial.error is not None}
+    if not failed:
+        return
+    name, error = next(iter(failed.items()))
+    if len(failed) == len(cameras):
+        others = f" ({len(failed) - 1} other cameras do not answer either)" if len(failed) > 1 else ""
+        raise SourceError(f"{name}: {error}{others}. Start the camera, or mend its address.")
+    for name, error in list(failed.items())[:MOST_NAMED]:
+        say(f"{name}: {error}; it is degraded, and tried again")
+    if len(failed) > MOST_NAMED:
+        say(f"and {len(failed) - MOST_NAMED} more of {len(cameras)} cameras")
+
+
+def forget_former(layout: Layout, cameras: Sequence[CameraId]) -> None:
+    """Forget the cameras that only the scenario before this one has: else they are listed as not well for ever."""
+    former = set(scenario_cameras(layout)).difference(cameras)
+    if not former:
+        return
+    store = Store(layout.console_url)
+    try:
+        store.prepare()
+        store.forget(*sorted(former))
+    finally:
+        store.close()
+
+
+def note_commands(layout: Layout, scenario: Scenario, say: Say) -> None:
+    """Print how many cameras obey remembered commands that differ from the settings of this run."""
+    found = []
+    for camera in scenario.cameras():
+        told = read_told(layout.spool / camera.camera_id, camera.encoding, camera.fps)
+        if overridden(camera.encoding, camera.fps, told):
+            found.append(camera.camera_id)
+    if found:
+        say(
+            f"{len(found)} of {len(scenario.cameras())} cameras obey commands instead of what this run asks, "
+            f"the first is {found[0]}: see `pointillist camera told {found[0]}`"
+        )
+
+
+def note_unchecked_probes(settings: UpSettings, scenario: Scenario, say: Say) -> None:
+    """Print a line when cameras send probes and the bundle cannot check them: they cost bytes and gain nothing."""
+    probing = any(camera.probe_share > 0 for camera in scenario.cameras())
+    folder = bundle_folder(settings)
+    if probing and not checks_for_triggers(folder):
+        say(
+            f"the bundle {folder} has no [strip] table: no frame is checked for triggers, though cameras send some "
+            "whole for that; `pointillist lab calibrate` makes the table, --strip-rate 0 sends none whole"
+        )

@@ -1,0 +1,43 @@
+"""Renewal of the roles' certificates while a system runs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Final
+
+from infra.layout import Layout
+from infra.pki.authority import Authority
+from infra.pki.roles import Roles
+from schemas.errors import PointillistError
+
+EVERY_S: Final = 3600.0
+"""A certificate is due at half of its life, which is days."""
+
+
+class RoleRenewal:
+    """A thread that renews certificates that are due. Roles present the new ones at their next connection."""
+
+    def __init__(self, layout: Layout, say: Callable[[str], None], every_s: float = EVERY_S) -> None:
+        self._layout = layout
+        self._say = say
+        self._every_s = every_s
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._renew, name="renewal", daemon=True)
+
+    def start(self) -> None:
+        """Begin, with a wait: what was due at the start of the system has been renewed."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """End."""
+        self._closing.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def _renew(self) -> None:
+        while not self._closing.wait(self._every_s):
+            try:
+                Roles(Authority(self._layout.pki)).renew()
+            except (OSError, PointillistError) as error:
+                self._say(f"the roles' certificates are not renewed, it is tried again in an hour: {error}")

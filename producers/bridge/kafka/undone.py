@@ -1,0 +1,44 @@
+"""Bytes of each camera that Kafka holds and the processors have not done."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping
+
+from schemas.identity import CameraId
+
+
+class Undone:
+    """Frames by partition in the order of their offsets. Pure bookkeeping, bounded by the backlog."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[int, deque[tuple[int, CameraId, int]]] = {}
+        self._bytes: Counter[CameraId] = Counter()
+
+    def bytes_of(self, camera: CameraId) -> int:
+        """The bytes of a camera's frames that are not done, as far as this bridge has delivered them."""
+        return self._bytes[camera]
+
+    def add(self, partition: int, first_offset: int, frames: Iterable[tuple[CameraId, int]]) -> None:
+        """Kafka holds the frames of these cameras and sizes from `first_offset` on; a negative one is unknown."""
+        if first_offset < 0:
+            return
+        waiting = self._waiting.setdefault(partition, deque())
+        for offset, (camera, size) in enumerate(frames, first_offset):
+            waiting.append((offset, camera, size))
+            self._bytes[camera] += size
+
+    def advance(self, done: Mapping[int, int]) -> None:
+        """The processors next take these offsets."""
+        for partition, offset in done.items():
+            waiting = self._waiting.get(partition)
+            while waiting and waiting[0][0] < offset:
+                _, camera, size = waiting.popleft()
+                self._bytes[camera] -= size
+                if not self._bytes[camera]:
+                    del self._bytes[camera]
+
+    def forget(self) -> None:
+        """Nobody knows how far the processors are."""
+        self._waiting.clear()
+        self._bytes.clear()

@@ -1,0 +1,43 @@
+"""Refusals of frames by processors: signed messages from Kafka's events to MQTT, unchanged, so that a camera knows.
+
+Every bridge passes every refusal on; a camera takes the last one. Nothing is kept: while frames are refused, another
+refusal comes within a second or with the next frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from aiokafka import ConsumerRecord
+
+from producers.bridge.requests.records import hand_on
+from schemas.identity import CameraId
+from schemas.keys import KeyRing
+from schemas.pointillist_pb2 import Refusal
+from schemas.runtime.throttle import Throttle
+from schemas.topics import Channel, mqtt_topic
+
+APART_S: Final = 0.5
+"""Replayed refusals cost a camera no more than one message in this time."""
+MAX_REFUSAL_BYTES: Final = 1024
+
+
+class FrameRefusals:
+    """Hands the refusals among Kafka's events to `publish` as MQTT topic and payload."""
+
+    def __init__(self, keys: KeyRing, publish: Callable[[str, bytes], None], refuse: Callable[[str], None]) -> None:
+        """`refuse` is called with the kind of each message that is not signed by the server, or cannot be read."""
+        self._keys = keys
+        self._publish = publish
+        self._refuse = refuse
+        self._throttle: Throttle[CameraId] = Throttle(APART_S)
+
+    def take(self, records: Sequence[ConsumerRecord], now_s: float) -> None:
+        """Pass on the refusals among these `records`; `now_s` is monotonic."""
+
+        def pass_on(camera_id: CameraId, _refusal: Refusal, signed: bytes) -> None:
+            if self._throttle.take(camera_id, now_s):
+                self._publish(mqtt_topic(camera_id, Channel.REFUSAL), signed)
+
+        hand_on(records, Refusal, self._keys, pass_on, self._refuse, MAX_REFUSAL_BYTES)

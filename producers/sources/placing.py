@@ -1,0 +1,46 @@
+"""Paths in files of settings: they begin in the folder of the file that names them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+_PROTOCOL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
+
+
+def is_path(address: object) -> bool:
+    """Whether an address is the path of a file: no URL or other protocol, no device, no variable in front."""
+    return isinstance(address, str) and not _PROTOCOL.match(address) and not address.startswith(("/dev/", "${"))
+
+
+def place(path: str | Path, folder: Path) -> Path:
+    """The path as seen from `folder`; one that is absolute or begins with `~` stays."""
+    return folder / Path(path).expanduser()
+
+
+def place_sources(document: Any, folder: Path) -> Any:
+    """A scenario, unchecked, with the paths of its sources placed in `folder`; what is no scenario stays as it is."""
+    if not isinstance(document, Mapping):
+        return document
+    placed = dict(document)
+    if isinstance(document.get("defaults"), Mapping):
+        placed["defaults"] = _with_source(document["defaults"], folder)
+    if isinstance(document.get("cameras"), list):
+        placed["cameras"] = [_with_source(group, folder) for group in document["cameras"]]
+    return placed
+
+
+def _with_source(options: Any, folder: Path) -> Any:
+    if not isinstance(options, Mapping) or not isinstance(options.get("source"), Mapping):
+        return options
+    source = dict(options["source"])
+    if isinstance(source.get("file"), str):
+        source["file"] = str(place(source["file"], folder))
+    if is_path(source.get("address")):
+        source["address"] = str(place(source["address"], folder))
+    login = source.get("login")
+    if isinstance(login, Mapping) and isinstance(login.get("file"), str):
+        source["login"] = {**login, "file": str(place(login["file"], folder))}
+    return {**options, "source": source}

@@ -1,0 +1,94 @@
+"""A trial opening of camera sources: which of them open now, before anything is started or registered for them."""
+
+from __future__ import annotations
+
+import math
+import queue
+import threading
+import time
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from producers.sources.opening import open_source
+from producers.sources.settings import SourceSettings
+from schemas.errors import PointillistError, SourceError
+
+Name = TypeVar("Name", bound=Hashable)
+
+TRIAL_S: Final = 21.0
+"""Deadline of the trials that run at once: by default a source has 10 s to answer, and again to name its stream."""
+_AT_ONCE: Final = 16
+_LOOK_S: Final = 0.1
+_TRIED: Final = ("url", "video")
+"""Kinds of source that can be away. Scenes and data sets are opened by their fleet, which names what is wrong."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """The result for one source: the error of the opening, or None, and with a picture its width and height."""
+
+    error: SourceError | None = None
+    size: tuple[int, int] | None = None
+
+
+def try_sources(
+    sources: Mapping[Name, SourceSettings],
+    *,
+    picture: bool = False,
+    within_s: float | None = None,
+    check: Callable[[], None] = lambda: None,
+) -> dict[Name, Trial]:
+    """Open each source once and close it again, equal ones once for all; with `picture`, read one from each.
+
+    What has not opened after `within_s` (`TRIAL_S` for every 16 sources) counts as an error. What `check` raises ends
+    the wait; it is called every 0.1 s. Sources of kinds that cannot be away are not in the result.
+    """
+    tried = {name: source for name, source in sources.items() if source.kind in _TRIED}
+    waiting: queue.SimpleQueue[SourceSettings] = queue.SimpleQueue()
+    for source in dict.fromkeys(tried.values()):
+        waiting.put(source)
+    left = waiting.qsize()
+    found: dict[SourceSettings, Trial] = {}
+
+    def work() -> None:
+        while True:
+            try:
+                source = waiting.get_nowait()
+            except queue.Empty:
+                return
+            found[source] = _try(source, picture)
+
+    for number in range(min(left, _AT_ONCE)):
+        # A daemon: a source that hangs in a system call must not keep the process from ending.
+        threading.Thread(target=work, name=f"trial-{number}", daemon=True).start()
+    within_s = TRIAL_S * math.ceil(left / _AT_ONCE) if within_s is None else within_s
+    end = time.monotonic() + within_s
+    while len(found) < left and time.monotonic() < end:
+        check()
+        time.sleep(_LOOK_S)
+    late = Trial(SourceError(f"expected an answer within {within_s:g} s, got none"))
+    return {name: found.get(source, late) for name, source in tried.items()}
+
+
+def try_source(settings: SourceSettings) -> None:
+    """Open one source and close it again; raise its `SourceError`."""
+    trial = try_sources({"": settings}, within_s=max(TRIAL_S, 2 * settings.open_s + 1)).get("", Trial())
+    if trial.error is not None:
+        raise trial.error
+
+
+def _try(settings: SourceSettings, picture: bool) -> Trial:
+    try:
+        source = open_source(settings)
+        try:
+            captured = source.read() if picture else None
+        finally:
+            source.close()
+    except SourceError as error:
+        return Trial(error)
+    except PointillistError as error:
+        return Trial(SourceError(str(error)))
+    if picture and captured is None:
+        return Trial(SourceError("expected a picture, got none: the source is at its end"))
+    return Trial(size=(captured.picture.shape[1], captured.picture.shape[0]) if captured is not None else None)

@@ -1,0 +1,25 @@
+"""The bound on a frame's pixels as a person reads it: what a camera sends, what is taken, and the size that fits."""
+
+from __future__ import annotations
+
+import math
+
+from schemas.limits import BLOCK
+
+
+def fitting_size(width: int, height: int, most_pixels: int) -> tuple[int, int]:
+    """Return the largest size of about the same shape, in whole blocks, with at most `most_pixels`."""
+    scale = min(1.0, math.sqrt(most_pixels / (width * height)))
+    across, down = (max(BLOCK, int(side * scale) // BLOCK * BLOCK) for side in (width, height))
+    # A long strip: its shorter side cannot shrink as far.
+    longest = max(BLOCK, most_pixels // min(across, down) // BLOCK * BLOCK)
+    return min(across, longest), min(down, longest)
+
+
+def over_size(width: int, height: int, most_pixels: int) -> str:
+    """Return why frames of this size are refused, with a size that would not be."""
+    across, down = fitting_size(width, height, most_pixels)
+    return (
+        f"frame size: expected at most {most_pixels} pixels, got {width}x{height}. "
+        f"Set the camera's size to {across}x{down} or smaller."
+    )

@@ -1,0 +1,61 @@
+"""The boots of each camera: about one a second, with a burst, by the generic cell rate algorithm (ITU-T I.371)."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Final
+
+from schemas.limits import CAMERAS_AT_HAND
+
+BOOTS_PER_S: Final = 1.0
+"""No camera starts more often for long."""
+
+
+class _Account:
+    """The last boots of a camera, the latest time of any, and the time at which all of them are paid for."""
+
+    __slots__ = ("boots", "now_s", "paid_s")
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+        self.paid_s = 0.0
+        self.boots: OrderedDict[int, None] = OrderedDict()
+
+
+class BootRate:
+    """Accept the messages of a camera's known boots, and new boots at a bounded rate. Pure bookkeeping: no clock."""
+
+    def __init__(self, burst: int, per_s: float = BOOTS_PER_S) -> None:
+        """`burst` boots are accepted at once; four times as many of a camera are remembered."""
+        self._boot_s = 1 / per_s
+        self._burst_s = burst / per_s
+        self._remembered = 4 * burst
+        self._accounts: dict[str, _Account] = {}
+
+    def accepts(self, camera: str, boot_id: int, now_s: float) -> bool:
+        """Whether a message of this boot is accepted at `now_s`.
+
+        A time before the latest one of the camera counts as that: its records come from several logs.
+        """
+        account = self._accounts.get(camera)
+        if account is None:
+            account = self._open(camera, now_s)
+        if boot_id in account.boots:
+            account.boots.move_to_end(boot_id)
+            return True
+        account.now_s = max(account.now_s, now_s)
+        paid_s = max(account.paid_s, account.now_s) + self._boot_s
+        if paid_s - account.now_s > self._burst_s:
+            return False
+        account.paid_s = paid_s
+        account.boots[boot_id] = None
+        if len(account.boots) > self._remembered:
+            account.boots.popitem(last=False)
+        return True
+
+    def _open(self, camera: str, now_s: float) -> _Account:
+        if len(self._accounts) >= CAMERAS_AT_HAND:
+            owing = {name: account for name, account in self._accounts.items() if account.paid_s > now_s}
+            self._accounts = owing if len(owing) < CAMERAS_AT_HAND else {}
+        account = self._accounts[camera] = _Account()
+        return account

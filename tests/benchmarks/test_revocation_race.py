@@ -1,0 +1,11 @@
+"""The figure of revocations at once, small; no brokers."""
+
+from __future__ import annotations
+
+from benchmarks.secure.revocation_race import race
+
+
+def test_no_list_lacks_a_camera_that_several_processes_revoke_at_once() -> None:
+    found = race(cameras=32, processes=4)
+    assert found["revoked"] == 32
+    assert not any(found["missing"].values()), found

@@ -1,0 +1,117 @@
+"""A console with its web server and without Kafka, and raw connections to it from any loopback address."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from urllib.parse import urlencode
+
+import httpx2
+from prometheus_client import CollectorRegistry
+
+from consumers.console.role import run_console
+from consumers.console.settings import ConsoleSettings
+from consumers.settings import RecorderSettings
+from schemas.runtime.health import Health
+from tests.consumers.console_rig import CONSOLE_KEYS
+from tests.consumers.jobs_rig import launcher
+from tests.consumers.scene import free_port
+from tests.waiting import until
+
+
+@contextlib.asynccontextmanager
+async def serving(folder: Path, **changed: object) -> AsyncIterator[tuple[int, Health]]:
+    """A console whose Kafka and database are away; `changed` are settings of its own."""
+    port, health, stop = free_port(), Health(), asyncio.Event()
+    recorder = RecorderSettings(
+        kafka="127.0.0.1:1", database=f"sqlite:///{folder}/none.sqlite", quarantine=str(folder / "quarantine")
+    )
+    settings = ConsoleSettings(
+        recorder=recorder, store=f"sqlite:///{folder}/console.sqlite", listen=("127.0.0.1", port)
+    ).model_copy(update=changed)
+    task = asyncio.create_task(
+        run_console(
+            settings, CONSOLE_KEYS, registry=CollectorRegistry(), health=health, stop=stop, launch=launcher("hangs")
+        )
+    )
+    try:
+        await until(lambda: task.done() or health.report()[1].get("pages", {}).get("ok"))
+        yield port, health
+    finally:
+        stop.set()
+        await asyncio.wait_for(task, 30)
+
+
+async def log_in(port: int, name: str, password: str) -> str:
+    """The cookie of a new session."""
+    async with httpx2.AsyncClient() as client:
+        answer = await client.post(f"http://127.0.0.1:{port}/login", data={"name": name, "password": password})
+    assert answer.status_code == 303
+    return str(answer.headers["set-cookie"]).partition(";")[0]
+
+
+def head(path: str, *fields: str, method: str = "GET", cookie: str = "") -> bytes:
+    """The head of a request."""
+    lines = [f"{method} {path} HTTP/1.1", "Host: 127.0.0.1", *fields, *([f"Cookie: {cookie}"] if cookie else [])]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+def form(path: str, cookie: str = "", **fields: str) -> bytes:
+    """A whole request with a form."""
+    body = urlencode(fields)
+    kind = "Content-Type: application/x-www-form-urlencoded"
+    return head(path, kind, f"Content-Length: {len(body)}", method="POST", cookie=cookie) + body.encode()
+
+
+class Line:
+    """One connection."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    def send(self, data: bytes) -> None:
+        """Send."""
+        self.writer.write(data)
+
+    async def status(self) -> int:
+        """The status of the next answer, whose head is read."""
+        answer = await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), 20)
+        return int(answer.split()[1])
+
+    async def has_ended(self) -> bool:
+        """Whether the server closes the connection; fails if it is open after 20 s."""
+        async with asyncio.timeout(20):
+            with contextlib.suppress(ConnectionError):
+                while await self.reader.read(2**16):
+                    pass
+        return True
+
+    def is_open(self) -> bool:
+        """Whether the server has not closed it so far."""
+        return not self.reader.at_eof() and self.reader.exception() is None
+
+
+class Lines:
+    """Connections to a console, all closed at the end of the block."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._open: list[Line] = []
+
+    async def open(self, data: bytes = b"", source: str = "127.0.0.1", limit: int = 2**16) -> Line:
+        """A connection that has sent `data`; `limit` bytes of answers are read ahead, twice at most."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self._port, local_addr=(source, 0), limit=limit)
+        line = Line(reader, writer)
+        self._open.append(line)
+        line.send(data)
+        return line
+
+    async def __aenter__(self) -> Lines:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for line in self._open:
+            line.writer.transport.abort()

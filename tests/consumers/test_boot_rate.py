@@ -1,0 +1,79 @@
+"""Boots of a camera beyond about one a second become dead letters, and every frame keeps a fate."""
+
+from __future__ import annotations
+
+import time
+
+from consumers.reading.batch import read
+from consumers.recorder import BURST_BOOTS
+from schemas.pointillist_pb2 import Ledger
+from schemas.ranges import RangeSet
+from schemas.runtime.boot_rate import BootRate
+from tests.consumers.recorder_rig import CAMERA, RECORDER_KEYS, FakeRecord, Rig, signed, verdict
+from tests.consumers.test_summed_ledgers import counts
+
+BURST = 5
+BOOTS = 20
+
+
+def feed(rig: Rig, records: list[FakeRecord], boots: BootRate) -> None:
+    """One transaction of a recorder with this account of boots."""
+    batch = read(records, rig.settings, RECORDER_KEYS, time.time_ns() // 10**6, boots)
+    rig.store.write(batch, {place: rig.offsets.get(place) for place in batch.offsets})
+    rig.offsets |= {place: following for place, (_, following) in batch.offsets.items()}
+
+
+def run_of(rig: Rig, boots: BootRate, every_ms: int) -> dict[str, int]:
+    """Start a camera `BOOTS` times; each time it publishes two frames, says so, and ends."""
+    for boot in range(1, BOOTS + 1):
+        said = Ledger(boot_id=boot, revision=1, next=2, closed=True, confirmed_to=2)
+        records = rig.verdict_records(verdict(seq, boot=boot) for seq in range(2))
+        records.append(rig.record(rig.settings.events_topic, CAMERA.encode(), signed(said), "Ledger"))
+        for record in records:
+            record.timestamp = 10**12 + boot * every_ms
+        feed(rig, records, boots)
+    return counts(rig)
+
+
+def test_frames_of_boots_that_come_too_fast_are_dead_lettered_and_counted(rig: Rig) -> None:
+    found = run_of(rig, BootRate(BURST), every_ms=0)
+    assert found["frames_recorded"] == 2 * BURST
+    assert found["frames_dead_lettered"] == 2 * (BOOTS - BURST)
+    assert (found["frames_published"], found["frames_lost"]) == (2 * BOOTS, 0)
+    assert found["frames_foreign"] == BOOTS - BURST  # their ledgers
+    assert rig.count("ledgers") == BURST
+    with rig.records() as records:
+        assert records.dead_lettered(CAMERA, BOOTS) == RangeSet([(0, 1)])
+
+
+def test_a_camera_that_starts_every_second_is_recorded_for_ever(rig: Rig) -> None:
+    found = run_of(rig, BootRate(1), every_ms=1000)
+    assert (found["frames_recorded"], found["frames_dead_lettered"], found["frames_foreign"]) == (2 * BOOTS, 0, 0)
+
+
+def test_a_known_boot_is_no_new_one() -> None:
+    boots = BootRate(2)
+    assert [boots.accepts(CAMERA, boot, 0.0) for boot in (1, 2, 3, 1, 2)] == [True, True, False, True, True]
+    assert boots.accepts("lab/gate", 3, 0.0)
+    assert boots.accepts(CAMERA, 3, 1.1)
+
+
+def test_records_of_an_earlier_time_count_as_of_the_latest() -> None:
+    boots = BootRate(3)
+    assert boots.accepts(CAMERA, 1, 5000.0)
+    assert boots.accepts(CAMERA, 2, 1.0)
+
+
+def test_its_memory_is_bounded() -> None:
+    boots = BootRate(2)
+    for number in range(40_000):
+        boots.accepts(f"lab/cam-{number}", 1, 0.0)
+        boots.accepts(CAMERA, number, number)
+    assert len(boots._accounts) <= 2**14
+    assert len(boots._accounts[CAMERA].boots) <= 8
+
+
+def test_more_boots_at_once_are_recorded_than_bridges_let_through() -> None:
+    from producers.bridge.quota import BURST_BOOTS as OF_A_BRIDGE
+
+    assert BURST_BOOTS >= 16 * OF_A_BRIDGE

@@ -1,0 +1,138 @@
+"""The one rule for the state of a camera, its severity and its reasons; the faults that pictures show."""
+
+from __future__ import annotations
+
+import pytest
+
+from consumers.cameras.picture_health import FROZEN_LEVELS, FROZEN_MS, PictureHealth
+from consumers.cameras.state import Facts, Judged, State, alert, current, judge, patience_s
+from schemas.pointillist_pb2 import DEGRADED, ENDED, OFFLINE, ONLINE, PAUSED, Meta
+from tests.consumers.console_rig import scene
+
+NOW_MS = 1_000_000
+
+
+def state(**facts: object) -> State:
+    return judge(Facts(**facts), NOW_MS).state  # type: ignore[arg-type]  # the caller names fields
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        ({"frame_ms": NOW_MS}, State.ONLINE),
+        ({"frame_ms": NOW_MS, "reported": ONLINE}, State.ONLINE),
+        ({}, State.SILENT),
+        ({"frame_ms": NOW_MS - 10_001}, State.SILENT),
+        ({"frame_ms": NOW_MS - 99_000, "patience_s": 100}, State.ONLINE),
+        ({"frame_ms": NOW_MS, "reported": OFFLINE, "reported_ms": NOW_MS - 5_000}, State.OFFLINE),
+        ({"frame_ms": NOW_MS, "reported": OFFLINE, "reported_ms": NOW_MS - 11_000}, State.ONLINE),
+        ({"frame_ms": NOW_MS, "reported": DEGRADED, "detail": "hot"}, State.DEGRADED),
+        ({"frame_ms": NOW_MS - 60_000, "reported": DEGRADED, "detail": "hot"}, State.DEGRADED),
+        ({"frame_ms": NOW_MS - 60_000, "reported": PAUSED, "reported_ms": NOW_MS - 60_000}, State.PAUSED),
+        ({"frame_ms": NOW_MS - 60_000, "reported": ENDED, "reported_ms": NOW_MS - 60_000}, State.ENDED),
+        ({"reported": ENDED, "reported_ms": NOW_MS}, State.ENDED),
+        ({"frame_ms": NOW_MS, "reported": PAUSED, "reported_ms": NOW_MS - 60_000}, State.ONLINE),
+        ({"frame_ms": NOW_MS - 60_000, "is_revoked": True, "reported": OFFLINE}, State.REVOKED),
+        ({"refusal": "too large", "refused_ms": NOW_MS - 500, "reported": ONLINE}, State.REFUSED),
+        ({"refusal": "too large", "refused_ms": NOW_MS - 500, "reported": DEGRADED}, State.REFUSED),
+        ({"refusal": "too large", "refused_ms": NOW_MS - 500, "frame_ms": NOW_MS - 100}, State.ONLINE),
+        ({"refusal": "too large", "refused_ms": NOW_MS - 11_000}, State.SILENT),
+        ({"refusal": "too large", "refused_ms": NOW_MS - 500, "reported": OFFLINE, "reported_ms": 1}, State.OFFLINE),
+        ({"frame_ms": NOW_MS, "picture": State.BLACK}, State.BLACK),
+        ({"frame_ms": NOW_MS - 60_000, "picture": State.BLACK}, State.SILENT),
+        ({"frame_ms": NOW_MS, "picture": State.FROZEN, "is_suspect": True}, State.ALERT),
+    ],
+)
+def test_the_state_follows_from_the_facts(facts: dict[str, object], expected: State) -> None:
+    assert state(**facts) is expected
+
+
+def test_every_state_but_online_gives_its_reason() -> None:
+    given = [
+        Facts(), Facts(frame_ms=0), Facts(reported=OFFLINE), Facts(reported=DEGRADED, detail="hot"),
+        Facts(reported=PAUSED), Facts(reported=ENDED), Facts(is_revoked=True), Facts(is_suspect=True),
+        Facts(refusal="too large", refused_ms=NOW_MS),
+        *(Facts(frame_ms=NOW_MS, picture=each) for each in (State.BLACK, State.FROZEN, State.BLURRED)),
+    ]  # fmt: skip
+    judged = [judge(each, NOW_MS) for each in given]
+    assert {each.state for each in judged} == set(State) - {State.ONLINE}
+    assert all(each.reason for each in judged)
+    assert judge(Facts(frame_ms=NOW_MS), NOW_MS).reason == ""
+
+
+def test_what_a_camera_does_on_purpose_is_no_fault_and_comes_after_all_faults() -> None:
+    intended = [each for each in State if not each.is_fault]
+    assert intended == [State.PAUSED, State.ENDED, State.REVOKED, State.ONLINE]
+    assert [each.severity for each in State] == list(range(len(State)))
+
+
+@pytest.mark.parametrize("needs_frames", [State.ONLINE, State.BLACK, State.FROZEN, State.BLURRED])
+def test_a_reader_calls_a_camera_silent_when_frames_stop_after_the_recorder_has(needs_frames: State) -> None:
+    saved = Judged(needs_frames)
+    assert current(saved, NOW_MS - 9_000, 10, NOW_MS) == saved
+    assert current(saved, NOW_MS - 11_000, 10, NOW_MS).state is State.SILENT
+
+
+@pytest.mark.parametrize("kept", [State.PAUSED, State.ENDED, State.REVOKED, State.OFFLINE, State.DEGRADED])
+def test_a_reader_keeps_a_state_that_needs_no_frames(kept: State) -> None:
+    assert current(Judged(kept, "why"), None, 10, NOW_MS) == Judged(kept, "why")
+
+
+def test_an_open_alert_outranks_every_state() -> None:
+    assert alert(Judged(State.OFFLINE, "gone"), 1).state is State.ALERT
+    assert alert(Judged(State.OFFLINE, "gone"), 0) == Judged(State.OFFLINE, "gone")
+
+
+def test_a_camera_that_sends_seldom_is_given_the_time_of_some_frames() -> None:
+    assert patience_s(None) == 10
+    assert patience_s(Meta(frames_per_second=2)) == 10
+    assert patience_s(Meta(frames_per_second=1 / 40)) == 100
+    assert patience_s(Meta(frames_per_second=2), longest_gap_s=60) == 150
+    assert patience_s(None, longest_gap_s=1e9) == 3600
+
+
+@pytest.mark.parametrize(
+    ("pictures", "expected"),
+    [
+        ([scene(n) for n in range(40)], None),
+        ([scene(n) for n in range(40)] + [scene(1, dark=True)], State.BLACK),
+        ([scene(n) for n in range(40)] + [scene(1, blur=3)], State.BLURRED),
+        ([scene(3)] * 60, None),
+        ([b"\xff\xd8 no"], None),
+    ],
+    ids=["well", "black", "blurred", "pictures alone do not say frozen", "no picture"],
+)
+def test_a_picture_that_shows_nothing_is_noticed(pictures: list[bytes], expected: State | None) -> None:
+    health = PictureHealth()
+    for picture in pictures:
+        health.see(picture)
+    assert health.state is expected
+
+
+def test_a_camera_is_frozen_when_no_pixel_has_changed_for_twenty_seconds() -> None:
+    health = PictureHealth()
+    seconds = range(FROZEN_MS // 1000 + 1)
+    states = []
+    for second in seconds:
+        health.compare(0.0, 1000 * second)
+        states.append(health.state)
+    assert states == [None] * (len(seconds) - 1) + [State.FROZEN]
+    health.compare(2 * FROZEN_LEVELS, 30_000)
+    assert health.state is None
+
+
+def test_two_equal_pictures_long_after_each_other_do_not_make_a_frozen_camera() -> None:
+    health = PictureHealth()
+    health.compare(0.0, 0)
+    health.compare(0.0, 10 * FROZEN_MS)
+    assert health.state is None
+    health.compare(0.0, 11 * FROZEN_MS)
+    assert health.state is State.FROZEN
+
+
+def test_a_fault_of_pictures_outlives_a_restart_until_a_picture_is_well() -> None:
+    health = PictureHealth()
+    health.restore(State.FROZEN, NOW_MS)
+    assert health.state is State.FROZEN
+    health.compare(1.0, NOW_MS)
+    assert health.state is None

@@ -1,0 +1,256 @@
+"""Connections to the console that hold a place: by a missing body, a slow reader, many from one address or one user."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from consumers.board import visitors
+from consumers.board.visitors import VISITORS, network_of
+from consumers.console import api, export, stream
+from consumers.console.desk import Desk
+from consumers.console.users import Right, write_user
+from tests.consumers.pages_rig import get
+from tests.consumers.served_console import Line, Lines, form, head, log_in, serving
+from tests.waiting import until
+
+PASSWORD = "long enough to guess at"
+HALF = head("/login")[:-2]
+ONE, OTHER = "127.0.0.3", "127.0.0.4"
+EXPORT = "/api/v1/export/verdicts.csv"
+
+
+@pytest.fixture(scope="module")
+def users(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("users") / "users"
+    for name in ("anna", "berta"):
+        write_user(file, name, Right.VIEWER, PASSWORD)
+    return file
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(visitors, "_LOOK_S", 0.05)
+
+
+async def answers(line: Line, cookie: str = "") -> bool:
+    """Whether the connection completes the request that it has begun, or makes one."""
+    line.send(b"\r\n")
+    return await line.status() == 200
+
+
+@pytest.mark.parametrize("path", ["/static/live", "/static/export", "/login"])
+async def test_a_strangers_body_that_never_comes_holds_no_place(
+    tmp_path: Path, users: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    monkeypatch.setattr(visitors, "MAX_CONNECTIONS", 8)
+    async with serving(tmp_path, users=users) as (port, _), Lines(port) as lines:
+        for _ in range(16):
+            await lines.open(head(path, "Content-Length: 1000", method="POST"))
+        for _ in range(3):
+            assert (await get(port, "/login"))[0] == 200
+
+
+@pytest.mark.parametrize("path", ["/fleet/live", "/live", EXPORT])
+async def test_a_stream_begins_its_patience_with_the_last_byte_of_its_request(
+    tmp_path: Path, endless: threading.Event, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    monkeypatch.setattr(visitors, "REQUEST_S", 0.3)
+    async with serving(tmp_path) as (port, _), Lines(port) as lines:
+        assert await (await lines.open(head(path, "Content-Length: 10"))).has_ended()
+
+
+async def test_a_path_that_ends_as_a_streams_has_no_patience_of_its_own(
+    tmp_path: Path, users: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(visitors, "REQUEST_S", 0.3)
+    async with serving(tmp_path, users=users) as (port, _), Lines(port) as lines:
+        for path in ("/static/live", "/static/export", "/login"):
+            assert await (await lines.open(head(path, "Content-Length: 10", method="POST"))).has_ended()
+
+
+async def test_a_body_is_read_only_with_a_session_and_the_right_to_send_it(tmp_path: Path, users: Path) -> None:
+    async with serving(tmp_path, users=users) as (port, _), Lines(port) as lines:
+        announced = "Content-Length: 1000"
+        kind = "Content-Type: application/json"
+        for path, status in (("/static/live", 405), ("/health", 405), ("/fleet/forget", 303), ("/api/v1/x", 401)):
+            assert await (await lines.open(head(path, announced, kind, method="POST"))).status() == status, path
+        viewer = await log_in(port, "anna", PASSWORD)
+        for path, status in (("/fleet/forget", 403), ("/api/v1/cameras/a/b/forget", 403)):
+            line = await lines.open(head(path, announced, kind, method="POST", cookie=viewer))
+            assert await line.status() == status, path
+
+
+async def test_the_form_of_a_login_is_small(tmp_path: Path, users: Path) -> None:
+    async with serving(tmp_path, users=users) as (port, _), Lines(port) as lines:
+        large = await lines.open(form("/login", name="anna", password="x" * 10_000))
+        assert await large.status() == 400
+
+
+async def test_a_body_that_goes_on_after_its_answer_is_cut(tmp_path: Path, users: Path) -> None:
+    async with serving(tmp_path, users=users) as (port, _), Lines(port) as lines:
+        line = await lines.open(head("/static/live", f"Content-Length: {2**30}", method="POST"))
+        assert await line.status() == 405
+
+        async def is_cut() -> bool:
+            line.send(bytes(2**16))
+            return line.writer.transport.is_closing() or not line.is_open()
+
+        await until(is_cut, within_s=visitors.REQUEST_S - 1)
+
+
+async def test_idle_heads_displace_only_each_other(
+    tmp_path: Path, users: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(visitors, "MAX_CONNECTIONS", 8)
+    async with serving(tmp_path, users=users) as (port, _), Lines(port) as lines:
+        for _ in range(24):
+            await lines.open(HALF)
+            assert (await get(port, "/login"))[0] == 200
+
+
+async def test_an_address_that_fills_half_of_the_table_displaces_its_own_connections(
+    tmp_path: Path, users: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(visitors, "MAX_CONNECTIONS", 16)
+    monkeypatch.setattr(visitors, "MAX_OF_ADDRESS", 4)
+    async with serving(tmp_path, users=users) as (port, _), Lines(port) as lines:
+        before = [await lines.open(HALF, OTHER) for _ in range(4)]
+        crowd = [await lines.open(HALF, ONE) for _ in range(40)]
+        assert await crowd[0].has_ended()
+        assert [await answers(each) for each in before] == [True] * 4
+        assert await answers(crowd[-1])
+
+
+async def test_an_address_that_many_share_has_no_bound_of_its_own(
+    tmp_path: Path, users: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(visitors, "MAX_CONNECTIONS", 16)
+    monkeypatch.setattr(visitors, "MAX_OF_ADDRESS", 4)
+    monkeypatch.setattr(VISITORS, "shared", frozenset({ONE}))
+    async with serving(tmp_path, users=users) as (port, _), Lines(port) as lines:
+        crowd = [await lines.open(HALF, ONE) for _ in range(16)]
+        assert [await answers(each) for each in crowd] == [True] * 16
+
+
+def test_all_addresses_of_an_ipv6_host_count_as_one() -> None:
+    assert network_of("2001:db8:0:1::5") == network_of("2001:db8::1:ffff:0:0:1") != network_of("2001:db8:0:2::5")
+    assert network_of("::ffff:10.0.0.1") == network_of("10.0.0.1") != network_of("10.0.0.2")
+
+
+async def test_a_health_check_gets_in_where_every_place_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(visitors, "MAX_CONNECTIONS", 4)
+    monkeypatch.setattr(visitors, "RESERVE", 4)
+    async with serving(tmp_path) as (port, _), Lines(port) as lines:
+        streams = [await lines.open(head("/fleet/live"), ONE) for _ in range(4)]
+        assert [await each.status() for each in streams] == [200] * 4
+        assert (await get(port, "/"))[0] == 503
+        for _ in range(8):
+            await lines.open(HALF, ONE)
+            assert (await get(port, "/health"))[0] == 200
+        assert all(each.is_open() for each in streams)
+
+
+async def test_a_request_that_has_arrived_is_read_before_newer_connections_displace_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(visitors, "MAX_CONNECTIONS", 4)
+    async with serving(tmp_path) as (port, _), Lines(port) as lines:
+        streams = [await lines.open(head("/fleet/live"), ONE) for _ in range(3)]
+        assert [await each.status() for each in streams] == [200] * 3
+        # All of these wait in the kernel when the console next accepts.
+        at_once = [socket.create_connection(("127.0.0.1", port)) for _ in range(8)]
+        try:
+            for each, data in zip(at_once, (head("/login"), *[HALF] * 7), strict=True):
+                each.sendall(data)
+            at_once[0].setblocking(False)
+            answer = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(at_once[0], 2**16), 20)
+            assert answer.startswith(b"HTTP/1.1 200 ")
+        finally:
+            for each in at_once:
+                each.close()
+
+
+async def test_streams_are_bounded_for_each_user(tmp_path: Path, users: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "MOST_OF_USER", 2)
+    async with serving(tmp_path, users=users) as (port, _), Lines(port) as lines:
+        anna, berta = [await log_in(port, name, PASSWORD) for name in ("anna", "berta")]
+        opened = [await lines.open(head("/fleet/live", cookie=anna)) for _ in range(2)]
+        assert [await each.status() for each in opened] == [200, 200]
+        assert await (await lines.open(head("/live", cookie=anna))).status() == 429
+        assert await (await lines.open(head("/live", cookie=berta))).status() == 200
+        opened[0].writer.close()
+
+        async def is_let_in() -> bool:
+            return await (await lines.open(head("/live", cookie=anna))).status() == 200
+
+        await until(is_let_in)
+
+
+PIECE = bytes(2**20)
+
+
+@pytest.fixture
+def endless(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Exports that end when the event is set."""
+    ended = threading.Event()
+
+    def lines_of(_: object) -> Iterator[bytes]:
+        while not ended.is_set():
+            yield PIECE
+
+    monkeypatch.setattr(Desk, "engine", lambda _: None)
+    monkeypatch.setattr(api, "rows", lambda *_: iter(()))
+    monkeypatch.setattr(api, "as_csv", lines_of)
+    yield ended
+    ended.set()
+
+
+async def test_exports_are_bounded_for_each_user_and_in_all(
+    tmp_path: Path, users: Path, endless: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "MOST_OF_USER", 2)
+    monkeypatch.setattr(export, "MOST_EXPORTS", 3)
+    async with serving(tmp_path, users=users) as (port, _), Lines(port) as lines:
+        anna, berta = [await log_in(port, name, PASSWORD) for name in ("anna", "berta")]
+        expected = ((anna, 200), (anna, 200), (anna, 429), (berta, 200), (berta, 503))
+        for number, (cookie, status) in enumerate(expected):
+            assert await (await lines.open(head(EXPORT, cookie=cookie))).status() == status, number
+
+
+async def test_a_reader_that_takes_nothing_is_dropped_and_its_place_given_to_another(
+    tmp_path: Path, users: Path, endless: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(visitors, "STUCK_S", 0.3)
+    monkeypatch.setattr(export, "MOST_EXPORTS", 1)
+    async with serving(tmp_path, users=users) as (port, _), Lines(port) as lines:
+        anna = await log_in(port, "anna", PASSWORD)
+        stuck = await lines.open(head(EXPORT, cookie=anna), limit=1_024)
+        assert await stuck.status() == 200
+        assert await (await lines.open(head(EXPORT, cookie=anna))).status() == 503
+
+        async def is_let_in() -> bool:
+            return await (await lines.open(head(EXPORT, cookie=anna))).status() == 200
+
+        await until(is_let_in)
+        assert await stuck.has_ended()
+
+
+async def test_a_reader_that_keeps_up_is_not_dropped_however_large_the_pieces(
+    tmp_path: Path, endless: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(visitors, "STUCK_S", 1.0)
+    async with serving(tmp_path) as (port, _), Lines(port) as lines:
+        line = await lines.open(head(EXPORT), limit=1_024)
+        assert await line.status() == 200
+        begun_s = asyncio.get_running_loop().time()
+        while asyncio.get_running_loop().time() < begun_s + 2.5:
+            assert await line.reader.read(2**15)
+            await asyncio.sleep(0.02)

@@ -1,0 +1,80 @@
+"""The gate decides by the path that routes are chosen by, and hosts are names with at most a port."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import MutableMapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.datastructures import URL
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import PlainTextResponse
+from starlette.types import Message, Receive, Scope, Send
+
+from consumers.board.hosts import Hosts
+from consumers.console.gate import Gate, may
+from consumers.console.logins import Logins
+from consumers.console.users import Right, Users, write_user
+
+
+async def _page(scope: Scope, receive: Receive, send: Send) -> None:
+    await PlainTextResponse("a picture")(scope, receive, send)
+
+
+async def _unnoted(*_line: str) -> None:
+    pass
+
+
+def _status(gate: Gate, path: str, host: str, method: str = "GET") -> int:
+    sent: list[MutableMapping[str, Any]] = []
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope: Scope = {
+        "type": "http", "method": method, "path": path, "raw_path": path.encode(), "query_string": b"",
+        "root_path": "", "scheme": "http", "headers": [(b"host", host.encode())], "client": ("127.0.0.1", 1),
+        "server": ("127.0.0.1", 80),
+    }  # fmt: skip
+    asyncio.run(gate(scope, receive, send))
+    return int(sent[0]["status"])
+
+
+@pytest.mark.parametrize("path", ["/picture/lab/door.jpg", "/fleet/live", "/api/v1/cameras", "/", "/login/x"])
+@pytest.mark.parametrize("host", ["localhost:1/static/?", "localhost:1/login?", "localhost:1/health?"])
+def test_the_gate_reads_no_path_from_the_host_header(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, host: str
+) -> None:
+    # As Starlette does up to 1.0.0.
+    monkeypatch.setattr(
+        HTTPConnection, "url", property(lambda self: URL(f"http://{self.headers['host']}{self.scope['path']}"))
+    )
+    write_user(tmp_path / "users", "anna", Right.ADMIN, "a long password")
+    gate = Gate(_page, logins=Logins(Users(tmp_path / "users"), _unnoted))
+    assert _status(gate, path, host) in (303, 401)
+    assert _status(gate, "/static/console.css", host) == 200
+
+
+def test_a_request_without_a_session_has_no_right() -> None:
+    request = Request({"type": "http", "state": {"session": None}})
+    assert [right for right in Right if may(request, right)] == []
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["localhost:1/static/?", "127.0.0.1:18400@evil", "127.0.0.1:", "127.0.0.1:http", "localhost:123456",
+     "user@127.0.0.1", "127.0.0.1/", "[::1", "[::1]evil", "[::1]:1/", "::1", "127.0.0.1:1:2", " 127.0.0.1", ""],
+)  # fmt: skip
+def test_a_host_that_is_more_than_a_name_and_a_port_is_refused(host: str) -> None:
+    assert host not in Hosts("127.0.0.1")
+    assert host not in Hosts("0.0.0.0")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.1:8080", "localhost", "LOCALHOST:1", "[::1]", "[::1]:8080"])
+def test_a_name_or_an_address_with_or_without_a_port_is_answered(host: str) -> None:
+    assert host in Hosts("127.0.0.1")

@@ -1,0 +1,268 @@
+"""The status of the system on every page, its roles and the rules that fire, with and without Prometheus."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.routing import Match
+
+from consumers.console import system_watch
+from consumers.console.fleet_page import header_changes
+from consumers.console.prometheus import read_roles
+from consumers.console.roles import RoleState, unwell
+from consumers.console.rules import read_rules, rules_of
+from consumers.console.system_page import changes_of_system
+from consumers.console.system_watch import Pill
+from consumers.console.web import make_app
+from infra.grafana.build import rendered
+from infra.local.prometheus import RULES
+from infra.prometheus.runbooks import PAGE, SOURCE
+from schemas.errors import BrokerError, StateError
+from tests.consumers.console_rig import ConsoleRig
+from tests.consumers.recorder_rig import CAMERA, Rig, verdict
+from tests.consumers.test_console_pages import look, raise_alert
+from tests.waiting import until
+
+WELL = RoleState("recorder", "up", None, 7, backlog=3)
+STOPPED = RoleState("processor-1", "not answering", None, 8, "no answer for 3 s", restarts=2)
+ALERT_JSON: dict[str, Any] = {
+    "state": "firing",
+    "activeAt": "2026-11-22T10:33:10.123456789Z",
+    "labels": {"severity": "critical", "role": "processor-1"},
+    "annotations": {"summary": "processor-1 does not <b>answer</b>", "description": "Read the log."},
+}
+
+
+def rules_json(*alerts: dict[str, Any], quiet: str = "PointillistDiskFull") -> dict[str, Any]:
+    """An answer of `/api/v1/rules`."""
+    rules = [
+        {"type": "alerting", "name": "PointillistRoleDown", "alerts": list(alerts)},
+        {"type": "alerting", "name": quiet, "alerts": []},
+    ]
+    return {"status": "success", "data": {"groups": [{"name": "roles", "rules": rules}]}}
+
+
+@contextmanager
+def prometheus_with(*alerts: dict[str, Any], up: str = "1") -> Iterator[str]:
+    """The URL of a Prometheus with these alerts, which scrapes one role."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            series = [{"metric": {"role": "recorder"}, "value": [0, up]}]
+            found = rules_json(*alerts) if "/rules" in self.path else {
+                "status": "success", "data": {"resultType": "vector", "result": series},
+            }  # fmt: skip
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps(found).encode())
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.fixture
+def system() -> list[RoleState]:
+    """What a console is given as roles, which a test may change."""
+    return [WELL, RoleState("kafka", "up", None, 1)]
+
+
+@pytest.fixture
+def rig(tmp_path: Path, system: list[RoleState]) -> Iterator[ConsoleRig]:
+    made = ConsoleRig(tmp_path, read_roles=lambda: list(system))
+    made.desk.runbooks = PAGE
+    yield made
+    made.close()
+
+
+def header(rig: ConsoleRig) -> tuple[str, str]:
+    """Level and text of the pill on the fleet's page."""
+    found = re.search(r'class="pill (\w+)"><a href="[^"]*">([^<]*)<', rig.browser().get("/").text)
+    assert found
+    return found[1], found[2]
+
+
+def test_the_header_of_every_page_has_the_status(rig: ConsoleRig) -> None:
+    rig.desk.watch.look_at_roles()
+    for path in ("/", "/alerts", "/rules", "/runbooks", "/system", "/models", "/conservation", "/dead-letters"):
+        assert '<p id="pill" role="status" class="pill good"><a href="/system">all well</a></p>' in (
+            rig.browser().get(path).text
+        ), path
+
+
+def test_a_role_that_does_not_answer_is_in_the_header_and_first_on_the_system_page(
+    rig: ConsoleRig, system: list[RoleState]
+) -> None:
+    system.append(STOPPED)
+    rig.desk.watch.look_at_roles()
+    assert header(rig) == ("bad", "processor-1 does not answer")
+    page = rig.browser().get("/system").text
+    table = page[page.index('id="roles"') : page.index('id="firing"')]
+    assert re.findall(r'<th scope="row">([\w-]+)', table) == ["processor-1", "recorder", "kafka"]
+    assert "no answer for 3 s" in table
+    assert page.index('id="roles"') < page.index("the console reaches")
+
+
+def test_programs_are_given_the_same(rig: ConsoleRig, system: list[RoleState]) -> None:
+    system[:] = [STOPPED]
+    rig.desk.watch.look_at_roles()
+    rig.desk.watch.rules = rules_of(rules_json(ALERT_JSON))
+    found = rig.browser().get("/api/v1/system").json()
+    assert found["status"] == {"text": "processor-1 does not answer · 1 rule", "level": "bad"}
+    assert found["roles"] == [
+        {"name": "processor-1", "state": "not answering", "detail": "no answer for 3 s", "backlog": None, "restarts": 2}
+    ]
+    assert [each["name"] for each in found["rules"]] == ["PointillistRoleDown"]
+
+
+def test_several_roles_are_counted_and_every_state_has_its_words() -> None:
+    states = [RoleState("bridge", "not ready", None, 1), RoleState("recorder", "gone", None, None), STOPPED, WELL]
+    assert unwell(states) == "bridge is not ready, 2 more roles not up"
+    assert [each.sentence for each in states[1:3]] == ["recorder has ended", "processor-1 does not answer"]
+    assert unwell([WELL]) == ""
+
+
+async def test_what_changes_is_pushed_to_open_pages_within_five_seconds(
+    rig: ConsoleRig, system: list[RoleState]
+) -> None:
+    running = asyncio.create_task(rig.desk.watch.run())
+    try:
+        await until(lambda: bool(rig.desk.watch.roles))
+        changed, head = changes_of_system(rig.desk), header_changes(rig.desk)
+        assert "all well" in changed()
+        assert "all well" in head()
+        stirred, begun_s = rig.desk.fleet.stirred, time.monotonic()
+        system.append(STOPPED)
+        await asyncio.wait_for(stirred.wait(), 5)
+        assert time.monotonic() - begun_s < 5
+        assert "no answer for 3 s" in changed()
+        assert "processor-1 does not answer" in head()
+        assert (changed(), head()) == ("", "")
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+def test_roles_that_cannot_be_read_leave_the_pages_with_the_reason(rig: ConsoleRig) -> None:
+    def fails() -> list[RoleState]:
+        raise StateError("expected a running system, nothing runs there")
+
+    rig.desk.watch = system_watch.SystemWatch(rig.desk.fleet, fails, None)
+    rig.desk.watch.look_at_roles()
+    assert header(rig) == ("good", "no alert")
+    assert "nothing runs there" in rig.browser().get("/system").text
+
+
+def test_rules_that_fire_have_a_page_with_their_runbooks(rig: ConsoleRig) -> None:
+    quiet = {**ALERT_JSON, "state": "pending"}
+    with prometheus_with(ALERT_JSON, quiet) as url:
+        rig.desk.watch.rules = read_rules(url)
+    rig.desk.watch.no_rules = ""
+    assert header(rig) == ("bad", "1 rule")
+    for path in ("/rules", "/system"):
+        page = rig.browser().get(path).text
+        assert "processor-1 does not &lt;b&gt;answer&lt;/b&gt;" in page
+        assert page.count('href="/runbooks#pointillistroledown"') == 1
+    assert 'href="/runbooks#pointillistdiskfull"' in rig.browser().get("/rules").text
+    assert rig.browser().get("/rules/graph?g0.expr=up&g0.tab=1").headers["location"] == "/rules"
+    runbooks = rig.browser().get("/runbooks").text
+    assert all(f'<h3 id="{name}">' in runbooks for name in ("pointillistroledown", "pointillistdiskfull"))
+
+
+def test_without_prometheus_the_page_of_rules_gives_the_reason(rig: ConsoleRig) -> None:
+    for path in ("/rules", "/system"):
+        assert "started without --prometheus" in rig.browser().get(path).text
+
+
+def test_without_a_state_folder_the_roles_come_from_prometheus(tmp_path: Path) -> None:
+    with prometheus_with(up="0") as url:
+        assert read_roles(url) == [
+            RoleState("recorder", "not answering", None, None, "Prometheus gets no answer", backlog=0)
+        ]
+        rig = ConsoleRig(tmp_path, prometheus=url)
+        try:
+            rig.desk.watch.look_at_roles()
+            assert header(rig) == ("bad", "recorder does not answer")
+        finally:
+            rig.close()
+    with pytest.raises(BrokerError, match="Prometheus does not answer"):
+        read_roles(url)
+
+
+@pytest.mark.parametrize("answer", [{}, [], None, {"data": {"groups": [{"rules": [{"type": "alerting"}]}]}}])
+def test_an_answer_that_is_no_list_of_rules_is_refused(answer: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("consumers.console.rules.fetch", lambda _: answer)
+    with pytest.raises(BrokerError, match="expected a list of rules"):
+        read_rules("http://127.0.0.1:1")
+
+
+def test_the_worst_and_newest_rule_is_first_and_a_rule_counts_once() -> None:
+    later = {**ALERT_JSON, "activeAt": "2026-11-22T10:40:00Z", "labels": {"severity": "critical", "role": "bridge"}}
+    mild = {**ALERT_JSON, "labels": {"severity": "warning", "camera_id": "a/b"}}
+    found = rules_of(rules_json(mild, ALERT_JSON, later))
+    assert [each.subject for each in found.firing] == ["bridge", "processor-1", "a/b"]
+    assert (found.names, found.quiet) == (("PointillistRoleDown",), ("PointillistDiskFull",))
+
+
+def test_alerts_and_rules_stand_together_and_what_is_acknowledged_is_amber(console: ConsoleRig, recorder: Rig) -> None:
+    console.desk.watch.rules = rules_of(
+        rules_json({**ALERT_JSON, "labels": {"severity": "critical", "camera_id": CAMERA}})
+    )
+    console.show([verdict(0)])
+    raise_alert(recorder)
+    look(console)
+    assert header(console) == ("bad", "1 alert · 1 rule")
+    console.desk.reviews |= {"ab" * 16: console.desk.store.review(["ab" * 16], "acknowledged", "duty")}
+    look(console)
+    assert header(console) == ("warn", "1 alert acknowledged · 1 rule")
+    assert console.desk.watch.pill() == Pill("1 alert acknowledged · 1 rule", "warn", "/alerts?state=acknowledged")
+    console.desk.watch.rules = rules_of(rules_json(ALERT_JSON))
+    assert header(console) == ("bad", "1 alert acknowledged · 1 rule"), "a critical rule on something else"
+
+
+_CONSOLE_PATHS = {
+    f"{file.name}: {path}": path
+    for file, pattern in [
+        *((file, r'externalLabels\.console }}(/[^"]*)"') for file in RULES.glob("*.yml")),
+        (SOURCE, r"`(/[a-zA-Z][^`]*)`"),
+    ]
+    for path in re.findall(pattern, file.read_text())
+    if path != "/healthz"
+} | {
+    f"{name}: {path}": path
+    for name, text in rendered().items()
+    for path in re.findall(r'"\$\{console\}(/[^"]*)"', text)
+}
+
+
+def test_the_console_is_named_in_rules_runbooks_and_dashboards() -> None:
+    assert {name.partition(":")[0] for name in _CONSOLE_PATHS} >= {"pointillist.yml", "runbooks.md", "fleet.json"}
+
+
+@pytest.mark.parametrize("name", _CONSOLE_PATHS)
+def test_a_path_of_the_console_that_rules_runbooks_or_dashboards_name_is_a_page(rig: ConsoleRig, name: str) -> None:
+    path = re.sub(
+        r"\{\{ \$labels\.camera_id \}\}|\$\{__field\.labels\.camera_id\}|SITE/CAMERA", CAMERA, _CONSOLE_PATHS[name]
+    )
+    assert not re.search(r"[${}]", path), path
+    scope = {"type": "http", "method": "GET", "path": path.partition("?")[0], "root_path": ""}
+    assert any(route.matches(scope)[0] is Match.FULL for route in make_app(rig.desk).routes), path

@@ -1,0 +1,148 @@
+"""Where `up` serves its console: by which certificate, with whose passwords, and by which URL it is found."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+
+from consumers.console.users import Right, write_user
+from infra.layout import Layout
+from infra.local.ports import Ports
+from infra.local.process import COMMAND
+from infra.pki.authority import Authority, good_for
+from infra.pki.roles import role_folder
+from infra.up import console_address
+from infra.up.console_address import (
+    CERTIFICATE,
+    advice,
+    certificate_hosts,
+    check_console,
+    console_url,
+    is_by_https,
+    own_addresses,
+    served_as,
+)
+from infra.up.identities import prepare_identities
+from infra.up.processes import LocalRoles, Role, RoleProcess
+from infra.up.settings import UpSettings
+from schemas.errors import ConfigError
+from tests.infra.command_line import parsed
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    write_user(tmp_path / "users", "anna", Right.ADMIN, "a long password")
+    return Layout(tmp_path)
+
+
+def console_options(layout: Layout, settings: UpSettings) -> dict[str, object]:
+    """The options that `up` starts its console with, as the command reads them."""
+    return options_of(LocalRoles(settings, layout, Ports(layout.folder), "127.0.0.1:1", "127.0.0.1:2").console())
+
+
+def options_of(role: Role) -> dict[str, object]:
+    assert isinstance(role.process, RoleProcess)
+    words = role.process._child.command
+    return parsed(words[len(COMMAND) :])
+
+
+def test_where_other_machines_reach_the_console_it_has_a_certificate_of_the_fleet_for_all_its_names(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console_address, "own_names", lambda: ("door-server",))
+    monkeypatch.setattr(console_address, "own_addresses", lambda: ("192.0.2.7", "2001:db8::7"))
+    settings = UpSettings(http="0.0.0.0:8443", served_as=("cameras.example",), state=layout.folder)
+    check_console(settings, layout)
+    prepare_identities(layout, [], settings)
+    folder = role_folder(layout.pki, CERTIFICATE)
+    issued = x509.load_pem_x509_certificate((folder / "tls.crt").read_bytes())
+    names = ["localhost", "127.0.0.1", "door-server", "192.0.2.7", "2001:db8::7", "cameras.example"]
+    assert good_for(issued, names, 300)
+    assert Authority(layout.pki).issued(issued)
+    options = console_options(layout, settings)
+    assert options["http_tls"] == folder.resolve()
+    assert options["served_as"] == ["cameras.example", "door-server"]
+    prepare_identities(layout, [], settings)
+    assert x509.load_pem_x509_certificate((folder / "tls.crt").read_bytes()) == issued
+    said = advice(settings, layout)
+    assert said is not None
+    assert str(layout.pki / "ca.crt") in said
+
+
+@pytest.mark.parametrize(
+    ("given", "https"),
+    [
+        ({}, False),
+        ({"http": "127.0.0.1:8080"}, False),
+        ({"http": "192.0.2.7:8080"}, True),
+        ({"http": "door.example:8080"}, True),
+        ({"http": "0.0.0.0:8080", "behind_proxy": "192.0.2.1"}, False),
+        ({"http": "0.0.0.0:8080", "http_plain": True}, False),
+        ({"http": "127.0.0.1:8080", "http_tls": Path("tls")}, True),
+        ({"http": "0.0.0.0:8080", "http_tls": Path("tls"), "behind_proxy": "192.0.2.1"}, True),
+    ],
+)
+def test_passwords_from_other_machines_come_by_tls_unless_a_proxy_or_plain_http_was_asked_for(
+    layout: Layout, given: dict[str, object], https: bool
+) -> None:
+    settings = UpSettings.model_validate({"state": layout.folder, **given})
+    assert is_by_https(settings) == https
+    options = console_options(layout, settings)
+    assert (options["http_tls"] is not None) == https
+    assert options["behind_proxy"] == given.get("behind_proxy")
+    assert console_url(settings, "192.0.2.7:1").startswith("https://" if https else "http://")
+
+
+def test_without_an_authority_passwords_in_the_clear_are_refused_in_one_line(layout: Layout) -> None:
+    settings = UpSettings(http="0.0.0.0:8080", plain=True, state=layout.folder)
+    with pytest.raises(ConfigError, match=r"--http-tls DIR, --behind-proxy ADDRESS or --http-plain at 0\.0\.0\.0:8080"):
+        check_console(settings, layout)
+    check_console(settings.model_copy(update={"http_plain": True}), layout)
+    check_console(settings.model_copy(update={"behind_proxy": "192.0.2.1"}), layout)
+    said = advice(settings.model_copy(update={"http_plain": True}), layout)
+    assert said is not None
+    assert "plain HTTP" in said
+
+
+def test_what_the_console_would_refuse_is_refused_before_anything_runs(layout: Layout, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"expected a certificate and its private key in .*tls\.crt"):
+        check_console(UpSettings(http_tls=tmp_path / "nowhere", state=layout.folder), layout)
+    both = UpSettings(http="0.0.0.0:1", http_tls=tmp_path, http_plain=True, state=layout.folder)
+    with pytest.raises(ConfigError, match="--http-plain: expected no --http-tls next to it"):
+        check_console(both, layout)
+    layout.users.unlink()
+    for given in ({"http": "0.0.0.0:8080"}, {"behind_proxy": "127.0.0.1"}, {"http": "192.0.2.7:1", "http_plain": True}):
+        with pytest.raises(ConfigError, match="expected users where others reach the console"):
+            check_console(UpSettings.model_validate({"state": layout.folder, **given}), layout)
+
+
+@pytest.mark.parametrize("proxy", ["0.0.0.0/0", "::/0", "proxy.example", "*", "192.0.2.1/24"])
+def test_a_proxy_is_an_address_or_a_network_and_never_everybody(proxy: str) -> None:
+    with pytest.raises(ValueError, match="behind_proxy"):
+        UpSettings(behind_proxy=proxy)
+
+
+def test_the_printed_address_is_one_that_a_person_can_open() -> None:
+    anywhere = UpSettings(http="0.0.0.0:8443")
+    host = console_url(anywhere, "0.0.0.0:8443").removeprefix("https://").rpartition(":")[0]
+    assert host in (*own_addresses(), "localhost")
+    assert host == "localhost" or host in certificate_hosts(anywhere)
+    assert console_url(UpSettings(http="[::1]:80"), "[::1]:80") == "http://[::1]:80"
+    assert console_url(UpSettings(), "127.0.0.1:5") == "http://127.0.0.1:5"
+    named = UpSettings(http="0.0.0.0:8443", served_as=("cameras.example",))
+    assert console_url(named, "0.0.0.0:8443") == "https://cameras.example:8443"
+
+
+def test_only_a_console_on_all_addresses_answers_to_this_machines_name() -> None:
+    assert served_as(UpSettings(http="192.0.2.7:1", served_as=("a.example",))) == ("a.example",)
+    assert socket.gethostname() in served_as(UpSettings(http="0.0.0.0:1"))
+
+
+def test_under_up_the_recorder_has_no_pages_which_would_ask_for_no_password(layout: Layout) -> None:
+    roles = LocalRoles(UpSettings(state=layout.folder), layout, Ports(layout.folder), "127.0.0.1:1", "127.0.0.1:2")
+    recorder = roles.recorder()
+    assert recorder.listen() is None
+    assert options_of(recorder)["http"] is None

@@ -1,0 +1,120 @@
+"""Cameras that are gone leave the lists: by hand, and when `up` starts with another scenario."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from infra.cli import app, camera, camera_forget, status  # noqa: F401  # they register their commands
+from infra.layout import Layout
+from infra.local.role_table import RoleTable
+from infra.up.interrupts import interrupts
+from infra.up.run import _Run
+from infra.up.settings import UpSettings
+from infra.up.system_state import camera_states, role_states
+from infra.up.table import LiveTable
+from producers.scenario import parse_scenario
+from schemas.errors import ConfigError, SourceError, StateError
+from schemas.pointillist_pb2 import OFFLINE
+from tests.infra.test_system_state import said, write_database
+
+
+def write_cameras(layout: Layout, *names: str, seen_ms: int) -> None:
+    """Cameras that said `offline` at `seen_ms`, Unix time in milliseconds."""
+    write_database(layout, [said(name, OFFLINE)._replace(state_ms=seen_ms, seen_ms=seen_ms) for name in names], {})
+
+
+def named(layout: Layout) -> list[str]:
+    return [each.name for each in camera_states(layout)]
+
+
+def forget(name: str, layout: Layout) -> None:
+    app(["camera", "forget", name, "--state", str(layout.folder)], standalone_mode=False)
+
+
+def test_a_forgotten_camera_is_listed_again_once_it_is_heard(tmp_path: Path) -> None:
+    layout, now_ms = Layout(tmp_path / "state"), time.time_ns() // 10**6
+    write_cameras(layout, "local/door", "porch/gate", seen_ms=now_ms - 60_000)
+    assert named(layout) == ["local/door", "porch/gate"]
+    forget("porch/gate", layout)
+    forget("door", layout)
+    assert named(layout) == []
+    layout.database.unlink()
+    write_cameras(layout, "local/door", "porch/gate", seen_ms=now_ms + 60_000)
+    assert named(layout) == ["local/door", "porch/gate"]
+
+
+def test_only_a_camera_that_is_gone_and_outside_the_scenario_can_be_forgotten(tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "state")
+    with pytest.raises(StateError, match="there is no"):
+        forget("local/door", layout)
+    now_ms = time.time_ns() // 10**6
+    write_database(layout, [said("local/here")._replace(state_ms=now_ms, seen_ms=now_ms)], {"local/here": 0})
+    for name, message in (
+        ("local/none", r"local/none: expected a camera of `pointillist cameras`, got an unknown one"),
+        ("local/cam-0", r"local/cam-0: expected a camera outside the scenario, got one of "),
+        ("no name", r"camera: expected site/camera of "),
+    ):
+        layout.scenario.write_text(yaml.safe_dump({"site": "local", "cameras": [{"name": "cam-0"}]}))
+        with pytest.raises(ConfigError, match=message):
+            forget(name, layout)
+
+
+def prepare(state: Path, document: dict[str, object]) -> list[str]:
+    """What `up` does before it starts a process; the lines that it prints."""
+    lines: list[str] = []
+    live = LiveTable.__new__(LiveTable)
+    live.say = lines.append  # type: ignore[method-assign, assignment]  # its argument is named otherwise
+    layout = Layout(state)
+    with RoleTable(state) as roles, interrupts() as asked:
+        run = _Run(UpSettings(state=state, plain=True), layout, roles, live, asked)
+        run.prepare(parse_scenario(document), document)
+    return lines
+
+
+def test_cameras_of_the_scenario_before_are_not_listed_in_a_run_without_them(tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "state")
+    layout.folder.mkdir()
+    earlier_ms = time.time_ns() // 10**6 - 60_000
+    prepare(layout.folder, {"site": "local", "cameras": [{"name": "cam-{index}", "count": 3}]})
+    write_cameras(layout, "local/cam-0", "local/cam-1", "local/cam-2", "yard/attached", seen_ms=earlier_ms)
+    prepare(layout.folder, {"site": "local", "cameras": [{"name": "cam-0"}]})
+    assert named(layout) == ["local/cam-0", "yard/attached"]
+    prepare(layout.folder, {"site": "local", "cameras": [{"name": "cam-{index}", "count": 2}]})
+    assert {each.name: each.state for each in camera_states(layout)} == {
+        "local/cam-0": "offline", "local/cam-1": "silent", "yard/attached": "offline",
+    }  # fmt: skip
+
+
+def test_up_tries_its_sources_before_anything_starts_and_goes_on_without_some(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    state.mkdir()
+    off = {"name": "off", "source": {"kind": "url", "address": "rtsp://u:hidden@127.0.0.1:9/x"}}
+    begun = time.monotonic()
+    with pytest.raises(
+        SourceError, match=r"^local/off: rtsp://127\.0\.0\.1:9/x: Connection refused\. Start the camera"
+    ):
+        prepare(state, {"site": "local", "cameras": [off]})
+    assert time.monotonic() - begun < 20
+    assert not list((state).rglob("*.key"))
+    lines = prepare(state, {"site": "local", "cameras": [off, {"name": "scene"}]})
+    assert lines == ["local/off: rtsp://127.0.0.1:9/x: Connection refused; it is degraded, and tried again"]
+
+
+def test_after_the_end_of_up_status_says_that_nothing_starts_its_roles_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = tmp_path / "state"
+    state.mkdir()
+    with RoleTable(state):
+        (state / "roles.json").write_text('{"bridge": {"pid": 1, "listen": null, "metrics": null}}')
+        assert role_states(Layout(state))[0].detail == "it has ended; `up` starts it again"
+    (state / "roles.json").write_text('{"bridge": {"pid": 1, "listen": null, "metrics": null}}')
+    assert role_states(Layout(state))[0].detail == "it has ended with `up`"
+    assert app(["status", "--state", str(state)], standalone_mode=False) == 1
+    printed = capsys.readouterr().out
+    assert f"nothing starts them again: pointillist up --state {state}" in printed
+    assert "starts it again" not in printed

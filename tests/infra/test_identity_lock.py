@@ -1,0 +1,112 @@
+"""The lock around a fleet's identities: who holds it, and what a revocation finds when it reads its lists again."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import pytest
+import yaml
+
+from infra import identity_lock
+from infra.camera_identity import issued_identity
+from infra.identity_lock import changing_identities
+from infra.layout import Layout
+from infra.revocation import revoke
+from infra.up.identities import prepare_identities
+from infra.up.settings import UpSettings
+from schemas.errors import StateError
+from schemas.identity import CameraId
+from schemas.runtime import atomic_file
+from schemas.signers import Signer
+from tests.infra.secure import make_fleet
+from tests.infra.test_pki import DOOR, run
+
+GONE, OURS = CameraId("site/gone"), CameraId("site/ours")
+SCENARIO = {"site": "site", "cameras": [{"name": "cam-{index}", "count": 2, "source": {"kind": "scene"}}]}
+
+
+class Writes:
+    """The files that were replaced, each of which asserts that this process holds the lock of the state folder."""
+
+    def __init__(self, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.files: set[str] = set()
+        self._state = state.resolve()
+        for module in ("infra.pki.authority", "infra.layout", "infra.local.files"):
+            monkeypatch.setattr(f"{module}.replacing", self.replacing)
+
+    def replacing(self, path: Path, *, private: bool = False) -> AbstractContextManager[Path]:
+        """In place of the function of that name."""
+        return self._replacing(path, private)
+
+    @contextmanager
+    def _replacing(self, path: Path, private: bool) -> Iterator[Path]:
+        name = str(path.resolve().relative_to(self._state))
+        assert identity_lock._held.get(self._state), f"{name} is written without the lock"
+        self.files.add(name)
+        with atomic_file.replacing(path, private=private) as fresh:
+            yield fresh
+
+
+def test_every_command_that_changes_identities_holds_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import infra.cli.key  # noqa: F401  # it registers its command
+
+    state = tmp_path / "state"
+    layout = Layout(state)
+    writes = Writes(state, monkeypatch)
+    scenario = tmp_path / "scenario.yaml"
+    scenario.write_text(yaml.safe_dump(SCENARIO))
+    out = ("--out", state / "enrolments" / "out")
+    prepare_identities(layout, [OURS], UpSettings())
+    for command in (
+        ("ca", "init", "--keep", "--scenario", scenario),
+        ("ca", "role", "bridge-2"),
+        ("ca", "role", "bridge-3", "--days", "0.1"),
+        ("ca", "renew"),
+        ("enroll", DOOR, *out),
+        ("revoke", DOOR),
+        ("enroll", DOOR, *out),
+        ("rotate", DOOR, *out),
+        ("revoke", "--role", "admin"),
+        ("key", "--scenario", scenario),
+    ):
+        done = run(*command, "--state", state)
+        assert done.exit_code == 0, (command, done.output, done.exception)
+    issued_identity(layout, GONE)
+    layout.trust(Signer.new(), "another")
+    assert {"fleet.secret", "generations.json", "signer.key", "trusted-signers", "pki/ca.key"} <= writes.files
+    assert {"pki/crl.pem", "pki/revoked.json", "pki/refused", "pki/role-generations.json"} <= writes.files
+    assert {"pki/roles/mosquitto/mosquitto.acl", f"keys/{GONE}.key"} <= writes.files
+
+
+def test_another_process_waits_until_the_lock_is_free(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    tries, has = context.Event(), context.Event()
+    with changing_identities(tmp_path), changing_identities(tmp_path):
+        child = context.Process(target=_hold, args=(tmp_path, tries, has))
+        child.start()
+        assert tries.wait(60)
+        assert not has.wait(0.5)
+    child.join(60)
+    assert (child.exitcode, has.is_set()) == (0, True)
+
+
+def _hold(folder: Path, tries: object, has: object) -> None:
+    tries.set()  # type: ignore[attr-defined]  # an event of multiprocessing, whose class has no name of its own
+    with changing_identities(folder):
+        has.set()  # type: ignore[attr-defined]
+
+
+def test_an_error_releases_the_lock(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), changing_identities(tmp_path), changing_identities(tmp_path):
+        raise ZeroDivisionError
+    assert not identity_lock._held
+
+
+def test_a_revocation_that_a_list_does_not_hold_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout = make_fleet(tmp_path / "state")
+    monkeypatch.setattr("infra.revocation.refuse", lambda pki, cameras: None)
+    with pytest.raises(StateError, match=r"refused: expected site/gone as revoked, it is not\. Run `pointillist"):
+        revoke(layout, GONE)

@@ -1,0 +1,94 @@
+"""Kafka's jars are used only with the digests that the repository lists."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from infra.local import kafka_jars
+from schemas.errors import BrokerError
+
+ROOT = Path(__file__).parents[2]
+
+
+def maven(folder: Path, *names: str) -> None:
+    """A Maven that copies these jars, each with its name as content."""
+    folder.mkdir()
+    program = folder / "mvn"
+    copies = "".join(f'printf %s {name} > "$out/{name}"\n' for name in names)
+    take = 'for each; do case "$each" in -DoutputDirectory=*) out="${each#*=}";; esac; done\nmkdir -p "$out"\n'
+    program.write_text(f"#!/bin/sh\n{take}{copies}")
+    program.chmod(0o755)
+
+
+@pytest.fixture
+def listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A list with the digests of two jars that such a Maven copies, and an empty cache."""
+    digests = tmp_path / "jars.sha256"
+    monkeypatch.setattr(kafka_jars, "DIGESTS", digests)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    maven(tmp_path / "locked", "kafka_2.13.jar", "lz4.jar")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'locked'}:/usr/bin:/bin")
+    kafka_jars.main(["--lock"])
+    return digests
+
+
+def test_jars_with_their_listed_digests_are_used(listed: Path) -> None:
+    found = kafka_jars.kafka_jars()
+    assert [jar.name for jar in found] == ["kafka_2.13.jar", "lz4.jar"]
+    assert set(kafka_jars.read_digests()) == {"kafka_2.13.jar", "lz4.jar"}
+
+
+@pytest.mark.parametrize("changed", ["lz4.jar", "kafka_2.13.jar"])
+def test_a_jar_with_another_digest_is_refused_in_one_line_and_none_is_kept(
+    listed: Path, tmp_path: Path, changed: str
+) -> None:
+    program = tmp_path / "locked" / "mvn"
+    program.write_text(program.read_text() + f'printf x >> "$out/{changed}"\n')
+    with pytest.raises(
+        BrokerError, match=rf"^{changed}: expected SHA-256 [0-9a-f]{{64}}, got [0-9a-f]{{64}}\."
+    ) as refused:
+        kafka_jars.kafka_jars()
+    assert "\n" not in str(refused.value)
+    assert not list((tmp_path / "cache").rglob("*.jar"))
+
+
+def test_a_jar_that_is_not_listed_is_refused(listed: Path, tmp_path: Path) -> None:
+    program = tmp_path / "locked" / "mvn"
+    program.write_text(program.read_text() + 'printf x > "$out/more.jar"\n')
+    with pytest.raises(BrokerError, match=r"more\.jar: expected SHA-256 none in the list, got"):
+        kafka_jars.kafka_jars()
+
+
+def test_another_list_means_another_folder_of_jars(listed: Path) -> None:
+    before = kafka_jars.jar_folder()
+    listed.write_text(listed.read_text() + "0" * 64 + "  more.jar\n")
+    assert kafka_jars.jar_folder() != before
+
+
+def test_the_command_refuses_without_a_traceback(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "infra.local.kafka_jars"], cwd=ROOT, capture_output=True, text=True, check=False,
+        env={"PATH": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: expected Maven to fetch Kafka")
+
+
+def test_the_list_names_every_jar_of_both_architectures() -> None:
+    names = set(kafka_jars.read_digests())
+    assert {name for name in names if name.startswith("AmazonCorretto")} == {
+        "AmazonCorrettoCryptoProvider-2.5.0-linux-aarch_64.jar",
+        "AmazonCorrettoCryptoProvider-2.5.0-linux-x86_64.jar",
+    }
+    assert f"kafka_2.13-{kafka_jars.kafka_version()}.jar" in names
+
+
+def test_the_bootstrap_installs_uv_by_hash() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    assert "pip install --quiet --require-hashes -r requirements/uv.txt" in makefile
+    assert "uv==" not in makefile
+    assert (ROOT / "requirements/uv.txt").read_text().count("--hash=sha256:") > 5

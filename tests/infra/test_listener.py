@@ -1,0 +1,160 @@
+"""Where `up` lets cameras of other machines in, what an enrolment names, and the rotation of a camera's key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from infra.layout import Layout
+from infra.local.files import write_json
+from infra.local.mosquitto import Mosquitto
+from infra.local.ports import free_port
+from infra.pki.authority import CRL_FILE, LOCAL_HOSTS, Authority, certificate_hosts
+from infra.pki.enrolment import Enrolment
+from infra.pki.refusals import refused
+from infra.pki.roles import role_folder, role_tls
+from infra.pki.serials import serials
+from infra.reach import require_mqtt
+from infra.up.identities import prepare_identities
+from infra.up.listener import listener_for_devices, outside_listener, parse_listener
+from infra.up.settings import UpSettings
+from schemas.errors import ConfigError
+from schemas.identity import CameraId
+from tests.infra.test_pki import DOOR, refusal, run
+
+
+def as_of_up(folder: Path, **options: object) -> Layout:
+    """A state folder as `up` with these options leaves it."""
+    layout = Layout(folder)
+    prepare_identities(layout, [], UpSettings.model_validate(options))
+    write_json(layout.run, {"started_ms": 0, "bundle": "", "options": options})
+    write_json(layout.folder / "ports.json", {"mosquitto": 21_600})
+    return layout
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("10.0.0.7", ("10.0.0.7", 8883)),
+        ("10.0.0.7:21601", ("10.0.0.7", 21_601)),
+        ("broker.example", ("broker.example", 8883)),
+        ("[fd00::7]:21601", ("fd00::7", 21_601)),
+        ("fd00::7", ("fd00::7", 8883)),
+    ],
+)
+def test_an_address_of_this_machine_is_read(text: str, place: tuple[str, int]) -> None:
+    assert parse_listener(text) == place
+
+
+@pytest.mark.parametrize("text", ["0.0.0.0", "::", "0.0.0.0:8883", "[::]:8883"])
+def test_an_address_that_no_device_can_name_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"--listen: expected the address .* got .* An enrolment names one address"):
+        parse_listener(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "*", "host:0", "host:port", "a b", "user@host:1", "a\nallow_anonymous true", "-a"]
+)
+def test_what_is_no_address_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError):
+        parse_listener(text)
+
+
+def test_another_machine_s_address_and_a_taken_port_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match=r"--listen: expected an address of this machine with a free port, got 192\."):
+        outside_listener(UpSettings(listen="192.0.2.1:21602"))
+    assert outside_listener(UpSettings()) is None
+
+
+def test_without_tls_strangers_are_let_in_from_this_machine_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    port = free_port()
+    assert outside_listener(UpSettings(listen=f"127.0.0.2:{port}", plain=True)) == ("127.0.0.2", port)
+    monkeypatch.setattr("socket.socket.bind", lambda *_: None)  # as on a machine with that address
+    with pytest.raises(ConfigError, match=r"--listen: expected a loopback address with --plain, got 192\.0\.2\.1"):
+        outside_listener(UpSettings(listen="192.0.2.1:21602", plain=True))
+
+
+def test_the_broker_s_certificate_names_the_listener_and_what_it_was_given_by_hand(tmp_path: Path) -> None:
+    layout = as_of_up(tmp_path / "state", listen="127.0.0.2:21603")
+    certificate = role_folder(layout.pki, "mosquitto") / "tls.crt"
+    assert set(certificate_hosts(certificate)) == {*LOCAL_HOSTS, "127.0.0.2"}
+    assert run("ca", "role", "mosquitto", "--host", "broker.example", "--state", layout.folder).exit_code == 0
+    as_of_up(layout.folder, listen="127.0.0.3:21603")
+    assert set(certificate_hosts(certificate)) == {*LOCAL_HOSTS, "broker.example", "127.0.0.3"}
+
+
+def test_an_enrolment_names_where_up_listens_and_no_other_place(tmp_path: Path) -> None:
+    layout = as_of_up(tmp_path / "state", listen="127.0.0.2:21603")
+    out = tmp_path / "door.enrolment"
+    assert run("enroll", DOOR, "--out", out, "--state", layout.folder).exit_code == 0
+    assert Enrolment.read(out).mqtt == "127.0.0.2:21603"
+    for reached in ("127.0.0.2:21603", "localhost:21600", "127.0.0.1:21600"):
+        assert listener_for_devices(layout, reached) == reached
+    out.unlink()
+    for other in ("broker:8883", "127.0.0.2:8883", "broker:21603", "127.0.0.2:21600"):
+        said = refusal(run("enroll", DOOR, "--out", out, "--mqtt", other, "--state", layout.folder))
+        assert said.startswith("--mqtt: expected 127.0.0.2:21603 and 127.0.0.1:21600, where `pointillist up` of ")
+        assert f"`up --listen {other}`" in said
+    assert not out.exists()
+
+
+def test_without_a_listener_an_enrolment_is_for_this_machine_and_the_refusal_names_the_option(tmp_path: Path) -> None:
+    layout = as_of_up(tmp_path / "state")
+    assert listener_for_devices(layout, None) == "127.0.0.1:21600"
+    said = refusal(run("enroll", DOOR, "--out", tmp_path / "out", "--mqtt", "broker:8883", "--state", layout.folder))
+    assert "expected 127.0.0.1:21600, where" in said
+    assert "`up --listen broker:8883`" in said
+
+
+def test_a_fleet_without_up_may_have_its_broker_anywhere(tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "state")
+    assert run("ca", "init", "--state", layout.folder).exit_code == 0
+    assert listener_for_devices(layout, "broker.example:8883") == "broker.example:8883"
+    assert listener_for_devices(layout, None) is None
+
+
+@pytest.mark.brokers
+def test_both_listeners_ask_for_certificates(tmp_path: Path) -> None:
+    port = free_port()
+    layout = as_of_up(tmp_path / "state", listen=f"127.0.0.2:{port}")
+    broker = Mosquitto(layout.folder, pki=layout.pki, outside=("127.0.0.2", port))
+    broker.start()
+    try:
+        health = role_tls(layout.pki, "health")
+        for place in (("127.0.0.2", port), (broker.host, broker.port)):
+            require_mqtt(place, 5, health)
+            with pytest.raises(Exception, match="asks for a certificate"):
+                require_mqtt(place, 5, type(health)(health.authorities))
+    finally:
+        broker.stop()
+
+
+def test_a_camera_s_key_is_rotated_by_one_command(tmp_path: Path) -> None:
+    state, out = tmp_path / "state", tmp_path / "door.enrolment"
+    assert run("ca", "init", "--state", state).exit_code == 0
+    layout = Layout(state)
+    broker = ("--mqtt", "broker.example:8883")
+    assert run("enroll", DOOR, "--out", out, *broker, "--state", state).exit_code == 0
+    layout.issue_key(DOOR)
+    (before,) = serials(layout.pki, DOOR)
+    done = run("rotate", DOOR, "--out", out, *broker, "--state", state)
+    assert done.output == f"site/door: key generation 1, in {out}; earlier ones are refused\n"
+    after = Enrolment.read(out)
+    assert (after.key.generation, after.mqtt) == (1, "broker.example:8883")
+    assert layout.camera_key(DOOR).export() == after.key.export()
+    old, new = serials(layout.pki, DOOR)
+    assert (old, refused(layout.pki)) == (before, set())
+    on_list = Authority(layout.pki).on_list()
+    assert old in on_list
+    assert new not in on_list
+    assert (role_folder(layout.pki, "mosquitto") / CRL_FILE).read_text() == (layout.pki / CRL_FILE).read_text()
+
+
+def test_nothing_is_revoked_where_the_new_enrolment_cannot_be_written(tmp_path: Path) -> None:
+    layout = as_of_up(tmp_path / "state")
+    assert run("enroll", DOOR, "--out", tmp_path / "door", "--state", layout.folder).exit_code == 0
+    for arguments in (("--out", tmp_path / "none" / "door"), ("--out", tmp_path / "new", "--mqtt", "broker:8883")):
+        refusal(run("rotate", DOOR, *arguments, "--state", layout.folder))
+    assert refused(layout.pki) == set()
+    assert not set(serials(layout.pki, CameraId(DOOR))) & Authority(layout.pki).on_list()

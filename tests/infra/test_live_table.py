@@ -1,0 +1,192 @@
+"""The table and the last line of `up`: sums over restarts, attached cameras, each address once, nothing misleading."""
+
+from __future__ import annotations
+
+import sys
+import time
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+from rich.console import Console
+
+from consumers.cameras.state import State
+from consumers.database.engine import open_engine
+from consumers.database.tables import boots, ledgers, metadata
+from infra.local.role_table import RoleTable
+from infra.local.room import Room
+from infra.up.attached import attached_frames
+from infra.up.ending import closing_line
+from infra.up.processes import Role, RoleProcess
+from infra.up.scrape import RunTotals
+from infra.up.supervisor import Supervisor
+from infra.up.system_state import CameraState
+from infra.up.table import LATELY_S, LiveTable
+from schemas.metrics import CAMERA_FRAMES, END_TO_END, SECONDS, SPOOL_FRAMES, STRIP_FRAMES
+from tests.waiting import wait_until
+
+REPORT: dict[str, Any] = {
+    "frames_published": 4195, "frames_recorded": 4195, "frames_dead_lettered": 0, "frames_shed": 0,
+    "frames_pending": 0, "frames_lost": 0, "frames_unread": 0, "frames_foreign": 0, "restarts": {},
+}  # fmt: skip
+
+
+class Process:
+    """A role's metrics page as one process of it serves it."""
+
+    def __init__(self, started: float) -> None:
+        self.registry = CollectorRegistry()
+        self.text = ""
+        self._start_time = f"# TYPE process_start_time_seconds gauge\nprocess_start_time_seconds {started}\n"
+
+    def page(self) -> str:
+        return self._start_time + generate_latest(self.registry).decode()
+
+
+@pytest.fixture
+def pages(monkeypatch: pytest.MonkeyPatch) -> dict[str, Process]:
+    """The processes that answer, by their address."""
+    found: dict[str, Process] = {}
+    monkeypatch.setattr("infra.up.scrape._page", lambda address: found[address].page() if address in found else "")
+    return found
+
+
+def test_counts_go_on_when_a_role_is_restarted_and_stay_when_it_is_gone(pages: dict[str, Process]) -> None:
+    totals, name = RunTotals(), STRIP_FRAMES.name
+    pages["a:1"] = Process(100.0)
+    checked = STRIP_FRAMES.on(pages["a:1"].registry).labels(outcome="checked")
+    spooled = SPOOL_FRAMES.on(pages["a:1"].registry)
+    checked.inc(184)
+    spooled.set(7)
+    assert totals.scrape(["a:1"]).sum(name) == 184
+    pages["a:1"] = Process(200.0)
+    STRIP_FRAMES.on(pages["a:1"].registry).labels(outcome="checked").inc(75)
+    assert totals.scrape(["a:1"]).sum(name) == 259
+    assert totals.scrape(["a:1"]).sum(name) == 259
+    del pages["a:1"]
+    gone = totals.scrape(["a:1"])
+    assert gone.sum(name) == 259
+    assert gone.sum(SPOOL_FRAMES.name) == 0  # a gauge is of a process that answers
+
+
+def table(pages: dict[str, Process], attached: int = 0) -> LiveTable:
+    made = LiveTable(Console(width=80, file=StringIO()))
+    roles = {name: Role(name, None, metrics=name) for name in pages}  # type: ignore[arg-type]  # never started
+    made.begin(roles, 1.0, attached=lambda: attached)
+    return made
+
+
+def test_published_has_the_frames_of_attached_cameras_too(pages: dict[str, Process]) -> None:
+    pages["fleet"] = Process(1.0)
+    CAMERA_FRAMES.on(pages["fleet"].registry).labels(outcome="published").inc(369)
+    shown = table(pages, attached=1701)
+    shown.tick()
+    assert "published 2070" in printed(shown)
+
+
+def test_latency_is_of_frames_recorded_lately_and_never_infinite(pages: dict[str, Process]) -> None:
+    pages["recorder"] = Process(1.0)
+    seconds = END_TO_END.on(pages["recorder"].registry)
+    shown = table(pages)
+    begun = time.monotonic()
+    assert shown._cells(begun)["p99 latency"] == "-"
+    seconds.observe(SECONDS[0] / 2)
+    assert shown._cells(begun + 1)["p99 latency"] == f"≤ {SECONDS[0]:g} s"
+    assert shown._cells(begun + LATELY_S / 2)["p99 latency"] == f"≤ {SECONDS[0]:g} s"
+    assert shown._cells(begun + 2 * LATELY_S)["p99 latency"] == "-"
+    seconds.observe(10 * SECONDS[-1])
+    assert shown._cells(begun + 1 + 2 * LATELY_S)["p99 latency"] == f"> {SECONDS[-1]:g} s"
+
+
+def printed(shown: LiveTable) -> str:
+    assert isinstance(shown._console.file, StringIO)
+    return shown._console.file.getvalue()
+
+
+def test_a_run_that_stops_names_no_camera_as_not_well() -> None:
+    gone = CameraState("local/cam-0", State.OFFLINE, "no connection for 0 s", 0.0, 9, None, None)
+    shown = LiveTable(Console(width=80, file=StringIO(), force_terminal=True, color_system=None))
+    shown.begin({"fleet": Role("fleet", None)}, 1.0, lambda: [gone])  # type: ignore[arg-type]  # never started
+    shown.tick()
+    assert "not well: 1" in printed(shown)
+    before = len(printed(shown))
+    shown.stopping()
+    shown._next = shown._looked_at = 0.0
+    shown.tick()
+    assert "published" in printed(shown)[before:]
+    assert "not well" not in printed(shown)[before:]
+
+
+@pytest.mark.parametrize(
+    ("found", "away_s", "line"),
+    [
+        ({}, {}, "4,195 published = 4,195 recorded. Nothing lost. Report: run.json"),
+        (
+            {"restarts": {"processor-1": 1}}, {"processor-1": 6.2},
+            "4,195 published = 4,195 recorded. Nothing lost. 1 restart (processor-1, 6 s). Report: run.json",
+        ),
+        (
+            {"frames_recorded": 4100, "frames_dead_lettered": 60, "frames_shed": 30, "frames_pending": 4,
+             "frames_lost": 1, "frames_foreign": 2, "restarts": {"bridge": 2, "kafka": 1}},
+            {"bridge": 3.0, "kafka": 5.0},
+            "4,195 published = 4,100 recorded + 60 dead-lettered + 30 shed + 4 pending + 1 lost. 2 foreign "
+            "refused. 3 restarts (bridge 2 times, 3 s; kafka, 5 s). Report: run.json",
+        ),
+        ({"frames_published": 0, "frames_recorded": 0}, {}, "0 published = 0 recorded. Nothing lost. Report: run.json"),
+    ],
+)  # fmt: skip
+def test_the_last_line_names_every_term_of_the_law_that_is_not_zero(
+    found: dict[str, Any], away_s: dict[str, float], line: str
+) -> None:
+    assert closing_line(REPORT | found, away_s, Path("run.json")) == line
+
+
+def test_a_role_that_dies_is_named_and_the_time_until_it_is_ready_again_is_counted(tmp_path: Path) -> None:
+    said: list[str] = []
+    with RoleTable(tmp_path) as roles:
+        supervisor = Supervisor(roles, Room(tmp_path), said.append)
+        child = RoleProcess([], tmp_path / "role.log", {})
+        child._child.command = [sys.executable, "-c", "import time; time.sleep(60)"]
+        role = Role("processor-1", child)
+        supervisor.start(role)
+        first = child._child.pid
+        child._child.kill()
+
+        def is_back() -> bool:
+            supervisor.watch()
+            return bool(supervisor.away_s)
+
+        wait_until(is_back, "the role back")
+        assert said == ["processor-1 died (signal 9), started again"]
+        assert supervisor.restarts == {"processor-1": 1}
+        assert 0 <= supervisor.away_s["processor-1"] < 10
+        assert child._child.pid != first
+        supervisor.stop(role, 5)
+        supervisor.close()
+
+
+def test_attached_cameras_count_by_their_ledgers_and_where_those_are_behind_by_their_records(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'records.sqlite'}"
+    assert attached_frames(url, 0, ()) == 0
+    engine = open_engine(url, writes=True)
+    metadata.create_all(engine)
+
+    def ledger(camera: str, boot: int, started_ms: int, published: int) -> dict[str, object]:
+        values: dict[str, object] = dict.fromkeys((column.name for column in ledgers.columns), 0)
+        return values | {"message": b""} | {
+            "camera": camera, "boot": boot, "started_ms": started_ms, "next": published, "closed": False,
+        }  # fmt: skip
+
+    with engine.begin() as connection:
+        rows = [
+            ledger("local/cam-0", 1, 500, 100), ledger("local/door", 2, 500, 30), ledger("yard/gate", 3, 500, 5),
+            ledger("local/door", 4, 499, 1000),
+        ]  # fmt: skip
+        connection.execute(ledgers.insert(), rows)
+        connection.execute(
+            boots.insert(), {"camera": "yard/gate", "boot": 3, "frames": 8, "duplicates": 0, "last_ms": 900}
+        )
+    engine.dispose()
+    assert attached_frames(url, 500, {"local/cam-0"}) == 30 + 8

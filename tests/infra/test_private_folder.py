@@ -1,0 +1,60 @@
+"""Other users of the machine read nothing of a state folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from infra.local.private_folder import private_folder
+from infra.local.process import Child
+from schemas.errors import StateError
+from tests.waiting import wait_until
+
+
+def open_to_others(folder: Path) -> list[str]:
+    return [str(path) for path in (folder, *folder.rglob("*")) if path.stat().st_mode & 0o077]
+
+
+def test_a_state_folder_and_what_is_made_in_it_are_its_owners_alone(tmp_path: Path) -> None:
+    state = tmp_path / "parent" / "state"
+    with private_folder(state):
+        (state / "pointillist.sqlite").touch()
+        (state / "quarantine").mkdir()
+        child = Child(["sh", "-c", "touch made; mkdir folder; touch folder/deep"], state / "log", cwd=state)
+        child.start()
+        wait_until(lambda: child.poll() is not None, "the child's end")
+    assert (state / "folder" / "deep").is_file()
+    assert open_to_others(state) == []
+    (tmp_path / "elsewhere").touch()
+    assert (tmp_path / "elsewhere").stat().st_mode & 0o777 == 0o666 & ~_umask()
+
+
+def test_a_folder_of_an_earlier_release_is_closed(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    (state / "quarantine").mkdir(parents=True)
+    (state / "pointillist.sqlite").touch()
+    outside = tmp_path / "outside"
+    outside.touch()
+    (state / "link").symlink_to(outside)
+    for path in (state, state / "quarantine", state / "pointillist.sqlite", outside):
+        path.chmod(0o755)
+    with private_folder(state):
+        assert [path for path in open_to_others(state) if not path.endswith("link")] == []
+    assert outside.stat().st_mode & 0o777 == 0o755
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(StateError, match="expected a folder that can be written as state folder"),
+        private_folder(tmp_path / "file" / "state"),
+    ):
+        pass
+
+
+def _umask() -> int:
+    now = os.umask(0o022)
+    os.umask(now)
+    return now

@@ -1,0 +1,285 @@
+"""A role's certificates: renewed before they end, revoked in lists and in Kafka, presented without a restart."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import socket
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from aiokafka.admin import AIOKafkaAdminClient
+from cryptography import x509
+
+from infra.layout import Layout
+from infra.local.kafka import kafka_security
+from infra.local.mosquitto import Mosquitto
+from infra.local.role_table import RoleTable
+from infra.pki import authority as authorities
+from infra.pki.authority import LOCAL_HOSTS, Authority, certificate_hosts, generation, good_for
+from infra.pki.enrolment import Enrolment
+from infra.pki.kafka_rights import grant, is_super_user, withdraw
+from infra.pki.role_generations import role_generations
+from infra.pki.roles import CLIENTS, ROLE_DAYS, SERVERS, Roles, role_folder, role_tls
+from infra.reach import require_mqtt
+from infra.role_revocation import revoke_role
+from infra.up.identities import prepare_identities
+from infra.up.renewal import RoleRenewal
+from infra.up.settings import UpSettings
+from schemas.errors import BrokerError, ConfigError, StateError
+from schemas.identity import CameraId
+from schemas.runtime.access import KafkaAccess, Tls, kafka_options
+from schemas.runtime.kafka_clients import start
+from tests.infra.secure import WAIT_S, as_tls, make_fleet
+from tests.infra.secure_kafka import KafkaWithPasswords
+from tests.infra.test_pki import refusal, run
+from tests.infra.test_secure_mosquitto import CONNECT
+from tests.waiting import wait_until
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Layout:
+    return make_fleet(tmp_path / "fleet")
+
+
+@pytest.fixture
+def broker(fleet: Layout) -> Iterator[tuple[str, int]]:
+    mosquitto = Mosquitto(fleet.folder, pki=fleet.pki)
+    with RoleTable(fleet.folder) as table:
+        table.record("mosquitto", mosquitto.start(), listen=mosquitto.listen)
+        try:
+            yield mosquitto.host, mosquitto.port
+        finally:
+            mosquitto.stop()
+
+
+def certificate(layout: Layout, name: str) -> x509.Certificate:
+    return x509.load_pem_x509_certificate((role_folder(layout.pki, name) / "tls.crt").read_bytes())
+
+
+def let_in(place: tuple[str, int], context: ssl.SSLContext) -> bool:
+    """Whether the broker answers an MQTT client of that context with success."""
+    with socket.create_connection(place, WAIT_S) as plain:
+        try:
+            with context.wrap_socket(plain, server_hostname=place[0]) as link:
+                link.sendall(CONNECT)
+                return link.recv(4)[:1] == b"\x20"
+        except OSError:
+            return False
+
+
+def test_every_instance_of_a_revoked_role_is_on_the_lists_and_has_a_new_certificate(fleet: Layout) -> None:
+    roles = Roles(Authority(fleet.pki))
+    roles.ensure(["bridge-2"], LOCAL_HOSTS)
+    roles.issue("bridge", LOCAL_HOSTS)
+    before = {name: roles.numbers(name) for name in ("bridge", "bridge-2")}
+    assert [len(numbers) for numbers in before.values()] == [2, 1]
+    kept = certificate(fleet, "admin").serial_number
+    done = revoke_role(fleet, "bridge")
+    assert (done.names, done.generation, done.mqtt, done.kafka) == (["bridge", "bridge-2"], 1, None, None)
+    on_list = roles.authority.on_list()
+    assert set.union(*before.values()) <= on_list
+    for name in before:
+        found = certificate(fleet, name)
+        assert generation(found) == 1
+        assert found.serial_number not in on_list
+    assert (certificate(fleet, "admin").serial_number, generation(certificate(fleet, "admin"))) == (kept, 0)
+    assert revoke_role(fleet, "bridge").generation == 2
+    roles.ensure(["bridge-3"], LOCAL_HOSTS)
+    assert generation(certificate(fleet, "bridge-3")) == 2
+    assert json.loads((role_folder(fleet.pki, "admin") / "role-generations.json").read_text()) == {"bridge": 2}
+
+
+def test_kafka_s_own_nodes_keep_their_hosts_and_its_super_users_are_the_accepted_ones(fleet: Layout) -> None:
+    hosts = certificate_hosts(role_folder(fleet.pki, "kafka") / "tls.crt")
+    revoke_role(fleet, "kafka")
+    revoke_role(fleet, "admin")
+    revoke_role(fleet, "admin")
+    assert certificate_hosts(role_folder(fleet.pki, "kafka") / "tls.crt") == hosts
+    folder = fleet.folder / "kafka"
+    folder.mkdir()
+    lines = kafka_security(fleet.pki, folder).splitlines()
+    assert "super.users=User:kafka.1;User:admin.2" in lines
+
+
+def test_a_role_that_is_none_or_only_a_server_is_one_line(fleet: Layout) -> None:
+    for name in ("mosquitto", "postgresql", "bridge-2", "nobody", "site/door"):
+        with pytest.raises(ConfigError, match=r"--role: expected one of bridge, processor, .*, kafka, got "):
+            revoke_role(fleet, name)
+    assert role_generations(fleet.pki) == {}
+    for arguments in ((), ("site/door", "--role", "admin")):
+        assert "expected SITE/CAMERA or --role NAME" in refusal(run("revoke", *arguments, "--state", fleet.folder))
+
+
+def test_the_command_says_what_is_left_to_do_where_no_broker_runs(fleet: Layout) -> None:
+    said = run("revoke", "--role", "admin", "--state", fleet.folder).output
+    assert "admin: new certificates of generation 1 for admin" in said
+    assert "super.users=User:kafka;User:admin.1" in said
+    assert "crl.pem" in said
+    assert "pointillist topics --rights" in run("revoke", "--role", "bridge", "--state", fleet.folder).output
+
+
+def test_a_revocation_that_a_list_does_not_hold_is_an_error(fleet: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Authority, "revoke", lambda self, serials: None)
+    with pytest.raises(StateError, match=r"revoked.json: expected admin as revoked, it is not"):
+        revoke_role(fleet, "admin")
+
+
+def test_a_client_s_certificate_holds_days_and_is_renewed_at_half_of_its_life(
+    fleet: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    roles = Roles(Authority(fleet.pki))
+    for name in CLIENTS:
+        assert not good_for(certificate(fleet, name), (), ROLE_DAYS)
+        assert good_for(certificate(fleet, name), (), ROLE_DAYS - 1)
+    assert all(good_for(certificate(fleet, name), LOCAL_HOSTS, 800) for name in SERVERS)
+    assert roles.renew() == []
+    monkeypatch.setattr(authorities, "_BACKDATED", datetime.timedelta(days=8))
+    roles.issue("bridge", LOCAL_HOSTS, days=9)
+    roles.issue("monitor", LOCAL_HOSTS, days=7)
+    monkeypatch.undo()
+    assert roles.renew() == ["monitor"]
+    assert roles.renew() == []
+
+
+def test_one_of_an_earlier_release_that_holds_for_years_is_replaced_and_a_server_s_is_not(fleet: Layout) -> None:
+    roles = Roles(Authority(fleet.pki))
+    roles.issue("bridge", LOCAL_HOSTS, days=825)
+    server = certificate(fleet, "mosquitto").serial_number
+    assert roles.ensure((*SERVERS, *CLIENTS), LOCAL_HOSTS) == ["bridge"]
+    assert certificate(fleet, "mosquitto").serial_number == server
+
+
+def test_the_command_renews_what_is_due(fleet: Layout) -> None:
+    assert run("ca", "renew", "--state", fleet.folder).output == "renewed: none is due\n"
+    assert run("ca", "role", "bridge-2", "--days", "0.2", "--state", fleet.folder).exit_code == 0
+    assert run("ca", "renew", "--state", fleet.folder).output == "renewed: bridge-2\n"
+
+
+def test_a_key_that_the_group_may_read_stays_so_when_it_is_issued_again(fleet: Layout) -> None:
+    roles = Roles(Authority(fleet.pki))
+    roles.let_group_read(["kafka"])
+    revoke_role(fleet, "kafka")
+    folder = role_folder(fleet.pki, "kafka")
+    assert {(folder / name).stat().st_mode & 0o777 for name in ("tls.key", "keystore.pem")} == {0o640}
+    roles.issue("admin", LOCAL_HOSTS)
+    assert (role_folder(fleet.pki, "admin") / "tls.key").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_running_system_renews_and_says_when_it_cannot(fleet: Layout) -> None:
+    Roles(Authority(fleet.pki)).issue("bridge", LOCAL_HOSTS, days=0.2)
+    before = certificate(fleet, "bridge").serial_number
+    said: list[str] = []
+    renewal = RoleRenewal(fleet, said.append, every_s=0.05)
+    renewal.start()
+    try:
+        wait_until(lambda: certificate(fleet, "bridge").serial_number != before, "a renewed certificate", within_s=30)
+        assert said == []
+        (fleet.pki / "ca.key").rename(fleet.pki / "ca.key.away")
+        wait_until(lambda: bool(said), "a word of what is wrong", within_s=30)
+    finally:
+        renewal.close()
+    assert said[0].startswith("the roles' certificates are not renewed, it is tried again in an hour: ")
+
+
+def test_a_new_fleet_secret_changes_every_root_and_every_camera_s_key(tmp_path: Path) -> None:
+    """The runbook's procedure: `fleet.secret` and `keys/` are moved away before the next start."""
+    layout, camera = Layout(tmp_path / "state"), CameraId("local/cam-0")
+    prepare_identities(layout, [camera], UpSettings())
+
+    def held() -> list[str]:
+        secrets = [(layout.roles / role / "role.secret").read_text() for role in ("bridge", "processor", "console")]
+        return [
+            *" ".join(secrets).split(),
+            layout.camera_key(camera).export(),
+            Enrolment.read(layout.enrolment(camera)).key.export(),
+        ]
+
+    before = held()
+    prepare_identities(layout, [camera], UpSettings())
+    assert held() == before
+    for path in (layout.secret_file, layout.keys):
+        path.rename(tmp_path / path.name)
+    prepare_identities(layout, [camera], UpSettings())
+    assert not set(before) & set(held())
+
+
+@pytest.mark.brokers
+def test_a_client_that_runs_presents_its_renewed_certificate_and_a_copy_of_the_old_one_is_refused(
+    fleet: Layout, broker: tuple[str, int], tmp_path: Path
+) -> None:
+    folder = role_folder(fleet.pki, "health")
+    stolen = tmp_path / "stolen"
+    stolen.mkdir()
+    for file in folder.iterdir():
+        (stolen / file.name).write_bytes(file.read_bytes())
+    running = role_tls(fleet.pki, "health").context()
+    assert let_in(broker, running)
+    done = revoke_role(fleet, "health")
+    assert done.mqtt == f"{broker[0]}:{broker[1]}"
+    assert let_in(broker, running)
+    with pytest.raises(BrokerError, match="our certificate has been revoked"):
+        require_mqtt(broker, 5, Tls.of_folder(stolen))
+
+
+@pytest.mark.brokers
+def test_while_only_one_of_two_files_is_replaced_the_former_certificate_is_presented(
+    fleet: Layout, broker: tuple[str, int]
+) -> None:
+    folder = role_folder(fleet.pki, "health")
+    running = role_tls(fleet.pki, "health").context()
+    issued = Authority(fleet.pki).issue("health")
+    (folder / "tls.key").write_text(issued.key)
+    assert let_in(broker, running)
+    (folder / "tls.crt").unlink()
+    assert let_in(broker, running)
+    (folder / "tls.crt").write_text(issued.certificate)
+    assert let_in(broker, running)
+
+
+async def topics(address: KafkaAccess) -> set[str]:
+    """The topics that Kafka lets this client see."""
+    client = AIOKafkaAdminClient(**kafka_options(address))
+    try:
+        await start(client)
+        return set(await client.list_topics())
+    finally:
+        await client.close()
+
+
+@pytest.mark.brokers
+async def test_kafka_refuses_the_earlier_generation_from_its_next_request_on_and_lets_the_next_in(
+    kafka_fleet: Layout, secure_kafka: KafkaWithPasswords, tmp_path: Path
+) -> None:
+    authority, admin = Authority(kafka_fleet.pki), secure_kafka.access("admin")
+    ours = as_tls(authority, authority.issue("monitor", generation=1), tmp_path / "new.pem")
+    new, old = KafkaAccess(secure_kafka.listen, ours), secure_kafka.access("monitor")
+    assert isinstance(old, KafkaAccess)
+    client = AIOKafkaAdminClient(**kafka_options(old))
+    try:
+        await start(client)
+        assert await client.list_topics()
+        assert await topics(new) == set()
+        await grant(admin, generations={"monitor": 1})
+        assert await topics(new)
+        await withdraw(admin, {"monitor": 1})
+        assert await client.list_topics() == []
+        assert await topics(old) == set()
+        assert await topics(new)
+    finally:
+        await client.close()
+        await withdraw(admin, {"monitor": 2})
+        await grant(admin)
+    assert await topics(old)
+
+
+@pytest.mark.brokers
+async def test_another_generation_of_a_super_user_is_none(
+    kafka_fleet: Layout, secure_kafka: KafkaWithPasswords, tmp_path: Path
+) -> None:
+    authority = Authority(kafka_fleet.pki)
+    other = as_tls(authority, authority.issue("admin", generation=3), tmp_path / "other.pem")
+    assert await is_super_user(secure_kafka.access("admin"))
+    assert not await is_super_user(KafkaAccess(secure_kafka.listen, other))

@@ -1,0 +1,114 @@
+"""A stranger's network is tried in a child process, within limits of time and memory."""
+
+from __future__ import annotations
+
+import signal
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from infra.bundling import trial
+from infra.bundling.presets import normalisation
+from infra.bundling.trial import Limits, create_within
+from infra.bundling.wanted import Summary, Wanted
+from infra.cli import app, bundle  # noqa: F401  # it registers its commands
+from schemas.errors import BundleError
+from tests.infra.own_networks import write_names, write_onnx
+
+ENDLESS = 2**62
+
+
+def with_cost(file: Path, nodes: list[onnx.NodeProto], *made: onnx.TensorProto) -> Path:
+    """The classifier of colours, whose means wait for the output `cost` (1) of these nodes."""
+    model = onnx.load(write_onnx(file))
+    means, gemm = model.graph.node
+    gemm.input[0] = "sum"
+    del model.graph.node[:]
+    model.graph.node.extend([means, *nodes, helper.make_node("Add", ["means", "cost"], ["sum"]), gemm])
+    model.graph.initializer.extend(made)
+    file.write_bytes(model.SerializeToString())
+    return file
+
+
+def endless(file: Path) -> Path:
+    """A graph with a Loop that takes a century."""
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["on"], ["still"]), helper.make_node("Identity", ["x"], ["y"])],
+        "body",
+        [
+            helper.make_tensor_value_info("turn", TensorProto.INT64, []),
+            helper.make_tensor_value_info("on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("x", TensorProto.FLOAT, [1]),
+        ],
+        [
+            helper.make_tensor_value_info("still", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("y", TensorProto.FLOAT, [1]),
+        ],
+    )
+    loop = helper.make_node("Loop", ["turns", "yes", "zero"], ["cost"], body=body)
+    values = {"turns": np.int64(ENDLESS), "yes": np.bool_(True), "zero": np.zeros(1, np.float32)}
+    return with_cost(file, [loop], *(numpy_helper.from_array(np.asarray(each), name) for name, each in values.items()))
+
+
+def large(file: Path) -> Path:
+    """A graph of a few hundred bytes whose working memory is 4 GiB."""
+    nodes = [
+        helper.make_node("ConstantOfShape", ["many"], ["zeros"]),
+        helper.make_node("ReduceSum", ["zeros"], ["cost"], keepdims=1),
+    ]
+    # A size that is worked out when it runs: a constant would be folded into the graph.
+    nodes.insert(0, helper.make_node("Shape", ["frames"], ["shape"]))
+    nodes.insert(1, helper.make_node("Gather", ["shape", "first"], ["batch"]))
+    nodes.insert(2, helper.make_node("Mul", ["batch", "each"], ["many"]))
+    made = [numpy_helper.from_array(np.array([0], np.int64), "first")]
+    made.append(numpy_helper.from_array(np.array([2**30 // 3], np.int64), "each"))
+    return with_cost(file, nodes, *made)
+
+
+def attempt(tmp_path: Path, network: Path, limits: Limits) -> Summary:
+    """A trial of an ONNX file, without pictures."""
+    wanted = Wanted(
+        "onnx", str(network), write_names(tmp_path / "names.txt"),
+        normalisation=partial(normalisation, "imagenet", None, None),
+    )  # fmt: skip
+    return create_within(limits, wanted, tmp_path / "out", lambda line: None, lambda name, why: None)
+
+
+def test_a_network_that_never_answers_is_given_up(tmp_path: Path) -> None:
+    network = endless(tmp_path / "loop.onnx")
+    with pytest.raises(BundleError, match=r"a network that is tried within 1 s, it still runs\. .* --most-seconds"):
+        attempt(tmp_path, network, Limits(seconds=1))
+    assert {each.name for each in tmp_path.iterdir()} == {"loop.onnx", "names.txt"}
+
+
+def test_a_network_that_takes_too_much_memory_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BundleError) as refused:
+        attempt(tmp_path, large(tmp_path / "large.onnx"), Limits(memory_gib=1))
+    assert "memory" in str(refused.value).lower()
+    assert "\n" not in str(refused.value)
+    assert {each.name for each in tmp_path.iterdir()} == {"large.onnx", "names.txt"}
+
+
+def test_a_trial_that_the_kernel_ends_is_one_line() -> None:
+    said = trial._ended(-signal.SIGKILL, Limits(), "large.onnx")
+    assert said.startswith("large.onnx: expected a network that is tried within 8 GiB, its trial ended by SIGKILL. ")
+    assert trial._ended(1, Limits(), "odd.onnx").endswith("its trial ended with status 1.")
+
+
+def test_the_command_passes_its_limits_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    passed: list[Limits] = []
+
+    def refuse(limits: Limits, *_: object) -> Summary:
+        passed.append(limits)
+        raise BundleError("refused")
+
+    monkeypatch.setattr(trial, "create_within", refuse)
+    arguments = ["bundle", "create", "--onnx", "any.onnx", "--out", str(tmp_path / "out")]
+    for options in ([], ["--most-seconds", "5", "--most-memory", "2"]):
+        with pytest.raises(BundleError, match="refused"):
+            app([*arguments, *options], standalone_mode=False)
+    assert passed == [Limits(600, 8), Limits(5, 2)]

@@ -1,0 +1,85 @@
+"""The end of `up` waits for records only as long as it was told, and an interrupt ends each of its waits."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Event, Timer
+from types import SimpleNamespace
+
+import pytest
+
+from infra.layout import Layout
+from infra.up import run as up
+from infra.up.interrupts import INTERRUPTED, Interrupts
+from infra.up.settings import UpSettings
+from schemas.identity import CameraId
+
+FAR_S = 60.0
+"""Longer than any test waits."""
+
+
+@pytest.fixture
+def never(monkeypatch: pytest.MonkeyPatch) -> Iterator[Event]:
+    """An audit that does not end before the test does."""
+    ended = Event()
+    monkeypatch.setattr(up, "unsettled", lambda *_: ended.wait(FAR_S) and 0)
+    monkeypatch.setattr(up, "audit", lambda *_: ended.wait(FAR_S))
+    yield ended
+    ended.set()
+
+
+def a_run(folder: Path, drain_s: float, asked: Interrupts) -> up._Run:
+    """As much of a run as its end needs."""
+    run = up._Run.__new__(up._Run)
+    run._settings, run._layout, run._asked = UpSettings(drain_s=drain_s), Layout(folder), asked
+    run._supervisor = SimpleNamespace(watch=lambda: None)  # type: ignore[assignment]  # the part that is used
+    run._live = SimpleNamespace(tick=lambda: None, say=lambda _: None)  # type: ignore[assignment]  # the same
+    run._started_ms, run._cameras = 0, frozenset()
+    return run
+
+
+def interrupt(asked: Interrupts) -> None:
+    asked(2, None)
+
+
+@pytest.mark.usefixtures("never")
+def test_a_second_interrupt_ends_the_drain_in_the_middle_of_a_look(tmp_path: Path) -> None:
+    asked = Interrupts(1)
+    Timer(0.3, interrupt, [asked]).start()
+    begun = time.monotonic()
+    a_run(tmp_path, FAR_S, asked).drain()
+    assert time.monotonic() - begun < FAR_S / 4
+
+
+@pytest.mark.usefixtures("never")
+def test_the_deadline_of_the_drain_holds_in_the_middle_of_a_look(tmp_path: Path) -> None:
+    begun = time.monotonic()
+    a_run(tmp_path, 0.3, Interrupts(1)).drain()
+    assert time.monotonic() - begun < FAR_S / 4
+
+
+@pytest.mark.usefixtures("never")
+def test_an_interrupt_ends_the_final_audit(tmp_path: Path) -> None:
+    asked = Interrupts(2)
+    Timer(0.3, interrupt, [asked]).start()
+    begun = time.monotonic()
+    assert a_run(tmp_path, FAR_S, asked).finish() == (INTERRUPTED, {})
+    assert time.monotonic() - begun < FAR_S / 4
+
+
+def test_the_drain_ends_once_all_is_settled_and_only_the_runs_own_cameras_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[object] = []
+
+    def unsettled(*given: object) -> int:
+        looks.append(given)
+        return 3 - len(looks)
+
+    monkeypatch.setattr(up, "unsettled", unsettled)
+    run = a_run(tmp_path, FAR_S, Interrupts(1))
+    run._cameras = frozenset({CameraId("local/cam-0")})
+    run.drain()
+    assert looks == [(run._layout, 0, {"local/cam-0"})] * 3

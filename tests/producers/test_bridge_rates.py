@@ -1,0 +1,54 @@
+"""The file of cameras with byte rates of their own, and the account of what the processors have not done."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from infra.camera_rates import USUAL_MIB, allow_rate
+from infra.layout import Layout
+from producers.bridge.kafka.undone import Undone
+from producers.bridge.rates import CameraRates
+from schemas.identity import CameraId
+
+DOOR, YARD = CameraId("site/door"), CameraId("site/yard")
+
+
+def test_a_camera_that_is_attached_is_found_in_the_file_at_once(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    rates = CameraRates(layout.camera_rates)
+    assert rates.changed() == {}
+    assert rates.changed() is None
+    allow_rate(layout, DOOR)
+    assert rates.changed() == {DOOR: USUAL_MIB * 2**20}
+    allow_rate(layout, YARD, 2)
+    assert rates.changed() == {DOOR: USUAL_MIB * 2**20, YARD: 2 * 2**20}
+    assert rates.changed() is None
+
+
+def test_a_file_that_cannot_be_read_changes_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "rates.json"
+    rates = CameraRates(file)
+    rates.changed()
+    for number, text in enumerate(("{", "[]", '{"site/door": "fast"}', '{"site/door": -1}', '{"site/door": NaN}')):
+        file.write_text(text)
+        os.utime(file, (number, number))
+        assert rates.changed() is None
+    file.write_text(json.dumps({DOOR: 3}))
+    assert rates.changed() == {DOOR: 3 * 2**20}
+
+
+def test_what_the_processors_have_done_counts_no_more() -> None:
+    undone = Undone()
+    undone.add(0, 10, [(DOOR, 100), (YARD, 50), (DOOR, 100)])
+    undone.add(1, 5, [(YARD, 7)])
+    undone.add(1, -1, [(YARD, 10**9)])  # nobody knows where it lies
+    assert (undone.bytes_of(DOOR), undone.bytes_of(YARD)) == (200, 57)
+    undone.advance({0: 11, 1: 5})
+    assert (undone.bytes_of(DOOR), undone.bytes_of(YARD)) == (100, 57)
+    undone.advance({0: 13, 1: 9})
+    assert (undone.bytes_of(DOOR), undone.bytes_of(YARD)) == (0, 0)
+    undone.add(0, 20, [(DOOR, 1)])
+    undone.forget()
+    assert undone.bytes_of(DOOR) == 0

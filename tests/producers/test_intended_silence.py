@@ -1,0 +1,103 @@
+"""A camera that sends nothing on purpose says so: paused by a command, outside its hours, at the end of its file."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from prometheus_client import CollectorRegistry
+
+from producers.camera import Camera
+from producers.metrics import Instruments
+from producers.publisher import Broker, LinkSettings
+from producers.scenario import CameraSettings, parse_scenario
+from schemas.frame import open_own_message, sign_message
+from schemas.identity import CameraId
+from schemas.keys import derive_camera_key
+from schemas.pointillist_pb2 import ENDED, ONLINE, PAUSED, Command, Status
+from tests.waiting import until
+
+CAMERA = CameraId("lab/door")
+KEY = derive_camera_key(b"a fleet secret for the tests", CAMERA)
+
+
+@dataclass
+class Running:
+    camera: Camera
+    statuses: list[Status] = field(default_factory=list)
+
+    def publish(self, topic: str, payload: bytes, _retain: bool) -> None:
+        if topic == self.camera.publisher.presence.status_topic:
+            self.statuses.append(open_own_message(Status, KEY, payload))
+
+    @property
+    def states(self) -> list[tuple[int, str]]:
+        return [(status.state, status.detail) for status in self.statuses]
+
+
+@asynccontextmanager
+async def running(folder: Path, **settings: Any) -> AsyncIterator[Running]:
+    """It captures into its spool; there is no broker."""
+    plan: CameraSettings
+    [plan] = parse_scenario({"site": "lab", "cameras": [{"name": "door", **settings}]}, "camera").cameras()
+    broker = Broker("127.0.0.1", 1, at_once=1)
+    made = Running(Camera(plan, KEY, folder, broker, LinkSettings(), Instruments.on(CollectorRegistry())))
+    made.camera.publisher.presence._publish = made.publish
+    task = asyncio.create_task(made.camera.run())
+    try:
+        yield made
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await made.camera.close(0.1)
+
+
+def write_video(file: Path) -> Path:
+    with av.open(str(file), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+        for number in range(5):
+            picture = np.full((32, 48, 3), 40 * number, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    return file
+
+
+async def test_a_camera_that_a_command_pauses_says_so_and_that_it_goes_on(tmp_path: Path) -> None:
+    async with running(tmp_path, source={"kind": "scene"}, fps=50) as made:
+        await until(lambda: made.camera.spool.current.next > 0, "the first frame")
+        now_ms = time.time_ns() // 10**6
+        for number, enabled in enumerate((False, True)):
+            command = sign_message(KEY, Command(issued_ms=now_ms + number, enabled=enabled))
+            assert made.camera._control.command(command)
+            await until(lambda: len(made.statuses) > number, "what it says")  # noqa: B023  # awaited in the loop
+        assert made.states == [(PAUSED, "paused by a command"), (ONLINE, "")]
+
+
+async def test_a_camera_whose_file_has_ended_says_so(tmp_path: Path) -> None:
+    video = write_video(tmp_path / "short.mp4")
+    async with running(tmp_path / "spool", source={"kind": "video", "file": str(video)}) as made:
+        await until(lambda: made.camera.ended, "the end of the file")
+        assert made.states == [(ENDED, "its source has ended")]
+
+
+async def test_a_camera_outside_its_hours_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("producers.gate.schedule.Schedule.holds", lambda *_: False)
+    monkeypatch.setattr("producers.gate.schedule.Schedule.opens_at", lambda *_: None)
+    async with running(tmp_path, source={"kind": "scene"}, fps=50, schedule={"hours": ["mon 07:00-19:00"]}) as made:
+        await until(lambda: made.statuses, "what it says")
+        assert made.states == [(PAUSED, "outside the hours in which it sends")]
+
+
+async def test_the_heartbeat_of_a_motion_gate_is_the_gap_that_it_announces(tmp_path: Path) -> None:
+    async with running(tmp_path, source={"kind": "scene"}, fps=50, motion={"heartbeat_s": 60}) as made:
+        made.camera.publisher.presence.greet()
+        assert made.statuses[-1].longest_gap_s == 60

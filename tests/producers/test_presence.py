@@ -1,0 +1,109 @@
+"""The status that a camera publishes: refused, paused, ended, and back again. No broker."""
+
+from __future__ import annotations
+
+import pytest
+
+from producers.bridge.requests.refusals import FrameRefusals
+from producers.publisher.presence import Presence
+from schemas.errors import WireError
+from schemas.frame import open_own_message, sign_message
+from schemas.frame_size import fitting_size, over_size
+from schemas.identity import CameraId
+from schemas.keys import derive_camera_key
+from schemas.limits import USUAL_FRAME_PIXELS
+from schemas.pointillist_pb2 import DEGRADED, ENDED, OFFLINE, ONLINE, PAUSED, Meta, Refusal, Status
+from tests.producers.bridge_rig import KEYS
+
+CAMERA = CameraId("site/door")
+KEY = KEYS.current(CAMERA)
+
+
+class Said:
+    def __init__(self) -> None:
+        self.statuses: list[Status] = []
+        self.presence = Presence(KEY, "here", 7, Meta, self._publish)
+
+    def _publish(self, topic: str, payload: bytes, retain: bool) -> None:
+        assert retain
+        if topic == self.presence.status_topic:
+            self.statuses.append(open_own_message(Status, KEY, payload))
+
+    @property
+    def last(self) -> tuple[int, str]:
+        return self.statuses[-1].state, self.statuses[-1].detail
+
+
+@pytest.fixture
+def said() -> Said:
+    return Said()
+
+
+def test_a_paused_camera_says_why_until_it_goes_on(said: Said) -> None:
+    said.presence.rest("command", "paused by a command")
+    assert said.last == (PAUSED, "paused by a command")
+    said.presence.rest("command", "paused by a command")
+    assert len(said.statuses) == 1
+    said.presence.rest("hours", "outside the hours in which it sends")
+    said.presence.resume("command")
+    assert said.last == (PAUSED, "outside the hours in which it sends")
+    said.presence.resume("hours")
+    assert said.last == (ONLINE, "")
+
+
+def test_a_fault_is_said_also_while_a_camera_is_paused(said: Said) -> None:
+    said.presence.rest("command", "paused by a command")
+    said.presence.impaired("spool", "the spool cannot be written")
+    assert said.last == (DEGRADED, "the spool cannot be written")
+    said.presence.mended("spool")
+    assert said.last == (PAUSED, "paused by a command")
+
+
+def test_a_camera_whose_source_has_ended_goes_as_ended_and_any_other_as_offline(said: Said) -> None:
+    said.presence.farewell()
+    assert said.last == (OFFLINE, "")
+    said.presence.end("its source has ended")
+    said.presence.farewell()
+    assert said.last == (ENDED, "its source has ended")
+
+
+def test_a_connection_that_breaks_is_offline_whatever_the_camera_has_said(said: Said) -> None:
+    said.presence.rest("command", "paused by a command")
+    _, will = said.presence.will()
+    assert open_own_message(Status, KEY, will).state == OFFLINE
+
+
+def test_the_longest_intended_gap_goes_with_every_status(said: Said) -> None:
+    said.presence.longest_gap_s = 60
+    said.presence.greet()
+    assert said.statuses[-1].longest_gap_s == 60
+
+
+@pytest.mark.parametrize(
+    ("size", "most"), [((2048, 1200), USUAL_FRAME_PIXELS), ((8192, 16), 4096), ((96, 128), 4096), ((9, 9), 64)]
+)
+def test_the_size_that_is_named_fits_and_has_whole_blocks(size: tuple[int, int], most: int) -> None:
+    width, height = fitting_size(*size, most)
+    assert width * height <= most
+    assert width % 8 == height % 8 == 0
+    assert f"size to {width}x{height}" in over_size(*size, most)
+
+
+class Event:
+    def __init__(self, value: bytes, key: bytes = CAMERA.encode(), kind: bytes = b"pointillist.v1.Refusal") -> None:
+        self.value, self.key, self.headers = value, key, [("ce_type", kind)]
+
+
+def test_a_refusal_becomes_a_message_to_its_camera_at_most_twice_a_second() -> None:
+    passed: list[tuple[str, bytes]] = []
+    refused: list[str] = []
+    refusals = FrameRefusals(KEYS, lambda topic, payload: passed.append((topic, payload)), refused.append)
+    signed = sign_message(KEY, Refusal(boot_id=7, seq=3, reason="over_size", detail="x" * 200))
+    forged = Refusal(boot_id=7, seq=3, detail="made up").SerializeToString()
+    for now_s in (0.0, 0.1, 0.6):
+        refusals.take([Event(signed), Event(forged)], now_s)
+    assert [topic for topic, _ in passed] == [f"pointillist/v1/{CAMERA}/cmd/refused"] * 2
+    assert open_own_message(Refusal, KEY, passed[0][1]).detail == "x" * 200
+    assert refused == ["Refusal"] * 3
+    with pytest.raises(WireError):
+        open_own_message(Refusal, derive_camera_key(b"another fleet's secret", CAMERA), passed[0][1])

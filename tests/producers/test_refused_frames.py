@@ -1,0 +1,65 @@
+"""A camera learns that its frames are refused, says so, and takes it back when none is refused any more."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from schemas.frame import sign_message
+from schemas.identity import CameraId
+from schemas.keys import derive_camera_key
+from schemas.pointillist_pb2 import DEGRADED, ONLINE, Refusal, Status
+from schemas.topics import Channel, mqtt_topic
+from tests.producers.fake_bridge import FakeBridge
+from tests.producers.publisher_rig import Camera, camera, watching
+from tests.waiting import until
+
+pytestmark = pytest.mark.brokers
+TOO_LARGE = "frame size: expected at most 64 pixels, got 16x16. Set the camera's size to 8x8 or smaller."
+
+
+def refuse(bridge: FakeBridge, cam: Camera, boot_id: int, seq: int = 0, secret: bytes | None = None) -> None:
+    key = derive_camera_key(secret, cam.camera_id) if secret else cam.key
+    refusal = Refusal(boot_id=boot_id, seq=seq, reason="over_size", detail=TOO_LARGE)
+    bridge.publish(mqtt_topic(cam.camera_id, Channel.REFUSAL), sign_message(key, refusal))
+
+
+async def test_refused_frames_degrade_a_camera_with_the_reason_until_none_is_refused(
+    tmp_path: Path, broker: tuple[str, int], camera_id: CameraId, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("producers.publisher.publisher._REFUSED_S", 0.5)
+    topic = mqtt_topic(camera_id, Channel.STATUS)
+    with watching(broker) as bridge:
+
+        def status() -> tuple[int, str]:
+            found = Status.FromString(bridge.topics.get(topic, b""))
+            return found.state, found.detail
+
+        async with camera(tmp_path, broker, camera_id) as cam:
+            await until(lambda: status() == (ONLINE, ""), "the camera")
+            cam.publish(1)
+            boot_id = cam.spool.current.boot_id
+            refuse(bridge, cam, boot_id + 1)
+            refuse(bridge, cam, boot_id, seq=9)
+            refuse(bridge, cam, boot_id, secret=b"another fleet's secret")
+            refuse(bridge, cam, boot_id)
+            await until(lambda: status() == (DEGRADED, TOO_LARGE), "that it is refused")
+            assert cam.publisher.refused == TOO_LARGE
+            await until(lambda: status() == (ONLINE, ""), "that it is no longer refused")
+
+
+async def test_what_others_say_of_another_boot_changes_nothing(
+    tmp_path: Path, broker: tuple[str, int], camera_id: CameraId
+) -> None:
+    with watching(broker) as bridge:
+        async with camera(tmp_path, broker, camera_id) as cam:
+            cam.publish(1)
+            await until(lambda: cam.spool.frames == 0)
+            boot_id = cam.spool.current.boot_id
+            refuse(bridge, cam, boot_id + 1)
+            refuse(bridge, cam, boot_id, seq=9)
+            refuse(bridge, cam, boot_id, secret=b"another fleet's secret")
+            cam.publish(1)
+            await until(lambda: cam.spool.frames == 0)  # confirmed after the refusals were heard
+            assert (cam.publisher.refused, cam.publisher.presence.degraded) == ("", False)

@@ -1,0 +1,72 @@
+"""The ledgers that are accepted, by the bridge and by the recorder alike."""
+
+from __future__ import annotations
+
+import pytest
+
+from schemas.errors import Malformed
+from schemas.frame import sign_message
+from schemas.identity import CameraId
+from schemas.keys import KeyRing
+from schemas.ledger import open_ledger
+from schemas.limits import MAX_BOOT_FRAMES, MAX_LEDGER_BYTES, MAX_SHED_RANGES
+from schemas.pointillist_pb2 import Ledger, Range
+
+KEYS = KeyRing(b"a fleet secret of thirty-two byte")
+CAMERA = CameraId("hall/door")
+
+
+def opened(ledger: Ledger, more: bytes = b"") -> Ledger:
+    ledger.MergeFromString(more)
+    return open_ledger(CAMERA, sign_message(KEYS.current(CAMERA), ledger), KEYS)
+
+
+def with_ranges(count: int, first: int = 0) -> Ledger:
+    shed = [Range(first=first + 2 * n, last=first + 2 * n) for n in range(count)]
+    return Ledger(boot_id=1, revision=1, next=first + 2 * count, shed=shed)
+
+
+def test_as_many_ranges_are_accepted_as_a_spool_keeps_apart() -> None:
+    assert len(opened(with_ranges(MAX_SHED_RANGES)).shed) == MAX_SHED_RANGES
+    with pytest.raises(Malformed, match="64 shed ranges, got 65"):
+        opened(with_ranges(MAX_SHED_RANGES + 1))
+
+
+def test_the_largest_ledger_of_a_spool_fits() -> None:
+    largest = with_ranges(MAX_SHED_RANGES, MAX_BOOT_FRAMES - 2 * MAX_SHED_RANGES)
+    for name in ("revision", "frames_skipped", "frames_resent", "bytes_resent", "started_ms", "written_ms"):
+        setattr(largest, name, 2**63 - 1)
+    largest.boot_id, largest.key_generation, largest.confirmed_to, largest.closed = 2**63 - 1, 2**31, 2**63, True
+    assert opened(largest).next == MAX_BOOT_FRAMES
+
+
+def test_a_ledger_of_ten_thousand_ranges_is_refused_before_it_is_parsed() -> None:
+    with pytest.raises(Malformed, match=f"at most {MAX_LEDGER_BYTES} bytes"):
+        opened(with_ranges(10_000))
+
+
+def test_fields_that_nobody_knows_do_not_make_a_ledger_larger_than_one_with_all_ranges() -> None:
+    unknown = b"\xfa\x07\x88\x27" + bytes(5000)  # field 127, 5,000 bytes
+    with pytest.raises(Malformed, match="bytes"):
+        opened(with_ranges(0), unknown)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"next": MAX_BOOT_FRAMES + 1},
+        {"next": 2**50},
+        {"boot_id": 0},
+        {"boot_id": 2**63},
+        {"revision": 0},
+        {"frames_skipped": 2**63},
+        {"bytes_resent": 2**64 - 1},
+        {"first": 11},
+        {"shed": [Range(first=10, last=10)]},
+        {"shed": [Range(first=3, last=2)]},
+    ],
+)
+def test_impossible_counts_are_refused(changed: dict[str, object]) -> None:
+    fields = {"boot_id": 1, "revision": 1, "next": 10} | changed
+    with pytest.raises(Malformed):
+        opened(Ledger(**fields))  # type: ignore[arg-type]  # fields of several types

@@ -1,0 +1,85 @@
+"""The shell commands that pages of the documentation print, and whether a command line of ours parses."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final
+
+from tests.infra.command_line import parsed
+
+ROOT: Final = Path(__file__).parents[2]
+PAGES: Final = [ROOT / "README.md", ROOT / "docs/tutorial.md", *sorted((ROOT / "docs/howto").glob("*.md"))]
+_BLOCK: Final = re.compile(r"^```(?:sh|bash|shell|console)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+_SPAN: Final = re.compile(r"(?<!`)`(pointillist [^`\n]+)`(?!`)")
+_TARGET: Final = re.compile(r"^([a-z-]+):.*## ", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command of a page: the page's name and the words of the line."""
+
+    page: str
+    words: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return shlex.join(self.words)
+
+
+def block_commands(page: Path) -> list[Command]:
+    """The commands of a page's shell blocks, in order, without comments."""
+    lines = "".join(_BLOCK.findall(page.read_text())).replace("\\\n", " ").splitlines()
+    found = (tuple(shlex.split(line, comments=True)) for line in lines)
+    return [Command(page.name, words) for words in found if words]
+
+
+def span_commands(page: Path) -> list[Command]:
+    """The commands `pointillist …` that stand in a page's text."""
+    return [Command(page.name, tuple(shlex.split(span))) for span in _SPAN.findall(page.read_text())]
+
+
+def check_parses(command: Command) -> None:
+    """Raise when a program, target, subcommand, option or shipped file that the command names does not exist."""
+    match command.words:
+        case ["cd", "pointillist"]:
+            return
+        case ["make", target, *rest]:
+            assert target in _TARGET.findall((ROOT / "Makefile").read_text()), f"no target {target}"
+            assert all(word.startswith("ARGS=") for word in rest), rest
+            if target == "up":
+                _check_up(shlex.split(rest[0].removeprefix("ARGS=") if rest else ""))
+        case [program, *arguments] if Path(program).name == "pointillist":
+            parsed(arguments)
+        case [program, "-m", module, *_] if Path(program).name == "python":
+            assert find_spec(module) is not None, f"no module {module}"
+        case ["pip", "install", wheel]:
+            assert wheel == f"pointillist-{version('pointillist')}-py3-none-any.whl"
+        case _:
+            raise AssertionError(f"nobody knows how to check {command}")
+
+
+def _check_up(arguments: list[str]) -> None:
+    from infra.up.settings import scenario_file
+
+    given = parsed(["up", *arguments])
+    if given["scenario"] is not None:
+        assert scenario_file(given["scenario"]).is_file(), f"no scenario {given['scenario']}"
+
+
+def check_mentions(command: Command) -> None:
+    """Raise when the subcommand or an option of a command in a text does not exist; arguments may be missing there."""
+    words = [word for word in command.words[1:] if word != "…"]
+    while words and words[0].startswith("--"):  # an option of `pointillist` itself, with its value
+        words = words[2:]
+    try:
+        parsed(words)
+    except ValueError:  # a group of commands by itself
+        return
+    except Exception as error:
+        # By its name: releases of typer bring a click of their own.
+        if type(error).__name__ != "MissingParameter":
+            raise

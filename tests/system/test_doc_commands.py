@@ -1,0 +1,162 @@
+"""README, tutorial and how-to pages work as printed: each command of their blocks runs, or parses for a reason."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from subprocess import PIPE, STDOUT
+from typing import Final
+
+import pytest
+import yaml
+
+from infra.layout import Layout
+from infra.local.rtsp import RtspServer
+from infra.up.system_state import CameraState, camera_states
+from schemas.errors import StateError
+from tests.system.doc_commands import (
+    PAGES,
+    ROOT,
+    Command,
+    block_commands,
+    check_mentions,
+    check_parses,
+    span_commands,
+)
+from tests.waiting import wait_until
+
+STREAM: Final = "rtsp://192.168.0.7/stream"
+SYSTEM: Final = f"make up 'ARGS=--source {STREAM}'"
+"""The command whose system the others join."""
+
+RUN: Final = {
+    re.escape(SYSTEM): (),
+    rf".venv/bin/pointillist camera test {STREAM}( --picture look\.png)?": ("--seconds", "0.5"),
+    rf".venv/bin/pointillist camera attach {STREAM} --state \.pointillist --name door": (),
+    r".venv/bin/pointillist camera run cameras\.yaml --state \.pointillist": (),
+    r".venv/bin/pointillist audit --state \.pointillist": (),
+}
+"""Commands that run here, with the options that bound their time."""
+
+ENDLESS: Final = {" camera attach ": "local/door", " camera run ": "yard/hall"}
+"""Commands of these that run until Ctrl-C, which comes when the camera's frames are recorded."""
+
+PARSED: Final = {
+    r"cd pointillist": "the clone is the working directory of this test",
+    r"make up": "test_up.py runs a system of simulated cameras",
+    r"make up 'ARGS=--scenario red-team'": "test_attacked_cameras.py runs attacks; sixteen cameras take minutes here",
+    r"make up 'ARGS=--scenario sticker --state sticker-drill'": "test_alerts_and_roles.py runs the drill",
+    r".venv/bin/pointillist up --listen 10\.0\.0\.7": "test_remote_camera.py listens on another loopback address",
+    r".venv/bin/pointillist enroll site/door --out door\.enrolment": "test_remote_camera.py enrols by that listener",
+    r"make up 'ARGS=--bundle street'": "test_bundle_command.py runs a bundle of its own",
+    r"make test": "it would run this test",
+    r".venv/bin/pointillist bundle (create|check) .*": "test_bundle_command.py runs both on a network of its own",
+    r".venv/bin/pointillist camera discover": "it asks the local network; test_camera_discover.py answers it",
+    r".venv/bin/python -m build --wheel": "`make release-check` builds and installs the wheel",
+    r"pip install pointillist-.*\.whl": "`make release-check` builds and installs the wheel",
+    rf"pointillist camera attach {STREAM} --enrolment door\.enrolment .*": "its broker is another machine; "
+    "test_secure_mosquitto.py attaches by an enrolment",
+}
+"""Commands that are parsed, and why they do not run here."""
+
+COMMANDS: Final = [command for page in PAGES for command in block_commands(page)]
+SPANS: Final = list(dict.fromkeys(command for page in PAGES for command in span_commands(page)))
+
+
+def rules_of(command: Command) -> list[str]:
+    return [rule for rule in (*RUN, *PARSED) if re.fullmatch(rule, str(command))]
+
+
+def test_every_command_has_one_rule_and_every_rule_a_command() -> None:
+    assert len(COMMANDS) > 15
+    without = [f"{command.page}: {command}" for command in COMMANDS if len(rules_of(command)) != 1]
+    assert without == []
+    used = {rule for command in COMMANDS for rule in rules_of(command)}
+    assert used == {*RUN, *PARSED}
+    named = {name for reason in PARSED.values() for name in re.findall(r"test_\w+\.py", reason)}
+    assert named <= {file.name for file in (ROOT / "tests").rglob("test_*.py")}
+
+
+@pytest.mark.parametrize("command", dict.fromkeys(COMMANDS), ids=str)
+def test_every_command_parses_and_names_what_exists(command: Command) -> None:
+    check_parses(command)
+
+
+@pytest.mark.parametrize("command", SPANS, ids=str)
+def test_every_command_in_the_text_names_a_subcommand_and_options_that_exist(command: Command) -> None:
+    check_mentions(command)
+
+
+@pytest.mark.brokers
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_the_commands_run_as_printed_on_one_system(tmp_path: Path) -> None:
+    for name in ("Makefile", "infra"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / ".venv").symlink_to(sys.prefix)
+    layout = Layout(tmp_path / ".pointillist")
+
+    def camera(name: str) -> CameraState | None:
+        with suppress(StateError):  # the recorder makes its tables in this moment
+            return {each.name: each for each in camera_states(layout)}.get(name) if layout.folder.is_dir() else None
+        return None
+
+    def sends(name: str) -> bool:
+        found = camera(name)
+        return found is not None and found.frames > 0
+
+    with RtspServer("--counted", 160, 96, 10) as server, (tmp_path / "up.log").open("w+") as log:
+        address = server.address("counted")
+        film = {"name": "hall", "source": {"address": address}}
+        (tmp_path / "cameras.yaml").write_text(yaml.safe_dump({"site": "yard", "cameras": [film]}))
+
+        def here(command: Command) -> list[str]:
+            words = [word.replace(STREAM, address) for word in command.words]
+            # What `make setup` installs is there: the tests run by it.
+            return [*words[:1], "-o", "setup", *words[1:]] if words[0] == "make" else words
+
+        commands = list(dict.fromkeys(COMMANDS_TO_RUN))
+        [first] = [command for command in commands if str(command) == SYSTEM]
+        with subprocess.Popen(here(first), cwd=tmp_path, stdout=log, stderr=subprocess.STDOUT, text=True) as up:
+
+            def recorded() -> bool:
+                assert up.poll() is None, Path(log.name).read_text()
+                return sends("local/cam-0")
+
+            try:
+                wait_until(recorded, "frames of the camera of the first command", within_s=120, every_s=0.5)
+                for command in commands:
+                    if command == first:
+                        continue
+                    [rule] = [rule for rule in RUN if re.fullmatch(rule, str(command))]
+                    line = [*here(command), *RUN[rule]]
+                    with subprocess.Popen(line, cwd=tmp_path, stdout=PIPE, stderr=STDOUT, text=True) as ran:
+                        joins = next((name for part, name in ENDLESS.items() if part in str(command)), None)
+                        try:
+                            if joins is not None:
+                                wait_until(partial(sends, joins), f"frames of {joins}", every_s=0.5)
+                                ran.send_signal(signal.SIGINT)
+                            printed, _ = ran.communicate(timeout=90)
+                        finally:
+                            ran.kill()
+                    assert ran.returncode == 0, f"{command}: {printed}"
+                assert (tmp_path / "look.png").is_file()
+            finally:
+                down = [".venv/bin/pointillist", "down", "--state", ".pointillist"]
+                with suppress(subprocess.TimeoutExpired):
+                    subprocess.run(down, cwd=tmp_path, check=False, timeout=90)
+                    up.wait(20)
+                up.kill()
+        last = Path(log.name).read_text().splitlines()[-1]
+        assert up.returncode == 0, Path(log.name).read_text()
+        assert re.fullmatch(r"([\d,]+) published = \1 recorded\. Nothing lost\. .*Report: .*report\.json", last), last
+
+
+COMMANDS_TO_RUN: Final = [
+    Command("", command.words) for command in COMMANDS if any(re.fullmatch(rule, str(command)) for rule in RUN)
+]

@@ -1,0 +1,70 @@
+"""The English of docstrings and comments, as far as a program can judge it."""
+
+from __future__ import annotations
+
+import ast
+import io
+import re
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+REWRITTEN = ("lab/experiments/qusecnets/network.py",)
+"""Folders and files that follow the rules; the list grows until it names the whole product."""
+FIRST_WORDS = {
+    "what", "who", "whose", "whom", "those", "where", "how", "so", "as", "of", "by", "to", "whoever", "whatever",
+}  # fmt: skip
+"""A first line is a noun phrase or an imperative verb; these words begin neither."""
+WORDS = re.compile(
+    r"\b(anew|whoever|whomever|thereof|till|beside|says?|said|tells?|told|hears?|heard)\b", re.IGNORECASE
+)
+CODE = re.compile(r"`[^`]*`")
+
+
+def texts(file: Path) -> Iterator[tuple[int, str, bool]]:
+    """Yield (line, text, is a docstring) for each docstring, attribute docstrings included, and each comment."""
+    source = file.read_text()
+    for node in ast.walk(ast.parse(source, str(file))):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            yield node.lineno, node.value.value, True
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            yield token.start[0], token.string, False
+
+
+def faults(file: Path) -> list[str]:
+    """Return a line for each text that breaks a rule."""
+    found = []
+    for line, text, is_docstring in texts(file):
+        first = re.match(r"\W*(\w+)", text)
+        if is_docstring and first and first[1].lower() in FIRST_WORDS and not text.lstrip().startswith("`"):
+            found.append(f"{file}:{line}: begins with {first[1]!r}")
+        found += [f"{file}:{line}: {word[0]!r}" for word in WORDS.finditer(CODE.sub("", text))]
+    return found
+
+
+def files(place: str) -> list[Path]:
+    """Return the Python files of a folder, or the file itself; generated ones are left out."""
+    path = ROOT / place
+    return sorted(each for each in (path.rglob("*.py") if path.is_dir() else [path]) if not each.stem.endswith("_pb2"))
+
+
+@pytest.mark.parametrize("place", REWRITTEN)
+def test_docstrings_and_comments_are_plain_english(place: str) -> None:
+    checked = files(place)
+    assert checked
+    assert [fault for file in checked for fault in faults(file)] == []
+
+
+def test_a_fault_is_found(tmp_path: Path) -> None:
+    file = tmp_path / "module.py"
+    file.write_text('"""What it is."""\nA = 1\n"""Of those."""\n# The camera is told anew.\n"""`told` is code."""\n')
+    assert [each.partition(": ")[2] for each in faults(file)] == [
+        "begins with 'What'",
+        "begins with 'Of'",
+        "'told'",
+        "'anew'",
+    ]
