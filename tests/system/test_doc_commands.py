@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -120,9 +121,11 @@ def test_the_commands_run_as_printed_on_one_system(tmp_path: Path) -> None:
             # What `make setup` installs is there: the tests run by it.
             return [*words[:1], "-o", "setup", *words[1:]] if words[0] == "make" else words
 
+        # A reader's shell is not inside a `make`; the shell of the tests may be.
+        shell = {name: value for name, value in os.environ.items() if name not in {"MAKEFLAGS", "MAKELEVEL", "MFLAGS"}}
         commands = list(dict.fromkeys(COMMANDS_TO_RUN))
         [first] = [command for command in commands if str(command) == SYSTEM]
-        with subprocess.Popen(here(first), cwd=tmp_path, stdout=log, stderr=subprocess.STDOUT, text=True) as up:
+        with subprocess.Popen(here(first), cwd=tmp_path, env=shell, stdout=log, stderr=STDOUT, text=True) as up:
 
             def recorded() -> bool:
                 assert up.poll() is None, Path(log.name).read_text()
@@ -135,7 +138,7 @@ def test_the_commands_run_as_printed_on_one_system(tmp_path: Path) -> None:
                         continue
                     [rule] = [rule for rule in RUN if re.fullmatch(rule, str(command))]
                     line = [*here(command), *RUN[rule]]
-                    with subprocess.Popen(line, cwd=tmp_path, stdout=PIPE, stderr=STDOUT, text=True) as ran:
+                    with subprocess.Popen(line, cwd=tmp_path, env=shell, stdout=PIPE, stderr=STDOUT, text=True) as ran:
                         joins = next((name for part, name in ENDLESS.items() if part in str(command)), None)
                         try:
                             if joins is not None:
