@@ -26,9 +26,9 @@ from schemas.identity import CameraId
 from schemas.keys import KeyRing
 from schemas.limits import MAX_BROKER_BYTES
 from schemas.pointillist_pb2 import Alert, ProbeRequest
-from schemas.runtime.access import KafkaAddress, kafka_options
-from schemas.runtime.kafka_clients import REQUEST_S, STOP_S, start, stop
 from schemas.statements import sealed_alert
+from schemas.transport.access import KafkaAddress, kafka_options
+from schemas.transport.kafka.clients import REQUEST_S, STOP_S, start, stop
 
 PUBLISH_S: Final = 30.0
 """How long Kafka may take for what is sent at once, before it counts as away."""

@@ -8,8 +8,8 @@ from aiokafka import AIOKafkaConsumer
 
 from consumers.reading.log import named
 from schemas.limits import MAX_BROKER_BYTES
-from schemas.runtime.access import KafkaAddress, kafka_options
-from schemas.runtime.kafka_clients import REQUEST_S, STOP_S, leave, start
+from schemas.transport.access import KafkaAddress, kafka_options
+from schemas.transport.kafka.clients import REQUEST_S, STOP_S, leave, start
 
 _EARLIER_MS: Final = 600_000
 """Kafka's records carry the clock of who sent them, alerts that of who raised them."""

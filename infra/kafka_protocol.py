@@ -18,10 +18,10 @@ from infra.kafka_sets import KafkaSets, Waiting
 from schemas.errors import BrokerError
 from schemas.keys import KeyRing
 from schemas.limits import MAX_BROKER_BYTES
-from schemas.runtime.access import KafkaAddress, kafka_options
-from schemas.runtime.kafka_clients import REQUEST_S, STOP_S, leave, start
-from schemas.runtime.kafka_damage import DamagePasser
 from schemas.topics import PROCESSORS_GROUP, KafkaTopic
+from schemas.transport.access import KafkaAddress, kafka_options
+from schemas.transport.kafka.clients import REQUEST_S, STOP_S, leave, start
+from schemas.transport.kafka.damage import DamagePasser
 
 SILENT_S: Final = 60.0
 """Kafka gives something within this time, or says that there is nothing: damage is looked for in it."""
@@ -126,7 +126,7 @@ class _Reader:
         self._next = {tp: at for tp, at in following.items() if at < ends[tp]}
         self._ends = ends
         self._sets = sets
-        self._damage = DamagePasser(CorruptRecordException)
+        self._damage = DamagePasser()
         consumer.assign(list(self._next))
         for tp, at in self._next.items():
             consumer.seek(tp, at)

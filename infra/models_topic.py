@@ -17,10 +17,10 @@ from schemas.errors import BrokerError, BundleError, SecretError, WireError
 from schemas.limits import MAX_BROKER_BYTES
 from schemas.models import LIVE_KEY, PROCESSOR_PREFIX, live, seal, unseal
 from schemas.pointillist_pb2 import Model, Models, ServedModel, SignedModels
-from schemas.runtime.access import KafkaAddress, kafka_options
-from schemas.runtime.kafka_clients import start, stop
 from schemas.signers import Signer, TrustedSigners
 from schemas.topics import PROCESSORS_GROUP, KafkaTopic
+from schemas.transport.access import KafkaAddress, kafka_options
+from schemas.transport.kafka.clients import start, stop
 
 _CALL_S: Final = 10.0
 _STOP_S: Final = 2.0

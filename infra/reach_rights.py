@@ -14,8 +14,9 @@ from aiokafka.protocol.types import Array, Boolean, Int16, Int32, Schema, String
 
 from infra.pki.kafka_rights import OURS, kafka_rights
 from schemas.errors import BrokerError
-from schemas.runtime.access import KafkaAddress, kafka_options
-from schemas.runtime.kafka_clients import STOP_S, leave, start
+from schemas.transport.access import KafkaAddress, kafka_options
+from schemas.transport.kafka.clients import STOP_S, leave, start
+from schemas.transport.kafka.internals import send_request
 
 Role = Literal["bridge", "processor", "recorder"]
 
@@ -104,7 +105,7 @@ async def _missing(address: KafkaAddress, role: str, groups: Sequence[str]) -> l
     try:
         async with asyncio.timeout(_ANSWER_S):
             await start(admin)
-            found = await admin._send_request(_Metadata(sorted(used)))
+            found = await send_request(admin, _Metadata(sorted(used)))
             refused = [group for group in groups if await _may_not_join(admin, group)]
     finally:
         await leave(admin.close, deadline_s=STOP_S)

@@ -25,8 +25,9 @@ from processors.results.delivery import BACKOFF_S, Emitter
 from processors.settings import ProcessorSettings
 from schemas.keys import KeyRing
 from schemas.runtime.health import Health
-from schemas.runtime.kafka_clients import leave, start
-from schemas.runtime.kafka_damage import DamagePasser
+from schemas.transport.kafka.clients import leave, start
+from schemas.transport.kafka.damage import DamagePasser
+from schemas.transport.kafka.internals import force_close
 
 _POLL_MS: Final = 200
 _OBSERVE_S: Final = 0.5
@@ -92,7 +93,7 @@ class _Service:
             lambda assigned: health.set("assigned", assigned),
         )
         self._inbox = self._processor.inbox
-        self._damage = DamagePasser(CorruptRecordException)
+        self._damage = DamagePasser()
         self._watch = GroupWatch(settings, self._kafka_answers, self._frames_read, self._topic_lost, self._join_again)
         self._unread: str | None = None
         self._deaf = False
@@ -222,8 +223,7 @@ class _Service:
         self._health.set("assigned", False)
         if not await leave(consumer.stop, deadline_s=deadline_s):
             # Kafka does not answer; the group finds out by itself.
-            fetcher = [] if consumer._fetcher is None else [consumer._fetcher.close]
-            await leave(*fetcher, consumer._client.close, deadline_s=_LEAVE_S)
+            await leave(*force_close(consumer), deadline_s=_LEAVE_S)
 
     async def _commit_for_ever(self) -> None:
         while True:

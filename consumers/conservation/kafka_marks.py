@@ -9,9 +9,9 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
 from consumers.conservation.rounds import Marks, Offsets
-from schemas.runtime.access import KafkaAddress, kafka_options
-from schemas.runtime.kafka_clients import REQUEST_S, STOP_S, leave, start
 from schemas.topics import PROCESSORS_GROUP
+from schemas.transport.access import KafkaAddress, kafka_options
+from schemas.transport.kafka.clients import REQUEST_S, STOP_S, leave, start
 
 
 async def ask_marks(kafka: KafkaAddress, frames_topic: str, result_topics: Collection[str]) -> Marks:

@@ -22,9 +22,9 @@ from consumers.reading.batch import FrameKey, Record, frame_row, read
 from consumers.settings import RecorderSettings
 from schemas.keys import KeyRing
 from schemas.limits import MAX_BROKER_BYTES
-from schemas.runtime.access import kafka_options
 from schemas.runtime.health import Health
-from schemas.runtime.kafka_clients import REQUEST_S, STOP_S, leave, start
+from schemas.transport.access import kafka_options
+from schemas.transport.kafka.clients import REQUEST_S, STOP_S, leave, start
 
 MOST_BEHIND: Final = 5_000
 """Verdicts of one partition: whoever is farther behind passes them over."""

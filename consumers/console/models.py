@@ -15,9 +15,9 @@ from schemas.errors import WireError
 from schemas.limits import MAX_BROKER_BYTES
 from schemas.models import LIVE_KEY, PROCESSOR_PREFIX, live, unseal
 from schemas.pointillist_pb2 import Model, Models, ServedModel
-from schemas.runtime.access import KafkaAddress, kafka_options
-from schemas.runtime.kafka_clients import REQUEST_S, STOP_S, leave, start
 from schemas.signers import TrustedSigners
+from schemas.transport.access import KafkaAddress, kafka_options
+from schemas.transport.kafka.clients import REQUEST_S, STOP_S, leave, start
 
 _WAIT_MS: Final = 1_000
 

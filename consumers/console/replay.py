@@ -23,8 +23,8 @@ from schemas.errors import BrokerError
 from schemas.identity import CameraId, Identity
 from schemas.limits import MAX_BROKER_BYTES
 from schemas.pointillist_pb2 import Frame
-from schemas.runtime.access import KafkaAddress, kafka_options
-from schemas.runtime.kafka_clients import REQUEST_S, STOP_S, leave, start, stop
+from schemas.transport.access import KafkaAddress, kafka_options
+from schemas.transport.kafka.clients import REQUEST_S, STOP_S, leave, start, stop
 
 MOST: Final = 10_000
 """Letters in one replay: the rest is for the next."""

@@ -20,9 +20,10 @@ from consumers.reading.membership import Membership
 from consumers.settings import RecorderSettings
 from schemas.limits import MAX_BROKER_BYTES
 from schemas.runtime import trace
-from schemas.runtime.access import kafka_options
-from schemas.runtime.kafka_clients import REQUEST_S, STOP_S, leave, start
-from schemas.runtime.kafka_damage import DamagePasser
+from schemas.transport.access import kafka_options
+from schemas.transport.kafka.clients import REQUEST_S, STOP_S, leave, start
+from schemas.transport.kafka.damage import DamagePasser
+from schemas.transport.kafka.internals import missing_replicas
 
 log = structlog.get_logger()
 
@@ -53,7 +54,7 @@ class Log:
         """
         self._settings = settings
         self._on_damaged = on_damaged
-        self._damage = DamagePasser(CorruptRecordException)
+        self._damage = DamagePasser()
         self.topics = frozenset(topics)
         self._partition_bytes = partition_bytes
         self._consumer: AIOKafkaConsumer | None = None
@@ -184,10 +185,7 @@ class Log:
         """Copies of all partitions of its topics that are away or behind, as Kafka said last; 0 before it is open."""
         if self._consumer is None:
             return 0
-        # Nothing public says it.
-        cluster = self._consumer._client.cluster
-        partitions = (each for topic in self.topics for each in cluster._partitions.get(topic, {}).values())
-        return sum(len(set(each.replicas) - set(each.isr)) for each in partitions)
+        return missing_replicas(self._consumer, self.topics)
 
     def _opened(self) -> AIOKafkaConsumer:
         if self._consumer is None:

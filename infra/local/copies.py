@@ -7,8 +7,8 @@ import time
 from typing import Final
 
 from schemas.errors import BrokerError
-from schemas.runtime.access import KafkaAddress, kafka_options
-from schemas.runtime.kafka_clients import STOP_S, leave, start
+from schemas.transport.access import KafkaAddress, kafka_options
+from schemas.transport.kafka.clients import STOP_S, leave, start
 
 _ANSWER_S: Final = 3.0
 _AGAIN_S: Final = 0.2

@@ -22,7 +22,9 @@ from infra.pki.role_generations import role_generations
 from infra.pki.roles import role_folder, role_tls
 from schemas.errors import BrokerError
 from schemas.limits import MAX_BROKER_BYTES
-from schemas.runtime.access import (
+from schemas.runtime.atomic_file import replacing
+from schemas.runtime.disk import is_full
+from schemas.transport.access import (
     AUTHORITY_FILE,
     CERTIFICATE_FILE,
     KEY_FILE,
@@ -30,9 +32,7 @@ from schemas.runtime.access import (
     KafkaAddress,
     kafka_options,
 )
-from schemas.runtime.atomic_file import replacing
-from schemas.runtime.disk import is_full
-from schemas.runtime.kafka_clients import start
+from schemas.transport.kafka.clients import start
 
 SERVER_TEMPLATE = INFRA / "kafka" / "server.properties.in"
 LOGGING = INFRA / "kafka" / "log4j2.properties"

@@ -9,6 +9,8 @@ from aiokafka.errors import for_code
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import CompactArray, CompactString, Int16, Int32, Int64, Schema, TaggedFields
 
+from schemas.transport.kafka.internals import send_request
+
 STALE_MS: Final = 2_000
 """A voter that has asked for nothing new for so long is away; they ask twice a second at least."""
 _METADATA: Final = "__cluster_metadata"
@@ -80,7 +82,7 @@ async def voters(admin: AIOKafkaAdminClient) -> set[int]:
 
     Raises what aiokafka raises when Kafka does not answer, or knows no leading controller just now.
     """
-    answer: Any = await admin._send_request(_DescribeQuorum())
+    answer: Any = await send_request(admin, _DescribeQuorum())
     said = answer.to_object()
     if said["error_code"]:
         raise for_code(said["error_code"])()

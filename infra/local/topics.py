@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 from schemas.errors import BrokerError
 from schemas.limits import MAX_BROKER_BYTES
-from schemas.runtime.access import KafkaAddress, kafka_options
-from schemas.runtime.kafka_clients import start
 from schemas.topics import KafkaTopic
+from schemas.transport.access import KafkaAddress, kafka_options
+from schemas.transport.kafka.clients import start
 
 MEBIBYTE = 1024 * 1024
 DAY_MS = 24 * 3600 * 1000

@@ -12,9 +12,9 @@ from prometheus_client import CollectorRegistry, Gauge
 
 from infra.monitor.follow import Follower
 from schemas import metrics
-from schemas.runtime.access import KafkaAddress, kafka_options
-from schemas.runtime.kafka_clients import REQUEST_S, STOP_S, leave, start
 from schemas.topics import KafkaTopic
+from schemas.transport.access import KafkaAddress, kafka_options
+from schemas.transport.kafka.clients import REQUEST_S, STOP_S, leave, start
 
 _OURS = frozenset(topic.value for topic in KafkaTopic)
 _NO_GROUP = "none"

@@ -9,9 +9,10 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from schemas.errors import BrokerError
-from schemas.runtime.access import KafkaAddress, kafka_options
-from schemas.runtime.kafka_clients import start
 from schemas.topics import PROCESSORS_GROUP, KafkaTopic
+from schemas.transport.access import KafkaAddress, kafka_options
+from schemas.transport.kafka.clients import start
+from schemas.transport.kafka.internals import send_request
 
 if TYPE_CHECKING:
     from aiokafka.admin import AIOKafkaAdminClient
@@ -182,7 +183,7 @@ async def is_super_user(address: KafkaAddress, deadline_s: float = 30.0) -> bool
 async def _sent(admin: AIOKafkaAdminClient, requests: list[Any]) -> list[Any]:
     import asyncio
 
-    return await asyncio.gather(*(admin._send_request(request) for request in requests))
+    return await asyncio.gather(*(send_request(admin, request) for request in requests))
 
 
 async def _retried(

@@ -16,8 +16,8 @@ from aiokafka.coordinator.protocol import ConsumerProtocol
 from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaError
 
 from processors.settings import ProcessorSettings
-from schemas.runtime.access import kafka_options
-from schemas.runtime.kafka_clients import leave, start
+from schemas.transport.access import kafka_options
+from schemas.transport.kafka.clients import leave, start
 
 LOOK_S: Final = 2.0
 _SOON_S: Final = 0.25

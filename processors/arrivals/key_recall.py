@@ -10,8 +10,8 @@ import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
-from schemas.runtime.access import KafkaAddress, kafka_options
-from schemas.runtime.kafka_clients import leave, start
+from schemas.transport.access import KafkaAddress, kafka_options
+from schemas.transport.kafka.clients import leave, start
 
 log = structlog.get_logger()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
@@ -14,7 +14,8 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from processors.arrivals.progress import OffsetsWentBack, PartitionProgress
 from processors.settings import ProcessorSettings
 from schemas.limits import MAX_BROKER_BYTES
-from schemas.runtime.access import kafka_options
+from schemas.transport.access import kafka_options
+from schemas.transport.kafka.internals import committed_notes
 
 HEARTBEAT_MS: Final = 500
 _FETCH_WAIT_MS: Final = 250
@@ -220,17 +221,14 @@ class Inbox(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no
 
     async def _committed_notes(self, partitions: set[TopicPartition]) -> dict[TopicPartition, str]:
         """What was committed along with the offsets; without it key frames are asked for at the cameras."""
-        consumer: Any = self.consumer
-        if consumer is None or not partitions:
+        if self.consumer is None or not partitions:
             return {}
         try:
             async with asyncio.timeout(_COMMIT_S):
-                # `committed` gives the offset alone.
-                found = await consumer._coordinator.fetch_committed_offsets(list(partitions))
+                return await committed_notes(self.consumer, partitions)
         except (KafkaError, TimeoutError) as error:
             log.warning("the notes of the last commits are unknown", error=f"{type(error).__name__}: {error}")
             return {}
-        return {partition: each.metadata or "" for partition, each in found.items()}
 
     def _recalled(self, progress: PartitionProgress) -> None:
         progress.recalling = False

@@ -17,9 +17,9 @@ from schemas.errors import ConfigError, WireError
 from schemas.limits import MAX_BROKER_BYTES
 from schemas.models import LIVE_KEY, claimed, unseal
 from schemas.pointillist_pb2 import Models
-from schemas.runtime.access import KafkaAddress, kafka_options
-from schemas.runtime.kafka_clients import leave, start
 from schemas.signers import TrustedSigners
+from schemas.transport.access import KafkaAddress, kafka_options
+from schemas.transport.kafka.clients import leave, start
 
 _WAIT_MS: Final = 5000
 _CALL_S: Final = 5.0

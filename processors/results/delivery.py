@@ -15,8 +15,8 @@ from aiokafka.partitioner import murmur2
 
 from processors.results.records import Outgoing
 from schemas.limits import CAMERAS_AT_HAND, MAX_BROKER_BYTES
-from schemas.runtime.access import KafkaAddress, kafka_options
-from schemas.runtime.kafka_clients import end, start, stop
+from schemas.transport.access import KafkaAddress, kafka_options
+from schemas.transport.kafka.clients import end, start, stop
 
 BACKOFF_S: Final = (0.1, 0.2, 0.5, 1.0)
 CLOSE_S: Final = 1.0

@@ -22,7 +22,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from producers.publisher.broker import Broker
 from producers.publisher.client import FrameClient
 from producers.publisher.settings import LinkSettings
-from schemas.runtime.access import Tls, tls_refusal
+from schemas.transport.access import Tls, tls_refusal
 
 _log = structlog.get_logger()
 

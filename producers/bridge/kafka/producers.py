@@ -11,10 +11,10 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from schemas.limits import MAX_BROKER_BYTES
-from schemas.runtime.access import KafkaAddress, kafka_options
 from schemas.runtime.health import Health
-from schemas.runtime.kafka_clients import end, start
 from schemas.topics import KafkaTopic
+from schemas.transport.access import KafkaAddress, kafka_options
+from schemas.transport.kafka.clients import end, start
 
 log = structlog.get_logger()
 

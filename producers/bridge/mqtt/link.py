@@ -17,9 +17,9 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from producers.bridge.mqtt.broker_log import LOG_FILTER
 from producers.bridge.mqtt.client import OnPublish, PacketClient
 from producers.bridge.settings import BridgeSettings
-from schemas.runtime.access import secured_on_loop, tls_refusal
 from schemas.runtime.health import Health
 from schemas.topics import Channel, every_camera_filter, shared_filter
+from schemas.transport.access import secured_on_loop, tls_refusal
 
 log = structlog.get_logger()
 
