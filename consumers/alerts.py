@@ -16,7 +16,7 @@ from google.protobuf.message import Message
 from sqlalchemy import Engine, func, select, tuple_, update
 
 from consumers.database.tables import alerts
-from consumers.database.thread import FIRST_DELAY_S, LONGEST_DELAY_S, Damaged, DatabaseThread, Stopped
+from consumers.database.thread import Damaged, DatabaseThread, Stopped
 from consumers.database.turns import release_alerts, take_alerts
 from consumers.published import published_since
 from schemas.cloudevents import RECORDER, event_headers
@@ -28,6 +28,7 @@ from schemas.limits import MAX_BROKER_BYTES
 from schemas.pointillist_pb2 import Alert, ProbeRequest
 from schemas.statements import sealed_alert
 from schemas.transport.access import KafkaAddress, kafka_options
+from schemas.transport.backoff import Backoff
 from schemas.transport.kafka.clients import REQUEST_S, STOP_S, start, stop
 
 PUBLISH_S: Final = 30.0
@@ -203,21 +204,20 @@ class Alerts:
 
     async def publish(self) -> None:
         """Publish for ever; raises `Stopped` and `Damaged`."""
-        delay_s = FIRST_DELAY_S
+        backoff = Backoff()
         while True:
             await self.due.wait()
             self.due.clear()
             try:
                 await self.publish_due()
-                delay_s = FIRST_DELAY_S
+                backoff.reset()
             except (Stopped, Damaged):
                 raise
             except Exception as error:  # the alerts stay in the outbox, whatever Kafka says
                 log.warning("alerts_not_published", error=str(error) or type(error).__name__)
                 await self._outbox.close()
                 self.due.set()
-                await asyncio.sleep(delay_s)
-                delay_s = min(2 * delay_s, LONGEST_DELAY_S)
+                await backoff.wait()
 
     async def publish_due(self) -> None:
         """Publish what waits, the oldest first; one that Kafka refuses stays and holds none back."""

@@ -21,10 +21,11 @@ from processors.metrics import ProcessorMetrics
 from processors.models.feed import ModelFeed
 from processors.models.swap import ModelLoader, ModelSwap, first_serving
 from processors.processor import Processor
-from processors.results.delivery import BACKOFF_S, Emitter
+from processors.results.delivery import Emitter
 from processors.settings import ProcessorSettings
 from schemas.keys import KeyRing
 from schemas.runtime.health import Health
+from schemas.transport.backoff import Backoff
 from schemas.transport.kafka.clients import leave, start
 from schemas.transport.kafka.damage import DamagePasser
 from schemas.transport.kafka.internals import force_close
@@ -142,14 +143,14 @@ class _Service:
             await self._emitter.close(max(0.5, end_s - time.monotonic()))
 
     async def _read_for_ever(self) -> None:
-        attempt = 0
+        backoff = Backoff()
         while True:
             try:
                 await self._emitter.connect()
                 self._on_kafka("producer", True)
                 await self._join()
                 self._on_kafka("consumer", True)
-                attempt = 0
+                backoff.reset()
                 await self._read()
                 # The group gives a static member what it had, which may be nothing, until it has forgotten it.
                 await self._leave(_LEAVE_S)
@@ -159,10 +160,9 @@ class _Service:
                     self._damage.met()
                 complaint = f"{type(error).__name__}: {error}"
                 self._on_kafka("consumer", False, complaint)
-                log.warning("kafka gives no records", error=complaint, attempt=attempt)
+                log.warning("kafka gives no records", error=complaint, attempt=backoff.failures)
                 await self._leave(_LEAVE_S)
-                await asyncio.sleep(BACKOFF_S[min(attempt, len(BACKOFF_S) - 1)])
-                attempt += 1
+                await backoff.wait()
             except OffsetsWentBack as error:
                 log.warning("joining the group again", error=str(error))
                 await self._leave(_LEAVE_S)

@@ -17,13 +17,13 @@ from aiokafka.errors import CorruptRecordException
 
 from consumers.board.board import monotonic_ms
 from consumers.console.fleet import Fleet
-from consumers.database.thread import FIRST_DELAY_S, LONGEST_DELAY_S
 from consumers.reading.batch import FrameKey, Record, frame_row, read
 from consumers.settings import RecorderSettings
 from schemas.keys import KeyRing
 from schemas.limits import MAX_BROKER_BYTES
 from schemas.runtime.health import Health
 from schemas.transport.access import kafka_options
+from schemas.transport.backoff import Backoff
 from schemas.transport.kafka.clients import REQUEST_S, STOP_S, leave, start
 
 MOST_BEHIND: Final = 5_000
@@ -49,7 +49,7 @@ class Feed:
 
     async def run(self) -> None:
         """Show what comes until cancelled; Kafka may be away at any time."""
-        delay_s = FIRST_DELAY_S
+        backoff = Backoff()
         while True:
             consumer = AIOKafkaConsumer(
                 self._settings.verdicts_topic,
@@ -65,7 +65,7 @@ class Feed:
             try:
                 await start(consumer)
                 self._health.set("kafka", True)
-                delay_s = FIRST_DELAY_S
+                backoff.reset()
                 await self._read(consumer)
             except Exception as error:  # whatever a broker may raise while it is away
                 self._health.set("kafka", False, str(error) or type(error).__name__)
@@ -73,8 +73,7 @@ class Feed:
             finally:
                 with suppress(Exception):
                     await leave(consumer.stop, deadline_s=STOP_S)
-            await asyncio.sleep(delay_s)
-            delay_s = min(2 * delay_s, LONGEST_DELAY_S)
+            await backoff.wait()
 
     async def _read(self, consumer: AIOKafkaConsumer) -> None:
         while True:

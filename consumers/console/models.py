@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import suppress
 from typing import Final
 
@@ -10,13 +9,13 @@ import structlog
 from aiokafka import AIOKafkaConsumer
 from google.protobuf.message import DecodeError
 
-from consumers.database.thread import FIRST_DELAY_S, LONGEST_DELAY_S
 from schemas.errors import WireError
 from schemas.limits import MAX_BROKER_BYTES
 from schemas.models import LIVE_KEY, PROCESSOR_PREFIX, live, unseal
 from schemas.pointillist_pb2 import Model, Models, ServedModel
 from schemas.signers import TrustedSigners
 from schemas.transport.access import KafkaAddress, kafka_options
+from schemas.transport.backoff import Backoff
 from schemas.transport.kafka.clients import REQUEST_S, STOP_S, leave, start
 
 _WAIT_MS: Final = 1_000
@@ -43,7 +42,7 @@ class ModelsWatch:
 
     async def run(self) -> None:
         """Read until cancelled."""
-        delay_s = FIRST_DELAY_S
+        backoff = Backoff()
         while True:
             consumer = AIOKafkaConsumer(
                 self._topic,
@@ -56,7 +55,7 @@ class ModelsWatch:
             )
             try:
                 await start(consumer)
-                delay_s = FIRST_DELAY_S
+                backoff.reset()
                 while True:
                     for records in (await consumer.getmany(timeout_ms=_WAIT_MS)).values():
                         for record in records:
@@ -66,8 +65,7 @@ class ModelsWatch:
             finally:
                 with suppress(Exception):
                     await leave(consumer.stop, deadline_s=STOP_S)
-            await asyncio.sleep(delay_s)
-            delay_s = min(2 * delay_s, LONGEST_DELAY_S)
+            await backoff.wait()
 
     def take(self, key: bytes, value: bytes | None) -> None:
         """One record of the topic."""

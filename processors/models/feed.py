@@ -12,13 +12,13 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from processors.metrics import ProcessorMetrics
-from processors.results.delivery import BACKOFF_S
 from schemas.errors import ConfigError, WireError
 from schemas.limits import MAX_BROKER_BYTES
 from schemas.models import LIVE_KEY, claimed, unseal
 from schemas.pointillist_pb2 import Models
 from schemas.signers import TrustedSigners
 from schemas.transport.access import KafkaAddress, kafka_options
+from schemas.transport.backoff import Backoff
 from schemas.transport.kafka.clients import leave, start
 
 _WAIT_MS: Final = 5000
@@ -70,7 +70,7 @@ class ModelFeed:
 
     async def run(self) -> None:
         """Follow the topic for ever; while Kafka does not answer, what was known stays."""
-        attempt = 0
+        backoff = Backoff()
         while True:
             consumer = AIOKafkaConsumer(
                 **kafka_options(self._bootstrap),
@@ -83,16 +83,15 @@ class ModelFeed:
                 async with asyncio.timeout(2 * _CALL_S):
                     await start(consumer)
                 await self._open(consumer)
-                attempt = 0
+                backoff.reset()
                 await self._follow(consumer)
             except (KafkaError, OSError, TimeoutError) as error:
-                if attempt % 10 == 0:
+                if backoff.failures % 10 == 0:
                     log.warning("the published models are not read", error=f"{type(error).__name__}: {error}")
             finally:
                 self._tried.set()
                 await leave(consumer.stop, deadline_s=1.0)
-            await asyncio.sleep(BACKOFF_S[min(attempt, len(BACKOFF_S) - 1)])
-            attempt += 1
+            await backoff.wait()
 
     async def _open(self, consumer: AIOKafkaConsumer) -> None:
         """Read what is there, and take the last of it only: what was live before must not be loaded again."""

@@ -16,9 +16,9 @@ from aiokafka.partitioner import murmur2
 from processors.results.records import Outgoing
 from schemas.limits import CAMERAS_AT_HAND, MAX_BROKER_BYTES
 from schemas.transport.access import KafkaAddress, kafka_options
+from schemas.transport.backoff import Backoff
 from schemas.transport.kafka.clients import end, start, stop
 
-BACKOFF_S: Final = (0.1, 0.2, 0.5, 1.0)
 CLOSE_S: Final = 1.0
 _BATCH_BYTES: Final = 2**20
 
@@ -66,7 +66,7 @@ class Emitter:
 
     async def _connected(self) -> _Connection:
         async with self._connecting:
-            attempt = 0
+            backoff = Backoff()
             while self._connection is None:
                 producer = AIOKafkaProducer(
                     **kafka_options(self._bootstrap),
@@ -83,19 +83,18 @@ class Emitter:
                     self._connection = connection
                 except (KafkaError, OSError) as error:
                     await self._close(connection, 1.0)
-                    await self._back_off(attempt, error)
-                    attempt += 1
+                    await self._back_off(backoff, error)
                 except BaseException:
                     await asyncio.shield(self._close(connection, 1.0))
                     raise
             return self._connection
 
-    async def _back_off(self, attempt: int, error: Exception) -> None:
+    async def _back_off(self, backoff: Backoff, error: Exception) -> None:
         complaint = f"{type(error).__name__}: {error}"
         self._on_health(False, complaint)
-        if attempt % 10 == 0:
-            log.warning("kafka does not take records", error=complaint, attempt=attempt)
-        await asyncio.sleep(BACKOFF_S[min(attempt, len(BACKOFF_S) - 1)])
+        if backoff.failures % 10 == 0:
+            log.warning("kafka does not take records", error=complaint, attempt=backoff.failures)
+        await backoff.wait()
 
     async def send(self, topic: str, records: Sequence[Outgoing]) -> None:
         """Return when Kafka has acknowledged all `records`; the `done` of each is called as soon as it is so."""
@@ -110,14 +109,13 @@ class Emitter:
             await asyncio.gather(*(self._deliver(topic, partition, group) for partition, group in groups.items()))
 
     async def _partitions(self, topic: str) -> list[int]:
-        attempt = 0
+        backoff = Backoff()
         while True:
             connection = await self._connected()
             try:
                 return sorted(await connection.producer.partitions_for(topic))
             except KafkaError as error:
-                await self._back_off(attempt, error)
-                attempt += 1
+                await self._back_off(backoff, error)
 
     async def _deliver(self, topic: str, partition: int, records: list[Outgoing]) -> None:
         try:
@@ -126,7 +124,7 @@ class Emitter:
             self._refused.pop((topic, partition), None)
 
     async def _deliver_all(self, topic: str, partition: int, records: list[Outgoing]) -> None:
-        attempt = 0
+        backoff = Backoff()
         left = records
         most = len(records)
         while left:
@@ -151,13 +149,11 @@ class Emitter:
                 for record in left[:fitting]:
                     record.value, record.smaller = record.smaller or record.value, None
                 most = max(1, fitting // 2)
-                await self._back_off(attempt, error)
-                attempt += 1
+                await self._back_off(backoff, error)
             except (KafkaError, OSError) as error:
                 self._refused[topic, partition] = f"{topic}: {error!r}"
                 self._replace(connection)
-                await self._back_off(attempt, error)
-                attempt += 1
+                await self._back_off(backoff, error)
             else:
                 self._refused.pop((topic, partition), None)
                 # What one partition takes must not hide that another one takes nothing.

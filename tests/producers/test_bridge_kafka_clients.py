@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from types import ModuleType
@@ -31,14 +32,12 @@ async def kafka(monkeypatch: pytest.MonkeyPatch) -> KafkaStandIn:
     """A Kafka of one partition, whose clients are impatient."""
     made = KafkaStandIn(partitions=1)
     made.patch(monkeypatch)
-    monkeypatch.setattr(producer_module, "BACKOFF_S", (0.01, 0.02))
     monkeypatch.setattr(producer_module, "START_S", SOON_S)
     monkeypatch.setattr(producer_module, "CLOSE_S", SOON_S)
     monkeypatch.setattr(backlog_module, "ANSWER_S", SOON_S)
     monkeypatch.setattr(backlog_module, "CLOSE_S", SOON_S)
     monkeypatch.setattr(requests_module, "START_S", SOON_S)
     monkeypatch.setattr(requests_module, "STOP_S", SOON_S)
-    monkeypatch.setattr(requests_module, "AGAIN_S", 0.01)
     return made
 
 
@@ -86,14 +85,14 @@ async def test_a_kafka_that_is_away_is_asked_after_ever_longer_pauses(
         waits.append(seconds)
         await sleep(0)
 
-    monkeypatch.setattr(producer_module, "BACKOFF_S", (0.5, 3.0))
     kafka.away = KafkaError("no broker")
     with monkeypatch.context() as patched:
         patched.setattr(asyncio, "sleep", noted)
+        patched.setattr(random, "uniform", lambda _, bound_s: bound_s)
         async with running(Producers("nowhere:1", "b1", Health()).run()):
             while len(waits) < 5:
                 await sleep(0.001)
-    assert waits[:5] == [0.5, 1.0, 2.0, 3.0, 3.0]
+    assert waits[:5] == [0.1, 0.2, 0.4, 0.8, 1.0]
 
 
 async def test_a_producer_whose_connections_do_not_close_holds_no_other_one_up(kafka: KafkaStandIn) -> None:

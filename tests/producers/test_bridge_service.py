@@ -85,9 +85,6 @@ class Running:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(link_module, "BACKOFF_S", (0.01, 0.04))
     monkeypatch.setattr(link_module, "TICK_S", 0.02)
-    monkeypatch.setattr(producer_module, "BACKOFF_S", (0.01, 0.02))
-    monkeypatch.setattr(lanes_module, "BACKOFF_S", 0.01)
-    monkeypatch.setattr(requests_module, "AGAIN_S", 0.01)
 
 
 @asynccontextmanager

@@ -19,6 +19,7 @@ from schemas.limits import MAX_BROKER_BYTES
 from schemas.runtime import trace
 from schemas.runtime.linger import Linger
 from schemas.topics import KafkaTopic
+from schemas.transport.backoff import Backoff
 
 log = structlog.get_logger()
 
@@ -29,7 +30,6 @@ RECORD_OVERHEAD: Final = 512
 """Bytes that a buffered record costs besides its value; it bounds the number of small ones."""
 KEYS: Final = 16_384
 """Keys whose partition is remembered."""
-BACKOFF_S: Final = 0.2
 
 
 class Lane:
@@ -196,6 +196,7 @@ class Lanes:
             lane.sent_at = None
 
     async def _deliver(self, lane: Lane, entries: list[Entry], first_at: float) -> None:
+        backoff = Backoff()
         while True:
             producer = await self._producers.current()
             try:
@@ -217,7 +218,7 @@ class Lanes:
                 # Whatever the client library reports, giving up would lose what cameras hold until confirmed.
                 self._failed()
                 self._producers.replace(producer, error)
-                await asyncio.sleep(BACKOFF_S)
+                await backoff.wait()
             else:
                 size = self._release(entries)
                 self._delivered(lane, entries, offset, size, time.monotonic() - first_at)

@@ -14,6 +14,7 @@ from schemas.limits import MAX_BROKER_BYTES
 from schemas.runtime.health import Health
 from schemas.topics import KafkaTopic
 from schemas.transport.access import KafkaAddress, kafka_options
+from schemas.transport.backoff import Backoff
 from schemas.transport.kafka.clients import end, start
 
 log = structlog.get_logger()
@@ -21,8 +22,6 @@ log = structlog.get_logger()
 START_S: Final = 15.0
 REQUEST_MS: Final = 10_000
 CLOSE_S: Final = 2.0
-BACKOFF_S: Final = (0.1, 2.0)
-"""First and longest wait between two tries to start."""
 
 
 class Producers:
@@ -77,6 +76,7 @@ class Producers:
         """The partitions of each topic, as soon as Kafka knows all topics."""
         found: dict[KafkaTopic, list[int]] = {}
         for topic in topics:
+            backoff = Backoff()
             while topic not in found:
                 producer = await self.current()
                 try:
@@ -84,12 +84,12 @@ class Producers:
                 except KafkaError as error:
                     self._health.set("kafka", False, f"expected topic {topic.value}: {type(error).__name__}")
                     log.warning("waiting for a Kafka topic", topic=topic.value, cause=repr(error)[:300])
-                    await asyncio.sleep(BACKOFF_S[1])
+                    await backoff.wait()
         self._health.set("kafka", True)
         return found
 
     async def _start(self) -> AIOKafkaProducer:
-        wait_s, longest_s = BACKOFF_S
+        backoff = Backoff()
         while True:
             producer = AIOKafkaProducer(
                 **kafka_options(self._bootstrap),
@@ -106,8 +106,7 @@ class Producers:
             except (KafkaError, OSError, TimeoutError) as error:
                 await end(producer, CLOSE_S)
                 self._health.set("kafka", False, f"no answer from {self._bootstrap}: {type(error).__name__}")
-                await asyncio.sleep(wait_s)
-                wait_s = min(longest_s, wait_s * 2)
+                await backoff.wait()
             except BaseException:
                 await end(producer, CLOSE_S)
                 raise

@@ -12,13 +12,13 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord
 
 from schemas.topics import KafkaTopic
 from schemas.transport.access import KafkaAddress, kafka_options
+from schemas.transport.backoff import Backoff
 from schemas.transport.kafka.clients import leave, start
 
 log = structlog.get_logger()
 
 START_S: Final = 10.0
 STOP_S: Final = 2.0
-AGAIN_S: Final = 1.0
 COMPLAIN_AFTER: Final = 3
 
 Take = Callable[[Sequence[ConsumerRecord], float], None]
@@ -35,7 +35,7 @@ class Requests:
 
     async def run(self) -> None:
         """Pass requests on until cancelled; a Kafka that is away is waited for."""
-        failures = 0
+        backoff = Backoff()
         while True:
             consumer = AIOKafkaConsumer(
                 KafkaTopic.EVENTS.value,
@@ -49,15 +49,14 @@ class Requests:
                     await start(consumer)
                 while True:
                     records = await consumer.getmany(timeout_ms=60_000)
-                    failures = 0
+                    backoff.reset()
                     for part in records.values():
                         for take in self._takers:
                             take(part, time.monotonic())
             except Exception as error:
                 # Whatever the client library reports: the frames' way must not end with the requests'.
-                failures += 1
-                if failures == COMPLAIN_AFTER:
+                if backoff.failures + 1 == COMPLAIN_AFTER:
                     log.warning("requests to cameras are not heard", cause=repr(error)[:300])
             finally:
                 await leave(consumer.stop, deadline_s=STOP_S)
-            await asyncio.sleep(AGAIN_S)
+            await backoff.wait()
