@@ -36,29 +36,9 @@ ABSENT_AT_THE_EDGE = ("torch", "aiokafka", "sqlalchemy", "onnxruntime", "scipy")
 KAFKA = "schemas.transport.kafka"
 CLIENTS = {"AIOKafkaConsumer", "AIOKafkaProducer", "AIOKafkaAdminClient", "AIOKafkaClient"}
 NOT_YET = {
-    "consumers/alerts.py",
-    "consumers/conservation/kafka_marks.py",
-    "consumers/console/feed.py",
-    "consumers/console/models.py",
-    "consumers/console/replay.py",
-    "consumers/published.py",
-    "consumers/reading/log.py",
-    "infra/kafka_protocol.py",
-    "infra/local/copies.py",
-    "infra/local/kafka.py",
-    "infra/local/topics.py",
-    "infra/models_topic.py",
-    "infra/monitor/kafka.py",
-    "infra/pki/kafka_rights.py",
-    "infra/reach_rights.py",
-    "processors/arrivals/group_watch.py",
     "processors/arrivals/key_recall.py",
-    "processors/arrivals/partitions.py",
-    "processors/models/feed.py",
     "processors/results/delivery.py",
-    "producers/bridge/kafka/backlog.py",
     "producers/bridge/kafka/producers.py",
-    "producers/bridge/requests/listener.py",
 }
 """Modules that still construct a client of Kafka themselves; the set only shrinks."""
 OF_NAMED_TUPLES = {"_asdict", "_fields", "_make", "_replace"}

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import Final
 
 import structlog
-from aiokafka import AIOKafkaConsumer
 from google.protobuf.message import DecodeError
 
 from schemas.errors import WireError
-from schemas.limits import MAX_BROKER_BYTES
 from schemas.models import LIVE_KEY, PROCESSOR_PREFIX, live, unseal
 from schemas.pointillist_pb2 import Model, Models, ServedModel
 from schemas.signers import TrustedSigners
-from schemas.transport.access import KafkaAddress, kafka_options
+from schemas.transport.access import KafkaAddress
 from schemas.transport.backoff import Backoff
-from schemas.transport.kafka.clients import REQUEST_S, STOP_S, leave, start
+from schemas.transport.kafka.reader import Reader
 
-_WAIT_MS: Final = 1_000
+_WAIT_S: Final = 1.0
 
 log = structlog.get_logger()
 
@@ -44,27 +41,15 @@ class ModelsWatch:
         """Read until cancelled."""
         backoff = Backoff()
         while True:
-            consumer = AIOKafkaConsumer(
-                self._topic,
-                **kafka_options(self._kafka),
-                group_id=None,
-                enable_auto_commit=False,
-                auto_offset_reset="earliest",
-                max_partition_fetch_bytes=MAX_BROKER_BYTES,
-                request_timeout_ms=REQUEST_S * 1000,
-            )
             try:
-                await start(consumer)
-                backoff.reset()
-                while True:
-                    for records in (await consumer.getmany(timeout_ms=_WAIT_MS)).values():
-                        for record in records:
-                            self.take(record.key or b"", record.value)
+                async with Reader(self._kafka, self._topic) as reader:
+                    backoff.reset()
+                    while True:
+                        for records in (await reader.fetch(wait_s=_WAIT_S)).values():
+                            for record in records:
+                                self.take(record.key or b"", record.value)
             except Exception as error:  # whatever a broker may raise while it is away
                 log.warning("models_not_read", error=str(error) or type(error).__name__)
-            finally:
-                with suppress(Exception):
-                    await leave(consumer.stop, deadline_s=STOP_S)
             await backoff.wait()
 
     def take(self, key: bytes, value: bytes | None) -> None:

@@ -34,10 +34,7 @@ async def kafka(monkeypatch: pytest.MonkeyPatch) -> KafkaStandIn:
     made.patch(monkeypatch)
     monkeypatch.setattr(producer_module, "START_S", SOON_S)
     monkeypatch.setattr(producer_module, "CLOSE_S", SOON_S)
-    monkeypatch.setattr(backlog_module, "ANSWER_S", SOON_S)
-    monkeypatch.setattr(backlog_module, "CLOSE_S", SOON_S)
-    monkeypatch.setattr(requests_module, "START_S", SOON_S)
-    monkeypatch.setattr(requests_module, "STOP_S", SOON_S)
+    monkeypatch.setattr(random, "uniform", lambda *_: 0.01)
     return made
 
 
@@ -171,40 +168,3 @@ async def test_a_backlog_is_unknown_after_three_failures_in_a_row_since_the_last
             kafka.failures.extend([KafkaError("away")] * failures)
             await hears(kafka, told)
             assert told.count(None) == unknown
-
-
-@pytest.mark.parametrize(("follow", "module"), FOLLOWERS)
-async def test_a_follower_without_an_answer_asks_with_other_clients_and_ends_its_own(
-    kafka: KafkaStandIn, follow: Follow, module: ModuleType
-) -> None:
-    told: Told = []
-    kafka.reachable.clear()
-    async with running(follow(told)):
-        await until(lambda: len(kafka.consumers) > 2, "several tries")
-        assert [consumer.ended for consumer in kafka.consumers] == [1, 1, 0]
-        assert [admin.ended for admin in kafka.admins] == [1, 1, 0][: len(kafka.admins)]
-        kafka.reachable.set()
-        await hears(kafka, told)
-    assert not any(client.running for client in [*kafka.consumers, *kafka.admins])
-
-
-async def test_a_backlog_that_kafka_stops_telling_is_asked_for_with_other_clients(kafka: KafkaStandIn) -> None:
-    told: Told = []
-    async with running(follow_backlog(told)):
-        await hears(kafka, told)
-        kafka.reachable.clear()
-        await until(lambda: len(kafka.consumers) > 1, "other clients")
-        kafka.reachable.set()
-        await hears(kafka, told)
-
-
-@pytest.mark.parametrize(("follow", "module"), FOLLOWERS)
-async def test_a_client_that_does_not_stop_holds_no_other_one_up(
-    kafka: KafkaStandIn, follow: Follow, module: ModuleType
-) -> None:
-    told: Told = []
-    kafka.closing.clear()
-    kafka.failures.append(KafkaError("away"))
-    async with running(follow(told)):
-        await hears(kafka, told)
-        assert len(kafka.consumers) == 2
