@@ -154,7 +154,7 @@ class _Service:
             except (KafkaError, OSError) as error:
                 complaint = f"{type(error).__name__}: {error}"
                 self._on_kafka("consumer", False, complaint)
-                log.warning("kafka gives no records", error=complaint, attempt=backoff.failures)
+                log.warning("kafka_unavailable", error=complaint, attempt=backoff.failures)
                 await self._leave(_LEAVE_S)
                 await backoff.wait()
             except OffsetsWentBack as error:

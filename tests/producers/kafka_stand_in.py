@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import pytest
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
-import producers.bridge.kafka.producers as producer_module
 import schemas.transport.kafka.admin as admin_module
 import schemas.transport.kafka.reader as reader_module
+import schemas.transport.kafka.sender as sender_module
 from schemas.topics import KafkaTopic
 
 
@@ -86,7 +86,7 @@ class KafkaStandIn:
             self.admins.append(Admin(self, options))
             return self.admins[-1]
 
-        monkeypatch.setattr(producer_module, "AIOKafkaProducer", producer)
+        monkeypatch.setattr(sender_module, "AIOKafkaProducer", producer)
         monkeypatch.setattr(reader_module, "AIOKafkaConsumer", consumer)
         monkeypatch.setattr(admin_module, "AIOKafkaAdminClient", admin)
 
@@ -120,7 +120,7 @@ class _Client:
 
 
 class Producer(_Client):
-    """What `Producers` and `Lanes` use of AIOKafkaProducer."""
+    """What `Sender` uses of AIOKafkaProducer."""
 
     def __init__(self, kafka: KafkaStandIn, options: dict[str, Any]) -> None:
         super().__init__(kafka, options)

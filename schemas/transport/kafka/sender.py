@@ -127,6 +127,7 @@ class Sender:
         self._closing: set[asyncio.Task[None]] = set()
         self._refused: dict[tuple[str, int], str] = {}
         """Partitions that did not accept their last batch, and why."""
+        self._well = False
         self._turns: defaultdict[tuple[str, int], asyncio.Lock] = defaultdict(asyncio.Lock)
         """One batch of a partition at a time enters aiokafka. Of many that wait inside, version 0.14 charges each for
         the time of all, and they expire when Kafka has hung for a second or two."""
@@ -140,9 +141,12 @@ class Sender:
         backoff = Backoff()
         while True:
             try:
-                return await self._partitions(topic, once=False)
+                found = await self._partitions(topic, once=False)
             except KafkaError as error:
                 await self._back_off(backoff, error, f"expected topic {topic}: {type(error).__name__}")
+            else:
+                self._report()
+                return found
 
     async def send(
         self,
@@ -291,13 +295,17 @@ class Sender:
         await self._back_off(backoff, error, why)
 
     async def _back_off(self, backoff: Backoff, error: Exception, why: str) -> None:
+        self._well = False
         self._on_health(False, why)
         if backoff.failures % _COMPLAIN_EVERY == 0:
             log.warning("records_not_sent", error=repr(error)[:300], attempt=backoff.failures)
         await backoff.wait()
 
     def _report(self) -> None:
-        self._on_health(not self._refused, next(iter(self._refused.values()), ""))
+        well = not self._refused
+        if not (well and self._well):
+            self._well = well
+            self._on_health(well, next(iter(self._refused.values()), ""))
 
     # Producers
 
