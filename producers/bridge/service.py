@@ -37,7 +37,8 @@ from schemas.runtime import trace
 from schemas.runtime.health import Health
 from schemas.runtime.linger import Linger
 from schemas.topics import KafkaTopic
-from schemas.transport.kafka.sender import CLOSE_S, Sender
+from schemas.transport.kafka.producers import CLOSE_S
+from schemas.transport.kafka.sender import Sender
 
 log = structlog.get_logger()
 

@@ -14,8 +14,8 @@ import pytest
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
 import schemas.transport.kafka.admin as admin_module
+import schemas.transport.kafka.producers as producers_module
 import schemas.transport.kafka.reader as reader_module
-import schemas.transport.kafka.sender as sender_module
 from schemas.topics import KafkaTopic
 
 
@@ -86,7 +86,7 @@ class KafkaStandIn:
             self.admins.append(Admin(self, options))
             return self.admins[-1]
 
-        monkeypatch.setattr(sender_module, "AIOKafkaProducer", producer)
+        monkeypatch.setattr(producers_module, "AIOKafkaProducer", producer)
         monkeypatch.setattr(reader_module, "AIOKafkaConsumer", consumer)
         monkeypatch.setattr(admin_module, "AIOKafkaAdminClient", admin)
 

@@ -15,7 +15,7 @@ from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
 import producers.bridge.kafka.backlog as backlog_module
 import producers.bridge.requests.listener as requests_module
-import schemas.transport.kafka.sender as sender_module
+import schemas.transport.kafka.producers as producers_module
 from producers.bridge.kafka.backlog import Backlog
 from producers.bridge.requests.listener import Requests
 from schemas.runtime.health import Health
@@ -32,8 +32,8 @@ async def kafka(monkeypatch: pytest.MonkeyPatch) -> KafkaStandIn:
     """A Kafka of one partition, whose clients are impatient."""
     made = KafkaStandIn(partitions=1)
     made.patch(monkeypatch)
-    monkeypatch.setattr(sender_module, "START_S", SOON_S)
-    monkeypatch.setattr(sender_module, "CLOSE_S", SOON_S)
+    monkeypatch.setattr(producers_module, "START_S", SOON_S)
+    monkeypatch.setattr(producers_module, "CLOSE_S", SOON_S)
     monkeypatch.setattr(random, "uniform", lambda *_: 0.01)
     return made
 

@@ -1,4 +1,4 @@
-"""Delays between retries: they double, stay under a cap, vary, and end early when told to stop."""
+"""Delays between retries: they double, stay under a cap, vary, and end early at a stop."""
 
 from __future__ import annotations
 

@@ -1,8 +1,6 @@
 """The one sender of Kafka: batches of one partition each, acknowledged by all in-sync replicas.
 
-One idempotent producer at a time. After a failed batch, an idempotent producer's sequence numbers have a gap and Kafka
-rejects everything behind it on that partition; a batch that is only late never expires. So each failure replaces the
-producer. A batch whose fate is unknown is sent again, and readers drop duplicates by identity.
+A batch whose fate is unknown is sent again, and readers drop duplicates by identity.
 """
 
 from __future__ import annotations
@@ -20,17 +18,13 @@ from aiokafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooL
 from aiokafka.partitioner import murmur2
 
 from schemas.limits import CAMERAS_AT_HAND, MAX_BROKER_BYTES
-from schemas.transport.access import KafkaAddress, kafka_options
+from schemas.transport.access import KafkaAddress
 from schemas.transport.backoff import Backoff
-from schemas.transport.kafka.clients import STOP_S, end, start, stop
+from schemas.transport.kafka.clients import STOP_S
+from schemas.transport.kafka.producers import Connection, Producers
 
-START_S: Final = 15.0
-"""Time limit of a producer's start."""
-REQUEST_S: Final = 10.0
 DEADLINE_S: Final = 15.0
 """Time limit of one batch, unless a caller has another."""
-CLOSE_S: Final = 2.0
-"""Time limit of closing the connections of a producer that failed."""
 _COMPLAIN_EVERY: Final = 10
 
 log = structlog.get_logger()
@@ -80,17 +74,6 @@ def partition_of(key: bytes, partitions: Sequence[int]) -> int:
     return partitions[_hash(key) % len(partitions)]
 
 
-class _Connection:
-    """A started producer and the number of batches that use it."""
-
-    def __init__(self, producer: AIOKafkaProducer) -> None:
-        self.producer = producer
-        self.users = 0
-        self.replaced = False
-        self.broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        """Done when batches in flight must not wait for it any longer."""
-
-
 class Sender:
     """Batches on their way to Kafka. It starts its producer when the first one is due, and again after `close`."""
 
@@ -108,23 +91,10 @@ class Sender:
 
         A batch takes at most `batch_bytes` and `deadline_s` seconds. `name` is the client id in Kafka's log.
         """
-        self._address = address
         self._deadline_s = deadline_s
         self._on_health = on_health
         self._on_failure = on_failure
-        self._options = {
-            **kafka_options(address),
-            **({"client_id": name} if name else {}),
-            "acks": "all",
-            "enable_idempotence": True,
-            "max_batch_size": batch_bytes,
-            "max_request_size": MAX_BROKER_BYTES,
-            "request_timeout_ms": round(1000 * REQUEST_S),
-        }
-        self._connection: _Connection | None = None
-        self._connecting = asyncio.Lock()
-        self._open: set[_Connection] = set()
-        self._closing: set[asyncio.Task[None]] = set()
+        self._producers = Producers(address, name, batch_bytes, self._report, self._back_off)
         self._refused: dict[tuple[str, int], str] = {}
         """Partitions that did not accept their last batch, and why."""
         self._well = False
@@ -134,14 +104,14 @@ class Sender:
 
     async def connect(self) -> None:
         """Wait until a producer has started, without limit."""
-        await self._connected()
+        await self._producers.current()
 
     async def partitions(self, topic: str) -> list[int]:
         """Return the partitions of a topic in order; wait for the topic without limit."""
         backoff = Backoff()
         while True:
             try:
-                found = await self._partitions(topic, once=False)
+                found = await self._producers.partitions(topic)
             except KafkaError as error:
                 await self._back_off(backoff, error, f"expected topic {topic}: {type(error).__name__}")
             else:
@@ -162,7 +132,7 @@ class Sender:
 
         See `deliver`; `delivered` is called for each record.
         """
-        partitions = await (self._partitions(topic, once=True) if once else self.partitions(topic))
+        partitions = await (self._producers.partitions(topic, once) if once else self.partitions(topic))
         groups: defaultdict[int, list[R]] = defaultdict(list)
         for record in records:
             groups[partition_of(record.key, partitions)].append(record)
@@ -245,30 +215,24 @@ class Sender:
 
     async def close(self, deadline_s: float = STOP_S) -> None:
         """Close all connections within `deadline_s` seconds; undelivered records are given up."""
-        self._connection = None
-        await asyncio.gather(*(self._close(each, max(0.1, deadline_s)) for each in list(self._open)), *self._closing)
+        await self._producers.close(max(0.1, deadline_s))
 
     # One batch
 
     async def _send(self, topic: str, partition: int, records: Sequence[R], once: bool) -> tuple[int, int]:
         """Send as many of `records` as fit one batch; return their number and the first offset."""
-        connection = await self._connected(once)
-        connection.users += 1
-        try:
+        async with self._producers.used(once) as connection:
             batch, count = _fill(connection.producer, records)
             try:
                 return count, await self._acknowledged(connection, batch, topic, partition)
             except (MessageSizeTooLargeError, RecordListTooLargeError) as error:
-                self._replace(connection, error, broken=False)
+                self._producers.replace(connection, error, broken=False)
                 raise
             except Exception as error:
-                self._replace(connection, error, broken=True)
+                self._producers.replace(connection, error, broken=True)
                 raise
-        finally:
-            connection.users -= 1
-            self._retire(connection)
 
-    async def _acknowledged(self, connection: _Connection, batch: Any, topic: str, partition: int) -> int:
+    async def _acknowledged(self, connection: Connection, batch: Any, topic: str, partition: int) -> int:
         producer = connection.producer
 
         async def acknowledged() -> int:
@@ -306,68 +270,6 @@ class Sender:
         if not (well and self._well):
             self._well = well
             self._on_health(well, next(iter(self._refused.values()), ""))
-
-    # Producers
-
-    async def _connected(self, once: bool = False) -> _Connection:
-        if self._connection is not None:
-            return self._connection
-        async with self._connecting:
-            backoff = Backoff()
-            while self._connection is None:
-                try:
-                    self._connection = await self._started()
-                except (KafkaError, OSError) as error:
-                    if once:
-                        raise
-                    await self._back_off(backoff, error, f"no answer from {self._address}: {type(error).__name__}")
-                else:
-                    self._report()
-            return self._connection
-
-    async def _partitions(self, topic: str, once: bool) -> list[int]:
-        connection = await self._connected(once)
-        return sorted(await connection.producer.partitions_for(topic))
-
-    async def _started(self) -> _Connection:
-        connection = _Connection(AIOKafkaProducer(**self._options))
-        self._open.add(connection)
-        try:
-            async with asyncio.timeout(START_S):
-                await start(connection.producer)
-        except BaseException:
-            self._open.discard(connection)
-            await asyncio.shield(end(connection.producer, CLOSE_S))
-            raise
-        return connection
-
-    def _replace(self, connection: _Connection, error: BaseException, *, broken: bool) -> None:
-        """Use another producer from now on; batches in flight leave this one if it is `broken`."""
-        if not connection.replaced:
-            connection.replaced = True
-            log.warning("producer_replaced", cause=repr(error)[:300])
-        if self._connection is connection:
-            self._connection = None
-        if broken and not connection.broken.done():
-            connection.broken.set_result(None)
-
-    def _retire(self, connection: _Connection) -> None:
-        if connection.replaced and not connection.users and connection in self._open:
-            task = asyncio.create_task(self._close(connection, CLOSE_S), name="producer-retire")
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
-
-    async def _close(self, connection: _Connection, deadline_s: float) -> None:
-        if connection not in self._open:
-            return
-        self._open.remove(connection)
-        if connection.broken.done():
-            await end(connection.producer, deadline_s)
-            return
-        try:
-            await stop(connection.producer, deadline_s)
-        except KafkaError:
-            await end(connection.producer, CLOSE_S)
 
 
 def _fill(producer: AIOKafkaProducer, records: Sequence[Sendable]) -> tuple[Any, int]:
