@@ -24,8 +24,8 @@ from consumers.board.board import Board, monotonic_ms
 from consumers.board.web import LENGTH_BYTES, PagesSettings
 from consumers.settings import RecorderSettings
 from schemas.errors import ConfigError
-from schemas.runtime.access import CERTIFICATE_FILE, KEY_FILE, server_context
 from schemas.runtime.health import Health
+from schemas.transport.access import CERTIFICATE_FILE, KEY_FILE, server_context
 
 _ADDRESS_S: Final = 3.0
 """How long an address may still be held by the pages of a recorder that was killed."""

@@ -37,7 +37,7 @@ from consumers.board.visitors import VISITORS
 from consumers.database.engine import open_engine
 from consumers.database.history import minutes
 from consumers.database.tables import alerts, dead_letters
-from schemas.runtime.access import CERTIFICATE_FILE, KEY_FILE
+from schemas.transport.access import CERTIFICATE_FILE, KEY_FILE
 
 RECENT: Final = 200
 LENGTH_BYTES: Final = 4

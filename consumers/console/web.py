@@ -43,7 +43,7 @@ from consumers.console.settings import Proxies
 from consumers.console.stream import Streams
 from consumers.console.system_page import system_routes
 from schemas.errors import ConfigError
-from schemas.runtime.access import CERTIFICATE_FILE, KEY_FILE
+from schemas.transport.access import CERTIFICATE_FILE, KEY_FILE
 
 _KINDS: Final = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 

@@ -10,7 +10,7 @@ import pytest
 from consumers.board import door
 from infra.pki.authority import LOCAL_HOSTS, Authority, write_private
 from schemas.errors import ConfigError
-from schemas.runtime.access import Tls
+from schemas.transport.access import Tls
 from tests.consumers.pages_rig import get, serving
 from tests.consumers.served_console import Lines
 from tests.consumers.served_console import serving as serving_console
