@@ -15,7 +15,7 @@ import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import CorruptRecordException
 
-from consumers.board.board import monotonic_ms
+from consumers.cameras.camera import monotonic_ms
 from consumers.console.fleet import Fleet
 from consumers.database.thread import FIRST_DELAY_S, LONGEST_DELAY_S
 from consumers.reading.batch import FrameKey, Record, frame_row, read

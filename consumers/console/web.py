@@ -15,9 +15,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from consumers.board.hosts import Hosts, OnlyOwnHosts
-from consumers.board.server import Server
-from consumers.board.visitors import VISITORS
+from consumers.console.access.connections import CONNECTIONS
+from consumers.console.access.hosts import Hosts, OnlyOwnHosts
 from consumers.console.alerts_page import alert_routes
 from consumers.console.api import api_routes
 from consumers.console.browsers import COOKIE as BROWSER_COOKIE
@@ -39,6 +38,7 @@ from consumers.console.gate import (
 from consumers.console.guesses import Attempt, TryLaterError
 from consumers.console.jobs_page import job_routes
 from consumers.console.models_page import model_routes
+from consumers.console.server import Server
 from consumers.console.settings import Proxies
 from consumers.console.stream import Streams
 from consumers.console.system_page import system_routes
@@ -149,7 +149,7 @@ def make_server(desk: Desk) -> Server:
     """The server of one console."""
     tls, proxy = desk.settings.tls, desk.settings.behind_proxy
     if proxy is not None:
-        VISITORS.shared = Proxies(proxy)
+        CONNECTIONS.shared = Proxies(proxy)
     return Server(
         uvicorn.Config(
             make_app(desk),

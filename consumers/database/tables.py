@@ -288,7 +288,7 @@ shown = Table(
     Index("shown_by_age", "heard_ms"),
     sqlite_with_rowid=False,
 )
-"""The cameras heard last as the pages show them, see `consumers.board.shown`."""
+"""The cameras heard last as the pages show them, see `consumers.cameras.snapshots`."""
 
 history = Table(
     "history",

@@ -205,10 +205,7 @@ class LocalRoles:
         ]
 
     def recorder(self) -> Role:
-        """Kafka verdicts → database, quarantine.
-
-        Without its pages: they ask for no password, and the console shows the same to its users.
-        """
+        """Kafka verdicts → database, quarantine."""
         arguments = ["record", "--kafka", self._kafka, "--state", str(self._layout.folder)]
         return self._role("recorder", arguments, self._given(SecretRole.RECORDER))
 
