@@ -107,7 +107,7 @@ class RecorderSettings(BaseModel):
     """The metrics of a camera without a frame for this long are removed."""
     shutdown_s: float = Field(default=10.0, gt=0)
     frames_topic: str = KafkaTopic.FRAMES.value
-    """Not read: the audit asks how far it reaches."""
+    """Written by the console's replay of dead letters only."""
     verdicts_topic: str = KafkaTopic.VERDICTS.value
     events_topic: str = KafkaTopic.EVENTS.value
     dead_letters_topic: str = KafkaTopic.DEAD_LETTERS.value

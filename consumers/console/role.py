@@ -15,7 +15,6 @@ import structlog
 from prometheus_client import CollectorRegistry, Counter
 
 from consumers.cameras.camera import monotonic_ms
-from consumers.conservation.desk import AuditDesk
 from consumers.console.access.connections import CONNECTIONS
 from consumers.console.access.connections import OUTCOMES as CONNECTION_OUTCOMES
 from consumers.console.commands import Commands
@@ -115,7 +114,7 @@ async def _run(
     stop: asyncio.Event,
 ) -> None:
     settings = desk.settings
-    desk.audit, desk.health = AuditDesk(settings.recorder, keys), health
+    desk.health = health
     desk.models = ModelsWatch(settings.recorder.kafka, settings.models_topic, TrustedSigners.read(settings.trust))
     feed = Feed(settings.recorder, keys, desk.fleet, health)
     look = Look(desk.recorded, desk.fleet, desk.reviews, health, desk.published_ms)
@@ -149,7 +148,6 @@ async def _run(
         await asyncio.gather(*tasks, stopping, return_exceptions=True)
         if desk.jobs is not None:
             await desk.jobs.stop()
-        await desk.audit.close()
         await asyncio.to_thread(look.close)
         await asyncio.to_thread(desk.close)
         desk.store.close()

@@ -290,6 +290,9 @@ shown = Table(
 )
 """The cameras heard last as the pages show them, see `consumers.cameras.snapshots`."""
 
+live_audit = Table("live_audit", metadata, _integer("only", primary_key=True), _text("document"))
+"""The last result of the live audit, one row; see `consumers.conservation.result`."""
+
 history = Table(
     "history",
     metadata,
