@@ -17,6 +17,7 @@ REWRITTEN = (
     "consumers/conservation/result.py",
     "consumers/console/access",
     "consumers/console/server.py",
+    "infra/local/http.py",
     "infra/monitor/conservation.py",
     "infra/reference/rest.py",
     "lab/experiments/qusecnets/network.py",
