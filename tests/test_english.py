@@ -13,6 +13,13 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 REWRITTEN = (
+    "consumers/cameras",
+    "consumers/conservation/result.py",
+    "consumers/console/access",
+    "consumers/console/server.py",
+    "infra/local/http.py",
+    "infra/monitor/conservation.py",
+    "infra/reference/rest.py",
     "lab/experiments/qusecnets/network.py",
     "processors/results/delivery.py",
     "schemas/transport/backoff.py",

@@ -13,7 +13,7 @@ from typing import Final
 import structlog
 from aiokafka.structs import TopicPartition
 
-from consumers.board.board import monotonic_ms
+from consumers.cameras.camera import monotonic_ms
 from consumers.console.fleet import Fleet
 from consumers.reading.batch import FrameKey, Record, frame_row, read
 from consumers.settings import RecorderSettings

@@ -87,17 +87,12 @@ def kafka_rights() -> list[Right]:
         Right("processor", _Resource.GROUP, PROCESSORS_GROUP, read),
         *_topics("recorder", read, verdicts, events, dead, alerts),
         *_topics("recorder", write, alerts, events),
-        # Its live audit looks how far the frames reach, and how far the processors are: it reads none.
-        *_topics("recorder", describe, frames),
-        Right("recorder", _Resource.GROUP, PROCESSORS_GROUP, describe),
         Right("recorder", _Resource.GROUP, f"{OURS}-recorder", read, _Pattern.PREFIXED),
-        # It shows verdicts and models, and looks as the recorder does for its live audit.
+        # The console shows verdicts and models.
         *_topics("console", read, verdicts, models),
-        *_topics("console", describe, dead),
         # Refused frames, sealed as they are, go to the processors once more.
         *_topics("console", read, frames),
         *_topics("console", write, frames),
-        Right("console", _Resource.GROUP, PROCESSORS_GROUP, describe),
         Right("audit", _Resource.TOPIC, f"{OURS}.", read, _Pattern.PREFIXED),
         Right("audit", _Resource.GROUP, f"{OURS}-", describe, _Pattern.PREFIXED),
         Right("monitor", _Resource.TOPIC, f"{OURS}.", describe, _Pattern.PREFIXED),
