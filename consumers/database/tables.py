@@ -285,7 +285,10 @@ shown = Table(
     Index("shown_by_age", "heard_ms"),
     sqlite_with_rowid=False,
 )
-"""The cameras heard last as the pages show them, see `consumers.board.shown`."""
+"""The cameras heard last as the pages show them, see `consumers.cameras.snapshots`."""
+
+live_audit = Table("live_audit", metadata, _integer("only", primary_key=True), _text("document"))
+"""The last result of the live audit, one row; see `consumers.conservation.result`."""
 
 history = Table(
     "history",

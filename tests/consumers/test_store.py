@@ -284,7 +284,7 @@ class Announcements:
         return payload
 
     def shown(self) -> tuple[str, float | None]:
-        (camera,) = self._rig.board.cameras()
+        (camera,) = self._rig.cameras.all()
         return camera.judge(0, 10).state.value, camera.probe_share()
 
 
@@ -358,7 +358,7 @@ def test_invented_cameras_are_forgotten_and_real_ones_stay(make_rig: MakeRig) ->
         rig.feed([rig.record(topic, f"evil/cam{n}".encode(), signed(Meta(boot_id=1), f"evil/cam{n}"), "Meta")])
     purge(rig.store, rig.bounds)
     assert rig.count("cameras") == 3
-    names = [camera.name for camera in rig.board.cameras()]
+    names = [camera.name for camera in rig.cameras.all()]
     assert CAMERA in names
     assert len(names) <= 7
 
