@@ -21,14 +21,21 @@ REWRITTEN = (
     "infra/monitor/conservation.py",
     "infra/reference/rest.py",
     "lab/experiments/qusecnets/network.py",
+    "processors/arrivals/await_key_frame.py",
+    "processors/arrivals/key_frame_recall.py",
+    "processors/arrivals/key_frames.py",
+    "processors/device/probes.py",
     "processors/results/delivery.py",
+    "producers/bridge/requests/key_frames.py",
     "schemas/transport/backoff.py",
     "schemas/transport/kafka",
+    "tests/processors/test_await_key_frame.py",
     "tests/producers/test_bridge_lanes.py",
     "tests/schemas/test_backoff.py",
     "tests/schemas/test_kafka_internals.py",
     "tests/schemas/test_kafka_reader.py",
     "tests/schemas/test_kafka_sender.py",
+    "tests/schemas/test_wire_key_frames.py",
 )
 """Folders and files that follow the rules; the list grows until it names the whole product."""
 FIRST_WORDS = {
