@@ -20,10 +20,8 @@ from sqlalchemy import (
 
 metadata = MetaData()
 
-SCHEMA_VERSIONS: Final = {"sqlite": 7, "postgresql": 8}
+SCHEMA_VERSION: Final = 1
 """Raised when a table changes its meaning; kept in `tallies`."""
-READABLE_VERSIONS: Final = {"sqlite": (6, 7), "postgresql": (7, 8)}
-"""Of which all tables that are read have the columns of today."""
 
 
 def _text(name: str, doc: str | None = None, *, primary_key: bool = False) -> Column[str]:
