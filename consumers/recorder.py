@@ -19,7 +19,7 @@ from consumers.cameras.saved import CameraStates, read_states
 from consumers.cameras.snapshots import SAVED_AT_ONCE, Snapshots
 from consumers.database.damage import set_aside
 from consumers.database.engine import open_engine
-from consumers.database.thread import FIRST_DELAY_S, LONGEST_DELAY_S, Damaged, DatabaseThread, Stopped, pause
+from consumers.database.thread import Damaged, DatabaseThread, Stopped
 from consumers.evidence.probe_plan import Probing, Told, load_told, store_told
 from consumers.evidence.quarantine import Quarantine
 from consumers.metrics import Meters, places_of
@@ -39,6 +39,7 @@ from schemas.runtime import trace
 from schemas.runtime.boot_rate import BootRate
 from schemas.runtime.health import Health
 from schemas.runtime.linger import Linger
+from schemas.transport.backoff import Backoff
 
 T = TypeVar("T")
 
@@ -49,6 +50,8 @@ BURST_BOOTS: Final = 1024
 """Boots of a camera at once: more than the bridges let through of a camera that has started again and again."""
 _TICK_S: Final = 1.0
 _PURGE_S: Final = 5.0
+_MORE_S: Final = 0.05
+"""Between two purges while there is more to purge."""
 _PICTURES_S: Final = 0.2
 """Time in each tick for looking at previews: what does not fit is looked at in a later one."""
 _PICTURES_AT_ONCE: Final = 8
@@ -195,7 +198,7 @@ class Recorder:
     # Recording
 
     async def _record(self, source: Log, at_once: int) -> None:
-        delay_s = FIRST_DELAY_S
+        backoff = Backoff()
         while not self._stop.is_set():
             try:
                 await self._unless_stopped(asyncio.create_task(source.open()))
@@ -203,7 +206,7 @@ class Recorder:
                     await self._unless_stopped(asyncio.create_task(source.take_up(self._take_up)))
                     if self._log.is_open and self._letters.is_open:
                         self._health.set("kafka", True)
-                    delay_s = FIRST_DELAY_S
+                    backoff.reset()
                     with contextlib.suppress(Reassigned):
                         await self._record_all(source, at_once)
             except (OffsetsMoved, Rewound) as error:
@@ -215,8 +218,8 @@ class Recorder:
                 log.warning("kafka_unavailable", error=str(error) or type(error).__name__)
             finally:
                 await source.close()
-            await pause(self._stop, delay_s)
-            delay_s = min(2 * delay_s, LONGEST_DELAY_S)
+            if await backoff.wait(self._stop):
+                raise Stopped
 
     async def _record_all(self, source: Log, at_once: int) -> None:
         """Write what comes until `stop` is set; the next records are taken from Kafka while some are written."""
@@ -356,7 +359,7 @@ class Recorder:
                     self._alerts.due.set()
                 purge_at = time.monotonic() + (0 if more else _PURGE_S)
                 if more:
-                    await asyncio.sleep(FIRST_DELAY_S)
+                    await asyncio.sleep(_MORE_S)
                     continue
             await asyncio.sleep(_TICK_S)
 

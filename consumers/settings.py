@@ -7,8 +7,8 @@ from typing import Annotated, Final
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from schemas.evidence.rule import EvidenceRule
-from schemas.runtime.access import KafkaAddress
 from schemas.topics import KafkaTopic
+from schemas.transport.access import KafkaAddress
 
 _DAY_S = 86_400.0
 

@@ -37,9 +37,9 @@ from consumers.console.web import listen, make_server
 from schemas import metrics
 from schemas.errors import ConfigError
 from schemas.keys import KeyRing
-from schemas.runtime.access import CERTIFICATE_FILE, KEY_FILE, server_context
 from schemas.runtime.health import Health
 from schemas.signers import TrustedSigners
+from schemas.transport.access import CERTIFICATE_FILE, KEY_FILE, server_context
 
 _COUNT_S: Final = 1.0
 _ROLL_UP_S: Final = 5.0

@@ -9,8 +9,8 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
 
 from consumers.settings import HostName, RecorderSettings
-from schemas.runtime.access import Login, Tls
 from schemas.topics import KafkaTopic
+from schemas.transport.access import Login, Tls
 
 
 def _proxy(text: str) -> str:

@@ -42,7 +42,7 @@ from consumers.console.settings import Proxies
 from consumers.console.stream import Streams
 from consumers.console.system_page import system_routes
 from schemas.errors import ConfigError
-from schemas.runtime.access import CERTIFICATE_FILE, KEY_FILE
+from schemas.transport.access import CERTIFICATE_FILE, KEY_FILE
 
 
 class CheckedFiles(StaticFiles):

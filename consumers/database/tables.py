@@ -71,7 +71,6 @@ frames = Table(
     _number("entropy_bits"),
     _number("threshold_bits"),
     _flag("flagged"),
-    _flag("composed"),
     Index("frames_by_age", "recorded_ms"),
     PrimaryKeyConstraint("camera", "boot", "seq").ddl_if(dialect="sqlite"),
     postgresql_partition_by="RANGE (recorded_ms)",

@@ -19,8 +19,8 @@ from consumers.conservation.rounds import Marks
 from consumers.database.engine import database_url, open_engine
 from schemas import metrics
 from schemas.keys import KeyRing
-from schemas.runtime.access import KafkaAddress
 from schemas.topics import KafkaTopic
+from schemas.transport.access import KafkaAddress
 
 FATES: Final = ("recorded", "dead_lettered", "shed", "pending", "lost")
 _RESULTS: Final = (KafkaTopic.VERDICTS.value, KafkaTopic.DEAD_LETTERS.value)

@@ -20,8 +20,8 @@ from infra.monitor.kafka import Kafka
 from infra.monitor.mosquitto import Mosquitto
 from schemas import metrics
 from schemas.keys import KeyRing
-from schemas.runtime.access import KafkaAddress, Login, Tls
 from schemas.runtime.health import Health
+from schemas.transport.access import KafkaAddress, Login, Tls
 
 LOOK_S: Final = 5.0
 AUDIT_S: Final = 10.0

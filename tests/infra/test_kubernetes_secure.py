@@ -24,8 +24,8 @@ from infra.reach import require_mqtt
 from infra.revocation import revoke
 from schemas.errors import BrokerError
 from schemas.identity import CameraId
-from schemas.runtime.access import AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE, Tls
 from schemas.topics import Channel, KafkaTopic, mqtt_topic
+from schemas.transport.access import AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE, Tls
 from tests.infra.command_line import parsed
 from tests.infra.kustomize import Resource, build, identity
 from tests.infra.secure import Visitor, enrolled, make_fleet

@@ -27,9 +27,9 @@ from infra.pki.roles import role_tls
 from infra.reach import require_kafka
 from schemas.errors import BrokerError
 from schemas.keys import KeyRing
-from schemas.runtime.access import KafkaAccess, KafkaAddress, Tls, kafka_options
-from schemas.runtime.kafka_clients import end, start
 from schemas.topics import PROCESSORS_GROUP, KafkaTopic
+from schemas.transport.access import KafkaAccess, KafkaAddress, Tls, kafka_options
+from schemas.transport.kafka.clients import end, start
 from tests.infra.secure import SECRET, as_tls, enrolled, make_fleet
 from tests.infra.secure_kafka import KafkaWithPasswords
 

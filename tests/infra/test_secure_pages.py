@@ -10,7 +10,7 @@ import pytest
 from consumers.console.access import acceptor
 from infra.pki.authority import LOCAL_HOSTS, Authority, write_private
 from schemas.errors import ConfigError
-from schemas.runtime.access import Tls
+from schemas.transport.access import Tls
 from tests.consumers.served_console import Lines, get, serving
 
 
