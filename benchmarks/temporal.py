@@ -24,9 +24,9 @@ import cv2
 import numpy as np
 import torch
 
-from processors.pipeline import usual_denoise
+from processors.modes import Mode, usual_denoise
 from processors.stages.denoise import denoise
-from processors.stages.reconstruct import Mode, reconstruct
+from processors.stages.reconstruct import reconstruct
 from producers.sources.opening import open_source
 from producers.sources.settings import SourceSettings
 from schemas.identity import CameraId

@@ -13,7 +13,7 @@ import structlog
 
 from consumers.conservation.kafka_marks import ask_marks
 from consumers.conservation.live import LiveAudit
-from consumers.settings import RecorderSettings
+from consumers.settings import RecordsSettings
 from schemas.keys import KeyRing
 
 FRESH_S: Final = 2.0
@@ -27,7 +27,7 @@ log = structlog.get_logger()
 class AuditDesk:
     """A live audit that goes on while somebody asks, in a thread of its own."""
 
-    def __init__(self, settings: RecorderSettings, keys: KeyRing) -> None:
+    def __init__(self, settings: RecordsSettings, keys: KeyRing) -> None:
         self._settings = settings
         self._live = LiveAudit(settings.database, keys.every_generation())
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="audit")

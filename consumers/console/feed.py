@@ -19,7 +19,7 @@ from consumers.board.board import monotonic_ms
 from consumers.console.fleet import Fleet
 from consumers.database.thread import FIRST_DELAY_S, LONGEST_DELAY_S
 from consumers.reading.batch import FrameKey, Record, frame_row, read
-from consumers.settings import RecorderSettings
+from consumers.settings import RecordsSettings
 from schemas.keys import KeyRing
 from schemas.limits import MAX_BROKER_BYTES
 from schemas.runtime.access import kafka_options
@@ -38,7 +38,7 @@ log = structlog.get_logger()
 class Feed:
     """Reads the verdicts and shows them to a fleet."""
 
-    def __init__(self, settings: RecorderSettings, keys: KeyRing, fleet: Fleet, health: Health) -> None:
+    def __init__(self, settings: RecordsSettings, keys: KeyRing, fleet: Fleet, health: Health) -> None:
         self._settings = settings
         self._keys = keys
         self._fleet = fleet

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,11 +11,13 @@ import infra.cli
 
 
 def parsed(arguments: Sequence[str]) -> dict[str, Any]:
-    """The parameters by their names. Raises click's UsageError for what the command does not know."""
+    """The parameters by their names, of a role all its settings.
+
+    Raises click's UsageError for an unknown option, and ConfigError for a setting that the role's model refuses.
+    """
     return _parsed(tuple(arguments))
 
 
-@functools.cache
 def _parsed(arguments: tuple[str, ...]) -> dict[str, Any]:
     infra.cli.register()
     command: Any = typer.main.get_command(infra.cli.app)
@@ -28,4 +29,8 @@ def _parsed(arguments: tuple[str, ...]) -> dict[str, Any]:
         assert command is not None, f"there is no command {word}"
     with command.make_context(arguments[0], rest, parent=context) as made:
         assert made.args == []
-        return dict(made.params)
+        values = dict(made.params)
+        if not hasattr(command, "settings_of"):
+            return values
+        settings, own = command.settings_of(values)
+        return {**settings.model_dump(), **own}

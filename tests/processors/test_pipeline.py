@@ -14,7 +14,8 @@ from processors.bundle import Bundle, DroppedStripThreshold
 from processors.device.probes import Probe, StripFinding
 from processors.device.work import DeviceWork, Failed, Found, choose_device, most_pixels
 from processors.metrics import ProcessorMetrics
-from processors.pipeline import DenoiseSettings, Pipeline
+from processors.modes import DenoiseSettings
+from processors.pipeline import Pipeline
 from processors.settings import ProcessorSettings
 from processors.stages.denoise import denoise
 from processors.stages.reconstruct import reconstruct

@@ -75,7 +75,7 @@ def test_a_frozen_a_black_and_a_refused_camera_are_that_to_every_program_and_eac
 ) -> None:
     scenario, state = tmp_path / "scenario.yaml", tmp_path / "state"
     scenario.write_text(yaml.safe_dump(SCENARIO))
-    with RunningSystem(state, "--scenario", scenario, "--max-pixels", MOST_PIXELS) as system:
+    with RunningSystem(state, "--scenario", scenario, "--max-frame-pixels", MOST_PIXELS) as system:
         system.await_role("fleet")
         console, recorder = system.roles()["console"]["listen"], system.roles()["recorder"]["metrics"]
 

@@ -38,7 +38,7 @@ pytestmark = [pytest.mark.brokers, pytest.mark.slow]
 
 @pytest.fixture
 def system(tmp_path: Path) -> Iterator[RunningSystem]:
-    options = ("--cameras", 2, "--fps", 5, "--no-prometheus", "--drain", 60)
+    options = ("--cameras", 2, "--fps", 5, "--no-prometheus", "--drain-s", 60)
     with RunningSystem(tmp_path / "state", *options) as running:
         running.await_role("fleet")
         yield running

@@ -76,7 +76,7 @@ def test_a_fleet_runs_end_to_end_and_every_frame_is_recorded_and_stamped_on_its_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("POINTILLIST_TRACE", str(tmp_path / "stamps"))
-    options = ("--cameras", 4, "--fps", 5, "--seconds", 8, "--strip-rate", 0.1)
+    options = ("--cameras", 4, "--fps", 5, "--seconds", 8, "--probe-share", 0.1)
     with RunningSystem(tmp_path / "state", *options) as system:
         system.await_role("fleet")
         pids = [entry["pid"] for entry in system.roles().values()]
@@ -170,7 +170,7 @@ def test_probes_that_nobody_will_check_are_told_of(tmp_path: Path) -> None:
     with RunningSystem(tmp_path / "state", "--cameras", 1, "--bundle", bundle) as system:
         system.await_role("mosquitto")
         assert f"the bundle {bundle} has no [strip] table" in system.output()
-    with RunningSystem(tmp_path / "other", "--cameras", 1, "--bundle", bundle, "--strip-rate", 0) as system:
+    with RunningSystem(tmp_path / "other", "--cameras", 1, "--bundle", bundle, "--probe-share", 0) as system:
         system.await_role("mosquitto")
         assert "[strip]" not in system.output()
 
@@ -180,7 +180,7 @@ def test_probes_that_nobody_will_check_are_told_of(tmp_path: Path) -> None:
     [
         (["--source", "/nowhere.mp4"], "/nowhere.mp4"),
         (["--bundle", "/nowhere"], "/nowhere"),
-        (["--drop", "2"], "drop"),
+        (["--drop-ratio", "2"], "drop"),
         (["--cameras", "0"], "cameras"),
         (["--scenario", "/nowhere.yaml"], "/nowhere.yaml"),
     ],
@@ -205,10 +205,10 @@ def test_a_state_folder_in_use_is_refused(tmp_path: Path) -> None:
 
 def test_a_second_up_with_another_drop_is_obeyed_by_all_cameras_and_says_which_obey_commands(tmp_path: Path) -> None:
     state, cameras = tmp_path / "state", 4
-    options = ("--cameras", cameras, "--fps", 5, "--strip-rate", 0.1)
+    options = ("--cameras", cameras, "--fps", 5, "--probe-share", 0.1)
     layout = Layout(state)
     told = [layout.spool / f"local/cam-{index}" / "told.json" for index in range(cameras)]
-    with RunningSystem(state, *options, "--drop", 0.25) as system:
+    with RunningSystem(state, *options, "--drop-ratio", 0.25) as system:
         system.await_role("fleet")
         host, _, port = system.roles()["mosquitto"]["listen"].partition(":")
         wait_until(lambda: any(file.exists() for file in told), "a camera without a baseline told to probe more")
@@ -226,7 +226,7 @@ def test_a_second_up_with_another_drop_is_obeyed_by_all_cameras_and_says_which_o
         system.interrupt()
         system.finish()
     begun_ms = time.time_ns() // 10**6
-    with RunningSystem(state, *options, "--drop", 0.5, "--seconds", 5) as system:
+    with RunningSystem(state, *options, "--drop-ratio", 0.5, "--seconds", 5) as system:
         system.finish()
         assert "1 of 4 cameras obey commands instead of what this run asks, the first is local/cam-2" in system.output()
     with sqlite3.connect(layout.database) as connection:
