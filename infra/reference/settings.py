@@ -11,25 +11,26 @@ from infra.settings.load import SHARED
 from infra.settings.roles import MODELS, model_of, prefix_of
 
 _HEAD: Final = """\
-Every setting of a role can be set in a TOML file, which the option `--config FILE` names, and by an environment variable. The settings that
-are changed most often have an option too: [the command line](command-line.md) lists them. An option takes precedence over the environment,
-the environment over the file, and the file over the default.
+Every setting of a role can be set in a TOML file, which the option `--config FILE` names, and by an environment
+variable. The settings that are changed most often have an option too: [the command line](command-line.md) lists them.
+An option takes precedence over the environment, the environment over the file, and the file over the default.
 
-`pointillist config ROLE` prints the settings in force as a commented TOML file. `pointillist config ROLE --config FILE --check` only checks
-them. An unknown key, a wrong type, a value out of its range and a contradiction are refused in one line, with exit status 2.
+`pointillist config ROLE` prints the settings in force as a commented TOML file. `pointillist config ROLE --config
+FILE --check` only checks them. An unknown key, a wrong type, a value out of its range and a contradiction are refused
+in one line, with exit status 2.
 
 | setting `bounds.quarantine_bytes` of the recorder | form |
 | --- | --- |
 | file | `quarantine_bytes = "2GiB"` in the table `[bounds]` |
 | variable | `POINTILLIST_RECORDER__BOUNDS__QUARANTINE_BYTES=2GiB` |
 
-A number of bytes accepts the units KiB, MiB, GiB and TiB, a number of seconds min, h and d. In a variable a list is JSON: `["a", "b"]`.
-Relative paths start at the working directory.
+A number of bytes accepts the units KiB, MiB, GiB and TiB, a number of seconds min, h and d. In a variable a list is
+JSON: `["a", "b"]`. Relative paths start at the working directory.
 """
 _UP: Final = """\
-The tables `[bridge]`, `[processor]`, `[recorder]`, `[console]` and `[monitor]` contain settings of these roles, below. `up` sets their
-brokers, certificates, addresses and databases itself, and refuses them there. It writes the settings of each role to a file in the folder
-`settings` of the state folder.
+The tables `[bridge]`, `[processor]`, `[recorder]`, `[console]` and `[monitor]` contain settings of these roles,
+below. `up` sets their brokers, certificates, addresses and databases itself, and refuses them there. It writes the
+settings of each role to a file in the folder `settings` of the state folder.
 """
 
 

@@ -106,6 +106,8 @@ class RoleProcess:
     """One of our own roles: `pointillist …` as a child process."""
 
     def __init__(self, arguments: list[str], log: Path, environment: dict[str, str]) -> None:
+        self.arguments = arguments
+        self.environment = environment
         self._child = Child([*COMMAND, *arguments], log, env=environment)
 
     def start(self) -> ProcessId:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +16,8 @@ def parsed(arguments: Sequence[str]) -> dict[str, Any]:
 
     Raises click's UsageError for an unknown option, and ConfigError for a setting that the role's model refuses.
     """
-    return _parsed(tuple(arguments))
+    # Kubernetes replaces $(NAME) by a variable.
+    return _parsed(tuple(re.sub(r"\$\((\w+)\)", r"\1", argument) for argument in arguments))
 
 
 def _parsed(arguments: tuple[str, ...]) -> dict[str, Any]:

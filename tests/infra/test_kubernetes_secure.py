@@ -121,14 +121,14 @@ def test_pages_have_a_certificate_of_their_own_and_the_console_asks_who_one_is(o
         ]
         assert options["served_as"] == [service]
         assert services[service]["spec"]["selector"] == {"app.kubernetes.io/name": name}
-    container, spec = found["console"]
+    container, spec = found("console",)
     users = Path(parsed(container["args"])["users"])
     assert secrets_of(mounted(container, spec, str(users.parent))) == ["pointillist-console-users"]
 
 
 def test_the_console_shows_what_the_recorder_keeps_and_changes_nothing_of_it() -> None:
     found = {name: (container, spec) for name, container, spec in containers("cpu")}
-    (container, spec), (recorder, its_spec) = found["console"], found["recorder"]
+    (container, spec), (recorder, its_spec) = found("console",), found["recorder"]
     folder, its_folder = (parsed(each["args"])["quarantine"] for each in (container, recorder))
     assert mounted(container, spec, folder) == mounted(recorder, its_spec, its_folder)
     (mount,) = (each for each in container["volumeMounts"] if each["mountPath"] == folder)

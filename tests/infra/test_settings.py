@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import pytest
 
+from infra.environment import Environment
+from infra.layout import Layout
+from infra.local.ports import Ports
 from infra.settings.document import listing, toml
 from infra.settings.fields import SettingsField, fields
 from infra.settings.load import Given, load, nested
 from infra.settings.roles import MODELS, model_of, prefix_of
+from infra.up.processes import LocalRoles, RoleProcess
+from infra.up.settings import UpSettings
 from schemas.errors import ConfigError
+
+ROOT = Path(__file__).parents[2]
 
 NEEDED: dict[str, dict[str, Any]] = {"fleet": {"scenario": "one.yaml"}}
 """Required settings of a role."""
@@ -228,3 +236,43 @@ def test_a_listing_repeats_no_password() -> None:
     text = listing(load(model_of("recorder"), given), "recorder")
     assert "hunter2" not in text
     assert 'database = "postgresql+psycopg://***@host/name"' in text
+
+
+def test_up_passes_each_role_its_settings_by_a_private_file(tmp_path: Path) -> None:
+    given = {"bridges": 2, "bridge": {"linger_ms": 3}, "recorder": {"bounds": {"strangers": 7}}, "state": tmp_path}
+    roles = LocalRoles(
+        UpSettings.model_validate(given), Layout(tmp_path), Ports(tmp_path), "127.0.0.1:1", "127.0.0.1:2"
+    )
+    started = [*roles.bridges(), *roles.processors(), roles.recorder(), roles.console(), roles.monitor(), roles.fleet()]
+    for role in started:
+        file = Layout(tmp_path).role_settings(role.name)
+        assert isinstance(role.process, RoleProcess)
+        assert role.process.arguments[1:] == ["--config", str(file)]
+        assert file.stat().st_mode & 0o077 == 0
+        model = model_of(role.name.partition("-")[0])
+        assert value_at("metrics", load(model, Given(role.name.partition("-")[0], file))) == role.metrics
+    bridge: Any = load(model_of("bridge"), Given("bridge", Layout(tmp_path).role_settings("bridge-2")))
+    assert (bridge.name, bridge.linger_ms, bridge.kafka) == ("bridge-2", 3, "127.0.0.1:2")
+    recorder: Any = load(model_of("recorder"), Given("recorder", Layout(tmp_path).role_settings("recorder")))
+    assert recorder.bounds.strangers == 7
+
+
+def test_variables_of_the_roles_do_not_reach_the_roles_of_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POINTILLIST_BRIDGE__KAFKA", "another.system:9092")
+    roles = LocalRoles(UpSettings(state=tmp_path), Layout(tmp_path), Ports(tmp_path), "127.0.0.1:1", "127.0.0.1:2")
+    [bridge] = roles.bridges()
+    assert isinstance(bridge.process, RoleProcess)
+    assert "POINTILLIST_BRIDGE__KAFKA" not in bridge.process.environment
+
+
+DEPLOYMENTS = ("compose.yaml", *(str(file.relative_to(ROOT)) for file in sorted((ROOT / "infra").rglob("*.yaml"))))
+
+
+@pytest.mark.parametrize("place", [place for place in DEPLOYMENTS if "POINTILLIST_" in (ROOT / place).read_text()])
+def test_every_variable_of_a_deployment_is_one_that_is_read(place: str) -> None:
+    ours = {each.variable(prefix_of(role)) for role in MODELS for each in fields(model_of(role))}
+    others = {f"POINTILLIST_{name.upper()}" for name in Environment.model_fields}
+    # Grafana's provisioning reads its own.
+    grafana = {"POINTILLIST_PROMETHEUS_URL", "POINTILLIST_CONSOLE_URL", "POINTILLIST_DASHBOARDS"}
+    named = set(re.findall(r"\bPOINTILLIST_[A-Z_]+\b", (ROOT / place).read_text()))
+    assert named - ours - others - grafana == set()
