@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, ClassVar, Final, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
 from schemas.evidence.rule import EvidenceRule
-from schemas.settings import HostPort, KafkaSettings, RoleSettings, SettingsTable
+from schemas.settings import KafkaSettings, RoleSettings, SettingsTable
 from schemas.topics import KafkaTopic
 
 _DAY_S = 86_400.0
@@ -105,12 +104,6 @@ class RecorderSettings(RoleSettings, RecordsSettings):
     session_timeout_s: float = Field(default=6.0, ge=6.0)
     """Seconds after which the other recorders of the group take over the partitions of one that died or hangs. Kafka
     allows no less than 6."""
-    http: HostPort | None = None
-    """Address of the pages: /cameras, /preview, /audit; port 0 takes a free one."""
-    http_tls: Path | None = None
-    """Folder with tls.crt and tls.key: the pages by HTTPS."""
-    served_as: tuple[HostName, ...] = ()
-    """Host names that the pages answer to, besides their address."""
     evidence: EvidenceRule = EvidenceRule()
     probes: ProbePlan = ProbePlan()
     linger_ms: int = Field(default=50, ge=0, le=10_000)

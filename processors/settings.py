@@ -80,18 +80,12 @@ class ProcessorSettings(RoleSettings, KafkaSettings):
     """Bytes of the frames that wait for STRIP."""
     strip_share: float = Field(default=0.25, gt=0, lt=1)
     """STRIP's share of the device time while frames wait for classification."""
-    strip_dropped: float = Field(default=0.0, ge=0, le=1)
-    """Share of the frames with dropped pixels that STRIP checks too, where the bundle has a threshold for their drop
-    ratio. Where the scene stands still, pixels of the camera's last frames complete them; else STRIP has less power.
-    They use the room that probe frames leave in the queue."""
-    strip_recent_bytes: int = Field(default=256 * 2**20, ge=1)
-    """Bytes on the device for the last pixels of cameras, five for each pixel in colour. The cameras that are silent
-    for longest are removed first."""
     strip_slice_s: float = Field(default=0.1, gt=0)
     """Seconds for which STRIP occupies the device without a break, about, and for one frame at least."""
 
     key_cache_bytes: int = Field(default=128 * 2**20, ge=1)
-    """Bytes of decoded key frames of the profile `temporal`. Evicted ones are read from Kafka again on demand."""
+    """Bytes of decoded key frames, under profiles whose frames depend on one. Evicted ones are read from Kafka again on
+    demand."""
     key_wait_s: float = Field(default=2.0, gt=0, le=10)
     """Seconds for which a frame waits for a missing key frame before it becomes a dead letter."""
     key_wait_frames: int = Field(default=32, ge=1)

@@ -17,7 +17,7 @@ from pydantic import (
     field_validator,
 )
 
-from schemas.runtime.access import KafkaAddress, MqttAccess, MqttAddress, mqtt_access
+from schemas.transport.access import KafkaAddress, MqttAccess, MqttAddress, mqtt_access
 
 _UNITS: Final = {
     "bytes": {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40},

@@ -13,7 +13,7 @@ from schemas.identity import CameraId, camera_id
 from schemas.keys import KeyRing
 from schemas.limits import LEAST_FRAMES_PER_SECOND, MAX_FRAMES_PER_SECOND
 from schemas.pointillist_pb2 import Command, Meta
-from schemas.runtime.access import MqttAccess
+from schemas.transport.access import MqttAccess
 
 OBEYED_S: Final = 8.0
 """So long an answer is waited for; the command stays at the broker for a camera that is away."""

@@ -20,7 +20,7 @@ def _proxy(text: str) -> str:
 
 
 class Proxies:
-    """The addresses of a network, as `consumers.board.visitors.network_of` writes them."""
+    """The addresses of a network, as `consumers.console.access.connections.network_of` writes them."""
 
     def __init__(self, text: str) -> None:
         self._network = ip_network(text)

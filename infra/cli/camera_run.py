@@ -76,7 +76,7 @@ def run(
     from infra.camera_identity import state_home
     from infra.camera_list import FileOfCameras, Share
     from infra.role import address
-    from schemas.runtime.access import MqttAccess
+    from schemas.transport.access import MqttAccess
 
     if share is not None and processes > 1:
         raise ConfigError("expected --processes or --share, got both")

@@ -85,7 +85,7 @@ def bridge(settings: BridgeSettings) -> None:
 
 @role_command(
     app, "processor", "bundle", *KAFKA, *COMMON, "instance", "mode", "backend", "precision", "compile", "batch_frames",
-    "strip_dropped", "max_frame_pixels", "device", "threads", "model_cache", "trust",
+    "max_frame_pixels", "device", "threads", "model_cache", "trust",
 )  # fmt: skip
 def process(settings: ProcessorSettings, allow_code: AllowCode = False) -> None:
     """Rebuild, denoise, classify and check frames from Kafka."""
@@ -123,7 +123,7 @@ def process(settings: ProcessorSettings, allow_code: AllowCode = False) -> None:
 
 @role_command(
     app, "recorder", *KAFKA, *COMMON, "database", "group", "quarantine", "bounds.database_age_s",
-    "bounds.database_bytes", "http", "http_tls", "served_as", strip="bounds",
+    "bounds.database_bytes", strip="bounds",
 )  # fmt: skip
 def record(settings: RecorderSettings) -> None:
     """Record verdicts, raise alerts, keep quarantined frames."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @role_command(
     app, "up", "cameras", "fps", "seconds", "drop_ratio", "source", "scenario", "bundle", "probe_share",
-    "processor.strip_dropped", "profile", "processor.mode", "processor.backend", "processor.precision", "processors",
+    "profile", "processor.mode", "processor.backend", "processor.precision", "processors",
     "bridges", "kafka_nodes", "processor.batch_frames", "processor.max_frame_pixels", "spool_bytes", "drain_s", "state",
     "report", "http", "http_tls", "http_plain", "behind_proxy", "listen", "served_as", "plain", "prometheus",
     "receivers", strip="processor",

@@ -13,10 +13,11 @@ class MonitorSettings(RoleSettings, MqttSettings, KafkaSettings):
     """Settings of `pointillist monitor`."""
 
     database: str = ""
-    """SQLAlchemy URL of the recorder's database, which is only read; empty is SQLite in the state folder."""
+    """SQLAlchemy URL of the recorder's database, where only the result of the audit is written; empty is SQLite in the
+    state folder."""
     folder: Path | None = None
     """Folder whose disk is measured; none is the state folder, or the working directory without one."""
     look_s: float = Field(default=5.0, gt=0)
     """Seconds between two readings of Kafka, the machine and its GPUs."""
-    audit_s: float = Field(default=20.0, gt=0)
+    audit_s: float = Field(default=10.0, gt=0)
     """Seconds between two audits. After three audits a missing frame counts as lost."""

@@ -10,8 +10,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from infra.settings.described import bounded, docstrings, kind_of, without_none
-from schemas.runtime.access import KafkaAccess, MqttAccess
 from schemas.settings import HostPort
+from schemas.transport.access import KafkaAccess, MqttAccess
 
 RESERVED: Final = "RESERVED"
 """Attribute of a model with the paths in its tables that the model sets itself and refuses from the user."""
