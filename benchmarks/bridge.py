@@ -66,7 +66,7 @@ def run_ours(mqtt_host: str, mqtt_port: int, bootstrap: str) -> None:
     async def body() -> None:
         stop = asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-        settings = BridgeSettings(mqtt_host=mqtt_host, mqtt_port=mqtt_port, kafka_bootstrap=bootstrap)
+        settings = BridgeSettings(mqtt=f"{mqtt_host}:{mqtt_port}", kafka=bootstrap)
         await run_bridge(settings, KeyRing(SECRET), registry=CollectorRegistry(), health=Health(), stop=stop)
 
     collect_seldom()

@@ -187,7 +187,7 @@ def _growth() -> list[str]:
         "",
         f"Each camera costs {_two(server / 1000)} kB in bridge, processor and recorder together, and",
         f"{_two(brokers / 1000)} kB in mosquitto, most of it its TLS connection. The database grows with frames, not",
-        "with cameras; `record --keep-days` and `--keep-gib` bound it.",
+        "with cameras; `record --database-age-s` and `--database-bytes` bound it.",
     ]
 
 

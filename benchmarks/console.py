@@ -94,7 +94,7 @@ class Room:
         port = free_port()
         place = f"127.0.0.1:{port}"
         command = [*COMMAND, name, "--kafka", kafka, "--database", self.url, "--quarantine", self.settings.quarantine]
-        command += ["--http", place, "--broker-wait", "0", *options]
+        command += ["--http", place, "--connect-timeout-s", "0", *options]
         environment = os.environ | {"POINTILLIST_FLEET_SECRET": SECRET}
         with (self.folder / f"{name}.log").open("wb") as log:
             child = subprocess.Popen(command, env=environment, stdout=log, stderr=log)

@@ -86,7 +86,7 @@ def await_all(system: RunningSystem) -> None:
 def measure(folder: Path, cameras: int, fps: float, warm_s: float, window_s: float) -> Cell:
     """One cell. `fps` is of each camera."""
     state = folder / f"{cameras}-{fps:g}"
-    options = ("--cameras", cameras, "--fps", fps, "--no-prometheus", "--drain", _DRAIN_S)
+    options = ("--cameras", cameras, "--fps", fps, "--no-prometheus", "--drain-s", _DRAIN_S)
     with RunningSystem(state, *options) as system:
         await_all(system)
         time.sleep(warm_s)

@@ -52,7 +52,7 @@ def fleet(folder: Path, seconds: float = 60.0, cameras: int = 32) -> Result:
     for rate in (0, 0.05):
         state = folder / f"rate-{rate}"
         with RunningSystem(
-            state, "--cameras", cameras, "--fps", 2, "--seconds", seconds, "--drop", 0.25, "--strip-rate", rate
+            state, "--cameras", cameras, "--fps", 2, "--seconds", seconds, "--drop-ratio", 0.25, "--probe-share", rate
         ) as system:
             results[f"strip_rate_{rate}"] = summary(system.finish(), state)
     return results
@@ -136,7 +136,7 @@ def footage(folder: Path) -> Result:
     results = {}
     for video in videos:
         state = folder / video.stem
-        options = ("--cameras", 1, "--fps", 0, "--source", video, "--strip-rate", 0, "--drain", 300)
+        options = ("--cameras", 1, "--fps", 0, "--source", video, "--probe-share", 0, "--drain-s", 300)
         with RunningSystem(state, *options) as system:
             system.await_role("fleet")
             cpu: dict[str, float] = {}
@@ -169,7 +169,7 @@ def camera(folder: Path, cores: int = 2, video: str = "intel_car-detection.mp4",
 def _at_full_speed(state: Path, file: Path, cores: int) -> Result:
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, sorted(before)[:cores])
-    options = ("--cameras", 1, "--fps", 0, "--source", file, "--drop", 0.25, "--strip-rate", 0, "--drain", 300)
+    options = ("--cameras", 1, "--fps", 0, "--source", file, "--drop-ratio", 0.25, "--probe-share", 0, "--drain-s", 300)
     try:
         with RunningSystem(state, *options, "--bundle", shipped_bundle("scene"), "--no-prometheus") as system:
             cpu: dict[str, float] = {}
@@ -195,7 +195,7 @@ def scale(folder: Path, cameras: int = 16, pause_s: float = 8.0) -> Result:
     state = folder / "scale"
     bundle = suspicious_bundle(folder / "suspicious")
     options = ("--cameras", cameras, "--fps", 5, "--seconds", 20 + 4 * pause_s, "--processors", 2, "--bridges", 2)
-    with RunningSystem(state, *options, "--strip-rate", 0.1, "--bundle", bundle) as system:
+    with RunningSystem(state, *options, "--probe-share", 0.1, "--bundle", bundle) as system:
         system.await_role("fleet")
         time.sleep(pause_s)
         restarted = {"bridge-1": round(system.kill("bridge-1"), 2)}

@@ -34,7 +34,7 @@ HANG_S: Final = 12.0
 """Six times as long as the controller waits for a node's word."""
 COPIES_S: Final = 120.0
 START_S: Final = 300.0
-LIGHT: Final = ("--mode", "none", "--strip-rate", 0)
+LIGHT: Final = ("--mode", "none", "--probe-share", 0)
 
 Fault = Callable[[RunningSystem, str], None]
 

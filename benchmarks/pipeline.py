@@ -77,10 +77,23 @@ def bare_stages(bundle: Path, seconds: float) -> dict[str, float]:
 
 def whole_pipeline(bundle: Path, cameras: int, seconds: float, *more: str) -> dict[str, Any]:
     """Frames a second and CPU seconds a frame of `pointillist up` as fast as it goes, once warm; `more` are options."""
-    load = ("--cameras", cameras, "--fps", 0, "--seconds", seconds + 2 * WARM_S, "--strip-rate", 0, "--drain", DRAIN_S)
+    load = (
+        "--cameras",
+        cameras,
+        "--fps",
+        0,
+        "--seconds",
+        seconds + 2 * WARM_S,
+        "--probe-share",
+        0,
+        "--drain-s",
+        DRAIN_S,
+    )
     with tempfile.TemporaryDirectory(prefix="pointillist-bench-") as folder:
         state = Path(folder) / "state"
-        with RunningSystem(state, *load, "--bundle", bundle, "--batch", BATCH, "--no-prometheus", *more) as system:
+        with RunningSystem(
+            state, *load, "--bundle", bundle, "--batch-frames", BATCH, "--no-prometheus", *more
+        ) as system:
             system.await_role("fleet")
             while recorded(Layout(state)) == 0:
                 time.sleep(0.2)

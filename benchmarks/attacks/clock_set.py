@@ -26,7 +26,7 @@ def attack(folder: Path) -> Outcome:
     """Years forward in the middle of an outage, then an hour back while all is well."""
     state, offset = folder / "state", folder / "offset"
     in_1970 = 3600 - time.time()
-    with RunningSystem(state, "--cameras", 2, "--drain", 60) as system:
+    with RunningSystem(state, "--cameras", 2, "--drain-s", 60) as system:
         system.await_role("fleet")  # which is started last
         layout = Layout(state.resolve())
         with _device(system, offset, in_1970):

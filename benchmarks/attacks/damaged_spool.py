@@ -44,7 +44,7 @@ def attack(folder: Path, seed: int = 0) -> Outcome:
     before = audit(layout)
     hit = _damage(layout, random.Random(seed))
     stopped = audit(layout)
-    with RunningSystem(state, "--scenario", scenario, "--seconds", 5, "--drain", 120) as system:
+    with RunningSystem(state, "--scenario", scenario, "--seconds", 5, "--drain-s", 120) as system:
         status, _ = system.wait(300)
     after = audit(layout)
     unexplained = {

@@ -35,7 +35,7 @@ WHAT: Final = (
 def attack(folder: Path) -> Outcome:
     """Reached when a camera's drop or its plan of probes changes, or when it ignores a later genuine command."""
     state = folder / "forged-meta"
-    options = ("--cameras", CAMERAS, "--fps", FPS, "--drop", OWN_DROP / 64, "--strip-rate", OWN_SHARE)
+    options = ("--cameras", CAMERAS, "--fps", FPS, "--drop-ratio", OWN_DROP / 64, "--probe-share", OWN_SHARE)
     with RunningSystem(state, *options) as system:
         system.await_role("fleet")
         layout = Layout(state)

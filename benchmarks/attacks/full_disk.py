@@ -26,7 +26,7 @@ _STEP: Final = 2**20
 def attack(folder: Path) -> Outcome:
     """Fill the disk under eight cameras for 25 s; succeeds when `up` ends, or the audit calls a frame lost."""
     with _disk(folder / "state") as state:
-        with RunningSystem(state, "--cameras", 8, "--fps", 5, "--seconds", RUN_S, "--drain", 120) as system:
+        with RunningSystem(state, "--cameras", 8, "--fps", 5, "--seconds", RUN_S, "--drain-s", 120) as system:
             system.await_role("fleet")
             time.sleep(15)
             filled_ms = _now_ms()

@@ -30,7 +30,7 @@ BACK_S = 90.0
 def attack(folder: Path) -> Outcome:
     """The topic is deleted and made anew. The aim: a processor that calls itself healthy and takes nothing."""
     state = folder / "lost"
-    with RunningSystem(state, "--cameras", 4, "--fps", 2, "--drain", 120, "--no-prometheus") as system:
+    with RunningSystem(state, "--cameras", 4, "--fps", 2, "--drain-s", 120, "--no-prometheus") as system:
         system.await_role("fleet")
         layout = Layout(state)
         wait_for(lambda: recorded(layout) > 20, 60)

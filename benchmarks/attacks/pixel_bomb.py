@@ -38,7 +38,7 @@ def attack(folder: Path) -> Outcome:
 
 def bombed(state: Path, shape: tuple[int, int]) -> Outcome:
     """The other cameras' frames before and while black frames of this height and width come all at once."""
-    options = ("--cameras", CAMERAS, "--fps", FPS, "--strip-rate", 0, "--drain", 120, "--no-prometheus")
+    options = ("--cameras", CAMERAS, "--fps", FPS, "--probe-share", 0, "--drain-s", 120, "--no-prometheus")
     attacker = CameraId("local/mallory")
     with RunningSystem(state, *options) as system:
         system.await_role("fleet")

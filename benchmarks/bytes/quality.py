@@ -10,11 +10,11 @@ import torch
 from skimage.metrics import structural_similarity
 from torch import Tensor
 
-from processors.pipeline import usual_denoise
+from processors.modes import Mode, usual_denoise
 from processors.stages.at_scale import at_scale
 from processors.stages.denoise import denoise
 from processors.stages.plate import reconstruct_plate
-from processors.stages.reconstruct import Mode, reconstruct
+from processors.stages.reconstruct import reconstruct
 from schemas.pixels.masks import Mask
 from schemas.pixels.packing import Picture
 

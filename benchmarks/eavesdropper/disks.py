@@ -40,7 +40,7 @@ def run(state: Path, cameras: list[dict[str, Any]], fps: float, seconds: float) 
     state.mkdir(parents=True)
     scenario = state / "eavesdropper.yaml"
     scenario.write_text(yaml.safe_dump({"site": "seen", "cameras": [{"fps": fps, **camera} for camera in cameras]}))
-    with RunningSystem(state, "--scenario", scenario, "--seconds", seconds, "--drain", 120) as system:
+    with RunningSystem(state, "--scenario", scenario, "--seconds", seconds, "--drain-s", 120) as system:
         status, report = system.wait(seconds + 400)
     if status or report["frames_lost"] or not report["frames_recorded"]:
         raise RuntimeError(f"expected a run without a loss, got {status}, {report}: {system.output()[-2000:]}")

@@ -23,7 +23,7 @@ LOOK_S: Final = 0.25
 def crowd(cameras: int) -> dict[str, Any]:
     """`online_s`: from the start of the process that is all cameras, until the last of them is let in. `connecting_s`:
     the same from when the first one is. `thrown_out`: connections made again by then and in the time after."""
-    load = ("--cameras", cameras, "--fps", FPS, "--strip-rate", 0, "--no-prometheus", "--drain", 120)
+    load = ("--cameras", cameras, "--fps", FPS, "--probe-share", 0, "--no-prometheus", "--drain-s", 120)
     with (
         tempfile.TemporaryDirectory(prefix="pointillist-bench-") as folder,
         RunningSystem(Path(folder) / "state", *load) as system,

@@ -31,7 +31,7 @@ def revocation() -> dict[str, Any]:
 def _once() -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="pointillist-bench-") as folder:
         state = Path(folder) / "state"
-        with RunningSystem(state, "--cameras", CAMERAS, "--fps", FPS, "--no-prometheus", "--drain", 30) as system:
+        with RunningSystem(state, "--cameras", CAMERAS, "--fps", FPS, "--no-prometheus", "--drain-s", 30) as system:
             system.await_role("fleet")
             while recorded(Layout(state)) < CAMERAS * FPS * 3:
                 time.sleep(0.1)

@@ -44,7 +44,7 @@ COUNTED_S: Final = 40.0
 """In which what is to count an attack has done so."""
 SETTLE_S: Final = 2.0
 """For what is on its way when an attack ends: counters are scraped and frames recorded after it."""
-OPTIONS: Final = ("--cameras", CAMERAS, "--fps", FPS, "--strip-rate", 0, "--drop", DROPPED / 64, "--drain", 60)
+OPTIONS: Final = ("--cameras", CAMERAS, "--fps", FPS, "--probe-share", 0, "--drop-ratio", DROPPED / 64, "--drain-s", 60)
 
 
 def measured(target: Target, attack: Attack, seconds: float) -> dict[str, Any]:
