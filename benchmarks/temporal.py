@@ -1,11 +1,11 @@
-"""What the profile `temporal` saves on fixed cameras, and what its pictures look like.
+"""The savings of the profile `temporal` on fixed cameras, and the quality of its pictures.
 
     python -m benchmarks.temporal --json temporal.json
 
-Every frame of each `--video` (by default those under $POINTILLIST_DATA/video) goes through encoder and decoder; bytes
-are those of the pixels, over width x height x channels. A JPEG of every `--every`-th of the same frames stands beside
-them, in bytes and in CPU time of one thread, and those frames are rebuilt as they are shown and compared with the
-camera's. CPU time is the median over frames; the mask is counted in. `--rms` tries other settings of `unchanged_rms`.
+Every frame of each `--video` (by default those under $POINTILLIST_DATA/video) passes through encoder and decoder. Bytes
+are those of the pixels, relative to width x height x channels. Every `--every`-th frame is also encoded as JPEG, for
+its bytes and its CPU time on one thread. These frames are rebuilt as they are displayed and compared with the camera's.
+CPU time is the median over frames, mask computation included. `--rms` tries other settings of `unchanged_rms`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ KEY: Final = derive_camera_key(b"a secret for measuring", CameraId("bench/tempor
 
 
 def pictures(video: Path, most: int) -> Iterator[Picture]:
-    """The frames of a video, at most so many if that is not 0."""
+    """Yield the frames of a video, at most `most` if that is not 0."""
     source = open_source(SourceSettings(kind="video", file=video))
     count = 0
     while (captured := source.read()) is not None and (not most or count < most):
@@ -53,12 +53,12 @@ def pictures(video: Path, most: int) -> Iterator[Picture]:
 
 
 def cpu_s() -> float:
-    """CPU seconds of this thread so far."""
+    """Return the CPU seconds of this thread so far."""
     return time.thread_time_ns() / 1e9
 
 
 def jpeg(picture: Picture) -> tuple[int, float]:
-    """Bytes and CPU seconds of a JPEG; the order of colours is OpenCV's before the clock starts."""
+    """Return the bytes and CPU seconds of a JPEG. The colours are put into OpenCV's order before the clock starts."""
     blue_first = np.ascontiguousarray(picture[..., ::-1])
     start = cpu_s()
     data = cv2.imencode(".jpg", blue_first, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1]
@@ -67,7 +67,7 @@ def jpeg(picture: Picture) -> tuple[int, float]:
 
 @torch.inference_mode()
 def psnr_db(pixels: Picture, kept: Mask, picture: Picture, mode: Mode) -> float:
-    """Of the picture that is shown for these known pixels, against the camera's."""
+    """Return the PSNR of the displayed picture, rebuilt from these known pixels, against the camera's."""
     settings = usual_denoise(mode)
     frames = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
     rebuilt = reconstruct(frames, torch.from_numpy(np.ascontiguousarray(kept))[None, None], mode)
@@ -77,7 +77,7 @@ def psnr_db(pixels: Picture, kept: Mask, picture: Picture, mode: Mode) -> float:
 
 
 def decoded(coded: Coded, kept: Mask, channels: int, seq: int, key: KeyPicture | None) -> KeyPicture:
-    """What the receiver knows of a frame."""
+    """Return the receiver's pixels of a frame."""
     if coded.key_distance:
         assert key is not None
         pixels, known = unpack_delta(coded.data, kept, key)
@@ -88,7 +88,7 @@ def decoded(coded: Coded, kept: Mask, channels: int, seq: int, key: KeyPicture |
 
 
 def measure(video: Path, dropped: int, rms: float, options: argparse.Namespace) -> dict[str, object]:
-    """The figures of one video."""
+    """Return the figures of one video."""
     encoder = TemporalEncoder(rms)
     key: KeyPicture | None = None
     sizes: list[float] = []
@@ -135,21 +135,27 @@ def measure(video: Path, dropped: int, rms: float, options: argparse.Namespace) 
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, help="where the figures go")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--video", type=Path, nargs="*", help="video files")
-    parser.add_argument("--frames", type=int, default=0, help="at most so many of each video; 0 is all")
-    parser.add_argument("--every", type=int, default=10, help="compare every so many frames with JPEG and the camera's")
+    parser.add_argument("--frames", type=int, default=0, help="most frames of each video (0: all)")
+    parser.add_argument(
+        "--every", type=int, default=10, help="compare every N-th frame with JPEG and the camera's picture"
+    )
     parser.add_argument("--drop", type=float, default=0.25)
-    parser.add_argument("--rms", type=float, nargs="+", default=[UNCHANGED_RMS], help="unchanged_rms, the last counts")
-    parser.add_argument("--mode", choices=get_args(Mode), default="default", help="how pictures are rebuilt")
+    parser.add_argument(
+        "--rms", type=float, nargs="+", default=[UNCHANGED_RMS], help="values of unchanged_rms; the file holds the last"
+    )
+    parser.add_argument(
+        "--mode", choices=get_args(Mode), default="default", help="reconstruction of the displayed pictures"
+    )
     options = parser.parse_args()
     cv2.setNumThreads(1)
     folder = os.environ.get("POINTILLIST_DATA")
     videos = options.video or (sorted(Path(folder, "video").glob("*.mp4")) if folder else [])
     if not videos:
-        parser.error("expected --video, or videos under $POINTILLIST_DATA/video")
+        parser.error("--video: expected video files, got none. Set it, or put videos under $POINTILLIST_DATA/video.")
     dropped = dropped_per_block(options.drop)
-    kept_mask(KEY, 1, 0, 8, 8, dropped)  # the codebook, made once
+    kept_mask(KEY, 1, 0, 8, 8, dropped)  # builds the codebook once
     report: dict[str, object] = {}
     for rms in options.rms:
         by_video = {video.name: measure(video, dropped, rms, options) for video in videos}
