@@ -1,7 +1,7 @@
-"""A camera before each picture: its frames, the trigger on the last of them, and what STRIP finds in each.
+"""A simulated camera in front of each picture: its frames, the trigger on the last of them, and STRIP's results.
 
-It trembles by up to a pixel, its light drifts slowly, its sensor adds noise, and every frame has a mask of its own.
-STRIP looks at each frame as it does live, filled from the frames before it.
+The camera shakes by up to a pixel, its light drifts slowly, its sensor adds noise, and every frame has its own mask.
+STRIP checks each frame as in the live system, with missing pixels filled from earlier frames.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from schemas.limits import dropped_per_block
 TREMBLE: Final = 1
 """Pixels by which the camera shakes, each way."""
 LIGHT: Final = 0.1
-"""Amplitude of the slow drift of the light, a share of it."""
+"""Amplitude of the slow drift of the light, as a share of it."""
 LIGHT_FRAMES: Final = 300.0
-"""Its period."""
+"""Period of the drift in frames."""
 FLICKER: Final = 0.01
 """Standard deviation of the light from frame to frame."""
 NOISE: Final = 2.0
@@ -39,11 +39,11 @@ NOISE: Final = 2.0
 
 @dataclass(frozen=True)
 class Watched:
-    """What STRIP and the classifier found on each camera's frames: arrays (cameras, frames), clean ones first.
+    """The results of STRIP and the classifier on each camera's frames: arrays (cameras, frames), clean ones first.
 
-    `whole` says which frames it saw whole or composed, with their threshold, `composed` which of them were composed;
-    the entropy is not a number where it saw nothing. Frames from `clean_frames` on carry the trigger. `labels`
-    (cameras,) are the scenes' true classes.
+    `whole` marks frames that STRIP checked whole or composed, with the threshold for those; `composed` marks the
+    composed ones among them. The entropy is NaN for unchecked frames. Frames from `clean_frames` on carry the trigger.
+    `labels` (cameras,) are the scenes' true classes.
     """
 
     entropy_bits: NDArray[np.float32]
@@ -55,21 +55,21 @@ class Watched:
     clean_frames: int
 
     def save(self, file: Path) -> None:
-        """Keep it for other rules."""
+        """Save the results for other rules."""
         file.parent.mkdir(parents=True, exist_ok=True)
         np.savez_compressed(file, **{field.name: getattr(self, field.name) for field in fields(self)})
 
     @classmethod
     def load(cls, file: Path) -> Watched:
-        """What `save` wrote. ConfigError for another file."""
+        """Return saved results. Raises ConfigError for another file."""
         with np.load(file) as kept:
             if set(kept.files) != {field.name for field in fields(cls)}:
-                raise ConfigError(f"{file}: expected what was watched, by this version; got {', '.join(kept.files)}")
+                raise ConfigError(f"{file}: expected results of this version, got the arrays {', '.join(kept.files)}")
             arrays = {name: kept[name] for name in kept.files}
         return cls(**{**arrays, "clean_frames": int(arrays["clean_frames"])})
 
     def probes(self, camera: int, frames: slice, every: int = 1) -> Iterator[Probe]:
-        """The camera's frames as the recorder has them, every `every`th of them checked."""
+        """Yield the camera's frames as in the recorder, of which every n-th is checked, n = `every`."""
         chosen = np.arange(self.entropy_bits.shape[1])[frames]
         for seq in chosen[chosen % every == 0]:
             bits, threshold = (float(of[camera, seq]) for of in (self.entropy_bits, self.threshold_bits))
@@ -80,7 +80,7 @@ class Watched:
 
 
 def shots(picture: NDArray[np.uint8], count: int, first: int, generator: np.random.Generator) -> NDArray[np.uint8]:
-    """`count` frames (count, H, W, C) of a fixed camera before `picture` (H, W, C), from frame number `first` on."""
+    """Return `count` frames (count, H, W, C) of a fixed camera in front of `picture` (H, W, C), from frame `first`."""
     height, width = picture.shape[:2]
     padded = np.pad(picture, ((TREMBLE, TREMBLE), (TREMBLE, TREMBLE), (0, 0)), mode="reflect")
     frames = []
@@ -94,7 +94,7 @@ def shots(picture: NDArray[np.uint8], count: int, first: int, generator: np.rand
 
 
 View = Literal["composed", "alone", "whole"]
-"""What STRIP sees of a frame: it with what it dropped filled from those before, as live; it alone; it undropped."""
+"""STRIP's input: the frame with missing pixels filled from earlier frames, as live; the frame alone; or whole."""
 
 
 @torch.inference_mode()
@@ -109,9 +109,10 @@ def watch(
     *,
     view: View = "composed",
 ) -> Watched:
-    """Look at a camera for each picture.
+    """Run a camera for each picture and return the results.
 
-    A frame that is seen alone, or cannot be composed yet, is checked only if the bundle has a threshold for its drop.
+    A frame that is checked alone, or cannot be composed yet, is checked only if the bundle has a threshold for its
+    drop.
     """
     masks = torch.Generator().manual_seed(seed)
     draws = torch.Generator().manual_seed(seed + 1)
@@ -140,10 +141,12 @@ def watch(
 def _checked(
     pipeline: Pipeline, frames: Tensor, kept: Tensor, drop: float, view: View, seeds: Tensor | None
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
-    """Entropy and threshold in bits of each frame of one camera, and whether it was seen whole or composed."""
+    """Return entropy and threshold in bits of one camera's frames, and whether each was checked whole or composed."""
     settings = pipeline.bundle.settings.strip
     if settings is None:
-        raise ConfigError("--bundle: expected one with a threshold for STRIP, this one has none")
+        raise ConfigError(
+            "--bundle: expected one with a threshold for STRIP, got one without. Run `pointillist lab calibrate`."
+        )
     filled, known = frames, torch.ones_like(kept)
     whole = torch.ones(len(frames), dtype=torch.bool)
     if view == "composed":

@@ -1,6 +1,6 @@
-"""The evaluation checklist (after Carlini et al. 2019), point by point: does this evaluation prove what it says?
+"""The evaluation checklist (after Carlini et al. 2019), point by point: whether the evaluation supports its claims.
 
-A verdict is about the evaluation, not about the defence: a weak defence can pass every point. What was not measured is
+A verdict concerns the evaluation, not the defence: a weak defence can pass every point. A point without measurements is
 `not run`, never `passed`.
 """
 
@@ -20,18 +20,17 @@ from lab.statistics import sign_test
 
 Status = Literal["passed", "failed", "not run"]
 ENOUGH: Final = 1000
-"""Pictures that the checklist asks for."""
+"""Pictures that the checklist requires."""
 FEW: Final = next(count for count in range(1, 100) if sign_test(count, 0) < UNLIKELY)
-"""Pictures from which on one attack can be told to be stronger than another at all."""
+"""Fewest pictures on which one attack can be significantly stronger than another."""
 MARGIN: Final = 0.05
-"""What a defence that is known to be broken may seem to give, and what another attack may break beyond one that has
-converged."""
+"""Largest apparent robustness of a broken defence, and largest additional success of another converged attack."""
 SEEN: Final = plan.COMPARED // 2
-"""Pictures from which on `MARGIN` counts by itself: below, a picture or two are more than that."""
+"""Fewest pictures for which `MARGIN` counts without a test. Below, one or two pictures exceed it."""
 
 
 class Verdict(NamedTuple):
-    """Of a point, and why."""
+    """The verdict on a point, and its reason."""
 
     status: Status
     why: str
@@ -39,7 +38,7 @@ class Verdict(NamedTuple):
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the points are judged by."""
+    """The input of the checklist's points."""
 
     defence: Defence
     outcomes: signs.Outcomes
@@ -47,23 +46,23 @@ class Evidence:
 
     @property
     def classes(self) -> int:
-        """Of the network."""
+        """The number of classes of the network."""
         return len(self.defence.bundle.settings.classes)
 
     def missing(self, names: Iterable[str]) -> Verdict | None:
-        """`not run` when one of these jobs has no outcome."""
+        """Return `not run` if one of these jobs has no outcome."""
         lacking = [name for name in names if name not in self.outcomes]
         return Verdict("not run", f"lacks {', '.join(lacking)}") if lacking else None
 
     def passed(self, names: Iterable[str], why: str) -> Verdict:
-        """`passed` by these jobs, with the number of pictures; `not run` where they are too few for any verdict."""
+        """Return `passed` by these jobs, with the number of pictures, or `not run` if they are too few for it."""
         count = min((int(self.outcomes[name].compared.sum()) for name in names), default=0)
         if count < FEW:
             return Verdict("not run", f"{count} pictures, of at least {FEW} that can tell anything: {why}")
         return Verdict("passed", f"{why} (at least {count} pictures each)")
 
     def share(self, name: str) -> str:
-        """The accuracy under a job in words."""
+        """Return the accuracy under a job in words."""
         return f"{self.outcomes[name].accuracy.value:.1%}"
 
 
@@ -166,9 +165,9 @@ def convergence(seen: Evidence) -> Verdict:
 
 
 def _breaks_more(found: Comparison) -> bool:
-    """Whether the first breaks more: beyond chance, or by `MARGIN` of enough pictures.
+    """Return whether the first breaks more: significantly, or by `MARGIN` of enough pictures.
 
-    Convergence states that there is no difference, so that a visible one fails it even where chance may be the reason.
+    Convergence claims that there is no difference. So a visible difference fails it even if chance may be the reason.
     """
     return found.first_stronger or (found.pictures >= SEEN and found.gain > MARGIN)
 
@@ -214,7 +213,7 @@ def controls(seen: Evidence) -> Verdict:
 
 
 def ablations(seen: Evidence) -> Verdict:
-    """9: each component ablated; the attacks break what is known to be broken."""
+    """9: each component ablated; the attacks break defences that are known to be broken."""
     wanted = [f"broken/{name}" for name in BROKEN] + ["without/bare"]
     if seen.defence.layered:
         wanted += [f"without/{part}" for part in seen.defence.parts]
@@ -260,5 +259,5 @@ POINTS: Final[dict[str, Callable[[Evidence], Verdict]]] = {
 
 
 def verdicts(seen: Evidence) -> dict[str, Verdict]:
-    """Every point's."""
+    """Return the verdict on every point."""
     return {point: judge(seen) for point, judge in POINTS.items()}

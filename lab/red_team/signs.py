@@ -1,8 +1,8 @@
-"""Signs that attacks fail because gradients are masked, and not because the defence is robust.
+"""Signs that attacks fail because gradients are masked, not because the defence is robust.
 
-After Athalye, Carlini and Wagner 2018, section 3.1, and Carlini et al. 2019, section 3. Each sign is one function of
-the outcomes; it gives a sentence, or nothing. A difference between two attacks counts by the pictures that only one of
-them breaks (`outcomes.compare`), so that chance alone gives hardly any.
+After Athalye, Carlini and Wagner 2018, section 3.1, and Carlini et al. 2019, section 3. Each sign is a function of the
+outcomes that yields a sentence, or nothing. A difference between two attacks counts by the pictures that only one of
+them breaks (`outcomes.compare`), so chance alone rarely yields a sign.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from lab.red_team.plan import CLEAN, GRADIENTS, LARGE, MAIN
 from lab.statistics import wilson
 
 Outcomes = Mapping[str, Outcome]
-"""By the name of the job."""
+"""Outcomes by the name of the job."""
 
 USABLE: Final = 0.95
-"""The share of pictures that should have a gradient at all."""
+"""Smallest share of pictures that must have a gradient."""
 
 
 def short() -> str:
-    """The name of the run that has as many steps as what is compared with it."""
+    """Return the name of the run with the number of steps of the short attacks."""
     return f"steps/{plan.SHORT_STEPS}"
 
 
 def masking_signs(outcomes: Outcomes, classes: int) -> list[str]:
-    """All signs, each a sentence that says what was seen; none is what one hopes for."""
+    """Return all signs as sentences. An empty list is the good result."""
     return [said for sign in SIGNS for said in sign(outcomes, classes)]
 
 
@@ -44,7 +44,7 @@ def no_gradient(outcomes: Outcomes, classes: int) -> Iterator[str]:
 
 
 def gradient_free_is_stronger(outcomes: Outcomes, classes: int) -> Iterator[str]:
-    """What asks for answers alone, or for nothing, breaks more than what follows gradients."""
+    """Attacks that use answers alone, or no information, break more than those that use gradients."""
     titles = {
         "square": "Square, without gradients,",
         "hop-skip-jump": "HopSkipJump, with labels alone,",
@@ -63,7 +63,7 @@ def stand_in_is_stronger(outcomes: Outcomes, classes: int) -> Iterator[str]:
 
 
 def one_step_is_stronger(outcomes: Outcomes, classes: int) -> Iterator[str]:
-    """One step beats many, or few beat more."""
+    """One step breaks more than many, or few break more."""
     yield from _stronger(outcomes, {"one-step": "one step", "steps/5": "five steps"}, MAIN, "many")
 
 
@@ -79,7 +79,7 @@ def no_growth(outcomes: Outcomes, classes: int) -> Iterator[str]:
 
 
 def not_at_chance(outcomes: Outcomes, classes: int) -> Iterator[str]:
-    """Any picture can become uniform grey within `LARGE`, and is still recognised."""
+    """Any picture can become uniform grey within `LARGE`, and is still classified correctly."""
     found = outcomes.get(f"strength/{LARGE:.4g}")
     if found is None:
         return
@@ -90,12 +90,12 @@ def not_at_chance(outcomes: Outcomes, classes: int) -> Iterator[str]:
 
 
 def chance_start_is_stronger(outcomes: Outcomes, classes: int) -> Iterator[str]:
-    """A random start finds what gradients from the frame itself do not: the loss is flat or broken there."""
+    """A random start succeeds where gradients from the frame itself fail: the loss is flat or broken there."""
     yield from _stronger(outcomes, {"one-step": "one step from a random start"}, "start/frame", "many from the frame")
 
 
 def fixing_does_not_help(outcomes: Outcomes, classes: int) -> Iterator[str]:
-    """The attacker who knows every draw breaks less than the one who does not."""
+    """An attacker who knows every draw breaks fewer pictures than one who does not."""
     titles = {MAIN: "the attack through unknown draws"}
     yield from _stronger(outcomes, titles, "fixed/all", "that through known ones", often=True)
 
