@@ -1,8 +1,8 @@
-"""A fixed camera before a scene that an attacker has painted once: what many frames of it give away.
+"""A fixed camera in front of a scene that an attacker has painted once, and the information in many of its frames.
 
-Under the profile `temporal` an unchanged block keeps its mask, so the classifier sees the same pixels however long it
-looks. Beside it stand frames with masks of their own, each judged alone, and what must not be done: the kept pixels of
-all frames fused into one picture.
+Under the profile `temporal` an unchanged block keeps its mask, so the classifier always sees the same pixels. It is
+compared with frames that have separate masks and are each judged alone. The third variant fuses the kept pixels of all
+frames into one picture, which must not be done.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from schemas.pixels.masks import kept_mask
 from schemas.pixels.temporal_encoder import seen_frames
 
 FRAMES: Final = (1, 2, 16)
-"""How long the camera has looked when its latest frame is judged."""
+"""Number of frames before the latest one is judged."""
 NOISES: Final = (0.0, 1.0)
-"""Standard deviation of the sensor's noise in grey levels, of every frame anew."""
+"""Standard deviation of the sensor's noise in grey levels, drawn for every frame."""
 RATIO: Final = 0.25
 _SECRET: Final = b"a fleet of fixed cameras, one a picture"
 
 Looked = tuple[NDArray[np.uint8], NDArray[np.bool_]]
-"""Pixels (H, W, C) and which of them are known (H, W)."""
+"""Pixels (H, W, C) and the mask of the known ones (H, W)."""
 
 
 def static_rows(judge: Judge, row: AttackRow, pictures: Adversarial, count: int, seed: int) -> list[StaticRow]:
-    """Accuracy after each number of frames and at each noise, of the first `count` pictures of an attack."""
+    """Return the accuracy after each number of frames and at each noise, on the first `count` pictures of an attack."""
     pipeline = Pipeline(judge.bundle)
     found = []
     for noise in NOISES:
@@ -77,7 +77,7 @@ def _shots(picture: NDArray[np.uint8], noise: float, generator: np.random.Genera
 
 
 def _views(shots: list[NDArray[np.uint8]], key: CameraKey) -> Iterator[tuple[tuple[str, int], Looked]]:
-    """What the server has of the latest frame, by the way of looking and the number of frames."""
+    """Yield the server's pixels of the latest frame, by the view and the number of frames."""
     dropped = dropped_per_block(RATIO)
     for number, seen in enumerate(seen_frames(key, shots, dropped), 1):
         if number in FRAMES:
