@@ -49,7 +49,7 @@ def publish(host: str, port: int, frames: Sequence[tuple[str, bytes]], count: in
         link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         link.sendall(_CONNECT)
         if link.recv(4096)[:1] != b"\x20":
-            raise ConnectionError("expected a CONNACK")
+            raise ConnectionError("MQTT connection: expected a CONNACK, got another packet")
         started = time.monotonic()
         sent = acknowledged = 0
         rest = b""

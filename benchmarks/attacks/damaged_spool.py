@@ -87,7 +87,7 @@ def _until(condition: Any, deadline_s: float) -> None:
     end = time.monotonic() + deadline_s
     while not condition():
         if time.monotonic() > end:
-            raise TimeoutError(f"spools: expected all to be full within {deadline_s:g} s")
+            raise TimeoutError(f"spools: expected all full within {deadline_s:g} s, got a timeout")
         time.sleep(0.5)
 
 

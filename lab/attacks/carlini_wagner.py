@@ -26,8 +26,8 @@ class Effort:
 
 
 # Few and small steps suffice where the network's gradients are steep. On a CIFAR-10 ResNet-20 every example is found,
-# and twice the steps shorten it by less than 5 %. A confident example is further away. Where these fail, on networks
-# with flat gradients, a second search uses larger constants.
+# and twice the steps shorten the change by less than 5 %. A confident example is further away. Where these fail, on
+# networks with flat gradients, a second search uses larger constants.
 NEAR = Effort(3, 80, 0.003, 0.01)
 FAR = Effort(3, 80, 0.005, 0.02)
 AGAIN = Effort(6, 200, 0.01, 2.0)
@@ -38,7 +38,8 @@ class CarliniWagner:
     """The smallest change in L2 that gives a margin of `confidence` (κ) between the logits.
 
     `eps` bounds the L2 norm afterwards: an example beyond it is moved straight towards its frame until it keeps the
-    bound. It is the best that the attacker can still send. It may have less than the requested confidence, or fail.
+    bound. Such an example is the best that the attacker can still send. It may have less than the requested confidence,
+    or fail.
     """
 
     name: str

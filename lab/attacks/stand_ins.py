@@ -1,9 +1,9 @@
 """Differentiable stand-ins for defences without a useful gradient, for the backward pass of `bpda`.
 
-JPEG follows Shin and Song 2017: the codec's steps with its rounding replaced by ⌊c⌉ + (c − ⌊c⌉)³. That derivative is
-small where a coefficient is about to vanish, and large where it is about to change. Colours are averaged over 2×2
-pixels and enlarged again. With the identity instead, most of a small change would be spent on detail that the codec
-removes.
+JPEG follows Shin and Song 2017: the codec's steps with its rounding replaced by ⌊c⌉ + (c − ⌊c⌉)³. The derivative of
+this expression is small where a coefficient is about to vanish, and large where it is about to change. Colours are
+averaged over 2×2 pixels and enlarged again. With the identity instead, most of a small change would be spent on detail
+that the codec removes.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Result:
-    """All data of a page."""
+    """All data that a page is made from."""
 
     defence: Defence
     eps: float
@@ -72,7 +72,7 @@ class Result:
 
     @property
     def worst(self) -> Interval:
-        """Their share."""
+        """The share of pictures that no attack has broken."""
         return wilson(int(self.standing.sum()), len(self.standing))
 
     @property
@@ -82,12 +82,12 @@ class Result:
 
     @property
     def judged(self) -> int:
-        """The number of first pictures that all of them processed, as far as anything was left to attack."""
+        """The number of first pictures that all of these attacks processed, except for broken ones."""
         return min((self.outcomes[name].pictures for name in self.judges), default=0)
 
     @property
     def worst_judged(self) -> Interval | None:
-        """The unbroken share of those: the strictest figure, of fewer pictures."""
+        """The unbroken share of the first `judged` pictures: the strictest figure, over fewer pictures."""
         return wilson(int(self.standing[: self.judged].sum()), self.judged) if self.judged else None
 
     @property
@@ -97,7 +97,7 @@ class Result:
 
     @property
     def strongest(self) -> str | None:
-        """The attack with the fewest always correct pictures, all on the same first pictures.
+        """The attack under which the fewest of the same first pictures are always classified correctly.
 
         Costly attacks run on `COMPARED` pictures, others on a thousand: their shares do not compare. An attack on fewer
         than half of `COMPARED` pictures is left out.

@@ -22,7 +22,7 @@ from lab.repair.generators import MaskedGenerator, PatchDiscriminator, PlainGene
 
 @dataclass(frozen=True)
 class CycleGanSettings:
-    """The settings: epochs and rates of the paper. It does not give batch size, λ and networks; these are ours.
+    """The settings: epochs and rates of the paper, which does not give batch size, λ and networks.
 
     `mass` is the penalty on the mean opacity of masked generators, `activation` the weight of the backdoored model's
     verdict. Both are zero in the paper.

@@ -58,8 +58,8 @@ def at_network_size(images: NDArray[np.uint8], bundle: Bundle, place: str) -> ND
         return images
     if wanted.policy == "tile" and images.shape[1:3] != (wanted.height, wanted.width):
         raise ConfigError(
-            f"{place}: expected pictures of {wanted.width}×{wanted.height}, the network's size, since its policy is "
-            f"tile; got {images.shape[2]}×{images.shape[1]}"
+            f"{place}: expected pictures of {wanted.width}×{wanted.height}, the network's size (policy tile), got "
+            f"{images.shape[2]}×{images.shape[1]}"
         )
     parts = [
         to_images(bundle.prepare(to_frames(images[part], torch.device("cpu"))))
@@ -76,8 +76,8 @@ def trainable_copy(bundle: Bundle) -> nn.Module:
     settings = bundle.settings
     if not isinstance(bundle.network, nn.Module) or settings.format == "onnx":
         raise BundleError(
-            f"{bundle.model_id}: a network in the format {settings.format} cannot be trained; repair needs the format "
-            "safetensors with its factory, or an unfrozen TorchScript"
+            f"{bundle.model_id}: expected a trainable network (safetensors with its factory, or an unfrozen "
+            f"TorchScript), got the format {settings.format}"
         )
     network = copy.deepcopy(bundle.network).eval()
     weights = [weight for weight in network.parameters() if weight.is_floating_point()]
@@ -129,8 +129,8 @@ def find_target(logits: Tensor) -> tuple[int, Tensor]:
     members = called == target
     if int(members.sum()) < FEWEST_QUARANTINED:
         raise ConfigError(
-            f"--quarantine: expected at least {FEWEST_QUARANTINED} frames that the network gives one class, got "
-            f"{int(members.sum())} of {len(called)}: no trigger can be learned from them"
+            f"--quarantine: expected at least {FEWEST_QUARANTINED} frames of one class by the network, got "
+            f"{int(members.sum())} of {len(called)}. They show no trigger."
         )
     return target, members
 
@@ -143,9 +143,8 @@ def check_called(called: int, count: int, target: int, usual: float) -> None:
     """
     if binom.sf(called - 1, count, usual) > LIKELY:
         raise ConfigError(
-            "--quarantine: expected more frames of one class than there are among clean pictures, since a trigger "
-            f"sends its frames to one; the network calls {called} of {count} class {target}, and "
-            f"{100 * usual:.0f} % of the clean pictures"
+            f"--quarantine: expected a larger share of class {target} than among clean pictures, got {called} of "
+            f"{count} and {100 * usual:.0f} %. The frames show no trigger."
         )
 
 
@@ -153,8 +152,8 @@ def check_others(labels: Tensor, target: int) -> None:
     """Raise ConfigError if too few training frames, by `labels`, are of other classes than the target."""
     if (others := int((labels != target).sum())) < FEWEST_OTHERS:
         raise ConfigError(
-            f"--clean: expected at least {FEWEST_OTHERS} pictures to learn on that are not of class {target}, which "
-            f"the quarantined frames are called; got {others}"
+            f"--clean: expected at least {FEWEST_OTHERS} training pictures that are not of class {target}, the class "
+            f"of the quarantined frames, got {others}"
         )
 
 

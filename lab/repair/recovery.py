@@ -44,7 +44,7 @@ class Trigger(Protocol):
 
     @property
     def name(self) -> str:
-        """Its kind."""
+        """The trigger's kind."""
         ...
 
     def put(self, frames: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -74,7 +74,7 @@ class StampTrigger:
 
 @dataclass(frozen=True)
 class TransplantTrigger:
-    """A trigger cut out of quarantined frames `donors` (M, C, H, W), where `cuts` (M, 1, H, W) is one."""
+    """A trigger cut out of quarantined frames `donors` (M, C, H, W) at the places `cuts` (M, 1, H, W)."""
 
     mask: MaskNetwork
     donors: Tensor
@@ -114,7 +114,7 @@ class PaintedTrigger:
 
 @dataclass(frozen=True)
 class Mixture:
-    """Several triggers that are applied in turn. The one that takes most frames off the target removes them."""
+    """Several triggers that are applied in turn. Removal uses the one that takes most frames off the target."""
 
     triggers: Sequence[Trigger]
     best: Trigger
@@ -147,7 +147,7 @@ class Evidence:
     covers: float
 
     def convinces(self, own: float) -> bool:
-        """Return whether this is the trigger, or one of a backdoor of some classes only.
+        """Return whether this is the trigger, even that of a backdoor of some classes only.
 
         `own` is the share of frames that really show the target's class, estimated from clean frames.
         """
@@ -263,7 +263,7 @@ def _stamp(others: Tensor, members: Tensor, target: int, logits: Logits) -> Stam
             logits(rough.apply(others[part])).argmax(1) == target
             for part in batch_slices(len(others), *others.shape[2:])
         ]
-    # A backdoor of some classes only would be averaged away by frames of the others.
+    # With a backdoor of some classes only, frames of the others would weaken the estimate.
     susceptible = others[torch.cat(called)]
     shown = susceptible if len(susceptible) >= 16 else others
     return StampTrigger(refine(rough, shown, target, logits, torch.Generator().manual_seed(0)))

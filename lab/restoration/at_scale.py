@@ -2,10 +2,10 @@
 
     python -m lab.restoration.at_scale --out docs/results/scale
 
-Held-out scenes of 64 to 1,080 lines pass through the pixel drop and then two ways to the same network: the chain as it
-runs (`Pipeline`), and every frame rebuilt whole and resized. `hard` scenes are dark, noisy, blurred and small, so that
-80 to 95 of 100 whole frames are classified correctly. `dim` and usual scenes are also attacked by a blind PGD at the
-frame's own size, under which no hard scene would remain correct.
+Held-out scenes of 64 to 1,080 lines pass through the pixel drop and then take two ways to the same network: the chain
+as it runs (`Pipeline`), and every frame rebuilt whole and resized. `hard` scenes are dark, noisy, blurred and small, so
+that 80 to 95 of 100 whole frames are classified correctly. `dim` and usual scenes are also attacked by a blind PGD at
+the frame's own size, under which no hard scene would remain correct.
 
 Two more columns show both variants of the chain at scale, filled and restored, independent of its own rule. The last
 table shows milliseconds per frame on one thread, with the cost of a network with random weights.
@@ -66,7 +66,7 @@ SIZES: Final = {
 }
 """Height and width, the number of clean frames, and the number of attacked frames in each light."""
 COSTS: Final = ((32, 32), (96, 96), (224, 224))
-"""Input sizes of networks for the milliseconds, of 768×432 frames."""
+"""Network input sizes of the timing table, for 768×432 frames."""
 
 
 @dataclass(frozen=True)

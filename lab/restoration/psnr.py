@@ -58,7 +58,7 @@ def read_picture(file: Path) -> NDArray[np.uint8]:
                 pixels = np.asarray(_eight_bits(opened))
     except (OSError, ValueError, SyntaxError, EOFError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         reason = first_line(error)
-        raise ConfigError(f"expected a picture that Pillow reads: {reason}") from None
+        raise ConfigError(f"expected a picture that Pillow reads, got: {reason}") from None
     return pixels[..., None] if pixels.ndim == 2 else pixels
 
 
@@ -77,7 +77,7 @@ def _scaled(grey: NDArray[np.generic]) -> NDArray[np.uint8]:
     if np.issubdtype(grey.dtype, np.integer):
         return np.rint(np.clip(values, 0, 65535) / 257).astype(np.uint8)
     if not np.isfinite(values).all():
-        raise ValueError("floating grey with NaN or infinity in it")
+        raise ValueError("floating grey with NaN or infinity")
     low, high = float(values.min()), float(values.max())
     return np.rint((values - low) * (255 / (high - low) if high > low else 0)).astype(np.uint8)
 
@@ -101,7 +101,7 @@ class PsnrRow:
 def picture_files(folder: Path) -> list[Path]:
     """Return the files of a folder, by name, without hidden ones. Raises ConfigError if it is missing or empty."""
     if not folder.is_dir():
-        raise ConfigError(f"expected a folder of pictures, got {folder}")
+        raise ConfigError(f"pictures: expected a folder, got {folder}")
     files = sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
     if not files:
         raise ConfigError(f"{folder}: expected at least one picture, got no file")

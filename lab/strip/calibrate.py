@@ -177,7 +177,7 @@ def threshold_of(values: NDArray[np.float64], frr: float) -> float:
 
 def calibrated(verdicts: CleanVerdicts, frr: float) -> tuple[StripThreshold, Limits]:
     """Return the threshold and the limits for STRIP's results on clean frames, and the cost of stopping early."""
-    # Rounded down: a frame that was barely accepted stays accepted.
+    # Rounded down: a frame at the threshold is still not flagged.
     threshold_bits = math.floor(threshold_of(verdicts.values, frr) * 1e6) / 1e6
     limits = limits_of(verdicts.given, verdicts.statistic, verdicts.usual, threshold_bits)
     threshold = StripThreshold(

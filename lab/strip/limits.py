@@ -2,13 +2,13 @@
 
 A stop is wrong if all overlays would have flagged the frame. The rate of wrong stops on real triggers is unknown before
 one has been seen. Clean frames near the threshold cannot replace them: their verdicts vary a little under every
-overlay. A trigger keeps its class under most overlays and loses it under some, and a test that begins with those
+overlay. A trigger keeps its class under most overlays and loses it under some, and a test that begins with the latter
 accepts the frame.
 
 So triggers are synthesised: under all but some overlays the verdict is one class, with certainty; under the others it
 is the network's verdict on the clean frame. As many overlays lose the class as possible without the frame reaching the
-threshold, because those frames are the hardest to detect. That number is bounded by a tenth, or by the passes allowed
-on a clean frame. There are two kinds:
+threshold, because those frames are the hardest to detect. Their share is at most a tenth, or more while a clean frame
+takes at most `PASSES` passes. There are two kinds:
 
 - *any*: any class, and any overlays lose it;
 - *resisted*: the class towards which the frame itself tends. It is lost under those overlays under which the frame was
@@ -39,13 +39,13 @@ WRONG_STOPS: Final = 0.05
 If at most a tenth of the frames with a real trigger is as hard to detect, this is half a percentage point.
 """
 LETS_GO: Final = (0.1, 0.12, 0.14, 0.16, 0.18, 0.2, 0.25, 0.3)
-"""Largest share of the overlays under which a synthetic trigger loses its class: the largest that `PASSES` allows.
+"""Candidate shares of the overlays under which a synthetic trigger loses its class at most.
 
-On pictures the entropy of the mixture reaches its threshold at about a tenth. On strokes the mean entropy, which
-ignores changes of the class, would allow a third.
+The largest candidate that `PASSES` allows is used. On pictures the entropy of the mixture reaches its threshold at
+about a tenth. On strokes the mean entropy, which ignores changes of the class, would allow a third.
 """
 PASSES: Final = 10.0
-"""Most passes of a clean frame, on average. No more are spent on triggers that lose over a tenth of the overlays."""
+"""Most passes of a clean frame, on average. It bounds `lets_go` above a tenth."""
 KINDS: Final = ("any", "resisted")
 DRAWS: Final = 2000
 """Fewest synthetic triggers of either kind."""
@@ -101,7 +101,7 @@ def limits_of(
     """Return limits from each overlay's contributions on clean frames, `given` (n, N, S) in the overlays' order.
 
     No frame may be an overlay itself. `statistic` and `usual` are those of `spread_bits`. `given` are the overlays'
-    contributions to `accepted_by(statistic)`, and so are the limits.
+    contributions to `accepted_by(statistic)`, to which the limits apply.
     """
     found = _limits(given, statistic, usual, threshold_bits, wrong_stops, LETS_GO[0])
     for lets_go in LETS_GO[1:]:
@@ -128,7 +128,7 @@ def _limits(
         [made_up(given, kind, stops, statistic, usual, threshold_bits, lets_go, seed) for kind in KINDS]
         for seed in (0, 1)
     )
-    # Rounded up: a frame that was barely not accepted stays so.
+    # Rounded up: a frame at the limit is still not accepted.
     bits = [(math.floor(limit * 1e4) + 1) / 1e4 for limit in _spent(pools, threshold_bits, wrong_stops)]
     lost = max(_accepted(each, bits) for each in fresh)
     passes = mean_passes(paths(given, stops, statistic, usual, threshold_bits), stops, bits, count)

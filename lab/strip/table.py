@@ -57,11 +57,11 @@ def calibrate_bundle(
 ) -> StripSettings:
     """Choose overlays among clean `pictures`, set the threshold of whole frames, and write both into the bundle.
 
-    With `dropped_per_block` above 0, the threshold of such frames is set instead, for the bundle's overlays. A bundle
-    without overlays is calibrated for whole frames first. New overlays invalidate the thresholds of dropped frames,
-    whose tables are removed. `priced` receives the cost of stopping early, by pixels dropped per block. `vouched` is
-    that of `load_bundle`. Raises ConfigError for too few pictures or a class without one, and BundleError for the
-    bundle.
+    With `dropped_per_block` above 0, the threshold of frames with this drop is set instead, for the bundle's overlays.
+    A bundle without overlays is calibrated for whole frames first. New overlays invalidate the thresholds of dropped
+    frames, whose tables are removed. `priced` receives the cost of stopping early, by pixels dropped per block.
+    `vouched` is passed to `load_bundle`. Raises ConfigError for too few pictures or a class without one, and
+    BundleError for the bundle.
     """
     if not 0 < frr < 1:
         raise ConfigError(f"false rejection rate: expected more than 0 and less than 1, got {frr}")
@@ -151,7 +151,9 @@ def write_strip_table(folder: Path, strip: StripSettings) -> None:
     except ValueError:
         after = None
     if after != before.model_copy(update={"strip": strip}):
-        raise BundleError(f"{path}: expected the strip settings in separate tables, [strip] and [[strip.dropped]]")
+        raise BundleError(
+            f"{path}: expected the strip settings in separate tables, [strip] and [[strip.dropped]], got another form"
+        )
     _replace(path, text.encode())
     if before.strip is not None and before.strip.overlays != strip.overlays:
         (folder / before.strip.overlays).unlink(missing_ok=True)
