@@ -21,7 +21,7 @@ from schemas.errors import ConfigError
 HELD_OUT: Final = 1000
 """Pictures of the defender. No network was trained on them, and they are not used for evaluation."""
 VALID: Final = 500
-"""Pictures of D_valid among them. The others, stamped, become the quarantine."""
+"""Pictures of D_valid among these `HELD_OUT`. The others, stamped, become the quarantine."""
 
 
 @dataclass(frozen=True)

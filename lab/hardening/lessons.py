@@ -16,7 +16,7 @@ _ORDER, _SHIFT = 0, 1
 
 
 class Lesson(NamedTuple):
-    """A batch: frames (B, C, H, W) in [0, 1], labels (B,), and for each frame the share of ε of the attack, (B,)."""
+    """A batch: frames (B, C, H, W) in [0, 1], labels (B,), and the attack's share of ε for each frame, (B,)."""
 
     frames: Tensor
     labels: Tensor

@@ -87,9 +87,9 @@ class Training:
             self.attack_steps = saved["attack_steps"]
             self.best = None if saved["best"] is None else Look(*saved["best"])
             self.good = saved["good"]
-            self.report(f"goes on after step {self.step} of {self.total}")
+            self.report(f"resumed after step {self.step} of {self.total}")
         elif self.processes.leads and self.checkpoint.file is not None and self.checkpoint.file.is_file():
-            self.report(f"begins anew: what {self.checkpoint.file} holds is of other inputs, or damaged")
+            self.report(f"restarted: {self.checkpoint.file} is of other inputs, or damaged")
         self.advance(self.step)
         every = max(1, len(self.lessons) // LOOKS_PER_EPOCH)
         while self.step < self.total:

@@ -24,7 +24,7 @@ ENOUGH: Final = 1000
 FEW: Final = next(count for count in range(1, 100) if sign_test(count, 0) < UNLIKELY)
 """Fewest pictures on which one attack can be significantly stronger than another."""
 MARGIN: Final = 0.05
-"""Largest apparent robustness of a broken defence, and largest additional success of another converged attack."""
+"""Largest apparent gain of a broken defence, and largest additional success beyond a converged attack."""
 SEEN: Final = plan.COMPARED // 2
 """Fewest pictures for which `MARGIN` counts without a test. Below, one or two pictures exceed it."""
 
@@ -67,7 +67,7 @@ class Evidence:
 
 
 def threat_model(seen: Evidence) -> Verdict:
-    """1: a written threat model, kept by every attack."""
+    """Judge point 1: a written threat model, kept by every attack."""
     attacks = [each for each in seen.outcomes.values() if each.job.effort.kind not in ("clean", "gradients")]
     if not attacks:
         return Verdict("not run", "no attack ran")
@@ -78,7 +78,7 @@ def threat_model(seen: Evidence) -> Verdict:
 
 
 def adaptive(seen: Evidence) -> Verdict:
-    """2: the whole defence in the forward pass, BPDA, EOT."""
+    """Judge point 2: the whole defence in the forward pass, BPDA, EOT."""
     wanted = [MAIN]
     if seen.defence.layered:
         wanted += ["bpda/identity", "bpda/stand-in", "bpda/surrogate", signs.short()]
@@ -102,7 +102,7 @@ def adaptive(seen: Evidence) -> Verdict:
 
 
 def fixed_randomness(seen: Evidence) -> Verdict:
-    """3: with the randomness fixed, the attack must do better."""
+    """Judge point 3: with the randomness fixed, the attack must do better."""
     if not seen.defence.uncertain:
         return Verdict("passed", "what is attacked draws nothing that the attacker does not know")
     steps = ["fixed/all"]
@@ -122,7 +122,7 @@ def fixed_randomness(seen: Evidence) -> Verdict:
 
 
 def growth(seen: Evidence) -> Verdict:
-    """4: many steps beat one, success rises with ε and reaches 100 %."""
+    """Judge point 4: many steps beat one, success rises with ε and reaches 100 %."""
     curve = sorted(
         (each for name, each in seen.outcomes.items() if name.startswith("strength/")), key=lambda each: each.job.eps
     )
@@ -142,7 +142,7 @@ def growth(seen: Evidence) -> Verdict:
 
 
 def convergence(seen: Evidence) -> Verdict:
-    """5: more steps, other starts and other step sizes change nothing, and no other attack breaks more."""
+    """Judge point 5: more steps, other starts and other step sizes change nothing, and no other attack breaks more."""
     steps = [f"steps/{count}" for count in plan.STEP_COUNTS]
     others = ["start/again", "start/frame", *(f"step-size/{size:g}" for size in plan.STEP_SIZES)]
     if lacks := seen.missing([MAIN, *steps, *others]):
@@ -173,7 +173,7 @@ def _breaks_more(found: Comparison) -> bool:
 
 
 def other_kinds(seen: Evidence) -> Verdict:
-    """6: gradient-free, hard-label and transfer attacks are weaker."""
+    """Judge point 6: gradient-free, hard-label and transfer attacks are weaker."""
     wanted = ["square", "hop-skip-jump", MAIN]
     if seen.defence.surrogate is not None or not seen.defence.undefended:
         wanted.append("transfer")
@@ -186,7 +186,7 @@ def other_kinds(seen: Evidence) -> Verdict:
 
 
 def worst_cases(seen: Evidence) -> Verdict:
-    """7: the worst case over attacks and over submissions, picture by picture."""
+    """Judge point 7: the worst case over attacks and over submissions, picture by picture."""
     if lacks := seen.missing([CLEAN, MAIN]):
         return lacks
     if seen.defence.random and seen.times < plan.RESUBMISSIONS:
@@ -199,7 +199,7 @@ def worst_cases(seen: Evidence) -> Verdict:
 
 
 def controls(seen: Evidence) -> Verdict:
-    """8: targeted and untargeted, clean accuracy, noise as a control."""
+    """Judge point 8: targeted and untargeted, clean accuracy, noise as a control."""
     if lacks := seen.missing([CLEAN, MAIN, "targeted", "noise"]):
         return lacks
     if (found := compare(seen.outcomes["noise"], seen.outcomes[MAIN])).first_stronger:
@@ -213,7 +213,7 @@ def controls(seen: Evidence) -> Verdict:
 
 
 def ablations(seen: Evidence) -> Verdict:
-    """9: each component ablated; the attacks break defences that are known to be broken."""
+    """Judge point 9: each component ablated; the attacks break defences that are known to be broken."""
     wanted = [f"broken/{name}" for name in BROKEN] + ["without/bare"]
     if seen.defence.layered:
         wanted += [f"without/{part}" for part in seen.defence.parts]
@@ -235,7 +235,7 @@ def _left(outcome: Outcome, pictures: int | None = None) -> float:
 
 
 def size(seen: Evidence) -> Verdict:
-    """10: at least 1,000 pictures, intervals, settings and command."""
+    """Judge point 10: at least 1,000 pictures, intervals, settings and command."""
     if lacks := seen.missing([MAIN]):
         return lacks
     count = seen.outcomes[MAIN].pictures

@@ -30,7 +30,7 @@ def curves(outcomes: Mapping[str, Outcome]) -> dict[str, Curve]:
 
 
 def draw(outcomes: Mapping[str, Outcome], classes: int, file: Path) -> bool:
-    """Draw every curve of at least two points side by side. Return whether there was any."""
+    """Draw every curve of at least two points side by side. Return whether any curve was drawn."""
     shown = {group: points for group, points in curves(outcomes).items() if len(points) > 1}
     if not shown:
         return False

@@ -30,7 +30,7 @@ CLAMPED_BELOW: Final = 0.125
 TAIL: Final = 0.1
 """Share of the clean frames, those with the lowest entropy, to which the threshold is fitted."""
 LEAST: Final = 20
-"""Fewest frames for that."""
+"""Fewest frames to which the threshold is fitted."""
 KEPT: Final = 500
 """Most frames whose contributions per overlay are kept, for estimating the limits."""
 AT_ONCE: Final = 64
