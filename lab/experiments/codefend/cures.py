@@ -1,4 +1,4 @@
-"""All repair methods on the same clean pictures: Tables 4 and 5 of the paper, and the rivals."""
+"""Every way of curing a sick model, on the same clean pictures: Tables 4 and 5 of the paper, and the rivals."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from lab.repair.run import Mode, RepairSettings, repair
 from processors.bundle import Bundle
 
 GRID = (0.003, 0.01, 0.03, 0.1)
-"""Learning rates of the fine-tunings that are compared with the repair."""
+"""Learning rates of the fine-tunings that the repair is compared with."""
 REGION = 500
-"""Test pictures for locating a trigger and for measuring the recovered one."""
+"""Test pictures that say where a trigger changes anything, and what the recovered one does to them."""
 LARGEST_LOSS = 0.02
-"""Largest loss of clean accuracy of a fine-tuning in the comparison. A diverged one has no backdoor either."""
+"""Of clean accuracy, beyond which a fine-tuning is not compared with: one that diverges has no backdoor either."""
 RIVAL_RATE = 0.01
 CLEANSE_STEPS = 100
 
@@ -42,7 +42,7 @@ Quarantine = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Cured:
-    """A repaired model, and its method's own results."""
+    """A cured model, and what its method says of itself."""
 
     bundle: Bundle
     target: int | None = None
@@ -50,14 +50,14 @@ class Cured:
     change_outside: float | None = None
     published: bool = True
     examples: Quarantine | None = None
-    """Examples (k, 2, H, W, C): clean pictures and the generator's versions of them."""
+    """(k, 2, H, W, C): clean pictures beside what the generator makes of them."""
 
 
 Method = Callable[[Subject, Quarantine], Cured]
 
 
 def by_repair(mode: Mode) -> Method:
-    """Return the method `pointillist lab repair` in one of its modes."""
+    """`pointillist lab repair` in one of its modes."""
 
     def cure(subject: Subject, quarantine: Quarantine) -> Cured:
         result = repair(subject.bundle, subject.task.valid, quarantine, RepairSettings(mode))
@@ -72,15 +72,12 @@ def by_repair(mode: Mode) -> Method:
 
 
 def fine_tunings(subject: Subject) -> list[tuple[float, Bundle]]:
-    """Return the backdoored model fine-tuned on D_valid at every rate of the grid."""
+    """The sick model fine-tuned on D_valid at every rate of the grid."""
     return [(rate, tune(subject.bundle, subject.task.valid, Tuning(rate, flip=subject.mirrors))) for rate in GRID]
 
 
 def best_fine_tuning(found: list[tuple[float, Outcome]], before: Outcome) -> tuple[float, Outcome]:
-    """Return the fine-tuning with the least attack success among those that lose at most `LARGEST_LOSS`.
-
-    If all lose more, return the one with the least loss.
-    """
+    """The least attack success among those that lose at most `LARGEST_LOSS`; the least loss when all lose more."""
     usable = [pair for pair in found if pair[1].clean_accuracy >= before.clean_accuracy - LARGEST_LOSS]
     if usable:
         return min(usable, key=lambda pair: pair[1].attack_success)
@@ -88,31 +85,31 @@ def best_fine_tuning(found: list[tuple[float, Outcome]], before: Outcome) -> tup
 
 
 def by_fine_pruning(subject: Subject, quarantine: Quarantine) -> Cured:
-    """Repair by fine-pruning."""
+    """Fine-pruning."""
     return Cured(fine_pruned(subject.bundle, subject.task.valid, Tuning(RIVAL_RATE, flip=subject.mirrors)))
 
 
 def by_neural_cleanse(subject: Subject, quarantine: Quarantine) -> Cured:
-    """Unlearn the trigger of the most anomalous class."""
+    """The most anomalous class's trigger, unlearned."""
     found = cleanse(subject.bundle, subject.task.valid, steps=CLEANSE_STEPS)
     tuning = Tuning(RIVAL_RATE, flip=subject.mirrors)
     return Cured(tune(subject.bundle, subject.task.valid, tuning, found.stamp), found.target)
 
 
 def by_variance_ratio(subject: Subject, quarantine: Quarantine) -> Cured:
-    """Unlearn the pixels that are constant in the quarantine."""
+    """The pixels that stand still in the quarantine, unlearned."""
     stamp = stamp_of(subject.task.valid, quarantine)
     return Cured(tune(subject.bundle, subject.task.valid, Tuning(RIVAL_RATE, flip=subject.mirrors), stamp))
 
 
 def by_poisoning_again(subject: Subject, quarantine: Quarantine) -> Cured:
-    """Return the repaired model after a second poisoning by the attacker. This is not a repair."""
+    """No cure: the repaired model after an attacker had it once more."""
     repaired = by_repair("default")(subject, quarantine)
     return Cured(poisoned_again(repaired.bundle, subject.name, subject.task, subject.poisoning))
 
 
 def by_curing_again(subject: Subject, quarantine: Quarantine) -> Cured:
-    """Repair the model that was repaired and poisoned again, with a new quarantine."""
+    """The repaired model, poisoned again, with a quarantine of its own, repaired again."""
     again = by_poisoning_again(subject, quarantine).bundle
     flagged = flagged_stream(subject.task, subject.poisoning, again).images
     result = repair(again, subject.task.valid, flagged, RepairSettings("default"))
@@ -129,12 +126,12 @@ METHODS: dict[str, Method] = {
     "poisoned again, then default": by_curing_again,
 }
 MODES = ("default", "paper")
-"""Modes of `pointillist lab repair`."""
+"""Of `pointillist lab repair`."""
 FINE_TUNING = "fine-tuning"
 
 
 def step_of(subject: Subject, method: str, kind: str) -> Step:
-    """Return the cache step of one method's result on one quarantine."""
+    """Where one method's result on one quarantine is kept."""
     name = f"cures/{subject.name}-{method}-{kind}".replace(" ", "_")
     return Step(name, digest(subject.state, made_by(__name__), made_by(quarantines.__name__), method, kind))
 
@@ -142,7 +139,7 @@ def step_of(subject: Subject, method: str, kind: str) -> Step:
 def cure(
     subject: Subject, method: str, kind: str, quarantine: Callable[[], Quarantine], before: Outcome, cache: Cache
 ) -> tuple[RepairRow, Arrays]:
-    """Run one method on one quarantine. Return its row on the whole test split, and its example pictures."""
+    """One method on one quarantine, judged on the whole test split; also its example pictures."""
 
     def run() -> Arrays:
         frames = quarantine()

@@ -1,4 +1,4 @@
-"""STRIP on the backdoored models: Table 3 of the paper, and further results."""
+"""STRIP on the sick models: Table 3 of the paper, and what it does not show."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ class Detection:
 
     @property
     def frames(self) -> str:
-        """The frames' name in tables."""
+        """What it sees."""
         return "whole" if not self.ratio else f"r = {self.ratio:g}"
 
     def step(self, subject: Subject) -> Step:
-        """Return the cache step."""
+        """Where it is kept."""
         name = f"detection/{subject.name}-{self.ratio:g}-{'sequential' if self.sequential else 'all'}"
         return Step(name, digest(subject.state, made_by(__name__), self.ratio, self.sequential, self.most))
 
 
 def measure(subject: Subject, detection: Detection, cache: Cache) -> tuple[DetectionRow, Arrays]:
-    """Return STRIP's row, and the entropies of clean and stamped pictures.
+    """STRIP's row; also the entropies of clean and stamped pictures.
 
-    Thresholds missing in the bundle are calibrated on the defender's pictures, in a copy.
+    Thresholds that the bundle lacks are calibrated on the defender's pictures, in a copy.
     """
     ratio, sequential, most = detection.ratio, detection.sequential, detection.most
 

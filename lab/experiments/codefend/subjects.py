@@ -1,4 +1,4 @@
-"""The backdoored models of the experiment with their data, loaded once."""
+"""The sick models of the experiment with all that goes with them, loaded once."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ CLEAN_OF = {
     "cifar10-convolutional": "cnn-clean",
     "resnet20": CLEAN_RESNET20,
 }
-"""The clean network of each architecture. Its target rate on stamped pictures is the floor of attack success."""
+"""The clean network of each architecture: the floor of attack success is what it calls stamped pictures."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """One backdoored model: its bundle's folder, its data set and the corresponding clean network."""
+    """One sick model: its bundle's folder, its data set and the clean network beside it."""
 
     name: str
     folder: Path
@@ -49,12 +49,12 @@ class Subject:
 
     @property
     def mirrors(self) -> bool:
-        """True if a mirrored picture keeps its class, which is not the case for digits and signs."""
+        """Whether a mirrored picture is still one of its class: not so with digits and signs."""
         return MODELS[self.name].data == "cifar10"
 
     @cached_property
     def bundle(self) -> Bundle:
-        """The backdoored model."""
+        """The sick model."""
         return load_bundle(self.folder, CPU, vouched=True)
 
     @cached_property
@@ -69,12 +69,12 @@ class Subject:
 
     @cached_property
     def state(self) -> str:
-        """A digest of the model's weights and thresholds, its trigger, the pictures, and the code that makes them."""
+        """Changes with the model's weights, its thresholds, its trigger, the pictures, and the code that makes them."""
         return digest(source_digest(self.folder), self.poisoning, self.task.state, made_by(__name__))
 
 
 def load_subjects(names: list[str], models: Path, data: Path) -> list[Subject]:
-    """Return the backdoored models `names` from the folder of their training. Raises ConfigError if one is missing."""
+    """The sick models called `names`, out of the folder where they were trained; ConfigError when one is missing."""
     tasks = {name: load_task(name, data) for name in dict.fromkeys(MODELS[name].data for name in names)}
     subjects = []
     for name in names:
