@@ -7,7 +7,7 @@ through the network for each input.
 
 `ratio` is the loop's time with the network in torch ÷ the stage's. `ratio_of_one_backend` is the loop's time with the
 stage's backend ÷ the stage's. `ratio_in_torch` runs both in torch. The sides take turns on one thread, in CPU seconds,
-so that other processes affect all alike. If there is a GPU, it adds the frames per second with all overlays.
+so that other processes affect all alike. With a GPU, the result also contains the frames per second with all overlays.
 """
 
 from __future__ import annotations

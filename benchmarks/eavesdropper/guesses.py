@@ -26,9 +26,9 @@ class Heard(NamedTuple):
     boot_id: int
     seq: int
     data: bytes
-    """Its field `pixels` in the profile `raw`."""
+    """The frame's field `pixels` in the profile `raw`."""
     picture: NDArray[np.uint8]
-    """(H, W, C)"""
+    """The true picture, (H, W, C)."""
 
 
 def lined_up(data: bytes, shape: tuple[int, int, int]) -> Floats:
@@ -55,8 +55,7 @@ def as_if_keystreams_repeat(
 ) -> Callable[[Sequence[Heard]], Floats]:
     """Return a guess that assumes repeated keystreams.
 
-    Each frame is XORed with a known frame and with the bytes that the known frame has sent. The masks of known frames
-    are given.
+    Each frame is XORed with a known frame and with that frame's known plaintext. The masks of known frames are given.
     """
     first = known[0]
     height, width, _ = first.picture.shape
