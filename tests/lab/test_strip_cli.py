@@ -166,7 +166,7 @@ def test_limits_of_the_sequential_mode_are_set_anew_alone(lab: Command, bundle: 
 def test_what_a_calibration_lacks_is_named(lab: Command, bundle: Path, clean: Path, tmp_path: Path) -> None:
     few = save(tmp_path / "few.npz", pictures(150, 0))
     said = lab("calibrate", "--bundle", bundle, "--clean", few, fails=True)
-    assert "expected at least 200, 100 as overlays and 100 more for a false rejection rate of 0.01; got 150" in said
+    assert "expected at least 200, 100 as overlays and 100 more for a false rejection rate of 0.01, got 150" in said
     full = pictures(400, 0)
     two = save(tmp_path / "two.npz", full.take(np.flatnonzero(full.labels != 1)))
     said = lab("calibrate", "--bundle", bundle, "--clean", two, fails=True)
