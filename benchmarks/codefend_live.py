@@ -88,15 +88,13 @@ def delays(layout: Layout) -> tuple[dict[str, float | None], dict[str, int]]:
     return found, false
 
 
-def run(
-    state: Path, bundle: Path, seed: int, minutes: float, probes: float = PROBE_SHARE, dropped: float = 0.0
-) -> Result:
-    """Run once from beginning to end. STRIP also checks the share `dropped` of the frames that are not probes."""
+def run(state: Path, bundle: Path, seed: int, minutes: float, probes: float = PROBE_SHARE) -> Result:
+    """Run once from beginning to end."""
     document, chosen = scenario(seed, minutes, probes=probes)
     state.mkdir(parents=True)
     file = state.with_suffix(".yaml")
     file.write_text(yaml.safe_dump(document))
-    options = ("--scenario", file, "--bundle", bundle, "--seconds", 60 * minutes, "--strip-dropped", dropped)
+    options = ("--scenario", file, "--bundle", bundle, "--seconds", 60 * minutes)
     with RunningSystem(state, *options) as system:
         report = system.finish(60 * minutes + 240)
     return outcome(state, report, chosen) | {"seed": seed}
@@ -197,7 +195,6 @@ def main() -> None:
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--probes", type=float, default=PROBE_SHARE, help="share of the frames that are sent whole")
-    parser.add_argument("--strip-dropped", type=float, default=0.0, help="share of other frames that STRIP also checks")
     parser.add_argument("--repair", action="store_true", help="also repair and swap the model")
     parser.add_argument("--clean", type=Path, help="npz file of clean pictures for the repair")
     parser.add_argument("--json", type=Path)
@@ -208,7 +205,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="pointillist-codefend-") as folder:
         for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
             state = Path(folder) / f"seed-{seed}"
-            found = run(state, arguments.bundle, seed, arguments.minutes, arguments.probes, arguments.strip_dropped)
+            found = run(state, arguments.bundle, seed, arguments.minutes, arguments.probes)
             print(json.dumps(found), flush=True)
             shutil.rmtree(state)
             others = [each for each in result.get("runs", []) if each["seed"] != seed]

@@ -2,7 +2,7 @@
 
 `holds`: verdicts of that many cameras are in Kafka, and a recorder in a separate process reads them all. The figures
 are verdicts per second from its first to its last transaction, and CPU time per verdict. `--without-kafka` passes them
-directly to its store and its board, which suits a profiler.
+directly to its store and its cache, which suits a profiler.
 
 `restart`: a database contains the cameras with `--boots` boots each, and as many cameras again that have been silent
 since. The figures are the seconds until a new recorder has loaded its state, and its memory per camera.
@@ -33,8 +33,8 @@ import structlog
 from aiokafka import AIOKafkaProducer
 from prometheus_client import CollectorRegistry
 
-from consumers.board.board import Board
-from consumers.board.shown import Shown
+from consumers.cameras.cache import CameraCache
+from consumers.cameras.snapshots import Snapshots
 from consumers.database.engine import open_engine
 from consumers.database.queries import open_records
 from consumers.evidence.quarantine import Quarantine
@@ -113,14 +113,14 @@ def settings_in(folder: Path, kafka: str = "127.0.0.1:1") -> RecorderSettings:
 
 
 class Direct:
-    """A recorder's store, board and metrics without Kafka."""
+    """A recorder's store, cache and metrics without Kafka."""
 
     def __init__(self, folder: Path) -> None:
         self.settings = settings_in(folder)
         self.engine = open_engine(self.settings.database, writes=True)
         self.store = Store(self.engine, Quarantine(self.settings.quarantine, self.engine), self.settings)
         self.store.prepare()
-        self.board = Board(self.settings)
+        self.cameras = CameraCache(self.settings)
         self.meters = Meters(CollectorRegistry(), places_of(self.settings))
         self.keys = KeyRing(SECRET)
         with open_records(self.settings.database) as records:
@@ -128,15 +128,15 @@ class Direct:
 
     def restore(self) -> None:
         """Load the state as at the start of a recorder."""
-        self.board.restore(Shown(self.engine, self.settings.bounds.strangers).load())
+        self.cameras.restore(Snapshots(self.engine, self.settings.bounds.strangers).load())
 
     def take(self, records: Sequence[MadeRecord]) -> None:
-        """Run one transaction and update the board."""
+        """Run one transaction and update the cache."""
         batch = read(records, self.settings, self.keys, time.time_ns() // 10**6)
         written = self.store.write(batch, {place: self.offsets.get(place) for place in batch.offsets})
         self.offsets |= {place: following for place, (_, following) in batch.offsets.items()}
         self.meters.take(written)
-        self.board.take(written)
+        self.cameras.take(written)
 
     def records(self, topic: str, messages: Iterator[tuple[CameraId, bytes, str]]) -> Iterator[list[MadeRecord]]:
         """Yield the messages as Kafka would return them, one transaction at a time."""
@@ -199,8 +199,8 @@ def _known(folder: Path, cameras: int, boots: int) -> None:
     for batch in recorder.records(recorder.settings.events_topic, said()):
         recorder.take(batch)
     # The saved state is that of the last second's housekeeping: a killed recorder saves nothing more.
-    shown = Shown(recorder.engine, recorder.settings.bounds.strangers)
-    changed, left_from_ms = recorder.board.unsaved(2 * cameras)
+    shown = Snapshots(recorder.engine, recorder.settings.bounds.strangers)
+    changed, left_from_ms = recorder.cameras.unsaved(2 * cameras)
     shown.save(changed, left_from_ms)
     recorder.close()
 
@@ -214,7 +214,7 @@ def _restart(folder: Path, report: Connection) -> None:
     recorder.restore()
     seconds, cpu_s = time.perf_counter() - begun_s, time.process_time() - used_s
     gc.collect()
-    known = len(recorder.board.cameras())
+    known = len(recorder.cameras.all())
     report.send({
         "restart_s": seconds,
         "restart_cpu_s": cpu_s,

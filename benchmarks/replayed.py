@@ -5,7 +5,7 @@ its output is not a number, because its input scale is wrong. This holds in torc
 class. The bundle is published like an operator's, and every frame becomes a dead letter.
 
 Then it is rolled back, and the console's API sends the dead letters again: those of small frames, of frames too large
-for a dead letter, and of frames that refer to a key frame.
+for a dead letter, and of both profiles.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _WRONG: Final = {"version": '"wrong"', "mean": "[0.0, 0.0, 0.0]", "std": "[1e-40
 
 
 def scenario(cameras: int) -> dict[str, Any]:
-    """Return a scenario: `cameras` of 32×32 scenes, a quarter as many of 96×64, and as many that send only changes."""
+    """Return a scenario: `cameras` of 32×32 scenes, a quarter as many of 96×64, and as many with `lossless`."""
     usual = {"fps": FPS, "drop_ratio": 0.25, "probe_share": 0.05}
     scenes, some = {"kind": "scene"}, max(1, cameras // 4)
     return {
@@ -46,7 +46,7 @@ def scenario(cameras: int) -> dict[str, Any]:
         "cameras": [
             {"name": "cam-{index}", "count": cameras, "source": scenes} | usual,
             {"name": "large-{index}", "count": some, "source": scenes | {"size": [96, 64]}} | usual,
-            {"name": "fixed-{index}", "count": some, "source": scenes, "profile": "temporal"} | usual,
+            {"name": "lossless-{index}", "count": some, "source": scenes, "profile": "lossless"} | usual,
         ],
     }
 

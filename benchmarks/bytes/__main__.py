@@ -4,8 +4,7 @@
 
 Every frame of each `--video` (default: those under $POINTILLIST_DATA/video) is sent in each way. Every `--every`-th
 frame is rebuilt as the server displays it, and compared with the camera's picture. For each preset of libx264 a search
-finds the highest constant rate factor with at least the same PSNR; for `temporal` also with the same SSIM. Results in
-the CSV file are not measured again.
+finds the highest constant rate factor with at least the same PSNR. Results in the CSV file are not measured again.
 """
 
 from __future__ import annotations
@@ -26,8 +25,8 @@ from lab.results.csv_rows import read_rows, write_rows
 from schemas.limits import dropped_per_block
 from schemas.runtime.atomic_file import replacing
 
-EQUALS: Final = (("temporal", "psnr_db"), ("temporal", "ssim"), ("raw", "psnr_db"), (JPEG, "psnr_db"))
-"""Profiles and quality figures for which a search finds an equal H.264 stream."""
+EQUALS: Final = ("raw", JPEG)
+"""The ways for which the search finds an H.264 stream of no lower PSNR."""
 
 
 class Table:
@@ -57,11 +56,11 @@ def measure(video: Path, table: Table, dropped: int, every: int, most: int) -> N
     if not all(table.of(video.name, len(frames), way) for way in (*PROFILES_SENT, JPEG)):
         table.add(frame_by_frame(video.name, frames, dropped, every))
     for preset in PRESETS:
-        for way, figure in EQUALS:
+        for way in EQUALS:
             (target,) = table.of(video.name, len(frames), way)
             while True:
                 rows = table.of(video.name, len(frames), h264(preset))
-                crf = next_factor([(each.crf or 0, getattr(each, figure)) for each in rows], getattr(target, figure))
+                crf = next_factor([(each.crf or 0, each.psnr_db) for each in rows], target.psnr_db)
                 if crf is None:
                     break
                 table.add([as_h264(video.name, frames, preset, crf, every)])

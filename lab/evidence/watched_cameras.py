@@ -1,7 +1,7 @@
 """A simulated camera in front of each picture: its frames, the trigger on the last of them, and STRIP's results.
 
 The camera shakes by up to a pixel, its light drifts slowly, its sensor adds noise, and every frame has its own mask.
-STRIP checks each frame as in the live system, with missing pixels filled from earlier frames.
+STRIP checks each frame whole, like a probe, or its kept pixels alone.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from lab.backdoor.triggers import Trigger
 from lab.data import LabelledPictures, to_frames
 from lab.masks import random_masks
 from processors.pipeline import Pipeline
-from processors.stages.recent_pixels import RecentPixels, enough
 from schemas.errors import ConfigError
 from schemas.evidence.track import Probe
 from schemas.limits import dropped_per_block
@@ -41,15 +40,13 @@ NOISE: Final = 2.0
 class Watched:
     """The results of STRIP and the classifier on each camera's frames: arrays (cameras, frames), clean ones first.
 
-    `whole` marks frames that STRIP checked whole or composed, with the threshold for those; `composed` marks the
-    composed ones among them. The entropy is NaN for unchecked frames. Frames from `clean_frames` on carry the trigger.
-    `labels` (cameras,) are the scenes' true classes.
+    `whole` is True for frames that STRIP checked whole. The entropy is NaN for unchecked frames. Frames from
+    `clean_frames` on carry the trigger. `labels` (cameras,) are the scenes' true classes.
     """
 
     entropy_bits: NDArray[np.float32]
     threshold_bits: NDArray[np.float32]
     whole: NDArray[np.bool_]
-    composed: NDArray[np.bool_]
     class_id: NDArray[np.int64]
     labels: NDArray[np.int64]
     clean_frames: int
@@ -74,9 +71,8 @@ class Watched:
         for seq in chosen[chosen % every == 0]:
             bits, threshold = (float(of[camera, seq]) for of in (self.entropy_bits, self.threshold_bits))
             if bits == bits:
-                whole, composed = (bool(of[camera, seq]) for of in (self.whole, self.composed))
-                class_id = int(self.class_id[camera, seq])
-                yield Probe(int(seq), bits, threshold, bits < threshold, whole, class_id, composed)
+                whole, class_id = bool(self.whole[camera, seq]), int(self.class_id[camera, seq])
+                yield Probe(int(seq), bits, threshold, bits < threshold, whole, class_id)
 
 
 def shots(picture: NDArray[np.uint8], count: int, first: int, generator: np.random.Generator) -> NDArray[np.uint8]:
@@ -93,8 +89,8 @@ def shots(picture: NDArray[np.uint8], count: int, first: int, generator: np.rand
     return np.stack(frames)
 
 
-View = Literal["composed", "alone", "whole"]
-"""STRIP's input: the frame with missing pixels filled from earlier frames, as live; the frame alone; or whole."""
+View = Literal["whole", "alone"]
+"""STRIP's input: the whole frame, like a live probe, or its kept pixels alone."""
 
 
 @torch.inference_mode()
@@ -107,16 +103,15 @@ def watch(
     trigger_frames: int,
     seed: int,
     *,
-    view: View = "composed",
+    view: View = "whole",
 ) -> Watched:
     """Run a camera for each picture and return the results.
 
-    A frame that is checked alone, or cannot be composed yet, is checked only if the bundle has a threshold for its
-    drop.
+    Frames whose kept pixels are checked alone need a threshold for their drop in the bundle.
     """
     masks = torch.Generator().manual_seed(seed)
     draws = torch.Generator().manual_seed(seed + 1)
-    entropies, thresholds, wholes, classes = [], [], [], []
+    entropies, thresholds, classes = [], [], []
     for number, picture in enumerate(pictures.images):
         generator = np.random.default_rng((seed, number))
         taken = shots(picture, clean_frames + trigger_frames, 0, generator)
@@ -127,45 +122,30 @@ def watch(
         kept = random_masks(len(frames), height, width, drop, masks).to(frames.device)
         seeds = pipeline.bundle.seeds(len(frames), draws)
         classes.append(pipeline(frames, kept, seeds=seeds).class_id.cpu().numpy())
-        bits, threshold, shown = _checked(pipeline, frames, kept, drop, view, seeds)
+        bits, threshold = _checked(pipeline, frames, kept, drop, view, seeds)
         entropies.append(bits)
-        thresholds.append(threshold)
-        wholes.append(shown)
-    whole = np.stack(wholes)
-    composed = whole if view == "composed" else np.zeros_like(whole)
-    return Watched(
-        np.stack(entropies), np.stack(thresholds), whole, composed, np.stack(classes), pictures.labels, clean_frames
-    )
+        thresholds.append(np.full(len(bits), threshold, np.float32))
+    bits_of_all = np.stack(entropies)
+    whole = np.full(bits_of_all.shape, view == "whole")
+    return Watched(bits_of_all, np.stack(thresholds), whole, np.stack(classes), pictures.labels, clean_frames)
 
 
 def _checked(
     pipeline: Pipeline, frames: Tensor, kept: Tensor, drop: float, view: View, seeds: Tensor | None
-) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
-    """Return entropy and threshold in bits of one camera's frames, and whether each was checked whole or composed."""
+) -> tuple[NDArray[np.float32], float]:
+    """Return entropies (frames,) and threshold in bits of one camera's frames.
+
+    Without a threshold in the bundle, the entropies are NaN and the threshold is 0.
+    """
     settings = pipeline.bundle.settings.strip
     if settings is None:
         raise ConfigError(
             "--bundle: expected one with a threshold for STRIP, got one without. Run `pointillist lab calibrate`."
         )
-    filled, known = frames, torch.ones_like(kept)
-    whole = torch.ones(len(frames), dtype=torch.bool)
-    if view == "composed":
-        filled, known = RecentPixels(2**30).compose(["camera"] * len(frames), range(len(frames)), frames, kept)
-        whole = enough(known, kept).cpu()
-    elif view == "alone":
-        whole = ~whole
-    bits = torch.full((len(frames),), float("nan"))
-    threshold = torch.zeros(len(frames))
-    lost = dropped_per_block(drop)
-    for chosen, dropped in ((whole, 0), (~whole, lost)):
-        found = settings.threshold(dropped)
-        if found is None or not chosen.any():
-            continue
-        own = None if seeds is None else seeds[chosen]
-        if dropped:
-            seen = pipeline.dropped_input(frames[chosen], kept[chosen], own)
-        else:
-            seen = pipeline.composed_input(filled[chosen], known[chosen], own)
-        bits[chosen] = pipeline.strip(seen, dropped, seeds=own).entropy_bits.cpu().float()
-        threshold[chosen] = found.threshold_bits
-    return bits.numpy(), threshold.numpy(), whole.numpy()
+    dropped = dropped_per_block(drop) if view == "alone" else 0
+    found = settings.threshold(dropped)
+    if found is None:
+        return np.full(len(frames), np.nan, np.float32), 0.0
+    seen = pipeline.dropped_input(frames, kept, seeds) if dropped else pipeline.probe_input(frames, seeds)
+    bits = pipeline.strip(seen, dropped, seeds=seeds).entropy_bits.cpu().float().numpy()
+    return bits, found.threshold_bits

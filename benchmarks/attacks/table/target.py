@@ -23,8 +23,8 @@ from infra.up.scrape import Samples
 from schemas import metrics as m
 from schemas.frame import Encoding, encode_frame
 from schemas.identity import CameraId
-from schemas.runtime.access import Tls
 from schemas.topics import KafkaTopic
+from schemas.transport.access import Tls
 
 DROPPED: Final = 16
 """Dropped pixels among the 64 of a block, as the cameras are set."""
