@@ -13,10 +13,12 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 REWRITTEN = (
+    "consumers/alerts.py",
     "consumers/cameras",
     "consumers/conservation/result.py",
     "consumers/console/access",
     "consumers/console/server.py",
+    "consumers/database/turns.py",
     "infra/local/http.py",
     "infra/monitor/conservation.py",
     "infra/reference/rest.py",
