@@ -18,7 +18,7 @@ class Pick:
 
 PICKS: Final = (
     Pick("defence", "clean", "CIFAR-10, a quarter of the pixels dropped: right of what the bare network has right"),
-    Pick("defence", "`temporal`, bytes"),
+    Pick("defence", "`lossless` bytes"),
     Pick("robustness", "`scene@1-hardened`, scenes of 480 lines"),
     Pick("robustness", "live attack on 4 of 16 cameras"),
     Pick("backdoors", "32 cameras at 2 fps, 20 % probes"),

@@ -111,7 +111,7 @@ class _Service:
         commit = asyncio.create_task(self._commit_for_ever(), name="commit")
         others = [
             asyncio.create_task(self._processor.device.run(), name="device"),
-            asyncio.create_task(self._processor.recall.run(), name="key recall"),
+            asyncio.create_task(self._processor.recall.run(), name="key frame recall"),
             asyncio.create_task(self._observe_for_ever(), name="observe"),
             asyncio.create_task(self._watch.run(), name="group watch"),
             asyncio.create_task(self._swap.run(), name="model swap"),

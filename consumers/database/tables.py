@@ -20,7 +20,7 @@ from sqlalchemy import (
 
 metadata = MetaData()
 
-SCHEMA_VERSIONS: Final = {"sqlite": 7, "postgresql": 8}
+SCHEMA_VERSIONS: Final = {"sqlite": 8, "postgresql": 9}
 """Raised when a table changes its meaning; kept in `tallies`."""
 READABLE_VERSIONS: Final = {"sqlite": (6, 7), "postgresql": (7, 8)}
 """Of which all tables that are read have the columns of today."""
@@ -73,7 +73,6 @@ frames = Table(
     _number("entropy_bits"),
     _number("threshold_bits"),
     _flag("flagged"),
-    _flag("composed"),
     Index("frames_by_age", "recorded_ms"),
     PrimaryKeyConstraint("camera", "boot", "seq").ddl_if(dialect="sqlite"),
     postgresql_partition_by="RANGE (recorded_ms)",

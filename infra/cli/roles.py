@@ -171,9 +171,6 @@ def process(
         bool | None, typer.Option("--compile/--no-compile", help="On CUDA: one compiled device program.")
     ] = None,
     batch_frames: Annotated[int, typer.Option(help="Most frames in a batch.")] = 64,
-    strip_dropped: Annotated[
-        float, typer.Option(help="Share of frames with dropped pixels that STRIP checks, with those before them.")
-    ] = 0.0,
     max_pixels: Annotated[
         int, typer.Option(help="Height x width of the largest frame; what is larger goes to the dead letters.")
     ] = USUAL_FRAME_PIXELS,
@@ -213,7 +210,7 @@ def process(
         "kafka": kafka_place(kafka, state, instance or "processor", tls=kafka_tls, login=kafka_login),
         "bundle": bundle, "instance": instance, "mode": mode, "compile": compiled,
         "batch_frames": batch_frames, "device": device, "model_cache": model_cache,
-        "strip_dropped": strip_dropped, "max_frame_pixels": max_pixels, "backend": backend, "precision": precision,
+        "max_frame_pixels": max_pixels, "backend": backend, "precision": precision,
         "threads": threads, "trust": trust_file(trust, state),
     }  # fmt: skip
     TrustedSigners.read(options["trust"])

@@ -195,7 +195,6 @@ class LocalRoles:
         fixed += ["--backend", self._settings.backend, "--precision", self._settings.precision]
         fixed += ["--batch-frames", str(self._settings.batch_frames)]
         fixed += ["--max-pixels", str(self._settings.max_frame_pixels)]
-        fixed += ["--strip-dropped", str(self._settings.strip_dropped)]
         fixed += ["--model-cache", str(self._layout.model_cache.resolve())]
         fixed += ["--trust", str(self._layout.trusted.resolve())]
         environment = self._given(SecretRole.PROCESSOR, self._environment)

@@ -167,15 +167,6 @@ def _alerts(rig: Rig) -> list[Alert]:
     return [Alert.FromString(due.message) for due in unpublished(rig.engine)]
 
 
-def test_composed_frames_are_evidence_as_whole_ones_are(make_rig: MakeRig) -> None:
-    rig = make_rig()
-    for camera, composed in (("site/composed", True), ("site/alone", False)):
-        rig.verdicts((verdict(n, flagged=n > 40, composed=composed) for n in range(60)), camera)
-    alerts = {alert.camera_id: alert for alert in _alerts(rig)}
-    assert {camera: alert.whole for camera, alert in alerts.items()} == {"site/composed": True, "site/alone": False}
-    assert alerts["site/composed"].evidence_octaves >= EvidenceRule().whole.limit
-
-
 def test_flagged_probes_raise_one_alert(make_rig: MakeRig) -> None:
     rig = make_rig()
     for made in ATTACK:

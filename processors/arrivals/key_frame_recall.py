@@ -1,4 +1,4 @@
-"""Reading single records of the frames topic back by their offsets."""
+"""Single records of the frames topic, read back by their offsets."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ Place = tuple[int, int]
 Taken = Callable[[Place, ConsumerRecord | None], None]
 
 _FETCH_BYTES: Final = 64 * 1024
-"""Kafka gives at least one whole batch of records, however large."""
+"""Kafka returns at least one whole batch of records, of any size."""
 _READ_S: Final = 5.0
 _TRIES: Final = 5
-_AGAIN_S: Final = 0.5
+_RETRY_S: Final = 0.5
 
 
-class KeyRecall:
-    """Fetches records in a task of its own. While Kafka does not answer it tries again, each place a few times."""
+class KeyFrameRecall:
+    """A task that fetches records. If Kafka does not answer, it retries each place a few times."""
 
     def __init__(self, bootstrap: KafkaAddress, topic: str, taken: Taken) -> None:
-        """`taken` gets each record, or None for one that Kafka does not hold any more or does not give."""
+        """`taken` gets each record; None if Kafka no longer has it or does not return it."""
         self._bootstrap = bootstrap
         self._topic = topic
         self._taken = taken
@@ -38,13 +38,13 @@ class KeyRecall:
         self._wake = asyncio.Event()
 
     def want(self, places: Iterable[Place]) -> None:
-        """Fetch these records; one that is wanted already is fetched once."""
+        """Fetch these records. A place that is wanted already is fetched once."""
         for place in places:
             self._wanted.setdefault(place, 0)
         self._wake.set()
 
     async def run(self) -> None:
-        """Fetch for ever."""
+        """Fetch until cancelled."""
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -52,8 +52,8 @@ class KeyRecall:
                 try:
                     await self._fetch()
                 except (KafkaError, OSError, TimeoutError) as error:
-                    log.warning("key frames are not read back", error=f"{type(error).__name__}: {error}")
-                    await asyncio.sleep(_AGAIN_S)
+                    log.warning("key_frame_recall_failed", error=f"{type(error).__name__}: {error}")
+                    await asyncio.sleep(_RETRY_S)
 
     async def _fetch(self) -> None:
         consumer = AIOKafkaConsumer(

@@ -8,12 +8,12 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from infra.local.kafka import Kafka
 from processors.arrivals.key_frames import read_note
-from schemas.pointillist_pb2 import TEMPORAL, Frame, KeyRequest
+from schemas.pointillist_pb2 import LOSSLESS, Frame, KeyRequest
 from tests.processors.rig import Name, Rig, rig
-from tests.processors.tiny import TemporalCamera, write_bundle
+from tests.processors.tiny import KeyedCamera, write_bundle
 from tests.waiting import until
 
-pytestmark = pytest.mark.brokers
+pytestmark = [pytest.mark.brokers, pytest.mark.usefixtures("keyed_profile")]
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_bundle(tmp_path_factory.mktemp("bundle"))
 
 
-def frames(cameras: list[TemporalCamera], each: int) -> dict[Name, bytes]:
+def frames(cameras: list[KeyedCamera], each: int) -> dict[Name, bytes]:
     found = {}
     for _ in range(each):
         for camera in cameras:
@@ -45,7 +45,7 @@ async def notes(made: Rig) -> set[tuple[int, int]]:
 async def test_a_processor_that_takes_over_has_the_key_frames_that_the_one_before_it_had(
     kafka: Kafka, bundle: Path, killed: bool
 ) -> None:
-    cameras = [TemporalCamera(f"site/cam-{number}") for number in range(5)]
+    cameras = [KeyedCamera(f"site/cam-{number}") for number in range(5)]
     sent = frames(cameras, 8)
     async with rig(kafka.bootstrap, bundle) as made:
         first = made.start(session_timeout_s=2.0)
@@ -67,16 +67,16 @@ async def test_a_processor_that_takes_over_has_the_key_frames_that_the_one_befor
         async with made.processor(session_timeout_s=2.0) as second:
             await made.publish((name[0], message) for name, message in more.items())
             await until(lambda: len(made.verdicts) == len(sent) + len(more))
-            assert second.metric("pointillist_key_frames_total", outcome="read_back") == len(cameras)
-            assert second.metric("pointillist_delta_frames_total", outcome="without_key") == 0
+            assert second.metric("pointillist_key_frames_total", outcome="recalled") == len(cameras)
+            assert second.metric("pointillist_keyed_frames_total", outcome="without_key") == 0
     assert not made.letters
-    assert all(verdict.profile == TEMPORAL for (verdict, *_) in made.verdicts.values())
+    assert all(verdict.profile == LOSSLESS for (verdict, *_) in made.verdicts.values())
 
 
 async def test_frames_whose_key_frame_is_lost_are_dead_lettered_by_name_and_it_is_asked_for(
     kafka: Kafka, bundle: Path
 ) -> None:
-    lost, well = TemporalCamera("site/lost"), TemporalCamera("site/well")
+    lost, well = KeyedCamera("site/lost"), KeyedCamera("site/well")
     key = lost.message()
     orphans = frames([lost], 3)
     others = frames([well], 4)
@@ -85,7 +85,7 @@ async def test_frames_whose_key_frame_is_lost_are_dead_lettered_by_name_and_it_i
             await made.publish((name[0], message) for name, message in (orphans | others).items())
             await until(lambda: len(made.letters) == 4)
             await until(lambda: len(made.verdicts) == len(others))
-            assert running.metric("pointillist_key_frames_total", outcome="asked") == 1
+            assert running.metric("pointillist_key_frames_total", outcome="requested") == 1
             late = frames([lost], 2)
             await made.publish([("site/lost", key)])
             await made.publish((name[0], message) for name, message in late.items())
