@@ -12,20 +12,20 @@ from typing import Final
 
 import structlog
 
+from producers.daemon_thread import beside
+from producers.fair_gate import Turns
 from producers.faults import FaultPlan
 from producers.gate.motion import MotionGate
 from producers.metrics import Instruments
-from producers.naps import Nap
 from producers.publisher import Broker, LinkSettings, Publisher
 from producers.publisher.commands import CameraControl
 from producers.reader import Reader, Reading, read_from
 from producers.scenario import CameraSettings
 from producers.sealing import Sealing
+from producers.sleep import Nap
 from producers.sources.opening import open_source
 from producers.sources.source import Source
 from producers.spool import Spool
-from producers.threads import beside
-from producers.turns import Turns
 from schemas.errors import SecretError, SourceError, SourceHung, StateError, WireError
 from schemas.identity import Identity
 from schemas.keys import CameraKey
@@ -64,8 +64,9 @@ class Camera:
         link: LinkSettings,
         instruments: Instruments,
         turns: Turns | None = None,
+        phase_s: float = 0.0,
     ) -> None:
-        """`turns` are those of all cameras of a process."""
+        """`turns` is shared by all cameras of a process; `phase_s` is the delay of the first frame."""
         if key.camera_id != settings.camera_id:
             raise SecretError(f"expected the key of {settings.camera_id}, got that of {key.camera_id}")
         self.settings = settings
@@ -91,7 +92,7 @@ class Camera:
         self._opening: asyncio.Future[Source] | None = None
         self._masks: threading.Thread | None = None
         self._kind = ""
-        self._phase_s = 0.0
+        self._phase_s = phase_s
         self.publisher = Publisher(
             key,
             self.spool,
@@ -109,10 +110,9 @@ class Camera:
         if refused:
             _log.warning("key_changed", camera=key.camera_id, generation=key.generation, frames_shed=refused)
 
-    def plan(self, faults: FaultPlan, phase_s: float) -> None:
-        """What goes wrong, and how long after the start the first frame comes."""
+    def plan(self, faults: FaultPlan) -> None:
+        """Set the faults of a simulated camera."""
         self._faults = faults
-        self._phase_s = phase_s
 
     async def open_source(self) -> None:
         """Open the source where this spool's last frame left it; `SourceError` when that fails.

@@ -95,7 +95,8 @@ def attach(
     from infra.layout import Layout
     from infra.role import run_role
     from infra.up.processes import FLEET_PENDING, FRAMES_REFUSED
-    from producers.fleet import run_camera
+    from producers.roster.camera_spec import CameraSpec
+    from producers.roster.real import run_camera
     from producers.scenario import parse_scenario
     from producers.sources.trial import try_source
 
@@ -138,7 +139,7 @@ def attach(
         "camera",
         metrics,
         lambda registry, health, stop: run_camera(
-            plan, mqtt=link.address, tls=link.tls, login=link.login, state=folder, key=known.key, registry=registry,
+            CameraSpec(plan, known.key, link.address, link.tls, link.login), state=folder, registry=registry,
             health=health, stop=stop, ends_at_ms=until, drain_s=drain,
         ),
     )  # fmt: skip

@@ -340,8 +340,8 @@ def fleet(
     from infra.layout import Layout
     from infra.role import run_role
     from infra.up.processes import FLEET_PENDING
-    from producers.fleet import run_fleet
     from producers.scenario import load_scenario
+    from producers.simulated_fleet import run_fleet
     from schemas.errors import SecretError
 
     layout = Layout(state.resolve())

@@ -21,6 +21,7 @@ from infra.pki.authority import Authority
 from infra.pki.enrolment import enroll
 from producers.publisher.first_answer import FirstAnswer, silence
 from producers.roster.camera_file import parse_camera_file
+from producers.roster.camera_spec import CameraSpec
 from producers.scenario import CameraSettings
 from producers.sources.settings import SourceSettings
 from schemas.errors import ConfigError, SecretError, SourceError
@@ -105,11 +106,11 @@ class Ran:
         monkeypatch.setattr("infra.cli.camera.require_brokers", lambda *_, **__: None)
         monkeypatch.setattr("producers.sources.trial.try_source", self.tried.append)
         monkeypatch.setattr("infra.role.run_role", lambda _name, _metrics, run: run(None, None, None))
-        monkeypatch.setattr("producers.fleet.run_camera", self.run)
+        monkeypatch.setattr("producers.roster.real.run_camera", self.run)
         monkeypatch.setenv("POINTILLIST_CAMERA_KEY", f"0:{'00' * 64}")
 
-    def run(self, plan: CameraSettings, **_: object) -> Ran:
-        self.plans.append(plan)
+    def run(self, spec: CameraSpec, **_: object) -> Ran:
+        self.plans.append(spec.settings)
         return self
 
 

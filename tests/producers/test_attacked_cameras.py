@@ -19,13 +19,13 @@ from prometheus_client import CollectorRegistry
 
 from infra.local.mosquitto import Mosquitto
 from producers.faults import FaultPlan
-from producers.fleet import run_fleet
 from producers.redteam.generator import Generator
 from producers.redteam.generator_toml import GeneratorSettings, read_generator
 from producers.redteam.lens import STRETCH, add, attack, direction_of, stretched
 from producers.redteam.team import RedTeam
 from producers.scenario import Fault, parse_scenario
 from producers.scene import SceneSimulator, paste_sticker
+from producers.simulated_fleet import run_fleet
 from producers.sources.framing import resize
 from producers.sources.source import Captured
 from schemas.errors import ConfigError
@@ -187,7 +187,7 @@ def test_without_onnxruntime_the_extra_is_named_before_anything_starts(
 def test_an_attack_runs_without_torch_and_a_scenario_alone_without_onnxruntime(folder: Path) -> None:
     program = (
         "import sys\n"
-        "import numpy as np, producers.fleet\n"
+        "import numpy as np, producers.simulated_fleet\n"
         "from producers.scenario import parse_scenario\n"
         f"plan = parse_scenario({scenario(folder, {})!r})\n"
         "assert 'onnxruntime' not in sys.modules\n"

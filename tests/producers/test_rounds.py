@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from producers.rounds import Rounds
+from producers.tick_groups import Rounds
 
 
 @pytest.mark.parametrize("cameras", [1, 8, 255, 511])

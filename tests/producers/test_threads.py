@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from producers.threads import beside
+from producers.daemon_thread import beside
 
 
 async def test_work_that_never_ends_keeps_no_other_waiting() -> None:
@@ -39,7 +39,7 @@ async def test_a_future_that_nobody_waits_for_any_more_takes_no_result() -> None
 def test_a_process_ends_though_work_never_does() -> None:
     program = (
         "import asyncio, threading\n"
-        "from producers.threads import beside\n"
+        "from producers.daemon_thread import beside\n"
         "async def main():\n"
         "    beside(threading.Event().wait, 'stuck')\n"
         "asyncio.run(main())\n"

@@ -13,9 +13,9 @@ from prometheus_client import CollectorRegistry
 
 from producers.camera import Camera
 from producers.metrics import Instruments
-from producers.naps import Nap
 from producers.publisher import Broker, LinkSettings, WindowSettings
 from producers.scenario import CameraSettings
+from producers.sleep import Nap
 from producers.sources.settings import SourceSettings
 from schemas.frame import sign_message
 from schemas.identity import CameraId

@@ -12,12 +12,12 @@ class Rounds:
         self.in_parts = min(10, 1 + cameras // 256)
         """Parts of a round, for which a loop with other things to do stops."""
         self._every = min(10, 1 + cameras // 512)
-        self._cameras = cameras
+        self.cameras = cameras
         self._round = 0
 
     def parts(self) -> Iterator[Iterator[tuple[int, bool]]]:
         """The next round: in each part its cameras' numbers, and whether one is looked after though it is calm."""
         self._round += 1
         for part in range(self.in_parts):
-            numbers = range(part, self._cameras, self.in_parts)
+            numbers = range(part, self.cameras, self.in_parts)
             yield ((number, (place + self._round) % self._every == 0) for place, number in enumerate(numbers))

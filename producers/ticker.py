@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import structlog
 
 from producers.camera import Camera
 from producers.metrics import Instruments
-from producers.rounds import Rounds
+from producers.tick_groups import Rounds
 from schemas.errors import PointillistError
 from schemas.runtime.health import Health
 from schemas.runtime.throttle import Throttle
@@ -24,22 +24,19 @@ _AGAIN_S: Final = 60.0
 _REMEMBERED: Final = 16_384
 
 
-def state_of(camera: Camera) -> str:
-    """`offline` without a connection, `degraded` with anything impaired, else `online`."""
-    if not camera.publisher.link.up:
-        return "offline"
-    return "degraded" if camera.publisher.presence.degraded else "online"
-
-
 class Keeping:
-    """Looks after `cameras`, of which some may come and go meanwhile; `run` until it is cancelled."""
+    """Ticks all cameras of a process, which may come and go; `run` until it is cancelled."""
 
     def __init__(
-        self, cameras: Sequence[Camera], instruments: Instruments, health: Health, *, logs_states: bool = False
+        self,
+        cameras: Callable[[], Sequence[Camera]],
+        instruments: Instruments,
+        health: Health,
+        report: Callable[[], None],
     ) -> None:
-        """With `logs_states`, each change of a camera's state is an event `camera_state`."""
-        self._logged: dict[str, tuple[str, str, tuple[int, int, float]]] | None = {} if logs_states else None
+        """`cameras` returns the open cameras; `report` is called about once a second."""
         self._cameras = cameras
+        self._report_phases = report
         self._instruments = instruments
         self._health = health
         self._complained: Throttle[tuple[str, str]] = Throttle(_AGAIN_S, remembered=_REMEMBERED)
@@ -49,13 +46,12 @@ class Keeping:
 
         Of many cameras some at a time, so that frames never wait for all of them; calm ones not every time.
         """
-        cameras = list(self._cameras)
-        rounds = Rounds(len(cameras))
+        rounds = Rounds(0)
         next_report = 0.0
         while True:
-            if len(cameras) != len(self._cameras):
-                rounds = Rounds(len(self._cameras))
-            cameras = list(self._cameras)
+            cameras = self._cameras()
+            if len(cameras) != rounds.cameras:
+                rounds = Rounds(len(cameras))
             for due in rounds.parts():
                 now, now_ms = time.monotonic(), time.time_ns() // 10**6
                 for number, always in due:
@@ -73,7 +69,7 @@ class Keeping:
                 self._health.set("mqtt", not missing, f"{missing} of {len(cameras)} cameras without a connection")
                 if now >= next_report:
                     next_report = now + 1
-                    self._report()
+                    self._report(cameras)
             except Exception as error:
                 self._failed("fleet_report_failed", error, now)
 
@@ -83,27 +79,9 @@ class Keeping:
             whose = {"camera": camera} if camera else {}
             _log.error(event, detail=str(error), exc_info=not isinstance(error, PointillistError), **whose)
 
-    def _report(self) -> None:
-        states = {"online": 0, "offline": 0, "degraded": 0}
-        for camera in self._cameras:
-            states[state_of(camera)] += 1
-            if self._logged is not None:
-                self._log_state(camera, self._logged)
-        for state, count in states.items():
-            self._instruments.cameras.labels(state).set(count)
-        self._instruments.spool_frames.set(sum(camera.spool.frames for camera in self._cameras))
-        self._instruments.spool_bytes.set(sum(camera.spool.bytes for camera in self._cameras))
-        oldest_s = max((camera.spool.oldest_age_s() for camera in self._cameras), default=0.0)
-        self._instruments.spool_oldest_s.set(oldest_s)
-
-    def _log_state(self, camera: Camera, logged: dict[str, tuple[str, str, tuple[int, int, float]]]) -> None:
-        name, state = camera.settings.camera_id, state_of(camera)
-        width, height, rate = camera.sending
-        found = state, camera.trouble, (width, height, rate)
-        if logged.get(name) != found:
-            logged[name] = found
-            log = _log.info if state == "online" else _log.warning
-            log(
-                "camera_state", camera=name, state=state, detail=camera.trouble, width=width, height=height,
-                frames_per_second=rate,
-            )  # fmt: skip
+    def _report(self, cameras: Sequence[Camera]) -> None:
+        spools = [camera.spool for camera in cameras]
+        self._instruments.spool_frames.set(sum(spool.frames for spool in spools))
+        self._instruments.spool_bytes.set(sum(spool.bytes for spool in spools))
+        self._instruments.spool_oldest_s.set(max((spool.oldest_age_s() for spool in spools), default=0.0))
+        self._report_phases()
