@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import Callable
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -12,15 +13,15 @@ from typing import Final
 
 import structlog
 
+from producers.camera_settings import CameraSettings
 from producers.daemon_thread import beside
 from producers.fair_gate import Turns
-from producers.faults import FaultPlan
 from producers.gate.motion import MotionGate
 from producers.metrics import Instruments
 from producers.publisher import Broker, LinkSettings, Publisher
 from producers.publisher.commands import CameraControl
+from producers.publisher.link import Connection, Link
 from producers.reader import Reader, Reading, read_from
-from producers.scenario import CameraSettings
 from producers.sealing import Sealing
 from producers.sleep import Nap
 from producers.sources.opening import open_source
@@ -39,6 +40,8 @@ _log = structlog.get_logger()
 _RETRY_S: Final = (0.5, 15.0)
 _LATE_S: Final = 5.0
 """A camera that is later than this, after a pause of the machine, goes on from now instead of catching up."""
+_STALLED_S: Final = 0.2
+"""A source that takes longer for a picture has stalled: the camera continues from now instead of catching up."""
 _OFF_S: Final = 0.1
 _HOURS_S: Final = 1.0
 _AHEAD: Final = 64
@@ -65,8 +68,13 @@ class Camera:
         instruments: Instruments,
         turns: Turns | None = None,
         phase_s: float = 0.0,
+        wrap_source: Callable[[Source], Source] | None = None,
+        wrap_link: Callable[[Link], Connection] | None = None,
     ) -> None:
-        """`turns` is shared by all cameras of a process; `phase_s` is the delay of the first frame."""
+        """`turns` is shared by all cameras of a process; `phase_s` is the delay of the first frame.
+
+        `wrap_source` and `wrap_link` return decorators of the camera's source and connection.
+        """
         if key.camera_id != settings.camera_id:
             raise SecretError(f"expected the key of {settings.camera_id}, got that of {key.camera_id}")
         self.settings = settings
@@ -82,11 +90,11 @@ class Camera:
         self._key = key
         self._instruments = instruments
         self._turns = turns or Turns()
+        self._wrap_source = wrap_source
         self._nap = Nap()
         self._control = CameraControl(folder, key, settings.encoding, rate=settings.fps)
         self._control.on_rate = self._nap.end
         self._gate = MotionGate(settings.motion) if settings.motion is not None else None
-        self._faults = FaultPlan((), 0)
         self._size = (0, 0, 0)
         self._source: Source | None = None
         self._opening: asyncio.Future[Source] | None = None
@@ -102,6 +110,7 @@ class Camera:
             settings.window,
             link,
             instruments,
+            wrap_link,
         )
         if settings.motion is not None:
             self.publisher.presence.longest_gap_s = settings.motion.heartbeat_s
@@ -109,10 +118,6 @@ class Camera:
         refused = self.spool.shed_signed_otherwise(key)
         if refused:
             _log.warning("key_changed", camera=key.camera_id, generation=key.generation, frames_shed=refused)
-
-    def plan(self, faults: FaultPlan) -> None:
-        """Set the faults of a simulated camera."""
-        self._faults = faults
 
     async def open_source(self) -> None:
         """Open the source where this spool's last frame left it; `SourceError` when that fails.
@@ -138,6 +143,8 @@ class Camera:
             self._masks = threading.Thread(target=kept_mask, args=(self._key, 0, 0, *sizes), name=name, daemon=True)
             self._masks.start()
         source = open_source(self.settings.source, self.settings.index)
+        if self._wrap_source is not None:
+            source = self._wrap_source(source)
         try:
             self._masks.join()
             if not source.live:
@@ -173,11 +180,10 @@ class Camera:
     def calm(self) -> bool:
         """Whether `tick` has nothing to do but keep the connection alive and say how far this boot has come."""
         waits = self.spool.frames or self.ended or self.publisher.presence.degraded
-        return self.publisher.link.up and not waits and not self._faults
+        return self.publisher.link.idle and not waits
 
-    def tick(self, now: float, now_ms: int) -> None:
-        """Connection, resends and the age bound. `now` is monotonic in seconds, `now_ms` Unix time, for faults."""
-        self.publisher.link.hold(self._faults.is_cut_off(now_ms))
+    def tick(self, now: float) -> None:
+        """Keep the connection, resend, and shed frames beyond the age limit. `now` is monotonic, in seconds."""
         self.publisher.tick(now)
         self.spool.shed_old()
         if self.ended and not self.spool.current.closed:
@@ -269,15 +275,17 @@ class Camera:
                 return False
             if late_s > (1 / rate if live else _LATE_S):
                 due += late_s
-            if self._is_off():
+            if not self._control.enabled:
                 await self._stay_off(reader)
                 due = time.monotonic()
             await self._turns.take()
+            asked = time.monotonic()
             reading = await reader.next()
             if reading is None:
                 return True
+            answered = time.monotonic()
             await self._publish(reader, reading)
-            last = due
+            last = due if answered - asked < _STALLED_S else answered
         return None
 
     async def _capture_unpaced(self, reader: Reader, live: bool) -> bool | None:
@@ -294,7 +302,7 @@ class Camera:
                 await self.publisher.wait_for_room()
             if not self._in_hours():
                 return False
-            if self._is_off():
+            if not self._control.enabled:
                 await self._stay_off(reader)
             reading = await reader.next()
             if reading is None:
@@ -302,20 +310,16 @@ class Camera:
             await self._publish(reader, reading)
         return None
 
-    def _is_off(self) -> bool:
-        return not self._control.enabled or self._faults.is_dark(time.time_ns() // 10**6)
-
     async def _stay_off(self, reader: Reader) -> None:
-        while self._is_off():
-            if not self._control.enabled:
-                self.publisher.presence.rest("command", "paused by a command")
+        self.publisher.presence.rest("command", "paused by a command")
+        while not self._control.enabled:
             reader.discard()
             await asyncio.sleep(_OFF_S)
         self.publisher.presence.resume("command")
         reader.discard()
 
     async def _publish(self, reader: Reader, reading: Reading) -> None:
-        captured, captured_ms = await self._faults.show(*reading), reading.captured_ms
+        captured, captured_ms = reading
         picture, ledger = captured.picture, self.spool.current
         skipped = reader.take_skipped()
         if skipped:

@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import structlog
 from prometheus_client import CollectorRegistry
 
-from producers.faults import FaultPlan
+from producers.faults import FaultPlan, FaultyLink, FaultySource
 from producers.publisher import LinkSettings
 from producers.redteam.team import RedTeam
 from producers.roster.camera_spec import CameraSpec, CameraSpecs, FixedCameras
@@ -62,49 +64,53 @@ async def run_fleet(
         raise SecretError(f"expected a key for each camera, got none for {missing[0]} ({len(missing)} in all)")
     patient = patient and any(camera.source.kind == "url" for camera in settings)
     red_team = RedTeam(fault.generator for fault in scenario.faults if fault.generator is not None)
-    specs = CameraSpecs(
-        {
-            camera.camera_id: CameraSpec(
-                camera, keys[camera.camera_id], mqtt, tls[camera.camera_id] if tls is not None else None,
-                phase_s=number / len(settings) / camera.fps if camera.fps else 0.0,
+    plans: list[FaultPlan] = []
+    runnable: dict[CameraId, CameraSpec] = {}
+    for number, camera in enumerate(settings):
+        name = camera.camera_id
+        spec = CameraSpec(
+            camera, keys[name], mqtt, tls[name] if tls is not None else None,
+            phase_s=number / len(settings) / camera.fps if camera.fps else 0.0,
+        )  # fmt: skip
+        if faults := [fault for fault in scenario.faults if name.partition("/")[2] in fault.cameras]:
+            plan = FaultPlan(faults)
+            plans.append(plan)
+            spec = replace(
+                spec,
+                wrap_source=partial(FaultySource, plan=plan, red_team=red_team),
+                wrap_link=partial(FaultyLink, plan=plan),
             )
-            for number, camera in enumerate(settings)
-        }
-    )  # fmt: skip
+        runnable[name] = spec
+    specs = CameraSpecs(runnable)
     start = Start(mark or fleet_started(state))
     fleet = Fleet(
         specs, state=state, registry=registry, health=health, stop=stop, link=link, marks_starts=False,
         logs_cameras=False,
     )  # fmt: skip
-    try:
-        async with fleet:
-            cameras = fleet.open()
-            started_ms, over = start.first()
-            if run_s is not None and started_ms is not None:
-                ends_at_ms = started_ms + round(1000 * run_s)
-                over = over or ends_at_ms <= time.time_ns() // 10**6
-            if over and again:
-                _log.info("run_repeated", detail=f"the run that began at {started_ms} ms is over")
-                started_ms, ends_at_ms = None, None if run_s is not None else ends_at_ms
-            if ends_at_ms is None or ends_at_ms > time.time_ns() // 10**6:
-                first = started_ms is None
-                if first:
-                    for camera in cameras:
-                        camera.spool.rewind()
-                if await fleet.open_sources(strict=first and not patient, ends_at_ms=ends_at_ms):
-                    if started_ms is None:
-                        started_ms = start.note(time.time_ns() // 10**6)
-                        if run_s is not None:
-                            ends_at_ms = started_ms + round(1000 * run_s)
-                    for camera in cameras:
-                        name = camera.settings.camera_id.partition("/")[2]
-                        faults = [fault for fault in scenario.faults if name in fault.cameras]
-                        camera.plan(FaultPlan(faults, started_ms, red_team))
-                    await fleet.follow(FixedCameras(specs), ends_at_ms)
-                    if not stop.is_set():
-                        with contextlib.suppress(StateError):  # then the next start finds that out by itself
-                            start.note(started_ms, over=True)
-            await fleet.drain(drain_s)
-    finally:
-        red_team.close()
+    async with fleet:
+        opened = fleet.open()
+        started_ms, over = start.first()
+        if run_s is not None and started_ms is not None:
+            ends_at_ms = started_ms + round(1000 * run_s)
+            over = over or ends_at_ms <= time.time_ns() // 10**6
+        if over and again:
+            _log.info("run_repeated", detail=f"the run that began at {started_ms} ms is over")
+            started_ms, ends_at_ms = None, None if run_s is not None else ends_at_ms
+        if ends_at_ms is None or ends_at_ms > time.time_ns() // 10**6:
+            first = started_ms is None
+            if first:
+                for each in opened:
+                    each.spool.rewind()
+            if await fleet.open_sources(strict=first and not patient, ends_at_ms=ends_at_ms):
+                if started_ms is None:
+                    started_ms = start.note(time.time_ns() // 10**6)
+                    if run_s is not None:
+                        ends_at_ms = started_ms + round(1000 * run_s)
+                for plan in plans:
+                    plan.begin(started_ms)
+                await fleet.follow(FixedCameras(specs), ends_at_ms)
+                if not stop.is_set():
+                    with contextlib.suppress(StateError):  # then the next start finds that out by itself
+                        start.note(started_ms, over=True)
+        await fleet.drain(drain_s)
     return fleet.outcome

@@ -53,19 +53,20 @@ class Keeping:
             if len(cameras) != rounds.cameras:
                 rounds = Rounds(len(cameras))
             for due in rounds.parts():
-                now, now_ms = time.monotonic(), time.time_ns() // 10**6
+                now = time.monotonic()
                 for number, always in due:
                     camera = cameras[number]
                     if camera.closed or (not always and camera.calm):
                         continue
                     try:
-                        camera.tick(now, now_ms)
+                        camera.tick(now)
                     except Exception as error:
                         self._failed("camera_tick_failed", error, now, camera=camera.settings.camera_id)
                 await asyncio.sleep(TICK_S / rounds.in_parts)
             now = time.monotonic()
             try:
-                missing = sum(not (camera.publisher.link.up or camera.publisher.link.held) for camera in cameras)
+                links = [camera.publisher.link for camera in cameras]
+                missing = sum(link.wanted and not link.up for link in links)
                 self._health.set("mqtt", not missing, f"{missing} of {len(cameras)} cameras without a connection")
                 if now >= next_report:
                     next_report = now + 1

@@ -95,9 +95,9 @@ def attach(
     from infra.layout import Layout
     from infra.role import run_role
     from infra.up.processes import FLEET_PENDING, FRAMES_REFUSED
+    from producers.camera_settings import parse_camera
     from producers.roster.camera_spec import CameraSpec
     from producers.roster.real import run_camera
-    from producers.scenario import parse_scenario
     from producers.sources.trial import try_source
 
     place = resolve(url)
@@ -118,7 +118,7 @@ def attach(
         "profile": profile,
         **sending_of(schedule, zone, motion, heartbeat),
     }
-    [plan] = parse_scenario({"site": site, "cameras": [settings]}, "camera").cameras()
+    plan = parse_camera(site, settings)
     registers = state is not None and enrolment is None
     if registers:  # not before its source opens: with a mistyped address it would stay as a camera that is never online
         try_source(plan.source)

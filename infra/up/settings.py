@@ -11,7 +11,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from consumers.console.settings import Proxy
-from producers.scenario import CameraOptions, read_scenario
+from producers.camera_settings import CameraOptions
+from producers.scenario import read_scenario
 from producers.sources.scene import SIZE as SCENE_SIZE
 from producers.sources.settings import SourceSettings
 from schemas.errors import BundleError, ConfigError, SourceError

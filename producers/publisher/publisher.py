@@ -16,7 +16,7 @@ from producers.metrics import Instruments
 from producers.publisher.broker import Broker
 from producers.publisher.commands import CameraControl
 from producers.publisher.first_answer import FirstAnswer, silence
-from producers.publisher.link import Link
+from producers.publisher.link import Connection, Link
 from producers.publisher.presence import Presence
 from producers.publisher.reports import RESERVED, Reports
 from producers.publisher.settings import LinkSettings, WindowSettings
@@ -60,6 +60,7 @@ class Publisher:
         window: WindowSettings,
         settings: LinkSettings,
         instruments: Instruments,
+        wrap_link: Callable[[Link], Connection] | None = None,
     ) -> None:
         self._key = key
         self._spool = spool
@@ -92,7 +93,7 @@ class Publisher:
         """Why frames of this boot were refused last."""
         self._refused_at = 0.0
         self.presence = Presence(key, spool.install_id, spool.current.boot_id, meta, self._announce)
-        self.link = Link(
+        link = Link(
             self,
             client_id(camera_id, spool.install_id),
             broker,
@@ -108,6 +109,7 @@ class Publisher:
             settings,
             broker.tls[camera_id] if broker.tls is not None else None,
         )
+        self.link: Connection = wrap_link(link) if wrap_link is not None else link
         self._reports = Reports(key, spool.ledgers, settings, self.link.publish, self._may_send)
 
     @property

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from producers.scenario import CameraSettings
+from producers.camera_settings import CameraSettings
+from producers.publisher.link import Connection, Link
+from producers.sources.source import Source
 from schemas.identity import CameraId
 from schemas.keys import CameraKey
 from schemas.runtime.access import Login, Tls
@@ -25,6 +27,10 @@ class CameraSpec:
     """The version of the files that were read for it; a changed file gives another stamp."""
     phase_s: float = 0.0
     """Seconds from the start of its capture to its first frame."""
+    wrap_source: Callable[[Source], Source] | None = field(default=None, compare=False)
+    """A decorator of its source, such as one that injects faults."""
+    wrap_link: Callable[[Link], Connection] | None = field(default=None, compare=False)
+    """A decorator of its connection."""
     _key: str = field(init=False, repr=False, default="")
 
     def __post_init__(self) -> None:

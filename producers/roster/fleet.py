@@ -200,7 +200,7 @@ class Fleet:
             certificates[name] = spec.tls
         return Camera(
             spec.settings, spec.key, self._root / name, broker, self._link, self._instruments, self._turns,
-            phase_s=spec.phase_s,
+            phase_s=spec.phase_s, wrap_source=spec.wrap_source, wrap_link=spec.wrap_link,
         )  # fmt: skip
 
     def _cameras(self) -> list[Camera]:

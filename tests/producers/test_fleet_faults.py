@@ -100,10 +100,10 @@ async def test_an_unforeseen_error_in_one_camera_leaves_the_others_connected_and
 ) -> None:
     tick = Camera.tick
 
-    def fail(self: Camera, now: float, now_ms: int) -> None:
+    def fail(self: Camera, now: float) -> None:
         if self.settings.index == 0:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
-        tick(self, now, now_ms)
+        tick(self, now)
 
     monkeypatch.setattr(Camera, "tick", fail)
     with capture_logs() as logs:

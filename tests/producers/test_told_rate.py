@@ -12,9 +12,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from producers.camera import Camera
+from producers.camera_settings import CameraSettings
 from producers.metrics import Instruments
 from producers.publisher import Broker, LinkSettings, WindowSettings
-from producers.scenario import CameraSettings
 from producers.sleep import Nap
 from producers.sources.settings import SourceSettings
 from schemas.frame import sign_message
