@@ -79,9 +79,6 @@ def bridge(
     mqtt: Mqtt = None,
     kafka: Kafka = None,
     name: Annotated[str, typer.Option(help="Unique among the bridges that share the load.")] = "bridge",
-    single: Annotated[
-        bool, typer.Option(help="One bridge with a persistent session, for publishers that know no confirmations.")
-    ] = False,
     max_backlog: Annotated[
         int,
         typer.Option(
@@ -125,7 +122,7 @@ def bridge(
     host, port = place.address
     options: dict[str, Any] = {
         "mqtt_host": host, "mqtt_port": port, "mqtt_tls": place.tls, "mqtt_login": place.login, "name": name,
-        "kafka_bootstrap": bootstrap, "mode": "single" if single else "shared",
+        "kafka_bootstrap": bootstrap,
         "max_backlog_bytes": max_backlog * 2**20,
         "camera_messages_per_s": camera_messages, "camera_bytes_per_s": camera_mib * 2**20,
         "camera_window_bytes": round(camera_burst_mib * 2**20), "camera_rates": camera_rates,

@@ -60,16 +60,6 @@ async def run_bridge(
     await Bridge(settings, keys, registry, health).run(stop)
 
 
-def quota_of(settings: BridgeSettings) -> tuple[float, float]:
-    """Messages and bytes a second that are taken of one camera; 0 is any number.
-
-    The publishers behind a `single` bridge may know no confirmations: what it did not take of them would be lost.
-    """
-    if settings.mode == "single":
-        return 0.0, 0.0
-    return settings.camera_messages_per_s, settings.camera_bytes_per_s
-
-
 class Bridge:
     """One bridge: everything happens on the event loop's thread, and nothing is kept that a restart would miss."""
 
@@ -78,9 +68,8 @@ class Bridge:
         self._health = health
         self._intake = Intake(settings.name, keys)
         self._window = AckWindow()
-        self._quota = Quota(*quota_of(settings), settings.camera_window_bytes)
-        rates = settings.camera_rates if settings.mode != "single" else None
-        self._rates = CameraRates(rates) if rates is not None else None
+        self._quota = Quota(settings.camera_messages_per_s, settings.camera_bytes_per_s, settings.camera_window_bytes)
+        self._rates = CameraRates(settings.camera_rates) if settings.camera_rates is not None else None
         self._undone = Undone()
         self._not_taken: list[Ticket] = []
         self._confirmations = Confirmations(keys)
@@ -212,9 +201,6 @@ class Bridge:
 
     def _takes_from(self, receipt: Receipt) -> bool:
         """Whether the camera has not too much on its way to the processors, nor too many boots."""
-        # A publisher that knows no confirmations would lose what is not taken.
-        if self._settings.mode == "single":
-            return True
         camera_id = receipt.camera_id
         if receipt.seq >= 0 and self._undone.bytes_of(camera_id) > self._settings.camera_backlog_bytes:
             self._quota.refuse(camera_id)

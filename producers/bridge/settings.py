@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -17,7 +17,7 @@ KEPT_BYTES: Final = 32 * 2**20
 
 
 class BridgeSettings(BaseModel):
-    """One bridge. Several run side by side when each has a `name` of its own and all are `shared`."""
+    """The settings of one bridge. Several bridges share the load; each has its own `name`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -31,11 +31,6 @@ class BridgeSettings(BaseModel):
     """Its MQTT client id: two bridges with one name throw each other out."""
     group: str = Field(default="pointillist-bridge", pattern=r"^[A-Za-z0-9_.-]{1,64}$")
     """The share that divides the frames among bridges."""
-    mode: Literal["shared", "single"] = "shared"
-    """`single`: the only bridge, with a session that the broker keeps while it is away, for publishers that know no
-    confirmations."""
-    session_expiry_s: int = Field(default=86_400, ge=1, le=2**32 - 1)
-    """How long the broker keeps the session of a `single` bridge."""
     receive_maximum: int = Field(default=1000, ge=1, le=65535)
     """Most messages that the broker lets stand unacknowledged."""
     keepalive_s: int = Field(default=5, ge=1, le=600)
@@ -65,7 +60,7 @@ class BridgeSettings(BaseModel):
     camera_messages_per_s: float = Field(default=2000.0, ge=0)
     camera_bytes_per_s: float = Field(default=128 * 2**20, ge=0)
     """What each camera may send by this bridge; 0 is without a bound. Beyond it the camera is confirmed later, and what
-    it sends all the same is not taken. A `single` bridge has no such bound."""
+    it sends all the same is not taken."""
     camera_window_bytes: int = Field(default=WINDOW_BYTES, ge=1)
     """What may come at once beyond a second of that: at least twice what a camera has unconfirmed."""
     camera_rates: Path | None = None
