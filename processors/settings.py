@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from processors.pipeline import DenoiseSettings
 from processors.stages.reconstruct import Mode
 from schemas.limits import USUAL_FRAME_PIXELS
-from schemas.runtime.access import KafkaAddress
 from schemas.topics import PROCESSORS_GROUP, KafkaTopic
+from schemas.transport.access import KafkaAddress
 
 
 class ProcessorSettings(BaseModel):

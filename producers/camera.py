@@ -34,6 +34,7 @@ from schemas.limits import BLOCK
 from schemas.pixels.masks import kept_mask
 from schemas.pointillist_pb2 import Meta
 from schemas.runtime import trace
+from schemas.transport.backoff import Backoff
 
 _log = structlog.get_logger()
 
@@ -156,7 +157,7 @@ class Camera:
 
     async def run(self) -> None:
         """Capture until the source ends. A failing source is opened again, ever more rarely; nothing else stops it."""
-        retry_s = _RETRY_S[0]
+        backoff = Backoff(*_RETRY_S)
         while not self.ended:
             published = self.spool.current.next
             try:
@@ -166,10 +167,9 @@ class Camera:
                 await self._capture()
             except Exception as error:
                 if self.spool.current.next > published:
-                    retry_s = _RETRY_S[0]
+                    backoff.reset()
                 self._failed(error)
-                await asyncio.sleep(retry_s)
-                retry_s = min(2 * retry_s, _RETRY_S[1])
+                await backoff.wait()
 
     @property
     def sending(self) -> tuple[int, int, float]:

@@ -23,8 +23,8 @@ from producers.start import Start, fleet_started
 from schemas.errors import SecretError, StateError
 from schemas.identity import CameraId
 from schemas.keys import CameraKey
-from schemas.runtime.access import Tls
 from schemas.runtime.health import Health
+from schemas.transport.access import Tls
 
 _log = structlog.get_logger()
 

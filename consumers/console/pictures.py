@@ -6,7 +6,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
-from consumers.board.camera import follows
+from consumers.cameras.camera import follows
 from consumers.reading.rows import FrameRow
 from schemas.limits import BLOCK_PIXELS
 from schemas.pointillist_pb2 import CHECKED, SHED

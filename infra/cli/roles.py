@@ -257,21 +257,16 @@ def record(
         float | None,
         typer.Option(help="GiB that frames may take, the oldest go first; else half the disk, or 64 on PostgreSQL."),
     ] = None,
-    http: Annotated[str | None, typer.Option(help="host:port of the pages: /cameras, /preview, /audit.")] = None,
-    served_as: ServedAs = None,
     probe_budget: Annotated[
         float | None,
         typer.Option(help="Frames a second that new and suspect cameras may be told to send whole in addition.", min=0),
     ] = None,
     kafka_tls: KafkaTls = None,
     kafka_login: KafkaLogin = None,
-    http_tls: Annotated[
-        Path | None, typer.Option(help="Serve the pages by HTTPS: a folder with their tls.crt and tls.key.")
-    ] = None,
     metrics: Metrics = None,
     broker_wait: BrokerWait = BROKER_WAIT_S,
 ) -> None:
-    """Record verdicts, raise alerts, keep flagged frames, show pictures."""
+    """Record verdicts, raise alerts, keep flagged frames."""
     from pydantic import ValidationError
 
     from consumers.recorder import letters_group, run_recorder
@@ -279,7 +274,7 @@ def record(
     from infra.cli.up import first_problem
     from infra.generations import following
     from infra.layout import Layout
-    from infra.role import address, run_role
+    from infra.role import run_role
 
     layout = Layout((state or Path(".pointillist")).resolve())
     if state is None and (database is None or quarantine is None):
@@ -296,9 +291,6 @@ def record(
             database=url,
             group=group,
             quarantine=quarantine or str(layout.quarantine),
-            http=address(http) if http else None,
-            http_tls=http_tls,
-            served_as=tuple(served_as or ()),
             bounds=kept(keep_days, keep_gib),
             probes=ProbePlan() if probe_budget is None else ProbePlan(extra_per_s=probe_budget),
         )

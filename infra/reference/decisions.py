@@ -28,6 +28,6 @@ def decisions() -> str:
     return page(
         "Decisions",
         "What others may question has a page here: context, choice, what would change our mind. "
-        "Numbers that are missing were not used.",
+        "Missing numbers were not used, or their decision is gone with what it was about.",
         table(("ADR", "decision", "why it came up"), rows),
     )

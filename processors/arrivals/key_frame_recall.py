@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 import structlog
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
+from aiokafka.structs import ConsumerRecord, TopicPartition
 
-from schemas.runtime.access import KafkaAddress, kafka_options
-from schemas.runtime.kafka_clients import leave, start
+from schemas.transport.access import KafkaAddress
+from schemas.transport.kafka.reader import Reader
 
 log = structlog.get_logger()
 
@@ -56,37 +56,30 @@ class KeyFrameRecall:
                     await asyncio.sleep(_RETRY_S)
 
     async def _fetch(self) -> None:
-        consumer = AIOKafkaConsumer(
-            **kafka_options(self._bootstrap),
-            enable_auto_commit=False,
-            auto_offset_reset="none",
-            max_partition_fetch_bytes=_FETCH_BYTES,
-            fetch_max_wait_ms=50,
-        )
-        try:
-            async with asyncio.timeout(_READ_S):
-                await start(consumer)
+        async with Reader(
+            self._bootstrap, begin="none", partition_bytes=_FETCH_BYTES, fetch_wait_s=0.05, request_s=_READ_S
+        ) as reader:
             while self._wanted:
                 place = min(self._wanted)
                 self._wanted[place] += 1
                 try:
-                    record = await self._read(consumer, place)
+                    record = await self._read(reader, place)
                 except (KafkaError, OSError, TimeoutError):
                     if self._wanted[place] < _TRIES:
                         raise
                     record = None
                 del self._wanted[place]
                 self._taken(place, record)
-        finally:
-            await leave(consumer.stop, deadline_s=_READ_S)
 
-    async def _read(self, consumer: AIOKafkaConsumer, place: Place) -> ConsumerRecord | None:
+    async def _read(self, reader: Reader, place: Place) -> ConsumerRecord | None:
         partition = TopicPartition(self._topic, place[0])
         async with asyncio.timeout(_READ_S):
-            consumer.assign([partition])
-            consumer.seek(partition, place[1])
+            reader.assign([partition])
+            reader.seek({partition: place[1]})
             try:
-                record = await consumer.getone(partition)
+                while not (found := (await reader.fetch(partition, wait_s=_READ_S, most=1)).get(partition)):
+                    pass
             except OffsetOutOfRangeError:
                 return None
+            record = found[0]
         return record if record.offset == place[1] else None

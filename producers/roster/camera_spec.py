@@ -11,7 +11,7 @@ from producers.publisher.link import Connection, Link
 from producers.sources.source import Source
 from schemas.identity import CameraId
 from schemas.keys import CameraKey
-from schemas.runtime.access import Login, Tls
+from schemas.transport.access import Login, Tls
 
 
 @dataclass(frozen=True)

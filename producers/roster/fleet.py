@@ -30,9 +30,9 @@ from producers.ticker import Keeping
 from schemas.errors import SourceError, UserError
 from schemas.identity import CameraId
 from schemas.metrics import CAMERA_LIST_REFUSED, DISK_FREE
-from schemas.runtime.access import Login, Tls
 from schemas.runtime.disk import free_bytes
 from schemas.runtime.health import Health
+from schemas.transport.access import Login, Tls
 
 _log = structlog.get_logger()
 

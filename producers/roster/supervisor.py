@@ -16,6 +16,7 @@ from producers.camera import Camera
 from producers.roster.camera_spec import CameraSpec
 from producers.start import Start
 from schemas.errors import PointillistError
+from schemas.transport.backoff import Backoff
 
 _log = structlog.get_logger()
 
@@ -123,7 +124,7 @@ class CameraSupervisor:
     async def _run(self, after: asyncio.Task[None] | None) -> None:
         if after is not None:
             await asyncio.wait({after})
-        pause_s = _RETRY_S[0]
+        backoff = Backoff(*_RETRY_S)
         while self.camera is None:
             try:
                 self.open()
@@ -133,7 +134,6 @@ class CameraSupervisor:
                 self._failure = type(error).__name__
                 _log.exception("camera_failed", camera=self.spec.settings.camera_id)
             if self.camera is None:
-                await asyncio.sleep(pause_s)
-                pause_s = min(2 * pause_s, _RETRY_S[1])
+                await backoff.wait()
         self._failure = ""
         await self.camera.run()

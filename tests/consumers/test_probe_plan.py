@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from consumers.board.camera import Camera
+from consumers.cameras.camera import Camera
 from consumers.evidence.probe_plan import Change, Probing, Seen, Told, load_told, store_told
 from consumers.reading.rows import CameraRow
 from consumers.settings import ProbePlan

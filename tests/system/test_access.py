@@ -34,9 +34,9 @@ from infra.pki.roles import role_folder, role_tls
 from infra.reach import require_mqtt
 from infra.up.background import RunningSystem
 from schemas.errors import BrokerError
-from schemas.runtime.access import KafkaAccess, Tls, kafka_options
-from schemas.runtime.kafka_clients import start
 from schemas.topics import KafkaTopic
+from schemas.transport.access import KafkaAccess, Tls, kafka_options
+from schemas.transport.kafka.clients import start
 from tests.infra.secure import Visitor
 from tests.infra.test_camera_attach import write_video
 from tests.waiting import wait_until

@@ -81,7 +81,7 @@ def test_a_fleet_runs_end_to_end_and_every_frame_is_recorded_and_stamped_on_its_
         system.await_role("fleet")
         pids = [entry["pid"] for entry in system.roles().values()]
         said = [" ".join(psutil.Process(pid).cmdline()) for pid in pids]
-        assert system.roles()["recorder"]["listen"] is None  # its pages ask for no password
+        assert system.roles()["recorder"]["listen"] is None  # it serves metrics only
         http = system.roles()["console"]["listen"]
         names = {f"local/cam-{index}" for index in range(4)}
         wait_until(lambda: _cameras(http) == names, "all cameras")

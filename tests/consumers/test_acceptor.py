@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from consumers.board import door
-from consumers.board.door import Door
-from consumers.board.visitors import VISITORS
+from consumers.console.access import acceptor
+from consumers.console.access.acceptor import Acceptor
+from consumers.console.access.connections import CONNECTIONS
 from tests.waiting import until
 
 ONE, OTHER = "127.0.0.3", "127.0.0.4"
@@ -41,7 +41,7 @@ def connected(listening: socket.socket, source: str) -> socket.socket:
 async def admitted(listening: socket.socket, clients: list[socket.socket], count: int) -> list[object]:
     """The clients in the order of their admission, once there are `count`."""
     peers: list[object] = []
-    made = Door(listening, lambda: Recorded(peers), None)
+    made = Acceptor(listening, lambda: Recorded(peers), None)
     made.open()
     try:
         await until(lambda: len(peers) >= count)
@@ -63,7 +63,7 @@ async def test_addresses_are_admitted_in_turns(listening: socket.socket) -> None
 async def test_of_too_many_that_wait_the_oldest_of_the_address_are_closed(
     listening: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(door, "MAX_WAITING_OF_ADDRESS", 4)
+    monkeypatch.setattr(acceptor, "MAX_WAITING_OF_ADDRESS", 4)
     clients = [connected(listening, source) for source in (OTHER, *[ONE] * 10)]
     assert await admitted(listening, clients, 5) == [0, 7, 8, 9, 10]
 
@@ -71,7 +71,7 @@ async def test_of_too_many_that_wait_the_oldest_of_the_address_are_closed(
 async def test_an_address_that_many_share_may_wait_in_any_number(
     listening: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(door, "MAX_WAITING_OF_ADDRESS", 4)
-    monkeypatch.setattr(VISITORS, "shared", frozenset({ONE}))
+    monkeypatch.setattr(acceptor, "MAX_WAITING_OF_ADDRESS", 4)
+    monkeypatch.setattr(CONNECTIONS, "shared", frozenset({ONE}))
     clients = [connected(listening, ONE) for _ in range(10)]
     assert await admitted(listening, clients, 10) == list(range(10))

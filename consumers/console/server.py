@@ -1,4 +1,4 @@
-"""The web server below the recorder's pages and the console."""
+"""The console's web server: uvicorn with bounded connections."""
 
 from __future__ import annotations
 
@@ -9,35 +9,35 @@ from collections.abc import Iterator
 
 import uvicorn
 
-from consumers.board.door import Door
-from consumers.board.visitors import Visitor
+from consumers.console.access.acceptor import Acceptor
+from consumers.console.access.connections import Connection
 
 
 class Server(uvicorn.Server):
-    """A server that says when it has started, and leaves the signals of the process alone."""
+    """A server with an event for its start; it leaves the signals of the process alone."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
         self.listens = asyncio.Event()
-        self._doors: list[Door] = []
+        self._acceptors: list[Acceptor] = []
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to listen, by our own doors: uvicorn admits connections in the order of their arrival only."""
         await super().startup([])
-        self._doors = [Door(each, self._visitor, self.config.ssl) for each in sockets or ()]
-        for each in self._doors:
+        self._acceptors = [Acceptor(each, self._connection, self.config.ssl) for each in sockets or ()]
+        for each in self._acceptors:
             each.open()
         self.listens.set()
 
-    def _visitor(self) -> Visitor:
-        return Visitor(self.config, self.server_state, self.lifespan.state)
+    def _connection(self) -> Connection:
+        return Connection(self.config, self.server_state, self.lifespan.state)
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve until `should_exit` is set, or cancelled."""
         try:
             await super().serve(sockets)
         finally:
-            for each in self._doors:
+            for each in self._acceptors:
                 each.close()
 
     @contextlib.contextmanager

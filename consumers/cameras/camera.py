@@ -1,15 +1,16 @@
-"""One camera as the pages, the metrics and the plan of probes see it."""
+"""The latest state of one camera: what the console, the metrics and the plan of probes are made from."""
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Final, TypedDict
+from typing import Final
 
 from google.protobuf.message import DecodeError
 
 from consumers.cameras.picture_health import PictureHealth
-from consumers.cameras.state import Facts, Judged, State, judge, patience_s
+from consumers.cameras.state import Facts, Judged, judge, patience_s
 from consumers.reading.rows import CameraRow, FrameRow
 from schemas.announcement import check_announcement
 from schemas.errors import Malformed
@@ -18,60 +19,40 @@ from schemas.pointillist_pb2 import CHECKED, UNKNOWN, Meta, Refusal, Status
 RECENT_PROBES: Final = 50
 
 
-class Described(TypedDict):
-    """One camera as other programs are told of it."""
-
-    camera: str
-    """As `site/camera`."""
-    status: State
-    """The state of the camera, by the rule that all programs share."""
-    detail: str
-    """The reason of that state; empty for `online`."""
-    age_s: float | None
-    """Seconds since its last frame was recorded."""
-    verdict: dict[str, object] | None
-    """`class`, `confidence` (0 to 1) and `model` of that frame."""
-    entropy_bits: float | None
-    """Of the last frame that STRIP has checked."""
-    flagged_share: float | None
-    """Of the last 50 such frames, the share that was flagged."""
-    evidence: float
-    """Of a backdoor, 0 to 1, which is an alert."""
-    probe_share: float | None
-    """Share of its frames that it says it sends whole."""
-    size: dict[str, int] | None
-    """`width`, `height` and `channels` of its pictures."""
-    frames_recorded: int
-    """How many, purged ones included."""
+def monotonic_ms() -> int:
+    """Return the time of the clock by which ages are measured, in milliseconds."""
+    return time.monotonic_ns() // 10**6
 
 
 @dataclass(slots=True)
 class Camera:
-    """One camera as the pages show it."""
+    """The latest state of one camera."""
 
     name: str
     frames: int = 0
-    """Recorded, purged ones included."""
+    """Number of recorded frames, purged ones included."""
     last: FrameRow | None = None
-    """The newest frame of the boot that was heard last."""
+    """The newest frame of the most recent boot."""
     heard_ms: int = 0
-    """When a frame was recorded last."""
+    """Time of the last recorded frame, by `monotonic_ms`."""
     said_ms: int = 0
-    """When it was heard last how the camera is."""
+    """Time of the last status, by `monotonic_ms`."""
     entropy_bits: float | None = None
-    """Of the last checked probe."""
+    """Entropy of the last checked probe."""
     probes: deque[bool] = field(default_factory=lambda: deque(maxlen=RECENT_PROBES))
-    """Of the recent checked probes, whether they were flagged."""
+    """Whether each of the recent checked probes was flagged."""
     recorded_ms: int = 0
-    """The same in Unix time."""
+    """Time of the last recorded frame, Unix time."""
+    pictured: tuple[int, int] | None = None
+    """Boot and sequence number of the newest frame with a preview."""
     status: CameraRow | None = None
-    """Set by `say`."""
+    """The last status; set by `say`."""
     longest_gap_s: float = 0.0
     """The longest intended time between two frames, by its status."""
     refusal: str = ""
-    """Why frames of it were refused last."""
+    """The reason for which its frames were refused last."""
     refused_ms: int = 0
-    """When that was, on the clock of `heard_ms`."""
+    """Time of that refusal, on the clock of `heard_ms`."""
     health: PictureHealth = field(default_factory=PictureHealth)
     is_revoked: bool = False
     """Whether the key generation that it announced last is not accepted any more."""
@@ -80,22 +61,18 @@ class Camera:
     since_ms: int = 0
     """When that state began, Unix time."""
     meta: Meta | None = None
-    """What it has announced, None when that cannot be planned with; read once and not whenever it is asked for."""
+    """The last announcement, parsed once; None if the plan of probes cannot use it."""
     boot: int = 0
-    """The boot that the evidence is of."""
+    """The boot of the evidence."""
     level: float = 0.0
-    """How far its evidence is on its way to an alert, 1 during an episode."""
+    """Evidence relative to the alert threshold, 0 to 1; 1 during an episode."""
     is_new: bool = True
-    """Whether it has no baseline of evidence yet."""
-    alerts: int = 0
-    """Raised since this process began."""
+    """Whether the camera has no baseline of evidence yet."""
     sending: bool = False
-    """Whether its frames come, as far as `Board` has looked."""
-    version: int = 0
-    """Of the board, when something of it changed last."""
+    """Whether its frames come, as far as `CameraCache` has checked."""
 
     def take(self, row: FrameRow, now_ms: int = 0) -> None:
-        """A new frame was recorded."""
+        """Count a recorded frame."""
         self.frames += 1
         self.heard_ms, self.recorded_ms = now_ms, row.recorded_ms
         if self.last is None or follows(row.boot, row.seq, self.last.boot, self.last.seq):
@@ -105,7 +82,7 @@ class Camera:
             self.probes.append(row.flagged)
 
     def say(self, status: CameraRow) -> None:
-        """What the camera has said of itself now."""
+        """Take over a status and an announcement."""
         if self.status is None or self.status.meta != status.meta:
             self.meta = _announced(status.meta)
         self.longest_gap_s = _longest_gap_s(status.status)
@@ -116,19 +93,19 @@ class Camera:
         self.refusal, self.refused_ms = refusal.detail, now_ms
 
     def probe_share(self) -> float | None:
-        """Share of its frames that it says it sends whole; None when it has not said."""
+        """Return the announced share of frames that are sent whole; None before an announcement."""
         return self.meta.probe_share if self.meta is not None else None
 
     def flagged_share(self) -> float | None:
-        """Of the recent probes; None when there were none."""
+        """Return the flagged share of the recent probes; None if there were none."""
         return sum(self.probes) / len(self.probes) if self.probes else None
 
     def age_s(self, now_ms: int) -> float | None:
-        """Since the last frame was recorded; None before the first."""
+        """Return the seconds since the last frame was recorded; None before the first."""
         return (now_ms - self.heard_ms) / 1000 if self.last else None
 
     def patience_s(self, silent_after_s: float) -> float:
-        """Without a frame for this long it is silent: longer for one that announces fewer frames than that."""
+        """Return the time without frames after which the camera is silent; longer if it announces fewer frames."""
         return patience_s(self.meta, self.longest_gap_s, silent_after_s)
 
     def judge(self, now_ms: int, silent_after_s: float) -> Judged:
@@ -153,27 +130,6 @@ class Camera:
             now_ms,
         )
 
-    def describe(self, now_ms: int, silent_after_s: float) -> Described:
-        """The camera as `/cameras` lists it."""
-        last, meta = self.last, self.meta
-        size = {"width": meta.width, "height": meta.height, "channels": meta.channels} if meta and meta.width else None
-        if last is not None:
-            size = {"width": last.width, "height": last.height, "channels": last.channels}
-        judged = self.judge(now_ms, silent_after_s)
-        return {
-            "camera": self.name,
-            "status": judged.state,
-            "detail": judged.reason,
-            "age_s": self.age_s(now_ms),
-            "verdict": last and {"class": last.class_name, "confidence": last.confidence, "model": last.model_id},
-            "entropy_bits": self.entropy_bits,
-            "flagged_share": self.flagged_share(),
-            "evidence": self.level,
-            "probe_share": self.probe_share(),
-            "size": size,
-            "frames_recorded": self.frames,
-        }
-
 
 def follows(boot: int, seq: int, of_boot: int, of_seq: int) -> bool:
     """Whether a frame is newer than the other one. Cameras send the frames of earlier boots first."""
@@ -189,8 +145,8 @@ def _longest_gap_s(status: bytes) -> float:
 
 def _announced(meta: bytes) -> Meta | None:
     try:
-        said = Meta.FromString(meta)
-        check_announcement(said)
+        announced = Meta.FromString(meta)
+        check_announcement(announced)
     except (DecodeError, Malformed):
         return None
-    return said
+    return announced

@@ -1,4 +1,4 @@
-"""The way into the pages: connections are accepted at once and admitted to the server in turns, one of each address."""
+"""The acceptor of connections: accepts at once, and admits to the server in turns, one of each address."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-from consumers.board.visitors import REQUEST_S, RESET, VISITORS, network_of
+from consumers.console.access.connections import CONNECTIONS, REQUEST_S, RESET, network_of
 
 LISTEN_QUEUE: Final = 1_024
 """Connections that the kernel holds until they are accepted. A client that finds the queue full retries after 1 s."""
@@ -28,7 +28,7 @@ _NO_DESCRIPTORS: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOME
 _PAUSE_S: Final = 1.0
 
 
-class Door:
+class Acceptor:
     """Accepts the connections of one listening socket, from `open` to `close`."""
 
     def __init__(
@@ -81,8 +81,8 @@ class Door:
             network = network_of(address[0])
             line = self._waiting.setdefault(network, deque())
             line.append(connection)
-            if len(line) > MAX_WAITING_OF_ADDRESS and network not in VISITORS.shared:
-                VISITORS.counts["crowded"] += 1
+            if len(line) > MAX_WAITING_OF_ADDRESS and network not in CONNECTIONS.shared:
+                CONNECTIONS.counts["crowded"] += 1
                 oldest = line.popleft()
                 oldest.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
                 oldest.close()
@@ -105,7 +105,7 @@ class Door:
         while len(self._handshakes) > MAX_HANDSHAKES:
             oldest = next(iter(self._handshakes))
             del self._handshakes[oldest]
-            VISITORS.counts["crowded"] += 1
+            CONNECTIONS.counts["crowded"] += 1
             oldest.cancel()
         self._turn = self._loop.call_soon(self._admit) if self._waiting else None
 

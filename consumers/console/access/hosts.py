@@ -15,7 +15,7 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from consumers.board.visitors import VISITORS
+from consumers.console.access.connections import CONNECTIONS
 
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _HOST: Final = re.compile(r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9._-]+))(?::[0-9]{1,5})?")
@@ -72,6 +72,6 @@ class OnlyOwnHosts:
         if host in self._hosts:
             await self._app(scope, receive, send)
             return
-        VISITORS.counts["misdirected"] += 1
+        CONNECTIONS.counts["misdirected"] += 1
         complaint = f"these pages are not served as {host[:200]!r}: see --served-as"
         await JSONResponse({"error": complaint}, 421)(scope, receive, send)

@@ -1,11 +1,10 @@
-"""Reading past damaged batches of Kafka's log, of which the client would only say so for ever.
+"""Reading past damaged batches of Kafka's log, on which a plain client would fail without end.
 
-aiokafka raises CorruptRecordException where a batch does not fit its checksum, and drops what it had taken from other
-partitions for the same call. So whoever gets that goes back to where it was, and reads carefully for a while. The
-class is not imported here: the contract loads no client.
+If a batch does not fit its checksum, aiokafka raises CorruptRecordException and drops the records that the same call
+had fetched from other partitions. The reader goes back to its last position and reads carefully for a while.
 
-Where the length in the head of a batch is damaged, Kafka itself does not find what lies behind it, up to the next entry
-of its index (4 KiB), and gives nothing, without an error: a partition that stands still before its end.
+If the length in a batch's head is damaged, Kafka itself finds nothing up to the next entry of its index (4 KiB). It
+returns no records and no error: the partition stalls before its end.
 """
 
 from __future__ import annotations
@@ -15,53 +14,53 @@ import time
 from collections.abc import Sequence
 from typing import Any, Final
 
+from aiokafka.errors import CorruptRecordException
+
 CAREFUL_S: Final = 5.0
-"""How long reading stays careful after damage."""
+"""Seconds for which reading stays careful after damage."""
 _WAIT_MS: Final = 20
 LOOK_S = 5.0
-"""How often partitions are looked at that may stand still."""
+"""Seconds between two checks for stalled partitions."""
 STALL_S = 20.0
-"""A partition that has given nothing for so long, before its end, is tried further on."""
+"""A partition that has given nothing for this long, before its end, is tried further on."""
 _TRY_MS: Final = 1000
 _TRIES: Final = 4
-"""So many times that long for an answer: without one, nothing is known of damage."""
+"""Waits of that length for a response: without a response, nothing is known about damage."""
 _FURTHEST: Final = 4096
-"""So many records further on at most."""
+"""Most records that a stalled partition may skip."""
 
 
 class DamagePasser:
-    """Whether to read carefully now, and how."""
+    """A careful way of reading, and whether it is due."""
 
-    def __init__(self, damage: type[Exception]) -> None:
-        """`damage` is the client's CorruptRecordException."""
-        self._damage = damage
+    def __init__(self) -> None:
         self._until_s = 0.0
         self._look_at_s = 0.0
         self._still: dict[Any, tuple[int, float]] = {}
 
     @property
     def careful(self) -> bool:
-        """Whether damage was met a short while ago."""
+        """Whether damage was met less than `CAREFUL_S` seconds ago."""
         return time.monotonic() < self._until_s
 
     def met(self) -> None:
-        """Damage was met: be careful from now on."""
+        """Note that damage was met: reading is careful from now on."""
         self._until_s = time.monotonic() + CAREFUL_S
 
     async def getmany(self, consumer: Any, partitions: Sequence[Any], most: int) -> tuple[dict[Any, list[Any]], int]:
-        """What `consumer.getmany` would give, partition by partition, and how many damaged records were passed over.
+        """Return up to `most` records, partition by partition, and the number of damaged records that were skipped.
 
-        One offset after the other is passed over: where a damaged batch ends, only its own head says. A frame in it is
-        gone, those behind it are not.
+        Offsets are skipped one by one, because only a batch's own head states its end. The frame in a damaged record is
+        lost, the ones behind it are not.
         """
         found: dict[Any, list[Any]] = {}
         passed = 0
         for partition in partitions:
             while sum(map(len, found.values())) < most:
                 try:
-                    # One record a call: what came with it before damage is not dropped with the exception.
+                    # One record a call: records fetched before the damage are not dropped with the exception.
                     records = (await consumer.getmany(partition, timeout_ms=_WAIT_MS, max_records=1)).get(partition)
-                except self._damage:
+                except CorruptRecordException:
                     consumer.seek(partition, await consumer.position(partition) + 1)
                     passed += 1
                     self.met()
@@ -72,10 +71,10 @@ class DamagePasser:
         return found, passed
 
     async def pass_stalls(self, consumer: Any, partitions: Sequence[Any]) -> int:
-        """Go past damage over which Kafka itself stands still; how many records of `partitions` were passed over.
+        """Skip damage on which Kafka itself stalls, and return the number of skipped records.
 
-        To be called again and again by who reads them. Nothing is passed over unless Kafka gives what lies behind, and
-        answers that it has nothing here.
+        Call it after each read. Nothing is skipped unless Kafka returns records further on, and answers that it has
+        none at the position itself.
         """
         now_s = time.monotonic()
         if now_s < self._look_at_s or not partitions:
@@ -93,12 +92,12 @@ class DamagePasser:
                 elif now_s - since_s >= STALL_S:
                     self._still[partition] = position, now_s
                     passed += await self._pass_stall(consumer, partition, position, ends[partition])
-        except Exception:  # whatever a broker may raise while it is away: that is no damage
+        except Exception:  # any error of a broker that is away: that is no damage
             return passed
         return passed
 
     async def _pass_stall(self, consumer: Any, partition: Any, position: int, end: int) -> int:
-        """Go to the first record behind `position` that Kafka gives, if it gives none there; how many lie between."""
+        """Seek the first record behind `position` that Kafka returns, and return the number of skipped records."""
         goal = position
         try:
             step = 1
@@ -108,7 +107,7 @@ class DamagePasser:
                 step *= 2
             if found is None or await self._first(consumer, partition, position) is not None:
                 return 0
-            # The steps doubled: what is readable may begin earlier.
+            # The steps doubled: an earlier record may be readable.
             for earlier in range(position + step // 4 + 1, found):
                 nearer = await self._first(consumer, partition, earlier)
                 if nearer is not None:
@@ -120,9 +119,9 @@ class DamagePasser:
             consumer.seek(partition, goal)
 
     async def _first(self, consumer: Any, partition: Any, offset: int) -> int | None:
-        """The offset of the first record that Kafka gives from `offset` on; None when it answers that there is none.
+        """Return the offset of the first record that Kafka returns from `offset` on; None if it answers with none.
 
-        Raises TimeoutError when it does not answer, as a node that is away, hangs or has much to do.
+        Raises TimeoutError when Kafka does not answer: a node is away, hangs or is busy.
         """
         consumer.seek(partition, offset)
         asked = consumer.last_poll_timestamp(partition)
@@ -130,12 +129,12 @@ class DamagePasser:
         for _ in range(_TRIES):
             try:
                 records = (await consumer.getmany(partition, timeout_ms=_TRY_MS, max_records=1)).get(partition)
-            except self._damage:
+            except CorruptRecordException:
                 return offset  # it is damaged, but it is there: reading passes it
             if records:
                 return int(records[0].offset)
             if answered:
                 return None
-            # What came with this answer is given by the next call.
+            # The next call returns the records of this response.
             answered = consumer.last_poll_timestamp(partition) != asked
-        raise TimeoutError(f"expected an answer of Kafka at offset {offset} of {partition}")
+        raise TimeoutError(f"{partition}: expected a response of Kafka at offset {offset}, got none")

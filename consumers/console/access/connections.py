@@ -17,6 +17,7 @@ from uvicorn.protocols.http.flow_control import service_unavailable
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
+OUTCOMES: Final = ("answered", "crowded", "late", "slow", "oversize", "misdirected")
 MAX_CONNECTIONS: Final = 256
 MAX_OF_ADDRESS: Final = 64
 """Connections of one address while more than half of `MAX_CONNECTIONS` are open."""
@@ -34,74 +35,74 @@ UNREAD_BYTES: Final = 2**18
 HEALTH: Final = "/health"
 RESET: Final = struct.pack("ii", 1, 0)
 """SO_LINGER of a socket whose close sends a reset."""
-_VISITOR: Final = "visitor"
+_CONNECTION: Final = "connection"
 _LOOK_S: Final = 1.0
 
 
-class Visitors:
-    """The open connections, the oldest first, and a count of each outcome (`consumers.metrics.VISITS`)."""
+class Connections:
+    """The open connections, the oldest first, and a count of each of `OUTCOMES`."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self.shared: Container[str] = frozenset()
         """Addresses without a bound of their own, such as a reverse proxy's: many clients share each."""
-        self._open: dict[Visitor, None] = {}
-        self._reserve: dict[Visitor, None] = {}
+        self._open: dict[Connection, None] = {}
+        self._reserve: dict[Connection, None] = {}
         self._of_address: Counter[str] = Counter()
 
-    def enter(self, visitor: Visitor) -> None:
+    def enter(self, connection: Connection) -> None:
         """Add a connection.
 
         Above a bound, the connection that has waited longest for its whole request is closed. If all others are being
         answered, the new one goes to the reserve.
         """
-        network = visitor.network
+        network = connection.network
         is_crowded = 2 * len(self._open) >= MAX_CONNECTIONS
         if is_crowded and network not in self.shared and self._of_address[network] >= MAX_OF_ADDRESS:
             displaced = _unanswered(each for each in self._open if each.network == network)
         elif len(self._open) >= MAX_CONNECTIONS:
             displaced = _unanswered(self._open)
         else:
-            self._add(visitor)
+            self._add(connection)
             return
         if displaced is not None:
             self.send_away(displaced, "crowded")
-            self._add(visitor)
+            self._add(connection)
             return
         if len(self._reserve) >= RESERVE:
-            self.send_away(_unanswered(self._reserve) or visitor, "crowded")
-        if not visitor.transport.is_closing():
-            self._reserve[visitor] = None
-            visitor.answer_health_only()
+            self.send_away(_unanswered(self._reserve) or connection, "crowded")
+        if not connection.transport.is_closing():
+            self._reserve[connection] = None
+            connection.answer_health_only()
 
-    def _add(self, visitor: Visitor) -> None:
-        self._open[visitor] = None
-        self._of_address[visitor.network] += 1
+    def _add(self, connection: Connection) -> None:
+        self._open[connection] = None
+        self._of_address[connection.network] += 1
 
-    def send_away(self, visitor: Visitor, why: str) -> None:
+    def send_away(self, connection: Connection, why: str) -> None:
         """Close a connection at once."""
         self.counts[why] += 1
-        self.leave(visitor)
+        self.leave(connection)
         # By a reset: the kernel would else keep what a reader has not taken for minutes.
         with suppress(OSError):  # behind TLS it may be closed already
-            visitor.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-        visitor.transport.abort()
+            connection.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        connection.transport.abort()
 
-    def leave(self, visitor: Visitor) -> None:
+    def leave(self, connection: Connection) -> None:
         """Remove a connection."""
-        self._reserve.pop(visitor, None)
-        if visitor in self._open:
-            del self._open[visitor]
-            self._of_address[visitor.network] -= 1
-            if not self._of_address[visitor.network]:
-                del self._of_address[visitor.network]
+        self._reserve.pop(connection, None)
+        if connection in self._open:
+            del self._open[connection]
+            self._of_address[connection.network] -= 1
+            if not self._of_address[connection.network]:
+                del self._of_address[connection.network]
 
 
-VISITORS: Final = Visitors()
+CONNECTIONS: Final = Connections()
 """The connections of this process: uvicorn creates the protocols itself."""
 
 
-class Visitor(H11Protocol):
+class Connection(H11Protocol):
     """One connection, with a time limit on each request, each answer and each reader."""
 
     def __init__(
@@ -111,7 +112,7 @@ class Visitor(H11Protocol):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
-        super().__init__(config, server_state, {**app_state, _VISITOR: self}, _loop)
+        super().__init__(config, server_state, {**app_state, _CONNECTION: self}, _loop)
         self.network = ""
         """The address of the client; of an IPv6 client its /64, since one host has all of it."""
         self.patience_s = ANSWER_S
@@ -128,7 +129,7 @@ class Visitor(H11Protocol):
         self.network = network_of(self.client[0]) if self.client else ""
         self._since_s = self.loop.time()
         self._look: asyncio.TimerHandle = self.loop.call_later(_LOOK_S, self._look_at_clock)
-        VISITORS.enter(self)
+        CONNECTIONS.enter(self)
         # The socket is watched from the next turn of the loop on, and what it holds is read in that turn.
         self.loop.call_soon(self.loop.call_soon, self._end_newness)
 
@@ -156,7 +157,7 @@ class Visitor(H11Protocol):
         if self.cycle is not None and self.cycle.response_complete and self.cycle.more_body:
             self._unread -= len(data)
             if self._unread < 0:
-                VISITORS.send_away(self, "oversize")
+                CONNECTIONS.send_away(self, "oversize")
                 return
         was_answered = self.is_answered
         super().data_received(data)
@@ -176,15 +177,15 @@ class Visitor(H11Protocol):
     def _look_at_clock(self) -> None:
         now_s = self.loop.time()
         if self._stuck_s is not None and now_s - self._stuck_s > STUCK_S:
-            VISITORS.send_away(self, "slow")
+            CONNECTIONS.send_away(self, "slow")
         elif now_s - self._since_s > (self.patience_s if self.is_answered else REQUEST_S):
-            VISITORS.send_away(self, "late")
+            CONNECTIONS.send_away(self, "late")
         else:
             self._look = self.loop.call_later(_LOOK_S, self._look_at_clock)
 
     def on_response_complete(self) -> None:
         """Wait for the next request."""
-        VISITORS.counts["answered"] += 1
+        CONNECTIONS.counts["answered"] += 1
         self._since_s = self.loop.time()
         self.patience_s = ANSWER_S
         self._unread = UNREAD_BYTES
@@ -193,15 +194,15 @@ class Visitor(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Give the place back."""
         self._look.cancel()
-        VISITORS.leave(self)
+        CONNECTIONS.leave(self)
         super().connection_lost(exc)
 
 
 def begin_long_answer(scope: Scope, patience_s: float) -> None:
     """Allow the answer to this request `patience_s` seconds; its reader must still keep up."""
-    visitor = scope.get("state", {}).get(_VISITOR)
-    if isinstance(visitor, Visitor):
-        visitor.patience_s = patience_s
+    connection = scope.get("state", {}).get(_CONNECTION)
+    if isinstance(connection, Connection):
+        connection.patience_s = patience_s
 
 
 def network_of(host: str) -> str:
@@ -217,6 +218,6 @@ def network_of(host: str) -> str:
     return f"{IPv6Address(int(address) >> 64 << 64)}/64"
 
 
-def _unanswered(some: Iterable[Visitor]) -> Visitor | None:
+def _unanswered(some: Iterable[Connection]) -> Connection | None:
     """The oldest connection that has had its chance to send a whole request and still owes one."""
     return next((each for each in some if not each.is_answered and not each.is_new), None)
