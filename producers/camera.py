@@ -14,16 +14,16 @@ from typing import Final
 import structlog
 
 from producers.camera_settings import CameraSettings
-from producers.daemon_thread import beside
-from producers.fair_gate import Turns
+from producers.daemon_thread import run_in_daemon_thread
+from producers.fair_gate import FairGate
 from producers.gate.motion import MotionGate
+from producers.interruptible_sleep import InterruptibleSleep
 from producers.metrics import Instruments
 from producers.publisher import Broker, LinkSettings, Publisher
 from producers.publisher.commands import CameraControl
 from producers.publisher.link import Connection, Link
 from producers.reader import Reader, Reading, read_from
 from producers.sealing import Sealing
-from producers.sleep import Nap
 from producers.sources.opening import open_source
 from producers.sources.source import Source
 from producers.spool import Spool
@@ -67,12 +67,12 @@ class Camera:
         broker: Broker,
         link: LinkSettings,
         instruments: Instruments,
-        turns: Turns | None = None,
+        fair_gate: FairGate | None = None,
         phase_s: float = 0.0,
         wrap_source: Callable[[Source], Source] | None = None,
         wrap_link: Callable[[Link], Connection] | None = None,
     ) -> None:
-        """`turns` is shared by all cameras of a process; `phase_s` is the delay of the first frame.
+        """`fair_gate` is shared by all cameras of a process; `phase_s` is the delay of the first frame.
 
         `wrap_source` and `wrap_link` return decorators of the camera's source and connection.
         """
@@ -90,11 +90,11 @@ class Camera:
         self.spool = Spool(folder, settings.camera_id, settings.spool)
         self._key = key
         self._instruments = instruments
-        self._turns = turns or Turns()
+        self._fair_gate = fair_gate or FairGate()
         self._wrap_source = wrap_source
-        self._nap = Nap()
+        self._sleep = InterruptibleSleep()
         self._control = CameraControl(folder, key, settings.encoding, rate=settings.fps)
-        self._control.on_rate = self._nap.end
+        self._control.on_rate = self._sleep.interrupt
         self._gate = MotionGate(settings.motion) if settings.motion is not None else None
         self._size = (0, 0, 0)
         self._source: Source | None = None
@@ -126,7 +126,7 @@ class Camera:
         When this is cancelled the opening goes on, and the next call waits for it.
         """
         if self._opening is None:
-            self._opening = beside(self._open, f"open-{self.settings.camera_id}")
+            self._opening = run_in_daemon_thread(self._open, f"open-{self.settings.camera_id}")
         try:
             self._source = await asyncio.shield(self._opening)
         finally:
@@ -177,7 +177,7 @@ class Camera:
         return self._size[1], self._size[0], self._control.rate
 
     @property
-    def calm(self) -> bool:
+    def idle(self) -> bool:
         """Whether `tick` has nothing to do but keep the connection alive and say how far this boot has come."""
         waits = self.spool.frames or self.ended or self.publisher.presence.degraded
         return self.publisher.link.idle and not waits
@@ -266,7 +266,7 @@ class Camera:
             due = last + 1 / rate
             late_s = time.monotonic() - due
             if self._control.rate == rate:
-                await (self._nap.take(-late_s) if late_s < 0 else asyncio.sleep(0))
+                await (self._sleep.sleep(-late_s) if late_s < 0 else asyncio.sleep(0))
             if self._control.rate != rate:
                 if (rate := self._control.rate) > 0:
                     last = max(last, time.monotonic() - 1 / rate)
@@ -278,7 +278,7 @@ class Camera:
             if not self._control.enabled:
                 await self._stay_off(reader)
                 due = time.monotonic()
-            await self._turns.take()
+            await self._fair_gate.enter()
             asked = time.monotonic()
             reading = await reader.next()
             if reading is None:
@@ -391,7 +391,7 @@ class Camera:
             profile=encoding.profile,  # type: ignore[arg-type]  # checked in Encoding
             source=self._kind,
             software=_software(),
-            told=self._control.told,
+            command_state=self._control.state,
         )
 
 

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple, Protocol
 
 import structlog
 
-from producers.daemon_thread import beside
+from producers.daemon_thread import run_in_daemon_thread
 from producers.sources.source import Captured, Source
 
 _log = structlog.get_logger()
@@ -88,7 +88,7 @@ class OnDemandReader(InlineReader):
     """Reads each frame in a thread when it is due, and none ahead."""
 
     async def _read(self) -> Captured | None:
-        return await beside(self._source.read, f"source-{self._source.kind}")
+        return await run_in_daemon_thread(self._source.read, f"source-{self._source.kind}")
 
 
 class ThreadReader:

@@ -22,7 +22,7 @@ from producers.bridge.mqtt.link import Link
 from producers.bridge.mqtt.packets import pubacks, publish_qos_0
 from producers.bridge.quota import Quota
 from producers.bridge.rates import CameraRates
-from producers.bridge.records import Intake, stamp_records
+from producers.bridge.records import RecordFactory, stamp_records
 from producers.bridge.refusals import Refusals
 from producers.bridge.requests.key_frames import KeyRequests
 from producers.bridge.requests.listener import Requests
@@ -67,7 +67,7 @@ class Bridge:
     def __init__(self, settings: BridgeSettings, keys: KeyRing, registry: CollectorRegistry, health: Health) -> None:
         self._settings = settings
         self._health = health
-        self._intake = Intake(settings.name, keys)
+        self._records = RecordFactory(settings.name, keys)
         self._window = AckWindow()
         self._quota = Quota(settings.camera_messages_per_s, settings.camera_bytes_per_s, settings.camera_window_bytes)
         self._rates = CameraRates(settings.camera_rates) if settings.camera_rates is not None else None
@@ -88,7 +88,7 @@ class Bridge:
             Linger(settings.linger_ms / 1000, adapts=settings.linger_adapts),
             settings.batch_bytes,
             delivered=self._delivered,
-            refused=self._intake.refused_by_kafka,
+            refused=self._records.refused_by_kafka,
         )
         self._backlog = Backlog(
             settings.kafka,
@@ -196,7 +196,7 @@ class Bridge:
             if ticket is not None:
                 self._pass_over(ticket)
             return
-        record = self._intake.accept(topic, payload)
+        record = self._records.accept(topic, payload)
         if record.receipt is not None and not self._takes_from(record.receipt):
             if ticket is not None:
                 self._pass_over(ticket)

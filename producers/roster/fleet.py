@@ -17,8 +17,9 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from producers.camera import Camera
-from producers.daemon_thread import beside
-from producers.fair_gate import Turns
+from producers.daemon_thread import run_in_daemon_thread
+from producers.fair_gate import FairGate
+from producers.fleet_ticker import FleetTicker
 from producers.metrics import Instruments
 from producers.publisher import Broker, LinkSettings
 from producers.roster.camera_spec import CameraList, CameraSpec, CameraSpecs
@@ -26,7 +27,6 @@ from producers.roster.limits import CONNECTING, SECURING, allow_open_files, link
 from producers.roster.phase_report import PhaseReport
 from producers.roster.supervisor import CameraSupervisor, TaskPhase
 from producers.spool.folder import spool_root
-from producers.ticker import Keeping
 from schemas.errors import SourceError, UserError
 from schemas.identity import CameraId
 from schemas.metrics import CAMERA_LIST_REFUSED, DISK_FREE
@@ -91,11 +91,11 @@ class Fleet:
         self._list_refused = CAMERA_LIST_REFUSED.on(registry)
         DISK_FREE.on(registry).labels("spools").set_function(partial(free_bytes, self._root))
         self._logs = logs_cameras
-        self._turns = Turns()
+        self._fair_gate = FairGate()
         self._brokers: dict[tuple[tuple[str, int], bool, Login | None], tuple[Broker, dict[CameraId, Tls]]] = {}
         self._present: list[CameraSupervisor] = []
         phases = PhaseReport(self._tasks, self._instruments, health, report, logs=logs_cameras)
-        self._ticker = Keeping(self._cameras, self._instruments, health, phases.update)
+        self._ticker = FleetTicker(self._cameras, self._instruments, health, phases.update)
         self._leaving: dict[CameraId, asyncio.Task[None]] = {}
         self._counts: Counter[str] = Counter()
         self._drained = True
@@ -199,7 +199,7 @@ class Fleet:
         if spec.tls is not None:
             certificates[name] = spec.tls
         return Camera(
-            spec.settings, spec.key, self._root / name, broker, self._link, self._instruments, self._turns,
+            spec.settings, spec.key, self._root / name, broker, self._link, self._instruments, self._fair_gate,
             phase_s=spec.phase_s, wrap_source=spec.wrap_source, wrap_link=spec.wrap_link,
         )  # fmt: skip
 
@@ -235,7 +235,7 @@ class Fleet:
 
     async def _reread(self, cameras: CameraList) -> None:
         try:
-            specs = await beside(cameras.read, "camera-list")
+            specs = await run_in_daemon_thread(cameras.read, "camera-list")
         except UserError as error:
             self._list_refused.set(1)
             self._health.set("list", True, f"as before: {error}")

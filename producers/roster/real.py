@@ -7,7 +7,7 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
-from producers.daemon_thread import beside
+from producers.daemon_thread import run_in_daemon_thread
 from producers.publisher import LinkSettings
 from producers.publisher.first_answer import FIRST_ANSWER_S
 from producers.roster.camera_spec import CameraList, CameraSpec, CameraSpecs, FixedCameras
@@ -63,7 +63,7 @@ async def run_listed_cameras(
 
     Raises `ConfigError` when the list cannot be read at the start.
     """
-    specs = await beside(cameras.read, "camera-list")
+    specs = await run_in_daemon_thread(cameras.read, "camera-list")
     fleet = Fleet(specs, state=state, registry=registry, health=health, stop=stop, link=link, report=report)
     async with fleet:
         await fleet.follow(cameras, ends_at_ms)

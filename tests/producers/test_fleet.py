@@ -18,7 +18,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from infra.local.mosquitto import Mosquitto
-from producers.fair_gate import Turns
+from producers.fair_gate import FairGate
 from producers.publisher import LinkSettings
 from producers.roster.fleet import FleetOutcome
 from producers.roster.limits import link_of
@@ -148,19 +148,19 @@ async def test_a_paced_fleet_publishes_at_its_rate_and_spreads_its_first_frames(
 async def test_the_paced_cameras_of_a_fleet_take_turns_with_each_other(
     site: str, mosquitto: Mosquitto, bridge: FakeBridge, state_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made: list[Turns] = []
-    taken: list[Turns] = []
+    made: list[FairGate] = []
+    taken: list[FairGate] = []
 
-    class Counted(Turns):
+    class Counted(FairGate):
         def __init__(self) -> None:
             super().__init__()
             made.append(self)
 
-        async def take(self) -> None:
-            await super().take()
+        async def enter(self) -> None:
+            await super().enter()
             taken.append(self)
 
-    monkeypatch.setattr("producers.roster.fleet.Turns", Counted)
+    monkeypatch.setattr("producers.roster.fleet.FairGate", Counted)
     outcome = await run(scenario_of(site, {"count": 3, "fps": 10}), mosquitto, state_dir, run_s=1.0)
     assert len(made) == 1
     assert len(taken) >= outcome.frames_published > 0

@@ -19,6 +19,7 @@ from structlog.testing import capture_logs
 from infra.layout import Layout
 from infra.local.mosquitto import Mosquitto
 from producers.camera import Camera
+from producers.fleet_ticker import FleetTicker
 from producers.publisher import LinkSettings
 from producers.roster.camera_spec import CameraSpec
 from producers.roster.fleet import FleetOutcome
@@ -29,7 +30,6 @@ from producers.simulated_fleet import run_fleet
 from producers.spool import Spool
 from producers.spool.folder import spool_root
 from producers.start import fleet_started
-from producers.ticker import Keeping
 from schemas.errors import SourceError, StateError
 from schemas.identity import CameraId
 from schemas.keys import KeyRing
@@ -117,10 +117,10 @@ async def test_an_unforeseen_error_in_one_camera_leaves_the_others_connected_and
 async def test_a_report_that_fails_ends_no_camera_and_is_said_once(
     mosquitto: Mosquitto, bridge: FakeBridge, state_dir: Path, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(self: Keeping, *_: object) -> None:
+    def fail(self: FleetTicker, *_: object) -> None:
         raise RuntimeError("a gauge that cannot be set")
 
-    monkeypatch.setattr(Keeping, "_report", fail)
+    monkeypatch.setattr(FleetTicker, "_report", fail)
     with capture_logs() as logs:
         outcome = await two_cameras(mosquitto, state_dir, images)
     assert outcome == FleetOutcome(True, frames_published=20, frames_pending=0, frames_shed=0, frames_skipped=0)

@@ -11,7 +11,7 @@ import structlog
 
 from producers.camera import Camera
 from producers.metrics import Instruments
-from producers.tick_groups import Rounds
+from producers.tick_groups import TickGroups
 from schemas.errors import PointillistError
 from schemas.runtime.health import Health
 from schemas.runtime.throttle import Throttle
@@ -24,7 +24,7 @@ _AGAIN_S: Final = 60.0
 _REMEMBERED: Final = 16_384
 
 
-class Keeping:
+class FleetTicker:
     """Ticks all cameras of a process, which may come and go; `run` until it is cancelled."""
 
     def __init__(
@@ -46,23 +46,23 @@ class Keeping:
 
         Of many cameras some at a time, so that frames never wait for all of them; calm ones not every time.
         """
-        rounds = Rounds(0)
+        groups = TickGroups(0)
         next_report = 0.0
         while True:
             cameras = self._cameras()
-            if len(cameras) != rounds.cameras:
-                rounds = Rounds(len(cameras))
-            for due in rounds.parts():
+            if len(cameras) != groups.cameras:
+                groups = TickGroups(len(cameras))
+            for due in groups.next_round():
                 now = time.monotonic()
                 for number, always in due:
                     camera = cameras[number]
-                    if camera.closed or (not always and camera.calm):
+                    if camera.closed or (not always and camera.idle):
                         continue
                     try:
                         camera.tick(now)
                     except Exception as error:
                         self._failed("camera_tick_failed", error, now, camera=camera.settings.camera_id)
-                await asyncio.sleep(TICK_S / rounds.in_parts)
+                await asyncio.sleep(TICK_S / groups.count)
             now = time.monotonic()
             try:
                 links = [camera.publisher.link for camera in cameras]
