@@ -32,10 +32,10 @@ class Event:
         self.value, self.key, self.headers = value, key, [("ce_type", kind)]
 
 
-def passed_on(*rounds: tuple[float, list[Any]]) -> list[tuple[str, bytes]]:
+def passed_on(*groups: tuple[float, list[Any]]) -> list[tuple[str, bytes]]:
     out: list[tuple[str, bytes]] = []
     requests = KeyRequests(KEYS, lambda topic, payload: out.append((topic, payload)), lambda _: None)
-    for now_s, events in rounds:
+    for now_s, events in groups:
         requests.take(events, now_s)
     return out
 
