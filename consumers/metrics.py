@@ -30,14 +30,14 @@ _REFUSALS = (Malformed, BadTag, RevokedKey, BadSize, BadPixels, TooManyBoots)
 
 @dataclass(frozen=True)
 class Places:
-    """What of the recorder's lies on this machine's disks: folders by the name of what they hold, the SQLite file."""
+    """The recorder's storage on local disks: folders by the name of their content, and the SQLite file."""
 
     folders: dict[str, Path]
     database: Path | None
 
 
 def places_of(settings: RecorderSettings) -> Places:
-    """The places that the settings name."""
+    """Return the places in the settings."""
     url = database_url(settings.database)
     database = Path(url.database) if url.get_backend_name() == "sqlite" and url.database else None
     folders = {"database": database.parent} if database is not None else {}
@@ -51,7 +51,7 @@ def _count_damaged(database: Path) -> float:
 
 
 class Meters:
-    """All families of the recorder on one registry."""
+    """All metric families of the recorder, on one registry."""
 
     def __init__(self, registry: CollectorRegistry, places: Places) -> None:
         recorded = metrics.RECORDED.on(registry)
@@ -71,7 +71,7 @@ class Meters:
         self._unpublished = metrics.ALERTS_UNPUBLISHED.on(registry)
         free = metrics.DISK_FREE.on(registry)
         for name, folder in places.folders.items():
-            # Asked at each scrape: the recorder itself may be waiting for room.
+            # Evaluated at each scrape: the recorder itself may be waiting for disk space.
             free.labels(name).set_function(partial(free_bytes, folder))
         aside = metrics.DATABASES_SET_ASIDE.on(registry)
         if places.database is not None:
@@ -90,13 +90,13 @@ class Meters:
         self._shown: set[str] = set()
         self._ahead_ms = 0
         self._letter_labels = {(stage, error.reason) for stage in _REFUSING for error in _REFUSALS}
-        # Made at once: the increase of a series that begins with its first event would miss that event.
+        # Created at once: `increase()` misses the first event of a series that begins with it.
         self._alerts.labels(STRIP)
         for labels in self._letter_labels:
             self._dead_letters.labels(*labels)
 
     def take(self, written: Written) -> None:
-        """Count what one transaction has brought."""
+        """Count the effect of one transaction."""
         self._new.inc(len(written.rows))
         self._duplicate.inc(written.duplicates)
         self._measure(written.rows)
@@ -111,7 +111,7 @@ class Meters:
             self._negative.inc(late_ms.pop(late))
             self._ahead_ms = max(self._ahead_ms, -late)
         metrics.observe_often(self._latency, {late / 1000: count for late, count in late_ms.items()})
-        # Of all frames there are few kinds, but for whose they are, and that is asked only where one is attacked.
+        # Frames fall into few kinds, apart from their camera, which matters only for attacked frames.
         kinds = Counter([(row.truth, row.class_id, row.class_name) for row in rows])
         truths = {wire: Truth.from_wire(wire) for wire in {wire for wire, _, _ in kinds}}
         for (wire, class_id, class_name), count in kinds.items():
@@ -133,7 +133,7 @@ class Meters:
         camera, correct = row.camera, truth.class_id == row.class_id
         if truth.attacked and camera not in self._attacked and len(self._attacked) < metrics.MAX_CAMERA_SERIES:
             self._attacked.add(camera)
-            # Made at once: the increase of a series that begins with its first frame would miss that frame.
+            # Created at once: `increase()` misses the first frame of a series that begins with it.
             for picture in ("attacked", "clean"):
                 for result in ("correct", "wrong"):
                     self._camera_truth.labels(camera, picture, result)
@@ -144,7 +144,7 @@ class Meters:
             self._camera_truth.labels(name, picture, result).inc(1, which)
 
     def _bounded(self, stage: str, reason: str) -> tuple[str, str]:
-        """The labels, as long as there are few: they come from records."""
+        """Return the labels while they are few, else a substitute: they come from records."""
         if len(self._letter_labels) < 100:
             self._letter_labels.add((stage, reason))
         return (stage, reason) if (stage, reason) in self._letter_labels else ("other", "other")
@@ -155,7 +155,7 @@ class Meters:
         return name if name in self._classes else "other"
 
     def count_alerts(self, alerts: Sequence[Alert]) -> None:
-        """Alerts raised, by kind and by camera."""
+        """Count raised alerts by kind and by camera."""
         for alert in alerts:
             self._alerts.labels(alert.kind).inc()
             if len(self._alerted) < metrics.MAX_CAMERA_SERIES:
@@ -164,32 +164,33 @@ class Meters:
             self._camera_alerts.labels(alert.camera_id if known else "other").inc()
 
     def show_stores(self, held: Mapping[str, int]) -> None:
-        """Bytes of each store."""
+        """Set the bytes of each store."""
         for store, size in held.items():
             self._store_bytes.labels(store).set(size)
 
     def show_unpublished(self, alerts: int) -> None:
-        """Alerts that Kafka does not hold yet."""
+        """Set the number of alerts that Kafka has not confirmed."""
         self._unpublished.set(alerts)
 
     def count_damaged(self, records: int) -> None:
-        """Records in damaged batches of Kafka's log that were passed over."""
+        """Count records skipped in damaged batches of Kafka's log."""
         self._kafka_damaged.inc(records)
 
     def show_lag(self, records: int) -> None:
-        """Records in Kafka that are not taken yet."""
+        """Set the number of records in Kafka that are not read yet."""
         self._lag.set(records)
 
     def show_copies_missing(self, copies: int) -> None:
-        """How many copies Kafka lacks of the partitions that are read."""
+        """Set the number of missing replicas of the partitions in use."""
         self._copies_missing.set(copies)
 
     def show_cameras(
         self, cameras: Sequence[Camera], faulty: Sequence[tuple[str, State]], now_ms: int, forget_after_s: float
     ) -> None:
-        """Show age, flagged share, evidence and probe share of the cameras heard last, and the states of `faulty` ones.
+        """Show age, flagged share, evidence and probe share of recent cameras, and the states of `faulty` ones.
 
-        The series of all others are removed. Also shows how far the clock of any camera was ahead since the last call.
+        The series of all other cameras are removed. The method also shows the maximum clock advance of any camera since
+        the last call.
         """
         self._skew.set(self._ahead_ms / 1000)
         self._ahead_ms = 0
@@ -207,7 +208,7 @@ class Meters:
             for family in (self._age, self._flagged, self._evidence, self._probe_share):
                 family.remove(name)
         self._shown = shown
-        # A camera whose every frame is refused has no last frame, and is not forgotten for it.
+        # A camera without an accepted frame has no last frame, but its series stay.
         impaired = {(name, state.value) for name, state in faulty if name in shown or state is State.REFUSED}
         for labels in impaired:
             self._impaired.labels(*labels).set(1)

@@ -1,4 +1,4 @@
-"""Keeping the stores within their bounds, the oldest first, in steps that never hold up recording for long."""
+"""Purge of the stores: the oldest first, in steps that block recording only briefly."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from schemas.runtime.disk import free_bytes
 
 
 def purge(store: Store, bounds: Bounds) -> bool:
-    """One step for each store, each at most `bounds.purge_rows`; whether there is more to purge now."""
+    """Run one step for each store, at most `bounds.purge_rows` rows each. Return whether more is left to purge."""
     now_ms = time.time_ns() // 10**6
-    # By itself: it may wait for readers, and nothing else is held meanwhile.
+    # In its own transaction: it may wait for readers, and holds no other lock meanwhile.
     with store.engine.begin() as connection:
         dropped = may_purge(connection) and store.frames.drop(connection, _excess(connection, bounds, now_ms))
     with store.engine.begin() as connection:
@@ -46,7 +46,7 @@ def _before(now_ms: int, age_s: float) -> int:
 
 
 def most_frame_bytes(connection: Connection, bounds: Bounds, held: int) -> float:
-    """What the frames may take, which take `held` bytes now."""
+    """Return the maximum bytes of the frames, which now take `held` bytes."""
     if bounds.database_bytes is not None:
         return bounds.database_bytes
     if connection.dialect.name == "postgresql":
@@ -56,7 +56,7 @@ def most_frame_bytes(connection: Connection, bounds: Bounds, held: int) -> float
 
 
 def _excess(connection: Connection, bounds: Bounds, now_ms: int) -> Excess:
-    # Not the size of the file: whatever else grows in it must not displace frames.
+    # Not the file's size: the growth of other tables must not displace frames.
     held = tally(connection, FRAME_BYTES)
     return Excess(
         _before(now_ms, bounds.database_age_s),
@@ -81,7 +81,7 @@ def _purge_alerts(store: Store, connection: Connection, bounds: Bounds) -> int:
     excess = (connection.scalar(select(func.count()).select_from(alerts)) or 0) - bounds.alert_rows
     if excess <= 0:
         return 0
-    # An alert that Kafka does not hold yet stays.
+    # An alert without Kafka's confirmation stays.
     oldest = select(alerts.c.alert_id).where(alerts.c.published).order_by(alerts.c.raised_ms)
     ids = oldest.limit(min(excess, bounds.purge_rows))
     gone = connection.execute(delete(alerts).where(alerts.c.alert_id.in_(ids))).rowcount

@@ -1,4 +1,4 @@
-"""The recorder: verdicts, events and dead letters from Kafka into the database, each with effect exactly once."""
+"""The recorder: it writes verdicts, events and dead letters from Kafka to the database, exactly once."""
 
 from __future__ import annotations
 
@@ -44,19 +44,19 @@ from schemas.transport.backoff import Backoff
 T = TypeVar("T")
 
 _LETTERS_AT_ONCE: Final = 200
-"""Dead letters in one transaction: verdicts wait for no longer one."""
+"""Maximum dead letters in one transaction, so that verdicts do not wait long."""
 _LETTER_FETCH_BYTES: Final = 2**20
 BURST_BOOTS: Final = 1024
-"""Boots of a camera at once: more than the bridges let through of a camera that has started again and again."""
+"""Maximum boots of a camera at once: more than the bridges admit for a camera that restarts often."""
 _TICK_S: Final = 1.0
 _PURGE_S: Final = 5.0
 _MORE_S: Final = 0.05
-"""Between two purges while there is more to purge."""
+"""Seconds between two purge steps while more is left to purge."""
 _PICTURES_S: Final = 0.2
-"""Time in each tick for looking at previews: what does not fit is looked at in a later one."""
+"""Seconds in each tick for checking previews. The rest is checked in a later tick."""
 _PICTURES_AT_ONCE: Final = 8
 _STRAINED_S: Final = 10.0
-"""So long after a probe that was not checked for want of time the processors count as strained."""
+"""Seconds after a probe skipped for lack of time during which the processors count as strained."""
 
 log = structlog.get_logger()
 
@@ -67,7 +67,7 @@ def _see(pictures: Sequence[tuple[Camera, bytes]]) -> None:
 
 
 def letters_group(group: str) -> str:
-    """The group by which recorders of `group` share out dead letters."""
+    """Return the group in which recorders of `group` share dead letters."""
     return f"{group}.letters"
 
 
@@ -79,13 +79,13 @@ async def run_recorder(
     health: Health,
     stop: asyncio.Event,
 ) -> None:
-    """Record until `stop` is set; what was taken from Kafka is then committed, or left for the next start.
+    """Record until `stop` is set. Records read from Kafka are then committed or left for the next start.
 
-    What cameras say of themselves is verified under `keys`, and what they are asked for is signed.
+    Messages of cameras are verified under `keys`, and requests to cameras are signed.
 
-    Brokers and database may be away at any time: the recorder waits for them, and takes nothing from Kafka that it
-    cannot write. Raises `UserError` for a setting that cannot work, and `TryAgain` when it has set a damaged SQLite
-    file aside: the next start makes a new one of what Kafka still holds.
+    Brokers and database may be unreachable at any time. The recorder then waits, and reads nothing from Kafka that it
+    cannot write. Raises `UserError` for an invalid setting. Raises `TryAgain` after it has set a damaged SQLite file
+    aside: the next start creates a new one from the records in Kafka.
     """
     recorder = Recorder(settings, keys, registry, health, stop)
     try:
@@ -103,7 +103,7 @@ async def run_recorder(
 
 
 class Recorder:
-    """One recorder. Everything that touches the database runs in its one database thread."""
+    """One recorder. All database work runs in its single database thread."""
 
     def __init__(
         self,
@@ -126,7 +126,7 @@ class Recorder:
         self._pictures = ThreadPoolExecutor(1, thread_name_prefix="pictures")
         self._meters = Meters(registry, places_of(settings))
         self._cameras = CameraCache(settings)
-        # Letters on a way of their own: what strangers send, and much of it, must not stand before verdicts.
+        # Letters have their own task: strangers can send many, which must not delay verdicts.
         verdicts, damaged = (settings.verdicts_topic, settings.events_topic), self._meters.count_damaged
         group, session_s = settings.group, settings.session_timeout_s
         self._log = Log(settings, verdicts, MAX_BROKER_BYTES, Membership(group, session_s), damaged)
@@ -143,7 +143,7 @@ class Recorder:
         self._linger = Linger(settings.linger_ms / 1000)
 
     async def run(self) -> None:
-        """Everything side by side, until `stop` is set."""
+        """Run all tasks until `stop` is set."""
         await self._database.run(self._store.prepare)
         self._cameras.restore(await self._database.run(self._restore))
         self._alerts.due.set()
@@ -162,7 +162,7 @@ class Recorder:
             await self._end(recording, beside)
 
     async def _end(self, recording: Sequence[asyncio.Task[None]], beside: Sequence[asyncio.Task[None]]) -> None:
-        """Let recording finish its transaction, then end the rest; the first error that any of them had is raised."""
+        """Let recording finish its transaction, then cancel the other tasks. Raise the first error of any."""
         deadline = time.monotonic() + self._settings.shutdown_s
         failed = any(task.done() for task in beside) or not self._stop.is_set()
         if failed:
@@ -172,7 +172,7 @@ class Recorder:
         for task in [*recording, *beside]:
             task.cancel()
         results = await asyncio.gather(*recording, *beside, return_exceptions=True)
-        with contextlib.suppress(Exception):  # what is not published now is published at the next start
+        with contextlib.suppress(Exception):  # unpublished messages are published at the next start
             await asyncio.wait_for(self._alerts.publish_due(), max(0.1, deadline - time.monotonic()))
         await self._outbox.close()
         for result in results:
@@ -180,7 +180,7 @@ class Recorder:
                 raise result
 
     def close(self) -> None:
-        """Let go of the database."""
+        """Close the database."""
         self._pictures.shutdown(wait=True, cancel_futures=True)
         self._database.close()
         self._engine.dispose()
@@ -213,7 +213,7 @@ class Recorder:
                 log.warning("reading_again", reason=str(error))
             except (Stopped, Damaged, UserError):
                 raise
-            except Exception as error:  # whatever a broker may raise while it is away
+            except Exception as error:  # any error of a broker that is unreachable
                 self._health.set("kafka", False, str(error) or type(error).__name__)
                 log.warning("kafka_unavailable", error=str(error) or type(error).__name__)
             finally:
@@ -222,7 +222,7 @@ class Recorder:
                 raise Stopped
 
     async def _record_all(self, source: Log, at_once: int) -> None:
-        """Write what comes until `stop` is set; the next records are taken from Kafka while some are written."""
+        """Write incoming records until `stop` is set. The next records are read while others are written."""
 
         def gather() -> asyncio.Task[list[Record]]:
             linger_s = self._linger.seconds(time.monotonic())
@@ -245,7 +245,7 @@ class Recorder:
             await asyncio.gather(gathering, return_exceptions=True)
 
     async def _take_up(self, topics: Collection[str], spans: Mapping[Partition, Span]) -> Mapping[Partition, int]:
-        """Take partitions over, with what others may have told their cameras."""
+        """Claim partitions, and load the requests that other recorders sent to their cameras."""
         taken = await self._database.run(self._store.take_up, topics, spans)
         self._offsets = {place: at for place, at in self._offsets.items() if place[0] not in topics} | taken
         async with self._planning:
@@ -270,7 +270,7 @@ class Recorder:
             await asyncio.gather(task, stopping, return_exceptions=True)
 
     async def _write(self, records: Sequence[Record]) -> None:
-        """Commit all of `records`; one that the database will not take becomes a dead letter."""
+        """Commit all of `records`. A record that the database never accepts becomes a dead letter."""
         try:
             written, moved = await self._database.run(self._commit, records)
         except self._database.poison as error:
@@ -307,7 +307,7 @@ class Recorder:
             trace.stamp("committed", *(Identity(CameraId(camera), boot, seq) for camera, boot, seq in batch.verdicts))
         return written, {partition: following for partition, (_, following) in batch.offsets.items()}
 
-    # Beside it
+    # Other tasks
 
     async def _plan_probes(self) -> None:
         while True:
@@ -326,12 +326,12 @@ class Recorder:
                 changes = self._probing.changes(now_s, now_ms, strained=strained)
                 if not changes:
                     continue
-                # Remembered first: a camera that is told must find its way back whatever dies here.
+                # Stored first: a commanded camera must return to its own setting even if this process dies.
                 await self._database.run(store_told, self._engine, self._probing.remember(changes))
             requests = [(each.camera, each.request) for each in changes if each.request is not None]
             try:
                 await asyncio.wait_for(self._outbox.request(requests), PUBLISH_S)
-            except Exception as error:  # the plan asks again, whatever Kafka says
+            except Exception as error:  # the plan requests it again after any Kafka error
                 log.warning("requests_not_published", error=str(error) or type(error).__name__)
 
     async def _keep_house(self) -> None:
@@ -365,7 +365,7 @@ class Recorder:
             await asyncio.sleep(_TICK_S)
 
     async def _look_at_pictures(self) -> None:
-        """Look at previews that came since the last time, as many as fit into a share of the time."""
+        """Check previews that arrived since the last call, as many as fit into the time limit."""
         end_s = time.monotonic() + _PICTURES_S
         loop = asyncio.get_running_loop()
         while time.monotonic() < end_s and (some := self._cameras.unseen(_PICTURES_AT_ONCE)):
@@ -373,7 +373,7 @@ class Recorder:
             self._cameras.looked_at(camera for camera, _ in some)
 
     async def _judge_cameras(self) -> None:
-        """Judge the cameras that changed and save the states that are others than before."""
+        """Compute the states of changed cameras and save those that differ."""
         self._cameras.revoke(self._keys.accepted_from)
         now_ms = time.time_ns() // 10**6
         changed = self._cameras.judge(monotonic_ms(), now_ms)
@@ -389,7 +389,7 @@ class Recorder:
         self._meters.show_copies_missing(self._log.copies_missing() + self._letters.copies_missing())
         try:
             self._meters.show_lag(await self._log.lag() + await self._letters.lag())
-        except Exception as error:  # whatever it is, Kafka does not answer
+        except Exception as error:  # any error means that Kafka does not respond
             self._health.set("kafka", False, str(error) or type(error).__name__)
         else:
             if self._log.is_open and self._letters.is_open:

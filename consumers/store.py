@@ -1,4 +1,4 @@
-"""What the recorder writes: one transaction holds a batch's effect and the offsets up to which it reaches."""
+"""The recorder's writes: one transaction holds a batch's effect and the offsets that it reaches."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from consumers.settings import RecorderSettings
 from schemas.pointillist_pb2 import CHECKED, Alert, Refusal, Verdict
 
 
-class OffsetsMoved(Exception):  # noqa: N818  # what the database says, not a failure
-    """The database has gone on from other offsets than the batch begins at: take up from those."""
+class OffsetsMoved(Exception):  # noqa: N818  # a state of the database, not a failure
+    """Another recorder has moved the stored offsets. Resume from them."""
 
 
 @dataclass(slots=True)
 class Written:
-    """The effect of one transaction, for metrics and pages."""
+    """The effect of one transaction, for metrics and the camera states."""
 
     rows: list[FrameRow] = field(default_factory=list)
     """New rows of `frames`."""
@@ -48,11 +48,11 @@ class Written:
     cameras: list[CameraRow] = field(default_factory=list)
     """Changed rows of `cameras`."""
     refusals: list[tuple[str, Refusal]] = field(default_factory=list)
-    """Refusals of frames, by camera in their order."""
+    """Rejections of frames, by camera in their order."""
     alerts: list[Alert] = field(default_factory=list)
     """Alerts raised."""
     chains: dict[BootKey, Chain] = field(default_factory=dict)
-    """The evidence that was read, as it is now."""
+    """The evidence that was read, in its new state."""
 
 
 class Store:
@@ -87,11 +87,11 @@ class Store:
         self._take_up = Prepared(engine, taken.returning(offsets.c.next, offsets.c.epoch))
         self._verdicts_topic = settings.verdicts_topic
         self._epochs: dict[Partition, int] = {}
-        """Of the partitions that this recorder has taken up."""
+        """The epochs of the partitions that this recorder has claimed."""
         self.dead_letters = DeadLetters(engine, self.archive, self.tallies, settings.bounds)
 
     def prepare(self) -> None:
-        """Make the tables that are missing and read the state back; `StateError` for tables of another version."""
+        """Create missing tables and load the state. Raises `StateError` for tables of another version."""
         with self.engine.begin() as connection:
             wait_to_prepare(connection)
             metadata.create_all(connection)
@@ -103,17 +103,17 @@ class Store:
             self.reload(connection)
 
     def reload(self, connection: Connection) -> None:
-        """Take what is kept at hand from the database again."""
+        """Load the cached state from the database again."""
         self.archive.forget()
         self.frames.forget()
         held = {partition for topic, partition in self._epochs if topic == self._verdicts_topic}
         self.watch.load(connection, None if self._alone else held)
 
     def take_up(self, topics: Collection[str], spans: Mapping[Partition, Span]) -> dict[Partition, int]:
-        """Take these partitions, all that this recorder now has of `topics`: where it goes on in each.
+        """Claim these partitions, all that this recorder now has of `topics`. Return the next offset of each.
 
-        Whoever had them writes nothing of them any more, and what this recorder had at hand is read again. An offset
-        that lies beyond the end of its log is of an earlier one: that log is read from its beginning.
+        The previous owner can then no longer write for them, and this recorder reloads its cache. An offset beyond the
+        end of its log belongs to an earlier log: the current one is read from its beginning.
         """
         before = self._epochs
         found: dict[Partition, int] = {}
@@ -136,7 +136,10 @@ class Store:
         return found
 
     def write(self, batch: Batch, expected: dict[Partition, int | None]) -> Written:
-        """Commit the batch; `OffsetsMoved` when the database is not at the `expected` offsets (None: has none yet)."""
+        """Commit the batch.
+
+        Raises `OffsetsMoved` if the stored offsets differ from `expected` (None: no offset yet).
+        """
         try:
             return self._write(batch, expected)
         except BaseException:
@@ -172,7 +175,10 @@ class Store:
         return written
 
     def read_on(self) -> Written:
-        """Read on where a missing frame was waited for long enough, or another recorder wrote it; what came of it."""
+        """Apply the rule where the wait for a missing frame has expired, or another recorder wrote it.
+
+        Return the effect.
+        """
         waiting = self.watch.overdue()
         if not self._alone:
             waiting |= self.watch.look_again()
@@ -188,7 +194,7 @@ class Store:
         return Written(alerts=raised.alerts, chains=raised.chains)
 
     def _holds(self, connection: Connection, partition: int) -> bool:
-        """Whether nobody else has taken up this partition of the verdicts, nor can before the transaction ends."""
+        """Return whether this recorder holds this partition of the verdicts, and lock it until the transaction ends."""
         mine = self._epochs.get((self._verdicts_topic, partition))
         if self._alone and mine is None:
             return True
@@ -196,7 +202,7 @@ class Store:
         return row is not None and row[0] == mine
 
     def _move_offsets(self, connection: Connection, batch: Batch, expected: dict[Partition, int | None]) -> None:
-        # In one order for all recorders: none waits for another that waits for it.
+        # All recorders lock in the same order, so no deadlock can occur.
         for (topic, partition), (_, following) in sorted(batch.offsets.items()):
             before, mine = expected[topic, partition], self._epochs.get((topic, partition), 0)
             if before is None:
@@ -221,7 +227,7 @@ class Store:
                 self.quarantine.write(connection, row, verdict.evidence, batch.recorded_ms)
 
     def bytes_held(self) -> dict[str, int]:
-        """Bytes of each store, as the metrics name them."""
+        """Return the bytes of each store, by their names in the metrics."""
         with self.engine.begin() as connection:
             if self.engine.dialect.name == "sqlite":
                 pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()

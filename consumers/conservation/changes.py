@@ -1,4 +1,4 @@
-"""What has come into the database since a moment: what a live audit reads instead of everything."""
+"""Database changes since a given time, which a live audit reads instead of all rows."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ _BOOTS_AT_ONCE = 400
 
 
 class Changes(NamedTuple):
-    """Of one moment of the database."""
+    """The changes, read in one snapshot of the database."""
 
     offsets: dict[tuple[str, int], int]
-    """Where the recorders go on, by topic and partition."""
+    """Next offset of the recorders, by topic and partition."""
     ledgers: list[LedgerRow]
     recorded: dict[BootKey, list[int]]
-    """Sequence numbers, some of which may be known."""
+    """Sequence numbers, some of which the reader may have from an earlier call."""
     dead_lettered: dict[BootKey, list[int]]
     counted: dict[BootKey, tuple[int, int]]
-    """Frames, purged ones included, and duplicates of the boots above."""
+    """Recorded frames, purged ones included, and duplicates of the boots above."""
     foreign: int
     summed: dict[str, SummedRow]
-    """Sums over ledgers that are not kept, by camera."""
+    """Sums over removed ledgers, by camera."""
     kept: dict[str, set[int]]
-    """Boots whose ledgers are kept, of the cameras whose sums have changed."""
+    """Boots with a ledger row, for each camera whose sums have changed."""
 
 
 def changes(engine: Engine, since_ms: int, known: Mapping[str, SummedRow]) -> Changes:
-    """What was recorded at `since_ms` (Unix time, by the recorders' clocks) or later; 0 gives no frames but all else.
+    """Return the changes recorded at `since_ms` (Unix time, by the recorders' clocks) or later.
 
-    `known` are the sums as last read.
+    With `since_ms` 0, the result holds no frames but everything else. `known` are the sums as last read.
 
-    Nothing is passed over of what is committed while this is read: it is there at the next reading.
+    Rows that are committed during this call appear in the next call at the latest.
     """
     with engine.begin() as connection:
         held = connection.execute(select(offsets.c.topic, offsets.c.partition, offsets.c.next))

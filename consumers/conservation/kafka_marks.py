@@ -1,4 +1,4 @@
-"""What the rounds of a live audit ask Kafka: how far its logs reach, and how far the processors are."""
+"""The Kafka offsets that a live audit needs: ends of the logs, and the processors' committed offsets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from schemas.transport.kafka.reader import Reader
 
 
 async def ask_marks(kafka: KafkaAddress, frames_topic: str, result_topics: Collection[str]) -> Marks:
-    """Ask the Kafka at `kafka`. Raises what aiokafka raises when it does not answer."""
+    """Read the marks from the Kafka at `kafka`. Raises aiokafka's errors if Kafka does not answer."""
     async with Admin(kafka) as admin, Reader(kafka) as reader:
         partitions = [each.place for each in await admin.partitions()]
         processed = await admin.committed(PROCESSORS_GROUP)

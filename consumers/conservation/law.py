@@ -1,7 +1,7 @@
 """The conservation law: published = recorded ∪ dead-lettered ∪ shed ∪ pending, as sets of identities. Pure.
 
-Anything else is lost, and a defect. Whoever gathers the sets reads in the direction in which frames move, so that a
-frame that moves on meanwhile is seen at least once.
+Any other frame is lost, which is a defect. Callers must collect the sets in the direction in which frames move. A frame
+that moves during the collection then appears in at least one set.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from schemas.ranges import RangeSet
 
 @dataclass
 class BootAudit:
-    """What became of the frames of one boot of one camera."""
+    """The fate of each frame of one boot of a camera."""
 
     camera_id: CameraId
     boot_id: int
@@ -30,16 +30,17 @@ class BootAudit:
     pending: RangeSet = field(default_factory=RangeSet)
     lost: RangeSet = field(default_factory=RangeSet)
     unread: RangeSet = field(default_factory=RangeSet)
-    """What would be lost if the part of the database that could not be read does not name it."""
+    """Frames that are lost unless the unreadable part of the database holds them."""
     duplicates: int = 0
     frames_skipped: int = 0
     frames_resent: int = 0
     bytes_resent: int = 0
 
     def take_ledger(self, early: SignedLedger | None, late: SignedLedger | None, *, spooled: bool) -> None:
-        """What was published comes from the ledger read first: what a later one adds may still be on its way.
+        """Set the published frames from the ledger that was read first.
 
-        A boot that only the later reading knows, and no spool, is one of an unreachable camera.
+        Frames that only the later ledger adds may still be in flight. If only the later reading found the boot, and no
+        spool exists, its camera is unreachable.
         """
         first = early or (late if not spooled else None)
         if first is not None:
@@ -53,11 +54,12 @@ class BootAudit:
                 self.bytes_resent = max(self.bytes_resent, row.bytes_resent)
 
     def settle(self, confirmed_to: int | None) -> None:
-        """Give each frame one fate: recorded before dead-lettered before shed before pending; the rest is lost.
+        """Give each frame one fate: recorded before dead-lettered before shed before pending. The rest is lost.
 
-        `confirmed_to` is for a boot whose spool cannot be read: what is missing from there on may wait in it.
+        Pass `confirmed_to` if the spool of the boot cannot be read. Frames missing from that number on may wait in the
+        spool.
         """
-        # What a verified record names was published, whether its ledger has come yet or not.
+        # A frame with a verified record was published, even if its ledger has not arrived yet.
         for seen in (self.recorded, self.dead_lettered, self.pending):
             self.published.update(seen)
         self.dead_lettered = self.dead_lettered.minus(self.recorded)
@@ -74,48 +76,48 @@ class BootAudit:
 
 
 class Lost(TypedDict):
-    """What one boot of a camera has lost."""
+    """The lost frames of one boot of a camera."""
 
     camera_id: str
     """The camera, as `site/camera`."""
     boot_id: str
-    """16 hexadecimal digits: one start of the camera."""
+    """Id of one start of the camera: 16 hexadecimal digits."""
     ranges: list[tuple[int, int]]
-    """First and last sequence number of each run of lost frames."""
+    """First and last sequence number of each range of lost frames."""
 
 
 @dataclass(frozen=True)
 class Counts:
-    """The sums over boots; `frames_lost` 0 and `frames_pending` 0 is what a finished run must show."""
+    """The sums over boots. A finished run must have `frames_lost` 0 and `frames_pending` 0."""
 
     frames_published: int
     """Frames that cameras have appended to their spools: the sum of the next six."""
     frames_recorded: int
-    """Those whose verdict is in the database."""
+    """Frames whose verdict is in the database."""
     frames_dead_lettered: int
-    """Those that were refused, with a verified identity."""
+    """Rejected frames with a verified identity."""
     frames_shed: int
-    """Those that a full spool has dropped, or that its medium has damaged."""
+    """Frames that a full spool has dropped, or that its medium has damaged."""
     frames_pending: int
-    """Those that are still on their way: in a spool, or in Kafka."""
+    """Frames in flight: in a spool or in Kafka."""
     frames_lost: int
-    """Those that are nowhere: a defect."""
+    """Frames that are nowhere: a defect."""
     frames_unread: int
-    """Those that would be lost if the part of the database that cannot be read does not name them."""
+    """Frames that are lost unless the unreadable part of the database holds them."""
     duplicates_removed: int
-    """Verdicts of frames that were recorded already."""
+    """Verdicts of frames that were already recorded."""
     frames_skipped: int
-    """Pictures that a live source passed over before publication."""
+    """Frames that a live source skipped before publication."""
     frames_resent: int
     """Second and later sends of frames."""
     bytes_resent: int
-    """Their bytes."""
+    """Bytes of these resent frames."""
     frames_foreign: int
-    """Payloads without a verified identity, refused."""
+    """Payloads without a verified identity, all rejected."""
 
     @classmethod
     def of(cls, boots: Collection[BootAudit], foreign: int, summed: Collection[SummedRow] = ()) -> Counts:
-        """Add up `boots`, the `summed` ledgers, and the `foreign` payloads, which belong to no boot."""
+        """Add up `boots`, the `summed` ledgers and the `foreign` payloads, which belong to no boot."""
         return cls(
             frames_published=sum(len(b.published) for b in boots) + sum(s.shed + s.pending + s.lost for s in summed),
             frames_recorded=sum(len(b.recorded) for b in boots),
@@ -132,5 +134,5 @@ class Counts:
         )
 
     def as_dict(self) -> dict[str, int]:
-        """By the names of the report."""
+        """Return the counts by their names in the report."""
         return asdict(self)

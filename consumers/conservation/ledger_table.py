@@ -1,4 +1,4 @@
-"""The ledgers of cameras in the database: a bounded number of each camera, and sums over its older ones."""
+"""The cameras' ledgers in the database: a bounded number for each camera, and sums over its older ones."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from schemas.pointillist_pb2 import Ledger
 from schemas.ranges import RangeSet
 
 UNSETTLED_TIMES: Final = 4
-"""A camera may have this many times its bound of ledgers while they are not settled."""
+"""A camera may have this many times its limit of ledgers while they are not settled."""
 LEDGERS_AT_ONCE: Final = 50
-"""Ledgers of one camera in one step: the fates of each are some queries."""
+"""Ledgers of one camera in one step: the fates of each ledger cost several queries."""
 _MOST: Final = 2**62
-"""Bound of each sum: whatever a camera claims fits the column."""
+"""Upper bound of each sum: any claim of a camera then fits the column."""
 
 
 class LedgerTable:
@@ -40,14 +40,14 @@ class LedgerTable:
         )
 
     def record(self, connection: Connection, rows: Collection[LedgerRow]) -> None:
-        """Keep each ledger unless the database holds a later revision."""
+        """Store each ledger unless the database holds a later revision."""
         connection.execute(self._put, [row._asdict() for row in rows])
 
     def purge(self, connection: Connection, keep: int) -> int:
-        """Sum and remove the oldest ledgers of cameras that have more than `keep`; the number removed.
+        """Sum and remove the oldest ledgers of cameras that have more than `keep`. Return the number removed.
 
-        A ledger is settled when its boot is closed and each of its frames has a fate. Others stay until there are
-        `UNSETTLED_TIMES` times as many, because a later revision of a removed ledger would count twice.
+        A ledger is settled if its boot is closed and each of its frames has a fate. An unsettled ledger stays until its
+        camera has `UNSETTLED_TIMES` times `keep` ledgers: a later revision of a removed ledger would count twice.
         """
         counts = select(ledgers.c.camera, func.count()).group_by(ledgers.c.camera).having(func.count() > keep)
         crowded = connection.execute(counts.order_by(ledgers.c.camera)).all()
@@ -75,9 +75,9 @@ def _remove(connection: Connection, camera: str, removed: Sequence[tuple[LedgerR
 
 
 def _audited(connection: Connection, row: LedgerRow) -> BootAudit:
-    """The fates of the frames that one ledger claims."""
+    """Return the fates of the frames that one ledger claims."""
     boot = BootAudit(CameraId(row.camera), row.boot)
-    with suppress(DecodeError):  # no camera's ledger: nothing is counted of it
+    with suppress(DecodeError):  # not a camera's ledger: it counts nothing
         boot.take_ledger(SignedLedger.of(Ledger.FromString(row.message)), None, spooled=False)
     boot.recorded = _known(connection, Kind.FRAME, row)
     boot.dead_lettered = _known(connection, Kind.DEAD_LETTER, row)
@@ -86,7 +86,7 @@ def _audited(connection: Connection, row: LedgerRow) -> BootAudit:
 
 
 def _known(connection: Connection, kind: Kind, row: LedgerRow) -> RangeSet:
-    """The recorded or the dead-lettered frames of a ledger's boot, purged ones included."""
+    """Return the recorded or dead-lettered frames of a ledger's boot, purged ones included."""
     found = load(connection, kind, row.camera, row.boot)
     if not keeps_all(connection, kind):
         table = frames if kind is Kind.FRAME else dead_letters
@@ -99,7 +99,7 @@ def _known(connection: Connection, kind: Kind, row: LedgerRow) -> RangeSet:
 
 
 def _sum(camera: str, removed: Sequence[tuple[LedgerRow, BootAudit]]) -> SummedRow:
-    """The counts of these ledgers that no other table holds."""
+    """Return those counts of these ledgers that no other table holds."""
     return SummedRow(
         camera,
         ledgers=len(removed),

@@ -1,4 +1,4 @@
-"""The ledgers of a database that their cameras have signed: what else is there was written by somebody else."""
+"""The ledgers of a database that carry their camera's valid signature."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class SignedLedger(NamedTuple):
 
     @classmethod
     def of(cls, ledger: Ledger) -> Self:
-        """The claims of a checked ledger."""
+        """Return the claims of a checked ledger."""
         return cls(
             ledger.revision,
             ledger.started_ms,
@@ -46,14 +46,14 @@ class SignedLedger(NamedTuple):
 
 @dataclass
 class SignedLedgers:
-    """Ledgers by camera and boot, and those that nobody has signed."""
+    """Signed ledgers by camera and boot, and the number of unsigned ones."""
 
     rows: dict[tuple[CameraId, int], SignedLedger] = field(default_factory=dict)
     refused: list[tuple[CameraId, int]] = field(default_factory=list)
 
     @classmethod
     def read(cls, rows: Iterable[LedgerRow], keys: KeyRing) -> SignedLedgers:
-        """What the cameras signed, under any generation that `keys` accept; the other columns are not believed."""
+        """Read the signed ledgers. Accept any key generation that `keys` accept, and trust no other column."""
         found = cls()
         for row in rows:
             boot = (CameraId(row.camera), row.boot)

@@ -1,8 +1,8 @@
-"""The audit as a running system changes: what is read anew is what has changed, however much there was before.
+"""The audit of a running system, updated incrementally: each refresh reads only the changes.
 
-Of each boot the sets are kept as ranges, and of all boots the sums; a change of one boot takes its part out of the sums
-and puts the new one in. What is not accounted for is lost once everything that Kafka held of it has been recorded, see
-`consumers.conservation.rounds`; until then it is pending.
+It keeps sets as ranges for each boot, and sums over all boots. If a boot changes, its old part is subtracted from the
+sums and its new part is added. A frame without a fate is pending until all that Kafka held of its boot has been
+recorded. After that it is lost, see `consumers.conservation.rounds`.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from schemas.keys import KeyRing
 from schemas.ranges import RangeSet
 
 OVERLAP_MS: Final = 15_000
-"""What is read again: so far may the recorders' clocks be apart, and so long may a transaction last."""
+"""Overlap of two readings. It exceeds the recorders' clock differences and the longest transaction."""
 MOST_LOST: Final = 1_000
-"""Ranges that the document names at most."""
+"""Maximum number of lost ranges in the document."""
 
 
 @dataclass(slots=True)
@@ -39,34 +39,37 @@ class _Boot:
     ledger: SignedLedger | None = None
     duplicates: int = 0
     overdue: RangeSet = field(default_factory=RangeSet)
-    """What was not accounted for when Kafka had nothing of it any more."""
+    """Frames that still had no fate when Kafka held no more of them."""
     counts: Counter[str] = field(default_factory=Counter)
-    """Its part of the sums."""
+    """This boot's part of the sums."""
 
 
 @dataclass(frozen=True)
 class LiveFindings:
-    """What the audit of a running system says besides the counts."""
+    """Results of the live audit besides the counts."""
 
     covers_from_ms: int | None
-    """When the oldest boot began that the database still knows, Unix time in milliseconds; null before the first."""
+    """Start of the oldest boot in the database, Unix time in milliseconds; null before the first boot."""
     ledgers_refused: int
-    """Ledgers that no camera has signed: what they claim is not counted."""
+    """Ledgers without a valid camera signature. Their claims are not counted."""
     lost: list[Lost]
-    """Which frames are lost, the first thousand ranges."""
+    """The lost frames, at most 1,000 ranges."""
     boots: int
-    """How many boots of cameras were counted."""
+    """Number of camera boots that were counted."""
     as_of_ms: int
-    """When the database was read, Unix time in milliseconds."""
+    """Time at which the database was read, Unix time in milliseconds."""
     lost_known_to_ms: int
-    """What was confirmed before this time and is nowhere counts as lost, what came later as pending; 0 at first."""
+    """Unix time in milliseconds, 0 at first.
+
+    Frames confirmed before it and found nowhere count as lost, later ones as pending.
+    """
 
 
 class LiveAudit:
     """The sums over all boots of a database, kept up to date by `refresh`. For one thread at a time."""
 
     def __init__(self, url: str, keys: KeyRing) -> None:
-        """`keys` must take every generation; the database is opened at the first `refresh`."""
+        """Open the database at `url` at the first `refresh`. `keys` must accept every generation."""
         self._url = url
         self._keys = keys
         self._records: Records | None = None
@@ -74,7 +77,7 @@ class LiveAudit:
         self._sums: Counter[str] = Counter()
         self._lost: dict[BootKey, RangeSet] = {}
         self._open: set[BootKey] = set()
-        """Boots of which something is not accounted for."""
+        """Boots with a frame that has no fate."""
         self._refused: set[BootKey] = set()
         self._summed: dict[str, SummedRow] = {}
         self._foreign = 0
@@ -83,10 +86,10 @@ class LiveAudit:
         self._rounds = Rounds()
         self._turn = Lock()
         self.document: dict[str, object] | None = None
-        """What `refresh` found last, by the names of `pointillist audit`."""
+        """The last result of `refresh`, by the names of `pointillist audit`."""
 
     def refresh(self, marks: Marks) -> dict[str, object]:
-        """Read what has changed; `marks` were asked of Kafka before. The document."""
+        """Read the changes and return the document. `marks` must have been read from Kafka before the call."""
         with self._turn:
             now_ms = time.time_ns() // 10**6
             if self._records is None:
@@ -106,7 +109,7 @@ class LiveAudit:
                 boot = self._boots.setdefault(place, _Boot())
                 boot.duplicates = duplicates
                 if self._read_to_ms and frames != len(boot.recorded):
-                    # By a clock that is further apart.
+                    # Clocks that differ by more than the overlap.
                     boot.recorded = self._records.recorded(*place)
             if not self._read_to_ms:
                 touched |= self._boots.keys()
@@ -123,12 +126,12 @@ class LiveAudit:
             return self.document
 
     def close(self) -> None:
-        """Let go of the database."""
+        """Close the database."""
         if self._records is not None:
             self._records.close()
 
     def _begin(self) -> None:
-        """What was recorded before this was asked for: once, in one walk over an index."""
+        """Read all frames recorded earlier: once, in one walk over an index."""
         records = Records(open_engine(self._url, writes=False))
         for place, recorded in records.recorded_by_boot().items():
             self._boots[place] = _Boot(recorded)
@@ -148,7 +151,7 @@ class LiveAudit:
                 self._from_ms = row.started_ms
 
     def _drop_ledgers(self, kept: Mapping[str, set[int]]) -> set[BootKey]:
-        """Drop the ledgers that have been summed; the boots that are still known."""
+        """Drop the ledgers that have been summed. Return the boots that still have one."""
         gone = {
             place
             for place, boot in self._boots.items()
@@ -167,7 +170,7 @@ class LiveAudit:
         return known is None or known.ledger is None or known.ledger.revision < row.revision
 
     def _audit(self, place: BootKey) -> BootAudit:
-        """The law for one boot; what is not accounted for and not overdue is pending."""
+        """Apply the law to one boot. Frames without a fate are pending unless they are overdue."""
         known = self._boots[place]
         boot = BootAudit(CameraId(place[0]), place[1], recorded=known.recorded, dead_lettered=known.dead_lettered)
         boot.take_ledger(known.ledger, None, spooled=False)
@@ -191,7 +194,7 @@ class LiveAudit:
             self._lost[place] = boot.lost
 
     def _unaccounted(self) -> dict[BootKey, RangeSet]:
-        """What Kafka has confirmed, by the cameras' ledgers, and what is not recorded, dead-lettered or shed."""
+        """Return the frames that Kafka has confirmed, by the cameras' ledgers, and that have no fate."""
         found = {}
         for place in self._open:
             ledger = self._boots[place].ledger

@@ -1,8 +1,9 @@
-"""When a frame that is not accounted for is lost: once all that Kafka held when it was confirmed has been recorded.
+"""The rounds that decide whether a frame without a fate is lost.
 
-A round begins with the frames that cameras call confirmed and that have no fate yet. Kafka had them all by then, so
-that three marks follow: the end of the frames' log at that time; when the processors have taken up to there, the ends
-of the verdicts' and the dead letters' logs; and when the recorders have taken up to those, what has no fate is lost.
+A round begins with the frames that cameras call confirmed and that have no fate yet. Kafka held all of them at that
+time. Three marks follow. The first is the end of the frames' log. Once the processors have reached it, the second and
+third are the ends of the logs of verdicts and dead letters. Once the recorders have reached those, a frame without a
+fate is lost.
 """
 
 from __future__ import annotations
@@ -14,22 +15,22 @@ from consumers.reading.batch import BootKey
 from schemas.ranges import RangeSet
 
 Offsets = Mapping[tuple[str, int], int]
-"""By topic and partition."""
+"""Offsets by topic and partition."""
 
 
 class Marks(NamedTuple):
-    """What Kafka said, asked in this order."""
+    """The offsets of Kafka, read in this order."""
 
     processed: Offsets
-    """The next frame that the processors will take, of each partition."""
+    """Next offset of the processors for each partition."""
     results: Offsets
-    """The ends of the verdicts' and the dead letters' logs."""
+    """Ends of the logs of verdicts and dead letters."""
     frames: Offsets
-    """The ends of the frames' log."""
+    """Ends of the frames' log."""
 
 
 class Rounds:
-    """One round after the other; each step needs marks that were asked for after the last one."""
+    """The rounds, one after the other. Each step needs marks that were read after the previous step."""
 
     def __init__(self) -> None:
         self._candidates: dict[BootKey, RangeSet] | None = None
@@ -37,15 +38,14 @@ class Rounds:
         self._frames: Offsets | None = None
         self._results: Offsets | None = None
         self.known_to_ms = 0
-        """What was confirmed by then, Unix time, and is lost, is known to be; 0 before the first round has ended."""
+        """Lost frames confirmed before this Unix time are final; 0 before the first round has ended."""
 
     def over(
         self, taken: Offsets, marks: Marks, unaccounted: Callable[[], dict[BootKey, RangeSet]], now_ms: int
     ) -> Iterator[tuple[BootKey, RangeSet]]:
-        """Go on; at the end of a round its candidates, to be compared with what is accounted for now.
+        """Advance. At the end of a round, yield its candidates for comparison with the frames accounted for now.
 
-        `taken` are the recorders' offsets, read after `marks` and in the moment of the database that `unaccounted`
-        speaks of.
+        `taken` are the recorders' offsets, read after `marks` and in the same database snapshot as `unaccounted`.
         """
         if self._candidates is None:
             self._candidates, self._begun_ms = unaccounted(), now_ms

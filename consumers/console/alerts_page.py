@@ -1,4 +1,4 @@
-"""Alerts, open, acknowledged and closed, and the frames in quarantine."""
+"""The alerts page: open, acknowledged and closed alerts, and the frames in quarantine."""
 
 from __future__ import annotations
 
@@ -31,33 +31,33 @@ _LONGEST: Final = 200
 _ID: Final = re.compile(r"[0-9a-f]{32}")
 _FILE: Final = re.compile(r"[0-9a-f]{16}-[0-9]{1,16}")
 _CACHED: Final = {"cache-control": "private, max-age=86400, immutable"}
-"""What has an identity in its name never changes."""
+"""Headers of content whose name holds its identity: it never changes."""
 
 
 @dataclass(frozen=True)
 class Raised:
-    """An alert with what people made of it."""
+    """An alert with its review state."""
 
     alert_id: str
-    """The same for the same evidence, however often it is raised."""
+    """Deterministic id: the same evidence always gives the same id."""
     camera: str
-    """As `site/camera`."""
+    """Name of the camera, `site/camera`."""
     kind: str
-    """What it is about."""
+    """The kind of evidence."""
     raised_ms: int
     """When it was raised, Unix time in milliseconds."""
     checked: int
     """Frames that STRIP has checked for it."""
     flagged: int
-    """Those whose entropy lay below the threshold."""
+    """Frames whose entropy lay below the threshold."""
     mean_entropy_bits: float
-    """Over the checked frames."""
+    """Mean entropy over the checked frames, in bits."""
     threshold_bits: float
-    """The entropy below which a frame is suspect."""
+    """Entropy in bits below which a frame is suspect."""
     baseline_bits: float
-    """Median entropy of the camera before; 0 when it had no history."""
+    """Median entropy of the camera before the alert, in bits; 0 without a history."""
     evidence_octaves: float
-    """The sum of how deep the frames lay below their baseline."""
+    """Sum of the distances of the frames below their baseline, in octaves."""
     first: int
     """Sequence number of the first frame."""
     last: int
@@ -65,11 +65,11 @@ class Raised:
     state: str = "open"
     """The state of its episode: `open`, `acknowledged` or `closed`."""
     who: str = ""
-    """Who said so last."""
+    """The user who set the state."""
     at_ms: int | None = None
-    """When."""
+    """Time of that decision, Unix time in milliseconds."""
     episode: str = ""
-    """Id of the first alert of its episode: the alerts of one camera that follow each other."""
+    """Id of the first alert of its episode: successive alerts of one camera form an episode."""
 
 
 _OWN: Final = ("state", "who", "at_ms", "episode")
@@ -83,20 +83,20 @@ class Shown:
     episode: Episode
     newest: Raised
     checked: int
-    """Frames that were checked for all of its alerts."""
+    """Checked frames of all its alerts."""
     class_name: str
-    """The class that the frames of its newest alert were taken for; empty when that is not known any more."""
+    """The predicted class in its newest alert; empty if it is no longer in the database."""
     model: str
-    """The model that gave it."""
+    """The model that predicted this class."""
 
     @property
     def sentence(self) -> str:
-        """The episode in plain words."""
+        """Return the episode in plain words."""
         return sentence(self.class_name, self.checked)
 
 
 def alert_routes(desk: Desk) -> list[Route]:
-    """Its routes."""
+    """Return the routes of the page."""
     return [
         Route("/alerts", partial(_page, desk)),
         Route("/alerts/{alert_id}.png", partial(_thumbnail, desk)),
@@ -109,7 +109,7 @@ def alert_routes(desk: Desk) -> list[Route]:
 def in_episodes(
     engine: Engine, reviews: Reviews, published_ms: Sequence[int], camera: str = ""
 ) -> list[tuple[Episode, list[Raised]]]:
-    """The newest alerts, of one camera or all, in their episodes; the newest episode and alert first."""
+    """Return the newest alerts of one camera or all, grouped into episodes, newest first."""
     columns = [alerts.c[name] for name in _COLUMNS]
     query = select(*columns).order_by(alerts.c.raised_ms.desc()).limit(_LOOKED_AT)
     if camera:
@@ -131,7 +131,7 @@ def _raised(episode: Episode, rows: Mapping[str, RowMapping]) -> list[Raised]:
 
 
 def newest_of(engine: Engine, found: Sequence[tuple[Episode, list[Raised]]]) -> list[Shown]:
-    """Episodes with the class and the model of their newest alert."""
+    """Return the episodes with the class and the model of their newest alert."""
     shown = []
     with engine.begin() as connection:
         for episode, raised in found:
@@ -142,7 +142,7 @@ def newest_of(engine: Engine, found: Sequence[tuple[Episode, list[Raised]]]) -> 
 
 
 def _answered(connection: Connection, newest: Raised, message: bytes) -> tuple[str, str]:
-    """The class that most of an alert's frames were taken for, and the model that did; empty where no frame is left."""
+    """Return the most frequent class of an alert's frames and the model; empty strings if no frame is left."""
     try:
         alert = Alert.FromString(message)
     except DecodeError:
@@ -155,7 +155,7 @@ def _answered(connection: Connection, newest: Raised, message: bytes) -> tuple[s
 
 
 async def find_episodes(desk: Desk, state: str, camera: str = "") -> list[tuple[Episode, list[Raised]]]:
-    """The newest `SHOWN` episodes in a state, in any when it is empty; none while the recorder has made no database."""
+    """Return the newest `SHOWN` episodes in a state (all states if empty); none without a database."""
     reviews = await desk.read(desk.store.reviewed)
     try:
         found = await desk.read(lambda: in_episodes(desk.engine(), reviews, desk.published_ms(), camera))
@@ -165,7 +165,7 @@ async def find_episodes(desk: Desk, state: str, camera: str = "") -> list[tuple[
 
 
 async def find_raised(desk: Desk, state: str, camera: str = "") -> list[Raised]:
-    """The newest alerts whose episode is in a state, in any when it is empty."""
+    """Return the newest alerts whose episode is in a state (all states if empty)."""
     found = [each for _, raised in await find_episodes(desk, state, camera) for each in raised]
     return sorted(found, key=lambda each: each.raised_ms, reverse=True)[:SHOWN]
 
@@ -222,7 +222,10 @@ async def _review(desk: Desk, request: Request) -> Response:
 
 
 async def review(desk: Desk, who: str, alert_id: str, state: str | None, text: str) -> str:
-    """Put the episode of an alert into a state, if one is given, and add a comment, if there is one; a complaint."""
+    """Set the state of an alert's episode, if one is given, and add a comment, if there is one.
+
+    Return an error text, empty on success.
+    """
     camera = await desk.read(_camera_of, desk, alert_id) if _ID.fullmatch(alert_id) else None
     if camera is None:
         return "expected the id of an alert"
@@ -267,7 +270,7 @@ async def _flagged(desk: Desk, request: Request) -> Response:
     name = f"{place['site']}/{place['camera']}/{place['name']}"
 
     def read() -> bytes:
-        # Only what the recorder's database names is read: no path of a visitor's making.
+        # Only names from the recorder's database are read, never a path that a visitor made up.
         with desk.engine().begin() as connection:
             known = connection.scalar(select(quarantine.c.name).where(quarantine.c.name == name))
         if known is None:

@@ -1,4 +1,7 @@
-"""The REST API: what the pages do, for programs. `/api/v1/openapi.json` is made of the same table as its routes."""
+"""The REST API: the functions of the pages, for programs.
+
+Its routes and `/api/v1/openapi.json` come from the same table.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,7 @@ _ROLE: Final = ("name", "state", "detail", "backlog", "restarts")
 
 
 def card_json(card: Card) -> dict[str, Any]:
-    """A camera as the API gives it."""
+    """Return a camera as the API shows it."""
     return asdict(card) | {"state": card.state.value, "site": card.site}
 
 
@@ -272,7 +275,7 @@ OPERATIONS: Final = (
 
 
 def api_routes(desk: Desk) -> list[Route]:
-    """The routes of the table."""
+    """Return the routes of the table."""
     return [Route(ROOT + each.path, partial(_answer, desk, each), methods=[each.method]) for each in OPERATIONS]
 
 
@@ -283,5 +286,5 @@ async def _answer(desk: Desk, operation: Operation, request: Request) -> Respons
 
 
 def document() -> dict[str, Any]:
-    """The API as OpenAPI 3.1."""
+    """Return the OpenAPI 3.1 document of the API."""
     return described(ROOT, OPERATIONS)

@@ -1,7 +1,8 @@
-"""The browsers from which a user has logged in: a cookie that stays after the logout.
+"""Device cookies: they mark the browsers from which a user has logged in, and outlive the logout.
 
-It opens nothing. It only gives the browser a count of wrong passwords of its own, so that others who guess that user's
-password, from whatever address, cannot lock it out (OWASP, "Slow Down Online Guessing Attacks with Device Cookies").
+A device cookie grants no access. It gives the browser its own count of wrong passwords. An attacker who guesses that
+user's password from other addresses then cannot lock this browser out (OWASP, "Slow Down Online Guessing Attacks with
+Device Cookies").
 """
 
 from __future__ import annotations
@@ -15,18 +16,18 @@ COOKIE: Final = "pointillist-browser"
 
 
 class Browsers:
-    """Marks browsers, under a key that ends with the process, as the counts do."""
+    """Issues and verifies device cookies. The key ends with the process, like the counts."""
 
     def __init__(self) -> None:
         self._key = secrets.token_bytes(32)
 
     def mark(self, name: str) -> str:
-        """Return a new mark of a browser in which the user `name` has logged in."""
+        """Return a new device cookie for a browser in which the user `name` has logged in."""
         browser = secrets.token_hex(16)
         return f"{browser}.{self._tag(browser, name)}"
 
     def known(self, mark: str, name: str) -> str:
-        """Return the browser of a mark, empty if the mark is not one of ours for that user."""
+        """Return the browser id of a device cookie; empty if we did not issue it for this user."""
         browser, _, tag = mark.partition(".")
         return browser if hmac.compare_digest(tag.encode(), self._tag(browser, name).encode()) else ""
 

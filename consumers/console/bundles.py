@@ -1,4 +1,4 @@
-"""Bundles that jobs may work on: only those of the operator's folder and of earlier jobs, each by an id."""
+"""The bundles that jobs may use, each by an id: the operator's folder and the results of earlier jobs."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ OWN: Final = "own"
 
 @dataclass(frozen=True)
 class Choice:
-    """One bundle. `label` is what people read; `place` never leaves this process but to a job."""
+    """One bundle. `label` is for people; `place` leaves this process only to a job."""
 
     choice_id: str
     label: str
     place: Path
     name: str
-    """`NAME@VERSION` as its table says, which begins its model id; empty when that cannot be read."""
+    """`NAME@VERSION` from its table, the beginning of its model id; empty if it cannot be read."""
 
 
 def laid_down(folder: Path) -> list[Choice]:
-    """The bundles in the operator's folder, by their names."""
+    """Return the bundles in the operator's folder, sorted by name."""
     try:
         found = sorted(each.name for each in folder.iterdir() if _NAME.fullmatch(each.name))
     except OSError:
@@ -37,12 +37,12 @@ def laid_down(folder: Path) -> list[Choice]:
 
 
 def repaired(runs: Iterable[tuple[str, str, Path]]) -> list[Choice]:
-    """What repairs have made: of the id of each job, what it repaired, and where its bundle is."""
+    """Return the bundles that repairs have made, from each job's id, the repaired bundle and the result's folder."""
     return _whole([(f"job-{job_id}", f"{subject}, repaired by job {job_id}", place) for job_id, subject, place in runs])
 
 
 def own(place: Path | None) -> list[Choice]:
-    """What processors serve by themselves."""
+    """Return the bundle that processors serve by default."""
     return _whole([(OWN, "the processors' own", place)]) if place is not None else []
 
 
@@ -51,11 +51,11 @@ def _whole(found: list[tuple[str, str, Path]]) -> list[Choice]:
 
 
 def named(bundle: Path) -> str:
-    """See `Choice.name`."""
+    """Return the name of a bundle, see `Choice.name`."""
     try:
         with (bundle / TABLE).open("rb") as opened:
             table = tomllib.loads(opened.read(_LARGEST_TABLE).decode())
-    except (OSError, ValueError):  # also what is no TOML
+    except (OSError, ValueError):  # also invalid TOML
         return ""
     name, version = table.get("name"), table.get("version")
     return f"{name[:80]}@{version[:80]}" if isinstance(name, str) and isinstance(version, str) else ""

@@ -1,4 +1,4 @@
-"""One camera: its last pictures, its past, its settings, and what people have told it."""
+"""The camera page: last pictures, history, settings and commands in force."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from consumers.database.tables import quarantine
 from schemas.errors import ConfigError, UserError
 
 SHOWN_FRAMES = 24
-"""Flagged frames on a camera's page."""
+"""Maximum number of flagged frames on a camera's page."""
 
 
 def camera_routes(desk: Desk, streams: Streams) -> list[Route]:
-    """Its routes."""
+    """Return the routes of the page."""
     place = "/camera/{site}/{camera}"
     return [
         Route(place, partial(_page, desk)),
@@ -41,7 +41,7 @@ def camera_routes(desk: Desk, streams: Streams) -> list[Route]:
 
 
 def name_of(request: Request) -> str:
-    """The camera that a path names."""
+    """Return the camera named in the path."""
     return f"{request.path_params['site']}/{request.path_params['camera']}"
 
 
@@ -71,13 +71,13 @@ async def _page(desk: Desk, request: Request) -> Response:
 
 
 def flagged_frames(desk: Desk, name: str) -> list[str]:
-    """The names of the newest frames of a camera in quarantine."""
-    mine = quarantine.c.name.between(f"{name}/", f"{name}0")  # "0" follows "/"
+    """Return the names of the camera's newest frames in quarantine."""
+    mine = quarantine.c.name.between(f"{name}/", f"{name}0")  # "0" is the character after "/"
     newest = select(quarantine.c.name).where(mine).order_by(quarantine.c.at_ms.desc()).limit(SHOWN_FRAMES)
     try:
         with desk.engine().begin() as connection:
             return list(connection.scalars(newest))
-    except UserError:  # the recorder has made no database yet
+    except UserError:  # the recorder has not created its database yet
         return []
 
 
@@ -86,7 +86,7 @@ async def _live(desk: Desk, streams: Streams, request: Request) -> Response:
 
 
 def changes_on(desk: Desk, name: str) -> Callable[[], str]:
-    """What gives the parts of a camera's page that changed since its last call; empty without any."""
+    """Return a function that renders the changed parts of a camera's page; empty if nothing changed."""
     shown: tuple[Card, Ways] | None = None
     header = header_changes(desk)
 
@@ -110,7 +110,7 @@ async def _history(desk: Desk, request: Request) -> Response:
 
 
 async def past(desk: Desk, name: str, until_ms: int, length_ms: int) -> dict[str, Any]:
-    """A camera's past with the alerts raised on it."""
+    """Return a camera's history with its alerts."""
     found = await desk.read(history, desk.store.engine, name, until_ms - length_ms, until_ms)
     try:
         found["alerts"] = await desk.read(lambda: alerts_of(desk.engine(), name, until_ms - length_ms))
@@ -129,7 +129,10 @@ async def _command(desk: Desk, request: Request) -> Response:
 
 
 async def tell(desk: Desk, who: str, name: str, asked: dict[str, Any] | None) -> str:
-    """Tell a camera (None lets its own settings hold again), and note it; what came of it."""
+    """Send a command to a camera and log it in the audit log. Return the outcome.
+
+    With `asked` None, reset the camera to its own settings.
+    """
     if desk.fleet.card(name) is None:
         return f"no camera is known as {name}"
     if desk.commands is None:

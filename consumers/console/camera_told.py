@@ -1,4 +1,4 @@
-"""What a camera was told, read from what it retains at the broker, and the commands that it is sent."""
+"""A camera's commands at the broker: read the settings in force, and send commands."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ANSWER_S: Final = 10.0
 
 
 class CameraTold:
-    """A connection to the broker that hears one camera's `meta`; only what the camera has signed is believed."""
+    """An MQTT connection that reads one camera's `meta`. Only signed messages count."""
 
     def __init__(
         self,
@@ -35,9 +35,9 @@ class CameraTold:
         login: Login | None = None,
     ) -> None:
         self.meta: Meta | None = None
-        """The last that came, None before the first."""
+        """The last `meta` received, None before the first."""
         self.refused: WireError | None = None
-        """Why what was retained is not believed."""
+        """The reason for rejecting the retained `meta`."""
         self._address = address
         self._camera_id = camera_id
         self._keys = keys
@@ -53,14 +53,14 @@ class CameraTold:
         client.on_message = self._on_message
 
     def __enter__(self) -> Self:
-        """Connect and hear what is retained; `BrokerError` when the broker does not answer."""
+        """Connect and read the retained message. Raises `BrokerError` if the broker does not answer."""
         try:
             self._client.connect(*self._address)
         except OSError as error:
             host, port = self._address
             raise BrokerError(f"expected an MQTT broker at {host}:{port}: {tls_refusal(error) or error}") from None
         self._client.loop_start()
-        # A broker sends what it retains before it answers the next request, here for the same topic once more.
+        # A broker sends retained messages before it answers the next request, here a second one for the same topic.
         if not self._await(lambda: self._subscribed == 2, ANSWER_S):
             self.close()
             raise BrokerError(f"the MQTT broker has not let us subscribe within {ANSWER_S:g} s")
@@ -77,14 +77,14 @@ class CameraTold:
         self._client.loop_stop()
 
     def reset(self, wait_s: float) -> bool:
-        """Tell the camera to forget; whether it has said so within `wait_s`. Retained, for one that is away."""
+        """Send a retained reset command. Return whether the camera confirmed within `wait_s`."""
         self._client.publish(mqtt_topic(self._camera_id, Channel.PROBES), b"", qos=1, retain=True)
         return self.tell(Command(reset=True), wait_s)
 
     def tell(self, command: Command, wait_s: float) -> bool:
-        """Command the camera, from now on; whether it has said within `wait_s` that it obeys. Retained.
+        """Send a retained command. Return whether the camera confirmed within `wait_s`.
 
-        `BrokerError` when the broker does not take it.
+        Raises `BrokerError` if the broker does not accept it.
         """
         issued_ms = command.issued_ms = time.time_ns() // 10**6
         signed = sign_message(self._keys.current(self._camera_id), command)

@@ -1,4 +1,4 @@
-"""What the fleet page shows of one camera."""
+"""The cards of the fleet page, one for each camera."""
 
 from __future__ import annotations
 
@@ -15,57 +15,57 @@ from consumers.reading.rows import FrameRow
 _SAMPLES: Final = 10
 _EVERY_MS: Final = 1_000
 _REMEMBERED: Final = 1_000
-"""Frames after which what was saved counts half."""
+"""Number of frames after which a sample of saved bytes has half its weight."""
 
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """One camera as the page shows it; two that are equal look the same."""
+    """The visible data of one camera. Two equal cards look the same."""
 
     name: str
-    """As `site/camera`."""
+    """Name of the camera, `site/camera`."""
     state: State
-    """The state that all programs show."""
+    """The camera's state, the same in all programs."""
     detail: str = ""
     """The reason of that state, in plain words."""
     captured_ms: int | None = None
-    """When its last frame was taken, by its own clock."""
+    """Capture time of its last frame, by the camera's clock."""
     verdict: str = ""
-    """The class of that frame."""
+    """The predicted class of that frame."""
     confidence: float = 0.0
-    """0 to 1, of that verdict."""
+    """Confidence of that verdict, 0 to 1."""
     model: str = ""
-    """Which model gave it."""
+    """The model that gave that verdict."""
     frames_per_second: float = 0.0
-    """Over the last ten seconds in which frames came."""
+    """Frame rate over the last ten seconds with frames."""
     saved: float | None = None
-    """Share of the raw bytes that was not sent."""
+    """Fraction of the raw bytes that was not sent."""
     evidence: float = 0.0
-    """Of a backdoor, 0 to 1, which is an alert."""
+    """Evidence of a backdoor, from 0 to 1. An alert is raised at 1."""
     alert: str = ""
-    """The id of the newest one that nobody has closed."""
+    """Id of the newest alert that is not closed."""
     acknowledged: bool = False
-    """Whether somebody looks after all of its alerts."""
+    """Whether all of its alerts are acknowledged."""
     picture: int = 0
-    """Counted with each picture that came; 0 before the first."""
+    """Counter of received pictures; 0 before the first."""
     size: tuple[int, int, int] | None = None
-    """Width, height and channels."""
+    """Width, height and channels of its frames."""
     frames: int = 0
-    """How many were recorded."""
+    """Number of recorded frames."""
 
     @property
     def site(self) -> str:
-        """The part of the name before the slash."""
+        """The part of the camera's name before the slash."""
         return self.name.partition("/")[0]
 
     @property
     def order(self) -> tuple[int, NaturalKey]:
-        """The worst first, then by name."""
+        """Return the sort key: the worst state first, then by name."""
         return self.state.severity, natural(self.name)
 
     @property
     def element(self) -> str:
-        """Its id on the page, of letters, digits and hyphens, another for each name."""
+        """The id of its HTML element: letters, digits and hyphens, unique for each name."""
         return "card-" + "".join(
             each if each.isascii() and each.isalnum() else f"-{ord(each):x}-" for each in self.name
         )
@@ -73,23 +73,23 @@ class Card:
 
 @dataclass(slots=True)
 class Watched:
-    """One camera with what its cards are made of."""
+    """The data from which one camera's card is built."""
 
     camera: Camera
     pictures: int = 0
     alerts: list[str] = field(default_factory=list)
-    """The newest of each episode that nobody has closed, the newest last."""
+    """The newest alert of each open episode, newest last."""
     acknowledged: bool = False
     newest_ms: int = 0
-    """The latest time of capture."""
+    """Latest capture time, Unix time in milliseconds."""
     _raw: float = 0.0
     _sent: float = 0.0
     _counted: float = 0.0
     _samples: deque[tuple[int, int, int]] = field(default_factory=lambda: deque(maxlen=_SAMPLES))
-    """When, boot and sequence number: frames are numbered, so that those that were passed over count too."""
+    """Time, boot and sequence number. The number counts skipped frames too."""
 
     def take(self, row: FrameRow, now_ms: int) -> None:
-        """A frame's verdict has come, at `now_ms` of a monotonic clock."""
+        """Add a frame's verdict, received at `now_ms` of a monotonic clock."""
         self.camera.take(row, now_ms)
         self.newest_ms = max(self.newest_ms, row.captured_ms) if row.captured_ms <= row.recorded_ms else row.recorded_ms
         self._raw += row.width * row.height * row.channels
@@ -104,14 +104,14 @@ class Watched:
             self._samples.append((now_ms, row.boot, row.seq))
 
     def rate(self) -> float:
-        """Frames a second, of the last ten seconds in which frames came."""
+        """Return the frames per second over the last ten seconds with frames."""
         if len(self._samples) < 2:
             return 0.0
         (begin_ms, _, first), (end_ms, _, last) = self._samples[0], self._samples[-1]
         return 1000 * (last - first) / max(1, end_ms - begin_ms)
 
     def card(self, saved: SavedState | None, now_ms: int, silent_after_s: float) -> Card:
-        """What the page shows now: the state is the one that the recorder has `saved`, once it has."""
+        """Return the current card, with the recorder's `saved` state if there is one."""
         camera, last = self.camera, self.camera.last
         heard_ms = camera.heard_ms if last is not None else None
         patience_s = camera.patience_s(silent_after_s) if saved is None else saved.patience_s

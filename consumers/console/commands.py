@@ -1,4 +1,4 @@
-"""What people tell cameras: signed commands by MQTT, each in the audit log with who, when and what came of it."""
+"""Signed MQTT commands to cameras. Each is in the audit log with user, time and outcome."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from schemas.pointillist_pb2 import Command, Meta
 from schemas.transport.access import MqttAccess
 
 OBEYED_S: Final = 8.0
-"""So long an answer is waited for; the command stays at the broker for a camera that is away."""
+"""Seconds to wait for a confirmation. The broker retains the command for an absent camera."""
 MOST_DROPPED: Final = 56
 SETTINGS: Final = ("dropped_per_block", "probe_share", "profile", "enabled", "frames_per_second")
 _KNOWN: Final = "drop, probes, profile, enabled or fps"
@@ -24,10 +24,10 @@ NAMES: Final = {number: name for name, number in PROFILES.items()}
 
 
 def changes_of(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """What is to be set, by the names of `Command`; ConfigError in one line for what cannot be.
+    """Return the settings to change, by the names of `Command`. Raises ConfigError in one line for invalid values.
 
-    `drop` is a share of the pixels, `probes` a share of the frames, `profile` a name, `enabled` a flag, `fps` frames a
-    second, 0 for the camera's own rate.
+    `drop` is a fraction of the pixels, `probes` a fraction of the frames, `profile` a name and `enabled` a flag. `fps`
+    is in frames per second; 0 restores the camera's own rate.
     """
     found: dict[str, Any] = {}
     for name, value in fields.items():
@@ -77,7 +77,7 @@ def _rate(name: str, value: Any) -> float:
 
 
 def command_of(meta: Meta | None, changes: Mapping[str, Any]) -> Command:
-    """The command that changes this and repeats what was commanded before: only the last one is retained."""
+    """Return a command with these changes and all earlier settings: the broker retains only the last command."""
     command = Command()
     for name in SETTINGS:
         if meta is not None and meta.command_state.HasField(name):
@@ -88,20 +88,20 @@ def command_of(meta: Meta | None, changes: Mapping[str, Any]) -> Command:
 
 
 class Commands:
-    """Tells cameras. Every method blocks: for a thread beside the loop."""
+    """Sends commands to cameras. Every method blocks: call them outside the event loop."""
 
     def __init__(self, broker: MqttAccess, keys: KeyRing) -> None:
         self._broker = broker
         self._keys = keys
 
     def tell(self, name: str, changes: Mapping[str, Any]) -> str:
-        """Change settings of a camera; what came of it. UserError where the broker is away."""
+        """Change settings of a camera. Return the outcome. Raises UserError if the broker is unreachable."""
         with self._connected(camera_id(name)) as camera:
             obeyed = camera.tell(command_of(camera.meta, changes), OBEYED_S)
         return _outcome(obeyed)
 
     def reset(self, name: str) -> str:
-        """Let a camera's own settings hold again; what came of it. UserError where the broker is away."""
+        """Reset a camera to its own settings. Return the outcome. Raises UserError if the broker is unreachable."""
         with self._connected(camera_id(name)) as camera:
             obeyed = camera.reset(OBEYED_S)
         return _outcome(obeyed)
@@ -116,7 +116,7 @@ def _outcome(obeyed: bool) -> str:
 
 
 def settings_of(meta: Meta | None) -> dict[str, Any]:
-    """What a camera says that it does, for people, and which of it was commanded."""
+    """Return a camera's announced settings for people, and which of them were commanded."""
     if meta is None:
         return {}
     told = meta.command_state

@@ -1,4 +1,4 @@
-"""Dead letters: by reason, one payload explained, and once more after the cause is mended."""
+"""The dead-letter page: counts by reason, one payload decoded, and replay after the cause is fixed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _EXPLAINED: Final = (
 
 
 def letter_routes(desk: Desk) -> list[Route]:
-    """Its routes."""
+    """Return the routes of the page."""
     return [
         Route("/dead-letters", partial(_page, desk)),
         Route("/dead-letters/{topic}/{partition:int}/{offset:int}", partial(_letter, desk)),
@@ -80,7 +80,7 @@ async def _letter(desk: Desk, request: Request) -> Response:
 
 
 def explained(payload: bytes) -> dict[str, Any]:
-    """The fields of a frame that a payload's beginning names; empty when it is none. Nothing of it is verified here."""
+    """Return the frame fields at a payload's beginning; empty if it is no frame. Nothing is verified here."""
     for end in (len(payload), *range(min(len(payload), 64), 8, -1)):
         try:
             frame = Frame.FromString(payload[:end])
@@ -92,7 +92,7 @@ def explained(payload: bytes) -> dict[str, Any]:
 
 
 def dumped(payload: bytes, most: int = 512) -> str:
-    """The beginning in hexadecimal and as text, sixteen bytes a line."""
+    """Return the first `most` bytes in hexadecimal and as text, sixteen bytes a line."""
     lines = []
     for start in range(0, min(len(payload), most), 16):
         part = payload[start : start + 16]
@@ -110,7 +110,7 @@ async def _replay(desk: Desk, request: Request) -> Response:
 
 
 async def replay_reason(desk: Desk, who: str, reason: str) -> str:
-    """Send what was refused for a reason once more, and note it; what came of it."""
+    """Replay the dead letters of a reason and log it in the audit log. Return the outcome."""
     try:
         found, recorded = await desk.read(lambda: letters(desk.engine(), reason))
         if not found:

@@ -1,4 +1,4 @@
-"""What the pages are made from: who asks is shown what the fleet, the stores and the templates say."""
+"""The console's application context: fleet, stores and templates, shared by all pages."""
 
 from __future__ import annotations
 
@@ -50,28 +50,28 @@ PAGES: Final = (
 
 @dataclass
 class Desk:
-    """One console."""
+    """The context of one console."""
 
     settings: ConsoleSettings
     fleet: Fleet
     store: Store
     users: Users | None = None
-    """None lets everybody in who reaches the address."""
+    """None gives everybody who reaches the address full access."""
     clock_s: Callable[[], float] = time.monotonic
     models: ModelsWatch | None = None
     health: Health | None = None
     commands: Commands | None = None
-    """None tells cameras nothing."""
+    """None disables commands to cameras."""
     jobs: Jobs | None = None
-    """None starts none."""
+    """None disables jobs."""
     read_roles: ReadRoles | None = None
-    """Reads the states of the system's roles; None leaves that to Prometheus."""
+    """Reads the states of the system's roles; None reads them from Prometheus instead."""
     prometheus: Prometheus | None = None
     """None draws the system from the recorder's own history."""
     reviews: dict[str, Review] = field(default_factory=dict)
     """Decisions on alerts, by alert id."""
     runbooks: Path | None = None
-    """A file with the runbooks as HTML; None serves none."""
+    """An HTML file with the runbooks; None serves none."""
     _reading: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2, thread_name_prefix="reading"))
     _writing: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="writing"))
     _telling: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(8, thread_name_prefix="telling"))
@@ -90,24 +90,24 @@ class Desk:
         self.templates.filters |= {"percent": percent, "rate": rate, "moment": moment, "count": count, "size": size}
 
     def published_ms(self) -> list[int]:
-        """When models went live, or were withdrawn."""
+        """Times at which models were published or withdrawn, Unix time in milliseconds."""
         published = self.models.models.published if self.models is not None else ()
         return sorted({at_ms for each in published for at_ms in (each.published_ms, each.withdrawn_ms) if at_ms})
 
     def engine(self) -> Engine:
-        """The recorder's database, to read now; StateError when it is not there yet."""
+        """The recorder's database for immediate reading. Raises StateError if it does not exist yet."""
         return self.recorded.engine()
 
     async def read(self, query: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run what reads a database."""
+        """Run a database query in the reading thread."""
         return await asyncio.get_running_loop().run_in_executor(self._reading, lambda: query(*args, **kwargs))
 
     async def write(self, action: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run what writes to the console's own."""
+        """Run an action that writes to the console's own database, in the writing thread."""
         return await asyncio.get_running_loop().run_in_executor(self._writing, lambda: action(*args, **kwargs))
 
     async def command(self, action: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run what tells a camera and waits for its answer."""
+        """Run an action that commands a camera and waits for its confirmation."""
         return await asyncio.get_running_loop().run_in_executor(self._telling, lambda: action(*args, **kwargs))
 
     async def note(self, who: str, what: str, subject: str, detail: str, outcome: str) -> None:
@@ -115,11 +115,11 @@ class Desk:
         await self.write(self.store.note, who, what, subject, detail, outcome)
 
     def render(self, template: str, **context: Any) -> str:
-        """A part of a page."""
+        """Render a part of a page."""
         return self.templates.get_template(template).render(context)
 
     def page(self, request: Request, template: str, status: int = 200, **context: Any) -> Response:
-        """A whole page."""
+        """Render a whole page."""
         session = session_of(request)
         known: Mapping[str, Any] = {
             "path": path_of(request),
@@ -135,7 +135,7 @@ class Desk:
         return HTMLResponse(self.render(template, **{**known, **context}), status)
 
     def close(self) -> None:
-        """Let go of threads and databases."""
+        """Close threads and databases."""
         self.logins.close()
         for pool in (self._reading, self._writing, self._telling):
             pool.shutdown(wait=True, cancel_futures=True)
@@ -148,22 +148,22 @@ class Desk:
 
 
 def percent(share: float | None) -> str:
-    """A share of 1 for people."""
+    """Format a fraction as a percentage."""
     return "–" if share is None else f"{100 * share:.1f} %"
 
 
 def rate(frames: float) -> str:
-    """Frames a second."""
+    """Format a frame rate."""
     return f"{frames:.1f}/s"
 
 
 def count(number: float) -> str:
-    """A large number, with thin spaces between thousands."""
+    """Format a large number with thin spaces between thousands."""
     return f"{number:,.0f}".replace(",", "\N{NARROW NO-BREAK SPACE}")
 
 
 def size(number: float) -> str:
-    """Bytes."""
+    """Format a number of bytes."""
     value = float(number)
     for unit in ("B", "kB", "MB", "GB"):
         if abs(value) < 1000:
@@ -173,7 +173,7 @@ def size(number: float) -> str:
 
 
 def moment(at_ms: int | None) -> str:
-    """A Unix time in milliseconds."""
+    """Format a Unix time in milliseconds."""
     if not at_ms:
         return "–"
     try:

@@ -1,4 +1,4 @@
-"""Verdicts as CSV or Parquet, streamed: a little of the database at a time, so that nobody's writing waits for it."""
+"""Verdict export as CSV or Parquet, streamed in short reads that do not block writers."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from schemas.pointillist_pb2 import CHECKED, SHED
 
 LONGEST_MS: Final = 31 * 86_400_000
 LONGEST_S: Final = 600.0
-"""For making and reading one export."""
+"""Maximum duration of one export, reading included, in seconds."""
 MOST_EXPORTS: Final = 8
 MOST_OF_USER: Final = 2
-"""Exports of one user. Where nobody logs in, only `MOST_EXPORTS` holds."""
+"""Exports of one user at once. Without logins only `MOST_EXPORTS` applies."""
 _SPAN_MS: Final = 60_000
 _STRIP: Final = {CHECKED: "checked", SHED: "shed"}
 
@@ -50,17 +50,20 @@ COLUMNS: Final = {
     "threshold_bits": pa.float64(),
     "flagged": pa.bool_(),
 }
-"""Of both forms. `true_class` is empty unless the source was simulated, entropy and threshold unless STRIP looked."""
+"""Columns of both formats.
+
+`true_class` is empty unless the source was simulated; entropy and threshold are empty unless STRIP checked the frame.
+"""
 
 
 def export_places(*, logs_in: bool) -> Places:
-    """Return the bounds of all exports of a console."""
+    """Return the limits on all exports of a console."""
     most_of_user = MOST_OF_USER if logs_in else MOST_EXPORTS
     return Places("exports", most=MOST_EXPORTS, most_of_user=most_of_user, patience_s=LONGEST_S)
 
 
 def rows(engine: Engine, since_ms: int, until_ms: int, camera: str | None = None) -> Iterator[list[tuple[Any, ...]]]:
-    """The verdicts recorded in that time, some at a time, in the order of their recording."""
+    """Yield the verdicts recorded in that time in chunks, in recording order."""
     mine = () if camera is None else (frames.c.camera == camera,)
     order = (frames.c.recorded_ms, frames.c.camera, frames.c.boot, frames.c.seq)
     at_ms = since_ms
@@ -90,7 +93,7 @@ def _values(row: Any) -> tuple[Any, ...]:
 
 
 def as_csv(parts: Iterator[list[tuple[Any, ...]]]) -> Iterator[bytes]:
-    """With a line of names first. What begins as a formula does in a spreadsheet is quoted by an apostrophe."""
+    """Yield CSV with a header line. An apostrophe precedes cells that a spreadsheet would run as a formula."""
     yield _lines([tuple(COLUMNS)])
     for part in parts:
         yield _lines([tuple(_harmless(value) for value in row) for row in part])
@@ -107,29 +110,29 @@ def _harmless(value: Any) -> Any:
 
 
 class _Sink(io.RawIOBase):
-    """Keeps what is written until it is taken."""
+    """A write buffer that `take` empties."""
 
     def __init__(self) -> None:
         self._held: list[bytes] = []
 
     def writable(self) -> bool:
-        """Yes."""
+        """Return True."""
         return True
 
     def write(self, data: Any) -> int:
-        """Keep it."""
+        """Append `data` to the buffer."""
         kept = bytes(data)
         self._held.append(kept)
         return len(kept)
 
     def take(self) -> bytes:
-        """What was written since."""
+        """Return and clear the buffer."""
         data, self._held = b"".join(self._held), []
         return data
 
 
 def as_parquet(parts: Iterator[list[tuple[Any, ...]]]) -> Iterator[bytes]:
-    """A row group for each part."""
+    """Yield Parquet with one row group for each part."""
     schema = pa.schema(list(COLUMNS.items()))
     sink = _Sink()
     with pq.ParquetWriter(pa.PythonFile(sink, mode="w"), schema, compression="zstd") as writer:

@@ -1,4 +1,4 @@
-"""Defects in a page's handler: logged with their traceback, once a minute for each place in the code."""
+"""Log of defects in page handlers, with traceback: once a minute for each place in the code."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class _Seen:
 
 
 class Failures:
-    """The kinds of failures so far; a kind is an error's type and the line that raised it."""
+    """The kinds of failures so far. A kind is an error's type and the line that raised it."""
 
     def __init__(self, clock_s: Callable[[], float] = time.monotonic) -> None:
         self._clock_s = clock_s

@@ -1,6 +1,6 @@
-"""Verdicts from Kafka as they come, for people: from now on, and never so far behind that what is shown is old.
+"""Live verdicts from Kafka for the pages: from now on, without replay of a backlog.
 
-Nothing is recorded here, so nothing is committed: a console that cannot keep up goes on at the newest verdict.
+The console records nothing, so it commits no offsets. If it cannot keep up, it skips to the newest verdict.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from schemas.transport.backoff import Backoff
 from schemas.transport.kafka.reader import Reader
 
 MOST_BEHIND: Final = 5_000
-"""Verdicts of one partition: whoever is farther behind passes them over."""
+"""Maximum lag in verdicts of one partition. Beyond it the feed skips to the newest."""
 _AT_ONCE: Final = 500
-"""Verdicts read before others have their turn: some 20 ms."""
+"""Verdicts handled before the event loop runs other tasks: about 20 ms."""
 _WAIT_S: Final = 0.5
 
 log = structlog.get_logger()
 
 
 class Feed:
-    """Reads the verdicts and shows them to a fleet."""
+    """Reads verdicts and applies them to a fleet."""
 
     def __init__(self, settings: RecordsSettings, keys: KeyRing, fleet: Fleet, health: Health) -> None:
         self._settings = settings
@@ -40,11 +40,11 @@ class Feed:
         self._fleet = fleet
         self._health = health
         self.passed_over = 0
-        """Verdicts that were not shown since there were too many."""
+        """Verdicts skipped because of the lag limit."""
         health.set("kafka", False, "not connected yet")
 
     async def run(self) -> None:
-        """Show what comes until cancelled; Kafka may be away at any time."""
+        """Read and apply verdicts until cancelled. Kafka may be unreachable at any time."""
         backoff = Backoff()
         while True:
             try:
@@ -52,7 +52,7 @@ class Feed:
                     self._health.set("kafka", True)
                     backoff.reset()
                     await self._read(reader)
-            except Exception as error:  # whatever a broker may raise while it is away
+            except Exception as error:  # any error of a broker that is unreachable
                 self._health.set("kafka", False, str(error) or type(error).__name__)
                 log.warning("kafka_unavailable", error=str(error) or type(error).__name__)
             await backoff.wait()
@@ -62,7 +62,7 @@ class Feed:
             for place, records in (await reader.fetch(wait_s=_WAIT_S, most=_AT_ONCE)).items():
                 self.show(records)
                 await self._keep_up(reader, place)
-            # Pages are served by the same loop.
+            # The same event loop serves the pages.
             await asyncio.sleep(0)
 
     async def _keep_up(self, reader: Reader, place: TopicPartition) -> None:
@@ -74,7 +74,7 @@ class Feed:
             log.info("verdicts_passed_over", partition=place.partition, count=end - at)
 
     def show(self, records: Sequence[Record]) -> None:
-        """Show what the records of one partition say; those that nobody of ours has signed are passed over."""
+        """Apply the records of one partition. Skip records without a trusted signature."""
         recorded_ms = time.time_ns() // 10**6
         batch = read(records, self._settings, self._keys, recorded_ms)
         rows = [frame_row(key, verdict, recorded_ms) for key, verdict in batch.verdicts.items()]

@@ -1,4 +1,4 @@
-"""Frames in quarantine: where they lie is the recorder's business, which of them there are its database says."""
+"""Frames in quarantine: the database lists them, and the recorder's store holds the files."""
 
 from __future__ import annotations
 
@@ -16,13 +16,16 @@ MOST_COPIED: Final = 2_000
 
 
 def frame_of(url: str, name: str) -> bytes:
-    """The PNG of a frame in the quarantine at `url`; FileNotFoundError when it is not there (any more)."""
+    """Return the PNG of a frame in the quarantine at `url`.
+
+    Raises FileNotFoundError if it was purged or never there.
+    """
     system, root = fsspec.core.url_to_fs(url)
     return bytes(system.cat_file(f"{root.rstrip('/')}/{name}.png"))
 
 
 def cameras_of(engine: Engine) -> dict[str, int]:
-    """How many frames of each camera are held."""
+    """Return the number of quarantined frames of each camera."""
     found: dict[str, int] = {}
     with engine.begin() as connection:
         for (name,) in connection.execute(select(quarantine.c.name)):
@@ -32,13 +35,13 @@ def cameras_of(engine: Engine) -> dict[str, int]:
 
 
 def copy_flagged(engine: Engine, url: str, camera: str, folder: Path, stopped: Callable[[], bool]) -> int:
-    """Copy the newest held frames, all when `camera` is empty, into `folder` by numbers; how many.
+    """Copy the newest quarantined frames into `folder`, numbered; of all cameras if `camera` is empty.
 
-    Ends early when `stopped`. Raises ConfigError when there is none.
+    Return their number. Ends early if `stopped` returns true. Raises ConfigError if there are no frames.
     """
     query = select(quarantine.c.name).order_by(quarantine.c.at_ms.desc()).limit(MOST_COPIED)
     if camera:
-        query = query.where(quarantine.c.name.between(f"{camera}/", f"{camera}0"))  # "0" follows "/"
+        query = query.where(quarantine.c.name.between(f"{camera}/", f"{camera}0"))  # "0" is the character after "/"
     with engine.begin() as connection:
         names = list(connection.scalars(query))
     folder.mkdir(parents=True, exist_ok=True)
@@ -48,7 +51,7 @@ def copy_flagged(engine: Engine, url: str, camera: str, folder: Path, stopped: C
             break
         try:
             (folder / f"{copied:05d}.png").write_bytes(frame_of(url, name))
-        except FileNotFoundError:  # purged meanwhile
+        except FileNotFoundError:  # purged since the query
             continue
         copied += 1
     if not copied and not stopped():

@@ -1,4 +1,4 @@
-"""All cameras as the console knows them now: bounded, and each change numbered, so that only changes are pushed."""
+"""The latest state of all cameras in the console: bounded, with numbered changes, so that only changes are pushed."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from consumers.settings import RecordsSettings
 from schemas.limits import CAMERAS_AT_HAND
 
 _ALL_EVERY_MS: Final = 1_000
-"""Silence comes without a message: all cameras are looked at so often."""
+"""Interval at which all cameras are checked: silence arrives without a message."""
 _VIEWS_KEPT: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """Which cameras a page shows."""
+    """Selection and order of the cameras on a page."""
 
     site: str = ""
     state: str = ""
@@ -39,7 +39,7 @@ class View:
 
     cards: tuple[Card, ...]
     counts: Mapping[str, int]
-    """Cameras in each state, of those that site and text select."""
+    """Number of cameras in each state, among those that site and text select."""
     sites: tuple[str, ...]
     found: int
     page: int
@@ -47,38 +47,38 @@ class View:
 
 
 class Fleet:
-    """The cameras by name, their last pictures and their cards. For one event loop."""
+    """The cameras by name, with their last pictures and their cards. For one event loop."""
 
     def __init__(self, settings: RecordsSettings, page_cards: int = 60) -> None:
         self._silent_after_s = settings.silent_after_s
         self._bounds = settings.bounds
         self._page_cards = page_cards
         self._watched: OrderedDict[str, Watched] = OrderedDict()
-        """Those that were heard last at the end."""
+        """Cameras by name, the most recently received last."""
         self._states: OrderedDict[str, SavedState] = OrderedDict()
-        """The states that the recorder has saved, also for cameras that are not known yet."""
+        """States saved by the recorder, also for cameras without a message yet."""
         self._cards: dict[str, Card] = {}
         self._order: list[Card] = []
         self._touched: set[str] = set()
         self._all_at_ms = 0
         self._forgotten: dict[str, int] = {}
-        """When people forgot a camera, in Unix time: frames recorded before do not bring it back."""
+        """Unix time at which each camera was removed. Frames recorded before it do not bring it back."""
         most = self._bounds.preview_bytes
         self._pictures = {
             kind: Pictures(kind, share) for kind, share in ((REBUILT, most), (AS_SENT, most // 2), (WHOLE, most // 2))
         }
         self._views: dict[Query, View] = {}
         self.version = 0
-        """Raised with every change that a page could show."""
+        """Increased with every change that a page could show."""
         self.stirred = asyncio.Event()
-        """Set, and made anew, at each change."""
+        """Set and replaced at each change."""
 
-    # What comes
+    # Updates
 
     def take(
         self, rows: Sequence[FrameRow], rebuilt: Mapping[FrameKey, bytes], sent: Mapping[FrameKey, bytes], now_ms: int
     ) -> None:
-        """Verdicts, and the pictures that came with some of them. `now_ms` is on a monotonic clock."""
+        """Add verdicts, and the pictures that came with some of them. `now_ms` is on a monotonic clock."""
         for row in rows:
             if row.recorded_ms <= self._forgotten.get(row.camera, -1):
                 continue
@@ -92,7 +92,7 @@ class Fleet:
         self._make_room()
 
     def say(self, status: CameraRow, age_ms: int, now_ms: int) -> None:
-        """What a camera says of itself, `age_ms` ago."""
+        """Apply a camera's own status message, sent `age_ms` ago."""
         if status.seen_ms <= self._forgotten.get(status.camera, -1):
             return
         camera = self._watch(status.camera).camera
@@ -103,7 +103,7 @@ class Fleet:
         self._make_room()
 
     def correct(self, saved: Camera, age_ms: int, now_ms: int) -> None:
-        """A camera as the recorder has saved it: counts and evidence are its word, a newer frame is ours."""
+        """Merge a camera's saved row. Counts and evidence come from the recorder; the newer frame wins."""
         if saved.last is None or saved.last.recorded_ms <= self._forgotten.get(saved.name, -1):
             return
         watched = self._watch(saved.name)
@@ -117,7 +117,7 @@ class Fleet:
         self._touched.add(saved.name)
 
     def judge(self, saved: Iterable[SavedState]) -> None:
-        """Take the states that the recorder has saved since the last call."""
+        """Apply the states that the recorder has saved since the last call."""
         for each in saved:
             self._states[each.camera] = each
             self._states.move_to_end(each.camera)
@@ -126,9 +126,9 @@ class Fleet:
             self._states.popitem(last=False)
 
     def alert(self, opened: Mapping[str, Sequence[str]], acknowledged: Collection[str] = ()) -> None:
-        """Set the newest alert of each episode that nobody has closed, by camera, the newest last.
+        """Set the newest alert of each open episode, by camera, newest last.
 
-        `acknowledged` are the cameras all of whose episodes people have acknowledged.
+        `acknowledged` are the cameras whose episodes are all acknowledged.
         """
         for name, watched in self._watched.items():
             now, known = list(opened.get(name, ())), name in acknowledged
@@ -137,20 +137,20 @@ class Fleet:
                 self._touched.add(name)
 
     def forget(self, name: str, at_ms: int) -> None:
-        """Show a camera no more, until it is heard after `at_ms` (Unix time)."""
+        """Remove a camera until a message from it arrives after `at_ms` (Unix time)."""
         self._forgotten[name] = at_ms
         self._drop(name)
 
     def forget_all(self, gone: Mapping[str, int]) -> None:
-        """Forget the cameras that `gone` names and that are not forgotten yet, with the time of each, Unix time."""
+        """Remove the cameras in `gone`, each with its Unix time, that are not removed yet."""
         for name, at_ms in gone.items():
             if self._forgotten.get(name, -1) < at_ms:
                 self.forget(name, at_ms)
 
-    # What is shown
+    # Views
 
     def tick(self, now_ms: int) -> bool:
-        """Bring the cards up to date; whether one has changed."""
+        """Bring the cards up to date. Return whether one has changed."""
         if now_ms - self._all_at_ms >= _ALL_EVERY_MS:
             self._all_at_ms = now_ms
             names: Iterable[str] = list(self._watched)
@@ -180,12 +180,12 @@ class Fleet:
         return True
 
     def stir(self) -> None:
-        """Have every open page look whether something of it has changed."""
+        """Wake every open page to check for changes."""
         self.stirred.set()
         self.stirred = asyncio.Event()
 
     def view(self, query: Query) -> View:
-        """The page of cameras that `query` asks for, made once for all who look at it."""
+        """Return the page of cameras that `query` selects, built once for all its readers."""
         found = self._views.get(query)
         if found is None:
             if len(self._views) >= _VIEWS_KEPT:
@@ -213,15 +213,15 @@ class Fleet:
         return View(cards, ordered, sites, len(chosen), page, pages)
 
     def cards(self) -> Sequence[Card]:
-        """All, the worst first."""
+        """Return all cards, the worst state first."""
         return self._order
 
     def card(self, name: str) -> Card | None:
-        """One camera's; None when it is not known."""
+        """Return the card of one camera; None if it is unknown."""
         return self._cards.get(name)
 
     def camera(self, name: str) -> Camera | None:
-        """All that is known of one."""
+        """Return the full record of one camera; None if it is unknown."""
         watched = self._watched.get(name)
         return watched.camera if watched is not None else None
 
@@ -232,15 +232,15 @@ class Fleet:
         return len(raised) - acknowledged, acknowledged
 
     def picture(self, name: str, kind: str = REBUILT) -> Shown | None:
-        """The camera's last picture of a `kind`, while it is kept."""
+        """Return the camera's last picture of a `kind`; None if it is not in memory."""
         found = self._pictures.get(kind)
         return found.get(name) if found is not None else None
 
     def ways(self, name: str) -> Ways:
-        """Its last picture three ways."""
+        """Return the camera's last picture in its three versions."""
         return Ways(self.picture(name, AS_SENT), self.picture(name), self.picture(name, WHOLE))
 
-    # Bounds
+    # Limits
 
     def _watch(self, name: str) -> Watched:
         watched = self._watched.get(name)

@@ -1,4 +1,4 @@
-"""The fleet: a card for each camera, the worst first, pushed where they change."""
+"""The fleet page: a card for each camera, the worst first, with changes pushed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _GONE: Final = (State.OFFLINE, State.SILENT, State.REFUSED, State.ENDED, State.R
 
 
 def fleet_routes(desk: Desk, streams: Streams) -> list[Route]:
-    """Its routes."""
+    """Return the routes of the page."""
     return [
         Route("/", partial(_page, desk)),
         Route("/fleet/live", partial(_live, desk, streams)),
@@ -39,7 +39,7 @@ def fleet_routes(desk: Desk, streams: Streams) -> list[Route]:
 
 
 def query_of(request: Request) -> Query:
-    """What the page was asked to show; what makes no sense is passed over."""
+    """Return the selection in the request. Invalid values are ignored."""
     asked = request.query_params
     state = asked.get("state", "")
     page = asked.get("page", "1")
@@ -83,7 +83,7 @@ def header_changes(desk: Desk) -> Callable[[], str]:
 
 
 class Changes:
-    """What one page of the fleet has not been sent yet."""
+    """The changes that one open fleet page has not received yet."""
 
     def __init__(self, desk: Desk, query: Query) -> None:
         self._desk = desk
@@ -93,7 +93,7 @@ class Changes:
         self._shown: View | None = None
 
     def __call__(self) -> str:
-        """The parts that changed since the last call, each to be put in its place by its id; empty without any."""
+        """Return the parts that changed since the last call, each with the id of its place; empty if none did."""
         fleet, header = self._desk.fleet, self._header()
         if fleet.version == self._version:
             return header
@@ -121,7 +121,7 @@ async def _picture(desk: Desk, request: Request) -> Response:
     found = desk.fleet.picture(f"{asked['site']}/{asked['camera']}", asked.get("kind", REBUILT))
     if found is None:
         return no(404, "no picture of this camera is kept")
-    # Each picture has an address of its own, so that no browser asks twice.
+    # Each picture has its own address, so browsers can cache it.
     headers = {"cache-control": "private, max-age=60"} if request.scope["query_string"] else {}
     return Response(found.jpeg, media_type="image/jpeg", headers=headers)
 
@@ -135,7 +135,7 @@ async def _forget(desk: Desk, request: Request) -> Response:
 
 
 async def forget(desk: Desk, who: str, name: str) -> str:
-    """Forget a camera that is gone; a complaint when it is not."""
+    """Remove a camera from the fleet. Return an error text if the camera is still connected, else an empty one."""
     card: Card | None = desk.fleet.card(name)
     if card is None:
         return "expected a camera of this fleet"

@@ -1,4 +1,4 @@
-"""The gate before every page: headers that keep foreign content out, sessions, rights, and foreign forms."""
+"""The gate before every page: security headers, sessions, rights, and protection against cross-site forms."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ POLICY: Final = (
 _HEADERS: Final = {
     "content-security-policy": POLICY,
     "x-content-type-options": "nosniff",
-    # Not less: a form would then be sent with `Origin: null`, which is nobody's.
+    # A stricter policy would send forms with `Origin: null`, which proves nothing.
     "referrer-policy": "same-origin",
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
@@ -38,16 +38,16 @@ _STRICT_TRANSPORT: Final = {"strict-transport-security": "max-age=31536000"}
 COOKIE: Final = "pointillist"
 LARGEST_FORM: Final = 2**16
 LARGEST_LOGIN: Final = 2**13
-"""Bytes of the only form that is read without a session."""
+"""Maximum size in bytes of the login form, the only form that is read without a session."""
 LOGIN: Final = "/login"
 _VIEWERS_FORMS: Final = (LOGIN, "/logout")
-"""Other forms are read for operators and admins only."""
+"""Forms that viewers may send. Other forms are read for operators and admins only."""
 _OPEN: Final = ("/login", "/static/", "/health")
 """Paths that need no session."""
 
 
 class Visit:
-    """The messages of one request. `gone` looks ahead; the application still reads every message."""
+    """The messages of one request. `gone` reads ahead; the application still receives every message."""
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
@@ -64,13 +64,13 @@ class Visit:
             self._ahead = await self._receive()
         while self._ahead["type"] != "http.disconnect":
             if self._ahead.get("more_body", False):
-                await asyncio.Event().wait()  # more of the body would have to be kept
+                await asyncio.Event().wait()  # reading on would buffer more of the body
             if (await self._receive())["type"] == "http.disconnect":
                 return
 
 
 class Gate:
-    """Lets requests in with `scope["state"]["session"]` set."""
+    """ASGI middleware that sets `scope["state"]["session"]` on admitted requests."""
 
     def __init__(self, app: ASGIApp, logins: Logins) -> None:
         self._app = app
@@ -79,7 +79,7 @@ class Gate:
         self._sessions = logins.sessions
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer or hand on."""
+        """Reject the request, or pass it to the application."""
         if scope["type"] != "http":
             return
 
@@ -129,18 +129,18 @@ class Gate:
         await (refusal or self._app)(scope, visit, sending)
 
     async def _foreign(self, request: Request, session: Session | None, by_password: bool) -> Response | None:
-        """What changes something comes from a page of ours, or from no browser."""
+        """Return a refusal for a state-changing request that a browser did not send from our own pages."""
         if not is_own(request.headers):
             return no(403, "this came from a page of somebody else's")
         if path_of(request).startswith("/api/"):
-            # A page of somebody else's cannot send this without being asked about it first.
+            # A page of another site cannot send this header without a preflight request.
             is_json = request.headers.get("content-type", "").startswith("application/json")
             return None if is_json else no(415, "expected content-type: application/json")
         path = path_of(request)
         if path not in _VIEWERS_FORMS and session is not None and not session.right.covers(Right.OPERATOR):
             return no(403, f"expected an {Right.OPERATOR}")
         if session is None and path != LOGIN:
-            return None  # No other form is open to a stranger: the routes refuse the method, and the body stays unread.
+            return None  # Strangers may send no other form: the routes reject the method, and the body stays unread.
         largest = LARGEST_LOGIN if path == LOGIN else LARGEST_FORM
         fields = await _fields(request, largest)
         if fields is None:
@@ -170,7 +170,7 @@ def _stranger(request: Request) -> Response:
 
 
 def path_of(request: Request) -> str:
-    """Return the path that the routes are chosen by. `request.url` may be made from the `Host` header."""
+    """Return the path used for routing. `request.url` may come from the `Host` header."""
     found: str = request.scope["path"]
     return found
 
@@ -193,13 +193,13 @@ def address_of(request: Request) -> str:
 
 
 def gone_of(request: Request) -> Gone:
-    """Return what waits until the visitor has left."""
+    """Return a function that waits until the visitor has left."""
     found: Gone = request.scope["state"]["gone"]
     return found
 
 
 def session_of(request: Request) -> Session:
-    """Return the session of a request; LookupError without one, which the gate lets no page ask."""
+    """Return the session of a request. Raises LookupError without one; the gate lets no page see that."""
     found: Session | None = request.scope["state"]["session"]
     if found is None:
         raise LookupError("expected a session, the request has none")
@@ -223,12 +223,12 @@ def cookie_name(*, secure: bool) -> str:
 
 
 def cookie(token: str, *, secure: bool) -> str:
-    """Return the header that gives a browser its session; an empty token takes it away."""
+    """Return the header that sets the session cookie; an empty token deletes it."""
     return _cookie(f"{cookie_name(secure=secure)}={token}; Path=/", secure) + ("" if token else "; Max-Age=0")
 
 
 def browser_cookie(mark: str, *, secure: bool) -> str:
-    """Return the header that marks a browser in which a user has logged in."""
+    """Return the header that sets the device cookie of a browser in which a user has logged in."""
     return _cookie(f"{BROWSER_COOKIE}={mark}; Path=/login; Max-Age={KNOWN_S:.0f}", secure)
 
 
@@ -237,7 +237,7 @@ def _cookie(text: str, secure: bool) -> str:
 
 
 def is_own(headers: Headers) -> bool:
-    """Whether a browser sent this from one of our pages, or it was no browser."""
+    """Return whether a browser sent this from one of our pages, or the client is no browser."""
     site = headers.get("sec-fetch-site")
     if site is not None and site not in ("same-origin", "none"):
         return False
@@ -246,13 +246,13 @@ def is_own(headers: Headers) -> bool:
 
 
 def form_of(request: Request) -> dict[str, str]:
-    """The fields of the form that was sent."""
+    """Return the fields of the submitted form."""
     found: dict[str, str] = request.scope["state"]["form"]
     return found
 
 
 async def body_of(request: Request, largest: int = LARGEST_FORM) -> bytes | None:
-    """Return all that was sent; None if it is larger than `largest` bytes."""
+    """Return the request's body; None if it is larger than `largest` bytes."""
     body = b""
     async for part in request.stream():
         body += part
@@ -262,7 +262,7 @@ async def body_of(request: Request, largest: int = LARGEST_FORM) -> bytes | None
 
 
 async def _fields(request: Request, largest: int) -> dict[str, str] | None:
-    """The fields of a form; None if it is larger than `largest` bytes, or none."""
+    """Return the fields of a form; None if it is larger than `largest` bytes or no form."""
     body = await body_of(request, largest)
     if body is None:
         return None
@@ -273,5 +273,5 @@ async def _fields(request: Request, largest: int) -> dict[str, str] | None:
 
 
 def no(status: int, complaint: str) -> Response:
-    """A refusal in one line."""
+    """Return a refusal in one line."""
     return JSONResponse({"error": complaint}, status)

@@ -1,13 +1,13 @@
-"""The limit of password guesses: an attempt counts from its begin, and each one beyond the first few waits longer.
+r"""The limit on password guesses: an attempt counts from its begin, and each one beyond the first few waits longer.
 
-There are three counts, so that one guesser locks out neither an address that many people share nor the user whose
-password is guessed:
+Three counters apply. With them, one attacker can lock out neither a shared address nor the user whose password is
+guessed:
 
-- a visitor's attempts at one name; the visitor is an address, or a browser in which that user has logged in before;
-- all attempts of an address, whatever the name;
-- all attempts at a name, from any address.
+- A visitor's attempts at one name. The visitor is an address, or a browser in which that user has logged in before.
+All attempts of an address, for any name.
+All attempts at a name, from any address.
 
-A visitor who has given the right password before is bound by the first count alone.
+Only the first counter applies to a visitor who has given the right password before.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from typing import Final
 from consumers.console.access.connections import network_of
 
 FORGET_S: Final = 900.0
-"""A count starts again when nothing was added to it for this long."""
+"""A count expires if nothing was added to it for this many seconds."""
 KNOWN_S: Final = 30 * 86_400.0
-"""A visitor is known for this long after the last right password."""
+"""A visitor is known for this many seconds after the last right password."""
 MOST: Final = 10_000
-"""Entries of one table: the oldest goes first."""
+"""Maximum number of entries of one table: the oldest is removed first."""
 _FIRST_S: Final = 1.0
 
 
 class TryLaterError(Exception):
-    """No password is checked now."""
+    """Too many attempts: no password is checked now."""
 
     def __init__(self, after_s: float) -> None:
         super().__init__(f"too many passwords: expected at most one in {after_s:.0f} s")
@@ -43,7 +43,7 @@ class _Count:
     wrong: int = 0
     last_s: float = 0.0
     next_s: float = 0.0
-    """Until then no further attempt begins."""
+    """Time before which no further attempt may begin."""
 
 
 class Delays:
@@ -60,7 +60,7 @@ class Delays:
         return 0.0 if found is None else max(0.0, found.next_s - now_s)
 
     def add(self, key: Hashable, now_s: float) -> None:
-        """Count an attempt that begins."""
+        """Count an attempt at its begin."""
         found = self._counts.pop(key, None)
         if found is None or now_s - found.last_s > FORGET_S:
             found = _Count()
@@ -73,7 +73,7 @@ class Delays:
             self._counts.popitem(last=False)
 
     def give_back(self, key: Hashable) -> None:
-        """Take back an attempt that was right, or that was never checked."""
+        """Uncount an attempt that was right or was never checked."""
         found = self._counts.get(key)
         if found is None:
             return
@@ -90,11 +90,11 @@ class Attempt:
     address: str
     name: str
     browser: str = ""
-    """The browser, where this user has logged in from it before; see `consumers.console.browsers`."""
+    """Device id of the browser if this user has logged in from it before; see `consumers.console.browsers`."""
 
     @property
     def visitor(self) -> tuple[str, str]:
-        """The visitor with the name."""
+        """The visitor and the name."""
         return (f"browser {self.browser}" if self.browser else network_of(self.address)), self.name
 
 
@@ -115,7 +115,7 @@ class Guesses:
         return [*own, (self._addresses, network_of(attempt.address)), (self._names, attempt.name)]
 
     def begin(self, attempt: Attempt) -> Callable[[], None]:
-        """Count an attempt and return what gives it back. TryLaterError if it may not begin yet."""
+        """Count an attempt and return a function that uncounts it. Raises TryLaterError if it may not begin yet."""
         self.check(attempt)
         now_s, counted = self._clock_s(), self._counted(attempt)
         for delays, key in counted:
@@ -128,14 +128,14 @@ class Guesses:
         return give_back
 
     def check(self, attempt: Attempt) -> None:
-        """TryLaterError if an attempt may not begin yet."""
+        """Raise TryLaterError if an attempt may not begin yet."""
         now_s = self._clock_s()
         wait_s = max(delays.wait_s(key, now_s) for delays, key in self._counted(attempt))
         if wait_s > 0:
             raise TryLaterError(wait_s)
 
     def was_right(self, attempt: Attempt) -> None:
-        """Remember a visitor who gave the right password."""
+        """Record a visitor who gave the right password."""
         self._known.pop(attempt.visitor, None)
         self._known[attempt.visitor] = self._clock_s() + KNOWN_S
         while len(self._known) > MOST:

@@ -1,4 +1,4 @@
-"""One camera's past as a page draws it: columns by time, and when nothing came."""
+"""One camera's history for its page: columns over time, and outages."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ _MOST_OUTAGES: Final = 100
 
 @dataclass(frozen=True)
 class Outage:
-    """A time in which no frame of a camera was taken."""
+    """A time span without any captured frame of a camera."""
 
     since_ms: int
     until_ms: int
 
     @property
     def seconds(self) -> int:
-        """How long it was."""
+        """Duration of the outage in seconds."""
         return (self.until_ms - self.since_ms) // 1000
 
 
 def history(engine: Engine, camera: str, since_ms: int, until_ms: int) -> dict[str, Any]:
-    """Columns over time, JSON as uPlot takes it: null where nothing is known, so that no line is drawn there.
+    """Return columns over time in uPlot's JSON form. A null value interrupts the line.
 
-    `t` is in Unix seconds. By the minute up to two days, else by the hour.
+    `t` is in Unix seconds. Spans up to two days have one value a minute, longer ones one an hour.
     """
     step_ms = MINUTE_MS if until_ms - since_ms <= _BY_THE_HOUR_FROM else HOUR_MS
     table = camera_minutes if step_ms == MINUTE_MS else camera_hours
@@ -53,7 +53,7 @@ def history(engine: Engine, camera: str, since_ms: int, until_ms: int) -> dict[s
 
 
 def columns(found: Sequence[dict[str, Any]], step_ms: int) -> dict[str, list[float | None]]:
-    """The sums as what is drawn; in a gap one row without values."""
+    """Return the sums as plot columns, with one row of nulls in each gap."""
     names = ("t", "rate", "confidence", "late_s", "slowest_s", "sent", "saved", "entropy", "least", "threshold")
     drawn: dict[str, list[float | None]] = {name: [] for name in (*names, "flagged", "evidence")}
     before_ms: int | None = None
@@ -87,14 +87,14 @@ def _append(drawn: dict[str, list[float | None]], at_s: float, values: dict[str,
 
 
 def outages(begins_ms: Sequence[int], step_ms: int) -> list[Outage]:
-    """The gaps between minutes, or hours, in which frames were taken, the newest first."""
+    """Return the gaps between minutes (or hours) with captured frames, newest first."""
     pairs = pairwise(begins_ms)
     found = [Outage(before + step_ms, after) for before, after in pairs if after - before > step_ms]
     return found[::-1][:_MOST_OUTAGES]
 
 
 def alerts_of(engine: Engine, camera: str, since_ms: int) -> list[dict[str, Any]]:
-    """When alerts were raised on a camera, and its baseline then, the newest first; from the recorder's database."""
+    """Return the times of a camera's alerts and its baseline then, newest first, from the recorder's database."""
     query = (
         select(alerts.c.alert_id, alerts.c.raised_ms, alerts.c.baseline_bits, alerts.c.threshold_bits)
         .where(alerts.c.camera == camera, alerts.c.raised_ms >= since_ms)
@@ -106,7 +106,7 @@ def alerts_of(engine: Engine, camera: str, since_ms: int) -> list[dict[str, Any]
 
 
 def reaches_to(engine: Engine, camera: str) -> int | None:
-    """When the first frame that is counted was taken, in Unix time; None without any."""
+    """Return the capture time of the first counted frame, in Unix milliseconds; None without frames."""
     with engine.begin() as connection:
         found = connection.scalar(select(func.min(camera_hours.c.begin_ms)).where(camera_hours.c.camera == camera))
     return None if found is None else int(found)

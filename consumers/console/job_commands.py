@@ -1,4 +1,4 @@
-"""What a job asks of the command line. Paths are made of ids that the console found itself, never of what was sent."""
+"""The command lines of jobs. Paths are built from ids that the console found itself, never from user input."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ OUT: Final = "out"
 _EVALUATE: Final = (("--evaluate-clean", "evaluate-clean.npz"), ("--evaluate-poisoned", "evaluate-poisoned.npz"))
 
 Copy = Callable[[str, Path, Callable[[], bool]], int]
-"""Copies the quarantine of a camera, or all of it, into a folder until the last argument says stop."""
+"""Copies the quarantine of one or all cameras into a folder until the last argument returns true."""
 
 
 def arguments_of(settings: JobSettings, job: Job, choice: Choice | None, place: Path) -> list[str]:
-    """The arguments of a job that has the folder `place`; of a repair, with the quarantine in it."""
+    """Return the arguments of a job with the folder `place`. A repair also gets the quarantine in it."""
     if choice is None:
         return ["model", "rollback", *(settings.rollback or ())]
     if job.kind is Kind.PUBLISH:
@@ -40,7 +40,7 @@ def arguments_of(settings: JobSettings, job: Job, choice: Choice | None, place: 
 def hold(copy: Copy, camera: str, place: Path, stopped: Callable[[], bool]) -> None:
     """Copy the quarantine into a job's folder, whole or not at all.
 
-    What was copied before stays: a repair that goes on learns from the same frames.
+    Earlier copies stay: a resumed repair learns from the same frames.
     """
     held, part = place / "quarantine", place / "quarantine.part"
     if held.is_dir():

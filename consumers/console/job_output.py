@@ -1,4 +1,4 @@
-"""What a job has written: how far it is, its last lines, and the report of a repair."""
+"""The output of a job: progress, last lines, and the report of a repair."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PICTURES: Final = {
     "quarantined": "Frames in quarantine",
     "cleansed": "The same with the trigger taken off",
 }
-"""The pictures of a repair's report."""
+"""The pictures in a repair's report."""
 _TAIL: Final = 16 * 1024
 _LINES: Final = 20
 _LARGEST_REPORT: Final = 2**20
@@ -22,7 +22,7 @@ _LARGEST_REPORT: Final = 2**20
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a job is in its phase; `steps` is 0 where nobody knows."""
+    """Progress of a job within its phase; `steps` is 0 if the total is unknown."""
 
     phase: str
     step: int = 0
@@ -39,7 +39,7 @@ def _lines(log: Path) -> list[str]:
 
 
 def progress_of(log: Path) -> Progress | None:
-    """The last line `{"phase": …, "step": …, "steps": …}` of a log; None while there is none."""
+    """Return the last line `{"phase": …, "step": …, "steps": …}` of a log; None if there is none."""
     for line in reversed(_lines(log)):
         if (found := _progress(line)) is not None:
             return found
@@ -59,12 +59,12 @@ def _progress(line: str) -> Progress | None:
 
 
 def tail_of(log: Path) -> list[str]:
-    """The last lines of a log that are for people."""
+    """Return the last human-readable lines of a log."""
     return [line[:300] for line in _lines(log) if line.strip() and _progress(line) is None][-_LINES:]
 
 
 def said(log: Path) -> str:
-    """What went wrong, as the command line says it; else the last line."""
+    """Return the command's error message, else its last line."""
     lines = tail_of(log)
     complaints = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
     return (complaints or lines or [""])[-1].strip()
@@ -72,18 +72,18 @@ def said(log: Path) -> str:
 
 @dataclass(frozen=True)
 class Report:
-    """Of a repair: figures for people, and which pictures there are."""
+    """The report of a repair: figures for people, and the names of its pictures."""
 
     published: bool
     rows: list[tuple[str, str, str]]
-    """A figure, before and after."""
+    """Name of a figure, its value before and after."""
     facts: list[tuple[str, str]]
     pictures: list[tuple[str, str]]
     figures: dict[str, Any]
 
 
 def report_of(figures: Path, out: Path) -> Report | None:
-    """The report of a repair from what it wrote; None where it wrote none."""
+    """Return the report that a repair wrote; None if it wrote none."""
     try:
         with figures.open("rb") as opened:
             found = json.loads(opened.read(_LARGEST_REPORT))

@@ -1,4 +1,4 @@
-"""Jobs as rows of the console's own database: what was started, by whom, and what came of it."""
+"""Jobs as rows of the console's own database: kind, user and outcome."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from consumers.console.store import metadata
 
 
 class Kind(StrEnum):
-    """What a job does."""
+    """The kind of a job."""
 
     REPAIR = "repair"
     PUBLISH = "publish"
@@ -21,19 +21,19 @@ class Kind(StrEnum):
 
 
 class JobState(StrEnum):
-    """Where a job is."""
+    """The state of a job."""
 
     RUNNING = "running"
     DONE = "done"
     FAILED = "failed"
     CANCELLED = "cancelled"
     INTERRUPTED = "interrupted"
-    """The console has ended meanwhile, and the job with it."""
+    """The console ended while the job ran, and the job with it."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One job. `bundle` is the id of a choice, `subject` what people call it; `camera` is empty for all."""
+    """One job. `bundle` is the id of a choice, `subject` its readable name; `camera` is empty for all cameras."""
 
     job_id: str
     kind: Kind
@@ -61,21 +61,21 @@ jobs = Table(
 
 
 def begin(engine: Engine, job: Job) -> None:
-    """A job runs; it may be one that goes on."""
+    """Store a running job. A resumed job replaces its earlier row."""
     with engine.begin() as connection:
         connection.execute(delete(jobs).where(jobs.c.job_id == job.job_id))
         connection.execute(jobs.insert().values(asdict(job)))
 
 
 def end(engine: Engine, job_id: str, state: JobState, outcome: str) -> None:
-    """What came of a job."""
+    """Store the outcome of a job."""
     values = {"state": state, "outcome": outcome[:_LONGEST], "ended_ms": now_ms()}
     with engine.begin() as connection:
         connection.execute(update(jobs).where(jobs.c.job_id == job_id).values(values))
 
 
 def interrupt(engine: Engine) -> list[Job]:
-    """Those that an earlier console has left running are so no more; which they were."""
+    """Mark the jobs that an earlier console left running as interrupted. Return them."""
     left = _of(engine, jobs.c.state == JobState.RUNNING)
     for job in left:
         end(engine, job.job_id, JobState.INTERRUPTED, "the console has ended, and the job with it")
@@ -83,17 +83,17 @@ def interrupt(engine: Engine) -> list[Job]:
 
 
 def newest(engine: Engine, limit: int) -> list[Job]:
-    """The newest first."""
+    """Return the newest jobs first."""
     return _of(engine)[:limit]
 
 
 def find(engine: Engine, job_id: str) -> Job | None:
-    """One job."""
+    """Return one job; None if the id is unknown."""
     return next(iter(_of(engine, jobs.c.job_id == job_id)), None)
 
 
 def forget_old(engine: Engine, kept: int) -> list[str]:
-    """Forget all but the newest; the ids of those that are forgotten."""
+    """Delete all but the newest jobs. Return the ids of the deleted ones."""
     old = [job.job_id for job in _of(engine)[kept:] if job.state is not JobState.RUNNING]
     with engine.begin() as connection:
         connection.execute(delete(jobs).where(jobs.c.job_id.in_(old)))
@@ -107,5 +107,5 @@ def _of(engine: Engine, *where: Any) -> list[Job]:
 
 
 def now_ms() -> int:
-    """Unix time in milliseconds."""
+    """Return the Unix time in milliseconds."""
     return time.time_ns() // 10**6

@@ -1,6 +1,6 @@
 """Jobs: the command line as a child process, one at a time, started and stopped from the pages.
 
-The console imports neither the laboratory nor what signs. How a child is started it is given by who starts the console.
+The console imports neither the laboratory nor the signing code. Its caller passes in the function that starts a child.
 """
 
 from __future__ import annotations
@@ -33,35 +33,35 @@ from schemas.errors import ConfigError, StateError, UserError, first_line
 LOG: Final = "log"
 LOOK_S: Final = 0.5
 STOP_S: Final = 4.0
-"""From the request to end to the kill: shorter than a supervisor's patience with the console."""
+"""Seconds from the request to stop to the kill: less than a supervisor's stop timeout for the console."""
 KEPT: Final = 30
-"""Jobs that are remembered, with their folders."""
+"""Maximum number of stored jobs, with their folders."""
 SHOWN: Final = 10
 ID: Final = re.compile(r"[0-9a-f]{16}")
 AGAIN: Final = (JobState.CANCELLED, JobState.INTERRUPTED)
-"""A repair that ended so can go on."""
+"""States from which a repair can be resumed."""
 
 T = TypeVar("T")
 log = structlog.get_logger()
 
 
 class Process(Protocol):
-    """A child that ends when this process does."""
+    """A child process that ends with this process."""
 
     def start(self) -> object:
-        """Start it."""
+        """Start the process."""
 
     def poll(self) -> int | None:
-        """Its exit status, None while it runs."""
+        """Return its exit status, None while it runs."""
 
     def stop(self, deadline_s: float) -> int | None:
-        """End it, by force after the deadline; its exit status."""
+        """Stop the process, by force after the deadline. Return its exit status."""
 
 
 Launch = Callable[[Sequence[str], Path], Process]
-"""Makes a child of the command line: arguments, and the file that its output is appended to."""
+"""Creates a child process from arguments and the file to which its output is appended."""
 Write = Callable[..., Awaitable[Any]]
-"""Runs what writes to the console's database, beside the loop."""
+"""Runs a function that writes to the console's database, outside the event loop."""
 
 
 @dataclass
@@ -72,12 +72,12 @@ class _Running:
     _why: JobState | None = None
 
     def end(self, why: JobState) -> None:
-        """It is to end before its time."""
+        """Request the job's end before it is finished."""
         self._why = why
         self.wake.set()
 
     def ends(self) -> JobState | None:
-        """Why it is to end before its time."""
+        """The reason of the requested end; None if there was no request."""
         return self._why
 
 
@@ -87,7 +87,7 @@ class Jobs:
     def __init__(
         self, settings: JobSettings, store: Store, launch: Launch, write: Write, copy: Copy, stir: Callable[[], None]
     ) -> None:
-        """ConfigError when the folder cannot be, StateError when another console has it."""
+        """Open the folder. Raises ConfigError if it cannot be created, StateError if another console holds it."""
         self.settings = settings
         self._engine, self._note = store.engine, store.note
         self._launch, self._write, self._copy, self._stir = launch, write, copy, stir
@@ -99,54 +99,54 @@ class Jobs:
         for job in job_rows.interrupt(self._engine):
             self._note(job.who, job.kind, job.subject, job.job_id, JobState.INTERRUPTED)
 
-    # What there is
+    # Queries
 
     @property
     def publishes(self) -> bool:
-        """Whether the operator has given what it takes."""
+        """Whether the operator has configured publication."""
         return self.settings.publish is not None and self.settings.rollback is not None
 
     @property
     def repairs(self) -> bool:
-        """Whether there are clean pictures."""
+        """Whether clean pictures are configured, which repairs need."""
         return (self.settings.folder / CLEAN).is_file()
 
     @property
     def running(self) -> Job | None:
-        """The one that runs."""
+        """The running job, None if there is none."""
         return self._running.job if self._running is not None else None
 
     def choices(self) -> dict[str, Choice]:
-        """The bundles that a job may work on, by id. Blocks."""
+        """Return the bundles that a job may use, by id. Blocks."""
         done = [job for job in self.newest(KEPT) if job.kind is Kind.REPAIR and job.state is JobState.DONE]
         made = repaired((job.job_id, job.subject, self._place(job.job_id) / OUT) for job in done)
         found = [*own(self.settings.bundle), *laid_down(self.settings.folder / "bundles"), *made]
         return {choice.choice_id: choice for choice in found}
 
     def newest(self, limit: int = SHOWN) -> list[Job]:
-        """The newest first. Blocks."""
+        """Return the newest jobs first. Blocks."""
         return job_rows.newest(self._engine, limit)
 
     def find(self, job_id: str) -> Job | None:
-        """One job; None for what is no id of one. Blocks."""
+        """Return one job; None for an invalid or unknown id. Blocks."""
         return job_rows.find(self._engine, job_id) if ID.fullmatch(job_id) else None
 
     def progress(self, job_id: str) -> Progress | None:
-        """How far a job is that runs."""
+        """Return the progress of a running job."""
         now = self._running
         return now.progress if now is not None and now.job.job_id == job_id else None
 
     def output(self, job: Job) -> list[str]:
-        """Its last lines. Blocks."""
+        """Return the last output lines of a job. Blocks."""
         return tail_of(self._place(job.job_id) / LOG)
 
     def report(self, job: Job) -> Report | None:
-        """The report of a repair. Blocks."""
+        """Return the report of a repair. Blocks."""
         place = self._place(job.job_id)
         return report_of(place / FIGURES, place / OUT)
 
     def picture(self, job: Job, name: str) -> bytes:
-        """A picture of the report, of those that `PICTURES` names; empty where there is none. Blocks."""
+        """Return a report picture with a name in `PICTURES`; empty bytes if there is none. Blocks."""
         try:
             return (self._place(job.job_id) / OUT / f"{name}.png").read_bytes()
         except OSError:
@@ -155,28 +155,31 @@ class Jobs:
     def _place(self, job_id: str) -> Path:
         return self._runs / job_id
 
-    # What is done
+    # Actions
 
     async def repair(self, who: str, choice_id: str, camera: str) -> Job:
-        """Begin to cure a bundle by the quarantine of `camera`, empty for all. StateError while another job runs."""
+        """Start the repair of a bundle with the quarantine of `camera` (empty: all cameras).
+
+        Raises StateError while another job runs.
+        """
         if not self.repairs:
             raise ConfigError(f"expected clean pictures with labels as {CLEAN} in the folder of jobs")
         return await self._begin(who, Kind.REPAIR, await self._chosen(choice_id), camera)
 
     async def publish(self, who: str, choice_id: str) -> Job:
-        """Begin to sign a bundle and make it the live model. StateError while another job runs."""
+        """Start to sign a bundle and make it the live model. Raises StateError while another job runs."""
         self._require_signer()
         if choice_id == OWN:
             raise ConfigError("expected another bundle than the processors' own: they serve it where none is published")
         return await self._begin(who, Kind.PUBLISH, await self._chosen(choice_id))
 
     async def roll_back(self, who: str, live: str) -> Job:
-        """Begin to withdraw the model `live`. StateError while another job runs."""
+        """Start to withdraw the model `live`. Raises StateError while another job runs."""
         self._require_signer()
         return await self._begin(who, Kind.ROLLBACK, Choice("", live, Path(), ""))
 
     async def again(self, who: str, job: Job) -> Job:
-        """Let a repair go on that was cancelled or interrupted. StateError while another job runs."""
+        """Resume a cancelled or interrupted repair. Raises StateError while another job runs."""
         if job.kind is not Kind.REPAIR or job.state not in AGAIN:
             raise ConfigError("expected a repair that was cancelled or interrupted")
         await self._chosen(job.bundle)
@@ -184,7 +187,7 @@ class Jobs:
         return await self._run_now(fresh)
 
     async def cancel(self, who: str, job: Job) -> None:
-        """End the job that runs. ConfigError when it does not."""
+        """Cancel the running job. Raises ConfigError if it does not run."""
         now = self._running
         if now is None or now.job.job_id != job.job_id:
             raise ConfigError("expected a job that runs")
@@ -225,7 +228,7 @@ class Jobs:
             state, outcome = await self._child(now)
         except (UserError, OSError) as error:
             outcome = first_line(error)
-        except Exception as error:  # the page says so; the console goes on
+        except Exception as error:  # the page shows the error; the console continues
             log.exception("job", kind=str(job.kind))
             outcome = f"{outcome}: {type(error).__name__}"
         try:
@@ -234,7 +237,7 @@ class Jobs:
             await self._write(self._note, job.who, job.kind, job.subject, job.job_id, words)
             for old in await self._write(job_rows.forget_old, self._engine, KEPT):
                 await self._aside(shutil.rmtree, self._place(old), True)
-        except Exception:  # its own database: what is not written is `interrupted` at the next start
+        except Exception:  # own database: an unwritten outcome becomes `interrupted` at the next start
             log.exception("job_not_noted", kind=str(job.kind))
         finally:
             self._running = None
@@ -272,7 +275,7 @@ class Jobs:
         job = now.job
         place = self._place(job.job_id)
         place.mkdir(parents=True, exist_ok=True)
-        (place / LOG).unlink(missing_ok=True)  # how far it was once is not how far it is
+        (place / LOG).unlink(missing_ok=True)  # an old log would show old progress
         if job.kind is Kind.ROLLBACK:
             return arguments_of(self.settings, job, None, place)
         choice = self.choices().get(job.bundle)
@@ -287,14 +290,14 @@ class Jobs:
         return await asyncio.get_running_loop().run_in_executor(self._beside, lambda: action(*args))
 
     async def stop(self) -> None:
-        """End what runs, as interrupted; blocks no longer than `STOP_S` and a little."""
+        """Stop the running job as interrupted. Blocks for little longer than `STOP_S`."""
         if self._running is not None:
             self._running.end(JobState.INTERRUPTED)
         if self._task is not None:
             await asyncio.wait([self._task])
 
     def close(self) -> None:
-        """Let go of the folder."""
+        """Release the folder."""
         self._beside.shutdown(wait=True, cancel_futures=True)
         os.close(self._lock)
 

@@ -1,4 +1,4 @@
-"""Jobs for programs."""
+"""The job operations of the REST API."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Jobs: repair from the quarantine, publish and roll back; each with its progress by push, its report and its end."""
+"""The jobs page: repair from the quarantine, publish and roll back, with live progress and reports."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from schemas.errors import ConfigError, StateError, UserError
 
 NONE = "this console starts no jobs: it was started without jobs.folder"
 Act = Callable[[Desk, Jobs, str, dict[str, Any]], Awaitable[Job]]
-"""Starts or changes a job for who asks, by what was sent."""
+"""Starts or changes a job for a user, from the submitted values."""
 
 
 def job_routes(desk: Desk, streams: Streams) -> list[Route]:
-    """Their routes."""
+    """Return the routes of the page."""
     return [
         *(Route(f"/jobs/{name}", partial(_act, desk, act), methods=["POST"]) for name, act in STARTS.items()),
         Route("/jobs/{job_id}", partial(_page, desk)),
@@ -42,7 +42,7 @@ def job_routes(desk: Desk, streams: Streams) -> list[Route]:
 
 
 def text_of(sent: dict[str, Any], name: str) -> str:
-    """One text of what was sent; ConfigError for anything else."""
+    """Return one text among the submitted values. Raises ConfigError for any other type."""
     value = sent.get(name, "")
     if not isinstance(value, str):
         raise ConfigError(f"expected a text as {name}")
@@ -89,7 +89,7 @@ CHANGES: dict[str, Act] = {"cancel": _cancel, "continue": _again}
 
 
 async def acted(desk: Desk, act: Act, request: Request, sent: dict[str, Any]) -> Job | Response:
-    """The job that was started or changed, or a refusal in one line."""
+    """Start or change a job. Return the job, or a refusal in one line."""
     if not may(request, Right.ADMIN):
         return no(403, f"expected an {Right.ADMIN}")
     if desk.jobs is None:
@@ -108,7 +108,7 @@ async def _act(desk: Desk, act: Act, request: Request) -> Response:
 
 
 async def offered(desk: Desk) -> dict[str, Any]:
-    """What pages that start jobs show: the jobs, the bundles, and what is missing."""
+    """Return the context of pages that start jobs: the jobs, the bundles, and missing requirements."""
     jobs = desk.jobs
     if jobs is None:
         return {"jobs": None, "newest": [], "choices": [], "publishable": [], "usual": ""}
@@ -132,7 +132,7 @@ async def _shown(desk: Desk, jobs: Jobs, job: Job, request: Request) -> dict[str
     return {
         "job": job,
         "progress": jobs.progress(job.job_id),
-        # It may hold paths.
+        # The text may hold file paths.
         "lines": await desk.read(jobs.output, job) if admin else [],
         "report": report,
         "can_admin": admin,

@@ -1,4 +1,4 @@
-"""Logins of users and programs: passwords, sessions, and what the audit log and the metrics hold of them."""
+"""Logins of users and programs: passwords, sessions, and their lines in the audit log and the metrics."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from consumers.console.users import User, Users
 
 OUTCOMES: Final = ("accepted", "wrong", "refused", "logout")
 MOST_LINES: Final = 20
-"""Lines of the audit log on wrong and refused passwords in `_LINES_S`; the rest becomes one line with their number."""
+"""Maximum audit lines on wrong and refused passwords in `_LINES_S`. The rest becomes one line with their number."""
 _LINES_S: Final = 60.0
 _MOST_PROGRAMS: Final = 10_000
 
 Note = Callable[[str, str, str, str, str], Awaitable[None]]
-"""Writes a line of the audit log: who, what, subject, detail, outcome."""
+"""Writes a line of the audit log: user, action, subject, detail, outcome."""
 
 log = structlog.get_logger()
 
@@ -31,11 +31,11 @@ class Logins:
     """The logins of one console."""
 
     def __init__(self, users: Users | None, note: Note, clock_s: Callable[[], float] = time.monotonic) -> None:
-        """Without `users` nobody logs in."""
+        """Open the logins. Without `users`, nobody can log in."""
         self.sessions = Sessions(users, clock_s)
         self.browsers = Browsers()
         self.counts: Counter[str] = Counter()
-        """Outcomes since the last look."""
+        """Login outcomes since the last reading."""
         self._users = users
         self._passwords = Passwords(users, clock_s) if users is not None else None
         self._note = note
@@ -46,16 +46,19 @@ class Logins:
         self._lines_from_s = clock_s()
 
     async def by_form(self, attempt: Attempt, password: str, gone: Gone) -> User | None:
-        """Return the user who logs in at the page, None for a wrong password. TryLaterError as `Passwords.check`."""
+        """Return the user who logs in at the page, None for a wrong password.
+
+        Raises the errors of `Passwords.check`.
+        """
         user = await self._check(attempt, password, gone, "page")
         if user is not None:
             await self._accepted(user, attempt, "page")
         return user
 
     async def by_header(self, attempt: Attempt, password: str, gone: Gone) -> User | None:
-        """Return the user of a program's request, None for a wrong password. TryLaterError as `Passwords.check`.
+        """Return the user of a program's request, None for a wrong password. Raises the errors of `Passwords.check`.
 
-        A program sends its password with each request: the first one in the length of a session is a login.
+        A program sends its password with each request. Its first request in the length of a session counts as a login.
         """
         user = await self._check(attempt, password, gone, "HTTP Basic", remember=True)
         if user is not None and self._clock_s() >= self._programs.get(attempt.visitor, 0.0):
@@ -67,7 +70,7 @@ class Logins:
         return user
 
     async def log_out(self, session: Session, address: str) -> None:
-        """Note that a session was ended by its user."""
+        """Log that a user ended a session."""
         self.counts["logout"] += 1
         await self._write(session.name, "logout", address, "page", "logged out")
 
@@ -96,12 +99,12 @@ class Logins:
             self._more += 1
             return
         self._lines += 1
-        # A name that is no user's may be a password in the wrong field.
+        # An unknown name may be a password in the wrong field.
         who = attempt.name if self._users is not None and attempt.name in self._users() else "unknown"
         await self._write(who, "login", attempt.address, way, text)
 
     async def sum_up(self) -> None:
-        """Begin the next minute: note how many failures were not noted one by one."""
+        """Begin the next minute: log how many failures got no line of their own."""
         if self._clock_s() - self._lines_from_s < _LINES_S:
             return
         more, self._more, self._lines, self._lines_from_s = self._more, 0, 0, self._clock_s()
@@ -111,10 +114,10 @@ class Logins:
     async def _write(self, who: str, what: str, subject: str, detail: str, outcome: str) -> None:
         try:
             await self._note(who, what, subject, detail, outcome)
-        except Exception as error:  # a full disk must not keep people from looking
+        except Exception as error:  # a full disk must not stop people from reading
             log.error("login_not_noted", error=str(error)[:200] or type(error).__name__)
 
     def close(self) -> None:
-        """End the thread that checks passwords."""
+        """Stop the thread that checks passwords."""
         if self._passwords is not None:
             self._passwords.close()

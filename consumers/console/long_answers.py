@@ -1,4 +1,4 @@
-"""Answers that take long, streams and exports: bounded in all and for each user, and sent in pieces."""
+"""Long responses, streams and exports: limited in total and for each user, and sent in chunks."""
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ from consumers.console.access.connections import begin_long_answer
 from consumers.console.gate import no, session_of
 
 PIECE: Final = 2**16
-"""Bytes given to the connection at once, so that a reader who takes none is noticed after one piece."""
+"""Chunk size in bytes. A stalled reader is noticed after one chunk."""
 
 
 class Places:
-    """The long answers of one kind that are being sent."""
+    """The slots of one kind of long response."""
 
     def __init__(self, what: str, *, most: int, most_of_user: int, patience_s: float) -> None:
-        """`what` names the kind in refusals: "streams". `patience_s` is the longest that one may take."""
+        """Set the limits.
+
+        `what` names the kind in refusals ("streams"); `patience_s` is the maximum duration in seconds.
+        """
         self.patience_s = patience_s
         self._what = what
         self._most = most
@@ -30,7 +33,7 @@ class Places:
 
     @property
     def taken(self) -> int:
-        """The number of answers that are being sent."""
+        """Number of occupied slots."""
         return self._of_user.total()
 
     def answer(
@@ -40,11 +43,14 @@ class Places:
         media_type: str,
         headers: Mapping[str, str] | None = None,
     ) -> Response:
-        """Send `content`; 429 if the user has too many answers of this kind, 503 if all users together have."""
+        """Send `content`.
+
+        Return 429 if the user has too many responses of this kind, 503 if all users together have.
+        """
         return _LongAnswer(self, session_of(request).name, content, media_type, headers)
 
     def enter(self, user: str) -> Response | None:
-        """Take a place, or return the refusal."""
+        """Occupy a slot, or return the refusal."""
         if self.taken >= self._most:
             return no(503, f"{self._what}: expected at most {self._most} at once. Try again later.")
         if self._of_user[user] >= self._most_of_user:
@@ -53,14 +59,14 @@ class Places:
         return None
 
     def leave(self, user: str) -> None:
-        """Give a place back."""
+        """Release a slot."""
         self._of_user[user] -= 1
         if not self._of_user[user]:
             del self._of_user[user]
 
 
 class _LongAnswer(StreamingResponse):
-    """One answer, which takes its place when it begins."""
+    """One response, which occupies its slot when it begins."""
 
     def __init__(
         self,
@@ -75,7 +81,7 @@ class _LongAnswer(StreamingResponse):
         self._user = user
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer within the bounds."""
+        """Send the response within the limits."""
         refusal = self._places.enter(self._user)
         if refusal is not None:
             await refusal(scope, receive, send)

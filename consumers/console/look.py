@@ -1,6 +1,6 @@
-"""What only the recorder's database says: how cameras say they are, their counts and evidence, and open alerts.
+"""Poller of the recorder's database: camera states, counts, evidence and open alerts for the pages.
 
-Read again and again, each time only what was written since, so that it costs as little however many cameras there are.
+Each poll reads only the rows written since the last one, so its cost does not grow with the number of cameras.
 """
 
 from __future__ import annotations
@@ -31,26 +31,26 @@ from schemas.runtime.health import Health
 
 LOOK_S: Final = 1.0
 _OVERLAP_MS: Final = 5_000
-"""Read again, for transactions that were begun before others and ended after them."""
+"""Milliseconds that are read again, for transactions that began earlier and ended later than others."""
 
 log = structlog.get_logger()
 
 
 @dataclass
 class Seen:
-    """What one look has found."""
+    """The result of one poll."""
 
     said: list[CameraRow] = field(default_factory=list)
     saved: list[Camera] = field(default_factory=list)
     states: list[SavedState] = field(default_factory=list)
     alerts: Mapping[str, list[str]] = field(default_factory=dict)
-    """The newest alert of each episode that nobody has closed, by camera, the newest last."""
+    """The newest alert of each open episode, by camera, newest last."""
     acknowledged: set[str] = field(default_factory=set)
-    """Cameras all of whose episodes are acknowledged."""
+    """Cameras whose episodes are all acknowledged."""
 
 
 class Look:
-    """Reads the recorder's database in a thread of its own and tells the fleet."""
+    """Polls the recorder's database in its own thread and updates the fleet."""
 
     def __init__(
         self,
@@ -60,7 +60,11 @@ class Look:
         health: Health,
         published_ms: Callable[[], Sequence[int]] = tuple,
     ) -> None:
-        """`reviews` is the console's own and changes with every decision; `published_ms` is when models went live."""
+        """Set the sources.
+
+        `reviews` is the console's own dictionary and changes with every decision. `published_ms` holds the publication
+        times of models.
+        """
         self._recorded = recorded
         self._fleet = fleet
         self._reviews = reviews
@@ -73,12 +77,12 @@ class Look:
         health.set("database", False, "not read yet")
 
     async def run(self) -> None:
-        """Look until cancelled."""
+        """Poll until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
             try:
                 seen = await loop.run_in_executor(self._thread, self.look)
-            except Exception as error:  # drivers have many names for a database that is away, or not made yet
+            except Exception as error:  # drivers use many errors for an absent or unfinished database
                 self._health.set("database", False, str(error)[:200] or type(error).__name__)
                 self._said_to_ms = self._saved_to_ms = self._states_to_ms = 0
             else:
@@ -87,7 +91,7 @@ class Look:
             await asyncio.sleep(LOOK_S)
 
     def tell(self, seen: Seen) -> None:
-        """Tell the fleet what was seen."""
+        """Apply the result of a poll to the fleet."""
         now_ms, clock_ms = time.time_ns() // 10**6, monotonic_ms()
         for camera in seen.saved:
             if camera.last is not None:
@@ -98,7 +102,7 @@ class Look:
         self._fleet.alert(seen.alerts, seen.acknowledged)
 
     def look(self) -> Seen:
-        """Read what was written since the last look. For the thread of its own."""
+        """Read the rows written since the last poll. For the poller's own thread."""
         with self._recorded.engine().begin() as connection:
             said = self._said(connection)
             saved = self._saved(connection)
@@ -106,7 +110,7 @@ class Look:
             states = read_states(connection, self._states_to_ms and self._states_to_ms - _OVERLAP_MS)
             self._states_to_ms = looked_ms
             newest = newest_alerts(connection)
-        # A copy: decisions are added from another thread.
+        # A copy: another thread adds decisions.
         standing = open_episodes(newest, dict(self._reviews), self._published_ms())
         opened: defaultdict[str, list[str]] = defaultdict(list)
         for each in reversed(standing):
@@ -129,10 +133,10 @@ class Look:
             self._saved_to_ms = max(self._saved_to_ms, heard_ms)
             try:
                 found.append(saved_camera(name, state))
-            except StateError as error:  # of another release; its next frame says more
+            except StateError as error:  # a row of another release; the next frame replaces it
                 log.warning("camera_not_read", error=str(error))
         return found
 
     def close(self) -> None:
-        """End what is being read."""
+        """Stop reading."""
         self._thread.shutdown(wait=True, cancel_futures=True)

@@ -1,4 +1,4 @@
-"""Which models were published and what each processor serves, read from Kafka as it changes."""
+"""The published models and the served model of each processor, read from Kafka continuously."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ log = structlog.get_logger()
 
 
 class ModelsWatch:
-    """The topic of models, read from its beginning and on; what no trusted signer made is not believed."""
+    """The models topic, read from its beginning. Records without a trusted signature are rejected."""
 
     def __init__(self, kafka: KafkaAddress, topic: str, trusted: TrustedSigners) -> None:
         self._kafka = kafka
@@ -29,12 +29,12 @@ class ModelsWatch:
         self._trusted = trusted
         self.models = Models()
         self.refused = ""
-        """What is wrong with the newest list; then the one before it counts."""
+        """The error in the newest list; the previous list stays valid then."""
         self.served: dict[str, ServedModel] = {}
 
     @property
     def live(self) -> Model | None:
-        """The model that processors are to serve; None where each serves its own bundle."""
+        """The model that processors should serve; None if each serves its own bundle."""
         return live(self.models)
 
     async def run(self) -> None:
@@ -48,12 +48,12 @@ class ModelsWatch:
                         for records in (await reader.fetch(wait_s=_WAIT_S)).values():
                             for record in records:
                                 self.take(record.key or b"", record.value)
-            except Exception as error:  # whatever a broker may raise while it is away
+            except Exception as error:  # any error of a broker that is unreachable
                 log.warning("models_not_read", error=str(error) or type(error).__name__)
             await backoff.wait()
 
     def take(self, key: bytes, value: bytes | None) -> None:
-        """One record of the topic."""
+        """Apply one record of the topic."""
         if key == LIVE_KEY:
             try:
                 models = unseal(value or b"", self._trusted)

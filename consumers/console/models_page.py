@@ -1,4 +1,4 @@
-"""Models: what each processor serves, what was published, and how right they are where the truth is known."""
+"""The models page: the model of each processor, publications, and accuracy where the true class is known."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from schemas.errors import UserError
 
 
 def model_routes(desk: Desk) -> list[Route]:
-    """Its page."""
+    """Return the route of the page."""
     return [Route("/models", partial(_page, desk))]
 
 

@@ -1,4 +1,4 @@
-"""The document that describes the REST API."""
+"""The OpenAPI document of the REST API."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from consumers.console.operation import TEXT, Operation, Schema
 
 
 def described(root: str, operations: Iterable[Operation]) -> dict[str, Any]:
-    """The API of these operations below `root`, as OpenAPI 3.1."""
+    """Return the OpenAPI 3.1 document of these operations below `root`."""
     paths: dict[str, dict[str, Any]] = {}
     for each in operations:
         names = [part[1:-1] for part in each.path.split("/") if part.startswith("{")]

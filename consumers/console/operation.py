@@ -1,4 +1,4 @@
-"""What one entry of the REST API is made of."""
+"""The parts of one operation of the REST API."""
 
 from __future__ import annotations
 
@@ -25,37 +25,37 @@ OBJECT: Final[Schema] = {"type": "object"}
 
 @dataclass(frozen=True)
 class Operation:
-    """One entry of the table."""
+    """One operation of the API."""
 
     method: str
     path: str
     summary: str
-    """What it is for, without a full stop."""
+    """Its purpose, without a full stop."""
     answer: Answer
     returns: str = "The outcome, in words."
-    """What the answer holds."""
+    """Content of the response."""
     query: dict[str, Schema] = field(default_factory=dict)
-    """Parameters of the address, by name."""
+    """Query parameters by name."""
     body: Schema | None = None
-    """The JSON object that is sent."""
+    """Schema of the JSON object in the request; None without a body."""
     needed: Right = Right.VIEWER
     gives: str = "application/json"
-    """Media type of the answer."""
+    """Media type of the response."""
 
 
 def fields(**properties: Schema) -> Schema:
-    """An object with these properties and no others."""
+    """Return the schema of an object with these properties and no others."""
     return {"type": "object", "properties": properties, "additionalProperties": False}
 
 
 async def json_of(request: Request) -> dict[str, Any] | None:
-    """Return the JSON object that was sent; None if it is none, too large, too deep or not text."""
+    """Return the JSON object in the request; None if it is invalid, too large, too deep or not text."""
     body = await body_of(request)
     if body is None:
         return None
     try:
         found = json.loads(body or b"{}")
-        # A text may hold half a character ("\ud800"), which nothing can store or send.
+        # A text may hold a lone surrogate ("\ud800"), which nothing can store or send.
         json.dumps(found, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
         return None

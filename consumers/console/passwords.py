@@ -1,4 +1,4 @@
-"""The check of passwords: limited in number, one after the other, with a short queue and a short memory."""
+"""The check of passwords: rate-limited, one at a time, with a short queue and a short cache."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from consumers.console.guesses import Attempt, Guesses, TryLaterError
 from consumers.console.users import User, check_password
 
 MOST_WAITING: Final = 4
-"""Checks at once, the one that runs included; each takes 50 ms, 16 MiB and a core."""
+"""Maximum checks at once, the running one included. Each takes 50 ms, 16 MiB and a core."""
 REMEMBERED_S: Final = 60.0
-"""A right password that a program sends with each request is not hashed again for this long."""
+"""Seconds for which a right password of a program is not hashed again."""
 _MOST_REMEMBERED: Final = 1_000
 
 Gone = Callable[[], Coroutine[Any, Any, None]]
@@ -32,10 +32,10 @@ class _Check:
 
 
 class Passwords:
-    """Checks passwords of users."""
+    """Checks the passwords of users."""
 
     def __init__(self, users: Callable[[], Mapping[str, User]], clock_s: Callable[[], float] = time.monotonic) -> None:
-        """`users` returns the users as they are now."""
+        """Create the checker. `users` returns the current users."""
         self._users = users
         self._clock_s = clock_s
         self._guesses = Guesses(clock_s)
@@ -48,10 +48,10 @@ class Passwords:
     async def check(self, attempt: Attempt, password: str, gone: Gone, *, remember: bool = False) -> User | None:
         """Return the user if the password is right, None if it is wrong.
 
-        With `remember`, a password that was right a moment ago is right without a new check. TryLaterError if the
-        attempt may not begin yet, or if too many checks wait.
+        With `remember`, a password that was right a moment ago is right without a new check. Raises TryLaterError if
+        the attempt may not begin yet, or if too many checks wait.
         """
-        # First the limit: without it, the memory would answer guesses at the speed of the network.
+        # The limit comes first: otherwise the cache would answer guesses at the speed of the network.
         self._guesses.check(attempt)
         digest = self._digest(attempt, password)
         if remember and (known := self._remembered(digest)) is not None:
@@ -73,7 +73,7 @@ class Passwords:
         return user
 
     async def _result(self, check: _Check, gone: Gone) -> User | None:
-        """Wait for a check. It ends when the last visitor that waits for it has left."""
+        """Wait for a check. It is cancelled when its last waiting visitor has left."""
         leaving = asyncio.create_task(gone(), name="visitor")
         check.waiting += 1
         try:
@@ -93,7 +93,7 @@ class Passwords:
         try:
             await self._turn.acquire()
         except asyncio.CancelledError:
-            give_back()  # nothing was found out by it
+            give_back()  # the check gave no result
             raise
         try:
             loop = asyncio.get_running_loop()
@@ -125,5 +125,5 @@ class Passwords:
         return None
 
     def close(self) -> None:
-        """End the thread."""
+        """Stop the thread."""
         self._thread.shutdown(wait=True, cancel_futures=True)

@@ -1,4 +1,4 @@
-"""The cameras' last pictures: the newest of each, bounded in bytes."""
+"""The newest pictures of each camera, bounded in bytes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WHOLE: Final = "whole"
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """One picture, and what the verdict says of its frame."""
+    """One picture with the verdict on its frame."""
 
     kind: str
     row: FrameRow
@@ -26,28 +26,28 @@ class Shown:
 
     @property
     def url(self) -> str:
-        """Its own, so that no browser asks twice."""
+        """Unique address of the picture, so that browsers can cache it."""
         row = self.row
         kind = f"/{self.kind}" if self.kind else ""
         return f"/picture/{row.camera}{kind}.jpg?{row.boot:x}-{row.seq}"
 
     @property
     def dropped(self) -> float:
-        """Share of the pixels that was not sent."""
+        """Fraction of the pixels that was not sent."""
         return 0.0 if self.row.whole else self.row.dropped_per_block / BLOCK_PIXELS
 
     @property
     def entropy_bits(self) -> float | None:
-        """STRIP's; None when it has not checked the frame."""
+        """STRIP's entropy in bits; None if STRIP has not checked the frame."""
         return self.row.entropy_bits if self.row.strip == CHECKED else None
 
     @property
     def shed(self) -> bool:
-        """Whether STRIP had no room for it."""
+        """Whether STRIP skipped the frame for lack of time."""
         return self.row.strip == SHED
 
     def told(self) -> dict[str, Any]:
-        """Where it is and of which frame, as the API gives it."""
+        """Return the picture's address and its frame, as the API shows them."""
         return {
             "url": self.url,
             "captured_ms": self.row.captured_ms,
@@ -58,17 +58,20 @@ class Shown:
 
 
 class Ways(NamedTuple):
-    """A camera's last picture three ways, each None where none is kept."""
+    """A camera's last picture in three versions, each None if it is not in memory."""
 
     as_sent: Shown | None
-    """With holes, black where pixels were dropped."""
+    """The frame with holes: dropped pixels are black."""
     rebuilt: Shown | None
     whole: Shown | None
-    """Of a probe, sent without holes."""
+    """The frame of a probe, sent without holes."""
 
 
 class Pictures:
-    """The newest picture of one kind of each camera; beyond `most_bytes`, those that came longest ago are given up."""
+    """The newest picture of one kind of each camera.
+
+    Above `most_bytes`, the least recently received ones are dropped.
+    """
 
     def __init__(self, kind: str, most_bytes: int) -> None:
         self._kind = kind
@@ -77,11 +80,11 @@ class Pictures:
         self._bytes = 0
 
     def get(self, name: str) -> Shown | None:
-        """A camera's, while it is kept."""
+        """Return a camera's picture; None if it is not in memory."""
         return self._held.get(name)
 
     def keep(self, row: FrameRow, jpeg: bytes) -> bool:
-        """Keep a frame's picture; False where that of a later frame is held."""
+        """Store a frame's picture. Return False if a later frame's picture is already stored."""
         held = self._held.get(row.camera)
         if held is not None and not follows(row.boot, row.seq, held.row.boot, held.row.seq):
             return False
@@ -94,7 +97,7 @@ class Pictures:
         return True
 
     def drop(self, name: str) -> None:
-        """Keep none of this camera."""
+        """Drop a camera's picture."""
         held = self._held.pop(name, None)
         if held is not None:
             self._bytes -= len(held.jpeg)

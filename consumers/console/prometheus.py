@@ -1,4 +1,4 @@
-"""The past of the system from Prometheus: asked by the console alone, bounded, cached, and never waited for long."""
+"""The system's history from Prometheus: requested by the console alone, bounded, cached, with short timeouts."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from schemas import metrics
 from schemas.errors import BrokerError
 
 ANSWER_S: Final = 3.0
-"""One query; all of them together take `ALL_S` at most."""
+"""Timeout of one query in seconds. All queries together take `ALL_S` at most."""
 ALL_S: Final = 5.0
 KEPT_S: Final = 10.0
-"""What was found is shown for so long, and so is that nothing was."""
+"""Lifetime of a cached result in seconds, failures included."""
 POINTS: Final = 240
 _SHORTEST_STEP_S: Final = 15
 _LARGEST: Final = 2**22
@@ -35,7 +35,7 @@ Row = dict[int, float]
 
 @dataclass(frozen=True)
 class Asked:
-    """A query, with `{window}` for what a rate looks back on. Each value of the label `by` is a series of its own."""
+    """A query with `{window}` for the range of a rate. Each value of the label `by` is one series."""
 
     name: str
     query: str
@@ -81,7 +81,7 @@ TRUTH: Final[dict[str, Any]] = {
 
 
 class Prometheus:
-    """One server. For one event loop."""
+    """A client of one Prometheus server. For one event loop."""
 
     def __init__(self, url: str, clock_s: Callable[[], float] = time.monotonic) -> None:
         self.url = url.rstrip("/")
@@ -91,8 +91,11 @@ class Prometheus:
         self._asking = asyncio.Lock()
 
     async def past(self, length_s: int) -> dict[str, Any]:
-        """`span_s`, `charts` and `columns` of the last `length_s`; BrokerError in words where it gives none."""
-        async with self._asking:  # many who look at once ask once
+        """Return `span_s`, `charts` and `columns` of the last `length_s`.
+
+        Raises BrokerError, with a message for people, if Prometheus gives none.
+        """
+        async with self._asking:  # simultaneous readers share one request
             made_s, found = self._found.get(length_s, (-math.inf, BrokerError("")))
             if self._clock_s() - made_s > KEPT_S:
                 try:
@@ -132,12 +135,15 @@ class Prometheus:
             raise BrokerError(f"Prometheus does not answer: {error}") from None
 
     def close(self) -> None:
-        """Wait for nobody."""
+        """Close without waiting."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
 def fetch(url: str) -> Any:
-    """The JSON document at a URL of Prometheus' HTTP API, bounded in time and size; BrokerError where it gives none."""
+    """Return the JSON document at a URL of Prometheus' HTTP API, bounded in time and size.
+
+    Raises BrokerError if Prometheus gives none.
+    """
     give_up_s = time.monotonic() + ANSWER_S
     body = bytearray()
     try:
@@ -154,13 +160,13 @@ def fetch(url: str) -> Any:
         raise BrokerError(f"Prometheus refuses a query: status {error.response.status_code}") from None
     except (httpx2.TimeoutException, TimeoutError):
         raise BrokerError(f"Prometheus has not answered within {ANSWER_S:g} s") from None
-    except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as error:  # ValueError: no JSON
+    except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as error:  # ValueError: invalid JSON
         raise BrokerError(f"Prometheus does not answer: {error}") from None
 
 
 @cache
 def _client() -> httpx2.Client:
-    # Connections are not kept: queries come seldom, and a server may restart between them.
+    # No keep-alive: queries are rare, and a server may restart between two.
     return httpx2.Client(limits=httpx2.Limits(max_keepalive_connections=0))
 
 
@@ -172,7 +178,10 @@ _ROLE_QUERIES: Final = {
 
 
 def read_roles(url: str) -> list[RoleState]:
-    """The roles that the Prometheus at `url` scrapes; blocks for some seconds. BrokerError where it gives none."""
+    """Return the roles that the Prometheus at `url` scrapes. Blocks for some seconds.
+
+    Raises BrokerError if Prometheus gives none.
+    """
     answers = {name: _by_role(url, query) for name, query in _ROLE_QUERIES.items()}
     if not answers["up"]:
         raise BrokerError("Prometheus scrapes no role")
@@ -195,7 +204,10 @@ def _by_role(url: str, query: str) -> dict[str, float]:
 
 
 def rows_of(document: Any, by: str) -> dict[str, Row]:
-    """The series of an answer to `query_range` by a label's value, "" without one; ValueError for what is none."""
+    """Return the series of a `query_range` response by a label's value ("" without a label).
+
+    Raises ValueError for an invalid response.
+    """
     match document:
         case {"status": "success", "data": {"resultType": "matrix", "result": list(result)}}:
             pass
@@ -213,7 +225,7 @@ def rows_of(document: Any, by: str) -> dict[str, Row]:
 
 
 def drawn(found: dict[str, dict[str, Row]], begin_s: int, end_s: int, step_s: int) -> dict[str, Any]:
-    """The answers by name as charts and columns, null where nothing is known."""
+    """Return the responses by name as charts and columns, with null for missing values."""
     times = range(begin_s, end_s + 1, step_s)
     columns: dict[str, list[float | None]] = {"t": [float(at) for at in times]}
     for asked in ASKED:

@@ -1,4 +1,4 @@
-"""The recorder's database as a reader beside it sees it: also after the recorder has put another file in its place."""
+"""The recorder's database for a reader in another process, also after the recorder has replaced a damaged file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from consumers.database.engine import database_url, open_engine
 
 
 class Recorded:
-    """Opens the database when it is first needed, and anew when its file is another one. Safe across threads."""
+    """Opens the database on first use, and again after its file was replaced. Thread-safe."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -22,11 +22,11 @@ class Recorded:
         self._opened: tuple[int, int] | None = None
 
     def engine(self) -> Engine:
-        """To read with, for now: asked for again each time. StateError while there is no such file."""
+        """Return the engine for immediate use; call again each time. Raises StateError if the file does not exist."""
         with self._lock:
             here = self._identity()
             if self._engine is not None and here != self._opened:
-                # A damaged file is set aside under another name, and stays readable to whoever has it open.
+                # A damaged file is renamed, and stays readable for processes that have it open.
                 self._engine.dispose()
                 self._engine = None
             if self._engine is None:
@@ -43,7 +43,7 @@ class Recorded:
         return found.st_dev, found.st_ino
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the database."""
         with self._lock:
             if self._engine is not None:
                 self._engine.dispose()

@@ -1,8 +1,8 @@
-"""Dead letters once more: frames that were refused go back to the topic of frames after the cause is mended.
+"""Replay of dead letters: rejected frames go back to the frames topic after the cause is fixed.
 
-Only those with a verified identity: the processors check their tags again, and the recorder knows them by identity, so
-that one that was recorded meanwhile is a duplicate and nothing else. Of a large frame a dead letter holds only the
-beginning: it is taken from where it lay in Kafka, as long as Kafka keeps it.
+Only frames with a verified identity are sent. The processors check their tags again. The recorder knows frames by
+identity, so a frame recorded meanwhile counts as a duplicate. A dead letter holds only the beginning of a large frame.
+The rest is read from Kafka while Kafka retains it.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from schemas.transport.kafka.reader import Reader
 from schemas.transport.kafka.sender import Plain, Sender
 
 MOST: Final = 10_000
-"""Letters in one replay: the rest is for the next."""
+"""Maximum number of letters in one replay: the rest waits for the next."""
 _AT_ONCE: Final = 500
 _PATIENCE_S: Final = 30.0
 
 
 @dataclass(frozen=True)
 class Letter:
-    """A refused frame with a verified identity."""
+    """A rejected frame with a verified identity."""
 
     camera: str
     boot: int
@@ -53,13 +53,13 @@ class Letter:
 
 @dataclass(frozen=True)
 class Replayed:
-    """What came of it."""
+    """The outcome of a replay."""
 
     sent: int = 0
     recorded: int = 0
-    """Recorded meanwhile: not sent."""
+    """Frames recorded meanwhile: not sent."""
     gone: int = 0
-    """Too large for a letter, and no longer in Kafka."""
+    """Frames too large for a letter and no longer in Kafka."""
 
     def __str__(self) -> str:
         said = f"{self.sent} sent once more"
@@ -68,7 +68,7 @@ class Replayed:
 
 
 def reasons(engine: Engine) -> list[dict[str, Any]]:
-    """How many letters there are of each reason, the most first."""
+    """Return the number of letters of each reason, the most frequent first."""
     kinds = (dead_letters.c.reason, dead_letters.c.stage, dead_letters.c.verified)
     totals = (func.count().label("letters"), func.max(dead_letters.c.recorded_ms).label("newest_ms"))
     query = select(*kinds, *totals, func.max(dead_letters.c.error).label("error")).group_by(*kinds)
@@ -78,7 +78,7 @@ def reasons(engine: Engine) -> list[dict[str, Any]]:
 
 
 def letters(engine: Engine, reason: str) -> tuple[list[Letter], int]:
-    """The frames refused for a reason that are not recorded, each once, the oldest first, and how many are recorded."""
+    """Return the unrecorded frames rejected for a reason, each once, oldest first, and the number of recorded ones."""
     mine = (dead_letters.c.reason == reason, dead_letters.c.verified)
     with engine.begin() as connection:
         boots = connection.execute(select(dead_letters.c.camera, dead_letters.c.boot).where(*mine).distinct()).all()
@@ -100,9 +100,9 @@ def letters(engine: Engine, reason: str) -> tuple[list[Letter], int]:
 
 
 async def replay(kafka: KafkaAddress, topic: str, found: Sequence[Letter], recorded: int) -> Replayed:
-    """Send the frames of `found` to `topic` again; BrokerError when Kafka does not take them all.
+    """Send the frames of `found` to `topic` again. Raises BrokerError if Kafka does not accept them all.
 
-    What was sent before that may come twice; it is recorded once all the same.
+    Frames sent before the error may arrive twice; each is recorded once.
     """
     payloads = await _payloads(kafka, topic, found)
     sender = Sender(kafka)
@@ -136,7 +136,10 @@ async def _payloads(kafka: KafkaAddress, topic: str, found: Sequence[Letter]) ->
 
 
 async def _looked_up(reader: Reader, cut: Sequence[Letter]) -> list[tuple[Letter, bytes]]:
-    """Frames by their places, which their letters' Kafka keys do not say: each partition is read through once."""
+    """Read truncated frames back by their offsets.
+
+    The letters do not hold the Kafka keys, so each partition is read through once.
+    """
     wanted = {(letter.camera, letter.payload[:256]): letter for letter in cut}
     found: list[tuple[Letter, bytes]] = []
     async for batch in reader.fetch_until(await reader.ends(reader.assignment())):

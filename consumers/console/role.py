@@ -57,9 +57,10 @@ def open_desk(
     read_roles: ReadRoles | None = None,
     clock_s: Callable[[], float] = time.monotonic,
 ) -> Desk:
-    """Open all that the pages are made from. `launch` starts jobs, `read_roles` reads the states of the roles.
+    """Open all resources of the pages. `launch` starts jobs, `read_roles` reads the states of the roles.
 
-    ConfigError for what cannot be, StateError for another version's store, or a folder of jobs that is taken.
+    Raises ConfigError for invalid settings. Raises StateError for another version's store, or a folder of jobs that is
+    in use.
     """
     if settings.users is None and (settings.behind_proxy is not None or not settings.is_local):
         raise ConfigError(
@@ -98,7 +99,7 @@ async def run_console(
     read_roles: ReadRoles | None = None,
 ) -> None:
     """Serve the pages until `stop` is set. Kafka and the database may be away at any time."""
-    logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # what a visitor does wrong is counted
+    logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # visitors' errors are counted, not logged
     with listen(*settings.http) as listening:
         desk = open_desk(settings, keys, launch, read_roles)
         await _run(desk, keys, listening, registry=registry, health=health, stop=stop)
@@ -160,7 +161,7 @@ async def _tick(fleet: Fleet, every_s: float) -> None:
 
 
 async def _roll_up(desk: Desk) -> None:
-    """Add what was recorded since, a little at a time, and forget what is too old."""
+    """Sum up newly recorded frames in small steps, and delete expired sums."""
     rollup: Rollup | None = None
     purge_at_s = 0.0
     while True:
@@ -173,19 +174,19 @@ async def _roll_up(desk: Desk) -> None:
             if time.monotonic() >= purge_at_s:
                 purge_at_s = time.monotonic() + _PURGE_S
                 await desk.write(rollup.purge)
-        except Exception as error:  # the recorder's database may be away, or not made yet
+        except Exception as error:  # the recorder's database may be absent or not created yet
             log.warning("not_rolled_up", error=str(error)[:200] or type(error).__name__)
             more = False
-        # Half of the time at most, so that what people do has its turn.
+        # At most half of the time, so that people's requests get their turn.
         await asyncio.sleep(_BETWEEN_S if more else _ROLL_UP_S)
 
 
 async def _follow_forgotten(desk: Desk) -> None:
-    """Drop the cameras that the command line has forgotten since the last look."""
+    """Remove the cameras that the command line has removed since the last poll."""
     while True:
         try:
             desk.fleet.forget_all(await desk.write(desk.store.gone))
-        except Exception as error:  # another try follows
+        except Exception as error:  # the next poll tries again
             log.warning("forgotten_not_read", error=str(error)[:200] or type(error).__name__)
         await asyncio.sleep(_FORGOTTEN_S)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 NO_ANSWER_S: Final = 3.0
-"""A role that is silent on its health page for this long does not answer."""
+"""A role whose health page gives no response for this many seconds is `not answering`."""
 UP: Final = "up"
 _SENTENCES: Final = {"not ready": "is not ready", "not answering": "does not answer", "gone": "has ended"}
 
@@ -21,31 +21,31 @@ class RoleState:
     listen: str | None
     pid: int | None
     detail: str = ""
-    """The reason, where it is not up."""
+    """The reason, if the role is not up."""
     backlog: int | None = None
-    """Frames or records that wait before it; None where it counts none."""
+    """Frames or records waiting for this role; None if it counts none."""
     restarts: int = 0
     """The number of restarts."""
     url: str | None = None
-    """The address for a browser, where it is not `http://` with `listen`."""
+    """The address for a browser, if it is not `http://` with `listen`."""
 
     @property
     def is_well(self) -> bool:
-        """Whether it works."""
+        """Whether the role works."""
         return self.state == UP
 
     @property
     def sentence(self) -> str:
-        """Its state in words, such as `processor-1 does not answer`."""
+        """The role's state in words, such as `processor-1 does not answer`."""
         return f"{self.name} {_SENTENCES.get(self.state, f'is {self.state}')}"
 
 
 ReadRoles = Callable[[], Sequence[RoleState]]
-"""Reads the states of all roles now, and blocks at most about `NO_ANSWER_S`; UserError when there is none to read."""
+"""Reads the current states of all roles. Blocks for at most about `NO_ANSWER_S`. Raises UserError if there are none."""
 
 
 def unwell(roles: Sequence[RoleState]) -> str:
-    """The roles that do not work in one line; empty when all do."""
+    """Return the roles that do not work, in one line; empty if all work."""
     found = [role for role in roles if not role.is_well]
     if not found:
         return ""
@@ -53,7 +53,7 @@ def unwell(roles: Sequence[RoleState]) -> str:
 
 
 def from_series(answers: Mapping[str, Mapping[str, float]]) -> list[RoleState]:
-    """The roles by Prometheus' series `up`, `backlog` and `restarts`, each by role."""
+    """Return the roles from the Prometheus series `up`, `backlog` and `restarts`, each by role."""
     return [
         RoleState(
             name,

@@ -1,8 +1,8 @@
-"""Sums by the minute and the hour of each camera, in the console's own database, so that a month opens at once.
+"""Sums by minute and hour of each camera in the console's own database, so that a month loads at once.
 
-They are made of the recorder's frames beside recording, in the order in which those were recorded and each once: what
-was added and how far it reaches is one transaction. A minute is that of capture, as long as the camera's clock makes
-sense: frames that waited in a spool through an outage fill the minutes in which they were taken.
+They come from the recorder's `frames`, read in recording order, each frame once. One transaction holds both the added
+sums and the position reached. A minute is that of capture if the camera's clock is plausible. Frames that waited in a
+spool during an outage therefore fill the minutes of their capture.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ DAY_MS: Final = 24 * HOUR_MS
 MINUTES_KEPT_MS: Final = 8 * DAY_MS
 HOURS_KEPT_MS: Final = 400 * DAY_MS
 _LATEST_MS: Final = 30 * DAY_MS
-"""A frame that says it was taken earlier than so long before it was recorded counts when it was recorded."""
+"""A capture time earlier than this before the recording is implausible: the frame counts when it was recorded."""
 _SETTLED_MS: Final = {"sqlite": 15_000, "postgresql": 35_000}
-"""So old are frames that are added: a transaction of the recorder that began earlier has ended by then."""
+"""Minimum age of summed frames: by then every earlier transaction of the recorder has ended."""
 _STEPS_MS: Final = (1_000, 6 * HOUR_MS)
 _STEP_S: Final = 0.2
-"""What one step should take: it reads as much at once as that allows."""
+"""Target duration of one step in seconds. It sets how much a step reads."""
 _TO: Final = "rolled_up_to"
 _MOST: Final = ("slowest_ms", "evidence")
 _LEAST: Final = ("least_entropy_bits",)
@@ -64,10 +64,10 @@ Sums = dict[str, Any]
 
 
 class Rollup:
-    """Adds what was recorded since. For one thread."""
+    """Adds newly recorded frames. For one thread."""
 
     def __init__(self, recorded: Engine, own: Engine) -> None:
-        """`recorded` is the recorder's database, only read; `own` the console's."""
+        """Open the sums. `recorded` is the recorder's database, which is only read; `own` is the console's."""
         self.recorded = recorded
         self._own = own
         self._add = {table: _addition(own, table) for table in (camera_minutes, camera_hours)}
@@ -81,19 +81,19 @@ class Rollup:
         self._by_minute, self._by_class = _sums_of_frames(), _classes_of_frames()
 
     def note(self, levels: Mapping[str, float]) -> None:
-        """How far the evidence of cameras is now; the most of it goes with their next frames."""
+        """Set the cameras' current evidence levels. The maximum is stored with their next frames."""
         for camera, level in levels.items():
             self._levels[camera] = max(level, self._levels.get(camera, 0.0))
 
     def step(self, now_ms: int | None = None) -> bool:
-        """Add some more frames; whether there are others to be added at once."""
+        """Add some more frames. Return whether more are waiting."""
         settled_ms = (now_ms or time.time_ns() // 10**6) - _SETTLED_MS[self.recorded.dialect.name]
         with self._own.begin() as own:
             begin_ms = mark(own, _TO)
         begun_s = time.monotonic()
         with self.recorded.begin() as recorded:
             oldest = select(func.min(frames.c.recorded_ms)).where(frames.c.recorded_ms >= begin_ms)
-            # Nothing was recorded in between: so much time is passed over at once.
+            # No frame was recorded in between: skip that time at once.
             first_ms = recorded.scalar(oldest)
             if first_ms is None or first_ms >= settled_ms:
                 return False
@@ -121,7 +121,7 @@ class Rollup:
             set_mark(own, _TO, end_ms)
 
     def purge(self, now_ms: int | None = None) -> None:
-        """Forget what is too old."""
+        """Delete expired sums."""
         at_ms = now_ms or time.time_ns() // 10**6
         with self._own.begin() as own:
             own.execute(delete(camera_minutes).where(camera_minutes.c.begin_ms < at_ms - MINUTES_KEPT_MS))
@@ -130,7 +130,7 @@ class Rollup:
 
 
 def by_hour(minutes: Iterable[Sums]) -> list[Sums]:
-    """The sums of minutes as those of their hours."""
+    """Combine the sums of minutes into those of their hours."""
     found: dict[tuple[str, int], Sums] = {}
     for each in minutes:
         begin_ms = each["begin_ms"] - each["begin_ms"] % HOUR_MS
@@ -165,7 +165,7 @@ def _addition(engine: Engine, table: Table) -> Prepared:
 
 
 def _counted(span_ms: int) -> Subquery:
-    """The frames of a time, with when each was taken, if that can be, and when the span began in which that was."""
+    """Select the frames of a span with their plausible capture time and the start of its minute."""
     since: BindParameter[int] = bindparam("since", type_=BigInteger)
     until: BindParameter[int] = bindparam("until", type_=BigInteger)
     makes_sense = frames.c.captured_ms.between(frames.c.recorded_ms - _LATEST_MS, frames.c.recorded_ms)
@@ -209,7 +209,7 @@ def _classes_of_frames() -> Any:
 
 
 def _named(row: Row[Any]) -> Sums:
-    """A row by its columns' names; PostgreSQL gives sums as decimals."""
+    """Return a row by its columns' names; PostgreSQL returns sums as decimals."""
     floats = ("confidence", "entropy_bits", "threshold_bits", "least_entropy_bits")
     return {
         name: value if isinstance(value, str) else (float(value) if name in floats else int(value))
@@ -218,14 +218,14 @@ def _named(row: Row[Any]) -> Sums:
 
 
 def spans(connection: Connection, table: Table, camera: str, since_ms: int, until_ms: int) -> list[Sums]:
-    """The sums of one camera that began in that time, the oldest first."""
+    """Return the sums of one camera that began in that span, oldest first."""
     mine = (table.c.camera == camera, table.c.begin_ms >= since_ms, table.c.begin_ms < until_ms)
     rows = connection.execute(select(table).where(*mine).order_by(table.c.begin_ms))
     return [dict(row) for row in rows.mappings()]
 
 
 def classes_of(connection: Connection, camera: str, since_ms: int, until_ms: int) -> dict[str, int]:
-    """How often each class was the verdict on a camera, the most frequent first."""
+    """Return the predicted classes of a camera with their counts, most frequent first."""
     counts: defaultdict[str, int] = defaultdict(int)
     begin_ms = since_ms - since_ms % HOUR_MS
     mine = (class_hours.c.camera == camera, class_hours.c.begin_ms >= begin_ms, class_hours.c.begin_ms < until_ms)

@@ -1,4 +1,4 @@
-"""The alert rules of Prometheus: those that fire with their summary, and the names of all."""
+"""The alert rules of Prometheus: the firing ones with their summary, and the names of all."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class FiringRule:
     name: str
     severity: str
     subject: str
-    """The camera, else the role, that it is about."""
+    """The camera, else the role, that the alert is about."""
     summary: str
     description: str
     since_ms: int
-    """Unix time in milliseconds since which its expression holds."""
+    """Unix time in milliseconds since which the rule's expression holds."""
 
     @property
     def anchor(self) -> str:
@@ -35,21 +35,24 @@ class FiringRule:
 
 @dataclass(frozen=True)
 class Rules:
-    """All rules at one time."""
+    """The state of all rules at one time."""
 
     firing: tuple[FiringRule, ...] = ()
-    """The worst first, then the newest, at most `MOST_FIRING`."""
+    """Firing rules, the worst first, then the newest, at most `MOST_FIRING`."""
     quiet: tuple[str, ...] = ()
     """Names of the rules that do not fire."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the rules that fire, each once, in their order."""
+        """Names of the firing rules, each once, in their order."""
         return tuple(dict.fromkeys(each.name for each in self.firing))
 
 
 def read_rules(url: str) -> Rules:
-    """The rules of the Prometheus at `url`; blocks for some seconds at most. BrokerError when it gives none."""
+    """Return the rules of the Prometheus at `url`.
+
+    Blocks for some seconds at most. Raises BrokerError if it gives none.
+    """
     document = fetch(f"{url}/api/v1/rules?type=alert")
     try:
         return rules_of(document)
@@ -58,7 +61,10 @@ def read_rules(url: str) -> Rules:
 
 
 def rules_of(document: Any) -> Rules:
-    """The rules in an answer of `/api/v1/rules`; KeyError, TypeError, ValueError, AttributeError for another answer."""
+    """Return the rules in a response of `/api/v1/rules`.
+
+    Raises KeyError, TypeError, ValueError or AttributeError for any other response.
+    """
     found = [rule for group in document["data"]["groups"] for rule in group["rules"] if rule["type"] == "alerting"]
     firing = [_firing(rule, alert) for rule in found for alert in rule["alerts"] if alert["state"] == "firing"]
     firing.sort(key=lambda each: (_ORDER.get(each.severity, len(_ORDER)), -each.since_ms, each.name, each.subject))
@@ -69,7 +75,7 @@ def rules_of(document: Any) -> Rules:
 
 def _firing(rule: Any, alert: Any) -> FiringRule:
     labels, annotations = alert["labels"], alert["annotations"]
-    # Nanoseconds are more digits than Python reads.
+    # Nanoseconds have more digits than Python parses.
     since = datetime.fromisoformat(alert["activeAt"].partition(".")[0].rstrip("Z") + "+00:00")
     return FiringRule(
         name=str(rule["name"])[:_LONGEST],

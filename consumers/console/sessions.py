@@ -1,4 +1,4 @@
-"""The sessions of browsers, in memory: each has a token in a cookie and another in every form of its pages."""
+"""The sessions of browsers, in memory. Each has a token in a cookie and another in every form of its pages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from consumers.console.users import Right, User
 LONGEST_S: Final = 12 * 3600.0
 """A session ends this long after the login, used or not."""
 MOST: Final = 1_000
-"""Sessions at once: the least recently used one ends first."""
+"""Maximum sessions at once: the least recently used one ends first."""
 
 
 @dataclass(slots=True)
@@ -43,7 +43,10 @@ class Sessions:
     def __init__(
         self, users: Callable[[], Mapping[str, User]] | None = None, clock_s: Callable[[], float] = time.monotonic
     ) -> None:
-        """`users` returns the users as they are now. Without it everybody is an admin: the console is on loopback."""
+        """Create the table.
+
+        `users` returns the current users. Without it everybody is an admin: the console is then on loopback.
+        """
         self.local = Session(User("local", Right.ADMIN, b"", b"")) if users is None else None
         self._users = users
         self._clock_s = clock_s
@@ -58,7 +61,7 @@ class Sessions:
         return token
 
     def passing(self, user: User) -> Session:
-        """Return a session without a token: for one request that brings its password."""
+        """Return a session without a token, for one request that brings its password."""
         return Session(user, self._clock_s())
 
     def find(self, token: str) -> Session | None:
@@ -73,7 +76,7 @@ class Sessions:
         return found
 
     def holds(self, session: Session) -> bool:
-        """Whether a session goes on: no logout, its user unchanged, not older than `LONGEST_S`."""
+        """Return whether a session is valid: no logout, its user unchanged, not older than `LONGEST_S`."""
         if session is self.local:
             return True
         if session.ended or self._users is None or self._clock_s() - session.since_s >= LONGEST_S:
@@ -81,7 +84,7 @@ class Sessions:
         return self._users().get(session.name) == session.user
 
     def end(self, token: str) -> Session | None:
-        """End a session, and the streams that it has opened. Return it, None if the token is unknown."""
+        """End a session and the streams that it has opened. Return it, None if the token is unknown."""
         found = self._open.pop(token, None)
         if found is not None:
             found.ended = True

@@ -1,4 +1,4 @@
-"""The console's own database: what people did and said, apart from the recorder's, whose writing it never holds up."""
+"""The console's own database for people's actions, apart from the recorder's, whose writing it never blocks."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _number(name: str) -> Column[float]:
 
 
 marks = Table("console_marks", metadata, _text("name", primary_key=True), _integer("value"))
-"""How far something was read, and the version of these tables."""
+"""Reading positions, and the version of these tables."""
 
 operations = Table(
     "console_operations",
@@ -64,7 +64,7 @@ operations = Table(
     _text("detail"),
     _text("outcome"),
 )
-"""The audit log: who did what to which camera, alert or model, and what came of it."""
+"""The audit log: user, action, subject (camera, alert or model), and outcome."""
 Index("console_operations_by_subject", operations.c.subject, operations.c.id)
 
 reviews = Table(
@@ -75,7 +75,7 @@ reviews = Table(
     _text("who"),
     _integer("at_ms"),
 )
-"""What became of an alert: acknowledged or closed; one that is not here is open."""
+"""Decisions on alerts: acknowledged or closed. An alert without a row is open."""
 
 comments = Table(
     "console_comments",
@@ -89,14 +89,14 @@ comments = Table(
 )
 
 forgotten = Table("console_forgotten", metadata, _text("camera", primary_key=True), _integer("at_ms"))
-"""Cameras that are gone, and since when people do not want to see them."""
+"""Cameras that users removed from the fleet, and when."""
 
 _SPAN_COLUMNS: Final = (
     "frames", "frame_bytes", "raw_bytes", "late_ms", "slowest_ms", "checked", "flagged", "strip_shed",
 )  # fmt: skip
 _SPAN_SUMS: Final = ("confidence", "entropy_bits", "threshold_bits")
 NO_ENTROPY: Final = 1e9
-"""The least entropy where no frame was checked."""
+"""Value of the least entropy if no frame was checked."""
 
 
 def _spans(name: str) -> Table:
@@ -116,7 +116,7 @@ def _spans(name: str) -> Table:
 
 camera_minutes = _spans("console_minutes")
 camera_hours = _spans("console_hours")
-"""Sums over the frames that each camera took in a minute, in an hour; see `consumers.console.rollup`."""
+"""Sums over the frames that each camera captured in a minute or an hour; see `consumers.console.rollup`."""
 
 class_hours = Table(
     "console_class_hours",
@@ -128,7 +128,7 @@ class_hours = Table(
     Index("console_class_hours_by_age", "begin_ms"),
     sqlite_with_rowid=False,
 )
-"""How often each class was the verdict on a camera in an hour."""
+"""Number of verdicts of each class on a camera in an hour."""
 
 
 @dataclass(frozen=True)
@@ -136,27 +136,27 @@ class Operation:
     """One line of the audit log."""
 
     at_ms: int
-    """When, Unix time in milliseconds."""
+    """Unix time in milliseconds."""
     who: str
     """The user; `local` where nobody logs in, `unknown` for a login with a name that is no user's."""
     what: str
-    """`command`, `forget`, `alert`, `replay`, the kind of a job, `login` or `logout`."""
+    """The action: `command`, `forget`, `alert`, `replay`, the kind of a job, `login` or `logout`."""
     subject: str
-    """The camera, the alert, the reason, the model or the address that it was about."""
+    """The camera, alert, reason, model or address that it was about."""
     detail: str
-    """What was asked for."""
+    """The requested values."""
     outcome: str
-    """What came of it."""
+    """The outcome."""
 
 
 class Store:
-    """Reads and writes the console's tables. Every method may block: for a thread beside the loop."""
+    """Reads and writes the console's tables. Every method may block: call them outside the event loop."""
 
     def __init__(self, url: str) -> None:
         self.engine: Engine = open_engine(url, writes=True)
 
     def prepare(self) -> None:
-        """Make what is missing; StateError for tables of another version."""
+        """Create missing tables. Raises StateError for tables of another version."""
         with self.engine.begin() as connection:
             metadata.create_all(connection)
             found = mark(connection, "version")
@@ -166,13 +166,13 @@ class Store:
                 raise of_another_version(VERSION, found, "a console's database", "--store")
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the database."""
         self.engine.dispose()
 
-    # What people did
+    # Actions of users
 
     def note(self, who: str, what: str, subject: str, detail: str, outcome: str) -> None:
-        """Write a line of the audit log; the oldest go where there are too many."""
+        """Write a line of the audit log. Delete the oldest lines beyond the limit."""
         values = {
             "at_ms": _now_ms(), "who": who, "what": what, "subject": subject, "detail": detail[:_LONGEST],
             "outcome": outcome[:_LONGEST],
@@ -183,7 +183,7 @@ class Store:
                 connection.execute(delete(operations).where(operations.c.id <= made[0] - MOST_OPERATIONS))
 
     def noted(self, subject: str | None = None, limit: int = 100) -> list[Operation]:
-        """The newest lines of the audit log first."""
+        """Return the newest lines of the audit log first."""
         columns = [operations.c[name] for name in Operation.__dataclass_fields__]
         query = select(*columns).order_by(operations.c.id.desc()).limit(limit)
         if subject is not None:
@@ -191,10 +191,10 @@ class Store:
         with self.engine.begin() as connection:
             return [Operation(*row) for row in connection.execute(query)]
 
-    # What people said of alerts
+    # Reviews of alerts
 
     def review(self, alert_ids: Sequence[str], state: str, who: str) -> Review:
-        """Write a decision on the alerts of an episode: they are `acknowledged`, `closed`, or `open` again."""
+        """Set the alerts of an episode to `acknowledged`, `closed`, or `open` again."""
         made = Review(state, who, _now_ms())
         with self.engine.begin() as connection:
             for some in batched(alert_ids):
@@ -210,7 +210,7 @@ class Store:
             return read_reviews(connection)
 
     def comment(self, alert_id: str, who: str, text: str) -> None:
-        """Say something of an alert."""
+        """Add a comment to an alert."""
         values = {"alert_id": alert_id, "at_ms": _now_ms(), "who": who, "text": text[:_LONGEST]}
         with self.engine.begin() as connection:
             made = connection.execute(comments.insert().values(values)).inserted_primary_key
@@ -218,7 +218,7 @@ class Store:
                 connection.execute(delete(comments).where(comments.c.id <= made[0] - MOST_COMMENTS))
 
     def said(self, alert_ids: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
-        """The comments on each of these alerts, the oldest first."""
+        """Return the comments on each of these alerts, oldest first."""
         found: dict[str, list[dict[str, Any]]] = {alert_id: [] for alert_id in alert_ids}
         with self.engine.begin() as connection:
             for some in batched(alert_ids):
@@ -227,10 +227,10 @@ class Store:
                     found[row["alert_id"]].append(dict(row))
         return found
 
-    # Cameras that are gone
+    # Removed cameras
 
     def forget(self, *cameras: str) -> int:
-        """Remember that these cameras are gone; since when, in Unix time."""
+        """Store that these cameras were removed. Return the Unix time of it."""
         at_ms = _now_ms()
         with self.engine.begin() as connection:
             for camera in cameras:
@@ -239,28 +239,28 @@ class Store:
         return at_ms
 
     def gone(self) -> dict[str, int]:
-        """The cameras that are gone."""
+        """Return the removed cameras, each with its Unix time."""
         with self.engine.begin() as connection:
             return {row.camera: row.at_ms for row in connection.execute(select(forgotten))}
 
     def count(self, table: Table) -> int:
-        """The rows of one table."""
+        """Return the number of rows of one table."""
         with self.engine.begin() as connection:
             return connection.scalar(select(func.count()).select_from(table)) or 0
 
 
 def recorded_reviews(url: str) -> dict[str, Review]:
-    """Return the decisions on alerts in the console's database at `url`, for programs next to the console."""
+    """Return the decisions on alerts in the console's database at `url`, for other programs."""
     return _read_elsewhere(url, read_reviews) or {}
 
 
 def read_forgotten(url: str) -> dict[str, int]:
-    """Return the forgotten cameras and when each was forgotten, from the console's database at `url`."""
+    """Return the removed cameras and their times from the console's database at `url`."""
     return _read_elsewhere(url, lambda each: {row.camera: row.at_ms for row in each.execute(select(forgotten))}) or {}
 
 
 def _read_elsewhere(url: str, read: Callable[[Connection], T]) -> T | None:
-    """Read a console's database from another process; None without one, and while it is being made."""
+    """Read a console's database from another process. Return None if it is absent or not complete yet."""
     try:
         engine = open_engine(url, writes=False)
     except StateError:
@@ -268,7 +268,7 @@ def _read_elsewhere(url: str, read: Callable[[Connection], T]) -> T | None:
     try:
         with engine.begin() as connection:
             return read(connection)
-    except SQLAlchemyError:  # of another release, or its tables are being made
+    except SQLAlchemyError:  # tables of another release, or tables still being created
         return None
     finally:
         engine.dispose()
@@ -281,18 +281,18 @@ def read_reviews(connection: Connection) -> dict[str, Review]:
 
 
 def mark(connection: Connection, name: str) -> int:
-    """A mark's value, 0 where there is none."""
+    """Return the value of a mark, 0 if it does not exist."""
     return connection.scalar(select(marks.c.value).where(marks.c.name == name)) or 0
 
 
 def set_mark(connection: Connection, name: str, value: int) -> None:
-    """Set a mark."""
+    """Set the value of a mark."""
     insertion = upsert(connection.engine, marks).values(name=name, value=value)
     connection.execute(insertion.on_conflict_do_update(index_elements=["name"], set_={"value": value}))
 
 
 def batched(names: Sequence[str], size: int = 500) -> Iterator[Sequence[str]]:
-    """`names` in parts that a database takes as the parameters of one statement."""
+    """Split `names` into parts that fit the parameters of one SQL statement."""
     for start in range(0, len(names), size):
         yield names[start : start + size]
 

@@ -1,4 +1,4 @@
-"""Server-sent events: what a page shows is sent again where it has changed, as soon as the reader has room for it."""
+"""Server-sent events: a changed part of a page is sent again as soon as the reader can receive it."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from consumers.console.sessions import Session, Sessions
 
 MOST_STREAMS: Final = 128
 MOST_OF_USER: Final = 8
-"""Streams of one user. Where nobody logs in, only `MOST_STREAMS` holds."""
+"""Streams of one user at once. Without logins only `MOST_STREAMS` applies."""
 HEARTBEAT_S: Final = 10.0
-"""A reader who has gone is noticed when something is written."""
+"""Interval of heartbeats in seconds: a write detects a reader who has left."""
 
 Changed = Callable[[], str | Awaitable[str]]
 
 
 class Streams:
-    """The open streams, bounded in all and for each user."""
+    """The open streams, limited in total and for each user."""
 
     def __init__(self, fleet: Fleet, sessions: Sessions) -> None:
         self._fleet = fleet
@@ -38,16 +38,16 @@ class Streams:
         )
 
     def answer(self, request: Request, changed: Changed) -> Response:
-        """Stream what `changed` returns now and after each change.
+        """Stream the result of `changed` now and after each change.
 
-        The stream ends when the session of `request` has ended, at the next change or heartbeat.
+        The stream ends at the next change or heartbeat after its session has ended.
         """
         return self._places.answer(request, self._events(session_of(request), changed), "text/event-stream")
 
     async def _events(self, session: Session, changed: Changed) -> AsyncIterator[str]:
         yield ": open\n\n"
         while self._sessions.holds(session):
-            # Taken before looking: what changes meanwhile is seen the next time.
+            # The event is fetched before the check, so that the next wait sees changes in between.
             stirred = self._fleet.stirred
             found = changed()
             text = await found if isinstance(found, Awaitable) else found
@@ -62,5 +62,5 @@ class Streams:
 
 
 def message(text: str) -> str:
-    """One event."""
+    """Return the text as one event."""
     return "".join(f"data: {line}\n" for line in text.splitlines() if line) + "\n"

@@ -1,4 +1,4 @@
-"""What the System page draws: from Prometheus where it answers, else from the recorder's own history."""
+"""The charts of the System page: from Prometheus if it responds, else from the recorder's own history."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ TRUTH: Final[dict[str, Any]] = {
 
 
 async def system_past(desk: Desk, length_ms: int) -> dict[str, Any]:
-    """`charts`, `columns`, `span_s`, and in `note` where they come from."""
+    """Return `charts`, `columns`, `span_s`, and their source in `note`."""
     note = "From the recorder's own history, by the minute."
     if desk.prometheus is not None:
         try:
@@ -59,7 +59,7 @@ async def system_past(desk: Desk, length_ms: int) -> dict[str, Any]:
 
 
 def _raised(connection: Connection, since_ms: int) -> dict[int, int]:
-    """How many alerts were raised in each minute."""
+    """Return the number of alerts raised in each minute."""
     found: dict[int, int] = {}
     for at_ms in connection.scalars(select(alerts.c.raised_ms).where(alerts.c.raised_ms >= since_ms)):
         minute_ms = at_ms - at_ms % MINUTE_MS
@@ -68,7 +68,7 @@ def _raised(connection: Connection, since_ms: int) -> dict[int, int]:
 
 
 def by_column(found: list[dict[str, int]], raised: dict[int, int]) -> dict[str, list[float | None]]:
-    """What was recorded and raised in each minute, as it is drawn; in a gap one row without values."""
+    """Return plot columns of frames and alerts by minute, with one row of nulls in each gap."""
     drawn: dict[str, list[float | None]] = {name: [] for name in _NAMES}
     before_ms: int | None = None
     for row in found:

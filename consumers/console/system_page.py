@@ -1,4 +1,4 @@
-"""The system: its roles and rules, conservation as a picture, charts of the last hours, and the audit log."""
+"""The System page: roles and rules, conservation as a picture, recent charts, and the audit log."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from consumers.console.system_charts import RANGES, USUAL, system_past
 from schemas.errors import UserError
 
 FATES: Final = ("recorded", "dead_lettered", "shed", "pending", "lost", "unread")
-"""What can have become of a published frame, as the audit's counts name them."""
+"""The possible fates of a published frame, by their names in the audit's counts."""
 
 
 def system_routes(desk: Desk, streams: Streams) -> list[Route]:
-    """Its routes."""
+    """Return the routes of the page."""
     return [
         Route("/conservation", partial(_conservation, desk)),
         Route("/conservation/now", partial(_conservation_now, desk)),
@@ -38,7 +38,7 @@ def system_routes(desk: Desk, streams: Streams) -> list[Route]:
 
 
 async def audited(desk: Desk) -> dict[str, Any]:
-    """Return the last result of the monitor's live audit; its `error` where there is none."""
+    """Return the last result of the monitor's live audit, or an object with its `error`."""
 
     def read() -> dict[str, Any] | None:
         with desk.engine().begin() as connection:
@@ -52,7 +52,7 @@ async def audited(desk: Desk) -> dict[str, Any]:
 
 
 def bars(found: dict[str, Any]) -> list[dict[str, Any]]:
-    """The fates as parts of a bar 1000 wide; each that is not empty is wide enough to be seen."""
+    """Return the fates as parts of a bar 1,000 wide. Each non-empty part is wide enough to see."""
     counts = {fate: int(found.get(f"frames_{fate}", 0)) for fate in FATES}
     published = max(1, sum(counts.values()))
     widths = {fate: max(4.0, 1000 * number / published) if number else 0.0 for fate, number in counts.items()}
@@ -97,7 +97,7 @@ async def _live(desk: Desk, streams: Streams, request: Request) -> Response:
 
 
 def changes_of_system(desk: Desk) -> Callable[[], str]:
-    """The parts of the System page that changed since the last call: the header, the roles and the rules."""
+    """Return a function that renders the changed parts of the System page: header, roles and rules."""
     header, shown = header_changes(desk), ""
 
     def changed() -> str:
@@ -129,7 +129,7 @@ async def _runbooks(desk: Desk, request: Request) -> Response:
 
 
 async def past(desk: Desk, request: Request) -> Response:
-    """The charts of a range."""
+    """Return the charts of a time range."""
     length_ms = RANGES.get(request.query_params.get("range", USUAL))
     if length_ms is None:
         return no(400, f"expected range={'|'.join(RANGES)}")

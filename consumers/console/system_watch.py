@@ -1,4 +1,4 @@
-"""The states of all roles and the rules that fire, read again and again, and the status of the system made of them."""
+"""Poller of all roles' states and the firing rules, and the system status computed from them."""
 
 from __future__ import annotations
 
@@ -26,20 +26,23 @@ NO_ROLES: Final = "This console has neither the state folder of a running `up` n
 
 @dataclass(frozen=True)
 class Pill:
-    """The status of the system in a few words, for the header of every page."""
+    """The system status in a few words, for the header of every page."""
 
     text: str
     level: str
     """`good`, `warn` or `bad`."""
     address: str
-    """The page that shows more."""
+    """The page with details."""
 
 
 class SystemWatch:
-    """The last states that were read. For one event loop."""
+    """The last states read. For one event loop."""
 
     def __init__(self, fleet: Fleet, read: ReadRoles | None, prometheus: str | None) -> None:
-        """`read` gives the roles; without it they are read from the Prometheus at the URL, if there is one."""
+        """Set the sources.
+
+        `read` returns the roles. Without it they are read from the Prometheus at the URL, if there is one.
+        """
         self._fleet = fleet
         if read is None and prometheus is not None:
             read = _of_prometheus(prometheus)
@@ -49,12 +52,12 @@ class SystemWatch:
         self.roles: tuple[RoleState, ...] = ()
         self.rules = Rules()
         self.no_roles = NO_ROLES if read is None else "The roles were not read yet."
-        """Why there are none; empty where there are some."""
+        """The reason why there are no roles; empty if there are some."""
         self.no_rules = NO_RULES if prometheus is None else "The rules were not read yet."
-        """Why they are not known; empty where they are."""
+        """The reason why the rules are unknown; empty if they are known."""
 
     async def run(self) -> None:
-        """Read until cancelled."""
+        """Poll until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             if self._read is not None:
                 tasks.create_task(self._again(self.look_at_roles, ROLES_S))
@@ -71,15 +74,15 @@ class SystemWatch:
             await asyncio.sleep(every_s)
 
     def look_at_roles(self) -> None:
-        """Read the roles; blocks."""
+        """Read the roles. Blocks."""
         assert self._read is not None
         try:
             self.roles, self.no_roles = tuple(self._read()), ""
-        except Exception as error:  # what is read is another program's, and the pages go on without
+        except Exception as error:  # another program's answer: the pages continue without it
             self.roles, self.no_roles = (), str(error)[:200] or type(error).__name__
 
     def look_at_rules(self) -> None:
-        """Read the rules; blocks."""
+        """Read the rules. Blocks."""
         assert self._prometheus is not None
         try:
             self.rules, self.no_rules = read_rules(self._prometheus), ""
@@ -87,7 +90,7 @@ class SystemWatch:
             self.rules, self.no_rules = Rules(), str(error)
 
     def pill(self) -> Pill:
-        """The status now, the worst first."""
+        """Return the current status, the worst first."""
         parts: list[tuple[str, str, str]] = []  # text, level, address
         if down := unwell(self.roles):
             parts.append((down, "bad", "/system"))
@@ -107,16 +110,19 @@ class SystemWatch:
         return Pill(" · ".join(each[0] for each in parts), level, parts[0][2])
 
     def _known(self, rule: FiringRule) -> bool:
-        """Whether a rule is about a camera whose alert somebody has acknowledged: it fires until that is over."""
+        """Return whether a rule concerns a camera with an acknowledged alert.
+
+        The rule fires until the cause is over.
+        """
         card = self._fleet.card(rule.subject)
         return card is not None and card.acknowledged
 
     def told(self) -> dict[str, Any]:
-        """The context of the templates that show roles and rules."""
+        """Return the context of the templates that show roles and rules."""
         return {"roles": self.roles, "no_roles": self.no_roles, "rules": self.rules, "no_rules": self.no_rules}
 
     def close(self) -> None:
-        """Let go of the threads."""
+        """Stop the threads."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 

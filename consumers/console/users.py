@@ -1,4 +1,4 @@
-"""The users of the console: a file with a line `name:role:salt:hash` each, passwords hashed by scrypt (RFC 7914)."""
+"""The users of the console: a file of `name:role:salt:hash` lines, with passwords hashed by scrypt (RFC 7914)."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ _NAME: Final = re.compile(r"[A-Za-z0-9._@-]{1,64}")
 
 
 class Right(StrEnum):
-    """The rights of a user; each includes those before it."""
+    """The rights of a user. Each includes those before it."""
 
     VIEWER = "viewer"
-    """Look."""
+    """Read all pages."""
     OPERATOR = "operator"
-    """Tell cameras, say what becomes of alerts, forget cameras."""
+    """Send commands to cameras, decide on alerts, remove cameras."""
     ADMIN = "admin"
-    """Models, and dead letters once more."""
+    """Publish models and replay dead letters."""
 
     def covers(self, needed: Right) -> bool:
-        """Whether who has this right may do what needs the other."""
+        """Return whether this right includes the `needed` one."""
         order = list(Right)
         return order.index(self) >= order.index(needed)
 
@@ -55,7 +55,7 @@ class User:
     digest: bytes
 
     def line(self) -> str:
-        """As it stands in the file."""
+        """Return the user as a line of the file."""
         return f"{self.name}:{self.right}:{self.salt.hex()}:{self.digest.hex()}"
 
 
@@ -66,12 +66,12 @@ log = structlog.get_logger()
 
 
 def hashed(password: str, salt: bytes) -> bytes:
-    """32 bytes, in some 50 ms and 16 MiB."""
+    """Return the hash: 32 bytes, in about 50 ms and 16 MiB."""
     return scrypt(password.encode(), salt=salt, n=_COST, r=_BLOCKS, p=1, dklen=32)
 
 
 def read_users(file: Path) -> dict[str, User]:
-    """Read the users, by name. ConfigError names the line that is wrong, and repeats no hash."""
+    """Read the users by name. Raises ConfigError that names the wrong line and repeats no hash."""
     users = _read(file)
     if not users:
         raise ConfigError(f"expected at least one user in {file}: {_ADD}")
@@ -101,7 +101,7 @@ def _read(file: Path) -> dict[str, User]:
 
 
 def write_user(file: Path, name: str, right: Right, password: str) -> None:
-    """Add a user or change one. ConfigError for a name or a password that is not allowed."""
+    """Add or change a user. Raises ConfigError for an invalid name or password."""
     if not _NAME.fullmatch(name):
         raise ConfigError(f"expected a name of at most 64 letters, digits and . _ @ -, got {name[:80]!r}")
     if not SHORTEST_PASSWORD <= len(password) <= LONGEST_PASSWORD:
@@ -114,7 +114,7 @@ def write_user(file: Path, name: str, right: Right, password: str) -> None:
 
 
 def remove_user(file: Path, name: str) -> None:
-    """Remove a user. ConfigError if the file has no such user."""
+    """Remove a user. Raises ConfigError if the file has no such user."""
     read_users(file)
     with _changing(file) as known:
         if name not in known:
@@ -124,7 +124,7 @@ def remove_user(file: Path, name: str) -> None:
 
 @contextmanager
 def _changing(file: Path) -> Iterator[dict[str, User]]:
-    """The users to change, written back at the end; two commands at once take turns."""
+    """Yield the users for a change and write them back at the end. Concurrent commands wait for each other."""
     try:
         lock = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
@@ -141,19 +141,19 @@ def _changing(file: Path) -> Iterator[dict[str, User]]:
 
 
 class Users:
-    """The users of a file, read again as soon as the file changes.
+    """The users of a file, read again after each change of the file.
 
-    While the file is missing or damaged, nobody is a user: a removed user must not stay because of a damaged line.
+    While the file is missing or damaged, nobody is a user: a damaged line must not keep a removed user.
     """
 
     def __init__(self, file: Path) -> None:
-        """ConfigError for a file without users."""
+        """Read the file. Raises ConfigError if it has no users."""
         self._file = file
         self._version: FileVersion = file_version(file)
         self._known = read_users(file)
 
     def __call__(self) -> dict[str, User]:
-        """Return the users as they are now, by name; this costs one question to the file system."""
+        """Return the current users by name. Costs one `stat` call."""
         now = file_version(self._file)
         if now != self._version:
             self._version = now

@@ -1,4 +1,4 @@
-"""The console as a web server: its routes, its files, who may reach it."""
+"""The console as a web server: routes, static files, and access."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ from schemas.transport.access import CERTIFICATE_FILE, KEY_FILE
 
 
 class CheckedFiles(StaticFiles):
-    """The console's own files and those of `infra.assets`. A browser checks with each use whether they changed."""
+    """Static files of the console and `infra.assets`. A browser revalidates them at each use."""
 
     def __init__(self) -> None:
-        """Prepare. Raises ConfigError if the files of packages are missing."""
+        """Find the files. Raises ConfigError if files of packages are missing."""
         super().__init__(directory=HERE / "static")
         assets = HERE / "assets"
         if not assets.is_dir():
@@ -64,7 +64,7 @@ class CheckedFiles(StaticFiles):
 
 
 def make_app(desk: Desk) -> Starlette:
-    """The application."""
+    """Return the web application."""
     streams = Streams(desk.fleet, desk.sessions)
     settings = desk.settings
     routes: list[BaseRoute] = [
@@ -135,7 +135,7 @@ async def _logout(desk: Desk, request: Request) -> Response:
 
 
 def make_server(desk: Desk) -> Server:
-    """The server of one console."""
+    """Return the server of one console."""
     tls, proxy = desk.settings.http_tls, desk.settings.behind_proxy
     if proxy is not None:
         CONNECTIONS.shared = Proxies(proxy)
@@ -148,7 +148,7 @@ def make_server(desk: Desk) -> Server:
             access_log=False,
             timeout_graceful_shutdown=1,
             server_header=False,
-            # `X-Forwarded-For` of anybody else would give each guess an address of its own.
+            # With anybody's `X-Forwarded-For`, each password guess could use another address.
             proxy_headers=proxy is not None,
             forwarded_allow_ips=proxy or "",
             ssl_certfile=tls / CERTIFICATE_FILE if tls else None,
@@ -158,7 +158,7 @@ def make_server(desk: Desk) -> Server:
 
 
 def listen(host: str, port: int, patience_s: float = 3.0) -> socket.socket:
-    """Take the address; ConfigError when it is not free for so long."""
+    """Bind the address. Raises ConfigError if it is not free within `patience_s` seconds."""
     end_s = time.monotonic() + patience_s
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]

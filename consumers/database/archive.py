@@ -1,4 +1,4 @@
-"""The identities of purged rows, kept as ranges: the audit stays exact and a replay stays a duplicate."""
+"""The identities of purged rows as ranges. With them the audit stays exact and a replay stays a duplicate."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from schemas.ranges import RangeSet
 
 
 class Kind(StrEnum):
-    """Of which rows the identities are."""
+    """The kind of rows that the identities belong to."""
 
     FRAME = "frame"
     DEAD_LETTER = "dead_letter"
 
 
 def load(connection: Connection, kind: Kind, camera: str, boot: int) -> RangeSet:
-    """The archived sequence numbers of one boot."""
+    """Return the archived sequence numbers of one boot."""
     rows = connection.execute(
         select(archived.c.first, archived.c.last)
         .where(archived.c.kind == kind.value, archived.c.camera == camera, archived.c.boot == boot)
@@ -35,12 +35,15 @@ def load(connection: Connection, kind: Kind, camera: str, boot: int) -> RangeSet
 
 
 def keeps_all(connection: Connection, kind: Kind) -> bool:
-    """Whether the identities of all rows are kept as ranges, not of purged ones alone."""
+    """Return whether the ranges hold the identities of all rows, not of purged ones alone."""
     return kind is Kind.FRAME and connection.dialect.name == "postgresql"
 
 
 def grown(before: Mapping[int, int], numbers: Iterable[int]) -> tuple[Collection[int], Collection[tuple[int, int]]]:
-    """What changes where ranges, lasts by firsts, take in `numbers`: the firsts of those that go, and the new ones."""
+    """Return the changes that `numbers` make to ranges: the first numbers of removed ranges, and the new ranges.
+
+    `before` holds the last number of each range by its first.
+    """
     ranges = RangeSet(before.items())
     for number in numbers:
         ranges.add(number)
@@ -53,7 +56,7 @@ _BOOTS_AT_ONCE: Final = 400
 
 
 class Archive:
-    """The archived identities, those of the boots in use at hand. For the database thread only."""
+    """The archived identities, with a cache of the boots in use. For the database thread only."""
 
     def __init__(self, engine: Engine) -> None:
         mine = (archived.c.kind == bindparam("of_kind"), archived.c.camera == bindparam("of"))
@@ -67,10 +70,10 @@ class Archive:
         self._purged_before = -1
         self._frames: OrderedDict[tuple[str, int], RangeSet] = OrderedDict()
         self._has_frames: bool | None = None
-        """Whether any frame was purged yet, once that was looked up: before that there is nothing to look for."""
+        """Whether any frame was ever purged; None until the first query. Before the first purge no query is needed."""
 
     def frames(self, connection: Connection, camera: str, boot: int) -> RangeSet:
-        """The purged frames of one boot."""
+        """Return the purged frames of one boot."""
         if self._has_frames is None:
             any_frame = select(archived.c.boot).where(archived.c.kind == Kind.FRAME.value).limit(1)
             self._has_frames = connection.execute(any_frame).first() is not None
@@ -88,7 +91,7 @@ class Archive:
         return found
 
     def add(self, connection: Connection, kind: Kind, identities: Iterable[FrameKey]) -> None:
-        """Archive the identities of rows that this transaction purges: of each boot only what changes is written."""
+        """Archive the identities of rows that this transaction purges. Write only the changed ranges of each boot."""
         boots: defaultdict[tuple[str, int], list[int]] = defaultdict(list)
         for camera, boot, seq in identities:
             boots[camera, boot].append(seq)
@@ -97,7 +100,7 @@ class Archive:
         self._has_frames = True
         gone, changed = [], []
         for place, before in _known(connection, kind, sorted(boots)):
-            # Not from the cache, and out of it: the transaction may still fail.
+            # Bypass and clear the cache: the transaction may still fail.
             self._frames.pop(place, None)
             left, new = grown(before, sorted(boots[place]))
             mine = {"kind": kind.value, "camera": place[0], "boot": place[1]}
@@ -109,7 +112,7 @@ class Archive:
             self._put.run_each(connection, changed)
 
     def follow(self, connection: Connection) -> None:
-        """Where several recorders share the database: notice that another has purged."""
+        """Detect that another recorder on the same database has purged rows."""
         row = self._purged.run(connection, of=PURGED_FRAMES).fetchone()
         purged = row[0] if row is not None else 0
         if purged != self._purged_before:
@@ -117,7 +120,7 @@ class Archive:
             self._purged_before = purged
 
     def forget(self) -> None:
-        """Read everything from the database again: another recorder may have written."""
+        """Clear the cache: another recorder may have written."""
         self._frames.clear()
         self._has_frames = None
 
@@ -125,7 +128,7 @@ class Archive:
 def _known(
     connection: Connection, kind: Kind, places: Sequence[tuple[str, int]]
 ) -> Iterator[tuple[tuple[str, int], dict[int, int]]]:
-    """The archived ranges of each of these boots, by their first numbers."""
+    """Yield the archived ranges of each of these boots, by their first numbers."""
     columns = (archived.c.camera, archived.c.boot, archived.c.first, archived.c.last)
     for start in range(0, len(places), _BOOTS_AT_ONCE):
         some = places[start : start + _BOOTS_AT_ONCE]

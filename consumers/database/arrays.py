@@ -1,7 +1,7 @@
-"""Many rows in one statement of PostgreSQL, however many they are: one array for each column, taken apart by `unnest`.
+"""Bulk statements for PostgreSQL: one array for each column, expanded by `unnest`.
 
-Each array goes as PostgreSQL's own text for it (PostgreSQL 15, 8.15.2), so that a statement is prepared once whatever
-the numbers are, and a row costs the driver nothing.
+Each array is sent in PostgreSQL's own text form (PostgreSQL 15, 8.15.2). The statement is therefore prepared once for
+any number of rows, and the driver does no work for each row.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ _TYPES: Final[Mapping[type, tuple[str, Callable[[Iterable[Any]], str]]]] = {
 
 
 def array(kind: type, values: Sequence[object]) -> str:
-    """PostgreSQL's text for an array of `values`, all int, bool, float, str or bytes as `kind` says."""
+    """Return PostgreSQL's text form of an array. All `values` are of `kind`: int, bool, float, str or bytes."""
     return f"{{{_TYPES[kind][1](values)}}}" if values else "{}"
 
 
 class Unnested:
-    """A statement over many rows: in its text `{rows}` stands for them, a row source with the names of `columns`."""
+    """A statement over many rows. `{rows}` in its text stands for a row source with the names of `columns`."""
 
     def __init__(self, text: str, columns: Sequence[Column[Any]]) -> None:
         self._kinds = [column.type.python_type for column in columns]
@@ -52,7 +52,7 @@ class Unnested:
         self._text = text.format(rows=f"unnest({parts}) AS new({names})")
 
     def run(self, connection: Connection, rows: Sequence[Row]) -> DBAPICursor:
-        """Run it with `rows`, at least one, of values in the order of the columns."""
+        """Run the statement with at least one row; values are in the order of the columns."""
         values = [array(kind, column) for kind, column in zip(self._kinds, zip(*rows, strict=True), strict=True)]
         cursor = connection.connection.cursor()
         cursor.execute(self._text, values)

@@ -1,7 +1,6 @@
 """The last status and meta message of each camera, in the database.
 
-Both are signed by their camera, and one that is older than what is known is passed over: what a broker retains, and
-what somebody replays, changes nothing.
+Each camera signs both. A message older than the stored one is ignored, so retained or replayed messages change nothing.
 """
 
 from __future__ import annotations
@@ -26,10 +25,13 @@ class CameraRows:
         )
 
         self._met_new = True
-        """Whether a camera may have come since `purge_strangers` found all in order: looking takes a walk over all."""
+        """Whether cameras may have been added since `purge_strangers` found no excess.
+
+        It saves a walk over all rows.
+        """
 
     def update(self, connection: Connection, batch: Batch) -> list[CameraRow]:
-        """Apply the batch's status and meta messages in their order; the changed rows."""
+        """Apply the batch's status and meta messages in order. Return the changed rows."""
         names = {camera for camera, _ in batch.statuses} | {camera for camera, _ in batch.metas}
         found = connection.execute(select(cameras).where(cameras.c.camera.in_(names)))
         known = {row.camera: CameraRow(*row) for row in found}
@@ -54,7 +56,7 @@ class CameraRows:
         return list(changed.values())
 
     def purge_strangers(self, connection: Connection, limit: int, rows: int) -> int:
-        """Forget at most `rows` of the cameras beyond `limit` that never sent a frame, the longest unheard first."""
+        """Remove at most `rows` of the cameras beyond `limit` that never sent a frame, the longest silent first."""
         if not self._met_new:
             return 0
         strange = ~select(boots.c.camera).where(boots.c.camera == cameras.c.camera).exists()

@@ -1,4 +1,4 @@
-"""A database that cannot be read: what its drivers say of that, and putting a damaged file aside."""
+"""Unreadable databases: the drivers' errors, and setting a damaged file aside."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from consumers.database.engine import database_url
 _DAMAGED: Final = ".damaged-"
 
 UNREADABLE: Final = (SQLAlchemyError, sqlite3.Error)
-"""What a database raises that does not give what it was asked for, at the connection or later."""
+"""Errors of an unreadable database, at the connection or later."""
 
 
 def reason(error: BaseException) -> str:
-    """What the driver says, in one line."""
+    """Return the driver's message in one line."""
     lines = str(getattr(error, "orig", None) or error).splitlines()
     return lines[0] if lines else type(error).__name__
 
 
 def is_damaged(error: BaseException) -> bool:
-    """Whether a SQLite file is not one, or not any more: no waiting mends that."""
+    """Return whether the file is damaged or no SQLite file: waiting does not help then."""
     code = getattr(getattr(error, "orig", None) or error, "sqlite_errorcode", 0)
-    # The lowest byte is the error, the others say more of it.
+    # The lowest byte is the error code; the others refine it.
     return code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def set_aside(text: str, now_ms: int) -> Path:
-    """Rename the damaged SQLite file behind the URL `text`, so that a new one is begun in its place; its new name."""
+    """Rename the damaged SQLite file behind the URL `text`, so that a new one can be created. Return its new name."""
     path = Path(database_url(text).database or "")
     aside = path.with_name(f"{path.name}{_DAMAGED}{now_ms}")
     path.rename(aside)
@@ -43,11 +43,11 @@ def set_aside(text: str, now_ms: int) -> Path:
 
 
 def damaged_files(path: Path) -> list[Path]:
-    """The databases that `set_aside` has put beside `path`, until somebody takes them away."""
+    """Return the files next to `path` that `set_aside` has renamed and nobody has removed."""
     beside = path.parent.glob(f"{glob.escape(path.name + _DAMAGED)}*")
     return sorted(file for file in beside if file.name.removeprefix(path.name + _DAMAGED).isdigit())
 
 
 def set_aside_ms(aside: Path) -> int:
-    """When one of the `damaged_files` was set aside, Unix time in milliseconds."""
+    """Return the Unix time in milliseconds at which one of the `damaged_files` was set aside."""
     return int(aside.name.rpartition(_DAMAGED)[2])

@@ -1,7 +1,7 @@
-"""The dead letters, those of verified frames apart from what strangers sent: each kind within a bound of its own.
+"""The dead letters: those of verified frames and those of strangers, each kind with its own limit.
 
-The bounds are kept in the transaction that brings the letters, so that no flood is faster than the purge; and what
-anybody can send displaces only its like.
+The transaction that inserts letters also enforces the limits, so no flood can outrun the purge. Letters that anybody
+can send displace only letters of the same kind.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class DeadLetters:
         self._bounds = bounds
 
     def record(self, connection: Connection, rows: Sequence[LetterRow]) -> list[LetterRow]:
-        """Keep `rows`, at least one, and let the oldest go as far as the bounds ask; those that are new."""
+        """Insert `rows` (at least one) and delete the oldest beyond the limits. Return the new rows."""
         by_place = {(row.topic, row.partition, row.offset): row for row in rows}
         new = [by_place[topic, partition, offset] for topic, partition, offset in self._new.insert(connection, rows)]
         foreign = sum(row.stored_bytes for row in new if not row.verified)
@@ -43,11 +43,14 @@ class DeadLetters:
         return new
 
     def purge(self, connection: Connection, bounds: Bounds, before_ms: int) -> int:
-        """One step for each kind: at most `bounds.purge_rows` of the oldest; how many of the kind that lost most."""
+        """Run one purge step for each kind: at most `bounds.purge_rows` of the oldest.
+
+        Return the number of deleted rows of the kind that lost the most.
+        """
         return max(self._shrink(connection, verified, bounds, before_ms) for verified in (False, True))
 
     def bytes_held(self, connection: Connection) -> dict[str, int]:
-        """Bytes of each kind, as the metrics name them."""
+        """Return the bytes of each kind, by their names in the metrics."""
         foreign = tally(connection, FOREIGN_BYTES)
         return {"dead_letters": tally(connection, DEAD_LETTER_BYTES) - foreign, "foreign_letters": foreign}
 

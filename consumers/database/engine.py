@@ -1,4 +1,4 @@
-"""Opening the database, and the insertions that the hot path makes."""
+"""Database engines, and the prepared insertions of the hot path."""
 
 from __future__ import annotations
 
@@ -20,34 +20,37 @@ from schemas.errors import ConfigError, StateError
 BUSY_TIMEOUT_MS: Final = 2_000
 SQLITE_CACHE_KIB: Final = 16 * 1024
 SQLITE_WAL_PAGES: Final = 4_000
-"""So many pages of 4 KiB until what they hold is copied into the database. By SQLite's own measure, a quarter of that,
-the transaction of a few thousand frames of as many cameras would be copied, and waited for, each by itself."""
+"""Pages of 4 KiB in the write-ahead log before their content is copied into the database.
+
+SQLite's default is a quarter. With that, the frames of one transaction (a few thousand, of as many cameras) would
+trigger a copy of their own each time.
+"""
 LARGEST_INSERT: Final = 128
-"""Rows in one statement."""
+"""Maximum number of rows in one statement."""
 
 _POSTGRESQL: Final = {"connect_timeout": 5, "tcp_user_timeout": 10_000, "options": "-c statement_timeout=30000"}
 
 Row = tuple[Any, ...]
-"""The values of one row, of the types that its table says, in the order of its columns."""
+"""The values of one row: types of its table, in the order of its columns."""
 
 
 def database_url(text: str) -> URL:
-    """Check a database URL; `ConfigError` says which ones are known."""
+    """Check a database URL. Raises `ConfigError` that names the supported kinds."""
     try:
         url = make_url(text)
         name = url.get_dialect().name
     except (ArgumentError, NoSuchModuleError, ImportError):
         name = ""
     if name not in ("sqlite", "postgresql"):
-        # The address may hold a password: it is not repeated.
+        # The URL may hold a password: it is not repeated.
         raise ConfigError("expected a database URL sqlite:///FILE or postgresql+psycopg://USER@HOST/NAME")
     return url
 
 
 def open_engine(text: str, *, writes: bool) -> Engine:
-    """An engine for the recorder (`writes`) or for readers beside it, which never change anything.
+    """Return an engine for the recorder (`writes`) or for readers, which never change anything.
 
-    Nothing is connected yet. A reader of a SQLite file that is not there gets a `StateError`.
+    The engine connects on first use. A reader of a SQLite file that does not exist gets a `StateError`.
     """
     url = database_url(text)
     if url.get_backend_name() == "sqlite":
@@ -79,7 +82,7 @@ def _open_sqlite(url: URL, *, writes: bool) -> Engine:
 
     @event.listens_for(engine, "connect")
     def configure(connection: Any, _record: object) -> None:
-        # Transactions begin where SQLAlchemy says so: the driver would begin one only before the first change.
+        # SQLAlchemy begins the transactions: the driver would begin one only before the first change.
         connection.isolation_level = None
         connection.execute(f"PRAGMA cache_size = -{SQLITE_CACHE_KIB}")
         if writes:
@@ -98,16 +101,16 @@ def _open_sqlite(url: URL, *, writes: bool) -> Engine:
 
 
 def upsert(engine: Engine, table: Table) -> sqlite.Insert | postgresql.Insert:
-    """The dialect's INSERT, which knows ON CONFLICT."""
+    """Return the dialect's INSERT, which supports ON CONFLICT."""
     if engine.dialect.name == "sqlite":
         return sqlite.insert(table)
     return postgresql.insert(table)
 
 
 class Prepared:
-    """A statement compiled once and run by the driver itself: SQLAlchemy's own way costs several times as much.
+    """A statement compiled once and run by the driver itself, which costs a fraction of SQLAlchemy's own way.
 
-    For the statements of every batch. The driver's errors come as they are, not wrapped.
+    For the statements of every batch. The driver's errors are raised as they are, not wrapped.
     """
 
     def __init__(self, engine: Engine, statement: ClauseElement) -> None:
@@ -116,18 +119,18 @@ class Prepared:
         self._names = tuple(compiled.positiontup or ())
 
     def run(self, connection: Connection, **values: object) -> DBAPICursor:
-        """Run it once with its parameters by name."""
+        """Run the statement once with parameters by name."""
         cursor = connection.connection.cursor()
         cursor.execute(self._text, tuple(values[name] for name in self._names))
         return cursor
 
     def run_each(self, connection: Connection, rows: Iterable[Mapping[str, object]]) -> None:
-        """Run it once for each of `rows`, at least one."""
+        """Run the statement once for each of `rows`, at least one."""
         values = [tuple(row[name] for name in self._names) for row in rows]
         connection.connection.cursor().executemany(self._text, values)
 
     def run_all(self, connection: Connection, names: Sequence[str], rows: Sequence[Row]) -> None:
-        """The same for rows of values that `names` names: without making anything for each of many."""
+        """Run the statement for each row of values in the order of `names`, without an object for each row."""
         if self._names != tuple(names):
             order = [names.index(name) for name in self._names]
             rows = [tuple(row[place] for place in order) for row in rows]
@@ -135,7 +138,7 @@ class Prepared:
 
 
 class NewRows:
-    """INSERT … ON CONFLICT DO NOTHING RETURNING the primary key: tells which of many rows were not there before."""
+    """INSERT … ON CONFLICT DO NOTHING RETURNING the primary key: it finds the new ones among many rows."""
 
     def __init__(self, engine: Engine, table: Table) -> None:
         columns = {column.name: None for column in table.columns}
@@ -146,7 +149,7 @@ class NewRows:
         self._statements: dict[int, str] = {}
 
     def insert(self, connection: Connection, rows: Sequence[Row]) -> list[Row]:
-        """Insert `rows`, whose keys differ from each other; the keys of those that are new."""
+        """Insert `rows` with distinct keys. Return the keys of the new ones."""
         new: list[Row] = []
         for start in range(0, len(rows), LARGEST_INSERT):
             some = rows[start : start + LARGEST_INSERT]

@@ -1,4 +1,4 @@
-"""The table `frames` as the recorder sees it: what is new is recorded once, and the oldest goes."""
+"""The table `frames` for the recorder: it records each new frame once and purges the oldest."""
 
 from __future__ import annotations
 
@@ -13,46 +13,46 @@ from consumers.reading.rows import FrameRow
 
 
 class Excess(NamedTuple):
-    """What of the frames has to go, beyond none of these bounds if there is nothing."""
+    """The frames to purge: the union of three limits; empty if nothing exceeds them."""
 
     before_ms: int
-    """What was recorded before."""
+    """Purge frames recorded before this Unix time in milliseconds."""
     rows: int
-    """So many of the oldest; 0 and less are none."""
+    """Number of the oldest frames to purge; none if 0 or less."""
     bytes: float
-    """As many as take so much; 0 and less are none."""
+    """Bytes to free, oldest frames first; none if 0 or less."""
 
     @property
     def too_many(self) -> bool:
-        """Whether the oldest have to go, whenever they were recorded."""
+        """Whether the oldest frames must go, whatever their age."""
         return self.rows > 0 or self.bytes > 0
 
 
 class Frames(Protocol):
-    """One for each kind of database. All methods are for the database thread."""
+    """The table `frames`, implemented for each kind of database. All methods are for the database thread."""
 
     def make_room(self, at_ms: int) -> None:
-        """Before the transaction that records frames at that time."""
+        """Prepare for frames recorded at that time, before their transaction."""
 
     def forget(self) -> None:
-        """What is at hand may not be so in the database: a transaction failed, or others may have written."""
+        """Clear the cache: a transaction failed, or another recorder may have written."""
 
     def record(
         self, connection: Connection, rows: Mapping[FrameKey, FrameRow], repeated: Counter[BootKey], at_ms: int
     ) -> list[FrameRow]:
-        """Record those of `rows`, at least one, that are new, and count all for their boots; the new ones.
+        """Insert the new ones among `rows` (at least one) and update the counts of all boots. Return the new rows.
 
-        `repeated` are frames of these boots that came once more.
+        `repeated` counts the duplicates of these boots within the batch.
         """
 
     def count(self, connection: Connection, new: Sequence[FrameRow]) -> None:
-        """Count what the transaction has recorded: its last step, since all recorders count in the same rows."""
+        """Count the frames recorded in the transaction. This is its last step: all recorders update the same rows."""
 
     def complete(self, connection: Connection, stretches: Mapping[BootKey, tuple[int, int]]) -> set[BootKey]:
-        """Of which boots every frame from one sequence number to another, both included, is recorded."""
+        """Return the boots with every frame recorded in their range of sequence numbers, both ends included."""
 
     def drop(self, connection: Connection, excess: Excess) -> int:
-        """Let go what goes as a whole, in a transaction of its own; how many frames."""
+        """Drop a whole partition that only holds excess frames, in its own transaction. Return the number of frames."""
 
     def purge(self, connection: Connection, excess: Excess, at_most: int) -> int:
-        """Purge so many of the oldest at most; how many."""
+        """Purge at most `at_most` of the oldest frames. Return their number."""

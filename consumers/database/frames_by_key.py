@@ -1,4 +1,4 @@
-"""The frames of a SQLite: the identity is the primary key, and what is purged leaves its identity in the archive."""
+"""The frames in SQLite: the identity is the primary key, and a purged frame leaves its identity in the archive."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from consumers.reading.rows import FrameRow, bytes_of, frame_bytes
 
 
 class FramesByKey:
-    """Writes the table `frames` of a SQLite, which one recorder has for itself."""
+    """Writes the table `frames` of a SQLite database, which belongs to one recorder."""
 
     def __init__(self, engine: Engine, archive: Archive, tallies: Tallies, *, alone: bool) -> None:
         self._archive = archive
@@ -39,15 +39,15 @@ class FramesByKey:
         self._held = Prepared(engine, select(func.count()).select_from(frames).where(*mine, *span))
 
     def make_room(self, at_ms: int) -> None:
-        """There is room."""
+        """Do nothing: SQLite needs no partition."""
 
     def forget(self) -> None:
-        """Nothing is at hand but the archive, which its owner forgets."""
+        """Do nothing: the only cache is the archive, which its owner clears."""
 
     def record(
         self, connection: Connection, rows: Mapping[FrameKey, FrameRow], repeated: Counter[BootKey], at_ms: int
     ) -> list[FrameRow]:
-        """As `Frames` says."""
+        """Implement `Frames.record`."""
         counted: Counter[BootKey] = Counter([key[:2] for key in rows])
         seen = counted + repeated if repeated else counted
         if not self._alone:
@@ -67,11 +67,11 @@ class FramesByKey:
         return new
 
     def count(self, connection: Connection, new: Sequence[FrameRow]) -> None:
-        """As `Frames` says."""
+        """Implement `Frames.count`."""
         self._tallies.add(connection, {FRAME_ROWS: len(new), FRAME_BYTES: bytes_of(new, "sqlite")})
 
     def complete(self, connection: Connection, stretches: Mapping[BootKey, tuple[int, int]]) -> set[BootKey]:
-        """As `Frames` says, of what is not purged."""
+        """Implement `Frames.complete`, without purged frames."""
         found = set()
         for boot, (first, last) in stretches.items():
             row = self._held.run(connection, of=boot[0], in_boot=boot[1], since=first, until=last).fetchone()
@@ -80,11 +80,11 @@ class FramesByKey:
         return found
 
     def drop(self, connection: Connection, excess: Excess) -> int:
-        """Nothing goes as a whole."""
+        """Return 0: SQLite has no partitions to drop."""
         return 0
 
     def purge(self, connection: Connection, excess: Excess, at_most: int) -> int:
-        """As `Frames` says."""
+        """Implement `Frames.purge`."""
         key = (frames.c.camera, frames.c.boot, frames.c.seq)
         oldest = select(*key).order_by(frames.c.recorded_ms)
         if not excess.too_many:

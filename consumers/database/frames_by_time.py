@@ -1,7 +1,8 @@
-"""The frames of a PostgreSQL: partitions by the time of recording, of which the oldest goes as a whole.
+"""The frames in PostgreSQL: partitions by recording time. The oldest partition is dropped as a whole.
 
-Ranges of identities say which frame is new, whatever partition it may be in; a partition holds each identity once by
-its own key as well. Recorders write into the partition itself: what reads or drops another one holds up none of them.
+Ranges of identities decide whether a frame is new in any partition. Within a partition, the primary key enforces unique
+identities as well. Recorders write to the partition directly, so readers or drops of other partitions do not block
+them.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from consumers.reading.batch import BootKey, FrameKey
 from consumers.reading.rows import POSTGRESQL_ROW_BYTES, FrameRow, bytes_of
 
 _DROP_WAIT: Final = text("SET LOCAL lock_timeout = '100ms'")
-"""So long others wait behind a drop, which waits for whoever reads all partitions."""
+"""Maximum time that others wait behind a drop, which itself waits for readers of all partitions."""
 _WAIT_AGAIN: Final = text("SET LOCAL lock_timeout TO DEFAULT")
 _COUNT: Final = """
 INSERT INTO boots (camera, boot, frames, duplicates, last_ms) SELECT * FROM {rows}
@@ -39,7 +40,7 @@ WITH gone AS (
 
 
 class FramesByTime:
-    """Writes the table `frames` of a PostgreSQL, as the recorders that share it do."""
+    """Writes the table `frames` of a PostgreSQL database, which several recorders share."""
 
     def __init__(self, engine: Engine, tallies: Tallies) -> None:
         self._engine = engine
@@ -50,28 +51,28 @@ class FramesByTime:
         self._insert: Unnested | None = None
 
     def make_room(self, at_ms: int) -> None:
-        """As `Frames` says: a partition for that time."""
+        """Implement `Frames.make_room`: create the partition for that time."""
         if self._span is not None and self._span.from_ms <= at_ms < self._span.to_ms:
             return
-        # By itself: what else a transaction holds must not wait for it.
+        # In its own transaction: locks of a longer one would block others.
         with self._engine.begin() as connection:
             span = ensure_span(connection, at_ms)
         insertion = f"INSERT INTO {partition(span.from_ms)} ({_COLUMNS}) SELECT * FROM {{rows}}"
         self._span, self._insert = span, Unnested(insertion, list(frames.columns))
 
     def forget(self) -> None:
-        """As `Frames` says: somebody may have dropped the partition."""
+        """Implement `Frames.forget`: another recorder may have dropped the partition."""
         self._span = self._insert = None
 
     def record(
         self, connection: Connection, rows: Mapping[FrameKey, FrameRow], repeated: Counter[BootKey], at_ms: int
     ) -> list[FrameRow]:
-        """As `Frames` says."""
+        """Implement `Frames.record`."""
         numbers: defaultdict[BootKey, list[int]] = defaultdict(list)
         for camera, boot, seq in rows:
             numbers[camera, boot].append(seq)
-        # First, since it takes the boots' rows: their identities are nobody else's until the end. In one order for
-        # all recorders: none waits for another that waits for it.
+        # First lock the boots' rows: until the end, no other transaction changes their identities. All recorders
+        # lock in the same order, so no deadlock can occur.
         boots_here = sorted(numbers)
         self._count.run(connection, [(*boot, len(numbers[boot]), repeated[boot], at_ms) for boot in boots_here])
         known = self._identities.take(connection, numbers)
@@ -86,7 +87,7 @@ class FramesByTime:
         return new
 
     def count(self, connection: Connection, new: Sequence[FrameRow]) -> None:
-        """As `Frames` says."""
+        """Implement `Frames.count`."""
         assert self._span is not None, "expected make_room before"
         size = bytes_of(new, "postgresql")
         here = spans.c.from_ms == self._span.from_ms
@@ -95,12 +96,12 @@ class FramesByTime:
         self._tallies.add(connection, {FRAME_ROWS: len(new), FRAME_BYTES: size})
 
     def complete(self, connection: Connection, stretches: Mapping[BootKey, tuple[int, int]]) -> set[BootKey]:
-        """As `Frames` says, with what is purged."""
+        """Implement `Frames.complete`, with purged frames."""
         ends = self._identities.ends(connection, {boot: first for boot, (first, _) in stretches.items()})
         return {boot for boot, (_, last) in stretches.items() if ends.get(boot, -1) >= last}
 
     def drop(self, connection: Connection, excess: Excess) -> int:
-        """As `Frames` says: the oldest partition, when it is to go and is not the newest."""
+        """Implement `Frames.drop`: the oldest partition, if it is expired and not the newest."""
         held = spans_held(connection)
         if len(held) < 2 or not (held[0].to_ms <= excess.before_ms or excess.too_many):
             return 0
@@ -109,7 +110,7 @@ class FramesByTime:
         try:
             with connection.begin_nested():
                 connection.execute(text(f"DROP TABLE IF EXISTS {partition(oldest.from_ms)}"))
-        except OperationalError:  # somebody reads it: it goes at the next step
+        except OperationalError:  # a reader blocks it: the next step tries again
             return 0
         connection.execute(_WAIT_AGAIN)
         connection.execute(delete(spans).where(spans.c.from_ms == oldest.from_ms))
@@ -117,7 +118,7 @@ class FramesByTime:
         return oldest.frames
 
     def purge(self, connection: Connection, excess: Excess, at_most: int) -> int:
-        """As `Frames` says, of the newest partition when there is no other."""
+        """Implement `Frames.purge` for the newest partition, if there is no other."""
         held = spans_held(connection)
         if len(held) != 1:
             return 0

@@ -1,7 +1,7 @@
-"""What was recorded in each minute, over all cameras: sums that outlive the frames.
+"""Sums of the recorded frames by minute, over all cameras, kept longer than the frames.
 
-The rows of `frames` are bounded in number and bytes, so that how far back they reach depends on how many cameras send.
-A minute takes one row here, however many there are.
+The rows of `frames` are bounded in number and bytes. The time that they cover therefore depends on the number of
+cameras. Here a minute takes one row for any number of cameras.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MINUTE_MS: Final = 60_000
 
 
 class History:
-    """Adds to the table `history`, in the transaction that records the frames."""
+    """Writes the table `history`, in the transaction that records the frames."""
 
     def __init__(self, engine: Engine) -> None:
         insertion = upsert(engine, history)
@@ -33,12 +33,12 @@ class History:
         self._add = Prepared(engine, insertion.on_conflict_do_update(index_elements=["minute_ms"], set_=changed))
 
     def add(self, connection: Connection, rows: Sequence[FrameRow], recorded_ms: int) -> None:
-        """The new `rows` of one transaction, all recorded at that time."""
+        """Add the new `rows` of one transaction, all recorded at that time."""
         if rows:
             self._add.run(connection, minute_ms=recorded_ms - recorded_ms % MINUTE_MS, **_sums(rows))
 
     def purge(self, connection: Connection, before_ms: int) -> None:
-        """Forget what is older."""
+        """Delete minutes before `before_ms`."""
         connection.execute(delete(history).where(history.c.minute_ms < before_ms))
 
 
@@ -68,6 +68,6 @@ def _sums(rows: Sequence[FrameRow]) -> dict[str, int]:
 
 
 def minutes(connection: Connection, since_ms: int) -> list[dict[str, int]]:
-    """The minutes that began at `since_ms` or later, the oldest first; one in which nothing came is missing."""
+    """Return the minutes that began at `since_ms` or later, oldest first; empty minutes have no entry."""
     rows = connection.execute(select(history).where(history.c.minute_ms >= since_ms).order_by(history.c.minute_ms))
     return [dict(row) for row in rows.mappings()]

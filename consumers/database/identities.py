@@ -1,7 +1,7 @@
-"""Which frames a PostgreSQL has ever recorded, as ranges: they say what is new, and outlive the rows.
+"""The identities of all frames ever recorded in PostgreSQL, as ranges. They decide which frames are new.
 
-In a run of frames without gaps a boot has one row, whose end moves. Read and written are the ranges around what comes,
-in three statements for any number of boots.
+The ranges outlive the rows of `frames`. A boot without gaps has one row, whose end moves. Three statements read and
+write the affected ranges, for any number of boots.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _MINE: Final = f"kind = '{Kind.FRAME.value}' AND each.camera = new.camera AND ea
 _PLACE: Final = (archived.c.camera, archived.c.boot)
 _RANGE: Final = (*_PLACE, archived.c.first, archived.c.last)
 
-# From the range that begins at or before the stretch, found from above: a boot may have many before that.
+# Search downwards from the stretch's range: a boot may have many ranges before that.
 _AROUND: Final = f"""
 SELECT new.camera, new.boot, known.first, known.last FROM {{rows}} CROSS JOIN LATERAL (
   SELECT each.first, each.last FROM archived each WHERE {_MINE} AND each.first <= new.last + 1 AND each.first >=
@@ -38,7 +38,7 @@ SELECT new.camera, new.boot, known.last FROM {{rows}} CROSS JOIN LATERAL (
 
 
 class Identities:
-    """Reads and writes the ranges of boots whose rows the transaction holds: nobody else changes them."""
+    """Reads and writes the ranges of boots whose rows the transaction has locked."""
 
     def __init__(self) -> None:
         self._around = Unnested(_AROUND, _RANGE)
@@ -47,7 +47,7 @@ class Identities:
         self._reach = Unnested(_REACH, (*_PLACE, frames.c.seq))
 
     def take(self, connection: Connection, coming: Mapping[BootKey, Sequence[int]]) -> dict[BootKey, set[int]]:
-        """Take in the sequence numbers that are `coming`, each once, of at least one boot; those known before."""
+        """Add the sequence numbers in `coming`, each once, of at least one boot. Return those recorded earlier."""
         known: dict[BootKey, dict[int, int]] = {boot: {} for boot in coming}
         stretches = [(*boot, min(numbers), max(numbers)) for boot, numbers in coming.items()]
         for camera, boot, first, last in self._around.run(connection, stretches).fetchall():
@@ -70,6 +70,6 @@ class Identities:
         return repeated
 
     def ends(self, connection: Connection, places: Mapping[BootKey, int]) -> dict[BootKey, int]:
-        """For a number of each boot, at least one, the last of the range that it is in or that ends before it."""
+        """Return the last number of each boot's range that holds the given number, or that ends before it."""
         rows = [(*boot, number) for boot, number in places.items()]
         return {(camera, boot): last for camera, boot, last in self._reach.run(connection, rows).fetchall()}

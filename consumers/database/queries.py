@@ -1,4 +1,4 @@
-"""Reading what was recorded, beside a running recorder: for the audit and the report."""
+"""Queries on recorded data next to a running recorder, for the audit and the report."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ from schemas.pointillist_pb2 import CHECKED, SHED
 from schemas.ranges import RangeSet
 
 Boots = Collection[tuple[str, int]]
-"""Camera and boot; None where a method takes all."""
+"""Pairs of camera and boot; None selects all."""
 
 Cameras = Collection[str]
-"""At most `CAMERAS_AT_ONCE` of them."""
+"""At most `CAMERAS_AT_ONCE` camera names."""
 
 CAMERAS_AT_ONCE: Final = 200
 _BOOTS_AT_ONCE: Final = 400
 _ROWS_AT_ONCE: Final = 100
 _FOREVER_MS = 2**62
 
-# What `schemas.frame.Truth` reads from the column, said in SQL.
+# The SQL form of what `schemas.frame.Truth` reads from the column.
 _SHOWN = (frames.c.truth - 1) % ATTACKED
 _STICKER = _SHOWN % 2
 _UNDER_ATTACK = case((frames.c.truth > ATTACKED, 1), else_=0)
@@ -49,11 +49,14 @@ _JUDGED = tuple(
     for each in ((1 - _UNDER_ATTACK) * (1 - _STICKER), (1 - _UNDER_ATTACK) * _STICKER, _UNDER_ATTACK)
     for correct in (literal(1), _CORRECT)
 )
-"""The columns of `Accuracy`, to be summed."""
+"""The columns of `Accuracy` as SQL sums."""
 
 
 class Latency(NamedTuple):
-    """Capture to record in seconds; None when no frame was measured. Frames from the future are counted only."""
+    """Latency from capture to record, in seconds.
+
+    None if no frame was measured. Frames with a capture time in the future are only counted.
+    """
 
     p50: float | None
     p95: float | None
@@ -63,7 +66,10 @@ class Latency(NamedTuple):
 
 
 class Accuracy(NamedTuple):
-    """Frames whose class is known, those under an attack apart, and of the others those with a sticker."""
+    """Counts of frames with a known true class.
+
+    Attacked frames are separate; so are frames with a sticker among the rest.
+    """
 
     clean: int
     clean_correct: int
@@ -74,20 +80,20 @@ class Accuracy(NamedTuple):
 
 
 class Bytes(NamedTuple):
-    """Sums over recorded frames."""
+    """Sums of bytes over recorded frames."""
 
     frames: int
     frame_bytes: int
-    """Messages on the wire, MQTT's own header apart."""
+    """Messages on the wire without MQTT's own header."""
     pixel_bytes: int
     raw_bytes: int
     """Width × height × channels."""
 
 
 class StripTruth(NamedTuple):
-    """Checked frames whose truth is known and that nobody attacked, and how many of each were flagged.
+    """Checked frames with a known truth and no attack, and the flagged ones among them.
 
-    Those with a sticker apart.
+    Frames with a sticker are counted separately.
     """
 
     clean: int
@@ -97,7 +103,7 @@ class StripTruth(NamedTuple):
 
 
 class StripCounts(NamedTuple):
-    """Probes by outcome; the flagged are among the checked."""
+    """Probes by outcome. The flagged ones are among the checked."""
 
     checked: int
     flagged: int
@@ -105,19 +111,19 @@ class StripCounts(NamedTuple):
 
 
 def open_records(url: str) -> Records:
-    """Open a recorder's database by its URL, to read; `StateError` when a SQLite file is not there."""
+    """Open a recorder's database at a URL for reading. Raises `StateError` if a SQLite file does not exist."""
     return Records(open_engine(url, writes=False))
 
 
 class Records:
-    """Read-only; each method sees one moment of the database. Rows that were purged are missing where not said."""
+    """Read-only queries. Each method reads one snapshot. Purged rows are not included unless stated."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     @property
     def engine(self) -> Engine:
-        """What it reads with."""
+        """The engine used for reading."""
         return self._engine
 
     def __enter__(self) -> Records:
@@ -127,20 +133,20 @@ class Records:
         self.close()
 
     def close(self) -> None:
-        """Let go of the database."""
+        """Close the database."""
         self._engine.dispose()
 
     def check_version(self) -> None:
-        """Raise `StateError` for the tables of another version, whose columns may be others."""
+        """Raise `StateError` for tables of another version, whose columns may differ."""
         with self._engine.begin() as connection:
             version = tally(connection, SCHEMA)
         if version and version != SCHEMA_VERSION:
             raise of_another_version(SCHEMA_VERSION, version)
 
     def boots(self, of: Cameras | None = None) -> set[tuple[str, int]]:
-        """Every boot of which a frame, a verified dead letter or a ledger is known, purged ones included.
+        """Return every boot with a known frame, verified dead letter or ledger, purged ones included.
 
-        `of` chooses cameras.
+        `of` selects cameras.
         """
         tables = (boots, ledgers, dead_letters, archived)
         with self._engine.begin() as connection:
@@ -153,7 +159,7 @@ class Records:
             return found
 
     def cameras(self) -> set[str]:
-        """The cameras of `boots`."""
+        """Return the cameras of `boots`."""
         with self._engine.begin() as connection:
             found: set[str] = set()
             for table in (boots, ledgers, dead_letters, archived):
@@ -161,7 +167,7 @@ class Records:
             return found
 
     def ledgers(self, of: Cameras | None = None) -> Iterator[LedgerRow]:
-        """The highest revision of each boot's ledger, of the cameras `of`, a few at a time."""
+        """Yield the highest revision of each boot's ledger, of the cameras `of`, in chunks."""
         rows = select(ledgers).order_by(ledgers.c.camera, ledgers.c.boot).execution_options(yield_per=_ROWS_AT_ONCE)
         with self._engine.begin() as connection:
             for row in connection.execute(rows if of is None else rows.where(ledgers.c.camera.in_(of))):
@@ -175,12 +181,12 @@ class Records:
             return {row.camera: SummedRow(*row) for row in connection.execute(select(summed_ledgers))}
 
     def recorded(self, camera: str, boot: int) -> RangeSet:
-        """The recorded frames of one boot, purged ones included."""
+        """Return the recorded frames of one boot, purged ones included."""
         query = select(frames.c.seq).where(frames.c.camera == camera, frames.c.boot == boot).order_by(frames.c.seq)
         return self._numbers(query, Kind.FRAME, camera, boot)
 
     def dead_lettered(self, camera: str, boot: int) -> RangeSet:
-        """The verified frames of one boot that were refused later on, purged ones included."""
+        """Return the verified frames of one boot that were rejected later, purged ones included."""
         query = (
             select(dead_letters.c.seq)
             .where(dead_letters.c.verified, dead_letters.c.camera == camera, dead_letters.c.boot == boot)
@@ -189,11 +195,11 @@ class Records:
         return self._numbers(query, Kind.DEAD_LETTER, camera, boot)
 
     def recorded_by_boot(self, of: Cameras | None = None) -> dict[tuple[str, int], RangeSet]:
-        """`recorded` of every boot that has any, of the cameras `of`, in one walk over an index."""
+        """Return `recorded` for each boot that has any, of the cameras `of`, in one index scan."""
         return all_numbers(self._engine, frames, Kind.FRAME, of=of)
 
     def dead_lettered_by_boot(self, of: Cameras | None = None) -> dict[tuple[str, int], RangeSet]:
-        """`dead_lettered` of every boot that has any, of the cameras `of`."""
+        """Return `dead_lettered` for each boot that has any, of the cameras `of`."""
         return all_numbers(self._engine, dead_letters, Kind.DEAD_LETTER, dead_letters.c.verified, of=of)
 
     def _numbers(self, query: Select[tuple[int]], kind: Kind, camera: str, boot: int) -> RangeSet:
@@ -203,14 +209,14 @@ class Records:
             return found
 
     def foreign_count(self, since_ms: int = 0) -> int:
-        """Payloads without a verified identity; with `since_ms` 0 the purged ones too."""
+        """Return the number of payloads without a verified identity; with `since_ms` 0 purged ones included."""
         query = select(func.count()).select_from(dead_letters).where(~dead_letters.c.verified)
         with self._engine.begin() as connection:
             found = connection.scalar(query.where(dead_letters.c.recorded_ms >= since_ms)) or 0
             return found + (tally(connection, PURGED_FOREIGN) if since_ms <= 0 else 0)
 
     def duplicates(self, of: Boots | None = None) -> int:
-        """Verdicts whose frame was recorded already, purged frames included."""
+        """Return the number of verdicts on already recorded frames, purged frames included."""
         condition = (boots.c.camera, boots.c.boot)
         with self._engine.begin() as connection:
             return sum(
@@ -219,7 +225,7 @@ class Records:
             )
 
     def duplicates_by_boot(self, of: Cameras | None = None) -> dict[tuple[str, int], int]:
-        """The same for each boot that has any, of the cameras `of`."""
+        """Return `duplicates` for each boot that has any, of the cameras `of`."""
         query = select(boots.c.camera, boots.c.boot, boots.c.duplicates).where(boots.c.duplicates > 0)
         if of is not None:
             query = query.where(boots.c.camera.in_(of))
@@ -227,13 +233,13 @@ class Records:
             return {(camera, boot): count for camera, boot, count in connection.execute(query)}
 
     def offsets(self) -> dict[tuple[str, int], int]:
-        """The next offset to take, by Kafka topic and partition."""
+        """Return the next offset to read, by Kafka topic and partition."""
         with self._engine.begin() as connection:
             rows = connection.execute(select(offsets.c.topic, offsets.c.partition, offsets.c.next))
             return {(topic, partition): following for topic, partition, following in rows}
 
     def span_s(self, of: Boots | None = None) -> float:
-        """Seconds from the first capture to the last record; 0 without frames."""
+        """Return the seconds from the first capture to the last record; 0 without frames."""
         query = select(func.min(frames.c.captured_ms), func.max(frames.c.recorded_ms))
         with self._engine.begin() as connection:
             spans = [
@@ -243,13 +249,13 @@ class Records:
         return (max(last for _, last in found) - min(first for first, _ in found)) / 1000 if found else 0.0
 
     def alert_count(self, since_ms: int = 0) -> int:
-        """Alerts raised; with `since_ms` 0 the purged ones too."""
+        """Return the number of alerts raised; with `since_ms` 0 purged ones included."""
         with self._engine.begin() as connection:
             found = connection.scalar(select(func.count()).where(alerts.c.raised_ms >= since_ms)) or 0
             return found + (tally(connection, PURGED_ALERTS) if since_ms <= 0 else 0)
 
     def latency_quantiles(self, since_ms: int = 0, until_ms: int = _FOREVER_MS, of: Boots | None = None) -> Latency:
-        """Of the frames captured from `since_ms` to before `until_ms`."""
+        """Return the latency of frames captured from `since_ms` to before `until_ms`."""
         latency = (frames.c.recorded_ms - frames.c.captured_ms).label("latency_ms")
         counts: dict[int, int] = {}
         with self._engine.begin() as connection:
@@ -262,11 +268,11 @@ class Records:
         return Latency(p50, p95, p99, total, sum(counts.values()) - total)
 
     def accuracy(self, since_ms: int = 0, until_ms: int = _FOREVER_MS, of: Boots | None = None) -> Accuracy:
-        """Of the frames captured from `since_ms` to before `until_ms` whose truth is known."""
+        """Return the accuracy over frames captured from `since_ms` to before `until_ms` with a known truth."""
         return Accuracy(*self._sums(_JUDGED, since_ms, until_ms, of, frames.c.truth > 0))
 
     def accuracy_under_attack(self, of: Boots | None = None) -> dict[str, Accuracy]:
-        """The same for each camera that has frames under an attack whose truth is known, by its name."""
+        """Return the accuracy on attacked frames with a known truth, by camera name."""
         totals: dict[str, Accuracy] = {}
         columns = (func.coalesce(func.sum(value), 0) for value in _JUDGED)
         query = select(frames.c.camera, *columns).group_by(frames.c.camera).order_by(frames.c.camera)
@@ -278,27 +284,27 @@ class Records:
         return {camera: found for camera, found in sorted(totals.items()) if found.attacked}
 
     def byte_sums(self, since_ms: int = 0, until_ms: int = _FOREVER_MS, of: Boots | None = None) -> Bytes:
-        """Over the frames captured from `since_ms` to before `until_ms`."""
+        """Return the byte sums over frames captured from `since_ms` to before `until_ms`."""
         raw = frames.c.width * frames.c.height * frames.c.channels
         sums = (literal(1), frames.c.frame_bytes, frames.c.pixel_bytes, raw)
         return Bytes(*self._sums(sums, since_ms, until_ms, of))
 
     def strip_counts(self, since_ms: int = 0, until_ms: int = _FOREVER_MS, of: Boots | None = None) -> StripCounts:
-        """Over the frames captured from `since_ms` to before `until_ms`."""
+        """Return the probe counts over frames captured from `since_ms` to before `until_ms`."""
         checked = case((frames.c.strip == CHECKED, 1), else_=0)
         flagged = case((frames.c.flagged & (frames.c.strip == CHECKED), 1), else_=0)
         shed = case((frames.c.strip == SHED, 1), else_=0)
         return StripCounts(*self._sums((checked, flagged, shed), since_ms, until_ms, of))
 
     def strip_truth(self, since_ms: int = 0, until_ms: int = _FOREVER_MS, of: Boots | None = None) -> StripTruth:
-        """Of the checked frames captured from `since_ms` to before `until_ms` whose truth is known."""
+        """Return the counts over checked frames captured from `since_ms` to before `until_ms` with a known truth."""
         flagged = case((frames.c.flagged, 1), else_=0)
         sums = (1 - _STICKER, (1 - _STICKER) * flagged, _STICKER, _STICKER * flagged)
         known = (frames.c.truth > 0, frames.c.truth < ATTACKED, frames.c.strip == CHECKED)
         return StripTruth(*self._sums(sums, since_ms, until_ms, of, *known))
 
     def alerts_by_camera(self, since_ms: int = 0) -> dict[str, int]:
-        """Alerts raised since then that the bounded database still holds, by camera."""
+        """Return the alerts raised since then by camera, as far as the bounded database still holds them."""
         query = select(alerts.c.camera, func.count()).where(alerts.c.raised_ms >= since_ms).group_by(alerts.c.camera)
         with self._engine.begin() as connection:
             return {camera: int(count) for camera, count in connection.execute(query.order_by(alerts.c.camera))}
@@ -321,7 +327,7 @@ class Records:
 
 
 def _of_boots(table: Table) -> Iterator[ColumnElement[bool]]:
-    """A dead letter names a boot only if it is verified."""
+    """Yield the condition that a row names a boot: a dead letter does only if it is verified."""
     if table is dead_letters:
         yield dead_letters.c.verified
 
@@ -333,7 +339,7 @@ def _captured(since_ms: int, until_ms: int, of: Boots | None) -> Iterator[tuple[
 
 
 def _among(key: tuple[ColumnElement[str], ColumnElement[int]], of: Boots | None) -> Iterator[ColumnElement[bool]]:
-    """Conditions that together choose the boots `of`, each with a bounded number of parameters."""
+    """Yield conditions that together select the boots `of`, each with a bounded number of parameters."""
     if of is None:
         yield literal(value=True)
         return
@@ -343,7 +349,7 @@ def _among(key: tuple[ColumnElement[str], ColumnElement[int]], of: Boots | None)
 
 
 def _ranges(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
-    """Ascending numbers as ranges."""
+    """Yield ascending numbers as ranges."""
     first = last = None
     for number in numbers:
         if last is not None and number <= last + 1:
@@ -357,7 +363,7 @@ def _ranges(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
 
 
 def _quantile(measured: Sequence[tuple[int, int]], total: int, q: float) -> float | None:
-    """The smallest of the (milliseconds, count) that at least the share `q` does not exceed, in seconds."""
+    """Return the `q` quantile in seconds of (milliseconds, count) pairs with `total` counts."""
     seen = 0
     for value, count in measured:
         seen += count

@@ -1,4 +1,4 @@
-"""The identities of all boots as ranges, in one walk over an index: the database gives the ends of runs alone."""
+"""The identities of all boots as ranges, in one index scan: the database returns only the ends of runs."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from schemas.ranges import RangeSet
 def all_numbers(
     engine: Engine, table: Table, kind: Kind, *where: ColumnElement[bool], of: Collection[str] | None = None
 ) -> dict[tuple[str, int], RangeSet]:
-    """The sequence numbers of each boot in `table` where that holds, with those of its `kind` that were purged.
+    """Return the sequence numbers of each boot in `table` that match, with the purged ones of its `kind`.
 
-    `of` chooses cameras; None takes all.
+    `of` selects cameras; None selects all.
     """
     found: defaultdict[tuple[str, int], RangeSet] = defaultdict(RangeSet)
     purged = select(archived.c.camera, archived.c.boot, archived.c.first, archived.c.last)
@@ -25,7 +25,7 @@ def all_numbers(
         purged, where = purged.where(archived.c.camera.in_(of)), (*where, table.c.camera.in_(of))
     with engine.begin() as connection:
         if connection.dialect.name == "postgresql":
-            # It walks over all that there is, which may be more than a page would wait for.
+            # The scan covers all rows and may take longer than a page's timeout.
             connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
         for camera, boot, first, last in () if keeps_all(connection, kind) else runs(connection, table, where):
             found[camera, boot].add(first, last)
@@ -37,9 +37,9 @@ def all_numbers(
 def runs(
     connection: Connection, table: Table, where: Sequence[ColumnElement[bool]]
 ) -> Iterator[tuple[str, int, int, int]]:
-    """The runs of successive sequence numbers of each boot: camera, boot, first, last; ascending within a boot.
+    """Yield the runs of consecutive sequence numbers: camera, boot, first, last, ascending within a boot.
 
-    The database gives the ends of runs alone: the rows whose neighbour in their boot is not the next number.
+    The database returns only the ends of runs: rows whose neighbour in their boot is not the next number.
     """
     boot = (table.c.camera, table.c.boot)
     rows = (
@@ -51,7 +51,7 @@ def runs(
         .where(*where)
         .subquery()
     )
-    # Dead letters may name a number twice, one after the other: a run goes on there.
+    # Dead letters may repeat a number in succession: the run continues there.
     starts = or_(rows.c.before.is_(None), rows.c.before < rows.c.seq - 1)
     ends = or_(rows.c.after.is_(None), rows.c.after > rows.c.seq + 1)
     ordered = select(rows.c.camera, rows.c.boot, rows.c.seq, starts, ends).where(or_(starts, ends))

@@ -1,6 +1,7 @@
-"""The partitions of `frames` on PostgreSQL: each holds what was recorded within a span of time.
+"""The partitions of `frames` on PostgreSQL: each holds the frames recorded within a time span.
 
-A day, or an hour where a day would be more than is to go at once: few enough for a query that asks all of them.
+A span is a day, or an hour if a day would be too much to drop at once. A query over all partitions stays fast with that
+number of spans.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from consumers.database.turns import wait_to_prepare
 HOUR_MS: Final = 3_600_000
 DAY_MS: Final = 24 * HOUR_MS
 LARGE: Final = 5_000_000
-"""Frames of a day above which it is cut into hours: about 2 GiB."""
+"""Frames of a day above which its span is split into hours: about 2 GiB."""
 
 
 class Span(NamedTuple):
-    """A row of `spans`."""
+    """A row of the table `spans`."""
 
     from_ms: int
     to_ms: int
@@ -29,14 +30,14 @@ class Span(NamedTuple):
 
 
 def partition(from_ms: int) -> str:
-    """The name of the partition that begins then."""
+    """Return the name of the partition that begins at that time."""
     return f"{frames.name}_{from_ms}"
 
 
 def next_span(held: Sequence[Span], at_ms: int) -> Span:
-    """The span to make for what is recorded at `at_ms`, which none of those `held` has; they are ascending.
+    """Return a new span for frames recorded at `at_ms`, which none of the ascending `held` spans contains.
 
-    It overlaps none of them. How much the newest one took says how long it is; the first is an hour.
+    It overlaps no other span. Its length depends on the size of the newest span; the first is an hour.
     """
     newest = held[-1] if held else Span(0, HOUR_MS, LARGE)
     full = newest.frames * DAY_MS > LARGE * (newest.to_ms - newest.from_ms)
@@ -49,12 +50,12 @@ def next_span(held: Sequence[Span], at_ms: int) -> Span:
 
 
 def spans_held(connection: Connection) -> list[Span]:
-    """All of them, the oldest first."""
+    """Return all spans, oldest first."""
     return [Span(*row) for row in connection.execute(select(spans).order_by(spans.c.from_ms))]
 
 
 def ensure_span(connection: Connection, at_ms: int) -> Span:
-    """The span that has `at_ms`; it and its partition are made when there is none."""
+    """Return the span that contains `at_ms`. Create it and its partition if there is none."""
     at = select(spans).where(spans.c.from_ms <= at_ms, spans.c.to_ms > at_ms)
     row = connection.execute(at).one_or_none()
     if row is None:
@@ -65,7 +66,7 @@ def ensure_span(connection: Connection, at_ms: int) -> Span:
 
 def _make(connection: Connection, span: Span) -> Span:
     name = partition(span.from_ms)
-    # Made apart and then attached: to make it in its place would wait for all readers, and all others for that.
+    # Created separately and then attached: CREATE in place would wait for all readers and block everybody else.
     connection.execute(text(f"CREATE TABLE {name} (LIKE {frames.name}, PRIMARY KEY (camera, boot, seq))"))
     attach(connection, name, span)
     connection.execute(insert(spans).values(span._asdict()))
@@ -73,6 +74,6 @@ def _make(connection: Connection, span: Span) -> Span:
 
 
 def attach(connection: Connection, name: str, span: Span) -> None:
-    """Make the table `name`, of the same columns, the partition of that span."""
+    """Attach the table `name`, with the same columns, as the partition of that span."""
     bounds = f"FROM ({span.from_ms}) TO ({span.to_ms})"
     connection.execute(text(f"ALTER TABLE {frames.name} ATTACH PARTITION {name} FOR VALUES {bounds}"))

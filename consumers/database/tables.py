@@ -21,7 +21,7 @@ from sqlalchemy import (
 metadata = MetaData()
 
 SCHEMA_VERSION: Final = 1
-"""Raised when a table changes its meaning; kept in `tallies`."""
+"""Schema version, increased when a table changes its meaning; stored in `tallies`."""
 
 
 def _text(name: str, doc: str | None = None, *, primary_key: bool = False) -> Column[str]:
@@ -77,9 +77,9 @@ frames = Table(
 )
 """One row for each verdict, by the frame's identity.
 
-PostgreSQL keeps them in partitions by the time of recording, see `consumers.database.frames_by_time`. SQLite keeps
-them in the order of their arrival and the identities in an index: laid out by identity instead (WITHOUT ROWID), the
-frames of many cameras cost it twice the time, since every row changes another page.
+PostgreSQL partitions the rows by recording time, see `consumers.database.frames_by_time`. SQLite keeps them in arrival
+order and the identities in an index. Clustering by identity (WITHOUT ROWID) would double the write cost for many
+cameras, because every row changes another page.
 """
 
 boots = Table(
@@ -92,7 +92,7 @@ boots = Table(
     _integer("last_ms"),
     sqlite_with_rowid=False,
 )
-"""What was counted for each boot of a camera, purged frames included."""
+"""Counts for each boot of a camera, purged frames included."""
 
 archived = Table(
     "archived",
@@ -106,7 +106,7 @@ archived = Table(
 )
 """The identities of purged rows as ranges, both ends included; `kind` is "frame" or "dead_letter".
 
-Those of frames on PostgreSQL are of all that were ever recorded, and decide there which is new.
+On PostgreSQL, the ranges of frames cover all frames ever recorded and decide which are new.
 """
 
 spans = Table(
@@ -117,7 +117,7 @@ spans = Table(
     _integer("frames"),
     _integer("bytes"),
 )
-"""The partitions of `frames` on PostgreSQL: from when to before when, how many frames, and what they count for."""
+"""The partitions of `frames` on PostgreSQL: start, end (excluded), number of frames and their bytes."""
 
 ledgers = Table(
     "ledgers",
@@ -140,8 +140,8 @@ ledgers = Table(
 )
 """The highest revision of each boot's ledger.
 
-`message` is what the camera signed, with its shed ranges: the audit believes that only. `taken_ms` is when it was
-recorded. Each camera has a bounded number of them; older ones are in `summed_ledgers`.
+`message` is the camera's signed message with its shed ranges. The audit trusts only that column. `taken_ms` is the
+recording time. Each camera has a bounded number of ledgers; older ones are in `summed_ledgers`.
 """
 Index("ledgers_by_age", ledgers.c.taken_ms)
 
@@ -159,10 +159,10 @@ summed_ledgers = Table(
     _integer("started_ms"),
     sqlite_with_rowid=False,
 )
-"""Sums over the ledgers that were removed because a camera had too many: `consumers.conservation.ledger_table`.
+"""Sums over the ledgers that were removed beyond a camera's limit: `consumers.conservation.ledger_table`.
 
-They count what no other table knows: frames that were shed, and those that had no fate when their ledger was removed.
-`started_ms` is when the first of these boots began.
+They hold only counts that no other table has: shed frames, and frames without a fate at the removal. `started_ms` is
+the start of the first of these boots.
 """
 
 dead_letters = Table(
@@ -185,7 +185,7 @@ dead_letters = Table(
     _integer("at_ms", "When it was refused."),
     _integer("recorded_ms", "When it was recorded."),
 )
-"""What was refused, by the place of the Kafka record that says so."""
+"""Rejected payloads, by the position of their Kafka record."""
 Index("dead_letters_by_age", dead_letters.c.recorded_ms)
 Index("dead_letters_by_kind", dead_letters.c.verified, dead_letters.c.recorded_ms)
 Index(
@@ -217,13 +217,13 @@ Index(
     sqlite_where=evidence.c.waiting != b"",
     postgresql_where=evidence.c.waiting != b"",
 )
-"""What is known of one boot of a camera, see `consumers.evidence.chain.Chain`; it changes with the offsets.
+"""The evidence of one boot of a camera, see `consumers.evidence.chain.Chain`. It changes with the offsets.
 
-`partition` is the one of its last verdicts: whoever holds that looks after it.
+`partition` is that of its last verdicts. The recorder that holds the partition handles the evidence.
 """
 
 probing = Table("probing", metadata, _text("camera", primary_key=True), _number("own_share"), _number("told_share"))
-"""Cameras that were told to send more probes, and the share that is their own setting."""
+"""Cameras that were commanded to send more probes, and their own setting of the probe share."""
 
 alerts = Table(
     "alerts",
@@ -245,7 +245,7 @@ alerts = Table(
     _flag("published", "Whether Kafka is known to hold it."),
     Index("alerts_by_age", "raised_ms"),
 )
-"""Alerts, and whether Kafka is known to hold them."""
+"""Alerts, and whether Kafka has confirmed them."""
 
 cameras = Table(
     "cameras",
@@ -260,7 +260,7 @@ cameras = Table(
     sqlite_with_rowid=False,
 )
 Index("cameras_by_age", cameras.c.seen_ms)
-"""The last status and meta message of each camera, and since when its state holds by the recorder's clock."""
+"""The last status and meta message of each camera, and the start of its state by the recorder's clock."""
 
 camera_states = Table(
     "camera_states",
@@ -285,7 +285,7 @@ shown = Table(
     Index("shown_by_age", "heard_ms"),
     sqlite_with_rowid=False,
 )
-"""The cameras heard last as the pages show them, see `consumers.cameras.snapshots`."""
+"""The last frames of each camera for its snapshot, see `consumers.cameras.snapshots`."""
 
 live_audit = Table("live_audit", metadata, _integer("only", primary_key=True), _text("document"))
 """The last result of the live audit, one row; see `consumers.conservation.result`."""
@@ -307,7 +307,7 @@ history = Table(
     _integer("flagged", "Those whose entropy lay below the threshold."),
     _integer("strip_shed", "Frames that were to be checked when its queue was full."),
 )
-"""Sums over the frames recorded in each minute, of all cameras; see `consumers.database.history`."""
+"""Sums over the frames of all cameras recorded in each minute; see `consumers.database.history`."""
 
 quarantine = Table(
     "quarantine",
@@ -317,7 +317,7 @@ quarantine = Table(
     _integer("at_ms"),
     Index("quarantine_by_age", "at_ms", "bytes"),
 )
-"""The files in the quarantine, without their ending."""
+"""The files in the quarantine, without their extension."""
 
 offsets = Table(
     "offsets",
@@ -328,10 +328,10 @@ offsets = Table(
     _integer("epoch"),
     sqlite_with_rowid=False,
 )
-"""Where to go on in Kafka: written with the effect of all that came before.
+"""The next offset in Kafka, written with the effect of all earlier records.
 
-Each recorder that takes a partition up counts `epoch` on: who had it before writes nothing of it any more.
+A recorder that claims a partition increases `epoch`. The previous owner can then no longer write for it.
 """
 
 tallies = Table("tallies", metadata, _text("name", primary_key=True), _integer("value"), sqlite_with_rowid=False)
-"""Counts that outlive the rows they were taken from."""
+"""Counts that outlive the rows that they were counted from."""

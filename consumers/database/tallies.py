@@ -1,4 +1,4 @@
-"""Counts kept in the database, changed in the transaction that they speak of."""
+"""Counts in the database, changed in the same transaction as the rows that they count."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from consumers.database.tables import tallies
 SCHEMA: Final = "schema_version"
 FRAME_ROWS: Final = "frame_rows"
 FRAME_BYTES: Final = "frame_bytes"
-"""What the rows of `frames` are taken to cost, see `consumers.reading.rows.frame_bytes`."""
+"""Estimated bytes of the rows of `frames`, see `consumers.reading.rows.frame_bytes`."""
 DEAD_LETTER_BYTES: Final = "dead_letter_bytes"
 FOREIGN_BYTES: Final = "foreign_letter_bytes"
-"""Of these, what the letters without a verified identity hold."""
+"""Bytes of the letters without a verified identity."""
 PURGED_FOREIGN: Final = "purged_foreign"
 PURGED_VERIFIED: Final = "purged_verified"
 PURGED_FRAMES: Final = "purged_frames"
-"""By it, stores that share a SQLite see that another has purged."""
+"""Stores that share a SQLite database detect another's purge by this count."""
 PURGED_ALERTS: Final = "purged_alerts"
 SHOWN_TO_MS: Final = "shown_to_ms"
-"""Frames recorded before it are in the table `shown`; 0 where that was never written."""
+"""Frames recorded before this time are in the table `shown`; 0 if it was never written."""
 FRAMES_KEPT_FROM_MS: Final = "frames_kept_from_ms"
-"""Rows of `frames` recorded before it may have been purged."""
+"""Rows of `frames` recorded before this time may have been purged."""
 
 
 def tally(connection: Connection, name: str) -> int:
-    """The count of that name, 0 when there is none."""
+    """Return the count with that name, 0 if it does not exist."""
     return connection.scalar(select(tallies.c.value).where(tallies.c.name == name)) or 0
 
 
@@ -52,10 +52,10 @@ class Tallies:
                 self._add.run(connection, name=name, value=value)
 
     def lock(self, connection: Connection, *names: str) -> None:
-        """Nobody else changes these counts until the transaction ends: what is read of them now holds until then."""
+        """Lock these counts until the transaction ends, so that their values stay valid."""
         rows = select(tallies.c.name).where(tallies.c.name.in_(names)).order_by(tallies.c.name).with_for_update()
         connection.execute(rows)
 
     def set(self, connection: Connection, name: str, value: int) -> None:
-        """Set the count of that name."""
+        """Set the count with that name."""
         self._set.run(connection, name=name, value=value)

@@ -1,4 +1,4 @@
-"""The one thread that touches the database, with patience while the database or the quarantine is away."""
+"""The only thread that uses the database. It retries while the database or the quarantine is unreachable."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ log = structlog.get_logger()
 
 
 class Stopped(Exception):  # noqa: N818  # not a failure
-    """`stop` was set while something was tried again."""
+    """`stop` was set during a retry."""
 
 
-class Damaged(Exception):  # noqa: N818  # what the database is
-    """The SQLite file is damaged, or is none: waiting does not mend that."""
+class Damaged(Exception):  # noqa: N818  # a state of the database
+    """The SQLite file is damaged or not SQLite: waiting does not help."""
 
 
 class DatabaseThread:
-    """Runs what touches the database, one after the other, until `stop` is set."""
+    """Runs database actions one after the other, until `stop` is set."""
 
     def __init__(
         self, engine: Engine, stop: asyncio.Event, health: Health, raises: tuple[type[Exception], ...]
     ) -> None:
-        """`raises` are what actions say that is no failure of the database."""
+        """Create the thread. `raises` are errors of actions that are no failure of the database."""
         self._stop = stop
         self._health = health
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="database")
@@ -47,15 +47,15 @@ class DatabaseThread:
             IntegrityError,
             OverflowError,
         )
-        """What is raised when the database will not take the data, however often it is tried."""
+        """Errors of data that the database will never accept, however often it is retried."""
         self._raises = (*raises, UserError, *self.poison)
         health.set("database", False, "not opened yet")
 
     async def run(self, action: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run `action` in the thread, again and again while the database or the quarantine fails.
+        """Run `action` in the thread, and retry while the database or the quarantine fails.
 
-        At once it raises `raises`, `UserError`, what is wrong with the data, and `Damaged`; `Stopped` once told to
-        stop.
+        Raised at once: `raises`, `UserError`, errors of the data, and `Damaged`. `Stopped` is raised once `stop` is
+        set.
         """
         backoff = Backoff()
         loop = asyncio.get_running_loop()
@@ -64,7 +64,7 @@ class DatabaseThread:
                 result = await loop.run_in_executor(self._thread, lambda: action(*args, **kwargs))
             except self._raises:
                 raise
-            except Exception as error:  # drivers and object stores have many names for being away
+            except Exception as error:  # drivers and object stores use many errors for an outage
                 if is_damaged(error):
                     raise Damaged(reason(error)) from error
                 self._health.set("database", False, f"{type(error).__name__}: {error}")
@@ -76,5 +76,5 @@ class DatabaseThread:
                 raise Stopped
 
     def close(self) -> None:
-        """Wait for what runs; what waits is not begun."""
+        """Wait for the running action; discard the waiting ones."""
         self._thread.shutdown(wait=True, cancel_futures=True)

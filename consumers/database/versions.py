@@ -1,4 +1,4 @@
-"""What is said of tables that another release made."""
+"""The error for tables of another release."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from schemas.errors import StateError
 
 
 def of_another_version(expected: int, found: int, what: str = "a database", option: str = "--database") -> StateError:
-    """The error of tables of version `found`, with what a person can do; `option` names where `what` lies."""
+    """Return the error for tables of version `found`, with a remedy.
+
+    `option` is the option that sets the location of `what`.
+    """
     release = "an earlier" if found < expected else "a later"
     return StateError(
         f"expected {what} of version {expected}, got version {found}, which {release} release has made: go on with "

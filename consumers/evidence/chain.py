@@ -1,8 +1,8 @@
 """Evidence of a backdoor trigger, per boot of a camera: checked frames folded by identity, in their order.
 
-Frames come in any order and more than once. So frames wait until every one before them is accounted for, and the rule
-of `schemas.evidence.track` reads them in the order of their sequence numbers: what it makes of them does not depend on
-how they came.
+Frames arrive in any order and more than once. Each waits until all earlier frames are accounted for. The rule of
+`schemas.evidence.track` then reads them in the order of their sequence numbers, so arrival order does not affect the
+result.
 """
 
 from __future__ import annotations
@@ -18,41 +18,41 @@ from schemas.evidence.track import Alarm, Classes, Probe, Track, advance
 from schemas.pointillist_pb2 import Alert, Range
 
 STRIP: Final = "strip"
-"""The kind of the alerts that this evidence raises."""
+"""The kind of alerts that this evidence raises."""
 
 Probes = tuple[Probe, ...]
 """Checked frames in the order of their sequence numbers, each once."""
 
 
 class Chain(NamedTuple):
-    """What is known of one boot of a camera. A value: folding and reading make a new one."""
+    """The evidence state of one boot of a camera. Immutable: folding and reading return a new one."""
 
     following: int = 0
-    """The first sequence number that the rule has not passed."""
+    """The first sequence number that the rule has not read."""
     waiting: Probes = ()
-    """Checked frames from there on."""
+    """Checked frames from that number on."""
     whole: Track = Track()
     dropped: Track = Track()
 
     def fold(self, new: Iterable[Probe]) -> Chain:
-        """With `new` frames waiting; one that is there already, or that the rule has passed, changes nothing."""
+        """Return the chain with `new` frames waiting. Duplicates and frames already read change nothing."""
         known = {each.seq: each for each in new if each.seq >= self.following}
         known |= {each.seq: each for each in self.waiting}
         return self._replace(waiting=tuple(known[seq] for seq in sorted(known)))
 
     def level(self, rule: EvidenceRule) -> float:
-        """How far the evidence is on its way to an alarm, 0 to 1."""
+        """Return the evidence level: 0 without evidence, 1 at an alarm."""
         return max(self.whole.level(rule, True), self.dropped.level(rule, False))
 
     def is_new(self, rule: EvidenceRule) -> bool:
-        """Whether the camera has no baseline for whole frames yet."""
+        """Return whether the camera has no baseline for whole frames yet."""
         return len(self.whole.history) < rule.baseline_probes
 
     def read(self, until: int, rule: EvidenceRule, classes: Classes) -> tuple[Chain, list[Alarm]]:
-        """Let the rule read the waiting frames before `until`; the alarms that it raises.
+        """Apply the rule to the waiting frames before `until`. Return the new chain and the alarms.
 
-        While whole frames show the trigger, an alarm of dropped frames is the same episode and raises nothing. The
-        reverse does not hold: on dropped frames an episode may last after a lasting change of the scene.
+        While whole frames show the trigger, an alarm of dropped frames belongs to the same episode and raises nothing.
+        The reverse does not hold: on dropped frames, an episode may outlast a lasting change of the scene.
         """
         whole, dropped = self.whole, self.dropped
         alarms = []
@@ -71,13 +71,16 @@ class Chain(NamedTuple):
 
 
 def alert_id(camera: str, boot: int, seq: int, kind: str = STRIP) -> str:
-    """The same for the same camera, boot, kind and frame at which the sum reached its limit, whoever computes it."""
+    """Return the alert's id, a hash of camera, boot, kind and the frame at which the sum reached its limit.
+
+    Every recorder computes the same id.
+    """
     name = f"{kind}\0{camera}\0{boot}\0{seq}".encode()
     return blake2b(name, digest_size=16, person=b"pl-alert").hexdigest()
 
 
 def raise_alert(camera: str, boot: int, alarm: Alarm, raised_ms: int, thumbnail: bytes = b"") -> Alert:
-    """The alert for an alarm, with its evidence."""
+    """Return the alert for an alarm, with its evidence."""
     run = alarm.run
     ((class_id, _),) = Counter(each.class_id for each in run).most_common(1)
     return Alert(

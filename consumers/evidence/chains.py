@@ -1,4 +1,4 @@
-"""The table `evidence`: chains by their boots, taken for a transaction and written by it."""
+"""The table `evidence`: chains by their boots, locked and written by a transaction."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ class Chains:
         of_boot = (evidence.c.camera == bindparam("of"), evidence.c.boot == bindparam("in_boot"))
         self._one = Prepared(engine, select(*_COLUMNS).where(*of_boot))
         self._at_once = engine.dialect.name == "postgresql"
-        # Where cameras have moved to another partition, the one before may not be read to its end yet.
+        # If cameras moved to another partition, the earlier partition may not be read to its end yet.
         self._all = Unnested(_ALL, (evidence.c.camera, evidence.c.boot))
         self._put = Unnested(_PUT, list(evidence.columns))
 
     def of(self, connection: Connection, places: Collection[BootKey]) -> dict[BootKey, Chain]:
-        """The chains of these boots, in one order for all recorders: none waits for another that waits for it.
+        """Return the chains of these boots and lock their rows until the transaction ends.
 
-        Nobody else changes those that are there until the transaction ends.
+        All recorders lock in the same order, so no deadlock can occur.
         """
         found: dict[BootKey, Chain] = {place: Chain() for place in sorted(places)}
         if not found:

@@ -1,8 +1,8 @@
-"""Which cameras are to send more of their frames whole, and what the bridges are asked to tell them.
+"""The probe plan: cameras that should send more whole frames, and the requests to the bridges.
 
-A camera without a baseline, or one whose evidence is on its way to an alarm, is looked at more often, within a budget;
-when it is calm again it goes back to its own setting. The camera announces what it does: what it does not do yet is
-asked for again, so that nothing here waits for an answer.
+Cameras without a baseline, or with rising evidence, are probed more often, within a budget. A calm camera returns to
+its own setting. A camera announces its current share. If the announcement differs from the plan, the request is
+repeated; nothing here waits for a confirmation.
 """
 
 from __future__ import annotations
@@ -21,44 +21,44 @@ from schemas.pointillist_pb2 import Meta, ProbeRequest
 
 _SAME: Final = 1e-6
 _LOOKED_AT: Final = 200
-"""New cameras that a plan looks at besides those that were told, at most."""
+"""Maximum number of new cameras in one plan besides the commanded ones."""
 
 
 class Seen(NamedTuple):
-    """What the plan asks of a camera that sends frames now."""
+    """The plan's view of a camera that is sending frames."""
 
     camera: str
     level: float
-    """How far its evidence is on its way to an alarm, 0 to 1."""
+    """Evidence level: 0 without evidence, 1 at an alarm."""
     is_new: bool
     meta: Meta
-    """Its last announcement."""
+    """The camera's last announcement."""
 
 
 class Told(NamedTuple):
-    """What a camera's own share is, and the one that it was told last."""
+    """A camera's own share, and the share that was last requested."""
 
     own_share: float
     told_share: float
 
 
 class Change(NamedTuple):
-    """What a camera is to be told."""
+    """A change of a camera's probe share."""
 
     camera: str
     request: ProbeRequest | None
-    """None when it has done so, and nothing of it needs to be remembered."""
+    """The request; None if the camera has complied and its entry can be deleted."""
     told: Told | None
 
 
 def load_told(connection: Connection) -> dict[str, Told]:
-    """What earlier recorders have told."""
+    """Return the shares that earlier recorders requested."""
     rows = connection.execute(select(probing.c.camera, probing.c.own_share, probing.c.told_share))
     return {camera: Told(own, told) for camera, own, told in rows}
 
 
 def store_told(engine: Engine, changed: Mapping[str, Told | None]) -> None:
-    """Remember what is told before it is. For the database thread."""
+    """Store requested shares before they are sent. For the database thread."""
     insertion = upsert(engine, probing)
     stored = insertion.on_conflict_do_update(
         index_elements=[probing.c.camera],
@@ -73,10 +73,10 @@ def store_told(engine: Engine, changed: Mapping[str, Told | None]) -> None:
 
 
 class Probing:
-    """Plans shares and remembers when a camera was told last.
+    """Plans probe shares and stores the time of each camera's last request.
 
-    What it plans with is told to it as it changes, and planned anew only then: with thousands of cameras that are calm,
-    or that wait for their turn, a look at all of them each second is most of what a plan costs.
+    Incremental: inputs are pushed as they change, and the plan is recomputed only then. With thousands of calm or
+    waiting cameras, a full scan each second would dominate the cost of a plan.
     """
 
     def __init__(self, plan: ProbePlan) -> None:
@@ -85,17 +85,17 @@ class Probing:
         self._at: dict[str, tuple[float, float]] = {}
         self._known: dict[str, Seen] = {}
         self._rate = 0.0
-        """Frames a second of all known cameras."""
+        """Total frames per second of all known cameras."""
         self._suspect: set[str] = set()
         self._waiting: list[str] = []
-        """A heap of the new cameras that were not told to send more; also of some that are none any more."""
+        """A heap of new cameras that still wait for more probes; outdated entries are possible."""
         self._is_waiting: set[str] = set()
         self._stirred = False
         self._strained = False
         self._again_s = math.inf
 
     def see(self, seen: Seen) -> None:
-        """What a camera that sends frames does now."""
+        """Update the state of a camera that is sending frames."""
         before = self._known.get(seen.camera)
         if before == seen:
             return
@@ -103,7 +103,7 @@ class Probing:
         self._rate += seen.meta.frames_per_second - (before.meta.frames_per_second if before is not None else 0.0)
         told = self.told.get(seen.camera)
         if told is not None and _differ(seen.meta.probe_share, *told, self._plan.rising_share, self._plan.new_share):
-            # Somebody else has set it since: that is its own share from now on.
+            # Somebody else has set the share since: it is now the camera's own share.
             self.told[seen.camera] = Told(seen.meta.probe_share, told.told_share)
         was = before is not None and self._is_suspect(before)
         if self._is_suspect(seen):
@@ -121,7 +121,7 @@ class Probing:
         )  # fmt: skip
 
     def gone(self, camera: str) -> None:
-        """A camera no longer sends frames."""
+        """Remove a camera that no longer sends frames."""
         before = self._known.pop(camera, None)
         if before is not None:
             self._rate = self._rate - before.meta.frames_per_second if self._known else 0.0
@@ -130,9 +130,9 @@ class Probing:
             self._stirred = True
 
     def changes(self, now_s: float, now_ms: int, *, strained: bool = False) -> list[Change]:
-        """What has to be told now; `now_s` is monotonic.
+        """Return the changes to request now; `now_s` is monotonic.
 
-        While the processors are `strained` and leave probes unchecked, only suspect cameras send more of them.
+        While the processors are `strained` and skip probes, only suspect cameras send more of them.
         """
         if not self._stirred and strained == self._strained and now_s < self._again_s:
             return []
@@ -155,7 +155,7 @@ class Probing:
         return found
 
     def remember(self, changes: Iterable[Change]) -> dict[str, Told | None]:
-        """Note what is told; what of it the database has to know."""
+        """Record requested changes. Return the entries to write to the database."""
         changed: dict[str, Told | None] = {}
         for change in changes:
             changed[change.camera] = change.told
@@ -171,15 +171,15 @@ class Probing:
             heapq.heappush(self._waiting, camera)
 
     def _wanted(self, strained: bool) -> dict[str, float]:
-        """The share of each camera that was told or is to be: the most suspect first, then the new ones.
+        """Return the planned share of each camera within the budgets: the most suspect first, then the new ones.
 
-        As far as the budgets reach. Of the others nothing is wanted: they do what is their own.
+        Cameras without an entry keep their own share.
         """
         budget = _Budget(self._plan.extra_per_s, self._plan.new_extra * self._rate)
         suspect = sorted(self._suspect, key=lambda camera: (-self._known[camera].level, camera))
         wanted = {camera: self._share(camera, self._plan.rising_share, budget, suspect=True) for camera in suspect}
         told = sorted((self._waits(camera), camera) for camera in self.told if camera in self._known)
-        # A new camera that was told to send more goes on until it has its baseline; then come those that wait.
+        # A new camera with a raised share keeps it until it has a baseline. The waiting cameras come next.
         for waits, camera in told:
             if not waits and camera not in wanted:
                 wanted[camera] = self._share(camera, self._new_share(camera, strained), budget)
@@ -203,11 +203,11 @@ class Probing:
         return wanted
 
     def _share(self, camera: str, asked: float, budget: _Budget, *, suspect: bool = False) -> float:
-        """What a camera is to send of `asked`, out of the budgets: that, or its own share."""
+        """Return a camera's share: `asked` if the budgets allow it, else its own share."""
         meta, told = self._known[camera].meta, self.told.get(camera)
         own = told.own_share if told is not None else meta.probe_share
         share = max(own, asked)
-        # Without probes of its own it is not watched at all, and without a rate nobody knows what it would cost.
+        # A camera without probes of its own is not watched. Without a frame rate, the cost is unknown.
         if not own or not meta.frames_per_second:
             return own
         return share if budget.take((share - own) * meta.frames_per_second, suspect=suspect) else own
@@ -224,7 +224,7 @@ class Probing:
 
 
 class _Budget:
-    """What is left of the frames a second that cameras may send whole beyond their own settings."""
+    """The remaining frames per second that cameras may send whole beyond their own settings."""
 
     def __init__(self, left: float, left_of_new: float) -> None:
         self._left = left
@@ -232,11 +232,11 @@ class _Budget:
 
     @property
     def has_room(self) -> bool:
-        """Whether any new camera could still be told."""
+        """Return whether another new camera fits."""
         return self._left > _SAME and self._left_of_new > 0
 
     def take(self, extra: float, *, suspect: bool) -> bool:
-        """Whether `extra` frames a second are granted."""
+        """Take `extra` frames per second from the budget. Return whether they were granted."""
         if extra > self._left + _SAME or not (suspect or self._left_of_new > 0):
             return False
         self._left -= extra

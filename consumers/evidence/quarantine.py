@@ -17,16 +17,16 @@ from schemas.errors import ConfigError
 
 
 def name_of(key: FrameKey) -> str:
-    """`{site}/{camera}/{boot:016x}-{seq}`, without ending."""
+    """Return `{site}/{camera}/{boot:016x}-{seq}`, without extension."""
     camera, boot, seq = key
     return f"{camera}/{boot:016x}-{seq}"
 
 
 class Quarantine:
-    """Files by name: writing one again changes nothing. For the database thread only.
+    """Files by name. Writing one again changes nothing. For the database thread only.
 
-    The file is written before the transaction that knows of it commits, so a crash leaves at most a file that the
-    redelivered verdict writes again.
+    Each file is written before the commit of its transaction. A crash leaves at most one file, which the redelivered
+    verdict writes again.
     """
 
     def __init__(self, url: str, engine: Engine) -> None:
@@ -39,7 +39,7 @@ class Quarantine:
         self._insert = upsert(engine, quarantine).on_conflict_do_nothing()
 
     def write(self, connection: Connection, row: FrameRow, png: bytes, recorded_ms: int) -> None:
-        """Keep the PNG of the frame whose row is `row`."""
+        """Write the PNG of the frame whose row is `row`."""
         name = name_of((row.camera, row.boot, row.seq))
         verdict = json.dumps(row._asdict(), indent=1).encode()
         path = self._path(name)
@@ -49,7 +49,7 @@ class Quarantine:
         connection.execute(self._insert, {"name": name, "bytes": len(png) + len(verdict), "at_ms": recorded_ms})
 
     def read(self, key: FrameKey) -> bytes:
-        """The PNG of a frame; empty when it is not in quarantine."""
+        """Return the PNG of a frame; empty if it is not in quarantine."""
         try:
             data: bytes = self._files.cat_file(f"{self._path(name_of(key))}.png")
         except FileNotFoundError:
@@ -57,11 +57,11 @@ class Quarantine:
         return data
 
     def bytes_held(self, connection: Connection) -> int:
-        """Bytes of all files."""
+        """Return the bytes of all files."""
         return int(connection.scalar(select(func.coalesce(func.sum(quarantine.c.bytes), 0))) or 0)
 
     def purge(self, connection: Connection, limit_bytes: int, before_ms: int, rows: int) -> int:
-        """Remove at most `rows` of the oldest while there is too much or it is too old; how many were removed."""
+        """Remove at most `rows` of the oldest files while a limit is exceeded. Return the number removed."""
         held = self.bytes_held(connection)
         oldest = connection.execute(
             select(quarantine.c.name, quarantine.c.bytes, quarantine.c.at_ms).order_by(quarantine.c.at_ms).limit(rows)

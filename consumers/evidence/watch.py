@@ -1,4 +1,4 @@
-"""Evidence in the database: folding new frames into their chains, raising alerts, and which chains are waiting."""
+"""Evidence in the database: it folds new frames into their chains, raises alerts and tracks waiting chains."""
 
 from __future__ import annotations
 
@@ -30,27 +30,27 @@ from schemas.ranges import RangeSet
 THUMBNAIL_SIDE: Final = 128
 _LARGEST_PNG: Final = 4 * 2**20
 _LOOKED_AT_ONCE: Final = 200
-"""Chains that are looked at again, of those that another recorder may have written the missing frame of."""
+"""Number of waiting chains checked at once: another recorder may have written their missing frame."""
 
 Pending = dict[BootKey, Chain]
-"""Chains that a transaction has folded frames into."""
+"""Chains with frames folded in by the current transaction."""
 
 
 @dataclass(slots=True)
 class Raised:
-    """What a transaction has read."""
+    """The evidence that a transaction has read."""
 
     alerts: list[Alert] = field(default_factory=list)
     chains: Pending = field(default_factory=dict)
-    """Every chain that was folded into or read on, as it is now."""
+    """Every chain that was folded into or read, in its new state."""
     partitions: dict[BootKey, int] = field(default_factory=dict)
-    """Of those chains."""
+    """The partitions of those chains."""
 
 
 class Watch:
-    """The chains with checked frames that wait for one before them. For the database thread only.
+    """The chains whose checked frames wait for an earlier frame. For the database thread only.
 
-    What is at hand changes in `commit`, after the database has it.
+    The state in memory changes in `commit`, after the database has it.
     """
 
     def __init__(self, engine: Engine, rule: EvidenceRule, recorded: Frames) -> None:
@@ -58,18 +58,18 @@ class Watch:
         self._recorded = recorded
         self._chains = Chains(engine)
         self._waiting: dict[BootKey, tuple[int, float, int]] = {}
-        """Where each waiting chain stands, since when, and its partition."""
+        """For each waiting chain: its next sequence number, the start of the wait, and its partition."""
         mine = (frames.c.camera == bindparam("of"), frames.c.boot == bindparam("in_boot"))
         span = (frames.c.seq >= bindparam("since"), frames.c.seq <= bindparam("until"))
         standing = select(evidence.c.camera, evidence.c.boot, evidence.c.following, evidence.c.partition)
         waiting = standing.where(evidence.c.waiting != b"")
-        # As literals, for an index of these chains alone: of others there may be hundreds of thousands.
+        # Literals, for a partial index of these chains: there may be hundreds of thousands of others.
         self._left_waiting = waiting.compile(dialect=engine.dialect, compile_kwargs={"literal_binds": True}).string
         self._classes = Prepared(engine, select(frames.c.class_id).where(*mine, *span))
         self._alert = upsert(engine, alerts).on_conflict_do_nothing()
 
     def load(self, connection: Connection, held: Collection[int] | None) -> None:
-        """Take up the chains that an earlier recorder left waiting, those of the partitions `held`; None takes all."""
+        """Load the waiting chains of an earlier recorder in the partitions `held`; None loads all."""
         rows = connection.exec_driver_sql(self._left_waiting)
         now = time.monotonic()
         self._waiting = {
@@ -79,7 +79,7 @@ class Watch:
         }
 
     def release(self, partition: int) -> None:
-        """Forget the chains of a partition that somebody else has taken up."""
+        """Drop the chains of a partition that another recorder has claimed."""
         self._waiting = {boot: stands for boot, stands in self._waiting.items() if stands[2] != partition}
 
     def fold(self, connection: Connection, rows: Sequence[FrameRow]) -> Pending:
@@ -94,14 +94,14 @@ class Watch:
         return {boot: chain.fold(new[boot]) for boot, chain in self._chains.of(connection, new).items()}
 
     def overdue(self) -> dict[BootKey, int]:
-        """Boots that have waited long enough for a missing frame, and their partitions."""
+        """Return the boots whose wait for a missing frame has expired, with their partitions."""
         before = time.monotonic() - self._rule.patience_s
         return {boot: partition for boot, (_, since, partition) in self._waiting.items() if since <= before}
 
     def look_again(self) -> dict[BootKey, int]:
-        """Some of the boots that wait, in turn, and their partitions.
+        """Return some of the waiting boots in turn, with their partitions.
 
-        Where several recorders share the work, one writes the dead letter that a chain of another waits for.
+        If several recorders share the work, one may write the dead letter that another's chain waits for.
         """
         some = dict(itertools.islice(self._waiting.items(), _LOOKED_AT_ONCE))
         for boot, stands in some.items():
@@ -118,10 +118,9 @@ class Watch:
         pictures: Quarantine,
         partitions: Mapping[str, int],
     ) -> Raised:
-        """Let the rule read the `pending` chains, and those of `touched` boots that waited for what is known now.
+        """Apply the rule to the `pending` chains, and to waiting chains of `touched` boots.
 
-        Chains and alerts are written, the latter not yet published. `partitions` are those of the pending boots'
-        cameras.
+        Writes chains and unpublished alerts. `partitions` are those of the pending boots' cameras.
         """
         raised = Raised()
         overdue = self.overdue()
@@ -153,7 +152,7 @@ class Watch:
         return raised
 
     def commit(self, raised: Raised) -> None:
-        """The transaction that `raised` was part of is durable."""
+        """Apply `raised` in memory: its transaction is durable."""
         now = time.monotonic()
         for boot, chain in raised.chains.items():
             if not chain.waiting:
@@ -163,7 +162,7 @@ class Watch:
 
 
 def _accounted_until(connection: Connection, boot: BootKey, chain: Chain) -> int:
-    """The first sequence number from the chain's own on whose fate is not known, as far as frames wait there."""
+    """Return the first sequence number without a known fate, from the chain's next number to its last waiting frame."""
     if not chain.waiting:
         return chain.following
     last = chain.waiting[-1].seq
@@ -194,7 +193,7 @@ def _alert_row(alert: Alert) -> dict[str, object]:
 
 
 def _accounted(connection: Connection, boot: BootKey, start: int, last: int) -> RangeSet:
-    """What is known to have become of the frames `start` to `last`: recorded, dead-lettered or shed."""
+    """Return those frames from `start` to `last` with a known fate: recorded, dead-lettered or shed."""
     camera, boot_id = boot
     found = RangeSet()
     for table in (dead_letters,) if keeps_all(connection, Kind.FRAME) else (frames, dead_letters):
@@ -216,7 +215,7 @@ def _accounted(connection: Connection, boot: BootKey, start: int, last: int) -> 
 
 
 def _thumbnail(boot: BootKey, alarm: Alarm, pictures: Quarantine) -> bytes:
-    """A small PNG of the last flagged frame; empty when its picture was not kept."""
+    """Return a small PNG of the last flagged frame; empty if its picture is not in quarantine."""
     flagged = max((probe.seq for probe in alarm.run if probe.flagged), default=None)
     picture = pictures.read((*boot, flagged)) if flagged is not None else b""
     if not picture or len(picture) > _LARGEST_PNG:

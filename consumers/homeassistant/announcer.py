@@ -1,4 +1,4 @@
-"""Tells Home Assistant of the cameras: retained messages on an MQTT broker, its own or the fleet's."""
+"""Publishes the cameras to Home Assistant: retained messages on an MQTT broker, its own or the fleet's."""
 
 from __future__ import annotations
 
@@ -33,7 +33,10 @@ log = structlog.get_logger()
 async def run_announcer(
     settings: AnnouncerSettings, version: str, *, registry: CollectorRegistry, health: Health, stop: asyncio.Event
 ) -> None:
-    """Tell until `stop` is set. Broker and database may be away at any time; what was told stays at the broker."""
+    """Publish until `stop` is set.
+
+    Broker and database may be unreachable at any time. The broker retains the published messages.
+    """
     reading = Reading(settings.database)
     announcer = Announcer(settings, version, registry)
     thread = ThreadPoolExecutor(1, thread_name_prefix="database")
@@ -47,7 +50,7 @@ async def run_announcer(
                 found = await asyncio.get_running_loop().run_in_executor(thread, reading.look)
                 health.set("database", True)
                 announcer.tell(found)
-            except Exception as error:  # whatever it is, the database does not answer
+            except Exception as error:  # any error means that the database does not respond
                 health.set("database", False, str(error)[:200] or type(error).__name__)
             health.set("mqtt", announcer.is_connected, "" if announcer.is_connected else announcer.refusal)
             took = time.monotonic() - begun
@@ -60,7 +63,7 @@ async def run_announcer(
 
 
 class Announcer:
-    """The MQTT client, and what the broker was told."""
+    """The MQTT client and the messages published so far."""
 
     def __init__(self, settings: AnnouncerSettings, version: str, registry: CollectorRegistry) -> None:
         self._settings = settings
@@ -69,12 +72,12 @@ class Announcer:
         self._address = broker.address
         self._cameras = metrics.HOME_CAMERAS.on(registry)
         self._messages = metrics.HOME_MESSAGES.on(registry)
-        self._lock = threading.Lock()  # paho calls from a thread of its own
+        self._lock = threading.Lock()  # paho calls back from its own thread
         self._told: dict[str, tuple[Shown, float]] = {}
         self._leftovers: set[str] = set()
         self._begun_s = time.monotonic()
         self.refusal = "not connected yet"
-        """Why there is no connection."""
+        """The reason why there is no connection."""
         self._client = Client(CallbackAPIVersion.VERSION2, settings.name, protocol=MQTTProtocolVersion.MQTTv5)
         self._client.reconnect_delay_set(1, _AGAIN_S)
         self._client.will_set(STATUS_TOPIC, "offline", 1, retain=True)
@@ -88,16 +91,16 @@ class Announcer:
 
     @property
     def is_connected(self) -> bool:
-        """Whether the broker takes what is told."""
+        """Whether the broker accepts messages."""
         return self._client.is_connected()
 
     def begin(self) -> None:
-        """Connect, again and again, from a thread of its own."""
+        """Connect from a separate thread and reconnect after failures."""
         self._client.connect_async(*self._address)
         self._client.loop_start()
 
     def tell(self, found: Sequence[Shown]) -> None:
-        """Announce cameras that are new, tell what has changed of the others, and take back those that are gone."""
+        """Announce new cameras, publish changed states, and remove cameras that are gone."""
         wanted = {each.camera: each for each in found if self._is_wanted(each.camera)}
         self._cameras.set(len(wanted))
         if not self.is_connected:
@@ -123,7 +126,7 @@ class Announcer:
                 self._leftovers.clear()
 
     def end(self) -> None:
-        """Say that nobody tells any more, and let go of the broker."""
+        """Publish the offline status and disconnect."""
         if self.is_connected:
             said = self._client.publish(STATUS_TOPIC, "offline", 1, retain=True)
             with suppress(ValueError, RuntimeError):
@@ -153,7 +156,7 @@ class Announcer:
             log.warning("not_connected", reason=str(reason))
             return
         with self._lock:
-            # A broker that has lost what it kept is told all of it again.
+            # A broker that has lost its retained messages receives all of them again.
             self._told.clear()
         client.subscribe(f"{DISCOVERY_ROOT}/device/+/config", 1)
         client.publish(STATUS_TOPIC, "online", 1, retain=True)
@@ -162,7 +165,7 @@ class Announcer:
         self.refusal = str(reason)
 
     def _on_message(self, _client: Client, _data: object, message: MQTTMessage) -> None:
-        """A device that somebody has announced: of an earlier run of ours it may be gone since."""
+        """Record an announced device: it may be one of an earlier run that is gone since."""
         try:
             document = json.loads(message.payload)
             ours = document["origin"]["name"] == ORIGIN and document["availability_topic"] == STATUS_TOPIC

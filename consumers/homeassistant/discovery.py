@@ -1,6 +1,6 @@
-"""What Home Assistant is told of a camera, by its MQTT discovery: a device with its entities, and their state.
+"""Home Assistant's MQTT discovery messages of a camera: a device with its entities, and their state.
 
-The form is that of device discovery, of release 2024.11 and later: one retained message for each device, see
+The format is device discovery (release 2024.11 and later): one retained message for each device, see
 https://www.home-assistant.io/integrations/mqtt/#device-discovery-payload.
 """
 
@@ -15,36 +15,36 @@ from consumers.cameras.state import State
 from schemas.topics import DISCOVERY_ROOT, HOME_ROOT
 
 STATUS_TOPIC: Final = f"{HOME_ROOT}/status"
-"""`online` while somebody tells, `offline` by the last will."""
+"""`online` while the announcer runs, `offline` by its last will."""
 ORIGIN: Final = "Pointillist"
 STATES: Final = tuple(state.value for state in State)
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A camera as Home Assistant shows it."""
+    """A camera's state for Home Assistant."""
 
     camera: str
     state: str
     """One of `STATES`."""
     class_name: str
     backdoor: bool
-    """Whether the evidence of a trigger before it stands."""
+    """Whether the camera has an alert about a backdoor trigger."""
     detail: str = ""
-    """Why it is so."""
+    """The reason for the state."""
     confidence: float = 0.0
-    """Of the last verdict, 0 to 1."""
+    """Confidence of the last verdict, 0 to 1."""
     saved_share: float | None = None
-    """Of the bytes that it captured lately, those that it did not send; None when it has sent nothing lately."""
+    """Fraction of recently captured bytes that were not sent; None without recent frames."""
     saved_bytes: int = 0
-    """Since somebody tells."""
+    """Bytes saved since the announcer's start."""
 
     def news(self) -> tuple[object, ...]:
-        """What is told at once when it changes; the rest goes with it, or a while later."""
+        """Values whose change is published at once; other changes follow with these or later."""
         return self.state, self.class_name, self.backdoor, self.detail
 
     def document(self) -> dict[str, Any]:
-        """The state of all entities."""
+        """Return the state of all entities."""
         return {
             "state": self.state,
             "class": self.class_name,
@@ -57,22 +57,22 @@ class Shown:
 
 
 def state_topic(camera: str) -> str:
-    """Where the state of a camera is told."""
+    """Return the topic of a camera's state."""
     return f"{HOME_ROOT}/{camera}"
 
 
 def object_id(camera: str) -> str:
-    """A camera's name of the letters that Home Assistant takes there; of no other camera, whatever it is called."""
+    """Return a unique id of a camera, in the letters that Home Assistant accepts."""
     return f"pointillist_{re.sub('[^a-z0-9_]', '_', camera)}_{blake2s(camera.encode(), digest_size=4).hexdigest()}"
 
 
 def config_topic(camera: str) -> str:
-    """Where its device is announced."""
+    """Return the topic of the device's discovery message."""
     return f"{DISCOVERY_ROOT}/device/{object_id(camera)}/config"
 
 
 def config(camera: str, version: str, console: str | None = None) -> dict[str, Any]:
-    """The device; `console` is a URL of its page."""
+    """Return the discovery message of the device; `console` is the URL of its page."""
     site, _, name = camera.partition("/")
     own = object_id(camera)
 

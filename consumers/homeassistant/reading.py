@@ -1,4 +1,4 @@
-"""The cameras as the recorder's database shows them, read again and again: only what has changed since."""
+"""Incremental poller of the cameras in the recorder's database, for Home Assistant."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from consumers.reading.rows import CameraRow
 from consumers.settings import SILENT_AFTER_S
 
 OVERLAP_MS: Final = 15_000
-"""A recorder says of a camera when it was heard last, and writes that some seconds later."""
+"""The recorder writes the time of a camera's last message some seconds late."""
 SETTLED_MS: Final = 5_000
-"""Frames are counted when they are so old: by then they are committed, whatever their transaction had to wait for."""
+"""Minimum age of counted frames: by then their transactions are committed."""
 RECENT_S: Final = 60.0
 
 
@@ -29,7 +29,7 @@ RECENT_S: Final = 60.0
 class _Bytes:
     saved: int = 0
     sent: float = 0.0
-    """Lately: both fade."""
+    """Decaying sums of recent bytes."""
     raw: float = 0.0
 
     def take(self, sent: int, raw: int) -> None:
@@ -47,10 +47,10 @@ class _Bytes:
 
 
 class Reading:
-    """For one thread at a time; the database is opened at the first call."""
+    """Polls the database, which is opened at the first call. For one thread at a time."""
 
     def __init__(self, url: str) -> None:
-        """`url` as SQLAlchemy has it; it is only read."""
+        """Set the database's SQLAlchemy `url`. It is only read."""
         self._url = url
         self._cameras: dict[str, Camera] = {}
         self._bytes: dict[str, _Bytes] = {}
@@ -59,11 +59,14 @@ class Reading:
         self._counted_to_ms = 0
 
     def look(self) -> list[Shown]:
-        """All cameras that have sent frames, as they are now. Raises SQLAlchemy's errors, and StateError."""
+        """Return all cameras that have sent frames, in their current state.
+
+        Raises SQLAlchemy's errors, and StateError.
+        """
         now_ms = time.time_ns() // 10**6
         since_ms = self._read_to_ms - OVERLAP_MS
         counted_to_ms = now_ms - SETTLED_MS
-        # Opened anew each time: a damaged file is replaced by another one under the same name.
+        # Opened again each time: a damaged file is replaced by another one under the same name.
         engine = open_engine(self._url, writes=False)
         try:
             with engine.begin() as connection:
@@ -90,7 +93,7 @@ class Reading:
         if known is not None and known.status is not None:
             fresh.say(known.status)
         if fresh.last is not None:
-            # Ages are told by the wall clock here: whoever reads them shares no other one with the recorder.
+            # Ages use the wall clock, the only clock that the reader shares with the recorder.
             fresh.heard_ms = fresh.last.recorded_ms
         fresh.said_ms = fresh.status.state_ms if fresh.status is not None else 0
         self._cameras[name] = fresh
@@ -102,7 +105,7 @@ class Reading:
             known.said_ms = row.state_ms
 
     def _count(self, connection: Connection, since_ms: int, to_ms: int) -> None:
-        """Bytes of the frames that were recorded from `since_ms` on and before `to_ms`."""
+        """Add the bytes of the frames recorded from `since_ms` to before `to_ms`."""
         for counted in self._bytes.values():
             counted.fade((to_ms - since_ms) / 1000)
         raw = frames.c.width * frames.c.height * frames.c.channels

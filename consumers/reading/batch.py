@@ -1,6 +1,6 @@
-"""From Kafka records to rows: what one transaction of the recorder takes in.
+"""The conversion of Kafka records to rows: the input of one transaction of the recorder.
 
-Whatever cannot be read becomes a dead letter of the stage "recorder", at the place of its record.
+An unreadable record becomes a dead letter of the stage "recorder", with the position of the record.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _FOR_BRIDGES: Final = (b"pointillist.v1.KeyRequest", b"pointillist.v1.ProbeReque
 Partition = tuple[str, int]
 """Topic and partition."""
 Span = tuple[int, int]
-"""The first offset that the log of a partition holds, and the one after its last."""
+"""The first offset in the log of a partition, and the offset after its last."""
 Place = tuple[str, int, int]
 """Topic, partition and offset of a record."""
 BootKey = tuple[str, int]
@@ -51,7 +51,7 @@ FrameKey = tuple[str, int, int]
 
 
 class Record(Protocol):
-    """What the recorder reads of a Kafka record."""
+    """The fields of a Kafka record that the recorder reads."""
 
     topic: str
     partition: int
@@ -59,30 +59,30 @@ class Record(Protocol):
     key: bytes | None
     value: bytes | None
     timestamp: int
-    """Unix time in milliseconds at which a role of ours wrote it."""
+    """Unix time in milliseconds at which one of our roles wrote it."""
     headers: Sequence[tuple[str, bytes]]
 
 
 @dataclass(slots=True)
 class Batch:
-    """What a run of Kafka records says."""
+    """The content of a run of Kafka records."""
 
     recorded_ms: int
     offsets: dict[Partition, tuple[int, int]] = field(default_factory=dict)
-    """For each topic and partition the offset of the first record and the one after the last."""
+    """For each topic and partition, the offset of the first record and the offset after the last."""
     verdicts: dict[FrameKey, Verdict] = field(default_factory=dict)
     partitions: dict[str, int] = field(default_factory=dict)
-    """By camera, the partition of its last verdict."""
+    """The partition of each camera's last verdict."""
     repeated: Counter[BootKey] = field(default_factory=Counter)
-    """Verdicts whose identity came earlier in this batch."""
+    """Number of verdicts whose identity came earlier in this batch."""
     ledgers: dict[BootKey, LedgerRow] = field(default_factory=dict)
     letters: dict[Place, LetterRow] = field(default_factory=dict)
     statuses: list[tuple[str, Status]] = field(default_factory=list)
-    """Of cameras, signed by them."""
+    """Status messages, signed by their camera."""
     metas: list[tuple[str, Meta]] = field(default_factory=list)
-    """The same."""
+    """Meta messages, signed by their camera."""
     refusals: list[tuple[str, Refusal]] = field(default_factory=list)
-    """Of frames of cameras, signed by processors."""
+    """Rejections of cameras' frames, signed by processors."""
 
     def __len__(self) -> int:
         return sum(until - first for first, until in self.offsets.values())
@@ -95,10 +95,10 @@ def read(
     recorded_ms: int,
     boots: BootRate | None = None,
 ) -> Batch:
-    """Take the records of one poll apart; those of one partition are in the order of their offsets.
+    """Parse the records of one poll; the records of one partition are in the order of their offsets.
 
-    All is verified under `keys`, but for dead letters that claim no identity: others than our roles may write to Kafka.
-    A verdict or ledger of a boot that `boots` does not accept becomes a dead letter; None accepts all.
+    Everything is verified under `keys`, except dead letters that claim no identity: others than our roles may write to
+    Kafka. A verdict or ledger of a boot that `boots` does not accept becomes a dead letter; None accepts all.
     """
     batch = Batch(recorded_ms)
     for record in records:
@@ -118,14 +118,14 @@ def read(
 
 
 def refusal(record: Record, recorded_ms: int, error: WireError) -> Batch:
-    """A batch that holds `record` as a dead letter: the database took no other row for it."""
+    """Return a batch with `record` as a dead letter: the database accepted no other row for it."""
     batch = Batch(recorded_ms, offsets={(record.topic, record.partition): (record.offset, record.offset + 1)})
     refuse(batch, record, error)
     return batch
 
 
 def refuse(batch: Batch, record: Record, error: WireError, identity: tuple[int, int] | None = None) -> None:
-    """Keep the record as a dead letter of the recorder itself; `identity` is a frame's verified boot and number."""
+    """Add the record as a dead letter of the recorder; `identity` is a frame's verified boot and number."""
     place = record.topic, record.partition, record.offset
     camera = (record.key or b"").decode(errors="replace")
     letter = dead_letter(STAGE, error.reason, str(error), place, camera, record.value or b"", batch.recorded_ms)
@@ -144,12 +144,12 @@ def _camera(key: bytes | None) -> CameraId:
 
 
 def clean(text: str) -> str:
-    """`text` as any database takes it: bounded, and without the zero character that PostgreSQL refuses."""
+    """Return bounded text that any database accepts. Zero characters are removed, because PostgreSQL rejects them."""
     return text[:_TEXT].replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 _name = lru_cache(8192)(clean)
-"""For the names that come in every verdict; its argument is cut before, so that the cache stays small."""
+"""For the names that occur in every verdict. The argument is cut before the call, so that the cache stays small."""
 
 
 def _parse(kind: type[Any], value: bytes | None) -> Any:
@@ -160,13 +160,13 @@ def _parse(kind: type[Any], value: bytes | None) -> Any:
 
 
 def check_identity(boot_id: int, seq: int) -> None:
-    """Raise Malformed for a boot id or a sequence number out of its range."""
+    """Raise Malformed for a boot id or a sequence number out of range."""
     if not (0 < boot_id < BOOT_ID_LIMIT and seq < SEQ_LIMIT):
         raise Malformed(f"expected 0 < boot_id < 2**63 and seq < 2**53, got {boot_id} and {seq}")
 
 
 def _check_boot(record: Record, camera: str, boot: int, boots: BootRate | None) -> None:
-    # By the time at which it was written: what waited in Kafka comes faster than it was written.
+    # Use the writing time: a backlog in Kafka is read faster than it was written.
     if boots is not None and not boots.accepts(camera, boot, record.timestamp / 1000):
         raise TooManyBoots(f"boot {boot:016x} of {camera}: expected about {BOOTS_PER_S:g} new boot a second, got more")
 
@@ -188,18 +188,18 @@ def _take_verdict(batch: Batch, record: Record, keys: KeyRing, boots: BootRate |
         batch.verdicts[camera, boot, seq] = verdict
         try:
             open_pictures(verdict, camera, keys)
-        except Malformed as error:  # the verdict stands without them
+        except Malformed as error:  # the verdict stays valid without them
             log.error("pictures_not_opened", error=str(error))
             verdict.preview = verdict.evidence = verdict.as_sent = b""
     batch.partitions[camera] = record.partition
 
 
 def frame_row(key: FrameKey, verdict: Verdict, recorded_ms: int) -> FrameRow:
-    """The verdict as a row. A number that is none is written as zero."""
+    """Return the verdict as a row. Not-a-number becomes zero."""
     confidence, entropy, threshold = verdict.confidence, verdict.entropy_bits, verdict.threshold_bits
     if not math.isfinite(confidence + entropy + threshold):
         confidence, entropy, threshold = _finite(confidence), _finite(entropy), _finite(threshold)
-    # Not by FrameRow's own way, which goes through a function of 25 arguments.
+    # Not by FrameRow's constructor, a slow function of 25 arguments.
     values = (
         *key,
         min(verdict.captured_ms, TIME_LIMIT),
@@ -263,7 +263,7 @@ def _take_event(batch: Batch, record: Record, keys: KeyRing, boots: BootRate | N
 
 
 def ledger_row(key: BootKey, ledger: Ledger, message: bytes, taken_ms: int = 0) -> LedgerRow:
-    """The ledger as a row, with the signed `message` that it was read from, recorded at `taken_ms`."""
+    """Return the ledger as a row, with its signed `message`, recorded at `taken_ms`."""
     return LedgerRow(
         *key,
         ledger.revision,
@@ -303,7 +303,7 @@ def _letter_row(record: Record, letter: DeadLetter, recorded_ms: int) -> LetterR
         error,
         camera,
         letter.verified,
-        # What an unverified letter claims proves nothing; it only has to fit the column.
+        # The claims of an unverified letter prove nothing; they only have to fit the column.
         letter.boot_id if letter.boot_id < BOOT_ID_LIMIT else 0,
         letter.seq if letter.seq < SEQ_LIMIT else 0,
         origin,

@@ -1,7 +1,7 @@
-"""Reading Kafka from offsets that the database keeps: every partition, or this recorder's share of a group's.
+"""A reader of Kafka from offsets in the database: of every partition, or of this recorder's share in a group.
 
-The group only says whose a partition is; where to go on in it the database says, in one transaction with the effect of
-what came before. What is committed to the group is for those who look at its lag.
+The group only assigns partitions. The database holds the next offset of each, written in one transaction with the
+effect of the earlier records. Offsets are also committed to the group, so that its lag can be monitored.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from schemas.transport.kafka.clients import REQUEST_S
 from schemas.transport.kafka.reader import Reader
 
 TakeUp = Callable[[Collection[str], Mapping[Partition, Span]], Awaitable[Mapping[Partition, int]]]
-"""Takes the partitions up that a reader of these topics has, given where each log begins and ends: where to go on."""
+"""Claims the reader's partitions of these topics, given each log's begin and end. Returns the next offsets."""
 
 
-class Rewound(Exception):  # noqa: N818  # what Kafka says, not a failure
-    """A partition does not go on where it was left: it was made anew, or it has more partitions now."""
+class Rewound(Exception):  # noqa: N818  # a state of Kafka, not a failure
+    """A partition does not continue: its topic was created again, or has more partitions now."""
 
 
 class Log:
@@ -40,10 +40,10 @@ class Log:
         membership: Membership | None = None,
         on_damaged: Callable[[int], None] = lambda _: None,
     ) -> None:
-        """At most about `partition_bytes` of each partition are fetched at once, a larger record alone.
+        """Set the source. About `partition_bytes` of each partition are fetched at once, or one larger record.
 
-        Without a `membership` of a group all partitions are read. `on_damaged` is told how many records in damaged
-        batches were passed over.
+        Without a `membership` of a group, all partitions are read. `on_damaged` receives the number of records skipped
+        in damaged batches.
         """
         self.topics = frozenset(topics)
         self._next: dict[TopicPartition, int] = {}
@@ -57,15 +57,18 @@ class Log:
         )
 
     async def open(self) -> None:
-        """Connect, and join the group; `take_up` comes next.
+        """Connect and join the group. Call `take_up` next.
 
-        Raises what aiokafka raises when Kafka does not answer or has not all topics yet.
+        Raises aiokafka's errors if Kafka does not respond or lacks a topic.
         """
         self._membership.begin()
         await self._reader.open()
 
     async def take_up(self, take_up: TakeUp) -> None:
-        """Go on where the database says, in the partitions that are ours now; raises `Rewound` when that breaks off."""
+        """Continue at the database's offsets in the assigned partitions.
+
+        Raises `Rewound` if a log does not continue.
+        """
         reader = self._reader
         while True:
             await self._membership.settled()
@@ -78,31 +81,31 @@ class Log:
             if not self._membership.is_settled:
                 continue
             self._next = {tp: max(stored[tp.topic, tp.partition], begins[tp]) for tp in partitions}
-            with suppress(IllegalStateError):  # it is not ours any more, as the group is about to say
+            with suppress(IllegalStateError):  # revoked meanwhile, as the group is about to report
                 reader.seek(self._next)
             return
 
     def writing(self) -> AbstractAsyncContextManager[None]:
-        """While what was gathered is written, no partition is given up; `Reassigned` when one was before."""
+        """Keep all partitions while records are written. Raises `Reassigned` if one was revoked before."""
         return self._membership.writing()
 
     async def tell(self, offsets: Mapping[Partition, int]) -> None:
-        """Let the group know up to where records are written, for those who look at its lag."""
+        """Commit offsets to the group, for lag monitoring only."""
         if not self.is_open or not self._membership.group or not self._membership.is_settled:
             return
         mine = {tp: offsets[tp.topic, tp.partition] for tp in self._next if (tp.topic, tp.partition) in offsets}
         if not mine:
             return
         with suppress(KafkaError, TimeoutError, IllegalStateError):
-            # Without a limit, aiokafka looks for the group's coordinator for ever.
+            # Without a limit, aiokafka searches for the group's coordinator for ever.
             async with asyncio.timeout(REQUEST_S):
                 await self._reader.commit(mine)
 
     async def gather(self, linger_s: float, limit: int) -> list[Record]:
-        """The records that come within `linger_s` of the first one, at most about `limit`.
+        """Return the records that arrive within `linger_s` of the first one, at most about `limit`.
 
-        Empty when none came for half a second. Raises `Rewound` when reading must begin again with `open`, and
-        `Reassigned` when it goes on with `take_up`.
+        The list is empty if none arrives for half a second. Raises `Rewound` if reading must restart with `open`, and
+        `Reassigned` if it continues with `take_up`.
         """
         records: list[Record] = []
         deadline: float | None = None
@@ -129,7 +132,7 @@ class Log:
         return records
 
     async def lag(self) -> int:
-        """Records that Kafka holds beyond those gathered; asks Kafka, and raises when it does not answer."""
+        """Return the number of records in Kafka beyond those gathered. Raises an error if Kafka does not respond."""
         positions = dict(self._next)
         if not positions:
             return 0
@@ -137,12 +140,12 @@ class Log:
         return sum(max(0, ends[partition] - position) for partition, position in positions.items())
 
     def copies_missing(self) -> int:
-        """Copies of all partitions of its topics that are away or behind, as Kafka said last; 0 before it is open."""
+        """Missing or lagging replicas of its topics' partitions by Kafka's last metadata; 0 before `open`."""
         return self._reader.missing_replicas()
 
     @property
     def held(self) -> int:
-        """Partitions that are read now."""
+        """Number of partitions that are read now."""
         return len(self._next)
 
     @property
@@ -151,11 +154,11 @@ class Log:
         return self._reader.is_open
 
     async def close(self) -> None:
-        """Drop the connection, and leave the group."""
+        """Disconnect and leave the group."""
         self._next = {}
         await self._reader.close()
 
 
 def named(record: Record) -> str:
-    """What a record's event is called: of a verdict, the identity of its frame."""
+    """Return the name of a record's event: for a verdict, the identity of its frame."""
     return next((value.decode(errors="replace") for name, value in record.headers if name == "ce_id"), "")

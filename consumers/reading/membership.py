@@ -1,4 +1,4 @@
-"""A recorder's membership of a consumer group: which partitions are its own, and when they are taken from it."""
+"""A recorder's membership of a consumer group: its partitions, and their revocation."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from schemas.transport.kafka.reader import Group
 log = structlog.get_logger()
 
 
-class Reassigned(Exception):  # noqa: N818  # what the group says, not a failure
-    """The group has shared out anew: what was gathered may be somebody else's by now."""
+class Reassigned(Exception):  # noqa: N818  # a state of the group, not a failure
+    """The group has rebalanced: gathered records may belong to another recorder by now."""
 
 
 class Membership(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no annotations
-    """Of one reader in `group`; of none, a reader has every partition for good.
+    """The membership in `group`. Without a group, the reader has every partition permanently.
 
-    The database, not the group, keeps two recorders from writing the same: what is said here only spares them the
-    attempt, and the wait for each other.
+    The database, not the group, prevents two recorders from writing the same records. The membership only spares them
+    the attempt and the wait for each other.
     """
 
     def __init__(self, group: str | None = None, session_timeout_s: float = 6.0) -> None:
@@ -33,19 +33,20 @@ class Membership(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka h
         self._writing = asyncio.Lock()
 
     def join(self) -> Group | None:
-        """Return the group of a reader that is about to join, with this as its listener; None without a group."""
+        """Return the group of a reader that is about to join, with this listener; None without a group."""
         if self.group is None:
             return None
-        # Records of one camera lie in the same partition of each topic: by range, they come to one recorder.
+        # Records of one camera have the same partition number in each topic. Range assignment gives them to one
+        # recorder.
         return Group(self.group, self._session_s, self, by_range=True)
 
     def begin(self) -> None:
-        """Forget earlier assignments: the reader joins again."""
+        """Clear earlier assignments: the reader joins again."""
         self._shared_out.clear()
         self._taken_up = False
 
     async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
-        """The group shares out anew: what is being written is finished, if it does not last."""
+        """Finish a short write in progress before the rebalance."""
         self._shared_out.clear()
         self._taken_up = False
         with suppress(TimeoutError):
@@ -54,29 +55,29 @@ class Membership(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka h
             self._writing.release()
 
     def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
-        """This is ours until the group shares out anew."""
+        """Record the assigned partitions."""
         log.info("partitions_assigned", group=self.group, partitions=[f"{tp.topic}-{tp.partition}" for tp in assigned])
         self._shared_out.set()
 
     async def settled(self) -> None:
-        """Wait until the group has shared out; what it says from then on is noticed by `check`."""
+        """Wait for the end of the rebalance. `check` detects later ones."""
         if self.group is not None:
             await self._shared_out.wait()
         self._taken_up = True
 
     @property
     def is_settled(self) -> bool:
-        """Whether nothing was taken since `settled`."""
+        """Whether no partition was revoked since `settled`."""
         return self._taken_up
 
     def check(self) -> None:
-        """Raise `Reassigned` when something was."""
+        """Raise `Reassigned` if a partition was revoked since `settled`."""
         if not self._taken_up:
             raise Reassigned(f"{self.group} shares its partitions out anew")
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[None]:
-        """No partition is given up meanwhile, for a while; `Reassigned` when one was before."""
+        """Delay a revocation for a limited time. Raises `Reassigned` if one happened before."""
         async with self._writing:
             self.check()
             yield

@@ -40,19 +40,21 @@ class FrameRow(NamedTuple):
 
 POSTGRESQL_ROW_BYTES: Final = 320
 _ROW_BYTES: Final = {"sqlite": 160, "postgresql": POSTGRESQL_ROW_BYTES}
-"""What a row of `frames` with its place in two indexes is taken to cost, texts apart. Measured on SQLite: 125 bytes,
-with index pages filled as frames come in order; PostgreSQL keeps every number at its full width."""
+"""Estimated bytes of a row of `frames` with two index entries, without texts.
+
+Measured on SQLite: 125 bytes, with index pages filled by frames in order. PostgreSQL stores every number at full width.
+"""
 
 
 @lru_cache(CAMERAS_AT_HAND)
 def frame_bytes(dialect: str, camera: str, class_name: str, model_id: str, policy: str) -> int:
-    """What a row of `frames` with these texts is taken to cost in the database; the camera is in an index too."""
+    """Return the estimated bytes of a row of `frames` with these texts; an index also holds the camera."""
     texts = 2 * len(camera.encode()) + len(class_name.encode()) + len(model_id.encode()) + len(policy.encode())
     return _ROW_BYTES[dialect] + texts
 
 
 def bytes_of(rows: Iterable[FrameRow], dialect: str) -> int:
-    """What these rows are taken to cost."""
+    """Return the estimated bytes of these rows."""
     return sum(frame_bytes(dialect, row.camera, row.class_name, row.model_id, row.policy) for row in rows)
 
 
