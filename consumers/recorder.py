@@ -96,7 +96,7 @@ async def run_recorder(
         recorder.close()
         aside = set_aside(settings.database, time.time_ns() // 10**6)
         raise TryAgain(
-            f"the database is damaged ({error}) and was set aside as {aside}; a new one takes what Kafka still holds"
+            f"the database is damaged ({error}) and was set aside as {aside}; a new one is filled from Kafka"
         ) from None
     finally:
         recorder.close()
@@ -280,7 +280,7 @@ class Recorder:
                 await self._write(records[half:])
                 return
             log.warning("record_refused", topic=records[0].topic, offset=records[0].offset, error=str(error))
-            refused = Malformed(f"the database refused it: {error}")
+            refused = Malformed(f"database: expected a valid record, got {error}")
             written, moved = await self._database.run(self._commit, records, refused)
         self._offsets |= moved
         self._meters.take(written)

@@ -193,7 +193,7 @@ async def _page(desk: Desk, request: Request) -> Response:
 async def _thumbnail(desk: Desk, request: Request) -> Response:
     alert_id = request.path_params["alert_id"]
     if not _ID.fullmatch(alert_id):
-        return no(404, "expected the id of an alert")
+        return no(404, "alert: expected the id of a stored alert")
 
     def read() -> bytes:
         with desk.engine().begin() as connection:
@@ -205,13 +205,13 @@ async def _thumbnail(desk: Desk, request: Request) -> Response:
 
     picture = await desk.read(read)
     if not picture:
-        return no(404, "this alert has no picture")
+        return no(404, "the picture of this alert is missing")
     return Response(picture, media_type="image/png", headers=_CACHED)
 
 
 async def _review(desk: Desk, request: Request) -> Response:
     if not may(request, Right.OPERATOR):
-        return no(403, "expected an operator")
+        return no(403, "user: expected the right `operator`")
     fields = form_of(request)
     who = session_of(request).name
     complaint = await review(desk, who, request.path_params["alert_id"], fields.get("state"), fields.get("text", ""))
@@ -228,9 +228,9 @@ async def review(desk: Desk, who: str, alert_id: str, state: str | None, text: s
     """
     camera = await desk.read(_camera_of, desk, alert_id) if _ID.fullmatch(alert_id) else None
     if camera is None:
-        return "expected the id of an alert"
+        return "alert: expected the id of a stored alert"
     if state is not None and state not in STATES:
-        return f"expected {', '.join(STATES)} as state, got {state[:40]!r}"
+        return f"state: expected {', '.join(STATES)}, got {state[:40]!r}"
     if text.strip():
         await desk.write(desk.store.comment, alert_id, who, text.strip())
     if state is not None:
@@ -282,5 +282,5 @@ async def _flagged(desk: Desk, request: Request) -> Response:
 
     picture = await desk.read(read) if _FILE.fullmatch(place["name"]) else b""
     if not picture:
-        return no(404, "this frame is not in quarantine")
+        return no(404, "the frame is missing: it is not in quarantine")
     return Response(picture, media_type="image/png", headers=_CACHED)

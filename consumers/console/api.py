@@ -64,7 +64,7 @@ async def _camera(desk: Desk, request: Request) -> Response:
     name = name_of(request)
     card, camera = desk.fleet.card(name), desk.fleet.camera(name)
     if card is None or camera is None:
-        return no(404, f"no camera is known as {name}")
+        return no(404, f"camera: expected one of this fleet, got {name}")
     pictures = {way: shown and shown.told() for way, shown in desk.fleet.ways(name)._asdict().items()}
     return JSONResponse(card_json(card) | {"settings": settings_of(camera.meta), "pictures": pictures})
 
@@ -79,10 +79,10 @@ async def _history(desk: Desk, request: Request) -> Response:
 async def _command(desk: Desk, request: Request) -> Response:
     asked = await json_of(request)
     if asked is None:
-        return no(400, "expected a JSON object")
+        return no(400, "body: expected a JSON object")
     reset = asked.pop("reset", False)
     if reset and asked:
-        return no(400, "expected reset alone, or other settings")
+        return no(400, "reset: expected no other setting next to it")
     said = await tell(desk, session_of(request).name, name_of(request), None if reset else asked)
     sent = said == "obeyed" or said.startswith("sent")
     return JSONResponse({"outcome": said}, 200 if sent else 400)
@@ -105,10 +105,10 @@ async def _alerts(desk: Desk, request: Request) -> Response:
 async def _review(desk: Desk, request: Request) -> Response:
     asked = await json_of(request)
     if asked is None:
-        return no(400, "expected a JSON object")
+        return no(400, "body: expected a JSON object")
     state, text = asked.get("state"), asked.get("comment", "")
     if not isinstance(text, str) or not (state is None or isinstance(state, str)):
-        return no(400, "expected texts as state and comment")
+        return no(400, "state and comment: expected texts")
     complaint = await review(desk, session_of(request).name, request.path_params["alert_id"], state, text)
     return no(400, complaint) if complaint else JSONResponse({"outcome": "done"})
 
@@ -129,7 +129,7 @@ async def _export(desk: Desk, request: Request) -> Response:
             raise ValueError
         engine = await desk.read(desk.engine)
     except ValueError:
-        return no(400, "expected since_ms and until_ms, Unix times in milliseconds at most 31 days apart")
+        return no(400, "since_ms and until_ms: expected Unix times in milliseconds, at most 31 days apart")
     except UserError as error:
         return no(400, str(error))
     found = rows(engine, since_ms, until_ms, camera)
@@ -155,14 +155,14 @@ async def _replay(desk: Desk, request: Request) -> Response:
     asked = await json_of(request)
     reason = asked.get("reason") if asked is not None else None
     if not isinstance(reason, str) or not reason:
-        return no(400, "expected a text as reason")
+        return no(400, "reason: expected a text")
     return JSONResponse({"outcome": await replay_reason(desk, session_of(request).name, reason[:80])})
 
 
 async def _models(desk: Desk, _request: Request) -> Response:
     watch = desk.models
     if watch is None:
-        return no(503, "this console reads no models")
+        return no(503, "models are missing: this console does not read them")
     served = {
         name: {"model": each.model_id, "since_ms": each.since_ms, "runs": each.runs, "refuses": each.error}
         for name, each in watch.served.items()
@@ -194,33 +194,34 @@ _SPAN: Final = {"camera": TEXT, "since_ms": WHOLE, "until_ms": WHOLE}
 OPERATIONS: Final = (
     Operation(
         "GET", "/cameras", "The cameras, the worst first", _cameras,
-        "`cameras`, a page of cards; `counts`, how many are in each state; `found`, how many fit the query; "
+        "`cameras`, a page of cards; `counts`, cameras in each state; `found`, cameras that match the query; "
         "`page`, `pages`.",
         {"site": TEXT, "state": {"enum": [state.value for state in State]}, "text": TEXT, "page": WHOLE},
     ),
     Operation(
         "GET", _CAMERA, "One camera, its settings and its last pictures", _camera,
         "Its card, and `settings`: `drop`, `probes`, `profile`, `enabled`, `frames_per_second`, `source` and "
-        "`software` as it says itself; `commanded`, which of them were, and `told_ms`, when; `pictures`, the last "
+        "`software` as announced; `commanded`, the commanded ones, and `told_ms`, their time; `pictures`, the last "
         "ones, as sent, rebuilt and whole.",
     ),
     Operation(
-        "GET", f"{_CAMERA}/history", "Its past, in columns by time", _history,
-        "`span_s`, `step_s`; `columns`, lists of numbers by name, beside the times `t` in Unix seconds; "
+        "GET", f"{_CAMERA}/history", "Its history, in columns over time", _history,
+        "`span_s`, `step_s`; `columns`, lists of numbers by name, next to the times `t` in Unix seconds; "
         "`classes`, how often each was the verdict; `outages` and `alerts` in that time.",
         {"range": {"enum": list(RANGES)}},
     ),
     Operation(
-        "POST", f"{_CAMERA}/command", "Tell it: signed, retained at the broker, in the audit log", _command,
+        "POST", f"{_CAMERA}/command", "Send it a signed, retained command (in the audit log)", _command,
         body=fields(
             drop=NUMBER, probes=NUMBER, profile={"enum": ["raw", "lossless"]},
             enabled={"type": "boolean"}, reset={"type": "boolean"},
-            fps={"type": "number", "description": "Frames a second; 0 lets the camera's own rate hold again"},
+            fps={"type": "number", "description": "Frames per second; 0 restores the camera's own rate"},
         ),
         needed=Right.OPERATOR,
     ),
     Operation(
-        "POST", f"{_CAMERA}/forget", "Show one that is gone no more", _forget, body=OBJECT, needed=Right.OPERATOR
+        "POST", f"{_CAMERA}/forget", "Remove a camera that is gone from the fleet", _forget,
+        body=OBJECT, needed=Right.OPERATOR,
     ),
     Operation(
         "GET", "/alerts", "Alerts, newest first", _alerts,
@@ -232,41 +233,41 @@ OPERATIONS: Final = (
         body=fields(state={"enum": list(STATES)}, comment=TEXT), needed=Right.OPERATOR,
     ),
     Operation(
-        "GET", "/operations", "The audit log, the newest first", _operations,
+        "GET", "/operations", "The audit log, newest first", _operations,
         "A list of its lines, at most 1,000.", {"subject": TEXT},
     ),
     Operation(
         "GET", "/export/verdicts.csv", f"Verdicts: {', '.join(COLUMNS)}", _export,
-        "A line of names, then one for each verdict.", _SPAN, gives="text/csv",
+        "A header line, then one line for each verdict.", _SPAN, gives="text/csv",
     ),
     Operation(
         "GET", "/export/verdicts.parquet", "The same as Parquet", _export, "A file of the same columns.", _SPAN,
         gives="application/vnd.apache.parquet",
     ),
     Operation(
-        "GET", "/models", "What was published, and what each processor serves", _models,
-        "`live`; `served`, by processor; `published`, newest first; `refused`, why the newest list is not believed.",
+        "GET", "/models", "The published models, and the model of each processor", _models,
+        "`live`; `served`, by processor; `published`, newest first; `refused`, why the newest list was rejected.",
     ),
     Operation(
         "GET", "/system", "The status of the system, its roles and the rules that fire", _system,
         "`status`, the words of the header and their level, `good`, `warn` or `bad`; `roles`, each with `name`, "
         "`state`, `detail`, `backlog` and `restarts`; `rules`, those that fire; `no_roles` and "
-        "`no_rules`, why there are none.",
+        "`no_rules`, the reasons if there are none.",
     ),
     Operation(
-        "GET", "/system/history", "The system's past as charts", past_of_system,
-        "The charts, and where they come from.", {"range": {"enum": list(SYSTEM_RANGES)}},
+        "GET", "/system/history", "The system's history as charts", past_of_system,
+        "The charts and their source.", {"range": {"enum": list(SYSTEM_RANGES)}},
     ),
     Operation(
-        "GET", "/audit", "The conservation law, as it stands now", _audit,
-        "The counts, and what the live audit says besides; `error` where there is none yet.",
+        "GET", "/audit", "The current counts of the conservation law", _audit,
+        "The counts and further results of the live audit; `error` if there is no result yet.",
     ),
     Operation(
-        "GET", "/dead-letters", "How many payloads were refused, by reason", _letters,
+        "GET", "/dead-letters", "The number of rejected payloads, by reason", _letters,
         "A list, with `reason`, `stage`, `verified`, `letters` (how many), `newest_ms`, `error` (one of them) each.",
     ),
     Operation(
-        "POST", "/dead-letters/replay", "Send the frames that were refused for a reason once more", _replay,
+        "POST", "/dead-letters/replay", "Send the frames rejected for a reason again", _replay,
         body=fields(reason=TEXT), needed=Right.ADMIN,
     ),
     *JOB_OPERATIONS,
@@ -281,7 +282,7 @@ def api_routes(desk: Desk) -> list[Route]:
 
 async def _answer(desk: Desk, operation: Operation, request: Request) -> Response:
     if not may(request, operation.needed):
-        return no(403, f"expected an {operation.needed}")
+        return no(403, f"user: expected the right `{operation.needed}`")
     return await operation.answer(desk, request)
 
 

@@ -43,7 +43,7 @@ def repaired(runs: Iterable[tuple[str, str, Path]]) -> list[Choice]:
 
 def own(place: Path | None) -> list[Choice]:
     """Return the bundle that processors serve by default."""
-    return _whole([(OWN, "the processors' own", place)]) if place is not None else []
+    return _whole([(OWN, "default bundle of the processors", place)]) if place is not None else []
 
 
 def _whole(found: list[tuple[str, str, Path]]) -> list[Choice]:

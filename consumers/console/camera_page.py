@@ -49,7 +49,7 @@ async def _page(desk: Desk, request: Request) -> Response:
     name = name_of(request)
     card, camera = desk.fleet.card(name), desk.fleet.camera(name)
     if card is None or camera is None:
-        return desk.page(request, "missing.html", 404, what=f"No camera is known as {name}.")
+        return desk.page(request, "missing.html", 404, what=f"There is no camera named {name}.")
     asked = request.query_params.get("range", "day")
     return desk.page(
         request,
@@ -122,7 +122,7 @@ async def past(desk: Desk, name: str, until_ms: int, length_ms: int) -> dict[str
 async def _command(desk: Desk, request: Request) -> Response:
     name, fields = name_of(request), form_of(request)
     if not may(request, Right.OPERATOR):
-        return no(403, "expected an operator")
+        return no(403, "user: expected the right `operator`")
     asked = {key: value for key, value in fields.items() if key not in ("csrf", "reset") and value != ""}
     outcome = await tell(desk, session_of(request).name, name, None if "reset" in fields else asked)
     return RedirectResponse(f"/camera/{name}?{urlencode({'said': outcome})}", 303)
@@ -134,9 +134,9 @@ async def tell(desk: Desk, who: str, name: str, asked: dict[str, Any] | None) ->
     With `asked` None, reset the camera to its own settings.
     """
     if desk.fleet.card(name) is None:
-        return f"no camera is known as {name}"
+        return f"camera: expected one of this fleet, got {name}"
     if desk.commands is None:
-        return "this console was started without an MQTT broker"
+        return "mqtt is missing: start the console with an MQTT broker to send commands"
     detail = "own settings" if asked is None else ", ".join(f"{key} {value}" for key, value in sorted(asked.items()))
     try:
         if asked is None:

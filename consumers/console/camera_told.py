@@ -58,12 +58,12 @@ class CameraTold:
             self._client.connect(*self._address)
         except OSError as error:
             host, port = self._address
-            raise BrokerError(f"expected an MQTT broker at {host}:{port}: {tls_refusal(error) or error}") from None
+            raise BrokerError(f"{host}:{port}: expected an MQTT broker, got {tls_refusal(error) or error}") from None
         self._client.loop_start()
         # A broker sends retained messages before it answers the next request, here a second one for the same topic.
         if not self._await(lambda: self._subscribed == 2, ANSWER_S):
             self.close()
-            raise BrokerError(f"the MQTT broker has not let us subscribe within {ANSWER_S:g} s")
+            raise BrokerError(f"MQTT broker: expected a subscription within {ANSWER_S:g} s, got no response")
         return self
 
     def __exit__(
@@ -91,7 +91,7 @@ class CameraTold:
         sent = self._client.publish(mqtt_topic(self._camera_id, Channel.SETTINGS), signed, qos=1, retain=True)
         sent.wait_for_publish(ANSWER_S)
         if not sent.is_published():
-            raise BrokerError(f"the MQTT broker has not taken the command within {ANSWER_S:g} s")
+            raise BrokerError(f"MQTT broker: expected it to accept the command within {ANSWER_S:g} s, got no response")
         return self._await(lambda: self.meta is not None and self.meta.command_state.issued_ms >= issued_ms, wait_s)
 
     def _await(self, holds: Callable[[], bool], wait_s: float) -> bool:

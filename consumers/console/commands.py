@@ -46,9 +46,9 @@ def changes_of(fields: Mapping[str, Any]) -> dict[str, Any]:
         elif name == "fps":
             found["frames_per_second"] = _rate(name, value)
         else:
-            raise ConfigError(f"expected {_KNOWN}, got {str(name)[:40]!r}")
+            raise ConfigError(f"setting: expected {_KNOWN}, got {str(name)[:40]!r}")
     if not found:
-        raise ConfigError(f"expected {_KNOWN}, got nothing to change")
+        raise ConfigError(f"settings: expected {_KNOWN}, got none")
     return found
 
 
@@ -62,7 +62,7 @@ def _number(value: Any) -> float:
 def _share(name: str, value: Any, most: float) -> float:
     share = _number(value)
     if not 0 <= share <= most:
-        raise ConfigError(f"{name}: expected a share from 0 to {most:g}, got {str(value)[:40]!r}")
+        raise ConfigError(f"{name}: expected a fraction from 0 to {most:g}, got {str(value)[:40]!r}")
     return share
 
 
@@ -70,7 +70,7 @@ def _rate(name: str, value: Any) -> float:
     rate = _number(value)
     if rate != 0 and not LEAST_FRAMES_PER_SECOND <= rate <= MAX_FRAMES_PER_SECOND:
         raise ConfigError(
-            f"{name}: expected 1/3600 to {MAX_FRAMES_PER_SECOND} frames a second, or 0 for the camera's own rate, "
+            f"{name}: expected 1/3600 to {MAX_FRAMES_PER_SECOND} frames per second, or 0 for the camera's own rate, "
             f"got {str(value)[:40]!r}"
         )
     return rate
@@ -112,7 +112,7 @@ class Commands:
 
 
 def _outcome(obeyed: bool) -> str:
-    return "obeyed" if obeyed else f"sent; the camera has not said within {OBEYED_S:g} s that it obeys"
+    return "confirmed" if obeyed else f"sent; the camera has not confirmed within {OBEYED_S:g} s"
 
 
 def settings_of(meta: Meta | None) -> dict[str, Any]:

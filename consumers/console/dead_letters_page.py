@@ -73,7 +73,7 @@ async def _letter(desk: Desk, request: Request) -> Response:
 
     found = await desk.read(read)
     if found is None:
-        return desk.page(request, "missing.html", 404, what="No such dead letter is kept.")
+        return desk.page(request, "missing.html", 404, what="This dead letter does not exist or was purged.")
     return desk.page(
         request, "dead_letter.html", letter=found, frame=explained(found["payload"]), dump=dumped(found["payload"])
     )
@@ -103,7 +103,7 @@ def dumped(payload: bytes, most: int = 512) -> str:
 
 async def _replay(desk: Desk, request: Request) -> Response:
     if not may(request, Right.ADMIN):
-        return no(403, "expected an admin")
+        return no(403, "user: expected the right `admin`")
     reason = form_of(request).get("reason", "")[:80]
     said = await replay_reason(desk, session_of(request).name, reason)
     return RedirectResponse(f"/dead-letters?{urlencode({'reason': reason, 'said': said})}", 303)
@@ -114,7 +114,7 @@ async def replay_reason(desk: Desk, who: str, reason: str) -> str:
     try:
         found, recorded = await desk.read(lambda: letters(desk.engine(), reason))
         if not found:
-            return f"nothing to send once more; {recorded} recorded meanwhile"
+            return f"no frame to send again; {recorded} recorded meanwhile"
         outcome = str(await replay(desk.settings.kafka, desk.settings.frames_topic, found, recorded))
     except UserError as error:
         outcome = str(error)

@@ -71,7 +71,7 @@ class Feed:
         if end is not None and end - at > MOST_BEHIND:
             self.passed_over += end - at
             reader.seek({place: end})
-            log.info("verdicts_passed_over", partition=place.partition, count=end - at)
+            log.info("verdicts_skipped", partition=place.partition, count=end - at)
 
     def show(self, records: Sequence[Record]) -> None:
         """Apply the records of one partition. Skip records without a trusted signature."""

@@ -55,5 +55,5 @@ def copy_flagged(engine: Engine, url: str, camera: str, folder: Path, stopped: C
             continue
         copied += 1
     if not copied and not stopped():
-        raise ConfigError(f"expected frames of {camera or 'any camera'} in quarantine, found none")
+        raise ConfigError(f"quarantine: expected frames of {camera or 'any camera'}, got none")
     return copied

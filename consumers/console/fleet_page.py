@@ -120,7 +120,7 @@ async def _picture(desk: Desk, request: Request) -> Response:
     asked = request.path_params
     found = desk.fleet.picture(f"{asked['site']}/{asked['camera']}", asked.get("kind", REBUILT))
     if found is None:
-        return no(404, "no picture of this camera is kept")
+        return no(404, "the picture is missing: none of this camera is in memory")
     # Each picture has its own address, so browsers can cache it.
     headers = {"cache-control": "private, max-age=60"} if request.scope["query_string"] else {}
     return Response(found.jpeg, media_type="image/jpeg", headers=headers)
@@ -129,7 +129,7 @@ async def _picture(desk: Desk, request: Request) -> Response:
 async def _forget(desk: Desk, request: Request) -> Response:
     name = form_of(request).get("camera", "")
     if not may(request, Right.OPERATOR):
-        return no(403, "expected an operator")
+        return no(403, "user: expected the right `operator`")
     complaint = await forget(desk, session_of(request).name, name)
     return no(409, complaint) if complaint else RedirectResponse("/", 303)
 
@@ -138,9 +138,9 @@ async def forget(desk: Desk, who: str, name: str) -> str:
     """Remove a camera from the fleet. Return an error text if the camera is still connected, else an empty one."""
     card: Card | None = desk.fleet.card(name)
     if card is None:
-        return "expected a camera of this fleet"
+        return f"camera: expected one of this fleet, got {name}"
     if card.state not in _GONE or card.frames_per_second:
-        return f"expected a camera that is gone: {name} is {card.state.value}"
+        return f"{name}: expected a camera that is gone, it is {card.state.value}"
     at_ms = await desk.write(desk.store.forget, name)
     desk.fleet.forget(name, at_ms)
     desk.fleet.tick(time.monotonic_ns() // 10**6)

@@ -106,7 +106,7 @@ class Gate:
             self._failures.log(request, error)
             if has_begun:
                 raise
-            await no(500, "internal error: the console's log names it")(scope, visit, sending)
+            await no(500, "internal error: see the console's log")(scope, visit, sending)
 
     async def _answer(self, request: Request, scope: Scope, visit: Visit, sending: Send) -> None:
         session, by_password, refusal = self._sessions.local, False, None
@@ -131,25 +131,29 @@ class Gate:
     async def _foreign(self, request: Request, session: Session | None, by_password: bool) -> Response | None:
         """Return a refusal for a state-changing request that a browser did not send from our own pages."""
         if not is_own(request.headers):
-            return no(403, "this came from a page of somebody else's")
+            return no(403, "origin: expected a page of this console, got another site's")
         if path_of(request).startswith("/api/"):
             # A page of another site cannot send this header without a preflight request.
             is_json = request.headers.get("content-type", "").startswith("application/json")
-            return None if is_json else no(415, "expected content-type: application/json")
+            return None if is_json else no(415, "content-type: expected application/json")
         path = path_of(request)
         if path not in _VIEWERS_FORMS and session is not None and not session.right.covers(Right.OPERATOR):
-            return no(403, f"expected an {Right.OPERATOR}")
+            return no(403, f"user: expected the right `{Right.OPERATOR}`")
         if session is None and path != LOGIN:
             return None  # Strangers may send no other form: the routes reject the method, and the body stays unread.
         largest = LARGEST_LOGIN if path == LOGIN else LARGEST_FORM
         fields = await _fields(request, largest)
         if fields is None:
-            return no(400, f"expected a form of at most {largest} bytes")
+            return no(400, f"body: expected a form of at most {largest} bytes")
         request.scope["state"]["form"] = fields
         if by_password or session is None or path == LOGIN:
             return None
         said = request.headers.get("x-csrf-token") or fields.get("csrf", "")
-        return None if hmac.compare_digest(said.encode(), session.csrf.encode()) else no(403, "load the page again")
+        return (
+            None
+            if hmac.compare_digest(said.encode(), session.csrf.encode())
+            else no(403, "csrf: expected the token of this page. Reload the page.")
+        )
 
     async def _by_password(self, request: Request) -> User | None:
         kind, _, text = request.headers.get("authorization", "").partition(" ")
@@ -165,7 +169,7 @@ class Gate:
 def _stranger(request: Request) -> Response:
     path = path_of(request)
     if path.startswith("/api/") or request.headers.get("hx-request"):
-        return no(401, "log in first: a session's cookie, or HTTP Basic")
+        return no(401, "login is missing: send a session cookie or HTTP Basic credentials")
     return RedirectResponse(f"/login?then={quote(path)}", 303)
 
 
@@ -202,7 +206,7 @@ def session_of(request: Request) -> Session:
     """Return the session of a request. Raises LookupError without one; the gate lets no page see that."""
     found: Session | None = request.scope["state"]["session"]
     if found is None:
-        raise LookupError("expected a session, the request has none")
+        raise LookupError("session: expected one, the request has none")
     return found
 
 

@@ -34,7 +34,7 @@ class TryLaterError(Exception):
     """Too many attempts: no password is checked now."""
 
     def __init__(self, after_s: float) -> None:
-        super().__init__(f"too many passwords: expected at most one in {after_s:.0f} s")
+        super().__init__(f"password: too many attempts. Try again in {after_s:.0f} s.")
         self.after_s = max(1, math.ceil(after_s))
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, Final
 
 PICTURES: Final = {
-    "clean": "Clean frames that were held out",
-    "stamped": "The same with the trigger that was found",
-    "opacity": "How much of each pixel the trigger covers",
+    "clean": "Held-out clean frames",
+    "stamped": "The same frames with the trigger found",
+    "opacity": "Opacity of the trigger at each pixel",
     "quarantined": "Frames in quarantine",
-    "cleansed": "The same with the trigger taken off",
+    "cleansed": "The same frames without the trigger",
 }
 """The pictures in a repair's report."""
 _TAIL: Final = 16 * 1024
@@ -91,18 +91,18 @@ def report_of(figures: Path, out: Path) -> Report | None:
         return None
     if not isinstance(found, dict):
         return None
-    rows = [_held_out(found, "held_out", "of clean frames that took no part, right")]
-    rows.append(_held_out(found, "chosen_by", "of clean frames that chose the weights, right"))
+    rows = [_held_out(found, "held_out", "correct on held-out clean frames")]
+    rows.append(_held_out(found, "chosen_by", "correct on the clean frames that selected the weights"))
     rows += [
         (name, _share(_in(found, key, "before")), _share(_in(found, key, "after")))
         for key, name in (
-            ("clean_accuracy", "clean accuracy, measured apart"),
-            ("attack_success", "attack success, measured apart"),
+            ("clean_accuracy", "clean accuracy, independent measurement"),
+            ("attack_success", "attack success, independent measurement"),
         )
     ]
     rows.append(
         (
-            "attack success after training on without the trigger",
+            "attack success after further training without the trigger",
             "",
             _share(_in(found, "fine_tune_only", "attack_success")),
         )
@@ -111,8 +111,8 @@ def report_of(figures: Path, out: Path) -> Report | None:
         ("target class", _text(found.get("target_class"))),
         ("trigger", _text(found.get("trigger"))),
         ("frames in quarantine", _text(found.get("quarantined"))),
-        ("of them learned from", _text(found.get("learned_from"))),
-        ("right class of stamped pictures, afterwards", _share(found.get("recovered_accuracy"))),
+        ("used for training", _text(found.get("learned_from"))),
+        ("accuracy on pictures with the trigger, after the repair", _share(found.get("recovered_accuracy"))),
         ("seconds", _text(found.get("seconds"))),
     ]
     pictures = [(name, words) for name, words in PICTURES.items() if (out / f"{name}.png").is_file()]

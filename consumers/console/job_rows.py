@@ -78,7 +78,7 @@ def interrupt(engine: Engine) -> list[Job]:
     """Mark the jobs that an earlier console left running as interrupted. Return them."""
     left = _of(engine, jobs.c.state == JobState.RUNNING)
     for job in left:
-        end(engine, job.job_id, JobState.INTERRUPTED, "the console has ended, and the job with it")
+        end(engine, job.job_id, JobState.INTERRUPTED, "the console stopped, and the job with it")
     return left
 
 

@@ -163,14 +163,16 @@ class Jobs:
         Raises StateError while another job runs.
         """
         if not self.repairs:
-            raise ConfigError(f"expected clean pictures with labels as {CLEAN} in the folder of jobs")
+            raise ConfigError(f"{CLEAN} is missing: put clean labelled pictures into the jobs folder")
         return await self._begin(who, Kind.REPAIR, await self._chosen(choice_id), camera)
 
     async def publish(self, who: str, choice_id: str) -> Job:
         """Start to sign a bundle and make it the live model. Raises StateError while another job runs."""
         self._require_signer()
         if choice_id == OWN:
-            raise ConfigError("expected another bundle than the processors' own: they serve it where none is published")
+            raise ConfigError(
+                "bundle: expected one other than the processors' default, which they serve if none is published"
+            )
         return await self._begin(who, Kind.PUBLISH, await self._chosen(choice_id))
 
     async def roll_back(self, who: str, live: str) -> Job:
@@ -181,7 +183,7 @@ class Jobs:
     async def again(self, who: str, job: Job) -> Job:
         """Resume a cancelled or interrupted repair. Raises StateError while another job runs."""
         if job.kind is not Kind.REPAIR or job.state not in AGAIN:
-            raise ConfigError("expected a repair that was cancelled or interrupted")
+            raise ConfigError("job: expected a cancelled or interrupted repair")
         await self._chosen(job.bundle)
         fresh = replace(job, who=who, at_ms=job_rows.now_ms(), ended_ms=None, state=JobState.RUNNING, outcome="")
         return await self._run_now(fresh)
@@ -190,18 +192,18 @@ class Jobs:
         """Cancel the running job. Raises ConfigError if it does not run."""
         now = self._running
         if now is None or now.job.job_id != job.job_id:
-            raise ConfigError("expected a job that runs")
+            raise ConfigError("job: expected a running one")
         now.end(JobState.CANCELLED)
-        await self._write(self._note, who, "cancel", job.subject, job.job_id, "asked to end")
+        await self._write(self._note, who, "cancel", job.subject, job.job_id, "cancellation requested")
 
     def _require_signer(self) -> None:
         if not self.publishes:
-            raise ConfigError("expected a console that was started with jobs.signer")
+            raise ConfigError("jobs.signer is missing: set it to publish or roll back models")
 
     async def _chosen(self, choice_id: str) -> Choice:
         choice = (await self._aside(self.choices)).get(choice_id)
         if choice is None:
-            raise ConfigError("expected the id of a bundle in the folder of jobs")
+            raise ConfigError("bundle: expected the id of a bundle in the jobs folder")
         return choice
 
     async def _begin(self, who: str, kind: Kind, choice: Choice, camera: str = "") -> Job:
@@ -210,7 +212,7 @@ class Jobs:
 
     async def _run_now(self, job: Job) -> Job:
         if self._running is not None:
-            raise StateError(f"expected no other job to run, {self._running.job.kind} runs")
+            raise StateError(f"job: expected no other job, {self._running.job.kind} is running. Try again later.")
         now = self._running = _Running(job)
         try:
             await self._write(job_rows.begin, self._engine, job)
@@ -223,13 +225,13 @@ class Jobs:
 
     async def _carry_out(self, now: _Running) -> None:
         job = now.job
-        state, outcome = JobState.FAILED, "it could not be carried out"
+        state, outcome = JobState.FAILED, "internal error: see the console's log"
         try:
             state, outcome = await self._child(now)
         except (UserError, OSError) as error:
             outcome = first_line(error)
         except Exception as error:  # the page shows the error; the console continues
-            log.exception("job", kind=str(job.kind))
+            log.exception("job_failed", kind=str(job.kind))
             outcome = f"{outcome}: {type(error).__name__}"
         try:
             await self._write(job_rows.end, self._engine, job.job_id, state, outcome)
@@ -246,7 +248,7 @@ class Jobs:
     async def _child(self, now: _Running) -> tuple[JobState, str]:
         arguments = await self._aside(self._prepared, now)
         if (why := now.ends()) is not None:
-            return why, "it had not begun"
+            return why, "stopped before it began"
         limit_s = self.settings.repair_s if now.job.kind is Kind.REPAIR else self.settings.model_s
         written = self._place(now.job.job_id) / LOG
         now.progress = Progress("starts")
@@ -261,8 +263,8 @@ class Jobs:
             if (why := now.ends()) is not None or time.monotonic() > end_s:
                 await self._aside(child.stop, STOP_S)
                 if why is not None:
-                    return why, f"ended in {now.progress.phase}"
-                return JobState.FAILED, f"it took longer than {limit_s:g} s, and was stopped"
+                    return why, f"stopped in phase {now.progress.phase}"
+                return JobState.FAILED, f"stopped: it took longer than {limit_s:g} s"
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_S):
                     await now.wake.wait()
@@ -280,9 +282,9 @@ class Jobs:
             return arguments_of(self.settings, job, None, place)
         choice = self.choices().get(job.bundle)
         if choice is None:
-            raise ConfigError(f"expected the bundle {job.subject}, it is gone")
+            raise ConfigError(f"the bundle {job.subject} is missing")
         if job.kind is Kind.REPAIR:
-            now.progress = Progress("copies the quarantine")
+            now.progress = Progress("copying the quarantine")
             hold(self._copy, job.camera, place, lambda: now.ends() is not None)
         return arguments_of(self.settings, job, choice, place)
 
@@ -307,10 +309,10 @@ def _claimed(folder: Path, runs: Path) -> int:
         runs.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise ConfigError(f"jobs.folder: expected a folder to write to, {folder}: {error.strerror}") from None
+        raise ConfigError(f"jobs.folder: expected a writable folder, got {folder}: {error.strerror}") from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(lock)
-        raise StateError(f"jobs.folder: expected a folder that no other console has, got {folder}") from None
+        raise StateError(f"jobs.folder: expected a folder that no other console uses, got {folder}") from None
     return lock

@@ -43,7 +43,7 @@ async def _one(desk: Desk, request: Request) -> Response:
     jobs = desk.jobs
     job = await desk.read(jobs.find, request.path_params["job_id"]) if jobs is not None else None
     if jobs is None or job is None:
-        return no(404, "no such job is known")
+        return no(404, "job: expected the id of a stored job")
     report = await desk.read(jobs.report, job) if job.kind is Kind.REPAIR else None
     return JSONResponse(_json(jobs, job) | {"figures": report.figures if report is not None else None})
 
@@ -51,7 +51,7 @@ async def _one(desk: Desk, request: Request) -> Response:
 async def _act(act: Act, desk: Desk, request: Request) -> Response:
     sent = await json_of(request)
     if sent is None:
-        return no(400, "expected a JSON object")
+        return no(400, "body: expected a JSON object")
     found = await acted(desk, act, request, sent)
     return found if isinstance(found, Response) else JSONResponse({"job_id": found.job_id, "state": found.state}, 202)
 
@@ -72,9 +72,9 @@ JOB_OPERATIONS: Final = (
     Operation(
         "GET",
         "/jobs",
-        "The newest jobs, and the bundles that one may work on",
+        "The newest jobs, and the bundles that jobs may use",
         _all,
-        "`jobs`, newest first; `bundles`; `repairs` and `publishes`, whether this console does so.",
+        "`jobs`, newest first; `bundles`; `repairs` and `publishes`, whether this console can do so.",
     ),
     Operation(
         "GET",
@@ -83,9 +83,9 @@ JOB_OPERATIONS: Final = (
         _one,
         "The job, its `progress`, and `figures` of a repair.",
     ),
-    _start("repair", "Cure a bundle by the quarantine of a camera, or of all", bundle=TEXT, camera=TEXT),
+    _start("repair", "Repair a bundle with the quarantine of one camera or all", bundle=TEXT, camera=TEXT),
     _start("publish", "Sign a bundle and make it the live model", bundle=TEXT),
     _start("rollback", "Withdraw the live model"),
-    _change("cancel", "End a job that runs"),
-    _change("continue", "Let a repair go on that was cancelled or interrupted"),
+    _change("cancel", "Cancel a running job"),
+    _change("continue", "Resume a cancelled or interrupted repair"),
 )

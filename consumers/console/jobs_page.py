@@ -22,7 +22,7 @@ from consumers.console.stream import Streams
 from consumers.console.users import Right
 from schemas.errors import ConfigError, StateError, UserError
 
-NONE = "this console starts no jobs: it was started without jobs.folder"
+NONE = "jobs.folder is missing: set it to start jobs from this console"
 Act = Callable[[Desk, Jobs, str, dict[str, Any]], Awaitable[Job]]
 """Starts or changes a job for a user, from the submitted values."""
 
@@ -45,14 +45,14 @@ def text_of(sent: dict[str, Any], name: str) -> str:
     """Return one text among the submitted values. Raises ConfigError for any other type."""
     value = sent.get(name, "")
     if not isinstance(value, str):
-        raise ConfigError(f"expected a text as {name}")
+        raise ConfigError(f"{name}: expected a text")
     return value
 
 
 async def _repair(desk: Desk, jobs: Jobs, who: str, sent: dict[str, Any]) -> Job:
     camera = text_of(sent, "camera")
     if camera and camera not in await desk.read(lambda: cameras_of(desk.engine())):
-        raise ConfigError("expected a camera with frames in quarantine, or none")
+        raise ConfigError("camera: expected one with frames in quarantine, or none")
     return await jobs.repair(who, text_of(sent, "bundle"), camera)
 
 
@@ -63,7 +63,7 @@ async def _publish(_desk: Desk, jobs: Jobs, who: str, sent: dict[str, Any]) -> J
 async def _roll_back(desk: Desk, jobs: Jobs, who: str, _sent: dict[str, Any]) -> Job:
     live = desk.models.live if desk.models is not None else None
     if live is None:
-        raise ConfigError("expected a live model, none is published")
+        raise ConfigError("the live model is missing: publish one first")
     return await jobs.roll_back(who, live.model_id)
 
 
@@ -80,7 +80,7 @@ async def _again(_desk: Desk, jobs: Jobs, who: str, sent: dict[str, Any]) -> Job
 async def _known(desk: Desk, jobs: Jobs, sent: dict[str, Any]) -> Job:
     job = await desk.read(jobs.find, text_of(sent, "job_id"))
     if job is None:
-        raise ConfigError("expected the id of a job")
+        raise ConfigError("job: expected the id of a stored job")
     return job
 
 
@@ -91,7 +91,7 @@ CHANGES: dict[str, Act] = {"cancel": _cancel, "continue": _again}
 async def acted(desk: Desk, act: Act, request: Request, sent: dict[str, Any]) -> Job | Response:
     """Start or change a job. Return the job, or a refusal in one line."""
     if not may(request, Right.ADMIN):
-        return no(403, f"expected an {Right.ADMIN}")
+        return no(403, f"user: expected the right `{Right.ADMIN}`")
     if desk.jobs is None:
         return no(409, NONE)
     try:
@@ -147,7 +147,7 @@ async def _page(desk: Desk, request: Request) -> Response:
     job_id, jobs = request.path_params["job_id"], desk.jobs
     job = await desk.read(jobs.find, job_id) if jobs is not None else None
     if jobs is None or job is None:
-        return desk.page(request, "missing.html", 404, what="No such job is known.")
+        return desk.page(request, "missing.html", 404, what="This job does not exist.")
     shown = await _shown(desk, jobs, job, request)
     return desk.page(request, "job.html", **shown, stream=f"/jobs/{job_id}/live")
 
@@ -155,7 +155,7 @@ async def _page(desk: Desk, request: Request) -> Response:
 async def _live(desk: Desk, streams: Streams, request: Request) -> Response:
     jobs, job_id = desk.jobs, request.path_params["job_id"]
     if jobs is None or await desk.read(jobs.find, job_id) is None:
-        return no(404, "no such job is known")
+        return no(404, "job: expected the id of a stored job")
     header = header_changes(desk)
     shown: list[Progress | None] = []
 
@@ -177,5 +177,5 @@ async def _picture(desk: Desk, request: Request) -> Response:
     job = await desk.read(jobs.find, request.path_params["job_id"]) if jobs is not None else None
     picture = await desk.read(jobs.picture, job, name) if jobs and job and name in PICTURES else b""
     if not picture:
-        return no(404, "this job has no such picture")
+        return no(404, "the picture is missing in this job's report")
     return Response(picture, media_type="image/png")

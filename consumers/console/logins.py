@@ -82,7 +82,7 @@ class Logins:
         try:
             user = await self._passwords.check(attempt, password, gone, remember=remember)
         except TryLaterError as refusal:
-            await self._failed("refused", attempt, way, f"refused: too many passwords, wait {refusal.after_s} s")
+            await self._failed("refused", attempt, way, f"rejected: too many attempts, wait {refusal.after_s} s")
             raise
         if user is None:
             await self._failed("wrong", attempt, way, "wrong password")
@@ -109,7 +109,7 @@ class Logins:
             return
         more, self._more, self._lines, self._lines_from_s = self._more, 0, 0, self._clock_s()
         if more:
-            await self._write("unknown", "login", "several", "", f"{more} more wrong or refused passwords")
+            await self._write("unknown", "login", "several", "", f"{more} more wrong or rejected passwords")
 
     async def _write(self, who: str, what: str, subject: str, detail: str, outcome: str) -> None:
         try:

@@ -16,7 +16,7 @@ def described(root: str, operations: Iterable[Operation]) -> dict[str, Any]:
         names = [part[1:-1] for part in each.path.split("/") if part.startswith("{")]
         parameters = [{"name": name, "in": "path", "required": True, "schema": TEXT} for name in names]
         parameters += [{"name": name, "in": "query", "schema": schema} for name, schema in each.query.items()]
-        error = {"description": "A refusal in one line", "content": {"application/json": {"schema": _ERROR}}}
+        error = {"description": "An error message in one line", "content": {"application/json": {"schema": _ERROR}}}
         entry: dict[str, Any] = {
             "summary": each.summary,
             "description": f"Needs the right `{each.needed}`.",

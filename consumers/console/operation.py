@@ -32,7 +32,7 @@ class Operation:
     summary: str
     """Its purpose, without a full stop."""
     answer: Answer
-    returns: str = "The outcome, in words."
+    returns: str = "The outcome in words."
     """Content of the response."""
     query: dict[str, Schema] = field(default_factory=dict)
     """Query parameters by name."""

@@ -64,17 +64,17 @@ ASKED: Final = (
     Asked("cpu", 'sum by (role) (rate(process_cpu_seconds_total{role!=""}[{window}]))', by="role"),
 )
 CHARTS: Final[tuple[dict[str, Any], ...]] = (
-    {"title": "Frames a second", "series": [["rate", "frames/s"]]},
+    {"title": "Frames per second", "series": [["rate", "frames/s"]]},
     {"title": "Latency from capture to record, s", "series": [["p50", "p50"], ["p99", "p99"]]},
     {
-        "title": "Lag: frames before the processors, records before the recorder",
+        "title": "Lag: frames of the processors, records of the recorder",
         "series": [["lag", "frames"], ["recorder_lag", "records"]],
     },
-    {"title": "Share of bytes saved", "series": [["saved", "saved"]], "range": [0, 1]},
-    {"title": "Alerts an hour", "series": [["alerts", "alerts"]]},
+    {"title": "Fraction of bytes saved", "series": [["saved", "saved"]], "range": [0, 1]},
+    {"title": "Alerts per hour", "series": [["alerts", "alerts"]]},
 )
 TRUTH: Final[dict[str, Any]] = {
-    "title": "Accuracy where truth is known",
+    "title": "Accuracy over frames with a known class",
     "series": [["accuracy", "accuracy"]],
     "range": [0, 1],
 }
@@ -119,7 +119,7 @@ class Prometheus:
         except TimeoutError:
             for query in queries:
                 query.cancel()
-            raise BrokerError(f"Prometheus has not answered within {ALL_S:g} s") from None
+            raise BrokerError(f"Prometheus: expected a response within {ALL_S:g} s, got none") from None
         return drawn(dict(zip((each.name for each in ASKED), answers, strict=True)), begin_s, end_s, step_s)
 
     def _query(self, asked: Asked, begin_s: int, end_s: int, step_s: int) -> dict[str, Row]:
@@ -132,7 +132,7 @@ class Prometheus:
         try:
             return rows_of(document, asked.by)
         except ValueError as error:
-            raise BrokerError(f"Prometheus does not answer: {error}") from None
+            raise BrokerError(f"Prometheus: expected a response, got {error}") from None
 
     def close(self) -> None:
         """Close without waiting."""
@@ -154,14 +154,14 @@ def fetch(url: str) -> Any:
                 if time.monotonic() > give_up_s:
                     raise TimeoutError
                 if len(body) > _LARGEST:
-                    raise BrokerError("Prometheus answers more than is asked of it")
+                    raise BrokerError(f"Prometheus: expected a response of at most {_LARGEST} bytes, got more")
         return json.loads(body)
     except httpx2.HTTPStatusError as error:
-        raise BrokerError(f"Prometheus refuses a query: status {error.response.status_code}") from None
+        raise BrokerError(f"Prometheus: expected status 200, got {error.response.status_code}") from None
     except (httpx2.TimeoutException, TimeoutError):
-        raise BrokerError(f"Prometheus has not answered within {ANSWER_S:g} s") from None
+        raise BrokerError(f"Prometheus: expected a response within {ANSWER_S:g} s, got none") from None
     except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as error:  # ValueError: invalid JSON
-        raise BrokerError(f"Prometheus does not answer: {error}") from None
+        raise BrokerError(f"Prometheus: expected a response, got {error}") from None
 
 
 @cache
@@ -184,7 +184,7 @@ def read_roles(url: str) -> list[RoleState]:
     """
     answers = {name: _by_role(url, query) for name, query in _ROLE_QUERIES.items()}
     if not answers["up"]:
-        raise BrokerError("Prometheus scrapes no role")
+        raise BrokerError("Prometheus: expected scraped roles, got none")
     return from_series(answers)
 
 
@@ -194,7 +194,7 @@ def _by_role(url: str, query: str) -> dict[str, float]:
         case {"status": "success", "data": {"resultType": "vector", "result": list(result)}}:
             pass
         case _:
-            raise BrokerError("Prometheus: expected an answer of query, got something else")
+            raise BrokerError("Prometheus: expected a response of `query`, got another document")
     found: dict[str, float] = {}
     for each in result:
         match each:
@@ -212,7 +212,7 @@ def rows_of(document: Any, by: str) -> dict[str, Row]:
         case {"status": "success", "data": {"resultType": "matrix", "result": list(result)}}:
             pass
         case _:
-            raise ValueError("expected an answer of query_range")
+            raise ValueError("Prometheus: expected a response of `query_range`")
     found: dict[str, Row] = {}
     for each in result:
         match each:
@@ -220,7 +220,7 @@ def rows_of(document: Any, by: str) -> dict[str, Row]:
                 name = str(labels.get(by, ""))[:40] if by else ""
                 found[name] = {int(at): float(value) for at, value in values if math.isfinite(float(value))}
             case _:
-                raise ValueError("expected series of query_range")
+                raise ValueError("Prometheus: expected series of `query_range`")
     return found
 
 

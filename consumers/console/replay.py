@@ -62,9 +62,9 @@ class Replayed:
     """Frames too large for a letter and no longer in Kafka."""
 
     def __str__(self) -> str:
-        said = f"{self.sent} sent once more"
+        said = f"{self.sent} sent again"
         said += f", {self.recorded} recorded meanwhile" if self.recorded else ""
-        return said + (f", {self.gone} no longer held" if self.gone else "")
+        return said + (f", {self.gone} no longer in Kafka" if self.gone else "")
 
 
 def reasons(engine: Engine) -> list[dict[str, Any]]:
@@ -111,7 +111,7 @@ async def replay(kafka: KafkaAddress, topic: str, found: Sequence[Letter], recor
             await sender.send(topic, [_record(letter, payload) for letter, payload in payloads], once=True)
     except (KafkaError, OSError, TimeoutError) as error:
         why = str(error) or type(error).__name__
-        raise BrokerError(f"expected Kafka to take the frames within {_PATIENCE_S:g} s: {why}") from None
+        raise BrokerError(f"Kafka: expected it to accept the frames within {_PATIENCE_S:g} s, got {why}") from None
     finally:
         await sender.close()
     return Replayed(len(payloads), recorded, len(found) - len(payloads))
@@ -132,7 +132,7 @@ async def _payloads(kafka: KafkaAddress, topic: str, found: Sequence[Letter]) ->
         async with asyncio.timeout(_PATIENCE_S), Reader(kafka, topic) as reader:
             return whole + await _looked_up(reader, cut)
     except (KafkaError, OSError, TimeoutError) as error:
-        raise BrokerError(f"expected Kafka to give frames: {str(error) or type(error).__name__}") from None
+        raise BrokerError(f"Kafka: expected frames, got {str(error) or type(error).__name__}") from None
 
 
 async def _looked_up(reader: Reader, cut: Sequence[Letter]) -> list[tuple[Letter, bytes]]:

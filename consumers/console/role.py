@@ -136,7 +136,7 @@ async def _run(
     stopping = asyncio.create_task(stop.wait(), name="stop")
     scheme = "http" if settings.http_tls is None else "https"
     host, port = listening.getsockname()[:2]
-    log.info("console", address=f"{scheme}://{host}:{port}/")
+    log.info("console_started", address=f"{scheme}://{host}:{port}/")
     try:
         done, _ = await asyncio.wait([*tasks, stopping], return_when=asyncio.FIRST_COMPLETED)
         for task in done:
@@ -175,7 +175,7 @@ async def _roll_up(desk: Desk) -> None:
                 purge_at_s = time.monotonic() + _PURGE_S
                 await desk.write(rollup.purge)
         except Exception as error:  # the recorder's database may be absent or not created yet
-            log.warning("not_rolled_up", error=str(error)[:200] or type(error).__name__)
+            log.warning("rollup_failed", error=str(error)[:200] or type(error).__name__)
             more = False
         # At most half of the time, so that people's requests get their turn.
         await asyncio.sleep(_BETWEEN_S if more else _ROLL_UP_S)

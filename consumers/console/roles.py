@@ -60,7 +60,7 @@ def from_series(answers: Mapping[str, Mapping[str, float]]) -> list[RoleState]:
             UP if value else "not answering",
             None,
             None,
-            "" if value else "Prometheus gets no answer",
+            "" if value else "no response to Prometheus",
             int(answers["backlog"][name]) if name in answers["backlog"] else None,
             int(answers["restarts"].get(name, 0)),
         )

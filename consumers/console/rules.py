@@ -57,7 +57,7 @@ def read_rules(url: str) -> Rules:
     try:
         return rules_of(document)
     except (KeyError, TypeError, ValueError, AttributeError):
-        raise BrokerError("Prometheus: expected a list of rules, got something else") from None
+        raise BrokerError("Prometheus: expected a list of rules, got another document") from None
 
 
 def rules_of(document: Any) -> Rules:

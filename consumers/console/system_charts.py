@@ -17,17 +17,17 @@ RANGES: Final = {"hour": HOUR_MS, "6 hours": 6 * HOUR_MS, "day": DAY_MS}
 USUAL: Final = "6 hours"
 _NAMES: Final = ("t", "rate", "late_s", "slowest_s", "sent", "saved", "accuracy", "robust", "flagged", "alerts")
 CHARTS: Final[tuple[dict[str, Any], ...]] = (
-    {"title": "Frames a second", "series": [["rate", "frames/s"]]},
+    {"title": "Frames per second", "series": [["rate", "frames/s"]]},
     {"title": "Latency from capture to record, s", "series": [["late_s", "mean"], ["slowest_s", "slowest"]]},
     {
-        "title": "Share of bytes saved, and of probes flagged",
+        "title": "Fractions of bytes saved and probes flagged",
         "series": [["saved", "saved"], ["flagged", "flagged"]],
         "range": [0, 1],
     },
-    {"title": "Alerts a minute", "series": [["alerts", "alerts"]]},
+    {"title": "Alerts per minute", "series": [["alerts", "alerts"]]},
 )
 TRUTH: Final[dict[str, Any]] = {
-    "title": "Accuracy where truth is known",
+    "title": "Accuracy over frames with a known class",
     "series": [["accuracy", "clean"], ["robust", "under attack"]],
     "range": [0, 1],
 }

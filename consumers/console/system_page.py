@@ -47,8 +47,8 @@ async def audited(desk: Desk) -> dict[str, Any]:
     try:
         found = await desk.read(read)
     except (UserError, SQLAlchemyError) as error:
-        return {"error": str(error) if isinstance(error, UserError) else "the recorder's database does not answer"}
-    return found or {"error": "the monitor has not audited yet"}
+        return {"error": str(error) if isinstance(error, UserError) else "the recorder's database does not respond"}
+    return found or {"error": "the monitor has not finished an audit yet"}
 
 
 def bars(found: dict[str, Any]) -> list[dict[str, Any]]:
@@ -122,7 +122,9 @@ async def _rules_of_prometheus(_request: Request) -> Response:
 
 async def _runbooks(desk: Desk, request: Request) -> Response:
     if desk.runbooks is None:
-        return desk.page(request, "missing.html", 404, what="This console was started without runbooks.")
+        return desk.page(
+            request, "missing.html", 404, what="There are no runbooks: start the console with them to read them here."
+        )
     text = await desk.read(desk.runbooks.read_text, encoding="utf-8")
     body = text.partition("<body>")[2].partition("</body>")[0]
     return desk.page(request, "runbooks.html", body=body)

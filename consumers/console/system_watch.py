@@ -18,10 +18,10 @@ from schemas.errors import BrokerError
 ROLES_S: Final = 1.0
 RULES_S: Final = 2.0
 NO_RULES: Final = (
-    "This console was started without --prometheus, and rules are Prometheus' work: `pointillist up` starts it where "
-    "the Debian package prometheus is installed."
+    "There are no rules: start the console with --prometheus. `pointillist up` starts Prometheus if the Debian package "
+    "prometheus is installed."
 )
-NO_ROLES: Final = "This console has neither the state folder of a running `up` nor --prometheus, so it sees no roles."
+NO_ROLES: Final = "There are no roles: start the console with --prometheus, or with the state folder of a running `up`."
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,9 @@ class SystemWatch:
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="system")
         self.roles: tuple[RoleState, ...] = ()
         self.rules = Rules()
-        self.no_roles = NO_ROLES if read is None else "The roles were not read yet."
+        self.no_roles = NO_ROLES if read is None else "The roles have not been read yet."
         """The reason why there are no roles; empty if there are some."""
-        self.no_rules = NO_RULES if prometheus is None else "The rules were not read yet."
+        self.no_rules = NO_RULES if prometheus is None else "The rules have not been read yet."
         """The reason why the rules are unknown; empty if they are known."""
 
     async def run(self) -> None:

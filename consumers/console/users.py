@@ -60,7 +60,7 @@ class User:
 
 
 NOBODY: Final = User("", Right.VIEWER, bytes(_SALT_BYTES), b"")
-_ADD: Final = "`pointillist user add NAME` adds one"
+_ADD: Final = "Add a user by `pointillist user add NAME`"
 
 log = structlog.get_logger()
 
@@ -74,7 +74,7 @@ def read_users(file: Path) -> dict[str, User]:
     """Read the users by name. Raises ConfigError that names the wrong line and repeats no hash."""
     users = _read(file)
     if not users:
-        raise ConfigError(f"expected at least one user in {file}: {_ADD}")
+        raise ConfigError(f"{file}: expected at least one user, got none. {_ADD}.")
     return users
 
 
@@ -83,11 +83,13 @@ def _read(file: Path) -> dict[str, User]:
         found = file.stat()
         # A Kubernetes Secret is mounted with another owner and is readable by our group.
         if found.st_mode & (0o077 if found.st_uid == os.getuid() else 0o037):
-            raise ConfigError(f"expected users that only their owner can read, {file} is open to others: chmod 600")
+            raise ConfigError(
+                f"{file}: expected a file that only its owner can read, got one open to others. Run chmod 600."
+            )
         lines = file.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", None) or "it is no text"
-        raise ConfigError(f"expected users in {file}: {why}; {_ADD}") from None
+        why = getattr(error, "strerror", None) or "a file that is no text"
+        raise ConfigError(f"{file}: expected a file of users, got {why}. {_ADD}.") from None
     users = {}
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.startswith("#"):
@@ -103,9 +105,9 @@ def _read(file: Path) -> dict[str, User]:
 def write_user(file: Path, name: str, right: Right, password: str) -> None:
     """Add or change a user. Raises ConfigError for an invalid name or password."""
     if not _NAME.fullmatch(name):
-        raise ConfigError(f"expected a name of at most 64 letters, digits and . _ @ -, got {name[:80]!r}")
+        raise ConfigError(f"name: expected at most 64 letters, digits and . _ @ -, got {name[:80]!r}")
     if not SHORTEST_PASSWORD <= len(password) <= LONGEST_PASSWORD:
-        raise ConfigError(f"expected a password of {SHORTEST_PASSWORD} to {LONGEST_PASSWORD} characters")
+        raise ConfigError(f"password: expected {SHORTEST_PASSWORD} to {LONGEST_PASSWORD} characters")
     salt = secrets.token_bytes(_SALT_BYTES)
     added = User(name, right, salt, hashed(password, salt))
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -118,7 +120,7 @@ def remove_user(file: Path, name: str) -> None:
     read_users(file)
     with _changing(file) as known:
         if name not in known:
-            raise ConfigError(f"expected a user of {file}, one of {', '.join(known)}; got {name[:80]!r}")
+            raise ConfigError(f"name: expected a user of {file} ({', '.join(known)}), got {name[:80]!r}")
         del known[name]
 
 
@@ -128,7 +130,7 @@ def _changing(file: Path) -> Iterator[dict[str, User]]:
     try:
         lock = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
-        raise ConfigError(f"expected a folder for the users, {file.parent}: {error.strerror}") from None
+        raise ConfigError(f"{file.parent}: expected a writable folder, got {error.strerror}") from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         known = _read(file) if file.exists() else {}

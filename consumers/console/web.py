@@ -113,11 +113,11 @@ async def _login(desk: Desk, request: Request) -> Response:
     try:
         user = await desk.logins.by_form(attempt, fields.get("password", ""), gone_of(request))
     except TryLaterError as later:
-        answer = _login_form(desk, then, f"Too many passwords: try again in {later.after_s} s.", 429)
+        answer = _login_form(desk, then, f"Too many attempts. Try again in {later.after_s} s.", 429)
         answer.headers["retry-after"] = str(later.after_s)
         return answer
     if user is None:
-        return _login_form(desk, then, "That is not a name and its password.", 403)
+        return _login_form(desk, then, "Wrong name or password.", 403)
     answer = RedirectResponse(then if then.startswith("/") and not then.startswith(("//", "/\\")) else "/", 303)
     answer.headers.append("set-cookie", cookie(desk.sessions.begin(user), secure=secure))
     answer.headers.append("set-cookie", browser_cookie(browsers.mark(user.name), secure=secure))
@@ -164,7 +164,7 @@ def listen(host: str, port: int, patience_s: float = 3.0) -> socket.socket:
         family, kind, protocol, _, address = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
         listening = socket.socket(family, kind, protocol)
     except OSError as error:
-        raise ConfigError(f"expected an address for the console, got {host}:{port}: {error}") from None
+        raise ConfigError(f"{host}:{port}: expected an address of this machine, got {error}") from None
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     while True:
         try:
@@ -173,5 +173,5 @@ def listen(host: str, port: int, patience_s: float = 3.0) -> socket.socket:
         except OSError as error:
             if time.monotonic() > end_s:
                 listening.close()
-                raise ConfigError(f"expected a free address for the console, got {host}:{port}: {error}") from None
+                raise ConfigError(f"{host}:{port}: expected a free address, got {error}") from None
             time.sleep(0.05)

@@ -43,7 +43,7 @@ def database_url(text: str) -> URL:
         name = ""
     if name not in ("sqlite", "postgresql"):
         # The URL may hold a password: it is not repeated.
-        raise ConfigError("expected a database URL sqlite:///FILE or postgresql+psycopg://USER@HOST/NAME")
+        raise ConfigError("database URL: expected sqlite:///FILE or postgresql+psycopg://USER@HOST/NAME")
     return url
 
 
@@ -66,12 +66,12 @@ def open_engine(text: str, *, writes: bool) -> Engine:
 
 def _open_sqlite(url: URL, *, writes: bool) -> Engine:
     if not url.database or url.database == ":memory:":
-        raise ConfigError("expected a database in a file, sqlite:///FILE: one in memory forgets what was recorded")
+        raise ConfigError("database URL: expected sqlite:///FILE, got a database in memory, which loses its records")
     path = Path(url.database)
     if writes:
         path.parent.mkdir(parents=True, exist_ok=True)
     elif not path.is_file():
-        raise StateError(f"expected the recorder's database at {path}, there is none")
+        raise StateError(f"{path} is missing: expected the recorder's database")
     engine = create_engine(
         url,
         poolclass=QueuePool,

@@ -33,7 +33,7 @@ class Quarantine:
         try:
             system, root = fsspec.core.url_to_fs(url)
         except (ImportError, ValueError) as error:
-            raise ConfigError(f"expected a folder or a URL that fsspec opens as quarantine: {error}") from None
+            raise ConfigError(f"quarantine: expected a folder or a URL that fsspec opens, got {error}") from None
         self._files: AbstractFileSystem = system
         self._root = root.rstrip("/")
         self._insert = upsert(engine, quarantine).on_conflict_do_nothing()

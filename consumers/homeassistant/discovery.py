@@ -111,7 +111,7 @@ def config(camera: str, version: str, console: str | None = None) -> dict[str, A
             "saved_bytes": entity(
                 "saved_bytes",
                 "sensor",
-                "Bytes saved in all",
+                "Total bytes saved",
                 device_class="data_size",
                 unit_of_measurement="B",
                 state_class="total_increasing",

@@ -140,7 +140,7 @@ def _camera(key: bytes | None) -> CameraId:
     try:
         return camera_id_on_wire((key or b"").decode())
     except UnicodeDecodeError:
-        raise Malformed("expected a camera id as the record's key, got bytes that are no text") from None
+        raise Malformed("record key: expected a camera id, got bytes that are no text") from None
 
 
 def clean(text: str) -> str:
@@ -156,19 +156,21 @@ def _parse(kind: type[Any], value: bytes | None) -> Any:
     try:
         return kind.FromString(value or b"")
     except DecodeError:
-        raise Malformed(f"expected a pointillist.v1.{kind.__name__}") from None
+        raise Malformed(f"record value: expected a pointillist.v1.{kind.__name__}, got other bytes") from None
 
 
 def check_identity(boot_id: int, seq: int) -> None:
     """Raise Malformed for a boot id or a sequence number out of range."""
     if not (0 < boot_id < BOOT_ID_LIMIT and seq < SEQ_LIMIT):
-        raise Malformed(f"expected 0 < boot_id < 2**63 and seq < 2**53, got {boot_id} and {seq}")
+        raise Malformed(f"identity: expected 0 < boot_id < 2**63 and seq < 2**53, got {boot_id} and {seq}")
 
 
 def _check_boot(record: Record, camera: str, boot: int, boots: BootRate | None) -> None:
     # Use the writing time: a backlog in Kafka is read faster than it was written.
     if boots is not None and not boots.accepts(camera, boot, record.timestamp / 1000):
-        raise TooManyBoots(f"boot {boot:016x} of {camera}: expected about {BOOTS_PER_S:g} new boot a second, got more")
+        raise TooManyBoots(
+            f"boot {boot:016x} of {camera}: expected at most about {BOOTS_PER_S:g} new boot per second, got more"
+        )
 
 
 def _take_verdict(batch: Batch, record: Record, keys: KeyRing, boots: BootRate | None) -> None:
@@ -248,7 +250,7 @@ def _take_event(batch: Batch, record: Record, keys: KeyRing, boots: BootRate | N
         batch.statuses.append((camera, status))
     elif kind == b"pointillist.v1.Meta":
         if len(value) > MAX_META_BYTES:
-            raise Malformed(f"expected a Meta of at most {MAX_META_BYTES} bytes, got {len(value)}")
+            raise Malformed(f"record value: expected a Meta of at most {MAX_META_BYTES} bytes, got {len(value)}")
         meta = open_message(Meta, camera, value, keys)
         check_announcement(meta)
         batch.metas.append((camera, meta))
@@ -258,7 +260,7 @@ def _take_event(batch: Batch, record: Record, keys: KeyRing, boots: BootRate | N
         batch.refusals.append((camera, refusal))
     elif kind not in _FOR_BRIDGES:
         raise Malformed(
-            f"expected ce_type pointillist.v1.Ledger, Status, Meta, Refusal or a request, got {kind[:80]!r}"
+            f"ce_type: expected pointillist.v1.Ledger, Status, Meta, Refusal or a request, got {kind[:80]!r}"
         )
 
 

@@ -117,7 +117,7 @@ class Log:
             found = await self._reader.fetch(wait_s=wait_s, most=limit)
             self._membership.check()
             if set(self._reader.assignment()) != self._next.keys():
-                raise Rewound("the topics have other partitions than before")
+                raise Rewound("topics: expected the same partitions as before, got others")
             if trace.on():
                 trace.stamp("gathered", *(named(record) for some in found.values() for record in some))
             for partition, some in found.items():

@@ -73,7 +73,7 @@ class Membership(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka h
     def check(self) -> None:
         """Raise `Reassigned` if a partition was revoked since `settled`."""
         if not self._taken_up:
-            raise Reassigned(f"{self.group} shares its partitions out anew")
+            raise Reassigned(f"{self.group}: the group rebalances")
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[None]:

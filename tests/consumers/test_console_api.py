@@ -69,7 +69,7 @@ def test_a_program_logs_in_with_each_request_and_has_its_users_rights(tmp_path: 
         assert browser.get(f"{ROOT}/cameras", auth=("anna", "wrong")).status_code == 401
         assert browser.get(f"{ROOT}/cameras", auth=("anna", "a long password")).status_code == 200
         refused = browser.post(f"{ROOT}/cameras/{CAMERA}/forget", json={}, auth=("anna", "a long password"))
-        assert (refused.status_code, refused.json()) == (403, {"error": "expected an operator"})
+        assert (refused.status_code, refused.json()) == (403, {"error": "user: expected the right `operator`"})
     finally:
         console.close()
 

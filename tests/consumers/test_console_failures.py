@@ -64,7 +64,7 @@ def test_json_that_is_too_deep_or_holds_half_a_character_is_refused(console: Con
     answer = console.browser().post(
         "/api/v1/dead-letters/replay", content=body, headers={"content-type": "application/json"}
     )
-    assert (answer.status_code, answer.json()) == (400, {"error": "expected a text as reason"})
+    assert (answer.status_code, answer.json()) == (400, {"error": "reason: expected a text"})
 
 
 def test_by_https_browsers_are_bound_to_it_and_the_session_to_this_host(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ async def test_a_repair_shows_its_progress_its_report_and_what_can_be_published(
         job = await rig.ended()
         shown = (await browser.get(page)).text
     assert (job.state, job.kind, job.who, job.camera) == (JobState.DONE, Kind.REPAIR, "local", CAMERA)
-    for words in ("95.1 %", "94.8 %", "99.8 %", "1.2 %", "48 of 50", "49 of 50", "Publish the cured bundle"):
+    for words in ("95.1 %", "94.8 %", "99.8 %", "1.2 %", "48 of 50", "49 of 50", "Publish the repaired bundle"):
         assert words in shown, words
     assert f"{page}/stamped.png" in shown
     runs = rig.folder / "jobs" / "runs" / job.job_id
@@ -87,7 +87,7 @@ async def test_a_repair_shows_its_progress_its_report_and_what_can_be_published(
     noted = [(each.who, each.what, each.outcome) for each in rig.console.desk.store.noted()][::-1]
     assert noted == [
         ("local", "repair", "started"),
-        ("local", "cancel", "asked to end"),
+        ("local", "cancel", "cancellation requested"),
         ("local", "repair", "cancelled: ended in unlearn"),
         ("local", "repair", "started"),
         ("local", "repair", "done"),
@@ -105,7 +105,7 @@ async def test_a_cured_bundle_is_published_and_the_live_one_rolled_back(rig: Job
         out = rig.folder / "jobs" / "runs" / cured.job_id / "out"
         assert rig.given(published) == ["model", "publish", str(out), "--signer", "key", "--store", "models"]
         nothing = await browser.post("/jobs/rollback", data=rig.form())
-        assert nothing.json() == {"error": "expected a live model, none is published"}
+        assert nothing.json() == {"error": "the live model is missing: publish one first"}
         rig.console.desk.models = ModelsWatch("127.0.0.1:1", "models", TrustedSigners({signer.public: "ours"}))
         rig.console.desk.models.take(LIVE_KEY, seal(listed("sick@1-repaired+0a", changed_ms=2), signer))
         shown = (await browser.get("/models")).text
@@ -126,7 +126,7 @@ async def test_a_network_that_loses_too_much_has_a_report_and_cannot_be_publishe
         assert (job.state, job.outcome) == (JobState.FAILED, "not published: it lost too much")
         shown = (await browser.get(page)).text
         assert "there is no bundle to publish" in shown
-        assert "Publish the cured bundle" not in shown
+        assert "Publish the repaired bundle" not in shown
         refused = await browser.post("/jobs/publish", data=rig.form(bundle=f"job-{job.job_id}"))
         assert refused.status_code == 400
 
@@ -145,7 +145,7 @@ async def test_paths_never_come_from_a_browser(rig: JobsRig, bundle: str) -> Non
     async with rig.browser() as browser:
         for what in ("repair", "publish"):
             answer = await browser.post(f"/jobs/{what}", data=rig.form(bundle=bundle))
-            assert answer.json() == {"error": "expected the id of a bundle in the folder of jobs"}
+            assert answer.json() == {"error": "bundle: expected the id of a bundle in the jobs folder"}
         elsewhere = await browser.post("/jobs/repair", data=rig.form(bundle=SICK, camera=f"../{CAMERA}"))
         assert elsewhere.status_code == 400
         for path in ("/jobs/..%2f..", f"/jobs/{'f' * 16}", f"/jobs/{'f' * 16}/figures.png"):
@@ -169,7 +169,7 @@ async def test_one_job_runs_at_a_time(rig: JobsRig) -> None:
         answers = await asyncio.gather(*asked)
         assert sorted(each.status_code for each in answers) == [303, 409, 409]
         refused = await browser.post("/jobs/publish", data=rig.form(bundle=SICK))
-        assert refused.json() == {"error": "expected no other job to run, repair runs"}
+        assert refused.json() == {"error": "job: expected no other job, repair is running. Try again later."}
     assert len(rig.jobs.newest()) == 1
 
 
@@ -181,7 +181,7 @@ async def test_a_job_that_takes_too_long_is_stopped(tmp_path: Path, recorder: Ri
         await start(rig, browser, bundle=SICK)
     child = ProcessId.of(await rig.pid())
     job = await rig.ended()
-    assert (job.state, job.outcome) == (JobState.FAILED, "it took longer than 0.6 s, and was stopped")
+    assert (job.state, job.outcome) == (JobState.FAILED, "stopped: it took longer than 0.6 s")
     assert child is None or not child.alive()
     await rig.close()
 
@@ -211,7 +211,7 @@ async def test_after_a_crash_of_the_console_its_job_is_interrupted(rig: JobsRig,
     os.close(rig.jobs._lock)
     again = JobsRig(tmp_path)
     job = again.jobs.newest()[0]
-    assert (job.state, job.outcome) == (JobState.INTERRUPTED, "the console has ended, and the job with it")
+    assert (job.state, job.outcome) == (JobState.INTERRUPTED, "the console stopped, and the job with it")
     async with again.browser() as browser:
         shown = (await browser.get(f"/jobs/{job.job_id}")).text
         assert "Go on</button>" in shown
@@ -239,7 +239,7 @@ async def test_who_is_no_admin_starts_and_ends_nothing(tmp_path: Path, recorder:
     async with rig.browser() as browser:
         for what in POSTS:
             program = await browser.post(f"{ROOT}/jobs/{what}", json={"bundle": SICK}, auth=("anna", PASSWORD))
-            assert (program.status_code, program.json()) == (403, {"error": "expected an admin"}), what
+            assert (program.status_code, program.json()) == (403, {"error": "user: expected the right `admin`"}), what
         await browser.post("/login", data={"name": "anna", "password": PASSWORD})
         session = next(iter(rig.console.desk.sessions._open.values()))
         for what in POSTS:
@@ -316,7 +316,7 @@ async def test_an_empty_quarantine_is_no_job(rig: JobsRig) -> None:
     (rig.folder / "quarantine" / f"{HELD}.png").unlink()  # purged meanwhile
     async with rig.browser() as browser:
         await start(rig, browser, bundle=SICK)
-    assert (await rig.ended()).outcome == "expected frames of any camera in quarantine, found none"
+    assert (await rig.ended()).outcome == "quarantine: expected frames of any camera, got none"
 
 
 def test_bundles_are_found_by_names_that_need_no_escape(tmp_path: Path) -> None:

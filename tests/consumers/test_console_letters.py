@@ -1,4 +1,4 @@
-"""Dead letters: explained, and sent once more, each at most once into the records."""
+"""Dead letters: decoded and sent again, each at most once into the records."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ async def test_refused_frames_go_to_kafka_once_more_also_those_too_large_for_a_l
     recorder.letter(refused(3, frame(3, 20_000)[:4_096], length=20_040))
     found, recorded = letters(console.desk.engine(), "bad_pixels")
     outcome = await replay(kafka.bootstrap, topic, found, recorded)
-    assert str(outcome) == "2 sent once more, 1 no longer held"
+    assert str(outcome) == "2 sent again, 1 no longer in Kafka"
     consumer = AIOKafkaConsumer(topic, bootstrap_servers=kafka.bootstrap, auto_offset_reset="earliest")
     await consumer.start()
     try:

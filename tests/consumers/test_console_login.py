@@ -68,7 +68,7 @@ def test_after_some_wrong_passwords_a_browser_waits_but_one_that_the_user_has_lo
         assert guesser.post("/login", data={"name": "admin", "password": "no"}).status_code == 403
     refused = guesser.post("/login", data={"name": "admin", "password": PASSWORDS[Right.ADMIN]})
     assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
-    assert "Too many passwords: try again in 1 s." in refused.text
+    assert "Too many attempts. Try again in 1 s." in refused.text
     assert COOKIE not in guesser.cookies
     program = guesser.get("/api/v1/cameras", auth=("admin", PASSWORDS[Right.ADMIN]))
     assert (program.status_code, program.headers["retry-after"]) == (429, "1")
@@ -107,7 +107,7 @@ def test_logins_and_their_failures_and_logouts_are_in_the_audit_log_and_counted(
         ("unknown", "login", address, "page", "wrong password"),
         ("operator", "login", address, "HTTP Basic", "logged in"),
         *[("admin", "login", address, "page", "wrong password")] * 5,
-        ("admin", "login", address, "page", "refused: too many passwords, wait 1 s"),
+        ("admin", "login", address, "page", "rejected: too many attempts, wait 1 s"),
     ]
     assert rig.desk.logins.counts == {"accepted": 2, "logout": 1, "wrong": 6, "refused": 1}
 
@@ -129,7 +129,7 @@ async def test_a_flood_of_wrong_passwords_fills_no_audit_log(rig: ConsoleRig, us
     assert len(lines) == MOST_LINES
     now_s[0] += 60
     await logins.sum_up()
-    assert lines[-1] == f"{1_000 - MOST_LINES} more wrong or refused passwords"
+    assert lines[-1] == f"{1_000 - MOST_LINES} more wrong or rejected passwords"
     assert sum(logins.counts.values()) == 1_000
     logins.close()
 
@@ -178,13 +178,16 @@ def test_a_form_from_somebody_elses_page_changes_nothing(rig: ConsoleRig, header
 def test_a_form_without_the_sessions_token_changes_nothing(rig: ConsoleRig, said: str) -> None:
     browser = logged_in(rig, Right.OPERATOR)
     answer = browser.post("/fleet/forget", data={"camera": "lab/door", "csrf": said})
-    assert (answer.status_code, answer.json()) == (403, {"error": "load the page again"})
+    assert (answer.status_code, answer.json()) == (
+        403,
+        {"error": "csrf: expected the token of this page. Reload the page."},
+    )
 
 
 def test_a_viewer_changes_nothing(rig: ConsoleRig) -> None:
     browser = logged_in(rig, Right.VIEWER)
     answer = browser.post("/fleet/forget", data={"camera": "lab/door", "csrf": csrf(rig, browser)})
-    assert (answer.status_code, answer.json()) == (403, {"error": "expected an operator"})
+    assert (answer.status_code, answer.json()) == (403, {"error": "user: expected the right `operator`"})
 
 
 def test_users_are_kept_hashed_and_for_their_owner_only(users: Path) -> None:
@@ -216,7 +219,7 @@ def test_users_that_a_cluster_lays_down_may_be_read_by_our_group_and_by_nobody_e
 
 def test_a_users_file_that_is_none_is_refused_in_one_line(tmp_path: Path) -> None:
     file = tmp_path / "users"
-    with pytest.raises(ConfigError, match=r"expected users in .*: No such file"):
+    with pytest.raises(ConfigError, match=r"users: expected a file of users, got No such file"):
         read_users(file)
     file.write_text("anna:king:00:00\n")
     with pytest.raises(ConfigError, match=r"open to others: chmod 600"):

@@ -56,7 +56,7 @@ def test_an_alert_shows_on_its_card_and_in_the_header_until_it_is_closed(console
     assert browser.get(f"/alerts/{ALERT}.png").content == PNG
     fields = {"csrf": console.csrf(), "state": "acknowledged", "text": "a <b>sticker</b> on the sign", "back": "open"}
     assert browser.post(f"/alerts/{ALERT}", data=fields).headers["location"] == "/alerts?state=open"
-    assert "No alert is open" in browser.get("/alerts").text
+    assert "There are no open alerts" in browser.get("/alerts").text
     acknowledged = browser.get("/alerts?state=acknowledged").text
     assert "a &lt;b&gt;sticker&lt;/b&gt; on the sign" in acknowledged
     assert '<span class="state acknowledged">acknowledged</span> by local' in acknowledged
@@ -111,7 +111,7 @@ def test_an_alert_that_is_none_is_refused(console: ConsoleRig, recorder: Rig, al
 def test_a_state_that_is_none_is_refused(console: ConsoleRig, recorder: Rig) -> None:
     raise_alert(recorder)
     answer = console.browser().post(f"/alerts/{ALERT}", data={"csrf": console.csrf(), "state": "gone"})
-    assert answer.json() == {"error": "expected open, acknowledged, closed as state, got 'gone'"}
+    assert answer.json() == {"error": "state: expected open, acknowledged, closed, got 'gone'"}
 
 
 def test_the_quarantine_shows_what_the_recorder_keeps_and_nothing_else(

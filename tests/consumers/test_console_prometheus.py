@@ -133,10 +133,10 @@ def _settled(server: Answerer) -> int:
 @pytest.mark.parametrize(
     ("mode", "words"),
     [
-        ("hangs", "Prometheus has not answered within 0.2 s"),
-        ("drips", "Prometheus has not answered within 0.2 s"),
-        ("nonsense", "Prometheus does not answer"),
-        ("refuses", "Prometheus refuses a query: status 422"),
+        ("hangs", "Prometheus: expected a response within 0.2 s, got none"),
+        ("drips", "Prometheus: expected a response within 0.2 s, got none"),
+        ("nonsense", "Prometheus: expected a response, got"),
+        ("refuses", "Prometheus: expected status 200, got 422"),
     ],
 )
 def test_one_that_does_not_answer_leaves_the_page_alone_and_is_said(

@@ -22,7 +22,7 @@ async def test_it_serves_while_kafka_and_the_database_are_away_and_says_so(tmp_p
         for page in ("/", "/alerts", "/models", "/system", "/dead-letters", "/health", "/api/v1/cameras"):
             assert (await get(port, page))[0] == 200, page
         assert (await get(port, "/", "evil.example"))[0] == 421
-        await until(lambda: "there is none" in str(health.report()[1]["database"]["detail"]))
+        await until(lambda: "is missing" in str(health.report()[1]["database"]["detail"]))
         well, conditions = health.report()
         assert not well
         assert not conditions["kafka"]["ok"]

@@ -119,7 +119,7 @@ def test_a_role_that_does_not_answer_is_in_the_header_and_first_on_the_system_pa
     table = page[page.index('id="roles"') : page.index('id="firing"')]
     assert re.findall(r'<th scope="row">([\w-]+)', table) == ["processor-1", "recorder", "kafka"]
     assert "no answer for 3 s" in table
-    assert page.index('id="roles"') < page.index("the console reaches")
+    assert page.index('id="roles"') < page.index("The console's connections")
 
 
 def test_programs_are_given_the_same(rig: ConsoleRig, system: list[RoleState]) -> None:
@@ -196,7 +196,7 @@ def test_without_prometheus_the_page_of_rules_gives_the_reason(rig: ConsoleRig) 
 def test_without_a_state_folder_the_roles_come_from_prometheus(tmp_path: Path) -> None:
     with prometheus_with(up="0") as url:
         assert read_roles(url) == [
-            RoleState("recorder", "not answering", None, None, "Prometheus gets no answer", backlog=0)
+            RoleState("recorder", "not answering", None, None, "no response to Prometheus", backlog=0)
         ]
         rig = ConsoleRig(tmp_path, prometheus=url)
         try:
@@ -204,7 +204,7 @@ def test_without_a_state_folder_the_roles_come_from_prometheus(tmp_path: Path) -
             assert header(rig) == ("bad", "recorder does not answer")
         finally:
             rig.close()
-    with pytest.raises(BrokerError, match="Prometheus does not answer"):
+    with pytest.raises(BrokerError, match="Prometheus: expected a response, got"):
         read_roles(url)
 
 

@@ -132,7 +132,7 @@ def test_what_kafka_held_when_it_was_confirmed_is_lost_once_all_of_that_is_recor
 
 def test_the_console_shows_the_last_saved_result(console: ConsoleRig, recorder: Rig) -> None:
     browser = console.browser()
-    assert browser.get(f"{ROOT}/audit").json() == {"error": "the monitor has not audited yet"}
+    assert browser.get(f"{ROOT}/audit").json() == {"error": "the monitor has not finished an audit yet"}
     live = LiveAudit(recorder.url, KEYS)
     for count in (2, 5):
         recorder.verdicts(verdict(seq) for seq in range(count))

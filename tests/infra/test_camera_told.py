@@ -34,7 +34,7 @@ pytestmark = pytest.mark.brokers
 SECRET = "6b" * 32
 KEYS = KeyRing(bytes.fromhex(SECRET))
 CAMERA = CameraId("lab/told")
-RATES = "1/3600 to 1000 frames a second, or 0 for the camera's own rate"
+RATES = "1/3600 to 1000 frames per second, or 0 for the camera's own rate"
 
 
 class Camera:
@@ -178,8 +178,8 @@ def test_a_consoles_command_is_obeyed_and_repeats_what_was_commanded_before(
 @pytest.mark.parametrize(
     ("asked", "complaint"),
     [
-        ({"drop": "0.9"}, "drop: expected a share from 0 to 0.875, got '0.9'"),
-        ({"probes": "nan"}, "probes: expected a share from 0 to 1, got 'nan'"),
+        ({"drop": "0.9"}, "drop: expected a fraction from 0 to 0.875, got '0.9'"),
+        ({"probes": "nan"}, "probes: expected a fraction from 0 to 1, got 'nan'"),
         ({"profile": "gif"}, "profile: expected raw, lossless, got 'gif'"),
         ({"enabled": "maybe"}, "enabled: expected true or false, got 'maybe'"),
         ({"fps": "1001"}, f"fps: expected {RATES}, got '1001'"),
@@ -188,7 +188,7 @@ def test_a_consoles_command_is_obeyed_and_repeats_what_was_commanded_before(
         ({"fps": True}, f"fps: expected {RATES}, got 'True'"),
         ({"fps": 10**400}, f"fps: expected {RATES}, got '1{'0' * 39}'"),
         ({"speed": "1"}, "expected drop, probes, profile, enabled or fps, got 'speed'"),
-        ({}, "expected drop, probes, profile, enabled or fps, got nothing to change"),
+        ({}, "settings: expected drop, probes, profile, enabled or fps, got none"),
     ],
 )
 def test_a_command_that_cannot_be_is_refused_in_one_line(asked: dict[str, object], complaint: str) -> None:

@@ -446,7 +446,7 @@ def test_users_of_the_console_are_listed_and_removed(tmp_path: Path) -> None:
     assert users_command(tmp_path, "list").stdout == "anna admin\n"
     assert (tmp_path / "users").stat().st_mode & 0o777 == 0o600
     assert users_command(tmp_path, "remove", "anna").returncode == 0
-    assert "`pointillist user add NAME` adds one" in users_command(tmp_path, "list").stderr
+    assert "Add a user by `pointillist user add NAME`" in users_command(tmp_path, "list").stderr
     assert users_command(tmp_path, "add", "anna", password="a long password").returncode == 0
 
 

@@ -233,7 +233,7 @@ def test_every_page_is_driven_on_a_live_fleet_with_a_sick_camera(system: Running
     visit.keep("alerts")
     alerts.get_by_label("Comment").fill("a sticker on the sign")
     alerts.get_by_role("button", name="Acknowledge").click()
-    expect(alerts.locator("main")).to_contain_text("No alert is open")
+    expect(alerts.locator("main")).to_contain_text("There are no open alerts")
     visit.open("/alerts?state=acknowledged")
     expect(alerts.locator(".comment")).to_contain_text("a sticker on the sign")
     expect(page.locator("#pill")).to_have_class(re.compile("warn"), timeout=10_000)
@@ -263,7 +263,7 @@ def test_every_page_is_driven_on_a_live_fleet_with_a_sick_camera(system: Running
         "the setting",
         every_s=0.5,
     )
-    camera.get_by_label("Frames a second").fill("5")
+    camera.get_by_label("Frames per second").fill("5")
     camera.get_by_role("button", name="Send").click()
     expect(camera.locator(".said")).to_have_text("obeyed", timeout=20_000)
     expect(camera.locator("main table").last).to_contain_text("fps 5")

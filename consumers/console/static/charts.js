@@ -3,11 +3,11 @@
   const place = document.getElementById("charts");
   if (!place) return;
   const camera = [
-    { title: "Frames a second", series: [["rate", "frames/s"]] },
+    { title: "Frames per second", series: [["rate", "frames/s"]] },
     { title: "Confidence", series: [["confidence", "mean"]], range: [0, 1] },
     { title: "Latency from capture to record, s", series: [["late_s", "mean"], ["slowest_s", "slowest"]] },
-    { title: "Bytes a second sent", series: [["sent", "sent"]] },
-    { title: "Share of bytes saved", series: [["saved", "saved"]], range: [0, 1] },
+    { title: "Bytes sent per second", series: [["sent", "sent"]] },
+    { title: "Fraction of bytes saved", series: [["saved", "saved"]], range: [0, 1] },
     { title: "STRIP entropy, bits", series: [["entropy", "mean"], ["least", "least"], ["threshold", "threshold"]], baseline: true },
     { title: "Evidence of a backdoor, and probes flagged", series: [["evidence", "evidence"], ["flagged", "flagged"]], range: [0, 1] },
   ];
@@ -81,7 +81,7 @@
     const note = document.getElementById("charts-note");
     if (note && found.note) note.textContent = found.note;
     if (found.columns.t.length) draw();
-    else place.textContent = "Nothing was counted in this time yet.";
+    else place.textContent = "No data in this time range yet.";
     if (found.classes) fill("classes", Object.entries(found.classes), "none");
     if (found.outages) fill("outages", found.outages.map(([since, until]) => [new Date(since).toLocaleString(), length(until - since)]), "none");
     place.setAttribute("aria-busy", "false");

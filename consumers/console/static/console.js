@@ -27,12 +27,12 @@
   setInterval(grow, 500);
   document.addEventListener("htmx:after:swap", grow);
 
-  // A stream that has ended says so; what comes again takes it back.
+  // An ended stream shows a warning; the next message hides it.
   const lost = document.getElementById("lost");
   document.addEventListener("htmx:sse:error", () => { lost.hidden = false; });
   document.addEventListener("htmx:sse:after:message", () => { lost.hidden = true; grow(); });
 
-  // Keys: / searches, j and k go through cards or rows, g and a letter goes to a page.
+  // Keys: / focuses the search, j and k move through cards or rows, g and a letter opens a page.
   let going = false;
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, select, textarea")) return;
@@ -55,7 +55,7 @@
     }
   });
 
-  // What cannot be taken back is asked about first.
+  // Irreversible actions ask for confirmation first.
   document.addEventListener("submit", (event) => {
     const question = event.target.dataset.ask;
     if (question && !confirm(question)) event.preventDefault();

@@ -1,4 +1,4 @@
 "use strict";
-// Before the page is painted: what was chosen last, else what the system says.
+// Runs before the first paint: the last choice, else the system's theme.
 const chosen = localStorage.getItem("theme");
 if (chosen) document.documentElement.dataset.theme = chosen;
