@@ -151,7 +151,7 @@ class LiveAudit:
                 self._from_ms = row.started_ms
 
     def _drop_ledgers(self, kept: Mapping[str, set[int]]) -> set[BootKey]:
-        """Drop the ledgers that have been summed. Return the boots that still have one."""
+        """Drop the ledgers that have been summed. Return those of their boots that still have records."""
         gone = {
             place
             for place, boot in self._boots.items()

@@ -135,7 +135,7 @@ async def _forget(desk: Desk, request: Request) -> Response:
 
 
 async def forget(desk: Desk, who: str, name: str) -> str:
-    """Remove a camera from the fleet. Return an error text if the camera is still connected, else an empty one."""
+    """Remove a camera from the fleet. Return an error text if it is unknown or not gone, else an empty one."""
     card: Card | None = desk.fleet.card(name)
     if card is None:
         return f"camera: expected one of this fleet, got {name}"

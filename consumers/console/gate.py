@@ -129,7 +129,7 @@ class Gate:
         await (refusal or self._app)(scope, visit, sending)
 
     async def _foreign(self, request: Request, session: Session | None, by_password: bool) -> Response | None:
-        """Return a refusal for a state-changing request that a browser did not send from our own pages."""
+        """Check a state-changing request: origin, right, form and CSRF token. Return a refusal, or None."""
         if not is_own(request.headers):
             return no(403, "origin: expected a page of this console, got another site's")
         if path_of(request).startswith("/api/"):

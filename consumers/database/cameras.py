@@ -25,10 +25,7 @@ class CameraRows:
         )
 
         self._met_new = True
-        """Whether cameras may have been added since `purge_strangers` found no excess.
-
-        It saves a walk over all rows.
-        """
+        """Whether cameras may have been added since `purge_strangers` found no excess; False saves an index scan."""
 
     def update(self, connection: Connection, batch: Batch) -> list[CameraRow]:
         """Apply the batch's status and meta messages in order. Return the changed rows."""

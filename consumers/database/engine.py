@@ -20,10 +20,10 @@ from schemas.errors import ConfigError, StateError
 BUSY_TIMEOUT_MS: Final = 2_000
 SQLITE_CACHE_KIB: Final = 16 * 1024
 SQLITE_WAL_PAGES: Final = 4_000
-"""Pages of 4 KiB in the write-ahead log before their content is copied into the database.
+"""Checkpoint threshold of the write-ahead log, in pages of 4 KiB.
 
-SQLite's default is a quarter. With that, the frames of one transaction (a few thousand, of as many cameras) would
-trigger a copy of their own each time.
+SQLite's default is a quarter of it. Each transaction with a few thousand frames of as many cameras would then wait for
+a checkpoint of its own.
 """
 LARGEST_INSERT: Final = 128
 """Maximum number of rows in one statement."""

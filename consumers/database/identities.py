@@ -21,7 +21,8 @@ _MINE: Final = f"kind = '{Kind.FRAME.value}' AND each.camera = new.camera AND ea
 _PLACE: Final = (archived.c.camera, archived.c.boot)
 _RANGE: Final = (*_PLACE, archived.c.first, archived.c.last)
 
-# Search downwards from the stretch's range: a boot may have many ranges before that.
+# The first range is the last one that begins at or before the stretch. A descending search finds it: a boot may have
+# many earlier ranges.
 _AROUND: Final = f"""
 SELECT new.camera, new.boot, known.first, known.last FROM {{rows}} CROSS JOIN LATERAL (
   SELECT each.first, each.last FROM archived each WHERE {_MINE} AND each.first <= new.last + 1 AND each.first >=

@@ -19,7 +19,7 @@ from consumers.reading.rows import CameraRow
 from consumers.settings import SILENT_AFTER_S
 
 OVERLAP_MS: Final = 15_000
-"""The recorder writes the time of a camera's last message some seconds late."""
+"""Overlap of two polls: the recorder writes the time of a camera's last message some seconds late."""
 SETTLED_MS: Final = 5_000
 """Minimum age of counted frames: by then their transactions are committed."""
 RECENT_S: Final = 60.0

@@ -56,7 +56,7 @@ def test_what_a_foreign_page_could_send_changes_nothing(console: ConsoleRig, kin
 def test_a_body_that_is_no_object_is_refused(console: ConsoleRig, body: bytes) -> None:
     headers = {"content-type": "application/json"}
     answer = console.browser().post(f"{ROOT}/cameras/{CAMERA}/command", content=body, headers=headers)
-    assert (answer.status_code, answer.json()) == (400, {"error": "expected a JSON object"})
+    assert (answer.status_code, answer.json()) == (400, {"error": "body: expected a JSON object"})
 
 
 def test_a_program_logs_in_with_each_request_and_has_its_users_rights(tmp_path: Path, recorder: Rig) -> None:

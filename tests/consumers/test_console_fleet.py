@@ -185,7 +185,10 @@ def test_a_camera_that_is_gone_is_forgotten_until_it_sends_again(rig: ConsoleRig
     browser = rig.browser()
     csrf = rig.csrf()
     online = browser.post("/fleet/forget", data={"camera": CAMERA, "csrf": csrf})
-    assert (online.status_code, online.json()["error"]) == (409, f"expected a camera that is gone: {CAMERA} is online")
+    assert (online.status_code, online.json()["error"]) == (
+        409,
+        f"{CAMERA}: expected a camera that is gone, it is online",
+    )
     rig.tick(later_ms=60_000)
     assert browser.post("/fleet/forget", data={"camera": CAMERA, "csrf": csrf}).status_code == 303
     assert names(rig) == []

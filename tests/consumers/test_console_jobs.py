@@ -88,7 +88,7 @@ async def test_a_repair_shows_its_progress_its_report_and_what_can_be_published(
     assert noted == [
         ("local", "repair", "started"),
         ("local", "cancel", "cancellation requested"),
-        ("local", "repair", "cancelled: ended in unlearn"),
+        ("local", "repair", "cancelled: stopped in phase unlearn"),
         ("local", "repair", "started"),
         ("local", "repair", "done"),
     ]
@@ -125,7 +125,7 @@ async def test_a_network_that_loses_too_much_has_a_report_and_cannot_be_publishe
         job = await rig.ended()
         assert (job.state, job.outcome) == (JobState.FAILED, "not published: it lost too much")
         shown = (await browser.get(page)).text
-        assert "there is no bundle to publish" in shown
+        assert "There is no bundle to publish" in shown
         assert "Publish the repaired bundle" not in shown
         refused = await browser.post("/jobs/publish", data=rig.form(bundle=f"job-{job.job_id}"))
         assert refused.status_code == 400
@@ -204,7 +204,7 @@ async def test_after_a_crash_of_the_console_its_job_is_interrupted(rig: JobsRig,
     async with rig.browser() as browser:
         await start(rig, browser, bundle=SICK)
         await rig.pid()
-    with pytest.raises(StateError, match="expected a folder that no other console has"):
+    with pytest.raises(StateError, match="expected a folder that no other console uses"):
         JobsRig(tmp_path)
     rig.jobs._launch = lambda arguments, log: pytest.fail("nothing more is started")
     rig.jobs.close = lambda: None  # type: ignore[method-assign]  # the crash closes nothing but the lock
@@ -296,7 +296,7 @@ async def test_the_processors_own_bundle_is_repaired_and_not_published(tmp_path:
         assert 'value="own"' in (await browser.get("/quarantine")).text
         assert 'value="own"' not in (await browser.get("/models")).text
         refused = await browser.post("/jobs/publish", data=rig.form(bundle="own"))
-        assert "expected another bundle" in refused.text
+        assert "expected one other than the processors' default" in refused.text
         await start(rig, browser, bundle="own")
     assert rig.given(await rig.ended())[3] == str(tmp_path / "jobs" / "bundles" / "well")
     await rig.close()
@@ -308,7 +308,7 @@ def test_without_a_folder_of_jobs_the_pages_say_how_it_is_done_by_hand(console: 
     assert "pointillist model publish" in browser.get("/models").text
     for what in POSTS:
         answer = browser.post(f"/jobs/{what}", data={"csrf": console.csrf(), "bundle": SICK})
-        assert (answer.status_code, answer.json()["error"][:27]) == (409, "this console starts no jobs")
+        assert (answer.status_code, answer.json()["error"][:22]) == (409, "jobs.folder is missing")
     assert browser.get(f"{ROOT}/jobs").status_code == 409
 
 

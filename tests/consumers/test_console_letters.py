@@ -90,4 +90,4 @@ async def test_refused_frames_go_to_kafka_once_more_also_those_too_large_for_a_l
 def test_only_an_admin_sends_letters_once_more(console: ConsoleRig, recorder: Rig) -> None:
     assert console.browser().post("/dead-letters/replay", data={"reason": "bad_pixels"}).status_code == 403
     answer = console.browser().post("/dead-letters/replay", data={"reason": "none", "csrf": console.csrf()})
-    assert "nothing+to+send" in answer.headers["location"]
+    assert "no+frame+to+send" in answer.headers["location"]

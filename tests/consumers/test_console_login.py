@@ -222,7 +222,7 @@ def test_a_users_file_that_is_none_is_refused_in_one_line(tmp_path: Path) -> Non
     with pytest.raises(ConfigError, match=r"users: expected a file of users, got No such file"):
         read_users(file)
     file.write_text("anna:king:00:00\n")
-    with pytest.raises(ConfigError, match=r"open to others: chmod 600"):
+    with pytest.raises(ConfigError, match=r"open to others\. Run chmod 600"):
         read_users(file)
     file.chmod(0o600)
     with pytest.raises(ConfigError, match=r"users, line 1: expected name:viewer\|operator\|admin:salt:hash"):
@@ -234,5 +234,5 @@ def test_a_users_file_that_is_none_is_refused_in_one_line(tmp_path: Path) -> Non
 
 def test_a_console_that_others_reach_does_not_start_without_users(rig: ConsoleRig) -> None:
     settings = rig.desk.settings.model_copy(update={"users": None, "http": ("0.0.0.0", 8080)})
-    with pytest.raises(ConfigError, match="expected --users FILE where others reach the console"):
+    with pytest.raises(ConfigError, match="users is missing: expected a file of users where others reach the console"):
         open_desk(settings, CONSOLE_KEYS)

@@ -144,7 +144,7 @@ def test_a_camera_has_its_picture_its_history_and_its_log(console: ConsoleRig, r
     console.show([verdict(3, preview=scene())])
     rollup = Rollup(console.desk.engine(), console.desk.store.engine)
     rollup.step(time.time_ns() // 10**6 + 60_000)
-    console.desk.store.note("anna", "command", CAMERA, "drop 0.5", "obeyed")
+    console.desk.store.note("anna", "command", CAMERA, "drop 0.5", "confirmed")
     browser = console.browser()
     page = browser.get(f"/camera/{CAMERA}").text
     assert f"/picture/{CAMERA}.jpg?{BOOT:x}-3" in page
@@ -217,7 +217,7 @@ class FakeCommands:
         if self._away:
             raise BrokerError("expected an MQTT broker at 127.0.0.1:1")
         self.told.append((name, changes))
-        return "obeyed"
+        return "confirmed"
 
     def reset(self, name: str) -> str:
         return self.tell(name, {"reset": True})
@@ -229,21 +229,21 @@ def test_a_command_is_sent_and_logged_with_who_and_what_came_of_it(console: Cons
     console.desk.commands = told  # type: ignore[assignment]
     browser, place = console.browser(), f"/camera/{CAMERA}/command"
     answer = browser.post(place, data={"csrf": console.csrf(), "drop": "0.5", "probes": "", "profile": ""})
-    assert answer.headers["location"] == f"/camera/{CAMERA}?said=obeyed"
+    assert answer.headers["location"] == f"/camera/{CAMERA}?said=confirmed"
     assert told.told == [(CAMERA, {"dropped_per_block": 32})]
     browser.post(place, data={"csrf": console.csrf(), "reset": "yes"})
     browser.post(place, data={"csrf": console.csrf(), "drop": "7"})
     browser.post(place, data={"csrf": console.csrf(), "fps": "0.5"})
     refused = browser.post(place, data={"csrf": console.csrf(), "fps": "-1"}).headers["location"]
-    assert "1%2F3600+to+1000+frames+a+second" in refused
+    assert "1%2F3600+to+1000+frames+per+second" in refused
     console.desk.commands = FakeCommands(away=True)  # type: ignore[assignment]
     browser.post(place, data={"csrf": console.csrf(), "enabled": "false"})
     log = [(each.who, each.detail, each.outcome) for each in console.desk.store.noted(CAMERA)]
     assert log == [
         ("local", "enabled false", "expected an MQTT broker at 127.0.0.1:1"),
-        ("local", "fps 0.5", "obeyed"),
-        ("local", "own settings", "obeyed"),
-        ("local", "drop 0.5", "obeyed"),
+        ("local", "fps 0.5", "confirmed"),
+        ("local", "own settings", "confirmed"),
+        ("local", "drop 0.5", "confirmed"),
     ]
 
 

@@ -190,7 +190,7 @@ def test_rules_that_fire_have_a_page_with_their_runbooks(rig: ConsoleRig) -> Non
 
 def test_without_prometheus_the_page_of_rules_gives_the_reason(rig: ConsoleRig) -> None:
     for path in ("/rules", "/system"):
-        assert "started without --prometheus" in rig.browser().get(path).text
+        assert "start the console with --prometheus" in rig.browser().get(path).text
 
 
 def test_without_a_state_folder_the_roles_come_from_prometheus(tmp_path: Path) -> None:

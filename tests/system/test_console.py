@@ -243,7 +243,7 @@ def test_every_page_is_driven_on_a_live_fleet_with_a_sick_camera(system: Running
     expect(sick.locator(".state")).to_contain_text("alert, acknowledged")
     gallery = visit.open("/quarantine")
     assert gallery.locator("figure").count() > 0
-    expect(gallery.locator("main")).to_contain_text("put clean pictures with labels as clean.npz")
+    expect(gallery.locator("main")).to_contain_text("put clean labelled pictures as clean.npz")
     visit.keep("quarantine")
 
     camera = visit.open(f"/camera/{SICK}")
@@ -256,7 +256,7 @@ def test_every_page_is_driven_on_a_live_fleet_with_a_sick_camera(system: Running
     page.unroute("**/hx-sse.min.js")
     camera.get_by_label("Pixels not sent").fill("0.5")
     camera.get_by_role("button", name="Send").click()
-    expect(camera.locator(".said")).to_have_text("obeyed", timeout=20_000)
+    expect(camera.locator(".said")).to_have_text("confirmed", timeout=20_000)
     expect(camera.locator("main table").last).to_contain_text("drop 0.5")
     wait_until(
         lambda: "50.0 %" in visit.open(f"/camera/{WELL}").locator("tr", has_text="Pixels not sent").inner_text(),
@@ -265,7 +265,7 @@ def test_every_page_is_driven_on_a_live_fleet_with_a_sick_camera(system: Running
     )
     camera.get_by_label("Frames per second").fill("5")
     camera.get_by_role("button", name="Send").click()
-    expect(camera.locator(".said")).to_have_text("obeyed", timeout=20_000)
+    expect(camera.locator(".said")).to_have_text("confirmed", timeout=20_000)
     expect(camera.locator("main table").last).to_contain_text("fps 5")
     wait_until(
         lambda: re.search(r"[45]\.\d/s", visit.open(f"/camera/{WELL}").locator("#now").inner_text()),
@@ -273,7 +273,7 @@ def test_every_page_is_driven_on_a_live_fleet_with_a_sick_camera(system: Running
         every_s=1,
     )
     camera.get_by_role("button", name="Pause").click()
-    expect(camera.locator(".said")).to_have_text("obeyed", timeout=20_000)
+    expect(camera.locator(".said")).to_have_text("confirmed", timeout=20_000)
 
     conservation = visit.open("/conservation")
     expect(conservation.locator("#balance")).to_contain_text("0 are lost", timeout=20_000)
@@ -284,7 +284,7 @@ def test_every_page_is_driven_on_a_live_fleet_with_a_sick_camera(system: Running
     _publish_and_roll_back(system, visit)
     _stop_and_see(system, visit)
     visit.open("/rules")
-    expect(page.locator("main")).to_contain_text("started without --prometheus")
+    expect(page.locator("main")).to_contain_text("start the console with --prometheus")
     visit.keep("rules")
     visit.open("/runbooks")
     expect(page.locator("#pointillistroledown")).to_be_visible()

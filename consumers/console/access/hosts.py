@@ -1,7 +1,7 @@
 """The hosts that pages are served as.
 
-A page of somebody else's, in the browser of a person who can reach ours, could have its own name resolve to our address
-and then read us as if it were ours (DNS rebinding). It cannot choose the `Host` that its browser sends.
+The check prevents DNS rebinding. In a visitor's browser, a foreign page could let its own name resolve to our address.
+The browser would then let that page read ours. The page cannot choose the `Host` header that its browser sends.
 """
 
 from __future__ import annotations
