@@ -31,7 +31,7 @@ from consumers.console.store import Store
 from schemas.errors import ConfigError, StateError, UserError, first_line
 
 LOG: Final = "log"
-LOOK_S: Final = 0.5
+POLL_INTERVAL_S: Final = 0.5
 STOP_S: Final = 4.0
 """Seconds from the request to stop to the kill: less than a supervisor's stop timeout for the console."""
 KEPT: Final = 30
@@ -266,7 +266,7 @@ class Jobs:
                     return why, f"stopped in phase {now.progress.phase}"
                 return JobState.FAILED, f"stopped: it took longer than {limit_s:g} s"
             with suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_S):
+                async with asyncio.timeout(POLL_INTERVAL_S):
                     await now.wake.wait()
         words = await self._aside(said, written)
         if status != 0:

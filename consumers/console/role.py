@@ -18,13 +18,13 @@ from consumers.cameras.camera import monotonic_ms
 from consumers.console.access.connections import CONNECTIONS
 from consumers.console.access.connections import OUTCOMES as CONNECTION_OUTCOMES
 from consumers.console.commands import Commands
+from consumers.console.database_poller import DatabasePoller
 from consumers.console.desk import Desk
 from consumers.console.feed import Feed
 from consumers.console.flagged import copy_flagged
 from consumers.console.fleet import Fleet
 from consumers.console.jobs import Jobs, Launch
 from consumers.console.logins import OUTCOMES, Logins
-from consumers.console.look import Look
 from consumers.console.models import ModelsWatch
 from consumers.console.prometheus import Prometheus
 from consumers.console.roles import ReadRoles
@@ -118,12 +118,12 @@ async def _run(
     desk.health = health
     desk.models = ModelsWatch(settings.kafka, settings.models_topic, TrustedSigners.read(settings.trust))
     feed = Feed(settings, keys, desk.fleet, health)
-    look = Look(desk.recorded, desk.fleet, desk.reviews, health, desk.published_ms)
+    poller = DatabasePoller(desk.recorded, desk.fleet, desk.reviews, health, desk.published_ms)
     server = make_server(desk)
     visits, logins = metrics.PAGE_VISITS.on(registry), metrics.CONSOLE_LOGINS.on(registry)
     tasks = [
         asyncio.create_task(feed.run(), name="feed"),
-        asyncio.create_task(look.run(), name="look"),
+        asyncio.create_task(poller.run(), name="database-poller"),
         asyncio.create_task(desk.watch.run(), name="system"),
         asyncio.create_task(desk.models.run(), name="models"),
         asyncio.create_task(_tick(desk.fleet, settings.tick_s), name="tick"),
@@ -149,7 +149,7 @@ async def _run(
         await asyncio.gather(*tasks, stopping, return_exceptions=True)
         if desk.jobs is not None:
             await desk.jobs.stop()
-        await asyncio.to_thread(look.close)
+        await asyncio.to_thread(poller.close)
         await asyncio.to_thread(desk.close)
         desk.store.close()
 

@@ -47,7 +47,7 @@ async def run_announcer(
         while not stop.is_set():
             begun = time.monotonic()
             try:
-                found = await asyncio.get_running_loop().run_in_executor(thread, reading.look)
+                found = await asyncio.get_running_loop().run_in_executor(thread, reading.poll)
                 health.set("database", True)
                 announcer.tell(found)
             except Exception as error:  # any error means that the database does not respond

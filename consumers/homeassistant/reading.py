@@ -58,7 +58,7 @@ class Reading:
         self._read_to_ms = 0
         self._counted_to_ms = 0
 
-    def look(self) -> list[Shown]:
+    def poll(self) -> list[Shown]:
         """Return all cameras that have sent frames, in their current state.
 
         Raises SQLAlchemy's errors, and StateError.

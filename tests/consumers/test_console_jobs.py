@@ -38,7 +38,7 @@ SICK = "bundle-sick"
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs_module, "LOOK_S", 0.02)
+    monkeypatch.setattr(jobs_module, "POLL_INTERVAL_S", 0.02)
 
 
 @pytest_asyncio.fixture

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import insert
 
 from consumers.console.camera_page import changes_on
-from consumers.console.look import Look
+from consumers.console.database_poller import DatabasePoller
 from consumers.console.pictures import WHOLE, Pictures
 from consumers.console.rollup import Rollup
 from consumers.database.tables import alerts
@@ -23,10 +23,10 @@ from tests.consumers.recorder_rig import BOOT, CAMERA, PNG, Rig, signed, verdict
 ALERT = "ab" * 16
 
 
-def look(console: ConsoleRig) -> None:
-    looking = Look(console.desk.recorded, console.desk.fleet, console.desk.reviews, Health())
-    looking.tell(looking.look())
-    looking.close()
+def poll(console: ConsoleRig) -> None:
+    poller = DatabasePoller(console.desk.recorded, console.desk.fleet, console.desk.reviews, Health())
+    poller.apply(poller.poll())
+    poller.close()
     console.tick()
 
 
@@ -45,7 +45,7 @@ def raise_alert(recorder: Rig, alert_id: str = ALERT, camera: str = CAMERA, ago_
 def test_an_alert_shows_on_its_card_and_in_the_header_until_it_is_closed(console: ConsoleRig, recorder: Rig) -> None:
     console.show([verdict(0)])
     raise_alert(recorder)
-    look(console)
+    poll(console)
     browser = console.browser()
     fleet = browser.get("/").text
     assert 'class="pill bad"><a href="/alerts">1 alert</a>' in fleet
@@ -60,12 +60,12 @@ def test_an_alert_shows_on_its_card_and_in_the_header_until_it_is_closed(console
     acknowledged = browser.get("/alerts?state=acknowledged").text
     assert "a &lt;b&gt;sticker&lt;/b&gt; on the sign" in acknowledged
     assert '<span class="state acknowledged">acknowledged</span> by local' in acknowledged
-    look(console)
+    poll(console)
     fleet = browser.get("/").text
     assert 'class="pill warn"><a href="/alerts?state=acknowledged">1 alert acknowledged</a>' in fleet
     assert '<p class="state acknowledged">alert, acknowledged' in fleet
     browser.post(f"/alerts/{ALERT}", data=fields | {"state": "closed", "text": ""})
-    look(console)
+    poll(console)
     assert 'class="pill good"' in browser.get("/").text
     assert [each.detail for each in console.desk.store.noted(ALERT)] == ["closed", "acknowledged"]
 
@@ -77,7 +77,7 @@ def test_three_alerts_for_one_sticker_are_one_row_that_is_closed_at_once(console
     for name, ago_s in zip(names, (33, 20, 0), strict=True):
         raise_alert(recorder, name, ago_s=ago_s)
     raise_alert(recorder, "de" * 16, camera="lab/gate")
-    look(console)
+    poll(console)
     browser = console.browser()
     assert browser.get("/alerts").text.count("<article") == 2
     page = browser.get(f"/alerts?camera={CAMERA}").text
@@ -92,11 +92,11 @@ def test_three_alerts_for_one_sticker_are_one_row_that_is_closed_at_once(console
         browser.post(f"/alerts/{alert_id}", data={"csrf": console.csrf(), "state": state, "text": f"now {state}"})
         found = browser.get("/api/v1/alerts").json()
         assert {each["alert_id"]: each["state"] for each in found} == dict.fromkeys(names, state) | {"de" * 16: "open"}
-    look(console)
+    poll(console)
     assert console.desk.fleet.alerts() == (0, 0)
     assert browser.get("/alerts?state=closed").text.count('class="comment"') == 3
     raise_alert(recorder, "ef" * 16)
-    look(console)
+    poll(console)
     assert console.desk.fleet.alerts() == (1, 0), "what comes after a closing is open"
 
 
@@ -133,7 +133,7 @@ def test_what_a_camera_says_comes_from_the_database(console: ConsoleRig, recorde
     status = Status(state=DEGRADED, detail="the disk is full", boot_id=BOOT, turn=said)
     topic = recorder.settings.events_topic
     recorder.feed([recorder.record(topic, CAMERA.encode(), signed(status), "Status")])
-    look(console)
+    poll(console)
     text = console.browser().get("/").text
     assert 'class="card degraded"' in text
     assert "the disk is full" in text

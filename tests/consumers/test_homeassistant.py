@@ -76,16 +76,16 @@ def saved(rig: Rig) -> None:
 
 def test_the_cameras_are_read_as_the_recorder_shows_them(rig: Rig) -> None:
     reading = Reading(rig.url)
-    assert reading.look() == []
+    assert reading.poll() == []
     rig.verdicts([verdict(0)])
     rig.verdicts([verdict(0, class_name="yield")], GATE)
     saved(rig)
-    door, gate = reading.look()
+    door, gate = reading.poll()
     assert (door.camera, door.state, door.class_name, door.backdoor) == (CAMERA, "online", "stop", False)
     assert (gate.camera, gate.class_name) == (GATE, "yield")
     degraded = signed(Status(state=DEGRADED, boot_id=BOOT, detail="the source hangs"))
     rig.feed([rig.record(rig.settings.events_topic, CAMERA.encode(), degraded, "Status")])
-    (door, _) = reading.look()
+    (door, _) = reading.poll()
     assert (door.state, door.detail) == ("degraded", "the source hangs")
 
 
@@ -93,25 +93,25 @@ def test_an_episode_of_evidence_is_a_backdoor_alert_until_it_ends(rig: Rig) -> N
     reading = Reading(rig.url)
     rig.verdicts(verdict(seq, flagged=False) for seq in range(40))
     saved(rig)
-    assert [each.backdoor for each in reading.look()] == [False]
+    assert [each.backdoor for each in reading.poll()] == [False]
     rig.verdicts(verdict(seq, flagged=True) for seq in range(40, 52))
     saved(rig)
-    assert [each.backdoor for each in reading.look()] == [True]
+    assert [each.backdoor for each in reading.poll()] == [True]
     rig.verdicts(verdict(seq, flagged=False) for seq in range(52, 150))
     saved(rig)
-    assert [each.backdoor for each in reading.look()] == [False]
+    assert [each.backdoor for each in reading.poll()] == [False]
 
 
 def test_bytes_saved_are_those_of_all_frames_and_each_counts_once(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("consumers.homeassistant.reading.SETTLED_MS", 0)
     reading = Reading(rig.url)
-    reading.look()
+    reading.poll()
     for seq in range(4):
         rig.verdicts([verdict(seq)])  # 32 × 24 pixels of three bytes, as 1768 bytes
         saved(rig)
-        reading.look()
-        reading.look()
-    (door,) = reading.look()
+        reading.poll()
+        reading.poll()
+    (door,) = reading.poll()
     assert door.saved_bytes in (
         4 * (32 * 24 * 3 - 1768),
         3 * (32 * 24 * 3 - 1768),
@@ -124,10 +124,10 @@ def test_a_camera_that_was_forgotten_is_no_longer_read(rig: Rig) -> None:
     rig.verdicts([verdict(0)])
     rig.verdicts([verdict(0)], GATE)
     saved(rig)
-    assert [each.camera for each in reading.look()] == [CAMERA, GATE]
+    assert [each.camera for each in reading.poll()] == [CAMERA, GATE]
     with rig.engine.begin() as connection:
         connection.execute(delete(shown).where(shown.c.camera == GATE))
-    assert [each.camera for each in reading.look()] == [CAMERA]
+    assert [each.camera for each in reading.poll()] == [CAMERA]
 
 
 @dataclass

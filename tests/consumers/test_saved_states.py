@@ -12,8 +12,8 @@ from consumers.cameras.camera import monotonic_ms
 from consumers.cameras.saved import CameraStates, read_states
 from consumers.cameras.snapshots import Snapshots
 from consumers.cameras.state import State
+from consumers.console.database_poller import DatabasePoller
 from consumers.console.fleet import Fleet
-from consumers.console.look import Look
 from consumers.console.recorded import Recorded
 from consumers.homeassistant.reading import Reading
 from schemas.pointillist_pb2 import ENDED, ONLINE, PAUSED, Meta, Refusal, Status, Turn
@@ -56,12 +56,12 @@ def housekeeping(rig: Rig, clock_ms: int | None = None) -> None:
 
 def by_every_program(rig: Rig) -> list[tuple[str, str]]:
     """State and reason as Home Assistant and the console give them; those of the command line have a test with `up`."""
-    [house] = Reading(rig.url).look()
+    [house] = Reading(rig.url).poll()
     recorded = Recorded(rig.url)
     fleet = Fleet(rig.settings)
-    look = Look(recorded, fleet, {}, Health())
-    look.tell(look.look())
-    look.close()
+    poller = DatabasePoller(recorded, fleet, {}, Health())
+    poller.apply(poller.poll())
+    poller.close()
     fleet.tick(monotonic_ms())
     card = fleet.card(CAMERA)
     assert card is not None

@@ -29,7 +29,7 @@ from schemas.errors import StateError
 from schemas.limits import CAMERAS_AT_HAND
 from schemas.runtime.health import Health
 
-LOOK_S: Final = 1.0
+POLL_INTERVAL_S: Final = 1.0
 _OVERLAP_MS: Final = 5_000
 """Milliseconds that are read again, for transactions that began earlier and ended later than others."""
 
@@ -49,7 +49,7 @@ class Seen:
     """Cameras whose episodes are all acknowledged."""
 
 
-class Look:
+class DatabasePoller:
     """Polls the recorder's database in its own thread and updates the fleet."""
 
     def __init__(
@@ -70,7 +70,7 @@ class Look:
         self._reviews = reviews
         self._published_ms = published_ms
         self._health = health
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="look")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="poller")
         self._said_to_ms = 0
         self._saved_to_ms = 0
         self._states_to_ms = 0
@@ -81,16 +81,16 @@ class Look:
         loop = asyncio.get_running_loop()
         while True:
             try:
-                seen = await loop.run_in_executor(self._thread, self.look)
+                seen = await loop.run_in_executor(self._thread, self.poll)
             except Exception as error:  # drivers use many errors for an absent or unfinished database
                 self._health.set("database", False, str(error)[:200] or type(error).__name__)
                 self._said_to_ms = self._saved_to_ms = self._states_to_ms = 0
             else:
                 self._health.set("database", True)
-                self.tell(seen)
-            await asyncio.sleep(LOOK_S)
+                self.apply(seen)
+            await asyncio.sleep(POLL_INTERVAL_S)
 
-    def tell(self, seen: Seen) -> None:
+    def apply(self, seen: Seen) -> None:
         """Apply the result of a poll to the fleet."""
         now_ms, clock_ms = time.time_ns() // 10**6, monotonic_ms()
         for camera in seen.saved:
@@ -101,14 +101,14 @@ class Look:
         self._fleet.judge(seen.states)
         self._fleet.alert(seen.alerts, seen.acknowledged)
 
-    def look(self) -> Seen:
+    def poll(self) -> Seen:
         """Read the rows written since the last poll. For the poller's own thread."""
         with self._recorded.engine().begin() as connection:
             said = self._said(connection)
             saved = self._saved(connection)
-            looked_ms = time.time_ns() // 10**6
+            polled_ms = time.time_ns() // 10**6
             states = read_states(connection, self._states_to_ms and self._states_to_ms - _OVERLAP_MS)
-            self._states_to_ms = looked_ms
+            self._states_to_ms = polled_ms
             newest = newest_alerts(connection)
         # A copy: another thread adds decisions.
         standing = open_episodes(newest, dict(self._reviews), self._published_ms())
