@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine, delete, func, inspect, select
 
 from consumers.cameras.state import Judged, State, current
 from consumers.database.engine import Prepared, upsert
-from consumers.database.tables import boots, camera_states, cameras, shown
+from consumers.database.tables import boots, camera_snapshots, camera_states, cameras
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +66,8 @@ class CameraStates:
                 self._save.run_each(connection, rows)
 
     def purge(self) -> None:
-        """Delete the states of cameras that are neither shown nor known by a message of their own."""
-        known = select(shown.c.camera).union(select(cameras.c.camera)).subquery()
+        """Delete the states of cameras that have neither a snapshot nor a message of their own."""
+        known = select(camera_snapshots.c.camera).union(select(cameras.c.camera)).subquery()
         with self._engine.begin() as connection:
             if (connection.scalar(select(func.count()).select_from(camera_states)) or 0) <= self._most:
                 return

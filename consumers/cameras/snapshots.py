@@ -14,8 +14,8 @@ from sqlalchemy import BindParameter, Connection, Engine, bindparam, delete, fun
 
 from consumers.cameras.camera import RECENT_PROBES, Camera
 from consumers.database.engine import Prepared, upsert
-from consumers.database.tables import boots, cameras, frames, shown
-from consumers.database.tallies import SHOWN_TO_MS, Tallies, tally
+from consumers.database.tables import boots, camera_snapshots, cameras, frames
+from consumers.database.tallies import SNAPSHOTS_TO_MS, Tallies, tally
 from consumers.reading.rows import CameraRow, FrameRow
 from schemas.errors import StateError
 from schemas.limits import CAMERAS_AT_HAND
@@ -25,15 +25,17 @@ _READ_AT_ONCE: Final = 500
 
 
 class Snapshots:
-    """Reads and writes the table `shown`. For the database thread only."""
+    """Reads and writes the table `camera_snapshots`. For the database thread only."""
 
     def __init__(self, engine: Engine, strangers: int) -> None:
         """Prepare. `load` returns at most `strangers` cameras with a status and without a frame."""
         self._engine = engine
         self._strangers = strangers
-        insertion = upsert(engine, shown)
+        insertion = upsert(engine, camera_snapshots)
         columns = {name: insertion.excluded[name] for name in ("heard_ms", "state")}
-        self._save = Prepared(engine, insertion.on_conflict_do_update(index_elements=[shown.c.camera], set_=columns))
+        self._save = Prepared(
+            engine, insertion.on_conflict_do_update(index_elements=[camera_snapshots.c.camera], set_=columns)
+        )
         self._tallies = Tallies(engine)
         of: BindParameter[str] = bindparam("of")
         self._total = Prepared(engine, select(func.sum(boots.c.frames)).where(boots.c.camera == of))
@@ -49,18 +51,18 @@ class Snapshots:
         with self._engine.begin() as connection:
             if rows:
                 self._save.run_each(connection, rows)
-            self._tallies.set(connection, SHOWN_TO_MS, to_ms)
+            self._tallies.set(connection, SNAPSHOTS_TO_MS, to_ms)
 
     def purge(self) -> None:
         """Delete the snapshots beyond those that a cache holds, the cameras with the oldest frames first."""
-        oldest = select(shown.c.camera).order_by(shown.c.heard_ms.desc()).offset(CAMERAS_AT_HAND)
+        oldest = select(camera_snapshots.c.camera).order_by(camera_snapshots.c.heard_ms.desc()).offset(CAMERAS_AT_HAND)
         with self._engine.begin() as connection:
-            connection.execute(delete(shown).where(shown.c.camera.in_(oldest)))
+            connection.execute(delete(camera_snapshots).where(camera_snapshots.c.camera.in_(oldest)))
 
     def load(self) -> list[Camera]:
         """Return the cameras with the most recent frames, and some that have a status only."""
         with self._engine.begin() as connection:
-            to_ms = tally(connection, SHOWN_TO_MS)
+            to_ms = tally(connection, SNAPSHOTS_TO_MS)
             found = self._as_saved(connection, to_ms)
             for name, camera in found.items():
                 row = self._said.run(connection, of=name).fetchone()
@@ -75,7 +77,9 @@ class Snapshots:
 
     def _as_saved(self, connection: Connection, to_ms: int) -> dict[str, Camera]:
         rows = connection.execute(
-            select(shown.c.camera, shown.c.state).order_by(shown.c.heard_ms.desc()).limit(CAMERAS_AT_HAND)
+            select(camera_snapshots.c.camera, camera_snapshots.c.state)
+            .order_by(camera_snapshots.c.heard_ms.desc())
+            .limit(CAMERAS_AT_HAND)
         )
         found = {name: saved_camera(name, state) for name, state in rows}
         # A snapshot may be newer than `to_ms`: only frames after the last one of a camera are taken.
@@ -109,7 +113,7 @@ def _state(camera: Camera) -> str:
 
 
 def saved_camera(name: str, state: str) -> Camera:
-    """Return the camera of a row of the table `shown`. Raises StateError if `Snapshots.save` did not write it."""
+    """Return the camera of a row of `camera_snapshots`. Raises StateError if `Snapshots.save` did not write it."""
     try:
         count, last, entropy_bits, probes, boot, level, is_new = json.loads(state)
         row = FrameRow(*last)

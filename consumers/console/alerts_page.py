@@ -77,7 +77,7 @@ _COLUMNS: Final = tuple(name for name in Raised.__dataclass_fields__ if name not
 
 
 @dataclass(frozen=True)
-class Shown:
+class EpisodeSummary:
     """One episode as the page shows it."""
 
     episode: Episode
@@ -130,14 +130,14 @@ def _raised(episode: Episode, rows: Mapping[str, RowMapping]) -> list[Raised]:
     ]
 
 
-def newest_of(engine: Engine, found: Sequence[tuple[Episode, list[Raised]]]) -> list[Shown]:
+def newest_of(engine: Engine, found: Sequence[tuple[Episode, list[Raised]]]) -> list[EpisodeSummary]:
     """Return the episodes with the class and the model of their newest alert."""
     shown = []
     with engine.begin() as connection:
         for episode, raised in found:
             newest, checked = raised[0], sum(each.checked for each in raised)
             message = connection.scalar(select(alerts.c.message).where(alerts.c.alert_id == newest.alert_id))
-            shown.append(Shown(episode, newest, checked, *_answered(connection, newest, message or b"")))
+            shown.append(EpisodeSummary(episode, newest, checked, *_answered(connection, newest, message or b"")))
     return shown
 
 

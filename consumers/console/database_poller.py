@@ -23,7 +23,7 @@ from consumers.cameras.saved import SavedState, read_states
 from consumers.cameras.snapshots import saved_camera
 from consumers.console.fleet import Fleet
 from consumers.console.recorded import Recorded
-from consumers.database.tables import cameras, shown
+from consumers.database.tables import camera_snapshots, cameras
 from consumers.reading.rows import CameraRow
 from schemas.errors import StateError
 from schemas.limits import CAMERAS_AT_HAND
@@ -126,10 +126,12 @@ class DatabasePoller:
         return rows
 
     def _saved(self, connection: Connection) -> list[Camera]:
-        since = shown.c.heard_ms >= self._saved_to_ms - _OVERLAP_MS
-        newest = select(shown).where(since).order_by(shown.c.heard_ms.desc()).limit(CAMERAS_AT_HAND)
+        since = camera_snapshots.c.heard_ms >= self._saved_to_ms - _OVERLAP_MS
+        newest = (
+            select(camera_snapshots).where(since).order_by(camera_snapshots.c.heard_ms.desc()).limit(CAMERAS_AT_HAND)
+        )
         found = []
-        for name, heard_ms, state in connection.execute(newest):
+        for name, heard_ms, state in connection.execute(newest.limit(CAMERAS_AT_HAND)):
             self._saved_to_ms = max(self._saved_to_ms, heard_ms)
             try:
                 found.append(saved_camera(name, state))

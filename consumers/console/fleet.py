@@ -12,7 +12,7 @@ from consumers.cameras.camera import Camera
 from consumers.cameras.saved import SavedState
 from consumers.cameras.state import State
 from consumers.console.cards import Card, Watched
-from consumers.console.pictures import AS_SENT, REBUILT, WHOLE, Pictures, Shown, Ways
+from consumers.console.pictures import AS_SENT, REBUILT, WHOLE, CameraPicture, Pictures, Ways
 from consumers.reading.batch import FrameKey
 from consumers.reading.rows import CameraRow, FrameRow
 from consumers.settings import RecordsSettings
@@ -231,7 +231,7 @@ class Fleet:
         acknowledged = sum(1 for card in raised if card.acknowledged)
         return len(raised) - acknowledged, acknowledged
 
-    def picture(self, name: str, kind: str = REBUILT) -> Shown | None:
+    def picture(self, name: str, kind: str = REBUILT) -> CameraPicture | None:
         """Return the camera's last picture of a `kind`; None if it is not in memory."""
         found = self._pictures.get(kind)
         return found.get(name) if found is not None else None

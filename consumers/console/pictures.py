@@ -17,7 +17,7 @@ WHOLE: Final = "whole"
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class CameraPicture:
     """One picture with the verdict on its frame."""
 
     kind: str
@@ -60,10 +60,10 @@ class Shown:
 class Ways(NamedTuple):
     """A camera's last picture in three versions, each None if it is not in memory."""
 
-    as_sent: Shown | None
+    as_sent: CameraPicture | None
     """The frame with holes: dropped pixels are black."""
-    rebuilt: Shown | None
-    whole: Shown | None
+    rebuilt: CameraPicture | None
+    whole: CameraPicture | None
     """The frame of a probe, sent without holes."""
 
 
@@ -76,10 +76,10 @@ class Pictures:
     def __init__(self, kind: str, most_bytes: int) -> None:
         self._kind = kind
         self._most_bytes = most_bytes
-        self._held: OrderedDict[str, Shown] = OrderedDict()
+        self._held: OrderedDict[str, CameraPicture] = OrderedDict()
         self._bytes = 0
 
-    def get(self, name: str) -> Shown | None:
+    def get(self, name: str) -> CameraPicture | None:
         """Return a camera's picture; None if it is not in memory."""
         return self._held.get(name)
 
@@ -88,7 +88,7 @@ class Pictures:
         held = self._held.get(row.camera)
         if held is not None and not follows(row.boot, row.seq, held.row.boot, held.row.seq):
             return False
-        self._held[row.camera] = Shown(self._kind, row, jpeg)
+        self._held[row.camera] = CameraPicture(self._kind, row, jpeg)
         self._held.move_to_end(row.camera)
         self._bytes += len(jpeg) - (len(held.jpeg) if held else 0)
         while self._held and self._bytes > self._most_bytes:

@@ -276,13 +276,13 @@ camera_states = Table(
 )
 """The state of each camera, written by the recorder when it changes; see `consumers.cameras.saved`."""
 
-shown = Table(
-    "shown",
+camera_snapshots = Table(
+    "camera_snapshots",
     metadata,
     _text("camera", primary_key=True),
     _integer("heard_ms"),
     _text("state"),
-    Index("shown_by_age", "heard_ms"),
+    Index("camera_snapshots_by_age", "heard_ms"),
     sqlite_with_rowid=False,
 )
 """The last frames of each camera for its snapshot, see `consumers.cameras.snapshots`."""

@@ -17,7 +17,7 @@ from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from prometheus_client import CollectorRegistry
 
-from consumers.homeassistant.discovery import ORIGIN, STATUS_TOPIC, Shown, config, config_topic, state_topic
+from consumers.homeassistant.discovery import ORIGIN, STATUS_TOPIC, CameraSnapshot, config, config_topic, state_topic
 from consumers.homeassistant.reading import Reading
 from consumers.homeassistant.settings import AnnouncerSettings
 from schemas import metrics
@@ -73,7 +73,7 @@ class Announcer:
         self._cameras = metrics.HOME_CAMERAS.on(registry)
         self._messages = metrics.HOME_MESSAGES.on(registry)
         self._lock = threading.Lock()  # paho calls back from its own thread
-        self._told: dict[str, tuple[Shown, float]] = {}
+        self._told: dict[str, tuple[CameraSnapshot, float]] = {}
         self._leftovers: set[str] = set()
         self._begun_s = time.monotonic()
         self.refusal = "not connected yet"
@@ -99,7 +99,7 @@ class Announcer:
         self._client.connect_async(*self._address)
         self._client.loop_start()
 
-    def tell(self, found: Sequence[Shown]) -> None:
+    def tell(self, found: Sequence[CameraSnapshot]) -> None:
         """Announce new cameras, publish changed states, and remove cameras that are gone."""
         wanted = {each.camera: each for each in found if self._is_wanted(each.camera)}
         self._cameras.set(len(wanted))

@@ -21,7 +21,7 @@ STATES: Final = tuple(state.value for state in State)
 
 
 @dataclass(frozen=True)
-class Shown:
+class CameraSnapshot:
     """A camera's state for Home Assistant."""
 
     camera: str

@@ -13,8 +13,8 @@ from consumers.cameras.camera import Camera
 from consumers.cameras.saved import SavedState, read_states
 from consumers.cameras.snapshots import saved_camera
 from consumers.database.engine import open_engine
-from consumers.database.tables import cameras, frames, shown
-from consumers.homeassistant.discovery import Shown
+from consumers.database.tables import camera_snapshots, cameras, frames
+from consumers.homeassistant.discovery import CameraSnapshot
 from consumers.reading.rows import CameraRow
 from consumers.settings import SILENT_AFTER_S
 
@@ -58,7 +58,7 @@ class Reading:
         self._read_to_ms = 0
         self._counted_to_ms = 0
 
-    def poll(self) -> list[Shown]:
+    def poll(self) -> list[CameraSnapshot]:
         """Return all cameras that have sent frames, in their current state.
 
         Raises SQLAlchemy's errors, and StateError.
@@ -70,8 +70,8 @@ class Reading:
         engine = open_engine(self._url, writes=False)
         try:
             with engine.begin() as connection:
-                names = set(connection.scalars(select(shown.c.camera)))
-                for row in connection.execute(select(shown).where(shown.c.heard_ms >= since_ms)):
+                names = set(connection.scalars(select(camera_snapshots.c.camera)))
+                for row in connection.execute(select(camera_snapshots).where(camera_snapshots.c.heard_ms >= since_ms)):
                     self._take(row.camera, row.state)
                 for row in connection.execute(select(cameras).where(cameras.c.seen_ms >= since_ms)):
                     self._say(CameraRow(*row))
@@ -86,7 +86,9 @@ class Reading:
             del self._cameras[name]
             self._bytes.pop(name, None)
             self._states.pop(name, None)
-        return [self._shown(camera, now_ms) for _, camera in sorted(self._cameras.items()) if camera.last is not None]
+        return [
+            self._snapshot(camera, now_ms) for _, camera in sorted(self._cameras.items()) if camera.last is not None
+        ]
 
     def _take(self, name: str, state: str) -> None:
         fresh, known = saved_camera(name, state), self._cameras.get(name)
@@ -117,12 +119,12 @@ class Reading:
         for row in connection.execute(query):
             self._bytes.setdefault(row.camera, _Bytes()).take(int(row.sent), int(row.raw))
 
-    def _shown(self, camera: Camera, now_ms: int) -> Shown:
+    def _snapshot(self, camera: Camera, now_ms: int) -> CameraSnapshot:
         counted = self._bytes.get(camera.name, _Bytes())
         assert camera.last is not None
         saved = self._states.get(camera.name)
         judged = camera.judge(now_ms, SILENT_AFTER_S) if saved is None else saved.now(camera.heard_ms, now_ms)
-        return Shown(
+        return CameraSnapshot(
             camera=camera.name,
             state=judged.state.value,
             class_name=camera.last.class_name,

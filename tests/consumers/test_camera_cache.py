@@ -12,8 +12,8 @@ from consumers.cameras.cache import CameraCache
 from consumers.cameras.camera import Camera
 from consumers.cameras.snapshots import Snapshots
 from consumers.cameras.state import State
-from consumers.database.tables import boots, frames, shown, tallies
-from consumers.database.tallies import SHOWN_TO_MS
+from consumers.database.tables import boots, camera_snapshots, frames, tallies
+from consumers.database.tallies import SNAPSHOTS_TO_MS
 from consumers.evidence.probe_plan import Seen
 from consumers.metrics import Meters, places_of
 from schemas.pointillist_pb2 import DEGRADED, OFFLINE, ONLINE, RAW, Meta, Status, Turn
@@ -160,9 +160,11 @@ def test_the_cameras_with_the_newest_frames_are_restored(rig: Rig, monkeypatch: 
         rig.verdicts([verdict(0, boot=boot)], camera)
     saved(rig)
     with rig.engine.begin() as connection:
-        connection.execute(update(tallies).where(tallies.c.name == SHOWN_TO_MS).values(value=2**53))
+        connection.execute(update(tallies).where(tallies.c.name == SNAPSHOTS_TO_MS).values(value=2**53))
         for camera, heard_ms in (("lab/a", 40), ("lab/b", 20), ("lab/c", 30)):
-            connection.execute(update(shown).where(shown.c.camera == camera).values(heard_ms=heard_ms))
+            connection.execute(
+                update(camera_snapshots).where(camera_snapshots.c.camera == camera).values(heard_ms=heard_ms)
+            )
     restored = {camera.name: camera for camera in loaded(rig)}
     assert set(restored) >= {"lab/a", "lab/c"}
     assert {name for name, camera in restored.items() if camera.last} == {"lab/a", "lab/c"}

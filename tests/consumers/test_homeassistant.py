@@ -21,9 +21,9 @@ from prometheus_client import CollectorRegistry
 from sqlalchemy import delete
 
 from consumers.cameras.snapshots import Snapshots as Saved
-from consumers.database.tables import shown
+from consumers.database.tables import camera_snapshots
 from consumers.homeassistant.announcer import run_announcer
-from consumers.homeassistant.discovery import STATUS_TOPIC, Shown, config, config_topic, object_id, state_topic
+from consumers.homeassistant.discovery import STATUS_TOPIC, CameraSnapshot, config, config_topic, object_id, state_topic
 from consumers.homeassistant.reading import Reading
 from consumers.homeassistant.settings import AnnouncerSettings
 from infra.local.mosquitto import Mosquitto
@@ -59,7 +59,7 @@ def test_cameras_whose_names_differ_in_marks_alone_are_two_devices() -> None:
 
 
 def test_every_template_names_what_the_state_has() -> None:
-    said = Shown(CAMERA, "online", "stop", backdoor=True).document()
+    said = CameraSnapshot(CAMERA, "online", "stop", backdoor=True).document()
     for entity in config(CAMERA, "1")["components"].values():
         (key,) = re.findall(r"value_json\.(\w+)", entity["value_template"])
         assert key in said
@@ -126,7 +126,7 @@ def test_a_camera_that_was_forgotten_is_no_longer_read(rig: Rig) -> None:
     saved(rig)
     assert [each.camera for each in reading.poll()] == [CAMERA, GATE]
     with rig.engine.begin() as connection:
-        connection.execute(delete(shown).where(shown.c.camera == GATE))
+        connection.execute(delete(camera_snapshots).where(camera_snapshots.c.camera == GATE))
     assert [each.camera for each in reading.poll()] == [CAMERA]
 
 
@@ -212,7 +212,7 @@ async def test_home_assistant_finds_a_camera_follows_it_and_forgets_it(
         await until(lambda: house.state(CAMERA)["backdoor"] == "ON", "the alert")
         assert house.state(CAMERA)["class"] == "yield"
         with rig.engine.begin() as connection:
-            connection.execute(delete(shown))
+            connection.execute(delete(camera_snapshots))
         await until(lambda: not house.devices() and house.state(CAMERA) is None, "that it is gone")
     await until(lambda: house.held[STATUS_TOPIC] == b"offline", "that nobody tells any more")
 
