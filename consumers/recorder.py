@@ -25,7 +25,7 @@ from consumers.evidence.quarantine import Quarantine
 from consumers.metrics import Meters, places_of
 from consumers.purge import purge
 from consumers.reading.batch import Partition, Record, Span, read, refusal
-from consumers.reading.log import Log, Rewound
+from consumers.reading.log import Log, LogRewound
 from consumers.reading.membership import Membership, Reassigned
 from consumers.settings import RecorderSettings
 from consumers.store import OffsetsMoved, Store, Written
@@ -209,7 +209,7 @@ class Recorder:
                     backoff.reset()
                     with contextlib.suppress(Reassigned):
                         await self._record_all(source, at_once)
-            except (OffsetsMoved, Rewound) as error:
+            except (OffsetsMoved, LogRewound) as error:
                 log.warning("reading_again", reason=str(error))
             except (Stopped, Damaged, UserError):
                 raise
