@@ -28,7 +28,7 @@ from consumers.reading.batch import Partition, Record, Span, read, refusal
 from consumers.reading.log import Log, LogRewound
 from consumers.reading.membership import Membership, Reassigned
 from consumers.settings import RecorderSettings
-from consumers.store import OffsetsMoved, Store, Written
+from consumers.store import OffsetConflict, Store, Written
 from schemas.errors import Malformed, TryAgain, UserError
 from schemas.identity import CameraId, Identity
 from schemas.keys import KeyRing
@@ -119,7 +119,7 @@ class Recorder:
         self._stop = stop
         health.set("kafka", False, "not connected yet")
         self._engine = open_engine(settings.database, writes=True)
-        self._database = DatabaseThread(self._engine, stop, health, (OffsetsMoved,))
+        self._database = DatabaseThread(self._engine, stop, health, (OffsetConflict,))
         self._store = Store(self._engine, Quarantine(settings.quarantine, self._engine), settings)
         self._snapshots = Snapshots(self._engine, settings.bounds.strangers)
         self._states = CameraStates(self._engine, MAX_CAMERAS + settings.bounds.strangers)
@@ -209,7 +209,7 @@ class Recorder:
                     backoff.reset()
                     with contextlib.suppress(Reassigned):
                         await self._record_all(source, at_once)
-            except (OffsetsMoved, LogRewound) as error:
+            except (OffsetConflict, LogRewound) as error:
                 log.warning("reading_again", reason=str(error))
             except (Stopped, Damaged, UserError):
                 raise

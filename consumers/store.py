@@ -30,7 +30,7 @@ from consumers.settings import RecorderSettings
 from schemas.pointillist_pb2 import CHECKED, Alert, Refusal, Verdict
 
 
-class OffsetsMoved(Exception):  # noqa: N818  # a state of the database, not a failure
+class OffsetConflict(Exception):  # noqa: N818  # a state of the database, not a failure
     """Another recorder has moved the stored offsets. Resume from them."""
 
 
@@ -138,7 +138,7 @@ class Store:
     def write(self, batch: Batch, expected: dict[Partition, int | None]) -> Written:
         """Commit the batch.
 
-        Raises `OffsetsMoved` if the stored offsets differ from `expected` (None: no offset yet).
+        Raises `OffsetConflict` if the stored offsets differ from `expected` (None: no offset yet).
         """
         try:
             return self._write(batch, expected)
@@ -212,7 +212,7 @@ class Store:
                 values = {"of": topic, "part": partition, "before": before, "mine": mine}
                 moved = self._move_offset.run(connection, **values, following=following)
             if moved.rowcount != 1:
-                raise OffsetsMoved(f"{topic} partition {partition}: expected offset {before} in the database")
+                raise OffsetConflict(f"{topic} partition {partition}: expected offset {before} in the database")
 
     def _record_frames(self, connection: Connection, batch: Batch, written: Written) -> None:
         rows = {key: frame_row(key, verdict, batch.recorded_ms) for key, verdict in batch.verdicts.items()}

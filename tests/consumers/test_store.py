@@ -18,7 +18,7 @@ from consumers.database.tallies import SCHEMA
 from consumers.evidence.quarantine import Quarantine
 from consumers.purge import purge
 from consumers.settings import Bounds, RecorderSettings
-from consumers.store import OffsetsMoved, Store
+from consumers.store import OffsetConflict, Store
 from infra.report import beside_clean
 from schemas.announcement import LAST_MESSAGE
 from schemas.errors import StateError
@@ -59,11 +59,11 @@ def test_a_batch_is_refused_when_another_recorder_has_gone_on(make_rig: MakeRig)
     first, second = make_rig(), make_rig()
     records = first.verdict_records([verdict(0)])
     first.feed(records)
-    with pytest.raises(OffsetsMoved):
+    with pytest.raises(OffsetConflict):
         second.feed(records)
     second.offsets |= first.offsets
     second.feed(second.verdict_records([verdict(1)]))
-    with pytest.raises(OffsetsMoved):
+    with pytest.raises(OffsetConflict):
         first.feed(first.verdict_records([verdict(7)]))
     with first.records() as read:
         assert read.recorded(CAMERA, BOOT) == RangeSet([(0, 1)])
