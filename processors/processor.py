@@ -92,7 +92,7 @@ class Processor:
     def accept(self, records: Mapping[TopicPartition, Sequence[ConsumerRecord]]) -> int:
         """Open what Kafka gave; how many records that were. What is no verified frame goes to the dead letters.
 
-        Raises OffsetsWentBack, having taken nothing, when the log is another one than before.
+        Raises OffsetRegression, having taken nothing, when the log is another one than before.
         """
         self.inbox.check(records)
         now_s = self._accepted_s = time.monotonic()

@@ -11,7 +11,7 @@ import structlog
 from aiokafka import ConsumerRebalanceListener, ConsumerRecord, TopicPartition
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
-from processors.arrivals.progress import OffsetsWentBack, PartitionProgress
+from processors.arrivals.progress import OffsetRegression, PartitionProgress
 from processors.settings import ProcessorSettings
 from schemas.transport.kafka.reader import Group, Reader
 
@@ -74,12 +74,12 @@ class Inbox(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no
     # What is in flight
 
     def check(self, records: Mapping[TopicPartition, Sequence[ConsumerRecord]]) -> None:
-        """Raise OffsetsWentBack, before any of `records` is taken, when they are of another log than those before."""
+        """Raise OffsetRegression, before any of `records` is taken, when they are of another log than those before."""
         for partition, found in records.items():
             progress = self._progress.get(partition)
             if found and progress is not None and progress.last is not None and found[0].offset <= progress.last:
                 self.lost = True
-                raise OffsetsWentBack(
+                raise OffsetRegression(
                     f"expected offsets above {progress.last} from partition {partition.partition}, "
                     f"got {found[0].offset}: its log was begun anew"
                 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 
-class OffsetsWentBack(ValueError):  # noqa: N818  # what happened, in Kafka and not here
+class OffsetRegression(ValueError):  # noqa: N818  # what happened, in Kafka and not here
     """A partition gives offsets again that it has given: its log was lost and begun anew."""
 
 
@@ -33,7 +33,7 @@ class PartitionProgress:
     def take(self, offset: int) -> None:
         """A record was taken; offsets come in ascending order."""
         if self.last is not None and offset <= self.last:
-            raise OffsetsWentBack(f"expected an offset above {self.last}, got {offset}")
+            raise OffsetRegression(f"expected an offset above {self.last}, got {offset}")
         self._open.append(offset)
         self.last = offset
 
