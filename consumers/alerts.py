@@ -15,7 +15,7 @@ import structlog
 from sqlalchemy import Engine, func, select, tuple_, update
 
 from consumers.database.tables import alerts
-from consumers.database.thread import Damaged, DatabaseThread, Stopped
+from consumers.database.thread import DatabaseCorrupt, DatabaseThread, Stopped
 from schemas.cloudevents import RECORDER, event_headers
 from schemas.errors import BrokerError
 from schemas.frame import sign_message
@@ -153,7 +153,7 @@ class Alerts:
         """Set when there may be an alert to publish."""
 
     async def publish(self) -> None:
-        """Publish until cancelled. Raises `Stopped` and `Damaged`."""
+        """Publish until cancelled. Raises `Stopped` and `DatabaseCorrupt`."""
         backoff = Backoff()
         while True:
             await self.due.wait()
@@ -161,7 +161,7 @@ class Alerts:
             try:
                 await self.publish_due()
                 backoff.reset()
-            except (Stopped, Damaged):
+            except (Stopped, DatabaseCorrupt):
                 raise
             except Exception as error:  # the alerts stay in the database, whatever the error is
                 log.warning("alerts_not_published", error=str(error) or type(error).__name__)

@@ -19,7 +19,7 @@ from consumers.cameras.saved import CameraStates, read_states
 from consumers.cameras.snapshots import SAVED_AT_ONCE, Snapshots
 from consumers.database.damage import set_aside
 from consumers.database.engine import open_engine
-from consumers.database.thread import Damaged, DatabaseThread, Stopped
+from consumers.database.thread import DatabaseCorrupt, DatabaseThread, Stopped
 from consumers.evidence.probe_plan import Probing, Told, load_told, store_told
 from consumers.evidence.quarantine import Quarantine
 from consumers.metrics import Meters, places_of
@@ -92,7 +92,7 @@ async def run_recorder(
         await recorder.run()
     except Stopped:
         log.info("recorder_stopped_waiting")
-    except Damaged as error:
+    except DatabaseCorrupt as error:
         recorder.close()
         aside = set_aside(settings.database, time.time_ns() // 10**6)
         raise TryAgain(
@@ -211,7 +211,7 @@ class Recorder:
                         await self._record_all(source, at_once)
             except (OffsetConflict, LogRewound) as error:
                 log.warning("reading_again", reason=str(error))
-            except (Stopped, Damaged, UserError):
+            except (Stopped, DatabaseCorrupt, UserError):
                 raise
             except Exception as error:  # any error of a broker that is unreachable
                 self._health.set("kafka", False, str(error) or type(error).__name__)
