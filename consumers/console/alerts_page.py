@@ -15,7 +15,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from consumers.cameras.episodes import OPEN, STATES, Episode, Found, Reviews, episodes, sentence
-from consumers.console.desk import Desk
+from consumers.console.desk import ConsoleContext
 from consumers.console.flagged import cameras_of, frame_of
 from consumers.console.gate import form_of, may, no, session_of
 from consumers.console.jobs_page import offered
@@ -95,14 +95,14 @@ class EpisodeSummary:
         return sentence(self.class_name, self.checked)
 
 
-def alert_routes(desk: Desk) -> list[Route]:
+def alert_routes(context: ConsoleContext) -> list[Route]:
     """Return the routes of the page."""
     return [
-        Route("/alerts", partial(_page, desk)),
-        Route("/alerts/{alert_id}.png", partial(_thumbnail, desk)),
-        Route("/alerts/{alert_id}", partial(_review, desk), methods=["POST"]),
-        Route("/quarantine", partial(_gallery, desk)),
-        Route("/quarantine/{site}/{camera}/{name}.png", partial(_flagged, desk)),
+        Route("/alerts", partial(_page, context)),
+        Route("/alerts/{alert_id}.png", partial(_thumbnail, context)),
+        Route("/alerts/{alert_id}", partial(_review, context), methods=["POST"]),
+        Route("/quarantine", partial(_gallery, context)),
+        Route("/quarantine/{site}/{camera}/{name}.png", partial(_flagged, context)),
     ]
 
 
@@ -154,133 +154,133 @@ def _answered(connection: Connection, newest: Raised, message: bytes) -> tuple[s
     return (row.class_name, row.model_id) if row is not None else ("", "")
 
 
-async def find_episodes(desk: Desk, state: str, camera: str = "") -> list[tuple[Episode, list[Raised]]]:
+async def find_episodes(context: ConsoleContext, state: str, camera: str = "") -> list[tuple[Episode, list[Raised]]]:
     """Return the newest `SHOWN` episodes in a state (all states if empty); none without a database."""
-    reviews = await desk.read(desk.store.reviewed)
+    reviews = await context.read(context.store.reviewed)
     try:
-        found = await desk.read(lambda: in_episodes(desk.engine(), reviews, desk.published_ms(), camera))
+        found = await context.read(lambda: in_episodes(context.engine(), reviews, context.published_ms(), camera))
     except UserError:
         return []
     return [each for each in found if state in ("", each[0].state)][:SHOWN]
 
 
-async def find_raised(desk: Desk, state: str, camera: str = "") -> list[Raised]:
+async def find_raised(context: ConsoleContext, state: str, camera: str = "") -> list[Raised]:
     """Return the newest alerts whose episode is in a state (all states if empty)."""
-    found = [each for _, raised in await find_episodes(desk, state, camera) for each in raised]
+    found = [each for _, raised in await find_episodes(context, state, camera) for each in raised]
     return sorted(found, key=lambda each: each.raised_ms, reverse=True)[:SHOWN]
 
 
-async def _page(desk: Desk, request: Request) -> Response:
+async def _page(context: ConsoleContext, request: Request) -> Response:
     state, camera = request.query_params.get("state", OPEN), request.query_params.get("camera", "")[:_LONGEST]
     state = state if state in STATES else OPEN
-    found = await find_episodes(desk, state, camera)
+    found = await find_episodes(context, state, camera)
     try:
-        shown = await desk.read(lambda: newest_of(desk.engine(), found))
+        shown = await context.read(lambda: newest_of(context.engine(), found))
     except UserError:
         shown = []
-    said = await desk.read(desk.store.said, [alert_id for each in shown for alert_id in each.episode.alert_ids])
+    said = await context.read(context.store.said, [alert_id for each in shown for alert_id in each.episode.alert_ids])
     comments = {
         each.newest.alert_id: sorted(
             (one for alert_id in each.episode.alert_ids for one in said[alert_id]), key=lambda one: one["at_ms"]
         )
         for each in shown
     }
-    return desk.page(
+    return context.page(
         request, "alerts.html", state=state, states=STATES, shown=shown, comments=comments, most=SHOWN, camera=camera
     )
 
 
-async def _thumbnail(desk: Desk, request: Request) -> Response:
+async def _thumbnail(context: ConsoleContext, request: Request) -> Response:
     alert_id = request.path_params["alert_id"]
     if not _ID.fullmatch(alert_id):
         return no(404, "alert: expected the id of a stored alert")
 
     def read() -> bytes:
-        with desk.engine().begin() as connection:
+        with context.engine().begin() as connection:
             message = connection.scalar(select(alerts.c.message).where(alerts.c.alert_id == alert_id))
         try:
             return Alert.FromString(message or b"").thumbnail
         except DecodeError:
             return b""
 
-    picture = await desk.read(read)
+    picture = await context.read(read)
     if not picture:
         return no(404, "the picture of this alert is missing")
     return Response(picture, media_type="image/png", headers=_CACHED)
 
 
-async def _review(desk: Desk, request: Request) -> Response:
+async def _review(context: ConsoleContext, request: Request) -> Response:
     if not may(request, Right.OPERATOR):
         return no(403, "user: expected the right `operator`")
     fields = form_of(request)
     who = session_of(request).name
-    complaint = await review(desk, who, request.path_params["alert_id"], fields.get("state"), fields.get("text", ""))
+    complaint = await review(context, who, request.path_params["alert_id"], fields.get("state"), fields.get("text", ""))
     if complaint:
         return no(400, complaint)
     back = fields.get("back", OPEN)
     return RedirectResponse(f"/alerts?state={back if back in STATES else OPEN}", 303)
 
 
-async def review(desk: Desk, who: str, alert_id: str, state: str | None, text: str) -> str:
+async def review(context: ConsoleContext, who: str, alert_id: str, state: str | None, text: str) -> str:
     """Set the state of an alert's episode, if one is given, and add a comment, if there is one.
 
     Return an error text, empty on success.
     """
-    camera = await desk.read(_camera_of, desk, alert_id) if _ID.fullmatch(alert_id) else None
+    camera = await context.read(_camera_of, context, alert_id) if _ID.fullmatch(alert_id) else None
     if camera is None:
         return "alert: expected the id of a stored alert"
     if state is not None and state not in STATES:
         return f"state: expected {', '.join(STATES)}, got {state[:40]!r}"
     if text.strip():
-        await desk.write(desk.store.comment, alert_id, who, text.strip())
+        await context.write(context.store.comment, alert_id, who, text.strip())
     if state is not None:
-        reviews = await desk.read(desk.store.reviewed)
-        found = await desk.read(lambda: in_episodes(desk.engine(), reviews, desk.published_ms(), camera))
+        reviews = await context.read(context.store.reviewed)
+        found = await context.read(lambda: in_episodes(context.engine(), reviews, context.published_ms(), camera))
         mine = next((each.alert_ids for each, _ in found if alert_id in each.alert_ids), [alert_id])
-        made = await desk.write(desk.store.review, mine, state, who)
+        made = await context.write(context.store.review, mine, state, who)
         for each in mine:
-            desk.reviews.pop(each, None)
+            context.reviews.pop(each, None)
             if state != OPEN:
-                desk.reviews[each] = made
-        await desk.write(desk.store.note, who, "alert", alert_id, state, "done")
+                context.reviews[each] = made
+        await context.write(context.store.note, who, "alert", alert_id, state, "done")
     return ""
 
 
-def _camera_of(desk: Desk, alert_id: str) -> str | None:
-    with desk.engine().begin() as connection:
+def _camera_of(context: ConsoleContext, alert_id: str) -> str | None:
+    with context.engine().begin() as connection:
         return connection.scalar(select(alerts.c.camera).where(alerts.c.alert_id == alert_id))
 
 
-async def _gallery(desk: Desk, request: Request) -> Response:
+async def _gallery(context: ConsoleContext, request: Request) -> Response:
     def read() -> list[tuple[str, int]]:
         newest = select(quarantine.c.name, quarantine.c.at_ms).order_by(quarantine.c.at_ms.desc()).limit(GALLERY)
-        with desk.engine().begin() as connection:
+        with context.engine().begin() as connection:
             return [(name, at_ms) for name, at_ms in connection.execute(newest)]
 
     try:
-        held = await desk.read(read)
-        cameras = await desk.read(lambda: cameras_of(desk.engine()))
+        held = await context.read(read)
+        cameras = await context.read(lambda: cameras_of(context.engine()))
     except UserError:
         held, cameras = [], {}
-    return desk.page(request, "quarantine.html", held=held, most=GALLERY, cameras=cameras, **await offered(desk))
+    return context.page(request, "quarantine.html", held=held, most=GALLERY, cameras=cameras, **await offered(context))
 
 
-async def _flagged(desk: Desk, request: Request) -> Response:
+async def _flagged(context: ConsoleContext, request: Request) -> Response:
     place = request.path_params
     name = f"{place['site']}/{place['camera']}/{place['name']}"
 
     def read() -> bytes:
         # Only names from the recorder's database are read, never a path that a visitor made up.
-        with desk.engine().begin() as connection:
+        with context.engine().begin() as connection:
             known = connection.scalar(select(quarantine.c.name).where(quarantine.c.name == name))
         if known is None:
             return b""
         try:
-            return frame_of(desk.settings.quarantine, known)
+            return frame_of(context.settings.quarantine, known)
         except FileNotFoundError:
             return b""
 
-    picture = await desk.read(read) if _FILE.fullmatch(place["name"]) else b""
+    picture = await context.read(read) if _FILE.fullmatch(place["name"]) else b""
     if not picture:
         return no(404, "the frame is missing: it is not in quarantine")
     return Response(picture, media_type="image/png", headers=_CACHED)

@@ -21,7 +21,7 @@ from consumers.console.camera_page import name_of, past, tell
 from consumers.console.cards import Card
 from consumers.console.commands import settings_of
 from consumers.console.dead_letters_page import replay_reason
-from consumers.console.desk import Desk
+from consumers.console.desk import ConsoleContext
 from consumers.console.export import COLUMNS, LONGEST_MS, as_csv, as_parquet, rows
 from consumers.console.fleet_page import forget, query_of
 from consumers.console.gate import may, no, path_of, session_of
@@ -47,8 +47,8 @@ def card_json(card: Card) -> dict[str, Any]:
     return asdict(card) | {"state": card.state.value, "site": card.site}
 
 
-async def _cameras(desk: Desk, request: Request) -> Response:
-    view = desk.fleet.view(query_of(request))
+async def _cameras(context: ConsoleContext, request: Request) -> Response:
+    view = context.fleet.view(query_of(request))
     return JSONResponse(
         {
             "cameras": [card_json(card) for card in view.cards],
@@ -60,65 +60,65 @@ async def _cameras(desk: Desk, request: Request) -> Response:
     )
 
 
-async def _camera(desk: Desk, request: Request) -> Response:
+async def _camera(context: ConsoleContext, request: Request) -> Response:
     name = name_of(request)
-    card, camera = desk.fleet.card(name), desk.fleet.camera(name)
+    card, camera = context.fleet.card(name), context.fleet.camera(name)
     if card is None or camera is None:
         return no(404, f"camera: expected one of this fleet, got {name}")
-    pictures = {way: shown and shown.told() for way, shown in desk.fleet.ways(name)._asdict().items()}
+    pictures = {way: shown and shown.told() for way, shown in context.fleet.ways(name)._asdict().items()}
     return JSONResponse(card_json(card) | {"settings": settings_of(camera.meta), "pictures": pictures})
 
 
-async def _history(desk: Desk, request: Request) -> Response:
+async def _history(context: ConsoleContext, request: Request) -> Response:
     length_ms = RANGES.get(request.query_params.get("range", "day"))
     if length_ms is None:
         return no(400, f"expected range={'|'.join(RANGES)}")
-    return JSONResponse(await past(desk, name_of(request), time.time_ns() // 10**6, length_ms))
+    return JSONResponse(await past(context, name_of(request), time.time_ns() // 10**6, length_ms))
 
 
-async def _command(desk: Desk, request: Request) -> Response:
+async def _command(context: ConsoleContext, request: Request) -> Response:
     asked = await json_of(request)
     if asked is None:
         return no(400, "body: expected a JSON object")
     reset = asked.pop("reset", False)
     if reset and asked:
         return no(400, "reset: expected no other setting next to it")
-    said = await tell(desk, session_of(request).name, name_of(request), None if reset else asked)
+    said = await tell(context, session_of(request).name, name_of(request), None if reset else asked)
     sent = said == "obeyed" or said.startswith("sent")
     return JSONResponse({"outcome": said}, 200 if sent else 400)
 
 
-async def _forget(desk: Desk, request: Request) -> Response:
-    complaint = await forget(desk, session_of(request).name, name_of(request))
+async def _forget(context: ConsoleContext, request: Request) -> Response:
+    complaint = await forget(context, session_of(request).name, name_of(request))
     return no(409, complaint) if complaint else JSONResponse({"outcome": "forgotten"})
 
 
-async def _alerts(desk: Desk, request: Request) -> Response:
+async def _alerts(context: ConsoleContext, request: Request) -> Response:
     state = request.query_params.get("state", "")
     if state not in ("", *STATES):
         return no(400, f"expected state={'|'.join(STATES)}")
-    found = await find_raised(desk, state, request.query_params.get("camera", ""))
-    comments = await desk.read(desk.store.said, [each.alert_id for each in found])
+    found = await find_raised(context, state, request.query_params.get("camera", ""))
+    comments = await context.read(context.store.said, [each.alert_id for each in found])
     return JSONResponse([asdict(each) | {"comments": comments[each.alert_id]} for each in found])
 
 
-async def _review(desk: Desk, request: Request) -> Response:
+async def _review(context: ConsoleContext, request: Request) -> Response:
     asked = await json_of(request)
     if asked is None:
         return no(400, "body: expected a JSON object")
     state, text = asked.get("state"), asked.get("comment", "")
     if not isinstance(text, str) or not (state is None or isinstance(state, str)):
         return no(400, "state and comment: expected texts")
-    complaint = await review(desk, session_of(request).name, request.path_params["alert_id"], state, text)
+    complaint = await review(context, session_of(request).name, request.path_params["alert_id"], state, text)
     return no(400, complaint) if complaint else JSONResponse({"outcome": "done"})
 
 
-async def _operations(desk: Desk, request: Request) -> Response:
-    found = await desk.read(desk.store.noted, request.query_params.get("subject") or None, 1_000)
+async def _operations(context: ConsoleContext, request: Request) -> Response:
+    found = await context.read(context.store.noted, request.query_params.get("subject") or None, 1_000)
     return JSONResponse([asdict(each) for each in found])
 
 
-async def _export(desk: Desk, request: Request) -> Response:
+async def _export(context: ConsoleContext, request: Request) -> Response:
     asked, kind = request.query_params, path_of(request).rpartition(".")[2]
     now_ms = time.time_ns() // 10**6
     try:
@@ -127,7 +127,7 @@ async def _export(desk: Desk, request: Request) -> Response:
         camera = camera_id(asked["camera"]) if "camera" in asked else None
         if not 0 <= since_ms <= until_ms < 2**53 or until_ms - since_ms > LONGEST_MS:
             raise ValueError
-        engine = await desk.read(desk.engine)
+        engine = await context.read(context.engine)
     except ValueError:
         return no(400, "since_ms and until_ms: expected Unix times in milliseconds, at most 31 days apart")
     except UserError as error:
@@ -137,30 +137,30 @@ async def _export(desk: Desk, request: Request) -> Response:
         (as_csv(found), "text/csv") if kind == "csv" else (as_parquet(found), "application/vnd.apache.parquet")
     )
     headers = {"content-disposition": f'attachment; filename="verdicts.{kind}"'}
-    return desk.exports.answer(request, made, media, headers)
+    return context.exports.answer(request, made, media, headers)
 
 
-async def _audit(desk: Desk, _request: Request) -> Response:
-    return JSONResponse(await audited(desk))
+async def _audit(context: ConsoleContext, _request: Request) -> Response:
+    return JSONResponse(await audited(context))
 
 
-async def _letters(desk: Desk, _request: Request) -> Response:
+async def _letters(context: ConsoleContext, _request: Request) -> Response:
     try:
-        return JSONResponse(await desk.read(lambda: reasons(desk.engine())))
+        return JSONResponse(await context.read(lambda: reasons(context.engine())))
     except UserError as error:
         return no(503, str(error))
 
 
-async def _replay(desk: Desk, request: Request) -> Response:
+async def _replay(context: ConsoleContext, request: Request) -> Response:
     asked = await json_of(request)
     reason = asked.get("reason") if asked is not None else None
     if not isinstance(reason, str) or not reason:
         return no(400, "reason: expected a text")
-    return JSONResponse({"outcome": await replay_reason(desk, session_of(request).name, reason[:80])})
+    return JSONResponse({"outcome": await replay_reason(context, session_of(request).name, reason[:80])})
 
 
-async def _models(desk: Desk, _request: Request) -> Response:
-    watch = desk.models
+async def _models(context: ConsoleContext, _request: Request) -> Response:
+    watch = context.models
     if watch is None:
         return no(503, "models are missing: this console does not read them")
     served = {
@@ -176,8 +176,8 @@ async def _models(desk: Desk, _request: Request) -> Response:
     return JSONResponse({"live": live, "served": served, "published": published, "refused": watch.refused})
 
 
-async def _system(desk: Desk, _request: Request) -> Response:
-    watch = desk.watch
+async def _system(context: ConsoleContext, _request: Request) -> Response:
+    watch = context.watch
     roles = [{name: getattr(role, name) for name in _ROLE} for role in watch.roles]
     firing = [asdict(each) for each in watch.rules.firing]
     status = {"text": watch.pill().text, "level": watch.pill().level}
@@ -186,7 +186,7 @@ async def _system(desk: Desk, _request: Request) -> Response:
     )
 
 
-async def _openapi(_desk: Desk, _request: Request) -> Response:
+async def _openapi(_desk: ConsoleContext, _request: Request) -> Response:
     return JSONResponse(document())
 
 
@@ -275,15 +275,15 @@ OPERATIONS: Final = (
 )  # fmt: skip
 
 
-def api_routes(desk: Desk) -> list[Route]:
+def api_routes(context: ConsoleContext) -> list[Route]:
     """Return the routes of the table."""
-    return [Route(ROOT + each.path, partial(_answer, desk, each), methods=[each.method]) for each in OPERATIONS]
+    return [Route(ROOT + each.path, partial(_answer, context, each), methods=[each.method]) for each in OPERATIONS]
 
 
-async def _answer(desk: Desk, operation: Operation, request: Request) -> Response:
+async def _answer(context: ConsoleContext, operation: Operation, request: Request) -> Response:
     if not may(request, operation.needed):
         return no(403, f"user: expected the right `{operation.needed}`")
-    return await operation.answer(desk, request)
+    return await operation.answer(context, request)
 
 
 def document() -> dict[str, Any]:

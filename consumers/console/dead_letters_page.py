@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from consumers.console.desk import Desk
+from consumers.console.desk import ConsoleContext
 from consumers.console.gate import form_of, may, no, session_of
 from consumers.console.replay import letters, reasons, replay
 from consumers.console.users import Right
@@ -27,23 +27,23 @@ _EXPLAINED: Final = (
 )  # fmt: skip
 
 
-def letter_routes(desk: Desk) -> list[Route]:
+def letter_routes(context: ConsoleContext) -> list[Route]:
     """Return the routes of the page."""
     return [
-        Route("/dead-letters", partial(_page, desk)),
-        Route("/dead-letters/{topic}/{partition:int}/{offset:int}", partial(_letter, desk)),
-        Route("/dead-letters/replay", partial(_replay, desk), methods=["POST"]),
+        Route("/dead-letters", partial(_page, context)),
+        Route("/dead-letters/{topic}/{partition:int}/{offset:int}", partial(_letter, context)),
+        Route("/dead-letters/replay", partial(_replay, context), methods=["POST"]),
     ]
 
 
-async def _page(desk: Desk, request: Request) -> Response:
+async def _page(context: ConsoleContext, request: Request) -> Response:
     reason = request.query_params.get("reason", "")[:80]
     try:
-        found = await desk.read(lambda: reasons(desk.engine()))
-        shown = await desk.read(_newest, desk, reason) if reason else []
+        found = await context.read(lambda: reasons(context.engine()))
+        shown = await context.read(_newest, context, reason) if reason else []
     except UserError:
         found, shown = [], []
-    return desk.page(
+    return context.page(
         request,
         "dead_letters.html",
         reasons=found,
@@ -55,26 +55,26 @@ async def _page(desk: Desk, request: Request) -> Response:
     )
 
 
-def _newest(desk: Desk, reason: str) -> list[dict[str, Any]]:
+def _newest(context: ConsoleContext, reason: str) -> list[dict[str, Any]]:
     columns = [column for column in dead_letters.columns if column.name not in ("payload", "stored_bytes")]
     query = select(*columns).where(dead_letters.c.reason == reason).order_by(dead_letters.c.recorded_ms.desc())
-    with desk.engine().begin() as connection:
+    with context.engine().begin() as connection:
         return [dict(row) for row in connection.execute(query.limit(SHOWN)).mappings()]
 
 
-async def _letter(desk: Desk, request: Request) -> Response:
+async def _letter(context: ConsoleContext, request: Request) -> Response:
     place = request.path_params
 
     def read() -> dict[str, Any] | None:
         mine = [dead_letters.c[name] == place[name] for name in ("topic", "partition", "offset")]
-        with desk.engine().begin() as connection:
+        with context.engine().begin() as connection:
             row = connection.execute(select(dead_letters).where(*mine)).mappings().first()
             return dict(row) if row is not None else None
 
-    found = await desk.read(read)
+    found = await context.read(read)
     if found is None:
-        return desk.page(request, "missing.html", 404, what="This dead letter does not exist or was purged.")
-    return desk.page(
+        return context.page(request, "missing.html", 404, what="This dead letter does not exist or was purged.")
+    return context.page(
         request, "dead_letter.html", letter=found, frame=explained(found["payload"]), dump=dumped(found["payload"])
     )
 
@@ -101,22 +101,22 @@ def dumped(payload: bytes, most: int = 512) -> str:
     return "\n".join(lines)
 
 
-async def _replay(desk: Desk, request: Request) -> Response:
+async def _replay(context: ConsoleContext, request: Request) -> Response:
     if not may(request, Right.ADMIN):
         return no(403, "user: expected the right `admin`")
     reason = form_of(request).get("reason", "")[:80]
-    said = await replay_reason(desk, session_of(request).name, reason)
+    said = await replay_reason(context, session_of(request).name, reason)
     return RedirectResponse(f"/dead-letters?{urlencode({'reason': reason, 'said': said})}", 303)
 
 
-async def replay_reason(desk: Desk, who: str, reason: str) -> str:
+async def replay_reason(context: ConsoleContext, who: str, reason: str) -> str:
     """Replay the dead letters of a reason and log it in the audit log. Return the outcome."""
     try:
-        found, recorded = await desk.read(lambda: letters(desk.engine(), reason))
+        found, recorded = await context.read(lambda: letters(context.engine(), reason))
         if not found:
             return f"no frame to send again; {recorded} recorded meanwhile"
-        outcome = str(await replay(desk.settings.kafka, desk.settings.frames_topic, found, recorded))
+        outcome = str(await replay(context.settings.kafka, context.settings.frames_topic, found, recorded))
     except UserError as error:
         outcome = str(error)
-    await desk.write(desk.store.note, who, "replay", reason, "", outcome)
+    await context.write(context.store.note, who, "replay", reason, "", outcome)
     return outcome

@@ -49,7 +49,7 @@ PAGES: Final = (
 
 
 @dataclass
-class Desk:
+class ConsoleContext:
     """The context of one console."""
 
     settings: ConsoleSettings

@@ -13,7 +13,7 @@ from starlette.routing import Route
 
 from consumers.cameras.state import State
 from consumers.console.cards import Card
-from consumers.console.desk import Desk
+from consumers.console.desk import ConsoleContext
 from consumers.console.fleet import Query, View
 from consumers.console.gate import form_of, may, no, session_of
 from consumers.console.pictures import REBUILT
@@ -26,15 +26,15 @@ _GONE: Final = (State.OFFLINE, State.SILENT, State.REFUSED, State.ENDED, State.R
 """States in which a camera may be gone for good."""
 
 
-def fleet_routes(desk: Desk, streams: Streams) -> list[Route]:
+def fleet_routes(context: ConsoleContext, streams: Streams) -> list[Route]:
     """Return the routes of the page."""
     return [
-        Route("/", partial(_page, desk)),
-        Route("/fleet/live", partial(_live, desk, streams)),
-        Route("/live", partial(_header_live, desk, streams)),
-        Route("/picture/{site}/{camera}.jpg", partial(_picture, desk)),
-        Route("/picture/{site}/{camera}/{kind}.jpg", partial(_picture, desk)),
-        Route("/fleet/forget", partial(_forget, desk), methods=["POST"]),
+        Route("/", partial(_page, context)),
+        Route("/fleet/live", partial(_live, context, streams)),
+        Route("/live", partial(_header_live, context, streams)),
+        Route("/picture/{site}/{camera}.jpg", partial(_picture, context)),
+        Route("/picture/{site}/{camera}/{kind}.jpg", partial(_picture, context)),
+        Route("/fleet/forget", partial(_forget, context), methods=["POST"]),
     ]
 
 
@@ -51,33 +51,33 @@ def query_of(request: Request) -> Query:
     )
 
 
-async def _page(desk: Desk, request: Request) -> Response:
+async def _page(context: ConsoleContext, request: Request) -> Response:
     query = query_of(request)
-    view = desk.fleet.view(query)
+    view = context.fleet.view(query)
     query_string = request.scope["query_string"].decode("latin-1")
     asked = f"?{query_string}" if query_string else ""
-    return desk.page(request, "fleet.html", query=query, view=view, states=list(State), stream=f"/fleet/live{asked}")
+    return context.page(request, "fleet.html", query=query, view=view, states=list(State), stream=f"/fleet/live{asked}")
 
 
-async def _live(desk: Desk, streams: Streams, request: Request) -> Response:
-    return streams.answer(request, Changes(desk, query_of(request)))
+async def _live(context: ConsoleContext, streams: Streams, request: Request) -> Response:
+    return streams.answer(request, Changes(context, query_of(request)))
 
 
-async def _header_live(desk: Desk, streams: Streams, request: Request) -> Response:
-    return streams.answer(request, header_changes(desk))
+async def _header_live(context: ConsoleContext, streams: Streams, request: Request) -> Response:
+    return streams.answer(request, header_changes(context))
 
 
-def header_changes(desk: Desk) -> Callable[[], str]:
+def header_changes(context: ConsoleContext) -> Callable[[], str]:
     """Return a function that renders the header's status when it has changed."""
     shown: Pill | None = None
 
     def changed() -> str:
         nonlocal shown
-        now = desk.watch.pill()
+        now = context.watch.pill()
         if now == shown:
             return ""
         shown = now
-        return desk.render("pill.html", pill=now, pushed=True)
+        return context.render("pill.html", pill=now, pushed=True)
 
     return changed
 
@@ -85,11 +85,11 @@ def header_changes(desk: Desk) -> Callable[[], str]:
 class Changes:
     """The changes that one open fleet page has not received yet."""
 
-    def __init__(self, desk: Desk, query: Query) -> None:
-        self._desk = desk
+    def __init__(self, context: ConsoleContext, query: Query) -> None:
+        self._desk = context
         self._query = query
         self._version = -1
-        self._header = header_changes(desk)
+        self._header = header_changes(context)
         self._shown: View | None = None
 
     def __call__(self) -> str:
@@ -116,9 +116,9 @@ def _frame(view: View) -> object:
     return view.counts, view.sites, view.found, view.page, view.pages
 
 
-async def _picture(desk: Desk, request: Request) -> Response:
+async def _picture(context: ConsoleContext, request: Request) -> Response:
     asked = request.path_params
-    found = desk.fleet.picture(f"{asked['site']}/{asked['camera']}", asked.get("kind", REBUILT))
+    found = context.fleet.picture(f"{asked['site']}/{asked['camera']}", asked.get("kind", REBUILT))
     if found is None:
         return no(404, "the picture is missing: none of this camera is in memory")
     # Each picture has its own address, so browsers can cache it.
@@ -126,23 +126,23 @@ async def _picture(desk: Desk, request: Request) -> Response:
     return Response(found.jpeg, media_type="image/jpeg", headers=headers)
 
 
-async def _forget(desk: Desk, request: Request) -> Response:
+async def _forget(context: ConsoleContext, request: Request) -> Response:
     name = form_of(request).get("camera", "")
     if not may(request, Right.OPERATOR):
         return no(403, "user: expected the right `operator`")
-    complaint = await forget(desk, session_of(request).name, name)
+    complaint = await forget(context, session_of(request).name, name)
     return no(409, complaint) if complaint else RedirectResponse("/", 303)
 
 
-async def forget(desk: Desk, who: str, name: str) -> str:
+async def forget(context: ConsoleContext, who: str, name: str) -> str:
     """Remove a camera from the fleet. Return an error text if it is unknown or not gone, else an empty one."""
-    card: Card | None = desk.fleet.card(name)
+    card: Card | None = context.fleet.card(name)
     if card is None:
         return f"camera: expected one of this fleet, got {name}"
     if card.state not in _GONE or card.frames_per_second:
         return f"{name}: expected a camera that is gone, it is {card.state.value}"
-    at_ms = await desk.write(desk.store.forget, name)
-    desk.fleet.forget(name, at_ms)
-    desk.fleet.tick(time.monotonic_ns() // 10**6)
-    await desk.write(desk.store.note, who, "forget", name, "", "done")
+    at_ms = await context.write(context.store.forget, name)
+    context.fleet.forget(name, at_ms)
+    context.fleet.tick(time.monotonic_ns() // 10**6)
+    await context.write(context.store.note, who, "forget", name, "", "done")
     return ""

@@ -9,7 +9,7 @@ from typing import Any, Final
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from consumers.console.desk import Desk
+from consumers.console.desk import ConsoleContext
 from consumers.console.gate import no
 from consumers.console.job_rows import Job, Kind
 from consumers.console.jobs import KEPT, Jobs
@@ -23,13 +23,13 @@ def _json(jobs: Jobs, job: Job) -> dict[str, Any]:
     return asdict(job) | {"progress": asdict(progress) if progress is not None else None}
 
 
-async def _all(desk: Desk, _request: Request) -> Response:
-    if desk.jobs is None:
+async def _all(context: ConsoleContext, _request: Request) -> Response:
+    if context.jobs is None:
         return no(409, NONE)
-    jobs, offer = desk.jobs, await offered(desk)
+    jobs, offer = context.jobs, await offered(context)
     return JSONResponse(
         {
-            "jobs": [_json(jobs, job) for job in await desk.read(jobs.newest, KEPT)],
+            "jobs": [_json(jobs, job) for job in await context.read(jobs.newest, KEPT)],
             "bundles": [
                 {"bundle": each.choice_id, "label": each.label, "name": each.name} for each in offer["choices"]
             ],
@@ -39,20 +39,20 @@ async def _all(desk: Desk, _request: Request) -> Response:
     )
 
 
-async def _one(desk: Desk, request: Request) -> Response:
-    jobs = desk.jobs
-    job = await desk.read(jobs.find, request.path_params["job_id"]) if jobs is not None else None
+async def _one(context: ConsoleContext, request: Request) -> Response:
+    jobs = context.jobs
+    job = await context.read(jobs.find, request.path_params["job_id"]) if jobs is not None else None
     if jobs is None or job is None:
         return no(404, "job: expected the id of a stored job")
-    report = await desk.read(jobs.report, job) if job.kind is Kind.REPAIR else None
+    report = await context.read(jobs.report, job) if job.kind is Kind.REPAIR else None
     return JSONResponse(_json(jobs, job) | {"figures": report.figures if report is not None else None})
 
 
-async def _act(act: Act, desk: Desk, request: Request) -> Response:
+async def _act(act: Act, context: ConsoleContext, request: Request) -> Response:
     sent = await json_of(request)
     if sent is None:
         return no(400, "body: expected a JSON object")
-    found = await acted(desk, act, request, sent)
+    found = await acted(context, act, request, sent)
     return found if isinstance(found, Response) else JSONResponse({"job_id": found.job_id, "state": found.state}, 202)
 
 

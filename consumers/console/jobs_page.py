@@ -11,7 +11,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from consumers.console.bundles import OWN
-from consumers.console.desk import Desk
+from consumers.console.desk import ConsoleContext
 from consumers.console.flagged import cameras_of
 from consumers.console.fleet_page import header_changes
 from consumers.console.gate import form_of, may, no, session_of
@@ -23,19 +23,19 @@ from consumers.console.users import Right
 from schemas.errors import ConfigError, StateError, UserError
 
 NONE = "jobs.folder is missing: set it to start jobs from this console"
-Act = Callable[[Desk, Jobs, str, dict[str, Any]], Awaitable[Job]]
+Act = Callable[[ConsoleContext, Jobs, str, dict[str, Any]], Awaitable[Job]]
 """Starts or changes a job for a user, from the submitted values."""
 
 
-def job_routes(desk: Desk, streams: Streams) -> list[Route]:
+def job_routes(context: ConsoleContext, streams: Streams) -> list[Route]:
     """Return the routes of the page."""
     return [
-        *(Route(f"/jobs/{name}", partial(_act, desk, act), methods=["POST"]) for name, act in STARTS.items()),
-        Route("/jobs/{job_id}", partial(_page, desk)),
-        Route("/jobs/{job_id}/live", partial(_live, desk, streams)),
-        Route("/jobs/{job_id}/{name}.png", partial(_picture, desk)),
+        *(Route(f"/jobs/{name}", partial(_act, context, act), methods=["POST"]) for name, act in STARTS.items()),
+        Route("/jobs/{job_id}", partial(_page, context)),
+        Route("/jobs/{job_id}/live", partial(_live, context, streams)),
+        Route("/jobs/{job_id}/{name}.png", partial(_picture, context)),
         *(
-            Route(f"/jobs/{{job_id}}/{name}", partial(_act, desk, act), methods=["POST"])
+            Route(f"/jobs/{{job_id}}/{name}", partial(_act, context, act), methods=["POST"])
             for name, act in CHANGES.items()
         ),
     ]
@@ -49,36 +49,36 @@ def text_of(sent: dict[str, Any], name: str) -> str:
     return value
 
 
-async def _repair(desk: Desk, jobs: Jobs, who: str, sent: dict[str, Any]) -> Job:
+async def _repair(context: ConsoleContext, jobs: Jobs, who: str, sent: dict[str, Any]) -> Job:
     camera = text_of(sent, "camera")
-    if camera and camera not in await desk.read(lambda: cameras_of(desk.engine())):
+    if camera and camera not in await context.read(lambda: cameras_of(context.engine())):
         raise ConfigError("camera: expected one with frames in quarantine, or none")
     return await jobs.repair(who, text_of(sent, "bundle"), camera)
 
 
-async def _publish(_desk: Desk, jobs: Jobs, who: str, sent: dict[str, Any]) -> Job:
+async def _publish(_desk: ConsoleContext, jobs: Jobs, who: str, sent: dict[str, Any]) -> Job:
     return await jobs.publish(who, text_of(sent, "bundle"))
 
 
-async def _roll_back(desk: Desk, jobs: Jobs, who: str, _sent: dict[str, Any]) -> Job:
-    live = desk.models.live if desk.models is not None else None
+async def _roll_back(context: ConsoleContext, jobs: Jobs, who: str, _sent: dict[str, Any]) -> Job:
+    live = context.models.live if context.models is not None else None
     if live is None:
         raise ConfigError("the live model is missing: publish one first")
     return await jobs.roll_back(who, live.model_id)
 
 
-async def _cancel(_desk: Desk, jobs: Jobs, who: str, sent: dict[str, Any]) -> Job:
+async def _cancel(_desk: ConsoleContext, jobs: Jobs, who: str, sent: dict[str, Any]) -> Job:
     job = await _known(_desk, jobs, sent)
     await jobs.cancel(who, job)
     return job
 
 
-async def _again(_desk: Desk, jobs: Jobs, who: str, sent: dict[str, Any]) -> Job:
+async def _again(_desk: ConsoleContext, jobs: Jobs, who: str, sent: dict[str, Any]) -> Job:
     return await jobs.again(who, await _known(_desk, jobs, sent))
 
 
-async def _known(desk: Desk, jobs: Jobs, sent: dict[str, Any]) -> Job:
-    job = await desk.read(jobs.find, text_of(sent, "job_id"))
+async def _known(context: ConsoleContext, jobs: Jobs, sent: dict[str, Any]) -> Job:
+    job = await context.read(jobs.find, text_of(sent, "job_id"))
     if job is None:
         raise ConfigError("job: expected the id of a stored job")
     return job
@@ -88,52 +88,52 @@ STARTS: dict[str, Act] = {"repair": _repair, "publish": _publish, "rollback": _r
 CHANGES: dict[str, Act] = {"cancel": _cancel, "continue": _again}
 
 
-async def acted(desk: Desk, act: Act, request: Request, sent: dict[str, Any]) -> Job | Response:
+async def acted(context: ConsoleContext, act: Act, request: Request, sent: dict[str, Any]) -> Job | Response:
     """Start or change a job. Return the job, or a refusal in one line."""
     if not may(request, Right.ADMIN):
         return no(403, f"user: expected the right `{Right.ADMIN}`")
-    if desk.jobs is None:
+    if context.jobs is None:
         return no(409, NONE)
     try:
-        return await act(desk, desk.jobs, session_of(request).name, sent | request.path_params)
+        return await act(context, context.jobs, session_of(request).name, sent | request.path_params)
     except StateError as error:
         return no(409, str(error))
     except UserError as error:
         return no(400, str(error))
 
 
-async def _act(desk: Desk, act: Act, request: Request) -> Response:
-    found = await acted(desk, act, request, dict(form_of(request)))
+async def _act(context: ConsoleContext, act: Act, request: Request) -> Response:
+    found = await acted(context, act, request, dict(form_of(request)))
     return found if isinstance(found, Response) else RedirectResponse(f"/jobs/{found.job_id}", 303)
 
 
-async def offered(desk: Desk) -> dict[str, Any]:
+async def offered(context: ConsoleContext) -> dict[str, Any]:
     """Return the context of pages that start jobs: the jobs, the bundles, and missing requirements."""
-    jobs = desk.jobs
+    jobs = context.jobs
     if jobs is None:
         return {"jobs": None, "newest": [], "choices": [], "publishable": [], "usual": ""}
-    choices = list((await desk.read(jobs.choices)).values())
-    live = desk.models.live if desk.models is not None else None
+    choices = list((await context.read(jobs.choices)).values())
+    live = context.models.live if context.models is not None else None
     same = [each.choice_id for each in choices if live and each.name and live.model_id.startswith(f"{each.name}+")]
     return {
         "jobs": jobs,
-        "newest": await desk.read(jobs.newest),
+        "newest": await context.read(jobs.newest),
         "choices": choices,
         "publishable": [each for each in choices if each.choice_id != OWN],
         "usual": (same or [""])[-1],
     }
 
 
-async def _shown(desk: Desk, jobs: Jobs, job: Job, request: Request) -> dict[str, Any]:
+async def _shown(context: ConsoleContext, jobs: Jobs, job: Job, request: Request) -> dict[str, Any]:
     admin = may(request, Right.ADMIN)
     ended = job.state is not JobState.RUNNING
-    report = await desk.read(jobs.report, job) if ended and job.kind is Kind.REPAIR else None
+    report = await context.read(jobs.report, job) if ended and job.kind is Kind.REPAIR else None
     cured = job.kind is Kind.REPAIR and job.state is JobState.DONE
     return {
         "job": job,
         "progress": jobs.progress(job.job_id),
         # The text may hold file paths.
-        "lines": await desk.read(jobs.output, job) if admin else [],
+        "lines": await context.read(jobs.output, job) if admin else [],
         "report": report,
         "can_admin": admin,
         "session": session_of(request),
@@ -143,39 +143,39 @@ async def _shown(desk: Desk, jobs: Jobs, job: Job, request: Request) -> dict[str
     }
 
 
-async def _page(desk: Desk, request: Request) -> Response:
-    job_id, jobs = request.path_params["job_id"], desk.jobs
-    job = await desk.read(jobs.find, job_id) if jobs is not None else None
+async def _page(context: ConsoleContext, request: Request) -> Response:
+    job_id, jobs = request.path_params["job_id"], context.jobs
+    job = await context.read(jobs.find, job_id) if jobs is not None else None
     if jobs is None or job is None:
-        return desk.page(request, "missing.html", 404, what="This job does not exist.")
-    shown = await _shown(desk, jobs, job, request)
-    return desk.page(request, "job.html", **shown, stream=f"/jobs/{job_id}/live")
+        return context.page(request, "missing.html", 404, what="This job does not exist.")
+    shown = await _shown(context, jobs, job, request)
+    return context.page(request, "job.html", **shown, stream=f"/jobs/{job_id}/live")
 
 
-async def _live(desk: Desk, streams: Streams, request: Request) -> Response:
-    jobs, job_id = desk.jobs, request.path_params["job_id"]
-    if jobs is None or await desk.read(jobs.find, job_id) is None:
+async def _live(context: ConsoleContext, streams: Streams, request: Request) -> Response:
+    jobs, job_id = context.jobs, request.path_params["job_id"]
+    if jobs is None or await context.read(jobs.find, job_id) is None:
         return no(404, "job: expected the id of a stored job")
-    header = header_changes(desk)
+    header = header_changes(context)
     shown: list[Progress | None] = []
 
     async def changed() -> str:
         parts = [header()]
         now = jobs.progress(job_id)
         if shown != [now]:
-            job = await desk.read(jobs.find, job_id)
+            job = await context.read(jobs.find, job_id)
             shown[:] = [now]
             if job is not None:
-                parts.append(desk.render("job_now.html", **await _shown(desk, jobs, job, request), pushed=True))
+                parts.append(context.render("job_now.html", **await _shown(context, jobs, job, request), pushed=True))
         return "\n".join(part for part in parts if part)
 
     return streams.answer(request, changed)
 
 
-async def _picture(desk: Desk, request: Request) -> Response:
-    jobs, name = desk.jobs, request.path_params["name"]
-    job = await desk.read(jobs.find, request.path_params["job_id"]) if jobs is not None else None
-    picture = await desk.read(jobs.picture, job, name) if jobs and job and name in PICTURES else b""
+async def _picture(context: ConsoleContext, request: Request) -> Response:
+    jobs, name = context.jobs, request.path_params["name"]
+    job = await context.read(jobs.find, request.path_params["job_id"]) if jobs is not None else None
+    picture = await context.read(jobs.picture, job, name) if jobs and job and name in PICTURES else b""
     if not picture:
         return no(404, "the picture is missing in this job's report")
     return Response(picture, media_type="image/png")

@@ -9,31 +9,31 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from consumers.console.desk import Desk
+from consumers.console.desk import ConsoleContext
 from consumers.console.jobs_page import offered
 from consumers.console.rollup import HOUR_MS
 from consumers.database.history import minutes
 from schemas.errors import UserError
 
 
-def model_routes(desk: Desk) -> list[Route]:
+def model_routes(context: ConsoleContext) -> list[Route]:
     """Return the route of the page."""
-    return [Route("/models", partial(_page, desk))]
+    return [Route("/models", partial(_page, context))]
 
 
-async def _page(desk: Desk, request: Request) -> Response:
-    watch = desk.models
+async def _page(context: ConsoleContext, request: Request) -> Response:
+    watch = context.models
 
     def judged() -> tuple[float | None, float | None]:
-        with desk.engine().begin() as connection:
+        with context.engine().begin() as connection:
             hour = minutes(connection, time.time_ns() // 10**6 - HOUR_MS)
         return _share(hour, "judged"), _share(hour, "attacked")
 
     try:
-        clean, robust = await desk.read(judged)
+        clean, robust = await context.read(judged)
     except UserError:
         clean = robust = None
-    return desk.page(
+    return context.page(
         request,
         "models.html",
         published=list(watch.models.published) if watch else [],
@@ -42,7 +42,7 @@ async def _page(desk: Desk, request: Request) -> Response:
         served=sorted(watch.served.items()) if watch else [],
         clean=clean,
         robust=robust,
-        **await offered(desk),
+        **await offered(context),
     )
 
 

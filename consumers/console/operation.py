@@ -10,12 +10,12 @@ from typing import Any, Final
 from starlette.requests import Request
 from starlette.responses import Response
 
-from consumers.console.desk import Desk
+from consumers.console.desk import ConsoleContext
 from consumers.console.gate import body_of
 from consumers.console.users import Right
 
 Schema = dict[str, Any]
-Answer = Callable[[Desk, Request], Awaitable[Response]]
+Answer = Callable[[ConsoleContext, Request], Awaitable[Response]]
 
 TEXT: Final[Schema] = {"type": "string"}
 NUMBER: Final[Schema] = {"type": "number"}

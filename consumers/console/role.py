@@ -19,7 +19,7 @@ from consumers.console.access.connections import CONNECTIONS
 from consumers.console.access.connections import OUTCOMES as CONNECTION_OUTCOMES
 from consumers.console.commands import Commands
 from consumers.console.database_poller import DatabasePoller
-from consumers.console.desk import Desk
+from consumers.console.desk import ConsoleContext
 from consumers.console.feed import Feed
 from consumers.console.flagged import copy_flagged
 from consumers.console.fleet import Fleet
@@ -56,7 +56,7 @@ def open_desk(
     launch: Launch | None = None,
     read_roles: ReadRoles | None = None,
     clock_s: Callable[[], float] = time.monotonic,
-) -> Desk:
+) -> ConsoleContext:
     """Open all resources of the pages. `launch` starts jobs, `read_roles` reads the states of the roles.
 
     Raises ConfigError for invalid settings. Raises StateError for another version's store, or a folder of jobs that is
@@ -74,18 +74,18 @@ def open_desk(
     fleet = Fleet(settings, settings.page_cards)
     store = Store(settings.store)
     store.prepare()
-    desk = Desk(settings, fleet, store, users, clock_s, commands=commands, read_roles=read_roles)
-    desk.prometheus = Prometheus(settings.prometheus) if settings.prometheus is not None else None
-    desk.reviews, desk.runbooks = store.reviewed(), settings.runbooks
+    context = ConsoleContext(settings, fleet, store, users, clock_s, commands=commands, read_roles=read_roles)
+    context.prometheus = Prometheus(settings.prometheus) if settings.prometheus is not None else None
+    context.reviews, context.runbooks = store.reviewed(), settings.runbooks
     fleet.forget_all(store.gone())
     if settings.jobs is not None and launch is not None:
         quarantine = settings.quarantine
 
         def copy(camera: str, folder: Path, stopped: Callable[[], bool]) -> int:
-            return copy_flagged(desk.engine(), quarantine, camera, folder, stopped)
+            return copy_flagged(context.engine(), quarantine, camera, folder, stopped)
 
-        desk.jobs = Jobs(settings.jobs, store, launch, desk.write, copy, fleet.stir)
-    return desk
+        context.jobs = Jobs(settings.jobs, store, launch, context.write, copy, fleet.stir)
+    return context
 
 
 async def run_console(
@@ -101,12 +101,12 @@ async def run_console(
     """Serve the pages until `stop` is set. Kafka and the database may be away at any time."""
     logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # visitors' errors are counted, not logged
     with listen(*settings.http) as listening:
-        desk = open_desk(settings, keys, launch, read_roles)
-        await _run(desk, keys, listening, registry=registry, health=health, stop=stop)
+        context = open_desk(settings, keys, launch, read_roles)
+        await _run(context, keys, listening, registry=registry, health=health, stop=stop)
 
 
 async def _run(
-    desk: Desk,
+    context: ConsoleContext,
     keys: KeyRing,
     listening: socket.socket,
     *,
@@ -114,24 +114,24 @@ async def _run(
     health: Health,
     stop: asyncio.Event,
 ) -> None:
-    settings = desk.settings
-    desk.health = health
-    desk.models = ModelsWatch(settings.kafka, settings.models_topic, TrustedSigners.read(settings.trust))
-    feed = Feed(settings, keys, desk.fleet, health)
-    poller = DatabasePoller(desk.recorded, desk.fleet, desk.reviews, health, desk.published_ms)
-    server = make_server(desk)
+    settings = context.settings
+    context.health = health
+    context.models = ModelsWatch(settings.kafka, settings.models_topic, TrustedSigners.read(settings.trust))
+    feed = Feed(settings, keys, context.fleet, health)
+    poller = DatabasePoller(context.recorded, context.fleet, context.reviews, health, context.published_ms)
+    server = make_server(context)
     visits, logins = metrics.PAGE_VISITS.on(registry), metrics.CONSOLE_LOGINS.on(registry)
     tasks = [
         asyncio.create_task(feed.run(), name="feed"),
         asyncio.create_task(poller.run(), name="database-poller"),
-        asyncio.create_task(desk.watch.run(), name="system"),
-        asyncio.create_task(desk.models.run(), name="models"),
-        asyncio.create_task(_tick(desk.fleet, settings.tick_s), name="tick"),
+        asyncio.create_task(context.watch.run(), name="system"),
+        asyncio.create_task(context.models.run(), name="models"),
+        asyncio.create_task(_tick(context.fleet, settings.tick_s), name="tick"),
         asyncio.create_task(_serve(server, listening, health), name="pages"),
         asyncio.create_task(_count(visits), name="visits"),
-        asyncio.create_task(_count_logins(desk.logins, logins), name="logins"),
-        asyncio.create_task(_roll_up(desk), name="rollup"),
-        asyncio.create_task(_follow_forgotten(desk), name="forgotten"),
+        asyncio.create_task(_count_logins(context.logins, logins), name="logins"),
+        asyncio.create_task(_roll_up(context), name="rollup"),
+        asyncio.create_task(_follow_forgotten(context), name="forgotten"),
     ]
     stopping = asyncio.create_task(stop.wait(), name="stop")
     scheme = "http" if settings.http_tls is None else "https"
@@ -147,11 +147,11 @@ async def _run(
         for task in (*tasks, stopping):
             task.cancel()
         await asyncio.gather(*tasks, stopping, return_exceptions=True)
-        if desk.jobs is not None:
-            await desk.jobs.stop()
+        if context.jobs is not None:
+            await context.jobs.stop()
         await asyncio.to_thread(poller.close)
-        await asyncio.to_thread(desk.close)
-        desk.store.close()
+        await asyncio.to_thread(context.close)
+        context.store.close()
 
 
 async def _tick(fleet: Fleet, every_s: float) -> None:
@@ -160,20 +160,20 @@ async def _tick(fleet: Fleet, every_s: float) -> None:
         await asyncio.sleep(every_s)
 
 
-async def _roll_up(desk: Desk) -> None:
+async def _roll_up(context: ConsoleContext) -> None:
     """Sum up newly recorded frames in small steps, and delete expired sums."""
     rollup: Rollup | None = None
     purge_at_s = 0.0
     while True:
         try:
-            engine = await desk.write(desk.engine)
+            engine = await context.write(context.engine)
             if rollup is None or rollup.recorded is not engine:
-                rollup = Rollup(engine, desk.store.engine)
-            rollup.note({card.name: card.evidence for card in desk.fleet.cards() if card.evidence})
-            more = await desk.write(rollup.step)
+                rollup = Rollup(engine, context.store.engine)
+            rollup.note({card.name: card.evidence for card in context.fleet.cards() if card.evidence})
+            more = await context.write(rollup.step)
             if time.monotonic() >= purge_at_s:
                 purge_at_s = time.monotonic() + _PURGE_S
-                await desk.write(rollup.purge)
+                await context.write(rollup.purge)
         except Exception as error:  # the recorder's database may be absent or not created yet
             log.warning("rollup_failed", error=str(error)[:200] or type(error).__name__)
             more = False
@@ -181,11 +181,11 @@ async def _roll_up(desk: Desk) -> None:
         await asyncio.sleep(_BETWEEN_S if more else _ROLL_UP_S)
 
 
-async def _follow_forgotten(desk: Desk) -> None:
+async def _follow_forgotten(context: ConsoleContext) -> None:
     """Remove the cameras that the command line has removed since the last poll."""
     while True:
         try:
-            desk.fleet.forget_all(await desk.write(desk.store.gone))
+            context.fleet.forget_all(await context.write(context.store.gone))
         except Exception as error:  # the next poll tries again
             log.warning("forgotten_not_read", error=str(error)[:200] or type(error).__name__)
         await asyncio.sleep(_FORGOTTEN_S)

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, select
 
-from consumers.console.desk import Desk
+from consumers.console.desk import ConsoleContext
 from consumers.console.rollup import DAY_MS, HOUR_MS
 from consumers.database.history import MINUTE_MS, minutes
 from consumers.database.tables import alerts
@@ -33,23 +33,26 @@ TRUTH: Final[dict[str, Any]] = {
 }
 
 
-async def system_past(desk: Desk, length_ms: int) -> dict[str, Any]:
+async def system_past(context: ConsoleContext, length_ms: int) -> dict[str, Any]:
     """Return `charts`, `columns`, `span_s`, and their source in `note`."""
     note = "From the recorder's own history, by the minute."
-    if desk.prometheus is not None:
+    if context.prometheus is not None:
         try:
-            return await desk.prometheus.past(length_ms // 1000) | {"source": "prometheus", "note": "From Prometheus."}
+            return await context.prometheus.past(length_ms // 1000) | {
+                "source": "prometheus",
+                "note": "From Prometheus.",
+            }
         except BrokerError as error:
             note = f"{error}. {note}"
     now_ms = time.time_ns() // 10**6
     since_ms = now_ms - length_ms
 
     def read() -> dict[str, list[float | None]]:
-        with desk.engine().begin() as connection:
+        with context.engine().begin() as connection:
             return by_column(minutes(connection, since_ms), _raised(connection, since_ms))
 
     try:
-        columns = await desk.read(read)
+        columns = await context.read(read)
     except UserError:
         columns = by_column([], {})
     judged = any(value is not None for name in ("accuracy", "robust") for value in columns[name])

@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from consumers.conservation.result import read_result
-from consumers.console.desk import Desk
+from consumers.console.desk import ConsoleContext
 from consumers.console.fleet_page import header_changes
 from consumers.console.gate import no
 from consumers.console.stream import Streams
@@ -23,29 +23,29 @@ FATES: Final = ("recorded", "dead_lettered", "shed", "pending", "lost", "unread"
 """The possible fates of a published frame, by their names in the audit's counts."""
 
 
-def system_routes(desk: Desk, streams: Streams) -> list[Route]:
+def system_routes(context: ConsoleContext, streams: Streams) -> list[Route]:
     """Return the routes of the page."""
     return [
-        Route("/conservation", partial(_conservation, desk)),
-        Route("/conservation/now", partial(_conservation_now, desk)),
-        Route("/system", partial(_system, desk)),
-        Route("/system/history", partial(past, desk)),
-        Route("/system/live", partial(_live, desk, streams)),
-        Route("/rules", partial(_rules, desk)),
+        Route("/conservation", partial(_conservation, context)),
+        Route("/conservation/now", partial(_conservation_now, context)),
+        Route("/system", partial(_system, context)),
+        Route("/system/history", partial(past, context)),
+        Route("/system/live", partial(_live, context, streams)),
+        Route("/rules", partial(_rules, context)),
         Route("/rules/graph", _rules_of_prometheus),
-        Route("/runbooks", partial(_runbooks, desk)),
+        Route("/runbooks", partial(_runbooks, context)),
     ]
 
 
-async def audited(desk: Desk) -> dict[str, Any]:
+async def audited(context: ConsoleContext) -> dict[str, Any]:
     """Return the last result of the monitor's live audit, or an object with its `error`."""
 
     def read() -> dict[str, Any] | None:
-        with desk.engine().begin() as connection:
+        with context.engine().begin() as connection:
             return read_result(connection)
 
     try:
-        found = await desk.read(read)
+        found = await context.read(read)
     except (UserError, SQLAlchemyError) as error:
         return {"error": str(error) if isinstance(error, UserError) else "the recorder's database does not respond"}
     return found or {"error": "the monitor has not finished an audit yet"}
@@ -65,44 +65,46 @@ def bars(found: dict[str, Any]) -> list[dict[str, Any]]:
     return parts
 
 
-async def _conservation(desk: Desk, request: Request) -> Response:
-    found = await audited(desk)
-    return desk.page(request, "conservation.html", found=found, bars=bars(found))
+async def _conservation(context: ConsoleContext, request: Request) -> Response:
+    found = await audited(context)
+    return context.page(request, "conservation.html", found=found, bars=bars(found))
 
 
-async def _conservation_now(desk: Desk, _request: Request) -> Response:
-    found = await audited(desk)
-    return Response(desk.render("balance.html", found=found, bars=bars(found)), media_type="text/html")
+async def _conservation_now(context: ConsoleContext, _request: Request) -> Response:
+    found = await audited(context)
+    return Response(context.render("balance.html", found=found, bars=bars(found)), media_type="text/html")
 
 
-async def _system(desk: Desk, request: Request) -> Response:
+async def _system(context: ConsoleContext, request: Request) -> Response:
     asked = request.query_params.get("range", USUAL)
-    conditions = desk.health.report()[1] if desk.health is not None else {}
-    return desk.page(
+    conditions = context.health.report()[1] if context.health is not None else {}
+    return context.page(
         request,
         "system.html",
         ranges=list(RANGES),
         range=asked if asked in RANGES else USUAL,
         conditions=conditions,
-        operations=await desk.read(desk.store.noted, None, 50),
-        cameras=len(desk.fleet.cards()),
-        rate=sum(card.frames_per_second for card in desk.fleet.cards()),
+        operations=await context.read(context.store.noted, None, 50),
+        cameras=len(context.fleet.cards()),
+        rate=sum(card.frames_per_second for card in context.fleet.cards()),
         stream="/system/live",
-        **desk.watch.told(),
+        **context.watch.told(),
     )
 
 
-async def _live(desk: Desk, streams: Streams, request: Request) -> Response:
-    return streams.answer(request, changes_of_system(desk))
+async def _live(context: ConsoleContext, streams: Streams, request: Request) -> Response:
+    return streams.answer(request, changes_of_system(context))
 
 
-def changes_of_system(desk: Desk) -> Callable[[], str]:
+def changes_of_system(context: ConsoleContext) -> Callable[[], str]:
     """Return a function that renders the changed parts of the System page: header, roles and rules."""
-    header, shown = header_changes(desk), ""
+    header, shown = header_changes(context), ""
 
     def changed() -> str:
         nonlocal shown
-        now = desk.render("system_now.html", pushed=True, runbooks=desk.runbooks is not None, **desk.watch.told())
+        now = context.render(
+            "system_now.html", pushed=True, runbooks=context.runbooks is not None, **context.watch.told()
+        )
         if now == shown:
             return header()
         shown = now
@@ -111,8 +113,8 @@ def changes_of_system(desk: Desk) -> Callable[[], str]:
     return changed
 
 
-async def _rules(desk: Desk, request: Request) -> Response:
-    return desk.page(request, "rules.html", **desk.watch.told())
+async def _rules(context: ConsoleContext, request: Request) -> Response:
+    return context.page(request, "rules.html", **context.watch.told())
 
 
 async def _rules_of_prometheus(_request: Request) -> Response:
@@ -120,19 +122,19 @@ async def _rules_of_prometheus(_request: Request) -> Response:
     return RedirectResponse("/rules", 303)
 
 
-async def _runbooks(desk: Desk, request: Request) -> Response:
-    if desk.runbooks is None:
-        return desk.page(
+async def _runbooks(context: ConsoleContext, request: Request) -> Response:
+    if context.runbooks is None:
+        return context.page(
             request, "missing.html", 404, what="There are no runbooks: start the console with them to read them here."
         )
-    text = await desk.read(desk.runbooks.read_text, encoding="utf-8")
+    text = await context.read(context.runbooks.read_text, encoding="utf-8")
     body = text.partition("<body>")[2].partition("</body>")[0]
-    return desk.page(request, "runbooks.html", body=body)
+    return context.page(request, "runbooks.html", body=body)
 
 
-async def past(desk: Desk, request: Request) -> Response:
+async def past(context: ConsoleContext, request: Request) -> Response:
     """Return the charts of a time range."""
     length_ms = RANGES.get(request.query_params.get("range", USUAL))
     if length_ms is None:
         return no(400, f"expected range={'|'.join(RANGES)}")
-    return JSONResponse(await system_past(desk, length_ms))
+    return JSONResponse(await system_past(context, length_ms))

@@ -22,7 +22,7 @@ from consumers.console.api import api_routes
 from consumers.console.browsers import COOKIE as BROWSER_COOKIE
 from consumers.console.camera_page import camera_routes
 from consumers.console.dead_letters_page import letter_routes
-from consumers.console.desk import HERE, Desk
+from consumers.console.desk import HERE, ConsoleContext
 from consumers.console.fleet_page import fleet_routes
 from consumers.console.gate import (
     Gate,
@@ -63,22 +63,22 @@ class CheckedFiles(StaticFiles):
         return answer
 
 
-def make_app(desk: Desk) -> Starlette:
+def make_app(context: ConsoleContext) -> Starlette:
     """Return the web application."""
-    streams = Streams(desk.fleet, desk.sessions)
-    settings = desk.settings
+    streams = Streams(context.fleet, context.sessions)
+    settings = context.settings
     routes: list[BaseRoute] = [
-        *fleet_routes(desk, streams),
-        *camera_routes(desk, streams),
-        *alert_routes(desk),
-        *model_routes(desk),
-        *job_routes(desk, streams),
-        *system_routes(desk, streams),
-        *letter_routes(desk),
-        *api_routes(desk),
-        Route("/login", partial(_login_page, desk)),
-        Route("/login", partial(_login, desk), methods=["POST"]),
-        Route("/logout", partial(_logout, desk), methods=["POST"]),
+        *fleet_routes(context, streams),
+        *camera_routes(context, streams),
+        *alert_routes(context),
+        *model_routes(context),
+        *job_routes(context, streams),
+        *system_routes(context, streams),
+        *letter_routes(context),
+        *api_routes(context),
+        Route("/login", partial(_login_page, context)),
+        Route("/login", partial(_login, context), methods=["POST"]),
+        Route("/logout", partial(_logout, context), methods=["POST"]),
         Route("/health", _health),
         Mount("/static", CheckedFiles()),
     ]
@@ -87,7 +87,7 @@ def make_app(desk: Desk) -> Starlette:
         routes=routes,
         middleware=[
             Middleware(OnlyOwnHosts, hosts=hosts),
-            Middleware(Gate, logins=desk.logins),
+            Middleware(Gate, logins=context.logins),
         ],
     )
 
@@ -96,52 +96,52 @@ async def _health(_request: Request) -> Response:
     return JSONResponse({"ok": True})
 
 
-def _login_form(desk: Desk, then: str, complaint: str, status: int) -> Response:
-    body = desk.render("login.html", then=then, complaint=complaint)
+def _login_form(context: ConsoleContext, then: str, complaint: str, status: int) -> Response:
+    body = context.render("login.html", then=then, complaint=complaint)
     return Response(body, status, media_type="text/html")
 
 
-async def _login_page(desk: Desk, request: Request) -> Response:
-    return _login_form(desk, request.query_params.get("then", "/"), "", 200)
+async def _login_page(context: ConsoleContext, request: Request) -> Response:
+    return _login_form(context, request.query_params.get("then", "/"), "", 200)
 
 
-async def _login(desk: Desk, request: Request) -> Response:
+async def _login(context: ConsoleContext, request: Request) -> Response:
     fields = form_of(request)
     then, name = fields.get("then", "/"), fields.get("name", "")
-    browsers, secure = desk.logins.browsers, is_secure(request)
+    browsers, secure = context.logins.browsers, is_secure(request)
     attempt = Attempt(address_of(request), name, browsers.known(request.cookies.get(BROWSER_COOKIE, ""), name))
     try:
-        user = await desk.logins.by_form(attempt, fields.get("password", ""), gone_of(request))
+        user = await context.logins.by_form(attempt, fields.get("password", ""), gone_of(request))
     except TryLaterError as later:
-        answer = _login_form(desk, then, f"Too many attempts. Try again in {later.after_s} s.", 429)
+        answer = _login_form(context, then, f"Too many attempts. Try again in {later.after_s} s.", 429)
         answer.headers["retry-after"] = str(later.after_s)
         return answer
     if user is None:
-        return _login_form(desk, then, "Wrong name or password.", 403)
+        return _login_form(context, then, "Wrong name or password.", 403)
     answer = RedirectResponse(then if then.startswith("/") and not then.startswith(("//", "/\\")) else "/", 303)
-    answer.headers.append("set-cookie", cookie(desk.sessions.begin(user), secure=secure))
+    answer.headers.append("set-cookie", cookie(context.sessions.begin(user), secure=secure))
     answer.headers.append("set-cookie", browser_cookie(browsers.mark(user.name), secure=secure))
     return answer
 
 
-async def _logout(desk: Desk, request: Request) -> Response:
+async def _logout(context: ConsoleContext, request: Request) -> Response:
     secure = is_secure(request)
-    ended = desk.sessions.end(request.cookies.get(cookie_name(secure=secure), ""))
+    ended = context.sessions.end(request.cookies.get(cookie_name(secure=secure), ""))
     if ended is not None:
-        await desk.logins.log_out(ended, address_of(request))
+        await context.logins.log_out(ended, address_of(request))
     answer = RedirectResponse("/login", 303)
     answer.headers.append("set-cookie", cookie("", secure=secure))
     return answer
 
 
-def make_server(desk: Desk) -> Server:
+def make_server(context: ConsoleContext) -> Server:
     """Return the server of one console."""
-    tls, proxy = desk.settings.http_tls, desk.settings.behind_proxy
+    tls, proxy = context.settings.http_tls, context.settings.behind_proxy
     if proxy is not None:
         CONNECTIONS.shared = Proxies(proxy)
     return Server(
         uvicorn.Config(
-            make_app(desk),
+            make_app(context),
             ws="none",
             lifespan="off",
             log_config=None,

@@ -54,8 +54,8 @@ class DatabaseThread:
     async def run(self, action: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `action` in the thread, and retry while the database or the quarantine fails.
 
-        Raised at once: `raises`, `UserError`, errors of the data, and `DatabaseCorrupt`. `Stopped` is raised once `stop` is
-        set.
+        Raised at once: `raises`, `UserError`, errors of the data, and `DatabaseCorrupt`. `Stopped` is raised after
+        `stop` is set.
         """
         backoff = Backoff()
         loop = asyncio.get_running_loop()

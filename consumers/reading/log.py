@@ -104,8 +104,8 @@ class Log:
     async def gather(self, linger_s: float, limit: int) -> list[Record]:
         """Return the records that arrive within `linger_s` of the first one, at most about `limit`.
 
-        The list is empty if none arrives for half a second. Raises `LogRewound` if reading must restart with `open`, and
-        `Reassigned` if it continues with `take_up`.
+        The list is empty if none arrives for half a second. Raises `LogRewound` if reading must restart with `open`.
+        Raises `Reassigned` if it continues with `take_up`.
         """
         records: list[Record] = []
         deadline: float | None = None

@@ -13,7 +13,7 @@ from PIL import Image, ImageFilter
 from starlette.testclient import TestClient
 
 from consumers.cameras.camera import monotonic_ms
-from consumers.console.desk import Desk
+from consumers.console.desk import ConsoleContext
 from consumers.console.feed import Feed
 from consumers.console.jobs import Launch
 from consumers.console.role import open_desk
@@ -45,7 +45,7 @@ def scene(seed: int = 0, *, blur: float = 0.0, dark: bool = False, side: int = 9
 
 @dataclass
 class ConsoleRig:
-    """A desk, what feeds it, and a browser without scripts."""
+    """A context, what feeds it, and a browser without scripts."""
 
     folder: Path
     users: Path | None = None
@@ -55,7 +55,7 @@ class ConsoleRig:
     prometheus: str | None = None
     read_roles: ReadRoles | None = None
     clock_s: Callable[[], float] = time.monotonic
-    desk: Desk = field(init=False)
+    context: ConsoleContext = field(init=False)
 
     def __post_init__(self) -> None:
         settings = ConsoleSettings(
@@ -69,16 +69,16 @@ class ConsoleRig:
             jobs=self.jobs,
             prometheus=self.prometheus,
         )
-        self.desk = open_desk(settings, CONSOLE_KEYS, self.launch, self.read_roles, self.clock_s)
-        self.feed = Feed(settings, CONSOLE_KEYS, self.desk.fleet, Health())
+        self.context = open_desk(settings, CONSOLE_KEYS, self.launch, self.read_roles, self.clock_s)
+        self.feed = Feed(settings, CONSOLE_KEYS, self.context.fleet, Health())
 
     def browser(self) -> TestClient:
         """A visitor."""
-        return TestClient(make_app(self.desk), base_url="http://127.0.0.1", follow_redirects=False)
+        return TestClient(make_app(self.context), base_url="http://127.0.0.1", follow_redirects=False)
 
     def show(self, verdicts: Iterable[Verdict], camera: str = CAMERA) -> None:
         """Verdicts have come, and what they change is shown."""
-        topic = self.desk.settings.verdicts_topic
+        topic = self.context.settings.verdicts_topic
         records = [
             FakeRecord(topic, 0, place, camera.encode(), spoken(made, camera)) for place, made in enumerate(verdicts)
         ]
@@ -87,14 +87,14 @@ class ConsoleRig:
 
     def tick(self, later_ms: int = 0) -> None:
         """Bring what is shown up to date, as if so much later."""
-        self.desk.fleet.tick(monotonic_ms() + later_ms)
+        self.context.fleet.tick(monotonic_ms() + later_ms)
 
     def csrf(self) -> str:
         """The token that forms repeat where nobody logs in."""
-        assert self.desk.sessions.local is not None
-        return self.desk.sessions.local.csrf
+        assert self.context.sessions.local is not None
+        return self.context.sessions.local.csrf
 
     def close(self) -> None:
         """End."""
-        self.desk.close()
-        self.desk.store.close()
+        self.context.close()
+        self.context.store.close()

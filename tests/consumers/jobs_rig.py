@@ -79,13 +79,13 @@ class JobsRig:
 
     @property
     def jobs(self) -> Jobs:
-        assert self.console.desk.jobs is not None
-        return self.console.desk.jobs
+        assert self.console.context.jobs is not None
+        return self.console.context.jobs
 
     @asynccontextmanager
     async def browser(self) -> AsyncIterator[httpx2.AsyncClient]:
         """A visitor in this event loop, where jobs go on between requests."""
-        transport = httpx2.ASGITransport(make_app(self.console.desk), client=("127.0.0.1", 5))
+        transport = httpx2.ASGITransport(make_app(self.console.context), client=("127.0.0.1", 5))
         async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1") as browser:
             yield browser
 

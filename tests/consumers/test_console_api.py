@@ -24,7 +24,7 @@ def test_the_document_names_every_route_and_no_other(console: ConsoleRig) -> Non
     answer = console.browser().get(f"{ROOT}/openapi.json").json()
     assert answer == document()
     described = {(path, method.upper()) for path, entry in answer["paths"].items() for method in entry}
-    known = [route for route in make_app(console.desk).routes if isinstance(route, Route)]
+    known = [route for route in make_app(console.context).routes if isinstance(route, Route)]
     routes = [route for route in known if route.path.startswith(ROOT)]
     assert described == {(route.path, method) for route in routes for method in (route.methods or set()) - {"HEAD"}}
     for path, entry in answer["paths"].items():

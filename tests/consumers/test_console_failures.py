@@ -72,7 +72,7 @@ def test_by_https_browsers_are_bound_to_it_and_the_session_to_this_host(tmp_path
     plain = ConsoleRig(tmp_path, users=tmp_path / "users")
     try:
         assert "strict-transport-security" not in plain.browser().get("/login").headers
-        browser = TestClient(make_app(plain.desk), base_url="https://127.0.0.1", follow_redirects=False)
+        browser = TestClient(make_app(plain.context), base_url="https://127.0.0.1", follow_redirects=False)
         answer = browser.post("/login", data={"name": "anna", "password": PASSWORD})
         assert answer.headers["strict-transport-security"] == "max-age=31536000"
         assert answer.headers["set-cookie"].startswith("__Host-pointillist=")

@@ -35,7 +35,7 @@ def rig(tmp_path: Path) -> Iterator[ConsoleRig]:
 
 
 def names(rig: ConsoleRig, **asked: str | int) -> list[str]:
-    return [card.name for card in rig.desk.fleet.view(Query(**asked)).cards]  # type: ignore[arg-type]
+    return [card.name for card in rig.context.fleet.view(Query(**asked)).cards]  # type: ignore[arg-type]
 
 
 def said(camera: str, state: int, detail: str = "") -> CameraRow:
@@ -54,7 +54,7 @@ def test_natural_order_is_an_order(texts: list[str]) -> None:
 
 
 def test_the_worst_camera_comes_first(rig: ConsoleRig) -> None:
-    fleet = rig.desk.fleet
+    fleet = rig.context.fleet
     for name in ("lab/cam-10", "lab/cam-2", "lab/off", "lab/bad", "lab/struck"):
         rig.show([verdict(0)], name)
     fleet.say(said("lab/off", OFFLINE), 0, monotonic_ms())
@@ -71,17 +71,17 @@ def test_the_worst_camera_comes_first(rig: ConsoleRig) -> None:
 
 def test_a_camera_without_frames_falls_silent_without_a_message(rig: ConsoleRig) -> None:
     rig.show([verdict(0)])
-    assert rig.desk.fleet.view(Query()).counts == {"online": 1}
-    version = rig.desk.fleet.version
+    assert rig.context.fleet.view(Query()).counts == {"online": 1}
+    version = rig.context.fleet.version
     rig.tick(later_ms=60_000)
-    assert rig.desk.fleet.view(Query()).counts == {"silent": 1}
-    assert rig.desk.fleet.version > version
+    assert rig.context.fleet.view(Query()).counts == {"silent": 1}
+    assert rig.context.fleet.version > version
 
 
 def test_age_counts_from_capture_and_not_from_recording(rig: ConsoleRig) -> None:
     captured_ms = time.time_ns() // 10**6 - 90_000
     rig.show([verdict(0, captured_ms=captured_ms)])
-    card = rig.desk.fleet.card(CAMERA)
+    card = rig.context.fleet.card(CAMERA)
     assert card is not None
     assert card.captured_ms == captured_ms
     assert f'data-at="{captured_ms}"' in rig.browser().get("/").text
@@ -92,37 +92,37 @@ def test_frames_a_second_and_bytes_saved(rig: ConsoleRig, monkeypatch: pytest.Mo
         monkeypatch.setattr("consumers.console.feed.monotonic_ms", lambda at=second: 1_000 * at)
         # Two verdicts of each five frames have come: the others were passed over, and count all the same.
         rig.feed.show(_records(rig, [verdict(5 * second), verdict(5 * second + 1)]))
-    rig.desk.fleet.tick(3_000)
-    card = rig.desk.fleet.card(CAMERA)
+    rig.context.fleet.tick(3_000)
+    card = rig.context.fleet.card(CAMERA)
     assert card is not None
     assert card.frames_per_second == 5.0
     assert card.saved == round(1 - 1768 / (32 * 24 * 3), 3)
 
 
 def _records(rig: ConsoleRig, verdicts: list[Verdict]) -> list[FakeRecord]:
-    topic = rig.desk.settings.verdicts_topic
+    topic = rig.context.settings.verdicts_topic
     return [FakeRecord(topic, 0, n, CAMERA.encode(), spoken(made)) for n, made in enumerate(verdicts)]
 
 
 def test_a_verdict_that_nobody_signed_shows_nothing(rig: ConsoleRig) -> None:
     forged = verdict(0).SerializeToString()
-    rig.feed.show([FakeRecord(rig.desk.settings.verdicts_topic, 0, 0, CAMERA.encode(), forged)])
+    rig.feed.show([FakeRecord(rig.context.settings.verdicts_topic, 0, 0, CAMERA.encode(), forged)])
     rig.tick()
     assert names(rig) == []
 
 
 def test_a_camera_is_shown_in_the_state_that_the_recorder_has_saved_with_its_reason(rig: ConsoleRig) -> None:
     rig.show([verdict(0)])
-    assert rig.desk.fleet.view(Query()).counts == {"online": 1}
-    rig.desk.fleet.judge([SavedState(CAMERA, Judged(State.FROZEN, "its pictures do not change"), 1, 10.0)])
+    assert rig.context.fleet.view(Query()).counts == {"online": 1}
+    rig.context.fleet.judge([SavedState(CAMERA, Judged(State.FROZEN, "its pictures do not change"), 1, 10.0)])
     rig.tick()
-    assert rig.desk.fleet.view(Query()).counts == {"frozen": 1}
+    assert rig.context.fleet.view(Query()).counts == {"frozen": 1}
     assert "its pictures do not change" in rig.browser().get("/").text
     rig.tick(later_ms=11_000)
-    assert rig.desk.fleet.view(Query()).counts == {"silent": 1}
-    rig.desk.fleet.judge([SavedState(CAMERA, Judged(State.PAUSED, "paused by a command"), 1, 10.0)])
+    assert rig.context.fleet.view(Query()).counts == {"silent": 1}
+    rig.context.fleet.judge([SavedState(CAMERA, Judged(State.PAUSED, "paused by a command"), 1, 10.0)])
     rig.tick(later_ms=60_000)
-    assert rig.desk.fleet.view(Query()).counts == {"paused": 1}
+    assert rig.context.fleet.view(Query()).counts == {"paused": 1}
 
 
 def test_the_last_picture_has_an_address_of_its_own(rig: ConsoleRig) -> None:
@@ -138,7 +138,7 @@ def test_the_last_picture_has_an_address_of_its_own(rig: ConsoleRig) -> None:
 def test_only_what_changed_is_pushed(rig: ConsoleRig) -> None:
     rig.show([verdict(0)], "lab/a")
     rig.show([verdict(0)], "lab/b")
-    changes = Changes(rig.desk, Query())
+    changes = Changes(rig.context, Query())
     first = changes()
     assert 'id="grid"' in first
     assert 'id="counts"' in first
@@ -149,7 +149,7 @@ def test_only_what_changed_is_pushed(rig: ConsoleRig) -> None:
     assert "yield" in pushed
     assert "card-lab-2f-a" not in pushed
     assert 'id="grid"' not in pushed
-    rig.desk.fleet.alert({"lab/b": ["a1"]})
+    rig.context.fleet.alert({"lab/b": ["a1"]})
     rig.tick()
     pushed = changes()
     assert 'id="grid"' in pushed
@@ -158,16 +158,16 @@ def test_only_what_changed_is_pushed(rig: ConsoleRig) -> None:
 
 def test_what_is_pushed_comes_soon(rig: ConsoleRig) -> None:
     """A stream is woken by a change, and not by a clock."""
-    stirred = rig.desk.fleet.stirred
+    stirred = rig.context.fleet.stirred
     rig.show([verdict(0)])
     assert stirred.is_set()
-    assert not rig.desk.fleet.stirred.is_set()
+    assert not rig.context.fleet.stirred.is_set()
 
 
 def test_two_thousand_cameras_are_paged(tmp_path: Path) -> None:
     rig = ConsoleRig(tmp_path, page_cards=50)
     try:
-        fleet = rig.desk.fleet
+        fleet = rig.context.fleet
         for number in range(2_000):
             fleet.say(said(f"lab/cam-{number}", OFFLINE), 0, monotonic_ms())
         rig.tick()
@@ -192,12 +192,12 @@ def test_a_camera_that_is_gone_is_forgotten_until_it_sends_again(rig: ConsoleRig
     rig.tick(later_ms=60_000)
     assert browser.post("/fleet/forget", data={"camera": CAMERA, "csrf": csrf}).status_code == 303
     assert names(rig) == []
-    assert [(each.who, each.what, each.subject) for each in rig.desk.store.noted()] == [("local", "forget", CAMERA)]
+    assert [(each.who, each.what, each.subject) for each in rig.context.store.noted()] == [("local", "forget", CAMERA)]
     again = ConsoleRig(tmp_path)
     try:
         rig.close()
         old = said(CAMERA, OFFLINE)._replace(seen_ms=0)
-        again.desk.fleet.say(old, 0, monotonic_ms())
+        again.context.fleet.say(old, 0, monotonic_ms())
         again.tick()
         assert names(again) == []
         time.sleep(0.002)
@@ -228,14 +228,14 @@ async def test_a_camera_that_the_command_line_forgets_leaves_a_console_that_runs
 ) -> None:
     rig.show([verdict(0)])
     monkeypatch.setattr("consumers.console.role._FORGOTTEN_S", 0.01)
-    following = asyncio.create_task(_follow_forgotten(rig.desk))
+    following = asyncio.create_task(_follow_forgotten(rig.context))
     try:
         time.sleep(0.002)
-        other = Store(str(rig.desk.store.engine.url))
+        other = Store(str(rig.context.store.engine.url))
         other.forget(CAMERA)
         other.close()
         async with asyncio.timeout(10):
-            while rig.desk.fleet.card(CAMERA) is not None:
+            while rig.context.fleet.card(CAMERA) is not None:
                 await asyncio.sleep(0.01)
                 rig.tick()
         rig.show([verdict(1)])

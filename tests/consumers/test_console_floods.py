@@ -13,7 +13,7 @@ import pytest
 from consumers.console import api, export, stream
 from consumers.console.access import connections
 from consumers.console.access.connections import CONNECTIONS, network_of
-from consumers.console.desk import Desk
+from consumers.console.desk import ConsoleContext
 from consumers.console.users import Right, write_user
 from tests.consumers.served_console import Line, Lines, form, get, head, log_in, serving
 from tests.waiting import until
@@ -205,7 +205,7 @@ def endless(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
         while not ended.is_set():
             yield PIECE
 
-    monkeypatch.setattr(Desk, "engine", lambda _: None)
+    monkeypatch.setattr(ConsoleContext, "engine", lambda _: None)
     monkeypatch.setattr(api, "rows", lambda *_: iter(()))
     monkeypatch.setattr(api, "as_csv", lines_of)
     yield ended

@@ -84,7 +84,7 @@ async def test_a_repair_shows_its_progress_its_report_and_what_can_be_published(
         str(rig.folder / "jobs" / "clean.npz"), "--quarantine", str(runs / "quarantine"), "--out", str(runs / "out"),
         "--json", str(runs / "figures.json"), "--progress",
     ]  # fmt: skip
-    noted = [(each.who, each.what, each.outcome) for each in rig.console.desk.store.noted()][::-1]
+    noted = [(each.who, each.what, each.outcome) for each in rig.console.context.store.noted()][::-1]
     assert noted == [
         ("local", "repair", "started"),
         ("local", "cancel", "cancellation requested"),
@@ -106,8 +106,8 @@ async def test_a_cured_bundle_is_published_and_the_live_one_rolled_back(rig: Job
         assert rig.given(published) == ["model", "publish", str(out), "--signer", "key", "--store", "models"]
         nothing = await browser.post("/jobs/rollback", data=rig.form())
         assert nothing.json() == {"error": "the live model is missing: publish one first"}
-        rig.console.desk.models = ModelsWatch("127.0.0.1:1", "models", TrustedSigners({signer.public: "ours"}))
-        rig.console.desk.models.take(LIVE_KEY, seal(listed("sick@1-repaired+0a", changed_ms=2), signer))
+        rig.console.context.models = ModelsWatch("127.0.0.1:1", "models", TrustedSigners({signer.public: "ours"}))
+        rig.console.context.models.take(LIVE_KEY, seal(listed("sick@1-repaired+0a", changed_ms=2), signer))
         shown = (await browser.get("/models")).text
         assert "Roll back the live model" in shown
         # What is live is what one would repair next.
@@ -216,7 +216,7 @@ async def test_after_a_crash_of_the_console_its_job_is_interrupted(rig: JobsRig,
         shown = (await browser.get(f"/jobs/{job.job_id}")).text
         assert "Go on</button>" in shown
         assert "Cancel</button>" not in shown
-    assert again.console.desk.store.noted()[0].outcome == "interrupted"
+    assert again.console.context.store.noted()[0].outcome == "interrupted"
     await again.close()
 
 
@@ -241,7 +241,7 @@ async def test_who_is_no_admin_starts_and_ends_nothing(tmp_path: Path, recorder:
             program = await browser.post(f"{ROOT}/jobs/{what}", json={"bundle": SICK}, auth=("anna", PASSWORD))
             assert (program.status_code, program.json()) == (403, {"error": "user: expected the right `admin`"}), what
         await browser.post("/login", data={"name": "anna", "password": PASSWORD})
-        session = next(iter(rig.console.desk.sessions._open.values()))
+        session = next(iter(rig.console.context.sessions._open.values()))
         for what in POSTS:
             answer = await browser.post(f"/jobs/{what}", data={"bundle": SICK, "csrf": session.csrf})
             assert answer.status_code == 403, what

@@ -46,7 +46,7 @@ def logged_in(rig: ConsoleRig, right: Right) -> TestClient:
 
 
 def csrf(rig: ConsoleRig, browser: TestClient) -> str:
-    session = rig.desk.sessions.find(browser.cookies[COOKIE])
+    session = rig.context.sessions.find(browser.cookies[COOKIE])
     assert session is not None
     return session.csrf
 
@@ -99,7 +99,7 @@ def test_logins_and_their_failures_and_logouts_are_in_the_audit_log_and_counted(
     for _ in range(6):
         stranger.post("/login", data={"name": "admin", "password": "no"})
     address = "testclient"
-    assert [(each.who, each.what, each.subject, each.detail, each.outcome) for each in rig.desk.store.noted()][
+    assert [(each.who, each.what, each.subject, each.detail, each.outcome) for each in rig.context.store.noted()][
         ::-1
     ] == [
         ("viewer", "login", address, "page", "logged in"),
@@ -109,7 +109,7 @@ def test_logins_and_their_failures_and_logouts_are_in_the_audit_log_and_counted(
         *[("admin", "login", address, "page", "wrong password")] * 5,
         ("admin", "login", address, "page", "rejected: too many attempts, wait 1 s"),
     ]
-    assert rig.desk.logins.counts == {"accepted": 2, "logout": 1, "wrong": 6, "refused": 1}
+    assert rig.context.logins.counts == {"accepted": 2, "logout": 1, "wrong": 6, "refused": 1}
 
 
 async def test_a_flood_of_wrong_passwords_fills_no_audit_log(rig: ConsoleRig, users: Path) -> None:
@@ -233,6 +233,6 @@ def test_a_users_file_that_is_none_is_refused_in_one_line(tmp_path: Path) -> Non
 
 
 def test_a_console_that_others_reach_does_not_start_without_users(rig: ConsoleRig) -> None:
-    settings = rig.desk.settings.model_copy(update={"users": None, "http": ("0.0.0.0", 8080)})
+    settings = rig.context.settings.model_copy(update={"users": None, "http": ("0.0.0.0", 8080)})
     with pytest.raises(ConfigError, match="users is missing: expected a file of users where others reach the console"):
         open_desk(settings, CONSOLE_KEYS)

@@ -19,7 +19,7 @@ OURS, STRANGER = Signer.new(), Signer.new()
 @pytest.fixture
 def rig(tmp_path: Path) -> Iterator[ConsoleRig]:
     made = ConsoleRig(tmp_path)
-    made.desk.models = ModelsWatch("127.0.0.1:1", "models", TrustedSigners({OURS.public: "ours"}))
+    made.context.models = ModelsWatch("127.0.0.1:1", "models", TrustedSigners({OURS.public: "ours"}))
     yield made
     made.close()
 
@@ -33,25 +33,25 @@ def listed(*names: str, changed_ms: int) -> Models:
 
 
 def test_what_a_trusted_signer_published_is_shown_and_what_processors_say(rig: ConsoleRig) -> None:
-    assert rig.desk.models is not None
-    rig.desk.models.take(LIVE_KEY, seal(listed("cured", "before", changed_ms=2), OURS))
-    rig.desk.models.take(b"processor/p-1", ServedModel(model_id="cured", digest="1").SerializeToString())
+    assert rig.context.models is not None
+    rig.context.models.take(LIVE_KEY, seal(listed("cured", "before", changed_ms=2), OURS))
+    rig.context.models.take(b"processor/p-1", ServedModel(model_id="cured", digest="1").SerializeToString())
     refuses = ServedModel(model_id="own", error="it has other classes").SerializeToString()
-    rig.desk.models.take(b"processor/p-2", refuses)
+    rig.context.models.take(b"processor/p-2", refuses)
     page = rig.browser().get("/models").text
     assert page.count("live</span>") == 1
     assert "it has other classes" in page
     told = rig.browser().get("/api/v1/models").json()
     assert (told["live"], told["served"]["p-2"]["refuses"]) == ("cured", "it has other classes")
     assert [each["model"] for each in told["published"]] == ["cured", "before"]
-    rig.desk.models.take(b"processor/p-2", None)
+    rig.context.models.take(b"processor/p-2", None)
     assert "it has other classes" not in rig.browser().get("/models").text
 
 
 def test_a_strangers_list_changes_nothing_and_is_named(rig: ConsoleRig) -> None:
-    assert rig.desk.models is not None
-    rig.desk.models.take(LIVE_KEY, seal(listed("cured", changed_ms=2), OURS))
-    rig.desk.models.take(LIVE_KEY, seal(listed("evil", changed_ms=3), STRANGER))
+    assert rig.context.models is not None
+    rig.context.models.take(LIVE_KEY, seal(listed("cured", changed_ms=2), OURS))
+    rig.context.models.take(LIVE_KEY, seal(listed("evil", changed_ms=3), STRANGER))
     page = rig.browser().get("/models").text
     assert "evil" not in page
     assert "who is not trusted" in page

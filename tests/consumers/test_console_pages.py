@@ -24,7 +24,7 @@ ALERT = "ab" * 16
 
 
 def poll(console: ConsoleRig) -> None:
-    poller = DatabasePoller(console.desk.recorded, console.desk.fleet, console.desk.reviews, Health())
+    poller = DatabasePoller(console.context.recorded, console.context.fleet, console.context.reviews, Health())
     poller.apply(poller.poll())
     poller.close()
     console.tick()
@@ -67,7 +67,7 @@ def test_an_alert_shows_on_its_card_and_in_the_header_until_it_is_closed(console
     browser.post(f"/alerts/{ALERT}", data=fields | {"state": "closed", "text": ""})
     poll(console)
     assert 'class="pill good"' in browser.get("/").text
-    assert [each.detail for each in console.desk.store.noted(ALERT)] == ["closed", "acknowledged"]
+    assert [each.detail for each in console.context.store.noted(ALERT)] == ["closed", "acknowledged"]
 
 
 def test_three_alerts_for_one_sticker_are_one_row_that_is_closed_at_once(console: ConsoleRig, recorder: Rig) -> None:
@@ -93,11 +93,11 @@ def test_three_alerts_for_one_sticker_are_one_row_that_is_closed_at_once(console
         found = browser.get("/api/v1/alerts").json()
         assert {each["alert_id"]: each["state"] for each in found} == dict.fromkeys(names, state) | {"de" * 16: "open"}
     poll(console)
-    assert console.desk.fleet.alerts() == (0, 0)
+    assert console.context.fleet.alerts() == (0, 0)
     assert browser.get("/alerts?state=closed").text.count('class="comment"') == 3
     raise_alert(recorder, "ef" * 16)
     poll(console)
-    assert console.desk.fleet.alerts() == (1, 0), "what comes after a closing is open"
+    assert console.context.fleet.alerts() == (1, 0), "what comes after a closing is open"
 
 
 @pytest.mark.parametrize("alert_id", ["cd" * 16, "..", "x" * 32])
@@ -105,7 +105,7 @@ def test_an_alert_that_is_none_is_refused(console: ConsoleRig, recorder: Rig, al
     raise_alert(recorder)
     answer = console.browser().post(f"/alerts/{alert_id}", data={"csrf": console.csrf(), "state": "closed"})
     assert answer.status_code in (303, 400, 404, 405)
-    assert console.desk.store.reviewed() == {}
+    assert console.context.store.reviewed() == {}
 
 
 def test_a_state_that_is_none_is_refused(console: ConsoleRig, recorder: Rig) -> None:
@@ -142,9 +142,9 @@ def test_what_a_camera_says_comes_from_the_database(console: ConsoleRig, recorde
 def test_a_camera_has_its_picture_its_history_and_its_log(console: ConsoleRig, recorder: Rig) -> None:
     recorder.verdicts([verdict(n, captured_ms=time.time_ns() // 10**6 - 90_000) for n in range(3)])
     console.show([verdict(3, preview=scene())])
-    rollup = Rollup(console.desk.engine(), console.desk.store.engine)
+    rollup = Rollup(console.context.engine(), console.context.store.engine)
     rollup.step(time.time_ns() // 10**6 + 60_000)
-    console.desk.store.note("anna", "command", CAMERA, "drop 0.5", "confirmed")
+    console.context.store.note("anna", "command", CAMERA, "drop 0.5", "confirmed")
     browser = console.browser()
     page = browser.get(f"/camera/{CAMERA}").text
     assert f"/picture/{CAMERA}.jpg?{BOOT:x}-3" in page
@@ -158,7 +158,7 @@ def test_a_camera_has_its_picture_its_history_and_its_log(console: ConsoleRig, r
 
 
 def test_the_last_picture_is_shown_three_ways_with_what_is_known_of_each(console: ConsoleRig) -> None:
-    browser, changes = console.browser(), changes_on(console.desk, CAMERA)
+    browser, changes = console.browser(), changes_on(console.context, CAMERA)
     jpegs = [scene(seed) for seed in range(4)]
     console.show([verdict(0, preview=jpegs[0])])
     page = browser.get(f"/camera/{CAMERA}").text
@@ -226,7 +226,7 @@ class FakeCommands:
 def test_a_command_is_sent_and_logged_with_who_and_what_came_of_it(console: ConsoleRig) -> None:
     console.show([verdict(0)])
     told = FakeCommands()
-    console.desk.commands = told  # type: ignore[assignment]
+    console.context.commands = told  # type: ignore[assignment]
     browser, place = console.browser(), f"/camera/{CAMERA}/command"
     answer = browser.post(place, data={"csrf": console.csrf(), "drop": "0.5", "probes": "", "profile": ""})
     assert answer.headers["location"] == f"/camera/{CAMERA}?said=confirmed"
@@ -236,9 +236,9 @@ def test_a_command_is_sent_and_logged_with_who_and_what_came_of_it(console: Cons
     browser.post(place, data={"csrf": console.csrf(), "fps": "0.5"})
     refused = browser.post(place, data={"csrf": console.csrf(), "fps": "-1"}).headers["location"]
     assert "1%2F3600+to+1000+frames+per+second" in refused
-    console.desk.commands = FakeCommands(away=True)  # type: ignore[assignment]
+    console.context.commands = FakeCommands(away=True)  # type: ignore[assignment]
     browser.post(place, data={"csrf": console.csrf(), "enabled": "false"})
-    log = [(each.who, each.detail, each.outcome) for each in console.desk.store.noted(CAMERA)]
+    log = [(each.who, each.detail, each.outcome) for each in console.context.store.noted(CAMERA)]
     assert log == [
         ("local", "enabled false", "expected an MQTT broker at 127.0.0.1:1"),
         ("local", "fps 0.5", "confirmed"),

@@ -208,4 +208,4 @@ def test_only_the_busiest_roles_are_drawn_and_gaps_are_null() -> None:
 @pytest.mark.parametrize("url", ["prometheus:9090", "file:///etc/passwd", "http://user:secret@host"])
 def test_an_address_that_is_none_is_refused(console: ConsoleRig, url: str) -> None:
     with pytest.raises(ValidationError):
-        ConsoleSettings(**console.desk.settings.model_dump() | {"prometheus": url})
+        ConsoleSettings(**console.context.settings.model_dump() | {"prometheus": url})

@@ -146,12 +146,12 @@ async def _log_out(port: int, token: str) -> None:
 
 async def test_a_stream_that_always_has_something_to_send_ends_with_its_session(tmp_path: Path, users: Path) -> None:
     rig = ConsoleRig(tmp_path, users=users)
-    known = rig.desk.users
+    known = rig.context.users
     assert known is not None
-    session = rig.desk.sessions.passing(known()["vera"])
-    rig.desk.fleet.stirred.set()
+    session = rig.context.sessions.passing(known()["vera"])
+    rig.context.fleet.stirred.set()
     sent = 0
-    async for _ in stream.Streams(rig.desk.fleet, rig.desk.sessions)._events(session, lambda: "changed"):
+    async for _ in stream.Streams(rig.context.fleet, rig.context.sessions)._events(session, lambda: "changed"):
         sent += 1
         if sent == 4:
             remove(users)

@@ -30,7 +30,7 @@ from infra.prometheus.runbooks import PAGE, SOURCE
 from schemas.errors import BrokerError, StateError
 from tests.consumers.console_rig import ConsoleRig
 from tests.consumers.recorder_rig import CAMERA, Rig, verdict
-from tests.consumers.test_console_pages import look, raise_alert
+from tests.consumers.test_console_pages import poll, raise_alert
 from tests.waiting import until
 
 WELL = RoleState("recorder", "up", None, 7, backlog=3)
@@ -89,7 +89,7 @@ def system() -> list[RoleState]:
 @pytest.fixture
 def rig(tmp_path: Path, system: list[RoleState]) -> Iterator[ConsoleRig]:
     made = ConsoleRig(tmp_path, read_roles=lambda: list(system))
-    made.desk.runbooks = PAGE
+    made.context.runbooks = PAGE
     yield made
     made.close()
 
@@ -102,7 +102,7 @@ def header(rig: ConsoleRig) -> tuple[str, str]:
 
 
 def test_the_header_of_every_page_has_the_status(rig: ConsoleRig) -> None:
-    rig.desk.watch.look_at_roles()
+    rig.context.watch.look_at_roles()
     for path in ("/", "/alerts", "/rules", "/runbooks", "/system", "/models", "/conservation", "/dead-letters"):
         assert '<p id="pill" role="status" class="pill good"><a href="/system">all well</a></p>' in (
             rig.browser().get(path).text
@@ -113,7 +113,7 @@ def test_a_role_that_does_not_answer_is_in_the_header_and_first_on_the_system_pa
     rig: ConsoleRig, system: list[RoleState]
 ) -> None:
     system.append(STOPPED)
-    rig.desk.watch.look_at_roles()
+    rig.context.watch.look_at_roles()
     assert header(rig) == ("bad", "processor-1 does not answer")
     page = rig.browser().get("/system").text
     table = page[page.index('id="roles"') : page.index('id="firing"')]
@@ -124,8 +124,8 @@ def test_a_role_that_does_not_answer_is_in_the_header_and_first_on_the_system_pa
 
 def test_programs_are_given_the_same(rig: ConsoleRig, system: list[RoleState]) -> None:
     system[:] = [STOPPED]
-    rig.desk.watch.look_at_roles()
-    rig.desk.watch.rules = rules_of(rules_json(ALERT_JSON))
+    rig.context.watch.look_at_roles()
+    rig.context.watch.rules = rules_of(rules_json(ALERT_JSON))
     found = rig.browser().get("/api/v1/system").json()
     assert found["status"] == {"text": "processor-1 does not answer · 1 rule", "level": "bad"}
     assert found["roles"] == [
@@ -144,13 +144,13 @@ def test_several_roles_are_counted_and_every_state_has_its_words() -> None:
 async def test_what_changes_is_pushed_to_open_pages_within_five_seconds(
     rig: ConsoleRig, system: list[RoleState]
 ) -> None:
-    running = asyncio.create_task(rig.desk.watch.run())
+    running = asyncio.create_task(rig.context.watch.run())
     try:
-        await until(lambda: bool(rig.desk.watch.roles))
-        changed, head = changes_of_system(rig.desk), header_changes(rig.desk)
+        await until(lambda: bool(rig.context.watch.roles))
+        changed, head = changes_of_system(rig.context), header_changes(rig.context)
         assert "all well" in changed()
         assert "all well" in head()
-        stirred, begun_s = rig.desk.fleet.stirred, time.monotonic()
+        stirred, begun_s = rig.context.fleet.stirred, time.monotonic()
         system.append(STOPPED)
         await asyncio.wait_for(stirred.wait(), 5)
         assert time.monotonic() - begun_s < 5
@@ -166,8 +166,8 @@ def test_roles_that_cannot_be_read_leave_the_pages_with_the_reason(rig: ConsoleR
     def fails() -> list[RoleState]:
         raise StateError("expected a running system, nothing runs there")
 
-    rig.desk.watch = system_watch.SystemWatch(rig.desk.fleet, fails, None)
-    rig.desk.watch.look_at_roles()
+    rig.context.watch = system_watch.SystemWatch(rig.context.fleet, fails, None)
+    rig.context.watch.look_at_roles()
     assert header(rig) == ("good", "no alert")
     assert "nothing runs there" in rig.browser().get("/system").text
 
@@ -175,8 +175,8 @@ def test_roles_that_cannot_be_read_leave_the_pages_with_the_reason(rig: ConsoleR
 def test_rules_that_fire_have_a_page_with_their_runbooks(rig: ConsoleRig) -> None:
     quiet = {**ALERT_JSON, "state": "pending"}
     with prometheus_with(ALERT_JSON, quiet) as url:
-        rig.desk.watch.rules = read_rules(url)
-    rig.desk.watch.no_rules = ""
+        rig.context.watch.rules = read_rules(url)
+    rig.context.watch.no_rules = ""
     assert header(rig) == ("bad", "1 rule")
     for path in ("/rules", "/system"):
         page = rig.browser().get(path).text
@@ -200,7 +200,7 @@ def test_without_a_state_folder_the_roles_come_from_prometheus(tmp_path: Path) -
         ]
         rig = ConsoleRig(tmp_path, prometheus=url)
         try:
-            rig.desk.watch.look_at_roles()
+            rig.context.watch.look_at_roles()
             assert header(rig) == ("bad", "recorder does not answer")
         finally:
             rig.close()
@@ -224,18 +224,18 @@ def test_the_worst_and_newest_rule_is_first_and_a_rule_counts_once() -> None:
 
 
 def test_alerts_and_rules_stand_together_and_what_is_acknowledged_is_amber(console: ConsoleRig, recorder: Rig) -> None:
-    console.desk.watch.rules = rules_of(
+    console.context.watch.rules = rules_of(
         rules_json({**ALERT_JSON, "labels": {"severity": "critical", "camera_id": CAMERA}})
     )
     console.show([verdict(0)])
     raise_alert(recorder)
-    look(console)
+    poll(console)
     assert header(console) == ("bad", "1 alert · 1 rule")
-    console.desk.reviews |= {"ab" * 16: console.desk.store.review(["ab" * 16], "acknowledged", "duty")}
-    look(console)
+    console.context.reviews |= {"ab" * 16: console.context.store.review(["ab" * 16], "acknowledged", "duty")}
+    poll(console)
     assert header(console) == ("warn", "1 alert acknowledged · 1 rule")
-    assert console.desk.watch.pill() == Pill("1 alert acknowledged · 1 rule", "warn", "/alerts?state=acknowledged")
-    console.desk.watch.rules = rules_of(rules_json(ALERT_JSON))
+    assert console.context.watch.pill() == Pill("1 alert acknowledged · 1 rule", "warn", "/alerts?state=acknowledged")
+    console.context.watch.rules = rules_of(rules_json(ALERT_JSON))
     assert header(console) == ("bad", "1 alert acknowledged · 1 rule"), "a critical rule on something else"
 
 
@@ -265,4 +265,4 @@ def test_a_path_of_the_console_that_rules_runbooks_or_dashboards_name_is_a_page(
     )
     assert not re.search(r"[${}]", path), path
     scope = {"type": "http", "method": "GET", "path": path.partition("?")[0], "root_path": ""}
-    assert any(route.matches(scope)[0] is Match.FULL for route in make_app(rig.desk).routes), path
+    assert any(route.matches(scope)[0] is Match.FULL for route in make_app(rig.context).routes), path

@@ -74,7 +74,7 @@ def test_an_alert_arrives_at_a_webhook_within_half_a_minute_of_the_first_frame_w
     address = free_address()
     server = serve(registry, Health(), address)
     pages = ConsoleRig(tmp_path)
-    pages.desk.runbooks = PAGE
+    pages.context.runbooks = PAGE
     prometheus = Prometheus(tmp_path, console=CONSOLE)
     try:
         with alertmanager(tmp_path, receivers(tmp_path, webhook), CONSOLE) as told:
