@@ -33,11 +33,12 @@ log = structlog.get_logger()
 
 
 class Processor:
-    """What is in flight, from a record to a frame that waits for the device, and from its result to its end.
+    """Records in flight: from a record to a frame that waits for the device, and from its result to its end.
 
     All methods run on the event loop's thread.
 
-    A record is finished when Kafka holds its verdict or dead letter. What is cancelled before that is delivered again.
+    A record is finished when Kafka holds its verdict or dead letter. A record that is cancelled before that is
+    delivered again.
     """
 
     def __init__(
@@ -87,12 +88,12 @@ class Processor:
         self._idle = asyncio.Event()
         self._idle.set()
 
-    # In: records become frames that wait
+    # Arrival: records become frames that wait
 
     def accept(self, records: Mapping[TopicPartition, Sequence[ConsumerRecord]]) -> int:
-        """Open what Kafka gave; how many records that were. What is no verified frame goes to the dead letters.
+        """Open Kafka's records, and return their number. A record without a verified frame becomes a dead letter.
 
-        Raises OffsetsWentBack, having taken nothing, when the log is another one than before.
+        Raises OffsetsWentBack, before any record is counted, if they belong to another log than the previous ones.
         """
         self.inbox.check(records)
         now_s = self._accepted_s = time.monotonic()
@@ -124,7 +125,7 @@ class Processor:
         return count
 
     def _admit(self, taken: TakenFrame, now_s: float) -> bool:
-        """Whether the frame has a size that is taken; such a frame goes on."""
+        """Pass on a frame of an accepted size; return false for any other."""
         most, shape = self._settings.max_frame_pixels, taken.shape
         if shape.pixels > most:
             self._refuse_unseen([taken], "intake", OverSize(over_size(shape.width, shape.height, most)))
@@ -138,7 +139,7 @@ class Processor:
         self._refuse_unseen(frames, "queue", error)
 
     def _refuse_unseen(self, frames: Sequence[TakenFrame], stage: str, error: WireError) -> None:
-        """Dead letters with the frames' identities: whose tag was valid, the audit must find again."""
+        """Write dead letters with the frames' identities: the audit must find each frame that had a valid tag."""
         if frames:
             self._metrics.refused[error.reason].inc(len(frames))
             self.outbox.conclude([], [(taken, Failed(stage, error)) for taken in frames])
@@ -185,7 +186,7 @@ class Processor:
     # Revocation and shutdown
 
     async def drain(self, seconds: float) -> None:
-        """Finish what is in flight, or as much of it as `seconds` allow; probes that wait for half of that are shed."""
+        """Finish the records in flight, or as many as `seconds` allow; probes that wait for half of that are shed."""
         with self.device.draining():
             # Frames that wait for a key frame are left to the partition's next owner, who may have it.
             self._give_back(self.await_key_frame.discard(lambda _: True))
@@ -203,7 +204,7 @@ class Processor:
             self._give_back(waiting.discard(lambda taken: taken.progress in gone))
 
     def _give_back(self, frames: Sequence[TakenFrame]) -> None:
-        """They are delivered again."""
+        """Drop frames: Kafka delivers them again."""
         for taken in frames:
             self._release(taken)
             self._one_less()

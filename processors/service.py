@@ -41,11 +41,11 @@ async def run_processor(
     health: Health,
     stop: asyncio.Event,
 ) -> None:
-    """Classify what is in the frames topic until `stop` is set, then drain, commit and leave.
+    """Classify the frames topic until `stop` is set, then drain, commit and leave.
 
-    Health: `warm` when the bundle is loaded and has run, `kafka` while Kafka answers, `assigned` when the group has
-    said which partitions are ours, be it none, `read` while each partition of the frames topic has a reader in the
-    group. Raises BundleError or ConfigError before it has joined; a Kafka that is not there is waited for.
+    Health: `warm` when the bundle is loaded and has run, `kafka` while Kafka answers. `assigned` holds when the group
+    has assigned partitions, possibly none. `read` holds while each partition of the frames topic has a reader in the
+    group. Raises BundleError or ConfigError before it has joined; it waits for an unavailable Kafka.
     """
     for condition in ("kafka", "warm", "assigned", "read"):
         health.set(condition, False)
@@ -54,7 +54,7 @@ async def run_processor(
     loader = ModelLoader(settings, metrics)
     following = asyncio.create_task(feed.run(), name="model feed")
     try:
-        # Not kept here: a model that was replaced is to leave memory.
+        # Not kept here: a replaced model must leave memory.
         service = _Service(settings, keys, await first_serving(feed, loader), feed, loader, metrics, health)
         await service.run(stop, following)
     finally:
@@ -63,7 +63,7 @@ async def run_processor(
 
 
 class _Service:
-    """The tasks of the role, and how they end."""
+    """The tasks of the role, and their end."""
 
     def __init__(
         self,
@@ -104,7 +104,7 @@ class _Service:
             self._health.set("kafka", all(self._kafka.values()), detail)
 
     async def run(self, stop: asyncio.Event, following: asyncio.Task[None]) -> None:
-        """Work until `stop` is set, or something breaks that should not, the `following` of the models included."""
+        """Run until `stop` is set, or a task fails, including `following`, the one that follows the models."""
         read = asyncio.create_task(self._read_for_ever(), name="read")
         commit = asyncio.create_task(self._commit_for_ever(), name="commit")
         others = [
@@ -148,7 +148,7 @@ class _Service:
                 self._on_kafka("consumer", True)
                 backoff.reset()
                 await self._read()
-                # The group gives a static member what it had, which may be nothing, until it has forgotten it.
+                # The group returns a static member's previous partitions, possibly none, until the membership expires.
                 await self._leave(_LEAVE_S)
                 await asyncio.sleep(self._settings.session_timeout_s + _LEAVE_S)
             except (KafkaError, OSError) as error:
@@ -168,7 +168,7 @@ class _Service:
         await self._reader.open()
 
     async def _read(self) -> None:
-        """Take records until some partition has had no reader for too long."""
+        """Read records until a partition has had no reader for too long."""
         inbox = self._inbox
         self._deaf = False
         while not self._deaf:
@@ -179,7 +179,8 @@ class _Service:
                 continue
             most = inbox.share()
             count = self._processor.accept(await self._reader.fetch(*partitions, wait_s=_POLL_S, most=most))
-            # Each fetch would bring a frame or two at the price of a request: where they wait anyway, let them gather.
+            # Each fetch would return a frame or two at the price of a request: if frames wait anyway, collect more
+            # first.
             if 0 < count < most and (linger_s := self._processor.device.linger_s):
                 await asyncio.sleep(linger_s / 2)
 
@@ -202,7 +203,7 @@ class _Service:
             self._processor.observe()
             await asyncio.sleep(_OBSERVE_S)
 
-    # What the group watch sees: an idle consumer does not say that Kafka, its topic or its group has gone
+    # Results of the group watch: an idle consumer does not notice that Kafka, its topic or its group has gone
 
     def _kafka_answers(self, complaint: str) -> None:
         if self._inbox.reader is not None:
@@ -217,7 +218,7 @@ class _Service:
         self._health.set("read", not complaint, complaint)
         self._metrics.unread.set(bool(complaint))
         if not complaint and self._inbox.lost and self._inbox.held:
-            # The group did not notice, so that nothing has made us begin the new topic at its beginning.
+            # The group did not notice: nothing else has made this member begin the new topic at its beginning.
             self._join_again()
 
     def _topic_lost(self) -> None:

@@ -20,10 +20,10 @@ Kind = TypeVar("Kind", Counter, Gauge, Histogram)
 
 SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 LOAD_SECONDS: Final = (0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0)
-"""Up to the time that a model may take by default: compiling one takes minutes."""
+"""Buckets up to the default time limit of a model's start: compiling a model takes minutes."""
 FRAMES: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)
 EXEMPLAR_LETTERS: Final = 128
-"""Of all names and values of an exemplar's labels, at most."""
+"""OpenMetrics limit of all label names and values of an exemplar together, in characters."""
 BITS: Final = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 5.0)
 
 
@@ -45,7 +45,7 @@ class Metric(Generic[Kind]):
 
 
 def observe_often(histogram: Histogram, counts: Mapping[float, int]) -> None:
-    """What `histogram.observe` does, so often for each value: the client has no way to say that at once."""
+    """Observe each value as many times as `counts` gives: the client has no call for several observations at once."""
     found = [0] * len(histogram._buckets)
     for value, count in counts.items():
         found[bisect_left(histogram._upper_bounds, value)] += count
@@ -56,7 +56,7 @@ def observe_often(histogram: Histogram, counts: Mapping[float, int]) -> None:
 
 
 def exemplar(camera_id: str, boot: int, seq: int) -> dict[str, str] | None:
-    """The frame by which a counter has just grown; None where its camera's name is longer than OpenMetrics allows."""
+    """Return the labels of the frame that increased a counter; None if the camera's name exceeds OpenMetrics' limit."""
     found = {"camera_id": camera_id, "boot": f"{boot:016x}", "seq": str(seq)}
     return found if sum(len(key) + len(value) for key, value in found.items()) <= EXEMPLAR_LETTERS else None
 
@@ -361,7 +361,7 @@ CAMERA_ALERTS = Metric(
 MAX_CAMERA_SERIES: Final = 200
 MAX_CLASS_SERIES: Final = 100
 
-# Monitor: what has no metrics of its own
+# Monitor: parts of the system without metrics
 BROKER_UP = Metric(Gauge, "pointillist_broker_up", "1 while it answers, by broker: kafka, mosquitto", ("broker",))
 KAFKA_BROKERS = Metric(Gauge, "pointillist_kafka_brokers", "Nodes that Kafka names as alive")
 KAFKA_END = Metric(

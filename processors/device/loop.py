@@ -1,6 +1,6 @@
-"""What waits for the device, and its turns: batches of frames, and probes for STRIP.
+"""The device's queues and turns: batches of frames, and probes for STRIP.
 
-One piece of work at a time runs on the thread of the model that serves; what came back is handled while the next runs.
+One piece of work at a time runs on the thread of the live model; its results are handled while the next piece runs.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ class Classification:
 
     @property
     def held_bytes(self) -> int:
-        """Memory that it keeps while it waits for STRIP."""
+        """Memory in bytes that it keeps while it waits for STRIP."""
         shown = sum(picture.nbytes for picture in (self.shown, self.as_sent) if picture is not None)
         probe = self.probe.nbytes if self.probe is not None else 0
         return self.taken.frame_bytes + shown + probe
 
 
 Conclude = Callable[[Sequence[Classification], Sequence[tuple[TakenFrame, Failed]]], None]
-"""Takes the frames whose verdict is complete, and those that a stage cannot take."""
+"""A function that receives the frames with complete verdicts, and the frames that a stage cannot process."""
 
 
 class DeviceLoop:
@@ -72,8 +72,10 @@ class DeviceLoop:
         waits: Callable[[TakenFrame], None],
         over_quota: Callable[[Sequence[TakenFrame]], None],
     ) -> None:
-        """`wanted` says which pictures of a frame people are to be shown, at a monotonic time. Each frame that was
-        `put` goes to `conclude` or to `over_quota` unless it is discarded; `waits` hears of those that wait for STRIP.
+        """`wanted` returns the pictures of a frame to show to people, at a monotonic time.
+
+        Each frame that was `put` goes to `conclude` or to `over_quota` unless it is discarded. `waits` is called for
+        each frame that waits for STRIP.
         """
         self._settings = settings
         self._serving = serving
@@ -86,29 +88,29 @@ class DeviceLoop:
         self._batcher: MicroBatcher[TakenFrame] = MicroBatcher(
             settings.batch_frames, most_pixels(settings), settings.linger_s
         )
-        # Of what the device does, batches alone: STRIP's work is not less where frames wait for each other.
+        # Only the device time of batches counts: STRIP's work does not shrink if frames wait for each other.
         self._linger = Linger(settings.linger_s)
         self._probes: StripQueue[Classification] = StripQueue(settings.strip_queue, settings.strip_queue_bytes)
         self._wake = asyncio.Event()
         self._drains = 0
 
     def put(self, taken: TakenFrame) -> None:
-        """Let a frame wait for its batch."""
+        """Queue a frame for a batch."""
         self._batcher.put(taken)
         self._wake.set()
 
     @property
     def linger_s(self) -> float:
-        """How long a frame should wait for others now, in seconds: not at all while the device is idle."""
+        """Return the linger of a frame at this time, in seconds: zero while the device is idle."""
         return self._linger.seconds(time.monotonic())
 
     def refuse_over_quota(self) -> None:
-        """Give back what cameras have waiting beyond their quota."""
+        """Pass cameras' frames beyond their quota to `over_quota`."""
         self._over_quota(self._batcher.over_quota(self._settings.camera_queue_s))
 
     @contextmanager
     def draining(self) -> Iterator[None]:
-        """Inside, no frame waits for others."""
+        """Within the context, no frame waits for others."""
         self._drains += 1
         self._wake.set()
         try:
@@ -117,30 +119,32 @@ class DeviceLoop:
             self._drains -= 1
 
     def discard(self, unwanted: Callable[[TakenFrame], bool]) -> list[TakenFrame]:
-        """Take out and return the waiting frames of which `unwanted` is true."""
+        """Remove and return the waiting frames for which `unwanted` is true."""
         probes = self._probes.discard(lambda probe: unwanted(probe.taken))
         return self._batcher.discard(unwanted) + [probe.taken for probe in probes]
 
     def shed_waiting(self) -> None:
-        """Let go without STRIP what waits for it."""
+        """Release waiting probes without STRIP."""
         self._conclude([self._shed(probe) for probe in self._probes.take(len(self._probes))], [])
 
     def switch(self, serving: Serving) -> None:
         """Classify with another model from the next batch on.
 
-        What was classified by the one before is checked by STRIP with that one's network, overlays and threshold.
+        STRIP checks earlier frames with their own model's network, overlays and threshold.
         """
         self._serving = serving
 
     def observe(self) -> None:
-        """Bring the gauges up to date."""
+        """Update the gauges."""
         self._metrics.batch_queue.set(len(self._batcher))
         self._metrics.strip_queue.set(len(self._probes))
 
-    # In turn
+    # Turns of the device
 
     async def run(self) -> None:
-        """Give the device its next piece of work for ever; what came back is handled while the next one runs."""
+        """Give the device one piece of work after the other until cancelled, and handle results while the next one
+        runs.
+        """
         previous: Callable[[], None] | None = None
         while True:
             running = self._next_work()
@@ -217,7 +221,7 @@ class DeviceLoop:
         self._turns.stripped(total_s, len(probes))
         return partial(self._stripped, probes, findings)
 
-    # What came back
+    # Results
 
     def _classified(self, serving: Serving, batch: Sequence[TakenFrame], outcomes: Sequence[Outcome]) -> None:
         ready: list[Classification] = []
@@ -233,7 +237,7 @@ class DeviceLoop:
             if found.probe is None:
                 ready.append(found)
             elif self._probes.offer(found):
-                # It waits under the bound of that queue, so that its partition need not wait with it.
+                # It waits under that queue's bound, and no longer counts for its partition.
                 self._waits(taken)
             else:
                 ready.append(self._shed(found))

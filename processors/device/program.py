@@ -1,9 +1,9 @@
-"""The chain as one program of fixed shapes for the device: unpack, reconstruct, denoise, preprocess, network.
+"""The chain as one compiled function of fixed shapes: unpack, reconstruct, denoise, preprocess, network.
 
-On a GPU, frames of a known size are padded to a full batch and go through two compiled functions, each one CUDA graph:
-from the cameras' seeds to which pixels were kept, and from the pixels to the classes. Between them the host decodes
-what was sent compressed. Frames of other sizes, and all frames on a CPU unless it is told to compile, take the same
-functions uncompiled. Nothing in them waits for the host.
+On a GPU, frames of a known size are padded to a full batch and run through two compiled functions, each one CUDA graph.
+The first maps the cameras' seeds to the masks of kept pixels, the second maps the pixels to the classes. Between them,
+the host decodes compressed frames. Frames of other sizes run through the same functions uncompiled, and on a CPU all
+frames do, unless compilation is requested. Neither function waits for the host.
 """
 
 from __future__ import annotations
@@ -32,14 +32,16 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 Decode = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor, Tensor | None]]
-"""From the masks `kept` and `sent` (B, 1, H, W) to pixels (P, C) uint8 on the device and the masks of the G frames that
-decode: the pixels fill the second one in raster order, frame after frame, and P is at least 1. The last are the seeds
-(G,) int64 of what the bundle's random stages draw for them; None where it has none."""
+"""A function from the masks `kept` and `sent` (B, 1, H, W) to pixels (P, C) uint8 on the device, two masks and seeds.
+
+The masks are those of the G frames that decode. The pixels fill the second one in raster order, frame after frame; P is
+at least 1. The seeds (G,) int64 are those of the bundle's random stages; None if it has none.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class _Compiled:
-    """What runs for one shape of frames: always `batch` of them."""
+    """The compiled functions for one shape of frames: always `batch` of them."""
 
     batch: int
     masks: Callable[..., Any]
@@ -47,9 +49,9 @@ class _Compiled:
 
 
 class Program:
-    """A pipeline on its device, compiled for the shapes that `compile_for` was told of. All calls from one thread.
+    """A pipeline on its device, compiled for the shapes of `compile_for`. All calls come from one thread.
 
-    Compiling needs a network in torch's own terms, so bundles in other formats than safetensors run uncompiled.
+    Only torch modules can be compiled: bundles in other formats than safetensors run uncompiled.
     """
 
     def __init__(self, pipeline: Pipeline, *, compiles: bool = False, precision: Precision = "float32") -> None:
@@ -59,19 +61,19 @@ class Program:
         self._compiles = compiles and pipeline.bundle.settings.format == "safetensors"
         self._compiled: dict[Shape, _Compiled] = {}
         self.pads = self._device.type == "cuda"
-        """Whether a batch that is not full goes through the compiled program: to a GPU it makes no difference."""
+        """True if a partial batch runs through the compiled functions: on a GPU it takes the same time."""
 
     @property
     def shapes(self) -> list[Shape]:
-        """What is compiled."""
+        """The compiled shapes."""
         return list(self._compiled)
 
     @torch.inference_mode()
     def compile_for(self, shape: Shape, batch: int) -> bool:
-        """Compile for batches of up to `batch` frames of one shape, and run what came of it.
+        """Compile for batches of up to `batch` frames of one shape, and run the result.
 
-        False where that is not wanted or cannot be done: then the log says why, and the shape runs uncompiled. So do
-        frames whose way through the chain depends on how many pixels each has.
+        Returns false if compilation is off or fails: the log has the reason, and the shape runs uncompiled. The same
+        holds for frames whose path through the chain depends on their number of pixels.
         """
         if not self._compiles or self.pipeline.scales(shape.height, shape.width):
             return False
@@ -90,7 +92,7 @@ class Program:
             # The first run compiles, the second records the graph, the third replays it.
             for _ in range(3):
                 self(seeds, books, whole, shape, lambda kept, sent: (pixels, kept, sent, draws))
-        except Exception as error:  # whatever a compiler or a network of the user's own raises
+        except Exception as error:  # a compiler or a user's network may raise anything
             self._give_up(shape, error)
             return False
         return True
@@ -98,14 +100,14 @@ class Program:
     def __call__(
         self, seeds: Tensor, books: Tensor, whole: Tensor, shape: Shape, decode: Decode, stage: StageContext = bare
     ) -> tuple[Tensor | Packed, Classified] | None:
-        """The frames (G, C, H, W) in [0, 1] as they were sent and what the chain finds in them; None when G is 0.
+        """Return the frames (G, C, H, W) in [0, 1] as they were sent and the chain's results; None if G is 0.
 
         Frames that may go straight to the network's scale stay packed on a CPU.
 
-        `seeds` (B, 2) int64 and `books` (B, ROWS, 8) uint8 are the seed and the codebook of each frame; or `books`
-        holds the patterns (B, blocks, 8) of its own blocks. `whole` (B,) bool says which are probes, whose every pixel
-        was sent. What comes of a compiled program is valid until the next call; it is one stage, whose time counts as
-        `classify`.
+        `seeds` (B, 2) int64 and `books` (B, ROWS, 8) uint8 are the seed and the codebook of each frame. Alternatively,
+        `books` holds the patterns (B, blocks, 8) of its own blocks. `whole` (B,) bool marks probes, whose every pixel
+        was sent. The results of a compiled function are valid until the next call; it is one stage, whose time counts
+        as `classify`.
         """
         with stage("unpack"):
             pixels, kept, sent, draws = decode(*self._masks(seeds, books, whole, shape))
@@ -135,7 +137,7 @@ class Program:
             return _masks_of(shape)(seeds, books, whole)
         _next_step(self._device)
         kept, sent = compiled.masks(*(_padded(x, compiled.batch) for x in (seeds, books, whole)))
-        # A graph's results stand where its next run writes.
+        # A graph's next run overwrites its results.
         return kept[: len(seeds)].clone(), sent[: len(seeds)].clone()
 
     def _for(self, shape: Shape, count: int) -> _Compiled | None:
@@ -150,10 +152,10 @@ class Program:
 
 
 def _own_code(function: Callable[P, R]) -> Callable[P, R]:
-    """The same function with code of its own, for torch keeps what it has compiled by code.
+    """Return the same function with its own code object: torch caches compiled functions by code.
 
-    Two models alike would share a program, though a CUDA graph is for one thread; and of one code torch compiles eight
-    programs at most.
+    Otherwise two equal models would share a compiled function, although a CUDA graph is for one thread. In addition,
+    torch compiles one code object at most eight times.
     """
     assert isinstance(function, FunctionType)
     own = FunctionType(
@@ -169,7 +171,7 @@ def _masks_of(shape: Shape) -> Callable[[Tensor, Tensor, Tensor], tuple[Tensor, 
             kept = kept_masks(seeds, books, own, shape.height, shape.width)
         else:
             kept = laid_out(books, shape.height, shape.width)
-        # On a GPU the question would take longer than the answer saves; a compiler cannot ask.
+        # On a GPU the check takes longer than it saves; a compiler cannot make it.
         if kept.device.type == "cpu" and not torch.compiler.is_compiling() and not bool(whole.any()):
             return kept, kept
         return kept, kept | whole[:, None, None, None]
@@ -204,13 +206,13 @@ def _fused(
 
 
 def _next_step(device: torch.device) -> None:
-    """Say that the results of earlier graphs are no longer read."""
+    """Mark the results of earlier graphs as no longer read."""
     if device.type == "cuda":
         torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]  # no annotations
 
 
 def _padded(x: Tensor, count: int) -> Tensor:
-    """`x` (N, ...) with zeros behind it up to `count`."""
+    """Return `x` (N, ...) padded with zeros to `count`."""
     if len(x) == count:
         return x
     longer = x.new_zeros(count, *x.shape[1:])

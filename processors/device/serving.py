@@ -1,4 +1,4 @@
-"""A model at work: its network, what verdicts say of it, and the thread on which it runs."""
+"""A loaded model: its network, its description in verdicts, and its thread."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """What every verdict says of the model."""
+    """The description of the model in every verdict."""
 
     model_id: str
     policy: str
@@ -37,7 +37,7 @@ class Model:
 
 @dataclass(frozen=True, eq=False)
 class Serving:
-    """A loaded bundle, warmed on `device`, a thread of its own: compiled programs stay on the thread that made them.
+    """A loaded bundle, warmed on `device`, with its own thread: compiled functions stay on the thread that made them.
 
     When nothing refers to it any more, its thread ends and its memory is free.
     """
@@ -46,24 +46,24 @@ class Serving:
     model: Model
     device: ThreadPoolExecutor
     probe_s: float | None
-    """Seconds that STRIP takes for one frame; None when the bundle has nothing for it."""
+    """Seconds that STRIP takes for one frame; None if the bundle has no STRIP."""
     digest: str = ""
-    """Of all files of a published bundle; empty for the processor's own."""
+    """Digest of all files of a published bundle; empty for the processor's own."""
     runs: tuple[RunsOn, ...] = ()
-    """What runs its networks."""
+    """The runtimes of its networks."""
 
     def close(self) -> None:
-        """End the thread; what waits for it is cancelled."""
+        """End the thread and cancel its waiting work."""
         self.device.shutdown(wait=False, cancel_futures=True)
 
 
 async def load_serving(
     settings: ProcessorSettings, metrics: ProcessorMetrics, folder: Path, digest: str = ""
 ) -> Serving:
-    """Load the bundle in `folder` and run it before its first frame comes, on the thread that will serve it.
+    """Load the bundle in `folder` and run it once, on its own thread, before its first frame.
 
-    `digest` is that of a published bundle, for which a trusted signer vouches: code that it brings runs.
-    Raises BundleError, ConfigError when the device is not there, and whatever code in the bundle raises.
+    `digest` is that of a published bundle, for which a trusted signer vouches: its own code may run. Raises
+    BundleError, ConfigError if the device is missing, and any exception of the bundle's code.
     """
     initializer = partial(_set_threads, settings.threads)
     device = ThreadPoolExecutor(1, thread_name_prefix="device", initializer=initializer)
@@ -105,7 +105,7 @@ def _prepare(
 
 
 def _on_gpu(settings: ProcessorSettings, bundle: Bundle) -> tuple[Program, tuple[RunsOn, ...]]:
-    """The chain as torch runs it, compiled."""
+    """Return the compiled chain on torch, and its runtimes."""
     if settings.backend == "openvino":
         raise ConfigError("backend openvino: expected the device cpu, got cuda")
     pipeline = Pipeline(bundle, settings.mode, settings.denoise)
@@ -116,13 +116,13 @@ def _on_gpu(settings: ProcessorSettings, bundle: Bundle) -> tuple[Program, tuple
 
 
 def _on_cpu(settings: ProcessorSettings, bundle: Bundle, wish: Wish) -> tuple[Program, tuple[RunsOn, ...]]:
-    """The chain with its networks run by what is fastest here; nothing is compiled by torch."""
+    """Return the chain with the fastest backends of its networks on this machine; torch compiles nothing."""
     pipeline, chosen = engines(bundle, wish, settings.mode, settings.denoise)
     return Program(pipeline), chosen.runs
 
 
 def _cpu_wish(settings: ProcessorSettings) -> Wish:
-    """What the settings ask of a CPU; raises ConfigError for what it does not have."""
+    """Return the requested CPU backend and precision; ConfigError for settings that a CPU lacks."""
     if settings.compile:
         raise ConfigError("compile: expected the device cuda, got cpu, where --backend says what runs the networks")
     if settings.precision == "tf32":

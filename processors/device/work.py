@@ -1,4 +1,4 @@
-"""All that runs on the device thread: a batch through the pipeline, and STRIP. Plain calls; no Kafka, no loop."""
+"""All work of the device thread: a batch through the pipeline, and STRIP. Plain calls; no Kafka, no loop."""
 
 from __future__ import annotations
 
@@ -33,23 +33,23 @@ _GPU_PIXELS = 2**20
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What the pipeline found in one frame."""
+    """The pipeline's results for one frame."""
 
     class_id: int
     confidence: float
     shown: Picture | None
-    """(h, w, C) uint8 for people, when it was asked for; see `Pipeline.show`."""
+    """(h, w, C) uint8 for people, if it was requested; see `Pipeline.show`."""
     probe: Probe | None
     """STRIP's input; None unless the frame is a probe."""
     as_sent: Picture | None = None
-    """(h, w, C) uint8, black where pixels were dropped, when it was asked for; see `Pipeline.show_sent`."""
+    """(h, w, C) uint8, black at dropped pixels, if it was requested; see `Pipeline.show_sent`."""
     changed: float | None = None
-    """Mean change of the pixels that were sent twice, in grey levels of 255; None without a look at them."""
+    """Mean change of the pixels that were sent twice, in grey levels of 255; None without a comparison."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A frame that a stage cannot take, not even alone."""
+    """A frame that a stage cannot process, not even alone."""
 
     stage: str
     error: PointillistError
@@ -59,7 +59,7 @@ Outcome = Found | Failed
 
 
 def choose_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
-    """The device that a setting names; raises ConfigError when there is no CUDA where it is asked for."""
+    """Return the device of a setting; ConfigError if CUDA is requested and missing."""
     have = torch.cuda.is_available()
     if wanted == "cuda" and not have:
         raise ConfigError("device: expected CUDA, torch finds none; auto or cpu would run")
@@ -67,13 +67,13 @@ def choose_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
 
 
 def most_pixels(settings: ProcessorSettings) -> int:
-    """Height × width × frames of one batch at most, on the device of these settings."""
+    """Return the limit of height × width × frames of one batch on the device of these settings."""
     on_gpu = choose_device(settings.device).type == "cuda"
     return settings.batch_pixels or (_GPU_PIXELS if on_gpu else _CPU_PIXELS)
 
 
 class DeviceWork:
-    """The pipeline on batches of taken frames. All calls come from one thread."""
+    """Runs the pipeline on batches of frames. All calls come from one thread."""
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class DeviceWork:
         program: Program | None = None,
         preview_side: int = 384,
     ) -> None:
-        """`program` is of the same pipeline; without one, nothing is compiled.
+        """`program` belongs to the same pipeline; without one, nothing is compiled.
 
         Previews have at most `preview_side` pixels on their longer side.
         """
@@ -106,14 +106,14 @@ class DeviceWork:
 
     @torch.inference_mode()
     def classify(self, batch: Sequence[TakenFrame], previews: Sequence[int]) -> list[Outcome]:
-        """What is found in each frame of a batch of one shape; `previews` says what to return for people, by `Wanted`.
+        """Return the result for each frame of a batch of one shape; `previews` are the requested pictures, by `Wanted`.
 
-        Where the batch fails, its frames go one by one, so that only those that fail alone come back as `Failed`; where
-        memory runs out, its halves.
+        If the batch fails, its frames run one by one, and only those that fail alone become `Failed`. If memory runs
+        out, the batch is halved.
         """
         try:
             return self._attempt(batch, previews)
-        except Exception as error:  # whatever a network of the user's own raises
+        except Exception as error:  # a user's network may raise anything
             if len(batch) == 1:
                 return [self._failure(error)]
             self._metrics.stage_failed(self._stage)
@@ -168,7 +168,7 @@ class DeviceWork:
             probes = probes_of(self.pipeline, taken, frames, draws)
             changed = self._stillness.changes([each.camera_id for each in taken], frames, decoded.sent)
             for i, index in enumerate(good):
-                if not 0 <= confidences[i] <= 1:  # not a number
+                if not 0 <= confidences[i] <= 1:  # NaN included
                     failure = StageError(f"expected a confidence from 0 to 1, got {confidences[i]}")
                     self._metrics.stage_failed("classify")
                     outcomes[index] = Failed("classify", failure)
@@ -181,7 +181,7 @@ class DeviceWork:
     def _show(
         self, frames: Tensor | Packed, kept: Tensor, rebuilt: Tensor | None, wanted: Sequence[int]
     ) -> dict[int, Picture]:
-        """The rebuilt pictures for people, by the positions of their frames."""
+        """Return the rebuilt pictures for people, by the positions of their frames."""
         due = [i for i, each in enumerate(wanted) if each]
         if not due:
             return {}
@@ -191,7 +191,7 @@ class DeviceWork:
             return {i: picture_of(picture) for i, picture in zip(due, shown, strict=True)}
 
     def _show_sent(self, frames: Tensor | Packed, wanted: Sequence[int]) -> dict[int, Picture]:
-        """The pictures as they were sent, by the positions of their frames."""
+        """Return the pictures as they were sent, by the positions of their frames."""
         due = [i for i, each in enumerate(wanted) if each == Wanted.BOTH]
         if not due:
             return {}
@@ -200,7 +200,7 @@ class DeviceWork:
             return {i: picture_of(picture) for i, picture in zip(due, shown, strict=True)}
 
     def _seeds(self, taken: Sequence[TakenFrame]) -> Tensor | None:
-        """What the bundle's random stages draw from for each frame, (B,) int64: the same wherever the frame goes."""
+        """Return the seeds (B,) int64 of the bundle's random stages: a frame's seed is the same on every processor."""
         if not self.pipeline.bundle.random:
             return None
         seeds = [each.key.preprocess_seed(each.frame.boot_id, each.frame.seq) for each in taken]
@@ -208,7 +208,7 @@ class DeviceWork:
 
     @torch.inference_mode()
     def strip(self, probes: Sequence[Probe]) -> list[StripFinding | Failed]:
-        """What STRIP says of each probe; those that fail alone come back as `Failed`."""
+        """Return STRIP's result for each probe; those that fail alone become `Failed`."""
         try:
             seeds = None
             if self.pipeline.bundle.random:
@@ -217,7 +217,7 @@ class DeviceWork:
                 pictures = torch.stack([probe.picture for probe in probes])
                 found = self.pipeline.strip(pictures, seeds=seeds)
                 bits, passes = found.entropy_bits.tolist(), found.passes.tolist()
-        except Exception as error:  # whatever a network of the user's own raises
+        except Exception as error:  # a user's network may raise anything
             if len(probes) == 1:
                 return [self._failure(error)]
             self._metrics.stage_failed("strip")
@@ -241,10 +241,10 @@ class DeviceWork:
 
     @torch.inference_mode()
     def warm(self, batch_frames: int, batch_pixels: int = _CPU_PIXELS) -> float | None:
-        """Run the chain on black frames of the network's size and 32×32; the seconds that STRIP takes for one frame.
+        """Run the chain on black frames of the network's size and 32×32; return STRIP's seconds for one frame.
 
-        None when the bundle has nothing for STRIP. The second run of each is the one that counts. A program that
-        compiles does so for these two sizes.
+        Returns None if the bundle has no STRIP. The second run of each counts. A compiled pipeline is compiled for
+        these two sizes.
         """
         wanted = self.pipeline.bundle.settings.input
         own = Shape(wanted.height, wanted.width, wanted.channels)
@@ -252,7 +252,7 @@ class DeviceWork:
             area = shape.height * shape.width
             self.program.compile_for(shape, max(1, min(batch_frames, batch_pixels // area)))
             most = max(1, min(batch_frames, batch_pixels // area, _CPU_PIXELS // area))
-            # One less than the most, for what runs batches in parts makes those of each power of two.
+            # One less than the limit: a backend that splits batches makes the parts of each power of two.
             for count in sorted({1, max(1, most - 1), most}):
                 kept = torch.ones(count, 1, shape.height, shape.width, dtype=torch.bool, device=self._device)
                 kept[..., ::3] = False
@@ -271,9 +271,9 @@ class DeviceWork:
 
 
 def picture_of(frame: Tensor) -> Picture:
-    """One frame (C, H, W) in [0, 1] as (H, W, C) uint8.
+    """Return one frame (C, H, W) in [0, 1] as (H, W, C) uint8.
 
-    It leaves the device first, which needs no more memory there: what follows may run while the device has none left.
+    It leaves the device first, which needs no more memory there: the conversion may run while the device has none left.
     """
     array: Picture = frame.cpu().mul(255).round_().clamp_(0, 255).byte().permute(1, 2, 0).numpy()
     return np.ascontiguousarray(array)

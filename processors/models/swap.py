@@ -1,4 +1,4 @@
-"""The published model takes the place of the one that serves: loaded beside it, switched between two batches."""
+"""The replacement of the live model: the new one loads next to it, and takes over between two batches."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from schemas.runtime.health import Health
 from schemas.signers import TrustedSigners
 
 _AGAIN_S: Final = 15.0
-"""Before a store that did not give a bundle is asked again."""
+"""Seconds before a retry of a store that did not return a bundle."""
 _FIRST_S: Final = 5.0
 
 log = structlog.get_logger()
 
 
 class ModelLoader:
-    """Loads published bundles, and the processor's own, each on a thread of its own."""
+    """A loader of published bundles, and of the processor's own, each on its own thread."""
 
     def __init__(self, settings: ProcessorSettings, metrics: ProcessorMetrics) -> None:
         self._settings = settings
@@ -41,10 +41,10 @@ class ModelLoader:
         self._own_cache: tempfile.TemporaryDirectory[str] | None = None
 
     async def load(self, model: Model | None) -> Serving:
-        """The published model, or the processor's own for None.
+        """Load the published model, or the processor's own for None.
 
-        Raises BundleError whatever is wrong with the bundle, Unreachable when that may pass, Untrusted before a byte of
-        it is fetched that no trusted signer vouches for, ConfigError when its device is not there.
+        Raises BundleError for any fault of the bundle, Unreachable for one that may pass. Raises Untrusted, before any
+        fetch, without a trusted signature, and ConfigError if the model's device is missing.
         """
         name = model.model_id if model is not None else str(self._settings.bundle)
         try:
@@ -58,7 +58,7 @@ class ModelLoader:
             raise
         except TimeoutError:
             raise BundleError(f"{name}: not ready after {self._settings.model_load_s:g} s") from None
-        except (Exception, SystemExit) as error:  # whatever a bundle's own code raises
+        except (Exception, SystemExit) as error:  # a bundle's own code may raise anything
             raise BundleError(f"{name}: {type(error).__name__}: {first_line(error)}") from error
         if serving.model.model_id != name:
             serving.close()
@@ -73,16 +73,16 @@ class ModelLoader:
         return Path(self._own_cache.name)
 
     def close(self) -> None:
-        """Remove the cache, unless the settings name a lasting one."""
+        """Remove the cache, unless the settings name a permanent one."""
         if self._own_cache is not None:
             self._own_cache.cleanup()
 
 
 async def first_serving(feed: ModelFeed, loader: ModelLoader) -> Serving:
-    """The live model, or the newest one before it that can be loaded, or the processor's own.
+    """Load the live model, or the newest one before it that loads, or the processor's own.
 
-    A Kafka that does not answer now is not waited for: frames are taken only when `feed.known` is set, and then the
-    swap sees to it. Raises BundleError when the processor's own bundle is needed and broken.
+    An unavailable Kafka is not waited for: frames are read only after `feed.known` is set, and the swap loads the live
+    model then. Raises BundleError if the processor's own bundle is needed and broken.
     """
     await feed.tried(_FIRST_S)
     for model in standing(feed.models):
@@ -94,7 +94,7 @@ async def first_serving(feed: ModelFeed, loader: ModelLoader) -> Serving:
 
 
 class ModelSwap:
-    """Follows the feed. What cannot be loaded is refused, and the model before goes on."""
+    """Follows the feed. A model that does not load is rejected, and the one before it stays live."""
 
     def __init__(
         self,
@@ -107,7 +107,7 @@ class ModelSwap:
         metrics: ProcessorMetrics,
         health: Health,
     ) -> None:
-        """`switch` makes the processor use another model from its next batch on."""
+        """`switch` replaces the processor's model from its next batch on."""
         self._settings = settings
         self._feed = feed
         self._loader = loader
@@ -118,15 +118,15 @@ class ModelSwap:
         self._key = f"{PROCESSOR_PREFIX}{settings.name}".encode()
         self._since_ms = _now_ms()
         self._refused: Refusal | None = None
-        """The live model when it cannot be loaded, and trying again would not help."""
+        """The live model if it does not load and a retry would not help."""
         self._reported: tuple[int, ServedModel] | None = None
         self._sending: asyncio.Task[None] | None = None
         self.serving = serving
         self.settled = asyncio.Event()
-        """Set when what was live at the start serves, or has been refused: frames may be taken."""
+        """Set when the model that was live at the start serves, or was rejected: frames may be read."""
 
     async def run(self) -> None:
-        """Follow for ever."""
+        """Follow the feed until cancelled."""
         self._say()
         while True:
             await self._feed.changed.wait()
@@ -140,7 +140,7 @@ class ModelSwap:
                 self._feed.changed.set()
 
     async def _follow(self) -> bool:
-        """Serve the live model; whether it is worth another try later."""
+        """Serve the live model; return whether a retry may help."""
         wanted = live(self._feed.models)
         if self._is_served(wanted):
             self._say()
@@ -186,10 +186,10 @@ class ModelSwap:
         now = live(self._feed.models)
         return (now.digest if now is not None else "") == (model.digest if model is not None else "")
 
-    # What others are told
+    # Reports to other roles
 
     def _say(self, refused: Refusal | None = None) -> None:
-        """`refused` is the live model; a newer list that is not believed is said before it."""
+        """Report the served model. `refused` is the live model; a newer list that was rejected takes precedence."""
         digest, error = self._feed.refused or refused or ("", "")
         model_id = self.serving.model.model_id
         self._metrics.serves(model_id, self.serving.runs)
@@ -215,7 +215,7 @@ class ModelSwap:
         self._sending = asyncio.create_task(send, name="report model")
 
     async def close(self, deadline_s: float) -> None:
-        """Say that this processor serves nothing any more, as far as Kafka takes that now; end the model's thread."""
+        """Report that this processor serves no model, within the deadline; end the model's thread."""
         self.serving.close()
         if self._reported is not None:
             self._report(served_record(self._key, None))
