@@ -94,9 +94,9 @@ def register() -> None:
         harden,
         learn_table,
         preprocessing,
-        qusecnets,
         red_team,
         repair,
+        stale,
         strip,
         super_iot,
     )

@@ -33,7 +33,7 @@ Record = TypeVar("Record", bound="DataclassInstance")
 class Made:
     """The provenance of a row."""
 
-    command: str
+    command: str = ""
     code: str = UNKNOWN
     """The digest of the code."""
     inputs: str = UNKNOWN
