@@ -93,7 +93,6 @@ def register() -> None:
         evaluate,
         harden,
         learn_table,
-        preprocessing,
         red_team,
         repair,
         stale,
