@@ -133,9 +133,10 @@ def _share(row: Cells) -> str:
 
 
 def _preprocessing(file: Path) -> Iterator[tuple[str, str, str]]:
-    kept = next(row for row in _rows(file.with_name("variance.csv")) if row["defence"] == "ours")
+    ours = ("cifar10", "ours")
+    kept = next(row for row in _rows(file.with_name("variance")) if (row["subject"], row["defence"]) == ours)
     yield "preprocessing, CIFAR-10: clean accuracy kept", "≥ .95", _share(kept)
-    rows = [row for row in _rows(file) if row["defence"] == "ours"]
+    rows = [row for row in _rows(file) if (row["subject"], row["defence"]) == ours]
     for attack, asked in (
         ("bpda", "≥ .70"),
         ("eot-clean", "measured"),
@@ -203,8 +204,8 @@ SOURCES: tuple[tuple[str, str, Callable[[Path], Iterator[tuple[str, str, str]]]]
     ("red-team/broken", _RED_TEAM, _broken),
     ("aigan/success.csv", "pointillist lab aigan", _aigan),
     ("aigan/times.csv", "pointillist lab aigan", _aigan_times),
-    ("qusecnets/rows.csv", "pointillist lab qusecnets", _qusecnets),
-    ("preprocessing/cifar10/rows.csv", "pointillist lab preprocessing --subject cifar10", _preprocessing),
+    ("qusecnets/rows", "pointillist lab stale --only qusecnets --run", _qusecnets),
+    ("preprocessing/rows", "pointillist lab stale --only preprocessing --run", _preprocessing),
     ("trunk/preprocess.json", "python -m benchmarks.preprocess --json docs/results/trunk/preprocess.json", _stages),
 )
 """Where a result lies under docs/results, the command that writes it, and what makes rows of it."""

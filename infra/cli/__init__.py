@@ -89,7 +89,6 @@ def register() -> None:
     )
     from infra.cli.lab import (  # noqa: F401
         aigan,
-        codefend,
         evaluate,
         harden,
         learn_table,
