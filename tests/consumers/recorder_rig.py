@@ -37,9 +37,11 @@ CAMERA = "lab/door"
 
 
 def picture(kind: str, side: int = 8) -> bytes:
-    """A small picture as PNG or JPEG."""
+    """A small picture as PNG or JPEG: a red field with a white half, which is neither black nor without contrast."""
     data = io.BytesIO()
-    Image.new("RGB", (side, side), (200, 30, 60)).save(data, kind)
+    image = Image.new("RGB", (side, side), (200, 30, 60))
+    image.paste((255, 255, 255), (0, 0, side // 2, side))
+    image.save(data, kind)
     return data.getvalue()
 
 

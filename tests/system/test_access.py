@@ -1,10 +1,15 @@
-"""A role's certificate in other hands is refused by both running brokers, and the system goes on without it."""
+"""Access to one running system: a stolen role certificate is refused, a camera on another machine is let in.
+
+The other machine is 127.0.0.2.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import shutil
+import sqlite3
 import subprocess
 import time
 from collections.abc import Iterator
@@ -22,8 +27,10 @@ from aiokafka.errors import (
 
 from infra.audit import audit as count_frames
 from infra.layout import Layout
+from infra.local.ports import free_port
 from infra.local.process import COMMAND
-from infra.pki.roles import role_folder
+from infra.pki.enrolment import Enrolment
+from infra.pki.roles import role_folder, role_tls
 from infra.reach import require_mqtt
 from infra.up.background import RunningSystem
 from schemas.errors import BrokerError
@@ -31,17 +38,23 @@ from schemas.runtime.access import KafkaAccess, Tls, kafka_options
 from schemas.runtime.kafka_clients import start
 from schemas.topics import KafkaTopic
 from tests.infra.secure import Visitor
+from tests.infra.test_camera_attach import write_video
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.brokers, pytest.mark.slow]
+REMOTE = "site/door"
 
 
-@pytest.fixture
-def system(tmp_path: Path) -> Iterator[RunningSystem]:
-    options = ("--cameras", 2, "--fps", 5, "--no-prometheus", "--drain", 60)
-    with RunningSystem(tmp_path / "state", *options) as running:
+@pytest.fixture(scope="module")
+def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSystem]:
+    state = tmp_path_factory.mktemp("server") / "state"
+    options = ("--cameras", 2, "--fps", 5, "--no-prometheus", "--drain", 60, "--listen", f"127.0.0.2:{free_port()}")
+    with RunningSystem(state, *options) as running:
         running.await_role("fleet")
         yield running
+        running.interrupt()
+        report = running.finish()
+    assert report["frames_lost"] == report["frames_pending"] == 0
 
 
 def copied(state: Path, role: str, to: Path) -> Tls:
@@ -96,7 +109,7 @@ def await_more_recorded(system: RunningSystem, frames: int = 20) -> None:
     wait_until(lambda: recorded() >= wanted, f"{frames} frames more in the database", within_s=90, every_s=0.2)
 
 
-def test_a_revoked_admin_is_refused_by_both_brokers_and_no_frame_is_lost(system: RunningSystem, tmp_path: Path) -> None:
+def test_a_revoked_admin_is_refused_by_both_brokers_and_frames_go_on(system: RunningSystem, tmp_path: Path) -> None:
     await_more_recorded(system)
     stolen = copied(system.state, "admin", tmp_path / "stolen")
     mqtt = place(system, "mosquitto")
@@ -112,14 +125,9 @@ def test_a_revoked_admin_is_refused_by_both_brokers_and_no_frame_is_lost(system:
     require_mqtt(mqtt, 5, own)
     assert asyncio.run(makes_a_topic(KafkaAccess(kafka, own)))
     await_more_recorded(system)
-    system.interrupt()
-    report = system.finish()
-    assert report["frames_lost"] == report["frames_pending"] == 0
 
 
-def test_a_revoked_bridge_is_refused_by_both_brokers_and_no_frame_is_lost(
-    system: RunningSystem, tmp_path: Path
-) -> None:
+def test_a_revoked_bridge_is_refused_by_both_brokers_and_frames_go_on(system: RunningSystem, tmp_path: Path) -> None:
     await_more_recorded(system)
     stolen = copied(system.state, "bridge", tmp_path / "stolen")
     mqtt = place(system, "mosquitto")
@@ -142,6 +150,37 @@ def test_a_revoked_bridge_is_refused_by_both_brokers_and_no_frame_is_lost(
         require_mqtt(mqtt, 5, stolen)
     assert system.await_role("bridge", but_not=pid) != pid
     await_more_recorded(system)
-    system.interrupt()
-    report = system.finish()
-    assert report["frames_lost"] == report["frames_pending"] == 0
+
+
+def pointillist(*arguments: object, folder: Path) -> str:
+    """Run a command in a folder, without this project's environment variables. Return its output."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("POINTILLIST_")}
+    command = [*COMMAND, *map(str, arguments)]
+    done = subprocess.run(command, cwd=folder, env=clean, check=False, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def recorded(layout: Layout) -> int:
+    with sqlite3.connect(f"file:{layout.database}?mode=ro", uri=True) as connection:
+        return int(connection.execute("select count(*) from frames where camera = ?", (REMOTE,)).fetchone()[0])
+
+
+def test_a_camera_with_only_its_enrolment_is_recorded(system: RunningSystem, tmp_path: Path) -> None:
+    device = tmp_path / "device"
+    device.mkdir()
+    layout = Layout(system.state)
+    pointillist("enroll", REMOTE, "--state", system.state, "--out", device / "door.enrolment", folder=tmp_path)
+    broker = Enrolment.read(device / "door.enrolment").mqtt
+    assert broker is not None
+    assert broker.startswith("127.0.0.2:")
+    write_video(device / "door.mp4")
+    pointillist(
+        "camera", "attach", "door.mp4", "--enrolment", "door.enrolment", "--spool", "spool", "--fps", "5",
+        "--seconds", "5", folder=device,
+    )  # fmt: skip
+    wait_until(lambda: recorded(layout) >= 8, "frames of the camera in the database", within_s=60, every_s=0.2)
+    # The roles of this machine go on by loopback.
+    host, _, port = system.roles()["mosquitto"]["listen"].rpartition(":")
+    assert host == "127.0.0.1"
+    require_mqtt((host, int(port)), 5, role_tls(layout.pki, "health"))
