@@ -31,7 +31,7 @@ TABLES: Final = {"models": ModelRow, "detection": DetectionRow, "repair": Repair
 _CODE: Final = "lab.experiments.codefend"
 _TRAINING_SECONDS: Final = 3600
 _CURE_SECONDS: Final = {"paper": 3600, "Neural Cleanse": 1200}
-"""Of the methods that take longer than `_USUAL_SECONDS`."""
+"""Methods that take longer than `_USUAL_SECONDS`."""
 _USUAL_SECONDS: Final = 180
 
 

@@ -1,1 +1,1 @@
-"""What hardening gives, measured: `docs/results/hardening`."""
+"""Measurements of the hardened networks."""

@@ -1,4 +1,4 @@
-"""What a batch of the hardening costs, part by part, in float32 and in bf16.
+"""Cost of a batch of the hardening, part by part, in float32 and in bf16.
 
     python -m lab.experiments.hardening.cost --out docs/results/hardening
 

@@ -31,7 +31,7 @@ TABLES: Final = {"attacked": SceneRow, "hard": HardRow, "strip": StripRow}
 NETWORKS: Final = {"hardened": "scene", "plain": "scene-plain"}
 _CODE: Final = "lab.experiments.hardening.scene"
 _SECONDS: Final = {32: 140, 64: 160, 240: 420, 480: 700, 1080: 1500}
-"""Of an attacked size, by its lines."""
+"""Cost of an attacked size, by its lines."""
 
 
 def plan(place: Workplace) -> Plan:

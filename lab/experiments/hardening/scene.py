@@ -36,13 +36,13 @@ STEPS: Final = 20
 SAMPLES: Final = 4
 TIMES: Final = 10
 PIXELS: Final = 2**18
-"""Of a batch, unless one frame has more."""
+"""Pixels of a batch, unless one frame has more."""
 SIZES: Final = {(32, 32): 500, (64, 64): 500, (240, 320): 150, (480, 640): 60, (1080, 1920): 20}
 """Height and width, and how many frames are attacked."""
 HARD_SIZES: Final = {(32, 32): 1000, (64, 64): 1000, (240, 320): 300, (480, 640): 120, (1080, 1920): 30}
 STRIP_SCENES: Final = 3_000
 FIRST_TEST_CAMERA: Final = 900_000
-"""Of STRIP's scenes, beyond those of every training."""
+"""First camera of the scenes for STRIP, beyond those of every training."""
 
 
 def attacked(bundle: Bundle, size: tuple[int, int], count: int) -> SceneRow:
