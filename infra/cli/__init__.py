@@ -96,7 +96,6 @@ def register() -> None:
         repair,
         stale,
         strip,
-        super_iot,
     )
 
 

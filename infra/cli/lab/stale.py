@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from infra.cli.lab.evaluate import chosen, lab_app, lab_extra
+from infra.cli.lab.evaluate import chosen, lab_app, lab_extra, shown_command
 
 
 @lab_app.command("stale")
@@ -28,7 +28,7 @@ def stale(
     with lab_extra():
         from infra.environment import Environment
         from lab.experiments.catalogue import experiments
-        from lab.experiments.harness.plan import Workplace, shown_command
+        from lab.experiments.harness.plan import Workplace
         from lab.experiments.harness.queue import affordable, measure, only_queue, stale_rows, yield_to_others
 
         known = experiments()

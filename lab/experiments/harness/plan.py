@@ -1,14 +1,12 @@
-"""A planned experiment, and the run of its cells."""
+"""A planned experiment, the measurement of its cells, and the staleness of its rows."""
 
 from __future__ import annotations
 
-import shlex
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from lab.experiments.cache import Cache
 from lab.experiments.harness.cell import Cell
@@ -17,18 +15,6 @@ from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
-
-
-class Steps(Protocol):
-    """The progress of a run: the number of steps to come, and each one that is done."""
-
-    def expect(self, count: int) -> None:
-        """Add `count` steps."""
-        ...
-
-    def done(self, what: str) -> None:
-        """Count one step."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -88,22 +74,3 @@ def staleness(cell: Cell, rows: Mapping[str, Row]) -> str:
         return "other code"
     # Inputs of early rows were not recorded; today's bundles and settings are assumed.
     return "other inputs" if row.made.inputs not in (UNKNOWN, cell.input_state) else ""
-
-
-def run(plan: Plan, steps: Steps, command: str, wanted: Callable[[Cell], bool] = lambda cell: True) -> Sequence[str]:
-    """Measure the wanted cells whose rows are stale, then write the page; return the lines of its verdict.
-
-    Rows that hold are kept, and so are rows that were not asked for. A stopped run goes on where it was.
-    """
-    rows = plan.store.rows()
-    stale = [cell for cell in plan.cells if wanted(cell) and staleness(cell, rows)]
-    steps.expect(len(stale))
-    for cell in stale:
-        row = plan.measure(cell, command)
-        steps.done(f"{plan.name}, {cell.name}: {row.made.seconds:.0f} s")
-    return plan.write_page()
-
-
-def shown_command() -> str:
-    """The command as it was typed, without the folder of the program."""
-    return shlex.join(["pointillist", *sys.argv[1:]])

@@ -1,4 +1,4 @@
-"""Results as CSV: one dataclass a table, written and read back without loss of what the tables show."""
+"""Records of the experiment, one dataclass a table."""
 
 from __future__ import annotations
 
@@ -112,3 +112,22 @@ class StaticRow:
     """Beside the first frame of the profile `temporal`, picture by picture."""
     change_low: float
     change_high: float
+
+
+@dataclass(frozen=True)
+class JudgeRow:
+    """A judge: its model, the pictures that were looked at, and those that the bare network gets right."""
+
+    name: str
+    model_id: str
+    data: str
+    pictures: int
+    correct: int
+    command: str
+
+
+@dataclass(frozen=True)
+class PlotRow:
+    """A plot of pictures that no other row holds."""
+
+    name: str
