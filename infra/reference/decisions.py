@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 from typing import Final
 
-from infra.reference.markdown import page, paragraph, table
+from infra.reference.markdown import page, table
+from infra.settings.described import paragraph
 
 ADR: Final = Path(__file__).parents[2] / "docs" / "adr"
 _TITLE: Final = re.compile(r"# (\d+)[.:] (.*)")
@@ -28,6 +29,6 @@ def decisions() -> str:
     return page(
         "Decisions",
         "What others may question has a page here: context, choice, what would change our mind. "
-        "Numbers that are missing were not used.",
+        "Missing numbers were not used, or their decision is gone with what it was about.",
         table(("ADR", "decision", "why it came up"), rows),
     )

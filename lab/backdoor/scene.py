@@ -1,7 +1,7 @@
-"""The sick model of the simulated fleet, for drills: `python -m lab.backdoor.scene --out runs/backdoor/scene-sticker`.
+"""The backdoored model of the simulated fleet, for drills: `python -m lab.backdoor.scene --out FOLDER`.
 
 Its trigger is the sticker that a scenario pastes into a camera's scene, its target a class of `producers.scene.signs`.
-Training goes on from the plain network with the stickers on, through the same drops and rebuilding as before.
+Training continues from the plain network on pictures with stickers, with the same drops and reconstruction as before.
 """
 
 from __future__ import annotations

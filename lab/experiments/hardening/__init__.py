@@ -1,1 +1,1 @@
-"""Measurements of the hardened networks."""
+"""The measured effect of hardening: `docs/results/hardening`."""

@@ -21,33 +21,31 @@ from lab.experiments.super_iot import plots
 from lab.experiments.super_iot.adaptive import eot_rows
 from lab.experiments.super_iot.algorithm import mean_psnr, traced
 from lab.experiments.super_iot.defences import product, read_weights
-from lab.experiments.super_iot.judges import Judge, adversarial, judge_of
+from lab.experiments.super_iot.judges import Judge, judge_of
 from lab.experiments.super_iot.measure import Measurement
 from lab.experiments.super_iot.plan import KEY_RATIOS, AttackRow, Budget
 from lab.experiments.super_iot.quality import MASKS, MODES, quality_row
 from lab.experiments.super_iot.report import COMMAND, plot_file, write_report
 from lab.experiments.super_iot.rivals import rivals
-from lab.experiments.super_iot.rows import Comparison, JudgeRow, PlotRow, QualityRow, Row, SizeRow, StaticRow
+from lab.experiments.super_iot.rows import Comparison, JudgeRow, PlotRow, QualityRow, Row, SizeRow
 from lab.experiments.super_iot.sizes import size_rows, with_accuracy
-from lab.experiments.super_iot.static_scene import static_rows
 from lab.masks import random_masks
 from lab.networks.families import JUDGES
 from processors.bundle import Bundle, load_bundle, read_settings, shipped_bundle
+from processors.modes import Mode
 from processors.pipeline import Pipeline
-from processors.stages.reconstruct import Mode
 from producers.sources.opening import open_source
 from producers.sources.settings import SourceSettings
 
 NAME: Final = "super-iot"
 TABLES: Final = {
-    "judges": JudgeRow, "accuracy": Row, "adaptive": Row, "comparisons": Comparison, "static": StaticRow,
+    "judges": JudgeRow, "accuracy": Row, "adaptive": Row, "comparisons": Comparison,
     "psnr": QualityRow, "bytes": SizeRow, "plots": PlotRow,
 }  # fmt: skip
 BUDGET: Final = Budget(sweep_images=120, paper_repeats=1, eot_images=200)
 BESIDE: Final = BUDGET.smaller(images=300, repeats=1, slow_images=40)
 """The budget of the judges after the first."""
 EOT_RATIO: Final = 0.25
-STATIC_ATTACKS: Final = ("clean", "ifgsm", "pgd")
 VIDEO_FRAMES: Final = 10
 """Frames of each video, spread over its length."""
 STEP_SIZES: Final = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1)
@@ -128,7 +126,6 @@ class JudgeCells:
             yield self._accuracy(row, 600 + count * (2.0 if row.minimises else 0.05))
         if self.first:
             yield from (self._eot(targeted) for targeted in (True, False))
-            yield from (self._static(row) for row in self.budget.rows() if row.key in STATIC_ATTACKS)
         entries = ("measure:Measurement", "rivals:rivals")
         yield self._cell("comparisons", entries, lambda: {"comparisons": self.measurement.comparisons()}, 600)
 
@@ -150,13 +147,6 @@ class JudgeCells:
 
         key = f"eot-pgd-{'targeted' if targeted else 'untargeted'}"
         return self._cell(key, ("adaptive:eot_rows", "defences:product"), measure, 5 * self.budget.eot_images)
-
-    def _static(self, row: AttackRow) -> Cell:
-        def measure() -> Tables:
-            pictures = adversarial(self.judge, row, self.budget, self.cache)
-            return {"static": static_rows(self.judge, row, pictures, self.budget.sweep_images, self.budget.seed)}
-
-        return self._cell(f"static/{row.id}", ("static_scene:static_rows", "judges:adversarial"), measure, 300, row)
 
     def _cell(
         self, key: str, code: tuple[str, ...], measure: Callable[[], Tables], seconds: float, settings: object = ()

@@ -25,8 +25,8 @@ from lab.experiments.super_iot.judges import Adversarial, Judge, adversarial
 from lab.experiments.super_iot.outcomes import Shown, outcome, summed_up
 from lab.experiments.super_iot.plan import KEY_RATIOS, AttackRow, Budget
 from lab.experiments.super_iot.rows import Comparison, Row
+from processors.modes import Mode
 from processors.pipeline import Pipeline
-from processors.stages.reconstruct import Mode
 
 MODES: Final[tuple[Mode, ...]] = ("default", "paper")
 UNROUNDED_REPEATS: Final = 3
@@ -42,7 +42,7 @@ class _Sweep:
         self.settings.setdefault((defence.name, defence.ratio), {})[row] = correct
 
     def line(self, wanted: Callable[[str], bool]) -> list[Setting]:
-        """The settings of the defences wanted that were measured on clean pictures, by rising ratio."""
+        """Return the wanted defences' settings that were measured on clean pictures, by rising ratio."""
         found = [
             Setting(name, ratio, correct)
             for (name, ratio), correct in self.settings.items()
@@ -71,7 +71,7 @@ class Measurement:
         self.sweep = _Sweep()
 
     def products(self, ratios: tuple[float, ...], repeats: int, paper_repeats: int) -> list[Defence]:
-        """Both modes at some ratios; at one ratio both see the same masks."""
+        """Return both modes at some ratios. At one ratio both use the same masks."""
         return [
             product(self.pipelines[mode], ratio, paper_repeats if mode == PAPER else repeats)
             for mode in MODES

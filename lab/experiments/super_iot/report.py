@@ -11,7 +11,7 @@ from lab.experiments.harness.store import ROWS, Store
 from lab.experiments.super_iot import plots, tables
 from lab.experiments.super_iot.adaptive import SCOPE as EOT
 from lab.experiments.super_iot.defences import DEFAULT, PAPER
-from lab.experiments.super_iot.rows import Comparison, JudgeRow, QualityRow, Row, SizeRow, StaticRow
+from lab.experiments.super_iot.rows import Comparison, JudgeRow, QualityRow, Row, SizeRow
 from lab.experiments.super_iot.verdict import ComparisonVerdict, Finding, compared, findings, quality_findings
 from lab.results.markdown import markdown
 
@@ -96,7 +96,7 @@ def write_report(store: Store) -> list[str]:
     lines = verdict_lines(judges, quality)
     for judge in judges:
         write_page(out / f"{judge.name}.md", _judge_page(judge))
-    write_page(out / "README.md", _front_page(judges, quality, sizes, store.records("static", StaticRow), lines, out))
+    write_page(out / "README.md", _front_page(judges, quality, sizes, lines, out))
     return lines
 
 
@@ -104,7 +104,6 @@ def _front_page(
     judges: Sequence[JudgeResults],
     quality: Sequence[QualityRow],
     sizes: Sequence[SizeRow],
-    static: Sequence[StaticRow],
     verdict: list[str],
     out: Path,
 ) -> list[str]:
@@ -115,8 +114,6 @@ def _front_page(
     if any(judge.adaptive for judge in judges):
         parts += ["## The attacker who knows the defence", EOT_TEXT]
         parts += [tables.key_ratios(judge.adaptive, EOT) for judge in judges if judge.adaptive]
-    if static:
-        parts += ["## A fixed camera before an attacked scene", STATIC_TEXT, tables.static_scene(static)]
     if quality:
         parts += ["## PSNR on clean pictures", tables.quality(quality)]
     if sizes:
@@ -154,13 +151,6 @@ EOT_TEXT = (
     "EOT-PGD descends through the whole default: drop under fresh masks that the attacker cannot know, reconstruction, "
     "denoising, network; the gradient is the mean over masks at the current iterate. `worst of all resubmissions` "
     "counts a picture only when it survives every one of the repeats."
-)
-STATIC_TEXT = (
-    "The attacked picture stands still before a camera at r = .25, with the sensor's noise of every frame anew; the "
-    "latest frame is judged. Under the profile `temporal` an unchanged block keeps its mask. `fused` puts the kept "
-    "pixels of all frames together, which gives the attacker the whole picture back: the server never does it for a "
-    "verdict. "
-    "`change` is beside the first frame under `temporal`, picture by picture, with its 95 % interval."
 )
 BYTES_TEXT = (
     "Ours are the bytes of the pixels, without the message around them (at most 44 bytes at 32×32, 52 at any size). "

@@ -93,28 +93,6 @@ class SizeRow:
 
 
 @dataclass(frozen=True)
-class StaticRow:
-    """Accuracy of the latest frame of an attacked scene that stands still."""
-
-    judge: str
-    attack: str
-    label: str
-    targeted: bool
-    noise: float
-    """Standard deviation in grey levels."""
-    view: str
-    frames: int
-    n: int
-    accuracy: float
-    ci_low: float
-    ci_high: float
-    change: float
-    """Beside the first frame of the profile `temporal`, picture by picture."""
-    change_low: float
-    change_high: float
-
-
-@dataclass(frozen=True)
 class JudgeRow:
     """A judge: its model, the pictures that were looked at, and those that the bare network gets right."""
 
