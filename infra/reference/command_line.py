@@ -15,7 +15,8 @@ from infra.reference.markdown import code, page, paragraph, paragraphs, table
 
 _HEAD: Final = """\
 An error that you can correct is one line on standard error, with exit status 2. The other
-[exit statuses](../operations/running.md#exit-statuses) have a table. `--help` of each command prints its section of this page.
+[exit statuses](../operations/running.md#exit-statuses) have a table. `--help` of each command prints its part of
+this page.
 """
 _VARIABLES: Final = """\
 Secrets come this way, for arguments are seen by everybody. `NAME(_FILE)` says that `NAME_FILE` may name a file with it.
