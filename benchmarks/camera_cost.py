@@ -3,9 +3,8 @@
 For each size and profile, frames of the same videos (those under $POINTILLIST_DATA/video, else simulated scenes), in
 turns, go the camera's own way in one thread: sealed (mask, packing, cipher, tag) and appended to a spool on the disk of
 the temporary folder, at r = .25 and with a twentieth of them whole. `decode` is what an H.264 stream of that size costs
-before that, in PyAV, to RGB. Times are CPU time of this thread, the median over frames (of `temporal` the mean over a
-run, key frames included), the least of three turns; bytes are whole messages. `frames/s` is what one core bears,
-decoding included.
+before that, in PyAV, to RGB. Times are CPU time of this thread, the median over frames, the least of three turns; bytes
+are whole messages. `frames/s` is what one core bears, decoding included.
 """
 
 from __future__ import annotations
@@ -39,7 +38,6 @@ from schemas.identity import CameraId
 from schemas.keys import derive_camera_key
 from schemas.limits import dropped_per_block
 from schemas.pixels.packing import Picture
-from schemas.pixels.temporal_encoder import TemporalEncoder
 
 SIZES: Final = ((32, 32), (160, 120), (320, 240), (640, 480), (1280, 720), (1920, 1080))
 DROP: Final = 0.25
@@ -119,8 +117,7 @@ def sealing(folder: Path, frames: list[Picture], profile: int) -> tuple[list[flo
         spool.append(payload, position, captured_ms, raw_bytes)
 
     encoding = Encoding(dropped_per_block(DROP), PROBES, profile)
-    temporal = TemporalEncoder()
-    seals = Sealing(_KEY, spool, temporal, publish)
+    seals = Sealing(_KEY, spool, publish)
     taken = []
     for number, picture in enumerate(frames):
 
@@ -145,9 +142,7 @@ def measured(size: tuple[int, int], folder: Path) -> list[Cost]:
             each = [sealing(folder / f"{size[0]}-{name}-{turn}-{i}", own, profile) for i, own in enumerate(sets)]
             # The first frame makes the codebook of its camera, once.
             times = [spent for taken, _ in each for spent in taken[1:]]
-            seal_s[name] = min(
-                seal_s[name], statistics.fmean(times) if name == "temporal" else statistics.median(times)
-            )
+            seal_s[name] = min(seal_s[name], statistics.median(times))
             sent[name] = round(sum(total for _, total in each) / count)
     return [
         Cost(
@@ -173,7 +168,7 @@ def page(rows: list[Cost]) -> str:
     width, height = own_size()
     note = (
         f"The smallest video is {width}×{height}: enlarged beyond that it is smoother than a camera's own picture, of "
-        "which `lossless` and `temporal` leave more bytes. A twentieth of the frames go whole."
+        "which `lossless` leaves more bytes. A twentieth of the frames go whole."
     )
     return "\n".join(["# What a camera of each size costs", "", head, note, "", *lines, ""])
 

@@ -87,15 +87,13 @@ def delays(layout: Layout) -> tuple[dict[str, float | None], dict[str, int]]:
     return found, false
 
 
-def run(
-    state: Path, bundle: Path, seed: int, minutes: float, probes: float = PROBE_SHARE, dropped: float = 0.0
-) -> Result:
-    """One run from beginning to end; STRIP looks at the share `dropped` of the frames that are no probes."""
+def run(state: Path, bundle: Path, seed: int, minutes: float, probes: float = PROBE_SHARE) -> Result:
+    """One run from beginning to end."""
     document, chosen = scenario(seed, minutes, probes=probes)
     state.mkdir(parents=True)
     file = state.with_suffix(".yaml")
     file.write_text(yaml.safe_dump(document))
-    options = ("--scenario", file, "--bundle", bundle, "--seconds", 60 * minutes, "--strip-dropped", dropped)
+    options = ("--scenario", file, "--bundle", bundle, "--seconds", 60 * minutes)
     with RunningSystem(state, *options) as system:
         report = system.finish(60 * minutes + 240)
     return outcome(state, report, chosen) | {"seed": seed}
@@ -196,7 +194,6 @@ def main() -> None:
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--probes", type=float, default=PROBE_SHARE, help="share of the frames sent whole")
-    parser.add_argument("--strip-dropped", type=float, default=0.0, help="share of the others that STRIP checks, too")
     parser.add_argument("--repair", action="store_true", help="repair and swap as well")
     parser.add_argument("--clean", type=Path, help="npz of clean pictures for the repair")
     parser.add_argument("--json", type=Path)
@@ -207,7 +204,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="pointillist-codefend-") as folder:
         for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
             state = Path(folder) / f"seed-{seed}"
-            found = run(state, arguments.bundle, seed, arguments.minutes, arguments.probes, arguments.strip_dropped)
+            found = run(state, arguments.bundle, seed, arguments.minutes, arguments.probes)
             print(json.dumps(found), flush=True)
             shutil.rmtree(state)
             others = [each for each in result.get("runs", []) if each["seed"] != seed]

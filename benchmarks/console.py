@@ -31,8 +31,8 @@ from aiokafka import AIOKafkaProducer
 from playwright.sync_api import sync_playwright
 from sqlalchemy import insert
 
-from consumers.board.board import Board
-from consumers.board.shown import Shown
+from consumers.cameras.cache import CameraCache
+from consumers.cameras.snapshots import Snapshots
 from consumers.console.rollup import DAY_MS, Rollup
 from consumers.console.store import Store as Books
 from consumers.database.engine import open_engine
@@ -244,11 +244,11 @@ async def ten_viewers(kafka: str, page: str, processes: dict[str, psutil.Process
 def measure_fleet(folder: Path, kafka: str, cameras: int) -> Result:
     """The second figure."""
     room = Room(folder)
-    board = Board(room.settings)
+    cache = CameraCache(room.settings)
     keys = [(f"drill/cam-{number}", BOOT, 0) for number in range(cameras)]
     rows = [frame_row(key, verdict(0, "sign", now_ms()), now_ms()) for key in keys]
-    board.take(Written(rows=rows))
-    Shown(room.engine, 0).save(board.cameras(), now_ms())
+    cache.take(Written(rows=rows))
+    Snapshots(room.engine, 0).save(cache.all(), now_ms())
     with room.role("record", kafka) as recorder, room.console(kafka) as console:
         end_s = time.monotonic() + _WAIT_S
         while httpx2.get(f"{room.page}/api/v1/cameras").json()["found"] < cameras and time.monotonic() < end_s:
@@ -281,9 +281,9 @@ def measure_month(folder: Path, days: int) -> Result:
             )
         with room.engine.begin() as connection:
             connection.execute(statement, rows)
-    board = Board(room.settings)
-    board.take(Written(rows=[frame_row(("drill/cam-1", BOOT, total), verdict(total, "class", now_ms()), now_ms())]))
-    Shown(room.engine, 0).save(board.cameras(), now_ms())
+    cache = CameraCache(room.settings)
+    cache.take(Written(rows=[frame_row(("drill/cam-1", BOOT, total), verdict(total, "class", now_ms()), now_ms())]))
+    Snapshots(room.engine, 0).save(cache.all(), now_ms())
     books = Books(f"sqlite:///{folder}/console.sqlite")
     books.prepare()
     rollup = Rollup(open_engine(room.url, writes=False), books.engine)

@@ -1,13 +1,12 @@
 """What a camera's encoding costs beside a JPEG of the same frame, and how many bytes it leaves.
 
     python -m benchmarks.edge --json edge.json
-    python -m benchmarks.edge --size 1920 1080 --timed-frames 2 --run 24 --json edge-1080p.json
+    python -m benchmarks.edge --size 1920 1080 --timed-frames 2 --json edge-1080p.json
 
 All encode the same frames in turn, in one thread of one process. Each encoding computes its mask, as a camera does for
 each frame; the codebook is made once. `raw` and `lossless` are medians of CPU time over single frames; `message` is the
-whole message under `raw`, with its tag. `temporal` goes over runs of frames that follow each other: the mean, so that
-its key frames count. The frames come from `--video` files (by default those under $POINTILLIST_DATA/video, else
-simulated scenes). They are timed at `--size`; bytes are counted at their own size.
+whole message under `raw`, with its tag. The frames come from `--video` files (by default those under
+$POINTILLIST_DATA/video, else simulated scenes). They are timed at `--size`; bytes are counted at their own size.
 """
 
 from __future__ import annotations
@@ -34,7 +33,6 @@ from schemas.keys import derive_camera_key
 from schemas.limits import dropped_per_block
 from schemas.pixels.masks import kept_mask
 from schemas.pixels.packing import Picture, packed
-from schemas.pixels.temporal_encoder import Coded, TemporalEncoder
 from schemas.pointillist_pb2 import LOSSLESS, RAW
 
 QUALITY: Final = 90
@@ -102,46 +100,6 @@ def measure_times(frames: list[Picture], dropped: int, repeats: int) -> dict[str
     return times
 
 
-def runs_of_pictures(videos: list[Path], count: int, size: tuple[int, int]) -> list[list[Picture]]:
-    """The first so many pictures of each source, in `size`."""
-    settings = [SourceSettings(kind="video", file=file) for file in videos] or [SourceSettings(kind="scene", size=size)]
-    runs = []
-    for each in settings:
-        source = open_source(each)
-        runs.append([resize(captured.picture, size) for captured in islice(iter(source.read, None), count)])
-        source.close()
-    return runs
-
-
-def measure_temporal(runs: list[list[Picture]], dropped: int) -> dict[str, float]:
-    """CPU seconds a frame of the profile `temporal` and of a JPEG of the same frames, and how many are key frames."""
-    spent, beside, keys, frames = 0.0, 0.0, 0, 0
-    for pictures_ in runs:
-        encoder = TemporalEncoder()
-        for seq, picture in enumerate(pictures_):
-            blue_first = np.ascontiguousarray(picture[..., ::-1])
-            beside += cpu_of(lambda f=blue_first: jpeg(f))  # type: ignore[misc]
-            coded: list[Coded] = []
-            spent += cpu_of(lambda p=picture, s=seq, e=encoder, c=coded: c.append(encode_next(e, p, s, dropped)))  # type: ignore[misc]
-            encoder.published()
-            keys += coded[0].cause is not None
-            frames += 1
-    return {
-        "temporal_over_jpeg": spent / beside,
-        "temporal_cpu_s_per_frame": spent / frames,
-        "temporal_jpeg_cpu_s_per_frame": beside / frames,
-        "temporal_frames": frames,
-        "temporal_key_frames": keys,
-    }
-
-
-def encode_next(encoder: TemporalEncoder, picture: Picture, seq: int, dropped: int) -> Coded:
-    """Mask and coding of the next frame of a run; five a second."""
-    height, width, _ = picture.shape
-    kept = kept_mask(KEY, 1, seq, height, width, dropped)
-    return encoder.encode(picture, kept, 1, seq, 200 * seq, dropped)
-
-
 def lossless_share(frames: list[Picture], dropped: int) -> float:
     """Mean over the frames of lossless ÷ raw bytes."""
     shares = []
@@ -160,7 +118,6 @@ def main() -> None:
     parser.add_argument("--size", type=int, nargs=2, default=(640, 480), metavar=("WIDTH", "HEIGHT"))
     parser.add_argument("--drop", type=float, default=0.25)
     parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--run", type=int, default=60, help="frames of each source that `temporal` goes over")
     parser.add_argument("--timed-frames", type=int, default=4, help="frames of each source that are timed")
     options = parser.parse_args()
     cv2.setNumThreads(1)
@@ -190,7 +147,6 @@ def main() -> None:
         "raw_over_jpeg_worst_frame": slowest["raw"],
         "lossless_over_jpeg_worst_frame": slowest["lossless"],
         "cpu_s_per_frame": medians,
-        **measure_temporal(runs_of_pictures(videos, options.run, size), dropped),
         "jpeg_quality": QUALITY,
         "size": list(size),
         "drop_ratio": options.drop,

@@ -25,7 +25,7 @@ from infra.layout import Layout
 from infra.local.copies import await_copies
 from infra.local.kafka_quorum import node_names
 from infra.pki.roles import role_tls
-from schemas.runtime.access import KafkaAccess, KafkaAddress
+from schemas.transport.access import KafkaAccess, KafkaAddress
 
 NODES: Final = 3
 SETTLED_S: Final = 10.0

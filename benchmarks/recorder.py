@@ -2,7 +2,7 @@
 
 `holds`: verdicts of that many cameras lie in Kafka, and the recorder takes them all, in a process of its own: verdicts
 a second from its first to its last transaction, and its CPU time for each. `--without-kafka` gives them to its store
-and its board directly, which is what a profiler wants to see. `restart`: a database that knows the cameras, with
+and its cache directly, which is what a profiler wants to see. `restart`: a database that knows the cameras, with
 `--boots` boots of each and as many cameras again that were not heard since: seconds until a recorder on it has what it
 needs to go on, and the memory that it holds for a camera.
 
@@ -32,8 +32,8 @@ import structlog
 from aiokafka import AIOKafkaProducer
 from prometheus_client import CollectorRegistry
 
-from consumers.board.board import Board
-from consumers.board.shown import Shown
+from consumers.cameras.cache import CameraCache
+from consumers.cameras.snapshots import Snapshots
 from consumers.database.engine import open_engine
 from consumers.database.queries import open_records
 from consumers.evidence.quarantine import Quarantine
@@ -112,14 +112,14 @@ def settings_in(folder: Path, kafka: str = "127.0.0.1:1") -> RecorderSettings:
 
 
 class Direct:
-    """A recorder's store, board and metrics without Kafka."""
+    """A recorder's store, cache and metrics without Kafka."""
 
     def __init__(self, folder: Path) -> None:
         self.settings = settings_in(folder)
         self.engine = open_engine(self.settings.database, writes=True)
         self.store = Store(self.engine, Quarantine(self.settings.quarantine, self.engine), self.settings)
         self.store.prepare()
-        self.board = Board(self.settings)
+        self.cameras = CameraCache(self.settings)
         self.meters = Meters(CollectorRegistry(), places_of(self.settings))
         self.keys = KeyRing(SECRET)
         with open_records(self.settings.database) as records:
@@ -127,7 +127,7 @@ class Direct:
 
     def restore(self) -> None:
         """As at the start of a recorder."""
-        self.board.restore(Shown(self.engine, self.settings.bounds.strangers).load())
+        self.cameras.restore(Snapshots(self.engine, self.settings.bounds.strangers).load())
 
     def take(self, records: Sequence[MadeRecord]) -> None:
         """One transaction and what is shown of it."""
@@ -135,7 +135,7 @@ class Direct:
         written = self.store.write(batch, {place: self.offsets.get(place) for place in batch.offsets})
         self.offsets |= {place: following for place, (_, following) in batch.offsets.items()}
         self.meters.take(written)
-        self.board.take(written)
+        self.cameras.take(written)
 
     def records(self, topic: str, messages: Iterator[tuple[CameraId, bytes, str]]) -> Iterator[list[MadeRecord]]:
         """The messages as Kafka would give them, a transaction at a time."""
@@ -198,8 +198,8 @@ def _known(folder: Path, cameras: int, boots: int) -> None:
     for batch in recorder.records(recorder.settings.events_topic, said()):
         recorder.take(batch)
     # Saved as far as the housekeeping of the last second gets; a recorder that is killed has no time for more.
-    shown = Shown(recorder.engine, recorder.settings.bounds.strangers)
-    changed, left_from_ms = recorder.board.unsaved(2 * cameras)
+    shown = Snapshots(recorder.engine, recorder.settings.bounds.strangers)
+    changed, left_from_ms = recorder.cameras.unsaved(2 * cameras)
     shown.save(changed, left_from_ms)
     recorder.close()
 
@@ -213,7 +213,7 @@ def _restart(folder: Path, report: Connection) -> None:
     recorder.restore()
     seconds, cpu_s = time.perf_counter() - begun_s, time.process_time() - used_s
     gc.collect()
-    known = len(recorder.board.cameras())
+    known = len(recorder.cameras.all())
     report.send({
         "restart_s": seconds,
         "restart_cpu_s": cpu_s,

@@ -4,7 +4,7 @@ The wrong bundle loads: its network takes the black picture that every bundle is
 other, for its scale is not that of pictures (as torch runs it: a backend that skips what is no number would guess). It
 is published, as an operator would; every frame becomes a dead letter.
 Then it is rolled back, and the console's API is asked to send the letters once more: of small frames, of frames that a
-letter cannot hold, and of those that name a key frame.
+letter cannot hold, and of both profiles.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _WRONG: Final = {"version": '"wrong"', "mean": "[0.0, 0.0, 0.0]", "std": "[1e-40
 
 
 def scenario(cameras: int) -> dict[str, Any]:
-    """So many cameras of scenes of 32×32, a quarter as many of 96×64, and as many that send changes only."""
+    """So many cameras of scenes of 32×32, a quarter as many of 96×64, and as many under the profile `lossless`."""
     usual = {"fps": FPS, "drop_ratio": 0.25, "probe_share": 0.05}
     scenes, some = {"kind": "scene"}, max(1, cameras // 4)
     return {
@@ -45,7 +45,7 @@ def scenario(cameras: int) -> dict[str, Any]:
         "cameras": [
             {"name": "cam-{index}", "count": cameras, "source": scenes} | usual,
             {"name": "large-{index}", "count": some, "source": scenes | {"size": [96, 64]}} | usual,
-            {"name": "fixed-{index}", "count": some, "source": scenes, "profile": "temporal"} | usual,
+            {"name": "lossless-{index}", "count": some, "source": scenes, "profile": "lossless"} | usual,
         ],
     }
 

@@ -10,13 +10,10 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import structlog
-from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError, MessageSizeTooLargeError
-from google.protobuf.message import Message
 from sqlalchemy import Engine, func, select, tuple_, update
 
 from consumers.database.tables import alerts
-from consumers.database.thread import FIRST_DELAY_S, LONGEST_DELAY_S, Damaged, DatabaseThread, Stopped
+from consumers.database.thread import Damaged, DatabaseThread, Stopped
 from consumers.database.turns import release_alerts, take_alerts
 from consumers.published import published_since
 from schemas.cloudevents import RECORDER, event_headers
@@ -24,11 +21,11 @@ from schemas.errors import BrokerError
 from schemas.frame import sign_message
 from schemas.identity import CameraId
 from schemas.keys import KeyRing
-from schemas.limits import MAX_BROKER_BYTES
 from schemas.pointillist_pb2 import Alert, ProbeRequest
-from schemas.runtime.access import KafkaAddress, kafka_options
-from schemas.runtime.kafka_clients import REQUEST_S, STOP_S, start, stop
 from schemas.statements import sealed_alert
+from schemas.transport.access import KafkaAddress
+from schemas.transport.backoff import Backoff
+from schemas.transport.kafka.sender import Headers, Plain, Sender
 
 PUBLISH_S: Final = 30.0
 """How long Kafka may take for what is sent at once, before it counts as away."""
@@ -82,11 +79,19 @@ def mark_published(engine: Engine, alert_ids: Sequence[str]) -> None:
         connection.execute(update(alerts).where(alerts.c.alert_id.in_(alert_ids)).values(published=True))
 
 
-class Outbox:
-    """Sends alerts and requests; started when the first one is due, since most recorders never have any.
+class _Sealed(NamedTuple):
+    """An alert as Kafka gets it."""
 
-    Its producer is not idempotent: of an idempotent one, nothing gets through any more behind a record that Kafka has
-    refused. What therefore comes twice is the same by its id.
+    alert: Alert
+    key: bytes
+    value: bytes
+    headers: Headers
+
+
+class Outbox:
+    """Sends alerts and requests; connects when the first one is due, since most recorders never have any.
+
+    An alert that Kafka gets twice is the same by its id.
     """
 
     def __init__(self, bootstrap: KafkaAddress, alerts_topic: str, events_topic: str, keys: KeyRing) -> None:
@@ -95,23 +100,26 @@ class Outbox:
         self._bootstrap = bootstrap
         self._alerts_topic = alerts_topic
         self._events_topic = events_topic
-        self._producer: AIOKafkaProducer | None = None
-        self._starting = asyncio.Lock()
+        self._sender = Sender(bootstrap)
 
     async def send(self, due: Sequence[Due]) -> list[str]:
         """Ids of the alerts that Kafka has acknowledged, when it has answered to all; the others it has refused.
 
         One that is too large goes without its picture. Any error means that none is known to be there.
         """
-        answers = await asyncio.gather(*map(self._send_alert, due), return_exceptions=True)
-        sent = []
-        for each, answer in zip(due, answers, strict=True):
-            if answer is None:
-                sent.append(each.alert_id)
-            elif isinstance(answer, KafkaError):
-                log.error("alert_refused", alert_id=each.alert_id[:80], error=repr(answer)[:300])
-            else:
-                raise answer
+        sent: list[str] = []
+
+        def refused(record: _Sealed, why: str) -> None:
+            log.error("alert_refused", alert_id=record.alert.alert_id[:80], error=why[:300])
+
+        await self._sender.send(
+            self._alerts_topic,
+            [self._sealed(Alert.FromString(each.message)) for each in due],
+            lambda record: sent.append(record.alert.alert_id),
+            shrink=self._without_picture,
+            refused=refused,
+            once=True,
+        )
         if sent:
             log.info("alerts_published", count=len(sent))
         return sent
@@ -122,65 +130,31 @@ class Outbox:
         held = await published_since(self._bootstrap, self._alerts_topic, since_ms)
         return {each.alert_id for each in due if each.alert_id in held}
 
-    async def _send_alert(self, due: Due) -> None:
-        alert = Alert.FromString(due.message)
-        try:
-            await self._send_signed(due, alert)
-        except MessageSizeTooLargeError:
-            if not alert.thumbnail:
-                raise
-            alert.ClearField("thumbnail")
-            await self._send_signed(due, alert)
+    def _sealed(self, alert: Alert) -> _Sealed:
+        headers = event_headers(RECORDER, Alert, alert.alert_id)
+        return _Sealed(alert, alert.camera_id.encode(), sealed_alert(alert, self._keys), headers)
 
-    async def _send_signed(self, due: Due, alert: Alert) -> None:
-        message = sealed_alert(alert, self._keys)
-        await self._send(self._alerts_topic, due.alert_id, due.camera, message, Alert)
+    def _without_picture(self, record: _Sealed) -> _Sealed | None:
+        if not record.alert.thumbnail:
+            return None
+        record.alert.ClearField("thumbnail")
+        return self._sealed(record.alert)
 
     async def request(self, requests: Sequence[tuple[str, ProbeRequest]]) -> None:
         """Return when Kafka has acknowledged these requests to cameras; raises what it says of one that it refuses."""
-        sending = [
-            self._send(
-                self._events_topic,
-                f"{camera}/{request.issued_ms}",
-                camera,
+        records = [
+            Plain(
+                camera.encode(),
                 sign_message(self._keys.current(CameraId(camera)), request),
-                ProbeRequest,
+                event_headers(RECORDER, ProbeRequest, f"{camera}/{request.issued_ms}"),
             )
             for camera, request in requests
         ]
-        for answer in await asyncio.gather(*sending, return_exceptions=True):
-            if answer is not None:
-                raise answer
-
-    async def _send(self, topic: str, event_id: str, camera: str, message: bytes, kind: type[Message]) -> None:
-        producer = await self._started()
-        headers = event_headers(RECORDER, kind, event_id)
-        await producer.send_and_wait(topic, message, key=camera.encode(), headers=headers)
+        await self._sender.send(self._events_topic, records, once=True)
 
     async def close(self) -> None:
         """Drop the connection."""
-        producer, self._producer = self._producer, None
-        if producer is not None:
-            await stop(producer, STOP_S)
-
-    async def _started(self) -> AIOKafkaProducer:
-        async with self._starting:
-            if self._producer is None:
-                producer = AIOKafkaProducer(
-                    **kafka_options(self._bootstrap),
-                    acks="all",
-                    # One record a batch: Kafka refuses whole batches.
-                    max_batch_size=1,
-                    max_request_size=MAX_BROKER_BYTES,
-                    request_timeout_ms=REQUEST_S * 1000,
-                )
-                try:
-                    await start(producer)
-                except BaseException:
-                    await stop(producer, STOP_S)
-                    raise
-                self._producer = producer
-            return self._producer
+        await self._sender.close()
 
 
 class Alerts:
@@ -203,21 +177,20 @@ class Alerts:
 
     async def publish(self) -> None:
         """Publish for ever; raises `Stopped` and `Damaged`."""
-        delay_s = FIRST_DELAY_S
+        backoff = Backoff()
         while True:
             await self.due.wait()
             self.due.clear()
             try:
                 await self.publish_due()
-                delay_s = FIRST_DELAY_S
+                backoff.reset()
             except (Stopped, Damaged):
                 raise
             except Exception as error:  # the alerts stay in the outbox, whatever Kafka says
                 log.warning("alerts_not_published", error=str(error) or type(error).__name__)
                 await self._outbox.close()
                 self.due.set()
-                await asyncio.sleep(delay_s)
-                delay_s = min(2 * delay_s, LONGEST_DELAY_S)
+                await backoff.wait()
 
     async def publish_due(self) -> None:
         """Publish what waits, the oldest first; one that Kafka refuses stays and holds none back."""

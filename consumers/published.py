@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from aiokafka import AIOKafkaConsumer
-
 from consumers.reading.log import named
-from schemas.limits import MAX_BROKER_BYTES
-from schemas.runtime.access import KafkaAddress, kafka_options
-from schemas.runtime.kafka_clients import REQUEST_S, STOP_S, leave, start
+from schemas.transport.access import KafkaAddress
+from schemas.transport.kafka.reader import Reader
 
 _EARLIER_MS: Final = 600_000
 """Kafka's records carry the clock of who sent them, alerts that of who raised them."""
@@ -20,27 +17,11 @@ async def published_since(kafka: KafkaAddress, topic: str, raised_ms: int) -> se
 
     Raises what aiokafka raises when Kafka does not answer.
     """
-    consumer = AIOKafkaConsumer(
-        topic,
-        **kafka_options(kafka),
-        group_id=None,
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",
-        max_partition_fetch_bytes=MAX_BROKER_BYTES,
-        request_timeout_ms=REQUEST_S * 1000,
-    )
     found: set[str] = set()
-    try:
-        await start(consumer)
-        partitions = sorted(consumer.assignment())
-        ends = await consumer.end_offsets(partitions)
-        starts = await consumer.offsets_for_times(dict.fromkeys(partitions, max(0, raised_ms - _EARLIER_MS)))
-        for tp in partitions:
-            first = starts.get(tp)
-            consumer.seek(tp, ends[tp] if first is None else first.offset)
-        while open_ones := [tp for tp in partitions if await consumer.position(tp) < ends[tp]]:
-            for records in (await consumer.getmany(*open_ones, timeout_ms=500)).values():
-                found.update(named(record) for record in records)
-    finally:
-        await leave(consumer.stop, deadline_s=STOP_S)
+    async with Reader(kafka, topic) as reader:
+        partitions = reader.assignment()
+        ends = await reader.ends(partitions)
+        reader.seek(await reader.offsets_at(partitions, max(0, raised_ms - _EARLIER_MS)))
+        async for batch in reader.fetch_until(ends):
+            found.update(named(record) for records in batch.values() for record in records)
     return found

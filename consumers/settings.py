@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from schemas.evidence.rule import EvidenceRule
-from schemas.runtime.access import KafkaAddress
 from schemas.topics import KafkaTopic
+from schemas.transport.access import KafkaAddress
 
 _DAY_S = 86_400.0
 
@@ -93,12 +92,6 @@ class RecorderSettings(BaseModel):
     """So long after a recorder of a group has died or hangs, the others have its partitions. Kafka allows no less."""
     quarantine: str = "quarantine"
     """A folder, or any URL that fsspec opens, such as s3://bucket/prefix."""
-    http: tuple[str, int] | None = None
-    """Where the pages listen; port 0 takes a free one."""
-    http_tls: Path | None = None
-    """A folder with `tls.crt` and `tls.key`: the pages by HTTPS."""
-    served_as: tuple[HostName, ...] = ()
-    """Names of hosts that the pages answer to, besides the address itself."""
     bounds: Bounds = Bounds()
     evidence: EvidenceRule = EvidenceRule()
     probes: ProbePlan = ProbePlan()
@@ -114,7 +107,7 @@ class RecorderSettings(BaseModel):
     """The metrics of a camera without a frame for this long are removed."""
     shutdown_s: float = Field(default=10.0, gt=0)
     frames_topic: str = KafkaTopic.FRAMES.value
-    """Not read: the audit asks how far it reaches."""
+    """Written by the console's replay of dead letters only."""
     verdicts_topic: str = KafkaTopic.VERDICTS.value
     events_topic: str = KafkaTopic.EVENTS.value
     dead_letters_topic: str = KafkaTopic.DEAD_LETTERS.value

@@ -5,22 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
 
 import structlog
-from sqlalchemy import Connection, Engine, bindparam, func, inspect, select, update
+from sqlalchemy import Connection, Engine, bindparam, func, select, update
 
 from consumers.conservation.ledger_table import LedgerTable
 from consumers.database.archive import Archive
 from consumers.database.cameras import CameraRows
-from consumers.database.cut_by_time import cut_by_time
 from consumers.database.dead_letters import DeadLetters
 from consumers.database.engine import Prepared, upsert
 from consumers.database.frames import Frames
 from consumers.database.frames_by_key import FramesByKey
 from consumers.database.frames_by_time import FramesByTime
 from consumers.database.history import History
-from consumers.database.tables import SCHEMA_VERSIONS, dead_letters, frames, ledgers, metadata, offsets
+from consumers.database.tables import SCHEMA_VERSIONS, dead_letters, frames, metadata, offsets
 from consumers.database.tallies import DEAD_LETTER_BYTES, FOREIGN_BYTES, FRAME_BYTES, FRAME_ROWS, SCHEMA, Tallies, tally
 from consumers.database.turns import wait_to_prepare
 from consumers.database.versions import of_another_version
@@ -33,23 +31,6 @@ from consumers.settings import RecorderSettings
 from schemas.pointillist_pb2 import CHECKED, Alert, Refusal, Verdict
 
 log = structlog.get_logger()
-
-_UPGRADED: Final = (("sqlite", 6), ("postgresql", 6), ("postgresql", 7))
-"""Versions of earlier releases that a start brings up to date."""
-
-
-def _drop_shed(connection: Connection) -> None:
-    """Drop the shed ranges as text: the signed message has them. On PostgreSQL empty them.
-
-    A recorder of the earlier release that still runs on a PostgreSQL goes on writing the column.
-    """
-    if "shed" not in {column["name"] for column in inspect(connection).get_columns(ledgers.name)}:
-        return
-    if connection.dialect.name == "sqlite":
-        connection.exec_driver_sql(f"ALTER TABLE {ledgers.name} DROP COLUMN shed")
-    else:
-        connection.exec_driver_sql(f"ALTER TABLE {ledgers.name} ALTER COLUMN shed SET DEFAULT '[]'")
-        connection.exec_driver_sql(f"UPDATE {ledgers.name} SET shed = '[]'")
 
 
 class OffsetsMoved(Exception):  # noqa: N818  # what the database says, not a failure
@@ -120,14 +101,6 @@ class Store:
             version, mine = tally(connection, SCHEMA), SCHEMA_VERSIONS[connection.dialect.name]
             if not version:
                 self.tallies.add(connection, {SCHEMA: mine})
-            elif (connection.dialect.name, version) in _UPGRADED:
-                self._complete(connection)
-                if (connection.dialect.name, version) == ("postgresql", 6):
-                    log.info("frames_cut_by_time", frames=tally(connection, FRAME_ROWS))
-                    cut_by_time(connection)
-                _drop_shed(connection)
-                self.ledgers.sum_oversized(connection)
-                self.tallies.set(connection, SCHEMA, mine)
             elif version != mine:
                 raise of_another_version(mine, version)
             self._complete(connection)

@@ -14,8 +14,8 @@ from producers.roster.camera_file import Listed, load_camera_file
 from producers.roster.members import Member, Wanted
 from schemas.errors import ConfigError, UserError
 from schemas.identity import CameraId
-from schemas.runtime.access import Login, Tls
 from schemas.runtime.file_version import FileVersion, file_version
+from schemas.transport.access import Login, Tls
 
 """Inode, size and time of change of a file; None when it is not there."""
 

@@ -263,28 +263,15 @@ class Pipeline:
         Each dropped pixel is the nearest kept one, as it was sent: the classifier's reconstruction weakens what is left
         of a trigger, as it should, and would hide it here; so does whatever mixes pixels.
         """
-        return self._strip_input(frames, kept, reconstruct_nearest, seeds)
-
-    def composed_input(self, frames: Tensor, known: Tensor, seeds: Tensor | None = None) -> Tensor:
-        """What STRIP looks at of frames (B, C, H, W) whose pixels are nearly all `known` (B, 1, H, W).
-
-        What moves is missing, and a thin plate in its place, smooth as most pictures are, leaves the rest as it is.
-        """
-        return self._strip_input(frames, known, reconstruct_plate, seeds)
-
-    def _strip_input(
-        self, frames: Tensor, kept: Tensor, fill: Callable[[Tensor, Tensor], Tensor], seeds: Tensor | None
-    ) -> Tensor:
-        """`probe_input` of frames filled by `fill`, at the network's scale where that is how they are classified."""
         if not self.scales(*frames.shape[2:]):
-            return self.probe_input(fill(frames, kept), seeds)
+            return self.probe_input(reconstruct_nearest(frames, kept), seeds)
         whole, *scaled = self.ways(kept)
         small = sorted(scaled[0] + scaled[1])
         parts = []
         if whole:
-            parts.append(resize(fill(*_some(whole, frames, kept)), *self._size))
+            parts.append(resize(reconstruct_nearest(*_some(whole, frames, kept)), *self._size))
         if small:
-            parts.append(fill(*at_scale(*_some(small, frames, kept), *self._size)))
+            parts.append(reconstruct_nearest(*at_scale(*_some(small, frames, kept), *self._size)))
         return self.probe_input(_in_order(parts, whole + small), seeds)
 
     def strip(

@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from processors.pipeline import DenoiseSettings
 from processors.stages.reconstruct import Mode
 from schemas.limits import USUAL_FRAME_PIXELS
-from schemas.runtime.access import KafkaAddress
 from schemas.topics import PROCESSORS_GROUP, KafkaTopic
+from schemas.transport.access import KafkaAddress
 
 
 class ProcessorSettings(BaseModel):
@@ -83,22 +83,16 @@ class ProcessorSettings(BaseModel):
     strip_queue_bytes: int = Field(default=32 * 2**20, ge=1)
     strip_share: float = Field(default=0.25, gt=0, lt=1)
     """STRIP's part of the device's time while frames wait to be classified."""
-    strip_dropped: float = Field(default=0.0, ge=0, le=1)
-    """Share of the frames sent without some of their pixels that STRIP checks too: filled from the camera's last frames
-    as far as the scene stands still, else alone, with less power, where the bundle has a threshold for their drop
-    ratio. They take what room probe frames leave in the queue."""
-    strip_recent_bytes: int = Field(default=256 * 2**20, ge=1)
-    """The last pixels of cameras, on the device: five bytes for each pixel of a camera's frame in colour. Those silent
-    for longest give way."""
     strip_slice_s: float = Field(default=0.1, gt=0)
     """About how long STRIP keeps the device in one go, at least one frame."""
 
     key_cache_bytes: int = Field(default=128 * 2**20, ge=1)
-    """Key frames of the profile `temporal`, decoded; those that give way are read back from Kafka when named."""
+    """Memory for key frames, under profiles whose frames depend on one. A dropped one is read back from Kafka when a
+    frame depends on it."""
     key_wait_s: float = Field(default=2.0, gt=0, le=10)
-    """How long a frame waits for a key frame that has not come, before it is dead-lettered."""
+    """Time that a frame waits for a missing key frame before it is dead-lettered."""
     key_wait_frames: int = Field(default=32, ge=1)
-    """And how many may; below the share of one partition, so that the key frame can come in behind them."""
+    """Frames that may wait for one; below the share of one partition, so that the key frame can come in after them."""
 
     preview_interval_s: float = Field(default=1.0, ge=0)
     """At most one preview of each camera in this time."""

@@ -31,9 +31,9 @@ from schemas.identity import Identity
 from schemas.keys import CameraKey
 from schemas.limits import BLOCK
 from schemas.pixels.masks import kept_mask
-from schemas.pixels.temporal_encoder import KeyCause, TemporalEncoder
 from schemas.pointillist_pb2 import Meta
 from schemas.runtime import trace
+from schemas.transport.backoff import Backoff
 
 _log = structlog.get_logger()
 
@@ -85,7 +85,6 @@ class Camera:
         self._nap = Nap()
         self._control = CameraControl(folder, key, settings.encoding, rate=settings.fps)
         self._control.on_rate = self._nap.end
-        self._temporal = TemporalEncoder(settings.unchanged_rms)
         self._gate = MotionGate(settings.motion) if settings.motion is not None else None
         self._faults = FaultPlan((), 0)
         self._size = (0, 0, 0)
@@ -106,7 +105,7 @@ class Camera:
         )
         if settings.motion is not None:
             self.publisher.presence.longest_gap_s = settings.motion.heartbeat_s
-        self._sealing = Sealing(key, self.spool, self._temporal, self.publisher.publish, instruments.coded)
+        self._sealing = Sealing(key, self.spool, self.publisher.publish)
         refused = self.spool.shed_signed_otherwise(key)
         if refused:
             _log.warning("key_changed", camera=key.camera_id, generation=key.generation, frames_shed=refused)
@@ -151,7 +150,7 @@ class Camera:
 
     async def run(self) -> None:
         """Capture until the source ends. A failing source is opened again, ever more rarely; nothing else stops it."""
-        retry_s = _RETRY_S[0]
+        backoff = Backoff(*_RETRY_S)
         while not self.ended:
             published = self.spool.current.next
             try:
@@ -161,10 +160,9 @@ class Camera:
                 await self._capture()
             except Exception as error:
                 if self.spool.current.next > published:
-                    retry_s = _RETRY_S[0]
+                    backoff.reset()
                 self._failed(error)
-                await asyncio.sleep(retry_s)
-                retry_s = min(2 * retry_s, _RETRY_S[1])
+                await backoff.wait()
 
     @property
     def sending(self) -> tuple[int, int, float]:
@@ -329,7 +327,6 @@ class Camera:
             self._instruments.still.inc()
             self._source_gives()
             return
-        self._look_after_key()
         try:
             self._sealing.seal(picture, captured_ms, captured.position, self._control.encoding, captured.truth)
         except WireError as error:
@@ -357,16 +354,6 @@ class Camera:
             except StateError as error:
                 self._spool_failed(error)
                 await asyncio.sleep(_RETRY_S[0])
-
-    def _look_after_key(self) -> None:
-        """A key frame that the server misses, or that the full spool has shed, must not be named again."""
-        key = self._temporal.key
-        if key is None:
-            return
-        if key == self._control.key_wanted:
-            self._temporal.renew(KeyCause.ASKED)
-        elif key[0] == self.spool.current.boot_id and key[1] in self.spool.current.shed:
-            self._temporal.renew(KeyCause.SHED)
 
     def _spool_failed(self, error: StateError) -> None:
         if self.publisher.presence.impaired("spool", "the spool cannot be written"):

@@ -31,9 +31,9 @@ from schemas.errors import SecretError, SourceError, StateError
 from schemas.identity import CameraId
 from schemas.keys import CameraKey
 from schemas.metrics import DISK_FREE
-from schemas.runtime.access import Login, Tls
 from schemas.runtime.disk import free_bytes
 from schemas.runtime.health import Health
+from schemas.transport.access import Login, Tls
 
 _log = structlog.get_logger()
 

@@ -23,7 +23,6 @@ from schemas.errors import ConfigError
 from schemas.frame import PROFILES, Encoding
 from schemas.identity import CameraId, camera_id
 from schemas.limits import BLOCK_PIXELS, MAX_DROPPED_PER_BLOCK, MAX_FRAMES_PER_SECOND, dropped_per_block
-from schemas.pixels.temporal_encoder import MOST_RMS, UNCHANGED_RMS
 
 LEAST_EPS: Final = 1 / 255
 """One grey level: an attack below it leaves an 8-bit frame as it is."""
@@ -46,12 +45,8 @@ class CameraOptions(BaseModel):
     """Share of the pixels that is not sent, rounded to whole pixels of the 64 of a block."""
     probe_share: float = Field(default=0.0, ge=0, le=1)
     """Share of the frames that are sent whole, for STRIP: one in every run of round(1 ÷ share)."""
-    profile: Literal["raw", "lossless", "temporal"] = "raw"
-    """How the kept pixels are coded: as they are, without loss in fewer bytes, or, for fixed cameras, without the
-    blocks that are as in a key frame."""
-    unchanged_rms: float = Field(default=UNCHANGED_RMS, ge=0, le=MOST_RMS)
-    """Temporal: a block of 8×8 pixels is not sent again up to this root mean square difference to the key frame, in
-    grey levels of 255. Lower sends more, and shows smaller changes."""
+    profile: Literal["raw", "lossless"] = "raw"
+    """How the kept pixels are coded: as they are, or without loss in fewer bytes."""
     schedule: Schedule | None = None
     """When it sends; else always. Outside of its hours its source is closed."""
     motion: MotionSettings | None = None

@@ -18,6 +18,8 @@ from xdist.scheduler import LoadScopeScheduling
 from xdist.workermanage import WorkerController
 
 BROKERS = {"mosquitto", "kafka", "secure_kafka", "secure_postgresql"}
+SYSTEMS = "system"
+"""The folder of the tests of whole systems."""
 GROUPS = "groups_file"
 _file = pytest.StashKey[Path]()
 
@@ -68,8 +70,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> GroupSc
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Group the tests, and in a worker write the groups down.
 
-    The session's brokers run once, for the one worker that all their tests are in. Tests that start brokers of their
-    own, such as a whole system, never run beside each other. What a module makes once for all its tests is made in one
+    The session's brokers run once, in the one worker that all tests with brokers share. Tests of a whole system share
+    another worker: two systems never run at the same time. What a module makes once for all its tests is made in one
     worker; every other test runs wherever there is room.
     """
     for item in items:
@@ -85,10 +87,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def _group(item: pytest.Item) -> str | None:
     assert isinstance(item, pytest.Function)
-    if BROKERS & set(item.fixturenames):
-        return "brokers"
-    if item.get_closest_marker("brokers"):
-        return "own-brokers"
+    if item.get_closest_marker("brokers") or BROKERS & set(item.fixturenames):
+        return "systems" if item.path.parent.name == SYSTEMS else "brokers"
     definitions = item._fixtureinfo.name2fixturedefs.values()
     if any(fixtures[-1].scope == "module" for fixtures in definitions):
         module: str = item.module.__name__

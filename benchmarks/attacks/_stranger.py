@@ -24,8 +24,8 @@ from infra.layout import Layout
 from infra.pki.roles import role_tls
 from producers.bridge.mqtt.packets import publish_qos_0
 from schemas.identity import CameraId
-from schemas.runtime.access import KafkaAccess, kafka_options
 from schemas.topics import Channel, KafkaTopic, every_camera_filter, parse_mqtt_topic
+from schemas.transport.access import KafkaAccess, kafka_options
 
 
 class Stranger:

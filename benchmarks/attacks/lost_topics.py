@@ -17,8 +17,8 @@ from infra.layout import Layout
 from infra.local.topics import create_topics, pointillist_topics
 from infra.pki.roles import role_tls
 from infra.up.processes import health_of
-from schemas.runtime.access import KafkaAccess, KafkaAddress, kafka_options
 from schemas.topics import KafkaTopic
+from schemas.transport.access import KafkaAccess, KafkaAddress, kafka_options
 
 TOPIC = KafkaTopic.FRAMES.value
 PARTITIONS = 6

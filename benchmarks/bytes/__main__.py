@@ -4,8 +4,8 @@
 
 Every frame of each `--video` (by default those under $POINTILLIST_DATA/video) is sent in each way; every `--every`-th
 is shown as the server shows it, rebuilt, and compared with the camera's picture. Of libx264's presets the highest
-constant rate factor is looked for that shows at least the same PSNR, of `temporal` also the same SSIM. What was
-measured lies in the CSV file and is not measured again.
+constant rate factor is looked for that shows at least the same PSNR. What was measured lies in the CSV file and is not
+measured again.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from lab.results.csv_rows import read_rows, write_rows
 from schemas.limits import dropped_per_block
 from schemas.runtime.atomic_file import replacing
 
-EQUALS: Final = (("temporal", "psnr_db"), ("temporal", "ssim"), ("raw", "psnr_db"), (JPEG, "psnr_db"))
-"""What an H.264 is looked for that shows no less of."""
+EQUALS: Final = ("raw", JPEG)
+"""The ways for which the search looks for an H.264 of no lower PSNR."""
 
 
 class Table:
@@ -57,11 +57,11 @@ def measure(video: Path, table: Table, dropped: int, every: int, most: int) -> N
     if not all(table.of(video.name, len(frames), way) for way in (*PROFILES_SENT, JPEG)):
         table.add(frame_by_frame(video.name, frames, dropped, every))
     for preset in PRESETS:
-        for way, figure in EQUALS:
+        for way in EQUALS:
             (target,) = table.of(video.name, len(frames), way)
             while True:
                 rows = table.of(video.name, len(frames), h264(preset))
-                crf = next_factor([(each.crf or 0, getattr(each, figure)) for each in rows], getattr(target, figure))
+                crf = next_factor([(each.crf or 0, each.psnr_db) for each in rows], target.psnr_db)
                 if crf is None:
                     break
                 table.add([as_h264(video.name, frames, preset, crf, every)])

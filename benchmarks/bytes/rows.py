@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-PROFILES_SENT: Final = ("raw", "lossless", "temporal")
+PROFILES_SENT: Final = ("raw", "lossless")
 JPEG: Final = "JPEG 90"
 PRESETS: Final = ("ultrafast", "medium")
 
@@ -39,11 +39,9 @@ def h264(preset: str) -> str:
     return f"H.264 {preset}"
 
 
-def equal(rows: list[Row], preset: str, target: Row, figure: str = "psnr_db") -> Row | None:
-    """The smallest H.264 of a video whose `figure`, PSNR or `ssim`, is no lower than the target's."""
+def equal(rows: list[Row], preset: str, target: Row) -> Row | None:
+    """The smallest H.264 of a video whose PSNR is no lower than the target's."""
     enough = [
-        row
-        for row in rows
-        if (row.video, row.way) == (target.video, h264(preset)) and getattr(row, figure) >= getattr(target, figure)
+        row for row in rows if (row.video, row.way) == (target.video, h264(preset)) and row.psnr_db >= target.psnr_db
     ]
     return min(enough, key=lambda row: row.bytes_a_frame, default=None)

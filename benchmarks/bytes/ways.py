@@ -17,13 +17,11 @@ from av.video.frame import PictureType
 from benchmarks.bytes.quality import Quality, quality, whole_quality
 from benchmarks.bytes.rows import JPEG, PROFILES_SENT, Row, h264
 from producers.sources.decoder import to_rgb
-from schemas.frame import PROFILES, Encoding, encode_next_frame
+from schemas.frame import PROFILES, Encoding, encode_frame
 from schemas.identity import CameraId
 from schemas.keys import derive_camera_key
 from schemas.pixels.masks import kept_mask
 from schemas.pixels.packing import Picture
-from schemas.pixels.temporal_encoder import Coded, TemporalEncoder, seen_frames
-from schemas.pointillist_pb2 import TEMPORAL
 
 QUALITY: Final = 90
 KEY: Final = derive_camera_key(b"a secret for measuring", CameraId("bench/bytes"))
@@ -68,31 +66,25 @@ def frame_by_frame(name: str, frames: list[av.VideoFrame], dropped: int, every: 
     sizes: dict[str, list[int]] = {way: [] for way in ways}
     times: dict[str, list[float]] = {way: [] for way in ways}
     found: dict[str, list[Quality]] = {way: [] for way in ways}
-    encoder = TemporalEncoder()
-    seen = seen_frames(KEY, (to_rgb(frame) for frame in frames), dropped)
-    for seq, (frame, shown) in enumerate(zip(frames, seen, strict=True)):
+    for seq, frame in enumerate(frames):
         picture = to_rgb(frame)
         for profile in PROFILES_SENT:
             encoding = Encoding(dropped, 0.0, PROFILES[profile])
-            given = encoder if PROFILES[profile] == TEMPORAL else None
-            # The time of a camera's frame grows, so that key frames age as they do there.
-            sent: list[tuple[bytes, Coded | None]] = []
+            sent: list[bytes] = []
             times[profile].append(
                 cpu_s(
-                    lambda e=encoding, g=given, p=picture, s=seq, out=sent: out.append(  # type: ignore[misc]
-                        encode_next_frame(KEY, 1, s, s, p, e, None, g)
+                    lambda e=encoding, p=picture, s=seq, out=sent: out.append(  # type: ignore[misc]
+                        encode_frame(KEY, 1, s, s, p, e)
                     )
                 )
             )
-            sizes[profile].append(len(sent[0][0]))
-        encoder.published()
+            sizes[profile].append(len(sent[0]))
         data, took = jpeg_of(picture)
         sizes[JPEG].append(len(data))
         times[JPEG].append(took)
         if seq % every == 0:
             kept = kept_mask(KEY, 1, seq, picture.shape[0], picture.shape[1], dropped)
             found["raw"].append(quality(picture, picture * kept[..., None], kept))
-            found["temporal"].append(quality(picture, shown.pixels, shown.kept))
             decoded = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR)
             assert decoded is not None
             found[JPEG].append(whole_quality(picture, np.ascontiguousarray(decoded[..., ::-1], dtype=np.uint8)))

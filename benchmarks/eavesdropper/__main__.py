@@ -1,6 +1,6 @@
 """What shows of a known scene to who has the brokers' disks and a bridge's secret: `python -m benchmarks.eavesdropper`.
 
-`pointillist up` runs cameras on pictures of CIFAR-10 (`$POINTILLIST_DATA/cifar10.npz`) and one on a video, and ends.
+`pointillist up` runs cameras on pictures of CIFAR-10 (`$POINTILLIST_DATA/cifar10.npz`), and ends.
 The eavesdropper then has the files of Kafka and mosquitto, the secret of the bridge and every second picture that was
 shown, and tries to show the others: by lining pixels up row by row, over time, as if keystreams repeated, under each
 key that follows from the bridge's, and by regression. Each guess is also blended with the mean picture as is best for
@@ -40,7 +40,6 @@ from schemas.frame import opened_pixels
 from schemas.identity import CameraId
 from schemas.keys import CameraKey, KeyRing
 from schemas.limits import dropped_per_block
-from schemas.pixels.temporal import changed_blocks
 from schemas.pointillist_pb2 import Verdict
 from schemas.roots import Role, Root, Roots, expanded
 from schemas.statements import open_pictures, open_statement
@@ -50,8 +49,6 @@ DROPS: Final = {"raw-25": 0.25, "raw-75": 0.75}
 PIECES: Final = 400
 PIECE_BYTES: Final = 48
 FPS: Final = 10.0
-VIDEO: Final = "intel_bottle-detection.mp4"
-"""Of a camera that stands still."""
 
 
 def cameras() -> list[dict[str, Any]]:
@@ -63,8 +60,6 @@ def cameras() -> list[dict[str, Any]]:
         for name, drop in DROPS.items()
     ]
     made.append({"name": "lossless", "source": source, "drop_ratio": 0.25, "profile": "lossless", "probe_share": 0})
-    video = {"kind": "video", "file": str(data / "video" / VIDEO), "loop": True, "size": [128, 72]}
-    made.append({"name": "temporal", "source": video, "drop_ratio": 0.25, "profile": "temporal", "probe_share": 0})
     return made
 
 
@@ -146,20 +141,15 @@ def resting(state: Path, logged: dict[CameraId, list[Logged]], truth: KeyRing) -
     return found | {"previews_in_kafka": previews, "images_with_the_recorders_key": images}
 
 
-def told_by_sizes(logged: Sequence[Logged], key: CameraKey) -> dict[str, Any]:
-    """What the lengths of sealed frames say, and what it would cost that they said nothing."""
+def lengths(logged: Sequence[Logged]) -> dict[str, Any]:
+    """Return how much the lengths of sealed frames vary, and the cost of padding them."""
     sent = [frame for frame, _ in logged if not frame.whole]
     sizes = np.array([len(frame.pixels) for frame in sent], np.float64)
-    busy = [
-        changed_blocks(opened_pixels(key, frame), frame.height, frame.width).mean() if frame.key_distance else 1.0
-        for frame in sent
-    ]
     bits = np.ceil(np.log2(sizes))
     unit = 2 ** np.maximum(0, bits - np.floor(np.log2(np.maximum(1, bits))) - 1)
     return {
         "frames": len(sent), "bytes_mean": round(float(sizes.mean()), 1),
         "bytes_deviation": round(float(sizes.std()), 1),
-        "correlation_with_changed_blocks": round(float(np.corrcoef(sizes, busy)[0, 1]), 3) if np.std(busy) else None,
         "padded_to_padme_over_sent": round(float((np.ceil(sizes / unit) * unit).sum() / sizes.sum()), 3),
         "padded_to_the_largest_over_sent": round(float(sizes.max() * len(sizes) / sizes.sum()), 3),
     }  # fmt: skip
@@ -179,9 +169,8 @@ def measure(state: Path) -> dict[str, Any]:
         random = [each._replace(data=noise.bytes(len(each.data))) for each in sealed]
         for side, frames in (("sealed", sealed), ("unsealed", unsealed), ("random", random)):
             found[side][name] = attacked(frames, camera, bridge, truth, dropped_per_block(drop))
-    for name in ("raw-25", "lossless", "temporal"):
-        camera = CameraId(f"seen/{name}")
-        found["sizes"][name] = told_by_sizes(logged[camera], truth.current(camera))
+    for name in ("raw-25", "lossless"):
+        found["sizes"][name] = lengths(logged[CameraId(f"seen/{name}")])
     found["resting"] = resting(state, logged, truth)
     return found
 
@@ -217,14 +206,13 @@ def markdown(document: dict[str, Any]) -> str:
         "", f"Kafka holds {rest['previews_in_kafka']} previews; with the recorder's key "
         f"{rest['images_with_the_recorders_key']} of them are images.", "",
         "## What sizes tell", "",
-        "| camera | bytes of pixels | deviation | correlation with changed blocks | padded (Padmé) | to the largest |",
-        "| --- | ---: | ---: | ---: | ---: | ---: |",
+        "| camera | bytes of pixels | deviation | padded (Padmé) | to the largest |",
+        "| --- | ---: | ---: | ---: | ---: |",
     ]  # fmt: skip
     for name, found in document["sizes"].items():
-        told = found["correlation_with_changed_blocks"]
         lines.append(
             f"| {name} | {found['bytes_mean']:.0f} | {found['bytes_deviation']:.0f} | "
-            f"{'' if told is None else f'{told:.2f}'} | × {found['padded_to_padme_over_sent']:.2f} | "
+            f"× {found['padded_to_padme_over_sent']:.2f} | "
             f"× {found['padded_to_the_largest_over_sent']:.2f} |"
         )
     return "\n".join(lines) + "\n"

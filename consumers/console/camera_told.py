@@ -17,8 +17,8 @@ from schemas.frame import open_message, sign_message
 from schemas.identity import CameraId
 from schemas.keys import KeyRing
 from schemas.pointillist_pb2 import Command, Meta
-from schemas.runtime.access import Login, Tls, tls_refusal
 from schemas.topics import Channel, mqtt_topic
+from schemas.transport.access import Login, Tls, tls_refusal
 
 ANSWER_S: Final = 10.0
 

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from consumers.board.camera import Camera
+from consumers.cameras.camera import Camera
 from consumers.cameras.saved import SavedState
 from consumers.cameras.state import State
 from consumers.console.cards import Card, Watched

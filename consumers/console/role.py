@@ -14,10 +14,9 @@ from typing import Final
 import structlog
 from prometheus_client import CollectorRegistry, Counter
 
-from consumers.board.board import monotonic_ms
-from consumers.board.server import Server
-from consumers.board.visitors import VISITORS
-from consumers.conservation.desk import AuditDesk
+from consumers.cameras.camera import monotonic_ms
+from consumers.console.access.connections import CONNECTIONS
+from consumers.console.access.connections import OUTCOMES as CONNECTION_OUTCOMES
 from consumers.console.commands import Commands
 from consumers.console.desk import Desk
 from consumers.console.feed import Feed
@@ -30,17 +29,17 @@ from consumers.console.models import ModelsWatch
 from consumers.console.prometheus import Prometheus
 from consumers.console.roles import ReadRoles
 from consumers.console.rollup import Rollup
+from consumers.console.server import Server
 from consumers.console.settings import ConsoleSettings
 from consumers.console.store import Store
 from consumers.console.users import Users
 from consumers.console.web import listen, make_server
-from consumers.metrics import VISITS
 from schemas import metrics
 from schemas.errors import ConfigError
 from schemas.keys import KeyRing
-from schemas.runtime.access import CERTIFICATE_FILE, KEY_FILE, server_context
 from schemas.runtime.health import Health
 from schemas.signers import TrustedSigners
+from schemas.transport.access import CERTIFICATE_FILE, KEY_FILE, server_context
 
 _COUNT_S: Final = 1.0
 _ROLL_UP_S: Final = 5.0
@@ -100,9 +99,22 @@ async def run_console(
 ) -> None:
     """Serve the pages until `stop` is set. Kafka and the database may be away at any time."""
     logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # what a visitor does wrong is counted
-    listening = listen(*settings.listen)
-    desk = open_desk(settings, keys, launch, read_roles)
-    desk.audit, desk.health = AuditDesk(settings.recorder, keys), health
+    with listen(*settings.listen) as listening:
+        desk = open_desk(settings, keys, launch, read_roles)
+        await _run(desk, keys, listening, registry=registry, health=health, stop=stop)
+
+
+async def _run(
+    desk: Desk,
+    keys: KeyRing,
+    listening: socket.socket,
+    *,
+    registry: CollectorRegistry,
+    health: Health,
+    stop: asyncio.Event,
+) -> None:
+    settings = desk.settings
+    desk.health = health
     desk.models = ModelsWatch(settings.recorder.kafka, settings.models_topic, TrustedSigners.read(settings.trust))
     feed = Feed(settings.recorder, keys, desk.fleet, health)
     look = Look(desk.recorded, desk.fleet, desk.reviews, health, desk.published_ms)
@@ -136,11 +148,9 @@ async def run_console(
         await asyncio.gather(*tasks, stopping, return_exceptions=True)
         if desk.jobs is not None:
             await desk.jobs.stop()
-        await desk.audit.close()
         await asyncio.to_thread(look.close)
         await asyncio.to_thread(desk.close)
         desk.store.close()
-        listening.close()
 
 
 async def _tick(fleet: Fleet, every_s: float) -> None:
@@ -196,10 +206,10 @@ async def _serve(server: Server, listening: socket.socket, health: Health) -> No
 
 
 async def _count(visits: Counter) -> None:
-    for outcome in VISITS:
+    for outcome in CONNECTION_OUTCOMES:
         visits.labels(outcome)
     while True:
-        counts, VISITORS.counts = VISITORS.counts, type(VISITORS.counts)()
+        counts, CONNECTIONS.counts = CONNECTIONS.counts, type(CONNECTIONS.counts)()
         for outcome, number in counts.items():
             visits.labels(outcome).inc(number)
         await asyncio.sleep(_COUNT_S)

@@ -9,8 +9,8 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
 
 from consumers.settings import HostName, RecorderSettings
-from schemas.runtime.access import Login, Tls
 from schemas.topics import KafkaTopic
+from schemas.transport.access import Login, Tls
 
 
 def _proxy(text: str) -> str:
@@ -20,7 +20,7 @@ def _proxy(text: str) -> str:
 
 
 class Proxies:
-    """The addresses of a network, as `consumers.board.visitors.network_of` writes them."""
+    """The addresses of a network, as `consumers.console.access.connections.network_of` writes them."""
 
     def __init__(self, text: str) -> None:
         self._network = ip_network(text)

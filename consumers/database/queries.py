@@ -11,7 +11,6 @@ from consumers.database.archive import Kind, keeps_all, load
 from consumers.database.engine import open_engine
 from consumers.database.runs import all_numbers
 from consumers.database.tables import (
-    READABLE_VERSIONS,
     SCHEMA_VERSIONS,
     alerts,
     archived,
@@ -135,9 +134,9 @@ class Records:
         """Raise `StateError` for the tables of another version, whose columns may be others."""
         with self._engine.begin() as connection:
             version = tally(connection, SCHEMA)
-        dialect = self._engine.dialect.name
-        if version and version not in READABLE_VERSIONS[dialect]:
-            raise of_another_version(SCHEMA_VERSIONS[dialect], version)
+        expected = SCHEMA_VERSIONS[self._engine.dialect.name]
+        if version and version != expected:
+            raise of_another_version(expected, version)
 
     def boots(self, of: Cameras | None = None) -> set[tuple[str, int]]:
         """Every boot of which a frame, a verified dead letter or a ledger is known, purged ones included.

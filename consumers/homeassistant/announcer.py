@@ -21,9 +21,9 @@ from prometheus_client import CollectorRegistry
 from consumers.homeassistant.discovery import ORIGIN, STATUS_TOPIC, Shown, config, config_topic, state_topic
 from consumers.homeassistant.reading import Reading
 from schemas import metrics
-from schemas.runtime.access import Login, Tls
 from schemas.runtime.health import Health
 from schemas.topics import DISCOVERY_ROOT
+from schemas.transport.access import Login, Tls
 
 LOOK_S: Final = 2.0
 NUMBERS_S: Final = 30.0

@@ -223,7 +223,6 @@ def frame_row(key: FrameKey, verdict: Verdict, recorded_ms: int) -> FrameRow:
         entropy,
         threshold,
         verdict.flagged,
-        verdict.composed,
     )
     return FrameRow._make(values)
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from infra.layout import Layout
     from infra.reach_rights import Role
     from schemas.identity import CameraId
-    from schemas.runtime.access import KafkaAddress, Login, Tls
+    from schemas.transport.access import KafkaAddress, Login, Tls
 
 _TLS = "Connect by TLS: a folder with ca.crt, the authority to trust, and our own tls.crt and tls.key where it asks."
 _LOGIN = "A file with user:password; - is standard input."
@@ -69,7 +69,7 @@ def mqtt_place(
         raise ConfigError(f"expected an MQTT broker as host:port or mqtts://host:port, got one by {scheme}://")
     found = _tls(tls or environment.mqtt_tls, state, own) if isinstance(own, str) else own
     if scheme == "mqtts" and found is None:
-        from schemas.runtime.access import Tls
+        from schemas.transport.access import Tls
 
         found = Tls(None)
     if scheme == "mqtt" and found is not None:
@@ -88,7 +88,7 @@ def kafka_place(
     """Kafka as options or environment say, or of the state folder, where `role` has a certificate."""
     from infra.environment import Environment
     from infra.role import address
-    from schemas.runtime.access import KafkaAccess
+    from schemas.transport.access import KafkaAccess
 
     environment = Environment()
     bootstrap = _address(given, state, "kafka")
@@ -184,7 +184,7 @@ def _address(given: str | None, state: Path | None, role: str) -> str:
 
 def _tls(folder: Path | None, state: Path | None, role: str) -> Tls | None:
     from infra.layout import Layout
-    from schemas.runtime.access import Tls
+    from schemas.transport.access import Tls
 
     if folder is not None:
         return Tls.of_folder(folder)
@@ -197,7 +197,7 @@ def _tls(folder: Path | None, state: Path | None, role: str) -> Tls | None:
 
 
 def _login(file: Path | None, said: SecretStr | None) -> Login | None:
-    from schemas.runtime.access import Login
+    from schemas.transport.access import Login
 
     if file is None:
         return Login.parse(said.get_secret_value()) if said is not None else None

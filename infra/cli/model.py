@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from infra.models_topic import ModelsTopic
     from processors.models.store import ModelStore
     from schemas.pointillist_pb2 import Model, Models
-    from schemas.runtime.access import KafkaAddress
     from schemas.signers import Signer, TrustedSigners
+    from schemas.transport.access import KafkaAddress
 
 R = TypeVar("R")
 

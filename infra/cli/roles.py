@@ -171,9 +171,6 @@ def process(
         bool | None, typer.Option("--compile/--no-compile", help="On CUDA: one compiled device program.")
     ] = None,
     batch_frames: Annotated[int, typer.Option(help="Most frames in a batch.")] = 64,
-    strip_dropped: Annotated[
-        float, typer.Option(help="Share of frames with dropped pixels that STRIP checks, with those before them.")
-    ] = 0.0,
     max_pixels: Annotated[
         int, typer.Option(help="Height x width of the largest frame; what is larger goes to the dead letters.")
     ] = USUAL_FRAME_PIXELS,
@@ -213,7 +210,7 @@ def process(
         "kafka": kafka_place(kafka, state, instance or "processor", tls=kafka_tls, login=kafka_login),
         "bundle": bundle, "instance": instance, "mode": mode, "compile": compiled,
         "batch_frames": batch_frames, "device": device, "model_cache": model_cache,
-        "strip_dropped": strip_dropped, "max_frame_pixels": max_pixels, "backend": backend, "precision": precision,
+        "max_frame_pixels": max_pixels, "backend": backend, "precision": precision,
         "threads": threads, "trust": trust_file(trust, state),
     }  # fmt: skip
     TrustedSigners.read(options["trust"])
@@ -263,21 +260,16 @@ def record(
         float | None,
         typer.Option(help="GiB that frames may take, the oldest go first; else half the disk, or 64 on PostgreSQL."),
     ] = None,
-    http: Annotated[str | None, typer.Option(help="host:port of the pages: /cameras, /preview, /audit.")] = None,
-    served_as: ServedAs = None,
     probe_budget: Annotated[
         float | None,
         typer.Option(help="Frames a second that new and suspect cameras may be told to send whole in addition.", min=0),
     ] = None,
     kafka_tls: KafkaTls = None,
     kafka_login: KafkaLogin = None,
-    http_tls: Annotated[
-        Path | None, typer.Option(help="Serve the pages by HTTPS: a folder with their tls.crt and tls.key.")
-    ] = None,
     metrics: Metrics = None,
     broker_wait: BrokerWait = BROKER_WAIT_S,
 ) -> None:
-    """Record verdicts, raise alerts, keep flagged frames, show pictures."""
+    """Record verdicts, raise alerts, keep flagged frames."""
     from pydantic import ValidationError
 
     from consumers.recorder import letters_group, run_recorder
@@ -285,7 +277,7 @@ def record(
     from infra.cli.up import first_problem
     from infra.generations import following
     from infra.layout import Layout
-    from infra.role import address, run_role
+    from infra.role import run_role
 
     layout = Layout((state or Path(".pointillist")).resolve())
     if state is None and (database is None or quarantine is None):
@@ -302,9 +294,6 @@ def record(
             database=url,
             group=group,
             quarantine=quarantine or str(layout.quarantine),
-            http=address(http) if http else None,
-            http_tls=http_tls,
-            served_as=tuple(served_as or ()),
             bounds=kept(keep_days, keep_gib),
             probes=ProbePlan() if probe_budget is None else ProbePlan(extra_per_s=probe_budget),
         )

@@ -44,10 +44,7 @@ def up(
         Path | None, typer.Option(help="Model bundle; else the shipped one that fits the source.")
     ] = None,
     strip_rate: Annotated[float, typer.Option(help="Share of frames sent whole and checked by STRIP.")] = 0.05,
-    strip_dropped: Annotated[
-        float, typer.Option(help="Share of the others that STRIP checks, with the frames before them.")
-    ] = 0.0,
-    profile: Annotated[str, typer.Option(help="raw, lossless or temporal.")] = "raw",
+    profile: Annotated[str, typer.Option(help="raw or lossless.")] = "raw",
     allow_code: AllowCode = False,
     mode: Annotated[
         str,
@@ -132,7 +129,6 @@ def up(
         "scenario": scenario,
         "bundle": bundle,
         "strip_rate": strip_rate,
-        "strip_dropped": strip_dropped,
         "profile": profile,
         "mode": mode,
         "backend": backend,

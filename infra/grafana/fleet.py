@@ -11,7 +11,6 @@ from infra.grafana.verdicts import ACCURACY, conservation, red_team, verdicts
 from schemas import metrics as m
 
 SAVED = f"1 - {rate(m.CAMERA_BYTES, kind='sent')} / {rate(m.CAMERA_BYTES, kind='raw')}"
-UNCHANGED = f"{rate(m.CAMERA_BLOCKS, fate='unchanged')} / {rate(m.CAMERA_BLOCKS)}"
 
 
 def fleet() -> Dashboard:
@@ -26,7 +25,6 @@ def fleet() -> Dashboard:
             Row("Verdicts", verdicts()),
             Row("Accuracy: clean, and under attack", red_team()),
             Row("Triggers and models", _defence()),
-            Row("Fixed cameras", _temporal()),
             Row("Conservation", conservation()),
         ],
         of=("site", "camera"),
@@ -146,39 +144,6 @@ def _flow() -> list[Graph | Figure]:
                 Query(or_zero(total(m.HOME_CAMERAS)), "cameras"),
                 Query(or_zero(rate(m.HOME_MESSAGES)), "messages a second"),
             ),
-        ),
-    ]
-
-
-def _temporal() -> list[Graph | Figure]:
-    return [
-        Graph(
-            "Temporal: frames",
-            "Of cameras under the profile temporal: key frames by cause, and those that name one.",
-            "ops",
-            (
-                Query(or_zero(f"{rate(m.CAMERA_KEY_FRAMES, 'cause')} > 0"), "key frames, {{cause}}"),
-                Query(rate(m.CAMERA_DELTA_FRAMES), "others"),
-            ),
-            8,
-        ),
-        Graph(
-            "Temporal: blocks left out",
-            "Share of the blocks that are as in the key frame and not sent again.",
-            "percentunit",
-            (Query(or_zero(f"{UNCHANGED} > 0"), "unchanged"),),
-            8,
-        ),
-        Graph(
-            "Temporal: key frames at the processors",
-            "Key frames taken, read back and asked for; frames that had to wait for theirs, or are given up without.",
-            "ops",
-            (
-                Query(rate(m.KEY_FRAMES, "outcome"), "key frames, {{outcome}}"),
-                Query(rate(m.DELTA_FRAMES, "outcome"), "others, {{outcome}}"),
-                Query(rate(m.BRIDGE_KEY_REQUESTS), "requests sent to cameras"),
-            ),
-            8,
         ),
     ]
 

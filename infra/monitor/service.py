@@ -20,11 +20,11 @@ from infra.monitor.kafka import Kafka
 from infra.monitor.mosquitto import Mosquitto
 from schemas import metrics
 from schemas.keys import KeyRing
-from schemas.runtime.access import KafkaAddress, Login, Tls
 from schemas.runtime.health import Health
+from schemas.transport.access import KafkaAddress, Login, Tls
 
 LOOK_S: Final = 5.0
-AUDIT_S: Final = 20.0
+AUDIT_S: Final = 10.0
 """Between two audits; three of them make a round after which a lost frame is known to be lost."""
 
 log = structlog.get_logger()
@@ -39,7 +39,7 @@ class MonitorSettings:
     mqtt_tls: Tls | None
     mqtt_login: Login | None
     database: str
-    """An SQLAlchemy URL; it is only read."""
+    """An SQLAlchemy URL; only the result of the audit is written."""
     folder: Path
     """A folder on the disk whose room is told."""
     look_s: float = LOOK_S

@@ -27,6 +27,6 @@ def decisions() -> str:
     return page(
         "Decisions",
         "Each decision that others may question has a page: summary, context, decision, consequences, and what would "
-        "change it. Missing numbers were not used.",
+        "change it. A missing number was not used, or its decision went with its subject.",
         table(("ADR", "decision", "summary"), rows),
     )

@@ -19,7 +19,7 @@ from infra.pki.roles import role_folder
 from infra.role import address
 from infra.up.settings import UpSettings
 from schemas.errors import ConfigError
-from schemas.runtime.access import AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE, server_context
+from schemas.transport.access import AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE, server_context
 
 CERTIFICATE: Final = "pages"
 """The role of the authority whose certificate the console serves to other machines."""

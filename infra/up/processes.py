@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
 from typing import Protocol
 
+import httpx2
+
 from consumers.console.roles import NO_ANSWER_S
 from infra.layout import Layout, role_file
+from infra.local.http import get
 from infra.local.ports import LOOPBACK, Ports
 from infra.local.process import COMMAND, Child, ProcessId
 from infra.pki.roles import SHARE_FILE, role_folder
@@ -89,13 +88,12 @@ def asked_health(address: str) -> tuple[bool, dict[str, dict[str, object]]] | No
     A role that starts has no conditions, and nothing listens on its address yet.
     """
     try:
-        with urllib.request.urlopen(f"http://{address}/healthz", timeout=NO_ANSWER_S) as answer:
-            return True, json.load(answer)["conditions"]
-    except urllib.error.HTTPError as refused:
-        with refused:
-            return False, json.load(refused).get("conditions", {})
-    except (OSError, HTTPException, ValueError) as error:
-        return (False, {}) if isinstance(getattr(error, "reason", error), ConnectionRefusedError) else None
+        answer = get(f"http://{address}/healthz", NO_ANSWER_S)
+        return answer.is_success, answer.json().get("conditions", {})
+    except httpx2.ConnectError:
+        return False, {}
+    except (httpx2.HTTPError, ValueError):
+        return None
 
 
 class RoleProcess:
@@ -195,7 +193,6 @@ class LocalRoles:
         fixed += ["--backend", self._settings.backend, "--precision", self._settings.precision]
         fixed += ["--batch-frames", str(self._settings.batch_frames)]
         fixed += ["--max-pixels", str(self._settings.max_frame_pixels)]
-        fixed += ["--strip-dropped", str(self._settings.strip_dropped)]
         fixed += ["--model-cache", str(self._layout.model_cache.resolve())]
         fixed += ["--trust", str(self._layout.trusted.resolve())]
         environment = self._given(SecretRole.PROCESSOR, self._environment)
@@ -205,10 +202,7 @@ class LocalRoles:
         ]
 
     def recorder(self) -> Role:
-        """Kafka verdicts → database, quarantine.
-
-        Without its pages: they ask for no password, and the console shows the same to its users.
-        """
+        """Kafka verdicts → database, quarantine."""
         arguments = ["record", "--kafka", self._kafka, "--state", str(self._layout.folder)]
         return self._role("recorder", arguments, self._given(SecretRole.RECORDER))
 

@@ -43,8 +43,7 @@ class UpSettings(BaseModel):
     scenario: Path | None = None
     bundle: Path | None = None
     strip_rate: float = Field(default=0.05, ge=0, le=1)
-    strip_dropped: float = Field(default=0.0, ge=0, le=1)
-    profile: Literal["raw", "lossless", "temporal"] = "raw"
+    profile: Literal["raw", "lossless"] = "raw"
     mode: Literal["default", "paper", "plate", "none"] = "default"
     backend: Literal["auto", "torch", "openvino"] = "auto"
     precision: Literal["auto", "float32", "tf32", "bf16", "int8"] = "auto"

@@ -138,12 +138,12 @@ def _read(
 def main() -> None:
     """Print what the rule makes of a bundle's cameras, as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    view_help = "what STRIP sees of a frame: filled from those before it, alone, or undropped"
+    view_help = "STRIP's view of a frame: the whole picture, or its kept pixels alone"
     parser.add_argument("--bundle", type=Path, required=True, help="a bundle with a backdoor, calibrated for the drop")
     parser.add_argument("--clean", type=Path, required=True, help="npz with the scenes: images and labels")
     parser.add_argument("--trigger", required=True, help=f"sticker, or that of one of {', '.join(MODELS)}")
     parser.add_argument("--drop", type=float, default=0.25)
-    parser.add_argument("--view", choices=get_args(View), default="composed", help=view_help)
+    parser.add_argument("--view", choices=get_args(View), default="whole", help=view_help)
     parser.add_argument("--every", type=int, default=1, help="check every n-th frame only")
     parser.add_argument("--cameras", type=int, default=200)
     parser.add_argument("--skip", type=int, default=0, help="pictures to leave out at the beginning")

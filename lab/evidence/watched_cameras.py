@@ -1,7 +1,7 @@
 """A camera before each picture: its frames, the trigger on the last of them, and what STRIP finds in each.
 
 It trembles by up to a pixel, its light drifts slowly, its sensor adds noise, and every frame has a mask of its own.
-STRIP looks at each frame as it does live, filled from the frames before it.
+STRIP looks at each frame whole, as at a probe, or at its kept pixels alone.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from lab.backdoor.triggers import Trigger
 from lab.data import LabelledPictures, to_frames
 from lab.masks import random_masks
 from processors.pipeline import Pipeline
-from processors.stages.recent_pixels import RecentPixels, enough
 from schemas.errors import ConfigError
 from schemas.evidence.track import Probe
 from schemas.limits import dropped_per_block
@@ -41,15 +40,13 @@ NOISE: Final = 2.0
 class Watched:
     """What STRIP and the classifier found on each camera's frames: arrays (cameras, frames), clean ones first.
 
-    `whole` says which frames it saw whole or composed, with their threshold, `composed` which of them were composed;
-    the entropy is not a number where it saw nothing. Frames from `clean_frames` on carry the trigger. `labels`
-    (cameras,) are the scenes' true classes.
+    `whole` is True for frames that STRIP saw whole. The entropy is not a number where it saw nothing. Frames from
+    `clean_frames` on carry the trigger. `labels` (cameras,) are the scenes' true classes.
     """
 
     entropy_bits: NDArray[np.float32]
     threshold_bits: NDArray[np.float32]
     whole: NDArray[np.bool_]
-    composed: NDArray[np.bool_]
     class_id: NDArray[np.int64]
     labels: NDArray[np.int64]
     clean_frames: int
@@ -74,9 +71,8 @@ class Watched:
         for seq in chosen[chosen % every == 0]:
             bits, threshold = (float(of[camera, seq]) for of in (self.entropy_bits, self.threshold_bits))
             if bits == bits:
-                whole, composed = (bool(of[camera, seq]) for of in (self.whole, self.composed))
-                class_id = int(self.class_id[camera, seq])
-                yield Probe(int(seq), bits, threshold, bits < threshold, whole, class_id, composed)
+                whole, class_id = bool(self.whole[camera, seq]), int(self.class_id[camera, seq])
+                yield Probe(int(seq), bits, threshold, bits < threshold, whole, class_id)
 
 
 def shots(picture: NDArray[np.uint8], count: int, first: int, generator: np.random.Generator) -> NDArray[np.uint8]:
@@ -93,8 +89,8 @@ def shots(picture: NDArray[np.uint8], count: int, first: int, generator: np.rand
     return np.stack(frames)
 
 
-View = Literal["composed", "alone", "whole"]
-"""What STRIP sees of a frame: it with what it dropped filled from those before, as live; it alone; it undropped."""
+View = Literal["whole", "alone"]
+"""STRIP's view of a frame: the whole picture, as a probe shows it live, or its kept pixels alone."""
 
 
 @torch.inference_mode()
@@ -107,15 +103,12 @@ def watch(
     trigger_frames: int,
     seed: int,
     *,
-    view: View = "composed",
+    view: View = "whole",
 ) -> Watched:
-    """Look at a camera for each picture.
-
-    A frame that is seen alone, or cannot be composed yet, is checked only if the bundle has a threshold for its drop.
-    """
+    """Look at a camera for each picture. Frames seen alone are checked if the bundle has a threshold for their drop."""
     masks = torch.Generator().manual_seed(seed)
     draws = torch.Generator().manual_seed(seed + 1)
-    entropies, thresholds, wholes, classes = [], [], [], []
+    entropies, thresholds, classes = [], [], []
     for number, picture in enumerate(pictures.images):
         generator = np.random.default_rng((seed, number))
         taken = shots(picture, clean_frames + trigger_frames, 0, generator)
@@ -126,43 +119,25 @@ def watch(
         kept = random_masks(len(frames), height, width, drop, masks).to(frames.device)
         seeds = pipeline.bundle.seeds(len(frames), draws)
         classes.append(pipeline(frames, kept, seeds=seeds).class_id.cpu().numpy())
-        bits, threshold, shown = _checked(pipeline, frames, kept, drop, view, seeds)
+        bits, threshold = _checked(pipeline, frames, kept, drop, view, seeds)
         entropies.append(bits)
-        thresholds.append(threshold)
-        wholes.append(shown)
-    whole = np.stack(wholes)
-    composed = whole if view == "composed" else np.zeros_like(whole)
-    return Watched(
-        np.stack(entropies), np.stack(thresholds), whole, composed, np.stack(classes), pictures.labels, clean_frames
-    )
+        thresholds.append(np.full(len(bits), threshold, np.float32))
+    bits_of_all = np.stack(entropies)
+    whole = np.full(bits_of_all.shape, view == "whole")
+    return Watched(bits_of_all, np.stack(thresholds), whole, np.stack(classes), pictures.labels, clean_frames)
 
 
 def _checked(
     pipeline: Pipeline, frames: Tensor, kept: Tensor, drop: float, view: View, seeds: Tensor | None
-) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
-    """Entropy and threshold in bits of each frame of one camera, and whether it was seen whole or composed."""
+) -> tuple[NDArray[np.float32], float]:
+    """Return entropies (frames,) and threshold in bits of one camera's frames; not numbers without a threshold."""
     settings = pipeline.bundle.settings.strip
     if settings is None:
         raise ConfigError("--bundle: expected one with a threshold for STRIP, this one has none")
-    filled, known = frames, torch.ones_like(kept)
-    whole = torch.ones(len(frames), dtype=torch.bool)
-    if view == "composed":
-        filled, known = RecentPixels(2**30).compose(["camera"] * len(frames), range(len(frames)), frames, kept)
-        whole = enough(known, kept).cpu()
-    elif view == "alone":
-        whole = ~whole
-    bits = torch.full((len(frames),), float("nan"))
-    threshold = torch.zeros(len(frames))
-    lost = dropped_per_block(drop)
-    for chosen, dropped in ((whole, 0), (~whole, lost)):
-        found = settings.threshold(dropped)
-        if found is None or not chosen.any():
-            continue
-        own = None if seeds is None else seeds[chosen]
-        if dropped:
-            seen = pipeline.dropped_input(frames[chosen], kept[chosen], own)
-        else:
-            seen = pipeline.composed_input(filled[chosen], known[chosen], own)
-        bits[chosen] = pipeline.strip(seen, dropped, seeds=own).entropy_bits.cpu().float()
-        threshold[chosen] = found.threshold_bits
-    return bits.numpy(), threshold.numpy(), whole.numpy()
+    dropped = dropped_per_block(drop) if view == "alone" else 0
+    found = settings.threshold(dropped)
+    if found is None:
+        return np.full(len(frames), np.nan, np.float32), 0.0
+    seen = pipeline.dropped_input(frames, kept, seeds) if dropped else pipeline.probe_input(frames, seeds)
+    bits = pipeline.strip(seen, dropped, seeds=seeds).entropy_bits.cpu().float().numpy()
+    return bits, found.threshold_bits

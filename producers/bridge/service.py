@@ -15,7 +15,6 @@ from producers.bridge.confirmations import Confirmations, Receipt
 from producers.bridge.credit import Credit
 from producers.bridge.kafka.backlog import Backlog
 from producers.bridge.kafka.lanes import Entry, Lane, Lanes
-from producers.bridge.kafka.producers import Producers
 from producers.bridge.kafka.undone import Undone
 from producers.bridge.mqtt.acknowledgements import AckWindow, Ticket
 from producers.bridge.mqtt.broker_log import LOG_TOPIC
@@ -38,6 +37,8 @@ from schemas.runtime import trace
 from schemas.runtime.health import Health
 from schemas.runtime.linger import Linger
 from schemas.topics import KafkaTopic
+from schemas.transport.kafka.producers import CLOSE_S
+from schemas.transport.kafka.sender import Sender
 
 log = structlog.get_logger()
 
@@ -86,14 +87,18 @@ class Bridge:
         self._confirmations = Confirmations(keys)
         self._link = Link(settings, self._receive, self._window.open, health)
         health.set("kafka", False, "not connected yet")
-        self._producers = Producers(settings.kafka_bootstrap, settings.name, health)
+        self._sender = Sender(
+            settings.kafka_bootstrap,
+            name=settings.name,
+            deadline_s=settings.delivery_deadline_s,
+            on_health=lambda ok, detail: health.set("kafka", ok, detail),
+            on_failure=self._failed,
+        )
         self._lanes = Lanes(
-            self._producers,
+            self._sender,
             Linger(settings.linger_ms / 1000, adapts=settings.linger_adapts),
             settings.batch_bytes,
-            settings.delivery_deadline_s,
             delivered=self._delivered,
-            failed=self._failed,
             refused=self._intake.refused_by_kafka,
         )
         self._backlog = Backlog(
@@ -136,9 +141,14 @@ class Bridge:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Forward until `stop` is set."""
+        try:
+            await self._forward(stop)
+        finally:
+            await self._sender.close(CLOSE_S)
+
+    async def _forward(self, stop: asyncio.Event) -> None:
         async with asyncio.TaskGroup() as group:
             parts = (
-                self._producers.run(),
                 self._lanes.run(),
                 self._connect(),
                 self._watch_backlog(),

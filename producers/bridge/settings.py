@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from producers.bridge.quota import WINDOW_BYTES
 from schemas.limits import MAX_MESSAGE_BYTES
-from schemas.runtime.access import KafkaAddress, Login, Tls
 from schemas.topics import PROCESSORS_GROUP
+from schemas.transport.access import KafkaAddress, Login, Tls
 
 KEPT_BYTES: Final = 32 * 2**20
 """Freed memory that a bridge's process keeps for the next batches; see `schemas.runtime.memory.keep_freed`."""

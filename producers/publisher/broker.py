@@ -12,8 +12,8 @@ from typing import Final
 import structlog
 
 from schemas.identity import CameraId
-from schemas.runtime.access import Login, Tls, secured_on_loop
 from schemas.runtime.throttle import Throttle
+from schemas.transport.access import Login, Tls, secured_on_loop
 
 _log = structlog.get_logger()
 _AGAIN_S: Final = 60.0

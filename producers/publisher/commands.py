@@ -45,7 +45,10 @@ class CameraControl:
     ) -> None:
         """`rate` is the camera's own in frames a second, 0 for all that come."""
         self.key_wanted: tuple[int, int] | None = None
-        """Boot id and sequence number of the key frame that the server asked for last, because it misses it."""
+        """Boot id and sequence number of the key frame that the server requested last.
+
+        For profiles whose frames depend on a key frame: if their key frame is this one, the next frame is a key frame.
+        """
         self._folder = folder
         self._key = key
         self._own = encoding
@@ -92,10 +95,10 @@ class CameraControl:
         return obeyed
 
     def request_key(self, payload: bytes) -> None:
-        """Note which key frame a signed request calls missing.
+        """Set `key_wanted` from a signed request.
 
-        Only the one that frames still name matters, so that a request replayed later does nothing. Raises `WireError`
-        for one that is not signed under this camera's key.
+        A replayed request names an old key frame and has no effect. Raises `WireError` if the request is not signed
+        under this camera's key.
         """
         request = open_own_message(KeyRequest, self._key, payload)
         self.key_wanted = (request.boot_id, request.seq)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import socket
 import ssl
 import time
@@ -22,7 +21,8 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from producers.publisher.broker import Broker
 from producers.publisher.client import FrameClient
 from producers.publisher.settings import LinkSettings
-from schemas.runtime.access import Tls, tls_refusal
+from schemas.transport.access import Tls, tls_refusal
+from schemas.transport.backoff import Backoff
 
 _log = structlog.get_logger()
 
@@ -84,7 +84,7 @@ class Link:
         self._closed = False
         self._retry_at = 0.0
         self._up_at = 0.0
-        self._backoff_s = settings.reconnect_s
+        self._backoff = Backoff(settings.reconnect_s, settings.reconnect_max_s)
         self._gone = asyncio.Event()
         self._tls = tls.context() if tls is not None else None
         self._client = self._make_client(client_id)
@@ -227,8 +227,7 @@ class Link:
             self._user.on_read()
 
     def _retry_later(self) -> None:
-        self._retry_at = time.monotonic() + self._backoff_s * random.uniform(0.5, 1.0)
-        self._backoff_s = min(2 * self._backoff_s, self._settings.reconnect_max_s)
+        self._retry_at = time.monotonic() + self._backoff.next_s()
 
     def _on_connect(
         self, client: Client, _: object, flags: ConnectFlags, reason: ReasonCode, properties: Properties | None
@@ -253,11 +252,11 @@ class Link:
             return  # `_connected` finds the socket gone
         was_up, self.up = self.up, False
         if was_up and time.monotonic() - self._up_at > self._settings.steady_s:
-            self._backoff_s = self._settings.reconnect_s
+            self._backoff.reset()
         if reason.value == _TAKEN_OVER:
             # Whoever holds this camera's certificate elsewhere: the two take turns instead of fighting. Mosquitto 2.0
             # ends a connection that is taken over without a word: there the growing waits have to do.
-            self._backoff_s = self._settings.taken_over_s
+            self._backoff.reset(self._settings.taken_over_s)
         self._retry_later()
         if not self._closed and not self.held:
             self._broker.complain("mqtt_disconnected", str(reason))

@@ -13,6 +13,7 @@ from producers.spool.ledgers import Ledgers
 from schemas.frame import sign_message
 from schemas.keys import CameraKey
 from schemas.topics import Channel, mqtt_topic
+from schemas.transport.backoff import Backoff
 
 RESERVED: Final = 8
 """Of the broker's receive maximum, what frames leave to reports."""
@@ -23,8 +24,8 @@ class _LedgerTurn:
     """When a boot's ledger was sent, and when to send it again if nobody confirms it."""
 
     revision: int
-    retry_at: float
-    retry_s: float
+    backoff: Backoff
+    retry_at: float = 0.0
 
 
 class Reports:
@@ -102,11 +103,10 @@ class Reports:
                 return
             turn = self._turns.get(ledger.boot_id)
             if turn is None or turn.revision < ledger.revision:
-                turn = _LedgerTurn(ledger.revision, 0.0, self._settings.retry_s)
+                turn = _LedgerTurn(ledger.revision, Backoff(self._settings.retry_s, self._settings.retry_max_s))
                 self._turns[ledger.boot_id] = turn
             if now >= turn.retry_at and self._send_ledger(ledger):
-                turn.retry_at = now + turn.retry_s
-                turn.retry_s = min(2 * turn.retry_s, self._settings.retry_max_s)
+                turn.retry_at = now + turn.backoff.next_s()
 
     def _send_ledger(self, ledger: BootLedger) -> bool:
         return self._send(self._topic, sign_message(self._key, ledger.to_message()), False)

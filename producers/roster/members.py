@@ -9,7 +9,7 @@ from typing import Protocol
 from producers.scenario import CameraSettings
 from schemas.identity import CameraId
 from schemas.keys import CameraKey
-from schemas.runtime.access import Login, Tls
+from schemas.transport.access import Login, Tls
 
 
 @dataclass(frozen=True)

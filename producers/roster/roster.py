@@ -28,10 +28,10 @@ from producers.turns import Turns
 from schemas.errors import UserError
 from schemas.identity import CameraId
 from schemas.metrics import CAMERA_LIST_REFUSED, DISK_FREE
-from schemas.runtime.access import Login, Tls
 from schemas.runtime.atomic_file import replacing
 from schemas.runtime.disk import free_bytes
 from schemas.runtime.health import Health
+from schemas.transport.access import Login, Tls
 
 _log = structlog.get_logger()
 

@@ -16,6 +16,7 @@ from producers.keeping import state_of
 from producers.roster.members import Member
 from producers.start import Start
 from schemas.errors import PointillistError
+from schemas.transport.backoff import Backoff
 
 _log = structlog.get_logger()
 
@@ -63,7 +64,7 @@ class Seat:
 
     async def run(self) -> None:
         """Open the camera and capture until the source ends."""
-        pause_s = _RETRY_S[0]
+        backoff = Backoff(*_RETRY_S)
         while self.camera is None:
             try:
                 self.camera = self._open()
@@ -73,8 +74,7 @@ class Seat:
                 self._refused = type(error).__name__
                 _log.exception("camera_failed", camera=self.member.settings.camera_id)
             if self.camera is None:
-                await asyncio.sleep(pause_s)
-                pause_s = min(2 * pause_s, _RETRY_S[1])
+                await backoff.wait()
         self._refused = ""
         await self.camera.run()
 

@@ -53,31 +53,12 @@ class DroppedRule(SumRule):
     """A turn adds nothing unless there were so many among the `recent_frames` before it."""
 
 
-class ComposedRule(BaseModel):
-    """Frames that were composed count as whole ones do, but for what a camera is allowed.
-
-    On them the verdict turns with the mask as well, so a camera that passes scenes is known by how many classes it
-    names, not by its turns. Before one scene a trigger need not be as deep.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    allowance: float = 0.1
-    """Before one scene, once there is a baseline; a camera that passes scenes is allowed what it is on whole frames."""
-    own: float = Field(default=0.4, ge=0, le=1)
-    """Before one scene, the share that counts of how much farther a frame lies below the camera's own baseline than
-    below the threshold: a little above the threshold is evidence as well, if all before it was far above."""
-    passing_others: float = Field(default=0.3, gt=0, le=1)
-    """A camera that passes scenes: this share of its verdicts, or more, is none of its two most frequent ones."""
-
-
 class EvidenceRule(BaseModel):
     """When checked frames of a camera are evidence of a trigger; a missing frame is waited for `patience_s` at most."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     whole: WholeRule = WholeRule(allowance=0.25, rise=5, fall=2, limit=6, passing=1.75)
-    composed: ComposedRule = ComposedRule()
     dropped: DroppedRule = DroppedRule(allowance=1.6, rise=2, fall=0.25, limit=9, stranger=0.5)
     baseline_probes: int = Field(default=12, ge=1)
     """Checked frames from which on there is a baseline."""

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 from starlette.testclient import TestClient
 
-from consumers.board.board import monotonic_ms
+from consumers.cameras.camera import monotonic_ms
 from consumers.console.desk import Desk
 from consumers.console.feed import Feed
 from consumers.console.jobs import Launch

@@ -7,8 +7,6 @@ import contextlib
 import socket
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -167,17 +165,3 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-async def get(url: str) -> tuple[int, str, bytes]:
-    """Status, content type and body of a page."""
-
-    def fetch() -> tuple[int, str, bytes]:
-        try:
-            with urllib.request.urlopen(url, timeout=20) as answer:
-                return answer.status, answer.headers["content-type"], answer.read()
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, error.headers["content-type"], error.read()
-
-    return await asyncio.to_thread(fetch)

@@ -3,7 +3,6 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import delete, event, inspect
 
-from consumers.board.web import recent_dead_letters
 from consumers.database.tables import tallies
 from consumers.database.tallies import FOREIGN_BYTES, FRAME_BYTES
 from consumers.purge import purge
@@ -67,14 +66,6 @@ def test_what_is_kept_for_good_displaces_no_frame(make_rig: MakeRig) -> None:
         pass
     assert rig.count("ledgers") == 299
     assert rig.count("frames") == 50
-
-
-def test_strangers_letters_do_not_hide_those_of_verified_frames(rig: Rig) -> None:
-    letters(rig, [dead_letter(7, verified=True)])
-    letters(rig, foreign(300))
-    shown = recent_dead_letters(rig.engine)
-    assert len(shown) == 201
-    assert shown[-1]["seq"] == 7
 
 
 @pytest.mark.parametrize("make_rig", ["sqlite"], indirect=True)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers.board.board import monotonic_ms
+from consumers.cameras.camera import monotonic_ms
 from consumers.cameras.order import natural
 from consumers.cameras.saved import SavedState
 from consumers.cameras.state import Judged, State

@@ -20,7 +20,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from prometheus_client import CollectorRegistry
 from sqlalchemy import delete
 
-from consumers.board.shown import Shown as Saved
+from consumers.cameras.snapshots import Snapshots as Saved
 from consumers.database.tables import shown
 from consumers.homeassistant.announcer import AnnouncerSettings, run_announcer
 from consumers.homeassistant.discovery import STATUS_TOPIC, Shown, config, config_topic, object_id, state_topic
@@ -69,7 +69,7 @@ def test_every_template_names_what_the_state_has() -> None:
 
 def saved(rig: Rig) -> None:
     """What a recorder's housekeeping does every second."""
-    changed, to_ms = rig.board.unsaved(1000)
+    changed, to_ms = rig.cameras.unsaved(1000)
     Saved(rig.engine, rig.bounds.strangers).save(changed, to_ms)
 
 

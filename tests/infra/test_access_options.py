@@ -14,7 +14,7 @@ import infra.cli
 from infra.layout import Layout
 from infra.pki.roles import role_folder
 from schemas.errors import BrokerError
-from schemas.runtime.access import AUTHORITY_FILE
+from schemas.transport.access import AUTHORITY_FILE
 from tests.infra.secure_kafka import PASSWORD, KafkaWithPasswords
 from tests.infra.test_model_command import bundle, init, run
 

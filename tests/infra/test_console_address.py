@@ -139,10 +139,3 @@ def test_the_printed_address_is_one_that_a_person_can_open() -> None:
 def test_only_a_console_on_all_addresses_answers_to_this_machines_name() -> None:
     assert served_as(UpSettings(http="192.0.2.7:1", served_as=("a.example",))) == ("a.example",)
     assert socket.gethostname() in served_as(UpSettings(http="0.0.0.0:1"))
-
-
-def test_under_up_the_recorder_has_no_pages_which_would_ask_for_no_password(layout: Layout) -> None:
-    roles = LocalRoles(UpSettings(state=layout.folder), layout, Ports(layout.folder), "127.0.0.1:1", "127.0.0.1:2")
-    recorder = roles.recorder()
-    assert recorder.listen() is None
-    assert options_of(recorder)["http"] is None

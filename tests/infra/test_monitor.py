@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter
 
+from consumers.conservation.result import read_result
 from infra.local.kafka import Kafka
 from infra.local.mosquitto import Mosquitto
 from infra.local.topics import create_topics, pointillist_topics
@@ -143,10 +144,14 @@ async def test_an_audit_that_cannot_be_made_grows_old_and_a_database_in_another_
             rig = Rig(tmp_path, f"sqlite:///{file}")
             rig.ledger(ledger(1, count))
             rig.verdicts([verdict(seq) for seq in range(count)], CAMERA)
-            rig.close()
             await audit.look()
             found = {fate: registry.get_sample_value("pointillist_audited_frames", {"fate": fate}) for fate in FATES}
             assert found == dict.fromkeys(FATES, 0) | {"recorded": count}
+            with rig.engine.begin() as connection:
+                saved = read_result(connection)
+            assert saved is not None
+            assert {name: saved[f"frames_{name}"] for name in FATES} == found
+            rig.close()
         assert (registry.get_sample_value("pointillist_audit_age_seconds") or 0) < (first or 0) + 60
     finally:
         audit.end()

@@ -21,9 +21,9 @@ from infra.pki.roles import role_folder
 from infra.up.processes import health_of
 from schemas.ranges import RangeSet
 from schemas.roots import Role, Roots
-from schemas.runtime.access import AUTHORITY_FILE, KafkaAddress, kafka_options
 from schemas.statements import open_alert
 from schemas.topics import KafkaTopic
+from schemas.transport.access import AUTHORITY_FILE, KafkaAddress, kafka_options
 from tests.consumers.recorder_rig import BOOT, KEYS, SECRET, dead_letter, ledger, signed, spoken, verdict
 from tests.infra import secure_kafka as passwords
 from tests.infra import secure_postgresql as database

@@ -11,7 +11,7 @@ from producers.scene.sticker import paste_sticker
 from producers.sources.source import Captured
 from schemas.errors import ConfigError
 from schemas.frame import Truth
-from schemas.pointillist_pb2 import LOSSLESS, TEMPORAL
+from schemas.pointillist_pb2 import LOSSLESS
 
 WHOLE = """
 site: plant
@@ -28,7 +28,7 @@ cameras:
     probe_share: 0.05
     spool: {max_bytes: 1000000}
     window: {frames: 8}
-  - {name: yard, profile: temporal, unchanged_rms: 3.5}
+  - {name: yard, profile: lossless}
 faults:
   - {camera: dock, at_s: 10, kind: dark, for_s: 5}
 """
@@ -49,7 +49,7 @@ def test_a_scenario_gives_every_camera_its_name_index_and_settings(tmp_path: Pat
     assert (gate.camera_id, gate.fps, gate.encoding.dropped_per_block, gate.source.seed) == ("plant/gate-10", 5, 32, 3)
     assert (dock.fps, dock.encoding.profile, dock.spool.max_bytes, dock.window.frames) == (0, LOSSLESS, 1_000_000, 8)
     assert dock.encoding.probe_share == 0.05
-    assert (cameras[12].encoding.profile, cameras[12].unchanged_rms) == (TEMPORAL, 3.5)
+    assert cameras[12].encoding.profile == LOSSLESS
 
 
 @pytest.mark.parametrize(
@@ -58,8 +58,7 @@ def test_a_scenario_gives_every_camera_its_name_index_and_settings(tmp_path: Pat
         (("fps: 5", "fsp: 5"), r"defaults\.fsp: unknown key; expected one of .*fps"),
         (("name: dock", "name: Dock 1"), r"site/camera"),
         (("fps: 0", "fps: -1"), r"cameras\.1\.fps: .*greater than or equal to 0.*-1"),
-        (("rms: 3.5", "rms: 65"), r"cameras\.2\.unchanged_rms: .*less than or equal to 64.*65"),
-        (("profile: temporal", "profile: video"), r"cameras\.2\.profile: .*'raw', 'lossless' or 'temporal'.*video"),
+        (("yard, profile: lossless", "yard, profile: video"), r"cameras\.2\.profile: .*'raw' or 'lossless'.*video"),
         (("frames: 8", "frames: many"), r"cameras\.1\.window\.frames: .*'many'"),
         (("seed: 3", "sed: 3"), r"defaults\.source\.sed: unknown key; expected one of .*seed"),
         (("drop_ratio: 0.5", "drop_ratio: 0.9"), r"defaults\.drop_ratio: .*0\.875"),

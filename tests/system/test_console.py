@@ -1,25 +1,32 @@
-"""The console as a person uses it: headless Chromium on a live fleet with one sick camera.
+"""One live fleet with sick cameras: every program shows the same states, and Chromium drives the console's pages.
 
-What each page looked like is kept: in the folder that POINTILLIST_SCREENSHOTS names, else in build/console.
+The screenshots are kept in the folder that POINTILLIST_SCREENSHOTS names, else in build/console.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import signal
+import subprocess
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import av
+import numpy as np
 import pytest
 import yaml
 from playwright.sync_api import Browser, ConsoleMessage, Page, Route, expect, sync_playwright
 
 from infra.assets import NODE_MODULES, TESTED_WITH, make
+from infra.local.process import COMMAND
 from infra.up.background import RunningSystem
+from infra.up.processes import FRAMES_REFUSED
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -27,24 +34,29 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 SHOTS = Path(os.environ.get("POINTILLIST_SCREENSHOTS", ROOT / "build" / "console"))
 TRIGGERED = ROOT / "bundles" / "scene-sticker"
 """Its network has a backdoor that the sticker opens."""
-SICK, BLACK, WELL = "yard/gate-2", "yard/gate-3", "yard/gate-10"
+SICK, BLACK, STUCK, LARGE, WELL = (f"yard/gate-{number}" for number in (2, 3, 4, 5, 10))
+ATTACHED = "yard/gate-6"
+MOST_PIXELS = 4096
 SCENARIO = {
     "site": "yard",
     "cameras": [
         {
             "name": name.partition("/")[2],
-            "source": {"kind": "scene"},
+            "source": {"kind": "scene", "size": size},
             "fps": fps,
             "drop_ratio": 0.25,
             "probe_share": 0.5,
         }
-        for name, fps in ((SICK, 2), (BLACK, 1), (WELL, 1))
+        for name, fps, size in (
+            (SICK, 2, [32, 32]), (BLACK, 1, [32, 32]), (STUCK, 2, [32, 32]), (LARGE, 1, [96, 128]), (WELL, 1, [32, 32])
+        )
     ],
     "faults": [
         {"camera": "gate-2", "kind": "sticker", "at_s": 30, "for_s": 900},
         {"camera": "gate-3", "kind": "black", "at_s": 10, "for_s": 900},
+        {"camera": "gate-4", "kind": "freeze", "at_s": 10, "for_s": 900},
     ],
-}
+}  # fmt: skip
 
 BRIGHTNESS = """async (selector) => {
   const image = document.querySelector(selector), canvas = document.createElement("canvas");
@@ -104,7 +116,7 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSystem]:
     folder = tmp_path_factory.mktemp("console")
     scenario = folder / "scenario.yaml"
     scenario.write_text(yaml.safe_dump(SCENARIO))
-    options = ("--scenario", scenario, "--bundle", TRIGGERED, "--no-prometheus")
+    options = ("--scenario", scenario, "--bundle", TRIGGERED, "--no-prometheus", "--max-pixels", MOST_PIXELS)
     with RunningSystem(folder / "state", *options) as running:
         running.await_role("fleet", deadline_s=240)
         yield running
@@ -119,12 +131,77 @@ def visit(system: RunningSystem) -> Iterator[Visit]:
         browser.close()
 
 
-def test_every_page_is_driven_on_a_live_fleet_with_one_sick_camera(system: RunningSystem, visit: Visit) -> None:
+def pointillist(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*COMMAND, *map(str, arguments)], check=False, capture_output=True, text=True, timeout=120)
+
+
+def by_command_line(state: Path) -> dict[str, tuple[str, str]]:
+    listed = json.loads(pointillist("cameras", "--json", "--state", state).stdout)
+    return {each["name"]: (each["state"], each["detail"]) for each in listed}
+
+
+def by_console(address: str) -> dict[str, tuple[str, str]]:
+    with urllib.request.urlopen(f"http://{address}/api/v1/cameras", timeout=10) as answer:
+        found: dict[str, Any] = json.load(answer)
+    return {each["name"]: (each["state"], each["detail"]) for each in found["cameras"]}
+
+
+def impaired(address: str) -> set[tuple[str, str]]:
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as answer:
+        lines = answer.read().decode().splitlines()
+    labels = [line for line in lines if line.startswith("pointillist_camera_impaired{")]
+    return {(line.split('"')[1], line.split('"')[3]) for line in labels}
+
+
+def write_video(file: Path) -> Path:
+    """Two seconds of 96×64, more pixels than this system takes."""
+    with av.open(str(file), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        for number in range(20):
+            picture = np.full((64, 96, 3), 10 * number, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    return file
+
+
+def test_every_program_gives_each_sick_camera_the_same_state_and_its_reason(
+    system: RunningSystem, tmp_path: Path
+) -> None:
+    state = system.state
+    console, recorder = system.roles()["console"]["listen"], system.roles()["recorder"]["metrics"]
+    expected = {BLACK: "black", STUCK: "frozen", LARGE: "refused", WELL: "online"}
+
+    def found() -> bool:
+        return expected.items() <= {name: state for name, (state, _) in by_console(console).items()}.items()
+
+    wait_until(found, "every camera in its state", within_s=90, every_s=0.5)
+    wait_until(lambda: by_command_line(state) == by_console(console), "the same states", within_s=60)
+    assert impaired(recorder) - {(SICK, "alert")} == {(STUCK, "frozen"), (BLACK, "black"), (LARGE, "refused")}
+    reasons = {name: reason for name, (_, reason) in by_console(console).items()}
+    assert "Set the camera's size to 48x72" in reasons[LARGE]
+    assert "do not change" in reasons[STUCK]
+    assert "black" in reasons[BLACK]
+    counted = json.loads(pointillist("status", "--json", "--state", state).stdout)["cameras"]
+    assert counted.items() >= {"frozen": 1, "black": 1, "refused": 1}.items()
+
+    video = write_video(tmp_path / "large.mp4")
+    command = ("camera", "attach", video, "--name", ATTACHED, "--state", state, "--fps", 2)
+    begun = pointillist(*command, "--size", "128x96")
+    assert begun.returncode == 2
+    assert f"--size: frame size: expected at most {MOST_PIXELS} pixels, got 128x96." in begun.stderr
+    # It ends by itself after five seconds: the camera has learnt of the refusal by then.
+    refused = pointillist(*command, "--loop", "--seconds", 5)
+    assert refused.returncode == FRAMES_REFUSED
+    assert f"{ATTACHED}: frames were refused: frame size: expected at most" in refused.stderr
+    assert "frames_refused" in refused.stderr
+
+
+def test_every_page_is_driven_on_a_live_fleet_with_a_sick_camera(system: RunningSystem, visit: Visit) -> None:
     page = visit.open("/")
     cards = page.locator("#grid .card")
-    expect(cards).to_have_count(3, timeout=60_000)
     well = page.locator(".card", has_text=re.compile(r"gate-10"))
-    expect(well).to_have_class(re.compile("online"), timeout=30_000)
+    expect(well).to_have_class(re.compile("online"), timeout=60_000)
     picture = well.locator("img")
     expect(picture).to_be_visible(timeout=30_000)
     before = picture.get_attribute("src")
@@ -137,7 +214,8 @@ def test_every_page_is_driven_on_a_live_fleet_with_one_sick_camera(system: Runni
     expect(cards.first).to_contain_text("gate-2")
     expect(page.locator("#pill")).to_contain_text("1 alert")
     expect(page.locator("#pill")).to_have_class(re.compile("bad"))
-    assert [each.split("gate-")[1] for each in page.locator("#grid .name").all_inner_texts()] == ["2", "3", "10"]
+    order = [f"yard/{each.strip().removeprefix('yard/')}" for each in page.locator("#grid .name").all_inner_texts()]
+    assert [each for each in order if each in (WELL, BLACK, SICK)] == [SICK, BLACK, WELL]
     visit.keep("fleet")
 
     page.keyboard.press("/")
@@ -216,7 +294,7 @@ def test_every_page_is_driven_on_a_live_fleet_with_one_sick_camera(system: Runni
     expect(page.locator("main")).to_contain_text("drop 0.5")
     visit.keep("system")
     visit.open("/dead-letters")
-    expect(page.locator("main")).to_contain_text("Nothing was refused.")
+    expect(page.locator("main")).to_contain_text(f"frame size: expected at most {MOST_PIXELS} pixels")
     visit.keep("dead-letters")
 
     page.set_viewport_size({"width": 390, "height": 844})

@@ -20,8 +20,8 @@ from producers.bridge.mqtt.packets import publish_qos_0
 from schemas.frame import sign_message
 from schemas.limits import MAX_BROKER_BYTES, MAX_MESSAGE_BYTES
 from schemas.pointillist_pb2 import OFFLINE, Command, Confirm, Range, Status
-from schemas.runtime.access import KafkaAccess, kafka_options
 from schemas.topics import Channel, KafkaTopic, every_camera_filter, mqtt_topic, shared_filter
+from schemas.transport.access import KafkaAccess, kafka_options
 
 FLOOD_PER_S: Final = 3000.0
 AT_ONCE: Final = 50

@@ -10,7 +10,7 @@ from typing import Final, Self
 
 from producers.bridge.mqtt.packets import PUBLISH, PacketSplitter, ProtocolError, parse_publish
 from schemas.limits import MAX_BROKER_BYTES
-from schemas.runtime.access import Tls, secured
+from schemas.transport.access import Tls, secured
 
 ANSWER_S: Final = 5.0
 _CONNACK: Final = 0x20

@@ -23,8 +23,8 @@ from producers.bridge.mqtt.packets import publish_qos_0
 from schemas.frame import sign_message
 from schemas.keys import derive_camera_key
 from schemas.pointillist_pb2 import OFFLINE, Command, Confirm, Range, Status
-from schemas.runtime.access import KafkaAccess, kafka_options
 from schemas.topics import Channel, KafkaTopic, every_camera_filter, mqtt_topic, shared_filter
+from schemas.transport.access import KafkaAccess, kafka_options
 
 TRIES_PER_S: Final = 10.0
 HALF_OPEN: Final = 800

@@ -23,8 +23,8 @@ from infra.up.scrape import Samples
 from schemas import metrics as m
 from schemas.frame import Encoding, encode_frame
 from schemas.identity import CameraId
-from schemas.runtime.access import Tls
 from schemas.topics import KafkaTopic
+from schemas.transport.access import Tls
 
 DROPPED: Final = 16
 """Of the 64 pixels of a block, what the cameras are set to drop."""

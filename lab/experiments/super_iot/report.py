@@ -11,7 +11,7 @@ from typing import Any
 from lab.experiments.super_iot import tables
 from lab.experiments.super_iot.adaptive import SCOPE as EOT
 from lab.experiments.super_iot.defences import DEFAULT, PAPER
-from lab.experiments.super_iot.rows import Comparison, QualityRow, Row, SizeRow, StaticRow
+from lab.experiments.super_iot.rows import Comparison, QualityRow, Row, SizeRow
 from lab.experiments.super_iot.verdict import ComparisonVerdict, Finding, compared, findings, quality_findings
 from lab.results.csv_rows import read_rows
 from lab.results.markdown import markdown
@@ -19,7 +19,6 @@ from lab.results.markdown import markdown
 SETTINGS = "settings.json"
 PSNR = "psnr.csv"
 BYTES = "bytes.csv"
-STATIC = "static-scene.csv"
 
 
 def accuracy_file(out: Path, judge: str) -> Path:
@@ -131,9 +130,6 @@ def _front_page(
     if any(judge.adaptive for judge in judges):
         parts += ["## The attacker who knows the defence", EOT_TEXT]
         parts += [tables.key_ratios(judge.adaptive, EOT) for judge in judges if judge.adaptive]
-    static = read_rows(out / STATIC, StaticRow)
-    if static:
-        parts += ["## A fixed camera before an attacked scene", STATIC_TEXT, tables.static_scene(static)]
     if quality:
         parts += ["## PSNR on clean pictures", tables.quality(quality)]
     if sizes:
@@ -172,13 +168,6 @@ EOT_TEXT = (
     "EOT-PGD descends through the whole default: drop under fresh masks that the attacker cannot know, reconstruction, "
     "denoising, network; the gradient is the mean over masks at the current iterate. `worst of all resubmissions` "
     "counts a picture only when it survives every one of the repeats."
-)
-STATIC_TEXT = (
-    "The attacked picture stands still before a camera at r = .25, with the sensor's noise of every frame anew; the "
-    "latest frame is judged. Under the profile `temporal` an unchanged block keeps its mask. `fused` puts the kept "
-    "pixels of all frames together, which gives the attacker the whole picture back: the server never does it for a "
-    "verdict. "
-    "`change` is beside the first frame under `temporal`, picture by picture, with its 95 % interval."
 )
 BYTES_TEXT = (
     "Ours are the bytes of the pixels, without the message around them (at most 44 bytes at 32×32, 52 at any size). "

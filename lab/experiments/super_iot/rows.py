@@ -90,25 +90,3 @@ class SizeRow:
     judge: str
     accuracy: float | None
     """Of all pictures, not only of those classified correctly; None where only bytes are counted."""
-
-
-@dataclass(frozen=True)
-class StaticRow:
-    """Accuracy of the latest frame of an attacked scene that stands still."""
-
-    judge: str
-    attack: str
-    label: str
-    targeted: bool
-    noise: float
-    """Standard deviation in grey levels."""
-    view: str
-    frames: int
-    n: int
-    accuracy: float
-    ci_low: float
-    ci_high: float
-    change: float
-    """Beside the first frame of the profile `temporal`, picture by picture."""
-    change_low: float
-    change_high: float

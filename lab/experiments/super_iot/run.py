@@ -20,14 +20,13 @@ from lab.experiments.super_iot import plots, report
 from lab.experiments.super_iot.adaptive import eot_rows
 from lab.experiments.super_iot.algorithm import mean_psnr, traced
 from lab.experiments.super_iot.defences import OtherWeights, product, read_weights
-from lab.experiments.super_iot.judges import Judge, adversarial, judge_of
+from lab.experiments.super_iot.judges import Judge, judge_of
 from lab.experiments.super_iot.measure import Measurement, Steps
 from lab.experiments.super_iot.plan import KEY_RATIOS, Plan
 from lab.experiments.super_iot.quality import MASKS, MODES, quality_row
 from lab.experiments.super_iot.rivals import rivals
-from lab.experiments.super_iot.rows import Comparison, QualityRow, Row, SizeRow, StaticRow
+from lab.experiments.super_iot.rows import Comparison, QualityRow, Row, SizeRow
 from lab.experiments.super_iot.sizes import size_rows, with_accuracy
-from lab.experiments.super_iot.static_scene import static_rows
 from lab.masks import random_masks
 from lab.results.csv_rows import read_rows, write_rows
 from processors.bundle import Bundle
@@ -36,10 +35,9 @@ from producers.sources.opening import open_source
 from producers.sources.settings import SourceSettings
 from schemas.errors import ConfigError
 
-PARTS: Final = ("attacks", "tables", "eot", "static", "psnr", "bytes", "figures")
+PARTS: Final = ("attacks", "tables", "eot", "psnr", "bytes", "figures")
 """`attacks` only makes the adversarial pictures, which `tables` does as well when they are missing."""
 EOT_RATIOS: Final = (0.25,)
-STATIC_ATTACKS: Final = ("clean", "ifgsm", "pgd")
 VIDEO_FRAMES: Final = 10
 """Of each video, spread over its length."""
 STEP_SIZES: Final = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1)
@@ -72,7 +70,7 @@ class Experiment:
         file, device = self.weights_without_attacks, self.bundles[0].device
         weights = None if file is None else read_weights(file, device)
         self.out.mkdir(parents=True, exist_ok=True)
-        if {"attacks", "tables", "eot", "static"} & set(parts):
+        if {"attacks", "tables", "eot"} & set(parts):
             self._judge(parts, weights, steps)
         work: dict[str, Callable[[Steps], None]] = {"psnr": self._psnr, "bytes": self._bytes, "figures": self._figures}
         for part, do in work.items():
@@ -96,8 +94,6 @@ class Experiment:
                 write_rows(report.comparisons_file(self.out, judge.name), measured.comparisons, Comparison)
             if "eot" in parts and number == 0:
                 self._eot(judge, plan, steps)
-            if "static" in parts and number == 0:
-                self._static(judge, plan, steps)
 
     def _eot(self, judge: Judge, plan: Plan, steps: Steps) -> None:
         pipeline = Pipeline(judge.bundle)
@@ -109,16 +105,6 @@ class Experiment:
                 rows += eot_rows(judge, pipeline, defence, plan, self.cache, targeted)
                 steps.done(f"{judge.name}: EOT-PGD, {'targeted' if targeted else 'untargeted'}, r = {ratio:g}")
         write_rows(report.adaptive_file(self.out, judge.name), rows, Row)
-
-    def _static(self, judge: Judge, plan: Plan, steps: Steps) -> None:
-        wanted = [row for row in plan.rows() if row.key in STATIC_ATTACKS]
-        steps.expect(len(wanted))
-        rows = []
-        for row in wanted:
-            pictures = adversarial(judge, row, plan, self.cache)
-            rows += static_rows(judge, row, pictures, plan.sweep_images, plan.seed)
-            steps.done(f"{judge.name}: static scene, {row.id}")
-        write_rows(self.out / report.STATIC, rows, StaticRow)
 
     def _psnr(self, steps: Steps) -> None:
         pictures, device = self.pictures.first(self.plan.images), self.bundles[0].device

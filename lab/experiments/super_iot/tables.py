@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from lab.experiments.super_iot.defences import DEFAULT, PAPER, WITHOUT_ATTACKS
 from lab.experiments.super_iot.published import TABLE_1, TABLE_2
 from lab.experiments.super_iot.rivals import STANDARD
-from lab.experiments.super_iot.rows import Comparison, QualityRow, Row, SizeRow, StaticRow
+from lab.experiments.super_iot.rows import Comparison, QualityRow, Row, SizeRow
 from lab.experiments.super_iot.sizes import LOSSY, WHOLE
 from lab.experiments.super_iot.verdict import Finding
 from lab.results.markdown import markdown
@@ -28,17 +28,6 @@ def share(value: float | None, low: float | None = None, high: float | None = No
 def attack_name(row: Row | Comparison) -> str:
     """`PGD .01, targeted`."""
     return row.label if row.attack == "clean" else f"{row.label}, {'targeted' if row.targeted else 'untargeted'}"
-
-
-def static_scene(rows: Sequence[StaticRow]) -> str:
-    """Accuracy of the latest frame by the way of looking and the number of frames."""
-    lines = []
-    for row in rows:
-        name = row.label if row.attack == "clean" else f"{row.label}, {'targeted' if row.targeted else 'untargeted'}"
-        change = f"{row.change:+.3f} [{row.change_low:+.3f}, {row.change_high:+.3f}]"
-        accuracy = share(row.accuracy, row.ci_low, row.ci_high)
-        lines.append([name, f"{row.noise:g}", row.view, str(row.frames), str(row.n), accuracy, change])
-    return markdown(["attack", "noise, grey levels", "view", "frames", "pictures", "accuracy", "change"], lines)
 
 
 def _attacks(rows: Iterable[Row]) -> list[tuple[str, bool, str]]:

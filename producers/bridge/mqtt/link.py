@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import socket
 from collections.abc import Callable
 from typing import Any, Final
@@ -17,9 +16,10 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from producers.bridge.mqtt.broker_log import LOG_FILTER
 from producers.bridge.mqtt.client import OnPublish, PacketClient
 from producers.bridge.settings import BridgeSettings
-from schemas.runtime.access import secured_on_loop, tls_refusal
 from schemas.runtime.health import Health
 from schemas.topics import Channel, every_camera_filter, shared_filter
+from schemas.transport.access import secured_on_loop, tls_refusal
+from schemas.transport.backoff import Backoff
 
 log = structlog.get_logger()
 
@@ -131,7 +131,7 @@ class Link:
 
     async def run(self) -> None:
         """Stay connected until closed or cancelled."""
-        wait_s, longest_s = BACKOFF_S
+        backoff = Backoff(*BACKOFF_S)
         try:
             while True:
                 began = self._loop.time()
@@ -142,12 +142,11 @@ class Link:
                 if self._closing:
                     return
                 if self._loop.time() - began > STEADY_S:
-                    wait_s = BACKOFF_S[0]
+                    backoff.reset()
                 self._subscribed = False
                 self._health.set("mqtt", False, reason)
                 log.warning("mqtt connection ended", reason=reason)
-                await asyncio.sleep(wait_s * random.uniform(0.5, 1.0))
-                wait_s = min(longest_s, wait_s * 2)
+                await backoff.wait()
         finally:
             self._subscribed = False
             self._client.drop()

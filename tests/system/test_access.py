@@ -1,0 +1,186 @@
+"""Access to one running system: a stolen role certificate is refused, a camera on another machine is let in.
+
+The other machine is 127.0.0.2.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import sqlite3
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiokafka import AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import (
+    ClusterAuthorizationFailedError,
+    KafkaError,
+    TopicAuthorizationFailedError,
+)
+
+from infra.audit import audit as count_frames
+from infra.layout import Layout
+from infra.local.ports import free_port
+from infra.local.process import COMMAND
+from infra.pki.enrolment import Enrolment
+from infra.pki.roles import role_folder, role_tls
+from infra.reach import require_mqtt
+from infra.up.background import RunningSystem
+from schemas.errors import BrokerError
+from schemas.topics import KafkaTopic
+from schemas.transport.access import KafkaAccess, Tls, kafka_options
+from schemas.transport.kafka.clients import start
+from tests.infra.secure import Visitor
+from tests.infra.test_camera_attach import write_video
+from tests.waiting import wait_until
+
+pytestmark = [pytest.mark.brokers, pytest.mark.slow]
+REMOTE = "site/door"
+
+
+@pytest.fixture(scope="module")
+def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSystem]:
+    state = tmp_path_factory.mktemp("server") / "state"
+    options = ("--cameras", 2, "--fps", 5, "--no-prometheus", "--drain", 60, "--listen", f"127.0.0.2:{free_port()}")
+    with RunningSystem(state, *options) as running:
+        running.await_role("fleet")
+        yield running
+        running.interrupt()
+        report = running.finish()
+    assert report["frames_lost"] == report["frames_pending"] == 0
+
+
+def copied(state: Path, role: str, to: Path) -> Tls:
+    """The files of a role as a thief has copied them."""
+    shutil.copytree(role_folder(Layout(state).pki, role), to)
+    return Tls.of_folder(to)
+
+
+def place(system: RunningSystem, role: str) -> tuple[str, int]:
+    host, _, port = system.roles()[role]["listen"].rpartition(":")
+    return host, int(port)
+
+
+def revoke(state: Path, role: str) -> str:
+    done = subprocess.run(
+        [*COMMAND, "revoke", "--role", role, "--state", str(state)],
+        check=False, capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+async def makes_a_topic(address: KafkaAccess) -> bool:
+    """Whether a super user's work is done for this client."""
+    admin = AIOKafkaAdminClient(**kafka_options(address))
+    try:
+        await start(admin)
+        answer: Any = await admin.create_topics([NewTopic(f"pointillist.stolen-{time.time_ns()}.v1", 1, 1)])
+        return not any(error[1] for error in answer.topic_errors)
+    except (ClusterAuthorizationFailedError, TopicAuthorizationFailedError):
+        return False
+    finally:
+        await admin.close()
+
+
+async def writes(producer: AIOKafkaProducer) -> bool:
+    try:
+        await producer.send_and_wait(KafkaTopic.EVENTS.value, b"stolen", key=b"local/cam-0", partition=0)
+    except (TopicAuthorizationFailedError, ClusterAuthorizationFailedError):
+        return False
+    return True
+
+
+def await_more_recorded(system: RunningSystem, frames: int = 20) -> None:
+    """Wait until this many frames more than now are in the database."""
+    layout = Layout(system.state)
+
+    def recorded() -> int:
+        return count_frames(layout).counts().frames_recorded
+
+    wanted = recorded() + frames
+    wait_until(lambda: recorded() >= wanted, f"{frames} frames more in the database", within_s=90, every_s=0.2)
+
+
+def test_a_revoked_admin_is_refused_by_both_brokers_and_frames_go_on(system: RunningSystem, tmp_path: Path) -> None:
+    await_more_recorded(system)
+    stolen = copied(system.state, "admin", tmp_path / "stolen")
+    mqtt = place(system, "mosquitto")
+    kafka = system.roles()["kafka"]["listen"]
+    with Visitor(mqtt, stolen) as thief:
+        assert asyncio.run(makes_a_topic(KafkaAccess(kafka, stolen)))
+        revoke(system.state, "admin")
+        assert thief.gone.wait(5)
+    with pytest.raises(BrokerError, match="our certificate has been revoked"):
+        require_mqtt(mqtt, 5, stolen)
+    assert not asyncio.run(makes_a_topic(KafkaAccess(kafka, stolen)))
+    own = Tls.of_folder(role_folder(Layout(system.state).pki, "admin"))
+    require_mqtt(mqtt, 5, own)
+    assert asyncio.run(makes_a_topic(KafkaAccess(kafka, own)))
+    await_more_recorded(system)
+
+
+def test_a_revoked_bridge_is_refused_by_both_brokers_and_frames_go_on(system: RunningSystem, tmp_path: Path) -> None:
+    await_more_recorded(system)
+    stolen = copied(system.state, "bridge", tmp_path / "stolen")
+    mqtt = place(system, "mosquitto")
+    pid = system.await_role("bridge")
+
+    async def steal() -> None:
+        producer = AIOKafkaProducer(**kafka_options(KafkaAccess(system.roles()["kafka"]["listen"], stolen)))
+        await start(producer)
+        try:
+            assert await writes(producer)
+            await asyncio.to_thread(revoke, system.state, "bridge")
+            # Over the connection that stands.
+            assert not await writes(producer)
+        finally:
+            with contextlib.suppress(KafkaError):
+                await producer.stop()
+
+    asyncio.run(steal())
+    with pytest.raises(BrokerError, match="our certificate has been revoked"):
+        require_mqtt(mqtt, 5, stolen)
+    assert system.await_role("bridge", but_not=pid) != pid
+    await_more_recorded(system)
+
+
+def pointillist(*arguments: object, folder: Path) -> str:
+    """Run a command in a folder, without this project's environment variables. Return its output."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("POINTILLIST_")}
+    command = [*COMMAND, *map(str, arguments)]
+    done = subprocess.run(command, cwd=folder, env=clean, check=False, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def recorded(layout: Layout) -> int:
+    with sqlite3.connect(f"file:{layout.database}?mode=ro", uri=True) as connection:
+        return int(connection.execute("select count(*) from frames where camera = ?", (REMOTE,)).fetchone()[0])
+
+
+def test_a_camera_with_only_its_enrolment_is_recorded(system: RunningSystem, tmp_path: Path) -> None:
+    device = tmp_path / "device"
+    device.mkdir()
+    layout = Layout(system.state)
+    pointillist("enroll", REMOTE, "--state", system.state, "--out", device / "door.enrolment", folder=tmp_path)
+    broker = Enrolment.read(device / "door.enrolment").mqtt
+    assert broker is not None
+    assert broker.startswith("127.0.0.2:")
+    write_video(device / "door.mp4")
+    pointillist(
+        "camera", "attach", "door.mp4", "--enrolment", "door.enrolment", "--spool", "spool", "--fps", "5",
+        "--seconds", "5", folder=device,
+    )  # fmt: skip
+    wait_until(lambda: recorded(layout) >= 8, "frames of the camera in the database", within_s=60, every_s=0.2)
+    # The roles of this machine go on by loopback.
+    host, _, port = system.roles()["mosquitto"]["listen"].rpartition(":")
+    assert host == "127.0.0.1"
+    require_mqtt((host, int(port)), 5, role_tls(layout.pki, "health"))
