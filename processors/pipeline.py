@@ -11,22 +11,22 @@ import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from processors.bundle import Bundle
+from processors.modes import DenoiseSettings, Mode, usual_denoise
 from processors.preprocess.contract import seeds_of_sums
 from processors.stages.at_scale import at_scale, density
 from processors.stages.classify import classify
-from processors.stages.denoise import SIGMA, denoise
+from processors.stages.denoise import denoise
 from processors.stages.learned import SMALL_SIDE, Restorers, reconstruct_learned, shipped_restorers
 from processors.stages.nearest import reconstruct_nearest
 from processors.stages.packed import Packed
 from processors.stages.plate import reconstruct_plate
-from processors.stages.reconstruct import Mode, reconstruct
+from processors.stages.reconstruct import reconstruct
 from processors.stages.resample import fitted, resize, window
 from processors.stages.strip import StripResult, strip
 from schemas.errors import StageError
@@ -55,24 +55,6 @@ WINDOW_MARGIN: Final = 64
 
 StageContext = Callable[[str], AbstractContextManager[None]]
 """Entered around each stage with its name: a clock, or a note of where an error came from."""
-
-
-class DenoiseSettings(BaseModel):
-    """How the rebuilt frames are denoised; see `processors.stages.denoise`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    method: Literal["bayes", "visu"] = "bayes"
-    sigma: float | None = Field(default=SIGMA, ge=0, allow_inf_nan=False)
-    """Standard deviation of the noise on the scale [0, 1]; None estimates it, 0 leaves the frames as they are."""
-
-
-def usual_denoise(mode: Mode) -> DenoiseSettings:
-    """What helps after each reconstruction: nothing after the learned one, which has taken the noise out itself.
-
-    Nor with `none`, for a network that is to see its frames bare.
-    """
-    return DenoiseSettings(sigma=0.0 if mode in ("default", "none") else SIGMA)
 
 
 def bare(stage: str) -> AbstractContextManager[None]:

@@ -23,6 +23,7 @@ ALLOWED = {
     "lab": (
         "schemas",
         "processors.bundle",
+        "processors.modes",
         "processors.networks",
         "processors.pipeline",
         "processors.preprocess",

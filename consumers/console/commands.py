@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from consumers.console.camera_told import CameraTold
-from consumers.console.settings import MqttBroker
 from schemas.errors import ConfigError
 from schemas.frame import PROFILES
 from schemas.identity import CameraId, camera_id
 from schemas.keys import KeyRing
 from schemas.limits import LEAST_FRAMES_PER_SECOND, MAX_FRAMES_PER_SECOND
 from schemas.pointillist_pb2 import Command, Meta
+from schemas.transport.access import MqttAccess
 
 OBEYED_S: Final = 8.0
 """So long an answer is waited for; the command stays at the broker for a camera that is away."""
@@ -90,7 +90,7 @@ def command_of(meta: Meta | None, changes: Mapping[str, Any]) -> Command:
 class Commands:
     """Tells cameras. Every method blocks: for a thread beside the loop."""
 
-    def __init__(self, broker: MqttBroker, keys: KeyRing) -> None:
+    def __init__(self, broker: MqttAccess, keys: KeyRing) -> None:
         self._broker = broker
         self._keys = keys
 
@@ -108,7 +108,7 @@ class Commands:
 
     def _connected(self, camera: CameraId) -> CameraTold:
         broker = self._broker
-        return CameraTold((broker.host, broker.port), camera, self._keys, broker.tls, broker.login)
+        return CameraTold(broker.address, camera, self._keys, broker.tls, broker.login)
 
 
 def _outcome(obeyed: bool) -> str:

@@ -79,7 +79,7 @@ class Desk:
     def __post_init__(self) -> None:
         self.logins = Logins(self.users, self.note, self.clock_s)
         self.sessions = self.logins.sessions
-        self.recorded = Recorded(self.settings.recorder.database)
+        self.recorded = Recorded(self.settings.database)
         self.watch = SystemWatch(self.fleet, self.read_roles, self.settings.prometheus)
         self.exports = export_places(logs_in=self.users is not None)
         self.templates = Environment(

@@ -16,7 +16,7 @@ from aiokafka.structs import TopicPartition
 from consumers.cameras.camera import monotonic_ms
 from consumers.console.fleet import Fleet
 from consumers.reading.batch import FrameKey, Record, frame_row, read
-from consumers.settings import RecorderSettings
+from consumers.settings import RecordsSettings
 from schemas.keys import KeyRing
 from schemas.runtime.health import Health
 from schemas.transport.backoff import Backoff
@@ -34,7 +34,7 @@ log = structlog.get_logger()
 class Feed:
     """Reads the verdicts and shows them to a fleet."""
 
-    def __init__(self, settings: RecorderSettings, keys: KeyRing, fleet: Fleet, health: Health) -> None:
+    def __init__(self, settings: RecordsSettings, keys: KeyRing, fleet: Fleet, health: Health) -> None:
         self._settings = settings
         self._keys = keys
         self._fleet = fleet

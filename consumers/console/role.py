@@ -63,14 +63,14 @@ def open_desk(
     """
     if settings.users is None and (settings.behind_proxy is not None or not settings.is_local):
         raise ConfigError(
-            f"expected --users FILE where others reach the console, at {settings.listen[0]}: `pointillist user "
-            "add NAME` makes it"
+            f"users is missing: expected a file of users where others reach the console, at {settings.http[0]}. "
+            "`pointillist user add NAME` makes it."
         )
-    commands = Commands(settings.mqtt, keys) if settings.mqtt is not None else None
-    if settings.tls is not None:
-        server_context(settings.tls / CERTIFICATE_FILE, settings.tls / KEY_FILE)
+    commands = Commands(settings.broker, keys) if settings.mqtt else None
+    if settings.http_tls is not None:
+        server_context(settings.http_tls / CERTIFICATE_FILE, settings.http_tls / KEY_FILE)
     users = Users(settings.users) if settings.users is not None else None
-    fleet = Fleet(settings.recorder, settings.page_cards)
+    fleet = Fleet(settings, settings.page_cards)
     store = Store(settings.store)
     store.prepare()
     desk = Desk(settings, fleet, store, users, clock_s, commands=commands, read_roles=read_roles)
@@ -78,7 +78,7 @@ def open_desk(
     desk.reviews, desk.runbooks = store.reviewed(), settings.runbooks
     fleet.forget_all(store.gone())
     if settings.jobs is not None and launch is not None:
-        quarantine = settings.recorder.quarantine
+        quarantine = settings.quarantine
 
         def copy(camera: str, folder: Path, stopped: Callable[[], bool]) -> int:
             return copy_flagged(desk.engine(), quarantine, camera, folder, stopped)
@@ -99,7 +99,7 @@ async def run_console(
 ) -> None:
     """Serve the pages until `stop` is set. Kafka and the database may be away at any time."""
     logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # what a visitor does wrong is counted
-    with listen(*settings.listen) as listening:
+    with listen(*settings.http) as listening:
         desk = open_desk(settings, keys, launch, read_roles)
         await _run(desk, keys, listening, registry=registry, health=health, stop=stop)
 
@@ -115,8 +115,8 @@ async def _run(
 ) -> None:
     settings = desk.settings
     desk.health = health
-    desk.models = ModelsWatch(settings.recorder.kafka, settings.models_topic, TrustedSigners.read(settings.trust))
-    feed = Feed(settings.recorder, keys, desk.fleet, health)
+    desk.models = ModelsWatch(settings.kafka, settings.models_topic, TrustedSigners.read(settings.trust))
+    feed = Feed(settings, keys, desk.fleet, health)
     look = Look(desk.recorded, desk.fleet, desk.reviews, health, desk.published_ms)
     server = make_server(desk)
     visits, logins = metrics.PAGE_VISITS.on(registry), metrics.CONSOLE_LOGINS.on(registry)
@@ -133,7 +133,7 @@ async def _run(
         asyncio.create_task(_follow_forgotten(desk), name="forgotten"),
     ]
     stopping = asyncio.create_task(stop.wait(), name="stop")
-    scheme = "http" if settings.tls is None else "https"
+    scheme = "http" if settings.http_tls is None else "https"
     host, port = listening.getsockname()[:2]
     log.info("console", address=f"{scheme}://{host}:{port}/")
     try:

@@ -82,7 +82,7 @@ def make_app(desk: Desk) -> Starlette:
         Route("/health", _health),
         Mount("/static", CheckedFiles()),
     ]
-    hosts = Hosts(settings.listen[0], settings.served_as)
+    hosts = Hosts(settings.http[0], settings.served_as)
     return Starlette(
         routes=routes,
         middleware=[
@@ -136,7 +136,7 @@ async def _logout(desk: Desk, request: Request) -> Response:
 
 def make_server(desk: Desk) -> Server:
     """The server of one console."""
-    tls, proxy = desk.settings.tls, desk.settings.behind_proxy
+    tls, proxy = desk.settings.http_tls, desk.settings.behind_proxy
     if proxy is not None:
         CONNECTIONS.shared = Proxies(proxy)
     return Server(

@@ -73,6 +73,7 @@ def register() -> None:
         camera_run,
         camera_test,
         camera_told,
+        config,
         console,
         doctor,
         homeassistant,

@@ -57,8 +57,8 @@ def attach(
         typer.Option(help="Folder of the spool; else in the state folder, or with an enrolment in ~/.local/state."),
     ] = None,
     fps: Annotated[float, typer.Option(help="Frames a second to send; 0 = all that come.")] = 0.0,
-    drop: Annotated[float, typer.Option(help="Share of the pixels that are not sent.")] = 0.25,
-    strip_rate: Annotated[float, typer.Option(help="Share of frames sent whole, for STRIP.")] = 0.05,
+    drop: Annotated[float, typer.Option("--drop-ratio", help="Share of the pixels that are not sent.")] = 0.25,
+    probe_share: Annotated[float, typer.Option(help="Share of frames sent whole, for STRIP.")] = 0.05,
     profile: Annotated[str, typer.Option(help="raw or lossless.")] = "raw",
     login: Login = None,
     rotate: Rotate = 0,
@@ -78,7 +78,9 @@ def attach(
     seconds: Annotated[
         float | None, typer.Option(help="End after this time; else when the source ends, or on Ctrl-C.")
     ] = None,
-    drain: Annotated[float, typer.Option(help="Seconds to wait, after the end, for confirmations.")] = 30.0,
+    drain: Annotated[
+        float, typer.Option("--drain-s", help="Seconds to wait, after the end, for confirmations.")
+    ] = 30.0,
     metrics: Annotated[str | None, typer.Option(help="host:port to serve /metrics and /healthz on.")] = None,
     broker_wait: BrokerWait = BROKER_WAIT_S,
 ) -> None:
@@ -113,7 +115,7 @@ def attach(
         "source": source,
         "fps": fps,
         "drop_ratio": drop,
-        "probe_share": strip_rate,
+        "probe_share": probe_share,
         "profile": profile,
         **sending_of(schedule, zone, motion, heartbeat),
     }

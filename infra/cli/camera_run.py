@@ -12,7 +12,6 @@ from infra.cli.access import (
     BrokerWait,
     Mqtt,
     MqttLogin,
-    MqttPlace,
     MqttTls,
     mqtt_place,
     require_brokers,
@@ -54,7 +53,9 @@ def run(
     seconds: Annotated[
         float | None, typer.Option(help="End after this time; else when all sources have ended, or on Ctrl-C.")
     ] = None,
-    drain: Annotated[float, typer.Option(help="Seconds to wait, after the end, for confirmations.")] = 30.0,
+    drain: Annotated[
+        float, typer.Option("--drain-s", help="Seconds to wait, after the end, for confirmations.")
+    ] = 30.0,
     metrics: Annotated[
         str | None,
         typer.Option(
@@ -75,6 +76,7 @@ def run(
     from infra.camera_identity import state_home
     from infra.camera_list import FileOfCameras, Share
     from infra.role import address
+    from schemas.transport.access import MqttAccess
 
     if share is not None and processes > 1:
         raise ConfigError("expected --processes or --share, got both")
@@ -93,7 +95,7 @@ def run(
         raise typer.Exit(_several(processes, file, folder, mqtt, mqtt_tls, mqtt_login, state, seconds, drain, metrics))
     first = next(iter(wanted.members.values()), None)
     if first is not None:
-        require_brokers(broker_wait, mqtt=MqttPlace(first.mqtt, first.tls, first.login))
+        require_brokers(broker_wait, mqtt=MqttAccess(*first.mqtt, first.tls, first.login))
     raise typer.Exit(_alone(listed, folder, part.number if part else None, seconds, drain, metrics))
 
 
@@ -176,12 +178,14 @@ def _several(
     from infra.up.processes import FLEET_PENDING
 
     if str(mqtt_login) == "-":
-        raise ConfigError("--mqtt-login: expected a file beside --processes, standard input can be read once only")
-    common: list[str] = ["--spool", str(folder), "--drain", str(drain), "--broker-wait", "0"]
+        raise ConfigError(
+            "--mqtt-login-file: expected a file next to --processes, got standard input. It can be read once only."
+        )
+    common: list[str] = ["--spool", str(folder), "--drain-s", str(drain), "--connect-timeout-s", "0"]
     places = {
         "--mqtt": mqtt,
         "--mqtt-tls": mqtt_tls,
-        "--mqtt-login": mqtt_login,
+        "--mqtt-login-file": mqtt_login,
         "--state": state,
         "--seconds": seconds,
     }

@@ -10,8 +10,8 @@ from typing import Any, Final, get_args, get_origin
 import typer
 
 from infra.cli import VARIABLES, app, register
-from infra.reference.described import kind_of, without_none
-from infra.reference.markdown import code, page, paragraph, paragraphs, table
+from infra.reference.markdown import code, page, paragraphs, table
+from infra.settings.described import kind_of, paragraph, without_none
 
 _HEAD: Final = """\
 An error that you can correct is one line on standard error, with exit status 2. The other
@@ -108,6 +108,8 @@ def _default(parameter: Any) -> str:
     value = parameter.default
     if parameter.required:
         return "required"
+    if isinstance(parameter.show_default, str):
+        return code(parameter.show_default)
     if parameter.is_flag and parameter.secondary_opts:
         return code((parameter.opts if value else parameter.secondary_opts)[0])
     if value is None or value is False or value in ("", [], ()):

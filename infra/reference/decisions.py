@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 from typing import Final
 
-from infra.reference.markdown import page, paragraph, table
+from infra.reference.markdown import page, table
+from infra.settings.described import paragraph
 
 ADR: Final = Path(__file__).parents[2] / "docs" / "adr"
 _TITLE: Final = re.compile(r"# (\d+)[.:] (.*)")

@@ -11,9 +11,9 @@ from consumers.console.api import OPERATIONS, ROOT, document
 from consumers.console.cards import Card
 from consumers.console.store import Operation
 from consumers.console.users import Right
-from infra.reference.described import docstrings
 from infra.reference.markdown import code, page, table
 from infra.reference.report import fields
+from infra.settings.described import docstrings
 
 _HEAD: Final = f"""\
 The console answers programs below `{ROOT}`, and describes it in `{ROOT}/openapi.json`. Where people log in, programs

@@ -17,8 +17,8 @@ from google.protobuf.descriptor_pb2 import (
     FileDescriptorSet,
 )
 
-from infra.reference.described import docstrings
 from infra.reference.markdown import code, page, paragraphs, table
+from infra.settings.described import docstrings
 from schemas import cloudevents
 from schemas.topics import ROOT, Channel, KafkaTopic
 

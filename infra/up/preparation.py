@@ -73,5 +73,5 @@ def note_unchecked_probes(settings: UpSettings, scenario: Scenario, say: Say) ->
     if probing and not checks_for_triggers(folder):
         say(
             f"the bundle {folder} has no [strip] table: no frame is checked for triggers, though cameras send some "
-            "whole for that; `pointillist lab calibrate` makes the table, --strip-rate 0 sends none whole"
+            "whole for that; `pointillist lab calibrate` makes the table, --probe-share 0 sends none whole"
         )

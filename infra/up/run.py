@@ -129,7 +129,7 @@ class _Run:
         cameras = [camera.camera_id for camera in scenario.cameras()]
         self._cameras = frozenset(cameras)
         self._camera_messages = camera_messages(camera.fps for camera in scenario.cameras())
-        self._camera_bytes = camera_bytes(scenario.cameras(), self._settings.max_frame_pixels)
+        self._camera_bytes = camera_bytes(scenario.cameras(), self._settings.processor.max_frame_pixels)
         prepare_identities(self._layout, cameras, self._settings)
         if self._settings.report is not None:
             write_report(self._settings.report, {})

@@ -88,7 +88,7 @@ class Bridge:
         self._link = Link(settings, self._receive, self._window.open, health)
         health.set("kafka", False, "not connected yet")
         self._sender = Sender(
-            settings.kafka_bootstrap,
+            settings.kafka,
             name=settings.name,
             deadline_s=settings.delivery_deadline_s,
             on_health=lambda ok, detail: health.set("kafka", ok, detail),
@@ -102,7 +102,7 @@ class Bridge:
             refused=self._intake.refused_by_kafka,
         )
         self._backlog = Backlog(
-            settings.kafka_bootstrap,
+            settings.kafka,
             settings.name,
             settings.processors_group,
             settings.max_backlog_bytes,
@@ -116,7 +116,7 @@ class Bridge:
             ProbeRequests(keys, self._request_probes, self._refused_request).take,
             FrameRefusals(keys, self._send_refusal, self._refused_request).take,
         )
-        self._requests = Requests(settings.kafka_bootstrap, settings.name, takers)
+        self._requests = Requests(settings.kafka, settings.name, takers)
         self._stalled = False
         self._draining = False
         # Counted here and moved to the metrics at each interval: a metric's lock a message would cost as much as

@@ -13,12 +13,10 @@ from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
 from schemas.errors import ConfigError
 from schemas.frame import Encoding
 from schemas.limits import LEAST_FRAMES_PER_SECOND, MAX_FRAMES_PER_SECOND
-from schemas.pointillist_pb2 import Command, Told
+from schemas.pointillist_pb2 import Told
 from schemas.runtime.atomic_file import replacing
 
 _FILE: Final = "told.json"
-_BEFORE: Final = "command"
-"""Where earlier versions kept the last command, which then repeated settings that nobody had asked for."""
 _COMMANDED: Final = ("dropped_per_block", "probe_share", "profile")
 _RATE: Final = "frames_per_second"
 
@@ -40,7 +38,7 @@ def read_told(folder: Path, own: Encoding, own_rate: float) -> Told:
         if before.get(_RATE, own_rate) != own_rate:
             changed.append(_RATE)
     except FileNotFoundError:
-        return _told_before(folder)
+        return Told()
     except (OSError, ValueError, KeyError, TypeError, ParseError) as error:
         _log.warning("told_unreadable", file=str(path), detail=type(error).__name__)
         return Told()
@@ -58,7 +56,6 @@ def write_told(folder: Path, told: Told, own: Encoding, own_rate: float) -> None
     path = folder / _FILE
     with replacing(path) as fresh:
         fresh.write_text(json.dumps(values))
-    (folder / _BEFORE).unlink(missing_ok=True)
 
 
 def encoding_told(own: Encoding, told: Told) -> Encoding:
@@ -97,18 +94,3 @@ def overridden(own: Encoding, own_rate: float, told: Told) -> dict[str, object]:
     if told.HasField("enabled") and not told.enabled:
         found["enabled"] = False
     return found
-
-
-def _told_before(folder: Path) -> Told:
-    """Of an earlier version's file, when its command was issued and whether the camera is on.
-
-    Its signature was checked when it was obeyed. The command still waits, retained, to be obeyed once more.
-    """
-    try:
-        command = Command.FromString((folder / _BEFORE).read_bytes())
-    except (OSError, ValueError):
-        return Told()
-    told = Told(issued_ms=command.issued_ms)
-    if command.HasField("enabled"):
-        told.enabled = command.enabled
-    return told

@@ -14,9 +14,13 @@ class SumRule(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     allowance: float
+    """Amount that each frame takes off the sum."""
     rise: float = Field(gt=0)
+    """Most that one frame adds."""
     fall: float = Field(gt=0)
+    """Most that one frame takes off."""
     limit: float = Field(gt=0)
+    """Sum at which there is an alarm."""
     stranger: float = Field(default=0.0, ge=0)
     """Octaves below the threshold from which on frames of a camera without a baseline count."""
 
@@ -29,7 +33,9 @@ class WholeRule(SumRule):
     """
 
     spreads: float = Field(default=2.0, ge=0)
+    """Spreads below the camera's own median from which on the depth counts."""
     least_spread: float = Field(default=0.15, gt=0)
+    """Smallest spread that a camera is given, in octaves."""
     passing: float = Field(default=0.0, ge=0)
     """What a camera that passes scenes is allowed on top, in octaves: one scene in some hundred lies deep."""
     passing_turns: float = Field(default=0.08, gt=0, le=1)
@@ -44,11 +50,13 @@ class DroppedRule(SumRule):
     """
 
     least_spread: float = Field(default=0.06, gt=0)
+    """Smallest spread that a camera is given."""
     turn: float = Field(default=3.5, ge=0)
     """What a turn of the verdict adds at most, the less the more often the camera's verdict turns anyway."""
     turn_rate: float = Field(default=0.35, gt=0, lt=1)
     """The share of frames at which the verdict turns before a trigger."""
     recent_frames: int = Field(default=12, ge=1)
+    """Frames in which turns are counted."""
     free_turns: int = Field(default=3, ge=0)
     """A turn adds nothing unless there were so many among the `recent_frames` before it."""
 
@@ -78,3 +86,4 @@ class EvidenceRule(BaseModel):
     """Verdicts after which such a camera is taken to look at a clean scene of low entropy; or after as many checked
     frames as are kept."""
     patience_s: float = Field(default=5.0, ge=0)
+    """Seconds to wait for a missing frame, at most."""

@@ -233,6 +233,34 @@ KafkaAddress = str | KafkaAccess
 """`host:port` alone is a Kafka without TLS."""
 
 
+@dataclass(frozen=True)
+class MqttAccess:
+    """An MQTT broker and the means to reach it."""
+
+    host: str
+    port: int
+    tls: Tls | None = None
+    """None connects without TLS."""
+    login: Login | None = None
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """The host and the port."""
+        return self.host, self.port
+
+
+MqttAddress = str | MqttAccess
+"""`host:port` alone is a broker without TLS."""
+
+
+def mqtt_access(address: MqttAddress) -> MqttAccess:
+    """Return the broker at an address; text is host:port."""
+    if isinstance(address, MqttAccess):
+        return address
+    host, _, port = address.rpartition(":")
+    return MqttAccess(host.strip("[]"), int(port))
+
+
 def kafka_options(address: KafkaAddress) -> dict[str, Any]:
     """What every client of aiokafka is told of where Kafka is and how it is reached."""
     if isinstance(address, str):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import socket
 import subprocess
 import sys
@@ -32,7 +33,7 @@ RULE = EvidenceRule(patience_s=1)
 WAIT_S = 60.0
 
 PROGRAM = """
-import asyncio, signal, sys
+import asyncio, json, signal, sys
 from prometheus_client import CollectorRegistry
 from consumers.recorder import run_recorder
 from consumers.settings import RecorderSettings
@@ -42,7 +43,8 @@ from schemas.keys import KeyRing
 async def main():
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    settings = RecorderSettings.model_validate_json(sys.argv[1])
+    topics = json.loads(sys.argv[3])
+    settings = RecorderSettings.model_validate_json(sys.argv[1]).model_copy(update=topics)
     keys = KeyRing(bytes.fromhex(sys.argv[2]))
     await run_recorder(settings, keys, registry=CollectorRegistry(), health=Health(), stop=stop)
 
@@ -80,7 +82,9 @@ class Scene:
         """A recorder in a process of its own, which may open so many files."""
         settings = self.settings.model_copy(update=changed)
         limit = f'ulimit -n {descriptors} && exec "$@"'
-        program = [sys.executable, "-c", PROGRAM, settings.model_dump_json(), SECRET.hex()]
+        topics = json.dumps({name: value for name, value in vars(settings).items() if name.endswith("_topic")})
+        fields = settings.model_dump_json(include=set(RecorderSettings.model_fields))
+        program = [sys.executable, "-c", PROGRAM, fields, SECRET.hex(), topics]
         return subprocess.Popen(["sh", "-c", limit, "sh", *program])
 
     async def verdicts(self, verdicts: Iterable[Verdict], camera: str = CAMERA) -> None:

@@ -14,7 +14,6 @@ from prometheus_client import CollectorRegistry
 
 from consumers.console.role import run_console
 from consumers.console.settings import ConsoleSettings
-from consumers.settings import RecorderSettings
 from schemas.runtime.health import Health
 from tests.consumers.console_rig import CONSOLE_KEYS
 from tests.consumers.jobs_rig import launcher
@@ -26,11 +25,12 @@ from tests.waiting import until
 async def serving(folder: Path, **changed: object) -> AsyncIterator[tuple[int, Health]]:
     """A console whose Kafka and database are away; `changed` are settings of its own."""
     port, health, stop = free_port(), Health(), asyncio.Event()
-    recorder = RecorderSettings(
-        kafka="127.0.0.1:1", database=f"sqlite:///{folder}/none.sqlite", quarantine=str(folder / "quarantine")
-    )
     settings = ConsoleSettings(
-        recorder=recorder, store=f"sqlite:///{folder}/console.sqlite", listen=("127.0.0.1", port)
+        kafka="127.0.0.1:1",
+        database=f"sqlite:///{folder}/none.sqlite",
+        quarantine=str(folder / "quarantine"),
+        store=f"sqlite:///{folder}/console.sqlite",
+        http=("127.0.0.1", port),
     ).model_copy(update=changed)
     task = asyncio.create_task(
         run_console(

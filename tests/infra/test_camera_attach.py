@@ -73,7 +73,7 @@ def test_a_region_outside_the_frame_is_one_line_and_a_camera_that_nobody_answers
 ) -> None:
     video = write_video(tmp_path / "grey.mp4")
     command = [*COMMAND, "camera", "attach", str(video), "--name", "lab/door", "--spool", str(tmp_path / "spools")]
-    command += ["--mqtt", f"{mosquitto.host}:{mosquitto.port}", "--fps", "1", "--seconds", "8", "--drain", "0"]
+    command += ["--mqtt", f"{mosquitto.host}:{mosquitto.port}", "--fps", "1", "--seconds", "8", "--drain-s", "0"]
     environment = os.environ | {"POINTILLIST_CAMERA_KEY": f"0:{'00' * 64}"}
 
     def attach(*options: str) -> subprocess.CompletedProcess[str]:

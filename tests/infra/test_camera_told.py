@@ -15,7 +15,6 @@ from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from consumers.console.commands import Commands, changes_of
-from consumers.console.settings import MqttBroker
 from infra.local.mosquitto import Mosquitto
 from infra.local.process import COMMAND
 from producers.publisher.commands import CameraControl
@@ -27,6 +26,7 @@ from schemas.keys import KeyRing
 from schemas.pointillist_pb2 import Command, Meta, ProbeRequest
 from schemas.roots import Role, Roots
 from schemas.topics import Channel, mqtt_topic
+from schemas.transport.access import MqttAccess
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.brokers
@@ -153,7 +153,7 @@ def test_a_consoles_command_is_obeyed_and_repeats_what_was_commanded_before(
 ) -> None:
     camera.describe()
     console = Commands(
-        MqttBroker(host=mosquitto.host, port=mosquitto.port),
+        MqttAccess(host=mosquitto.host, port=mosquitto.port),
         KeyRing(Roots.of_fleet(bytes.fromhex(SECRET)).of(Role.CONSOLE)),
     )
     assert console.tell(CAMERA, changes_of({"drop": "0.5"})) == "obeyed"

@@ -19,7 +19,8 @@ from infra.monitor.conservation import FATES, Conservation
 from infra.monitor.follow import Follower
 from infra.monitor.gpu import Gpus, Reading, readings
 from infra.monitor.host import Host
-from infra.monitor.service import MonitorSettings, run_monitor
+from infra.monitor.service import run_monitor
+from infra.monitor.settings import MonitorSettings
 from schemas.runtime.health import Health
 from tests.consumers.recorder_rig import CAMERA, KEYS, Rig, ledger, verdict
 from tests.waiting import until
@@ -93,8 +94,8 @@ async def test_it_tells_of_brokers_and_notices_one_that_hangs_and_comes_back(
     rig = Rig(tmp_path, f"sqlite:///{tmp_path}/records.sqlite")
     registry, health, stop = CollectorRegistry(), Health(), asyncio.Event()
     settings = MonitorSettings(
-        kafka=kafka.bootstrap, mqtt=(mosquitto.host, mosquitto.port), mqtt_tls=None, mqtt_login=None,
-        database=rig.url, folder=tmp_path, look_s=0.2, audit_s=0.2,
+        kafka=kafka.bootstrap, mqtt=f"{mosquitto.host}:{mosquitto.port}", database=rig.url, folder=tmp_path,
+        look_s=0.2, audit_s=0.2,
     )  # fmt: skip
     task = asyncio.create_task(run_monitor(settings, KEYS, registry=registry, health=health, stop=stop))
 

@@ -155,7 +155,7 @@ async def test_recorders_by_certificate_and_by_password_share_the_work_of_a_grou
     write_private(login, f"recorder:{passwords.PASSWORD}")
     authority.mkdir()
     (authority / AUTHORITY_FILE).write_text((own / AUTHORITY_FILE).read_text())
-    second = await recorders.start(secure_kafka.login, "--kafka-tls", str(authority), "--kafka-login", str(login))
+    second = await recorders.start(secure_kafka.login, "--kafka-tls", str(authority), "--kafka-login-file", str(login))
     await publish(secure_kafka, 40, 79)
     await settled(79)
 

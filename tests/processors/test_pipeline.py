@@ -11,7 +11,8 @@ import torch
 from processors.bundle import Bundle
 from processors.device.probes import Probe, StripFinding
 from processors.device.work import Failed, Found, choose_device, most_pixels
-from processors.pipeline import DenoiseSettings, Pipeline
+from processors.modes import DenoiseSettings
+from processors.pipeline import Pipeline
 from processors.settings import ProcessorSettings
 from processors.stages.denoise import denoise
 from processors.stages.reconstruct import reconstruct

@@ -42,7 +42,7 @@ class Linked:
         self.came: list[tuple[bytes, int, bytes]] = []
         self.opened = 0
         self.health = Health()
-        given = {"mqtt_port": broker.port, "name": "b1", "group": "share", "keepalive_s": 30, **settings}
+        given = {"mqtt": f"127.0.0.1:{broker.port}", "name": "b1", "group": "share", "keepalive_s": 30, **settings}
         self.link = Link(BridgeSettings(**given), self._note, self._open, self.health)
 
     def _note(self, topic: bytes, packet_id: int, payload: bytes) -> None:
@@ -278,7 +278,7 @@ async def test_a_broker_that_is_not_there_is_waited_for_ever_longer(monkeypatch:
         await free.wait_closed()
         with monkeypatch.context() as patched:
             patched.setattr(asyncio, "sleep", noted)
-            async with linked(broker, mqtt_port=port) as it:
+            async with linked(broker, mqtt=f"127.0.0.1:{port}") as it:
                 while len(waits) < 5:
                     await sleep(0.001)
                 _, conditions = it.health.report()

@@ -96,7 +96,7 @@ async def bridged(
     kafka.patch(monkeypatch)
     given = {
         "name": "b1",
-        "kafka_bootstrap": "nowhere:1",
+        "kafka": "nowhere:1",
         "linger_ms": 5,
         "confirm_interval_ms": 10,
         "backlog_interval_s": 0.02,
@@ -105,7 +105,7 @@ async def bridged(
         **settings,
     }
     async with scripted_broker() as broker:
-        it = Running(broker, kafka, BridgeSettings(mqtt_port=broker.port, **given))
+        it = Running(broker, kafka, BridgeSettings(mqtt=f"127.0.0.1:{broker.port}", **given))
         try:
             if ready:
                 await until(it.well, "a bridge that is well")

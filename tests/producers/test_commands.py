@@ -145,16 +145,6 @@ def test_a_command_out_of_its_range_changes_nothing(tmp_path: Path) -> None:
     assert control.command(command(NOW_MS - 1, dropped_per_block=32))
 
 
-def test_the_file_of_an_earlier_version_keeps_a_camera_off_and_its_command_from_coming_back(tmp_path: Path) -> None:
-    before = command(NOW_MS - 5, dropped_per_block=8, enabled=False)
-    (tmp_path / "command").write_bytes(before)
-    control = CameraControl(tmp_path, KEY, OWN, Clock())
-    assert (control.encoding, control.enabled) == (OWN, False)
-    assert not control.command(before)
-    assert control.command(command(enabled=True))
-    assert not (tmp_path / "command").exists()
-
-
 def test_a_damaged_memory_is_as_none(tmp_path: Path) -> None:
     (tmp_path / "told.json").write_text('{"told": {"issued_ms": "x"}, "own": 3}')
     control = CameraControl(tmp_path, KEY, OWN, Clock())

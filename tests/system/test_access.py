@@ -48,7 +48,7 @@ REMOTE = "site/door"
 @pytest.fixture(scope="module")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSystem]:
     state = tmp_path_factory.mktemp("server") / "state"
-    options = ("--cameras", 2, "--fps", 5, "--no-prometheus", "--drain", 60, "--listen", f"127.0.0.2:{free_port()}")
+    options = ("--cameras", 2, "--fps", 5, "--no-prometheus", "--drain-s", 60, "--listen", f"127.0.0.2:{free_port()}")
     with RunningSystem(state, *options) as running:
         running.await_role("fleet")
         yield running

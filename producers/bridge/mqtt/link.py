@@ -72,14 +72,13 @@ class Link:
         self._reading: socket.socket | None = None
         client = self._client = PacketClient(settings.name, on_publish)
         client.configure(
-            settings.mqtt_host,
-            settings.mqtt_port,
+            *settings.broker.address,
             keepalive_s=settings.keepalive_s,
             receive_maximum=settings.receive_maximum,
             session_expiry_s=settings.session_expiry_s if settings.mode == "single" else 0,
         )
-        if settings.mqtt_login is not None:
-            client.username_pw_set(settings.mqtt_login.user, settings.mqtt_login.password.get_secret_value())
+        if (login := settings.broker.login) is not None:
+            client.username_pw_set(login.user, login.password.get_secret_value())
         client.on_connect = self._connected
         client.on_subscribe = self._suback
         client.on_disconnect = self._disconnected
@@ -171,7 +170,7 @@ class Link:
         return self._closed.result()
 
     async def _dial(self) -> socket.socket:
-        host, port = self._settings.mqtt_host, self._settings.mqtt_port
+        host, port = self._settings.broker.address
         refusal: OSError = ConnectionError(f"{host} has no address")
         async with asyncio.timeout(CONNECT_S):
             for family, kind, protocol, _, address in await self._loop.getaddrinfo(host, port, type=socket.SOCK_STREAM):
@@ -192,7 +191,7 @@ class Link:
 
     async def _secured(self, sock: socket.socket) -> socket.socket:
         """With TLS on it, where that is asked for."""
-        tls = self._settings.mqtt_tls
+        tls = self._settings.broker.tls
         if tls is None:
             return sock
         try:
@@ -200,7 +199,7 @@ class Link:
         except BaseException:
             sock.close()
             raise
-        return await secured_on_loop(sock, context, self._settings.mqtt_host)
+        return await secured_on_loop(sock, context, self._settings.broker.host)
 
     @property
     def _reads(self) -> bool:
@@ -264,7 +263,7 @@ class Link:
         self._subscribed = True
         self._read_or_wait()
         self._health.set("mqtt", True)
-        log.info("subscribed", broker=f"{self._settings.mqtt_host}:{self._settings.mqtt_port}")
+        log.info("subscribed", broker="{}:{}".format(*self._settings.broker.address))
 
     def _disconnected(
         self,

@@ -9,6 +9,7 @@ import textwrap
 from collections.abc import Iterable
 from dataclasses import is_dataclass
 from enum import Enum
+from functools import cache
 from itertools import groupby
 from pathlib import Path
 from types import NoneType, UnionType
@@ -16,7 +17,11 @@ from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hi
 
 from pydantic import BaseModel, SecretStr
 
-from infra.reference.markdown import paragraph
+
+def paragraph(text: str | None) -> str:
+    """Return the first paragraph of a docstring on one line."""
+    return " ".join(inspect.cleandoc(text or "").partition("\n\n")[0].split())
+
 
 _LIST: Final = "list of "
 _KINDS: Final = {
@@ -29,11 +34,12 @@ _BOUNDS: Final = {
 }  # fmt: skip
 
 
+@cache
 def docstrings(described: type) -> dict[str, str]:
     """What stands in quotes under each field of a class and of those of ours that it is made from."""
     found: dict[str, str] = {}
     for each in reversed(described.__mro__):
-        if each.__module__.partition(".")[0] in ("builtins", "typing", "pydantic", "enum"):
+        if each.__module__.partition(".")[0] in ("builtins", "typing", "pydantic", "pydantic_settings", "enum"):
             continue
         [definition] = ast.parse(textwrap.dedent(inspect.getsource(each))).body
         assert isinstance(definition, ast.ClassDef)
