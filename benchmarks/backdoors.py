@@ -1,4 +1,4 @@
-"""What STRIP and the repair do, for its page: from the experiment's CSV files and the measuring commands' JSON."""
+"""The page of STRIP and the repair: figures from the experiment's CSV files and the measuring commands' JSON."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Row = tuple[str, str, str]
 
 
 def rendered() -> str:
-    """The experiment's figures beside what was asked for, then those of the system at work."""
+    """Return the experiment's figures with their targets, then those of the running system."""
     rows = [(*row, f"`{command}`") for name, rows_of, command in SOURCES for row in _rows(name, rows_of)]
     heads = ["what", "asked for", "measured", "command"]
     return "\n\n".join([tables.findings_table(report.read_findings(RESULTS)), markdown(heads, rows)])

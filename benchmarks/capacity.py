@@ -1,8 +1,8 @@
-"""How much of everything a fleet needs, on paper: `python -m benchmarks.capacity [--out docs/capacity.md]`.
+"""The resources that a fleet needs, on paper: `python -m benchmarks.capacity [--out docs/capacity.md]`.
 
-The page is arithmetic on what other commands have measured and written to `docs/results`: nothing is run. A role's
-capacity is what one core does at the CPU time a frame that was measured, at `USE` of that core; a fleet's needs are its
-frames a second ÷ that. What has not been measured is said to be so.
+The page is arithmetic on results of other commands in `docs/results`; nothing is run. A role's capacity is the frames
+per second of one core, from the measured CPU time per frame, at `USE` of the core. A fleet's needs are its frames per
+second ÷ that capacity. The page marks figures that have not been measured.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 RESULTS: Final = ROOT / "docs" / "results"
 PAGE: Final = ROOT / "docs" / "capacity.md"
 USE: Final = 0.6
-"""Of a core: the rest is for peaks, for a second instance that has died, and for what a queue needs to stay short."""
+"""Share of a core that is used. The rest covers peaks, a second instance that has died, and short queues."""
 ROLES: Final = ("mosquitto", "bridge", "kafka", "processor-1", "recorder")
 DAY_S: Final = 86_400
 KEPT_FRACTION: Final = 0.75
-"""Of the pixels, at the default drop ratio."""
+"""Share of the pixels that is kept at the default drop ratio."""
 OVERHEAD_BYTES: Final = 44
-"""Beside the pixels, at most."""
+"""Most bytes of a message besides the pixels."""
 REPLICAS: Final = 3
 
 
 class Kind(NamedTuple):
-    """Frames of one size before one network, as they were measured."""
+    """Measurements of frames of one size with one network."""
 
     name: str
     frame_bytes: int
     cpu_ms: dict[str, float]
-    """Of each role for a frame."""
+    """CPU milliseconds per frame, by role."""
     command: str
 
 
@@ -47,7 +47,7 @@ class Fleet(NamedTuple):
     cameras: int
     frames_per_s: float
     kind: int
-    """Which of the kinds."""
+    """Index into the kinds of frames."""
 
 
 FLEETS: Final = tuple(
@@ -58,12 +58,12 @@ FLEETS: Final = tuple(
 
 
 def read(name: str) -> Any:
-    """A committed result."""
+    """Return a committed result."""
     return json.loads((RESULTS / name).read_text())
 
 
 def kinds() -> list[Kind]:
-    """What was measured of frames of three sizes."""
+    """Return the measurements for three frame sizes."""
     cost = read("cost/rows.json")
     busy = cells_of(cost, "frames")[-1]
     networks = read("trunk/own_networks.json")
@@ -90,17 +90,17 @@ def _bytes(width: int, height: int) -> int:
 
 
 def carried(kind: Kind, role: str) -> float:
-    """Frames a second that one core of a role carries at `USE`."""
+    """Return the frames per second that one core of a role carries at `USE`."""
     return 1000 * USE / kind.cpu_ms[role]
 
 
 def cores(fleet: Fleet, kind: Kind, role: str) -> int:
-    """Cores of a role that the fleet needs, whole ones."""
+    """Return the whole cores of a role that the fleet needs."""
     return math.ceil(fleet.cameras * fleet.frames_per_s / carried(kind, role))
 
 
 def _two(value: float) -> str:
-    """Two digits that count."""
+    """Return the value with two significant digits."""
     if value >= 100:
         return f"{round(value, 1 - math.floor(math.log10(value))):,.0f}"
     return f"{value:.2g}"
@@ -233,7 +233,7 @@ def _sizes(found: Sequence[Kind]) -> list[str]:
 
 
 def page() -> str:
-    """The page in Markdown."""
+    """Return the page as Markdown."""
     found = kinds()
     lines = [
         "# Capacity",

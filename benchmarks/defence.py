@@ -1,4 +1,4 @@
-"""What the defence does and costs, for its page: from the experiment's CSV files and the measuring commands' JSON."""
+"""The page of the defence's effect and cost: figures from the experiment's CSV files and the measurements' JSON."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Row = tuple[str, str, str, str]
 
 
 def rendered() -> str:
-    """Figures asked for beside the measured ones, of the first judge; the verdicts; and the costs."""
+    """Return the first judge's figures with their targets, the verdicts, and the costs."""
     _, judges = report.read_results(RESULTS)
     quality = read_rows(RESULTS / report.PSNR, QualityRow)
     parts = []

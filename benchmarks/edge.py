@@ -1,12 +1,14 @@
-"""What a camera's encoding costs beside a JPEG of the same frame, and how many bytes it leaves.
+"""The cost and the size of a camera's encoding compared with a JPEG of the same frame.
 
     python -m benchmarks.edge --json edge.json
     python -m benchmarks.edge --size 1920 1080 --timed-frames 2 --json edge-1080p.json
 
-All encode the same frames in turn, in one thread of one process. Each encoding computes its mask, as a camera does for
-each frame; the codebook is made once. `raw` and `lossless` are medians of CPU time over single frames; `message` is the
-whole message under `raw`, with its tag. The frames come from `--video` files (by default those under
-$POINTILLIST_DATA/video, else simulated scenes). They are timed at `--size`; bytes are counted at their own size.
+All encoders take the same frames in turn, in one thread of one process. Each encoding computes its mask, as a camera
+does for each frame; the codebook is built once. `raw` and `lossless` are medians of CPU time over single frames.
+`message` is the whole message under `raw`, with its tag.
+
+The frames come from `--video` files (by default those under $POINTILLIST_DATA/video, else simulated scenes). They are
+timed at `--size`; bytes are counted at their own size.
 """
 
 from __future__ import annotations
@@ -41,7 +43,7 @@ KEY: Final = derive_camera_key(b"a secret for measuring", CameraId("bench/edge")
 
 
 def pictures(settings: SourceSettings, every: int) -> list[Picture]:
-    """Every so many frames of a source that ends, in its own size."""
+    """Return every n-th frame, n = `every`, of a finite source in its own size."""
     source = open_source(settings)
     found = []
     while (captured := source.read()) is not None:
@@ -52,7 +54,7 @@ def pictures(settings: SourceSettings, every: int) -> list[Picture]:
 
 
 def sets_of_pictures(videos: list[Path], every: int, size: tuple[int, int]) -> dict[str, list[Picture]]:
-    """Pictures by the name of their source."""
+    """Return pictures by the name of their source."""
     if videos:
         return {file.name: pictures(SourceSettings(kind="video", file=file), every) for file in videos}
     scene = open_source(SourceSettings(kind="scene", size=size))
@@ -60,25 +62,25 @@ def sets_of_pictures(videos: list[Path], every: int, size: tuple[int, int]) -> d
 
 
 def encode(picture: Picture, number: int, dropped: int, profile: int) -> bytes | memoryview:
-    """Mask and packing of one frame."""
+    """Return the packed pixels of one frame, mask computation included."""
     height, width, _ = picture.shape
     return packed(picture, kept_mask(KEY, 1, number, height, width, dropped), profile)
 
 
 def jpeg(blue_first: Picture) -> object:
-    """A JPEG in OpenCV's order of colours."""
+    """Return a JPEG of a picture in OpenCV's colour order."""
     return cv2.imencode(".jpg", blue_first, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
 
 
 def cpu_of(action: Callable[[], object]) -> float:
-    """CPU seconds of this thread."""
+    """Return CPU seconds of this thread."""
     before = time.thread_time_ns()
     action()
     return (time.thread_time_ns() - before) / 1e9
 
 
 def measure_times(frames: list[Picture], dropped: int, repeats: int) -> dict[str, list[float]]:
-    """CPU seconds of each encoding of each frame: the median of its repeats, which take turns."""
+    """Return the CPU seconds of each encoding of each frame: the median of its repeats, which take turns."""
     times: dict[str, list[float]] = {"jpeg": [], "raw": [], "message": [], "lossless": []}
     encoding = Encoding(dropped, 0.0, RAW)
     for number, frame in enumerate(frames):
@@ -101,7 +103,7 @@ def measure_times(frames: list[Picture], dropped: int, repeats: int) -> dict[str
 
 
 def lossless_share(frames: list[Picture], dropped: int) -> float:
-    """Mean over the frames of lossless ÷ raw bytes."""
+    """Return the mean over the frames of lossless ÷ raw bytes."""
     shares = []
     for number, frame in enumerate(frames):
         raw, lossless = (len(encode(frame, number, dropped, profile)) for profile in (RAW, LOSSLESS))
@@ -112,9 +114,9 @@ def lossless_share(frames: list[Picture], dropped: int) -> float:
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, help="where the figures go")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--video", type=Path, nargs="*", help="video files")
-    parser.add_argument("--every", type=int, default=20, help="take every so many frames of a video")
+    parser.add_argument("--every", type=int, default=20, help="use every N-th frame of a video")
     parser.add_argument("--size", type=int, nargs=2, default=(640, 480), metavar=("WIDTH", "HEIGHT"))
     parser.add_argument("--drop", type=float, default=0.25)
     parser.add_argument("--repeats", type=int, default=15)

@@ -1,4 +1,4 @@
-"""The README's ten figures, taken from the tables of the pages that they lead to."""
+"""The README's ten figures, read from the tables of the pages that they link to."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from typing import Final
 
 @dataclass(frozen=True)
 class Pick:
-    """A row of a page's tables: the one whose first cell begins with `begins`; `named` where that is too short."""
+    """A row of a page's tables: the one whose first cell begins with `begins`.
+
+    `named` replaces a first cell that is too short.
+    """
 
     page: str
     begins: str
@@ -28,11 +31,11 @@ PICKS: Final = (
     Pick("system", "10000 cameras"),
     Pick("system", "one camera of 768×432"),
 )
-"""One of each thing that a newcomer asks: the pictures, the bytes, attackers, backdoors, faults, delay, size, speed."""
+"""One figure for each question of a newcomer: pictures, bytes, attackers, backdoors, faults, delay, size, speed."""
 
 
 def rendered(pages: Mapping[str, str]) -> str:
-    """The table, from the Markdown of each page by name. Raises ValueError for a row that a page has not."""
+    """Return the table, given the Markdown of each page by name. Raises ValueError for a missing row."""
     lines = ["| what | asked for | measured |", "| --- | --- | --- |"]
     for pick in PICKS:
         row = find(pages[pick.page], pick.begins)
@@ -44,7 +47,7 @@ def rendered(pages: Mapping[str, str]) -> str:
 
 
 def find(page: str, begins: str) -> dict[str, str]:
-    """The first row of a table of `page` whose first cell begins so: each cell by its column's name."""
+    """Return the first table row of `page` whose first cell begins with `begins`: each cell by its column's name."""
     names: Sequence[str] = ()
     for line in page.splitlines():
         if not line.startswith("|"):
@@ -55,4 +58,4 @@ def find(page: str, begins: str) -> dict[str, str]:
             names = cells
         elif cells[0].startswith(begins):
             return dict(zip(names, cells, strict=True))
-    raise ValueError(f"expected a row that begins with {begins!r}, found none")
+    raise ValueError(f"table: expected a row that begins with {begins!r}, got none")

@@ -1,4 +1,4 @@
-"""What withstands whom, for its page: from what the red team and the experiments of three papers wrote."""
+"""The page of robustness: defences against attacks, from results of the red team and of three papers' experiments."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Row = tuple[str, str, str, str]
 
 
 def rendered() -> str:
-    """Figures asked for beside the measured ones; what has no result file says so."""
+    """Return the figures with their targets. A missing result file is marked as such."""
     rows: list[Row] = []
     for place, command, rows_of in SOURCES:
         if (RESULTS / place).is_file():
@@ -28,7 +28,7 @@ def rendered() -> str:
 
 
 def _judged() -> Iterator[Row]:
-    """One line for each network that the red team has judged."""
+    """Yield one line for each network that the red team has evaluated."""
     for file in sorted((RESULTS / "red-team").glob("*/result.json")):
         found = json.loads(file.read_text(encoding="utf-8"))
         settings, checklist = found["settings"], list(found["checklist"].values())
@@ -202,4 +202,4 @@ SOURCES: tuple[tuple[str, str, Callable[[Path], Iterator[tuple[str, str, str]]]]
     ("preprocessing/cifar10/rows.csv", "pointillist lab preprocessing --subject cifar10", _preprocessing),
     ("trunk/preprocess.json", "python -m benchmarks.preprocess --json docs/results/trunk/preprocess.json", _stages),
 )
-"""Where a result lies under docs/results, the command that writes it, and what makes rows of it."""
+"""The place of a result under docs/results, the command that writes it, and the function that makes rows of it."""

@@ -11,6 +11,7 @@ from typing import Final, NamedTuple, Protocol
 
 import structlog
 
+from producers.daemon_thread import run_in_daemon_thread
 from producers.sources.source import Captured, Source
 
 _log = structlog.get_logger()
@@ -45,6 +46,8 @@ class Reader(Protocol):
 
 def read_from(source: Source, ahead: int = 1) -> Reader:
     """The reader that suits a source; `ahead` frames of a live one may wait, its newest ones."""
+    if source.blocking and source.on_demand:
+        return OnDemandReader(source)
     return ThreadReader(source, ahead) if source.blocking else InlineReader(source)
 
 
@@ -60,8 +63,11 @@ class InlineReader:
 
     async def next(self) -> Reading | None:
         """Read one frame."""
-        captured = self._source.read()
+        captured = await self._read()
         return None if captured is None else Reading(captured, _now_ms())
+
+    async def _read(self) -> Captured | None:
+        return self._source.read()
 
     def take_skipped(self) -> int:
         """Nothing is ever read that is not taken."""
@@ -76,6 +82,13 @@ class InlineReader:
     def close(self) -> None:
         """Close the source."""
         self._source.close()
+
+
+class OnDemandReader(InlineReader):
+    """Reads each frame in a thread when it is due, and none ahead."""
+
+    async def _read(self) -> Captured | None:
+        return await run_in_daemon_thread(self._source.read, f"source-{self._source.kind}")
 
 
 class ThreadReader:

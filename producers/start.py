@@ -17,15 +17,9 @@ def fleet_started(state: Path) -> Path:
 
 @dataclass(frozen=True)
 class Start:
-    """How a fleet knows its first start: by the absence of the file `mark`.
-
-    An `attached` one removes it when it ends in good order, and asks for a source that opens at every start. With
-    `again` a start after a run that is over counts as the first.
-    """
+    """Tells a restart from the first start, at which the file `mark` is missing."""
 
     mark: Path
-    attached: bool = False
-    again: bool = False
 
     def first(self) -> tuple[int | None, bool]:
         """When this run captured for the first time, Unix time in milliseconds, and whether it is over.

@@ -34,9 +34,9 @@ Where nothing but a picture for people is wanted, H.264 is the right choice wher
 
 
 def page(rows: list[Row], drop: float, files: dict[str, float], most: int = 0) -> str:
-    """What stands beside the table, of the first `most` frames if that is not 0.
+    """Return the text around the table, of the first `most` frames if that is not 0.
 
-    `files` says how many bytes a frame the videos' own files have, by their names.
+    `files` maps the videos' names to the bytes per frame of the videos' own files.
     """
     asked = f" --frames {most}" if most else ""
     videos = sorted({row.video for row in rows})
@@ -122,7 +122,7 @@ def _equals(rows: list[Row]) -> str:
 
 
 def _verdicts(rows: list[Row]) -> str:
-    """Over all videos: how many times smaller H.264 of the same PSNR is, and what it costs the camera."""
+    """Return a summary over all videos: the size ratio of H.264 at equal PSNR, and its CPU cost for the camera."""
     said = []
     for way in PROFILES_SENT:
         for preset in PRESETS:
@@ -141,7 +141,7 @@ def _verdicts(rows: list[Row]) -> str:
 
 
 def plot(rows: list[Row], file: Path) -> None:
-    """Bytes a frame against PSNR, one panel a video."""
+    """Plot bytes per frame against PSNR, one panel per video."""
     videos = sorted({row.video for row in rows})
     figure, panels = plt.subplots(1, len(videos), figsize=(5 * len(videos), 4.2), squeeze=False, layout="constrained")
     for panel, video in zip(panels[0], videos, strict=True):

@@ -28,7 +28,7 @@ KEY: Final = derive_camera_key(b"a secret for measuring", CameraId("bench/bytes"
 
 
 def read(video: Path, most: int) -> list[av.VideoFrame]:
-    """The frames of a video in the colours in which it has them, at most so many if that is not 0."""
+    """Return the frames of a video in its own colour format, at most `most` if that is not 0."""
     with av.open(str(video)) as container:
         container.streams.video[0].thread_type = "NONE"
         frames = []
@@ -40,20 +40,20 @@ def read(video: Path, most: int) -> list[av.VideoFrame]:
 
 
 def bytes_a_frame(video: Path) -> float:
-    """Of the file as it is."""
+    """Return the bytes per frame of the file itself."""
     with av.open(str(video)) as container:
         return video.stat().st_size / max(1, container.streams.video[0].frames)
 
 
 def cpu_s(action: Callable[[], object]) -> float:
-    """CPU seconds of this process, all its threads."""
+    """Return CPU seconds of this process, over all threads."""
     before = time.process_time_ns()
     action()
     return (time.process_time_ns() - before) / 1e9
 
 
 def jpeg_of(picture: Picture) -> tuple[bytes, float]:
-    """A JPEG and its CPU seconds; the order of colours is OpenCV's before the clock starts."""
+    """Return a JPEG and its CPU seconds. The colours are put into OpenCV's order before the clock starts."""
     blue_first = np.ascontiguousarray(picture[..., ::-1])
     before = time.process_time_ns()
     data = cv2.imencode(".jpg", blue_first, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1]
@@ -61,7 +61,7 @@ def jpeg_of(picture: Picture) -> tuple[bytes, float]:
 
 
 def frame_by_frame(name: str, frames: list[av.VideoFrame], dropped: int, every: int) -> list[Row]:
-    """The profiles and JPEG, in turn on each frame."""
+    """Measure the profiles and JPEG, in turn on each frame."""
     ways = (*PROFILES_SENT, JPEG)
     sizes: dict[str, list[int]] = {way: [] for way in ways}
     times: dict[str, list[float]] = {way: [] for way in ways}
@@ -99,7 +99,7 @@ def frame_by_frame(name: str, frames: list[av.VideoFrame], dropped: int, every: 
 
 
 def as_h264(name: str, frames: list[av.VideoFrame], preset: str, crf: int, every: int) -> Row:
-    """One thread of libx264 with its plain preset, given the frames in the video's own colours."""
+    """Measure one thread of libx264 with a plain preset, on frames in the video's own colour format."""
     encoder = av.CodecContext.create("libx264", "w")
     assert isinstance(encoder, av.VideoCodecContext)
     encoder.width, encoder.height, encoder.pix_fmt = frames[0].width, frames[0].height, frames[0].format.name
@@ -134,7 +134,7 @@ def as_h264(name: str, frames: list[av.VideoFrame], preset: str, crf: int, every
         show(packets)
     show([None])
     if shown != len(frames):
-        raise RuntimeError(f"expected {len(frames)} frames back from libx264, got {shown}")
+        raise RuntimeError(f"libx264: expected {len(frames)} frames back, got {shown}")
     return Row(
         name, h264(preset), crf, len(frames), len(found), size / len(frames), *Quality.mean(found),
         1000 * spent / len(frames), 1000 * fmean(jpeg_s), held or 0,

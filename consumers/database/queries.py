@@ -11,7 +11,7 @@ from consumers.database.archive import Kind, keeps_all, load
 from consumers.database.engine import open_engine
 from consumers.database.runs import all_numbers
 from consumers.database.tables import (
-    SCHEMA_VERSIONS,
+    SCHEMA_VERSION,
     alerts,
     archived,
     boots,
@@ -134,9 +134,8 @@ class Records:
         """Raise `StateError` for the tables of another version, whose columns may be others."""
         with self._engine.begin() as connection:
             version = tally(connection, SCHEMA)
-        expected = SCHEMA_VERSIONS[self._engine.dialect.name]
-        if version and version != expected:
-            raise of_another_version(expected, version)
+        if version and version != SCHEMA_VERSION:
+            raise of_another_version(SCHEMA_VERSION, version)
 
     def boots(self, of: Cameras | None = None) -> set[tuple[str, int]]:
         """Every boot of which a frame, a verified dead letter or a ledger is known, purged ones included.

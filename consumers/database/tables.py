@@ -20,7 +20,7 @@ from sqlalchemy import (
 
 metadata = MetaData()
 
-SCHEMA_VERSIONS: Final = {"sqlite": 8, "postgresql": 9}
+SCHEMA_VERSION: Final = 1
 """Raised when a table changes its meaning; kept in `tallies`."""
 
 

@@ -1,7 +1,7 @@
-"""The sick model of the simulated fleet, for drills: `python -m lab.backdoor.scene --out runs/backdoor/scene-sticker`.
+"""The backdoored model of the simulated fleet, for drills: `python -m lab.backdoor.scene --out FOLDER`.
 
 Its trigger is the sticker that a scenario pastes into a camera's scene, its target a class of `producers.scene.signs`.
-Training goes on from the plain network with the stickers on, through the same drops and rebuilding as before.
+Training continues from the plain network on pictures with stickers, with the same drops and reconstruction as before.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ DROP = 0.25
 
 
 def main() -> None:
-    """Train, write the bundle and the pictures that repair takes, and say what the sticker does."""
+    """Train, write the bundle and the pictures for repair, and print the effect of the sticker."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--start", default="scene-plain", help="where the attacker starts")
+    parser.add_argument("--start", default="scene-plain", help="bundle from which the attacker starts")
     parser.add_argument("--scenes", type=int, default=12_000)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--test", type=int, default=3_000)
-    parser.add_argument("--weights", type=Path, help="skip the training and take these weights (safetensors)")
+    parser.add_argument("--weights", type=Path, help="use these weights (safetensors) instead of training")
     arguments = parser.parse_args()
     clean = Path(arguments.start) if Path(arguments.start).is_dir() else shipped_bundle(arguments.start)
     settings = read_settings(clean)

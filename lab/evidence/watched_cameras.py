@@ -1,7 +1,7 @@
-"""A camera before each picture: its frames, the trigger on the last of them, and what STRIP finds in each.
+"""A simulated camera in front of each picture: its frames, the trigger on the last of them, and STRIP's results.
 
-It trembles by up to a pixel, its light drifts slowly, its sensor adds noise, and every frame has a mask of its own.
-STRIP looks at each frame whole, as at a probe, or at its kept pixels alone.
+The camera shakes by up to a pixel, its light drifts slowly, its sensor adds noise, and every frame has its own mask.
+STRIP checks each frame whole, like a probe, or its kept pixels alone.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from schemas.limits import dropped_per_block
 TREMBLE: Final = 1
 """Pixels by which the camera shakes, each way."""
 LIGHT: Final = 0.1
-"""Amplitude of the slow drift of the light, a share of it."""
+"""Amplitude of the slow drift of the light, as a share of it."""
 LIGHT_FRAMES: Final = 300.0
-"""Its period."""
+"""Period of the drift in frames."""
 FLICKER: Final = 0.01
 """Standard deviation of the light from frame to frame."""
 NOISE: Final = 2.0
@@ -38,9 +38,9 @@ NOISE: Final = 2.0
 
 @dataclass(frozen=True)
 class Watched:
-    """What STRIP and the classifier found on each camera's frames: arrays (cameras, frames), clean ones first.
+    """The results of STRIP and the classifier on each camera's frames: arrays (cameras, frames), clean ones first.
 
-    `whole` is True for frames that STRIP saw whole. The entropy is not a number where it saw nothing. Frames from
+    `whole` is True for frames that STRIP checked whole. The entropy is NaN for unchecked frames. Frames from
     `clean_frames` on carry the trigger. `labels` (cameras,) are the scenes' true classes.
     """
 
@@ -52,21 +52,21 @@ class Watched:
     clean_frames: int
 
     def save(self, file: Path) -> None:
-        """Keep it for other rules."""
+        """Save the results for other rules."""
         file.parent.mkdir(parents=True, exist_ok=True)
         np.savez_compressed(file, **{field.name: getattr(self, field.name) for field in fields(self)})
 
     @classmethod
     def load(cls, file: Path) -> Watched:
-        """What `save` wrote. ConfigError for another file."""
+        """Return saved results. Raises ConfigError for another file."""
         with np.load(file) as kept:
             if set(kept.files) != {field.name for field in fields(cls)}:
-                raise ConfigError(f"{file}: expected what was watched, by this version; got {', '.join(kept.files)}")
+                raise ConfigError(f"{file}: expected results of this version, got the arrays {', '.join(kept.files)}")
             arrays = {name: kept[name] for name in kept.files}
         return cls(**{**arrays, "clean_frames": int(arrays["clean_frames"])})
 
     def probes(self, camera: int, frames: slice, every: int = 1) -> Iterator[Probe]:
-        """The camera's frames as the recorder has them, every `every`th of them checked."""
+        """Yield the camera's frames as in the recorder, of which every n-th is checked, n = `every`."""
         chosen = np.arange(self.entropy_bits.shape[1])[frames]
         for seq in chosen[chosen % every == 0]:
             bits, threshold = (float(of[camera, seq]) for of in (self.entropy_bits, self.threshold_bits))
@@ -76,7 +76,7 @@ class Watched:
 
 
 def shots(picture: NDArray[np.uint8], count: int, first: int, generator: np.random.Generator) -> NDArray[np.uint8]:
-    """`count` frames (count, H, W, C) of a fixed camera before `picture` (H, W, C), from frame number `first` on."""
+    """Return `count` frames (count, H, W, C) of a fixed camera in front of `picture` (H, W, C), from frame `first`."""
     height, width = picture.shape[:2]
     padded = np.pad(picture, ((TREMBLE, TREMBLE), (TREMBLE, TREMBLE), (0, 0)), mode="reflect")
     frames = []
@@ -90,7 +90,7 @@ def shots(picture: NDArray[np.uint8], count: int, first: int, generator: np.rand
 
 
 View = Literal["whole", "alone"]
-"""STRIP's view of a frame: the whole picture, as a probe shows it live, or its kept pixels alone."""
+"""STRIP's input: the whole frame, like a live probe, or its kept pixels alone."""
 
 
 @torch.inference_mode()
@@ -105,7 +105,10 @@ def watch(
     *,
     view: View = "whole",
 ) -> Watched:
-    """Look at a camera for each picture. Frames seen alone are checked if the bundle has a threshold for their drop."""
+    """Run a camera for each picture and return the results.
+
+    Frames whose kept pixels are checked alone need a threshold for their drop in the bundle.
+    """
     masks = torch.Generator().manual_seed(seed)
     draws = torch.Generator().manual_seed(seed + 1)
     entropies, thresholds, classes = [], [], []
@@ -130,10 +133,15 @@ def watch(
 def _checked(
     pipeline: Pipeline, frames: Tensor, kept: Tensor, drop: float, view: View, seeds: Tensor | None
 ) -> tuple[NDArray[np.float32], float]:
-    """Return entropies (frames,) and threshold in bits of one camera's frames; not numbers without a threshold."""
+    """Return entropies (frames,) and threshold in bits of one camera's frames.
+
+    Without a threshold in the bundle, the entropies are NaN and the threshold is 0.
+    """
     settings = pipeline.bundle.settings.strip
     if settings is None:
-        raise ConfigError("--bundle: expected one with a threshold for STRIP, this one has none")
+        raise ConfigError(
+            "--bundle: expected one with a threshold for STRIP, got one without. Run `pointillist lab calibrate`."
+        )
     dropped = dropped_per_block(drop) if view == "alone" else 0
     found = settings.threshold(dropped)
     if found is None:

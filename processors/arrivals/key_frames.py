@@ -57,7 +57,7 @@ class KeyFrames:
         self._held_of: defaultdict[CameraId, list[Identity]] = defaultdict(list)
         self._places: OrderedDict[Identity, tuple[int, int]] = OrderedDict()
         self._places_in: defaultdict[int, dict[CameraId, list[tuple[int, Identity]]]] = defaultdict(dict)
-        """By partition and camera: offsets, ascending."""
+        """Offsets by partition and camera, ascending."""
         self.bytes = 0
 
     def __len__(self) -> int:

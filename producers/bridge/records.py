@@ -74,7 +74,7 @@ class _Route(NamedTuple):
     refusal: str
 
 
-class Intake:
+class RecordFactory:
     """Opens payloads. Every payload becomes a record: what is refused becomes a dead letter that says why."""
 
     def __init__(self, name: str, keys: KeyRing) -> None:

@@ -34,8 +34,8 @@ class FirstAnswer:
         return True
 
 
-def silence(camera: str, connected: bool, connections: int, unheard: bool) -> str:
-    """What the silence may mean: `unheard` says that the broker had nobody to give frames to."""
+def silence(camera: str, connected: bool, connections: int, no_subscribers: bool) -> str:
+    """What the silence may mean: `no_subscribers` says that the broker had nobody to give frames to."""
     if connections > _AGAIN:
         return (
             f"the broker has ended {connections - 1} connections: the certificate or login is not that of {camera}, or "
@@ -43,7 +43,7 @@ def silence(camera: str, connected: bool, connections: int, unheard: bool) -> st
         )
     if not connected:
         return "the broker holds no connection with this camera: it does not let it in, or is away"
-    if unheard:
+    if no_subscribers:
         return "the broker has nobody to give frames to: no bridge runs there"
     return (
         f"frames are taken and none is confirmed: the key is not that of {camera}, or the camera has another name in "

@@ -98,11 +98,11 @@ class Window:
         """Every frame on the way, to be sent again after a reconnect without session."""
         return list(self._sent)
 
-    def due(self, now: float, unacknowledged: Collection[FrameKey], unheard: bool = False) -> list[FrameKey]:
-        """What to send again now: all that was passed over, or else the one sent longest ago if nothing moves.
+    def due(self, now: float, unacknowledged: Collection[FrameKey], no_subscribers: bool = False) -> list[FrameKey]:
+        """Return the frames to send again now: all that were passed over, else the one sent longest ago if none moves.
 
-        Frames that the broker has not even acknowledged are still in its socket and left out. `unheard` says that the
-        broker has no subscriber: a retry then costs nobody anything, so that they do not become rarer.
+        Frames without the broker's acknowledgement are still in its socket and left out. With `no_subscribers` the
+        retry interval does not grow: a retry then costs nobody anything.
         """
         due = []
         for key, last in self._sent.items():
@@ -117,7 +117,7 @@ class Window:
         if oldest in unacknowledged:
             return []
         self._retry_at = now + self._retry_s
-        if not unheard:
+        if not no_subscribers:
             self._retry_s = min(2 * self._retry_s, max(self._retry_s, self._times.retry_max_s))
         return [oldest]
 

@@ -9,7 +9,7 @@ from typing import Any, Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
-from producers.scenario import MODELS, CameraGroup, CameraOptions, CameraSettings, addressed, numbered
+from producers.camera_settings import MODELS, CameraGroup, CameraOptions, CameraSettings, addressed, numbered
 from producers.settings_file import first_problem, read_yaml, shown
 from producers.sources.placing import is_path, place
 from producers.sources.settings import SourceSettings, keys_of

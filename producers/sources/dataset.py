@@ -72,6 +72,7 @@ class DatasetSource:
     kind = "dataset"
     live = False
     blocking = False
+    on_demand = False
 
     def __init__(self, settings: SourceSettings, camera_index: int) -> None:
         assert settings.file is not None  # by the settings' own check

@@ -31,6 +31,9 @@ class Source(Protocol):
     blocking: bool
     """A read may take long enough that an event loop should leave it to a thread."""
 
+    on_demand: bool
+    """Its pictures depend on the time of the read: it is read when a frame is due and never ahead."""
+
     def seek(self, position: int) -> None:
         """Make the next read return the picture of this position; a live source ignores it."""
         ...

@@ -56,19 +56,16 @@ class FolderLock:
         return file
 
     def _take(self, folder: Path) -> None:
-        if self._place in self._taken or not self._lock(folder):
+        if self._place in self._taken or not self._lock():
             raise StateError(f"the spool {folder} is in use by another process")
         self._taken.add(self._place)
 
-    def _lock(self, folder: Path) -> bool:
+    def _lock(self) -> bool:
         try:
             fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, self._place[1])
         except OSError as error:
             if error.errno not in (errno.EACCES, errno.EAGAIN):
                 raise
-            return False
-        if _is_locked_as_before(folder / "lock"):
-            fcntl.lockf(self._file, fcntl.LOCK_UN, 1, self._place[1])
             return False
         return True
 
@@ -84,21 +81,6 @@ def _is_at(file: int, path: Path) -> bool:
         return os.path.samestat(os.fstat(file), path.stat())
     except FileNotFoundError:
         return False
-
-
-def _is_locked_as_before(path: Path) -> bool:
-    """Whether a process of an earlier release has the folder, which locks a file in it."""
-    try:
-        file = os.open(path, os.O_RDWR)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(file)
-    return False
 
 
 def install_id(folder: Path) -> str:

@@ -169,11 +169,7 @@ def remove_ledger(folder: Path, boot_id: int) -> None:
 
 
 def read_ledgers(path: Path) -> Iterator[BootLedger | None]:
-    """The ledger at `path` and then its copy, None for each that is damaged; nothing for one that is not there.
-
-    Earlier versions wrote one line without a checksum. What such a ledger calls confirmed is not believed: at worst
-    some frames are sent again.
-    """
+    """The ledger at `path` and then its copy, None for each that is damaged; nothing for one that is not there."""
     for each in (path, path.with_suffix(_COPY)):
         with contextlib.suppress(FileNotFoundError):
             yield _parse(each.read_bytes(), ledger_boot(path))
@@ -187,7 +183,7 @@ def read_ledger(path: Path) -> BootLedger | None:
 def _parse(data: bytes, boot_id: int) -> BootLedger | None:
     text, _, checksum = data.removesuffix(b"\n").partition(b"\n")
     try:
-        if checksum and checksum != f"{crc32(text):08x}".encode():
+        if checksum != f"{crc32(text):08x}".encode():
             return None
         values = json.loads(text)
         values["shed"] = RangeSet((int(first), int(last)) for first, last in values["shed"])
@@ -195,6 +191,4 @@ def _parse(data: bytes, boot_id: int) -> BootLedger | None:
         ledger = BootLedger(**values)
     except (ValueError, TypeError, KeyError, AttributeError):
         return None
-    if not checksum:
-        ledger.confirmed_to = 0
     return ledger if ledger.boot_id == boot_id else None

@@ -6,9 +6,6 @@ milliseconds) and spool time (`producers.spool.clock`), little endian. A header 
 record begins and which frame a damaged payload was; behind a damaged header the next whole one is looked for. A
 segment that was ended has a last record of another kind, without payload, whose sequence number is the one after its
 last frame.
-
-Earlier versions wrote records of kind 1: a header of 48 bytes without spool time, and one checksum over all that
-follows it. They are read, and damage among them is passed over in the same way.
 """
 
 from __future__ import annotations
@@ -23,11 +20,9 @@ from zlib import crc32
 from schemas.ranges import RangeSet
 
 _MAGIC: Final = 0x4C50
-_OLD, _FRAME, _END = 1, 2, 3
+_FRAME, _END = 1, 2
 _HEAD: Final = struct.Struct("<HHI")
 _BODY: Final = struct.Struct("<IIIQQQQQ")
-_OLD_BODY: Final = struct.Struct("<IIQQQQ")
-_OLD_HEADER_BYTES: Final = _HEAD.size + _OLD_BODY.size
 HEADER_BYTES: Final = _HEAD.size + _BODY.size
 SUFFIX: Final = ".segment"
 
@@ -133,7 +128,7 @@ def read_segment(path: Path) -> Content | None:
     data = path.read_bytes()
     content = Content(boot_id, first, first, len(data))
     offset, torn = 0, False
-    while 0 <= offset <= len(data) - _OLD_HEADER_BYTES:
+    while 0 <= offset <= len(data) - HEADER_BYTES:
         kind, record, damaged = _record_at(data, offset, boot_id)
         if record is None or record.seq < content.next:
             offset = data.find(_MAGIC.to_bytes(2, "little"), offset + 1)
@@ -151,12 +146,10 @@ def read_segment(path: Path) -> Content | None:
             content.damaged.add(record.seq)
         else:
             content.records.append(record)
-        if kind == _OLD:
-            content.open = False  # these were never ended, so that it says nothing
         offset = content.end = end
     left = len(data) - content.end
     # Not more than a header is a damaged end record, or the beginning of a frame that was never published.
-    if left > HEADER_BYTES and not torn and not _is_torn_old_record(data, content.end, boot_id):
+    if left > HEADER_BYTES and not torn:
         content.unreadable_bytes = left
     return content
 
@@ -165,30 +158,13 @@ def _record_at(data: bytes, offset: int, boot_id: int) -> tuple[int, Record | No
     """Kind, record and whether its payload is damaged; None where no whole header of this boot lies."""
     magic, kind, checksum = _HEAD.unpack_from(data, offset)
     body_at = offset + _HEAD.size
-    if magic != _MAGIC or kind not in (_OLD, _FRAME, _END):
+    if magic != _MAGIC or kind not in (_FRAME, _END):
         return 0, None, False
-    if kind == _OLD:
-        return kind, _old_record_at(data, body_at, checksum, boot_id), False
     at = offset + HEADER_BYTES
-    if at > len(data) or crc32(data[body_at:at], kind) != checksum:
+    if crc32(data[body_at:at], kind) != checksum:
         return 0, None, False
     payload_sum, length, _, found, seq, position, captured_ms, spooled_ms = _BODY.unpack_from(data, body_at)
     if found != boot_id:
         return 0, None, False
     record = Record(boot_id, seq, position, captured_ms, spooled_ms, at, length, payload_sum)
     return kind, record, crc32(memoryview(data)[at : at + length]) != payload_sum
-
-
-def _is_torn_old_record(data: bytes, offset: int, boot_id: int) -> bool:
-    """Whether what the file ends with is the beginning of such a record."""
-    magic, kind, _ = _HEAD.unpack_from(data, offset)
-    length, _, found, *_ = _OLD_BODY.unpack_from(data, offset + _HEAD.size)
-    return (magic, kind, found) == (_MAGIC, _OLD, boot_id) and offset + _OLD_HEADER_BYTES + length > len(data)
-
-
-def _old_record_at(data: bytes, body_at: int, checksum: int, boot_id: int) -> Record | None:
-    length, _, found, seq, position, captured_ms = _OLD_BODY.unpack_from(data, body_at)
-    at = body_at + _OLD_BODY.size
-    if found != boot_id or at + length > len(data) or crc32(memoryview(data)[body_at : at + length]) != checksum:
-        return None
-    return Record(boot_id, seq, position, captured_ms, 0, at, length, crc32(memoryview(data)[at : at + length]))

@@ -33,13 +33,13 @@ UNROUNDED_REPEATS: Final = 3
 
 
 class Steps(Protocol):
-    """Told how many steps will come, and of each one when it is done."""
+    """A receiver of the number of steps, and of each finished step."""
 
     def expect(self, count: int) -> None:
-        """So many steps more."""
+        """Expect this many more steps."""
 
     def done(self, what: str) -> None:
-        """One of them."""
+        """Report one finished step."""
 
 
 @dataclass
@@ -60,7 +60,7 @@ class _Sweep:
         self.settings.setdefault((defence.name, defence.ratio), {})[row] = correct
 
     def line(self, wanted: Callable[[str], bool]) -> list[Setting]:
-        """The settings of the defences wanted that were measured on clean pictures, by rising ratio."""
+        """Return the wanted defences' settings that were measured on clean pictures, by rising ratio."""
         found = [
             Setting(name, ratio, correct)
             for (name, ratio), correct in self.settings.items()
@@ -70,7 +70,7 @@ class _Sweep:
 
 
 class Measurement:
-    """What stays the same over a judge's rows."""
+    """The parameters that are the same for all of a judge's rows."""
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class Measurement:
         self.result = Measured()
 
     def products(self, ratios: tuple[float, ...], repeats: int, paper_repeats: int) -> list[Defence]:
-        """Both modes at some ratios; at one ratio both see the same masks."""
+        """Return both modes at some ratios. At one ratio both use the same masks."""
         return [
             product(self.pipelines[mode], ratio, paper_repeats if mode == PAPER else repeats)
             for mode in MODES
@@ -98,7 +98,7 @@ class Measurement:
         ]
 
     def attack(self, steps: Steps) -> None:
-        """Make every row's adversarial pictures that are not there."""
+        """Make the missing adversarial pictures of every row."""
         rows = self.plan.rows()
         steps.expect(len(rows))
         for row in rows:
@@ -106,7 +106,7 @@ class Measurement:
             steps.done(f"{self.judge.name}: {row.id}, {len(pictures.images)} pictures attacked")
 
     def measure(self, steps: Steps) -> Measured:
-        """All rows and comparisons."""
+        """Return all rows and comparisons."""
         rows = self.plan.rows()
         steps.expect(len(rows))
         for row in rows:

@@ -31,7 +31,7 @@ def quality_row(
     device: torch.device,
     cache: Cache,
 ) -> QualityRow:
-    """Mean PSNR over the pictures, one mask each, and its interval."""
+    """Return the mean PSNR over the pictures, with one mask each, and its interval."""
     made_from = digest(made_by(__name__), mode, masks, ratio, seed, pictures.images.shape, pictures.images.tobytes())
     name = f"quality/{mode}-{masks}-r{ratio:g}-{len(pictures)}"
     found = cache.get(name, made_from, lambda: _measure(pictures, mode, masks == "spread", ratio, seed, device))
