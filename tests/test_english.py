@@ -47,7 +47,7 @@ REWRITTEN = (
     "processors/arrivals/key_frames.py",
     "processors/device/probes.py",
     "processors/results/delivery.py",
-    "producers/bridge/requests/key_frames.py",
+    "producers",
     "schemas/transport/backoff.py",
     "schemas/transport/kafka",
     "tests/processors/test_await_key_frame.py",
