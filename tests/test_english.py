@@ -14,10 +14,12 @@ import pytest
 ROOT = Path(__file__).parents[1]
 REWRITTEN = (
     "benchmarks",
+    "consumers/alerts.py",
     "consumers/cameras",
     "consumers/conservation/result.py",
     "consumers/console/access",
     "consumers/console/server.py",
+    "consumers/database/turns.py",
     "infra/local/http.py",
     "infra/monitor/conservation.py",
     "infra/reference/rest.py",
