@@ -22,6 +22,7 @@ class VideoSource:
     kind = "video"
     live = False
     blocking = True
+    on_demand = False
 
     def __init__(self, settings: SourceSettings) -> None:
         assert settings.file is not None  # by the settings' own check

@@ -160,9 +160,9 @@ def test_a_legend_names_labels_that_its_query_keeps(panel: dict[str, Any]) -> No
     [
         ("sum(pointillist_camera_total)", "pointillist_camera_total"),
         ("rate(pointillist_stage_seconds[1m])", "pointillist_stage_seconds"),
-        ("sum by (city) (pointillist_cameras)", "city"),
-        ('pointillist_cameras{status="online"}', "pointillist_cameras.status"),
-        ('pointillist_cameras{state="asleep"}', "pointillist_cameras.state=asleep"),
+        ("sum by (city) (pointillist_camera_tasks)", "city"),
+        ('pointillist_camera_tasks{status="online"}', "pointillist_camera_tasks.status"),
+        ('pointillist_camera_tasks{phase="asleep"}', "pointillist_camera_tasks.phase=asleep"),
     ],
 )
 def test_a_name_that_the_contract_lacks_is_noticed(expression: str, stranger: str) -> None:

@@ -171,7 +171,7 @@ def test_a_network_without_gradients_is_refused(folder: Path, harden: Command) -
         ({"steps": 99}, "at most 16, got 99"),
         ({"trades": -1}, "trades: expected"),
         ({"shards": 3}, "multiple of 3"),
-        ({"held-out": 90}, "at least one batch of 16 beside 90 held out, got 96"),
+        ({"held-out": 90}, "at least one batch of 16 besides 90 held out, got 96"),
         ({"data": "nowhere.npz"}, "nowhere.npz"),
         ({"bundle": "nowhere"}, "no shipped bundle"),
         ({"device": "abacus"}, "auto or cpu or cuda"),

@@ -12,10 +12,10 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from producers.camera import Camera
+from producers.camera_settings import CameraSettings
+from producers.interruptible_sleep import InterruptibleSleep
 from producers.metrics import Instruments
-from producers.naps import Nap
 from producers.publisher import Broker, LinkSettings, WindowSettings
-from producers.scenario import CameraSettings
 from producers.sources.settings import SourceSettings
 from schemas.frame import sign_message
 from schemas.identity import CameraId
@@ -46,7 +46,7 @@ async def camera(folder: Path, fps: float) -> AsyncIterator[Camera]:
 
 
 def tell(made: Camera, rate: float) -> None:
-    issued_ms = max(time.time_ns() // 10**6, made._control.told.issued_ms + 1)
+    issued_ms = max(time.time_ns() // 10**6, made._control.state.issued_ms + 1)
     assert made._control.command(sign_message(KEY, Command(issued_ms=issued_ms, frames_per_second=rate)))
 
 
@@ -80,24 +80,26 @@ async def test_a_camera_sends_at_the_rate_that_it_is_told_and_at_its_own_again(t
             await until(lambda: made.spool.current.next > now + 20, "all that come")
 
 
-async def test_what_is_told_between_two_naps_is_not_slept_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_is_told_between_two_sleeps_is_not_slept_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with camera(tmp_path, RARELY) as made:
 
         async def told_meanwhile() -> None:
             if not made.spool.current.next:
                 tell(made, 50.0)
 
-        monkeypatch.setattr(made._turns, "take", told_meanwhile)
+        monkeypatch.setattr(made._fair_gate, "enter", told_meanwhile)
         await until(lambda: made.spool.current.next > 5, "frames at the rate")
 
 
-async def test_a_nap_ends_by_itself_and_when_it_is_told_to() -> None:
-    nap = Nap()
-    nap.end()
-    await nap.take(0.0)
+async def test_a_sleep_ends_by_itself_and_when_it_is_told_to() -> None:
+    pause = InterruptibleSleep()
+    pause.interrupt()
+    await pause.sleep(0.0)
     async with asyncio.timeout(5):
-        sleeping = asyncio.create_task(nap.take(600.0))
+        sleeping = asyncio.create_task(pause.sleep(600.0))
         await asyncio.sleep(0)
-        nap.end()
-        nap.end()
+        pause.interrupt()
+        pause.interrupt()
         await sleeping

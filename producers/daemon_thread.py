@@ -11,7 +11,7 @@ from typing import TypeVar
 Result = TypeVar("Result")
 
 
-def beside(work: Callable[[], Result], name: str) -> asyncio.Future[Result]:
+def run_in_daemon_thread(work: Callable[[], Result], name: str) -> asyncio.Future[Result]:
     """Run `work` in a thread of its own and return its future.
 
     Not in the loop's pool: a few addresses that do not answer would take all its threads, and others would wait. Nor

@@ -6,13 +6,13 @@ import asyncio
 import contextlib
 from itertools import pairwise
 
-from producers.turns import Turns
+from producers.fair_gate import FairGate
 
 
 async def test_whoever_does_not_wait_for_others_waits_for_nothing() -> None:
-    turns = Turns(2)
+    gate = FairGate(2)
     for _ in range(3):
-        waiting = turns.take()
+        waiting = gate.enter()
         with contextlib.suppress(StopIteration):
             waiting.send(None)
             raise AssertionError("expected a turn at once")
@@ -21,10 +21,10 @@ async def test_whoever_does_not_wait_for_others_waits_for_nothing() -> None:
 
 
 async def test_a_loop_that_is_behind_does_everything_else_between_a_few_frames() -> None:
-    turns, taken = Turns(4), list[int]()
+    gate, taken = FairGate(4), list[int]()
 
     async def camera(number: int) -> None:
-        await turns.take()
+        await gate.enter()
         taken.append(number)
 
     cameras = [asyncio.create_task(camera(number)) for number in range(100)]
@@ -37,10 +37,10 @@ async def test_a_loop_that_is_behind_does_everything_else_between_a_few_frames()
 
 
 async def test_a_camera_that_ends_while_it_waits_costs_nobody_a_turn() -> None:
-    turns, taken = Turns(1), list[int]()
+    gate, taken = FairGate(1), list[int]()
 
     async def camera(number: int) -> None:
-        await turns.take()
+        await gate.enter()
         taken.append(number)
 
     cameras = [asyncio.create_task(camera(number)) for number in range(6)]
@@ -49,4 +49,4 @@ async def test_a_camera_that_ends_while_it_waits_costs_nobody_a_turn() -> None:
         ended.cancel()
     await asyncio.wait_for(asyncio.gather(*cameras, return_exceptions=True), 5)
     assert taken == [0, 5]
-    await asyncio.wait_for(turns.take(), 5)
+    await asyncio.wait_for(gate.enter(), 5)

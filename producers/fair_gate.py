@@ -1,4 +1,4 @@
-"""Turns on one loop: of many frames that are due at once a few, and then everything else that the loop has to do."""
+"""FairGate on one loop: of many frames that are due at once a few, and then everything else that the loop has to do."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ AT_ONCE: Final = 8
 """Frames, each about a millisecond, between two looks at connections and timers."""
 
 
-class Turns:
-    """`await take()` before each frame: at most `at_once` in one round of the loop, the others in their order.
+class FairGate:
+    """`await enter()` before each frame: at most `at_once` in one round of the loop, the others in their order.
 
     Without it a loop that has fallen behind would take all frames that are due, of ten thousand cameras, before it
     reads one confirmation or makes one connection, and the time that this takes makes as many due again.
@@ -23,7 +23,7 @@ class Turns:
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._renewing = False
 
-    async def take(self) -> None:
+    async def enter(self) -> None:
         """Return when it is this caller's turn."""
         self._renew_soon()
         if self._left and not self._waiting:

@@ -7,13 +7,13 @@ import threading
 
 import pytest
 
-from producers.threads import beside
+from producers.daemon_thread import run_in_daemon_thread
 
 
 async def test_work_that_never_ends_keeps_no_other_waiting() -> None:
     never = threading.Event()
-    stuck = [beside(never.wait, f"stuck-{number}") for number in range(100)]
-    assert await asyncio.wait_for(beside(lambda: 7, "quick"), 10) == 7
+    stuck = [run_in_daemon_thread(never.wait, f"stuck-{number}") for number in range(100)]
+    assert await asyncio.wait_for(run_in_daemon_thread(lambda: 7, "quick"), 10) == 7
     assert not any(future.done() for future in stuck)
     never.set()
     await asyncio.gather(*stuck)
@@ -24,12 +24,12 @@ async def test_what_work_raises_its_future_raises() -> None:
         raise ValueError("broken")
 
     with pytest.raises(ValueError, match="broken"):
-        await beside(fail, "fails")
+        await run_in_daemon_thread(fail, "fails")
 
 
 async def test_a_future_that_nobody_waits_for_any_more_takes_no_result() -> None:
     gate = threading.Event()
-    future = beside(gate.wait, "late")
+    future = run_in_daemon_thread(gate.wait, "late")
     future.cancel()
     gate.set()
     await asyncio.sleep(0)
@@ -39,9 +39,9 @@ async def test_a_future_that_nobody_waits_for_any_more_takes_no_result() -> None
 def test_a_process_ends_though_work_never_does() -> None:
     program = (
         "import asyncio, threading\n"
-        "from producers.threads import beside\n"
+        "from producers.daemon_thread import run_in_daemon_thread\n"
         "async def main():\n"
-        "    beside(threading.Event().wait, 'stuck')\n"
+        "    run_in_daemon_thread(threading.Event().wait, 'stuck')\n"
         "asyncio.run(main())\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=30)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from producers.bridge import records as intake_module
 from producers.bridge.confirmations import Receipt
-from producers.bridge.records import MAX_EVENT_BYTES, MAX_ORIGIN_CHARACTERS, Intake, Record
+from producers.bridge.records import MAX_EVENT_BYTES, MAX_ORIGIN_CHARACTERS, Record, RecordFactory
 from schemas.frame import Encoding, encode_frame, sign_message
 from schemas.identity import CameraId
 from schemas.keys import KeyRing
@@ -42,7 +42,7 @@ def letter(record: Record) -> DeadLetter:
 
 def test_a_frame_goes_on_unchanged_under_its_camera_with_its_identity_in_the_headers() -> None:
     payload = frame(seq=5)
-    record = Intake("b1", BRIDGE_KEYS).accept(topic(Channel.FRAME), payload)
+    record = RecordFactory("b1", BRIDGE_KEYS).accept(topic(Channel.FRAME), payload)
     trace = blake2b(b"hall/door/000000000000b007/5", digest_size=16).hexdigest()
     assert (record.topic, record.key, record.value) == (KafkaTopic.FRAMES, b"hall/door", payload)
     assert record.receipt == Receipt(CAMERA, 0xB007, 0, 5)
@@ -62,7 +62,7 @@ def test_a_frame_goes_on_unchanged_under_its_camera_with_its_identity_in_the_hea
 
 def test_a_ledger_goes_to_the_events_and_is_confirmed_by_its_revision() -> None:
     payload = sign_message(KEYS.key(CAMERA, 1), Ledger(boot_id=9, revision=4, first=0, next=10))
-    record = Intake("b1", BRIDGE_KEYS).accept(topic(Channel.EVENT), payload)
+    record = RecordFactory("b1", BRIDGE_KEYS).accept(topic(Channel.EVENT), payload)
     assert record.topic is KafkaTopic.EVENTS
     assert record.receipt == Receipt(CAMERA, 9, 1, -1, 4)
     assert dict(record.headers)["ce_type"] == b"pointillist.v1.Ledger"
@@ -77,7 +77,7 @@ def test_status_and_meta_go_to_the_events_unconfirmed_and_equal_ones_are_one_eve
     channel: Channel, message: Status | Meta
 ) -> None:
     payload = sign_message(KEYS.key(CAMERA, 0), message)
-    first, second = (Intake(name, BRIDGE_KEYS).accept(topic(channel), payload) for name in ("b1", "b2"))
+    first, second = (RecordFactory(name, BRIDGE_KEYS).accept(topic(channel), payload) for name in ("b1", "b2"))
     assert first.topic is KafkaTopic.EVENTS
     assert first.receipt is None
     assert dict(first.headers)["ce_type"] == f"pointillist.v1.{type(message).__name__}".encode()
@@ -109,7 +109,7 @@ def test_status_and_meta_go_to_the_events_unconfirmed_and_equal_ones_are_one_eve
     ],
 )
 def test_what_is_refused_becomes_a_dead_letter_that_says_why(where: bytes, payload: bytes, reason: str) -> None:
-    record = Intake("b1", BRIDGE_KEYS).accept(where, payload)
+    record = RecordFactory("b1", BRIDGE_KEYS).accept(where, payload)
     found = letter(record)
     assert (found.stage, found.reason, found.verified) == ("bridge", reason, False)
     assert found.origin_topic == where.decode(errors="replace")
@@ -121,20 +121,20 @@ def test_what_is_refused_becomes_a_dead_letter_that_says_why(where: bytes, paylo
 
 
 def test_a_dead_letter_keeps_only_the_beginning_of_a_large_payload() -> None:
-    found = letter(Intake("b1", BRIDGE_KEYS).accept(topic(Channel.FRAME), b"\xff" * 1_000_000))
+    found = letter(RecordFactory("b1", BRIDGE_KEYS).accept(topic(Channel.FRAME), b"\xff" * 1_000_000))
     assert found.ByteSize() < DEAD_LETTER_PAYLOAD_BYTES + 1000
     assert found.payload_bytes == 1_000_000
 
 
 def test_equal_refused_payloads_are_two_dead_letters() -> None:
-    intake = Intake("b1", BRIDGE_KEYS)
+    intake = RecordFactory("b1", BRIDGE_KEYS)
     ids = {dict(intake.accept(topic(Channel.FRAME), b"x").headers)["ce_id"] for _ in range(2)}
     assert len(ids) == 2
 
 
 def test_topics_made_up_by_strangers_cost_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(intake_module, "ROUTES", 10)
-    intake = Intake("b1", BRIDGE_KEYS)
+    intake = RecordFactory("b1", BRIDGE_KEYS)
     for number in range(100):
         intake.accept(f"pointillist/v1/x/{number}/frame".encode(), b"")
     assert len(intake._routes) == 10
@@ -142,7 +142,7 @@ def test_topics_made_up_by_strangers_cost_bounded_memory(monkeypatch: pytest.Mon
 
 
 def test_a_topic_that_is_none_of_ours_is_not_remembered_and_its_dead_letter_has_its_beginning() -> None:
-    intake = Intake("b1", BRIDGE_KEYS)
+    intake = RecordFactory("b1", BRIDGE_KEYS)
     for number in range(5):
         record = intake.accept(f"pointillist/v1/{'x' * 60_000}/{number}/frame".encode(), b"")
         assert letter(record).origin_topic == f"pointillist/v1/{'x' * 60_000}"[:MAX_ORIGIN_CHARACTERS]
@@ -154,7 +154,7 @@ def test_a_topic_that_is_none_of_ours_is_not_remembered_and_its_dead_letter_has_
 
 def test_the_longest_name_of_a_camera_is_whole_in_a_dead_letter() -> None:
     longest = CameraId(f"{'s' * 63}/{'c' * 63}")
-    assert letter(Intake("b1", BRIDGE_KEYS).accept(topic(Channel.SETTINGS, longest), b"")).origin_topic.endswith(
+    assert letter(RecordFactory("b1", BRIDGE_KEYS).accept(topic(Channel.SETTINGS, longest), b"")).origin_topic.endswith(
         "settings"
     )
 
@@ -163,7 +163,7 @@ def test_a_ledger_above_the_limit_is_refused() -> None:
     shed = [Range(first=3 * n, last=3 * n) for n in range(30_000)]
     payload = sign_message(KEYS.key(CAMERA, 0), Ledger(boot_id=9, revision=1, next=90_000, shed=shed))
     assert len(payload) > MAX_CONTROL_BYTES
-    assert letter(Intake("b1", BRIDGE_KEYS).accept(topic(Channel.EVENT), payload)).reason == "malformed"
+    assert letter(RecordFactory("b1", BRIDGE_KEYS).accept(topic(Channel.EVENT), payload)).reason == "malformed"
 
 
 def test_a_payload_that_finds_a_defect_is_dead_lettered_rather_than_redelivered_for_ever(
@@ -173,12 +173,12 @@ def test_a_payload_that_finds_a_defect_is_dead_lettered_rather_than_redelivered_
         raise RuntimeError("a defect")
 
     monkeypatch.setattr(intake_module, "open_frame", broken)
-    found = letter(Intake("b1", BRIDGE_KEYS).accept(topic(Channel.FRAME), frame()))
+    found = letter(RecordFactory("b1", BRIDGE_KEYS).accept(topic(Channel.FRAME), frame()))
     assert (found.reason, found.error) == ("malformed", "RuntimeError: a defect")
 
 
 def test_a_record_that_kafka_refuses_becomes_a_dead_letter_of_its_camera() -> None:
-    intake = Intake("b1", BRIDGE_KEYS)
+    intake = RecordFactory("b1", BRIDGE_KEYS)
     record = intake.accept(topic(Channel.FRAME), frame())
     found = letter(intake.refused_by_kafka(record, "too large"))
     assert (found.reason, found.camera_id, found.origin_topic) == ("bad_size", CAMERA, "pointillist/v1/hall/door/frame")
@@ -187,7 +187,7 @@ def test_a_record_that_kafka_refuses_becomes_a_dead_letter_of_its_camera() -> No
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=80), st.binary(max_size=80))
 def test_any_payload_on_any_topic_is_a_record_and_never_a_frame(where: bytes, payload: bytes) -> None:
-    intake = Intake("b1", BRIDGE_KEYS)
+    intake = RecordFactory("b1", BRIDGE_KEYS)
     for name in (where, topic(Channel.FRAME)):
         assert intake.accept(name, payload).topic is KafkaTopic.DEAD_LETTERS
 
@@ -198,4 +198,6 @@ def test_a_changed_frame_never_passes_as_a_frame(data: st.DataObject) -> None:
     payload = bytearray(frame())
     at = data.draw(st.integers(0, len(payload) - 1))
     payload[at] ^= data.draw(st.integers(1, 255))
-    assert Intake("b1", BRIDGE_KEYS).accept(topic(Channel.FRAME), bytes(payload)).topic is KafkaTopic.DEAD_LETTERS
+    assert (
+        RecordFactory("b1", BRIDGE_KEYS).accept(topic(Channel.FRAME), bytes(payload)).topic is KafkaTopic.DEAD_LETTERS
+    )
