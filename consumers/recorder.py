@@ -285,7 +285,8 @@ class Recorder:
         self._offsets |= moved
         self._meters.take(written)
         self._cameras.take(written)
-        self._alerts.take(written.alerts)
+        if written.alerts:
+            self._alerts.due.set()
         if written.chains:
             self._plan_due.set()
         if any(row.strip == SHED for row in written.rows):
@@ -345,8 +346,8 @@ class Recorder:
             await asyncio.gather(self._log.tell(self._offsets), self._letters.tell(self._offsets))
             read_on = await self._database.run(self._store.read_on)
             self._cameras.take_evidence(read_on)
-            self._alerts.take(read_on.alerts)
             if read_on.alerts:
+                self._alerts.due.set()
                 self._meters.count_alerts(read_on.alerts)
             if time.monotonic() >= purge_at:
                 more = await self._database.run(purge, self._store, self._settings.bounds)

@@ -22,7 +22,7 @@ class Instruments:
     raw_bytes: Counter
     sent_bytes: Counter
     resent_bytes: Counter
-    cameras: Gauge
+    camera_tasks: Gauge
     spool_frames: Gauge
     spool_bytes: Gauge
     spool_oldest_s: Gauge
@@ -49,7 +49,7 @@ class Instruments:
             raw_bytes=size.labels("raw"),
             sent_bytes=size.labels("sent"),
             resent_bytes=size.labels("resent"),
-            cameras=metrics.CAMERAS.on(registry),
+            camera_tasks=metrics.CAMERA_TASKS.on(registry),
             spool_frames=metrics.SPOOL_FRAMES.on(registry),
             spool_bytes=metrics.SPOOL_BYTES.on(registry),
             spool_oldest_s=metrics.SPOOL_OLDEST.on(registry),

@@ -90,8 +90,11 @@ CAMERA_BYTES = Metric(
     "Bytes of published frames: raw as captured, sent as messages (first sends only), resent",
     ("kind",),
 )
-CAMERAS = Metric(
-    Gauge, "pointillist_cameras", "Cameras of this process by state: online, offline, degraded", ("state",)
+CAMERA_TASKS = Metric(
+    Gauge,
+    "pointillist_camera_tasks",
+    "Cameras of this process by phase of their task: opening, capturing, failing, disconnected, draining, ended",
+    ("phase",),
 )
 CAMERA_LIST_REFUSED = Metric(
     Gauge,

@@ -134,7 +134,7 @@ class Turn(_message.Message):
     at_ms: int
     def __init__(self, connection: _Optional[int] = ..., message: _Optional[int] = ..., at_ms: _Optional[int] = ...) -> None: ...
 
-class Told(_message.Message):
+class CommandState(_message.Message):
     __slots__ = ("issued_ms", "dropped_per_block", "probe_share", "profile", "enabled", "asked_ms", "asked_share", "frames_per_second")
     ISSUED_MS_FIELD_NUMBER: _ClassVar[int]
     DROPPED_PER_BLOCK_FIELD_NUMBER: _ClassVar[int]
@@ -155,7 +155,7 @@ class Told(_message.Message):
     def __init__(self, issued_ms: _Optional[int] = ..., dropped_per_block: _Optional[int] = ..., probe_share: _Optional[float] = ..., profile: _Optional[_Union[Profile, str]] = ..., enabled: _Optional[bool] = ..., asked_ms: _Optional[int] = ..., asked_share: _Optional[float] = ..., frames_per_second: _Optional[float] = ...) -> None: ...
 
 class Meta(_message.Message):
-    __slots__ = ("install_id", "boot_id", "width", "height", "channels", "frames_per_second", "dropped_per_block", "probe_share", "profile", "source", "software", "key_generation", "turn", "told", "tag")
+    __slots__ = ("install_id", "boot_id", "width", "height", "channels", "frames_per_second", "dropped_per_block", "probe_share", "profile", "source", "software", "key_generation", "turn", "command_state", "tag")
     INSTALL_ID_FIELD_NUMBER: _ClassVar[int]
     BOOT_ID_FIELD_NUMBER: _ClassVar[int]
     WIDTH_FIELD_NUMBER: _ClassVar[int]
@@ -169,7 +169,7 @@ class Meta(_message.Message):
     SOFTWARE_FIELD_NUMBER: _ClassVar[int]
     KEY_GENERATION_FIELD_NUMBER: _ClassVar[int]
     TURN_FIELD_NUMBER: _ClassVar[int]
-    TOLD_FIELD_NUMBER: _ClassVar[int]
+    COMMAND_STATE_FIELD_NUMBER: _ClassVar[int]
     TAG_FIELD_NUMBER: _ClassVar[int]
     install_id: str
     boot_id: int
@@ -184,9 +184,9 @@ class Meta(_message.Message):
     software: str
     key_generation: int
     turn: Turn
-    told: Told
+    command_state: CommandState
     tag: int
-    def __init__(self, install_id: _Optional[str] = ..., boot_id: _Optional[int] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., channels: _Optional[int] = ..., frames_per_second: _Optional[float] = ..., dropped_per_block: _Optional[int] = ..., probe_share: _Optional[float] = ..., profile: _Optional[_Union[Profile, str]] = ..., source: _Optional[str] = ..., software: _Optional[str] = ..., key_generation: _Optional[int] = ..., turn: _Optional[_Union[Turn, _Mapping]] = ..., told: _Optional[_Union[Told, _Mapping]] = ..., tag: _Optional[int] = ...) -> None: ...
+    def __init__(self, install_id: _Optional[str] = ..., boot_id: _Optional[int] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., channels: _Optional[int] = ..., frames_per_second: _Optional[float] = ..., dropped_per_block: _Optional[int] = ..., probe_share: _Optional[float] = ..., profile: _Optional[_Union[Profile, str]] = ..., source: _Optional[str] = ..., software: _Optional[str] = ..., key_generation: _Optional[int] = ..., turn: _Optional[_Union[Turn, _Mapping]] = ..., command_state: _Optional[_Union[CommandState, _Mapping]] = ..., tag: _Optional[int] = ...) -> None: ...
 
 class Status(_message.Message):
     __slots__ = ("state", "install_id", "boot_id", "detail", "turn", "longest_gap_s", "key_generation", "tag")

@@ -62,13 +62,13 @@ class Site:
         """The camera list."""
         return self.folder / "cameras.yaml"
 
-    def said(self, name: str) -> tuple[str, str]:
-        """Return state and reason of a camera in `cameras.json`."""
+    def phase(self, name: str) -> tuple[str, str]:
+        """Return the phase and reason of a camera in `cameras.json`."""
         try:
             found = json.loads((self.folder / "spools" / "cameras.json").read_text()).get(self.camera(name), {})
         except FileNotFoundError:
             return "", ""
-        return found.get("state", ""), found.get("detail", "")
+        return found.get("phase", ""), found.get("detail", "")
 
     @contextmanager
     def running(self) -> Iterator[CameraRun]:

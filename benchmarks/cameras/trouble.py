@@ -73,7 +73,7 @@ def trouble(folder: Path, fps: int, seconds: float) -> dict[str, Any]:
             reasons = {
                 name: place.bridge.statuses[place.camera(name)][1] for name in ("hangs", "dies", "wrong-password")
             }
-            shown = {name: place.said(name) for name in ("hangs", "dies", "wrong-password", "added")}
+            shown = {name: place.phase(name) for name in ("hangs", "dies", "wrong-password", "added")}
             time.sleep(seconds)
             hanging.resume()
             with RtspServer(*counted, port=dying.port):
@@ -125,7 +125,7 @@ def _taken_up(run: CameraRun, camera: CameraId) -> float:
 def _named(place: Site, name: str, reason: str) -> bool:
     """Return whether both the broker and `cameras.json` report a camera's fault."""
     state, detail = place.bridge.statuses.get(place.camera(name), (0, ""))
-    return state == DEGRADED and reason in detail and place.said(name)[0] == "degraded"
+    return state == DEGRADED and reason in detail and place.phase(name)[0] == "failing"
 
 
 def _online(place: Site, name: str) -> bool:

@@ -66,7 +66,7 @@ def _look(system: RunningSystem) -> dict[str, float]:
     roles = system.roles()
     samples = Samples.scrape([roles[role]["metrics"] for role in ("fleet", "bridge") if role in roles])
     return {
-        "online": samples.sum(m.CAMERAS.name, state="online") + samples.sum(m.CAMERAS.name, state="degraded"),
+        "online": sum(samples.sum(m.CAMERA_TASKS.name, phase=phase) for phase in ("capturing", "failing")),
         "reconnects": samples.sum(m.CAMERA_RECONNECTS.name),
         "takeovers": samples.sum(m.MQTT_REFUSALS.name, what="takeover"),
     }

@@ -92,7 +92,7 @@ class CameraTold:
         sent.wait_for_publish(ANSWER_S)
         if not sent.is_published():
             raise BrokerError(f"the MQTT broker has not taken the command within {ANSWER_S:g} s")
-        return self._await(lambda: self.meta is not None and self.meta.told.issued_ms >= issued_ms, wait_s)
+        return self._await(lambda: self.meta is not None and self.meta.command_state.issued_ms >= issued_ms, wait_s)
 
     def _await(self, holds: Callable[[], bool], wait_s: float) -> bool:
         with self._changed:

@@ -80,8 +80,8 @@ def command_of(meta: Meta | None, changes: Mapping[str, Any]) -> Command:
     """The command that changes this and repeats what was commanded before: only the last one is retained."""
     command = Command()
     for name in SETTINGS:
-        if meta is not None and meta.told.HasField(name):
-            setattr(command, name, getattr(meta.told, name))
+        if meta is not None and meta.command_state.HasField(name):
+            setattr(command, name, getattr(meta.command_state, name))
     for name, value in changes.items():
         setattr(command, name, value)
     return command
@@ -119,7 +119,7 @@ def settings_of(meta: Meta | None) -> dict[str, Any]:
     """What a camera says that it does, for people, and which of it was commanded."""
     if meta is None:
         return {}
-    told = meta.told
+    told = meta.command_state
     return {
         "drop": meta.dropped_per_block / 64,
         "probes": meta.probe_share,

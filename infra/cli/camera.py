@@ -97,8 +97,9 @@ def attach(
     from infra.layout import Layout
     from infra.role import run_role
     from infra.up.processes import FLEET_PENDING, FRAMES_REFUSED
-    from producers.fleet import run_camera
-    from producers.scenario import parse_scenario
+    from producers.camera_settings import parse_camera
+    from producers.roster.camera_spec import CameraSpec
+    from producers.roster.real import run_camera
     from producers.sources.trial import try_source
 
     place = resolve(url)
@@ -119,7 +120,7 @@ def attach(
         "profile": profile,
         **sending_of(schedule, zone, motion, heartbeat),
     }
-    [plan] = parse_scenario({"site": site, "cameras": [settings]}, "camera").cameras()
+    plan = parse_camera(site, settings)
     registers = state is not None and enrolment is None
     if registers:  # not before its source opens: with a mistyped address it would stay as a camera that is never online
         try_source(plan.source)
@@ -140,7 +141,7 @@ def attach(
         "camera",
         metrics,
         lambda registry, health, stop: run_camera(
-            plan, mqtt=link.address, tls=link.tls, login=link.login, state=folder, key=known.key, registry=registry,
+            CameraSpec(plan, known.key, link.address, link.tls, link.login), state=folder, registry=registry,
             health=health, stop=stop, ends_at_ms=until, drain_s=drain,
         ),
     )  # fmt: skip

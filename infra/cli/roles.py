@@ -55,7 +55,7 @@ def generations_file(state: Path | None) -> Path | None:
 
 
 @role_command(
-    app, "bridge", *MQTT, *KAFKA, *COMMON, "name", "mode", "max_backlog_bytes", "camera_messages_per_s",
+    app, "bridge", *MQTT, *KAFKA, *COMMON, "name", "max_backlog_bytes", "camera_messages_per_s",
     "camera_bytes_per_s", "camera_window_bytes", "camera_rates",
 )  # fmt: skip
 def bridge(settings: BridgeSettings) -> None:
@@ -172,8 +172,8 @@ def fleet(settings: FleetSettings) -> None:
     from infra.layout import Layout
     from infra.role import run_role
     from infra.up.processes import FLEET_PENDING
-    from producers.fleet import run_fleet
     from producers.scenario import load_scenario
+    from producers.simulated_fleet import run_fleet
     from schemas.errors import SecretError
 
     if settings.state is None:

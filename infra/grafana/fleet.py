@@ -35,7 +35,14 @@ def _figures() -> list[Graph | Figure]:
     raised = or_zero(f"sum(increase({series(m.ALERTS)}[1h]))")
     firing = or_zero('count(ALERTS{alertstate="firing", alertname=~"Pointillist.*"})')
     return [
-        Figure("Cameras online", "Connected to MQTT.", "none", Query(total(m.CAMERAS, state="online")), 0, width=3),
+        Figure(
+            "Cameras capturing",
+            "Connected to MQTT.",
+            "none",
+            Query(total(m.CAMERA_TASKS, phase="capturing")),
+            0,
+            width=3,
+        ),
         Figure(
             "Frames a second", "Recorded in the database.", "none", Query(rate(m.RECORDED, outcome="recorded")), width=3
         ),
@@ -96,7 +103,12 @@ def _flow() -> list[Graph | Figure]:
             (Query(rate(m.CAMERA_BYTES, "kind"), "{{kind}}"),),
         ),
         Graph("Latency", "Capture to record.", "s", quantiles(m.END_TO_END), limit=Limit(0.5)),
-        Graph("Cameras by state", "As the fleet sees them.", "none", (Query(total(m.CAMERAS, "state"), "{{state}}"),)),
+        Graph(
+            "Camera tasks by phase",
+            "In the fleet's processes.",
+            "none",
+            (Query(total(m.CAMERA_TASKS, "phase"), "{{phase}}"),),
+        ),
         Graph(
             "Spooled frames",
             "Frames in the spools that Kafka is not yet known to hold; and what was damaged there since the start.",

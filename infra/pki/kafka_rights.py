@@ -85,7 +85,7 @@ def kafka_rights() -> list[Right]:
         *_topics("processor", read, frames, models),
         *_topics("processor", write, verdicts, events, dead, models),
         Right("processor", _Resource.GROUP, PROCESSORS_GROUP, read),
-        *_topics("recorder", read, verdicts, events, dead, alerts),
+        *_topics("recorder", read, verdicts, events, dead),
         *_topics("recorder", write, alerts, events),
         Right("recorder", _Resource.GROUP, f"{OURS}-recorder", read, _Pattern.PREFIXED),
         # The console shows verdicts and models.

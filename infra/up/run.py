@@ -74,7 +74,7 @@ def run_up(settings: UpSettings, environment: Environment, table: LiveTable) -> 
     settings = with_bundle_of(document, settings)
     bundle_folder(settings)
     # What is missing for an attack is said now, and not when all else runs.
-    RedTeam(scenario.generators).close()
+    RedTeam(scenario.generators)
     check_receivers(settings)
     layout = Layout(settings.state.resolve())
     with private_folder(layout.folder), RoleTable(layout.folder) as roles, interrupts() as asked:

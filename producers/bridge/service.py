@@ -22,7 +22,7 @@ from producers.bridge.mqtt.link import Link
 from producers.bridge.mqtt.packets import pubacks, publish_qos_0
 from producers.bridge.quota import Quota
 from producers.bridge.rates import CameraRates
-from producers.bridge.records import Intake, stamp_records
+from producers.bridge.records import RecordFactory, stamp_records
 from producers.bridge.refusals import Refusals
 from producers.bridge.requests.key_frames import KeyRequests
 from producers.bridge.requests.listener import Requests
@@ -43,7 +43,7 @@ from schemas.transport.kafka.sender import Sender
 log = structlog.get_logger()
 
 STALL_S: Final = 3.0
-"""After so long without an acknowledgement of what was sent, Kafka counts as unreachable."""
+"""Seconds without an acknowledgement after which Kafka counts as unreachable."""
 
 
 async def run_bridge(
@@ -61,27 +61,16 @@ async def run_bridge(
     await Bridge(settings, keys, registry, health).run(stop)
 
 
-def quota_of(settings: BridgeSettings) -> tuple[float, float]:
-    """Messages and bytes a second that are taken of one camera; 0 is any number.
-
-    The publishers behind a `single` bridge may know no confirmations: what it did not take of them would be lost.
-    """
-    if settings.mode == "single":
-        return 0.0, 0.0
-    return settings.camera_messages_per_s, settings.camera_bytes_per_s
-
-
 class Bridge:
     """One bridge: everything happens on the event loop's thread, and nothing is kept that a restart would miss."""
 
     def __init__(self, settings: BridgeSettings, keys: KeyRing, registry: CollectorRegistry, health: Health) -> None:
         self._settings = settings
         self._health = health
-        self._intake = Intake(settings.name, keys)
+        self._records = RecordFactory(settings.name, keys)
         self._window = AckWindow()
-        self._quota = Quota(*quota_of(settings), settings.camera_window_bytes)
-        rates = settings.camera_rates if settings.mode != "single" else None
-        self._rates = CameraRates(rates) if rates is not None else None
+        self._quota = Quota(settings.camera_messages_per_s, settings.camera_bytes_per_s, settings.camera_window_bytes)
+        self._rates = CameraRates(settings.camera_rates) if settings.camera_rates is not None else None
         self._undone = Undone()
         self._not_taken: list[Ticket] = []
         self._confirmations = Confirmations(keys)
@@ -99,7 +88,7 @@ class Bridge:
             Linger(settings.linger_ms / 1000, adapts=settings.linger_adapts),
             settings.batch_bytes,
             delivered=self._delivered,
-            refused=self._intake.refused_by_kafka,
+            refused=self._records.refused_by_kafka,
         )
         self._backlog = Backlog(
             settings.kafka,
@@ -179,13 +168,13 @@ class Bridge:
         await self._requests.run()
 
     def _request_key(self, topic: str, payload: bytes) -> None:
-        # What cannot be written now is not kept: the processors ask again.
+        # A request that cannot be written now is dropped: the processors repeat it.
         if self._link.writable:
             self._link.send(publish_qos_0(topic, payload))
             self._key_requests_total.inc()
 
     def _request_probes(self, topic: str, payload: bytes) -> None:
-        # Retained, for a camera that is away just now; what cannot be written is asked for again.
+        # Retained for a camera that is offline. A request that cannot be written now is dropped: the server repeats it.
         if self._link.writable:
             self._link.send(publish_qos_0(topic, payload, retain=True))
             self._probe_requests_total.inc()
@@ -207,7 +196,7 @@ class Bridge:
             if ticket is not None:
                 self._pass_over(ticket)
             return
-        record = self._intake.accept(topic, payload)
+        record = self._records.accept(topic, payload)
         if record.receipt is not None and not self._takes_from(record.receipt):
             if ticket is not None:
                 self._pass_over(ticket)
@@ -222,9 +211,6 @@ class Bridge:
 
     def _takes_from(self, receipt: Receipt) -> bool:
         """Whether the camera has not too much on its way to the processors, nor too many boots."""
-        # A publisher that knows no confirmations would lose what is not taken.
-        if self._settings.mode == "single":
-            return True
         camera_id = receipt.camera_id
         if receipt.seq >= 0 and self._undone.bytes_of(camera_id) > self._settings.camera_backlog_bytes:
             self._quota.refuse(camera_id)
@@ -232,7 +218,8 @@ class Bridge:
         return self._quota.takes_boot(camera_id, receipt.boot_id, time.monotonic())
 
     def _pass_over(self, ticket: Ticket) -> None:
-        """Acknowledge what is not taken, so that the broker goes on; the camera, unconfirmed, keeps it."""
+        """Acknowledge a message that is not accepted, because the broker has to continue; the unconfirmed camera keeps
+        it."""
         if not self._not_taken:
             # With all others that the same reading has brought: a write for each would cost more than it did.
             asyncio.get_running_loop().call_soon(self._acknowledge_passed_over)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final, Literal, Self
+from typing import Final, Self
 
 from pydantic import Field, model_validator
 
@@ -17,18 +17,13 @@ KEPT_BYTES: Final = 32 * 2**20
 
 
 class BridgeSettings(RoleSettings, MqttSettings, KafkaSettings):
-    """Settings of a bridge. Several run next to each other when each has its own `name` and all are `shared`."""
+    """Settings of a bridge. Several bridges share the load when each has its own `name`."""
 
     name: str = Field(default="bridge", pattern=r"^[A-Za-z0-9_.-]{1,64}$")
     """MQTT client id, unique among the bridges: the broker disconnects the older of two with one name."""
     group: str = Field(default="pointillist-bridge", pattern=r"^[A-Za-z0-9_.-]{1,64}$")
     """Name of the shared subscription that divides the frames among the bridges. The default is replaced by the name
     in the file of POINTILLIST_SHARE_FILE or in the state folder."""
-    mode: Literal["shared", "single"] = "shared"
-    """`single` is the only bridge, with a persistent session at the broker, for publishers that ignore
-    confirmations."""
-    session_expiry_s: int = Field(default=86_400, ge=1, le=2**32 - 1)
-    """Seconds for which the broker keeps the session of a `single` bridge."""
     receive_maximum: int = Field(default=1000, ge=1, le=65535)
     """Maximum number of messages that the broker sends without an acknowledgement."""
     keepalive_s: int = Field(default=5, ge=1, le=600)
@@ -60,7 +55,7 @@ class BridgeSettings(RoleSettings, MqttSettings, KafkaSettings):
     """The same in bytes, about."""
     camera_messages_per_s: float = Field(default=2000.0, ge=0)
     """Messages a second that one camera may send through this bridge; 0 has no bound. Beyond it the camera's
-    confirmations wait, and messages beyond the burst are rejected. A `single` bridge has no such bound."""
+    confirmations wait, and messages beyond the burst are rejected."""
     camera_bytes_per_s: float = Field(default=128 * 2**20, ge=0)
     """Bytes a second that one camera may send through this bridge, with the same effect; 0 has no bound."""
     camera_window_bytes: int = Field(default=WINDOW_BYTES, ge=1)

@@ -30,7 +30,8 @@ from infra.up.settings import (
     scenario_file,
     source_entry,
 )
-from producers.scenario import CameraOptions, load_scenario, parse_scenario
+from producers.camera_settings import CameraOptions
+from producers.scenario import load_scenario, parse_scenario
 from schemas.errors import BundleError, ConfigError, SecretError, SourceError
 from schemas.identity import CameraId
 from schemas.keys import CameraKey, derive_camera_key

@@ -112,7 +112,7 @@ async def joins(address: KafkaAddress, group: str, topic: str) -> None:
     [
         ("bridge", ("frames", "events", "dead-letters"), ("events",)),
         ("processor", ("verdicts", "events", "dead-letters", "models"), ("frames", "models")),
-        ("recorder", ("alerts", "events"), ("verdicts", "events", "dead-letters", "alerts")),
+        ("recorder", ("alerts", "events"), ("verdicts", "events", "dead-letters")),
         ("audit", (), ("frames", "events", "verdicts", "alerts", "dead-letters", "models")),
         ("health", (), ()),
     ],

@@ -207,25 +207,6 @@ async def test_a_share_goes_on_when_one_of_its_bridges_dies(mosquitto: Mosquitto
         await it.cameras.all_confirmed(camera, range(50))
 
 
-async def test_a_single_bridge_that_died_gets_again_what_it_had_not_acknowledged(
-    mosquitto: Mosquitto, kafka: Kafka
-) -> None:
-    async with rig(mosquitto, kafka) as it:
-        camera = new_camera()
-        name = camera.replace("/", "-")
-        first = await it.bridge(mode="single", name=name)
-        kafka.pause()
-        it.cameras.frames(camera, range(30))
-        await until(lambda: first.metric("pointillist_bridge_unacknowledged_messages") >= 30, "30 in the bridge")
-        await first.crash()
-        it.cameras.frames(camera, range(30, 40))
-        kafka.resume()
-        last = await it.bridge(mode="single", name=name, session_expiry_s=1)
-        await it.cameras.all_confirmed(camera, range(40))
-        assert set(await it.frames_of(camera)) == {frame(camera, seq) for seq in range(40)}
-        await last.stop()
-
-
 async def test_a_stopped_bridge_has_flushed_acknowledged_and_confirmed_what_it_had(
     mosquitto: Mosquitto, kafka: Kafka
 ) -> None:

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from producers.camera import Camera
+from producers.camera_settings import CameraSettings
 from producers.metrics import Instruments
 from producers.publisher import Broker, LinkSettings
 from producers.reader import Reading, read_from
-from producers.scenario import CameraSettings
 from producers.sealing import Sealing
 from producers.sources.source import Captured
 from producers.spool import Spool, writing

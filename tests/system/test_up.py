@@ -185,7 +185,7 @@ def test_nothing_survives_kill_9_of_up_and_the_next_up_goes_on_with_another_drop
     state, cameras = tmp_path / "state", 4
     options = ("--cameras", cameras, "--fps", 5, "--probe-share", 0.1)
     layout = Layout(state)
-    told = [layout.spool / f"local/cam-{index}" / "told.json" for index in range(cameras)]
+    told = [layout.spool / f"local/cam-{index}" / "commands.json" for index in range(cameras)]
     with RunningSystem(state, *options, "--drop-ratio", 0.25) as system:
         system.await_role("fleet")
         host, _, port = system.roles()["mosquitto"]["listen"].partition(":")

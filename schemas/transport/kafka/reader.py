@@ -262,12 +262,6 @@ class Reader:
         """Return the offset of the record that each partition gets next."""
         return dict(await self._opened().end_offsets(places)) if places else {}
 
-    async def offsets_at(self, places: Sequence[TopicPartition], unix_ms: int) -> dict[TopicPartition, int]:
-        """Return the offset of each partition's first record from a time on; its end if there is none."""
-        found = await self._opened().offsets_for_times(dict.fromkeys(places, unix_ms))
-        ends = await self.ends(places)
-        return {place: ends[place] if found.get(place) is None else found[place].offset for place in places}
-
     # Groups and topics
 
     async def commit(self, offsets: Mapping[TopicPartition, int | tuple[int, str]]) -> None:
