@@ -18,7 +18,10 @@ _STRIP_PIXELS: Final = 2**15
 
 
 def gather(frame: Bytes, kept: NDArray[np.bool_]) -> Bytes:
-    """Return the kept pixels (n·C,) of `frame` (H, W, C) uint8 in raster order, by `kept` (H, W); channels interleaved."""
+    """Return the kept pixels (n·C,) of `frame` (H, W, C) uint8 in raster order, channels interleaved.
+
+    `kept` is (H, W).
+    """
     channels = frame.shape[2]
     # Room for all pixels, which costs nothing until it is written to, and a byte for the last word.
     found = np.empty(channels * kept.size + 1, dtype=np.uint8)
