@@ -13,7 +13,7 @@ from aiokafka import ConsumerRecord, TopicPartition
 from processors.arrivals.await_key_frame import AwaitKeyFrame
 from processors.arrivals.frames import TakenFrame, open_record
 from processors.arrivals.key_frame_recall import KeyFrameRecall
-from processors.arrivals.partitions import Inbox
+from processors.arrivals.partitions import PartitionTracker
 from processors.arrivals.progress import PartitionProgress
 from processors.device.loop import DeviceLoop
 from processors.device.previews import PreviewTurns
@@ -66,7 +66,7 @@ class Processor:
             request=self.outbox.request_key,
             recall=self.recall.want,
         )
-        self.inbox = Inbox(
+        self.tracker = PartitionTracker(
             settings, self.drain, self._forget, on_assigned,
             self.await_key_frame.held.note, self.await_key_frame.recall_partition,
         )  # fmt: skip
@@ -95,13 +95,13 @@ class Processor:
 
         Raises OffsetsWentBack, before any record is counted, if they belong to another log than the previous ones.
         """
-        self.inbox.check(records)
+        self.tracker.check(records)
         now_s = self._accepted_s = time.monotonic()
         opened: list[TakenFrame] = []
         refused: list[tuple[ConsumerRecord, WireError, Callable[[], None]]] = []
         for partition_records in records.values():
             for record in partition_records:
-                progress = self.inbox.take(record)
+                progress = self.tracker.take(record)
                 try:
                     taken = open_record(record, self._keys, progress, now_s)
                 except WireError as error:
@@ -165,7 +165,7 @@ class Processor:
     def _refused(self, progress: PartitionProgress, offset: int, size: int) -> None:
         self._metrics.dead_lettered.inc()
         progress.finish(offset)
-        self.inbox.release(progress, size)
+        self.tracker.release(progress, size)
         self._one_less()
 
     def _finish(self, taken: TakenFrame) -> None:
@@ -176,7 +176,7 @@ class Processor:
     def _release(self, taken: TakenFrame) -> None:
         if taken.counted:
             taken.counted = False
-            self.inbox.release(taken.progress, taken.frame_bytes)
+            self.tracker.release(taken.progress, taken.frame_bytes)
 
     def _one_less(self) -> None:
         self._unfinished -= 1
@@ -213,5 +213,5 @@ class Processor:
         """Update the gauges, and fail the frames that have waited too long for their key frame."""
         self.await_key_frame.poll(time.monotonic())
         self.device.observe()
-        self._metrics.lag.set(self.inbox.lag())
-        self._metrics.paused.set(self.inbox.held - len(self.inbox.open_partitions()))
+        self._metrics.lag.set(self.tracker.lag())
+        self._metrics.paused.set(self.tracker.held - len(self.tracker.open_partitions()))

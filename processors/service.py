@@ -89,8 +89,8 @@ class _Service:
             metrics,
             lambda assigned: health.set("assigned", assigned),
         )
-        self._inbox = self._processor.inbox
-        self._reader = frames_reader(settings, self._inbox, metrics.kafka_damaged.inc)
+        self._tracker = self._processor.tracker
+        self._reader = frames_reader(settings, self._tracker, metrics.kafka_damaged.inc)
         self._watch = GroupWatch(settings, self._kafka_answers, self._frames_read, self._topic_lost, self._join_again)
         self._unread: str | None = None
         self._deaf = False
@@ -130,7 +130,7 @@ class _Service:
             await self._processor.drain(self._settings.drain_s * 0.75)
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(end_s):
-                    await self._inbox.commit()
+                    await self._tracker.commit()
         finally:
             await _cancel(read, commit, *others, stopped)
             await self._processor.outbox.close()
@@ -164,20 +164,20 @@ class _Service:
     async def _join(self) -> None:
         # No frame is classified by a model that is not live any more.
         await self._swap.settled.wait()
-        self._inbox.reader = self._reader
+        self._tracker.reader = self._reader
         await self._reader.open()
 
     async def _read(self) -> None:
         """Read records until a partition has had no reader for too long."""
-        inbox = self._inbox
+        tracker = self._tracker
         self._deaf = False
         while not self._deaf:
-            partitions = inbox.open_partitions()
-            if not partitions and inbox.held:
-                inbox.room.clear()
-                await inbox.room.wait()
+            partitions = tracker.open_partitions()
+            if not partitions and tracker.held:
+                tracker.room.clear()
+                await tracker.room.wait()
                 continue
-            most = inbox.share()
+            most = tracker.share()
             count = self._processor.accept(await self._reader.fetch(*partitions, wait_s=_POLL_S, most=most))
             # Each fetch would return a frame or two at the price of a request: if frames wait anyway, collect more
             # first.
@@ -186,9 +186,9 @@ class _Service:
 
     async def _leave(self, deadline_s: float) -> None:
         """Close the consumer, and leave the group unless the membership is static."""
-        joined = self._inbox.reader is not None
-        self._inbox.reader = None
-        self._inbox.clear()
+        joined = self._tracker.reader is not None
+        self._tracker.reader = None
+        self._tracker.clear()
         if joined:
             self._health.set("assigned", False)
             await self._reader.close(deadline_s)
@@ -196,7 +196,7 @@ class _Service:
     async def _commit_for_ever(self) -> None:
         while True:
             await asyncio.sleep(self._settings.commit_interval_s)
-            await self._inbox.commit()
+            await self._tracker.commit()
 
     async def _observe_for_ever(self) -> None:
         while True:
@@ -206,7 +206,7 @@ class _Service:
     # Results of the group watch: an idle consumer does not notice that Kafka, its topic or its group has gone
 
     def _kafka_answers(self, complaint: str) -> None:
-        if self._inbox.reader is not None:
+        if self._tracker.reader is not None:
             self._on_kafka("consumer", not complaint, complaint)
 
     def _frames_read(self, complaint: str) -> None:
@@ -217,12 +217,12 @@ class _Service:
             self._unread = complaint
         self._health.set("read", not complaint, complaint)
         self._metrics.unread.set(bool(complaint))
-        if not complaint and self._inbox.lost and self._inbox.held:
+        if not complaint and self._tracker.lost and self._tracker.held:
             # The group did not notice: nothing else has made this member begin the new topic at its beginning.
             self._join_again()
 
     def _topic_lost(self) -> None:
-        self._inbox.lost = True
+        self._tracker.lost = True
 
     def _join_again(self) -> None:
         self._deaf = True

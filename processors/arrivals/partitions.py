@@ -22,9 +22,9 @@ _COMMIT_S: Final = 5.0
 log = structlog.get_logger()
 
 
-def frames_reader(settings: ProcessorSettings, inbox: Inbox, on_skipped: Callable[[int], None]) -> Reader:
-    """Return a reader of the frames topic, by the processors' group; `inbox` listens to its assignments."""
-    group = Group(settings.group, settings.session_timeout_s, inbox, settings.instance)
+def frames_reader(settings: ProcessorSettings, tracker: PartitionTracker, on_skipped: Callable[[int], None]) -> Reader:
+    """Return a reader of the frames topic, by the processors' group; `tracker` listens to its assignments."""
+    group = Group(settings.group, settings.session_timeout_s, tracker, settings.instance)
     return Reader(
         settings.kafka,
         settings.frames_topic,
@@ -35,7 +35,7 @@ def frames_reader(settings: ProcessorSettings, inbox: Inbox, on_skipped: Callabl
     )
 
 
-class Inbox(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no annotations
+class PartitionTracker(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no annotations
     """The partitions of this member, each with its progress.
 
     Back-pressure is by fetching less. A partition with its share in flight is not fetched, and none is fetched when the

@@ -10,7 +10,7 @@ from aiokafka import TopicPartition
 from aiokafka.errors import CommitFailedError, KafkaError
 
 from processors.arrivals import partitions as inbox_module
-from processors.arrivals.partitions import Inbox
+from processors.arrivals.partitions import PartitionTracker
 from processors.arrivals.progress import OffsetsWentBack, PartitionProgress
 from processors.settings import ProcessorSettings
 
@@ -60,7 +60,7 @@ class Bench:
         self.when_drained: list[tuple[PartitionProgress, int]] = []
         self.noted: dict[int, str] = {}
         self.recalls: dict[int, tuple[str, Callable[[], None]]] = {}
-        self.inbox = Inbox(
+        self.tracker = PartitionTracker(
             settings,
             self.drain,
             self.forgotten.append,
@@ -68,7 +68,7 @@ class Bench:
             lambda number, offset: f"{self.noted[number]}<{offset}" if number in self.noted else "",
             self.recall,
         )
-        self.inbox.reader = self.reader  # type: ignore[assignment]  # a stand-in
+        self.tracker.reader = self.reader  # type: ignore[assignment]  # a stand-in
 
     def recall(self, number: int, note: str, done: Callable[[], None]) -> bool:
         self.recalls[number] = (note, done)
@@ -87,136 +87,136 @@ def partition(number: int) -> TopicPartition:
 async def test_a_commit_that_hangs_is_given_up_and_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inbox_module, "_COMMIT_S", 0.05)
     bench = Bench()
-    bench.inbox.take(Record(0, 0)).finish(0)
+    bench.tracker.take(Record(0, 0)).finish(0)
     bench.reader.hangs = True
     async with asyncio.timeout(10):
-        await bench.inbox.commit()
+        await bench.tracker.commit()
     bench.reader.hangs = False
-    await bench.inbox.commit()
+    await bench.tracker.commit()
     assert bench.reader.commits == [{partition(0): 1}]
 
 
 async def test_a_revoked_partition_is_drained_then_committed_then_forgotten() -> None:
     bench = Bench(session_timeout_s=6.0)
-    await bench.inbox.on_partitions_assigned({partition(0)})
-    progress = bench.inbox.take(Record(0, 41))
+    await bench.tracker.on_partitions_assigned({partition(0)})
+    progress = bench.tracker.take(Record(0, 41))
     bench.when_drained = [(progress, 41)]
-    await bench.inbox.on_partitions_revoked({partition(0)})
+    await bench.tracker.on_partitions_revoked({partition(0)})
     assert bench.reader.commits == [{partition(0): 42}]
     assert bench.forgotten == [{progress}]
     assert 0 < bench.drained[0] < 3
-    assert bench.inbox.held == 0
+    assert bench.tracker.held == 0
     assert bench.assigned == [True, False]
 
 
 async def test_nothing_is_committed_to_a_topic_that_is_gone_and_the_next_one_is_read_from_its_beginning() -> None:
     bench = Bench()
-    await bench.inbox.on_partitions_assigned({partition(0)})
-    progress = bench.inbox.take(Record(0, 41))
+    await bench.tracker.on_partitions_assigned({partition(0)})
+    progress = bench.tracker.take(Record(0, 41))
     bench.when_drained = [(progress, 41)]
     bench.reader.topic = set()
-    await bench.inbox.on_partitions_revoked({partition(0)})
-    await bench.inbox.on_partitions_assigned(set())
+    await bench.tracker.on_partitions_revoked({partition(0)})
+    await bench.tracker.on_partitions_assigned(set())
     assert not bench.reader.commits
     assert not bench.reader.sought
     bench.reader.topic = {0, 1, 2}
-    await bench.inbox.on_partitions_assigned({partition(0)})
+    await bench.tracker.on_partitions_assigned({partition(0)})
     assert bench.reader.sought == [{partition(0)}]
-    bench.inbox.take(Record(0, 0)).finish(0)
-    await bench.inbox.commit()
+    bench.tracker.take(Record(0, 0)).finish(0)
+    await bench.tracker.commit()
     assert bench.reader.commits == [{partition(0): 1}]
 
 
 async def test_offsets_that_went_back_are_noticed_before_anything_is_taken() -> None:
     bench = Bench()
-    bench.inbox.take(Record(0, 41))
+    bench.tracker.take(Record(0, 41))
     records = {partition(1): [Record(1, 7)], partition(0): [Record(0, 0)]}
     with pytest.raises(OffsetsWentBack, match="expected offsets above 41 from partition 0, got 0"):
-        bench.inbox.check(records)
-    assert bench.inbox.frames == 1
-    assert bench.inbox.lost
+        bench.tracker.check(records)
+    assert bench.tracker.frames == 1
+    assert bench.tracker.lost
 
 
 async def test_what_is_not_done_in_time_is_not_committed() -> None:
     bench = Bench()
-    progress = bench.inbox.take(Record(0, 0))
-    bench.inbox.take(Record(0, 1))
+    progress = bench.tracker.take(Record(0, 0))
+    bench.tracker.take(Record(0, 1))
     bench.when_drained = [(progress, 1)]
-    await bench.inbox.on_partitions_revoked({partition(0)})
+    await bench.tracker.on_partitions_revoked({partition(0)})
     assert bench.reader.commits == []
 
 
 async def test_partitions_that_were_lost_are_forgotten_without_a_commit() -> None:
     bench = Bench()
-    progress = bench.inbox.take(Record(0, 0))
+    progress = bench.tracker.take(Record(0, 0))
     progress.finish(0)
     bench.reader.failures = [CommitFailedError("rebalanced")]
-    await bench.inbox.on_partitions_revoked({partition(0)})
-    assert bench.inbox.held == 0
+    await bench.tracker.on_partitions_revoked({partition(0)})
+    assert bench.tracker.held == 0
     assert bench.reader.commits == []
-    again = bench.inbox.take(Record(0, 0))
+    again = bench.tracker.take(Record(0, 0))
     assert again is not progress
 
 
 async def test_a_commit_that_failed_is_made_again() -> None:
     bench = Bench()
-    progress = bench.inbox.take(Record(3, 7))
+    progress = bench.tracker.take(Record(3, 7))
     progress.finish(7)
     bench.reader.failures = [KafkaError("down")]
-    await bench.inbox.commit()
-    await bench.inbox.commit()
-    await bench.inbox.commit()
+    await bench.tracker.commit()
+    await bench.tracker.commit()
+    await bench.tracker.commit()
     assert bench.reader.commits == [{partition(3): 8}]
 
 
 async def test_a_result_for_a_forgotten_partition_changes_nothing() -> None:
     bench = Bench()
-    old = bench.inbox.take(Record(0, 5))
-    bench.inbox.clear()
-    new = bench.inbox.take(Record(0, 5))
+    old = bench.tracker.take(Record(0, 5))
+    bench.tracker.clear()
+    new = bench.tracker.take(Record(0, 5))
     old.finish(5)
-    bench.inbox.release(old, 10)
-    await bench.inbox.commit()
+    bench.tracker.release(old, 10)
+    await bench.tracker.commit()
     assert bench.reader.commits == []
-    assert (bench.inbox.frames, bench.inbox.bytes, new.in_flight) == (1, 10, 1)
+    assert (bench.tracker.frames, bench.tracker.bytes, new.in_flight) == (1, 10, 1)
 
 
 @pytest.mark.parametrize(("bound", "taken"), [({"queue_frames": 10}, 10), ({"queue_bytes": 100}, 10)])
 async def test_full_means_that_no_partition_is_asked_until_there_is_room(bound: dict[str, int], taken: int) -> None:
     bench = Bench(**bound)
-    await bench.inbox.on_partitions_assigned({partition(0), partition(1)})
-    progress = [bench.inbox.take(Record(number % 2, number)) for number in range(taken)]
-    assert bench.inbox.open_partitions() == []
-    bench.inbox.room.clear()
-    bench.inbox.release(progress[0], 10)
-    assert bench.inbox.room.is_set()
-    assert len(bench.inbox.open_partitions()) == 2
+    await bench.tracker.on_partitions_assigned({partition(0), partition(1)})
+    progress = [bench.tracker.take(Record(number % 2, number)) for number in range(taken)]
+    assert bench.tracker.open_partitions() == []
+    bench.tracker.room.clear()
+    bench.tracker.release(progress[0], 10)
+    assert bench.tracker.room.is_set()
+    assert len(bench.tracker.open_partitions()) == 2
 
 
 async def test_a_partition_with_more_than_its_share_waits_while_the_others_go_on() -> None:
     bench = Bench(queue_frames=100, batch_frames=20)
-    await bench.inbox.on_partitions_assigned({partition(number) for number in range(4)})
+    await bench.tracker.on_partitions_assigned({partition(number) for number in range(4)})
     for offset in range(25):
-        bench.inbox.take(Record(2, offset))
-    assert set(bench.inbox.open_partitions()) == {partition(0), partition(1), partition(3)}
+        bench.tracker.take(Record(2, offset))
+    assert set(bench.tracker.open_partitions()) == {partition(0), partition(1), partition(3)}
 
 
 async def test_a_note_is_committed_with_its_offset_and_given_back_with_the_partition() -> None:
     bench = Bench()
     bench.noted[0] = "keys"
     for number in (0, 1):
-        bench.inbox.take(Record(number, 4)).finish(4)
-    await bench.inbox.commit()
+        bench.tracker.take(Record(number, 4)).finish(4)
+    await bench.tracker.commit()
     assert bench.reader.commits == [{partition(0): (5, "keys<5"), partition(1): 5}]
 
     taking_over = Bench()
     taking_over.reader.notes = {partition(0): "keys<5", partition(1): ""}
-    await taking_over.inbox.on_partitions_assigned({partition(0), partition(1), partition(2)})
+    await taking_over.tracker.on_partitions_assigned({partition(0), partition(1), partition(2)})
     assert {number: note for number, (note, _) in taking_over.recalls.items()} == {0: "keys<5", 1: "", 2: ""}
-    assert set(taking_over.inbox.open_partitions()) == {partition(1), partition(2)}
+    assert set(taking_over.tracker.open_partitions()) == {partition(1), partition(2)}
     taking_over.recalls[0][1]()
-    assert set(taking_over.inbox.open_partitions()) == {partition(0), partition(1), partition(2)}
-    assert taking_over.inbox.room.is_set()
+    assert set(taking_over.tracker.open_partitions()) == {partition(0), partition(1), partition(2)}
+    assert taking_over.tracker.room.is_set()
 
 
 async def test_a_partition_opens_when_kafka_does_not_say_what_was_noted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,5 +225,5 @@ async def test_a_partition_opens_when_kafka_does_not_say_what_was_noted(monkeypa
 
     monkeypatch.setattr(StandIn, "committed_notes", fail)
     bench = Bench()
-    await bench.inbox.on_partitions_assigned({partition(0)})
-    assert bench.inbox.open_partitions() == [partition(0)]
+    await bench.tracker.on_partitions_assigned({partition(0)})
+    assert bench.tracker.open_partitions() == [partition(0)]
