@@ -22,7 +22,7 @@ from processors.device.strip_queue import DeviceTurns
 from processors.device.work import Failed
 from processors.metrics import ProcessorMetrics
 from processors.results.delivery import Emitter
-from processors.results.verdicts import Outbox
+from processors.results.verdicts import VerdictPublisher
 from processors.settings import ProcessorSettings
 from schemas.errors import OverQuota, OverSize, WireError
 from schemas.frame_size import over_size
@@ -51,7 +51,7 @@ class Processor:
         metrics: ProcessorMetrics,
         on_assigned: Callable[[bool], None],
     ) -> None:
-        self.outbox = Outbox(
+        self.publisher = VerdictPublisher(
             settings, keys, emitter, self._recorded, self._failed, lambda: metrics.stage_failed("pictures")
         )
         self.recall = KeyFrameRecall(
@@ -63,7 +63,7 @@ class Processor:
             metrics,
             ready=self._ready,
             failed=self._has_no_key,
-            request=self.outbox.request_key,
+            request=self.publisher.request_key,
             recall=self.recall.want,
         )
         self.tracker = PartitionTracker(
@@ -76,7 +76,7 @@ class Processor:
             turns,
             metrics,
             wanted=PreviewTurns(settings).take,
-            conclude=self.outbox.conclude,
+            conclude=self.publisher.conclude,
             waits=self._release,
             over_quota=self._refuse_over_quota,
         )
@@ -120,8 +120,8 @@ class Processor:
             self._metrics.taken(sum(each.shape.values for each in admitted), sum(each.frame_bytes for each in admitted))
             self.device.refuse_over_quota()
             self._metrics.stage("intake", time.monotonic() - now_s)
-        self.outbox.send_repeats()
-        self.outbox.refuse(refused)
+        self.publisher.send_repeats()
+        self.publisher.refuse(refused)
         return count
 
     def _admit(self, taken: TakenFrame, now_s: float) -> bool:
@@ -130,7 +130,7 @@ class Processor:
         if shape.pixels > most:
             self._refuse_unseen([taken], "intake", OverSize(over_size(shape.width, shape.height, most)))
             return False
-        self.await_key_frame.submit(taken, now_s, repeated=self.outbox.repeat(taken))
+        self.await_key_frame.submit(taken, now_s, repeated=self.publisher.repeat(taken))
         return True
 
     def _refuse_over_quota(self, frames: Sequence[TakenFrame]) -> None:
@@ -142,7 +142,7 @@ class Processor:
         """Write dead letters with the frames' identities: the audit must find each frame that had a valid tag."""
         if frames:
             self._metrics.refused[error.reason].inc(len(frames))
-            self.outbox.conclude([], [(taken, Failed(stage, error)) for taken in frames])
+            self.publisher.conclude([], [(taken, Failed(stage, error)) for taken in frames])
 
     def _ready(self, taken: TakenFrame) -> None:
         """Queue a frame for the device. The linger clock starts now: a wait for the key frame does not count."""
@@ -150,7 +150,7 @@ class Processor:
         self.device.put(taken)
 
     def _has_no_key(self, taken: TakenFrame, error: WireError) -> None:
-        self.outbox.conclude([], [(taken, Failed("key", error))])
+        self.publisher.conclude([], [(taken, Failed("key", error))])
 
     # The end of each record
 

@@ -118,13 +118,13 @@ class _Service:
         stopped = asyncio.create_task(stop.wait(), name="stop")
         end_s = 0.0
         try:
-            ends: list[asyncio.Future[Any]] = [read, commit, *others, stopped, self._processor.outbox.broken]
+            ends: list[asyncio.Future[Any]] = [read, commit, *others, stopped, self._processor.publisher.broken]
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             for task in (read, commit, *others):
                 if task.done():
                     task.result()
-            if self._processor.outbox.broken.done():
-                self._processor.outbox.broken.result()
+            if self._processor.publisher.broken.done():
+                self._processor.publisher.broken.result()
             end_s = time.monotonic() + self._settings.drain_s
             await _cancel(read, commit)
             await self._processor.drain(self._settings.drain_s * 0.75)
@@ -133,7 +133,7 @@ class _Service:
                     await self._tracker.commit()
         finally:
             await _cancel(read, commit, *others, stopped)
-            await self._processor.outbox.close()
+            await self._processor.publisher.close()
             left_s = max(0.5, end_s - time.monotonic())
             await asyncio.gather(self._leave(left_s), self._swap.close(left_s / 2))
             await self._emitter.close(max(0.5, end_s - time.monotonic()))

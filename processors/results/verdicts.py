@@ -41,7 +41,7 @@ _LASTING: Final = (OverSize, BadSize, BadPixels)
 _REFUSALS_APART_S: Final = 1.0
 
 
-class Outbox:
+class VerdictPublisher:
     """Sends results in its own tasks; the `done` of a frame or record is called when Kafka holds its result."""
 
     def __init__(

@@ -17,7 +17,7 @@ from processors.device.serving import Model, Serving
 from processors.device.work import picture_of
 from processors.results.delivery import Emitter
 from processors.results.records import Outgoing
-from processors.results.verdicts import Outbox
+from processors.results.verdicts import VerdictPublisher
 from processors.settings import ProcessorSettings
 from schemas.frame import Encoding
 from schemas.pointillist_pb2 import CHECKED, Verdict
@@ -64,14 +64,14 @@ def probe(shown: Tensor, seq: int) -> Classification:
 async def concluded(ready: Sequence[Classification]) -> list[Verdict]:
     told, recorded = Told(), list[TakenFrame]()
     settings = ProcessorSettings(kafka="none", bundle=Path("none"))
-    outbox = Outbox(settings, KEYS, cast(Emitter, told), recorded.append, lambda _: None)
+    publisher = VerdictPublisher(settings, KEYS, cast(Emitter, told), recorded.append, lambda _: None)
     try:
-        outbox.conclude(ready, [])
-        await until(lambda: len(recorded) == len(ready) or outbox.broken.done(), "the verdicts")
+        publisher.conclude(ready, [])
+        await until(lambda: len(recorded) == len(ready) or publisher.broken.done(), "the verdicts")
     finally:
-        await outbox.close()
-    if outbox.broken.done():
-        outbox.broken.result()
+        await publisher.close()
+    if publisher.broken.done():
+        publisher.broken.result()
     return told.verdicts
 
 
