@@ -17,8 +17,8 @@ from processors.arrivals.partitions import PartitionTracker
 from processors.arrivals.progress import PartitionProgress
 from processors.device.loop import DeviceLoop
 from processors.device.previews import PreviewTurns
+from processors.device.scheduler import DeviceScheduler
 from processors.device.serving import Serving
-from processors.device.strip_queue import DeviceTurns
 from processors.device.work import Failed
 from processors.metrics import ProcessorMetrics
 from processors.results.delivery import Emitter
@@ -46,7 +46,7 @@ class Processor:
         settings: ProcessorSettings,
         keys: KeyRing,
         serving: Serving,
-        turns: DeviceTurns,
+        scheduler: DeviceScheduler,
         emitter: Emitter,
         metrics: ProcessorMetrics,
         on_assigned: Callable[[bool], None],
@@ -73,7 +73,7 @@ class Processor:
         self.device = DeviceLoop(
             settings,
             serving,
-            turns,
+            scheduler,
             metrics,
             wanted=PreviewTurns(settings).take,
             conclude=self.publisher.conclude,

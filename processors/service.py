@@ -14,8 +14,8 @@ from prometheus_client import CollectorRegistry
 from processors.arrivals.group_watch import GroupWatch
 from processors.arrivals.partitions import frames_reader
 from processors.arrivals.progress import OffsetsWentBack
+from processors.device.scheduler import DeviceScheduler
 from processors.device.serving import Serving
-from processors.device.strip_queue import DeviceTurns
 from processors.metrics import ProcessorMetrics
 from processors.models.feed import ModelFeed
 from processors.models.swap import ModelLoader, ModelSwap, first_serving
@@ -84,7 +84,7 @@ class _Service:
             settings,
             keys,
             serving,
-            DeviceTurns(settings.strip_share, settings.strip_slice_s, serving.probe_s or 0.0),
+            DeviceScheduler(settings.strip_share, settings.strip_slice_s, serving.probe_s or 0.0),
             self._emitter,
             metrics,
             lambda assigned: health.set("assigned", assigned),

@@ -19,8 +19,9 @@ from processors.arrivals.frames import TakenFrame
 from processors.device.microbatch import MicroBatcher
 from processors.device.previews import Wanted
 from processors.device.probes import Probe, StripFinding
+from processors.device.scheduler import DeviceScheduler
 from processors.device.serving import Serving
-from processors.device.strip_queue import DeviceTurns, StripQueue
+from processors.device.strip_queue import StripQueue
 from processors.device.work import Failed, Found, Outcome, most_pixels
 from processors.metrics import ProcessorMetrics
 from processors.settings import ProcessorSettings
@@ -64,7 +65,7 @@ class DeviceLoop:
         self,
         settings: ProcessorSettings,
         serving: Serving,
-        turns: DeviceTurns,
+        scheduler: DeviceScheduler,
         metrics: ProcessorMetrics,
         *,
         wanted: Callable[[TakenFrame, float], Wanted],
@@ -79,7 +80,7 @@ class DeviceLoop:
         """
         self._settings = settings
         self._serving = serving
-        self._turns = turns
+        self._scheduler = scheduler
         self._metrics = metrics
         self._wanted = wanted
         self._conclude = conclude
@@ -163,8 +164,8 @@ class DeviceLoop:
         self._batcher.linger_s = self.linger_s
         due_s = self._batcher.due_s()
         batch_ready = due_s is not None and due_s <= now_s
-        if self._turns.strip_is_next(batch_ready, len(self._probes) > 0):
-            probes = self._probes.take(self._turns.probes_in_turn())
+        if self._scheduler.strip_is_next(batch_ready, len(self._probes) > 0):
+            probes = self._probes.take(self._scheduler.probes_in_turn())
             return asyncio.create_task(self._strip(probes), name="strip")
         if batch_ready:
             return asyncio.create_task(self._classify(self._batcher.take(now_s)), name="batch")
@@ -205,7 +206,7 @@ class DeviceLoop:
             self._linger.end(time.monotonic())
         if trace.on():
             trace.stamp("classified", *(taken.identity for taken in batch))
-        self._turns.classified(seconds, len(self._probes) > 0)
+        self._scheduler.classified(seconds, len(self._probes) > 0)
         self._batcher.took(batch, seconds)
         self.refuse_over_quota()
         return partial(self._classified, serving, batch, outcomes)
@@ -218,7 +219,7 @@ class DeviceLoop:
             some, seconds = await self._on_device(serving, partial(serving.work.strip, inputs))
             findings += some
             total_s += seconds
-        self._turns.stripped(total_s, len(probes))
+        self._scheduler.stripped(total_s, len(probes))
         return partial(self._stripped, probes, findings)
 
     # Results

@@ -9,7 +9,7 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.errors import CommitFailedError, KafkaError
 
-from processors.arrivals import partitions as inbox_module
+from processors.arrivals import partitions as partitions_module
 from processors.arrivals.partitions import PartitionTracker
 from processors.arrivals.progress import OffsetsWentBack, PartitionProgress
 from processors.settings import ProcessorSettings
@@ -85,7 +85,7 @@ def partition(number: int) -> TopicPartition:
 
 
 async def test_a_commit_that_hangs_is_given_up_and_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inbox_module, "_COMMIT_S", 0.05)
+    monkeypatch.setattr(partitions_module, "_COMMIT_S", 0.05)
     bench = Bench()
     bench.tracker.take(Record(0, 0)).finish(0)
     bench.reader.hangs = True

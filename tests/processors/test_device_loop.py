@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from processors.device.loop import Classification, DeviceLoop
 from processors.device.previews import Wanted
-from processors.device.strip_queue import DeviceTurns
+from processors.device.scheduler import DeviceScheduler
 from processors.device.work import Found
 from processors.metrics import ProcessorMetrics
 from processors.settings import ProcessorSettings
@@ -42,7 +42,7 @@ async def test_a_frame_waits_for_others_only_as_far_as_the_device_is_busy() -> N
     loop = DeviceLoop(
         ProcessorSettings(kafka="", bundle=Path(), linger_s=LINGER_S),
         SimpleNamespace(work=work, device=device),  # type: ignore[arg-type]  # a stand-in
-        DeviceTurns(0.25, 0.1),
+        DeviceScheduler(0.25, 0.1),
         ProcessorMetrics(CollectorRegistry()),
         wanted=lambda *_: Wanted.NOTHING,
         conclude=lambda ready, failed: concluded.extend(ready),
