@@ -27,7 +27,7 @@ from processors.arrivals.frames import TakenFrame, open_record
 from processors.arrivals.progress import PartitionProgress
 from processors.bundle import load_bundle, shipped_bundle
 from processors.device.codebooks import DeviceCodebooks
-from processors.device.serving import Model
+from processors.device.loaded_model import Model
 from processors.device.work import DeviceWork, Found
 from processors.metrics import ProcessorMetrics
 from processors.pipeline import Pipeline

@@ -15,10 +15,10 @@ from processors.arrivals.frames import TakenFrame, open_record
 from processors.arrivals.key_frame_recall import KeyFrameRecall
 from processors.arrivals.partitions import PartitionTracker
 from processors.arrivals.progress import PartitionProgress
+from processors.device.loaded_model import LoadedModel
 from processors.device.loop import DeviceLoop
 from processors.device.previews import PreviewTurns
 from processors.device.scheduler import DeviceScheduler
-from processors.device.serving import Serving
 from processors.device.work import Failed
 from processors.metrics import ProcessorMetrics
 from processors.results.delivery import Emitter
@@ -45,7 +45,7 @@ class Processor:
         self,
         settings: ProcessorSettings,
         keys: KeyRing,
-        serving: Serving,
+        loaded: LoadedModel,
         scheduler: DeviceScheduler,
         emitter: Emitter,
         metrics: ProcessorMetrics,
@@ -72,7 +72,7 @@ class Processor:
         )  # fmt: skip
         self.device = DeviceLoop(
             settings,
-            serving,
+            loaded,
             scheduler,
             metrics,
             wanted=PreviewTurns(settings).take,

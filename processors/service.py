@@ -14,11 +14,11 @@ from prometheus_client import CollectorRegistry
 from processors.arrivals.group_watch import GroupWatch
 from processors.arrivals.partitions import frames_reader
 from processors.arrivals.progress import OffsetsWentBack
+from processors.device.loaded_model import LoadedModel
 from processors.device.scheduler import DeviceScheduler
-from processors.device.serving import Serving
 from processors.metrics import ProcessorMetrics
 from processors.models.feed import ModelFeed
-from processors.models.swap import ModelLoader, ModelSwap, first_serving
+from processors.models.swap import ModelLoader, ModelSwap, first_model
 from processors.processor import Processor
 from processors.results.delivery import Emitter
 from processors.settings import ProcessorSettings
@@ -55,7 +55,7 @@ async def run_processor(
     following = asyncio.create_task(feed.run(), name="model feed")
     try:
         # Not kept here: a replaced model must leave memory.
-        service = _Service(settings, keys, await first_serving(feed, loader), feed, loader, metrics, health)
+        service = _Service(settings, keys, await first_model(feed, loader), feed, loader, metrics, health)
         await service.run(stop, following)
     finally:
         await _cancel(following)
@@ -69,7 +69,7 @@ class _Service:
         self,
         settings: ProcessorSettings,
         keys: KeyRing,
-        serving: Serving,
+        loaded: LoadedModel,
         feed: ModelFeed,
         loader: ModelLoader,
         metrics: ProcessorMetrics,
@@ -83,8 +83,8 @@ class _Service:
         self._processor = Processor(
             settings,
             keys,
-            serving,
-            DeviceScheduler(settings.strip_share, settings.strip_slice_s, serving.probe_s or 0.0),
+            loaded,
+            DeviceScheduler(settings.strip_share, settings.strip_slice_s, loaded.probe_s or 0.0),
             self._emitter,
             metrics,
             lambda assigned: health.set("assigned", assigned),
@@ -95,7 +95,7 @@ class _Service:
         self._unread: str | None = None
         self._deaf = False
         self._swap = ModelSwap(
-            settings, feed, loader, serving, self._processor.device.switch, self._emitter, metrics, health
+            settings, feed, loader, loaded, self._processor.device.switch, self._emitter, metrics, health
         )
 
     def _on_kafka(self, side: str, ok: bool, detail: str = "") -> None:

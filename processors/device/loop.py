@@ -16,11 +16,11 @@ from itertools import groupby
 from typing import TypeVar
 
 from processors.arrivals.frames import TakenFrame
+from processors.device.loaded_model import LoadedModel
 from processors.device.microbatch import MicroBatcher
 from processors.device.previews import Wanted
 from processors.device.probes import Probe, StripFinding
 from processors.device.scheduler import DeviceScheduler
-from processors.device.serving import Serving
 from processors.device.strip_queue import StripQueue
 from processors.device.work import Failed, Found, Outcome, most_pixels
 from processors.metrics import ProcessorMetrics
@@ -37,7 +37,7 @@ class Classification:
     """A classified frame, until its verdict is written."""
 
     taken: TakenFrame
-    serving: Serving
+    loaded: LoadedModel
     class_id: int
     confidence: float
     shown: Picture | None
@@ -64,7 +64,7 @@ class DeviceLoop:
     def __init__(
         self,
         settings: ProcessorSettings,
-        serving: Serving,
+        loaded: LoadedModel,
         scheduler: DeviceScheduler,
         metrics: ProcessorMetrics,
         *,
@@ -79,7 +79,7 @@ class DeviceLoop:
         each frame that waits for STRIP.
         """
         self._settings = settings
-        self._serving = serving
+        self._loaded = loaded
         self._scheduler = scheduler
         self._metrics = metrics
         self._wanted = wanted
@@ -128,12 +128,12 @@ class DeviceLoop:
         """Release waiting probes without STRIP."""
         self._conclude([self._shed(probe) for probe in self._probes.take(len(self._probes))], [])
 
-    def switch(self, serving: Serving) -> None:
+    def switch(self, loaded: LoadedModel) -> None:
         """Classify with another model from the next batch on.
 
         STRIP checks earlier frames with their own model's network, overlays and threshold.
         """
-        self._serving = serving
+        self._loaded = loaded
 
     def observe(self) -> None:
         """Update the gauges."""
@@ -182,18 +182,18 @@ class DeviceLoop:
         if timer is not None:
             timer.cancel()
 
-    async def _on_device(self, serving: Serving, function: Callable[[], R]) -> tuple[R, float]:
+    async def _on_device(self, loaded: LoadedModel, function: Callable[[], R]) -> tuple[R, float]:
         def timed() -> tuple[R, float]:
             start = time.perf_counter()
             result = function()
             return result, time.perf_counter() - start
 
-        result, seconds = await asyncio.get_running_loop().run_in_executor(serving.device, timed)
+        result, seconds = await asyncio.get_running_loop().run_in_executor(loaded.device, timed)
         self._metrics.device_busy.inc(seconds)
         return result, seconds
 
     async def _classify(self, batch: list[TakenFrame]) -> Callable[[], None]:
-        serving = self._serving
+        loaded = self._loaded
         now_s = time.monotonic()
         previews = [self._wanted(taken, now_s) for taken in batch]
         self._metrics.batch.observe(len(batch))
@@ -201,7 +201,7 @@ class DeviceLoop:
             trace.stamp("device", *(taken.identity for taken in batch))
         self._linger.begin(now_s)
         try:
-            outcomes, seconds = await self._on_device(serving, partial(serving.work.classify, batch, previews))
+            outcomes, seconds = await self._on_device(loaded, partial(loaded.work.classify, batch, previews))
         finally:
             self._linger.end(time.monotonic())
         if trace.on():
@@ -209,14 +209,14 @@ class DeviceLoop:
         self._scheduler.classified(seconds, len(self._probes) > 0)
         self._batcher.took(batch, seconds)
         self.refuse_over_quota()
-        return partial(self._classified, serving, batch, outcomes)
+        return partial(self._classified, loaded, batch, outcomes)
 
     async def _strip(self, probes: list[Classification]) -> Callable[[], None]:
         findings: list[StripFinding | Failed] = []
         total_s = 0.0
-        for serving, group in groupby(probes, lambda probe: probe.serving):
+        for loaded, group in groupby(probes, lambda probe: probe.loaded):
             inputs = [probe.probe for probe in group if probe.probe is not None]
-            some, seconds = await self._on_device(serving, partial(serving.work.strip, inputs))
+            some, seconds = await self._on_device(loaded, partial(loaded.work.strip, inputs))
             findings += some
             total_s += seconds
         self._scheduler.stripped(total_s, len(probes))
@@ -224,7 +224,7 @@ class DeviceLoop:
 
     # Results
 
-    def _classified(self, serving: Serving, batch: Sequence[TakenFrame], outcomes: Sequence[Outcome]) -> None:
+    def _classified(self, loaded: LoadedModel, batch: Sequence[TakenFrame], outcomes: Sequence[Outcome]) -> None:
         ready: list[Classification] = []
         failed: list[tuple[TakenFrame, Failed]] = []
         for taken, outcome in zip(batch, outcomes, strict=True):
@@ -232,7 +232,7 @@ class DeviceLoop:
                 failed.append((taken, outcome))
                 continue
             found = Classification(
-                taken, serving, outcome.class_id, outcome.confidence, outcome.shown, outcome.probe,
+                taken, loaded, outcome.class_id, outcome.confidence, outcome.shown, outcome.probe,
                 as_sent=outcome.as_sent, changed=outcome.changed,
             )  # fmt: skip
             if found.probe is None:
@@ -260,6 +260,6 @@ class DeviceLoop:
         self._conclude(ready, failed)
 
     def _shed(self, found: Classification) -> Classification:
-        found.finding = StripFinding(None, found.serving.work.strip_threshold_bits)
+        found.finding = StripFinding(None, found.loaded.work.strip_threshold_bits)
         self._metrics.strip_shed.inc()
         return found

@@ -12,7 +12,7 @@ from typing import Final
 
 import structlog
 
-from processors.device.serving import Serving, load_serving
+from processors.device.loaded_model import LoadedModel, load_model
 from processors.metrics import ProcessorMetrics
 from processors.models.feed import ModelFeed, Refusal
 from processors.models.store import Unreachable, Untrusted, fetch_bundle
@@ -40,7 +40,7 @@ class ModelLoader:
         self._metrics = metrics
         self._own_cache: tempfile.TemporaryDirectory[str] | None = None
 
-    async def load(self, model: Model | None) -> Serving:
+    async def load(self, model: Model | None) -> LoadedModel:
         """Load the published model, or the processor's own for None.
 
         Raises BundleError for any fault of the bundle, Unreachable for one that may pass. Raises Untrusted, before any
@@ -50,20 +50,20 @@ class ModelLoader:
         try:
             async with asyncio.timeout(self._settings.model_load_s):
                 if model is None:
-                    return await load_serving(self._settings, self._metrics, self._settings.bundle)
+                    return await load_model(self._settings, self._metrics, self._settings.bundle)
                 trusted = TrustedSigners.read(self._settings.trust)
                 folder = await asyncio.to_thread(fetch_bundle, model, self._cache(), trusted)
-                serving = await load_serving(self._settings, self._metrics, folder, model.digest)
+                loaded = await load_model(self._settings, self._metrics, folder, model.digest)
         except (BundleError, ConfigError):
             raise
         except TimeoutError:
             raise BundleError(f"{name}: not ready after {self._settings.model_load_s:g} s") from None
         except (Exception, SystemExit) as error:  # a bundle's own code may raise anything
             raise BundleError(f"{name}: {type(error).__name__}: {first_line(error)}") from error
-        if serving.model.model_id != name:
-            serving.close()
-            raise BundleError(f"expected {name} in {model.location}, got {serving.model.model_id}")
-        return serving
+        if loaded.model.model_id != name:
+            loaded.close()
+            raise BundleError(f"expected {name} in {model.location}, got {loaded.model.model_id}")
+        return loaded
 
     def _cache(self) -> Path:
         if self._settings.model_cache is not None:
@@ -78,7 +78,7 @@ class ModelLoader:
             self._own_cache.cleanup()
 
 
-async def first_serving(feed: ModelFeed, loader: ModelLoader) -> Serving:
+async def first_model(feed: ModelFeed, loader: ModelLoader) -> LoadedModel:
     """Load the live model, or the newest one before it that loads, or the processor's own.
 
     An unavailable Kafka is not waited for: frames are read only after `feed.known` is set, and the swap loads the live
@@ -101,8 +101,8 @@ class ModelSwap:
         settings: ProcessorSettings,
         feed: ModelFeed,
         loader: ModelLoader,
-        serving: Serving,
-        switch: Callable[[Serving], None],
+        loaded: LoadedModel,
+        switch: Callable[[LoadedModel], None],
         emitter: Emitter,
         metrics: ProcessorMetrics,
         health: Health,
@@ -121,7 +121,7 @@ class ModelSwap:
         """The live model if it does not load and a retry would not help."""
         self._reported: tuple[int, ServedModel] | None = None
         self._sending: asyncio.Task[None] | None = None
-        self.serving = serving
+        self.loaded = loaded
         self.settled = asyncio.Event()
         """Set when the model that was live at the start serves, or was rejected: frames may be read."""
 
@@ -157,7 +157,7 @@ class ModelSwap:
                 self._metrics.model_swaps["superseded"].inc()
                 return False
             name = wanted.model_id if wanted is not None else "the processor's own bundle"
-            log.error("model refused", model=name, serves=self.serving.model.model_id, error=str(error))
+            log.error("model refused", model=name, serves=self.loaded.model.model_id, error=str(error))
             self._metrics.model_swaps["refused"].inc()
             refused = Refusal(wanted.digest if wanted is not None else "", str(error))
             passing = isinstance(error, Unreachable | Untrusted)
@@ -170,7 +170,7 @@ class ModelSwap:
             ready.close()
             return False
         seconds = time.monotonic() - start_s
-        before, self.serving = self.serving, ready
+        before, self.loaded = self.loaded, ready
         self._since_ms = _now_ms()
         self._switch(ready)
         self._metrics.model_swaps["switched"].inc()
@@ -180,7 +180,7 @@ class ModelSwap:
         return False
 
     def _is_served(self, model: Model | None) -> bool:
-        return self.serving.digest == (model.digest if model is not None else "")
+        return self.loaded.digest == (model.digest if model is not None else "")
 
     def _is_live(self, model: Model | None) -> bool:
         now = live(self._feed.models)
@@ -191,17 +191,17 @@ class ModelSwap:
     def _say(self, refused: Refusal | None = None) -> None:
         """Report the served model. `refused` is the live model; a newer list that was rejected takes precedence."""
         digest, error = self._feed.refused or refused or ("", "")
-        model_id = self.serving.model.model_id
-        self._metrics.serves(model_id, self.serving.runs)
+        model_id = self.loaded.model.model_id
+        self._metrics.serves(model_id, self.loaded.runs)
         self._health.set("warm", True, model_id)
         self._health.set("model", True, f"{model_id}; refused: {error}" if error else model_id)
         served = ServedModel(
             model_id=model_id,
-            digest=self.serving.digest,
+            digest=self.loaded.digest,
             since_ms=self._since_ms,
             refused_digest=digest,
             error=error[:500],
-            runs=", ".join(" ".join(each) for each in self.serving.runs),
+            runs=", ".join(" ".join(each) for each in self.loaded.runs),
         )
         report = (self._feed.found, served)
         if self._feed.exists and report != self._reported:
@@ -216,7 +216,7 @@ class ModelSwap:
 
     async def close(self, deadline_s: float) -> None:
         """Report that this processor serves no model, within the deadline; end the model's thread."""
-        self.serving.close()
+        self.loaded.close()
         if self._reported is not None:
             self._report(served_record(self._key, None))
         if self._sending is not None:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from processors.arrivals.frames import TRACEPARENT, TakenFrame
+from processors.device.loaded_model import Model
 from processors.device.probes import StripFinding
-from processors.device.serving import Model
 from schemas.cloudevents import PROCESSORS, Headers, event_headers
 from schemas.dead_letters import dead_letter
 from schemas.errors import PointillistError, WireError

@@ -134,7 +134,7 @@ class VerdictPublisher:
     ) -> Outgoing:
         taken = found.taken
         record = verdict_record(
-            self._keys, taken, found.serving.model, found.class_id, found.confidence, found.finding, _nothing, preview,
+            self._keys, taken, found.loaded.model, found.class_id, found.confidence, found.finding, _nothing, preview,
             evidence, as_sent, changed=found.changed,
         )  # fmt: skip
         record.done = partial(self._written, taken, record)

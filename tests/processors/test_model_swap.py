@@ -26,7 +26,7 @@ from infra.models_topic import ModelsTopic
 from processors.arrivals.frames import TakenFrame
 from processors.bundle import load_bundle
 from processors.device.backends.openvino_cpu import OpenVino
-from processors.device.serving import Serving, load_serving
+from processors.device.loaded_model import LoadedModel, load_model
 from processors.device.work import DeviceWork
 from processors.models import feed as model_feed
 from processors.models import swap as model_swap
@@ -345,14 +345,14 @@ async def test_of_two_publications_the_newer_one_is_served_and_the_load_of_the_o
         newest = live(feeds[0].models)
         return newest is not None and newest.model_id == model.model_id
 
-    async def slow(*arguments: object) -> Serving:
-        ready = await load_serving(*arguments)  # type: ignore[arg-type]
+    async def slow(*arguments: object) -> LoadedModel:
+        ready = await load_model(*arguments)  # type: ignore[arg-type]
         if ready.model.model_id == second.model_id:
             loading.set()
             await go.wait()
         return ready
 
-    monkeypatch.setattr(model_swap, "load_serving", slow)
+    monkeypatch.setattr(model_swap, "load_model", slow)
     monkeypatch.setattr(ModelFeed, "run", followed)
     async with system(kafka, first, tmp_path) as it, it.made.processor() as running:
         await it.publish(second)

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from processors.arrivals.frames import TakenFrame
+from processors.device.loaded_model import LoadedModel, Model
 from processors.device.loop import Classification
 from processors.device.probes import Probe, StripFinding
-from processors.device.serving import Model, Serving
 from processors.device.work import picture_of
 from processors.results.delivery import Emitter
 from processors.results.records import Outgoing
@@ -25,7 +25,7 @@ from tests.processors.tiny import CLASSES, KEYS, payload, picture, taken, verdic
 from tests.waiting import until
 
 FLAGGED = StripFinding(0.1, 1.0, 4)
-SERVING = cast(Serving, SimpleNamespace(model=Model("m@1+0", "resize", CLASSES)))
+LOADED = cast(LoadedModel, SimpleNamespace(model=Model("m@1+0", "resize", CLASSES)))
 
 
 class FullGpu(torch.Tensor):
@@ -58,7 +58,7 @@ class Told:
 
 def probe(shown: Tensor, seq: int) -> Classification:
     frame = taken(payload("site/cam-0", seq, encoding=Encoding(16)))
-    return Classification(frame, SERVING, 0, 0.9, None, Probe(shown), FLAGGED)
+    return Classification(frame, LOADED, 0, 0.9, None, Probe(shown), FLAGGED)
 
 
 async def concluded(ready: Sequence[Classification]) -> list[Verdict]:

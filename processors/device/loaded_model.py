@@ -36,7 +36,7 @@ class Model:
 
 
 @dataclass(frozen=True, eq=False)
-class Serving:
+class LoadedModel:
     """A loaded bundle, warmed on `device`, with its own thread: compiled functions stay on the thread that made them.
 
     When nothing refers to it any more, its thread ends and its memory is free.
@@ -57,9 +57,9 @@ class Serving:
         self.device.shutdown(wait=False, cancel_futures=True)
 
 
-async def load_serving(
+async def load_model(
     settings: ProcessorSettings, metrics: ProcessorMetrics, folder: Path, digest: str = ""
-) -> Serving:
+) -> LoadedModel:
     """Load the bundle in `folder` and run it once, on its own thread, before its first frame.
 
     `digest` is that of a published bundle, for which a trusted signer vouches: its own code may run. Raises
@@ -75,7 +75,7 @@ async def load_serving(
         raise
     bundle = work.pipeline.bundle
     model = Model(bundle.model_id, bundle.settings.input.policy, tuple(bundle.settings.classes))
-    return Serving(work, model, device, probe_s, digest, runs)
+    return LoadedModel(work, model, device, probe_s, digest, runs)
 
 
 def _set_threads(threads: int) -> None:
