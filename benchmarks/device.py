@@ -31,9 +31,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.stages import camera_masks, scenes
 from processors.arrivals.frames import Shape
 from processors.bundle import load_bundle, shipped_bundle
+from processors.device.batch_executor import choose_device
 from processors.device.precision import Precision, arithmetic, choose_precision
 from processors.device.program import Program
-from processors.device.work import choose_device
 from processors.pipeline import Pipeline
 from schemas.limits import BLOCK
 from schemas.pixels.masks import ROWS

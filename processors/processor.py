@@ -15,11 +15,11 @@ from processors.arrivals.frames import TakenFrame, open_record
 from processors.arrivals.key_frame_recall import KeyFrameRecall
 from processors.arrivals.partitions import PartitionTracker
 from processors.arrivals.progress import PartitionProgress
+from processors.device.batch_executor import Failed
 from processors.device.loaded_model import LoadedModel
 from processors.device.loop import DeviceLoop
 from processors.device.previews import PreviewTurns
 from processors.device.scheduler import DeviceScheduler
-from processors.device.work import Failed
 from processors.metrics import ProcessorMetrics
 from processors.results.delivery import Emitter
 from processors.results.verdicts import VerdictPublisher

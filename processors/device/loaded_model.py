@@ -15,9 +15,9 @@ import torch
 from processors.bundle import Bundle, load_bundle
 from processors.device.backends.choose import RunsOn, Wish, check_wish
 from processors.device.backends.engines import engines
+from processors.device.batch_executor import BatchExecutor, choose_device, most_pixels
 from processors.device.precision import choose_precision
 from processors.device.program import Program
-from processors.device.work import DeviceWork, choose_device, most_pixels
 from processors.metrics import ProcessorMetrics
 from processors.pipeline import Pipeline
 from processors.settings import ProcessorSettings
@@ -42,7 +42,7 @@ class LoadedModel:
     When nothing refers to it any more, its thread ends and its memory is free.
     """
 
-    work: DeviceWork
+    executor: BatchExecutor
     model: Model
     device: ThreadPoolExecutor
     probe_s: float | None
@@ -69,13 +69,13 @@ async def load_model(
     device = ThreadPoolExecutor(1, thread_name_prefix="device", initializer=initializer)
     try:
         prepared = asyncio.get_running_loop().run_in_executor(device, _prepare, settings, metrics, folder, bool(digest))
-        work, probe_s, runs = await prepared
+        executor, probe_s, runs = await prepared
     except BaseException:
         device.shutdown(wait=False, cancel_futures=True)
         raise
-    bundle = work.pipeline.bundle
+    bundle = executor.pipeline.bundle
     model = Model(bundle.model_id, bundle.settings.input.policy, tuple(bundle.settings.classes))
-    return LoadedModel(work, model, device, probe_s, digest, runs)
+    return LoadedModel(executor, model, device, probe_s, digest, runs)
 
 
 def _set_threads(threads: int) -> None:
@@ -84,13 +84,13 @@ def _set_threads(threads: int) -> None:
 
 def _prepare(
     settings: ProcessorSettings, metrics: ProcessorMetrics, folder: Path, published: bool
-) -> tuple[DeviceWork, float | None, tuple[RunsOn, ...]]:
+) -> tuple[BatchExecutor, float | None, tuple[RunsOn, ...]]:
     wish = _cpu_wish(settings) if choose_device(settings.device).type == "cpu" else None
     bundle = load_bundle(folder, choose_device(settings.device), vouched=published)
     program, runs = _on_gpu(settings, bundle) if wish is None else _on_cpu(settings, bundle, wish)
     pipeline = program.pipeline
-    work = DeviceWork(pipeline, metrics, program, settings.preview_side)
-    probe_s = work.warm(settings.batch_frames, most_pixels(settings))
+    executor = BatchExecutor(pipeline, metrics, program, settings.preview_side)
+    probe_s = executor.warm(settings.batch_frames, most_pixels(settings))
     if bundle.settings.strip is None:
         log.warning("no frame is checked for triggers: the bundle has no [strip] table", model=bundle.model_id)
     log.info(
@@ -101,7 +101,7 @@ def _prepare(
         compiled=program.shapes,
         stages=[stage.name for stage in bundle.stages],
     )
-    return work, probe_s, runs
+    return executor, probe_s, runs
 
 
 def _on_gpu(settings: ProcessorSettings, bundle: Bundle) -> tuple[Program, tuple[RunsOn, ...]]:

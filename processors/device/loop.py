@@ -16,13 +16,13 @@ from itertools import groupby
 from typing import TypeVar
 
 from processors.arrivals.frames import TakenFrame
+from processors.device.batch_executor import Failed, Found, Outcome, most_pixels
 from processors.device.loaded_model import LoadedModel
 from processors.device.microbatch import MicroBatcher
 from processors.device.previews import Wanted
 from processors.device.probes import Probe, StripFinding
 from processors.device.scheduler import DeviceScheduler
 from processors.device.strip_queue import StripQueue
-from processors.device.work import Failed, Found, Outcome, most_pixels
 from processors.metrics import ProcessorMetrics
 from processors.settings import ProcessorSettings
 from schemas.pixels.packing import Picture
@@ -201,7 +201,7 @@ class DeviceLoop:
             trace.stamp("device", *(taken.identity for taken in batch))
         self._linger.begin(now_s)
         try:
-            outcomes, seconds = await self._on_device(loaded, partial(loaded.work.classify, batch, previews))
+            outcomes, seconds = await self._on_device(loaded, partial(loaded.executor.classify, batch, previews))
         finally:
             self._linger.end(time.monotonic())
         if trace.on():
@@ -216,7 +216,7 @@ class DeviceLoop:
         total_s = 0.0
         for loaded, group in groupby(probes, lambda probe: probe.loaded):
             inputs = [probe.probe for probe in group if probe.probe is not None]
-            some, seconds = await self._on_device(loaded, partial(loaded.work.strip, inputs))
+            some, seconds = await self._on_device(loaded, partial(loaded.executor.strip, inputs))
             findings += some
             total_s += seconds
         self._scheduler.stripped(total_s, len(probes))
@@ -260,6 +260,6 @@ class DeviceLoop:
         self._conclude(ready, failed)
 
     def _shed(self, found: Classification) -> Classification:
-        found.finding = StripFinding(None, found.loaded.work.strip_threshold_bits)
+        found.finding = StripFinding(None, found.loaded.executor.strip_threshold_bits)
         self._metrics.strip_shed.inc()
         return found

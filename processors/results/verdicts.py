@@ -14,8 +14,8 @@ import structlog
 from aiokafka import ConsumerRecord
 
 from processors.arrivals.frames import TakenFrame
+from processors.device.batch_executor import Failed, picture_of
 from processors.device.loop import Classification
-from processors.device.work import Failed, picture_of
 from processors.results.delivery import Emitter
 from processors.results.preview import HOLES_QUALITY, evidence_png, preview_jpeg
 from processors.results.records import (

@@ -11,10 +11,10 @@ from types import SimpleNamespace
 
 from prometheus_client import CollectorRegistry
 
+from processors.device.batch_executor import Found
 from processors.device.loop import Classification, DeviceLoop
 from processors.device.previews import Wanted
 from processors.device.scheduler import DeviceScheduler
-from processors.device.work import Found
 from processors.metrics import ProcessorMetrics
 from processors.settings import ProcessorSettings
 from tests.processors.test_microbatch import Waiting

@@ -12,16 +12,16 @@ from torch import Tensor
 from processors.arrivals.frames import Shape
 from processors.bundle import Bundle, load_bundle
 from processors.device import program as module
+from processors.device.batch_executor import BatchExecutor, Found
 from processors.device.precision import choose_precision
 from processors.device.program import Program
-from processors.device.work import DeviceWork, Found
 from processors.pipeline import Classified, Pipeline
 from processors.stages.unpack import kept_masks, scatter
 from schemas.frame import Encoding
 from schemas.limits import BLOCK
 from schemas.pixels.masks import ROWS
 from schemas.pointillist_pb2 import LOSSLESS, RAW
-from tests.processors.tiny import device_work, payload, picture, taken, tiny_bundle, write_bundle
+from tests.processors.tiny import batch_executor, payload, picture, taken, tiny_bundle, write_bundle
 
 SHAPE = Shape(24, 40, 3)
 
@@ -142,16 +142,16 @@ def test_a_compiled_program_that_fails_is_given_up_and_the_frames_are_tried_agai
 ) -> None:
     monkeypatch.setattr(torch, "compile", uncompiled)
     program = Program(Pipeline(bundle), compiles=True)
-    work = device_work(bundle)
-    work = DeviceWork(program.pipeline, work._metrics, program)
-    work.warm(2)
+    executor = batch_executor(bundle)
+    executor = BatchExecutor(program.pipeline, executor._metrics, program)
+    executor.warm(2)
     assert Shape(32, 32, 3) in program.shapes
 
     def fail(*_: object) -> None:
         raise RuntimeError("the device has gone mad")
 
     monkeypatch.setattr(module, "_fused", fail)
-    outcomes = work.classify([taken(payload("site/cam-0", i)) for i in range(2)], [False, False])
+    outcomes = executor.classify([taken(payload("site/cam-0", i)) for i in range(2)], [False, False])
     assert all(isinstance(outcome, Found) for outcome in outcomes)
     assert Shape(32, 32, 3) not in program.shapes
 
@@ -176,14 +176,14 @@ def test_classifying_through_a_compiled_program_changes_no_verdict(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch, profile: int
 ) -> None:
     monkeypatch.setattr(torch, "compile", uncompiled)
-    plain = device_work(bundle)
+    plain = batch_executor(bundle)
     program = Program(plain.pipeline, compiles=True)
     program.pads = True
-    work = DeviceWork(plain.pipeline, plain._metrics, program)
-    work.warm(8)
+    executor = BatchExecutor(plain.pipeline, plain._metrics, program)
+    executor.warm(8)
     encoding = Encoding(16, probe_share=0.5, profile=profile)
     batch = [taken(payload("site/cam-0", i, encoding=encoding, shown=picture(i))) for i in range(5)]
-    for got, wanted in zip(work.classify(batch, [True] * 5), plain.classify(batch, [True] * 5), strict=True):
+    for got, wanted in zip(executor.classify(batch, [True] * 5), plain.classify(batch, [True] * 5), strict=True):
         assert isinstance(got, Found)
         assert isinstance(wanted, Found)
         assert got.class_id == wanted.class_id

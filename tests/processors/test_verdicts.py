@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from processors.arrivals.frames import TakenFrame
+from processors.device.batch_executor import picture_of
 from processors.device.loaded_model import LoadedModel, Model
 from processors.device.loop import Classification
 from processors.device.probes import Probe, StripFinding
-from processors.device.work import picture_of
 from processors.results.delivery import Emitter
 from processors.results.records import Outgoing
 from processors.results.verdicts import VerdictPublisher

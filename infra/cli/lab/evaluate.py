@@ -69,7 +69,7 @@ def chosen(value: str, *known: str, option: str) -> Any:
 
 def torch_device(wanted: str) -> torch.device:
     """The device that an option names."""
-    from processors.device.work import choose_device
+    from processors.device.batch_executor import choose_device
 
     name: Literal["auto", "cpu", "cuda"] = chosen(wanted, "auto", "cpu", "cuda", option="--device")
     return choose_device(name)

@@ -72,7 +72,7 @@ def most_pixels(settings: ProcessorSettings) -> int:
     return settings.batch_pixels or (_GPU_PIXELS if on_gpu else _CPU_PIXELS)
 
 
-class DeviceWork:
+class BatchExecutor:
     """Runs the pipeline on batches of frames. All calls come from one thread."""
 
     def __init__(
