@@ -30,8 +30,8 @@ from processors.arrivals.frames import Shape, TakenFrame, open_record
 from processors.arrivals.progress import PartitionProgress
 from processors.bundle import load_bundle, shipped_bundle
 from processors.device.batch_executor import BatchExecutor, choose_device
+from processors.device.compiled_pipeline import CompiledPipeline
 from processors.device.precision import choose_precision
-from processors.device.program import Program
 from processors.metrics import ProcessorMetrics
 from processors.pipeline import Pipeline
 from producers.scene import SceneSimulator
@@ -84,9 +84,9 @@ def taken_frames(shape: Shape, count: int, drop: float) -> list[TakenFrame]:
 def batch_executor(folder: Path, device: torch.device, shape: Shape, batch: int) -> BatchExecutor:
     """Return a processor's batch executor with the bundle in `folder`, warmed up for one shape."""
     pipeline = Pipeline(load_bundle(folder, device))
-    program = Program(pipeline, compiles=device.type == "cuda", precision=choose_precision(pipeline))
-    program.compile_for(shape, batch)
-    return BatchExecutor(pipeline, ProcessorMetrics(CollectorRegistry()), program)
+    compiled = CompiledPipeline(pipeline, compiles=device.type == "cuda", precision=choose_precision(pipeline))
+    compiled.compile_for(shape, batch)
+    return BatchExecutor(pipeline, ProcessorMetrics(CollectorRegistry()), compiled)
 
 
 def staged_copy(bundle: Path, folder: Path) -> Path:

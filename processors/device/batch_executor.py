@@ -14,11 +14,11 @@ from torch import Tensor
 
 from processors.arrivals.frames import Shape, TakenFrame
 from processors.device.codebooks import DeviceCodebooks
+from processors.device.compiled_pipeline import CompiledPipeline
 from processors.device.decode import Decoded, decoded_batch
 from processors.device.precision import arithmetic
 from processors.device.previews import Wanted
 from processors.device.probes import Probe, StripFinding, probes_of
-from processors.device.program import Program
 from processors.metrics import ProcessorMetrics
 from processors.pipeline import Pipeline
 from processors.settings import ProcessorSettings
@@ -79,15 +79,15 @@ class BatchExecutor:
         self,
         pipeline: Pipeline,
         metrics: ProcessorMetrics,
-        program: Program | None = None,
+        compiled: CompiledPipeline | None = None,
         preview_side: int = 384,
     ) -> None:
-        """`program` belongs to the same pipeline; without one, nothing is compiled.
+        """`compiled` belongs to the same pipeline; without one, nothing is compiled.
 
         Previews have at most `preview_side` pixels on their longer side.
         """
         self.pipeline = pipeline
-        self.program = program or Program(pipeline)
+        self.compiled = compiled or CompiledPipeline(pipeline)
         self._metrics = metrics
         self._device = pipeline.bundle.device
         self._stillness = Stillness()
@@ -147,7 +147,7 @@ class BatchExecutor:
 
         seeds = [taken.key.frame_seed(taken.frame.boot_id, taken.frame.seq) for taken in batch]
         whole = [taken.frame.whole for taken in batch]
-        done = self.program(
+        done = self.compiled(
             torch.tensor(seeds, dtype=torch.int64, device=self._device),
             self._codebooks.of(batch, seeds),
             torch.tensor(whole, device=self._device),
@@ -213,7 +213,7 @@ class BatchExecutor:
             seeds = None
             if self.pipeline.bundle.random:
                 seeds = torch.tensor([probe.seed for probe in probes], dtype=torch.int64, device=self._device)
-            with self._clock("strip"), arithmetic(self._device, self.program.precision):
+            with self._clock("strip"), arithmetic(self._device, self.compiled.precision):
                 pictures = torch.stack([probe.picture for probe in probes])
                 found = self.pipeline.strip(pictures, seeds=seeds)
                 bits, passes = found.entropy_bits.tolist(), found.passes.tolist()
@@ -250,7 +250,7 @@ class BatchExecutor:
         own = Shape(wanted.height, wanted.width, wanted.channels)
         for shape in sorted({own, Shape(32, 32, 3)}):
             area = shape.height * shape.width
-            self.program.compile_for(shape, max(1, min(batch_frames, batch_pixels // area)))
+            self.compiled.compile_for(shape, max(1, min(batch_frames, batch_pixels // area)))
             most = max(1, min(batch_frames, batch_pixels // area, _CPU_PIXELS // area))
             # One less than the limit: a backend that splits batches makes the parts of each power of two.
             for count in sorted({1, max(1, most - 1), most}):

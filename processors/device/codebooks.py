@@ -55,7 +55,7 @@ class DeviceCodebooks:
         return slot
 
     def of(self, batch: Sequence[TakenFrame], seeds: Sequence[tuple[int, int]]) -> Tensor:
-        """Return the argument `books` of `Program` for a batch of one shape, whose frames have these `seeds`."""
+        """Return the argument `books` of `CompiledPipeline` for frames of one shape with these `seeds`."""
         rows, columns = blocks_of(batch[0].shape.height, batch[0].shape.width)
         wanted = [(taken.key, taken.frame.dropped_per_block) for taken in batch]
         if self._makes_rows and rows * columns <= FEW_ROWS:

@@ -16,8 +16,8 @@ from processors.bundle import Bundle, load_bundle
 from processors.device.backends.choose import RunsOn, Wish, check_wish
 from processors.device.backends.engines import engines
 from processors.device.batch_executor import BatchExecutor, choose_device, most_pixels
+from processors.device.compiled_pipeline import CompiledPipeline
 from processors.device.precision import choose_precision
-from processors.device.program import Program
 from processors.metrics import ProcessorMetrics
 from processors.pipeline import Pipeline
 from processors.settings import ProcessorSettings
@@ -87,9 +87,9 @@ def _prepare(
 ) -> tuple[BatchExecutor, float | None, tuple[RunsOn, ...]]:
     wish = _cpu_wish(settings) if choose_device(settings.device).type == "cpu" else None
     bundle = load_bundle(folder, choose_device(settings.device), vouched=published)
-    program, runs = _on_gpu(settings, bundle) if wish is None else _on_cpu(settings, bundle, wish)
-    pipeline = program.pipeline
-    executor = BatchExecutor(pipeline, metrics, program, settings.preview_side)
+    compiled, runs = _on_gpu(settings, bundle) if wish is None else _on_cpu(settings, bundle, wish)
+    pipeline = compiled.pipeline
+    executor = BatchExecutor(pipeline, metrics, compiled, settings.preview_side)
     probe_s = executor.warm(settings.batch_frames, most_pixels(settings))
     if bundle.settings.strip is None:
         log.warning("no frame is checked for triggers: the bundle has no [strip] table", model=bundle.model_id)
@@ -98,27 +98,27 @@ def _prepare(
         model=bundle.model_id,
         device=str(bundle.device),
         runs=[" ".join(each) for each in runs],
-        compiled=program.shapes,
+        compiled=compiled.shapes,
         stages=[stage.name for stage in bundle.stages],
     )
     return executor, probe_s, runs
 
 
-def _on_gpu(settings: ProcessorSettings, bundle: Bundle) -> tuple[Program, tuple[RunsOn, ...]]:
+def _on_gpu(settings: ProcessorSettings, bundle: Bundle) -> tuple[CompiledPipeline, tuple[RunsOn, ...]]:
     """Return the compiled chain on torch, and its runtimes."""
     if settings.backend == "openvino":
         raise ConfigError("backend openvino: expected the device cpu, got cuda")
     pipeline = Pipeline(bundle, settings.mode, settings.denoise)
     precision = choose_precision(pipeline, settings.precision)
     names = ("classifier", "restorer") if settings.mode == "default" else ("classifier",)
-    program = Program(pipeline, compiles=settings.compile is not False, precision=precision)
-    return program, tuple(RunsOn(name, "torch", precision) for name in names)
+    compiled = CompiledPipeline(pipeline, compiles=settings.compile is not False, precision=precision)
+    return compiled, tuple(RunsOn(name, "torch", precision) for name in names)
 
 
-def _on_cpu(settings: ProcessorSettings, bundle: Bundle, wish: Wish) -> tuple[Program, tuple[RunsOn, ...]]:
+def _on_cpu(settings: ProcessorSettings, bundle: Bundle, wish: Wish) -> tuple[CompiledPipeline, tuple[RunsOn, ...]]:
     """Return the chain with the fastest backends of its networks on this machine; torch compiles nothing."""
     pipeline, chosen = engines(bundle, wish, settings.mode, settings.denoise)
-    return Program(pipeline), chosen.runs
+    return CompiledPipeline(pipeline), chosen.runs
 
 
 def _cpu_wish(settings: ProcessorSettings) -> Wish:

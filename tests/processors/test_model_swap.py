@@ -177,7 +177,7 @@ async def test_probes_that_wait_are_checked_with_the_model_that_classified_them_
     switched = threading.Event()
 
     def slow(self: BatchExecutor, *arguments: object) -> object:
-        if self not in [work() for work in executors]:
+        if self not in [each() for each in executors]:
             executors.append(weakref.ref(self))
         time.sleep(0.02 if switched.is_set() else 0.1)  # a device that leaves probes waiting
         return original(self, *arguments)  # type: ignore[arg-type]

@@ -18,8 +18,8 @@ from processors import pipeline as module
 from processors.arrivals.frames import Shape
 from processors.bundle import Bundle, Policy
 from processors.device.batch_executor import BatchExecutor, Found
+from processors.device.compiled_pipeline import CompiledPipeline
 from processors.device.probes import StripFinding
-from processors.device.program import Program
 from processors.metrics import ProcessorMetrics
 from processors.pipeline import RESTORED_PIXELS, SCALED_FROM, SMALL_SCALED_FROM, Pipeline
 from processors.stages.at_scale import at_scale, density
@@ -176,12 +176,12 @@ def test_a_compiled_program_says_what_the_pipeline_says(
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
     shape = Shape(side, side, 3)
     pipeline = Pipeline(staged(policy), "plate") if stages else Pipeline(bundles(policy))
-    program = Program(pipeline, compiles=True)
-    assert program.compile_for(shape, 2)
+    compiled = CompiledPipeline(pipeline, compiles=True)
+    assert compiled.compile_for(shape, 2)
     frames = [taken(payload("site/cam-0", i, shown=picture(i, side, side))) for i in range(2)]
     plain, compiled = (
-        BatchExecutor(program.pipeline, ProcessorMetrics(CollectorRegistry()), each).classify(frames, [True, True])
-        for each in (None, program)
+        BatchExecutor(compiled.pipeline, ProcessorMetrics(CollectorRegistry()), each).classify(frames, [True, True])
+        for each in (None, compiled)
     )
     for one, other in zip(plain, compiled, strict=True):
         assert isinstance(one, Found)
@@ -191,9 +191,9 @@ def test_a_compiled_program_says_what_the_pipeline_says(
 
 
 def test_what_waits_for_the_masks_is_not_compiled(bundles: Callable[[str], Bundle]) -> None:
-    program = Program(Pipeline(bundles("resize")), compiles=True)
-    assert not program.compile_for(Shape(64, 64, 3), 2)
-    assert program.shapes == []
+    compiled = CompiledPipeline(Pipeline(bundles("resize")), compiles=True)
+    assert not compiled.compile_for(Shape(64, 64, 3), 2)
+    assert compiled.shapes == []
 
 
 def test_a_crop_rebuilds_its_surroundings_only_and_sees_what_the_whole_would_show(

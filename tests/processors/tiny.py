@@ -80,7 +80,7 @@ def tiny_bundle(folder: Path, **options: object) -> Bundle:
 
 
 def batch_executor(bundle: Bundle) -> BatchExecutor:
-    """The device's work with metrics of its own."""
+    """Return a batch executor with its own metrics."""
     return BatchExecutor(Pipeline(bundle), ProcessorMetrics(CollectorRegistry()))
 
 

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from processors.arrivals.frames import Shape
 from processors.bundle import Bundle, load_bundle
-from processors.device import program as module
+from processors.device import compiled_pipeline as module
 from processors.device.batch_executor import BatchExecutor, Found
+from processors.device.compiled_pipeline import CompiledPipeline
 from processors.device.precision import choose_precision
-from processors.device.program import Program
 from processors.pipeline import Classified, Pipeline
 from processors.stages.unpack import kept_masks, scatter
 from schemas.frame import Encoding
@@ -45,10 +45,10 @@ def sent_frames(count: int, device: torch.device | str = "cpu") -> tuple[Tensor,
     return pixels.to(device), seeds.to(device), books.to(device), whole.to(device)
 
 
-def run(program: Program, count: int, device: torch.device | str = "cpu") -> tuple[Tensor, Classified]:
+def run(compiled: CompiledPipeline, count: int, device: torch.device | str = "cpu") -> tuple[Tensor, Classified]:
     pixels, seeds, books, whole = sent_frames(count, device)
     with torch.inference_mode():
-        done = program(seeds, books, whole, SHAPE, lambda kept, sent: (pixels[: int(sent.sum())], kept, sent, None))
+        done = compiled(seeds, books, whole, SHAPE, lambda kept, sent: (pixels[: int(sent.sum())], kept, sent, None))
     assert done is not None
     frames, found = done
     assert isinstance(frames, Tensor)
@@ -56,7 +56,7 @@ def run(program: Program, count: int, device: torch.device | str = "cpu") -> tup
 
 
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many frames go through a compiled program, call by call."""
+    """How many frames go through a compiled pipeline, call by call."""
     seen: list[int] = []
     original = module._fused
 
@@ -77,7 +77,7 @@ def assert_same(got: tuple[Tensor, Classified], wanted: tuple[Tensor, Classified
 
 def test_it_is_unpack_and_the_pipeline(bundle: Bundle) -> None:
     pixels, seeds, books, whole = sent_frames(3)
-    frames, found = run(Program(Pipeline(bundle)), 3)
+    frames, found = run(CompiledPipeline(Pipeline(bundle)), 3)
     with torch.inference_mode():
         kept = kept_masks(seeds, books, torch.arange(3), SHAPE.height, SHAPE.width)
         sent = kept | whole[:, None, None, None]
@@ -90,11 +90,11 @@ def test_a_padded_batch_gives_what_it_gives_uncompiled(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
     monkeypatch.setattr(torch, "compile", uncompiled)
-    program = Program(Pipeline(bundle), compiles=True)
-    program.pads = True
-    assert program.compile_for(SHAPE, 5)
+    compiled = CompiledPipeline(Pipeline(bundle), compiles=True)
+    compiled.pads = True
+    assert compiled.compile_for(SHAPE, 5)
     seen = counted(monkeypatch)
-    assert_same(run(program, count), run(Program(Pipeline(bundle)), count))
+    assert_same(run(compiled, count), run(CompiledPipeline(Pipeline(bundle)), count))
     assert seen == [count]
 
 
@@ -102,11 +102,11 @@ def test_without_padding_only_full_batches_are_compiled_and_larger_ones_never(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch, "compile", uncompiled)
-    program = Program(Pipeline(bundle), compiles=True)
-    assert program.compile_for(SHAPE, 2)
+    compiled = CompiledPipeline(Pipeline(bundle), compiles=True)
+    assert compiled.compile_for(SHAPE, 2)
     seen = counted(monkeypatch)
     for count in (1, 2, 3):
-        assert_same(run(program, count), run(Program(Pipeline(bundle)), count))
+        assert_same(run(compiled, count), run(CompiledPipeline(Pipeline(bundle)), count))
     assert seen == [2]
 
 
@@ -118,9 +118,9 @@ def test_two_models_never_share_a_compiled_program(bundle: Bundle, monkeypatch: 
         return graph.forward
 
     monkeypatch.setattr(torch, "compile", lambda function, **_: compiler(function, backend=backend, dynamic=False))
-    programs = [Program(Pipeline(bundle, "plate"), compiles=True) for _ in range(3)]
-    assert all(program.compile_for(SHAPE, 2) for program in programs)
-    assert len(graphs) == 2 * len(programs)
+    pipelines = [CompiledPipeline(Pipeline(bundle, "plate"), compiles=True) for _ in range(3)]
+    assert all(compiled.compile_for(SHAPE, 2) for compiled in pipelines)
+    assert len(graphs) == 2 * len(pipelines)
 
 
 def test_what_cannot_be_compiled_runs_as_it_is(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,21 +131,21 @@ def test_what_cannot_be_compiled_runs_as_it_is(bundle: Bundle, monkeypatch: pyte
         return fail
 
     monkeypatch.setattr(torch, "compile", broken)
-    program = Program(Pipeline(bundle), compiles=True)
-    assert not program.compile_for(SHAPE, 2)
-    assert program.shapes == []
-    assert_same(run(program, 2), run(Program(Pipeline(bundle)), 2))
+    compiled = CompiledPipeline(Pipeline(bundle), compiles=True)
+    assert not compiled.compile_for(SHAPE, 2)
+    assert compiled.shapes == []
+    assert_same(run(compiled, 2), run(CompiledPipeline(Pipeline(bundle)), 2))
 
 
 def test_a_compiled_program_that_fails_is_given_up_and_the_frames_are_tried_again(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch, "compile", uncompiled)
-    program = Program(Pipeline(bundle), compiles=True)
+    compiled = CompiledPipeline(Pipeline(bundle), compiles=True)
     executor = batch_executor(bundle)
-    executor = BatchExecutor(program.pipeline, executor._metrics, program)
+    executor = BatchExecutor(compiled.pipeline, executor._metrics, compiled)
     executor.warm(2)
-    assert Shape(32, 32, 3) in program.shapes
+    assert Shape(32, 32, 3) in compiled.shapes
 
     def fail(*_: object) -> None:
         raise RuntimeError("the device has gone mad")
@@ -153,22 +153,22 @@ def test_a_compiled_program_that_fails_is_given_up_and_the_frames_are_tried_agai
     monkeypatch.setattr(module, "_fused", fail)
     outcomes = executor.classify([taken(payload("site/cam-0", i)) for i in range(2)], [False, False])
     assert all(isinstance(outcome, Found) for outcome in outcomes)
-    assert Shape(32, 32, 3) not in program.shapes
+    assert Shape(32, 32, 3) not in compiled.shapes
 
 
 def test_nothing_is_compiled_unasked(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", lambda *_, **__: pytest.fail("compiled"))
-    program = Program(Pipeline(bundle))
-    assert not program.compile_for(SHAPE, 2)
+    compiled = CompiledPipeline(Pipeline(bundle))
+    assert not compiled.compile_for(SHAPE, 2)
 
 
 @pytest.mark.slow
 def test_a_compiler_sees_the_whole_chain_as_one_graph(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     """`fullgraph` fails where something waits for the device or leaves torch."""
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
-    program = Program(Pipeline(bundle), compiles=True)
-    assert program.compile_for(SHAPE, 2)
-    assert_same(run(program, 2), run(Program(Pipeline(bundle)), 2))
+    compiled = CompiledPipeline(Pipeline(bundle), compiles=True)
+    assert compiled.compile_for(SHAPE, 2)
+    assert_same(run(compiled, 2), run(CompiledPipeline(Pipeline(bundle)), 2))
 
 
 @pytest.mark.parametrize("profile", [RAW, LOSSLESS])
@@ -177,9 +177,9 @@ def test_classifying_through_a_compiled_program_changes_no_verdict(
 ) -> None:
     monkeypatch.setattr(torch, "compile", uncompiled)
     plain = batch_executor(bundle)
-    program = Program(plain.pipeline, compiles=True)
-    program.pads = True
-    executor = BatchExecutor(plain.pipeline, plain._metrics, program)
+    compiled = CompiledPipeline(plain.pipeline, compiles=True)
+    compiled.pads = True
+    executor = BatchExecutor(plain.pipeline, plain._metrics, compiled)
     executor.warm(8)
     encoding = Encoding(16, probe_share=0.5, profile=profile)
     batch = [taken(payload("site/cam-0", i, encoding=encoding, shown=picture(i))) for i in range(5)]
@@ -197,11 +197,11 @@ def test_classifying_through_a_compiled_program_changes_no_verdict(
 def test_the_compiled_program_on_a_gpu_agrees_with_the_cpu(bundle: Bundle, tmp_path: Path) -> None:
     """Rebuilt pixels within .01, for `bf16` keeps 8 bits of what the network adds; the classes are the same."""
     there = Pipeline(load_bundle(write_bundle(tmp_path / "bundle"), torch.device("cuda")))
-    program = Program(there, compiles=True, precision=choose_precision(there))
-    assert program.compile_for(SHAPE, 8)
+    compiled = CompiledPipeline(there, compiles=True, precision=choose_precision(there))
+    assert compiled.compile_for(SHAPE, 8)
     for count in (8, 3, 8):
-        frames, found = run(program, count, "cuda")
-        wanted, exact = run(Program(Pipeline(bundle)), count)
+        frames, found = run(compiled, count, "cuda")
+        wanted, exact = run(CompiledPipeline(Pipeline(bundle)), count)
         torch.testing.assert_close(frames.cpu(), wanted)
         assert found.rebuilt is not None
         torch.testing.assert_close(found.rebuilt.cpu(), exact.rebuilt, atol=0.01, rtol=0)

@@ -48,7 +48,7 @@ class _Compiled:
     verdicts: Callable[..., Any]
 
 
-class Program:
+class CompiledPipeline:
     """A pipeline on its device, compiled for the shapes of `compile_for`. All calls come from one thread.
 
     Only torch modules can be compiled: bundles in other formats than safetensors run uncompiled.
