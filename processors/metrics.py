@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 from schemas import metrics as contract
 from schemas.errors import OverQuota, OverSize
 
-_STAGES = ("intake", "unpack", "reconstruct", "denoise", "preprocess", "classify", "preview", "strip")
+_STAGES = ("validate", "unpack", "reconstruct", "denoise", "preprocess", "classify", "preview", "strip")
 
 
 class ProcessorMetrics:

@@ -107,7 +107,7 @@ class Processor:
                 except WireError as error:
                     size = len(record.value or b"")
                     refused.append((record, error, partial(self._refused, progress, record.offset, size)))
-                    self._metrics.stage_failed("intake")
+                    self._metrics.stage_failed("validate")
                 else:
                     opened.append(taken)
         count = len(opened) + len(refused)
@@ -119,7 +119,7 @@ class Processor:
             admitted = [taken for taken in opened if self._admit(taken, now_s)]
             self._metrics.taken(sum(each.shape.values for each in admitted), sum(each.frame_bytes for each in admitted))
             self.device.refuse_over_quota()
-            self._metrics.stage("intake", time.monotonic() - now_s)
+            self._metrics.stage("validate", time.monotonic() - now_s)
         self.publisher.send_repeats()
         self.publisher.refuse(refused)
         return count
@@ -128,7 +128,7 @@ class Processor:
         """Pass on a frame of an accepted size; return false for any other."""
         most, shape = self._settings.max_frame_pixels, taken.shape
         if shape.pixels > most:
-            self._refuse_unseen([taken], "intake", OverSize(over_size(shape.width, shape.height, most)))
+            self._refuse_unseen([taken], "validate", OverSize(over_size(shape.width, shape.height, most)))
             return False
         self.await_key_frame.submit(taken, now_s, repeated=self.publisher.repeat(taken))
         return True

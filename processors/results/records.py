@@ -140,7 +140,7 @@ def refused_record(
     """Return the dead letter of a record without a verified frame."""
     origin = topic, partition, offset
     camera_id = (key or b"").decode("utf-8", "replace")[:140]
-    letter = dead_letter("intake", error.reason, str(error), origin, camera_id, payload, _now_ms())
+    letter = dead_letter("validate", error.reason, str(error), origin, camera_id, payload, _now_ms())
     return _letter(keys, letter, key or b"", done)
 
 

@@ -49,7 +49,7 @@ async def test_a_few_hundred_bytes_that_unpack_to_more_than_any_camera_has_cost_
     assert {(x.camera_id, x.boot_id, x.seq, x.verified) for x in made.letters} == {
         ("site/bomber", 7, seq, True) for seq in range(30)
     }
-    assert {(x.stage, x.reason) for x in made.letters} == {("intake", "over_size")}
+    assert {(x.stage, x.reason) for x in made.letters} == {("validate", "over_size")}
     assert made.letters[0].error == (
         f"frame size: expected at most {USUAL_FRAME_PIXELS} pixels, got 8192x1792. "
         "Set the camera's size to 3088x672 or smaller."
