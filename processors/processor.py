@@ -93,7 +93,8 @@ class Processor:
     def accept(self, records: Mapping[TopicPartition, Sequence[ConsumerRecord]]) -> int:
         """Open Kafka's records, and return their number. A record without a verified frame becomes a dead letter.
 
-        Raises OffsetsWentBack, before any record is counted, if they belong to another log than the previous ones.
+        Raises OffsetRegressionError, before any record is counted, if they belong to another log than the previous
+        ones.
         """
         self.tracker.check(records)
         now_s = self._accepted_s = time.monotonic()

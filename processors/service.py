@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from processors.arrivals.group_watch import GroupWatch
 from processors.arrivals.partitions import frames_reader
-from processors.arrivals.progress import OffsetsWentBack
+from processors.arrivals.progress import OffsetRegressionError
 from processors.device.loaded_model import LoadedModel
 from processors.device.scheduler import DeviceScheduler
 from processors.metrics import ProcessorMetrics
@@ -157,7 +157,7 @@ class _Service:
                 log.warning("kafka_unavailable", error=complaint, attempt=backoff.failures)
                 await self._leave(_LEAVE_S)
                 await backoff.wait()
-            except OffsetsWentBack as error:
+            except OffsetRegressionError as error:
                 log.warning("joining the group again", error=str(error))
                 await self._leave(_LEAVE_S)
 

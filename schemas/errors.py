@@ -9,7 +9,7 @@
     │   ├── BundleError           a model bundle is incomplete or does not match its model.toml
     │   ├── BrokerError           MQTT, Kafka or the database does not answer
     │   └── StateError            a state folder is in use, or is not one
-    │       └── TryAgain          its disk is full, or a damaged file was set aside: a restart may succeed (code 75)
+    │       └── RestartRequired   its disk is full, or a damaged file was set aside: a restart may succeed (code 75)
     ├── WireError                 a payload was refused; `reason` is its name in metrics and dead letters
     │   ├── Malformed             not the expected message, or a field out of its range
     │   ├── BadTag                the authentication tag does not match
@@ -80,7 +80,7 @@ class StateError(UserError):
     """A state folder is in use, or is not one."""
 
 
-class TryAgain(StateError):  # noqa: N818  # what to do, not what happened
+class RestartRequired(StateError):  # noqa: N818  # a signal to the supervisor
     """The disk is full, or a damaged file was set aside: the next start may succeed without a person."""
 
     exit_code = 75

@@ -11,7 +11,7 @@ import structlog
 from aiokafka import ConsumerRebalanceListener, ConsumerRecord, TopicPartition
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
-from processors.arrivals.progress import OffsetsWentBack, PartitionProgress
+from processors.arrivals.progress import OffsetRegressionError, PartitionProgress
 from processors.settings import ProcessorSettings
 from schemas.transport.kafka.reader import Group, Reader
 
@@ -77,14 +77,14 @@ class PartitionTracker(ConsumerRebalanceListener):  # type: ignore[misc]  # aiok
     # Records in flight
 
     def check(self, records: Mapping[TopicPartition, Sequence[ConsumerRecord]]) -> None:
-        """Raise OffsetsWentBack, before any of `records` is counted, if they belong to another log than the previous
-        ones.
+        """Raise OffsetRegressionError, before any of `records` is counted, if they belong to another log than the
+        previous ones.
         """
         for partition, found in records.items():
             progress = self._progress.get(partition)
             if found and progress is not None and progress.last is not None and found[0].offset <= progress.last:
                 self.lost = True
-                raise OffsetsWentBack(
+                raise OffsetRegressionError(
                     f"expected offsets above {progress.last} from partition {partition.partition}, "
                     f"got {found[0].offset}: its log began again"
                 )

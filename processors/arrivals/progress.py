@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 
-class OffsetsWentBack(ValueError):  # noqa: N818  # what happened, in Kafka and not here
+class OffsetRegressionError(ValueError):
     """A partition returns offsets that it has returned before: its log was lost and began again."""
 
 
@@ -33,7 +33,7 @@ class PartitionProgress:
     def take(self, offset: int) -> None:
         """Count a record as read; offsets come in ascending order."""
         if self.last is not None and offset <= self.last:
-            raise OffsetsWentBack(f"expected an offset above {self.last}, got {offset}")
+            raise OffsetRegressionError(f"expected an offset above {self.last}, got {offset}")
         self._open.append(offset)
         self.last = offset
 

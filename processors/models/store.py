@@ -29,11 +29,11 @@ CACHED: Final = 8
 _CHUNK: Final = 2**20
 
 
-class Unreachable(BundleError):  # noqa: N818  # a state of the store, which may pass
+class StoreUnavailableError(BundleError):
     """The store does not return a file."""
 
 
-class Untrusted(BundleError):  # noqa: N818  # a state of the trust, which may change
+class UntrustedBundleError(BundleError):
     """No trusted signer vouches for a bundle."""
 
 
@@ -131,13 +131,13 @@ class ModelStore:
 def fetch_bundle(model: Model, cache: Path, trusted: TrustedSigners) -> Path:
     """Return the folder in `cache` with the files of a published bundle; fetch missing files, and check all.
 
-    Raises Untrusted, before any fetch, unless a trusted signer vouches for the bundle. Raises Unreachable if the store
-    does not return the files, BundleError if they differ from the published ones.
+    Raises UntrustedBundleError, before any fetch, unless a trusted signer vouches for the bundle. Raises
+    StoreUnavailableError if the store does not return the files, BundleError if they differ from the published ones.
     """
     try:
         check_signature(model, trusted)
     except BadTag as error:
-        raise Untrusted(f"{model.model_id}: {error}") from None
+        raise UntrustedBundleError(f"{model.model_id}: {error}") from None
     folder = cache / model.digest
     if folder.is_dir() and _is_whole(folder, model):
         os.utime(folder)
@@ -150,7 +150,7 @@ def fetch_bundle(model: Model, cache: Path, trusted: TrustedSigners) -> Path:
             _fetch(model, file, partial / file.name)
         _put(partial, folder, model)
     except OSError as error:
-        raise Unreachable(f"{model.model_id}: cannot keep a copy in {cache}: {error.strerror}") from error
+        raise StoreUnavailableError(f"{model.model_id}: cannot keep a copy in {cache}: {error.strerror}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     _forget_oldest(cache, folder)
@@ -177,7 +177,7 @@ def _fetch(model: Model, file: BundleFile, target: Path) -> None:
             with fsspec.open(f"{model.location}/{file.name}", "rb") as opened:
                 digest = _copy(opened.read, kept.write, file.size)
         except Exception as error:  # each kind of store has its own errors
-            raise Unreachable(
+            raise StoreUnavailableError(
                 f"{model.model_id}: cannot fetch {file.name} from {model.location}: "
                 f"{type(error).__name__}: {first_line(error)}"
             ) from error

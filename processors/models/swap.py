@@ -15,7 +15,7 @@ import structlog
 from processors.device.loaded_model import LoadedModel, load_model
 from processors.metrics import ProcessorMetrics
 from processors.models.feed import ModelFeed, Refusal
-from processors.models.store import Unreachable, Untrusted, fetch_bundle
+from processors.models.store import StoreUnavailableError, UntrustedBundleError, fetch_bundle
 from processors.results.delivery import Emitter
 from processors.results.records import Outgoing, served_record
 from processors.settings import ProcessorSettings
@@ -43,8 +43,9 @@ class ModelLoader:
     async def load(self, model: Model | None) -> LoadedModel:
         """Load the published model, or the processor's own for None.
 
-        Raises BundleError for any fault of the bundle, Unreachable for one that may pass. Raises Untrusted, before any
-        fetch, without a trusted signature, and ConfigError if the model's device is missing.
+        Raises BundleError for any fault of the bundle, StoreUnavailableError for one that may pass. Raises
+        UntrustedBundleError, before any fetch, without a trusted signature, and ConfigError if the model's device is
+        missing.
         """
         name = model.model_id if model is not None else str(self._settings.bundle)
         try:
@@ -160,7 +161,7 @@ class ModelSwap:
             log.error("model refused", model=name, serves=self.loaded.model.model_id, error=str(error))
             self._metrics.model_swaps["refused"].inc()
             refused = Refusal(wanted.digest if wanted is not None else "", str(error))
-            passing = isinstance(error, Unreachable | Untrusted)
+            passing = isinstance(error, StoreUnavailableError | UntrustedBundleError)
             if not passing:
                 self._refused = refused
             self._say(refused)

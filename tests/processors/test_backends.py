@@ -20,7 +20,7 @@ from processors.bundle import Bundle, load_bundle, shipped_bundle
 from processors.bundle.formats import Network
 from processors.device.backends import choose as module
 from processors.device.backends.choose import Choice, Wish, check_wish, choose
-from processors.device.backends.contract import CpuPrecision, Unsuited
+from processors.device.backends.contract import CpuPrecision, UnsupportedNetworkError
 from processors.device.backends.engines import RESTORED, TOLERANCE, _same_logits, engines, restorer_inputs, restorers
 from processors.device.backends.openvino_cpu import OpenVino, _powers
 from processors.device.loaded_model import load_model
@@ -76,7 +76,7 @@ class FakeBackend:
 
     def take(self, network: Network, example: Tensor, free_sides: bool) -> FakeTaken:
         if self._unsuited:
-            raise Unsuited("openvino: no such network")
+            raise UnsupportedNetworkError("openvino: no such network")
         return FakeTaken(self._factors)
 
 
@@ -278,7 +278,7 @@ def test_what_depends_on_a_value_is_not_exported() -> None:
             """Bright batches go one way, dark ones another."""
             return x.mean((2, 3)) if bool(x.mean() > 0.5) else -x.mean((2, 3))
 
-    with pytest.raises(Unsuited, match=r"its way depends on values: Converting a tensor"):
+    with pytest.raises(UnsupportedNetworkError, match=r"its way depends on values: Converting a tensor"):
         OpenVino().take(Branching(), torch.rand(2, 3, 8, 8), False)
 
 

@@ -11,7 +11,7 @@ from aiokafka.errors import CommitFailedError, KafkaError
 
 from processors.arrivals import partitions as partitions_module
 from processors.arrivals.partitions import PartitionTracker
-from processors.arrivals.progress import OffsetsWentBack, PartitionProgress
+from processors.arrivals.progress import OffsetRegressionError, PartitionProgress
 from processors.settings import ProcessorSettings
 
 
@@ -131,7 +131,7 @@ async def test_offsets_that_went_back_are_noticed_before_anything_is_taken() -> 
     bench = Bench()
     bench.tracker.take(Record(0, 41))
     records = {partition(1): [Record(1, 7)], partition(0): [Record(0, 0)]}
-    with pytest.raises(OffsetsWentBack, match="expected offsets above 41 from partition 0, got 0"):
+    with pytest.raises(OffsetRegressionError, match="expected offsets above 41 from partition 0, got 0"):
         bench.tracker.check(records)
     assert bench.tracker.frames == 1
     assert bench.tracker.lost

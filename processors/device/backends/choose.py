@@ -12,7 +12,14 @@ import torch
 from torch import Tensor
 
 from processors.bundle.formats import Network
-from processors.device.backends.contract import COARSER, Backend, BackendName, CpuPrecision, Unsuited, runtime_of
+from processors.device.backends.contract import (
+    COARSER,
+    Backend,
+    BackendName,
+    CpuPrecision,
+    UnsupportedNetworkError,
+    runtime_of,
+)
 from processors.device.backends.openvino_cpu import OpenVino
 from schemas.errors import ConfigError, first_line
 
@@ -158,7 +165,7 @@ def _of_backend(
                 refusals.append(f"{backend.name} {precision}: {wrong}")
             else:
                 found.append(Choice(_Lasting(network, own.network), backend.name, precision))
-    except Unsuited as error:
+    except UnsupportedNetworkError as error:
         refusals.append(str(error))
     for refusal in refusals:
         log.info("backend not taken", why=refusal)

@@ -19,7 +19,7 @@ CpuPrecision = Literal["float32", "bf16", "int8"]
 COARSER: Final[tuple[CpuPrecision, ...]] = ("bf16", "int8")
 
 
-class Unsuited(BundleError):  # noqa: N818  # a fact about a network, not a failure
+class UnsupportedNetworkError(BundleError):
     """A backend cannot run this network; its own runtime can."""
 
 
@@ -30,7 +30,8 @@ class Taken(Protocol):
         """Return a function from inputs (B, C, H, W) float32 to outputs, for any B, callable from any thread.
 
         `calibration` (N, C, H, W) are typical inputs, for `int8`; with `exact_first` the first layer stays in float32
-        even then. The function computes with as many threads as torch has where it is made. Raises Unsuited.
+        even then. The function computes with as many threads as torch has where it is made. Raises
+        UnsupportedNetworkError.
         """
 
 
@@ -46,7 +47,8 @@ class Backend(Protocol):
         """Return the precisions that it can compute in on this processor."""
 
     def take(self, network: Network, example: Tensor, free_sides: bool) -> Taken:
-        """Return `network` in this backend's form; `free_sides` allows pictures of any size. Raises Unsuited.
+        """Return `network` in this backend's form; `free_sides` allows pictures of any size. Raises
+        UnsupportedNetworkError.
 
         `example` (B, C, H, W) is a typical input.
         """

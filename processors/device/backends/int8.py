@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from processors.device.backends.contract import Unsuited
+from processors.device.backends.contract import UnsupportedNetworkError
 
 if TYPE_CHECKING:
     import openvino
@@ -27,7 +27,8 @@ _AT_ONCE: Final = 32
 def quantised(
     core: openvino.Core, model: openvino.Model, calibration: Array, exact_first: bool = False
 ) -> openvino.Model:
-    """Return a copy of `model` in 8-bit integers; `calibration` (N, C, H, W) are its inputs. Raises Unsuited.
+    """Return a copy of `model` in 8-bit integers; `calibration` (N, C, H, W) are its inputs. Raises
+    UnsupportedNetworkError.
 
     With `exact_first` its first layer stays float32, and its input is not rounded.
     """
@@ -42,7 +43,7 @@ def quantised(
     ]
     layers = layers[exact_first:]
     if not layers:
-        raise Unsuited("int8: expected convolutions or products with fixed weights, found none")
+        raise UnsupportedNetworkError("int8: expected convolutions or products with fixed weights, found none")
     ranges = _ranges(core, model, layers, calibration)
     inputs: dict[tuple[str, int], Any] = {}
     for node in layers:
@@ -104,7 +105,7 @@ def _ranges(
             values = found[compiled.outputs[own + i]]
             low[i], high[i] = min(low[i], values.min()), max(high[i], values.max())
     if not np.isfinite(low).all() or not np.isfinite(high).all():
-        raise Unsuited("int8: expected finite activations on the calibration, got NaN or infinity")
+        raise UnsupportedNetworkError("int8: expected finite activations on the calibration, got NaN or infinity")
     return {place: _range(low[i], high[i]) for i, place in enumerate(places)}
 
 

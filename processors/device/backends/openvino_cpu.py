@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from processors.bundle.formats import Network, OnnxNetwork
-from processors.device.backends.contract import CpuPrecision, Unsuited
+from processors.device.backends.contract import CpuPrecision, UnsupportedNetworkError
 from schemas.errors import first_line
 
 if TYPE_CHECKING:
@@ -59,20 +59,20 @@ class OpenVino:
         return found
 
     def take(self, network: Network, example: Tensor, free_sides: bool) -> TakenModel:
-        """Return the model of a module, of a TorchScript module or of an ONNX graph. Raises Unsuited."""
+        """Return the model of a module, of a TorchScript module or of an ONNX graph. Raises UnsupportedNetworkError."""
         try:
             if isinstance(network, OnnxNetwork):
                 if network.batch is not None:
-                    raise Unsuited(f"the graph takes {network.batch} pictures and no other number")
+                    raise UnsupportedNetworkError(f"the graph takes {network.batch} pictures and no other number")
                 model = _core().read_model(network.path)
             else:
                 model = _converted(network, example)
             sides = [-1, -1] if free_sides else list(example.shape[2:])
             model.reshape([-1, example.shape[1], *sides])
-        except Unsuited:
+        except UnsupportedNetworkError:
             raise
         except Exception as error:  # a user's network, a tracer or a frontend may raise anything
-            raise Unsuited(f"openvino: {type(error).__name__}: {first_line(error)}") from error
+            raise UnsupportedNetworkError(f"openvino: {type(error).__name__}: {first_line(error)}") from error
         return TakenModel(model)
 
 
@@ -92,7 +92,7 @@ class TakenModel:
                 from processors.device.backends.int8 import quantised
 
                 if calibration is None:
-                    raise Unsuited("int8: expected a calibration, found none")
+                    raise UnsupportedNetworkError("int8: expected a calibration, found none")
                 model = quantised(_core(), model, calibration.numpy(), exact_first)
             settings = {
                 "INFERENCE_PRECISION_HINT": _HINTS[precision],
@@ -103,10 +103,10 @@ class TakenModel:
                 "CPU_RUNTIME_CACHE_CAPACITY": _CACHED,
             }
             return CompiledNetwork(_core().compile_model(model, "CPU", settings))
-        except Unsuited:
+        except UnsupportedNetworkError:
             raise
         except Exception as error:  # the runtime may raise anything
-            raise Unsuited(f"openvino: {type(error).__name__}: {first_line(error)}") from error
+            raise UnsupportedNetworkError(f"openvino: {type(error).__name__}: {first_line(error)}") from error
 
 
 class CompiledNetwork:
@@ -154,7 +154,7 @@ def _converted(network: Network, example: Tensor) -> openvino.Model:
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
     if not isinstance(network, nn.Module):
-        raise Unsuited(f"expected a torch.nn.Module or an ONNX graph, got {type(network).__name__}")
+        raise UnsupportedNetworkError(f"expected a torch.nn.Module or an ONNX graph, got {type(network).__name__}")
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         traced = network
@@ -163,7 +163,7 @@ def _converted(network: Network, example: Tensor) -> openvino.Model:
         # A result that depends on values, not on shapes, would stay the example's.
         doubts = [each.message for each in said if issubclass(each.category, torch.jit.TracerWarning)]  # type: ignore[attr-defined]  # not listed there
         if doubts:
-            raise Unsuited(f"its way depends on values: {str(doubts[0]).splitlines()[0]}")
+            raise UnsupportedNetworkError(f"its way depends on values: {str(doubts[0]).splitlines()[0]}")
         frontend = _frontends().load_by_framework("pytorch")
         # Named, because the frontend does not keep the name; with its own weights, because the model would not keep
         # torch's.
