@@ -196,7 +196,7 @@ class Processor:
                 async with asyncio.timeout(seconds):
                     await self._idle.wait()
             except TimeoutError:
-                log.info("not drained in time: the rest is delivered again", records=self._unfinished)
+                log.info("drain_timed_out", records=self._unfinished)
             finally:
                 timer.cancel()
 

@@ -158,7 +158,7 @@ class _Service:
                 await self._leave(_LEAVE_S)
                 await backoff.wait()
             except OffsetRegressionError as error:
-                log.warning("joining the group again", error=str(error))
+                log.warning("group_rejoined", error=str(error))
                 await self._leave(_LEAVE_S)
 
     async def _join(self) -> None:
@@ -213,7 +213,7 @@ class _Service:
         if self._unread != complaint:
             # At the start nobody reads yet.
             say = log.info if self._unread is None or not complaint else log.warning
-            say("frames are not read" if complaint else "frames are read", why=complaint)
+            say("frame_reading_stopped" if complaint else "frame_reading_resumed", reason=complaint)
             self._unread = complaint
         self._health.set("read", not complaint, complaint)
         self._metrics.unread.set(bool(complaint))

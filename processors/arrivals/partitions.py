@@ -162,9 +162,9 @@ class PartitionTracker(ConsumerRebalanceListener):  # type: ignore[misc]  # aiok
             async with asyncio.timeout(_COMMIT_S):
                 await reader.commit(offsets)
         except CommitFailedError:
-            log.info("partitions were lost before their offsets were committed", partitions=len(offsets))
+            log.info("partitions_lost_uncommitted", partitions=len(offsets))
         except (KafkaError, IllegalStateError, TimeoutError) as error:
-            log.warning("commit failed", error=f"{type(error).__name__}: {error}")
+            log.warning("commit_failed", error=f"{type(error).__name__}: {error}")
         else:
             for progress, offset in marks:
                 progress.committed(offset)
@@ -185,7 +185,7 @@ class PartitionTracker(ConsumerRebalanceListener):  # type: ignore[misc]  # aiok
                 await self._drain(deadline_s * 0.8)
                 await self.commit()
         except TimeoutError:
-            log.info("a revoked partition was not drained in time")
+            log.info("drain_timed_out")
         self.clear()
 
     def clear(self) -> None:
@@ -200,14 +200,14 @@ class PartitionTracker(ConsumerRebalanceListener):  # type: ignore[misc]  # aiok
         if assigned and self.lost and self.reader is not None:
             await self.reader.seek_to_beginning(*assigned)
             self.lost = False
-            log.warning("the frames topic was lost: its next one is read from the beginning")
+            log.warning("topic_recreated")
         notes = await self._committed_notes(assigned)
         for partition in assigned:
             progress = self._progress.setdefault(partition, PartitionProgress())
             progress.recalling = self._recall(
                 partition.partition, notes.get(partition, ""), partial(self._recalled, progress)
             )
-        log.info("partitions assigned", partitions=sorted(tp.partition for tp in assigned))
+        log.info("partitions_assigned", partitions=sorted(tp.partition for tp in assigned))
         self._on_assigned(True)
         self.room.set()
 
@@ -219,7 +219,7 @@ class PartitionTracker(ConsumerRebalanceListener):  # type: ignore[misc]  # aiok
             async with asyncio.timeout(_COMMIT_S):
                 return await self.reader.committed_notes(partitions)
         except (KafkaError, TimeoutError) as error:
-            log.warning("the notes of the last commits are unknown", error=f"{type(error).__name__}: {error}")
+            log.warning("commit_notes_unavailable", error=f"{type(error).__name__}: {error}")
             return {}
 
     def _recalled(self, progress: PartitionProgress) -> None:

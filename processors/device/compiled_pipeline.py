@@ -148,7 +148,7 @@ class CompiledPipeline:
 
     def _give_up(self, shape: Shape, error: Exception) -> None:
         if self._compiled.pop(shape, None) is not None:
-            log.warning("runs uncompiled", shape=shape, error=f"{type(error).__name__}: {first_line(error)}")
+            log.warning("compilation_failed", shape=shape, error=f"{type(error).__name__}: {first_line(error)}")
 
 
 def _own_code(function: Callable[P, R]) -> Callable[P, R]:

@@ -92,9 +92,9 @@ def _prepare(
     executor = BatchExecutor(pipeline, metrics, compiled, settings.preview_side)
     probe_s = executor.warm(settings.batch_frames, most_pixels(settings))
     if bundle.settings.strip is None:
-        log.warning("no frame is checked for triggers: the bundle has no [strip] table", model=bundle.model_id)
+        log.warning("strip_disabled", model=bundle.model_id, reason="the bundle has no [strip] table")
     log.info(
-        "device is ready",
+        "device_ready",
         model=bundle.model_id,
         device=str(bundle.device),
         runs=[" ".join(each) for each in runs],

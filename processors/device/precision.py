@@ -90,7 +90,7 @@ def choose_precision(pipeline: Pipeline, wanted: str = "auto") -> Precision:
             if verdicts_hold(pipeline, candidate):
                 return candidate
         except RuntimeError as error:  # a network that this precision cannot run
-            log.info("precision not taken", precision=candidate, error=first_line(error))
+            log.info("precision_rejected", precision=candidate, error=first_line(error))
     return "float32"
 
 

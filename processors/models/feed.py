@@ -79,7 +79,7 @@ class ModelFeed:
                 await self._follow(reader)
             except (KafkaError, OSError, TimeoutError) as error:
                 if backoff.failures % 10 == 0:
-                    log.warning("the published models are not read", error=f"{type(error).__name__}: {error}")
+                    log.warning("kafka_unavailable", error=f"{type(error).__name__}: {error}")
             finally:
                 self._tried.set()
                 await reader.close(1.0)
@@ -130,7 +130,7 @@ class ModelFeed:
         except OffsetOutOfRangeError:
             pass
         self.exists = False
-        log.warning("the topic of the models was lost", topic=self._partition.topic)
+        log.warning("topic_lost", topic=self._partition.topic)
 
     async def _is_there(self, reader: Reader) -> bool:
         async with asyncio.timeout(_CALL_S):
@@ -158,7 +158,7 @@ class ModelFeed:
             if offset is not None and offset > self._refused_offset:
                 self._refused_offset = offset
                 self._metrics.model_swaps["refused"].inc()
-                log.error("a list of models is refused", offset=offset, error=str(error))
+                log.error("model_list_rejected", offset=offset, error=str(error))
         self._waiting = value if refused is not None else None
         if refused != self.refused:
             self.refused = refused

@@ -90,7 +90,7 @@ async def first_model(feed: ModelFeed, loader: ModelLoader) -> LoadedModel:
         try:
             return await loader.load(model)
         except BundleError as error:
-            log.error("a published model is not served", model=model.model_id, error=str(error))
+            log.error("model_rejected", model=model.model_id, error=str(error))
     return await loader.load(None)
 
 
@@ -158,7 +158,7 @@ class ModelSwap:
                 self._metrics.model_swaps["superseded"].inc()
                 return False
             name = wanted.model_id if wanted is not None else "the processor's own bundle"
-            log.error("model refused", model=name, serves=self.loaded.model.model_id, error=str(error))
+            log.error("model_rejected", model=name, live=self.loaded.model.model_id, error=str(error))
             self._metrics.model_swaps["refused"].inc()
             refused = Refusal(wanted.digest if wanted is not None else "", str(error))
             passing = isinstance(error, StoreUnavailableError | UntrustedBundleError)
@@ -176,7 +176,7 @@ class ModelSwap:
         self._switch(ready)
         self._metrics.model_swaps["switched"].inc()
         self._metrics.model_load.observe(seconds)
-        log.info("model switched", model=ready.model.model_id, before=before.model.model_id, seconds=round(seconds, 3))
+        log.info("model_switched", model=ready.model.model_id, before=before.model.model_id, seconds=round(seconds, 3))
         self._say()
         return False
 

@@ -159,7 +159,7 @@ class VerdictPublisher:
         for found, pictures in zip(pictured, encoded, strict=True):
             if isinstance(pictures, Exception):
                 log.warning(
-                    "pictures left out", frame=str(found.taken.identity), error=f"{type(pictures).__name__}: {pictures}"
+                    "pictures_omitted", frame=str(found.taken.identity), error=f"{type(pictures).__name__}: {pictures}"
                 )
                 self._pictures_failed()
                 pictures = b"", b"", b""

@@ -78,7 +78,7 @@ class _Lasting:
             try:
                 return self._network(x)
             except Exception as error:  # a backend may raise anything
-                log.error("the backend failed, the network's own runtime goes on", error=first_line(error))
+                log.error("backend_failed", error=first_line(error))
                 self._network = self._own
         return self._own(x)
 
@@ -168,7 +168,7 @@ def _of_backend(
     except UnsupportedNetworkError as error:
         refusals.append(str(error))
     for refusal in refusals:
-        log.info("backend not taken", why=refusal)
+        log.info("backend_rejected", reason=refusal)
     return found
 
 
