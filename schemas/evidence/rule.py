@@ -79,7 +79,7 @@ class EvidenceRule(BaseModel):
     unsettled_probes: int = Field(default=8, ge=0)
     """Newest checked frames that the baseline leaves out."""
     calm_probes: int = Field(default=5, ge=1)
-    """Consecutive frames above suspicion that end an episode; during an episode there is no other alarm."""
+    """Consecutive unsuspicious frames after an alarm that end the episode; during an episode there is no other alarm."""
     stranger_depth: float = Field(default=5.0, ge=0)
     """Octaves below the threshold at which a camera that was suspect from its first frame needs no other evidence."""
     flip_frames: int = Field(default=12, ge=1)
@@ -87,9 +87,7 @@ class EvidenceRule(BaseModel):
     flip_share: float = Field(default=0.08, ge=0, le=1)
     """Share of verdicts that must differ from the most frequent one: a clean scene keeps its class under all masks."""
     stranger_frames: int = Field(default=60, ge=1)
-    """Verdicts after which such a camera counts as one with a clean scene of low entropy.
-
-    The same holds after `history_probes` checked frames.
-    """
+    """Verdicts, or else `history_probes` checked frames, after which such a camera counts as one with a clean scene of low
+    entropy."""
     patience_s: float = Field(default=5.0, ge=0)
     """Longest wait for a missing frame, in seconds."""
