@@ -79,7 +79,7 @@ class EvidenceRule(BaseModel):
     unsettled_probes: int = Field(default=8, ge=0)
     """Newest checked frames that the baseline leaves out."""
     calm_probes: int = Field(default=5, ge=1)
-    """Consecutive unsuspicious frames after an alarm that end the episode; during an episode there is no other alarm."""
+    """Consecutive unsuspicious frames that end an episode; during an episode there is no other alarm."""
     stranger_depth: float = Field(default=5.0, ge=0)
     """Octaves below the threshold at which a camera that was suspect from its first frame needs no other evidence."""
     flip_frames: int = Field(default=12, ge=1)
