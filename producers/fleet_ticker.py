@@ -1,4 +1,4 @@
-"""What all cameras of a process need a few times a second: connections kept, spools looked after, how they are said."""
+"""The ticker of all cameras in a process: connections, spools, gauges and health."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _log = structlog.get_logger()
 
 TICK_S: Final = 0.2
 _AGAIN_S: Final = 60.0
-"""A camera that fails at every tick says so once in this time."""
+"""Interval between two equal errors of one camera in the log."""
 _REMEMBERED: Final = 16_384
 
 
@@ -75,7 +75,7 @@ class FleetTicker:
                 self._failed("fleet_report_failed", error, now)
 
     def _failed(self, event: str, error: Exception, now: float, camera: str = "") -> None:
-        """Say it now and then; the tick of every camera goes on, this one's too."""
+        """Log an error at intervals; every camera continues to be ticked, this one too."""
         if self._complained.take((event, camera), now):
             whose = {"camera": camera} if camera else {}
             _log.error(event, detail=str(error), exc_info=not isinstance(error, PointillistError), **whose)

@@ -16,7 +16,8 @@ class Credit:
     """Receipts of frames in Kafka, let go in the order of their offsets. Pure bookkeeping, bounded by the windows."""
 
     def __init__(self, frames: int, size_bytes: int, let_go: Callable[[Receipt], None]) -> None:
-        """Of each partition, at most `frames` records or about `size_bytes` beyond what is done are confirmed."""
+        """Confirms, per partition, at most `frames` records or about `size_bytes` beyond the progress of the
+        processors."""
         self._frames = frames
         self._size_bytes = size_bytes
         self._let_go = let_go

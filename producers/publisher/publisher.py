@@ -38,7 +38,7 @@ _REFUSED: Final = 128
 _AGAIN_S: Final = 60.0
 _REFUSED_FRAMES: Final = "refused"
 _REFUSED_S: Final = 10.0
-"""A camera that sends frames and has heard of no refused one for this long is no longer refused."""
+"""Minimum seconds without another refusal after which the camera is no longer refused."""
 _REFUSED_FRAMES_AGAIN: Final = 2.5
 """Or for the time of this many frames, where that is longer."""
 
@@ -169,11 +169,11 @@ class Publisher:
             self._pump()
 
     async def close(self, timeout_s: float) -> None:
-        """Say farewell and disconnect; the spool keeps what is not confirmed."""
+        """Publish the farewell and disconnect; the spool keeps the frames without a confirmation."""
         self.presence.farewell()
         await self.link.close(timeout_s)
 
-    # What the link tells.
+    # Callbacks of the link.
 
     def on_up(self, session_present: bool, receive_maximum: int) -> None:
         """Connected. Without a session the broker has forgotten what it held, so the window goes again."""

@@ -13,7 +13,7 @@ from schemas.errors import SourceError
 
 
 class LoginPlace(BaseModel, frozen=True, extra="forbid"):
-    """Where `user:password` of a camera is: a file or a variable of the environment, exactly one of them."""
+    """The place of a camera's `user:password`: a file or an environment variable, exactly one of them."""
 
     file: Path | None = None
     """A file with `user:password`, read whenever the source is opened."""

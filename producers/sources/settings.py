@@ -32,9 +32,9 @@ def keys_of(kind: str) -> set[str]:
 
 
 class SourceSettings(BaseModel, frozen=True, extra="forbid"):
-    """What a camera films, and what part of it is sent in which size.
+    """The source of a camera, and the part of its picture that is sent.
 
-    A field of another kind than `kind` is refused, not ignored.
+    A field of another kind than `kind` is rejected, not ignored.
     """
 
     kind: Kind = "scene"
@@ -83,10 +83,10 @@ class SourceSettings(BaseModel, frozen=True, extra="forbid"):
     """Rectangles x, y, width, height that are blacked out, as shares of the turned picture's width and height: they
     hold for a camera that changes its size, too."""
     region: tuple[Corner, Corner, Side, Side] | None = None
-    """What is cut out before resizing, in pixels of the turned picture: x, y, width, height."""
+    """The region that is cut out before resizing, in pixels of the rotated picture: x, y, width, height."""
     size: tuple[Side, Side] | None = None
-    """Width and height that are sent; by default those of the source (32 × 32 for scenes). A frame has at most 14 MiB;
-    a source that is larger is refused until `size` or `region` says what to send."""
+    """Width and height of the frames; by default those of the source (32 × 32 for scenes). A frame has at most 14 MiB:
+    a larger source needs `size` or `region`."""
     channels: Literal[1, 3] | None = None
     """1 is grey, 3 is RGB; by default those of the source."""
 

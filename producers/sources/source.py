@@ -23,7 +23,7 @@ class Captured(NamedTuple):
 
 
 class Source(Protocol):
-    """What yields the pictures of one camera, read by one thread at a time."""
+    """The source of one camera's pictures, read by one thread at a time."""
 
     kind: str
     live: bool

@@ -1,4 +1,4 @@
-"""What damage on the medium has taken from a spool."""
+"""Losses of a spool through damage on the medium."""
 
 from __future__ import annotations
 

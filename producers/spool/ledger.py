@@ -54,7 +54,8 @@ class BootLedger:
     clock_ms: int = 0
 
     def counts(self, confirmed_to: int) -> tuple[int, ...]:
-        """What moves without a new revision: `next`, frames skipped, resent and shed, and what is confirmed by now."""
+        """The fields that change without a new revision: `next`, frames skipped, resent and shed, and the confirmed
+        ranges."""
         return self.next, self.frames_skipped, self.frames_resent, confirmed_to, len(self.shed)
 
     def join_shed(self) -> None:
@@ -88,18 +89,18 @@ class BootLedger:
 
 
 def ledger_path(folder: Path, boot_id: int) -> Path:
-    """Where the ledger of a boot lies."""
+    """Return the path of a boot's ledger."""
     return folder / f"{boot_id:016x}{_SUFFIX}"
 
 
 def ledger_paths(folder: Path) -> set[Path]:
-    """Where in a spool's folder ledgers lie, or would if only their copies were not left."""
+    """Return the paths of the ledgers in a spool's folder, including those of which only the copy is left."""
     names = (_SUFFIX, _SUFFIX.replace(".json", _COPY))
     return {path.with_suffix(".json") for name in names for path in folder.rglob(f"*{name}")}
 
 
 def ledger_boot(path: Path) -> int:
-    """The boot id that a ledger's file name tells, 0 for a file that is none."""
+    """Return the boot id in a ledger's file name, 0 for any other file."""
     try:
         return int(path.name.removesuffix(_SUFFIX), 16)
     except ValueError:

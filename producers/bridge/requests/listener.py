@@ -1,4 +1,4 @@
-"""What the server asks of cameras, heard on Kafka's events: the bridges make signed MQTT messages of it."""
+"""The server's requests to cameras, read from Kafka's events topic and forwarded as signed MQTT messages."""
 
 from __future__ import annotations
 
